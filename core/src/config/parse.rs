@@ -1,0 +1,618 @@
+//! From the text of hookmill.toml to a [`Config`], or to every fault in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::toml_reader::{ConfigError, Document, Item, Located, Section};
+use super::{Batch, Ingress, Retry, Scheme, Source};
+use crate::limits;
+use crate::rules::{Path, Pattern, Unknown};
+use crate::secret::SecretName;
+
+/// What hookmill.toml says. Its rules have still to be checked against the schema: [`crate::rules::compile`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// The `[sources]`, and `[ingress]`.
+    pub ingress: Ingress,
+    /// By source: its preset.
+    pub presets: BTreeMap<String, &'static str>,
+    /// By source: what becomes of an event that no rule names.
+    pub unknown: BTreeMap<String, Unknown>,
+    /// The rules of the presets, and `[[rules]]`.
+    pub rules: Vec<RuleText>,
+    /// `[retry]`.
+    pub retry: Retry,
+    /// `[queue]`.
+    pub batch: Batch,
+    /// `database.migrations`: the folder of the user's own migrations, relative to the file.
+    pub migrations: Option<Located<String>>,
+}
+
+/// A rule as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RuleText {
+    /// `name`.
+    pub name: Located<String>,
+    /// `on`.
+    pub on: Vec<Pattern>,
+    /// `table`.
+    pub table: Located<String>,
+    /// `key`: columns and where their values are from.
+    pub key: Vec<(Located<String>, Located<ValueText>)>,
+    /// `set`, likewise.
+    pub set: Vec<(Located<String>, Located<ValueText>)>,
+    /// `add`, likewise: what a counter grows by.
+    pub add: Vec<(Located<String>, Located<ValueText>)>,
+    /// `version`.
+    pub version: Option<Located<Path>>,
+    /// `tie.precedence`.
+    pub precedence: Option<Located<PrecedenceText>>,
+    /// `delete`: patterns of the event types that delete.
+    pub delete: Vec<Located<String>>,
+}
+
+/// Where a value is from, as written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ValueText {
+    /// One path, or several of which the first that is there counts.
+    Paths(Vec<Path>),
+    /// A number, in `add`.
+    Number(i64),
+}
+
+/// `tie.precedence` as written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PrecedenceText {
+    /// `{ column = "status", order = ["trialing", "active"] }`.
+    Column {
+        /// A column of `set`.
+        column: String,
+        /// Its values, weakest first.
+        order: Vec<String>,
+    },
+    /// `{ type = ["*.created", "*.updated"] }`: patterns of event types, weakest first.
+    Type(Vec<String>),
+}
+
+/// The presets: rules in the language of hookmill.toml, without the sources in `on`, since a source names its preset.
+const PRESETS: [(&str, &str); 2] = [
+    ("clerk", include_str!("../../presets/clerk.toml")),
+    ("stripe", include_str!("../../presets/stripe.toml")),
+];
+
+/// Reads hookmill.toml. `file` is what messages call it.
+///
+/// Returns what could be read, and every fault; without faults the configuration is whole.
+pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
+    let document = Document::new(file, text);
+    let table = document.parse();
+    let root = document.root(&table);
+
+    let mut config = Config {
+        ingress: Ingress {
+            sources: Vec::new(),
+            body_limit: 1024 * 1024,
+            body_timeout: Duration::from_secs(10),
+        },
+        presets: BTreeMap::new(),
+        unknown: BTreeMap::new(),
+        rules: Vec::new(),
+        retry: Retry {
+            max_attempts: 8,
+            initial: Duration::from_secs(10),
+            multiplier: 2.0,
+            max: Duration::from_secs(3600),
+            jitter: 0.5,
+        },
+        batch: Batch {
+            size: limits::BATCH_MESSAGES,
+            wait: Duration::from_secs(1),
+        },
+        migrations: None,
+    };
+
+    sources(&root, &mut config);
+    ingress(&root, &mut config.ingress);
+    retry(&root, &mut config.retry);
+    batch(&root, &mut config.batch);
+    if let Some(section) = root
+        .get("database")
+        .and_then(|item| item.section("a table"))
+    {
+        config.migrations = section
+            .get("migrations")
+            .and_then(|item| item.string("a folder"));
+        section.finish();
+    }
+    let errors_of_presets = rules(&root, &mut config);
+    root.finish();
+
+    let mut errors = document.into_errors();
+    errors.extend(errors_of_presets);
+    errors.sort();
+    (config, errors)
+}
+
+fn sources(root: &Section<'_>, config: &mut Config) {
+    let hint = "name at least one place webhooks come from, for instance [sources.stripe]";
+    let Some(section) = root
+        .require("sources", hint)
+        .and_then(|item| item.section("a table of sources"))
+    else {
+        return;
+    };
+    let members = section.members();
+    if members.is_empty() {
+        section.report(section.here.error("there is no source").hint(hint));
+    }
+    for (name, item) in members {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if name.value.is_empty() || name.value.len() > 64 || !name.value.chars().all(plain) {
+            let problem = name.error(format!("a source cannot be called {:?}", name.value));
+            item.report(
+                problem.hint("its name stands in a URL: a-z, 0-9, `-` and `_`, at most 64 of them"),
+            );
+        }
+        if let Some(section) = item.section("a table") {
+            source(&name.value, section, config);
+        }
+    }
+}
+
+fn source(name: &str, section: Section<'_>, config: &mut Config) {
+    let scheme = section
+        .require("scheme", "for instance scheme = \"stripe\"")
+        .and_then(|i| i.choice(&Scheme::ALL));
+    let secrets = section
+        .require(
+            "secrets",
+            "for instance secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]",
+        )
+        .map(|item| secret_names(&item))
+        .unwrap_or_default();
+    let day = Duration::from_secs(86_400);
+    let within = |key| {
+        section
+            .get(key)
+            .and_then(|item| duration(&item, Duration::from_secs(1)..=day))
+    };
+    let tolerance = within("tolerance");
+    let future_tolerance = within("future_tolerance");
+    let presets = PRESETS.map(|(preset, _)| (preset, preset));
+    let preset = section.get("preset").and_then(|item| item.choice(&presets));
+    let unknown = section.get("unknown").and_then(|item| {
+        item.choice(&[
+            ("ignore", Unknown::Ignore),
+            ("record", Unknown::Record),
+            ("dead_letter", Unknown::DeadLetter),
+        ])
+    });
+    section.finish();
+
+    if let Some(preset) = preset {
+        config.presets.insert(name.to_owned(), preset.value);
+    }
+    config.unknown.insert(
+        name.to_owned(),
+        unknown.map(|unknown| unknown.value).unwrap_or_default(),
+    );
+    let scheme = scheme.map_or(Scheme::Stripe, |scheme| scheme.value);
+    let minutes = Duration::from_secs(300);
+    config.ingress.sources.push(Source {
+        name: name.to_owned(),
+        scheme,
+        secrets,
+        tolerance: tolerance.unwrap_or(minutes),
+        // Stripe's libraries do not look at the future; Standard Webhooks' all do.
+        future_tolerance: future_tolerance.or(match scheme {
+            Scheme::Stripe => None,
+            Scheme::StandardWebhooks => Some(minutes),
+        }),
+    });
+}
+
+/// Secrets are named, not held. What is not a name may be a secret, so it is never quoted.
+fn secret_names(item: &Item<'_>) -> Vec<SecretName> {
+    let expected = "a list of names such as \"env:STRIPE_WEBHOOK_SECRET\"";
+    let mut names = Vec::new();
+    for entry in item.list(expected, false) {
+        let Some(text) = entry.string(expected) else {
+            continue;
+        };
+        let name = text.value.strip_prefix("env:").filter(|name| {
+            name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        });
+        match name {
+            None => entry.report(
+                text.error("this is not the name of a secret; a secret itself does not belong in this file")
+                    .hint("put the secret into an environment variable and name that: \"env:STRIPE_WEBHOOK_SECRET\""),
+            ),
+            Some(name) if names.contains(&SecretName(name.to_owned())) => {
+                entry.report(text.error(format!("env:{name} is named twice")));
+            }
+            Some(name) => names.push(SecretName(name.to_owned())),
+        }
+    }
+    if item.list(expected, true).is_empty() {
+        item.report(
+            item.here
+                .error("no secret is named")
+                .hint(format!("expected {expected}")),
+        );
+    }
+    if names.len() > limits::SECRETS {
+        let problem = item
+            .here
+            .error(format!("{} secrets are named", names.len()));
+        item.report(problem.hint(format!("at most {} are tried", limits::SECRETS)));
+    }
+    names
+}
+
+fn ingress(root: &Section<'_>, ingress: &mut Ingress) {
+    let Some(section) = root.get("ingress").and_then(|item| item.section("a table")) else {
+        return;
+    };
+    if let Some(limit) = section.get("body_limit").and_then(|item| byte_size(&item)) {
+        ingress.body_limit = limit;
+    }
+    let range = Duration::from_millis(100)..=Duration::from_secs(300);
+    if let Some(timeout) = section
+        .get("body_timeout")
+        .and_then(|item| duration(&item, range))
+    {
+        ingress.body_timeout = timeout;
+    }
+    section.finish();
+}
+
+fn retry(root: &Section<'_>, retry: &mut Retry) {
+    let Some(section) = root.get("retry").and_then(|item| item.section("a table")) else {
+        return;
+    };
+    let longest = Duration::from_secs(limits::DELAY_SECONDS);
+    let range = Duration::from_millis(1)..=longest;
+    if let Some(count) = section
+        .get("max_attempts")
+        .and_then(|item| integer(&item, 1..=i64::from(limits::PLATFORM_DELIVERIES) - 1))
+    {
+        retry.max_attempts = u32::try_from(count).unwrap_or(limits::PLATFORM_DELIVERIES - 1);
+    }
+    if let Some(initial) = section
+        .get("initial")
+        .and_then(|item| duration(&item, range.clone()))
+    {
+        retry.initial = initial;
+    }
+    let max = section.get("max");
+    if let Some(max) = max.as_ref().and_then(|item| duration(item, range)) {
+        retry.max = max;
+    }
+    if retry.max < retry.initial {
+        let here = max.map_or(section.here.clone(), |item| item.here);
+        section.report(
+            here.error("`max` is shorter than `initial`")
+                .hint("the delay grows from `initial` to `max`"),
+        );
+    }
+    let number = |key, range: std::ops::RangeInclusive<f64>| {
+        let item = section.get(key)?;
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let value = item.float(&expected)?;
+        if range.contains(&value.value) {
+            return Some(value.value);
+        }
+        item.report(
+            value
+                .error(format!("found {}", value.value))
+                .hint(format!("expected {expected}")),
+        );
+        None
+    };
+    if let Some(multiplier) = number("multiplier", 1.0..=10.0) {
+        retry.multiplier = multiplier;
+    }
+    if let Some(jitter) = number("jitter", 0.0..=1.0) {
+        retry.jitter = jitter;
+    }
+    section.finish();
+}
+
+fn batch(root: &Section<'_>, batch: &mut Batch) {
+    let Some(section) = root.get("queue").and_then(|item| item.section("a table")) else {
+        return;
+    };
+    let most = i64::try_from(limits::BATCH_MESSAGES).unwrap_or(i64::MAX);
+    if let Some(size) = section
+        .get("batch_size")
+        .and_then(|item| integer(&item, 1..=most))
+    {
+        batch.size = usize::try_from(size).unwrap_or(limits::BATCH_MESSAGES);
+    }
+    let range = Duration::ZERO..=Duration::from_secs(60);
+    if let Some(wait) = section
+        .get("batch_wait")
+        .and_then(|item| duration(&item, range))
+    {
+        batch.wait = wait;
+    }
+    section.finish();
+}
+
+/// Reads the rules of the presets and of the file. Returns the faults of the presets, which have a file of their own.
+fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
+    let sources: BTreeSet<String> = config
+        .ingress
+        .sources
+        .iter()
+        .map(|source| source.name.clone())
+        .collect();
+    let mut own = Vec::new();
+    if let Some(item) = root.get("rules") {
+        for entry in item.list("a list of rules: [[rules]]", false) {
+            own.extend(rule(&entry, &Sources::Named(&sources)));
+        }
+    }
+    for (i, rule) in own.iter().enumerate() {
+        if own[..i]
+            .iter()
+            .any(|other: &RuleText| other.name.value == rule.name.value)
+        {
+            root.report(
+                rule.name
+                    .error(format!("there are two rules called {:?}", rule.name.value)),
+            );
+        }
+    }
+    let mut errors = Vec::new();
+    for (preset, text) in PRESETS {
+        let users: Vec<_> = config
+            .presets
+            .iter()
+            .filter(|(_, p)| **p == preset)
+            .map(|(source, _)| source)
+            .collect();
+        if users.is_empty() {
+            continue;
+        }
+        let document = Document::new(&format!("presets/{preset}.toml"), text);
+        let table = document.parse();
+        let root = document.root(&table);
+        if let Some(item) = root.get("rules") {
+            for entry in item.list("a list of rules", false) {
+                let rule = rule(&entry, &Sources::Preset(&users));
+                // A rule of the file replaces the preset's rule of the same name.
+                config.rules.extend(
+                    rule.filter(|rule| {
+                        !own.iter().any(|other| other.name.value == rule.name.value)
+                    }),
+                );
+            }
+        }
+        root.finish();
+        errors.extend(document.into_errors());
+    }
+    config.rules.extend(own);
+    errors
+}
+
+/// Which sources a pattern of `on` is about.
+enum Sources<'a> {
+    /// It names one of these: `stripe:invoice.*`.
+    Named(&'a BTreeSet<String>),
+    /// It is in a preset, and about the sources that have it: `invoice.*`.
+    Preset(&'a [&'a String]),
+}
+
+fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
+    let section = item.section("a rule: [[rules]]")?;
+    let name = section.require("name", "a name of its own, for messages and for overriding");
+    let name = name.and_then(|item| item.string("a name"));
+    let on: Vec<_> = section
+        .require(
+            "on",
+            "the events it is about, for instance on = [\"stripe:invoice.*\"]",
+        )
+        .map(|item| item.list("a list of events", true))
+        .unwrap_or_default()
+        .iter()
+        .flat_map(|item| patterns(item, sources))
+        .collect();
+    let table = section
+        .require("table", "the table it writes")
+        .and_then(|item| item.string("the name of a table"));
+    let key = section.require("key", "which row: key = { id = \"data.object.id\" }");
+    let key = key.map(|item| values(&item, false)).unwrap_or_default();
+    let set = section
+        .get("set")
+        .map(|item| values(&item, false))
+        .unwrap_or_default();
+    let add = section
+        .get("add")
+        .map(|item| values(&item, true))
+        .unwrap_or_default();
+    let version = section.get("version").and_then(|item| path(&item));
+    let precedence = section.get("tie").and_then(|item| tie(&item));
+    let delete: Vec<_> = section
+        .get("delete")
+        .map(|item| item.list("a list of event types", true))
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|item| {
+            item.string("an event type such as \"customer.deleted\" or \"*.deleted\"")
+        })
+        .collect();
+    section.finish();
+    Some(RuleText {
+        name: name?,
+        on,
+        table: table?,
+        key,
+        set,
+        add,
+        version,
+        precedence,
+        delete,
+    })
+}
+
+fn patterns(item: &Item<'_>, sources: &Sources<'_>) -> Vec<Pattern> {
+    let expected = "an event such as \"stripe:invoice.paid\" or \"stripe:invoice.*\"";
+    let Some(text) = item.string(expected) else {
+        return Vec::new();
+    };
+    match sources {
+        Sources::Preset(users) => users
+            .iter()
+            .map(|source| Pattern {
+                source: (*source).clone(),
+                event_type: text.value.clone(),
+            })
+            .collect(),
+        Sources::Named(names) => {
+            let error = text.error(format!("found {:?}", text.value));
+            match text.value.split_once(':') {
+                None => item.report(error.hint(format!("expected {expected}"))),
+                Some((_, "")) => item
+                    .report(error.hint("the type of the event is missing; `*` means every type")),
+                Some((source, event_type)) if names.contains(source) => {
+                    return vec![Pattern {
+                        source: source.to_owned(),
+                        event_type: event_type.to_owned(),
+                    }];
+                }
+                Some((source, _)) => {
+                    let error = text.error(format!("there is no source `{source}`"));
+                    item.report(error.suggest(source, names.iter().map(String::as_str)));
+                }
+            }
+            Vec::new()
+        }
+    }
+}
+
+fn path(item: &Item<'_>) -> Option<Located<Path>> {
+    item.parsed("a path such as \"data.object.id\"", str::parse::<Path>)
+}
+
+fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<ValueText>)> {
+    let Some(section) =
+        item.section("columns and where their values are from: { id = \"data.object.id\" }")
+    else {
+        return Vec::new();
+    };
+    let value = |item: &Item<'_>| {
+        if item.is_string() {
+            return path(item).map(|path| path.map(|path| ValueText::Paths(vec![path])));
+        }
+        if numbers {
+            return item
+                .integer("a whole number, or a path")
+                .map(|number| number.map(ValueText::Number));
+        }
+        let list = item.list(
+            "a path, or a list of paths of which the first that is there counts",
+            false,
+        );
+        let paths: Vec<_> = list.iter().filter_map(path).collect();
+        let first = paths.first()?.clone();
+        (paths.len() == list.len()).then(|| {
+            first.map(|_| ValueText::Paths(paths.into_iter().map(|path| path.value).collect()))
+        })
+    };
+    section
+        .members()
+        .iter()
+        .filter_map(|(column, item)| Some((column.clone(), value(item)?)))
+        .collect()
+}
+
+fn tie(item: &Item<'_>) -> Option<Located<PrecedenceText>> {
+    let example = "precedence = { column = \"status\", order = [\"trialing\", \"active\"] }, or { type = [\"*.created\", \"*.updated\"] }";
+    let section = item.section(example)?;
+    let precedence = section.require("precedence", example);
+    section.finish();
+    let precedence =
+        precedence.filter(|item| item.is_table() || item.section(example).is_some())?;
+    let section = precedence.section(example)?;
+    let words = |item: &Item<'_>| -> Vec<String> {
+        item.list("a list, weakest first", false)
+            .iter()
+            .filter_map(|item| item.string("a text"))
+            .map(|text| text.value)
+            .collect()
+    };
+    let column = section
+        .get("column")
+        .and_then(|item| item.string("a column of `set`"));
+    let order = section.get("order").map(|item| words(&item));
+    let types = section.get("type").map(|item| words(&item));
+    let here = section.here.clone();
+    let found = match (column, order, types) {
+        (Some(column), Some(order), None) => Some(PrecedenceText::Column {
+            column: column.value,
+            order,
+        }),
+        (None, None, Some(types)) => Some(PrecedenceText::Type(types)),
+        _ => {
+            section.report(
+                here.error("it is not clear what decides")
+                    .hint(format!("expected {example}")),
+            );
+            None
+        }
+    };
+    section.finish();
+    found.map(|found| here.map(|()| found))
+}
+
+fn duration(item: &Item<'_>, range: std::ops::RangeInclusive<Duration>) -> Option<Duration> {
+    let found = item.parsed("a duration such as \"5m\"", humantime::parse_duration)?;
+    if range.contains(&found.value) {
+        return Some(found.value);
+    }
+    let (least, most) = range.into_inner();
+    let hint = format!(
+        "expected a duration from {} to {}",
+        humantime::format_duration(least),
+        humantime::format_duration(most)
+    );
+    item.report(
+        found
+            .error(format!("found {}", humantime::format_duration(found.value)))
+            .hint(hint),
+    );
+    None
+}
+
+fn integer(item: &Item<'_>, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+    let expected = format!("a whole number from {} to {}", range.start(), range.end());
+    let found = item.integer(&expected)?;
+    if range.contains(&found.value) {
+        return Some(found.value);
+    }
+    item.report(
+        found
+            .error(format!("found {}", found.value))
+            .hint(format!("expected {expected}")),
+    );
+    None
+}
+
+fn byte_size(item: &Item<'_>) -> Option<usize> {
+    let found = item.parsed("a size such as \"1MiB\"", str::parse::<bytesize::ByteSize>)?;
+    let bytes = usize::try_from(found.value.as_u64()).unwrap_or(usize::MAX);
+    if (1..=limits::BODY_BYTES).contains(&bytes) {
+        return Some(bytes);
+    }
+    let most = bytesize::ByteSize(limits::BODY_BYTES as u64);
+    item.report(
+        found
+            .error(format!("found {}", found.value))
+            .hint(format!("expected at most {most}")),
+    );
+    None
+}

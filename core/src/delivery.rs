@@ -1,0 +1,28 @@
+//! A message as a queue hands it to a consumer, and what the consumer tells the queue.
+
+use std::time::Duration;
+
+/// One handing-over of one message. A message is delivered at least once, in any order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// The queue's own id of the message.
+    pub message_id: String,
+    /// How often the message has been delivered, this time included; from 1.
+    pub attempts: u32,
+    /// The message's text, see [`crate::message`].
+    pub text: String,
+}
+
+/// What the queue is told about a delivery. There is exactly one for each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Done: applied, or applied before.
+    Ack,
+    /// Not now: deliver it again after the delay.
+    Retry {
+        /// At most [`crate::limits::DELAY_SECONDS`].
+        delay: Duration,
+    },
+    /// Given up: it is a row in `dead_letters`, and done as far as the queue is concerned.
+    Bury,
+}

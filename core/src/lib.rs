@@ -1,0 +1,29 @@
+//! The vocabulary of Hookmill, shared by every stage and both platforms.
+//!
+//! | Word | Means | Where |
+//! | --- | --- | --- |
+//! | source | a configured place webhooks come from | [`config`] |
+//! | event | a verified webhook, with the provider's id | [`message::Envelope`] |
+//! | message | an event as it lies on the queue | [`message`] |
+//! | delivery, verdict | a message as the queue hands it to us, and what we tell the queue | [`delivery`] |
+//! | rule, program | what an event changes, as written and as compiled | [`rules`] |
+//! | rejection | why a request was refused | [`rejection`] |
+//! | port | what a stage asks of its platform: [`store`], [`queue`], [`objects`] | |
+//!
+//! Nothing here reads a clock, does IO, or names a platform. The ports are the only `async` signatures, declared
+//! `-> impl Future + Send` on every target.
+
+pub mod config;
+pub mod delivery;
+pub mod hash;
+pub mod limits;
+pub mod message;
+pub mod objects;
+pub mod queue;
+pub mod rejection;
+pub mod request;
+pub mod rules;
+pub mod schema;
+pub mod secret;
+pub mod store;
+pub mod time;

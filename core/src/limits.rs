@@ -1,0 +1,44 @@
+//! The numbers that bound the pipeline, each with its source.
+//!
+//! Where the platforms differ, the stricter one holds on both, so that a native test finds the fault.
+
+/// The longest message text put on a queue, in bytes of UTF-8.
+///
+/// Cloudflare Queues takes 128 KB (128,000 bytes) with about 100 bytes of its own metadata; the rest is headroom.
+/// A message above it travels by claim check.
+/// Source: <https://developers.cloudflare.com/queues/platform/limits/>.
+pub const MESSAGE_BYTES: usize = 127_000;
+
+/// The most messages in one `sendBatch`, and in one batch delivered to a consumer.
+/// Source: <https://developers.cloudflare.com/queues/platform/limits/>.
+pub const BATCH_MESSAGES: usize = 100;
+
+/// The most bytes in one `sendBatch`; Cloudflare says 256 KB, of which some are metadata.
+/// Source: <https://developers.cloudflare.com/queues/platform/limits/>.
+pub const SEND_BATCH_BYTES: usize = 240_000;
+
+/// The longest delay of a message, in seconds (24 hours).
+/// Source: <https://developers.cloudflare.com/queues/platform/limits/>.
+pub const DELAY_SECONDS: u64 = 86_400;
+
+/// How often the platform delivers a message before it gives up on it (`max_retries` = 100, and the first delivery).
+///
+/// This is the outer fence, for when not even a dead letter can be written; `retry.max_attempts` decides long before.
+/// Source: <https://developers.cloudflare.com/queues/platform/limits/>.
+pub const PLATFORM_DELIVERIES: u32 = 101;
+
+/// The longest value bound to a statement, in bytes; D1 takes 2 MB.
+/// Source: <https://developers.cloudflare.com/d1/platform/limits/>.
+pub const SQL_VALUE_BYTES: usize = 1_900_000;
+
+/// The longest request body that can be configured, in bytes.
+/// GitHub caps its payloads at 25 MB, the largest of the providers.
+pub const BODY_BYTES: usize = 25 * 1024 * 1024;
+
+/// The longest event id or event type, in bytes. SendGrid's ids reach 100, Stripe's and Svix's stay below 50.
+pub const NAME_BYTES: usize = 256;
+
+/// Secrets of one source, and signatures of one request, that are tried against each other: at most 8 × 8.
+pub const SECRETS: usize = 8;
+/// See [`SECRETS`].
+pub const SIGNATURES: usize = 8;

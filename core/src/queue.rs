@@ -1,0 +1,19 @@
+//! The sending side of a queue. The receiving side is not a port: batches arrive differently on each platform, and what
+//! they share is data ([`crate::delivery`]).
+
+use std::future::Future;
+
+use thiserror::Error;
+
+/// The queue did not take the messages, or not all of them.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("the queue did not take the message: {0}")]
+pub struct QueueError(pub String);
+
+/// Takes messages.
+pub trait Queue: Send + Sync {
+    /// Returns once every message is durable.
+    ///
+    /// On an error some may have been taken: the sender answers 503, the provider sends again, and the ledger tells.
+    fn send(&self, messages: &[String]) -> impl Future<Output = Result<(), QueueError>> + Send;
+}

@@ -1,0 +1,112 @@
+//! A webhook request as the verifiers see it: method, headers, raw body.
+
+use std::borrow::Cow;
+
+use crate::rejection::{Reason, Rejection};
+
+/// The headers of a request, looked up by name. Names are case-insensitive.
+///
+/// Platforms differ in what they know: a Worker sees repeated headers joined with `", "`, a native server sees each.
+/// [`Request::header`] makes one rule of both.
+pub trait Headers {
+    /// Every value sent under `name`, in order; a Worker gives at most one, joined.
+    fn all(&self, name: &str) -> Vec<Cow<'_, [u8]>>;
+}
+
+impl Headers for Vec<(String, String)> {
+    fn all(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
+        self.iter()
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| Cow::Borrowed(value.as_bytes()))
+            .collect()
+    }
+}
+
+/// A request whose body has been read whole.
+pub struct Request<'a> {
+    /// The headers.
+    pub headers: &'a dyn Headers,
+    /// The body, byte for byte as received. Signatures cover bytes, so nothing is decoded before they are verified.
+    pub body: &'a [u8],
+}
+
+impl Request<'_> {
+    /// The value of a header that a signature depends on, blanks around it trimmed; `None` if it was not sent.
+    ///
+    /// # Errors
+    ///
+    /// `malformed_header` if it was sent more than once, or is not text.
+    /// Libraries that join repeats accept a forged value beside a good one; a value with `", "` in it counts as repeated,
+    /// because that is how a Worker sees repeats.
+    pub fn header(&self, name: &'static str) -> Result<Option<String>, Rejection> {
+        let mut values = self.headers.all(name).into_iter();
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        let malformed =
+            |detail| Rejection::new(Reason::MalformedHeader, format!("{name} {detail}"));
+        if values.next().is_some() {
+            return Err(malformed("was sent more than once"));
+        }
+        let text = std::str::from_utf8(&value)
+            .map_err(|_| malformed("is not text"))?
+            .trim();
+        if text.contains(", ") {
+            return Err(malformed(
+                "was sent more than once, or holds several values",
+            ));
+        }
+        Ok(Some(text.to_owned()))
+    }
+
+    /// As [`Request::header`], for a header that must be there.
+    ///
+    /// # Errors
+    ///
+    /// `missing_header` if it was not sent or is blank; otherwise as [`Request::header`].
+    pub fn required_header(&self, name: &'static str) -> Result<String, Rejection> {
+        match self.header(name)? {
+            Some(value) if !value.is_empty() => Ok(value),
+            _ => Err(Rejection::new(
+                Reason::MissingHeader,
+                format!("{name} is missing"),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(sent: &[(&str, &str)]) -> Result<Option<String>, Rejection> {
+        let sent: Vec<_> = sent
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect();
+        Request {
+            headers: &sent,
+            body: b"",
+        }
+        .header("Signature")
+    }
+
+    #[test]
+    fn names_are_case_insensitive_and_blanks_are_trimmed() {
+        assert_eq!(
+            header(&[("SIGNATURE", " a b ")]).unwrap(),
+            Some("a b".to_owned())
+        );
+        assert_eq!(header(&[("Other", "a")]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_repeated_header_is_refused_however_the_platform_shows_it() {
+        for sent in [
+            &[("Signature", "a"), ("signature", "b")][..],
+            &[("Signature", "a, b")],
+        ] {
+            assert_eq!(header(sent).unwrap_err().reason, Reason::MalformedHeader);
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! From rules as written to a [`Program`]: names checked against the schema, paths gathered, SQL made once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Column, GUARD_COLUMNS, Guard, Precedence, Program, Reads, Rule, Value};
+use crate::config::{Config, ConfigError, Located, PrecedenceText, RuleText, ValueText};
+use crate::schema::{OWN_TABLES, Schema, Table};
+
+/// Compiles every rule of a configuration.
+///
+/// # Errors
+///
+/// Every fault of every rule: a table or column that the schema does not have, a key that is not the table's, a table that
+/// rules could not write in any order.
+pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigError>> {
+    let mut program = Program {
+        unknown: config.unknown.clone(),
+        ..Program::default()
+    };
+    let mut errors = Vec::new();
+    let managed = managed_columns(&config.rules);
+    for rule in &config.rules {
+        let others = managed
+            .get(rule.table.value.as_str())
+            .into_iter()
+            .flatten()
+            .copied();
+        let unset: Vec<_> = others
+            .filter(|name| !names(&rule.set).any(|set| set == *name))
+            .collect();
+        match compile_rule(rule, &unset, schema, &mut program.reads) {
+            Ok(compiled) => program.rules.push(compiled),
+            Err(faults) => errors.extend(faults),
+        }
+    }
+    errors.extend(disagreements(&config.rules));
+    errors.sort();
+    if errors.is_empty() {
+        Ok(program)
+    } else {
+        Err(errors)
+    }
+}
+
+/// By table: every column that some rule sets.
+fn managed_columns(rules: &[RuleText]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut managed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for rule in rules {
+        managed
+            .entry(&rule.table.value)
+            .or_default()
+            .extend(names(&rule.set));
+    }
+    managed
+}
+
+/// `unset` are the columns that other rules of the table set, and this one does not.
+fn compile_rule(
+    rule: &RuleText,
+    unset: &[&str],
+    schema: &Schema,
+    reads: &mut Reads,
+) -> Result<Rule, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let table_name = &rule.table.value;
+    if OWN_TABLES.contains(&table_name.as_str()) {
+        let error = rule
+            .table
+            .error(format!("`{table_name}` is Hookmill's own table"));
+        return Err(vec![
+            error.hint("rules write the tables of your application"),
+        ]);
+    }
+    let Some(table) = schema.tables.get(table_name) else {
+        let error = rule
+            .table
+            .error(format!("there is no table `{table_name}`"));
+        let tables = schema
+            .tables
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !OWN_TABLES.contains(name));
+        return Err(vec![error.suggest(table_name, tables)]);
+    };
+
+    check_columns(rule, unset, table, &mut errors);
+    check_kind(rule, table, &mut errors);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+
+    let mut column = |(name, value): &(Located<String>, Located<ValueText>), required| Column {
+        name: name.value.clone(),
+        value: match &value.value {
+            ValueText::Number(number) => Value::Number(*number),
+            ValueText::Paths(paths) => Value::Paths(
+                paths
+                    .iter()
+                    .map(|path| (reads.add(path), path.to_string()))
+                    .collect(),
+            ),
+        },
+        required,
+    };
+    let mut columns: Vec<_> = rule.key.iter().map(|key| column(key, true)).collect();
+    columns.extend(
+        rule.set
+            .iter()
+            .chain(&rule.add)
+            .map(|value| column(value, false)),
+    );
+
+    let guard = rule.version.as_ref().map(|version| Guard {
+        version: reads.add(&version.value),
+        path: version.value.to_string(),
+        delete: rule.delete.iter().map(|glob| glob.value.clone()).collect(),
+        precedence: match rule.precedence.as_ref().map(|precedence| &precedence.value) {
+            None => Precedence::None,
+            Some(PrecedenceText::Type(order)) => Precedence::Type {
+                order: order.clone(),
+            },
+            Some(PrecedenceText::Column { column, order }) => Precedence::Value {
+                column: columns
+                    .iter()
+                    .position(|c| c.name == *column)
+                    .unwrap_or_default(),
+                order: order.clone(),
+            },
+        },
+    });
+    let sql = if guard.is_some() {
+        upsert_sql(rule, unset)
+    } else {
+        counter_sql(rule)
+    };
+    Ok(Rule {
+        name: rule.name.value.clone(),
+        on: rule.on.clone(),
+        sql,
+        guard,
+        columns,
+    })
+}
+
+/// Every column exists, the key is the table's key, and no column that must have a value is left out.
+fn check_columns(rule: &RuleText, unset: &[&str], table: &Table, errors: &mut Vec<ConfigError>) {
+    let written: Vec<_> = rule
+        .key
+        .iter()
+        .chain(&rule.set)
+        .chain(&rule.add)
+        .map(|(name, _)| name)
+        .collect();
+    for name in &written {
+        if GUARD_COLUMNS.contains(&name.value.as_str()) {
+            let error = name.error(format!("`{}` is kept by Hookmill", name.value));
+            errors.push(error.hint("it follows from `version`, `tie` and `delete`"));
+        } else if table.column(&name.value).is_none() {
+            let error = name.error(format!(
+                "table `{}` has no column `{}`",
+                rule.table.value, name.value
+            ));
+            let columns = table.columns.iter().map(|column| column.name.as_str());
+            errors.push(error.suggest(
+                &name.value,
+                columns.filter(|name| !GUARD_COLUMNS.contains(name)),
+            ));
+        }
+    }
+    let key = table
+        .columns
+        .iter()
+        .filter(|column| column.key)
+        .map(|column| column.name.as_str());
+    let mut key: Vec<_> = key.collect();
+    key.sort_unstable();
+    let mut named: Vec<_> = rule
+        .key
+        .iter()
+        .map(|(name, _)| name.value.as_str())
+        .collect();
+    named.sort_unstable();
+    if key != named {
+        let error = rule.table.error(format!(
+            "the primary key of `{}` is ({}), and `key` names ({})",
+            rule.table.value,
+            key.join(", "),
+            named.join(", ")
+        ));
+        errors.push(
+            error.hint(
+                "`key` has to name the whole primary key: it says which row an event is about",
+            ),
+        );
+    }
+    for column in table
+        .columns
+        .iter()
+        .filter(|column| column.not_null && !column.key)
+    {
+        let name = column.name.as_str();
+        if column.default && !unset.contains(&name) {
+            continue;
+        }
+        if !GUARD_COLUMNS.contains(&name) && !written.iter().any(|written| written.value == name) {
+            let error = rule.table.error(format!(
+                "column `{name}` is NOT NULL, and the rule gives it no value"
+            ));
+            errors.push(error.hint(format!("add `{name}` to `set`, or let the column be NULL")));
+        }
+    }
+}
+
+/// A rule either keeps the newest state of a row (`version`, `set`) or counts (`add`), and its table is made for that.
+fn check_kind(rule: &RuleText, table: &Table, errors: &mut Vec<ConfigError>) {
+    let missing: Vec<_> = GUARD_COLUMNS
+        .into_iter()
+        .filter(|name| table.column(name).is_none())
+        .collect();
+    if rule.version.is_some() {
+        if let Some((name, _)) = rule.add.first() {
+            let error = name.error("a rule with a `version` cannot `add`");
+            errors.push(
+                error.hint("count in a table of its own, by a rule without `version` and `set`"),
+            );
+        }
+        if !missing.is_empty() {
+            let error = rule.table.error(format!(
+                "table `{}` lacks {}",
+                rule.table.value,
+                missing.join(", ")
+            ));
+            errors.push(error.hint(
+                "a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, \
+                 _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL",
+            ));
+        }
+        if let Some(precedence) = &rule.precedence
+            && let PrecedenceText::Column { column, .. } = &precedence.value
+            && !rule.set.iter().any(|(name, _)| name.value == *column)
+        {
+            let error = precedence.error(format!("`{column}` is not set by this rule"));
+            errors
+                .push(error.suggest(column, rule.set.iter().map(|(name, _)| name.value.as_str())));
+        }
+        return;
+    }
+    if rule.add.is_empty() {
+        let error = rule.name.error("the rule has neither `version` nor `add`");
+        errors.push(error.hint(
+            "say which of two events is newer (version = \"created\"), or what to count (add = { total = 1 })",
+        ));
+    } else if let Some((name, _)) = rule.set.first() {
+        let error = name.error("a rule that `set`s needs a `version`");
+        errors.push(error.hint("without one, the order of arrival would decide what the row says"));
+    }
+    if !rule.delete.is_empty() || rule.precedence.is_some() {
+        errors.push(rule.name.error("`delete` and `tie` need a `version`"));
+    }
+    if missing.len() < GUARD_COLUMNS.len() {
+        let error = rule
+            .table
+            .error(format!("table `{}` is kept by version", rule.table.value));
+        errors.push(error.hint("count in a table of its own"));
+    }
+}
+
+/// A row is a function of the greatest event for its key. That needs every rule of a table to set the same columns;
+/// otherwise what an older event alone could set would depend on whether it arrived first.
+fn disagreements(rules: &[RuleText]) -> Vec<ConfigError> {
+    let mut first: BTreeMap<&str, &RuleText> = BTreeMap::new();
+    let mut errors = Vec::new();
+    let columns = |rule: &RuleText| -> Vec<String> {
+        let mut names: Vec<_> = rule
+            .set
+            .iter()
+            .map(|(name, _)| name.value.clone())
+            .collect();
+        names.sort_unstable();
+        names
+    };
+    let only_deletes = |rule: &RuleText| rule.delete.iter().any(|glob| glob.value == "*");
+    for rule in rules
+        .iter()
+        .filter(|rule| rule.version.is_some() && !only_deletes(rule))
+    {
+        let other = *first.entry(&rule.table.value).or_insert(rule);
+        let (mine, theirs) = (columns(rule), columns(other));
+        if mine != theirs {
+            let differing: Vec<_> = mine
+                .iter()
+                .filter(|name| !theirs.contains(name))
+                .chain(theirs.iter().filter(|name| !mine.contains(name)))
+                .map(|name| format!("`{name}`"))
+                .collect();
+            let error = rule.table.error(format!(
+                "rules `{}` and `{}` both write `{}`, and only one of them sets {}",
+                other.name.value,
+                rule.name.value,
+                rule.table.value,
+                differing.join(", ")
+            ));
+            errors.push(error.hint(
+                "the newest event decides about the whole row, so all rules of a table set the same columns; \
+                 put the others into a table of their own",
+            ));
+        }
+    }
+    errors
+}
+
+/// True for a row whose event is not in the ledger: what makes any statement take effect once.
+const NOT_SEEN: &str = "NOT EXISTS (SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 \
+                        AND seen.id = value ->> 1 AND seen.generation = value ->> 2)";
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn quoted_list<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
+    names.into_iter().map(quoted).collect::<Vec<_>>().join(", ")
+}
+
+fn names(values: &[(Located<String>, Located<ValueText>)]) -> impl Iterator<Item = &str> {
+    values.iter().map(|(name, _)| name.value.as_str())
+}
+
+/// The newest event's row, where "newest" is by (version, precedence, event id).
+///
+/// `>=`, since one event may write one row twice: the ledger, not this comparison, keeps redeliveries out.
+fn upsert_sql(rule: &RuleText, unset: &[&str]) -> String {
+    let target = quoted(&rule.table.value);
+    let columns: Vec<_> = names(&rule.key).chain(names(&rule.set)).collect();
+    let values: Vec<_> = (0..columns.len())
+        .map(|i| format!("value ->> {}", i + 6))
+        .collect();
+    let updates: Vec<_> = names(&rule.set)
+        .chain(GUARD_COLUMNS)
+        .map(|name| format!("{0} = excluded.{0}", quoted(name)))
+        .chain(unset.iter().map(|name| format!("{} = NULL", quoted(name))))
+        .collect();
+    format!(
+        "-- rule {name}\n\
+         INSERT INTO {target} ({columns}, \"_version\", \"_precedence\", \"_event_id\", \"_deleted\")\n\
+         SELECT {values}, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM json_each(?1)\n\
+         WHERE {NOT_SEEN}\n\
+         ON CONFLICT ({key}) DO UPDATE SET {updates}\n\
+         WHERE (excluded.\"_version\", excluded.\"_precedence\", excluded.\"_event_id\")\n\
+         >= ({target}.\"_version\", {target}.\"_precedence\", {target}.\"_event_id\")",
+        name = comment(&rule.name.value),
+        columns = quoted_list(columns),
+        values = values.join(", "),
+        key = quoted_list(names(&rule.key)),
+        updates = updates.join(", "),
+    )
+}
+
+/// Additions commute, so a counter needs no version; the ledger sees to it that each is made once.
+fn counter_sql(rule: &RuleText) -> String {
+    let target = quoted(&rule.table.value);
+    let key_values: Vec<_> = (0..rule.key.len())
+        .map(|i| format!("value ->> {}", i + 3))
+        .collect();
+    let add_values: Vec<_> = (0..rule.add.len())
+        .map(|i| format!("coalesce(value ->> {}, 0)", i + 3 + rule.key.len()))
+        .collect();
+    let updates: Vec<_> = names(&rule.add)
+        .map(|name| {
+            format!(
+                "{0} = coalesce({target}.{0}, 0) + excluded.{0}",
+                quoted(name)
+            )
+        })
+        .collect();
+    format!(
+        "-- rule {name}\n\
+         INSERT INTO {target} ({columns})\n\
+         SELECT {values} FROM json_each(?1)\n\
+         WHERE {NOT_SEEN}\n\
+         ON CONFLICT ({key}) DO UPDATE SET {updates}",
+        name = comment(&rule.name.value),
+        columns = quoted_list(names(&rule.key).chain(names(&rule.add))),
+        values = [key_values, add_values].concat().join(", "),
+        key = quoted_list(names(&rule.key)),
+        updates = updates.join(", "),
+    )
+}
+
+/// A rule's name as a one-line SQL comment.
+fn comment(name: &str) -> String {
+    name.replace(|c: char| c.is_control(), " ")
+}

@@ -1,0 +1,282 @@
+//! Paths into an event's body, as rules write them: `data.object.items.data[0].price.id`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// One step of a path.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// A member of an object: `name`, or `["any name"]`.
+    Key(String),
+    /// An element of an array: `[0]`.
+    Index(usize),
+}
+
+/// A path into the body: plain steps, and at most one selection on the way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Path {
+    /// The steps up to the value, or up to the array that is selected from.
+    pub steps: Vec<Step>,
+    /// Picks one element of the array at `steps` and goes on inside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<Select>,
+}
+
+/// `[field = other.path].rest`: the first element whose `field` equals the value at another path of the body.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Select {
+    /// The member of each element that is compared.
+    pub field: String,
+    /// The path, from the top of the body, of the value it has to equal.
+    pub equals: Vec<Step>,
+    /// The steps inside the chosen element.
+    pub rest: Vec<Step>,
+}
+
+/// Why a text is not a path.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{problem} at character {position}")]
+pub struct PathError {
+    /// What is wrong.
+    pub problem: &'static str,
+    /// Where in the path, from 1.
+    pub position: usize,
+}
+
+impl FromStr for Path {
+    type Err = PathError;
+
+    fn from_str(text: &str) -> Result<Self, PathError> {
+        let mut parser = Parser { text, position: 0 };
+        let steps = parser.steps()?;
+        let select = if parser.eat('[') {
+            Some(parser.select()?)
+        } else {
+            None
+        };
+        if parser.position < text.len() {
+            return Err(parser.error("expected `.`, `[` or the end"));
+        }
+        Ok(Self { steps, select })
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    position: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.position..]
+    }
+
+    fn eat(&mut self, expected: char) -> bool {
+        let found = self.rest().starts_with(expected);
+        if found {
+            self.position += expected.len_utf8();
+        }
+        found
+    }
+
+    fn blanks(&mut self) {
+        self.position += self.rest().len() - self.rest().trim_start().len();
+    }
+
+    fn error(&self, problem: &'static str) -> PathError {
+        PathError {
+            problem,
+            position: self.text[..self.position].chars().count() + 1,
+        }
+    }
+
+    fn name(&mut self) -> Result<String, PathError> {
+        let rest = self.rest();
+        let end = rest
+            .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-' || c == '$'))
+            .unwrap_or(rest.len());
+        if end == 0 {
+            return Err(self.error("expected a name"));
+        }
+        self.position += end;
+        Ok(rest[..end].to_owned())
+    }
+
+    /// Plain steps, up to the end or to a `[` that opens a selection (which is left standing).
+    fn steps(&mut self) -> Result<Vec<Step>, PathError> {
+        let mut steps = Vec::new();
+        if !self.rest().starts_with('[') {
+            steps.push(Step::Key(self.name()?));
+        }
+        loop {
+            if self.eat('.') {
+                steps.push(Step::Key(self.name()?));
+                continue;
+            }
+            let inner = match self.rest().strip_prefix('[') {
+                Some(inner)
+                    if inner.starts_with('"')
+                        || inner.starts_with(|c: char| c.is_ascii_digit()) =>
+                {
+                    inner
+                }
+                Some(_) if steps.is_empty() => return Err(self.error("expected a name")),
+                _ => return Ok(steps),
+            };
+            self.position += 1;
+            if self.eat('"') {
+                let end = self
+                    .rest()
+                    .find('"')
+                    .ok_or_else(|| self.error("expected a closing `\"`"))?;
+                steps.push(Step::Key(self.rest()[..end].to_owned()));
+                self.position += end + 1;
+            } else {
+                let end = inner
+                    .find(|c: char| !c.is_ascii_digit())
+                    .unwrap_or(inner.len());
+                let index = inner[..end]
+                    .parse()
+                    .map_err(|_| self.error("expected a smaller index"))?;
+                steps.push(Step::Index(index));
+                self.position += end;
+            }
+            if !self.eat(']') {
+                return Err(self.error("expected `]`"));
+            }
+        }
+    }
+
+    fn select(&mut self) -> Result<Select, PathError> {
+        self.blanks();
+        let field = self.name()?;
+        self.blanks();
+        if !self.eat('=') {
+            return Err(self.error("expected an index, a name in quotes, or `field = path`"));
+        }
+        self.blanks();
+        let equals = self.steps()?;
+        self.blanks();
+        if !self.eat(']') {
+            return Err(self.error("expected `]`"));
+        }
+        let mut rest = Vec::new();
+        if self.eat('.') {
+            rest = self.steps()?;
+        }
+        if self.rest().starts_with('[') {
+            return Err(self.error("a path selects at most once"));
+        }
+        Ok(Select {
+            field,
+            equals,
+            rest,
+        })
+    }
+}
+
+/// The path as a rule would write it.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_steps(f, &self.steps)?;
+        if let Some(Select {
+            field,
+            equals,
+            rest,
+        }) = &self.select
+        {
+            write!(f, "[{field} = ")?;
+            write_steps(f, equals)?;
+            f.write_str("]")?;
+            if !rest.is_empty() {
+                f.write_str(".")?;
+                write_steps(f, rest)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_steps(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
+    for (i, step) in steps.iter().enumerate() {
+        match step {
+            Step::Index(index) => write!(f, "[{index}]")?,
+            Step::Key(key)
+                if key
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || "_-$".contains(c))
+                    && !key.is_empty() =>
+            {
+                write!(f, "{}{key}", if i == 0 { "" } else { "." })?;
+            }
+            Step::Key(key) => write!(f, "[\"{key}\"]")?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_path_prints_as_it_was_written() {
+        for text in [
+            "created",
+            "data.object.items.data[0].price.id",
+            "data[\"a b\"][2].c",
+            "data.email_addresses[id = data.primary_email_address_id].email_address",
+            "a[b = c]",
+        ] {
+            assert_eq!(text.parse::<Path>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_path_is_refused_with_the_place() {
+        for (text, expected) in [
+            ("", "expected a name at character 1"),
+            ("a.", "expected a name at character 3"),
+            ("a..b", "expected a name at character 3"),
+            ("a[0", "expected `]` at character 4"),
+            (
+                "a[-1]",
+                "expected an index, a name in quotes, or `field = path` at character 5",
+            ),
+            ("a[\"b]", "expected a closing `\"` at character 4"),
+            (
+                "a[b]",
+                "expected an index, a name in quotes, or `field = path` at character 4",
+            ),
+            (
+                "a[b = c].d[e = f]",
+                "a path selects at most once at character 11",
+            ),
+            ("a b", "expected `.`, `[` or the end at character 2"),
+            (
+                "a[99999999999999999999]",
+                "expected a smaller index at character 3",
+            ),
+            ("[b = c]", "expected a name at character 1"),
+        ] {
+            assert_eq!(
+                text.parse::<Path>().unwrap_err().to_string(),
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "[a-z.\\[\\]\"= 0-9]{0,20}") {
+            let _ = text.parse::<Path>();
+        }
+    }
+}

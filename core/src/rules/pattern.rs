@@ -1,0 +1,73 @@
+//! Patterns of events: `stripe:customer.subscription.*`.
+
+use serde::{Deserialize, Serialize};
+
+/// Matches events by source and type.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pattern {
+    /// The source's name, exactly.
+    pub source: String,
+    /// The event's type; `*` stands for any number of characters, dots among them.
+    pub event_type: String,
+}
+
+impl Pattern {
+    /// Whether an event of this type from this source is meant.
+    pub fn matches(&self, source: &str, event_type: &str) -> bool {
+        self.source == source && matches(&self.event_type, event_type)
+    }
+}
+
+/// Whether `text` is of the form `glob`, in which `*` stands for any number of characters.
+pub(super) fn matches(glob: &str, text: &str) -> bool {
+    let Some((head, tail)) = glob.split_once('*') else {
+        return glob == text;
+    };
+    let Some(mut rest) = text.strip_prefix(head) else {
+        return false;
+    };
+    let mut pieces = tail.split('*').collect::<Vec<_>>();
+    let last = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        // The leftmost place is as good as any: what follows has the most left to match.
+        let Some(at) = rest.find(piece) else {
+            return false;
+        };
+        rest = &rest[at + piece.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_number_of_characters() {
+        for (glob, text, expected) in [
+            ("invoice.paid", "invoice.paid", true),
+            ("invoice.paid", "invoice.paid2", false),
+            ("customer.*", "customer.subscription.created", true),
+            ("customer.*", "customer", false),
+            ("*", "", true),
+            ("*.deleted", "user.deleted", true),
+            ("*.deleted", "user.deleted.x", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(matches(glob, text), expected, "{glob} {text}");
+        }
+    }
+
+    #[test]
+    fn the_source_is_compared_whole() {
+        let pattern = Pattern {
+            source: "stripe".into(),
+            event_type: "*".into(),
+        };
+        assert!(pattern.matches("stripe", "invoice.paid"));
+        assert!(!pattern.matches("stripe-test", "invoice.paid"));
+    }
+}

@@ -1,0 +1,427 @@
+//! Reading what rules need out of a body, in one pass and without building the rest.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::path::{Path, Step};
+
+/// Every path that some rule reads, as a tree, so that one pass over a body finds them all.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Reads {
+    root: Node,
+    slots: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct Node {
+    /// Where the value goes, if a path ends here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    slot: Option<usize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<(String, Node)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    elements: Vec<(usize, Node)>,
+}
+
+/// A path whose plain parts have a place in a [`Reads`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Read {
+    slot: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    select: Option<SelectRead>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct SelectRead {
+    /// `field` of each element, and behind it what is read from the chosen one.
+    element: Reads,
+    field: usize,
+    equals: usize,
+    rest: usize,
+}
+
+/// The body is not JSON, or not text. Says where, never what.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("the body is not valid JSON (line {line}, column {column})")]
+pub struct NotJson {
+    /// Line in the body, from 1.
+    pub line: usize,
+    /// Column in the body, from 1.
+    pub column: usize,
+}
+
+impl From<serde_json::Error> for NotJson {
+    fn from(error: serde_json::Error) -> Self {
+        Self {
+            line: error.line(),
+            column: error.column(),
+        }
+    }
+}
+
+/// What was found in one body: the JSON text of each value, as the provider wrote it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Values<'b>(Vec<Option<&'b str>>);
+
+impl Reads {
+    /// Makes room for a path; the same path twice has one place.
+    pub fn add(&mut self, path: &Path) -> Read {
+        let slot = self.slot(&path.steps);
+        let select = path.select.as_ref().map(|select| {
+            let mut element = Self::default();
+            let field = element.slot(&[Step::Key(select.field.clone())]);
+            let rest = element.slot(&select.rest);
+            SelectRead {
+                element,
+                field,
+                equals: self.slot(&select.equals),
+                rest,
+            }
+        });
+        Read { slot, select }
+    }
+
+    fn slot(&mut self, steps: &[Step]) -> usize {
+        let mut node = &mut self.root;
+        for step in steps {
+            node = match step {
+                Step::Key(key) => child(&mut node.keys, key),
+                Step::Index(index) => child(&mut node.elements, index),
+            };
+        }
+        *node.slot.get_or_insert_with(|| {
+            self.slots += 1;
+            self.slots - 1
+        })
+    }
+
+    /// Reads `body`, which may be any JSON. A member that stands twice counts as its last.
+    ///
+    /// # Errors
+    ///
+    /// [`NotJson`].
+    pub fn read<'b>(&self, body: &'b [u8]) -> Result<Values<'b>, NotJson> {
+        let text = std::str::from_utf8(body).map_err(|e| {
+            let head = &body[..e.valid_up_to()];
+            let line_start = head.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+            NotJson {
+                line: head.iter().filter(|b| **b == b'\n').count() + 1,
+                column: head.len() - line_start + 1,
+            }
+        })?;
+        let mut values = Values(vec![None; self.slots]);
+        let mut json = serde_json::Deserializer::from_str(text);
+        Walk {
+            node: &self.root,
+            values: &mut values,
+        }
+        .deserialize(&mut json)?;
+        json.end()?;
+        Ok(values)
+    }
+}
+
+fn child<'n, K: PartialEq + Clone>(children: &'n mut Vec<(K, Node)>, key: &K) -> &'n mut Node {
+    let position = children
+        .iter()
+        .position(|(k, _)| k == key)
+        .unwrap_or_else(|| {
+            children.push((key.clone(), Node::default()));
+            children.len() - 1
+        });
+    &mut children[position].1
+}
+
+impl Read {
+    /// The JSON text at this path, or `None` where there is nothing, or `null`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotJson`] if a string at this path holds half a surrogate pair, which no store can keep as text.
+    pub fn value<'b>(&self, values: &Values<'b>) -> Result<Option<&'b str>, NotJson> {
+        let found = match &self.select {
+            None => values.0[self.slot],
+            Some(select) => select.find(values.0[self.slot], values.0[select.equals])?,
+        };
+        match found {
+            Some(text) if text.starts_with('"') && text.contains('\\') => {
+                serde_json::from_str::<String>(text)?;
+                Ok(found)
+            }
+            Some("null") => Ok(None),
+            _ => Ok(found),
+        }
+    }
+}
+
+impl SelectRead {
+    fn find<'b>(
+        &self,
+        array: Option<&'b str>,
+        wanted: Option<&str>,
+    ) -> Result<Option<&'b str>, NotJson> {
+        let (Some(array), Some(wanted)) = (array, wanted) else {
+            return Ok(None);
+        };
+        if !array.starts_with('[') {
+            return Ok(None);
+        }
+        let wanted: serde_json::Value = serde_json::from_str(wanted)?;
+        for element in serde_json::from_str::<Vec<&'b RawValue>>(array)? {
+            let values = self.element.read(element.get().as_bytes())?;
+            let Some(field) = values.0[self.field] else {
+                continue;
+            };
+            if serde_json::from_str::<serde_json::Value>(field)? == wanted {
+                return Ok(values.0[self.rest]);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Visits one value of the body, along the part of the tree that starts here.
+struct Walk<'n, 'v, 'b> {
+    node: &'n Node,
+    values: &'v mut Values<'b>,
+}
+
+impl<'b> DeserializeSeed<'b> for Walk<'_, '_, 'b> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'b>>(self, json: D) -> Result<(), D::Error> {
+        let leaf = self.node.keys.is_empty() && self.node.elements.is_empty();
+        let Some(slot) = self.node.slot else {
+            return if leaf {
+                IgnoredAny::deserialize(json).map(drop)
+            } else {
+                json.deserialize_any(self)
+            };
+        };
+        let text = <&'b RawValue>::deserialize(json)?.get();
+        self.values.0[slot] = Some(text);
+        if !leaf {
+            serde_json::Deserializer::from_str(text)
+                .deserialize_any(self)
+                .map_err(serde::de::Error::custom)?;
+        }
+        Ok(())
+    }
+}
+
+impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'b>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(KeyIn(&self.node.keys))? {
+            match key {
+                Some(node) => map.next_value_seed(Walk {
+                    node,
+                    values: &mut *self.values,
+                })?,
+                None => map.next_value::<IgnoredAny>().map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'b>>(self, mut seq: A) -> Result<(), A::Error> {
+        for index in 0.. {
+            let node = self
+                .node
+                .elements
+                .iter()
+                .find(|(i, _)| *i == index)
+                .map(|(_, node)| node);
+            let more = match node {
+                Some(node) => seq
+                    .next_element_seed(Walk {
+                        node,
+                        values: &mut *self.values,
+                    })?
+                    .is_some(),
+                None => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Looks a member's name up among the wanted ones, without keeping it.
+struct KeyIn<'n>(&'n [(String, Node)]);
+
+impl<'n, 'b> DeserializeSeed<'b> for KeyIn<'n> {
+    type Value = Option<&'n Node>;
+
+    fn deserialize<D: Deserializer<'b>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl<'n> Visitor<'_> for KeyIn<'n> {
+    type Value = Option<&'n Node>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member's name")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().find(|(k, _)| k == key).map(|(_, node)| node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn read(path: &str, body: &str) -> Result<Option<String>, NotJson> {
+        let mut reads = Reads::default();
+        // Neighbours, so that the tree has more than one branch and a value is read both whole and in part.
+        reads.add(&"data.object".parse().unwrap());
+        let read = reads.add(&path.parse().unwrap());
+        let values = reads.read(body.as_bytes())?;
+        Ok(read.value(&values)?.map(ToOwned::to_owned))
+    }
+
+    #[test]
+    fn a_value_is_its_text_in_the_body() {
+        let body = r#"{"created": 1.50, "data":{"object":{"id":"s\u0075b","a":[{"p": 1},{"p":{"q":[]} }]}},"z":null}"#;
+        for (path, expected) in [
+            ("created", Some("1.50")),
+            ("data.object.id", Some(r#""s\u0075b""#)),
+            ("data.object.a[1].p", Some(r#"{"q":[]}"#)),
+            ("data.object.a[2].p", None),
+            ("data.object.a.p", None),
+            ("data.object.id.x", None),
+            ("z", None),
+            ("z.y", None),
+            ("nothing", None),
+        ] {
+            assert_eq!(read(path, body).unwrap().as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_selection_picks_the_element_that_matches_another_value() {
+        let path = "data.emails[id = data.primary].address";
+        let body = r#"{"data":{"primary":"i\u0064_2","emails":[{"id":"id_1","address":"a@x"},{"id":"id_2","address":"b@x"}]}}"#;
+        assert_eq!(read(path, body).unwrap().as_deref(), Some("\"b@x\""));
+        for body in [
+            r#"{"data":{"primary":null,"emails":[{"id":"id_1","address":"a@x"}]}}"#,
+            r#"{"data":{"primary":"id_3","emails":[{"id":"id_1","address":"a@x"}, 7]}}"#,
+            r#"{"data":{"primary":"id_3","emails":{}}}"#,
+            r#"{"data":{"primary":"id_3"}}"#,
+        ] {
+            assert_eq!(read(path, body).unwrap(), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_with_the_place() {
+        for (body, line, column) in [
+            ("", 1, 0),
+            ("{\"a\":1}\n}", 2, 1),
+            ("{\"created\":}", 1, 12),
+            ("[1,]", 1, 4),
+        ] {
+            assert_eq!(
+                read("created", body),
+                Err(NotJson { line, column }),
+                "{body}"
+            );
+        }
+        let mut reads = Reads::default();
+        reads.add(&"a".parse().unwrap());
+        assert_eq!(
+            reads.read(b"{\n\"a\":\"\xff\"}"),
+            Err(NotJson { line: 2, column: 6 })
+        );
+        assert!(
+            read("a", r#"{"a":"\ud800"}"#).is_err(),
+            "half a surrogate pair is no text"
+        );
+    }
+
+    #[test]
+    fn deep_nesting_does_not_exhaust_the_stack() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(
+            read("created", &format!("{{\"x\":{deep},\"created\":7}}"))
+                .unwrap()
+                .as_deref(),
+            Some("7")
+        );
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[ab]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn one_pass_finds_what_a_parsed_tree_has(body in any_json()) {
+            let mut reads = Reads::default();
+            let paths = ["a", "b", "a.a", "a.b", "a[0]", "a[1].b", "b.a.b", "b[0][1]", "a.a.a"];
+            let read: Vec<_> = paths.iter().map(|p| reads.add(&p.parse().unwrap())).collect();
+            let text = body.to_string();
+            let values = reads.read(text.as_bytes()).unwrap();
+            for (path, read) in paths.iter().zip(&read) {
+                let pointer = format!("/{}", path.replace("][", "/").replace(['.', '['], "/").replace(']', ""));
+                let expected = body.pointer(&pointer).filter(|v| !v.is_null());
+                let found = read.value(&values).unwrap().map(|t| serde_json::from_str::<Value>(t).unwrap());
+                // A pointer's number also names a member of an object; ours does not, and the bodies have no such member.
+                prop_assert_eq!(found.as_ref(), expected, "{}", path);
+            }
+        }
+    }
+}

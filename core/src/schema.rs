@@ -1,0 +1,42 @@
+//! What tables there are, as far as rules need to know. Read from a migrated database, never written by hand.
+
+use std::collections::BTreeMap;
+
+/// The tables of a migrated database.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Schema {
+    /// By name.
+    pub tables: BTreeMap<String, Table>,
+}
+
+/// One table.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Table {
+    /// Its columns, in order.
+    pub columns: Vec<TableColumn>,
+}
+
+/// One column of a table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableColumn {
+    /// Its name.
+    pub name: String,
+    /// Its declared type, upper case: `TEXT`, `INTEGER`.
+    pub kind: String,
+    /// Whether it is `NOT NULL`.
+    pub not_null: bool,
+    /// Whether it has a default.
+    pub default: bool,
+    /// Whether it is part of the primary key.
+    pub key: bool,
+}
+
+/// Tables that are Hookmill's own: no rule writes them.
+pub const OWN_TABLES: [&str; 3] = ["events", "outbox", "dead_letters"];
+
+impl Table {
+    /// The column of this name.
+    pub fn column(&self, name: &str) -> Option<&TableColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}

@@ -1,0 +1,375 @@
+//! The migrations beside this crate, as wrangler reads them for D1, compiled in for SQLite; and [`load`], which checks a
+//! hookmill.toml against the schema they make. One loader serves `hookmill check`, the start of the binary and the build
+//! of a Worker.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hookmill_core::config::{Config, ConfigError, Located, parse};
+use hookmill_core::rules::{Program, compile};
+use hookmill_core::schema::{Schema, Table, TableColumn};
+use rusqlite::Connection;
+use thiserror::Error;
+
+/// One file of SQL, applied once and never edited after it was released.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Migration {
+    /// Its file name, `NNNN_what.sql`, by which it is known in `d1_migrations`.
+    pub name: String,
+    /// Its text.
+    pub sql: String,
+}
+
+/// Hookmill's own migrations, in order.
+pub fn own() -> Vec<Migration> {
+    [
+        ("0001_pipeline.sql", include_str!("../0001_pipeline.sql")),
+        ("0002_stripe.sql", include_str!("../0002_stripe.sql")),
+        ("0003_clerk.sql", include_str!("../0003_clerk.sql")),
+    ]
+    .map(|(name, sql)| Migration {
+        name: name.to_owned(),
+        sql: sql.to_owned(),
+    })
+    .to_vec()
+}
+
+/// A migration could not be read or applied.
+#[derive(Debug, Error)]
+pub enum MigrationError {
+    /// The folder or a file in it cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// Why it was not.
+        source: std::io::Error,
+    },
+    /// A file in the folder is no migration.
+    #[error("{0} is not a migration: its name has to be NNNN_what.sql, such as 1000_teams.sql")]
+    Name(PathBuf),
+    /// A user's migration has the name of one of Hookmill's.
+    #[error("{0} is the name of one of Hookmill's own migrations: number yours from 1000")]
+    Taken(String),
+    /// SQLite refused it. Those before it stay applied.
+    #[error("migration {name} failed")]
+    Apply {
+        /// The migration.
+        name: String,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The list of applied migrations cannot be read or written.
+    #[error("the list of applied migrations (table d1_migrations) cannot be used")]
+    Record(#[source] rusqlite::Error),
+}
+
+/// The migrations in a user's folder, in order. A file that is no migration is an error: skipped quietly, it would be
+/// missed at the worst time.
+///
+/// # Errors
+///
+/// If the folder cannot be read, or holds anything else.
+pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, MigrationError> {
+    let read = |path: &Path| {
+        let path = path.to_owned();
+        move |source| MigrationError::Read { path, source }
+    };
+    let own = own();
+    let mut migrations = Vec::new();
+    for entry in fs::read_dir(folder).map_err(read(folder))? {
+        let path = entry.map_err(read(folder))?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let number = name
+            .split_once('_')
+            .map(|(number, _)| number)
+            .unwrap_or_default();
+        if number.len() < 4
+            || !number.bytes().all(|b| b.is_ascii_digit())
+            || !name.ends_with(".sql")
+        {
+            return Err(MigrationError::Name(path));
+        }
+        if own.iter().any(|migration| migration.name == name) {
+            return Err(MigrationError::Taken(name.to_owned()));
+        }
+        let sql = fs::read_to_string(&path).map_err(read(&path))?;
+        migrations.push(Migration {
+            name: name.to_owned(),
+            sql,
+        });
+    }
+    migrations.sort();
+    Ok(migrations)
+}
+
+/// Applies the migrations that have not been applied yet, in order, each in a transaction of its own. Returns their names.
+///
+/// They are recorded in `d1_migrations`, the table that wrangler keeps on D1.
+///
+/// # Errors
+///
+/// At the first migration that fails.
+pub fn apply(
+    database: &mut Connection,
+    migrations: &[Migration],
+) -> Result<Vec<String>, MigrationError> {
+    let record = MigrationError::Record;
+    database
+        .execute_batch(
+            "CREATE TABLE IF NOT EXISTS d1_migrations(
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                name TEXT UNIQUE,
+                applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL
+            )",
+        )
+        .map_err(record)?;
+    let mut applied = Vec::new();
+    for migration in migrations {
+        let failed = |source| MigrationError::Apply {
+            name: migration.name.clone(),
+            source,
+        };
+        let transaction = database.transaction().map_err(record)?;
+        let known = transaction
+            .prepare("SELECT 1 FROM d1_migrations WHERE name = ?1")
+            .and_then(|mut query| query.exists([&migration.name]))
+            .map_err(record)?;
+        if known {
+            continue;
+        }
+        transaction.execute_batch(&migration.sql).map_err(failed)?;
+        transaction
+            .execute(
+                "INSERT INTO d1_migrations (name) VALUES (?1)",
+                [&migration.name],
+            )
+            .map_err(record)?;
+        transaction.commit().map_err(failed)?;
+        applied.push(migration.name.clone());
+    }
+    Ok(applied)
+}
+
+/// Reads the tables of a database.
+///
+/// # Errors
+///
+/// What SQLite says.
+pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
+    let mut schema = Schema::default();
+    let mut tables = database.prepare(
+        "SELECT name FROM pragma_table_list
+         WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'd1_migrations'",
+    )?;
+    let mut columns =
+        database.prepare("SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0 FROM pragma_table_info(?1)")?;
+    for name in tables.query_map([], |row| row.get::<_, String>(0))? {
+        let name = name?;
+        let column = |row: &rusqlite::Row<'_>| {
+            Ok(TableColumn {
+                name: row.get(0)?,
+                kind: row.get(1)?,
+                not_null: row.get(2)?,
+                default: row.get(3)?,
+                key: row.get(4)?,
+            })
+        };
+        let columns = columns
+            .query_map([&name], column)?
+            .collect::<Result<_, _>>()?;
+        schema.tables.insert(name, Table { columns });
+    }
+    Ok(schema)
+}
+
+/// A configuration that has been checked whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Loaded {
+    /// What the file says.
+    pub config: Config,
+    /// Its rules, compiled.
+    pub program: Program,
+    /// Hookmill's migrations and the user's, in order.
+    pub migrations: Vec<Migration>,
+}
+
+/// Why a configuration was not loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it was not read.
+        source: std::io::Error,
+    },
+    /// Every fault of the file.
+    #[error("{0}")]
+    Faults(Faults),
+    /// Hookmill's own migrations do not make a schema.
+    #[error("Hookmill's own migrations cannot be applied")]
+    Own(#[source] MigrationError),
+    /// The schema cannot be read.
+    #[error("the schema cannot be read")]
+    Schema(#[from] rusqlite::Error),
+}
+
+/// The faults of a configuration, at least one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Faults(pub Vec<ConfigError>);
+
+/// Each fault on a line of its own, and how many there are.
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in &self.0 {
+            writeln!(f, "{fault}")?;
+        }
+        let (count, plural) = (self.0.len(), if self.0.len() == 1 { "" } else { "s" });
+        write!(f, "{count} error{plural} in the configuration")
+    }
+}
+
+/// Reads a configuration and checks all of it: its text, its migrations, its rules against the schema.
+///
+/// # Errors
+///
+/// [`LoadError`]; faults of the file are reported all at once.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    let text = fs::read_to_string(path).map_err(|source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let (config, mut faults) = parse(&path.display().to_string(), &text);
+
+    let mut database = Connection::open_in_memory()?;
+    let mut migrations = own();
+    apply(&mut database, &migrations).map_err(LoadError::Own)?;
+    if let Some(folder) = &config.migrations {
+        let base = path.parent().unwrap_or(Path::new(""));
+        match users(&mut database, &base.join(&folder.value), folder) {
+            Ok(users) => migrations.extend(users),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    match compile::compile(&config, &schema(&database)?) {
+        Ok(program) if faults.is_empty() => Ok(Loaded {
+            config,
+            program,
+            migrations,
+        }),
+        compiled => {
+            faults.extend(compiled.err().unwrap_or_default());
+            Err(LoadError::Faults(Faults(faults)))
+        }
+    }
+}
+
+/// Applies the user's migrations to the scratch database.
+fn users(
+    database: &mut Connection,
+    folder: &Path,
+    named: &Located<String>,
+) -> Result<Vec<Migration>, ConfigError> {
+    let fault = |error: MigrationError| {
+        let cause = std::error::Error::source(&error)
+            .map(|cause| format!(": {cause}"))
+            .unwrap_or_default();
+        named.error(format!("{error}{cause}"))
+    };
+    let migrations = in_folder(folder).map_err(fault)?;
+    apply(database, &migrations).map_err(fault)?;
+    Ok(migrations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn every_file_beside_this_crate_is_compiled_in() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".sql"))
+            .collect();
+        files.sort();
+        let own: Vec<_> = own().into_iter().map(|migration| migration.name).collect();
+        assert_eq!(own, files);
+    }
+
+    #[test]
+    fn migrations_are_applied_once() {
+        let mut database = Connection::open_in_memory().unwrap();
+        assert_eq!(apply(&mut database, &own()).unwrap().len(), own().len());
+        assert_eq!(apply(&mut database, &own()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_failing_migration_leaves_nothing_and_those_before_it_stay() {
+        let mut database = Connection::open_in_memory().unwrap();
+        let migration = |name: &str, sql: &str| Migration {
+            name: name.into(),
+            sql: sql.into(),
+        };
+        let migrations = [
+            migration("1000_a.sql", "CREATE TABLE a (x)"),
+            migration("1001_b.sql", "CREATE TABLE b (x); NONSENSE"),
+        ];
+        let error = apply(&mut database, &migrations).unwrap_err();
+        assert_eq!(error.to_string(), "migration 1001_b.sql failed");
+        assert_eq!(
+            schema(&database)
+                .unwrap()
+                .tables
+                .into_keys()
+                .collect::<Vec<_>>(),
+            ["a"]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_migration_is_an_error() {
+        for name in ["notes.txt", "1_a.sql", "abcd_a.sql", "0001_pipeline.sql"] {
+            assert!(in_folder(folder(&[(name, "")]).path()).is_err(), "{name}");
+        }
+        let users = in_folder(folder(&[("1001_b.sql", "B"), ("1000_a.sql", "A")]).path()).unwrap();
+        assert_eq!(
+            users.iter().map(|m| m.sql.as_str()).collect::<Vec<_>>(),
+            ["A", "B"]
+        );
+    }
+
+    #[test]
+    fn the_presets_fit_the_schema() {
+        let folder = folder(&[(
+            "hookmill.toml",
+            "[sources.a]\nscheme = 'stripe'\nsecrets = ['env:A']\npreset = 'stripe'\n\
+             [sources.b]\nscheme = 'standard-webhooks'\nsecrets = ['env:B']\npreset = 'clerk'\n",
+        )]);
+        let loaded =
+            load(&folder.path().join("hookmill.toml")).unwrap_or_else(|error| panic!("{error}"));
+        let rules: Vec<_> = loaded
+            .program
+            .rules
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect();
+        insta::assert_debug_snapshot!(rules, @"");
+        insta::assert_snapshot!(loaded.program.rules[0].sql, @"");
+    }
+}
