@@ -30,10 +30,8 @@ pub enum Scheme {
 
 impl Scheme {
     /// Every scheme, with its name in hookmill.toml.
-    pub const ALL: [(&'static str, Self); 2] = [
-        ("stripe", Self::Stripe),
-        ("standard-webhooks", Self::StandardWebhooks),
-    ];
+    pub const ALL: [(&'static str, Self); 2] =
+        [("stripe", Self::Stripe), ("standard-webhooks", Self::StandardWebhooks)];
 
     /// Its name in hookmill.toml.
     pub fn name(self) -> &'static str {

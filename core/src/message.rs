@@ -148,10 +148,8 @@ pub fn decode(text: &str) -> Result<Message<'_>, DecodeError> {
         v: u32,
     }
     let (head, rest) = text.split_once('\n').unwrap_or((text, ""));
-    let malformed = |e: serde_json::Error| DecodeError::Envelope {
-        line: e.line(),
-        column: e.column(),
-    };
+    let malformed =
+        |e: serde_json::Error| DecodeError::Envelope { line: e.line(), column: e.column() };
     let envelope: Envelope = match serde_json::from_str(head) {
         Ok(envelope) => envelope,
         // A later version need not have today's fields: read its number by itself before calling it malformed.
@@ -204,15 +202,9 @@ mod tests {
 
     #[test]
     fn a_claim_check_comes_back() {
-        let check = ClaimCheck {
-            key: "stripe/ab".into(),
-            bytes: 130_000,
-        };
+        let check = ClaimCheck { key: "stripe/ab".into(), bytes: 130_000 };
         let text = encode_claim_check(envelope(), check.clone());
-        assert_eq!(
-            decode(&text).unwrap().envelope.body,
-            BodyForm::Object(check)
-        );
+        assert_eq!(decode(&text).unwrap().envelope.body, BodyForm::Object(check));
     }
 
     #[test]
@@ -220,13 +212,7 @@ mod tests {
         insta::assert_snapshot!(decode("{\"secret\":\"hunter2\"}").unwrap_err(), @"the message has no envelope of ours (line 1, column 20)");
         insta::assert_snapshot!(decode("").unwrap_err(), @"the message has no envelope of ours (line 1, column 0)");
         insta::assert_snapshot!(decode("{\"v\":2,\"src\":1}\n{}").unwrap_err(), @"the message is of version 2; this consumer reads version 1");
-        let base64 = join(
-            &Envelope {
-                body: BodyForm::Base64,
-                ..envelope()
-            },
-            "*",
-        );
+        let base64 = join(&Envelope { body: BodyForm::Base64, ..envelope() }, "*");
         insta::assert_snapshot!(decode(&base64).unwrap_err(), @"the message's body is not base64");
     }
 

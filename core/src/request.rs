@@ -8,7 +8,7 @@ use crate::rejection::{Reason, Rejection};
 ///
 /// Platforms differ in what they know: a Worker sees repeated headers joined with `", "`, a native server sees each.
 /// [`Request::header`] makes one rule of both.
-pub trait Headers {
+pub trait Headers: Sync {
     /// Every value sent under `name`, in order; a Worker gives at most one, joined.
     fn all(&self, name: &str) -> Vec<Cow<'_, [u8]>>;
 }
@@ -48,13 +48,9 @@ impl Request<'_> {
         if values.next().is_some() {
             return Err(malformed("was sent more than once"));
         }
-        let text = std::str::from_utf8(&value)
-            .map_err(|_| malformed("is not text"))?
-            .trim();
+        let text = std::str::from_utf8(&value).map_err(|_| malformed("is not text"))?.trim();
         if text.contains(", ") {
-            return Err(malformed(
-                "was sent more than once, or holds several values",
-            ));
+            return Err(malformed("was sent more than once, or holds several values"));
         }
         Ok(Some(text.to_owned()))
     }
@@ -67,10 +63,7 @@ impl Request<'_> {
     pub fn required_header(&self, name: &'static str) -> Result<String, Rejection> {
         match self.header(name)? {
             Some(value) if !value.is_empty() => Ok(value),
-            _ => Err(Rejection::new(
-                Reason::MissingHeader,
-                format!("{name} is missing"),
-            )),
+            _ => Err(Rejection::new(Reason::MissingHeader, format!("{name} is missing"))),
         }
     }
 }
@@ -80,32 +73,19 @@ mod tests {
     use super::*;
 
     fn header(sent: &[(&str, &str)]) -> Result<Option<String>, Rejection> {
-        let sent: Vec<_> = sent
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-            .collect();
-        Request {
-            headers: &sent,
-            body: b"",
-        }
-        .header("Signature")
+        let sent: Vec<_> = sent.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Request { headers: &sent, body: b"" }.header("Signature")
     }
 
     #[test]
     fn names_are_case_insensitive_and_blanks_are_trimmed() {
-        assert_eq!(
-            header(&[("SIGNATURE", " a b ")]).unwrap(),
-            Some("a b".to_owned())
-        );
+        assert_eq!(header(&[("SIGNATURE", " a b ")]).unwrap(), Some("a b".to_owned()));
         assert_eq!(header(&[("Other", "a")]).unwrap(), None);
     }
 
     #[test]
     fn a_repeated_header_is_refused_however_the_platform_shows_it() {
-        for sent in [
-            &[("Signature", "a"), ("signature", "b")][..],
-            &[("Signature", "a, b")],
-        ] {
+        for sent in [&[("Signature", "a"), ("signature", "b")][..], &[("Signature", "a, b")]] {
             assert_eq!(header(sent).unwrap_err().reason, Reason::MalformedHeader);
         }
     }

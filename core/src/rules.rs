@@ -15,7 +15,10 @@ mod read;
 #[cfg(feature = "config")]
 pub mod compile;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +50,7 @@ pub struct Rule {
     /// One statement with one parameter: a JSON array with an array for each row,
     /// `[source, event id, generation, version, precedence, deleted, columns…]`; a counter's has none of the three before
     /// the columns.
-    pub sql: String,
+    pub sql: Arc<str>,
     /// How the rows of its table compare; `None` for a counter.
     pub guard: Option<Guard>,
     /// What goes into the row's columns, keys first.
@@ -93,13 +96,11 @@ pub const DELETION: i64 = 1_000_000;
 impl Guard {
     /// Whether an event of this type deletes.
     pub fn deletes(&self, event_type: &str) -> bool {
-        self.delete
-            .iter()
-            .any(|glob| pattern::matches(glob, event_type))
+        self.delete.iter().any(|glob| pattern::matches(glob, event_type))
     }
 
     /// The number that is compared between equal versions: [`DELETION`], a place in the order, or -1 for what is not in it.
-    pub fn rank(&self, event_type: &str, columns: &[Option<&str>]) -> i64 {
+    pub fn rank(&self, event_type: &str, columns: &[Option<Cow<'_, str>>]) -> i64 {
         let place =
             |position: Option<usize>| position.and_then(|p| i64::try_from(p).ok()).unwrap_or(-1);
         if self.deletes(event_type) {
@@ -108,15 +109,14 @@ impl Guard {
         match &self.precedence {
             Precedence::None => 0,
             Precedence::Value { column, order } => {
-                let value =
-                    columns[*column].and_then(|text| serde_json::from_str::<String>(text).ok());
+                let value = columns[*column]
+                    .as_deref()
+                    .and_then(|text| serde_json::from_str::<String>(text).ok());
                 place(value.and_then(|value| order.iter().position(|o| *o == value)))
             }
-            Precedence::Type { order } => place(
-                order
-                    .iter()
-                    .position(|glob| pattern::matches(glob, event_type)),
-            ),
+            Precedence::Type { order } => {
+                place(order.iter().position(|glob| pattern::matches(glob, event_type)))
+            }
         }
     }
 }
@@ -142,6 +142,19 @@ pub enum Value {
     Number(i64),
 }
 
+/// As in hookmill.toml, for messages.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Paths(paths) => {
+                let paths: Vec<_> = paths.iter().map(|(_, path)| path.as_str()).collect();
+                f.write_str(&paths.join("` or `"))
+            }
+        }
+    }
+}
+
 /// What becomes of a verified event that no rule names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -163,9 +176,7 @@ impl Program {
         event_type: &'p str,
     ) -> impl Iterator<Item = (usize, &'p Rule)> {
         self.rules.iter().enumerate().filter(move |(_, rule)| {
-            rule.on
-                .iter()
-                .any(|pattern| pattern.matches(source, event_type))
+            rule.on.iter().any(|pattern| pattern.matches(source, event_type))
         })
     }
 }

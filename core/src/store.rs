@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::limits::SQL_VALUE_BYTES;
+
 /// A statement with its parameters, `?1` first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Statement {
@@ -15,12 +17,23 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// A statement with one parameter.
-    pub fn new(sql: impl Into<Arc<str>>, param: String) -> Self {
-        Self {
-            sql: sql.into(),
-            params: vec![param],
+    /// The statement for a list of rows, each the text of a JSON array: its parameter is an array of them. Lists that are
+    /// too long for one bound value become several statements.
+    pub fn for_rows<'r>(sql: &Arc<str>, rows: impl IntoIterator<Item = &'r str>) -> Vec<Self> {
+        let mut statements: Vec<Self> = Vec::new();
+        for row in rows {
+            match statements.last_mut().and_then(|statement| statement.params.first_mut()) {
+                Some(param) if param.len() + row.len() + 2 <= SQL_VALUE_BYTES => {
+                    param.push(',');
+                    param.push_str(row);
+                }
+                _ => statements.push(Self { sql: sql.clone(), params: vec![format!("[{row}")] }),
+            }
         }
+        for param in statements.iter_mut().flat_map(|statement| &mut statement.params) {
+            param.push(']');
+        }
+        statements
     }
 }
 
@@ -57,11 +70,7 @@ impl StoreError {
         let refused = REFUSED.iter().any(|mark| text.contains(mark))
             && !HEALS.iter().any(|mark| text.contains(mark));
         let text = text.to_owned();
-        if refused {
-            Self::Refused(text)
-        } else {
-            Self::Unavailable(text)
-        }
+        if refused { Self::Refused(text) } else { Self::Unavailable(text) }
     }
 }
 
@@ -70,6 +79,47 @@ pub trait Store: Send + Sync {
     /// Runs every statement in order in one transaction, or none of them. Answers with each statement's rows.
     fn execute(
         &self,
-        statements: &[Statement],
+        statements: Vec<Statement>,
     ) -> impl Future<Output = Result<Vec<Rows>, StoreError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_become_arrays_that_fit_a_bound_value() {
+        let sql: Arc<str> = "SQL".into();
+        let params = |rows: &[&str]| -> Vec<String> {
+            Statement::for_rows(&sql, rows.iter().copied())
+                .into_iter()
+                .flat_map(|s| s.params)
+                .collect()
+        };
+        assert_eq!(params(&[]), Vec::<String>::new());
+        assert_eq!(params(&["[1]", "[2]"]), ["[[1],[2]]"]);
+        let long = format!("[\"{}\"]", "x".repeat(SQL_VALUE_BYTES / 2));
+        assert_eq!(params(&[&long, &long, "[3]"]), [format!("[{long}]"), format!("[{long},[3]]")]);
+    }
+
+    #[test]
+    fn what_sqlite_says_decides_whether_to_try_again() {
+        for text in [
+            "D1_ERROR: UNIQUE constraint failed: u.id: SQLITE_CONSTRAINT (extended: SQLITE_CONSTRAINT_PRIMARYKEY)",
+            "D1_ERROR: cannot store TEXT value in INTEGER column t.n: SQLITE_CONSTRAINT (extended: SQLITE_CONSTRAINT_DATATYPE)",
+            "D1_TYPE_ERROR: Type 'bigint' not supported",
+            "D1_ERROR: malformed JSON: SQLITE_ERROR",
+        ] {
+            assert!(matches!(StoreError::from_text(text), StoreError::Refused(_)), "{text}");
+        }
+        for text in [
+            "D1_ERROR: Network connection lost.",
+            "D1_ERROR: D1 DB is overloaded. Requests queued for too long.",
+            "D1_ERROR: no such table: subscriptions: SQLITE_ERROR",
+            "D1_ERROR: table t has no column named x: SQLITE_ERROR",
+            "database is locked",
+        ] {
+            assert!(matches!(StoreError::from_text(text), StoreError::Unavailable(_)), "{text}");
+        }
+    }
 }

@@ -28,10 +28,7 @@ pub fn own() -> Vec<Migration> {
         ("0002_stripe.sql", include_str!("../0002_stripe.sql")),
         ("0003_clerk.sql", include_str!("../0003_clerk.sql")),
     ]
-    .map(|(name, sql)| Migration {
-        name: name.to_owned(),
-        sql: sql.to_owned(),
-    })
+    .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
 }
 
@@ -80,14 +77,8 @@ pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, MigrationError> {
     let mut migrations = Vec::new();
     for entry in fs::read_dir(folder).map_err(read(folder))? {
         let path = entry.map_err(read(folder))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let number = name
-            .split_once('_')
-            .map(|(number, _)| number)
-            .unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let number = name.split_once('_').map(|(number, _)| number).unwrap_or_default();
         if number.len() < 4
             || !number.bytes().all(|b| b.is_ascii_digit())
             || !name.ends_with(".sql")
@@ -98,10 +89,7 @@ pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, MigrationError> {
             return Err(MigrationError::Taken(name.to_owned()));
         }
         let sql = fs::read_to_string(&path).map_err(read(&path))?;
-        migrations.push(Migration {
-            name: name.to_owned(),
-            sql,
-        });
+        migrations.push(Migration { name: name.to_owned(), sql });
     }
     migrations.sort();
     Ok(migrations)
@@ -130,10 +118,7 @@ pub fn apply(
         .map_err(record)?;
     let mut applied = Vec::new();
     for migration in migrations {
-        let failed = |source| MigrationError::Apply {
-            name: migration.name.clone(),
-            source,
-        };
+        let failed = |source| MigrationError::Apply { name: migration.name.clone(), source };
         let transaction = database.transaction().map_err(record)?;
         let known = transaction
             .prepare("SELECT 1 FROM d1_migrations WHERE name = ?1")
@@ -144,10 +129,7 @@ pub fn apply(
         }
         transaction.execute_batch(&migration.sql).map_err(failed)?;
         transaction
-            .execute(
-                "INSERT INTO d1_migrations (name) VALUES (?1)",
-                [&migration.name],
-            )
+            .execute("INSERT INTO d1_migrations (name) VALUES (?1)", [&migration.name])
             .map_err(record)?;
         transaction.commit().map_err(failed)?;
         applied.push(migration.name.clone());
@@ -179,9 +161,7 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
                 key: row.get(4)?,
             })
         };
-        let columns = columns
-            .query_map([&name], column)?
-            .collect::<Result<_, _>>()?;
+        let columns = columns.query_map([&name], column)?.collect::<Result<_, _>>()?;
         schema.tables.insert(name, Table { columns });
     }
     Ok(schema)
@@ -241,10 +221,8 @@ impl fmt::Display for Faults {
 ///
 /// [`LoadError`]; faults of the file are reported all at once.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let text = fs::read_to_string(path).map_err(|source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = fs::read_to_string(path)
+        .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let (config, mut faults) = parse(&path.display().to_string(), &text);
 
     let mut database = Connection::open_in_memory()?;
@@ -258,11 +236,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         }
     }
     match compile::compile(&config, &schema(&database)?) {
-        Ok(program) if faults.is_empty() => Ok(Loaded {
-            config,
-            program,
-            migrations,
-        }),
+        Ok(program) if faults.is_empty() => Ok(Loaded { config, program, migrations }),
         compiled => {
             faults.extend(compiled.err().unwrap_or_default());
             Err(LoadError::Faults(Faults(faults)))
@@ -277,9 +251,8 @@ fn users(
     named: &Located<String>,
 ) -> Result<Vec<Migration>, ConfigError> {
     let fault = |error: MigrationError| {
-        let cause = std::error::Error::source(&error)
-            .map(|cause| format!(": {cause}"))
-            .unwrap_or_default();
+        let cause =
+            std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         named.error(format!("{error}{cause}"))
     };
     let migrations = in_folder(folder).map_err(fault)?;
@@ -322,24 +295,14 @@ mod tests {
     #[test]
     fn a_failing_migration_leaves_nothing_and_those_before_it_stay() {
         let mut database = Connection::open_in_memory().unwrap();
-        let migration = |name: &str, sql: &str| Migration {
-            name: name.into(),
-            sql: sql.into(),
-        };
+        let migration = |name: &str, sql: &str| Migration { name: name.into(), sql: sql.into() };
         let migrations = [
             migration("1000_a.sql", "CREATE TABLE a (x)"),
             migration("1001_b.sql", "CREATE TABLE b (x); NONSENSE"),
         ];
         let error = apply(&mut database, &migrations).unwrap_err();
         assert_eq!(error.to_string(), "migration 1001_b.sql failed");
-        assert_eq!(
-            schema(&database)
-                .unwrap()
-                .tables
-                .into_keys()
-                .collect::<Vec<_>>(),
-            ["a"]
-        );
+        assert_eq!(schema(&database).unwrap().tables.into_keys().collect::<Vec<_>>(), ["a"]);
     }
 
     #[test]
@@ -348,10 +311,7 @@ mod tests {
             assert!(in_folder(folder(&[(name, "")]).path()).is_err(), "{name}");
         }
         let users = in_folder(folder(&[("1001_b.sql", "B"), ("1000_a.sql", "A")]).path()).unwrap();
-        assert_eq!(
-            users.iter().map(|m| m.sql.as_str()).collect::<Vec<_>>(),
-            ["A", "B"]
-        );
+        assert_eq!(users.iter().map(|m| m.sql.as_str()).collect::<Vec<_>>(), ["A", "B"]);
     }
 
     #[test]
@@ -363,13 +323,26 @@ mod tests {
         )]);
         let loaded =
             load(&folder.path().join("hookmill.toml")).unwrap_or_else(|error| panic!("{error}"));
-        let rules: Vec<_> = loaded
-            .program
-            .rules
-            .iter()
-            .map(|rule| rule.name.as_str())
-            .collect();
-        insta::assert_debug_snapshot!(rules, @"");
-        insta::assert_snapshot!(loaded.program.rules[0].sql, @"");
+        let rules: Vec<_> = loaded.program.rules.iter().map(|rule| rule.name.as_str()).collect();
+        insta::assert_debug_snapshot!(rules, @r#"
+        [
+            "clerk-users",
+            "clerk-users-deleted",
+            "stripe-customers",
+            "stripe-customers-deleted",
+            "stripe-subscriptions",
+            "stripe-invoices",
+            "stripe-invoices-deleted",
+        ]
+        "#);
+        insta::assert_snapshot!(loaded.program.rules[0].sql, @r#"
+        -- rule clerk-users
+        INSERT INTO "users" ("id", "banned", "created_at", "email", "external_id", "first_name", "image_url", "last_name", "last_sign_in_at", "locked", "public_metadata", "updated_at", "username", "_version", "_precedence", "_event_id", "_deleted")
+        SELECT value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM json_each(?1)
+        WHERE NOT EXISTS (SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 AND seen.id = value ->> 1 AND seen.generation = value ->> 2)
+        ON CONFLICT ("id") DO UPDATE SET "banned" = excluded."banned", "created_at" = excluded."created_at", "email" = excluded."email", "external_id" = excluded."external_id", "first_name" = excluded."first_name", "image_url" = excluded."image_url", "last_name" = excluded."last_name", "last_sign_in_at" = excluded."last_sign_in_at", "locked" = excluded."locked", "public_metadata" = excluded."public_metadata", "updated_at" = excluded."updated_at", "username" = excluded."username", "_version" = excluded."_version", "_precedence" = excluded."_precedence", "_event_id" = excluded."_event_id", "_deleted" = excluded."_deleted"
+        WHERE (excluded."_version", excluded."_precedence", excluded."_event_id")
+        >= ("users"."_version", "users"."_precedence", "users"."_event_id")
+        "#);
     }
 }

@@ -29,9 +29,7 @@ impl HmacKey {
         let tag = self.tag(parts);
         let found = signatures
             .iter()
-            .fold(subtle::Choice::from(0), |found, signature| {
-                found | tag.ct_eq(signature)
-            });
+            .fold(subtle::Choice::from(0), |found, signature| found | tag.ct_eq(signature));
         found.into()
     }
 }

@@ -87,10 +87,7 @@ impl Verifier {
                 names: names.join(", "),
             });
         }
-        Ok(Self {
-            source: source.clone(),
-            keys,
-        })
+        Ok(Self { source: source.clone(), keys })
     }
 
     /// The source.
@@ -202,11 +199,7 @@ fn top<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Rejection> {
         malformed(if error.is_data() {
             "the body is JSON, and not an event of this provider".into()
         } else {
-            format!(
-                "the body is not JSON (line {}, column {})",
-                error.line(),
-                error.column()
-            )
+            format!("the body is not JSON (line {}, column {})", error.line(), error.column())
         })
     })
 }
@@ -216,20 +209,13 @@ fn check_name(what: &str, name: &str) -> Result<(), Rejection> {
     let problem = if name.is_empty() {
         "is blank".to_owned()
     } else if name.len() > limits::NAME_BYTES {
-        format!(
-            "is {} bytes long, and at most {} are taken",
-            name.len(),
-            limits::NAME_BYTES
-        )
+        format!("is {} bytes long, and at most {} are taken", name.len(), limits::NAME_BYTES)
     } else if name.chars().any(char::is_control) {
         "has control characters".to_owned()
     } else {
         return Ok(());
     };
-    Err(Rejection::new(
-        Reason::MalformedEvent,
-        format!("the event's {what} {problem}"),
-    ))
+    Err(Rejection::new(Reason::MalformedEvent, format!("the event's {what} {problem}")))
 }
 
 /// Finds the key that made one of the signatures, in constant time for each pair.
@@ -238,9 +224,7 @@ fn matching_key(
     signed: &[&[u8]],
     signatures: &[[u8; 32]],
 ) -> Result<usize, Rejection> {
-    let matching = keys
-        .iter()
-        .find(|(_, key)| key.made_any(signed, signatures));
+    let matching = keys.iter().find(|(_, key)| key.made_any(signed, signatures));
     matching.map(|(index, _)| *index).ok_or_else(|| {
         Rejection::new(
             Reason::NoMatchingSignature,

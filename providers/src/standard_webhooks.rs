@@ -59,10 +59,7 @@ pub(crate) fn verify(
     let signed_at = unix_seconds(&timestamp)
         .ok_or_else(|| malformed(timestamp_header, "is not Unix seconds"))?;
     if list.split(' ').count() > limits::SIGNATURES {
-        return Err(malformed(
-            signature_header,
-            "has more signatures than are tried",
-        ));
+        return Err(malformed(signature_header, "has more signatures than are tried"));
     }
     let signatures: Vec<[u8; 32]> = list
         .split(' ')
@@ -73,21 +70,9 @@ pub(crate) fn verify(
         let detail = format!("{signature_header} has no v1 signature");
         return Err(Rejection::new(Reason::NoMatchingSignature, detail));
     }
-    let signed = [
-        id.as_bytes(),
-        b".",
-        timestamp.as_bytes(),
-        b".",
-        request.body,
-    ];
+    let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body];
     let secret = matching_key(keys, &signed, &signatures)?;
-    Ok((
-        Verified {
-            secret,
-            signed_at: Some(signed_at),
-        },
-        id,
-    ))
+    Ok((Verified { secret, signed_at: Some(signed_at) }, id))
 }
 
 #[derive(Deserialize)]

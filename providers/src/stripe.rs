@@ -28,11 +28,7 @@ pub(crate) fn verify(
 ) -> Result<Verified, Rejection> {
     let header = request.required_header(HEADER)?;
     let (timestamp, signatures) = parse(&header)?;
-    let secret = matching_key(
-        keys,
-        &[timestamp.as_bytes(), b".", request.body],
-        &signatures,
-    )?;
+    let secret = matching_key(keys, &[timestamp.as_bytes(), b".", request.body], &signatures)?;
     let signed_at = unix_seconds(timestamp);
     Ok(Verified { secret, signed_at })
 }
@@ -88,8 +84,5 @@ pub(crate) fn identify(body: &[u8]) -> Result<Event, Rejection> {
 pub(crate) fn sign(key: &HmacKey, at: Timestamp, body: &[u8]) -> Vec<(&'static str, String)> {
     let timestamp = at.seconds().to_string();
     let tag = key.tag(&[timestamp.as_bytes(), b".", body]);
-    vec![(
-        HEADER,
-        format!("t={timestamp},v1={}", base16ct::lower::encode_string(&tag)),
-    )]
+    vec![(HEADER, format!("t={timestamp},v1={}", base16ct::lower::encode_string(&tag)))]
 }

@@ -25,18 +25,9 @@ struct Vector {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Body {
-    Text {
-        text: String,
-    },
-    Hex {
-        hex: String,
-    },
-    Repeated {
-        head: String,
-        repeated: String,
-        times: usize,
-        tail: String,
-    },
+    Text { text: String },
+    Hex { hex: String },
+    Repeated { head: String, repeated: String, times: usize, tail: String },
 }
 
 impl Body {
@@ -47,12 +38,9 @@ impl Body {
                 .step_by(2)
                 .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap())
                 .collect(),
-            Self::Repeated {
-                head,
-                repeated,
-                times,
-                tail,
-            } => format!("{head}{}{tail}", repeated.repeat(*times)).into_bytes(),
+            Self::Repeated { head, repeated, times, tail } => {
+                format!("{head}{}{tail}", repeated.repeat(*times)).into_bytes()
+            }
         }
     }
 }
@@ -79,10 +67,7 @@ fn verdict(
     let Ok(verifier) = Verifier::new(&source(scheme, secrets.len()), lookup) else {
         return "unusable_secret";
     };
-    let request = Request {
-        headers: &headers.to_vec(),
-        body,
-    };
+    let request = Request { headers: &headers.to_vec(), body };
     match verifier.verify(&request, Timestamp::from_seconds(now)) {
         Ok(_) => "valid",
         Err(rejection) => rejection.reason.as_str(),
@@ -94,19 +79,10 @@ fn every_vector_gets_its_verdict() {
     let vectors: Vec<Vector> = serde_json::from_str(include_str!("vectors.json")).unwrap();
     for vector in vectors {
         let secrets: Vec<_> = vector.secrets.iter().map(String::as_str).collect();
-        let found = verdict(
-            vector.scheme,
-            &secrets,
-            &vector.headers,
-            &vector.body.bytes(),
-            vector.now,
-        );
+        let found =
+            verdict(vector.scheme, &secrets, &vector.headers, &vector.body.bytes(), vector.now);
         // The vectors are about signatures: some of their bodies are no events of their provider.
-        let found = if found == "malformed_event" {
-            "valid"
-        } else {
-            found
-        };
+        let found = if found == "malformed_event" { "valid" } else { found };
         assert_eq!(found, vector.verdict, "{}", vector.name);
     }
 }
@@ -124,27 +100,15 @@ fn secret(scheme: Scheme) -> &'static str {
 }
 
 fn signed(scheme: Scheme, id: &str, body: &[u8]) -> Vec<(String, String)> {
-    sign(
-        scheme,
-        &secret(scheme).into(),
-        id,
-        Timestamp::from_seconds(NOW),
-        body,
-    )
-    .unwrap()
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+    sign(scheme, &secret(scheme).into(), id, Timestamp::from_seconds(NOW), body)
+        .unwrap()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 fn stripe(header: &str) -> &'static str {
-    verdict(
-        Scheme::Stripe,
-        &[STRIPE],
-        &[("Stripe-Signature".into(), header.into())],
-        BODY,
-        NOW,
-    )
+    verdict(Scheme::Stripe, &[STRIPE], &[("Stripe-Signature".into(), header.into())], BODY, NOW)
 }
 
 #[test]
@@ -152,34 +116,19 @@ fn a_stripe_header_that_is_not_of_the_grammar_is_refused_with_the_reason() {
     let good = signed(Scheme::Stripe, "", BODY)[0].1.clone();
     let signature = good.split_once("v1=").unwrap().1.to_owned();
     assert_eq!(stripe(&good), "valid");
-    assert_eq!(
-        stripe(&format!("t={NOW},v1=,v1=zz,v1={signature}")),
-        "valid"
-    );
+    assert_eq!(stripe(&format!("t={NOW},v1=,v1=zz,v1={signature}")), "valid");
     for (header, reason) in [
         (String::new(), "missing_header"),
         ("nonsense".into(), "malformed_header"),
         (format!("v1={signature}"), "malformed_header"),
-        (
-            format!("t={NOW},t={NOW},v1={signature}"),
-            "malformed_header",
-        ),
+        (format!("t={NOW},t={NOW},v1={signature}"), "malformed_header"),
         (format!("t=0{NOW}x,v1={signature}"), "malformed_header"),
         (format!("t=+{NOW},v1={signature}"), "malformed_header"),
-        (
-            format!("t=99999999999999,v1={signature}"),
-            "malformed_header",
-        ),
+        (format!("t=99999999999999,v1={signature}"), "malformed_header"),
         (format!("t={NOW}{}", ",v1=00".repeat(9)), "malformed_header"),
-        (
-            format!("t={NOW},v1={signature}, v1={signature}"),
-            "malformed_header",
-        ),
+        (format!("t={NOW},v1={signature}, v1={signature}"), "malformed_header"),
         (format!("t={NOW},v1="), "no_matching_signature"),
-        (
-            format!("t={NOW},v1={}", signature.to_uppercase()),
-            "no_matching_signature",
-        ),
+        (format!("t={NOW},v1={}", signature.to_uppercase()), "no_matching_signature"),
         (format!("t={NOW},v1={signature}00"), "no_matching_signature"),
         (format!("t=0{NOW},v1={signature}"), "no_matching_signature"),
     ] {
@@ -207,11 +156,7 @@ fn a_standard_webhooks_header_that_is_not_of_the_grammar_is_refused_with_the_rea
         (0, "msg_1, msg_1".into(), "malformed_header"),
         (2, "v2,AAAA".into(), "no_matching_signature"),
         (2, signature.replace("v1,", ""), "no_matching_signature"),
-        (
-            2,
-            signature.trim_end_matches('=').to_owned(),
-            "no_matching_signature",
-        ),
+        (2, signature.trim_end_matches('=').to_owned(), "no_matching_signature"),
         (1, (NOW - 1).to_string(), "no_matching_signature"),
     ] {
         assert_eq!(with(index, &value), reason, "{value}");
@@ -239,19 +184,9 @@ fn a_body_that_is_no_event_is_refused_after_its_signature() {
             b"{\"id\":\"evt_1\",\"type\":\"a\"} x",
             b"{\"id\":\"evt_1\",\"type\":\"a\",\"type\":\"b\"}",
         ] {
-            let found = verdict(
-                scheme,
-                &[secret(scheme)],
-                &signed(scheme, "msg_1", body),
-                body,
-                NOW,
-            );
-            assert_eq!(
-                found,
-                "malformed_event",
-                "{}",
-                String::from_utf8_lossy(body)
-            );
+            let found =
+                verdict(scheme, &[secret(scheme)], &signed(scheme, "msg_1", body), body, NOW);
+            assert_eq!(found, "malformed_event", "{}", String::from_utf8_lossy(body));
         }
     }
     let long = format!("{{\"id\":\"{}\",\"type\":\"a\"}}", "e".repeat(257));
@@ -274,10 +209,7 @@ fn a_secret_that_could_never_verify_is_refused_before_any_request() {
             "{secret:?}"
         );
     }
-    assert_eq!(
-        verdict(Scheme::Stripe, &[" "], &[], b"", NOW),
-        "unusable_secret"
-    );
+    assert_eq!(verdict(Scheme::Stripe, &[" "], &[], b"", NOW), "unusable_secret");
     let none_set = Verifier::new(&source(Scheme::Stripe, 2), |_| None).unwrap_err();
     insta::assert_snapshot!(none_set, @"source `source`: none of its secrets is set (0, 1)");
 }
@@ -287,13 +219,8 @@ fn the_matching_secret_is_named_by_its_place() {
     let headers = signed(Scheme::Stripe, "", BODY);
     let lookup = |name: &SecretName| (name.0 == "2").then(|| Secret::from(STRIPE));
     let verifier = Verifier::new(&source(Scheme::Stripe, 3), lookup).unwrap();
-    let request = Request {
-        headers: &headers,
-        body: BODY,
-    };
-    let (verified, event) = verifier
-        .verify(&request, Timestamp::from_seconds(NOW))
-        .unwrap();
+    let request = Request { headers: &headers, body: BODY };
+    let (verified, event) = verifier.verify(&request, Timestamp::from_seconds(NOW)).unwrap();
     assert_eq!(
         (verified.secret, event.id.as_str(), event.kind.as_str()),
         (2, "evt_1", "invoice.paid")
@@ -303,26 +230,13 @@ fn the_matching_secret_is_named_by_its_place() {
 
 #[test]
 fn tolerances_are_inclusive_and_separate() {
-    let at = |scheme, now| {
-        verdict(
-            scheme,
-            &[secret(scheme)],
-            &signed(scheme, "msg_1", BODY),
-            BODY,
-            now,
-        )
-    };
+    let at =
+        |scheme, now| verdict(scheme, &[secret(scheme)], &signed(scheme, "msg_1", BODY), BODY, now);
     assert_eq!(at(Scheme::Stripe, NOW + 300), "valid");
-    assert_eq!(
-        at(Scheme::Stripe, NOW + 301),
-        Reason::TimestampTooOld.as_str()
-    );
+    assert_eq!(at(Scheme::Stripe, NOW + 301), Reason::TimestampTooOld.as_str());
     assert_eq!(at(Scheme::Stripe, NOW - 100_000), "valid");
     assert_eq!(at(Scheme::StandardWebhooks, NOW - 300), "valid");
-    assert_eq!(
-        at(Scheme::StandardWebhooks, NOW - 301),
-        Reason::TimestampInFuture.as_str()
-    );
+    assert_eq!(at(Scheme::StandardWebhooks, NOW - 301), Reason::TimestampInFuture.as_str());
 }
 
 fn any_scheme() -> impl Strategy<Value = Scheme> {

@@ -104,10 +104,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
             max: Duration::from_secs(3600),
             jitter: 0.5,
         },
-        batch: Batch {
-            size: limits::BATCH_MESSAGES,
-            wait: Duration::from_secs(1),
-        },
+        batch: Batch { size: limits::BATCH_MESSAGES, wait: Duration::ZERO },
         migrations: None,
     };
 
@@ -115,13 +112,8 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     ingress(&root, &mut config.ingress);
     retry(&root, &mut config.retry);
     batch(&root, &mut config.batch);
-    if let Some(section) = root
-        .get("database")
-        .and_then(|item| item.section("a table"))
-    {
-        config.migrations = section
-            .get("migrations")
-            .and_then(|item| item.string("a folder"));
+    if let Some(section) = root.get("database").and_then(|item| item.section("a table")) {
+        config.migrations = section.get("migrations").and_then(|item| item.string("a folder"));
         section.finish();
     }
     let errors_of_presets = rules(&root, &mut config);
@@ -135,9 +127,8 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
 
 fn sources(root: &Section<'_>, config: &mut Config) {
     let hint = "name at least one place webhooks come from, for instance [sources.stripe]";
-    let Some(section) = root
-        .require("sources", hint)
-        .and_then(|item| item.section("a table of sources"))
+    let Some(section) =
+        root.require("sources", hint).and_then(|item| item.section("a table of sources"))
     else {
         return;
     };
@@ -164,18 +155,12 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
         .require("scheme", "for instance scheme = \"stripe\"")
         .and_then(|i| i.choice(&Scheme::ALL));
     let secrets = section
-        .require(
-            "secrets",
-            "for instance secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]",
-        )
+        .require("secrets", "for instance secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]")
         .map(|item| secret_names(&item))
         .unwrap_or_default();
     let day = Duration::from_secs(86_400);
-    let within = |key| {
-        section
-            .get(key)
-            .and_then(|item| duration(&item, Duration::from_secs(1)..=day))
-    };
+    let within =
+        |key| section.get(key).and_then(|item| duration(&item, Duration::from_secs(1)..=day));
     let tolerance = within("tolerance");
     let future_tolerance = within("future_tolerance");
     let presets = PRESETS.map(|(preset, _)| (preset, preset));
@@ -192,10 +177,9 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
     if let Some(preset) = preset {
         config.presets.insert(name.to_owned(), preset.value);
     }
-    config.unknown.insert(
-        name.to_owned(),
-        unknown.map(|unknown| unknown.value).unwrap_or_default(),
-    );
+    config
+        .unknown
+        .insert(name.to_owned(), unknown.map(|unknown| unknown.value).unwrap_or_default());
     let scheme = scheme.map_or(Scheme::Stripe, |scheme| scheme.value);
     let minutes = Duration::from_secs(300);
     config.ingress.sources.push(Source {
@@ -221,9 +205,7 @@ fn secret_names(item: &Item<'_>) -> Vec<SecretName> {
         };
         let name = text.value.strip_prefix("env:").filter(|name| {
             name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
-                && name
-                    .chars()
-                    .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+                && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
         });
         match name {
             None => entry.report(
@@ -237,16 +219,10 @@ fn secret_names(item: &Item<'_>) -> Vec<SecretName> {
         }
     }
     if item.list(expected, true).is_empty() {
-        item.report(
-            item.here
-                .error("no secret is named")
-                .hint(format!("expected {expected}")),
-        );
+        item.report(item.here.error("no secret is named").hint(format!("expected {expected}")));
     }
     if names.len() > limits::SECRETS {
-        let problem = item
-            .here
-            .error(format!("{} secrets are named", names.len()));
+        let problem = item.here.error(format!("{} secrets are named", names.len()));
         item.report(problem.hint(format!("at most {} are tried", limits::SECRETS)));
     }
     names
@@ -260,10 +236,7 @@ fn ingress(root: &Section<'_>, ingress: &mut Ingress) {
         ingress.body_limit = limit;
     }
     let range = Duration::from_millis(100)..=Duration::from_secs(300);
-    if let Some(timeout) = section
-        .get("body_timeout")
-        .and_then(|item| duration(&item, range))
-    {
+    if let Some(timeout) = section.get("body_timeout").and_then(|item| duration(&item, range)) {
         ingress.body_timeout = timeout;
     }
     section.finish();
@@ -281,10 +254,7 @@ fn retry(root: &Section<'_>, retry: &mut Retry) {
     {
         retry.max_attempts = u32::try_from(count).unwrap_or(limits::PLATFORM_DELIVERIES - 1);
     }
-    if let Some(initial) = section
-        .get("initial")
-        .and_then(|item| duration(&item, range.clone()))
-    {
+    if let Some(initial) = section.get("initial").and_then(|item| duration(&item, range.clone())) {
         retry.initial = initial;
     }
     let max = section.get("max");
@@ -306,9 +276,7 @@ fn retry(root: &Section<'_>, retry: &mut Retry) {
             return Some(value.value);
         }
         item.report(
-            value
-                .error(format!("found {}", value.value))
-                .hint(format!("expected {expected}")),
+            value.error(format!("found {}", value.value)).hint(format!("expected {expected}")),
         );
         None
     };
@@ -326,17 +294,11 @@ fn batch(root: &Section<'_>, batch: &mut Batch) {
         return;
     };
     let most = i64::try_from(limits::BATCH_MESSAGES).unwrap_or(i64::MAX);
-    if let Some(size) = section
-        .get("batch_size")
-        .and_then(|item| integer(&item, 1..=most))
-    {
+    if let Some(size) = section.get("batch_size").and_then(|item| integer(&item, 1..=most)) {
         batch.size = usize::try_from(size).unwrap_or(limits::BATCH_MESSAGES);
     }
     let range = Duration::ZERO..=Duration::from_secs(60);
-    if let Some(wait) = section
-        .get("batch_wait")
-        .and_then(|item| duration(&item, range))
-    {
+    if let Some(wait) = section.get("batch_wait").and_then(|item| duration(&item, range)) {
         batch.wait = wait;
     }
     section.finish();
@@ -344,12 +306,8 @@ fn batch(root: &Section<'_>, batch: &mut Batch) {
 
 /// Reads the rules of the presets and of the file. Returns the faults of the presets, which have a file of their own.
 fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
-    let sources: BTreeSet<String> = config
-        .ingress
-        .sources
-        .iter()
-        .map(|source| source.name.clone())
-        .collect();
+    let sources: BTreeSet<String> =
+        config.ingress.sources.iter().map(|source| source.name.clone()).collect();
     let mut own = Vec::new();
     if let Some(item) = root.get("rules") {
         for entry in item.list("a list of rules: [[rules]]", false) {
@@ -357,13 +315,9 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
         }
     }
     for (i, rule) in own.iter().enumerate() {
-        if own[..i]
-            .iter()
-            .any(|other: &RuleText| other.name.value == rule.name.value)
-        {
+        if own[..i].iter().any(|other: &RuleText| other.name.value == rule.name.value) {
             root.report(
-                rule.name
-                    .error(format!("there are two rules called {:?}", rule.name.value)),
+                rule.name.error(format!("there are two rules called {:?}", rule.name.value)),
             );
         }
     }
@@ -412,10 +366,7 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
     let name = section.require("name", "a name of its own, for messages and for overriding");
     let name = name.and_then(|item| item.string("a name"));
     let on: Vec<_> = section
-        .require(
-            "on",
-            "the events it is about, for instance on = [\"stripe:invoice.*\"]",
-        )
+        .require("on", "the events it is about, for instance on = [\"stripe:invoice.*\"]")
         .map(|item| item.list("a list of events", true))
         .unwrap_or_default()
         .iter()
@@ -426,14 +377,8 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         .and_then(|item| item.string("the name of a table"));
     let key = section.require("key", "which row: key = { id = \"data.object.id\" }");
     let key = key.map(|item| values(&item, false)).unwrap_or_default();
-    let set = section
-        .get("set")
-        .map(|item| values(&item, false))
-        .unwrap_or_default();
-    let add = section
-        .get("add")
-        .map(|item| values(&item, true))
-        .unwrap_or_default();
+    let set = section.get("set").map(|item| values(&item, false)).unwrap_or_default();
+    let add = section.get("add").map(|item| values(&item, true)).unwrap_or_default();
     let version = section.get("version").and_then(|item| path(&item));
     let precedence = section.get("tie").and_then(|item| tie(&item));
     let delete: Vec<_> = section
@@ -446,17 +391,7 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         })
         .collect();
     section.finish();
-    Some(RuleText {
-        name: name?,
-        on,
-        table: table?,
-        key,
-        set,
-        add,
-        version,
-        precedence,
-        delete,
-    })
+    Some(RuleText { name: name?, on, table: table?, key, set, add, version, precedence, delete })
 }
 
 fn patterns(item: &Item<'_>, sources: &Sources<'_>) -> Vec<Pattern> {
@@ -467,10 +402,7 @@ fn patterns(item: &Item<'_>, sources: &Sources<'_>) -> Vec<Pattern> {
     match sources {
         Sources::Preset(users) => users
             .iter()
-            .map(|source| Pattern {
-                source: (*source).clone(),
-                event_type: text.value.clone(),
-            })
+            .map(|source| Pattern { source: (*source).clone(), event_type: text.value.clone() })
             .collect(),
         Sources::Named(names) => {
             let error = text.error(format!("found {:?}", text.value));
@@ -513,10 +445,8 @@ fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<Value
                 .integer("a whole number, or a path")
                 .map(|number| number.map(ValueText::Number));
         }
-        let list = item.list(
-            "a path, or a list of paths of which the first that is there counts",
-            false,
-        );
+        let list =
+            item.list("a path, or a list of paths of which the first that is there counts", false);
         let paths: Vec<_> = list.iter().filter_map(path).collect();
         let first = paths.first()?.clone();
         (paths.len() == list.len()).then(|| {
@@ -545,22 +475,18 @@ fn tie(item: &Item<'_>) -> Option<Located<PrecedenceText>> {
             .map(|text| text.value)
             .collect()
     };
-    let column = section
-        .get("column")
-        .and_then(|item| item.string("a column of `set`"));
+    let column = section.get("column").and_then(|item| item.string("a column of `set`"));
     let order = section.get("order").map(|item| words(&item));
     let types = section.get("type").map(|item| words(&item));
     let here = section.here.clone();
     let found = match (column, order, types) {
-        (Some(column), Some(order), None) => Some(PrecedenceText::Column {
-            column: column.value,
-            order,
-        }),
+        (Some(column), Some(order), None) => {
+            Some(PrecedenceText::Column { column: column.value, order })
+        }
         (None, None, Some(types)) => Some(PrecedenceText::Type(types)),
         _ => {
             section.report(
-                here.error("it is not clear what decides")
-                    .hint(format!("expected {example}")),
+                here.error("it is not clear what decides").hint(format!("expected {example}")),
             );
             None
         }
@@ -581,9 +507,7 @@ fn duration(item: &Item<'_>, range: std::ops::RangeInclusive<Duration>) -> Optio
         humantime::format_duration(most)
     );
     item.report(
-        found
-            .error(format!("found {}", humantime::format_duration(found.value)))
-            .hint(hint),
+        found.error(format!("found {}", humantime::format_duration(found.value))).hint(hint),
     );
     None
 }
@@ -594,11 +518,7 @@ fn integer(item: &Item<'_>, range: std::ops::RangeInclusive<i64>) -> Option<i64>
     if range.contains(&found.value) {
         return Some(found.value);
     }
-    item.report(
-        found
-            .error(format!("found {}", found.value))
-            .hint(format!("expected {expected}")),
-    );
+    item.report(found.error(format!("found {}", found.value)).hint(format!("expected {expected}")));
     None
 }
 
@@ -610,9 +530,7 @@ fn byte_size(item: &Item<'_>) -> Option<usize> {
     }
     let most = bytesize::ByteSize(limits::BODY_BYTES as u64);
     item.report(
-        found
-            .error(format!("found {}", found.value))
-            .hint(format!("expected at most {most}")),
+        found.error(format!("found {}", found.value)).hint(format!("expected at most {most}")),
     );
     None
 }

@@ -42,11 +42,7 @@ pub struct Located<T> {
 impl<T> Located<T> {
     /// The same place, another value.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Located<U> {
-        Located {
-            value: f(self.value),
-            key: self.key,
-            at: self.at,
-        }
+        Located { value: f(self.value), key: self.key, at: self.at }
     }
 
     /// A fault at this place.
@@ -124,11 +120,7 @@ pub(super) struct Document<'d> {
 
 impl<'d> Document<'d> {
     pub(super) fn new(file: &str, text: &'d str) -> Self {
-        Self {
-            file: file.into(),
-            text,
-            errors: RefCell::default(),
-        }
+        Self { file: file.into(), text, errors: RefCell::default() }
     }
 
     /// Parses the text; its syntax errors are reported, and what could be read is returned all the same.
@@ -195,21 +187,13 @@ impl<'s> Section<'s> {
         span: &Range<usize>,
     ) -> Self {
         let at = document.place(span);
-        Self {
-            document,
-            here: Located { value: (), key, at },
-            table,
-            asked: RefCell::default(),
-        }
+        Self { document, here: Located { value: (), key, at }, table, asked: RefCell::default() }
     }
 
     /// The value of `key`, if it is there.
     pub(super) fn get(&self, key: &'static str) -> Option<Item<'s>> {
         self.asked.borrow_mut().push(key);
-        let (_, value) = self
-            .table
-            .iter()
-            .find(|(k, _)| k.get_ref().as_ref() == key)?;
+        let (_, value) = self.table.iter().find(|(k, _)| k.get_ref().as_ref() == key)?;
         Some(self.item(key, value))
     }
 
@@ -231,14 +215,7 @@ impl<'s> Section<'s> {
                 let name = key.get_ref().as_ref();
                 let item = self.item(name, value);
                 let at = self.document.place(&key.span());
-                (
-                    Located {
-                        value: name.to_owned(),
-                        key: item.here.key.clone(),
-                        at,
-                    },
-                    item,
-                )
+                (Located { value: name.to_owned(), key: item.here.key.clone(), at }, item)
             })
             .collect()
     }
@@ -256,8 +233,7 @@ impl<'s> Section<'s> {
                     problem: format!("unknown key `{name}`"),
                     hint: None,
                 };
-                self.document
-                    .report(error.suggest(name, asked.iter().copied()));
+                self.document.report(error.suggest(name, asked.iter().copied()));
             }
         }
     }
@@ -277,12 +253,7 @@ impl<'s> Item<'s> {
     fn new(document: &'s Document<'_>, key: String, value: &'s Spanned<DeValue<'_>>) -> Self {
         let span = value.span();
         let at = document.place(&span);
-        Self {
-            document,
-            here: Located { value: (), key, at },
-            value: value.get_ref(),
-            span,
-        }
+        Self { document, here: Located { value: (), key, at }, value: value.get_ref(), span }
     }
 
     pub(super) fn report(&self, error: ConfigError) {
@@ -299,11 +270,7 @@ impl<'s> Item<'s> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.report(
-            self.here
-                .error(format!("found {found}"))
-                .hint(format!("expected {expected}")),
-        );
+        self.report(self.here.error(format!("found {found}")).hint(format!("expected {expected}")));
     }
 
     fn located<T>(&self, value: T) -> Located<T> {
@@ -347,11 +314,7 @@ impl<'s> Item<'s> {
             DeValue::Integer(number) => number.as_str(),
             _ => "",
         };
-        let value = text
-            .replace('_', "")
-            .parse::<f64>()
-            .ok()
-            .filter(|value| value.is_finite());
+        let value = text.replace('_', "").parse::<f64>().ok().filter(|value| value.is_finite());
         if value.is_none() {
             self.mismatch(expected);
         }
@@ -383,12 +346,9 @@ impl<'s> Item<'s> {
 
     pub(super) fn section(&self, expected: &str) -> Option<Section<'s>> {
         match self.value {
-            DeValue::Table(table) => Some(Section::new(
-                self.document,
-                self.here.key.clone(),
-                table,
-                &self.span,
-            )),
+            DeValue::Table(table) => {
+                Some(Section::new(self.document, self.here.key.clone(), table, &self.span))
+            }
             _ => {
                 self.mismatch(expected);
                 None

@@ -13,21 +13,13 @@ use crate::schema::{OWN_TABLES, Schema, Table};
 /// Every fault of every rule: a table or column that the schema does not have, a key that is not the table's, a table that
 /// rules could not write in any order.
 pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigError>> {
-    let mut program = Program {
-        unknown: config.unknown.clone(),
-        ..Program::default()
-    };
+    let mut program = Program { unknown: config.unknown.clone(), ..Program::default() };
     let mut errors = Vec::new();
     let managed = managed_columns(&config.rules);
     for rule in &config.rules {
-        let others = managed
-            .get(rule.table.value.as_str())
-            .into_iter()
-            .flatten()
-            .copied();
-        let unset: Vec<_> = others
-            .filter(|name| !names(&rule.set).any(|set| set == *name))
-            .collect();
+        let others = managed.get(rule.table.value.as_str()).into_iter().flatten().copied();
+        let unset: Vec<_> =
+            others.filter(|name| !names(&rule.set).any(|set| set == *name)).collect();
         match compile_rule(rule, &unset, schema, &mut program.reads) {
             Ok(compiled) => program.rules.push(compiled),
             Err(faults) => errors.extend(faults),
@@ -35,21 +27,14 @@ pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigEr
     }
     errors.extend(disagreements(&config.rules));
     errors.sort();
-    if errors.is_empty() {
-        Ok(program)
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Ok(program) } else { Err(errors) }
 }
 
 /// By table: every column that some rule sets.
 fn managed_columns(rules: &[RuleText]) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut managed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for rule in rules {
-        managed
-            .entry(&rule.table.value)
-            .or_default()
-            .extend(names(&rule.set));
+        managed.entry(&rule.table.value).or_default().extend(names(&rule.set));
     }
     managed
 }
@@ -64,22 +49,13 @@ fn compile_rule(
     let mut errors = Vec::new();
     let table_name = &rule.table.value;
     if OWN_TABLES.contains(&table_name.as_str()) {
-        let error = rule
-            .table
-            .error(format!("`{table_name}` is Hookmill's own table"));
-        return Err(vec![
-            error.hint("rules write the tables of your application"),
-        ]);
+        let error = rule.table.error(format!("`{table_name}` is Hookmill's own table"));
+        return Err(vec![error.hint("rules write the tables of your application")]);
     }
     let Some(table) = schema.tables.get(table_name) else {
-        let error = rule
-            .table
-            .error(format!("there is no table `{table_name}`"));
-        let tables = schema
-            .tables
-            .keys()
-            .map(String::as_str)
-            .filter(|name| !OWN_TABLES.contains(name));
+        let error = rule.table.error(format!("there is no table `{table_name}`"));
+        let tables =
+            schema.tables.keys().map(String::as_str).filter(|name| !OWN_TABLES.contains(name));
         return Err(vec![error.suggest(table_name, tables)]);
     };
 
@@ -93,22 +69,14 @@ fn compile_rule(
         name: name.value.clone(),
         value: match &value.value {
             ValueText::Number(number) => Value::Number(*number),
-            ValueText::Paths(paths) => Value::Paths(
-                paths
-                    .iter()
-                    .map(|path| (reads.add(path), path.to_string()))
-                    .collect(),
-            ),
+            ValueText::Paths(paths) => {
+                Value::Paths(paths.iter().map(|path| (reads.add(path), path.to_string())).collect())
+            }
         },
         required,
     };
     let mut columns: Vec<_> = rule.key.iter().map(|key| column(key, true)).collect();
-    columns.extend(
-        rule.set
-            .iter()
-            .chain(&rule.add)
-            .map(|value| column(value, false)),
-    );
+    columns.extend(rule.set.iter().chain(&rule.add).map(|value| column(value, false)));
 
     let guard = rule.version.as_ref().map(|version| Guard {
         version: reads.add(&version.value),
@@ -116,69 +84,38 @@ fn compile_rule(
         delete: rule.delete.iter().map(|glob| glob.value.clone()).collect(),
         precedence: match rule.precedence.as_ref().map(|precedence| &precedence.value) {
             None => Precedence::None,
-            Some(PrecedenceText::Type(order)) => Precedence::Type {
-                order: order.clone(),
-            },
+            Some(PrecedenceText::Type(order)) => Precedence::Type { order: order.clone() },
             Some(PrecedenceText::Column { column, order }) => Precedence::Value {
-                column: columns
-                    .iter()
-                    .position(|c| c.name == *column)
-                    .unwrap_or_default(),
+                column: columns.iter().position(|c| c.name == *column).unwrap_or_default(),
                 order: order.clone(),
             },
         },
     });
-    let sql = if guard.is_some() {
-        upsert_sql(rule, unset)
-    } else {
-        counter_sql(rule)
-    };
-    Ok(Rule {
-        name: rule.name.value.clone(),
-        on: rule.on.clone(),
-        sql,
-        guard,
-        columns,
-    })
+    let sql = if guard.is_some() { upsert_sql(rule, unset) } else { counter_sql(rule) };
+    Ok(Rule { name: rule.name.value.clone(), on: rule.on.clone(), sql: sql.into(), guard, columns })
 }
 
 /// Every column exists, the key is the table's key, and no column that must have a value is left out.
 fn check_columns(rule: &RuleText, unset: &[&str], table: &Table, errors: &mut Vec<ConfigError>) {
-    let written: Vec<_> = rule
-        .key
-        .iter()
-        .chain(&rule.set)
-        .chain(&rule.add)
-        .map(|(name, _)| name)
-        .collect();
+    let written: Vec<_> =
+        rule.key.iter().chain(&rule.set).chain(&rule.add).map(|(name, _)| name).collect();
     for name in &written {
         if GUARD_COLUMNS.contains(&name.value.as_str()) {
             let error = name.error(format!("`{}` is kept by Hookmill", name.value));
             errors.push(error.hint("it follows from `version`, `tie` and `delete`"));
         } else if table.column(&name.value).is_none() {
-            let error = name.error(format!(
-                "table `{}` has no column `{}`",
-                rule.table.value, name.value
-            ));
+            let error =
+                name.error(format!("table `{}` has no column `{}`", rule.table.value, name.value));
             let columns = table.columns.iter().map(|column| column.name.as_str());
-            errors.push(error.suggest(
-                &name.value,
-                columns.filter(|name| !GUARD_COLUMNS.contains(name)),
-            ));
+            errors.push(
+                error.suggest(&name.value, columns.filter(|name| !GUARD_COLUMNS.contains(name))),
+            );
         }
     }
-    let key = table
-        .columns
-        .iter()
-        .filter(|column| column.key)
-        .map(|column| column.name.as_str());
+    let key = table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str());
     let mut key: Vec<_> = key.collect();
     key.sort_unstable();
-    let mut named: Vec<_> = rule
-        .key
-        .iter()
-        .map(|(name, _)| name.value.as_str())
-        .collect();
+    let mut named: Vec<_> = rule.key.iter().map(|(name, _)| name.value.as_str()).collect();
     named.sort_unstable();
     if key != named {
         let error = rule.table.error(format!(
@@ -193,19 +130,15 @@ fn check_columns(rule: &RuleText, unset: &[&str], table: &Table, errors: &mut Ve
             ),
         );
     }
-    for column in table
-        .columns
-        .iter()
-        .filter(|column| column.not_null && !column.key)
-    {
+    for column in table.columns.iter().filter(|column| column.not_null && !column.key) {
         let name = column.name.as_str();
         if column.default && !unset.contains(&name) {
             continue;
         }
         if !GUARD_COLUMNS.contains(&name) && !written.iter().any(|written| written.value == name) {
-            let error = rule.table.error(format!(
-                "column `{name}` is NOT NULL, and the rule gives it no value"
-            ));
+            let error = rule
+                .table
+                .error(format!("column `{name}` is NOT NULL, and the rule gives it no value"));
             errors.push(error.hint(format!("add `{name}` to `set`, or let the column be NULL")));
         }
     }
@@ -213,10 +146,8 @@ fn check_columns(rule: &RuleText, unset: &[&str], table: &Table, errors: &mut Ve
 
 /// A rule either keeps the newest state of a row (`version`, `set`) or counts (`add`), and its table is made for that.
 fn check_kind(rule: &RuleText, table: &Table, errors: &mut Vec<ConfigError>) {
-    let missing: Vec<_> = GUARD_COLUMNS
-        .into_iter()
-        .filter(|name| table.column(name).is_none())
-        .collect();
+    let missing: Vec<_> =
+        GUARD_COLUMNS.into_iter().filter(|name| table.column(name).is_none()).collect();
     if rule.version.is_some() {
         if let Some((name, _)) = rule.add.first() {
             let error = name.error("a rule with a `version` cannot `add`");
@@ -258,9 +189,7 @@ fn check_kind(rule: &RuleText, table: &Table, errors: &mut Vec<ConfigError>) {
         errors.push(rule.name.error("`delete` and `tie` need a `version`"));
     }
     if missing.len() < GUARD_COLUMNS.len() {
-        let error = rule
-            .table
-            .error(format!("table `{}` is kept by version", rule.table.value));
+        let error = rule.table.error(format!("table `{}` is kept by version", rule.table.value));
         errors.push(error.hint("count in a table of its own"));
     }
 }
@@ -271,19 +200,12 @@ fn disagreements(rules: &[RuleText]) -> Vec<ConfigError> {
     let mut first: BTreeMap<&str, &RuleText> = BTreeMap::new();
     let mut errors = Vec::new();
     let columns = |rule: &RuleText| -> Vec<String> {
-        let mut names: Vec<_> = rule
-            .set
-            .iter()
-            .map(|(name, _)| name.value.clone())
-            .collect();
+        let mut names: Vec<_> = rule.set.iter().map(|(name, _)| name.value.clone()).collect();
         names.sort_unstable();
         names
     };
     let only_deletes = |rule: &RuleText| rule.delete.iter().any(|glob| glob.value == "*");
-    for rule in rules
-        .iter()
-        .filter(|rule| rule.version.is_some() && !only_deletes(rule))
-    {
+    for rule in rules.iter().filter(|rule| rule.version.is_some() && !only_deletes(rule)) {
         let other = *first.entry(&rule.table.value).or_insert(rule);
         let (mine, theirs) = (columns(rule), columns(other));
         if mine != theirs {
@@ -331,9 +253,7 @@ fn names(values: &[(Located<String>, Located<ValueText>)]) -> impl Iterator<Item
 fn upsert_sql(rule: &RuleText, unset: &[&str]) -> String {
     let target = quoted(&rule.table.value);
     let columns: Vec<_> = names(&rule.key).chain(names(&rule.set)).collect();
-    let values: Vec<_> = (0..columns.len())
-        .map(|i| format!("value ->> {}", i + 6))
-        .collect();
+    let values: Vec<_> = (0..columns.len()).map(|i| format!("value ->> {}", i + 6)).collect();
     let updates: Vec<_> = names(&rule.set)
         .chain(GUARD_COLUMNS)
         .map(|name| format!("{0} = excluded.{0}", quoted(name)))
@@ -358,19 +278,12 @@ fn upsert_sql(rule: &RuleText, unset: &[&str]) -> String {
 /// Additions commute, so a counter needs no version; the ledger sees to it that each is made once.
 fn counter_sql(rule: &RuleText) -> String {
     let target = quoted(&rule.table.value);
-    let key_values: Vec<_> = (0..rule.key.len())
-        .map(|i| format!("value ->> {}", i + 3))
-        .collect();
+    let key_values: Vec<_> = (0..rule.key.len()).map(|i| format!("value ->> {}", i + 3)).collect();
     let add_values: Vec<_> = (0..rule.add.len())
         .map(|i| format!("coalesce(value ->> {}, 0)", i + 3 + rule.key.len()))
         .collect();
     let updates: Vec<_> = names(&rule.add)
-        .map(|name| {
-            format!(
-                "{0} = coalesce({target}.{0}, 0) + excluded.{0}",
-                quoted(name)
-            )
-        })
+        .map(|name| format!("{0} = coalesce({target}.{0}, 0) + excluded.{0}", quoted(name)))
         .collect();
     format!(
         "-- rule {name}\n\

@@ -53,11 +53,7 @@ impl FromStr for Path {
     fn from_str(text: &str) -> Result<Self, PathError> {
         let mut parser = Parser { text, position: 0 };
         let steps = parser.steps()?;
-        let select = if parser.eat('[') {
-            Some(parser.select()?)
-        } else {
-            None
-        };
+        let select = if parser.eat('[') { Some(parser.select()?) } else { None };
         if parser.position < text.len() {
             return Err(parser.error("expected `.`, `[` or the end"));
         }
@@ -88,10 +84,7 @@ impl<'a> Parser<'a> {
     }
 
     fn error(&self, problem: &'static str) -> PathError {
-        PathError {
-            problem,
-            position: self.text[..self.position].chars().count() + 1,
-        }
+        PathError { problem, position: self.text[..self.position].chars().count() + 1 }
     }
 
     fn name(&mut self) -> Result<String, PathError> {
@@ -129,19 +122,14 @@ impl<'a> Parser<'a> {
             };
             self.position += 1;
             if self.eat('"') {
-                let end = self
-                    .rest()
-                    .find('"')
-                    .ok_or_else(|| self.error("expected a closing `\"`"))?;
+                let end =
+                    self.rest().find('"').ok_or_else(|| self.error("expected a closing `\"`"))?;
                 steps.push(Step::Key(self.rest()[..end].to_owned()));
                 self.position += end + 1;
             } else {
-                let end = inner
-                    .find(|c: char| !c.is_ascii_digit())
-                    .unwrap_or(inner.len());
-                let index = inner[..end]
-                    .parse()
-                    .map_err(|_| self.error("expected a smaller index"))?;
+                let end = inner.find(|c: char| !c.is_ascii_digit()).unwrap_or(inner.len());
+                let index =
+                    inner[..end].parse().map_err(|_| self.error("expected a smaller index"))?;
                 steps.push(Step::Index(index));
                 self.position += end;
             }
@@ -171,11 +159,7 @@ impl<'a> Parser<'a> {
         if self.rest().starts_with('[') {
             return Err(self.error("a path selects at most once"));
         }
-        Ok(Select {
-            field,
-            equals,
-            rest,
-        })
+        Ok(Select { field, equals, rest })
     }
 }
 
@@ -183,12 +167,7 @@ impl<'a> Parser<'a> {
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_steps(f, &self.steps)?;
-        if let Some(Select {
-            field,
-            equals,
-            rest,
-        }) = &self.select
-        {
+        if let Some(Select { field, equals, rest }) = &self.select {
             write!(f, "[{field} = ")?;
             write_steps(f, equals)?;
             f.write_str("]")?;
@@ -206,9 +185,7 @@ fn write_steps(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
         match step {
             Step::Index(index) => write!(f, "[{index}]")?,
             Step::Key(key)
-                if key
-                    .chars()
-                    .all(|c| c.is_alphanumeric() || "_-$".contains(c))
+                if key.chars().all(|c| c.is_alphanumeric() || "_-$".contains(c))
                     && !key.is_empty() =>
             {
                 write!(f, "{}{key}", if i == 0 { "" } else { "." })?;
@@ -245,31 +222,15 @@ mod tests {
             ("a.", "expected a name at character 3"),
             ("a..b", "expected a name at character 3"),
             ("a[0", "expected `]` at character 4"),
-            (
-                "a[-1]",
-                "expected an index, a name in quotes, or `field = path` at character 5",
-            ),
+            ("a[-1]", "expected an index, a name in quotes, or `field = path` at character 5"),
             ("a[\"b]", "expected a closing `\"` at character 4"),
-            (
-                "a[b]",
-                "expected an index, a name in quotes, or `field = path` at character 4",
-            ),
-            (
-                "a[b = c].d[e = f]",
-                "a path selects at most once at character 11",
-            ),
+            ("a[b]", "expected an index, a name in quotes, or `field = path` at character 4"),
+            ("a[b = c].d[e = f]", "a path selects at most once at character 11"),
             ("a b", "expected `.`, `[` or the end at character 2"),
-            (
-                "a[99999999999999999999]",
-                "expected a smaller index at character 3",
-            ),
+            ("a[99999999999999999999]", "expected a smaller index at character 3"),
             ("[b = c]", "expected a name at character 1"),
         ] {
-            assert_eq!(
-                text.parse::<Path>().unwrap_err().to_string(),
-                expected,
-                "{text}"
-            );
+            assert_eq!(text.parse::<Path>().unwrap_err().to_string(), expected, "{text}");
         }
     }
 

@@ -63,10 +63,7 @@ mod tests {
 
     #[test]
     fn the_source_is_compared_whole() {
-        let pattern = Pattern {
-            source: "stripe".into(),
-            event_type: "*".into(),
-        };
+        let pattern = Pattern { source: "stripe".into(), event_type: "*".into() };
         assert!(pattern.matches("stripe", "invoice.paid"));
         assert!(!pattern.matches("stripe-test", "invoice.paid"));
     }

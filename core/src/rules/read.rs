@@ -56,10 +56,7 @@ pub struct NotJson {
 
 impl From<serde_json::Error> for NotJson {
     fn from(error: serde_json::Error) -> Self {
-        Self {
-            line: error.line(),
-            column: error.column(),
-        }
+        Self { line: error.line(), column: error.column() }
     }
 }
 
@@ -75,12 +72,7 @@ impl Reads {
             let mut element = Self::default();
             let field = element.slot(&[Step::Key(select.field.clone())]);
             let rest = element.slot(&select.rest);
-            SelectRead {
-                element,
-                field,
-                equals: self.slot(&select.equals),
-                rest,
-            }
+            SelectRead { element, field, equals: self.slot(&select.equals), rest }
         });
         Read { slot, select }
     }
@@ -115,24 +107,17 @@ impl Reads {
         })?;
         let mut values = Values(vec![None; self.slots]);
         let mut json = serde_json::Deserializer::from_str(text);
-        Walk {
-            node: &self.root,
-            values: &mut values,
-        }
-        .deserialize(&mut json)?;
+        Walk { node: &self.root, values: &mut values }.deserialize(&mut json)?;
         json.end()?;
         Ok(values)
     }
 }
 
 fn child<'n, K: PartialEq + Clone>(children: &'n mut Vec<(K, Node)>, key: &K) -> &'n mut Node {
-    let position = children
-        .iter()
-        .position(|(k, _)| k == key)
-        .unwrap_or_else(|| {
-            children.push((key.clone(), Node::default()));
-            children.len() - 1
-        });
+    let position = children.iter().position(|(k, _)| k == key).unwrap_or_else(|| {
+        children.push((key.clone(), Node::default()));
+        children.len() - 1
+    });
     &mut children[position].1
 }
 
@@ -223,10 +208,7 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
     fn visit_map<A: MapAccess<'b>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key_seed(KeyIn(&self.node.keys))? {
             match key {
-                Some(node) => map.next_value_seed(Walk {
-                    node,
-                    values: &mut *self.values,
-                })?,
+                Some(node) => map.next_value_seed(Walk { node, values: &mut *self.values })?,
                 None => map.next_value::<IgnoredAny>().map(drop)?,
             }
         }
@@ -235,19 +217,11 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
 
     fn visit_seq<A: SeqAccess<'b>>(self, mut seq: A) -> Result<(), A::Error> {
         for index in 0.. {
-            let node = self
-                .node
-                .elements
-                .iter()
-                .find(|(i, _)| *i == index)
-                .map(|(_, node)| node);
+            let node = self.node.elements.iter().find(|(i, _)| *i == index).map(|(_, node)| node);
             let more = match node {
-                Some(node) => seq
-                    .next_element_seed(Walk {
-                        node,
-                        values: &mut *self.values,
-                    })?
-                    .is_some(),
+                Some(node) => {
+                    seq.next_element_seed(Walk { node, values: &mut *self.values })?.is_some()
+                }
                 None => seq.next_element::<IgnoredAny>()?.is_some(),
             };
             if !more {
@@ -356,37 +330,22 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_refused_with_the_place() {
-        for (body, line, column) in [
-            ("", 1, 0),
-            ("{\"a\":1}\n}", 2, 1),
-            ("{\"created\":}", 1, 12),
-            ("[1,]", 1, 4),
-        ] {
-            assert_eq!(
-                read("created", body),
-                Err(NotJson { line, column }),
-                "{body}"
-            );
+        for (body, line, column) in
+            [("", 1, 0), ("{\"a\":1}\n}", 2, 1), ("{\"created\":}", 1, 12), ("[1,]", 1, 4)]
+        {
+            assert_eq!(read("created", body), Err(NotJson { line, column }), "{body}");
         }
         let mut reads = Reads::default();
         reads.add(&"a".parse().unwrap());
-        assert_eq!(
-            reads.read(b"{\n\"a\":\"\xff\"}"),
-            Err(NotJson { line: 2, column: 6 })
-        );
-        assert!(
-            read("a", r#"{"a":"\ud800"}"#).is_err(),
-            "half a surrogate pair is no text"
-        );
+        assert_eq!(reads.read(b"{\n\"a\":\"\xff\"}"), Err(NotJson { line: 2, column: 6 }));
+        assert!(read("a", r#"{"a":"\ud800"}"#).is_err(), "half a surrogate pair is no text");
     }
 
     #[test]
     fn deep_nesting_does_not_exhaust_the_stack() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(
-            read("created", &format!("{{\"x\":{deep},\"created\":7}}"))
-                .unwrap()
-                .as_deref(),
+            read("created", &format!("{{\"x\":{deep},\"created\":7}}")).unwrap().as_deref(),
             Some("7")
         );
     }

@@ -1,0 +1,215 @@
+//! The one async function: carries a batch from deliveries to verdicts.
+
+use std::borrow::Cow;
+
+use hookmill_core::config::Consumers;
+use hookmill_core::delivery::{Delivery, Verdict};
+use hookmill_core::message::{BodyForm, Message};
+use hookmill_core::objects::Objects;
+use hookmill_core::store::{Store, StoreError};
+use hookmill_core::time::Timestamp;
+use hookmill_dlq::{Letter, Reason, bury};
+
+use crate::plan::{self, EventKey, Writes};
+use crate::retry::delay;
+use crate::settle::{Fate, Settled, settle};
+use crate::sort::sort;
+
+/// Applies a batch. Answers for each delivery, in order, whatever happens; there is no `?` in here.
+///
+/// What it does to the world, and why doing it again is harmless:
+///
+/// 1. reads bodies from the object store;
+/// 2. one transaction for all events of the batch, gated on the ledger: a redelivery finds its event there;
+/// 3. dead letters, keyed by event: burying again rewrites the letter;
+/// 4. removes the bodies of settled events from the object store: a redelivery that misses one asks the ledger.
+pub async fn drive<S: Store, O: Objects>(
+    store: &S,
+    objects: &O,
+    config: &Consumers,
+    batch: &[Delivery],
+    now: Timestamp,
+) -> Vec<Settled> {
+    let mut messages = Vec::with_capacity(batch.len());
+    let mut fates: Vec<Option<Fate>> = Vec::with_capacity(batch.len());
+    let mut writes = Vec::with_capacity(batch.len());
+    for (index, sorted) in sort(batch).into_iter().enumerate() {
+        let planned = match &sorted {
+            Ok(message) => match body(store, objects, message).await {
+                // A large body is let go again as soon as its rows are known: a hundred of them would be too much.
+                Ok(body) => plan::writes(
+                    &config.program,
+                    index,
+                    &batch[index],
+                    &message.envelope,
+                    &body,
+                    now,
+                ),
+                Err(fate) => Err(fate),
+            },
+            Err(fate) => Err(fate.clone()),
+        };
+        match planned {
+            Ok(write) => {
+                writes.push(write);
+                fates.push(None);
+            }
+            Err(fate) => fates.push(Some(fate)),
+        }
+        messages.push(sorted.ok());
+    }
+    let (writes, repeated) = plan::fold(writes);
+    apply(store, config, &writes, &mut fates).await;
+    for (index, first) in repeated {
+        fates[index] = match &fates[first] {
+            Some(Fate::Applied | Fate::Recorded) => Some(Fate::Duplicate),
+            fate => fate.clone(),
+        };
+    }
+
+    let mut settled: Vec<_> = batch
+        .iter()
+        .zip(fates)
+        .map(|(delivery, fate)| {
+            let fate =
+                fate.unwrap_or_else(|| Fate::Unavailable("the delivery was left over".into()));
+            settle(delivery, fate, &config.retry)
+        })
+        .collect();
+    write_letters(store, config, batch, &messages, &mut settled, now).await;
+    remove_bodies(objects, &messages, &settled).await;
+    settled
+}
+
+/// A message's body, from the object store if it is there; or what becomes of the delivery instead.
+async fn body<'m, S: Store, O: Objects>(
+    store: &S,
+    objects: &O,
+    message: &'m Message<'_>,
+) -> Result<Cow<'m, [u8]>, Fate> {
+    let BodyForm::Object(check) = &message.envelope.body else {
+        return Ok(Cow::Borrowed(&message.body));
+    };
+    match objects.get(&check.key).await {
+        Ok(Some(body)) if body.len() == check.bytes => Ok(Cow::Owned(body)),
+        Ok(Some(body)) => Err(Fate::unreadable(format!(
+            "the body in the object store has {} bytes, and {} were taken in",
+            body.len(),
+            check.bytes
+        ))),
+        // It is removed once its event has taken effect, so the ledger knows whether something is wrong.
+        Ok(None) => Err(match store.execute(plan::seen(&EventKey::of(&message.envelope))).await {
+            Ok(rows) if plan::events(&rows).is_empty() => {
+                Fate::unreadable("the body is not in the object store".into())
+            }
+            Ok(_) => Fate::Duplicate,
+            Err(error) => Fate::Unavailable(error.to_string()),
+        }),
+        Err(error) => Err(Fate::Unavailable(error.to_string())),
+    }
+}
+
+/// Carries out the writes: all in one transaction, or, where the store refuses that, in halves, until an offender stands
+/// alone.
+async fn apply<S: Store>(
+    store: &S,
+    config: &Consumers,
+    writes: &[Writes],
+    fates: &mut [Option<Fate>],
+) {
+    let mut work = vec![writes];
+    let mut away: Option<String> = None;
+    while let Some(part) = work.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        let result = match &away {
+            Some(error) => Err(StoreError::Unavailable(error.clone())),
+            None => store.execute(plan::plan(&config.program, part)).await,
+        };
+        match result {
+            Ok(rows) => {
+                let new = plan::events(&rows);
+                for write in part {
+                    fates[write.index] = Some(if new.contains(&write.event) {
+                        write.fate.clone()
+                    } else {
+                        Fate::Duplicate
+                    });
+                }
+            }
+            Err(StoreError::Unavailable(error)) => {
+                for write in part {
+                    fates[write.index] =
+                        Some(Fate::Unavailable(format!("the store is unavailable: {error}")));
+                }
+                // A store that is away is not asked again for the rest of the batch.
+                away = Some(error);
+            }
+            Err(StoreError::Refused(error)) => match part {
+                [write] => {
+                    let error = format!("the store refused: {error}");
+                    fates[write.index] = Some(Fate::Condemned { reason: Reason::Refused, error });
+                }
+                _ => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    work.push(second);
+                    work.push(first);
+                }
+            },
+        }
+    }
+}
+
+/// Writes what is to be buried. A letter that cannot be written has its delivery tried again: it is never only dropped.
+async fn write_letters<S: Store>(
+    store: &S,
+    config: &Consumers,
+    batch: &[Delivery],
+    messages: &[Option<Message<'_>>],
+    settled: &mut [Settled],
+    now: Timestamp,
+) {
+    let condemned: Vec<_> =
+        (0..batch.len()).filter(|index| settled[*index].verdict == Verdict::Bury).collect();
+    let letters: Vec<_> = condemned
+        .iter()
+        .filter_map(|index| match &settled[*index].fate {
+            Fate::Condemned { reason, error } => Some(Letter {
+                delivery: &batch[*index],
+                envelope: messages[*index].as_ref().map(|message| &message.envelope),
+                reason: *reason,
+                error: error.clone(),
+            }),
+            _ => None,
+        })
+        .collect();
+    if letters.is_empty() {
+        return;
+    }
+    if let Err(error) = store.execute(bury(&letters, now)).await {
+        for index in condemned {
+            let delay = delay(&config.retry, batch[index].attempts);
+            settled[index] = Settled {
+                fate: Fate::Unavailable(format!("the dead letter could not be written: {error}")),
+                verdict: Verdict::Retry { delay },
+            };
+        }
+    }
+}
+
+/// Removes bodies that nothing needs any more. A dead letter keeps its body; one that cannot be removed is left over,
+/// and does no harm.
+async fn remove_bodies<O: Objects>(
+    objects: &O,
+    messages: &[Option<Message<'_>>],
+    settled: &[Settled],
+) {
+    for (message, settled) in messages.iter().zip(settled) {
+        if let (Some(message), Verdict::Ack) = (message, settled.verdict)
+            && let BodyForm::Object(check) = &message.envelope.body
+        {
+            let _ = objects.delete(&check.key).await;
+        }
+    }
+}

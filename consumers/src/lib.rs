@@ -1,0 +1,21 @@
+//! Applies events to SQL tables: a batch of deliveries in, one verdict for each out.
+//!
+//! ```text
+//! sort   (pure)  each delivery by itself: readable, or poison
+//! plan   (pure)  rules to rows, rows to statements; duplicates within the batch folded
+//! Store::execute one transaction: rules' statements, gated on "not in the ledger"; the ledger last
+//! settle (pure)  what came of each to Ack, Retry or Bury
+//! ```
+//!
+//! [`drive`] connects them, the same on every platform. It cannot fail: whatever happens, every delivery gets exactly one
+//! verdict, and no fault of one delivery reaches another. Correctness does not depend on the queue delivering once, in
+//! order, or to one consumer at a time: the ledger's primary key decides, inside the transaction.
+
+mod drive;
+mod plan;
+mod retry;
+mod settle;
+mod sort;
+
+pub use drive::drive;
+pub use settle::{Fate, Settled};

@@ -1,0 +1,226 @@
+//! From events to rows, and from rows to statements. Reads each body once.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hookmill_core::delivery::Delivery;
+use hookmill_core::message::Envelope;
+use hookmill_core::rules::{NotJson, Program, Read, Rule, Unknown, Value, Values};
+use hookmill_core::store::{Rows, Statement};
+use hookmill_core::time::Timestamp;
+use hookmill_dlq::Reason;
+
+use crate::settle::Fate;
+
+/// What one delivery is going to write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Writes {
+    /// Index of the delivery in its batch.
+    pub(crate) index: usize,
+    /// Its event.
+    pub(crate) event: EventKey,
+    /// What it comes to if the event is new.
+    pub(crate) fate: Fate,
+    /// Rows by rule: the rule's index, and the row as the text of a JSON array.
+    rows: Vec<(usize, String)>,
+    /// Its row in the ledger, likewise.
+    ledger: String,
+}
+
+/// What decides that two messages are the same event.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct EventKey {
+    pub(crate) source: String,
+    pub(crate) id: String,
+    pub(crate) generation: u32,
+}
+
+impl EventKey {
+    pub(crate) fn of(envelope: &Envelope) -> Self {
+        Self {
+            source: envelope.source.clone(),
+            id: envelope.id.clone(),
+            generation: envelope.generation,
+        }
+    }
+}
+
+/// The ledger comes last in its transaction: the statements before it ask whether the event is in it.
+const LEDGER: &str = "\
+-- ledger
+INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+FROM json_each(?1)
+WHERE true
+ON CONFLICT DO NOTHING
+RETURNING source, id, generation";
+
+/// Which of these events are in the ledger.
+const SEEN: &str = "\
+-- seen
+SELECT source, id, generation FROM events
+JOIN json_each(?1) ON source = value ->> 0 AND id = value ->> 1 AND generation = value ->> 2";
+
+/// Works out what a delivery writes, or what becomes of it instead.
+pub(crate) fn writes(
+    program: &Program,
+    index: usize,
+    delivery: &Delivery,
+    envelope: &Envelope,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Writes, Fate> {
+    let mut rows = Vec::new();
+    let mut values = None;
+    for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
+        // Only an event that a rule names is read, and then once for all of its rules.
+        let values = match &values {
+            Some(values) => values,
+            None => values.insert(program.reads.read(body).map_err(not_json)?),
+        };
+        rows.push((number, row(rule, envelope, values)?));
+    }
+    let unknown = rows.is_empty();
+    if unknown {
+        match program.unknown.get(&envelope.source).copied().unwrap_or_default() {
+            Unknown::Record => {}
+            Unknown::Ignore => return Err(Fate::Ignored),
+            Unknown::DeadLetter => {
+                let error = format!("no rule names events of type `{}`", envelope.kind);
+                return Err(Fate::Condemned { reason: Reason::Permanent, error });
+            }
+        }
+    }
+    let fate = if unknown { Fate::Recorded } else { Fate::Applied };
+    let ledger = serde_json::to_string(&(
+        &envelope.source,
+        &envelope.id,
+        envelope.generation,
+        &envelope.kind,
+        fate.as_str(),
+        envelope.received_at,
+        now,
+        delivery.attempts,
+    ));
+    Ok(Writes {
+        index,
+        event: EventKey::of(envelope),
+        fate,
+        rows,
+        ledger: ledger.expect("texts and numbers serialise"),
+    })
+}
+
+fn not_json(error: NotJson) -> Fate {
+    Fate::unreadable(error.to_string())
+}
+
+/// The row that a rule makes of an event, as [`Rule::sql`] expects it.
+fn row(rule: &Rule, envelope: &Envelope, values: &Values<'_>) -> Result<String, Fate> {
+    let missing = |what: &str, path: &str| {
+        Fate::unreadable(format!(
+            "rule `{}`: {what} is missing: there is nothing at `{path}`",
+            rule.name
+        ))
+    };
+    let mut columns: Vec<Option<Cow<'_, str>>> = Vec::with_capacity(rule.columns.len());
+    for column in &rule.columns {
+        let value = match &column.value {
+            Value::Number(number) => Some(Cow::Owned(number.to_string())),
+            Value::Paths(paths) => first(paths, values)?.map(Cow::Borrowed),
+        };
+        if column.required && value.is_none() {
+            return Err(missing(
+                &format!("`{}` of the key", column.name),
+                &column.value.to_string(),
+            ));
+        }
+        columns.push(value);
+    }
+
+    let identity = serde_json::to_string(&(&envelope.source, &envelope.id, envelope.generation));
+    let mut row = identity.expect("texts and numbers serialise");
+    row.pop();
+    if let Some(guard) = &rule.guard {
+        let version = guard.version.value(values).map_err(not_json)?;
+        let version = version.ok_or_else(|| missing("the version", &guard.path))?;
+        if !is_whole_number(version) {
+            let error = format!(
+                "rule `{}`: the version at `{}` is not a whole number",
+                rule.name, guard.path
+            );
+            return Err(Fate::unreadable(error));
+        }
+        let rank = guard.rank(&envelope.kind, &columns);
+        let deleted = u8::from(guard.deletes(&envelope.kind));
+        row.push_str(&format!(",{version},{rank},{deleted}"));
+    }
+    for value in &columns {
+        row.push(',');
+        row.push_str(value.as_deref().unwrap_or("null"));
+    }
+    row.push(']');
+    Ok(row)
+}
+
+fn first<'b>(paths: &[(Read, String)], values: &Values<'b>) -> Result<Option<&'b str>, Fate> {
+    for (read, _) in paths {
+        if let Some(value) = read.value(values).map_err(not_json)? {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a JSON text is a number that an SQL integer holds.
+fn is_whole_number(text: &str) -> bool {
+    text.parse::<i64>().is_ok()
+}
+
+/// The first delivery of each event; and of those that repeat one, their index and the first's.
+pub(crate) fn fold(writes: Vec<Writes>) -> (Vec<Writes>, Vec<(usize, usize)>) {
+    let mut seen = BTreeMap::new();
+    let mut repeated = Vec::new();
+    let mut firsts = Vec::with_capacity(writes.len());
+    for write in writes {
+        let first = *seen.entry(write.event.clone()).or_insert(write.index);
+        if first == write.index {
+            firsts.push(write);
+        } else {
+            repeated.push((write.index, first));
+        }
+    }
+    (firsts, repeated)
+}
+
+/// One transaction for these deliveries: a statement for each rule that has rows, and the ledger last.
+pub(crate) fn plan(program: &Program, writes: &[Writes]) -> Vec<Statement> {
+    let mut statements = Vec::new();
+    for (number, rule) in program.rules.iter().enumerate() {
+        let rows = writes.iter().flat_map(|write| &write.rows).filter(|(rule, _)| *rule == number);
+        statements.extend(Statement::for_rows(&rule.sql, rows.map(|(_, row)| row.as_str())));
+    }
+    let ledger = writes.iter().map(|write| write.ledger.as_str());
+    statements.extend(Statement::for_rows(&Arc::from(LEDGER), ledger));
+    statements
+}
+
+/// Asks whether an event has taken effect.
+pub(crate) fn seen(event: &EventKey) -> Vec<Statement> {
+    let row = serde_json::to_string(&(&event.source, &event.id, event.generation));
+    Statement::for_rows(&Arc::from(SEEN), [row.expect("texts and numbers serialise").as_str()])
+}
+
+/// The events that [`LEDGER`] or [`SEEN`] answered with.
+pub(crate) fn events(rows: &[Rows]) -> BTreeSet<EventKey> {
+    let key = |row: &Vec<Option<String>>| match row.as_slice() {
+        [Some(source), Some(id), Some(generation)] => Some(EventKey {
+            source: source.clone(),
+            id: id.clone(),
+            generation: generation.parse().ok()?,
+        }),
+        _ => None,
+    };
+    rows.iter().flatten().filter_map(key).collect()
+}

@@ -1,0 +1,180 @@
+//! A dead letter is a row, before its message is acknowledged.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hookmill_core::delivery::Delivery;
+use hookmill_core::hash::sha256_hex;
+use hookmill_core::message::Envelope;
+use hookmill_core::store::Statement;
+use hookmill_core::time::Timestamp;
+
+/// Why a delivery was given up. The text form stands in `dead_letters.reason`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Reason {
+    /// The message, its body, or what a rule needs of it cannot be read.
+    Unreadable,
+    /// The store said no: a constraint, a value of the wrong type.
+    Refused,
+    /// It was tried as often as `retry.max_attempts` says.
+    Exhausted,
+    /// Trying again is of no use: hookmill.toml says so of events that no rule names.
+    Permanent,
+    /// The platform gave it up before we could.
+    Dropped,
+}
+
+impl Reason {
+    /// The text form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Refused => "refused",
+            Self::Exhausted => "exhausted",
+            Self::Permanent => "permanent",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A delivery that is given up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Letter<'a> {
+    /// The delivery, with the whole message.
+    pub delivery: &'a Delivery,
+    /// Its envelope, if it could be read.
+    pub envelope: Option<&'a Envelope>,
+    /// Why it is given up.
+    pub reason: Reason,
+    /// What went wrong, in words; never a part of a body.
+    pub error: String,
+}
+
+/// The longest error text that is kept, in bytes.
+const ERROR_BYTES: usize = 1000;
+
+/// An event has at most one letter. What the platform dropped after we had buried it with a reason changes nothing.
+const BURY: &str = "\
+-- bury
+INSERT INTO dead_letters (id, source, event_id, generation, type, received_at, reason, error, fingerprint, attempts,
+    first_failed_at, last_failed_at, message)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+    value ->> 8, value ->> 9, value ->> 10, value ->> 10, value ->> 11
+FROM json_each(?1)
+WHERE true
+ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, error = excluded.error, fingerprint = excluded.fingerprint,
+    attempts = excluded.attempts, last_failed_at = excluded.last_failed_at, message = excluded.message
+WHERE excluded.reason <> 'dropped'";
+
+/// The statements that write dead letters; to be carried out before their deliveries are acknowledged. Writing the same
+/// letter again is harmless.
+pub fn bury(letters: &[Letter<'_>], now: Timestamp) -> Vec<Statement> {
+    let rows: Vec<_> = letters.iter().map(|letter| row(letter, now)).collect();
+    Statement::for_rows(&Arc::from(BURY), rows.iter().map(String::as_str))
+}
+
+fn row(letter: &Letter<'_>, now: Timestamp) -> String {
+    let Letter { delivery, envelope, reason, error } = letter;
+    let identity = match envelope {
+        Some(envelope) => {
+            serde_json::to_string(&(&envelope.source, &envelope.id, envelope.generation))
+        }
+        None => Ok(delivery.text.clone()),
+    };
+    let error = shortened(error);
+    let fields = identity.and_then(|identity| {
+        serde_json::to_string(&(
+            sha256_hex(identity.as_bytes()),
+            envelope.map(|e| &e.source),
+            envelope.map(|e| &e.id),
+            envelope.map(|e| e.generation),
+            envelope.map(|e| &e.kind),
+            envelope.map(|e| e.received_at),
+            reason.as_str(),
+            error,
+            fingerprint(*reason, error),
+            delivery.attempts,
+            now,
+            &delivery.text,
+        ))
+    });
+    fields.expect("texts and numbers serialise")
+}
+
+fn shortened(error: &str) -> &str {
+    let end = error
+        .char_indices()
+        .map(|(i, c)| i + c.len_utf8())
+        .take_while(|end| *end <= ERROR_BYTES)
+        .last();
+    &error[..end.unwrap_or(0)]
+}
+
+/// The same for errors of the same kind: numbers and what stands in quotes do not count. 16 hex digits.
+fn fingerprint(reason: Reason, error: &str) -> String {
+    let mut kind = String::from(reason.as_str());
+    let mut quoted = false;
+    for c in error.chars() {
+        match c {
+            '`' | '"' => quoted = !quoted,
+            _ if quoted || c.is_ascii_digit() => {}
+            _ => kind.push(c),
+        }
+    }
+    sha256_hex(kind.as_bytes())[..16].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use hookmill_core::message::{BodyForm, VERSION, Verified};
+
+    use super::*;
+
+    fn delivery() -> Delivery {
+        Delivery { message_id: "m1".into(), attempts: 3, text: "{\"v\":1}\nbody".into() }
+    }
+
+    #[test]
+    fn a_letter_holds_the_whole_message() {
+        let delivery = delivery();
+        let envelope = Envelope {
+            v: VERSION,
+            source: "stripe".into(),
+            id: "evt_1".into(),
+            kind: "invoice.paid".into(),
+            received_at: Timestamp::from_millis(1),
+            verified: Verified { secret: 0, signed_at: None },
+            generation: 0,
+            body: BodyForm::Text,
+        };
+        let letter = |envelope| Letter {
+            delivery: &delivery,
+            envelope,
+            reason: Reason::Refused,
+            error: "NOT NULL constraint failed".into(),
+        };
+        let statements = bury(&[letter(Some(&envelope)), letter(None)], Timestamp::from_millis(2));
+        assert_eq!(statements.len(), 1);
+        insta::assert_snapshot!(statements[0].params[0], @r#"[["5b5e6e68dc02a30471b5692198f95de731064c6168591a5c5218235c58be2c2d","stripe","evt_1",0,"invoice.paid",1,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"],["9d51ddc07ee02d0735290ea0ca44e7f82c595640f8aae7c4582483a1f9554724",null,null,null,null,null,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"]]"#);
+    }
+
+    #[test]
+    fn errors_of_the_same_kind_have_the_same_fingerprint() {
+        let of = |error| fingerprint(Reason::Unreadable, error);
+        assert_eq!(of("nothing at `a.b` (line 3)"), of("nothing at `c` (line 12)"));
+        assert_ne!(of("nothing at `a`"), of("no text at `a`"));
+        assert_ne!(of("x"), fingerprint(Reason::Refused, "x"));
+    }
+
+    #[test]
+    fn a_long_error_is_cut_between_characters() {
+        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened(&"é".repeat(600)).len(), 1000);
+    }
+}

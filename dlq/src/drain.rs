@@ -1,0 +1,53 @@
+//! The last net: the platform's own dead-letter queue.
+//!
+//! A message gets here when its consumer never reached a verdict, a hundred deliveries long. It does one insert and
+//! nothing else, because what fails here is deleted by the platform.
+
+use std::time::Duration;
+
+use hookmill_core::delivery::{Delivery, Verdict};
+use hookmill_core::message::decode;
+use hookmill_core::store::{Store, StoreError};
+use hookmill_core::time::Timestamp;
+
+use crate::bury::{Letter, Reason, bury};
+
+/// While the store is away, every letter waits; with a hundred deliveries, for two days.
+const RETRY: Duration = Duration::from_secs(30 * 60);
+
+/// Buries what the platform gave up on. One verdict for each delivery, in order, and the error if there was one.
+///
+/// Should the store refuse the whole, each letter is tried by itself.
+pub async fn drain<S: Store>(
+    store: &S,
+    batch: &[Delivery],
+    now: Timestamp,
+) -> (Vec<Verdict>, Option<StoreError>) {
+    let messages: Vec<_> = batch.iter().map(|delivery| decode(&delivery.text)).collect();
+    let letters: Vec<_> = batch
+        .iter()
+        .zip(&messages)
+        .map(|(delivery, message)| Letter {
+            delivery,
+            envelope: message.as_ref().ok().map(|message| &message.envelope),
+            reason: Reason::Dropped,
+            error: "the platform gave the message up before a consumer had come to a verdict"
+                .to_owned(),
+        })
+        .collect();
+    let retry = Verdict::Retry { delay: RETRY };
+    match store.execute(bury(&letters, now)).await {
+        Ok(_) => (vec![Verdict::Bury; batch.len()], None),
+        Err(error @ StoreError::Unavailable(_)) => (vec![retry; batch.len()], Some(error)),
+        Err(_) => {
+            let mut verdicts = Vec::with_capacity(batch.len());
+            let mut last = None;
+            for letter in &letters {
+                let buried = store.execute(bury(std::slice::from_ref(letter), now)).await;
+                verdicts.push(if buried.is_ok() { Verdict::Bury } else { retry });
+                last = buried.err().or(last);
+            }
+            (verdicts, last)
+        }
+    }
+}

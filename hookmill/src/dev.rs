@@ -1,0 +1,76 @@
+//! `hookmill dev`: the whole pipeline, ready for a signed webhook, with no setup.
+
+use std::net::SocketAddr;
+
+use anyhow::bail;
+use hookmill_core::config::Source;
+use hookmill_core::secret::ExposeSecret as _;
+
+use crate::pipeline::{Place, load, run as run_pipeline, start_log};
+use crate::secrets::{for_development, from_environment};
+
+/// Run the whole pipeline for development, with development secrets where none are set
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let place = &arguments.place;
+    if !place.listen.ip().is_loopback() {
+        bail!(
+            "dev listens on loopback only, since everybody knows its secrets; `hookmill serve` is for {}",
+            place.listen
+        );
+    }
+    start_log(place);
+    let loaded = load(&place.config)?;
+    let ingress = loaded.config.ingress.clone();
+    let presets = loaded.config.presets.clone();
+    let ready = |address: SocketAddr| {
+        eprintln!(
+            "\nHookmill takes webhooks on http://{address} and keeps everything in {}.\n",
+            place.data.display()
+        );
+        for source in &ingress.sources {
+            eprintln!(
+                "  http://{address}/webhooks/{}\n      {}",
+                source.name,
+                secret_line(source, &|name| { for_development(&ingress, name) })
+            );
+        }
+        let program = program();
+        eprintln!("\nIn another terminal:\n");
+        for (source, preset) in &presets {
+            if let Some(event) = crate::samples::first_update(preset) {
+                eprintln!("  {program} send {source} {event}");
+            }
+        }
+        eprintln!("  {program} events\n");
+    };
+    run_pipeline(place, loaded, |name| for_development(&ingress, name), ready)
+}
+
+/// What signs a source's events. A secret from the environment is named; a development secret is shown.
+fn secret_line(
+    source: &Source,
+    lookup: &dyn Fn(&hookmill_core::secret::SecretName) -> Option<hookmill_core::secret::Secret>,
+) -> String {
+    let lines: Vec<_> = source
+        .secrets
+        .iter()
+        .filter_map(|name| match from_environment(name) {
+            Some(_) => Some(format!("signed with {} from the environment", name.0)),
+            None => lookup(name).map(|secret| {
+                format!("DEVELOPMENT SECRET, not for production: {}", secret.expose_secret())
+            }),
+        })
+        .collect();
+    lines.join("\n      ")
+}
+
+/// How this program was called, for suggestions that can be pasted.
+fn program() -> &'static str {
+    if std::env::var_os("CARGO").is_some() { "cargo run --" } else { "hookmill" }
+}

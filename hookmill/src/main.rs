@@ -1,0 +1,72 @@
+//! The one binary. Each subcommand is a function in a file of its own; `main` turns what it returns into an exit code.
+//!
+//! | Exit code | Means |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | failed; the reason is on stderr |
+//! | 2 | the command line was not understood |
+
+// A command line speaks on stdout and stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod check;
+mod dev;
+mod events;
+mod migrate;
+mod pipeline;
+mod samples;
+mod secrets;
+mod send;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Takes webhooks in, and makes each one take effect once.
+///
+/// Exit codes: 0 done, 1 failed, 2 the command line was not understood.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Dev(dev::Arguments),
+    Serve(serve::Arguments),
+    Check(check::Arguments),
+    Send(send::Arguments),
+    Events(events::Arguments),
+    Migrate(migrate::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Dev(arguments) => dev::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Send(arguments) => send::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
+        Command::Migrate(arguments) => migrate::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,284 @@
+//! The whole pipeline in one process: HTTP in, two queues, their consumers. `dev` and `serve` both run this.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use hookmill_consumers::{Fate, Settled, drive};
+use hookmill_core::config::Consumers;
+use hookmill_core::delivery::Verdict;
+use hookmill_core::limits::BATCH_MESSAGES;
+use hookmill_core::message::decode;
+use hookmill_core::secret::{Secret, SecretName};
+use hookmill_ingress::{Gate, Outcome, Platform};
+use hookmill_migrations::Loaded;
+use hookmill_native::http::{Service, serve};
+use hookmill_native::{DataFolder, Files, QueueName, QueueSender, Sqlite, SqliteQueue, now};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+/// Batches of events in hand at a time: while one waits for the disk, the next is planned.
+const CONSUMERS: usize = 2;
+/// How long a consumer waits after its queue did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where the pipeline runs.
+#[derive(clap::Args)]
+pub struct Place {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    pub config: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787")]
+    pub listen: SocketAddr,
+    /// The folder for everything that is kept. One process has it at a time.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    pub data: PathBuf,
+    /// What is logged to stderr.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log: String,
+    /// Log one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Starts the log. Only Hookmill's own lines are shown: those of its libraries may quote what strangers send.
+pub fn start_log(place: &Place) {
+    let filter = tracing_subscriber::EnvFilter::new(format!("off,hookmill={}", place.log));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    if place.json {
+        log.json().flatten_event(true).init();
+    } else {
+        log.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
+/// Reads and checks a configuration.
+pub fn load(config: &Path) -> anyhow::Result<Loaded> {
+    hookmill_migrations::load(config).map_err(|error| match error {
+        hookmill_migrations::LoadError::Read { .. } if !config.exists() => {
+            anyhow::Error::new(error).context("there is no configuration here; --config names it")
+        }
+        error => error.into(),
+    })
+}
+
+struct Native {
+    queue: SqliteQueue,
+    sender: QueueSender,
+    store: Sqlite,
+    objects: Files,
+}
+
+impl Platform for Native {
+    type Queue = QueueSender;
+    type Objects = Files;
+
+    fn queue(&self) -> &QueueSender {
+        &self.sender
+    }
+
+    fn objects(&self) -> &Files {
+        &self.objects
+    }
+
+    async fn problems(&self) -> Vec<String> {
+        let (queue, store) = tokio::join!(self.queue.check(), self.store.check());
+        let queue = queue.err().map(|_| "the queue does not answer".to_owned());
+        let store = store.err().map(|_| "the store does not answer".to_owned());
+        queue.into_iter().chain(store).collect()
+    }
+}
+
+/// Runs the pipeline until the process is told to stop (SIGINT, SIGTERM); then finishes what is in hand.
+///
+/// `ready` is called with the address once requests are taken.
+pub fn run(
+    place: &Place,
+    loaded: Loaded,
+    lookup: impl Fn(&SecretName) -> Option<Secret>,
+    ready: impl FnOnce(SocketAddr),
+) -> anyhow::Result<()> {
+    let gate = Gate::new(loaded.config.ingress.clone(), lookup);
+    let problems = gate.problems();
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    let folder = DataFolder::lock(&place.data)?;
+    let (store, applied) = folder.store(&loaded.migrations)?;
+    for name in applied {
+        info!(migration = name, "applied a migration");
+    }
+    let queue = folder.queue()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listening = TcpListener::bind(place.listen).await;
+        let listener = listening.with_context(|| format!("cannot listen on {}", place.listen))?;
+        let address = listener.local_addr()?;
+        folder.announce(address)?;
+
+        let (stop, stopped) = watch::channel(false);
+        let mut consumers = JoinSet::new();
+        let objects = folder.objects();
+        let batch = loaded.config.batch.clone();
+        for _ in 0..CONSUMERS {
+            let consumer = Consumer {
+                queue: queue.clone(),
+                store: store.clone(),
+                objects: objects.clone(),
+                config: Consumers {
+                    program: loaded.program.clone(),
+                    retry: loaded.config.retry.clone(),
+                },
+            };
+            consumers.spawn(consumer.consume_events(batch.size, batch.wait, stopped.clone()));
+        }
+        consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped));
+
+        let platform = Native { sender: queue.sender(QueueName::Events), queue, store, objects };
+        let body_timeout = loaded.config.ingress.body_timeout;
+        let service = Service { platform, gate, body_timeout, observe: log_outcome };
+        ready(address);
+        serve(listener, service, told_to_stop()).await;
+        info!("stopping: finishing what is in hand");
+        stop.send_replace(true);
+        while consumers.join_next().await.is_some() {}
+        Ok(())
+    })
+}
+
+/// Ready when the process is told to stop.
+async fn told_to_stop() {
+    #[cfg(unix)]
+    {
+        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        if let Ok(mut terminate) = terminate {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+struct Consumer {
+    queue: SqliteQueue,
+    store: Sqlite,
+    objects: Files,
+    config: Consumers,
+}
+
+impl Consumer {
+    async fn consume_events(self, size: usize, wait: Duration, mut stopped: watch::Receiver<bool>) {
+        let mut settling = None;
+        loop {
+            let batch = tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => break,
+                batch = self.queue.receive(QueueName::Events, size, wait) => batch,
+            };
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    error!(%error, "cannot receive events");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
+            let settled = drive(&self.store, &self.objects, &self.config, &deliveries, now()).await;
+            for (delivery, settled) in deliveries.iter().zip(&settled) {
+                log_settled(&delivery.text, delivery.attempts, settled);
+            }
+            let verdicts =
+                batch.into_iter().zip(settled.into_iter().map(|settled| settled.verdict)).collect();
+            let queue = self.queue.clone();
+            // Not waited for: settling this batch and leasing the next one share a commit.
+            settling = Some(tokio::spawn(async move {
+                if let Err(error) = queue.settle(verdicts).await {
+                    error!(%error, "cannot settle a batch; it will be delivered again");
+                }
+            }));
+        }
+        if let Some(settling) = settling {
+            let _ = settling.await;
+        }
+    }
+}
+
+async fn consume_dead_letters(
+    queue: SqliteQueue,
+    store: Sqlite,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let batch = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            batch = queue.receive(QueueName::DeadLetters, BATCH_MESSAGES, Duration::ZERO) => batch,
+        };
+        let Ok(batch) = batch else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
+        let (verdicts, failed) = hookmill_dlq::drain(&store, &deliveries, now()).await;
+        match failed {
+            Some(error) => error!(%error, "cannot write dead letters that the queue gave up on"),
+            None => warn!(count = verdicts.len(), "buried what the queue gave up on"),
+        }
+        if let Err(error) = queue.settle(batch.into_iter().zip(verdicts).collect()).await {
+            error!(%error, "cannot settle dead letters; they will be delivered again");
+        }
+    }
+}
+
+fn log_outcome(outcome: &Outcome) {
+    match outcome {
+        Outcome::Probe => {}
+        Outcome::Accepted { events } => {
+            for event in events {
+                info!(source = event.source, event = event.id, r#type = event.kind, "accepted");
+            }
+        }
+        Outcome::Rejected { source, rejection } => {
+            let source = source.as_deref().unwrap_or("-");
+            warn!(source, reason = %rejection.reason, detail = rejection.detail, "rejected");
+        }
+        Outcome::Unavailable { source, error } => error!(source, error, "not taken"),
+    }
+}
+
+fn log_settled(text: &str, attempts: u32, settled: &Settled) {
+    let message = decode(text).ok();
+    let envelope = message.as_ref().map(|message| &message.envelope);
+    let source = envelope.map_or("-", |envelope| envelope.source.as_str());
+    let event = envelope.map_or("-", |envelope| envelope.id.as_str());
+    let r#type = envelope.map_or("-", |envelope| envelope.kind.as_str());
+    match (&settled.fate, settled.verdict) {
+        (Fate::Applied, _) => info!(source, event, r#type, "applied"),
+        (Fate::Recorded, _) => info!(source, event, r#type, "recorded: no rule names it"),
+        (Fate::Duplicate, _) => info!(source, event, r#type, "duplicate: nothing changed"),
+        (Fate::Ignored, _) => info!(source, event, r#type, "ignored: no rule names it"),
+        (Fate::Unavailable(error), Verdict::Retry { delay }) => {
+            let delay = format!("{:.1} s", delay.as_secs_f64());
+            warn!(source, event, r#type, attempts, delay, error, "to be tried again");
+        }
+        (Fate::Unavailable(error), _) => {
+            warn!(source, event, r#type, attempts, error, "not applied")
+        }
+        (Fate::Condemned { reason, error }, _) => {
+            error!(source, event, r#type, attempts, %reason, error, "buried: a dead letter");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! `hookmill send`: signs and posts events as a provider would.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use hookmill_core::config::Source;
+use hookmill_core::rules::{Path as BodyPath, Step};
+use hookmill_core::secret::Secret;
+use hookmill_migrations::Loaded;
+use hookmill_native::{DataFolder, now};
+use hookmill_providers::sign;
+use reqwest::{Client, Url};
+use rusqlite::{Connection, OptionalExtension as _};
+use serde_json::{Value, json};
+
+use crate::pipeline::load;
+use crate::secrets::{for_development, from_environment};
+use crate::{events, samples};
+
+/// Sign a realistic event and post it, as a provider would
+///
+/// If the pipeline that takes it keeps its data here (--data), this waits and says what came of it.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The source, as in the configuration.
+    source: String,
+    /// The type of event; without it, the types are listed.
+    event: Option<String>,
+    /// The event's id; without it, a new one for each event.
+    #[arg(long)]
+    id: Option<String>,
+    /// How many events to send, one after the other.
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// Where the pipeline is, without the path of the source.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8787")]
+    to: Url,
+    /// Change the body: data.object.status=active. The value is JSON, or else text; {n} in it is the number of the event.
+    #[arg(long, value_name = "PATH=VALUE", value_parser = parse_set)]
+    set: Vec<(BodyPath, String)>,
+    /// Sign with this secret, not with the one that the configuration names.
+    #[arg(long, value_name = "SECRET")]
+    secret: Option<String>,
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    config: PathBuf,
+    /// The data folder of the pipeline, to see what comes of the event.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+    /// Print one JSON object for each event: id, status, answer, outcome.
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_set(text: &str) -> anyhow::Result<(BodyPath, String)> {
+    let (path, value) = text.split_once('=').context("expected PATH=VALUE")?;
+    let path: BodyPath = path.parse()?;
+    if path.select.is_some() {
+        bail!("a selection names no place to write to");
+    }
+    Ok((path, value.to_owned()))
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let loaded = load(&arguments.config)?;
+    let source = source(&loaded, &arguments.source)?;
+    let preset = *loaded.config.presets.get(&source.name).with_context(|| {
+        format!("source `{}` has no preset, so there are no samples of its events", source.name)
+    })?;
+    let Some(kind) = &arguments.event else {
+        for kind in samples::types(preset) {
+            println!("{kind}");
+        }
+        return Ok(());
+    };
+    if !samples::types(preset).any(|known| known == kind) {
+        let known: Vec<_> = samples::types(preset).collect();
+        bail!("there is no sample of `{kind}`; there are:\n  {}", known.join("\n  "));
+    }
+    let secret = secret(&loaded, source, arguments)?;
+    let url = arguments.to.join(&format!("/webhooks/{}", source.name))?;
+
+    // The provider chosen for TLS; a second call would only say that it is chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
+    let follow = Follower::open(&arguments.data, &url);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut refused = 0;
+    for number in 1..=arguments.count {
+        let id = arguments.id.clone().unwrap_or_else(|| new_id(preset));
+        let mut body = samples::event(preset, kind, &id, now()).context("the sample is gone")?;
+        for (path, value) in &arguments.set {
+            let value = value.replace("{n}", &number.to_string());
+            set(
+                &mut body,
+                &path.steps,
+                serde_json::from_str(&value).unwrap_or(Value::String(value)),
+            )
+            .with_context(|| format!("cannot set `{path}` in this event"))?;
+        }
+        let id = body.get("id").and_then(Value::as_str).unwrap_or(&id).to_owned();
+        let body = body.to_string();
+        let headers = sign(source.scheme, &secret, &id, now(), body.as_bytes())
+            .map_err(|problem| anyhow!("the secret {problem}"))?;
+        let before = follow.as_ref().and_then(|follow| follow.effect(&source.name, &id));
+        let mut request =
+            client.post(url.clone()).header("content-type", "application/json").body(body);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let (status, answer) = runtime.block_on(async {
+            let response = request.send().await.with_context(|| unreachable(&url))?;
+            let status = response.status();
+            anyhow::Ok((status, response.text().await?))
+        })?;
+        let outcome = match &follow {
+            Some(follow) if status.is_success() => follow.outcome(&source.name, &id, before),
+            _ => None,
+        };
+        if !status.is_success() {
+            refused += 1;
+        }
+        if arguments.json {
+            println!(
+                "{}",
+                json!({ "id": id, "status": status.as_u16(), "answer": answer, "outcome": outcome })
+            );
+        } else {
+            let outcome = outcome
+                .unwrap_or_else(|| if status.is_success() { "accepted".into() } else { answer });
+            println!("{} {id} {outcome}", status.as_u16());
+        }
+    }
+    if refused > 0 {
+        bail!("{refused} of {} not accepted", arguments.count);
+    }
+    Ok(())
+}
+
+fn source<'l>(loaded: &'l Loaded, name: &str) -> anyhow::Result<&'l Source> {
+    let sources = &loaded.config.ingress.sources;
+    sources.iter().find(|source| source.name == name).with_context(|| {
+        let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
+        format!("there is no source `{name}` in the configuration; there are: {}", names.join(", "))
+    })
+}
+
+/// The secret to sign with. Development secrets are for this machine only: elsewhere they would never verify.
+fn secret(loaded: &Loaded, source: &Source, arguments: &Arguments) -> anyhow::Result<Secret> {
+    if let Some(secret) = &arguments.secret {
+        return Ok(secret.clone().into());
+    }
+    let local = arguments
+        .to
+        .host_str()
+        .is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]"));
+    let lookup = |name| {
+        if local { for_development(&loaded.config.ingress, name) } else { from_environment(name) }
+    };
+    source.secrets.iter().find_map(lookup).with_context(|| {
+        let names: Vec<_> = source.secrets.iter().map(|name| name.0.as_str()).collect();
+        format!("no secret to sign with: set {}, or give --secret", names.join(" or "))
+    })
+}
+
+fn unreachable(url: &Url) -> String {
+    format!("cannot reach {url}; is the pipeline running? (`hookmill dev`)")
+}
+
+fn new_id(preset: &str) -> String {
+    let prefix = if preset == "stripe" { "evt" } else { "msg" };
+    format!("{prefix}_{}", uuid::Uuid::new_v4().simple())
+}
+
+/// Writes a value into a body; makes objects on the way, and elements at the end of arrays.
+fn set(body: &mut Value, steps: &[Step], value: Value) -> anyhow::Result<()> {
+    let mut place = body;
+    for step in steps {
+        place = match (step, place) {
+            (Step::Key(key), place @ Value::Null) => {
+                *place = json!({});
+                &mut place[key]
+            }
+            (Step::Key(key), Value::Object(object)) => object.entry(key).or_insert(Value::Null),
+            (Step::Index(index), Value::Array(array)) if *index <= array.len() => {
+                if *index == array.len() {
+                    array.push(Value::Null);
+                }
+                &mut array[*index]
+            }
+            _ => bail!("there is something else in its way"),
+        };
+    }
+    *place = value;
+    Ok(())
+}
+
+/// Looks at the data of the pipeline that takes the events, where it is on this machine.
+struct Follower(Connection);
+
+impl Follower {
+    /// `None` if the data in the folder is not that of the pipeline at this address.
+    fn open(folder: &Path, url: &Url) -> Option<Self> {
+        let listening = DataFolder::listening(folder)?;
+        let same = url.socket_addrs(|| None).ok()?.contains(&listening);
+        same.then(|| DataFolder::read(folder).ok().map(Self)).flatten()
+    }
+
+    /// When the event took effect, if it did.
+    fn effect(&self, source: &str, id: &str) -> Option<i64> {
+        let sql = "SELECT applied_at FROM events WHERE source = ?1 AND id = ?2 AND generation = 0";
+        self.0.query_row(sql, [source, id], |row| row.get(0)).optional().ok().flatten()
+    }
+
+    /// What came of an event that was accepted, in a few words; waits for it a few seconds.
+    fn outcome(&self, source: &str, id: &str, before: Option<i64>) -> Option<String> {
+        for _ in 0..250 {
+            let event = events::find(&self.0, source, id).ok()?;
+            if let Some(event) = event.filter(|event| event.settled()) {
+                return Some(match before {
+                    Some(_) => format!("{}; that was before, and nothing changed", event.summary()),
+                    None => event.summary(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some("accepted, and still on the queue".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(text: &str) -> Result<Value, String> {
+        let (path, value) = parse_set(text).map_err(|error| error.to_string())?;
+        let mut body = json!({ "a": { "b": [1] }, "n": null });
+        let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+        set(&mut body, &path.steps, value).map_err(|error| error.to_string())?;
+        Ok(body)
+    }
+
+    #[test]
+    fn a_value_is_written_where_the_path_says() {
+        assert_eq!(changed("a.b[0]=2").unwrap()["a"]["b"], json!([2]));
+        assert_eq!(changed("a.b[1]=x").unwrap()["a"]["b"], json!([1, "x"]));
+        assert_eq!(changed("n.x.y=true").unwrap()["n"], json!({ "x": { "y": true } }));
+        assert_eq!(changed("z==").unwrap()["z"], json!("="));
+        for text in ["a", "a.b.c=1", "a.b[9]=1", "a[b = c]=1", "=1"] {
+            assert!(changed(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The decision: which requests are events, and which events.
+
+use std::collections::BTreeMap;
+
+use hookmill_core::config;
+use hookmill_core::message::{BodyForm, Envelope, VERSION};
+use hookmill_core::rejection::Rejection;
+use hookmill_core::request::Request;
+use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::time::Timestamp;
+use hookmill_providers::{KeyError, Verifier};
+
+/// The sources with their keys.
+#[derive(Debug)]
+pub struct Gate {
+    pub(crate) config: config::Ingress,
+    verifiers: BTreeMap<String, Result<Verifier, KeyError>>,
+}
+
+impl Gate {
+    /// Makes the keys of every source. `lookup` finds a secret by name.
+    ///
+    /// A source whose secrets cannot be used stays closed, and says why in [`Gate::problems`]; the others are served.
+    pub fn new(config: config::Ingress, lookup: impl Fn(&SecretName) -> Option<Secret>) -> Self {
+        let verifiers = config
+            .sources
+            .iter()
+            .map(|source| (source.name.clone(), Verifier::new(source, &lookup)))
+            .collect();
+        Self { config, verifiers }
+    }
+
+    /// Why sources cannot verify anything; empty if all can.
+    pub fn problems(&self) -> Vec<String> {
+        self.verifiers
+            .values()
+            .filter_map(|verifier| verifier.as_ref().err())
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    /// The source of this name, if it is configured.
+    pub(crate) fn source(&self, name: &str) -> Option<&Result<Verifier, KeyError>> {
+        self.verifiers.get(name)
+    }
+}
+
+/// Decides about a request: the events in it, to be enqueued before it is answered, or why there are none.
+///
+/// # Errors
+///
+/// [`Rejection`]; nothing of the request is to be kept.
+pub fn admit(
+    verifier: &Verifier,
+    request: &Request<'_>,
+    now: Timestamp,
+) -> Result<Vec<Envelope>, Rejection> {
+    let (verified, event) = verifier.verify(request, now)?;
+    Ok(vec![Envelope {
+        v: VERSION,
+        source: verifier.source().name.clone(),
+        id: event.id,
+        kind: event.kind,
+        received_at: now,
+        verified,
+        generation: 0,
+        body: BodyForm::Text,
+    }])
+}

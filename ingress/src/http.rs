@@ -1,0 +1,292 @@
+//! The shell: one request in, one reply out, on every platform.
+
+use std::future::Future;
+
+use hookmill_core::limits::MESSAGE_BYTES;
+use hookmill_core::message::{ClaimCheck, Envelope, encode, encode_claim_check};
+use hookmill_core::objects::{Objects, claim_check_key};
+use hookmill_core::queue::Queue;
+use hookmill_core::rejection::{Reason, Rejection};
+use hookmill_core::request::{Headers, Request};
+use hookmill_core::time::Timestamp;
+use serde::Serialize;
+
+use crate::admit::{Gate, admit};
+
+/// What ingress asks of its platform.
+pub trait Platform: Sync {
+    /// The queue of events.
+    type Queue: Queue;
+    /// Where bodies go that are too long for the queue.
+    type Objects: Objects;
+
+    /// The queue of events.
+    fn queue(&self) -> &Self::Queue;
+    /// The object store.
+    fn objects(&self) -> &Self::Objects;
+    /// What is wrong with the platform itself, for `/readyz`; empty if nothing is.
+    fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
+}
+
+/// A request's body as it arrives.
+pub trait Body: Send {
+    /// The next part, or `None` at the end.
+    fn chunk(&mut self) -> impl Future<Output = Result<Option<Vec<u8>>, BodyError>> + Send;
+}
+
+/// Why a body did not arrive whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BodyError {
+    /// It took longer than `ingress.body_timeout`.
+    TimedOut,
+    /// The connection ended before it did.
+    Incomplete,
+    /// There is no memory for it now: too many large bodies are arriving at once.
+    Overloaded,
+}
+
+/// A request whose body has not been read.
+pub struct Incoming<'a, B> {
+    /// The method, upper case.
+    pub method: &'a str,
+    /// The path, without a query.
+    pub path: &'a str,
+    /// The headers.
+    pub headers: &'a dyn Headers,
+    /// The length of the body, if the request says so.
+    pub content_length: Option<u64>,
+    /// The body.
+    pub body: B,
+}
+
+/// What is answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: Vec<(&'static str, &'static str)>,
+    /// The body.
+    pub body: String,
+}
+
+/// What became of a request, for logs and metrics.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// A health check.
+    Probe,
+    /// Every event of the request is on the queue.
+    Accepted {
+        /// The events.
+        events: Vec<Envelope>,
+    },
+    /// Refused: nothing of it was kept.
+    Rejected {
+        /// The source, if the request got that far.
+        source: Option<String>,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// Not taken for a reason of ours: the provider sends it again.
+    Unavailable {
+        /// The source.
+        source: String,
+        /// What is the matter; for the log, not for the caller.
+        error: String,
+    },
+}
+
+/// Seconds after which a provider that keeps to it may send again.
+const RETRY_AFTER: (&str, &str) = ("retry-after", "10");
+
+/// Serves one request: `POST /webhooks/{source}`, `GET /healthz`, `GET /readyz`.
+pub async fn serve<P: Platform, B: Body>(
+    platform: &P,
+    gate: &Gate,
+    incoming: Incoming<'_, B>,
+    now: Timestamp,
+) -> (Reply, Outcome) {
+    let probe = matches!(incoming.path, "/healthz" | "/readyz");
+    if probe {
+        if !matches!(incoming.method, "GET" | "HEAD") {
+            return method_not_allowed(None, ("allow", "GET, HEAD"));
+        }
+        let problems = match incoming.path {
+            "/healthz" => Vec::new(),
+            _ => [gate.problems(), platform.problems().await].concat(),
+        };
+        return (health(&problems), Outcome::Probe);
+    }
+    let Some(name) = incoming.path.strip_prefix("/webhooks/") else {
+        let detail =
+            "webhooks are taken at /webhooks/{source}, and health is told at /healthz and /readyz";
+        return rejected(None, Rejection::new(Reason::NotFound, detail));
+    };
+    let Some(verifier) = gate.source(name) else {
+        return rejected(
+            None,
+            Rejection::new(Reason::UnknownSource, "no source of this name is configured"),
+        );
+    };
+    if incoming.method != "POST" {
+        return method_not_allowed(Some(name), ("allow", "POST"));
+    }
+    let verifier = match verifier {
+        Ok(verifier) => verifier,
+        Err(error) => return unavailable(name, "source_not_ready", error.to_string()),
+    };
+
+    let limit = gate.config.body_limit;
+    let body = match read(incoming.body, incoming.content_length, limit).await {
+        Ok(body) => body,
+        Err(ReadError::Rejected(rejection)) => return rejected(Some(name), rejection),
+        Err(ReadError::Overloaded) => {
+            return unavailable(
+                name,
+                "overloaded",
+                "too many large bodies are arriving at once".into(),
+            );
+        }
+    };
+    let request = Request { headers: incoming.headers, body: &body };
+    let events = match admit(verifier, &request, now) {
+        Ok(events) => events,
+        Err(rejection) => return rejected(Some(name), rejection),
+    };
+
+    let mut messages = Vec::with_capacity(events.len());
+    for event in &events {
+        let message = encode(event.clone(), &body);
+        if message.len() <= MESSAGE_BYTES {
+            messages.push(message);
+            continue;
+        }
+        // Put first, send second: a message must never point at nothing.
+        let check = ClaimCheck { key: claim_check_key(name, &body), bytes: body.len() };
+        if let Err(error) = platform.objects().put(&check.key, &body).await {
+            return unavailable(name, "object_store_unavailable", error.to_string());
+        }
+        messages.push(encode_claim_check(event.clone(), check));
+    }
+    if let Err(error) = platform.queue().send(&messages).await {
+        return unavailable(name, "queue_unavailable", error.to_string());
+    }
+    let reply = Reply {
+        status: 200,
+        headers: vec![("content-type", "application/json")],
+        body: format!("{{\"accepted\":{}}}", events.len()),
+    };
+    (reply, Outcome::Accepted { events })
+}
+
+enum ReadError {
+    Rejected(Rejection),
+    Overloaded,
+}
+
+/// Reads a body of at most `limit` bytes; gives up as soon as it is longer.
+async fn read<B: Body>(
+    mut body: B,
+    content_length: Option<u64>,
+    limit: usize,
+) -> Result<Vec<u8>, ReadError> {
+    let reject = |reason, detail: String| Err(ReadError::Rejected(Rejection::new(reason, detail)));
+    let too_large = || reject(Reason::BodyTooLarge, format!("at most {limit} bytes are taken"));
+    if content_length.is_some_and(|length| length > limit as u64) {
+        return too_large();
+    }
+    let mut bytes = Vec::new();
+    loop {
+        match body.chunk().await {
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > limit => return too_large(),
+            Ok(Some(chunk)) if bytes.is_empty() => bytes = chunk,
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => return Ok(bytes),
+            Err(BodyError::TimedOut) => {
+                return reject(Reason::BodyTimeout, "the body did not arrive in time".into());
+            }
+            Err(BodyError::Incomplete) => {
+                return reject(
+                    Reason::BodyIncomplete,
+                    "the body ended before it was complete".into(),
+                );
+            }
+            Err(BodyError::Overloaded) => return Err(ReadError::Overloaded),
+        }
+    }
+}
+
+fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, Outcome) {
+    let status = match rejection.reason {
+        Reason::MissingHeader
+        | Reason::TimestampTooOld
+        | Reason::TimestampInFuture
+        | Reason::NoMatchingSignature => 401,
+        Reason::MalformedHeader | Reason::MalformedEvent | Reason::BodyIncomplete => 400,
+        Reason::BodyTooLarge => 413,
+        Reason::BodyTimeout => 408,
+        Reason::UnknownSource | Reason::NotFound => 404,
+        Reason::MethodNotAllowed => 405,
+    };
+    let reply = problem(status, rejection.reason.as_str(), &rejection.detail);
+    (reply, Outcome::Rejected { source: source.map(ToOwned::to_owned), rejection })
+}
+
+fn method_not_allowed(
+    source: Option<&str>,
+    allow: (&'static str, &'static str),
+) -> (Reply, Outcome) {
+    let detail = format!("this path is for {}", allow.1);
+    let (mut reply, outcome) = rejected(source, Rejection::new(Reason::MethodNotAllowed, detail));
+    reply.headers.push(allow);
+    (reply, outcome)
+}
+
+/// 503 and never 4xx: to a provider, 4xx says that sending again is of no use.
+fn unavailable(source: &str, reason: &'static str, error: String) -> (Reply, Outcome) {
+    let mut reply = problem(503, reason, "the event was not taken; send it again");
+    reply.headers.push(RETRY_AFTER);
+    (reply, Outcome::Unavailable { source: source.to_owned(), error })
+}
+
+/// Problem details: <https://www.rfc-editor.org/rfc/rfc9457>, with `reason` as an extension member.
+fn problem(status: u16, reason: &str, detail: &str) -> Reply {
+    #[derive(Serialize)]
+    struct Problem<'a> {
+        r#type: &'static str,
+        title: &'static str,
+        status: u16,
+        reason: &'a str,
+        detail: &'a str,
+    }
+    let title = match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        _ => "Service Unavailable",
+    };
+    let problem = Problem { r#type: "about:blank", title, status, reason, detail };
+    Reply {
+        status,
+        headers: vec![("content-type", "application/problem+json")],
+        body: serde_json::to_string(&problem).expect("a struct of texts and a number serialises"),
+    }
+}
+
+fn health(problems: &[String]) -> Reply {
+    #[derive(Serialize)]
+    struct Health<'a> {
+        status: &'static str,
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        problems: &'a [String],
+    }
+    let (status, word) = if problems.is_empty() { (200, "ok") } else { (503, "unavailable") };
+    Reply {
+        status,
+        headers: vec![("content-type", "application/json")],
+        body: serde_json::to_string(&Health { status: word, problems }).expect("texts serialise"),
+    }
+}

@@ -1,0 +1,133 @@
+//! The folder that everything lies in, and that one process has at a time.
+
+use std::fs::{self, File, TryLockError};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use hookmill_migrations::{Migration, MigrationError, apply};
+use rusqlite::{Connection, OpenFlags};
+use thiserror::Error;
+
+use crate::files::Files;
+use crate::queue::SqliteQueue;
+use crate::sqlite::{self, Sqlite};
+
+/// A data folder, locked for as long as this value lives.
+pub struct DataFolder {
+    path: PathBuf,
+    /// Holds the lock, which the system takes back when the process ends, however it ends.
+    _lock: File,
+}
+
+/// Why a data folder cannot be used.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// Another process has it.
+    #[error(
+        "{0} is in use by another hookmill; stop that one, or choose another folder with --data"
+    )]
+    InUse(PathBuf),
+    /// There is no data in it.
+    #[error(
+        "there is no Hookmill data in {0}; `hookmill dev` or `hookmill serve` makes it, --data names it"
+    )]
+    Empty(PathBuf),
+    /// It cannot be read or written.
+    #[error("cannot use the folder {path}")]
+    Io {
+        /// The folder, or a file in it.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// One of its databases cannot be used.
+    #[error("cannot use the database {path}")]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// Its data cannot be brought up to date.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+}
+
+impl DataFolder {
+    /// Makes the folder if need be, and locks it.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError::InUse`] if another process has it.
+    pub fn lock(path: &Path) -> Result<Self, FolderError> {
+        let io = |source| FolderError::Io { path: path.to_owned(), source };
+        fs::create_dir_all(path.join("bodies")).map_err(io)?;
+        let lock = File::create(path.join("lock")).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(FolderError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+
+    /// Opens the store after applying the migrations that it lacks. Returns it, and the names of those.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be opened, or a migration fails.
+    pub fn store(&self, migrations: &[Migration]) -> Result<(Sqlite, Vec<String>), FolderError> {
+        let path = self.path.join("data.db");
+        let mut database =
+            sqlite::open(&path).map_err(|source| FolderError::Database { path, source })?;
+        let applied = apply(&mut database, migrations)?;
+        Ok((Sqlite::new(database), applied))
+    }
+
+    /// Opens the queues.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be opened.
+    pub fn queue(&self) -> Result<SqliteQueue, FolderError> {
+        let path = self.path.join("queue.db");
+        SqliteQueue::open(&path).map_err(|source| FolderError::Database { path, source })
+    }
+
+    /// Says in the folder where its process listens, for [`DataFolder::listening`].
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn announce(&self, address: SocketAddr) -> Result<(), FolderError> {
+        let path = self.path.join("listening");
+        fs::write(&path, address.to_string()).map_err(|source| FolderError::Io { path, source })
+    }
+
+    /// Where the process that has a folder listens, or listened last.
+    pub fn listening(path: &Path) -> Option<SocketAddr> {
+        fs::read_to_string(path.join("listening")).ok()?.trim().parse().ok()
+    }
+
+    /// The object store.
+    pub fn objects(&self) -> Files {
+        Files::new(self.path.join("bodies"))
+    }
+
+    /// Opens the data of a folder for reading, whoever has it: the application's database, with the queues attached as
+    /// `queue`.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError::Empty`] if there is no data.
+    pub fn read(path: &Path) -> Result<Connection, FolderError> {
+        let (data, queue) = (path.join("data.db"), path.join("queue.db"));
+        if !data.exists() || !queue.exists() {
+            return Err(FolderError::Empty(path.to_owned()));
+        }
+        let failed = |source| FolderError::Database { path: data.clone(), source };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let database = Connection::open_with_flags(&data, flags).map_err(failed)?;
+        database.execute("ATTACH ?1 AS queue", [queue.to_string_lossy()]).map_err(failed)?;
+        Ok(database)
+    }
+}

@@ -1,0 +1,167 @@
+//! HTTP on one machine: connections, bodies and headers for [`hookmill_ingress::serve`].
+//!
+//! A stranger may open connections, send slowly and send much. So connections are counted, headers and bodies have a
+//! deadline, and the bytes of all bodies in memory have a common bound.
+
+use std::borrow::Cow;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body as AxumBody, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use hookmill_core::request::Headers;
+use hookmill_ingress::{
+    Body, BodyError, Gate, Incoming, Outcome, Platform, Reply, serve as ingress,
+};
+use http_body_util::BodyExt as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::now;
+
+/// Connections at a time; further ones wait to be accepted.
+const CONNECTIONS: usize = 1024;
+/// Bytes of bodies in memory at a time; a request that would exceed them is answered 503.
+const BODY_BYTES: usize = 256 * 1024 * 1024;
+/// How long the headers of a request may take to arrive, and a connection may be idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long requests in progress may go on after the server was told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What the server needs for every request.
+pub struct Service<P> {
+    /// The platform.
+    pub platform: P,
+    /// The sources and their keys.
+    pub gate: Gate,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// Told of every outcome, for logs and metrics.
+    pub observe: fn(&Outcome),
+}
+
+struct Shared<P> {
+    service: Service<P>,
+    memory: Arc<Semaphore>,
+}
+
+/// Serves requests until `stop` is ready, then finishes those in progress.
+pub async fn serve<P: Platform + Send + 'static>(
+    listener: TcpListener,
+    service: Service<P>,
+    stop: impl Future<Output = ()>,
+) {
+    let shared = Arc::new(Shared { service, memory: Arc::new(Semaphore::new(BODY_BYTES)) });
+    let router = Router::new().fallback(answer::<P>).with_state(shared);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = async {
+            let permit = connections.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut stop => break,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: what is open will close.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let connection =
+            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // An error here is the client's: it went away, or did not speak HTTP.
+            let _ = connection.await;
+            drop(permit);
+        });
+    }
+    let _ = timeout(GRACE, graceful.shutdown()).await;
+}
+
+async fn answer<P: Platform + Send + 'static>(
+    State(shared): State<Arc<Shared<P>>>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let service = &shared.service;
+    let mut body = NativeBody {
+        body,
+        deadline: Instant::now() + service.body_timeout,
+        memory: shared.memory.clone(),
+        reserved: Vec::new(),
+    };
+    let content_length = parts.headers.get(header::CONTENT_LENGTH);
+    let headers = NativeHeaders(&parts.headers);
+    let incoming = Incoming {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        headers: &headers,
+        content_length: content_length.and_then(|length| length.to_str().ok()?.parse().ok()),
+        body: &mut body,
+    };
+    let (reply, outcome) = ingress(&service.platform, &service.gate, incoming, now()).await;
+    (service.observe)(&outcome);
+    response(reply)
+}
+
+fn response(reply: Reply) -> Response {
+    let mut response = Response::new(AxumBody::from(reply.body));
+    *response.status_mut() =
+        StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in reply.headers {
+        response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+    }
+    response
+}
+
+struct NativeHeaders<'a>(&'a HeaderMap);
+
+impl Headers for NativeHeaders<'_> {
+    fn all(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
+        self.0.get_all(name).iter().map(|value| Cow::Borrowed(value.as_bytes())).collect()
+    }
+}
+
+struct NativeBody {
+    body: AxumBody,
+    deadline: Instant,
+    memory: Arc<Semaphore>,
+    /// Given back when the request is over.
+    reserved: Vec<OwnedSemaphorePermit>,
+}
+
+impl Body for &mut NativeBody {
+    async fn chunk(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
+        loop {
+            let frame = timeout_at(self.deadline, self.body.frame())
+                .await
+                .map_err(|_| BodyError::TimedOut)?;
+            let frame = match frame {
+                None => return Ok(None),
+                Some(frame) => frame.map_err(|_| BodyError::Incomplete)?,
+            };
+            // Trailers say nothing about a webhook.
+            let Ok(data) = frame.into_data() else { continue };
+            let length = u32::try_from(data.len()).map_err(|_| BodyError::Overloaded)?;
+            let permit = self.memory.clone().try_acquire_many_owned(length);
+            self.reserved.push(permit.map_err(|_| BodyError::Overloaded)?);
+            return Ok(Some(Bytes::into(data)));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Hookmill's ports on one machine. Adapters: they convert and carry out, and decide nothing.
+//!
+//! | Port | Here |
+//! | --- | --- |
+//! | store | [`Sqlite`]: `data.db` |
+//! | queue | [`SqliteQueue`]: `queue.db`, a file of its own, so that taking in does not wait for applying |
+//! | objects | [`Files`]: the folder `bodies` |
+//! | HTTP | [`http`] |
+//!
+//! All of it lies in one folder, [`DataFolder`], which one process has at a time.
+
+mod files;
+mod folder;
+pub mod http;
+mod queue;
+mod sqlite;
+
+pub use files::Files;
+pub use folder::{DataFolder, FolderError};
+pub use queue::{Leased, QueueName, QueueSender, SqliteQueue};
+pub use sqlite::Sqlite;
+
+use hookmill_core::time::Timestamp;
+
+/// The time, from the system's clock.
+pub fn now() -> Timestamp {
+    let since =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
