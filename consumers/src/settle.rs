@@ -94,7 +94,7 @@ mod tests {
             max: Duration::from_secs(60),
             jitter: 0.0,
         };
-        let delivery = Delivery { message_id: String::new(), attempts, text: String::new() };
+        let delivery = Delivery { attempts, text: String::new() };
         settle(&delivery, fate, &retry)
     }
 

@@ -20,8 +20,7 @@ mod tests {
 
     #[test]
     fn one_unreadable_message_leaves_the_others_readable() {
-        let delivery =
-            |text: &str| Delivery { message_id: String::new(), attempts: 1, text: text.into() };
+        let delivery = |text: &str| Delivery { attempts: 1, text: text.into() };
         let good = r#"{"v":1,"source":"s","id":"e","type":"t","received_at":1,"verified":{"secret":0},"body":"text"}"#;
         let batch = [delivery(good), delivery("poison"), delivery(good)];
         let sorted = sort(&batch);

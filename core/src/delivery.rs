@@ -5,8 +5,6 @@ use std::time::Duration;
 /// One handing-over of one message. A message is delivered at least once, in any order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delivery {
-    /// The queue's own id of the message.
-    pub message_id: String,
     /// How often the message has been delivered, this time included; from 1.
     pub attempts: u32,
     /// The message's text, see [`crate::message`].

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn delivery() -> Delivery {
-        Delivery { message_id: "m1".into(), attempts: 3, text: "{\"v\":1}\nbody".into() }
+        Delivery { attempts: 3, text: "{\"v\":1}\nbody".into() }
     }
 
     #[test]

@@ -144,8 +144,7 @@ pub fn run(
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped));
 
         let platform = Native { sender: queue.sender(QueueName::Events), queue, store, objects };
-        let body_timeout = loaded.config.ingress.body_timeout;
-        let service = Service { platform, gate, body_timeout, observe: log_outcome };
+        let service = Service { platform, gate, observe: log_outcome };
         ready(address);
         serve(listener, service, told_to_stop()).await;
         info!("stopping: finishing what is in hand");

@@ -13,7 +13,7 @@ use hookmill_providers::{KeyError, Verifier};
 /// The sources with their keys.
 #[derive(Debug)]
 pub struct Gate {
-    pub(crate) config: config::Ingress,
+    config: config::Ingress,
     verifiers: BTreeMap<String, Result<Verifier, KeyError>>,
 }
 
@@ -37,6 +37,11 @@ impl Gate {
             .filter_map(|verifier| verifier.as_ref().err())
             .map(ToString::to_string)
             .collect()
+    }
+
+    /// The configuration it was made of.
+    pub fn config(&self) -> &config::Ingress {
+        &self.config
     }
 
     /// The source of this name, if it is configured.

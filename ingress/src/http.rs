@@ -136,7 +136,7 @@ pub async fn serve<P: Platform, B: Body>(
         Err(error) => return unavailable(name, "source_not_ready", error.to_string()),
     };
 
-    let limit = gate.config.body_limit;
+    let limit = gate.config().body_limit;
     let body = match read(incoming.body, incoming.content_length, limit).await {
         Ok(body) => body,
         Err(ReadError::Rejected(rejection)) => return rejected(Some(name), rejection),

@@ -43,8 +43,6 @@ pub struct Service<P> {
     pub platform: P,
     /// The sources and their keys.
     pub gate: Gate,
-    /// How long a body may take to arrive.
-    pub body_timeout: Duration,
     /// Told of every outcome, for logs and metrics.
     pub observe: fn(&Outcome),
 }
@@ -102,7 +100,7 @@ async fn answer<P: Platform + Send + 'static>(
     let service = &shared.service;
     let mut body = NativeBody {
         body,
-        deadline: Instant::now() + service.body_timeout,
+        deadline: Instant::now() + service.gate.config().body_timeout,
         memory: shared.memory.clone(),
         reserved: Vec::new(),
     };

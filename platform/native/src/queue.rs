@@ -356,8 +356,7 @@ fn lease(
     )?;
     let row = |row: &rusqlite::Row<'_>| {
         let seq: i64 = row.get(0)?;
-        let delivery =
-            Delivery { message_id: seq.to_string(), attempts: row.get(1)?, text: row.get(2)? };
+        let delivery = Delivery { attempts: row.get(1)?, text: row.get(2)? };
         Ok(Leased { delivery, seq })
     };
     outcome.leased = update

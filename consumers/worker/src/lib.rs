@@ -1,0 +1,81 @@
+//! The consumer Worker: the queue of events to D1.
+
+use std::cell::OnceCell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+use hookmill_cloudflare::{Batch, D1, R2, now};
+use hookmill_consumers::{Fate, Settled, drive};
+use hookmill_core::config::Consumers;
+use hookmill_core::delivery::Delivery;
+use hookmill_core::message::decode;
+use worker::wasm_bindgen::JsValue;
+use worker::wasm_bindgen::prelude::wasm_bindgen;
+use worker::{Env, console_error, console_log, console_warn, js_sys, worker_sys};
+
+/// Checked, compiled and written by the build script.
+const CONFIG: &str = include_str!(concat!(env!("OUT_DIR"), "/config.json"));
+
+thread_local! {
+    static CONSUMERS: OnceCell<Rc<Consumers>> = const { OnceCell::new() };
+}
+
+fn config() -> Rc<Consumers> {
+    CONSUMERS.with(|config| {
+        let parse =
+            || serde_json::from_str(CONFIG).expect("the build script wrote it from the same type");
+        config.get_or_init(|| Rc::new(parse())).clone()
+    })
+}
+
+/// Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a panic.
+#[wasm_bindgen(wasm_bindgen = ::worker::wasm_bindgen, wasm_bindgen_futures = ::worker::wasm_bindgen_futures, js_sys = ::worker::js_sys)]
+pub async fn queue(
+    event: worker_sys::MessageBatch,
+    env: Env,
+    _context: worker_sys::Context,
+) -> Result<JsValue, JsValue> {
+    AssertUnwindSafe(async move {
+        let batch = Batch::new(&event)?;
+        // A binding that is missing is a mistake in wrangler.toml: nothing is settled, and everything comes again.
+        let failed = |error: worker::Error| JsValue::from(js_sys::Error::new(&error.to_string()));
+        let store = D1::new(&env, "DB").map_err(failed)?;
+        let objects = R2::new(&env, "BODIES").map_err(failed)?;
+        let settled = drive(&store, &objects, &config(), batch.deliveries(), now()).await;
+        log(batch.deliveries(), &settled);
+        let verdicts: Vec<_> = settled.iter().map(|settled| settled.verdict).collect();
+        batch.settle(&verdicts);
+        Ok(JsValue::UNDEFINED)
+    })
+    .await
+}
+
+/// One line for the batch, and one for each delivery that did not simply take effect.
+fn log(deliveries: &[Delivery], settled: &[Settled]) {
+    let mut applied = 0;
+    for (delivery, Settled { fate, .. }) in deliveries.iter().zip(settled) {
+        if matches!(fate, Fate::Applied | Fate::Recorded | Fate::Ignored) {
+            applied += 1;
+            continue;
+        }
+        let event = match decode(&delivery.text) {
+            Ok(message) => {
+                format!("source={} event={}", message.envelope.source, message.envelope.id)
+            }
+            Err(_) => "source=- event=-".to_owned(),
+        };
+        let attempts = delivery.attempts;
+        match fate {
+            Fate::Unavailable(error) => {
+                console_warn!("to be tried again {event} attempts={attempts} error={error:?}");
+            }
+            Fate::Condemned { reason, error } => {
+                console_error!(
+                    "buried: a dead letter {event} attempts={attempts} reason={reason} error={error:?}"
+                );
+            }
+            _ => console_log!("duplicate: nothing changed {event}"),
+        }
+    }
+    console_log!("batch deliveries={} applied={applied}", deliveries.len());
+}

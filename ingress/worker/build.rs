@@ -1,0 +1,5 @@
+//! Bakes the checked configuration in.
+
+fn main() {
+    hookmill_bake::ingress();
+}

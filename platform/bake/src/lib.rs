@@ -1,0 +1,69 @@
+//! For the build scripts of the Workers: checks hookmill.toml, and bakes in what the Worker carries of it, so that no
+//! TOML is parsed and no rule compiled at the edge. A configuration with errors fails the build.
+//!
+//! The file is `hookmill.toml` beside the workspace's `Cargo.lock`, or what `HOOKMILL_CONFIG` names.
+
+// What a build script prints is how it talks to cargo.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::exit;
+
+use hookmill_core::config::Consumers;
+use hookmill_migrations::{Loaded, load};
+use serde::Serialize;
+
+/// For the ingress Worker: `OUT_DIR/config.json`, a [`hookmill_core::config::Ingress`].
+pub fn ingress() {
+    write(&checked().config.ingress);
+}
+
+/// For the consumer Worker: `OUT_DIR/config.json`, a [`Consumers`].
+pub fn consumers() {
+    let Loaded { config, program, .. } = checked();
+    write(&Consumers { program, retry: config.retry });
+}
+
+/// For a Worker that carries nothing of the configuration, and is still not to be deployed with a bad one.
+pub fn dlq() {
+    checked();
+}
+
+fn checked() -> Loaded {
+    let path = env::var_os("HOOKMILL_CONFIG")
+        .map_or_else(|| workspace().join("hookmill.toml"), PathBuf::from);
+    println!("cargo::rerun-if-env-changed=HOOKMILL_CONFIG");
+    println!("cargo::rerun-if-changed={}", path.display());
+    match load(&path) {
+        Ok(loaded) => {
+            if let Some(folder) = &loaded.config.migrations {
+                let folder = path.parent().unwrap_or(Path::new("")).join(&folder.value);
+                println!("cargo::rerun-if-changed={}", folder.display());
+            }
+            loaded
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            exit(1);
+        }
+    }
+}
+
+/// The folder of the workspace: the nearest one above that has a Cargo.lock.
+fn workspace() -> PathBuf {
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let root = package.ancestors().find(|folder| folder.join("Cargo.lock").exists());
+    root.map_or(package.clone(), Path::to_owned)
+}
+
+fn write(config: &impl Serialize) {
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("config.json");
+    let text = serde_json::to_string(config)
+        .expect("a checked configuration has text keys, so it serialises");
+    if let Err(error) = fs::write(&out, text) {
+        eprintln!("cannot write {}: {error}", out.display());
+        exit(1);
+    }
+}

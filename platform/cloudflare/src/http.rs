@@ -1,0 +1,102 @@
+//! HTTP on Workers: bodies, headers and replies for [`hookmill_ingress::serve`].
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use hookmill_core::request::Headers;
+use hookmill_ingress::{
+    Body, BodyError, Gate, Incoming, Outcome, Platform, Reply, serve as ingress,
+};
+use worker::js_sys::futures::JsFuture;
+use worker::js_sys::{Reflect, Uint8Array};
+use worker::send::SendWrapper;
+use worker::wasm_bindgen::{JsCast as _, JsValue};
+use worker::web_sys::{ReadableStreamDefaultReader, Request as JsRequest};
+use worker::{Delay, Request, Response, ResponseBuilder, Result};
+
+use crate::now;
+
+/// Serves a request.
+///
+/// # Errors
+///
+/// If the reply is no response, which never happens.
+pub async fn serve<P: Platform>(
+    platform: &P,
+    gate: &Gate,
+    request: &Request,
+) -> Result<(Response, Outcome)> {
+    let headers = WorkerHeaders(SendWrapper::new(request.headers().clone()));
+    let content_length =
+        request.headers().get("content-length")?.and_then(|length| length.parse().ok());
+    let body = WorkerBody {
+        from: SendWrapper::new(match content_length {
+            Some(_) => From::Whole(<JsRequest as Clone>::clone(request.inner())),
+            None => From::Stream(reader(request.inner())),
+        }),
+        timeout: gate.config().body_timeout,
+    };
+    let (path, method) = (request.path(), request.method().to_string());
+    let incoming =
+        Incoming { method: &method, path: &path, headers: &headers, content_length, body };
+    let (reply, outcome) = ingress(platform, gate, incoming, now()).await;
+    Ok((response(reply)?, outcome))
+}
+
+fn response(reply: Reply) -> Result<Response> {
+    let mut response = ResponseBuilder::new().with_status(reply.status);
+    for (name, value) in reply.headers {
+        response = response.with_header(name, value)?;
+    }
+    Ok(response.fixed(reply.body.into_bytes()))
+}
+
+struct WorkerHeaders(SendWrapper<worker::Headers>);
+
+impl Headers for WorkerHeaders {
+    fn all(&self, name: &str) -> Vec<Cow<'_, [u8]>> {
+        let value = self.0.get(name).ok().flatten();
+        value.into_iter().map(|value| Cow::Owned(value.into_bytes())).collect()
+    }
+}
+
+/// A request that says how long its body is, is read in one step; any other as it comes, so that it cannot be longer than
+/// what is taken.
+enum From {
+    Whole(JsRequest),
+    Stream(Option<ReadableStreamDefaultReader>),
+    Done,
+}
+
+struct WorkerBody {
+    from: SendWrapper<From>,
+    /// For each step.
+    timeout: Duration,
+}
+
+fn reader(request: &JsRequest) -> Option<ReadableStreamDefaultReader> {
+    request.body()?.get_reader().dyn_into().ok()
+}
+
+impl Body for WorkerBody {
+    #[worker::send]
+    async fn chunk(&mut self) -> std::result::Result<Option<Vec<u8>>, BodyError> {
+        let incomplete = |_: JsValue| BodyError::Incomplete;
+        let promise = match &*self.from {
+            From::Whole(request) => request.array_buffer().map_err(incomplete)?,
+            From::Stream(Some(reader)) => reader.read(),
+            From::Stream(None) | From::Done => return Ok(None),
+        };
+        let value = match select(JsFuture::from(promise), Delay::from(self.timeout)).await {
+            Either::Left((value, _)) => value.map_err(incomplete)?,
+            Either::Right(_) => return Err(BodyError::TimedOut),
+        };
+        if matches!(&*self.from, From::Whole(_)) {
+            self.from = SendWrapper::new(From::Done);
+            return Ok(Some(Uint8Array::new(&value).to_vec()));
+        }
+        let part = Reflect::get(&value, &"value".into()).map_err(incomplete)?;
+        Ok(part.dyn_ref::<Uint8Array>().map(Uint8Array::to_vec))
+    }
+}

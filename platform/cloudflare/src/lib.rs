@@ -1,0 +1,48 @@
+//! Hookmill's ports on Cloudflare. Adapters: they convert and carry out, and decide nothing.
+//!
+//! | Port | Here |
+//! | --- | --- |
+//! | store | [`D1`] |
+//! | queue | [`CloudflareQueue`], and [`Batch`] on the receiving side |
+//! | objects | [`R2`] |
+//! | HTTP | [`http`] |
+//!
+//! Futures around JavaScript promises are not `Send`, and the ports are: `#[worker::send]` bridges that here, and only
+//! here. It is sound because a Worker has one thread.
+
+mod batch;
+mod d1;
+pub mod http;
+mod queue;
+mod r2;
+
+pub use batch::Batch;
+pub use d1::D1;
+pub use queue::CloudflareQueue;
+pub use r2::R2;
+
+use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::time::Timestamp;
+use worker::{Date, Env};
+
+/// The time. It stands still while a Worker computes, and moves with its IO.
+pub fn now() -> Timestamp {
+    Timestamp::from_millis(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The secret binding of this name, if it is set.
+pub fn secret(env: &Env, name: &SecretName) -> Option<Secret> {
+    env.secret(&name.0).ok().map(|secret| Secret::from(secret.to_string()))
+}
+
+/// What a JavaScript error says. The errors of `worker` differ by the call that failed.
+fn text(error: &worker::Error) -> String {
+    match error {
+        // Its `Display` would throw for an Error object; the object itself has the whole text.
+        worker::Error::D1(error) => {
+            let error: &worker::js_sys::Error = error.as_ref();
+            String::from(error.message())
+        }
+        error => error.to_string(),
+    }
+}

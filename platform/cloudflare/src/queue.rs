@@ -1,0 +1,53 @@
+//! The sending side of Cloudflare Queues.
+
+use hookmill_core::limits::{BATCH_MESSAGES, SEND_BATCH_BYTES};
+use hookmill_core::queue::{Queue, QueueError};
+use worker::wasm_bindgen::JsValue;
+use worker::{BatchMessageBuilder, Env, QueueContentType, RawMessageBuilder, Result, SendMessage};
+
+use crate::text;
+
+/// A queue.
+pub struct CloudflareQueue(worker::Queue);
+
+impl CloudflareQueue {
+    /// The producer binding of this name.
+    ///
+    /// # Errors
+    ///
+    /// If the Worker has no such binding.
+    pub fn new(env: &Env, binding: &str) -> Result<Self> {
+        env.queue(binding).map(Self)
+    }
+}
+
+/// Text: the typed send of `worker` turns maps into `{}` and answers Ok.
+fn message(text: &str) -> SendMessage<JsValue> {
+    RawMessageBuilder::new(JsValue::from_str(text)).build_with_content_type(QueueContentType::Text)
+}
+
+impl Queue for CloudflareQueue {
+    #[worker::send]
+    async fn send(&self, messages: &[String]) -> std::result::Result<(), QueueError> {
+        let failed = |error: worker::Error| QueueError(text(&error));
+        let mut rest = messages;
+        while let [first, others @ ..] = rest {
+            let mut bytes = first.len();
+            let fitting = others.iter().take(BATCH_MESSAGES - 1).take_while(|message| {
+                bytes += message.len();
+                bytes <= SEND_BATCH_BYTES
+            });
+            let (batch, later) = rest.split_at(1 + fitting.count());
+            match batch {
+                [one] => self.0.send_raw(message(one)).await.map_err(failed)?,
+                batch => {
+                    let batch = batch.iter().map(|text| message(text));
+                    let batch = BatchMessageBuilder::new().messages(batch).build();
+                    self.0.send_raw_batch(batch).await.map_err(failed)?;
+                }
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask dev`: the three Workers on this machine, under wrangler, with Queues, the dead-letter queue, D1 and R2.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use hookmill_core::config::parse;
+use hookmill_core::secret::ExposeSecret as _;
+use hookmill_providers::development_secret;
+
+use crate::build::Worker;
+use crate::shell::root;
+use crate::tools::Tools;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The port to listen on, on loopback.
+    #[arg(long, default_value_t = 8787)]
+    port: u16,
+    /// Where wrangler keeps the data of D1 and R2. Its queues are in memory.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill/workers")]
+    data: PathBuf,
+}
+
+/// Runs until it is interrupted.
+///
+/// # Errors
+///
+/// If something cannot be installed, built or started.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let tools = Tools::install()?;
+    development_secrets()?;
+    let data = root().join(&arguments.data);
+    fs::create_dir_all(&data)?;
+    let wrangler_toml = |worker: Worker| worker.folder().join("wrangler.toml");
+    crate::shell::run(
+        tools
+            .wrangler()
+            .args(["d1", "migrations", "apply", "DB", "--local", "--persist-to"])
+            .arg(&data)
+            .arg("--config")
+            .arg(wrangler_toml(Worker::Consumers))
+            .env("CI", "1"),
+    )?;
+    eprintln!(
+        "\nIn another terminal:\n\n  cargo run -- send stripe customer.subscription.updated --to http://127.0.0.1:{}\n",
+        arguments.port
+    );
+    let mut wrangler = tools.wrangler();
+    wrangler
+        .arg("dev")
+        .args(["--ip", "127.0.0.1", "--port", &arguments.port.to_string()])
+        .arg("--persist-to")
+        .arg(&data);
+    for worker in Worker::ALL {
+        wrangler.arg("--config").arg(wrangler_toml(worker));
+    }
+    crate::shell::run(&mut wrangler)
+}
+
+/// Writes the secrets that hookmill.toml names and nobody has set into `.dev.vars`, where wrangler looks for them. They
+/// are the ones that `hookmill send` signs with.
+fn development_secrets() -> anyhow::Result<()> {
+    let path = root().join("hookmill.toml");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (config, errors) = parse("hookmill.toml", &text);
+    if !errors.is_empty() {
+        for error in &errors {
+            eprintln!("{error}");
+        }
+        bail!("the configuration has errors");
+    }
+    let path = Worker::Ingress.folder().join(".dev.vars");
+    let mut vars = fs::read_to_string(&path).unwrap_or_else(|_| {
+        "# DEVELOPMENT SECRETS, which everybody knows. Not for production.\n".to_owned()
+    });
+    for source in &config.ingress.sources {
+        let Some(name) = source.secrets.first() else { continue };
+        if vars.lines().any(|line| line.starts_with(&format!("{}=", name.0))) {
+            continue;
+        }
+        let secret = development_secret(source.scheme, name);
+        vars.push_str(&format!("{}={}\n", name.0, secret.expose_secret()));
+    }
+    fs::write(&path, vars).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,61 @@
+//! The project's own commands. `cargo xtask test` is what CI runs; there is nothing that it does and a contributor cannot.
+
+// A command line speaks on stdout and stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod build;
+mod dev;
+mod shell;
+mod test;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::build::Worker;
+use crate::tools::Tools;
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the other commands need, under target/ and tests/node_modules
+    Setup,
+    /// Build a Worker into target/workers, with the checked hookmill.toml (or $HOOKMILL_CONFIG) baked in
+    Build {
+        /// Which.
+        worker: Worker,
+        /// The folder to build into.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// Run the three Workers on this machine under wrangler
+    Dev(dev::Arguments),
+    /// Install what the tests need and run all of them
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Setup => Tools::install().map(drop),
+        Command::Build { worker, out } => {
+            Tools::install().and_then(|tools| build::build(&tools, worker, out.as_deref(), None))
+        }
+        Command::Dev(arguments) => dev::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
