@@ -103,9 +103,15 @@ impl DataFolder {
         fs::write(&path, address.to_string()).map_err(|source| FolderError::Io { path, source })
     }
 
-    /// Where the process that has a folder listens, or listened last.
+    /// Where the process that has a folder listens; `None` if none has it.
     pub fn listening(path: &Path) -> Option<SocketAddr> {
-        fs::read_to_string(path.join("listening")).ok()?.trim().parse().ok()
+        let lock = File::open(path.join("lock")).ok()?;
+        match lock.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {
+                fs::read_to_string(path.join("listening")).ok()?.trim().parse().ok()
+            }
+            _ => None,
+        }
     }
 
     /// The object store.
