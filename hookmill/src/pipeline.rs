@@ -204,7 +204,7 @@ impl Consumer {
             let queue = self.queue.clone();
             // Not waited for: settling this batch and leasing the next one share a commit.
             settling = Some(tokio::spawn(async move {
-                if let Err(error) = queue.settle(verdicts).await {
+                if let Err(error) = queue.settle(QueueName::Events, verdicts).await {
                     error!(%error, "cannot settle a batch; it will be delivered again");
                 }
             }));
@@ -236,7 +236,8 @@ async fn consume_dead_letters(
             Some(error) => error!(%error, "cannot write dead letters that the queue gave up on"),
             None => warn!(count = verdicts.len(), "buried what the queue gave up on"),
         }
-        if let Err(error) = queue.settle(batch.into_iter().zip(verdicts).collect()).await {
+        let verdicts = batch.into_iter().zip(verdicts).collect();
+        if let Err(error) = queue.settle(QueueName::DeadLetters, verdicts).await {
             error!(%error, "cannot settle dead letters; they will be delivered again");
         }
     }

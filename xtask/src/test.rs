@@ -1,5 +1,150 @@
+//! `cargo xtask test`: everything that CI checks, in the order in which it fails soonest.
+
+use std::time::Instant;
+
+use clap::ValueEnum;
+
+use crate::build::{Worker, build};
+use crate::shell::{cargo, root, run as shell};
+use crate::tools::Tools;
+
 #[derive(clap::Args)]
-pub struct Arguments {}
-pub fn run(_: &Arguments) -> anyhow::Result<()> {
+pub struct Arguments {
+    /// Only these; without any, all.
+    steps: Vec<Step>,
+}
+
+/// A part of the tests that can be run by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Step {
+    /// rustfmt, clippy for this machine and for Workers, and the documentation, warnings denied
+    Lint,
+    /// Licences, sources and advisories of what we depend on
+    Deny,
+    /// The tests beside the code
+    Unit,
+    /// The contract against the native binary, its command line, and kill -9 under load
+    Native,
+    /// The contract against the three Workers in workerd
+    Workers,
+    /// The providers' own libraries sign, and the running binary verifies
+    Sdk,
+    /// The migrations on D1, and each Worker as it would be deployed, with its size
+    Deploy,
+}
+
+/// Packages that are for Workers only.
+const WORKERS: [&str; 4] = [
+    "hookmill-cloudflare",
+    "hookmill-ingress-worker",
+    "hookmill-consumers-worker",
+    "hookmill-dlq-worker",
+];
+
+/// Runs the steps. Stops at the first that fails.
+///
+/// # Errors
+///
+/// If something fails, or cannot be installed.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let tools = Tools::install()?;
+    let steps = if arguments.steps.is_empty() { Step::value_variants() } else { &arguments.steps };
+    let mut times = Vec::new();
+    for step in steps {
+        let start = Instant::now();
+        match step {
+            Step::Lint => lint()?,
+            Step::Deny => deny(&tools)?,
+            Step::Unit => unit()?,
+            Step::Native => native()?,
+            Step::Workers => workers(&tools)?,
+            Step::Sdk => sdk(&tools)?,
+            Step::Deploy => deploy(&tools)?,
+        }
+        times.push((step, start.elapsed()));
+    }
+    eprintln!();
+    for (step, time) in times {
+        eprintln!("{:>8} s  {step:?}", time.as_secs());
+    }
+    Ok(())
+}
+
+fn lint() -> anyhow::Result<()> {
+    shell(cargo().args(["fmt", "--all", "--check"]))?;
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--workspace", "--all-targets", "--all-features"]);
+    let mut doc = cargo();
+    doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    let mut clippy_wasm = cargo();
+    clippy_wasm.args(["clippy", "--target", "wasm32-unknown-unknown"]);
+    for package in WORKERS {
+        clippy.args(["--exclude", package]);
+        doc.args(["--exclude", package]);
+        clippy_wasm.args(["--package", package]);
+    }
+    shell(clippy.args(["--", "-D", "warnings"]))?;
+    shell(clippy_wasm.args(["--", "-D", "warnings"]))?;
+    shell(&mut doc)
+}
+
+fn deny(tools: &Tools) -> anyhow::Result<()> {
+    shell(tools.cargo_deny()?.args(["check", "bans", "licenses", "sources"]))?;
+    shell(tools.cargo_deny()?.args(["check", "advisories"]))
+}
+
+fn unit() -> anyhow::Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--workspace", "--all-features", "--exclude", "hookmill-tests"]);
+    for package in WORKERS {
+        test.args(["--exclude", package]);
+    }
+    shell(&mut test)
+}
+
+fn contract() -> std::process::Command {
+    let mut test = cargo();
+    test.args(["test", "--package", "hookmill-tests"]);
+    test
+}
+
+fn native() -> anyhow::Result<()> {
+    shell(contract().args(["--test", "native", "--test", "cli", "--test", "crash"]))
+}
+
+fn workers(tools: &Tools) -> anyhow::Result<()> {
+    for worker in Worker::ALL {
+        let out = root().join("target/workers-test").join(worker.name());
+        build(tools, worker, Some(&out), Some(&root().join("tests/hookmill.toml")))?;
+    }
+    let node = tools.node();
+    shell(
+        contract()
+            .args(["--features", "workers", "--test", "workers"])
+            .env("HOOKMILL_TEST_NODE", node.get_program()),
+    )
+}
+
+fn sdk(tools: &Tools) -> anyhow::Result<()> {
+    shell(cargo().args(["build", "--package", "hookmill"]))?;
+    shell(tools.node().args(["--test", "tests/sdk/"]))
+}
+
+fn deploy(tools: &Tools) -> anyhow::Result<()> {
+    let data = root().join("target/deploy-test");
+    if data.exists() {
+        std::fs::remove_dir_all(&data)?;
+    }
+    for worker in [Worker::Consumers, Worker::Dlq] {
+        let mut wrangler = tools.wrangler();
+        wrangler.args(["d1", "migrations", "apply", "DB", "--local", "--persist-to"]).arg(&data);
+        shell(wrangler.arg("--config").arg(worker.folder().join("wrangler.toml")).env("CI", "1"))?;
+    }
+    for worker in Worker::ALL {
+        let mut wrangler = tools.wrangler();
+        wrangler.args(["deploy", "--dry-run", "--outdir"]).arg(data.join(worker.name()));
+        shell(wrangler.arg("--config").arg(worker.folder().join("wrangler.toml")))?;
+    }
     Ok(())
 }

@@ -71,7 +71,7 @@ struct Operation {
 enum Task {
     Send { queue: QueueName, messages: Vec<String> },
     Lease { queue: QueueName, most: usize },
-    Settle { verdicts: Vec<(i64, u32, Verdict)> },
+    Settle { queue: QueueName, verdicts: Vec<(i64, u32, Verdict)> },
     Count { queue: QueueName, most: usize },
 }
 
@@ -84,7 +84,7 @@ struct Outcome {
     next_due_in: Option<Duration>,
     /// Of a count.
     count: usize,
-    /// The queue that got messages.
+    /// The queue in which a message may be due earlier than whoever waits for it thinks.
     arrived: Option<QueueName>,
 }
 
@@ -184,12 +184,16 @@ impl SqliteQueue {
     /// # Errors
     ///
     /// If the database does not answer; the messages come again when their leases end.
-    pub async fn settle(&self, verdicts: Vec<(Leased, Verdict)>) -> Result<(), QueueError> {
+    pub async fn settle(
+        &self,
+        queue: QueueName,
+        verdicts: Vec<(Leased, Verdict)>,
+    ) -> Result<(), QueueError> {
         let verdicts = verdicts
             .into_iter()
             .map(|(leased, verdict)| (leased.seq, leased.delivery.attempts, verdict))
             .collect();
-        self.ask(Task::Settle { verdicts }).await.map(drop)
+        self.ask(Task::Settle { queue, verdicts }).await.map(drop)
     }
 
     /// Whether the database answers.
@@ -285,7 +289,7 @@ fn carry_out(transaction: &Transaction<'_>, task: &Task) -> rusqlite::Result<Out
             Ok(Outcome { arrived: Some(*queue), ..Outcome::default() })
         }
         Task::Lease { queue, most } => lease(transaction, *queue, *most, now),
-        Task::Settle { verdicts } => {
+        Task::Settle { queue, verdicts } => {
             let mut remove = transaction
                 .prepare_cached("DELETE FROM messages WHERE seq = ?1 AND attempts = ?2")?;
             let mut delay = transaction.prepare_cached(
@@ -299,7 +303,9 @@ fn carry_out(transaction: &Transaction<'_>, task: &Task) -> rusqlite::Result<Out
                     }
                 };
             }
-            Ok(Outcome::default())
+            let retried =
+                verdicts.iter().any(|(_, _, verdict)| matches!(verdict, Verdict::Retry { .. }));
+            Ok(Outcome { arrived: retried.then_some(*queue), ..Outcome::default() })
         }
         Task::Count { queue, most } => {
             let mut count = transaction.prepare_cached(
@@ -429,7 +435,11 @@ mod tests {
         fixture.send(&["a", "b", "c"]).await;
         let verdicts = [Verdict::Ack, Verdict::Retry { delay: Duration::ZERO }, Verdict::Bury];
         let leased = fixture.receive(3).await;
-        fixture.queue.settle(leased.into_iter().zip(verdicts).collect()).await.unwrap();
+        fixture
+            .queue
+            .settle(QueueName::Events, leased.into_iter().zip(verdicts).collect())
+            .await
+            .unwrap();
         assert_eq!(texts(&fixture.receive(3).await), [("b", 2)]);
     }
 
@@ -439,13 +449,30 @@ mod tests {
         fixture.send(&["a", "b"]).await;
         let mut leased = fixture.receive(1).await;
         let retry = Verdict::Retry { delay: Duration::from_millis(30) };
-        fixture.queue.settle(vec![(leased.remove(0), retry)]).await.unwrap();
+        fixture.queue.settle(QueueName::Events, vec![(leased.remove(0), retry)]).await.unwrap();
         assert_eq!(
             texts(&fixture.receive(2).await),
             [("b", 1)],
             "what is not due is not delivered"
         );
         assert_eq!(texts(&fixture.receive(2).await), [("a", 2)], "and comes by itself when it is");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_of_a_retry() {
+        let fixture = fixture();
+        fixture.send(&["a"]).await;
+        let mut leased = fixture.receive(1).await;
+        // Waits for the end of the lease, minutes away, until the verdict makes the message due before that.
+        let waiting = fixture.receive(1);
+        let settle = async {
+            tokio::task::yield_now().await;
+            let retry = Verdict::Retry { delay: Duration::from_millis(5) };
+            fixture.queue.settle(QueueName::Events, vec![(leased.remove(0), retry)]).await
+        };
+        let (again, settled) = tokio::join!(waiting, settle);
+        settled.unwrap();
+        assert_eq!(texts(&again), [("a", 2)]);
     }
 
     #[tokio::test]
@@ -456,7 +483,7 @@ mod tests {
         fixture.sql("UPDATE messages SET due_at = 0");
         let again = fixture.receive(1).await.remove(0);
         assert_eq!(again.delivery.attempts, 2);
-        fixture.queue.settle(vec![(late, Verdict::Ack)]).await.unwrap();
+        fixture.queue.settle(QueueName::Events, vec![(late, Verdict::Ack)]).await.unwrap();
         fixture.sql("UPDATE messages SET due_at = 0");
         assert_eq!(texts(&fixture.receive(1).await), [("a", 3)], "still there");
     }

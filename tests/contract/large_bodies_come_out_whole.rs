@@ -1,0 +1,66 @@
+//! A message over the queue's limit travels by claim check, and nobody can tell.
+
+use hookmill_tests::event::{Event, stripe};
+use serde_json::json;
+
+use super::super::platform::Pipeline;
+use super::{accepted, dead_letters, value};
+
+/// An event whose body has exactly this many bytes.
+fn of_size(id: &str, bytes: usize) -> Event {
+    let with_text = |text: String| {
+        stripe("test.guarded", id, 1, json!({ "id": id, "number": 1, "text": text }))
+    };
+    let empty = with_text(String::new()).body.len();
+    // Some of it takes two bytes, so that characters and bytes are not the same.
+    let event = with_text(format!("ü{}", "x".repeat(bytes - empty - 2)));
+    assert_eq!(event.body.len(), bytes);
+    event
+}
+
+#[test]
+fn large_bodies_come_out_whole() {
+    let pipeline = Pipeline::start();
+    let sizes = [127_000, 127 * 1024, 128_000, 128 * 1024, 129 * 1024, 1024 * 1024];
+    let events: Vec<_> = sizes.iter().map(|size| of_size(&format!("evt_{size}"), *size)).collect();
+    for event in &events {
+        accepted(&pipeline, event);
+    }
+    pipeline.settle();
+    assert!(
+        dead_letters(&pipeline).is_empty(),
+        "{:?}",
+        pipeline.sql("SELECT error FROM dead_letters")
+    );
+    for event in &events {
+        let text = value(&pipeline, &format!("SELECT text FROM guarded WHERE id = '{}'", event.id));
+        let body: serde_json::Value = serde_json::from_slice(&event.body).unwrap();
+        assert_eq!(text, body["data"]["object"]["text"], "{}", event.id);
+    }
+    assert_eq!(pipeline.objects(), Vec::<String>::new(), "nothing is left over");
+
+    // Again: the object is gone, and the ledger knows why.
+    accepted(&pipeline, &events[5]);
+    pipeline.settle();
+    assert!(dead_letters(&pipeline).is_empty());
+    assert_eq!(pipeline.objects(), Vec::<String>::new());
+}
+
+#[test]
+fn a_large_body_of_a_dead_letter_is_kept() {
+    let pipeline = Pipeline::start();
+    accepted(&pipeline, &of_size("evt_1", 300_000).to("strict"));
+    pipeline.settle();
+    assert_eq!(dead_letters(&pipeline), [[json!("evt_1"), json!("permanent"), json!(1)]]);
+    assert_eq!(pipeline.objects().len(), 1);
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_while_it_arrives() {
+    let pipeline = Pipeline::start();
+    let event = of_size("evt_1", 1024 * 1024 + 1);
+    let refused = pipeline.post(&event);
+    assert_eq!((refused.status, refused.reason().as_str()), (413, "body_too_large"));
+    pipeline.settle();
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 0);
+}

@@ -1,0 +1,52 @@
+//! The one list of promises. Each platform's test includes it, and it uses that platform as `super::platform`.
+//!
+//! A file for each promise, named like it. At the end of a test nothing is left on the queue.
+
+mod a_2xx_means_durable;
+mod a_secret_never_leaves;
+mod an_event_takes_effect_once;
+mod exhausted_is_buried_not_lost;
+mod large_bodies_come_out_whole;
+mod nothing_is_marked_at_ingress;
+mod one_bad_message_spoils_no_other;
+mod order_of_arrival_does_not_matter;
+mod presets_write_rows;
+mod strangers_are_refused;
+
+use hookmill_tests::event::{Event, stripe};
+use serde_json::{Value, json};
+
+use super::platform::Pipeline;
+
+/// An event of a rule that counts: not idempotent by itself.
+fn counted(id: &str, of: &str, amount: i64) -> Event {
+    stripe("test.counted", id, 1, json!({ "id": of, "amount": amount }))
+}
+
+/// An event of a rule whose table refuses negative numbers.
+fn guarded(id: &str, of: &str, version: i64, number: &Value) -> Event {
+    stripe("test.guarded", id, version, json!({ "id": of, "number": number, "text": id }))
+}
+
+/// Posts an event that has to be accepted.
+fn accepted(pipeline: &Pipeline, event: &Event) {
+    let response = pipeline.post(event);
+    assert_eq!(response.status, 200, "{}", response.body);
+}
+
+/// The only value that a query answers with.
+fn value(pipeline: &Pipeline, sql: &str) -> Value {
+    let mut rows = pipeline.sql(sql);
+    assert_eq!(rows.len(), 1, "{sql}: {rows:?}");
+    rows.remove(0).remove(0)
+}
+
+/// What a counter stands at: (events, amount).
+fn tally(pipeline: &Pipeline, of: &str) -> Vec<Vec<Value>> {
+    pipeline.sql(&format!("SELECT events, amount FROM tallies WHERE id = '{of}'"))
+}
+
+/// Every dead letter: (event id, reason, attempts), in order of ids.
+fn dead_letters(pipeline: &Pipeline) -> Vec<Vec<Value>> {
+    pipeline.sql("SELECT event_id, reason, attempts FROM dead_letters ORDER BY event_id")
+}

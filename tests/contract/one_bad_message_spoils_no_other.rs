@@ -1,0 +1,54 @@
+//! Decoding, planning and failing are per message; a refused batch is split until only the offender is left.
+
+use hookmill_tests::event::stripe;
+use serde_json::{Value, json};
+
+use super::super::platform::Pipeline;
+use super::{guarded, value};
+
+#[test]
+fn one_bad_message_spoils_no_other() {
+    let mut messages: Vec<_> = (0..96)
+        .map(|n| guarded(&format!("evt_{n:03}"), &format!("row_{n:03}"), 1, &json!(n)).message())
+        .collect();
+    // A row that the table refuses, one that it cannot hold, a body without what the rule needs, and two that are none of
+    // ours.
+    messages.insert(17, guarded("evt_refused", "row_refused", 1, &json!(-1)).message());
+    messages.insert(50, guarded("evt_mistyped", "row_mistyped", 1, &json!("many")).message());
+    messages.insert(51, stripe("test.guarded", "evt_keyless", 1, json!({ "number": 1 })).message());
+    messages.insert(99, "not an envelope of ours".to_owned());
+    assert_eq!(messages.len(), 100);
+    let pipeline = Pipeline::start().enqueued(&messages);
+    pipeline.settle();
+
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM guarded"), 96);
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 96);
+    let letters = pipeline
+        .sql("SELECT event_id, reason, attempts FROM dead_letters ORDER BY reason, event_id");
+    assert_eq!(
+        letters,
+        [
+            [json!("evt_mistyped"), json!("refused"), json!(1)],
+            [json!("evt_refused"), json!("refused"), json!(1)],
+            [Value::Null, json!("unreadable"), json!(1)],
+            [json!("evt_keyless"), json!("unreadable"), json!(1)],
+        ]
+    );
+    let errors = pipeline.sql("SELECT error FROM dead_letters WHERE event_id = 'evt_keyless'");
+    assert_eq!(
+        errors,
+        [["rule `guarded`: `id` of the key is missing: there is nothing at `data.object.id`"]]
+    );
+}
+
+#[test]
+fn one_bad_message_spoils_no_other_even_if_all_are_bad() {
+    let messages: Vec<_> = (0..100)
+        .map(|n| guarded(&format!("evt_{n}"), &format!("row_{n}"), 1, &json!(-1)).message())
+        .collect();
+    let pipeline = Pipeline::start().enqueued(&messages);
+    pipeline.settle();
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM dead_letters WHERE reason = 'refused'"), 100);
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM guarded"), 0);
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 0);
+}

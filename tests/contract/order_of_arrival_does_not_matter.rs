@@ -1,0 +1,144 @@
+//! Every write is guarded by the event's version; any permutation with any duplicates ends in the same tables.
+
+use hookmill_tests::event::{Event, clerk, stripe};
+use serde_json::{Value, json};
+
+use super::super::platform::Pipeline;
+
+/// Every order of four things.
+fn permutations() -> Vec<[usize; 4]> {
+    let mut all = Vec::new();
+    for a in 0..4 {
+        for b in (0..4).filter(|b| *b != a) {
+            for c in (0..4).filter(|c| ![a, b].contains(c)) {
+                all.push([a, b, c, 6 - a - b - c]);
+            }
+        }
+    }
+    assert_eq!(all.len(), 24);
+    all
+}
+
+/// Sends four events about an entity in each order, every order to an entity of its own, each event a second time right
+/// after the next one; then compares the rows.
+fn same_rows_whatever_the_order(
+    table: &str,
+    columns: &str,
+    expected: &Value,
+    events: impl Fn(&str) -> [Event; 4],
+) {
+    let pipeline = Pipeline::start();
+    let orders = permutations();
+    let entity = |number: usize| format!("entity_{number:02}");
+    for step in 0..=4_usize {
+        for (number, order) in orders.iter().enumerate() {
+            let events = events(&entity(number));
+            // A duplicate of the step before, and this step's event: between steps, all orders have settled.
+            for event in [step.checked_sub(1).map(|s| order[s]), order.get(step).copied()]
+                .into_iter()
+                .flatten()
+            {
+                let response = pipeline.post(&events[event]);
+                assert_eq!(response.status, 200, "{}", response.body);
+            }
+        }
+        pipeline.settle();
+    }
+    let rows = pipeline.sql(&format!("SELECT id, {columns} FROM {table} ORDER BY id"));
+    assert_eq!(rows.len(), orders.len());
+    for (number, row) in rows.iter().enumerate() {
+        assert_eq!(row[0], entity(number));
+        assert_eq!(Value::from(row[1..].to_vec()), *expected, "order {:?}", orders[number]);
+    }
+}
+
+#[test]
+fn order_of_arrival_does_not_matter() {
+    // Two events share the second in which they were created: the status decides, as its order in the preset says.
+    same_rows_whatever_the_order(
+        "subscriptions",
+        "status, quantity, _deleted",
+        &json!(["past_due", 4, 0]),
+        |entity| {
+            let subscription = |n: i64, created: i64, status: &str| {
+                let kind = if n == 1 {
+                    "customer.subscription.created"
+                } else {
+                    "customer.subscription.updated"
+                };
+                let item = json!({ "quantity": n, "price": { "id": "price_1" } });
+                stripe(
+                    kind,
+                    &format!("evt_{n}_{entity}"),
+                    created,
+                    json!({ "id": entity, "status": status, "items": { "data": [item] } }),
+                )
+            };
+            [
+                subscription(1, 100, "incomplete"),
+                subscription(2, 100, "active"),
+                subscription(3, 200, "active"),
+                subscription(4, 200, "past_due"),
+            ]
+        },
+    );
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_where_nothing_but_the_id_decides() {
+    same_rows_whatever_the_order("guarded", "number, text", &json!([4, "evt_4"]), |entity| {
+        [1, 2, 3, 4].map(|n| {
+            let object = json!({ "id": entity, "number": n, "text": format!("evt_{n}") });
+            stripe("test.guarded", &format!("evt_{n}_{entity}"), 100, object)
+        })
+    });
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_a_deletion() {
+    // The deletion happened in the same second as an update: it wins. What Stripe knew of the customer goes with it.
+    same_rows_whatever_the_order("customers", "email, _deleted", &json!([null, 1]), |entity| {
+        let customer = |kind: &str, n: i64, created: i64| {
+            let object = json!({ "id": entity, "email": format!("{n}@example.com") });
+            stripe(kind, &format!("evt_{n}_{entity}"), created, object)
+        };
+        [
+            customer("customer.created", 1, 100),
+            customer("customer.updated", 2, 100),
+            customer("customer.updated", 9, 200),
+            customer("customer.deleted", 3, 200),
+        ]
+    });
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_a_user() {
+    same_rows_whatever_the_order(
+        "users",
+        "email, first_name, _deleted",
+        &json!(["b@x", "Four", 0]),
+        |entity| {
+            let user = |kind: &str, n: i64, updated_at: i64, name: &str| {
+                let addresses = json!([
+                    { "id": "idn_a", "email_address": "a@x" },
+                    { "id": "idn_b", "email_address": "b@x" },
+                ]);
+                let data = json!({
+                    "id": entity,
+                    "email_addresses": addresses,
+                    "primary_email_address_id": "idn_b",
+                    "first_name": name,
+                    "updated_at": updated_at,
+                });
+                clerk(kind, &format!("msg_{n}_{entity}"), updated_at, data)
+            };
+            [
+                // The creation has the greater id, and still comes before an update of the same millisecond.
+                user("user.created", 9, 100, "One"),
+                user("user.updated", 2, 100, "Two"),
+                user("user.updated", 3, 150, "Three"),
+                user("user.updated", 4, 200, "Four"),
+            ]
+        },
+    );
+}

@@ -1,0 +1,251 @@
+//! Anything a stranger can send: nothing panics, nothing is written, and the answer is a 4xx with a reason.
+
+use std::time::Duration;
+
+use hookmill_core::time::Timestamp;
+use hookmill_tests::event::{Event, now, stripe};
+use hookmill_tests::http::{exchange, exchange_parts, request};
+use hookmill_tests::{STRIPE_SECRET, STRIPE_SECRET_NEXT};
+use serde_json::json;
+
+use super::super::platform::Pipeline;
+use super::{accepted, counted, value};
+
+/// Whatever came before, nothing of it was written, and the next event is taken.
+fn unharmed(pipeline: &Pipeline) {
+    pipeline.settle();
+    assert_eq!(value(pipeline, "SELECT count(*) FROM events"), 0);
+    assert_eq!(value(pipeline, "SELECT count(*) FROM dead_letters"), 0);
+    accepted(pipeline, &counted("evt_last", "a", 1));
+    pipeline.settle();
+    assert_eq!(value(pipeline, "SELECT count(*) FROM events"), 1);
+}
+
+#[test]
+fn a_request_to_the_wrong_place_is_refused_with_the_reason() {
+    let pipeline = Pipeline::start();
+    for (method, path, status, reason) in [
+        ("GET", "/", 404, "not_found"),
+        ("POST", "/webhooks", 404, "not_found"),
+        ("POST", "/webhooks/", 404, "unknown_source"),
+        ("POST", "/webhooks/nobody", 404, "unknown_source"),
+        ("GET", "/webhooks/nobody", 404, "unknown_source"),
+        ("POST", "/webhooks/stripe/", 404, "unknown_source"),
+        ("POST", "/webhooks/%73tripe", 404, "unknown_source"),
+        ("POST", "/webhooks/Stripe", 404, "unknown_source"),
+        ("POST", "/webhooks/..%2Fstripe", 404, "unknown_source"),
+        ("GET", "/webhooks/stripe", 405, "method_not_allowed"),
+        ("PUT", "/webhooks/stripe", 405, "method_not_allowed"),
+        ("DELETE", "/webhooks/stripe", 405, "method_not_allowed"),
+        ("POST", "/healthz", 405, "method_not_allowed"),
+        ("POST", "/webhooks/stripe", 401, "missing_header"),
+        ("POST", "/webhooks/stripe?x=1", 401, "missing_header"),
+        ("POST", "/webhooks/clerk", 401, "missing_header"),
+    ] {
+        let response = exchange(pipeline.address(), &request(method, path, &[], b"")).unwrap();
+        assert_eq!(
+            (response.status, response.reason().as_str()),
+            (status, reason),
+            "{method} {path}"
+        );
+        assert_eq!(response.header("content-type"), Some("application/problem+json"));
+        assert_eq!(response.header("allow").is_some(), status == 405, "{method} {path}");
+        let problem = response.json();
+        assert_eq!(problem["status"], status);
+        for member in ["type", "title", "detail"] {
+            assert!(problem[member].is_string(), "{method} {path}: {member}");
+        }
+    }
+    unharmed(&pipeline);
+}
+
+#[test]
+fn health_is_told() {
+    let pipeline = Pipeline::start();
+    for path in ["/healthz", "/readyz"] {
+        let response = exchange(pipeline.address(), &request("GET", path, &[], b"")).unwrap();
+        assert_eq!(
+            (response.status, response.body.as_str()),
+            (200, "{\"status\":\"ok\"}"),
+            "{path}"
+        );
+        assert_eq!(
+            exchange(pipeline.address(), &request("HEAD", path, &[], b"")).unwrap().status,
+            200
+        );
+    }
+}
+
+#[test]
+fn a_signature_that_does_not_hold_is_refused_with_the_reason() {
+    let pipeline = Pipeline::start();
+    let event = counted("evt_1", "a", 1);
+    let header = |value: String| vec![("Stripe-Signature".to_owned(), value)];
+    let good = event.headers().remove(0).1;
+    let old = Timestamp::from_seconds(now().seconds() - 301);
+    let other = counted("evt_1", "a", 2);
+    for (headers, body, status, reason) in [
+        (header(String::new()), &event.body, 401, "missing_header"),
+        (header("t=1".into()), &event.body, 401, "no_matching_signature"),
+        (header("nonsense".into()), &event.body, 400, "malformed_header"),
+        (header(format!("{good}x")), &event.body, 401, "no_matching_signature"),
+        (header(good.clone()), &other.body, 401, "no_matching_signature"),
+        (
+            event.headers_signed_with("whsec_another", now()),
+            &event.body,
+            401,
+            "no_matching_signature",
+        ),
+        (event.headers_signed_with(STRIPE_SECRET, old), &event.body, 401, "timestamp_too_old"),
+        // A forged value beside a good one, as two headers.
+        (
+            [header("t=1,v1=00".into()), header(good.clone())].concat(),
+            &event.body,
+            400,
+            "malformed_header",
+        ),
+        (
+            [header(good.clone()), header(good.clone())].concat(),
+            &event.body,
+            400,
+            "malformed_header",
+        ),
+    ] {
+        let response = pipeline.send(&headers, "stripe", body);
+        assert_eq!((response.status, response.reason().as_str()), (status, reason), "{headers:?}");
+    }
+    let user = hookmill_tests::event::clerk("user.created", "msg_1", 1, json!({ "id": "user_1" }));
+    let ahead = Timestamp::from_seconds(now().seconds() + 400);
+    let response = pipeline.send(
+        &user.headers_signed_with(hookmill_tests::CLERK_SECRET, ahead),
+        "clerk",
+        &user.body,
+    );
+    assert_eq!((response.status, response.reason().as_str()), (401, "timestamp_in_future"));
+    unharmed(&pipeline);
+}
+
+#[test]
+fn any_of_the_secrets_may_have_signed() {
+    let pipeline = Pipeline::start();
+    for (n, secret) in [STRIPE_SECRET, STRIPE_SECRET_NEXT].into_iter().enumerate() {
+        let event = counted(&format!("evt_{n}"), "a", 1);
+        let response =
+            pipeline.send(&event.headers_signed_with(secret, now()), "stripe", &event.body);
+        assert_eq!(response.status, 200, "{}", response.body);
+    }
+    pipeline.settle();
+}
+
+#[test]
+fn a_signed_body_that_is_no_event_is_refused_with_the_reason() {
+    let pipeline = Pipeline::start();
+    let deep =
+        format!("{{\"id\":\"evt_1\",\"type\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    for body in [
+        &b""[..],
+        b"{",
+        b"null",
+        b"[]",
+        b"\xff\xfe",
+        b"{\"id\":\"evt_1\"}",
+        b"{\"id\":1,\"type\":\"a\"}",
+        b"{\"id\":\"\",\"type\":\"a\"}",
+        b"{\"id\":\"evt_1\",\"type\":\"a\"}garbage",
+        b"{\"id\":\"evt_1\\u0000\",\"type\":\"a\"}",
+        deep.as_bytes(),
+    ] {
+        let event = Event { source: "stripe", id: "evt_1".into(), body: body.to_vec() };
+        let response = pipeline.post(&event);
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]);
+        assert_eq!(
+            (response.status, response.reason().as_str()),
+            (400, "malformed_event"),
+            "{shown}"
+        );
+    }
+    unharmed(&pipeline);
+}
+
+#[test]
+fn deep_nesting_in_an_event_does_no_harm() {
+    let pipeline = Pipeline::start();
+    let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
+    let body = format!(
+        "{{\"id\":\"evt_1\",\"type\":\"test.counted\",\"x\":{deep},\"data\":{{\"object\":{{\"id\":\"a\",\"amount\":2,\"y\":{deep}}}}}}}"
+    );
+    accepted(&pipeline, &Event { source: "stripe", id: "evt_1".into(), body: body.into_bytes() });
+    pipeline.settle();
+    assert_eq!(super::tally(&pipeline, "a"), [[1, 2]]);
+}
+
+#[test]
+fn absurd_headers_are_refused() {
+    let pipeline = Pipeline::start();
+    let body = b"{}";
+    let many: Vec<_> = (0..5_000).map(|n| (format!("X-Absurd-{n}"), "x".repeat(100))).collect();
+    let long = vec![("Stripe-Signature".to_owned(), "t=1,v1=".to_owned() + &"0".repeat(500_000))];
+    let listed = vec![("Stripe-Signature".to_owned(), "t=1".to_owned() + &",v1=00".repeat(1000))];
+    let binary = vec![("Stripe-Signature".to_owned(), "t=1,v1=\u{80}\u{ff}".to_owned())];
+    for headers in [many, long, listed, binary] {
+        // A server may hang up on what it will not read; what it must not do is accept it.
+        let status = pipeline.send(&headers, "stripe", body).status;
+        assert!(status == 0 || (400..500).contains(&status), "{status}");
+    }
+    unharmed(&pipeline);
+}
+
+#[test]
+fn a_body_without_a_length_is_read_up_to_the_limit() {
+    let pipeline = Pipeline::start();
+    let event = stripe("test.counted", "evt_1", 1, json!({ "id": "a", "amount": 1 }));
+    let head = |event: &Event| {
+        let mut head = "POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n".to_owned();
+        for (name, value) in event.headers() {
+            head += &format!("{name}: {value}\r\n");
+        }
+        (head + "\r\n").into_bytes()
+    };
+    let chunk = |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
+    let (first, second) = event.body.split_at(20);
+    let parts = [head(&event), chunk(first), chunk(second), b"0\r\n\r\n".to_vec()];
+    let parts: Vec<_> = parts.iter().map(Vec::as_slice).collect();
+    let response = exchange_parts(pipeline.address(), &parts, Duration::from_millis(5)).unwrap();
+    assert_eq!(response.status, 200, "{}", response.body);
+
+    let endless = chunk(&vec![b' '; 256 * 1024]);
+    let head = head(&event);
+    let mut parts = vec![head.as_slice()];
+    parts.extend(std::iter::repeat_n(endless.as_slice(), 40));
+    let response = exchange_parts(pipeline.address(), &parts, Duration::ZERO).unwrap();
+    // The server stops reading; whether its answer gets through a connection that is still being written to is up to TCP.
+    assert!(matches!(response.status, 413 | 0), "{}", response.status);
+    pipeline.settle();
+    assert_eq!(super::tally(&pipeline, "a"), [[1, 1]]);
+}
+
+#[test]
+fn a_body_that_does_not_come_times_out() {
+    let pipeline = Pipeline::start();
+    let event = counted("evt_1", "a", 1);
+    let whole = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
+    // All but the last byte, and then nothing.
+    let response =
+        exchange_parts(pipeline.address(), &[&whole[..whole.len() - 1]], Duration::ZERO).unwrap();
+    assert_eq!((response.status, response.reason().as_str()), (408, "body_timeout"));
+    unharmed(&pipeline);
+}
+
+#[test]
+fn a_body_that_ends_early_is_not_taken() {
+    let pipeline = Pipeline::start();
+    let event = counted("evt_1", "a", 1);
+    let whole = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
+    for end in [10, 60, whole.len() - 1] {
+        let stream = std::net::TcpStream::connect(pipeline.address()).unwrap();
+        let mut half = &stream;
+        std::io::Write::write_all(&mut half, &whole[..end]).unwrap();
+        drop(stream);
+    }
+    unharmed(&pipeline);
+}

@@ -1,0 +1,96 @@
+//! Events, signed as their providers sign.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hookmill_core::config::Scheme;
+use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
+use hookmill_core::time::Timestamp;
+use hookmill_providers::sign;
+use serde_json::{Value, json};
+
+use crate::{CLERK_SECRET, STRIPE_SECRET};
+
+/// The clock.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// An event to be sent to a source.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// The source's name.
+    pub source: &'static str,
+    /// The provider's id.
+    pub id: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// A Stripe event about an object.
+pub fn stripe(kind: &str, id: &str, created: i64, object: Value) -> Event {
+    let body = json!({
+        "id": id,
+        "object": "event",
+        "api_version": "2026-10-28.endive",
+        "created": created,
+        "data": { "object": object },
+        "livemode": false,
+        "pending_webhooks": 1,
+        "type": kind,
+    });
+    Event { source: "stripe", id: id.to_owned(), body: body.to_string().into_bytes() }
+}
+
+/// A Clerk event about an object.
+pub fn clerk(kind: &str, id: &str, timestamp: i64, data: Value) -> Event {
+    let body = json!({ "data": data, "object": "event", "timestamp": timestamp, "type": kind });
+    Event { source: "clerk", id: id.to_owned(), body: body.to_string().into_bytes() }
+}
+
+impl Event {
+    /// The same event, for another source.
+    #[must_use]
+    pub fn to(mut self, source: &'static str) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// The headers of a request that carries it.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        self.headers_signed_with(
+            if self.source == "clerk" { CLERK_SECRET } else { STRIPE_SECRET },
+            now(),
+        )
+    }
+
+    /// The headers, signed with some secret at some time.
+    ///
+    /// # Panics
+    ///
+    /// If the secret is not one of the source's scheme.
+    pub fn headers_signed_with(&self, secret: &str, at: Timestamp) -> Vec<(String, String)> {
+        let scheme = if self.source == "clerk" { Scheme::StandardWebhooks } else { Scheme::Stripe };
+        sign(scheme, &secret.into(), &self.id, at, &self.body)
+            .expect("the contract's secrets are of their scheme")
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
+    /// The message that ingress would put on the queue.
+    pub fn message(&self) -> String {
+        let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let envelope = Envelope {
+            v: VERSION,
+            source: self.source.to_owned(),
+            id: self.id.clone(),
+            kind: body["type"].as_str().unwrap_or("unknown").to_owned(),
+            received_at: now(),
+            verified: Verified { secret: 0, signed_at: Some(now()) },
+            generation: 0,
+            body: BodyForm::Text,
+        };
+        encode(envelope, &self.body)
+    }
+}

@@ -1,0 +1,52 @@
+//! What the contract is written with: events, HTTP in bytes, and a pipeline on either platform to send them to.
+
+pub mod event;
+pub mod http;
+pub mod native;
+pub mod workers;
+
+use std::time::{Duration, Instant};
+
+/// Waits for a state, never for a duration.
+///
+/// # Panics
+///
+/// If it has not come about after a minute; `what` says what was waited for.
+pub fn eventually<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = state() {
+            return value;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What a test can break, until the returned value is dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The queue takes nothing.
+    Queue,
+    /// The store does nothing.
+    Store,
+}
+
+/// The secrets of the contract's sources. Their text is what the canary looks for.
+pub const STRIPE_SECRET: &str = "whsec_canaryStripe7d1f";
+/// The second one, for rotation.
+pub const STRIPE_SECRET_NEXT: &str = "whsec_canaryStripeNext9b2c";
+/// `canary-of-the-clerk-source` in base64.
+pub const CLERK_SECRET: &str = "whsec_Y2FuYXJ5LW9mLXRoZS1jbGVyay1zb3VyY2U=";
+
+/// The environment that the pipelines run with.
+pub const SECRETS: [(&str, &str); 3] = [
+    ("TEST_STRIPE_SECRET", STRIPE_SECRET),
+    ("TEST_STRIPE_SECRET_NEXT", STRIPE_SECRET_NEXT),
+    ("TEST_CLERK_SECRET", CLERK_SECRET),
+];
+
+/// The folder of this package.
+pub fn folder() -> &'static std::path::Path {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,280 @@
+//! A pipeline on this machine: the binary, on a port and a data folder of its own.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use serde_json::Value;
+
+use crate::event::Event;
+use crate::http::{Response, exchange, request};
+use crate::{Fault, SECRETS, eventually, folder};
+
+/// The binary, built once. It is the program as users run it, so it is not linked in.
+///
+/// # Panics
+///
+/// If it does not build.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "hookmill",
+                "--message-format=json-render-diagnostics",
+            ])
+            .current_dir(folder())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo can be run");
+        assert!(output.status.success(), "hookmill does not build");
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .expect("cargo names the executable")
+    })
+}
+
+/// A running pipeline. It is killed when dropped.
+pub struct Pipeline {
+    child: Child,
+    address: SocketAddr,
+    config: PathBuf,
+    data: Arc<tempfile::TempDir>,
+    logs: Arc<Mutex<String>>,
+}
+
+impl Pipeline {
+    /// Starts one on an empty folder, with the contract's configuration.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn start() -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder can be made");
+        Self::start_on(Arc::new(data), folder().join("hookmill.toml"), Arc::default())
+    }
+
+    fn start_on(data: Arc<tempfile::TempDir>, config: PathBuf, logs: Arc<Mutex<String>>) -> Self {
+        // What an earlier process wrote here must not be taken for this one's.
+        let _ = std::fs::remove_file(data.path().join("listening"));
+        let mut child = Command::new(binary())
+            .args(["serve", "--listen", "127.0.0.1:0", "--log", "trace", "--json", "--config"])
+            .arg(&config)
+            .arg("--data")
+            .arg(data.path())
+            .envs(SECRETS)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("hookmill can be run");
+        let stderr = BufReader::new(child.stderr.take().expect("its stderr is piped"));
+        let log = logs.clone();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let mut log = log.lock().expect("no reader panics");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let listening = data.path().join("listening");
+        let address = eventually("the pipeline listens", || {
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("hookmill ended with {status}: {}", logs.lock().expect("no reader panics"));
+            }
+            let address = std::fs::read_to_string(&listening).ok()?.parse().ok()?;
+            std::net::TcpStream::connect(address).ok().map(|_| address)
+        });
+        Self { child, address, config, data, logs }
+    }
+
+    /// Kills the process, as a power cut would, and starts another on what it left.
+    #[must_use]
+    pub fn killed_and_restarted(self) -> Self {
+        self.changed_while_down(|_| {})
+    }
+
+    /// Kills the process, changes what it left, and starts another on that.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[must_use]
+    pub fn changed_while_down(mut self, change: impl FnOnce(&Connection)) -> Self {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        change(&self.database("queue.db"));
+        Self::start_on(self.data.clone(), self.config.clone(), self.logs.clone())
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Posts an event.
+    ///
+    /// # Panics
+    ///
+    /// If nobody answers.
+    pub fn post(&self, event: &Event) -> Response {
+        self.send(&event.headers(), event.source, &event.body)
+    }
+
+    /// Posts a body to a source.
+    ///
+    /// # Panics
+    ///
+    /// If nobody answers.
+    pub fn send(&self, headers: &[(String, String)], source: &str, body: &[u8]) -> Response {
+        let bytes = request("POST", &format!("/webhooks/{source}"), headers, body);
+        exchange(self.address, &bytes).expect("the pipeline listens")
+    }
+
+    /// Puts messages on the queue of events together, past ingress.
+    #[must_use]
+    pub fn enqueued(self, messages: &[String]) -> Self {
+        self.changed_while_down(|queue| {
+            queue.execute_batch("BEGIN IMMEDIATE").expect("the process is down");
+            for message in messages {
+                let sql = "INSERT INTO messages (queue, due_at, sent_at, text) VALUES ('events', 0, 0, ?1)";
+                queue.execute(sql, [message]).expect("the table is there");
+            }
+            queue.execute_batch("COMMIT").expect("the disk is not full");
+        })
+    }
+
+    /// Has two consumers hold an event at the same time.
+    pub fn delivered_to_two_consumers(&self, event: &Event) {
+        // One batch waits for the store while the other is received.
+        let store_away = self.broken(Fault::Store);
+        assert_eq!(self.post(event).status, 200);
+        let in_hand = |count| {
+            eventually("the consumers have the messages", || {
+                let sql = "SELECT count(*) FROM messages WHERE leased = 1";
+                let leased: i64 =
+                    self.database("queue.db").query_row(sql, [], |row| row.get(0)).ok()?;
+                (leased >= count).then_some(())
+            });
+        };
+        in_hand(1);
+        assert_eq!(self.post(event).status, 200);
+        in_hand(2);
+        drop(store_away);
+    }
+
+    /// Has the platform give up on an event before a consumer has come to a verdict.
+    #[must_use]
+    pub fn given_up_by_the_platform(self, event: &Event) -> Self {
+        self.changed_while_down(|queue| {
+            let sql = "INSERT INTO messages (queue, due_at, sent_at, attempts, text) VALUES ('events', 0, 0, 101, ?1)";
+            queue.execute(sql, [event.message()]).expect("the table is there");
+        })
+    }
+
+    /// Breaks something until the returned value is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be broken.
+    pub fn broken(&self, fault: Fault) -> Broken {
+        let database = self.database(match fault {
+            Fault::Queue => "queue.db",
+            Fault::Store => "data.db",
+        });
+        // What the process would see if a backup, or a person with a shell, kept the database locked.
+        database.execute_batch("BEGIN IMMEDIATE").expect("the database can be locked");
+        Broken(database)
+    }
+
+    /// Runs SQL on the application's database.
+    ///
+    /// # Panics
+    ///
+    /// If SQLite refuses it.
+    pub fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
+        let database = self.database("data.db");
+        let mut statement = database.prepare(sql).expect("the test's SQL is right");
+        let columns = statement.column_count();
+        let rows = statement
+            .query_map([], |row| {
+                (0..columns)
+                    .map(|i| {
+                        Ok(match row.get_ref(i)? {
+                            ValueRef::Null => Value::Null,
+                            ValueRef::Integer(number) => number.into(),
+                            ValueRef::Real(number) => number.into(),
+                            ValueRef::Text(text) | ValueRef::Blob(text) => {
+                                String::from_utf8_lossy(text).into()
+                            }
+                        })
+                    })
+                    .collect()
+            })
+            .expect("the test's SQL is right");
+        rows.collect::<Result<_, _>>().expect("the test's SQL is right")
+    }
+
+    /// Waits until nothing is on the queue.
+    pub fn settle(&self) {
+        eventually("the queue is empty", || {
+            let sql = "SELECT count(*) FROM messages";
+            let count: i64 = self.database("queue.db").query_row(sql, [], |row| row.get(0)).ok()?;
+            (count == 0).then_some(())
+        });
+    }
+
+    /// The keys of the object store.
+    pub fn objects(&self) -> Vec<String> {
+        let bodies = self.data.path().join("bodies");
+        let sources = std::fs::read_dir(bodies).into_iter().flatten().flatten();
+        let files = sources
+            .flat_map(|source| std::fs::read_dir(source.path()).into_iter().flatten().flatten());
+        files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// All that it has logged.
+    ///
+    /// # Panics
+    ///
+    /// Never: no reader of the log panics.
+    pub fn logs(&self) -> String {
+        self.logs.lock().expect("no reader panics").clone()
+    }
+
+    fn database(&self, name: &str) -> Connection {
+        let database = Connection::open(self.data.path().join(name)).expect("the database opens");
+        database.busy_timeout(std::time::Duration::from_secs(10)).expect("SQLite takes a timeout");
+        database
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Something is broken for as long as this lives.
+pub struct Broken(Connection);
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        let _ = self.0.execute_batch("ROLLBACK");
+    }
+}

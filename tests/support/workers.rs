@@ -1,0 +1,183 @@
+//! A pipeline of three Workers in workerd, started and controlled by `workers/harness.mjs`.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::event::{Event, now, stripe};
+use crate::http::{Response, exchange, request};
+use crate::{Fault, SECRETS, eventually, folder};
+
+/// A running pipeline. It ends when dropped.
+pub struct Pipeline {
+    child: Child,
+    /// The harness ends when this closes; killing it would leave workerd behind.
+    stdin: Option<ChildStdin>,
+    address: SocketAddr,
+    control: SocketAddr,
+}
+
+impl Pipeline {
+    /// Starts one, with the contract's configuration and empty stores.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn start() -> Self {
+        let node = std::env::var_os("HOOKMILL_TEST_NODE")
+            .expect("these tests need Workers and Node: run them with `cargo xtask test workers`");
+        let mut child = Command::new(node)
+            .arg(folder().join("workers/harness.mjs"))
+            .env(
+                "HOOKMILL_TEST_SECRETS",
+                json!(SECRETS.into_iter().collect::<std::collections::BTreeMap<_, _>>())
+                    .to_string(),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node can be run");
+        let stdin = child.stdin.take();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its stdout is piped"))
+            .read_line(&mut line)
+            .expect("the harness says where it listens");
+        let listening: Value = serde_json::from_str(&line).expect("the harness starts");
+        let address = |name: &str| {
+            listening[name]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .expect("the harness names an address")
+        };
+        Self { address: address("workers"), control: address("control"), child, stdin }
+    }
+
+    /// Where ingress listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Posts an event.
+    ///
+    /// # Panics
+    ///
+    /// If nobody answers.
+    pub fn post(&self, event: &Event) -> Response {
+        self.send(&event.headers(), event.source, &event.body)
+    }
+
+    /// Posts a body to a source.
+    ///
+    /// # Panics
+    ///
+    /// If nobody answers.
+    pub fn send(&self, headers: &[(String, String)], source: &str, body: &[u8]) -> Response {
+        let bytes = request("POST", &format!("/webhooks/{source}"), headers, body);
+        exchange(self.address, &bytes).expect("the Workers listen")
+    }
+
+    /// Puts messages on the queue of events together, past ingress.
+    #[must_use]
+    pub fn enqueued(self, messages: &[String]) -> Self {
+        self.control("enqueue", &json!({ "messages": messages }));
+        self
+    }
+
+    /// Has two consumers hold an event at the same time.
+    pub fn delivered_to_two_consumers(&self, event: &Event) {
+        self.control("deliver", &json!({ "messages": [event.message()], "consumers": 2 }));
+    }
+
+    /// Has the platform give up on an event before a consumer has come to a verdict.
+    #[must_use]
+    pub fn given_up_by_the_platform(self, event: &Event) -> Self {
+        self.control("fault", &json!({ "fault": "consumer", "broken": true }));
+        assert_eq!(self.post(event).status, 200);
+        eventually("the platform has given the message up", || {
+            self.sql("SELECT 1 FROM dead_letters").first().map(drop)
+        });
+        self.control("fault", &json!({ "fault": "consumer", "broken": false }));
+        self
+    }
+
+    /// Breaks something until the returned value is dropped.
+    pub fn broken(&self, fault: Fault) -> Broken<'_> {
+        let fault = match fault {
+            Fault::Queue => "queue",
+            Fault::Store => "store",
+        };
+        self.control("fault", &json!({ "fault": fault, "broken": true }));
+        Broken { pipeline: self, fault }
+    }
+
+    /// Runs SQL on D1.
+    ///
+    /// # Panics
+    ///
+    /// If D1 refuses it.
+    pub fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
+        let rows = self.control("sql", &json!({ "sql": sql }));
+        rows.as_array()
+            .expect("rows")
+            .iter()
+            .map(|row| row.as_array().expect("a row").clone())
+            .collect()
+    }
+
+    /// Waits until everything that was sent before is through. The local queue delivers one batch at a time, in order.
+    ///
+    /// # Panics
+    ///
+    /// If the queue takes nothing.
+    pub fn settle(&self) {
+        let marker =
+            stripe("test.marker", &format!("evt_marker_{}", now().millis()), 0, Value::Null);
+        self.control("enqueue", &json!({ "messages": [marker.message()] }));
+        let sql = format!("SELECT 1 FROM events WHERE id = '{}'", marker.id);
+        eventually("the queue is through", || self.sql(&sql).first().map(drop));
+        self.sql(&format!("DELETE FROM events WHERE id = '{}'", marker.id));
+    }
+
+    /// The keys of the object store.
+    pub fn objects(&self) -> Vec<String> {
+        let keys = self.control("objects", &Value::Null);
+        keys.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|key| key.as_str().map(ToOwned::to_owned))
+            .collect()
+    }
+
+    /// All that the Workers have logged.
+    pub fn logs(&self) -> String {
+        self.control("logs", &Value::Null).as_str().unwrap_or_default().to_owned()
+    }
+
+    fn control(&self, path: &str, body: &Value) -> Value {
+        let bytes = request("POST", &format!("/{path}"), &[], body.to_string().as_bytes());
+        let response = exchange(self.control, &bytes).expect("the harness listens");
+        assert_eq!(response.status, 200, "{path}: {}", response.body);
+        response.json()
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Something is broken for as long as this lives.
+pub struct Broken<'p> {
+    pipeline: &'p Pipeline,
+    fault: &'static str,
+}
+
+impl Drop for Broken<'_> {
+    fn drop(&mut self) {
+        self.pipeline.control("fault", &json!({ "fault": self.fault, "broken": false }));
+    }
+}

@@ -1,0 +1,134 @@
+// Runs the three Workers in workerd for one test, and lets it look inside and break things over HTTP.
+//
+// The settings come from the Workers' own wrangler.toml; only waiting is shortened. The Workers are those that
+// `cargo xtask test` built with tests/hookmill.toml baked in.
+import { createServer } from "node:http";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Miniflare, convertV4MiniflareOptions } from "miniflare";
+import { unstable_readConfig as readConfig } from "wrangler";
+
+const tests = dirname(dirname(fileURLToPath(import.meta.url)));
+const root = dirname(tests);
+const secrets = JSON.parse(process.env.HOOKMILL_TEST_SECRETS);
+
+const faults = new Set();
+let logs = "";
+
+function worker(stage) {
+  const config = readConfig({ config: join(root, stage, "worker/wrangler.toml") }, { hideWarnings: true });
+  const built = join(root, "target/workers-test", stage);
+  const consumers = config.queues.consumers ?? [];
+  return {
+    name: config.name,
+    compatibilityDate: config.compatibility_date,
+    compatibilityFlags: config.compatibility_flags,
+    modulesRoot: "/",
+    modules: [
+      { type: "ESModule", path: "/shim.mjs", contents: readFileSync(join(tests, "workers/shim.mjs"), "utf8") },
+      { type: "ESModule", path: "/index.js", contents: readFileSync(join(built, "index.js"), "utf8") },
+      { type: "CompiledWasm", path: "/index_bg.wasm", contents: readFileSync(join(built, "index_bg.wasm")) },
+    ],
+    bindings: stage === "ingress" ? secrets : {},
+    queueProducers: Object.fromEntries((config.queues.producers ?? []).map((p) => [p.binding, { queueName: p.queue }])),
+    queueConsumers: Object.fromEntries(
+      consumers.map((c) => [
+        c.queue,
+        {
+          maxBatchSize: c.max_batch_size,
+          maxBatchTimeout: 0.05,
+          // As often as this is all that a test waits for when a consumer fails; in wrangler.toml it is the most there is.
+          maxRetries: Math.min(c.max_retries, 5),
+          retryDelay: 0,
+          deadLetterQueue: c.dead_letter_queue,
+        },
+      ]),
+    ),
+    d1Databases: Object.fromEntries(config.d1_databases.map((d) => [d.binding, d.database_id])),
+    r2Buckets: Object.fromEntries(config.r2_buckets.map((b) => [b.binding, b.bucket_name])),
+    serviceBindings: {
+      FAULTS: (request) => new Response(null, { status: faults.has(new URL(request.url).pathname.slice(1)) ? 503 : 200 }),
+    },
+  };
+}
+
+const workers = ["ingress", "consumers", "dlq"].map(worker);
+const [ingress, consumers] = workers.map((w) => w.name);
+const miniflare = new Miniflare(
+  convertV4MiniflareOptions({
+    host: "127.0.0.1",
+    port: 0,
+    workers,
+    handleStructuredLogs: (log) => {
+      logs += `${log.level} ${log.message}\n`;
+    },
+    handleRuntimeStdio: (stdout, stderr) => {
+      for (const stream of [stdout, stderr]) stream.on("data", (data) => (logs += data));
+    },
+  }),
+);
+const url = await miniflare.ready;
+const database = await miniflare.getD1Database("DB", consumers);
+const migrations = [join(root, "migrations"), join(tests, "migrations")].flatMap((folder) =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith(".sql"))
+    .sort()
+    .map((name) => join(folder, name)),
+);
+for (const path of migrations) {
+  // D1 takes one statement at a time; no statement of ours has a semicolon inside.
+  const sql = readFileSync(path, "utf8").replace(/--.*$/gm, "");
+  for (const statement of sql.split(";")) {
+    if (statement.trim()) await database.prepare(statement).run();
+  }
+}
+
+const commands = {
+  sql: async ({ sql }) => (await database.prepare(sql).raw()),
+  enqueue: async ({ messages }) => {
+    const queue = await miniflare.getQueueProducer("EVENTS", ingress);
+    await queue.sendBatch(messages.map((body) => ({ body, contentType: "text" })));
+    return null;
+  },
+  deliver: async ({ messages, consumers: count }) => {
+    const consumer = await miniflare.getWorker(consumers);
+    const batch = () =>
+      messages.map((body, index) => ({ id: `message-${index}`, timestamp: new Date(), attempts: 1, body }));
+    return Promise.all(Array.from({ length: count }, () => consumer.queue("hookmill-events", batch())));
+  },
+  fault: async ({ fault, broken }) => {
+    if (broken) faults.add(fault);
+    else faults.delete(fault);
+    return null;
+  },
+  objects: async () => {
+    const bucket = await miniflare.getR2Bucket("BODIES", consumers);
+    return (await bucket.list()).objects.map((object) => object.key);
+  },
+  logs: async () => logs,
+};
+
+const control = createServer((request, response) => {
+  let body = "";
+  request.on("data", (chunk) => (body += chunk));
+  request.on("end", async () => {
+    try {
+      const result = await commands[request.url.slice(1)](JSON.parse(body));
+      response.end(JSON.stringify(result));
+    } catch (error) {
+      response.statusCode = 500;
+      response.end(String(error?.stack ?? error));
+    }
+  });
+});
+control.listen(0, "127.0.0.1", () => {
+  console.log(JSON.stringify({ workers: url.host, control: `127.0.0.1:${control.address().port}` }));
+});
+
+// The test ends by closing our stdin.
+process.stdin.resume();
+process.stdin.on("end", async () => {
+  await miniflare.dispose();
+  process.exit(0);
+});

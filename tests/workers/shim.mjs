@@ -1,0 +1,44 @@
+// Stands around a built Worker and breaks its bindings on request. The Worker itself is what is deployed.
+import Worker from "./index.js";
+
+// `worker` looks at the names of these classes before it takes a binding.
+class WorkerQueue {
+  constructor(queue, broken) {
+    this.send = async (...message) => {
+      if (await broken("queue")) throw new Error("Queue is overloaded. Please back off. (10250)");
+      return queue.send(...message);
+    };
+    this.sendBatch = async (...messages) => {
+      if (await broken("queue")) throw new Error("Queue is overloaded. Please back off. (10250)");
+      return queue.sendBatch(...messages);
+    };
+  }
+}
+
+class D1Database {
+  constructor(database, broken) {
+    this.prepare = (sql) => database.prepare(sql);
+    this.batch = async (statements) => {
+      if (await broken("store")) throw new Error("D1_ERROR: Network connection lost.");
+      return database.batch(statements);
+    };
+  }
+}
+
+export default class extends Worker {
+  constructor(ctx, env) {
+    const broken = async (fault) => (await env.FAULTS.fetch(`http://faults/${fault}`)).status === 503;
+    const wrapped = { ...env };
+    if (env.EVENTS) wrapped.EVENTS = new WorkerQueue(env.EVENTS, broken);
+    if (env.DB) wrapped.DB = new D1Database(env.DB, broken);
+    super(ctx, wrapped);
+    this.broken = broken;
+  }
+
+  async queue(batch) {
+    if (batch.queue === "hookmill-events" && (await this.broken("consumer"))) {
+      throw new Error("the consumer has ended");
+    }
+    return super.queue(batch);
+  }
+}
