@@ -1,1 +1,115 @@
-//! kill -9.
+//! kill -9 at any moment under load: nothing acknowledged is lost, nothing takes effect twice.
+//!
+//! Senders behave like providers: what is not answered 2xx is sent again, and now and then what was is sent again too.
+//! Meanwhile the process is killed at random moments and started again on what it left.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, RwLock};
+use std::time::Duration;
+
+use hookmill_tests::event::{Event, now, stripe};
+use hookmill_tests::http::{exchange, request};
+use hookmill_tests::native::Pipeline;
+use serde_json::{Value, json};
+
+const KILLS: usize = 25;
+const SENDERS: usize = 8;
+const ENTITIES: usize = 5;
+
+/// A small generator of numbers that look random, so that a run can be repeated from its seed.
+struct Numbers(u64);
+
+impl Numbers {
+    /// A number below `bound`.
+    fn below(&mut self, bound: u64) -> u64 {
+        // xorshift64: https://www.jstatsoft.org/article/view/v008i14
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+fn event(sender: usize, number: u64) -> Event {
+    let entity = format!("entity_{}", number as usize % ENTITIES);
+    // Some are too long for the queue and go by claim check.
+    let padding = if number % 20 == 7 { "x".repeat(150_000) } else { "x".repeat(2_000) };
+    let object = json!({ "id": entity, "amount": 3, "padding": padding });
+    stripe("test.counted", &format!("evt_{sender}_{number}"), 1, object)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_takes_effect_twice() {
+    let seed = u64::try_from(now().millis()).unwrap();
+    println!("seed {seed}");
+    let mut pipeline = Pipeline::start();
+    let address = RwLock::new(pipeline.address());
+    let acknowledged = Mutex::new(BTreeSet::new());
+    let finished = AtomicBool::new(false);
+
+    let post = |address: SocketAddr, event: &Event| {
+        let bytes = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
+        exchange(address, &bytes).is_ok_and(|response| response.status == 200)
+    };
+    let send = |sender: usize| {
+        let mut numbers = Numbers(seed ^ (sender as u64 + 1));
+        let mut number = 0;
+        while !finished.load(Ordering::Relaxed) {
+            let event = event(sender, number);
+            let current = *address.read().unwrap();
+            if post(current, &event) {
+                acknowledged.lock().unwrap().insert(event.id.clone());
+                if numbers.below(10) == 0 {
+                    post(current, &event);
+                }
+                number += 1;
+            } else {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for sender in 0..SENDERS {
+            let send = &send;
+            scope.spawn(move || send(sender));
+        }
+        let mut numbers = Numbers(seed);
+        for _ in 0..KILLS {
+            std::thread::sleep(Duration::from_millis(numbers.below(300)));
+            // Senders hold no lock while they post: they run into the dead process.
+            pipeline.kill_and_restart(|_| {});
+            *address.write().unwrap() = pipeline.address();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        finished.store(true, Ordering::Relaxed);
+    });
+    pipeline.settle();
+
+    let acknowledged = acknowledged.into_inner().unwrap();
+    let ledger: Vec<_> =
+        pipeline.sql("SELECT id FROM events").into_iter().map(|mut row| row.remove(0)).collect();
+    let applied: BTreeSet<_> =
+        ledger.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect();
+    println!("{} acknowledged, {} applied, {KILLS} kills", acknowledged.len(), applied.len());
+    assert!(acknowledged.len() > 200, "there was load");
+    let lost: Vec<_> = acknowledged.difference(&applied).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+
+    // An event that was sent and not acknowledged may have been applied too. Every one in the ledger counted exactly once.
+    let mut expected = [0_i64; ENTITIES];
+    for id in &applied {
+        let number: usize = id.rsplit('_').next().unwrap().parse().unwrap();
+        expected[number % ENTITIES] += 1;
+    }
+    for (entity, events) in expected.into_iter().enumerate() {
+        let tally = pipeline
+            .sql(&format!("SELECT events, amount FROM tallies WHERE id = 'entity_{entity}'"));
+        assert_eq!(tally, [[json!(events), json!(events * 3)]], "entity_{entity}");
+    }
+    let letters =
+        pipeline.sql("SELECT event_id, reason, attempts, error, first_failed_at FROM dead_letters");
+    assert!(letters.is_empty(), "{letters:?}");
+    assert_eq!(pipeline.objects(), Vec::<String>::new(), "no body is left over");
+}

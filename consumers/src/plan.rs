@@ -59,8 +59,8 @@ RETURNING source, id, generation";
 /// Which of these events are in the ledger.
 const SEEN: &str = "\
 -- seen
-SELECT source, id, generation FROM events
-JOIN json_each(?1) ON source = value ->> 0 AND id = value ->> 1 AND generation = value ->> 2";
+SELECT events.source, events.id, events.generation FROM json_each(?1)
+JOIN events ON events.source = value ->> 0 AND events.id = value ->> 1 AND events.generation = value ->> 2";
 
 /// Works out what a delivery writes, or what becomes of it instead.
 pub(crate) fn writes(

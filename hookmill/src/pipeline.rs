@@ -127,7 +127,7 @@ pub fn run(
 
         let (stop, stopped) = watch::channel(false);
         let mut consumers = JoinSet::new();
-        let objects = folder.objects();
+        let objects = folder.objects()?;
         let batch = loaded.config.batch.clone();
         for _ in 0..CONSUMERS {
             let consumer = Consumer {

@@ -64,3 +64,23 @@ fn a_body_over_the_limit_is_refused_while_it_arrives() {
     pipeline.settle();
     assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 0);
 }
+
+#[test]
+fn a_redelivery_that_finds_its_body_removed_changes_nothing() {
+    let pipeline = Pipeline::start();
+    let event = of_size("evt_1", 300_000);
+    accepted(&pipeline, &event);
+    pipeline.settle();
+    let pipeline = pipeline.enqueued(&[event.claim_check()]);
+    pipeline.settle();
+    assert!(
+        dead_letters(&pipeline).is_empty(),
+        "{:?}",
+        pipeline.sql("SELECT error FROM dead_letters")
+    );
+
+    // Of an event that has not taken effect, the body must not be missing.
+    let pipeline = pipeline.enqueued(&[of_size("evt_2", 300_000).claim_check()]);
+    pipeline.settle();
+    assert_eq!(dead_letters(&pipeline), [[json!("evt_2"), json!("unreadable"), json!(1)]]);
+}

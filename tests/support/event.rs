@@ -3,7 +3,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hookmill_core::config::Scheme;
-use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
+use hookmill_core::message::{
+    BodyForm, ClaimCheck, Envelope, VERSION, Verified, encode, encode_claim_check,
+};
+use hookmill_core::objects::claim_check_key;
 use hookmill_core::time::Timestamp;
 use hookmill_providers::sign;
 use serde_json::{Value, json};
@@ -80,8 +83,19 @@ impl Event {
 
     /// The message that ingress would put on the queue.
     pub fn message(&self) -> String {
+        encode(self.envelope(), &self.body)
+    }
+
+    /// The message that ingress would put on the queue if the body were too long for it.
+    pub fn claim_check(&self) -> String {
+        let check =
+            ClaimCheck { key: claim_check_key(self.source, &self.body), bytes: self.body.len() };
+        encode_claim_check(self.envelope(), check)
+    }
+
+    fn envelope(&self) -> Envelope {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        let envelope = Envelope {
+        Envelope {
             v: VERSION,
             source: self.source.to_owned(),
             id: self.id.clone(),
@@ -90,7 +104,6 @@ impl Event {
             verified: Verified { secret: 0, signed_at: Some(now()) },
             generation: 0,
             body: BodyForm::Text,
-        };
-        encode(envelope, &self.body)
+        }
     }
 }

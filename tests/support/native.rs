@@ -97,23 +97,16 @@ impl Pipeline {
         Self { child, address, config, data, logs }
     }
 
-    /// Kills the process, as a power cut would, and starts another on what it left.
-    #[must_use]
-    pub fn killed_and_restarted(self) -> Self {
-        self.changed_while_down(|_| {})
-    }
-
-    /// Kills the process, changes what it left, and starts another on that.
+    /// Kills the process, as a power cut would, changes what it left, and starts another on that.
     ///
     /// # Panics
     ///
     /// If it does not start.
-    #[must_use]
-    pub fn changed_while_down(mut self, change: impl FnOnce(&Connection)) -> Self {
+    pub fn kill_and_restart(&mut self, change: impl FnOnce(&Connection)) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         change(&self.database("queue.db"));
-        Self::start_on(self.data.clone(), self.config.clone(), self.logs.clone())
+        *self = Self::start_on(self.data.clone(), self.config.clone(), self.logs.clone());
     }
 
     /// Where it listens.
@@ -147,15 +140,16 @@ impl Pipeline {
 
     /// Puts messages on the queue of events together, past ingress.
     #[must_use]
-    pub fn enqueued(self, messages: &[String]) -> Self {
-        self.changed_while_down(|queue| {
+    pub fn enqueued(mut self, messages: &[String]) -> Self {
+        self.kill_and_restart(|queue| {
             queue.execute_batch("BEGIN IMMEDIATE").expect("the process is down");
             for message in messages {
                 let sql = "INSERT INTO messages (queue, due_at, sent_at, text) VALUES ('events', 0, 0, ?1)";
                 queue.execute(sql, [message]).expect("the table is there");
             }
             queue.execute_batch("COMMIT").expect("the disk is not full");
-        })
+        });
+        self
     }
 
     /// Has two consumers hold an event at the same time.
@@ -179,11 +173,12 @@ impl Pipeline {
 
     /// Has the platform give up on an event before a consumer has come to a verdict.
     #[must_use]
-    pub fn given_up_by_the_platform(self, event: &Event) -> Self {
-        self.changed_while_down(|queue| {
+    pub fn given_up_by_the_platform(mut self, event: &Event) -> Self {
+        self.kill_and_restart(|queue| {
             let sql = "INSERT INTO messages (queue, due_at, sent_at, attempts, text) VALUES ('events', 0, 0, 101, ?1)";
             queue.execute(sql, [event.message()]).expect("the table is there");
-        })
+        });
+        self
     }
 
     /// Breaks something until the returned value is dropped.

@@ -11,10 +11,20 @@ use hookmill_core::objects::{ObjectError, Objects};
 #[derive(Clone, Debug)]
 pub struct Files(PathBuf);
 
+/// Where files are written before they get their name; no source can be called like this.
+const INCOMING: &str = ".incoming";
+
 impl Files {
-    /// Objects in this folder, which has to exist.
-    pub const fn new(folder: PathBuf) -> Self {
-        Self(folder)
+    /// Objects in this folder. What was being written when the last process ended is removed.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn open(folder: PathBuf) -> std::io::Result<Self> {
+        let incoming = folder.join(INCOMING);
+        absent_as_none(fs::remove_dir_all(&incoming))?;
+        fs::create_dir_all(&incoming)?;
+        Ok(Self(folder))
     }
 }
 
@@ -31,8 +41,8 @@ async fn blocking<T: Send + 'static>(
 
 impl Objects for Files {
     async fn put(&self, key: &str, body: &[u8]) -> Result<(), ObjectError> {
-        let (path, body) = (self.0.join(key), body.to_vec());
-        blocking(move || write_durably(&path, &body)).await
+        let (root, key, body) = (self.0.clone(), key.to_owned(), body.to_vec());
+        blocking(move || write_durably(&root, &key, &body)).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ObjectError> {
@@ -54,19 +64,20 @@ fn absent_as_none<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
     }
 }
 
-/// Writes beside the file and renames, so that a file is whole or not there; then makes the folder's entry durable too.
-fn write_durably(path: &Path, body: &[u8]) -> std::io::Result<()> {
+/// Writes elsewhere and renames, so that a file is whole or not there; then makes the folder's entry durable too.
+fn write_durably(root: &Path, key: &str, body: &[u8]) -> std::io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let path = root.join(key);
+    let folder = path.parent().unwrap_or(root);
     if !folder.exists() {
         fs::create_dir_all(folder)?;
-        File::open(folder.parent().unwrap_or(folder))?.sync_all()?;
+        File::open(root)?.sync_all()?;
     }
-    let beside = path.with_extension(format!("{}.tmp", NUMBER.fetch_add(1, Ordering::Relaxed)));
-    let mut file = File::create(&beside)?;
+    let incoming = root.join(INCOMING).join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+    let mut file = File::create(&incoming)?;
     file.write_all(body)?;
     file.sync_all()?;
-    fs::rename(&beside, path)?;
+    fs::rename(&incoming, &path)?;
     File::open(folder)?.sync_all()
 }
 
@@ -77,7 +88,7 @@ mod tests {
     #[tokio::test]
     async fn an_object_comes_back_until_it_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::new(folder.path().to_owned());
+        let files = Files::open(folder.path().to_owned()).unwrap();
         assert_eq!(files.get("stripe/ab").await, Ok(None));
         files.put("stripe/ab", b"body").await.unwrap();
         files.put("stripe/ab", b"body").await.unwrap();
@@ -85,10 +96,8 @@ mod tests {
         files.delete("stripe/ab").await.unwrap();
         files.delete("stripe/ab").await.unwrap();
         assert_eq!(files.get("stripe/ab").await, Ok(None));
-        assert_eq!(
-            fs::read_dir(folder.path().join("stripe")).unwrap().count(),
-            0,
-            "nothing is left over"
-        );
+        for left in ["stripe", INCOMING] {
+            assert_eq!(fs::read_dir(folder.path().join(left)).unwrap().count(), 0, "{left}");
+        }
     }
 }

@@ -61,7 +61,7 @@ impl DataFolder {
     /// [`FolderError::InUse`] if another process has it.
     pub fn lock(path: &Path) -> Result<Self, FolderError> {
         let io = |source| FolderError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path.join("bodies")).map_err(io)?;
+        fs::create_dir_all(path).map_err(io)?;
         let lock = File::create(path.join("lock")).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
@@ -115,8 +115,13 @@ impl DataFolder {
     }
 
     /// The object store.
-    pub fn objects(&self) -> Files {
-        Files::new(self.path.join("bodies"))
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn objects(&self) -> Result<Files, FolderError> {
+        let path = self.path.join("bodies");
+        Files::open(path.clone()).map_err(|source| FolderError::Io { path, source })
     }
 
     /// Opens the data of a folder for reading, whoever has it: the application's database, with the queues attached as

@@ -84,6 +84,10 @@ fn column(value: ValueRef<'_>) -> Option<String> {
 
 /// What SQLite says, with the name of its code, as D1 writes it.
 pub(crate) fn text(error: &rusqlite::Error) -> String {
+    // Its own text would quote the whole statement.
+    if let rusqlite::Error::SqlInputError { msg, .. } = error {
+        return format!("{msg}: SQLITE_ERROR");
+    }
     let code = match error.sqlite_error_code() {
         Some(ErrorCode::ConstraintViolation) => "SQLITE_CONSTRAINT",
         Some(ErrorCode::TypeMismatch) => "SQLITE_MISMATCH",
