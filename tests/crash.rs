@@ -32,8 +32,8 @@ impl Numbers {
     }
 }
 
-fn event(sender: usize, number: u64) -> Event {
-    let entity = format!("entity_{}", number as usize % ENTITIES);
+fn event(sender: usize, number: usize) -> Event {
+    let entity = format!("entity_{}", number % ENTITIES);
     // Some are too long for the queue and go by claim check.
     let padding = if number % 20 == 7 { "x".repeat(150_000) } else { "x".repeat(2_000) };
     let object = json!({ "id": entity, "amount": 3, "padding": padding });

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hookmill_core::delivery::Delivery;
@@ -154,7 +155,7 @@ fn row(rule: &Rule, envelope: &Envelope, values: &Values<'_>) -> Result<String, 
         }
         let rank = guard.rank(&envelope.kind, &columns);
         let deleted = u8::from(guard.deletes(&envelope.kind));
-        row.push_str(&format!(",{version},{rank},{deleted}"));
+        let _ = write!(row, ",{version},{rank},{deleted}");
     }
     for value in &columns {
         row.push(',');

@@ -1,4 +1,4 @@
-//! hookmill.toml. [`parse`] reads it (feature `config`); what a Worker carries of it is these types, checked and baked in.
+//! hookmill.toml. [`parse()`] reads it (feature `config`); what a Worker carries of it is these types, checked and baked in.
 
 #[cfg(feature = "config")]
 mod parse;

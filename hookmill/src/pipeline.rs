@@ -275,7 +275,7 @@ fn log_settled(text: &str, attempts: u32, settled: &Settled) {
             warn!(source, event, r#type, attempts, delay, error, "to be tried again");
         }
         (Fate::Unavailable(error), _) => {
-            warn!(source, event, r#type, attempts, error, "not applied")
+            warn!(source, event, r#type, attempts, error, "not applied");
         }
         (Fate::Condemned { reason, error }, _) => {
             error!(source, event, r#type, attempts, %reason, error, "buried: a dead letter");

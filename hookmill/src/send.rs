@@ -217,7 +217,7 @@ impl Follower {
     fn outcome(&self, source: &str, id: &str, before: Option<i64>) -> Option<String> {
         for _ in 0..250 {
             let event = events::find(&self.0, source, id).ok()?;
-            if let Some(event) = event.filter(|event| event.settled()) {
+            if let Some(event) = event.filter(events::Event::settled) {
                 return Some(match before {
                     Some(_) => format!("{}; that was before, and nothing changed", event.summary()),
                     None => event.summary(),

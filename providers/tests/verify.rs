@@ -1,5 +1,7 @@
 //! Requests with the verdict a verifier has to reach, and what must hold for every request.
 
+#![allow(clippy::unwrap_used)] // Outside #[test] functions, clippy does not know that this is a test.
+
 use std::time::Duration;
 
 use hookmill_core::config::{Scheme, Source};

@@ -1,7 +1,7 @@
 //! Ledger row and business rows are committed in one transaction that the ledger's primary key decides.
 
 use hookmill_tests::Fault;
-use hookmill_tests::event::stripe;
+use hookmill_tests::event::{Event, stripe};
 use serde_json::json;
 
 use super::super::platform::Pipeline;
@@ -27,7 +27,7 @@ fn an_event_takes_effect_once() {
 fn an_event_takes_effect_once_delivered_together() {
     let event = counted("evt_1", "a", 5);
     let other = counted("evt_2", "a", 7);
-    let messages = [&event, &event, &other, &event].map(|event| event.message());
+    let messages = [&event, &event, &other, &event].map(Event::message);
     let pipeline = Pipeline::start().enqueued(&messages);
     pipeline.settle();
     assert_eq!(tally(&pipeline, "a"), [[2, 12]]);

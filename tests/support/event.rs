@@ -68,10 +68,6 @@ impl Event {
     }
 
     /// The headers, signed with some secret at some time.
-    ///
-    /// # Panics
-    ///
-    /// If the secret is not one of the source's scheme.
     pub fn headers_signed_with(&self, secret: &str, at: Timestamp) -> Vec<(String, String)> {
         let scheme = if self.source == "clerk" { Scheme::StandardWebhooks } else { Scheme::Stripe };
         sign(scheme, &secret.into(), &self.id, at, &self.body)

@@ -1,5 +1,8 @@
 //! What the contract is written with: events, HTTP in bytes, and a pipeline on either platform to send them to.
 
+// A test fails by panicking.
+#![allow(clippy::missing_panics_doc)]
+
 pub mod event;
 pub mod http;
 pub mod native;
@@ -8,10 +11,6 @@ pub mod workers;
 use std::time::{Duration, Instant};
 
 /// Waits for a state, never for a duration.
-///
-/// # Panics
-///
-/// If it has not come about after a minute; `what` says what was waited for.
 pub fn eventually<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {

@@ -15,10 +15,6 @@ use crate::http::{Response, exchange, request};
 use crate::{Fault, SECRETS, eventually, folder};
 
 /// The binary, built once. It is the program as users run it, so it is not linked in.
-///
-/// # Panics
-///
-/// If it does not build.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -55,10 +51,6 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Starts one on an empty folder, with the contract's configuration.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start.
     pub fn start() -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         Self::start_on(Arc::new(data), folder().join("hookmill.toml"), Arc::default())
@@ -98,10 +90,6 @@ impl Pipeline {
     }
 
     /// Kills the process, as a power cut would, changes what it left, and starts another on that.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start.
     pub fn kill_and_restart(&mut self, change: impl FnOnce(&Connection)) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -120,19 +108,11 @@ impl Pipeline {
     }
 
     /// Posts an event.
-    ///
-    /// # Panics
-    ///
-    /// If nobody answers.
     pub fn post(&self, event: &Event) -> Response {
         self.send(&event.headers(), event.source, &event.body)
     }
 
     /// Posts a body to a source.
-    ///
-    /// # Panics
-    ///
-    /// If nobody answers.
     pub fn send(&self, headers: &[(String, String)], source: &str, body: &[u8]) -> Response {
         let bytes = request("POST", &format!("/webhooks/{source}"), headers, body);
         exchange(self.address, &bytes).expect("the pipeline listens")
@@ -182,10 +162,6 @@ impl Pipeline {
     }
 
     /// Breaks something until the returned value is dropped.
-    ///
-    /// # Panics
-    ///
-    /// If it cannot be broken.
     pub fn broken(&self, fault: Fault) -> Broken {
         let database = self.database(match fault {
             Fault::Queue => "queue.db",
@@ -197,10 +173,6 @@ impl Pipeline {
     }
 
     /// Runs SQL on the application's database.
-    ///
-    /// # Panics
-    ///
-    /// If SQLite refuses it.
     pub fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
         let database = self.database("data.db");
         let mut statement = database.prepare(sql).expect("the test's SQL is right");
@@ -243,10 +215,6 @@ impl Pipeline {
     }
 
     /// All that it has logged.
-    ///
-    /// # Panics
-    ///
-    /// Never: no reader of the log panics.
     pub fn logs(&self) -> String {
         self.logs.lock().expect("no reader panics").clone()
     }

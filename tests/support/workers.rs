@@ -21,10 +21,6 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Starts one, with the contract's configuration and empty stores.
-    ///
-    /// # Panics
-    ///
-    /// If it does not start.
     pub fn start() -> Self {
         let node = std::env::var_os("HOOKMILL_TEST_NODE")
             .expect("these tests need Workers and Node: run them with `cargo xtask test workers`");
@@ -60,19 +56,11 @@ impl Pipeline {
     }
 
     /// Posts an event.
-    ///
-    /// # Panics
-    ///
-    /// If nobody answers.
     pub fn post(&self, event: &Event) -> Response {
         self.send(&event.headers(), event.source, &event.body)
     }
 
     /// Posts a body to a source.
-    ///
-    /// # Panics
-    ///
-    /// If nobody answers.
     pub fn send(&self, headers: &[(String, String)], source: &str, body: &[u8]) -> Response {
         let bytes = request("POST", &format!("/webhooks/{source}"), headers, body);
         exchange(self.address, &bytes).expect("the Workers listen")
@@ -113,10 +101,6 @@ impl Pipeline {
     }
 
     /// Runs SQL on D1.
-    ///
-    /// # Panics
-    ///
-    /// If D1 refuses it.
     pub fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
         let rows = self.control("sql", &json!({ "sql": sql }));
         rows.as_array()
@@ -127,10 +111,6 @@ impl Pipeline {
     }
 
     /// Waits until everything that was sent before is through. The local queue delivers one batch at a time, in order.
-    ///
-    /// # Panics
-    ///
-    /// If the queue takes nothing.
     pub fn settle(&self) {
         let marker =
             stripe("test.marker", &format!("evt_marker_{}", now().millis()), 0, Value::Null);

@@ -28,7 +28,12 @@ fn config() -> Rc<Consumers> {
     })
 }
 
-/// Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a panic.
+/// Applies a batch. Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a
+/// panic.
+///
+/// # Errors
+///
+/// If a binding is missing; everything comes again.
 #[wasm_bindgen(wasm_bindgen = ::worker::wasm_bindgen, wasm_bindgen_futures = ::worker::wasm_bindgen_futures, js_sys = ::worker::js_sys)]
 pub async fn queue(
     event: worker_sys::MessageBatch,
@@ -37,7 +42,6 @@ pub async fn queue(
 ) -> Result<JsValue, JsValue> {
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
-        // A binding that is missing is a mistake in wrangler.toml: nothing is settled, and everything comes again.
         let failed = |error: worker::Error| JsValue::from(js_sys::Error::new(&error.to_string()));
         let store = D1::new(&env, "DB").map_err(failed)?;
         let objects = R2::new(&env, "BODIES").map_err(failed)?;

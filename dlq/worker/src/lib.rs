@@ -8,7 +8,11 @@ use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, console_error, console_warn, js_sys, worker_sys};
 
-/// Exported by hand, for the reasons given in the consumer Worker.
+/// Buries a batch. Exported by hand, for the reasons given in the consumer Worker.
+///
+/// # Errors
+///
+/// If a binding is missing; everything comes again.
 #[wasm_bindgen(wasm_bindgen = ::worker::wasm_bindgen, wasm_bindgen_futures = ::worker::wasm_bindgen_futures, js_sys = ::worker::js_sys)]
 pub async fn queue(
     event: worker_sys::MessageBatch,
@@ -22,7 +26,7 @@ pub async fn queue(
         let (verdicts, error) = drain(&store, batch.deliveries(), now()).await;
         match error {
             Some(error) => {
-                console_error!("cannot write dead letters that the queue gave up on: {error}")
+                console_error!("cannot write dead letters that the queue gave up on: {error}");
             }
             None => console_warn!("buried what the queue gave up on: {}", verdicts.len()),
         }

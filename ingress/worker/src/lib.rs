@@ -71,7 +71,7 @@ async fn fetch(request: Request, env: Env, _: Context) -> Result<Response> {
             );
         }
         Outcome::Unavailable { source, error } => {
-            console_error!("not taken source={source} error={error:?}")
+            console_error!("not taken source={source} error={error:?}");
         }
     }
     Ok(response)

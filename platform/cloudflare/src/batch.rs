@@ -12,7 +12,7 @@ use worker::{MessageBatch, MessageExt as _, QueueRetryOptionsBuilder, RawMessage
 /// A batch as the platform hands it over.
 pub struct Batch {
     queue: String,
-    batch: MessageBatch<()>,
+    all: MessageBatch<()>,
     messages: Vec<RawMessage>,
     deliveries: Vec<Delivery>,
 }
@@ -43,7 +43,7 @@ impl Batch {
                 })
             })
             .collect::<Result<_, JsValue>>()?;
-        Ok(Self { queue: batch.queue(), batch, messages, deliveries })
+        Ok(Self { queue: batch.queue(), all: batch, messages, deliveries })
     }
 
     /// The name of its queue.
@@ -59,7 +59,7 @@ impl Batch {
     /// Tells the queue the verdicts, one for each delivery, in order.
     pub fn settle(&self, verdicts: &[Verdict]) {
         if verdicts.iter().all(|verdict| !matches!(verdict, Verdict::Retry { .. })) {
-            self.batch.ack_all();
+            self.all.ack_all();
             return;
         }
         for (message, verdict) in self.messages.iter().zip(verdicts) {

@@ -317,7 +317,7 @@ fn carry_out(transaction: &Transaction<'_>, task: &Task) -> rusqlite::Result<Out
             let next_due_in =
                 if count == 0 { next_due_in(transaction, *queue, now)? } else { None };
             let count = usize::try_from(count).unwrap_or(usize::MAX);
-            Ok(Outcome { count, next_due_in, ..Outcome::default() })
+            Ok(Outcome { next_due_in, count, ..Outcome::default() })
         }
     }
 }
