@@ -7,7 +7,7 @@
 //! settle (pure)  what came of each to Ack, Retry or Bury
 //! ```
 //!
-//! [`drive`] connects them, the same on every platform. It cannot fail: whatever happens, every delivery gets exactly one
+//! [`drive()`] connects them, the same on every platform. It cannot fail: whatever happens, every delivery gets exactly one
 //! verdict, and no fault of one delivery reaches another. Correctness does not depend on the queue delivering once, in
 //! order, or to one consumer at a time: the ledger's primary key decides, inside the transaction.
 

@@ -66,7 +66,7 @@ pub struct Settled {
 /// Decides about one delivery. Total: every fate has a verdict.
 ///
 /// A delivery that something kept from being applied is tried again until `retry.max_attempts`, then buried. If it cannot
-/// be buried either, [`drive`](crate::drive) has it tried again all the same, so that it is never lost.
+/// be buried either, [`drive()`](crate::drive()) has it tried again all the same, so that it is never lost.
 pub(crate) fn settle(delivery: &Delivery, fate: Fate, retry: &Retry) -> Settled {
     let (fate, verdict) = match fate {
         Fate::Unavailable(error) if delivery.attempts >= retry.max_attempts => {
