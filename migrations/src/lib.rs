@@ -314,6 +314,201 @@ mod tests {
         assert_eq!(users.iter().map(|m| m.sql.as_str()).collect::<Vec<_>>(), ["A", "B"]);
     }
 
+    const SOURCE: &str = "[sources.s]\nscheme = 'stripe'\nsecrets = ['env:A']\n";
+
+    /// The faults of a configuration with these rules, on a schema with a few tables.
+    fn faults(rules: &str) -> String {
+        let folder = folder(&[(
+            "hookmill.toml",
+            &format!("{SOURCE}[database]\nmigrations = 'app'\n{rules}"),
+        )]);
+        let app = folder.path().join("app");
+        fs::create_dir(&app).unwrap();
+        let guard = "_version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL";
+        let sql = format!(
+            "CREATE TABLE teams (org TEXT, id TEXT, name TEXT NOT NULL, size INTEGER, note TEXT, {guard}, PRIMARY KEY (org, id)) STRICT;
+             CREATE TABLE tallies (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT;"
+        );
+        fs::write(app.join("1000_teams.sql"), sql).unwrap();
+        let path = folder.path().join("hookmill.toml");
+        match load(&path) {
+            Ok(_) => "none".to_owned(),
+            Err(error) => error.to_string().replace(&format!("{}/", folder.path().display()), ""),
+        }
+    }
+
+    #[test]
+    fn rules_that_do_not_fit_the_schema_are_reported_all_at_once() {
+        insta::assert_snapshot!(faults(r#"
+            [[rules]]
+            name = "no-such-table"
+            on = "s:*"
+            table = "teems"
+            key = { id = "id" }
+            version = "v"
+
+            [[rules]]
+            name = "own-table"
+            on = "s:*"
+            table = "events"
+            key = { id = "id" }
+            version = "v"
+
+            [[rules]]
+            name = "columns"
+            on = "s:*"
+            table = "teams"
+            key = { id = "id" }
+            version = "v"
+            set = { nam = "n", _version = "v" }
+
+            [[rules]]
+            name = "precedence"
+            on = "s:*"
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            tie = { precedence = { column = "nam", order = [] } }
+            set = { name = "n", size = "s" }
+
+            [[rules]]
+            name = "other-columns"
+            on = "s:*"
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            set = { name = "n", note = "s" }
+
+            [[rules]]
+            name = "erases-what-cannot-be-null"
+            on = "s:deleted"
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            delete = "*"
+
+            [[rules]]
+            name = "neither"
+            on = "s:*"
+            table = "teams"
+            key = { org = "o", id = "id" }
+
+            [[rules]]
+            name = "sets-without-a-version"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            set = { n = "n" }
+
+            [[rules]]
+            name = "adds-with-a-version"
+            on = "s:*"
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            set = { name = "n", size = "s" }
+            add = { note = 1 }
+
+            [[rules]]
+            name = "version-where-there-is-none"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            version = "v"
+            set = { n = "n" }
+
+            [[rules]]
+            name = "adds-and-deletes"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            add = { n = 1 }
+            delete = "*"
+        "#), @r#"
+        hookmill.toml:10:21: rules[0].table: there is no table `teems`
+          hint: did you mean `teams`?
+        hookmill.toml:17:21: rules[1].table: `events` is Hookmill's own table
+          hint: rules write the tables of your application
+        hookmill.toml:24:21: rules[2].table: column `name` is NOT NULL, and the rule gives it no value
+          hint: add `name` to `set`, or let the column be NULL
+        hookmill.toml:24:21: rules[2].table: the primary key of `teams` is (id, org), and `key` names (id)
+          hint: `key` has to name the whole primary key: it says which row an event is about
+        hookmill.toml:27:21: rules[2].set.nam: table `teams` has no column `nam`
+          hint: did you mean `name`?
+        hookmill.toml:27:32: rules[2].set._version: `_version` is kept by Hookmill
+          hint: it follows from `version`, `tie` and `delete`
+        hookmill.toml:32:21: rules[3].table: rules `columns` and `precedence` both write `teams`, and only one of them sets `name`, `size`, `_version`, `nam`
+          hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
+        hookmill.toml:35:34: rules[3].tie.precedence: `nam` is not set by this rule
+          hint: did you mean `name`?
+        hookmill.toml:41:21: rules[4].table: rules `columns` and `other-columns` both write `teams`, and only one of them sets `name`, `note`, `_version`, `nam`
+          hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
+        hookmill.toml:49:21: rules[5].table: column `name` is NOT NULL, and the rule gives it no value
+          hint: add `name` to `set`, or let the column be NULL
+        hookmill.toml:55:20: rules[6].name: the rule has neither `version` nor `add`
+          hint: say which of two events is newer (version = "created"), or what to count (add = { total = 1 })
+        hookmill.toml:57:21: rules[6].table: column `name` is NOT NULL, and the rule gives it no value
+          hint: add `name` to `set`, or let the column be NULL
+        hookmill.toml:57:21: rules[6].table: table `teams` is kept by version
+          hint: count in a table of its own
+        hookmill.toml:61:20: rules[7].name: the rule has neither `version` nor `add`
+          hint: say which of two events is newer (version = "created"), or what to count (add = { total = 1 })
+        hookmill.toml:70:21: rules[8].table: rules `columns` and `adds-with-a-version` both write `teams`, and only one of them sets `name`, `size`, `_version`, `nam`
+          hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
+        hookmill.toml:74:21: rules[8].add.note: a rule with a `version` cannot `add`
+          hint: count in a table of its own, by a rule without `version` and `set`
+        hookmill.toml:79:21: rules[9].table: table `tallies` lacks _version, _precedence, _event_id, _deleted
+          hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
+        hookmill.toml:85:20: rules[10].name: `delete` and `tie` need a `version`
+        18 errors in the configuration
+        "#);
+    }
+
+    #[test]
+    fn rules_that_fit_are_compiled() {
+        assert_eq!(
+            faults(
+                r#"
+            [[rules]]
+            name = "teams"
+            on = ["s:team.created", "s:team.updated"]
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            set = { name = "n", size = "s" }
+
+            [[rules]]
+            name = "tallies"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            add = { n = 1 }
+            "#
+            ),
+            "none"
+        );
+    }
+
+    #[test]
+    fn a_migration_of_the_user_that_fails_is_a_fault_of_the_configuration() {
+        let folder =
+            folder(&[("hookmill.toml", &format!("{SOURCE}[database]\nmigrations = 'app'\n"))]);
+        let shown = |folder: &tempfile::TempDir| {
+            let error = load(&folder.path().join("hookmill.toml")).unwrap_err().to_string();
+            error.replace(&format!("{}/", folder.path().display()), "")
+        };
+        insta::assert_snapshot!(shown(&folder), @"
+        hookmill.toml:5:14: database.migrations: cannot read app: No such file or directory (os error 2)
+        1 error in the configuration
+        ");
+        fs::create_dir(folder.path().join("app")).unwrap();
+        fs::write(folder.path().join("app/1000_a.sql"), "NONSENSE").unwrap();
+        insta::assert_snapshot!(shown(&folder), @r#"
+        hookmill.toml:5:14: database.migrations: migration 1000_a.sql failed: near "NONSENSE": syntax error in NONSENSE at offset 0
+        1 error in the configuration
+        "#);
+    }
+
     #[test]
     fn the_presets_fit_the_schema() {
         let folder = folder(&[(

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use crate::build::{Worker, build};
-use crate::shell::{cargo, root, run as shell};
+use crate::shell::{cargo, root, run as shell, run_for_output as shell_output};
 use crate::tools::Tools;
 
 #[derive(clap::Args)]
@@ -41,6 +42,9 @@ const WORKERS: [&str; 4] = [
     "hookmill-consumers-worker",
     "hookmill-dlq-worker",
 ];
+
+/// The most that the ingress Worker may have, gzipped.
+const INGRESS_KIB: f64 = 146.0;
 
 /// Runs the steps. Stops at the first that fails.
 ///
@@ -158,10 +162,24 @@ fn deploy(tools: &Tools) -> anyhow::Result<()> {
         wrangler.args(["d1", "migrations", "apply", "DB", "--local", "--persist-to"]).arg(&data);
         shell(wrangler.arg("--config").arg(worker.folder().join("wrangler.toml")).env("CI", "1"))?;
     }
+    let mut sizes = String::new();
     for worker in Worker::ALL {
         let mut wrangler = tools.wrangler();
         wrangler.args(["deploy", "--dry-run", "--outdir"]).arg(data.join(worker.name()));
-        shell(wrangler.arg("--config").arg(worker.folder().join("wrangler.toml")))?;
+        let shown =
+            shell_output(wrangler.arg("--config").arg(worker.folder().join("wrangler.toml")))?;
+        // Total Upload: 285.90 KiB / gzip: 110.42 KiB
+        let size = shown.lines().find_map(|line| {
+            line.split_once("gzip: ")?.1.strip_suffix(" KiB")?.parse::<f64>().ok()
+        });
+        let size = size.context("wrangler does not say how large the Worker is")?;
+        sizes += &format!("{:>10} Worker: {size:.0} KiB gzipped\n", worker.name());
+        if worker == Worker::Ingress && size > INGRESS_KIB {
+            bail!(
+                "the ingress Worker has {size} KiB gzipped, and at most {INGRESS_KIB} are allowed: its size is its cold start"
+            );
+        }
     }
+    eprint!("\n{sizes}");
     Ok(())
 }

@@ -86,8 +86,6 @@ const PRESETS: [(&str, &str); 2] = [
 pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     let document = Document::new(file, text);
     let table = document.parse();
-    let root = document.root(&table);
-
     let mut config = Config {
         ingress: Ingress {
             sources: Vec::new(),
@@ -108,6 +106,12 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
         migrations: None,
     };
 
+    if document.faults() > 0 {
+        // What a text with such faults means is a guess, and every guess would be one more error.
+        return (config, document.into_errors());
+    }
+
+    let root = document.root(&table);
     sources(&root, &mut config);
     ingress(&root, &mut config.ingress);
     retry(&root, &mut config.retry);
@@ -309,9 +313,16 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
     let sources: BTreeSet<String> =
         config.ingress.sources.iter().map(|source| source.name.clone()).collect();
     let mut own = Vec::new();
+    // Of a rule with faults no more is said: what it lacks because of them would only hide them.
+    let mut sound = Vec::new();
     if let Some(item) = root.get("rules") {
         for entry in item.list("a list of rules: [[rules]]", false) {
-            own.extend(rule(&entry, &Sources::Named(&sources)));
+            let before = entry.faults();
+            let rule = rule(&entry, &Sources::Named(&sources));
+            if entry.faults() == before {
+                sound.extend(rule.clone());
+            }
+            own.extend(rule);
         }
     }
     for (i, rule) in own.iter().enumerate() {
@@ -349,7 +360,7 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
         root.finish();
         errors.extend(document.into_errors());
     }
-    config.rules.extend(own);
+    config.rules.extend(sound);
     errors
 }
 
@@ -533,4 +544,231 @@ fn byte_size(item: &Item<'_>) -> Option<usize> {
         found.error(format!("found {}", found.value)).hint(format!("expected at most {most}")),
     );
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(text: &str) -> String {
+        let (_, errors) = parse("hookmill.toml", text);
+        errors.iter().map(|error| format!("{error}\n")).collect()
+    }
+
+    const GOOD: &str = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let (config, errors) = parse("hookmill.toml", GOOD);
+        assert!(errors.is_empty());
+        insta::assert_debug_snapshot!(config, @r#"
+        Config {
+            ingress: Ingress {
+                sources: [
+                    Source {
+                        name: "stripe",
+                        scheme: Stripe,
+                        secrets: [
+                            SecretName(
+                                "A",
+                            ),
+                        ],
+                        tolerance: 300s,
+                        future_tolerance: None,
+                    },
+                ],
+                body_limit: 1048576,
+                body_timeout: 10s,
+            },
+            presets: {},
+            unknown: {
+                "stripe": Record,
+            },
+            rules: [],
+            retry: Retry {
+                max_attempts: 8,
+                initial: 10s,
+                multiplier: 2.0,
+                max: 3600s,
+                jitter: 0.5,
+            },
+            batch: Batch {
+                size: 100,
+                wait: 0ns,
+            },
+            migrations: None,
+        }
+        "#);
+    }
+
+    #[test]
+    fn every_error_is_reported_at_once_with_its_place_and_what_would_do() {
+        insta::assert_snapshot!(errors(r#"
+surces = 1
+[sources.Stripe]
+scheme = "strip"
+secrets = ["whsec_literal", "env:lower", "env:A", "env:A"]
+tolerance = "5 minuts"
+future_tolerance = "2d"
+preset = "strype"
+unknown = "drop"
+tolerence = "5m"
+
+[sources.clerk]
+scheme = 5
+secrets = []
+
+[ingress]
+body_limit = "1GB"
+body_timeout = 10
+
+[retry]
+max_attempts = 0
+initial = "1h"
+max = "1m"
+multiplier = 0.5
+jitter = "some"
+
+[queue]
+batch_size = 101
+batch_wait = "2m"
+"#), @r#"
+        hookmill.toml:2:1: unknown key `surces`
+          hint: did you mean `sources`?
+        hookmill.toml:3:10: sources.Stripe: a source cannot be called "Stripe"
+          hint: its name stands in a URL: a-z, 0-9, `-` and `_`, at most 64 of them
+        hookmill.toml:4:10: sources.Stripe.scheme: found "strip"
+          hint: did you mean `stripe`?
+        hookmill.toml:5:12: sources.Stripe.secrets[0]: this is not the name of a secret; a secret itself does not belong in this file
+          hint: put the secret into an environment variable and name that: "env:STRIPE_WEBHOOK_SECRET"
+        hookmill.toml:5:29: sources.Stripe.secrets[1]: this is not the name of a secret; a secret itself does not belong in this file
+          hint: put the secret into an environment variable and name that: "env:STRIPE_WEBHOOK_SECRET"
+        hookmill.toml:5:51: sources.Stripe.secrets[3]: env:A is named twice
+        hookmill.toml:6:13: sources.Stripe.tolerance: found "5 minuts": unknown time unit "minuts", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)
+          hint: expected a duration such as "5m"
+        hookmill.toml:7:20: sources.Stripe.future_tolerance: found 2days
+          hint: expected a duration from 1s to 1day
+        hookmill.toml:8:10: sources.Stripe.preset: found "strype"
+          hint: did you mean `stripe`?
+        hookmill.toml:9:11: sources.Stripe.unknown: found "drop"
+          hint: possible here: `ignore`, `record`, `dead_letter`
+        hookmill.toml:10:1: sources.Stripe: unknown key `tolerence`
+          hint: did you mean `tolerance`?
+        hookmill.toml:13:10: sources.clerk.scheme: found a whole number
+          hint: expected one of stripe, standard-webhooks
+        hookmill.toml:14:11: sources.clerk.secrets: no secret is named
+          hint: expected a list of names such as "env:STRIPE_WEBHOOK_SECRET"
+        hookmill.toml:17:14: ingress.body_limit: found 953.7 MiB
+          hint: expected at most 25.0 MiB
+        hookmill.toml:18:16: ingress.body_timeout: found a whole number
+          hint: expected a duration such as "5m"
+        hookmill.toml:21:16: retry.max_attempts: found 0
+          hint: expected a whole number from 1 to 100
+        hookmill.toml:23:7: retry.max: `max` is shorter than `initial`
+          hint: the delay grows from `initial` to `max`
+        hookmill.toml:24:14: retry.multiplier: found 0.5
+          hint: expected a number from 1 to 10
+        hookmill.toml:25:10: retry.jitter: found a string
+          hint: expected a number from 0 to 1
+        hookmill.toml:28:14: queue.batch_size: found 101
+          hint: expected a whole number from 1 to 100
+        hookmill.toml:29:14: queue.batch_wait: found 2m
+          hint: expected a duration from 0s to 1m
+        "#);
+    }
+
+    #[test]
+    fn a_rule_with_faults_is_reported_whole() {
+        let text = format!(
+            "{GOOD}{}",
+            r#"
+[[rules]]
+name = "a"
+on = ["stripe", "strip:invoice.paid", "stripe:"]
+table = 3
+key = { id = "data..id", other = [] }
+version = ""
+tie = { precedence = { column = "status" }, order = 1 }
+set = { a = 5, b = ["x", 1] }
+add = { n = 1.5 }
+delete = true
+
+[[rules]]
+name = "b"
+on = "stripe:*"
+table = "t"
+key = { id = "id" }
+add = { n = 1 }
+
+[[rules]]
+name = "b"
+on = "stripe:*"
+table = "t"
+"#
+        );
+        insta::assert_snapshot!(errors(&text), @r#"
+        hookmill.toml:7:7: rules[0].on[0]: found "stripe"
+          hint: expected an event such as "stripe:invoice.paid" or "stripe:invoice.*"
+        hookmill.toml:7:17: rules[0].on[1]: there is no source `strip`
+          hint: did you mean `stripe`?
+        hookmill.toml:7:39: rules[0].on[2]: found "stripe:"
+          hint: the type of the event is missing; `*` means every type
+        hookmill.toml:8:9: rules[0].table: found a whole number
+          hint: expected the name of a table
+        hookmill.toml:9:14: rules[0].key.id: found "data..id": expected a name at character 6
+          hint: expected a path such as "data.object.id"
+        hookmill.toml:10:11: rules[0].version: found "": expected a name at character 1
+          hint: expected a path such as "data.object.id"
+        hookmill.toml:11:22: rules[0].tie.precedence: it is not clear what decides
+          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*.updated"] }
+        hookmill.toml:11:45: rules[0].tie: unknown key `order`
+          hint: possible here: `precedence`
+        hookmill.toml:12:13: rules[0].set.a: found a whole number
+          hint: expected a path, or a list of paths of which the first that is there counts
+        hookmill.toml:12:26: rules[0].set.b[1]: found a whole number
+          hint: expected a path such as "data.object.id"
+        hookmill.toml:13:13: rules[0].add.n: found a number
+          hint: expected a whole number, or a path
+        hookmill.toml:14:10: rules[0].delete: found a boolean
+          hint: expected an event type such as "customer.deleted" or "*.deleted"
+        hookmill.toml:23:1: rules[2]: `key` is missing
+          hint: which row: key = { id = "data.object.id" }
+        hookmill.toml:24:8: rules[2].name: there are two rules called "b"
+        "#);
+    }
+
+    #[test]
+    fn what_is_not_toml_is_reported_with_its_place() {
+        insta::assert_snapshot!(errors("[sources.stripe\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nx = \n"), @"hookmill.toml:1:16: unclosed table, expected `]`");
+    }
+
+    #[test]
+    fn a_literal_secret_is_never_quoted() {
+        let text = errors("[sources.s]\nscheme = \"stripe\"\nsecrets = [\"whsec_hunter2\"]\n");
+        assert!(text.contains("sources.s.secrets[0]") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn a_rule_takes_the_place_of_the_presets_rule_of_its_name() {
+        let text = format!(
+            "{GOOD}preset = \"stripe\"\n[[rules]]\nname = \"stripe-customers\"\non = \"stripe:customer.created\"\ntable = \"mine\"\nkey = {{ id = \"data.object.id\" }}\nversion = \"created\"\n"
+        );
+        let (config, errors) = parse("hookmill.toml", &text);
+        assert_eq!(errors, []);
+        let named: Vec<_> =
+            config.rules.iter().filter(|rule| rule.name.value == "stripe-customers").collect();
+        assert_eq!(named.len(), 1);
+        assert_eq!(named[0].table.value, "mine");
+    }
+
+    #[test]
+    fn a_preset_is_about_every_source_that_has_it() {
+        let text = "[sources.eu]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\npreset = \"stripe\"\n\
+                    [sources.us]\nscheme = \"stripe\"\nsecrets = [\"env:B\"]\npreset = \"stripe\"\n";
+        let (config, errors) = parse("hookmill.toml", text);
+        assert_eq!(errors, []);
+        let sources: BTreeSet<_> =
+            config.rules[0].on.iter().map(|pattern| pattern.source.as_str()).collect();
+        assert_eq!(sources, BTreeSet::from(["eu", "us"]));
+    }
 }

@@ -142,6 +142,11 @@ impl<'d> Document<'d> {
         self.errors.borrow_mut().push(error);
     }
 
+    /// How many faults were found so far.
+    pub(super) fn faults(&self) -> usize {
+        self.errors.borrow().len()
+    }
+
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
         self.errors.into_inner()
     }
@@ -258,6 +263,11 @@ impl<'s> Item<'s> {
 
     pub(super) fn report(&self, error: ConfigError) {
         self.document.report(error);
+    }
+
+    /// How many faults were found in the file so far.
+    pub(super) fn faults(&self) -> usize {
+        self.document.faults()
     }
 
     fn mismatch(&self, expected: &str) {

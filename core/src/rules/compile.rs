@@ -25,7 +25,8 @@ pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigEr
             Err(faults) => errors.extend(faults),
         }
     }
-    errors.extend(disagreements(&config.rules));
+    let known = config.rules.iter().filter(|rule| schema.tables.contains_key(&rule.table.value));
+    errors.extend(disagreements(known));
     errors.sort();
     if errors.is_empty() { Ok(program) } else { Err(errors) }
 }
@@ -196,7 +197,7 @@ fn check_kind(rule: &RuleText, table: &Table, errors: &mut Vec<ConfigError>) {
 
 /// A row is a function of the greatest event for its key. That needs every rule of a table to set the same columns;
 /// otherwise what an older event alone could set would depend on whether it arrived first.
-fn disagreements(rules: &[RuleText]) -> Vec<ConfigError> {
+fn disagreements<'r>(rules: impl Iterator<Item = &'r RuleText>) -> Vec<ConfigError> {
     let mut first: BTreeMap<&str, &RuleText> = BTreeMap::new();
     let mut errors = Vec::new();
     let columns = |rule: &RuleText| -> Vec<String> {
@@ -205,7 +206,7 @@ fn disagreements(rules: &[RuleText]) -> Vec<ConfigError> {
         names
     };
     let only_deletes = |rule: &RuleText| rule.delete.iter().any(|glob| glob.value == "*");
-    for rule in rules.iter().filter(|rule| rule.version.is_some() && !only_deletes(rule)) {
+    for rule in rules.filter(|rule| rule.version.is_some() && !only_deletes(rule)) {
         let other = *first.entry(&rule.table.value).or_insert(rule);
         let (mine, theirs) = (columns(rule), columns(other));
         if mine != theirs {
