@@ -1,0 +1,348 @@
+//! The driver on a real SQLite: any history of events, in any order, in any batches, with any duplicates and failures of
+//! the store, ends in the tables that the greatest event of each entity says.
+
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use hookmill_consumers::{Fate, drive};
+use hookmill_core::config::Consumers;
+use hookmill_core::delivery::{Delivery, Verdict};
+use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
+use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::time::Timestamp;
+use hookmill_native::{DataFolder, Sqlite};
+use proptest::prelude::*;
+
+const CONFIG: &str = r#"
+[sources.s]
+scheme = "stripe"
+secrets = ["env:A"]
+
+[database]
+migrations = "app"
+
+[retry]
+jitter = 0.0
+
+[[rules]]
+name = "things"
+on = ["s:thing.*"]
+table = "things"
+key = { id = "id" }
+version = "version"
+tie = { precedence = { column = "status", order = ["new", "open", "done"] } }
+set = { status = "status", text = "text" }
+delete = "thing.deleted"
+
+[[rules]]
+name = "counts"
+on = ["s:thing.*"]
+table = "counts"
+key = { id = "id" }
+add = { n = 1 }
+"#;
+
+const TABLES: &str = "
+CREATE TABLE things (id TEXT PRIMARY KEY, status TEXT, text TEXT CHECK (text <> 'refused'), _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE counts (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
+";
+
+struct Fixture {
+    config: Consumers,
+    store: Sqlite,
+    folder: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    _data: DataFolder,
+}
+
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hookmill.toml");
+    fs::write(&config, CONFIG).unwrap();
+    fs::create_dir(folder.path().join("app")).unwrap();
+    fs::write(folder.path().join("app/1000_things.sql"), TABLES).unwrap();
+    let loaded = hookmill_migrations::load(&config).unwrap_or_else(|error| panic!("{error}"));
+    let data = DataFolder::lock(&folder.path().join("data")).unwrap();
+    let (store, _) = data.store(&loaded.migrations).unwrap();
+    Fixture {
+        config: Consumers { program: loaded.program, retry: loaded.config.retry },
+        store,
+        runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
+        folder,
+        _data: data,
+    }
+}
+
+impl Fixture {
+    fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        let database = rusqlite::Connection::open(self.folder.path().join("data/data.db")).unwrap();
+        let mut statement = database.prepare(sql).unwrap();
+        let columns = statement.column_count();
+        let row = |row: &rusqlite::Row<'_>| {
+            (0..columns)
+                .map(|i| Ok(row.get::<_, Option<String>>(i)?.unwrap_or_else(|| "NULL".into())))
+                .collect()
+        };
+        statement.query_map([], row).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    fn drive(&self, store: &impl Store, batch: &[Delivery]) -> Vec<(Fate, Verdict)> {
+        let settled = self.runtime.block_on(drive(
+            store,
+            &NoObjects,
+            &self.config,
+            batch,
+            Timestamp::from_millis(0),
+        ));
+        settled.into_iter().map(|settled| (settled.fate, settled.verdict)).collect()
+    }
+}
+
+/// No event of these tests has a large body.
+struct NoObjects;
+
+impl Objects for NoObjects {
+    async fn put(&self, _: &str, _: &[u8]) -> Result<(), ObjectError> {
+        Err(ObjectError("none".into()))
+    }
+
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ObjectError> {
+        Err(ObjectError("none".into()))
+    }
+
+    async fn delete(&self, _: &str) -> Result<(), ObjectError> {
+        Err(ObjectError("none".into()))
+    }
+}
+
+/// A store that does what a script says: work, be away before the commit, or be away after it, the answer lost.
+struct Flaky<'s> {
+    store: &'s Sqlite,
+    script: Mutex<Vec<Mood>>,
+    calls: Arc<Mutex<usize>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mood {
+    Works,
+    Away,
+    LosesItsAnswer,
+}
+
+impl Store for Flaky<'_> {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        *self.calls.lock().unwrap() += 1;
+        let away = || StoreError::Unavailable("the connection was lost".into());
+        let mood = self.script.lock().unwrap().pop().unwrap_or(Mood::Works);
+        match mood {
+            Mood::Works => self.store.execute(statements).await,
+            Mood::Away => Err(away()),
+            Mood::LosesItsAnswer => {
+                let _ = self.store.execute(statements).await;
+                Err(away())
+            }
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Thing {
+    entity: u8,
+    version: i64,
+    status: &'static str,
+    deleted: bool,
+    refused: bool,
+}
+
+fn delivery(number: usize, thing: &Thing, attempts: u32) -> Delivery {
+    let envelope = Envelope {
+        v: VERSION,
+        source: "s".into(),
+        id: format!("evt_{number:03}"),
+        kind: if thing.deleted { "thing.deleted" } else { "thing.updated" }.into(),
+        received_at: Timestamp::from_millis(1),
+        verified: Verified { secret: 0, signed_at: None },
+        generation: 0,
+        body: BodyForm::Text,
+    };
+    let text = if thing.refused { "refused".to_owned() } else { format!("text {number}") };
+    let body = format!(
+        "{{\"id\":\"thing_{}\",\"version\":{},\"status\":\"{}\",\"text\":\"{text}\"}}",
+        thing.entity, thing.version, thing.status
+    );
+    Delivery { attempts, text: encode(envelope, body.as_bytes()) }
+}
+
+fn any_thing() -> impl Strategy<Value = Thing> {
+    let status = prop_oneof![Just("new"), Just("open"), Just("done"), Just("unheard of")];
+    let deleted = prop::bool::weighted(0.15);
+    let refused = prop::bool::weighted(0.05);
+    (0_u8..3, 0_i64..4, status, deleted, refused).prop_map(
+        |(entity, version, status, deleted, refused)| Thing {
+            entity,
+            version,
+            status,
+            deleted,
+            refused,
+        },
+    )
+}
+
+fn any_mood() -> impl Strategy<Value = Mood> {
+    prop_oneof![4 => Just(Mood::Works), 1 => Just(Mood::Away), 1 => Just(Mood::LosesItsAnswer)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_order_any_batches_any_duplicates_and_any_failures_end_in_the_same_tables(
+        things in prop::collection::vec(any_thing(), 1..25),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        sizes in prop::collection::vec(1_usize..8, 1..40),
+        script in prop::collection::vec(any_mood(), 0..40),
+    ) {
+        let fixture = fixture();
+        let store = Flaky { store: &fixture.store, script: Mutex::new(script), calls: Arc::default() };
+
+        // Every event, some of them again, in an order that proptest shrinks; what is to be retried goes to the end.
+        let mut waiting: Vec<(usize, u32)> = (0..things.len()).map(|number| (number, 1)).collect();
+        waiting.extend(order.iter().map(|index| (index.index(things.len()), 1)));
+        for (i, index) in order.iter().enumerate() {
+            let length = waiting.len();
+            waiting.swap(i % length, index.index(length));
+        }
+        let mut sizes = sizes.into_iter().cycle();
+        while !waiting.is_empty() {
+            let size = sizes.next().unwrap_or(1).min(waiting.len());
+            let batch: Vec<_> = waiting.drain(..size).collect();
+            let deliveries: Vec<_> =
+                batch.iter().map(|(number, attempts)| delivery(*number, &things[*number], *attempts)).collect();
+            let settled = fixture.drive(&store, &deliveries);
+            prop_assert_eq!(settled.len(), deliveries.len());
+            for ((number, attempts), (_, verdict)) in batch.into_iter().zip(settled) {
+                if let Verdict::Retry { .. } = verdict {
+                    // Retries are not counted here: exhaustion is another test.
+                    waiting.push((number, attempts.min(2)));
+                }
+            }
+        }
+
+        let sound: Vec<_> = things.iter().enumerate().filter(|(_, thing)| !thing.refused).collect();
+        let mut greatest: BTreeMap<u8, (i64, i64, String)> = BTreeMap::new();
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for (number, thing) in &sound {
+            let rank = match (thing.deleted, thing.status) {
+                (true, _) => 1_000_000,
+                (_, "new") => 0,
+                (_, "open") => 1,
+                (_, "done") => 2,
+                _ => -1,
+            };
+            let event = (thing.version, rank, format!("evt_{number:03}"));
+            let row = greatest.entry(thing.entity).or_insert_with(|| event.clone());
+            *row = row.clone().max(event);
+            *counts.entry(format!("thing_{}", thing.entity)).or_default() += 1;
+        }
+        let expected: Vec<_> = greatest
+            .iter()
+            .map(|(entity, (version, rank, id))| {
+                let number: usize = id[4..].parse().unwrap();
+                let thing = &things[number];
+                vec![
+                    format!("thing_{entity}"),
+                    thing.status.to_owned(),
+                    format!("text {number}"),
+                    version.to_string(),
+                    rank.to_string(),
+                    id.clone(),
+                    u8::from(thing.deleted).to_string(),
+                ]
+            })
+            .collect();
+        let cast = "SELECT id, status, text, cast(_version AS TEXT), cast(_precedence AS TEXT), _event_id, cast(_deleted AS TEXT) FROM things ORDER BY id";
+        prop_assert_eq!(fixture.rows(cast), expected);
+        let counted: BTreeMap<_, _> = fixture
+            .rows("SELECT id, cast(n AS TEXT) FROM counts")
+            .into_iter()
+            .map(|row| (row[0].clone(), row[1].parse::<u64>().unwrap()))
+            .collect();
+        prop_assert_eq!(counted, counts);
+        let buried: BTreeSet<_> = fixture.rows("SELECT event_id FROM dead_letters").into_iter().flatten().collect();
+        let refused: BTreeSet<_> =
+            (0..things.len()).filter(|number| things[*number].refused).map(|number| format!("evt_{number:03}")).collect();
+        prop_assert_eq!(buried, refused);
+    }
+}
+
+fn thing(entity: u8, refused: bool) -> Thing {
+    Thing { entity, version: 1, status: "new", deleted: false, refused }
+}
+
+#[test]
+fn a_batch_is_one_round_trip() {
+    let fixture = fixture();
+    let store = Flaky { store: &fixture.store, script: Mutex::default(), calls: Arc::default() };
+    let batch: Vec<_> = (0..100).map(|number| delivery(number, &thing(1, false), 1)).collect();
+    assert!(
+        fixture
+            .drive(&store, &batch)
+            .iter()
+            .all(|settled| *settled == (Fate::Applied, Verdict::Ack))
+    );
+    assert_eq!(*store.calls.lock().unwrap(), 1);
+    assert!(
+        fixture
+            .drive(&store, &batch)
+            .iter()
+            .all(|settled| *settled == (Fate::Duplicate, Verdict::Ack))
+    );
+    assert_eq!(*store.calls.lock().unwrap(), 2);
+}
+
+#[test]
+fn one_offender_among_a_hundred_is_found_in_few_round_trips() {
+    let fixture = fixture();
+    let store = Flaky { store: &fixture.store, script: Mutex::default(), calls: Arc::default() };
+    let batch: Vec<_> =
+        (0..100).map(|number| delivery(number, &thing(1, number == 61), 1)).collect();
+    let settled = fixture.drive(&store, &batch);
+    assert_eq!(settled.iter().filter(|(fate, _)| *fate == Fate::Applied).count(), 99);
+    assert_eq!(settled[61].1, Verdict::Bury);
+    // Halving a hundred takes seven steps, each with a half that is refused and one that is not; then the letter.
+    assert!(*store.calls.lock().unwrap() <= 16, "{}", store.calls.lock().unwrap());
+}
+
+#[test]
+fn a_store_that_is_away_is_asked_once_for_a_batch() {
+    let fixture = fixture();
+    let store = Flaky {
+        store: &fixture.store,
+        script: Mutex::new(vec![Mood::Away; 9]),
+        calls: Arc::default(),
+    };
+    let batch: Vec<_> = (0..100).map(|number| delivery(number, &thing(1, false), 1)).collect();
+    let settled = fixture.drive(&store, &batch);
+    assert!(settled.iter().all(|(_, verdict)| matches!(verdict, Verdict::Retry { .. })));
+    assert_eq!(*store.calls.lock().unwrap(), 1);
+}
+
+#[test]
+fn what_can_neither_be_applied_nor_buried_is_tried_again_however_often_it_was() {
+    let fixture = fixture();
+    let store = Flaky {
+        store: &fixture.store,
+        script: Mutex::new(vec![Mood::Away; 9]),
+        calls: Arc::default(),
+    };
+    let settled = fixture.drive(&store, &[delivery(1, &thing(1, false), 50)]);
+    assert!(matches!(settled[..], [(Fate::Unavailable(_), Verdict::Retry { .. })]), "{settled:?}");
+    let settled = fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 51)]);
+    assert_eq!(settled, [(Fate::Applied, Verdict::Ack)]);
+}
