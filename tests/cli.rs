@@ -1,1 +1,404 @@
-//! kill -9.
+//! The command line, as a person meets it: what is printed, where, and the exit code.
+
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use hookmill_tests::native::binary;
+use hookmill_tests::{eventually, folder};
+use serde_json::Value;
+
+/// Runs `hookmill` in a folder, to its end.
+fn hookmill(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(binary())
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("CARGO")
+        .env_remove("STRIPE_WEBHOOK_SECRET")
+        .env_remove("CLERK_WEBHOOK_SECRET")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Exit code, standard output and standard error, the folder's path taken out.
+fn shown(folder: &Path, arguments: &[&str]) -> String {
+    let output = hookmill(folder, arguments);
+    let text = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes).replace(&folder.display().to_string(), "[folder]")
+    };
+    format!(
+        "exit code {}\n--- stdout\n{}--- stderr\n{}",
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr)
+    )
+}
+
+/// A folder with the example configuration.
+fn with_example() -> tempfile::TempDir {
+    let example = folder().parent().unwrap().join("hookmill.toml");
+    let temporary = tempfile::tempdir().unwrap();
+    std::fs::copy(example, temporary.path().join("hookmill.toml")).unwrap();
+    temporary
+}
+
+/// `hookmill dev`, until it is dropped.
+struct Dev {
+    child: Child,
+    port: u16,
+}
+
+impl Dev {
+    fn start(folder: &Path) -> Self {
+        let child = Command::new(binary())
+            .args(["dev", "--listen", "127.0.0.1:0"])
+            .current_dir(folder)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let listening = folder.join(".hookmill/listening");
+        let port = eventually("dev listens", || {
+            std::fs::read_to_string(&listening).ok()?.rsplit(':').next()?.parse().ok()
+        });
+        Self { child, port }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn help_lists_the_commands() {
+    insta::assert_snapshot!(shown(folder(), &["--help"]), @"
+    exit code 0
+    --- stdout
+    Takes webhooks in, and makes each one take effect once.
+
+    Exit codes: 0 done, 1 failed, 2 the command line was not understood.
+
+    Usage: hookmill <COMMAND>
+
+    Commands:
+      dev      Run the whole pipeline for development, with development secrets where none are set
+      serve    Run the whole pipeline on this machine, with secrets from the environment
+      check    Check a configuration: its text, its rules against the schema, its presets
+      send     Sign a realistic event and post it, as a provider would
+      events   List the latest events: what came in, and what came of it
+      migrate  Apply the migrations that the database lacks
+      help     Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+    --- stderr
+    ");
+    assert_eq!(hookmill(folder(), &["nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_example_configuration_is_valid() {
+    let example = with_example();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    hookmill.toml: 2 sources and 7 rules, no errors
+    ");
+    insta::assert_snapshot!(shown(example.path(), &["check", "--json"]), @r#"
+    exit code 0
+    --- stdout
+    {"errors":[],"valid":true}
+    --- stderr
+    "#);
+}
+
+#[test]
+fn every_commented_line_of_the_example_is_valid_too() {
+    let example = with_example();
+    let path = example.path().join("hookmill.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    // What is commented out is TOML; what explains is a sentence.
+    let opened: Vec<_> = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(code)
+                if code.starts_with('[') || code.starts_with('#') || code.contains(" = ") =>
+            {
+                code
+            }
+            _ => line,
+        })
+        .collect();
+    assert!(opened.contains(&"[[rules]]") && opened.contains(&"[database]"));
+    std::fs::create_dir_all(example.path().join("migrations/app")).unwrap();
+    std::fs::write(
+        &path,
+        opened.join(
+            "
+",
+        ),
+    )
+    .unwrap();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    hookmill.toml: 2 sources and 7 rules, no errors
+    ");
+}
+
+#[test]
+fn a_configuration_with_errors_is_refused_before_anything_starts() {
+    let temporary = tempfile::tempdir().unwrap();
+    std::fs::write(
+        temporary.path().join("hookmill.toml"),
+        "[sources.a]\nscheme = \"strip\"\nsecrets = [\"x\"]\n",
+    )
+    .unwrap();
+    insta::assert_snapshot!(shown(temporary.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:2:10: sources.a.scheme: found "strip"
+      hint: did you mean `stripe`?
+    hookmill.toml:3:12: sources.a.secrets[0]: this is not the name of a secret; a secret itself does not belong in this file
+      hint: put the secret into an environment variable and name that: "env:STRIPE_WEBHOOK_SECRET"
+    2 errors in the configuration
+    "#);
+    insta::assert_snapshot!(shown(temporary.path(), &["check", "--json"]), @r#"
+    exit code 1
+    --- stdout
+    {"errors":[{"column":10,"file":"hookmill.toml","hint":"did you mean `stripe`?","key":"sources.a.scheme","line":2,"problem":"found \"strip\""},{"column":12,"file":"hookmill.toml","hint":"put the secret into an environment variable and name that: \"env:STRIPE_WEBHOOK_SECRET\"","key":"sources.a.secrets[0]","line":3,"problem":"this is not the name of a secret; a secret itself does not belong in this file"}],"valid":false}
+    --- stderr
+    error: the configuration is not valid
+    "#);
+    for command in ["serve", "dev", "migrate"] {
+        let output = hookmill(temporary.path(), &[command]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("2 errors in the configuration"),
+            "{command}"
+        );
+    }
+    assert!(!temporary.path().join(".hookmill").exists(), "nothing was made");
+    insta::assert_snapshot!(shown(temporary.path(), &["check", "--config", "nowhere.toml"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no configuration here; --config names it: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
+    ");
+}
+
+#[test]
+fn serve_does_not_start_without_secrets() {
+    let example = with_example();
+    insta::assert_snapshot!(shown(example.path(), &["serve"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: source `clerk`: none of its secrets is set (CLERK_WEBHOOK_SECRET)
+    source `stripe`: none of its secrets is set (STRIPE_WEBHOOK_SECRET, STRIPE_WEBHOOK_SECRET_NEXT)
+    ");
+}
+
+#[test]
+fn dev_keeps_to_loopback() {
+    let example = with_example();
+    insta::assert_snapshot!(shown(example.path(), &["dev", "--listen", "0.0.0.0:8787"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: dev listens on loopback only, since everybody knows its secrets; `hookmill serve` is for 0.0.0.0:8787
+    ");
+}
+
+#[test]
+fn there_are_no_events_before_there_is_data() {
+    let example = with_example();
+    insta::assert_snapshot!(shown(example.path(), &["events"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` makes it, --data names it
+    ");
+}
+
+#[test]
+fn migrate_applies_what_is_missing() {
+    let example = with_example();
+    insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"
+    exit code 0
+    --- stdout
+    0001_pipeline.sql
+    0002_stripe.sql
+    0003_clerk.sql
+    --- stderr
+    ");
+    insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    the database is up to date
+    ");
+    insta::assert_snapshot!(shown(example.path(), &["migrate", "--json"]), @r#"
+    exit code 0
+    --- stdout
+    {"applied":[]}
+    --- stderr
+    "#);
+}
+
+#[test]
+fn the_types_that_can_be_sent_are_listed() {
+    let example = with_example();
+    insta::assert_snapshot!(shown(example.path(), &["send", "clerk"]), @"
+    exit code 0
+    --- stdout
+    user.created
+    user.updated
+    user.deleted
+    --- stderr
+    ");
+    insta::assert_snapshot!(shown(example.path(), &["send", "clerk", "user.forgotten"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no sample of `user.forgotten`; there are:
+      user.created
+      user.updated
+      user.deleted
+    ");
+    insta::assert_snapshot!(shown(example.path(), &["send", "paddle"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no source `paddle` in the configuration; there are: clerk, stripe
+    ");
+}
+
+#[test]
+fn send_says_that_nobody_is_there() {
+    let example = with_example();
+    insta::assert_snapshot!(shown(example.path(), &["send", "clerk", "user.created", "--to", "http://127.0.0.1:9"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: cannot reach http://127.0.0.1:9/webhooks/clerk; is the pipeline running? (`hookmill dev`): error sending request for url (http://127.0.0.1:9/webhooks/clerk): client error (Connect): tcp connect error: Connection refused (os error 111)
+    ");
+}
+
+#[test]
+fn an_event_is_sent_and_seen_to_be_applied_once() {
+    let example = with_example();
+    let dev = Dev::start(example.path());
+    let to = format!("http://127.0.0.1:{}", dev.port);
+    let send = |arguments: &[&str]| {
+        let arguments = [&["send"], arguments, &["--to", &to, "--json"]].concat();
+        let output = hookmill(example.path(), &arguments);
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (output.status.code(), lines)
+    };
+
+    let (code, sent) = send(&["stripe", "customer.subscription.updated", "--id", "evt_1"]);
+    assert_eq!((code, &sent[0]["status"]), (Some(0), &200.into()));
+    assert!(sent[0]["outcome"].as_str().unwrap().starts_with("applied"), "{sent:?}");
+    let (_, again) = send(&["stripe", "customer.subscription.updated", "--id", "evt_1"]);
+    assert!(
+        again[0]["outcome"].as_str().unwrap().ends_with("that was before, and nothing changed"),
+        "{again:?}"
+    );
+
+    let (_, many) = send(&[
+        "clerk",
+        "user.created",
+        "--count",
+        "3",
+        "--set",
+        "data.id=user_{n}",
+        "--set",
+        "data.first_name=null",
+    ]);
+    assert_eq!(many.len(), 3);
+    // What the table cannot hold becomes a dead letter, and send says so.
+    let (_, refused) =
+        send(&["stripe", "customer.created", "--id", "evt_2", "--set", "data.object.balance=many"]);
+    assert!(refused[0]["outcome"].as_str().unwrap().starts_with("dead: refused:"), "{refused:?}");
+    let (code, wrong) = send(&["stripe", "customer.created", "--secret", "whsec_wrong"]);
+    assert_eq!((code, &wrong[0]["status"]), (Some(1), &401.into()));
+
+    let output = hookmill(example.path(), &["events", "--json"]);
+    let events: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let states: Vec<_> = events
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| (event["type"].as_str(), event["state"].as_str()))
+        .collect();
+    let user = (Some("user.created"), Some("applied"));
+    assert_eq!(
+        states,
+        [
+            (Some("customer.created"), Some("dead")),
+            user,
+            user,
+            user,
+            (Some("customer.subscription.updated"), Some("applied")),
+        ]
+    );
+    let table = String::from_utf8(hookmill(example.path(), &["events"]).stdout).unwrap();
+    assert!(table.lines().next().unwrap().contains("RECEIVED"), "{table}");
+    assert_eq!(table.lines().count(), 6, "{table}");
+
+    let database = rusqlite::Connection::open(example.path().join(".hookmill/data.db")).unwrap();
+    let row = database.query_row("SELECT id, status, quantity FROM subscriptions", [], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+    });
+    assert_eq!(row.unwrap(), ("sub_HMsample0001".into(), "active".into(), 5));
+}
+
+#[test]
+fn a_second_process_on_the_same_folder_is_refused() {
+    let example = with_example();
+    let _dev = Dev::start(example.path());
+    insta::assert_snapshot!(shown(example.path(), &["dev", "--log", "error"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: .hookmill is in use by another hookmill; stop that one, or choose another folder with --data
+    ");
+    insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: .hookmill is in use by another hookmill; stop that one, or choose another folder with --data
+    ");
+}
+
+#[cfg(unix)]
+#[test]
+fn told_to_stop_it_finishes_what_is_in_hand() {
+    let example = with_example();
+    let mut dev = Dev::start(example.path());
+    let to = format!("http://127.0.0.1:{}", dev.port);
+    let sent =
+        hookmill(example.path(), &["send", "clerk", "user.created", "--count", "20", "--to", &to]);
+    assert_eq!(sent.status.code(), Some(0));
+    let pid = dev.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(dev.child.wait().unwrap().code(), Some(0));
+    let output = hookmill(example.path(), &["events", "--json"]);
+    let events: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(events.as_array().unwrap().iter().all(|event| event["state"] == "applied"), "{events}");
+}

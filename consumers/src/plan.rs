@@ -50,9 +50,10 @@ impl EventKey {
 /// The ledger comes last in its transaction: the statements before it ask whether the event is in it.
 const LEDGER: &str = "\
 -- ledger
+WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
 INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
-FROM json_each(?1)
+FROM rows
 WHERE true
 ON CONFLICT DO NOTHING
 RETURNING source, id, generation";

@@ -161,7 +161,7 @@ struct Thing {
 }
 
 fn delivery(number: usize, thing: &Thing, attempts: u32) -> Delivery {
-    let envelope = Envelope {
+    let mut envelope = Envelope {
         v: VERSION,
         source: "s".into(),
         id: format!("evt_{number:03}"),
@@ -176,7 +176,7 @@ fn delivery(number: usize, thing: &Thing, attempts: u32) -> Delivery {
         "{{\"id\":\"thing_{}\",\"version\":{},\"status\":\"{}\",\"text\":\"{text}\"}}",
         thing.entity, thing.version, thing.status
     );
-    Delivery { attempts, text: encode(envelope, body.as_bytes()) }
+    Delivery { attempts, text: encode(&mut envelope, body.as_bytes()) }
 }
 
 fn any_thing() -> impl Strategy<Value = Thing> {

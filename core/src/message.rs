@@ -108,24 +108,24 @@ pub enum DecodeError {
     Base64,
 }
 
-/// Writes a message's text: the envelope, and behind it the body. Picks the body's form.
-pub fn encode(mut envelope: Envelope, body: &[u8]) -> String {
+/// Writes a message's text: the envelope, and behind it the body. Picks the body's form and notes it in the envelope.
+pub fn encode(envelope: &mut Envelope, body: &[u8]) -> String {
     match std::str::from_utf8(body) {
         Ok(text) => {
             envelope.body = BodyForm::Text;
-            join(&envelope, text)
+            join(envelope, text)
         }
         Err(_) => {
             envelope.body = BodyForm::Base64;
-            join(&envelope, &STANDARD.encode(body))
+            join(envelope, &STANDARD.encode(body))
         }
     }
 }
 
 /// Writes the text of a message whose body is in the object store.
-pub fn encode_claim_check(mut envelope: Envelope, claim_check: ClaimCheck) -> String {
+pub fn encode_claim_check(envelope: &mut Envelope, claim_check: ClaimCheck) -> String {
     envelope.body = BodyForm::Object(claim_check);
-    join(&envelope, "")
+    join(envelope, "")
 }
 
 fn join(envelope: &Envelope, body: &str) -> String {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_text_form_is_one_line_and_the_body() {
-        insta::assert_snapshot!(encode(envelope(), b"{\"id\":\n\"evt_1\"}"), @r#"
+        insta::assert_snapshot!(encode(&mut envelope(), b"{\"id\":\n\"evt_1\"}"), @r#"
         {"v":1,"source":"stripe","id":"evt_1","type":"invoice.paid","received_at":1767225600000,"verified":{"secret":0,"signed_at":1767225590000},"body":"text"}
         {"id":
         "evt_1"}
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_claim_check_comes_back() {
         let check = ClaimCheck { key: "stripe/ab".into(), bytes: 130_000 };
-        let text = encode_claim_check(envelope(), check.clone());
+        let text = encode_claim_check(&mut envelope(), check.clone());
         assert_eq!(decode(&text).unwrap().envelope.body, BodyForm::Object(check));
     }
 
@@ -220,7 +220,7 @@ mod tests {
         #[test]
         fn every_body_comes_back_byte_for_byte(body: Vec<u8>, id: String, generation: u32) {
             let sent = Envelope { id, generation, ..envelope() };
-            let text = encode(sent.clone(), &body);
+            let text = encode(&mut sent.clone(), &body);
             let message = decode(&text).unwrap();
             prop_assert_eq!(&message.body[..], &body[..]);
             prop_assert_eq!(message.envelope.id, sent.id);

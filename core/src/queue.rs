@@ -15,5 +15,5 @@ pub trait Queue: Send + Sync {
     /// Returns once every message is durable.
     ///
     /// On an error some may have been taken: the sender answers 503, the provider sends again, and the ledger tells.
-    fn send(&self, messages: &[String]) -> impl Future<Output = Result<(), QueueError>> + Send;
+    fn send(&self, messages: Vec<String>) -> impl Future<Output = Result<(), QueueError>> + Send;
 }

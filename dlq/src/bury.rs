@@ -62,11 +62,12 @@ const ERROR_BYTES: usize = 1000;
 /// An event has at most one letter. What the platform dropped after we had buried it with a reason changes nothing.
 const BURY: &str = "\
 -- bury
+WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
 INSERT INTO dead_letters (id, source, event_id, generation, type, received_at, reason, error, fingerprint, attempts,
     first_failed_at, last_failed_at, message)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
     value ->> 8, value ->> 9, value ->> 10, value ->> 10, value ->> 11
-FROM json_each(?1)
+FROM rows
 WHERE true
 ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, error = excluded.error, fingerprint = excluded.fingerprint,
     attempts = excluded.attempts, last_failed_at = excluded.last_failed_at, message = excluded.message

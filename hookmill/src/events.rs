@@ -104,7 +104,10 @@ const SETTLED: &str = "
     )";
 
 /// The latest messages on the queue of events.
-const QUEUED: &str = "SELECT text, attempts, due_at FROM queue.messages WHERE queue = 'events' ORDER BY seq DESC LIMIT ?1";
+const QUEUED: &str = "
+    SELECT text, coalesce(attempts, 0), coalesce(due_at, 0)
+    FROM queue.events_messages LEFT JOIN queue.events_deliveries USING (seq)
+    ORDER BY seq DESC LIMIT ?1";
 
 fn settled(
     database: &Connection,

@@ -149,14 +149,14 @@ pub async fn serve<P: Platform, B: Body>(
         }
     };
     let request = Request { headers: incoming.headers, body: &body };
-    let events = match admit(verifier, &request, now) {
+    let mut events = match admit(verifier, &request, now) {
         Ok(events) => events,
         Err(rejection) => return rejected(Some(name), rejection),
     };
 
     let mut messages = Vec::with_capacity(events.len());
-    for event in &events {
-        let message = encode(event.clone(), &body);
+    for event in &mut events {
+        let message = encode(event, &body);
         if message.len() <= MESSAGE_BYTES {
             messages.push(message);
             continue;
@@ -166,9 +166,9 @@ pub async fn serve<P: Platform, B: Body>(
         if let Err(error) = platform.objects().put(&check.key, &body).await {
             return unavailable(name, "object_store_unavailable", error.to_string());
         }
-        messages.push(encode_claim_check(event.clone(), check));
+        messages.push(encode_claim_check(event, check));
     }
-    if let Err(error) = platform.queue().send(&messages).await {
+    if let Err(error) = platform.queue().send(messages).await {
         return unavailable(name, "queue_unavailable", error.to_string());
     }
     let reply = Reply {

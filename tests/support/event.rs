@@ -79,14 +79,14 @@ impl Event {
 
     /// The message that ingress would put on the queue.
     pub fn message(&self) -> String {
-        encode(self.envelope(), &self.body)
+        encode(&mut self.envelope(), &self.body)
     }
 
     /// The message that ingress would put on the queue if the body were too long for it.
     pub fn claim_check(&self) -> String {
         let check =
             ClaimCheck { key: claim_check_key(self.source, &self.body), bytes: self.body.len() };
-        encode_claim_check(self.envelope(), check)
+        encode_claim_check(&mut self.envelope(), check)
     }
 
     fn envelope(&self) -> Envelope {

@@ -40,6 +40,16 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// Puts a message on the queue of events of a process that is down.
+pub fn put(queue: &Connection, message: &str, attempts: u32) {
+    let sql = "INSERT INTO events_messages (sent_at, text) VALUES (0, ?1)";
+    queue.execute(sql, [message]).expect("the table is there");
+    if attempts > 0 {
+        let sql = "INSERT INTO events_deliveries (seq, attempts, due_at, leased) VALUES (last_insert_rowid(), ?1, 0, 0)";
+        queue.execute(sql, [attempts]).expect("the table is there");
+    }
+}
+
 /// A running pipeline. It is killed when dropped.
 pub struct Pipeline {
     child: Child,
@@ -124,8 +134,7 @@ impl Pipeline {
         self.kill_and_restart(|queue| {
             queue.execute_batch("BEGIN IMMEDIATE").expect("the process is down");
             for message in messages {
-                let sql = "INSERT INTO messages (queue, due_at, sent_at, text) VALUES ('events', 0, 0, ?1)";
-                queue.execute(sql, [message]).expect("the table is there");
+                put(queue, message, 0);
             }
             queue.execute_batch("COMMIT").expect("the disk is not full");
         });
@@ -139,7 +148,7 @@ impl Pipeline {
         assert_eq!(self.post(event).status, 200);
         let in_hand = |count| {
             eventually("the consumers have the messages", || {
-                let sql = "SELECT count(*) FROM messages WHERE leased = 1";
+                let sql = "SELECT count(*) FROM events_deliveries WHERE leased = 1";
                 let leased: i64 =
                     self.database("queue.db").query_row(sql, [], |row| row.get(0)).ok()?;
                 (leased >= count).then_some(())
@@ -155,8 +164,7 @@ impl Pipeline {
     #[must_use]
     pub fn given_up_by_the_platform(mut self, event: &Event) -> Self {
         self.kill_and_restart(|queue| {
-            let sql = "INSERT INTO messages (queue, due_at, sent_at, attempts, text) VALUES ('events', 0, 0, 101, ?1)";
-            queue.execute(sql, [event.message()]).expect("the table is there");
+            put(queue, &event.message(), 101);
         });
         self
     }
@@ -199,7 +207,7 @@ impl Pipeline {
     /// Waits until nothing is on the queue.
     pub fn settle(&self) {
         eventually("the queue is empty", || {
-            let sql = "SELECT count(*) FROM messages";
+            let sql = "SELECT (SELECT count(*) FROM events_messages) + (SELECT count(*) FROM dead_letters_messages)";
             let count: i64 = self.database("queue.db").query_row(sql, [], |row| row.get(0)).ok()?;
             (count == 0).then_some(())
         });

@@ -232,6 +232,10 @@ fn disagreements<'r>(rules: impl Iterator<Item = &'r RuleText>) -> Vec<ConfigErr
     errors
 }
 
+/// The rows of the parameter, `value` each. Materialised, since `json_each` renders an element anew for every column that
+/// is taken from it.
+const ROWS: &str = "WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))";
+
 /// True for a row whose event is not in the ledger: what makes any statement take effect once.
 const NOT_SEEN: &str = "NOT EXISTS (SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 \
                         AND seen.id = value ->> 1 AND seen.generation = value ->> 2)";
@@ -261,9 +265,9 @@ fn upsert_sql(rule: &RuleText, unset: &[&str]) -> String {
         .chain(unset.iter().map(|name| format!("{} = NULL", quoted(name))))
         .collect();
     format!(
-        "-- rule {name}\n\
+        "-- rule {name}\n{ROWS}\n\
          INSERT INTO {target} ({columns}, \"_version\", \"_precedence\", \"_event_id\", \"_deleted\")\n\
-         SELECT {values}, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM json_each(?1)\n\
+         SELECT {values}, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM rows\n\
          WHERE {NOT_SEEN}\n\
          ON CONFLICT ({key}) DO UPDATE SET {updates}\n\
          WHERE (excluded.\"_version\", excluded.\"_precedence\", excluded.\"_event_id\")\n\
@@ -287,9 +291,9 @@ fn counter_sql(rule: &RuleText) -> String {
         .map(|name| format!("{0} = coalesce({target}.{0}, 0) + excluded.{0}", quoted(name)))
         .collect();
     format!(
-        "-- rule {name}\n\
+        "-- rule {name}\n{ROWS}\n\
          INSERT INTO {target} ({columns})\n\
-         SELECT {values} FROM json_each(?1)\n\
+         SELECT {values} FROM rows\n\
          WHERE {NOT_SEEN}\n\
          ON CONFLICT ({key}) DO UPDATE SET {updates}",
         name = comment(&rule.name.value),

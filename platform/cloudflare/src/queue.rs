@@ -28,9 +28,9 @@ fn message(text: &str) -> SendMessage<JsValue> {
 
 impl Queue for CloudflareQueue {
     #[worker::send]
-    async fn send(&self, messages: &[String]) -> std::result::Result<(), QueueError> {
+    async fn send(&self, messages: Vec<String>) -> std::result::Result<(), QueueError> {
         let failed = |error: worker::Error| QueueError(text(&error));
-        let mut rest = messages;
+        let mut rest = messages.as_slice();
         while let [first, others @ ..] = rest {
             let mut bytes = first.len();
             let fitting = others.iter().take(BATCH_MESSAGES - 1).take_while(|message| {
