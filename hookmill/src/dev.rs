@@ -24,7 +24,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             place.listen
         );
     }
-    start_log(place);
+    start_log(place, "debug");
     let loaded = load(&place.config)?;
     let ingress = loaded.config.ingress.clone();
     let presets = loaded.config.presets.clone();

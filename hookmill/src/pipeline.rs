@@ -19,7 +19,7 @@ use hookmill_native::{DataFolder, Files, QueueName, QueueSender, Sqlite, SqliteQ
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// Batches of events in hand at a time: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
@@ -38,18 +38,20 @@ pub struct Place {
     /// The folder for everything that is kept. One process has it at a time.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     pub data: PathBuf,
-    /// What is logged to stderr.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    #[arg(value_parser = ["error", "warn", "info", "debug", "trace"])]
-    pub log: String,
+    /// What is logged to stderr; every event that is accepted and applied is a line of `debug`, the default of `dev`.
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log: Option<String>,
     /// Log one JSON object a line.
     #[arg(long)]
     pub json: bool,
 }
 
 /// Starts the log. Only Hookmill's own lines are shown: those of its libraries may quote what strangers send.
-pub fn start_log(place: &Place) {
-    let filter = tracing_subscriber::EnvFilter::new(format!("off,hookmill={}", place.log));
+pub fn start_log(place: &Place, default: &str) {
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "off,hookmill={}",
+        place.log.as_deref().unwrap_or(default)
+    ));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -248,7 +250,7 @@ fn log_outcome(outcome: &Outcome) {
         Outcome::Probe => {}
         Outcome::Accepted { events } => {
             for event in events {
-                info!(source = event.source, event = event.id, r#type = event.kind, "accepted");
+                debug!(source = event.source, event = event.id, r#type = event.kind, "accepted");
             }
         }
         Outcome::Rejected { source, rejection } => {
@@ -266,10 +268,10 @@ fn log_settled(text: &str, attempts: u32, settled: &Settled) {
     let event = envelope.map_or("-", |envelope| envelope.id.as_str());
     let r#type = envelope.map_or("-", |envelope| envelope.kind.as_str());
     match (&settled.fate, settled.verdict) {
-        (Fate::Applied, _) => info!(source, event, r#type, "applied"),
-        (Fate::Recorded, _) => info!(source, event, r#type, "recorded: no rule names it"),
-        (Fate::Duplicate, _) => info!(source, event, r#type, "duplicate: nothing changed"),
-        (Fate::Ignored, _) => info!(source, event, r#type, "ignored: no rule names it"),
+        (Fate::Applied, _) => debug!(source, event, r#type, "applied"),
+        (Fate::Recorded, _) => debug!(source, event, r#type, "recorded: no rule names it"),
+        (Fate::Duplicate, _) => debug!(source, event, r#type, "duplicate: nothing changed"),
+        (Fate::Ignored, _) => debug!(source, event, r#type, "ignored: no rule names it"),
         (Fate::Unavailable(error), Verdict::Retry { delay }) => {
             let delay = format!("{:.1} s", delay.as_secs_f64());
             warn!(source, event, r#type, attempts, delay, error, "to be tried again");

@@ -16,7 +16,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let place = &arguments.place;
-    start_log(place);
+    start_log(place, "info");
     let loaded = load(&place.config)?;
     let data = place.data.display().to_string();
     let ready = |address: std::net::SocketAddr| info!(%address, data, "taking webhooks");
