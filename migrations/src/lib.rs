@@ -338,6 +338,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one configuration with every fault")]
     fn rules_that_do_not_fit_the_schema_are_reported_all_at_once() {
         insta::assert_snapshot!(faults(r#"
             [[rules]]

@@ -3,6 +3,7 @@
 // A command line speaks on stdout and stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod build;
 mod dev;
 mod shell;
@@ -40,6 +41,8 @@ enum Command {
     Dev(dev::Arguments),
     /// Install what the tests need and run all of them
     Test(test::Arguments),
+    /// Measure both platforms, as ratios to a bare server and to a Worker that only stores
+    Bench,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         }
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Bench => bench::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,13 +1,12 @@
 //! `cargo xtask test`: everything that CI checks, in the order in which it fails soonest.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use crate::build::{Worker, build};
-use crate::shell::{cargo, root, run as shell, run_for_output as shell_output};
+use crate::shell::{cargo, root, run as shell, run_for_output as shell_output, target};
 use crate::tools::Tools;
 
 #[derive(clap::Args)]
@@ -144,12 +143,9 @@ fn workers(tools: &Tools) -> anyhow::Result<()> {
 
 fn sdk(tools: &Tools) -> anyhow::Result<()> {
     shell(cargo().args(["build", "--package", "hookmill"]))?;
-    // Where cargo put it: it heeds CARGO_TARGET_DIR as we do.
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let mut test = tools.node();
     test.args(["--test", "--test-reporter=spec", "tests/sdk/sdk.test.mjs"]);
-    shell(test.env("HOOKMILL_TEST_BINARY", target.join("debug/hookmill")))
+    shell(test.env("HOOKMILL_TEST_BINARY", target().join("debug/hookmill")))
 }
 
 fn deploy(tools: &Tools) -> anyhow::Result<()> {

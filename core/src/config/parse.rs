@@ -552,7 +552,8 @@ mod tests {
 
     fn errors(text: &str) -> String {
         let (_, errors) = parse("hookmill.toml", text);
-        errors.iter().map(|error| format!("{error}\n")).collect()
+        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        lines.join("\n")
     }
 
     const GOOD: &str = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
