@@ -141,19 +141,37 @@ fn every_commented_line_of_the_example_is_valid_too() {
         .collect();
     assert!(opened.contains(&"[[rules]]") && opened.contains(&"[database]"));
     std::fs::create_dir_all(example.path().join("migrations/app")).unwrap();
-    std::fs::write(
-        &path,
-        opened.join(
-            "
-",
-        ),
-    )
-    .unwrap();
+    std::fs::write(&path, opened.join("\n")).unwrap();
     insta::assert_snapshot!(shown(example.path(), &["check"]), @"
     exit code 0
     --- stdout
     --- stderr
     hookmill.toml: 2 sources and 7 rules, no errors
+    ");
+}
+
+/// The code block of README.md that begins with this line.
+fn readme_block(first: &str) -> String {
+    let readme = std::fs::read_to_string(folder().parent().unwrap().join("README.md")).unwrap();
+    let start = readme.find(&format!("\n{first}\n")).unwrap() + 1;
+    readme[start..].split("```").next().unwrap().to_owned()
+}
+
+#[test]
+fn the_tables_of_ones_own_in_the_readme_work() {
+    let example = with_example();
+    let path = example.path().join("hookmill.toml");
+    let text = std::fs::read_to_string(&path).unwrap() + &readme_block("[database]");
+    std::fs::write(&path, text).unwrap();
+    let app = example.path().join("migrations/app");
+    std::fs::create_dir_all(&app).unwrap();
+    let sql = readme_block("-- migrations/app/1000_refunds.sql");
+    std::fs::write(app.join("1000_refunds.sql"), sql).unwrap();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    hookmill.toml: 2 sources and 8 rules, no errors
     ");
 }
 

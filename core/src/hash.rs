@@ -2,7 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of `bytes` in lower-case hex, 64 characters.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    base16ct::lower::encode_string(&Sha256::digest(bytes))
+/// SHA-256 of the parts, one after the other, in lower-case hex: 64 characters.
+pub fn sha256_hex(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    base16ct::lower::encode_string(&hash.finalize())
 }

@@ -21,7 +21,10 @@ pub trait Objects: Send + Sync {
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), ObjectError>> + Send;
 }
 
-/// The key of a body: `{source}/{hex SHA-256}`. A provider that sends again writes the same object again.
-pub fn claim_check_key(source: &str, body: &[u8]) -> String {
-    format!("{source}/{}", crate::hash::sha256_hex(body))
+/// The key of an event's body: `{source}/{hex SHA-256 of the event's id, a NUL, and the body}`.
+///
+/// A provider that sends again writes the same object again. Two events never share one: the body of the first is removed
+/// once that has taken effect.
+pub fn claim_check_key(source: &str, event_id: &str, body: &[u8]) -> String {
+    format!("{source}/{}", crate::hash::sha256_hex(&[event_id.as_bytes(), b"\0", body]))
 }

@@ -91,7 +91,7 @@ fn row(letter: &Letter<'_>, now: Timestamp) -> String {
     let error = shortened(error);
     let fields = identity.and_then(|identity| {
         serde_json::to_string(&(
-            sha256_hex(identity.as_bytes()),
+            sha256_hex(&[identity.as_bytes()]),
             envelope.map(|e| &e.source),
             envelope.map(|e| &e.id),
             envelope.map(|e| e.generation),
@@ -128,7 +128,7 @@ fn fingerprint(reason: Reason, error: &str) -> String {
             _ => kind.push(c),
         }
     }
-    sha256_hex(kind.as_bytes())[..16].to_owned()
+    sha256_hex(&[kind.as_bytes()])[..16].to_owned()
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ pub async fn serve<P: Platform, B: Body>(
             continue;
         }
         // Put first, send second: a message must never point at nothing.
-        let check = ClaimCheck { key: claim_check_key(name, &body), bytes: body.len() };
+        let check = ClaimCheck { key: claim_check_key(name, &event.id, &body), bytes: body.len() };
         if let Err(error) = platform.objects().put(&check.key, &body).await {
             return unavailable(name, "object_store_unavailable", error.to_string());
         }

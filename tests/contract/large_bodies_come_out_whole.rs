@@ -1,6 +1,7 @@
 //! A message over the queue's limit travels by claim check, and nobody can tell.
 
-use hookmill_tests::event::{Event, stripe};
+use hookmill_tests::Fault;
+use hookmill_tests::event::{Event, clerk, stripe};
 use serde_json::json;
 
 use super::super::platform::Pipeline;
@@ -83,4 +84,21 @@ fn a_redelivery_that_finds_its_body_removed_changes_nothing() {
     let pipeline = pipeline.enqueued(&[of_size("evt_2", 300_000).claim_check()]);
     pipeline.settle();
     assert_eq!(dead_letters(&pipeline), [[json!("evt_2"), json!("unreadable"), json!(1)]]);
+}
+
+#[test]
+fn two_events_with_the_same_large_body_both_take_effect() {
+    let pipeline = Pipeline::start();
+    // Clerk's id is a header, so nothing in the body need differ.
+    let data = json!({ "id": "user_1", "updated_at": 1, "first_name": "x".repeat(200_000) });
+    let store_away = pipeline.broken(Fault::Store);
+    for id in ["msg_1", "msg_2"] {
+        accepted(&pipeline, &clerk("user.updated", id, 1, data.clone()));
+    }
+    assert_eq!(pipeline.objects().len(), 2, "one is removed before the other is read");
+    drop(store_away);
+    pipeline.settle();
+    assert!(dead_letters(&pipeline).is_empty());
+    assert_eq!(pipeline.sql("SELECT id FROM events ORDER BY id"), [["msg_1"], ["msg_2"]]);
+    assert_eq!(pipeline.objects(), Vec::<String>::new());
 }

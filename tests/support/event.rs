@@ -84,8 +84,10 @@ impl Event {
 
     /// The message that ingress would put on the queue if the body were too long for it.
     pub fn claim_check(&self) -> String {
-        let check =
-            ClaimCheck { key: claim_check_key(self.source, &self.body), bytes: self.body.len() };
+        let check = ClaimCheck {
+            key: claim_check_key(self.source, &self.id, &self.body),
+            bytes: self.body.len(),
+        };
         encode_claim_check(&mut self.envelope(), check)
     }
 
