@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 256;
 /// Requests in one measurement.
 const REQUESTS: usize = 15_000;
 /// Measurements of each server, in turn.

@@ -12,6 +12,9 @@ use crate::files::Files;
 use crate::queue::SqliteQueue;
 use crate::sqlite::{self, Sqlite};
 
+/// The pages of the application's database, as SQLite has them by default.
+const PAGE_BYTES: u32 = 4096;
+
 /// A data folder, locked for as long as this value lives.
 pub struct DataFolder {
     path: PathBuf,
@@ -77,8 +80,8 @@ impl DataFolder {
     /// If the database cannot be opened, or a migration fails.
     pub fn store(&self, migrations: &[Migration]) -> Result<(Sqlite, Vec<String>), FolderError> {
         let path = self.path.join("data.db");
-        let mut database =
-            sqlite::open(&path).map_err(|source| FolderError::Database { path, source })?;
+        let mut database = sqlite::open(&path, PAGE_BYTES)
+            .map_err(|source| FolderError::Database { path, source })?;
         let applied = apply(&mut database, migrations)?;
         Ok((Sqlite::new(database), applied))
     }

@@ -118,6 +118,8 @@ pub struct SqliteQueue {
     arrivals: Arc<[Notify; 2]>,
 }
 
+/// The pages of the database. Ten events fit into one, so a group's commit writes few of them.
+const PAGE_BYTES: u32 = 32 * 1024;
 /// Operations waiting for the thread; beyond these, senders wait.
 const WAITING: usize = 4096;
 /// The most operations in one transaction.
@@ -154,7 +156,7 @@ struct Outcome {
 impl SqliteQueue {
     /// Opens or makes the database, and starts its thread.
     pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
-        let mut database = sqlite::open(path)?;
+        let mut database = sqlite::open(path, PAGE_BYTES)?;
         for queue in QueueName::ALL {
             database.execute_batch(&queue.sql(
                 "CREATE TABLE IF NOT EXISTS {q}_messages (
@@ -510,7 +512,7 @@ fn give_up(
 /// Copying the log into the database file would hold up every sender for as long as it takes. So a thread of its own
 /// copies what there is, and the queue's thread only the rest that has come meanwhile; then the log begins anew.
 struct Log {
-    /// How long it is, in pages of 4 KiB.
+    /// How long it is, in pages.
     pages: Arc<AtomicUsize>,
     /// Set while the other thread copies; what it says when it has.
     copying: bool,
@@ -519,13 +521,13 @@ struct Log {
 }
 
 /// How long the log may get before it is copied, in pages: 16 MiB.
-const LOG_PAGES: usize = 4096;
+const LOG_PAGES: usize = 16 * 1024 * 1024 / PAGE_BYTES as usize;
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 impl Log {
     /// Starts the other thread, and takes the place of SQLite's own checkpoints on the writer's connection.
     fn start(path: &Path, writer: &mut Connection) -> rusqlite::Result<Self> {
-        let database = sqlite::open(path)?;
+        let database = sqlite::open(path, PAGE_BYTES)?;
         let pages = Arc::new(AtomicUsize::new(0));
         let counted = pages.clone();
         writer.wal_hook(Some(move |_: &mut Wal, pages: c_int| {

@@ -12,9 +12,10 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
 #[derive(Clone)]
 pub struct Sqlite(Arc<Mutex<Connection>>);
 
-/// Opens a database for durable writing: a commit is on the disk when it returns.
-pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
+/// Opens a database for durable writing: a commit is on the disk when it returns. A new one gets pages of this size.
+pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection> {
     let database = Connection::open(path)?;
+    database.pragma_update(None, "page_size", page_bytes)?;
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "FULL")?;
     database.pragma_update(None, "foreign_keys", true)?;
