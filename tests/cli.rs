@@ -48,7 +48,6 @@ fn with_example() -> tempfile::TempDir {
 /// `hookmill dev`, until it is dropped.
 struct Dev {
     child: Child,
-    port: u16,
 }
 
 impl Dev {
@@ -60,10 +59,11 @@ impl Dev {
             .spawn()
             .unwrap();
         let listening = folder.join(".hookmill/listening");
-        let port = eventually("dev listens", || {
-            std::fs::read_to_string(&listening).ok()?.rsplit(':').next()?.parse().ok()
+        eventually("dev listens", || {
+            let address = std::fs::read_to_string(&listening).ok()?;
+            address.parse::<std::net::SocketAddr>().ok()
         });
-        Self { child, port }
+        Self { child }
     }
 }
 
@@ -277,6 +277,30 @@ fn migrate_applies_what_is_missing() {
 }
 
 #[test]
+fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_start() {
+    let example = with_example();
+    let path = example.path().join("hookmill.toml");
+    let text = std::fs::read_to_string(&path).unwrap() + &readme_block("[database]");
+    std::fs::write(&path, &text).unwrap();
+    let migration = example.path().join("migrations/app/1000_refunds.sql");
+    std::fs::create_dir_all(migration.parent().unwrap()).unwrap();
+    let sql = readme_block("-- migrations/app/1000_refunds.sql");
+    std::fs::write(&migration, &sql).unwrap();
+    assert_eq!(hookmill(example.path(), &["migrate"]).status.code(), Some(0));
+    std::fs::write(&migration, sql.replace("amount", "cents")).unwrap();
+    std::fs::write(&path, text.replace("{ amount =", "{ cents =")).unwrap();
+    assert_eq!(hookmill(example.path(), &["check"]).status.code(), Some(0));
+    insta::assert_snapshot!(shown(example.path(), &["dev"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:70:9: rules[0].set.cents: table `refunds` has no column `cents`
+      hint: possible here: `id`, `amount`, `customer_id`
+    1 error in the configuration
+    ");
+}
+
+#[test]
 fn the_types_that_can_be_sent_are_listed() {
     let example = with_example();
     insta::assert_snapshot!(shown(example.path(), &["send", "clerk"]), @"
@@ -295,6 +319,7 @@ fn the_types_that_can_be_sent_are_listed() {
       user.created
       user.updated
       user.deleted
+    To send another type, change one of them: --set type=user.forgotten
     ");
     insta::assert_snapshot!(shown(example.path(), &["send", "paddle"]), @"
     exit code 1
@@ -318,10 +343,9 @@ fn send_says_that_nobody_is_there() {
 #[test]
 fn an_event_is_sent_and_seen_to_be_applied_once() {
     let example = with_example();
-    let dev = Dev::start(example.path());
-    let to = format!("http://127.0.0.1:{}", dev.port);
+    let _dev = Dev::start(example.path());
     let send = |arguments: &[&str]| {
-        let arguments = [&["send"], arguments, &["--to", &to, "--json"]].concat();
+        let arguments = [&["send"], arguments, &["--json"]].concat();
         let output = hookmill(example.path(), &arguments);
         let lines = String::from_utf8(output.stdout).unwrap();
         let lines: Vec<Value> =
@@ -331,12 +355,20 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
 
     let (code, sent) = send(&["stripe", "customer.subscription.updated", "--id", "evt_1"]);
     assert_eq!((code, &sent[0]["status"]), (Some(0), &200.into()));
-    assert!(sent[0]["outcome"].as_str().unwrap().starts_with("applied"), "{sent:?}");
-    let (_, again) = send(&["stripe", "customer.subscription.updated", "--id", "evt_1"]);
-    assert!(
-        again[0]["outcome"].as_str().unwrap().ends_with("that was before, and nothing changed"),
-        "{again:?}"
+    assert_eq!(sent[0]["answer"], serde_json::json!({ "accepted": 1 }));
+    assert_eq!(
+        (&sent[0]["event"]["state"], &sent[0]["duplicate"]),
+        (&"applied".into(), &false.into())
     );
+    let (_, again) = send(&["stripe", "customer.subscription.updated", "--id", "evt_1"]);
+    assert_eq!((&again[0]["event"], &again[0]["duplicate"]), (&sent[0]["event"], &true.into()));
+    let shown = hookmill(
+        example.path(),
+        &["send", "stripe", "customer.subscription.updated", "--id", "evt_1"],
+    );
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.starts_with("200 evt_1 applied "), "{shown}");
+    assert!(shown.ends_with("that was before, and nothing changed\n"), "{shown}");
 
     let (_, many) = send(&[
         "clerk",
@@ -344,17 +376,20 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
         "--count",
         "3",
         "--set",
-        "data.id=user_{n}",
+        "data.id=user_{number}",
         "--set",
         "data.first_name=null",
     ]);
     assert_eq!(many.len(), 3);
     // What the table cannot hold becomes a dead letter, and send says so.
-    let (_, refused) =
+    let (code, refused) =
         send(&["stripe", "customer.created", "--id", "evt_2", "--set", "data.object.balance=many"]);
-    assert!(refused[0]["outcome"].as_str().unwrap().starts_with("dead: refused:"), "{refused:?}");
+    assert_eq!((code, &refused[0]["event"]["state"]), (Some(1), &"dead".into()));
+    let error = refused[0]["event"]["error"].as_str().unwrap();
+    assert!(error.starts_with("refused: rule `stripe-customers`: the store refused:"), "{error}");
     let (code, wrong) = send(&["stripe", "customer.created", "--secret", "whsec_wrong"]);
     assert_eq!((code, &wrong[0]["status"]), (Some(1), &401.into()));
+    assert_eq!(wrong[0]["answer"]["reason"], "no_matching_signature");
 
     let output = hookmill(example.path(), &["events", "--json"]);
     let events: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -409,9 +444,7 @@ fn a_second_process_on_the_same_folder_is_refused() {
 fn told_to_stop_it_finishes_what_is_in_hand() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
-    let to = format!("http://127.0.0.1:{}", dev.port);
-    let sent =
-        hookmill(example.path(), &["send", "clerk", "user.created", "--count", "20", "--to", &to]);
+    let sent = hookmill(example.path(), &["send", "clerk", "user.created", "--count", "20"]);
     assert_eq!(sent.status.code(), Some(0));
     let pid = dev.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());

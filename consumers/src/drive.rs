@@ -6,6 +6,7 @@ use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{BodyForm, Message};
 use hookmill_core::objects::Objects;
+use hookmill_core::rules::Program;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::{Letter, Reason, bury};
@@ -35,7 +36,7 @@ pub async fn drive<S: Store, O: Objects>(
     let mut writes = Vec::with_capacity(batch.len());
     for (index, sorted) in sort(batch).into_iter().enumerate() {
         let planned = match &sorted {
-            Ok(message) => match body(store, objects, message).await {
+            Ok(message) => match body(store, objects, &config.program, message).await {
                 // A large body is let go again as soon as its rows are known: a hundred of them would be too much.
                 Ok(body) => plan::writes(
                     &config.program,
@@ -85,11 +86,16 @@ pub async fn drive<S: Store, O: Objects>(
 async fn body<'m, S: Store, O: Objects>(
     store: &S,
     objects: &O,
+    program: &Program,
     message: &'m Message<'_>,
 ) -> Result<Cow<'m, [u8]>, Fate> {
     let BodyForm::Object(check) = &message.envelope.body else {
         return Ok(Cow::Borrowed(&message.body));
     };
+    // An event that no rule names is not read. It need not be in the ledger either, so nobody could tell why its body is gone.
+    if !plan::is_read(program, &message.envelope) {
+        return Ok(Cow::Borrowed(&[]));
+    }
     match objects.get(&check.key).await {
         Ok(Some(body)) if body.len() == check.bytes => Ok(Cow::Owned(body)),
         Ok(Some(body)) => Err(Fate::unreadable(format!(
@@ -109,8 +115,8 @@ async fn body<'m, S: Store, O: Objects>(
     }
 }
 
-/// Carries out the writes: all in one transaction, or, where the store refuses that, in halves, until an offender stands
-/// alone.
+/// Carries out the writes: all in one transaction, or, where the store refuses that or lacks a table for it, in halves,
+/// until an offender stands alone.
 async fn apply<S: Store>(
     store: &S,
     config: &Consumers,
@@ -118,13 +124,13 @@ async fn apply<S: Store>(
     fates: &mut [Option<Fate>],
 ) {
     let mut work = vec![writes];
-    let mut away: Option<String> = None;
+    let mut away: Option<StoreError> = None;
     while let Some(part) = work.pop() {
         if part.is_empty() {
             continue;
         }
         let result = match &away {
-            Some(error) => Err(StoreError::Unavailable(error.clone())),
+            Some(error) => Err(error.clone()),
             None => store.execute(plan::plan(&config.program, part)).await,
         };
         match result {
@@ -138,18 +144,23 @@ async fn apply<S: Store>(
                     });
                 }
             }
-            Err(StoreError::Unavailable(error)) => {
+            Err(error @ StoreError::Unavailable(_)) => {
                 for write in part {
-                    fates[write.index] =
-                        Some(Fate::Unavailable(format!("the store is unavailable: {error}")));
+                    fates[write.index] = Some(Fate::Unavailable(error.to_string()));
                 }
                 // A store that is away is not asked again for the rest of the batch.
                 away = Some(error);
             }
-            Err(StoreError::Refused(error)) => match part {
+            Err(error) => match part {
                 [write] => {
-                    let error = format!("the store refused: {error}");
-                    fates[write.index] = Some(Fate::Condemned { reason: Reason::Refused, error });
+                    let rules = write.rules(&config.program);
+                    fates[write.index] = Some(match error {
+                        StoreError::Refused(_) => Fate::Condemned {
+                            reason: Reason::Refused,
+                            error: format!("{rules}: {error}"),
+                        },
+                        _ => Fate::Unavailable(format!("{rules}: {error}")),
+                    });
                 }
                 _ => {
                     let (first, second) = part.split_at(part.len() / 2);

@@ -29,6 +29,19 @@ pub(crate) struct Writes {
     ledger: String,
 }
 
+impl Writes {
+    /// The rules that write, for messages.
+    pub(crate) fn rules(&self, program: &Program) -> String {
+        let names = self.rows.iter().map(|(rule, _)| format!("`{}`", program.rules[*rule].name));
+        let names: Vec<_> = names.collect();
+        if names.is_empty() {
+            "the ledger".to_owned()
+        } else {
+            format!("rule {}", names.join(", "))
+        }
+    }
+}
+
 /// What decides that two messages are the same event.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct EventKey {
@@ -63,6 +76,11 @@ const SEEN: &str = "\
 -- seen
 SELECT events.source, events.id, events.generation FROM json_each(?1)
 JOIN events ON events.source = value ->> 0 AND events.id = value ->> 1 AND events.generation = value ->> 2";
+
+/// Whether some rule names the event, so that its body is read.
+pub(crate) fn is_read(program: &Program, envelope: &Envelope) -> bool {
+    program.matching(&envelope.source, &envelope.kind).next().is_some()
+}
 
 /// Works out what a delivery writes, or what becomes of it instead.
 pub(crate) fn writes(

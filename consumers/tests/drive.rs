@@ -69,7 +69,7 @@ fn fixture() -> Fixture {
     fs::write(folder.path().join("app/1000_things.sql"), TABLES).unwrap();
     let loaded = hookmill_migrations::load(&config).unwrap_or_else(|error| panic!("{error}"));
     let data = DataFolder::lock(&folder.path().join("data")).unwrap();
-    let (store, _) = data.store(&loaded.migrations).unwrap();
+    let store = data.store(&loaded.migrations).unwrap().store;
     Fixture {
         config: Consumers { program: loaded.program, retry: loaded.config.retry },
         store,

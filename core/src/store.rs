@@ -46,6 +46,10 @@ pub enum StoreError {
     /// The store cannot do it now: try again later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The store cannot do it yet: a table or column is missing, which a migration will bring. Other statements are not
+    /// concerned.
+    #[error("the store is not ready: {0}")]
+    NotReady(String),
     /// The store will not do it, however often it is asked: a constraint, a value of the wrong type.
     #[error("the store refused: {0}")]
     Refused(String),
@@ -54,7 +58,6 @@ pub enum StoreError {
 impl StoreError {
     /// Classifies what SQLite says, directly or through D1.
     ///
-    /// A missing table or column is a migration that has not been applied yet: it heals, so it is `Unavailable`.
     /// Sources: <https://www.sqlite.org/rescode.html>, <https://developers.cloudflare.com/d1/observability/debug-d1/>.
     pub fn from_text(text: &str) -> Self {
         const REFUSED: [&str; 7] = [
@@ -66,11 +69,14 @@ impl StoreError {
             "D1_TYPE_ERROR",
             "constraint failed",
         ];
-        const HEALS: [&str; 3] = ["no such table", "no such column", "has no column named"];
-        let refused = REFUSED.iter().any(|mark| text.contains(mark))
-            && !HEALS.iter().any(|mark| text.contains(mark));
-        let text = text.to_owned();
-        if refused { Self::Refused(text) } else { Self::Unavailable(text) }
+        const MISSING: [&str; 3] = ["no such table", "no such column", "has no column named"];
+        let is_one_of = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
+        let make = match () {
+            () if is_one_of(&MISSING) => Self::NotReady,
+            () if is_one_of(&REFUSED) => Self::Refused,
+            () => Self::Unavailable,
+        };
+        make(text.to_owned())
     }
 }
 
@@ -115,11 +121,15 @@ mod tests {
         for text in [
             "D1_ERROR: Network connection lost.",
             "D1_ERROR: D1 DB is overloaded. Requests queued for too long.",
-            "D1_ERROR: no such table: subscriptions: SQLITE_ERROR",
-            "D1_ERROR: table t has no column named x: SQLITE_ERROR",
             "database is locked",
         ] {
             assert!(matches!(StoreError::from_text(text), StoreError::Unavailable(_)), "{text}");
+        }
+        for text in [
+            "D1_ERROR: no such table: subscriptions: SQLITE_ERROR",
+            "D1_ERROR: table t has no column named x: SQLITE_ERROR",
+        ] {
+            assert!(matches!(StoreError::from_text(text), StoreError::NotReady(_)), "{text}");
         }
     }
 }

@@ -25,7 +25,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.json {
         let Loaded { config, program, .. } = loaded?;
         let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
-        eprintln!("{}: {sources} sources and {rules} rules, no errors", arguments.config.display());
+        let s = |count| if count == 1 { "" } else { "s" };
+        eprintln!(
+            "{}: {sources} source{} and {rules} rule{}, no errors",
+            arguments.config.display(),
+            s(sources),
+            s(rules)
+        );
         return Ok(());
     }
     let errors = match &loaded {

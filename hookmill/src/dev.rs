@@ -1,6 +1,7 @@
 //! `hookmill dev`: the whole pipeline, ready for a signed webhook, with no setup.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::bail;
 use hookmill_core::config::Source;
@@ -40,14 +41,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 secret_line(source, &|name| { for_development(&ingress, name) })
             );
         }
+        let (place, data) = options(place);
         let program = program();
         eprintln!("\nIn another terminal:\n");
         for (source, preset) in &presets {
             if let Some(event) = crate::samples::first_update(preset) {
-                eprintln!("  {program} send {source} {event}");
+                eprintln!("  {program} send {source} {event}{place}");
             }
         }
-        eprintln!("  {program} events\n");
+        eprintln!("  {program} events{data}\n");
     };
     run_pipeline(place, loaded, |name| for_development(&ingress, name), ready)
 }
@@ -68,6 +70,19 @@ fn secret_line(
         })
         .collect();
     lines.join("\n      ")
+}
+
+/// What has to be said besides, where this is not the usual place: `send` finds the address in the data folder.
+fn options(place: &Place) -> (String, String) {
+    let option = |name: &str, path: &Path, usual: &str| {
+        if path == Path::new(usual) {
+            String::new()
+        } else {
+            format!(" --{name} {}", path.display())
+        }
+    };
+    let data = option("data", &place.data, ".hookmill");
+    (option("config", &place.config, "hookmill.toml") + &data, data)
 }
 
 /// How this program was called, for suggestions that can be pasted.

@@ -17,9 +17,9 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
     /// At most this many, the latest first.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Print a JSON array.
+    /// Print a JSON array; times are milliseconds since the Unix epoch.
     #[arg(long)]
     json: bool,
 }
@@ -44,6 +44,11 @@ impl Event {
     /// Whether it is off the queue.
     pub fn settled(&self) -> bool {
         self.settled_at.is_some()
+    }
+
+    /// Whether it is a dead letter.
+    pub fn dead(&self) -> bool {
+        self.error.is_some()
     }
 
     /// Where it stands, in a few words.

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use hookmill_native::DataFolder;
+use hookmill_native::{DataFolder, Opened};
 use serde_json::json;
 
-use crate::pipeline::load;
+use crate::pipeline::{load, open_store};
 
 /// Apply the migrations that the database lacks
 #[derive(clap::Args)]
@@ -24,7 +24,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = load(&arguments.config)?;
     let folder = DataFolder::lock(&arguments.data)?;
-    let (_, applied) = folder.store(&loaded.migrations)?;
+    let Opened { applied, .. } = open_store(&folder, &loaded)?;
     if arguments.json {
         println!("{}", json!({ "applied": applied }));
     } else if applied.is_empty() {

@@ -1,7 +1,7 @@
 //! The whole pipeline in one process: HTTP in, two queues, their consumers. `dev` and `serve` both run this.
 
 use std::io::IsTerminal as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_ingress::{Gate, Outcome, Platform};
 use hookmill_migrations::Loaded;
 use hookmill_native::http::{Service, serve};
-use hookmill_native::{DataFolder, Files, QueueName, QueueSender, Sqlite, SqliteQueue, now};
+use hookmill_native::{
+    DataFolder, Files, Opened, QueueName, QueueSender, Sqlite, SqliteQueue, now,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,8 +34,8 @@ pub struct Place {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     pub config: PathBuf,
-    /// Where to listen; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787")]
+    /// Where to listen: an address of this machine and a port; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787", value_parser = parse_listen)]
     pub listen: SocketAddr,
     /// The folder for everything that is kept. One process has it at a time.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
@@ -44,6 +46,13 @@ pub struct Place {
     /// Log one JSON object a line.
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
+    let addresses = text.to_socket_addrs().ok();
+    addresses
+        .and_then(|mut addresses| addresses.next())
+        .context("expected an address and a port, such as 127.0.0.1:8787")
 }
 
 /// Starts the log. Only Hookmill's own lines are shown: those of its libraries may quote what strangers send.
@@ -71,6 +80,16 @@ pub fn load(config: &Path) -> anyhow::Result<Loaded> {
         }
         error => error.into(),
     })
+}
+
+/// Opens the store, migrated, and makes sure that the rules fit what is there.
+pub fn open_store(folder: &DataFolder, loaded: &Loaded) -> anyhow::Result<Opened> {
+    let opened = folder.store(&loaded.migrations)?;
+    loaded.check_against(&opened.schema).context(
+        "the database is not what the migrations make; was one changed after it had been applied? \
+         Leave it as it was, and add another",
+    )?;
+    Ok(opened)
 }
 
 struct Native {
@@ -115,7 +134,7 @@ pub fn run(
         bail!("{}", problems.join("\n"));
     }
     let folder = DataFolder::lock(&place.data)?;
-    let (store, applied) = folder.store(&loaded.migrations)?;
+    let Opened { store, applied, .. } = open_store(&folder, &loaded)?;
     for name in applied {
         info!(migration = name, "applied a migration");
     }
@@ -183,12 +202,9 @@ impl Consumer {
     async fn consume_events(self, size: usize, wait: Duration, mut stopped: watch::Receiver<bool>) {
         let mut settling = None;
         loop {
-            let batch = tokio::select! {
-                biased;
-                _ = stopped.wait_for(|stopped| *stopped) => break,
-                batch = self.queue.receive(QueueName::Events, size, wait) => batch,
-            };
-            let batch = match batch {
+            let batch = match self.queue.receive(QueueName::Events, size, wait, &mut stopped).await
+            {
+                Ok(batch) if batch.is_empty() => break,
                 Ok(batch) => batch,
                 Err(error) => {
                     error!(%error, "cannot receive events");
@@ -223,15 +239,16 @@ async fn consume_dead_letters(
     mut stopped: watch::Receiver<bool>,
 ) {
     loop {
-        let batch = tokio::select! {
-            biased;
-            _ = stopped.wait_for(|stopped| *stopped) => return,
-            batch = queue.receive(QueueName::DeadLetters, BATCH_MESSAGES, Duration::ZERO) => batch,
-        };
+        let batch = queue
+            .receive(QueueName::DeadLetters, BATCH_MESSAGES, Duration::ZERO, &mut stopped)
+            .await;
         let Ok(batch) = batch else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
+        if batch.is_empty() {
+            return;
+        }
         let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
         let (verdicts, failed) = hookmill_dlq::drain(&store, &deliveries, now()).await;
         match failed {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use hookmill_core::config::Source;
 use hookmill_core::rules::{Path as BodyPath, Step};
-use hookmill_core::secret::Secret;
+use hookmill_core::secret::{Secret, SecretName};
 use hookmill_migrations::Loaded;
 use hookmill_native::{DataFolder, now};
 use hookmill_providers::sign;
@@ -31,12 +31,14 @@ pub struct Arguments {
     #[arg(long)]
     id: Option<String>,
     /// How many events to send, one after the other.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// Where the pipeline is, without the path of the source.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8787")]
-    to: Url,
-    /// Change the body: data.object.status=active. The value is JSON, or else text; {n} in it is the number of the event.
+    /// Where the pipeline is, without the path of the source. By default the one that has the data folder, or else
+    /// http://127.0.0.1:8787.
+    #[arg(long, value_name = "URL")]
+    to: Option<Url>,
+    /// Change the body: data.object.status=active. The value is JSON, or else text; {number} in it is the number of the
+    /// event. With type=charge.refunded, the sample becomes an event of another type.
     #[arg(long, value_name = "PATH=VALUE", value_parser = parse_set)]
     set: Vec<(BodyPath, String)>,
     /// Sign with this secret, not with the one that the configuration names.
@@ -48,7 +50,8 @@ pub struct Arguments {
     /// The data folder of the pipeline, to see what comes of the event.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
-    /// Print one JSON object for each event: id, status, answer, outcome.
+    /// Print one JSON object for each event: its id, the status and the answer, and where the event stands: as `hookmill
+    /// events` says it, or null if that cannot be seen from here; whether it had taken effect before.
     #[arg(long)]
     json: bool,
 }
@@ -76,22 +79,30 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     if !samples::types(preset).any(|known| known == kind) {
         let known: Vec<_> = samples::types(preset).collect();
-        bail!("there is no sample of `{kind}`; there are:\n  {}", known.join("\n  "));
+        bail!(
+            "there is no sample of `{kind}`; there are:\n  {}\nTo send another type, change one of them: --set type={kind}",
+            known.join("\n  ")
+        );
     }
-    let secret = secret(&loaded, source, arguments)?;
-    let url = arguments.to.join(&format!("/webhooks/{}", source.name))?;
+    let to = match (&arguments.to, DataFolder::listening(&arguments.data)) {
+        (Some(url), _) => url.clone(),
+        (None, Some(address)) => Url::parse(&format!("http://{address}"))?,
+        (None, None) => Url::parse("http://127.0.0.1:8787")?,
+    };
+    let url = to.join(&format!("/webhooks/{}", source.name))?;
+    let (secret, whose) = secret(&loaded, source, &url, arguments)?;
 
     // The provider chosen for TLS; a second call would only say that it is chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
     let follow = Follower::open(&arguments.data, &url);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut refused = 0;
+    let (mut refused, mut dead) = (0, 0);
     for number in 1..=arguments.count {
         let id = arguments.id.clone().unwrap_or_else(|| new_id(preset));
         let mut body = samples::event(preset, kind, &id, now()).context("the sample is gone")?;
         for (path, value) in &arguments.set {
-            let value = value.replace("{n}", &number.to_string());
+            let value = value.replace("{number}", &number.to_string());
             set(
                 &mut body,
                 &path.steps,
@@ -114,26 +125,45 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let status = response.status();
             anyhow::Ok((status, response.text().await?))
         })?;
-        let outcome = match &follow {
-            Some(follow) if status.is_success() => follow.outcome(&source.name, &id, before),
+        let event = match &follow {
+            Some(follow) if status.is_success() => follow.outcome(&source.name, &id),
             _ => None,
         };
-        if !status.is_success() {
-            refused += 1;
-        }
+        refused += u32::from(!status.is_success());
+        dead += u32::from(event.as_ref().is_some_and(events::Event::dead));
+        let duplicate = before.is_some();
         if arguments.json {
+            let answer = serde_json::from_str(&answer).unwrap_or(Value::String(answer));
             println!(
                 "{}",
-                json!({ "id": id, "status": status.as_u16(), "answer": answer, "outcome": outcome })
+                json!({
+                    "id": id,
+                    "status": status.as_u16(),
+                    "answer": answer,
+                    "event": event,
+                    "duplicate": duplicate,
+                })
             );
         } else {
-            let outcome = outcome
-                .unwrap_or_else(|| if status.is_success() { "accepted".into() } else { answer });
+            let outcome = match event {
+                Some(event) if duplicate => {
+                    format!("{}; that was before, and nothing changed", event.summary())
+                }
+                Some(event) => event.summary(),
+                None if follow.is_some() && status.is_success() => {
+                    "accepted, and still on the queue".to_owned()
+                }
+                None if status.is_success() => "accepted".to_owned(),
+                None => answer,
+            };
             println!("{} {id} {outcome}", status.as_u16());
         }
     }
     if refused > 0 {
-        bail!("{refused} of {} not accepted", arguments.count);
+        bail!("{refused} of {} not accepted; signed with {whose}", arguments.count);
+    }
+    if dead > 0 {
+        bail!("{dead} of {} became dead letters", arguments.count);
     }
     Ok(())
 }
@@ -146,17 +176,25 @@ fn source<'l>(loaded: &'l Loaded, name: &str) -> anyhow::Result<&'l Source> {
     })
 }
 
-/// The secret to sign with. Development secrets are for this machine only: elsewhere they would never verify.
-fn secret(loaded: &Loaded, source: &Source, arguments: &Arguments) -> anyhow::Result<Secret> {
+/// The secret to sign with, and whose it is. Development secrets are for this machine only: elsewhere they would never
+/// verify.
+fn secret(
+    loaded: &Loaded,
+    source: &Source,
+    url: &Url,
+    arguments: &Arguments,
+) -> anyhow::Result<(Secret, String)> {
     if let Some(secret) = &arguments.secret {
-        return Ok(secret.clone().into());
+        return Ok((secret.clone().into(), "the secret given".to_owned()));
     }
-    let local = arguments
-        .to
-        .host_str()
-        .is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]"));
-    let lookup = |name| {
-        if local { for_development(&loaded.config.ingress, name) } else { from_environment(name) }
+    let local =
+        url.host_str().is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]"));
+    let lookup = |name: &SecretName| match from_environment(name) {
+        Some(secret) => Some((secret, format!("{} from the environment", name.0))),
+        None if local => for_development(&loaded.config.ingress, name).map(|secret| {
+            (secret, format!("the development secret, since {} is not set here", name.0))
+        }),
+        None => None,
     };
     source.secrets.iter().find_map(lookup).with_context(|| {
         let names: Vec<_> = source.secrets.iter().map(|name| name.0.as_str()).collect();
@@ -213,19 +251,16 @@ impl Follower {
         self.0.query_row(sql, [source, id], |row| row.get(0)).optional().ok().flatten()
     }
 
-    /// What came of an event that was accepted, in a few words; waits for it a few seconds.
-    fn outcome(&self, source: &str, id: &str, before: Option<i64>) -> Option<String> {
+    /// Where an event stands that was accepted, once it is off the queue; waits for that a few seconds.
+    fn outcome(&self, source: &str, id: &str) -> Option<events::Event> {
         for _ in 0..250 {
             let event = events::find(&self.0, source, id).ok()?;
             if let Some(event) = event.filter(events::Event::settled) {
-                return Some(match before {
-                    Some(_) => format!("{}; that was before, and nothing changed", event.summary()),
-                    None => event.summary(),
-                });
+                return Some(event);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some("accepted, and still on the queue".into())
+        None
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hookmill_core::config::{Config, ConfigError, Located, parse};
 use hookmill_core::rules::{Program, compile};
-use hookmill_core::schema::{Schema, Table, TableColumn};
+use hookmill_core::schema::{OWN_TABLES, Schema, Table, TableColumn};
 use rusqlite::Connection;
 use thiserror::Error;
 
@@ -46,9 +46,9 @@ pub enum MigrationError {
     /// A file in the folder is no migration.
     #[error("{0} is not a migration: its name has to be NNNN_what.sql, such as 1000_teams.sql")]
     Name(PathBuf),
-    /// A user's migration has the name of one of Hookmill's.
-    #[error("{0} is the name of one of Hookmill's own migrations: number yours from 1000")]
-    Taken(String),
+    /// A user's migration has a number of Hookmill's.
+    #[error("{0} has a number below 1000, as Hookmill's own migrations: number yours from 1000")]
+    Number(PathBuf),
     /// SQLite refused it. Those before it stay applied.
     #[error("migration {name} failed")]
     Apply {
@@ -73,7 +73,6 @@ pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, MigrationError> {
         let path = path.to_owned();
         move |source| MigrationError::Read { path, source }
     };
-    let own = own();
     let mut migrations = Vec::new();
     for entry in fs::read_dir(folder).map_err(read(folder))? {
         let path = entry.map_err(read(folder))?.path();
@@ -85,8 +84,8 @@ pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, MigrationError> {
         {
             return Err(MigrationError::Name(path));
         }
-        if own.iter().any(|migration| migration.name == name) {
-            return Err(MigrationError::Taken(name.to_owned()));
+        if number.len() == 4 && number.starts_with('0') {
+            return Err(MigrationError::Number(path));
         }
         let sql = fs::read_to_string(&path).map_err(read(&path))?;
         migrations.push(Migration { name: name.to_owned(), sql });
@@ -178,6 +177,18 @@ pub struct Loaded {
     pub migrations: Vec<Migration>,
 }
 
+impl Loaded {
+    /// Checks the rules against the schema of a database that these migrations were applied to. It is another one than they
+    /// make if one of them was changed after it had been applied.
+    ///
+    /// # Errors
+    ///
+    /// The faults of rules that the database has no tables or columns for.
+    pub fn check_against(&self, schema: &Schema) -> Result<(), Faults> {
+        compile::compile(&self.config, schema).map(drop).map_err(Faults)
+    }
+}
+
 /// Why a configuration was not loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -201,7 +212,7 @@ pub enum LoadError {
 }
 
 /// The faults of a configuration, at least one.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub struct Faults(pub Vec<ConfigError>);
 
 /// Each fault on a line of its own, and how many there are.
@@ -230,15 +241,24 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     apply(&mut database, &migrations).map_err(LoadError::Own)?;
     if let Some(folder) = &config.migrations {
         let base = path.parent().unwrap_or(Path::new(""));
+        let before = schema(&database)?;
         match users(&mut database, &base.join(&folder.value), folder) {
             Ok(users) => migrations.extend(users),
             Err(fault) => faults.push(fault),
+        }
+        let after = schema(&database)?;
+        for table in OWN_TABLES {
+            if before.tables.get(table) != after.tables.get(table) {
+                let problem = format!("a migration changes `{table}`, Hookmill's own table");
+                faults.push(folder.error(problem));
+            }
         }
     }
     match compile::compile(&config, &schema(&database)?) {
         Ok(program) if faults.is_empty() => Ok(Loaded { config, program, migrations }),
         compiled => {
             faults.extend(compiled.err().unwrap_or_default());
+            faults.sort();
             Err(LoadError::Faults(Faults(faults)))
         }
     }
@@ -307,11 +327,21 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_migration_is_an_error() {
-        for name in ["notes.txt", "1_a.sql", "abcd_a.sql", "0001_pipeline.sql"] {
+        for name in ["notes.txt", "1_a.sql", "abcd_a.sql", "0001_pipeline.sql", "0999_a.sql"] {
             assert!(in_folder(folder(&[(name, "")]).path()).is_err(), "{name}");
         }
         let users = in_folder(folder(&[("1001_b.sql", "B"), ("1000_a.sql", "A")]).path()).unwrap();
         assert_eq!(users.iter().map(|m| m.sql.as_str()).collect::<Vec<_>>(), ["A", "B"]);
+    }
+
+    #[test]
+    fn a_migration_that_changes_a_table_of_hookmill_is_refused() {
+        let text = format!("{SOURCE}[database]\nmigrations = 'app'\n");
+        let folder = folder(&[("hookmill.toml", &text)]);
+        fs::create_dir(folder.path().join("app")).unwrap();
+        fs::write(folder.path().join("app/1000_a.sql"), "DROP TABLE outbox").unwrap();
+        let error = load(&folder.path().join("hookmill.toml")).unwrap_err().to_string();
+        assert!(error.contains("a migration changes `outbox`, Hookmill's own table"), "{error}");
     }
 
     const SOURCE: &str = "[sources.s]\nscheme = 'stripe'\nsecrets = ['env:A']\n";
@@ -442,6 +472,8 @@ mod tests {
           hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
         hookmill.toml:35:34: rules[3].tie.precedence: `nam` is not set by this rule
           hint: did you mean `name`?
+        hookmill.toml:35:60: rules[3].tie.precedence.order: the list is empty
+          hint: expected a list, weakest first
         hookmill.toml:41:21: rules[4].table: rules `columns` and `other-columns` both write `teams`, and only one of them sets `name`, `note`, `_version`, `nam`
           hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
         hookmill.toml:49:21: rules[5].table: column `name` is NOT NULL, and the rule gives it no value
@@ -461,7 +493,7 @@ mod tests {
         hookmill.toml:79:21: rules[9].table: table `tallies` lacks _version, _precedence, _event_id, _deleted
           hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
         hookmill.toml:85:20: rules[10].name: `delete` and `tie` need a `version`
-        18 errors in the configuration
+        19 errors in the configuration
         "#);
     }
 

@@ -80,6 +80,11 @@ fn a_redelivery_that_finds_its_body_removed_changes_nothing() {
         pipeline.sql("SELECT error FROM dead_letters")
     );
 
+    // One that leaves no trace has no need of its body.
+    let pipeline = pipeline.enqueued(&[event.to("quiet").claim_check()]);
+    pipeline.settle();
+    assert!(dead_letters(&pipeline).is_empty());
+
     // Of an event that has not taken effect, the body must not be missing.
     let pipeline = pipeline.enqueued(&[of_size("evt_2", 300_000).claim_check()]);
     pipeline.settle();

@@ -1,10 +1,11 @@
 //! Decoding, planning and failing are per message; a refused batch is split until only the offender is left.
 
 use hookmill_tests::event::stripe;
+use hookmill_tests::{Fault, eventually};
 use serde_json::{Value, json};
 
 use super::super::platform::Pipeline;
-use super::{guarded, value};
+use super::{accepted, counted, dead_letters, guarded, value};
 
 #[test]
 fn one_bad_message_spoils_no_other() {
@@ -51,4 +52,21 @@ fn one_bad_message_spoils_no_other_even_if_all_are_bad() {
     assert_eq!(value(&pipeline, "SELECT count(*) FROM dead_letters WHERE reason = 'refused'"), 100);
     assert_eq!(value(&pipeline, "SELECT count(*) FROM guarded"), 0);
     assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 0);
+}
+
+#[test]
+fn a_missing_table_holds_up_only_the_events_that_need_it() {
+    let pipeline = Pipeline::start();
+    pipeline.sql("ALTER TABLE fleeting RENAME TO elsewhere");
+    // While the store is away the queue fills, so that they are delivered together.
+    let store_away = pipeline.broken(Fault::Store);
+    for n in 0..20 {
+        accepted(&pipeline, &counted(&format!("evt_{n}"), "a", 1));
+    }
+    accepted(&pipeline, &stripe("test.fleeting", "evt_fleeting", 1, json!({ "id": "a" })));
+    drop(store_away);
+    eventually("it is buried", || (!dead_letters(&pipeline).is_empty()).then_some(()));
+    pipeline.settle();
+    assert_eq!(value(&pipeline, "SELECT events FROM tallies WHERE id = 'a'"), 20);
+    assert_eq!(dead_letters(&pipeline), [[json!("evt_fleeting"), json!("exhausted"), json!(3)]]);
 }

@@ -9,7 +9,7 @@ use hookmill_core::secret::ExposeSecret as _;
 use hookmill_providers::development_secret;
 
 use crate::build::Worker;
-use crate::shell::root;
+use crate::shell::{become_program, root};
 use crate::tools::Tools;
 
 #[derive(clap::Args)]
@@ -29,7 +29,7 @@ pub struct Arguments {
 /// If something cannot be installed, built or started.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let tools = Tools::install()?;
-    development_secrets()?;
+    let sources = development_secrets()?;
     let data = root().join(&arguments.data);
     fs::create_dir_all(&data)?;
     let wrangler_toml = |worker: Worker| worker.folder().join("wrangler.toml");
@@ -42,9 +42,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .arg(wrangler_toml(Worker::Consumers))
             .env("CI", "1"),
     )?;
+    let at = format!("--to http://127.0.0.1:{}", arguments.port);
     eprintln!(
-        "\nIn another terminal:\n\n  cargo run -- send stripe customer.subscription.updated --to http://127.0.0.1:{}\n",
-        arguments.port
+        "\nOnce wrangler has built the Workers and says that they are ready, in another terminal:\n"
+    );
+    for source in sources {
+        eprintln!("  cargo run -- send {source} {at}    # lists the types of events to send");
+    }
+    eprintln!(
+        "  cargo xtask wrangler d1 execute DB --local --persist-to {} --config consumers/worker/wrangler.toml --command 'SELECT * FROM events'\n",
+        arguments.data.display()
     );
     let mut wrangler = tools.wrangler();
     wrangler
@@ -55,12 +62,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for worker in Worker::ALL {
         wrangler.arg("--config").arg(wrangler_toml(worker));
     }
-    crate::shell::run(&mut wrangler)
+    become_program(&mut wrangler)
 }
 
 /// Writes the secrets that hookmill.toml names and nobody has set into `.dev.vars`, where wrangler looks for them. They
-/// are the ones that `hookmill send` signs with.
-fn development_secrets() -> anyhow::Result<()> {
+/// are the ones that `hookmill send` signs with. Returns the names of the sources.
+fn development_secrets() -> anyhow::Result<Vec<String>> {
     let path = root().join("hookmill.toml");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -83,5 +90,6 @@ fn development_secrets() -> anyhow::Result<()> {
         let secret = development_secret(source.scheme, name);
         vars.push_str(&format!("{}={}\n", name.0, secret.expose_secret()));
     }
-    fs::write(&path, vars).with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, vars).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(config.ingress.sources.into_iter().map(|source| source.name).collect())
 }

@@ -10,6 +10,7 @@ mod shell;
 mod test;
 mod tools;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,6 +40,12 @@ enum Command {
     },
     /// Run the three Workers on this machine under wrangler
     Dev(dev::Arguments),
+    /// Run Cloudflare's wrangler, of the version that everything here is tested with
+    Wrangler {
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Install what the tests need and run all of them
     Test(test::Arguments),
     /// Measure both platforms, as ratios to a bare server and to a Worker that only stores
@@ -52,6 +59,8 @@ fn main() -> ExitCode {
             Tools::install().and_then(|tools| build::build(&tools, worker, out.as_deref(), None))
         }
         Command::Dev(arguments) => dev::run(&arguments),
+        Command::Wrangler { arguments } => Tools::install()
+            .and_then(|tools| shell::become_program(tools.wrangler().args(arguments))),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench => bench::run(),
     };

@@ -37,6 +37,23 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Becomes a program that runs until it is told to stop, so that whoever tells this process tells that program.
+///
+/// # Errors
+///
+/// If it cannot be started; where a process cannot become another one, if it fails.
+pub fn become_program(command: &mut Command) -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt as _;
+        eprintln!("$ {}", shown(command));
+        let error = command.exec();
+        Err(error).with_context(|| format!("cannot run {}", shown(command)))
+    }
+    #[cfg(not(unix))]
+    run(command)
+}
+
 /// Runs a program to its end and returns what it printed, which is shown as well.
 ///
 /// # Errors

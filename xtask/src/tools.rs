@@ -65,7 +65,7 @@ impl Tools {
         command
     }
 
-    /// wrangler, which talks to nobody.
+    /// wrangler.
     pub fn wrangler(&self) -> Command {
         let mut command = self.command(&self.node);
         command

@@ -75,9 +75,9 @@ pub enum PrecedenceText {
 }
 
 /// The presets: rules in the language of hookmill.toml, without the sources in `on`, since a source names its preset.
-const PRESETS: [(&str, &str); 2] = [
-    ("clerk", include_str!("../../presets/clerk.toml")),
-    ("stripe", include_str!("../../presets/stripe.toml")),
+const PRESETS: [(&str, Scheme, &str); 2] = [
+    ("clerk", Scheme::StandardWebhooks, include_str!("../../presets/clerk.toml")),
+    ("stripe", Scheme::Stripe, include_str!("../../presets/stripe.toml")),
 ];
 
 /// Reads hookmill.toml. `file` is what messages call it.
@@ -108,7 +108,9 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
 
     if document.faults() > 0 {
         // What a text with such faults means is a guess, and every guess would be one more error.
-        return (config, document.into_errors());
+        let mut errors = document.into_errors();
+        errors.sort();
+        return (config, errors);
     }
 
     let root = document.root(&table);
@@ -167,8 +169,15 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
         |key| section.get(key).and_then(|item| duration(&item, Duration::from_secs(1)..=day));
     let tolerance = within("tolerance");
     let future_tolerance = within("future_tolerance");
-    let presets = PRESETS.map(|(preset, _)| (preset, preset));
+    let presets = PRESETS.map(|(preset, scheme, _)| (preset, (preset, scheme)));
     let preset = section.get("preset").and_then(|item| item.choice(&presets));
+    if let (Some(preset), Some(scheme)) = (&preset, &scheme)
+        && preset.value.1 != scheme.value
+    {
+        let needed = preset.value.1.name();
+        let problem = preset.error(format!("its events are signed by the scheme \"{needed}\""));
+        section.report(problem.hint(format!("scheme = \"{needed}\"")));
+    }
     let unknown = section.get("unknown").and_then(|item| {
         item.choice(&[
             ("ignore", Unknown::Ignore),
@@ -179,7 +188,7 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
     section.finish();
 
     if let Some(preset) = preset {
-        config.presets.insert(name.to_owned(), preset.value);
+        config.presets.insert(name.to_owned(), preset.value.0);
     }
     config
         .unknown
@@ -313,16 +322,9 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
     let sources: BTreeSet<String> =
         config.ingress.sources.iter().map(|source| source.name.clone()).collect();
     let mut own = Vec::new();
-    // Of a rule with faults no more is said: what it lacks because of them would only hide them.
-    let mut sound = Vec::new();
     if let Some(item) = root.get("rules") {
         for entry in item.list("a list of rules: [[rules]]", false) {
-            let before = entry.faults();
-            let rule = rule(&entry, &Sources::Named(&sources));
-            if entry.faults() == before {
-                sound.extend(rule.clone());
-            }
-            own.extend(rule);
+            own.extend(rule(&entry, &Sources::Named(&sources)));
         }
     }
     for (i, rule) in own.iter().enumerate() {
@@ -333,7 +335,7 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
         }
     }
     let mut errors = Vec::new();
-    for (preset, text) in PRESETS {
+    for (preset, _, text) in PRESETS {
         let users: Vec<_> = config
             .presets
             .iter()
@@ -360,7 +362,7 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
         root.finish();
         errors.extend(document.into_errors());
     }
-    config.rules.extend(sound);
+    config.rules.extend(own);
     errors
 }
 
@@ -376,13 +378,15 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
     let section = item.section("a rule: [[rules]]")?;
     let name = section.require("name", "a name of its own, for messages and for overriding");
     let name = name.and_then(|item| item.string("a name"));
-    let on: Vec<_> = section
-        .require("on", "the events it is about, for instance on = [\"stripe:invoice.*\"]")
-        .map(|item| item.list("a list of events", true))
-        .unwrap_or_default()
-        .iter()
-        .flat_map(|item| patterns(item, sources))
-        .collect();
+    let example = "the events it is about, for instance on = [\"stripe:invoice.*\"]";
+    let on = section.require("on", example).map(|item| {
+        let list = item.list("a list of events", true);
+        if list.is_empty() {
+            item.report(item.here.error("no event is named").hint(example));
+        }
+        list.iter().flat_map(|item| patterns(item, sources)).collect::<Vec<_>>()
+    });
+    let on = on.unwrap_or_default();
     let table = section
         .require("table", "the table it writes")
         .and_then(|item| item.string("the name of a table"));
@@ -390,8 +394,17 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
     let key = key.map(|item| values(&item, false)).unwrap_or_default();
     let set = section.get("set").map(|item| values(&item, false)).unwrap_or_default();
     let add = section.get("add").map(|item| values(&item, true)).unwrap_or_default();
-    let version = section.get("version").and_then(|item| path(&item));
-    let precedence = section.get("tie").and_then(|item| tie(&item));
+    for (name, _) in set.iter().chain(&add) {
+        if key.iter().any(|(key, _)| key.value == name.value) {
+            section.report(name.error(format!("`{}` is part of the key", name.value)));
+        }
+    }
+    // A version that cannot be read is one all the same, for what else is said of the rule.
+    let version = section.get("version").map(|item| {
+        let unread = Path { steps: Vec::new(), select: None };
+        path(&item).unwrap_or_else(|| item.here.clone().map(|()| unread))
+    });
+    let precedence = section.get("tie").and_then(|item| tie(&item, &on));
     let delete: Vec<_> = section
         .get("delete")
         .map(|item| item.list("a list of event types", true))
@@ -400,6 +413,7 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         .filter_map(|item| {
             item.string("an event type such as \"customer.deleted\" or \"*.deleted\"")
         })
+        .inspect(|text| section.report_all(not_of(&on, text)))
         .collect();
     section.finish();
     Some(RuleText { name: name?, on, table: table?, key, set, add, version, precedence, delete })
@@ -421,6 +435,11 @@ fn patterns(item: &Item<'_>, sources: &Sources<'_>) -> Vec<Pattern> {
                 None => item.report(error.hint(format!("expected {expected}"))),
                 Some((_, "")) => item
                     .report(error.hint("the type of the event is missing; `*` means every type")),
+                Some((_, event_type))
+                    if event_type.contains(|c: char| c.is_whitespace() || c.is_control()) =>
+                {
+                    item.report(error.hint("the type of an event has no blanks"));
+                }
                 Some((source, event_type)) if names.contains(source) => {
                     return vec![Pattern {
                         source: source.to_owned(),
@@ -437,6 +456,18 @@ fn patterns(item: &Item<'_>, sources: &Sources<'_>) -> Vec<Pattern> {
     }
 }
 
+/// The fault of a pattern of event types that fits none of the events the rule is about.
+fn not_of(on: &[Pattern], text: &Located<String>) -> Option<ConfigError> {
+    // Without any, that is the fault, and it has been reported.
+    if on.is_empty() || on.iter().any(|pattern| pattern.may_be(&text.value)) {
+        return None;
+    }
+    let error = text.error(format!("`on` names no event of the type {:?}", text.value));
+    let types = on.iter().map(|pattern| format!("{:?}", pattern.event_type));
+    let types = types.collect::<Vec<_>>().join(", ");
+    Some(error.hint(format!("expected a type without its source, of those in `on`: {types}")))
+}
+
 fn path(item: &Item<'_>) -> Option<Located<Path>> {
     item.parsed("a path such as \"data.object.id\"", str::parse::<Path>)
 }
@@ -447,31 +478,27 @@ fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<Value
     else {
         return Vec::new();
     };
+    // A value that cannot be read stands for its column all the same, for what else is said of the rule.
     let value = |item: &Item<'_>| {
-        if item.is_string() {
-            return path(item).map(|path| path.map(|path| ValueText::Paths(vec![path])));
+        if numbers && !item.is_string() {
+            let number = item.integer("a whole number, or a path");
+            return ValueText::Number(number.map_or(0, |number| number.value));
         }
-        if numbers {
-            return item
-                .integer("a whole number, or a path")
-                .map(|number| number.map(ValueText::Number));
+        let expected = "a path, or a list of paths of which the first that is there counts";
+        let list = item.list(expected, item.is_string());
+        if list.is_empty() && item.is_list() {
+            item.report(item.here.error("no path is given").hint(format!("expected {expected}")));
         }
-        let list =
-            item.list("a path, or a list of paths of which the first that is there counts", false);
-        let paths: Vec<_> = list.iter().filter_map(path).collect();
-        let first = paths.first()?.clone();
-        (paths.len() == list.len()).then(|| {
-            first.map(|_| ValueText::Paths(paths.into_iter().map(|path| path.value).collect()))
-        })
+        ValueText::Paths(list.iter().filter_map(path).map(|path| path.value).collect())
     };
-    section
-        .members()
+    let members = section.members();
+    members
         .iter()
-        .filter_map(|(column, item)| Some((column.clone(), value(item)?)))
+        .map(|(column, item)| (column.clone(), item.here.clone().map(|()| value(item))))
         .collect()
 }
 
-fn tie(item: &Item<'_>) -> Option<Located<PrecedenceText>> {
+fn tie(item: &Item<'_>, on: &[Pattern]) -> Option<Located<PrecedenceText>> {
     let example = "precedence = { column = \"status\", order = [\"trialing\", \"active\"] }, or { type = [\"*.created\", \"*.updated\"] }";
     let section = item.section(example)?;
     let precedence = section.require("precedence", example);
@@ -479,16 +506,29 @@ fn tie(item: &Item<'_>) -> Option<Located<PrecedenceText>> {
     let precedence =
         precedence.filter(|item| item.is_table() || item.section(example).is_some())?;
     let section = precedence.section(example)?;
-    let words = |item: &Item<'_>| -> Vec<String> {
-        item.list("a list, weakest first", false)
-            .iter()
-            .filter_map(|item| item.string("a text"))
-            .map(|text| text.value)
-            .collect()
+    let words = |item: &Item<'_>| -> Vec<Located<String>> {
+        let list = item.list("a list, weakest first", false);
+        if list.is_empty() && item.is_list() {
+            item.report(
+                item.here.error("the list is empty").hint("expected a list, weakest first"),
+            );
+        }
+        let words: Vec<_> = list.iter().filter_map(|item| item.string("a text")).collect();
+        for (i, word) in words.iter().enumerate() {
+            if words[..i].iter().any(|other| other.value == word.value) {
+                item.report(word.error(format!("{:?} is named twice", word.value)));
+            }
+        }
+        words
     };
+    let texts = |words: Vec<Located<String>>| words.into_iter().map(|word| word.value).collect();
     let column = section.get("column").and_then(|item| item.string("a column of `set`"));
-    let order = section.get("order").map(|item| words(&item));
-    let types = section.get("type").map(|item| words(&item));
+    let order = section.get("order").map(|item| texts(words(&item)));
+    let types = section.get("type").map(|item| {
+        let types = words(&item);
+        section.report_all(types.iter().filter_map(|text| not_of(on, text)));
+        texts(types)
+    });
     let here = section.here.clone();
     let found = match (column, order, types) {
         (Some(column), Some(order), None) => {
@@ -679,6 +719,40 @@ batch_wait = "2m"
     }
 
     #[test]
+    fn a_rule_that_cannot_be_meant_is_refused() {
+        let rule =
+            "[[rules]]\nname = \"a\"\ntable = \"t\"\nkey = { id = \"id\" }\nversion = \"v\"\n";
+        let with = |lines: &str| errors(&format!("{GOOD}{rule}{lines}"));
+        insta::assert_snapshot!([
+            with("on = []\nset = { id = \"type\", x = [] }"),
+            with("on = \"stripe:a b\""),
+            with("on = \"stripe:a.*\"\ndelete = [\"stripe:a.gone\", \"b.gone\", \"*.gone\"]"),
+            with("on = \"stripe:a.*\"\ntie = { precedence = { type = [\"a.b\", \"c\", \"a.b\"] } }"),
+            with("on = \"stripe:a.*\"\ntie = { precedence = { column = \"x\", order = [] } }"),
+            errors(&format!("{GOOD}preset = \"clerk\"\n")),
+        ].join("\n"), @r#"
+        hookmill.toml:9:6: rules[0].on: no event is named
+          hint: the events it is about, for instance on = ["stripe:invoice.*"]
+        hookmill.toml:10:9: rules[0].set.id: `id` is part of the key
+        hookmill.toml:10:26: rules[0].set.x: no path is given
+          hint: expected a path, or a list of paths of which the first that is there counts
+        hookmill.toml:9:6: rules[0].on: found "stripe:a b"
+          hint: the type of an event has no blanks
+        hookmill.toml:10:11: rules[0].delete[0]: `on` names no event of the type "stripe:a.gone"
+          hint: expected a type without its source, of those in `on`: "a.*"
+        hookmill.toml:10:28: rules[0].delete[1]: `on` names no event of the type "b.gone"
+          hint: expected a type without its source, of those in `on`: "a.*"
+        hookmill.toml:10:39: rules[0].tie.precedence.type[1]: `on` names no event of the type "c"
+          hint: expected a type without its source, of those in `on`: "a.*"
+        hookmill.toml:10:44: rules[0].tie.precedence.type[2]: "a.b" is named twice
+        hookmill.toml:10:46: rules[0].tie.precedence.order: the list is empty
+          hint: expected a list, weakest first
+        hookmill.toml:4:10: sources.stripe.preset: its events are signed by the scheme "standard-webhooks"
+          hint: scheme = "standard-webhooks"
+        "#);
+    }
+
+    #[test]
     fn a_rule_with_faults_is_reported_whole() {
         let text = format!(
             "{GOOD}{}",
@@ -718,6 +792,8 @@ table = "t"
           hint: expected the name of a table
         hookmill.toml:9:14: rules[0].key.id: found "data..id": expected a name at character 6
           hint: expected a path such as "data.object.id"
+        hookmill.toml:9:34: rules[0].key.other: no path is given
+          hint: expected a path, or a list of paths of which the first that is there counts
         hookmill.toml:10:11: rules[0].version: found "": expected a name at character 1
           hint: expected a path such as "data.object.id"
         hookmill.toml:11:22: rules[0].tie.precedence: it is not clear what decides

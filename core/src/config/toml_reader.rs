@@ -252,6 +252,10 @@ impl<'s> Section<'s> {
     pub(super) fn report(&self, error: ConfigError) {
         self.document.report(error);
     }
+
+    pub(super) fn report_all(&self, errors: impl IntoIterator<Item = ConfigError>) {
+        errors.into_iter().for_each(|error| self.report(error));
+    }
 }
 
 impl<'s> Item<'s> {
@@ -263,11 +267,6 @@ impl<'s> Item<'s> {
 
     pub(super) fn report(&self, error: ConfigError) {
         self.document.report(error);
-    }
-
-    /// How many faults were found in the file so far.
-    pub(super) fn faults(&self) -> usize {
-        self.document.faults()
     }
 
     fn mismatch(&self, expected: &str) {
@@ -285,6 +284,10 @@ impl<'s> Item<'s> {
 
     fn located<T>(&self, value: T) -> Located<T> {
         self.here.clone().map(|()| value)
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(_))
     }
 
     pub(super) fn is_string(&self) -> bool {

@@ -16,6 +16,12 @@ impl Pattern {
     pub fn matches(&self, source: &str, event_type: &str) -> bool {
         self.source == source && matches(&self.event_type, event_type)
     }
+
+    /// Whether some event that is meant is of a type of the form `glob`.
+    #[cfg(feature = "config")]
+    pub(crate) fn may_be(&self, glob: &str) -> bool {
+        overlap(self.event_type.as_bytes(), glob.as_bytes())
+    }
 }
 
 /// Whether `text` is of the form `glob`, in which `*` stands for any number of characters.
@@ -38,6 +44,20 @@ pub(super) fn matches(glob: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Whether some text is of both forms.
+#[cfg(feature = "config")]
+fn overlap(one: &[u8], other: &[u8]) -> bool {
+    match (one, other) {
+        ([], []) => true,
+        ([b'*', rest @ ..], text) | (text, [b'*', rest @ ..]) => {
+            let longer = |text: &[u8]| matches!(text, [_, after @ ..] if overlap(&[b"*", rest].concat(), after));
+            overlap(rest, text) || longer(text)
+        }
+        ([a, one @ ..], [b, other @ ..]) => a == b && overlap(one, other),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +78,25 @@ mod tests {
             ("**", "x", true),
         ] {
             assert_eq!(matches(glob, text), expected, "{glob} {text}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "config")]
+    fn two_globs_overlap_if_a_text_is_of_both_forms() {
+        for (one, other, expected) in [
+            ("a.b", "a.b", true),
+            ("a.b", "a.c", false),
+            ("a.*", "*.deleted", true),
+            ("a.*", "b.*", false),
+            ("*", "", true),
+            ("a*", "", false),
+            ("a*b", "*c", false),
+            ("customer.*", "customer.subscription.deleted", true),
+            ("customer.created", "stripe:customer.created", false),
+        ] {
+            assert_eq!(overlap(one.as_bytes(), other.as_bytes()), expected, "{one} {other}");
+            assert_eq!(overlap(other.as_bytes(), one.as_bytes()), expected, "{other} {one}");
         }
     }
 

@@ -4,7 +4,8 @@ use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use hookmill_migrations::{Migration, MigrationError, apply};
+use hookmill_core::schema::Schema;
+use hookmill_migrations::{Migration, MigrationError, apply, schema};
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
 
@@ -20,6 +21,16 @@ pub struct DataFolder {
     path: PathBuf,
     /// Holds the lock, which the system takes back when the process ends, however it ends.
     _lock: File,
+}
+
+/// A store that has been opened.
+pub struct Opened {
+    /// The store.
+    pub store: Sqlite,
+    /// The names of the migrations that were applied just now.
+    pub applied: Vec<String>,
+    /// What its tables are.
+    pub schema: Schema,
 }
 
 /// Why a data folder cannot be used.
@@ -56,6 +67,14 @@ pub enum FolderError {
     Migration(#[from] MigrationError),
 }
 
+/// Makes a folder for its owner alone: what is in it are customers' data.
+fn create(path: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)
+}
+
 impl DataFolder {
     /// Makes the folder if need be, and locks it.
     ///
@@ -64,7 +83,7 @@ impl DataFolder {
     /// [`FolderError::InUse`] if another process has it.
     pub fn lock(path: &Path) -> Result<Self, FolderError> {
         let io = |source| FolderError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(io)?;
+        create(path).map_err(io)?;
         let lock = File::create(path.join("lock")).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
@@ -73,17 +92,18 @@ impl DataFolder {
         }
     }
 
-    /// Opens the store after applying the migrations that it lacks. Returns it, and the names of those.
+    /// Opens the store after applying the migrations that it lacks.
     ///
     /// # Errors
     ///
     /// If the database cannot be opened, or a migration fails.
-    pub fn store(&self, migrations: &[Migration]) -> Result<(Sqlite, Vec<String>), FolderError> {
+    pub fn store(&self, migrations: &[Migration]) -> Result<Opened, FolderError> {
         let path = self.path.join("data.db");
-        let mut database = sqlite::open(&path, PAGE_BYTES)
-            .map_err(|source| FolderError::Database { path, source })?;
+        let failed = |source| FolderError::Database { path: path.clone(), source };
+        let mut database = sqlite::open(&path, PAGE_BYTES).map_err(failed)?;
         let applied = apply(&mut database, migrations)?;
-        Ok((Sqlite::new(database), applied))
+        let schema = schema(&database).map_err(failed)?;
+        Ok(Opened { store: Sqlite::new(database), applied, schema })
     }
 
     /// Opens the queues.

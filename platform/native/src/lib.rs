@@ -16,7 +16,7 @@ mod queue;
 mod sqlite;
 
 pub use files::Files;
-pub use folder::{DataFolder, FolderError};
+pub use folder::{DataFolder, FolderError, Opened};
 pub use queue::{Leased, QueueName, QueueSender, SqliteQueue};
 pub use sqlite::Sqlite;
 

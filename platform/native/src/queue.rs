@@ -21,7 +21,7 @@ use hookmill_core::limits::PLATFORM_DELIVERIES;
 use hookmill_core::queue::{Queue, QueueError};
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::now;
 use crate::sqlite;
@@ -138,6 +138,7 @@ enum Task {
     Lease { queue: QueueName, most: usize },
     Settle { queue: QueueName, verdicts: Vec<(i64, u32, Verdict)> },
     Count { queue: QueueName, most: usize },
+    Check,
 }
 
 /// What a task came to.
@@ -157,6 +158,7 @@ impl SqliteQueue {
     /// Opens or makes the database, and starts its thread.
     pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
         let mut database = sqlite::open(path, PAGE_BYTES)?;
+        database.execute_batch("CREATE TABLE IF NOT EXISTS probe (at INTEGER NOT NULL) STRICT")?;
         for queue in QueueName::ALL {
             database.execute_batch(&queue.sql(
                 "CREATE TABLE IF NOT EXISTS {q}_messages (
@@ -192,7 +194,7 @@ impl SqliteQueue {
         let (operations, waiting) = mpsc::channel(WAITING);
         let arrivals = Arc::new([Notify::new(), Notify::new()]);
         let log = Log::start(path, &mut database)?;
-        let thread = Thread { database, queues, arrivals: arrivals.clone(), log };
+        let thread = Thread { database, queues, arrivals: arrivals.clone(), log, failed: false };
         spawn("queue", move || thread.run(waiting))?;
         Ok(Self { operations, arrivals })
     }
@@ -202,7 +204,8 @@ impl SqliteQueue {
         QueueSender { queue: self.clone(), name: queue }
     }
 
-    /// Waits for messages and leases them: at least one and at most `most`, gathered for at most `wait`.
+    /// Waits for messages and leases them: at least one and at most `most`, gathered for at most `wait`. None once `stopped`
+    /// says so; what has been leased is always returned.
     ///
     /// # Errors
     ///
@@ -212,15 +215,19 @@ impl SqliteQueue {
         queue: QueueName,
         most: usize,
         wait: Duration,
+        stopped: &mut watch::Receiver<bool>,
     ) -> Result<Vec<Leased>, QueueError> {
-        loop {
+        while !*stopped.borrow() {
             // Registered before looking, so that what comes in between is not missed.
             let arrival = self.arrivals[queue as usize].notified();
             let mut found = Outcome::default();
             if !wait.is_zero() {
                 found = self.ask(Task::Count { queue, most }).await?;
                 if found.count > 0 {
-                    self.gather(queue, most, wait).await?;
+                    tokio::select! {
+                        gathered = self.gather(queue, most, wait) => gathered?,
+                        _ = stopped.wait_for(|stopped| *stopped) => {}
+                    }
                 }
             }
             if wait.is_zero() || found.count > 0 {
@@ -229,8 +236,13 @@ impl SqliteQueue {
                     return Ok(found.leased);
                 }
             }
-            let _ = tokio::time::timeout(found.next_due_in.unwrap_or(Duration::MAX), arrival).await;
+            let due = tokio::time::timeout(found.next_due_in.unwrap_or(Duration::MAX), arrival);
+            tokio::select! {
+                _ = due => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
         }
+        Ok(Vec::new())
     }
 
     /// Returns when `most` messages are waiting, or after `wait`.
@@ -269,13 +281,14 @@ impl SqliteQueue {
         self.ask(Task::Settle { queue, verdicts }).await.map(drop)
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, and writes. It is only made to write if it has just failed to: whoever asks all the
+    /// time causes no load.
     ///
     /// # Errors
     ///
     /// What it says instead.
     pub async fn check(&self) -> Result<(), QueueError> {
-        self.ask(Task::Count { queue: QueueName::Events, most: 1 }).await.map(drop)
+        self.ask(Task::Check).await.map(drop)
     }
 
     async fn ask(&self, task: Task) -> Result<Outcome, QueueError> {
@@ -316,6 +329,8 @@ struct Thread {
     queues: Vec<State>,
     arrivals: Arc<[Notify; 2]>,
     log: Log,
+    /// Whether the last transaction that was to write failed.
+    failed: bool,
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> rusqlite::Result<()> {
@@ -346,10 +361,17 @@ impl Thread {
             let transaction =
                 self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut outcomes = Vec::with_capacity(group.len());
+            let before = transaction.total_changes();
             for operation in &*group {
+                if self.failed && matches!(operation.task, Task::Check) {
+                    transaction.execute("DELETE FROM probe", [])?;
+                    transaction.execute("INSERT INTO probe (at) VALUES (?1)", [now().millis()])?;
+                }
                 outcomes.push(carry_out(&transaction, &mut self.queues, &operation.task)?);
             }
+            let wrote = transaction.total_changes() > before;
             transaction.commit()?;
+            self.failed &= !wrote;
             Ok(outcomes)
         })();
         // Whoever asked may be gone: an event whose sender went away is on the queue all the same.
@@ -363,6 +385,7 @@ impl Thread {
                 }
             }
             Err(error) => {
+                self.failed = true;
                 for (queue, (last, delivered)) in self.queues.iter_mut().zip(before) {
                     (queue.last, queue.delivered) = (last, delivered);
                 }
@@ -391,6 +414,7 @@ fn carry_out(
             }
             Ok(Outcome { arrived: Some(*name), ..Outcome::default() })
         }
+        Task::Check => Ok(Outcome::default()),
         Task::Lease { queue, most } => lease(transaction, queues, *queue, *most, now),
         Task::Settle { queue: name, verdicts } => {
             let queue = &queues[*name as usize];
@@ -587,7 +611,12 @@ mod tests {
         }
 
         async fn receive(&self, most: usize) -> Vec<Leased> {
-            self.queue.receive(QueueName::Events, most, Duration::ZERO).await.unwrap()
+            self.gathered(QueueName::Events, most, Duration::ZERO).await
+        }
+
+        async fn gathered(&self, queue: QueueName, most: usize, wait: Duration) -> Vec<Leased> {
+            let (_stop, mut stopped) = watch::channel(false);
+            self.queue.receive(queue, most, wait, &mut stopped).await.unwrap()
         }
 
         /// Changes the database as time would.
@@ -679,8 +708,8 @@ mod tests {
         queue.send(&["a"]).await;
         assert_eq!(queue.receive(1).await.len(), 1);
         let restarted = SqliteQueue::open(&queue.folder.path().join("queue.db")).unwrap();
-        let again = restarted.receive(QueueName::Events, 1, Duration::ZERO).await.unwrap();
-        assert_eq!(texts(&again), [("a", 2)]);
+        let restarted = Fixture { queue: restarted, folder: queue.folder };
+        assert_eq!(texts(&restarted.receive(1).await), [("a", 2)]);
     }
 
     #[tokio::test]
@@ -691,26 +720,56 @@ mod tests {
         fixture.sql(&format!(
             "UPDATE events_deliveries SET due_at = 0, attempts = {PLATFORM_DELIVERIES}"
         ));
-        let dead = fixture.queue.receive(QueueName::DeadLetters, 10, Duration::ZERO);
+        let dead = fixture.gathered(QueueName::DeadLetters, 10, Duration::ZERO);
         let (live, dead) = tokio::join!(fixture.receive(10), dead);
         assert_eq!(texts(&live), [("b", 1)]);
-        assert_eq!(texts(&dead.unwrap()), [("a", 1)]);
+        assert_eq!(texts(&dead), [("a", 1)]);
     }
 
     #[tokio::test]
     async fn a_batch_waits_to_be_full() {
         let fixture = fixture();
-        let receive = fixture.queue.receive(QueueName::Events, 3, Duration::from_secs(60));
+        let receive = fixture.gathered(QueueName::Events, 3, Duration::from_secs(60));
         let send = async {
             for text in ["a", "b", "c"] {
                 fixture.send(&[text]).await;
             }
         };
         let (received, ()) = tokio::join!(receive, send);
-        assert_eq!(received.unwrap().len(), 3, "full before the wait is over");
+        assert_eq!(received.len(), 3, "full before the wait is over");
         fixture.send(&["d"]).await;
-        let rest = fixture.queue.receive(QueueName::Events, 3, Duration::from_millis(20)).await;
-        assert_eq!(texts(&rest.unwrap()), [("d", 1)], "not full, and the wait is over");
+        let rest = fixture.gathered(QueueName::Events, 3, Duration::from_millis(20)).await;
+        assert_eq!(texts(&rest), [("d", 1)], "not full, and the wait is over");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_to_stop() {
+        let fixture = fixture();
+        let (stop, mut stopped) = watch::channel(false);
+        let receive = fixture.queue.receive(QueueName::Events, 1, Duration::ZERO, &mut stopped);
+        let (received, ()) = tokio::join!(receive, async {
+            tokio::task::yield_now().await;
+            stop.send_replace(true);
+        });
+        assert_eq!(received.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_does_not_write_says_so_until_it_does() {
+        let fixture = fixture();
+        fixture.queue.check().await.unwrap();
+        for table in ["events_messages", "probe"] {
+            fixture.sql(&format!(
+                "CREATE TRIGGER full_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END"
+            ));
+        }
+        fixture.queue.check().await.unwrap();
+        let sender = fixture.queue.sender(QueueName::Events);
+        assert!(sender.send(vec!["a".to_owned()]).await.is_err());
+        assert!(fixture.queue.check().await.is_err());
+        assert!(fixture.queue.check().await.is_err(), "still");
+        fixture.sql("DROP TRIGGER full_events_messages; DROP TRIGGER full_probe");
+        fixture.queue.check().await.unwrap();
     }
 
     #[tokio::test]
