@@ -158,6 +158,20 @@ fn readme_block(first: &str) -> String {
 }
 
 #[test]
+fn every_configuration_in_the_documents_is_valid() {
+    let path = folder().parent().unwrap().join("docs/providers.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let blocks: Vec<_> = text.split("\n```toml\n").skip(1).collect();
+    assert!(blocks.len() > 20, "{} blocks", blocks.len());
+    for block in blocks {
+        let block = block.split("\n```").next().unwrap();
+        let (config, errors) = hookmill_core::config::parse("docs/providers.md", block);
+        assert!(errors.is_empty(), "{block}\n{}", errors[0]);
+        assert!(!config.ingress.sources.is_empty(), "{block}");
+    }
+}
+
+#[test]
 fn the_tables_of_ones_own_in_the_readme_work() {
     let example = with_example();
     let path = example.path().join("hookmill.toml");
@@ -319,7 +333,7 @@ fn the_types_that_can_be_sent_are_listed() {
       user.created
       user.updated
       user.deleted
-    To send another type, change one of them: --set type=user.forgotten
+    To send another type, change one of them (--set type=user.forgotten), or send a body of yours (--body FILE)
     ");
     insta::assert_snapshot!(shown(example.path(), &["send", "paddle"]), @"
     exit code 1

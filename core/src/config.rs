@@ -3,6 +3,8 @@
 #[cfg(feature = "config")]
 mod parse;
 #[cfg(feature = "config")]
+mod source;
+#[cfg(feature = "config")]
 mod toml_reader;
 
 use std::time::Duration;
@@ -10,35 +12,32 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "config")]
+pub use source::scheme_names;
+
+#[cfg(feature = "config")]
 pub use parse::{Config, PrecedenceText, RuleText, ValueText, parse};
 #[cfg(feature = "config")]
 pub use toml_reader::{ConfigError, Located, Place};
 
 use crate::rules::Program;
+use crate::scheme::{Answer, Events, Scheme, Tolerance};
 use crate::secret::SecretName;
+use crate::time::Timestamp;
 
-/// How a source's requests are signed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scheme {
-    /// `Stripe-Signature`: <https://docs.stripe.com/webhooks#verify-manually>.
-    Stripe,
-    /// Standard Webhooks, as Svix, Clerk and Resend use it:
-    /// <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
-    StandardWebhooks,
+/// A secret of a source.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SecretRef {
+    /// Where it comes from.
+    pub name: SecretName,
+    /// When it ceases to count, if it is being replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
 }
 
-impl Scheme {
-    /// Every scheme, with its name in hookmill.toml.
-    pub const ALL: [(&'static str, Self); 2] =
-        [("stripe", Self::Stripe), ("standard-webhooks", Self::StandardWebhooks)];
-
-    /// Its name in hookmill.toml.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stripe => "stripe",
-            Self::StandardWebhooks => "standard-webhooks",
-        }
+impl SecretRef {
+    /// Whether it has ceased to count.
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.not_after.is_some_and(|end| now > end)
     }
 }
 
@@ -47,14 +46,27 @@ impl Scheme {
 pub struct Source {
     /// Its name: the last part of its path, `/webhooks/{name}`.
     pub name: String,
+    /// The scheme as hookmill.toml calls it, such as `github`.
+    pub scheme_name: String,
     /// How its requests are signed.
     pub scheme: Scheme,
     /// The secrets, any of which may have signed; at least one of them has to be set.
-    pub secrets: Vec<SecretName>,
-    /// How old a signature may be.
-    pub tolerance: Duration,
-    /// How far in the future a signature may be; `None` if that is not looked at.
-    pub future_tolerance: Option<Duration>,
+    pub secrets: Vec<SecretRef>,
+    /// How old a signature may be, and how far in the future.
+    pub tolerance: Tolerance,
+    /// The URL that the provider was told to call, without a query: some sign it.
+    pub public_url: Option<String>,
+    /// What events are in a request.
+    pub events: Events,
+    /// What is answered once the events are on the queue, if not how many they are.
+    pub answer: Option<Answer>,
+}
+
+impl Source {
+    /// Whether its provider sends requests with this method.
+    pub fn takes(&self, method: &str) -> bool {
+        method == "POST" || (method == "GET" && self.scheme == Scheme::Twilio)
+    }
 }
 
 /// What ingress carries.

@@ -7,6 +7,7 @@
 //! | message | an event as it lies on the queue | [`message`] |
 //! | delivery, verdict | a message as the queue hands it to us, and what we tell the queue | [`delivery`] |
 //! | rule, program | what an event changes, as written and as compiled | [`rules`] |
+//! | scheme | how a source's requests are signed, and what events are in them | [`scheme`] |
 //! | rejection | why a request was refused | [`rejection`] |
 //! | port | what a stage asks of its platform: [`store`], [`queue`], [`objects`] | |
 //!
@@ -24,6 +25,7 @@ pub mod rejection;
 pub mod request;
 pub mod rules;
 pub mod schema;
+pub mod scheme;
 pub mod secret;
 pub mod store;
 pub mod time;

@@ -38,6 +38,10 @@ pub const BODY_BYTES: usize = 25 * 1024 * 1024;
 /// The longest event id or event type, in bytes. SendGrid's ids reach 100, Stripe's and Svix's stay below 50.
 pub const NAME_BYTES: usize = 256;
 
+/// The most events in one request. SendGrid posts at most 768 KB at a time, some thousands of events.
+/// Source: <https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event>.
+pub const REQUEST_EVENTS: usize = 10_000;
+
 /// Secrets of one source, and signatures of one request, that are tried against each other: at most 8 × 8.
 pub const SECRETS: usize = 8;
 /// See [`SECRETS`].

@@ -24,6 +24,10 @@ impl Headers for Vec<(String, String)> {
 
 /// A request whose body has been read whole.
 pub struct Request<'a> {
+    /// The method, upper case.
+    pub method: &'a str,
+    /// The query of its URL, as it was sent, without the question mark.
+    pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a dyn Headers,
     /// The body, byte for byte as received. Signatures cover bytes, so nothing is decoded before they are verified.
@@ -38,7 +42,7 @@ impl Request<'_> {
     /// `malformed_header` if it was sent more than once, or is not text.
     /// Libraries that join repeats accept a forged value beside a good one; a value with `", "` in it counts as repeated,
     /// because that is how a Worker sees repeats.
-    pub fn header(&self, name: &'static str) -> Result<Option<String>, Rejection> {
+    pub fn header(&self, name: &str) -> Result<Option<Cow<'_, str>>, Rejection> {
         let mut values = self.headers.all(name).into_iter();
         let Some(value) = values.next() else {
             return Ok(None);
@@ -48,11 +52,19 @@ impl Request<'_> {
         if values.next().is_some() {
             return Err(malformed("was sent more than once"));
         }
-        let text = std::str::from_utf8(&value).map_err(|_| malformed("is not text"))?.trim();
+        let text = match value {
+            Cow::Borrowed(bytes) => {
+                std::str::from_utf8(bytes).ok().map(|text| Cow::Borrowed(text.trim()))
+            }
+            Cow::Owned(bytes) => {
+                String::from_utf8(bytes).ok().map(|text| Cow::Owned(text.trim().to_owned()))
+            }
+        };
+        let text = text.ok_or_else(|| malformed("is not text"))?;
         if text.contains(", ") {
             return Err(malformed("was sent more than once, or holds several values"));
         }
-        Ok(Some(text.to_owned()))
+        Ok(Some(text))
     }
 
     /// As [`Request::header`], for a header that must be there.
@@ -60,7 +72,7 @@ impl Request<'_> {
     /// # Errors
     ///
     /// `missing_header` if it was not sent or is blank; otherwise as [`Request::header`].
-    pub fn required_header(&self, name: &'static str) -> Result<String, Rejection> {
+    pub fn required_header(&self, name: &str) -> Result<Cow<'_, str>, Rejection> {
         match self.header(name)? {
             Some(value) if !value.is_empty() => Ok(value),
             _ => Err(Rejection::new(Reason::MissingHeader, format!("{name} is missing"))),
@@ -74,7 +86,8 @@ mod tests {
 
     fn header(sent: &[(&str, &str)]) -> Result<Option<String>, Rejection> {
         let sent: Vec<_> = sent.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        Request { headers: &sent, body: b"" }.header("Signature")
+        let request = Request { method: "POST", query: None, headers: &sent, body: b"" };
+        Ok(request.header("Signature")?.map(Cow::into_owned))
     }
 
     #[test]

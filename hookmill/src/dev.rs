@@ -28,7 +28,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     start_log(place, "debug");
     let loaded = load(&place.config)?;
     let ingress = loaded.config.ingress.clone();
-    let presets = loaded.config.presets.clone();
     let ready = |address: SocketAddr| {
         eprintln!(
             "\nHookmill takes webhooks on http://{address} and keeps everything in {}.\n",
@@ -44,9 +43,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let (place, data) = options(place);
         let program = program();
         eprintln!("\nIn another terminal:\n");
-        for (source, preset) in &presets {
-            if let Some(event) = crate::samples::first_update(preset) {
-                eprintln!("  {program} send {source} {event}{place}");
+        for source in &ingress.sources {
+            if let Some(event) = crate::samples::suggested(&source.scheme_name) {
+                eprintln!("  {program} send {} {event}{place}", source.name);
             }
         }
         eprintln!("  {program} events{data}\n");
@@ -62,6 +61,7 @@ fn secret_line(
     let lines: Vec<_> = source
         .secrets
         .iter()
+        .map(|secret| &secret.name)
         .filter_map(|name| match from_environment(name) {
             Some(_) => Some(format!("signed with {} from the environment", name.0)),
             None => lookup(name).map(|secret| {

@@ -265,6 +265,7 @@ async fn consume_dead_letters(
 fn log_outcome(outcome: &Outcome) {
     match outcome {
         Outcome::Probe => {}
+        Outcome::Handshake { source } => info!(source, "answered a handshake"),
         Outcome::Accepted { events } => {
             for event in events {
                 debug!(source = event.source, event = event.id, r#type = event.kind, "accepted");

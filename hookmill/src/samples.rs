@@ -4,9 +4,9 @@
 use hookmill_core::time::Timestamp;
 use serde_json::{Map, Value, json};
 
-/// The events of a preset.
+/// The events of a provider, by the schemes that sign them.
 struct Samples {
-    preset: &'static str,
+    schemes: &'static [&'static str],
     objects: &'static str,
     /// Type of event, its object, and what differs in it.
     events: &'static [(&'static str, &'static str, Change)],
@@ -17,7 +17,7 @@ type Change = fn(object: &mut Value, now: i64);
 
 const SAMPLES: [Samples; 2] = [
     Samples {
-        preset: "stripe",
+        schemes: &["stripe"],
         objects: include_str!("../samples/stripe.json"),
         events: &[
             ("customer.created", "customer", |_, _| {}),
@@ -65,7 +65,7 @@ const SAMPLES: [Samples; 2] = [
         ],
     },
     Samples {
-        preset: "clerk",
+        schemes: &["clerk", "standard-webhooks", "svix"],
         objects: include_str!("../samples/clerk.json"),
         events: &[
             ("user.created", "user", |_, _| {}),
@@ -77,30 +77,89 @@ const SAMPLES: [Samples; 2] = [
     },
 ];
 
+/// Events of other providers: a JSON object with a body for each type, a form as a text. In it, `@id`, `@seconds`,
+/// `@millis` and `@time` stand for the event's id and the time.
+const OTHERS: [(&str, &str); 18] = [
+    ("auth0", include_str!("../samples/auth0.json")),
+    ("discord", include_str!("../samples/discord.json")),
+    ("github", include_str!("../samples/github.json")),
+    ("hubspot", include_str!("../samples/hubspot.json")),
+    ("intercom", include_str!("../samples/intercom.json")),
+    ("lemon-squeezy", include_str!("../samples/lemon-squeezy.json")),
+    ("linear", include_str!("../samples/linear.json")),
+    ("mailgun", include_str!("../samples/mailgun.json")),
+    ("paddle", include_str!("../samples/paddle.json")),
+    ("paddle-classic", include_str!("../samples/paddle-classic.json")),
+    ("resend", include_str!("../samples/resend.json")),
+    ("sendgrid", include_str!("../samples/sendgrid.json")),
+    ("shopify", include_str!("../samples/shopify.json")),
+    ("slack", include_str!("../samples/slack.json")),
+    ("square", include_str!("../samples/square.json")),
+    ("twilio", include_str!("../samples/twilio.json")),
+    ("typeform", include_str!("../samples/typeform.json")),
+    ("zendesk", include_str!("../samples/zendesk.json")),
+];
+
 /// The types of events there are samples of.
-pub fn types(preset: &str) -> impl Iterator<Item = &'static str> {
-    let samples = SAMPLES.iter().find(|samples| samples.preset == preset);
-    samples.into_iter().flat_map(|samples| samples.events.iter().map(|(kind, _, _)| *kind))
+pub fn types(scheme: &str) -> Vec<String> {
+    if let Some(samples) = samples(scheme) {
+        return samples.events.iter().map(|(kind, _, _)| (*kind).to_owned()).collect();
+    }
+    others(scheme)
+        .map(|bodies| bodies.into_iter().map(|(kind, _)| kind).collect())
+        .unwrap_or_default()
+}
+
+fn samples(scheme: &str) -> Option<&'static Samples> {
+    SAMPLES.iter().find(|samples| samples.schemes.contains(&scheme))
+}
+
+fn others(scheme: &str) -> Option<Map<String, Value>> {
+    let (_, text) = OTHERS.iter().find(|(name, _)| *name == scheme)?;
+    Some(serde_json::from_str(text).expect("the samples are JSON, which a test reads"))
 }
 
 /// The type to suggest first.
-pub fn first_update(preset: &str) -> Option<&'static str> {
-    let suggested = ["customer.subscription.updated", "user.created"];
-    types(preset).find(|kind| suggested.contains(kind))
+pub fn suggested(scheme: &str) -> Option<String> {
+    let types = types(scheme);
+    let first = ["customer.subscription.updated", "user.created"];
+    types.iter().find(|kind| first.contains(&kind.as_str())).or(types.first()).cloned()
 }
 
-/// An event as the provider would send it, or `None` if there is no sample of this type.
-pub fn event(preset: &str, kind: &str, id: &str, now: Timestamp) -> Option<Value> {
-    let samples = SAMPLES.iter().find(|samples| samples.preset == preset)?;
+/// An event's body as the provider would send it, or `None` if there is no sample of this type. A form is a text.
+pub fn event(scheme: &str, kind: &str, id: &str, now: Timestamp) -> Option<Value> {
+    let Some(samples) = samples(scheme) else {
+        let mut body = others(scheme)?.remove(kind)?;
+        fill(&mut body, id, now);
+        return Some(body);
+    };
     let (_, object, change) = samples.events.iter().find(|(name, _, _)| *name == kind)?;
     let mut objects: Map<String, Value> =
         serde_json::from_str(samples.objects).expect("the samples are JSON, which a test reads");
     let mut object = objects.remove(*object)?;
     change(&mut object, now.seconds());
-    Some(match preset {
+    Some(match scheme {
         "stripe" => stripe(kind, id, object, now),
         _ => clerk(kind, object, now),
     })
+}
+
+/// Puts the id and the time in their places: a text that is only a time becomes a number.
+fn fill(value: &mut Value, id: &str, now: Timestamp) {
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|value| fill(value, id, now)),
+        Value::Array(elements) => elements.iter_mut().for_each(|value| fill(value, id, now)),
+        Value::String(text) if text == "@seconds" => *value = json!(now.seconds()),
+        Value::String(text) if text == "@millis" => *value = json!(now.millis()),
+        Value::String(text) => {
+            *text = text
+                .replace("@id", id)
+                .replace("@seconds", &now.seconds().to_string())
+                .replace("@millis", &now.millis().to_string())
+                .replace("@time", &now.to_string());
+        }
+        _ => {}
+    }
 }
 
 /// <https://docs.stripe.com/api/events/object>
@@ -146,12 +205,26 @@ mod tests {
         let now = Timestamp::from_seconds(1_767_225_600);
         for samples in &SAMPLES {
             for (kind, _, _) in samples.events {
-                let event = event(samples.preset, kind, "evt_1", now).unwrap();
+                let event = event(samples.schemes[0], kind, "evt_1", now).unwrap();
                 assert_eq!(event["type"], *kind);
                 let size = event.to_string().len();
                 assert!(size > 1000 || kind.ends_with("user.deleted"), "{kind} has {size} bytes");
             }
         }
         assert!(event("stripe", "nothing", "evt_1", now).is_none());
+    }
+
+    #[test]
+    fn every_scheme_has_samples() {
+        let now = Timestamp::from_seconds(1_767_225_600);
+        for (scheme, _) in OTHERS {
+            assert!(!types(scheme).is_empty(), "{scheme}");
+            for kind in types(scheme) {
+                let event = event(scheme, &kind, "evt_1", now).unwrap().to_string();
+                let left =
+                    ["@id", "@seconds", "@millis", "@time"].iter().find(|t| event.contains(*t));
+                assert!(left.is_none(), "{scheme} {kind}: {left:?}");
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Where secrets come from on one machine: the environment, and for development a text that everybody knows.
 
-use hookmill_core::config::Ingress;
+use hookmill_core::config::{Ingress, Source};
 use hookmill_core::secret::{Secret, SecretName};
-use hookmill_providers::development_secret;
+use hookmill_providers::{Development, development};
 
 /// The secret from the environment, if it is set.
 pub fn from_environment(name: &SecretName) -> Option<Secret> {
@@ -11,9 +11,12 @@ pub fn from_environment(name: &SecretName) -> Option<Secret> {
 
 /// The secret from the environment, or else the development secret of the source that names it.
 pub fn for_development(ingress: &Ingress, name: &SecretName) -> Option<Secret> {
-    from_environment(name).or_else(|| {
-        let source = ingress.sources.iter().find(|source| source.secrets.contains(name))?;
-        // One is enough; the others are for rotation.
-        (source.secrets.first() == Some(name)).then(|| development_secret(source.scheme, name))
-    })
+    let source = || ingress.sources.iter().find(|s| s.secrets.iter().any(|s| s.name == *name));
+    from_environment(name).or_else(|| Some(development_keys(source()?, name)?.verifying))
+}
+
+/// The development keys of a source, for this secret of it. One is enough; the others are for rotation.
+pub fn development_keys(source: &Source, name: &SecretName) -> Option<Development> {
+    let first = source.secrets.first().is_some_and(|secret| secret.name == *name);
+    first.then(|| development(source, name))
 }

@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use hookmill_core::config::Source;
+use hookmill_core::config::{SecretRef, Source};
+use hookmill_core::request::Request;
 use hookmill_core::rules::{Path as BodyPath, Step};
-use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::secret::Secret;
 use hookmill_migrations::Loaded;
 use hookmill_native::{DataFolder, now};
-use hookmill_providers::sign;
-use reqwest::{Client, Url};
+use hookmill_providers::{Admitted, Outgoing, Signed, Verifier, sign};
+use reqwest::{Client, StatusCode, Url};
 use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::{Value, json};
 
 use crate::pipeline::load;
-use crate::secrets::{for_development, from_environment};
+use crate::secrets::{development_keys, from_environment};
 use crate::{events, samples};
 
 /// Sign a realistic event and post it, as a provider would
@@ -41,7 +42,11 @@ pub struct Arguments {
     /// event. With type=charge.refunded, the sample becomes an event of another type.
     #[arg(long, value_name = "PATH=VALUE", value_parser = parse_set)]
     set: Vec<(BodyPath, String)>,
-    /// Sign with this secret, not with the one that the configuration names.
+    /// Send this file's bytes as the body, not a sample.
+    #[arg(long, value_name = "FILE", conflicts_with = "set")]
+    body: Option<PathBuf>,
+    /// Sign with this secret, not with the one that the configuration names. Where that is a public key, this has to be the
+    /// private one: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
     /// The configuration.
@@ -68,29 +73,19 @@ fn parse_set(text: &str) -> anyhow::Result<(BodyPath, String)> {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = load(&arguments.config)?;
     let source = source(&loaded, &arguments.source)?;
-    let preset = *loaded.config.presets.get(&source.name).with_context(|| {
-        format!("source `{}` has no preset, so there are no samples of its events", source.name)
-    })?;
-    let Some(kind) = &arguments.event else {
-        for kind in samples::types(preset) {
+    let Some(bodies) = Bodies::new(arguments, &source.scheme_name)? else {
+        for kind in samples::types(&source.scheme_name) {
             println!("{kind}");
         }
         return Ok(());
     };
-    if !samples::types(preset).any(|known| known == kind) {
-        let known: Vec<_> = samples::types(preset).collect();
-        bail!(
-            "there is no sample of `{kind}`; there are:\n  {}\nTo send another type, change one of them: --set type={kind}",
-            known.join("\n  ")
-        );
-    }
     let to = match (&arguments.to, DataFolder::listening(&arguments.data)) {
         (Some(url), _) => url.clone(),
         (None, Some(address)) => Url::parse(&format!("http://{address}"))?,
         (None, None) => Url::parse("http://127.0.0.1:8787")?,
     };
     let url = to.join(&format!("/webhooks/{}", source.name))?;
-    let (secret, whose) = secret(&loaded, source, &url, arguments)?;
+    let keys = keys(source, &url, arguments)?;
 
     // The provider chosen for TLS; a second call would only say that it is chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -99,73 +94,138 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut refused, mut dead) = (0, 0);
     for number in 1..=arguments.count {
-        let id = arguments.id.clone().unwrap_or_else(|| new_id(preset));
-        let mut body = samples::event(preset, kind, &id, now()).context("the sample is gone")?;
-        for (path, value) in &arguments.set {
-            let value = value.replace("{number}", &number.to_string());
-            set(
-                &mut body,
-                &path.steps,
-                serde_json::from_str(&value).unwrap_or(Value::String(value)),
-            )
-            .with_context(|| format!("cannot set `{path}` in this event"))?;
-        }
-        let id = body.get("id").and_then(Value::as_str).unwrap_or(&id).to_owned();
-        let body = body.to_string();
-        let headers = sign(source.scheme, &secret, &id, now(), body.as_bytes())
+        let id = arguments.id.clone().unwrap_or_else(|| new_id(&source.scheme_name));
+        let body = bodies.body(&id, number)?;
+        let outgoing =
+            Outgoing { id: &id, kind: bodies.kind, at: now(), query: url.query(), body: &body };
+        let signed = sign(source, &keys.signing, outgoing)
             .map_err(|problem| anyhow!("the secret {problem}"))?;
+        let id = identity(source, &keys, &url, &signed).unwrap_or(id);
         let before = follow.as_ref().and_then(|follow| follow.effect(&source.name, &id));
-        let mut request =
-            client.post(url.clone()).header("content-type", "application/json").body(body);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let (status, answer) = runtime.block_on(async {
-            let response = request.send().await.with_context(|| unreachable(&url))?;
-            let status = response.status();
-            anyhow::Ok((status, response.text().await?))
-        })?;
+        let (status, answer) = runtime.block_on(post(&client, &url, signed))?;
         let event = match &follow {
             Some(follow) if status.is_success() => follow.outcome(&source.name, &id),
             _ => None,
         };
         refused += u32::from(!status.is_success());
         dead += u32::from(event.as_ref().is_some_and(events::Event::dead));
-        let duplicate = before.is_some();
-        if arguments.json {
-            let answer = serde_json::from_str(&answer).unwrap_or(Value::String(answer));
-            println!(
-                "{}",
-                json!({
-                    "id": id,
-                    "status": status.as_u16(),
-                    "answer": answer,
-                    "event": event,
-                    "duplicate": duplicate,
-                })
-            );
-        } else {
-            let outcome = match event {
-                Some(event) if duplicate => {
-                    format!("{}; that was before, and nothing changed", event.summary())
-                }
-                Some(event) => event.summary(),
-                None if follow.is_some() && status.is_success() => {
-                    "accepted, and still on the queue".to_owned()
-                }
-                None if status.is_success() => "accepted".to_owned(),
-                None => answer,
-            };
-            println!("{} {id} {outcome}", status.as_u16());
-        }
+        let sent = Sent { id, status, answer, event, duplicate: before.is_some() };
+        println!("{}", if arguments.json { sent.json() } else { sent.line(follow.is_some()) });
     }
     if refused > 0 {
-        bail!("{refused} of {} not accepted; signed with {whose}", arguments.count);
+        bail!("{refused} of {} not accepted; signed with {}", arguments.count, keys.whose);
     }
     if dead > 0 {
         bail!("{dead} of {} became dead letters", arguments.count);
     }
     Ok(())
+}
+
+/// Where the bodies come from: a file, or a sample.
+struct Bodies<'a> {
+    arguments: &'a Arguments,
+    scheme: &'a str,
+    kind: &'a str,
+    file: Option<Vec<u8>>,
+}
+
+impl<'a> Bodies<'a> {
+    /// `None` if nothing was named, and the types of events are to be listed.
+    fn new(arguments: &'a Arguments, scheme: &'a str) -> anyhow::Result<Option<Self>> {
+        let kind = arguments.event.as_deref();
+        if let Some(path) = &arguments.body {
+            let file = std::fs::read(path);
+            let file = file.with_context(|| format!("cannot read {}", path.display()))?;
+            let kind = kind.unwrap_or("event");
+            return Ok(Some(Self { arguments, scheme, kind, file: Some(file) }));
+        }
+        let known = samples::types(scheme);
+        if known.is_empty() {
+            bail!(
+                "there are no samples for the scheme `{scheme}`; --body FILE sends a body of yours"
+            );
+        }
+        match kind {
+            None => Ok(None),
+            Some(kind) if known.iter().any(|known| known == kind) => {
+                Ok(Some(Self { arguments, scheme, kind, file: None }))
+            }
+            Some(kind) => bail!(
+                "there is no sample of `{kind}`; there are:\n  {}\nTo send another type, change one of them (--set type={kind}), \
+                 or send a body of yours (--body FILE)",
+                known.join("\n  ")
+            ),
+        }
+    }
+
+    fn body(&self, id: &str, number: u32) -> anyhow::Result<Vec<u8>> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        let sample = samples::event(self.scheme, self.kind, id, now());
+        let mut body = sample.context("the sample is gone")?;
+        for (path, value) in &self.arguments.set {
+            let value = value.replace("{number}", &number.to_string());
+            let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+            set(&mut body, &path.steps, value)
+                .with_context(|| format!("cannot set `{path}` in this event"))?;
+        }
+        Ok(match body {
+            Value::String(form) => form.into_bytes(),
+            body => body.to_string().into_bytes(),
+        })
+    }
+}
+
+async fn post(client: &Client, url: &Url, signed: Signed) -> anyhow::Result<(StatusCode, String)> {
+    let mut request = client.post(url.clone()).body(signed.body);
+    if !signed.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+        request = request.header("content-type", "application/json");
+    }
+    for (name, value) in &signed.headers {
+        request = request.header(name, value);
+    }
+    let response = request.send().await.with_context(|| unreachable(url))?;
+    let status = response.status();
+    Ok((status, response.text().await?))
+}
+
+/// What came of a request.
+struct Sent {
+    id: String,
+    status: StatusCode,
+    answer: String,
+    event: Option<events::Event>,
+    duplicate: bool,
+}
+
+impl Sent {
+    fn json(self) -> String {
+        let answer = serde_json::from_str(&self.answer).unwrap_or(Value::String(self.answer));
+        let sent = json!({
+            "id": self.id,
+            "status": self.status.as_u16(),
+            "answer": answer,
+            "event": self.event,
+            "duplicate": self.duplicate,
+        });
+        sent.to_string()
+    }
+
+    /// `followed`: whether the pipeline's data are here.
+    fn line(self, followed: bool) -> String {
+        let accepted = self.status.is_success();
+        let outcome = match self.event {
+            Some(event) if self.duplicate => {
+                format!("{}; that was before, and nothing changed", event.summary())
+            }
+            Some(event) => event.summary(),
+            None if accepted && followed => "accepted, and still on the queue".to_owned(),
+            None if accepted => "accepted".to_owned(),
+            None => self.answer,
+        };
+        format!("{} {} {outcome}", self.status.as_u16(), self.id)
+    }
 }
 
 fn source<'l>(loaded: &'l Loaded, name: &str) -> anyhow::Result<&'l Source> {
@@ -176,39 +236,70 @@ fn source<'l>(loaded: &'l Loaded, name: &str) -> anyhow::Result<&'l Source> {
     })
 }
 
-/// The secret to sign with, and whose it is. Development secrets are for this machine only: elsewhere they would never
-/// verify.
-fn secret(
-    loaded: &Loaded,
-    source: &Source,
-    url: &Url,
-    arguments: &Arguments,
-) -> anyhow::Result<(Secret, String)> {
+/// The secret to sign with, what verifies that if it is known, and whose they are.
+struct Keys {
+    signing: Secret,
+    verifying: Option<Secret>,
+    whose: String,
+}
+
+/// Development secrets are for this machine only: elsewhere they would never verify.
+fn keys(source: &Source, url: &Url, arguments: &Arguments) -> anyhow::Result<Keys> {
+    let same = |secret: Secret, whose: String| Keys {
+        verifying: (!source.scheme.has_public_keys()).then(|| secret.clone()),
+        signing: secret,
+        whose,
+    };
     if let Some(secret) = &arguments.secret {
-        return Ok((secret.clone().into(), "the secret given".to_owned()));
+        return Ok(same(secret.clone().into(), "the secret given".to_owned()));
     }
     let local =
         url.host_str().is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]"));
-    let lookup = |name: &SecretName| match from_environment(name) {
-        Some(secret) => Some((secret, format!("{} from the environment", name.0))),
-        None if local => for_development(&loaded.config.ingress, name).map(|secret| {
-            (secret, format!("the development secret, since {} is not set here", name.0))
+    let lookup = |SecretRef { name, .. }: &SecretRef| match from_environment(name) {
+        Some(secret) => Some(same(secret, format!("{} from the environment", name.0))),
+        None if local => development_keys(source, name).map(|keys| Keys {
+            signing: keys.signing,
+            verifying: Some(keys.verifying),
+            whose: format!("the development secret, since {} is not set here", name.0),
         }),
         None => None,
     };
     source.secrets.iter().find_map(lookup).with_context(|| {
-        let names: Vec<_> = source.secrets.iter().map(|name| name.0.as_str()).collect();
+        let names: Vec<_> = source.secrets.iter().map(|secret| secret.name.0.as_str()).collect();
         format!("no secret to sign with: set {}, or give --secret", names.join(" or "))
     })
+}
+
+/// What the pipeline will call the event, or the first of several: the request is read as the pipeline reads it. `None` if
+/// that cannot be known here.
+fn identity(source: &Source, keys: &Keys, url: &Url, signed: &Signed) -> Option<String> {
+    let verifying = keys.verifying.as_ref()?;
+    let verifier = Verifier::new(source, |_| Some(verifying.clone())).ok()?;
+    let request = Request {
+        method: "POST",
+        query: url.query(),
+        headers: &signed.headers,
+        body: &signed.body,
+    };
+    match verifier.verify(&request, now()).ok()? {
+        Admitted::Events(_, events) => events.into_iter().next().map(|event| event.id),
+        Admitted::Handshake(_) => None,
+    }
 }
 
 fn unreachable(url: &Url) -> String {
     format!("cannot reach {url}; is the pipeline running? (`hookmill dev`)")
 }
 
-fn new_id(preset: &str) -> String {
-    let prefix = if preset == "stripe" { "evt" } else { "msg" };
-    format!("{prefix}_{}", uuid::Uuid::new_v4().simple())
+fn new_id(scheme: &str) -> String {
+    let id = uuid::Uuid::new_v4();
+    match scheme {
+        "stripe" | "paddle" => format!("evt_{}", id.simple()),
+        "clerk" | "resend" | "standard-webhooks" | "supabase" | "svix" => {
+            format!("msg_{}", id.simple())
+        }
+        _ => id.to_string(),
+    }
 }
 
 /// Writes a value into a body; makes objects on the way, and elements at the end of arrays.

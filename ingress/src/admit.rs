@@ -1,14 +1,16 @@
 //! The decision: which requests are events, and which events.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use hookmill_core::config;
 use hookmill_core::message::{BodyForm, Envelope, VERSION};
 use hookmill_core::rejection::Rejection;
 use hookmill_core::request::Request;
+use hookmill_core::scheme::Answer;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{KeyError, Verifier};
+use hookmill_providers::{Admitted, Event, KeyError, Verifier};
 
 /// The sources with their keys.
 #[derive(Debug)]
@@ -50,25 +52,42 @@ impl Gate {
     }
 }
 
-/// Decides about a request: the events in it, to be enqueued before it is answered, or why there are none.
+/// What a request is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Admission<'r> {
+    /// Events with their bodies, to be enqueued before it is answered.
+    Events(Vec<(Envelope, Cow<'r, [u8]>)>),
+    /// No event, and an answer that the provider waits for.
+    Handshake(Answer),
+}
+
+/// Decides about a request: the events in it, or why there are none.
 ///
 /// # Errors
 ///
 /// [`Rejection`]; nothing of the request is to be kept.
-pub fn admit(
+pub fn admit<'r>(
     verifier: &Verifier,
-    request: &Request<'_>,
+    request: &Request<'r>,
     now: Timestamp,
-) -> Result<Vec<Envelope>, Rejection> {
-    let (verified, event) = verifier.verify(request, now)?;
-    Ok(vec![Envelope {
-        v: VERSION,
-        source: verifier.source().name.clone(),
-        id: event.id,
-        kind: event.kind,
-        received_at: now,
-        verified,
-        generation: 0,
-        body: BodyForm::Text,
-    }])
+) -> Result<Admission<'r>, Rejection> {
+    let (verified, events) = match verifier.verify(request, now)? {
+        Admitted::Events(verified, events) => (verified, events),
+        Admitted::Handshake(answer) => return Ok(Admission::Handshake(answer)),
+    };
+    let source = &verifier.source().name;
+    let envelope = |event: Event<'r>| {
+        let envelope = Envelope {
+            v: VERSION,
+            source: source.clone(),
+            id: event.id,
+            kind: event.kind,
+            received_at: now,
+            verified: verified.clone(),
+            generation: 0,
+            body: BodyForm::Text,
+        };
+        (envelope, event.body)
+    };
+    Ok(Admission::Events(events.into_iter().map(envelope).collect()))
 }

@@ -1,5 +1,6 @@
 //! The shell: one request in, one reply out, on every platform.
 
+use std::borrow::Cow;
 use std::future::Future;
 
 use hookmill_core::limits::MESSAGE_BYTES;
@@ -8,10 +9,11 @@ use hookmill_core::objects::{Objects, claim_check_key};
 use hookmill_core::queue::Queue;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Headers, Request};
+use hookmill_core::scheme::Answer;
 use hookmill_core::time::Timestamp;
 use serde::Serialize;
 
-use crate::admit::{Gate, admit};
+use crate::admit::{Admission, Gate, admit};
 
 /// What ingress asks of its platform.
 pub trait Platform: Sync {
@@ -51,6 +53,8 @@ pub struct Incoming<'a, B> {
     pub method: &'a str,
     /// The path, without a query.
     pub path: &'a str,
+    /// The query, without the question mark, if there is one.
+    pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a dyn Headers,
     /// The length of the body, if the request says so.
@@ -65,7 +69,7 @@ pub struct Reply {
     /// The status code.
     pub status: u16,
     /// The headers.
-    pub headers: Vec<(&'static str, &'static str)>,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// The body.
     pub body: String,
 }
@@ -75,6 +79,11 @@ pub struct Reply {
 pub enum Outcome {
     /// A health check.
     Probe,
+    /// The provider asked for an answer, and sent no event.
+    Handshake {
+        /// The source.
+        source: String,
+    },
     /// Every event of the request is on the queue.
     Accepted {
         /// The events.
@@ -97,7 +106,7 @@ pub enum Outcome {
 }
 
 /// Seconds after which a provider that keeps to it may send again.
-const RETRY_AFTER: (&str, &str) = ("retry-after", "10");
+const RETRY_AFTER: (&str, Cow<'static, str>) = ("retry-after", Cow::Borrowed("10"));
 
 /// Serves one request: `POST /webhooks/{source}`, `GET /healthz`, `GET /readyz`.
 pub async fn serve<P: Platform, B: Body>(
@@ -109,7 +118,7 @@ pub async fn serve<P: Platform, B: Body>(
     let probe = matches!(incoming.path, "/healthz" | "/readyz");
     if probe {
         if !matches!(incoming.method, "GET" | "HEAD") {
-            return method_not_allowed(None, ("allow", "GET, HEAD"));
+            return method_not_allowed(None, "GET, HEAD");
         }
         let problems = match incoming.path {
             "/healthz" => Vec::new(),
@@ -128,13 +137,20 @@ pub async fn serve<P: Platform, B: Body>(
             Rejection::new(Reason::UnknownSource, "no source of this name is configured"),
         );
     };
-    if incoming.method != "POST" {
-        return method_not_allowed(Some(name), ("allow", "POST"));
-    }
     let verifier = match verifier {
         Ok(verifier) => verifier,
         Err(error) => return unavailable(name, "source_not_ready", error.to_string()),
     };
+    let source = verifier.source();
+    if incoming.method == "HEAD" {
+        // Some providers ask whether there is anybody before they send (Intercom does).
+        let reply = Reply { status: 200, headers: Vec::new(), body: String::new() };
+        return (reply, Outcome::Probe);
+    }
+    if !source.takes(incoming.method) {
+        let allow = if source.takes("GET") { "GET, POST" } else { "POST" };
+        return method_not_allowed(Some(name), allow);
+    }
 
     let limit = gate.config().body_limit;
     let body = match read(incoming.body, incoming.content_length, limit).await {
@@ -148,17 +164,27 @@ pub async fn serve<P: Platform, B: Body>(
             );
         }
     };
-    let request = Request { headers: incoming.headers, body: &body };
-    let mut events = match admit(verifier, &request, now) {
-        Ok(events) => events,
+    let request = Request {
+        method: incoming.method,
+        query: incoming.query,
+        headers: incoming.headers,
+        body: &body,
+    };
+    let admitted = match admit(verifier, &request, now) {
+        Ok(Admission::Events(events)) => events,
+        Ok(Admission::Handshake(answer)) => {
+            return (reply(&answer), Outcome::Handshake { source: name.to_owned() });
+        }
         Err(rejection) => return rejected(Some(name), rejection),
     };
 
-    let mut messages = Vec::with_capacity(events.len());
-    for event in &mut events {
-        let message = encode(event, &body);
+    let mut messages = Vec::with_capacity(admitted.len());
+    let mut events = Vec::with_capacity(admitted.len());
+    for (mut event, body) in admitted {
+        let message = encode(&mut event, &body);
         if message.len() <= MESSAGE_BYTES {
             messages.push(message);
+            events.push(event);
             continue;
         }
         // Put first, send second: a message must never point at nothing.
@@ -166,17 +192,31 @@ pub async fn serve<P: Platform, B: Body>(
         if let Err(error) = platform.objects().put(&check.key, &body).await {
             return unavailable(name, "object_store_unavailable", error.to_string());
         }
-        messages.push(encode_claim_check(event, check));
+        messages.push(encode_claim_check(&mut event, check));
+        events.push(event);
     }
-    if let Err(error) = platform.queue().send(messages).await {
+    if !messages.is_empty()
+        && let Err(error) = platform.queue().send(messages).await
+    {
         return unavailable(name, "queue_unavailable", error.to_string());
     }
-    let reply = Reply {
-        status: 200,
-        headers: vec![("content-type", "application/json")],
-        body: format!("{{\"accepted\":{}}}", events.len()),
+    let reply = match &source.answer {
+        Some(answer) => reply(answer),
+        None => Reply {
+            status: 200,
+            headers: vec![("content-type", "application/json".into())],
+            body: format!("{{\"accepted\":{}}}", events.len()),
+        },
     };
     (reply, Outcome::Accepted { events })
+}
+
+fn reply(answer: &Answer) -> Reply {
+    let headers = match answer.status {
+        204 => Vec::new(),
+        _ => vec![("content-type", answer.content_type.clone().into())],
+    };
+    Reply { status: answer.status, headers, body: answer.body.clone() }
 }
 
 enum ReadError {
@@ -232,13 +272,10 @@ fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, Outcome) {
     (reply, Outcome::Rejected { source: source.map(ToOwned::to_owned), rejection })
 }
 
-fn method_not_allowed(
-    source: Option<&str>,
-    allow: (&'static str, &'static str),
-) -> (Reply, Outcome) {
-    let detail = format!("this path is for {}", allow.1);
+fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, Outcome) {
+    let detail = format!("this path is for {allow}");
     let (mut reply, outcome) = rejected(source, Rejection::new(Reason::MethodNotAllowed, detail));
-    reply.headers.push(allow);
+    reply.headers.push(("allow", allow.into()));
     (reply, outcome)
 }
 
@@ -271,7 +308,7 @@ fn problem(status: u16, reason: &str, detail: &str) -> Reply {
     let problem = Problem { r#type: "about:blank", title, status, reason, detail };
     Reply {
         status,
-        headers: vec![("content-type", "application/problem+json")],
+        headers: vec![("content-type", "application/problem+json".into())],
         body: serde_json::to_string(&problem).expect("a struct of texts and a number serialises"),
     }
 }
@@ -286,7 +323,7 @@ fn health(problems: &[String]) -> Reply {
     let (status, word) = if problems.is_empty() { (200, "ok") } else { (503, "unavailable") };
     Reply {
         status,
-        headers: vec![("content-type", "application/json")],
+        headers: vec![("content-type", "application/json".into())],
         body: serde_json::to_string(&Health { status: word, problems }).expect("texts serialise"),
     }
 }

@@ -8,5 +8,5 @@
 mod admit;
 mod http;
 
-pub use admit::{Gate, admit};
+pub use admit::{Admission, Gate, admit};
 pub use http::{Body, BodyError, Incoming, Outcome, Platform, Reply, serve};

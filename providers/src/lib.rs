@@ -1,39 +1,62 @@
-//! Who signs webhooks how. Pure: a request, keys and `now` in; the evidence and the event's identity out.
+//! Who signs webhooks how. Pure: a request, keys and `now` in; the evidence and the events out.
 //!
-//! Each scheme is one file that names the provider's page and says how the signature is made. What they share is here:
-//! the key of a source ([`Verifier`]), freshness, and what an event has to be called.
+//! Most schemes are parameters of one engine, `template`; those that are not have a file that names the provider's page.
+//! What all share is here: the keys of a source ([`Verifier`]), freshness, and what an event is called.
 
-mod hmac;
+mod form;
+mod identity;
+mod key;
+mod paddle_classic;
+#[cfg(feature = "sign")]
+mod sign;
 mod standard_webhooks;
-mod stripe;
+mod template;
+mod twilio;
 
-use hookmill_core::config::{Scheme, Source};
+use std::borrow::Cow;
+
+use hookmill_core::config::{SecretRef, Source};
+use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
+use hookmill_core::rules::{Read, Values};
+use hookmill_core::scheme::{Answer, Hashed, Scheme};
 use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
 use hookmill_core::time::Timestamp;
-use serde::Deserialize;
 use thiserror::Error;
 
-use crate::hmac::HmacKey;
+use crate::key::Key;
+#[cfg(feature = "sign")]
+pub use crate::sign::{Development, Outgoing, Signed, development, sign};
 
 /// A source with its keys, ready to verify.
 #[derive(Debug)]
 pub struct Verifier {
     source: Source,
     /// Each key with the index of its secret in hookmill.toml.
-    keys: Vec<(usize, HmacKey)>,
+    keys: Vec<(usize, Key)>,
 }
 
-/// What a verified request is about.
+/// What a verified request is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Event {
-    /// The provider's id; from signed material, the same on every redelivery.
+pub enum Admitted<'r> {
+    /// Events, none where the provider sent an empty list.
+    Events(Verified, Vec<Event<'r>>),
+    /// No event, and an answer that the provider waits for.
+    Handshake(Answer),
+}
+
+/// One event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event<'r> {
+    /// What identifies it; the same on every redelivery.
     pub id: String,
     /// The provider's type.
     pub kind: String,
+    /// Its body: the request's, or its part of that, or a form as JSON.
+    pub body: Cow<'r, [u8]>,
 }
 
 /// Why a source cannot verify anything. Names secrets, never shows them.
@@ -70,24 +93,25 @@ impl Verifier {
         source: &Source,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
     ) -> Result<Self, KeyError> {
-        let mut keys = Vec::new();
-        for (index, name) in source.secrets.iter().enumerate() {
+        let mut made = Vec::new();
+        for (index, SecretRef { name, .. }) in source.secrets.iter().enumerate() {
             let Some(secret) = lookup(name) else { continue };
-            let key = key(source.scheme, &secret).map_err(|problem| KeyError::Unusable {
+            let keys = keys(&source.scheme, &secret).map_err(|problem| KeyError::Unusable {
                 source_name: source.name.clone(),
                 name: name.0.clone(),
                 problem,
             })?;
-            keys.push((index, key));
+            made.extend(keys.into_iter().map(|key| (index, key)));
         }
-        if keys.is_empty() {
-            let names: Vec<_> = source.secrets.iter().map(|name| name.0.as_str()).collect();
+        if made.is_empty() {
+            let names: Vec<_> =
+                source.secrets.iter().map(|secret| secret.name.0.as_str()).collect();
             return Err(KeyError::NoneSet {
                 source_name: source.name.clone(),
                 names: names.join(", "),
             });
         }
-        Ok(Self { source: source.clone(), keys })
+        Ok(Self { source: source.clone(), keys: made })
     }
 
     /// The source.
@@ -100,26 +124,62 @@ impl Verifier {
     /// # Errors
     ///
     /// [`Rejection`] with the reason; its detail never holds a secret, a signature or a part of the body.
-    pub fn verify(
+    pub fn verify<'r>(
         &self,
-        request: &Request<'_>,
+        request: &Request<'r>,
         now: Timestamp,
-    ) -> Result<(Verified, Event), Rejection> {
-        let (verified, event) = match self.source.scheme {
-            Scheme::Stripe => {
-                let verified = stripe::verify(request, &self.keys)?;
-                self.check_freshness(&verified, now)?;
-                (verified, stripe::identify(request.body)?)
+    ) -> Result<Admitted<'r>, Rejection> {
+        let source = &self.source;
+        // A secret that has been replaced is dropped on the day that was set for it.
+        let keys: Cow<'_, [(usize, Key)]> = if source.secrets.iter().any(|s| s.expired(now)) {
+            let valid = |(index, _): &&(usize, Key)| !source.secrets[*index].expired(now);
+            self.keys.iter().filter(valid).cloned().collect()
+        } else {
+            Cow::Borrowed(&self.keys)
+        };
+        let public_url = source.public_url.as_deref();
+        let (verified, events) = match &source.scheme {
+            Scheme::Template(template) => {
+                let proof = template::verify(template, public_url, request, &keys)?;
+                self.check_freshness(&proof.verified, now)?;
+                if let Some(answer) = identity::handshake(&source.events, request) {
+                    return Ok(Admitted::Handshake(answer));
+                }
+                let hash = source.events.hash.map(|hashed| match hashed {
+                    Hashed::Body => sha256_hex(&[request.body]),
+                    Hashed::Signed => {
+                        let parts: Vec<&[u8]> = proof.signed.iter().map(|part| &**part).collect();
+                        sha256_hex(&parts)
+                    }
+                });
+                (proof.verified, identity::events(&source.events, request, None, hash)?)
             }
-            Scheme::StandardWebhooks => {
-                let (verified, id) = standard_webhooks::verify(request, &self.keys)?;
+            Scheme::StandardWebhooks { families, .. } => {
+                let (verified, id) = standard_webhooks::verify(families, request, &keys)?;
                 self.check_freshness(&verified, now)?;
-                (verified, standard_webhooks::identify(id, request.body)?)
+                (verified, identity::events(&source.events, request, Some(id), None)?)
+            }
+            Scheme::Twilio => {
+                let url = public_url.unwrap_or_default();
+                match twilio::verify(url, request, &keys)? {
+                    (verified, twilio::Content::Form(fields)) => {
+                        (verified, vec![twilio::identify(&fields)])
+                    }
+                    (verified, twilio::Content::Json) => {
+                        (verified, identity::events(&source.events, request, None, None)?)
+                    }
+                }
+            }
+            Scheme::PaddleClassic => {
+                let (verified, event) = paddle_classic::verify(request, &keys)?;
+                (verified, vec![event])
             }
         };
-        check_name("id", &event.id)?;
-        check_name("type", &event.kind)?;
-        Ok((verified, event))
+        for event in &events {
+            check_name("id", &event.id)?;
+            check_name("type", &event.kind)?;
+        }
+        Ok(Admitted::Events(verified, events))
     }
 
     /// Compares whole seconds, as the providers' libraries do; both limits are inclusive.
@@ -130,78 +190,64 @@ impl Verifier {
         let age = now.seconds().saturating_sub(signed_at.seconds());
         let seconds =
             |tolerance: std::time::Duration| i64::try_from(tolerance.as_secs()).unwrap_or(i64::MAX);
-        let too_old = seconds(self.source.tolerance);
-        if age > too_old {
-            let detail =
-                format!("the signature is {age} s old, and this source accepts {too_old} s");
-            return Err(Rejection::new(Reason::TimestampTooOld, detail));
+        match self.source.tolerance.past.map(seconds) {
+            Some(too_old) if age > too_old => {
+                let detail =
+                    format!("the signature is {age} s old, and this source accepts {too_old} s");
+                return Err(rejected(Reason::TimestampTooOld, detail));
+            }
+            _ => {}
         }
         let ahead = age.saturating_neg();
-        match self.source.future_tolerance.map(seconds) {
+        match self.source.tolerance.future.map(seconds) {
             Some(too_new) if ahead > too_new => {
                 let detail = format!(
                     "the signature is {ahead} s in the future, and this source accepts {too_new} s"
                 );
-                Err(Rejection::new(Reason::TimestampInFuture, detail))
+                Err(rejected(Reason::TimestampInFuture, detail))
             }
             _ => Ok(()),
         }
     }
 }
 
-fn key(scheme: Scheme, secret: &Secret) -> Result<HmacKey, &'static str> {
+/// The keys that a secret is for a scheme, or what is wrong with it.
+fn keys(scheme: &Scheme, secret: &Secret) -> Result<Vec<Key>, &'static str> {
     let secret = secret.expose_secret().trim();
     if secret.is_empty() {
         return Err("is set, and blank");
     }
-    match scheme {
-        Scheme::Stripe => Ok(stripe::key(secret)),
-        Scheme::StandardWebhooks => standard_webhooks::key(secret),
-    }
-}
-
-/// Signs a body as the provider would. For `hookmill send` and for tests.
-///
-/// Returns the headers of the request.
-///
-/// # Errors
-///
-/// What is wrong with the secret.
-pub fn sign(
-    scheme: Scheme,
-    secret: &Secret,
-    id: &str,
-    at: Timestamp,
-    body: &[u8],
-) -> Result<Vec<(&'static str, String)>, &'static str> {
-    let key = key(scheme, secret)?;
     Ok(match scheme {
-        Scheme::Stripe => stripe::sign(&key, at, body),
-        Scheme::StandardWebhooks => standard_webhooks::sign(&key, id, at, body),
+        Scheme::Template(template) => vec![Key::new(template.algorithm, template.key, secret)?],
+        Scheme::StandardWebhooks { asymmetric, .. } => {
+            vec![standard_webhooks::key(*asymmetric, secret)?]
+        }
+        Scheme::Twilio => twilio::keys(secret).into(),
+        Scheme::PaddleClassic => vec![Key::rsa_sha1(secret)?],
     })
 }
 
-/// The secret that `hookmill dev` uses where none is set. It is the same everywhere and thus no secret: it lets the
-/// development loop run without any setup, and its text says what it is.
-pub fn development_secret(scheme: Scheme, name: &SecretName) -> Secret {
-    let label = format!("for-development-only-{}", name.0.to_lowercase());
-    match scheme {
-        Scheme::Stripe => format!("whsec_{label}").into(),
-        Scheme::StandardWebhooks => standard_webhooks::secret_text(label.as_bytes()).into(),
+fn rejected(reason: Reason, detail: impl Into<String>) -> Rejection {
+    Rejection::new(reason, detail)
+}
+
+/// The URL that the provider was told to call, with the query that it called it with.
+fn url(public_url: Option<&str>, query: Option<&str>) -> String {
+    let public_url = public_url.unwrap_or_default();
+    match query {
+        Some(query) => format!("{public_url}?{query}"),
+        None => public_url.to_owned(),
     }
 }
 
-/// Reads members at the top of a JSON body, and no more of it than that; the whole is checked to be JSON.
-fn top<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Rejection> {
-    let malformed = |detail: String| Rejection::new(Reason::MalformedEvent, detail);
-    let text = std::str::from_utf8(body).map_err(|_| malformed("the body is not UTF-8".into()))?;
-    serde_json::from_str(text).map_err(|error| {
-        malformed(if error.is_data() {
-            "the body is JSON, and not an event of this provider".into()
-        } else {
-            format!("the body is not JSON (line {}, column {})", error.line(), error.column())
-        })
-    })
+/// The text of a string, or a number as it is written.
+fn member_text(read: &Read, values: &Values<'_>) -> Option<String> {
+    let json = read.value(values).ok()??;
+    match json.as_bytes().first()? {
+        b'"' => serde_json::from_str(json).ok(),
+        b'-' | b'0'..=b'9' => Some(json.to_owned()),
+        _ => None,
+    }
 }
 
 /// A name becomes a key in SQL, a line in a log and a part of a URL.
@@ -215,28 +261,5 @@ fn check_name(what: &str, name: &str) -> Result<(), Rejection> {
     } else {
         return Ok(());
     };
-    Err(Rejection::new(Reason::MalformedEvent, format!("the event's {what} {problem}")))
-}
-
-/// Finds the key that made one of the signatures, in constant time for each pair.
-fn matching_key(
-    keys: &[(usize, HmacKey)],
-    signed: &[&[u8]],
-    signatures: &[[u8; 32]],
-) -> Result<usize, Rejection> {
-    let matching = keys.iter().find(|(_, key)| key.made_any(signed, signatures));
-    matching.map(|(index, _)| *index).ok_or_else(|| {
-        Rejection::new(
-            Reason::NoMatchingSignature,
-            "the body was signed with another secret, or changed on its way",
-        )
-    })
-}
-
-/// A timestamp header: digits only, since a lenient parser would accept what was not signed.
-fn unix_seconds(text: &str) -> Option<Timestamp> {
-    if text.is_empty() || text.len() > 12 || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok().map(Timestamp::from_seconds)
+    Err(rejected(Reason::MalformedEvent, format!("the event's {what} {problem}")))
 }

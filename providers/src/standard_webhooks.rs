@@ -2,9 +2,10 @@
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>,
 //! <https://docs.svix.com/receiving/verifying-payloads/how-manual>.
 //!
-//! Headers `svix-id`, `svix-timestamp` (Unix seconds), `svix-signature`, or the same with `webhook-`. Signed is
-//! `<id>.<timestamp>.<body>` with HMAC-SHA256; the key is the base64 behind `whsec_`. The signature header is a list
-//! separated by spaces of `v1,<base64>`; a sender that rotates its secret puts in one for each.
+//! Headers `webhook-id`, `webhook-timestamp` (Unix seconds), `webhook-signature`, or the same with another family's name
+//! before them, such as `svix-`. Signed is `<id>.<timestamp>.<body>`. The signature header is a list separated by spaces:
+//! `v1,<base64>` is HMAC-SHA256 with the base64 behind `whsec_` as its key, `v1a,<base64>` is Ed25519 with the public key
+//! behind `whpk_`. A sender that rotates its secret puts in a signature for each.
 //!
 //! The id is part of what is signed and stays the same over retries: it is the event's identity.
 
@@ -14,90 +15,77 @@ use hookmill_core::limits;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
-use hookmill_core::time::Timestamp;
-use serde::Deserialize;
+use hookmill_core::scheme::{KeyForm, TimeUnit};
 
-use crate::hmac::HmacKey;
-use crate::{Event, matching_key, top, unix_seconds};
+use crate::key::{Key, matching};
+use crate::rejected;
+use crate::template::parse_time;
 
-/// The two families of headers. One request uses one of them; Svix's own libraries prefer theirs.
-const FAMILIES: [[&str; 3]; 2] = [
-    ["svix-id", "svix-timestamp", "svix-signature"],
-    ["webhook-id", "webhook-timestamp", "webhook-signature"],
-];
-
-pub(crate) fn key(secret: &str) -> Result<HmacKey, &'static str> {
+pub(crate) fn key(asymmetric: bool, secret: &str) -> Result<Key, &'static str> {
+    if let Some(base64) = secret.strip_prefix("whpk_") {
+        if !asymmetric {
+            return Err("is a public key, and the source does not say `asymmetric = true`");
+        }
+        return Key::ed25519(KeyForm::Base64, base64);
+    }
+    if secret.starts_with("whsk_") {
+        return Err(
+            "is a private key, which the sender keeps; the receiver has the one with `whpk_`",
+        );
+    }
     // Supabase writes the version of the scheme before the secret.
     let secret = secret.strip_prefix("v1,").unwrap_or(secret);
     let base64 = secret.strip_prefix("whsec_").unwrap_or(secret);
     match STANDARD.decode(base64) {
-        Ok(key) if !key.is_empty() => Ok(HmacKey::new(&key)),
+        Ok(key) if !key.is_empty() => Ok(Key::hmac_sha256(&key)),
         Ok(_) => Err("is set, and has no key behind `whsec_`"),
         Err(_) => Err("is not a secret of this scheme: `whsec_` and base64"),
     }
 }
 
-/// The text of a secret with this key.
-pub(crate) fn secret_text(key: &[u8]) -> String {
-    format!("whsec_{}", STANDARD.encode(key))
+/// The private key in a secret that is one: `whsk_` and the base64 of it and of the public key.
+#[cfg(feature = "sign")]
+pub(crate) fn private_key(secret: &str) -> Option<Result<ed25519_dalek::SigningKey, &'static str>> {
+    let base64 = secret.strip_prefix("whsk_")?;
+    let bytes = STANDARD.decode(base64).ok();
+    let seed = bytes.and_then(|bytes| bytes.first_chunk::<32>().copied());
+    Some(seed.map(|seed| ed25519_dalek::SigningKey::from_bytes(&seed)).ok_or("is not base64"))
 }
 
 /// Returns the evidence and the event's id.
 pub(crate) fn verify(
+    families: &[String],
     request: &Request<'_>,
-    keys: &[(usize, HmacKey)],
+    keys: &[(usize, Key)],
 ) -> Result<(Verified, String), Rejection> {
-    let branded = !request.headers.all(FAMILIES[0][0]).is_empty();
-    let [id_header, timestamp_header, signature_header] = FAMILIES[usize::from(!branded)];
-    let id = request.required_header(id_header)?;
-    let timestamp = request.required_header(timestamp_header)?;
-    let list = request.required_header(signature_header)?;
+    let sent = |family: &&String| !request.headers.all(&format!("{family}-id")).is_empty();
+    let family = families.iter().find(sent).or(families.first()).map_or("webhook", String::as_str);
+    let [id_header, timestamp_header, signature_header] =
+        ["id", "timestamp", "signature"].map(|name| format!("{family}-{name}"));
+    let id = request.required_header(&id_header)?;
+    let timestamp = request.required_header(&timestamp_header)?;
+    let list = request.required_header(&signature_header)?;
 
-    let malformed = |header: &str, detail: &str| {
-        Rejection::new(Reason::MalformedHeader, format!("{header} {detail}"))
-    };
-    let signed_at = unix_seconds(&timestamp)
-        .ok_or_else(|| malformed(timestamp_header, "is not Unix seconds"))?;
+    let signed_at = parse_time(&timestamp, TimeUnit::Seconds).ok_or_else(|| {
+        rejected(Reason::MalformedHeader, format!("{timestamp_header} is not Unix seconds"))
+    })?;
     if list.split(' ').count() > limits::SIGNATURES {
-        return Err(malformed(signature_header, "has more signatures than are tried"));
+        let detail = format!("{signature_header} has more signatures than are tried");
+        return Err(rejected(Reason::MalformedHeader, detail));
     }
-    let signatures: Vec<[u8; 32]> = list
-        .split(' ')
-        .filter_map(|entry| entry.strip_prefix("v1,"))
-        .filter_map(|base64| STANDARD.decode(base64).ok()?.try_into().ok())
-        .collect();
-    if signatures.is_empty() {
+    let signatures = |version: &str| -> Vec<Vec<u8>> {
+        let entries = list.split(' ').filter_map(|entry| entry.strip_prefix(version));
+        entries.filter_map(|base64| STANDARD.decode(base64).ok()).collect()
+    };
+    let (symmetric, asymmetric) = (signatures("v1,"), signatures("v1a,"));
+    if symmetric.is_empty() && asymmetric.is_empty() {
         let detail = format!("{signature_header} has no v1 signature");
-        return Err(Rejection::new(Reason::NoMatchingSignature, detail));
+        return Err(rejected(Reason::NoMatchingSignature, detail));
     }
     let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body];
-    let secret = matching_key(keys, &signed, &signatures)?;
-    Ok((Verified { secret, signed_at: Some(signed_at) }, id))
-}
-
-#[derive(Deserialize)]
-struct Body {
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-pub(crate) fn identify(id: String, body: &[u8]) -> Result<Event, Rejection> {
-    let Body { kind } = top(body)?;
-    Ok(Event { id, kind })
-}
-
-pub(crate) fn sign(
-    key: &HmacKey,
-    id: &str,
-    at: Timestamp,
-    body: &[u8],
-) -> Vec<(&'static str, String)> {
-    let timestamp = at.seconds().to_string();
-    let tag = key.tag(&[id.as_bytes(), b".", timestamp.as_bytes(), b".", body]);
-    let [id_header, timestamp_header, signature_header] = FAMILIES[0];
-    vec![
-        (id_header, id.to_owned()),
-        (timestamp_header, timestamp),
-        (signature_header, format!("v1,{}", STANDARD.encode(tag))),
-    ]
+    // An HMAC that was made with a public key as its secret must not pass for a signature, nor the other way round.
+    let (secret, public): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, key)| key.is_hmac());
+    let secret = matching(secret, &signed, &symmetric)
+        .or_else(|_| matching(public, &signed, &asymmetric))?;
+    Ok((Verified { secret, signed_at: Some(signed_at) }, id.into_owned()))
 }

@@ -2,26 +2,35 @@
 
 #![allow(clippy::unwrap_used)] // Outside #[test] functions, clippy does not know that this is a test.
 
-use std::time::Duration;
-
-use hookmill_core::config::{Scheme, Source};
+use hookmill_core::config::{Source, parse};
 use hookmill_core::rejection::Reason;
 use hookmill_core::request::Request;
-use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{Verifier, sign};
+use hookmill_providers::{Admitted, Outgoing, Signed, Verifier, development, sign};
 use proptest::prelude::*;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Vector {
     name: String,
-    scheme: Scheme,
+    scheme: String,
     secrets: Vec<String>,
     now: i64,
+    #[serde(default = "post")]
+    method: String,
+    public_url: Option<String>,
+    query: Option<String>,
+    tolerance: Option<String>,
+    #[serde(default)]
+    asymmetric: bool,
     headers: Vec<(String, String)>,
     body: Body,
     verdict: String,
+}
+
+fn post() -> String {
+    "POST".to_owned()
 }
 
 #[derive(Deserialize)]
@@ -47,33 +56,47 @@ impl Body {
     }
 }
 
-fn source(scheme: Scheme, secrets: usize) -> Source {
-    Source {
-        name: "source".into(),
-        scheme,
-        secrets: (0..secrets).map(|i| SecretName(i.to_string())).collect(),
-        tolerance: Duration::from_secs(300),
-        future_tolerance: (scheme == Scheme::StandardWebhooks).then_some(Duration::from_secs(300)),
-    }
+/// A source as hookmill.toml has it, with so many secrets.
+fn source(scheme: &str, secrets: usize, more: &str) -> Source {
+    let names: Vec<_> = (0..secrets).map(|i| format!("\"env:S{i}\"")).collect();
+    let text = format!(
+        "[sources.source]\nscheme = \"{scheme}\"\nsecrets = [{}]\n{more}",
+        names.join(", ")
+    );
+    let (mut config, errors) = parse("hookmill.toml", &text);
+    assert!(errors.is_empty(), "{text}\n{}", errors[0]);
+    config.ingress.sources.remove(0)
 }
 
 /// `valid`, the reason of the rejection, or `unusable_secret`.
+fn judge(
+    source: &Source,
+    secrets: &[&str],
+    request: &Request<'_>,
+    now: i64,
+) -> (&'static str, String) {
+    let lookup =
+        |name: &SecretName| Some(Secret::from(secrets[name.0[1..].parse::<usize>().unwrap()]));
+    let verifier = match Verifier::new(source, lookup) {
+        Ok(verifier) => verifier,
+        Err(error) => return ("unusable_secret", error.to_string()),
+    };
+    match verifier.verify(request, Timestamp::from_seconds(now)) {
+        Ok(_) => ("valid", String::new()),
+        Err(rejection) => (rejection.reason.as_str(), rejection.detail),
+    }
+}
+
 fn verdict(
-    scheme: Scheme,
+    scheme: &str,
     secrets: &[&str],
     headers: &[(String, String)],
     body: &[u8],
     now: i64,
 ) -> &'static str {
-    let lookup = |name: &SecretName| Some(Secret::from(secrets[name.0.parse::<usize>().unwrap()]));
-    let Ok(verifier) = Verifier::new(&source(scheme, secrets.len()), lookup) else {
-        return "unusable_secret";
-    };
-    let request = Request { headers: &headers.to_vec(), body };
-    match verifier.verify(&request, Timestamp::from_seconds(now)) {
-        Ok(_) => "valid",
-        Err(rejection) => rejection.reason.as_str(),
-    }
+    let headers = headers.to_vec();
+    let request = Request { method: "POST", query: None, headers: &headers, body };
+    judge(&source(scheme, secrets.len(), ""), secrets, &request, now).0
 }
 
 #[test]
@@ -81,11 +104,26 @@ fn every_vector_gets_its_verdict() {
     let vectors: Vec<Vector> = serde_json::from_str(include_str!("vectors.json")).unwrap();
     for vector in vectors {
         let secrets: Vec<_> = vector.secrets.iter().map(String::as_str).collect();
-        let found =
-            verdict(vector.scheme, &secrets, &vector.headers, &vector.body.bytes(), vector.now);
+        let mut more = String::new();
+        for (key, value) in [("public_url", &vector.public_url), ("tolerance", &vector.tolerance)] {
+            if let Some(value) = value {
+                more += &format!("{key} = \"{value}\"\n");
+            }
+        }
+        if vector.asymmetric {
+            more += "asymmetric = true\n";
+        }
+        let request = Request {
+            method: &vector.method,
+            query: vector.query.as_deref(),
+            headers: &vector.headers,
+            body: &vector.body.bytes(),
+        };
+        let source = source(&vector.scheme, secrets.len(), &more);
+        let (found, detail) = judge(&source, &secrets, &request, vector.now);
         // The vectors are about signatures: some of their bodies are no events of their provider.
         let found = if found == "malformed_event" { "valid" } else { found };
-        assert_eq!(found, vector.verdict, "{}", vector.name);
+        assert_eq!(found, vector.verdict, "{} {}: {detail}", vector.scheme, vector.name);
     }
 }
 
@@ -94,28 +132,25 @@ const STANDARD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NOW: i64 = 1_767_225_600;
 const BODY: &[u8] = br#"{"id":"evt_1","type":"invoice.paid"}"#;
 
-fn secret(scheme: Scheme) -> &'static str {
-    match scheme {
-        Scheme::Stripe => STRIPE,
-        Scheme::StandardWebhooks => STANDARD,
-    }
+fn secret(scheme: &str) -> &'static str {
+    if scheme == "stripe" { STRIPE } else { STANDARD }
 }
 
-fn signed(scheme: Scheme, id: &str, body: &[u8]) -> Vec<(String, String)> {
-    sign(scheme, &secret(scheme).into(), id, Timestamp::from_seconds(NOW), body)
-        .unwrap()
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+fn outgoing<'a>(id: &'a str, body: &'a [u8]) -> Outgoing<'a> {
+    Outgoing { id, kind: "kind", at: Timestamp::from_seconds(NOW), query: None, body }
+}
+
+fn signed(scheme: &str, id: &str, body: &[u8]) -> Vec<(String, String)> {
+    sign(&source(scheme, 1, ""), &secret(scheme).into(), outgoing(id, body)).unwrap().headers
 }
 
 fn stripe(header: &str) -> &'static str {
-    verdict(Scheme::Stripe, &[STRIPE], &[("Stripe-Signature".into(), header.into())], BODY, NOW)
+    verdict("stripe", &[STRIPE], &[("Stripe-Signature".into(), header.into())], BODY, NOW)
 }
 
 #[test]
 fn a_stripe_header_that_is_not_of_the_grammar_is_refused_with_the_reason() {
-    let good = signed(Scheme::Stripe, "", BODY)[0].1.clone();
+    let good = signed("stripe", "", BODY)[0].1.clone();
     let signature = good.split_once("v1=").unwrap().1.to_owned();
     assert_eq!(stripe(&good), "valid");
     assert_eq!(stripe(&format!("t={NOW},v1=,v1=zz,v1={signature}")), "valid");
@@ -140,11 +175,11 @@ fn a_stripe_header_that_is_not_of_the_grammar_is_refused_with_the_reason() {
 
 #[test]
 fn a_standard_webhooks_header_that_is_not_of_the_grammar_is_refused_with_the_reason() {
-    let good = signed(Scheme::StandardWebhooks, "msg_1", BODY);
+    let good = signed("standard-webhooks", "msg_1", BODY);
     let with = |index: usize, value: &str| {
         let mut headers = good.clone();
         headers[index].1 = value.to_owned();
-        verdict(Scheme::StandardWebhooks, &[STANDARD], &headers, BODY, NOW)
+        verdict("standard-webhooks", &[STANDARD], &headers, BODY, NOW)
     };
     let signature = &good[2].1;
     assert_eq!(with(2, signature), "valid");
@@ -164,27 +199,23 @@ fn a_standard_webhooks_header_that_is_not_of_the_grammar_is_refused_with_the_rea
         assert_eq!(with(index, &value), reason, "{value}");
     }
     let repeated: Vec<_> = good.iter().chain(&good[2..]).cloned().collect();
-    assert_eq!(
-        verdict(Scheme::StandardWebhooks, &[STANDARD], &repeated, BODY, NOW),
-        "malformed_header"
-    );
+    assert_eq!(verdict("standard-webhooks", &[STANDARD], &repeated, BODY, NOW), "malformed_header");
 }
 
 #[test]
 fn a_body_that_is_no_event_is_refused_after_its_signature() {
-    for scheme in [Scheme::Stripe, Scheme::StandardWebhooks] {
+    for scheme in ["stripe", "standard-webhooks"] {
         for body in [
             &b""[..],
             b"{",
             b"[]",
             b"{}",
             b"null",
-            b"{\"id\":\"evt_1\",\"type\":1}",
+            b"{\"id\":\"evt_1\",\"type\":true}",
             b"{\"id\":\"evt_1\",\"type\":\"\"}",
             b"{\"id\":\"evt_1\",\"type\":\"a\\nb\"}",
             b"{\"id\":\"evt_1\",\"type\":\"\xff\"}",
             b"{\"id\":\"evt_1\",\"type\":\"a\"} x",
-            b"{\"id\":\"evt_1\",\"type\":\"a\",\"type\":\"b\"}",
         ] {
             let found =
                 verdict(scheme, &[secret(scheme)], &signed(scheme, "msg_1", body), body, NOW);
@@ -192,13 +223,8 @@ fn a_body_that_is_no_event_is_refused_after_its_signature() {
         }
     }
     let long = format!("{{\"id\":\"{}\",\"type\":\"a\"}}", "e".repeat(257));
-    let found = verdict(
-        Scheme::Stripe,
-        &[STRIPE],
-        &signed(Scheme::Stripe, "", long.as_bytes()),
-        long.as_bytes(),
-        NOW,
-    );
+    let found =
+        verdict("stripe", &[STRIPE], &signed("stripe", "", long.as_bytes()), long.as_bytes(), NOW);
     assert_eq!(found, "malformed_event");
 }
 
@@ -206,23 +232,25 @@ fn a_body_that_is_no_event_is_refused_after_its_signature() {
 fn a_secret_that_could_never_verify_is_refused_before_any_request() {
     for secret in ["", " ", "whsec_", "v1,whsec_", "whsec_!"] {
         assert_eq!(
-            verdict(Scheme::StandardWebhooks, &[secret], &[], b"", NOW),
+            verdict("standard-webhooks", &[secret], &[], b"", NOW),
             "unusable_secret",
             "{secret:?}"
         );
     }
-    assert_eq!(verdict(Scheme::Stripe, &[" "], &[], b"", NOW), "unusable_secret");
-    let none_set = Verifier::new(&source(Scheme::Stripe, 2), |_| None).unwrap_err();
-    insta::assert_snapshot!(none_set, @"source `source`: none of its secrets is set (0, 1)");
+    assert_eq!(verdict("stripe", &[" "], &[], b"", NOW), "unusable_secret");
+    let none_set = Verifier::new(&source("stripe", 2, ""), |_| None).unwrap_err();
+    insta::assert_snapshot!(none_set, @"source `source`: none of its secrets is set (S0, S1)");
 }
 
 #[test]
 fn the_matching_secret_is_named_by_its_place() {
-    let headers = signed(Scheme::Stripe, "", BODY);
-    let lookup = |name: &SecretName| (name.0 == "2").then(|| Secret::from(STRIPE));
-    let verifier = Verifier::new(&source(Scheme::Stripe, 3), lookup).unwrap();
-    let request = Request { headers: &headers, body: BODY };
-    let (verified, event) = verifier.verify(&request, Timestamp::from_seconds(NOW)).unwrap();
+    let headers = signed("stripe", "", BODY);
+    let lookup = |name: &SecretName| (name.0 == "S2").then(|| Secret::from(STRIPE));
+    let verifier = Verifier::new(&source("stripe", 3, ""), lookup).unwrap();
+    let request = Request { method: "POST", query: None, headers: &headers, body: BODY };
+    let admitted = verifier.verify(&request, Timestamp::from_seconds(NOW)).unwrap();
+    let Admitted::Events(verified, events) = admitted else { panic!("it is an event") };
+    let event = &events[0];
     assert_eq!(
         (verified.secret, event.id.as_str(), event.kind.as_str()),
         (2, "evt_1", "invoice.paid")
@@ -234,37 +262,180 @@ fn the_matching_secret_is_named_by_its_place() {
 fn tolerances_are_inclusive_and_separate() {
     let at =
         |scheme, now| verdict(scheme, &[secret(scheme)], &signed(scheme, "msg_1", BODY), BODY, now);
-    assert_eq!(at(Scheme::Stripe, NOW + 300), "valid");
-    assert_eq!(at(Scheme::Stripe, NOW + 301), Reason::TimestampTooOld.as_str());
-    assert_eq!(at(Scheme::Stripe, NOW - 100_000), "valid");
-    assert_eq!(at(Scheme::StandardWebhooks, NOW - 300), "valid");
-    assert_eq!(at(Scheme::StandardWebhooks, NOW - 301), Reason::TimestampInFuture.as_str());
+    assert_eq!(at("stripe", NOW + 300), "valid");
+    assert_eq!(at("stripe", NOW + 301), Reason::TimestampTooOld.as_str());
+    assert_eq!(at("stripe", NOW - 100_000), "valid");
+    assert_eq!(at("standard-webhooks", NOW - 300), "valid");
+    assert_eq!(at("standard-webhooks", NOW - 301), Reason::TimestampInFuture.as_str());
 }
 
-fn any_scheme() -> impl Strategy<Value = Scheme> {
-    prop_oneof![Just(Scheme::Stripe), Just(Scheme::StandardWebhooks)]
+/// Every scheme that a source can name, with what it needs besides.
+fn every_source() -> Vec<Source> {
+    let general = [
+        ("ed25519", "signature = { header = \"X-S\", encoding = \"base64\" }\nkey = \"base64\"\n"),
+        ("ecdsa-p256", "signature = { header = \"X-S\", encoding = \"hex\" }\n"),
+        ("hmac", "signature = { header = \"X-S\", encoding = \"hex\" }\nalgorithm = \"sha512\"\n"),
+        ("token", "signature = { header = \"X-S\", prefix = \"Bearer \" }\n"),
+    ];
+    let payload = "payload = \"{header:X-T}.{body}\"\nevent = { id = \"header:X-T\", type = \"kind\", default = \"d\" }\n";
+    let event = "event = { id = \"hash:body\", type = \"kind\", default = \"d\" }\n";
+    hookmill_core::config::scheme_names()
+        .map(|scheme| {
+            let mut more = String::new();
+            if ["twilio", "square", "hubspot"].contains(&scheme) {
+                more += "public_url = \"https://hooks.example.com/webhooks/source\"\n";
+            }
+            if let Some((_, lines)) = general.iter().find(|(name, _)| *name == scheme) {
+                more += lines;
+                more += if scheme == "token" { event } else { payload };
+            }
+            source(scheme, 1, &more)
+        })
+        .collect()
 }
+
+/// A body that is an event of every scheme.
+fn body_for(source: &Source, extra: &str) -> Vec<u8> {
+    if ["twilio", "paddle-classic"].contains(&source.scheme_name.as_str()) {
+        let extra: Vec<_> = extra.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let extra = extra.concat();
+        return format!("alert_id=1&alert_name=a&MessageSid=SM1&Extra={extra}").into_bytes();
+    }
+    let event = serde_json::json!({
+        "id": "evt_1", "event_id": "evt_1", "log_id": "1", "eventId": 1, "sg_event_id": "x", "kind": "k",
+        "type": "a", "event_type": "a", "topic": "a", "subscriptionType": "a", "event": "a", "action": "a",
+        "meta": { "event_name": "a" }, "data": { "type": "a" }, "event-data": { "id": "1", "event": "a" },
+        "extra": extra,
+    });
+    event.to_string().into_bytes()
+}
+
+struct Sent {
+    source: Source,
+    verifying: Secret,
+    signed: Signed,
+}
+
+impl Sent {
+    fn new(source: Source, extra: &str) -> Self {
+        let keys = development(&source, &SecretName("S0".into()));
+        let body = body_for(&source, extra);
+        let signed = sign(&source, &keys.signing, outgoing("id_1", &body)).unwrap();
+        Self { source, verifying: keys.verifying, signed }
+    }
+
+    fn verdict(&self, headers: &Vec<(String, String)>, body: &[u8]) -> (&'static str, String) {
+        let request = Request { method: "POST", query: None, headers, body };
+        judge(&self.source, &[self.verifying.expose_secret()], &request, NOW)
+    }
+}
+
+#[test]
+fn what_is_signed_for_a_scheme_verifies_by_it() {
+    for source in every_source() {
+        let name = source.scheme_name.clone();
+        let sent = Sent::new(source, "ü, \u{1f600} & =");
+        let found = sent.verdict(&sent.signed.headers, &sent.signed.body);
+        assert_eq!(found, ("valid", String::new()), "{name}");
+    }
+}
+
+#[test]
+fn a_header_of_the_signature_that_is_sent_twice_is_refused() {
+    for source in every_source() {
+        let name = source.scheme_name.clone();
+        let sent = Sent::new(source, "");
+        for header in &sent.signed.headers {
+            if header.0 == "Content-Type" {
+                continue;
+            }
+            let mut headers = sent.signed.headers.clone();
+            headers.push(header.clone());
+            let (found, _) = sent.verdict(&headers, &sent.signed.body);
+            assert_eq!(found, "malformed_header", "{name}: {}", header.0);
+        }
+    }
+}
+
+#[test]
+fn a_request_without_its_signature_is_refused() {
+    for source in every_source() {
+        let name = source.scheme_name.clone();
+        let body = body_for(&source, "");
+        let sent = Sent::new(source, "");
+        let (found, _) = sent.verdict(&Vec::new(), &body);
+        let expected = if name == "mailgun" { "malformed_event" } else { "missing_header" };
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+/// Schemes whose signature does not cover the body: Auth0 sends none, Mailgun's covers a token.
+const OPEN: [&str; 3] = ["auth0", "mailgun", "token"];
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
-    fn a_changed_bit_of_the_body_is_noticed(scheme in any_scheme(), extra: String, bit: prop::sample::Index) {
-        let text = serde_json::to_string(&extra).unwrap();
-        let body = format!("{{\"id\":\"evt_1\",\"type\":\"a\",\"x\":{text}}}").into_bytes();
-        let headers = signed(scheme, "msg_1", &body);
-        prop_assert_eq!(verdict(scheme, &[secret(scheme)], &headers, &body, NOW), "valid");
-        let mut changed = body.clone();
-        let bit = bit.index(body.len() * 8);
-        changed[bit / 8] ^= 1 << (bit % 8);
-        prop_assert_eq!(verdict(scheme, &[secret(scheme)], &headers, &changed, NOW), "no_matching_signature");
+    fn a_changed_bit_of_the_body_is_noticed(extra: String, bit: prop::sample::Index) {
+        for source in every_source() {
+            if OPEN.contains(&source.scheme_name.as_str()) {
+                continue;
+            }
+            let name = source.scheme_name.clone();
+            let sent = Sent::new(source, &extra);
+            let mut changed = sent.signed.body.clone();
+            let bit = bit.index(changed.len() * 8);
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let (found, _) = sent.verdict(&sent.signed.headers, &changed);
+            // A form that is none any more is refused before its signature is looked at; and one bit makes one spelling of a
+            // form another of the same: %2f and %2F.
+            let same = ["twilio", "paddle-classic"].contains(&name.as_str());
+            prop_assert!(found != "valid" || same, "{name}: bit {bit}");
+            if !same {
+                prop_assert_eq!(found, "no_matching_signature", "{}: bit {}", name, bit);
+            }
+        }
     }
 
     #[test]
-    fn no_header_makes_a_verifier_panic(scheme in any_scheme(), values in prop::collection::vec("[ -~]{0,40}|[tv01=,. ]{0,40}", 3)) {
-        let names = match scheme {
-            Scheme::Stripe => vec!["Stripe-Signature"],
-            Scheme::StandardWebhooks => vec!["webhook-id", "webhook-timestamp", "webhook-signature"],
-        };
-        let headers: Vec<_> = names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value)).collect();
-        prop_assert_ne!(verdict(scheme, &[secret(scheme)], &headers, BODY, NOW), "valid");
+    fn a_changed_bit_of_a_header_is_noticed(header: prop::sample::Index, bit: prop::sample::Index) {
+        for source in every_source() {
+            let name = source.scheme_name.clone();
+            let sent = Sent::new(source, "");
+            if sent.signed.headers.is_empty() {
+                continue;
+            }
+            let mut headers = sent.signed.headers.clone();
+            let index = header.index(headers.len());
+            let (header, value) = &mut headers[index];
+            // Neither is signed by its provider: what an event is called, and what its body is.
+            let unsigned = ["Content-Type", "X-GitHub-Delivery", "X-GitHub-Event", "X-Shopify-Event-Id", "X-Shopify-Topic", "Linear-Delivery", "X-Zendesk-Webhook-Invocation-Id"];
+            if unsigned.contains(&header.as_str()) {
+                continue;
+            }
+            let mut bytes = value.clone().into_bytes();
+            let bit = bit.index(bytes.len() * 7);
+            bytes[bit / 7] ^= 1 << (bit % 7);
+            let header = header.clone();
+            headers[index].1 = String::from_utf8(bytes).unwrap();
+            let (found, _) = sent.verdict(&headers, &sent.signed.body);
+            prop_assert_ne!(found, "valid", "{}: {} bit {}", name, header, bit);
+        }
+    }
+
+    #[test]
+    fn no_header_makes_a_verifier_panic(values in prop::collection::vec("[ -~]{0,40}|[tv01=,. ]{0,40}", 4)) {
+        for source in every_source() {
+            let sent = Sent::new(source, "");
+            let mut headers = sent.signed.headers.clone();
+            for (header, value) in headers.iter_mut().zip(&values) {
+                header.1.clone_from(value);
+            }
+            // Neither has a header that it verifies.
+            if ["mailgun", "paddle-classic"].contains(&sent.source.scheme_name.as_str()) {
+                continue;
+            }
+            prop_assert_ne!(sent.verdict(&headers, &sent.signed.body).0, "valid");
+        }
     }
 }

@@ -144,7 +144,7 @@ fn a_signed_body_that_is_no_event_is_refused_with_the_reason() {
         b"[]",
         b"\xff\xfe",
         b"{\"id\":\"evt_1\"}",
-        b"{\"id\":1,\"type\":\"a\"}",
+        b"{\"id\":[1],\"type\":\"a\"}",
         b"{\"id\":\"\",\"type\":\"a\"}",
         b"{\"id\":\"evt_1\",\"type\":\"a\"}garbage",
         b"{\"id\":\"evt_1\\u0000\",\"type\":\"a\"}",

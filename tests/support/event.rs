@@ -1,14 +1,15 @@
 //! Events, signed as their providers sign.
 
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hookmill_core::config::Scheme;
+use hookmill_core::config::{Config, Source, parse};
 use hookmill_core::message::{
     BodyForm, ClaimCheck, Envelope, VERSION, Verified, encode, encode_claim_check,
 };
 use hookmill_core::objects::claim_check_key;
 use hookmill_core::time::Timestamp;
-use hookmill_providers::sign;
+use hookmill_providers::{Outgoing, sign};
 use serde_json::{Value, json};
 
 use crate::{CLERK_SECRET, STRIPE_SECRET};
@@ -17,6 +18,17 @@ use crate::{CLERK_SECRET, STRIPE_SECRET};
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A source of the contract's configuration.
+fn source(name: &str) -> &'static Source {
+    static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+        let path = crate::folder().join("hookmill.toml");
+        let text = std::fs::read_to_string(path).expect("the contract has a configuration");
+        parse("tests/hookmill.toml", &text).0
+    });
+    let mut sources = CONFIG.ingress.sources.iter();
+    sources.find(|source| source.name == name).expect("the contract has such a source")
 }
 
 /// An event to be sent to a source.
@@ -69,12 +81,10 @@ impl Event {
 
     /// The headers, signed with some secret at some time.
     pub fn headers_signed_with(&self, secret: &str, at: Timestamp) -> Vec<(String, String)> {
-        let scheme = if self.source == "clerk" { Scheme::StandardWebhooks } else { Scheme::Stripe };
-        sign(scheme, &secret.into(), &self.id, at, &self.body)
-            .expect("the contract's secrets are of their scheme")
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+        let event = Outgoing { id: &self.id, kind: "", at, query: None, body: &self.body };
+        let signed = sign(source(self.source), &secret.into(), event)
+            .expect("the contract's secrets are of their scheme");
+        signed.headers
     }
 
     /// The message that ingress would put on the queue.

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
+use hookmill_core::config::parse;
 
 use crate::shell::{root, run};
 use crate::tools::Tools;
@@ -58,5 +60,29 @@ pub fn build(
         // A client that goes away does not cancel what has been admitted.
         command.env("RUN_TO_COMPLETION", "1");
     }
+    if worker == Worker::Ingress {
+        let features = features(config)?;
+        if !features.is_empty() {
+            command.args([".", "--", "--features", &features.join(",")]);
+        }
+    }
     run(&mut command)
+}
+
+/// The public-key algorithms that the configuration needs. Its faults are told by the build, which reads it again.
+fn features(config: Option<&Path>) -> anyhow::Result<Vec<&'static str>> {
+    let path = match (config, std::env::var_os("HOOKMILL_CONFIG")) {
+        (Some(path), _) => path.to_owned(),
+        (None, Some(path)) => PathBuf::from(path),
+        (None, None) => root().join("hookmill.toml"),
+    };
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let (config, _) = parse(&path.display().to_string(), &text);
+    let sources = config.ingress.sources.iter();
+    let mut features: Vec<_> =
+        sources.filter_map(|source| source.scheme.public_key_feature()).collect();
+    features.sort_unstable();
+    features.dedup();
+    Ok(features)
 }

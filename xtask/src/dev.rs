@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use hookmill_core::config::parse;
 use hookmill_core::secret::ExposeSecret as _;
-use hookmill_providers::development_secret;
+use hookmill_providers::development;
 
 use crate::build::Worker;
 use crate::shell::{become_program, root};
@@ -83,11 +83,11 @@ fn development_secrets() -> anyhow::Result<Vec<String>> {
         "# DEVELOPMENT SECRETS, which everybody knows. Not for production.\n".to_owned()
     });
     for source in &config.ingress.sources {
-        let Some(name) = source.secrets.first() else { continue };
+        let Some(name) = source.secrets.first().map(|secret| &secret.name) else { continue };
         if vars.lines().any(|line| line.starts_with(&format!("{}=", name.0))) {
             continue;
         }
-        let secret = development_secret(source.scheme, name);
+        let secret = development(source, name).verifying;
         vars.push_str(&format!("{}={}\n", name.0, secret.expose_secret()));
     }
     fs::write(&path, vars).with_context(|| format!("cannot write {}", path.display()))?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
-use super::{Batch, Ingress, Retry, Scheme, Source};
+use super::{Batch, Ingress, Retry, SecretRef, Source, source};
 use crate::limits;
 use crate::rules::{Path, Pattern, Unknown};
 use crate::secret::SecretName;
@@ -75,9 +75,10 @@ pub enum PrecedenceText {
 }
 
 /// The presets: rules in the language of hookmill.toml, without the sources in `on`, since a source names its preset.
-const PRESETS: [(&str, Scheme, &str); 2] = [
-    ("clerk", Scheme::StandardWebhooks, include_str!("../../presets/clerk.toml")),
-    ("stripe", Scheme::Stripe, include_str!("../../presets/stripe.toml")),
+/// Each with the schemes that sign its events.
+const PRESETS: [(&str, &[&str], &str); 2] = [
+    ("clerk", &["clerk", "svix", "standard-webhooks"], include_str!("../../presets/clerk.toml")),
+    ("stripe", &["stripe"], include_str!("../../presets/stripe.toml")),
 ];
 
 /// Reads hookmill.toml. `file` is what messages call it.
@@ -157,26 +158,20 @@ fn sources(root: &Section<'_>, config: &mut Config) {
 }
 
 fn source(name: &str, section: Section<'_>, config: &mut Config) {
-    let scheme = section
-        .require("scheme", "for instance scheme = \"stripe\"")
-        .and_then(|i| i.choice(&Scheme::ALL));
     let secrets = section
         .require("secrets", "for instance secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]")
         .map(|item| secret_names(&item))
         .unwrap_or_default();
-    let day = Duration::from_secs(86_400);
-    let within =
-        |key| section.get(key).and_then(|item| duration(&item, Duration::from_secs(1)..=day));
-    let tolerance = within("tolerance");
-    let future_tolerance = within("future_tolerance");
-    let presets = PRESETS.map(|(preset, scheme, _)| (preset, (preset, scheme)));
+    let signing = source::signing(&section);
+    let presets = PRESETS.map(|(preset, schemes, _)| (preset, (preset, schemes)));
     let preset = section.get("preset").and_then(|item| item.choice(&presets));
-    if let (Some(preset), Some(scheme)) = (&preset, &scheme)
-        && preset.value.1 != scheme.value
+    if let (Some(preset), Some(signing)) = (&preset, &signing)
+        && !preset.value.1.contains(&signing.scheme_name.as_str())
     {
-        let needed = preset.value.1.name();
-        let problem = preset.error(format!("its events are signed by the scheme \"{needed}\""));
-        section.report(problem.hint(format!("scheme = \"{needed}\"")));
+        let needed: Vec<_> = preset.value.1.iter().map(|name| format!("{name:?}")).collect();
+        let problem =
+            preset.error(format!("its events are not signed by {:?}", signing.scheme_name));
+        section.report(problem.hint(format!("scheme = {}", needed.join(" or "))));
     }
     let unknown = section.get("unknown").and_then(|item| {
         item.choice(&[
@@ -193,27 +188,35 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
     config
         .unknown
         .insert(name.to_owned(), unknown.map(|unknown| unknown.value).unwrap_or_default());
-    let scheme = scheme.map_or(Scheme::Stripe, |scheme| scheme.value);
-    let minutes = Duration::from_secs(300);
-    config.ingress.sources.push(Source {
+    config.ingress.sources.extend(signing.map(|signing| Source {
         name: name.to_owned(),
-        scheme,
+        scheme_name: signing.scheme_name,
+        scheme: signing.scheme,
         secrets,
-        tolerance: tolerance.unwrap_or(minutes),
-        // Stripe's libraries do not look at the future; Standard Webhooks' all do.
-        future_tolerance: future_tolerance.or(match scheme {
-            Scheme::Stripe => None,
-            Scheme::StandardWebhooks => Some(minutes),
-        }),
-    });
+        tolerance: signing.tolerance,
+        public_url: signing.public_url,
+        events: signing.events,
+        answer: signing.answer,
+    }));
 }
 
 /// Secrets are named, not held. What is not a name may be a secret, so it is never quoted.
-fn secret_names(item: &Item<'_>) -> Vec<SecretName> {
+fn secret_names(item: &Item<'_>) -> Vec<SecretRef> {
     let expected = "a list of names such as \"env:STRIPE_WEBHOOK_SECRET\"";
-    let mut names = Vec::new();
+    let mut names: Vec<SecretRef> = Vec::new();
     for entry in item.list(expected, false) {
-        let Some(text) = entry.string(expected) else {
+        let (mut not_after, mut text) = (None, None);
+        if entry.is_table() {
+            if let Some(section) = entry.section(expected) {
+                let hint = "{ name = \"env:NAME\", not_after = 2026-12-31T00:00:00Z }";
+                text = section.require("name", hint).and_then(|item| item.string(expected));
+                not_after = section.get("not_after").and_then(|item| item.time());
+                section.finish();
+            }
+        } else {
+            text = entry.string(expected);
+        }
+        let Some(text) = text else {
             continue;
         };
         let name = text.value.strip_prefix("env:").filter(|name| {
@@ -225,10 +228,10 @@ fn secret_names(item: &Item<'_>) -> Vec<SecretName> {
                 text.error("this is not the name of a secret; a secret itself does not belong in this file")
                     .hint("put the secret into an environment variable and name that: \"env:STRIPE_WEBHOOK_SECRET\""),
             ),
-            Some(name) if names.contains(&SecretName(name.to_owned())) => {
+            Some(name) if names.iter().any(|secret| secret.name.0 == name) => {
                 entry.report(text.error(format!("env:{name} is named twice")));
             }
-            Some(name) => names.push(SecretName(name.to_owned())),
+            Some(name) => names.push(SecretRef { name: SecretName(name.to_owned()), not_after }),
         }
     }
     if item.list(expected, true).is_empty() {
@@ -546,7 +549,10 @@ fn tie(item: &Item<'_>, on: &[Pattern]) -> Option<Located<PrecedenceText>> {
     found.map(|found| here.map(|()| found))
 }
 
-fn duration(item: &Item<'_>, range: std::ops::RangeInclusive<Duration>) -> Option<Duration> {
+pub(super) fn duration(
+    item: &Item<'_>,
+    range: std::ops::RangeInclusive<Duration>,
+) -> Option<Duration> {
     let found = item.parsed("a duration such as \"5m\"", humantime::parse_duration)?;
     if range.contains(&found.value) {
         return Some(found.value);
@@ -589,6 +595,7 @@ fn byte_size(item: &Item<'_>) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
 
     fn errors(text: &str) -> String {
         let (_, errors) = parse("hookmill.toml", text);
@@ -602,44 +609,139 @@ mod tests {
     fn defaults_are_filled_in() {
         let (config, errors) = parse("hookmill.toml", GOOD);
         assert!(errors.is_empty());
-        insta::assert_debug_snapshot!(config, @r#"
-        Config {
-            ingress: Ingress {
-                sources: [
-                    Source {
-                        name: "stripe",
-                        scheme: Stripe,
-                        secrets: [
-                            SecretName(
-                                "A",
-                            ),
-                        ],
-                        tolerance: 300s,
-                        future_tolerance: None,
-                    },
-                ],
-                body_limit: 1048576,
-                body_timeout: 10s,
-            },
-            presets: {},
-            unknown: {
+        insta::assert_debug_snapshot!(
+            (&config.ingress.body_limit, &config.ingress.body_timeout, &config.unknown, &config.retry, &config.batch),
+            @r#"
+        (
+            1048576,
+            10s,
+            {
                 "stripe": Record,
             },
-            rules: [],
-            retry: Retry {
+            Retry {
                 max_attempts: 8,
                 initial: 10s,
                 multiplier: 2.0,
                 max: 3600s,
                 jitter: 0.5,
             },
-            batch: Batch {
+            Batch {
                 size: 100,
                 wait: 0ns,
             },
-            migrations: None,
+        )
+        "#
+        );
+        let source = &config.ingress.sources[0];
+        assert_eq!(
+            (source.tolerance.past, source.tolerance.future),
+            (Some(Duration::from_secs(300)), None)
+        );
+        assert_eq!(source.secrets, [SecretRef { name: SecretName("A".into()), not_after: None }]);
+    }
+
+    #[test]
+    fn every_scheme_is_whole() {
+        for scheme in source::scheme_names() {
+            let text = format!(
+                "[sources.s]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\npublic_url = \"https://a.test/s\"\n"
+            );
+            let (config, errors) = parse("hookmill.toml", &text);
+            let general = ["ed25519", "ecdsa-p256", "hmac", "token"].contains(&scheme);
+            assert_eq!(errors.is_empty(), !general, "{scheme}: {errors:?}");
+            assert_eq!(config.ingress.sources.len(), usize::from(!general), "{scheme}");
         }
+    }
+
+    #[test]
+    fn faults_of_a_scheme_are_reported_with_what_would_do() {
+        let source = |lines: &str| errors(&format!("[sources.s]\nsecrets = [\"env:A\"]\n{lines}"));
+        insta::assert_snapshot!([
+            source("scheme = \"paypal\""),
+            source("scheme = \"githab\""),
+            source("scheme = \"twilio\"\ntolerance = \"5m\""),
+            source("scheme = \"square\"\npublic_url = \"https://a.test/?x=1\""),
+            source("scheme = \"hmac\""),
+            source("scheme = \"hmac\"\nalgorithm = \"md5\"\nkey = \"raw\"\nsignature = { header = \"X\", body = \"a\", encoding = \"hex\", list = \",,\" }\npayload = \"{time}.{body}\"\nevent = { id = [], type = 1, many = 1, kind = \"x\" }"),
+            source("scheme = \"hmac\"\nsignature = { header = \"X\", encoding = \"hex\" }\ntimestamp = { list = \"t\" }\npayload = \"{header:T}{body\"\nevent = { id = \"id\", type = \"type\" }"),
+            source("scheme = \"hmac\"\nsignature = { header = \"X\", encoding = \"hex\" }\npayload = \"{timestamp}\"\nevent = { id = \"id\", type = \"type\" }"),
+            source("scheme = \"hmac\"\nsignature = { header = \"X\", encoding = \"hex\" }\ntimestamp = { header = \"T\", unit = \"h\" }\npayload = \"{body}\"\nevent = { id = \"id\", type = \"type\" }\nresponse = { status = 404, content_type = \"ä\" }\n[[sources.s.handshake]]\nwhen = { \"a..b\" = 1.5 }\nechoes = \"x\""),
+            source("scheme = \"github\"\nfamilies = [\"svix\"]"),
+            source("scheme = \"standard-webhooks\"\nfamilies = []\nevent = { id = \"id\", type = \"type\" }"),
+        ].join("\n"), @r#"
+        hookmill.toml:3:10: sources.s.scheme: PayPal signs with a certificate that has to be fetched, which is not supported
+          hint: ask PayPal's API about each event (POST /v1/notifications/verify-webhook-signature) in a service of your own
+        hookmill.toml:3:10: sources.s.scheme: found "githab"
+          hint: did you mean `github`?
+        hookmill.toml:3:10: sources.s.scheme: this scheme signs the URL, so `public_url` is needed
+          hint: the URL that the provider was told to call: public_url = "https://hooks.example.com/webhooks/…"
+        hookmill.toml:4:13: sources.s.tolerance: the scheme "twilio" signs no time
+        hookmill.toml:4:14: sources.s.public_url: "https://a.test/?x=1" has a query or a fragment: the query is taken from each request, and a fragment is never sent
+          hint: expected a URL such as "https://hooks.example.com/webhooks/twilio"
+        hookmill.toml:1:1: sources.s: `event` is missing
+          hint: where an event's id and type are: { id = "id", type = "type" }
+        hookmill.toml:1:1: sources.s: `payload` is missing
+          hint: what is signed: payload = "{timestamp}.{body}"
+        hookmill.toml:1:1: sources.s: `signature` is missing
+          hint: where the signature is: { header = "X-Signature", encoding = "hex" }
+        hookmill.toml:4:13: sources.s.algorithm: found "md5"
+          hint: possible here: `sha1`, `sha256`, `sha512`
+        hookmill.toml:5:7: sources.s.key: found "raw"
+          hint: possible here: `text`, `hex`, `base64`
+        hookmill.toml:6:13: sources.s.signature: it is not clear where this is
+          hint: expected one of header = "X-Name", body = "a.path"
+        hookmill.toml:6:66: sources.s.signature.list: found ",,": it has not one character
+          hint: expected one character, such as ","
+        hookmill.toml:7:11: sources.s.payload: found {time}
+          hint: possible here: {timestamp}, {method}, {url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
+        hookmill.toml:8:16: sources.s.event.id: nothing is named
+          hint: expected a path such as "data.id", "header:X-Name", "hash:body", or a list of these
+        hookmill.toml:8:27: sources.s.event.type: found a whole number
+          hint: expected a path such as "data.id", "header:X-Name", "hash:body", or a list of these
+        hookmill.toml:8:37: sources.s.event.many: found a whole number
+          hint: expected true or false
+        hookmill.toml:8:40: sources.s.event: unknown key `kind`
+          hint: possible here: `id`, `type`, `default`, `many`
+        hookmill.toml:6:11: sources.s.payload: a brace is not closed
+          hint: possible here: {timestamp}, {method}, {url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
+        hookmill.toml:5:11: sources.s.payload: `{timestamp}` is signed, and it is not said where it is
+          hint: for instance timestamp = { header = "X-Timestamp" }
+        hookmill.toml:5:11: sources.s.payload: nothing of the body is signed
+          hint: possible here: {timestamp}, {method}, {url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
+        hookmill.toml:5:13: sources.s.timestamp: this time is not signed, so it proves nothing
+          hint: put `{timestamp}` into `payload`, if the provider signs it
+        hookmill.toml:5:36: sources.s.timestamp.unit: found "h"
+          hint: did you mean `s`?
+        hookmill.toml:8:23: sources.s.response.status: found 404
+          hint: expected a status from 200 to 299: anything else asks the provider to send again
+        hookmill.toml:8:43: sources.s.response.content_type: a header has only ASCII characters
+        hookmill.toml:10:10: sources.s.handshake[0].when.a..b: expected a name at character 3
+        hookmill.toml:10:19: sources.s.handshake[0].when.a..b: found a number
+          hint: expected a text, a whole number or a boolean
+        hookmill.toml:11:1: sources.s.handshake[0]: unknown key `echoes`
+          hint: did you mean `echo`?
+        hookmill.toml:4:1: sources.s: unknown key `families`
+          hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `unknown`
+        hookmill.toml:4:12: sources.s.families: no family is named
+          hint: expected what the headers begin with, such as ["svix", "webhook"]
+        hookmill.toml:5:11: sources.s.event: unknown key `id`
+          hint: possible here: `type`, `default`
         "#);
+    }
+
+    #[test]
+    fn a_secret_may_have_an_end() {
+        let text = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\", { name = \"env:B\", not_after = 2026-12-31T00:00:00Z }]\n";
+        let (config, faults) = parse("hookmill.toml", text);
+        assert!(faults.is_empty(), "{faults:?}");
+        let secret = &config.ingress.sources[0].secrets[1];
+        let end = Timestamp::parse_rfc3339("2026-12-31T00:00:00Z").unwrap();
+        assert_eq!(secret.not_after, Some(end));
+        assert!(!secret.expired(end) && secret.expired(Timestamp::from_millis(end.millis() + 1)));
+        insta::assert_snapshot!(errors(&text.replace("2026-12-31T00:00:00Z", "\"tomorrow\"")), @"
+        hookmill.toml:3:51: sources.s.secrets[1].not_after: found a string
+          hint: expected a date and time with an offset, such as 2026-12-31T00:00:00Z
+        ");
     }
 
     #[test]
@@ -696,7 +798,7 @@ batch_wait = "2m"
         hookmill.toml:10:1: sources.Stripe: unknown key `tolerence`
           hint: did you mean `tolerance`?
         hookmill.toml:13:10: sources.clerk.scheme: found a whole number
-          hint: expected one of stripe, standard-webhooks
+          hint: expected the name of a scheme
         hookmill.toml:14:11: sources.clerk.secrets: no secret is named
           hint: expected a list of names such as "env:STRIPE_WEBHOOK_SECRET"
         hookmill.toml:17:14: ingress.body_limit: found 953.7 MiB
@@ -747,8 +849,8 @@ batch_wait = "2m"
         hookmill.toml:10:44: rules[0].tie.precedence.type[2]: "a.b" is named twice
         hookmill.toml:10:46: rules[0].tie.precedence.order: the list is empty
           hint: expected a list, weakest first
-        hookmill.toml:4:10: sources.stripe.preset: its events are signed by the scheme "standard-webhooks"
-          hint: scheme = "standard-webhooks"
+        hookmill.toml:4:10: sources.stripe.preset: its events are not signed by "stripe"
+          hint: scheme = "clerk" or "svix" or "standard-webhooks"
         "#);
     }
 

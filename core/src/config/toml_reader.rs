@@ -11,6 +11,8 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::time::Timestamp;
+
 /// A place in a configuration file.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Place {
@@ -306,6 +308,43 @@ impl<'s> Item<'s> {
                 None
             }
         }
+    }
+
+    /// A text, a whole number or a boolean, as JSON.
+    pub(super) fn json(&self) -> Option<String> {
+        match self.value {
+            DeValue::String(text) => serde_json::to_string(text.as_ref()).ok(),
+            DeValue::Boolean(truth) => Some(truth.to_string()),
+            DeValue::Integer(_) => self.integer("").map(|number| number.value.to_string()),
+            _ => {
+                self.mismatch("a text, a whole number or a boolean");
+                None
+            }
+        }
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match self.value {
+            DeValue::Boolean(truth) => Some(*truth),
+            _ => {
+                self.mismatch("true or false");
+                None
+            }
+        }
+    }
+
+    /// A date and time with an offset, as TOML writes it or in quotes.
+    pub(super) fn time(&self) -> Option<Timestamp> {
+        let text = match self.value {
+            DeValue::Datetime(time) => time.to_string(),
+            DeValue::String(text) => text.as_ref().to_owned(),
+            _ => String::new(),
+        };
+        let time = Timestamp::parse_rfc3339(&text);
+        if time.is_none() {
+            self.mismatch("a date and time with an offset, such as 2026-12-31T00:00:00Z");
+        }
+        time
     }
 
     /// A whole number, in any notation of TOML.

@@ -61,7 +61,7 @@ async fn fetch(request: Request, env: Env, _: Context) -> Result<Response> {
     };
     let (response, outcome) = http::serve(&platform, &gate, &request).await?;
     match outcome {
-        Outcome::Probe | Outcome::Accepted { .. } => {}
+        Outcome::Probe | Outcome::Handshake { .. } | Outcome::Accepted { .. } => {}
         Outcome::Rejected { source, rejection } => {
             let source = source.as_deref().unwrap_or("-");
             console_warn!(

@@ -16,8 +16,21 @@ use hookmill_migrations::{Loaded, load};
 use serde::Serialize;
 
 /// For the ingress Worker: `OUT_DIR/config.json`, a [`hookmill_core::config::Ingress`].
+///
+/// The features of the Worker's package have to be those that the configuration needs.
 pub fn ingress() {
-    write(&checked().config.ingress);
+    let config = checked().config.ingress;
+    for source in &config.sources {
+        let Some(feature) = source.scheme.public_key_feature() else { continue };
+        if env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase())).is_none() {
+            let (name, scheme) = (&source.name, &source.scheme_name);
+            eprintln!(
+                "source `{name}` ({scheme}) needs the feature `{feature}`: `cargo xtask build ingress` sets it"
+            );
+            exit(1);
+        }
+    }
+    write(&config);
 }
 
 /// For the consumer Worker: `OUT_DIR/config.json`, a [`Consumers`].

@@ -38,8 +38,11 @@ pub async fn serve<P: Platform>(
         timeout: gate.config().body_timeout,
     };
     let (path, method) = (request.path(), request.method().to_string());
+    // As it was sent: a parsed URL would have its escapes changed, and they are signed.
+    let url = request.inner().url();
+    let query = url.split_once('?').map(|(_, query)| query);
     let incoming =
-        Incoming { method: &method, path: &path, headers: &headers, content_length, body };
+        Incoming { method: &method, path: &path, query, headers: &headers, content_length, body };
     let (reply, outcome) = ingress(platform, gate, incoming, now()).await;
     Ok((response(reply)?, outcome))
 }
@@ -47,7 +50,7 @@ pub async fn serve<P: Platform>(
 fn response(reply: Reply) -> Result<Response> {
     let mut response = ResponseBuilder::new().with_status(reply.status);
     for (name, value) in reply.headers {
-        response = response.with_header(name, value)?;
+        response = response.with_header(name, &value)?;
     }
     Ok(response.fixed(reply.body.into_bytes()))
 }

@@ -109,6 +109,7 @@ async fn answer<P: Platform + Send + 'static>(
     let incoming = Incoming {
         method: parts.method.as_str(),
         path: parts.uri.path(),
+        query: parts.uri.query(),
         headers: &headers,
         content_length: content_length.and_then(|length| length.to_str().ok()?.parse().ok()),
         body: &mut body,
@@ -123,7 +124,10 @@ fn response(reply: Reply) -> Response {
     *response.status_mut() =
         StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers {
-        response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+        // A configured type was checked to be a header's value; one that is none is left out.
+        if let Ok(value) = header::HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
     }
     response
 }

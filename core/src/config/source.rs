@@ -1,0 +1,594 @@
+//! How a source's requests are signed: from hookmill.toml, and from the file of a named scheme behind it.
+
+use std::time::Duration;
+
+use super::parse::duration;
+use super::toml_reader::{ConfigError, Document, Item, Located, Section};
+use crate::rules::{Path, Reads};
+use crate::scheme::{
+    Algorithm, Answer, Encoding, Events, Handshake, Hashed, KeyForm, NamePart, Part, Place, Scheme,
+    SignatureAt, Template, TimeAt, TimeUnit, Tolerance,
+};
+
+/// The schemes that the others are made of.
+const GENERAL: [&str; 7] =
+    ["ed25519", "ecdsa-p256", "hmac", "paddle-classic", "standard-webhooks", "token", "twilio"];
+
+/// Named schemes: parameters of a general one, in the language of hookmill.toml.
+const NAMED: [(&str, &str); 20] = [
+    ("auth0", include_str!("../../schemes/auth0.toml")),
+    ("clerk", include_str!("../../schemes/clerk.toml")),
+    ("discord", include_str!("../../schemes/discord.toml")),
+    ("github", include_str!("../../schemes/github.toml")),
+    ("hubspot", include_str!("../../schemes/hubspot.toml")),
+    ("intercom", include_str!("../../schemes/intercom.toml")),
+    ("lemon-squeezy", include_str!("../../schemes/lemon-squeezy.toml")),
+    ("linear", include_str!("../../schemes/linear.toml")),
+    ("mailgun", include_str!("../../schemes/mailgun.toml")),
+    ("paddle", include_str!("../../schemes/paddle.toml")),
+    ("resend", include_str!("../../schemes/resend.toml")),
+    ("sendgrid", include_str!("../../schemes/sendgrid.toml")),
+    ("shopify", include_str!("../../schemes/shopify.toml")),
+    ("slack", include_str!("../../schemes/slack.toml")),
+    ("square", include_str!("../../schemes/square.toml")),
+    ("stripe", include_str!("../../schemes/stripe.toml")),
+    ("supabase", include_str!("../../schemes/supabase.toml")),
+    ("svix", include_str!("../../schemes/svix.toml")),
+    ("typeform", include_str!("../../schemes/typeform.toml")),
+    ("zendesk", include_str!("../../schemes/zendesk.toml")),
+];
+
+/// Every scheme that a source can name.
+pub fn scheme_names() -> impl Iterator<Item = &'static str> {
+    NAMED.iter().map(|(name, _)| *name).chain(GENERAL)
+}
+
+/// What a source says of its signatures and events.
+pub(super) struct Signing {
+    pub(super) scheme_name: String,
+    pub(super) scheme: Scheme,
+    pub(super) tolerance: Tolerance,
+    pub(super) public_url: Option<String>,
+    pub(super) events: Events,
+    pub(super) answer: Option<Answer>,
+}
+
+/// A source's section, and behind it the file of its scheme.
+struct Layers<'s> {
+    source: &'s Section<'s>,
+    named: Option<&'s Section<'s>>,
+}
+
+impl<'s> Layers<'s> {
+    fn get(&self, key: &'static str) -> Option<Item<'s>> {
+        let behind = self.named.and_then(|section| section.get(key));
+        self.source.get(key).or(behind)
+    }
+
+    fn require(&self, key: &'static str, hint: &str) -> Option<Item<'s>> {
+        match self.named.and_then(|section| section.get(key)) {
+            Some(behind) => self.source.get(key).or(Some(behind)),
+            None => self.source.require(key, hint),
+        }
+    }
+
+    fn report(&self, error: ConfigError) {
+        self.source.report(error);
+    }
+}
+
+/// Reads how a source's requests are signed.
+pub(super) fn signing(section: &Section<'_>) -> Option<Signing> {
+    let hint = "for instance scheme = \"stripe\"";
+    let found =
+        section.require("scheme", hint).and_then(|item| item.string("the name of a scheme"));
+    let Some(name) = found else {
+        return unclear(section);
+    };
+    if name.value == "paypal" {
+        let problem =
+            "PayPal signs with a certificate that has to be fetched, which is not supported";
+        section.report(name.error(problem).hint(
+            "ask PayPal's API about each event (POST /v1/notifications/verify-webhook-signature) in a service of your own",
+        ));
+        return unclear(section);
+    }
+    let text = NAMED.iter().find(|(named, _)| *named == name.value).map(|(_, text)| *text);
+    if text.is_none() && !GENERAL.contains(&name.value.as_str()) {
+        let problem = name.error(format!("found {:?}", name.value));
+        section.report(problem.suggest(&name.value, scheme_names()));
+        return unclear(section);
+    }
+    let file = format!("schemes/{}.toml", name.value);
+    let document = Document::new(&file, text.unwrap_or_default());
+    let table = document.parse();
+    let named = document.root(&table);
+    let general = match named.get("scheme").and_then(|item| item.string("the name of a scheme")) {
+        Some(general) => general.value,
+        None => name.value.clone(),
+    };
+    let layers = Layers { source: section, named: text.is_some().then_some(&named) };
+    let signing = read(&layers, &name, &general);
+    named.finish();
+    section.report_all(document.into_errors());
+    signing
+}
+
+/// Of a source whose scheme is not clear: what can be said all the same, and which keys are none of any scheme.
+fn unclear(section: &Section<'_>) -> Option<Signing> {
+    for key in ["tolerance", "future_tolerance"] {
+        section.get(key).and_then(|item| tolerance(&item));
+    }
+    section.get("public_url").and_then(|item| public_url(&item));
+    for key in [
+        "algorithm",
+        "asymmetric",
+        "event",
+        "families",
+        "handshake",
+        "key",
+        "payload",
+        "response",
+        "signature",
+        "timestamp",
+    ] {
+        section.get(key);
+    }
+    None
+}
+
+fn tolerance(item: &Item<'_>) -> Option<Duration> {
+    duration(item, Duration::from_secs(1)..=Duration::from_secs(86_400))
+}
+
+fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Signing> {
+    let public_url = layers.get("public_url").and_then(|item| public_url(&item));
+    let answer = layers.get("response").and_then(|item| {
+        let section =
+            item.section("a table: { content_type = \"text/xml\", body = \"<Response/>\" }")?;
+        let answer = answer(&section, true);
+        section.finish();
+        answer
+    });
+    let (scheme, events) = match general {
+        "twilio" => (Some(Scheme::Twilio), twilio_events()),
+        "paddle-classic" => (Some(Scheme::PaddleClassic), Events::none()),
+        "standard-webhooks" => {
+            let asymmetric = layers.get("asymmetric").and_then(|item| item.boolean());
+            let asymmetric = asymmetric.unwrap_or_default();
+            let scheme = Scheme::StandardWebhooks { families: families(layers), asymmetric };
+            let mut events = Events::none();
+            match layers.get("event") {
+                Some(item) => event(&item, false, &mut events),
+                None => events.kind = vec![body_part(&mut events.reads, &path_of("type"))],
+            }
+            (Some(scheme), events)
+        }
+        _ => {
+            let template = template(layers, general);
+            let mut events = Events::none();
+            let hint = "where an event's id and type are: { id = \"id\", type = \"type\" }";
+            if let Some(item) = layers.require("event", hint) {
+                event(&item, true, &mut events);
+            }
+            let handshakes = layers.get("handshake");
+            for item in handshakes.iter().flat_map(|item| item.list("a list", false)) {
+                let handshake = handshake(&item, &mut events.reads);
+                events.handshakes.extend(handshake);
+            }
+            if let Some(template) = &template {
+                events.hash = hash(template, &events.id);
+            }
+            (template.map(|template| Scheme::Template(Box::new(template))), events)
+        }
+    };
+
+    let scheme = scheme?;
+    let (signs_time, signs_url) = match &scheme {
+        Scheme::Template(template) => {
+            (template.timestamp.is_some(), template.payload.contains(&Part::Url))
+        }
+        Scheme::StandardWebhooks { .. } => (true, false),
+        Scheme::Twilio => (false, true),
+        Scheme::PaddleClassic => (false, false),
+    };
+    let within = |key| {
+        let item = layers.get(key)?;
+        if !signs_time {
+            layers.report(item.here.error(format!("the scheme {:?} signs no time", name.value)));
+        }
+        tolerance(&item)
+    };
+    let minutes = Duration::from_secs(300);
+    let is_general = name.value == general;
+    let tolerance = Tolerance {
+        past: within("tolerance").or_else(|| {
+            let default = general == "standard-webhooks" || (is_general && signs_time);
+            default.then_some(minutes)
+        }),
+        future: within("future_tolerance")
+            .or_else(|| (general == "standard-webhooks").then_some(minutes)),
+    };
+    if signs_url && public_url.is_none() && layers.source.get("public_url").is_none() {
+        let problem = name.error("this scheme signs the URL, so `public_url` is needed");
+        layers.report(problem.hint(
+            "the URL that the provider was told to call: public_url = \"https://hooks.example.com/webhooks/…\"",
+        ));
+    }
+    Some(Signing { scheme_name: name.value.clone(), scheme, tolerance, public_url, events, answer })
+}
+
+fn public_url(item: &Item<'_>) -> Option<String> {
+    let expected = "a URL such as \"https://hooks.example.com/webhooks/twilio\"";
+    let text = item.string(expected)?;
+    let host = text.value.strip_prefix("https://").or(text.value.strip_prefix("http://"));
+    let fault = if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+        Some("is not a URL")
+    } else if text.value.contains(['?', '#']) {
+        Some(
+            "has a query or a fragment: the query is taken from each request, and a fragment is never sent",
+        )
+    } else if text.value.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        Some("has blanks")
+    } else {
+        None
+    };
+    if let Some(fault) = fault {
+        let problem = text.error(format!("{:?} {fault}", text.value));
+        item.report(problem.hint(format!("expected {expected}")));
+        return None;
+    }
+    Some(text.value)
+}
+
+fn families(layers: &Layers<'_>) -> Vec<String> {
+    let expected = "what the headers begin with, such as [\"svix\", \"webhook\"]";
+    let Some(item) = layers.get("families") else {
+        return vec!["svix".to_owned(), "webhook".to_owned()];
+    };
+    let families: Vec<_> = item
+        .list(expected, false)
+        .iter()
+        .filter_map(|item| item.string(expected))
+        .map(|text| text.value)
+        .collect();
+    if families.is_empty() {
+        item.report(item.here.error("no family is named").hint(format!("expected {expected}")));
+    }
+    families
+}
+
+impl Events {
+    fn none() -> Self {
+        Self {
+            reads: Reads::default(),
+            id: Vec::new(),
+            kind: Vec::new(),
+            default_kind: None,
+            many: false,
+            hash: None,
+            handshakes: Vec::new(),
+        }
+    }
+}
+
+/// Event Streams: <https://www.twilio.com/docs/events/event-types>, CloudEvents in a list.
+fn twilio_events() -> Events {
+    let mut events = Events::none();
+    events.id = vec![body_part(&mut events.reads, &path_of("id"))];
+    events.kind = vec![body_part(&mut events.reads, &path_of("type"))];
+    events.many = true;
+    events
+}
+
+fn path_of(name: &str) -> Path {
+    Path { steps: vec![crate::rules::Step::Key(name.to_owned())], select: None }
+}
+
+fn body_part(reads: &mut Reads, path: &Path) -> NamePart {
+    NamePart::Body(reads.add(path), path.to_string())
+}
+
+fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
+    let algorithm = match general {
+        "ed25519" => Algorithm::Ed25519,
+        "ecdsa-p256" => Algorithm::EcdsaP256,
+        "token" => Algorithm::Token,
+        _ => {
+            let choices = [
+                ("sha1", Algorithm::HmacSha1),
+                ("sha256", Algorithm::HmacSha256),
+                ("sha512", Algorithm::HmacSha512),
+            ];
+            let found = layers.get("algorithm").and_then(|item| item.choice(&choices));
+            found.map_or(Algorithm::HmacSha256, |found| found.value)
+        }
+    };
+    let forms = [("text", KeyForm::Text), ("hex", KeyForm::Hex), ("base64", KeyForm::Base64)];
+    let key = layers.get("key").and_then(|item| item.choice(&forms));
+    let mut reads = Reads::default();
+    let hint = "where the signature is: { header = \"X-Signature\", encoding = \"hex\" }";
+    let signature =
+        layers.require("signature", hint).and_then(|item| signature(&item, algorithm, &mut reads));
+    let timestamp_item = layers.get("timestamp");
+    let timestamp = timestamp_item.as_ref().and_then(|item| timestamp(item, &mut reads));
+    let payload = if algorithm == Algorithm::Token {
+        Vec::new()
+    } else {
+        let hint = "what is signed: payload = \"{timestamp}.{body}\"";
+        let item = layers.require("payload", hint)?;
+        let payload = payload(&item, &mut reads)?;
+        let has_time = payload.contains(&Part::Timestamp);
+        if has_time && timestamp_item.is_none() {
+            let problem =
+                item.here.error("`{timestamp}` is signed, and it is not said where it is");
+            item.report(problem.hint("for instance timestamp = { header = \"X-Timestamp\" }"));
+        }
+        if let (Some(time), Some(time_item)) = (&timestamp, &timestamp_item)
+            && !has_time
+            && !(matches!(time.place, Place::Body(..)) && payload.contains(&Part::Body))
+        {
+            let problem = time_item.here.error("this time is not signed, so it proves nothing");
+            time_item
+                .report(problem.hint("put `{timestamp}` into `payload`, if the provider signs it"));
+        }
+        payload
+    };
+    let signature = signature?;
+    if let (Some(TimeAt { place: Place::Member(_), .. }), None, Some(item)) =
+        (&timestamp, &signature.list, &timestamp_item)
+    {
+        item.report(item.here.error("the signature's header is no list").hint(
+            "say so: signature = { header = \"…\", list = \",\", key = \"v1\", encoding = \"hex\" }",
+        ));
+    }
+    Some(Template {
+        algorithm,
+        key: key.map(|key| key.value).unwrap_or_default(),
+        signature,
+        timestamp,
+        payload,
+        reads,
+    })
+}
+
+/// One of `header = "…"`, `body = "…"`, and `list = "…"` where that is possible.
+fn place(section: &Section<'_>, reads: &mut Reads, list: bool) -> Option<Place> {
+    let header = section.get("header").and_then(|item| item.string("the name of a header"));
+    let body = section.get("body").and_then(|item| {
+        item.parsed("a path in the body, such as \"signature.timestamp\"", str::parse::<Path>)
+    });
+    let member = if list {
+        section.get("list").and_then(|item| item.string("a key in the signature's list"))
+    } else {
+        None
+    };
+    match (header, body, member) {
+        (Some(header), None, None) => Some(Place::Header(header.value)),
+        (None, Some(path), None) => {
+            Some(Place::Body(reads.add(&path.value), path.value.to_string()))
+        }
+        (None, None, Some(member)) => Some(Place::Member(member.value)),
+        _ => {
+            let problem = section.here.error("it is not clear where this is");
+            let hint = "expected one of header = \"X-Name\", body = \"a.path\"";
+            let more = if list { ", list = \"t\"" } else { "" };
+            section.report(problem.hint(format!("{hint}{more}")));
+            None
+        }
+    }
+}
+
+fn signature(item: &Item<'_>, algorithm: Algorithm, reads: &mut Reads) -> Option<SignatureAt> {
+    let section = item.section("a table")?;
+    let place = place(&section, reads, false);
+    let prefix = section.get("prefix").and_then(|item| item.string("what stands before it"));
+    let encodings = [("hex", Encoding::Hex), ("base64", Encoding::Base64)];
+    let encoding = if algorithm == Algorithm::Token {
+        Encoding::Text
+    } else {
+        let hint = "\"hex\" or \"base64\"";
+        section
+            .require("encoding", hint)
+            .and_then(|item| item.choice(&encodings))
+            .map_or(Encoding::Hex, |encoding| encoding.value)
+    };
+    let expected = "one character, such as \",\"";
+    let separator = section.get("list").and_then(|item| {
+        item.parsed(expected, |text| {
+            let mut chars = text.chars();
+            match (chars.next(), chars.next()) {
+                (Some(separator), None) => Ok(separator),
+                _ => Err("it has not one character"),
+            }
+        })
+    });
+    let list = separator.and_then(|separator| {
+        let hint = "the key of the signatures in the list, such as \"v1\"";
+        let key = section.require("key", hint)?.string(hint)?;
+        Some((separator.value, key.value))
+    });
+    section.finish();
+    Some(SignatureAt {
+        place: place?,
+        prefix: prefix.map(|prefix| prefix.value).unwrap_or_default(),
+        encoding,
+        list,
+    })
+}
+
+fn timestamp(item: &Item<'_>, reads: &mut Reads) -> Option<TimeAt> {
+    let section = item.section("a table")?;
+    let place = place(&section, reads, true);
+    let units =
+        [("s", TimeUnit::Seconds), ("ms", TimeUnit::Milliseconds), ("rfc3339", TimeUnit::Rfc3339)];
+    let unit = section.get("unit").and_then(|item| item.choice(&units));
+    section.finish();
+    Some(TimeAt { place: place?, unit: unit.map(|unit| unit.value).unwrap_or_default() })
+}
+
+/// `v0:{timestamp}:{body}`.
+fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
+    let expected = "a text such as \"{timestamp}.{body}\"";
+    let text = item.string(expected)?;
+    let mut parts = Vec::new();
+    let mut rest = text.value.as_str();
+    let fault = |problem: String| {
+        item.report(text.error(problem).hint(
+            "possible here: {timestamp}, {method}, {url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are",
+        ));
+    };
+    while let Some(open) = rest.find('{') {
+        if open > 0 {
+            parts.push(Part::Literal(rest[..open].to_owned()));
+        }
+        let Some(length) = rest[open..].find('}') else {
+            fault("a brace is not closed".to_owned());
+            return None;
+        };
+        let name = &rest[open + 1..open + length];
+        parts.push(match name.split_once(':') {
+            None if name == "timestamp" => Part::Timestamp,
+            None if name == "method" => Part::Method,
+            None if name == "url" => Part::Url,
+            None if name == "body" => Part::Body,
+            Some(("header", header)) => Part::Header(header.to_owned()),
+            Some(("body", path)) => match path.parse::<Path>() {
+                Ok(path) => Part::Member(reads.add(&path), path.to_string()),
+                Err(error) => {
+                    fault(format!("found {{{name}}}: {error}"));
+                    return None;
+                }
+            },
+            _ => {
+                fault(format!("found {{{name}}}"));
+                return None;
+            }
+        });
+        rest = &rest[open + length + 1..];
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Literal(rest.to_owned()));
+    }
+    if !parts.iter().any(|part| matches!(part, Part::Body | Part::Member(..))) {
+        fault("nothing of the body is signed".to_owned());
+    }
+    Some(parts)
+}
+
+/// Reads `event`; where the scheme signs the id, it is not to be named.
+fn event(item: &Item<'_>, with_id: bool, events: &mut Events) {
+    let Some(section) = item.section("a table: { id = \"id\", type = \"type\" }") else {
+        return;
+    };
+    if with_id && let Some(item) = section.require("id", "where it is: \"id\", or \"header:X-Id\"")
+    {
+        events.id = name_parts(&item, &mut events.reads);
+    }
+    if let Some(item) = section.require("type", "where it is: \"type\", or \"header:X-Type\"") {
+        events.kind = name_parts(&item, &mut events.reads);
+    }
+    let default = section.get("default").and_then(|item| item.string("a type"));
+    events.default_kind = default.map(|default| default.value);
+    if with_id {
+        events.many = section.get("many").and_then(|item| item.boolean()).unwrap_or_default();
+    }
+    section.finish();
+}
+
+fn name_parts(item: &Item<'_>, reads: &mut Reads) -> Vec<NamePart> {
+    let expected =
+        "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", or a list of these";
+    let list = item.list(expected, item.is_string());
+    if list.is_empty() && item.is_list() {
+        item.report(item.here.error("nothing is named").hint(format!("expected {expected}")));
+    }
+    let mut part = |item: &Item<'_>| {
+        let text = item.string(expected)?;
+        if let Some(header) = text.value.strip_prefix("header:") {
+            return Some(NamePart::Header(header.to_owned()));
+        }
+        if text.value == "hash:body" {
+            return Some(NamePart::BodyHash);
+        }
+        item.parsed(expected, str::parse::<Path>).map(|path| body_part(reads, &path.value))
+    };
+    list.iter().filter_map(&mut part).collect()
+}
+
+/// What an id has to be combined with, if the signature does not cover it.
+fn hash(template: &Template, id: &[NamePart]) -> Option<Hashed> {
+    let whole = template.payload.contains(&Part::Body);
+    let signed = |part: &NamePart| match part {
+        NamePart::Header(name) => template
+            .payload
+            .iter()
+            .any(|part| matches!(part, Part::Header(signed) if signed.eq_ignore_ascii_case(name))),
+        NamePart::Body(_, path) => {
+            whole
+                || template
+                    .payload
+                    .iter()
+                    .any(|part| matches!(part, Part::Member(_, signed) if signed == path))
+        }
+        NamePart::BodyHash => whole,
+    };
+    if template.algorithm == Algorithm::Token || id.iter().all(signed) {
+        None
+    } else if whole {
+        Some(Hashed::Body)
+    } else {
+        Some(Hashed::Signed)
+    }
+}
+
+fn handshake(item: &Item<'_>, reads: &mut Reads) -> Option<Handshake> {
+    let section = item.section("a table")?;
+    let mut when = Vec::new();
+    let hint = "what such a request holds: { type = \"url_verification\" }";
+    let conditions = section.require("when", hint).and_then(|item| item.section(hint))?;
+    for (name, item) in conditions.members() {
+        match (name.value.parse::<Path>(), item.json()) {
+            (Ok(path), Some(json)) => when.push((reads.add(&path), json)),
+            (Err(error), _) => item.report(name.error(error.to_string())),
+            _ => {}
+        }
+    }
+    let path = |key| {
+        let item = section.get(key)?;
+        item.parsed("a path in the body", str::parse::<Path>)
+    };
+    let unless = path("unless").map(|path| reads.add(&path.value));
+    let echo = path("echo").map(|path| reads.add(&path.value));
+    let answer = answer(&section, echo.is_none())?;
+    section.finish();
+    Some(Handshake { when, unless, answer, echo })
+}
+
+/// `status`, `content_type` and `body` of a section.
+fn answer(section: &Section<'_>, with_body: bool) -> Option<Answer> {
+    let status = section.get("status").map(|item| {
+        let expected = "a status from 200 to 299: anything else asks the provider to send again";
+        let status = item.integer(expected)?;
+        let found = u16::try_from(status.value).ok().filter(|status| (200..=299).contains(status));
+        if found.is_none() {
+            let problem = status.error(format!("found {}", status.value));
+            section.report(problem.hint(format!("expected {expected}")));
+        }
+        found
+    });
+    let content_type = section.get("content_type").and_then(|item| {
+        let text = item.string("such as \"text/xml\"")?;
+        if !text.value.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            item.report(text.error("a header has only ASCII characters"));
+        }
+        Some(text)
+    });
+    let body =
+        if with_body { section.get("body").and_then(|item| item.string("a text")) } else { None };
+    Some(Answer {
+        status: status.unwrap_or(Some(200))?,
+        content_type: content_type.map_or_else(|| "text/plain".to_owned(), |found| found.value),
+        body: body.map(|body| body.value).unwrap_or_default(),
+    })
+}

@@ -1,0 +1,258 @@
+//! How a source's requests are signed, and what events are in them, as data: what a Worker carries of it.
+//!
+//! Most providers differ only in parameters: which header, which parts are signed, in which encoding. Those are a
+//! [`Template`]. Named schemes (`scheme = "github"`) are such parameters in files, `core/schemes`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{Read, Reads};
+
+/// How requests are signed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheme {
+    /// A signature over parts of the request.
+    Template(Box<Template>),
+    /// Standard Webhooks: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
+    StandardWebhooks {
+        /// What the headers begin with, of which a request uses the first that it has: `svix`, `webhook`.
+        families: Vec<String>,
+        /// Whether a secret may be a public key (`whpk_`).
+        asymmetric: bool,
+    },
+    /// Twilio: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
+    Twilio,
+    /// Paddle Classic: <https://developer.paddle.com/classic/reference/verifying-webhooks>.
+    PaddleClassic,
+}
+
+impl Scheme {
+    /// The public-key algorithm that it needs: a feature of `hookmill-providers` and of the ingress Worker.
+    pub fn public_key_feature(&self) -> Option<&'static str> {
+        match self {
+            Self::Template(template) => match template.algorithm {
+                Algorithm::Ed25519 => Some("ed25519"),
+                Algorithm::EcdsaP256 => Some("ecdsa"),
+                _ => None,
+            },
+            Self::StandardWebhooks { asymmetric, .. } => asymmetric.then_some("ed25519"),
+            Self::PaddleClassic => Some("rsa"),
+            Self::Twilio => None,
+        }
+    }
+
+    /// Whether its secrets are public keys, with which nothing can be signed.
+    pub fn has_public_keys(&self) -> bool {
+        match self {
+            Self::Template(template) => {
+                matches!(template.algorithm, Algorithm::Ed25519 | Algorithm::EcdsaP256)
+            }
+            Self::PaddleClassic => true,
+            Self::StandardWebhooks { .. } | Self::Twilio => false,
+        }
+    }
+}
+
+/// A signature over parts of the request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Template {
+    /// What makes the signature.
+    pub algorithm: Algorithm,
+    /// How the key is written in the secret.
+    pub key: KeyForm,
+    /// Where the signature is.
+    pub signature: SignatureAt,
+    /// Where the time is that was signed, if one was.
+    pub timestamp: Option<TimeAt>,
+    /// What is signed, in order.
+    pub payload: Vec<Part>,
+    /// What [`Place::Body`] and [`Part::Body`] read, of the body before it is verified.
+    pub reads: Reads,
+}
+
+/// What makes a signature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// HMAC (RFC 2104) with SHA-1.
+    HmacSha1,
+    /// HMAC with SHA-256.
+    HmacSha256,
+    /// HMAC with SHA-512.
+    HmacSha512,
+    /// Ed25519 (RFC 8032); the secret is a public key.
+    Ed25519,
+    /// ECDSA over P-256 with SHA-256, in DER; the secret is a public key.
+    EcdsaP256,
+    /// None: what is sent is the secret itself.
+    Token,
+}
+
+/// How a key is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyForm {
+    /// Its bytes are the text's.
+    #[default]
+    Text,
+    /// Hexadecimal.
+    Hex,
+    /// Base64.
+    Base64,
+}
+
+/// How a signature is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// Lower-case hexadecimal.
+    Hex,
+    /// Base64 with padding.
+    Base64,
+    /// As it is.
+    Text,
+}
+
+/// Where a signature is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SignatureAt {
+    /// The header or the member of the body.
+    pub place: Place,
+    /// What stands before it.
+    pub prefix: String,
+    /// How it is written.
+    pub encoding: Encoding,
+    /// If the header is a list `key=value`: what separates its members, and the key of the signatures.
+    pub list: Option<(char, String)>,
+}
+
+/// Where something is in a request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// A header.
+    Header(String),
+    /// The member of this key in the list that the signature stands in.
+    Member(String),
+    /// A path in the body, and its text for messages.
+    Body(Read, String),
+}
+
+/// Where a time is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TimeAt {
+    /// Where.
+    pub place: Place,
+    /// How it is written.
+    pub unit: TimeUnit,
+}
+
+/// How a time is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeUnit {
+    /// Seconds since the Unix epoch.
+    #[default]
+    Seconds,
+    /// Milliseconds since the Unix epoch.
+    Milliseconds,
+    /// RFC 3339, as in ISO 8601.
+    Rfc3339,
+}
+
+/// A part of what is signed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// These very bytes.
+    Literal(String),
+    /// The time, as it is written in the request.
+    Timestamp,
+    /// The method, upper case.
+    Method,
+    /// `public_url`, and the query of the request.
+    Url,
+    /// The body.
+    Body,
+    /// A header's value.
+    Header(String),
+    /// A member of the body: the text of a string, or a number as written; and its path for messages.
+    Member(Read, String),
+}
+
+/// What events a verified request holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Events {
+    /// What is read of each event.
+    pub reads: Reads,
+    /// What makes an event's id: all of these, joined with full stops.
+    pub id: Vec<NamePart>,
+    /// What makes its type: those of these that are there, joined with full stops.
+    pub kind: Vec<NamePart>,
+    /// Its type if nothing says one.
+    pub default_kind: Option<String>,
+    /// Whether the body is a list of events, or a line for each.
+    pub many: bool,
+    /// Whether the id is not covered by the signature. It is then combined with a hash of what is, so that nobody can send
+    /// a body of one event under the id of another.
+    pub hash: Option<Hashed>,
+    /// Requests that are no events and want an answer of their own.
+    pub handshakes: Vec<Handshake>,
+}
+
+/// What an id is combined with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hashed {
+    /// The hash of the body.
+    Body,
+    /// The hash of all that was signed, where that is not the body.
+    Signed,
+}
+
+/// A part of an event's id or type.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamePart {
+    /// A header.
+    Header(String),
+    /// A path in the event, and its text for messages.
+    Body(Read, String),
+    /// The SHA-256 of the event's body.
+    BodyHash,
+}
+
+/// A request that is no event: a challenge, a ping.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Handshake {
+    /// Paths, and the JSON text of what has to be there.
+    pub when: Vec<(Read, String)>,
+    /// What must not be there.
+    pub unless: Option<Read>,
+    /// What is answered.
+    pub answer: Answer,
+    /// The member of the request that is answered instead of `answer.body`, as text.
+    pub echo: Option<Read>,
+}
+
+/// A reply that a source wants.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// The status; 2xx.
+    pub status: u16,
+    /// The type of the body.
+    pub content_type: String,
+    /// The body.
+    pub body: String,
+}
+
+/// The limits between which a signature's time is fresh; `None` where it is not looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Tolerance {
+    /// How old it may be.
+    pub past: Option<Duration>,
+    /// How far ahead it may be.
+    pub future: Option<Duration>,
+}

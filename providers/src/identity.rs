@@ -1,0 +1,158 @@
+//! What the events of a verified request are called.
+
+use std::borrow::Cow;
+
+use hookmill_core::hash::sha256_hex;
+use hookmill_core::limits;
+use hookmill_core::rejection::{Reason, Rejection};
+use hookmill_core::request::Request;
+use hookmill_core::rules::{Read, Values};
+use hookmill_core::scheme::{Answer, Events, NamePart};
+use serde_json::value::RawValue;
+
+use crate::{Event, member_text, rejected};
+
+/// Characters of a hash in an id: 128 bits, so that nobody finds two bodies with the same.
+const HASH_CHARACTERS: usize = 32;
+
+/// The events of a request. `id` is the id where the scheme signs one, `hash` what an unsigned id is combined with.
+pub(crate) fn events<'r>(
+    how: &Events,
+    request: &Request<'r>,
+    id: Option<String>,
+    hash: Option<String>,
+) -> Result<Vec<Event<'r>>, Rejection> {
+    if !how.many {
+        return event(how, request, request.body, id, hash.as_deref()).map(|event| vec![event]);
+    }
+    let elements = elements(request.body)?;
+    if elements.len() > limits::REQUEST_EVENTS {
+        let detail = format!(
+            "the request has {} events, and at most {} are taken",
+            elements.len(),
+            limits::REQUEST_EVENTS
+        );
+        return Err(rejected(Reason::MalformedEvent, detail));
+    }
+    elements
+        .into_iter()
+        .map(|element| {
+            let body = element.get().as_bytes();
+            // One that is not what the others are is an event all the same: refused here, it would take them with it.
+            event(how, request, body, None, hash.as_deref()).or_else(|_| {
+                let id = sha256_hex(&[body]);
+                Ok(Event { id, kind: default_kind(how), body: body.into() })
+            })
+        })
+        .collect()
+}
+
+fn default_kind(how: &Events) -> String {
+    how.default_kind.clone().unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The elements of a list; or one value, or several that follow each other, as lines do.
+fn elements(body: &[u8]) -> Result<Vec<&RawValue>, Rejection> {
+    let text = text(body)?;
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text).map_err(|error| not_json(&error));
+    }
+    let values = serde_json::Deserializer::from_str(text).into_iter();
+    values.collect::<Result<_, _>>().map_err(|error| not_json(&error))
+}
+
+fn text(body: &[u8]) -> Result<&str, Rejection> {
+    std::str::from_utf8(body).map_err(|_| rejected(Reason::MalformedEvent, "the body is not UTF-8"))
+}
+
+fn not_json(error: &serde_json::Error) -> Rejection {
+    let detail =
+        format!("the body is not valid JSON (line {}, column {})", error.line(), error.column());
+    rejected(Reason::MalformedEvent, detail)
+}
+
+fn event<'r>(
+    how: &Events,
+    request: &Request<'r>,
+    body: &'r [u8],
+    id: Option<String>,
+    hash: Option<&str>,
+) -> Result<Event<'r>, Rejection> {
+    // Where nothing is read of the body, it need not be JSON.
+    let reads = |parts: &[NamePart]| parts.iter().any(|part| matches!(part, NamePart::Body(..)));
+    let values = if reads(&how.id) || reads(&how.kind) {
+        match how.reads.read(body) {
+            Ok(values) => Some(values),
+            Err(_) if how.default_kind.is_some() && !reads(&how.id) => None,
+            Err(error) => return Err(rejected(Reason::MalformedEvent, error.to_string())),
+        }
+    } else {
+        None
+    };
+    let id = match id {
+        Some(id) => id,
+        None => {
+            let parts = how.id.iter().map(|part| {
+                name(part, request, body, values.as_ref())?.ok_or_else(|| missing("id", part))
+            });
+            let mut id = parts.collect::<Result<Vec<_>, _>>()?.join(".");
+            if let Some(hash) = hash {
+                id.push('.');
+                id.push_str(&hash[..HASH_CHARACTERS]);
+            }
+            id
+        }
+    };
+    let mut kind = Vec::new();
+    for part in &how.kind {
+        kind.extend(name(part, request, body, values.as_ref())?);
+    }
+    let kind = match (kind.is_empty(), &how.default_kind, how.kind.first()) {
+        (false, _, _) => kind.join("."),
+        (true, None, Some(part)) => return Err(missing("type", part)),
+        (true, _, _) => default_kind(how),
+    };
+    Ok(Event { id, kind, body: Cow::Borrowed(body) })
+}
+
+fn name(
+    part: &NamePart,
+    request: &Request<'_>,
+    body: &[u8],
+    values: Option<&Values<'_>>,
+) -> Result<Option<String>, Rejection> {
+    Ok(match part {
+        NamePart::Header(name) => {
+            request.header(name)?.map(Cow::into_owned).filter(|value| !value.is_empty())
+        }
+        NamePart::Body(read, _) => values.and_then(|values| member_text(read, values)),
+        NamePart::BodyHash => Some(sha256_hex(&[body])),
+    })
+}
+
+fn missing(what: &str, part: &NamePart) -> Rejection {
+    let place = match part {
+        NamePart::Header(name) => format!("the header {name}"),
+        NamePart::Body(_, path) => format!("`{path}` of the body"),
+        NamePart::BodyHash => "the body".to_owned(),
+    };
+    rejected(Reason::MalformedEvent, format!("there is no {what} of the event in {place}"))
+}
+
+/// The answer to a request that is no event.
+pub(crate) fn handshake(how: &Events, request: &Request<'_>) -> Option<Answer> {
+    if how.handshakes.is_empty() {
+        return None;
+    }
+    let values = how.reads.read(request.body).ok()?;
+    let handshake = how.handshakes.iter().find(|handshake| {
+        let at = |read: &Read| read.value(&values).ok().flatten();
+        handshake.when.iter().all(|(read, expected)| at(read) == Some(expected.as_str()))
+            && handshake.unless.as_ref().is_none_or(|read| at(read).is_none())
+    })?;
+    let mut answer = handshake.answer.clone();
+    if let Some(echo) = &handshake.echo {
+        answer.body = member_text(echo, &values)?;
+    }
+    Some(answer)
+}

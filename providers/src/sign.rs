@@ -1,0 +1,309 @@
+//! The other side: signs a request as the provider would. For `hookmill send` and for tests.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signer as _, SigningKey as Ed25519Key};
+use hookmill_core::config::Source;
+use hookmill_core::hash::sha256_hex;
+use hookmill_core::rules::{Path, Step};
+use hookmill_core::scheme::{
+    Algorithm, Encoding, KeyForm, NamePart, Part, Place, Scheme, Template, TimeUnit,
+};
+use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
+use hookmill_core::time::Timestamp;
+use p256::ecdsa::{Signature as EcdsaSignature, SigningKey as EcdsaKey};
+use p256::pkcs8::EncodePublicKey as _;
+use rsa::RsaPrivateKey;
+use rsa::pkcs8::{DecodePrivateKey as _, EncodePublicKey as _};
+use serde_json::{Value, json};
+use sha1::{Digest as _, Sha1};
+
+use crate::key::{Key, pkcs1v15_sha1};
+use crate::{paddle_classic, standard_webhooks, twilio, url};
+
+/// An event that is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Its id, for providers that have it in a header.
+    pub id: &'a str,
+    /// Its type, likewise.
+    pub kind: &'a str,
+    /// When it is signed.
+    pub at: Timestamp,
+    /// The query of the URL that it is sent to, if it has one.
+    pub query: Option<&'a str>,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+/// A request that is signed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Signed {
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
+    /// Its body: some providers put a signature or a time into it.
+    pub body: Vec<u8>,
+}
+
+/// Signs a request as the provider of a source would. Where the source's secret is a public key, `secret` has to be the
+/// private one: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
+///
+/// # Errors
+///
+/// What is wrong with the secret, or the body.
+pub fn sign(source: &Source, secret: &Secret, event: Outgoing<'_>) -> Result<Signed, String> {
+    let secret = secret.expose_secret().trim();
+    let body = event.body.to_vec();
+    match &source.scheme {
+        Scheme::Template(template) => {
+            by_template(template, &source.events.id, &source.events.kind, source, secret, event)
+        }
+        Scheme::StandardWebhooks { families, .. } => {
+            let family = families.first().map_or("webhook", String::as_str);
+            let timestamp = event.at.seconds().to_string();
+            let parts = [event.id.as_bytes(), b".", timestamp.as_bytes(), b".", event.body];
+            let signature = match standard_webhooks::private_key(secret) {
+                Some(key) => {
+                    format!("v1a,{}", STANDARD.encode(key?.sign(&parts.concat()).to_bytes()))
+                }
+                None => {
+                    let tag = standard_webhooks::key(true, secret)?.tag(&parts);
+                    let tag = tag.ok_or("is a public key, with which nothing can be signed")?;
+                    format!("v1,{}", STANDARD.encode(tag))
+                }
+            };
+            let headers =
+                [("id", event.id.to_owned()), ("timestamp", timestamp), ("signature", signature)];
+            let headers = headers.map(|(name, value)| (format!("{family}-{name}"), value));
+            Ok(Signed { headers: headers.into(), body })
+        }
+        Scheme::Twilio => {
+            let [key, _] = twilio::keys(secret);
+            let url = url(source.public_url.as_deref(), event.query);
+            let headers = twilio::sign(&key, &url, event.body).map_err(|error| error.detail)?;
+            Ok(Signed { headers, body })
+        }
+        Scheme::PaddleClassic => {
+            let key = RsaPrivateKey::from_pkcs8_pem(secret)
+                .map_err(|_| "is not a private key of RSA in PEM")?;
+            let signed = paddle_classic::signed(event.body).map_err(|error| error.detail)?;
+            let signature = key
+                .sign(pkcs1v15_sha1(), &Sha1::digest(signed))
+                .map_err(|error| error.to_string())?;
+            let mut body = body;
+            body.extend_from_slice(b"&p_signature=");
+            let encoded = percent_encoding::utf8_percent_encode(
+                &STANDARD.encode(signature),
+                percent_encoding::NON_ALPHANUMERIC,
+            )
+            .to_string();
+            body.extend_from_slice(encoded.as_bytes());
+            let form = "application/x-www-form-urlencoded".to_owned();
+            Ok(Signed { headers: vec![("Content-Type".to_owned(), form)], body })
+        }
+    }
+}
+
+fn by_template(
+    template: &Template,
+    id: &[NamePart],
+    kind: &[NamePart],
+    source: &Source,
+    secret: &str,
+    event: Outgoing<'_>,
+) -> Result<Signed, String> {
+    let mut headers = Vec::new();
+    let mut json: Option<Value> = serde_json::from_slice(event.body).ok();
+    let mut changed = false;
+    let mut put = |path: &str, value: Value| {
+        let json = json.as_mut().ok_or("the body is not JSON")?;
+        changed = true;
+        set(json, path, value)
+    };
+    if let [NamePart::Header(name), ..] = id {
+        headers.push((name.clone(), event.id.to_owned()));
+    }
+    if let [NamePart::Header(name), more @ ..] = kind {
+        // What follows the header's part is in the body.
+        let kind = if more.is_empty() {
+            event.kind
+        } else {
+            event.kind.split('.').next().unwrap_or_default()
+        };
+        headers.push((name.clone(), kind.to_owned()));
+    }
+    let mut timestamp = String::new();
+    if let Some(time) = &template.timestamp {
+        timestamp = match time.unit {
+            TimeUnit::Seconds => event.at.seconds().to_string(),
+            TimeUnit::Milliseconds => event.at.millis().to_string(),
+            TimeUnit::Rfc3339 => event.at.to_string(),
+        };
+        match &time.place {
+            Place::Header(name) => headers.push((name.clone(), timestamp.clone())),
+            Place::Body(_, path) if template.payload.contains(&Part::Timestamp) => {
+                put(path, json!(timestamp))?;
+            }
+            Place::Body(_, path) => {
+                put(path, serde_json::from_str(&timestamp).unwrap_or(json!(timestamp)))?;
+            }
+            Place::Member(_) => {}
+        }
+    }
+    let mut members = Vec::new();
+    for part in &template.payload {
+        if let Part::Member(_, path) = part {
+            // A token: anything that is not there twice.
+            let token = sha256_hex(&[event.id.as_bytes()]);
+            put(path, json!(token))?;
+            members.push(token);
+        }
+    }
+    let mut body = if changed {
+        json.as_ref().map(|json| json.to_string().into_bytes()).unwrap_or_default()
+    } else {
+        event.body.to_vec()
+    };
+    let url = url(source.public_url.as_deref(), event.query);
+    let mut members = members.iter();
+    let mut signed: Vec<&[u8]> = Vec::new();
+    for part in &template.payload {
+        signed.push(match part {
+            Part::Literal(text) => text.as_bytes(),
+            Part::Timestamp => timestamp.as_bytes(),
+            Part::Method => b"POST",
+            Part::Url => url.as_bytes(),
+            Part::Body => &body,
+            Part::Header(name) => headers
+                .iter()
+                .find(|(sent, _)| sent.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value.as_bytes())
+                .unwrap_or_default(),
+            Part::Member(..) => members.next().map(String::as_bytes).unwrap_or_default(),
+        });
+    }
+    let signature = signature(template, secret, &signed)?;
+    let signature = match template.signature.encoding {
+        Encoding::Hex => base16ct::lower::encode_string(&signature),
+        Encoding::Base64 => STANDARD.encode(signature),
+        Encoding::Text => String::from_utf8_lossy(&signature).into_owned(),
+    };
+    let text = match (&template.signature.list, template.timestamp.as_ref().map(|time| &time.place))
+    {
+        (Some((separator, key)), Some(Place::Member(time))) => {
+            format!("{time}={timestamp}{separator}{key}={signature}")
+        }
+        (Some((_, key)), _) => format!("{key}={signature}"),
+        (None, _) => format!("{}{signature}", template.signature.prefix),
+    };
+    match &template.signature.place {
+        Place::Header(name) | Place::Member(name) => headers.push((name.clone(), text)),
+        Place::Body(_, path) => {
+            let mut json: Value =
+                serde_json::from_slice(&body).map_err(|_| "the body is not JSON")?;
+            set(&mut json, path, json!(text))?;
+            body = json.to_string().into_bytes();
+        }
+    }
+    Ok(Signed { headers, body })
+}
+
+fn signature(template: &Template, secret: &str, signed: &[&[u8]]) -> Result<Vec<u8>, String> {
+    Ok(match template.algorithm {
+        Algorithm::Token => secret.as_bytes().to_vec(),
+        Algorithm::Ed25519 => {
+            let seed =
+                seed(secret).ok_or("is not a private key of Ed25519: 32 bytes in hexadecimal")?;
+            Ed25519Key::from_bytes(&seed).sign(&signed.concat()).to_bytes().to_vec()
+        }
+        Algorithm::EcdsaP256 => {
+            let key = seed(secret).and_then(|seed| EcdsaKey::from_slice(&seed).ok());
+            let key = key.ok_or("is not a private key of P-256: 32 bytes in hexadecimal")?;
+            let signature: EcdsaSignature = key.sign(&signed.concat());
+            signature.to_der().as_bytes().to_vec()
+        }
+        Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::HmacSha512 => {
+            let key = Key::new(template.algorithm, template.key, secret)?;
+            key.tag(signed).unwrap_or_default()
+        }
+    })
+}
+
+fn seed(text: &str) -> Option<[u8; 32]> {
+    base16ct::mixed::decode_vec(text).ok()?.try_into().ok()
+}
+
+/// Writes a value at a path of members, making objects on the way.
+fn set(json: &mut Value, path: &str, value: Value) -> Result<(), String> {
+    let path: Path = path.parse().map_err(|error| format!("{error}"))?;
+    let mut place = json;
+    for step in &path.steps {
+        let Step::Key(key) = step else {
+            return Err("the body has no such place".to_owned());
+        };
+        if place.is_null() {
+            *place = json!({});
+        }
+        let object = place.as_object_mut().ok_or("the body has no such place")?;
+        place = object.entry(key).or_insert(Value::Null);
+    }
+    *place = value;
+    Ok(())
+}
+
+/// The keys that `hookmill dev` and `hookmill send` use where none are set. They are the same everywhere and thus no
+/// secrets: they let the development loop run without any setup, and their text says what they are.
+#[derive(Debug)]
+pub struct Development {
+    /// What a source verifies with.
+    pub verifying: Secret,
+    /// What `send` signs with; the same, unless the scheme has public keys.
+    pub signing: Secret,
+}
+
+/// The development keys of a source, for the secret of this name.
+#[expect(clippy::missing_panics_doc, reason = "fixed keys are keys")]
+pub fn development(source: &Source, name: &SecretName) -> Development {
+    let label = format!("for-development-only-{}", name.0.to_lowercase());
+    let both = |text: String| Development { verifying: text.clone().into(), signing: text.into() };
+    let seed = sha256_hex(&[label.as_bytes()]);
+    let bytes = base16ct::lower::decode_vec(&seed).unwrap_or_default();
+    match &source.scheme {
+        Scheme::StandardWebhooks { .. } => both(format!("whsec_{}", STANDARD.encode(label))),
+        Scheme::Twilio => both(label),
+        Scheme::PaddleClassic => {
+            let key = RsaPrivateKey::from_pkcs8_pem(DEVELOPMENT_RSA).expect("it is a key");
+            let public = key.to_public_key().to_public_key_der().expect("a public key has DER");
+            Development {
+                verifying: STANDARD.encode(public.as_bytes()).into(),
+                signing: DEVELOPMENT_RSA.into(),
+            }
+        }
+        Scheme::Template(template) => match (template.algorithm, template.key) {
+            (Algorithm::Ed25519, form) => {
+                let seed_bytes: [u8; 32] = bytes.try_into().expect("SHA-256 has 32 bytes");
+                let public = Ed25519Key::from_bytes(&seed_bytes).verifying_key().to_bytes();
+                let verifying = match form {
+                    KeyForm::Base64 => STANDARD.encode(public),
+                    _ => base16ct::lower::encode_string(&public),
+                };
+                Development { verifying: verifying.into(), signing: seed.into() }
+            }
+            (Algorithm::EcdsaP256, _) => {
+                let key = EcdsaKey::from_slice(&bytes).expect("a hash is below the order of P-256");
+                let public = key.verifying_key().to_public_key_der().expect("a public key has DER");
+                Development {
+                    verifying: STANDARD.encode(public.as_bytes()).into(),
+                    signing: seed.into(),
+                }
+            }
+            (_, KeyForm::Hex) => both(seed),
+            (_, KeyForm::Base64) => both(STANDARD.encode(label)),
+            (_, KeyForm::Text) if source.scheme_name == "stripe" => both(format!("whsec_{label}")),
+            (_, KeyForm::Text) => both(label),
+        },
+    }
+}
+
+/// Known to everybody who reads this: it protects nothing.
+const DEVELOPMENT_RSA: &str = include_str!("development_rsa.pem");

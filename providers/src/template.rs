@@ -1,0 +1,218 @@
+//! Schemes that are parameters: where the signature is, what is signed, and with what.
+//!
+//! The order is the same for all of them: headers are read by their grammar, the signature is checked over raw bytes, and
+//! only then does anything else count.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hookmill_core::limits;
+use hookmill_core::message::Verified;
+use hookmill_core::rejection::{Reason, Rejection};
+use hookmill_core::request::Request;
+use hookmill_core::rules::{Read, Values};
+use hookmill_core::scheme::{Encoding, Part, Place, SignatureAt, Template, TimeUnit};
+use hookmill_core::time::Timestamp;
+
+use crate::key::{Key, matching};
+use crate::{member_text, rejected, url};
+
+/// What a verified request proved: with which secret, when, and over which parts.
+pub(crate) struct Proof<'r> {
+    pub(crate) verified: Verified,
+    pub(crate) signed: Vec<Cow<'r, [u8]>>,
+}
+
+pub(crate) fn verify<'r>(
+    template: &Template,
+    public_url: Option<&str>,
+    request: &Request<'r>,
+    keys: &[(usize, Key)],
+) -> Result<Proof<'r>, Rejection> {
+    let SignatureAt { place, prefix, encoding, list } = &template.signature;
+    // Some providers sign members of the body and put the signature beside them. All others are verified before anything
+    // is parsed.
+    let values = if needs_body(template) {
+        Some(
+            template
+                .reads
+                .read(request.body)
+                .map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))?,
+        )
+    } else {
+        None
+    };
+    let header = match place {
+        Place::Header(name) => request.required_header(name)?.into_owned(),
+        Place::Body(read, path) => member(read, path, values.as_ref())?,
+        Place::Member(_) => String::new(),
+    };
+    let name = match place {
+        Place::Header(name) | Place::Body(_, name) | Place::Member(name) => name.as_str(),
+    };
+    let malformed = |detail: String| rejected(Reason::MalformedHeader, format!("{name} {detail}"));
+
+    let (mut timestamp, texts) = match list {
+        Some((separator, key)) => {
+            let time_key = match template.timestamp.as_ref().map(|timestamp| &timestamp.place) {
+                Some(Place::Member(key)) => Some(key.as_str()),
+                _ => None,
+            };
+            listed(&header, *separator, key, time_key).map_err(malformed)?
+        }
+        None => match header.strip_prefix(prefix.as_str()) {
+            Some(text) => (None, vec![text]),
+            None => return Err(malformed(format!("does not begin with `{prefix}`"))),
+        },
+    };
+    if texts.len() > limits::SIGNATURES {
+        return Err(malformed("has more signatures than are tried".into()));
+    }
+
+    let time = template.timestamp.as_ref();
+    if let Some(time) = time {
+        timestamp = match &time.place {
+            Place::Member(_) => timestamp,
+            Place::Header(name) => Some(Cow::Owned(request.required_header(name)?.into_owned())),
+            Place::Body(read, path) => match values.as_ref() {
+                Some(values) => Some(Cow::Owned(member(read, path, Some(values))?)),
+                None => None,
+            },
+        };
+    }
+    let parse = |text: &str, unit| {
+        parse_time(text, unit)
+            .ok_or_else(|| malformed_time(time.map(|time| &time.place), name, unit))
+    };
+    let mut signed_at = match (time, &timestamp) {
+        (Some(time), Some(text)) => Some(parse(text, time.unit)?),
+        _ => None,
+    };
+
+    let signatures: Vec<_> = texts.into_iter().filter_map(|text| decode(*encoding, text)).collect();
+    if signatures.is_empty() {
+        let detail = format!("{name} has no signature of this scheme");
+        return Err(rejected(Reason::NoMatchingSignature, detail));
+    }
+    let signed = signed(template, public_url, request, timestamp.as_deref(), values.as_ref())?;
+    let parts: Vec<&[u8]> = signed.iter().map(|part| &**part).collect();
+    let secret = matching(keys, &parts, &signatures)?;
+
+    // A time in a body that is signed as a whole is read once it is known to be genuine.
+    if let (Some(time), None) = (time, &timestamp)
+        && let Place::Body(read, path) = &time.place
+    {
+        let values = template
+            .reads
+            .read(request.body)
+            .map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))?;
+        signed_at = Some(parse(&member(read, path, Some(&values))?, time.unit)?);
+    }
+    Ok(Proof { verified: Verified { secret, signed_at }, signed })
+}
+
+/// The time and the signatures of a list `key=value`; or what is wrong with it.
+fn listed<'h>(
+    header: &'h str,
+    separator: char,
+    key: &str,
+    time_key: Option<&str>,
+) -> Result<(Option<Cow<'h, str>>, Vec<&'h str>), String> {
+    let mut timestamp = None;
+    let mut texts = Vec::new();
+    for (member, value) in header.split(separator).filter_map(|member| member.split_once('=')) {
+        if Some(member) == time_key {
+            if timestamp.is_some() {
+                return Err("has two timestamps".to_owned());
+            }
+            timestamp = Some(Cow::Borrowed(value));
+        } else if member == key {
+            texts.push(value);
+        }
+    }
+    match (time_key, &timestamp) {
+        (Some(key), None) => Err(format!("has no timestamp ({key}=)")),
+        _ => Ok((timestamp, texts)),
+    }
+}
+
+/// What is signed, part by part.
+fn signed<'r>(
+    template: &Template,
+    public_url: Option<&str>,
+    request: &Request<'r>,
+    timestamp: Option<&str>,
+    values: Option<&Values<'_>>,
+) -> Result<Vec<Cow<'r, [u8]>>, Rejection> {
+    let parts = template.payload.iter().map(|part| {
+        Ok(match part {
+            Part::Literal(text) => Cow::Owned(text.as_bytes().to_vec()),
+            Part::Timestamp => Cow::Owned(timestamp.unwrap_or_default().as_bytes().to_vec()),
+            Part::Method => Cow::Borrowed(request.method.as_bytes()),
+            Part::Url => Cow::Owned(url(public_url, request.query).into_bytes()),
+            Part::Body => Cow::Borrowed(request.body),
+            Part::Header(name) => Cow::Owned(request.required_header(name)?.as_bytes().to_vec()),
+            Part::Member(read, path) => Cow::Owned(member(read, path, values)?.into_bytes()),
+        })
+    });
+    parts.collect()
+}
+
+/// Whether the signature or what is signed is in the body.
+fn needs_body(template: &Template) -> bool {
+    matches!(template.signature.place, Place::Body(..))
+        || template.payload.iter().any(|part| matches!(part, Part::Member(..)))
+}
+
+fn member(read: &Read, path: &str, values: Option<&Values<'_>>) -> Result<String, Rejection> {
+    let text = values.and_then(|values| member_text(read, values));
+    text.ok_or_else(|| {
+        rejected(
+            Reason::MalformedEvent,
+            format!("there is neither a text nor a number at `{path}`"),
+        )
+    })
+}
+
+fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejection {
+    let unit = match unit {
+        TimeUnit::Seconds => "Unix seconds",
+        TimeUnit::Milliseconds => "Unix milliseconds",
+        TimeUnit::Rfc3339 => "a time of RFC 3339",
+    };
+    match place {
+        Some(Place::Body(_, path)) => {
+            rejected(Reason::MalformedEvent, format!("what is at `{path}` is not {unit}"))
+        }
+        Some(Place::Header(name)) => {
+            rejected(Reason::MalformedHeader, format!("{name} is not {unit}"))
+        }
+        _ => {
+            rejected(Reason::MalformedHeader, format!("{list} has a timestamp that is not {unit}"))
+        }
+    }
+}
+
+/// Digits only, since a lenient parser would accept what was not signed.
+pub(crate) fn parse_time(text: &str, unit: TimeUnit) -> Option<Timestamp> {
+    let digits = |longest| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if digits && text.len() <= longest { text.parse::<i64>().ok() } else { None }
+    };
+    match unit {
+        TimeUnit::Seconds => digits(12).map(Timestamp::from_seconds),
+        TimeUnit::Milliseconds => digits(15).map(Timestamp::from_millis),
+        TimeUnit::Rfc3339 => Timestamp::parse_rfc3339(text),
+    }
+}
+
+/// Each signature has one spelling: lower case, padded.
+fn decode(encoding: Encoding, text: &str) -> Option<Vec<u8>> {
+    let bytes = match encoding {
+        Encoding::Hex => base16ct::lower::decode_vec(text).ok(),
+        Encoding::Base64 => STANDARD.decode(text).ok(),
+        Encoding::Text => Some(text.as_bytes().to_vec()),
+    };
+    bytes.filter(|bytes| !bytes.is_empty())
+}

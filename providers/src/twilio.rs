@@ -1,0 +1,193 @@
+//! Twilio: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
+//!
+//! `X-Twilio-Signature` is the base64 of an HMAC-SHA1 with the account's auth token over the URL as Twilio was told to call
+//! it and, for a form, every field sorted by name: name and value, decoded, without separators. Of a field that is sent
+//! several times, the distinct values count, sorted. A JSON body is covered by its SHA-256 in the query, `bodySHA256`.
+//!
+//! With shared keys, `X-Twilio-Webhooks-Signature-Settings` names the algorithm:
+//! <https://www.twilio.com/docs/usage/webhooks/webhook-shared-keys>.
+//!
+//! A signature may have been made with or without the port. Behind a proxy the URL is not known, so it is configured; what
+//! is forwarded in headers is not trusted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hookmill_core::hash::sha256_hex;
+use hookmill_core::message::Verified;
+use hookmill_core::rejection::{Reason, Rejection};
+use hookmill_core::request::Request;
+
+use crate::form;
+use crate::key::{Key, matching};
+use crate::{Event, rejected, url};
+
+const SIGNATURE: &str = "X-Twilio-Signature";
+const SETTINGS: &str = "X-Twilio-Webhooks-Signature-Settings";
+
+/// One secret is a key for either algorithm.
+pub(crate) fn keys(secret: &str) -> [Key; 2] {
+    [Key::hmac_sha1(secret.as_bytes()), Key::hmac_sha256(secret.as_bytes())]
+}
+
+/// What a request holds.
+pub(crate) enum Content {
+    /// The fields of a form, or of the query of a GET.
+    Form(Vec<(String, String)>),
+    /// JSON.
+    Json,
+}
+
+pub(crate) fn verify(
+    public_url: &str,
+    request: &Request<'_>,
+    keys: &[(usize, Key)],
+) -> Result<(Verified, Content), Rejection> {
+    let signature = request.required_header(SIGNATURE)?;
+    let sha256 = match request.header(SETTINGS)?.as_deref().map(algorithm) {
+        None | Some(Some("HMAC_SHA1")) => false,
+        Some(Some("HMAC_SHA256")) => true,
+        Some(_) => {
+            let detail = format!("{SETTINGS} names no algorithm that Twilio documents");
+            return Err(rejected(Reason::MalformedHeader, detail));
+        }
+    };
+    let content_type = request.header("Content-Type")?.unwrap_or_default();
+    let query = request.query.unwrap_or_default();
+    let body_hash = query.split('&').find_map(|field| field.strip_prefix("bodySHA256="));
+    let (content, params) = if request.method == "GET" {
+        (Content::Form(form::fields(query.as_bytes())?), String::new())
+    } else if request.body.is_empty()
+        || content_type.starts_with("application/x-www-form-urlencoded")
+    {
+        let fields = form::fields(request.body)?;
+        let params = sorted(&fields);
+        (Content::Form(fields), params)
+    } else if let Some(hash) = body_hash {
+        // Not secret: it stands in the URL.
+        if hash != sha256_hex(&[request.body]) {
+            let detail = "the body is not the one whose hash is in the URL (bodySHA256)";
+            return Err(rejected(Reason::NoMatchingSignature, detail));
+        }
+        (Content::Json, String::new())
+    } else {
+        let detail =
+            "the body is no form, and no hash of it is in the URL (bodySHA256): nothing covers it";
+        return Err(rejected(Reason::NoMatchingSignature, detail));
+    };
+
+    let signatures: Vec<_> = STANDARD.decode(&*signature).into_iter().collect();
+    let keys: Vec<_> =
+        keys.iter().filter(|(_, key)| matches!(key, Key::HmacSha256(_)) == sha256).collect();
+    let url = url(Some(public_url), request.query);
+    let mut result = Err(rejected(Reason::NoMatchingSignature, ""));
+    for url in spellings(&url) {
+        result = matching(keys.iter().copied(), &[url.as_bytes(), params.as_bytes()], &signatures);
+        if result.is_ok() {
+            break;
+        }
+    }
+    let secret = result.map_err(|_| {
+        rejected(
+            Reason::NoMatchingSignature,
+            "the request was signed with another auth token or for another URL than `public_url`, or changed on its way",
+        )
+    })?;
+    Ok((Verified { secret, signed_at: None }, content))
+}
+
+/// `key=<id>,algorithm=<name>`.
+fn algorithm(settings: &str) -> Option<&str> {
+    settings.split(',').find_map(|member| member.trim().strip_prefix("algorithm="))
+}
+
+/// Every field by name, and of each the distinct values, sorted.
+fn sorted(fields: &[(String, String)]) -> String {
+    let mut by_name: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, value) in fields {
+        by_name.entry(name).or_default().insert(value);
+    }
+    let mut text = String::new();
+    for (name, values) in by_name {
+        for value in values {
+            text.push_str(name);
+            text.push_str(value);
+        }
+    }
+    text
+}
+
+/// The URL as it is, without its port, and with the port that it has or means.
+fn spellings(url: &str) -> Vec<String> {
+    let mut spellings = vec![url.to_owned()];
+    if let Some((scheme, rest)) = url.split_once("://") {
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        // A colon before an `@` or inside brackets is none of a port.
+        let host_start = authority.rfind('@').map_or(0, |at| at + 1);
+        let port = authority[host_start..].rfind(':').map(|at| host_start + at);
+        let port = port.filter(|at| authority[at + 1..].bytes().all(|b| b.is_ascii_digit()));
+        spellings.push(match port {
+            Some(at) => format!("{scheme}://{}{path}", &authority[..at]),
+            None => {
+                let port = if scheme == "http" { 80 } else { 443 };
+                format!("{scheme}://{authority}:{port}{path}")
+            }
+        });
+    }
+    spellings
+}
+
+/// Twilio sends no id of an event. A status of a message is an event, as is an incoming message; anything else is what its
+/// content is.
+pub(crate) fn identify<'r>(fields: &[(String, String)]) -> Event<'r> {
+    let body = form::to_json(fields);
+    let field = |names: [&str; 2]| {
+        let found = names.iter().find_map(|name| fields.iter().rev().find(|(n, _)| n == name));
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    };
+    let hash = || sha256_hex(&[&body])[..32].to_owned();
+    let (id, kind) = if let Some(sid) = field(["MessageSid", "SmsSid"]) {
+        match field(["MessageStatus", "MessageStatus"]) {
+            Some(status) => (format!("{sid}.{status}"), format!("message.{status}")),
+            None => (sid.to_owned(), "message.received".to_owned()),
+        }
+    } else if let Some(sid) = field(["CallSid", "CallSid"]) {
+        let status = field(["CallStatus", "CallStatus"]).unwrap_or("event");
+        (format!("{sid}.{}", hash()), format!("call.{status}"))
+    } else {
+        (hash(), "event".to_owned())
+    };
+    Event { id, kind, body: body.into() }
+}
+
+/// Signs a URL and a form, as Twilio does.
+#[cfg(feature = "sign")]
+pub(crate) fn sign(key: &Key, url: &str, body: &[u8]) -> Result<Vec<(String, String)>, Rejection> {
+    let params = sorted(&form::fields(body)?);
+    let tag = key.tag(&[url.as_bytes(), params.as_bytes()]).unwrap_or_default();
+    Ok(vec![
+        ("Content-Type".into(), "application/x-www-form-urlencoded".into()),
+        (SIGNATURE.into(), STANDARD.encode(tag)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_tried_with_and_without_its_port() {
+        for (url, other) in [
+            ("https://a.test/x?y=1", "https://a.test:443/x?y=1"),
+            ("http://a.test/x", "http://a.test:80/x"),
+            ("https://a.test:8443/x", "https://a.test/x"),
+            ("https://u:p@a.test/x:1", "https://u:p@a.test:443/x:1"),
+            ("https://u:p@a.test:1", "https://u:p@a.test"),
+            ("https://[::1]/x", "https://[::1]:443/x"),
+        ] {
+            assert_eq!(spellings(url), [url, other]);
+        }
+    }
+}
