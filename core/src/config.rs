@@ -30,7 +30,6 @@ pub struct SecretRef {
     /// Where it comes from.
     pub name: SecretName,
     /// When it ceases to count, if it is being replaced.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
 }
 

@@ -29,13 +29,14 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// The public-key algorithm that it needs: a feature of `hookmill-providers` and of the ingress Worker.
-    pub fn public_key_feature(&self) -> Option<&'static str> {
+    /// The algorithm that not every build has and it needs: a feature of `hookmill-providers` and of the ingress Worker.
+    pub fn feature(&self) -> Option<&'static str> {
         match self {
             Self::Template(template) => match template.algorithm {
                 Algorithm::Ed25519 => Some("ed25519"),
                 Algorithm::EcdsaP256 => Some("ecdsa"),
-                _ => None,
+                Algorithm::HmacSha512 => Some("sha512"),
+                Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::Token => None,
             },
             Self::StandardWebhooks { asymmetric, .. } => asymmetric.then_some("ed25519"),
             Self::PaddleClassic => Some("rsa"),

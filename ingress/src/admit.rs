@@ -1,7 +1,6 @@
 //! The decision: which requests are events, and which events.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use hookmill_core::config;
 use hookmill_core::message::{BodyForm, Envelope, VERSION};
@@ -16,7 +15,8 @@ use hookmill_providers::{Admitted, Event, KeyError, Verifier};
 #[derive(Debug)]
 pub struct Gate {
     config: config::Ingress,
-    verifiers: BTreeMap<String, Result<Verifier, KeyError>>,
+    /// By name, in order.
+    verifiers: Vec<(String, Result<Verifier, KeyError>)>,
 }
 
 impl Gate {
@@ -35,8 +35,8 @@ impl Gate {
     /// Why sources cannot verify anything; empty if all can.
     pub fn problems(&self) -> Vec<String> {
         self.verifiers
-            .values()
-            .filter_map(|verifier| verifier.as_ref().err())
+            .iter()
+            .filter_map(|(_, verifier)| verifier.as_ref().err())
             .map(ToString::to_string)
             .collect()
     }
@@ -48,7 +48,7 @@ impl Gate {
 
     /// The source of this name, if it is configured.
     pub(crate) fn source(&self, name: &str) -> Option<&Result<Verifier, KeyError>> {
-        self.verifiers.get(name)
+        self.verifiers.iter().find(|(known, _)| known == name).map(|(_, verifier)| verifier)
     }
 }
 

@@ -3,8 +3,6 @@
 //! A form whose field `p_signature` is the base64 of an RSASSA-PKCS1-v1_5 signature with SHA-1 over all other fields, sorted
 //! by name and written as PHP's `serialize` writes an array of strings. Lengths count bytes.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookmill_core::message::Verified;
@@ -55,7 +53,7 @@ pub(crate) fn signed(body: &[u8]) -> Result<Vec<u8>, Rejection> {
 
 /// PHP's `serialize` of the fields; of one that stands twice, the last counts.
 fn serialized(fields: &[(String, String)]) -> Vec<u8> {
-    let fields: BTreeMap<_, _> = fields.iter().map(|(name, value)| (name, value)).collect();
+    let fields = form::by_name(fields);
     let mut text = format!("a:{}:{{", fields.len());
     for (name, value) in fields {
         for part in [name, value] {

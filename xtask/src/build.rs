@@ -69,7 +69,7 @@ pub fn build(
     run(&mut command)
 }
 
-/// The public-key algorithms that the configuration needs. Its faults are told by the build, which reads it again.
+/// The algorithms that the configuration needs and not every build has. Its faults are told by the build, which reads it again.
 fn features(config: Option<&Path>) -> anyhow::Result<Vec<&'static str>> {
     let path = match (config, std::env::var_os("HOOKMILL_CONFIG")) {
         (Some(path), _) => path.to_owned(),
@@ -80,8 +80,7 @@ fn features(config: Option<&Path>) -> anyhow::Result<Vec<&'static str>> {
         .with_context(|| format!("cannot read {}", path.display()))?;
     let (config, _) = parse(&path.display().to_string(), &text);
     let sources = config.ingress.sources.iter();
-    let mut features: Vec<_> =
-        sources.filter_map(|source| source.scheme.public_key_feature()).collect();
+    let mut features: Vec<_> = sources.filter_map(|source| source.scheme.feature()).collect();
     features.sort_unstable();
     features.dedup();
     Ok(features)

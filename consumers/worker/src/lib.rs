@@ -14,7 +14,7 @@ use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, console_error, console_log, console_warn, js_sys, worker_sys};
 
 /// Checked, compiled and written by the build script.
-const CONFIG: &str = include_str!(concat!(env!("OUT_DIR"), "/config.json"));
+const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
 
 thread_local! {
     static CONSUMERS: OnceCell<Rc<Consumers>> = const { OnceCell::new() };
@@ -23,7 +23,7 @@ thread_local! {
 fn config() -> Rc<Consumers> {
     CONSUMERS.with(|config| {
         let parse =
-            || serde_json::from_str(CONFIG).expect("the build script wrote it from the same type");
+            || postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type");
         config.get_or_init(|| Rc::new(parse())).clone()
     })
 }

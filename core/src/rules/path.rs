@@ -22,7 +22,6 @@ pub struct Path {
     /// The steps up to the value, or up to the array that is selected from.
     pub steps: Vec<Step>,
     /// Picks one element of the array at `steps` and goes on inside it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select: Option<Select>,
 }
 

@@ -19,11 +19,8 @@ pub struct Reads {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Node {
     /// Where the value goes, if a path ends here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     slot: Option<usize>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keys: Vec<(String, Node)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     elements: Vec<(usize, Node)>,
 }
 
@@ -31,7 +28,6 @@ struct Node {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Read {
     slot: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     select: Option<SelectRead>,
 }
 

@@ -11,7 +11,7 @@ use hookmill_ingress::{Gate, Outcome, Platform};
 use worker::{Context, Env, Request, Response, Result, console_error, console_warn, event};
 
 /// Checked and written by the build script.
-const CONFIG: &str = include_str!(concat!(env!("OUT_DIR"), "/config.json"));
+const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
 
 thread_local! {
     /// Made by the first request: secrets are bindings, and change only with a new deployment.
@@ -45,7 +45,7 @@ fn gate(env: &Env) -> Rc<Gate> {
     GATE.with(|gate| {
         let made = gate.get_or_init(|| {
             let config: Ingress =
-                serde_json::from_str(CONFIG).expect("the build script wrote it from the same type");
+                postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type");
             Rc::new(Gate::new(config, |name| secret(env, name)))
         });
         made.clone()
