@@ -5,6 +5,7 @@
 mod a_2xx_means_durable;
 mod a_secret_never_leaves;
 mod an_event_takes_effect_once;
+mod every_scheme_is_verified;
 mod exhausted_is_buried_not_lost;
 mod large_bodies_come_out_whole;
 mod nothing_is_marked_at_ingress;

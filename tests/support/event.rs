@@ -9,7 +9,7 @@ use hookmill_core::message::{
 };
 use hookmill_core::objects::claim_check_key;
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{Outgoing, sign};
+use hookmill_providers::{Outgoing, Signed, development, sign};
 use serde_json::{Value, json};
 
 use crate::{CLERK_SECRET, STRIPE_SECRET};
@@ -20,15 +20,26 @@ pub fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// A source of the contract's configuration.
-fn source(name: &str) -> &'static Source {
+/// The sources of the contract's configuration.
+pub(crate) fn sources() -> impl Iterator<Item = &'static Source> {
     static CONFIG: LazyLock<Config> = LazyLock::new(|| {
         let path = crate::folder().join("hookmill.toml");
         let text = std::fs::read_to_string(path).expect("the contract has a configuration");
         parse("tests/hookmill.toml", &text).0
     });
-    let mut sources = CONFIG.ingress.sources.iter();
-    sources.find(|source| source.name == name).expect("the contract has such a source")
+    CONFIG.ingress.sources.iter()
+}
+
+fn source(name: &str) -> &'static Source {
+    sources().find(|source| source.name == name).expect("the contract has such a source")
+}
+
+/// A request to a source that has development keys.
+pub fn signed(name: &str, kind: &str, id: &str, query: Option<&str>, body: &[u8]) -> Signed {
+    let source = source(name);
+    let keys = development(source, &source.secrets[0].name);
+    let event = Outgoing { id, kind, at: now(), query, body };
+    sign(source, &keys.signing, event).expect("development keys are of their scheme")
 }
 
 /// An event to be sent to a source.

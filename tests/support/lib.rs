@@ -8,7 +8,11 @@ pub mod http;
 pub mod native;
 pub mod workers;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use hookmill_core::secret::ExposeSecret as _;
+use hookmill_providers::development;
 
 /// Waits for a state, never for a duration.
 pub fn eventually<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
@@ -38,12 +42,24 @@ pub const STRIPE_SECRET_NEXT: &str = "whsec_canaryStripeNext9b2c";
 /// `canary-of-the-clerk-source` in base64.
 pub const CLERK_SECRET: &str = "whsec_Y2FuYXJ5LW9mLXRoZS1jbGVyay1zb3VyY2U=";
 
-/// The environment that the pipelines run with.
-pub const SECRETS: [(&str, &str); 3] = [
-    ("TEST_STRIPE_SECRET", STRIPE_SECRET),
-    ("TEST_STRIPE_SECRET_NEXT", STRIPE_SECRET_NEXT),
-    ("TEST_CLERK_SECRET", CLERK_SECRET),
-];
+/// The environment that the pipelines run with. Sources that no canary needs have development keys.
+pub fn secrets() -> BTreeMap<String, String> {
+    let mut secrets: BTreeMap<String, String> = event::sources()
+        .flat_map(|source| source.secrets.iter().map(move |secret| (source, &secret.name)))
+        .map(|(source, name)| {
+            let keys = development(source, name);
+            (name.0.clone(), keys.verifying.expose_secret().to_owned())
+        })
+        .collect();
+    for (name, secret) in [
+        ("TEST_STRIPE_SECRET", STRIPE_SECRET),
+        ("TEST_STRIPE_SECRET_NEXT", STRIPE_SECRET_NEXT),
+        ("TEST_CLERK_SECRET", CLERK_SECRET),
+    ] {
+        secrets.insert(name.to_owned(), secret.to_owned());
+    }
+    secrets
+}
 
 /// The folder of this package.
 pub fn folder() -> &'static std::path::Path {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::event::Event;
 use crate::http::{Response, exchange, request};
-use crate::{Fault, SECRETS, eventually, folder};
+use crate::{Fault, eventually, folder, secrets};
 
 /// The binary, built once. It is the program as users run it, so it is not linked in.
 pub fn binary() -> &'static Path {
@@ -74,7 +74,7 @@ impl Pipeline {
             .arg(&config)
             .arg("--data")
             .arg(data.path())
-            .envs(SECRETS)
+            .envs(secrets())
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

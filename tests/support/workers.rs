@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::event::{Event, now, stripe};
 use crate::http::{Response, exchange, request};
-use crate::{Fault, SECRETS, eventually, folder};
+use crate::{Fault, eventually, folder, secrets};
 
 /// A running pipeline. It ends when dropped.
 pub struct Pipeline {
@@ -26,11 +26,7 @@ impl Pipeline {
             .expect("these tests need Workers and Node: run them with `cargo xtask test workers`");
         let mut child = Command::new(node)
             .arg(folder().join("workers/harness.mjs"))
-            .env(
-                "HOOKMILL_TEST_SECRETS",
-                json!(SECRETS.into_iter().collect::<std::collections::BTreeMap<_, _>>())
-                    .to_string(),
-            )
+            .env("HOOKMILL_TEST_SECRETS", json!(secrets()).to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
