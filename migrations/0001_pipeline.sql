@@ -17,6 +17,8 @@ CREATE TABLE events (
     received_at INTEGER NOT NULL,
     applied_at INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
+    -- Which of the source's secrets had signed it, from 0 in the order of hookmill.toml.
+    secret INTEGER NOT NULL,
     PRIMARY KEY (source, id, generation)
 ) STRICT, WITHOUT ROWID;
 

@@ -90,6 +90,7 @@ fn help_lists_the_commands() {
       serve    Run the whole pipeline on this machine, with secrets from the environment
       check    Check a configuration: its text, its rules against the schema, its presets
       send     Sign a realistic event and post it, as a provider would
+      verify   Verify a captured request, and say what is wrong with it
       events   List the latest events: what came in, and what came of it
       migrate  Apply the migrations that the database lacks
       help     Print this message or the help of the given subcommand(s)
@@ -433,6 +434,113 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
     });
     assert_eq!(row.unwrap(), ("sub_HMsample0001".into(), "active".into(), 5));
+}
+
+/// `hookmill verify` of a request to a source of the contract, captured in a file.
+fn verified(source: &str, query: &str, request: &[u8], more: &[&str]) -> String {
+    let temporary = tempfile::tempdir().unwrap();
+    let config = folder().join("hookmill.toml");
+    let mut raw = format!("POST /webhooks/{source}{query} HTTP/1.1\r\n").into_bytes();
+    raw.extend_from_slice(request);
+    std::fs::write(temporary.path().join("request"), raw).unwrap();
+    let config = config.to_str().unwrap();
+    let arguments = ["verify", source, "--dev", "--config", config, "--request", "request"];
+    shown(temporary.path(), &[&arguments, more].concat())
+}
+
+/// The headers and the body of a signed request, as they are in a file.
+fn captured(source: &str, kind: &str, query: Option<&str>, body: &[u8]) -> (String, Vec<u8>) {
+    let signed = hookmill_tests::event::signed(source, kind, "id-1", query, body);
+    let headers: Vec<_> =
+        signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    (headers.concat(), signed.body)
+}
+
+#[test]
+fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
+    let body = b"{\"action\":\"opened\"}\n";
+    let (headers, _) = captured("github", "issues.opened", None, body);
+    let with = |body: &[u8]| [headers.as_bytes(), b"\r\n", body].concat();
+    insta::assert_snapshot!(verified("github", "", &with(body), &[]), @"
+    exit code 0
+    --- stdout
+    valid, by TEST_GITHUB_SECRET
+      event id-1.7f5afcaadb74a4379117e850aaa23aeb of type issues.opened
+      signed is HMAC-SHA256 over `{body}`
+      body: 20 bytes, SHA-256 7f5afcaadb74a4379117e850aaa23aeb60296d0fda92e38718e18969ae598078
+    --- stderr
+    ");
+    insta::assert_snapshot!(verified("github", "", &with(body), &["--json"]), @r#"
+    exit code 0
+    --- stdout
+    {"causes":[],"detail":null,"event":{"id":"id-1.7f5afcaadb74a4379117e850aaa23aeb","secret":0,"type":"issues.opened"},"events":1,"reason":null,"valid":true}
+    --- stderr
+    "#);
+    insta::assert_snapshot!(verified("github", "", &with(&body[..19]), &[]), @"
+    exit code 1
+    --- stdout
+    not valid: no_matching_signature: the request was signed with another secret, or changed on its way
+      signed is HMAC-SHA256 over `{body}`
+      body: 19 bytes, SHA-256 d592421cfe150deec6c49b8989cc99478e39c7f8cdd4c36f5b1c4cfeff394e24
+      likely: the body was changed on its way: the line feed at its end was lost
+      likely: the body was changed on its way: blanks were put into the JSON
+    --- stderr
+    error: not valid: no_matching_signature
+    ");
+    insta::assert_snapshot!(verified("github", "", &with(b"{ \"action\": \"opened\" }\n"), &["--json"]), @r#"
+    exit code 1
+    --- stdout
+    {"causes":["the body was changed on its way: blanks were put into the JSON"],"detail":"the request was signed with another secret, or changed on its way","event":null,"events":null,"reason":"no_matching_signature","valid":false}
+    --- stderr
+    error: not valid: no_matching_signature
+    "#);
+    let twice = [headers.as_bytes(), headers.as_bytes(), b"\r\n", body].concat();
+    insta::assert_snapshot!(verified("github", "", &twice, &[]), @"
+    exit code 1
+    --- stdout
+    not valid: malformed_header: X-Hub-Signature-256 was sent more than once
+      signed is HMAC-SHA256 over `{body}`
+      body: 20 bytes, SHA-256 7f5afcaadb74a4379117e850aaa23aeb60296d0fda92e38718e18969ae598078
+      sent more than once: x-github-delivery
+      sent more than once: x-github-event
+      sent more than once: x-hub-signature-256
+    --- stderr
+    error: not valid: malformed_header
+    ");
+
+    let (headers, body) = captured("twilio", "", Some("a=1"), b"MessageSid=SM1");
+    let request = [headers.as_bytes(), b"\r\n", &body].concat();
+    insta::assert_snapshot!(verified("twilio", "?a=1", &request, &[]), @"
+    exit code 0
+    --- stdout
+    valid, by TEST_TWILIO_TOKEN
+      event SM1 of type message.received
+      signed is HMAC-SHA1 over the URL and the sorted fields of the form
+      body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
+      URL: https://hooks.test/webhooks/twilio?a=1
+    --- stderr
+    ");
+    let config = std::fs::read_to_string(folder().join("hookmill.toml")).unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let config = config
+        .replace("https://hooks.test", "http://hooks.test")
+        .replace("[database]\nmigrations = \"migrations\"\n", "");
+    let sources = config.split("[[rules]]").next().unwrap();
+    std::fs::write(temporary.path().join("hookmill.toml"), sources).unwrap();
+    std::fs::write(temporary.path().join("body"), &body).unwrap();
+    let arguments: Vec<_> = headers.lines().flat_map(|line| ["--header", line]).collect();
+    let url = ["--url", "https://hooks.test/webhooks/twilio?a=1", "--body-file", "body", "--dev"];
+    insta::assert_snapshot!(shown(temporary.path(), &[&["verify", "twilio"], &url[..], &arguments].concat()), @"
+    exit code 1
+    --- stdout
+    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed on its way
+      signed is HMAC-SHA1 over the URL and the sorted fields of the form
+      body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
+      URL: http://hooks.test/webhooks/twilio?a=1
+      likely: `public_url` is wrong: the provider calls https://hooks.test/webhooks/twilio
+    --- stderr
+    error: not valid: no_matching_signature
+    ");
 }
 
 #[test]

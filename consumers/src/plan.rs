@@ -64,8 +64,9 @@ impl EventKey {
 const LEDGER: &str = "\
 -- ledger
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
-INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+    value ->> 8
 FROM rows
 WHERE true
 ON CONFLICT DO NOTHING
@@ -122,6 +123,7 @@ pub(crate) fn writes(
         envelope.received_at,
         now,
         delivery.attempts,
+        envelope.verified.secret,
     ));
     Ok(Writes {
         index,

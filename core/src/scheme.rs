@@ -3,6 +3,7 @@
 //! Most providers differ only in parameters: which header, which parts are signed, in which encoding. Those are a
 //! [`Template`]. Named schemes (`scheme = "github"`) are such parameters in files, `core/schemes`.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,55 @@ pub enum Scheme {
     PaddleClassic,
 }
 
+/// What is signed and with what, for people: ``HMAC-SHA256 over `{timestamp}.{body}` ``.
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let template = match self {
+            Self::Template(template) => template,
+            Self::StandardWebhooks { asymmetric, .. } => {
+                f.write_str("HMAC-SHA256")?;
+                f.write_str(if *asymmetric { " or Ed25519" } else { "" })?;
+                return f.write_str(" over `{id}.{timestamp}.{body}`");
+            }
+            Self::Twilio => {
+                return f.write_str("HMAC-SHA1 over the URL and the sorted fields of the form");
+            }
+            Self::PaddleClassic => return f.write_str("RSA with SHA-1 over the sorted fields"),
+        };
+        f.write_str(match template.algorithm {
+            Algorithm::HmacSha1 => "HMAC-SHA1",
+            Algorithm::HmacSha256 => "HMAC-SHA256",
+            Algorithm::HmacSha512 => "HMAC-SHA512",
+            Algorithm::Ed25519 => "Ed25519",
+            Algorithm::EcdsaP256 => "ECDSA with P-256 and SHA-256",
+            Algorithm::Token => return f.write_str("a token, and nothing is signed"),
+        })?;
+        f.write_str(" over `")?;
+        for part in &template.payload {
+            match part {
+                Part::Literal(text) => f.write_str(text)?,
+                Part::Timestamp => f.write_str("{timestamp}")?,
+                Part::Method => f.write_str("{method}")?,
+                Part::Url => f.write_str("{url}")?,
+                Part::Body => f.write_str("{body}")?,
+                Part::Header(name) => write!(f, "{{header:{name}}}")?,
+                Part::Member(_, path) => write!(f, "{{body:{path}}}")?,
+            }
+        }
+        f.write_str("`")
+    }
+}
+
 impl Scheme {
+    /// Whether the URL is signed.
+    pub fn signs_url(&self) -> bool {
+        match self {
+            Self::Template(template) => template.payload.contains(&Part::Url),
+            Self::Twilio => true,
+            Self::StandardWebhooks { .. } | Self::PaddleClassic => false,
+        }
+    }
+
     /// The algorithm that not every build has and it needs: a feature of `hookmill-providers` and of the ingress Worker.
     pub fn feature(&self) -> Option<&'static str> {
         match self {

@@ -34,6 +34,8 @@ pub struct Event {
     /// `queued`, `retrying`, `applied`, `recorded`, or `dead`.
     state: String,
     attempts: u32,
+    /// Which of the source's secrets had signed it, from 0; not known of some dead letters.
+    secret: Option<u32>,
     /// When it took effect, or was buried.
     settled_at: Option<Timestamp>,
     /// Why it is dead.
@@ -97,11 +99,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Events in the ledger and among the dead letters. A letter of an event that took effect after all is left out.
 const SETTLED: &str = "
-    SELECT source, id, type, received_at, outcome AS state, attempts, applied_at AS settled_at, NULL AS error
+    SELECT source, id, type, received_at, outcome AS state, attempts, applied_at AS settled_at, NULL AS error,
+        secret
     FROM events
     UNION ALL
     SELECT coalesce(source, '-'), coalesce(event_id, '-'), coalesce(type, '-'), coalesce(received_at, first_failed_at),
-        'dead', attempts, last_failed_at, reason || ': ' || error
+        'dead', attempts, last_failed_at, reason || ': ' || error, NULL
     FROM dead_letters
     WHERE NOT EXISTS (
         SELECT 1 FROM events
@@ -129,6 +132,7 @@ fn settled(
             attempts: row.get(5)?,
             settled_at: Some(Timestamp::from_millis(row.get(6)?)),
             error: row.get(7)?,
+            secret: row.get(8)?,
         })
     };
     database
@@ -154,6 +158,7 @@ fn queued(database: &Connection, limit: u32) -> rusqlite::Result<Vec<Event>> {
             received_at: message.envelope.received_at,
             state: if retrying { "retrying" } else { "queued" }.to_owned(),
             attempts,
+            secret: u32::try_from(message.envelope.verified.secret).ok(),
             settled_at: None,
             error: None,
         });

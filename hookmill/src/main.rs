@@ -18,6 +18,7 @@ mod samples;
 mod secrets;
 mod send;
 mod serve;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Send(send::Arguments),
+    Verify(verify::Arguments),
     Events(events::Arguments),
     Migrate(migrate::Arguments),
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
     };

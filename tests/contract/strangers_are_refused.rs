@@ -130,6 +130,11 @@ fn any_of_the_secrets_may_have_signed() {
         assert_eq!(response.status, 200, "{}", response.body);
     }
     pipeline.settle();
+    // The record says which, by its place.
+    assert_eq!(
+        pipeline.sql("SELECT id, secret FROM events ORDER BY id"),
+        [[json!("evt_0"), json!(0)], [json!("evt_1"), json!(1)],]
+    );
 }
 
 #[test]

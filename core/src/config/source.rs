@@ -184,13 +184,10 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
     };
 
     let scheme = scheme?;
-    let (signs_time, signs_url) = match &scheme {
-        Scheme::Template(template) => {
-            (template.timestamp.is_some(), template.payload.contains(&Part::Url))
-        }
-        Scheme::StandardWebhooks { .. } => (true, false),
-        Scheme::Twilio => (false, true),
-        Scheme::PaddleClassic => (false, false),
+    let signs_time = match &scheme {
+        Scheme::Template(template) => template.timestamp.is_some(),
+        Scheme::StandardWebhooks { .. } => true,
+        Scheme::Twilio | Scheme::PaddleClassic => false,
     };
     let within = |key| {
         let item = layers.get(key)?;
@@ -209,7 +206,7 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
         future: within("future_tolerance")
             .or_else(|| (general == "standard-webhooks").then_some(minutes)),
     };
-    if signs_url && public_url.is_none() && layers.source.get("public_url").is_none() {
+    if scheme.signs_url() && public_url.is_none() && layers.source.get("public_url").is_none() {
         let problem = name.error("this scheme signs the URL, so `public_url` is needed");
         layers.report(problem.hint(
             "the URL that the provider was told to call: public_url = \"https://hooks.example.com/webhooks/…\"",
