@@ -1,0 +1,47 @@
+//! What verifying a Stripe event of full size costs, to the bare HMAC over the same bytes. Run by `cargo xtask bench`.
+
+// A benchmark stops at the first thing that is not as it should be.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use hookmill_core::config::parse;
+use hookmill_core::request::Request;
+use hookmill_core::secret::Secret;
+use hookmill_core::time::Timestamp;
+use hookmill_providers::{Outgoing, Verifier, sign};
+use sha2::Sha256;
+
+const SECRET: &str = "whsec_benchmark";
+
+fn verify(criterion: &mut Criterion) {
+    let text = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:S\"]\n";
+    let source = parse("hookmill.toml", text).0.ingress.sources.remove(0);
+    let samples = include_str!("../../hookmill/samples/stripe.json");
+    let object = &serde_json::from_str::<serde_json::Value>(samples).unwrap()["subscription"];
+    let event = serde_json::json!({ "id": "evt_1", "type": "customer.subscription.updated", "data": { "object": object } });
+    // Four kilobytes, as an event of several items has.
+    let body = format!("{:4096}", event.to_string());
+    let at = Timestamp::from_seconds(1_767_225_600);
+    let outgoing = Outgoing { id: "", kind: "", at, query: None, body: body.as_bytes() };
+    let headers = sign(&source, &SECRET.into(), outgoing).unwrap().headers;
+    let request = Request { method: "POST", query: None, headers: &headers, body: body.as_bytes() };
+    let verifier = Verifier::new(&source, |_| Some(Secret::from(SECRET))).unwrap();
+
+    criterion.bench_function("hmac", |bencher| {
+        bencher.iter(|| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+            mac.update(b"1767225600.");
+            mac.update(black_box(body.as_bytes()));
+            mac.finalize()
+        });
+    });
+    criterion.bench_function("verify", |bencher| {
+        bencher.iter(|| verifier.verify(black_box(&request), at).unwrap());
+    });
+}
+
+criterion_group!(benches, verify);
+criterion_main!(benches);
