@@ -436,6 +436,40 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
     assert_eq!(row.unwrap(), ("sub_HMsample0001".into(), "active".into(), 5));
 }
 
+#[test]
+fn every_sample_of_every_scheme_is_accepted_and_recorded() {
+    let temporary = tempfile::tempdir().unwrap();
+    let general = ["ecdsa-p256", "ed25519", "hmac", "token"];
+    let schemes: Vec<_> = hookmill_core::config::scheme_names()
+        .filter(|scheme| !general.contains(scheme) && *scheme != "supabase")
+        .collect();
+    let mut config = String::new();
+    for scheme in &schemes {
+        let name = scheme.to_uppercase().replace('-', "_");
+        config +=
+            &format!("[sources.{scheme}]\nscheme = \"{scheme}\"\nsecrets = [\"env:{name}\"]\n");
+        if ["hubspot", "square", "twilio"].contains(scheme) {
+            config += &format!("public_url = \"https://hooks.test/webhooks/{scheme}\"\n");
+        }
+    }
+    std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
+    let _dev = Dev::start(temporary.path());
+    let mut sent = 0;
+    for scheme in schemes {
+        let types = hookmill(temporary.path(), &["send", scheme]).stdout;
+        for kind in String::from_utf8(types).unwrap().lines() {
+            let output = hookmill(temporary.path(), &["send", scheme, kind, "--json"]);
+            let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let status = if scheme == "discord" { 204 } else { 200 };
+            assert_eq!(shown["status"], status, "{scheme} {kind}: {shown}");
+            assert_eq!(shown["event"]["state"], "recorded", "{scheme} {kind}: {shown}");
+            assert_eq!(shown["event"]["type"], kind, "{scheme}");
+            sent += 1;
+        }
+    }
+    assert!(sent > 60, "{sent}");
+}
+
 /// `hookmill verify` of a request to a source of the contract, captured in a file.
 fn verified(source: &str, query: &str, request: &[u8], more: &[&str]) -> String {
     let temporary = tempfile::tempdir().unwrap();
