@@ -701,7 +701,7 @@ mod tests {
         hookmill.toml:8:37: sources.s.event.many: found a whole number
           hint: expected true or false
         hookmill.toml:8:40: sources.s.event: unknown key `kind`
-          hint: possible here: `id`, `type`, `default`, `many`
+          hint: possible here: `id`, `type`, `default`, `many`, `hash`
         hookmill.toml:6:11: sources.s.payload: a brace is not closed
           hint: possible here: {timestamp}, {method}, {url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
         hookmill.toml:5:11: sources.s.payload: `{timestamp}` is signed, and it is not said where it is

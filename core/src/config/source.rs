@@ -159,7 +159,9 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
             let scheme = Scheme::StandardWebhooks { families: families(layers), asymmetric };
             let mut events = Events::none();
             match layers.get("event") {
-                Some(item) => event(&item, false, &mut events),
+                Some(item) => {
+                    event(&item, false, &mut events);
+                }
                 None => events.kind = vec![body_part(&mut events.reads, &path_of("type"))],
             }
             (Some(scheme), events)
@@ -168,15 +170,16 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
             let template = template(layers, general);
             let mut events = Events::none();
             let hint = "where an event's id and type are: { id = \"id\", type = \"type\" }";
-            if let Some(item) = layers.require("event", hint) {
-                event(&item, true, &mut events);
-            }
+            let hashed = match layers.require("event", hint) {
+                Some(item) => event(&item, true, &mut events),
+                None => true,
+            };
             let handshakes = layers.get("handshake");
             for item in handshakes.iter().flat_map(|item| item.list("a list", false)) {
                 let handshake = handshake(&item, &mut events.reads);
                 events.handshakes.extend(handshake);
             }
-            if let Some(template) = &template {
+            if let Some(template) = template.as_ref().filter(|_| hashed) {
                 events.hash = hash(template, &events.id);
             }
             (template.map(|template| Scheme::Template(Box::new(template))), events)
@@ -473,10 +476,11 @@ fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
     Some(parts)
 }
 
-/// Reads `event`; where the scheme signs the id, it is not to be named.
-fn event(item: &Item<'_>, with_id: bool, events: &mut Events) {
+/// Reads `event`; where the scheme signs the id, it is not to be named. Returns whether an id that is not signed is combined
+/// with a hash of what is.
+fn event(item: &Item<'_>, with_id: bool, events: &mut Events) -> bool {
     let Some(section) = item.section("a table: { id = \"id\", type = \"type\" }") else {
-        return;
+        return true;
     };
     if with_id && let Some(item) = section.require("id", "where it is: \"id\", or \"header:X-Id\"")
     {
@@ -487,10 +491,13 @@ fn event(item: &Item<'_>, with_id: bool, events: &mut Events) {
     }
     let default = section.get("default").and_then(|item| item.string("a type"));
     events.default_kind = default.map(|default| default.value);
+    let mut hashed = true;
     if with_id {
         events.many = section.get("many").and_then(|item| item.boolean()).unwrap_or_default();
+        hashed = section.get("hash").and_then(|item| item.boolean()).unwrap_or(true);
     }
     section.finish();
+    hashed
 }
 
 fn name_parts(item: &Item<'_>, reads: &mut Reads) -> Vec<NamePart> {
