@@ -47,7 +47,7 @@ pub struct Arguments {
     body: Option<PathBuf>,
     /// Sign with this secret, not with the one that the configuration names. Where that is a public key, this has to be the
     /// private one: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
-    #[arg(long, value_name = "SECRET")]
+    #[arg(long, value_name = "SECRET", allow_hyphen_values = true)]
     secret: Option<String>,
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]

@@ -45,7 +45,7 @@ pub struct Arguments {
     #[arg(long, value_name = "UNIX")]
     now: Option<i64>,
     /// Verify with this secret, not with those that the configuration names.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     secret: Option<String>,
     /// Where a secret is not set, use the development secret.
     #[arg(long)]

@@ -53,7 +53,7 @@ pub(crate) fn verify(
             return Err(rejected(Reason::MalformedHeader, detail));
         }
     };
-    let content_type = request.header("Content-Type")?.unwrap_or_default();
+    let content_type = request.header("Content-Type")?.unwrap_or_default().to_ascii_lowercase();
     let query = request.query.unwrap_or_default();
     let body_hash = query.split('&').find_map(|field| field.strip_prefix("bodySHA256="));
     let (content, params) = if request.method == "GET" {

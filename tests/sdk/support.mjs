@@ -271,7 +271,7 @@ async function sent(source, type, secret, body) {
   await new Promise((r) => listener.listen(0, "127.0.0.1", r));
   const to = `http://127.0.0.1:${listener.address().port}`;
   // Not two arguments: a PEM begins with hyphens.
-  const options = [`--secret=${secret}`, "--config", config, "--to", to];
+  const options = ["--secret", secret, "--config", config, "--to", to];
   if (body !== undefined) {
     const file = join(data, "body");
     writeFileSync(file, body);

@@ -144,7 +144,7 @@ fn workers(tools: &Tools) -> anyhow::Result<()> {
 fn sdk(tools: &Tools) -> anyhow::Result<()> {
     shell(cargo().args(["build", "--package", "hookmill"]))?;
     let mut test = tools.node();
-    test.args(["--test", "--test-reporter=spec", "tests/sdk/sdk.test.mjs"]);
+    test.args(["--test", "--test-reporter=spec", "tests/sdk/*.test.mjs"]);
     shell(test.env("HOOKMILL_TEST_BINARY", target().join("debug/hookmill")))
 }
 
