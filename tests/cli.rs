@@ -498,7 +498,7 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     insta::assert_snapshot!(verified("github", "", &with(body), &[]), @"
     exit code 0
     --- stdout
-    valid, by TEST_GITHUB_SECRET
+    valid, by the development secret of TEST_GITHUB_SECRET
       event id-1.7f5afcaadb74a4379117e850aaa23aeb of type issues.opened
       signed is HMAC-SHA256 over `{body}`
       body: 20 bytes, SHA-256 7f5afcaadb74a4379117e850aaa23aeb60296d0fda92e38718e18969ae598078
@@ -516,8 +516,7 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     not valid: no_matching_signature: the request was signed with another secret, or changed on its way
       signed is HMAC-SHA256 over `{body}`
       body: 19 bytes, SHA-256 d592421cfe150deec6c49b8989cc99478e39c7f8cdd4c36f5b1c4cfeff394e24
-      likely: the body was changed on its way: the line feed at its end was lost
-      likely: the body was changed on its way: blanks were put into the JSON
+      likely: the body was changed on its way: the line end at its end was lost
     --- stderr
     error: not valid: no_matching_signature
     ");
@@ -541,13 +540,16 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     --- stderr
     error: not valid: malformed_header
     ");
+}
 
+#[test]
+fn a_wrong_public_url_is_found() {
     let (headers, body) = captured("twilio", "", Some("a=1"), b"MessageSid=SM1");
     let request = [headers.as_bytes(), b"\r\n", &body].concat();
     insta::assert_snapshot!(verified("twilio", "?a=1", &request, &[]), @"
     exit code 0
     --- stdout
-    valid, by TEST_TWILIO_TOKEN
+    valid, by the development secret of TEST_TWILIO_TOKEN
       event SM1 of type message.received
       signed is HMAC-SHA1 over the URL and the sorted fields of the form
       body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
@@ -563,8 +565,35 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     std::fs::write(temporary.path().join("hookmill.toml"), sources).unwrap();
     std::fs::write(temporary.path().join("body"), &body).unwrap();
     let arguments: Vec<_> = headers.lines().flat_map(|line| ["--header", line]).collect();
-    let url = ["--url", "https://hooks.test/webhooks/twilio?a=1", "--body-file", "body", "--dev"];
-    insta::assert_snapshot!(shown(temporary.path(), &[&["verify", "twilio"], &url[..], &arguments].concat()), @"
+    let parts = ["verify", "twilio", "--body-file", "body", "--dev", "--url"];
+    let url = |url| shown(temporary.path(), &[&parts, &[url][..], &arguments].concat());
+    insta::assert_snapshot!(url("https://hooks.test/webhooks/twilio?a=1"), @"
+    exit code 0
+    --- stdout
+    valid, by the development secret of TEST_TWILIO_TOKEN
+      event SM1 of type message.received
+      signed is HMAC-SHA1 over the URL and the sorted fields of the form
+      body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
+      URL: https://hooks.test/webhooks/twilio?a=1
+      likely: `public_url` is wrong: the provider calls https://hooks.test/webhooks/twilio
+    --- stderr
+    ");
+    insta::assert_snapshot!(url("https://other.test/?a=1"), @"
+    exit code 1
+    --- stdout
+    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed on its way
+      signed is HMAC-SHA1 over the URL and the sorted fields of the form
+      body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
+      URL: https://other.test/?a=1
+      likely: the secret is that of another endpoint, or of another mode (test, live)
+      likely: the body is not byte for byte what was sent: parsed and written again, or decoded
+      likely: `public_url` is not the URL that the provider was told to call
+    --- stderr
+    error: not valid: no_matching_signature
+    ");
+    let raw = [b"POST /webhooks/twilio?a=1 HTTP/1.1\r\n", &request[..]].concat();
+    std::fs::write(temporary.path().join("request"), raw).unwrap();
+    insta::assert_snapshot!(shown(temporary.path(), &["verify", "twilio", "--dev", "--request", "request"]), @"
     exit code 1
     --- stdout
     not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed on its way

@@ -239,7 +239,7 @@ pub struct Events {
     pub reads: Reads,
     /// What makes an event's id: all of these, joined with full stops.
     pub id: Vec<NamePart>,
-    /// What makes its type: those of these that are there, joined with full stops.
+    /// What makes its type: the first of these and those others that are there, joined with full stops.
     pub kind: Vec<NamePart>,
     /// Its type if nothing says one.
     pub default_kind: Option<String>,

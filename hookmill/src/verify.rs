@@ -86,6 +86,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
         format!("there is no source `{}`; there are: {}", arguments.source, names.join(", "))
     })?;
+    // The configured one is among what is tried if this does not fit.
+    let configured = source.public_url.clone();
+    let source = &match &arguments.url {
+        Some(url) => Source { public_url: Some(without_query(url)), ..source.clone() },
+        None => source.clone(),
+    };
     let captured = captured(arguments)?;
     let now = arguments.now.map_or_else(now, Timestamp::from_seconds);
     let lookup = |source: &Source, name: &SecretName| match &arguments.secret {
@@ -99,17 +105,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }),
     };
     let verifier = Verifier::new(source, |name| lookup(source, name))?;
-    let verdict = verifier.verify(&captured.request(), now);
+    let verdict = if source.takes(&captured.method) {
+        verifier.verify(&captured.request(), now)
+    } else {
+        let detail = format!("the source takes no {}", captured.method);
+        Err(Rejection::new(Reason::MethodNotAllowed, detail))
+    };
     let causes = match &verdict {
+        Ok(_) if source.scheme.signs_url() && configured != source.public_url => {
+            let url = source.public_url.as_deref().unwrap_or_default();
+            vec![format!("`public_url` is wrong: the provider calls {url}")]
+        }
         Ok(_) => Vec::new(),
         Err(rejection) => {
             let others = sources.iter().filter(|other| other.name != source.name);
             let others = others.filter_map(|other| {
                 Some((other, Verifier::new(other, |name| lookup(other, name)).ok()?))
             });
-            let given = arguments.url.as_ref();
             let trial = Trial { source, captured: &captured, now, lookup: &lookup };
-            trial.causes(&verifier, others.collect(), rejection.reason, given)
+            trial.causes(&verifier, others.collect(), rejection.reason, configured)
         }
     };
     report(arguments, source, &captured, &verdict, &causes);
@@ -126,9 +140,9 @@ fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
     };
     let query = |url: &Url| url.query().map(ToOwned::to_owned);
     let header = |line: &str| {
-        let (name, value) = line
-            .split_once(':')
-            .with_context(|| format!("{line:?} is no header; expected 'Name: value'"))?;
+        // Not quoted: it may be a signature.
+        let (name, value) =
+            line.split_once(':').context("a header has no colon; expected 'Name: value'")?;
         anyhow::Ok((name.trim().to_owned(), value.trim().to_owned()))
     };
     let Some(path) = &arguments.request else {
@@ -155,7 +169,10 @@ fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
     let target = target.split_once('?').map(|(_, query)| query.to_owned());
     Ok(Captured {
         method: method.to_uppercase(),
-        query: arguments.url.as_ref().and_then(query).or(target),
+        query: match &arguments.url {
+            Some(url) => query(url),
+            None => target,
+        },
         headers,
         body: body.to_vec(),
     })
@@ -180,11 +197,18 @@ impl Trial<'_> {
         verifier: &Verifier,
         others: Vec<(&Source, Verifier)>,
         reason: Reason,
-        given: Option<&Url>,
+        configured: Option<String>,
     ) -> Vec<String> {
         let mut causes = Vec::new();
         match reason {
-            Reason::TimestampTooOld | Reason::TimestampInFuture => {
+            Reason::TimestampInFuture => {
+                causes.push(
+                    "the clock of this machine or of the sender is off; --now tries another time"
+                        .to_owned(),
+                );
+                return causes;
+            }
+            Reason::TimestampTooOld => {
                 causes.push(
                     "the clock of this machine or of the sender is off; --now tries another time"
                         .to_owned(),
@@ -210,7 +234,7 @@ impl Trial<'_> {
         let signs_url = self.source.scheme.signs_url();
         if signs_url {
             let public_url = self.source.public_url.as_deref().unwrap_or_default();
-            for url in urls(public_url, given) {
+            for url in urls(public_url).into_iter().chain(configured) {
                 let other = Source { public_url: Some(url.clone()), ..self.source.clone() };
                 let verifier = Verifier::new(&other, |name| (self.lookup)(self.source, name));
                 if verifier.is_ok_and(|verifier| self.holds(&verifier, captured)) {
@@ -248,19 +272,39 @@ impl Trial<'_> {
     }
 }
 
-/// What proxies, frameworks and editors do to a body.
+/// What proxies, frameworks and editors do to a body, undone.
 fn variants(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let text = String::from_utf8_lossy(body);
     let trimmed = text.trim_end_matches(['\r', '\n']);
-    let mut variants = vec![
-        ("the line feed at its end was lost", format!("{trimmed}\n").into_bytes()),
-        ("the line end at its end was lost", format!("{trimmed}\r\n").into_bytes()),
-        ("a line end was added at its end", trimmed.as_bytes().to_vec()),
-        ("line ends were changed from CR LF to LF", text.replace('\n', "\r\n").into_bytes()),
-        ("line ends were changed from LF to CR LF", text.replace("\r\n", "\n").into_bytes()),
-        ("blanks were put into the JSON", minified(&text).into_bytes()),
-        ("blanks were put into the JSON", format!("{}\n", minified(&text)).into_bytes()),
-    ];
+    let mut variants = Vec::new();
+    let mut end = |text: String| {
+        let what = if text.len() > body.len() {
+            "the line end at its end was lost"
+        } else {
+            "a line end was added at its end"
+        };
+        variants.push((what, text.into_bytes()));
+    };
+    for line_end in ["", "\n", "\r\n"] {
+        end(format!("{trimmed}{line_end}"));
+    }
+    variants.push((
+        "its line ends were changed from CR LF to LF",
+        text.replace('\n', "\r\n").into_bytes(),
+    ));
+    variants.push((
+        "its line ends were changed from LF to CR LF",
+        text.replace("\r\n", "\n").into_bytes(),
+    ));
+    let minified = minified(trimmed);
+    if minified != trimmed {
+        for line_end in ["", "\n"] {
+            variants.push((
+                "blanks were put into the JSON",
+                format!("{minified}{line_end}").into_bytes(),
+            ));
+        }
+    }
     if let Some(rest) = body.strip_prefix(b"\xef\xbb\xbf") {
         variants.push(("a byte order mark was added", rest.to_vec()));
     }
@@ -284,7 +328,7 @@ fn minified(text: &str) -> String {
 }
 
 /// Other spellings of a URL.
-fn urls(public_url: &str, given: Option<&Url>) -> BTreeSet<String> {
+fn urls(public_url: &str) -> Vec<String> {
     let swapped = match public_url.split_once("://") {
         Some(("https", rest)) => format!("http://{rest}"),
         Some((_, rest)) => format!("https://{rest}"),
@@ -294,12 +338,13 @@ fn urls(public_url: &str, given: Option<&Url>) -> BTreeSet<String> {
         Some(without) => without.to_owned(),
         None => format!("{public_url}/"),
     };
-    let given = given.map(|url| {
-        let mut url = url.clone();
-        url.set_query(None);
-        url.to_string()
-    });
-    given.into_iter().chain([swapped, slash]).collect()
+    vec![swapped, slash]
+}
+
+fn without_query(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.to_string()
 }
 
 fn report(
@@ -335,7 +380,13 @@ fn report(
     match (verdict, events) {
         (Err(rejection), _) => println!("not valid: {}: {}", rejection.reason, rejection.detail),
         (Ok(_), Some((verified, events))) => {
-            println!("valid, by {}", source.secrets[verified.secret].name.0);
+            let name = &source.secrets[verified.secret].name;
+            let whose = match (&arguments.secret, from_environment(name)) {
+                (Some(_), _) => "the secret given".to_owned(),
+                (None, Some(_)) => name.0.clone(),
+                (None, None) => format!("the development secret of {}", name.0),
+            };
+            println!("valid, by {whose}");
             for event in events {
                 println!("  event {} of type {}", event.id, event.kind);
             }

@@ -39,7 +39,8 @@ pub(crate) fn events<'r>(
         .map(|element| {
             let body = element.get().as_bytes();
             // One that is not what the others are is an event all the same: refused here, it would take them with it.
-            event(how, request, body, None, hash.as_deref()).or_else(|_| {
+            let named = |id| event(how, request, body, id, hash.as_deref());
+            named(None).or_else(|_| named(Some(sha256_hex(&[body])))).or_else(|_| {
                 let id = sha256_hex(&[body]);
                 Ok(Event { id, kind: default_kind(how), body: body.into() })
             })
@@ -105,12 +106,13 @@ fn event<'r>(
     };
     let mut kind = Vec::new();
     for part in &how.kind {
-        kind.extend(name(part, request, body, values.as_ref())?);
+        kind.push(name(part, request, body, values.as_ref())?);
     }
-    let kind = match (kind.is_empty(), &how.default_kind, how.kind.first()) {
-        (false, _, _) => kind.join("."),
-        (true, None, Some(part)) => return Err(missing("type", part)),
-        (true, _, _) => default_kind(how),
+    // Its first part says what the others are about.
+    let kind = match (kind.first(), &how.default_kind, how.kind.first()) {
+        (Some(Some(_)), _, _) => kind.into_iter().flatten().collect::<Vec<_>>().join("."),
+        (_, None, Some(part)) => return Err(missing("type", part)),
+        _ => default_kind(how),
     };
     Ok(Event { id, kind, body: Cow::Borrowed(body) })
 }

@@ -12,7 +12,7 @@ use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
 use hookmill_core::rules::{Read, Values};
-use hookmill_core::scheme::{Encoding, Part, Place, SignatureAt, Template, TimeUnit};
+use hookmill_core::scheme::{Algorithm, Encoding, Part, Place, SignatureAt, Template, TimeUnit};
 use hookmill_core::time::Timestamp;
 
 use crate::key::{Key, matching};
@@ -97,7 +97,11 @@ pub(crate) fn verify<'r>(
     }
     let signed = signed(template, public_url, request, timestamp.as_deref(), values.as_ref())?;
     let parts: Vec<&[u8]> = signed.iter().map(|part| &**part).collect();
-    let secret = matching(keys, &parts, &signatures)?;
+    let secret =
+        matching(keys, &parts, &signatures).map_err(|rejection| match template.algorithm {
+            Algorithm::Token => rejected(rejection.reason, "the token is none of the source's"),
+            _ => rejection,
+        })?;
 
     // A time in a body that is signed as a whole is read once it is known to be genuine.
     if let (Some(time), None) = (time, &timestamp)

@@ -23,7 +23,7 @@ fn every_event_of_a_request_takes_effect_once() {
     }
     pipeline.settle();
     let kinds = pipeline.sql("SELECT type, count(*) FROM events GROUP BY type ORDER BY type");
-    assert_eq!(kinds, [[json!("delivered"), json!(150)], [json!("unknown"), json!(1)]]);
+    assert_eq!(kinds, [[json!("delivered"), json!(150)], [json!("open"), json!(1)]]);
 
     let sent = signed("sendgrid", "delivered", "", None, b"[]");
     let response = pipeline.send(&sent.headers, "sendgrid", &sent.body);

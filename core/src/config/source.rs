@@ -352,9 +352,21 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
     })
 }
 
+/// Reports a name that no header can have: <https://www.rfc-editor.org/rfc/rfc9110#name-tokens>.
+fn check_header(item: &Item<'_>, text: &Located<String>, name: &str) {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        item.report(text.error(format!("{name:?} cannot be the name of a header")));
+    }
+}
+
 /// One of `header = "…"`, `body = "…"`, and `list = "…"` where that is possible.
 fn place(section: &Section<'_>, reads: &mut Reads, list: bool) -> Option<Place> {
-    let header = section.get("header").and_then(|item| item.string("the name of a header"));
+    let header = section.get("header").and_then(|item| {
+        let text = item.string("the name of a header")?;
+        check_header(&item, &text, &text.value);
+        Some(text)
+    });
     let body = section.get("body").and_then(|item| {
         item.parsed("a path in the body, such as \"signature.timestamp\"", str::parse::<Path>)
     });
@@ -452,7 +464,10 @@ fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
             None if name == "method" => Part::Method,
             None if name == "url" => Part::Url,
             None if name == "body" => Part::Body,
-            Some(("header", header)) => Part::Header(header.to_owned()),
+            Some(("header", header)) => {
+                check_header(item, &text, header);
+                Part::Header(header.to_owned())
+            }
             Some(("body", path)) => match path.parse::<Path>() {
                 Ok(path) => Part::Member(reads.add(&path), path.to_string()),
                 Err(error) => {
@@ -510,6 +525,7 @@ fn name_parts(item: &Item<'_>, reads: &mut Reads) -> Vec<NamePart> {
     let mut part = |item: &Item<'_>| {
         let text = item.string(expected)?;
         if let Some(header) = text.value.strip_prefix("header:") {
+            check_header(item, &text, header);
             return Some(NamePart::Header(header.to_owned()));
         }
         if text.value == "hash:body" {
