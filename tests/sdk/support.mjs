@@ -206,8 +206,8 @@ const OF_A_CHANGE = ["no_matching_signature", "malformed_header", "malformed_eve
 // - `samples`: [source, type] that `hookmill send` signs, with a body where there is no sample;
 // - `secret`, `otherSecret`: what it signs those with;
 // - `bodyUnsigned`: that the provider does not sign the body.
-export function crossCheck({ rounds = 1000, ...library }) {
-  const { name, source } = library;
+export function crossCheck(library) {
+  const { name, source, rounds = 1000 } = library;
   const verifies = async (request) => {
     try {
       return (await library.verifies(request)) !== false;

@@ -661,7 +661,7 @@ mod tests {
             source("scheme = \"githab\""),
             source("scheme = \"twilio\"\ntolerance = \"5m\""),
             source("scheme = \"square\"\npublic_url = \"https://a.test/?x=1\""),
-            source("scheme = \"hmac\""),
+            source("scheme = \"hmac\"\ntolerance = \"2d\""),
             source("scheme = \"hmac\"\nalgorithm = \"md5\"\nkey = \"raw\"\nsignature = { header = \"X\", body = \"a\", encoding = \"hex\", list = \",,\" }\npayload = \"{time}.{body}\"\nevent = { id = [], type = 1, many = 1, kind = \"x\" }"),
             source("scheme = \"hmac\"\nsignature = { header = \"X\", encoding = \"hex\" }\ntimestamp = { list = \"t\" }\npayload = \"{header:T}{body\"\nevent = { id = \"id\", type = \"type\" }"),
             source("scheme = \"hmac\"\nsignature = { header = \"X\", encoding = \"hex\" }\npayload = \"{timestamp}\"\nevent = { id = \"id\", type = \"type\" }"),
@@ -684,6 +684,8 @@ mod tests {
           hint: what is signed: payload = "{timestamp}.{body}"
         hookmill.toml:1:1: sources.s: `signature` is missing
           hint: where the signature is: { header = "X-Signature", encoding = "hex" }
+        hookmill.toml:4:13: sources.s.tolerance: found 2days
+          hint: expected a duration from 1s to 1day
         hookmill.toml:4:13: sources.s.algorithm: found "md5"
           hint: possible here: `sha1`, `sha256`, `sha512`
         hookmill.toml:5:7: sources.s.key: found "raw"

@@ -186,7 +186,13 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
         }
     };
 
-    let scheme = scheme?;
+    let Some(scheme) = scheme else {
+        // What it lacks has been reported; these are no unknown keys.
+        for key in ["tolerance", "future_tolerance"] {
+            layers.get(key).and_then(|item| tolerance(&item));
+        }
+        return None;
+    };
     let signs_time = match &scheme {
         Scheme::Template(template) => template.timestamp.is_some(),
         Scheme::StandardWebhooks { .. } => true,
