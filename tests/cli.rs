@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use hookmill_tests::http::{exchange, request};
 use hookmill_tests::native::binary;
 use hookmill_tests::{eventually, folder};
 use serde_json::Value;
@@ -65,6 +66,13 @@ impl Dev {
         });
         Self { child }
     }
+
+    /// Tells it to stop, and waits until it has.
+    fn stop(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
 }
 
 impl Drop for Dev {
@@ -86,14 +94,15 @@ fn help_lists_the_commands() {
     Usage: hookmill <COMMAND>
 
     Commands:
-      dev      Run the whole pipeline for development, with development secrets where none are set
-      serve    Run the whole pipeline on this machine, with secrets from the environment
-      check    Check a configuration: its text, its rules against the schema, its presets
-      send     Sign a realistic event and post it, as a provider would
-      verify   Verify a captured request, and say what is wrong with it
-      events   List the latest events: what came in, and what came of it
-      migrate  Apply the migrations that the database lacks
-      help     Print this message or the help of the given subcommand(s)
+      dev         Run the whole pipeline for development, with development secrets where none are set
+      serve       Run the whole pipeline on this machine, with secrets from the environment
+      check       Check a configuration: its text, its rules against the schema, its presets, and the wrangler.toml beside it
+      send        Sign a realistic event and post it, as a provider would
+      verify      Verify a captured request, and say what is wrong with it
+      events      List the latest events: what came in, and what came of it
+      rejections  List the requests that were refused: how many in the last 24 hours, and the last few of each kind
+      migrate     Apply the migrations that the database lacks
+      help        Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help
@@ -233,6 +242,105 @@ fn a_configuration_with_errors_is_refused_before_anything_starts() {
 }
 
 #[test]
+fn a_rate_limit_that_the_worker_lacks_is_found() {
+    let example = with_example();
+    let path = example.path().join("hookmill.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let limit = "[sources.stripe]\nrate_limit = { requests = 1000, per = \"10s\" }";
+    std::fs::write(&path, text.replacen("[sources.stripe]", limit, 1)).unwrap();
+    // No Worker is deployed from here.
+    assert_eq!(hookmill(example.path(), &["check"]).status.code(), Some(0));
+
+    let worker = example.path().join("ingress/worker");
+    std::fs::create_dir_all(&worker).unwrap();
+    let wrangler =
+        std::fs::read_to_string(folder().parent().unwrap().join("ingress/worker/wrangler.toml"))
+            .unwrap();
+    std::fs::write(worker.join("wrangler.toml"), &wrangler).unwrap();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
+      hint: [[ratelimits]]
+            name = "RATE_LIMIT_STRIPE"
+            namespace_id = "1002"
+            simple = { limit = 1000, period = 10 }
+    1 error in the configuration
+    "#);
+    let docs =
+        std::fs::read_to_string(folder().parent().unwrap().join("docs/providers.md")).unwrap();
+    let binding = &docs[docs.find("  [[ratelimits]]").unwrap()..];
+    let binding = binding.split("```").next().unwrap();
+    std::fs::write(worker.join("wrangler.toml"), wrangler + binding).unwrap();
+    assert_eq!(hookmill(example.path(), &["check"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_was_refused_is_listed() {
+    let example = with_example();
+    let mut dev = Dev::start(example.path());
+    let listening = example.path().join(".hookmill/listening");
+    let address = std::fs::read_to_string(listening).unwrap().parse().unwrap();
+    let refused =
+        |path: &str| exchange(address, &request("POST", path, &[], b"{}")).unwrap().status;
+    assert_eq!(
+        shown(example.path(), &["rejections"]),
+        "exit code 0\n--- stdout\n--- stderr\nno request has been refused\n"
+    );
+    assert_eq!((refused("/webhooks/stripe"), refused("/webhooks/nobody")), (401, 404));
+    // At its end as well, what has been counted is written down.
+    dev.stop();
+    let output = hookmill(example.path(), &["rejections", "--json"]);
+    let mut found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for request in found["requests"].as_array_mut().unwrap() {
+        assert!(request["at"].is_i64() && request["remote"].as_str().unwrap().len() == 16);
+        request["at"] = Value::Null;
+        request["remote"] = Value::Null;
+    }
+    found["requests"].as_array_mut().unwrap().sort_by_key(|request| request["reason"].to_string());
+    insta::assert_json_snapshot!(found, @r#"
+    {
+      "counts": [
+        {
+          "reason": "unknown_source",
+          "requests": 1,
+          "source": null
+        },
+        {
+          "reason": "missing_header",
+          "requests": 1,
+          "source": "stripe"
+        }
+      ],
+      "requests": [
+        {
+          "at": null,
+          "body_bytes": 2,
+          "content_length": 2,
+          "detail": "Stripe-Signature is missing",
+          "reason": "missing_header",
+          "remote": null,
+          "source": "stripe"
+        },
+        {
+          "at": null,
+          "body_bytes": null,
+          "content_length": 2,
+          "detail": "no source of this name is configured",
+          "reason": "unknown_source",
+          "remote": null,
+          "source": null
+        }
+      ]
+    }
+    "#);
+    let output = hookmill(example.path(), &["rejections", "--source", "stripe"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("missing_header") && !text.contains("unknown_source"), "{text}");
+}
+
+#[test]
 fn serve_does_not_start_without_secrets() {
     let example = with_example();
     insta::assert_snapshot!(shown(example.path(), &["serve"]), @"
@@ -275,6 +383,7 @@ fn migrate_applies_what_is_missing() {
     0001_pipeline.sql
     0002_stripe.sql
     0003_clerk.sql
+    0004_rejections.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"
@@ -309,7 +418,7 @@ fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_star
     exit code 1
     --- stdout
     --- stderr
-    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:70:9: rules[0].set.cents: table `refunds` has no column `cents`
+    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:72:9: rules[0].set.cents: table `refunds` has no column `cents`
       hint: possible here: `id`, `amount`, `customer_id`
     1 error in the configuration
     ");
@@ -631,9 +740,7 @@ fn told_to_stop_it_finishes_what_is_in_hand() {
     let mut dev = Dev::start(example.path());
     let sent = hookmill(example.path(), &["send", "clerk", "user.created", "--count", "20"]);
     assert_eq!(sent.status.code(), Some(0));
-    let pid = dev.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    assert_eq!(dev.child.wait().unwrap().code(), Some(0));
+    dev.stop();
     let output = hookmill(example.path(), &["events", "--json"]);
     let events: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(events.as_array().unwrap().iter().all(|event| event["state"] == "applied"), "{events}");

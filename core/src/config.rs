@@ -6,6 +6,8 @@ mod parse;
 mod source;
 #[cfg(feature = "config")]
 mod toml_reader;
+#[cfg(feature = "config")]
+mod wrangler;
 
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ pub use source::scheme_names;
 pub use parse::{Config, PrecedenceText, RuleText, ValueText, parse};
 #[cfg(feature = "config")]
 pub use toml_reader::{ConfigError, Located, Place};
+#[cfg(feature = "config")]
+pub use wrangler::check_rate_limits;
 
 use crate::rules::Program;
 use crate::scheme::{Answer, Events, Scheme, Tolerance};
@@ -40,6 +44,16 @@ impl SecretRef {
     }
 }
 
+/// How many requests a source may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// The most requests in [`RateLimit::per`].
+    pub requests: u32,
+    /// 10 seconds or 60: Cloudflare's rate limiter knows no other period.
+    /// Source: <https://developers.cloudflare.com/workers/runtime-apis/bindings/rate-limit/>.
+    pub per: Duration,
+}
+
 /// A place webhooks come from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Source {
@@ -59,9 +73,16 @@ pub struct Source {
     pub events: Events,
     /// What is answered once the events are on the queue, if not how many they are.
     pub answer: Option<Answer>,
+    /// How many requests are looked at, if not every one.
+    pub rate_limit: Option<RateLimit>,
 }
 
 impl Source {
+    /// The Worker's binding for its rate limiter: `RATE_LIMIT_` and its name in capitals, `_` for `-`.
+    pub fn rate_limit_binding(&self) -> String {
+        format!("RATE_LIMIT_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
     /// Whether its provider sends requests with this method.
     pub fn takes(&self, method: &str) -> bool {
         method == "POST" || (method == "GET" && self.scheme == Scheme::Twilio)

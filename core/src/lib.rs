@@ -8,7 +8,7 @@
 //! | delivery, verdict | a message as the queue hands it to us, and what we tell the queue | [`delivery`] |
 //! | rule, program | what an event changes, as written and as compiled | [`rules`] |
 //! | scheme | how a source's requests are signed, and what events are in them | [`scheme`] |
-//! | rejection | why a request was refused | [`rejection`] |
+//! | rejection, report | why a request was refused, and how many were | [`rejection`], [`report`] |
 //! | port | what a stage asks of its platform: [`store`], [`queue`], [`objects`] | |
 //!
 //! Nothing here reads a clock, does IO, or names a platform. The ports are the only `async` signatures, declared
@@ -22,6 +22,7 @@ pub mod message;
 pub mod objects;
 pub mod queue;
 pub mod rejection;
+pub mod report;
 pub mod request;
 pub mod rules;
 pub mod schema;

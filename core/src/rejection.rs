@@ -30,13 +30,15 @@ pub enum Reason {
     NotFound,
     /// The path exists, for another method.
     MethodNotAllowed,
+    /// The source has had as many requests as its `rate_limit` allows.
+    RateLimited,
     /// The signature is right, and the body is not an event of this provider.
     MalformedEvent,
 }
 
 impl Reason {
     /// Every reason, for documents and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::MissingHeader,
         Self::MalformedHeader,
         Self::TimestampTooOld,
@@ -48,6 +50,7 @@ impl Reason {
         Self::UnknownSource,
         Self::NotFound,
         Self::MethodNotAllowed,
+        Self::RateLimited,
         Self::MalformedEvent,
     ];
 
@@ -65,6 +68,7 @@ impl Reason {
             Self::UnknownSource => "unknown_source",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::RateLimited => "rate_limited",
             Self::MalformedEvent => "malformed_event",
         }
     }

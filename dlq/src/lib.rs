@@ -2,9 +2,13 @@
 //!
 //! [`bury()`] is pure: dead letters in, statements out. The consumers write them before they acknowledge a delivery;
 //! [`drain()`] writes those that the platform gave up on without our verdict.
+//!
+//! What never became an event is kept as well, counted and sampled: [`keep()`] makes statements of a report.
 
 mod bury;
 mod drain;
+mod keep;
 
 pub use bury::{Letter, Reason, bury};
 pub use drain::drain;
+pub use keep::{SAMPLES_KEPT, keep};

@@ -1,15 +1,15 @@
 //! `hookmill check`: whether a configuration would run, before it does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
-use hookmill_core::config::ConfigError;
+use anyhow::{Context as _, bail};
+use hookmill_core::config::{ConfigError, check_rate_limits};
 use hookmill_migrations::{Faults, LoadError, Loaded};
 use serde_json::{Value, json};
 
 use crate::pipeline::load;
 
-/// Check a configuration: its text, its rules against the schema, its presets
+/// Check a configuration: its text, its rules against the schema, its presets, and the wrangler.toml beside it
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The configuration.
@@ -21,7 +21,8 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let loaded = load(&arguments.config);
+    let loaded = load(&arguments.config)
+        .and_then(|loaded| check_wrangler(&arguments.config, &loaded).map(|()| loaded));
     if !arguments.json {
         let Loaded { config, program, .. } = loaded?;
         let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
@@ -46,6 +47,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("the configuration is not valid");
     }
     Ok(())
+}
+
+/// What is deployed from the folder of the configuration has to agree with it; nothing is, if there is no Worker in it.
+fn check_wrangler(config: &Path, loaded: &Loaded) -> anyhow::Result<()> {
+    let path = config.with_file_name("ingress").join("worker/wrangler.toml");
+    if !path.exists() {
+        return Ok(());
+    }
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
+    let faults = check_rate_limits(&loaded.config.ingress, &file, &text);
+    if faults.is_empty() { Ok(()) } else { Err(LoadError::Faults(Faults(faults)).into()) }
 }
 
 fn fault(fault: &ConfigError) -> Value {

@@ -14,6 +14,7 @@ mod dev;
 mod events;
 mod migrate;
 mod pipeline;
+mod rejections;
 mod samples;
 mod secrets;
 mod send;
@@ -42,6 +43,7 @@ enum Command {
     Send(send::Arguments),
     Verify(verify::Arguments),
     Events(events::Arguments),
+    Rejections(rejections::Arguments),
     Migrate(migrate::Arguments),
 }
 
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Send(arguments) => send::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::Rejections(arguments) => rejections::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
     };
     match result {

@@ -3,20 +3,22 @@
 use std::io::IsTerminal as _;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use hookmill_consumers::{Fate, Settled, drive};
-use hookmill_core::config::Consumers;
+use hookmill_core::config::{Consumers, Source};
 use hookmill_core::delivery::Verdict;
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::message::decode;
 use hookmill_core::secret::{Secret, SecretName};
-use hookmill_ingress::{Gate, Outcome, Platform};
+use hookmill_core::store::Store as _;
+use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
 use hookmill_migrations::Loaded;
 use hookmill_native::http::{Service, serve};
 use hookmill_native::{
-    DataFolder, Files, Opened, QueueName, QueueSender, Sqlite, SqliteQueue, now,
+    DataFolder, Files, Opened, QueueName, QueueSender, RateLimits, Sqlite, SqliteQueue, now,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -97,6 +99,7 @@ struct Native {
     sender: QueueSender,
     store: Sqlite,
     objects: Files,
+    rate_limits: RateLimits,
 }
 
 impl Platform for Native {
@@ -109,6 +112,10 @@ impl Platform for Native {
 
     fn objects(&self) -> &Files {
         &self.objects
+    }
+
+    async fn limited(&self, source: &Source) -> Option<Duration> {
+        self.rate_limits.limited(source)
     }
 
     async fn problems(&self) -> Vec<String> {
@@ -128,7 +135,10 @@ pub fn run(
     lookup: impl Fn(&SecretName) -> Option<Secret>,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    let gate = Gate::new(loaded.config.ingress.clone(), lookup);
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt)
+        .map_err(|error| anyhow!("the system gives no random numbers: {error}"))?;
+    let gate = Arc::new(Gate::new(loaded.config.ingress.clone(), salt, lookup));
     let problems = gate.problems();
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
@@ -162,9 +172,16 @@ pub fn run(
             };
             consumers.spawn(consumer.consume_events(batch.size, batch.wait, stopped.clone()));
         }
-        consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped));
+        consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
+        consumers.spawn(keep_rejections(gate.clone(), store.clone(), stopped));
 
-        let platform = Native { sender: queue.sender(QueueName::Events), queue, store, objects };
+        let platform = Native {
+            sender: queue.sender(QueueName::Events),
+            queue,
+            store,
+            objects,
+            rate_limits: RateLimits::new(&loaded.config.ingress.sources),
+        };
         let service = Service { platform, gate, observe: log_outcome };
         ready(address);
         serve(listener, service, told_to_stop()).await;
@@ -262,6 +279,31 @@ async fn consume_dead_letters(
     }
 }
 
+/// Writes down what was refused, once in a while.
+async fn keep_rejections(gate: Arc<Gate>, store: Sqlite, mut stopped: watch::Receiver<bool>) {
+    let mut last = false;
+    while !last {
+        tokio::select! {
+            () = tokio::time::sleep(REPORT_WINDOW) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => last = true,
+        }
+        let reports = gate.rejections().take(now());
+        if reports.is_empty() {
+            continue;
+        }
+        for tally in reports.iter().flat_map(|report| &report.rejections) {
+            let source = tally.source.as_deref().unwrap_or("-");
+            let more = tally.count - tally.samples.len() as u64;
+            if more > 0 {
+                warn!(source, reason = %tally.reason, more, "rejected");
+            }
+        }
+        if let Err(error) = store.execute(hookmill_dlq::keep(&reports, now())).await {
+            error!(%error, "cannot write down what was refused");
+        }
+    }
+}
+
 fn log_outcome(outcome: &Outcome) {
     match outcome {
         Outcome::Probe => {}
@@ -271,7 +313,9 @@ fn log_outcome(outcome: &Outcome) {
                 debug!(source = event.source, event = event.id, r#type = event.kind, "accepted");
             }
         }
-        Outcome::Rejected { source, rejection } => {
+        // The others are counted: a flood fills no log.
+        Outcome::Rejected { recorded, .. } if !recorded.sampled => {}
+        Outcome::Rejected { source, rejection, .. } => {
             let source = source.as_deref().unwrap_or("-");
             warn!(source, reason = %rejection.reason, detail = rejection.detail, "rejected");
         }

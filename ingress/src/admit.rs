@@ -11,25 +11,32 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{Admitted, Event, KeyError, Verifier};
 
-/// The sources with their keys.
+use crate::rejections::Rejections;
+
+/// The sources with their keys, and what was refused of them.
 #[derive(Debug)]
 pub struct Gate {
     config: config::Ingress,
     /// By name, in order.
     verifiers: Vec<(String, Result<Verifier, KeyError>)>,
+    rejections: Rejections,
 }
 
 impl Gate {
-    /// Makes the keys of every source. `lookup` finds a secret by name.
+    /// Makes the keys of every source. `lookup` finds a secret by name; `salt` is that of [`Rejections::new`].
     ///
     /// A source whose secrets cannot be used stays closed, and says why in [`Gate::problems`]; the others are served.
-    pub fn new(config: config::Ingress, lookup: impl Fn(&SecretName) -> Option<Secret>) -> Self {
+    pub fn new(
+        config: config::Ingress,
+        salt: [u8; 16],
+        lookup: impl Fn(&SecretName) -> Option<Secret>,
+    ) -> Self {
         let verifiers = config
             .sources
             .iter()
             .map(|source| (source.name.clone(), Verifier::new(source, &lookup)))
             .collect();
-        Self { config, verifiers }
+        Self { config, verifiers, rejections: Rejections::new(salt) }
     }
 
     /// Why sources cannot verify anything; empty if all can.
@@ -44,6 +51,11 @@ impl Gate {
     /// The configuration it was made of.
     pub fn config(&self) -> &config::Ingress {
         &self.config
+    }
+
+    /// What was refused since the last report.
+    pub const fn rejections(&self) -> &Rejections {
+        &self.rejections
     }
 
     /// The source of this name, if it is configured.

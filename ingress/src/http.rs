@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::time::Duration;
 
+use hookmill_core::config::Source;
 use hookmill_core::limits::MESSAGE_BYTES;
 use hookmill_core::message::{ClaimCheck, Envelope, encode, encode_claim_check};
 use hookmill_core::objects::{Objects, claim_check_key};
@@ -14,6 +16,7 @@ use hookmill_core::time::Timestamp;
 use serde::Serialize;
 
 use crate::admit::{Admission, Gate, admit};
+use crate::rejections::{Recorded, Seen};
 
 /// What ingress asks of its platform.
 pub trait Platform: Sync {
@@ -26,6 +29,10 @@ pub trait Platform: Sync {
     fn queue(&self) -> &Self::Queue;
     /// The object store.
     fn objects(&self) -> &Self::Objects;
+    /// Counts a request of a source that has a `rate_limit`. If it is one too many: how long to wait.
+    ///
+    /// A limiter that does not answer lets the request pass: a flood is verified at a cost, an event that is refused is lost.
+    fn limited(&self, source: &Source) -> impl Future<Output = Option<Duration>> + Send;
     /// What is wrong with the platform itself, for `/readyz`; empty if nothing is.
     fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
 }
@@ -57,6 +64,8 @@ pub struct Incoming<'a, B> {
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a dyn Headers,
+    /// The address it comes from, if the platform knows.
+    pub remote: Option<String>,
     /// The length of the body, if the request says so.
     pub content_length: Option<u64>,
     /// The body.
@@ -95,6 +104,8 @@ pub enum Outcome {
         source: Option<String>,
         /// Why.
         rejection: Rejection,
+        /// What was made of it.
+        recorded: Recorded,
     },
     /// Not taken for a reason of ours: the provider sends it again.
     Unavailable {
@@ -105,15 +116,34 @@ pub enum Outcome {
     },
 }
 
-/// Seconds after which a provider that keeps to it may send again.
-const RETRY_AFTER: (&str, Cow<'static, str>) = ("retry-after", Cow::Borrowed("10"));
+/// After how long a provider that keeps to it may send again, if we cannot take an event now.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Serves one request: `POST /webhooks/{source}`, `GET /healthz`, `GET /readyz`.
 pub async fn serve<P: Platform, B: Body>(
     platform: &P,
     gate: &Gate,
+    mut incoming: Incoming<'_, B>,
+    now: Timestamp,
+) -> (Reply, Outcome) {
+    let mut seen = Seen {
+        remote: incoming.remote.take(),
+        content_length: incoming.content_length,
+        body_bytes: None,
+    };
+    let (reply, mut outcome) = answer(platform, gate, incoming, now, &mut seen.body_bytes).await;
+    if let Outcome::Rejected { source, rejection, recorded } = &mut outcome {
+        *recorded = gate.rejections().record(source.as_deref(), rejection, &seen, now);
+    }
+    (reply, outcome)
+}
+
+async fn answer<P: Platform, B: Body>(
+    platform: &P,
+    gate: &Gate,
     incoming: Incoming<'_, B>,
     now: Timestamp,
+    body_bytes: &mut Option<u64>,
 ) -> (Reply, Outcome) {
     let probe = matches!(incoming.path, "/healthz" | "/readyz");
     if probe {
@@ -151,6 +181,11 @@ pub async fn serve<P: Platform, B: Body>(
         let allow = if source.takes("GET") { "GET, POST" } else { "POST" };
         return method_not_allowed(Some(name), allow);
     }
+    if source.rate_limit.is_some()
+        && let Some(wait) = platform.limited(source).await
+    {
+        return rate_limited(name, wait);
+    }
 
     let limit = gate.config().body_limit;
     let body = match read(incoming.body, incoming.content_length, limit).await {
@@ -164,6 +199,7 @@ pub async fn serve<P: Platform, B: Body>(
             );
         }
     };
+    *body_bytes = u64::try_from(body.len()).ok();
     let request = Request {
         method: incoming.method,
         query: incoming.query,
@@ -267,9 +303,24 @@ fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, Outcome) {
         Reason::BodyTimeout => 408,
         Reason::UnknownSource | Reason::NotFound => 404,
         Reason::MethodNotAllowed => 405,
+        Reason::RateLimited => 429,
     };
     let reply = problem(status, rejection.reason.as_str(), &rejection.detail);
-    (reply, Outcome::Rejected { source: source.map(ToOwned::to_owned), rejection })
+    let source = source.map(ToOwned::to_owned);
+    (reply, Outcome::Rejected { source, rejection, recorded: Recorded::default() })
+}
+
+fn rate_limited(source: &str, wait: Duration) -> (Reply, Outcome) {
+    let detail = "this source has had as many requests as it may have for now; send it again";
+    let (mut reply, outcome) = rejected(Some(source), Rejection::new(Reason::RateLimited, detail));
+    reply.headers.push(retry_after(wait));
+    (reply, outcome)
+}
+
+/// Whole seconds, rounded up: who keeps to it does not come too early.
+fn retry_after(wait: Duration) -> (&'static str, Cow<'static, str>) {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    ("retry-after", seconds.max(1).to_string().into())
 }
 
 fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, Outcome) {
@@ -282,7 +333,7 @@ fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, Outc
 /// 503 and never 4xx: to a provider, 4xx says that sending again is of no use.
 fn unavailable(source: &str, reason: &'static str, error: String) -> (Reply, Outcome) {
     let mut reply = problem(503, reason, "the event was not taken; send it again");
-    reply.headers.push(RETRY_AFTER);
+    reply.headers.push(retry_after(RETRY_AFTER));
     (reply, Outcome::Unavailable { source: source.to_owned(), error })
 }
 
@@ -303,6 +354,7 @@ fn problem(status: u16, reason: &str, detail: &str) -> Reply {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        429 => "Too Many Requests",
         _ => "Service Unavailable",
     };
     let problem = Problem { r#type: "about:blank", title, status, reason, detail };

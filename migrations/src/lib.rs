@@ -27,6 +27,7 @@ pub fn own() -> Vec<Migration> {
         ("0001_pipeline.sql", include_str!("../0001_pipeline.sql")),
         ("0002_stripe.sql", include_str!("../0002_stripe.sql")),
         ("0003_clerk.sql", include_str!("../0003_clerk.sql")),
+        ("0004_rejections.sql", include_str!("../0004_rejections.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()

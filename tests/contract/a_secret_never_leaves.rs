@@ -70,9 +70,16 @@ fn a_secret_never_leaves() {
     });
     pipeline.settle();
 
+    eventually("the rejections are written down", || {
+        let kinds = pipeline.sql("SELECT reason FROM rejections WHERE source = 'stripe'").len();
+        (kinds >= 4).then_some(())
+    });
+
     seen.push(pipeline.logs());
-    for row in pipeline.sql("SELECT error, fingerprint FROM dead_letters") {
-        seen.extend(row.iter().map(ToString::to_string));
+    for sql in ["SELECT error, fingerprint FROM dead_letters", "SELECT * FROM rejections"] {
+        for row in pipeline.sql(sql) {
+            seen.extend(row.iter().map(ToString::to_string));
+        }
     }
     let mut canaries = vec![BODY_CANARY.to_owned()];
     for secret in [STRIPE_SECRET, STRIPE_SECRET_NEXT, CLERK_SECRET] {

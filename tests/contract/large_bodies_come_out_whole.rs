@@ -1,7 +1,7 @@
 //! A message over the queue's limit travels by claim check, and nobody can tell.
 
-use hookmill_tests::Fault;
 use hookmill_tests::event::{Event, clerk, stripe};
+use hookmill_tests::{Fault, eventually};
 use serde_json::json;
 
 use super::super::platform::Pipeline;
@@ -102,8 +102,10 @@ fn two_events_with_the_same_large_body_both_take_effect() {
     }
     assert_eq!(pipeline.objects().len(), 2, "one is removed before the other is read");
     drop(store_away);
+    eventually("both have taken effect", || {
+        (pipeline.sql("SELECT id FROM events ORDER BY id") == [["msg_1"], ["msg_2"]]).then_some(())
+    });
     pipeline.settle();
     assert!(dead_letters(&pipeline).is_empty());
-    assert_eq!(pipeline.sql("SELECT id FROM events ORDER BY id"), [["msg_1"], ["msg_2"]]);
     assert_eq!(pipeline.objects(), Vec::<String>::new());
 }

@@ -12,6 +12,7 @@ mod nothing_is_marked_at_ingress;
 mod one_bad_message_spoils_no_other;
 mod order_of_arrival_does_not_matter;
 mod presets_write_rows;
+mod rejections_are_counted;
 mod strangers_are_refused;
 
 use hookmill_tests::event::{Event, stripe};

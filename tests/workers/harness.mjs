@@ -46,6 +46,8 @@ function worker(stage) {
       ]),
     ),
     d1Databases: Object.fromEntries(config.d1_databases.map((d) => [d.binding, d.database_id])),
+    ratelimits:
+      stage === "ingress" ? { RATE_LIMIT_LIMITED: { namespace_id: "1", simple: { limit: 3, period: 10 } } } : {},
     r2Buckets: Object.fromEntries(config.r2_buckets.map((b) => [b.binding, b.bucket_name])),
     serviceBindings: {
       FAULTS: (request) => new Response(null, { status: faults.has(new URL(request.url).pathname.slice(1)) ? 503 : 200 }),

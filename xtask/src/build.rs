@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use hookmill_core::config::parse;
+use hookmill_core::config::{Ingress, check_rate_limits, parse};
 
 use crate::shell::{root, run};
 use crate::tools::Tools;
@@ -52,7 +52,7 @@ pub fn build(
 ) -> anyhow::Result<()> {
     let out = out.map_or_else(|| root().join("target/workers").join(worker.name()), Path::to_owned);
     let mut command = tools.worker_build();
-    command.current_dir(worker.folder()).args(["--profile", "worker", "--out-dir"]).arg(out);
+    command.current_dir(worker.folder()).args(["--profile", "worker", "--out-dir"]).arg(&out);
     if let Some(config) = config {
         command.env("HOOKMILL_CONFIG", config);
     }
@@ -61,16 +61,28 @@ pub fn build(
         command.env("RUN_TO_COMPLETION", "1");
     }
     if worker == Worker::Ingress {
-        let features = features(config)?;
+        let ingress = ingress(config)?;
+        if config.is_none() {
+            check_wrangler(worker, &ingress)?;
+        }
+        let features = features(&ingress);
         if !features.is_empty() {
             command.args([".", "--", "--features", &features.join(",")]);
         }
     }
-    run(&mut command)
+    run(&mut command)?;
+    if worker == Worker::Ingress {
+        // worker-build keeps the names of functions, which are an eighth of it. A panic says its place without them.
+        let wasm = out.join("index_bg.wasm");
+        let mut strip = tools.wasm_opt();
+        strip.args(["--all-features", "--strip-debug"]).arg(&wasm).arg("-o").arg(&wasm);
+        run(&mut strip)?;
+    }
+    Ok(())
 }
 
-/// The algorithms that the configuration needs and not every build has. Its faults are told by the build, which reads it again.
-fn features(config: Option<&Path>) -> anyhow::Result<Vec<&'static str>> {
+/// What the Worker is to carry. Faults are told by the build, which reads the file again.
+fn ingress(config: Option<&Path>) -> anyhow::Result<Ingress> {
     let path = match (config, std::env::var_os("HOOKMILL_CONFIG")) {
         (Some(path), _) => path.to_owned(),
         (None, Some(path)) => PathBuf::from(path),
@@ -79,9 +91,28 @@ fn features(config: Option<&Path>) -> anyhow::Result<Vec<&'static str>> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
     let (config, _) = parse(&path.display().to_string(), &text);
-    let sources = config.ingress.sources.iter();
+    Ok(config.ingress)
+}
+
+/// The algorithms that the configuration needs and not every build has.
+fn features(ingress: &Ingress) -> Vec<&'static str> {
+    let sources = ingress.sources.iter();
     let mut features: Vec<_> = sources.filter_map(|source| source.scheme.feature()).collect();
     features.sort_unstable();
     features.dedup();
-    Ok(features)
+    features
+}
+
+fn check_wrangler(worker: Worker, ingress: &Ingress) -> anyhow::Result<()> {
+    let path = worker.folder().join("wrangler.toml");
+    let file = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
+    let faults = check_rate_limits(ingress, &file, &text);
+    for fault in &faults {
+        eprintln!("{fault}");
+    }
+    if !faults.is_empty() {
+        bail!("{file} does not agree with the configuration");
+    }
+    Ok(())
 }

@@ -65,6 +65,11 @@ impl Tools {
         command
     }
 
+    /// Binaryen's optimiser.
+    pub fn wasm_opt(&self) -> Command {
+        self.command(&modules().join(".bin/wasm-opt"))
+    }
+
     /// wrangler.
     pub fn wrangler(&self) -> Command {
         let mut command = self.command(&self.node);

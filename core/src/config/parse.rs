@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
-use super::{Batch, Ingress, Retry, SecretRef, Source, source};
+use super::{Batch, Ingress, RateLimit, Retry, SecretRef, Source, source};
 use crate::limits;
 use crate::rules::{Path, Pattern, Unknown};
 use crate::secret::SecretName;
@@ -173,6 +173,7 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
             preset.error(format!("its events are not signed by {:?}", signing.scheme_name));
         section.report(problem.hint(format!("scheme = {}", needed.join(" or "))));
     }
+    let rate_limit = section.get("rate_limit").and_then(|item| rate_limit(&item));
     let unknown = section.get("unknown").and_then(|item| {
         item.choice(&[
             ("ignore", Unknown::Ignore),
@@ -197,7 +198,22 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
         public_url: signing.public_url,
         events: signing.events,
         answer: signing.answer,
+        rate_limit,
     }));
+}
+
+fn rate_limit(item: &Item<'_>) -> Option<RateLimit> {
+    let expected = "a table: { requests = 1000, per = \"10s\" }";
+    let section = item.section(expected)?;
+    let requests = section.require("requests", expected);
+    let requests = requests.and_then(|item| integer(&item, 1..=i64::from(u32::MAX)));
+    let periods = [("10s", 10), ("60s", 60), ("1m", 60)];
+    let per = section.require("per", expected).and_then(|item| item.choice(&periods));
+    section.finish();
+    Some(RateLimit {
+        requests: u32::try_from(requests?).ok()?,
+        per: Duration::from_secs(per?.value),
+    })
 }
 
 /// Secrets are named, not held. What is not a name may be a secret, so it is never quoted.
@@ -723,7 +739,7 @@ mod tests {
         hookmill.toml:11:1: sources.s.handshake[0]: unknown key `echoes`
           hint: did you mean `echo`?
         hookmill.toml:4:1: sources.s: unknown key `families`
-          hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `unknown`
+          hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `rate_limit`, `unknown`
         hookmill.toml:4:12: sources.s.families: no family is named
           hint: expected what the headers begin with, such as ["svix", "webhook"]
         hookmill.toml:5:11: sources.s.event: unknown key `id`
@@ -757,6 +773,7 @@ tolerance = "5 minuts"
 future_tolerance = "2d"
 preset = "strype"
 unknown = "drop"
+rate_limit = { requests = 0, per = "5s" }
 tolerence = "5m"
 
 [sources.clerk]
@@ -797,27 +814,31 @@ batch_wait = "2m"
           hint: did you mean `stripe`?
         hookmill.toml:9:11: sources.Stripe.unknown: found "drop"
           hint: possible here: `ignore`, `record`, `dead_letter`
-        hookmill.toml:10:1: sources.Stripe: unknown key `tolerence`
+        hookmill.toml:10:27: sources.Stripe.rate_limit.requests: found 0
+          hint: expected a whole number from 1 to 4294967295
+        hookmill.toml:10:36: sources.Stripe.rate_limit.per: found "5s"
+          hint: possible here: `10s`, `60s`, `1m`
+        hookmill.toml:11:1: sources.Stripe: unknown key `tolerence`
           hint: did you mean `tolerance`?
-        hookmill.toml:13:10: sources.clerk.scheme: found a whole number
+        hookmill.toml:14:10: sources.clerk.scheme: found a whole number
           hint: expected the name of a scheme
-        hookmill.toml:14:11: sources.clerk.secrets: no secret is named
+        hookmill.toml:15:11: sources.clerk.secrets: no secret is named
           hint: expected a list of names such as "env:STRIPE_WEBHOOK_SECRET"
-        hookmill.toml:17:14: ingress.body_limit: found 953.7 MiB
+        hookmill.toml:18:14: ingress.body_limit: found 953.7 MiB
           hint: expected at most 25.0 MiB
-        hookmill.toml:18:16: ingress.body_timeout: found a whole number
+        hookmill.toml:19:16: ingress.body_timeout: found a whole number
           hint: expected a duration such as "5m"
-        hookmill.toml:21:16: retry.max_attempts: found 0
+        hookmill.toml:22:16: retry.max_attempts: found 0
           hint: expected a whole number from 1 to 100
-        hookmill.toml:23:7: retry.max: `max` is shorter than `initial`
+        hookmill.toml:24:7: retry.max: `max` is shorter than `initial`
           hint: the delay grows from `initial` to `max`
-        hookmill.toml:24:14: retry.multiplier: found 0.5
+        hookmill.toml:25:14: retry.multiplier: found 0.5
           hint: expected a number from 1 to 10
-        hookmill.toml:25:10: retry.jitter: found a string
+        hookmill.toml:26:10: retry.jitter: found a string
           hint: expected a number from 0 to 1
-        hookmill.toml:28:14: queue.batch_size: found 101
+        hookmill.toml:29:14: queue.batch_size: found 101
           hint: expected a whole number from 1 to 100
-        hookmill.toml:29:14: queue.batch_wait: found 2m
+        hookmill.toml:30:14: queue.batch_wait: found 2m
           hint: expected a duration from 0s to 1m
         "#);
     }

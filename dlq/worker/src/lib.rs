@@ -1,14 +1,21 @@
-//! The dead-letter Worker: what the platform gave up on becomes a row.
+//! The dead-letter Worker: what the platform gave up on becomes a row, and so does what ingress refused.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use hookmill_cloudflare::{Batch, D1, now};
-use hookmill_dlq::drain;
+use hookmill_core::delivery::Verdict;
+use hookmill_core::report::Report;
+use hookmill_core::store::Store as _;
+use hookmill_dlq::{drain, keep};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, console_error, console_warn, js_sys, worker_sys};
 
-/// Buries a batch. Exported by hand, for the reasons given in the consumer Worker.
+/// While the store is away, reports wait; with `max_retries` of wrangler.toml, for ten minutes.
+const RETRY_REPORTS: Duration = Duration::from_secs(60);
+
+/// Buries a batch, or keeps one of reports. Exported by hand, for the reasons given in the consumer Worker.
 ///
 /// # Errors
 ///
@@ -23,6 +30,21 @@ pub async fn queue(
         let batch = Batch::new(&event)?;
         let failed = |error: worker::Error| JsValue::from(js_sys::Error::new(&error.to_string()));
         let store = D1::new(&env, "DB").map_err(failed)?;
+        // A batch comes from one queue. Whatever is no report is a dead letter, wherever it was put.
+        let texts = batch.deliveries().iter().map(|delivery| &delivery.text);
+        if let Some(reports) =
+            texts.map(|text| Report::decode(text)).collect::<Option<Vec<Report>>>()
+        {
+            let verdict = match store.execute(keep(&reports, now())).await {
+                Ok(_) => Verdict::Ack,
+                Err(error) => {
+                    console_error!("cannot write down what was refused: {error}");
+                    Verdict::Retry { delay: RETRY_REPORTS }
+                }
+            };
+            batch.settle(&vec![verdict; reports.len()]);
+            return Ok(JsValue::UNDEFINED);
+        }
         let (verdicts, error) = drain(&store, batch.deliveries(), now()).await;
         match error {
             Some(error) => {

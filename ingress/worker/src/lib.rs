@@ -4,14 +4,19 @@
 
 use std::cell::OnceCell;
 use std::rc::Rc;
+use std::time::Duration;
 
-use hookmill_cloudflare::{CloudflareQueue, R2, http, secret};
-use hookmill_core::config::Ingress;
-use hookmill_ingress::{Gate, Outcome, Platform};
-use worker::{Context, Env, Request, Response, Result, console_error, console_warn, event};
+use hookmill_cloudflare::{CloudflareQueue, R2, http, limited, now, secret};
+use hookmill_core::config::{Ingress, RateLimit, Source};
+use hookmill_core::queue::Queue as _;
+use hookmill_core::report::Report;
+use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
+use worker::{Context, Delay, Env, Request, Response, Result, console_error, console_warn, event};
 
 /// Checked and written by the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
+/// Random, for the hashes of addresses.
+const SALT: &[u8; 16] = include_bytes!(concat!(env!("OUT_DIR"), "/salt"));
 
 thread_local! {
     /// Made by the first request: secrets are bindings, and change only with a new deployment.
@@ -21,6 +26,7 @@ thread_local! {
 struct Cloudflare {
     queue: CloudflareQueue,
     objects: R2,
+    env: Env,
 }
 
 impl Platform for Cloudflare {
@@ -35,6 +41,19 @@ impl Platform for Cloudflare {
         &self.objects
     }
 
+    /// The limiter does not say how long to wait: after its period there is room again.
+    #[worker::send]
+    async fn limited(&self, source: &Source) -> Option<Duration> {
+        let RateLimit { per, .. } = source.rate_limit?;
+        match limited(&self.env, &source.rate_limit_binding(), &source.name).await {
+            Ok(limited) => limited.then_some(per),
+            Err(error) => {
+                console_error!("no rate limit source={} error={error}", source.name);
+                None
+            }
+        }
+    }
+
     /// A binding that were missing would have failed before this.
     async fn problems(&self) -> Vec<String> {
         Vec::new()
@@ -46,33 +65,53 @@ fn gate(env: &Env) -> Rc<Gate> {
         let made = gate.get_or_init(|| {
             let config: Ingress =
                 postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type");
-            Rc::new(Gate::new(config, |name| secret(env, name)))
+            Rc::new(Gate::new(config, *SALT, |name| secret(env, name)))
         });
         made.clone()
     })
 }
 
 #[event(fetch)]
-async fn fetch(request: Request, env: Env, _: Context) -> Result<Response> {
+async fn fetch(request: Request, env: Env, context: Context) -> Result<Response> {
     let gate = gate(&env);
     let platform = Cloudflare {
         queue: CloudflareQueue::new(&env, "EVENTS")?,
         objects: R2::new(&env, "BODIES")?,
+        env: env.clone(),
     };
     let (response, outcome) = http::serve(&platform, &gate, &request).await?;
     match outcome {
         Outcome::Probe | Outcome::Handshake { .. } | Outcome::Accepted { .. } => {}
-        Outcome::Rejected { source, rejection } => {
-            let source = source.as_deref().unwrap_or("-");
-            console_warn!(
-                "rejected source={source} reason={} detail={:?}",
-                rejection.reason,
-                rejection.detail
-            );
+        Outcome::Rejected { source, rejection, recorded } => {
+            // The others are counted: a flood fills no log.
+            if recorded.sampled {
+                let source = source.as_deref().unwrap_or("-");
+                console_warn!(
+                    "rejected source={source} reason={} detail={:?}",
+                    rejection.reason,
+                    rejection.detail
+                );
+            }
+            if recorded.first {
+                context.wait_until(report(gate, env));
+            }
         }
         Outcome::Unavailable { source, error } => {
             console_error!("not taken source={source} error={error:?}");
         }
     }
     Ok(response)
+}
+
+/// Sends what was refused in this isolate since the last time, after gathering it for a while.
+async fn report(gate: Rc<Gate>, env: Env) {
+    Delay::from(REPORT_WINDOW).await;
+    let reports = gate.rejections().take(now()).iter().map(Report::encode).collect();
+    let sent = match CloudflareQueue::new(&env, "REPORTS") {
+        Ok(queue) => queue.send(reports).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = sent {
+        console_error!("cannot report what was refused: {error}");
+    }
 }

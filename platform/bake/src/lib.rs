@@ -16,7 +16,8 @@ use hookmill_core::config::Consumers;
 use hookmill_migrations::{Loaded, load};
 use serde::Serialize;
 
-/// For the ingress Worker: `OUT_DIR/config`, a [`hookmill_core::config::Ingress`].
+/// For the ingress Worker: `OUT_DIR/config`, a [`hookmill_core::config::Ingress`], and `OUT_DIR/salt`, 16 random bytes for
+/// the hashes of addresses.
 ///
 /// The features of the Worker's package have to be those that the configuration needs.
 pub fn ingress() {
@@ -31,13 +32,19 @@ pub fn ingress() {
             exit(1);
         }
     }
-    write(&config);
+    write("config", &serialised(&config));
+    let mut salt = [0; 16];
+    if let Err(error) = getrandom::fill(&mut salt) {
+        eprintln!("the system gives no random numbers: {error}");
+        exit(1);
+    }
+    write("salt", &salt);
 }
 
 /// For the consumer Worker: `OUT_DIR/config`, a [`Consumers`].
 pub fn consumers() {
     let Loaded { config, program, .. } = checked();
-    write(&Consumers { program, retry: config.retry });
+    write("config", &serialised(&Consumers { program, retry: config.retry }));
 }
 
 /// For a Worker that carries nothing of the configuration, and is still not to be deployed with a bad one.
@@ -72,9 +79,12 @@ fn workspace() -> PathBuf {
     root.map_or(package.clone(), Path::to_owned)
 }
 
-fn write(config: &impl Serialize) {
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("config");
-    let bytes = postcard::to_stdvec(config).expect("a checked configuration serialises");
+fn serialised(config: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(config).expect("a checked configuration serialises")
+}
+
+fn write(name: &str, bytes: &[u8]) {
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(name);
     if let Err(error) = fs::write(&out, bytes) {
         eprintln!("cannot write {}: {error}", out.display());
         exit(1);

@@ -41,8 +41,16 @@ pub async fn serve<P: Platform>(
     // As it was sent: a parsed URL would have its escapes changed, and they are signed.
     let url = request.inner().url();
     let query = url.split_once('?').map(|(_, query)| query);
-    let incoming =
-        Incoming { method: &method, path: &path, query, headers: &headers, content_length, body };
+    let incoming = Incoming {
+        method: &method,
+        path: &path,
+        query,
+        headers: &headers,
+        // Set by Cloudflare, whatever the client sends.
+        remote: request.headers().get("cf-connecting-ip")?,
+        content_length,
+        body,
+    };
     let (reply, outcome) = ingress(platform, gate, incoming, now()).await;
     Ok((response(reply)?, outcome))
 }

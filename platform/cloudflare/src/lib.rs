@@ -5,6 +5,7 @@
 //! | store | [`D1`] |
 //! | queue | [`CloudflareQueue`], and [`Batch`] on the receiving side |
 //! | objects | [`R2`] |
+//! | rate limits | [`limited`] |
 //! | HTTP | [`http`] |
 //!
 //! Futures around JavaScript promises are not `Send`, and the ports are: `#[worker::send]` bridges that here, and only
@@ -15,11 +16,13 @@ mod d1;
 pub mod http;
 mod queue;
 mod r2;
+mod rate_limiter;
 
 pub use batch::Batch;
 pub use d1::D1;
 pub use queue::CloudflareQueue;
 pub use r2::R2;
+pub use rate_limiter::limited;
 
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;

@@ -4,15 +4,15 @@
 //! deadline, and the bytes of all bodies in memory have a common bound.
 
 use std::borrow::Cow;
-
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body as AxumBody, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
+use axum::{Extension, Router};
 use hookmill_core::request::Headers;
 use hookmill_ingress::{
     Body, BodyError, Gate, Incoming, Outcome, Platform, Reply, serve as ingress,
@@ -25,6 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
+use tower_layer::Layer as _;
 
 use crate::now;
 
@@ -42,7 +43,7 @@ pub struct Service<P> {
     /// The platform.
     pub platform: P,
     /// The sources and their keys.
-    pub gate: Gate,
+    pub gate: Arc<Gate>,
     /// Told of every outcome, for logs and metrics.
     pub observe: fn(&Outcome),
 }
@@ -74,14 +75,14 @@ pub async fn serve<P: Platform + Send + 'static>(
             accepted = accepted => accepted,
             () = &mut stop => break,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             // Out of file descriptors, most likely: what is open will close.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let connection =
-            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let service = TowerToHyperService::new(Extension(peer.ip()).layer(router.clone()));
+        let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // An error here is the client's: it went away, or did not speak HTTP.
@@ -94,6 +95,7 @@ pub async fn serve<P: Platform + Send + 'static>(
 
 async fn answer<P: Platform + Send + 'static>(
     State(shared): State<Arc<Shared<P>>>,
+    Extension(remote): Extension<IpAddr>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -111,6 +113,7 @@ async fn answer<P: Platform + Send + 'static>(
         path: parts.uri.path(),
         query: parts.uri.query(),
         headers: &headers,
+        remote: Some(remote.to_string()),
         content_length: content_length.and_then(|length| length.to_str().ok()?.parse().ok()),
         body: &mut body,
     };

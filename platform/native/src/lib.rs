@@ -5,6 +5,7 @@
 //! | store | [`Sqlite`]: `data.db` |
 //! | queue | [`SqliteQueue`]: `queue.db`, a file of its own, so that taking in does not wait for applying |
 //! | objects | [`Files`]: the folder `bodies` |
+//! | rate limits | [`RateLimits`], in memory |
 //! | HTTP | [`http`] |
 //!
 //! All of it lies in one folder, [`DataFolder`], which one process has at a time.
@@ -13,11 +14,13 @@ mod files;
 mod folder;
 pub mod http;
 mod queue;
+mod rate_limits;
 mod sqlite;
 
 pub use files::Files;
 pub use folder::{DataFolder, FolderError, Opened};
 pub use queue::{Leased, QueueName, QueueSender, SqliteQueue};
+pub use rate_limits::RateLimits;
 pub use sqlite::Sqlite;
 
 use hookmill_core::time::Timestamp;

@@ -1,0 +1,83 @@
+//! Rejections, kept within bounds: counts by the hour, and the last few of each kind.
+
+use std::sync::Arc;
+
+use hookmill_core::report::Report;
+use hookmill_core::store::Statement;
+use hookmill_core::time::Timestamp;
+use serde::Serialize;
+
+/// How many samples of each source and reason are kept; a flood of one kind does not wash away another.
+pub const SAMPLES_KEPT: u32 = 20;
+
+const HOUR_MS: i64 = 3_600_000;
+/// How long counts are kept.
+const COUNTS_KEPT_MS: i64 = 90 * 24 * HOUR_MS;
+
+const COUNT: &str = "\
+-- count rejections
+INSERT INTO rejection_counts (source, reason, hour, count)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3
+FROM json_each(?1)
+WHERE true
+ON CONFLICT (source, reason, hour) DO UPDATE SET count = count + excluded.count";
+
+const SAMPLE: &str = "\
+-- sample rejections
+INSERT INTO rejections (source, reason, at, remote, detail, content_length, body_bytes)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
+FROM json_each(?1)
+WHERE true
+ON CONFLICT DO NOTHING";
+
+const FORGET_SAMPLES: &str = "\
+-- forget rejections
+DELETE FROM rejections WHERE (source, reason, at, remote) IN (
+    SELECT source, reason, at, remote FROM (
+        SELECT source, reason, at, remote,
+            row_number() OVER (PARTITION BY source, reason ORDER BY at DESC, remote) AS place
+        FROM rejections
+    ) WHERE place > CAST(?1 AS INTEGER)
+)";
+
+const FORGET_COUNTS: &str = "\
+-- forget counts of rejections
+DELETE FROM rejection_counts WHERE hour < CAST(?1 AS INTEGER)";
+
+/// The statements that keep reports, and forget what is older.
+///
+/// A report that is delivered twice counts twice: these are numbers to watch, not to settle accounts with.
+pub fn keep(reports: &[Report], now: Timestamp) -> Vec<Statement> {
+    let (mut counts, mut samples) = (Vec::new(), Vec::new());
+    for report in reports {
+        let hour = report.at.millis() - report.at.millis().rem_euclid(HOUR_MS);
+        for tally in &report.rejections {
+            let source = tally.source.as_deref().unwrap_or_default();
+            let (reason, count) = (tally.reason, i64::try_from(tally.count).unwrap_or(i64::MAX));
+            counts.push(json(&(source, reason, hour, count)));
+            samples.extend(tally.samples.iter().map(|sample| {
+                json(&(
+                    source,
+                    reason,
+                    sample.at,
+                    sample.remote.as_deref().unwrap_or_default(),
+                    &sample.detail,
+                    sample.content_length,
+                    sample.body_bytes,
+                ))
+            }));
+        }
+    }
+    let rows = |sql, rows: &[String]| {
+        Statement::for_rows(&Arc::from(sql), rows.iter().map(String::as_str))
+    };
+    let with = |sql, param: String| Statement { sql: Arc::from(sql), params: vec![param] };
+    let mut statements = [rows(COUNT, &counts), rows(SAMPLE, &samples)].concat();
+    statements.push(with(FORGET_SAMPLES, SAMPLES_KEPT.to_string()));
+    statements.push(with(FORGET_COUNTS, (now.millis() - COUNTS_KEPT_MS).to_string()));
+    statements
+}
+
+fn json(row: &impl Serialize) -> String {
+    serde_json::to_string(row).expect("texts and numbers serialise")
+}

@@ -1,0 +1,31 @@
+//! Rate limits in memory.
+
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use hookmill_core::config::{RateLimit, Source};
+
+/// A limiter for each source that has a `rate_limit`.
+///
+/// A source that was quiet may have all its requests at once; after that, each becomes possible again in its turn.
+pub struct RateLimits(Vec<(String, DefaultDirectRateLimiter)>);
+
+impl RateLimits {
+    /// The limits of these sources.
+    pub fn new(sources: &[Source]) -> Self {
+        let limits = sources.iter().filter_map(|source| {
+            let RateLimit { requests, per } = source.rate_limit?;
+            let quota = Quota::with_period(per / requests)?.allow_burst(requests.try_into().ok()?);
+            Some((source.name.clone(), RateLimiter::direct(quota)))
+        });
+        Self(limits.collect())
+    }
+
+    /// Counts a request. If it is one too many: how long until the next one is possible.
+    pub fn limited(&self, source: &Source) -> Option<Duration> {
+        let (_, limiter) = self.0.iter().find(|(name, _)| *name == source.name)?;
+        let denied = limiter.check().err()?;
+        Some(denied.wait_time_from(DefaultClock::default().now()))
+    }
+}

@@ -1,0 +1,141 @@
+//! What is refused can be looked at, and a flood of it is neither written down in proportion nor verified in proportion.
+
+use hookmill_core::rejection::Reason;
+use hookmill_tests::event::{now, stripe};
+use hookmill_tests::http::{exchange, request};
+use hookmill_tests::{Fault, eventually};
+use serde_json::{Value, json};
+
+use super::super::platform::Pipeline;
+use super::{accepted, counted, value};
+
+/// Waits until so many requests are written down as refused.
+fn refused(pipeline: &Pipeline, count: i64) {
+    eventually("the rejections are written down", || {
+        let sum = value(pipeline, "SELECT coalesce(sum(count), 0) FROM rejection_counts");
+        (sum == count).then_some(())
+    });
+}
+
+#[test]
+fn a_rejection_is_written_down_without_what_was_sent() {
+    let pipeline = Pipeline::start();
+    let event = counted("evt_1", "a", 1);
+    let began = now();
+    let headers = event.headers_signed_with("whsec_another", now());
+    assert_eq!(pipeline.send(&headers, "stripe", &event.body).status, 401);
+    assert_eq!(pipeline.send(&[], "nobody", &event.body).status, 404);
+    refused(&pipeline, 2);
+
+    assert_eq!(
+        pipeline.sql("SELECT source, reason, count FROM rejection_counts ORDER BY source"),
+        [
+            [json!(""), json!("unknown_source"), json!(1)],
+            [json!("stripe"), json!("no_matching_signature"), json!(1)]
+        ]
+    );
+    let rows = pipeline.sql(
+        "SELECT source, reason, content_length, body_bytes, at, detail, remote FROM rejections ORDER BY source",
+    );
+    let length = event.body.len();
+    assert_eq!(rows[0][..4], [json!(""), json!("unknown_source"), json!(length), Value::Null]);
+    assert_eq!(
+        rows[1][..4],
+        [json!("stripe"), json!("no_matching_signature"), json!(length), json!(length)]
+    );
+    for row in &rows {
+        let at = row[4].as_i64().unwrap();
+        assert!((began.millis()..=now().millis()).contains(&at), "{at}");
+        assert!(row[5].as_str().unwrap().len() > 10);
+        // A hash and no address: the same for both requests, which came from here.
+        let remote = row[6].as_str().unwrap();
+        assert!(remote.len() == 16 && remote.bytes().all(|b| b.is_ascii_hexdigit()), "{remote}");
+        assert_eq!(row[6], rows[0][6]);
+    }
+}
+
+#[test]
+fn a_flood_is_a_count_and_a_few_requests() {
+    let pipeline = Pipeline::start();
+    let event = counted("evt_1", "a", 1);
+    for _ in 0..500 {
+        assert_eq!(pipeline.send(&[], "stripe", &event.body).status, 401);
+    }
+    refused(&pipeline, 500);
+    let rows = value(&pipeline, "SELECT count(*) FROM rejections").as_i64().unwrap();
+    assert!((1..=20).contains(&rows), "{rows}");
+    let lines = pipeline.logs().lines().filter(|line| line.contains("missing_header")).count();
+    assert!((1..50).contains(&lines), "{lines}");
+}
+
+#[test]
+fn the_last_of_each_kind_are_kept_whatever_the_others_do() {
+    let pipeline = Pipeline::start();
+    assert_eq!(pipeline.send(&[], "clerk", b"{}").status, 401);
+    refused(&pipeline, 1);
+    // As many as a long flood would leave, if they were kept.
+    pipeline.sql(
+        "INSERT INTO rejections (source, reason, at, remote, detail)
+         SELECT 'stripe', 'missing_header', value, '', 'before' FROM json_each('[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23]')",
+    );
+    assert_eq!(pipeline.send(&[], "stripe", b"{}").status, 401);
+    refused(&pipeline, 2);
+    assert_eq!(
+        pipeline.sql("SELECT source, count(*) FROM rejections GROUP BY source ORDER BY source"),
+        [[json!("clerk"), json!(1)], [json!("stripe"), json!(20)]]
+    );
+    let oldest = "SELECT min(at) FROM rejections WHERE source = 'stripe'";
+    assert_eq!(value(&pipeline, oldest), 5);
+}
+
+#[test]
+fn a_source_has_as_many_requests_as_its_limit_says() {
+    let pipeline = Pipeline::start();
+    let event = |n: usize| {
+        stripe("test.counted", &format!("evt_{n}"), 1, json!({ "id": "a", "amount": 1 }))
+            .to("limited")
+    };
+    let mut taken = 0;
+    let limited = (0..100).find_map(|n| {
+        let response = pipeline.post(&event(n));
+        if response.status == 200 {
+            taken += 1;
+            return None;
+        }
+        Some(response)
+    });
+    let limited = limited.expect("a hundred requests in ten seconds are more than three");
+    assert!(taken >= 3, "{taken}");
+    assert_eq!((limited.status, limited.reason().as_str()), (429, Reason::RateLimited.as_str()));
+    let wait: u64 = limited.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=10).contains(&wait), "{wait}");
+
+    // Before anything is verified: a stranger's request is refused for the same reason.
+    assert_eq!(pipeline.send(&[], "limited", b"{}").reason(), Reason::RateLimited.as_str());
+    // A provider that asks whether there is anybody is none of them, and the other sources are not concerned.
+    let asked = exchange(pipeline.address(), &request("HEAD", "/webhooks/limited", &[], b""));
+    assert_eq!(asked.unwrap().status, 200);
+    accepted(&pipeline, &counted("evt_other", "b", 1));
+    pipeline.settle();
+    assert_eq!(
+        value(&pipeline, "SELECT count(*) FROM events WHERE source = 'limited'"),
+        json!(taken)
+    );
+}
+
+#[test]
+fn rejections_that_cannot_be_written_hold_nothing_up() {
+    let pipeline = Pipeline::start();
+    let store_away = pipeline.broken(Fault::Store);
+    for _ in 0..3 {
+        assert_eq!(pipeline.send(&[], "stripe", b"{}").status, 401);
+    }
+    eventually("they could not be written down", || {
+        pipeline.logs().contains("cannot write down what was refused").then_some(())
+    });
+    accepted(&pipeline, &counted("evt_1", "a", 1));
+    drop(store_away);
+    eventually("the event has taken effect", || {
+        (super::tally(&pipeline, "a") == [[1, 1]]).then_some(())
+    });
+}
