@@ -31,7 +31,7 @@ pub async fn drive<S: Store, O: Objects>(
     batch: &[Delivery],
     now: Timestamp,
 ) -> Vec<Settled> {
-    let mut messages = Vec::with_capacity(batch.len());
+    let mut envelopes = Vec::with_capacity(batch.len());
     let mut fates: Vec<Option<Fate>> = Vec::with_capacity(batch.len());
     let mut writes = Vec::with_capacity(batch.len());
     for (index, sorted) in sort(batch).into_iter().enumerate() {
@@ -57,7 +57,7 @@ pub async fn drive<S: Store, O: Objects>(
             }
             Err(fate) => fates.push(Some(fate)),
         }
-        messages.push(sorted.ok());
+        envelopes.push(sorted.ok().map(|message| message.envelope));
     }
     let (writes, repeated) = plan::fold(writes);
     apply(store, config, &writes, &mut fates).await;
@@ -70,15 +70,16 @@ pub async fn drive<S: Store, O: Objects>(
 
     let mut settled: Vec<_> = batch
         .iter()
+        .zip(envelopes)
         .zip(fates)
-        .map(|(delivery, fate)| {
+        .map(|((delivery, envelope), fate)| {
             let fate =
                 fate.unwrap_or_else(|| Fate::Unavailable("the delivery was left over".into()));
-            settle(delivery, fate, &config.retry)
+            settle(delivery, envelope, fate, &config.retry)
         })
         .collect();
-    write_letters(store, config, batch, &messages, &mut settled, now).await;
-    remove_bodies(objects, &messages, &settled).await;
+    write_letters(store, config, batch, &mut settled, now).await;
+    remove_bodies(objects, &settled).await;
     settled
 }
 
@@ -177,7 +178,6 @@ async fn write_letters<S: Store>(
     store: &S,
     config: &Consumers,
     batch: &[Delivery],
-    messages: &[Option<Message<'_>>],
     settled: &mut [Settled],
     now: Timestamp,
 ) {
@@ -188,7 +188,7 @@ async fn write_letters<S: Store>(
         .filter_map(|index| match &settled[*index].fate {
             Fate::Condemned { reason, error } => Some(Letter {
                 delivery: &batch[*index],
-                envelope: messages[*index].as_ref().map(|message| &message.envelope),
+                envelope: settled[*index].envelope.as_ref(),
                 reason: *reason,
                 error: error.clone(),
             }),
@@ -201,24 +201,19 @@ async fn write_letters<S: Store>(
     if let Err(error) = store.execute(bury(&letters, now)).await {
         for index in condemned {
             let delay = delay(&config.retry, batch[index].attempts);
-            settled[index] = Settled {
-                fate: Fate::Unavailable(format!("the dead letter could not be written: {error}")),
-                verdict: Verdict::Retry { delay },
-            };
+            let error = format!("the dead letter could not be written: {error}");
+            settled[index].fate = Fate::Unavailable(error);
+            settled[index].verdict = Verdict::Retry { delay };
         }
     }
 }
 
 /// Removes bodies that nothing needs any more. A dead letter keeps its body; one that cannot be removed is left over,
 /// and does no harm.
-async fn remove_bodies<O: Objects>(
-    objects: &O,
-    messages: &[Option<Message<'_>>],
-    settled: &[Settled],
-) {
-    for (message, settled) in messages.iter().zip(settled) {
-        if let (Some(message), Verdict::Ack) = (message, settled.verdict)
-            && let BodyForm::Object(check) = &message.envelope.body
+async fn remove_bodies<O: Objects>(objects: &O, settled: &[Settled]) {
+    for Settled { envelope, verdict, .. } in settled {
+        if let (Some(envelope), Verdict::Ack) = (envelope, verdict)
+            && let BodyForm::Object(check) = &envelope.body
         {
             let _ = objects.delete(&check.key).await;
         }

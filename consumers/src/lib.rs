@@ -11,11 +11,13 @@
 //! verdict, and no fault of one delivery reaches another. Correctness does not depend on the queue delivering once, in
 //! order, or to one consumer at a time: the ledger's primary key decides, inside the transaction.
 
+mod count;
 mod drive;
 mod plan;
 mod retry;
 mod settle;
 mod sort;
 
+pub use count::{Count, counts};
 pub use drive::drive;
 pub use settle::{Fate, Settled};

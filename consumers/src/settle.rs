@@ -4,6 +4,7 @@ use std::fmt;
 
 use hookmill_core::config::Retry;
 use hookmill_core::delivery::{Delivery, Verdict};
+use hookmill_core::message::Envelope;
 use hookmill_dlq::Reason;
 
 use crate::retry::delay;
@@ -57,6 +58,8 @@ impl fmt::Display for Fate {
 /// A delivery's fate and its verdict.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settled {
+    /// What is known of its event; `None` if its message cannot be read.
+    pub envelope: Option<Envelope>,
     /// What came of it.
     pub fate: Fate,
     /// What the queue is told.
@@ -67,7 +70,12 @@ pub struct Settled {
 ///
 /// A delivery that something kept from being applied is tried again until `retry.max_attempts`, then buried. If it cannot
 /// be buried either, [`drive()`](crate::drive()) has it tried again all the same, so that it is never lost.
-pub(crate) fn settle(delivery: &Delivery, fate: Fate, retry: &Retry) -> Settled {
+pub(crate) fn settle(
+    delivery: &Delivery,
+    envelope: Option<Envelope>,
+    fate: Fate,
+    retry: &Retry,
+) -> Settled {
     let (fate, verdict) = match fate {
         Fate::Unavailable(error) if delivery.attempts >= retry.max_attempts => {
             let error = format!("given up after {} attempts: {error}", delivery.attempts);
@@ -77,7 +85,7 @@ pub(crate) fn settle(delivery: &Delivery, fate: Fate, retry: &Retry) -> Settled 
         Fate::Condemned { .. } => (fate, Verdict::Bury),
         Fate::Applied | Fate::Recorded | Fate::Duplicate | Fate::Ignored => (fate, Verdict::Ack),
     };
-    Settled { fate, verdict }
+    Settled { envelope, fate, verdict }
 }
 
 #[cfg(test)]
@@ -95,7 +103,7 @@ mod tests {
             jitter: 0.0,
         };
         let delivery = Delivery { attempts, text: String::new() };
-        settle(&delivery, fate, &retry)
+        settle(&delivery, None, fate, &retry)
     }
 
     #[test]
@@ -106,6 +114,7 @@ mod tests {
         assert_eq!(verdict(2), Verdict::Retry { delay: Duration::from_secs(20) });
         insta::assert_debug_snapshot!(settled(3, away()), @r#"
         Settled {
+            envelope: None,
             fate: Condemned {
                 reason: Exhausted,
                 error: "given up after 3 attempts: the store is unavailable: locked",

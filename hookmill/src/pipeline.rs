@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use hookmill_consumers::{Fate, Settled, drive};
+use hookmill_consumers::{Fate, Settled, counts, drive};
 use hookmill_core::config::{Consumers, Source};
 use hookmill_core::delivery::Verdict;
 use hookmill_core::limits::BATCH_MESSAGES;
-use hookmill_core::message::decode;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
 use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
 use hookmill_migrations::Loaded;
 use hookmill_native::http::{Service, serve};
 use hookmill_native::{
-    DataFolder, Files, Opened, QueueName, QueueSender, RateLimits, Sqlite, SqliteQueue, now,
+    DataFolder, Files, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite, SqliteQueue,
+    now,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -39,6 +39,9 @@ pub struct Place {
     /// Where to listen: an address of this machine and a port; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787", value_parser = parse_listen)]
     pub listen: SocketAddr,
+    /// Where to serve metrics for Prometheus, at /metrics; nowhere, unless this is given. Keep it from the outside.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_listen)]
+    pub metrics: Option<SocketAddr>,
     /// The folder for everything that is kept. One process has it at a time.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     pub data: PathBuf,
@@ -155,6 +158,13 @@ pub fn run(
         let listener = listening.with_context(|| format!("cannot listen on {}", place.listen))?;
         let address = listener.local_addr()?;
         folder.announce(address)?;
+        let metrics = Metrics::default();
+        if let Some(address) = place.metrics {
+            let listening = TcpListener::bind(address).await;
+            let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
+            info!(address = %listener.local_addr()?, "serving metrics");
+            tokio::spawn(metrics.clone().serve(listener));
+        }
 
         let (stop, stopped) = watch::channel(false);
         let mut consumers = JoinSet::new();
@@ -165,6 +175,7 @@ pub fn run(
                 queue: queue.clone(),
                 store: store.clone(),
                 objects: objects.clone(),
+                metrics: metrics.clone(),
                 config: Consumers {
                     program: loaded.program.clone(),
                     retry: loaded.config.retry.clone(),
@@ -173,7 +184,7 @@ pub fn run(
             consumers.spawn(consumer.consume_events(batch.size, batch.wait, stopped.clone()));
         }
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
-        consumers.spawn(keep_rejections(gate.clone(), store.clone(), stopped));
+        consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));
 
         let platform = Native {
             sender: queue.sender(QueueName::Events),
@@ -212,6 +223,7 @@ struct Consumer {
     queue: SqliteQueue,
     store: Sqlite,
     objects: Files,
+    metrics: Metrics,
     config: Consumers,
 }
 
@@ -232,7 +244,15 @@ impl Consumer {
             let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
             let settled = drive(&self.store, &self.objects, &self.config, &deliveries, now()).await;
             for (delivery, settled) in deliveries.iter().zip(&settled) {
-                log_settled(&delivery.text, delivery.attempts, settled);
+                log_settled(delivery.attempts, settled);
+            }
+            for count in counts(&settled) {
+                self.metrics.count_deliveries(
+                    count.source,
+                    count.secret,
+                    count.fate,
+                    count.deliveries,
+                );
             }
             let verdicts =
                 batch.into_iter().zip(settled.into_iter().map(|settled| settled.verdict)).collect();
@@ -280,7 +300,12 @@ async fn consume_dead_letters(
 }
 
 /// Writes down what was refused, once in a while.
-async fn keep_rejections(gate: Arc<Gate>, store: Sqlite, mut stopped: watch::Receiver<bool>) {
+async fn keep_rejections(
+    gate: Arc<Gate>,
+    store: Sqlite,
+    metrics: Metrics,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut last = false;
     while !last {
         tokio::select! {
@@ -292,7 +317,13 @@ async fn keep_rejections(gate: Arc<Gate>, store: Sqlite, mut stopped: watch::Rec
             continue;
         }
         for tally in reports.iter().flat_map(|report| &report.rejections) {
-            let source = tally.source.as_deref().unwrap_or("-");
+            let source = tally.source.as_deref();
+            metrics.count_rejections(
+                source.unwrap_or_default(),
+                tally.reason.as_str(),
+                tally.count,
+            );
+            let source = source.unwrap_or("-");
             let more = tally.count - tally.samples.len() as u64;
             if more > 0 {
                 warn!(source, reason = %tally.reason, more, "rejected");
@@ -323,9 +354,8 @@ fn log_outcome(outcome: &Outcome) {
     }
 }
 
-fn log_settled(text: &str, attempts: u32, settled: &Settled) {
-    let message = decode(text).ok();
-    let envelope = message.as_ref().map(|message| &message.envelope);
+fn log_settled(attempts: u32, settled: &Settled) {
+    let envelope = settled.envelope.as_ref();
     let source = envelope.map_or("-", |envelope| envelope.source.as_str());
     let event = envelope.map_or("-", |envelope| envelope.id.as_str());
     let r#type = envelope.map_or("-", |envelope| envelope.kind.as_str());

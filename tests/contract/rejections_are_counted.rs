@@ -62,6 +62,10 @@ fn a_flood_is_a_count_and_a_few_requests() {
         assert_eq!(pipeline.send(&[], "stripe", &event.body).status, 401);
     }
     refused(&pipeline, 500);
+    let labels = [("source", "stripe"), ("reason", "missing_header")];
+    eventually("the metric says so", || {
+        (pipeline.metric("rejections", &labels) == 500).then_some(())
+    });
     let rows = value(&pipeline, "SELECT count(*) FROM rejections").as_i64().unwrap();
     assert!((1..=20).contains(&rows), "{rows}");
     let lines = pipeline.logs().lines().filter(|line| line.contains("missing_header")).count();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hookmill_core::time::Timestamp;
 use hookmill_tests::event::{Event, now, stripe};
 use hookmill_tests::http::{exchange, exchange_parts, request};
-use hookmill_tests::{STRIPE_SECRET, STRIPE_SECRET_NEXT};
+use hookmill_tests::{STRIPE_SECRET, STRIPE_SECRET_NEXT, eventually};
 use serde_json::json;
 
 use super::super::platform::Pipeline;
@@ -135,6 +135,13 @@ fn any_of_the_secrets_may_have_signed() {
         pipeline.sql("SELECT id, secret FROM events ORDER BY id"),
         [[json!("evt_0"), json!(0)], [json!("evt_1"), json!(1)],]
     );
+    // And so does the metric, by which one sees that nobody signs with the old secret any more.
+    let applied = |secret| {
+        let labels = [("source", "stripe"), ("secret", secret), ("fate", "applied")];
+        pipeline.metric("deliveries", &labels)
+    };
+    eventually("both are counted", || (applied("0") == 1 && applied("1") == 1).then_some(()));
+    assert_eq!(applied("2"), 0);
 }
 
 #[test]

@@ -70,7 +70,8 @@ impl Pipeline {
         // What an earlier process wrote here must not be taken for this one's.
         let _ = std::fs::remove_file(data.path().join("listening"));
         let mut child = Command::new(binary())
-            .args(["serve", "--listen", "127.0.0.1:0", "--log", "trace", "--json", "--config"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .args(["--log", "trace", "--json", "--config"])
             .arg(&config)
             .arg("--data")
             .arg(data.path())
@@ -225,6 +226,21 @@ impl Pipeline {
     /// All that it has logged.
     pub fn logs(&self) -> String {
         self.logs.lock().expect("no reader panics").clone()
+    }
+
+    /// What a metric with these labels stands at.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let logs = self.logs();
+        let serving = logs.lines().rfind(|line| line.contains("serving metrics")).expect("it logs");
+        let line: Value = serde_json::from_str(serving).expect("a line of the log is JSON");
+        let address = line["address"].as_str().and_then(|text| text.parse().ok()).expect("where");
+        let response = exchange(address, &request("GET", "/metrics", &[], b""));
+        let text = response.expect("metrics are served").body;
+        let labels: Vec<_> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let name = format!("hookmill_{name}_total{{{}}} ", labels.join(","));
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.map_or(0, |number| number.parse().expect("a count"))
     }
 
     fn database(&self, name: &str) -> Connection {

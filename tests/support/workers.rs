@@ -131,6 +131,18 @@ impl Pipeline {
         self.control("logs", &Value::Null).as_str().unwrap_or_default().to_owned()
     }
 
+    /// What a metric with these labels stands at.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let logs = self.logs();
+        let points = logs.lines().filter_map(|line| line.split_once("data point ")?.1.parse().ok());
+        let values = labels.iter().map(|(_, value)| *value);
+        let blobs: Vec<_> = std::iter::once(name).chain(values).collect();
+        let same = |point: &Value| {
+            point["blobs"] == json!(blobs) && point["indexes"] == json!([labels[0].1])
+        };
+        points.filter(same).filter_map(|point: Value| point["doubles"][0].as_u64()).sum()
+    }
+
     fn control(&self, path: &str, body: &Value) -> Value {
         let bytes = request("POST", &format!("/{path}"), &[], body.to_string().as_bytes());
         let response = exchange(self.control, &bytes).expect("the harness listens");

@@ -25,12 +25,16 @@ class D1Database {
   }
 }
 
+// A local Analytics Engine keeps nothing.
+const metrics = { writeDataPoint: (point) => console.log(`data point ${JSON.stringify(point)}`) };
+
 export default class extends Worker {
   constructor(ctx, env) {
     const broken = async (fault) => (await env.FAULTS.fetch(`http://faults/${fault}`)).status === 503;
     const wrapped = { ...env };
     if (env.EVENTS) wrapped.EVENTS = new WorkerQueue(env.EVENTS, broken);
     if (env.DB) wrapped.DB = new D1Database(env.DB, broken);
+    wrapped.METRICS = metrics;
     super(ctx, wrapped);
     this.broken = broken;
   }

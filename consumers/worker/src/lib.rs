@@ -4,11 +4,10 @@ use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
-use hookmill_cloudflare::{Batch, D1, R2, now};
-use hookmill_consumers::{Fate, Settled, drive};
+use hookmill_cloudflare::{Batch, D1, Metrics, R2, now};
+use hookmill_consumers::{Count, Fate, Settled, counts, drive};
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::Delivery;
-use hookmill_core::message::decode;
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, console_error, console_log, console_warn, js_sys, worker_sys};
@@ -47,6 +46,11 @@ pub async fn queue(
         let objects = R2::new(&env, "BODIES").map_err(failed)?;
         let settled = drive(&store, &objects, &config(), batch.deliveries(), now()).await;
         log(batch.deliveries(), &settled);
+        let mut metrics = Metrics::new(&env, "METRICS");
+        for Count { source, secret, fate, deliveries } in counts(&settled) {
+            let secret = secret.map(|secret| secret.to_string()).unwrap_or_default();
+            metrics.count("deliveries", [source, &secret, fate], deliveries);
+        }
         let verdicts: Vec<_> = settled.iter().map(|settled| settled.verdict).collect();
         batch.settle(&verdicts);
         Ok(JsValue::UNDEFINED)
@@ -57,16 +61,14 @@ pub async fn queue(
 /// One line for the batch, and one for each delivery that did not simply take effect.
 fn log(deliveries: &[Delivery], settled: &[Settled]) {
     let mut applied = 0;
-    for (delivery, Settled { fate, .. }) in deliveries.iter().zip(settled) {
+    for (delivery, Settled { envelope, fate, .. }) in deliveries.iter().zip(settled) {
         if matches!(fate, Fate::Applied | Fate::Recorded | Fate::Ignored) {
             applied += 1;
             continue;
         }
-        let event = match decode(&delivery.text) {
-            Ok(message) => {
-                format!("source={} event={}", message.envelope.source, message.envelope.id)
-            }
-            Err(_) => "source=- event=-".to_owned(),
+        let event = match envelope {
+            Some(envelope) => format!("source={} event={}", envelope.source, envelope.id),
+            None => "source=- event=-".to_owned(),
         };
         let attempts = delivery.attempts;
         match fate {

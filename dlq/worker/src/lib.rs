@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use hookmill_cloudflare::{Batch, D1, now};
+use hookmill_cloudflare::{Batch, D1, Metrics, now};
 use hookmill_core::delivery::Verdict;
 use hookmill_core::report::Report;
 use hookmill_core::store::Store as _;
@@ -36,7 +36,10 @@ pub async fn queue(
             texts.map(|text| Report::decode(text)).collect::<Option<Vec<Report>>>()
         {
             let verdict = match store.execute(keep(&reports, now())).await {
-                Ok(_) => Verdict::Ack,
+                Ok(_) => {
+                    count(&env, &reports);
+                    Verdict::Ack
+                }
                 Err(error) => {
                     console_error!("cannot write down what was refused: {error}");
                     Verdict::Retry { delay: RETRY_REPORTS }
@@ -56,4 +59,13 @@ pub async fn queue(
         Ok(JsValue::UNDEFINED)
     })
     .await
+}
+
+fn count(env: &Env, reports: &[Report]) {
+    let mut metrics = Metrics::new(env, "METRICS");
+    for tally in reports.iter().flat_map(|report| &report.rejections) {
+        let source = tally.source.as_deref().unwrap_or_default();
+        let count = u32::try_from(tally.count).unwrap_or(u32::MAX);
+        metrics.count("rejections", [source, tally.reason.as_str()], count);
+    }
 }

@@ -7,6 +7,7 @@
 //! | objects | [`R2`] |
 //! | rate limits | [`limited`] |
 //! | HTTP | [`http`] |
+//! | metrics | [`Metrics`] |
 //!
 //! Futures around JavaScript promises are not `Send`, and the ports are: `#[worker::send]` bridges that here, and only
 //! here. It is sound because a Worker has one thread.
@@ -14,12 +15,14 @@
 mod batch;
 mod d1;
 pub mod http;
+mod metrics;
 mod queue;
 mod r2;
 mod rate_limiter;
 
 pub use batch::Batch;
 pub use d1::D1;
+pub use metrics::Metrics;
 pub use queue::CloudflareQueue;
 pub use r2::R2;
 pub use rate_limiter::limited;

@@ -7,18 +7,21 @@
 //! | objects | [`Files`]: the folder `bodies` |
 //! | rate limits | [`RateLimits`], in memory |
 //! | HTTP | [`http`] |
+//! | metrics | [`Metrics`] |
 //!
 //! All of it lies in one folder, [`DataFolder`], which one process has at a time.
 
 mod files;
 mod folder;
 pub mod http;
+mod metrics;
 mod queue;
 mod rate_limits;
 mod sqlite;
 
 pub use files::Files;
 pub use folder::{DataFolder, FolderError, Opened};
+pub use metrics::Metrics;
 pub use queue::{Leased, QueueName, QueueSender, SqliteQueue};
 pub use rate_limits::RateLimits;
 pub use sqlite::Sqlite;

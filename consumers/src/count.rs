@@ -1,0 +1,34 @@
+//! What came of deliveries, counted for metrics.
+
+use crate::settle::Settled;
+
+/// Deliveries of one source, signed with the same secret, that came to the same end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Count<'s> {
+    /// The source; blank if the message cannot be read.
+    pub source: &'s str,
+    /// Which of the source's secrets had signed, from 0 in the order of hookmill.toml.
+    pub secret: Option<usize>,
+    /// [`Fate::as_str`](crate::Fate::as_str).
+    pub fate: &'static str,
+    /// How many.
+    pub deliveries: u32,
+}
+
+/// Counts a batch, in order of what comes first.
+pub fn counts(settled: &[Settled]) -> Vec<Count<'_>> {
+    let mut counts: Vec<Count<'_>> = Vec::new();
+    for Settled { envelope, fate, .. } in settled {
+        let source = envelope.as_ref().map_or("", |envelope| envelope.source.as_str());
+        let secret = envelope.as_ref().map(|envelope| envelope.verified.secret);
+        let fate = fate.as_str();
+        let same = |count: &&mut Count<'_>| {
+            (count.source, count.secret, count.fate) == (source, secret, fate)
+        };
+        match counts.iter_mut().find(same) {
+            Some(count) => count.deliveries += 1,
+            None => counts.push(Count { source, secret, fate, deliveries: 1 }),
+        }
+    }
+    counts
+}

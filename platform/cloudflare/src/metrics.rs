@@ -1,0 +1,38 @@
+//! Metrics for Analytics Engine.
+
+use worker::{AnalyticsEngineDataPointBuilder, AnalyticsEngineDataset, Env, console_error};
+
+/// The most data points that one invocation may write.
+/// Source: <https://developers.cloudflare.com/analytics/analytics-engine/limits/>.
+const POINTS: usize = 25;
+
+/// A dataset of Analytics Engine: `blob1` is the name of the metric, the blobs behind it are its labels in the order in which
+/// the native `/metrics` has them, `double1` is the count, and the index is the source.
+pub struct Metrics {
+    dataset: Option<AnalyticsEngineDataset>,
+    written: usize,
+}
+
+impl Metrics {
+    /// The binding of this name. A Worker that has none keeps no metrics.
+    pub fn new(env: &Env, binding: &str) -> Self {
+        Self { dataset: env.analytics_engine(binding).ok(), written: 0 }
+    }
+
+    /// Writes a count; `labels` begin with the source.
+    pub fn count<const N: usize>(&mut self, metric: &str, labels: [&str; N], count: u32) {
+        let Some(dataset) = &self.dataset else { return };
+        if self.written == POINTS {
+            return;
+        }
+        self.written += 1;
+        let point = AnalyticsEngineDataPointBuilder::new()
+            .indexes([*labels.first().unwrap_or(&"")])
+            .add_blob(metric)
+            .add_double(count);
+        let point = labels.into_iter().fold(point, AnalyticsEngineDataPointBuilder::add_blob);
+        if let Err(error) = point.write_to(dataset) {
+            console_error!("cannot write metrics: {error}");
+        }
+    }
+}
