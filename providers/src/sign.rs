@@ -150,6 +150,13 @@ fn by_template(
             Place::Member(_) => {}
         }
     }
+    for part in &template.payload {
+        if let Part::Header(name) = part
+            && !headers.iter().any(|(sent, _)| sent.eq_ignore_ascii_case(name))
+        {
+            headers.push((name.clone(), event.id.to_owned()));
+        }
+    }
     let mut members = Vec::new();
     for part in &template.payload {
         if let Part::Member(_, path) = part {

@@ -6,11 +6,13 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { Agent, createServer, request as send } from "node:http";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 const binary = process.env.HOOKMILL_TEST_BINARY;
-const config = join(dirname(fileURLToPath(import.meta.url)), "hookmill.toml");
+const here = dirname(fileURLToPath(import.meta.url));
+const config = join(here, "hookmill.toml");
 const CONNECTIONS = 16;
 
 const base64Secret = () => `whsec_${randomBytes(24).toString("base64")}`;
@@ -60,6 +62,9 @@ const data = mkdtempSync(join(tmpdir(), "hookmill-sdk-"));
 const agent = new Agent({ keepAlive: true, maxSockets: CONNECTIONS });
 let server;
 let address;
+let interpreter;
+const waiting = new Map();
+let asked = 0;
 
 before(async () => {
   server = spawn(binary, ["serve", "--log", "error", "--config", config, "--data", data, "--listen", "127.0.0.1:0"], {
@@ -80,6 +85,7 @@ before(async () => {
 after(() => {
   agent.destroy();
   server.kill();
+  interpreter?.stdin.end();
   rmSync(data, { recursive: true, force: true });
 });
 
@@ -195,7 +201,7 @@ export const headerTime = (name) => (request) => withHeaders(request, { [name]: 
 
 const OF_A_CHANGE = ["no_matching_signature", "malformed_header", "malformed_event", "timestamp_too_old", "timestamp_in_future"];
 
-// Runs the cross-check of one library. It has
+// Runs the cross-check of a provider's library. It has
 // - `name`, `source`: its name, and the source in hookmill.toml;
 // - `request(size)`: a random request that is signed, with a body of about that size if one is given: headers, body and
 //   maybe method and query;
@@ -205,8 +211,39 @@ const OF_A_CHANGE = ["no_matching_signature", "malformed_header", "malformed_eve
 // - `differences`: requests of which the library and the binary think differently, and why;
 // - `samples`: [source, type] that `hookmill send` signs, with a body where there is no sample;
 // - `secret`, `otherSecret`: what it signs those with;
-// - `bodyUnsigned`: that the provider does not sign the body.
-export function crossCheck(library) {
+// - `bodyUnsigned`: that the provider does not sign the body;
+// - `python`: what is different about its library for Python, if that is to be asked as well: its `library` in
+//   python/verify.py, what it verifies with as its `key`, `url(request)`, and any of the above.
+export function crossCheck({ python, ...library }) {
+  check(library);
+  if (python && process.env.HOOKMILL_TEST_PYTHON) {
+    const verifies = (request) => askPython({ library: python.library, secret: python.key, url: python.url?.(request), request });
+    check({ ...library, rounds: 300, lenient: {}, differences: [], ...python, name: `${library.name} for Python`, verifies });
+  }
+}
+
+// One process verifies for all.
+function askPython({ library, secret, url = "", request }) {
+  if (!interpreter) {
+    interpreter = spawn(process.env.HOOKMILL_TEST_PYTHON, [join(here, "python/verify.py")], { stdio: ["pipe", "pipe", "inherit"] });
+    createInterface(interpreter.stdout).on("line", (line) => {
+      const { n, valid } = JSON.parse(line);
+      waiting.get(n)(valid);
+      waiting.delete(n);
+    });
+    interpreter.on("exit", () => waiting.forEach((_, n) => waiting.get(n)(undefined)));
+  }
+  const n = ++asked;
+  const answer = new Promise((resolve) => waiting.set(n, resolve));
+  const body = Buffer.from(request.body).toString("base64");
+  interpreter.stdin.write(`${JSON.stringify({ n, library, secret, url, headers: request.headers, body })}\n`);
+  return answer.then((valid) => {
+    assert.notEqual(valid, undefined, "python/verify.py has ended");
+    return valid;
+  });
+}
+
+function check(library) {
   const { name, source, rounds = 1000 } = library;
   const verifies = async (request) => {
     try {

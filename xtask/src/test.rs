@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that CI checks, in the order in which it fails soonest.
 
+use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
@@ -28,6 +30,8 @@ pub enum Step {
     Native,
     /// The contract against the three Workers in workerd
     Workers,
+    /// Every parser of headers and bodies against inputs made up by libFuzzer, for a bounded time
+    Fuzz,
     /// The providers' own libraries sign, and the running binary verifies
     Sdk,
     /// The migrations on D1, and each Worker as it would be deployed, with its size
@@ -42,6 +46,9 @@ const WORKERS: [&str; 4] = [
     "hookmill-dlq-worker",
 ];
 
+/// The targets in tests/fuzz.
+const FUZZ_TARGETS: [&str; 5] = ["configuration", "json", "message", "request", "signed"];
+
 /// The most that the ingress Worker may have, gzipped.
 const INGRESS_KIB: f64 = 146.0;
 
@@ -53,16 +60,17 @@ const INGRESS_KIB: f64 = 146.0;
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let tools = Tools::install()?;
     let steps = if arguments.steps.is_empty() { Step::value_variants() } else { &arguments.steps };
-    let (mut times, mut unchecked) = (Vec::new(), None);
+    let (mut times, mut unchecked) = (Vec::new(), Vec::new());
     for step in steps {
         let start = Instant::now();
         match step {
             Step::Lint => lint()?,
-            Step::Deny => unchecked = deny(&tools)?,
+            Step::Deny => unchecked.extend(deny(&tools)?),
             Step::Unit => unit()?,
             Step::Native => native()?,
             Step::Workers => workers(&tools)?,
-            Step::Sdk => sdk(&tools)?,
+            Step::Fuzz => fuzz(&tools)?,
+            Step::Sdk => unchecked.extend(sdk(&tools)?),
             Step::Deploy => deploy(&tools)?,
         }
         times.push((step, start.elapsed()));
@@ -71,7 +79,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for (step, time) in times {
         eprintln!("{:>8} s  {step:?}", time.as_secs());
     }
-    if let Some(unchecked) = unchecked {
+    for unchecked in unchecked {
         eprintln!("\n{unchecked}");
     }
     Ok(())
@@ -118,7 +126,7 @@ fn unit() -> anyhow::Result<()> {
     shell(&mut test)
 }
 
-fn contract() -> std::process::Command {
+fn contract() -> Command {
     let mut test = cargo();
     test.args(["test", "--package", "hookmill-tests"]);
     test
@@ -141,17 +149,54 @@ fn workers(tools: &Tools) -> anyhow::Result<()> {
     )
 }
 
-fn sdk(tools: &Tools) -> anyhow::Result<()> {
+/// How long each target is fuzzed, in seconds.
+const FUZZ_SECONDS: u32 = 20;
+
+/// Goes on from the committed corpus. What is found along the way stays under `target`, and so does an input that fails.
+fn fuzz(tools: &Tools) -> anyhow::Result<()> {
+    let folder = root().join("tests/fuzz");
+    let found = root().join("target/fuzz");
+    // Sanitizers are for memory errors, and there is no unsafe code here; without one, a stable compiler will do.
+    let options = |command: &mut Command| {
+        command.arg("--fuzz-dir").arg(&folder).arg("--target-dir").arg(found.join("build"));
+        command.args(["--sanitizer", "none"]);
+    };
+    let mut build = tools.cargo_fuzz()?;
+    options(build.arg("build"));
+    shell(&mut build)?;
+    for target in FUZZ_TARGETS {
+        let corpus = found.join("corpus").join(target);
+        fs::create_dir_all(&corpus)?;
+        let mut run = tools.cargo_fuzz()?;
+        options(run.arg("run"));
+        run.arg(target).arg(&corpus).arg(folder.join("corpus").join(target));
+        run.args(["--", "-timeout=10", "-max_len=8192", "-verbosity=0", "-print_final_stats=1"]);
+        run.arg(format!("-artifact_prefix={}/", found.display()));
+        shell(run.arg(format!("-max_total_time={FUZZ_SECONDS}")))?;
+    }
+    Ok(())
+}
+
+/// Returns what could not be checked, if anything.
+fn sdk(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
     shell(cargo().args(["build", "--package", "hookmill"]))?;
     let mut test = tools.node();
     test.args(["--test", "--test-reporter=spec", "tests/sdk/*.test.mjs"]);
-    shell(test.env("HOOKMILL_TEST_BINARY", target().join("debug/hookmill")))
+    test.env("HOOKMILL_TEST_BINARY", target().join("debug/hookmill"));
+    let python = Tools::python()?;
+    if let Some(python) = &python {
+        test.env("HOOKMILL_TEST_PYTHON", python);
+    }
+    shell(&mut test)?;
+    Ok(python.is_none().then_some(
+        "NOT CHECKED: the providers' libraries for Python. There is no python3 that can make environments (`python3 -m venv`).",
+    ))
 }
 
 fn deploy(tools: &Tools) -> anyhow::Result<()> {
     let data = root().join("target/deploy-test");
     if data.exists() {
-        std::fs::remove_dir_all(&data)?;
+        fs::remove_dir_all(&data)?;
     }
     for worker in [Worker::Consumers, Worker::Dlq] {
         let mut wrangler = tools.wrangler();

@@ -11,8 +11,11 @@ use crate::shell::{cargo, output, root, run};
 
 /// Cloudflare's tools need this version of Node or a newer one.
 const NODE: u32 = 22;
-/// The version of cargo-deny; the other tools' versions follow from Cargo.lock.
+/// The version of cargo-deny; where none is given here, a tool's version follows from Cargo.lock.
 const CARGO_DENY: &str = "0.20.2";
+
+/// The version of cargo-fuzz.
+const CARGO_FUZZ: &str = "0.13.2";
 
 /// The tools, installed.
 pub struct Tools {
@@ -55,6 +58,16 @@ impl Tools {
         Ok(command)
     }
 
+    /// cargo-fuzz, installed; only the tests need it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be installed.
+    pub fn cargo_fuzz(&self) -> anyhow::Result<Command> {
+        cargo_install(&root().join("target/tools"), "cargo-fuzz", "cargo-fuzz", CARGO_FUZZ)?;
+        Ok(self.command(&self.bin.join("cargo-fuzz")))
+    }
+
     /// worker-build, which takes the tools given to it and so downloads none.
     pub fn worker_build(&self) -> Command {
         let mut command = self.command(&self.bin.join("worker-build"));
@@ -63,6 +76,38 @@ impl Tools {
             .env("ESBUILD_BIN", modules().join(".bin/esbuild"))
             .env("WASM_OPT_BIN", modules().join(".bin/wasm-opt"));
         command
+    }
+
+    /// A Python with the packages that tests/sdk/python names; `None` if the machine has none that can have them.
+    ///
+    /// # Errors
+    ///
+    /// If the packages cannot be installed.
+    pub fn python() -> anyhow::Result<Option<PathBuf>> {
+        let folder = root().join("target/tools/python");
+        let python = folder.join("bin/python");
+        let requirements = root().join("tests/sdk/python/requirements.txt");
+        let wanted = fs::read(&requirements)?;
+        let stamp = folder.join(".hookmill-requirements");
+        if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
+            return Ok(Some(python));
+        }
+        // Some systems have a Python that can make no environments.
+        if output(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).is_none() {
+            return Ok(None);
+        }
+        let mut pip = Command::new(&python);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--requirement",
+        ]);
+        run(pip.arg(&requirements))?;
+        fs::write(stamp, wanted)?;
+        Ok(Some(python))
     }
 
     /// Binaryen's optimiser.

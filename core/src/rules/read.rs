@@ -202,11 +202,14 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
     }
 
     fn visit_map<A: MapAccess<'b>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key_seed(KeyIn(&self.node.keys))? {
-            match key {
-                Some(node) => map.next_value_seed(Walk { node, values: &mut *self.values })?,
-                None => map.next_value::<IgnoredAny>().map(drop)?,
-            }
+        while let Some(place) = map.next_key_seed(KeyIn(&self.node.keys))? {
+            let Some(place) = place else {
+                map.next_value::<IgnoredAny>().map(drop)?;
+                continue;
+            };
+            let node = &self.node.keys[place].1;
+            node.forget(self.values);
+            map.next_value_seed(Walk { node, values: &mut *self.values })?;
         }
         Ok(())
     }
@@ -252,26 +255,40 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
     }
 }
 
-/// Looks a member's name up among the wanted ones, without keeping it.
+impl Node {
+    /// Lets go of what was found here: the member stands twice, and its last value need not have what the first had.
+    fn forget(&self, values: &mut Values<'_>) {
+        for node in
+            self.keys.iter().map(|(_, node)| node).chain(self.elements.iter().map(|(_, node)| node))
+        {
+            if let Some(slot) = node.slot {
+                values.0[slot] = None;
+            }
+            node.forget(values);
+        }
+    }
+}
+
+/// Looks a member's name up among the wanted ones, without keeping it. Its place among them, if it is one.
 struct KeyIn<'n>(&'n [(String, Node)]);
 
-impl<'n, 'b> DeserializeSeed<'b> for KeyIn<'n> {
-    type Value = Option<&'n Node>;
+impl<'b> DeserializeSeed<'b> for KeyIn<'_> {
+    type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'b>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_str(self)
     }
 }
 
-impl<'n> Visitor<'_> for KeyIn<'n> {
-    type Value = Option<&'n Node>;
+impl Visitor<'_> for KeyIn<'_> {
+    type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a member's name")
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().find(|(k, _)| k == key).map(|(_, node)| node))
+        Ok(self.0.iter().position(|(k, _)| k == key))
     }
 }
 
@@ -289,6 +306,15 @@ mod tests {
         let read = reads.add(&path.parse().unwrap());
         let values = reads.read(body.as_bytes())?;
         Ok(read.value(&values)?.map(ToOwned::to_owned))
+    }
+
+    #[test]
+    fn of_a_member_that_stands_twice_the_last_counts_with_all_that_is_in_it() {
+        let body = r#"{"a":{"b":1},"a":[1,{"c":2}],"a":{"d":3}}"#;
+        assert_eq!(read("a.d", body), Ok(Some("3".into())));
+        for path in ["a.b", "a[1].c", "a[0]"] {
+            assert_eq!(read(path, body), Ok(None), "{path}");
+        }
     }
 
     #[test]

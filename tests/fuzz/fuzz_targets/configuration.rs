@@ -1,0 +1,32 @@
+//! A configuration: every fault has a place in it, and a source that is taken can be signed for and verifies that.
+#![no_main]
+
+use hookmill_core::config::parse;
+use hookmill_core::rejection::Reason;
+use hookmill_core::request::Request;
+use hookmill_fuzz::{NOW, Prepared};
+use hookmill_providers::{Outgoing, sign};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let (config, faults) = parse("hookmill.toml", text);
+    let lines = text.lines().count().max(1);
+    for fault in &faults {
+        assert!((1..=lines + 1).contains(&fault.at.line), "{fault}");
+        assert!(!fault.problem.is_empty());
+    }
+    if !faults.is_empty() {
+        return;
+    }
+    for source in config.ingress.sources {
+        let prepared = Prepared::new(source);
+        let body = br#"{"id":"evt_1","type":"kind"}"#;
+        let event = Outgoing { id: "msg_1", kind: "kind", at: NOW, query: None, body };
+        let Ok(signed) = sign(&prepared.source, &prepared.signing, event) else { continue };
+        let request =
+            Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };
+        if let Err(rejection) = prepared.verifier.verify(&request, NOW) {
+            assert_eq!(rejection.reason, Reason::MalformedEvent, "{}", rejection.detail);
+        }
+    }
+});

@@ -1,0 +1,47 @@
+//! Paths into a body, read in one pass, find what a parser finds that builds the whole tree.
+//!
+//! The input is a line of paths, blanks between them, and the body.
+#![no_main]
+
+use hookmill_core::rules::{Path, Reads, Step};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+fn walk<'v>(value: &'v Value, steps: &[Step]) -> Option<&'v Value> {
+    steps.iter().try_fold(value, |value, step| match step {
+        Step::Key(key) => value.as_object()?.get(key),
+        Step::Index(index) => value.as_array()?.get(*index),
+    })
+}
+
+fn find<'v>(body: &'v Value, path: &Path) -> Option<&'v Value> {
+    let found = walk(body, &path.steps)?;
+    let Some(select) = &path.select else { return Some(found) };
+    let wanted = walk(body, &select.equals)?;
+    let element = found.as_array()?.iter().find(|element| {
+        element.as_object().and_then(|element| element.get(&select.field)) == Some(wanted)
+    })?;
+    walk(element, &select.rest)
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return };
+    let Ok(paths) = std::str::from_utf8(&data[..end]) else { return };
+    let (paths, body) = (paths.split(' ').map(str::parse::<Path>), &data[end + 1..]);
+    let paths: Vec<_> = paths.filter_map(Result::ok).collect();
+    for path in &paths {
+        assert_eq!(path.to_string().parse::<Path>().as_ref(), Ok(path));
+    }
+    let mut reads = Reads::default();
+    let slots: Vec<_> = paths.iter().map(|path| reads.add(path)).collect();
+    let (found, tree) = (reads.read(body), serde_json::from_slice::<Value>(body));
+    // The tree has to be more careful than a reader that passes by: about numbers, depth, and halves of characters.
+    let Ok(tree) = tree else { return };
+    let found = found.expect("what is JSON can be read");
+    for (path, slot) in paths.iter().zip(slots) {
+        let text = slot.value(&found).expect("every text in the tree is whole");
+        let value = text.map(|text| serde_json::from_str::<Value>(text).expect("a part of JSON"));
+        let expected = find(&tree, path).filter(|value| !value.is_null());
+        assert_eq!(value.as_ref(), expected, "{path}");
+    }
+});

@@ -1,0 +1,25 @@
+//! A request that nobody signed, to a source of any scheme: it is refused in a few words of ours.
+#![no_main]
+
+use hookmill_core::request::Request;
+use hookmill_fuzz::{NOW, Text};
+use hookmill_providers::Admitted;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Some(Text { to, query, headers, body }) = Text::parse(data) else { return };
+    for method in ["POST", "GET"] {
+        let request = Request { method, query, headers: &headers, body };
+        match to.verifier.verify(&request, NOW) {
+            Err(rejection) => {
+                assert!(rejection.detail.len() < 300, "{}", rejection.detail);
+                assert!(!rejection.detail.contains(|c: char| c.is_control()));
+            }
+            // A token is there to be found; a signature is not.
+            Ok(Admitted::Events(..)) => {
+                assert!(["auth0", "token"].contains(&to.source.name.as_str()))
+            }
+            Ok(Admitted::Handshake(_)) => {}
+        }
+    }
+});

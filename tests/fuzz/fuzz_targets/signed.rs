@@ -1,0 +1,56 @@
+//! A request that the provider signed: whatever the body is, its signature holds, and what is taken as an event can be used.
+#![no_main]
+
+use hookmill_core::limits::{NAME_BYTES, REQUEST_EVENTS};
+use hookmill_core::rejection::Reason;
+use hookmill_core::request::Request;
+use hookmill_core::scheme::{Part, Scheme};
+use hookmill_fuzz::{NOW, Text};
+use hookmill_providers::{Admitted, Outgoing, sign};
+use libfuzzer_sys::fuzz_target;
+use serde_json::value::RawValue;
+
+fuzz_target!(|data: &[u8]| {
+    let Some(Text { to, query, body, .. }) = Text::parse(data) else { return };
+    let event = Outgoing { id: "msg_1", kind: "kind", at: NOW, query, body };
+    // What is no form, or no JSON, cannot be signed where the signature is a part of it.
+    let Ok(signed) = sign(&to.source, &to.signing, event) else { return };
+    let verify = |body: &[u8]| {
+        let request = Request { method: "POST", query, headers: &signed.headers, body };
+        to.verifier.verify(&request, NOW).map(|admitted| match admitted {
+            Admitted::Events(_, events) => {
+                assert!(events.len() <= REQUEST_EVENTS);
+                for event in &events {
+                    assert!((1..=NAME_BYTES).contains(&event.id.len()), "{:?}", event.id);
+                    assert!((1..=NAME_BYTES).contains(&event.kind.len()), "{:?}", event.kind);
+                    // What is taken out of a body, or made of a form, is JSON; a whole body is as it came.
+                    if *event.body != *body {
+                        serde_json::from_slice::<&RawValue>(&event.body).expect("it is JSON");
+                    }
+                }
+            }
+            Admitted::Handshake(_) => {}
+        })
+    };
+    if let Err(rejection) = verify(&signed.body) {
+        assert_eq!(rejection.reason, Reason::MalformedEvent, "{}", rejection.detail);
+    }
+
+    let whole = match &to.source.scheme {
+        Scheme::Template(template) => template.payload.contains(&Part::Body),
+        Scheme::StandardWebhooks { .. } => true,
+        // Of forms the fields are signed, and a field can be written in several ways.
+        Scheme::Twilio | Scheme::PaddleClassic => false,
+    };
+    if whole && !signed.body.is_empty() {
+        let mut changed = signed.body.clone();
+        let place = data.iter().map(|byte| usize::from(*byte)).sum::<usize>();
+        let length = changed.len();
+        changed[place % length] ^= 1 << (place % 8);
+        let rejection = verify(&changed).expect_err("one bit is another");
+        assert!(
+            [Reason::NoMatchingSignature, Reason::MalformedEvent].contains(&rejection.reason),
+            "{rejection:?}"
+        );
+    }
+});
