@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
             }
             // A token is there to be found; a signature is not.
             Ok(Admitted::Events(..)) => {
-                assert!(["auth0", "token"].contains(&to.source.name.as_str()))
+                assert!(["auth0", "token"].contains(&to.source.name.as_str()));
             }
             Ok(Admitted::Handshake(_)) => {}
         }
