@@ -17,8 +17,10 @@ use sha2::Sha256;
 const SECRET: &str = "whsec_benchmark";
 
 fn verify(criterion: &mut Criterion) {
-    let text = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:S\"]\n";
-    let source = parse("hookmill.toml", text).0.ingress.sources.remove(0);
+    let source = |more: &str| {
+        let text = format!("[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:S\"]\n{more}");
+        parse("hookmill.toml", &text).0.ingress.sources.remove(0)
+    };
     let samples = include_str!("../../hookmill/samples/stripe.json");
     let object = &serde_json::from_str::<serde_json::Value>(samples).unwrap()["subscription"];
     let event = serde_json::json!({ "id": "evt_1", "type": "customer.subscription.updated", "data": { "object": object } });
@@ -26,9 +28,10 @@ fn verify(criterion: &mut Criterion) {
     let body = format!("{:4096}", event.to_string());
     let at = Timestamp::from_seconds(1_767_225_600);
     let outgoing = Outgoing { id: "", kind: "", at, query: None, body: body.as_bytes() };
-    let headers = sign(&source, &SECRET.into(), outgoing).unwrap().headers;
+    let mut headers = sign(&source(""), &SECRET.into(), outgoing).unwrap().headers;
+    headers.push(("X-Event".to_owned(), "evt_1".to_owned()));
     let request = Request { method: "POST", query: None, headers: &headers, body: body.as_bytes() };
-    let verifier = Verifier::new(&source, |_| Some(Secret::from(SECRET))).unwrap();
+    let verifier = |more| Verifier::new(&source(more), |_| Some(Secret::from(SECRET))).unwrap();
 
     criterion.bench_function("hmac", |bencher| {
         bencher.iter(|| {
@@ -38,8 +41,15 @@ fn verify(criterion: &mut Criterion) {
             mac.finalize()
         });
     });
+    // The signature alone: nothing of the body is read.
+    let signature =
+        verifier("event = { id = \"header:X-Event\", type = \"header:X-Event\", hash = false }\n");
+    criterion.bench_function("signature", |bencher| {
+        bencher.iter(|| signature.verify(black_box(&request), at).unwrap());
+    });
+    let event = verifier("");
     criterion.bench_function("verify", |bencher| {
-        bencher.iter(|| verifier.verify(black_box(&request), at).unwrap());
+        bencher.iter(|| event.verify(black_box(&request), at).unwrap());
     });
 }
 

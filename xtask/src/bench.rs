@@ -51,9 +51,11 @@ fn verification() -> anyhow::Result<()> {
         let estimates: serde_json::Value = serde_json::from_str(&text)?;
         estimates["median"]["point_estimate"].as_f64().context("criterion wrote no median")
     };
-    let ratio = median("verify")? / median("hmac")?;
+    let hmac = median("hmac")?;
     println!(
-        "verification of a Stripe event of 4 KB and reading its id and type, to the bare HMAC: {ratio:.2}; the aim is 1.3"
+        "verification of a Stripe event of 4 KB, to the bare HMAC: {:.2}; the aim is 1.3; and with finding its id and type in the body: {:.2}",
+        median("signature")? / hmac,
+        median("verify")? / hmac
     );
     Ok(())
 }
