@@ -142,7 +142,8 @@ fn tolerance(item: &Item<'_>) -> Option<Duration> {
 }
 
 fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Signing> {
-    let public_url = layers.get("public_url").and_then(|item| public_url(&item));
+    let url = layers.get("public_url");
+    let public_url = url.as_ref().and_then(public_url);
     let answer = layers.get("response").and_then(|item| {
         let section =
             item.section("a table: { content_type = \"text/xml\", body = \"<Response/>\" }")?;
@@ -215,11 +216,16 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
         future: within("future_tolerance")
             .or_else(|| (general == "standard-webhooks").then_some(minutes)),
     };
-    if scheme.signs_url() && public_url.is_none() && layers.source.get("public_url").is_none() {
+    if scheme.signs_url() && url.is_none() {
         let problem = name.error("this scheme signs the URL, so `public_url` is needed");
         layers.report(problem.hint(
             "the URL that the provider was told to call: public_url = \"https://hooks.example.com/webhooks/…\"",
         ));
+    }
+    if let Some(item) = url
+        && !scheme.signs_url()
+    {
+        layers.report(item.here.error(format!("the scheme {:?} signs no URL", name.value)));
     }
     Some(Signing { scheme_name: name.value.clone(), scheme, tolerance, public_url, events, answer })
 }
@@ -319,6 +325,9 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
     let timestamp_item = layers.get("timestamp");
     let timestamp = timestamp_item.as_ref().and_then(|item| timestamp(item, &mut reads));
     let payload = if algorithm == Algorithm::Token {
+        if let Some(item) = &timestamp_item {
+            item.report(item.here.error("a token signs nothing, so this time proves nothing"));
+        }
         Vec::new()
     } else {
         let hint = "what is signed: payload = \"{timestamp}.{body}\"";
@@ -348,6 +357,11 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
             "say so: signature = { header = \"…\", list = \",\", key = \"v1\", encoding = \"hex\" }",
         ));
     }
+    if let (Some(time), Some(item)) = (&timestamp, &timestamp_item)
+        && is_at(&time.place, &signature)
+    {
+        item.report(item.here.error("this is where the signature is"));
+    }
     Some(Template {
         algorithm,
         key: key.map(|key| key.value).unwrap_or_default(),
@@ -356,6 +370,16 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
         payload,
         reads,
     })
+}
+
+/// Whether the signature would be read as the time.
+fn is_at(time: &Place, signature: &SignatureAt) -> bool {
+    match (time, &signature.place, &signature.list) {
+        (Place::Member(time), _, Some((_, key))) => time == key,
+        (Place::Header(time), Place::Header(signature), _) => time.eq_ignore_ascii_case(signature),
+        (Place::Body(_, time), Place::Body(_, signature), _) => time == signature,
+        _ => false,
+    }
 }
 
 /// Reports a name that no header can have: <https://www.rfc-editor.org/rfc/rfc9110#name-tokens>.
@@ -421,6 +445,9 @@ fn signature(item: &Item<'_>, algorithm: Algorithm, reads: &mut Reads) -> Option
             }
         })
     });
+    if let (Some(prefix), Some(_)) = (&prefix, &separator) {
+        section.report(prefix.error("a list has keys, and nothing stands before it"));
+    }
     let list = separator.and_then(|separator| {
         let hint = "the key of the signatures in the list, such as \"v1\"";
         let key = section.require("key", hint)?.string(hint)?;
@@ -536,6 +563,15 @@ fn name_parts(item: &Item<'_>, reads: &mut Reads) -> Vec<NamePart> {
         }
         if text.value == "hash:body" {
             return Some(NamePart::BodyHash);
+        }
+        if text.value.starts_with(|c: char| c.is_ascii_uppercase()) && text.value.contains('-') {
+            let problem = text.error(format!("found {:?}, a path in the body", text.value));
+            let hint = format!(
+                "for a header: \"header:{0}\"; for the body all the same: '[\"{0}\"]'",
+                text.value
+            );
+            item.report(problem.hint(hint));
+            return None;
         }
         item.parsed(expected, str::parse::<Path>).map(|path| body_part(reads, &path.value))
     };
