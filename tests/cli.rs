@@ -616,7 +616,7 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     insta::assert_snapshot!(verified("github", "", &with(body), &["--json"]), @r#"
     exit code 0
     --- stdout
-    {"causes":[],"detail":null,"event":{"id":"id-1.7f5afcaadb74a4379117e850aaa23aeb","secret":0,"type":"issues.opened"},"events":1,"reason":null,"valid":true}
+    {"causes":[],"detail":null,"event":{"id":"id-1.7f5afcaadb74a4379117e850aaa23aeb","secret":0,"type":"issues.opened"},"events":[{"id":"id-1.7f5afcaadb74a4379117e850aaa23aeb","type":"issues.opened"}],"handshake":false,"reason":null,"valid":true}
     --- stderr
     "#);
     insta::assert_snapshot!(verified("github", "", &with(&body[..19]), &[]), @"
@@ -632,7 +632,7 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     insta::assert_snapshot!(verified("github", "", &with(b"{ \"action\": \"opened\" }\n"), &["--json"]), @r#"
     exit code 1
     --- stdout
-    {"causes":["the body was changed on its way: blanks were put into the JSON"],"detail":"the request was signed with another secret, or changed on its way","event":null,"events":null,"reason":"no_matching_signature","valid":false}
+    {"causes":["the body was changed on its way: blanks were put into the JSON"],"detail":"the request was signed with another secret, or changed on its way","event":null,"events":null,"handshake":false,"reason":"no_matching_signature","valid":false}
     --- stderr
     error: not valid: no_matching_signature
     "#);
@@ -713,6 +713,58 @@ fn a_wrong_public_url_is_found() {
     --- stderr
     error: not valid: no_matching_signature
     ");
+}
+
+#[test]
+fn what_is_wrong_with_a_secret_or_a_body_is_found() {
+    let event = hookmill_tests::event::stripe("a", "evt_1", 1, Value::Null);
+    let (headers, body) = (event.headers(), event.body);
+    let temporary = tempfile::tempdir().unwrap();
+    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n[sources.github]\nscheme = \"github\"\nsecrets = [\"env:B\"]\n";
+    std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
+    std::fs::write(temporary.path().join("body"), &body).unwrap();
+    let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    let arguments: Vec<_> = lines.iter().flat_map(|line| ["--header", line]).collect();
+    let verify = |a: &str, b: &str, more: &[&str]| {
+        let output = Command::new(binary())
+            .args(["verify", "stripe", "--body-file", "body"])
+            .args(&arguments)
+            .args(more)
+            .envs([("A", a), ("B", b)])
+            .current_dir(temporary.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines =
+            text.lines().filter(|line| line.starts_with("not valid") || line.contains("likely"));
+        format!("{}\n{}", output.status.code().unwrap(), lines.collect::<Vec<_>>().join("\n"))
+    };
+    let secret = hookmill_tests::STRIPE_SECRET;
+    assert_eq!(verify(secret, "x", &[]), "0\n");
+    for (a, b, cause) in [
+        (format!("\"{secret}\""), "x", "A is in quotes"),
+        (format!("{secret}\\n"), "x", "A ends with a backslash and an n"),
+        (format!("STRIPE_WEBHOOK_SECRET={secret}"), "x", "A holds a name and an equals sign"),
+        ("whsec_other".to_owned(), secret, "a secret of the source `github`"),
+    ] {
+        let found = verify(&a, b, &[]);
+        assert!(found.starts_with("1\n") && found.contains(cause), "{cause}: {found}");
+        assert!(!found.contains("another endpoint") && !found.contains(secret), "{found}");
+    }
+    let cut = verify(secret, "x", &["--header", "Content-Length: 99"]);
+    assert_eq!(cut, "0\n", "a signature that holds is no reason to look further");
+    let cut = verify("whsec_other", "x", &["--header", "Content-Length: 99"]);
+    assert!(cut.contains("bytes, and Content-Length says 99"), "{cut}");
+    // What is not understood is no verdict.
+    for arguments in [&["verify", "stripe"][..], &["verify", "stripe", "--header", "nocolon"]] {
+        assert_eq!(hookmill(temporary.path(), arguments).status.code(), Some(2));
+    }
+    let output = hookmill(temporary.path(), &["verify", "stripe", "--body-file", "body", "--json"]);
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (shown["valid"].as_bool(), shown["reason"].as_str()),
+        (Some(false), Some("source_not_ready"))
+    );
 }
 
 #[test]

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use hookmill_core::config::Source;
+use hookmill_core::config::{SecretRef, Source};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Headers as _, Request};
-use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use hookmill_native::now;
-use hookmill_providers::{Admitted, Verifier};
+use hookmill_providers::{Admitted, Event, Verifier};
 use reqwest::Url;
 use serde_json::json;
 
@@ -36,8 +36,8 @@ pub struct Arguments {
     #[arg(long)]
     url: Option<Url>,
     /// A header: 'Name: value'.
-    #[arg(long, value_name = "HEADER")]
-    header: Vec<String>,
+    #[arg(long, value_name = "HEADER", value_parser = parse_header, required_unless_present_any = ["request", "body_file"])]
+    header: Vec<(String, String)>,
     /// A file with the body.
     #[arg(long, value_name = "FILE")]
     body_file: Option<PathBuf>,
@@ -53,9 +53,16 @@ pub struct Arguments {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
-    /// Print {"valid":…,"reason":…,"event":{…}}.
+    /// Print {"valid":…,"reason":…,"event":{…}}, with all events of the request in "events".
     #[arg(long)]
     json: bool,
+}
+
+fn parse_header(line: &str) -> anyhow::Result<(String, String)> {
+    // Not quoted: it may be a signature.
+    let (name, value) =
+        line.split_once(':').context("a header has no colon; expected 'Name: value'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// A request that was captured.
@@ -104,7 +111,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 .map(|keys| keys.verifying)
         }),
     };
-    let verifier = Verifier::new(source, |name| lookup(source, name))?;
+    let verifier = match Verifier::new(source, |name| lookup(source, name)) {
+        Ok(verifier) => verifier,
+        Err(error) if arguments.json => {
+            let reason = "source_not_ready";
+            println!(
+                "{}",
+                json!({ "valid": false, "reason": reason, "detail": error.to_string() })
+            );
+            bail!("not valid: {reason}");
+        }
+        Err(error) => return Err(error.into()),
+    };
     let verdict = if source.takes(&captured.method) {
         verifier.verify(&captured.request(), now)
     } else {
@@ -113,17 +131,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let causes = match &verdict {
         Ok(_) if source.scheme.signs_url() && configured != source.public_url => {
-            let url = source.public_url.as_deref().unwrap_or_default();
+            let url = without_credentials(source.public_url.as_deref().unwrap_or_default());
             vec![format!("`public_url` is wrong: the provider calls {url}")]
         }
         Ok(_) => Vec::new(),
         Err(rejection) => {
-            let others = sources.iter().filter(|other| other.name != source.name);
-            let others = others.filter_map(|other| {
-                Some((other, Verifier::new(other, |name| lookup(other, name)).ok()?))
-            });
-            let trial = Trial { source, captured: &captured, now, lookup: &lookup };
-            trial.causes(&verifier, others.collect(), rejection.reason, configured)
+            let trial = Trial { source, sources, captured: &captured, now, lookup: &lookup };
+            trial.causes(&verifier, rejection.reason, configured)
         }
     };
     report(arguments, source, &captured, &verdict, &causes);
@@ -139,18 +153,11 @@ fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
         std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let query = |url: &Url| url.query().map(ToOwned::to_owned);
-    let header = |line: &str| {
-        // Not quoted: it may be a signature.
-        let (name, value) =
-            line.split_once(':').context("a header has no colon; expected 'Name: value'")?;
-        anyhow::Ok((name.trim().to_owned(), value.trim().to_owned()))
-    };
     let Some(path) = &arguments.request else {
-        let headers = arguments.header.iter().map(|line| header(line));
         return Ok(Captured {
             method: arguments.method.to_uppercase(),
             query: arguments.url.as_ref().and_then(query),
-            headers: headers.collect::<anyhow::Result<_>>()?,
+            headers: arguments.header.clone(),
             body: arguments.body_file.as_ref().map(read).transpose()?.unwrap_or_default(),
         });
     };
@@ -165,7 +172,7 @@ fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
     let (Some(method), Some(target)) = (first.next(), first.next()) else {
         bail!("the first line is no request line, such as POST /webhooks/stripe HTTP/1.1");
     };
-    let headers = lines.map(header).collect::<anyhow::Result<_>>()?;
+    let headers = lines.map(parse_header).collect::<anyhow::Result<_>>()?;
     let target = target.split_once('?').map(|(_, query)| query.to_owned());
     Ok(Captured {
         method: method.to_uppercase(),
@@ -186,6 +193,7 @@ fn split<'b>(bytes: &'b [u8], at: &[u8]) -> Option<(&'b [u8], &'b [u8])> {
 /// Finds what would have made a request valid, by trying it.
 struct Trial<'a> {
     source: &'a Source,
+    sources: &'a [Source],
     captured: &'a Captured,
     now: Timestamp,
     lookup: &'a dyn Fn(&Source, &SecretName) -> Option<Secret>,
@@ -195,30 +203,35 @@ impl Trial<'_> {
     fn causes(
         &self,
         verifier: &Verifier,
-        others: Vec<(&Source, Verifier)>,
         reason: Reason,
         configured: Option<String>,
     ) -> Vec<String> {
-        let mut causes = Vec::new();
+        let mut causes: Vec<_> = self.cut().into_iter().collect();
+        let clock = "the clock of this machine or of the sender is off; --now tries another time";
         match reason {
-            Reason::TimestampInFuture => {
-                causes.push(
-                    "the clock of this machine or of the sender is off; --now tries another time"
-                        .to_owned(),
-                );
-                return causes;
-            }
-            Reason::TimestampTooOld => {
-                causes.push(
-                    "the clock of this machine or of the sender is off; --now tries another time"
-                        .to_owned(),
-                );
-                causes.push("it was held up on its way, or sent a second time; `tolerance` says how old it may be".to_owned());
-                return causes;
-            }
-            Reason::NoMatchingSignature => {}
-            _ => return causes,
+            Reason::TimestampInFuture => causes.push(clock.to_owned()),
+            Reason::TimestampTooOld => causes.extend([
+                clock.to_owned(),
+                "it was held up on its way, or sent a second time; `tolerance` says how old it may be".to_owned(),
+            ]),
+            Reason::NoMatchingSignature => self.signature(verifier, configured, &mut causes),
+            _ => {}
         }
+        causes
+    }
+
+    /// Whether a part of the body is missing, or of another.
+    fn cut(&self) -> Option<String> {
+        let said = self.captured.headers.all("content-length").first()?.to_vec();
+        let said: usize = std::str::from_utf8(&said).ok()?.trim().parse().ok()?;
+        let found = self.captured.body.len();
+        (said != found).then(|| {
+            format!("the body has {found} bytes, and Content-Length says {said}: it was cut, changed or decoded")
+        })
+    }
+
+    /// Why no signature holds.
+    fn signature(&self, verifier: &Verifier, configured: Option<String>, causes: &mut Vec<String>) {
         let captured = self.captured;
         for (changed, body) in variants(&captured.body) {
             if body != captured.body && self.holds(verifier, &Captured { body, ..captured.clone() })
@@ -226,9 +239,24 @@ impl Trial<'_> {
                 causes.push(format!("the body was changed on its way: {changed}"));
             }
         }
-        for (other, verifier) in &others {
-            if self.holds(verifier, captured) {
-                causes.push(format!("it was signed with a secret of the source `{}`", other.name));
+        for SecretRef { name, .. } in &self.source.secrets {
+            let Some(secret) = (self.lookup)(self.source, name) else { continue };
+            for (what, secret) in unwrapped(secret.expose_secret()) {
+                if self.holds_with(self.source, &secret) {
+                    causes.push(format!("{} {what}", name.0));
+                }
+            }
+        }
+        for other in self.sources.iter().filter(|other| other.name != self.source.name) {
+            let theirs =
+                other.secrets.iter().filter_map(|secret| (self.lookup)(other, &secret.name));
+            for secret in theirs {
+                if self.holds_with(self.source, &secret) {
+                    let name = &other.name;
+                    causes.push(format!("it was signed with a secret of the source `{name}`"));
+                } else if self.holds_with(other, &secret) {
+                    causes.push(format!("it is signed as the source `{}` expects it", other.name));
+                }
             }
         }
         let signs_url = self.source.scheme.signs_url();
@@ -238,6 +266,7 @@ impl Trial<'_> {
                 let other = Source { public_url: Some(url.clone()), ..self.source.clone() };
                 let verifier = Verifier::new(&other, |name| (self.lookup)(self.source, name));
                 if verifier.is_ok_and(|verifier| self.holds(&verifier, captured)) {
+                    let url = without_credentials(&url);
                     causes.push(format!("`public_url` is wrong: the provider calls {url}"));
                 }
             }
@@ -257,7 +286,12 @@ impl Trial<'_> {
                 );
             }
         }
-        causes
+    }
+
+    /// Whether the signature holds for this source with this secret.
+    fn holds_with(&self, source: &Source, secret: &Secret) -> bool {
+        let verifier = Verifier::new(source, |_| Some(secret.clone()));
+        verifier.is_ok_and(|verifier| self.holds(&verifier, self.captured))
     }
 
     /// Whether the signature holds, whatever the body means and however old it is.
@@ -327,6 +361,27 @@ fn minified(text: &str) -> String {
     text.chars().filter(keep).collect()
 }
 
+/// What becomes of a secret on its way into a variable, undone.
+fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
+    let secret = secret.trim();
+    let quoted = ['"', '\'']
+        .iter()
+        .find_map(|quote| secret.strip_prefix(*quote)?.strip_suffix(*quote))
+        .map(|inner| ("is in quotes, which are not a part of it", inner));
+    let ended = secret
+        .strip_suffix("\\n")
+        .map(|inner| ("ends with a backslash and an n, which are not a part of it", inner));
+    let assigned = secret
+        .split_once('=')
+        .filter(|(name, _)| {
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
+        })
+        .map(|(_, inner)| ("holds a name and an equals sign before the secret", inner));
+    let found = [quoted, ended, assigned].into_iter().flatten();
+    found.map(|(what, inner)| (what, Secret::from(inner))).collect()
+}
+
 /// Other spellings of a URL.
 fn urls(public_url: &str) -> Vec<String> {
     let swapped = match public_url.split_once("://") {
@@ -347,6 +402,14 @@ fn without_query(url: &Url) -> String {
     url.to_string()
 }
 
+/// As it may be shown.
+fn without_credentials(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?.1))) {
+        Some((scheme, rest)) => format!("{scheme}://{rest}"),
+        None => url.to_owned(),
+    }
+}
+
 fn report(
     arguments: &Arguments,
     source: &Source,
@@ -359,6 +422,7 @@ fn report(
         _ => None,
     };
     if arguments.json {
+        let named = |event: &Event<'_>| json!({ "id": event.id, "type": event.kind });
         let reason = verdict.as_ref().err().map(|rejection| rejection.reason.as_str());
         let event = events.and_then(|(verified, events)| {
             let event = events.first()?;
@@ -371,7 +435,8 @@ fn report(
                 "reason": reason,
                 "detail": verdict.as_ref().err().map(|rejection| &rejection.detail),
                 "event": event,
-                "events": events.map(|(_, events)| events.len()),
+                "events": events.map(|(_, events)| events.iter().map(named).collect::<Vec<_>>()),
+                "handshake": matches!(verdict, Ok(Admitted::Handshake(_))),
                 "causes": causes,
             })
         );
@@ -397,7 +462,8 @@ fn report(
     println!("  body: {} bytes, SHA-256 {}", captured.body.len(), sha256_hex(&[&captured.body]));
     if source.scheme.signs_url() {
         let query = captured.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-        println!("  URL: {}{query}", source.public_url.as_deref().unwrap_or_default());
+        let url = source.public_url.as_deref().unwrap_or_default();
+        println!("  URL: {}{query}", without_credentials(url));
     }
     let names = captured.headers.iter().map(|(name, _)| name.to_lowercase());
     let repeated: BTreeSet<_> = names.filter(|name| captured.headers.all(name).len() > 1).collect();

@@ -92,7 +92,15 @@ pub(crate) fn verify<'r>(
 
     let signatures: Vec<_> = texts.into_iter().filter_map(|text| decode(*encoding, text)).collect();
     if signatures.is_empty() {
-        let detail = format!("{name} has no signature of this scheme");
+        let form = match encoding {
+            Encoding::Hex => "in hex, lower case",
+            Encoding::Base64 => "in base64",
+            Encoding::Text => "in it",
+        };
+        let detail = match list {
+            Some((_, key)) => format!("{name} has no `{key}=` with a signature {form}"),
+            None => format!("{name} has no signature {form}"),
+        };
         return Err(rejected(Reason::NoMatchingSignature, detail));
     }
     let signed = signed(template, public_url, request, timestamp.as_deref(), values.as_ref())?;
