@@ -65,7 +65,8 @@ fn secret_line(
         .filter_map(|name| match from_environment(name) {
             Some(_) => Some(format!("signed with {} from the environment", name.0)),
             None => lookup(name).map(|secret| {
-                format!("DEVELOPMENT SECRET, not for production: {}", secret.expose_secret())
+                let what = if source.scheme.has_public_keys() { "PUBLIC KEY" } else { "SECRET" };
+                format!("DEVELOPMENT {what}, not for production: {}", secret.expose_secret())
             }),
         })
         .collect();

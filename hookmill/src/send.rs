@@ -55,7 +55,7 @@ pub struct Arguments {
     /// The data folder of the pipeline, to see what comes of the event.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
-    /// Print one JSON object for each event: its id, the status and the answer, and where the event stands: as `hookmill
+    /// Print one JSON object for each request: the id of its event, and how many others are in it, the status and the answer, and where the event stands: as `hookmill
     /// events` says it, or null if that cannot be seen from here; whether it had taken effect before.
     #[arg(long)]
     json: bool,
@@ -100,7 +100,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Outgoing { id: &id, kind: bodies.kind, at: now(), query: url.query(), body: &body };
         let signed = sign(source, &keys.signing, outgoing)
             .map_err(|problem| anyhow!("the secret {problem}"))?;
-        let id = identity(source, &keys, &url, &signed).unwrap_or(id);
+        let named = identities(source, &keys, &url, &signed);
+        let others = named.len().saturating_sub(1);
+        let id = match named.into_iter().next() {
+            Some((id, kind)) => {
+                if number == 1 && arguments.event.as_ref().is_some_and(|wanted| *wanted != kind) {
+                    eprintln!("the type of this event is in its body, which says {kind}");
+                }
+                id
+            }
+            None => id,
+        };
         let before = follow.as_ref().and_then(|follow| follow.effect(&source.name, &id));
         let (status, answer) = runtime.block_on(post(&client, &url, signed))?;
         let event = match &follow {
@@ -109,7 +119,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         };
         refused += u32::from(!status.is_success());
         dead += u32::from(event.as_ref().is_some_and(events::Event::dead));
-        let sent = Sent { id, status, answer, event, duplicate: before.is_some() };
+        let sent = Sent { id, others, status, answer, event, duplicate: before.is_some() };
         println!("{}", if arguments.json { sent.json() } else { sent.line(follow.is_some()) });
     }
     if refused > 0 {
@@ -193,6 +203,8 @@ async fn post(client: &Client, url: &Url, signed: Signed) -> anyhow::Result<(Sta
 /// What came of a request.
 struct Sent {
     id: String,
+    /// Events in the same request.
+    others: usize,
     status: StatusCode,
     answer: String,
     event: Option<events::Event>,
@@ -204,6 +216,7 @@ impl Sent {
         let answer = serde_json::from_str(&self.answer).unwrap_or(Value::String(self.answer));
         let sent = json!({
             "id": self.id,
+            "others": self.others,
             "status": self.status.as_u16(),
             "answer": answer,
             "event": self.event,
@@ -224,7 +237,11 @@ impl Sent {
             None if accepted => "accepted".to_owned(),
             None => self.answer,
         };
-        format!("{} {} {outcome}", self.status.as_u16(), self.id)
+        let others = match self.others {
+            0 => String::new(),
+            others => format!("; and {others} more in the same request"),
+        };
+        format!("{} {} {outcome}{others}", self.status.as_u16(), self.id)
     }
 }
 
@@ -270,20 +287,26 @@ fn keys(source: &Source, url: &Url, arguments: &Arguments) -> anyhow::Result<Key
     })
 }
 
-/// What the pipeline will call the event, or the first of several: the request is read as the pipeline reads it. `None` if
-/// that cannot be known here.
-fn identity(source: &Source, keys: &Keys, url: &Url, signed: &Signed) -> Option<String> {
-    let verifying = keys.verifying.as_ref()?;
-    let verifier = Verifier::new(source, |_| Some(verifying.clone())).ok()?;
+/// What the pipeline will call the events, and their types: the request is read as the pipeline reads it. None if that
+/// cannot be known here.
+fn identities(source: &Source, keys: &Keys, url: &Url, signed: &Signed) -> Vec<(String, String)> {
+    let verifying = keys.verifying.as_ref();
+    let Some(Ok(verifier)) =
+        verifying.map(|verifying| Verifier::new(source, |_| Some(verifying.clone())))
+    else {
+        return Vec::new();
+    };
     let request = Request {
         method: "POST",
         query: url.query(),
         headers: &signed.headers,
         body: &signed.body,
     };
-    match verifier.verify(&request, now()).ok()? {
-        Admitted::Events(_, events) => events.into_iter().next().map(|event| event.id),
-        Admitted::Handshake(_) => None,
+    match verifier.verify(&request, now()) {
+        Ok(Admitted::Events(_, events)) => {
+            events.into_iter().map(|event| (event.id, event.kind)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

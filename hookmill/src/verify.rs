@@ -1,20 +1,23 @@
 //! `hookmill verify`: would this request be taken, and if not, why?
 
+mod trial;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use hookmill_core::config::{SecretRef, Source};
+use hookmill_core::config::Source;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Headers as _, Request};
-use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
+use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use hookmill_native::now;
 use hookmill_providers::{Admitted, Event, Verifier};
 use reqwest::Url;
 use serde_json::json;
 
+use self::trial::Trial;
 use crate::pipeline::load;
 use crate::secrets::{development_keys, from_environment};
 
@@ -190,212 +193,6 @@ fn split<'b>(bytes: &'b [u8], at: &[u8]) -> Option<(&'b [u8], &'b [u8])> {
     Some((&bytes[..start], &bytes[start + at.len()..]))
 }
 
-/// Finds what would have made a request valid, by trying it.
-struct Trial<'a> {
-    source: &'a Source,
-    sources: &'a [Source],
-    captured: &'a Captured,
-    now: Timestamp,
-    lookup: &'a dyn Fn(&Source, &SecretName) -> Option<Secret>,
-}
-
-impl Trial<'_> {
-    fn causes(
-        &self,
-        verifier: &Verifier,
-        reason: Reason,
-        configured: Option<String>,
-    ) -> Vec<String> {
-        let mut causes: Vec<_> = self.cut().into_iter().collect();
-        let clock = "the clock of this machine or of the sender is off; --now tries another time";
-        match reason {
-            Reason::TimestampInFuture => causes.push(clock.to_owned()),
-            Reason::TimestampTooOld => causes.extend([
-                clock.to_owned(),
-                "it was held up on its way, or sent a second time; `tolerance` says how old it may be".to_owned(),
-            ]),
-            Reason::NoMatchingSignature => self.signature(verifier, configured, &mut causes),
-            _ => {}
-        }
-        causes
-    }
-
-    /// Whether a part of the body is missing, or of another.
-    fn cut(&self) -> Option<String> {
-        let said = self.captured.headers.all("content-length").first()?.to_vec();
-        let said: usize = std::str::from_utf8(&said).ok()?.trim().parse().ok()?;
-        let found = self.captured.body.len();
-        (said != found).then(|| {
-            format!("the body has {found} bytes, and Content-Length says {said}: it was cut, changed or decoded")
-        })
-    }
-
-    /// Why no signature holds.
-    fn signature(&self, verifier: &Verifier, configured: Option<String>, causes: &mut Vec<String>) {
-        let captured = self.captured;
-        for (changed, body) in variants(&captured.body) {
-            if body != captured.body && self.holds(verifier, &Captured { body, ..captured.clone() })
-            {
-                causes.push(format!("the body was changed on its way: {changed}"));
-            }
-        }
-        for SecretRef { name, .. } in &self.source.secrets {
-            let Some(secret) = (self.lookup)(self.source, name) else { continue };
-            for (what, secret) in unwrapped(secret.expose_secret()) {
-                if self.holds_with(self.source, &secret) {
-                    causes.push(format!("{} {what}", name.0));
-                }
-            }
-        }
-        for other in self.sources.iter().filter(|other| other.name != self.source.name) {
-            let theirs =
-                other.secrets.iter().filter_map(|secret| (self.lookup)(other, &secret.name));
-            for secret in theirs {
-                if self.holds_with(self.source, &secret) {
-                    let name = &other.name;
-                    causes.push(format!("it was signed with a secret of the source `{name}`"));
-                } else if self.holds_with(other, &secret) {
-                    causes.push(format!("it is signed as the source `{}` expects it", other.name));
-                }
-            }
-        }
-        let signs_url = self.source.scheme.signs_url();
-        if signs_url {
-            let public_url = self.source.public_url.as_deref().unwrap_or_default();
-            for url in urls(public_url).into_iter().chain(configured) {
-                let other = Source { public_url: Some(url.clone()), ..self.source.clone() };
-                let verifier = Verifier::new(&other, |name| (self.lookup)(self.source, name));
-                if verifier.is_ok_and(|verifier| self.holds(&verifier, captured)) {
-                    let url = without_credentials(&url);
-                    causes.push(format!("`public_url` is wrong: the provider calls {url}"));
-                }
-            }
-        }
-        if causes.is_empty() {
-            causes.push(
-                "the secret is that of another endpoint, or of another mode (test, live)"
-                    .to_owned(),
-            );
-            causes.push(
-                "the body is not byte for byte what was sent: parsed and written again, or decoded"
-                    .to_owned(),
-            );
-            if signs_url {
-                causes.push(
-                    "`public_url` is not the URL that the provider was told to call".to_owned(),
-                );
-            }
-        }
-    }
-
-    /// Whether the signature holds for this source with this secret.
-    fn holds_with(&self, source: &Source, secret: &Secret) -> bool {
-        let verifier = Verifier::new(source, |_| Some(secret.clone()));
-        verifier.is_ok_and(|verifier| self.holds(&verifier, self.captured))
-    }
-
-    /// Whether the signature holds, whatever the body means and however old it is.
-    fn holds(&self, verifier: &Verifier, captured: &Captured) -> bool {
-        match verifier.verify(&captured.request(), self.now) {
-            Ok(_) => true,
-            Err(rejection) => matches!(
-                rejection.reason,
-                Reason::MalformedEvent | Reason::TimestampTooOld | Reason::TimestampInFuture
-            ),
-        }
-    }
-}
-
-/// What proxies, frameworks and editors do to a body, undone.
-fn variants(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
-    let text = String::from_utf8_lossy(body);
-    let trimmed = text.trim_end_matches(['\r', '\n']);
-    let mut variants = Vec::new();
-    let mut end = |text: String| {
-        let what = if text.len() > body.len() {
-            "the line end at its end was lost"
-        } else {
-            "a line end was added at its end"
-        };
-        variants.push((what, text.into_bytes()));
-    };
-    for line_end in ["", "\n", "\r\n"] {
-        end(format!("{trimmed}{line_end}"));
-    }
-    variants.push((
-        "its line ends were changed from CR LF to LF",
-        text.replace('\n', "\r\n").into_bytes(),
-    ));
-    variants.push((
-        "its line ends were changed from LF to CR LF",
-        text.replace("\r\n", "\n").into_bytes(),
-    ));
-    let minified = minified(trimmed);
-    if minified != trimmed {
-        for line_end in ["", "\n"] {
-            variants.push((
-                "blanks were put into the JSON",
-                format!("{minified}{line_end}").into_bytes(),
-            ));
-        }
-    }
-    if let Some(rest) = body.strip_prefix(b"\xef\xbb\xbf") {
-        variants.push(("a byte order mark was added", rest.to_vec()));
-    }
-    variants
-}
-
-/// JSON without the blanks between its parts.
-fn minified(text: &str) -> String {
-    let (mut quoted, mut escaped) = (false, false);
-    let keep = |c: &char| {
-        let blank = !quoted && c.is_ascii_whitespace();
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            _ => {}
-        }
-        !blank
-    };
-    text.chars().filter(keep).collect()
-}
-
-/// What becomes of a secret on its way into a variable, undone.
-fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
-    let secret = secret.trim();
-    let quoted = ['"', '\'']
-        .iter()
-        .find_map(|quote| secret.strip_prefix(*quote)?.strip_suffix(*quote))
-        .map(|inner| ("is in quotes, which are not a part of it", inner));
-    let ended = secret
-        .strip_suffix("\\n")
-        .map(|inner| ("ends with a backslash and an n, which are not a part of it", inner));
-    let assigned = secret
-        .split_once('=')
-        .filter(|(name, _)| {
-            !name.is_empty()
-                && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
-        })
-        .map(|(_, inner)| ("holds a name and an equals sign before the secret", inner));
-    let found = [quoted, ended, assigned].into_iter().flatten();
-    found.map(|(what, inner)| (what, Secret::from(inner))).collect()
-}
-
-/// Other spellings of a URL.
-fn urls(public_url: &str) -> Vec<String> {
-    let swapped = match public_url.split_once("://") {
-        Some(("https", rest)) => format!("http://{rest}"),
-        Some((_, rest)) => format!("https://{rest}"),
-        None => public_url.to_owned(),
-    };
-    let slash = match public_url.strip_suffix('/') {
-        Some(without) => without.to_owned(),
-        None => format!("{public_url}/"),
-    };
-    vec![swapped, slash]
-}
-
 fn without_query(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
@@ -472,18 +269,5 @@ fn report(
     }
     for cause in causes {
         println!("  likely: {cause}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_is_minified_outside_of_strings() {
-        assert_eq!(
-            minified("{ \"a b\" : \"c \\\" d\",\n\t\"e\": [1, 2] }"),
-            "{\"a b\":\"c \\\" d\",\"e\":[1,2]}"
-        );
     }
 }

@@ -1,9 +1,13 @@
 //! What is refused can be looked at, and a flood of it is neither written down in proportion nor verified in proportion.
 
+use std::io::Write as _;
+use std::time::Duration;
+
 use hookmill_core::rejection::Reason;
-use hookmill_tests::event::{now, stripe};
-use hookmill_tests::http::{exchange, request};
-use hookmill_tests::{Fault, eventually};
+use hookmill_core::time::Timestamp;
+use hookmill_tests::event::{Event, clerk, now, stripe};
+use hookmill_tests::http::{exchange, exchange_parts, request};
+use hookmill_tests::{CLERK_SECRET, Fault, STRIPE_SECRET, eventually};
 use serde_json::{Value, json};
 
 use super::super::platform::Pipeline;
@@ -52,6 +56,47 @@ fn a_rejection_is_written_down_without_what_was_sent() {
         assert!(remote.len() == 16 && remote.bytes().all(|b| b.is_ascii_hexdigit()), "{remote}");
         assert_eq!(row[6], rows[0][6]);
     }
+}
+
+#[test]
+fn every_reason_is_reached_and_counted() {
+    let pipeline = Pipeline::start();
+    let event = counted("evt_1", "a", 1);
+    let at = |secret, seconds: i64| {
+        let at = Timestamp::from_seconds(now().seconds() + seconds);
+        event.headers_signed_with(secret, at)
+    };
+    let malformed = Event { body: b"[]".to_vec(), ..event.clone() };
+    let user = clerk("user.created", "msg_1", 1, json!({ "id": "user_1" }));
+    let ahead = Timestamp::from_seconds(now().seconds() + 400);
+    let body = &event.body;
+    pipeline.send(&[], "stripe", body);
+    pipeline.send(&[("Stripe-Signature".into(), "nonsense".into())], "stripe", body);
+    pipeline.send(&at(STRIPE_SECRET, -400), "stripe", body);
+    pipeline.send(&user.headers_signed_with(CLERK_SECRET, ahead), "clerk", &user.body);
+    pipeline.send(&at("whsec_another", 0), "stripe", body);
+    pipeline.send(&malformed.headers(), "stripe", &malformed.body);
+    pipeline.send(&at(STRIPE_SECRET, 0), "stripe", &vec![b' '; 2 * 1024 * 1024]);
+    pipeline.send(&[], "nobody", body);
+    exchange(pipeline.address(), &request("POST", "/", &[], body)).unwrap();
+    exchange(pipeline.address(), &request("PUT", "/webhooks/stripe", &[], b"")).unwrap();
+    for _ in 0..20 {
+        pipeline.send(&[], "limited", body);
+    }
+    // A body that stops coming, and one whose sender is gone.
+    let whole = request("POST", "/webhooks/stripe", &event.headers(), body);
+    let most = &whole[..whole.len() - 1];
+    exchange_parts(pipeline.address(), &[most], Duration::ZERO).unwrap();
+    let mut stream = std::net::TcpStream::connect(pipeline.address()).unwrap();
+    stream.write_all(most).unwrap();
+    drop(stream);
+
+    let mut wanted: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    wanted.sort_unstable();
+    eventually("every reason is written down", || {
+        let rows = pipeline.sql("SELECT DISTINCT reason FROM rejection_counts ORDER BY reason");
+        (rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>() == wanted).then_some(())
+    });
 }
 
 #[test]
