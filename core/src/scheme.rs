@@ -59,6 +59,7 @@ impl fmt::Display for Scheme {
                 Part::Timestamp => f.write_str("{timestamp}")?,
                 Part::Method => f.write_str("{method}")?,
                 Part::Url => f.write_str("{url}")?,
+                Part::PlainUrl => f.write_str("{plain_url}")?,
                 Part::Body => f.write_str("{body}")?,
                 Part::Header(name) => write!(f, "{{header:{name}}}")?,
                 Part::Member(_, path) => write!(f, "{{body:{path}}}")?,
@@ -72,7 +73,9 @@ impl Scheme {
     /// Whether the URL is signed.
     pub fn signs_url(&self) -> bool {
         match self {
-            Self::Template(template) => template.payload.contains(&Part::Url),
+            Self::Template(template) => {
+                template.payload.iter().any(|part| matches!(part, Part::Url | Part::PlainUrl))
+            }
             Self::Twilio => true,
             Self::StandardWebhooks { .. } | Self::PaddleClassic => false,
         }
@@ -224,6 +227,8 @@ pub enum Part {
     Method,
     /// `public_url`, and the query of the request.
     Url,
+    /// The same, with the escapes of ``:/?@!$'()*,;`` undone.
+    PlainUrl,
     /// The body.
     Body,
     /// A header's value.

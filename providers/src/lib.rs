@@ -240,6 +240,29 @@ fn url(public_url: Option<&str>, query: Option<&str>) -> String {
     }
 }
 
+/// A URL with some of its escapes undone.
+/// Source: <https://developers.hubspot.com/docs/api/webhooks/validating-requests>, version 3.
+fn plain(url: &str) -> String {
+    const PLAIN: &[u8] = b":/?@!$'()*,;";
+    let mut plain = String::with_capacity(url.len());
+    let mut rest = url;
+    while let Some(at) = rest.find('%') {
+        plain.push_str(&rest[..at]);
+        let escaped = rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match escaped.filter(|byte| PLAIN.contains(byte)) {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                rest = &rest[at + 3..];
+            }
+            None => {
+                plain.push('%');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    plain + rest
+}
+
 /// The text of a string, or a number as it is written.
 fn member_text(read: &Read, values: &Values<'_>) -> Option<String> {
     let json = read.value(values).ok()??;
@@ -262,4 +285,24 @@ fn check_name(what: &str, name: &str) -> Result<(), Rejection> {
         return Ok(());
     };
     Err(rejected(Reason::MalformedEvent, format!("the event's {what} {problem}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn some_escapes_of_a_url_are_undone() {
+        for (url, expected) in [
+            (
+                "https://a.test/b?c=%3A%2f%3F%40%21%24%27%28%29%2A%2C%3B",
+                "https://a.test/b?c=:/?@!$'()*,;",
+            ),
+            ("?a=%20b%26%25%3Dc+d", "?a=%20b%26%25%3Dc+d"),
+            ("?a=%253A", "?a=%253A"),
+            ("?%&%3&%+3A&%é%", "?%&%3&%+3A&%é%"),
+        ] {
+            assert_eq!(plain(url), expected);
+        }
+    }
 }

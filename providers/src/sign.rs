@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 
 use crate::key::{Key, pkcs1v15_sha1};
-use crate::{paddle_classic, standard_webhooks, twilio, url};
+use crate::{paddle_classic, plain, standard_webhooks, twilio, url};
 
 /// An event that is to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +172,7 @@ fn by_template(
         event.body.to_vec()
     };
     let url = url(source.public_url.as_deref(), event.query);
+    let plain_url = plain(&url);
     let mut members = members.iter();
     let mut signed: Vec<&[u8]> = Vec::new();
     for part in &template.payload {
@@ -180,6 +181,7 @@ fn by_template(
             Part::Timestamp => timestamp.as_bytes(),
             Part::Method => b"POST",
             Part::Url => url.as_bytes(),
+            Part::PlainUrl => plain_url.as_bytes(),
             Part::Body => &body,
             Part::Header(name) => headers
                 .iter()

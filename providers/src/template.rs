@@ -16,7 +16,7 @@ use hookmill_core::scheme::{Algorithm, Encoding, Part, Place, SignatureAt, Templ
 use hookmill_core::time::Timestamp;
 
 use crate::key::{Key, matching};
-use crate::{member_text, rejected, url};
+use crate::{member_text, plain, rejected, url};
 
 /// What a verified request proved: with which secret, when, and over which parts.
 pub(crate) struct Proof<'r> {
@@ -163,6 +163,7 @@ fn signed<'r>(
             Part::Timestamp => Cow::Owned(timestamp.unwrap_or_default().as_bytes().to_vec()),
             Part::Method => Cow::Borrowed(request.method.as_bytes()),
             Part::Url => Cow::Owned(url(public_url, request.query).into_bytes()),
+            Part::PlainUrl => Cow::Owned(plain(&url(public_url, request.query)).into_bytes()),
             Part::Body => Cow::Borrowed(request.body),
             Part::Header(name) => Cow::Owned(request.required_header(name)?.as_bytes().to_vec()),
             Part::Member(read, path) => Cow::Owned(member(read, path, values)?.into_bytes()),

@@ -7,10 +7,10 @@ const hmac = (hash, secret, text, encoding) => createHmac(hash, secret).update(t
 const concat = (...parts) => Buffer.concat(parts.map((part) => Buffer.from(part)));
 
 // One that puts an HMAC into a header. `headers(body)` are the others; `text(request)` is what is signed.
-function byHmac({ source, secret, header, hash = "sha256", encoding = "hex", prefix = "", body, headers = () => ({}), text = ({ body }) => body, changes = {}, samples, differences }) {
+function byHmac({ source, secret, header, hash = "sha256", encoding = "hex", prefix = "", body, headers = () => ({}), query = () => undefined, text = ({ body }) => body, changes = {}, samples, differences }) {
   const signature = (request, secret) => prefix + hmac(hash, secret, text(request), encoding);
   const signed = (body, by = secret, more) => {
-    const request = { headers: { ...headers(body), ...more }, body };
+    const request = { query: query(), headers: { ...headers(body), ...more }, body };
     return withHeaders(request, { [header]: signature(request, by) });
   };
   crossCheck({
@@ -103,8 +103,12 @@ byHmac({
   samples: ["contact.creation"],
   body: (size) => `[${randomJson({ eventId: 1, subscriptionId: 2, occurredAt: Date.now(), subscriptionType: "contact.creation" }, size)}]`,
   headers: () => ({ "x-hubspot-request-timestamp": String(around(240, 240) * 1000) }),
-  text: ({ headers, body }) =>
-    concat("POST", "https://hooks.example.com/webhooks/hubspot", body, headers["x-hubspot-request-timestamp"]),
+  query: () => pick([undefined, "", "a=b&c=d", `of=${encodeURIComponent(randomText(9))}`, "a=%3a%2F%3F&b=%40%21%24%27%28%29%2A%2C%3B%20%25"]),
+  text({ query, headers, body }) {
+    const decoded = query?.replace(/%(3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)/gi, decodeURIComponent);
+    const url = `https://hooks.example.com/webhooks/hubspot${query === undefined ? "" : `?${decoded}`}`;
+    return concat("POST", url, body, headers["x-hubspot-request-timestamp"]);
+  },
   changes: { "the timestamp": headerTime("x-hubspot-request-timestamp") },
   differences: tooOld("x-hubspot-request-timestamp", String((now() - 400) * 1000)),
 });

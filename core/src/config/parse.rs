@@ -712,7 +712,7 @@ mod tests {
         hookmill.toml:6:66: sources.s.signature.list: found ",,": it has not one character
           hint: expected one character, such as ","
         hookmill.toml:7:11: sources.s.payload: found {time}
-          hint: possible here: {timestamp}, {method}, {url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
         hookmill.toml:8:16: sources.s.event.id: nothing is named
           hint: expected a path such as "data.id", "header:X-Name", "hash:body", or a list of these
         hookmill.toml:8:27: sources.s.event.type: found a whole number
@@ -722,11 +722,11 @@ mod tests {
         hookmill.toml:8:40: sources.s.event: unknown key `kind`
           hint: possible here: `id`, `type`, `default`, `many`, `hash`
         hookmill.toml:6:11: sources.s.payload: a brace is not closed
-          hint: possible here: {timestamp}, {method}, {url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
         hookmill.toml:5:11: sources.s.payload: `{timestamp}` is signed, and it is not said where it is
           hint: for instance timestamp = { header = "X-Timestamp" }
         hookmill.toml:5:11: sources.s.payload: nothing of the body is signed
-          hint: possible here: {timestamp}, {method}, {url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
         hookmill.toml:5:13: sources.s.timestamp: this time is not signed, so it proves nothing
           hint: put `{timestamp}` into `payload`, if the provider signs it
         hookmill.toml:5:36: sources.s.timestamp.unit: found "h"

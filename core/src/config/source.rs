@@ -480,7 +480,7 @@ fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
     let mut rest = text.value.as_str();
     let fault = |problem: String| {
         item.report(text.error(problem).hint(
-            "possible here: {timestamp}, {method}, {url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are",
+            "possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are",
         ));
     };
     while let Some(open) = rest.find('{') {
@@ -496,6 +496,7 @@ fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
             None if name == "timestamp" => Part::Timestamp,
             None if name == "method" => Part::Method,
             None if name == "url" => Part::Url,
+            None if name == "plain_url" => Part::PlainUrl,
             None if name == "body" => Part::Body,
             Some(("header", header)) => {
                 check_header(item, &text, header);
