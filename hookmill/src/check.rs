@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use hookmill_core::config::{ConfigError, check_rate_limits};
 use hookmill_migrations::{Faults, LoadError, Loaded};
+use hookmill_native::now;
 use serde_json::{Value, json};
 
 use crate::pipeline::load;
@@ -22,7 +23,8 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = load(&arguments.config)
-        .and_then(|loaded| check_wrangler(&arguments.config, &loaded).map(|()| loaded));
+        .and_then(|loaded| check_wrangler(&arguments.config, &loaded).map(|()| loaded))
+        .and_then(|loaded| check_secrets(&loaded).map(|()| loaded));
     if !arguments.json {
         let Loaded { config, program, .. } = loaded?;
         let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
@@ -59,6 +61,18 @@ fn check_wrangler(config: &Path, loaded: &Loaded) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
     let faults = check_rate_limits(&loaded.config.ingress, &file, &text);
     if faults.is_empty() { Ok(()) } else { Err(LoadError::Faults(Faults(faults)).into()) }
+}
+
+/// A source whose secrets have all been replaced takes nothing.
+fn check_secrets(loaded: &Loaded) -> anyhow::Result<()> {
+    let mut sources = loaded.config.ingress.sources.iter();
+    match sources.find(|source| source.secrets.iter().all(|secret| secret.expired(now()))) {
+        Some(source) => bail!(
+            "source `{}`: `not_after` of every secret has passed; name the secret that is valid now",
+            source.name
+        ),
+        None => Ok(()),
+    }
 }
 
 fn fault(fault: &ConfigError) -> Value {

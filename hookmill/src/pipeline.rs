@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use hookmill_consumers::{Fate, Settled, counts, drive};
-use hookmill_core::config::{Consumers, Source};
+use hookmill_core::config::{Consumers, SecretRef, Source};
 use hookmill_core::delivery::Verdict;
 use hookmill_core::limits::BATCH_MESSAGES;
-use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::Store as _;
 use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
 use hookmill_migrations::Loaded;
@@ -24,6 +24,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
+
+use crate::secrets::{from_environment, unwrapped};
 
 /// Batches of events in hand at a time: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
@@ -138,15 +140,19 @@ pub fn run(
     lookup: impl Fn(&SecretName) -> Option<Secret>,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt)
-        .map_err(|error| anyhow!("the system gives no random numbers: {error}"))?;
-    let gate = Arc::new(Gate::new(loaded.config.ingress.clone(), salt, lookup));
-    let problems = gate.problems();
+    for SecretRef { name, .. } in loaded.config.ingress.sources.iter().flat_map(|s| &s.secrets) {
+        let secret = from_environment(name);
+        let secret = secret.as_ref().map(|secret| secret.expose_secret()).unwrap_or_default();
+        for (what, _) in unwrapped(secret) {
+            warn!("{} {what}, most likely", name.0);
+        }
+    }
+    let folder = DataFolder::lock(&place.data)?;
+    let gate = Arc::new(Gate::new(loaded.config.ingress.clone(), folder.salt()?, lookup));
+    let problems = gate.problems(now());
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
     }
-    let folder = DataFolder::lock(&place.data)?;
     let Opened { store, applied, .. } = open_store(&folder, &loaded)?;
     for name in applied {
         info!(migration = name, "applied a migration");

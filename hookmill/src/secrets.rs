@@ -20,3 +20,24 @@ pub fn development_keys(source: &Source, name: &SecretName) -> Option<Developmen
     let first = source.secrets.first().is_some_and(|secret| secret.name == *name);
     first.then(|| development(source, name))
 }
+
+/// What becomes of a secret on its way into a variable, undone.
+pub fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
+    let secret = secret.trim();
+    let quoted = ['"', '\'']
+        .iter()
+        .find_map(|quote| secret.strip_prefix(*quote)?.strip_suffix(*quote))
+        .map(|inner| ("is in quotes, which are not a part of it", inner));
+    let ended = secret
+        .strip_suffix("\\n")
+        .map(|inner| ("ends with a backslash and an n, which are not a part of it", inner));
+    let assigned = secret
+        .split_once('=')
+        .filter(|(name, _)| {
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
+        })
+        .map(|(_, inner)| ("holds a name and an equals sign before the secret", inner));
+    let found = [quoted, ended, assigned].into_iter().flatten();
+    found.map(|(what, inner)| (what, Secret::from(inner))).collect()
+}

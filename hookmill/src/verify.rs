@@ -26,6 +26,8 @@ use crate::secrets::{development_keys, from_environment};
 /// The request is one that was captured, byte for byte: by --request, or by --header and --body-file. Exit code 0 if it is
 /// valid, 1 if it is not.
 #[derive(clap::Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("captured").args(["request", "header", "body_file"]).multiple(true).required(true))]
 pub struct Arguments {
     /// The source, as in the configuration.
     source: String,
@@ -39,13 +41,13 @@ pub struct Arguments {
     #[arg(long)]
     url: Option<Url>,
     /// A header: 'Name: value'.
-    #[arg(long, value_name = "HEADER", value_parser = parse_header, required_unless_present_any = ["request", "body_file"])]
+    #[arg(long, value_name = "HEADER", value_parser = parse_header)]
     header: Vec<(String, String)>,
     /// A file with the body.
     #[arg(long, value_name = "FILE")]
     body_file: Option<PathBuf>,
     /// The time of the request, in Unix seconds; by default the present.
-    #[arg(long, value_name = "UNIX")]
+    #[arg(long, value_name = "UNIX", value_parser = clap::value_parser!(i64).range(0..100_000_000_000))]
     now: Option<i64>,
     /// Verify with this secret, not with those that the configuration names.
     #[arg(long, allow_hyphen_values = true)]
@@ -139,7 +141,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         Ok(_) => Vec::new(),
         Err(rejection) => {
-            let trial = Trial { source, sources, captured: &captured, now, lookup: &lookup };
+            let given = arguments.secret.is_some();
+            let trial = Trial { source, sources, captured: &captured, now, given, lookup: &lookup };
             trial.causes(&verifier, rejection.reason, configured)
         }
     };
@@ -172,10 +175,19 @@ fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
     let head = std::str::from_utf8(head).context("the headers are not text")?;
     let mut lines = head.lines();
     let mut first = lines.next().unwrap_or_default().split_whitespace();
-    let (Some(method), Some(target)) = (first.next(), first.next()) else {
+    let (Some(method), Some(target), Some("HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | "HTTP/3") | None) =
+        (first.next(), first.next(), first.next())
+    else {
         bail!("the first line is no request line, such as POST /webhooks/stripe HTTP/1.1");
     };
-    let headers = lines.map(parse_header).collect::<anyhow::Result<_>>()?;
+    let headers: Vec<(String, String)> = lines.map(parse_header).collect::<anyhow::Result<_>>()?;
+    let chunked = headers.iter().any(|(name, value)| {
+        name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked")
+    });
+    let body = match dechunked(body) {
+        Some(whole) if chunked => whole,
+        _ => body.to_vec(),
+    };
     let target = target.split_once('?').map(|(_, query)| query.to_owned());
     Ok(Captured {
         method: method.to_uppercase(),
@@ -184,8 +196,24 @@ fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
             None => target,
         },
         headers,
-        body: body.to_vec(),
+        body,
     })
+}
+
+/// A body as it was before it was sent in chunks: <https://www.rfc-editor.org/rfc/rfc9112#section-7.1>. `None` if it is not
+/// in chunks: most tools save it without.
+fn dechunked(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = Vec::new();
+    loop {
+        let (line, below) = split(rest, b"\r\n")?;
+        let size = std::str::from_utf8(line).ok()?.split(';').next()?;
+        let size = usize::from_str_radix(size.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(whole);
+        }
+        whole.extend_from_slice(below.get(..size)?);
+        rest = below.get(size..)?.strip_prefix(b"\r\n")?;
+    }
 }
 
 fn split<'b>(bytes: &'b [u8], at: &[u8]) -> Option<(&'b [u8], &'b [u8])> {

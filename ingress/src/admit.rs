@@ -40,11 +40,10 @@ impl Gate {
     }
 
     /// Why sources cannot verify anything; empty if all can.
-    pub fn problems(&self) -> Vec<String> {
+    pub fn problems(&self, now: Timestamp) -> Vec<String> {
         self.verifiers
             .iter()
-            .filter_map(|(_, verifier)| verifier.as_ref().err())
-            .map(ToString::to_string)
+            .filter_map(|(name, verifier)| ready(name, verifier, now).err())
             .collect()
     }
 
@@ -58,9 +57,24 @@ impl Gate {
         &self.rejections
     }
 
-    /// The source of this name, if it is configured.
-    pub(crate) fn source(&self, name: &str) -> Option<&Result<Verifier, KeyError>> {
-        self.verifiers.iter().find(|(known, _)| known == name).map(|(_, verifier)| verifier)
+    /// The source of this name, if it is configured; or why it cannot verify anything.
+    pub(crate) fn source(&self, name: &str, now: Timestamp) -> Option<Result<&Verifier, String>> {
+        let (name, verifier) = self.verifiers.iter().find(|(known, _)| known == name)?;
+        Some(ready(name, verifier, now))
+    }
+}
+
+fn ready<'v>(
+    name: &str,
+    verifier: &'v Result<Verifier, KeyError>,
+    now: Timestamp,
+) -> Result<&'v Verifier, String> {
+    match verifier {
+        Ok(verifier) if verifier.expired(now) => {
+            Err(format!("source `{name}`: `not_after` of every secret that is set has passed"))
+        }
+        Ok(verifier) => Ok(verifier),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -152,7 +152,7 @@ async fn answer<P: Platform, B: Body>(
         }
         let problems = match incoming.path {
             "/healthz" => Vec::new(),
-            _ => [gate.problems(), platform.problems().await].concat(),
+            _ => [gate.problems(now), platform.problems().await].concat(),
         };
         return (health(&problems), Outcome::Probe);
     }
@@ -161,7 +161,7 @@ async fn answer<P: Platform, B: Body>(
             "webhooks are taken at /webhooks/{source}, and health is told at /healthz and /readyz";
         return rejected(None, Rejection::new(Reason::NotFound, detail));
     };
-    let Some(verifier) = gate.source(name) else {
+    let Some(verifier) = gate.source(name, now) else {
         return rejected(
             None,
             Rejection::new(Reason::UnknownSource, "no source of this name is configured"),
@@ -169,7 +169,7 @@ async fn answer<P: Platform, B: Body>(
     };
     let verifier = match verifier {
         Ok(verifier) => verifier,
-        Err(error) => return unavailable(name, "source_not_ready", error.to_string()),
+        Err(error) => return unavailable(name, "source_not_ready", error),
     };
     let source = verifier.source();
     if incoming.method == "HEAD" {

@@ -119,6 +119,51 @@ impl Verifier {
         &self.source
     }
 
+    /// Whether every secret has ceased to count, so that nothing can be verified any more.
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.keys.iter().all(|(index, _)| self.source.secrets[*index].expired(now))
+    }
+
+    /// Checks the signature alone: not how old it is, and not what the body means.
+    ///
+    /// # Errors
+    ///
+    /// As [`Verifier::verify`].
+    pub fn verify_signature(
+        &self,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<Verified, Rejection> {
+        let keys = self.keys(now);
+        let public_url = self.source.public_url.as_deref();
+        match &self.source.scheme {
+            Scheme::Template(template) => {
+                template::verify(template, public_url, request, &keys).map(|proof| proof.verified)
+            }
+            Scheme::StandardWebhooks { families, .. } => {
+                standard_webhooks::verify(families, request, &keys).map(|(verified, _)| verified)
+            }
+            Scheme::Twilio => {
+                let url = public_url.unwrap_or_default();
+                twilio::verify(url, request, &keys).map(|(verified, _)| verified)
+            }
+            Scheme::PaddleClassic => {
+                paddle_classic::verify(request, &keys).map(|(verified, _)| verified)
+            }
+        }
+    }
+
+    /// The keys that count. A secret that has been replaced is dropped on the day that was set for it.
+    fn keys(&self, now: Timestamp) -> Cow<'_, [(usize, Key)]> {
+        let source = &self.source;
+        if source.secrets.iter().any(|secret| secret.expired(now)) {
+            let valid = |(index, _): &&(usize, Key)| !source.secrets[*index].expired(now);
+            self.keys.iter().filter(valid).cloned().collect()
+        } else {
+            Cow::Borrowed(&self.keys)
+        }
+    }
+
     /// Verifies a request: the signature over the raw bytes first, then its age, then what it is about.
     ///
     /// # Errors
@@ -130,13 +175,7 @@ impl Verifier {
         now: Timestamp,
     ) -> Result<Admitted<'r>, Rejection> {
         let source = &self.source;
-        // A secret that has been replaced is dropped on the day that was set for it.
-        let keys: Cow<'_, [(usize, Key)]> = if source.secrets.iter().any(|s| s.expired(now)) {
-            let valid = |(index, _): &&(usize, Key)| !source.secrets[*index].expired(now);
-            self.keys.iter().filter(valid).cloned().collect()
-        } else {
-            Cow::Borrowed(&self.keys)
-        };
+        let keys = self.keys(now);
         let public_url = source.public_url.as_deref();
         let (verified, events) = match &source.scheme {
             Scheme::Template(template) => {

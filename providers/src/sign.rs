@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 
 use crate::key::{Key, pkcs1v15_sha1};
-use crate::{paddle_classic, plain, standard_webhooks, twilio, url};
+use crate::{member_text, paddle_classic, plain, standard_webhooks, twilio, url};
 
 /// An event that is to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -159,11 +159,19 @@ fn by_template(
     }
     let mut members = Vec::new();
     for part in &template.payload {
-        if let Part::Member(_, path) = part {
-            // A token: anything that is not there twice.
-            let token = sha256_hex(&[event.id.as_bytes()]);
-            put(path, json!(token))?;
-            members.push(token);
+        if let Part::Member(read, path) = part {
+            let there = template.reads.read(event.body).ok();
+            let there = there.and_then(|values| member_text(read, &values));
+            let member = match there {
+                Some(there) => there,
+                None => {
+                    // A token: anything that is not there twice.
+                    let token = sha256_hex(&[event.id.as_bytes()]);
+                    put(path, json!(token))?;
+                    token
+                }
+            };
+            members.push(member);
         }
     }
     let mut body = if changed {

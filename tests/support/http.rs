@@ -1,6 +1,6 @@
 //! HTTP in bytes: a test has to be able to send what no well-behaved client would.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -48,6 +48,54 @@ pub fn request(method: &str, path: &str, headers: &[(String, String)], body: &[u
     bytes.extend(b"\r\n");
     bytes.extend(body);
     bytes
+}
+
+/// A connection that is kept for several requests.
+pub struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    /// Opens one.
+    ///
+    /// # Errors
+    ///
+    /// If there is nobody at the address.
+    pub fn open(address: SocketAddr) -> std::io::Result<Self> {
+        TcpStream::connect(address).map(|stream| Self(BufReader::new(stream)))
+    }
+
+    /// Posts a body, and returns the status of the answer.
+    ///
+    /// # Errors
+    ///
+    /// If the connection has been closed.
+    pub fn post(
+        &mut self,
+        path: &str,
+        headers: &[(String, String)],
+        body: &[u8],
+    ) -> std::io::Result<u16> {
+        let bytes = String::from_utf8(request("POST", path, headers, b"")).unwrap_or_default();
+        let bytes = bytes.replace("Connection: close\r\n", "");
+        let bytes = bytes.replace("Content-Length: 0", &format!("Content-Length: {}", body.len()));
+        self.0.get_mut().write_all(&[bytes.as_bytes(), body].concat())?;
+        let (mut status, mut length) = (0, 0);
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            let line = line.trim_end().to_lowercase();
+            if let Some(rest) = line.strip_prefix("http/1.1 ") {
+                status = rest.split(' ').next().and_then(|code| code.parse().ok()).unwrap_or(0);
+            } else if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().unwrap_or(0);
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        self.0.read_exact(&mut vec![0; length])?;
+        Ok(status)
+    }
 }
 
 /// Sends bytes and reads the answer to its end.

@@ -1,5 +1,7 @@
 //! What would have made a request valid, found by trying it.
 
+use std::collections::BTreeSet;
+
 use hookmill_core::config::{SecretRef, Source};
 use hookmill_core::rejection::Reason;
 use hookmill_core::request::Headers as _;
@@ -8,6 +10,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_providers::Verifier;
 
 use super::{Captured, without_credentials};
+use crate::secrets::unwrapped;
 
 /// A request that is not valid, and what it is tried with.
 pub(super) struct Trial<'a> {
@@ -15,6 +18,8 @@ pub(super) struct Trial<'a> {
     pub(super) sources: &'a [Source],
     pub(super) captured: &'a Captured,
     pub(super) now: Timestamp,
+    /// Whether the secret was given on the command line.
+    pub(super) given: bool,
     pub(super) lookup: &'a dyn Fn(&Source, &SecretName) -> Option<Secret>,
 }
 
@@ -37,6 +42,8 @@ impl Trial<'_> {
             Reason::NoMatchingSignature => self.signature(verifier, configured, &mut causes),
             _ => {}
         }
+        let mut seen = BTreeSet::new();
+        causes.retain(|cause| seen.insert(cause.clone()));
         causes
     }
 
@@ -59,12 +66,19 @@ impl Trial<'_> {
                 causes.push(format!("the body was changed on its way: {changed}"));
             }
         }
-        for SecretRef { name, .. } in &self.source.secrets {
+        for SecretRef { name, not_after } in &self.source.secrets {
             let Some(secret) = (self.lookup)(self.source, name) else { continue };
+            let name = if self.given { "the secret given" } else { &name.0 };
             for (what, secret) in unwrapped(secret.expose_secret()) {
                 if self.holds_with(self.source, &secret) {
-                    causes.push(format!("{} {what}", name.0));
+                    causes.push(format!("{name} {what}"));
                 }
+            }
+            if let Some(end) = not_after
+                && *end < self.now
+                && self.holds_with(self.source, &secret)
+            {
+                causes.push(format!("it was signed with {name}, which counted until {end}"));
             }
         }
         for other in self.sources.iter().filter(|other| other.name != self.source.name) {
@@ -110,19 +124,16 @@ impl Trial<'_> {
 
     /// Whether the signature holds for this source with this secret.
     fn holds_with(&self, source: &Source, secret: &Secret) -> bool {
-        let verifier = Verifier::new(source, |_| Some(secret.clone()));
+        let secrets = source.secrets.iter().cloned();
+        let valid = secrets.map(|name| SecretRef { not_after: None, ..name }).collect();
+        let source = Source { secrets: valid, ..source.clone() };
+        let verifier = Verifier::new(&source, |_| Some(secret.clone()));
         verifier.is_ok_and(|verifier| self.holds(&verifier, self.captured))
     }
 
     /// Whether the signature holds, whatever the body means and however old it is.
     fn holds(&self, verifier: &Verifier, captured: &Captured) -> bool {
-        match verifier.verify(&captured.request(), self.now) {
-            Ok(_) => true,
-            Err(rejection) => matches!(
-                rejection.reason,
-                Reason::MalformedEvent | Reason::TimestampTooOld | Reason::TimestampInFuture
-            ),
-        }
+        verifier.verify_signature(&captured.request(), self.now).is_ok()
     }
 }
 
@@ -179,27 +190,6 @@ fn minified(text: &str) -> String {
         !blank
     };
     text.chars().filter(keep).collect()
-}
-
-/// What becomes of a secret on its way into a variable, undone.
-fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
-    let secret = secret.trim();
-    let quoted = ['"', '\'']
-        .iter()
-        .find_map(|quote| secret.strip_prefix(*quote)?.strip_suffix(*quote))
-        .map(|inner| ("is in quotes, which are not a part of it", inner));
-    let ended = secret
-        .strip_suffix("\\n")
-        .map(|inner| ("ends with a backslash and an n, which are not a part of it", inner));
-    let assigned = secret
-        .split_once('=')
-        .filter(|(name, _)| {
-            !name.is_empty()
-                && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
-        })
-        .map(|(_, inner)| ("holds a name and an equals sign before the secret", inner));
-    let found = [quoted, ended, assigned].into_iter().flatten();
-    found.map(|(what, inner)| (what, Secret::from(inner))).collect()
 }
 
 /// Other spellings of a URL.

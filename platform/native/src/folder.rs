@@ -106,6 +106,23 @@ impl DataFolder {
         Ok(Opened { store: Sqlite::new(database), applied, schema })
     }
 
+    /// Random bytes that stay the same as long as the folder does, for the hashes of addresses.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn salt(&self) -> Result<[u8; 16], FolderError> {
+        let path = self.path.join("salt");
+        let io = |source| FolderError::Io { path: path.clone(), source };
+        if let Ok(Ok(salt)) = fs::read(&path).map(TryInto::try_into) {
+            return Ok(salt);
+        }
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt).map_err(|error| io(std::io::Error::other(error)))?;
+        fs::write(&path, salt).map_err(io)?;
+        Ok(salt)
+    }
+
     /// Opens the queues.
     ///
     /// # Errors

@@ -33,6 +33,9 @@ use crate::now;
 const CONNECTIONS: usize = 1024;
 /// Bytes of bodies in memory at a time; a request that would exceed them is answered 503.
 const BODY_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes of a body that are read and dropped after an answer that did not need them. Whoever sends them would otherwise find
+/// the connection closed, and neither read the answer nor send the next request on it.
+const UNREAD_BYTES: usize = 8 * 1024 * 1024;
 /// How long the headers of a request may take to arrive, and a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long requests in progress may go on after the server was told to stop.
@@ -105,6 +108,7 @@ async fn answer<P: Platform + Send + 'static>(
         deadline: Instant::now() + service.gate.config().body_timeout,
         memory: shared.memory.clone(),
         reserved: Vec::new(),
+        ended: false,
     };
     let content_length = parts.headers.get(header::CONTENT_LENGTH);
     let headers = NativeHeaders(&parts.headers);
@@ -119,7 +123,14 @@ async fn answer<P: Platform + Send + 'static>(
     };
     let (reply, outcome) = ingress(&service.platform, &service.gate, incoming, now()).await;
     (service.observe)(&outcome);
-    response(reply)
+    let mut response = response(reply);
+    // Whoever waits for a word to send the body (Expect) has not sent it.
+    let expected = parts.headers.contains_key(header::EXPECT);
+    if !body.ended && (expected || !body.drop_rest().await) {
+        let close = header::HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
 }
 
 fn response(reply: Reply) -> Response {
@@ -149,6 +160,23 @@ struct NativeBody {
     memory: Arc<Semaphore>,
     /// Given back when the request is over.
     reserved: Vec<OwnedSemaphorePermit>,
+    /// Whether all of it has been read.
+    ended: bool,
+}
+
+impl NativeBody {
+    /// Reads what is left, up to a bound. Whether that was all.
+    async fn drop_rest(&mut self) -> bool {
+        let mut unread = 0;
+        while unread <= UNREAD_BYTES {
+            match timeout_at(self.deadline, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => unread += frame.data_ref().map_or(0, Bytes::len),
+                Ok(None) => return true,
+                Ok(Some(Err(_))) | Err(_) => return false,
+            }
+        }
+        false
+    }
 }
 
 impl Body for &mut NativeBody {
@@ -158,7 +186,10 @@ impl Body for &mut NativeBody {
                 .await
                 .map_err(|_| BodyError::TimedOut)?;
             let frame = match frame {
-                None => return Ok(None),
+                None => {
+                    self.ended = true;
+                    return Ok(None);
+                }
                 Some(frame) => frame.map_err(|_| BodyError::Incomplete)?,
             };
             // Trailers say nothing about a webhook.
