@@ -264,7 +264,7 @@ fn a_rate_limit_that_the_worker_lacks_is_found() {
     error: ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
       hint: [[ratelimits]]
             name = "RATE_LIMIT_STRIPE"
-            namespace_id = "1002"
+            namespace_id = "1001"
             simple = { limit = 1000, period = 10 }
     1 error in the configuration
     "#);
@@ -457,7 +457,7 @@ fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_star
     exit code 1
     --- stdout
     --- stderr
-    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:72:9: rules[0].set.cents: table `refunds` has no column `cents`
+    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:73:9: rules[0].set.cents: table `refunds` has no column `cents`
       hint: possible here: `id`, `amount`, `customer_id`
     1 error in the configuration
     ");

@@ -42,8 +42,8 @@ pub struct Sample {
     pub at: Timestamp,
     /// The sentence that was answered.
     pub detail: String,
-    /// Hash of the address it came from, 16 hex digits, if that is known. The same address has the same hash until
-    /// ingress is deployed anew, or natively until it is started anew.
+    /// Hash of the address it came from, 16 hex digits, if that is known. The same address has the same hash until the
+    /// Worker is built anew, or natively as long as the data folder is kept.
     pub remote: Option<String>,
     /// How long the body was said to be, in bytes.
     pub content_length: Option<u64>,

@@ -14,7 +14,7 @@ pub struct Arguments {
     /// The data folder.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
-    /// Only those of this source.
+    /// Only those of this source; `-` for requests that named none that there is.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// At most this many requests, the latest first.
@@ -62,7 +62,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     if requests.is_empty() {
-        eprintln!("no request has been refused");
+        match &arguments.source {
+            Some(source) => eprintln!("no request of `{source}` has been refused"),
+            None => eprintln!("no request has been refused"),
+        }
         return Ok(());
     }
     let name = |source: Option<String>| source.unwrap_or_else(|| "-".to_owned());
@@ -94,7 +97,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn read(database: &Connection, arguments: &Arguments) -> rusqlite::Result<Rejections> {
     /// Counts are kept by the hour they began in.
     const DAY_MS: i64 = 24 * 3_600_000;
-    let source = arguments.source.as_deref();
+    let source = arguments.source.as_deref().map(|source| if source == "-" { "" } else { source });
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
     let count = |row: &Row<'_>| {
         Ok(Count { source: some(row.get(0)?), reason: row.get(1)?, requests: row.get(2)? })

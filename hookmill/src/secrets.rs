@@ -33,8 +33,10 @@ pub fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
         .map(|inner| ("ends with a backslash and an n, which are not a part of it", inner));
     let assigned = secret
         .split_once('=')
-        .filter(|(name, _)| {
+        .filter(|(name, inner)| {
+            // Base64 may end in an equals sign, or two.
             !name.is_empty()
+                && inner.len() > 1
                 && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
         })
         .map(|(_, inner)| ("holds a name and an equals sign before the secret", inner));

@@ -42,7 +42,7 @@ pub struct Arguments {
     /// event. With type=charge.refunded, the sample becomes an event of another type.
     #[arg(long, value_name = "PATH=VALUE", value_parser = parse_set)]
     set: Vec<(BodyPath, String)>,
-    /// Send this file's bytes as the body, not a sample.
+    /// Send this file's bytes as the body, not a sample. Where the provider signs into the body, that is written into it.
     #[arg(long, value_name = "FILE", conflicts_with = "set")]
     body: Option<PathBuf>,
     /// Sign with this secret, not with the one that the configuration names. Where that is a public key, this has to be the
@@ -92,7 +92,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
     let follow = Follower::open(&arguments.data, &url);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut refused, mut dead) = (0, 0);
+    let (mut refused, mut dead, mut unverified) = (0, 0, false);
     for number in 1..=arguments.count {
         let id = arguments.id.clone().unwrap_or_else(|| new_id(&source.scheme_name));
         let body = bodies.body(&id, number)?;
@@ -113,17 +113,27 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         };
         let before = follow.as_ref().and_then(|follow| follow.effect(&source.name, &id));
         let (status, answer) = runtime.block_on(post(&client, &url, signed))?;
-        let event = match &follow {
+        let outcome = match &follow {
             Some(follow) if status.is_success() => follow.outcome(&source.name, &id),
             _ => None,
         };
+        let (event, gone) = match outcome {
+            Some(Outcome::Settled(event)) => (Some(event), false),
+            Some(Outcome::Gone) => (None, true),
+            None => (None, false),
+        };
         refused += u32::from(!status.is_success());
+        unverified |= status == StatusCode::UNAUTHORIZED;
         dead += u32::from(event.as_ref().is_some_and(events::Event::dead));
-        let sent = Sent { id, others, status, answer, event, duplicate: before.is_some() };
+        let sent = Sent { id, others, status, answer, event, gone, duplicate: before.is_some() };
         println!("{}", if arguments.json { sent.json() } else { sent.line(follow.is_some()) });
     }
     if refused > 0 {
-        bail!("{refused} of {} not accepted; signed with {}", arguments.count, keys.whose);
+        let signed = match unverified {
+            true => format!("; signed with {}", keys.whose),
+            false => String::new(),
+        };
+        bail!("{refused} of {} not accepted{signed}", arguments.count);
     }
     if dead > 0 {
         bail!("{dead} of {} became dead letters", arguments.count);
@@ -177,8 +187,11 @@ impl<'a> Bodies<'a> {
         for (path, value) in &self.arguments.set {
             let value = value.replace("{number}", &number.to_string());
             let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
-            set(&mut body, &path.steps, value)
-                .with_context(|| format!("cannot set `{path}` in this event"))?;
+            match (&mut body, path.steps.as_slice()) {
+                (Value::String(form), [Step::Key(field)]) => set_field(form, field, &value),
+                (body, steps) => set(body, steps, value)
+                    .with_context(|| format!("cannot set `{path}` in this event"))?,
+            }
         }
         Ok(match body {
             Value::String(form) => form.into_bytes(),
@@ -208,6 +221,8 @@ struct Sent {
     status: StatusCode,
     answer: String,
     event: Option<events::Event>,
+    /// Whether it left no trace.
+    gone: bool,
     duplicate: bool,
 }
 
@@ -233,6 +248,10 @@ impl Sent {
                 format!("{}; that was before, and nothing changed", event.summary())
             }
             Some(event) => event.summary(),
+            None if self.gone => {
+                "accepted, and left no trace: a handshake, or ignored since no rule names it"
+                    .to_owned()
+            }
             None if accepted && followed => "accepted, and still on the queue".to_owned(),
             None if accepted => "accepted".to_owned(),
             None => self.answer,
@@ -325,6 +344,21 @@ fn new_id(scheme: &str) -> String {
     }
 }
 
+/// Writes a field of a form.
+fn set_field(form: &mut String, field: &str, value: &Value) {
+    let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    // A URL's query is written as a form is.
+    let Ok(mut url) = Url::parse("http://form/") else { return };
+    url.set_query(Some(form));
+    let mut fields: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    match fields.iter_mut().find(|(name, _)| name == field) {
+        Some((_, old)) => *old = value,
+        None => fields.push((field.to_owned(), value)),
+    }
+    url.query_pairs_mut().clear().extend_pairs(fields);
+    *form = url.query().unwrap_or_default().to_owned();
+}
+
 /// Writes a value into a body; makes objects on the way, and elements at the end of arrays.
 fn set(body: &mut Value, steps: &[Step], value: Value) -> anyhow::Result<()> {
     let mut place = body;
@@ -348,6 +382,14 @@ fn set(body: &mut Value, steps: &[Step], value: Value) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What came of an event.
+enum Outcome {
+    /// It is in the ledger, or a dead letter.
+    Settled(events::Event),
+    /// It is nowhere.
+    Gone,
+}
+
 /// Looks at the data of the pipeline that takes the events, where it is on this machine.
 struct Follower(Connection);
 
@@ -365,14 +407,15 @@ impl Follower {
         self.0.query_row(sql, [source, id], |row| row.get(0)).optional().ok().flatten()
     }
 
-    /// Where an event stands that was accepted, once it is off the queue; waits for that a few seconds.
-    fn outcome(&self, source: &str, id: &str) -> Option<events::Event> {
+    /// What came of an event that was accepted, once it is off the queue; waits for that a few seconds.
+    fn outcome(&self, source: &str, id: &str) -> Option<Outcome> {
         for _ in 0..250 {
-            let event = events::find(&self.0, source, id).ok()?;
-            if let Some(event) = event.filter(events::Event::settled) {
-                return Some(event);
+            match events::find(&self.0, source, id).ok()? {
+                // What is accepted is on the queue, and what leaves that is in the ledger or a dead letter: or nowhere.
+                None => return Some(Outcome::Gone),
+                Some(event) if event.settled() => return Some(Outcome::Settled(event)),
+                Some(_) => std::thread::sleep(Duration::from_millis(20)),
             }
-            std::thread::sleep(Duration::from_millis(20));
         }
         None
     }
@@ -388,6 +431,14 @@ mod tests {
         let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
         set(&mut body, &path.steps, value).map_err(|error| error.to_string())?;
         Ok(body)
+    }
+
+    #[test]
+    fn a_field_of_a_form_is_written() {
+        let mut form = "a=1&Body=x+y&b=%2B".to_owned();
+        set_field(&mut form, "Body", &json!("z &"));
+        set_field(&mut form, "c", &json!(5));
+        assert_eq!(form, "a=1&Body=z+%26&b=%2B&c=5");
     }
 
     #[test]

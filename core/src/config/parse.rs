@@ -207,7 +207,7 @@ fn rate_limit(item: &Item<'_>) -> Option<RateLimit> {
     let section = item.section(expected)?;
     let requests = section.require("requests", expected);
     let requests = requests.and_then(|item| integer(&item, 1..=i64::from(u32::MAX)));
-    let periods = [("10s", 10), ("60s", 60), ("1m", 60)];
+    let periods = [("10s", 10), ("1m", 60), ("60s", 60)];
     let per = section.require("per", expected).and_then(|item| item.choice(&periods));
     section.finish();
     Some(RateLimit {
@@ -727,10 +727,10 @@ mod tests {
           hint: for instance timestamp = { header = "X-Timestamp" }
         hookmill.toml:5:11: sources.s.payload: nothing of the body is signed
           hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
-        hookmill.toml:5:13: sources.s.timestamp: this time is not signed, so it proves nothing
-          hint: put `{timestamp}` into `payload`, if the provider signs it
         hookmill.toml:5:36: sources.s.timestamp.unit: found "h"
           hint: did you mean `s`?
+        hookmill.toml:6:11: sources.s.payload: `{timestamp}` is not in it, so the time proves nothing (sources.s.timestamp)
+          hint: put it in, if the provider signs it
         hookmill.toml:8:23: sources.s.response.status: found 404
           hint: expected a status from 200 to 299: anything else asks the provider to send again
         hookmill.toml:8:43: sources.s.response.content_type: a header has only ASCII characters
@@ -778,6 +778,28 @@ mod tests {
                 ),
             ),
         ];
+        let more = [
+            source(
+                "f",
+                "scheme = \"hmac\"\npayload = \"{body}\"\nsignature = { body = \"sig\", encoding = \"hex\" }\nevent = { id = \"id\", type = \"hash:body\", default = \"\" }",
+            ),
+            source(
+                "g",
+                "scheme = \"hmac\"\npayload = \"{header:x-s}{body}\"\nsignature = { header = \"X-S\", list = \"=\", key = \"a\", encoding = \"hex\" }\nevent = { id = \"id\", type = \"type\" }\nresponse = { status = 204, body = \"x\" }",
+            ),
+            source("h", "scheme = \"stripe\"\npayload = \"{body}\""),
+        ];
+        insta::assert_snapshot!(errors(&more.concat()), @r#"
+        hookmill.toml:4:11: sources.f.payload: the signature would have to sign itself
+        hookmill.toml:6:29: sources.f.event.type: a hash is no type: no rule could name it
+        hookmill.toml:6:52: sources.f.event.default: it is blank
+        hookmill.toml:10:11: sources.g.payload: the signature would have to sign itself
+        hookmill.toml:11:38: sources.g.signature.list: found "=": it stands between a key and its value
+          hint: expected one character, such as ","
+        hookmill.toml:13:35: sources.g.response.body: an answer with status 204 has no body
+        hookmill.toml:17:11: sources.h.payload: `{timestamp}` is not in it, so the time proves nothing (timestamp)
+          hint: put it in, if the provider signs it
+        "#);
         insta::assert_snapshot!(errors(&text.concat()), @r#"
         hookmill.toml:4:14: sources.a.public_url: the scheme "github" signs no URL
         hookmill.toml:9:13: sources.b.timestamp: a token signs nothing, so this time proves nothing
@@ -786,6 +808,7 @@ mod tests {
         hookmill.toml:16:81: sources.c.signature.prefix: a list has keys, and nothing stands before it
         hookmill.toml:17:13: sources.c.timestamp: this is where the signature is
         hookmill.toml:24:13: sources.d.timestamp: this is where the signature is
+        hookmill.toml:28:11: sources.e.payload: the signature would have to sign itself
         hookmill.toml:31:13: sources.e.timestamp: this is where the signature is
         "#);
     }
@@ -860,7 +883,7 @@ batch_wait = "2m"
         hookmill.toml:10:27: sources.Stripe.rate_limit.requests: found 0
           hint: expected a whole number from 1 to 4294967295
         hookmill.toml:10:36: sources.Stripe.rate_limit.per: found "5s"
-          hint: possible here: `10s`, `60s`, `1m`
+          hint: possible here: `10s`, `1m`, `60s`
         hookmill.toml:11:1: sources.Stripe: unknown key `tolerence`
           hint: did you mean `tolerance`?
         hookmill.toml:14:10: sources.clerk.scheme: found a whole number

@@ -343,9 +343,17 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
             && !has_time
             && !(matches!(time.place, Place::Body(..)) && payload.contains(&Part::Body))
         {
-            let problem = time_item.here.error("this time is not signed, so it proves nothing");
-            time_item
-                .report(problem.hint("put `{timestamp}` into `payload`, if the provider signs it"));
+            let key = &time_item.here.key;
+            let problem = item
+                .here
+                .error(format!("`{{timestamp}}` is not in it, so the time proves nothing ({key})"));
+            item.report(problem.hint("put it in, if the provider signs it"));
+        }
+        if signature
+            .as_ref()
+            .is_some_and(|signature| payload.iter().any(|part| signs(part, &signature.place)))
+        {
+            item.report(item.here.error("the signature would have to sign itself"));
         }
         payload
     };
@@ -370,6 +378,16 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
         payload,
         reads,
     })
+}
+
+/// Whether this part of what is signed holds the signature.
+fn signs(part: &Part, signature: &Place) -> bool {
+    match (part, signature) {
+        (Part::Body, Place::Body(..)) => true,
+        (Part::Header(signed), Place::Header(name)) => signed.eq_ignore_ascii_case(name),
+        (Part::Member(_, signed), Place::Body(_, path)) => signed == path,
+        _ => false,
+    }
 }
 
 /// Whether the signature would be read as the time.
@@ -436,15 +454,20 @@ fn signature(item: &Item<'_>, algorithm: Algorithm, reads: &mut Reads) -> Option
             .map_or(Encoding::Hex, |encoding| encoding.value)
     };
     let expected = "one character, such as \",\"";
-    let separator = section.get("list").and_then(|item| {
+    let listed = section.get("list");
+    let separator = listed.as_ref().and_then(|item| {
         item.parsed(expected, |text| {
             let mut chars = text.chars();
             match (chars.next(), chars.next()) {
+                (Some('='), None) => Err("it stands between a key and its value"),
                 (Some(separator), None) => Ok(separator),
                 _ => Err("it has not one character"),
             }
         })
     });
+    if listed.is_some() && separator.is_none() {
+        section.get("key");
+    }
     if let (Some(prefix), Some(_)) = (&prefix, &separator) {
         section.report(prefix.error("a list has keys, and nothing stands before it"));
     }
@@ -537,8 +560,17 @@ fn event(item: &Item<'_>, with_id: bool, events: &mut Events) -> bool {
     }
     if let Some(item) = section.require("type", "where it is: \"type\", or \"header:X-Type\"") {
         events.kind = name_parts(&item, &mut events.reads);
+        if events.kind.contains(&NamePart::BodyHash) {
+            item.report(item.here.error("a hash is no type: no rule could name it"));
+        }
     }
-    let default = section.get("default").and_then(|item| item.string("a type"));
+    let default = section.get("default").and_then(|item| {
+        let text = item.string("a type")?;
+        if text.value.is_empty() {
+            item.report(text.error("it is blank"));
+        }
+        Some(text)
+    });
     events.default_kind = default.map(|default| default.value);
     let mut hashed = true;
     if with_id {
@@ -649,6 +681,9 @@ fn answer(section: &Section<'_>, with_body: bool) -> Option<Answer> {
     });
     let body =
         if with_body { section.get("body").and_then(|item| item.string("a text")) } else { None };
+    if let (Some(Some(204)), Some(body)) = (status, &body) {
+        section.report(body.error("an answer with status 204 has no body"));
+    }
     Some(Answer {
         status: status.unwrap_or(Some(200))?,
         content_type: content_type.map_or_else(|| "text/plain".to_owned(), |found| found.value),

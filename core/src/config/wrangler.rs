@@ -1,5 +1,7 @@
 //! Whether wrangler.toml says what hookmill.toml means: the platform reads the one, and the Worker carries the other.
 
+use std::collections::BTreeMap;
+
 use super::Ingress;
 use super::toml_reader::{ConfigError, Document, Item};
 
@@ -13,6 +15,7 @@ pub fn check_rate_limits(ingress: &Ingress, file: &str, text: &str) -> Vec<Confi
     let item = root.get("ratelimits");
     let present: Vec<_> = item.iter().flat_map(|item| item.list("[[ratelimits]]", false)).collect();
     let mut bindings = Vec::new();
+    let mut namespaces = BTreeMap::new();
     for entry in &present {
         let Some(section) = entry.section("a table") else { continue };
         let name = section.get("name").and_then(|item| item.string("the name of a binding"));
@@ -20,9 +23,37 @@ pub fn check_rate_limits(ingress: &Ingress, file: &str, text: &str) -> Vec<Confi
         let simple = section.get("simple").and_then(|item| item.section("a table"));
         let simple = simple
             .and_then(|simple| Some((number(simple.get("limit"))?, number(simple.get("period"))?)));
+        let expected = "a whole number in quotes, such as \"1001\"";
+        let id = section
+            .require("namespace_id", expected)
+            .and_then(|item| item.parsed(expected, str::parse::<u32>));
+        if let (Some(id), Some(name)) = (id, &name)
+            && let Some(other) = namespaces.insert(id.value, name.value.clone())
+        {
+            let problem = id.error(format!("{other:?} counts in the same namespace"));
+            root.report(problem.hint("limiters with the same number share their counts"));
+        }
         bindings.extend(name.map(|name| (name, simple)));
     }
-    for (number, source) in ingress.sources.iter().enumerate() {
+    for (binding, _) in &bindings {
+        let sources = ingress.sources.iter().filter(|source| source.rate_limit.is_some());
+        let sources = sources.filter(|source| source.rate_limit_binding() == binding.value);
+        match sources.collect::<Vec<_>>().as_slice() {
+            [] if binding.value.starts_with("RATE_LIMIT_") => {
+                let name = &binding.value;
+                let problem = format!("no source with a rate_limit has the binding {name:?}");
+                root.report(binding.error(problem));
+            }
+
+            [one, another, ..] => root.report(binding.error(format!(
+                "the sources `{}` and `{}` have the same binding; rename one of them",
+                one.name, another.name
+            ))),
+            _ => {}
+        }
+    }
+    let mut free = (1001..).filter(|id| !namespaces.contains_key(id));
+    for source in &ingress.sources {
         let Some(limit) = source.rate_limit else { continue };
         let name = source.rate_limit_binding();
         let wanted = (i64::from(limit.requests), i64::try_from(limit.per.as_secs()).unwrap_or(0));
@@ -40,7 +71,7 @@ pub fn check_rate_limits(ingress: &Ingress, file: &str, text: &str) -> Vec<Confi
                     .error(format!("the source `{}` has a rate_limit, and no binding", source.name))
                     .hint(format!(
                         "[[ratelimits]]\n        name = \"{name}\"\n        namespace_id = \"{}\"\n        {simple}",
-                        1001 + number
+                        free.next().unwrap_or_default()
                     )),
             ),
         }
@@ -93,16 +124,32 @@ namespace_id = \"2\"
         wrangler.toml:7:8: ratelimits[1].name: "RATE_LIMIT_STRIPE" is not what the source `stripe` says
           hint: simple = { limit = 100, period = 60 }
         "#);
+        insta::assert_snapshot!(check(&right.replace("\"1\"", "\"2\"").replace("STRIPE", "GONE")), @r#"
+        wrangler.toml:8:16: ratelimits[1].namespace_id: "RATE_LIMIT_GITHUB_2" counts in the same namespace
+          hint: limiters with the same number share their counts
+        wrangler.toml:7:8: ratelimits[1].name: no source with a rate_limit has the binding "RATE_LIMIT_GONE"
+        wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
+          hint: [[ratelimits]]
+                name = "RATE_LIMIT_STRIPE"
+                namespace_id = "1001"
+                simple = { limit = 100, period = 60 }
+        "#);
+        insta::assert_snapshot!(check(&right.replace("\"1\"", "1").replace("namespace_id = \"2\"\n", "")), @r#"
+        wrangler.toml:4:16: ratelimits[0].namespace_id: found a whole number
+          hint: expected a whole number in quotes, such as "1001"
+        wrangler.toml:6:1: ratelimits[1]: `namespace_id` is missing
+          hint: a whole number in quotes, such as "1001"
+        "#);
         insta::assert_snapshot!(check("name = \"hookmill-ingress\"\n"), @r#"
         wrangler.toml:1:1: the source `github-2` has a rate_limit, and no binding
           hint: [[ratelimits]]
                 name = "RATE_LIMIT_GITHUB_2"
-                namespace_id = "1002"
+                namespace_id = "1001"
                 simple = { limit = 1000, period = 10 }
         wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
           hint: [[ratelimits]]
                 name = "RATE_LIMIT_STRIPE"
-                namespace_id = "1003"
+                namespace_id = "1002"
                 simple = { limit = 100, period = 60 }
         "#);
     }
