@@ -11,7 +11,7 @@ use hookmill_consumers::{Fate, Settled, counts, drive};
 use hookmill_core::config::{Consumers, SecretRef, Source};
 use hookmill_core::delivery::Verdict;
 use hookmill_core::limits::BATCH_MESSAGES;
-use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
+use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
 use hookmill_core::store::Store as _;
 use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
 use hookmill_migrations::Loaded;
@@ -142,7 +142,7 @@ pub fn run(
 ) -> anyhow::Result<()> {
     for SecretRef { name, .. } in loaded.config.ingress.sources.iter().flat_map(|s| &s.secrets) {
         let secret = from_environment(name);
-        let secret = secret.as_ref().map(|secret| secret.expose_secret()).unwrap_or_default();
+        let secret = secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
         for (what, _) in unwrapped(secret) {
             warn!("{} {what}, most likely", name.0);
         }

@@ -129,10 +129,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         println!("{}", if arguments.json { sent.json() } else { sent.line(follow.is_some()) });
     }
     if refused > 0 {
-        let signed = match unverified {
-            true => format!("; signed with {}", keys.whose),
-            false => String::new(),
-        };
+        let signed =
+            if unverified { format!("; signed with {}", keys.whose) } else { String::new() };
         bail!("{refused} of {} not accepted{signed}", arguments.count);
     }
     if dead > 0 {

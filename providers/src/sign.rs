@@ -200,19 +200,7 @@ fn by_template(
         });
     }
     let signature = signature(template, secret, &signed)?;
-    let signature = match template.signature.encoding {
-        Encoding::Hex => base16ct::lower::encode_string(&signature),
-        Encoding::Base64 => STANDARD.encode(signature),
-        Encoding::Text => String::from_utf8_lossy(&signature).into_owned(),
-    };
-    let text = match (&template.signature.list, template.timestamp.as_ref().map(|time| &time.place))
-    {
-        (Some((separator, key)), Some(Place::Member(time))) => {
-            format!("{time}={timestamp}{separator}{key}={signature}")
-        }
-        (Some((_, key)), _) => format!("{key}={signature}"),
-        (None, _) => format!("{}{signature}", template.signature.prefix),
-    };
+    let text = spelled(template, &timestamp, &signature);
     match &template.signature.place {
         Place::Header(name) | Place::Member(name) => headers.push((name.clone(), text)),
         Place::Body(_, path) => {
@@ -223,6 +211,22 @@ fn by_template(
         }
     }
     Ok(Signed { headers, body })
+}
+
+/// A signature as it stands in the request, with what stands around it.
+fn spelled(template: &Template, timestamp: &str, signature: &[u8]) -> String {
+    let signature = match template.signature.encoding {
+        Encoding::Hex => base16ct::lower::encode_string(signature),
+        Encoding::Base64 => STANDARD.encode(signature),
+        Encoding::Text => String::from_utf8_lossy(signature).into_owned(),
+    };
+    match (&template.signature.list, template.timestamp.as_ref().map(|time| &time.place)) {
+        (Some((separator, key)), Some(Place::Member(time))) => {
+            format!("{time}={timestamp}{separator}{key}={signature}")
+        }
+        (Some((_, key)), _) => format!("{key}={signature}"),
+        (None, _) => format!("{}{signature}", template.signature.prefix),
+    }
 }
 
 fn signature(template: &Template, secret: &str, signed: &[&[u8]]) -> Result<Vec<u8>, String> {

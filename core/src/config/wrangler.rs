@@ -44,7 +44,6 @@ pub fn check_rate_limits(ingress: &Ingress, file: &str, text: &str) -> Vec<Confi
                 let problem = format!("no source with a rate_limit has the binding {name:?}");
                 root.report(binding.error(problem));
             }
-
             [one, another, ..] => root.report(binding.error(format!(
                 "the sources `{}` and `{}` have the same binding; rename one of them",
                 one.name, another.name
