@@ -13,11 +13,14 @@
 
 mod count;
 mod drive;
+pub mod outbox;
 mod plan;
 mod retry;
 mod settle;
 mod sort;
+mod template;
 
 pub use count::{Count, counts};
 pub use drive::drive;
 pub use settle::{Fate, Settled};
+pub use template::{Rendered, TemplateError, TemplateText, Templates};

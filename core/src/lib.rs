@@ -7,6 +7,7 @@
 //! | message | an event as it lies on the queue | [`message`] |
 //! | delivery, verdict | a message as the queue hands it to us, and what we tell the queue | [`delivery`] |
 //! | rule, program | what an event changes, as written and as compiled | [`rules`] |
+//! | email, answer | what is to be sent, and what a provider says of it | [`email`] |
 //! | scheme | how a source's requests are signed, and what events are in them | [`scheme`] |
 //! | rejection, report | why a request was refused, and how many were | [`rejection`], [`report`] |
 //! | port | what a stage asks of its platform: [`store`], [`queue`], [`objects`] | |
@@ -16,6 +17,7 @@
 
 pub mod config;
 pub mod delivery;
+pub mod email;
 pub mod hash;
 pub mod limits;
 pub mod message;

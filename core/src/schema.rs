@@ -32,8 +32,8 @@ pub struct TableColumn {
 }
 
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 5] =
-    ["events", "outbox", "dead_letters", "rejections", "rejection_counts"];
+pub const OWN_TABLES: [&str; 6] =
+    ["batches", "events", "outbox", "dead_letters", "rejections", "rejection_counts"];
 
 impl Table {
     /// The column of this name.

@@ -28,6 +28,7 @@ pub fn own() -> Vec<Migration> {
         ("0002_stripe.sql", include_str!("../0002_stripe.sql")),
         ("0003_clerk.sql", include_str!("../0003_clerk.sql")),
         ("0004_rejections.sql", include_str!("../0004_rejections.sql")),
+        ("0005_emails.sql", include_str!("../0005_emails.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()

@@ -1,4 +1,5 @@
-//! Who signs webhooks how. Pure: a request, keys and `now` in; the evidence and the events out.
+//! Who signs webhooks how, and how an email API is spoken. Pure: a request, keys and `now` in; the evidence and the events
+//! out.
 //!
 //! Most schemes are parameters of one engine, `template`; those that are not have a file that names the provider's page.
 //! What all share is here: the keys of a source ([`Verifier`]), freshness, and what an event is called.
@@ -7,6 +8,8 @@ mod form;
 mod identity;
 mod key;
 mod paddle_classic;
+pub mod resend;
+pub mod sendgrid;
 #[cfg(feature = "sign")]
 mod sign;
 mod standard_webhooks;

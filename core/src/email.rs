@@ -1,0 +1,201 @@
+//! Emails, and what a provider says of a batch of them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// A mailbox: an address, and maybe whose it is. In text `Acme <hello@example.com>`, or the bare address.
+/// Source: <https://www.rfc-editor.org/rfc/rfc5322#section-3.4>, without comments and groups.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Mailbox {
+    /// The name that is shown.
+    pub name: Option<String>,
+    /// The address.
+    pub address: String,
+}
+
+/// Why a text is no mailbox. Does not hold the text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("expected an address such as hello@example.com, or Acme <hello@example.com>")]
+pub struct NoMailbox;
+
+impl FromStr for Mailbox {
+    type Err = NoMailbox;
+
+    fn from_str(text: &str) -> Result<Self, NoMailbox> {
+        let text = text.trim();
+        let (name, address) = match text.strip_suffix('>').and_then(|text| text.rsplit_once('<')) {
+            Some((name, address)) => (unquoted(name.trim())?, address),
+            None => (String::new(), text),
+        };
+        // What else an address may be is for the provider to say.
+        let (local, domain) = address.rsplit_once('@').ok_or(NoMailbox)?;
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "<>()[]\\,;:\"@".contains(c);
+        let whole = !local.is_empty() && !domain.is_empty() && address.len() <= ADDRESS_BYTES;
+        if !whole || local.contains(odd) || domain.contains(odd) {
+            return Err(NoMailbox);
+        }
+        let name = Some(name).filter(|name| !name.is_empty());
+        Ok(Self { name, address: address.to_owned() })
+    }
+}
+
+/// The longest address: <https://www.rfc-editor.org/errata/eid1690>.
+const ADDRESS_BYTES: usize = 254;
+
+/// Characters that a name has only in quotes.
+const SPECIAL: &str = "()<>[]:;@\\,.\"";
+
+/// A name without the quotes that it may stand in.
+fn unquoted(name: &str) -> Result<String, NoMailbox> {
+    if name.contains(char::is_control) {
+        return Err(NoMailbox);
+    }
+    let Some(inner) = name.strip_prefix('"') else {
+        return Ok(name.to_owned());
+    };
+    let mut characters = inner.strip_suffix('"').ok_or(NoMailbox)?.chars();
+    let mut unquoted = String::new();
+    while let Some(c) = characters.next() {
+        match c {
+            '\\' => unquoted.push(characters.next().ok_or(NoMailbox)?),
+            '"' => return Err(NoMailbox),
+            c => unquoted.push(c),
+        }
+    }
+    Ok(unquoted)
+}
+
+impl fmt::Display for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            None => f.write_str(&self.address),
+            Some(name) if name.contains(|c| SPECIAL.contains(c)) => {
+                let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+                write!(f, "\"{name}\" <{}>", self.address)
+            }
+            Some(name) => write!(f, "{name} <{}>", self.address),
+        }
+    }
+}
+
+/// An email as it is to be sent: rendered, and for one mailbox or a few that may know of each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Email {
+    /// Whose it is.
+    pub from: Mailbox,
+    /// The recipients; at least one.
+    pub to: Vec<Mailbox>,
+    /// Recipients of a copy.
+    pub cc: Vec<Mailbox>,
+    /// Where answers go, if not to the sender.
+    pub reply_to: Option<Mailbox>,
+    /// The subject line.
+    pub subject: String,
+    /// The HTML part.
+    pub html: String,
+    /// The text part.
+    pub text: String,
+}
+
+/// A request to a provider's API; the method is POST.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiRequest {
+    /// Where to.
+    pub url: String,
+    /// The headers, without the one that authorises.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: String,
+}
+
+/// What came back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiResponse {
+    /// The status code.
+    pub status: u16,
+    /// `Retry-After`, if there is one.
+    pub retry_after: Option<String>,
+    /// `X-Message-Id`, if there is one.
+    pub message_id: Option<String>,
+    /// The body.
+    pub body: String,
+}
+
+/// What a provider has done with a batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It has taken it, and said something of each email, in order.
+    Taken(Vec<Delivered>),
+    /// It has taken nothing, since it was asked too often or is still at it.
+    Busy {
+        /// When it wants to be asked again.
+        after: Option<Duration>,
+        /// Its words.
+        error: String,
+    },
+    /// It cannot do it now, and may have taken the batch all the same.
+    Unavailable(String),
+    /// It will never take this batch.
+    Refused(String),
+}
+
+/// What a provider has done with one email of a batch that it has taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Delivered {
+    /// It will deliver it, and knows it by this id, if it gave one.
+    Accepted(Option<String>),
+    /// It will not, in its words.
+    Refused(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_mailbox_is_an_address_and_maybe_a_name() {
+        for (text, name, address) in [
+            ("hello@example.com", None, "hello@example.com"),
+            (" <a+b@c.test> ", None, "a+b@c.test"),
+            ("Acme <hello@example.com>", Some("Acme"), "hello@example.com"),
+            ("\"Acme, Inc. \\\"the\\\" one\" <a@b.c>", Some("Acme, Inc. \"the\" one"), "a@b.c"),
+            ("Inês Almeida <inês@exämple.com>", Some("Inês Almeida"), "inês@exämple.com"),
+        ] {
+            let mailbox = Mailbox { name: name.map(Into::into), address: address.into() };
+            assert_eq!(text.parse(), Ok(mailbox), "{text}");
+        }
+        let long = format!("{}@example.com", "a".repeat(250));
+        for text in [
+            "",
+            "a",
+            "@",
+            "a@",
+            "@b",
+            "a b@c",
+            "a@b, c@d",
+            "a@b\r\nBcc: c@d",
+            "A\r\nB <a@b>",
+            "\"A <a@b>",
+            "A <a@b",
+            "a@b@c",
+            &long,
+        ] {
+            assert_eq!(text.parse::<Mailbox>(), Err(NoMailbox), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_mailbox_is_read_as_it_was_written(name in "[^\\p{C}]{1,20}") {
+            let name = Some(name.trim().to_owned()).filter(|name| !name.is_empty());
+            let mailbox = Mailbox { name, address: "a@b.c".into() };
+            let text = mailbox.to_string();
+            prop_assert_eq!(text.parse(), Ok(mailbox), "{}", text);
+        }
+    }
+}

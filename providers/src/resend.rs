@@ -1,0 +1,230 @@
+//! How Resend is spoken to: <https://resend.com/docs/api-reference/emails/send-batch-emails>.
+//!
+//! A batch goes out under an idempotency key. For 24 hours, the same body under the same key is answered as it was the first
+//! time, and nothing is sent again: so a batch whose answer was lost is simply sent once more.
+
+use std::time::Duration;
+
+use hookmill_core::email::{Answer, ApiRequest, ApiResponse, Delivered, Email};
+use serde::{Deserialize, Serialize};
+
+/// The most emails in one batch.
+pub const BATCH_EMAILS: usize = 100;
+/// How long an idempotency key counts.
+/// Source: <https://resend.com/docs/dashboard/emails/idempotency-keys>.
+pub const KEY_COUNTS: Duration = Duration::from_secs(24 * 3600);
+/// The address of the API.
+pub const URL: &str = "https://api.resend.com";
+
+/// The longest that a provider's words are kept, in characters.
+const WORDS: usize = 500;
+
+/// The body of a batch: sealed with it, and the same whenever the batch is sent.
+pub fn body(emails: &[Email]) -> String {
+    #[derive(Serialize)]
+    struct Item<'e> {
+        from: String,
+        to: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        cc: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<String>,
+        subject: &'e str,
+        html: &'e str,
+        text: &'e str,
+    }
+    let items = emails.iter().map(|email| Item {
+        from: email.from.to_string(),
+        to: email.to.iter().map(ToString::to_string).collect(),
+        cc: email.cc.iter().map(ToString::to_string).collect(),
+        reply_to: email.reply_to.as_ref().map(ToString::to_string),
+        subject: &email.subject,
+        html: &email.html,
+        text: &email.text,
+    });
+    json(&items.collect::<Vec<_>>())
+}
+
+/// The request that sends a batch. `url` is [`URL`], or that of a server that stands for it.
+pub fn request(url: &str, key: &str, body: String) -> ApiRequest {
+    let headers = vec![
+        ("content-type", "application/json".to_owned()),
+        ("idempotency-key", key.to_owned()),
+        // One address that is none does not take the others with it.
+        ("x-batch-validation", "permissive".to_owned()),
+    ];
+    ApiRequest { url: format!("{}/emails/batch", url.trim_end_matches('/')), headers, body }
+}
+
+/// What Resend has said to a batch of so many emails.
+///
+/// Errors: <https://resend.com/docs/api-reference/errors>.
+pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Problem {
+        name: String,
+        message: String,
+    }
+    if (200..300).contains(&response.status) {
+        return Answer::Taken(delivered(emails, &response.body));
+    }
+    let problem: Problem = serde_json::from_str(&response.body).unwrap_or_default();
+    let Problem { name, message } = &problem;
+    let words = match (name.as_str(), message.as_str()) {
+        ("", "") => String::new(),
+        ("", message) => format!(": {message}"),
+        (name, message) => format!(": {name}: {message}"),
+    };
+    let error: String =
+        format!("Resend answered {}{words}", response.status).chars().take(WORDS).collect();
+    match (response.status, name.as_str()) {
+        // A quota does not come back within the time that a retry is worth.
+        (429, "daily_quota_exceeded" | "monthly_quota_exceeded") => Answer::Refused(error),
+        (429, _) => {
+            let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
+            Answer::Busy { after: after.map(Duration::from_secs), error }
+        }
+        (409, "concurrent_idempotent_requests") => Answer::Busy { after: None, error },
+        (408 | 500.., _) => Answer::Unavailable(error),
+        _ => Answer::Refused(error),
+    }
+}
+
+/// The ids stand in the order of the emails, without a place for those that were refused; these are named by their place.
+fn delivered(emails: usize, body: &str) -> Vec<Delivered> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Taken {
+        data: Vec<Id>,
+        errors: Vec<Refused>,
+    }
+    #[derive(Deserialize)]
+    struct Id {
+        id: String,
+    }
+    #[derive(Deserialize)]
+    struct Refused {
+        index: usize,
+        message: String,
+    }
+    let Taken { data, mut errors } = serde_json::from_str(body).unwrap_or_default();
+    let mut ids = data.into_iter().map(|taken| taken.id);
+    let email = |index| match errors.iter().position(|error| error.index == index) {
+        Some(place) => {
+            Delivered::Refused(errors.swap_remove(place).message.chars().take(WORDS).collect())
+        }
+        None => Delivered::Accepted(ids.next()),
+    };
+    (0..emails).map(email).collect()
+}
+
+fn json(items: &impl Serialize) -> String {
+    serde_json::to_string(items).expect("texts serialise")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn email(to: &str) -> Email {
+        Email {
+            from: "\"Acme, Inc.\" <hello@example.com>".parse().unwrap(),
+            to: vec![to.parse().unwrap()],
+            cc: Vec::new(),
+            reply_to: Some("help@example.com".parse().unwrap()),
+            subject: "Welcome, \"Ines\" 🎉".into(),
+            html: "<p>Olá, Ines &amp; co</p>".into(),
+            text: "Olá, Ines & co".into(),
+        }
+    }
+
+    fn response(status: u16, body: &str) -> ApiResponse {
+        ApiResponse { status, retry_after: None, message_id: None, body: body.into() }
+    }
+
+    #[test]
+    fn a_batch_is_written_as_resend_documents_it() {
+        let request = request(
+            "https://api.resend.com/",
+            "batch-1",
+            body(&[email("a@example.com"), email("b@example.com")]),
+        );
+        insta::assert_debug_snapshot!(request);
+    }
+
+    #[test]
+    fn each_email_of_a_batch_has_its_own_outcome() {
+        let body = r#"{"data":[{"id":"id-a"},{"id":"id-c"}],"errors":[{"index":1,"message":"Invalid `to` field."}]}"#;
+        assert_eq!(
+            answer(3, &response(200, body)),
+            Answer::Taken(vec![
+                Delivered::Accepted(Some("id-a".into())),
+                Delivered::Refused("Invalid `to` field.".into()),
+                Delivered::Accepted(Some("id-c".into())),
+            ])
+        );
+        // It has been taken, whatever can be read of the answer.
+        let unnamed = Answer::Taken(vec![Delivered::Accepted(None); 2]);
+        for body in ["", "{}", "<html>", r#"{"data":null}"#] {
+            assert_eq!(answer(2, &response(200, body)), unnamed, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_tried_again_and_what_is_not() {
+        let problem =
+            |name: &str| format!(r#"{{"statusCode":0,"name":"{name}","message":"words"}}"#);
+        for (status, name, expected) in [
+            (429, "rate_limit_exceeded", "busy"),
+            (409, "concurrent_idempotent_requests", "busy"),
+            (409, "invalid_idempotent_request", "refused"),
+            (429, "daily_quota_exceeded", "refused"),
+            (429, "monthly_quota_exceeded", "refused"),
+            (400, "validation_error", "refused"),
+            (401, "missing_api_key", "refused"),
+            (403, "invalid_api_key", "refused"),
+            (422, "invalid_from_address", "refused"),
+            (451, "security_error", "refused"),
+            (408, "", "unavailable"),
+            (500, "application_error", "unavailable"),
+            (502, "", "unavailable"),
+            (503, "", "unavailable"),
+        ] {
+            let found = match answer(1, &response(status, &problem(name))) {
+                Answer::Busy { .. } => "busy",
+                Answer::Unavailable(_) => "unavailable",
+                Answer::Refused(_) => "refused",
+                Answer::Taken(_) => "taken",
+            };
+            assert_eq!(found, expected, "{status} {name}");
+        }
+        let limited = ApiResponse {
+            retry_after: Some("7".into()),
+            ..response(429, &problem("rate_limit_exceeded"))
+        };
+        assert_eq!(
+            answer(1, &limited),
+            Answer::Busy {
+                after: Some(Duration::from_secs(7)),
+                error: "Resend answered 429: rate_limit_exceeded: words".into()
+            }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_an_outcome_for_each_email_whatever_is_answered(
+            emails in 0_usize..120,
+            status in 100_u16..600,
+            body in ".{0,200}|\\{\"data\":\\[(\\{\"id\":\"[a-z]\"\\},?){0,5}\\],\"errors\":\\[\\{\"index\":[0-9]{1,4},\"message\":\"x\"\\}\\]\\}",
+        ) {
+            if let Answer::Taken(delivered) = answer(emails, &response(status, &body)) {
+                prop_assert!((200..300).contains(&status));
+                prop_assert_eq!(delivered.len(), emails);
+            }
+        }
+    }
+}

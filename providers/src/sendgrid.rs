@@ -1,0 +1,253 @@
+//! How SendGrid is spoken to: <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send>.
+//!
+//! It knows no idempotency key: of a batch whose answer was lost, nobody can say whether it was sent.
+//!
+//! One request sends one text to many, so emails that differ go together by substitution: the text is a tag, and each recipient
+//! has its own text for that tag. What is too long for a substitution goes by itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hookmill_core::email::{Answer, ApiRequest, ApiResponse, Delivered, Email, Mailbox};
+use serde::{Deserialize, Serialize};
+
+/// The most emails in one batch: personalizations of a request.
+pub const BATCH_EMAILS: usize = 1000;
+/// The address of the API.
+pub const URL: &str = "https://api.sendgrid.com";
+
+/// The most that the substitutions of one recipient may have together, in bytes; SendGrid says 10,000.
+const SUBSTITUTION_BYTES: usize = 9_500;
+const HTML_TAG: &str = "-hookmill.html-";
+const TEXT_TAG: &str = "-hookmill.text-";
+/// The longest that a provider's words are kept, in characters.
+const WORDS: usize = 500;
+
+/// Which of these emails go out in one request, by their places; in order of the first of each.
+pub fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    // Sender and where answers go are the request's; all else is a recipient's own.
+    let mut open: BTreeMap<(&Mailbox, Option<&Mailbox>), usize> = BTreeMap::new();
+    for (place, email) in emails.iter().enumerate() {
+        if email.html.len() + email.text.len() > SUBSTITUTION_BYTES {
+            batches.push(vec![place]);
+            continue;
+        }
+        let request = (&email.from, email.reply_to.as_ref());
+        match open.get(&request) {
+            Some(batch) if batches[*batch].len() < BATCH_EMAILS => batches[*batch].push(place),
+            _ => {
+                open.insert(request, batches.len());
+                batches.push(vec![place]);
+            }
+        }
+    }
+    batches
+}
+
+/// The body of a batch of emails that [`batches`] put together; `None` for no email.
+pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
+    #[derive(Serialize)]
+    struct Request<'e> {
+        personalizations: Vec<Personalization<'e>>,
+        from: Address<'e>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<Address<'e>>,
+        content: [Content<'e>; 2],
+    }
+    #[derive(Serialize)]
+    struct Personalization<'e> {
+        to: Vec<Address<'e>>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        cc: Vec<Address<'e>>,
+        subject: &'e str,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        substitutions: BTreeMap<&'static str, &'e str>,
+    }
+    #[derive(Serialize)]
+    struct Address<'e> {
+        email: &'e str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<&'e str>,
+    }
+    #[derive(Serialize)]
+    struct Content<'e> {
+        r#type: &'static str,
+        value: &'e str,
+    }
+    fn address(mailbox: &Mailbox) -> Address<'_> {
+        Address { email: &mailbox.address, name: mailbox.name.as_deref() }
+    }
+
+    let emails: Vec<_> = emails.into_iter().collect();
+    let first = emails.first()?;
+    let alone = emails.len() == 1;
+    let personalizations = emails.iter().map(|email| {
+        // An address stands once among the recipients of an email.
+        let mut seen = Vec::new();
+        let mut new = |mailbox: &&Mailbox| {
+            let address = mailbox.address.to_lowercase();
+            let new = !seen.contains(&address);
+            seen.push(address);
+            new
+        };
+        let to = email.to.iter().filter(&mut new).map(address).collect();
+        let cc = email.cc.iter().filter(&mut new).map(address).collect();
+        let own = [(HTML_TAG, email.html.as_str()), (TEXT_TAG, email.text.as_str())];
+        let substitutions = own.into_iter().filter(|_| !alone).collect();
+        Personalization { to, cc, subject: &email.subject, substitutions }
+    });
+    let (text, html) = if alone { (&*first.text, &*first.html) } else { (TEXT_TAG, HTML_TAG) };
+    let request = Request {
+        personalizations: personalizations.collect(),
+        from: address(&first.from),
+        reply_to: first.reply_to.as_ref().map(address),
+        // In this order: the plainest first.
+        content: [
+            Content { r#type: "text/plain", value: text },
+            Content { r#type: "text/html", value: html },
+        ],
+    };
+    serde_json::to_string(&request).ok()
+}
+
+/// The request that sends a batch. `url` is [`URL`], or that of a server that stands for it.
+pub fn request(url: &str, body: String) -> ApiRequest {
+    let headers = vec![("content-type", "application/json".to_owned())];
+    ApiRequest { url: format!("{}/v3/mail/send", url.trim_end_matches('/')), headers, body }
+}
+
+/// What SendGrid has said to a batch of so many emails. It answers for the request as a whole, with one id for all.
+pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Problems {
+        errors: Vec<Problem>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Problem {
+        message: String,
+        field: Option<String>,
+    }
+    if (200..300).contains(&response.status) {
+        return Answer::Taken(vec![Delivered::Accepted(response.message_id.clone()); emails]);
+    }
+    let Problems { errors } = serde_json::from_str(&response.body).unwrap_or_default();
+    let words = errors.into_iter().map(|Problem { message, field }| match field {
+        Some(field) => format!(": {field}: {message}"),
+        None => format!(": {message}"),
+    });
+    let error = format!("SendGrid answered {}{}", response.status, words.collect::<String>());
+    let error = error.chars().take(WORDS).collect();
+    match response.status {
+        429 => {
+            let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
+            Answer::Busy { after: after.map(Duration::from_secs), error }
+        }
+        408 | 500.. => Answer::Unavailable(error),
+        _ => Answer::Refused(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn email(to: &str, text: &str) -> Email {
+        Email {
+            from: "Acme <hello@example.com>".parse().unwrap(),
+            to: vec![to.parse().unwrap()],
+            cc: Vec::new(),
+            reply_to: None,
+            subject: format!("For {to}"),
+            html: format!("<p>{text}</p>"),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn emails_that_differ_go_in_one_request_by_substitution() {
+        let mut second = email("Bea <b@example.com>", "Olá \"B\"");
+        second.cc = vec!["c@example.com".parse().unwrap(), "B@example.com".parse().unwrap()];
+        let emails = [email("a@example.com", "Hello A"), second];
+        let body: serde_json::Value = serde_json::from_str(&body(&emails).unwrap()).unwrap();
+        insta::assert_json_snapshot!(body);
+    }
+
+    #[test]
+    fn one_email_is_written_out() {
+        let body: serde_json::Value =
+            serde_json::from_str(&body(&[email("a@example.com", "Hello")]).unwrap()).unwrap();
+        insta::assert_json_snapshot!(body);
+        assert_eq!(super::body(&[]), None);
+    }
+
+    #[test]
+    fn long_emails_and_those_of_other_senders_go_by_themselves() {
+        let long = email("a@example.com", &"x".repeat(SUBSTITUTION_BYTES));
+        let mut other = email("b@example.com", "x");
+        other.from = "other@example.com".parse().unwrap();
+        let short = || email("c@example.com", "x");
+        assert_eq!(
+            batches(&[short(), long, other.clone(), short(), other]),
+            [vec![0, 3], vec![1], vec![2, 4]]
+        );
+        let many = vec![short(); 2 * BATCH_EMAILS + 1];
+        let sizes: Vec<_> = batches(&many).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [BATCH_EMAILS, BATCH_EMAILS, 1]);
+    }
+
+    #[test]
+    fn what_is_tried_again_and_what_is_not() {
+        let answer = |status, body: &str| {
+            let (retry_after, message_id) = (Some("3".into()), Some("id-1".into()));
+            answer(2, &ApiResponse { status, retry_after, message_id, body: body.into() })
+        };
+        assert_eq!(
+            answer(202, ""),
+            Answer::Taken(vec![Delivered::Accepted(Some("id-1".into())); 2])
+        );
+        let problem = r#"{"errors":[{"message":"Does not contain a valid address.","field":"from.email","help":null}]}"#;
+        assert_eq!(
+            answer(400, problem),
+            Answer::Refused(
+                "SendGrid answered 400: from.email: Does not contain a valid address.".into()
+            )
+        );
+        assert_eq!(
+            answer(429, r#"{"errors":[{"message":"too many requests","field":null}]}"#),
+            Answer::Busy {
+                after: Some(Duration::from_secs(3)),
+                error: "SendGrid answered 429: too many requests".into()
+            }
+        );
+        for status in [408, 500, 502, 503] {
+            assert_eq!(
+                answer(status, "<html>"),
+                Answer::Unavailable(format!("SendGrid answered {status}"))
+            );
+        }
+        for status in [401, 403, 404, 413] {
+            assert_eq!(answer(status, ""), Answer::Refused(format!("SendGrid answered {status}")));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_email_is_in_one_batch(lengths in prop::collection::vec(0_usize..12_000, 0..50)) {
+            let emails: Vec<_> = lengths.iter().map(|n| email("a@b.c", &"x".repeat(*n))).collect();
+            let batches = batches(&emails);
+            let mut places: Vec<_> = batches.concat();
+            places.sort_unstable();
+            prop_assert_eq!(places, (0..emails.len()).collect::<Vec<_>>());
+            for batch in batches.iter().filter(|batch| batch.len() > 1) {
+                for place in batch {
+                    prop_assert!(emails[*place].html.len() + emails[*place].text.len() <= SUBSTITUTION_BYTES);
+                }
+            }
+        }
+    }
+}
