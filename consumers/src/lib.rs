@@ -13,6 +13,7 @@
 
 mod count;
 mod drive;
+pub mod mail;
 pub mod outbox;
 mod plan;
 mod retry;

@@ -107,11 +107,34 @@ const TAKE: &str = "\
 UPDATE batches SET state = 'sending', attempts = attempts + 1, due_at = CAST(?2 AS INTEGER)
 WHERE id IN (
     SELECT id FROM batches
-    WHERE due_at <= CAST(?1 AS INTEGER) AND (state = 'sealed' OR (state = 'sending'
-        AND provider IN (SELECT value FROM json_each(?4)) AND sealed_at > CAST(?5 AS INTEGER)))
+    WHERE due_at <= CAST(?1 AS INTEGER) AND CASE
+        WHEN provider NOT IN (SELECT value FROM json_each(?4)) THEN state = 'sealed'
+        ELSE state IN ('sealed', 'sending') AND (attempts = 0 OR sealed_at > CAST(?5 AS INTEGER))
+    END
     ORDER BY due_at LIMIT CAST(?3 AS INTEGER)
 )
 RETURNING id, provider, emails, body, attempts";
+
+/// Those that [`TAKE`] leaves, although they are due.
+const DOUBTFUL: &str = "\
+-- batches in doubt
+SELECT id, provider, emails, body, attempts FROM batches
+WHERE due_at <= CAST(?1 AS INTEGER) AND CASE
+    WHEN provider NOT IN (SELECT value FROM json_each(?2)) THEN state = 'sending'
+    ELSE state IN ('sealed', 'sending') AND attempts > 0 AND sealed_at <= CAST(?3 AS INTEGER)
+END
+LIMIT 10";
+
+const REFUSE: &str = "\
+-- emails that cannot be sent
+UPDATE outbox SET state = 'refused', error = value ->> 4, settled_at = value ->> 5
+FROM json_each(?1)
+WHERE source = value ->> 0 AND event_id = value ->> 1 AND generation = value ->> 2 AND rule = value ->> 3
+    AND state = 'pending'";
+
+const STATES: &str = "\
+-- emails by state
+SELECT state, count(*) FROM outbox GROUP BY state";
 
 const MARK_EMAILS: &str = "\
 -- what became of emails
@@ -124,7 +147,7 @@ const MARK_BATCH: &str = "\
 -- what became of a batch
 UPDATE batches SET state = value ->> 1, error = value ->> 2, settled_at = value ->> 3
 FROM json_each(?1)
-WHERE batches.id = value ->> 0 AND state = 'sending'";
+WHERE batches.id = value ->> 0 AND state IN ('sealed', 'sending')";
 
 const RELEASE: &str = "\
 -- send a batch later
@@ -172,6 +195,26 @@ pub fn take(now: Timestamp, most: usize, repeatable: &[&str], since: Timestamp) 
         since.millis().to_string(),
     ];
     statement(TAKE, params)
+}
+
+/// Asks for batches of which nobody knows whether they were sent: their lease has ended and the provider knows no keys, or the
+/// key counts no longer. They are read as those of [`take()`].
+pub fn doubtful(now: Timestamp, repeatable: &[&str], since: Timestamp) -> Statement {
+    let params = vec![now.millis().to_string(), json(&repeatable), since.millis().to_string()];
+    statement(DOUBTFUL, params)
+}
+
+/// Gives up emails that no batch can have, each with the reason.
+pub fn refuse(emails: &[(&EmailKey, String)], now: Timestamp) -> Vec<Statement> {
+    let rows = emails.iter().map(|(EmailKey(source, id, generation, rule), error)| {
+        json(&(source, id, generation, rule, error, now))
+    });
+    for_rows(REFUSE, &rows.collect::<Vec<_>>())
+}
+
+/// Counts emails by state.
+pub fn states() -> Statement {
+    statement(STATES, Vec::new())
 }
 
 /// The batches that [`take()`] answered with.

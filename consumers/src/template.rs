@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use thiserror::Error;
 
 /// A template as it is written.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -40,7 +41,8 @@ pub struct Rendered {
 }
 
 /// What is wrong with a template.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Error)]
+#[error("template `{template}`, {part}{}: {problem}", .line.map(|line| format!(", line {line}")).unwrap_or_default())]
 pub struct TemplateError {
     /// Its name.
     pub template: String,

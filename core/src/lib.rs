@@ -18,6 +18,7 @@
 pub mod config;
 pub mod delivery;
 pub mod email;
+pub mod fetch;
 pub mod hash;
 pub mod limits;
 pub mod message;

@@ -38,6 +38,13 @@ pub const BODY_BYTES: usize = 25 * 1024 * 1024;
 /// The longest event id or event type, in bytes. SendGrid's ids reach 100, Stripe's and Svix's stay below 50.
 pub const NAME_BYTES: usize = 256;
 
+/// The longest email, in bytes: subject, HTML and text together. Mail programs cut at a fifth of it.
+pub const EMAIL_BYTES: usize = 500_000;
+
+/// The most bytes of emails in one batch. Its body is kept as one value, escaped once more, and has to fit into
+/// [`SQL_VALUE_BYTES`].
+pub const EMAIL_BATCH_BYTES: usize = 800_000;
+
 /// The most events in one request. SendGrid posts at most 768 KB at a time, some thousands of events.
 /// Source: <https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event>.
 pub const REQUEST_EVENTS: usize = 10_000;

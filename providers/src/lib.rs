@@ -19,6 +19,7 @@ mod twilio;
 use std::borrow::Cow;
 
 use hookmill_core::config::{SecretRef, Source};
+use hookmill_core::email::Email;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
@@ -303,6 +304,12 @@ fn plain(url: &str) -> String {
         }
     }
     plain + rest
+}
+
+/// About how many bytes an email adds to a request.
+fn length(email: &Email) -> usize {
+    let recipients: usize = email.to.iter().chain(&email.cc).map(|to| to.address.len() + 100).sum();
+    email.subject.len() + email.html.len() + email.text.len() + recipients + 500
 }
 
 /// The text of a string, or a number as it is written.

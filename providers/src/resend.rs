@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use hookmill_core::email::{Answer, ApiRequest, ApiResponse, Delivered, Email};
+use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use serde::{Deserialize, Serialize};
+
+use crate::length;
 
 /// The most emails in one batch.
 pub const BATCH_EMAILS: usize = 100;
@@ -19,8 +22,28 @@ pub const URL: &str = "https://api.resend.com";
 /// The longest that a provider's words are kept, in characters.
 const WORDS: usize = 500;
 
+/// Which of these emails go out in one request, by their places.
+pub fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut bytes = 0;
+    for (place, email) in emails.iter().enumerate() {
+        let length = length(email);
+        match batches.last_mut() {
+            Some(batch) if batch.len() < BATCH_EMAILS && bytes + length <= EMAIL_BATCH_BYTES => {
+                bytes += length;
+                batch.push(place);
+            }
+            _ => {
+                bytes = length;
+                batches.push(vec![place]);
+            }
+        }
+    }
+    batches
+}
+
 /// The body of a batch: sealed with it, and the same whenever the batch is sent.
-pub fn body(emails: &[Email]) -> String {
+pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> String {
     #[derive(Serialize)]
     struct Item<'e> {
         from: String,
@@ -33,7 +56,7 @@ pub fn body(emails: &[Email]) -> String {
         html: &'e str,
         text: &'e str,
     }
-    let items = emails.iter().map(|email| Item {
+    let items = emails.into_iter().map(|email| Item {
         from: email.from.to_string(),
         to: email.to.iter().map(ToString::to_string).collect(),
         cc: email.cc.iter().map(ToString::to_string).collect(),

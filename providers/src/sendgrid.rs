@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hookmill_core::email::{Answer, ApiRequest, ApiResponse, Delivered, Email, Mailbox};
+use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use serde::{Deserialize, Serialize};
+
+use crate::length;
 
 /// The most emails in one batch: personalizations of a request.
 pub const BATCH_EMAILS: usize = 1000;
@@ -27,17 +30,23 @@ const WORDS: usize = 500;
 pub fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     // Sender and where answers go are the request's; all else is a recipient's own.
-    let mut open: BTreeMap<(&Mailbox, Option<&Mailbox>), usize> = BTreeMap::new();
+    let mut open: BTreeMap<(&Mailbox, Option<&Mailbox>), (usize, usize)> = BTreeMap::new();
     for (place, email) in emails.iter().enumerate() {
         if email.html.len() + email.text.len() > SUBSTITUTION_BYTES {
             batches.push(vec![place]);
             continue;
         }
         let request = (&email.from, email.reply_to.as_ref());
-        match open.get(&request) {
-            Some(batch) if batches[*batch].len() < BATCH_EMAILS => batches[*batch].push(place),
+        let length = length(email);
+        match open.get_mut(&request) {
+            Some((batch, bytes))
+                if batches[*batch].len() < BATCH_EMAILS && *bytes + length <= EMAIL_BATCH_BYTES =>
+            {
+                *bytes += length;
+                batches[*batch].push(place);
+            }
             _ => {
-                open.insert(request, batches.len());
+                open.insert(request, (batches.len(), length));
                 batches.push(vec![place]);
             }
         }

@@ -1,0 +1,29 @@
+//! The HTTP port: a request to a provider's API.
+
+use std::future::Future;
+
+use thiserror::Error;
+
+use crate::email::{ApiRequest, ApiResponse};
+use crate::secret::Secret;
+
+/// There is no answer.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum FetchError {
+    /// The request has not gone out: there was no connection.
+    #[error("no connection: {0}")]
+    NotSent(String),
+    /// The request may have arrived.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+}
+
+/// Posts to an API.
+pub trait Fetch: Send + Sync {
+    /// The answer, whatever its status. `bearer` goes into `Authorization`. Ends in a bounded time.
+    fn post(
+        &self,
+        request: ApiRequest,
+        bearer: &Secret,
+    ) -> impl Future<Output = Result<ApiResponse, FetchError>> + Send;
+}
