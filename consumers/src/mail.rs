@@ -271,17 +271,14 @@ fn judge(
         Answer::Busy { after, error } => {
             later(after.unwrap_or(schedule).min(mail.retry.max), error)
         }
-        Answer::Unavailable(error) if doubt => (
-            outbox::given_up(batch, &error, true, now),
-            Sent { in_doubt: emails, ..Sent::default() },
-        ),
-        Answer::Unavailable(error) if batch.attempts < mail.retry.max_attempts => {
+        Answer::Unavailable(error) if !doubt && batch.attempts < mail.retry.max_attempts => {
             later(schedule, error)
         }
+        // Some attempt may have arrived, so that it is not known to have been refused either.
         Answer::Unavailable(error) => {
-            let error = format!("given up after {} attempts: {error}", batch.attempts);
-            let refused = Sent { refused: emails, ..Sent::default() };
-            (outbox::given_up(batch, &error, false, now), refused)
+            let error = format!("given up after attempt {}: {error}", batch.attempts);
+            let in_doubt = Sent { in_doubt: emails, ..Sent::default() };
+            (outbox::given_up(batch, &error, true, now), in_doubt)
         }
         Answer::Refused(error) => (
             outbox::given_up(batch, &error, false, now),
