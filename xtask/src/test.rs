@@ -170,7 +170,14 @@ fn fuzz(tools: &Tools) -> anyhow::Result<()> {
         let mut run = tools.cargo_fuzz()?;
         options(run.arg("run"));
         run.arg(target).arg(&corpus).arg(folder.join("corpus").join(target));
-        run.args(["--", "-timeout=10", "-max_len=8192", "-verbosity=0", "-print_final_stats=1"]);
+        run.args([
+            "--",
+            "-timeout=10",
+            "-max_len=8192",
+            "-verbosity=0",
+            "-print_funcs=0",
+            "-print_final_stats=1",
+        ]);
         run.arg(format!("-artifact_prefix={}/", found.display()));
         shell(run.arg(format!("-max_total_time={FUZZ_SECONDS}")))?;
     }
