@@ -795,6 +795,8 @@ fn what_is_wrong_with_a_secret_or_a_body_is_found() {
     assert_eq!(cut, "0\n", "a signature that holds is no reason to look further");
     let cut = verify("whsec_other", "x", &["--header", "Content-Length: 99"]);
     assert!(cut.contains("bytes, and Content-Length says 99"), "{cut}");
+    let old = verify(secret, "x", &["--now", "4000000000"]);
+    assert!(old.contains("not valid: timestamp_too_old") && old.contains("is off by "), "{old}");
     // What is not understood is no verdict.
     for arguments in [&["verify", "stripe"][..], &["verify", "stripe", "--header", "nocolon"]] {
         assert_eq!(hookmill(temporary.path(), arguments).status.code(), Some(2));

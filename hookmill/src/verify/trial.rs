@@ -32,13 +32,24 @@ impl Trial<'_> {
         configured: Option<String>,
     ) -> Vec<String> {
         let mut causes: Vec<_> = self.cut().into_iter().collect();
-        let clock = "the clock of this machine or of the sender is off; --now tries another time";
+        let signed_at = verifier.verify_signature(&self.captured.request(), self.now);
+        let signed_at = signed_at.ok().and_then(|verified| verified.signed_at);
+        let clock = signed_at.map(|signed_at| {
+            let off = self.now.seconds().abs_diff(signed_at.seconds());
+            format!(
+                "the clock of this machine or of the sender is off by {off} s; --now {} is when it was signed",
+                signed_at.seconds()
+            )
+        });
         match reason {
-            Reason::TimestampInFuture => causes.push(clock.to_owned()),
-            Reason::TimestampTooOld => causes.extend([
-                clock.to_owned(),
-                "it was held up on its way, or sent a second time; `tolerance` says how old it may be".to_owned(),
-            ]),
+            Reason::TimestampInFuture => causes.extend(clock),
+            Reason::TimestampTooOld => {
+                causes.extend(clock);
+                causes.push(
+                    "it was held up on its way, or sent a second time; `tolerance` says how old it may be"
+                        .to_owned(),
+                );
+            }
             Reason::NoMatchingSignature => self.signature(verifier, configured, &mut causes),
             _ => {}
         }
