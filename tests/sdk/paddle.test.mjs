@@ -91,7 +91,7 @@ crossCheck({
     },
   ],
   python: {
-    library: "paddle",
+    module: "paddle",
     key: secrets.paddle,
     lenient: { "no event": "it looks at the signature only", "an empty body": "likewise" },
     // It takes 5 seconds either way.

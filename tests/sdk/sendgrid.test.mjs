@@ -92,5 +92,5 @@ crossCheck({
       request: () => ({ ...signed('[{"a":"\ufffd"}]'), body: Buffer.from('[{"a":"\xff"}]', "latin1") }),
     },
   ],
-  python: { library: "sendgrid", key: publicText },
+  python: { module: "sendgrid", key: publicText },
 });

@@ -102,7 +102,7 @@ crossCheck({
     },
   ],
   python: {
-    library: "stripe",
+    module: "stripe",
     key: secrets.stripe,
     differences: [
       {

@@ -212,12 +212,12 @@ const OF_A_CHANGE = ["no_matching_signature", "malformed_header", "malformed_eve
 // - `samples`: [source, type] that `hookmill send` signs, with a body where there is no sample;
 // - `secret`, `otherSecret`: what it signs those with;
 // - `bodyUnsigned`: that the provider does not sign the body;
-// - `python`: what is different about its library for Python, if that is to be asked as well: its `library` in
+// - `python`: what is different about its library for Python, if that is to be asked as well: its `module` in
 //   python/verify.py, what it verifies with as its `key`, `url(request)`, and any of the above.
 export function crossCheck({ python, ...library }) {
   check(library);
   if (python && process.env.HOOKMILL_TEST_PYTHON) {
-    const verifies = (request) => askPython({ library: python.library, secret: python.key, url: python.url?.(request), request });
+    const verifies = (request) => askPython({ library: python.module, secret: python.key, url: python.url?.(request), request });
     check({ ...library, rounds: 300, lenient: {}, differences: [], ...python, name: `${library.name} for Python`, verifies });
   }
 }

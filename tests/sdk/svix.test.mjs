@@ -38,7 +38,7 @@ function check({ name, source, secret, samples, Webhook, family, differences }) 
       "another version": (request) => withHeaders(request, { [signature]: request.headers[signature].replace("v1,", "v2,") }),
     },
     python: {
-      library: name,
+      module: name,
       key: secret,
       differences: [
         {

@@ -162,7 +162,7 @@ crossCheck({
     },
   ],
   python: {
-    library: "twilio",
+    module: "twilio",
     key: secrets.twilio,
     url: ({ query }) => url(query),
     request(size) {
