@@ -92,5 +92,9 @@ crossCheck({
       request: () => ({ ...signed('[{"a":"\ufffd"}]'), body: Buffer.from('[{"a":"\xff"}]', "latin1") }),
     },
   ],
-  python: { module: "sendgrid", key: publicText },
+  python: {
+    module: "sendgrid",
+    key: publicText,
+    lenient: { "a bit of the signature": "it takes base64 whose last bits are not zero" },
+  },
 });
