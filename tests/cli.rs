@@ -760,7 +760,7 @@ fn what_is_wrong_with_a_secret_or_a_body_is_found() {
     let event = hookmill_tests::event::stripe("a", "evt_1", 1, Value::Null);
     let (headers, body) = (event.headers(), event.body);
     let temporary = tempfile::tempdir().unwrap();
-    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n[sources.github]\nscheme = \"github\"\nsecrets = [\"env:B\"]\n";
+    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n[sources.github]\nscheme = \"github\"\nsecrets = [\"env:B\"]\n[sources.mailgun]\nscheme = \"mailgun\"\nsecrets = [\"env:C\"]\n";
     std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
     std::fs::write(temporary.path().join("body"), &body).unwrap();
     let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
@@ -770,7 +770,7 @@ fn what_is_wrong_with_a_secret_or_a_body_is_found() {
             .args(["verify", "stripe", "--body-file", "body"])
             .args(&arguments)
             .args(more)
-            .envs([("A", a), ("B", b)])
+            .envs([("A", a), ("B", b), ("C", "key")])
             .current_dir(temporary.path())
             .output()
             .unwrap();
@@ -781,6 +781,9 @@ fn what_is_wrong_with_a_secret_or_a_body_is_found() {
     };
     let secret = hookmill_tests::STRIPE_SECRET;
     assert_eq!(verify(secret, "x", &[]), "0\n");
+    // A scheme that reads its signature from the body has nothing to do with this one.
+    let other = verify("whsec_other", "x", &[]);
+    assert!(other.contains("another endpoint") && !other.contains("mailgun"), "{other}");
     for (a, b, cause) in [
         (format!("\"{secret}\""), "x", "A is in quotes"),
         (format!("{secret}\\n"), "x", "A ends with a backslash and an n"),

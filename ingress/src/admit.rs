@@ -117,3 +117,24 @@ pub fn admit<'r>(
     };
     Ok(Admission::Events(events.into_iter().map(envelope).collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use hookmill_core::config::parse;
+
+    use super::*;
+
+    #[test]
+    fn a_source_whose_secrets_have_expired_is_not_ready() {
+        let text = "[sources.s]\nscheme = \"stripe\"\nsecrets = [{ name = \"env:A\", not_after = 2026-01-01T00:00:00Z }]\n";
+        let config = parse("hookmill.toml", text).0.ingress;
+        let gate = Gate::new(config, [0; 16], |_| Some(Secret::from("x")));
+        let [before, after] = ["2025-12-31T00:00:00Z", "2026-01-02T00:00:00Z"]
+            .map(|time| Timestamp::parse_rfc3339(time).unwrap());
+        assert_eq!(gate.problems(before), Vec::<String>::new());
+        assert!(gate.source("s", before).unwrap().is_ok());
+        assert_eq!(gate.problems(after).len(), 1);
+        // Which is answered with 503.
+        assert!(gate.source("s", after).unwrap().is_err());
+    }
+}

@@ -439,3 +439,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_signed_of_a_body_is_not_replaced() {
+    let more = "signature = { body = \"sig\", encoding = \"hex\" }\npayload = \"{body:token}\"\nevent = { id = \"id\", type = \"type\" }\n";
+    let source = source("hmac", 1, more);
+    let sent = |body: &[u8]| {
+        let signed = sign(&source, &"secret".into(), outgoing("msg_1", body)).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&signed.body).unwrap()
+    };
+    assert_eq!(sent(br#"{"id":"1","type":"a","token":"mine"}"#)["token"], "mine");
+    assert_eq!(sent(br#"{"id":"1","type":"a"}"#)["token"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn a_source_expires_with_the_last_of_its_secrets() {
+    let text = "[sources.s]\nscheme = \"stripe\"\nsecrets = [{ name = \"env:A\", not_after = 2026-01-01T00:00:00Z }, { name = \"env:B\", not_after = 2026-02-01T00:00:00Z }]\n";
+    let source = parse("hookmill.toml", text).0.ingress.sources.remove(0);
+    let expired = |set: &[&str], at: &str| {
+        let lookup = |name: &SecretName| set.contains(&name.0.as_str()).then(|| Secret::from("x"));
+        let verifier = Verifier::new(&source, lookup).unwrap();
+        verifier.expired(Timestamp::parse_rfc3339(at).unwrap())
+    };
+    assert!(!expired(&["A", "B"], "2026-02-01T00:00:00Z"));
+    assert!(expired(&["A", "B"], "2026-02-01T00:00:01Z"));
+    // One that is not set does not count.
+    assert!(expired(&["A"], "2026-01-15T00:00:00Z"));
+}

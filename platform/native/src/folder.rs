@@ -182,3 +182,17 @@ impl DataFolder {
         Ok(database)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_salt_stays_as_long_as_the_folder() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let salt =
+            |folder: &tempfile::TempDir| DataFolder::lock(folder.path()).unwrap().salt().unwrap();
+        assert_eq!(salt(&one), salt(&one));
+        assert_ne!(salt(&one), salt(&other));
+    }
+}
