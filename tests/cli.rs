@@ -586,6 +586,28 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
 }
 
 #[test]
+fn send_says_no_more_than_can_be_known() {
+    let temporary = tempfile::tempdir().unwrap();
+    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nunknown = \"ignore\"\n[sources.discord]\nscheme = \"discord\"\nsecrets = [\"env:B\"]\n";
+    std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
+    let _dev = Dev::start(temporary.path());
+    let last = |arguments: &[&str]| {
+        let output = hookmill(temporary.path(), arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim().splitn(3, ' ').last().unwrap().to_owned()
+    };
+    let ignored = last(&["send", "stripe", "invoice.paid"]);
+    assert_eq!(ignored, "accepted, and ignored: no rule names it");
+    // With a private key alone, nobody here can tell what the event is called there.
+    let (config, _) = hookmill_core::config::parse("hookmill.toml", config);
+    let source = config.ingress.sources.iter().find(|source| source.name == "discord").unwrap();
+    let keys = hookmill_providers::development(source, &source.secrets[0].name);
+    let secret = hookmill_core::secret::ExposeSecret::expose_secret(&keys.signing);
+    let unknown = last(&["send", "discord", "APPLICATION_AUTHORIZED", "--secret", secret]);
+    assert_eq!(unknown, "accepted");
+}
+
+#[test]
 fn every_sample_of_every_scheme_is_accepted_and_recorded() {
     let temporary = tempfile::tempdir().unwrap();
     let general = ["ecdsa-p256", "ed25519", "hmac", "token"];

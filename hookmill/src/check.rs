@@ -65,14 +65,16 @@ fn check_wrangler(config: &Path, loaded: &Loaded) -> anyhow::Result<()> {
 
 /// A source whose secrets have all been replaced takes nothing.
 fn check_secrets(loaded: &Loaded) -> anyhow::Result<()> {
-    let mut sources = loaded.config.ingress.sources.iter();
-    match sources.find(|source| source.secrets.iter().all(|secret| secret.expired(now()))) {
-        Some(source) => bail!(
-            "source `{}`: `not_after` of every secret has passed; name the secret that is valid now",
-            source.name
-        ),
-        None => Ok(()),
+    let sources = loaded.config.ingress.sources.iter();
+    let expired = sources.filter(|source| source.secrets.iter().all(|s| s.expired(now())));
+    let names: Vec<_> = expired.map(|source| format!("`{}`", source.name)).collect();
+    if !names.is_empty() {
+        bail!(
+            "source {}: `not_after` of every secret has passed; name the secret that is valid now",
+            names.join(", ")
+        );
     }
+    Ok(())
 }
 
 fn fault(fault: &ConfigError) -> Value {

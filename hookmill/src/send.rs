@@ -101,6 +101,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let signed = sign(source, &keys.signing, outgoing)
             .map_err(|problem| anyhow!("the secret {problem}"))?;
         let named = identities(source, &keys, &url, &signed);
+        // Where that cannot be known, neither can what becomes of it.
+        let follow = follow.as_ref().filter(|_| !named.is_empty());
         let others = named.len().saturating_sub(1);
         let id = match named.into_iter().next() {
             Some((id, kind)) => {
@@ -111,9 +113,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
             None => id,
         };
-        let before = follow.as_ref().and_then(|follow| follow.effect(&source.name, &id));
+        let before = follow.and_then(|follow| follow.effect(&source.name, &id));
         let (status, answer) = runtime.block_on(post(&client, &url, signed))?;
-        let outcome = match &follow {
+        let outcome = match follow {
             Some(follow) if status.is_success() => follow.outcome(&source.name, &id),
             _ => None,
         };
@@ -219,7 +221,7 @@ struct Sent {
     status: StatusCode,
     answer: String,
     event: Option<events::Event>,
-    /// Whether it left no trace.
+    /// Whether it was ignored: it left no trace.
     gone: bool,
     duplicate: bool,
 }
@@ -246,10 +248,7 @@ impl Sent {
                 format!("{}; that was before, and nothing changed", event.summary())
             }
             Some(event) => event.summary(),
-            None if self.gone => {
-                "accepted, and left no trace: a handshake, or ignored since no rule names it"
-                    .to_owned()
-            }
+            None if self.gone => "accepted, and ignored: no rule names it".to_owned(),
             None if accepted && followed => "accepted, and still on the queue".to_owned(),
             None if accepted => "accepted".to_owned(),
             None => self.answer,

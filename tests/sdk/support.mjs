@@ -214,11 +214,11 @@ const OF_A_CHANGE = ["no_matching_signature", "malformed_header", "malformed_eve
 // - `bodyUnsigned`: that the provider does not sign the body;
 // - `python`: what is different about its library for Python, if that is to be asked as well: its `module` in
 //   python/verify.py, what it verifies with as its `key`, `url(request)`, and any of the above.
-export function crossCheck({ python, ...library }) {
-  check(library);
+export function crossCheck({ python, ...own }) {
+  check(own);
   if (python && process.env.HOOKMILL_TEST_PYTHON) {
     const verifies = (request) => askPython({ library: python.module, secret: python.key, url: python.url?.(request), request });
-    check({ ...library, rounds: 300, lenient: {}, differences: [], ...python, name: `${library.name} for Python`, verifies });
+    check({ ...own, rounds: 300, lenient: {}, differences: [], ...python, name: `${own.name} for Python`, verifies });
   }
 }
 
