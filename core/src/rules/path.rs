@@ -109,28 +109,27 @@ impl<'a> Parser<'a> {
                 steps.push(Step::Key(self.name()?));
                 continue;
             }
-            let inner = match self.rest().strip_prefix('[') {
-                Some(inner)
-                    if inner.starts_with('"')
-                        || inner.starts_with(|c: char| c.is_ascii_digit()) =>
-                {
-                    inner
-                }
-                Some(_) if steps.is_empty() => return Err(self.error("expected a name")),
-                _ => return Ok(steps),
-            };
-            self.position += 1;
-            if self.eat('"') {
+            let Some(inner) = self.rest().strip_prefix('[') else { return Ok(steps) };
+            // A member that is selected by may begin with a digit: `[3ds = status]`.
+            let after = inner.trim_start_matches(|c: char| c.is_ascii_digit());
+            let digits = inner.len() - after.len();
+            let index = digits > 0 && (after.is_empty() || after.starts_with(']'));
+            if inner.starts_with('"') {
+                self.position += 2;
                 let end =
                     self.rest().find('"').ok_or_else(|| self.error("expected a closing `\"`"))?;
                 steps.push(Step::Key(self.rest()[..end].to_owned()));
                 self.position += end + 1;
-            } else {
-                let end = inner.find(|c: char| !c.is_ascii_digit()).unwrap_or(inner.len());
+            } else if index {
+                self.position += 1;
                 let index =
-                    inner[..end].parse().map_err(|_| self.error("expected a smaller index"))?;
+                    inner[..digits].parse().map_err(|_| self.error("expected a smaller index"))?;
                 steps.push(Step::Index(index));
-                self.position += end;
+                self.position += digits;
+            } else if steps.is_empty() {
+                return Err(self.error("expected a name"));
+            } else {
+                return Ok(steps);
             }
             if !self.eat(']') {
                 return Err(self.error("expected `]`"));
@@ -209,6 +208,8 @@ mod tests {
             "data[\"a b\"][2].c",
             "data.email_addresses[id = data.primary_email_address_id].email_address",
             "a[b = c]",
+            "a[3ds = c].[0]",
+            "a[1 = 1]",
         ] {
             assert_eq!(text.parse::<Path>().unwrap().to_string(), text);
         }
@@ -221,6 +222,7 @@ mod tests {
             ("a.", "expected a name at character 3"),
             ("a..b", "expected a name at character 3"),
             ("a[0", "expected `]` at character 4"),
+            ("a[0x]", "expected an index, a name in quotes, or `field = path` at character 5"),
             ("a[-1]", "expected an index, a name in quotes, or `field = path` at character 5"),
             ("a[\"b]", "expected a closing `\"` at character 4"),
             ("a[b]", "expected an index, a name in quotes, or `field = path` at character 4"),
@@ -235,8 +237,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "[a-z.\\[\\]\"= 0-9]{0,20}") {
-            let _ = text.parse::<Path>();
+        fn a_path_that_is_printed_is_the_same_path(text in "[a-b0-1.\\[\\]\"= ]{0,12}|([a1.]{0,2}\\[ ?[a1] ?= ?[a1]\\][.a\\[\\]1]{0,4})") {
+            if let Ok(path) = text.parse::<Path>() {
+                prop_assert_eq!(path.to_string().parse(), Ok(path));
+            }
         }
     }
 }
