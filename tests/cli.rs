@@ -423,7 +423,7 @@ fn migrate_applies_what_is_missing() {
     0002_stripe.sql
     0003_clerk.sql
     0004_rejections.sql
-    0005_emails.sql
+    0005_outbox.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"

@@ -16,6 +16,15 @@ use crate::retry::delay;
 use crate::settle::{Fate, Settled, settle};
 use crate::sort::sort;
 
+/// What came of a batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Driven {
+    /// Of each delivery, in order.
+    pub settled: Vec<Settled>,
+    /// Since when the first of the emails may be sent that the batch has put into the outbox.
+    pub email_due_at: Option<Timestamp>,
+}
+
 /// Applies a batch. Answers for each delivery, in order, whatever happens; there is no `?` in here.
 ///
 /// What it does to the world, and why doing it again is harmless:
@@ -30,7 +39,7 @@ pub async fn drive<S: Store, O: Objects>(
     config: &Consumers,
     batch: &[Delivery],
     now: Timestamp,
-) -> Vec<Settled> {
+) -> Driven {
     let mut envelopes = Vec::with_capacity(batch.len());
     let mut fates: Vec<Option<Fate>> = Vec::with_capacity(batch.len());
     let mut writes = Vec::with_capacity(batch.len());
@@ -60,7 +69,7 @@ pub async fn drive<S: Store, O: Objects>(
         envelopes.push(sorted.ok().map(|message| message.envelope));
     }
     let (writes, repeated) = plan::fold(writes);
-    apply(store, config, &writes, &mut fates).await;
+    let email_due_at = apply(store, config, &writes, &mut fates).await;
     for (index, first) in repeated {
         fates[index] = match &fates[first] {
             Some(Fate::Applied | Fate::Recorded) => Some(Fate::Duplicate),
@@ -80,7 +89,7 @@ pub async fn drive<S: Store, O: Objects>(
         .collect();
     write_letters(store, config, batch, &mut settled, now).await;
     remove_bodies(objects, &settled).await;
-    settled
+    Driven { settled, email_due_at }
 }
 
 /// A message's body, from the object store if it is there; or what becomes of the delivery instead.
@@ -117,14 +126,15 @@ async fn body<'m, S: Store, O: Objects>(
 }
 
 /// Carries out the writes: all in one transaction, or, where the store refuses that or lacks a table for it, in halves,
-/// until an offender stands alone.
+/// until an offender stands alone. Answers since when the first email may be sent.
 async fn apply<S: Store>(
     store: &S,
     config: &Consumers,
     writes: &[Writes],
     fates: &mut [Option<Fate>],
-) {
+) -> Option<Timestamp> {
     let mut work = vec![writes];
+    let mut email_due_at: Option<Timestamp> = None;
     let mut away: Option<StoreError> = None;
     while let Some(part) = work.pop() {
         if part.is_empty() {
@@ -137,6 +147,7 @@ async fn apply<S: Store>(
         match result {
             Ok(rows) => {
                 let new = plan::events(&rows);
+                email_due_at = email_due_at.into_iter().chain(plan::first_email(&rows)).min();
                 for write in part {
                     fates[write.index] = Some(if new.contains(&write.event) {
                         write.fate.clone()
@@ -171,6 +182,7 @@ async fn apply<S: Store>(
             },
         }
     }
+    email_due_at
 }
 
 /// Writes what is to be buried. A letter that cannot be written has its delivery tried again: it is never only dropped.

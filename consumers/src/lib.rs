@@ -19,9 +19,7 @@ mod plan;
 mod retry;
 mod settle;
 mod sort;
-mod template;
 
 pub use count::{Count, counts};
-pub use drive::drive;
+pub use drive::{Driven, drive};
 pub use settle::{Fate, Settled};
-pub use template::{Rendered, TemplateError, TemplateText, Templates};

@@ -2,306 +2,460 @@
 //! between two steps leaves a state from which another goes on.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use hookmill_core::config::Retry;
-use hookmill_core::email::{Answer, Delivered, Email, Mailbox};
+use hookmill_core::config::{Consumers, Emails, OnDoubt, Retry};
+use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
-use hookmill_core::secret::Secret;
+use hookmill_core::outbound::{Answer, Delivered, Provider};
+use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::template::{TemplateError, Templates};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{resend, sendgrid};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use thiserror::Error;
 
-use crate::outbox::{self, EmailKey, Pending, Sealing, Taken};
+use crate::outbox::{self, End, Pending, Sealing, Sender, Taken};
 use crate::retry::delay;
-use crate::template::Templates;
 
-/// Who delivers emails.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// <https://resend.com>, which knows idempotency keys.
-    Resend,
-    /// <https://sendgrid.com>, which knows none.
-    SendGrid,
-}
+/// What emails have in the column `channel`.
+pub(crate) const CHANNEL: &str = "email";
+/// How long another stands in for a provider that is away.
+const AWAY: Duration = Duration::from_secs(5 * 60);
+/// How long a batch is tried under the same key: as long as that counts at Resend, with an hour to spare.
+const TRIED: Duration = resend::KEY_COUNTS.saturating_sub(Duration::from_secs(3600));
+/// The least time between two rounds, so that one which could do nothing is not tried in a spin.
+const PAUSE: Duration = Duration::from_millis(20);
 
-impl Provider {
-    /// Its name in hookmill.toml and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Resend => "resend",
-            Self::SendGrid => "sendgrid",
-        }
-    }
-
-    const fn batch_emails(self) -> usize {
-        match self {
-            Self::Resend => resend::BATCH_EMAILS,
-            Self::SendGrid => sendgrid::BATCH_EMAILS,
-        }
-    }
-}
-
-/// A provider's API.
-#[derive(Debug)]
-pub struct Api {
-    /// Whose.
-    pub provider: Provider,
-    /// Where it is.
-    pub url: String,
-    /// What opens it.
-    pub key: Secret,
-}
-
-/// How emails are sent.
+/// How emails are sent, with what that takes.
 #[derive(Debug)]
 pub struct Mail {
-    /// Who is to deliver those that are sealed from now on.
-    pub provider: Provider,
-    /// The APIs there are keys for. Batches that were sealed for another provider than today's are sent by that.
-    pub apis: Vec<Api>,
-    /// Whose emails they are.
-    pub from: Mailbox,
-    /// Where answers go, if not to the sender, and a rule does not say.
-    pub reply_to: Option<Mailbox>,
-    /// When a batch is tried again, and when it is given up.
-    pub retry: Retry,
-    /// The texts.
-    pub templates: Templates,
+    settings: Emails,
+    /// In the order of the settings.
+    keys: Vec<Secret>,
+    retry: Retry,
+    templates: Templates,
 }
 
-/// To whom an email goes, as the outbox has it: mailboxes as text.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Recipients {
-    /// At least one.
-    pub to: Vec<String>,
-    /// Of a copy.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cc: Vec<String>,
-    /// Where answers go.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reply_to: Option<String>,
+/// Why no email can be sent.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum NoMail {
+    /// A key is not set.
+    #[error("{} is not set: it is the key for {}", .0.0, .1.as_str())]
+    Key(SecretName, Provider),
+    /// A template has a fault.
+    #[error("{0}")]
+    Template(TemplateError),
 }
 
 /// What was done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sent {
-    /// Emails that the provider has accepted.
+    /// Emails that a provider has accepted.
     pub accepted: usize,
     /// Emails that will not be sent, with the reason in the outbox.
     pub refused: usize,
-    /// Batches that are left for later, each with what was the matter.
-    pub later: Vec<String>,
+    /// Emails to addresses that are not to be written to.
+    pub suppressed: usize,
     /// Emails of which nobody knows whether they were sent.
     pub in_doubt: usize,
+    /// What was the matter with batches that are tried again or were given up.
+    pub problems: Vec<String>,
 }
 
-/// Seals the emails that are due into batches: as many as go into one request. Whether there were any.
+impl Sent {
+    /// Emails by state, as the outbox calls it; those of which there are any.
+    pub fn states(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let states = [
+            ("sent", self.accepted),
+            ("refused", self.refused),
+            ("suppressed", self.suppressed),
+            ("in_doubt", self.in_doubt),
+        ];
+        states.into_iter().filter(|(_, emails)| *emails > 0)
+    }
+}
+
+/// What a round came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Round {
+    /// What was done.
+    pub sent: Sent,
+    /// When there is something to do; none if the outbox is empty.
+    pub next: Option<Timestamp>,
+}
+
+/// What an email has in the column `content`.
+#[derive(Deserialize)]
+struct Content {
+    template: String,
+    #[serde(default)]
+    to: Vec<String>,
+    #[serde(default)]
+    cc: Vec<String>,
+    reply_to: Option<String>,
+    #[serde(default)]
+    data: Map<String, Value>,
+    /// How many bytes it would have had, if these were too many to be kept.
+    too_long: Option<usize>,
+}
+
+impl Mail {
+    /// Takes what is needed out of a configuration; `None` if it sends no emails.
+    ///
+    /// # Errors
+    ///
+    /// If a key is not set; or a template has a fault, which a checked configuration has not.
+    pub fn new(
+        config: &Consumers,
+        lookup: impl Fn(&SecretName) -> Option<Secret>,
+    ) -> Result<Option<Self>, NoMail> {
+        let Some(settings) = config.emails.clone() else { return Ok(None) };
+        let keys = settings
+            .apis
+            .iter()
+            .map(|api| lookup(&api.key).ok_or_else(|| NoMail::Key(api.key.clone(), api.provider)));
+        let keys = keys.collect::<Result<_, _>>()?;
+        let templates = Templates::new(&config.templates)
+            .map_err(|mut errors| NoMail::Template(errors.swap_remove(0)))?;
+        Ok(Some(Self { settings, keys, retry: config.retry.clone(), templates }))
+    }
+
+    fn providers(&self) -> impl Iterator<Item = Provider> {
+        self.settings.apis.iter().map(|api| api.provider)
+    }
+
+    /// Who is to deliver what is sealed now: the first that is not away; the first, if all are.
+    fn chosen(&self, senders: &[Sender], now: Timestamp) -> Option<Provider> {
+        let away = |provider: &Provider| {
+            senders.iter().any(|s| s.provider == provider.as_str() && s.away_until > now)
+        };
+        self.providers().find(|provider| !away(provider)).or_else(|| self.providers().next())
+    }
+}
+
+const fn batch_emails(provider: Provider) -> usize {
+    match provider {
+        Provider::Resend | Provider::Local => resend::BATCH_EMAILS,
+        Provider::SendGrid => sendgrid::BATCH_EMAILS,
+    }
+}
+
+/// Does what there is to do: seals what is due, and sends a batch through each provider.
+///
+/// What it does to the world, and why doing it again, or twice at a time, is harmless:
+///
+/// 1. batches that nobody can bring to an end any more are settled;
+/// 2. what is due is sealed into batches: of two that would seal the same email, the transaction lets one;
+/// 3. a batch is taken, so that nobody else does for [`outbox::LEASE`]; sent; and what the provider says is written down.
 ///
 /// # Errors
 ///
-/// If the store does not do it; nothing has been sealed then.
-pub async fn seal<S: Store>(store: &S, mail: &Mail, now: Timestamp) -> Result<bool, StoreError> {
-    let most = mail.provider.batch_emails();
-    let rows = execute(store, vec![outbox::pending(now, most)]).await?;
-    let pending = outbox::read_pending(rows.first().unwrap_or(&Vec::new()));
-    if pending.is_empty() {
-        return Ok(false);
+/// If the store does not do its part. What was being sent is taken up again when its lease has ended.
+pub async fn round<S: Store, F: Fetch>(
+    store: &S,
+    fetch: &F,
+    mail: &Mail,
+    now: impl Fn() -> Timestamp,
+) -> Result<Round, StoreError> {
+    let mut sent = Sent::default();
+    for provider in mail.providers() {
+        doubt(store, mail, provider, now(), &mut sent).await?;
     }
-    let (mut keys, mut emails, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-    for email in &pending {
-        match compose(mail, email) {
-            Ok(composed) => {
-                keys.push(email.key.clone());
-                emails.push(composed);
-            }
-            Err(error) => refused.push((&email.key, error)),
-        }
+    while seal(store, mail, now(), &mut sent).await? {}
+    for place in 0..mail.keys.len() {
+        send(store, fetch, mail, place, &now, &mut sent).await?;
     }
-    let mut statements = outbox::refuse(&refused, now);
-    let batches: Vec<Vec<usize>> = match mail.provider {
-        Provider::Resend => resend::batches(&emails),
-        Provider::SendGrid => sendgrid::batches(&emails),
-    };
-    let sealing = batches.iter().filter_map(|batch| {
-        let members = || batch.iter().filter_map(|place| emails.get(*place));
-        let body = match mail.provider {
-            Provider::Resend => resend::body(members()),
-            Provider::SendGrid => sendgrid::body(members())?,
-        };
-        let emails: Vec<_> = batch.iter().filter_map(|place| keys.get(*place).cloned()).collect();
-        let id = batch_id(&emails, now);
-        Some(Sealing { id, provider: mail.provider.as_str().to_owned(), emails, body })
-    });
-    let sealing: Vec<_> = sealing.collect();
-    statements.extend(outbox::seal(&sealing, now));
-    execute(store, statements).await?;
-    Ok(true)
+    let providers: Vec<_> = mail.providers().map(Provider::as_str).collect();
+    let rows = store.execute(vec![outbox::next(CHANNEL, &providers)]).await?;
+    let (pending, batch) = outbox::read_next(&rows);
+    let next = pending.map(|due_at| due_at + mail.settings.wait).into_iter().chain(batch).min();
+    Ok(Round { sent, next: next.map(|next| next.max(now() + PAUSE)) })
 }
 
-/// The idempotency key of a batch. An email is sealed once, so no other batch has these.
-fn batch_id(emails: &[EmailKey], now: Timestamp) -> String {
-    let emails = serde_json::to_string(emails).unwrap_or_default();
-    sha256_hex(&[emails.as_bytes(), b"\0", now.millis().to_string().as_bytes()])
+/// Settles batches of which nobody knows whether they were sent, since whoever sent them is gone; and those that were tried for
+/// too long.
+async fn doubt<S: Store>(
+    store: &S,
+    mail: &Mail,
+    provider: Provider,
+    now: Timestamp,
+    sent: &mut Sent,
+) -> Result<(), StoreError> {
+    let rows = store.execute(vec![outbox::doubtful(provider, now, now - TRIED)]).await?;
+    for batch in outbox::read_doubtful(&rows) {
+        let statements = if batch.arrived {
+            let error =
+                "whoever sent it ended before the answer was written down, or its key is too old";
+            in_doubt(mail, &batch, error, now, sent)
+        } else {
+            let error = format!("given up after {} attempts in {TRIED:?}", batch.attempts);
+            refused(&batch, &error, now, sent)
+        };
+        store.execute(statements).await?;
+    }
+    Ok(())
+}
+
+/// Seals what is due into batches: as many emails as go into one request. Whether there may be more.
+async fn seal<S: Store>(
+    store: &S,
+    mail: &Mail,
+    now: Timestamp,
+    sent: &mut Sent,
+) -> Result<bool, StoreError> {
+    let most = mail.providers().map(batch_emails).max().unwrap_or_default();
+    let (mut pending, senders) =
+        outbox::read_pending(&store.execute(outbox::pending(CHANNEL, now, most)).await?);
+    let Some(provider) = mail.chosen(&senders, now) else { return Ok(false) };
+    let most = batch_emails(provider);
+    pending.truncate(most);
+    let full = pending.len() == most;
+    let waits = |oldest: &Pending| !full && oldest.due_at + mail.settings.wait > now;
+    if pending.first().is_none_or(waits) {
+        return Ok(false);
+    }
+    let (mut emails, mut refused) = (Vec::new(), Vec::new());
+    for pending in &pending {
+        match compose(mail, pending) {
+            Ok(email) => emails.push(email),
+            Err(error) => refused.push((pending.id.as_str(), "refused", error)),
+        }
+    }
+    let (emails, suppressed) = without_suppressed(store, emails).await?;
+    sent.refused += refused.len();
+    sent.suppressed += suppressed.len();
+    refused.extend(suppressed.iter().map(|(id, why)| (id.as_str(), "suppressed", why.clone())));
+    let mut statements = outbox::seal(&batches(provider, &emails, now), now);
+    let sealing = statements.len();
+    statements.extend(outbox::refuse(&refused, now));
+    if statements.is_empty() {
+        return Ok(false);
+    }
+    let rows = store.execute(statements).await?;
+    let sealed = rows.iter().take(sealing).flatten().count();
+    // If another seals at the same time, the rest is left to that.
+    Ok(full && (sealed > 0 || !refused.is_empty()))
+}
+
+/// Batches of emails, each with its body and its key.
+fn batches(provider: Provider, emails: &[Email], now: Timestamp) -> Vec<Sealing> {
+    let batches = match provider {
+        Provider::Resend | Provider::Local => resend::batches(emails),
+        Provider::SendGrid => sendgrid::batches(emails),
+    };
+    let sealing = |batch: Vec<usize>| {
+        let members = || batch.iter().filter_map(|place| emails.get(*place));
+        let body = match provider {
+            Provider::Resend | Provider::Local => resend::body(members()),
+            Provider::SendGrid => sendgrid::body(members())?,
+        };
+        let members: Vec<_> = members().map(|email| email.id.clone()).collect();
+        // No other batch has these at this time, so the key is its own.
+        let key = format!("{}\0{}\0{}", provider.as_str(), now.millis(), members.join("\0"));
+        Some(Sealing { id: sha256_hex(&[key.as_bytes()]), provider, members, body })
+    };
+    batches.into_iter().filter_map(sealing).collect()
 }
 
 /// The email, or why there can be none.
 fn compose(mail: &Mail, pending: &Pending) -> Result<Email, String> {
-    let recipients: Recipients = serde_json::from_str(&pending.recipients)
-        .map_err(|_| "its recipients cannot be read".to_owned())?;
+    let content: Content = serde_json::from_str(&pending.content)
+        .map_err(|_| "what the rule has made of its event is no email".to_owned())?;
+    if let Some(bytes) = content.too_long {
+        return Err(too_long(bytes));
+    }
     let mailbox = |text: &String| {
         text.parse::<Mailbox>().map_err(|error| format!("one of its recipients is none: {error}"))
     };
-    let to = recipients.to.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
+    let to = content.to.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
     if to.is_empty() {
         return Err("it has no recipient".to_owned());
     }
-    let cc = recipients.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
-    let reply_to = recipients.reply_to.as_ref().map(mailbox).transpose()?;
-    let data =
-        serde_json::from_str(&pending.data).map_err(|_| "its data cannot be read".to_owned())?;
-    let texts =
-        mail.templates.render(&pending.template, &data).map_err(|error| error.to_string())?;
+    let cc = content.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
+    let reply_to = content.reply_to.as_ref().map(mailbox).transpose()?;
+    let texts = mail.templates.render(&content.template, &content.data);
+    let texts = texts.map_err(|error| error.to_string())?;
     let bytes = texts.subject.len() + texts.html.len() + texts.text.len();
     if bytes > EMAIL_BYTES {
-        return Err(format!("it has {bytes} bytes, and at most {EMAIL_BYTES} are sent"));
+        return Err(too_long(bytes));
     }
     Ok(Email {
-        from: mail.from.clone(),
+        id: pending.id.clone(),
+        from: mail.settings.from.clone(),
         to,
         cc,
-        reply_to: reply_to.or_else(|| mail.reply_to.clone()),
+        reply_to: reply_to.or_else(|| mail.settings.reply_to.clone()),
         subject: texts.subject,
         html: texts.html,
         text: texts.text,
     })
 }
 
-/// Providers that know a batch again by its key.
-const REPEATABLE: [&str; 1] = [Provider::Resend.as_str()];
-
-/// When a key must have been made to count still, with an hour to spare.
-fn keys_count_since(now: Timestamp) -> Timestamp {
-    let counts = resend::KEY_COUNTS.saturating_sub(std::time::Duration::from_secs(3600));
-    let counts = i64::try_from(counts.as_millis()).unwrap_or(i64::MAX);
-    Timestamp::from_millis(now.millis().saturating_sub(counts))
+fn too_long(bytes: usize) -> String {
+    format!("it has {bytes} bytes, and at most {EMAIL_BYTES} are sent")
 }
 
-/// Finds batches of which nobody knows whether they were sent: who sent them is gone, or their keys count no longer. Returns
-/// how many emails are in them.
-///
-/// # Errors
-///
-/// If the store does not do it; they are found again.
-pub async fn doubt<S: Store>(store: &S, now: Timestamp) -> Result<usize, StoreError> {
-    let statement = outbox::doubtful(now, &REPEATABLE, keys_count_since(now));
-    let rows = execute(store, vec![statement]).await?;
-    let batches = outbox::read_taken(rows.first().unwrap_or(&Vec::new()));
-    let error = "whoever sent it ended before the answer was written down, or its key is too old";
-    let statements = batches.iter().flat_map(|batch| outbox::given_up(batch, error, true, now));
-    execute(store, statements.collect()).await?;
-    Ok(batches.iter().map(|batch| batch.emails.len()).sum())
+/// Leaves out recipients who are not to be written to; and emails, with the reason, to whom nobody else is left.
+async fn without_suppressed<S: Store>(
+    store: &S,
+    mut emails: Vec<Email>,
+) -> Result<(Vec<Email>, Vec<(String, String)>), StoreError> {
+    let key = |mailbox: &Mailbox| mailbox.address.to_lowercase();
+    let addresses = emails.iter().flat_map(|email| email.to.iter().chain(&email.cc)).map(key);
+    let mut addresses: Vec<_> = addresses.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let mut left_out = Vec::new();
+    if addresses.is_empty() {
+        return Ok((emails, left_out));
+    }
+    let rows = store.execute(vec![outbox::suppressed(&addresses)]).await?;
+    let pair = |row: &Vec<Option<String>>| match row.as_slice() {
+        [Some(address), Some(reason)] => Some((address.clone(), reason.clone())),
+        _ => None,
+    };
+    let suppressed: BTreeMap<_, _> = rows.iter().flatten().filter_map(pair).collect();
+    if suppressed.is_empty() {
+        return Ok((emails, left_out));
+    }
+    emails.retain_mut(|email| {
+        let reason = email.to.first().and_then(|to| suppressed.get(&key(to)));
+        let reason = reason.map(|reason| format!("its recipient is suppressed: {reason}"));
+        email.to.retain(|to| !suppressed.contains_key(&key(to)));
+        email.cc.retain(|cc| !suppressed.contains_key(&key(cc)));
+        let left = !email.to.is_empty();
+        if !left {
+            left_out.push((email.id.clone(), reason.unwrap_or_default()));
+        }
+        left
+    });
+    Ok((emails, left_out))
 }
 
-/// Sends one batch that is due, if there is one, and writes down what the provider has said.
-///
-/// # Errors
-///
-/// If the store does not do it. A batch whose answer could not be written down is taken again when its lease has ended.
-pub async fn send<S: Store, F: Fetch>(
+/// Sends one batch through an API, if one is due and the provider is to be asked now; and writes down what it has said.
+async fn send<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
     mail: &Mail,
-    now: Timestamp,
-) -> Result<Option<Sent>, StoreError> {
-    let take = outbox::take(now, 1, &REPEATABLE, keys_count_since(now));
-    let rows = execute(store, vec![take]).await?;
-    let Some(batch) = outbox::read_taken(rows.first().unwrap_or(&Vec::new())).pop() else {
-        return Ok(None);
+    place: usize,
+    now: impl Fn() -> Timestamp,
+    sent: &mut Sent,
+) -> Result<(), StoreError> {
+    let (Some(api), Some(key)) = (mail.settings.apis.get(place), mail.keys.get(place)) else {
+        return Ok(());
     };
-    let Some(api) = mail.apis.iter().find(|api| api.provider.as_str() == batch.provider) else {
-        let error = format!("there is no key for {}", batch.provider);
-        let (statements, sent) = later(&batch, mail.retry.max, error, now);
-        execute(store, statements).await?;
-        return Ok(Some(sent));
-    };
+    let start = now();
+    let interval = Duration::from_secs(1) / api.rate.max(1);
+    let rows = store.execute(outbox::take(api.provider, start, interval, start - TRIED)).await?;
+    let Some(batch) = outbox::read_taken(&rows) else { return Ok(()) };
     let request = match api.provider {
-        Provider::Resend => resend::request(&api.url, &batch.id, batch.body.clone()),
+        Provider::Resend | Provider::Local => {
+            resend::request(&api.url, &batch.id, batch.body.clone())
+        }
         Provider::SendGrid => sendgrid::request(&api.url, batch.body.clone()),
     };
-    let (answer, arrived) = match fetch.post(request, &api.key).await {
+    let emails = batch.members.len();
+    let (answer, arrived) = match fetch.post(request, key).await {
         Ok(response) => {
             let answer = match api.provider {
-                Provider::Resend => resend::answer(batch.emails.len(), &response),
-                Provider::SendGrid => sendgrid::answer(batch.emails.len(), &response),
+                Provider::Resend | Provider::Local => resend::answer(emails, &response),
+                Provider::SendGrid => sendgrid::answer(emails, &response),
             };
             (answer, true)
         }
-        Err(FetchError::NotSent(error)) => (Answer::Unavailable(error), false),
-        Err(FetchError::NoAnswer(error)) => (Answer::Unavailable(error), true),
+        Err(error @ FetchError::NotSent(_)) => (Answer::Unavailable(error.to_string()), false),
+        Err(error @ FetchError::NoAnswer(_)) => (Answer::Unavailable(error.to_string()), true),
     };
-    let doubt = arrived && api.provider != Provider::Resend;
-    let (statements, sent) = judge(mail, &batch, answer, doubt, now);
-    execute(store, statements).await?;
-    Ok(Some(sent))
+    let statements = judge(mail, api.provider, &batch, answer, arrived, now(), sent);
+    store.execute(statements).await.map(drop)
 }
 
-/// What is written down of an answer. `doubt`: if the provider was away, it may have sent the batch all the same.
+/// What is written down of an answer. `arrived`: if the provider was away, it may have taken the batch all the same.
 fn judge(
     mail: &Mail,
+    provider: Provider,
     batch: &Taken,
     answer: Answer,
-    doubt: bool,
+    arrived: bool,
     now: Timestamp,
-) -> (Vec<Statement>, Sent) {
-    let emails = batch.emails.len();
-    let later = |after, error| later(batch, after, error, now);
+    sent: &mut Sent,
+) -> Vec<Statement> {
     let schedule = delay(&mail.retry, batch.attempts);
     match answer {
         Answer::Taken(said) => {
             let refused = said.iter().filter(|said| matches!(said, Delivered::Refused(_))).count();
-            let sent = Sent { accepted: emails - refused, refused, ..Sent::default() };
-            (outbox::delivered(batch, &said, now), sent)
+            sent.refused += refused;
+            sent.accepted += said.len() - refused;
+            outbox::delivered(provider, batch, &said, now)
         }
-        // It has taken nothing, so waiting costs nothing but time.
+        // It has taken nothing, so waiting costs nothing but time; and it wants to be left alone altogether.
         Answer::Busy { after, error } => {
-            later(after.unwrap_or(schedule).min(mail.retry.max), error)
+            let due_at = now + after.unwrap_or(schedule).min(mail.retry.max);
+            sent.problems.push(error.clone());
+            vec![
+                outbox::release(batch, due_at, &error, false),
+                outbox::note(provider, due_at, false, None),
+            ]
         }
-        Answer::Unavailable(error) if !doubt && batch.attempts < mail.retry.max_attempts => {
-            later(schedule, error)
-        }
-        // Some attempt may have arrived, so that it is not known to have been refused either.
         Answer::Unavailable(error) => {
-            let error = format!("given up after attempt {}: {error}", batch.attempts);
-            let in_doubt = Sent { in_doubt: emails, ..Sent::default() };
-            (outbox::given_up(batch, &error, true, now), in_doubt)
+            let may_have_it = arrived || batch.arrived;
+            let away = batch.failures + 1 >= mail.settings.failover_after && mail.keys.len() > 1;
+            let mut statements =
+                vec![outbox::note(provider, now, true, away.then_some(now + AWAY))];
+            if may_have_it && !provider.knows_keys() {
+                statements.extend(in_doubt(mail, batch, &error, now, sent));
+                return statements;
+            }
+            if away && !may_have_it {
+                statements.extend(outbox::dissolve(batch, &error, now));
+            } else {
+                statements.push(outbox::release(batch, now + schedule, &error, arrived));
+            }
+            sent.problems.push(error);
+            statements
         }
-        Answer::Refused(error) => (
-            outbox::given_up(batch, &error, false, now),
-            Sent { refused: emails, ..Sent::default() },
-        ),
+        Answer::Refused(error) => {
+            let mut statements = if batch.arrived {
+                in_doubt(mail, batch, &error, now, sent)
+            } else {
+                refused(batch, &error, now, sent)
+            };
+            // Whatever it thinks of the batch, it answers.
+            statements.push(outbox::note(provider, now, false, None));
+            statements
+        }
     }
 }
 
-fn later(
-    batch: &Taken,
-    after: std::time::Duration,
-    error: String,
-    now: Timestamp,
-) -> (Vec<Statement>, Sent) {
-    let after = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
-    let due_at = Timestamp::from_millis(now.millis().saturating_add(after));
-    let statements = outbox::release(batch, due_at, &error);
-    (statements, Sent { later: vec![error], ..Sent::default() })
+fn refused(batch: &Taken, error: &str, now: Timestamp, sent: &mut Sent) -> Vec<Statement> {
+    sent.refused += batch.members.len();
+    sent.problems.push(error.to_owned());
+    outbox::end(batch, End::Refused, error, now)
 }
 
-/// The answers of a transaction, of which there may be none to do.
-async fn execute<S: Store>(store: &S, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
-    if statements.is_empty() { Ok(Vec::new()) } else { store.execute(statements).await }
+/// Ends a batch of which nobody knows whether it was sent: its emails are left in doubt, or sent again in another.
+fn in_doubt(
+    mail: &Mail,
+    batch: &Taken,
+    error: &str,
+    now: Timestamp,
+    sent: &mut Sent,
+) -> Vec<Statement> {
+    let error = format!("it may have been sent: {error}");
+    let mut statements = Vec::new();
+    if mail.settings.on_doubt == OnDoubt::Resend {
+        let due_at = now + mail.retry.initial;
+        statements.push(outbox::put_back(batch, due_at, &error, mail.retry.max_attempts));
+    }
+    statements.extend(outbox::end(batch, End::InDoubt, &error, now));
+    sent.in_doubt += batch.members.len();
+    sent.problems.push(error);
+    statements
 }
 
 /// How many emails there are in each state: for whoever watches.
@@ -310,7 +464,7 @@ async fn execute<S: Store>(store: &S, statements: Vec<Statement>) -> Result<Vec<
 ///
 /// If the store does not answer.
 pub async fn states<S: Store>(store: &S) -> Result<BTreeMap<String, u64>, StoreError> {
-    let rows = store.execute(vec![outbox::states()]).await?;
+    let rows: Vec<Rows> = store.execute(vec![outbox::states()]).await?;
     let count = |row: &Vec<Option<String>>| match row.as_slice() {
         [Some(state), Some(count)] => Some((state.clone(), count.parse().ok()?)),
         _ => None,

@@ -1,42 +1,35 @@
-//! The outbox: emails that are pending, batches that are sealed, and what became of them. Statements and what they answer;
-//! nothing is sent here.
+//! The outbox: what is pending, batches that are sealed, and what became of them. Statements and what they answer; nothing
+//! is sent here.
 //!
 //! ```text
 //! email   pending -> sealed -> sent | refused | in_doubt
-//! batch   sealed -> sending -> sent | refused | in_doubt
-//!            ^---------'  the provider has taken nothing of it
+//!            ^---------'  its batch was dissolved
+//! batch   sealed -> sending -> sent | refused | in_doubt | dissolved
+//!            ^---------'  the provider has taken nothing of it, or will know it again by its key
 //! ```
 //!
 //! Each arrow is one transaction. A process that dies between two leaves a batch that is `sealed`, which another sends; or
-//! `sending`, until its lease ends. Then a provider with idempotency keys is sent the same bytes under the same key; of
-//! another, nobody can say whether it had them.
+//! `sending`, until its lease ends. Then a provider that knows keys is sent the same bytes under the same key; of another,
+//! nobody can say whether it had them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookmill_core::email::Delivered;
+use hookmill_core::outbound::{Delivered, Provider};
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// How long a batch may take to be sent before whoever sends it is taken to be gone.
 pub const LEASE: Duration = Duration::from_secs(120);
 
-/// What identifies an email: source, event id, generation, rule.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct EmailKey(pub String, pub String, pub u32, pub String);
-
-/// An email that waits to be sent.
+/// What waits to be sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pending {
     /// Which.
-    pub key: EmailKey,
-    /// Its template.
-    pub template: String,
-    /// JSON: to whom.
-    pub recipients: String,
-    /// JSON: what the template is filled in with.
-    pub data: String,
+    pub id: String,
+    /// JSON: what it says, and to whom.
+    pub content: String,
     /// Since when it may be sent.
     pub due_at: Timestamp,
 }
@@ -47,9 +40,9 @@ pub struct Sealing {
     /// The idempotency key.
     pub id: String,
     /// Who is to send it.
-    pub provider: String,
-    /// Its emails, in the order of the body.
-    pub emails: Vec<EmailKey>,
+    pub provider: Provider,
+    /// The ids of what is in it, in the order of the body.
+    pub members: Vec<String>,
     /// The request's body.
     pub body: String,
 }
@@ -59,210 +52,381 @@ pub struct Sealing {
 pub struct Taken {
     /// The idempotency key.
     pub id: String,
-    /// Who sends it.
-    pub provider: String,
-    /// Its emails, in the order of the body.
-    pub emails: Vec<EmailKey>,
+    /// The ids of what is in it, in the order of the body.
+    pub members: Vec<String>,
     /// The request's body.
     pub body: String,
     /// How often it was taken, this time included.
     pub attempts: u32,
+    /// Whether it may have reached the provider before.
+    pub arrived: bool,
+    /// Requests in a row that the provider did not take because it was away, before this one.
+    pub failures: u32,
+}
+
+/// How a provider is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sender {
+    /// Its name.
+    pub provider: String,
+    /// Until when nothing is sealed for it, if there is another.
+    pub away_until: Timestamp,
+}
+
+/// How a batch ends without having been taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The provider will not have it.
+    Refused,
+    /// Nobody knows whether it has it.
+    InDoubt,
+}
+
+impl End {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::InDoubt => "in_doubt",
+        }
+    }
 }
 
 const PENDING: &str = "\
--- emails that are due
-SELECT source, event_id, generation, rule, template, recipients, data, due_at FROM outbox
-WHERE state = 'pending' AND due_at <= CAST(?1 AS INTEGER)
-ORDER BY due_at LIMIT CAST(?2 AS INTEGER)";
+-- what is due
+SELECT id, content, due_at FROM outbox
+WHERE channel = ?1 AND state = 'pending' AND due_at <= CAST(?2 AS INTEGER)
+ORDER BY due_at LIMIT CAST(?3 AS INTEGER)";
 
-/// Sealed only if every one of its emails is pending still: of two that would seal the same email, one does.
+const SENDERS: &str = "\
+-- how providers are doing
+SELECT provider, away_until FROM outbox_senders";
+
+const SUPPRESSED: &str = "\
+-- who is not to be written to
+SELECT address, reason FROM suppressions WHERE address IN (SELECT value FROM json_each(?1))";
+
+/// Sealed only if every one of its members is pending still: of two that would seal the same email, one does.
 const SEAL: &str = "\
 -- seal batches
-INSERT INTO batches (id, provider, emails, body, due_at, sealed_at)
+INSERT INTO outbox_batches (id, provider, members, body, due_at, sealed_at)
 SELECT value ->> 0, value ->> 1, value -> 2, value ->> 3, value ->> 4, value ->> 4
 FROM json_each(?1) AS batch
 WHERE json_array_length(batch.value -> 2) = (
-    SELECT count(*) FROM json_each(batch.value -> 2) AS email
-    JOIN outbox ON source = email.value ->> 0 AND event_id = email.value ->> 1 AND generation = email.value ->> 2
-        AND rule = email.value ->> 3
+    SELECT count(*) FROM json_each(batch.value -> 2) AS member JOIN outbox ON outbox.id = member.value
     WHERE state = 'pending'
 )
 ON CONFLICT DO NOTHING
 RETURNING id";
 
 const SEALED: &str = "\
--- their emails
-UPDATE outbox SET state = 'sealed', batch = email.batch
+-- their members
+UPDATE outbox SET state = 'sealed', batch = member.batch
 FROM (
-    SELECT batch.value ->> 0 AS batch, email.value AS key
-    FROM json_each(?1) AS batch, json_each(batch.value -> 2) AS email
-    WHERE EXISTS (SELECT 1 FROM batches WHERE batches.id = batch.value ->> 0)
-) AS email
-WHERE state = 'pending' AND source = key ->> 0 AND event_id = key ->> 1 AND generation = key ->> 2 AND rule = key ->> 3";
+    SELECT batch.value ->> 0 AS batch, member.value AS id
+    FROM json_each(?1) AS batch, json_each(batch.value -> 2) AS member
+    WHERE EXISTS (SELECT 1 FROM outbox_batches WHERE outbox_batches.id = batch.value ->> 0)
+) AS member
+WHERE state = 'pending' AND outbox.id = member.id";
 
-/// `?1` now, `?2` the end of the lease, `?3` how many; `?4` providers whose batches may be sent twice under one key, `?5` and
-/// since when these must have been sealed for that.
+/// `?1` provider, `?2` whether it knows keys, `?3` now, `?4` the end of the lease, `?5` since when a batch must have been
+/// sealed for its key to count. What another took and did not bring to an end may have arrived.
 const TAKE: &str = "\
--- take batches
-UPDATE batches SET state = 'sending', attempts = attempts + 1, due_at = CAST(?2 AS INTEGER)
-WHERE id IN (
-    SELECT id FROM batches
-    WHERE due_at <= CAST(?1 AS INTEGER) AND CASE
-        WHEN provider NOT IN (SELECT value FROM json_each(?4)) THEN state = 'sealed'
-        ELSE state IN ('sealed', 'sending') AND (attempts = 0 OR sealed_at > CAST(?5 AS INTEGER))
-    END
-    ORDER BY due_at LIMIT CAST(?3 AS INTEGER)
+-- take a batch
+UPDATE outbox_batches
+SET state = 'sending', attempts = attempts + 1, arrived = max(arrived, state = 'sending'), due_at = CAST(?4 AS INTEGER)
+WHERE id = (
+    SELECT id FROM outbox_batches
+    WHERE provider = ?1 AND due_at <= CAST(?3 AS INTEGER)
+        AND (state = 'sealed' OR (state = 'sending' AND ?2 = 'true'))
+        AND (attempts = 0 OR sealed_at > CAST(?5 AS INTEGER))
+        AND NOT EXISTS (SELECT 1 FROM outbox_senders WHERE outbox_senders.provider = ?1 AND free_at > CAST(?3 AS INTEGER))
+    ORDER BY due_at LIMIT 1
 )
-RETURNING id, provider, emails, body, attempts";
+RETURNING id, members, body, attempts, arrived,
+    coalesce((SELECT failures FROM outbox_senders WHERE outbox_senders.provider = ?1), 0)";
 
-/// Those that [`TAKE`] leaves, although they are due.
+/// In the transaction of [`TAKE`]. `?1` provider, `?2` the end of the lease, `?3` when the next request may go out.
+const SPACE: &str = "\
+-- keep to the rate
+INSERT INTO outbox_senders (provider, free_at)
+SELECT ?1, CAST(?3 AS INTEGER)
+WHERE EXISTS (SELECT 1 FROM outbox_batches WHERE provider = ?1 AND state = 'sending' AND due_at = CAST(?2 AS INTEGER))
+ON CONFLICT (provider) DO UPDATE SET free_at = excluded.free_at WHERE free_at < excluded.free_at";
+
+/// Those that are due and that [`TAKE`] leaves.
 const DOUBTFUL: &str = "\
--- batches in doubt
-SELECT id, provider, emails, body, attempts FROM batches
-WHERE due_at <= CAST(?1 AS INTEGER) AND CASE
-    WHEN provider NOT IN (SELECT value FROM json_each(?2)) THEN state = 'sending'
-    ELSE state IN ('sealed', 'sending') AND attempts > 0 AND sealed_at <= CAST(?3 AS INTEGER)
-END
+-- batches that are not sent again as they are
+SELECT id, members, attempts, arrived OR state = 'sending' FROM outbox_batches
+WHERE provider = ?1 AND due_at <= CAST(?3 AS INTEGER) AND (
+    (state = 'sending' AND (?2 <> 'true' OR sealed_at <= CAST(?4 AS INTEGER)))
+    OR (state = 'sealed' AND attempts > 0 AND sealed_at <= CAST(?4 AS INTEGER))
+)
 LIMIT 10";
 
-const REFUSE: &str = "\
--- emails that cannot be sent
-UPDATE outbox SET state = 'refused', error = value ->> 4, settled_at = value ->> 5
+const SETTLE_UNSEALED: &str = "\
+-- what cannot be sent
+UPDATE outbox SET state = value ->> 1, error = value ->> 2, settled_at = value ->> 3
 FROM json_each(?1)
-WHERE source = value ->> 0 AND event_id = value ->> 1 AND generation = value ->> 2 AND rule = value ->> 3
-    AND state = 'pending'";
+WHERE outbox.id = value ->> 0 AND state = 'pending'";
 
-const STATES: &str = "\
--- emails by state
-SELECT state, count(*) FROM outbox GROUP BY state";
-
-const MARK_EMAILS: &str = "\
--- what became of emails
-UPDATE outbox SET state = value ->> 5, provider_id = value ->> 6, error = value ->> 7, settled_at = value ->> 8
+const SETTLE_MEMBERS: &str = "\
+-- what became of it
+UPDATE outbox SET state = value ->> 2, provider_id = value ->> 3, error = value ->> 4, settled_at = value ->> 5
 FROM json_each(?1)
-WHERE batch = value ->> 4 AND source = value ->> 0 AND event_id = value ->> 1 AND generation = value ->> 2
-    AND rule = value ->> 3 AND state = 'sealed'";
+WHERE outbox.id = value ->> 0 AND batch = value ->> 1 AND state = 'sealed'";
 
-const MARK_BATCH: &str = "\
--- what became of a batch
-UPDATE batches SET state = value ->> 1, error = value ->> 2, settled_at = value ->> 3
-FROM json_each(?1)
-WHERE batches.id = value ->> 0 AND state IN ('sealed', 'sending')";
+const SETTLE_BATCH: &str = "\
+-- what became of the batch
+UPDATE outbox_batches SET state = ?2, error = nullif(?3, ''), settled_at = CAST(?4 AS INTEGER)
+WHERE id = ?1 AND state IN ('sealed', 'sending')";
+
+/// `?2` when it is due again, `?3` what was the matter, `?4` how often that may happen.
+const PUT_BACK: &str = "\
+-- back, to be sent in another batch
+UPDATE outbox SET state = 'pending', batch = NULL, attempts = attempts + 1, due_at = CAST(?2 AS INTEGER), error = ?3
+WHERE id IN (SELECT value FROM outbox_batches, json_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
+    AND batch = ?1 AND state = 'sealed' AND attempts + 1 < CAST(?4 AS INTEGER)";
 
 const RELEASE: &str = "\
 -- send a batch later
-UPDATE batches SET state = 'sealed', due_at = value ->> 1, error = value ->> 2
-FROM json_each(?1)
-WHERE batches.id = value ->> 0 AND state = 'sending'";
+UPDATE outbox_batches SET state = 'sealed', arrived = max(arrived, ?4 = 'true'), due_at = CAST(?2 AS INTEGER), error = ?3
+WHERE id = ?1 AND state = 'sending'";
 
-/// Asks for the emails that may be sent, the oldest first.
-pub fn pending(now: Timestamp, most: usize) -> Statement {
-    statement(PENDING, vec![now.millis().to_string(), most.to_string()])
+const USE: &str = "\
+-- count towards quotas
+INSERT INTO outbox_usage (provider, day, sent, requests) VALUES (?1, ?2, CAST(?3 AS INTEGER), 1)
+ON CONFLICT (provider, day) DO UPDATE SET sent = sent + excluded.sent, requests = requests + 1";
+
+const NOTE: &str = "\
+-- how the provider is doing
+INSERT INTO outbox_senders (provider, free_at, failures, away_until)
+VALUES (?1, CAST(?2 AS INTEGER), CAST(?3 AS INTEGER), CAST(?4 AS INTEGER))
+ON CONFLICT (provider) DO UPDATE SET free_at = max(free_at, excluded.free_at), away_until = excluded.away_until,
+    failures = CASE WHEN excluded.failures = 0 THEN 0 ELSE failures + 1 END";
+
+/// `?1` the channel, `?2` JSON: the providers there are keys for.
+const NEXT: &str = "\
+-- when there is something to do
+SELECT (SELECT min(due_at) FROM outbox WHERE channel = ?1 AND state = 'pending'), (
+    SELECT min(max(outbox_batches.due_at, CASE WHEN state = 'sealed' THEN coalesce(free_at, 0) ELSE 0 END))
+    FROM outbox_batches LEFT JOIN outbox_senders USING (provider)
+    WHERE state IN ('sealed', 'sending') AND provider IN (SELECT value FROM json_each(?2))
+)";
+
+const STATES: &str = "\
+-- the outbox by state
+SELECT state, count(*) FROM outbox GROUP BY state";
+
+/// Asks for what may be sent, the oldest first; and how providers are doing.
+pub fn pending(channel: &str, now: Timestamp, most: usize) -> Vec<Statement> {
+    let params = vec![channel.to_owned(), now.millis().to_string(), most.to_string()];
+    vec![statement(PENDING, params), statement(SENDERS, Vec::new())]
 }
 
-/// The emails that [`pending()`] answered with.
-pub fn read_pending(rows: &Rows) -> Vec<Pending> {
-    let read = |row: &Vec<Option<String>>| {
-        let mut row = row.iter().cloned();
-        let mut next = || row.next().flatten();
-        let key = EmailKey(next()?, next()?, next()?.parse().ok()?, next()?);
-        let (template, recipients, data) = (next()?, next()?, next()?);
-        let due_at = Timestamp::from_millis(next()?.parse().ok()?);
-        Some(Pending { key, template, recipients, data, due_at })
+/// What [`pending()`] was answered with.
+pub fn read_pending(rows: &[Rows]) -> (Vec<Pending>, Vec<Sender>) {
+    let pending = |row: &Vec<Option<String>>| match row.as_slice() {
+        [Some(id), Some(content), Some(due_at)] => Some(Pending {
+            id: id.clone(),
+            content: content.clone(),
+            due_at: Timestamp::from_millis(due_at.parse().ok()?),
+        }),
+        _ => None,
     };
-    rows.iter().filter_map(read).collect()
+    let sender = |row: &Vec<Option<String>>| match row.as_slice() {
+        [Some(provider), Some(away_until)] => Some(Sender {
+            provider: provider.clone(),
+            away_until: Timestamp::from_millis(away_until.parse().ok()?),
+        }),
+        _ => None,
+    };
+    let senders = rows.get(1).into_iter().flatten().filter_map(sender).collect();
+    (rows.first().into_iter().flatten().filter_map(pending).collect(), senders)
+}
+
+/// Asks which of these addresses, in lower case, are not to be written to, and why: pairs.
+pub fn suppressed(addresses: &[String]) -> Statement {
+    statement(SUPPRESSED, vec![json(&addresses)])
 }
 
 /// Seals batches, to be carried out in one transaction. The first statement answers with the ids of those that were.
 pub fn seal(batches: &[Sealing], now: Timestamp) -> Vec<Statement> {
     let rows = batches
         .iter()
-        .map(|batch| json(&(&batch.id, &batch.provider, &batch.emails, &batch.body, now)));
+        .map(|batch| json(&(&batch.id, batch.provider.as_str(), &batch.members, &batch.body, now)));
     let rows: Vec<_> = rows.collect();
     [SEAL, SEALED].iter().flat_map(|sql| for_rows(sql, &rows)).collect()
 }
 
-/// Takes batches that are due, for [`LEASE`]. `repeatable` are providers that know idempotency keys, and `since` when a key
-/// must have been made to count still.
-pub fn take(now: Timestamp, most: usize, repeatable: &[&str], since: Timestamp) -> Statement {
-    let lease = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
-    let lease = now.millis().saturating_add(lease);
+/// Takes a batch that is due, for [`LEASE`], unless the provider is not to be asked yet. The next request to it goes out
+/// `interval` later. `since`: when a batch must have been sealed to be sent again.
+pub fn take(
+    provider: Provider,
+    now: Timestamp,
+    interval: Duration,
+    since: Timestamp,
+) -> Vec<Statement> {
+    let name = provider.as_str().to_owned();
+    let lease = (now + LEASE).millis().to_string();
     let params = vec![
+        name.clone(),
+        provider.knows_keys().to_string(),
         now.millis().to_string(),
-        lease.to_string(),
-        most.to_string(),
-        json(&repeatable),
+        lease.clone(),
         since.millis().to_string(),
     ];
-    statement(TAKE, params)
+    let free_at = (now + interval).millis().to_string();
+    vec![statement(TAKE, params), statement(SPACE, vec![name, lease, free_at])]
 }
 
-/// Asks for batches of which nobody knows whether they were sent: their lease has ended and the provider knows no keys, or the
-/// key counts no longer. They are read as those of [`take()`].
-pub fn doubtful(now: Timestamp, repeatable: &[&str], since: Timestamp) -> Statement {
-    let params = vec![now.millis().to_string(), json(&repeatable), since.millis().to_string()];
+/// The batch that [`take()`] was answered with.
+pub fn read_taken(rows: &[Rows]) -> Option<Taken> {
+    match rows.first()?.first()?.as_slice() {
+        [Some(id), Some(members), Some(body), Some(attempts), Some(arrived), Some(failures)] => {
+            Some(Taken {
+                id: id.clone(),
+                members: serde_json::from_str(members).ok()?,
+                body: body.clone(),
+                attempts: attempts.parse().ok()?,
+                arrived: arrived != "0",
+                failures: failures.parse().ok()?,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Asks for batches that are due and not sent again as they are: whoever sent them is gone and the provider knows no keys, or
+/// they were sealed before `since`.
+pub fn doubtful(provider: Provider, now: Timestamp, since: Timestamp) -> Statement {
+    let name = provider.as_str().to_owned();
+    let params = vec![
+        name,
+        provider.knows_keys().to_string(),
+        now.millis().to_string(),
+        since.millis().to_string(),
+    ];
     statement(DOUBTFUL, params)
 }
 
-/// Gives up emails that no batch can have, each with the reason.
-pub fn refuse(emails: &[(&EmailKey, String)], now: Timestamp) -> Vec<Statement> {
-    let rows = emails.iter().map(|(EmailKey(source, id, generation, rule), error)| {
-        json(&(source, id, generation, rule, error, now))
-    });
-    for_rows(REFUSE, &rows.collect::<Vec<_>>())
+/// The batches that [`doubtful()`] was answered with, without their bodies.
+pub fn read_doubtful(rows: &[Rows]) -> Vec<Taken> {
+    let read = |row: &Vec<Option<String>>| match row.as_slice() {
+        [Some(id), Some(members), Some(attempts), Some(arrived)] => Some(Taken {
+            id: id.clone(),
+            members: serde_json::from_str(members).ok()?,
+            body: String::new(),
+            attempts: attempts.parse().ok()?,
+            arrived: arrived != "0",
+            failures: 0,
+        }),
+        _ => None,
+    };
+    rows.first().into_iter().flatten().filter_map(read).collect()
 }
 
-/// Counts emails by state.
+/// Gives up what no batch can have: id, state (`refused` or `suppressed`), and why.
+pub fn refuse(members: &[(&str, &str, String)], now: Timestamp) -> Vec<Statement> {
+    let rows = members.iter().map(|(id, state, error)| json(&(id, state, error, now)));
+    for_rows(SETTLE_UNSEALED, &rows.collect::<Vec<_>>())
+}
+
+/// Writes down what the provider has said of each member of a batch that it has taken.
+pub fn delivered(
+    provider: Provider,
+    batch: &Taken,
+    said: &[Delivered],
+    now: Timestamp,
+) -> Vec<Statement> {
+    let members = batch.members.iter().zip(said).map(|(id, said)| {
+        let (state, provider_id, error) = match said {
+            Delivered::Accepted(provider_id) => ("sent", provider_id.as_deref(), None),
+            Delivered::Refused(error) => ("refused", None, Some(error)),
+        };
+        json(&(id, &batch.id, state, provider_id, error, now))
+    });
+    let mut statements = for_rows(SETTLE_MEMBERS, &members.collect::<Vec<_>>());
+    statements.push(settle_batch(batch, "sent", "", now));
+    let sent = said.iter().filter(|said| matches!(said, Delivered::Accepted(_))).count();
+    let day = now.day();
+    statements.push(statement(USE, vec![provider.as_str().into(), day, sent.to_string()]));
+    statements.push(note(provider, now, false, None));
+    statements
+}
+
+/// Ends a batch that was not taken, and what is still in it.
+pub fn end(batch: &Taken, end: End, error: &str, now: Timestamp) -> Vec<Statement> {
+    let members = batch
+        .members
+        .iter()
+        .map(|id| json(&(id, &batch.id, end.as_str(), None::<&str>, error, now)));
+    let mut statements = for_rows(SETTLE_MEMBERS, &members.collect::<Vec<_>>());
+    statements.push(settle_batch(batch, end.as_str(), error, now));
+    statements
+}
+
+/// Puts back what is in a batch, to be sent in another from `due_at` on; not what has been in `most` batches. The batch has
+/// still to be brought to its end.
+pub fn put_back(batch: &Taken, due_at: Timestamp, error: &str, most: u32) -> Statement {
+    let due_at = due_at.millis().to_string();
+    statement(PUT_BACK, vec![batch.id.clone(), due_at, error.to_owned(), most.to_string()])
+}
+
+/// Puts back what is in a batch that the provider has not had, to be sent in another now.
+pub fn dissolve(batch: &Taken, error: &str, now: Timestamp) -> Vec<Statement> {
+    vec![put_back(batch, now, error, u32::MAX), settle_batch(batch, "dissolved", error, now)]
+}
+
+/// Leaves a batch for later: the provider has taken nothing of it, or will know it again by its key. `arrived`: it may have
+/// reached the provider.
+pub fn release(batch: &Taken, due_at: Timestamp, error: &str, arrived: bool) -> Statement {
+    let params =
+        vec![batch.id.clone(), due_at.millis().to_string(), error.to_owned(), arrived.to_string()];
+    statement(RELEASE, params)
+}
+
+/// Writes down how a provider is doing: when it may be asked again, whether it was away, and until when nothing is sealed
+/// for it.
+pub fn note(
+    provider: Provider,
+    free_at: Timestamp,
+    away: bool,
+    away_until: Option<Timestamp>,
+) -> Statement {
+    let away_until = away_until.map_or(0, Timestamp::millis);
+    let params = vec![
+        provider.as_str().to_owned(),
+        free_at.millis().to_string(),
+        u8::from(away).to_string(),
+        away_until.to_string(),
+    ];
+    statement(NOTE, params)
+}
+
+/// Asks when there is something to do: since when something is pending, and when a batch of one of these providers may be
+/// sent.
+pub fn next(channel: &str, providers: &[&str]) -> Statement {
+    statement(NEXT, vec![channel.to_owned(), json(&providers)])
+}
+
+/// What [`next()`] was answered with.
+pub fn read_next(rows: &[Rows]) -> (Option<Timestamp>, Option<Timestamp>) {
+    let row = rows.first().and_then(|rows| rows.first());
+    let time = |place: usize| {
+        let text = row.and_then(|row| row.get(place)?.as_ref());
+        text.and_then(|text| text.parse().ok()).map(Timestamp::from_millis)
+    };
+    (time(0), time(1))
+}
+
+/// Counts what there is by state.
 pub fn states() -> Statement {
     statement(STATES, Vec::new())
 }
 
-/// The batches that [`take()`] answered with.
-pub fn read_taken(rows: &Rows) -> Vec<Taken> {
-    let read = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(id), Some(provider), Some(emails), Some(body), Some(attempts)] => Some(Taken {
-            id: id.clone(),
-            provider: provider.clone(),
-            emails: serde_json::from_str(emails).ok()?,
-            body: body.clone(),
-            attempts: attempts.parse().ok()?,
-        }),
-        _ => None,
-    };
-    rows.iter().filter_map(read).collect()
-}
-
-/// Writes down what the provider has said of each email of a batch that it has taken.
-pub fn delivered(batch: &Taken, said: &[Delivered], now: Timestamp) -> Vec<Statement> {
-    let emails =
-        batch.emails.iter().zip(said).map(|(EmailKey(source, id, generation, rule), said)| {
-            let (state, provider_id, error) = match said {
-                Delivered::Accepted(provider_id) => ("sent", provider_id.as_deref(), None),
-                Delivered::Refused(error) => ("refused", None, Some(error)),
-            };
-            json(&(source, id, generation, rule, &batch.id, state, provider_id, error, now))
-        });
-    let emails: Vec<_> = emails.collect();
-    let mut statements = for_rows(MARK_EMAILS, &emails);
-    statements.extend(for_rows(MARK_BATCH, &[json(&(&batch.id, "sent", None::<&str>, now))]));
-    statements
-}
-
-/// Gives a batch up: none of it was sent, or of all of it nobody knows (`doubt`).
-pub fn given_up(batch: &Taken, error: &str, doubt: bool, now: Timestamp) -> Vec<Statement> {
-    let state = if doubt { "in_doubt" } else { "refused" };
-    let emails = batch.emails.iter().map(|EmailKey(source, id, generation, rule)| {
-        json(&(source, id, generation, rule, &batch.id, state, None::<&str>, error, now))
-    });
-    let emails: Vec<_> = emails.collect();
-    let mut statements = for_rows(MARK_EMAILS, &emails);
-    statements.extend(for_rows(MARK_BATCH, &[json(&(&batch.id, state, error, now))]));
-    statements
-}
-
-/// Leaves a batch for later: the provider has taken nothing of it, or will know it again by its key.
-pub fn release(batch: &Taken, due_at: Timestamp, error: &str) -> Vec<Statement> {
-    for_rows(RELEASE, &[json(&(&batch.id, due_at, error))])
+fn settle_batch(batch: &Taken, state: &str, error: &str, now: Timestamp) -> Statement {
+    let params = vec![batch.id.clone(), state.into(), error.into(), now.millis().to_string()];
+    statement(SETTLE_BATCH, params)
 }
 
 fn statement(sql: &str, params: Vec<String>) -> Statement {

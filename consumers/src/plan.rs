@@ -1,16 +1,20 @@
 //! From events to rows, and from rows to statements. Reads each body once.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hookmill_core::delivery::Delivery;
+use hookmill_core::hash::sha256_hex;
+use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
-use hookmill_core::rules::{NotJson, Program, Read, Rule, Unknown, Value, Values};
+use hookmill_core::rules::{
+    Column, Effect, EmailEffect, Guard, NotJson, Program, Unknown, Value, Values,
+};
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::Reason;
+use serde_json::json;
 
 use crate::settle::Fate;
 
@@ -93,16 +97,22 @@ pub(crate) fn writes(
     now: Timestamp,
 ) -> Result<Writes, Fate> {
     let mut rows = Vec::new();
-    let mut values = None;
+    let (mut values, mut unknown) = (None, true);
     for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
         // Only an event that a rule names is read, and then once for all of its rules.
         let values = match &values {
             Some(values) => values,
             None => values.insert(program.reads.read(body).map_err(not_json)?),
         };
-        rows.push((number, row(rule, envelope, values)?));
+        unknown = false;
+        let row = match &rule.effect {
+            Effect::Row { guard, columns } => {
+                Some(row(&rule.name, guard.as_ref(), columns, envelope, values)?)
+            }
+            Effect::Email(effect) => email(&rule.name, effect, envelope, values, now)?,
+        };
+        rows.extend(row.map(|row| (number, row)));
     }
-    let unknown = rows.is_empty();
     if unknown {
         match program.unknown.get(&envelope.source).copied().unwrap_or_default() {
             Unknown::Record => {}
@@ -138,20 +148,28 @@ fn not_json(error: NotJson) -> Fate {
     Fate::unreadable(error.to_string())
 }
 
-/// The row that a rule makes of an event, as [`Rule::sql`] expects it.
-fn row(rule: &Rule, envelope: &Envelope, values: &Values<'_>) -> Result<String, Fate> {
+/// What every row begins with, as an open JSON array.
+fn identity(envelope: &Envelope) -> String {
+    let identity = serde_json::to_string(&(&envelope.source, &envelope.id, envelope.generation));
+    let mut row = identity.expect("texts and numbers serialise");
+    row.pop();
+    row
+}
+
+/// The row that a rule makes of an event, as [`Effect::Row`] says.
+fn row(
+    rule: &str,
+    guard: Option<&Guard>,
+    columns_of_rule: &[Column],
+    envelope: &Envelope,
+    values: &Values<'_>,
+) -> Result<String, Fate> {
     let missing = |what: &str, path: &str| {
-        Fate::unreadable(format!(
-            "rule `{}`: {what} is missing: there is nothing at `{path}`",
-            rule.name
-        ))
+        Fate::unreadable(format!("rule `{rule}`: {what} is missing: there is nothing at `{path}`"))
     };
-    let mut columns: Vec<Option<Cow<'_, str>>> = Vec::with_capacity(rule.columns.len());
-    for column in &rule.columns {
-        let value = match &column.value {
-            Value::Number(number) => Some(Cow::Owned(number.to_string())),
-            Value::Paths(paths) => first(paths, values)?.map(Cow::Borrowed),
-        };
+    let mut columns: Vec<Option<&str>> = Vec::with_capacity(columns_of_rule.len());
+    for column in columns_of_rule {
+        let value = json(&column.value, values)?;
         if column.required && value.is_none() {
             return Err(missing(
                 &format!("`{}` of the key", column.name),
@@ -161,17 +179,13 @@ fn row(rule: &Rule, envelope: &Envelope, values: &Values<'_>) -> Result<String, 
         columns.push(value);
     }
 
-    let identity = serde_json::to_string(&(&envelope.source, &envelope.id, envelope.generation));
-    let mut row = identity.expect("texts and numbers serialise");
-    row.pop();
-    if let Some(guard) = &rule.guard {
+    let mut row = identity(envelope);
+    if let Some(guard) = guard {
         let version = guard.version.value(values).map_err(not_json)?;
         let version = version.ok_or_else(|| missing("the version", &guard.path))?;
         if !is_whole_number(version) {
-            let error = format!(
-                "rule `{}`: the version at `{}` is not a whole number",
-                rule.name, guard.path
-            );
+            let error =
+                format!("rule `{rule}`: the version at `{}` is not a whole number", guard.path);
             return Err(Fate::unreadable(error));
         }
         let rank = guard.rank(&envelope.kind, &columns);
@@ -180,13 +194,75 @@ fn row(rule: &Rule, envelope: &Envelope, values: &Values<'_>) -> Result<String, 
     }
     for value in &columns {
         row.push(',');
-        row.push_str(value.as_deref().unwrap_or("null"));
+        row.push_str(value.unwrap_or("null"));
     }
     row.push(']');
     Ok(row)
 }
 
-fn first<'b>(paths: &[(Read, String)], values: &Values<'b>) -> Result<Option<&'b str>, Fate> {
+/// The row of the email that a rule makes of an event, as [`Effect::Email`] says; none if a condition does not hold.
+///
+/// An email that cannot be sent as it is, for want of an address for instance, is written all the same: it ends in the
+/// outbox, with the reason, and does not keep its event from taking effect.
+fn email(
+    rule: &str,
+    effect: &EmailEffect,
+    envelope: &Envelope,
+    values: &Values<'_>,
+    now: Timestamp,
+) -> Result<Option<String>, Fate> {
+    for condition in &effect.when {
+        if !condition.holds(values).map_err(not_json)? {
+            return Ok(None);
+        }
+    }
+    let mailboxes = |value: &Value| Ok(texts(json(value, values)?.unwrap_or("null")));
+    let mut content = json!({ "template": effect.template, "to": mailboxes(&effect.to)? });
+    if let Some(cc) = &effect.cc {
+        content["cc"] = mailboxes(cc)?.into();
+    }
+    if let Some(reply_to) = &effect.reply_to {
+        content["reply_to"] = mailboxes(reply_to)?.into_iter().next().into();
+    }
+    let mut data = Vec::with_capacity(effect.data.len());
+    for (name, value) in &effect.data {
+        // What is not there is missing in the template as well, where it can be asked for.
+        let Some(value) = json(value, values)? else { continue };
+        data.push(format!("{}:{value}", serde_json::Value::from(name.as_str())));
+    }
+    let mut content = content.to_string();
+    content.pop();
+    let _ = write!(content, ",\"data\":{{{}}}}}", data.join(","));
+    if content.len() > EMAIL_BYTES {
+        // What is left of it says what it was, and is refused.
+        content = json!({ "template": effect.template, "too_long": content.len() }).to_string();
+    }
+    let key = (&envelope.source, &envelope.id, envelope.generation, rule);
+    let id = sha256_hex(&[&serde_json::to_vec(&key).expect("texts and numbers serialise")]);
+    let due_at = now + effect.delay;
+    let mut row = identity(envelope);
+    let rule = serde_json::Value::from(rule);
+    let _ = write!(row, ",{rule},\"{id}\",{content},{},{}]", due_at.millis(), now.millis());
+    Ok(Some(row))
+}
+
+/// The texts in a JSON text: itself, or those of a list.
+fn texts(json: &str) -> Vec<String> {
+    match serde_json::from_str(json) {
+        Ok(serde_json::Value::String(text)) => vec![text],
+        Ok(serde_json::Value::Array(list)) => {
+            list.iter().filter_map(|item| item.as_str().map(ToOwned::to_owned)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The JSON text of a value, if it is there.
+fn json<'v>(value: &'v Value, values: &Values<'v>) -> Result<Option<&'v str>, Fate> {
+    let paths = match value {
+        Value::Constant(json) => return Ok(Some(json)),
+        Value::Paths(paths) => paths,
+    };
     for (read, _) in paths {
         if let Some(value) = read.value(values).map_err(not_json)? {
             return Ok(Some(value));
@@ -232,6 +308,15 @@ pub(crate) fn plan(program: &Program, writes: &[Writes]) -> Vec<Statement> {
 pub(crate) fn seen(event: &EventKey) -> Vec<Statement> {
     let row = serde_json::to_string(&(&event.source, &event.id, event.generation));
     Statement::for_rows(&Arc::from(SEEN), [row.expect("texts and numbers serialise").as_str()])
+}
+
+/// Since when the first of the emails may be sent that were written: what the statements of rules answered with.
+pub(crate) fn first_email(rows: &[Rows]) -> Option<Timestamp> {
+    let due_at = |row: &Vec<Option<String>>| match row.as_slice() {
+        [Some(due_at)] => due_at.parse().ok().map(Timestamp::from_millis),
+        _ => None,
+    };
+    rows.iter().flatten().filter_map(due_at).min()
 }
 
 /// The events that [`LEDGER`] or [`SEEN`] answered with.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use hookmill_consumers::{Fate, drive};
+use hookmill_consumers::{Driven, Fate, drive};
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
@@ -45,6 +45,35 @@ on = ["s:thing.*"]
 table = "counts"
 key = { id = "id" }
 add = { n = 1 }
+
+[[rules]]
+name = "done"
+on = ["s:thing.updated"]
+[rules.email]
+template = "done"
+to = "Ops <ops@example.com>"
+cc = "people"
+reply_to = ["nobody", "people"]
+when = { status = "done" }
+delay = "1m"
+data = { id = "id", text = "text", nothing = "nothing" }
+
+[[rules]]
+name = "conditions"
+on = ["s:asked"]
+[rules.email]
+template = "done"
+to = ["missing", "to"]
+when = { "a.b" = [1, "x", true], c = { not = "no" }, d = { exists = false }, e = { exists = true } }
+data = { id = "id", text = "text", nothing = "nothing" }
+
+[email]
+provider = "resend"
+from = "a@example.com"
+
+[templates.done]
+subject = "{{ id }}"
+html = "done.html"
 "#;
 
 const TABLES: &str = "
@@ -65,13 +94,14 @@ fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("hookmill.toml");
     fs::write(&config, CONFIG).unwrap();
+    fs::write(folder.path().join("done.html"), "{{ text }}{{ nothing }}").unwrap();
     fs::create_dir(folder.path().join("app")).unwrap();
     fs::write(folder.path().join("app/1000_things.sql"), TABLES).unwrap();
     let loaded = hookmill_migrations::load(&config).unwrap_or_else(|error| panic!("{error}"));
     let data = DataFolder::lock(&folder.path().join("data")).unwrap();
     let store = data.store(&loaded.migrations).unwrap().store;
     Fixture {
-        config: Consumers { program: loaded.program, retry: loaded.config.retry },
+        config: loaded.consumers(),
         store,
         runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
         folder,
@@ -93,7 +123,7 @@ impl Fixture {
     }
 
     fn drive(&self, store: &impl Store, batch: &[Delivery]) -> Vec<(Fate, Verdict)> {
-        let settled = self.runtime.block_on(drive(
+        let Driven { settled, .. } = self.runtime.block_on(drive(
             store,
             &NoObjects,
             &self.config,
@@ -160,23 +190,28 @@ struct Thing {
     refused: bool,
 }
 
-fn delivery(number: usize, thing: &Thing, attempts: u32) -> Delivery {
+fn event(id: &str, kind: &str, body: &str, attempts: u32) -> Delivery {
     let mut envelope = Envelope {
         v: VERSION,
         source: "s".into(),
-        id: format!("evt_{number:03}"),
-        kind: if thing.deleted { "thing.deleted" } else { "thing.updated" }.into(),
+        id: id.into(),
+        kind: kind.into(),
         received_at: Timestamp::from_millis(1),
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         body: BodyForm::Text,
     };
+    Delivery { attempts, text: encode(&mut envelope, body.as_bytes()) }
+}
+
+fn delivery(number: usize, thing: &Thing, attempts: u32) -> Delivery {
+    let kind = if thing.deleted { "thing.deleted" } else { "thing.updated" };
     let text = if thing.refused { "refused".to_owned() } else { format!("text {number}") };
     let body = format!(
         "{{\"id\":\"thing_{}\",\"version\":{},\"status\":\"{}\",\"text\":\"{text}\"}}",
         thing.entity, thing.version, thing.status
     );
-    Delivery { attempts, text: encode(&mut envelope, body.as_bytes()) }
+    event(&format!("evt_{number:03}"), kind, &body, attempts)
 }
 
 fn any_thing() -> impl Strategy<Value = Thing> {
@@ -278,6 +313,11 @@ proptest! {
         let refused: BTreeSet<_> =
             (0..things.len()).filter(|number| things[*number].refused).map(|number| format!("evt_{number:03}")).collect();
         prop_assert_eq!(buried, refused);
+        let done = |thing: &Thing| !thing.deleted && thing.status == "done";
+        let emails: Vec<_> =
+            sound.iter().filter(|(_, thing)| done(thing)).map(|(number, _)| format!("evt_{number:03}")).collect();
+        let written: Vec<_> = fixture.rows("SELECT event_id FROM outbox ORDER BY event_id").into_iter().flatten().collect();
+        prop_assert_eq!(written, emails);
     }
 }
 
@@ -345,4 +385,61 @@ fn what_can_neither_be_applied_nor_buried_is_tried_again_however_often_it_was() 
     assert!(matches!(settled[..], [(Fate::Unavailable(_), Verdict::Retry { .. })]), "{settled:?}");
     let settled = fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 51)]);
     assert_eq!(settled, [(Fate::Applied, Verdict::Ack)]);
+}
+
+#[test]
+fn an_email_is_in_the_outbox_once_with_what_its_rule_says() {
+    let fixture = fixture();
+    let done = r#"{"id":"thing_1","version":1,"status":"done","text":"\"<b>","people":["a@example.com",3,"b@example.com"]}"#;
+    let batch = [event("evt_1", "thing.updated", done, 1)];
+    for fate in [Fate::Applied, Fate::Duplicate] {
+        assert_eq!(fixture.drive(&fixture.store, &batch), [(fate, Verdict::Ack)]);
+    }
+    insta::assert_debug_snapshot!(fixture.rows(
+        "SELECT id, source, event_id, rule, channel, content, state, CAST(due_at AS TEXT) FROM outbox"
+    ));
+}
+
+#[test]
+fn an_email_is_only_written_if_every_condition_holds() {
+    let fixture = fixture();
+    let cases = [
+        (r#""a":{"b":1},"e":0"#, true),
+        (r#""a":{"b":"x"},"c":"yes","e":0"#, true),
+        (r#""a":{"b":"\u0078"},"d":null,"e":0"#, true),
+        (r#""a":{"b":true},"e":0"#, true),
+        (r#""a":{"b":2},"e":0"#, false),
+        (r#""e":0"#, false),
+        (r#""a":{"b":1},"c":"no","e":0"#, false),
+        (r#""a":{"b":1},"d":0,"e":0"#, false),
+        (r#""a":{"b":1},"e":null"#, false),
+    ];
+    for (number, (members, _)) in cases.iter().enumerate() {
+        let body = format!("{{\"to\":\"a@example.com\",{members}}}");
+        let batch = [event(&number.to_string(), "asked", &body, 1)];
+        // Whatever the rule makes of it, it has been named by one.
+        assert_eq!(fixture.drive(&fixture.store, &batch), [(Fate::Applied, Verdict::Ack)]);
+    }
+    let written: BTreeSet<_> =
+        fixture.rows("SELECT event_id FROM outbox").into_iter().flatten().collect();
+    for (number, (members, expected)) in cases.iter().enumerate() {
+        assert_eq!(written.contains(&number.to_string()), *expected, "{members}");
+    }
+}
+
+#[test]
+fn an_email_that_cannot_be_sent_keeps_nothing_from_taking_effect() {
+    let fixture = fixture();
+    let long = "x".repeat(600_000);
+    let bodies = [
+        r#"{"id":"1","version":1,"status":"done"}"#.to_owned(),
+        r#"{"id":"2","version":1,"status":"done","people":{"a":1}}"#.to_owned(),
+        format!(r#"{{"id":"3","version":1,"status":"done","text":"{long}"}}"#),
+    ];
+    let batch = bodies.iter().enumerate();
+    let batch: Vec<_> =
+        batch.map(|(n, body)| event(&format!("evt_{n}"), "thing.updated", body, 1)).collect();
+    let settled = fixture.drive(&fixture.store, &batch);
+    assert!(settled.iter().all(|settled| *settled == (Fate::Applied, Verdict::Ack)));
+    insta::assert_debug_snapshot!(fixture.rows("SELECT content FROM outbox ORDER BY event_id"));
 }

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hookmill_consumers::mail::{Api, Mail, Provider, Sent, doubt, seal, send, states};
-use hookmill_consumers::{TemplateText, Templates};
-use hookmill_core::config::Retry;
-use hookmill_core::email::{ApiRequest, ApiResponse};
+use hookmill_consumers::mail::{Mail, Round, Sent, round, states};
+use hookmill_core::config::{Api, Consumers, Emails, OnDoubt, Retry};
+use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::secret::{ExposeSecret as _, Secret};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
+use hookmill_core::rules::Program;
+use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, Sqlite};
@@ -24,7 +25,10 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mood {
     Accepts,
-    Busy,
+    /// For so many seconds.
+    Busy {
+        after: u64,
+    },
     /// Says 500, and has accepted it or not.
     Broken {
         accepts: bool,
@@ -45,15 +49,21 @@ enum Death {
 
 struct World {
     store: Sqlite,
-    mail: Mail,
+    config: Consumers,
     moods: Mutex<Vec<Mood>>,
     /// In how many transactions the process dies, and when.
     death: Mutex<Option<(usize, Death)>>,
+    /// In how many transactions another process does a whole round in between.
+    intrusion: Mutex<Option<usize>>,
+    /// The time, in milliseconds.
+    now: Mutex<i64>,
     /// By key, what Resend has been sent.
     keys: Mutex<BTreeMap<String, String>>,
     /// The addresses of the emails that have been accepted.
     accepted: Mutex<Vec<String>>,
     requests: Mutex<usize>,
+    /// The provider that nobody reaches.
+    away: Mutex<Option<&'static str>>,
     _folder: tempfile::TempDir,
     _data: DataFolder,
 }
@@ -68,39 +78,48 @@ impl World {
             html: "<p>{{ name }}</p>".into(),
             text: None,
         };
-        let mail = Mail {
-            provider,
-            apis: vec![Api { provider, url: "https://mock".into(), key: Secret::from("the-key") }],
-            from: "Acme <hello@example.com>".parse().unwrap(),
-            reply_to: None,
+        let config = Consumers {
+            program: Program::default(),
             retry: Retry {
-                max_attempts: 1000,
+                max_attempts: 3,
                 initial: Duration::from_secs(1),
                 multiplier: 1.0,
                 max: Duration::from_secs(1),
                 jitter: 0.0,
             },
-            templates: Templates::new(&BTreeMap::from([("welcome".to_owned(), text)])).unwrap(),
+            emails: Some(Emails {
+                apis: vec![api(provider)],
+                failover_after: 3,
+                from: "Acme <hello@example.com>".parse().unwrap(),
+                reply_to: None,
+                wait: Duration::ZERO,
+                on_doubt: OnDoubt::Bury,
+            }),
+            templates: BTreeMap::from([("welcome".to_owned(), text)]),
         };
         let world = Self {
             store,
-            mail,
+            config,
             moods: Mutex::default(),
             death: Mutex::default(),
+            intrusion: Mutex::default(),
+            now: Mutex::default(),
             keys: Mutex::default(),
             accepted: Mutex::default(),
             requests: Mutex::default(),
+            away: Mutex::default(),
             _folder: folder,
             _data: data,
         };
         let rows: Vec<_> = (0..emails)
             .map(|n| {
-                let recipients = json!({ "to": [format!("{n}@example.com")] }).to_string();
-                json!([format!("evt_{n}"), recipients, json!({ "name": n }).to_string()])
+                let to = format!("{n}@example.com");
+                let content = json!({ "template": "welcome", "to": [to], "data": { "name": n } });
+                json!([format!("evt_{n}"), content])
             })
             .collect();
-        let sql = "INSERT INTO outbox (source, event_id, generation, rule, template, recipients, data, due_at, created_at) \
-            SELECT 's', value ->> 0, 0, 'welcome', 'welcome', value ->> 1, value ->> 2, 0, 0 FROM json_each(?1)";
+        let sql = "INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, due_at, created_at) \
+            SELECT 'id_' || (value ->> 0), 's', value ->> 0, 0, 'welcome', 'email', value -> 1, 0, 0 FROM json_each(?1)";
         world.sql(sql, vec![json!(rows).to_string()]);
         world
     }
@@ -113,19 +132,53 @@ impl World {
         block(states(&self.store)).unwrap()
     }
 
-    /// One round of whoever sends, at this time in milliseconds; an error if it died.
-    fn round(&self, now: i64) -> Result<Option<Sent>, StoreError> {
-        let now = Timestamp::from_millis(now);
-        block(async {
-            doubt(self, now).await?;
-            seal(self, &self.mail, now).await?;
-            send(self, self, &self.mail, now).await
-        })
+    fn emails(&mut self) -> &mut Emails {
+        self.config.emails.as_mut().unwrap()
     }
+
+    /// One round of whoever sends, at this time in milliseconds; an error if it died.
+    fn round(&self, now: i64) -> Result<Round, StoreError> {
+        *self.now.lock().unwrap() = now;
+        let key = |_: &SecretName| Some(Secret::from("the-key"));
+        let mail = Mail::new(&self.config, key).unwrap().unwrap();
+        block(round(self, self, &mail, || Timestamp::from_millis(now)))
+    }
+
+    /// Rounds, each when the one before says, until nothing is left to do.
+    fn until_done(&self, mut now: i64) -> i64 {
+        for _ in 0..1000 {
+            match self.round(now).unwrap().next {
+                Some(next) => now = next.millis(),
+                None => return now,
+            }
+        }
+        panic!("it does not end")
+    }
+}
+
+fn api(provider: Provider) -> Api {
+    let (key, url) = (SecretName("KEY".into()), format!("https://{}", provider.as_str()));
+    Api { provider, key, url, rate: 10 }
 }
 
 fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Counts down; whether it is at its end.
+fn due(left: &Mutex<Option<usize>>) -> bool {
+    let mut left = left.lock().unwrap();
+    match &mut *left {
+        Some(0) => {
+            *left = None;
+            true
+        }
+        Some(left) => {
+            *left -= 1;
+            false
+        }
+        None => false,
+    }
 }
 
 /// The store of a process that may die.
@@ -147,6 +200,12 @@ impl Store for World {
             }
         };
         let dead = StoreError::Unavailable("the process has died".into());
+        if due(&self.intrusion) {
+            let now = *self.now.lock().unwrap();
+            let other = || self.round(now).map(drop);
+            // What stops the other is its own affair.
+            let _ = std::thread::scope(|scope| scope.spawn(other).join()).unwrap();
+        }
         if death == Some(Death::Before) {
             return Err(dead);
         }
@@ -161,7 +220,9 @@ impl Fetch for World {
         *self.requests.lock().unwrap() += 1;
         let mood = self.moods.lock().unwrap().pop().unwrap_or(Mood::Accepts);
         let body: Value = serde_json::from_str(&request.body).unwrap();
-        let resend = self.mail.provider == Provider::Resend;
+        let resend = request.url.starts_with("https://resend");
+        let away = self.away.lock().unwrap().is_some_and(|away| request.url.contains(away));
+        let mood = if away { Mood::NoConnection } else { mood };
         let emails = if resend { &body } else { &body["personalizations"] };
         let emails = emails.as_array().unwrap();
         let accept = || {
@@ -191,7 +252,10 @@ impl Fetch for World {
                     (0..emails.len()).map(|n| json!({ "id": n.to_string() })).collect();
                 response(if resend { 200 } else { 202 }, json!({ "data": ids }).to_string())
             }
-            Mood::Busy => response(429, "{}".into()),
+            Mood::Busy { after } => response(429, "{}".into()).map(|mut response| {
+                response.retry_after = Some(after.to_string());
+                response
+            }),
             Mood::Broken { accepts } => {
                 if accepts {
                     accept();
@@ -210,47 +274,174 @@ impl Fetch for World {
 }
 
 #[test]
-fn many_emails_go_out_in_few_requests() {
-    for (provider, requests) in [(Provider::Resend, 3), (Provider::SendGrid, 1)] {
-        let world = World::new(provider, 250);
-        let mut now = 1_000;
-        while world.round(now).unwrap().is_some() {
-            now += 1;
-        }
-        assert_eq!(world.states(), BTreeMap::from([("sent".into(), 250)]));
+fn many_emails_go_out_in_few_requests_and_no_faster_than_the_provider_takes_them() {
+    for (provider, requests) in [(Provider::Resend, 100), (Provider::SendGrid, 10)] {
+        let world = World::new(provider, 10_000);
+        let end = world.until_done(1_000);
+        assert_eq!(world.states(), BTreeMap::from([("sent".into(), 10_000)]));
         assert_eq!(*world.requests.lock().unwrap(), requests);
-        assert_eq!(world.accepted.lock().unwrap().len(), 250);
+        assert_eq!(world.accepted.lock().unwrap().len(), 10_000);
+        // Ten in a second.
+        assert!(end - 1_000 >= (i64::try_from(requests).unwrap() - 1) * 100, "{end}");
+        let usage = world.sql("SELECT provider, day, sent, requests FROM outbox_usage", vec![]);
+        let expected = [provider.as_str(), "1970-01-01", "10000", &requests.to_string()];
+        assert_eq!(usage, [expected.map(|text| Some(text.to_owned()))]);
     }
 }
 
 #[test]
-fn what_cannot_be_composed_is_refused_alone() {
-    let world = World::new(Provider::Resend, 3);
-    world.sql("UPDATE outbox SET data = '{}' WHERE event_id = 'evt_0'", Vec::new());
+fn a_batch_waits_to_be_full() {
+    let mut world = World::new(Provider::Resend, 99);
+    world.emails().wait = Duration::from_secs(5);
+    let waiting = world.round(1_000).unwrap();
+    assert_eq!(waiting, Round { sent: Sent::default(), next: Some(Timestamp::from_millis(5_000)) });
     world.sql(
-        "UPDATE outbox SET recipients = '{\"to\":[\"nobody\"]}' WHERE event_id = 'evt_1'",
-        Vec::new(),
+        "INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, due_at, created_at) \
+         SELECT 'last', source, 'last', generation, rule, channel, content, due_at, created_at FROM outbox LIMIT 1",
+        vec![],
     );
-    assert_eq!(world.round(1_000).unwrap().unwrap().accepted, 1);
+    assert_eq!(world.round(1_001).unwrap().sent.accepted, 100);
+    let world = World::new(Provider::Resend, 1);
+    assert_eq!(world.round(5_000).unwrap().sent.accepted, 1);
+}
+
+#[test]
+fn what_cannot_be_composed_is_refused_alone() {
+    let world = World::new(Provider::Resend, 4);
+    for (event, content) in [
+        ("evt_0", json!({ "template": "welcome", "to": ["a@example.com"], "data": {} })),
+        ("evt_1", json!({ "template": "welcome", "to": ["nobody"], "data": { "name": "x" } })),
+        ("evt_2", json!({ "template": "welcome", "to": [], "data": { "name": "x" } })),
+    ] {
+        let sql = "UPDATE outbox SET content = ?2 WHERE event_id = ?1";
+        world.sql(sql, vec![event.into(), content.to_string()]);
+    }
+    let sent = world.round(1_000).unwrap().sent;
+    assert_eq!((sent.accepted, sent.refused), (1, 3));
     let rows = world.sql("SELECT state, error FROM outbox ORDER BY event_id", Vec::new());
     insta::assert_debug_snapshot!(rows);
+}
+
+#[test]
+fn who_is_suppressed_is_not_written_to() {
+    let world = World::new(Provider::Resend, 3);
+    let suppress = "INSERT INTO suppressions (address, reason, source, event_id, created_at) \
+        VALUES ('0@example.com', 'bounced', 's', 'e', 0), ('c@example.com', 'complained', 's', 'e', 0)";
+    world.sql(suppress, vec![]);
+    let content = json!({ "template": "welcome", "to": ["1@example.com", "0@EXAMPLE.com"], "cc": ["C@example.com"], "data": { "name": "x" } });
+    let sql = "UPDATE outbox SET content = ?1 WHERE event_id = 'evt_1'";
+    world.sql(sql, vec![content.to_string()]);
+    let sent = world.round(1_000).unwrap().sent;
+    assert_eq!((sent.accepted, sent.suppressed), (2, 1));
+    let rows = world.sql("SELECT state, error FROM outbox WHERE event_id = 'evt_0'", vec![]);
+    let expected = ["suppressed", "its recipient is suppressed: bounced"];
+    assert_eq!(rows, [expected.map(|text| Some(text.to_owned()))]);
+    let body = &world.sql("SELECT body FROM outbox_batches", vec![])[0][0];
+    let body: Value = serde_json::from_str(body.as_ref().unwrap()).unwrap();
+    assert_eq!((&body[0]["to"], &body[0]["cc"]), (&json!(["1@example.com"]), &Value::Null));
 }
 
 #[test]
 fn a_key_that_counts_no_longer_is_not_used_again() {
     let world = World::new(Provider::Resend, 1);
     world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
-    assert_eq!(world.round(1_000).unwrap().unwrap().later.len(), 1);
+    assert_eq!(world.round(1_000).unwrap().sent.problems.len(), 1);
     // A day later, Resend would take the batch for another.
-    assert_eq!(world.round(1_000 + 24 * 3_600_000), Ok(None));
+    world.until_done(1_000 + 24 * 3_600_000);
     assert_eq!(world.states(), BTreeMap::from([("in_doubt".into(), 1)]));
     assert_eq!(world.accepted.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn what_never_reached_the_provider_is_given_up_after_a_day() {
+    let world = World::new(Provider::SendGrid, 1);
+    *world.away.lock().unwrap() = Some("sendgrid");
+    world.round(1_000).unwrap();
+    world.round(1_000 + 22 * 3_600_000).unwrap();
+    assert_eq!(world.states(), BTreeMap::from([("sealed".into(), 1)]));
+    world.until_done(1_000 + 24 * 3_600_000);
+    assert_eq!(world.states(), BTreeMap::from([("refused".into(), 1)]));
+}
+
+#[test]
+fn another_stands_in_for_a_provider_that_is_away() {
+    let mut world = World::new(Provider::Resend, 250);
+    world.emails().apis.push(api(Provider::SendGrid));
+    *world.away.lock().unwrap() = Some("resend");
+    let end = world.until_done(1_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 250)]));
+    let accepted: BTreeSet<_> = world.accepted.lock().unwrap().iter().cloned().collect();
+    assert_eq!(accepted.len(), 250);
+    let by = "SELECT provider, sum(sent) FROM outbox_usage GROUP BY provider";
+    assert_eq!(world.sql(by, vec![]), [[Some("sendgrid".into()), Some("250".into())]]);
+    // Some time later it is asked again.
+    *world.away.lock().unwrap() = None;
+    world.sql("UPDATE outbox SET state = 'pending', batch = NULL", vec![]);
+    world.until_done(end + 3_600_000);
+    let by = "SELECT sent FROM outbox_usage WHERE provider = 'resend'";
+    assert_eq!(world.sql(by, vec![]), [[Some("250".into())]]);
+}
+
+#[test]
+fn what_may_have_been_sent_is_not_given_to_another_provider() {
+    let mut world = World::new(Provider::Resend, 1);
+    world.emails().apis.push(api(Provider::SendGrid));
+    world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
+    world.round(1_000).unwrap();
+    *world.away.lock().unwrap() = Some("resend");
+    let mut now = 10_000;
+    for _ in 0..20 {
+        world.round(now).unwrap();
+        now += 60_000;
+    }
+    assert_eq!(world.states(), BTreeMap::from([("sealed".into(), 1)]));
+    *world.away.lock().unwrap() = None;
+    world.until_done(now);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 1)]));
+    assert_eq!(world.accepted.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_in_doubt_is_sent_again_if_that_is_wanted_and_not_for_ever() {
+    let mut world = World::new(Provider::SendGrid, 1);
+    world.emails().on_doubt = OnDoubt::Resend;
+    *world.moods.lock().unwrap() = vec![Mood::Accepts, Mood::Silent { accepts: true }];
+    world.until_done(1_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 1)]));
+    assert_eq!(world.accepted.lock().unwrap().len(), 2);
+    let batches = world.sql("SELECT state FROM outbox_batches ORDER BY sealed_at", vec![]);
+    assert_eq!(batches, [["in_doubt"], ["sent"]].map(|row| row.map(|s| Some(s.to_owned()))));
+
+    let mut world = World::new(Provider::SendGrid, 1);
+    world.emails().on_doubt = OnDoubt::Resend;
+    *world.moods.lock().unwrap() = vec![Mood::Silent { accepts: false }; 9];
+    world.until_done(1_000);
+    assert_eq!(world.states(), BTreeMap::from([("in_doubt".into(), 1)]));
+    assert_eq!(*world.requests.lock().unwrap(), 3);
+}
+
+#[test]
+fn a_provider_that_is_busy_is_left_alone_for_as_long_as_it_wants() {
+    let mut world = World::new(Provider::Resend, 150);
+    world.config.retry.max = Duration::from_secs(3600);
+    world.moods.lock().unwrap().push(Mood::Busy { after: 7 });
+    let round = world.round(1_000).unwrap();
+    assert_eq!(round.next, Some(Timestamp::from_millis(8_000)));
+    assert_eq!(world.round(7_999).unwrap().sent, Sent::default());
+    assert_eq!(*world.requests.lock().unwrap(), 1);
+    world.until_done(8_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 150)]));
+    // What a provider wants is bounded all the same.
+    let world = World::new(Provider::Resend, 1);
+    world.moods.lock().unwrap().push(Mood::Busy { after: 1_000_000 });
+    let round = world.round(1_000).unwrap();
+    assert_eq!(round.next, Some(Timestamp::from_millis(2_000)));
 }
 
 fn mood() -> impl Strategy<Value = Mood> {
     prop::sample::select(vec![
         Mood::Accepts,
-        Mood::Busy,
+        Mood::Busy { after: 1 },
         Mood::Broken { accepts: true },
         Mood::Broken { accepts: false },
         Mood::Silent { accepts: true },
@@ -265,18 +456,20 @@ proptest! {
     #[test]
     fn an_email_is_not_lost_and_not_sent_twice(
         resend in any::<bool>(),
-        patient in any::<bool>(),
         moods in prop::collection::vec(mood(), 0..12),
         deaths in prop::collection::vec((0_usize..6, any::<bool>()), 0..8),
+        intrusions in prop::collection::vec(0_usize..8, 0..8),
     ) {
         const EMAILS: usize = 7;
         let provider = if resend { Provider::Resend } else { Provider::SendGrid };
-        let mut world = World::new(provider, EMAILS);
-        if !patient {
-            world.mail.retry.max_attempts = 2;
-        }
+        let world = World::new(provider, EMAILS);
         *world.moods.lock().unwrap() = moods;
         let mut now = 1_000_000;
+        for after in intrusions {
+            *world.intrusion.lock().unwrap() = Some(after);
+            world.round(now).unwrap();
+            now += 1_000;
+        }
         for (after, before) in deaths {
             let death = if before { Death::Before } else { Death::After };
             *world.death.lock().unwrap() = Some((after, death));
@@ -294,15 +487,15 @@ proptest! {
         let once: BTreeSet<_> = accepted.iter().collect();
         prop_assert_eq!(once.len(), accepted.len(), "nothing is accepted twice");
         prop_assert_eq!(count("sent") + count("in_doubt"), EMAILS as u64, "{:?}", states);
-        if resend && patient {
+        if resend {
             prop_assert_eq!(count("sent"), EMAILS as u64);
             prop_assert_eq!(once.len(), EMAILS);
         }
         // What is said to be sent was accepted.
-        let sent = world.sql("SELECT recipients FROM outbox WHERE state = 'sent'", Vec::new());
+        let sent = world.sql("SELECT content FROM outbox WHERE state = 'sent'", Vec::new());
         for row in sent {
-            let recipients: Value = serde_json::from_str(row[0].as_ref().unwrap()).unwrap();
-            prop_assert!(once.contains(&recipients["to"][0].as_str().unwrap().to_owned()));
+            let content: Value = serde_json::from_str(row[0].as_ref().unwrap()).unwrap();
+            prop_assert!(once.contains(&content["to"][0].as_str().unwrap().to_owned()));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! hookmill.toml. [`parse()`] reads it (feature `config`); what a Worker carries of it is these types, checked and baked in.
 
 #[cfg(feature = "config")]
+mod email;
+#[cfg(feature = "config")]
 mod parse;
 #[cfg(feature = "config")]
 mod source;
@@ -9,6 +11,7 @@ mod toml_reader;
 #[cfg(feature = "config")]
 mod wrangler;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,12 +20,17 @@ use serde::{Deserialize, Serialize};
 pub use source::scheme_names;
 
 #[cfg(feature = "config")]
-pub use parse::{Config, PrecedenceText, RuleText, ValueText, parse};
+pub use parse::{
+    ConditionText, Config, EffectText, EmailText, PrecedenceText, RuleText, TableText,
+    TemplateFiles, ValueText, parse,
+};
 #[cfg(feature = "config")]
 pub use toml_reader::{ConfigError, Located, Place};
 #[cfg(feature = "config")]
 pub use wrangler::check_rate_limits;
 
+use crate::email::{Mailbox, TemplateText};
+use crate::outbound::Provider;
 use crate::rules::Program;
 use crate::scheme::{Answer, Events, Scheme, Tolerance};
 use crate::secret::SecretName;
@@ -124,6 +132,47 @@ pub struct Batch {
     pub wait: Duration,
 }
 
+/// A provider's API.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Api {
+    /// Whose.
+    pub provider: Provider,
+    /// What opens it.
+    pub key: SecretName,
+    /// Where it is.
+    pub url: String,
+    /// The most requests in a second.
+    pub rate: u32,
+}
+
+/// What becomes of a batch of which nobody knows whether it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDoubt {
+    /// It is sent again: nobody goes without, and somebody may have it twice.
+    Resend,
+    /// It is not: nobody has it twice, and somebody may go without. Its emails are `in_doubt` in the outbox.
+    #[default]
+    Bury,
+}
+
+/// How emails are sent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Emails {
+    /// The API that emails are sealed for; behind it the one that stands in while that is away.
+    pub apis: Vec<Api>,
+    /// Requests in a row that a provider does not take before the other stands in.
+    pub failover_after: u32,
+    /// Whose emails they are.
+    pub from: Mailbox,
+    /// Where answers go, if not to the sender, and a rule does not say.
+    pub reply_to: Option<Mailbox>,
+    /// How long a batch waits to be full.
+    pub wait: Duration,
+    /// What becomes of a batch of which nobody knows whether it was sent.
+    pub on_doubt: OnDoubt,
+}
+
 /// What the consumers carry.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Consumers {
@@ -131,4 +180,8 @@ pub struct Consumers {
     pub program: Program,
     /// When to try again, and when to give up.
     pub retry: Retry,
+    /// How emails are sent, if they are.
+    pub emails: Option<Emails>,
+    /// The texts of emails, by name.
+    pub templates: BTreeMap<String, TemplateText>,
 }

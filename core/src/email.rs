@@ -1,14 +1,15 @@
-//! Emails, and what a provider says of a batch of them.
+//! Emails: whose they are, to whom they go, and what they say.
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A mailbox: an address, and maybe whose it is. In text `Acme <hello@example.com>`, or the bare address.
 /// Source: <https://www.rfc-editor.org/rfc/rfc5322#section-3.4>, without comments and groups.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Mailbox {
     /// The name that is shown.
     pub name: Option<String>,
@@ -81,9 +82,36 @@ impl fmt::Display for Mailbox {
     }
 }
 
+impl From<Mailbox> for String {
+    fn from(mailbox: Mailbox) -> Self {
+        mailbox.to_string()
+    }
+}
+
+impl TryFrom<String> for Mailbox {
+    type Error = NoMailbox;
+
+    fn try_from(text: String) -> Result<Self, NoMailbox> {
+        text.parse()
+    }
+}
+
+/// A template as it is written.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TemplateText {
+    /// The subject line.
+    pub subject: String,
+    /// The HTML part.
+    pub html: String,
+    /// The text part, if it is not to be derived from the other.
+    pub text: Option<String>,
+}
+
 /// An email as it is to be sent: rendered, and for one mailbox or a few that may know of each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Email {
+    /// What tells it from every other: the provider is told, and says so when it reports what became of it.
+    pub id: String,
     /// Whose it is.
     pub from: Mailbox,
     /// The recipients; at least one.
@@ -98,57 +126,6 @@ pub struct Email {
     pub html: String,
     /// The text part.
     pub text: String,
-}
-
-/// A request to a provider's API; the method is POST.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ApiRequest {
-    /// Where to.
-    pub url: String,
-    /// The headers, without the one that authorises.
-    pub headers: Vec<(&'static str, String)>,
-    /// The body.
-    pub body: String,
-}
-
-/// What came back.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ApiResponse {
-    /// The status code.
-    pub status: u16,
-    /// `Retry-After`, if there is one.
-    pub retry_after: Option<String>,
-    /// `X-Message-Id`, if there is one.
-    pub message_id: Option<String>,
-    /// The body.
-    pub body: String,
-}
-
-/// What a provider has done with a batch.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Answer {
-    /// It has taken it, and said something of each email, in order.
-    Taken(Vec<Delivered>),
-    /// It has taken nothing, since it was asked too often or is still at it.
-    Busy {
-        /// When it wants to be asked again.
-        after: Option<Duration>,
-        /// Its words.
-        error: String,
-    },
-    /// It cannot do it now, and may have taken the batch all the same.
-    Unavailable(String),
-    /// It will never take this batch.
-    Refused(String),
-}
-
-/// What a provider has done with one email of a batch that it has taken.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Delivered {
-    /// It will deliver it, and knows it by this id, if it gave one.
-    Accepted(Option<String>),
-    /// It will not, in its words.
-    Refused(String),
 }
 
 #[cfg(test)]

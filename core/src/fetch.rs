@@ -4,7 +4,7 @@ use std::future::Future;
 
 use thiserror::Error;
 
-use crate::email::{ApiRequest, ApiResponse};
+use crate::outbound::{ApiRequest, ApiResponse};
 use crate::secret::Secret;
 
 /// There is no answer.

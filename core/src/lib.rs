@@ -7,7 +7,8 @@
 //! | message | an event as it lies on the queue | [`message`] |
 //! | delivery, verdict | a message as the queue hands it to us, and what we tell the queue | [`delivery`] |
 //! | rule, program | what an event changes, as written and as compiled | [`rules`] |
-//! | email, answer | what is to be sent, and what a provider says of it | [`email`] |
+//! | email, template | what is to be sent, and its texts | [`email`], `template` |
+//! | batch, answer | what goes to a provider in one request, and what it says of that | [`outbound`] |
 //! | scheme | how a source's requests are signed, and what events are in them | [`scheme`] |
 //! | rejection, report | why a request was refused, and how many were | [`rejection`], [`report`] |
 //! | port | what a stage asks of its platform: [`store`], [`queue`], [`objects`] | |
@@ -23,6 +24,7 @@ pub mod hash;
 pub mod limits;
 pub mod message;
 pub mod objects;
+pub mod outbound;
 pub mod queue;
 pub mod rejection;
 pub mod report;
@@ -32,4 +34,6 @@ pub mod schema;
 pub mod scheme;
 pub mod secret;
 pub mod store;
+#[cfg(feature = "templates")]
+pub mod template;
 pub mod time;

@@ -15,10 +15,10 @@ mod read;
 #[cfg(feature = "config")]
 pub mod compile;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,14 +47,72 @@ pub struct Rule {
     pub name: String,
     /// The events it applies to.
     pub on: Vec<Pattern>,
-    /// One statement with one parameter: a JSON array with an array for each row,
-    /// `[source, event id, generation, version, precedence, deleted, columns…]`; a counter's has none of the three before
-    /// the columns.
+    /// One statement with one parameter: a JSON array with an array for each row, that begins with
+    /// `source, event id, generation`; the rest is what [`Effect`] says.
     pub sql: Arc<str>,
-    /// How the rows of its table compare; `None` for a counter.
-    pub guard: Option<Guard>,
-    /// What goes into the row's columns, keys first.
-    pub columns: Vec<Column>,
+    /// What it does.
+    pub effect: Effect,
+}
+
+/// What a rule does with an event.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// It writes a row of a table. Its array goes on with `version, precedence, deleted`, which a counter has not, and the
+    /// columns.
+    Row {
+        /// How the rows of its table compare; `None` for a counter.
+        guard: Option<Guard>,
+        /// What goes into the row's columns, keys first.
+        columns: Vec<Column>,
+    },
+    /// It writes an email into the outbox. Its array goes on with `rule, id, content, due at, now`.
+    Email(EmailEffect),
+}
+
+/// The email that a rule makes of an event.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EmailEffect {
+    /// The name of its template.
+    pub template: String,
+    /// To whom: a mailbox, or a list of them.
+    pub to: Value,
+    /// Who has a copy.
+    pub cc: Option<Value>,
+    /// Where answers go, if not where `[email]` says.
+    pub reply_to: Option<Value>,
+    /// What the template is filled in with, by name.
+    pub data: Vec<(String, Value)>,
+    /// What has to hold for it to be sent: all of these.
+    pub when: Vec<Condition>,
+    /// How long after its event it is sent.
+    pub delay: Duration,
+}
+
+/// What a value in the payload has to be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Condition {
+    /// Where the value is.
+    pub read: Read,
+    /// What it may be: JSON texts, of which one is enough; `null` for nothing there.
+    pub any_of: Vec<String>,
+    /// If true, it has to be none of these.
+    pub not: bool,
+}
+
+impl Condition {
+    /// Whether it holds.
+    ///
+    /// # Errors
+    ///
+    /// If the body is not JSON.
+    pub fn holds(&self, values: &Values<'_>) -> Result<bool, NotJson> {
+        let found = self.read.value(values)?.unwrap_or("null");
+        // Numbers and texts have several spellings.
+        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+        let found = parse(found);
+        Ok(self.any_of.iter().any(|value| parse(value) == found) != self.not)
+    }
 }
 
 /// How two events for the same row compare, besides by their ids, and which of them delete.
@@ -78,7 +136,7 @@ pub enum Precedence {
     None,
     /// The value of a column: the later in `order`, the stronger.
     Value {
-        /// Index into [`Rule::columns`].
+        /// Index into the row's columns.
         column: usize,
         /// Values, weakest first.
         order: Vec<String>,
@@ -100,7 +158,7 @@ impl Guard {
     }
 
     /// The number that is compared between equal versions: [`DELETION`], a place in the order, or -1 for what is not in it.
-    pub fn rank(&self, event_type: &str, columns: &[Option<Cow<'_, str>>]) -> i64 {
+    pub fn rank(&self, event_type: &str, columns: &[Option<&str>]) -> i64 {
         let place =
             |position: Option<usize>| position.and_then(|p| i64::try_from(p).ok()).unwrap_or(-1);
         if self.deletes(event_type) {
@@ -109,9 +167,8 @@ impl Guard {
         match &self.precedence {
             Precedence::None => 0,
             Precedence::Value { column, order } => {
-                let value = columns[*column]
-                    .as_deref()
-                    .and_then(|text| serde_json::from_str::<String>(text).ok());
+                let value =
+                    columns[*column].and_then(|text| serde_json::from_str::<String>(text).ok());
                 place(value.and_then(|value| order.iter().position(|o| *o == value)))
             }
             Precedence::Type { order } => {
@@ -138,15 +195,15 @@ pub struct Column {
 pub enum Value {
     /// The first of these that is there and not `null`, with the paths for messages.
     Paths(Vec<(Read, String)>),
-    /// A number.
-    Number(i64),
+    /// Always the same: a JSON text.
+    Constant(String),
 }
 
 /// As in hookmill.toml, for messages.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Number(number) => number.fmt(f),
+            Self::Constant(json) => json.fmt(f),
             Self::Paths(paths) => {
                 let paths: Vec<_> = paths.iter().map(|(_, path)| path.as_str()).collect();
                 f.write_str(&paths.join("` or `"))

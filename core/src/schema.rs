@@ -32,8 +32,17 @@ pub struct TableColumn {
 }
 
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 6] =
-    ["batches", "events", "outbox", "dead_letters", "rejections", "rejection_counts"];
+pub const OWN_TABLES: [&str; 9] = [
+    "dead_letters",
+    "events",
+    "outbox",
+    "outbox_batches",
+    "outbox_senders",
+    "outbox_usage",
+    "rejection_counts",
+    "rejections",
+    "suppressions",
+];
 
 impl Table {
     /// The column of this name.

@@ -18,6 +18,7 @@ mod rejections;
 mod samples;
 mod secrets;
 mod send;
+mod sender;
 mod serve;
 mod verify;
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use hookmill_consumers::{Fate, Settled, counts, drive};
+use hookmill_consumers::mail::Mail;
+use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::{Consumers, SecretRef, Source};
 use hookmill_core::delivery::Verdict;
 use hookmill_core::limits::BATCH_MESSAGES;
@@ -17,15 +18,16 @@ use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
 use hookmill_migrations::Loaded;
 use hookmill_native::http::{Service, serve};
 use hookmill_native::{
-    DataFolder, Files, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite, SqliteQueue,
-    now,
+    DataFolder, Files, HttpClient, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite,
+    SqliteQueue, now,
 };
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::secrets::{from_environment, unwrapped};
+use crate::sender::{Show, send, shown_only};
 
 /// Batches of events in hand at a time: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
@@ -131,6 +133,15 @@ impl Platform for Native {
     }
 }
 
+/// What becomes of emails.
+#[derive(Clone, Copy)]
+pub enum Emails {
+    /// They are sent.
+    Sent,
+    /// They are shown, and kept in the data folder.
+    Shown,
+}
+
 /// Runs the pipeline until the process is told to stop (SIGINT, SIGTERM); then finishes what is in hand.
 ///
 /// `ready` is called with the address once requests are taken.
@@ -138,6 +149,7 @@ pub fn run(
     place: &Place,
     loaded: Loaded,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
+    emails: Emails,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
     for SecretRef { name, .. } in loaded.config.ingress.sources.iter().flat_map(|s| &s.secrets) {
@@ -153,6 +165,15 @@ pub fn run(
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
     }
+    let config = match emails {
+        Emails::Sent => loaded.consumers(),
+        Emails::Shown => shown_only(loaded.consumers()),
+    };
+    let key = |name: &SecretName| match emails {
+        Emails::Sent => from_environment(name),
+        Emails::Shown => Some(Secret::default()),
+    };
+    let mail = Mail::new(&config, key)?;
     let Opened { store, applied, .. } = open_store(&folder, &loaded)?;
     for name in applied {
         info!(migration = name, "applied a migration");
@@ -176,16 +197,29 @@ pub fn run(
         let mut consumers = JoinSet::new();
         let objects = folder.objects()?;
         let batch = loaded.config.batch.clone();
+        let written = Arc::new(Notify::new());
+        if let Some(mail) = mail {
+            let (store, metrics) = (store.clone(), metrics.clone());
+            let (written, stopped) = (written.clone(), stopped.clone());
+            match emails {
+                Emails::Sent => {
+                    let client = HttpClient::new().context("no HTTPS client can be made")?;
+                    consumers.spawn(send(store, client, mail, metrics, written, stopped))
+                }
+                Emails::Shown => {
+                    let show = Show { folder: place.data.join("emails") };
+                    consumers.spawn(send(store, show, mail, metrics, written, stopped))
+                }
+            };
+        }
         for _ in 0..CONSUMERS {
             let consumer = Consumer {
                 queue: queue.clone(),
                 store: store.clone(),
                 objects: objects.clone(),
                 metrics: metrics.clone(),
-                config: Consumers {
-                    program: loaded.program.clone(),
-                    retry: loaded.config.retry.clone(),
-                },
+                written: written.clone(),
+                config: config.clone(),
             };
             consumers.spawn(consumer.consume_events(batch.size, batch.wait, stopped.clone()));
         }
@@ -230,6 +264,8 @@ struct Consumer {
     store: Sqlite,
     objects: Files,
     metrics: Metrics,
+    /// Told when there is something new in the outbox.
+    written: Arc<Notify>,
     config: Consumers,
 }
 
@@ -248,7 +284,11 @@ impl Consumer {
                 }
             };
             let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
-            let settled = drive(&self.store, &self.objects, &self.config, &deliveries, now()).await;
+            let driven = drive(&self.store, &self.objects, &self.config, &deliveries, now()).await;
+            let Driven { settled, email_due_at } = driven;
+            if email_due_at.is_some() {
+                self.written.notify_one();
+            }
             for (delivery, settled) in deliveries.iter().zip(&settled) {
                 log_settled(delivery.attempts, settled);
             }

@@ -2,11 +2,15 @@
 //! hookmill.toml against the schema they make. One loader serves `hookmill check`, the start of the binary and the build
 //! of a Worker.
 
+mod templates;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hookmill_core::config::{Config, ConfigError, Located, parse};
+use hookmill_core::config::{Config, ConfigError, Consumers, Located, parse};
+use hookmill_core::email::TemplateText;
 use hookmill_core::rules::{Program, compile};
 use hookmill_core::schema::{OWN_TABLES, Schema, Table, TableColumn};
 use rusqlite::Connection;
@@ -28,7 +32,7 @@ pub fn own() -> Vec<Migration> {
         ("0002_stripe.sql", include_str!("../0002_stripe.sql")),
         ("0003_clerk.sql", include_str!("../0003_clerk.sql")),
         ("0004_rejections.sql", include_str!("../0004_rejections.sql")),
-        ("0005_emails.sql", include_str!("../0005_emails.sql")),
+        ("0005_outbox.sql", include_str!("../0005_outbox.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
@@ -175,11 +179,23 @@ pub struct Loaded {
     pub config: Config,
     /// Its rules, compiled.
     pub program: Program,
+    /// The texts of its templates.
+    pub templates: BTreeMap<String, TemplateText>,
     /// Hookmill's migrations and the user's, in order.
     pub migrations: Vec<Migration>,
 }
 
 impl Loaded {
+    /// What the consumers carry of it.
+    pub fn consumers(&self) -> Consumers {
+        Consumers {
+            program: self.program.clone(),
+            retry: self.config.retry.clone(),
+            emails: self.config.emails.clone(),
+            templates: self.templates.clone(),
+        }
+    }
+
     /// Checks the rules against the schema of a database that these migrations were applied to. It is another one than they
     /// make if one of them was changed after it had been applied.
     ///
@@ -228,7 +244,7 @@ impl fmt::Display for Faults {
     }
 }
 
-/// Reads a configuration and checks all of it: its text, its migrations, its rules against the schema.
+/// Reads a configuration and checks all of it: its text, its templates, its migrations, its rules against the schema.
 ///
 /// # Errors
 ///
@@ -238,11 +254,12 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let (config, mut faults) = parse(&path.display().to_string(), &text);
 
+    let base = path.parent().unwrap_or(Path::new(""));
+    let templates = templates::read(&config, base, &mut faults);
     let mut database = Connection::open_in_memory()?;
     let mut migrations = own();
     apply(&mut database, &migrations).map_err(LoadError::Own)?;
     if let Some(folder) = &config.migrations {
-        let base = path.parent().unwrap_or(Path::new(""));
         let before = schema(&database)?;
         match users(&mut database, &base.join(&folder.value), folder) {
             Ok(users) => migrations.extend(users),
@@ -257,7 +274,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         }
     }
     match compile::compile(&config, &schema(&database)?) {
-        Ok(program) if faults.is_empty() => Ok(Loaded { config, program, migrations }),
+        Ok(program) if faults.is_empty() => Ok(Loaded { config, program, templates, migrations }),
         compiled => {
             faults.extend(compiled.err().unwrap_or_default());
             faults.sort();

@@ -306,6 +306,9 @@ fn plain(url: &str) -> String {
     plain + rest
 }
 
+/// What providers are told an email's id by: a tag of Resend's, a custom argument of SendGrid's.
+pub const EMAIL_ID: &str = "hookmill";
+
 /// About how many bytes an email adds to a request.
 fn length(email: &Email) -> usize {
     let recipients: usize = email.to.iter().chain(&email.cc).map(|to| to.address.len() + 100).sum();

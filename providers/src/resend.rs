@@ -5,19 +5,18 @@
 
 use std::time::Duration;
 
-use hookmill_core::email::{Answer, ApiRequest, ApiResponse, Delivered, Email};
+use hookmill_core::email::Email;
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Delivered};
 use serde::{Deserialize, Serialize};
 
-use crate::length;
+use crate::{EMAIL_ID, length};
 
 /// The most emails in one batch.
 pub const BATCH_EMAILS: usize = 100;
 /// How long an idempotency key counts.
 /// Source: <https://resend.com/docs/dashboard/emails/idempotency-keys>.
 pub const KEY_COUNTS: Duration = Duration::from_secs(24 * 3600);
-/// The address of the API.
-pub const URL: &str = "https://api.resend.com";
 
 /// The longest that a provider's words are kept, in characters.
 const WORDS: usize = 500;
@@ -55,6 +54,13 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> String {
         subject: &'e str,
         html: &'e str,
         text: &'e str,
+        /// What Resend tells again of when it reports what became of the email.
+        tags: [Tag<'e>; 1],
+    }
+    #[derive(Serialize)]
+    struct Tag<'e> {
+        name: &'static str,
+        value: &'e str,
     }
     let items = emails.into_iter().map(|email| Item {
         from: email.from.to_string(),
@@ -64,11 +70,12 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> String {
         subject: &email.subject,
         html: &email.html,
         text: &email.text,
+        tags: [Tag { name: EMAIL_ID, value: &email.id }],
     });
     json(&items.collect::<Vec<_>>())
 }
 
-/// The request that sends a batch. `url` is [`URL`], or that of a server that stands for it.
+/// The request that sends a batch. `url`: where the API is.
 pub fn request(url: &str, key: &str, body: String) -> ApiRequest {
     let headers = vec![
         ("content-type", "application/json".to_owned()),
@@ -154,6 +161,7 @@ mod tests {
 
     fn email(to: &str) -> Email {
         Email {
+            id: format!("id-of-{to}"),
             from: "\"Acme, Inc.\" <hello@example.com>".parse().unwrap(),
             to: vec![to.parse().unwrap()],
             cc: Vec::new(),

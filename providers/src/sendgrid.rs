@@ -8,16 +8,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::email::{Answer, ApiRequest, ApiResponse, Delivered, Email, Mailbox};
+use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Delivered};
 use serde::{Deserialize, Serialize};
 
-use crate::length;
+use crate::{EMAIL_ID, length};
 
 /// The most emails in one batch: personalizations of a request.
 pub const BATCH_EMAILS: usize = 1000;
-/// The address of the API.
-pub const URL: &str = "https://api.sendgrid.com";
 
 /// The most that the substitutions of one recipient may have together, in bytes; SendGrid says 10,000.
 const SUBSTITUTION_BYTES: usize = 9_500;
@@ -72,6 +71,8 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
         subject: &'e str,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         substitutions: BTreeMap<&'static str, &'e str>,
+        /// What SendGrid tells again of when it reports what became of the email.
+        custom_args: BTreeMap<&'static str, &'e str>,
     }
     #[derive(Serialize)]
     struct Address<'e> {
@@ -104,7 +105,8 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
         let cc = email.cc.iter().filter(&mut new).map(address).collect();
         let own = [(HTML_TAG, email.html.as_str()), (TEXT_TAG, email.text.as_str())];
         let substitutions = own.into_iter().filter(|_| !alone).collect();
-        Personalization { to, cc, subject: &email.subject, substitutions }
+        let custom_args = BTreeMap::from([(EMAIL_ID, email.id.as_str())]);
+        Personalization { to, cc, subject: &email.subject, substitutions, custom_args }
     });
     let (text, html) = if alone { (&*first.text, &*first.html) } else { (TEXT_TAG, HTML_TAG) };
     let request = Request {
@@ -120,7 +122,7 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
     serde_json::to_string(&request).ok()
 }
 
-/// The request that sends a batch. `url` is [`URL`], or that of a server that stands for it.
+/// The request that sends a batch. `url`: where the API is.
 pub fn request(url: &str, body: String) -> ApiRequest {
     let headers = vec![("content-type", "application/json".to_owned())];
     ApiRequest { url: format!("{}/v3/mail/send", url.trim_end_matches('/')), headers, body }
@@ -167,6 +169,7 @@ mod tests {
 
     fn email(to: &str, text: &str) -> Email {
         Email {
+            id: format!("id-of-{to}"),
             from: "Acme <hello@example.com>".parse().unwrap(),
             to: vec![to.parse().unwrap()],
             cc: Vec::new(),

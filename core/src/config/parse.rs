@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
-use super::{Batch, Ingress, RateLimit, Retry, SecretRef, Source, source};
+use super::{Batch, Emails, Ingress, RateLimit, Retry, SecretRef, Source, email, source};
 use crate::limits;
 use crate::rules::{Path, Pattern, Unknown};
 use crate::secret::SecretName;
@@ -24,6 +24,10 @@ pub struct Config {
     pub retry: Retry,
     /// `[queue]`.
     pub batch: Batch,
+    /// `[email]`.
+    pub emails: Option<Emails>,
+    /// `[templates]`, by name.
+    pub templates: BTreeMap<String, TemplateFiles>,
     /// `database.migrations`: the folder of the user's own migrations, relative to the file.
     pub migrations: Option<Located<String>>,
 }
@@ -35,6 +39,22 @@ pub struct RuleText {
     pub name: Located<String>,
     /// `on`.
     pub on: Vec<Pattern>,
+    /// What it does.
+    pub effect: EffectText,
+}
+
+/// What a rule does, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub enum EffectText {
+    /// It writes a table.
+    Table(TableText),
+    /// `email`: it sends one.
+    Email(EmailText),
+}
+
+/// A rule that writes a table, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TableText {
     /// `table`.
     pub table: Located<String>,
     /// `key`: columns and where their values are from.
@@ -51,13 +71,54 @@ pub struct RuleText {
     pub delete: Vec<Located<String>>,
 }
 
+/// A rule's email as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EmailText {
+    /// `template`.
+    pub template: Located<String>,
+    /// `to`.
+    pub to: Located<ValueText>,
+    /// `cc`.
+    pub cc: Option<Located<ValueText>>,
+    /// `reply_to`.
+    pub reply_to: Option<Located<ValueText>>,
+    /// `data`: names and where their values are from.
+    pub data: Located<Vec<(Located<String>, Located<ValueText>)>>,
+    /// `when`: all of these have to hold.
+    pub when: Vec<ConditionText>,
+    /// `delay`.
+    pub delay: Duration,
+}
+
+/// A condition as written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConditionText {
+    /// Where the value is.
+    pub path: Path,
+    /// What it may be: JSON texts, of which one is enough.
+    pub any_of: Vec<String>,
+    /// If true, it has to be none of these.
+    pub not: bool,
+}
+
+/// Where a template's texts are; what could not be read has been reported.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TemplateFiles {
+    /// `subject`: the subject line itself.
+    pub subject: Option<Located<String>>,
+    /// `html`: a file, relative to hookmill.toml.
+    pub html: Option<Located<String>>,
+    /// `text`, likewise.
+    pub text: Option<Located<String>>,
+}
+
 /// Where a value is from, as written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ValueText {
     /// One path, or several of which the first that is there counts.
     Paths(Vec<Path>),
-    /// A number, in `add`.
-    Number(i64),
+    /// Always the same: a JSON text.
+    Constant(String),
 }
 
 /// `tie.precedence` as written.
@@ -104,6 +165,8 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
             jitter: 0.5,
         },
         batch: Batch { size: limits::BATCH_MESSAGES, wait: Duration::ZERO },
+        emails: None,
+        templates: BTreeMap::new(),
         migrations: None,
     };
 
@@ -119,6 +182,8 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     ingress(&root, &mut config.ingress);
     retry(&root, &mut config.retry);
     batch(&root, &mut config.batch);
+    config.emails = email::emails(&root);
+    config.templates = email::templates(&root);
     if let Some(section) = root.get("database").and_then(|item| item.section("a table")) {
         config.migrations = section.get("migrations").and_then(|item| item.string("a folder"));
         section.finish();
@@ -235,19 +300,12 @@ fn secret_names(item: &Item<'_>) -> Vec<SecretRef> {
         let Some(text) = text else {
             continue;
         };
-        let name = text.value.strip_prefix("env:").filter(|name| {
-            name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
-                && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
-        });
-        match name {
-            None => entry.report(
-                text.error("this is not the name of a secret; a secret itself does not belong in this file")
-                    .hint("put the secret into an environment variable and name that: \"env:STRIPE_WEBHOOK_SECRET\""),
-            ),
-            Some(name) if names.iter().any(|secret| secret.name.0 == name) => {
-                entry.report(text.error(format!("env:{name} is named twice")));
+        match named(&entry, &text, "env:STRIPE_WEBHOOK_SECRET") {
+            None => {}
+            Some(name) if names.iter().any(|secret| secret.name == name) => {
+                entry.report(text.error(format!("env:{} is named twice", name.0)));
             }
-            Some(name) => names.push(SecretRef { name: SecretName(name.to_owned()), not_after }),
+            Some(name) => names.push(SecretRef { name, not_after }),
         }
     }
     if item.list(expected, true).is_empty() {
@@ -258,6 +316,28 @@ fn secret_names(item: &Item<'_>) -> Vec<SecretRef> {
         item.report(problem.hint(format!("at most {} are tried", limits::SECRETS)));
     }
     names
+}
+
+/// The name of a secret.
+pub(super) fn secret_name(item: &Item<'_>, example: &str) -> Option<SecretName> {
+    let text = item.string(&format!("the name of a secret, such as {example:?}"))?;
+    named(item, &text, example)
+}
+
+fn named(item: &Item<'_>, text: &Located<String>, example: &str) -> Option<SecretName> {
+    let name = text.value.strip_prefix("env:").filter(|name| {
+        name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+            && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+    });
+    if name.is_none() {
+        let problem = text.error(
+            "this is not the name of a secret; a secret itself does not belong in this file",
+        );
+        item.report(problem.hint(format!(
+            "put the secret into an environment variable and name that: {example:?}"
+        )));
+    }
+    name.map(|name| SecretName(name.to_owned()))
 }
 
 fn ingress(root: &Section<'_>, ingress: &mut Ingress) {
@@ -406,8 +486,19 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         list.iter().flat_map(|item| patterns(item, sources)).collect::<Vec<_>>()
     });
     let on = on.unwrap_or_default();
+    if let Some(item) = section.get("email") {
+        let email = email::email(&item);
+        section.finish();
+        return Some(RuleText { name: name?, on, effect: EffectText::Email(email?) });
+    }
+    let effect = table(section, &on).map(EffectText::Table);
+    Some(RuleText { name: name?, on, effect: effect? })
+}
+
+/// The rest of a rule that writes a table.
+fn table(section: Section<'_>, on: &[Pattern]) -> Option<TableText> {
     let table = section
-        .require("table", "the table it writes")
+        .require("table", "the table it writes; or send an `email`")
         .and_then(|item| item.string("the name of a table"));
     let key = section.require("key", "which row: key = { id = \"data.object.id\" }");
     let key = key.map(|item| values(&item, false)).unwrap_or_default();
@@ -423,7 +514,7 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         let unread = Path { steps: Vec::new(), select: None };
         path(&item).unwrap_or_else(|| item.here.clone().map(|()| unread))
     });
-    let precedence = section.get("tie").and_then(|item| tie(&item, &on));
+    let precedence = section.get("tie").and_then(|item| tie(&item, on));
     let delete: Vec<_> = section
         .get("delete")
         .map(|item| item.list("a list of event types", true))
@@ -432,10 +523,10 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         .filter_map(|item| {
             item.string("an event type such as \"customer.deleted\" or \"*.deleted\"")
         })
-        .inspect(|text| section.report_all(not_of(&on, text)))
+        .inspect(|text| section.report_all(not_of(on, text)))
         .collect();
     section.finish();
-    Some(RuleText { name: name?, on, table: table?, key, set, add, version, precedence, delete })
+    Some(TableText { table: table?, key, set, add, version, precedence, delete })
 }
 
 fn patterns(item: &Item<'_>, sources: &Sources<'_>) -> Vec<Pattern> {
@@ -487,7 +578,7 @@ fn not_of(on: &[Pattern], text: &Located<String>) -> Option<ConfigError> {
     Some(error.hint(format!("expected a type without its source, of those in `on`: {types}")))
 }
 
-fn path(item: &Item<'_>) -> Option<Located<Path>> {
+pub(super) fn path(item: &Item<'_>) -> Option<Located<Path>> {
     item.parsed("a path such as \"data.object.id\"", str::parse::<Path>)
 }
 
@@ -497,24 +588,28 @@ fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<Value
     else {
         return Vec::new();
     };
-    // A value that cannot be read stands for its column all the same, for what else is said of the rule.
     let value = |item: &Item<'_>| {
         if numbers && !item.is_string() {
             let number = item.integer("a whole number, or a path");
-            return ValueText::Number(number.map_or(0, |number| number.value));
+            return ValueText::Constant(number.map_or(0, |number| number.value).to_string());
         }
-        let expected = "a path, or a list of paths of which the first that is there counts";
-        let list = item.list(expected, item.is_string());
-        if list.is_empty() && item.is_list() {
-            item.report(item.here.error("no path is given").hint(format!("expected {expected}")));
-        }
-        ValueText::Paths(list.iter().filter_map(path).map(|path| path.value).collect())
+        value(item)
     };
     let members = section.members();
     members
         .iter()
         .map(|(column, item)| (column.clone(), item.here.clone().map(|()| value(item))))
         .collect()
+}
+
+/// A value that cannot be read stands for its column all the same, for what else is said of the rule.
+pub(super) fn value(item: &Item<'_>) -> ValueText {
+    let expected = "a path, or a list of paths of which the first that is there counts";
+    let list = item.list(expected, item.is_string());
+    if list.is_empty() && item.is_list() {
+        item.report(item.here.error("no path is given").hint(format!("expected {expected}")));
+    }
+    ValueText::Paths(list.iter().filter_map(path).map(|path| path.value).collect())
 }
 
 fn tie(item: &Item<'_>, on: &[Pattern]) -> Option<Located<PrecedenceText>> {
@@ -585,7 +680,7 @@ pub(super) fn duration(
     None
 }
 
-fn integer(item: &Item<'_>, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+pub(super) fn integer(item: &Item<'_>, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
     let expected = format!("a whole number from {} to {}", range.start(), range.end());
     let found = item.integer(&expected)?;
     if range.contains(&found.value) {
@@ -1025,8 +1120,9 @@ table = "t"
         assert_eq!(errors, []);
         let named: Vec<_> =
             config.rules.iter().filter(|rule| rule.name.value == "stripe-customers").collect();
-        assert_eq!(named.len(), 1);
-        assert_eq!(named[0].table.value, "mine");
+        assert!(
+            matches!(&named[..], [rule] if matches!(&rule.effect, EffectText::Table(table) if table.table.value == "mine"))
+        );
     }
 
     #[test]

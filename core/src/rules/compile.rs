@@ -2,8 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Column, GUARD_COLUMNS, Guard, Precedence, Program, Reads, Rule, Value};
-use crate::config::{Config, ConfigError, Located, PrecedenceText, RuleText, ValueText};
+use super::{
+    Column, Condition, Effect, EmailEffect, GUARD_COLUMNS, Guard, Precedence, Program, Reads, Rule,
+    Value,
+};
+use crate::config::{
+    ConditionText, Config, ConfigError, EffectText, EmailText, Located, PrecedenceText, TableText,
+    ValueText,
+};
 use crate::schema::{OWN_TABLES, Schema, Table};
 
 /// Compiles every rule of a configuration.
@@ -15,24 +21,45 @@ use crate::schema::{OWN_TABLES, Schema, Table};
 pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigError>> {
     let mut program = Program { unknown: config.unknown.clone(), ..Program::default() };
     let mut errors = Vec::new();
-    let managed = managed_columns(&config.rules);
+    let tables = || {
+        config.rules.iter().filter_map(|rule| match &rule.effect {
+            EffectText::Table(table) => Some((&rule.name, table)),
+            EffectText::Email(_) => None,
+        })
+    };
+    let managed = managed_columns(tables().map(|(_, table)| table));
     for rule in &config.rules {
-        let others = managed.get(rule.table.value.as_str()).into_iter().flatten().copied();
-        let unset: Vec<_> =
-            others.filter(|name| !names(&rule.set).any(|set| set == *name)).collect();
-        match compile_rule(rule, &unset, schema, &mut program.reads) {
-            Ok(compiled) => program.rules.push(compiled),
+        let compiled = match &rule.effect {
+            EffectText::Table(table) => {
+                let name = table.table.value.as_str();
+                let others = managed.get(name).into_iter().flatten().copied();
+                let unset: Vec<_> =
+                    others.filter(|name| !names(&table.set).any(|set| set == *name)).collect();
+                compile_table(&rule.name, table, &unset, schema, &mut program.reads)
+            }
+            EffectText::Email(email) => compile_email(email, config, &mut program.reads)
+                .map(|email| (email_sql(&rule.name), Effect::Email(email))),
+        };
+        match compiled {
+            Ok((sql, effect)) => program.rules.push(Rule {
+                name: rule.name.value.clone(),
+                on: rule.on.clone(),
+                sql: sql.into(),
+                effect,
+            }),
             Err(faults) => errors.extend(faults),
         }
     }
-    let known = config.rules.iter().filter(|rule| schema.tables.contains_key(&rule.table.value));
+    let known = tables().filter(|(_, table)| schema.tables.contains_key(&table.table.value));
     errors.extend(disagreements(known));
     errors.sort();
     if errors.is_empty() { Ok(program) } else { Err(errors) }
 }
 
 /// By table: every column that some rule sets.
-fn managed_columns(rules: &[RuleText]) -> BTreeMap<&str, BTreeSet<&str>> {
+fn managed_columns<'r>(
+    rules: impl Iterator<Item = &'r TableText>,
+) -> BTreeMap<&'r str, BTreeSet<&'r str>> {
     let mut managed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for rule in rules {
         managed.entry(&rule.table.value).or_default().extend(names(&rule.set));
@@ -40,13 +67,23 @@ fn managed_columns(rules: &[RuleText]) -> BTreeMap<&str, BTreeSet<&str>> {
     managed
 }
 
+fn value(text: &ValueText, reads: &mut Reads) -> Value {
+    match text {
+        ValueText::Constant(json) => Value::Constant(json.clone()),
+        ValueText::Paths(paths) => {
+            Value::Paths(paths.iter().map(|path| (reads.add(path), path.to_string())).collect())
+        }
+    }
+}
+
 /// `unset` are the columns that other rules of the table set, and this one does not.
-fn compile_rule(
-    rule: &RuleText,
+fn compile_table(
+    name: &Located<String>,
+    rule: &TableText,
     unset: &[&str],
     schema: &Schema,
     reads: &mut Reads,
-) -> Result<Rule, Vec<ConfigError>> {
+) -> Result<(String, Effect), Vec<ConfigError>> {
     let mut errors = Vec::new();
     let table_name = &rule.table.value;
     if OWN_TABLES.contains(&table_name.as_str()) {
@@ -61,19 +98,14 @@ fn compile_rule(
     };
 
     check_columns(rule, unset, table, &mut errors);
-    check_kind(rule, table, &mut errors);
+    check_kind(name, rule, table, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
 
-    let mut column = |(name, value): &(Located<String>, Located<ValueText>), required| Column {
+    let mut column = |(name, text): &(Located<String>, Located<ValueText>), required| Column {
         name: name.value.clone(),
-        value: match &value.value {
-            ValueText::Number(number) => Value::Number(*number),
-            ValueText::Paths(paths) => {
-                Value::Paths(paths.iter().map(|path| (reads.add(path), path.to_string())).collect())
-            }
-        },
+        value: value(&text.value, reads),
         required,
     };
     let mut columns: Vec<_> = rule.key.iter().map(|key| column(key, true)).collect();
@@ -92,12 +124,48 @@ fn compile_rule(
             },
         },
     });
-    let sql = if guard.is_some() { upsert_sql(rule, unset) } else { counter_sql(rule) };
-    Ok(Rule { name: rule.name.value.clone(), on: rule.on.clone(), sql: sql.into(), guard, columns })
+    let sql = if guard.is_some() { upsert_sql(name, rule, unset) } else { counter_sql(name, rule) };
+    Ok((sql, Effect::Row { guard, columns }))
+}
+
+/// There is an `[email]` and the template; what the template needs is checked where its text is read.
+fn compile_email(
+    email: &EmailText,
+    config: &Config,
+    reads: &mut Reads,
+) -> Result<EmailEffect, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let template = &email.template;
+    if config.emails.is_none() {
+        let problem = template.error("nothing says how emails are sent");
+        errors.push(problem.hint("add [email] with `provider` and `from`"));
+    }
+    if !config.templates.contains_key(&template.value) {
+        let problem = template.error(format!("there is no template `{}`", template.value));
+        errors.push(problem.suggest(&template.value, config.templates.keys().map(String::as_str)));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let condition = |condition: &ConditionText, reads: &mut Reads| Condition {
+        read: reads.add(&condition.path),
+        any_of: condition.any_of.clone(),
+        not: condition.not,
+    };
+    let data = email.data.value.iter();
+    Ok(EmailEffect {
+        template: template.value.clone(),
+        to: value(&email.to.value, reads),
+        cc: email.cc.as_ref().map(|cc| value(&cc.value, reads)),
+        reply_to: email.reply_to.as_ref().map(|text| value(&text.value, reads)),
+        data: data.map(|(n, text)| (n.value.clone(), value(&text.value, reads))).collect(),
+        when: email.when.iter().map(|when| condition(when, reads)).collect(),
+        delay: email.delay,
+    })
 }
 
 /// Every column exists, the key is the table's key, and no column that must have a value is left out.
-fn check_columns(rule: &RuleText, unset: &[&str], table: &Table, errors: &mut Vec<ConfigError>) {
+fn check_columns(rule: &TableText, unset: &[&str], table: &Table, errors: &mut Vec<ConfigError>) {
     let written: Vec<_> =
         rule.key.iter().chain(&rule.set).chain(&rule.add).map(|(name, _)| name).collect();
     for name in &written {
@@ -146,7 +214,12 @@ fn check_columns(rule: &RuleText, unset: &[&str], table: &Table, errors: &mut Ve
 }
 
 /// A rule either keeps the newest state of a row (`version`, `set`) or counts (`add`), and its table is made for that.
-fn check_kind(rule: &RuleText, table: &Table, errors: &mut Vec<ConfigError>) {
+fn check_kind(
+    rule_name: &Located<String>,
+    rule: &TableText,
+    table: &Table,
+    errors: &mut Vec<ConfigError>,
+) {
     let missing: Vec<_> =
         GUARD_COLUMNS.into_iter().filter(|name| table.column(name).is_none()).collect();
     if rule.version.is_some() {
@@ -178,7 +251,7 @@ fn check_kind(rule: &RuleText, table: &Table, errors: &mut Vec<ConfigError>) {
         return;
     }
     if rule.add.is_empty() {
-        let error = rule.name.error("the rule has neither `version` nor `add`");
+        let error = rule_name.error("the rule has neither `version` nor `add`");
         errors.push(error.hint(
             "say which of two events is newer (version = \"created\"), or what to count (add = { total = 1 })",
         ));
@@ -187,7 +260,7 @@ fn check_kind(rule: &RuleText, table: &Table, errors: &mut Vec<ConfigError>) {
         errors.push(error.hint("without one, the order of arrival would decide what the row says"));
     }
     if !rule.delete.is_empty() || rule.precedence.is_some() {
-        errors.push(rule.name.error("`delete` and `tie` need a `version`"));
+        errors.push(rule_name.error("`delete` and `tie` need a `version`"));
     }
     if missing.len() < GUARD_COLUMNS.len() {
         let error = rule.table.error(format!("table `{}` is kept by version", rule.table.value));
@@ -197,17 +270,19 @@ fn check_kind(rule: &RuleText, table: &Table, errors: &mut Vec<ConfigError>) {
 
 /// A row is a function of the greatest event for its key. That needs every rule of a table to set the same columns;
 /// otherwise what an older event alone could set would depend on whether it arrived first.
-fn disagreements<'r>(rules: impl Iterator<Item = &'r RuleText>) -> Vec<ConfigError> {
-    let mut first: BTreeMap<&str, &RuleText> = BTreeMap::new();
+fn disagreements<'r>(
+    rules: impl Iterator<Item = (&'r Located<String>, &'r TableText)>,
+) -> Vec<ConfigError> {
+    let mut first: BTreeMap<&str, (&Located<String>, &TableText)> = BTreeMap::new();
     let mut errors = Vec::new();
-    let columns = |rule: &RuleText| -> Vec<String> {
+    let columns = |rule: &TableText| -> Vec<String> {
         let mut names: Vec<_> = rule.set.iter().map(|(name, _)| name.value.clone()).collect();
         names.sort_unstable();
         names
     };
-    let only_deletes = |rule: &RuleText| rule.delete.iter().any(|glob| glob.value == "*");
-    for rule in rules.filter(|rule| rule.version.is_some() && !only_deletes(rule)) {
-        let other = *first.entry(&rule.table.value).or_insert(rule);
+    let only_deletes = |rule: &TableText| rule.delete.iter().any(|glob| glob.value == "*");
+    for (name, rule) in rules.filter(|(_, rule)| rule.version.is_some() && !only_deletes(rule)) {
+        let (other_name, other) = *first.entry(&rule.table.value).or_insert((name, rule));
         let (mine, theirs) = (columns(rule), columns(other));
         if mine != theirs {
             let differing: Vec<_> = mine
@@ -218,8 +293,8 @@ fn disagreements<'r>(rules: impl Iterator<Item = &'r RuleText>) -> Vec<ConfigErr
                 .collect();
             let error = rule.table.error(format!(
                 "rules `{}` and `{}` both write `{}`, and only one of them sets {}",
-                other.name.value,
-                rule.name.value,
+                other_name.value,
+                name.value,
                 rule.table.value,
                 differing.join(", ")
             ));
@@ -255,7 +330,7 @@ fn names(values: &[(Located<String>, Located<ValueText>)]) -> impl Iterator<Item
 /// The newest event's row, where "newest" is by (version, precedence, event id).
 ///
 /// `>=`, since one event may write one row twice: the ledger, not this comparison, keeps redeliveries out.
-fn upsert_sql(rule: &RuleText, unset: &[&str]) -> String {
+fn upsert_sql(name: &Located<String>, rule: &TableText, unset: &[&str]) -> String {
     let target = quoted(&rule.table.value);
     let columns: Vec<_> = names(&rule.key).chain(names(&rule.set)).collect();
     let values: Vec<_> = (0..columns.len()).map(|i| format!("value ->> {}", i + 6)).collect();
@@ -272,7 +347,7 @@ fn upsert_sql(rule: &RuleText, unset: &[&str]) -> String {
          ON CONFLICT ({key}) DO UPDATE SET {updates}\n\
          WHERE (excluded.\"_version\", excluded.\"_precedence\", excluded.\"_event_id\")\n\
          >= ({target}.\"_version\", {target}.\"_precedence\", {target}.\"_event_id\")",
-        name = comment(&rule.name.value),
+        name = comment(&name.value),
         columns = quoted_list(columns),
         values = values.join(", "),
         key = quoted_list(names(&rule.key)),
@@ -281,7 +356,7 @@ fn upsert_sql(rule: &RuleText, unset: &[&str]) -> String {
 }
 
 /// Additions commute, so a counter needs no version; the ledger sees to it that each is made once.
-fn counter_sql(rule: &RuleText) -> String {
+fn counter_sql(name: &Located<String>, rule: &TableText) -> String {
     let target = quoted(&rule.table.value);
     let key_values: Vec<_> = (0..rule.key.len()).map(|i| format!("value ->> {}", i + 3)).collect();
     let add_values: Vec<_> = (0..rule.add.len())
@@ -296,11 +371,25 @@ fn counter_sql(rule: &RuleText) -> String {
          SELECT {values} FROM rows\n\
          WHERE {NOT_SEEN}\n\
          ON CONFLICT ({key}) DO UPDATE SET {updates}",
-        name = comment(&rule.name.value),
+        name = comment(&name.value),
         columns = quoted_list(names(&rule.key).chain(names(&rule.add))),
         values = [key_values, add_values].concat().join(", "),
         key = quoted_list(names(&rule.key)),
         updates = updates.join(", "),
+    )
+}
+
+/// An email is written once for its event, whatever else keeps the event from being applied twice.
+fn email_sql(name: &Located<String>) -> String {
+    format!(
+        "-- rule {name}\n{ROWS}\n\
+         INSERT INTO outbox (source, event_id, generation, rule, id, channel, content, due_at, created_at)\n\
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 'email', value -> 5, value ->> 6, value ->> 7\n\
+         FROM rows\n\
+         WHERE {NOT_SEEN}\n\
+         ON CONFLICT DO NOTHING\n\
+         RETURNING due_at",
+        name = comment(&name.value),
     )
 }
 

@@ -12,7 +12,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 
-use hookmill_core::config::Consumers;
 use hookmill_migrations::{Loaded, load};
 use serde::Serialize;
 
@@ -41,10 +40,9 @@ pub fn ingress() {
     write("salt", &salt);
 }
 
-/// For the consumer Worker: `OUT_DIR/config`, a [`Consumers`].
+/// For the consumer Worker: `OUT_DIR/config`, a [`hookmill_core::config::Consumers`].
 pub fn consumers() {
-    let Loaded { config, program, .. } = checked();
-    write("config", &serialised(&Consumers { program, retry: config.retry }));
+    write("config", &serialised(&checked().consumers()));
 }
 
 /// For a Worker that carries nothing of the configuration, and is still not to be deployed with a bad one.
@@ -62,6 +60,12 @@ fn checked() -> Loaded {
             if let Some(folder) = &loaded.config.migrations {
                 let folder = path.parent().unwrap_or(Path::new("")).join(&folder.value);
                 println!("cargo::rerun-if-changed={}", folder.display());
+            }
+            for files in loaded.config.templates.values() {
+                for file in [&files.html, &files.text].into_iter().flatten() {
+                    let file = path.parent().unwrap_or(Path::new("")).join(&file.value);
+                    println!("cargo::rerun-if-changed={}", file.display());
+                }
             }
             loaded
         }

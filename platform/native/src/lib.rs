@@ -6,11 +6,12 @@
 //! | queue | [`SqliteQueue`]: `queue.db`, a file of its own, so that taking in does not wait for applying |
 //! | objects | [`Files`]: the folder `bodies` |
 //! | rate limits | [`RateLimits`], in memory |
-//! | HTTP | [`http`] |
+//! | HTTP | [`http`], and [`HttpClient`] for providers' APIs |
 //! | metrics | [`Metrics`] |
 //!
 //! All of it lies in one folder, [`DataFolder`], which one process has at a time.
 
+mod fetch;
 mod files;
 mod folder;
 pub mod http;
@@ -19,6 +20,7 @@ mod queue;
 mod rate_limits;
 mod sqlite;
 
+pub use fetch::HttpClient;
 pub use files::Files;
 pub use folder::{DataFolder, FolderError, Opened};
 pub use metrics::Metrics;

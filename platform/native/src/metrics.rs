@@ -19,11 +19,13 @@ pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     deliveries: Family<Labels<3>, Counter>,
     rejections: Family<Labels<2>, Counter>,
+    emails: Family<Labels<1>, Counter>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let (deliveries, rejections) = (Family::default(), Family::default());
+        let (deliveries, rejections, emails) =
+            (Family::default(), Family::default(), Family::default());
         let mut registry = Registry::with_prefix("hookmill");
         registry.register(
             "deliveries",
@@ -31,7 +33,8 @@ impl Default for Metrics {
             deliveries.clone(),
         );
         registry.register("rejections", "Requests that were refused", rejections.clone());
-        Self { registry: Arc::new(Mutex::new(registry)), deliveries, rejections }
+        registry.register("emails", "Emails by what became of them", emails.clone());
+        Self { registry: Arc::new(Mutex::new(registry)), deliveries, rejections, emails }
     }
 }
 
@@ -47,6 +50,11 @@ impl Metrics {
     pub fn count_rejections(&self, source: &str, reason: &str, count: u64) {
         let labels = [("source", source.to_owned()), ("reason", reason.to_owned())];
         self.rejections.get_or_create(&labels).inc_by(count);
+    }
+
+    /// `hookmill_emails_total{state}`.
+    pub fn count_emails(&self, state: &str, count: u64) {
+        self.emails.get_or_create(&[("state", state.to_owned())]).inc_by(count);
     }
 
     /// Serves them at `/metrics`, until the task is ended.

@@ -6,20 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// A template as it is written.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct TemplateText {
-    /// The subject line.
-    pub subject: String,
-    /// The HTML part.
-    pub html: String,
-    /// The text part, if it is not to be derived from the other.
-    pub text: Option<String>,
-}
+use crate::email::TemplateText;
 
 /// Templates, ready to be filled in.
 #[derive(Debug)]
@@ -68,8 +58,8 @@ impl Templates {
     /// What is wrong with them: the first fault of each part.
     pub fn new(texts: &BTreeMap<String, TemplateText>) -> Result<Self, Vec<TemplateError>> {
         let mut environment = Environment::new();
-        // What is missing is an error, never a blank.
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        // What is missing is an error, never a blank; whether it is there may be asked.
+        environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         environment.set_auto_escape_callback(|key| match key.rsplit_once('.') {
             Some((_, "html")) => AutoEscape::Html,
             _ => AutoEscape::None,

@@ -1,0 +1,235 @@
+//! `[email]`, `[templates]`, and the `email` of a rule.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::parse::{
+    ConditionText, EmailText, TemplateFiles, ValueText, duration, integer, secret_name, value,
+};
+use super::toml_reader::{Item, Located, Section};
+use super::{Api, Emails, OnDoubt};
+use crate::email::Mailbox;
+use crate::outbound::Provider;
+use crate::secret::SecretName;
+
+const PROVIDERS: [(&str, Provider); 2] =
+    [("resend", Provider::Resend), ("sendgrid", Provider::SendGrid)];
+
+/// Reads `[email]`. What is missing in it is reported, and something stands in for it.
+pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
+    let section = root.get("email")?.section("a table")?;
+    let provider = section.require("provider", "who delivers: provider = \"resend\"");
+    let provider = provider.and_then(|item| item.choice(&PROVIDERS));
+    let fallback = section.get("fallback").and_then(|item| item.choice(&PROVIDERS));
+    let from =
+        section.require("from", "whose emails they are: from = \"Acme <hello@example.com>\"");
+    let from = from.and_then(|item| mailbox(&item));
+    let reply_to = section.get("reply_to").and_then(|item| mailbox(&item));
+    let wait = section.get("wait");
+    let wait = wait.and_then(|item| duration(&item, Duration::ZERO..=Duration::from_secs(3600)));
+    let on_doubt = section
+        .get("on_doubt")
+        .and_then(|item| item.choice(&[("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)]));
+    let failover_after = section.get("failover_after").and_then(|item| integer(&item, 1..=1000));
+    let settings = PROVIDERS.map(|(name, provider)| {
+        let section = section.get(name).and_then(|item| item.section("a table"));
+        api(provider, section)
+    });
+    if let (Some(provider), Some(fallback)) = (&provider, &fallback)
+        && provider.value == fallback.value
+    {
+        let problem = fallback.error("this is the provider that it is to stand in for");
+        section.report(problem.hint("name another, or none"));
+    }
+    section.finish();
+    let chosen = provider.map_or(Provider::Resend, |provider| provider.value);
+    let chosen = [Some(chosen), fallback.map(|fallback| fallback.value)];
+    let apis = chosen.into_iter().flatten();
+    let nobody = || Mailbox { name: None, address: String::new() };
+    Some(Emails {
+        apis: apis.filter_map(|p| settings.iter().find(|api| api.provider == p)).cloned().collect(),
+        failover_after: failover_after.and_then(|count| u32::try_from(count).ok()).unwrap_or(3),
+        from: from.unwrap_or_else(nobody),
+        reply_to,
+        wait: wait.unwrap_or(Duration::from_secs(5)),
+        on_doubt: on_doubt.map(|on_doubt| on_doubt.value).unwrap_or_default(),
+    })
+}
+
+/// `[email.resend]` and the like.
+fn api(provider: Provider, section: Option<Section<'_>>) -> Api {
+    let mut api = Api {
+        provider,
+        key: SecretName(format!("{}_API_KEY", provider.as_str().to_uppercase())),
+        url: provider.url().to_owned(),
+        rate: provider.rate(),
+    };
+    let Some(section) = section else { return api };
+    if let Some(item) = section.get("key")
+        && let Some(name) = secret_name(&item, "env:RESEND_API_KEY")
+    {
+        api.key = name;
+    }
+    if let Some(rate) = section.get("rate").and_then(|item| integer(&item, 1..=10_000)) {
+        api.rate = u32::try_from(rate).unwrap_or(api.rate);
+    }
+    if let Some(item) = section.get("url")
+        && let Some(url) = item.string("a URL such as \"https://api.eu.sendgrid.com\"")
+    {
+        // What opens the API goes with each request.
+        let loopback = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
+        if url.value.starts_with("https://") || loopback.iter().any(|l| url.value.starts_with(l)) {
+            url.value.trim_end_matches('/').clone_into(&mut api.url);
+        } else {
+            let problem = url.error(format!("found {:?}", url.value));
+            item.report(problem.hint("expected https://: the key goes with each request"));
+        }
+    }
+    section.finish();
+    api
+}
+
+fn mailbox(item: &Item<'_>) -> Option<Mailbox> {
+    let expected = "an address, as in \"Acme <hello@example.com>\"";
+    let text = item.string(expected)?;
+    let mailbox = text.value.parse().ok();
+    if mailbox.is_none() {
+        item.report(
+            text.error(format!("found {:?}", text.value)).hint(format!("expected {expected}")),
+        );
+    }
+    mailbox
+}
+
+/// Reads `[templates]`.
+pub(super) fn templates(root: &Section<'_>) -> BTreeMap<String, TemplateFiles> {
+    let mut templates = BTreeMap::new();
+    let expected = "a table of templates, for instance [templates.welcome]";
+    let Some(section) = root.get("templates").and_then(|item| item.section(expected)) else {
+        return templates;
+    };
+    for (name, item) in section.members() {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if name.value.is_empty() || !name.value.chars().all(plain) {
+            let problem = name.error(format!("a template cannot be called {:?}", name.value));
+            item.report(problem.hint("a-z, 0-9, `-` and `_`"));
+        }
+        let Some(section) = item.section("a table") else { continue };
+        let subject =
+            section.require("subject", "the subject line: subject = \"Welcome, {{ name }}\"");
+        let html = section
+            .require("html", "the file with the HTML part: html = \"templates/welcome.html\"");
+        let text = section.get("text").and_then(|item| item.string("a file"));
+        let files = TemplateFiles {
+            subject: subject.and_then(|item| item.string("a subject line")),
+            html: html.and_then(|item| item.string("a file")),
+            text,
+        };
+        section.finish();
+        templates.insert(name.value, files);
+    }
+    templates
+}
+
+/// Reads the `email` of a rule.
+pub(super) fn email(item: &Item<'_>) -> Option<EmailText> {
+    let example = "{ template = \"welcome\", to = \"data.email\" }";
+    let section = item.section(&format!("an email: {example}"))?;
+    let template = section.require("template", "a template of [templates]");
+    let template = template.and_then(|item| item.string("the name of a template"));
+    let to = section.require("to", "a path to an address, or an address: to = \"data.email\"");
+    let to = to.and_then(|item| recipients(&item));
+    let cc = section.get("cc").and_then(|item| recipients(&item));
+    let reply_to = section.get("reply_to").and_then(|item| recipients(&item));
+    let mut data = Vec::new();
+    let expected = "names and where their values are from: { name = \"data.first_name\" }";
+    if let Some(section) = section.get("data").and_then(|item| item.section(expected)) {
+        for (name, item) in section.members() {
+            let found = item.here.clone().map(|()| value(&item));
+            data.push((name, found));
+        }
+    }
+    let when = section.get("when").map(|item| conditions(&item)).unwrap_or_default();
+    let longest = Duration::from_secs(90 * 86_400);
+    let delay = section.get("delay").and_then(|item| duration(&item, Duration::ZERO..=longest));
+    let here = section.here.clone();
+    section.finish();
+    let data = here.map(|()| data);
+    let delay = delay.unwrap_or_default();
+    Some(EmailText { template: template?, to: to?, cc, reply_to, data, when, delay })
+}
+
+/// Addresses as they are, or a path to them: what has an `@` is no path.
+fn recipients(item: &Item<'_>) -> Option<Located<ValueText>> {
+    let expected = "a path to an address, or an address, or a list of one kind or the other";
+    let list = item.list(expected, item.is_string());
+    if list.is_empty() {
+        if item.is_list() {
+            item.report(item.here.error("nobody is named").hint(format!("expected {expected}")));
+        }
+        return None;
+    }
+    let texts: Vec<_> = list.iter().filter_map(|item| item.string(expected)).collect();
+    let addresses = texts.iter().filter(|text| text.value.contains('@')).count();
+    if addresses == 0 {
+        return Some(item.here.clone().map(|()| value(item)));
+    }
+    if addresses < list.len() {
+        let problem = item.here.error("addresses and paths stand together");
+        item.report(problem.hint(format!("expected {expected}")));
+        return None;
+    }
+    let mailboxes: Vec<_> = list.iter().filter_map(mailbox).map(|m| m.to_string()).collect();
+    let constant = serde_json::to_string(&mailboxes).unwrap_or_default();
+    Some(item.here.clone().map(|()| ValueText::Constant(constant)))
+}
+
+/// What has to hold: paths in quotes, and what their values may be.
+fn conditions(item: &Item<'_>) -> Vec<ConditionText> {
+    let expected = "paths and their values: { \"data.object.status\" = \"active\" }";
+    let Some(section) = item.section(expected) else { return Vec::new() };
+    let condition = |(name, item): (Located<String>, Item<'_>)| {
+        let path = match name.value.parse() {
+            Ok(path) => path,
+            Err(error) => {
+                let problem = name.error(format!("found {:?}: {error}", name.value));
+                item.report(problem.hint("expected a path such as \"data.object.status\""));
+                return None;
+            }
+        };
+        if !item.is_table() {
+            return Some(ConditionText { path, any_of: values(&item), not: false });
+        }
+        let section = item.section(expected)?;
+        let (not, exists) = (section.get("not"), section.get("exists"));
+        let null = || vec!["null".to_owned()];
+        let found = match (not, exists) {
+            (Some(not), None) => Some(ConditionText { path, any_of: values(&not), not: true }),
+            (None, Some(exists)) => {
+                let not = exists.boolean()?;
+                Some(ConditionText { path, any_of: null(), not })
+            }
+            _ => {
+                let problem = section.here.error("it is not clear what has to hold");
+                section.report(problem.hint(
+                    "expected a value, a list of values, { not = … }, or { exists = true }; a path with dots stands in quotes",
+                ));
+                None
+            }
+        };
+        if found.is_some() {
+            section.finish();
+        }
+        found
+    };
+    section.members().into_iter().filter_map(condition).collect()
+}
+
+/// A value or a list of values, as JSON.
+fn values(item: &Item<'_>) -> Vec<String> {
+    let list = item.list("a value, or a list of values", !item.is_list());
+    if list.is_empty() {
+        item.report(item.here.error("no value is given"));
+    }
+    list.iter().filter_map(Item::json).collect()
+}

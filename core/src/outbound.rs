@@ -1,0 +1,107 @@
+//! What goes out: requests to the APIs of providers, in batches, and what comes back.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Who delivers what is sent.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// <https://resend.com>.
+    Resend,
+    /// <https://sendgrid.com>.
+    SendGrid,
+    /// Nobody: for development, where emails are shown and not sent.
+    Local,
+}
+
+impl Provider {
+    /// Its name in hookmill.toml and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Resend => "resend",
+            Self::SendGrid => "sendgrid",
+            Self::Local => "local",
+        }
+    }
+
+    /// Where its API is, unless hookmill.toml says otherwise.
+    pub const fn url(self) -> &'static str {
+        match self {
+            Self::Resend => "https://api.resend.com",
+            Self::SendGrid => "https://api.sendgrid.com",
+            Self::Local => "local:",
+        }
+    }
+
+    /// How many requests it takes in a second, unless hookmill.toml says otherwise.
+    ///
+    /// Resend: 2, <https://resend.com/docs/api-reference/introduction#rate-limit>. SendGrid says 10,000, which nobody needs.
+    pub const fn rate(self) -> u32 {
+        match self {
+            Self::Resend => 2,
+            Self::SendGrid => 100,
+            Self::Local => 10_000,
+        }
+    }
+
+    /// Whether it knows a batch again by its key, so that sending it once more does no harm.
+    pub const fn knows_keys(self) -> bool {
+        match self {
+            Self::Resend | Self::Local => true,
+            Self::SendGrid => false,
+        }
+    }
+}
+
+/// A request to a provider's API; the method is POST.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiRequest {
+    /// Where to.
+    pub url: String,
+    /// The headers, without the one that authorises.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: String,
+}
+
+/// What came back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiResponse {
+    /// The status code.
+    pub status: u16,
+    /// `Retry-After`, if there is one.
+    pub retry_after: Option<String>,
+    /// `X-Message-Id`, if there is one.
+    pub message_id: Option<String>,
+    /// The body.
+    pub body: String,
+}
+
+/// What a provider has done with a batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It has taken it, and said something of each email, in order.
+    Taken(Vec<Delivered>),
+    /// It has taken nothing, since it was asked too often or is still at it.
+    Busy {
+        /// When it wants to be asked again.
+        after: Option<Duration>,
+        /// Its words.
+        error: String,
+    },
+    /// It cannot do it now, and may have taken the batch all the same.
+    Unavailable(String),
+    /// It will never take this batch.
+    Refused(String),
+}
+
+/// What a provider has done with one email of a batch that it has taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Delivered {
+    /// It will deliver it, and knows it by this id, if it gave one.
+    Accepted(Option<String>),
+    /// It will not, in its words.
+    Refused(String),
+}

@@ -1,0 +1,67 @@
+//! The texts of emails: read, checked, and compared with what rules give them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use hookmill_core::config::{Config, ConfigError, EffectText, Located, TemplateFiles};
+use hookmill_core::email::TemplateText;
+use hookmill_core::template::Templates;
+
+/// The templates of a configuration; `base` is the folder of the file. What is wrong with them goes to the faults.
+pub(crate) fn read(
+    config: &Config,
+    base: &Path,
+    faults: &mut Vec<ConfigError>,
+) -> BTreeMap<String, TemplateText> {
+    let mut texts = BTreeMap::new();
+    for (name, files) in &config.templates {
+        let mut file = |named: &Located<String>| {
+            let read = fs::read_to_string(base.join(&named.value));
+            let fault = |error| named.error(format!("cannot read {}: {error}", named.value));
+            read.map_err(|error| faults.push(fault(error))).ok()
+        };
+        let html = files.html.as_ref().and_then(&mut file);
+        let text = files.text.as_ref().map(&mut file);
+        // Without one of these a fault has been reported.
+        if let (Some(subject), Some(html)) = (&files.subject, html) {
+            let text = TemplateText { subject: subject.value.clone(), html, text: text.flatten() };
+            texts.insert(name.clone(), text);
+        }
+    }
+    match Templates::new(&texts) {
+        Ok(templates) => faults.extend(missing(config, &templates)),
+        Err(errors) => faults.extend(errors.iter().filter_map(|error| {
+            let named = part(config.templates.get(&error.template)?, error.part)?;
+            let line = error.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            let file = if error.part == "subject" { "" } else { &format!("{}, ", named.value) };
+            Some(named.error(format!("{file}{line}{}", error.problem)))
+        })),
+    }
+    texts
+}
+
+fn part<'t>(files: &'t TemplateFiles, part: &str) -> Option<&'t Located<String>> {
+    match part {
+        "subject" => files.subject.as_ref(),
+        "html" => files.html.as_ref(),
+        _ => files.text.as_ref(),
+    }
+}
+
+/// What templates need and rules do not give them.
+fn missing(config: &Config, templates: &Templates) -> Vec<ConfigError> {
+    let mut faults = Vec::new();
+    for rule in &config.rules {
+        let EffectText::Email(email) = &rule.effect else { continue };
+        let given = |name: &String| email.data.value.iter().any(|(given, _)| given.value == *name);
+        for name in templates.variables(&email.template.value) {
+            if !given(&name) {
+                let problem = format!("template `{}` needs `{name}`", email.template.value);
+                let hint = format!("say where it is: data = {{ {name} = \"data.…\" }}");
+                faults.push(email.data.error(problem).hint(hint));
+            }
+        }
+    }
+    faults
+}

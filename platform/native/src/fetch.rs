@@ -1,0 +1,73 @@
+//! Requests to providers' APIs.
+
+use std::time::Duration;
+
+use hookmill_core::fetch::{Fetch, FetchError};
+use hookmill_core::outbound::{ApiRequest, ApiResponse};
+use hookmill_core::secret::{ExposeSecret as _, Secret};
+use reqwest::{Client, redirect};
+
+/// How long a request may take, its answer included. Far below the lease of a batch.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest answer that is read, in bytes.
+const ANSWER_BYTES: usize = 1024 * 1024;
+
+/// An HTTP client. It heeds `HTTPS_PROXY` and the like.
+#[derive(Clone, Debug)]
+pub struct HttpClient(Client);
+
+impl HttpClient {
+    /// Makes one.
+    ///
+    /// # Errors
+    ///
+    /// If the system's certificates cannot be read.
+    pub fn new() -> Result<Self, reqwest::Error> {
+        // Whoever was first has installed the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // A request that is redirected would be sent twice.
+        let client = Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none());
+        client.build().map(Self)
+    }
+}
+
+impl Fetch for HttpClient {
+    async fn post(&self, request: ApiRequest, bearer: &Secret) -> Result<ApiResponse, FetchError> {
+        let post = self.0.post(&request.url).bearer_auth(bearer.expose_secret()).body(request.body);
+        let post =
+            request.headers.into_iter().fold(post, |post, (name, value)| post.header(name, value));
+        let mut response = post.send().await.map_err(failed)?;
+        let header = |name: &str| {
+            let value = response.headers().get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
+        let (retry_after, message_id) = (header("retry-after"), header("x-message-id"));
+        let mut body = Vec::new();
+        // What has been said before the connection broke is the answer; its status is what counts.
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > ANSWER_BYTES {
+                break;
+            }
+        }
+        Ok(ApiResponse {
+            status: response.status().as_u16(),
+            retry_after,
+            message_id,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        })
+    }
+}
+
+/// What went wrong, with its causes.
+fn failed(error: reqwest::Error) -> FetchError {
+    let connect = error.is_connect();
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    if connect { FetchError::NotSent(text) } else { FetchError::NoAnswer(text) }
+}
