@@ -40,9 +40,12 @@ fn shown(folder: &Path, arguments: &[&str]) -> String {
 
 /// A folder with the example configuration.
 fn with_example() -> tempfile::TempDir {
-    let example = folder().parent().unwrap().join("hookmill.toml");
+    let root = folder().parent().unwrap();
     let temporary = tempfile::tempdir().unwrap();
-    std::fs::copy(example, temporary.path().join("hookmill.toml")).unwrap();
+    std::fs::create_dir(temporary.path().join("templates")).unwrap();
+    for file in ["hookmill.toml", "templates/welcome.html"] {
+        std::fs::copy(root.join(file), temporary.path().join(file)).unwrap();
+    }
     temporary
 }
 
@@ -122,7 +125,7 @@ fn the_example_configuration_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 7 rules, no errors
+    hookmill.toml: 2 sources and 8 rules, no errors
     ");
     insta::assert_snapshot!(shown(example.path(), &["check", "--json"]), @r#"
     exit code 0
@@ -156,7 +159,7 @@ fn every_commented_line_of_the_example_is_valid_too() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 7 rules, no errors
+    hookmill.toml: 2 sources and 8 rules, no errors
     ");
 }
 
@@ -195,7 +198,7 @@ fn the_tables_of_ones_own_in_the_readme_work() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 8 rules, no errors
+    hookmill.toml: 2 sources and 9 rules, no errors
     ");
 }
 
@@ -458,7 +461,7 @@ fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_star
     exit code 1
     --- stdout
     --- stderr
-    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:73:9: rules[0].set.cents: table `refunds` has no column `cents`
+    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:93:9: rules[1].set.cents: table `refunds` has no column `cents`
       hint: possible here: `id`, `amount`, `customer_id`
     1 error in the configuration
     ");

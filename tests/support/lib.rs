@@ -3,6 +3,7 @@
 // A test fails by panicking.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod api;
 pub mod event;
 pub mod http;
 pub mod native;
@@ -42,6 +43,11 @@ pub const STRIPE_SECRET_NEXT: &str = "whsec_canaryStripeNext9b2c";
 /// `canary-of-the-clerk-source` in base64.
 pub const CLERK_SECRET: &str = "whsec_Y2FuYXJ5LW9mLXRoZS1jbGVyay1zb3VyY2U=";
 
+/// What opens Resend.
+pub const RESEND_KEY: &str = "re_canaryResend5e8a";
+/// What opens SendGrid.
+pub const SENDGRID_KEY: &str = "SG.canarySendGrid3c7f";
+
 /// The environment that the pipelines run with. Sources that no canary needs have development keys.
 pub fn secrets() -> BTreeMap<String, String> {
     let mut secrets: BTreeMap<String, String> = event::sources()
@@ -52,6 +58,8 @@ pub fn secrets() -> BTreeMap<String, String> {
         })
         .collect();
     for (name, secret) in [
+        ("TEST_RESEND_KEY", RESEND_KEY),
+        ("TEST_SENDGRID_API_KEY", SENDGRID_KEY),
         ("TEST_STRIPE_SECRET", STRIPE_SECRET),
         ("TEST_STRIPE_SECRET_NEXT", STRIPE_SECRET_NEXT),
         ("TEST_CLERK_SECRET", CLERK_SECRET),

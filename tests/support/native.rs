@@ -1,7 +1,7 @@
 //! A pipeline on this machine: the binary, on a port and a data folder of its own.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use serde_json::Value;
 
+use crate::api::Api;
 use crate::event::Event;
 use crate::http::{Response, exchange, request};
 use crate::{Fault, eventually, folder, secrets};
@@ -50,6 +51,9 @@ pub fn put(queue: &Connection, message: &str, attempts: u32) {
     }
 }
 
+/// Where nobody listens.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+
 /// A running pipeline. It is killed when dropped.
 pub struct Pipeline {
     child: Child,
@@ -57,16 +61,32 @@ pub struct Pipeline {
     config: PathBuf,
     data: Arc<tempfile::TempDir>,
     logs: Arc<Mutex<String>>,
+    /// Where the APIs of providers are.
+    outbound: Option<SocketAddr>,
 }
 
 impl Pipeline {
     /// Starts one on an empty folder, with the contract's configuration.
     pub fn start() -> Self {
-        let data = tempfile::tempdir().expect("a temporary folder can be made");
-        Self::start_on(Arc::new(data), folder().join("hookmill.toml"), Arc::default())
+        Self::start_with(None)
     }
 
-    fn start_on(data: Arc<tempfile::TempDir>, config: PathBuf, logs: Arc<Mutex<String>>) -> Self {
+    /// Starts one that reaches providers' APIs.
+    pub fn with_api(api: &Api) -> Self {
+        Self::start_with(Some(api.address()))
+    }
+
+    fn start_with(outbound: Option<SocketAddr>) -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder can be made");
+        Self::start_on(Arc::new(data), folder().join("hookmill.toml"), Arc::default(), outbound)
+    }
+
+    fn start_on(
+        data: Arc<tempfile::TempDir>,
+        config: PathBuf,
+        logs: Arc<Mutex<String>>,
+        outbound: Option<SocketAddr>,
+    ) -> Self {
         // What an earlier process wrote here must not be taken for this one's.
         let _ = std::fs::remove_file(data.path().join("listening"));
         let mut child = Command::new(binary())
@@ -76,6 +96,9 @@ impl Pipeline {
             .arg("--data")
             .arg(data.path())
             .envs(secrets())
+            // The configuration names http://localhost: whoever stands there for the providers is the proxy.
+            .env("HTTP_PROXY", format!("http://{}", outbound.unwrap_or(NOBODY)))
+            .env("NO_PROXY", "")
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -97,7 +120,7 @@ impl Pipeline {
             let address = std::fs::read_to_string(&listening).ok()?.parse().ok()?;
             std::net::TcpStream::connect(address).ok().map(|_| address)
         });
-        Self { child, address, config, data, logs }
+        Self { child, address, config, data, logs, outbound }
     }
 
     /// Kills the process, as a power cut would, changes what it left, and starts another on that.
@@ -105,7 +128,8 @@ impl Pipeline {
         let _ = self.child.kill();
         let _ = self.child.wait();
         change(&self.database("queue.db"));
-        *self = Self::start_on(self.data.clone(), self.config.clone(), self.logs.clone());
+        let (data, config, logs) = (self.data.clone(), self.config.clone(), self.logs.clone());
+        *self = Self::start_on(data, config, logs, self.outbound);
     }
 
     /// Where it listens.

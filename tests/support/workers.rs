@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::event::{Event, now, stripe};
 use crate::http::{Response, exchange, request};
 use crate::{Fault, eventually, folder, secrets};
@@ -22,11 +23,21 @@ pub struct Pipeline {
 impl Pipeline {
     /// Starts one, with the contract's configuration and empty stores.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts one that reaches providers' APIs.
+    pub fn with_api(api: &Api) -> Self {
+        Self::start_with(Some(api.address()))
+    }
+
+    fn start_with(outbound: Option<SocketAddr>) -> Self {
         let node = std::env::var_os("HOOKMILL_TEST_NODE")
             .expect("these tests need Workers and Node: run them with `cargo xtask test workers`");
         let mut child = Command::new(node)
             .arg(folder().join("workers/harness.mjs"))
             .env("HOOKMILL_TEST_SECRETS", json!(secrets()).to_string())
+            .env("HOOKMILL_TEST_OUTBOUND", outbound.map(|a| a.to_string()).unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -6,12 +6,15 @@ import { createServer } from "node:http";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Miniflare, convertV4MiniflareOptions } from "miniflare";
+import { Miniflare, Response, convertV4MiniflareOptions } from "miniflare";
 import { unstable_readConfig as readConfig } from "wrangler";
 
 const tests = dirname(dirname(fileURLToPath(import.meta.url)));
 const root = dirname(tests);
 const secrets = JSON.parse(process.env.HOOKMILL_TEST_SECRETS);
+
+// Where the APIs of providers are, if this test has any.
+const outbound = process.env.HOOKMILL_TEST_OUTBOUND;
 
 const faults = new Set();
 let logs = "";
@@ -30,7 +33,14 @@ function worker(stage) {
       { type: "ESModule", path: "/index.js", contents: readFileSync(join(built, "index.js"), "utf8") },
       { type: "CompiledWasm", path: "/index_bg.wasm", contents: readFileSync(join(built, "index_bg.wasm")) },
     ],
-    bindings: stage === "ingress" ? secrets : {},
+    bindings: stage === "dlq" ? {} : secrets,
+    outboundService: async (request) => {
+      const { pathname } = new URL(request.url);
+      const headers = Object.fromEntries(request.headers);
+      const init = { method: request.method, headers, body: await request.text() };
+      const response = await fetch(`http://${outbound}${pathname}`, init);
+      return new Response(await response.arrayBuffer(), { status: response.status, headers: response.headers });
+    },
     queueProducers: Object.fromEntries((config.queues.producers ?? []).map((p) => [p.binding, { queueName: p.queue }])),
     queueConsumers: Object.fromEntries(
       consumers.map((c) => [
@@ -110,6 +120,12 @@ const commands = {
   },
   logs: async () => logs,
 };
+
+if (outbound) {
+  // Once a second, not once a minute. What it would find the others have been woken up for, but for faults.
+  const consumer = await miniflare.getWorker(consumers);
+  setInterval(() => consumer.scheduled({ cron: "* * * * *" }).catch(() => {}), 1000);
+}
 
 const control = createServer((request, response) => {
   let body = "";

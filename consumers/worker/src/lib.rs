@@ -1,16 +1,21 @@
-//! The consumer Worker: the queue of events to D1.
+//! The consumer Worker: the queue of events to D1, and the outbox to providers.
+
+mod emails;
 
 use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use hookmill_cloudflare::{Batch, D1, Metrics, R2, now};
-use hookmill_consumers::{Count, Fate, Settled, counts, drive};
+use hookmill_consumers::{Count, Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::Consumers;
-use hookmill_core::delivery::Delivery;
+use hookmill_core::delivery::{Delivery, Verdict};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
-use worker::{Env, console_error, console_log, console_warn, js_sys, worker_sys};
+use worker::{
+    Env, ScheduleContext, ScheduledEvent, console_error, console_log, console_warn, event, js_sys,
+    worker_sys,
+};
 
 /// Checked, compiled and written by the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
@@ -27,7 +32,10 @@ fn config() -> Rc<Consumers> {
     })
 }
 
-/// Applies a batch. Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a
+/// The queue that wakes up whoever sends emails.
+const EMAILS: &str = "hookmill-emails";
+
+/// Applies a batch, or sends emails. Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a
 /// panic.
 ///
 /// # Errors
@@ -41,10 +49,17 @@ pub async fn queue(
 ) -> Result<JsValue, JsValue> {
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
+        if batch.queue() == EMAILS {
+            emails::send(&env, &config()).await;
+            batch.settle(&vec![Verdict::Ack; batch.deliveries().len()]);
+            return Ok(JsValue::UNDEFINED);
+        }
         let failed = |error: worker::Error| JsValue::from(js_sys::Error::new(&error.to_string()));
         let store = D1::new(&env, "DB").map_err(failed)?;
         let objects = R2::new(&env, "BODIES").map_err(failed)?;
-        let settled = drive(&store, &objects, &config(), batch.deliveries(), now()).await;
+        let config = config();
+        let driven = drive(&store, &objects, &config, batch.deliveries(), now()).await;
+        let Driven { settled, email_due_at } = driven;
         log(batch.deliveries(), &settled);
         let mut metrics = Metrics::new(&env, "METRICS");
         for Count { source, secret, fate, deliveries } in counts(&settled) {
@@ -53,9 +68,18 @@ pub async fn queue(
         }
         let verdicts: Vec<_> = settled.iter().map(|settled| settled.verdict).collect();
         batch.settle(&verdicts);
+        if let (Some(due_at), Some(emails)) = (email_due_at, &config.emails) {
+            emails::wake(&env, due_at + emails.wait).await;
+        }
         Ok(JsValue::UNDEFINED)
     })
     .await
+}
+
+/// Sends what nobody was woken up for: what is due later, and what was left by somebody who is gone.
+#[event(scheduled)]
+async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
+    AssertUnwindSafe(emails::send(&env, &config())).await;
 }
 
 /// One line for the batch, and one for each delivery that did not simply take effect.

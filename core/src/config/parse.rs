@@ -883,6 +883,10 @@ mod tests {
                 "scheme = \"hmac\"\npayload = \"{header:x-s}{body}\"\nsignature = { header = \"X-S\", list = \"=\", key = \"a\", encoding = \"hex\" }\nevent = { id = \"id\", type = \"type\" }\nresponse = { status = 204, body = \"x\" }",
             ),
             source("h", "scheme = \"stripe\"\npayload = \"{body}\""),
+            source(
+                "i",
+                "scheme = \"token\"\nsignature = { header = \"Authorization\", prefix = \" bearer \" }\nevent = { id = \"id\", type = \"type\" }",
+            ),
         ];
         insta::assert_snapshot!(errors(&more.concat()), @r#"
         hookmill.toml:4:11: sources.f.payload: the signature would have to sign itself
@@ -894,6 +898,7 @@ mod tests {
         hookmill.toml:13:35: sources.g.response.body: an answer with status 204 has no body
         hookmill.toml:17:11: sources.h.payload: `{timestamp}` is not in it, so the time proves nothing (timestamp)
           hint: put it in, if the provider signs it
+        hookmill.toml:21:50: sources.i.signature.prefix: no header's value begins with a blank
         "#);
         insta::assert_snapshot!(errors(&text.concat()), @r#"
         hookmill.toml:4:14: sources.a.public_url: the scheme "github" signs no URL

@@ -471,6 +471,11 @@ fn signature(item: &Item<'_>, algorithm: Algorithm, reads: &mut Reads) -> Option
     if let (Some(prefix), Some(_)) = (&prefix, &separator) {
         section.report(prefix.error("a list has keys, and nothing stands before it"));
     }
+    if let (Some(prefix), Some(Place::Header(_))) = (&prefix, &place)
+        && prefix.value.starts_with(char::is_whitespace)
+    {
+        section.report(prefix.error("no header's value begins with a blank"));
+    }
     let list = separator.and_then(|separator| {
         let hint = "the key of the signatures in the list, such as \"v1\"";
         let key = section.require("key", hint)?.string(hint)?;

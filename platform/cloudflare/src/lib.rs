@@ -6,7 +6,7 @@
 //! | queue | [`CloudflareQueue`], and [`Batch`] on the receiving side |
 //! | objects | [`R2`] |
 //! | rate limits | [`limited`] |
-//! | HTTP | [`http`] |
+//! | HTTP | [`http`], and [`HttpClient`] for providers' APIs |
 //! | metrics | [`Metrics`] |
 //!
 //! Futures around JavaScript promises are not `Send`, and the ports are: `#[worker::send]` bridges that here, and only
@@ -14,6 +14,7 @@
 
 mod batch;
 mod d1;
+mod fetch;
 pub mod http;
 mod metrics;
 mod queue;
@@ -22,6 +23,7 @@ mod rate_limiter;
 
 pub use batch::Batch;
 pub use d1::D1;
+pub use fetch::HttpClient;
 pub use metrics::Metrics;
 pub use queue::CloudflareQueue;
 pub use r2::R2;

@@ -1,5 +1,7 @@
 //! The sending side of Cloudflare Queues.
 
+use std::time::Duration;
+
 use hookmill_core::limits::{BATCH_MESSAGES, SEND_BATCH_BYTES};
 use hookmill_core::queue::{Queue, QueueError};
 use worker::wasm_bindgen::JsValue;
@@ -18,6 +20,18 @@ impl CloudflareQueue {
     /// If the Worker has no such binding.
     pub fn new(env: &Env, binding: &str) -> Result<Self> {
         env.queue(binding).map(Self)
+    }
+
+    /// Sends one message that is not delivered before this time has passed.
+    ///
+    /// # Errors
+    ///
+    /// If the platform does not take it.
+    pub async fn send_later(&self, text: &str, delay: Duration) -> Result<()> {
+        // The platform counts whole seconds: rounded up, it is never early.
+        let seconds = u32::try_from(delay.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        let message = RawMessageBuilder::new(JsValue::from_str(text)).delay_seconds(seconds);
+        self.0.send_raw(message.build_with_content_type(QueueContentType::Text)).await
     }
 }
 

@@ -1,0 +1,57 @@
+//! Requests to providers' APIs.
+
+use std::time::Duration;
+
+use hookmill_core::fetch::{Fetch, FetchError};
+use hookmill_core::outbound::{ApiRequest, ApiResponse};
+use hookmill_core::secret::{ExposeSecret as _, Secret};
+use worker::web_sys::AbortSignal;
+use worker::{Headers, Method, Request, RequestInit, RequestRedirect, Result};
+
+use crate::text;
+
+/// How long a request may take, its answer included. Far below the lease of a batch.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The `fetch` of the platform.
+pub struct HttpClient;
+
+impl HttpClient {
+    async fn request(&self, request: ApiRequest, bearer: &Secret) -> Result<ApiResponse> {
+        let headers = Headers::new();
+        headers.set("authorization", &format!("Bearer {}", bearer.expose_secret()))?;
+        for (name, value) in &request.headers {
+            headers.set(name, value)?;
+        }
+        let init = RequestInit {
+            method: Method::Post,
+            headers,
+            body: Some(request.body.into()),
+            // A request that is redirected would be sent twice.
+            redirect: RequestRedirect::Manual,
+            ..RequestInit::default()
+        };
+        let request = Request::new_with_init(&request.url, &init)?;
+        #[expect(clippy::cast_possible_truncation, reason = "half a minute")]
+        let signal = AbortSignal::timeout_with_u32(TIMEOUT.as_millis() as u32).into();
+        let mut response = worker::Fetch::Request(request).send_with_signal(&signal).await?;
+        let status = response.status_code();
+        let retry_after = response.headers().get("retry-after")?;
+        let message_id = response.headers().get("x-message-id")?;
+        // What has been said before the connection broke is the answer; its status is what counts.
+        let body = response.text().await.unwrap_or_default();
+        Ok(ApiResponse { status, retry_after, message_id, body })
+    }
+}
+
+impl Fetch for HttpClient {
+    /// The platform does not tell whether a request that failed had gone out.
+    #[worker::send]
+    async fn post(
+        &self,
+        request: ApiRequest,
+        bearer: &Secret,
+    ) -> std::result::Result<ApiResponse, FetchError> {
+        self.request(request, bearer).await.map_err(|error| FetchError::NoAnswer(text(&error)))
+    }
+}

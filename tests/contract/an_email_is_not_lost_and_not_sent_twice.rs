@@ -1,0 +1,195 @@
+//! An email is not lost and not sent twice, whatever happens to its event, to the provider's answers, or to the store.
+
+use std::collections::BTreeSet;
+
+use hookmill_tests::api::{Api, Mood, Recorded};
+use hookmill_tests::event::{Event, stripe};
+use hookmill_tests::{Fault, eventually};
+use serde_json::{Value, json};
+
+use super::accepted;
+use crate::platform::Pipeline;
+
+fn mailed(id: &str) -> Event {
+    let object = json!({ "to": format!("{id}@example.com"), "name": format!("<{id}>") });
+    stripe("test.mailed", id, 1, object)
+}
+
+/// Waits until nothing is left to be sent.
+fn sent(pipeline: &Pipeline) {
+    pipeline.settle();
+    eventually("the outbox is through", || {
+        let open =
+            pipeline.sql("SELECT 1 FROM outbox WHERE state IN ('pending', 'sealed') LIMIT 1");
+        open.is_empty().then_some(())
+    });
+}
+
+/// Every email: (event id, state, what the provider knows it by, error), in order of ids.
+fn outbox(pipeline: &Pipeline) -> Vec<Vec<Value>> {
+    pipeline.sql("SELECT event_id, state, provider_id, error FROM outbox ORDER BY event_id")
+}
+
+/// A request as it was, but for the key, which no two batches share.
+fn shown(mut request: Recorded) -> Recorded {
+    if let Some(key) = request.headers.get_mut("idempotency-key") {
+        assert!(key.len() == 64 && key.bytes().all(|b| b.is_ascii_hexdigit()), "{key}");
+        "[key]".clone_into(key);
+    }
+    request
+}
+
+#[test]
+fn an_event_that_comes_again_sends_nothing_again() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let event = mailed("evt_1");
+    accepted(&pipeline, &event);
+    accepted(&pipeline, &event);
+    sent(&pipeline);
+    let pipeline = pipeline.enqueued(&[event.message(), event.message()]);
+    pipeline.delivered_to_two_consumers(&event);
+    accepted(&pipeline, &mailed("evt_2"));
+    sent(&pipeline);
+    let twice = json!([
+        ["evt_1", "sent", "id-of-evt_1@example.com", null],
+        ["evt_2", "sent", "id-of-evt_2@example.com", null],
+    ]);
+    assert_eq!(json!(outbox(&pipeline)), twice);
+    assert_eq!(api.accepted(), ["evt_1@example.com", "evt_2@example.com"]);
+    let first = shown(api.requests().remove(0));
+    insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => false }, {
+        insta::assert_debug_snapshot!("a_request_to_resend", first);
+    });
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_again_with_the_same_bytes() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    api.moods([Mood::Silent, Mood::Broken { accepts: true }, Mood::Busy]);
+    accepted(&pipeline, &mailed("evt_1"));
+    sent(&pipeline);
+    assert_eq!(
+        json!(outbox(&pipeline)),
+        json!([["evt_1", "sent", "id-of-evt_1@example.com", null]])
+    );
+    assert_eq!(api.accepted(), ["evt_1@example.com"]);
+    let requests = api.requests();
+    assert_eq!(requests.len(), 4);
+    assert!(requests.iter().all(|request| *request == requests[0]), "{requests:#?}");
+}
+
+#[test]
+fn one_email_that_is_refused_spoils_no_other() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    api.moods([Mood::RefusesTheFirst]);
+    let events: Vec<_> = (0..3).map(|n| mailed(&format!("evt_{n}"))).collect();
+    let messages: Vec<_> = events.iter().map(Event::message).collect();
+    let pipeline = pipeline.enqueued(&messages);
+    sent(&pipeline);
+    let states: Vec<_> = outbox(&pipeline).into_iter().map(|mut row| row.remove(1)).collect();
+    let refused: Vec<_> = states.iter().filter(|state| **state == "refused").collect();
+    assert_eq!((refused.len(), states.len()), (1, 3));
+    let words = pipeline.sql("SELECT error FROM outbox WHERE state = 'refused'");
+    assert_eq!(words, [[json!("Invalid `to` field.")]]);
+    assert_eq!(api.accepted().len(), 2);
+    assert_eq!(api.requests().len(), 1);
+}
+
+#[test]
+fn what_the_provider_will_not_have_is_on_record_with_its_words() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    api.moods([Mood::Forbidden]);
+    accepted(&pipeline, &mailed("evt_1"));
+    sent(&pipeline);
+    let refused = ["evt_1", "refused", "", "Resend answered 403: invalid_api_key: no"];
+    let found =
+        pipeline.sql("SELECT event_id, state, coalesce(provider_id, ''), error FROM outbox");
+    assert_eq!(found, [refused.map(Value::from)]);
+    assert_eq!(api.accepted(), Vec::<String>::new());
+}
+
+#[test]
+fn many_emails_go_out_in_few_requests() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let events: Vec<_> = (0..250).map(|n| mailed(&format!("evt_{n}")).message()).collect();
+    let mut pipeline = pipeline;
+    for events in events.chunks(50) {
+        pipeline = pipeline.enqueued(events);
+    }
+    sent(&pipeline);
+    let addresses: BTreeSet<_> = api.accepted().into_iter().collect();
+    assert_eq!((addresses.len(), api.accepted().len()), (250, 250));
+    assert!(api.requests().len() <= 10, "{}", api.requests().len());
+    assert_eq!(pipeline.sql("SELECT sum(sent) FROM outbox_usage"), [[250]]);
+}
+
+#[test]
+fn an_email_waits_for_a_store_that_is_away() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    accepted(&pipeline, &mailed("evt_1"));
+    pipeline.settle();
+    let away = pipeline.broken(Fault::Store);
+    // The batch would have been sent by now.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    drop(away);
+    sent(&pipeline);
+    assert_eq!(api.accepted(), ["evt_1@example.com"]);
+}
+
+#[test]
+fn another_provider_stands_in_and_what_it_may_have_sent_is_in_doubt_and_not_sent_again() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    api.lasting("resend", Mood::Silent);
+    accepted(&pipeline, &mailed("evt_1"));
+    pipeline.settle();
+    eventually("Resend is taken to be away", || {
+        let away = pipeline
+            .sql("SELECT 1 FROM outbox_senders WHERE provider = 'resend' AND away_until > 0");
+        away.first().map(drop)
+    });
+    accepted(&pipeline, &mailed("evt_2"));
+    let state = |id: &str, state: &str| {
+        eventually(state, || {
+            let sql = format!("SELECT 1 FROM outbox WHERE event_id = '{id}' AND state = '{state}'");
+            pipeline.sql(&sql).first().map(drop)
+        });
+    };
+    state("evt_2", "sent");
+    api.lasting("sendgrid", Mood::Silent);
+    accepted(&pipeline, &mailed("evt_3"));
+    state("evt_3", "in_doubt");
+    // What Resend may have is for Resend to say.
+    assert_eq!(pipeline.sql("SELECT state FROM outbox WHERE event_id = 'evt_1'"), [["sealed"]]);
+    api.lasting("resend", Mood::Accepts);
+    state("evt_1", "sent");
+    let each: Vec<_> = (1..=3).map(|n| format!("evt_{n}@example.com")).collect();
+    assert_eq!(api.accepted(), each);
+    let by_sendgrid = api.requests().into_iter().find(|request| request.path.contains("sendgrid"));
+    insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => false }, {
+        insta::assert_debug_snapshot!("a_request_to_sendgrid", by_sendgrid.unwrap());
+    });
+}
+
+#[test]
+fn who_is_suppressed_is_not_written_to() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    pipeline.sql(
+        "INSERT INTO suppressions VALUES ('evt_1@example.com', 'bounced', 'resend', 'evt_0', 0)",
+    );
+    accepted(&pipeline, &mailed("evt_1"));
+    accepted(&pipeline, &mailed("evt_2"));
+    sent(&pipeline);
+    assert_eq!(
+        pipeline.sql("SELECT state, error FROM outbox WHERE event_id = 'evt_1'"),
+        [["suppressed", "its recipient is suppressed: bounced"]]
+    );
+    assert_eq!(api.accepted(), ["evt_2@example.com"]);
+}

@@ -1,0 +1,214 @@
+//! Resend and SendGrid, as far as the pipelines under test can tell: HTTP on loopback, that keeps what it is sent, and loses
+//! answers, refuses or is busy where a test wants it to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, Request, ResponseTemplate};
+
+/// What becomes of the next request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mood {
+    /// All of it is accepted.
+    Accepts,
+    /// All but the first email is.
+    RefusesTheFirst,
+    /// It is asked too often; nothing is accepted.
+    Busy,
+    /// It says 503, and has accepted it or not.
+    Broken {
+        /// Whether it has.
+        accepts: bool,
+    },
+    /// No answer arrives, though everything has been accepted.
+    Silent,
+    /// The key is wrong.
+    Forbidden,
+}
+
+/// A request that arrived.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Recorded {
+    /// Its path.
+    pub path: String,
+    /// Its headers, names in lower case; those that the connection needs are left out.
+    pub headers: BTreeMap<String, String>,
+    /// Its body.
+    pub body: Value,
+}
+
+#[derive(Default)]
+struct State {
+    moods: VecDeque<Mood>,
+    /// By provider: what becomes of every request.
+    lasting: BTreeMap<String, Mood>,
+    requests: Vec<Recorded>,
+    /// By idempotency key: the body, and what was answered.
+    keys: BTreeMap<String, (Value, Value)>,
+    accepted: Vec<String>,
+}
+
+/// The APIs of a test.
+pub struct Api {
+    server: Option<MockServer>,
+    runtime: Runtime,
+    state: Arc<Mutex<State>>,
+}
+
+impl Api {
+    /// Starts them.
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("threads can be started");
+        let state: Arc<Mutex<State>> = Arc::default();
+        let (silent, lost, answered) = (state.clone(), state.clone(), state.clone());
+        let server = runtime.block_on(async {
+            let server = MockServer::start().await;
+            let is_silent = move |request: &Request| lock(&silent).mood(request) == Mood::Silent;
+            let lose = move |request: &Request| {
+                lock(&lost).answer(request);
+                std::io::Error::other("the connection is lost")
+            };
+            Mock::given(is_silent).respond_with_err(lose).with_priority(1).mount(&server).await;
+            let answer = move |request: &Request| {
+                let (status, body) = lock(&answered).answer(request);
+                ResponseTemplate::new(status)
+                    .set_body_json(body)
+                    .insert_header("x-message-id", "message-id")
+                    .insert_header("retry-after", "1")
+            };
+            Mock::given(any()).respond_with(answer).mount(&server).await;
+            server
+        });
+        Self { server: Some(server), runtime, state }
+    }
+
+    /// Where they listen.
+    pub fn address(&self) -> SocketAddr {
+        *self.server.as_ref().expect("it runs until it is dropped").address()
+    }
+
+    /// What becomes of the next requests; all is accepted afterwards.
+    pub fn moods(&self, moods: impl IntoIterator<Item = Mood>) {
+        lock(&self.state).moods.extend(moods);
+    }
+
+    /// What becomes of every request to a provider, until it is something else.
+    pub fn lasting(&self, provider: &str, mood: Mood) {
+        lock(&self.state).lasting.insert(provider.to_owned(), mood);
+    }
+
+    /// The requests that have arrived.
+    pub fn requests(&self) -> Vec<Recorded> {
+        lock(&self.state).requests.clone()
+    }
+
+    /// The addresses of the emails that have been accepted, in order.
+    pub fn accepted(&self) -> Vec<String> {
+        lock(&self.state).accepted.clone()
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        let server = self.server.take();
+        self.runtime.block_on(async { drop(server) });
+    }
+}
+
+fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn mood(&self, request: &Request) -> Mood {
+        let provider = request.url.path().split('/').nth(1).unwrap_or_default();
+        let next = self.moods.front().or_else(|| self.lasting.get(provider));
+        next.copied().unwrap_or(Mood::Accepts)
+    }
+
+    fn answer(&mut self, request: &Request) -> (u16, Value) {
+        let mood = self.mood(request);
+        self.moods.pop_front();
+        let recorded = Recorded {
+            path: request.url.path().to_owned(),
+            headers: headers(request),
+            body: request.body_json().unwrap_or_default(),
+        };
+        let key = recorded.headers.get("idempotency-key").cloned();
+        let (path, body) = (recorded.path.clone(), recorded.body.clone());
+        self.requests.push(recorded);
+        let (resend, emails) = match path.as_str() {
+            "/resend/emails/batch" => (true, &body),
+            "/sendgrid/v3/mail/send" => (false, &body["personalizations"]),
+            _ => return (404, json!({ "message": format!("there is nothing at {path}") })),
+        };
+        let addresses: Vec<_> = emails.as_array().into_iter().flatten().map(address).collect();
+        let refused = usize::from(mood == Mood::RefusesTheFirst);
+        match mood {
+            Mood::Busy => {
+                return (429, json!({ "name": "rate_limit_exceeded", "message": "slowly" }));
+            }
+            Mood::Forbidden => return (403, json!({ "name": "invalid_api_key", "message": "no" })),
+            Mood::Broken { accepts: false } => return (503, Value::Null),
+            Mood::Accepts | Mood::RefusesTheFirst | Mood::Silent | Mood::Broken { .. } => {}
+        }
+        let broken = matches!(mood, Mood::Broken { .. });
+        if let Some((known, answer)) = key.as_ref().and_then(|key| self.keys.get(key)) {
+            return if broken {
+                (503, Value::Null)
+            } else if *known == body {
+                (200, answer.clone())
+            } else {
+                (409, json!({ "name": "invalid_idempotent_request", "message": "another body" }))
+            };
+        }
+        self.accepted.extend(addresses.iter().skip(refused).cloned());
+        let mut answer = Value::Null;
+        if resend {
+            let ids =
+                addresses.iter().skip(refused).map(|to| json!({ "id": format!("id-of-{to}") }));
+            answer = json!({ "data": ids.collect::<Vec<_>>() });
+            if refused > 0 {
+                answer["errors"] = json!([{ "index": 0, "message": "Invalid `to` field." }]);
+            }
+            self.keys.extend(key.map(|key| (key, (body, answer.clone()))));
+        }
+        match (broken, resend) {
+            (true, _) => (503, Value::Null),
+            (false, true) => (200, answer),
+            (false, false) => (202, answer),
+        }
+    }
+}
+
+fn address(email: &Value) -> String {
+    let to = &email["to"][0];
+    to.as_str().or_else(|| to["email"].as_str()).unwrap_or_default().to_owned()
+}
+
+fn headers(request: &Request) -> BTreeMap<String, String> {
+    const OF_THE_CONNECTION: [&str; 10] = [
+        "cf-worker",
+        "host",
+        "content-length",
+        "connection",
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "sec-fetch-mode",
+        "transfer-encoding",
+        "user-agent",
+    ];
+    let all = request.headers.iter();
+    all.filter(|(name, _)| !OF_THE_CONNECTION.contains(&name.as_str()))
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()))
+        .collect()
+}
