@@ -26,7 +26,11 @@ CREATE TABLE outbox (
     -- What the provider knows it by.
     provider_id TEXT,
     error TEXT,
-    settled_at INTEGER
+    settled_at INTEGER,
+    -- What became of it, as the provider reported later; the greater rank stays.
+    outcome TEXT,
+    outcome_rank INTEGER NOT NULL DEFAULT 0,
+    outcome_at INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX outbox_pending ON outbox (channel, due_at) WHERE state = 'pending';

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hookmill_core::config::{Consumers, Emails, OnDoubt, Retry};
-use hookmill_core::email::{Email, Mailbox};
+use hookmill_core::email::{Email, Mailbox, address_key};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
@@ -305,7 +305,7 @@ async fn without_suppressed<S: Store>(
     store: &S,
     mut emails: Vec<Email>,
 ) -> Result<(Vec<Email>, Vec<(String, String)>), StoreError> {
-    let key = |mailbox: &Mailbox| mailbox.address.to_lowercase();
+    let key = |mailbox: &Mailbox| address_key(&mailbox.address);
     let addresses = emails.iter().flat_map(|email| email.to.iter().chain(&email.cc)).map(key);
     let mut addresses: Vec<_> = addresses.collect();
     addresses.sort_unstable();

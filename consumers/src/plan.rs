@@ -5,15 +5,17 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hookmill_core::delivery::Delivery;
+use hookmill_core::email::address_key;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
 use hookmill_core::rules::{
-    Column, Effect, EmailEffect, Guard, NotJson, Program, Unknown, Value, Values,
+    Column, Condition, Effect, EmailEffect, Guard, NotJson, Program, Unknown, Value, Values,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::Reason;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::settle::Fate;
@@ -105,13 +107,27 @@ pub(crate) fn writes(
             None => values.insert(program.reads.read(body).map_err(not_json)?),
         };
         unknown = false;
-        let row = match &rule.effect {
+        if !holds(&rule.when, values)? {
+            continue;
+        }
+        let made = match &rule.effect {
             Effect::Row { guard, columns } => {
-                Some(row(&rule.name, guard.as_ref(), columns, envelope, values)?)
+                vec![row(&rule.name, guard.as_ref(), columns, envelope, values)?]
             }
-            Effect::Email(effect) => email(&rule.name, effect, envelope, values, now)?,
+            Effect::Email(effect) => vec![email(&rule.name, effect, envelope, values, now)?],
+            Effect::Outcome { email, outcome } => {
+                // The provider may send emails for others as well.
+                let ids = texts(json(email, values)?).into_iter().take(1);
+                let rest = |id| array(&(id, outcome.as_str(), outcome.rank(), now));
+                ids.map(|id| identity(envelope) + &rest(id)).collect()
+            }
+            Effect::Suppress { address, reason } => {
+                let rest = |address: String| array(&(address_key(&address), reason, now));
+                let addresses = texts(json(address, values)?).into_iter();
+                addresses.map(|address| identity(envelope) + &rest(address)).collect()
+            }
         };
-        rows.extend(row.map(|row| (number, row)));
+        rows.extend(made.into_iter().map(|row| (number, row)));
     }
     if unknown {
         match program.unknown.get(&envelope.source).copied().unwrap_or_default() {
@@ -200,7 +216,22 @@ fn row(
     Ok(row)
 }
 
-/// The row of the email that a rule makes of an event, as [`Effect::Email`] says; none if a condition does not hold.
+fn holds(when: &[Condition], values: &Values<'_>) -> Result<bool, Fate> {
+    for condition in when {
+        if !condition.holds(values).map_err(not_json)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What goes on after [`identity`], up to the end of the array.
+fn array(rest: &impl Serialize) -> String {
+    let array = serde_json::to_string(rest).expect("texts and numbers serialise");
+    array.replacen('[', ",", 1)
+}
+
+/// The row of the email that a rule makes of an event, as [`Effect::Email`] says.
 ///
 /// An email that cannot be sent as it is, for want of an address for instance, is written all the same: it ends in the
 /// outbox, with the reason, and does not keep its event from taking effect.
@@ -210,13 +241,8 @@ fn email(
     envelope: &Envelope,
     values: &Values<'_>,
     now: Timestamp,
-) -> Result<Option<String>, Fate> {
-    for condition in &effect.when {
-        if !condition.holds(values).map_err(not_json)? {
-            return Ok(None);
-        }
-    }
-    let mailboxes = |value: &Value| Ok(texts(json(value, values)?.unwrap_or("null")));
+) -> Result<String, Fate> {
+    let mailboxes = |value: &Value| Ok(texts(json(value, values)?));
     let mut content = json!({ "template": effect.template, "to": mailboxes(&effect.to)? });
     if let Some(cc) = &effect.cc {
         content["cc"] = mailboxes(cc)?.into();
@@ -243,12 +269,12 @@ fn email(
     let mut row = identity(envelope);
     let rule = serde_json::Value::from(rule);
     let _ = write!(row, ",{rule},\"{id}\",{content},{},{}]", due_at.millis(), now.millis());
-    Ok(Some(row))
+    Ok(row)
 }
 
 /// The texts in a JSON text: itself, or those of a list.
-fn texts(json: &str) -> Vec<String> {
-    match serde_json::from_str(json) {
+fn texts(json: Option<&str>) -> Vec<String> {
+    match serde_json::from_str(json.unwrap_or("null")) {
         Ok(serde_json::Value::String(text)) => vec![text],
         Ok(serde_json::Value::Array(list)) => {
             list.iter().filter_map(|item| item.as_str().map(ToOwned::to_owned)).collect()

@@ -43,6 +43,12 @@ impl FromStr for Mailbox {
     }
 }
 
+/// What tells an address from others: it in lower case, without the name of whose it is.
+pub fn address_key(text: &str) -> String {
+    let address = text.parse().map(|mailbox: Mailbox| mailbox.address);
+    address.unwrap_or_else(|_| text.trim().to_owned()).to_lowercase()
+}
+
 /// The longest address: <https://www.rfc-editor.org/errata/eid1690>.
 const ADDRESS_BYTES: usize = 254;
 

@@ -55,6 +55,53 @@ impl Provider {
     }
 }
 
+/// What became of something that a provider took, as it reports later. In the order in which one takes the place of another,
+/// so that the order in which the reports arrive does not matter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It could not be delivered yet.
+    Delayed,
+    /// It has been delivered.
+    Delivered,
+    /// It has been opened.
+    Opened,
+    /// A link in it has been followed.
+    Clicked,
+    /// The provider has given it up.
+    Failed,
+    /// The recipient's server has refused it.
+    Bounced,
+    /// The recipient wants no more of these.
+    Unsubscribed,
+    /// The recipient has called it spam.
+    Complained,
+}
+
+impl Outcome {
+    /// All of them, with their names in hookmill.toml and in the database.
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("delayed", Self::Delayed),
+        ("delivered", Self::Delivered),
+        ("opened", Self::Opened),
+        ("clicked", Self::Clicked),
+        ("failed", Self::Failed),
+        ("bounced", Self::Bounced),
+        ("unsubscribed", Self::Unsubscribed),
+        ("complained", Self::Complained),
+    ];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, outcome)| *outcome == self).map_or("", |(name, _)| name)
+    }
+
+    /// The greater takes the place of the lesser; from 1.
+    pub const fn rank(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
 /// A request to a provider's API; the method is POST.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiRequest {

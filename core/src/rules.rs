@@ -22,8 +22,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::outbound::Outcome;
 pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
+
 pub use read::{NotJson, Read, Reads, Values};
 
 /// Columns that a table needs for rules with a version, besides those that the rules name.
@@ -50,6 +52,8 @@ pub struct Rule {
     /// One statement with one parameter: a JSON array with an array for each row, that begins with
     /// `source, event id, generation`; the rest is what [`Effect`] says.
     pub sql: Arc<str>,
+    /// What has to hold for it to be carried out: all of these.
+    pub when: Vec<Condition>,
     /// What it does.
     pub effect: Effect,
 }
@@ -68,6 +72,21 @@ pub enum Effect {
     },
     /// It writes an email into the outbox. Its array goes on with `rule, id, content, due at, now`.
     Email(EmailEffect),
+    /// It writes down what became of an email. Its array goes on with `id, outcome, rank, now`.
+    Outcome {
+        /// The email's id, as the provider was told it and tells it again.
+        email: Value,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// It puts addresses on the list of those that are not written to: an array for each, that goes on with
+    /// `address, reason, now`.
+    Suppress {
+        /// The address, or a list of them.
+        address: Value,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// The email that a rule makes of an event.
@@ -83,8 +102,6 @@ pub struct EmailEffect {
     pub reply_to: Option<Value>,
     /// What the template is filled in with, by name.
     pub data: Vec<(String, Value)>,
-    /// What has to hold for it to be sent: all of these.
-    pub when: Vec<Condition>,
     /// How long after its event it is sent.
     pub delay: Duration,
 }

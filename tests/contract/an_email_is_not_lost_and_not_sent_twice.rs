@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hookmill_tests::api::{Api, Mood, Recorded};
-use hookmill_tests::event::{Event, stripe};
+use hookmill_tests::event::{Event, signed, stripe};
 use hookmill_tests::{Fault, eventually};
 use serde_json::{Value, json};
 
@@ -192,4 +192,78 @@ fn who_is_suppressed_is_not_written_to() {
         [["suppressed", "its recipient is suppressed: bounced"]]
     );
     assert_eq!(api.accepted(), ["evt_2@example.com"]);
+}
+
+/// Has Resend report what became of an email.
+fn report(pipeline: &Pipeline, number: u8, kind: &str, email: &str, more: &Value) {
+    let mut data = json!({ "email_id": "id", "to": ["Evt <EVT_1@example.com>"], "tags": { "hookmill": email } });
+    data["bounce"] = more.clone();
+    let body = json!({ "type": kind, "created_at": "2026-11-21T00:00:00Z", "data": data });
+    let signed =
+        signed("resend", kind, &format!("msg_{number}"), None, body.to_string().as_bytes());
+    assert_eq!(pipeline.send(&signed.headers, "resend", &signed.body).status, 200);
+}
+
+#[test]
+fn what_the_provider_reports_later_is_written_down_in_whatever_order_it_comes() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    accepted(&pipeline, &mailed("evt_1"));
+    accepted(&pipeline, &mailed("evt_2"));
+    sent(&pipeline);
+    let id = |event: &str| {
+        let sql = format!("SELECT id FROM outbox WHERE event_id = '{event}'");
+        pipeline.sql(&sql)[0][0].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (id("evt_1"), id("evt_2"));
+    let outcomes = || pipeline.sql("SELECT outcome FROM outbox ORDER BY event_id");
+    let suppressed = || pipeline.sql("SELECT address, reason FROM suppressions");
+
+    let transient = json!({ "type": "Transient" });
+    report(&pipeline, 1, "email.bounced", &first, &transient);
+    report(&pipeline, 2, "email.delivered", &first, &Value::Null);
+    report(&pipeline, 3, "email.clicked", &second, &Value::Null);
+    report(&pipeline, 4, "email.opened", &second, &Value::Null);
+    report(&pipeline, 5, "email.opened", "nobody-knows-this", &Value::Null);
+    pipeline.settle();
+    assert_eq!(outcomes(), [["bounced"], ["clicked"]]);
+    assert_eq!(suppressed(), Vec::<Vec<Value>>::new());
+
+    report(&pipeline, 6, "email.bounced", &first, &json!({ "type": "Permanent" }));
+    report(&pipeline, 7, "email.complained", &first, &Value::Null);
+    pipeline.settle();
+    assert_eq!(outcomes(), [["complained"], ["clicked"]]);
+    assert_eq!(suppressed(), [["evt_1@example.com", "bounced"]]);
+    let again = json!({ "to": "evt_1@example.com", "name": "again" });
+    accepted(&pipeline, &stripe("test.mailed", "evt_3", 1, again));
+    sent(&pipeline);
+    let state = pipeline.sql("SELECT state FROM outbox WHERE event_id = 'evt_3'");
+    assert_eq!(state, [["suppressed"]]);
+    assert_eq!(api.accepted().len(), 2);
+}
+
+#[test]
+fn a_report_settles_what_was_in_doubt() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    accepted(&pipeline, &mailed("evt_1"));
+    sent(&pipeline);
+    pipeline.sql("UPDATE outbox SET state = 'in_doubt'");
+    let id = pipeline.sql("SELECT id FROM outbox")[0][0].clone();
+    let event = |event: &str, number: u8, more: &Value| {
+        let mut event = json!({ "sg_event_id": format!("sg_{number}"), "event": event, "email": "EVT_1@example.com" });
+        event["hookmill"] = more.clone();
+        event
+    };
+    let body = json!([
+        event("delivered", 1, &id),
+        event("processed", 2, &id),
+        event("group_unsubscribe", 3, &Value::Null)
+    ]);
+    let signed = signed("sendgrid", "delivered", "sg", None, body.to_string().as_bytes());
+    assert_eq!(pipeline.send(&signed.headers, "sendgrid", &signed.body).status, 200);
+    pipeline.settle();
+    assert_eq!(pipeline.sql("SELECT state, outcome FROM outbox"), [["sent", "delivered"]]);
+    let suppressed = pipeline.sql("SELECT address, reason FROM suppressions");
+    assert_eq!(suppressed, [["evt_1@example.com", "unsubscribed"]]);
 }

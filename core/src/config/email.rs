@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::parse::{
-    ConditionText, EmailText, TemplateFiles, ValueText, duration, integer, secret_name, value,
+    ConditionText, EffectText, EmailText, TemplateFiles, ValueText, duration, integer, secret_name,
+    value,
 };
 use super::toml_reader::{Item, Located, Section};
 use super::{Api, Emails, OnDoubt};
 use crate::email::Mailbox;
-use crate::outbound::Provider;
+use crate::outbound::{Outcome, Provider};
 use crate::secret::SecretName;
 
 const PROVIDERS: [(&str, Provider); 2] =
@@ -131,8 +132,8 @@ pub(super) fn templates(root: &Section<'_>) -> BTreeMap<String, TemplateFiles> {
     templates
 }
 
-/// Reads the `email` of a rule.
-pub(super) fn email(item: &Item<'_>) -> Option<EmailText> {
+/// Reads the `email` of a rule, and when it is sent.
+pub(super) fn email(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
     let example = "{ template = \"welcome\", to = \"data.email\" }";
     let section = item.section(&format!("an email: {example}"))?;
     let template = section.require("template", "a template of [templates]");
@@ -156,7 +157,33 @@ pub(super) fn email(item: &Item<'_>) -> Option<EmailText> {
     section.finish();
     let data = here.map(|()| data);
     let delay = delay.unwrap_or_default();
-    Some(EmailText { template: template?, to: to?, cc, reply_to, data, when, delay })
+    let email = EmailText { template: template?, to: to?, cc, reply_to, data, delay };
+    Some((when, EffectText::Email(email)))
+}
+
+/// Reads the `outcome` of a rule.
+pub(super) fn outcome(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
+    let section =
+        item.section("an outcome: { email = \"data.tags.hookmill\", is = \"bounced\" }")?;
+    let email = section.require("email", "where the email's id is: email = \"data.tags.hookmill\"");
+    let email = email.map(|item| item.here.clone().map(|()| value(&item)));
+    let outcome = section.require("is", "what became of it: is = \"bounced\"");
+    let outcome = outcome.and_then(|item| item.choice(&Outcome::ALL));
+    let when = section.get("when").map(|item| conditions(&item)).unwrap_or_default();
+    section.finish();
+    Some((when, EffectText::Outcome { email: email?, outcome: outcome?.value }))
+}
+
+/// Reads the `suppress` of a rule.
+pub(super) fn suppress(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
+    let section = item.section("an address: { address = \"data.to\", reason = \"bounced\" }")?;
+    let address = section.require("address", "where it is: address = \"data.to\"");
+    let address = address.map(|item| item.here.clone().map(|()| value(&item)));
+    let reason = section.require("reason", "a word or two for the record: reason = \"bounced\"");
+    let reason = reason.and_then(|item| item.string("a word or two"));
+    let when = section.get("when").map(|item| conditions(&item)).unwrap_or_default();
+    section.finish();
+    Some((when, EffectText::Suppress { address: address?, reason: reason?.value }))
 }
 
 /// Addresses as they are, or a path to them: what has an `@` is no path.

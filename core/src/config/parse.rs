@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
 use super::{Batch, Emails, Ingress, RateLimit, Retry, SecretRef, Source, email, source};
 use crate::limits;
+use crate::outbound::Outcome;
 use crate::rules::{Path, Pattern, Unknown};
 use crate::secret::SecretName;
 
@@ -39,6 +40,8 @@ pub struct RuleText {
     pub name: Located<String>,
     /// `on`.
     pub on: Vec<Pattern>,
+    /// `when`: all of these have to hold.
+    pub when: Vec<ConditionText>,
     /// What it does.
     pub effect: EffectText,
 }
@@ -50,6 +53,20 @@ pub enum EffectText {
     Table(TableText),
     /// `email`: it sends one.
     Email(EmailText),
+    /// `outcome`: what became of an email.
+    Outcome {
+        /// `email`: its id.
+        email: Located<ValueText>,
+        /// `is`.
+        outcome: Outcome,
+    },
+    /// `suppress`: an address that is not to be written to.
+    Suppress {
+        /// `address`: one, or a list of them.
+        address: Located<ValueText>,
+        /// `reason`.
+        reason: String,
+    },
 }
 
 /// A rule that writes a table, as written.
@@ -84,8 +101,6 @@ pub struct EmailText {
     pub reply_to: Option<Located<ValueText>>,
     /// `data`: names and where their values are from.
     pub data: Located<Vec<(Located<String>, Located<ValueText>)>>,
-    /// `when`: all of these have to hold.
-    pub when: Vec<ConditionText>,
     /// `delay`.
     pub delay: Duration,
 }
@@ -137,8 +152,10 @@ pub enum PrecedenceText {
 
 /// The presets: rules in the language of hookmill.toml, without the sources in `on`, since a source names its preset.
 /// Each with the schemes that sign its events.
-const PRESETS: [(&str, &[&str], &str); 2] = [
+const PRESETS: [(&str, &[&str], &str); 4] = [
     ("clerk", &["clerk", "svix", "standard-webhooks"], include_str!("../../presets/clerk.toml")),
+    ("resend", &["resend", "svix", "standard-webhooks"], include_str!("../../presets/resend.toml")),
+    ("sendgrid", &["sendgrid"], include_str!("../../presets/sendgrid.toml")),
     ("stripe", &["stripe"], include_str!("../../presets/stripe.toml")),
 ];
 
@@ -486,13 +503,22 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         list.iter().flat_map(|item| patterns(item, sources)).collect::<Vec<_>>()
     });
     let on = on.unwrap_or_default();
-    if let Some(item) = section.get("email") {
-        let email = email::email(&item);
+    let sends = ["email", "outcome", "suppress"].map(|key| section.get(key));
+    let (when, effect) = if sends.iter().any(Option::is_some) {
+        let said: Vec<_> = sends.iter().flatten().collect();
+        if said.len() > 1 {
+            let problem = section.here.error("a rule does one thing");
+            section.report(problem.hint("let another rule, with a name of its own, do the other"));
+        }
+        let [email, outcome, suppress] = sends;
         section.finish();
-        return Some(RuleText { name: name?, on, effect: EffectText::Email(email?) });
-    }
-    let effect = table(section, &on).map(EffectText::Table);
-    Some(RuleText { name: name?, on, effect: effect? })
+        let email = email.and_then(|item| email::email(&item));
+        let outcome = outcome.and_then(|item| email::outcome(&item));
+        email.or(outcome).or_else(|| email::suppress(&suppress?))?
+    } else {
+        (Vec::new(), EffectText::Table(table(section, &on)?))
+    };
+    Some(RuleText { name: name?, on, when, effect })
 }
 
 /// The rest of a rule that writes a table.

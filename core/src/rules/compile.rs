@@ -24,7 +24,7 @@ pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigEr
     let tables = || {
         config.rules.iter().filter_map(|rule| match &rule.effect {
             EffectText::Table(table) => Some((&rule.name, table)),
-            EffectText::Email(_) => None,
+            _ => None,
         })
     };
     let managed = managed_columns(tables().map(|(_, table)| table));
@@ -39,12 +39,27 @@ pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigEr
             }
             EffectText::Email(email) => compile_email(email, config, &mut program.reads)
                 .map(|email| (email_sql(&rule.name), Effect::Email(email))),
+            EffectText::Outcome { email, outcome } => {
+                let email = value(&email.value, &mut program.reads);
+                Ok((outcome_sql(&rule.name), Effect::Outcome { email, outcome: *outcome }))
+            }
+            EffectText::Suppress { address, reason } => {
+                let address = value(&address.value, &mut program.reads);
+                Ok((suppress_sql(&rule.name), Effect::Suppress { address, reason: reason.clone() }))
+            }
         };
+        let condition = |when: &ConditionText| Condition {
+            read: program.reads.add(&when.path),
+            any_of: when.any_of.clone(),
+            not: when.not,
+        };
+        let when = rule.when.iter().map(condition).collect();
         match compiled {
             Ok((sql, effect)) => program.rules.push(Rule {
                 name: rule.name.value.clone(),
                 on: rule.on.clone(),
                 sql: sql.into(),
+                when,
                 effect,
             }),
             Err(faults) => errors.extend(faults),
@@ -147,11 +162,6 @@ fn compile_email(
     if !errors.is_empty() {
         return Err(errors);
     }
-    let condition = |condition: &ConditionText, reads: &mut Reads| Condition {
-        read: reads.add(&condition.path),
-        any_of: condition.any_of.clone(),
-        not: condition.not,
-    };
     let data = email.data.value.iter();
     Ok(EmailEffect {
         template: template.value.clone(),
@@ -159,7 +169,6 @@ fn compile_email(
         cc: email.cc.as_ref().map(|cc| value(&cc.value, reads)),
         reply_to: email.reply_to.as_ref().map(|text| value(&text.value, reads)),
         data: data.map(|(n, text)| (n.value.clone(), value(&text.value, reads))).collect(),
-        when: email.when.iter().map(|when| condition(when, reads)).collect(),
         delay: email.delay,
     })
 }
@@ -389,6 +398,30 @@ fn email_sql(name: &Located<String>) -> String {
          WHERE {NOT_SEEN}\n\
          ON CONFLICT DO NOTHING\n\
          RETURNING due_at",
+        name = comment(&name.value),
+    )
+}
+
+/// The greatest outcome stays, in whatever order they come. What is in doubt, or was to be sent again for that, has been sent
+/// after all: the provider speaks of it.
+fn outcome_sql(name: &Located<String>) -> String {
+    format!(
+        "-- rule {name}\n{ROWS}\n\
+         UPDATE outbox SET outcome = row ->> 4, outcome_rank = row ->> 5, outcome_at = row ->> 6,\n\
+         state = CASE WHEN state = 'in_doubt' OR (state = 'pending' AND attempts > 0) THEN 'sent' ELSE state END\n\
+         FROM (SELECT value AS row, max(value ->> 5) AS rank FROM rows WHERE {NOT_SEEN} GROUP BY value ->> 3)\n\
+         WHERE id = row ->> 3 AND outcome_rank < rank",
+        name = comment(&name.value),
+    )
+}
+
+fn suppress_sql(name: &Located<String>) -> String {
+    format!(
+        "-- rule {name}\n{ROWS}\n\
+         INSERT INTO suppressions (address, reason, source, event_id, created_at)\n\
+         SELECT value ->> 3, value ->> 4, value ->> 0, value ->> 1, value ->> 5 FROM rows\n\
+         WHERE {NOT_SEEN}\n\
+         ON CONFLICT DO NOTHING",
         name = comment(&name.value),
     )
 }
