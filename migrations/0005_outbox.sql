@@ -71,14 +71,16 @@ CREATE TABLE outbox_senders (
     away_until INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
--- What providers have taken, by day (UTC): for quotas.
+-- What providers have taken, by day and by month (UTC): for quotas.
 CREATE TABLE outbox_usage (
     provider TEXT NOT NULL,
-    -- YYYY-MM-DD.
-    day TEXT NOT NULL,
+    -- YYYY-MM-DD, or YYYY-MM.
+    period TEXT NOT NULL,
     sent INTEGER NOT NULL,
     requests INTEGER NOT NULL,
-    PRIMARY KEY (provider, day)
+    -- When it was said that the quota is nearly used up.
+    warned_at INTEGER,
+    PRIMARY KEY (provider, period)
 ) STRICT, WITHOUT ROWID;
 
 -- Who is not to be written to.

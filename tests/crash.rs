@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
+use hookmill_tests::api::{Api, Mood};
 use hookmill_tests::event::{Event, now, stripe};
+use hookmill_tests::eventually;
 use hookmill_tests::http::{exchange, request};
 use hookmill_tests::native::Pipeline;
 use serde_json::{Value, json};
@@ -38,6 +40,60 @@ fn event(sender: usize, number: usize) -> Event {
     let padding = if number % 20 == 7 { "x".repeat(150_000) } else { "x".repeat(2_000) };
     let object = json!({ "id": entity, "amount": 3, "padding": padding });
     stripe("test.counted", &format!("evt_{sender}_{number}"), 1, object)
+}
+
+/// The same for emails, though answers get lost as well: each is accepted once; or, where SendGrid stood in for Resend, the
+/// doubt is on record.
+#[test]
+fn an_email_is_not_lost_and_not_sent_twice() {
+    const EMAILS: usize = 1500;
+    let seed = u64::try_from(now().millis()).unwrap();
+    println!("seed {seed}");
+    let mut numbers = Numbers(seed);
+    let api = Api::start();
+    let mut pipeline = Pipeline::with_api(&api);
+    let moods = (0..40).map(|_| match numbers.below(4) {
+        0 => Mood::Silent,
+        1 => Mood::Broken { accepts: numbers.below(2) == 0 },
+        _ => Mood::Accepts,
+    });
+    api.moods(moods.collect::<Vec<_>>());
+    let mut posted = 0;
+    for round in 1..=KILLS {
+        while posted < EMAILS * round / KILLS {
+            let to = format!("{posted}@example.com");
+            let object = json!({ "to": to, "name": posted.to_string() });
+            let event = stripe("test.mailed", &format!("evt_{posted}"), 1, object);
+            assert_eq!(pipeline.post(&event).status, 200);
+            posted += 1;
+        }
+        std::thread::sleep(Duration::from_millis(numbers.below(1500)));
+        pipeline.kill_and_restart(|_| {});
+    }
+    pipeline.settle();
+    eventually("the outbox is through", || {
+        let open =
+            pipeline.sql("SELECT 1 FROM outbox WHERE state IN ('pending', 'sealed') LIMIT 1");
+        open.is_empty().then_some(())
+    });
+    let (accepted, requests) = (api.accepted(), api.requests().len());
+    let once: BTreeSet<_> = accepted.iter().map(String::as_str).collect();
+    assert_eq!(once.len(), accepted.len(), "nothing is accepted twice");
+    let ended = pipeline.sql(
+        "SELECT event_id, outbox.state, provider FROM outbox JOIN outbox_batches ON outbox_batches.id = batch",
+    );
+    assert_eq!(ended.len(), EMAILS);
+    let mut doubts = 0;
+    for email in ended {
+        let to = email[0].as_str().unwrap().replace("evt_", "") + "@example.com";
+        match email[1].as_str() {
+            Some("sent") => assert!(once.contains(to.as_str()), "{email:?}"),
+            Some("in_doubt") if email[2] == "sendgrid" => doubts += 1,
+            _ => panic!("{email:?}"),
+        }
+    }
+    println!("{EMAILS} emails, {doubts} in doubt, {requests} requests, {KILLS} kills");
+    assert!(requests >= EMAILS / 100 && once.len() >= EMAILS - doubts);
 }
 
 #[test]

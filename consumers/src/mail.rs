@@ -12,11 +12,11 @@ use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::outbound::{Answer, Delivered, Provider};
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
-use hookmill_core::template::{TemplateError, Templates};
+use hookmill_core::template::{Rendered, TemplateError, Templates};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{resend, sendgrid};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::outbox::{self, End, Pending, Sealing, Sender, Taken};
@@ -63,7 +63,7 @@ pub struct Sent {
     pub suppressed: usize,
     /// Emails of which nobody knows whether they were sent.
     pub in_doubt: usize,
-    /// What was the matter with batches that are tried again or were given up.
+    /// What was the matter with batches that are tried again or were given up, and quotas that are nearly used up.
     pub problems: Vec<String>,
 }
 
@@ -92,7 +92,10 @@ pub struct Round {
 /// What an email has in the column `content`.
 #[derive(Deserialize)]
 struct Content {
+    #[serde(default)]
     template: String,
+    /// What it says, if no template does: a subject and a text.
+    literal: Option<(String, String)>,
     #[serde(default)]
     to: Vec<String>,
     #[serde(default)]
@@ -145,6 +148,15 @@ const fn batch_emails(provider: Provider) -> usize {
     }
 }
 
+/// Takes up at once what others were sending; for whoever knows that they are gone.
+///
+/// # Errors
+///
+/// If the store does not do it; then it is taken up when the leases end.
+pub async fn resume<S: Store>(store: &S, now: Timestamp) -> Result<(), StoreError> {
+    store.execute(vec![outbox::free(now)]).await.map(drop)
+}
+
 /// Does what there is to do: seals what is due, and sends a batch through each provider.
 ///
 /// What it does to the world, and why doing it again, or twice at a time, is harmless:
@@ -168,7 +180,11 @@ pub async fn round<S: Store, F: Fetch>(
     }
     while seal(store, mail, now(), &mut sent).await? {}
     for place in 0..mail.keys.len() {
+        let before = sent.accepted;
         send(store, fetch, mail, place, &now, &mut sent).await?;
+        if sent.accepted > before {
+            warn(store, mail, place, now(), &mut sent).await?;
+        }
     }
     let providers: Vec<_> = mail.providers().map(Provider::as_str).collect();
     let rows = store.execute(vec![outbox::next(CHANNEL, &providers)]).await?;
@@ -278,8 +294,13 @@ fn compose(mail: &Mail, pending: &Pending) -> Result<Email, String> {
     }
     let cc = content.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
     let reply_to = content.reply_to.as_ref().map(mailbox).transpose()?;
-    let texts = mail.templates.render(&content.template, &content.data);
-    let texts = texts.map_err(|error| error.to_string())?;
+    let texts = match content.literal {
+        Some((subject, text)) => Rendered { subject, html: format!("<p>{text}</p>"), text },
+        None => mail
+            .templates
+            .render(&content.template, &content.data)
+            .map_err(|error| error.to_string())?,
+    };
     let bytes = texts.subject.len() + texts.html.len() + texts.text.len();
     if bytes > EMAIL_BYTES {
         return Err(too_long(bytes));
@@ -430,6 +451,41 @@ fn judge(
             statements
         }
     }
+}
+
+/// Says once for each day or month that its quota is nearly used up.
+async fn warn<S: Store>(
+    store: &S,
+    mail: &Mail,
+    place: usize,
+    now: Timestamp,
+    sent: &mut Sent,
+) -> Result<(), StoreError> {
+    // The quota is that of the first provider; another only stands in.
+    let (Some(quota), Some(provider), 0) =
+        (&mail.settings.quota, mail.providers().nth(place), place)
+    else {
+        return Ok(());
+    };
+    let (day, month) = (quota.threshold(quota.day), quota.threshold(quota.month));
+    let rows = store.execute(vec![outbox::used(provider, now, day, month)]).await?;
+    for (period, emails) in outbox::read_used(&rows) {
+        let daily = period == now.day();
+        let most = if daily { quota.day } else { quota.month }.unwrap_or_default();
+        let name = provider.as_str();
+        let warning = format!("{emails} of {most} emails of {period} have been sent by {name}");
+        let mut statements = vec![outbox::warned(provider, &period, now)];
+        if let Some(to) = &quota.notify {
+            let about = format!("quota-{name}-{period}");
+            let id = sha256_hex(&[about.as_bytes()]);
+            let subject = format!("Hookmill: the quota of {name} is nearly used up");
+            let content = json!({ "to": [to.to_string()], "literal": [subject, warning] });
+            statements.push(outbox::write(&id, &about, "quota", &content.to_string(), now));
+        }
+        store.execute(statements).await?;
+        sent.problems.push(warning);
+    }
+    Ok(())
 }
 
 fn refused(batch: &Taken, error: &str, now: Timestamp, sent: &mut Sent) -> Vec<Statement> {

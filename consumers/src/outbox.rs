@@ -194,8 +194,9 @@ WHERE id = ?1 AND state = 'sending'";
 
 const USE: &str = "\
 -- count towards quotas
-INSERT INTO outbox_usage (provider, day, sent, requests) VALUES (?1, ?2, CAST(?3 AS INTEGER), 1)
-ON CONFLICT (provider, day) DO UPDATE SET sent = sent + excluded.sent, requests = requests + 1";
+INSERT INTO outbox_usage (provider, period, sent, requests)
+VALUES (?1, ?2, CAST(?4 AS INTEGER), 1), (?1, ?3, CAST(?4 AS INTEGER), 1)
+ON CONFLICT (provider, period) DO UPDATE SET sent = sent + excluded.sent, requests = requests + 1";
 
 const NOTE: &str = "\
 -- how the provider is doing
@@ -212,6 +213,27 @@ SELECT (SELECT min(due_at) FROM outbox WHERE channel = ?1 AND state = 'pending')
     FROM outbox_batches LEFT JOIN outbox_senders USING (provider)
     WHERE state IN ('sealed', 'sending') AND provider IN (SELECT value FROM json_each(?2))
 )";
+
+/// `?1` provider, `?2` the day and `?3` the most in it, `?4` the month and `?5` the most in it.
+const USED: &str = "\
+-- quotas that are nearly used up, and nobody has been told
+SELECT period, sent FROM outbox_usage
+WHERE provider = ?1 AND warned_at IS NULL
+    AND ((period = ?2 AND sent >= CAST(?3 AS INTEGER)) OR (period = ?4 AND sent >= CAST(?5 AS INTEGER)))";
+
+const WARNED: &str = "\
+-- somebody has been told
+UPDATE outbox_usage SET warned_at = CAST(?3 AS INTEGER) WHERE provider = ?1 AND period = ?2";
+
+const WRITE: &str = "\
+-- an email of Hookmill's own
+INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, due_at, created_at)
+VALUES (?1, 'hookmill', ?2, 0, ?3, 'email', ?4, CAST(?5 AS INTEGER), CAST(?5 AS INTEGER))
+ON CONFLICT DO NOTHING";
+
+const FREE: &str = "\
+-- nobody else is sending
+UPDATE outbox_batches SET due_at = CAST(?1 AS INTEGER) WHERE state = 'sending' AND due_at > CAST(?1 AS INTEGER)";
 
 const STATES: &str = "\
 -- the outbox by state
@@ -348,8 +370,8 @@ pub fn delivered(
     let mut statements = for_rows(SETTLE_MEMBERS, &members.collect::<Vec<_>>());
     statements.push(settle_batch(batch, "sent", "", now));
     let sent = said.iter().filter(|said| matches!(said, Delivered::Accepted(_))).count();
-    let day = now.day();
-    statements.push(statement(USE, vec![provider.as_str().into(), day, sent.to_string()]));
+    let params = vec![provider.as_str().into(), now.day(), now.month(), sent.to_string()];
+    statements.push(statement(USE, params));
     statements.push(note(provider, now, false, None));
     statements
 }
@@ -417,6 +439,38 @@ pub fn read_next(rows: &[Rows]) -> (Option<Timestamp>, Option<Timestamp>) {
         text.and_then(|text| text.parse().ok()).map(Timestamp::from_millis)
     };
     (time(0), time(1))
+}
+
+/// Asks which periods have more sent in them than these, and have not been warned of.
+pub fn used(provider: Provider, now: Timestamp, day: u64, month: u64) -> Statement {
+    let (day, month) = ((now.day(), day.to_string()), (now.month(), month.to_string()));
+    statement(USED, vec![provider.as_str().into(), day.0, day.1, month.0, month.1])
+}
+
+/// The periods that [`used()`] was answered with, and how much has been sent in each.
+pub fn read_used(rows: &[Rows]) -> Vec<(String, u64)> {
+    let read = |row: &Vec<Option<String>>| match row.as_slice() {
+        [Some(period), Some(sent)] => Some((period.clone(), sent.parse().ok()?)),
+        _ => None,
+    };
+    rows.first().into_iter().flatten().filter_map(read).collect()
+}
+
+/// Notes that somebody has been told of a period.
+pub fn warned(provider: Provider, period: &str, now: Timestamp) -> Statement {
+    let now = now.millis().to_string();
+    statement(WARNED, vec![provider.as_str().into(), period.into(), now])
+}
+
+/// Writes an email of Hookmill's own, once under each id. `about` and `rule` stand where an event's id and its rule do.
+pub fn write(id: &str, about: &str, rule: &str, content: &str, now: Timestamp) -> Statement {
+    let params = [id, about, rule, content].map(ToOwned::to_owned);
+    statement(WRITE, params.into_iter().chain([now.millis().to_string()]).collect())
+}
+
+/// Ends every lease, for whoever knows that those who had them are gone.
+pub fn free(now: Timestamp) -> Statement {
+    statement(FREE, vec![now.millis().to_string()])
 }
 
 /// Counts what there is by state.

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hookmill_consumers::mail::{Mail, Round, Sent, round, states};
-use hookmill_core::config::{Api, Consumers, Emails, OnDoubt, Retry};
+use hookmill_core::config::{Api, Consumers, Emails, OnDoubt, Quota, Retry};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
@@ -94,6 +94,7 @@ impl World {
                 reply_to: None,
                 wait: Duration::ZERO,
                 on_doubt: OnDoubt::Bury,
+                quota: None,
             }),
             templates: BTreeMap::from([("welcome".to_owned(), text)]),
         };
@@ -283,7 +284,10 @@ fn many_emails_go_out_in_few_requests_and_no_faster_than_the_provider_takes_them
         assert_eq!(world.accepted.lock().unwrap().len(), 10_000);
         // Ten in a second.
         assert!(end - 1_000 >= (i64::try_from(requests).unwrap() - 1) * 100, "{end}");
-        let usage = world.sql("SELECT provider, day, sent, requests FROM outbox_usage", vec![]);
+        let usage = world.sql(
+            "SELECT provider, period, sent, requests FROM outbox_usage WHERE period = '1970-01-01'",
+            vec![],
+        );
         let expected = [provider.as_str(), "1970-01-01", "10000", &requests.to_string()];
         assert_eq!(usage, [expected.map(|text| Some(text.to_owned()))]);
     }
@@ -372,13 +376,13 @@ fn another_stands_in_for_a_provider_that_is_away() {
     assert_eq!(world.states(), BTreeMap::from([("sent".into(), 250)]));
     let accepted: BTreeSet<_> = world.accepted.lock().unwrap().iter().cloned().collect();
     assert_eq!(accepted.len(), 250);
-    let by = "SELECT provider, sum(sent) FROM outbox_usage GROUP BY provider";
+    let by = "SELECT provider, sent FROM outbox_usage WHERE period = '1970-01'";
     assert_eq!(world.sql(by, vec![]), [[Some("sendgrid".into()), Some("250".into())]]);
     // Some time later it is asked again.
     *world.away.lock().unwrap() = None;
     world.sql("UPDATE outbox SET state = 'pending', batch = NULL", vec![]);
     world.until_done(end + 3_600_000);
-    let by = "SELECT sent FROM outbox_usage WHERE provider = 'resend'";
+    let by = "SELECT sent FROM outbox_usage WHERE provider = 'resend' AND period = '1970-01'";
     assert_eq!(world.sql(by, vec![]), [[Some("250".into())]]);
 }
 
@@ -436,6 +440,32 @@ fn a_provider_that_is_busy_is_left_alone_for_as_long_as_it_wants() {
     world.moods.lock().unwrap().push(Mood::Busy { after: 1_000_000 });
     let round = world.round(1_000).unwrap();
     assert_eq!(round.next, Some(Timestamp::from_millis(2_000)));
+}
+
+#[test]
+fn somebody_is_told_once_that_a_quota_is_nearly_used_up() {
+    let mut world = World::new(Provider::Resend, 250);
+    let notify = "ops@example.com".parse().ok();
+    world.emails().quota = Some(Quota { day: Some(1000), month: Some(300), warn_at: 0.8, notify });
+    let mut warnings = Vec::new();
+    let mut now = 1_000;
+    loop {
+        let round = world.round(now).unwrap();
+        warnings.extend(round.sent.problems);
+        let Some(next) = round.next else { break };
+        now = next.millis();
+    }
+    // After the third batch, as 240 are 80 % of 300.
+    assert_eq!(warnings, ["250 of 300 emails of 1970-01 have been sent by resend"]);
+    assert_eq!(
+        world.accepted.lock().unwrap().iter().filter(|to| **to == "ops@example.com").count(),
+        1
+    );
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 251)]));
+    let body =
+        &world.sql("SELECT body FROM outbox_batches ORDER BY sealed_at DESC LIMIT 1", vec![])[0][0];
+    let body: Value = serde_json::from_str(body.as_ref().unwrap()).unwrap();
+    insta::assert_json_snapshot!(body);
 }
 
 fn mood() -> impl Strategy<Value = Mood> {

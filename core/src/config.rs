@@ -156,8 +156,34 @@ pub enum OnDoubt {
     Bury,
 }
 
+/// How many emails the provider takes, and when somebody is told that they are nearly used up.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Quota {
+    /// In a day, UTC.
+    pub day: Option<u64>,
+    /// In a month, UTC.
+    pub month: Option<u64>,
+    /// The share of either that is warned at.
+    pub warn_at: f64,
+    /// Who gets an email then.
+    pub notify: Option<Mailbox>,
+}
+
+impl Quota {
+    /// How many emails of a quota are warned at; never, if there is none.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a share of a count"
+    )]
+    pub fn threshold(&self, quota: Option<u64>) -> u64 {
+        quota.map_or(u64::MAX >> 1, |quota| (quota as f64 * self.warn_at).ceil() as u64)
+    }
+}
+
 /// How emails are sent.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Emails {
     /// The API that emails are sealed for; behind it the one that stands in while that is away.
     pub apis: Vec<Api>,
@@ -171,6 +197,8 @@ pub struct Emails {
     pub wait: Duration,
     /// What becomes of a batch of which nobody knows whether it was sent.
     pub on_doubt: OnDoubt,
+    /// How many there may be.
+    pub quota: Option<Quota>,
 }
 
 /// What the consumers carry.

@@ -34,6 +34,12 @@ impl Timestamp {
         text.split('T').next().unwrap_or_default().to_owned()
     }
 
+    /// Its month in UTC: `2026-01`.
+    pub fn month(self) -> String {
+        let day = self.day();
+        day.rsplit_once('-').map_or("", |(month, _)| month).to_owned()
+    }
+
     /// Milliseconds since the Unix epoch.
     pub const fn millis(self) -> i64 {
         self.0

@@ -11,6 +11,7 @@
 
 mod check;
 mod dev;
+mod email;
 mod events;
 mod migrate;
 mod pipeline;
@@ -44,6 +45,7 @@ enum Command {
     Send(send::Arguments),
     Verify(verify::Arguments),
     Events(events::Arguments),
+    Email(email::Arguments),
     Rejections(rejections::Arguments),
     Migrate(migrate::Arguments),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Send(arguments) => send::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::Email(arguments) => email::run(&arguments),
         Command::Rejections(arguments) => rejections::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
     };

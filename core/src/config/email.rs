@@ -8,7 +8,7 @@ use super::parse::{
     value,
 };
 use super::toml_reader::{Item, Located, Section};
-use super::{Api, Emails, OnDoubt};
+use super::{Api, Emails, OnDoubt, Quota};
 use crate::email::Mailbox;
 use crate::outbound::{Outcome, Provider};
 use crate::secret::SecretName;
@@ -32,6 +32,7 @@ pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
         .get("on_doubt")
         .and_then(|item| item.choice(&[("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)]));
     let failover_after = section.get("failover_after").and_then(|item| integer(&item, 1..=1000));
+    let quota = section.get("quota").and_then(|item| quota(&item));
     let settings = PROVIDERS.map(|(name, provider)| {
         let section = section.get(name).and_then(|item| item.section("a table"));
         api(provider, section)
@@ -54,7 +55,35 @@ pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
         reply_to,
         wait: wait.unwrap_or(Duration::from_secs(5)),
         on_doubt: on_doubt.map(|on_doubt| on_doubt.value).unwrap_or_default(),
+        quota,
     })
+}
+
+/// `[email.quota]`.
+fn quota(item: &Item<'_>) -> Option<Quota> {
+    let section = item.section("a table: { month = 3000, warn_at = 0.8 }")?;
+    let count = |key| {
+        let count = section.get(key).and_then(|item| integer(&item, 1..=1_000_000_000))?;
+        u64::try_from(count).ok()
+    };
+    let (day, month) = (count("day"), count("month"));
+    let warn_at = section.get("warn_at").and_then(|item| {
+        let expected = "a share, above 0 and at most 1";
+        let found = item.float(expected)?;
+        let within = found.value > 0.0 && found.value <= 1.0;
+        if !within {
+            let problem = found.error(format!("found {}", found.value));
+            item.report(problem.hint(format!("expected {expected}")));
+        }
+        within.then_some(found.value)
+    });
+    let notify = section.get("notify").and_then(|item| mailbox(&item));
+    if day.is_none() && month.is_none() {
+        let problem = section.here.error("there is neither `day` nor `month`");
+        section.report(problem.hint("say how many emails there may be: month = 3000"));
+    }
+    section.finish();
+    Some(Quota { day, month, warn_at: warn_at.unwrap_or(0.8), notify })
 }
 
 /// `[email.resend]` and the like.

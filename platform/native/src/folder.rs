@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hookmill_core::schema::Schema;
 use hookmill_migrations::{Migration, MigrationError, apply, schema};
@@ -176,9 +177,29 @@ impl DataFolder {
             return Err(FolderError::Empty(path.to_owned()));
         }
         let failed = |source| FolderError::Database { path: data.clone(), source };
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let database = Connection::open_with_flags(&data, flags).map_err(failed)?;
+        let database = Self::open(&data, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         database.execute("ATTACH ?1 AS queue", [queue.to_string_lossy()]).map_err(failed)?;
+        Ok(database)
+    }
+
+    /// Opens the application's database for a change by hand, beside whoever has the folder.
+    ///
+    /// # Errors
+    ///
+    /// If nothing has run in it yet, or the database cannot be opened.
+    pub fn write(path: &Path) -> Result<Connection, FolderError> {
+        let data = path.join("data.db");
+        if !data.exists() {
+            return Err(FolderError::Empty(path.to_owned()));
+        }
+        Self::open(&data, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    }
+
+    fn open(path: &Path, flags: OpenFlags) -> Result<Connection, FolderError> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+        let failed = |source| FolderError::Database { path: path.to_owned(), source };
+        let database = Connection::open_with_flags(path, flags).map_err(failed)?;
+        database.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
         Ok(database)
     }
 }

@@ -1,0 +1,362 @@
+//! `hookmill email`: what a template makes of data, what is in the outbox, and who is not written to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use comfy_table::Table;
+use hookmill_core::email::address_key;
+use hookmill_core::template::Templates;
+use hookmill_core::time::Timestamp;
+use hookmill_native::{DataFolder, now};
+use rusqlite::Row;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::pipeline::load;
+
+/// Emails: preview a template, list the outbox, send again, and who is not written to
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Preview(Preview),
+    List(List),
+    Retry(Retry),
+    Suppressions(Suppressions),
+    Unsuppress(Unsuppress),
+    Usage(Usage),
+}
+
+/// Print what a template makes of data, or open it in a browser
+#[derive(clap::Args)]
+struct Preview {
+    /// A template of hookmill.toml.
+    template: String,
+    /// A file with a JSON object: what the rule's `data` would be.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Open the HTML part in the browser instead.
+    #[arg(long)]
+    open: bool,
+    /// Print {"subject":…,"html":…,"text":…}.
+    #[arg(long, conflicts_with = "open")]
+    json: bool,
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    config: PathBuf,
+}
+
+/// List the outbox: the latest emails, and what became of them
+#[derive(clap::Args)]
+struct List {
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+    /// Only those in this state.
+    #[arg(long, value_parser = STATES)]
+    state: Option<String>,
+    /// At most this many, the latest first.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Print a JSON array; times are milliseconds since the Unix epoch.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Send emails that were refused, or are in doubt, once more; those in doubt may arrive twice
+#[derive(clap::Args)]
+struct Retry {
+    /// Which.
+    #[arg(long, value_parser = ["refused", "in_doubt", "suppressed"])]
+    state: String,
+    /// Only those of this rule.
+    #[arg(long, value_name = "NAME")]
+    rule: Option<String>,
+    /// Only this one.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+}
+
+/// List the addresses that are not written to, and why
+#[derive(clap::Args)]
+struct Suppressions {
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+    /// Print a JSON array; times are milliseconds since the Unix epoch.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Have an address written to again
+#[derive(clap::Args)]
+struct Unsuppress {
+    /// The address.
+    address: String,
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+}
+
+/// Show how many emails each provider has taken, by day and by month (UTC)
+#[derive(clap::Args)]
+struct Usage {
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+    /// At most this many days and months, the latest first.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Print a JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+const STATES: [&str; 6] = ["pending", "sealed", "sent", "refused", "suppressed", "in_doubt"];
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        Command::Preview(preview) => run_preview(preview),
+        Command::List(list) => run_list(list),
+        Command::Retry(retry) => run_retry(retry),
+        Command::Suppressions(suppressions) => run_suppressions(suppressions),
+        Command::Unsuppress(unsuppress) => run_unsuppress(unsuppress),
+        Command::Usage(usage) => run_usage(usage),
+    }
+}
+
+fn run_preview(preview: &Preview) -> anyhow::Result<()> {
+    let loaded = load(&preview.config)?;
+    let name = &preview.template;
+    if !loaded.templates.contains_key(name) {
+        let names: Vec<_> = loaded.templates.keys().map(String::as_str).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        bail!("there is no template `{name}` in {}; there: {names}", preview.config.display());
+    }
+    let Ok(templates) = Templates::new(&loaded.templates) else {
+        bail!("the templates of a configuration that has been checked are whole");
+    };
+    let data = match &preview.data {
+        Some(file) => read_data(file)?,
+        None => Map::new(),
+    };
+    let rendered = templates.render(name, &data).map_err(|error| {
+        let missing: Vec<_> =
+            templates.variables(name).into_iter().filter(|name| !data.contains_key(name)).collect();
+        let error = anyhow::Error::new(error);
+        if missing.is_empty() {
+            return error;
+        }
+        let missing = missing.join("`, `");
+        error.context(format!("the data lacks `{missing}`; --data names a file with a JSON object"))
+    })?;
+    if preview.json {
+        let (subject, html, text) = (rendered.subject, rendered.html, rendered.text);
+        println!("{}", json!({ "subject": subject, "html": html, "text": text }));
+        return Ok(());
+    }
+    if preview.open {
+        let file = std::env::temp_dir().join(format!("hookmill-{name}.html"));
+        fs::write(&file, &rendered.html)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        eprintln!("Subject: {}\n{}", rendered.subject, file.display());
+        return open::that(&file).context("no browser can be opened");
+    }
+    println!("Subject: {}\n\n{}\n\n{}", rendered.subject, rendered.text.trim_end(), rendered.html);
+    Ok(())
+}
+
+fn read_data(file: &Path) -> anyhow::Result<Map<String, Value>> {
+    let shown = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{shown} is not a JSON object, such as {{ \"name\": \"Inês\" }}"))
+}
+
+/// An email in the outbox.
+#[derive(Serialize)]
+struct Email {
+    id: String,
+    created_at: Timestamp,
+    source: String,
+    event_id: String,
+    rule: String,
+    to: String,
+    state: String,
+    /// What the provider reported later.
+    outcome: Option<String>,
+    due_at: Timestamp,
+    settled_at: Option<Timestamp>,
+    provider: Option<String>,
+    provider_id: Option<String>,
+    error: Option<String>,
+}
+
+fn run_list(list: &List) -> anyhow::Result<()> {
+    let database = DataFolder::read(&list.data)?;
+    let sql = "
+        SELECT outbox.id, created_at, source, event_id, rule, coalesce(content ->> '$.to[0]', ''), outbox.state, outcome,
+            outbox.due_at, outbox.settled_at, provider, provider_id, outbox.error
+        FROM outbox LEFT JOIN outbox_batches ON outbox_batches.id = batch
+        WHERE ?1 IS NULL OR outbox.state = ?1
+        ORDER BY created_at DESC, outbox.id LIMIT ?2";
+    let email = |row: &Row<'_>| {
+        Ok(Email {
+            id: row.get(0)?,
+            created_at: Timestamp::from_millis(row.get(1)?),
+            source: row.get(2)?,
+            event_id: row.get(3)?,
+            rule: row.get(4)?,
+            to: row.get(5)?,
+            state: row.get(6)?,
+            outcome: row.get(7)?,
+            due_at: Timestamp::from_millis(row.get(8)?),
+            settled_at: row.get::<_, Option<i64>>(9)?.map(Timestamp::from_millis),
+            provider: row.get(10)?,
+            provider_id: row.get(11)?,
+            error: row.get(12)?,
+        })
+    };
+    let mut query = database.prepare(sql)?;
+    let emails = query.query_map((&list.state, list.limit), email)?;
+    let emails = emails.collect::<Result<Vec<_>, _>>()?;
+    if list.json {
+        println!("{}", serde_json::to_string_pretty(&emails)?);
+        return Ok(());
+    }
+    if emails.is_empty() {
+        eprintln!("no such email in the outbox");
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["CREATED", "RULE", "TO", "EVENT", "STATE"]);
+    for email in emails {
+        let state = match (email.outcome, email.error) {
+            (Some(outcome), _) => format!("{}, {outcome}", email.state),
+            (None, Some(error)) => format!("{}: {error}", email.state),
+            (None, None) => email.state,
+        };
+        let event = format!("{}:{}", email.source, email.event_id);
+        table.add_row([email.created_at.to_string(), email.rule, email.to, event, state]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn run_retry(retry: &Retry) -> anyhow::Result<()> {
+    let database = DataFolder::write(&retry.data)?;
+    // Whoever sends looks into the outbox once a minute, whoever wrote to it.
+    let sql = "
+        UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = ?1, error = NULL, settled_at = NULL
+        WHERE state = ?2 AND (?3 IS NULL OR rule = ?3) AND (?4 IS NULL OR id = ?4)";
+    let now = now().millis();
+    let emails = database.execute(sql, (now, &retry.state, &retry.rule, &retry.id))?;
+    eprintln!("emails that will be sent once more: {emails}");
+    Ok(())
+}
+
+/// An address that is not written to.
+#[derive(Serialize)]
+struct Suppression {
+    address: String,
+    reason: String,
+    source: String,
+    event_id: String,
+    created_at: Timestamp,
+}
+
+fn run_suppressions(arguments: &Suppressions) -> anyhow::Result<()> {
+    let database = DataFolder::read(&arguments.data)?;
+    let sql = "SELECT address, reason, source, event_id, created_at FROM suppressions ORDER BY created_at DESC";
+    let suppression = |row: &Row<'_>| {
+        Ok(Suppression {
+            address: row.get(0)?,
+            reason: row.get(1)?,
+            source: row.get(2)?,
+            event_id: row.get(3)?,
+            created_at: Timestamp::from_millis(row.get(4)?),
+        })
+    };
+    let mut query = database.prepare(sql)?;
+    let all = query.query_map([], suppression)?.collect::<Result<Vec<_>, _>>()?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    if all.is_empty() {
+        eprintln!("every address is written to");
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["SINCE", "ADDRESS", "REASON", "EVENT"]);
+    for one in all {
+        let event = format!("{}:{}", one.source, one.event_id);
+        table.add_row([one.created_at.to_string(), one.address, one.reason, event]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
+    let database = DataFolder::write(&arguments.data)?;
+    let address = address_key(&arguments.address);
+    if database.execute("DELETE FROM suppressions WHERE address = ?1", [&address])? == 0 {
+        bail!("{address} is not suppressed");
+    }
+    eprintln!(
+        "{address} is written to again; what was suppressed stays so: `hookmill email retry`"
+    );
+    Ok(())
+}
+
+/// What a provider has taken in a day or a month.
+#[derive(Serialize)]
+struct Used {
+    provider: String,
+    /// `2026-01-01`, or `2026-01`.
+    period: String,
+    sent: i64,
+    requests: i64,
+}
+
+fn run_usage(usage: &Usage) -> anyhow::Result<()> {
+    let database = DataFolder::read(&usage.data)?;
+    let sql = "SELECT provider, period, sent, requests FROM outbox_usage ORDER BY length(period), period DESC LIMIT ?1";
+    let used = |row: &Row<'_>| {
+        Ok(Used {
+            provider: row.get(0)?,
+            period: row.get(1)?,
+            sent: row.get(2)?,
+            requests: row.get(3)?,
+        })
+    };
+    let mut query = database.prepare(sql)?;
+    let all = query.query_map([usage.limit], used)?.collect::<Result<Vec<_>, _>>()?;
+    if usage.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    if all.is_empty() {
+        eprintln!("no email has been sent yet");
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["PERIOD", "PROVIDER", "SENT", "REQUESTS"]);
+    for used in all {
+        let counts = [used.sent, used.requests].map(|count| count.to_string());
+        table.add_row([used.period, used.provider].into_iter().chain(counts));
+    }
+    println!("{table}");
+    Ok(())
+}
