@@ -3,7 +3,8 @@
 -- Nothing has ever written the first form of this table.
 DROP TABLE outbox;
 
--- An email, written in the transaction of its event: there is one for each event and rule, however often it is delivered.
+-- An email, an SMS, or what somebody did, written in the transaction of its event: there is one for each event and rule,
+-- however often it is delivered.
 CREATE TABLE outbox (
     -- SHA-256 of source, event id, generation and rule. Providers are told it, and tell it again.
     id TEXT NOT NULL PRIMARY KEY,
@@ -11,8 +12,11 @@ CREATE TABLE outbox (
     event_id TEXT NOT NULL,
     generation INTEGER NOT NULL,
     rule TEXT NOT NULL,
-    channel TEXT NOT NULL CHECK (channel IN ('email')),
-    -- JSON: { "template": …, "to": […], "cc": […], "reply_to": …, "data": {…} }.
+    channel TEXT NOT NULL CHECK (channel IN ('email', 'sms', 'mixpanel', 'posthog')),
+    -- The first address, or the number, in lower case and without a name.
+    recipient TEXT,
+    -- JSON, of an email: { "template": …, "to": […], "cc": […], "reply_to": …, "data": {…} };
+    -- of an SMS: { "to": […], "body": …, "data": {…} }; of the others: { "event": …, "to": […], "at": …, "data": {…} }.
     content TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'pending'
         CHECK (state IN ('pending', 'sealed', 'sent', 'refused', 'suppressed', 'in_doubt')),
@@ -35,6 +39,8 @@ CREATE TABLE outbox (
 
 CREATE INDEX outbox_pending ON outbox (channel, due_at) WHERE state = 'pending';
 CREATE INDEX outbox_event ON outbox (source, event_id);
+CREATE INDEX outbox_recipient ON outbox (recipient, due_at);
+CREATE INDEX outbox_provider_id ON outbox (provider_id) WHERE provider_id IS NOT NULL;
 
 -- A sealed batch: what is in it, its body and its key never change, so that it can be sent again, byte for byte.
 CREATE TABLE outbox_batches (
@@ -85,7 +91,7 @@ CREATE TABLE outbox_usage (
 
 -- Who is not to be written to.
 CREATE TABLE suppressions (
-    -- An email address in lower case.
+    -- An email address in lower case, or a number.
     address TEXT NOT NULL PRIMARY KEY,
     reason TEXT NOT NULL,
     -- The event that said so.

@@ -21,8 +21,8 @@ use crate::sort::sort;
 pub struct Driven {
     /// Of each delivery, in order.
     pub settled: Vec<Settled>,
-    /// Since when the first of the emails may be sent that the batch has put into the outbox.
-    pub email_due_at: Option<Timestamp>,
+    /// Since when the first may be sent of what the batch has put into the outbox.
+    pub due_at: Option<Timestamp>,
 }
 
 /// Applies a batch. Answers for each delivery, in order, whatever happens; there is no `?` in here.
@@ -69,7 +69,7 @@ pub async fn drive<S: Store, O: Objects>(
         envelopes.push(sorted.ok().map(|message| message.envelope));
     }
     let (writes, repeated) = plan::fold(writes);
-    let email_due_at = apply(store, config, &writes, &mut fates).await;
+    let due_at = apply(store, config, &writes, &mut fates).await;
     for (index, first) in repeated {
         fates[index] = match &fates[first] {
             Some(Fate::Applied | Fate::Recorded) => Some(Fate::Duplicate),
@@ -89,7 +89,7 @@ pub async fn drive<S: Store, O: Objects>(
         .collect();
     write_letters(store, config, batch, &mut settled, now).await;
     remove_bodies(objects, &settled).await;
-    Driven { settled, email_due_at }
+    Driven { settled, due_at }
 }
 
 /// A message's body, from the object store if it is there; or what becomes of the delivery instead.
@@ -126,7 +126,8 @@ async fn body<'m, S: Store, O: Objects>(
 }
 
 /// Carries out the writes: all in one transaction, or, where the store refuses that or lacks a table for it, in halves,
-/// until an offender stands alone. Answers since when the first email may be sent.
+/// until an offender stands alone. Answers since when the first may be sent of what has
+/// been put into the outbox.
 async fn apply<S: Store>(
     store: &S,
     config: &Consumers,
@@ -134,7 +135,7 @@ async fn apply<S: Store>(
     fates: &mut [Option<Fate>],
 ) -> Option<Timestamp> {
     let mut work = vec![writes];
-    let mut email_due_at: Option<Timestamp> = None;
+    let mut due_at: Option<Timestamp> = None;
     let mut away: Option<StoreError> = None;
     while let Some(part) = work.pop() {
         if part.is_empty() {
@@ -147,7 +148,7 @@ async fn apply<S: Store>(
         match result {
             Ok(rows) => {
                 let new = plan::events(&rows);
-                email_due_at = email_due_at.into_iter().chain(plan::first_email(&rows)).min();
+                due_at = due_at.into_iter().chain(plan::first_due(&rows)).min();
                 for write in part {
                     fates[write.index] = Some(if new.contains(&write.event) {
                         write.fate.clone()
@@ -182,7 +183,7 @@ async fn apply<S: Store>(
             },
         }
     }
-    email_due_at
+    due_at
 }
 
 /// Writes what is to be buried. A letter that cannot be written has its delivery tried again: it is never only dropped.

@@ -13,8 +13,8 @@
 
 mod count;
 mod drive;
-pub mod mail;
 pub mod outbox;
+pub mod outgoing;
 mod plan;
 mod retry;
 mod settle;

@@ -66,7 +66,7 @@ pub struct Taken {
 
 /// How a provider is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sender {
+pub struct Standing {
     /// Its name.
     pub provider: String,
     /// Until when nothing is sealed for it, if there is another.
@@ -187,6 +187,19 @@ UPDATE outbox SET state = 'pending', batch = NULL, attempts = attempts + 1, due_
 WHERE id IN (SELECT value FROM outbox_batches, json_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
     AND batch = ?1 AND state = 'sealed' AND attempts + 1 < CAST(?4 AS INTEGER)";
 
+const SUPPRESS: &str = "\
+-- recipients who want none
+INSERT INTO suppressions (address, reason, source, event_id, created_at)
+SELECT recipient, value ->> 2, value ->> 1, outbox.id, value ->> 3
+FROM json_each(?1) JOIN outbox ON outbox.id = value ->> 0
+WHERE recipient IS NOT NULL
+ON CONFLICT DO NOTHING";
+
+const RECENT: &str = "\
+-- what has gone to somebody
+SELECT count(*) FROM outbox
+WHERE recipient = ?2 AND due_at > CAST(?3 AS INTEGER) AND channel = ?1 AND state IN ('sealed', 'sent', 'in_doubt')";
+
 const RELEASE: &str = "\
 -- send a batch later
 UPDATE outbox_batches SET state = 'sealed', arrived = max(arrived, ?4 = 'true'), due_at = CAST(?2 AS INTEGER), error = ?3
@@ -246,7 +259,7 @@ pub fn pending(channel: &str, now: Timestamp, most: usize) -> Vec<Statement> {
 }
 
 /// What [`pending()`] was answered with.
-pub fn read_pending(rows: &[Rows]) -> (Vec<Pending>, Vec<Sender>) {
+pub fn read_pending(rows: &[Rows]) -> (Vec<Pending>, Vec<Standing>) {
     let pending = |row: &Vec<Option<String>>| match row.as_slice() {
         [Some(id), Some(content), Some(due_at)] => Some(Pending {
             id: id.clone(),
@@ -256,7 +269,7 @@ pub fn read_pending(rows: &[Rows]) -> (Vec<Pending>, Vec<Sender>) {
         _ => None,
     };
     let sender = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(provider), Some(away_until)] => Some(Sender {
+        [Some(provider), Some(away_until)] => Some(Standing {
             provider: provider.clone(),
             away_until: Timestamp::from_millis(away_until.parse().ok()?),
         }),
@@ -269,6 +282,18 @@ pub fn read_pending(rows: &[Rows]) -> (Vec<Pending>, Vec<Sender>) {
 /// Asks which of these addresses, in lower case, are not to be written to, and why: pairs.
 pub fn suppressed(addresses: &[String]) -> Statement {
     statement(SUPPRESSED, vec![json(&addresses)])
+}
+
+/// Asks how much has gone to an address, as [`hookmill_core::email::address_key`] writes it.
+pub fn recent(channel: &str, recipient: &str, since: Timestamp) -> Statement {
+    let since = since.millis().to_string();
+    statement(RECENT, vec![channel.to_owned(), recipient.to_owned(), since])
+}
+
+/// What [`recent()`] was answered with.
+pub fn read_recent(rows: &[Rows]) -> u32 {
+    let count = rows.first().and_then(|rows| rows.first()?.first()?.as_ref()?.parse().ok());
+    count.unwrap_or_default()
 }
 
 /// Seals batches, to be carried out in one transaction. The first statement answers with the ids of those that were.
@@ -364,12 +389,18 @@ pub fn delivered(
         let (state, provider_id, error) = match said {
             Delivered::Accepted(provider_id) => ("sent", provider_id.as_deref(), None),
             Delivered::Refused(error) => ("refused", None, Some(error)),
+            Delivered::Unwanted(error) => ("suppressed", None, Some(error)),
         };
         json(&(id, &batch.id, state, provider_id, error, now))
     });
     let mut statements = for_rows(SETTLE_MEMBERS, &members.collect::<Vec<_>>());
     statements.push(settle_batch(batch, "sent", "", now));
     let sent = said.iter().filter(|said| matches!(said, Delivered::Accepted(_))).count();
+    let unwanted = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
+        Delivered::Unwanted(error) => Some(json(&(id, provider.as_str(), error, now))),
+        _ => None,
+    });
+    statements.extend(for_rows(SUPPRESS, &unwanted.collect::<Vec<_>>()));
     let params = vec![provider.as_str().into(), now.day(), now.month(), sent.to_string()];
     statements.push(statement(USE, params));
     statements.push(note(provider, now, false, None));

@@ -10,7 +10,7 @@ use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
 use hookmill_core::rules::{
-    Column, Condition, Effect, EmailEffect, Guard, NotJson, Program, Unknown, Value, Values,
+    Column, Condition, Effect, Guard, NotJson, Program, Send, Unknown, Value, Values,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -114,10 +114,13 @@ pub(crate) fn writes(
             Effect::Row { guard, columns } => {
                 vec![row(&rule.name, guard.as_ref(), columns, envelope, values)?]
             }
-            Effect::Email(effect) => vec![email(&rule.name, effect, envelope, values, now)?],
-            Effect::Outcome { email, outcome } => {
-                // The provider may send emails for others as well.
-                let ids = texts(json(email, values)?).into_iter().take(1);
+            Effect::Send { send, data, delay } => {
+                let due_at = now + *delay;
+                vec![sent(&rule.name, send, data, envelope, values, (due_at, now))?]
+            }
+            Effect::Outcome { of, outcome } => {
+                // The provider may send for others as well.
+                let ids = texts(json(of, values)?).into_iter().take(1);
                 let rest = |id| array(&(id, outcome.as_str(), outcome.rank(), now));
                 ids.map(|id| identity(envelope) + &rest(id)).collect()
             }
@@ -231,44 +234,65 @@ fn array(rest: &impl Serialize) -> String {
     array.replacen('[', ",", 1)
 }
 
-/// The row of the email that a rule makes of an event, as [`Effect::Email`] says.
+/// The row of what a rule sends because of an event, as [`Effect::Send`] says.
 ///
-/// An email that cannot be sent as it is, for want of an address for instance, is written all the same: it ends in the
-/// outbox, with the reason, and does not keep its event from taking effect.
-fn email(
+/// What cannot be sent as it is, for want of an address for instance, is written all the same: it ends in the outbox, with the
+/// reason, and does not keep its event from taking effect.
+fn sent(
     rule: &str,
-    effect: &EmailEffect,
+    send: &Send,
+    data: &[(String, Value)],
     envelope: &Envelope,
     values: &Values<'_>,
-    now: Timestamp,
+    (due_at, now): (Timestamp, Timestamp),
 ) -> Result<String, Fate> {
-    let mailboxes = |value: &Value| Ok(texts(json(value, values)?));
-    let mut content = json!({ "template": effect.template, "to": mailboxes(&effect.to)? });
-    if let Some(cc) = &effect.cc {
-        content["cc"] = mailboxes(cc)?.into();
-    }
-    if let Some(reply_to) = &effect.reply_to {
-        content["reply_to"] = mailboxes(reply_to)?.into_iter().next().into();
-    }
-    let mut data = Vec::with_capacity(effect.data.len());
-    for (name, value) in &effect.data {
+    let found = |value: &Value| Ok(texts(json(value, values)?));
+    let (channel, to, mut content) = match send {
+        Send::Email { template, to, cc, reply_to } => {
+            let to = found(to)?;
+            let mut content = json!({ "template": template, "to": to });
+            if let Some(cc) = cc {
+                content["cc"] = found(cc)?.into();
+            }
+            if let Some(reply_to) = reply_to {
+                content["reply_to"] = found(reply_to)?.into_iter().next().into();
+            }
+            ("email", to, content)
+        }
+        Send::Sms { to, body } => {
+            let to = found(to)?;
+            let content = json!({ "to": to, "body": body });
+            ("sms", to, content)
+        }
+        Send::Track { provider, event, user } => {
+            let to = found(user)?;
+            let content = json!({ "event": event, "to": to, "at": envelope.received_at });
+            (provider.as_str(), to, content)
+        }
+    };
+    let mut members = Vec::with_capacity(data.len());
+    for (name, value) in data {
         // What is not there is missing in the template as well, where it can be asked for.
         let Some(value) = json(value, values)? else { continue };
-        data.push(format!("{}:{value}", serde_json::Value::from(name.as_str())));
+        members.push(format!("{}:{value}", serde_json::Value::from(name.as_str())));
+    }
+    let bytes = members.iter().map(String::len).sum::<usize>();
+    if bytes > EMAIL_BYTES {
+        // It is refused, and what is left of it says why.
+        content = json!({ "to": to, "too_long": bytes });
+        members.clear();
     }
     let mut content = content.to_string();
     content.pop();
-    let _ = write!(content, ",\"data\":{{{}}}}}", data.join(","));
-    if content.len() > EMAIL_BYTES {
-        // What is left of it says what it was, and is refused.
-        content = json!({ "template": effect.template, "too_long": content.len() }).to_string();
-    }
+    let _ = write!(content, ",\"data\":{{{}}}}}", members.join(","));
     let key = (&envelope.source, &envelope.id, envelope.generation, rule);
     let id = sha256_hex(&[&serde_json::to_vec(&key).expect("texts and numbers serialise")]);
-    let due_at = now + effect.delay;
     let mut row = identity(envelope);
-    let rule = serde_json::Value::from(rule);
-    let _ = write!(row, ",{rule},\"{id}\",{content},{},{}]", due_at.millis(), now.millis());
+    let recipient = to.first().map(|to| address_key(to));
+    let known = serde_json::to_string(&(rule, id, channel, recipient));
+    let known = known.expect("texts serialise").replacen('[', ",", 1);
+    row.push_str(known.trim_end_matches(']'));
+    let _ = write!(row, ",{content},{},{}]", due_at.millis(), now.millis());
     Ok(row)
 }
 
@@ -276,6 +300,7 @@ fn email(
 fn texts(json: Option<&str>) -> Vec<String> {
     match serde_json::from_str(json.unwrap_or("null")) {
         Ok(serde_json::Value::String(text)) => vec![text],
+        Ok(serde_json::Value::Number(number)) => vec![number.to_string()],
         Ok(serde_json::Value::Array(list)) => {
             list.iter().filter_map(|item| item.as_str().map(ToOwned::to_owned)).collect()
         }
@@ -336,8 +361,8 @@ pub(crate) fn seen(event: &EventKey) -> Vec<Statement> {
     Statement::for_rows(&Arc::from(SEEN), [row.expect("texts and numbers serialise").as_str()])
 }
 
-/// Since when the first of the emails may be sent that were written: what the statements of rules answered with.
-pub(crate) fn first_email(rows: &[Rows]) -> Option<Timestamp> {
+/// Since when the first may be sent of what was written into the outbox: what the statements of rules answered with.
+pub(crate) fn first_due(rows: &[Rows]) -> Option<Timestamp> {
     let due_at = |row: &Vec<Option<String>>| match row.as_slice() {
         [Some(due_at)] => due_at.parse().ok().map(Timestamp::from_millis),
         _ => None,

@@ -1,7 +1,7 @@
 //! hookmill.toml. [`parse()`] reads it (feature `config`); what a Worker carries of it is these types, checked and baked in.
 
 #[cfg(feature = "config")]
-mod email;
+mod outgoing;
 #[cfg(feature = "config")]
 mod parse;
 #[cfg(feature = "config")]
@@ -21,8 +21,8 @@ pub use source::scheme_names;
 
 #[cfg(feature = "config")]
 pub use parse::{
-    ConditionText, Config, EffectText, EmailText, PrecedenceText, RuleText, TableText,
-    TemplateFiles, ValueText, parse,
+    ConditionText, Config, EffectText, EmailText, NamedValues, PrecedenceText, RuleText, SmsText,
+    TableText, TemplateFiles, TrackText, ValueText, parse,
 };
 #[cfg(feature = "config")]
 pub use toml_reader::{ConfigError, Located, Place};
@@ -182,23 +182,45 @@ impl Quota {
     }
 }
 
-/// How emails are sent.
+/// How a channel is sent through.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Emails {
-    /// The API that emails are sealed for; behind it the one that stands in while that is away.
+pub struct Sending {
+    /// The API that batches are sealed for; behind it the one that stands in while that is away.
     pub apis: Vec<Api>,
     /// Requests in a row that a provider does not take before the other stands in.
     pub failover_after: u32,
-    /// Whose emails they are.
-    pub from: Mailbox,
-    /// Where answers go, if not to the sender, and a rule does not say.
-    pub reply_to: Option<Mailbox>,
     /// How long a batch waits to be full.
     pub wait: Duration,
     /// What becomes of a batch of which nobody knows whether it was sent.
     pub on_doubt: OnDoubt,
     /// How many there may be.
     pub quota: Option<Quota>,
+}
+
+/// How emails are sent.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Emails {
+    /// Through whom.
+    pub sending: Sending,
+    /// Whose emails they are.
+    pub from: Mailbox,
+    /// Where answers go, if not to the sender, and a rule does not say.
+    pub reply_to: Option<Mailbox>,
+}
+
+/// How SMS are sent.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Sms {
+    /// Through whom.
+    pub sending: Sending,
+    /// Twilio's account, `AC…`.
+    pub account: String,
+    /// Whose messages they are: a number, or a messaging service, `MG…`.
+    pub from: String,
+    /// Where Twilio reports what became of a message.
+    pub status_callback: Option<String>,
+    /// The most messages to one number in an hour.
+    pub per_hour: u32,
 }
 
 /// What the consumers carry.
@@ -210,6 +232,20 @@ pub struct Consumers {
     pub retry: Retry,
     /// How emails are sent, if they are.
     pub emails: Option<Emails>,
+    /// How SMS are sent, if they are.
+    pub sms: Option<Sms>,
+    /// Who is told what somebody did, and how.
+    pub tracking: Vec<(Provider, Sending)>,
     /// The texts of emails, by name.
     pub templates: BTreeMap<String, TemplateText>,
+}
+
+impl Consumers {
+    /// How long after it is due something may have to wait for its batch to be full, at least.
+    pub fn shortest_wait(&self) -> Duration {
+        let emails = self.emails.iter().map(|emails| &emails.sending);
+        let sms = self.sms.iter().map(|sms| &sms.sending);
+        let sendings = emails.chain(sms).chain(self.tracking.iter().map(|(_, sending)| sending));
+        sendings.map(|sending| sending.wait).min().unwrap_or_default()
+    }
 }

@@ -20,10 +20,10 @@ pub enum FetchError {
 
 /// Posts to an API.
 pub trait Fetch: Send + Sync {
-    /// The answer, whatever its status. `bearer` goes into `Authorization`. Ends in a bounded time.
+    /// The answer, whatever its status. The key goes with it as the request says. Ends in a bounded time.
     fn post(
         &self,
         request: ApiRequest,
-        bearer: &Secret,
+        key: &Secret,
     ) -> impl Future<Output = Result<ApiResponse, FetchError>> + Send;
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+
+use crate::secret::{ExposeSecret as _, Secret};
 
 /// Who delivers what is sent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -12,7 +16,13 @@ pub enum Provider {
     Resend,
     /// <https://sendgrid.com>.
     SendGrid,
-    /// Nobody: for development, where emails are shown and not sent.
+    /// <https://www.twilio.com/docs/messaging>.
+    Twilio,
+    /// <https://mixpanel.com>.
+    Mixpanel,
+    /// <https://posthog.com>.
+    PostHog,
+    /// Nobody: for development, where what goes out is shown and not sent.
     Local,
 }
 
@@ -22,6 +32,9 @@ impl Provider {
         match self {
             Self::Resend => "resend",
             Self::SendGrid => "sendgrid",
+            Self::Twilio => "twilio",
+            Self::Mixpanel => "mixpanel",
+            Self::PostHog => "posthog",
             Self::Local => "local",
         }
     }
@@ -31,17 +44,22 @@ impl Provider {
         match self {
             Self::Resend => "https://api.resend.com",
             Self::SendGrid => "https://api.sendgrid.com",
+            Self::Twilio => "https://api.twilio.com",
+            Self::Mixpanel => "https://api.mixpanel.com",
+            Self::PostHog => "https://us.i.posthog.com",
             Self::Local => "local:",
         }
     }
 
     /// How many requests it takes in a second, unless hookmill.toml says otherwise.
     ///
-    /// Resend: 2, <https://resend.com/docs/api-reference/introduction#rate-limit>. SendGrid says 10,000, which nobody needs.
+    /// Resend: 2, <https://resend.com/docs/api-reference/introduction#rate-limit>. Twilio queues what is too much for a number.
+    /// The others take more than anybody needs.
     pub const fn rate(self) -> u32 {
         match self {
             Self::Resend => 2,
-            Self::SendGrid => 100,
+            Self::Twilio => 10,
+            Self::SendGrid | Self::Mixpanel | Self::PostHog => 100,
             Self::Local => 10_000,
         }
     }
@@ -49,8 +67,8 @@ impl Provider {
     /// Whether it knows a batch again by its key, so that sending it once more does no harm.
     pub const fn knows_keys(self) -> bool {
         match self {
-            Self::Resend | Self::Local => true,
-            Self::SendGrid => false,
+            Self::Resend | Self::Mixpanel | Self::PostHog | Self::Local => true,
+            Self::SendGrid | Self::Twilio => false,
         }
     }
 }
@@ -109,8 +127,37 @@ pub struct ApiRequest {
     pub url: String,
     /// The headers, without the one that authorises.
     pub headers: Vec<(&'static str, String)>,
+    /// How the key goes with it.
+    pub authorization: Authorization,
     /// The body.
     pub body: String,
+}
+
+/// How a key goes with a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Authorization {
+    /// As a bearer token: <https://www.rfc-editor.org/rfc/rfc6750#section-2.1>.
+    Bearer,
+    /// As the password of this user: <https://www.rfc-editor.org/rfc/rfc7617>.
+    Password(String),
+    /// As the name of a user who has no password.
+    User,
+    /// It is in the body.
+    None,
+}
+
+impl ApiRequest {
+    /// The value of the header `Authorization`, if there is to be one.
+    pub fn authorize(&self, key: &Secret) -> Option<String> {
+        let key = key.expose_secret();
+        let basic = |pair: String| Some(format!("Basic {}", STANDARD.encode(pair)));
+        match &self.authorization {
+            Authorization::Bearer => Some(format!("Bearer {key}")),
+            Authorization::Password(user) => basic(format!("{user}:{key}")),
+            Authorization::User => basic(format!("{key}:")),
+            Authorization::None => None,
+        }
+    }
 }
 
 /// What came back.
@@ -151,4 +198,6 @@ pub enum Delivered {
     Accepted(Option<String>),
     /// It will not, in its words.
     Refused(String),
+    /// The recipient wants none, in its words: now and from now on.
+    Unwanted(String),
 }

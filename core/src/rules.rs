@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::outbound::Outcome;
+use crate::outbound::{Outcome, Provider};
 pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
 
@@ -70,12 +70,19 @@ pub enum Effect {
         /// What goes into the row's columns, keys first.
         columns: Vec<Column>,
     },
-    /// It writes an email into the outbox. Its array goes on with `rule, id, content, due at, now`.
-    Email(EmailEffect),
-    /// It writes down what became of an email. Its array goes on with `id, outcome, rank, now`.
+    /// It writes something into the outbox. Its array goes on with `rule, id, channel, recipient, content, due at, now`.
+    Send {
+        /// What.
+        send: Send,
+        /// Its data, by name.
+        data: Vec<(String, Value)>,
+        /// How long after its event it is sent.
+        delay: Duration,
+    },
+    /// It writes down what became of something that was sent. Its array goes on with `id, outcome, rank, now`.
     Outcome {
-        /// The email's id, as the provider was told it and tells it again.
-        email: Value,
+        /// Its id, as the provider was told it and tells it again; or what the provider knows it by.
+        of: Value,
         /// What became of it.
         outcome: Outcome,
     },
@@ -89,21 +96,37 @@ pub enum Effect {
     },
 }
 
-/// The email that a rule makes of an event.
+/// What a rule sends because of an event.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct EmailEffect {
-    /// The name of its template.
-    pub template: String,
-    /// To whom: a mailbox, or a list of them.
-    pub to: Value,
-    /// Who has a copy.
-    pub cc: Option<Value>,
-    /// Where answers go, if not where `[email]` says.
-    pub reply_to: Option<Value>,
-    /// What the template is filled in with, by name.
-    pub data: Vec<(String, Value)>,
-    /// How long after its event it is sent.
-    pub delay: Duration,
+#[serde(rename_all = "snake_case")]
+pub enum Send {
+    /// An email.
+    Email {
+        /// The name of its template.
+        template: String,
+        /// To whom: a mailbox, or a list of them.
+        to: Value,
+        /// Who has a copy.
+        cc: Option<Value>,
+        /// Where answers go, if not where `[email]` says.
+        reply_to: Option<Value>,
+    },
+    /// An SMS.
+    Sms {
+        /// To whom: a number.
+        to: Value,
+        /// What it says: a template.
+        body: String,
+    },
+    /// What somebody did.
+    Track {
+        /// Who is told.
+        provider: Provider,
+        /// What it is called.
+        event: String,
+        /// Who has done it.
+        user: Value,
+    },
 }
 
 /// What a value in the payload has to be.

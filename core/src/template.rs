@@ -50,6 +50,43 @@ fn key(name: &str, part: &str) -> String {
     format!("{name}.{part}")
 }
 
+/// What [`render_text`] and [`text_variables`] call their template in an error.
+const TEXT: &str = "text";
+
+/// Fills in a template that is no more than a text.
+///
+/// # Errors
+///
+/// As [`Templates::render`].
+pub fn render_text(text: &str, data: &Map<String, Value>) -> Result<String, TemplateError> {
+    let data = minijinja::Value::from(minijinja::value::Serde(data));
+    let rendered = environment().render_str(text, data);
+    rendered.map_err(|error| TemplateError::new(TEXT, TEXT, &error))
+}
+
+/// What such a template wants to be given.
+///
+/// # Errors
+///
+/// If it has a fault.
+pub fn text_variables(text: &str) -> Result<BTreeSet<String>, TemplateError> {
+    let environment = environment();
+    let template = environment.template_from_str(text);
+    let template = template.map_err(|error| TemplateError::new(TEXT, TEXT, &error))?;
+    Ok(template.undeclared_variables(false).into_iter().collect())
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    // What is missing is an error, never a blank; whether it is there may be asked.
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment.set_auto_escape_callback(|key| match key.rsplit_once('.') {
+        Some((_, "html")) => AutoEscape::Html,
+        _ => AutoEscape::None,
+    });
+    environment
+}
+
 impl Templates {
     /// Reads templates.
     ///
@@ -57,13 +94,7 @@ impl Templates {
     ///
     /// What is wrong with them: the first fault of each part.
     pub fn new(texts: &BTreeMap<String, TemplateText>) -> Result<Self, Vec<TemplateError>> {
-        let mut environment = Environment::new();
-        // What is missing is an error, never a blank; whether it is there may be asked.
-        environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-        environment.set_auto_escape_callback(|key| match key.rsplit_once('.') {
-            Some((_, "html")) => AutoEscape::Html,
-            _ => AutoEscape::None,
-        });
+        let mut environment = environment();
         let mut errors = Vec::new();
         for (name, texts) in texts {
             let parts = [Some(&texts.subject), Some(&texts.html), texts.text.as_ref()];

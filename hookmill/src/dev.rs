@@ -7,7 +7,7 @@ use anyhow::bail;
 use hookmill_core::config::Source;
 use hookmill_core::secret::ExposeSecret as _;
 
-use crate::pipeline::{Emails, Place, load, run as run_pipeline, start_log};
+use crate::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
 use crate::secrets::{for_development, from_environment};
 
 /// Run the whole pipeline for development, with development secrets where none are set
@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         eprintln!("  {program} events{data}\n");
     };
-    run_pipeline(place, loaded, |name| for_development(&ingress, name), Emails::Shown, ready)
+    run_pipeline(place, loaded, |name| for_development(&ingress, name), Outbox::Shown, ready)
 }
 
 /// What signs a source's events. A secret from the environment is named; a development secret is shown.

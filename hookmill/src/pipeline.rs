@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use hookmill_consumers::mail::Mail;
+use hookmill_consumers::outgoing::Outgoing;
 use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::{Consumers, SecretRef, Source};
 use hookmill_core::delivery::Verdict;
@@ -133,12 +133,12 @@ impl Platform for Native {
     }
 }
 
-/// What becomes of emails.
+/// What becomes of what is in the outbox.
 #[derive(Clone, Copy)]
-pub enum Emails {
-    /// They are sent.
+pub enum Outbox {
+    /// It is sent.
     Sent,
-    /// They are shown, and kept in the data folder.
+    /// It is shown, and emails are kept in the data folder.
     Shown,
 }
 
@@ -149,7 +149,7 @@ pub fn run(
     place: &Place,
     loaded: Loaded,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
-    emails: Emails,
+    outbox: Outbox,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
     for SecretRef { name, .. } in loaded.config.ingress.sources.iter().flat_map(|s| &s.secrets) {
@@ -165,15 +165,15 @@ pub fn run(
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
     }
-    let config = match emails {
-        Emails::Sent => loaded.consumers(),
-        Emails::Shown => shown_only(loaded.consumers()),
+    let config = match outbox {
+        Outbox::Sent => loaded.consumers(),
+        Outbox::Shown => shown_only(loaded.consumers()),
     };
-    let key = |name: &SecretName| match emails {
-        Emails::Sent => from_environment(name),
-        Emails::Shown => Some(Secret::default()),
+    let key = |name: &SecretName| match outbox {
+        Outbox::Sent => from_environment(name),
+        Outbox::Shown => Some(Secret::default()),
     };
-    let mail = Mail::new(&config, key)?;
+    let channels = Outgoing::all(&config, key)?;
     let Opened { store, applied, .. } = open_store(&folder, &loaded)?;
     for name in applied {
         info!(migration = name, "applied a migration");
@@ -198,17 +198,18 @@ pub fn run(
         let objects = folder.objects()?;
         let batch = loaded.config.batch.clone();
         let written = Arc::new(Notify::new());
-        if let Some(mail) = mail {
+        let client = HttpClient::new().context("no HTTPS client can be made")?;
+        for channel in channels {
             let (store, metrics) = (store.clone(), metrics.clone());
             let (written, stopped) = (written.clone(), stopped.clone());
-            match emails {
-                Emails::Sent => {
-                    let client = HttpClient::new().context("no HTTPS client can be made")?;
-                    consumers.spawn(send(store, client, mail, metrics, written, stopped))
+            match outbox {
+                Outbox::Sent => {
+                    let client = client.clone();
+                    consumers.spawn(send(store, client, channel, metrics, written, stopped))
                 }
-                Emails::Shown => {
+                Outbox::Shown => {
                     let show = Show { folder: place.data.join("emails") };
-                    consumers.spawn(send(store, show, mail, metrics, written, stopped))
+                    consumers.spawn(send(store, show, channel, metrics, written, stopped))
                 }
             };
         }
@@ -285,9 +286,9 @@ impl Consumer {
             };
             let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
             let driven = drive(&self.store, &self.objects, &self.config, &deliveries, now()).await;
-            let Driven { settled, email_due_at } = driven;
-            if email_due_at.is_some() {
-                self.written.notify_one();
+            let Driven { settled, due_at } = driven;
+            if due_at.is_some() {
+                self.written.notify_waiters();
             }
             for (delivery, settled) in deliveries.iter().zip(&settled) {
                 log_settled(delivery.attempts, settled);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookmill_consumers::mail::{Mail, Round, Sent, resume, round};
+use hookmill_consumers::outgoing::{Outgoing, Round, Sent, resume, round};
 use hookmill_core::config::{Api, Consumers};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn send<F: Fetch>(
     store: Sqlite,
     fetch: F,
-    mail: Mail,
+    outgoing: Outgoing,
     metrics: Metrics,
     written: Arc<Notify>,
     mut stopped: watch::Receiver<bool>,
@@ -35,9 +35,9 @@ pub async fn send<F: Fetch>(
     while !*stopped.borrow() {
         // Registered before looking, so that what comes in between is not missed.
         let written = written.notified();
-        let wait = match round(&store, &fetch, &mail, now).await {
+        let wait = match round(&store, &fetch, &outgoing, now).await {
             Ok(Round { sent, next }) => {
-                report(&sent, &metrics);
+                report(outgoing.channel(), &sent, &metrics);
                 let wait = next.map_or(LOOK, |next| next - now());
                 wait.min(LOOK)
             }
@@ -54,31 +54,34 @@ pub async fn send<F: Fetch>(
     }
 }
 
-fn report(sent: &Sent, metrics: &Metrics) {
-    for (state, emails) in sent.states() {
-        metrics.count_emails(state, emails as u64);
+fn report(channel: &str, sent: &Sent, metrics: &Metrics) {
+    for (state, count) in sent.states() {
+        metrics.count_outgoing(channel, state, count as u64);
         match state {
-            "sent" => debug!(emails, "sent"),
-            state => warn!(emails, state, "emails were not sent"),
+            "sent" => debug!(channel, count, "sent"),
+            state => warn!(channel, count, state, "not sent"),
         }
     }
     for problem in &sent.problems {
-        warn!(problem, "a batch of emails");
+        warn!(channel, problem, "a batch");
     }
 }
 
-/// Has emails shown instead of sent: what `dev` does.
+/// Has everything shown instead of sent: what `dev` does.
 pub fn shown_only(mut config: Consumers) -> Consumers {
-    if let Some(emails) = &mut config.emails {
+    let emails = config.emails.iter_mut().map(|emails| &mut emails.sending);
+    let sms = config.sms.iter_mut().map(|sms| &mut sms.sending);
+    let tracking = config.tracking.iter_mut().map(|(_, sending)| sending);
+    for sending in emails.chain(sms).chain(tracking) {
         let provider = Provider::Local;
         let key = SecretName(String::new());
         let (url, rate) = (provider.url().to_owned(), provider.rate());
-        emails.apis = vec![Api { provider, key, url, rate }];
+        sending.apis = vec![Api { provider, key, url, rate }];
     }
     config
 }
 
-/// Shows emails, and keeps their HTML parts in a folder.
+/// Shows what would go out, and keeps the HTML parts of emails in a folder.
 pub struct Show {
     /// The folder.
     pub folder: PathBuf,
@@ -86,29 +89,48 @@ pub struct Show {
 
 impl Fetch for Show {
     async fn post(&self, request: ApiRequest, _: &Secret) -> Result<ApiResponse, FetchError> {
-        #[derive(Deserialize)]
-        struct Shown {
-            to: Vec<String>,
-            subject: String,
-            html: String,
-            text: String,
-            tags: Vec<Tag>,
+        let channel = request.url.trim_start_matches(Provider::Local.url());
+        if channel == "email" {
+            let emails = serde_json::from_str(&request.body);
+            let emails: Vec<Shown> = emails.map_err(|error| not_shown(&error))?;
+            for email in emails {
+                self.email(email)?;
+            }
+        } else {
+            info!("{channel}, shown and not sent:\n\n{}\n", request.body);
         }
-        #[derive(Deserialize)]
-        struct Tag {
-            value: String,
-        }
-        let failed = |error: &dyn std::fmt::Display| FetchError::NotSent(error.to_string());
-        let emails: Vec<Shown> = serde_json::from_str(&request.body).map_err(|e| failed(&e))?;
-        std::fs::create_dir_all(&self.folder).map_err(|e| failed(&e))?;
-        for email in emails {
-            let id = email.tags.first().map(|tag| tag.value.as_str()).unwrap_or_default();
-            let file = self.folder.join(format!("{id}.html"));
-            std::fs::write(&file, &email.html).map_err(|e| failed(&e))?;
-            let (to, subject, text) = (email.to.join(", "), email.subject, email.text);
-            let file = file.display();
-            info!("an email to {to}, shown and not sent ({file}):\n\n{subject}\n\n{text}\n");
-        }
-        Ok(ApiResponse { status: 200, retry_after: None, message_id: None, body: "{}".to_owned() })
+        Ok(ApiResponse { status: 200, retry_after: None, message_id: None, body: String::new() })
+    }
+}
+
+/// An email as it would have gone to Resend.
+#[derive(Deserialize)]
+struct Shown {
+    to: Vec<String>,
+    subject: String,
+    html: String,
+    text: String,
+    tags: Vec<Tag>,
+}
+
+#[derive(Deserialize)]
+struct Tag {
+    value: String,
+}
+
+fn not_shown(error: &dyn std::fmt::Display) -> FetchError {
+    FetchError::NotSent(error.to_string())
+}
+
+impl Show {
+    fn email(&self, email: Shown) -> Result<(), FetchError> {
+        std::fs::create_dir_all(&self.folder).map_err(|error| not_shown(&error))?;
+        let id = email.tags.first().map(|tag| tag.value.as_str()).unwrap_or_default();
+        let file = self.folder.join(format!("{id}.html"));
+        std::fs::write(&file, &email.html).map_err(|error| not_shown(&error))?;
+        let (to, subject, text) = (email.to.join(", "), email.subject, email.text);
+        let file = file.display();
+        info!("an email to {to}, shown and not sent ({file}):\n\n{subject}\n\n{text}\n");
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use tracing::info;
 
-use crate::pipeline::{Emails, Place, load, run as run_pipeline, start_log};
+use crate::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
 use crate::secrets::from_environment;
 
 /// Run the whole pipeline on this machine, with secrets from the environment
@@ -20,5 +20,5 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = load(&place.config)?;
     let data = place.data.display().to_string();
     let ready = |address: std::net::SocketAddr| info!(%address, data, "taking webhooks");
-    run_pipeline(place, loaded, from_environment, Emails::Sent, ready)
+    run_pipeline(place, loaded, from_environment, Outbox::Sent, ready)
 }

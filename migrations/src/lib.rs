@@ -192,6 +192,8 @@ impl Loaded {
             program: self.program.clone(),
             retry: self.config.retry.clone(),
             emails: self.config.emails.clone(),
+            sms: self.config.sms.clone(),
+            tracking: self.config.tracking.clone(),
             templates: self.templates.clone(),
         }
     }

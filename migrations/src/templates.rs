@@ -6,7 +6,7 @@ use std::path::Path;
 
 use hookmill_core::config::{Config, ConfigError, EffectText, Located, TemplateFiles};
 use hookmill_core::email::TemplateText;
-use hookmill_core::template::Templates;
+use hookmill_core::template::{Templates, text_variables};
 
 /// The templates of a configuration; `base` is the folder of the file. What is wrong with them goes to the faults.
 pub(crate) fn read(
@@ -53,13 +53,24 @@ fn part<'t>(files: &'t TemplateFiles, part: &str) -> Option<&'t Located<String>>
 fn missing(config: &Config, templates: &Templates) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     for rule in &config.rules {
-        let EffectText::Email(email) = &rule.effect else { continue };
-        let given = |name: &String| email.data.value.iter().any(|(given, _)| given.value == *name);
-        for name in templates.variables(&email.template.value) {
-            if !given(&name) {
-                let problem = format!("template `{}` needs `{name}`", email.template.value);
+        let (data, what, needed) = match &rule.effect {
+            EffectText::Email(email) => {
+                let name = &email.template.value;
+                (&email.data, format!("template `{name}`"), templates.variables(name))
+            }
+            EffectText::Sms(sms) => match text_variables(&sms.body.value) {
+                Ok(needed) => (&sms.data, "`body`".to_owned(), needed),
+                Err(error) => {
+                    faults.push(sms.body.error(error.problem));
+                    continue;
+                }
+            },
+            _ => continue,
+        };
+        for name in needed {
+            if !data.value.iter().any(|(given, _)| given.value == *name) {
                 let hint = format!("say where it is: data = {{ {name} = \"data.…\" }}");
-                faults.push(email.data.error(problem).hint(hint));
+                faults.push(data.error(format!("{what} needs `{name}`")).hint(hint));
             }
         }
     }

@@ -12,8 +12,10 @@ pub mod resend;
 pub mod sendgrid;
 #[cfg(feature = "sign")]
 mod sign;
+pub mod sms;
 mod standard_webhooks;
 mod template;
+pub mod track;
 mod twilio;
 
 use std::borrow::Cow;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hookmill_core::email::Email;
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Delivered};
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
 use serde::{Deserialize, Serialize};
 
 use crate::{EMAIL_ID, length};
@@ -83,7 +83,12 @@ pub fn request(url: &str, key: &str, body: String) -> ApiRequest {
         // One address that is none does not take the others with it.
         ("x-batch-validation", "permissive".to_owned()),
     ];
-    ApiRequest { url: format!("{}/emails/batch", url.trim_end_matches('/')), headers, body }
+    ApiRequest {
+        url: format!("{}/emails/batch", url.trim_end_matches('/')),
+        headers,
+        authorization: Authorization::Bearer,
+        body,
+    }
 }
 
 /// What Resend has said to a batch of so many emails.

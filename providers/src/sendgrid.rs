@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Delivered};
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
 use serde::{Deserialize, Serialize};
 
 use crate::{EMAIL_ID, length};
@@ -125,7 +125,12 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
 /// The request that sends a batch. `url`: where the API is.
 pub fn request(url: &str, body: String) -> ApiRequest {
     let headers = vec![("content-type", "application/json".to_owned())];
-    ApiRequest { url: format!("{}/v3/mail/send", url.trim_end_matches('/')), headers, body }
+    ApiRequest {
+        url: format!("{}/v3/mail/send", url.trim_end_matches('/')),
+        headers,
+        authorization: Authorization::Bearer,
+        body,
+    }
 }
 
 /// What SendGrid has said to a batch of so many emails. It answers for the request as a whole, with one id for all.

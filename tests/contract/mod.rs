@@ -15,6 +15,7 @@ mod order_of_arrival_does_not_matter;
 mod presets_write_rows;
 mod rejections_are_counted;
 mod strangers_are_refused;
+mod what_is_sent_otherwise;
 
 use hookmill_tests::event::{Event, stripe};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Resend and SendGrid, as far as the pipelines under test can tell: HTTP on loopback, that keeps what it is sent, and loses
+//! Resend, SendGrid, Twilio, Mixpanel and PostHog, as far as the pipelines under test can tell: HTTP on loopback, that keeps what it is sent, and loses
 //! answers, refuses or is busy where a test wants it to.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -28,6 +28,8 @@ pub enum Mood {
     Silent,
     /// The key is wrong.
     Forbidden,
+    /// The recipient has told Twilio to send no more.
+    OptedOut,
 }
 
 /// A request that arrived.
@@ -140,7 +142,9 @@ impl State {
         let recorded = Recorded {
             path: request.url.path().to_owned(),
             headers: headers(request),
-            body: request.body_json().unwrap_or_default(),
+            body: request
+                .body_json()
+                .unwrap_or_else(|_| String::from_utf8_lossy(&request.body).into()),
         };
         let key = recorded.headers.get("idempotency-key").cloned();
         let (path, body) = (recorded.path.clone(), recorded.body.clone());
@@ -148,13 +152,22 @@ impl State {
         let (resend, emails) = match path.as_str() {
             "/resend/emails/batch" => (true, &body),
             "/sendgrid/v3/mail/send" => (false, &body["personalizations"]),
+            "/twilio/2010-04-01/Accounts/AC1/Messages.json" => (false, &body),
+            "/mixpanel/import" => (false, &body),
+            "/posthog/batch/" => (false, &body["batch"]),
             _ => return (404, json!({ "message": format!("there is nothing at {path}") })),
         };
-        let addresses: Vec<_> = emails.as_array().into_iter().flatten().map(address).collect();
+        let addresses: Vec<_> = match emails {
+            Value::Array(emails) => emails.iter().map(address).collect(),
+            emails => vec![address(emails)],
+        };
         let refused = usize::from(mood == Mood::RefusesTheFirst);
         match mood {
             Mood::Busy => {
                 return (429, json!({ "name": "rate_limit_exceeded", "message": "slowly" }));
+            }
+            Mood::OptedOut => {
+                return (400, json!({ "code": 21610, "message": "STOP", "status": 400 }));
             }
             Mood::Forbidden => return (403, json!({ "name": "invalid_api_key", "message": "no" })),
             Mood::Broken { accepts: false } => return (503, Value::Null),
@@ -181,17 +194,25 @@ impl State {
             }
             self.keys.extend(key.map(|key| (key, (body, answer.clone()))));
         }
-        match (broken, resend) {
-            (true, _) => (503, Value::Null),
-            (false, true) => (200, answer),
-            (false, false) => (202, answer),
+        match path.split('/').nth(1) {
+            _ if broken => (503, Value::Null),
+            Some("sendgrid") => (202, answer),
+            Some("twilio") => (201, json!({ "sid": format!("SM{}", self.accepted.len()) })),
+            Some("mixpanel") if refused > 0 => {
+                let failed = json!([{ "index": 0, "field": "time", "message": "too old" }]);
+                let imported = addresses.len() - refused;
+                (400, json!({ "num_records_imported": imported, "failed_records": failed }))
+            }
+            _ => (200, answer),
         }
     }
 }
 
-fn address(email: &Value) -> String {
-    let to = &email["to"][0];
-    to.as_str().or_else(|| to["email"].as_str()).unwrap_or_default().to_owned()
+/// Whom something is for, or about.
+fn address(item: &Value) -> String {
+    let places = ["/to/0", "/to/0/email", "/properties/distinct_id", "/distinct_id", ""];
+    let found = places.iter().find_map(|place| item.pointer(place)?.as_str());
+    found.unwrap_or_default().to_owned()
 }
 
 fn headers(request: &Request) -> BTreeMap<String, String> {

@@ -60,6 +60,8 @@ pub fn secrets() -> BTreeMap<String, String> {
     for (name, secret) in [
         ("TEST_RESEND_KEY", RESEND_KEY),
         ("TEST_SENDGRID_API_KEY", SENDGRID_KEY),
+        ("TEST_MIXPANEL_API_KEY", "mixpanel-canary-2b6d"),
+        ("TEST_POSTHOG_API_KEY", "phc_canaryPostHog8f1c"),
         ("TEST_STRIPE_SECRET", STRIPE_SECRET),
         ("TEST_STRIPE_SECRET_NEXT", STRIPE_SECRET_NEXT),
         ("TEST_CLERK_SECRET", CLERK_SECRET),

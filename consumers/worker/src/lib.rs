@@ -1,6 +1,6 @@
 //! The consumer Worker: the queue of events to D1, and the outbox to providers.
 
-mod emails;
+mod outgoing;
 
 use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
@@ -32,10 +32,10 @@ fn config() -> Rc<Consumers> {
     })
 }
 
-/// The queue that wakes up whoever sends emails.
-const EMAILS: &str = "hookmill-emails";
+/// The queue that wakes up whoever sends what is in the outbox.
+const OUTBOX: &str = "hookmill-outbox";
 
-/// Applies a batch, or sends emails. Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a
+/// Applies a batch, or sends what is in the outbox. Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a
 /// panic.
 ///
 /// # Errors
@@ -49,8 +49,8 @@ pub async fn queue(
 ) -> Result<JsValue, JsValue> {
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
-        if batch.queue() == EMAILS {
-            emails::send(&env, &config()).await;
+        if batch.queue() == OUTBOX {
+            outgoing::send(&env, &config()).await;
             batch.settle(&vec![Verdict::Ack; batch.deliveries().len()]);
             return Ok(JsValue::UNDEFINED);
         }
@@ -59,7 +59,7 @@ pub async fn queue(
         let objects = R2::new(&env, "BODIES").map_err(failed)?;
         let config = config();
         let driven = drive(&store, &objects, &config, batch.deliveries(), now()).await;
-        let Driven { settled, email_due_at } = driven;
+        let Driven { settled, due_at } = driven;
         log(batch.deliveries(), &settled);
         let mut metrics = Metrics::new(&env, "METRICS");
         for Count { source, secret, fate, deliveries } in counts(&settled) {
@@ -68,8 +68,8 @@ pub async fn queue(
         }
         let verdicts: Vec<_> = settled.iter().map(|settled| settled.verdict).collect();
         batch.settle(&verdicts);
-        if let (Some(due_at), Some(emails)) = (email_due_at, &config.emails) {
-            emails::wake(&env, due_at + emails.wait).await;
+        if let Some(due_at) = due_at {
+            outgoing::wake(&env, due_at + config.shortest_wait()).await;
         }
         Ok(JsValue::UNDEFINED)
     })
@@ -79,7 +79,7 @@ pub async fn queue(
 /// Sends what nobody was woken up for: what is due later, and what was left by somebody who is gone.
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
-    AssertUnwindSafe(emails::send(&env, &config())).await;
+    AssertUnwindSafe(outgoing::send(&env, &config())).await;
 }
 
 /// One line for the batch, and one for each delivery that did not simply take effect.

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
-use super::{Batch, Emails, Ingress, RateLimit, Retry, SecretRef, Source, email, source};
+use super::{
+    Batch, Emails, Ingress, RateLimit, Retry, SecretRef, Sending, Sms, Source, outgoing, source,
+};
 use crate::limits;
-use crate::outbound::Outcome;
+use crate::outbound::{Outcome, Provider};
 use crate::rules::{Path, Pattern, Unknown};
 use crate::secret::SecretName;
 
@@ -27,6 +29,10 @@ pub struct Config {
     pub batch: Batch,
     /// `[email]`.
     pub emails: Option<Emails>,
+    /// `[sms]`.
+    pub sms: Option<Sms>,
+    /// `[tracking]`.
+    pub tracking: Vec<(Provider, Sending)>,
     /// `[templates]`, by name.
     pub templates: BTreeMap<String, TemplateFiles>,
     /// `database.migrations`: the folder of the user's own migrations, relative to the file.
@@ -53,10 +59,16 @@ pub enum EffectText {
     Table(TableText),
     /// `email`: it sends one.
     Email(EmailText),
+    /// `sms`: it sends one.
+    Sms(SmsText),
+    /// `track`: it tells what somebody did.
+    Track(TrackText),
     /// `outcome`: what became of an email.
     Outcome {
-        /// `email`: its id.
-        email: Located<ValueText>,
+        /// `email`: its id; or `provider_id`: what its provider knows it by.
+        of: Located<ValueText>,
+        /// Whether it is the provider's id.
+        by_provider_id: bool,
         /// `is`.
         outcome: Outcome,
     },
@@ -99,8 +111,39 @@ pub struct EmailText {
     pub cc: Option<Located<ValueText>>,
     /// `reply_to`.
     pub reply_to: Option<Located<ValueText>>,
-    /// `data`: names and where their values are from.
-    pub data: Located<Vec<(Located<String>, Located<ValueText>)>>,
+    /// `data`.
+    pub data: Located<NamedValues>,
+    /// `delay`.
+    pub delay: Duration,
+}
+
+/// Names, and where their values are from.
+pub type NamedValues = Vec<(Located<String>, Located<ValueText>)>;
+
+/// A rule's SMS as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SmsText {
+    /// `to`.
+    pub to: Located<ValueText>,
+    /// `body`: a template.
+    pub body: Located<String>,
+    /// `data`.
+    pub data: Located<NamedValues>,
+    /// `delay`.
+    pub delay: Duration,
+}
+
+/// What a rule tracks, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TrackText {
+    /// `provider`.
+    pub provider: Located<Provider>,
+    /// `event`: its name.
+    pub event: String,
+    /// `user`: who has done it.
+    pub user: Located<ValueText>,
+    /// `properties`.
+    pub properties: NamedValues,
     /// `delay`.
     pub delay: Duration,
 }
@@ -152,11 +195,12 @@ pub enum PrecedenceText {
 
 /// The presets: rules in the language of hookmill.toml, without the sources in `on`, since a source names its preset.
 /// Each with the schemes that sign its events.
-const PRESETS: [(&str, &[&str], &str); 4] = [
+const PRESETS: [(&str, &[&str], &str); 5] = [
     ("clerk", &["clerk", "svix", "standard-webhooks"], include_str!("../../presets/clerk.toml")),
     ("resend", &["resend", "svix", "standard-webhooks"], include_str!("../../presets/resend.toml")),
     ("sendgrid", &["sendgrid"], include_str!("../../presets/sendgrid.toml")),
     ("stripe", &["stripe"], include_str!("../../presets/stripe.toml")),
+    ("twilio", &["twilio"], include_str!("../../presets/twilio.toml")),
 ];
 
 /// Reads hookmill.toml. `file` is what messages call it.
@@ -183,6 +227,8 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
         },
         batch: Batch { size: limits::BATCH_MESSAGES, wait: Duration::ZERO },
         emails: None,
+        sms: None,
+        tracking: Vec::new(),
         templates: BTreeMap::new(),
         migrations: None,
     };
@@ -199,8 +245,10 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     ingress(&root, &mut config.ingress);
     retry(&root, &mut config.retry);
     batch(&root, &mut config.batch);
-    config.emails = email::emails(&root);
-    config.templates = email::templates(&root);
+    config.emails = outgoing::emails(&root);
+    config.sms = outgoing::sms(&root);
+    config.tracking = outgoing::tracking(&root);
+    config.templates = outgoing::templates(&root);
     if let Some(section) = root.get("database").and_then(|item| item.section("a table")) {
         config.migrations = section.get("migrations").and_then(|item| item.string("a folder"));
         section.finish();
@@ -503,18 +551,24 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         list.iter().flat_map(|item| patterns(item, sources)).collect::<Vec<_>>()
     });
     let on = on.unwrap_or_default();
-    let sends = ["email", "outcome", "suppress"].map(|key| section.get(key));
+    let sends = ["email", "sms", "track", "outcome", "suppress"].map(|key| section.get(key));
     let (when, effect) = if sends.iter().any(Option::is_some) {
         let said: Vec<_> = sends.iter().flatten().collect();
         if said.len() > 1 {
             let problem = section.here.error("a rule does one thing");
             section.report(problem.hint("let another rule, with a name of its own, do the other"));
         }
-        let [email, outcome, suppress] = sends;
+        let readers = [
+            outgoing::email,
+            outgoing::text,
+            outgoing::track,
+            outgoing::outcome,
+            outgoing::suppress,
+        ];
         section.finish();
-        let email = email.and_then(|item| email::email(&item));
-        let outcome = outcome.and_then(|item| email::outcome(&item));
-        email.or(outcome).or_else(|| email::suppress(&suppress?))?
+        let read = sends.iter().zip(readers).filter_map(|(item, read)| read(item.as_ref()?));
+        // Each is read, so that what is wrong with it is reported.
+        read.collect::<Vec<_>>().pop()?
     } else {
         (Vec::new(), EffectText::Table(table(section, &on)?))
     };

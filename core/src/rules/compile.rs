@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Column, Condition, Effect, EmailEffect, GUARD_COLUMNS, Guard, Precedence, Program, Reads, Rule,
-    Value,
+    Column, Condition, Effect, GUARD_COLUMNS, Guard, Precedence, Program, Reads, Rule, Send, Value,
 };
 use crate::config::{
-    ConditionText, Config, ConfigError, EffectText, EmailText, Located, PrecedenceText, TableText,
-    ValueText,
+    ConditionText, Config, ConfigError, EffectText, Located, NamedValues, PrecedenceText,
+    TableText, ValueText,
 };
 use crate::schema::{OWN_TABLES, Schema, Table};
 
@@ -37,11 +36,14 @@ pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigEr
                     others.filter(|name| !names(&table.set).any(|set| set == *name)).collect();
                 compile_table(&rule.name, table, &unset, schema, &mut program.reads)
             }
-            EffectText::Email(email) => compile_email(email, config, &mut program.reads)
-                .map(|email| (email_sql(&rule.name), Effect::Email(email))),
-            EffectText::Outcome { email, outcome } => {
-                let email = value(&email.value, &mut program.reads);
-                Ok((outcome_sql(&rule.name), Effect::Outcome { email, outcome: *outcome }))
+            EffectText::Email(_) | EffectText::Sms(_) | EffectText::Track(_) => {
+                compile_send(&rule.effect, config, &mut program.reads)
+                    .map(|effect| (outbox_sql(&rule.name), effect))
+            }
+            EffectText::Outcome { of, by_provider_id, outcome } => {
+                let of = value(&of.value, &mut program.reads);
+                let column = if *by_provider_id { "provider_id" } else { "id" };
+                Ok((outcome_sql(&rule.name, column), Effect::Outcome { of, outcome: *outcome }))
             }
             EffectText::Suppress { address, reason } => {
                 let address = value(&address.value, &mut program.reads);
@@ -143,34 +145,62 @@ fn compile_table(
     Ok((sql, Effect::Row { guard, columns }))
 }
 
-/// There is an `[email]` and the template; what the template needs is checked where its text is read.
-fn compile_email(
-    email: &EmailText,
+/// What is sent through is configured, and an email's template is there; what templates need is checked where their texts are
+/// read.
+fn compile_send(
+    effect: &EffectText,
     config: &Config,
     reads: &mut Reads,
-) -> Result<EmailEffect, Vec<ConfigError>> {
+) -> Result<Effect, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let template = &email.template;
-    if config.emails.is_none() {
-        let problem = template.error("nothing says how emails are sent");
-        errors.push(problem.hint("add [email] with `provider` and `from`"));
-    }
-    if !config.templates.contains_key(&template.value) {
-        let problem = template.error(format!("there is no template `{}`", template.value));
-        errors.push(problem.suggest(&template.value, config.templates.keys().map(String::as_str)));
-    }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let data = email.data.value.iter();
-    Ok(EmailEffect {
-        template: template.value.clone(),
-        to: value(&email.to.value, reads),
-        cc: email.cc.as_ref().map(|cc| value(&cc.value, reads)),
-        reply_to: email.reply_to.as_ref().map(|text| value(&text.value, reads)),
-        data: data.map(|(n, text)| (n.value.clone(), value(&text.value, reads))).collect(),
-        delay: email.delay,
-    })
+    let named = |data: &NamedValues, reads: &mut Reads| -> Vec<_> {
+        data.iter().map(|(n, text)| (n.value.clone(), value(&text.value, reads))).collect()
+    };
+    let (send, data, delay) = match effect {
+        EffectText::Email(email) => {
+            let template = &email.template;
+            if config.emails.is_none() {
+                let problem = template.error("nothing says how emails are sent");
+                errors.push(problem.hint("add [email] with `provider` and `from`"));
+            }
+            if !config.templates.contains_key(&template.value) {
+                let problem = template.error(format!("there is no template `{}`", template.value));
+                let names = config.templates.keys().map(String::as_str);
+                errors.push(problem.suggest(&template.value, names));
+            }
+            let send = Send::Email {
+                template: template.value.clone(),
+                to: value(&email.to.value, reads),
+                cc: email.cc.as_ref().map(|cc| value(&cc.value, reads)),
+                reply_to: email.reply_to.as_ref().map(|text| value(&text.value, reads)),
+            };
+            (send, named(&email.data.value, reads), email.delay)
+        }
+        EffectText::Sms(sms) => {
+            if config.sms.is_none() {
+                let problem = sms.to.error("nothing says how SMS are sent");
+                errors.push(problem.hint("add [sms] with `account` and `from`"));
+            }
+            let to = value(&sms.to.value, reads);
+            let send = Send::Sms { to, body: sms.body.value.clone() };
+            (send, named(&sms.data.value, reads), sms.delay)
+        }
+        EffectText::Track(track) => {
+            let provider = track.provider.value;
+            if !config.tracking.iter().any(|(known, _)| *known == provider) {
+                let name = provider.as_str();
+                let problem = track.provider.error(format!("nothing says how {name} is told"));
+                errors.push(problem.hint(format!("add [tracking.{name}]")));
+            }
+            let (event, user) = (track.event.clone(), value(&track.user.value, reads));
+            let send = Send::Track { provider, event, user };
+            (send, named(&track.properties, reads), track.delay)
+        }
+        EffectText::Table(_) | EffectText::Outcome { .. } | EffectText::Suppress { .. } => {
+            return Err(errors);
+        }
+    };
+    if errors.is_empty() { Ok(Effect::Send { send, data, delay }) } else { Err(errors) }
 }
 
 /// Every column exists, the key is the table's key, and no column that must have a value is left out.
@@ -388,29 +418,30 @@ fn counter_sql(name: &Located<String>, rule: &TableText) -> String {
     )
 }
 
-/// An email is written once for its event, whatever else keeps the event from being applied twice.
-fn email_sql(name: &Located<String>) -> String {
+/// It is written once for its event, whatever else keeps the event from being applied twice.
+fn outbox_sql(name: &Located<String>) -> String {
+    let values: Vec<_> = (0..6).map(|i| format!("value ->> {i}")).collect();
     format!(
         "-- rule {name}\n{ROWS}\n\
-         INSERT INTO outbox (source, event_id, generation, rule, id, channel, content, due_at, created_at)\n\
-         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 'email', value -> 5, value ->> 6, value ->> 7\n\
-         FROM rows\n\
+         INSERT INTO outbox (source, event_id, generation, rule, id, channel, recipient, content, due_at, created_at)\n\
+         SELECT {values}, value ->> 6, value -> 7, value ->> 8, value ->> 9 FROM rows\n\
          WHERE {NOT_SEEN}\n\
          ON CONFLICT DO NOTHING\n\
          RETURNING due_at",
         name = comment(&name.value),
+        values = values.join(", "),
     )
 }
 
 /// The greatest outcome stays, in whatever order they come. What is in doubt, or was to be sent again for that, has been sent
 /// after all: the provider speaks of it.
-fn outcome_sql(name: &Located<String>) -> String {
+fn outcome_sql(name: &Located<String>, column: &str) -> String {
     format!(
         "-- rule {name}\n{ROWS}\n\
          UPDATE outbox SET outcome = row ->> 4, outcome_rank = row ->> 5, outcome_at = row ->> 6,\n\
          state = CASE WHEN state = 'in_doubt' OR (state = 'pending' AND attempts > 0) THEN 'sent' ELSE state END\n\
          FROM (SELECT value AS row, max(value ->> 5) AS rank FROM rows WHERE {NOT_SEEN} GROUP BY value ->> 3)\n\
-         WHERE id = row ->> 3 AND outcome_rank < rank",
+         WHERE {column} = row ->> 3 AND outcome_rank < rank",
         name = comment(&name.value),
     )
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
-use hookmill_core::secret::{ExposeSecret as _, Secret};
+use hookmill_core::secret::Secret;
 use worker::web_sys::AbortSignal;
 use worker::{Headers, Method, Request, RequestInit, RequestRedirect, Result};
 
@@ -17,9 +17,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct HttpClient;
 
 impl HttpClient {
-    async fn request(&self, request: ApiRequest, bearer: &Secret) -> Result<ApiResponse> {
+    async fn request(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse> {
         let headers = Headers::new();
-        headers.set("authorization", &format!("Bearer {}", bearer.expose_secret()))?;
+        if let Some(authorization) = request.authorize(key) {
+            headers.set("authorization", &authorization)?;
+        }
         for (name, value) in &request.headers {
             headers.set(name, value)?;
         }
@@ -50,8 +52,8 @@ impl Fetch for HttpClient {
     async fn post(
         &self,
         request: ApiRequest,
-        bearer: &Secret,
+        key: &Secret,
     ) -> std::result::Result<ApiResponse, FetchError> {
-        self.request(request, bearer).await.map_err(|error| FetchError::NoAnswer(text(&error)))
+        self.request(request, key).await.map_err(|error| FetchError::NoAnswer(text(&error)))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
-use hookmill_core::secret::{ExposeSecret as _, Secret};
+use hookmill_core::secret::Secret;
 use reqwest::{Client, redirect};
 
 /// How long a request may take, its answer included. Far below the lease of a batch.
@@ -32,8 +32,11 @@ impl HttpClient {
 }
 
 impl Fetch for HttpClient {
-    async fn post(&self, request: ApiRequest, bearer: &Secret) -> Result<ApiResponse, FetchError> {
-        let post = self.0.post(&request.url).bearer_auth(bearer.expose_secret()).body(request.body);
+    async fn post(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
+        let authorization = request.authorize(key);
+        let post = self.0.post(&request.url).body(request.body);
+        let post =
+            authorization.into_iter().fold(post, |post, value| post.header("authorization", value));
         let post =
             request.headers.into_iter().fold(post, |post, (name, value)| post.header(name, value));
         let mut response = post.send().await.map_err(failed)?;

@@ -19,12 +19,12 @@ pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     deliveries: Family<Labels<3>, Counter>,
     rejections: Family<Labels<2>, Counter>,
-    emails: Family<Labels<1>, Counter>,
+    outgoing: Family<Labels<2>, Counter>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let (deliveries, rejections, emails) =
+        let (deliveries, rejections, outgoing) =
             (Family::default(), Family::default(), Family::default());
         let mut registry = Registry::with_prefix("hookmill");
         registry.register(
@@ -33,8 +33,12 @@ impl Default for Metrics {
             deliveries.clone(),
         );
         registry.register("rejections", "Requests that were refused", rejections.clone());
-        registry.register("emails", "Emails by what became of them", emails.clone());
-        Self { registry: Arc::new(Mutex::new(registry)), deliveries, rejections, emails }
+        registry.register(
+            "outgoing",
+            "What was to be sent, by what became of it",
+            outgoing.clone(),
+        );
+        Self { registry: Arc::new(Mutex::new(registry)), deliveries, rejections, outgoing }
     }
 }
 
@@ -52,9 +56,10 @@ impl Metrics {
         self.rejections.get_or_create(&labels).inc_by(count);
     }
 
-    /// `hookmill_emails_total{state}`.
-    pub fn count_emails(&self, state: &str, count: u64) {
-        self.emails.get_or_create(&[("state", state.to_owned())]).inc_by(count);
+    /// `hookmill_outgoing_total{channel, state}`.
+    pub fn count_outgoing(&self, channel: &str, state: &str, count: u64) {
+        let labels = [("channel", channel.to_owned()), ("state", state.to_owned())];
+        self.outgoing.get_or_create(&labels).inc_by(count);
     }
 
     /// Serves them at `/metrics`, until the task is ended.

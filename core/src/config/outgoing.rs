@@ -1,14 +1,14 @@
-//! `[email]`, `[templates]`, and the `email` of a rule.
+//! `[email]`, `[sms]`, `[tracking]` and `[templates]`, and what a rule sends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::parse::{
-    ConditionText, EffectText, EmailText, TemplateFiles, ValueText, duration, integer, secret_name,
-    value,
+    ConditionText, EffectText, EmailText, NamedValues, SmsText, TemplateFiles, TrackText,
+    ValueText, duration, integer, secret_name, value,
 };
 use super::toml_reader::{Item, Located, Section};
-use super::{Api, Emails, OnDoubt, Quota};
+use super::{Api, Emails, OnDoubt, Quota, Sending, Sms};
 use crate::email::Mailbox;
 use crate::outbound::{Outcome, Provider};
 use crate::secret::SecretName;
@@ -26,13 +26,11 @@ pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
         section.require("from", "whose emails they are: from = \"Acme <hello@example.com>\"");
     let from = from.and_then(|item| mailbox(&item));
     let reply_to = section.get("reply_to").and_then(|item| mailbox(&item));
-    let wait = section.get("wait");
-    let wait = wait.and_then(|item| duration(&item, Duration::ZERO..=Duration::from_secs(3600)));
-    let on_doubt = section
-        .get("on_doubt")
-        .and_then(|item| item.choice(&[("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)]));
+    let mut sending = sending(&section);
     let failover_after = section.get("failover_after").and_then(|item| integer(&item, 1..=1000));
-    let quota = section.get("quota").and_then(|item| quota(&item));
+    if let Some(count) = failover_after {
+        sending.failover_after = u32::try_from(count).unwrap_or(sending.failover_after);
+    }
     let settings = PROVIDERS.map(|(name, provider)| {
         let section = section.get(name).and_then(|item| item.section("a table"));
         api(provider, section)
@@ -47,16 +45,82 @@ pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
     let chosen = provider.map_or(Provider::Resend, |provider| provider.value);
     let chosen = [Some(chosen), fallback.map(|fallback| fallback.value)];
     let apis = chosen.into_iter().flatten();
+    let apis = apis.filter_map(|p| settings.iter().find(|api| api.provider == p)).cloned();
     let nobody = || Mailbox { name: None, address: String::new() };
-    Some(Emails {
-        apis: apis.filter_map(|p| settings.iter().find(|api| api.provider == p)).cloned().collect(),
-        failover_after: failover_after.and_then(|count| u32::try_from(count).ok()).unwrap_or(3),
-        from: from.unwrap_or_else(nobody),
-        reply_to,
+    sending.apis = apis.collect();
+    Some(Emails { sending, from: from.unwrap_or_else(nobody), reply_to })
+}
+
+/// What can be said of every channel; without its APIs.
+fn sending(section: &Section<'_>) -> Sending {
+    let wait = section.get("wait");
+    let wait = wait.and_then(|item| duration(&item, Duration::ZERO..=Duration::from_secs(3600)));
+    let on_doubt = section
+        .get("on_doubt")
+        .and_then(|item| item.choice(&[("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)]));
+    Sending {
+        apis: Vec::new(),
+        failover_after: 3,
         wait: wait.unwrap_or(Duration::from_secs(5)),
         on_doubt: on_doubt.map(|on_doubt| on_doubt.value).unwrap_or_default(),
-        quota,
+        quota: section.get("quota").and_then(|item| quota(&item)),
+    }
+}
+
+/// Reads `[sms]`.
+pub(super) fn sms(root: &Section<'_>) -> Option<Sms> {
+    let section = root.get("sms")?.section("a table")?;
+    let account = section.require("account", "Twilio's account: account = \"AC…\"");
+    let account = account.and_then(|item| item.string("an account, AC…"));
+    let from =
+        section.require("from", "whose messages they are: from = \"+15550100001\", or \"MG…\"");
+    let from = from.and_then(|item| item.string("a number, or a messaging service"));
+    let status_callback = section.get("status_callback").and_then(|item| {
+        item.string("a URL such as \"https://hooks.example.com/webhooks/twilio\"")
+    });
+    let per_hour = section.get("per_hour").and_then(|item| integer(&item, 1..=100_000));
+    let mut sending = sending(&section);
+    if section.get("wait").is_none() {
+        // One message goes out in one request, and somebody waits for it.
+        sending.wait = Duration::ZERO;
+    }
+    let mut api = default_api(Provider::Twilio);
+    api.key = SecretName("TWILIO_AUTH_TOKEN".to_owned());
+    api_settings(&mut api, &section);
+    section.finish();
+    sending.apis = vec![api];
+    Some(Sms {
+        sending,
+        account: account.map(|account| account.value).unwrap_or_default(),
+        from: from.map(|from| from.value).unwrap_or_default(),
+        status_callback: status_callback.map(|url| url.value),
+        per_hour: per_hour.and_then(|count| u32::try_from(count).ok()).unwrap_or(5),
     })
+}
+
+const TRACKERS: [(&str, Provider); 2] =
+    [("mixpanel", Provider::Mixpanel), ("posthog", Provider::PostHog)];
+
+/// Reads `[tracking]`.
+pub(super) fn tracking(root: &Section<'_>) -> Vec<(Provider, Sending)> {
+    let mut tracking = Vec::new();
+    let expected = "a table: [tracking.mixpanel] or [tracking.posthog]";
+    let Some(section) = root.get("tracking").and_then(|item| item.section(expected)) else {
+        return tracking;
+    };
+    for (name, provider) in TRACKERS {
+        let Some(section) = section.get(name).and_then(|item| item.section("a table")) else {
+            continue;
+        };
+        let mut sending = sending(&section);
+        let mut api = default_api(provider);
+        api_settings(&mut api, &section);
+        section.finish();
+        sending.apis = vec![api];
+        tracking.push((provider, sending));
+    }
+    section.finish();
+    tracking
 }
 
 /// `[email.quota]`.
@@ -88,15 +152,26 @@ fn quota(item: &Item<'_>) -> Option<Quota> {
 
 /// `[email.resend]` and the like.
 fn api(provider: Provider, section: Option<Section<'_>>) -> Api {
-    let mut api = Api {
+    let mut api = default_api(provider);
+    if let Some(section) = section {
+        api_settings(&mut api, &section);
+        section.finish();
+    }
+    api
+}
+
+fn default_api(provider: Provider) -> Api {
+    Api {
         provider,
         key: SecretName(format!("{}_API_KEY", provider.as_str().to_uppercase())),
         url: provider.url().to_owned(),
         rate: provider.rate(),
-    };
-    let Some(section) = section else { return api };
+    }
+}
+
+fn api_settings(api: &mut Api, section: &Section<'_>) {
     if let Some(item) = section.get("key")
-        && let Some(name) = secret_name(&item, "env:RESEND_API_KEY")
+        && let Some(name) = secret_name(&item, &format!("env:{}", api.key.0))
     {
         api.key = name;
     }
@@ -115,8 +190,6 @@ fn api(provider: Provider, section: Option<Section<'_>>) -> Api {
             item.report(problem.hint("expected https://: the key goes with each request"));
         }
     }
-    section.finish();
-    api
 }
 
 fn mailbox(item: &Item<'_>) -> Option<Mailbox> {
@@ -171,36 +244,98 @@ pub(super) fn email(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)>
     let to = to.and_then(|item| recipients(&item));
     let cc = section.get("cc").and_then(|item| recipients(&item));
     let reply_to = section.get("reply_to").and_then(|item| recipients(&item));
-    let mut data = Vec::new();
-    let expected = "names and where their values are from: { name = \"data.first_name\" }";
-    if let Some(section) = section.get("data").and_then(|item| item.section(expected)) {
-        for (name, item) in section.members() {
-            let found = item.here.clone().map(|()| value(&item));
-            data.push((name, found));
-        }
-    }
-    let when = section.get("when").map(|item| conditions(&item)).unwrap_or_default();
-    let longest = Duration::from_secs(90 * 86_400);
-    let delay = section.get("delay").and_then(|item| duration(&item, Duration::ZERO..=longest));
-    let here = section.here.clone();
+    let data = data(&section, "data");
+    let (when, delay) = (when(&section), delay(&section));
     section.finish();
-    let data = here.map(|()| data);
-    let delay = delay.unwrap_or_default();
     let email = EmailText { template: template?, to: to?, cc, reply_to, data, delay };
     Some((when, EffectText::Email(email)))
+}
+
+/// Reads the `sms` of a rule, and when it is sent.
+pub(super) fn text(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
+    let section = item.section("an SMS: { to = \"data.phone\", body = \"…\" }")?;
+    let to = section.require("to", "a path to a number: to = \"data.phone\"");
+    let to = to.map(|item| numbers(&item));
+    let body = section.require("body", "what it says: body = \"Your code is {{ code }}\"");
+    let body = body.and_then(|item| item.string("a template"));
+    let data = data(&section, "data");
+    let (when, delay) = (when(&section), delay(&section));
+    section.finish();
+    Some((when, EffectText::Sms(SmsText { to: to?, body: body?, data, delay })))
+}
+
+/// A number as it is, or a path to one: what begins with `+` is no path.
+fn numbers(item: &Item<'_>) -> Located<ValueText> {
+    if item.is_string()
+        && let Some(text) = item.string("a number")
+        && text.value.starts_with('+')
+    {
+        if text.value.len() < 4 || !text.value[1..].bytes().all(|b| b.is_ascii_digit()) {
+            let problem = text.error(format!("found {:?}", text.value));
+            item.report(problem.hint("expected a number such as \"+15550100002\""));
+        }
+        let constant = serde_json::to_string(&text.value).unwrap_or_default();
+        return item.here.clone().map(|()| ValueText::Constant(constant));
+    }
+    item.here.clone().map(|()| value(item))
+}
+
+/// Reads the `track` of a rule, and when it is sent.
+pub(super) fn track(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
+    let example = "{ provider = \"posthog\", event = \"Subscribed\", user = \"data.user_id\" }";
+    let section = item.section(&format!("what somebody did: {example}"))?;
+    let provider = section.require("provider", "who is told: provider = \"posthog\"");
+    let provider = provider.and_then(|item| item.choice(&TRACKERS));
+    let event = section.require("event", "what it is called: event = \"Subscribed\"");
+    let event = event.and_then(|item| item.string("a name"));
+    let user = section.require("user", "who has done it: user = \"data.user_id\"");
+    let user = user.map(|item| item.here.clone().map(|()| value(&item)));
+    let properties = data(&section, "properties").value;
+    let (when, delay) = (when(&section), delay(&section));
+    section.finish();
+    let (provider, event) = (provider?, event?.value);
+    Some((when, EffectText::Track(TrackText { provider, event, user: user?, properties, delay })))
+}
+
+/// Names, and where their values are from; located at whom they are for, if there are none.
+fn data(section: &Section<'_>, key: &'static str) -> Located<NamedValues> {
+    let expected = "names and where their values are from: { name = \"data.first_name\" }";
+    let Some(item) = section.get(key) else { return section.here.clone().map(|()| Vec::new()) };
+    let members = item.section(expected).map(|section| section.members()).unwrap_or_default();
+    let values = members.into_iter().map(|(name, item)| {
+        let found = item.here.clone().map(|()| value(&item));
+        (name, found)
+    });
+    item.here.clone().map(|()| values.collect())
+}
+
+fn when(section: &Section<'_>) -> Vec<ConditionText> {
+    section.get("when").map(|item| conditions(&item)).unwrap_or_default()
+}
+
+fn delay(section: &Section<'_>) -> Duration {
+    let longest = Duration::from_secs(90 * 86_400);
+    let delay = section.get("delay").and_then(|item| duration(&item, Duration::ZERO..=longest));
+    delay.unwrap_or_default()
 }
 
 /// Reads the `outcome` of a rule.
 pub(super) fn outcome(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
     let section =
         item.section("an outcome: { email = \"data.tags.hookmill\", is = \"bounced\" }")?;
-    let email = section.require("email", "where the email's id is: email = \"data.tags.hookmill\"");
-    let email = email.map(|item| item.here.clone().map(|()| value(&item)));
+    let by_provider_id = section.get("provider_id");
+    let of = if let Some(item) = &by_provider_id {
+        Some(item.here.clone().map(|()| value(item)))
+    } else {
+        let hint = "where the email's id is: email = \"data.tags.hookmill\"";
+        section.require("email", hint).map(|item| item.here.clone().map(|()| value(&item)))
+    };
+    let by_provider_id = by_provider_id.is_some();
     let outcome = section.require("is", "what became of it: is = \"bounced\"");
     let outcome = outcome.and_then(|item| item.choice(&Outcome::ALL));
-    let when = section.get("when").map(|item| conditions(&item)).unwrap_or_default();
+    let when = when(&section);
     section.finish();
-    Some((when, EffectText::Outcome { email: email?, outcome: outcome?.value }))
+    Some((when, EffectText::Outcome { of: of?, by_provider_id, outcome: outcome?.value }))
 }
 
 /// Reads the `suppress` of a rule.
@@ -210,7 +345,7 @@ pub(super) fn suppress(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectTex
     let address = address.map(|item| item.here.clone().map(|()| value(&item)));
     let reason = section.require("reason", "a word or two for the record: reason = \"bounced\"");
     let reason = reason.and_then(|item| item.string("a word or two"));
-    let when = section.get("when").map(|item| conditions(&item)).unwrap_or_default();
+    let when = when(&section);
     section.finish();
     Some((when, EffectText::Suppress { address: address?, reason: reason?.value }))
 }

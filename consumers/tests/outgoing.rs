@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hookmill_consumers::mail::{Mail, Round, Sent, round, states};
-use hookmill_core::config::{Api, Consumers, Emails, OnDoubt, Quota, Retry};
+use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round, states};
+use hookmill_core::config::{Api, Consumers, Emails, OnDoubt, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
@@ -88,14 +88,12 @@ impl World {
                 jitter: 0.0,
             },
             emails: Some(Emails {
-                apis: vec![api(provider)],
-                failover_after: 3,
+                sending: sending(provider),
                 from: "Acme <hello@example.com>".parse().unwrap(),
                 reply_to: None,
-                wait: Duration::ZERO,
-                on_doubt: OnDoubt::Bury,
-                quota: None,
             }),
+            sms: None,
+            tracking: Vec::new(),
             templates: BTreeMap::from([("welcome".to_owned(), text)]),
         };
         let world = Self {
@@ -133,16 +131,16 @@ impl World {
         block(states(&self.store)).unwrap()
     }
 
-    fn emails(&mut self) -> &mut Emails {
-        self.config.emails.as_mut().unwrap()
+    fn emails(&mut self) -> &mut Sending {
+        &mut self.config.emails.as_mut().unwrap().sending
     }
 
     /// One round of whoever sends, at this time in milliseconds; an error if it died.
     fn round(&self, now: i64) -> Result<Round, StoreError> {
         *self.now.lock().unwrap() = now;
         let key = |_: &SecretName| Some(Secret::from("the-key"));
-        let mail = Mail::new(&self.config, key).unwrap().unwrap();
-        block(round(self, self, &mail, || Timestamp::from_millis(now)))
+        let channel = Outgoing::all(&self.config, key).unwrap().remove(0);
+        block(round(self, self, &channel, || Timestamp::from_millis(now)))
     }
 
     /// Rounds, each when the one before says, until nothing is left to do.
@@ -154,6 +152,16 @@ impl World {
             }
         }
         panic!("it does not end")
+    }
+}
+
+fn sending(provider: Provider) -> Sending {
+    Sending {
+        apis: vec![api(provider)],
+        failover_after: 3,
+        wait: Duration::ZERO,
+        on_doubt: OnDoubt::Bury,
+        quota: None,
     }
 }
 
@@ -216,8 +224,8 @@ impl Store for World {
 }
 
 impl Fetch for World {
-    async fn post(&self, request: ApiRequest, bearer: &Secret) -> Result<ApiResponse, FetchError> {
-        assert_eq!(bearer.expose_secret(), "the-key");
+    async fn post(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
+        assert_eq!(key.expose_secret(), "the-key");
         *self.requests.lock().unwrap() += 1;
         let mood = self.moods.lock().unwrap().pop().unwrap_or(Mood::Accepts);
         let body: Value = serde_json::from_str(&request.body).unwrap();

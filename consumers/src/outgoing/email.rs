@@ -1,0 +1,156 @@
+//! Emails: from rows of the outbox to batches for Resend or SendGrid.
+
+use std::collections::BTreeMap;
+
+use hookmill_core::config::Emails;
+use hookmill_core::email::{Email, Mailbox, address_key};
+use hookmill_core::limits::EMAIL_BYTES;
+use hookmill_core::outbound::Provider;
+use hookmill_core::store::{Store, StoreError};
+use hookmill_core::template::{Rendered, Templates};
+use hookmill_providers::{resend, sendgrid};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Composed, Draft, too_long};
+use crate::outbox::{self, Pending};
+
+/// What composes emails.
+#[derive(Debug)]
+pub(super) struct Composer {
+    pub(super) settings: Emails,
+    pub(super) templates: Templates,
+}
+
+/// What an email has in the column `content`.
+#[derive(Deserialize)]
+struct Content {
+    #[serde(default)]
+    template: String,
+    /// What it says, if no template does: a subject and a text.
+    literal: Option<(String, String)>,
+    #[serde(default)]
+    to: Vec<String>,
+    #[serde(default)]
+    cc: Vec<String>,
+    reply_to: Option<String>,
+    #[serde(default)]
+    data: Map<String, Value>,
+    /// How many bytes it would have had, if these were too many to be kept.
+    too_long: Option<usize>,
+}
+
+impl Composer {
+    /// Batches of what is pending, and what cannot be sent.
+    pub(super) async fn compose<S: Store>(
+        &self,
+        store: &S,
+        provider: Provider,
+        pending: &[Pending],
+    ) -> Result<Composed, StoreError> {
+        let mut composed = Composed::default();
+        let mut emails = Vec::new();
+        for pending in pending {
+            match self.email(pending) {
+                Ok(email) => emails.push(email),
+                Err(error) => composed.refused.push((pending.id.clone(), error)),
+            }
+        }
+        let (emails, suppressed) = without_suppressed(store, emails).await?;
+        composed.suppressed = suppressed;
+        composed.drafts = drafts(provider, &emails);
+        Ok(composed)
+    }
+
+    /// The email, or why there can be none.
+    fn email(&self, pending: &Pending) -> Result<Email, String> {
+        let content: Content = serde_json::from_str(&pending.content)
+            .map_err(|_| "what the rule has made of its event is no email".to_owned())?;
+        if let Some(bytes) = content.too_long {
+            return Err(too_long(bytes));
+        }
+        let mailbox = |text: &String| {
+            text.parse::<Mailbox>()
+                .map_err(|error| format!("one of its recipients is none: {error}"))
+        };
+        let to = content.to.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
+        if to.is_empty() {
+            return Err("it has no recipient".to_owned());
+        }
+        let cc = content.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
+        let reply_to = content.reply_to.as_ref().map(mailbox).transpose()?;
+        let texts = match content.literal {
+            Some((subject, text)) => Rendered { subject, html: format!("<p>{text}</p>"), text },
+            None => self
+                .templates
+                .render(&content.template, &content.data)
+                .map_err(|error| error.to_string())?,
+        };
+        let bytes = texts.subject.len() + texts.html.len() + texts.text.len();
+        if bytes > EMAIL_BYTES {
+            return Err(too_long(bytes));
+        }
+        Ok(Email {
+            id: pending.id.clone(),
+            from: self.settings.from.clone(),
+            to,
+            cc,
+            reply_to: reply_to.or_else(|| self.settings.reply_to.clone()),
+            subject: texts.subject,
+            html: texts.html,
+            text: texts.text,
+        })
+    }
+}
+
+fn drafts(provider: Provider, emails: &[Email]) -> Vec<Draft> {
+    let sendgrid = provider == Provider::SendGrid;
+    let batches = if sendgrid { sendgrid::batches(emails) } else { resend::batches(emails) };
+    let draft = |batch: Vec<usize>| {
+        let members = || batch.iter().filter_map(|place| emails.get(*place));
+        let body = if sendgrid { sendgrid::body(members())? } else { resend::body(members()) };
+        Some(Draft { members: members().map(|email| email.id.clone()).collect(), body })
+    };
+    batches.into_iter().filter_map(draft).collect()
+}
+
+/// Leaves out recipients who are not to be written to; and emails, with the reason, to whom nobody else is left.
+async fn without_suppressed<S: Store>(
+    store: &S,
+    mut emails: Vec<Email>,
+) -> Result<(Vec<Email>, Vec<(String, String)>), StoreError> {
+    let key = |mailbox: &Mailbox| address_key(&mailbox.address);
+    let addresses = emails.iter().flat_map(|email| email.to.iter().chain(&email.cc)).map(key);
+    let suppressed = suppressed(store, addresses.collect()).await?;
+    let mut left_out = Vec::new();
+    emails.retain_mut(|email| {
+        let reason = email.to.first().and_then(|to| suppressed.get(&key(to)));
+        let reason = reason.map(|reason| format!("its recipient is suppressed: {reason}"));
+        email.to.retain(|to| !suppressed.contains_key(&key(to)));
+        email.cc.retain(|cc| !suppressed.contains_key(&key(cc)));
+        let left = !email.to.is_empty();
+        if !left {
+            left_out.push((email.id.clone(), reason.unwrap_or_default()));
+        }
+        left
+    });
+    Ok((emails, left_out))
+}
+
+/// Which of these addresses are not to be written to, and why.
+pub(super) async fn suppressed<S: Store>(
+    store: &S,
+    mut addresses: Vec<String>,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = store.execute(vec![outbox::suppressed(&addresses)]).await?;
+    let pair = |row: &Vec<Option<String>>| match row.as_slice() {
+        [Some(address), Some(reason)] => Some((address.clone(), reason.clone())),
+        _ => None,
+    };
+    Ok(rows.iter().flatten().filter_map(pair).collect())
+}

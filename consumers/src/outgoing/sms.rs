@@ -1,0 +1,88 @@
+//! SMS: from rows of the outbox to messages for Twilio, one in a batch.
+
+use std::time::Duration;
+
+use hookmill_core::config::Sms as Settings;
+use hookmill_core::email::address_key;
+use hookmill_core::store::{Store, StoreError};
+use hookmill_core::template::render_text;
+use hookmill_core::time::Timestamp;
+use hookmill_providers::sms::{self, BODY_CHARACTERS, Sms};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::email::suppressed;
+use super::{Composed, Draft, too_long};
+use crate::outbox::{self, Pending};
+
+/// What [`Settings::per_hour`] is counted over.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What an SMS has in the column `content`.
+#[derive(Deserialize)]
+struct Content {
+    #[serde(default)]
+    to: Vec<String>,
+    #[serde(default)]
+    body: String,
+    #[serde(default)]
+    data: Map<String, Value>,
+    too_long: Option<usize>,
+}
+
+/// A message of what is pending, or why there can be none.
+pub(super) async fn compose<S: Store>(
+    settings: &Settings,
+    store: &S,
+    pending: &[Pending],
+    now: Timestamp,
+) -> Result<Composed, StoreError> {
+    let mut composed = Composed::default();
+    for pending in pending {
+        let message = match message(settings, pending) {
+            Ok(message) => message,
+            Err(error) => {
+                composed.refused.push((pending.id.clone(), error));
+                continue;
+            }
+        };
+        let number = address_key(&message.to);
+        let rows = store.execute(vec![outbox::recent("sms", &number, now - HOUR)]).await?;
+        let sent = outbox::read_recent(&rows);
+        if sent >= settings.per_hour {
+            let why = format!("{sent} messages have gone to this number within an hour");
+            composed.suppressed.push((pending.id.clone(), why));
+            continue;
+        }
+        if let Some(reason) = suppressed(store, vec![number.clone()]).await?.remove(&number) {
+            let why = format!("its recipient is suppressed: {reason}");
+            composed.suppressed.push((pending.id.clone(), why));
+            continue;
+        }
+        let (members, body) = (vec![pending.id.clone()], sms::body(&message));
+        composed.drafts.push(Draft { members, body });
+    }
+    Ok(composed)
+}
+
+fn message(settings: &Settings, pending: &Pending) -> Result<Sms, String> {
+    let content: Content = serde_json::from_str(&pending.content)
+        .map_err(|_| "what the rule has made of its event is no SMS".to_owned())?;
+    if let Some(bytes) = content.too_long {
+        return Err(too_long(bytes));
+    }
+    let [to] = content.to.as_slice() else {
+        return Err(format!("it has {} recipients, and an SMS has one", content.to.len()));
+    };
+    let body = render_text(&content.body, &content.data).map_err(|error| error.to_string())?;
+    let characters = body.chars().count();
+    if body.trim().is_empty() || characters > BODY_CHARACTERS {
+        return Err(format!("it has {characters} characters, and 1 to {BODY_CHARACTERS} are sent"));
+    }
+    Ok(Sms {
+        to: to.clone(),
+        from: settings.from.clone(),
+        body,
+        status_callback: settings.status_callback.clone(),
+    })
+}

@@ -1,0 +1,73 @@
+//! What somebody did: from rows of the outbox to batches for Mixpanel or PostHog.
+
+use hookmill_core::limits::EMAIL_BATCH_BYTES;
+use hookmill_core::outbound::Provider;
+use hookmill_core::time::Timestamp;
+use hookmill_providers::track::{Tracked, body};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Composed, Draft, too_long};
+use crate::outbox::Pending;
+
+/// What it has in the column `content`.
+#[derive(Deserialize)]
+struct Content {
+    #[serde(default)]
+    event: String,
+    #[serde(default)]
+    to: Vec<String>,
+    #[serde(default)]
+    data: Map<String, Value>,
+    at: Option<Timestamp>,
+    too_long: Option<usize>,
+}
+
+/// Batches of what is pending, and what cannot be sent.
+pub(super) fn compose(provider: Provider, pending: &[Pending]) -> Composed {
+    let mut composed = Composed::default();
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    let mut drafts = Vec::new();
+    for pending in pending {
+        let event = match tracked(pending) {
+            Ok(event) => event,
+            Err(error) => {
+                composed.refused.push((pending.id.clone(), error));
+                continue;
+            }
+        };
+        // What is added to it is far below its own length again.
+        let length = 2 * pending.content.len() + 500;
+        if bytes + length > EMAIL_BATCH_BYTES && !batch.is_empty() {
+            drafts.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += length;
+        batch.push(event);
+    }
+    drafts.push(batch);
+    let draft = |batch: Vec<Tracked>| Draft {
+        members: batch.iter().map(|event| event.id.clone()).collect(),
+        body: body(provider, &batch),
+    };
+    composed.drafts = drafts.into_iter().filter(|batch| !batch.is_empty()).map(draft).collect();
+    composed
+}
+
+fn tracked(pending: &Pending) -> Result<Tracked, String> {
+    let content: Content = serde_json::from_str(&pending.content)
+        .map_err(|_| "what the rule has made of its event is nothing to track".to_owned())?;
+    if let Some(bytes) = content.too_long {
+        return Err(too_long(bytes));
+    }
+    let Some(user) = content.to.into_iter().next() else {
+        return Err("it does not say who has done it".to_owned());
+    };
+    Ok(Tracked {
+        id: pending.id.clone(),
+        event: content.event,
+        user,
+        time: content.at.unwrap_or(pending.due_at),
+        properties: content.data,
+    })
+}

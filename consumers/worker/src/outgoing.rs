@@ -1,0 +1,81 @@
+//! Sends what is in the outbox.
+
+use std::time::Duration;
+
+use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, now, secret};
+use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
+use hookmill_core::config::Consumers;
+use hookmill_core::time::Timestamp;
+use worker::{Delay, Env, console_error, console_log, console_warn};
+
+/// Rounds in one invocation. Each makes some eight requests, to D1 and to a provider, and an invocation may make 50 (on the
+/// free plan): <https://developers.cloudflare.com/workers/platform/limits/#subrequests>.
+const ROUNDS: u32 = 5;
+/// The longest that an invocation waits for the next round.
+const WAIT: Duration = Duration::from_secs(5);
+/// What is due later than this is left to the cron trigger, which comes every minute.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Has the queue wake somebody up at this time.
+pub(crate) async fn wake(env: &Env, at: Timestamp) {
+    let delay = at - now();
+    if delay > SOON {
+        return;
+    }
+    let sent = match CloudflareQueue::new(env, "OUTBOX") {
+        Ok(queue) => queue.send_later("wake", delay).await,
+        Err(error) => Err(error),
+    };
+    // The cron trigger comes in any case.
+    if let Err(error) = sent {
+        console_warn!("the outbox waits for the cron trigger: {error}");
+    }
+}
+
+/// Does what there is to do, a few rounds; and has itself woken up for the rest.
+pub(crate) async fn send(env: &Env, config: &Consumers) {
+    let channels = match Outgoing::all(config, |name| secret(env, name)) {
+        Ok(channels) if channels.is_empty() => return,
+        Ok(channels) => channels,
+        Err(error) => return console_error!("nothing is sent: {error}"),
+    };
+    let store = match D1::new(env, "DB") {
+        Ok(store) => store,
+        Err(error) => return console_error!("nothing is sent: {error}"),
+    };
+    let mut metrics = Metrics::new(env, "METRICS");
+    let mut rounds = 0;
+    loop {
+        let mut first: Option<Timestamp> = None;
+        for channel in &channels {
+            rounds += 1;
+            match round(&store, &HttpClient, channel, now).await {
+                Ok(Round { sent, next }) => {
+                    report(channel.channel(), &sent, &mut metrics);
+                    first = first.into_iter().chain(next).min();
+                }
+                // The cron trigger tries again.
+                Err(error) => return console_error!("cannot look into the outbox: {error}"),
+            }
+        }
+        let Some(next) = first else { return };
+        let wait = next - now();
+        if rounds >= ROUNDS || wait > WAIT {
+            return wake(env, next).await;
+        }
+        Delay::from(wait).await;
+    }
+}
+
+fn report(channel: &str, sent: &Sent, metrics: &mut Metrics) {
+    for (state, count) in sent.states() {
+        metrics.count("outgoing", [channel, state], u32::try_from(count).unwrap_or(u32::MAX));
+        match state {
+            "sent" => console_log!("sent channel={channel} count={count}"),
+            state => console_warn!("not sent channel={channel} state={state} count={count}"),
+        }
+    }
+    for problem in &sent.problems {
+        console_warn!("a batch channel={channel} problem={problem:?}");
+    }
+}

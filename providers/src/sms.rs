@@ -1,0 +1,130 @@
+//! How Twilio is told to send an SMS: <https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>.
+//!
+//! One message in a request, and no idempotency key: of one whose answer was lost, nobody can say whether it was sent.
+
+use std::time::Duration;
+
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+/// The longest message, in characters.
+pub const BODY_CHARACTERS: usize = 1600;
+/// The longest that a provider's words are kept, in characters.
+const WORDS: usize = 500;
+/// What stands for itself in a form: <https://url.spec.whatwg.org/#application-x-www-form-urlencoded-percent-encode-set>.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
+
+/// A message as it is to be sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sms {
+    /// A number: `+15550100002`.
+    pub to: String,
+    /// Whose it is: a number, or a messaging service, `MG…`.
+    pub from: String,
+    /// What it says.
+    pub body: String,
+    /// Where Twilio reports what became of it.
+    pub status_callback: Option<String>,
+}
+
+/// The body of the request that sends a message: a form.
+pub fn body(sms: &Sms) -> String {
+    let from = if sms.from.starts_with("MG") { "MessagingServiceSid" } else { "From" };
+    let mut fields = vec![("To", sms.to.as_str()), (from, &sms.from), ("Body", &sms.body)];
+    fields.extend(sms.status_callback.as_deref().map(|url| ("StatusCallback", url)));
+    let fields = fields
+        .into_iter()
+        .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, ENCODED)));
+    fields.collect::<Vec<_>>().join("&")
+}
+
+/// The request that sends a message from an account, `AC…`. `url`: where the API is.
+pub fn request(url: &str, account: &str, body: String) -> ApiRequest {
+    let url = url.trim_end_matches('/');
+    ApiRequest {
+        url: format!("{url}/2010-04-01/Accounts/{account}/Messages.json"),
+        headers: vec![("content-type", "application/x-www-form-urlencoded".to_owned())],
+        authorization: Authorization::Password(account.to_owned()),
+        body,
+    }
+}
+
+/// What Twilio has said.
+///
+/// Errors: <https://www.twilio.com/docs/api/errors>.
+pub fn answer(response: &ApiResponse) -> Answer {
+    /// The recipient has answered STOP: <https://www.twilio.com/docs/api/errors/21610>.
+    const OPTED_OUT: u32 = 21610;
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Said {
+        sid: Option<String>,
+        code: Option<u32>,
+        message: String,
+    }
+    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
+    if (200..300).contains(&response.status) {
+        return Answer::Taken(vec![Delivered::Accepted(said.sid)]);
+    }
+    let code = said.code.map(|code| format!(": {code}")).unwrap_or_default();
+    let words = if said.message.is_empty() { String::new() } else { format!(": {}", said.message) };
+    let error = format!("Twilio answered {}{code}{words}", response.status);
+    let error: String = error.chars().take(WORDS).collect();
+    match (response.status, said.code) {
+        (_, Some(OPTED_OUT)) => Answer::Taken(vec![Delivered::Unwanted(error)]),
+        // 20429, which has not been looked at: <https://www.twilio.com/docs/api/errors/20429>.
+        (429, _) => {
+            let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
+            Answer::Busy { after: after.map(Duration::from_secs), error }
+        }
+        (408 | 500.., _) => Answer::Unavailable(error),
+        _ => Answer::Refused(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_a_form() {
+        let mut sms = Sms {
+            to: "+15550100002".into(),
+            from: "+15550100001".into(),
+            body: "Olá & welcome: 50 % off+1".into(),
+            status_callback: Some("https://a.test/webhooks/twilio".into()),
+        };
+        insta::assert_debug_snapshot!(request("https://api.twilio.com", "AC1", body(&sms)));
+        sms.from = "MG1".into();
+        sms.status_callback = None;
+        assert_eq!(
+            body(&sms),
+            "To=%2B15550100002&MessagingServiceSid=MG1&Body=Ol%C3%A1%20%26%20welcome%3A%2050%20%25%20off%2B1"
+        );
+    }
+
+    #[test]
+    fn what_is_tried_again_and_what_is_not() {
+        let said = |status, body: &str| {
+            answer(&ApiResponse { status, retry_after: None, message_id: None, body: body.into() })
+        };
+        assert_eq!(
+            said(201, r#"{"sid":"SM1","status":"queued","error_code":null}"#),
+            Answer::Taken(vec![Delivered::Accepted(Some("SM1".into()))])
+        );
+        assert_eq!(said(201, "<html>"), Answer::Taken(vec![Delivered::Accepted(None)]));
+        let problem = |code: u32| format!(r#"{{"code":{code},"message":"words","status":400}}"#);
+        assert_eq!(
+            said(400, &problem(21610)),
+            Answer::Taken(vec![Delivered::Unwanted("Twilio answered 400: 21610: words".into())])
+        );
+        assert_eq!(
+            said(400, &problem(21211)),
+            Answer::Refused("Twilio answered 400: 21211: words".into())
+        );
+        assert!(matches!(said(429, &problem(20429)), Answer::Busy { .. }));
+        assert!(matches!(said(401, &problem(20003)), Answer::Refused(_)));
+        assert!(matches!(said(503, ""), Answer::Unavailable(_)));
+    }
+}

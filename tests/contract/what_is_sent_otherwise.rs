@@ -1,0 +1,159 @@
+//! SMS go out once and within bounds, and what somebody did is told once: through the same outbox as emails.
+
+use hookmill_tests::api::{Api, Mood, Recorded};
+use hookmill_tests::event::{Event, signed, stripe};
+use hookmill_tests::eventually;
+use serde_json::{Value, json};
+
+use super::accepted;
+use crate::platform::Pipeline;
+
+fn texted(id: &str, to: &str) -> Event {
+    stripe("test.texted", id, 1, json!({ "to": to, "name": id }))
+}
+
+fn tracked(id: &str) -> Event {
+    stripe("test.tracked", id, 1, json!({ "user": format!("user-of-{id}"), "plan": "pro" }))
+}
+
+/// Waits until nothing is left to be sent.
+fn sent(pipeline: &Pipeline) {
+    pipeline.settle();
+    eventually("the outbox is through", || {
+        let open =
+            pipeline.sql("SELECT 1 FROM outbox WHERE state IN ('pending', 'sealed') LIMIT 1");
+        open.is_empty().then_some(())
+    });
+}
+
+fn states(pipeline: &Pipeline) -> Vec<Vec<Value>> {
+    pipeline.sql("SELECT event_id, state FROM outbox ORDER BY event_id, channel")
+}
+
+/// A request as it was, but for the time in it.
+fn shown(mut request: Recorded) -> Recorded {
+    let places = ["/0/properties/time", "/batch/0/timestamp"];
+    for place in places {
+        if let Some(time) = request.body.pointer_mut(place) {
+            *time = json!("[time]");
+        }
+    }
+    request
+}
+
+#[test]
+fn an_sms_goes_out_once_and_what_became_of_it_is_written_down() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    api.moods([Mood::Busy]);
+    let event = texted("evt_1", "+15550100002");
+    accepted(&pipeline, &event);
+    accepted(&pipeline, &event);
+    sent(&pipeline);
+    let row = pipeline.sql("SELECT state, provider_id, outcome FROM outbox");
+    assert_eq!(json!(row), json!([["sent", "SM1", null]]));
+    assert_eq!(api.accepted().len(), 1);
+    insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => false }, {
+        insta::assert_debug_snapshot!("a_request_to_twilio", shown(api.requests().remove(0)));
+    });
+    for status in ["delivered", "sent"] {
+        let body = format!("MessageSid=SM1&MessageStatus={status}&To=%2B15550100002");
+        let signed = signed("twilio", "", "", None, body.as_bytes());
+        assert_eq!(pipeline.send(&signed.headers, "twilio", &signed.body).status, 200);
+    }
+    pipeline.settle();
+    assert_eq!(pipeline.sql("SELECT outcome FROM outbox"), [["delivered"]]);
+}
+
+#[test]
+fn an_sms_that_may_have_been_sent_is_in_doubt() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    api.moods([Mood::Silent]);
+    accepted(&pipeline, &texted("evt_1", "+15550100002"));
+    sent(&pipeline);
+    assert_eq!(states(&pipeline), [["evt_1", "in_doubt"]]);
+    assert_eq!(api.requests().len(), 1);
+}
+
+#[test]
+fn nobody_gets_many_sms_in_an_hour_or_any_who_wants_none() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    for number in 1..=3 {
+        accepted(&pipeline, &texted(&format!("evt_{number}"), "+15550100002"));
+        sent(&pipeline);
+    }
+    api.moods([Mood::OptedOut]);
+    for number in 4..=5 {
+        accepted(&pipeline, &texted(&format!("evt_{number}"), "+15550100003"));
+        sent(&pipeline);
+    }
+    let found = pipeline.sql("SELECT state, coalesce(error, '') FROM outbox ORDER BY event_id");
+    let words = "Twilio answered 400: 21610: STOP";
+    let expected = [
+        ["sent", ""],
+        ["sent", ""],
+        ["suppressed", "2 messages have gone to this number within an hour"],
+        ["suppressed", words],
+        ["suppressed", "its recipient is suppressed: Twilio answered 400: 21610: STOP"],
+    ];
+    assert_eq!(found, expected.map(|row| row.map(Value::from)));
+    let suppressed = pipeline.sql("SELECT address, reason, source FROM suppressions");
+    assert_eq!(suppressed, [["+15550100003", words, "twilio"]]);
+    assert_eq!(api.requests().len(), 3);
+}
+
+#[test]
+fn what_somebody_did_is_told_once_and_what_is_refused_is_on_record() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    // PostHog's answer is lost, and Mixpanel does not want the first.
+    api.lasting("posthog", Mood::Silent);
+    api.lasting("mixpanel", Mood::RefusesTheFirst);
+    let events: Vec<_> =
+        (1..=2).map(|number| tracked(&format!("evt_{number}")).message()).collect();
+    let pipeline = pipeline.enqueued(&events);
+    eventually("PostHog has been told", || {
+        api.requests().iter().any(|request| request.path.contains("posthog")).then_some(())
+    });
+    api.lasting("posthog", Mood::Accepts);
+    sent(&pipeline);
+    let found = pipeline.sql("SELECT channel, state, error FROM outbox ORDER BY channel, state");
+    let expected = json!([
+        ["mixpanel", "refused", "time: too old"],
+        ["mixpanel", "sent", null],
+        ["posthog", "sent", null],
+        ["posthog", "sent", null],
+    ]);
+    assert_eq!(json!(found), expected);
+    // The same bytes: both providers know an event again.
+    let of = |provider: &str| {
+        let all = api.requests().into_iter().filter(|request| request.path.contains(provider));
+        all.collect::<Vec<_>>()
+    };
+    let (mixpanel, posthog) = (of("mixpanel"), of("posthog"));
+    assert_eq!(mixpanel.len(), 1);
+    assert!(posthog.len() >= 2 && posthog.iter().all(|request| *request == posthog[0]));
+    for (name, request) in
+        [("a_request_to_mixpanel", &mixpanel), ("a_request_to_posthog", &posthog)]
+    {
+        let mut request = shown(request[0].clone());
+        // Which of the two comes first is not said.
+        let events =
+            if name.contains("mixpanel") { &mut request.body } else { &mut request.body["batch"] };
+        events.as_array_mut().unwrap().truncate(1);
+        let text =
+            serde_json::to_string_pretty(&json!([request.path, request.headers, request.body]));
+        let keys = ["$insert_id", "uuid", "distinct_id"];
+        let text = text
+            .unwrap()
+            .lines()
+            .filter(|line| !keys.iter().any(|key| line.contains(key)))
+            .collect::<Vec<_>>()
+            .join("\n");
+        insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(name, text);
+        });
+    }
+}
