@@ -103,6 +103,7 @@ fn help_lists_the_commands() {
       send        Sign a realistic event and post it, as a provider would
       verify      Verify a captured request, and say what is wrong with it
       events      List the latest events: what came in, and what came of it
+      email       Emails: preview a template, list the outbox, send again, and who is not written to
       rejections  List the requests that were refused: how many in the last 24 hours, and the last few of each kind
       migrate     Apply the migrations that the database lacks
       help        Print this message or the help of the given subcommand(s)
@@ -182,6 +183,299 @@ fn every_configuration_in_the_documents_is_valid() {
         assert!(errors.is_empty(), "{block}\n{}", errors[0]);
         assert!(!config.ingress.sources.is_empty(), "{block}");
     }
+}
+
+#[test]
+fn every_configuration_in_the_document_about_emails_is_valid() {
+    let temporary = tempfile::tempdir().unwrap();
+    let root = folder().parent().unwrap();
+    std::fs::create_dir(temporary.path().join("templates")).unwrap();
+    let template = "templates/welcome.html";
+    std::fs::copy(root.join(template), temporary.path().join(template)).unwrap();
+    let text = std::fs::read_to_string(root.join("docs/email.md")).unwrap();
+    let blocks = text.split("\n```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    // All of them together, with the sources that they are about.
+    let (conditions, blocks): (Vec<_>, Vec<_>) =
+        blocks.partition(|block| block.starts_with("when"));
+    assert_eq!((conditions.len(), blocks.len()), (1, 5));
+    let mut config = blocks.concat().replace(
+        "data = { name = \"data.first_name\" }\n",
+        &format!("data = {{ name = \"data.first_name\" }}\n{}", conditions[0]),
+    );
+    for source in ["clerk", "stripe", "support"] {
+        config += &format!("[sources.{source}]\nscheme = \"svix\"\nsecrets = [\"env:A\"]\n");
+    }
+    std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
+    insta::assert_snapshot!(shown(temporary.path(), &["check"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    hookmill.toml: 5 sources and 24 rules, no errors
+    ");
+}
+
+#[test]
+fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
+    let temporary = tempfile::tempdir().unwrap();
+    let config = r#"
+[sources.s]
+scheme = "svix"
+secrets = ["env:A"]
+
+[[rules]]
+name = "a"
+on = "s:a"
+email = { template = "welcom", to = "data.email" }
+
+[[rules]]
+name = "b"
+on = "s:b"
+email = { template = "welcome", to = ["a@example.com", "data.email"], data = { nam = "x" }, when = { "a." = 1, b = {} }, delay = "1y" }
+
+[[rules]]
+name = "c"
+on = "s:c"
+email = { template = "welcome", to = "a@b c", dat = { name = "x" } }
+sms = { to = "+1", body = "{{ code }}" }
+
+[[rules]]
+name = "d"
+on = "s:d"
+sms = { to = "phone", body = "{{ code", data = {} }
+
+[[rules]]
+name = "e"
+on = "s:e"
+track = { provider = "posthog", event = "E", user = "id" }
+
+[[rules]]
+name = "f"
+on = "s:f"
+outcome = { email = "id", is = "eaten" }
+
+[[rules]]
+name = "g"
+on = "s:g"
+suppress = { address = "email" }
+
+[templates.welcome]
+subject = "Welcome, {{ name }}"
+html = "welcome.html"
+text = "nowhere.txt"
+
+[templates.broken]
+subject = "{% if %}"
+html = "broken.html"
+
+[email]
+provider = "sendmail"
+fallback = "resend"
+from = "Acme"
+wait = "2h"
+on_doubt = "maybe"
+[email.resend]
+key = "re_secret"
+url = "http://api.resend.com"
+[email.quota]
+warn_at = 2
+"#;
+    std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
+    std::fs::write(temporary.path().join("welcome.html"), "{{ name }} {{ link }}").unwrap();
+    std::fs::write(temporary.path().join("broken.html"), "<p>\n{% endif %}").unwrap();
+    insta::assert_snapshot!(shown(temporary.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:9:22: rules[0].email.template: there is no template `welcom`
+      hint: did you mean `welcome`?
+    hookmill.toml:14:38: rules[1].email.to: addresses and paths stand together
+      hint: expected a path to an address, or an address, or a list of one kind or the other
+    hookmill.toml:14:102: rules[1].email.when.a.: found "a.": expected a name at character 3
+      hint: expected a path such as "data.object.status"
+    hookmill.toml:14:116: rules[1].email.when.b: it is not clear what has to hold
+      hint: expected a value, a list of values, { not = … }, or { exists = true }; a path with dots stands in quotes
+    hookmill.toml:14:130: rules[1].email.delay: found 1year
+      hint: expected a duration from 0s to 30days
+    hookmill.toml:16:1: rules[2]: a rule does one thing
+      hint: let another rule, with a name of its own, do the other
+    hookmill.toml:19:38: rules[2].email.to: found "a@b c"
+      hint: expected an address, as in "Acme <hello@example.com>"
+    hookmill.toml:19:47: rules[2].email: unknown key `dat`
+      hint: did you mean `data`?
+    hookmill.toml:20:7: rules[2].sms: `body` needs `code`
+      hint: say where it is: data = { code = "data.…" }
+    hookmill.toml:20:14: rules[2].sms.to: found "+1"
+      hint: expected a number such as "+15550100002"
+    hookmill.toml:20:14: rules[2].sms.to: nothing says how SMS are sent
+      hint: add [sms] with `account` and `from`
+    hookmill.toml:25:14: rules[3].sms.to: nothing says how SMS are sent
+      hint: add [sms] with `account` and `from`
+    hookmill.toml:25:30: rules[3].sms.body: syntax error: unexpected end of input, expected end of variable block
+    hookmill.toml:30:22: rules[4].track.provider: nothing says how posthog is told
+      hint: add [tracking.posthog]
+    hookmill.toml:35:32: rules[5].outcome.is: found "eaten"
+      hint: possible here: `delayed`, `delivered`, `opened`, `clicked`, `failed`, `bounced`, `unsubscribed`, `complained`
+    hookmill.toml:40:12: rules[6].suppress: `reason` is missing
+      hint: a word or two for the record: reason = "bounced"
+    hookmill.toml:45:8: templates.welcome.text: cannot read nowhere.txt: No such file or directory (os error 2)
+    hookmill.toml:48:11: templates.broken.subject: line 1: syntax error: unexpected end of block
+    hookmill.toml:49:8: templates.broken.html: broken.html, line 2: syntax error: unknown statement endif
+    hookmill.toml:52:12: email.provider: found "sendmail"
+      hint: did you mean `sendgrid`?
+    hookmill.toml:54:8: email.from: found "Acme"
+      hint: expected an address, as in "Acme <hello@example.com>"
+    hookmill.toml:55:8: email.wait: found 2h
+      hint: expected a duration from 0s to 1h
+    hookmill.toml:56:12: email.on_doubt: found "maybe"
+      hint: possible here: `bury`, `resend`
+    hookmill.toml:58:7: email.resend.key: this is not the name of a secret; a secret itself does not belong in this file
+      hint: put the secret into an environment variable and name that: "env:RESEND_API_KEY"
+    hookmill.toml:59:7: email.resend.url: found "http://api.resend.com"
+      hint: expected https://: the key goes with each request
+    hookmill.toml:60:1: email.quota: there is neither `day` nor `month`
+      hint: say how many emails there may be: month = 3000
+    hookmill.toml:61:11: email.quota.warn_at: found 2
+      hint: expected a share, above 0 and at most 1
+    27 errors in the configuration
+    "#);
+}
+
+#[test]
+fn what_a_template_needs_and_is_not_given_is_found() {
+    let example = with_example();
+    let path = example.path().join("hookmill.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let texts = "\n[[rules]]\nname = \"text\"\non = \"clerk:user.created\"\nsms = { to = \"+15550100002\", body = \"{{ code }}\" }\n\n[sms]\naccount = \"AC1\"\nfrom = \"+15550100001\"\n";
+    std::fs::write(path, text.replace("data = { name = \"data.first_name\" }", "") + texts)
+        .unwrap();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:47:1: rules[0].email: template `welcome` needs `name`
+      hint: say where it is: data = { name = "data.…" }
+    hookmill.toml:88:7: rules[1].sms: `body` needs `code`
+      hint: say where it is: data = { code = "data.…" }
+    2 errors in the configuration
+    "#);
+}
+
+#[test]
+fn an_email_is_shown_in_development_and_listed() {
+    let example = with_example();
+    let mut dev = Dev::start(example.path());
+    let sent = hookmill(example.path(), &["send", "clerk", "user.created"]);
+    assert_eq!(sent.status.code(), Some(0));
+    let listed = || -> Value {
+        let output = hookmill(example.path(), &["email", "list", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let email = eventually("the email has been shown", || {
+        let email = listed()[0].clone();
+        (email["state"] == "sent").then_some(email)
+    });
+    dev.stop();
+    assert_eq!((&email["rule"], &email["provider"]), (&"welcome".into(), &"local".into()));
+    let file = format!(".hookmill/emails/{}.html", email["id"].as_str().unwrap());
+    let html = std::fs::read_to_string(example.path().join(file)).unwrap();
+    assert!(html.contains("Hello Inês,"), "{html}");
+    let usage = hookmill(example.path(), &["email", "usage", "--json"]);
+    let usage: Value = serde_json::from_slice(&usage.stdout).unwrap();
+    assert_eq!((&usage[0]["sent"], &usage[0]["provider"]), (&1.into(), &"local".into()));
+
+    // By hand: an address is taken off the list, and what was suppressed for it is sent once more.
+    let database = rusqlite::Connection::open(example.path().join(".hookmill/data.db")).unwrap();
+    database
+        .execute_batch(
+            "UPDATE outbox SET state = 'suppressed', error = 'bounced';
+             INSERT INTO suppressions VALUES ('a@example.com', 'bounced', 'resend', 'msg_1', 0);",
+        )
+        .unwrap();
+    insta::assert_snapshot!(
+        [
+            shown(example.path(), &["email", "suppressions"]),
+            shown(example.path(), &["email", "unsuppress", "A <A@example.com>"]),
+            shown(example.path(), &["email", "unsuppress", "a@example.com"]),
+            shown(example.path(), &["email", "suppressions"]),
+            shown(example.path(), &["email", "retry", "--state", "suppressed", "--rule", "other"]),
+            shown(example.path(), &["email", "retry", "--state", "suppressed"]),
+        ]
+        .concat(),
+        @"
+    exit code 0
+    --- stdout
+     SINCE                     ADDRESS        REASON   EVENT        
+     1970-01-01T00:00:00.000Z  a@example.com  bounced  resend:msg_1 
+    --- stderr
+    exit code 0
+    --- stdout
+    --- stderr
+    a@example.com is written to again; what was suppressed stays so: `hookmill email retry`
+    exit code 1
+    --- stdout
+    --- stderr
+    error: a@example.com is not suppressed
+    exit code 0
+    --- stdout
+    --- stderr
+    every address is written to
+    exit code 0
+    --- stdout
+    --- stderr
+    emails that will be sent once more: 0
+    exit code 0
+    --- stdout
+    --- stderr
+    emails that will be sent once more: 1
+    "
+    );
+    assert_eq!(listed()[0]["state"], "pending");
+}
+
+#[test]
+fn a_template_is_previewed() {
+    let example = with_example();
+    std::fs::write(example.path().join("data.json"), "{\"name\": \"<Inês>\"}").unwrap();
+    std::fs::write(example.path().join("list.json"), "[]").unwrap();
+    insta::assert_snapshot!(
+        [
+            shown(example.path(), &["email", "preview", "welcome", "--data", "data.json"]),
+            shown(example.path(), &["email", "preview", "welcome", "--json"]),
+            shown(example.path(), &["email", "preview", "welcom"]),
+            shown(example.path(), &["email", "preview", "welcome", "--data", "list.json"]),
+        ]
+        .concat(),
+        @r#"
+    exit code 0
+    --- stdout
+    Subject: Welcome, <Inês>
+
+    Hello <Inês>,
+
+    your account is ready.
+
+    <!doctype html>
+    <html lang="en">
+      <body>
+        <p>Hello &lt;Inês&gt;,</p>
+        <p>your account is ready.</p>
+      </body>
+    </html>
+    --- stderr
+    exit code 0
+    --- stdout
+    {"html":"<!doctype html>\n<html lang=\"en\">\n  <body>\n    <p>Hello,</p>\n    <p>your account is ready.</p>\n  </body>\n</html>","subject":"Welcome","text":"Hello,\r\n\r\nyour account is ready."}
+    --- stderr
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no template `welcom` in hookmill.toml; there: welcome
+    exit code 1
+    --- stdout
+    --- stderr
+    error: list.json is not a JSON object, such as { "name": "Inês" }: invalid type: sequence, expected a map at line 1 column 0
+    "#
+    );
 }
 
 #[test]

@@ -29,14 +29,15 @@ pub(crate) fn read(
             texts.insert(name.clone(), text);
         }
     }
-    match Templates::new(&texts) {
-        Ok(templates) => faults.extend(missing(config, &templates)),
-        Err(errors) => faults.extend(errors.iter().filter_map(|error| {
+    let templates = Templates::new(&texts);
+    faults.extend(missing(config, templates.as_ref().ok()));
+    if let Err(errors) = templates {
+        faults.extend(errors.iter().filter_map(|error| {
             let named = part(config.templates.get(&error.template)?, error.part)?;
             let line = error.line.map(|line| format!("line {line}: ")).unwrap_or_default();
             let file = if error.part == "subject" { "" } else { &format!("{}, ", named.value) };
             Some(named.error(format!("{file}{line}{}", error.problem)))
-        })),
+        }));
     }
     texts
 }
@@ -49,13 +50,13 @@ fn part<'t>(files: &'t TemplateFiles, part: &str) -> Option<&'t Located<String>>
     }
 }
 
-/// What templates need and rules do not give them.
-fn missing(config: &Config, templates: &Templates) -> Vec<ConfigError> {
+/// What templates need and rules do not give them; of files, if these are whole.
+fn missing(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     for rule in &config.rules {
         let (data, what, needed) = match &rule.effect {
             EffectText::Email(email) => {
-                let name = &email.template.value;
+                let (name, Some(templates)) = (&email.template.value, templates) else { continue };
                 (&email.data, format!("template `{name}`"), templates.variables(name))
             }
             EffectText::Sms(sms) => match text_variables(&sms.body.value) {

@@ -61,6 +61,8 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
         from: Address<'e>,
         #[serde(skip_serializing_if = "Option::is_none")]
         reply_to: Option<Address<'e>>,
+        /// Required, though each email has its own.
+        subject: &'e str,
         content: [Content<'e>; 2],
     }
     #[derive(Serialize)]
@@ -113,6 +115,7 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
         personalizations: personalizations.collect(),
         from: address(&first.from),
         reply_to: first.reply_to.as_ref().map(address),
+        subject: &first.subject,
         // In this order: the plainest first.
         content: [
             Content { r#type: "text/plain", value: text },

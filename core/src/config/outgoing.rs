@@ -314,7 +314,7 @@ fn when(section: &Section<'_>) -> Vec<ConditionText> {
 }
 
 fn delay(section: &Section<'_>) -> Duration {
-    let longest = Duration::from_secs(90 * 86_400);
+    let longest = Duration::from_secs(30 * 86_400);
     let delay = section.get("delay").and_then(|item| duration(&item, Duration::ZERO..=longest));
     delay.unwrap_or_default()
 }
