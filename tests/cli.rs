@@ -214,10 +214,8 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     ");
 }
 
-#[test]
-fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
-    let temporary = tempfile::tempdir().unwrap();
-    let config = r#"
+/// Everything that can be wrong with what is sent.
+const FAULTY: &str = r#"
 [sources.s]
 scheme = "svix"
 secrets = ["env:A"]
@@ -279,7 +277,11 @@ url = "http://api.resend.com"
 [email.quota]
 warn_at = 2
 "#;
-    std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
+
+#[test]
+fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
+    let temporary = tempfile::tempdir().unwrap();
+    std::fs::write(temporary.path().join("hookmill.toml"), FAULTY).unwrap();
     std::fs::write(temporary.path().join("welcome.html"), "{{ name }} {{ link }}").unwrap();
     std::fs::write(temporary.path().join("broken.html"), "<p>\n{% endif %}").unwrap();
     insta::assert_snapshot!(shown(temporary.path(), &["check"]), @r#"

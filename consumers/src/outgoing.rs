@@ -45,8 +45,8 @@ pub struct Outgoing {
 
 #[derive(Debug)]
 enum Channel {
-    Email(email::Composer),
-    Sms(Sms),
+    Email(Box<email::Composer>),
+    Sms(Box<Sms>),
     /// By provider: each has its own.
     Track(Provider),
 }
@@ -139,9 +139,11 @@ impl Outgoing {
             let templates = Templates::new(&config.templates)
                 .map_err(|mut errors| Unable::Template(errors.swap_remove(0)))?;
             let composer = email::Composer { settings: settings.clone(), templates };
-            channels.push((Channel::Email(composer), &settings.sending));
+            channels.push((Channel::Email(Box::new(composer)), &settings.sending));
         }
-        channels.extend(config.sms.iter().map(|sms| (Channel::Sms(sms.clone()), &sms.sending)));
+        channels.extend(
+            config.sms.iter().map(|sms| (Channel::Sms(Box::new(sms.clone())), &sms.sending)),
+        );
         for (provider, sending) in &config.tracking {
             channels.push((Channel::Track(*provider), sending));
         }

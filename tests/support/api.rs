@@ -152,8 +152,7 @@ impl State {
         let (resend, emails) = match path.as_str() {
             "/resend/emails/batch" => (true, &body),
             "/sendgrid/v3/mail/send" => (false, &body["personalizations"]),
-            "/twilio/2010-04-01/Accounts/AC1/Messages.json" => (false, &body),
-            "/mixpanel/import" => (false, &body),
+            "/twilio/2010-04-01/Accounts/AC1/Messages.json" | "/mixpanel/import" => (false, &body),
             "/posthog/batch/" => (false, &body["batch"]),
             _ => return (404, json!({ "message": format!("there is nothing at {path}") })),
         };
