@@ -15,7 +15,7 @@ use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::outbound::{
     Answer, ApiRequest, ApiResponse, Authorization, Delivered, Provider,
 };
-use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::template::{TemplateError, Templates};
 use hookmill_core::time::Timestamp;
@@ -149,7 +149,8 @@ impl Outgoing {
         }
         let outgoing = |(channel, settings): (Channel, &Sending)| {
             let keys = settings.apis.iter().map(|api| {
-                lookup(&api.key).ok_or_else(|| Unable::Key(api.key.clone(), api.provider))
+                let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
+                key.ok_or_else(|| Unable::Key(api.key.clone(), api.provider))
             });
             let keys = keys.collect::<Result<_, _>>()?;
             let (settings, retry) = (settings.clone(), config.retry.clone());

@@ -476,6 +476,36 @@ fn somebody_is_told_once_that_a_quota_is_nearly_used_up() {
     insta::assert_json_snapshot!(body);
 }
 
+#[test]
+fn a_process_may_die_before_or_after_any_single_step() {
+    for provider in [Provider::Resend, Provider::SendGrid] {
+        let mut died = 0;
+        for step in 0..12 {
+            for death in [Death::Before, Death::After] {
+                let world = World::new(provider, 3);
+                *world.death.lock().unwrap() = Some((step, death));
+                died += usize::from(world.round(1_000).is_err());
+                *world.death.lock().unwrap() = None;
+                // Later than any lease.
+                world.until_done(1_000_000);
+                let accepted = world.accepted.lock().unwrap().len();
+                let states = world.states();
+                if provider.knows_keys() {
+                    assert_eq!((accepted, states["sent"]), (3, 3), "{step} {death:?}");
+                } else {
+                    // It died while it asked SendGrid: nobody knows, and nobody is written to twice.
+                    let sent = states.get("sent").copied().unwrap_or(0);
+                    let in_doubt = states.get("in_doubt").copied().unwrap_or(0);
+                    assert!(accepted <= 3 && sent + in_doubt == 3, "{step} {death:?} {states:?}");
+                    assert!(sent == 0 || accepted == 3, "{step} {death:?} {states:?}");
+                }
+            }
+        }
+        // Doubt, what is due, suppressions, sealing, taking, marking and the look for what is next.
+        assert_eq!(died, 2 * 7, "{provider:?}");
+    }
+}
+
 fn mood() -> impl Strategy<Value = Mood> {
     prop::sample::select(vec![
         Mood::Accepts,

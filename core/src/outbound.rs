@@ -149,7 +149,8 @@ pub enum Authorization {
 impl ApiRequest {
     /// The value of the header `Authorization`, if there is to be one.
     pub fn authorize(&self, key: &Secret) -> Option<String> {
-        let key = key.expose_secret();
+        // A line end at its end comes from a file or a shell, and is never part of a key.
+        let key = key.expose_secret().trim();
         let basic = |pair: String| Some(format!("Basic {}", STANDARD.encode(pair)));
         match &self.authorization {
             Authorization::Bearer => Some(format!("Bearer {key}")),

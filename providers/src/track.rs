@@ -73,7 +73,7 @@ pub fn request(provider: Provider, url: &str, key: &Secret, body: String) -> Api
     let url = url.trim_end_matches('/');
     let headers = vec![("content-type", "application/json".to_owned())];
     if provider == Provider::PostHog {
-        let key = json(&key.expose_secret());
+        let key = json(&key.expose_secret().trim());
         // What is sealed is without the key.
         let body = body.replacen('{', &format!("{{\"api_key\":{key},"), 1);
         let authorization = Authorization::None;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hookmill_tests::api::{Api, Mood, Recorded};
 use hookmill_tests::event::{Event, signed, stripe};
-use hookmill_tests::{Fault, eventually};
+use hookmill_tests::{Fault, RESEND_KEY, SENDGRID_KEY, eventually};
 use serde_json::{Value, json};
 
 use super::accepted;
@@ -240,6 +240,31 @@ fn what_the_provider_reports_later_is_written_down_in_whatever_order_it_comes() 
     let state = pipeline.sql("SELECT state FROM outbox WHERE event_id = 'evt_3'");
     assert_eq!(state, [["suppressed"]]);
     assert_eq!(api.accepted().len(), 2);
+}
+
+#[test]
+fn no_key_leaves_and_nothing_that_an_email_says_is_logged() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let moods = [Mood::Silent, Mood::Busy, Mood::Broken { accepts: false }, Mood::RefusesTheFirst];
+    api.moods(moods);
+    accepted(&pipeline, &mailed("evt_canary"));
+    sent(&pipeline);
+    api.moods([Mood::Forbidden]);
+    accepted(&pipeline, &mailed("evt_canary_2"));
+    sent(&pipeline);
+    assert_eq!(outbox(&pipeline).len(), 2);
+    let mut seen = vec![pipeline.logs()];
+    for table in ["outbox", "outbox_batches", "outbox_senders", "outbox_usage"] {
+        let rows = pipeline.sql(&format!("SELECT * FROM {table}"));
+        seen.extend(rows.into_iter().map(|row| json!(row).to_string()));
+    }
+    for key in [RESEND_KEY, SENDGRID_KEY] {
+        assert!(seen.iter().all(|text| !text.contains(key)), "{key}");
+    }
+    for said in ["evt_canary@example.com", "<p>Hello"] {
+        assert!(!seen[0].contains(said), "{said} is in the log");
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Fetch for HttpClient {
 
 /// What went wrong, with its causes.
 fn failed(error: reqwest::Error) -> FetchError {
-    let connect = error.is_connect();
+    let unsent = error.is_connect() || error.is_builder();
     let error = error.without_url();
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
@@ -72,5 +72,5 @@ fn failed(error: reqwest::Error) -> FetchError {
         text += &format!(": {cause}");
         source = cause.source();
     }
-    if connect { FetchError::NotSent(text) } else { FetchError::NoAnswer(text) }
+    if unsent { FetchError::NotSent(text) } else { FetchError::NoAnswer(text) }
 }
