@@ -1,6 +1,10 @@
 //! The contract, against the native binary.
 
+use std::collections::BTreeSet;
+
+use hookmill_tests::api::Api;
 use hookmill_tests::event::stripe;
+use hookmill_tests::eventually;
 use hookmill_tests::http::Connection;
 use hookmill_tests::native as platform;
 use serde_json::json;
@@ -30,4 +34,26 @@ fn an_answer_that_did_not_need_the_body_is_read_and_keeps_the_connection() {
     assert_eq!(status.ok(), Some(413));
     pipeline.settle();
     assert_eq!(pipeline.sql("SELECT events, amount FROM tallies"), [[1, 1]]);
+}
+
+// Far more than a test in workerd has time for.
+#[test]
+fn ten_thousand_emails_go_out_in_a_hundred_requests() {
+    const EMAILS: usize = 10_000;
+    let api = Api::start();
+    let event = |n: usize| {
+        let object = json!({ "to": format!("{n}@example.com"), "name": n });
+        stripe("test.mailed", &format!("evt_{n}"), 1, object).message()
+    };
+    let messages: Vec<_> = (0..EMAILS).map(event).collect();
+    let pipeline = platform::Pipeline::with_api(&api).enqueued(&messages);
+    eventually("everything has been sent", || {
+        let sent = pipeline.sql("SELECT count(*) FROM outbox WHERE state = 'sent'");
+        (sent == [[EMAILS]]).then_some(())
+    });
+    let (accepted, requests) = (api.accepted(), api.requests().len());
+    assert_eq!(accepted.iter().collect::<BTreeSet<_>>().len(), EMAILS);
+    assert_eq!(accepted.len(), EMAILS);
+    // A batch that has waited for long enough goes out before it is full.
+    assert!((EMAILS / 100..=EMAILS / 80).contains(&requests), "{requests}");
 }
