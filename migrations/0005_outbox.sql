@@ -46,6 +46,7 @@ CREATE INDEX outbox_provider_id ON outbox (provider_id) WHERE provider_id IS NOT
 CREATE TABLE outbox_batches (
     -- The idempotency key.
     id TEXT NOT NULL PRIMARY KEY,
+    channel TEXT NOT NULL,
     provider TEXT NOT NULL,
     -- JSON: the ids of what is in it, in the order of the body.
     members TEXT NOT NULL,
@@ -64,7 +65,7 @@ CREATE TABLE outbox_batches (
     settled_at INTEGER
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX outbox_batches_open ON outbox_batches (provider, due_at) WHERE state IN ('sealed', 'sending');
+CREATE INDEX outbox_batches_open ON outbox_batches (channel, due_at) WHERE state IN ('sealed', 'sending');
 
 -- How each provider is doing: what keeps all who send to it under its rate, and turns to another when it is away.
 CREATE TABLE outbox_senders (

@@ -424,14 +424,53 @@ fn an_email_is_shown_in_development_and_listed() {
     exit code 0
     --- stdout
     --- stderr
-    emails that will be sent once more: 0
+    to be sent once more: 0
     exit code 0
     --- stdout
     --- stderr
-    emails that will be sent once more: 1
+    to be sent once more: 1
     "
     );
     assert_eq!(listed()[0]["state"], "pending");
+}
+
+#[test]
+fn every_channel_is_shown_in_development() {
+    let example = with_example();
+    let path = example.path().join("hookmill.toml");
+    let more = r#"
+[[rules]]
+name = "text"
+on = "clerk:user.created"
+sms = { to = "+15550100002", body = "Hello" }
+
+[[rules]]
+name = "track"
+on = "clerk:user.created"
+track = { provider = "posthog", event = "Signed up", user = "data.id" }
+
+[sms]
+account = "AC1"
+from = "+15550100001"
+
+[tracking.posthog]
+wait = "0s"
+"#;
+    let text = std::fs::read_to_string(&path).unwrap() + more;
+    std::fs::write(&path, text.replace("[email]\n", "[email]\nwait = \"0s\"\n")).unwrap();
+    let mut dev = Dev::start(example.path());
+    for _ in 0..5 {
+        let sent = hookmill(example.path(), &["send", "clerk", "user.created"]);
+        assert_eq!(sent.status.code(), Some(0));
+    }
+    eventually("all have been shown", || {
+        let output = hookmill(example.path(), &["email", "list", "--state", "sent", "--json"]);
+        let sent: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (sent.as_array()?.len() == 15).then_some(())
+    });
+    dev.stop();
+    let shown = std::fs::read_dir(example.path().join(".hookmill/emails")).unwrap().count();
+    assert_eq!(shown, 5);
 }
 
 #[test]

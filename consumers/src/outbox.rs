@@ -39,6 +39,8 @@ pub struct Pending {
 pub struct Sealing {
     /// The idempotency key.
     pub id: String,
+    /// What it goes out through.
+    pub channel: &'static str,
     /// Who is to send it.
     pub provider: Provider,
     /// The ids of what is in it, in the order of the body.
@@ -108,8 +110,8 @@ SELECT address, reason FROM suppressions WHERE address IN (SELECT value FROM jso
 /// Sealed only if every one of its members is pending still: of two that would seal the same email, one does.
 const SEAL: &str = "\
 -- seal batches
-INSERT INTO outbox_batches (id, provider, members, body, due_at, sealed_at)
-SELECT value ->> 0, value ->> 1, value -> 2, value ->> 3, value ->> 4, value ->> 4
+INSERT INTO outbox_batches (id, provider, members, body, due_at, sealed_at, channel)
+SELECT value ->> 0, value ->> 1, value -> 2, value ->> 3, value ->> 4, value ->> 4, value ->> 5
 FROM json_each(?1) AS batch
 WHERE json_array_length(batch.value -> 2) = (
     SELECT count(*) FROM json_each(batch.value -> 2) AS member JOIN outbox ON outbox.id = member.value
@@ -129,14 +131,14 @@ FROM (
 WHERE state = 'pending' AND outbox.id = member.id";
 
 /// `?1` provider, `?2` whether it knows keys, `?3` now, `?4` the end of the lease, `?5` since when a batch must have been
-/// sealed for its key to count. What another took and did not bring to an end may have arrived.
+/// sealed for its key to count, `?6` channel. What another took and did not bring to an end may have arrived.
 const TAKE: &str = "\
 -- take a batch
 UPDATE outbox_batches
 SET state = 'sending', attempts = attempts + 1, arrived = max(arrived, state = 'sending'), due_at = CAST(?4 AS INTEGER)
 WHERE id = (
     SELECT id FROM outbox_batches
-    WHERE provider = ?1 AND due_at <= CAST(?3 AS INTEGER)
+    WHERE channel = ?6 AND provider = ?1 AND due_at <= CAST(?3 AS INTEGER)
         AND (state = 'sealed' OR (state = 'sending' AND ?2 = 'true'))
         AND (attempts = 0 OR sealed_at > CAST(?5 AS INTEGER))
         AND NOT EXISTS (SELECT 1 FROM outbox_senders WHERE outbox_senders.provider = ?1 AND free_at > CAST(?3 AS INTEGER))
@@ -157,7 +159,7 @@ ON CONFLICT (provider) DO UPDATE SET free_at = excluded.free_at WHERE free_at < 
 const DOUBTFUL: &str = "\
 -- batches that are not sent again as they are
 SELECT id, members, attempts, arrived OR state = 'sending' FROM outbox_batches
-WHERE provider = ?1 AND due_at <= CAST(?3 AS INTEGER) AND (
+WHERE channel = ?5 AND provider = ?1 AND due_at <= CAST(?3 AS INTEGER) AND (
     (state = 'sending' AND (?2 <> 'true' OR sealed_at <= CAST(?4 AS INTEGER)))
     OR (state = 'sealed' AND attempts > 0 AND sealed_at <= CAST(?4 AS INTEGER))
 )
@@ -224,7 +226,7 @@ const NEXT: &str = "\
 SELECT (SELECT min(due_at) FROM outbox WHERE channel = ?1 AND state = 'pending'), (
     SELECT min(max(outbox_batches.due_at, CASE WHEN state = 'sealed' THEN coalesce(free_at, 0) ELSE 0 END))
     FROM outbox_batches LEFT JOIN outbox_senders USING (provider)
-    WHERE state IN ('sealed', 'sending') AND provider IN (SELECT value FROM json_each(?2))
+    WHERE channel = ?1 AND state IN ('sealed', 'sending') AND provider IN (SELECT value FROM json_each(?2))
 )";
 
 /// `?1` provider, `?2` the day and `?3` the most in it, `?4` the month and `?5` the most in it.
@@ -298,9 +300,9 @@ pub fn read_recent(rows: &[Rows]) -> u32 {
 
 /// Seals batches, to be carried out in one transaction. The first statement answers with the ids of those that were.
 pub fn seal(batches: &[Sealing], now: Timestamp) -> Vec<Statement> {
-    let rows = batches
-        .iter()
-        .map(|batch| json(&(&batch.id, batch.provider.as_str(), &batch.members, &batch.body, now)));
+    let rows = batches.iter().map(|batch| {
+        json(&(&batch.id, batch.provider.as_str(), &batch.members, &batch.body, now, batch.channel))
+    });
     let rows: Vec<_> = rows.collect();
     [SEAL, SEALED].iter().flat_map(|sql| for_rows(sql, &rows)).collect()
 }
@@ -308,6 +310,7 @@ pub fn seal(batches: &[Sealing], now: Timestamp) -> Vec<Statement> {
 /// Takes a batch that is due, for [`LEASE`], unless the provider is not to be asked yet. The next request to it goes out
 /// `interval` later. `since`: when a batch must have been sealed to be sent again.
 pub fn take(
+    channel: &str,
     provider: Provider,
     now: Timestamp,
     interval: Duration,
@@ -321,6 +324,7 @@ pub fn take(
         now.millis().to_string(),
         lease.clone(),
         since.millis().to_string(),
+        channel.to_owned(),
     ];
     let free_at = (now + interval).millis().to_string();
     vec![statement(TAKE, params), statement(SPACE, vec![name, lease, free_at])]
@@ -345,13 +349,14 @@ pub fn read_taken(rows: &[Rows]) -> Option<Taken> {
 
 /// Asks for batches that are due and not sent again as they are: whoever sent them is gone and the provider knows no keys, or
 /// they were sealed before `since`.
-pub fn doubtful(provider: Provider, now: Timestamp, since: Timestamp) -> Statement {
+pub fn doubtful(channel: &str, provider: Provider, now: Timestamp, since: Timestamp) -> Statement {
     let name = provider.as_str().to_owned();
     let params = vec![
         name,
         provider.knows_keys().to_string(),
         now.millis().to_string(),
         since.millis().to_string(),
+        channel.to_owned(),
     ];
     statement(DOUBTFUL, params)
 }

@@ -286,7 +286,9 @@ async fn doubt<S: Store>(
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<(), StoreError> {
-    let rows = store.execute(vec![outbox::doubtful(provider, now, now - TRIED)]).await?;
+    let rows = store
+        .execute(vec![outbox::doubtful(outgoing.channel(), provider, now, now - TRIED)])
+        .await?;
     for batch in outbox::read_doubtful(&rows) {
         let statements = if batch.arrived {
             let error =
@@ -329,7 +331,13 @@ async fn seal<S: Store>(
     let sealing = composed.drafts.into_iter().map(|Draft { members, body }| {
         // No other batch has these at this time, so the key is its own.
         let key = format!("{}\0{}\0{}", provider.as_str(), now.millis(), members.join("\0"));
-        Sealing { id: sha256_hex(&[key.as_bytes()]), provider, members, body }
+        Sealing {
+            id: sha256_hex(&[key.as_bytes()]),
+            channel: outgoing.channel(),
+            provider,
+            members,
+            body,
+        }
     });
     let mut statements = outbox::seal(&sealing.collect::<Vec<_>>(), now);
     let sealing = statements.len();
@@ -362,7 +370,9 @@ async fn send<S: Store, F: Fetch>(
     };
     let start = now();
     let interval = Duration::from_secs(1) / api.rate.max(1);
-    let rows = store.execute(outbox::take(api.provider, start, interval, start - TRIED)).await?;
+    let rows = store
+        .execute(outbox::take(outgoing.channel(), api.provider, start, interval, start - TRIED))
+        .await?;
     let Some(batch) = outbox::read_taken(&rows) else { return Ok(()) };
     let request = outgoing.request(api.provider, &api.url, key, &batch);
     let (answer, arrived) = match fetch.post(request, key).await {

@@ -51,7 +51,7 @@ struct Preview {
     config: PathBuf,
 }
 
-/// List the outbox: the latest emails, and what became of them
+/// List the outbox: the latest emails, SMS and what was tracked, and what became of them
 #[derive(clap::Args)]
 struct List {
     /// The data folder.
@@ -68,7 +68,7 @@ struct List {
     json: bool,
 }
 
-/// Send emails that were refused, or are in doubt, once more; those in doubt may arrive twice
+/// Send what was refused, suppressed or is in doubt once more; what is in doubt may arrive twice
 #[derive(clap::Args)]
 struct Retry {
     /// Which.
@@ -189,6 +189,7 @@ struct Email {
     source: String,
     event_id: String,
     rule: String,
+    channel: String,
     to: String,
     state: String,
     /// What the provider reported later.
@@ -204,7 +205,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
     let database = DataFolder::read(&list.data)?;
     let sql = "
         SELECT outbox.id, created_at, source, event_id, rule, coalesce(content ->> '$.to[0]', ''), outbox.state, outcome,
-            outbox.due_at, outbox.settled_at, provider, provider_id, outbox.error
+            outbox.due_at, outbox.settled_at, provider, provider_id, outbox.error, outbox.channel
         FROM outbox LEFT JOIN outbox_batches ON outbox_batches.id = batch
         WHERE ?1 IS NULL OR outbox.state = ?1
         ORDER BY created_at DESC, outbox.id LIMIT ?2";
@@ -223,6 +224,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
             provider: row.get(10)?,
             provider_id: row.get(11)?,
             error: row.get(12)?,
+            channel: row.get(13)?,
         })
     };
     let mut query = database.prepare(sql)?;
@@ -233,12 +235,12 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         return Ok(());
     }
     if emails.is_empty() {
-        eprintln!("no such email in the outbox");
+        eprintln!("there is nothing like that in the outbox");
         return Ok(());
     }
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["CREATED", "RULE", "TO", "EVENT", "STATE"]);
+    table.set_header(["CREATED", "CHANNEL", "RULE", "TO", "EVENT", "STATE"]);
     for email in emails {
         let state = match (email.outcome, email.error) {
             (Some(outcome), _) => format!("{}, {outcome}", email.state),
@@ -246,7 +248,8 @@ fn run_list(list: &List) -> anyhow::Result<()> {
             (None, None) => email.state,
         };
         let event = format!("{}:{}", email.source, email.event_id);
-        table.add_row([email.created_at.to_string(), email.rule, email.to, event, state]);
+        let created_at = email.created_at.to_string();
+        table.add_row([created_at, email.channel, email.rule, email.to, event, state]);
     }
     println!("{table}");
     Ok(())
@@ -260,7 +263,7 @@ fn run_retry(retry: &Retry) -> anyhow::Result<()> {
         WHERE state = ?2 AND (?3 IS NULL OR rule = ?3) AND (?4 IS NULL OR id = ?4)";
     let now = now().millis();
     let emails = database.execute(sql, (now, &retry.state, &retry.rule, &retry.id))?;
-    eprintln!("emails that will be sent once more: {emails}");
+    eprintln!("to be sent once more: {emails}");
     Ok(())
 }
 

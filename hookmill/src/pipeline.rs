@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use hookmill_consumers::outgoing::Outgoing;
+use hookmill_consumers::outgoing::{Outgoing, resume};
 use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::{Consumers, SecretRef, Source};
 use hookmill_core::delivery::Verdict;
@@ -198,6 +198,10 @@ pub fn run(
         let objects = folder.objects()?;
         let batch = loaded.config.batch.clone();
         let written = Arc::new(Notify::new());
+        // The folder is locked, so whoever was sending is gone.
+        if let Err(error) = resume(&store, now()).await {
+            error!(%error, "what was being sent waits for the end of its lease");
+        }
         let client = HttpClient::new().context("no HTTPS client can be made")?;
         for channel in channels {
             let (store, metrics) = (store.clone(), metrics.clone());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookmill_consumers::outgoing::{Outgoing, Round, Sent, resume, round};
+use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
 use hookmill_core::config::{Api, Consumers};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
@@ -28,10 +28,6 @@ pub async fn send<F: Fetch>(
     written: Arc<Notify>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    // The folder is locked, so whoever was sending is gone.
-    if let Err(error) = resume(&store, now()).await {
-        error!(%error, "what was being sent waits for the end of its lease");
-    }
     while !*stopped.borrow() {
         // Registered before looking, so that what comes in between is not missed.
         let written = written.notified();
