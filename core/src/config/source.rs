@@ -201,10 +201,11 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
     };
     let within = |key| {
         let item = layers.get(key)?;
-        if !signs_time {
+        // What stands in the scheme's file means nothing if the source took the time away.
+        if !signs_time && let Some(item) = layers.source.get(key) {
             layers.report(item.here.error(format!("the scheme {:?} signs no time", name.value)));
         }
-        tolerance(&item)
+        tolerance(&item).filter(|_| signs_time)
     };
     let minutes = Duration::from_secs(300);
     let is_general = name.value == general;

@@ -12,7 +12,9 @@ fuzz_target!(|text: &str| {
     let (config, faults) = parse("hookmill.toml", text);
     let lines = text.lines().count().max(1);
     for fault in &faults {
-        assert!((1..=lines + 1).contains(&fault.at.line), "{fault}");
+        // What is overridden may disagree with the file of its scheme, and has its place there.
+        let own = &*fault.at.file == "hookmill.toml";
+        assert!(!own || (1..=lines + 1).contains(&fault.at.line), "{fault}");
         assert!(!fault.problem.is_empty());
     }
     if !faults.is_empty() {
