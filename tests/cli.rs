@@ -474,6 +474,19 @@ wait = "0s"
 }
 
 #[test]
+fn what_serve_keeps_is_not_shown_by_dev() {
+    let example = with_example();
+    std::fs::create_dir(example.path().join(".hookmill")).unwrap();
+    std::fs::write(example.path().join(".hookmill/kept-by"), "serve").unwrap();
+    insta::assert_snapshot!(shown(example.path(), &["dev", "--listen", "127.0.0.1:0", "--log", "error"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: .hookmill is what `hookmill serve` keeps: `dev` shows what `serve` sends, and each would take what waits for the other; --data names another folder
+    ");
+}
+
+#[test]
 fn a_template_is_previewed() {
     let example = with_example();
     std::fs::write(example.path().join("data.json"), "{\"name\": \"<Inês>\"}").unwrap();

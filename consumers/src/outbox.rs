@@ -182,10 +182,12 @@ const SETTLE_BATCH: &str = "\
 UPDATE outbox_batches SET state = ?2, error = nullif(?3, ''), settled_at = CAST(?4 AS INTEGER)
 WHERE id = ?1 AND state IN ('sealed', 'sending')";
 
-/// `?2` when it is due again, `?3` what was the matter, `?4` how often that may happen.
+/// `?2` now, `?3` what was the matter, `?4` how often that may happen; `?5` how long it waits the first time, which doubles
+/// each time up to `?6`.
 const PUT_BACK: &str = "\
 -- back, to be sent in another batch
-UPDATE outbox SET state = 'pending', batch = NULL, attempts = attempts + 1, due_at = CAST(?2 AS INTEGER), error = ?3
+UPDATE outbox SET state = 'pending', batch = NULL, attempts = attempts + 1, error = ?3,
+    due_at = CAST(?2 AS INTEGER) + min(CAST(?5 AS INTEGER) << min(attempts, 20), CAST(?6 AS INTEGER))
 WHERE id IN (SELECT value FROM outbox_batches, json_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
     AND batch = ?1 AND state = 'sealed' AND attempts + 1 < CAST(?4 AS INTEGER)";
 
@@ -423,16 +425,31 @@ pub fn end(batch: &Taken, end: End, error: &str, now: Timestamp) -> Vec<Statemen
     statements
 }
 
-/// Puts back what is in a batch, to be sent in another from `due_at` on; not what has been in `most` batches. The batch has
-/// still to be brought to its end.
-pub fn put_back(batch: &Taken, due_at: Timestamp, error: &str, most: u32) -> Statement {
-    let due_at = due_at.millis().to_string();
-    statement(PUT_BACK, vec![batch.id.clone(), due_at, error.to_owned(), most.to_string()])
+/// Puts back what is in a batch, to be sent in another; not what has been in `most` batches. It waits for the first of these
+/// times, and longer each time, up to the other. The batch has still to be brought to its end.
+pub fn put_back(
+    batch: &Taken,
+    now: Timestamp,
+    (initial, max): (Duration, Duration),
+    error: &str,
+    most: u32,
+) -> Statement {
+    let params = vec![
+        batch.id.clone(),
+        now.millis().to_string(),
+        error.to_owned(),
+        most.to_string(),
+        initial.as_millis().to_string(),
+        max.as_millis().to_string(),
+    ];
+    statement(PUT_BACK, params)
 }
 
 /// Puts back what is in a batch that the provider has not had, to be sent in another now.
 pub fn dissolve(batch: &Taken, error: &str, now: Timestamp) -> Vec<Statement> {
-    vec![put_back(batch, now, error, u32::MAX), settle_batch(batch, "dissolved", error, now)]
+    let at_once = (Duration::ZERO, Duration::ZERO);
+    let put_back = put_back(batch, now, at_once, error, u32::MAX);
+    vec![put_back, settle_batch(batch, "dissolved", error, now)]
 }
 
 /// Leaves a batch for later: the provider has taken nothing of it, or will know it again by its key. `arrived`: it may have

@@ -30,6 +30,8 @@ use crate::retry::delay;
 const AWAY: Duration = Duration::from_secs(5 * 60);
 /// How long a batch is tried under the same key: as long as that counts at Resend, with an hour to spare.
 const TRIED: Duration = resend::KEY_COUNTS.saturating_sub(Duration::from_secs(3600));
+/// How often an answer is tried to be written down. Natively a try waits five seconds for whoever has the database.
+const WRITES: u32 = 6;
 /// The least time between two rounds, so that one which could do nothing is not tried in a spin.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -82,6 +84,9 @@ pub enum Unable {
     /// A key is not set.
     #[error("{} is not set: it is the key for {}", .0.0, .1.as_str())]
     Key(SecretName, Provider),
+    /// A key cannot be one.
+    #[error("{} holds a blank, a quote or another character that no key has", .0.0)]
+    OddKey(SecretName),
     /// A template has a fault.
     #[error("{0}")]
     Template(TemplateError),
@@ -150,7 +155,12 @@ impl Outgoing {
         let outgoing = |(channel, settings): (Channel, &Sending)| {
             let keys = settings.apis.iter().map(|api| {
                 let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
-                key.ok_or_else(|| Unable::Key(api.key.clone(), api.provider))
+                let key = key.ok_or_else(|| Unable::Key(api.key.clone(), api.provider))?;
+                let odd = |c: char| !c.is_ascii_graphic() || c == '"' || c == '\'';
+                if key.expose_secret().trim().contains(odd) {
+                    return Err(Unable::OddKey(api.key.clone()));
+                }
+                Ok(key)
             });
             let keys = keys.collect::<Result<_, _>>()?;
             let (settings, retry) = (settings.clone(), config.retry.clone());
@@ -375,13 +385,28 @@ async fn send<S: Store, F: Fetch>(
         .await?;
     let Some(batch) = outbox::read_taken(&rows) else { return Ok(()) };
     let request = outgoing.request(api.provider, &api.url, key, &batch);
+    // Some say the key again when they do not like it.
+    let without_key = |text: &str| text.replace(key.expose_secret().trim(), "[key]");
     let (answer, arrived) = match fetch.post(request, key).await {
-        Ok(response) => (outgoing.answer(api.provider, batch.members.len(), &response), true),
-        Err(error @ FetchError::NotSent(_)) => (Answer::Unavailable(error.to_string()), false),
-        Err(error @ FetchError::NoAnswer(_)) => (Answer::Unavailable(error.to_string()), true),
+        Ok(mut response) => {
+            response.body = without_key(&response.body);
+            (outgoing.answer(api.provider, batch.members.len(), &response), true)
+        }
+        Err(error) => {
+            let arrived = matches!(error, FetchError::NoAnswer(_));
+            (Answer::Unavailable(without_key(&error.to_string())), arrived)
+        }
     };
     let statements = judge(outgoing, api.provider, &batch, answer, arrived, now(), sent);
-    store.execute(statements).await.map(drop)
+    // What is not written down is as good as a lost answer.
+    let mut written = store.execute(statements.clone()).await;
+    for _ in 1..WRITES {
+        if !matches!(written, Err(StoreError::Unavailable(_))) {
+            break;
+        }
+        written = store.execute(statements.clone()).await;
+    }
+    written.map(drop)
 }
 
 /// What is written down of an answer. `arrived`: if the provider was away, it may have taken the batch all the same.
@@ -498,8 +523,8 @@ fn in_doubt(
     let error = format!("it may have been sent: {error}");
     let mut statements = Vec::new();
     if outgoing.settings.on_doubt == OnDoubt::Resend {
-        let due_at = now + outgoing.retry.initial;
-        statements.push(outbox::put_back(batch, due_at, &error, outgoing.retry.max_attempts));
+        let Retry { initial, max, max_attempts, .. } = outgoing.retry;
+        statements.push(outbox::put_back(batch, now, (initial, max), &error, max_attempts));
     }
     statements.extend(outbox::end(batch, End::InDoubt, &error, now));
     sent.in_doubt += batch.members.len();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hookmill_core::delivery::Delivery;
-use hookmill_core::email::address_key;
+use hookmill_core::email::{address_key, number};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
@@ -285,10 +285,14 @@ fn sent(
     let mut content = content.to_string();
     content.pop();
     let _ = write!(content, ",\"data\":{{{}}}}}", members.join(","));
-    let key = (&envelope.source, &envelope.id, envelope.generation, rule);
-    let id = sha256_hex(&[&serde_json::to_vec(&key).expect("texts and numbers serialise")]);
+    let event = (&envelope.source, &envelope.id, envelope.generation, rule);
+    let id = sha256_hex(&[&serde_json::to_vec(&event).expect("texts and numbers serialise")]);
     let mut row = identity(envelope);
-    let recipient = to.first().map(|to| address_key(to));
+    let key = |to: &String| match send {
+        Send::Sms { .. } => number(to).unwrap_or_else(|| to.clone()),
+        Send::Email { .. } | Send::Track { .. } => address_key(to),
+    };
+    let recipient = to.first().map(key);
     let known = serde_json::to_string(&(rule, id, channel, recipient));
     let known = known.expect("texts serialise").replacen('[', ",", 1);
     row.push_str(known.trim_end_matches(']'));

@@ -53,6 +53,8 @@ struct World {
     moods: Mutex<Vec<Mood>>,
     /// In how many transactions the process dies, and when.
     death: Mutex<Option<(usize, Death)>>,
+    /// Whether it has: another process takes over with the next round.
+    dead: Mutex<bool>,
     /// In how many transactions another process does a whole round in between.
     intrusion: Mutex<Option<usize>>,
     /// The time, in milliseconds.
@@ -101,6 +103,7 @@ impl World {
             config,
             moods: Mutex::default(),
             death: Mutex::default(),
+            dead: Mutex::default(),
             intrusion: Mutex::default(),
             now: Mutex::default(),
             keys: Mutex::default(),
@@ -138,6 +141,7 @@ impl World {
     /// One round of whoever sends, at this time in milliseconds; an error if it died.
     fn round(&self, now: i64) -> Result<Round, StoreError> {
         *self.now.lock().unwrap() = now;
+        *self.dead.lock().unwrap() = false;
         let key = |_: &SecretName| Some(Secret::from("the-key"));
         let channel = Outgoing::all(&self.config, key).unwrap().remove(0);
         block(round(self, self, &channel, || Timestamp::from_millis(now)))
@@ -215,6 +219,10 @@ impl Store for World {
             // What stops the other is its own affair.
             let _ = std::thread::scope(|scope| scope.spawn(other).join()).unwrap();
         }
+        if *self.dead.lock().unwrap() {
+            return Err(dead);
+        }
+        *self.dead.lock().unwrap() = death.is_some();
         if death == Some(Death::Before) {
             return Err(dead);
         }

@@ -49,6 +49,15 @@ pub fn address_key(text: &str) -> String {
     address.unwrap_or_else(|_| text.trim().to_owned()).to_lowercase()
 }
 
+/// A number as it is dialled everywhere, of what people make of it: `+15550100002` of `+1 (555) 010-0002`. `None` if it is
+/// none, or is one only within a country. Source: ITU-T E.164, <https://www.itu.int/rec/T-REC-E.164/en>.
+pub fn number(text: &str) -> Option<String> {
+    let digits = text.trim().strip_prefix('+')?;
+    let digits = digits.replace([' ', '(', ')', '-', '.', '\u{a0}'], "");
+    let whole = (5..=15).contains(&digits.len()) && !digits.starts_with('0');
+    (whole && digits.bytes().all(|b| b.is_ascii_digit())).then(|| format!("+{digits}"))
+}
+
 /// The longest address: <https://www.rfc-editor.org/errata/eid1690>.
 const ADDRESS_BYTES: usize = 254;
 
@@ -169,6 +178,25 @@ mod tests {
             &long,
         ] {
             assert_eq!(text.parse::<Mailbox>(), Err(NoMailbox), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_the_same_however_it_is_spelt() {
+        for text in ["+15550100002", " +1 (555) 010-0002", "+1.555.010.0002"] {
+            assert_eq!(number(text).as_deref(), Some("+15550100002"), "{text}");
+        }
+        for text in [
+            "",
+            "+",
+            "15550100002",
+            "0555 0100",
+            "+abc",
+            "+0155501",
+            "+1555010000212345",
+            "+1555x0100",
+        ] {
+            assert_eq!(number(text), None, "{text}");
         }
     }
 

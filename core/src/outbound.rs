@@ -133,6 +133,10 @@ pub struct ApiRequest {
     pub body: String,
 }
 
+/// What requests say of who sends them: Resend answers 403 without it.
+/// Source: <https://resend.com/docs/api-reference/introduction>.
+pub const USER_AGENT: &str = concat!("hookmill/", env!("CARGO_PKG_VERSION"));
+
 /// How a key goes with a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Authorization {

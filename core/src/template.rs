@@ -73,7 +73,13 @@ pub fn text_variables(text: &str) -> Result<BTreeSet<String>, TemplateError> {
     let environment = environment();
     let template = environment.template_from_str(text);
     let template = template.map_err(|error| TemplateError::new(TEXT, TEXT, &error))?;
-    Ok(template.undeclared_variables(false).into_iter().collect())
+    Ok(wanted(template.undeclared_variables(false)))
+}
+
+/// Without what is there in every template.
+fn wanted(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+    const GLOBALS: [&str; 4] = ["debug", "dict", "namespace", "range"];
+    names.into_iter().filter(|name| !GLOBALS.contains(&name.as_str())).collect()
 }
 
 fn environment() -> Environment<'static> {
@@ -120,7 +126,7 @@ impl Templates {
         let parts = PARTS
             .into_iter()
             .filter_map(|part| self.environment.get_template(&key(name, part)).ok());
-        parts.flat_map(|part| part.undeclared_variables(false)).collect()
+        wanted(parts.flat_map(|part| part.undeclared_variables(false)))
     }
 
     /// Fills a template in.

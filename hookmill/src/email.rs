@@ -1,6 +1,7 @@
 //! `hookmill email`: what a template makes of data, what is in the outbox, and who is not written to.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -164,9 +165,11 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
         return Ok(());
     }
     if preview.open {
-        let file = std::env::temp_dir().join(format!("hookmill-{name}.html"));
-        fs::write(&file, &rendered.html)
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        let file = std::env::temp_dir().join(format!("hookmill-{}.html", uuid::Uuid::new_v4()));
+        // A new file: in a folder that all may write to, another's could lead elsewhere.
+        let written =
+            File::create_new(&file).and_then(|mut open| open.write_all(rendered.html.as_bytes()));
+        written.with_context(|| format!("cannot write {}", file.display()))?;
         eprintln!("Subject: {}\n{}", rendered.subject, file.display());
         return open::that(&file).context("no browser can be opened");
     }

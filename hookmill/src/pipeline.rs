@@ -160,6 +160,10 @@ pub fn run(
         }
     }
     let folder = DataFolder::lock(&place.data)?;
+    folder.keep_for(match outbox {
+        Outbox::Sent => "serve",
+        Outbox::Shown => "dev",
+    })?;
     let gate = Arc::new(Gate::new(loaded.config.ingress.clone(), folder.salt()?, lookup));
     let problems = gate.problems(now());
     if !problems.is_empty() {
@@ -171,7 +175,7 @@ pub fn run(
     };
     let key = |name: &SecretName| match outbox {
         Outbox::Sent => from_environment(name),
-        Outbox::Shown => Some(Secret::from("none is needed")),
+        Outbox::Shown => Some(Secret::from("none")),
     };
     let channels = Outgoing::all(&config, key)?;
     let Opened { store, applied, .. } = open_store(&folder, &loaded)?;

@@ -311,6 +311,15 @@ fn plain(url: &str) -> String {
 /// What providers are told an email's id by: a tag of Resend's, a custom argument of SendGrid's.
 pub const EMAIL_ID: &str = "hookmill";
 
+/// What a provider has said, if it is neither JSON nor a page: its first line.
+pub(crate) fn first_line(body: &str) -> String {
+    let line = body.trim().lines().next().unwrap_or_default();
+    if line.is_empty() || line.starts_with(['<', '{', '[']) {
+        return String::new();
+    }
+    format!(": {}", line.chars().take(200).collect::<String>())
+}
+
 /// About how many bytes an email adds to a request.
 fn length(email: &Email) -> usize {
     let recipients: usize = email.to.iter().chain(&email.cc).map(|to| to.address.len() + 100).sum();

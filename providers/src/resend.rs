@@ -10,7 +10,7 @@ use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
 use serde::{Deserialize, Serialize};
 
-use crate::{EMAIL_ID, length};
+use crate::{EMAIL_ID, first_line, length};
 
 /// The most emails in one batch.
 pub const BATCH_EMAILS: usize = 100;
@@ -102,12 +102,21 @@ pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
         message: String,
     }
     if (200..300).contains(&response.status) {
-        return Answer::Taken(delivered(emails, &response.body));
+        // It has taken the batch, and under the same key it says once more what of it.
+        return delivered(emails, &response.body).map_or_else(
+            || {
+                Answer::Unavailable(format!(
+                    "Resend answered {} and no list of emails",
+                    response.status
+                ))
+            },
+            Answer::Taken,
+        );
     }
     let problem: Problem = serde_json::from_str(&response.body).unwrap_or_default();
     let Problem { name, message } = &problem;
     let words = match (name.as_str(), message.as_str()) {
-        ("", "") => String::new(),
+        ("", "") => first_line(&response.body),
         ("", message) => format!(": {message}"),
         (name, message) => format!(": {name}: {message}"),
     };
@@ -127,11 +136,12 @@ pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
 }
 
 /// The ids stand in the order of the emails, without a place for those that were refused; these are named by their place.
-fn delivered(emails: usize, body: &str) -> Vec<Delivered> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
+/// `None` if it does not speak of each email.
+fn delivered(emails: usize, body: &str) -> Option<Vec<Delivered>> {
+    #[derive(Deserialize)]
     struct Taken {
         data: Vec<Id>,
+        #[serde(default)]
         errors: Vec<Refused>,
     }
     #[derive(Deserialize)]
@@ -143,13 +153,14 @@ fn delivered(emails: usize, body: &str) -> Vec<Delivered> {
         index: usize,
         message: String,
     }
-    let Taken { data, mut errors } = serde_json::from_str(body).unwrap_or_default();
+    let Taken { data, mut errors } = serde_json::from_str(body).ok()?;
     let mut ids = data.into_iter().map(|taken| taken.id);
     let email = |index| match errors.iter().position(|error| error.index == index) {
         Some(place) => {
-            Delivered::Refused(errors.swap_remove(place).message.chars().take(WORDS).collect())
+            let message = errors.swap_remove(place).message;
+            Some(Delivered::Refused(message.chars().take(WORDS).collect()))
         }
-        None => Delivered::Accepted(ids.next()),
+        None => ids.next().map(|id| Delivered::Accepted(Some(id))),
     };
     (0..emails).map(email).collect()
 }
@@ -202,10 +213,16 @@ mod tests {
                 Delivered::Accepted(Some("id-c".into())),
             ])
         );
-        // It has been taken, whatever can be read of the answer.
-        let unnamed = Answer::Taken(vec![Delivered::Accepted(None); 2]);
-        for body in ["", "{}", "<html>", r#"{"data":null}"#] {
-            assert_eq!(answer(2, &response(200, body)), unnamed, "{body}");
+        // What cannot be read, or does not speak of each, is asked for again.
+        for body in [
+            "",
+            "{}",
+            "<html>",
+            r#"{"data":null}"#,
+            r#"{"data":[{"id":"a"}]}"#,
+            r#"{"data":[{"id":"a"}],"errors":[{"ind"#,
+        ] {
+            assert!(matches!(answer(2, &response(200, body)), Answer::Unavailable(_)), "{body}");
         }
     }
 

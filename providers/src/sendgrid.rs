@@ -13,11 +13,14 @@ use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
 use serde::{Deserialize, Serialize};
 
-use crate::{EMAIL_ID, length};
+use crate::{EMAIL_ID, first_line, length};
 
 /// The most emails in one batch: personalizations of a request.
 pub const BATCH_EMAILS: usize = 1000;
 
+/// The most recipients of one request, those of copies included.
+/// Source: <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>.
+const RECIPIENTS: usize = 1000;
 /// The most that the substitutions of one recipient may have together, in bytes; SendGrid says 10,000.
 const SUBSTITUTION_BYTES: usize = 9_500;
 const HTML_TAG: &str = "-hookmill.html-";
@@ -25,11 +28,18 @@ const TEXT_TAG: &str = "-hookmill.text-";
 /// The longest that a provider's words are kept, in characters.
 const WORDS: usize = 500;
 
+/// A batch that is not full.
+struct Open {
+    batch: usize,
+    bytes: usize,
+    recipients: usize,
+}
+
 /// Which of these emails go out in one request, by their places; in order of the first of each.
 pub fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     // Sender and where answers go are the request's; all else is a recipient's own.
-    let mut open: BTreeMap<(&Mailbox, Option<&Mailbox>), (usize, usize)> = BTreeMap::new();
+    let mut open: BTreeMap<(&Mailbox, Option<&Mailbox>), Open> = BTreeMap::new();
     for (place, email) in emails.iter().enumerate() {
         if email.html.len() + email.text.len() > SUBSTITUTION_BYTES {
             batches.push(vec![place]);
@@ -37,15 +47,19 @@ pub fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
         }
         let request = (&email.from, email.reply_to.as_ref());
         let length = length(email);
+        let recipients = email.to.len() + email.cc.len();
         match open.get_mut(&request) {
-            Some((batch, bytes))
-                if batches[*batch].len() < BATCH_EMAILS && *bytes + length <= EMAIL_BATCH_BYTES =>
+            Some(open)
+                if batches[open.batch].len() < BATCH_EMAILS
+                    && open.recipients + recipients <= RECIPIENTS
+                    && open.bytes + length <= EMAIL_BATCH_BYTES =>
             {
-                *bytes += length;
-                batches[*batch].push(place);
+                open.bytes += length;
+                open.recipients += recipients;
+                batches[open.batch].push(place);
             }
             _ => {
-                open.insert(request, (batches.len(), length));
+                open.insert(request, Open { batch: batches.len(), bytes: length, recipients });
                 batches.push(vec![place]);
             }
         }
@@ -157,7 +171,9 @@ pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
         Some(field) => format!(": {field}: {message}"),
         None => format!(": {message}"),
     });
-    let error = format!("SendGrid answered {}{}", response.status, words.collect::<String>());
+    let words = words.collect::<String>();
+    let words = if words.is_empty() { first_line(&response.body) } else { words };
+    let error = format!("SendGrid answered {}{words}", response.status);
     let error = error.chars().take(WORDS).collect();
     match response.status {
         429 => {
@@ -218,6 +234,10 @@ mod tests {
         let many = vec![short(); 2 * BATCH_EMAILS + 1];
         let sizes: Vec<_> = batches(&many).iter().map(Vec::len).collect();
         assert_eq!(sizes, [BATCH_EMAILS, BATCH_EMAILS, 1]);
+        let mut copied = short();
+        copied.cc = vec!["d@example.com".parse().unwrap()];
+        let sizes: Vec<_> = batches(&vec![copied; 600]).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [500, 100]);
     }
 
     #[test]

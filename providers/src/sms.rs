@@ -68,7 +68,10 @@ pub fn answer(response: &ApiResponse) -> Answer {
         return Answer::Taken(vec![Delivered::Accepted(said.sid)]);
     }
     let code = said.code.map(|code| format!(": {code}")).unwrap_or_default();
-    let words = if said.message.is_empty() { String::new() } else { format!(": {}", said.message) };
+    let words = match said.message.as_str() {
+        "" => crate::first_line(&response.body),
+        message => format!(": {message}"),
+    };
     let error = format!("Twilio answered {}{code}{words}", response.status);
     let error: String = error.chars().take(WORDS).collect();
     match (response.status, said.code) {

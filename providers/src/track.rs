@@ -89,6 +89,8 @@ pub fn answer(provider: Provider, events: usize, response: &ApiResponse) -> Answ
     #[serde(default)]
     struct Said {
         error: Value,
+        /// PostHog's words.
+        detail: String,
         /// Mixpanel's: some have been taken, and these have not.
         failed_records: Vec<Failed>,
         num_records_imported: Option<usize>,
@@ -118,7 +120,8 @@ pub fn answer(provider: Provider, events: usize, response: &ApiResponse) -> Answ
     let name = if provider == Provider::PostHog { "PostHog" } else { "Mixpanel" };
     let words = match &said.error {
         Value::String(error) => format!(": {error}"),
-        _ => String::new(),
+        _ if said.detail.is_empty() => crate::first_line(&response.body),
+        _ => format!(": {}", said.detail),
     };
     let error: String =
         format!("{name} answered {}{words}", response.status).chars().take(WORDS).collect();

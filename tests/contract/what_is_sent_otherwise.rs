@@ -81,7 +81,9 @@ fn nobody_gets_many_sms_in_an_hour_or_any_who_wants_none() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     for number in 1..=3 {
-        accepted(&pipeline, &texted(&format!("evt_{number}"), "+15550100002"));
+        // The same number, however it is spelt.
+        let to = ["+15550100002", "+1 (555) 010-0002", "+1 555 010 0002"][number - 1];
+        accepted(&pipeline, &texted(&format!("evt_{number}"), to));
         sent(&pipeline);
     }
     api.moods([Mood::OptedOut]);

@@ -215,7 +215,7 @@ fn address(item: &Value) -> String {
 }
 
 fn headers(request: &Request) -> BTreeMap<String, String> {
-    const OF_THE_CONNECTION: [&str; 10] = [
+    const OF_THE_CONNECTION: [&str; 9] = [
         "cf-worker",
         "host",
         "content-length",
@@ -225,7 +225,6 @@ fn headers(request: &Request) -> BTreeMap<String, String> {
         "accept-language",
         "sec-fetch-mode",
         "transfer-encoding",
-        "user-agent",
     ];
     let all = request.headers.iter();
     all.filter(|(name, _)| !OF_THE_CONNECTION.contains(&name.as_str()))

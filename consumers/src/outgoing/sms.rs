@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookmill_core::config::Sms as Settings;
-use hookmill_core::email::address_key;
+use hookmill_core::email::number;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::template::render_text;
 use hookmill_core::time::Timestamp;
@@ -46,7 +46,7 @@ pub(super) async fn compose<S: Store>(
                 continue;
             }
         };
-        let number = address_key(&message.to);
+        let number = message.to.clone();
         let rows = store.execute(vec![outbox::recent("sms", &number, now - HOUR)]).await?;
         let sent = outbox::read_recent(&rows);
         if sent >= settings.per_hour {
@@ -74,13 +74,14 @@ fn message(settings: &Settings, pending: &Pending) -> Result<Sms, String> {
     let [to] = content.to.as_slice() else {
         return Err(format!("it has {} recipients, and an SMS has one", content.to.len()));
     };
+    let to = number(to).ok_or("its recipient is no number such as +15550100002")?;
     let body = render_text(&content.body, &content.data).map_err(|error| error.to_string())?;
     let characters = body.chars().count();
     if body.trim().is_empty() || characters > BODY_CHARACTERS {
         return Err(format!("it has {characters} characters, and 1 to {BODY_CHARACTERS} are sent"));
     }
     Ok(Sms {
-        to: to.clone(),
+        to,
         from: settings.from.clone(),
         body,
         status_callback: settings.status_callback.clone(),

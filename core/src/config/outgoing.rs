@@ -244,6 +244,10 @@ pub(super) fn email(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)>
     let to = to.and_then(|item| recipients(&item));
     let cc = section.get("cc").and_then(|item| recipients(&item));
     let reply_to = section.get("reply_to").and_then(|item| recipients(&item));
+    if let Some(item) = section.get("bcc") {
+        let problem = item.here.error("blind copies are not sent");
+        item.report(problem.hint("another rule can send an email of its own"));
+    }
     let data = data(&section, "data");
     let (when, delay) = (when(&section), delay(&section));
     section.finish();
@@ -270,7 +274,7 @@ fn numbers(item: &Item<'_>) -> Located<ValueText> {
         && let Some(text) = item.string("a number")
         && text.value.starts_with('+')
     {
-        if text.value.len() < 4 || !text.value[1..].bytes().all(|b| b.is_ascii_digit()) {
+        if crate::email::number(&text.value).is_none() {
             let problem = text.error(format!("found {:?}", text.value));
             item.report(problem.hint("expected a number such as \"+15550100002\""));
         }

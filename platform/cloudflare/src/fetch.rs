@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::outbound::{ApiRequest, ApiResponse};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, USER_AGENT};
 use hookmill_core::secret::Secret;
 use worker::web_sys::AbortSignal;
 use worker::{Headers, Method, Request, RequestInit, RequestRedirect, Result};
@@ -19,6 +19,7 @@ pub struct HttpClient;
 impl HttpClient {
     async fn request(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse> {
         let headers = Headers::new();
+        headers.set("user-agent", USER_AGENT)?;
         if let Some(authorization) = request.authorize(key) {
             headers.set("authorization", &authorization)?;
         }

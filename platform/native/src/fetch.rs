@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::outbound::{ApiRequest, ApiResponse};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, USER_AGENT};
 use hookmill_core::secret::Secret;
 use reqwest::{Client, redirect};
 
@@ -26,7 +26,10 @@ impl HttpClient {
         // Whoever was first has installed the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A request that is redirected would be sent twice.
-        let client = Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none());
+        let client = Client::builder()
+            .user_agent(USER_AGENT)
+            .timeout(TIMEOUT)
+            .redirect(redirect::Policy::none());
         client.build().map(Self)
     }
 }

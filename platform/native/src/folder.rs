@@ -47,6 +47,16 @@ pub enum FolderError {
         "there is no Hookmill data in {0}; `hookmill dev` or `hookmill serve` makes it, --data names it"
     )]
     Empty(PathBuf),
+    /// It is for another command.
+    #[error(
+        "{path} is what `hookmill {by}` keeps: `dev` shows what `serve` sends, and each would take what waits for the other; --data names another folder"
+    )]
+    Kept {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        by: String,
+    },
     /// It cannot be read or written.
     #[error("cannot use the folder {path}")]
     Io {
@@ -105,6 +115,20 @@ impl DataFolder {
         let applied = apply(&mut database, migrations)?;
         let schema = schema(&database).map_err(failed)?;
         Ok(Opened { store: Sqlite::new(database), applied, schema })
+    }
+
+    /// Makes it the folder of a command, unless it is that of another.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError::Kept`] if it is, or if the folder cannot be written.
+    pub fn keep_for(&self, command: &str) -> Result<(), FolderError> {
+        let path = self.path.join("kept-by");
+        match fs::read_to_string(&path) {
+            Ok(by) if by == command => Ok(()),
+            Ok(by) => Err(FolderError::Kept { path: self.path.clone(), by }),
+            Err(_) => fs::write(&path, command).map_err(|source| FolderError::Io { path, source }),
+        }
     }
 
     /// Random bytes that stay the same as long as the folder does, for the hashes of addresses.
