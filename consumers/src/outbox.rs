@@ -252,6 +252,12 @@ const FREE: &str = "\
 -- nobody else is sending
 UPDATE outbox_batches SET due_at = CAST(?1 AS INTEGER) WHERE state = 'sending' AND due_at > CAST(?1 AS INTEGER)";
 
+const OPEN: &str = "\
+-- what waits, and for whom
+SELECT channel, '', count(*) FROM outbox WHERE state = 'pending' GROUP BY channel
+UNION ALL
+SELECT channel, provider, count(*) FROM outbox_batches WHERE state IN ('sealed', 'sending') GROUP BY channel, provider";
+
 const STATES: &str = "\
 -- the outbox by state
 SELECT state, count(*) FROM outbox GROUP BY state";
@@ -524,6 +530,11 @@ pub fn write(id: &str, about: &str, rule: &str, content: &str, now: Timestamp) -
 /// Ends every lease, for whoever knows that those who had them are gone.
 pub fn free(now: Timestamp) -> Statement {
     statement(FREE, vec![now.millis().to_string()])
+}
+
+/// Asks what waits: channel, the provider whose batches they are (blank for what is in none), how many.
+pub fn open() -> Statement {
+    statement(OPEN, Vec::new())
 }
 
 /// Counts what there is by state.

@@ -251,6 +251,37 @@ pub async fn resume<S: Store>(store: &S, now: Timestamp) -> Result<(), StoreErro
     store.execute(vec![outbox::free(now)]).await.map(drop)
 }
 
+/// What waits, and none of these channels sends: sentences for whoever runs it. What was sealed for one provider is not given
+/// to another, since it may have been sent.
+///
+/// # Errors
+///
+/// If the store does not answer.
+pub async fn stranded<S: Store>(
+    store: &S,
+    channels: &[Outgoing],
+) -> Result<Vec<String>, StoreError> {
+    let rows = store.execute(vec![outbox::open()]).await?;
+    let stranded = |row: &Vec<Option<String>>| {
+        let [Some(name), Some(provider), Some(count)] = row.as_slice() else { return None };
+        let channel = channels.iter().find(|channel| channel.channel() == name);
+        match (channel, provider.as_str()) {
+            (None, "") => Some(format!(
+                "{count} of the channel {name} wait, and nothing says how they are sent"
+            )),
+            (Some(channel), provider)
+                if provider.is_empty() || channel.providers().any(|p| p.as_str() == provider) =>
+            {
+                None
+            }
+            (_, provider) => Some(format!(
+                "batches of the channel {name} that were sealed for {provider}: {count}; they wait until hookmill.toml names it again, as `fallback` for instance"
+            )),
+        }
+    };
+    Ok(rows.iter().flatten().filter_map(stranded).collect())
+}
+
 /// Does what there is to do: seals what is due, and sends a batch through each provider.
 ///
 /// What it does to the world, and why doing it again, or twice at a time, is harmless:

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round, states};
+use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round, states, stranded};
 use hookmill_core::config::{Api, Consumers, Emails, OnDoubt, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -370,6 +370,23 @@ fn a_key_that_counts_no_longer_is_not_used_again() {
     world.until_done(1_000 + 24 * 3_600_000);
     assert_eq!(world.states(), BTreeMap::from([("in_doubt".into(), 1)]));
     assert_eq!(world.accepted.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn what_nobody_sends_any_more_is_told() {
+    let mut world = World::new(Provider::Resend, 2);
+    let key = |_: &SecretName| Some(Secret::from("the-key"));
+    let told = |world: &World, config: &Consumers| {
+        block(stranded(&world.store, &Outgoing::all(config, key).unwrap())).unwrap()
+    };
+    let nothing = Consumers { emails: None, ..world.config.clone() };
+    assert_eq!(told(&world, &world.config), Vec::<String>::new());
+    assert_eq!(told(&world, &nothing).len(), 1);
+    world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
+    world.round(1_000).unwrap();
+    assert_eq!(told(&world, &world.config), Vec::<String>::new());
+    world.emails().apis = vec![api(Provider::SendGrid)];
+    insta::assert_debug_snapshot!([told(&world, &world.config), told(&world, &nothing)]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use hookmill_consumers::outgoing::{Outgoing, resume};
+use hookmill_consumers::outgoing::{Outgoing, resume, stranded};
 use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::{Consumers, SecretRef, Source};
 use hookmill_core::delivery::Verdict;
@@ -205,6 +205,9 @@ pub fn run(
         // The folder is locked, so whoever was sending is gone.
         if let Err(error) = resume(&store, now()).await {
             error!(%error, "what was being sent waits for the end of its lease");
+        }
+        for what in stranded(&store, &channels).await.unwrap_or_default() {
+            warn!("{what}");
         }
         let client = HttpClient::new().context("no HTTPS client can be made")?;
         for channel in channels {
