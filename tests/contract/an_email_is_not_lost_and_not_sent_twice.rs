@@ -124,7 +124,8 @@ fn many_emails_go_out_in_few_requests() {
     sent(&pipeline);
     let addresses: BTreeSet<_> = api.accepted().into_iter().collect();
     assert_eq!((addresses.len(), api.accepted().len()), (250, 250));
-    assert!(api.requests().len() <= 10, "{}", api.requests().len());
+    // Five arrivals, each of which may have waited for long enough before it was whole.
+    assert!(api.requests().len() <= 25, "{}", api.requests().len());
     assert_eq!(pipeline.sql("SELECT sent FROM outbox_usage WHERE length(period) = 7"), [[250]]);
 }
 
