@@ -274,6 +274,8 @@ on_doubt = "maybe"
 [email.resend]
 key = "re_secret"
 url = "http://api.resend.com"
+[email.sendgrid]
+url = "https://user:hunter2@api.sendgrid.com"
 [email.quota]
 warn_at = 2
 "#;
@@ -334,11 +336,13 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
       hint: put the secret into an environment variable and name that: "env:RESEND_API_KEY"
     hookmill.toml:59:7: email.resend.url: found "http://api.resend.com"
       hint: expected https://: the key goes with each request
-    hookmill.toml:60:1: email.quota: there is neither `day` nor `month`
+    hookmill.toml:61:7: email.sendgrid.url: a name or a password in a URL does not belong in this file
+      hint: `key` names what opens the API
+    hookmill.toml:62:1: email.quota: there is neither `day` nor `month`
       hint: say how many emails there may be: month = 3000
-    hookmill.toml:61:11: email.quota.warn_at: found 2
+    hookmill.toml:63:11: email.quota.warn_at: found 2
       hint: expected a share, above 0 and at most 1
-    27 errors in the configuration
+    28 errors in the configuration
     "#);
 }
 

@@ -1,4 +1,5 @@
-//! Applies events to SQL tables: a batch of deliveries in, one verdict for each out.
+//! Applies events to SQL tables: a batch of deliveries in, one verdict for each out. And sends what rules have put into the
+//! outbox: [`outgoing`].
 //!
 //! ```text
 //! sort   (pure)  each delivery by itself: readable, or poison

@@ -2,8 +2,8 @@
 //! is sent here.
 //!
 //! ```text
-//! email   pending -> sealed -> sent | refused | in_doubt
-//!            ^---------'  its batch was dissolved
+//! email   pending -> sealed -> sent | refused | suppressed | in_doubt
+//!            ^---------'  it goes into another batch
 //! batch   sealed -> sending -> sent | refused | in_doubt | dissolved
 //!            ^---------'  the provider has taken nothing of it, or will know it again by its key
 //! ```
@@ -258,10 +258,6 @@ SELECT channel, '', count(*) FROM outbox WHERE state = 'pending' GROUP BY channe
 UNION ALL
 SELECT channel, provider, count(*) FROM outbox_batches WHERE state IN ('sealed', 'sending') GROUP BY channel, provider";
 
-const STATES: &str = "\
--- the outbox by state
-SELECT state, count(*) FROM outbox GROUP BY state";
-
 /// Asks for what may be sent, the oldest first; and how providers are doing.
 pub fn pending(channel: &str, now: Timestamp, most: usize) -> Vec<Statement> {
     let params = vec![channel.to_owned(), now.millis().to_string(), most.to_string()];
@@ -294,7 +290,7 @@ pub fn suppressed(addresses: &[String]) -> Statement {
     statement(SUPPRESSED, vec![json(&addresses)])
 }
 
-/// Asks how much has gone to an address, as [`hookmill_core::email::address_key`] writes it.
+/// Asks how much has gone to an address, as the column `recipient` has it.
 pub fn recent(channel: &str, recipient: &str, since: Timestamp) -> Statement {
     let since = since.millis().to_string();
     statement(RECENT, vec![channel.to_owned(), recipient.to_owned(), since])
@@ -535,11 +531,6 @@ pub fn free(now: Timestamp) -> Statement {
 /// Asks what waits: channel, the provider whose batches they are (blank for what is in none), how many.
 pub fn open() -> Statement {
     statement(OPEN, Vec::new())
-}
-
-/// Counts what there is by state.
-pub fn states() -> Statement {
-    statement(STATES, Vec::new())
 }
 
 fn settle_batch(batch: &Taken, state: &str, error: &str, now: Timestamp) -> Statement {

@@ -5,7 +5,6 @@ mod email;
 mod sms;
 mod track;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hookmill_core::config::{Consumers, OnDoubt, Retry, Sending, Sms};
@@ -16,7 +15,7 @@ use hookmill_core::outbound::{
     Answer, ApiRequest, ApiResponse, Authorization, Delivered, Provider,
 };
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Statement, Store, StoreError};
 use hookmill_core::template::{TemplateError, Templates};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{resend, sendgrid};
@@ -561,18 +560,4 @@ fn in_doubt(
     sent.in_doubt += batch.members.len();
     sent.problems.push(error);
     statements
-}
-
-/// How many there are in each state: for whoever watches.
-///
-/// # Errors
-///
-/// If the store does not answer.
-pub async fn states<S: Store>(store: &S) -> Result<BTreeMap<String, u64>, StoreError> {
-    let rows: Vec<Rows> = store.execute(vec![outbox::states()]).await?;
-    let count = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(state), Some(count)] => Some((state.clone(), count.parse().ok()?)),
-        _ => None,
-    };
-    Ok(rows.iter().flatten().filter_map(count).collect())
 }

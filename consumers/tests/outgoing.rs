@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round, states, stranded};
+use hookmill_consumers::outgoing::{Outgoing, Round, Sent, Unable, round, stranded};
 use hookmill_core::config::{Api, Consumers, Emails, OnDoubt, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -38,6 +38,10 @@ enum Mood {
         accepts: bool,
     },
     NoConnection,
+    /// Accepts, and meanwhile somebody else has the database, for so many tries to write.
+    AcceptsWhileLocked {
+        tries: usize,
+    },
 }
 
 /// What the process does before its next transaction, or after it.
@@ -55,6 +59,8 @@ struct World {
     death: Mutex<Option<(usize, Death)>>,
     /// Whether it has: another process takes over with the next round.
     dead: Mutex<bool>,
+    /// How many transactions fail, since somebody else has the database.
+    locked: Mutex<usize>,
     /// In how many transactions another process does a whole round in between.
     intrusion: Mutex<Option<usize>>,
     /// The time, in milliseconds.
@@ -104,6 +110,7 @@ impl World {
             moods: Mutex::default(),
             death: Mutex::default(),
             dead: Mutex::default(),
+            locked: Mutex::default(),
             intrusion: Mutex::default(),
             now: Mutex::default(),
             keys: Mutex::default(),
@@ -131,7 +138,11 @@ impl World {
     }
 
     fn states(&self) -> BTreeMap<String, u64> {
-        block(states(&self.store)).unwrap()
+        let rows = self.sql("SELECT state, count(*) FROM outbox GROUP BY state", vec![]);
+        let pair = |row: &Vec<Option<String>>| {
+            (row[0].clone().unwrap(), row[1].as_ref().unwrap().parse().unwrap())
+        };
+        rows.iter().map(pair).collect()
     }
 
     fn emails(&mut self) -> &mut Sending {
@@ -222,6 +233,11 @@ impl Store for World {
         if *self.dead.lock().unwrap() {
             return Err(dead);
         }
+        let locked = std::mem::replace(&mut *self.locked.lock().unwrap(), 0);
+        if locked > 0 {
+            *self.locked.lock().unwrap() = locked - 1;
+            return Err(StoreError::Unavailable("database is locked".into()));
+        }
         *self.dead.lock().unwrap() = death.is_some();
         if death == Some(Death::Before) {
             return Err(dead);
@@ -262,8 +278,11 @@ impl Fetch for World {
         let response = |status: u16, body: String| {
             Ok(ApiResponse { status, retry_after: None, message_id: Some("id".into()), body })
         };
+        if let Mood::AcceptsWhileLocked { tries } = mood {
+            *self.locked.lock().unwrap() = tries;
+        }
         match mood {
-            Mood::Accepts => {
+            Mood::Accepts | Mood::AcceptsWhileLocked { .. } => {
                 accept();
                 let ids: Vec<_> =
                     (0..emails.len()).map(|n| json!({ "id": n.to_string() })).collect();
@@ -370,6 +389,29 @@ fn a_key_that_counts_no_longer_is_not_used_again() {
     world.until_done(1_000 + 24 * 3_600_000);
     assert_eq!(world.states(), BTreeMap::from([("in_doubt".into(), 1)]));
     assert_eq!(world.accepted.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn an_answer_is_not_forgotten_because_the_database_is_locked() {
+    let world = World::new(Provider::SendGrid, 3);
+    world.moods.lock().unwrap().push(Mood::AcceptsWhileLocked { tries: 5 });
+    world.until_done(1_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 3)]));
+    assert_eq!(*world.requests.lock().unwrap(), 1);
+}
+
+#[test]
+fn what_cannot_be_a_key_is_refused_and_a_line_end_is_none_of_it() {
+    let world = World::new(Provider::Resend, 0);
+    let with = |key: &'static str| {
+        Outgoing::all(&world.config, |_: &SecretName| Some(Secret::from(key))).err()
+    };
+    assert_eq!(with("re_key\n"), None);
+    let name = || SecretName("KEY".into());
+    assert_eq!(with(" \n"), Some(Unable::Key(name(), Provider::Resend)));
+    for key in ["\"re_key\"", "re key", "re_kéy", "re\nkey"] {
+        assert_eq!(with(key), Some(Unable::OddKey(name())), "{key}");
+    }
 }
 
 #[test]

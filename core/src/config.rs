@@ -21,8 +21,8 @@ pub use source::scheme_names;
 
 #[cfg(feature = "config")]
 pub use parse::{
-    ConditionText, Config, EffectText, EmailText, NamedValues, PrecedenceText, RuleText, SmsText,
-    TableText, TemplateFiles, TrackText, ValueText, parse,
+    ConditionText, Config, EffectText, EmailText, NamedValues, PrecedenceText, RuleText, SendText,
+    SmsText, TableText, TemplateFiles, TrackText, ValueText, parse,
 };
 #[cfg(feature = "config")]
 pub use toml_reader::{ConfigError, Located, Place};

@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use comfy_table::Table;
 use hookmill_core::email::address_key;
 use hookmill_core::template::Templates;
 use hookmill_core::time::Timestamp;
@@ -14,6 +13,7 @@ use rusqlite::Row;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::list::print;
 use crate::pipeline::load;
 
 /// Emails: preview a template, list the outbox, send again, and who is not written to
@@ -233,29 +233,17 @@ fn run_list(list: &List) -> anyhow::Result<()> {
     let mut query = database.prepare(sql)?;
     let emails = query.query_map((&list.state, list.limit), email)?;
     let emails = emails.collect::<Result<Vec<_>, _>>()?;
-    if list.json {
-        println!("{}", serde_json::to_string_pretty(&emails)?);
-        return Ok(());
-    }
-    if emails.is_empty() {
-        eprintln!("there is nothing like that in the outbox");
-        return Ok(());
-    }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["CREATED", "CHANNEL", "RULE", "TO", "EVENT", "STATE"]);
-    for email in emails {
+    let row = |email: Email| {
         let state = match (email.outcome, email.error) {
             (Some(outcome), _) => format!("{}, {outcome}", email.state),
             (None, Some(error)) => format!("{}: {error}", email.state),
             (None, None) => email.state,
         };
         let event = format!("{}:{}", email.source, email.event_id);
-        let created_at = email.created_at.to_string();
-        table.add_row([created_at, email.channel, email.rule, email.to, event, state]);
-    }
-    println!("{table}");
-    Ok(())
+        [email.created_at.to_string(), email.channel, email.rule, email.to, event, state]
+    };
+    let header = ["CREATED", "CHANNEL", "RULE", "TO", "EVENT", "STATE"];
+    print(emails, list.json, "there is nothing like that in the outbox", header, row)
 }
 
 fn run_retry(retry: &Retry) -> anyhow::Result<()> {
@@ -294,23 +282,12 @@ fn run_suppressions(arguments: &Suppressions) -> anyhow::Result<()> {
     };
     let mut query = database.prepare(sql)?;
     let all = query.query_map([], suppression)?.collect::<Result<Vec<_>, _>>()?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
-    }
-    if all.is_empty() {
-        eprintln!("every address is written to");
-        return Ok(());
-    }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["SINCE", "ADDRESS", "REASON", "EVENT"]);
-    for one in all {
+    let row = |one: Suppression| {
         let event = format!("{}:{}", one.source, one.event_id);
-        table.add_row([one.created_at.to_string(), one.address, one.reason, event]);
-    }
-    println!("{table}");
-    Ok(())
+        [one.created_at.to_string(), one.address, one.reason, event]
+    };
+    let header = ["SINCE", "ADDRESS", "REASON", "EVENT"];
+    print(all, arguments.json, "every address is written to", header, row)
 }
 
 fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
@@ -348,21 +325,8 @@ fn run_usage(usage: &Usage) -> anyhow::Result<()> {
     };
     let mut query = database.prepare(sql)?;
     let all = query.query_map([usage.limit], used)?.collect::<Result<Vec<_>, _>>()?;
-    if usage.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
-    }
-    if all.is_empty() {
-        eprintln!("no email has been sent yet");
-        return Ok(());
-    }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["PERIOD", "PROVIDER", "SENT", "REQUESTS"]);
-    for used in all {
-        let counts = [used.sent, used.requests].map(|count| count.to_string());
-        table.add_row([used.period, used.provider].into_iter().chain(counts));
-    }
-    println!("{table}");
-    Ok(())
+    let row =
+        |used: Used| [used.period, used.provider, used.sent.to_string(), used.requests.to_string()];
+    let header = ["PERIOD", "PROVIDER", "SENT", "REQUESTS"];
+    print(all, usage.json, "no email has been sent yet", header, row)
 }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use comfy_table::Table;
 use hookmill_core::message::decode;
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, now};
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row};
 use serde::Serialize;
+
+use crate::list::print;
 
 /// List the latest events: what came in, and what came of it
 #[derive(clap::Args)]
@@ -69,32 +70,17 @@ impl Event {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let database = DataFolder::read(&arguments.data)?;
     let events = latest(&database, arguments.limit)?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&events)?);
-        return Ok(());
-    }
-    if events.is_empty() {
-        eprintln!("no events yet; `hookmill send` sends one");
-        return Ok(());
-    }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["RECEIVED", "SOURCE", "TYPE", "ID", "ATTEMPTS", "STATE"]);
-    for event in events {
-        table.add_row([
-            event.received_at.to_string(),
-            event.source.clone(),
-            event.r#type.clone(),
-            event.id.clone(),
-            event.attempts.to_string(),
-            match &event.error {
-                Some(error) => format!("{}: {error}", event.state),
-                None => event.state,
-            },
-        ]);
-    }
-    println!("{table}");
-    Ok(())
+    let row = |event: Event| {
+        let state = match &event.error {
+            Some(error) => format!("{}: {error}", event.state),
+            None => event.state,
+        };
+        let (received_at, attempts) = (event.received_at.to_string(), event.attempts.to_string());
+        [received_at, event.source, event.r#type, event.id, attempts, state]
+    };
+    let header = ["RECEIVED", "SOURCE", "TYPE", "ID", "ATTEMPTS", "STATE"];
+    let nothing = "no events yet; `hookmill send` sends one";
+    print(events, arguments.json, nothing, header, row)
 }
 
 /// Events in the ledger and among the dead letters. A letter of an event that took effect after all is left out.

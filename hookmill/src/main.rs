@@ -13,6 +13,7 @@ mod check;
 mod dev;
 mod email;
 mod events;
+mod list;
 mod migrate;
 mod pipeline;
 mod rejections;

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use comfy_table::Table;
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, now};
 use rusqlite::{Connection, Row};
 use serde::Serialize;
+
+use crate::list::table;
 
 /// List the requests that were refused: how many in the last 24 hours, and the last few of each kind
 #[derive(clap::Args)]
@@ -69,28 +70,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let name = |source: Option<String>| source.unwrap_or_else(|| "-".to_owned());
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["SOURCE", "REASON", "LAST 24 HOURS"]);
-    for Count { source, reason, requests } in counts {
-        table.add_row([name(source), reason, requests.to_string()]);
-    }
-    println!("{table}\n");
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["REFUSED", "SOURCE", "REASON", "FROM", "BODY", "DETAIL"]);
-    for request in requests {
+    let count = |Count { source, reason, requests }| [name(source), reason, requests.to_string()];
+    println!("{}\n", table(["SOURCE", "REASON", "LAST 24 HOURS"], counts.into_iter().map(count)));
+    let request = |request: Request| {
         let bytes = request.body_bytes.or(request.content_length);
-        table.add_row([
-            request.at.to_string(),
-            name(request.source),
-            request.reason,
-            name(request.remote),
-            bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes} bytes")),
-            request.detail,
-        ]);
-    }
-    println!("{table}");
+        let bytes = bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes} bytes"));
+        let (at, source, remote) =
+            (request.at.to_string(), name(request.source), name(request.remote));
+        [at, source, request.reason, remote, bytes, request.detail]
+    };
+    let header = ["REFUSED", "SOURCE", "REASON", "FROM", "BODY", "DETAIL"];
+    println!("{}", table(header, requests.into_iter().map(request)));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use hookmill_core::config::{Config, ConfigError, EffectText, Located, TemplateFiles};
+use hookmill_core::config::{Config, ConfigError, EffectText, Located, SendText, TemplateFiles};
 use hookmill_core::email::TemplateText;
 use hookmill_core::template::{Templates, text_variables};
 
@@ -55,11 +55,11 @@ fn missing(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     for rule in &config.rules {
         let (data, what, needed) = match &rule.effect {
-            EffectText::Email(email) => {
+            EffectText::Send(SendText::Email(email)) => {
                 let (name, Some(templates)) = (&email.template.value, templates) else { continue };
                 (&email.data, format!("template `{name}`"), templates.variables(name))
             }
-            EffectText::Sms(sms) => match text_variables(&sms.body.value) {
+            EffectText::Send(SendText::Sms(sms)) => match text_variables(&sms.body.value) {
                 Ok(needed) => (&sms.data, "`body`".to_owned(), needed),
                 Err(error) => {
                     faults.push(sms.body.error(error.problem));

@@ -1,9 +1,10 @@
-//! Who signs webhooks how, and how an email API is spoken. Pure: a request, keys and `now` in; the evidence and the events
+//! Who signs webhooks how, and how the APIs for emails, SMS and tracking are spoken. Pure: a request, keys and `now` in; the evidence and the events
 //! out.
 //!
 //! Most schemes are parameters of one engine, `template`; those that are not have a file that names the provider's page.
 //! What all share is here: the keys of a source ([`Verifier`]), freshness, and what an event is called.
 
+mod api;
 mod form;
 mod identity;
 mod key;
@@ -21,7 +22,6 @@ mod twilio;
 use std::borrow::Cow;
 
 use hookmill_core::config::{SecretRef, Source};
-use hookmill_core::email::Email;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
@@ -306,24 +306,6 @@ fn plain(url: &str) -> String {
         }
     }
     plain + rest
-}
-
-/// What providers are told an email's id by: a tag of Resend's, a custom argument of SendGrid's.
-pub const EMAIL_ID: &str = "hookmill";
-
-/// What a provider has said, if it is neither JSON nor a page: its first line.
-pub(crate) fn first_line(body: &str) -> String {
-    let line = body.trim().lines().next().unwrap_or_default();
-    if line.is_empty() || line.starts_with(['<', '{', '[']) {
-        return String::new();
-    }
-    format!(": {}", line.chars().take(200).collect::<String>())
-}
-
-/// About how many bytes an email adds to a request.
-fn length(email: &Email) -> usize {
-    let recipients: usize = email.to.iter().chain(&email.cc).map(|to| to.address.len() + 100).sum();
-    email.subject.len() + email.html.len() + email.text.len() + recipients + 500
 }
 
 /// The text of a string, or a number as it is written.

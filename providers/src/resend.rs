@@ -10,16 +10,13 @@ use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
 use serde::{Deserialize, Serialize};
 
-use crate::{EMAIL_ID, first_line, length};
+use crate::api::{EMAIL_ID, first_line, kept, length, not_taken};
 
 /// The most emails in one batch.
 pub const BATCH_EMAILS: usize = 100;
 /// How long an idempotency key counts.
 /// Source: <https://resend.com/docs/dashboard/emails/idempotency-keys>.
 pub const KEY_COUNTS: Duration = Duration::from_secs(24 * 3600);
-
-/// The longest that a provider's words are kept, in characters.
-const WORDS: usize = 500;
 
 /// Which of these emails go out in one request, by their places.
 pub fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
@@ -120,18 +117,12 @@ pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
         ("", message) => format!(": {message}"),
         (name, message) => format!(": {name}: {message}"),
     };
-    let error: String =
-        format!("Resend answered {}{words}", response.status).chars().take(WORDS).collect();
+    let error = kept(&format!("Resend answered {}{words}", response.status));
     match (response.status, name.as_str()) {
         // A quota does not come back within the time that a retry is worth.
         (429, "daily_quota_exceeded" | "monthly_quota_exceeded") => Answer::Refused(error),
-        (429, _) => {
-            let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
-            Answer::Busy { after: after.map(Duration::from_secs), error }
-        }
         (409, "concurrent_idempotent_requests") => Answer::Busy { after: None, error },
-        (408 | 500.., _) => Answer::Unavailable(error),
-        _ => Answer::Refused(error),
+        _ => not_taken(response, error),
     }
 }
 
@@ -156,10 +147,7 @@ fn delivered(emails: usize, body: &str) -> Option<Vec<Delivered>> {
     let Taken { data, mut errors } = serde_json::from_str(body).ok()?;
     let mut ids = data.into_iter().map(|taken| taken.id);
     let email = |index| match errors.iter().position(|error| error.index == index) {
-        Some(place) => {
-            let message = errors.swap_remove(place).message;
-            Some(Delivered::Refused(message.chars().take(WORDS).collect()))
-        }
+        Some(place) => Some(Delivered::Refused(kept(&errors.swap_remove(place).message))),
         None => ids.next().map(|id| Delivered::Accepted(Some(id))),
     };
     (0..emails).map(email).collect()

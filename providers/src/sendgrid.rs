@@ -6,14 +6,13 @@
 //! has its own text for that tag. What is too long for a substitution goes by itself.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
 use serde::{Deserialize, Serialize};
 
-use crate::{EMAIL_ID, first_line, length};
+use crate::api::{EMAIL_ID, first_line, kept, length, not_taken};
 
 /// The most emails in one batch: personalizations of a request.
 pub const BATCH_EMAILS: usize = 1000;
@@ -25,8 +24,6 @@ const RECIPIENTS: usize = 1000;
 const SUBSTITUTION_BYTES: usize = 9_500;
 const HTML_TAG: &str = "-hookmill.html-";
 const TEXT_TAG: &str = "-hookmill.text-";
-/// The longest that a provider's words are kept, in characters.
-const WORDS: usize = 500;
 
 /// A batch that is not full.
 struct Open {
@@ -173,20 +170,13 @@ pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
     });
     let words = words.collect::<String>();
     let words = if words.is_empty() { first_line(&response.body) } else { words };
-    let error = format!("SendGrid answered {}{words}", response.status);
-    let error = error.chars().take(WORDS).collect();
-    match response.status {
-        429 => {
-            let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
-            Answer::Busy { after: after.map(Duration::from_secs), error }
-        }
-        408 | 500.. => Answer::Unavailable(error),
-        _ => Answer::Refused(error),
-    }
+    not_taken(response, kept(&format!("SendGrid answered {}{words}", response.status)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;

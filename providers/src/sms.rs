@@ -2,16 +2,14 @@
 //!
 //! One message in a request, and no idempotency key: of one whose answer was lost, nobody can say whether it was sent.
 
-use std::time::Duration;
-
 use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
+use crate::api::{first_line, kept, not_taken};
+
 /// The longest message, in characters.
 pub const BODY_CHARACTERS: usize = 1600;
-/// The longest that a provider's words are kept, in characters.
-const WORDS: usize = 500;
 /// What stands for itself in a form: <https://url.spec.whatwg.org/#application-x-www-form-urlencoded-percent-encode-set>.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
 
@@ -69,20 +67,14 @@ pub fn answer(response: &ApiResponse) -> Answer {
     }
     let code = said.code.map(|code| format!(": {code}")).unwrap_or_default();
     let words = match said.message.as_str() {
-        "" => crate::first_line(&response.body),
+        "" => first_line(&response.body),
         message => format!(": {message}"),
     };
-    let error = format!("Twilio answered {}{code}{words}", response.status);
-    let error: String = error.chars().take(WORDS).collect();
-    match (response.status, said.code) {
-        (_, Some(OPTED_OUT)) => Answer::Taken(vec![Delivered::Unwanted(error)]),
-        // 20429, which has not been looked at: <https://www.twilio.com/docs/api/errors/20429>.
-        (429, _) => {
-            let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
-            Answer::Busy { after: after.map(Duration::from_secs), error }
-        }
-        (408 | 500.., _) => Answer::Unavailable(error),
-        _ => Answer::Refused(error),
+    let error = kept(&format!("Twilio answered {}{code}{words}", response.status));
+    match said.code {
+        Some(OPTED_OUT) => Answer::Taken(vec![Delivered::Unwanted(error)]),
+        // A 429 is 20429, which has not been looked at: <https://www.twilio.com/docs/api/errors/20429>.
+        _ => not_taken(response, error),
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! Both know an event again by an id of it, so a batch whose answer was lost is simply sent once more.
 
-use std::time::Duration;
-
 use hookmill_core::outbound::{
     Answer, ApiRequest, ApiResponse, Authorization, Delivered, Provider,
 };
@@ -12,12 +10,12 @@ use hookmill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::api::{first_line, kept, not_taken};
+
 /// The most events in one request to Mixpanel: <https://docs.mixpanel.com/reference/import-events>.
 pub const MIXPANEL_EVENTS: usize = 2000;
 /// The most events in one request to PostHog, which says nothing of a number.
 pub const POSTHOG_EVENTS: usize = 500;
-/// The longest that a provider's words are kept, in characters.
-const WORDS: usize = 500;
 
 /// What somebody did.
 #[derive(Clone, PartialEq, Debug)]
@@ -57,15 +55,15 @@ fn written(provider: Provider, event: &Tracked) -> Value {
     properties.insert("time".into(), event.time.millis().into());
     properties.insert("distinct_id".into(), event.user.as_str().into());
     // At most 36 characters: letters, digits and `-`.
-    properties.insert("$insert_id".into(), event.id.chars().take(32).collect::<String>().into());
+    properties.insert("$insert_id".into(), event.id.get(..32).unwrap_or_default().into());
     json!({ "event": event.event, "properties": properties })
 }
 
 /// The first 16 bytes in the form of a UUID of a kind of one's own: <https://www.rfc-editor.org/rfc/rfc9562#section-5.8>.
 fn uuid(id: &str) -> String {
-    let digits: Vec<char> = id.chars().take(32).collect();
-    let part = |from: usize, to: usize| digits.iter().take(to).skip(from).collect::<String>();
-    format!("{}-{}-8{}-8{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
+    let part = |places| id.get(places).unwrap_or_default();
+    let (low, mid, high) = (part(0..8), part(8..12), part(13..16));
+    format!("{low}-{mid}-8{high}-8{}-{}", part(17..20), part(20..32))
 }
 
 /// The request that sends a batch. `url`: where the API is.
@@ -110,7 +108,7 @@ pub fn answer(provider: Provider, events: usize, response: &ApiResponse) -> Answ
             let failed = said.failed_records.iter().find(|failed| failed.index == place);
             match failed {
                 Some(Failed { field, message, .. }) => {
-                    Delivered::Refused(format!("{field}: {message}").chars().take(WORDS).collect())
+                    Delivered::Refused(kept(&format!("{field}: {message}")))
                 }
                 None => Delivered::Accepted(None),
             }
@@ -120,19 +118,10 @@ pub fn answer(provider: Provider, events: usize, response: &ApiResponse) -> Answ
     let name = if provider == Provider::PostHog { "PostHog" } else { "Mixpanel" };
     let words = match &said.error {
         Value::String(error) => format!(": {error}"),
-        _ if said.detail.is_empty() => crate::first_line(&response.body),
+        _ if said.detail.is_empty() => first_line(&response.body),
         _ => format!(": {}", said.detail),
     };
-    let error: String =
-        format!("{name} answered {}{words}", response.status).chars().take(WORDS).collect();
-    match response.status {
-        429 => {
-            let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
-            Answer::Busy { after: after.map(Duration::from_secs), error }
-        }
-        408 | 500.. => Answer::Unavailable(error),
-        _ => Answer::Refused(error),
-    }
+    not_taken(response, kept(&format!("{name} answered {}{words}", response.status)))
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -18,6 +18,7 @@ mod strangers_are_refused;
 mod what_is_sent_otherwise;
 
 use hookmill_tests::event::{Event, stripe};
+use hookmill_tests::eventually;
 use serde_json::{Value, json};
 
 use super::platform::Pipeline;
@@ -36,6 +37,16 @@ fn guarded(id: &str, of: &str, version: i64, number: &Value) -> Event {
 fn accepted(pipeline: &Pipeline, event: &Event) {
     let response = pipeline.post(event);
     assert_eq!(response.status, 200, "{}", response.body);
+}
+
+/// Waits until nothing is left to be sent.
+fn sent(pipeline: &Pipeline) {
+    pipeline.settle();
+    eventually("the outbox is through", || {
+        let open =
+            pipeline.sql("SELECT 1 FROM outbox WHERE state IN ('pending', 'sealed') LIMIT 1");
+        open.is_empty().then_some(())
+    });
 }
 
 /// The only value that a query answers with.

@@ -5,7 +5,7 @@ use hookmill_tests::event::{Event, signed, stripe};
 use hookmill_tests::eventually;
 use serde_json::{Value, json};
 
-use super::accepted;
+use super::{accepted, sent};
 use crate::platform::Pipeline;
 
 fn texted(id: &str, to: &str) -> Event {
@@ -14,16 +14,6 @@ fn texted(id: &str, to: &str) -> Event {
 
 fn tracked(id: &str) -> Event {
     stripe("test.tracked", id, 1, json!({ "user": format!("user-of-{id}"), "plan": "pro" }))
-}
-
-/// Waits until nothing is left to be sent.
-fn sent(pipeline: &Pipeline) {
-    pipeline.settle();
-    eventually("the outbox is through", || {
-        let open =
-            pipeline.sql("SELECT 1 FROM outbox WHERE state IN ('pending', 'sealed') LIMIT 1");
-        open.is_empty().then_some(())
-    });
 }
 
 fn states(pipeline: &Pipeline) -> Vec<Vec<Value>> {

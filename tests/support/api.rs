@@ -147,6 +147,7 @@ impl State {
                 .unwrap_or_else(|_| String::from_utf8_lossy(&request.body).into()),
         };
         let key = recorded.headers.get("idempotency-key").cloned();
+        let authorization = recorded.headers.get("authorization").cloned().unwrap_or_default();
         let (path, body) = (recorded.path.clone(), recorded.body.clone());
         self.requests.push(recorded);
         let (resend, emails) = match path.as_str() {
@@ -168,7 +169,11 @@ impl State {
             Mood::OptedOut => {
                 return (400, json!({ "code": 21610, "message": "STOP", "status": 400 }));
             }
-            Mood::Forbidden => return (403, json!({ "name": "invalid_api_key", "message": "no" })),
+            Mood::Forbidden => {
+                // As some do: it says the key again.
+                let message = format!("no such key: {authorization}");
+                return (403, json!({ "name": "invalid_api_key", "message": message }));
+            }
             Mood::Broken { accepts: false } => return (503, Value::Null),
             Mood::Accepts | Mood::RefusesTheFirst | Mood::Silent | Mood::Broken { .. } => {}
         }

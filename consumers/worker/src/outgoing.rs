@@ -10,7 +10,7 @@ use worker::{Delay, Env, console_error, console_log, console_warn};
 
 /// Rounds in one invocation. Each makes some eight requests, to D1 and to a provider, and an invocation may make 50 (on the
 /// free plan): <https://developers.cloudflare.com/workers/platform/limits/#subrequests>.
-const ROUNDS: u32 = 5;
+const ROUNDS: usize = 5;
 /// The longest that an invocation waits for the next round.
 const WAIT: Duration = Duration::from_secs(5);
 /// What is due later than this is left to the cron trigger, which comes every minute.
@@ -60,7 +60,8 @@ pub(crate) async fn send(env: &Env, config: &Consumers) {
         }
         let Some(next) = first else { return };
         let wait = next - now();
-        if rounds >= ROUNDS || wait > WAIT {
+        // Another pass is a round for each channel.
+        if rounds + channels.len() > ROUNDS || wait > WAIT {
             return wake(env, next).await;
         }
         Delay::from(wait).await;

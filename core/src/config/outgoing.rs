@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::parse::{
-    ConditionText, EffectText, EmailText, NamedValues, SmsText, TemplateFiles, TrackText,
+    ConditionText, EffectText, EmailText, NamedValues, SendText, SmsText, TemplateFiles, TrackText,
     ValueText, duration, integer, secret_name, value,
 };
 use super::toml_reader::{Item, Located, Section};
@@ -182,6 +182,11 @@ fn api_settings(api: &mut Api, section: &Section<'_>) {
         && let Some(url) = item.string("a URL such as \"https://api.eu.sendgrid.com\"")
     {
         // What opens the API goes with each request.
+        if url.value.contains('@') {
+            // It may be one, so it is not quoted.
+            let problem = url.error("a name or a password in a URL does not belong in this file");
+            return item.report(problem.hint("`key` names what opens the API"));
+        }
         let loopback = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
         if url.value.starts_with("https://") || loopback.iter().any(|l| url.value.starts_with(l)) {
             url.value.trim_end_matches('/').clone_into(&mut api.url);
@@ -252,7 +257,7 @@ pub(super) fn email(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)>
     let (when, delay) = (when(&section), delay(&section));
     section.finish();
     let email = EmailText { template: template?, to: to?, cc, reply_to, data, delay };
-    Some((when, EffectText::Email(email)))
+    Some((when, EffectText::Send(SendText::Email(email))))
 }
 
 /// Reads the `sms` of a rule, and when it is sent.
@@ -265,7 +270,7 @@ pub(super) fn text(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> 
     let data = data(&section, "data");
     let (when, delay) = (when(&section), delay(&section));
     section.finish();
-    Some((when, EffectText::Sms(SmsText { to: to?, body: body?, data, delay })))
+    Some((when, EffectText::Send(SendText::Sms(SmsText { to: to?, body: body?, data, delay }))))
 }
 
 /// A number as it is, or a path to one: what begins with `+` is no path.
@@ -298,7 +303,8 @@ pub(super) fn track(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)>
     let (when, delay) = (when(&section), delay(&section));
     section.finish();
     let (provider, event) = (provider?, event?.value);
-    Some((when, EffectText::Track(TrackText { provider, event, user: user?, properties, delay })))
+    let track = TrackText { provider, event, user: user?, properties, delay };
+    Some((when, EffectText::Send(SendText::Track(track))))
 }
 
 /// Names, and where their values are from; located at whom they are for, if there are none.

@@ -57,12 +57,8 @@ pub struct RuleText {
 pub enum EffectText {
     /// It writes a table.
     Table(TableText),
-    /// `email`: it sends one.
-    Email(EmailText),
-    /// `sms`: it sends one.
-    Sms(SmsText),
-    /// `track`: it tells what somebody did.
-    Track(TrackText),
+    /// `email`, `sms` or `track`: it sends something.
+    Send(SendText),
     /// `outcome`: what became of an email.
     Outcome {
         /// `email`: its id; or `provider_id`: what its provider knows it by.
@@ -98,6 +94,17 @@ pub struct TableText {
     pub precedence: Option<Located<PrecedenceText>>,
     /// `delete`: patterns of the event types that delete.
     pub delete: Vec<Located<String>>,
+}
+
+/// What a rule sends, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SendText {
+    /// `email`.
+    Email(EmailText),
+    /// `sms`.
+    Sms(SmsText),
+    /// `track`: what somebody did.
+    Track(TrackText),
 }
 
 /// A rule's email as written.

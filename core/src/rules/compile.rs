@@ -6,7 +6,7 @@ use super::{
     Column, Condition, Effect, GUARD_COLUMNS, Guard, Precedence, Program, Reads, Rule, Send, Value,
 };
 use crate::config::{
-    ConditionText, Config, ConfigError, EffectText, Located, NamedValues, PrecedenceText,
+    ConditionText, Config, ConfigError, EffectText, Located, NamedValues, PrecedenceText, SendText,
     TableText, ValueText,
 };
 use crate::schema::{OWN_TABLES, Schema, Table};
@@ -36,10 +36,8 @@ pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigEr
                     others.filter(|name| !names(&table.set).any(|set| set == *name)).collect();
                 compile_table(&rule.name, table, &unset, schema, &mut program.reads)
             }
-            EffectText::Email(_) | EffectText::Sms(_) | EffectText::Track(_) => {
-                compile_send(&rule.effect, config, &mut program.reads)
-                    .map(|effect| (outbox_sql(&rule.name), effect))
-            }
+            EffectText::Send(send) => compile_send(send, config, &mut program.reads)
+                .map(|effect| (outbox_sql(&rule.name), effect)),
             EffectText::Outcome { of, by_provider_id, outcome } => {
                 let of = value(&of.value, &mut program.reads);
                 let column = if *by_provider_id { "provider_id" } else { "id" };
@@ -148,7 +146,7 @@ fn compile_table(
 /// What is sent through is configured, and an email's template is there; what templates need is checked where their texts are
 /// read.
 fn compile_send(
-    effect: &EffectText,
+    send: &SendText,
     config: &Config,
     reads: &mut Reads,
 ) -> Result<Effect, Vec<ConfigError>> {
@@ -156,8 +154,8 @@ fn compile_send(
     let named = |data: &NamedValues, reads: &mut Reads| -> Vec<_> {
         data.iter().map(|(n, text)| (n.value.clone(), value(&text.value, reads))).collect()
     };
-    let (send, data, delay) = match effect {
-        EffectText::Email(email) => {
+    let (send, data, delay) = match send {
+        SendText::Email(email) => {
             let template = &email.template;
             if config.emails.is_none() {
                 let problem = template.error("nothing says how emails are sent");
@@ -176,7 +174,7 @@ fn compile_send(
             };
             (send, named(&email.data.value, reads), email.delay)
         }
-        EffectText::Sms(sms) => {
+        SendText::Sms(sms) => {
             if config.sms.is_none() {
                 let problem = sms.to.error("nothing says how SMS are sent");
                 errors.push(problem.hint("add [sms] with `account` and `from`"));
@@ -185,7 +183,7 @@ fn compile_send(
             let send = Send::Sms { to, body: sms.body.value.clone() };
             (send, named(&sms.data.value, reads), sms.delay)
         }
-        EffectText::Track(track) => {
+        SendText::Track(track) => {
             let provider = track.provider.value;
             if !config.tracking.iter().any(|(known, _)| *known == provider) {
                 let name = provider.as_str();
@@ -195,9 +193,6 @@ fn compile_send(
             let (event, user) = (track.event.clone(), value(&track.user.value, reads));
             let send = Send::Track { provider, event, user };
             (send, named(&track.properties, reads), track.delay)
-        }
-        EffectText::Table(_) | EffectText::Outcome { .. } | EffectText::Suppress { .. } => {
-            return Err(errors);
         }
     };
     if errors.is_empty() { Ok(Effect::Send { send, data, delay }) } else { Err(errors) }
