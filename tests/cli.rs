@@ -309,7 +309,7 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
     hookmill.toml:20:7: rules[2].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     hookmill.toml:20:14: rules[2].sms.to: found "+1"
-      hint: expected a number such as "+15550100002"
+      hint: expected a number with its country, such as "+15550100002"
     hookmill.toml:20:14: rules[2].sms.to: nothing says how SMS are sent
       hint: add [sms] with `account` and `from`
     hookmill.toml:25:14: rules[3].sms.to: nothing says how SMS are sent
@@ -352,17 +352,36 @@ fn what_a_template_needs_and_is_not_given_is_found() {
     let path = example.path().join("hookmill.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let texts = "\n[[rules]]\nname = \"text\"\non = \"clerk:user.created\"\nsms = { to = \"+15550100002\", body = \"{{ code }}\" }\n\n[sms]\naccount = \"AC1\"\nfrom = \"+15550100001\"\n";
-    std::fs::write(path, text.replace("data = { name = \"data.first_name\" }", "") + texts)
-        .unwrap();
+    let text = text
+        .replace("data = { name = \"data.first_name\" }", "data = { nmae = \"data.first_name\" }");
+    let text = text.replace("\"Welcome", "\"{{ company }}: welcome");
+    std::fs::write(path, text + texts).unwrap();
+    let html = "<p>{{ signed_up | date }} {% if name %}{{ name | upcase }}{% endif %}</p>";
+    let file = example.path().join("templates/welcome.html");
+    std::fs::write(&file, html).unwrap();
     insta::assert_snapshot!(shown(example.path(), &["check"]), @r#"
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:47:1: rules[0].email: template `welcome` needs `name`
-      hint: say where it is: data = { name = "data.…" }
+    error: hookmill.toml:55:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
     hookmill.toml:88:7: rules[1].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     2 errors in the configuration
+    "#);
+    std::fs::write(file, html.replace("upcase", "upper")).unwrap();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:51:8: rules[0].email.data: template `welcome` needs `company`
+      hint: say where it is: data = { company = "data.…" }
+    hookmill.toml:51:8: rules[0].email.data: template `welcome` needs `signed_up`
+      hint: say where it is: data = { signed_up = "data.…" }
+    hookmill.toml:51:10: rules[0].email.data.nmae: template `welcome` does not use `nmae`
+      hint: did you mean `name`?
+    hookmill.toml:88:7: rules[1].sms: `body` needs `code`
+      hint: say where it is: data = { code = "data.…" }
+    4 errors in the configuration
     "#);
 }
 
@@ -393,10 +412,13 @@ fn an_email_is_shown_in_development_and_listed() {
     let database = rusqlite::Connection::open(example.path().join(".hookmill/data.db")).unwrap();
     database
         .execute_batch(
-            "UPDATE outbox SET state = 'suppressed', error = 'bounced';
+            "UPDATE outbox SET state = 'suppressed', error = 'bounced' || char(27) || '[2J', left_out = 'b@example.com: bounced';
              INSERT INTO suppressions VALUES ('a@example.com', 'bounced', 'resend', 'msg_1', 0);",
         )
         .unwrap();
+    let list = shown(example.path(), &["email", "list"]);
+    assert!(list.contains(": bounced\u{fffd}[2J; left out: b@example.com: bounced"), "{list}");
+    assert!(list.contains(&email["id"].as_str().unwrap()[..12]), "{list}");
     insta::assert_snapshot!(
         [
             shown(example.path(), &["email", "suppressions"]),
@@ -425,10 +447,10 @@ fn an_email_is_shown_in_development_and_listed() {
     --- stdout
     --- stderr
     every address is written to
-    exit code 0
+    exit code 1
     --- stdout
     --- stderr
-    to be sent once more: 0
+    error: nothing like that is suppressed; `hookmill email list --state suppressed` shows what is
     exit code 0
     --- stdout
     --- stderr
@@ -779,6 +801,7 @@ fn migrate_applies_what_is_missing() {
     0003_clerk.sql
     0004_rejections.sql
     0005_outbox.sql
+    0006_outbox_details.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"

@@ -32,6 +32,23 @@ pub struct Pending {
     pub content: String,
     /// Since when it may be sent.
     pub due_at: Timestamp,
+    /// With how many, itself included, it may be in a batch, if its last one was refused as a whole.
+    pub together: Option<usize>,
+}
+
+/// What is not sent, or may have been.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unsent {
+    /// Which.
+    pub id: String,
+    /// Its event: source and id.
+    pub event: (String, String),
+    /// The rule that wanted it sent.
+    pub rule: String,
+    /// `refused`, `suppressed` or `in_doubt`.
+    pub state: String,
+    /// Why.
+    pub error: String,
 }
 
 /// A batch that is to be sealed.
@@ -95,7 +112,7 @@ impl End {
 
 const PENDING: &str = "\
 -- what is due
-SELECT id, content, due_at FROM outbox
+SELECT id, content, due_at, together FROM outbox
 WHERE channel = ?1 AND state = 'pending' AND due_at <= CAST(?2 AS INTEGER)
 ORDER BY due_at LIMIT CAST(?3 AS INTEGER)";
 
@@ -169,13 +186,19 @@ const SETTLE_UNSEALED: &str = "\
 -- what cannot be sent
 UPDATE outbox SET state = value ->> 1, error = value ->> 2, settled_at = value ->> 3
 FROM json_each(?1)
-WHERE outbox.id = value ->> 0 AND state = 'pending'";
+WHERE outbox.id = value ->> 0 AND state = 'pending'
+RETURNING id, source, event_id, rule, state, error";
+
+const LEAVE_OUT: &str = "\
+-- who is left out
+UPDATE outbox SET left_out = value ->> 1 FROM json_each(?1) WHERE outbox.id = value ->> 0";
 
 const SETTLE_MEMBERS: &str = "\
 -- what became of it
 UPDATE outbox SET state = value ->> 2, provider_id = value ->> 3, error = value ->> 4, settled_at = value ->> 5
 FROM json_each(?1)
-WHERE outbox.id = value ->> 0 AND batch = value ->> 1 AND state = 'sealed'";
+WHERE outbox.id = value ->> 0 AND batch = value ->> 1 AND state = 'sealed'
+RETURNING id, source, event_id, rule, state, error";
 
 const SETTLE_BATCH: &str = "\
 -- what became of the batch
@@ -190,6 +213,13 @@ UPDATE outbox SET state = 'pending', batch = NULL, attempts = attempts + 1, erro
     due_at = CAST(?2 AS INTEGER) + min(CAST(?5 AS INTEGER) << min(attempts, 20), CAST(?6 AS INTEGER))
 WHERE id IN (SELECT value FROM outbox_batches, json_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
     AND batch = ?1 AND state = 'sealed' AND attempts + 1 < CAST(?4 AS INTEGER)";
+
+/// `?2` what was the matter, `?3` with how many each may be in a batch from now on, if that is said.
+const DISSOLVE: &str = "\
+-- back, since the provider has not had it
+UPDATE outbox SET state = 'pending', batch = NULL, error = ?2, together = coalesce(CAST(nullif(?3, '') AS INTEGER), together)
+WHERE id IN (SELECT value FROM outbox_batches, json_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
+    AND batch = ?1 AND state = 'sealed'";
 
 const SUPPRESS: &str = "\
 -- recipients who want none
@@ -267,10 +297,11 @@ pub fn pending(channel: &str, now: Timestamp, most: usize) -> Vec<Statement> {
 /// What [`pending()`] was answered with.
 pub fn read_pending(rows: &[Rows]) -> (Vec<Pending>, Vec<Standing>) {
     let pending = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(id), Some(content), Some(due_at)] => Some(Pending {
+        [Some(id), Some(content), Some(due_at), together] => Some(Pending {
             id: id.clone(),
             content: content.clone(),
             due_at: Timestamp::from_millis(due_at.parse().ok()?),
+            together: together.as_ref().and_then(|most| most.parse().ok()),
         }),
         _ => None,
     };
@@ -387,6 +418,11 @@ pub fn refuse(members: &[(&str, &str, String)], now: Timestamp) -> Vec<Statement
     for_rows(SETTLE_UNSEALED, &rows.collect::<Vec<_>>())
 }
 
+/// Writes down which recipients are left out of what is sent: id, and who and why.
+pub fn leave_out(members: &[(String, String)]) -> Vec<Statement> {
+    for_rows(LEAVE_OUT, &members.iter().map(json).collect::<Vec<_>>())
+}
+
 /// Writes down what the provider has said of each member of a batch that it has taken.
 pub fn delivered(
     provider: Provider,
@@ -447,11 +483,39 @@ pub fn put_back(
     statement(PUT_BACK, params)
 }
 
-/// Puts back what is in a batch that the provider has not had, to be sent in another now.
-pub fn dissolve(batch: &Taken, error: &str, now: Timestamp) -> Vec<Statement> {
-    let at_once = (Duration::ZERO, Duration::ZERO);
-    let put_back = put_back(batch, now, at_once, error, u32::MAX);
-    vec![put_back, settle_batch(batch, "dissolved", error, now)]
+/// Puts back what is in a batch that the provider has not had, to be sent in others now; `together`: of at most so many.
+pub fn dissolve(
+    batch: &Taken,
+    together: Option<usize>,
+    error: &str,
+    now: Timestamp,
+) -> Vec<Statement> {
+    let together = together.map(|most| most.to_string()).unwrap_or_default();
+    let dissolve = statement(DISSOLVE, vec![batch.id.clone(), error.into(), together]);
+    vec![dissolve, settle_batch(batch, "dissolved", error, now)]
+}
+
+/// What became of each, as the statements answer that settle it: how many were sent, and which were not.
+pub fn read_settled(rows: &[Rows]) -> (usize, Vec<Unsent>) {
+    let (mut sent, mut unsent) = (0, Vec::new());
+    for row in rows.iter().flatten() {
+        let [Some(id), Some(source), Some(event), Some(rule), Some(state), error] = row.as_slice()
+        else {
+            continue;
+        };
+        if state == "sent" {
+            sent += 1;
+            continue;
+        }
+        unsent.push(Unsent {
+            id: id.clone(),
+            event: (source.clone(), event.clone()),
+            rule: rule.clone(),
+            state: state.clone(),
+            error: error.clone().unwrap_or_default(),
+        });
+    }
+    (sent, unsent)
 }
 
 /// Leaves a batch for later: the provider has taken nothing of it, or will know it again by its key. `arrived`: it may have

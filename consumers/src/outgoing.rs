@@ -5,6 +5,7 @@ mod email;
 mod sms;
 mod track;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hookmill_core::config::{Consumers, OnDoubt, Retry, Sending, Sms};
@@ -15,14 +16,14 @@ use hookmill_core::outbound::{
     Answer, ApiRequest, ApiResponse, Authorization, Delivered, Provider,
 };
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
-use hookmill_core::store::{Statement, Store, StoreError};
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::template::{TemplateError, Templates};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{resend, sendgrid};
 use serde_json::json;
 use thiserror::Error;
 
-use crate::outbox::{self, End, Pending, Sealing, Standing, Taken};
+use crate::outbox::{self, End, Pending, Sealing, Standing, Taken, Unsent};
 use crate::retry::delay;
 
 /// How long another stands in for a provider that is away.
@@ -69,6 +70,8 @@ struct Composed {
     drafts: Vec<Draft>,
     refused: Vec<(String, String)>,
     suppressed: Vec<(String, String)>,
+    /// Ids of what is sent, and which of its recipients are left out.
+    left_out: Vec<(String, String)>,
 }
 
 /// A batch that is to be sealed.
@@ -94,28 +97,32 @@ pub enum Unable {
 /// What was done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sent {
-    /// What a provider has accepted.
+    /// How much a provider has accepted.
     pub accepted: usize,
-    /// What will not be sent, with the reason in the outbox.
-    pub refused: usize,
-    /// What was for somebody who is not to be written to.
-    pub suppressed: usize,
-    /// What may have been sent, and nobody knows.
-    pub in_doubt: usize,
-    /// What was the matter with batches that are tried again or were given up, and quotas that are nearly used up.
+    /// What is not sent, or may have been, with the reason.
+    pub unsent: Vec<Unsent>,
+    /// What was the matter with batches that are tried again, and quotas that are nearly used up: sentences.
     pub problems: Vec<String>,
 }
 
 impl Sent {
-    /// How many by state, as the outbox calls it; those of which there are any.
-    pub fn states(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        let states = [
-            ("sent", self.accepted),
-            ("refused", self.refused),
-            ("suppressed", self.suppressed),
-            ("in_doubt", self.in_doubt),
-        ];
-        states.into_iter().filter(|(_, emails)| *emails > 0)
+    /// How many by state, as the outbox calls it.
+    pub fn states(&self) -> BTreeMap<&str, usize> {
+        let mut states = BTreeMap::new();
+        if self.accepted > 0 {
+            states.insert("sent", self.accepted);
+        }
+        for unsent in &self.unsent {
+            *states.entry(unsent.state.as_str()).or_default() += 1;
+        }
+        states
+    }
+
+    /// Adds what the statements answered that say what became of it.
+    fn settled(&mut self, rows: &[Rows]) {
+        let (accepted, unsent) = outbox::read_settled(rows);
+        self.accepted += accepted;
+        self.unsent.extend(unsent);
     }
 }
 
@@ -133,15 +140,15 @@ impl Outgoing {
     ///
     /// # Errors
     ///
-    /// If a key is not set; or a template has a fault, which a checked configuration has not.
+    /// Every key that is not set or cannot be one; or a fault of a template, which a checked configuration has not.
     pub fn all(
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
-    ) -> Result<Vec<Self>, Unable> {
+    ) -> Result<Vec<Self>, Vec<Unable>> {
         let mut channels = Vec::new();
         if let Some(settings) = &config.emails {
             let templates = Templates::new(&config.templates)
-                .map_err(|mut errors| Unable::Template(errors.swap_remove(0)))?;
+                .map_err(|errors| errors.into_iter().map(Unable::Template).collect::<Vec<_>>())?;
             let composer = email::Composer { settings: settings.clone(), templates };
             channels.push((Channel::Email(Box::new(composer)), &settings.sending));
         }
@@ -151,21 +158,24 @@ impl Outgoing {
         for (provider, sending) in &config.tracking {
             channels.push((Channel::Track(*provider), sending));
         }
+        let mut unable = Vec::new();
         let outgoing = |(channel, settings): (Channel, &Sending)| {
-            let keys = settings.apis.iter().map(|api| {
+            let mut keys = Vec::new();
+            for api in &settings.apis {
                 let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
-                let key = key.ok_or_else(|| Unable::Key(api.key.clone(), api.provider))?;
                 let odd = |c: char| !c.is_ascii_graphic() || c == '"' || c == '\'';
-                if key.expose_secret().trim().contains(odd) {
-                    return Err(Unable::OddKey(api.key.clone()));
+                match key {
+                    None => unable.push(Unable::Key(api.key.clone(), api.provider)),
+                    Some(key) if key.expose_secret().trim().contains(odd) => {
+                        unable.push(Unable::OddKey(api.key.clone()));
+                    }
+                    Some(key) => keys.push(key),
                 }
-                Ok(key)
-            });
-            let keys = keys.collect::<Result<_, _>>()?;
-            let (settings, retry) = (settings.clone(), config.retry.clone());
-            Ok(Self { channel, settings, keys, retry })
+            }
+            Self { channel, settings: settings.clone(), keys, retry: config.retry.clone() }
         };
-        channels.into_iter().map(outgoing).collect()
+        let all = channels.into_iter().map(outgoing).collect();
+        if unable.is_empty() { Ok(all) } else { Err(unable) }
     }
 
     /// What it is called: `email`, `sms`, or the provider that is told what somebody did.
@@ -330,15 +340,21 @@ async fn doubt<S: Store>(
         .execute(vec![outbox::doubtful(outgoing.channel(), provider, now, now - TRIED)])
         .await?;
     for batch in outbox::read_doubtful(&rows) {
-        let statements = if batch.arrived {
-            let error =
-                "whoever sent it ended before the answer was written down, or its key is too old";
-            in_doubt(outgoing, &batch, error, now, sent)
+        let hours = TRIED.as_secs() / 3600;
+        let statements = if !batch.arrived {
+            let error = format!("given up after {} attempts in {hours} hours", batch.attempts);
+            outbox::end(&batch, End::Refused, &error, now)
+        } else if provider.knows_keys() {
+            let error = format!(
+                "none of {} attempts in {hours} hours was answered, and its key is too old for another",
+                batch.attempts
+            );
+            in_doubt(outgoing, &batch, &error, now, sent)
         } else {
-            let error = format!("given up after {} attempts in {TRIED:?}", batch.attempts);
-            refused(&batch, &error, now, sent)
+            let error = "whoever sent it ended before the answer was written down";
+            in_doubt(outgoing, &batch, error, now, sent)
         };
-        store.execute(statements).await?;
+        sent.settled(&store.execute(statements).await?);
     }
     Ok(())
 }
@@ -354,16 +370,13 @@ async fn seal<S: Store>(
     let asked = outbox::pending(outgoing.channel(), now, most.unwrap_or_default());
     let (mut pending, standings) = outbox::read_pending(&store.execute(asked).await?);
     let Some(provider) = outgoing.chosen(&standings, now) else { return Ok(false) };
-    let most = outgoing.most(provider);
+    let (most, full) = first_batch(&pending, outgoing.most(provider));
     pending.truncate(most);
-    let full = pending.len() == most;
     let waits = |oldest: &Pending| !full && oldest.due_at + outgoing.settings.wait > now;
     if pending.first().is_none_or(waits) {
         return Ok(false);
     }
     let composed = outgoing.compose(store, provider, &pending, now).await?;
-    sent.refused += composed.refused.len();
-    sent.suppressed += composed.suppressed.len();
     let refused = composed.refused.iter().map(|(id, why)| (id.as_str(), "refused", why.clone()));
     let suppressed =
         composed.suppressed.iter().map(|(id, why)| (id.as_str(), "suppressed", why.clone()));
@@ -381,14 +394,29 @@ async fn seal<S: Store>(
     });
     let mut statements = outbox::seal(&sealing.collect::<Vec<_>>(), now);
     let sealing = statements.len();
+    statements.extend(outbox::leave_out(&composed.left_out));
     statements.extend(outbox::refuse(&unsent, now));
     if statements.is_empty() {
         return Ok(false);
     }
     let rows = store.execute(statements).await?;
     let sealed = rows.iter().take(sealing).flatten().count();
+    sent.settled(&rows);
     // If another seals at the same time, the rest is left to that.
     Ok(full && (sealed > 0 || !unsent.is_empty()))
+}
+
+/// How many of these go into the next batch, of at most so many; and whether more would not.
+fn first_batch(pending: &[Pending], most: usize) -> (usize, bool) {
+    let mut most = most;
+    for (count, pending) in pending.iter().enumerate() {
+        let limit = pending.together.map_or(most, |together| most.min(together.max(1)));
+        if count >= limit {
+            return (count, true);
+        }
+        most = limit;
+    }
+    (pending.len(), pending.len() == most)
 }
 
 fn too_long(bytes: usize) -> String {
@@ -417,17 +445,17 @@ async fn send<S: Store, F: Fetch>(
     let request = outgoing.request(api.provider, &api.url, key, &batch);
     // Some say the key again when they do not like it.
     let without_key = |text: &str| text.replace(key.expose_secret().trim(), "[key]");
-    let (answer, arrived) = match fetch.post(request, key).await {
+    let answer = match fetch.post(request, key).await {
         Ok(mut response) => {
             response.body = without_key(&response.body);
-            (outgoing.answer(api.provider, batch.members.len(), &response), true)
+            outgoing.answer(api.provider, batch.members.len(), &response)
         }
-        Err(error) => {
-            let arrived = matches!(error, FetchError::NoAnswer(_));
-            (Answer::Unavailable(without_key(&error.to_string())), arrived)
+        Err(error @ FetchError::NotSent(_)) => Answer::Away(without_key(&error.to_string())),
+        Err(error @ FetchError::NoAnswer(_)) => {
+            Answer::Unavailable(without_key(&error.to_string()))
         }
     };
-    let statements = judge(outgoing, api.provider, &batch, answer, arrived, now(), sent);
+    let statements = judge(outgoing, api.provider, &batch, answer, now(), sent);
     // What is not written down is as good as a lost answer.
     let mut written = store.execute(statements.clone()).await;
     for _ in 1..WRITES {
@@ -436,69 +464,90 @@ async fn send<S: Store, F: Fetch>(
         }
         written = store.execute(statements.clone()).await;
     }
-    written.map(drop)
+    sent.settled(&written?);
+    Ok(())
 }
 
-/// What is written down of an answer. `arrived`: if the provider was away, it may have taken the batch all the same.
+/// What is written down of an answer.
 fn judge(
     outgoing: &Outgoing,
     provider: Provider,
     batch: &Taken,
     answer: Answer,
-    arrived: bool,
     now: Timestamp,
     sent: &mut Sent,
 ) -> Vec<Statement> {
-    let schedule = delay(&outgoing.retry, batch.attempts);
+    let answers = outbox::note(provider, now, false, None);
+    let members = batch.members.len();
     match answer {
-        Answer::Taken(said) => {
-            for said in &said {
-                match said {
-                    Delivered::Accepted(_) => sent.accepted += 1,
-                    Delivered::Refused(_) => sent.refused += 1,
-                    Delivered::Unwanted(_) => sent.suppressed += 1,
-                }
-            }
-            outbox::delivered(provider, batch, &said, now)
-        }
+        Answer::Taken(said) => outbox::delivered(provider, batch, &said, now),
         // It has taken nothing, so waiting costs nothing but time; and it wants to be left alone altogether.
         Answer::Busy { after, error } => {
+            let schedule = delay(&outgoing.retry, batch.attempts);
             let due_at = now + after.unwrap_or(schedule).min(outgoing.retry.max);
-            sent.problems.push(error.clone());
+            sent.problems.push(format!("{error}; it is asked again at {due_at}"));
             vec![
                 outbox::release(batch, due_at, &error, false),
                 outbox::note(provider, due_at, false, None),
             ]
         }
-        Answer::Unavailable(error) => {
-            let may_have_it = arrived || batch.arrived;
-            let away =
-                batch.failures + 1 >= outgoing.settings.failover_after && outgoing.keys.len() > 1;
-            let mut statements =
-                vec![outbox::note(provider, now, true, away.then_some(now + AWAY))];
-            if may_have_it && !provider.knows_keys() {
-                statements.extend(in_doubt(outgoing, batch, &error, now, sent));
-                return statements;
-            }
-            if away && !may_have_it {
-                statements.extend(outbox::dissolve(batch, &error, now));
-            } else {
-                statements.push(outbox::release(batch, now + schedule, &error, arrived));
-            }
-            sent.problems.push(error);
+        Answer::Away(error) => away(outgoing, provider, batch, (&error, false), now, sent),
+        Answer::Unavailable(error) => away(outgoing, provider, batch, (&error, true), now, sent),
+        // It has been said before that it may have it.
+        Answer::Malformed(error) | Answer::Refused(error) if batch.arrived => {
+            let mut statements = in_doubt(outgoing, batch, &error, now, sent);
+            statements.push(answers);
             statements
         }
-        Answer::Refused(error) => {
-            let mut statements = if batch.arrived {
-                in_doubt(outgoing, batch, &error, now, sent)
-            } else {
-                refused(batch, &error, now, sent)
-            };
-            // Whatever it thinks of the batch, it answers.
-            statements.push(outbox::note(provider, now, false, None));
+        Answer::Malformed(error) if members > 1 => {
+            sent.problems.push(format!("{error}; a batch of {members} is split to find out which"));
+            let mut statements = outbox::dissolve(batch, Some(members / 2), &error, now);
+            statements.push(answers);
+            statements
+        }
+        Answer::Malformed(error) | Answer::Refused(error) => {
+            let mut statements = outbox::end(batch, End::Refused, &error, now);
+            statements.push(answers);
             statements
         }
     }
+}
+
+/// What is written down when a provider is away. `arrived`: it may have taken the batch all the same.
+fn away(
+    outgoing: &Outgoing,
+    provider: Provider,
+    batch: &Taken,
+    (error, arrived): (&str, bool),
+    now: Timestamp,
+    sent: &mut Sent,
+) -> Vec<Statement> {
+    let failures = batch.failures + 1;
+    let other = outgoing.providers().find(|other| *other != provider);
+    let other = other.filter(|_| failures >= outgoing.settings.failover_after);
+    let away_until = other.map(|_| now + AWAY);
+    if let (Some(other), Some(until)) = (other, away_until) {
+        sent.problems.push(format!(
+            "{} was away {failures} times in a row: {} stands in for it until {until}",
+            provider.as_str(),
+            other.as_str()
+        ));
+    }
+    let mut statements = vec![outbox::note(provider, now, true, away_until)];
+    let may_have_it = arrived || batch.arrived;
+    let (members, attempts) = (batch.members.len(), batch.attempts);
+    if may_have_it && !provider.knows_keys() {
+        statements.extend(in_doubt(outgoing, batch, error, now, sent));
+    } else if other.is_some() && !may_have_it {
+        statements.extend(outbox::dissolve(batch, None, error, now));
+    } else {
+        let due_at = now + delay(&outgoing.retry, attempts);
+        sent.problems.push(format!(
+            "{error}; a batch of {members} was tried {attempts} times and is again at {due_at}"
+        ));
+        statements.push(outbox::release(batch, due_at, error, arrived));
+    }
+    statements
 }
 
 /// Says once for each day or month that its quota is nearly used up.
@@ -536,12 +585,6 @@ async fn warn<S: Store>(
     Ok(())
 }
 
-fn refused(batch: &Taken, error: &str, now: Timestamp, sent: &mut Sent) -> Vec<Statement> {
-    sent.refused += batch.members.len();
-    sent.problems.push(error.to_owned());
-    outbox::end(batch, End::Refused, error, now)
-}
-
 /// Ends a batch of which nobody knows whether it was sent: its emails are left in doubt, or sent again in another.
 fn in_doubt(
     outgoing: &Outgoing,
@@ -555,9 +598,8 @@ fn in_doubt(
     if outgoing.settings.on_doubt == OnDoubt::Resend {
         let Retry { initial, max, max_attempts, .. } = outgoing.retry;
         statements.push(outbox::put_back(batch, now, (initial, max), &error, max_attempts));
+        sent.problems.push(format!("{error}; on_doubt = \"resend\" has it sent again"));
     }
     statements.extend(outbox::end(batch, End::InDoubt, &error, now));
-    sent.in_doubt += batch.members.len();
-    sent.problems.push(error);
     statements
 }

@@ -37,6 +37,8 @@ enum Mood {
     Silent {
         accepts: bool,
     },
+    /// Says 503, and has not accepted it.
+    NotBegun,
     NoConnection,
     /// Accepts, and meanwhile somebody else has the database, for so many tries to write.
     AcceptsWhileLocked {
@@ -72,6 +74,8 @@ struct World {
     requests: Mutex<usize>,
     /// The provider that nobody reaches.
     away: Mutex<Option<&'static str>>,
+    /// Addresses that are refused, and with them the whole batch.
+    refused: Mutex<Vec<&'static str>>,
     _folder: tempfile::TempDir,
     _data: DataFolder,
 }
@@ -117,6 +121,7 @@ impl World {
             accepted: Mutex::default(),
             requests: Mutex::default(),
             away: Mutex::default(),
+            refused: Mutex::default(),
             _folder: folder,
             _data: data,
         };
@@ -259,6 +264,13 @@ impl Fetch for World {
         let mood = if away { Mood::NoConnection } else { mood };
         let emails = if resend { &body } else { &body["personalizations"] };
         let emails = emails.as_array().unwrap();
+        let to: Vec<_> = emails
+            .iter()
+            .map(|email| match &email["to"][0] {
+                Value::String(to) => to.clone(),
+                to => to["email"].as_str().unwrap().to_owned(),
+            })
+            .collect();
         let accept = || {
             if resend {
                 let key =
@@ -270,17 +282,16 @@ impl Fetch for World {
                     return;
                 }
             }
-            let to = emails.iter().map(|email| match &email["to"][0] {
-                Value::String(to) => to.clone(),
-                to => to["email"].as_str().unwrap().to_owned(),
-            });
-            self.accepted.lock().unwrap().extend(to);
+            self.accepted.lock().unwrap().extend(to.iter().cloned());
         };
         let response = |status: u16, body: String| {
             Ok(ApiResponse { status, retry_after: None, message_id: Some("id".into()), body })
         };
         if let Mood::AcceptsWhileLocked { tries } = mood {
             *self.locked.lock().unwrap() = tries;
+        }
+        if to.iter().any(|to| self.refused.lock().unwrap().contains(&to.as_str())) {
+            return response(422, r#"{"name":"validation_error","message":"no"}"#.to_owned());
         }
         match mood {
             Mood::Accepts | Mood::AcceptsWhileLocked { .. } => {
@@ -305,6 +316,7 @@ impl Fetch for World {
                 }
                 Err(FetchError::NoAnswer("timed out".into()))
             }
+            Mood::NotBegun => response(503, "{}".into()),
             Mood::NoConnection => Err(FetchError::NotSent("refused".into())),
         }
     }
@@ -357,7 +369,7 @@ fn what_cannot_be_composed_is_refused_alone() {
         world.sql(sql, vec![event.into(), content.to_string()]);
     }
     let sent = world.round(1_000).unwrap().sent;
-    assert_eq!((sent.accepted, sent.refused), (1, 3));
+    assert_eq!(sent.states(), BTreeMap::from([("refused", 3), ("sent", 1)]));
     let rows = world.sql("SELECT state, error FROM outbox ORDER BY event_id", Vec::new());
     insta::assert_debug_snapshot!(rows);
 }
@@ -372,10 +384,15 @@ fn who_is_suppressed_is_not_written_to() {
     let sql = "UPDATE outbox SET content = ?1 WHERE event_id = 'evt_1'";
     world.sql(sql, vec![content.to_string()]);
     let sent = world.round(1_000).unwrap().sent;
-    assert_eq!((sent.accepted, sent.suppressed), (2, 1));
+    assert_eq!(sent.states(), BTreeMap::from([("sent", 2), ("suppressed", 1)]));
     let rows = world.sql("SELECT state, error FROM outbox WHERE event_id = 'evt_0'", vec![]);
-    let expected = ["suppressed", "its recipient is suppressed: bounced"];
+    let expected = ["suppressed", "its recipient is suppressed: 0@example.com: bounced"];
     assert_eq!(rows, [expected.map(|text| Some(text.to_owned()))]);
+    let left_out = world.sql("SELECT left_out FROM outbox WHERE event_id = 'evt_1'", vec![]);
+    assert_eq!(
+        left_out[0][0].as_deref(),
+        Some("0@EXAMPLE.com: bounced, C@example.com: complained")
+    );
     let body = &world.sql("SELECT body FROM outbox_batches", vec![])[0][0];
     let body: Value = serde_json::from_str(body.as_ref().unwrap()).unwrap();
     assert_eq!((&body[0]["to"], &body[0]["cc"]), (&json!(["1@example.com"]), &Value::Null));
@@ -409,9 +426,9 @@ fn what_cannot_be_a_key_is_refused_and_a_line_end_is_none_of_it() {
     };
     assert_eq!(with("re_key\n"), None);
     let name = || SecretName("KEY".into());
-    assert_eq!(with(" \n"), Some(Unable::Key(name(), Provider::Resend)));
+    assert_eq!(with(" \n"), Some(vec![Unable::Key(name(), Provider::Resend)]));
     for key in ["\"re_key\"", "re key", "re_kéy", "re\nkey"] {
-        assert_eq!(with(key), Some(Unable::OddKey(name())), "{key}");
+        assert_eq!(with(key), Some(vec![Unable::OddKey(name())]), "{key}");
     }
 }
 
@@ -485,6 +502,60 @@ fn another_stands_in_for_a_provider_that_is_away() {
     world.until_done(end + 3_600_000);
     let by = "SELECT sent FROM outbox_usage WHERE provider = 'resend' AND period = '1970-01'";
     assert_eq!(world.sql(by, vec![]), [[Some("250".into())]]);
+}
+
+#[test]
+fn a_batch_that_is_refused_as_a_whole_is_split_until_the_offenders_stand_alone() {
+    for provider in [Provider::Resend, Provider::SendGrid] {
+        let world = World::new(provider, 100);
+        *world.refused.lock().unwrap() = vec!["3@example.com", "77@example.com"];
+        let first = world.round(1_000).unwrap().sent;
+        assert_eq!(first.unsent, []);
+        assert!(
+            first.problems[0].ends_with("; a batch of 100 is split to find out which"),
+            "{first:?}"
+        );
+        world.until_done(1_000);
+        assert_eq!(world.states(), BTreeMap::from([("refused".into(), 2), ("sent".into(), 98)]));
+        let refused = "SELECT event_id, error LIKE '% answered 422%' FROM outbox WHERE state = 'refused' ORDER BY id";
+        let refused = world.sql(refused, vec![]);
+        let expected = [["evt_3", "1"], ["evt_77", "1"]];
+        assert_eq!(refused, expected.map(|row| row.map(|text| Some(text.to_owned()))));
+        assert_eq!(world.accepted.lock().unwrap().len(), 98);
+        let requests = *world.requests.lock().unwrap();
+        assert!(requests <= 2 * 2 * 7 + 1, "{requests}");
+    }
+}
+
+#[test]
+fn what_may_have_been_sent_is_not_split() {
+    let world = World::new(Provider::Resend, 2);
+    world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
+    world.round(1_000).unwrap();
+    *world.refused.lock().unwrap() = vec!["1@example.com"];
+    let sent = world.round(10_000).unwrap().sent;
+    assert_eq!(sent.states(), BTreeMap::from([("in_doubt", 2)]));
+    assert_eq!(world.accepted.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn sendgrid_that_has_not_begun_is_asked_again_and_then_resend() {
+    let mut world = World::new(Provider::SendGrid, 3);
+    world.emails().apis.push(api(Provider::Resend));
+    *world.moods.lock().unwrap() = vec![Mood::NotBegun; 3];
+    assert!(world.round(1_000).unwrap().sent.problems[0].contains("is again at"));
+    world.round(3_000).unwrap();
+    let third = world.round(6_000).unwrap().sent;
+    assert_eq!(
+        third.problems,
+        [
+            "sendgrid was away 3 times in a row: resend stands in for it until 1970-01-01T00:05:06.000Z"
+        ]
+    );
+    world.until_done(6_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 3)]));
+    let by = "SELECT provider FROM outbox_batches WHERE state = 'sent'";
+    assert_eq!(world.sql(by, vec![]), [[Some("resend".into())]]);
 }
 
 #[test]
@@ -607,6 +678,7 @@ fn mood() -> impl Strategy<Value = Mood> {
         Mood::Broken { accepts: false },
         Mood::Silent { accepts: true },
         Mood::Silent { accepts: false },
+        Mood::NotBegun,
         Mood::NoConnection,
     ])
 }

@@ -190,9 +190,13 @@ pub enum Answer {
         /// Its words.
         error: String,
     },
+    /// It cannot do it now, and has taken nothing.
+    Away(String),
     /// It cannot do it now, and may have taken the batch all the same.
     Unavailable(String),
-    /// It will never take this batch.
+    /// It will not take the batch as it is; one email in it may be at fault.
+    Malformed(String),
+    /// It will take nothing of this kind, whatever is in the batch.
     Refused(String),
 }
 

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::machinery::{Instruction, get_compiled_template};
+use minijinja::{AutoEscape, Environment, ErrorKind, Template, UndefinedBehavior};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::email::TemplateText;
+use crate::time::Timestamp;
 
 /// Templates, ready to be filled in.
 #[derive(Debug)]
@@ -64,28 +66,113 @@ pub fn render_text(text: &str, data: &Map<String, Value>) -> Result<String, Temp
     rendered.map_err(|error| TemplateError::new(TEXT, TEXT, &error))
 }
 
-/// What such a template wants to be given.
+/// What such a template uses, as [`Templates::variables`].
 ///
 /// # Errors
 ///
 /// If it has a fault.
-pub fn text_variables(text: &str) -> Result<BTreeSet<String>, TemplateError> {
-    let environment = environment();
-    let template = environment.template_from_str(text);
-    let template = template.map_err(|error| TemplateError::new(TEXT, TEXT, &error))?;
-    Ok(wanted(template.undeclared_variables(false)))
+pub fn text_variables(text: &str) -> Result<BTreeMap<String, bool>, TemplateError> {
+    let mut environment = environment();
+    let added = environment.add_template(TEXT, text);
+    added.map_err(|error| TemplateError::new(TEXT, TEXT, &error))?;
+    match environment.get_template(TEXT) {
+        Ok(template) => match unknown(&environment, &template) {
+            Some((line, problem)) => Err(TemplateError::at(TEXT, TEXT, line, problem)),
+            None => Ok(used(&environment, &template)),
+        },
+        Err(error) => Err(TemplateError::new(TEXT, TEXT, &error)),
+    }
 }
 
-/// Without what is there in every template.
-fn wanted(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
-    const GLOBALS: [&str; 4] = ["debug", "dict", "namespace", "range"];
-    names.into_iter().filter(|name| !GLOBALS.contains(&name.as_str())).collect()
+/// What a template uses, without what is there in every template; and whether it has to be given, or is asked for first.
+fn used(environment: &Environment<'_>, template: &Template<'_, '_>) -> BTreeMap<String, bool> {
+    let asked = asked(template);
+    let there = |name: &String| environment.globals().any(|(global, _)| global == *name);
+    let names = template.undeclared_variables(false).into_iter().filter(|name| !there(name));
+    names.map(|name| (name.clone(), !asked.contains(&name))).collect()
+}
+
+/// What a template asks for: `{% if name %}`, `{{ name | default("there") }}`, `name is defined`, `name or …`.
+fn asked(template: &Template<'_, '_>) -> BTreeSet<String> {
+    let code = &get_compiled_template(template).instructions;
+    let asks = |place: u32| {
+        let mut following = (place + 1..).map_while(|place| code.get(place));
+        let next = following.find(|next| !matches!(next, Instruction::LoadConst(_)));
+        matches!(
+            next,
+            Some(
+                Instruction::JumpIfFalse(_)
+                    | Instruction::JumpIfFalseOrPop(_)
+                    | Instruction::JumpIfTrueOrPop(_)
+                    | Instruction::Not
+                    | Instruction::PerformTest("defined" | "undefined", ..)
+                    | Instruction::ApplyFilter("default" | "d", ..)
+            )
+        )
+    };
+    let names = (0..).map_while(|place| Some((place, code.get(place)?)));
+    let names = names.filter_map(|(place, instruction)| match instruction {
+        Instruction::Lookup(name) if asks(place) => Some((*name).to_owned()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// The first filter, test or function that there is none of: it would show only when somebody is written to. Its line, and a
+/// sentence.
+fn unknown(
+    environment: &Environment<'_>,
+    template: &Template<'_, '_>,
+) -> Option<(Option<usize>, String)> {
+    let code = &get_compiled_template(template).instructions;
+    let undeclared = template.undeclared_variables(false);
+    let mut state = environment.empty_state();
+    (0..).map_while(|place| Some((place, code.get(place)?))).find_map(|(place, instruction)| {
+        let (kind, name) = match instruction {
+            Instruction::ApplyFilter(name, ..) => {
+                let error = state.apply_filter(name, &[]).err()?;
+                (error.kind() == ErrorKind::UnknownFilter).then_some(("filter", name))
+            }
+            Instruction::PerformTest(name, ..) => {
+                let error = state.perform_test(name, &[]).err()?;
+                (error.kind() == ErrorKind::UnknownTest).then_some(("test", name))
+            }
+            Instruction::CallFunction(name, _) => {
+                let there = environment.globals().any(|(global, _)| global == *name);
+                (undeclared.contains(*name) && !there).then_some(("function", name))
+            }
+            _ => None,
+        }?;
+        Some((code.get_line(place), format!("there is no {kind} `{name}`")))
+    })
+}
+
+/// The filter `date`: a time in UTC, as seconds or milliseconds since the Unix epoch or in RFC 3339, in the words of
+/// <https://docs.rs/chrono/latest/chrono/format/strftime/index.html>.
+fn date(value: &minijinja::Value, format: Option<&str>) -> Result<String, minijinja::Error> {
+    let fault = |problem| minijinja::Error::new(ErrorKind::InvalidOperation, problem);
+    let number = || value.as_i64().or_else(|| value.as_str()?.parse().ok());
+    // As seconds, this would be in the year 5138; as milliseconds, in 1973.
+    let from_number = |n: i64| {
+        if n.abs() < 100_000_000_000 {
+            Timestamp::from_seconds(n)
+        } else {
+            Timestamp::from_millis(n)
+        }
+    };
+    let time = number().map(from_number);
+    let time = time.or_else(|| Timestamp::parse_rfc3339(value.as_str()?));
+    let time = time.ok_or_else(|| fault("`date` wants a time"))?;
+    time.format(format.unwrap_or("%Y-%m-%d")).ok_or_else(|| fault("`date` cannot write it so"))
 }
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     // What is missing is an error, never a blank; whether it is there may be asked.
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    // So that an error knows what in the template it is about. What it knows of the data besides is never shown.
+    environment.set_debug(true);
+    environment.add_filter("date", date);
     environment.set_auto_escape_callback(|key| match key.rsplit_once('.') {
         Some((_, "html")) => AutoEscape::Html,
         _ => AutoEscape::None,
@@ -111,6 +198,13 @@ impl Templates {
                 }
             }
         }
+        for name in texts.keys() {
+            for (part, template) in parts_of(&environment, name) {
+                if let Some((line, problem)) = unknown(&environment, &template) {
+                    errors.push(TemplateError::at(name, part, line, problem));
+                }
+            }
+        }
         let names = texts.iter().map(|(name, texts)| (name.clone(), texts.text.is_some()));
         let names = names.collect();
         if errors.is_empty() { Ok(Self { environment, names }) } else { Err(errors) }
@@ -121,12 +215,16 @@ impl Templates {
         self.names.keys().map(String::as_str)
     }
 
-    /// What a template wants to be given, on its top level; none if there is no such template.
-    pub fn variables(&self, name: &str) -> BTreeSet<String> {
-        let parts = PARTS
-            .into_iter()
-            .filter_map(|part| self.environment.get_template(&key(name, part)).ok());
-        wanted(parts.flat_map(|part| part.undeclared_variables(false)))
+    /// What a template uses of what it is given, on its top level; and whether it needs it, or asks whether it is there:
+    /// `{% if name %}`, `{{ name | default("there") }}`. None if there is no such template.
+    pub fn variables(&self, name: &str) -> BTreeMap<String, bool> {
+        let mut all = BTreeMap::new();
+        for (_, template) in parts_of(&self.environment, name) {
+            for (name, needed) in used(&self.environment, &template) {
+                *all.entry(name).or_default() |= needed;
+            }
+        }
+        all
     }
 
     /// Fills a template in.
@@ -150,12 +248,7 @@ impl Templates {
         let subject = subject.split_whitespace().collect::<Vec<_>>().join(" ");
         if subject.is_empty() {
             let problem = "the subject line is blank".to_owned();
-            return Err(TemplateError {
-                template: name.to_owned(),
-                part: "subject",
-                line: None,
-                problem,
-            });
+            return Err(TemplateError::at(name, "subject", None, problem));
         }
         Ok(Rendered { subject, html, text })
     }
@@ -164,7 +257,10 @@ impl Templates {
 impl TemplateError {
     fn new(name: &str, part: &'static str, error: &minijinja::Error) -> Self {
         let problem = match error.kind() {
-            ErrorKind::UndefinedError => "something that it needs is missing".to_owned(),
+            ErrorKind::UndefinedError => match source(error) {
+                Some(source) => format!("something is missing: `{source}`"),
+                None => "something that it needs is missing".to_owned(),
+            },
             ErrorKind::TemplateNotFound => "there is no such template".to_owned(),
             // The detail of these is about the template's text alone.
             ErrorKind::SyntaxError
@@ -174,10 +270,36 @@ impl TemplateError {
                 let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
                 format!("{}{detail}", error.kind())
             }
-            kind => kind.to_string(),
+            kind => match source(error) {
+                Some(source) => format!("{kind}: `{source}`"),
+                None => kind.to_string(),
+            },
         };
-        Self { template: name.to_owned(), part, line: error.line(), problem }
+        Self::at(name, part, error.line(), problem)
     }
+
+    fn at(name: &str, part: &'static str, line: Option<usize>, problem: String) -> Self {
+        Self { template: name.to_owned(), part, line, problem }
+    }
+}
+
+/// What in the template an error is about, as it stands there.
+fn source(error: &minijinja::Error) -> Option<&str> {
+    let (template, range) = (error.template_source()?, error.range()?);
+    // Of `user.name` it may have no more than `.name`.
+    let outside = |c: char| !c.is_alphanumeric() && c != '_' && c != '.';
+    let before = template.get(..range.start)?.rfind(outside)?;
+    let before = before + template.get(before..)?.chars().next()?.len_utf8();
+    template.get(before..range.end).filter(|source| !source.is_empty())
+}
+
+/// The parts of a template that there are.
+fn parts_of<'e>(
+    environment: &'e Environment<'_>,
+    name: &str,
+) -> impl Iterator<Item = (&'static str, Template<'e, 'e>)> {
+    let part = |part| Some((part, environment.get_template(&key(name, part)).ok()?));
+    PARTS.into_iter().filter_map(part)
 }
 
 #[cfg(test)]
@@ -211,7 +333,8 @@ mod tests {
         let data =
             data(json!({ "name": "<b>Ines & co</b>", "items": [{ "n": 2, "name": "\"x\"" }] }));
         insta::assert_debug_snapshot!(templates.render("welcome", &data).unwrap());
-        assert_eq!(templates.variables("welcome"), ["items", "name"].map(String::from).into());
+        let expected = ["items", "name"].map(|name| (name.to_owned(), true));
+        assert_eq!(templates.variables("welcome"), expected.into());
         assert!(templates.variables("other").is_empty());
     }
 
@@ -229,6 +352,13 @@ mod tests {
     fn what_is_wrong_is_told_without_the_data() {
         let errors = templates("{{ name", "<p>\n{% if %}</p>", Some("{{ name | nonsense }}"));
         insta::assert_debug_snapshot!(errors.unwrap_err());
+        let errors = templates(
+            "{% if name is nonsense %}{% endif %}",
+            "<p>\n{{ name | titel }}</p>",
+            Some("{% if a %}{{ now() }}{% endif %}"),
+        );
+        insta::assert_debug_snapshot!("nonsense", errors.unwrap_err());
+        assert!(templates("s", "{% include \"footer.html\" %}", None).is_err());
         let hello = templates("Hello", "<p>\n{{ user.name.first }}</p>", None).unwrap();
         let canary = data(json!({ "user": { "name": "canary" } }));
         let missing = hello.render("welcome", &canary).unwrap_err();
@@ -240,5 +370,52 @@ mod tests {
         );
         let blank = templates(" {{ name }} ", "", None).unwrap();
         assert!(blank.render("welcome", &data(json!({ "name": "" }))).is_err());
+    }
+
+    #[test]
+    fn what_a_template_asks_for_need_not_be_given() {
+        let html = "{% if a %}{{ a }}{% endif %}{{ b | default(\"there\") }}{{ c or 1 }}{{ d if d is defined }}\
+                    {% if not e %}{% endif %}{% if f and g %}{% endif %}{{ h }}{% if h.i == 1 %}{% endif %}\
+                    {% macro m(x) %}{{ x }}{% endmacro %}{{ m(j) }}{% for n in range(2) %}{{ n }}{% endfor %}";
+        let templates = templates("s", html, None).unwrap();
+        let needed = templates.variables("welcome").into_iter().filter(|(_, needed)| *needed);
+        assert_eq!(needed.map(|(name, _)| name).collect::<Vec<_>>(), ["h", "j"]);
+        assert_eq!(templates.variables("welcome").len(), 9);
+        let least = data(json!({ "h": { "i": 2 }, "j": 1 }));
+        templates.render("welcome", &least).unwrap();
+        assert_eq!(
+            text_variables("{% if a %}{{ a }}{{ b }}{% endif %}"),
+            Ok([("a".into(), false), ("b".into(), true)].into())
+        );
+        assert_eq!(
+            text_variables("{{ a | titel }}").unwrap_err().problem,
+            "there is no filter `titel`"
+        );
+    }
+
+    #[test]
+    fn a_time_is_written_as_a_date() {
+        let written = |template: &str, at: Value| render_text(template, &data(json!({ "at": at })));
+        for at in [
+            json!(1_767_225_600),
+            json!(1_767_225_600_000_i64),
+            json!("1767225600"),
+            json!("2026-01-01T02:00:00+02:00"),
+        ] {
+            assert_eq!(written("{{ at | date }}", at).unwrap(), "2026-01-01");
+        }
+        let words = "{{ at | date(\"%-d %B %Y, %H:%M\") }}";
+        assert_eq!(written(words, json!(0)).unwrap(), "1 January 1970, 00:00");
+        for (template, at) in
+            [("{{ at | date }}", json!("canary")), ("{{ at | date(\"%Q\") }}", json!(0))]
+        {
+            let error = written(template, at).unwrap_err();
+            assert!(error.problem.contains("date"), "{error}");
+            assert!(!error.problem.contains("canary"), "{error}");
+        }
+        assert_eq!(
+            written("{{ when | date }}", json!(0)).unwrap_err().problem,
+            "invalid operation: `date`"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! A point in time, as every stage sees it. No stage reads a clock: `now` is an argument.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
@@ -38,6 +38,14 @@ impl Timestamp {
     pub fn month(self) -> String {
         let day = self.day();
         day.rsplit_once('-').map_or("", |(month, _)| month).to_owned()
+    }
+
+    /// In UTC, in the words of <https://docs.rs/chrono/latest/chrono/format/strftime/index.html>; `None` if these are none.
+    pub fn format(self, words: &str) -> Option<String> {
+        let time = DateTime::from_timestamp_millis(self.0)?;
+        let mut text = String::new();
+        write!(text, "{}", time.format(words)).ok()?;
+        Some(text)
     }
 
     /// Milliseconds since the Unix epoch.

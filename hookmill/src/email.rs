@@ -78,7 +78,7 @@ struct Retry {
     /// Only those of this rule.
     #[arg(long, value_name = "NAME")]
     rule: Option<String>,
-    /// Only this one.
+    /// Only the one whose id is this, or begins with it.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// The data folder.
@@ -121,6 +121,9 @@ struct Usage {
     json: bool,
 }
 
+/// How much of an id a list shows.
+const SHOWN: usize = 12;
+
 const STATES: [&str; 6] = ["pending", "sealed", "sent", "refused", "suppressed", "in_doubt"];
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -150,8 +153,9 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
         None => Map::new(),
     };
     let rendered = templates.render(name, &data).map_err(|error| {
-        let missing: Vec<_> =
-            templates.variables(name).into_iter().filter(|name| !data.contains_key(name)).collect();
+        let used = templates.variables(name).into_iter();
+        let missing = used.filter(|(name, needed)| *needed && !data.contains_key(name));
+        let missing: Vec<_> = missing.map(|(name, _)| name).collect();
         let error = anyhow::Error::new(error);
         if missing.is_empty() {
             return error;
@@ -202,13 +206,19 @@ struct Email {
     provider: Option<String>,
     provider_id: Option<String>,
     error: Option<String>,
+    /// When its batch is sent again, if it is to be.
+    again_at: Option<Timestamp>,
+    /// Recipients it was not sent to, and why.
+    left_out: Option<String>,
 }
 
 fn run_list(list: &List) -> anyhow::Result<()> {
     let database = DataFolder::read(&list.data)?;
     let sql = "
         SELECT outbox.id, created_at, source, event_id, rule, coalesce(content ->> '$.to[0]', ''), outbox.state, outcome,
-            outbox.due_at, outbox.settled_at, provider, provider_id, outbox.error, outbox.channel
+            outbox.due_at, outbox.settled_at, provider, provider_id,
+            iif(outbox.state = 'sealed', outbox_batches.error, outbox.error), outbox.channel,
+            iif(outbox.state = 'sealed' AND outbox_batches.attempts > 0, outbox_batches.due_at, NULL), left_out
         FROM outbox LEFT JOIN outbox_batches ON outbox_batches.id = batch
         WHERE ?1 IS NULL OR outbox.state = ?1
         ORDER BY created_at DESC, outbox.id LIMIT ?2";
@@ -228,32 +238,43 @@ fn run_list(list: &List) -> anyhow::Result<()> {
             provider_id: row.get(11)?,
             error: row.get(12)?,
             channel: row.get(13)?,
+            again_at: row.get::<_, Option<i64>>(14)?.map(Timestamp::from_millis),
+            left_out: row.get(15)?,
         })
     };
     let mut query = database.prepare(sql)?;
     let emails = query.query_map((&list.state, list.limit), email)?;
     let emails = emails.collect::<Result<Vec<_>, _>>()?;
     let row = |email: Email| {
-        let state = match (email.outcome, email.error) {
-            (Some(outcome), _) => format!("{}, {outcome}", email.state),
-            (None, Some(error)) => format!("{}: {error}", email.state),
-            (None, None) => email.state,
-        };
+        let mut state = email.state;
+        state += &email.outcome.map(|outcome| format!(", {outcome}")).unwrap_or_default();
+        state += &email.error.map(|error| format!(": {error}")).unwrap_or_default();
+        state += &email.again_at.map(|at| format!("; again at {at}")).unwrap_or_default();
+        state += &email.left_out.map(|who| format!("; left out: {who}")).unwrap_or_default();
         let event = format!("{}:{}", email.source, email.event_id);
-        [email.created_at.to_string(), email.channel, email.rule, email.to, event, state]
+        let id = email.id.chars().take(SHOWN).collect();
+        let through = email.provider.unwrap_or(email.channel);
+        [email.created_at.to_string(), id, through, email.rule, email.to, event, state]
     };
-    let header = ["CREATED", "CHANNEL", "RULE", "TO", "EVENT", "STATE"];
+    let header = ["CREATED", "ID", "THROUGH", "RULE", "TO", "EVENT", "STATE"];
     print(emails, list.json, "there is nothing like that in the outbox", header, row)
 }
 
 fn run_retry(retry: &Retry) -> anyhow::Result<()> {
     let database = DataFolder::write(&retry.data)?;
-    // Whoever sends looks into the outbox once a minute, whoever wrote to it.
+    // Whoever sends looks into the outbox every few seconds, whoever wrote to it.
     let sql = "
-        UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = ?1, error = NULL, settled_at = NULL
-        WHERE state = ?2 AND (?3 IS NULL OR rule = ?3) AND (?4 IS NULL OR id = ?4)";
+        UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = ?1, error = NULL, together = NULL, left_out = NULL,
+            settled_at = NULL
+        WHERE state = ?2 AND (?3 IS NULL OR rule = ?3) AND (?4 IS NULL OR substr(id, 1, length(?4)) = ?4)";
     let now = now().millis();
     let emails = database.execute(sql, (now, &retry.state, &retry.rule, &retry.id))?;
+    if emails == 0 {
+        bail!(
+            "nothing like that is {}; `hookmill email list --state {0}` shows what is",
+            retry.state
+        );
+    }
     eprintln!("to be sent once more: {emails}");
     Ok(())
 }

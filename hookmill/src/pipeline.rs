@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use hookmill_consumers::outgoing::{Outgoing, resume, stranded};
+use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
 use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::{Consumers, SecretRef, Source};
 use hookmill_core::delivery::Verdict;
@@ -165,19 +165,15 @@ pub fn run(
         Outbox::Shown => "dev",
     })?;
     let gate = Arc::new(Gate::new(loaded.config.ingress.clone(), folder.salt()?, lookup));
-    let problems = gate.problems(now());
+    let mut problems = gate.problems(now());
+    let (config, channels) = outgoing(loaded.consumers(), outbox);
+    let channels = channels.unwrap_or_else(|unable| {
+        problems.extend(unable.iter().map(ToString::to_string));
+        Vec::new()
+    });
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
     }
-    let config = match outbox {
-        Outbox::Sent => loaded.consumers(),
-        Outbox::Shown => shown_only(loaded.consumers()),
-    };
-    let key = |name: &SecretName| match outbox {
-        Outbox::Sent => from_environment(name),
-        Outbox::Shown => Some(Secret::from("none")),
-    };
-    let channels = Outgoing::all(&config, key)?;
     let Opened { store, applied, .. } = open_store(&folder, &loaded)?;
     for name in applied {
         info!(migration = name, "applied a migration");
@@ -185,6 +181,7 @@ pub fn run(
     let queue = folder.queue()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        let told_to_stop = told_to_stop()?;
         let listening = TcpListener::bind(place.listen).await;
         let listener = listening.with_context(|| format!("cannot listen on {}", place.listen))?;
         let address = listener.local_addr()?;
@@ -247,7 +244,7 @@ pub fn run(
         };
         let service = Service { platform, gate, observe: log_outcome };
         ready(address);
-        serve(listener, service, told_to_stop()).await;
+        serve(listener, service, told_to_stop).await;
         info!("stopping: finishing what is in hand");
         stop.send_replace(true);
         while consumers.join_next().await.is_some() {}
@@ -255,20 +252,30 @@ pub fn run(
     })
 }
 
-/// Ready when the process is told to stop.
-async fn told_to_stop() {
+/// What goes out, and through which channels; or what is missing for that.
+fn outgoing(config: Consumers, outbox: Outbox) -> (Consumers, Result<Vec<Outgoing>, Vec<Unable>>) {
+    let (config, key): (_, fn(&SecretName) -> Option<Secret>) = match outbox {
+        Outbox::Sent => (config, from_environment),
+        Outbox::Shown => (shown_only(config), |_| Some(Secret::from("none"))),
+    };
+    let channels = Outgoing::all(&config, key);
+    (config, channels)
+}
+
+/// From now on, whoever tells the process to stop is heard; ready when somebody does.
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
-    {
-        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-        if let Ok(mut terminate) = terminate {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    #[cfg(unix)]
+    let terminated = async move { terminate.recv().await };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    Ok(async {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated => {}
         }
-    }
-    let _ = tokio::signal::ctrl_c().await;
+    })
 }
 
 struct Consumer {

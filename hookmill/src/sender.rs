@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookmill_consumers::outbox::Unsent;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
 use hookmill_core::config::{Api, Consumers};
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -15,9 +16,12 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
 
 /// The longest time without a look into the outbox, which others may write as well.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(10);
 /// How long to wait after the store did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The most lines in the log about what one round has not sent.
+const LINES: usize = 20;
 
 /// Sends until `stopped` says so, and brings what is in hand to its end.
 pub async fn send<F: Fetch>(
@@ -53,13 +57,18 @@ pub async fn send<F: Fetch>(
 fn report(channel: &str, sent: &Sent, metrics: &Metrics) {
     for (state, count) in sent.states() {
         metrics.count_outgoing(channel, state, count as u64);
-        match state {
-            "sent" => debug!(channel, count, "sent"),
-            state => warn!(channel, count, state, "not sent"),
-        }
+        debug!(channel, state, count, "outbox");
+    }
+    for unsent in sent.unsent.iter().take(LINES) {
+        let Unsent { id, event: (source, event), rule, state, error } = unsent;
+        warn!(channel, id, rule, source, event, state, error, "not sent");
+    }
+    if sent.unsent.len() > LINES {
+        let more = sent.unsent.len() - LINES;
+        warn!(channel, more, "not sent; `hookmill email list` shows which");
     }
     for problem in &sent.problems {
-        warn!(channel, problem, "a batch");
+        warn!(channel, "{problem}");
     }
 }
 

@@ -33,6 +33,7 @@ pub fn own() -> Vec<Migration> {
         ("0003_clerk.sql", include_str!("../0003_clerk.sql")),
         ("0004_rejections.sql", include_str!("../0004_rejections.sql")),
         ("0005_outbox.sql", include_str!("../0005_outbox.sql")),
+        ("0006_outbox_details.sql", include_str!("../0006_outbox_details.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()

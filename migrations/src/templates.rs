@@ -30,7 +30,7 @@ pub(crate) fn read(
         }
     }
     let templates = Templates::new(&texts);
-    faults.extend(missing(config, templates.as_ref().ok()));
+    faults.extend(unmatched(config, templates.as_ref().ok()));
     if let Err(errors) = templates {
         faults.extend(errors.iter().filter_map(|error| {
             let named = part(config.templates.get(&error.template)?, error.part)?;
@@ -50,17 +50,17 @@ fn part<'t>(files: &'t TemplateFiles, part: &str) -> Option<&'t Located<String>>
     }
 }
 
-/// What templates need and rules do not give them; of files, if these are whole.
-fn missing(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError> {
+/// What templates need and rules do not give them, and what rules give them in vain; of files, if these are whole.
+fn unmatched(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     for rule in &config.rules {
-        let (data, what, needed) = match &rule.effect {
+        let (data, what, used) = match &rule.effect {
             EffectText::Send(SendText::Email(email)) => {
                 let (name, Some(templates)) = (&email.template.value, templates) else { continue };
                 (&email.data, format!("template `{name}`"), templates.variables(name))
             }
             EffectText::Send(SendText::Sms(sms)) => match text_variables(&sms.body.value) {
-                Ok(needed) => (&sms.data, "`body`".to_owned(), needed),
+                Ok(used) => (&sms.data, "`body`".to_owned(), used),
                 Err(error) => {
                     faults.push(sms.body.error(error.problem));
                     continue;
@@ -68,11 +68,15 @@ fn missing(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError> {
             },
             _ => continue,
         };
-        for name in needed {
+        for (name, _) in used.iter().filter(|(_, needed)| **needed) {
             if !data.value.iter().any(|(given, _)| given.value == *name) {
                 let hint = format!("say where it is: data = {{ {name} = \"data.…\" }}");
                 faults.push(data.error(format!("{what} needs `{name}`")).hint(hint));
             }
+        }
+        for (given, _) in data.value.iter().filter(|(given, _)| !used.contains_key(&given.value)) {
+            let problem = given.error(format!("{what} does not use `{}`", given.value));
+            faults.push(problem.suggest(&given.value, used.keys().map(String::as_str)));
         }
     }
     faults

@@ -23,7 +23,10 @@ pub(crate) fn not_taken(response: &ApiResponse, error: String) -> Answer {
             let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
             Answer::Busy { after: after.map(Duration::from_secs), error }
         }
-        408 | 500.. => Answer::Unavailable(error),
+        // It has not begun: <https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4>.
+        408 | 503 => Answer::Away(error),
+        500.. => Answer::Unavailable(error),
+        400 | 413 | 422 => Answer::Malformed(error),
         _ => Answer::Refused(error),
     }
 }

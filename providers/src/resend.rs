@@ -119,8 +119,10 @@ pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
     };
     let error = kept(&format!("Resend answered {}{words}", response.status));
     match (response.status, name.as_str()) {
-        // A quota does not come back within the time that a retry is worth.
-        (429, "daily_quota_exceeded" | "monthly_quota_exceeded") => Answer::Refused(error),
+        // A quota does not come back within the time that a retry is worth; and the sender is the same for all.
+        (429, "daily_quota_exceeded" | "monthly_quota_exceeded") | (_, "invalid_from_address") => {
+            Answer::Refused(error)
+        }
         (409, "concurrent_idempotent_requests") => Answer::Busy { after: None, error },
         _ => not_taken(response, error),
     }
@@ -224,19 +226,23 @@ mod tests {
             (409, "invalid_idempotent_request", "refused"),
             (429, "daily_quota_exceeded", "refused"),
             (429, "monthly_quota_exceeded", "refused"),
-            (400, "validation_error", "refused"),
+            (400, "validation_error", "malformed"),
+            (422, "missing_required_field", "malformed"),
+            (413, "", "malformed"),
             (401, "missing_api_key", "refused"),
             (403, "invalid_api_key", "refused"),
             (422, "invalid_from_address", "refused"),
             (451, "security_error", "refused"),
-            (408, "", "unavailable"),
+            (408, "", "away"),
             (500, "application_error", "unavailable"),
             (502, "", "unavailable"),
-            (503, "", "unavailable"),
+            (503, "", "away"),
         ] {
             let found = match answer(1, &response(status, &problem(name))) {
                 Answer::Busy { .. } => "busy",
+                Answer::Away(_) => "away",
                 Answer::Unavailable(_) => "unavailable",
+                Answer::Malformed(_) => "malformed",
                 Answer::Refused(_) => "refused",
                 Answer::Taken(_) => "taken",
             };

@@ -22,8 +22,6 @@ pub const BATCH_EMAILS: usize = 1000;
 const RECIPIENTS: usize = 1000;
 /// The most that the substitutions of one recipient may have together, in bytes; SendGrid says 10,000.
 const SUBSTITUTION_BYTES: usize = 9_500;
-const HTML_TAG: &str = "-hookmill.html-";
-const TEXT_TAG: &str = "-hookmill.text-";
 
 /// A batch that is not full.
 struct Open {
@@ -83,7 +81,7 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
         cc: Vec<Address<'e>>,
         subject: &'e str,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        substitutions: BTreeMap<&'static str, &'e str>,
+        substitutions: BTreeMap<&'e str, &'e str>,
         /// What SendGrid tells again of when it reports what became of the email.
         custom_args: BTreeMap<&'static str, &'e str>,
     }
@@ -105,6 +103,9 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
     let emails: Vec<_> = emails.into_iter().collect();
     let first = emails.first()?;
     let alone = emails.len() == 1;
+    // No text has the id of an email in it, so nothing that stands in one is taken for a tag.
+    let tag = |part| format!("-{}.{part}-", first.id.get(..16).unwrap_or(&first.id));
+    let (text_tag, html_tag) = (tag("text"), tag("html"));
     let personalizations = emails.iter().map(|email| {
         // An address stands once among the recipients of an email.
         let mut seen = Vec::new();
@@ -116,12 +117,12 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
         };
         let to = email.to.iter().filter(&mut new).map(address).collect();
         let cc = email.cc.iter().filter(&mut new).map(address).collect();
-        let own = [(HTML_TAG, email.html.as_str()), (TEXT_TAG, email.text.as_str())];
+        let own = [(html_tag.as_str(), email.html.as_str()), (&text_tag, &email.text)];
         let substitutions = own.into_iter().filter(|_| !alone).collect();
         let custom_args = BTreeMap::from([(EMAIL_ID, email.id.as_str())]);
         Personalization { to, cc, subject: &email.subject, substitutions, custom_args }
     });
-    let (text, html) = if alone { (&*first.text, &*first.html) } else { (TEXT_TAG, HTML_TAG) };
+    let (text, html) = if alone { (&*first.text, &*first.html) } else { (&*text_tag, &*html_tag) };
     let request = Request {
         personalizations: personalizations.collect(),
         from: address(&first.from),
@@ -164,13 +165,20 @@ pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
         return Answer::Taken(vec![Delivered::Accepted(response.message_id.clone()); emails]);
     }
     let Problems { errors } = serde_json::from_str(&response.body).unwrap_or_default();
-    let words = errors.into_iter().map(|Problem { message, field }| match field {
+    let words = errors.iter().map(|Problem { message, field }| match field {
         Some(field) => format!(": {field}: {message}"),
         None => format!(": {message}"),
     });
     let words = words.collect::<String>();
     let words = if words.is_empty() { first_line(&response.body) } else { words };
-    not_taken(response, kept(&format!("SendGrid answered {}{words}", response.status)))
+    let error = kept(&format!("SendGrid answered {}{words}", response.status));
+    // The sender is the same for all.
+    let of_sender =
+        |problem: &Problem| problem.field.as_deref().is_some_and(|f| f.starts_with("from"));
+    if response.status == 400 && errors.iter().any(of_sender) {
+        return Answer::Refused(error);
+    }
+    not_taken(response, error)
 }
 
 #[cfg(test)]
@@ -254,13 +262,19 @@ mod tests {
                 error: "SendGrid answered 429: too many requests".into()
             }
         );
-        for status in [408, 500, 502, 503] {
+        let problem = r#"{"errors":[{"message":"Does not contain a valid address.","field":"personalizations.3.to.0.email"}]}"#;
+        assert!(matches!(answer(400, problem), Answer::Malformed(_)));
+        assert!(matches!(answer(413, ""), Answer::Malformed(_)));
+        for status in [500, 502, 504] {
             assert_eq!(
                 answer(status, "<html>"),
                 Answer::Unavailable(format!("SendGrid answered {status}"))
             );
         }
-        for status in [401, 403, 404, 413] {
+        for status in [408, 503] {
+            assert_eq!(answer(status, ""), Answer::Away(format!("SendGrid answered {status}")));
+        }
+        for status in [401, 403, 404] {
             assert_eq!(answer(status, ""), Answer::Refused(format!("SendGrid answered {status}")));
         }
     }

@@ -116,10 +116,10 @@ mod tests {
         );
         assert_eq!(
             said(400, &problem(21211)),
-            Answer::Refused("Twilio answered 400: 21211: words".into())
+            Answer::Malformed("Twilio answered 400: 21211: words".into())
         );
         assert!(matches!(said(429, &problem(20429)), Answer::Busy { .. }));
         assert!(matches!(said(401, &problem(20003)), Answer::Refused(_)));
-        assert!(matches!(said(503, ""), Answer::Unavailable(_)));
+        assert!(matches!(said(503, ""), Answer::Away(_)));
     }
 }

@@ -182,6 +182,6 @@ mod tests {
             Answer::Refused("Mixpanel answered 401: Unauthorized".into())
         );
         assert!(matches!(answer(Provider::PostHog, 1, &response(429, "")), Answer::Busy { .. }));
-        assert!(matches!(answer(Provider::PostHog, 1, &response(503, "")), Answer::Unavailable(_)));
+        assert!(matches!(answer(Provider::PostHog, 1, &response(503, "")), Answer::Away(_)));
     }
 }

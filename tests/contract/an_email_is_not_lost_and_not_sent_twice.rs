@@ -89,6 +89,20 @@ fn one_email_that_is_refused_spoils_no_other() {
 }
 
 #[test]
+fn a_batch_that_is_refused_for_one_email_is_split_until_that_stands_alone() {
+    let api = Api::start();
+    api.lasting("resend", Mood::RefusesAllWith("evt_3@example.com"));
+    let events: Vec<_> = (0..8).map(|n| mailed(&format!("evt_{n}")).message()).collect();
+    let pipeline = Pipeline::with_api(&api).enqueued(&events);
+    sent(&pipeline);
+    let words = pipeline.sql("SELECT event_id, error FROM outbox WHERE state = 'refused'");
+    let expected = ["evt_3", "Resend answered 422: validation_error: Invalid `to` field."];
+    assert_eq!(words, [expected.map(Value::from)]);
+    let accepted: BTreeSet<_> = api.accepted().into_iter().collect();
+    assert_eq!((accepted.len(), api.accepted().len()), (7, 7));
+}
+
+#[test]
 fn what_the_provider_will_not_have_is_on_record_with_its_words() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
@@ -176,7 +190,7 @@ fn who_is_suppressed_is_not_written_to() {
     sent(&pipeline);
     assert_eq!(
         pipeline.sql("SELECT state, error FROM outbox WHERE event_id = 'evt_1'"),
-        [["suppressed", "its recipient is suppressed: bounced"]]
+        [["suppressed", "its recipient is suppressed: evt_1@example.com: bounced"]]
     );
     assert_eq!(api.accepted(), ["evt_2@example.com"]);
 }

@@ -17,9 +17,11 @@ pub enum Mood {
     Accepts,
     /// All but the first email is.
     RefusesTheFirst,
+    /// All is refused if this address is in it.
+    RefusesAllWith(&'static str),
     /// It is asked too often; nothing is accepted.
     Busy,
-    /// It says 503, and has accepted it or not.
+    /// It says 500, and has accepted it or not.
     Broken {
         /// Whether it has.
         accepts: bool,
@@ -174,13 +176,23 @@ impl State {
                 let message = format!("no such key: {authorization}");
                 return (403, json!({ "name": "invalid_api_key", "message": message }));
             }
-            Mood::Broken { accepts: false } => return (503, Value::Null),
-            Mood::Accepts | Mood::RefusesTheFirst | Mood::Silent | Mood::Broken { .. } => {}
+            Mood::Broken { accepts: false } => return (500, Value::Null),
+            Mood::RefusesAllWith(address) if addresses.iter().any(|to| to == address) => {
+                return (
+                    422,
+                    json!({ "name": "validation_error", "message": "Invalid `to` field." }),
+                );
+            }
+            Mood::Accepts
+            | Mood::RefusesTheFirst
+            | Mood::RefusesAllWith(_)
+            | Mood::Silent
+            | Mood::Broken { .. } => {}
         }
         let broken = matches!(mood, Mood::Broken { .. });
         if let Some((known, answer)) = key.as_ref().and_then(|key| self.keys.get(key)) {
             return if broken {
-                (503, Value::Null)
+                (500, Value::Null)
             } else if *known == body {
                 (200, answer.clone())
             } else {
@@ -199,7 +211,7 @@ impl State {
             self.keys.extend(key.map(|key| (key, (body, answer.clone()))));
         }
         match path.split('/').nth(1) {
-            _ if broken => (503, Value::Null),
+            _ if broken => (500, Value::Null),
             Some("sendgrid") => (202, answer),
             Some("twilio") => (201, json!({ "sid": format!("SM{}", self.accepted.len()) })),
             Some("mixpanel") if refused > 0 => {

@@ -56,8 +56,7 @@ impl Composer {
                 Err(error) => composed.refused.push((pending.id.clone(), error)),
             }
         }
-        let (emails, suppressed) = without_suppressed(store, emails).await?;
-        composed.suppressed = suppressed;
+        let emails = without_suppressed(store, emails, &mut composed).await?;
         composed.drafts = drafts(provider, &emails);
         Ok(composed)
     }
@@ -114,27 +113,36 @@ fn drafts(provider: Provider, emails: &[Email]) -> Vec<Draft> {
     batches.into_iter().filter_map(draft).collect()
 }
 
-/// Leaves out recipients who are not to be written to; and emails, with the reason, to whom nobody else is left.
+/// Leaves out recipients who are not to be written to; and emails to whom nobody else is left. The reasons are noted.
 async fn without_suppressed<S: Store>(
     store: &S,
     mut emails: Vec<Email>,
-) -> Result<(Vec<Email>, Vec<(String, String)>), StoreError> {
+    composed: &mut Composed,
+) -> Result<Vec<Email>, StoreError> {
     let key = |mailbox: &Mailbox| address_key(&mailbox.address);
     let addresses = emails.iter().flat_map(|email| email.to.iter().chain(&email.cc)).map(key);
     let suppressed = suppressed(store, addresses.collect()).await?;
-    let mut left_out = Vec::new();
     emails.retain_mut(|email| {
-        let reason = email.to.first().and_then(|to| suppressed.get(&key(to)));
-        let reason = reason.map(|reason| format!("its recipient is suppressed: {reason}"));
-        email.to.retain(|to| !suppressed.contains_key(&key(to)));
-        email.cc.retain(|cc| !suppressed.contains_key(&key(cc)));
-        let left = !email.to.is_empty();
-        if !left {
-            left_out.push((email.id.clone(), reason.unwrap_or_default()));
+        let mut reasons = Vec::new();
+        let mut wanted = |mailbox: &Mailbox| {
+            let reason = suppressed.get(&key(mailbox));
+            reasons.extend(reason.map(|reason| format!("{}: {reason}", mailbox.address)));
+            reason.is_none()
+        };
+        email.to.retain(&mut wanted);
+        email.cc.retain(&mut wanted);
+        let reasons = reasons.join(", ");
+        if email.to.is_empty() {
+            let reason = format!("its recipient is suppressed: {reasons}");
+            composed.suppressed.push((email.id.clone(), reason));
+            return false;
         }
-        left
+        if !reasons.is_empty() {
+            composed.left_out.push((email.id.clone(), reasons));
+        }
+        true
     });
-    Ok((emails, left_out))
+    Ok(emails)
 }
 
 /// Which of these addresses are not to be written to, and why.

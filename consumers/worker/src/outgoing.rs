@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, now, secret};
+use hookmill_consumers::outbox::Unsent;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
 use hookmill_core::config::Consumers;
 use hookmill_core::time::Timestamp;
@@ -15,6 +16,9 @@ const ROUNDS: usize = 5;
 const WAIT: Duration = Duration::from_secs(5);
 /// What is due later than this is left to the cron trigger, which comes every minute.
 const SOON: Duration = Duration::from_secs(60);
+
+/// The most lines in the log about what one round has not sent.
+const LINES: usize = 20;
 
 /// Has the queue wake somebody up at this time.
 pub(crate) async fn wake(env: &Env, at: Timestamp) {
@@ -37,7 +41,9 @@ pub(crate) async fn send(env: &Env, config: &Consumers) {
     let channels = match Outgoing::all(config, |name| secret(env, name)) {
         Ok(channels) if channels.is_empty() => return,
         Ok(channels) => channels,
-        Err(error) => return console_error!("nothing is sent: {error}"),
+        Err(errors) => {
+            return errors.iter().for_each(|error| console_error!("nothing is sent: {error}"));
+        }
     };
     let store = match D1::new(env, "DB") {
         Ok(store) => store,
@@ -71,12 +77,15 @@ pub(crate) async fn send(env: &Env, config: &Consumers) {
 fn report(channel: &str, sent: &Sent, metrics: &mut Metrics) {
     for (state, count) in sent.states() {
         metrics.count("outgoing", [channel, state], u32::try_from(count).unwrap_or(u32::MAX));
-        match state {
-            "sent" => console_log!("sent channel={channel} count={count}"),
-            state => console_warn!("not sent channel={channel} state={state} count={count}"),
-        }
+        console_log!("outbox channel={channel} state={state} count={count}");
+    }
+    for unsent in sent.unsent.iter().take(LINES) {
+        let Unsent { id, event: (source, event), rule, state, error } = unsent;
+        console_warn!(
+            "not sent channel={channel} id={id} rule={rule:?} event={source}:{event:?} state={state} error={error:?}"
+        );
     }
     for problem in &sent.problems {
-        console_warn!("a batch channel={channel} problem={problem:?}");
+        console_warn!("{problem} channel={channel}");
     }
 }

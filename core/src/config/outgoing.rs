@@ -7,7 +7,7 @@ use super::parse::{
     ConditionText, EffectText, EmailText, NamedValues, SendText, SmsText, TemplateFiles, TrackText,
     ValueText, duration, integer, secret_name, value,
 };
-use super::toml_reader::{Item, Located, Section};
+use super::toml_reader::{ConfigError, Item, Located, Section};
 use super::{Api, Emails, OnDoubt, Quota, Sending, Sms};
 use crate::email::Mailbox;
 use crate::outbound::{Outcome, Provider};
@@ -28,6 +28,10 @@ pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
     let reply_to = section.get("reply_to").and_then(|item| mailbox(&item));
     let mut sending = sending(&section);
     let failover_after = section.get("failover_after").and_then(|item| integer(&item, 1..=1000));
+    if let (Some(item), None) = (section.get("failover_after"), &fallback) {
+        let problem = item.here.error("there is nobody to turn to");
+        section.report(problem.hint("name who: fallback = \"sendgrid\""));
+    }
     if let Some(count) = failover_after {
         sending.failover_after = u32::try_from(count).unwrap_or(sending.failover_after);
     }
@@ -72,9 +76,21 @@ pub(super) fn sms(root: &Section<'_>) -> Option<Sms> {
     let section = root.get("sms")?.section("a table")?;
     let account = section.require("account", "Twilio's account: account = \"AC…\"");
     let account = account.and_then(|item| item.string("an account, AC…"));
+    if let Some(text) = &account
+        && !(text.value.starts_with("AC") && text.value.chars().all(|c| c.is_ascii_alphanumeric()))
+    {
+        let problem = text.error(format!("found {:?}", text.value));
+        section.report(problem.hint("expected Twilio's Account SID: AC and 32 digits and letters"));
+    }
     let from =
         section.require("from", "whose messages they are: from = \"+15550100001\", or \"MG…\"");
     let from = from.and_then(|item| item.string("a number, or a messaging service"));
+    if let Some(text) = &from
+        && text.value.starts_with('+')
+        && crate::email::number(&text.value).is_none()
+    {
+        section.report(number_error(text));
+    }
     let status_callback = section.get("status_callback").and_then(|item| {
         item.string("a URL such as \"https://hooks.example.com/webhooks/twilio\"")
     });
@@ -273,15 +289,19 @@ pub(super) fn text(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> 
     Some((when, EffectText::Send(SendText::Sms(SmsText { to: to?, body: body?, data, delay }))))
 }
 
-/// A number as it is, or a path to one: what begins with `+` is no path.
+fn number_error(text: &Located<String>) -> ConfigError {
+    let problem = text.error(format!("found {:?}", text.value));
+    problem.hint("expected a number with its country, such as \"+15550100002\"")
+}
+
+/// A number as it is, or a path to one: what begins with `+` or a digit is no path.
 fn numbers(item: &Item<'_>) -> Located<ValueText> {
     if item.is_string()
         && let Some(text) = item.string("a number")
-        && text.value.starts_with('+')
+        && text.value.starts_with(|c: char| c == '+' || c.is_ascii_digit())
     {
         if crate::email::number(&text.value).is_none() {
-            let problem = text.error(format!("found {:?}", text.value));
-            item.report(problem.hint("expected a number such as \"+15550100002\""));
+            item.report(number_error(&text));
         }
         let constant = serde_json::to_string(&text.value).unwrap_or_default();
         return item.here.clone().map(|()| ValueText::Constant(constant));

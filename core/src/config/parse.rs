@@ -691,7 +691,18 @@ fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<Value
 
 /// A value that cannot be read stands for its column all the same, for what else is said of the rule.
 pub(super) fn value(item: &Item<'_>) -> ValueText {
-    let expected = "a path, or a list of paths of which the first that is there counts";
+    let expected =
+        "a path, a list of paths of which the first that is there counts, or { value = … }";
+    if item.is_table() {
+        let section = item.section(expected);
+        let constant = section.and_then(|section| {
+            let item = section.require("value", "what it always is: { value = \"pro\" }");
+            let constant = item.and_then(|item| item.json());
+            section.finish();
+            constant
+        });
+        return ValueText::Constant(constant.unwrap_or_else(|| "null".to_owned()));
+    }
     let list = item.list(expected, item.is_string());
     if list.is_empty() && item.is_list() {
         item.report(item.here.error("no path is given").hint(format!("expected {expected}")));
@@ -1113,7 +1124,7 @@ batch_wait = "2m"
           hint: the events it is about, for instance on = ["stripe:invoice.*"]
         hookmill.toml:10:9: rules[0].set.id: `id` is part of the key
         hookmill.toml:10:26: rules[0].set.x: no path is given
-          hint: expected a path, or a list of paths of which the first that is there counts
+          hint: expected a path, a list of paths of which the first that is there counts, or { value = … }
         hookmill.toml:9:6: rules[0].on: found "stripe:a b"
           hint: the type of an event has no blanks
         hookmill.toml:10:11: rules[0].delete[0]: `on` names no event of the type "stripe:a.gone"
@@ -1171,7 +1182,7 @@ table = "t"
         hookmill.toml:9:14: rules[0].key.id: found "data..id": expected a name at character 6
           hint: expected a path such as "data.object.id"
         hookmill.toml:9:34: rules[0].key.other: no path is given
-          hint: expected a path, or a list of paths of which the first that is there counts
+          hint: expected a path, a list of paths of which the first that is there counts, or { value = … }
         hookmill.toml:10:11: rules[0].version: found "": expected a name at character 1
           hint: expected a path such as "data.object.id"
         hookmill.toml:11:22: rules[0].tie.precedence: it is not clear what decides
@@ -1179,7 +1190,7 @@ table = "t"
         hookmill.toml:11:45: rules[0].tie: unknown key `order`
           hint: possible here: `precedence`
         hookmill.toml:12:13: rules[0].set.a: found a whole number
-          hint: expected a path, or a list of paths of which the first that is there counts
+          hint: expected a path, a list of paths of which the first that is there counts, or { value = … }
         hookmill.toml:12:26: rules[0].set.b[1]: found a whole number
           hint: expected a path such as "data.object.id"
         hookmill.toml:13:13: rules[0].add.n: found a number

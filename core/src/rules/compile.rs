@@ -434,9 +434,10 @@ fn outcome_sql(name: &Located<String>, column: &str) -> String {
     format!(
         "-- rule {name}\n{ROWS}\n\
          UPDATE outbox SET outcome = row ->> 4, outcome_rank = row ->> 5, outcome_at = row ->> 6,\n\
-         state = CASE WHEN state = 'in_doubt' OR (state = 'pending' AND attempts > 0) THEN 'sent' ELSE state END\n\
+         state = iif({doubt}, 'sent', state), error = iif({doubt}, NULL, error)\n\
          FROM (SELECT value AS row, max(value ->> 5) AS rank FROM rows WHERE {NOT_SEEN} GROUP BY value ->> 3)\n\
          WHERE {column} = row ->> 3 AND outcome_rank < rank",
+        doubt = "state = 'in_doubt' OR (state = 'pending' AND attempts > 0)",
         name = comment(&name.value),
     )
 }

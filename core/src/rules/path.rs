@@ -94,6 +94,11 @@ impl<'a> Parser<'a> {
         if end == 0 {
             return Err(self.error("expected a name"));
         }
+        if &rest[..end] == "$" {
+            return Err(
+                self.error("expected a name; the body itself has none, so not `$.data` but `data`")
+            );
+        }
         self.position += end;
         Ok(rest[..end].to_owned())
     }
@@ -184,7 +189,8 @@ fn write_steps(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
             Step::Index(index) => write!(f, "[{index}]")?,
             Step::Key(key)
                 if key.chars().all(|c| c.is_alphanumeric() || "_-$".contains(c))
-                    && !key.is_empty() =>
+                    && !key.is_empty()
+                    && key != "$" =>
             {
                 write!(f, "{}{key}", if i == 0 { "" } else { "." })?;
             }

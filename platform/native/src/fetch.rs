@@ -9,6 +9,8 @@ use reqwest::{Client, redirect};
 
 /// How long a request may take, its answer included. Far below the lease of a batch.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long that may take which comes before the request is sent.
+const CONNECTING: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
@@ -29,6 +31,7 @@ impl HttpClient {
         let client = Client::builder()
             .user_agent(USER_AGENT)
             .timeout(TIMEOUT)
+            .connect_timeout(CONNECTING)
             .redirect(redirect::Policy::none());
         client.build().map(Self)
     }
