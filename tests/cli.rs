@@ -765,6 +765,7 @@ fn serve_does_not_start_without_secrets() {
     --- stderr
     error: source `clerk`: none of its secrets is set (CLERK_WEBHOOK_SECRET)
     source `stripe`: none of its secrets is set (STRIPE_WEBHOOK_SECRET, STRIPE_WEBHOOK_SECRET_NEXT)
+    RESEND_API_KEY is not set: it is the key for resend
     ");
 }
 
@@ -802,6 +803,7 @@ fn migrate_applies_what_is_missing() {
     0004_rejections.sql
     0005_outbox.sql
     0006_outbox_details.sql
+    0007_replays.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"

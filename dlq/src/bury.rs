@@ -59,19 +59,21 @@ pub struct Letter<'a> {
 /// The longest error text that is kept, in bytes.
 const ERROR_BYTES: usize = 1000;
 
-/// An event has at most one letter. What the platform dropped after we had buried it with a reason changes nothing.
+/// An event has at most one letter. What the platform dropped after we had buried it with a reason changes nothing; what
+/// fails again after a replay is dead again.
 const BURY: &str = "\
 -- bury
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
 INSERT INTO dead_letters (id, source, event_id, generation, type, received_at, reason, error, fingerprint, attempts,
-    first_failed_at, last_failed_at, message)
+    first_failed_at, last_failed_at, state_at, message)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-    value ->> 8, value ->> 9, value ->> 10, value ->> 10, value ->> 11
+    value ->> 8, value ->> 9, value ->> 10, value ->> 10, value ->> 10, value ->> 11
 FROM rows
 WHERE true
 ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, error = excluded.error, fingerprint = excluded.fingerprint,
-    attempts = excluded.attempts, last_failed_at = excluded.last_failed_at, message = excluded.message
-WHERE excluded.reason <> 'dropped'";
+    attempts = excluded.attempts, last_failed_at = excluded.last_failed_at, message = excluded.message,
+    state = 'dead', state_at = excluded.state_at
+WHERE excluded.reason <> 'dropped' OR state <> 'dead'";
 
 /// The statements that write dead letters; to be carried out before their deliveries are acknowledged. Writing the same
 /// letter again is harmless.

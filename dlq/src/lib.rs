@@ -3,11 +3,14 @@
 //! [`bury()`] is pure: dead letters in, statements out. The consumers write them before they acknowledge a delivery;
 //! [`drain()`] writes those that the platform gave up on without our verdict.
 //!
+//! [`replay`] sends letters through the whole path again.
+//!
 //! What never became an event is kept as well, counted and sampled: [`keep()`] makes statements of a report.
 
 mod bury;
 mod drain;
 mod keep;
+pub mod replay;
 
 pub use bury::{Letter, Reason, bury};
 pub use drain::drain;

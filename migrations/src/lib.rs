@@ -34,6 +34,7 @@ pub fn own() -> Vec<Migration> {
         ("0004_rejections.sql", include_str!("../0004_rejections.sql")),
         ("0005_outbox.sql", include_str!("../0005_outbox.sql")),
         ("0006_outbox_details.sql", include_str!("../0006_outbox_details.sql")),
+        ("0007_replays.sql", include_str!("../0007_replays.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()

@@ -1,0 +1,355 @@
+//! Sends dead letters through the whole path again: many at a time, no faster than is said, and so that whoever dies between
+//! two steps leaves a state from which another goes on.
+//!
+//! ```text
+//! replay  planned -> running <-> paused -> cancelled | done
+//! letter  dead -> replaying -> replayed -> applied
+//!           ^---------'---------'  it was not sent after all; it has failed again
+//! ```
+//!
+//! A letter belongs to one replay at a time, so that two replays over the same letters do not send them twice. One that is
+//! sent twice all the same, since somebody died before it was written down, finds its event in the ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookmill_core::hash::sha256_hex;
+use hookmill_core::queue::Queue;
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The most letters in one step.
+pub const STEP: u32 = 100;
+/// The most letters in a second.
+pub const MOST_PER_SECOND: u32 = 10_000;
+/// How long a step may take before whoever does it is taken to be gone.
+const LEASE: Duration = Duration::from_secs(60);
+/// How long to wait after the queue did not take the letters.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Which letters. What is not said does not matter.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Of this source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Of events of this type; `*` stands for anything: `customer.*`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Given up for this reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// With this kind of error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Of this event, by the provider's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    /// This letter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// That failed last at this time or later, in milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_from: Option<Timestamp>,
+    /// That failed last before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_before: Option<Timestamp>,
+    /// Every letter: has to be said, if nothing else is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+}
+
+/// A filter does not say which letters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum FilterError {
+    /// It says nothing.
+    #[error("it is not said which letters; say `\"all\": true` for every one")]
+    Empty,
+    /// It says both.
+    #[error("`all` stands beside a filter; say one or the other")]
+    Both,
+}
+
+impl Filter {
+    /// Checks that it says which.
+    ///
+    /// # Errors
+    ///
+    /// If it says nothing, or everything and something.
+    pub fn check(&self) -> Result<(), FilterError> {
+        let something = Self { all: false, ..self.clone() } != Self::default();
+        match (something, self.all) {
+            (false, false) => Err(FilterError::Empty),
+            (true, true) => Err(FilterError::Both),
+            _ => Ok(()),
+        }
+    }
+
+    /// The parameters of [`WHERE`], from the first.
+    pub fn params(&self) -> Vec<String> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let time = |at: Option<Timestamp>| at.map(|at| at.millis().to_string()).unwrap_or_default();
+        vec![
+            text(&self.source),
+            text(&self.kind),
+            text(&self.reason),
+            text(&self.fingerprint),
+            text(&self.event_id),
+            text(&self.id),
+            time(self.failed_from),
+            time(self.failed_before),
+        ]
+    }
+}
+
+/// What a filter selects, as SQL about `dead_letters`; `?1` to `?8` are [`Filter::params`].
+pub const WHERE: &str = "(?1 = '' OR source = ?1) AND (?2 = '' OR type GLOB ?2) AND (?3 = '' OR reason = ?3) \
+    AND (?4 = '' OR fingerprint = ?4) AND (?5 = '' OR event_id = ?5) AND (?6 = '' OR id = ?6) \
+    AND (?7 = '' OR last_failed_at >= CAST(?7 AS INTEGER)) AND (?8 = '' OR last_failed_at < CAST(?8 AS INTEGER))";
+
+/// `?9` id, `?10` the filter, `?11` who, `?12` now.
+const PLAN: &str = "\
+-- plan a replay
+INSERT INTO replays (id, filter, state, total, planned_by, planned_at)
+SELECT ?9, ?10, 'planned', count(*), ?11, CAST(?12 AS INTEGER)
+FROM dead_letters WHERE state = 'dead' AND last_failed_at <= CAST(?12 AS INTEGER) AND {where}
+ON CONFLICT DO NOTHING";
+
+const RUN: &str = "\
+-- let a replay run
+UPDATE replays SET state = 'running', rate = CAST(?2 AS INTEGER), reason = ?3, run_by = ?4, started_at = CAST(?5 AS INTEGER),
+    due_at = CAST(?5 AS INTEGER)
+WHERE id = ?1 AND state = 'planned'
+RETURNING id";
+
+/// `?2` the state it is to be in, `?3` JSON: those it may be in, `?4` now.
+const TURN: &str = "\
+-- pause, resume or cancel a replay
+UPDATE replays SET state = ?2, ended_at = iif(?2 = 'cancelled', CAST(?4 AS INTEGER), NULL)
+WHERE id = ?1 AND state IN (SELECT value FROM json_each(?3))
+RETURNING id";
+
+const TAKE: &str = "\
+-- take a replay
+UPDATE replays SET due_at = CAST(?2 AS INTEGER)
+WHERE id = (SELECT id FROM replays WHERE state = 'running' AND due_at <= CAST(?1 AS INTEGER) ORDER BY due_at LIMIT 1)
+RETURNING id, filter, rate, planned_at";
+
+/// `?9` the replay, `?10` when it was planned, `?11` the most that is in hand at a time, `?12` now. What somebody left who is
+/// gone is in hand already.
+const CLAIM: &str = "\
+-- claim letters
+UPDATE dead_letters SET state = 'replaying', replay = ?9, state_at = CAST(?12 AS INTEGER)
+WHERE id IN (
+    SELECT id FROM dead_letters
+    WHERE state = 'dead' AND last_failed_at <= CAST(?10 AS INTEGER) AND {where}
+    ORDER BY last_failed_at
+    LIMIT max(0, CAST(?11 AS INTEGER) - (SELECT count(*) FROM dead_letters WHERE state = 'replaying' AND replay = ?9))
+)";
+
+const CLAIMED: &str = "\
+-- letters in hand
+SELECT id, message FROM dead_letters WHERE state = 'replaying' AND replay = ?1 LIMIT CAST(?2 AS INTEGER)";
+
+const SENT: &str = "\
+-- letters that are back on the queue
+UPDATE dead_letters SET state = 'replayed', replays = replays + 1, state_at = CAST(?3 AS INTEGER)
+WHERE state = 'replaying' AND replay = ?1 AND id IN (SELECT value FROM json_each(?2))";
+
+/// `?2` how many were sent, `?3` when it goes on, `?4` what went wrong.
+const STEPPED: &str = "\
+-- what came of a step
+UPDATE replays SET sent = sent + CAST(?2 AS INTEGER), due_at = CAST(?3 AS INTEGER), error = nullif(?4, '') WHERE id = ?1";
+
+const DONE: &str = "\
+-- a replay is at its end
+UPDATE replays SET state = 'done', ended_at = CAST(?2 AS INTEGER), error = NULL WHERE id = ?1 AND state = 'running'";
+
+/// Letters of a replay that was cancelled, or paused for long, while somebody was at it.
+const GIVE_BACK: &str = "\
+-- letters that were not sent after all
+UPDATE dead_letters SET state = 'dead'
+WHERE state = 'replaying' AND replay IN (SELECT id FROM replays WHERE state = 'cancelled' AND due_at <= CAST(?1 AS INTEGER))";
+
+const APPLIED: &str = "\
+-- letters whose events have taken effect
+UPDATE dead_letters SET state = 'applied', state_at = CAST(?1 AS INTEGER)
+WHERE id IN (
+    SELECT dead_letters.id FROM dead_letters JOIN events ON events.source = dead_letters.source
+        AND events.id = dead_letters.event_id AND events.generation = dead_letters.generation
+    WHERE dead_letters.state = 'replayed' LIMIT 1000
+)";
+
+const NEXT: &str = "\
+-- when a replay goes on
+SELECT min(due_at) FROM replays WHERE state = 'running'";
+
+const DISCARD: &str = "\
+-- discard a letter
+UPDATE dead_letters SET state = 'discarded', state_at = CAST(?2 AS INTEGER) WHERE id = ?1 AND state = 'dead' RETURNING id";
+
+/// The id of a replay: the same for who plans the same at the same time.
+pub fn replay_id(filter: &Filter, actor: &str, now: Timestamp) -> String {
+    let plan = json(&(filter, actor, now));
+    sha256_hex(&[plan.as_bytes()])[..16].to_owned()
+}
+
+/// Plans a replay of what is dead now and matches.
+pub fn plan_replay(id: &str, filter: &Filter, actor: &str, now: Timestamp) -> Statement {
+    let mut params = filter.params();
+    params.extend([id.to_owned(), json(filter), actor.to_owned(), now.millis().to_string()]);
+    statement(&PLAN.replace("{where}", WHERE), params)
+}
+
+/// Lets a planned replay run. Answers with its id, if it was planned and had not run.
+pub fn run_replay(id: &str, rate: u32, reason: &str, actor: &str, now: Timestamp) -> Statement {
+    let (rate, now) = (rate.clamp(1, MOST_PER_SECOND).to_string(), now.millis().to_string());
+    statement(RUN, vec![id.into(), rate, reason.into(), actor.into(), now])
+}
+
+/// What a replay can be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// To send no more, for now.
+    Pause,
+    /// To go on.
+    Resume,
+    /// To send no more.
+    Cancel,
+}
+
+impl Turn {
+    /// What it is in after that, and in what it may be before.
+    const fn states(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Pause => ("paused", &["running"]),
+            Self::Resume => ("running", &["paused"]),
+            Self::Cancel => ("cancelled", &["planned", "running", "paused"]),
+        }
+    }
+}
+
+/// Pauses, resumes or cancels a replay. Answers with its id, if it was in a state for that.
+pub fn turn_replay(id: &str, turn: Turn, now: Timestamp) -> Statement {
+    let (to, from) = turn.states();
+    statement(TURN, vec![id.into(), to.into(), json(&from), now.millis().to_string()])
+}
+
+/// Discards a letter: it stays, and is not counted as dead any more. Answers with its id, if it was dead.
+pub fn discard(id: &str, now: Timestamp) -> Statement {
+    statement(DISCARD, vec![id.into(), now.millis().to_string()])
+}
+
+/// What a step came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stepped {
+    /// The replay, and how many of its letters were sent; none if nothing was due.
+    pub sent: Option<(String, usize)>,
+    /// What kept it from sending.
+    pub error: Option<String>,
+    /// When there is something to do; none if no replay is running.
+    pub next: Option<Timestamp>,
+}
+
+/// Does one step of one replay that is due: claims some letters, sends them, writes that down.
+///
+/// # Errors
+///
+/// If the store does not do its part. Whoever is next goes on when the lease has ended.
+pub async fn step<S: Store, Q: Queue>(
+    store: &S,
+    queue: &Q,
+    now: impl Fn() -> Timestamp,
+) -> Result<Stepped, StoreError> {
+    let start = now();
+    let millis = |at: Timestamp| at.millis().to_string();
+    let take = vec![
+        statement(GIVE_BACK, vec![millis(start)]),
+        statement(APPLIED, vec![millis(start)]),
+        statement(TAKE, vec![millis(start), millis(start + LEASE)]),
+        statement(NEXT, Vec::new()),
+    ];
+    let rows = store.execute(take).await?;
+    let Some(Taken { id, filter, rate, planned_at }) = rows.get(2).and_then(taken) else {
+        return Ok(Stepped { next: next(rows.get(3)), ..Stepped::default() });
+    };
+    let most = rate.min(STEP).to_string();
+    let mut params = filter.params();
+    params.extend([id.clone(), millis(planned_at), most.clone(), millis(start)]);
+    let claim = vec![
+        statement(&CLAIM.replace("{where}", WHERE), params),
+        statement(CLAIMED, vec![id.clone(), most]),
+    ];
+    let rows = store.execute(claim).await?;
+    let letters: Vec<_> = rows.get(1).into_iter().flatten().filter_map(letter).collect();
+    let mut stepped = Stepped::default();
+    let statements = if letters.is_empty() {
+        vec![statement(DONE, vec![id.clone(), millis(now())])]
+    } else {
+        let (ids, messages): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
+        match queue.send(messages).await {
+            Ok(()) => {
+                let count = ids.len();
+                let took = Duration::from_secs(1) * u32::try_from(count).unwrap_or(STEP) / rate;
+                stepped.sent = Some((id.clone(), count));
+                let goes_on = millis(start + took);
+                vec![
+                    statement(SENT, vec![id.clone(), json(&ids), millis(now())]),
+                    statement(STEPPED, vec![id, count.to_string(), goes_on, String::new()]),
+                ]
+            }
+            Err(error) => {
+                let error = error.to_string();
+                stepped.error = Some(error.clone());
+                vec![statement(STEPPED, vec![id, "0".into(), millis(now() + PAUSE), error])]
+            }
+        }
+    };
+    let mut statements = statements;
+    statements.push(statement(NEXT, Vec::new()));
+    let rows = store.execute(statements).await?;
+    stepped.next = next(rows.last());
+    Ok(stepped)
+}
+
+struct Taken {
+    id: String,
+    filter: Filter,
+    rate: u32,
+    planned_at: Timestamp,
+}
+
+fn taken(rows: &Rows) -> Option<Taken> {
+    match rows.first()?.as_slice() {
+        [Some(id), Some(filter), Some(rate), Some(planned_at)] => Some(Taken {
+            id: id.clone(),
+            filter: serde_json::from_str(filter).ok()?,
+            rate: rate.parse::<u32>().ok()?.max(1),
+            planned_at: Timestamp::from_millis(planned_at.parse().ok()?),
+        }),
+        _ => None,
+    }
+}
+
+fn letter(row: &Vec<Option<String>>) -> Option<(String, String)> {
+    match row.as_slice() {
+        [Some(id), Some(message)] => Some((id.clone(), message.clone())),
+        _ => None,
+    }
+}
+
+fn next(rows: Option<&Rows>) -> Option<Timestamp> {
+    let text = rows?.first()?.first()?.as_ref()?;
+    text.parse().ok().map(Timestamp::from_millis)
+}
+
+fn statement(sql: &str, params: Vec<String>) -> Statement {
+    Statement { sql: Arc::from(sql), params }
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("texts and numbers serialise")
+}

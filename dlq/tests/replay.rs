@@ -1,0 +1,334 @@
+//! Replays on a real SQLite, by processes that die after any transaction: every letter that matches is sent, none by two
+//! replays, and what has failed since is left to the next.
+
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use hookmill_core::delivery::Delivery;
+use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
+use hookmill_core::queue::{Queue, QueueError};
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::time::Timestamp;
+use hookmill_dlq::replay::{
+    Filter, FilterError, Stepped, Turn, plan_replay, replay_id, run_replay, step, turn_replay,
+};
+use hookmill_dlq::{Letter, Reason, bury};
+use hookmill_native::{DataFolder, Sqlite};
+use proptest::prelude::*;
+
+struct World {
+    store: Sqlite,
+    /// In how many transactions the process dies, and whether before or after that.
+    death: Mutex<Option<(usize, bool)>>,
+    /// What the queue was sent.
+    sent: Mutex<Vec<String>>,
+    /// How often the queue will not take anything.
+    refusing: Mutex<usize>,
+    _folder: tempfile::TempDir,
+    _data: DataFolder,
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+fn all() -> Filter {
+    Filter { all: true, ..Filter::default() }
+}
+
+impl World {
+    /// With so many dead letters, of two sources in turn, that failed at 1,000 ms.
+    fn new(letters: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::lock(folder.path()).unwrap();
+        let store = data.store(&hookmill_migrations::own()).unwrap().store;
+        let world = Self {
+            store,
+            death: Mutex::default(),
+            sent: Mutex::default(),
+            refusing: Mutex::default(),
+            _folder: folder,
+            _data: data,
+        };
+        for n in 0..letters {
+            world.bury(n, 1_000);
+        }
+        world
+    }
+
+    fn bury(&self, n: usize, now: i64) {
+        let envelope = Envelope {
+            v: VERSION,
+            source: if n.is_multiple_of(2) { "stripe" } else { "clerk" }.into(),
+            id: format!("evt_{n}"),
+            kind: format!("type.{n}"),
+            received_at: at(0),
+            verified: Verified { secret: 0, signed_at: None },
+            generation: 0,
+            body: BodyForm::Text,
+        };
+        let letter = Letter {
+            delivery: &Delivery { attempts: 3, text: format!("message {n}") },
+            envelope: Some(&envelope),
+            reason: Reason::Exhausted,
+            error: "away".into(),
+        };
+        block(self.store.execute(bury(&[letter], at(now)))).unwrap();
+    }
+
+    fn sql(&self, sql: &str) -> Rows {
+        let statement = Statement { sql: sql.into(), params: Vec::new() };
+        block(self.store.execute(vec![statement])).unwrap().remove(0)
+    }
+
+    fn states(&self) -> BTreeMap<String, u64> {
+        let rows = self.sql("SELECT state, count(*) FROM dead_letters GROUP BY state");
+        let pair = |row: &Vec<Option<String>>| {
+            (row[0].clone().unwrap(), row[1].as_ref().unwrap().parse().unwrap())
+        };
+        rows.iter().map(pair).collect()
+    }
+
+    fn planned(&self, filter: &Filter, actor: &str, now: i64) -> String {
+        let id = replay_id(filter, actor, at(now));
+        block(self.store.execute(vec![plan_replay(&id, filter, actor, at(now))])).unwrap();
+        id
+    }
+
+    fn does(&self, statement: Statement) -> bool {
+        !block(self.store.execute(vec![statement])).unwrap().remove(0).is_empty()
+    }
+
+    fn running(&self, filter: &Filter, rate: u32, now: i64) -> String {
+        let id = self.planned(filter, "ines", now);
+        assert!(self.does(run_replay(&id, rate, "mended", "ines", at(now))));
+        id
+    }
+
+    fn step(&self, now: i64) -> Result<Stepped, StoreError> {
+        block(step(self, self, || at(now)))
+    }
+
+    /// Steps, each when the one before says, until nothing is left to do.
+    fn until_done(&self, mut now: i64) -> i64 {
+        for _ in 0..1000 {
+            match self.step(now).unwrap().next {
+                Some(next) => now = now.max(next.millis()),
+                None => return now,
+            }
+        }
+        panic!("it does not end")
+    }
+
+    fn sent(&self) -> Vec<String> {
+        let mut sent = self.sent.lock().unwrap().clone();
+        sent.sort_unstable();
+        sent
+    }
+}
+
+/// The store of a process that may die.
+impl Store for World {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        let death = {
+            let mut death = self.death.lock().unwrap();
+            match &mut *death {
+                Some((0, before)) => {
+                    let before = *before;
+                    *death = None;
+                    Some(before)
+                }
+                Some((left, _)) => {
+                    *left -= 1;
+                    None
+                }
+                None => None,
+            }
+        };
+        let dead = StoreError::Unavailable("the process has died".into());
+        if death == Some(true) {
+            return Err(dead);
+        }
+        let rows = self.store.execute(statements).await?;
+        if death.is_some() { Err(dead) } else { Ok(rows) }
+    }
+}
+
+impl Queue for World {
+    async fn send(&self, messages: Vec<String>) -> Result<(), QueueError> {
+        let mut refusing = self.refusing.lock().unwrap();
+        if *refusing > 0 {
+            *refusing -= 1;
+            return Err(QueueError("away".into()));
+        }
+        self.sent.lock().unwrap().extend(messages);
+        Ok(())
+    }
+}
+
+#[test]
+fn every_letter_is_sent_once_and_no_faster_than_is_said() {
+    let world = World::new(250);
+    let id = world.running(&all(), 50, 2_000);
+    let first = world.step(2_000).unwrap();
+    assert_eq!(first.sent, Some((id, 50)));
+    assert_eq!(first.next, Some(at(3_000)));
+    assert_eq!(world.step(2_999).unwrap().sent, None);
+    let end = world.until_done(3_000);
+    assert_eq!(end, 7_000);
+    let mut expected: Vec<_> = (0..250).map(|n| format!("message {n}")).collect();
+    expected.sort_unstable();
+    assert_eq!(world.sent(), expected);
+    assert_eq!(world.states(), BTreeMap::from([("replayed".into(), 250)]));
+    let replay = world.sql("SELECT state, total, sent, error FROM replays");
+    assert_eq!(replay, [[Some("done".into()), Some("250".into()), Some("250".into()), None]]);
+}
+
+#[test]
+fn a_filter_has_to_say_which() {
+    assert_eq!(Filter::default().check(), Err(FilterError::Empty));
+    assert_eq!(all().check(), Ok(()));
+    let both = Filter { source: Some("stripe".into()), ..all() };
+    assert_eq!(both.check(), Err(FilterError::Both));
+    let world = World::new(20);
+    for (filter, expected) in [
+        (Filter { source: Some("stripe".into()), ..Filter::default() }, 10),
+        (Filter { kind: Some("type.1*".into()), ..Filter::default() }, 11),
+        (Filter { kind: Some("type".into()), ..Filter::default() }, 0),
+        (Filter { reason: Some("exhausted".into()), ..Filter::default() }, 20),
+        (Filter { reason: Some("refused".into()), ..Filter::default() }, 0),
+        (Filter { event_id: Some("evt_3".into()), ..Filter::default() }, 1),
+        (Filter { failed_from: Some(at(1_000)), ..Filter::default() }, 20),
+        (Filter { failed_before: Some(at(1_000)), ..Filter::default() }, 0),
+        (Filter { source: Some("' OR 1=1 --".into()), ..Filter::default() }, 0),
+    ] {
+        let id = world.planned(&filter, "ines", 2_000);
+        let total = world.sql(&format!("SELECT total FROM replays WHERE id = '{id}'"));
+        assert_eq!(total, [[Some(expected.to_string())]], "{filter:?}");
+    }
+}
+
+#[test]
+fn two_replays_over_the_same_letters_do_not_double_them() {
+    let world = World::new(30);
+    let stripe = Filter { source: Some("stripe".into()), ..Filter::default() };
+    world.running(&all(), 10, 2_000);
+    world.running(&stripe, 10, 2_001);
+    world.until_done(3_000);
+    assert_eq!(world.sent().len(), 30);
+    // What has been sent is not dead, so a plan does not find it.
+    let later = world.planned(&all(), "ines", 9_000);
+    let total = world.sql(&format!("SELECT total FROM replays WHERE id = '{later}'"));
+    assert_eq!(total, [[Some("0".into())]]);
+}
+
+#[test]
+fn what_fails_again_is_dead_again_and_left_to_the_next_replay() {
+    let world = World::new(3);
+    world.running(&all(), 1, 2_000);
+    world.step(2_000).unwrap();
+    for n in 0..3 {
+        world.bury(n, 2_500);
+    }
+    world.until_done(3_000);
+    // Of the others, each had failed again before it was sent.
+    assert_eq!(world.sent().len(), 1);
+    assert_eq!(world.states(), BTreeMap::from([("dead".into(), 3)]));
+    let rows = world
+        .sql("SELECT sum(replays), max(first_failed_at), min(last_failed_at) FROM dead_letters");
+    assert_eq!(rows, [["1", "1000", "2500"].map(|text| Some(text.to_owned()))]);
+    world.running(&all(), 10, 4_000);
+    world.until_done(4_000);
+    assert_eq!(world.sent().len(), 4);
+}
+
+#[test]
+fn a_replay_can_be_paused_resumed_and_cancelled() {
+    let world = World::new(40);
+    let id = world.running(&all(), 10, 2_000);
+    world.step(2_000).unwrap();
+    assert!(world.does(turn_replay(&id, Turn::Pause, at(2_100))));
+    assert_eq!(world.step(60_000).unwrap(), Stepped::default());
+    assert!(!world.does(turn_replay(&id, Turn::Pause, at(2_100))), "it is paused already");
+    assert!(world.does(turn_replay(&id, Turn::Resume, at(60_000))));
+    world.step(60_000).unwrap();
+    // While somebody is at it: what is in hand is given back later.
+    world.sql("UPDATE dead_letters SET state = 'replaying' WHERE id IN (SELECT id FROM dead_letters WHERE state = 'dead' LIMIT 5)");
+    world.sql(&format!("UPDATE dead_letters SET replay = '{id}' WHERE state = 'replaying'"));
+    assert!(world.does(turn_replay(&id, Turn::Cancel, at(60_100))));
+    assert_eq!(world.states()["replaying"], 5);
+    assert_eq!(world.step(200_000).unwrap(), Stepped::default());
+    assert_eq!(world.states(), BTreeMap::from([("dead".into(), 20), ("replayed".into(), 20)]));
+    for turn in [Turn::Pause, Turn::Resume, Turn::Cancel] {
+        assert!(!world.does(turn_replay(&id, turn, at(200_000))), "{turn:?}");
+    }
+    assert!(!world.does(run_replay(&id, 10, "", "ines", at(200_000))));
+}
+
+#[test]
+fn a_queue_that_is_away_is_asked_again() {
+    let world = World::new(5);
+    world.running(&all(), 10, 2_000);
+    *world.refusing.lock().unwrap() = 2;
+    let stepped = world.step(2_000).unwrap();
+    assert_eq!(stepped.error.as_deref(), Some("the queue did not take the message: away"));
+    assert_eq!(stepped.next, Some(at(7_000)));
+    world.until_done(7_000);
+    assert_eq!(world.sent().len(), 5);
+    assert_eq!(world.sql("SELECT state, error FROM replays"), [[Some("done".into()), None]]);
+}
+
+#[test]
+fn what_has_taken_effect_is_no_dead_letter() {
+    let world = World::new(2);
+    world.running(&all(), 10, 2_000);
+    world.until_done(2_000);
+    world.sql(
+        "INSERT INTO events (source, id, type, outcome, received_at, applied_at, attempts, secret) \
+         VALUES ('stripe', 'evt_0', 't', 'applied', 0, 3000, 1, 0)",
+    );
+    world.step(4_000).unwrap();
+    assert_eq!(world.states(), BTreeMap::from([("applied".into(), 1), ("replayed".into(), 1)]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whoever_dies_nothing_is_left_out(
+        letters in 1_usize..30,
+        rate in 1_u32..20,
+        deaths in prop::collection::vec((0_usize..4, any::<bool>()), 0..8),
+        refusing in 0_usize..3,
+    ) {
+        let world = World::new(letters);
+        let id = world.running(&all(), rate, 2_000);
+        *world.refusing.lock().unwrap() = refusing;
+        let mut now = 2_000;
+        for death in deaths.iter().copied() {
+            *world.death.lock().unwrap() = Some(death);
+            let _ = world.step(now);
+            now += 61_000;
+        }
+        *world.death.lock().unwrap() = None;
+        let died = deaths.len();
+        world.until_done(now);
+        let states = world.states();
+        prop_assert_eq!(states, BTreeMap::from([("replayed".to_owned(), letters as u64)]));
+        let mut sent = world.sent();
+        let all = sent.len();
+        sent.dedup();
+        prop_assert_eq!(sent.len(), letters, "each is sent");
+        // Whoever died after sending and before writing that down had at most one step in hand.
+        prop_assert!(all <= letters + died * rate as usize);
+        let replay = world.sql(&format!("SELECT state, total FROM replays WHERE id = '{id}'"));
+        prop_assert_eq!(replay, [[Some("done".to_owned()), Some(letters.to_string())]]);
+    }
+}
