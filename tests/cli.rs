@@ -351,7 +351,7 @@ fn what_a_template_needs_and_is_not_given_is_found() {
     let example = with_example();
     let path = example.path().join("hookmill.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    let texts = "\n[[rules]]\nname = \"text\"\non = \"clerk:user.created\"\nsms = { to = \"+15550100002\", body = \"{{ code }}\" }\n\n[sms]\naccount = \"AC1\"\nfrom = \"+15550100001\"\n";
+    let texts = "\n[[rules]]\nname = \"text\"\non = \"clerk:user.created\"\nsms = { to = \"+15550100002\", body = \"{{ code }}\" }\n\n[sms]\naccount = \"AC11111111111111111111111111111111\"\nfrom = \"+15550100001\"\n";
     let text = text
         .replace("data = { name = \"data.first_name\" }", "data = { nmae = \"data.first_name\" }");
     let text = text.replace("\"Welcome", "\"{{ company }}: welcome");
@@ -476,7 +476,7 @@ on = "clerk:user.created"
 track = { provider = "posthog", event = "Signed up", user = "data.id" }
 
 [sms]
-account = "AC1"
+account = "AC11111111111111111111111111111111"
 from = "+15550100001"
 
 [tracking.posthog]

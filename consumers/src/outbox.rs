@@ -110,6 +110,21 @@ impl End {
     }
 }
 
+/// What nobody has been sent goes to whoever sends now. `?2` JSON: their names. In this order in one transaction.
+const ADOPT: [&str; 2] = [
+    "\
+-- what was sealed for a provider that nobody sends through any more
+UPDATE outbox SET state = 'pending', batch = NULL
+WHERE state = 'sealed' AND batch IN (
+    SELECT id FROM outbox_batches
+    WHERE channel = ?1 AND state = 'sealed' AND arrived = 0 AND provider NOT IN (SELECT value FROM json_each(?2))
+)",
+    "\
+-- and its batches
+UPDATE outbox_batches SET state = 'dissolved', body = '', settled_at = due_at
+WHERE channel = ?1 AND state = 'sealed' AND arrived = 0 AND provider NOT IN (SELECT value FROM json_each(?2))",
+];
+
 const PENDING: &str = "\
 -- what is due
 SELECT id, content, due_at, together FROM outbox
@@ -202,7 +217,8 @@ RETURNING id, source, event_id, rule, state, error";
 
 const SETTLE_BATCH: &str = "\
 -- what became of the batch
-UPDATE outbox_batches SET state = ?2, error = nullif(?3, ''), settled_at = CAST(?4 AS INTEGER)
+UPDATE outbox_batches SET state = ?2, error = nullif(?3, ''), settled_at = CAST(?4 AS INTEGER),
+    body = iif(?2 = 'dissolved', '', body)
 WHERE id = ?1 AND state IN ('sealed', 'sending')";
 
 /// `?2` now, `?3` what was the matter, `?4` how often that may happen; `?5` how long it waits the first time, which doubles
@@ -284,14 +300,16 @@ UPDATE outbox_batches SET due_at = CAST(?1 AS INTEGER) WHERE state = 'sending' A
 
 const OPEN: &str = "\
 -- what waits, and for whom
-SELECT channel, '', count(*) FROM outbox WHERE state = 'pending' GROUP BY channel
+SELECT channel, '', count(*), 0 FROM outbox WHERE state = 'pending' GROUP BY channel
 UNION ALL
-SELECT channel, provider, count(*) FROM outbox_batches WHERE state IN ('sealed', 'sending') GROUP BY channel, provider";
+SELECT channel, provider, count(*), sum(arrived = 1 OR state = 'sending') FROM outbox_batches WHERE state IN ('sealed', 'sending') GROUP BY channel, provider";
 
-/// Asks for what may be sent, the oldest first; and how providers are doing.
-pub fn pending(channel: &str, now: Timestamp, most: usize) -> Vec<Statement> {
+/// Asks for what may be sent through these providers, the oldest first; and how providers are doing.
+pub fn pending(channel: &str, providers: &[&str], now: Timestamp, most: usize) -> Vec<Statement> {
+    let adopt = ADOPT.map(|sql| statement(sql, vec![channel.to_owned(), json(&providers)]));
     let params = vec![channel.to_owned(), now.millis().to_string(), most.to_string()];
-    vec![statement(PENDING, params), statement(SENDERS, Vec::new())]
+    let asked = [statement(PENDING, params), statement(SENDERS, Vec::new())];
+    adopt.into_iter().chain(asked).collect()
 }
 
 /// What [`pending()`] was answered with.
@@ -305,6 +323,12 @@ pub fn read_pending(rows: &[Rows]) -> (Vec<Pending>, Vec<Standing>) {
         }),
         _ => None,
     };
+    let rows_of = |place| rows.get(place).into_iter().flatten();
+    (rows_of(ADOPT.len()).filter_map(pending).collect(), read_standings(rows.last()))
+}
+
+/// How providers are doing.
+pub fn read_standings(rows: Option<&Rows>) -> Vec<Standing> {
     let sender = |row: &Vec<Option<String>>| match row.as_slice() {
         [Some(provider), Some(away_until)] => Some(Standing {
             provider: provider.clone(),
@@ -312,8 +336,7 @@ pub fn read_pending(rows: &[Rows]) -> (Vec<Pending>, Vec<Standing>) {
         }),
         _ => None,
     };
-    let senders = rows.get(1).into_iter().flatten().filter_map(sender).collect();
-    (rows.first().into_iter().flatten().filter_map(pending).collect(), senders)
+    rows.into_iter().flatten().filter_map(sender).collect()
 }
 
 /// Asks which of these addresses, in lower case, are not to be written to, and why: pairs.
@@ -342,8 +365,8 @@ pub fn seal(batches: &[Sealing], now: Timestamp) -> Vec<Statement> {
     [SEAL, SEALED].iter().flat_map(|sql| for_rows(sql, &rows)).collect()
 }
 
-/// Takes a batch that is due, for [`LEASE`], unless the provider is not to be asked yet. The next request to it goes out
-/// `interval` later. `since`: when a batch must have been sealed to be sent again.
+/// Takes a batch that is due, for [`LEASE`], unless the provider is not to be asked yet; and asks how providers are doing. The
+/// next request to this one goes out `interval` later. `since`: when a batch must have been sealed to be sent again.
 pub fn take(
     channel: &str,
     provider: Provider,
@@ -362,7 +385,8 @@ pub fn take(
         channel.to_owned(),
     ];
     let free_at = (now + interval).millis().to_string();
-    vec![statement(TAKE, params), statement(SPACE, vec![name, lease, free_at])]
+    let space = statement(SPACE, vec![name, lease, free_at]);
+    vec![statement(TAKE, params), space, statement(SENDERS, Vec::new())]
 }
 
 /// The batch that [`take()`] was answered with.
@@ -423,11 +447,12 @@ pub fn leave_out(members: &[(String, String)]) -> Vec<Statement> {
     for_rows(LEAVE_OUT, &members.iter().map(json).collect::<Vec<_>>())
 }
 
-/// Writes down what the provider has said of each member of a batch that it has taken.
+/// Writes down what the provider has said of each member of a batch that it has taken; `recipients`: to how many each goes.
 pub fn delivered(
     provider: Provider,
     batch: &Taken,
     said: &[Delivered],
+    recipients: &[usize],
     now: Timestamp,
 ) -> Vec<Statement> {
     let members = batch.members.iter().zip(said).map(|(id, said)| {
@@ -440,7 +465,9 @@ pub fn delivered(
     });
     let mut statements = for_rows(SETTLE_MEMBERS, &members.collect::<Vec<_>>());
     statements.push(settle_batch(batch, "sent", "", now));
-    let sent = said.iter().filter(|said| matches!(said, Delivered::Accepted(_))).count();
+    let accepted = said.iter().zip(recipients);
+    let accepted = accepted.filter(|(said, _)| matches!(said, Delivered::Accepted(_)));
+    let sent: usize = accepted.map(|(_, recipients)| recipients).sum();
     let unwanted = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
         Delivered::Unwanted(error) => Some(json(&(id, provider.as_str(), error, now))),
         _ => None,
@@ -592,7 +619,8 @@ pub fn free(now: Timestamp) -> Statement {
     statement(FREE, vec![now.millis().to_string()])
 }
 
-/// Asks what waits: channel, the provider whose batches they are (blank for what is in none), how many.
+/// Asks what waits: channel, the provider whose batches they are (blank for what is in none), how many, and how many of these
+/// may have been sent.
 pub fn open() -> Statement {
     statement(OPEN, Vec::new())
 }

@@ -187,12 +187,10 @@ impl Outgoing {
         self.settings.apis.iter().map(|api| api.provider)
     }
 
-    /// Who is to deliver what is sealed now: the first that is not away; the first, if all are.
+    /// Who is to deliver what is sealed now: the first that is not away; if all are, whoever may be back first.
     fn chosen(&self, standings: &[Standing], now: Timestamp) -> Option<Provider> {
-        let away = |provider: &Provider| {
-            standings.iter().any(|s| s.provider == provider.as_str() && s.away_until > now)
-        };
-        self.providers().find(|provider| !away(provider)).or_else(|| self.providers().next())
+        let away = |provider: &Provider| away_until(standings, *provider).max(now);
+        self.providers().min_by_key(away)
     }
 
     /// The most that goes to a provider in one request.
@@ -217,6 +215,15 @@ impl Outgoing {
             Channel::Email(composer) => composer.compose(store, provider, pending).await,
             Channel::Sms(settings) => sms::compose(settings, store, pending, now).await,
             Channel::Track(provider) => Ok(track::compose(*provider, pending)),
+        }
+    }
+
+    /// To how many each goes, as providers count: an email to two is two.
+    fn recipients(&self, provider: Provider, batch: &Taken) -> Vec<usize> {
+        match (&self.channel, provider) {
+            (Channel::Email(_), Provider::SendGrid) => sendgrid::recipients(&batch.body),
+            (Channel::Email(_), _) => resend::recipients(&batch.body),
+            _ => vec![1; batch.members.len()],
         }
     }
 
@@ -272,7 +279,9 @@ pub async fn stranded<S: Store>(
 ) -> Result<Vec<String>, StoreError> {
     let rows = store.execute(vec![outbox::open()]).await?;
     let stranded = |row: &Vec<Option<String>>| {
-        let [Some(name), Some(provider), Some(count)] = row.as_slice() else { return None };
+        let [Some(name), Some(provider), Some(count), Some(doubtful)] = row.as_slice() else {
+            return None;
+        };
         let channel = channels.iter().find(|channel| channel.channel() == name);
         match (channel, provider.as_str()) {
             (None, "") => Some(format!(
@@ -283,9 +292,14 @@ pub async fn stranded<S: Store>(
             {
                 None
             }
-            (_, provider) => Some(format!(
-                "batches of the channel {name} that were sealed for {provider}: {count}; they wait until hookmill.toml names it again, as `fallback` for instance"
-            )),
+            // The others go to whoever sends now.
+            (Some(_), _) if doubtful == "0" => None,
+            (channel, provider) => {
+                let count = if channel.is_some() { doubtful } else { count };
+                Some(format!(
+                    "batches of the channel {name} that wait for {provider}: {count}; hookmill.toml does not name it any more, as `fallback` for instance"
+                ))
+            }
         }
     };
     Ok(rows.iter().flatten().filter_map(stranded).collect())
@@ -367,7 +381,8 @@ async fn seal<S: Store>(
     sent: &mut Sent,
 ) -> Result<bool, StoreError> {
     let most = outgoing.providers().map(|provider| outgoing.most(provider)).max();
-    let asked = outbox::pending(outgoing.channel(), now, most.unwrap_or_default());
+    let providers: Vec<_> = outgoing.providers().map(Provider::as_str).collect();
+    let asked = outbox::pending(outgoing.channel(), &providers, now, most.unwrap_or_default());
     let (mut pending, standings) = outbox::read_pending(&store.execute(asked).await?);
     let Some(provider) = outgoing.chosen(&standings, now) else { return Ok(false) };
     let (most, full) = first_batch(&pending, outgoing.most(provider));
@@ -419,6 +434,12 @@ fn first_batch(pending: &[Pending], most: usize) -> (usize, bool) {
     (pending.len(), pending.len() == most)
 }
 
+/// Until when a provider is taken to be away; long ago, if it is not.
+fn away_until(standings: &[Standing], provider: Provider) -> Timestamp {
+    let standing = standings.iter().find(|standing| standing.provider == provider.as_str());
+    standing.map_or(Timestamp::from_millis(0), |standing| standing.away_until)
+}
+
 fn too_long(bytes: usize) -> String {
     format!("it has {bytes} bytes, and at most {EMAIL_BYTES} are sent")
 }
@@ -442,6 +463,7 @@ async fn send<S: Store, F: Fetch>(
         .execute(outbox::take(outgoing.channel(), api.provider, start, interval, start - TRIED))
         .await?;
     let Some(batch) = outbox::read_taken(&rows) else { return Ok(()) };
+    let standings = outbox::read_standings(rows.last());
     let request = outgoing.request(api.provider, &api.url, key, &batch);
     // Some say the key again when they do not like it.
     let without_key = |text: &str| text.replace(key.expose_secret().trim(), "[key]");
@@ -455,7 +477,8 @@ async fn send<S: Store, F: Fetch>(
             Answer::Unavailable(without_key(&error.to_string()))
         }
     };
-    let statements = judge(outgoing, api.provider, &batch, answer, now(), sent);
+    let said = Said { provider: api.provider, batch: &batch, standings: &standings, now: now() };
+    let statements = judge(outgoing, &said, answer, sent);
     // What is not written down is as good as a lost answer.
     let mut written = store.execute(statements.clone()).await;
     for _ in 1..WRITES {
@@ -468,19 +491,30 @@ async fn send<S: Store, F: Fetch>(
     Ok(())
 }
 
-/// What is written down of an answer.
-fn judge(
-    outgoing: &Outgoing,
+/// Who has answered, to what.
+struct Said<'a> {
     provider: Provider,
-    batch: &Taken,
-    answer: Answer,
+    batch: &'a Taken,
+    /// How providers were doing before.
+    standings: &'a [Standing],
     now: Timestamp,
-    sent: &mut Sent,
-) -> Vec<Statement> {
+}
+
+/// What is written down of an answer.
+fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) -> Vec<Statement> {
+    let Said { provider, batch, now, .. } = *said;
+    let (members, name) = (batch.members.len(), provider.as_str());
+    // Whatever it thinks of the batch, it answers.
+    let away = matches!(answer, Answer::Away(_) | Answer::Unavailable(_));
+    if !away && away_until(said.standings, provider) > now {
+        sent.problems.push(format!("{name} answers again"));
+    }
     let answers = outbox::note(provider, now, false, None);
-    let members = batch.members.len();
     match answer {
-        Answer::Taken(said) => outbox::delivered(provider, batch, &said, now),
+        Answer::Taken(delivered) => {
+            let recipients = outgoing.recipients(provider, batch);
+            outbox::delivered(provider, batch, &delivered, &recipients, now)
+        }
         // It has taken nothing, so waiting costs nothing but time; and it wants to be left alone altogether.
         Answer::Busy { after, error } => {
             let schedule = delay(&outgoing.retry, batch.attempts);
@@ -491,8 +525,8 @@ fn judge(
                 outbox::note(provider, due_at, false, None),
             ]
         }
-        Answer::Away(error) => away(outgoing, provider, batch, (&error, false), now, sent),
-        Answer::Unavailable(error) => away(outgoing, provider, batch, (&error, true), now, sent),
+        Answer::Away(error) => is_away(outgoing, said, &error, false, sent),
+        Answer::Unavailable(error) => is_away(outgoing, said, &error, true, sent),
         // It has been said before that it may have it.
         Answer::Malformed(error) | Answer::Refused(error) if batch.arrived => {
             let mut statements = in_doubt(outgoing, batch, &error, now, sent);
@@ -514,26 +548,29 @@ fn judge(
 }
 
 /// What is written down when a provider is away. `arrived`: it may have taken the batch all the same.
-fn away(
+fn is_away(
     outgoing: &Outgoing,
-    provider: Provider,
-    batch: &Taken,
-    (error, arrived): (&str, bool),
-    now: Timestamp,
+    said: &Said<'_>,
+    error: &str,
+    arrived: bool,
     sent: &mut Sent,
 ) -> Vec<Statement> {
+    let Said { provider, batch, standings, now } = *said;
     let failures = batch.failures + 1;
-    let other = outgoing.providers().find(|other| *other != provider);
-    let other = other.filter(|_| failures >= outgoing.settings.failover_after);
-    let away_until = other.map(|_| now + AWAY);
-    if let (Some(other), Some(until)) = (other, away_until) {
+    let others = outgoing.providers().filter(|other| *other != provider);
+    let away = outgoing.keys.len() > 1 && failures >= outgoing.settings.failover_after;
+    // One that is away itself does not stand in.
+    let other = others.into_iter().find(|other| away_until(standings, *other) <= now);
+    let other = other.filter(|_| away);
+    if away && away_until(standings, provider) <= now {
+        let name = provider.as_str();
+        let instead = other.map_or("nobody", Provider::as_str);
         sent.problems.push(format!(
-            "{} was away {failures} times in a row: {} stands in for it until {until}",
-            provider.as_str(),
-            other.as_str()
+            "{name} was away {failures} times in a row: {instead} stands in for it until it answers again, or until {}",
+            now + AWAY
         ));
     }
-    let mut statements = vec![outbox::note(provider, now, true, away_until)];
+    let mut statements = vec![outbox::note(provider, now, true, away.then_some(now + AWAY))];
     let may_have_it = arrived || batch.arrived;
     let (members, attempts) = (batch.members.len(), batch.attempts);
     if may_have_it && !provider.knows_keys() {

@@ -549,13 +549,80 @@ fn sendgrid_that_has_not_begun_is_asked_again_and_then_resend() {
     assert_eq!(
         third.problems,
         [
-            "sendgrid was away 3 times in a row: resend stands in for it until 1970-01-01T00:05:06.000Z"
+            "sendgrid was away 3 times in a row: resend stands in for it until it answers again, or until 1970-01-01T00:05:06.000Z"
         ]
     );
     world.until_done(6_000);
     assert_eq!(world.states(), BTreeMap::from([("sent".into(), 3)]));
     let by = "SELECT provider FROM outbox_batches WHERE state = 'sent'";
     assert_eq!(world.sql(by, vec![]), [[Some("resend".into())]]);
+}
+
+#[test]
+fn if_both_are_away_what_waits_is_tried_no_more_often_than_retries_allow() {
+    let mut world = World::new(Provider::Resend, 3);
+    world.emails().apis.push(api(Provider::SendGrid));
+    *world.away.lock().unwrap() = Some("https://");
+    let (mut now, mut problems) = (1_000, Vec::new());
+    while now < 600_000 {
+        let Round { sent, next } = world.round(now).unwrap();
+        problems.extend(sent.problems);
+        now = next.unwrap().millis();
+    }
+    // Retries come every second.
+    let requests = *world.requests.lock().unwrap();
+    assert!(requests < 620, "{requests}");
+    let dissolved = world
+        .sql("SELECT count(*), max(body) FROM outbox_batches WHERE state = 'dissolved'", vec![]);
+    let few = dissolved[0][0].as_ref().unwrap().parse::<u32>().unwrap() < 10;
+    assert!(few && dissolved[0][1].as_deref() == Some(""), "{dissolved:?}");
+    let turns = problems.iter().filter(|problem| problem.contains("stands in for it")).count();
+    assert!(turns < 10, "{problems:#?}");
+    // Whoever is back first sends.
+    *world.away.lock().unwrap() = Some("resend");
+    world.until_done(now);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 3)]));
+    assert_eq!(world.accepted.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn what_was_never_sent_goes_to_the_provider_that_is_named_now() {
+    let mut world = World::new(Provider::Resend, 2);
+    *world.moods.lock().unwrap() = vec![Mood::NotBegun];
+    world.round(1_000).unwrap();
+    world.emails().apis = vec![api(Provider::SendGrid)];
+    world.until_done(2_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 2)]));
+    // What may have been sent waits for whoever has it.
+    let mut world = World::new(Provider::Resend, 2);
+    *world.moods.lock().unwrap() = vec![Mood::Silent { accepts: true }];
+    world.round(1_000).unwrap();
+    world.emails().apis = vec![api(Provider::SendGrid)];
+    world.round(10_000).unwrap();
+    assert_eq!(world.states(), BTreeMap::from([("sealed".into(), 2)]));
+    world.emails().apis = vec![api(Provider::SendGrid), api(Provider::Resend)];
+    world.until_done(20_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 2)]));
+    assert_eq!(world.accepted.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn an_address_stands_once_in_an_email_and_every_recipient_counts() {
+    for provider in [Provider::Resend, Provider::SendGrid] {
+        let world = World::new(provider, 2);
+        let content = json!({ "template": "welcome", "to": ["a@example.com", "A@EXAMPLE.com", "b@example.com"],
+            "cc": ["B@example.com", "c@example.com"], "data": { "name": "x" } });
+        world.sql(
+            "UPDATE outbox SET content = ?1 WHERE event_id = 'evt_1'",
+            vec![content.to_string()],
+        );
+        world.until_done(1_000);
+        let used = "SELECT sent FROM outbox_usage WHERE period = '1970-01'";
+        assert_eq!(world.sql(used, vec![]), [[Some("4".into())]], "{provider:?}");
+        let body =
+            world.sql("SELECT body FROM outbox_batches", vec![]).remove(0).remove(0).unwrap();
+        assert_eq!(body.to_lowercase().matches("b@example.com").count(), 1, "{body}");
+    }
 }
 
 #[test]

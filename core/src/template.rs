@@ -61,8 +61,7 @@ const TEXT: &str = "text";
 ///
 /// As [`Templates::render`].
 pub fn render_text(text: &str, data: &Map<String, Value>) -> Result<String, TemplateError> {
-    let data = minijinja::Value::from(minijinja::value::Serde(data));
-    let rendered = environment().render_str(text, data);
+    let rendered = environment().render_str(text, context(data));
     rendered.map_err(|error| TemplateError::new(TEXT, TEXT, &error))
 }
 
@@ -161,9 +160,29 @@ fn date(value: &minijinja::Value, format: Option<&str>) -> Result<String, miniji
         }
     };
     let time = number().map(from_number);
-    let time = time.or_else(|| Timestamp::parse_rfc3339(value.as_str()?));
+    let of_text = |text: &str| {
+        let day = || Timestamp::parse_rfc3339(&format!("{text}T00:00:00Z"));
+        Timestamp::parse_rfc3339(text).or_else(day)
+    };
+    let time = time.or_else(|| of_text(value.as_str()?));
     let time = time.ok_or_else(|| fault("`date` wants a time"))?;
     time.format(format.unwrap_or("%Y-%m-%d")).ok_or_else(|| fault("`date` cannot write it so"))
+}
+
+/// What is `null` is missing, however deep it lies: nobody wants to read "None".
+fn context(data: &Map<String, Value>) -> minijinja::Value {
+    fn without_null(value: &Value) -> Value {
+        match value {
+            Value::Object(members) => {
+                let there = members.iter().filter(|(_, value)| !value.is_null());
+                there.map(|(name, value)| (name.clone(), without_null(value))).collect()
+            }
+            Value::Array(items) => items.iter().map(without_null).collect(),
+            value => value.clone(),
+        }
+    }
+    let data = without_null(&Value::Object(data.clone()));
+    minijinja::Value::from(minijinja::value::Serde(data))
 }
 
 fn environment() -> Environment<'static> {
@@ -173,6 +192,12 @@ fn environment() -> Environment<'static> {
     // So that an error knows what in the template it is about. What it knows of the data besides is never shown.
     environment.set_debug(true);
     environment.add_filter("date", date);
+    environment.set_formatter(|out, state, value| {
+        if value.is_none() {
+            return Err(ErrorKind::UndefinedError.into());
+        }
+        minijinja::escape_formatter(out, state, value)
+    });
     environment.set_auto_escape_callback(|key| match key.rsplit_once('.') {
         Some((_, "html")) => AutoEscape::Html,
         _ => AutoEscape::None,
@@ -233,7 +258,7 @@ impl Templates {
     ///
     /// If there is no such template, or something that it needs is missing. The error never holds a part of the data.
     pub fn render(&self, name: &str, data: &Map<String, Value>) -> Result<Rendered, TemplateError> {
-        let data = minijinja::Value::from(minijinja::value::Serde(data));
+        let data = context(data);
         let part = |part: &'static str| {
             let template = self.environment.get_template(&key(name, part));
             let rendered = template.and_then(|template| template.render(data.clone()));
@@ -258,7 +283,7 @@ impl TemplateError {
     fn new(name: &str, part: &'static str, error: &minijinja::Error) -> Self {
         let problem = match error.kind() {
             ErrorKind::UndefinedError => match source(error) {
-                Some(source) => format!("something is missing: `{source}`"),
+                Some(source) => format!("something is missing in `{source}`"),
                 None => "something that it needs is missing".to_owned(),
             },
             ErrorKind::TemplateNotFound => "there is no such template".to_owned(),
@@ -271,7 +296,7 @@ impl TemplateError {
                 format!("{}{detail}", error.kind())
             }
             kind => match source(error) {
-                Some(source) => format!("{kind}: `{source}`"),
+                Some(source) => format!("{kind} in `{source}`"),
                 None => kind.to_string(),
             },
         };
@@ -283,14 +308,14 @@ impl TemplateError {
     }
 }
 
-/// What in the template an error is about, as it stands there.
+/// What in the template an error is about: the tag that it stands in.
 fn source(error: &minijinja::Error) -> Option<&str> {
     let (template, range) = (error.template_source()?, error.range()?);
-    // Of `user.name` it may have no more than `.name`.
-    let outside = |c: char| !c.is_alphanumeric() && c != '_' && c != '.';
-    let before = template.get(..range.start)?.rfind(outside)?;
-    let before = before + template.get(before..)?.chars().next()?.len_utf8();
-    template.get(before..range.end).filter(|source| !source.is_empty())
+    let from = template.get(..range.start)?.rfind(['{'])?;
+    let from = template.get(..from)?.rfind('{').filter(|before| before + 1 == from).unwrap_or(from);
+    let to = range.end + template.get(range.end..)?.find('}')?;
+    let to = to + template.get(to..)?.chars().take_while(|c| *c == '}').count();
+    template.get(from..to).filter(|source| source.len() <= 200)
 }
 
 /// The parts of a template that there are.
@@ -359,6 +384,18 @@ mod tests {
         );
         insta::assert_debug_snapshot!("nonsense", errors.unwrap_err());
         assert!(templates("s", "{% include \"footer.html\" %}", None).is_err());
+        let null = |template: &str| {
+            render_text(template, &data(json!({ "o": { "n": null }, "l": [null] })))
+        };
+        for template in
+            ["{{ o.n }}", "{{ o.n | upper }}", "{{ l[0] }}", "{% for n in l %}{{ n }}{% endfor %}"]
+        {
+            assert!(
+                null(template).unwrap_err().problem.starts_with("something is missing in `{{ "),
+                "{template}"
+            );
+        }
+        assert_eq!(null("{% if o.n %}x{% endif %}{{ o.n | default(\"y\") }}").unwrap(), "y");
         let hello = templates("Hello", "<p>\n{{ user.name.first }}</p>", None).unwrap();
         let canary = data(json!({ "user": { "name": "canary" } }));
         let missing = hello.render("welcome", &canary).unwrap_err();
@@ -401,6 +438,7 @@ mod tests {
             json!(1_767_225_600_000_i64),
             json!("1767225600"),
             json!("2026-01-01T02:00:00+02:00"),
+            json!("2026-01-01"),
         ] {
             assert_eq!(written("{{ at | date }}", at).unwrap(), "2026-01-01");
         }
@@ -415,7 +453,7 @@ mod tests {
         }
         assert_eq!(
             written("{{ when | date }}", json!(0)).unwrap_err().problem,
-            "invalid operation: `date`"
+            "invalid operation in `{{ when | date }}`"
         );
     }
 }

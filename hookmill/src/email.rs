@@ -218,7 +218,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         SELECT outbox.id, created_at, source, event_id, rule, coalesce(content ->> '$.to[0]', ''), outbox.state, outcome,
             outbox.due_at, outbox.settled_at, provider, provider_id,
             iif(outbox.state = 'sealed', outbox_batches.error, outbox.error), outbox.channel,
-            iif(outbox.state = 'sealed' AND outbox_batches.attempts > 0, outbox_batches.due_at, NULL), left_out
+            iif(outbox_batches.state = 'sealed' AND outbox_batches.attempts > 0, outbox_batches.due_at, NULL), left_out
         FROM outbox LEFT JOIN outbox_batches ON outbox_batches.id = batch
         WHERE ?1 IS NULL OR outbox.state = ?1
         ORDER BY created_at DESC, outbox.id LIMIT ?2";

@@ -61,11 +61,13 @@ fn report(channel: &str, sent: &Sent, metrics: &Metrics) {
     }
     for unsent in sent.unsent.iter().take(LINES) {
         let Unsent { id, event: (source, event), rule, state, error } = unsent;
-        warn!(channel, id, rule, source, event, state, error, "not sent");
+        let what =
+            if state == "in_doubt" { "nobody knows whether it was sent" } else { "not sent" };
+        warn!(channel, id, rule, source, event, state, error, "{what}");
     }
     if sent.unsent.len() > LINES {
         let more = sent.unsent.len() - LINES;
-        warn!(channel, more, "not sent; `hookmill email list` shows which");
+        warn!(channel, more, "like these; `hookmill email list` shows which");
     }
     for problem in &sent.problems {
         warn!(channel, "{problem}");

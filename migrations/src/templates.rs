@@ -56,7 +56,10 @@ fn unmatched(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError>
     for rule in &config.rules {
         let (data, what, used) = match &rule.effect {
             EffectText::Send(SendText::Email(email)) => {
-                let (name, Some(templates)) = (&email.template.value, templates) else { continue };
+                let name = &email.template.value;
+                // A template that cannot be read has been reported.
+                let there = |templates: &&Templates| templates.names().any(|known| known == name);
+                let Some(templates) = templates.filter(there) else { continue };
                 (&email.data, format!("template `{name}`"), templates.variables(name))
             }
             EffectText::Send(SendText::Sms(sms)) => match text_variables(&sms.body.value) {

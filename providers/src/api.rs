@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use hookmill_core::email::Email;
 use hookmill_core::outbound::{Answer, ApiResponse};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// What providers are told an email's id by: a tag of Resend's, a custom argument of SendGrid's.
 pub(crate) const EMAIL_ID: &str = "hookmill";
@@ -14,6 +16,20 @@ const WORDS: usize = 500;
 /// A provider's words, as far as they are kept.
 pub(crate) fn kept(words: &str) -> String {
     words.chars().take(WORDS).collect()
+}
+
+/// Whom an email goes to, as far as they are counted.
+#[derive(Deserialize)]
+pub(crate) struct Recipients {
+    to: Vec<IgnoredAny>,
+    #[serde(default)]
+    cc: Vec<IgnoredAny>,
+}
+
+impl Recipients {
+    pub(crate) fn count(&self) -> usize {
+        self.to.len() + self.cc.len()
+    }
 }
 
 /// What an answer comes to that is no success, where the status alone tells: <https://www.rfc-editor.org/rfc/rfc9110#section-15>.

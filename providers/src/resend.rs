@@ -10,7 +10,7 @@ use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{EMAIL_ID, first_line, kept, length, not_taken};
+use crate::api::{EMAIL_ID, Recipients, first_line, kept, length, not_taken};
 
 /// The most emails in one batch.
 pub const BATCH_EMAILS: usize = 100;
@@ -70,6 +70,15 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> String {
         tags: [Tag { name: EMAIL_ID, value: &email.id }],
     });
     json(&items.collect::<Vec<_>>())
+}
+
+/// To how many addresses each email of a batch goes.
+pub fn recipients(body: &str) -> Vec<usize> {
+    serde_json::from_str::<Vec<Recipients>>(body)
+        .unwrap_or_default()
+        .iter()
+        .map(Recipients::count)
+        .collect()
 }
 
 /// The request that sends a batch. `url`: where the API is.

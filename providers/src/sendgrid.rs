@@ -12,7 +12,7 @@ use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{EMAIL_ID, first_line, kept, length, not_taken};
+use crate::api::{EMAIL_ID, Recipients, first_line, kept, length, not_taken};
 
 /// The most emails in one batch: personalizations of a request.
 pub const BATCH_EMAILS: usize = 1000;
@@ -107,16 +107,8 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
     let tag = |part| format!("-{}.{part}-", first.id.get(..16).unwrap_or(&first.id));
     let (text_tag, html_tag) = (tag("text"), tag("html"));
     let personalizations = emails.iter().map(|email| {
-        // An address stands once among the recipients of an email.
-        let mut seen = Vec::new();
-        let mut new = |mailbox: &&Mailbox| {
-            let address = mailbox.address.to_lowercase();
-            let new = !seen.contains(&address);
-            seen.push(address);
-            new
-        };
-        let to = email.to.iter().filter(&mut new).map(address).collect();
-        let cc = email.cc.iter().filter(&mut new).map(address).collect();
+        let to = email.to.iter().map(address).collect();
+        let cc = email.cc.iter().map(address).collect();
         let own = [(html_tag.as_str(), email.html.as_str()), (&text_tag, &email.text)];
         let substitutions = own.into_iter().filter(|_| !alone).collect();
         let custom_args = BTreeMap::from([(EMAIL_ID, email.id.as_str())]);
@@ -135,6 +127,16 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
         ],
     };
     serde_json::to_string(&request).ok()
+}
+
+/// To how many addresses each email of a batch goes.
+pub fn recipients(body: &str) -> Vec<usize> {
+    #[derive(Deserialize, Default)]
+    struct Request {
+        personalizations: Vec<Recipients>,
+    }
+    let Request { personalizations } = serde_json::from_str(body).unwrap_or_default();
+    personalizations.iter().map(Recipients::count).collect()
 }
 
 /// The request that sends a batch. `url`: where the API is.

@@ -90,7 +90,11 @@ mod tests {
             body: "Olá & welcome: 50 % off+1".into(),
             status_callback: Some("https://a.test/webhooks/twilio".into()),
         };
-        insta::assert_debug_snapshot!(request("https://api.twilio.com", "AC1", body(&sms)));
+        insta::assert_debug_snapshot!(request(
+            "https://api.twilio.com",
+            "AC11111111111111111111111111111111",
+            body(&sms)
+        ));
         sms.from = "MG1".into();
         sms.status_callback = None;
         assert_eq!(

@@ -155,7 +155,8 @@ impl State {
         let (resend, emails) = match path.as_str() {
             "/resend/emails/batch" => (true, &body),
             "/sendgrid/v3/mail/send" => (false, &body["personalizations"]),
-            "/twilio/2010-04-01/Accounts/AC1/Messages.json" | "/mixpanel/import" => (false, &body),
+            "/twilio/2010-04-01/Accounts/AC11111111111111111111111111111111/Messages.json"
+            | "/mixpanel/import" => (false, &body),
             "/posthog/batch/" => (false, &body["batch"]),
             _ => return (404, json!({ "message": format!("there is nothing at {path}") })),
         };

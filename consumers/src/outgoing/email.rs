@@ -1,6 +1,6 @@
 //! Emails: from rows of the outbox to batches for Resend or SendGrid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::config::Emails;
 use hookmill_core::email::{Email, Mailbox, address_key};
@@ -72,11 +72,15 @@ impl Composer {
             text.parse::<Mailbox>()
                 .map_err(|error| format!("one of its recipients is none: {error}"))
         };
-        let to = content.to.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
+        let mut to = content.to.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
         if to.is_empty() {
             return Err("it has no recipient".to_owned());
         }
-        let cc = content.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
+        let mut cc = content.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
+        // An address stands once among the recipients of an email.
+        let mut seen = BTreeSet::new();
+        to.retain(|to| seen.insert(address_key(&to.address)));
+        cc.retain(|cc| seen.insert(address_key(&cc.address)));
         let reply_to = content.reply_to.as_ref().map(mailbox).transpose()?;
         let texts = match content.literal {
             Some((subject, text)) => Rendered { subject, html: format!("<p>{text}</p>"), text },

@@ -77,19 +77,21 @@ pub(super) fn sms(root: &Section<'_>) -> Option<Sms> {
     let account = section.require("account", "Twilio's account: account = \"AC…\"");
     let account = account.and_then(|item| item.string("an account, AC…"));
     if let Some(text) = &account
-        && !(text.value.starts_with("AC") && text.value.chars().all(|c| c.is_ascii_alphanumeric()))
+        && !is_sid("AC", &text.value)
     {
         let problem = text.error(format!("found {:?}", text.value));
-        section.report(problem.hint("expected Twilio's Account SID: AC and 32 digits and letters"));
+        section.report(problem.hint("expected Twilio's Account SID: AC and 32 hexadecimal digits"));
     }
     let from =
         section.require("from", "whose messages they are: from = \"+15550100001\", or \"MG…\"");
     let from = from.and_then(|item| item.string("a number, or a messaging service"));
     if let Some(text) = &from
-        && text.value.starts_with('+')
-        && crate::email::number(&text.value).is_none()
+        && !is_sms_sender(&text.value)
     {
-        section.report(number_error(text));
+        let problem = text.error(format!("found {:?}", text.value));
+        section.report(problem.hint(
+            "expected a number with its country (+15550100001), a messaging service (MG and 32 hexadecimal digits), a short code, or a name of at most 11 letters and digits",
+        ));
     }
     let status_callback = section.get("status_callback").and_then(|item| {
         item.string("a URL such as \"https://hooks.example.com/webhooks/twilio\"")
@@ -287,6 +289,23 @@ pub(super) fn text(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> 
     let (when, delay) = (when(&section), delay(&section));
     section.finish();
     Some((when, EffectText::Send(SendText::Sms(SmsText { to: to?, body: body?, data, delay }))))
+}
+
+/// Whether it is an identifier of Twilio's: two letters and 32 hexadecimal digits.
+fn is_sid(prefix: &str, text: &str) -> bool {
+    let digits = text.strip_prefix(prefix).unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Who Twilio sends an SMS for: <https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>.
+fn is_sms_sender(text: &str) -> bool {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let short_code = digits && (3..=8).contains(&text.len());
+    let named = |c: char| c.is_ascii_alphanumeric() || " &+-_".contains(c);
+    let has_letter = text.contains(|c: char| c.is_ascii_alphabetic());
+    let name = text.len() <= 11 && has_letter && text.chars().all(named);
+    let number = text.starts_with('+') && crate::email::number(text).is_some();
+    number || short_code || name || is_sid("MG", text)
 }
 
 fn number_error(text: &Located<String>) -> ConfigError {
