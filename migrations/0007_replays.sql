@@ -99,3 +99,18 @@ CREATE TABLE audit (
     -- JSON: what else there is to say.
     detail TEXT NOT NULL
 ) STRICT;
+
+-- What came in lately. It costs a row with every event, and without it any look at the latest events would read all of them.
+CREATE INDEX events_applied ON events (applied_at);
+
+-- How many events took effect, minute by minute: written in their transaction, so that they are counted once.
+CREATE TABLE activity (
+    -- Minutes since the Unix epoch.
+    minute INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    events INTEGER NOT NULL,
+    -- The longest that one took from ingress to here, in milliseconds.
+    lag INTEGER NOT NULL,
+    PRIMARY KEY (minute, source, outcome)
+) STRICT, WITHOUT ROWID;

@@ -78,6 +78,18 @@ WHERE true
 ON CONFLICT DO NOTHING
 RETURNING source, id, generation";
 
+/// How many events took effect in which minute. Before the ledger, like every other statement.
+const ACTIVITY: &str = "\
+-- activity
+WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+INSERT INTO activity (minute, source, outcome, events, lag)
+SELECT (value ->> 6) / 60000, value ->> 0, value ->> 4, count(*), max((value ->> 6) - (value ->> 5)) FROM rows
+WHERE NOT EXISTS (
+    SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 AND seen.id = value ->> 1 AND seen.generation = value ->> 2
+)
+GROUP BY 1, 2, 3
+ON CONFLICT (minute, source, outcome) DO UPDATE SET events = events + excluded.events, lag = max(lag, excluded.lag)";
+
 /// Which of these events are in the ledger.
 const SEEN: &str = "\
 -- seen
@@ -354,8 +366,10 @@ pub(crate) fn plan(program: &Program, writes: &[Writes]) -> Vec<Statement> {
         let rows = writes.iter().flat_map(|write| &write.rows).filter(|(rule, _)| *rule == number);
         statements.extend(Statement::for_rows(&rule.sql, rows.map(|(_, row)| row.as_str())));
     }
-    let ledger = writes.iter().map(|write| write.ledger.as_str());
-    statements.extend(Statement::for_rows(&Arc::from(LEDGER), ledger));
+    for sql in [ACTIVITY, LEDGER] {
+        let ledger = writes.iter().map(|write| write.ledger.as_str());
+        statements.extend(Statement::for_rows(&Arc::from(sql), ledger));
+    }
     statements
 }
 

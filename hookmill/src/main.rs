@@ -9,6 +9,7 @@
 // A command line speaks on stdout and stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod admin;
 mod check;
 mod dev;
 mod email;
@@ -22,6 +23,7 @@ mod secrets;
 mod send;
 mod sender;
 mod serve;
+mod token;
 mod verify;
 
 use std::process::ExitCode;
@@ -48,6 +50,7 @@ enum Command {
     Events(events::Arguments),
     Email(email::Arguments),
     Rejections(rejections::Arguments),
+    Token(token::Arguments),
     Migrate(migrate::Arguments),
 }
 
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Events(arguments) => events::run(&arguments),
         Command::Email(arguments) => email::run(&arguments),
         Command::Rejections(arguments) => rejections::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
     };
     match result {

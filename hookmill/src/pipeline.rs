@@ -4,12 +4,12 @@ use std::io::IsTerminal as _;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
 use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
-use hookmill_core::config::{Consumers, SecretRef, Source};
+use hookmill_core::config::{Batch, Consumers, SecretRef, Source};
 use hookmill_core::delivery::Verdict;
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
+use crate::admin::{self, replay};
 use crate::secrets::{from_environment, unwrapped};
 use crate::sender::{Show, send, shown_only};
 
@@ -33,6 +34,11 @@ use crate::sender::{Show, send, shown_only};
 const CONSUMERS: usize = 2;
 /// How long a consumer waits after its queue did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a batch that is replayed waits for events that come in.
+const GIVE_WAY: Duration = Duration::from_secs(2);
+/// How long between two looks for these.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// Where the pipeline runs.
 #[derive(clap::Args)]
@@ -197,7 +203,6 @@ pub fn run(
         let (stop, stopped) = watch::channel(false);
         let mut consumers = JoinSet::new();
         let objects = folder.objects()?;
-        let batch = loaded.config.batch.clone();
         let written = Arc::new(Notify::new());
         // The folder is locked, so whoever was sending is gone.
         if let Err(error) = resume(&store, now()).await {
@@ -221,17 +226,29 @@ pub fn run(
                 }
             };
         }
+        let consumer = Consumer {
+            queue: queue.clone(),
+            store: store.clone(),
+            objects: objects.clone(),
+            metrics: metrics.clone(),
+            written: written.clone(),
+            config,
+            batch: loaded.config.batch.clone(),
+        };
         for _ in 0..CONSUMERS {
-            let consumer = Consumer {
-                queue: queue.clone(),
-                store: store.clone(),
-                objects: objects.clone(),
-                metrics: metrics.clone(),
-                written: written.clone(),
-                config: config.clone(),
-            };
-            consumers.spawn(consumer.consume_events(batch.size, batch.wait, stopped.clone()));
+            consumers.spawn(consumer.clone().consume(QueueName::Events, stopped.clone()));
         }
+        consumers.spawn(consumer.consume(QueueName::Replays, stopped.clone()));
+        let asked = Arc::new(Notify::new());
+        let replays = replay(store.clone(), queue.clone(), asked.clone(), stopped.clone());
+        consumers.spawn(replays);
+        let admin = hookmill_admin::router(Arc::new(admin::Native {
+            store: store.clone(),
+            objects: objects.clone(),
+            queue: queue.clone(),
+            asked,
+            written,
+        }));
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
         consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));
 
@@ -244,7 +261,7 @@ pub fn run(
         };
         let service = Service { platform, gate, observe: log_outcome };
         ready(address);
-        serve(listener, service, told_to_stop).await;
+        serve(listener, service, admin, told_to_stop).await;
         info!("stopping: finishing what is in hand");
         stop.send_replace(true);
         while consumers.join_next().await.is_some() {}
@@ -278,6 +295,7 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
+#[derive(Clone)]
 struct Consumer {
     queue: SqliteQueue,
     store: Sqlite,
@@ -286,14 +304,18 @@ struct Consumer {
     /// Told when there is something new in the outbox.
     written: Arc<Notify>,
     config: Consumers,
+    batch: Batch,
 }
 
 impl Consumer {
-    async fn consume_events(self, size: usize, wait: Duration, mut stopped: watch::Receiver<bool>) {
+    async fn consume(self, lane: QueueName, mut stopped: watch::Receiver<bool>) {
+        let Batch { size, wait } = self.batch;
         let mut settling = None;
         loop {
-            let batch = match self.queue.receive(QueueName::Events, size, wait, &mut stopped).await
-            {
+            if lane == QueueName::Replays {
+                self.give_way().await;
+            }
+            let batch = match self.queue.receive(lane, size, wait, &mut stopped).await {
                 Ok(batch) if batch.is_empty() => break,
                 Ok(batch) => batch,
                 Err(error) => {
@@ -324,13 +346,26 @@ impl Consumer {
             let queue = self.queue.clone();
             // Not waited for: settling this batch and leasing the next one share a commit.
             settling = Some(tokio::spawn(async move {
-                if let Err(error) = queue.settle(QueueName::Events, verdicts).await {
+                if let Err(error) = queue.settle(lane, verdicts).await {
                     error!(%error, "cannot settle a batch; it will be delivered again");
                 }
             }));
         }
         if let Some(settling) = settling {
             let _ = settling.await;
+        }
+    }
+}
+
+impl Consumer {
+    /// Waits while events come in, for some seconds: what is replayed has waited for longer.
+    async fn give_way(&self) {
+        let since = Instant::now();
+        while since.elapsed() < GIVE_WAY {
+            match self.queue.waiting(QueueName::Events, 1).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => tokio::time::sleep(GLANCE).await,
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Router};
+use hookmill_admin::Remote;
 use hookmill_core::request::Headers;
 use hookmill_ingress::{
     Body, BodyError, Gate, Incoming, Outcome, Platform, Reply, serve as ingress,
@@ -56,14 +57,19 @@ struct Shared<P> {
     memory: Arc<Semaphore>,
 }
 
-/// Serves requests until `stop` is ready, then finishes those in progress.
+/// Serves requests until `stop` is ready, then finishes those in progress. What lies under `/admin` goes to that router.
 pub async fn serve<P: Platform + Send + 'static>(
     listener: TcpListener,
     service: Service<P>,
+    admin: Router,
     stop: impl Future<Output = ()>,
 ) {
     let shared = Arc::new(Shared { service, memory: Arc::new(Semaphore::new(BODY_BYTES)) });
-    let router = Router::new().fallback(answer::<P>).with_state(shared);
+    let router = Router::new()
+        .route_service("/admin", admin.clone())
+        .route_service("/admin/{*path}", admin)
+        .fallback(answer::<P>)
+        .with_state(shared);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
@@ -84,7 +90,9 @@ pub async fn serve<P: Platform + Send + 'static>(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(Extension(peer.ip()).layer(router.clone()));
+        let remote = Extension(Remote(peer.ip().to_string()));
+        let service = Extension(peer.ip()).layer(remote.layer(router.clone()));
+        let service = TowerToHyperService::new(service);
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {

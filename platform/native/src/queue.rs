@@ -33,16 +33,19 @@ pub enum QueueName {
     Events,
     /// What was delivered [`PLATFORM_DELIVERIES`] times without a verdict.
     DeadLetters,
+    /// Events that are replayed: they wait for those that come in.
+    Replays,
 }
 
 impl QueueName {
-    const ALL: [Self; 2] = [Self::Events, Self::DeadLetters];
+    const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Replays];
 
     /// What its tables begin with.
     const fn prefix(self) -> &'static str {
         match self {
             Self::Events => "events",
             Self::DeadLetters => "dead_letters",
+            Self::Replays => "replays",
         }
     }
 
@@ -115,7 +118,7 @@ pub struct Leased {
 pub struct SqliteQueue {
     operations: mpsc::Sender<Operation>,
     /// One for each queue: something may have come.
-    arrivals: Arc<[Notify; 2]>,
+    arrivals: Arc<[Notify; 3]>,
 }
 
 /// The pages of the database. Ten events fit into one, so a group's commit writes few of them.
@@ -192,7 +195,7 @@ impl SqliteQueue {
             queues.push(State { sql: Sql::new(queue), last, delivered: 0 });
         }
         let (operations, waiting) = mpsc::channel(WAITING);
-        let arrivals = Arc::new([Notify::new(), Notify::new()]);
+        let arrivals = Arc::new([Notify::new(), Notify::new(), Notify::new()]);
         let log = Log::start(path, &mut database)?;
         let thread = Thread { database, queues, arrivals: arrivals.clone(), log, failed: false };
         spawn("queue", move || thread.run(waiting))?;
@@ -281,6 +284,15 @@ impl SqliteQueue {
         self.ask(Task::Settle { queue, verdicts }).await.map(drop)
     }
 
+    /// How many messages are waiting; at most `most` are counted.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer.
+    pub async fn waiting(&self, queue: QueueName, most: usize) -> Result<usize, QueueError> {
+        self.ask(Task::Count { queue, most }).await.map(|outcome| outcome.count)
+    }
+
     /// Whether the database answers, and writes. It is only made to write if it has just failed to: whoever asks all the
     /// time causes no load.
     ///
@@ -327,7 +339,7 @@ struct Thread {
     database: Connection,
     /// In the order of [`QueueName::ALL`].
     queues: Vec<State>,
-    arrivals: Arc<[Notify; 2]>,
+    arrivals: Arc<[Notify; 3]>,
     log: Log,
     /// Whether the last transaction that was to write failed.
     failed: bool,
@@ -481,7 +493,7 @@ fn lease(
         .collect::<Result<_, _>>()?;
     let mut text = transaction.prepare_cached(&queue.sql.text)?;
     for (seq, attempts) in again {
-        if name == QueueName::Events && attempts > PLATFORM_DELIVERIES {
+        if name != QueueName::DeadLetters && attempts > PLATFORM_DELIVERIES {
             given_up.push(seq);
         } else {
             let text = text.query_row([seq], |row| row.get(0))?;
@@ -505,7 +517,7 @@ fn lease(
     }
     if !given_up.is_empty() {
         outcome.arrived = Some(QueueName::DeadLetters);
-        give_up(transaction, queues, &given_up, now)?;
+        give_up(transaction, queues, name, &given_up, now)?;
     }
     Ok(outcome)
 }
@@ -514,19 +526,19 @@ fn lease(
 fn give_up(
     transaction: &Transaction<'_>,
     queues: &mut [State],
+    from: QueueName,
     events: &[i64],
     now: i64,
 ) -> rusqlite::Result<()> {
     let dead_letters = &mut queues[QueueName::DeadLetters as usize];
+    let bury = from.sql(
+        "INSERT INTO dead_letters_messages (seq, sent_at, text) SELECT ?1, ?2, text FROM {q}_messages WHERE seq = ?3",
+    );
     for seq in events {
         dead_letters.last += 1;
-        transaction.execute(
-            "INSERT INTO dead_letters_messages (seq, sent_at, text)
-             SELECT ?1, ?2, text FROM events_messages WHERE seq = ?3",
-            params![dead_letters.last, now, seq],
-        )?;
-        transaction.execute("DELETE FROM events_deliveries WHERE seq = ?1", [seq])?;
-        transaction.execute("DELETE FROM events_messages WHERE seq = ?1", [seq])?;
+        transaction.execute(&bury, params![dead_letters.last, now, seq])?;
+        transaction.execute(&from.sql("DELETE FROM {q}_deliveries WHERE seq = ?1"), [seq])?;
+        transaction.execute(&from.sql("DELETE FROM {q}_messages WHERE seq = ?1"), [seq])?;
     }
     Ok(())
 }

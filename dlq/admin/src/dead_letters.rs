@@ -1,0 +1,304 @@
+//! What was given up: lists, groups, one with its body; replay and discard of one.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hookmill_core::message::{BodyForm, decode};
+use hookmill_core::time::Timestamp;
+use hookmill_dlq::replay::{
+    Filter, WHERE, discard as discard_letter, plan_replay, replay_id, run_replay,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::auth::{Actor, audit};
+use crate::page::{Page, Paging};
+use crate::problem::{Body, Path, Problem, Query};
+use crate::replays::Replay;
+use crate::{Admin, read};
+
+/// An event that was given up. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DeadLetter {
+    id: String,
+    /// Its source in hookmill.toml; not known if its message cannot be read, and so below.
+    source: Option<String>,
+    /// The provider's id.
+    event_id: Option<String>,
+    generation: Option<u32>,
+    r#type: Option<String>,
+    #[schema(value_type = Option<i64>)]
+    received_at: Option<Timestamp>,
+    /// `unreadable`, `refused`, `exhausted`, `permanent` or `dropped`.
+    reason: String,
+    /// What went wrong, in words.
+    error: String,
+    /// The same for the same kind of error.
+    fingerprint: String,
+    /// How often it was delivered.
+    attempts: u32,
+    #[schema(value_type = i64)]
+    first_failed_at: Timestamp,
+    #[schema(value_type = i64)]
+    last_failed_at: Timestamp,
+    /// `dead`, `replaying`, `replayed` (back on the queue), `applied`, or `discarded`.
+    state: String,
+    /// The replay that had it last.
+    replay: Option<String>,
+    /// How often it was replayed.
+    replays: u32,
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Search {
+    /// Of this source.
+    source: Option<String>,
+    /// Of events of this type; `*` stands for anything: `customer.*`.
+    r#type: Option<String>,
+    /// Given up for this reason.
+    reason: Option<String>,
+    /// With this kind of error.
+    fingerprint: Option<String>,
+    /// Of this event, by the provider's id.
+    event_id: Option<String>,
+    /// In this state: `dead`, unless it is said; `any`.
+    state: Option<String>,
+}
+
+impl Search {
+    /// The parameters of [`WHERE`], and the state.
+    fn params(&self) -> Vec<String> {
+        let filter = Filter {
+            source: self.source.clone(),
+            kind: self.r#type.clone(),
+            reason: self.reason.clone(),
+            fingerprint: self.fingerprint.clone(),
+            event_id: self.event_id.clone(),
+            ..Filter::default()
+        };
+        let mut params = filter.params();
+        params.push(self.state.clone().unwrap_or_else(|| "dead".to_owned()));
+        params
+    }
+}
+
+const OBJECT: &str = "json_object('id', id, 'source', source, 'event_id', event_id, 'generation', generation, 'type', type,
+    'received_at', received_at, 'reason', reason, 'error', error, 'fingerprint', fingerprint, 'attempts', attempts,
+    'first_failed_at', first_failed_at, 'last_failed_at', last_failed_at, 'state', state, 'replay', replay,
+    'replays', replays)";
+
+/// List dead letters, the latest first.
+#[utoipa::path(
+    get, path = "/dead-letters", tag = "dead letters", params(Search, Paging),
+    responses((status = 200, body = Page<DeadLetter>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn list(
+    State(admin): State<Admin>,
+    Query(search): Query<Search>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<DeadLetter>>, Problem> {
+    let (at, id) = paging.after()?;
+    let mut params = search.params();
+    params.extend([at, id, paging.limit()?.to_string()]);
+    let sql = format!(
+        "-- dead letters\nSELECT {OBJECT} FROM dead_letters WHERE {WHERE} AND (?9 = 'any' OR state = ?9)
+        AND (?10 = '' OR last_failed_at < CAST(?10 AS INTEGER) OR (last_failed_at = CAST(?10 AS INTEGER) AND id < ?11))
+        ORDER BY last_failed_at DESC, id DESC LIMIT CAST(?12 AS INTEGER)"
+    );
+    let letters = admin.ask::<DeadLetter>(&sql, params).await?;
+    Ok(Json(paging.page(letters, |letter| (letter.last_failed_at.millis(), letter.id.clone()))?))
+}
+
+/// Dead letters that failed in the same way.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Group {
+    fingerprint: String,
+    reason: String,
+    /// The error of the latest of them.
+    error: String,
+    /// How many there are.
+    count: u64,
+    /// Their sources.
+    sources: Vec<String>,
+    /// Their types; at most ten.
+    types: Vec<String>,
+    #[schema(value_type = i64)]
+    first_failed_at: Timestamp,
+    #[schema(value_type = i64)]
+    last_failed_at: Timestamp,
+}
+
+/// Dead letters by what went wrong, the most first.
+#[utoipa::path(
+    get, path = "/dead-letters/groups", tag = "dead letters", params(Search),
+    responses((status = 200, body = Vec<Group>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn groups(
+    State(admin): State<Admin>,
+    Query(search): Query<Search>,
+) -> Result<Json<Vec<Group>>, Problem> {
+    let sql = format!(
+        "-- dead letters by what went wrong
+        SELECT json_object('fingerprint', fingerprint, 'reason', reason, 'error', error, 'count', count,
+            'sources', json(sources), 'types', json(types), 'first_failed_at', first, 'last_failed_at', last)
+        FROM (
+            SELECT fingerprint, reason, error, count(*) AS count, min(first_failed_at) AS first, max(last_failed_at) AS last,
+                json_group_array(DISTINCT source) FILTER (WHERE source IS NOT NULL) AS sources,
+                json_group_array(DISTINCT type) FILTER (WHERE type IS NOT NULL) AS types
+            FROM dead_letters WHERE {WHERE} AND (?9 = 'any' OR state = ?9)
+            GROUP BY fingerprint
+        )
+        ORDER BY count DESC, fingerprint LIMIT 200"
+    );
+    let mut groups = admin.ask::<Group>(&sql, search.params()).await?;
+    for group in &mut groups {
+        group.types.truncate(10);
+    }
+    Ok(Json(groups))
+}
+
+/// A dead letter with its message.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Whole {
+    #[serde(flatten)]
+    letter: DeadLetter,
+    /// The body as the provider sent it; blank if there is none any more.
+    body: String,
+    /// `text`, or `base64` if it is no text; `unreadable` if the message cannot be read: then it is the whole message.
+    body_form: String,
+}
+
+/// A dead letter and its body.
+#[utoipa::path(
+    get, path = "/dead-letters/{id}", tag = "dead letters", params(("id" = String, Path, description = "Its id")),
+    responses((status = 200, body = Whole), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn show(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+) -> Result<Json<Whole>, Problem> {
+    #[derive(Deserialize)]
+    struct Found {
+        #[serde(flatten)]
+        letter: DeadLetter,
+        message: String,
+    }
+    let sql = format!(
+        "-- a dead letter\nSELECT json_patch({OBJECT}, json_object('message', message)) FROM dead_letters WHERE id = ?1"
+    );
+    let found = admin.ask::<Found>(&sql, vec![id]).await?.pop();
+    let Found { letter, message } = found.ok_or_else(gone)?;
+    let (form, bytes) = match decode(&message) {
+        Err(_) => ("unreadable", message.into_bytes()),
+        Ok(read) => match &read.envelope.body {
+            BodyForm::Object(check) => {
+                let object = admin.0.object(&check.key).await;
+                let object = object.map_err(|error| Problem::unavailable(&error))?;
+                ("text", object.unwrap_or_default())
+            }
+            _ => ("text", read.body.into_owned()),
+        },
+    };
+    let (form, body) = match String::from_utf8(bytes) {
+        Ok(text) => (form, text),
+        Err(error) => ("base64", STANDARD.encode(error.as_bytes())),
+    };
+    Ok(Json(Whole { letter, body, body_form: form.to_owned() }))
+}
+
+fn gone() -> Problem {
+    Problem::not_found("there is no dead letter with this id")
+}
+
+/// Why somebody does something.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Because {
+    /// For the record: who looks at `audit` later wants to know.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+impl Because {
+    pub(crate) fn reason(self) -> Result<String, Problem> {
+        reason(self.reason)
+    }
+}
+
+/// A reason says something, and is no novel.
+pub(crate) fn reason(text: String) -> Result<String, Problem> {
+    let length = text.trim().chars().count();
+    if (1..=500).contains(&length) {
+        return Ok(text.trim().to_owned());
+    }
+    Err(Problem::invalid(format!("the reason has {length} characters; it may have 1 to 500")))
+}
+
+/// Sends one letter through the whole path again.
+#[utoipa::path(
+    post, path = "/dead-letters/{id}/replay", tag = "dead letters", request_body = Because,
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 202, body = Replay, description = "A replay of this one letter, which runs"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn replay(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+    Body(because): Body<Because>,
+) -> Result<(StatusCode, Json<Replay>), Problem> {
+    let (now, reason) = (admin.now(), because.reason()?);
+    ready(&admin, &id).await?;
+    let filter = Filter { id: Some(id.clone()), ..Filter::default() };
+    let replay = replay_id(&filter, &actor.name, now);
+    let statements = vec![
+        plan_replay(&replay, &filter, &actor.name, now),
+        run_replay(&replay, 1, &reason, &actor.name, now),
+        audit(&actor, "letter.replay", &id, &reason, &serde_json::json!({ "replay": replay }), now),
+    ];
+    admin.execute(statements).await?;
+    admin.0.wake().await;
+    Ok((StatusCode::ACCEPTED, Json(crate::replays::find(&admin, &replay).await?)))
+}
+
+/// Discards a letter: it stays, and is not counted as dead any more.
+#[utoipa::path(
+    post, path = "/dead-letters/{id}/discard", tag = "dead letters", request_body = Because,
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn discard(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+    Body(because): Body<Because>,
+) -> Result<StatusCode, Problem> {
+    let (now, reason) = (admin.now(), because.reason()?);
+    ready(&admin, &id).await?;
+    let statements = vec![
+        discard_letter(&id, now),
+        audit(&actor, "letter.discard", &id, &reason, &serde_json::json!({}), now),
+    ];
+    let rows = admin.execute(statements).await?;
+    match rows.iter().flatten().next() {
+        Some(_) => Ok(StatusCode::NO_CONTENT),
+        None => Err(Problem::conflict("the letter is not `dead` any more")),
+    }
+}
+
+/// Whether there is such a letter, and it is dead.
+async fn ready(admin: &Admin, id: &str) -> Result<(), Problem> {
+    let sql = "-- is it dead\nSELECT json_quote(state) FROM dead_letters WHERE id = ?1";
+    let rows = admin.execute(vec![crate::statement(sql, vec![id.to_owned()])]).await?;
+    match read::<String>(&rows)?.pop().as_deref() {
+        None => Err(gone()),
+        Some("dead") => Ok(()),
+        Some(state) => Err(Problem::conflict(format!("the letter is `{state}`, not `dead`"))),
+    }
+}

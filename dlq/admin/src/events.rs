@@ -1,0 +1,165 @@
+//! What came in, and what came of it.
+
+use axum::Json;
+use axum::extract::State;
+use hookmill_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::Admin;
+use crate::page::{Page, Paging};
+use crate::problem::{Path, Problem, Query};
+
+/// An event that has taken effect, or has been given up. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Event {
+    /// Its source in hookmill.toml.
+    source: String,
+    /// The provider's id.
+    id: String,
+    /// 0 for an event as it came; each reprocessing is one more.
+    generation: u32,
+    r#type: String,
+    /// `applied`, `recorded` (no rule names it), or a dead letter's `dead`, `replaying`, `replayed`, `discarded`.
+    state: String,
+    /// When ingress took it in; not known of a letter that cannot be read.
+    #[schema(value_type = Option<i64>)]
+    received_at: Option<Timestamp>,
+    /// When it took effect, or failed for the last time.
+    #[schema(value_type = i64)]
+    settled_at: Timestamp,
+    /// How often it was delivered.
+    attempts: u32,
+    /// Which of the source's secrets had signed it, from 0 in the order of hookmill.toml; not known of dead letters.
+    secret: Option<u32>,
+    /// Why it is dead.
+    error: Option<String>,
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Search {
+    /// Of this source.
+    source: Option<String>,
+    /// Of this type; `*` stands for anything: `customer.*`.
+    r#type: Option<String>,
+    /// With this id.
+    id: Option<String>,
+    /// In this state.
+    state: Option<String>,
+}
+
+const LIST: &str = "\
+-- search events
+SELECT json_object('source', source, 'id', id, 'generation', generation, 'type', type, 'state', state,
+    'received_at', received_at, 'settled_at', settled_at, 'attempts', attempts, 'secret', secret, 'error', error)
+FROM (
+    SELECT source, id, generation, type, outcome AS state, received_at, applied_at AS settled_at, attempts, secret,
+        NULL AS error
+    FROM events
+    UNION ALL
+    SELECT source, event_id, generation, type, state, received_at, last_failed_at, attempts, NULL, error
+    FROM dead_letters WHERE state <> 'applied' AND source IS NOT NULL
+)
+WHERE (?1 = '' OR source = ?1) AND (?2 = '' OR type GLOB ?2) AND (?3 = '' OR id = ?3) AND (?4 = '' OR state = ?4)
+    AND (?5 = '' OR settled_at < CAST(?5 AS INTEGER)
+        OR (settled_at = CAST(?5 AS INTEGER) AND source || ' ' || id || ' ' || generation < ?6))
+ORDER BY settled_at DESC, source || ' ' || id || ' ' || generation DESC LIMIT CAST(?7 AS INTEGER)";
+
+/// Search events, the latest first.
+///
+/// What is still on the queue is not in here: it is in no table yet.
+#[utoipa::path(
+    get, path = "/events", tag = "events", params(Search, Paging),
+    responses((status = 200, body = Page<Event>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn list(
+    State(admin): State<Admin>,
+    Query(search): Query<Search>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Event>>, Problem> {
+    let (at, id) = paging.after()?;
+    let texts = [search.source, search.r#type, search.id, search.state];
+    let mut params: Vec<_> = texts.into_iter().map(Option::unwrap_or_default).collect();
+    params.extend([at, id, paging.limit()?.to_string()]);
+    let events = admin.ask::<Event>(LIST, params).await?;
+    let key = |event: &Event| {
+        let key = format!("{} {} {}", event.source, event.id, event.generation);
+        (event.settled_at.millis(), key)
+    };
+    Ok(Json(paging.page(events, key)?))
+}
+
+/// Something that happened to an event.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Step {
+    /// Milliseconds since the Unix epoch.
+    #[schema(value_type = i64)]
+    at: Timestamp,
+    /// `received`, `applied`, `recorded`, `failed`, `replayed`, `outbox`, `sent`, `outcome`, or what somebody did: `letter.discard`.
+    what: String,
+    /// What else there is to say.
+    detail: Value,
+}
+
+/// The whole story of an event.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Timeline {
+    source: String,
+    id: String,
+    /// What happened, the first first.
+    steps: Vec<Step>,
+}
+
+const TIMELINE: &str = "\
+-- what happened to an event
+SELECT json_object('at', at, 'what', what, 'detail', json(detail)) FROM (
+    SELECT received_at AS at, 0 AS rank, 'received' AS what,
+        json_object('type', type, 'secret', secret, 'generation', generation) AS detail
+    FROM events WHERE source = ?1 AND id = ?2
+    UNION ALL
+    SELECT applied_at, 3, outcome, json_object('attempts', attempts, 'generation', generation)
+    FROM events WHERE source = ?1 AND id = ?2
+    UNION ALL
+    SELECT received_at, 0, 'received', json_object('type', type, 'generation', generation)
+    FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND state <> 'applied' AND received_at IS NOT NULL
+    UNION ALL
+    SELECT first_failed_at, 1, 'failed',
+        json_object('letter', id, 'reason', reason, 'error', error, 'attempts', attempts, 'last_failed_at', last_failed_at)
+    FROM dead_letters WHERE source = ?1 AND event_id = ?2
+    UNION ALL
+    SELECT state_at, 2, 'replayed', json_object('letter', id, 'replay', replay, 'replays', replays)
+    FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND replays > 0
+    UNION ALL
+    SELECT at, 2, action, json_object('actor', actor, 'target', target, 'reason', audit.reason)
+    FROM audit JOIN dead_letters ON dead_letters.id = target WHERE source = ?1 AND event_id = ?2
+    UNION ALL
+    SELECT created_at, 4, 'outbox', json_object('id', id, 'rule', rule, 'channel', channel, 'to', recipient)
+    FROM outbox WHERE source = ?1 AND event_id = ?2
+    UNION ALL
+    SELECT settled_at, 5, state, json_object('id', id, 'provider_id', provider_id, 'error', error, 'left_out', left_out)
+    FROM outbox WHERE source = ?1 AND event_id = ?2 AND settled_at IS NOT NULL
+    UNION ALL
+    SELECT outcome_at, 6, 'outcome', json_object('id', id, 'outcome', outcome)
+    FROM outbox WHERE source = ?1 AND event_id = ?2 AND outcome_at IS NOT NULL
+)
+ORDER BY at, rank";
+
+/// The whole story of one event.
+#[utoipa::path(
+    get, path = "/events/{source}/{id}", tag = "events",
+    params(("source" = String, Path, description = "Its source"), ("id" = String, Path, description = "The provider's id")),
+    responses((status = 200, body = Timeline), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn timeline(
+    State(admin): State<Admin>,
+    Path((source, id)): Path<(String, String)>,
+) -> Result<Json<Timeline>, Problem> {
+    let steps = admin.ask::<Step>(TIMELINE, vec![source.clone(), id.clone()]).await?;
+    if steps.is_empty() {
+        return Err(Problem::not_found("nothing is known of this event; it may be on the queue"));
+    }
+    Ok(Json(Timeline { source, id, steps }))
+}

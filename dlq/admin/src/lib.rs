@@ -1,0 +1,170 @@
+//! The admin API: what came in, what failed and why, and replays. One router for both platforms; what they have to lend it is
+//! a [`Platform`].
+//!
+//! Everything lies under `/admin/api/v1`. Who asks shows a token ([`mod@auth`]); errors are problem details
+//! (<https://www.rfc-editor.org/rfc/rfc9457>); lists go on with a cursor; every change is in the table `audit`.
+
+// The macros of utoipa qualify what they need not.
+#![allow(unused_qualifications)]
+
+pub mod auth;
+mod dead_letters;
+mod events;
+mod outbox;
+mod page;
+mod problem;
+mod replays;
+mod stats;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use futures_util::future::BoxFuture;
+use hookmill_core::store::{Rows, Statement, StoreError};
+use hookmill_core::time::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::problem::Problem;
+
+/// Where the API is.
+pub const BASE: &str = "/admin/api/v1";
+
+/// The address that a request came from: the platform puts it into the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Remote(pub String);
+
+/// What the platform lends the API.
+pub trait Platform: Send + Sync {
+    /// As [`hookmill_core::store::Store::execute`].
+    fn execute(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>>;
+
+    /// A body from the object store; `None` if it is not there.
+    fn object<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
+
+    /// Has whoever replays look for what there is to do.
+    fn wake(&self) -> BoxFuture<'_, ()>;
+
+    /// How many messages wait on the queue; `None` if that cannot be told.
+    fn waiting(&self) -> BoxFuture<'_, Option<u64>>;
+
+    /// The time.
+    fn now(&self) -> Timestamp;
+}
+
+/// What every handler has.
+#[derive(Clone)]
+pub(crate) struct Admin(Arc<dyn Platform>);
+
+impl Admin {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    pub(crate) async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, Problem> {
+        self.0.execute(statements).await.map_err(|error| match error {
+            StoreError::Unavailable(_) => Problem::unavailable("the database does not answer"),
+            // What it says is about our own statements.
+            error => Problem::broken(&error.to_string()),
+        })
+    }
+
+    /// Asks one question; each row is a JSON object.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: Vec<String>,
+    ) -> Result<Vec<T>, Problem> {
+        let statement = Statement { sql: Arc::from(sql), params };
+        read(&self.execute(vec![statement]).await?)
+    }
+}
+
+/// The rows of the first statement, each one JSON object.
+pub(crate) fn read<T: DeserializeOwned>(rows: &[Rows]) -> Result<Vec<T>, Problem> {
+    let object = |row: &Vec<Option<String>>| {
+        let text = row.first().and_then(Option::as_deref).unwrap_or("null");
+        serde_json::from_str(text).map_err(|error| Problem::broken(&error.to_string()))
+    };
+    rows.first().into_iter().flatten().map(object).collect()
+}
+
+pub(crate) fn statement(sql: &str, params: Vec<String>) -> Statement {
+    Statement { sql: Arc::from(sql), params }
+}
+
+pub(crate) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("texts and numbers serialise")
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Hookmill", description = "What came in, what failed and why, and replays."),
+    tags(
+        (name = "events", description = "What came in, and what came of it"),
+        (name = "dead letters", description = "What was given up"),
+        (name = "replays", description = "Dead letters sent through the whole path again"),
+        (name = "outbox", description = "Emails, SMS and what is tracked"),
+        (name = "operation", description = "How it is doing, and who did what"),
+    ),
+)]
+struct Api;
+
+fn routes() -> OpenApiRouter<Admin> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(events::list))
+        .routes(routes!(events::timeline))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::groups))
+        .routes(routes!(dead_letters::show))
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(dead_letters::discard))
+        .routes(routes!(replays::list, replays::plan))
+        .routes(routes!(replays::show))
+        .routes(routes!(replays::run))
+        .routes(routes!(replays::pause))
+        .routes(routes!(replays::resume))
+        .routes(routes!(replays::cancel))
+        .routes(routes!(outbox::list))
+        .routes(routes!(outbox::retry))
+        .routes(routes!(outbox::suppressions))
+        .routes(routes!(outbox::unsuppress))
+        .routes(routes!(stats::stats))
+        .routes(routes!(stats::rejections))
+        .routes(routes!(stats::audit))
+}
+
+/// The OpenAPI 3.1 document of the API.
+pub fn document() -> Document {
+    let mut document = OpenApiRouter::new().nest(BASE, routes()).into_openapi();
+    document.info = Api::openapi().info;
+    document.tags = Api::openapi().tags;
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    let required =
+        utoipa::openapi::security::SecurityRequirement::new::<_, [&str; 0], &str>("token", []);
+    document.security = Some(vec![required]);
+    document
+}
+
+/// The router: everything under [`BASE`]. The document itself is for everybody: it says nothing of anybody's data.
+pub fn router(platform: Arc<dyn Platform>) -> Router {
+    let admin = Admin(platform);
+    let (api, _) = routes().split_for_parts();
+    let guarded = api.layer(from_fn_with_state(admin.clone(), auth::guard));
+    let text: Arc<str> = document().to_json().unwrap_or_default().into();
+    let open = axum::routing::get(move || {
+        let text = text.to_string();
+        async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], text) }
+    });
+    let nested = Router::new().nest(BASE, guarded).route(&format!("{BASE}/openapi.json"), open);
+    nested.fallback(async || Problem::not_found("there is nothing here")).with_state(admin)
+}

@@ -1,0 +1,210 @@
+//! Emails, SMS and what is tracked: where they stand, and who is not written to.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use hookmill_core::email::address_key;
+use hookmill_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::auth::{Actor, audit};
+use crate::dead_letters::{Because, reason};
+use crate::page::{Page, Paging};
+use crate::problem::{Body, Path, Problem, Query};
+use crate::{Admin, statement};
+
+/// Something that was to be sent because of an event. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Outgoing {
+    id: String,
+    source: String,
+    event_id: String,
+    rule: String,
+    /// `email`, `sms`, or the provider that is told what somebody did.
+    channel: String,
+    /// The first address, or the number.
+    recipient: Option<String>,
+    /// `pending`, `sealed`, `sent`, `refused`, `suppressed` or `in_doubt`.
+    state: String,
+    /// Who delivers it, once that is settled.
+    provider: Option<String>,
+    /// What the provider knows it by.
+    provider_id: Option<String>,
+    /// Why it was not sent, or is tried again.
+    error: Option<String>,
+    /// Recipients it was not sent to, and why.
+    left_out: Option<String>,
+    /// What the provider reported later.
+    outcome: Option<String>,
+    #[schema(value_type = i64)]
+    created_at: Timestamp,
+    /// When it may be sent.
+    #[schema(value_type = i64)]
+    due_at: Timestamp,
+    #[schema(value_type = Option<i64>)]
+    settled_at: Option<Timestamp>,
+}
+
+/// Which.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Search {
+    /// In this state.
+    state: Option<String>,
+    /// Of this channel.
+    channel: Option<String>,
+    /// Of this rule.
+    rule: Option<String>,
+    /// To this address or number.
+    recipient: Option<String>,
+}
+
+const LIST: &str = "\
+-- the outbox
+SELECT json_object('id', outbox.id, 'source', source, 'event_id', event_id, 'rule', rule, 'channel', outbox.channel,
+    'recipient', recipient, 'state', outbox.state, 'provider', provider, 'provider_id', provider_id,
+    'error', iif(outbox.state = 'sealed', outbox_batches.error, outbox.error), 'left_out', left_out,
+    'outcome', outcome, 'created_at', created_at, 'due_at', outbox.due_at, 'settled_at', outbox.settled_at)
+FROM outbox LEFT JOIN outbox_batches ON outbox_batches.id = batch
+WHERE (?1 = '' OR outbox.state = ?1) AND (?2 = '' OR outbox.channel = ?2) AND (?3 = '' OR rule = ?3)
+    AND (?4 = '' OR recipient = ?4)
+    AND (?5 = '' OR created_at < CAST(?5 AS INTEGER) OR (created_at = CAST(?5 AS INTEGER) AND outbox.id < ?6))
+ORDER BY created_at DESC, outbox.id DESC LIMIT CAST(?7 AS INTEGER)";
+
+/// List the outbox, the latest first.
+#[utoipa::path(
+    get, path = "/outbox", tag = "outbox", params(Search, Paging),
+    responses((status = 200, body = Page<Outgoing>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn list(
+    State(admin): State<Admin>,
+    Query(search): Query<Search>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Outgoing>>, Problem> {
+    let (at, id) = paging.after()?;
+    let recipient = search.recipient.map(|recipient| address_key(&recipient));
+    let texts = [search.state, search.channel, search.rule, recipient];
+    let mut params: Vec<_> = texts.into_iter().map(Option::unwrap_or_default).collect();
+    params.extend([at, id, paging.limit()?.to_string()]);
+    let found = admin.ask::<Outgoing>(LIST, params).await?;
+    Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.id.clone()))?))
+}
+
+/// What is to be sent once more.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Again {
+    /// In which state: `refused`, `suppressed`, or `in_doubt`, which may arrive twice.
+    state: String,
+    /// Only those of this rule.
+    #[serde(default)]
+    rule: Option<String>,
+    /// Only this one.
+    #[serde(default)]
+    id: Option<String>,
+    /// Why, for the record.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// How much is to be sent once more.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Retried {
+    count: usize,
+}
+
+/// Send what was not sent, or may have been, once more.
+#[utoipa::path(
+    post, path = "/outbox/retry", tag = "outbox", request_body = Again,
+    responses((status = 202, body = Retried), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn retry(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Body(again): Body<Again>,
+) -> Result<(StatusCode, Json<Retried>), Problem> {
+    const RETRY: &str = "\
+-- send once more
+UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = CAST(?1 AS INTEGER), error = NULL,
+    together = NULL, left_out = NULL, settled_at = NULL
+WHERE state = ?2 AND (?3 = '' OR rule = ?3) AND (?4 = '' OR id = ?4)
+RETURNING id";
+    if !["refused", "suppressed", "in_doubt"].contains(&again.state.as_str()) {
+        let detail =
+            format!("state is {:?}; it may be refused, suppressed or in_doubt", again.state);
+        return Err(Problem::invalid(detail));
+    }
+    let (now, why) = (admin.now(), reason(again.reason)?);
+    let rule = again.rule.unwrap_or_default();
+    let id = again.id.unwrap_or_default();
+    let detail = json!({ "state": again.state, "rule": rule });
+    let params = vec![now.millis().to_string(), again.state, rule, id.clone()];
+    let statements =
+        vec![statement(RETRY, params), audit(&actor, "outbox.retry", &id, &why, &detail, now)];
+    let rows = admin.execute(statements).await?;
+    let count = rows.first().map_or(0, Vec::len);
+    admin.0.wake().await;
+    Ok((StatusCode::ACCEPTED, Json(Retried { count })))
+}
+
+/// An address that is not written to.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Suppression {
+    /// An email address in lower case, or a number.
+    address: String,
+    reason: String,
+    /// The event that said so.
+    source: String,
+    event_id: String,
+    #[schema(value_type = i64)]
+    created_at: Timestamp,
+}
+
+/// List the addresses that are not written to, the latest first.
+#[utoipa::path(
+    get, path = "/suppressions", tag = "outbox", params(Paging),
+    responses((status = 200, body = Page<Suppression>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn suppressions(
+    State(admin): State<Admin>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Suppression>>, Problem> {
+    const LIST: &str = "\
+-- who is not written to
+SELECT json_object('address', address, 'reason', reason, 'source', source, 'event_id', event_id, 'created_at', created_at)
+FROM suppressions
+WHERE ?1 = '' OR created_at < CAST(?1 AS INTEGER) OR (created_at = CAST(?1 AS INTEGER) AND address < ?2)
+ORDER BY created_at DESC, address DESC LIMIT CAST(?3 AS INTEGER)";
+    let (at, address) = paging.after()?;
+    let params = vec![at, address, paging.limit()?.to_string()];
+    let found = admin.ask::<Suppression>(LIST, params).await?;
+    Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.address.clone()))?))
+}
+
+/// Have an address written to again. What was suppressed stays so, until it is sent once more.
+#[utoipa::path(
+    delete, path = "/suppressions/{address}", tag = "outbox", request_body = Because,
+    params(("address" = String, Path, description = "The address or number")),
+    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn unsuppress(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Path(address): Path<String>,
+    Body(because): Body<Because>,
+) -> Result<StatusCode, Problem> {
+    let (now, reason) = (admin.now(), because.reason()?);
+    let address = address_key(&address);
+    let remove = "-- write to an address again\nDELETE FROM suppressions WHERE address = ?1 RETURNING address";
+    let statements = vec![
+        statement(remove, vec![address.clone()]),
+        audit(&actor, "suppression.remove", &address, &reason, &json!({}), now),
+    ];
+    let rows = admin.execute(statements).await?;
+    match rows.iter().flatten().next() {
+        Some(_) => Ok(StatusCode::NO_CONTENT),
+        None => Err(Problem::not_found(format!("{address} is not suppressed"))),
+    }
+}

@@ -1,0 +1,72 @@
+//! Lists, a page at a time. A cursor says where the next begins, so that what comes in meanwhile moves nothing.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::problem::Problem;
+
+/// How many there are on a page, unless it is said.
+const LIMIT: u32 = 50;
+/// The most on a page.
+const MOST: u32 = 500;
+
+/// Which page.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Paging {
+    /// How many: 50, at most 500.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Page<T> {
+    /// What there is, the latest first.
+    pub(crate) items: Vec<T>,
+    /// The cursor of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<String>,
+}
+
+impl Paging {
+    /// One more than goes on the page: whether there is another is seen by that.
+    pub(crate) fn limit(&self) -> Result<u32, Problem> {
+        match self.limit.unwrap_or(LIMIT) {
+            limit @ 1..=MOST => Ok(limit + 1),
+            limit => Err(Problem::invalid(format!("limit is {limit}; it may be 1 to {MOST}"))),
+        }
+    }
+
+    /// Where the page before ended: a time in milliseconds and an id, blank for the first page.
+    pub(crate) fn after(&self) -> Result<(String, String), Problem> {
+        let Some(cursor) = &self.cursor else { return Ok(Default::default()) };
+        let read = || -> Option<(String, String)> {
+            let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+            let (at, id) = text.split_once(' ')?;
+            at.parse::<i64>().ok()?;
+            Some((at.to_owned(), id.to_owned()))
+        };
+        read().ok_or_else(|| Problem::invalid("the cursor is none; take `next` of the page before"))
+    }
+
+    /// A page of what was found, where `key` says where an item stands.
+    pub(crate) fn page<T>(
+        &self,
+        mut items: Vec<T>,
+        key: impl Fn(&T) -> (i64, String),
+    ) -> Result<Page<T>, Problem> {
+        let limit = self.limit()? as usize - 1;
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(|last| {
+            let (at, id) = key(last);
+            URL_SAFE_NO_PAD.encode(format!("{at} {id}"))
+        });
+        Ok(Page { items, next })
+    }
+}

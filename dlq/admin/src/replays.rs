@@ -1,0 +1,318 @@
+//! Replays: planned, looked at, and let run.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use hookmill_core::store::Statement;
+use hookmill_core::time::Timestamp;
+use hookmill_dlq::replay::{
+    Filter, MOST_PER_SECOND, Turn, WHERE, plan_replay, replay_id, run_replay, turn_replay,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::Admin;
+use crate::auth::{Actor, audit};
+use crate::dead_letters::{Because, reason};
+use crate::page::{Page, Paging};
+use crate::problem::{Body, Path, Problem, Query};
+
+/// Many letters that are sent through the whole path again. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Replay {
+    id: String,
+    /// Which letters, as it was planned.
+    filter: Value,
+    /// `planned`, `running`, `paused`, `cancelled` or `done`.
+    state: String,
+    /// Letters in a second.
+    rate: u32,
+    /// Why.
+    reason: String,
+    /// How many letters there were when it was planned.
+    total: u64,
+    /// How many have been sent.
+    sent: u64,
+    /// Of those sent, how many have taken effect.
+    applied: u64,
+    /// Of those sent, how many failed again.
+    failed: u64,
+    planned_by: String,
+    #[schema(value_type = i64)]
+    planned_at: Timestamp,
+    run_by: Option<String>,
+    #[schema(value_type = Option<i64>)]
+    started_at: Option<Timestamp>,
+    #[schema(value_type = Option<i64>)]
+    ended_at: Option<Timestamp>,
+    /// What kept it from going on the last time.
+    error: Option<String>,
+}
+
+const OBJECT: &str = "json_object('id', id, 'filter', json(filter), 'state', state, 'rate', rate, 'reason', reason,
+    'total', total, 'sent', sent, 'planned_by', planned_by, 'planned_at', planned_at, 'run_by', run_by,
+    'started_at', started_at, 'ended_at', ended_at, 'error', error,
+    'applied', (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'applied'),
+    'failed', (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'dead' AND dead_letters.replays > 0))";
+
+/// List replays, the latest first.
+#[utoipa::path(
+    get, path = "/replays", tag = "replays", params(Paging),
+    responses((status = 200, body = Page<Replay>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn list(
+    State(admin): State<Admin>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Replay>>, Problem> {
+    let (at, id) = paging.after()?;
+    let sql = format!(
+        "-- replays\nSELECT {OBJECT} FROM replays WHERE ?1 = '' OR planned_at < CAST(?1 AS INTEGER)
+        OR (planned_at = CAST(?1 AS INTEGER) AND id < ?2) ORDER BY planned_at DESC, id DESC LIMIT CAST(?3 AS INTEGER)"
+    );
+    let replays = admin.ask::<Replay>(&sql, vec![at, id, paging.limit()?.to_string()]).await?;
+    Ok(Json(paging.page(replays, |replay| (replay.planned_at.millis(), replay.id.clone()))?))
+}
+
+/// Which letters. Something has to be said; every one is `"all": true`.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Selection {
+    /// Of this source.
+    source: Option<String>,
+    /// Of events of this type; `*` stands for anything: `customer.*`.
+    r#type: Option<String>,
+    /// Given up for this reason.
+    reason: Option<String>,
+    /// With this kind of error.
+    fingerprint: Option<String>,
+    /// Of this event, by the provider's id.
+    event_id: Option<String>,
+    /// That failed last at this time or later, in milliseconds since the Unix epoch.
+    failed_from: Option<i64>,
+    /// That failed last before this time.
+    failed_before: Option<i64>,
+    /// Every letter.
+    all: bool,
+}
+
+impl From<Selection> for Filter {
+    fn from(selection: Selection) -> Self {
+        Self {
+            source: selection.source,
+            kind: selection.r#type,
+            reason: selection.reason,
+            fingerprint: selection.fingerprint,
+            event_id: selection.event_id,
+            id: None,
+            failed_from: selection.failed_from.map(Timestamp::from_millis),
+            failed_before: selection.failed_before.map(Timestamp::from_millis),
+            all: selection.all,
+        }
+    }
+}
+
+/// What a replay would send.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Plan {
+    /// The replay, which waits to be run.
+    #[serde(flatten)]
+    replay: Replay,
+    /// Of the letters, how many have taken effect meanwhile: replaying these changes nothing.
+    applied_meanwhile: u64,
+    #[schema(value_type = Option<i64>)]
+    first_failed_at: Option<Timestamp>,
+    #[schema(value_type = Option<i64>)]
+    last_failed_at: Option<Timestamp>,
+    /// Some of them.
+    sample: Vec<Sample>,
+}
+
+/// One of the letters of a plan.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Sample {
+    id: String,
+    source: Option<String>,
+    event_id: Option<String>,
+    r#type: Option<String>,
+    error: String,
+}
+
+/// Plan a replay: nothing is sent until it is run.
+#[utoipa::path(
+    post, path = "/replays", tag = "replays", request_body = Selection,
+    responses((status = 201, body = Plan), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn plan(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Body(selection): Body<Selection>,
+) -> Result<(StatusCode, Json<Plan>), Problem> {
+    #[derive(Deserialize)]
+    struct Span {
+        first: Option<Timestamp>,
+        last: Option<Timestamp>,
+        applied: u64,
+    }
+    let (filter, now) = (Filter::from(selection), admin.now());
+    filter.check().map_err(|error| Problem::invalid(error.to_string()))?;
+    let id = replay_id(&filter, &actor.name, now);
+    let detail = json!({ "filter": filter });
+    let statements = vec![
+        plan_replay(&id, &filter, &actor.name, now),
+        audit(&actor, "replay.plan", &id, "", &detail, now),
+    ];
+    admin.execute(statements).await?;
+    let replay = find(&admin, &id).await?;
+    let sql = format!(
+        "-- what a plan spans
+        SELECT json_object('first', min(first_failed_at), 'last', max(last_failed_at), 'applied', coalesce(sum(EXISTS (
+            SELECT 1 FROM events WHERE events.source = dead_letters.source AND events.id = event_id
+                AND events.generation = dead_letters.generation
+        )), 0))
+        FROM dead_letters WHERE state = 'dead' AND {WHERE}"
+    );
+    let span = admin.ask::<Span>(&sql, filter.params()).await?.pop();
+    let Span { first, last, applied } =
+        span.unwrap_or(Span { first: None, last: None, applied: 0 });
+    let sql = format!(
+        "-- some of a plan
+        SELECT json_object('id', id, 'source', source, 'event_id', event_id, 'type', type, 'error', error)
+        FROM dead_letters WHERE state = 'dead' AND {WHERE} ORDER BY last_failed_at LIMIT 10"
+    );
+    let sample = admin.ask::<Sample>(&sql, filter.params()).await?;
+    let plan = Plan {
+        replay,
+        applied_meanwhile: applied,
+        first_failed_at: first,
+        last_failed_at: last,
+        sample,
+    };
+    Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// A replay and how far it is.
+#[utoipa::path(
+    get, path = "/replays/{id}", tag = "replays", params(("id" = String, Path, description = "Its id")),
+    responses((status = 200, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn show(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+) -> Result<Json<Replay>, Problem> {
+    find(&admin, &id).await.map(Json)
+}
+
+pub(crate) async fn find(admin: &Admin, id: &str) -> Result<Replay, Problem> {
+    let sql = format!("-- a replay\nSELECT {OBJECT} FROM replays WHERE id = ?1");
+    let found = admin.ask::<Replay>(&sql, vec![id.to_owned()]).await?.pop();
+    found.ok_or_else(|| Problem::not_found("there is no replay with this id"))
+}
+
+/// How a replay is to run.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Run {
+    /// Letters in a second, at most 10,000.
+    #[schema(minimum = 1, maximum = 10_000)]
+    rate: u32,
+    /// Why, for the record.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// Run a replay that was planned.
+#[utoipa::path(
+    post, path = "/replays/{id}/run", tag = "replays", request_body = Run,
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn run(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+    Body(Run { rate, reason: why }): Body<Run>,
+) -> Result<(StatusCode, Json<Replay>), Problem> {
+    if !(1..=MOST_PER_SECOND).contains(&rate) {
+        let detail =
+            format!("rate is {rate}; it may be 1 to {MOST_PER_SECOND} letters in a second");
+        return Err(Problem::invalid(detail));
+    }
+    let (now, why) = (admin.now(), reason(why)?);
+    let change = run_replay(&id, rate, &why, &actor.name, now);
+    let record = audit(&actor, "replay.run", &id, &why, &json!({ "rate": rate }), now);
+    changed(&admin, &id, change, record).await
+}
+
+/// Pause a replay that is running.
+#[utoipa::path(
+    post, path = "/replays/{id}/pause", tag = "replays", request_body = Because,
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn pause(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+    Body(because): Body<Because>,
+) -> Result<(StatusCode, Json<Replay>), Problem> {
+    turn(&admin, &actor, &id, (Turn::Pause, "replay.pause"), because).await
+}
+
+/// Resume a replay that is paused.
+#[utoipa::path(
+    post, path = "/replays/{id}/resume", tag = "replays", request_body = Because,
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn resume(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+    Body(because): Body<Because>,
+) -> Result<(StatusCode, Json<Replay>), Problem> {
+    turn(&admin, &actor, &id, (Turn::Resume, "replay.resume"), because).await
+}
+
+/// Cancel a replay: what has not been sent stays dead.
+#[utoipa::path(
+    post, path = "/replays/{id}/cancel", tag = "replays", request_body = Because,
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn cancel(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+    Body(because): Body<Because>,
+) -> Result<(StatusCode, Json<Replay>), Problem> {
+    turn(&admin, &actor, &id, (Turn::Cancel, "replay.cancel"), because).await
+}
+
+async fn turn(
+    admin: &Admin,
+    actor: &Actor,
+    id: &str,
+    (turn, action): (Turn, &str),
+    because: Because,
+) -> Result<(StatusCode, Json<Replay>), Problem> {
+    let (now, reason) = (admin.now(), because.reason()?);
+    let record = audit(actor, action, id, &reason, &json!({}), now);
+    changed(admin, id, turn_replay(id, turn, now), record).await
+}
+
+/// Carries out a change, if the replay is in a state for that, and writes it down; the record stands only if it was.
+async fn changed(
+    admin: &Admin,
+    id: &str,
+    change: Statement,
+    record: Statement,
+) -> Result<(StatusCode, Json<Replay>), Problem> {
+    let before = find(admin, id).await?;
+    let rows = admin.execute(vec![change, record]).await?;
+    if rows.iter().flatten().next().is_none() {
+        return Err(Problem::conflict(format!("the replay is `{}`", before.state)));
+    }
+    admin.0.wake().await;
+    Ok((StatusCode::ACCEPTED, Json(find(admin, id).await?)))
+}

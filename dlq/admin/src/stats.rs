@@ -1,0 +1,250 @@
+//! How it is doing, what was refused at the door, and who did what.
+
+use axum::Json;
+use axum::extract::State;
+use hookmill_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::Admin;
+use crate::page::{Page, Paging};
+use crate::problem::{Problem, Query};
+
+/// How long a window may be: a day.
+const MINUTES: i64 = 24 * 60;
+
+/// How it is doing. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Stats {
+    /// When this was so.
+    #[schema(value_type = i64)]
+    at: Timestamp,
+    /// What took effect, minute by minute, the first first; minutes in which nothing did are left out.
+    activity: Vec<Activity>,
+    /// How many messages wait on the queue; where that cannot be told, as on Cloudflare, it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u64>,
+    dead_letters: DeadLetters,
+    /// Replays that are running or paused.
+    replays: u64,
+    /// By channel and state.
+    outbox: Vec<Count>,
+    /// Requests that were refused at the door in this window, by source and reason.
+    rejections: Vec<Count>,
+    /// What providers have taken today and this month (UTC).
+    usage: Vec<Usage>,
+}
+
+/// What took effect in a minute.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Activity {
+    /// When it began.
+    #[schema(value_type = i64)]
+    at: Timestamp,
+    source: String,
+    /// `applied`, or `recorded` (no rule names it).
+    outcome: String,
+    events: u64,
+    /// The longest that one took since it had come in, in milliseconds.
+    lag: i64,
+}
+
+/// What waits for somebody.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DeadLetters {
+    dead: u64,
+    /// Being sent again, or back on the queue.
+    replaying: u64,
+    /// When the oldest of the dead failed first.
+    #[schema(value_type = Option<i64>)]
+    oldest: Option<Timestamp>,
+    /// The dead by reason.
+    reasons: Vec<Count>,
+}
+
+/// How many of a kind.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Count {
+    /// A source or a channel; blank where there is none.
+    of: String,
+    /// A reason or a state.
+    kind: String,
+    count: u64,
+}
+
+/// How much a provider has taken.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Usage {
+    provider: String,
+    /// `2026-01-01`, or `2026-01`.
+    period: String,
+    /// Emails, one to two recipients being two; messages; events.
+    sent: u64,
+    requests: u64,
+}
+
+/// Over which time.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Window {
+    /// The last so many minutes: 60, at most 1440.
+    #[param(minimum = 1, maximum = 1440)]
+    minutes: Option<i64>,
+}
+
+const ACTIVITY: &str = "\
+-- what took effect
+SELECT json_object('at', minute * 60000, 'source', source, 'outcome', outcome, 'events', events, 'lag', lag)
+FROM activity WHERE minute > CAST(?1 AS INTEGER) ORDER BY minute, source, outcome";
+
+const DEAD: &str = "\
+-- what is dead
+SELECT json_object(
+    'dead', (SELECT count(*) FROM dead_letters WHERE state = 'dead'),
+    'replaying', (SELECT count(*) FROM dead_letters WHERE state IN ('replaying', 'replayed')),
+    'oldest', (SELECT min(first_failed_at) FROM dead_letters WHERE state = 'dead'),
+    'reasons', json((SELECT json_group_array(json_object('of', '', 'kind', reason, 'count', n)) FROM (
+        SELECT reason, count(*) AS n FROM dead_letters WHERE state = 'dead' GROUP BY reason ORDER BY reason
+    ))))";
+
+const REPLAYS: &str = "\
+-- replays on their way
+SELECT json_quote(count(*)) FROM replays WHERE state IN ('running', 'paused')";
+
+const OUTBOX: &str = "\
+-- where the outbox stands
+SELECT json_object('of', channel, 'kind', state, 'count', count(*)) FROM outbox GROUP BY channel, state ORDER BY channel, state";
+
+const REJECTED: &str = "\
+-- what was refused
+SELECT json_object('of', source, 'kind', reason, 'count', sum(count)) FROM rejection_counts
+WHERE hour > CAST(?1 AS INTEGER) GROUP BY source, reason ORDER BY source, reason";
+
+const USAGE: &str = "\
+-- what providers have taken
+SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'requests', requests) FROM outbox_usage
+WHERE period IN (?1, ?2) ORDER BY provider, period";
+
+/// How it is doing.
+#[utoipa::path(
+    get, path = "/stats", tag = "operation", params(Window),
+    responses((status = 200, body = Stats), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn stats(
+    State(admin): State<Admin>,
+    Query(window): Query<Window>,
+) -> Result<Json<Stats>, Problem> {
+    let minutes = window.minutes.unwrap_or(60);
+    if !(1..=MINUTES).contains(&minutes) {
+        return Err(Problem::invalid(format!("minutes is {minutes}; it may be 1 to {MINUTES}")));
+    }
+    let now = admin.now();
+    let minute = now.millis().div_euclid(60_000) - minutes;
+    let since = (now.millis() - minutes * 60_000 - 3_600_000).to_string();
+    let none = DeadLetters { dead: 0, replaying: 0, oldest: None, reasons: Vec::new() };
+    Ok(Json(Stats {
+        at: now,
+        activity: admin.ask(ACTIVITY, vec![minute.to_string()]).await?,
+        waiting: admin.0.waiting().await,
+        dead_letters: admin.ask(DEAD, Vec::new()).await?.pop().unwrap_or(none),
+        replays: admin.ask(REPLAYS, Vec::new()).await?.pop().unwrap_or_default(),
+        outbox: admin.ask(OUTBOX, Vec::new()).await?,
+        rejections: admin.ask(REJECTED, vec![since]).await?,
+        usage: admin.ask(USAGE, vec![now.day(), now.month()]).await?,
+    }))
+}
+
+/// A request that was refused at the door: one of the last few of its kind.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Rejection {
+    /// Blank if no source was meant.
+    source: String,
+    reason: String,
+    #[schema(value_type = i64)]
+    at: Timestamp,
+    /// The address, hashed unless hookmill.toml says otherwise.
+    remote: String,
+    /// What was found.
+    detail: String,
+    /// What the request said.
+    content_length: Option<i64>,
+    /// How much of the body was read, in bytes.
+    body_bytes: Option<i64>,
+}
+
+/// Of which kind.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Refused {
+    /// Of this source.
+    source: Option<String>,
+    /// For this reason.
+    reason: Option<String>,
+}
+
+/// List requests that were refused, the latest first: the last few of each kind.
+#[utoipa::path(
+    get, path = "/rejections", tag = "operation", params(Refused, Paging),
+    responses((status = 200, body = Page<Rejection>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn rejections(
+    State(admin): State<Admin>,
+    Query(refused): Query<Refused>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Rejection>>, Problem> {
+    const LIST: &str = "\
+-- requests that were refused
+SELECT json_object('source', source, 'reason', reason, 'at', at, 'remote', remote, 'detail', coalesce(detail, ''),
+    'content_length', content_length, 'body_bytes', body_bytes)
+FROM rejections
+WHERE (?1 = '' OR source = ?1) AND (?2 = '' OR reason = ?2) AND (?3 = '' OR at < CAST(?3 AS INTEGER)
+    OR (at = CAST(?3 AS INTEGER) AND source || ' ' || reason || ' ' || remote < ?4))
+ORDER BY at DESC, source || ' ' || reason || ' ' || remote DESC LIMIT CAST(?5 AS INTEGER)";
+    let (at, id) = paging.after()?;
+    let texts = [refused.source, refused.reason].map(Option::unwrap_or_default);
+    let mut params = texts.to_vec();
+    params.extend([at, id, paging.limit()?.to_string()]);
+    let found = admin.ask::<Rejection>(LIST, params).await?;
+    let key = |one: &Rejection| {
+        (one.at.millis(), format!("{} {} {}", one.source, one.reason, one.remote))
+    };
+    Ok(Json(paging.page(found, key)?))
+}
+
+/// Something that somebody did.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Act {
+    id: i64,
+    #[schema(value_type = i64)]
+    at: Timestamp,
+    /// The name of the token.
+    actor: String,
+    /// `letter.replay`, `letter.discard`, `replay.plan`, `replay.run`, `replay.pause`, `replay.resume`, `replay.cancel`,
+    /// `outbox.retry` or `suppression.remove`.
+    action: String,
+    /// What it was done to.
+    target: String,
+    reason: String,
+    /// What else there is to say.
+    detail: Value,
+}
+
+/// List what was done through this API, the latest first.
+#[utoipa::path(
+    get, path = "/audit", tag = "operation", params(Paging),
+    responses((status = 200, body = Page<Act>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn audit(
+    State(admin): State<Admin>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Act>>, Problem> {
+    const LIST: &str = "\
+-- who did what
+SELECT json_object('id', id, 'at', at, 'actor', actor, 'action', action, 'target', target, 'reason', reason,
+    'detail', json(detail))
+FROM audit WHERE ?1 = '' OR id < CAST(?1 AS INTEGER) ORDER BY id DESC LIMIT CAST(?2 AS INTEGER)";
+    let (id, _) = paging.after()?;
+    let found = admin.ask::<Act>(LIST, vec![id, paging.limit()?.to_string()]).await?;
+    Ok(Json(paging.page(found, |act| (act.id, String::new()))?))
+}

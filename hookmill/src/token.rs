@@ -1,0 +1,138 @@
+//! `hookmill token`: who may use the admin API.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hookmill_admin::auth::{PREFIX, Role, keep_token, token_hash};
+use hookmill_core::time::Timestamp;
+use hookmill_native::{DataFolder, now};
+use rusqlite::{Row, params_from_iter};
+use serde::Serialize;
+
+use crate::list::print;
+
+/// Tokens for the admin API: create, list, revoke
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Create(Create),
+    List(List),
+    Revoke(Revoke),
+}
+
+/// Make a token, print it once, and keep its hash
+#[derive(clap::Args)]
+struct Create {
+    /// What it is called: who did what is told by this name.
+    name: String,
+    /// What it allows: to look, or to change as well.
+    #[arg(long, value_parser = ["read", "operate"])]
+    role: String,
+    /// Do not keep the hash, but print the SQL that does: for D1, by `wrangler d1 execute`.
+    #[arg(long)]
+    sql: bool,
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+}
+
+/// List the tokens there are
+#[derive(clap::Args)]
+struct List {
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+    /// Print a JSON array; times are milliseconds since the Unix epoch.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Have a token count no longer
+#[derive(clap::Args)]
+struct Revoke {
+    /// What it is called.
+    name: String,
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        Command::Create(create) => run_create(create),
+        Command::List(list) => run_list(list),
+        Command::Revoke(revoke) => run_revoke(revoke),
+    }
+}
+
+fn run_create(create: &Create) -> anyhow::Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+    if create.name.is_empty() || create.name.len() > 64 || !create.name.chars().all(plain) {
+        bail!(
+            "a token cannot be called {:?}: at most 64 of a-z, A-Z, 0-9, `-`, `_`, `.` and `@`",
+            create.name
+        );
+    }
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
+    let role = if create.role == "operate" { Role::Operate } else { Role::Read };
+    if create.sql {
+        // Its parts are hexadecimal digits, words of ours, and a name of plain characters.
+        eprintln!(
+            "INSERT OR REPLACE INTO admin_tokens (name, hash, role, created_at) VALUES ('{}', '{}', '{}', {});",
+            create.name,
+            token_hash(&token),
+            role.as_str(),
+            now().millis()
+        );
+    } else {
+        let database = DataFolder::write(&create.data)?;
+        let keep = keep_token(&create.name, &token, role, now());
+        database.execute(&keep.sql, params_from_iter(&keep.params))?;
+        eprintln!("this is shown once; `hookmill token revoke {}` ends it", create.name);
+    }
+    println!("{token}");
+    Ok(())
+}
+
+/// A token, without what it is.
+#[derive(Serialize)]
+struct Token {
+    name: String,
+    role: String,
+    created_at: Timestamp,
+}
+
+fn run_list(list: &List) -> anyhow::Result<()> {
+    let database = DataFolder::read(&list.data)?;
+    let mut query =
+        database.prepare("SELECT name, role, created_at FROM admin_tokens ORDER BY name")?;
+    let token = |row: &Row<'_>| {
+        let created_at = Timestamp::from_millis(row.get(2)?);
+        Ok(Token { name: row.get(0)?, role: row.get(1)?, created_at })
+    };
+    let tokens = query.query_map([], token)?.collect::<Result<Vec<_>, _>>()?;
+    let row = |token: Token| [token.name, token.role, token.created_at.to_string()];
+    let nothing = "there is no token; `hookmill token create NAME --role read` makes one";
+    print(tokens, list.json, nothing, ["NAME", "ROLE", "CREATED"], row)
+}
+
+fn run_revoke(revoke: &Revoke) -> anyhow::Result<()> {
+    let database = DataFolder::write(&revoke.data)?;
+    if database.execute("DELETE FROM admin_tokens WHERE name = ?1", [&revoke.name])? == 0 {
+        bail!(
+            "there is no token called {:?}; `hookmill token list` shows those there are",
+            revoke.name
+        );
+    }
+    eprintln!("{} counts no longer", revoke.name);
+    Ok(())
+}
