@@ -14,7 +14,9 @@ mod one_bad_message_spoils_no_other;
 mod order_of_arrival_does_not_matter;
 mod presets_write_rows;
 mod rejections_are_counted;
+mod replay_runs_the_whole_path;
 mod strangers_are_refused;
+mod the_admin_api_is_governed;
 mod what_is_sent_otherwise;
 
 use hookmill_tests::event::{Event, stripe};

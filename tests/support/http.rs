@@ -42,7 +42,7 @@ pub fn request(method: &str, path: &str, headers: &[(String, String)], body: &[u
     for (name, value) in headers {
         bytes.extend(format!("{name}: {value}\r\n").into_bytes());
     }
-    if method == "POST" {
+    if method == "POST" || !body.is_empty() {
         bytes.extend(format!("Content-Length: {}\r\n", body.len()).into_bytes());
     }
     bytes.extend(b"\r\n");

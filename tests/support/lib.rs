@@ -7,7 +7,10 @@ pub mod api;
 pub mod event;
 pub mod http;
 pub mod native;
+mod operator;
 pub mod workers;
+
+pub use operator::Operator;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

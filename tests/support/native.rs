@@ -137,6 +137,11 @@ impl Pipeline {
         self.address
     }
 
+    /// Where the admin API listens.
+    pub const fn admin(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its data folder.
     pub fn data(&self) -> &Path {
         self.data.path()
@@ -232,7 +237,8 @@ impl Pipeline {
     /// Waits until nothing is on the queue.
     pub fn settle(&self) {
         eventually("the queue is empty", || {
-            let sql = "SELECT (SELECT count(*) FROM events_messages) + (SELECT count(*) FROM dead_letters_messages)";
+            let sql = "SELECT (SELECT count(*) FROM events_messages) + (SELECT count(*) FROM dead_letters_messages)
+                + (SELECT count(*) FROM replays_messages)";
             let count: i64 = self.database("queue.db").query_row(sql, [], |row| row.get(0)).ok()?;
             (count == 0).then_some(())
         });

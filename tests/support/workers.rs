@@ -18,6 +18,7 @@ pub struct Pipeline {
     stdin: Option<ChildStdin>,
     address: SocketAddr,
     control: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl Pipeline {
@@ -54,12 +55,18 @@ impl Pipeline {
                 .and_then(|text| text.parse().ok())
                 .expect("the harness names an address")
         };
-        Self { address: address("workers"), control: address("control"), child, stdin }
+        let (address, control, admin) = (address("workers"), address("control"), address("admin"));
+        Self { child, stdin, address, control, admin }
     }
 
     /// Where ingress listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the admin API listens.
+    pub const fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Posts an event.

@@ -58,7 +58,7 @@ function worker(stage) {
     d1Databases: Object.fromEntries(config.d1_databases.map((d) => [d.binding, d.database_id])),
     ratelimits:
       stage === "ingress" ? { RATE_LIMIT_LIMITED: { namespace_id: "1", simple: { limit: 3, period: 10 } } } : {},
-    r2Buckets: Object.fromEntries(config.r2_buckets.map((b) => [b.binding, b.bucket_name])),
+    r2Buckets: Object.fromEntries((config.r2_buckets ?? []).map((b) => [b.binding, b.bucket_name])),
     serviceBindings: {
       FAULTS: (request) => new Response(null, { status: faults.has(new URL(request.url).pathname.slice(1)) ? 503 : 200 }),
     },
@@ -66,7 +66,7 @@ function worker(stage) {
 }
 
 const workers = ["ingress", "consumers", "dlq"].map(worker);
-const [ingress, consumers] = workers.map((w) => w.name);
+const [ingress, consumers, dlq] = workers.map((w) => w.name);
 const miniflare = new Miniflare(
   convertV4MiniflareOptions({
     host: "127.0.0.1",
@@ -144,9 +144,31 @@ const control = createServer((request, response) => {
     }
   });
 });
-control.listen(0, "127.0.0.1", () => {
-  console.log(JSON.stringify({ workers: url.host, control: `127.0.0.1:${control.address().port}` }));
+// The admin API, on a port of its own: the Worker behind it has an address of its own.
+const dead = await miniflare.getWorker(dlq);
+const hop = new Set(["connection", "content-length", "host", "transfer-encoding"]);
+const admin = createServer((request, response) => {
+  const parts = [];
+  request.on("data", (part) => parts.push(part));
+  request.on("end", async () => {
+    try {
+      const headers = Object.fromEntries(Object.entries(request.headers).filter(([name]) => !hop.has(name)));
+      const body = parts.length > 0 ? Buffer.concat(parts) : undefined;
+      const answer = await dead.fetch(`http://admin${request.url}`, { method: request.method, headers, body });
+      response.writeHead(answer.status, Object.fromEntries(answer.headers));
+      response.end(Buffer.from(await answer.arrayBuffer()));
+    } catch (error) {
+      response.statusCode = 502;
+      response.end(String(error?.stack ?? error));
+    }
+  });
 });
+admin.listen(0, "127.0.0.1", () =>
+  control.listen(0, "127.0.0.1", () => {
+    const at = (server) => `127.0.0.1:${server.address().port}`;
+    console.log(JSON.stringify({ workers: url.host, control: at(control), admin: at(admin) }));
+  }),
+);
 
 // The test ends by closing our stdin.
 process.stdin.resume();

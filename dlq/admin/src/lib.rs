@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
 use futures_util::future::BoxFuture;
 use hookmill_core::store::{Rows, Statement, StoreError};
 use hookmill_core::time::Timestamp;
@@ -145,7 +146,7 @@ pub fn document() -> Document {
     let mut document = OpenApiRouter::new().nest(BASE, routes()).into_openapi();
     document.info = Api::openapi().info;
     document.tags = Api::openapi().tags;
-    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
@@ -155,16 +156,23 @@ pub fn document() -> Document {
     document
 }
 
-/// The router: everything under [`BASE`]. The document itself is for everybody: it says nothing of anybody's data.
+/// The router: everything under [`BASE`], and nothing else. The document itself is for everybody: it says nothing of anybody's data.
 pub fn router(platform: Arc<dyn Platform>) -> Router {
     let admin = Admin(platform);
     let (api, _) = routes().split_for_parts();
-    let guarded = api.layer(from_fn_with_state(admin.clone(), auth::guard));
+    let guarded = api.fallback(nothing_here);
+    let guarded = guarded.layer(from_fn_with_state(admin.clone(), auth::guard));
     let text: Arc<str> = document().to_json().unwrap_or_default().into();
     let open = axum::routing::get(move || {
         let text = text.to_string();
         async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], text) }
     });
     let nested = Router::new().nest(BASE, guarded).route(&format!("{BASE}/openapi.json"), open);
-    nested.fallback(async || Problem::not_found("there is nothing here")).with_state(admin)
+    nested.with_state(admin)
+}
+
+/// What is said of a path at which there is nothing.
+#[expect(clippy::unused_async, reason = "handlers are async")]
+pub async fn nothing_here() -> Response {
+    Problem::not_found("there is nothing here").into_response()
 }

@@ -29,9 +29,9 @@ pub(crate) struct Stats {
     /// Replays that are running or paused.
     replays: u64,
     /// By channel and state.
-    outbox: Vec<Count>,
+    outbox: Vec<Tally>,
     /// Requests that were refused at the door in this window, by source and reason.
-    rejections: Vec<Count>,
+    rejections: Vec<Tally>,
     /// What providers have taken today and this month (UTC).
     usage: Vec<Usage>,
 }
@@ -60,12 +60,12 @@ pub(crate) struct DeadLetters {
     #[schema(value_type = Option<i64>)]
     oldest: Option<Timestamp>,
     /// The dead by reason.
-    reasons: Vec<Count>,
+    reasons: Vec<Tally>,
 }
 
 /// How many of a kind.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub(crate) struct Count {
+pub(crate) struct Tally {
     /// A source or a channel; blank where there is none.
     of: String,
     /// A reason or a state.

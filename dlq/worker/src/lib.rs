@@ -1,4 +1,7 @@
-//! The dead-letter Worker: what the platform gave up on becomes a row, and so does what ingress refused.
+//! The dead-letter Worker: what the platform gave up on becomes a row, and so does what ingress refused; the admin API, and
+//! replays.
+
+mod admin;
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -15,7 +18,10 @@ use worker::{Env, console_error, console_warn, js_sys, worker_sys};
 /// While the store is away, reports wait; with `max_retries` of wrangler.toml, for ten minutes.
 const RETRY_REPORTS: Duration = Duration::from_secs(60);
 
-/// Buries a batch, or keeps one of reports. Exported by hand, for the reasons given in the consumer Worker.
+/// The queue that wakes up whoever replays. What a message says does not matter: what there is to do is in the database.
+const JOBS: &str = "hookmill-jobs";
+
+/// Buries a batch, or keeps one of reports, or goes on with replays. Exported by hand, for the reasons given in the consumer Worker.
 ///
 /// # Errors
 ///
@@ -28,6 +34,11 @@ pub async fn queue(
 ) -> Result<JsValue, JsValue> {
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
+        if batch.queue() == JOBS {
+            admin::replay(&env).await;
+            batch.settle(&vec![Verdict::Ack; batch.deliveries().len()]);
+            return Ok(JsValue::UNDEFINED);
+        }
         let failed = |error: worker::Error| JsValue::from(js_sys::Error::new(&error.to_string()));
         let store = D1::new(&env, "DB").map_err(failed)?;
         // A batch comes from one queue. Whatever is no report is a dead letter, wherever it was put.

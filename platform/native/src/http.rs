@@ -57,7 +57,7 @@ struct Shared<P> {
     memory: Arc<Semaphore>,
 }
 
-/// Serves requests until `stop` is ready, then finishes those in progress. What lies under `/admin` goes to that router.
+/// Serves requests until `stop` is ready, then finishes those in progress. What `admin` has routes for goes there.
 pub async fn serve<P: Platform + Send + 'static>(
     listener: TcpListener,
     service: Service<P>,
@@ -65,11 +65,8 @@ pub async fn serve<P: Platform + Send + 'static>(
     stop: impl Future<Output = ()>,
 ) {
     let shared = Arc::new(Shared { service, memory: Arc::new(Semaphore::new(BODY_BYTES)) });
-    let router = Router::new()
-        .route_service("/admin", admin.clone())
-        .route_service("/admin/{*path}", admin)
-        .fallback(answer::<P>)
-        .with_state(shared);
+    let ingress = Router::new().fallback(answer::<P>).with_state(shared);
+    let router = admin.merge(ingress);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));

@@ -1,0 +1,136 @@
+//! Replay enqueues, and what it enqueues goes through the whole path: what was applied meanwhile changes nothing, what fails
+//! again is dead again, and live traffic is not held up.
+
+use hookmill_tests::event::Event;
+use hookmill_tests::{Operator, eventually};
+use serde_json::{Value, json};
+
+use super::{accepted, counted, tally, value};
+use crate::platform::Pipeline;
+
+/// Has the database refuse every row of `tallies`, for as long as this is there.
+const BROKEN: &str =
+    "CREATE TRIGGER broken BEFORE INSERT ON tallies BEGIN SELECT RAISE(ABORT, 'out of order'); END";
+const MENDED: &str = "DROP TRIGGER broken";
+
+/// A pipeline with so many dead letters, each of which would count one, and what broke it mended.
+fn with_letters(letters: u32) -> (Pipeline, Vec<Event>) {
+    let pipeline = Pipeline::start();
+    pipeline.sql(BROKEN);
+    let events: Vec<_> = (0..letters).map(|n| counted(&format!("evt_{n}"), "a", 1)).collect();
+    let pipeline = pipeline.enqueued(&events.iter().map(Event::message).collect::<Vec<_>>());
+    let count = "SELECT count(*) FROM dead_letters WHERE state = 'dead'";
+    eventually("all are dead", || (value(&pipeline, count) == letters).then_some(()));
+    pipeline.sql(MENDED);
+    (pipeline, events)
+}
+
+fn operator(pipeline: &Pipeline) -> Operator {
+    Operator::new(pipeline.admin(), "ines", "operate", |sql| {
+        pipeline.sql(sql);
+    })
+}
+
+/// Plans a replay and lets it run; its id.
+fn run(operator: &Operator, filter: &Value, rate: u32) -> String {
+    let plan = operator.post("/replays", filter);
+    assert_eq!(plan.status, 201, "{}", plan.body);
+    let id = plan.json()["id"].as_str().unwrap_or_default().to_owned();
+    let body = json!({ "rate": rate, "reason": "the trigger is gone" });
+    let ran = operator.post(&format!("/replays/{id}/run"), &body);
+    assert_eq!(ran.status, 202, "{}", ran.body);
+    id
+}
+
+fn replay(operator: &Operator, id: &str) -> Value {
+    operator.get(&format!("/replays/{id}")).json()
+}
+
+#[test]
+fn what_is_replayed_takes_effect_once_whatever_was_applied_meanwhile() {
+    let (pipeline, events) = with_letters(120);
+    // The provider sends some of them again meanwhile.
+    for event in &events[..5] {
+        accepted(&pipeline, event);
+    }
+    eventually("these are applied", || (tally(&pipeline, "a") == [[5, 5]]).then_some(()));
+    let operator = operator(&pipeline);
+    let id = run(&operator, &json!({ "source": "stripe" }), 1000);
+    eventually("all are applied", || (tally(&pipeline, "a") == [[120, 120]]).then_some(()));
+    let done = eventually("the replay says so", || {
+        let replay = replay(&operator, &id);
+        (replay["state"] == "done" && replay["applied"] == 120).then_some(replay)
+    });
+    assert_eq!(
+        (&done["total"], &done["sent"], &done["failed"]),
+        (&120.into(), &120.into(), &0.into())
+    );
+    assert_eq!((&done["planned_by"], &done["run_by"]), (&"ines".into(), &"ines".into()));
+    assert_eq!(done["reason"], "the trigger is gone");
+    // Another over the same letters finds none.
+    assert_eq!(operator.post("/replays", &json!({ "all": true })).json()["total"], 0);
+    assert_eq!(tally(&pipeline, "a"), [[120, 120]]);
+    let acts = operator.get("/audit").json()["items"].clone();
+    let acts: Vec<_> = acts.as_array().unwrap().iter().map(|act| act["action"].clone()).collect();
+    assert_eq!(acts, ["replay.plan", "replay.run", "replay.plan"]);
+}
+
+#[test]
+fn what_fails_again_is_dead_again() {
+    let (pipeline, _) = with_letters(3);
+    pipeline.sql(BROKEN);
+    let operator = operator(&pipeline);
+    let id = run(&operator, &json!({ "all": true }), 100);
+    eventually("all have failed again", || {
+        let replay = replay(&operator, &id);
+        (replay["state"] == "done" && replay["failed"] == 3).then_some(())
+    });
+    let letters = operator.get("/dead-letters").json()["items"].clone();
+    let replays = letters.as_array().unwrap().iter().map(|letter| letter["replays"].clone());
+    assert_eq!(replays.collect::<Vec<_>>(), [1, 1, 1]);
+    pipeline.sql(MENDED);
+    // One by itself, then the others.
+    let one = letters[0]["id"].as_str().unwrap();
+    let because = json!({ "reason": "to try one" });
+    let replayed = operator.post(&format!("/dead-letters/{one}/replay"), &because);
+    assert_eq!(replayed.status, 202, "{}", replayed.body);
+    eventually("it is applied", || (tally(&pipeline, "a") == [[1, 1]]).then_some(()));
+    run(&operator, &json!({ "reason": "refused" }), 100);
+    eventually("all are applied", || (tally(&pipeline, "a") == [[3, 3]]).then_some(()));
+}
+
+#[test]
+fn a_replay_is_paused_resumed_and_cancelled() {
+    let (pipeline, _) = with_letters(30);
+    let operator = operator(&pipeline);
+    // The first step sends one, and the next comes a second later.
+    let id = run(&operator, &json!({ "all": true }), 1);
+    eventually("it has begun", || {
+        (replay(&operator, &id)["sent"].as_u64() > Some(0)).then_some(())
+    });
+    let because = json!({ "reason": "to look at the first" });
+    let turn = |what: &str| operator.post(&format!("/replays/{id}/{what}"), &because);
+    assert_eq!(turn("resume").status, 409, "it is not paused");
+    let paused = turn("pause");
+    assert_eq!((paused.status, &paused.json()["state"]), (202, &"paused".into()));
+    // While it is paused, live traffic goes on.
+    accepted(&pipeline, &counted("evt_live", "b", 1));
+    eventually("it is applied", || (tally(&pipeline, "b") == [[1, 1]]).then_some(()));
+    let sent = replay(&operator, &id)["sent"].clone();
+    assert_eq!(turn("resume").status, 202);
+    eventually("it goes on", || {
+        (replay(&operator, &id)["sent"].as_u64() > sent.as_u64()).then_some(())
+    });
+    let cancelled = turn("cancel");
+    assert_eq!((cancelled.status, &cancelled.json()["state"]), (202, &"cancelled".into()));
+    assert_eq!(turn("cancel").status, 409);
+    let run =
+        operator.post(&format!("/replays/{id}/run"), &json!({ "rate": 1, "reason": "again" }));
+    assert_eq!(run.status, 409, "{}", run.body);
+    eventually("what was sent is applied, and the rest is dead", || {
+        let open = "SELECT count(*) FROM dead_letters WHERE state IN ('replaying', 'replayed')";
+        let counted = tally(&pipeline, "a").first()?.first()?.as_u64()?;
+        let dead = value(&pipeline, "SELECT count(*) FROM dead_letters WHERE state = 'dead'");
+        (value(&pipeline, open) == 0 && counted + dead.as_u64()? == 30).then_some(())
+    });
+}

@@ -1,0 +1,141 @@
+//! Nobody without a token learns or changes anything; every change is written down, with who did it and why.
+
+use hookmill_tests::http::{exchange, request};
+use hookmill_tests::{Operator, eventually};
+use serde_json::{Value, json};
+
+use super::{accepted, counted, guarded};
+use crate::platform::Pipeline;
+
+fn operator(pipeline: &Pipeline, role: &str) -> Operator {
+    Operator::new(pipeline.admin(), role, role, |sql| {
+        pipeline.sql(sql);
+    })
+}
+
+#[test]
+fn nobody_without_a_token_learns_or_changes_anything() {
+    let pipeline = Pipeline::start();
+    let reader = operator(&pipeline, "read");
+    let stranger = Operator::stranger(pipeline.admin());
+    for path in ["/events", "/stats", "/dead-letters", "/nothing", "/replays/x"] {
+        let answer = stranger.get(path);
+        assert_eq!(answer.status, 401, "{path}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+    }
+    assert_eq!(reader.get("/stats").status, 200);
+    // A token that reads does not change anything.
+    for (path, body) in [
+        ("/replays", json!({ "all": true })),
+        ("/dead-letters/x/discard", json!({ "reason": "x" })),
+        ("/outbox/retry", json!({ "state": "refused", "reason": "x" })),
+    ] {
+        assert_eq!(reader.post(path, &body).status, 403, "{path}");
+    }
+    // Whoever goes on is told to wait; a token that counts is let through.
+    let told = (0..20).map(|_| stranger.get("/stats")).find(|answer| answer.status == 429).unwrap();
+    assert!(told.header("retry-after").is_some());
+    assert_eq!(reader.get("/stats").status, 200);
+    assert_eq!(pipeline.sql("SELECT count(*) FROM audit"), [[0]]);
+    // The document says nothing of anybody's data.
+    let document =
+        exchange(pipeline.admin(), &request("GET", "/admin/api/v1/openapi.json", &[], b""))
+            .unwrap();
+    assert_eq!((document.status, &document.json()["openapi"]), (200, &"3.1.0".into()));
+}
+
+#[test]
+fn a_dead_letter_is_shown_with_its_body_and_discarded_with_a_reason() {
+    let pipeline = Pipeline::start();
+    let operator = operator(&pipeline, "operate");
+    let event = guarded("evt_1", "a", 1, &json!(-1));
+    accepted(&pipeline, &event);
+    accepted(&pipeline, &guarded("evt_2", "b", 1, &json!(-2)));
+    let letters = eventually("both are dead", || {
+        let letters =
+            operator.get("/dead-letters?source=stripe&type=test.*").json()["items"].clone();
+        (letters.as_array()?.len() == 2).then_some(letters)
+    });
+    let groups = operator.get("/dead-letters/groups").json();
+    assert_eq!(groups.as_array().map(Vec::len), Some(1), "{groups}");
+    assert_eq!((&groups[0]["count"], &groups[0]["sources"]), (&2.into(), &json!(["stripe"])));
+    let letter =
+        letters.as_array().unwrap().iter().find(|letter| letter["event_id"] == "evt_1").unwrap();
+    let path = format!("/dead-letters/{}", letter["id"].as_str().unwrap());
+    let whole = operator.get(&path).json();
+    assert_eq!(whole["body"], std::str::from_utf8(&event.body).unwrap());
+    assert_eq!(whole["body_form"], "text");
+    // A page at a time.
+    let page = operator.get("/dead-letters?limit=1").json();
+    let next = operator
+        .get(&format!("/dead-letters?limit=1&cursor={}", page["next"].as_str().unwrap()))
+        .json();
+    assert_ne!(page["items"][0]["id"], next["items"][0]["id"]);
+    assert_eq!(next.get("next"), None);
+    // A reason has to be given.
+    for body in
+        [json!({}), json!({ "reason": " " }), json!({ "reason": "x", "other": 1 }), json!([])]
+    {
+        let refused = operator.post(&format!("{path}/discard"), &body);
+        assert_eq!(refused.status, 422, "{body}: {}", refused.body);
+    }
+    let because = json!({ "reason": "a test of theirs" });
+    assert_eq!(operator.post(&format!("{path}/discard"), &because).status, 204);
+    assert_eq!(operator.post(&format!("{path}/discard"), &because).status, 409);
+    assert_eq!(operator.post(&format!("{path}/replay"), &because).status, 409);
+    assert_eq!(operator.get("/dead-letters/nothing").status, 404);
+    assert_eq!(operator.get("/dead-letters").json()["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(operator.get("/stats").json()["dead_letters"]["dead"], 1);
+    let acts = operator.get("/audit").json()["items"].clone();
+    let expected =
+        json!([{ "action": "letter.discard", "actor": "operate", "reason": "a test of theirs" }]);
+    let shown = |act: &Value| json!({ "action": act["action"], "actor": act["actor"], "reason": act["reason"] });
+    assert_eq!(acts.as_array().unwrap().iter().map(shown).collect::<Value>(), expected);
+    let timeline = operator.get("/events/stripe/evt_1").json();
+    let steps = timeline["steps"].as_array().unwrap().iter().map(|step| step["what"].clone());
+    assert_eq!(steps.collect::<Vec<_>>(), ["received", "failed", "letter.discard"]);
+}
+
+#[test]
+fn an_event_is_found_with_its_whole_story() {
+    let pipeline = Pipeline::start();
+    let reader = operator(&pipeline, "read");
+    accepted(&pipeline, &counted("evt_1", "a", 1));
+    accepted(&pipeline, &counted("evt_2", "a", 1));
+    pipeline.settle();
+    let found = eventually("both are found", || {
+        let found = reader.get("/events?type=test.counted&state=applied").json()["items"].clone();
+        (found.as_array()?.len() == 2).then_some(found)
+    });
+    assert_eq!(found[0]["source"], "stripe");
+    let timeline = reader.get("/events/stripe/evt_1").json();
+    let steps = timeline["steps"].as_array().unwrap().iter().map(|step| step["what"].clone());
+    assert_eq!(steps.collect::<Vec<_>>(), ["received", "applied"]);
+    assert_eq!(timeline["steps"][0]["detail"]["secret"], 0);
+    assert_eq!(reader.get("/events/stripe/evt_0").status, 404);
+    for wrong in ["/events?limit=0", "/events?limit=x", "/events?cursor=%00", "/stats?minutes=0"] {
+        assert_eq!(reader.get(wrong).status, 422, "{wrong}");
+    }
+    let activity = reader.get("/stats").json()["activity"].clone();
+    let events: u64 =
+        activity.as_array().unwrap().iter().filter_map(|minute| minute["events"].as_u64()).sum();
+    assert!(events >= 2, "{activity}");
+}
+
+#[test]
+fn an_address_is_written_to_again_if_somebody_says_so() {
+    let pipeline = Pipeline::start();
+    let operator = operator(&pipeline, "operate");
+    pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, created_at) VALUES ('a@example.com', 'bounced', 'resend', 'msg_1', 1)");
+    assert_eq!(operator.get("/suppressions").json()["items"][0]["address"], "a@example.com");
+    let because = json!({ "reason": "they have a new mailbox" });
+    assert_eq!(operator.delete("/suppressions/A%40example.com", &because).status, 204);
+    assert_eq!(operator.delete("/suppressions/a@example.com", &because).status, 404);
+    let acts = operator.get("/audit").json()["items"].clone();
+    assert_eq!(
+        (&acts[0]["action"], &acts[0]["target"]),
+        (&"suppression.remove".into(), &"a@example.com".into())
+    );
+    assert_eq!(acts.as_array().map(Vec::len), Some(1));
+}

@@ -1,0 +1,59 @@
+//! Somebody who uses the admin API.
+
+use std::net::SocketAddr;
+
+use hookmill_core::hash::sha256_hex;
+use serde_json::Value;
+
+use crate::http::{Response, exchange, request};
+
+/// Somebody with a token, or without.
+pub struct Operator {
+    admin: SocketAddr,
+    token: Option<String>,
+}
+
+impl Operator {
+    /// Gives somebody a token of this role, by SQL.
+    pub fn new(admin: SocketAddr, name: &str, role: &str, sql: impl FnOnce(&str)) -> Self {
+        let token = format!("hookmill_for-tests-only-{name}");
+        let hash = sha256_hex(&[token.as_bytes()]);
+        sql(&format!(
+            "INSERT INTO admin_tokens (name, hash, role, created_at) VALUES ('{name}', '{hash}', '{role}', 0)"
+        ));
+        Self { admin, token: Some(token) }
+    }
+
+    /// Somebody without a token.
+    pub const fn stranger(admin: SocketAddr) -> Self {
+        Self { admin, token: None }
+    }
+
+    /// Looks at something.
+    pub fn get(&self, path: &str) -> Response {
+        self.ask("GET", path, b"")
+    }
+
+    /// Has something done.
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.ask("POST", path, body.to_string().as_bytes())
+    }
+
+    /// Has something removed.
+    pub fn delete(&self, path: &str, body: &Value) -> Response {
+        self.ask("DELETE", path, body.to_string().as_bytes())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &[u8]) -> Response {
+        let token = self
+            .token
+            .as_ref()
+            .map(|token| ("Authorization".to_owned(), format!("Bearer {token}")));
+        let mut headers: Vec<_> = token.into_iter().collect();
+        if !body.is_empty() {
+            headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+        }
+        let bytes = request(method, &format!("/admin/api/v1{path}"), &headers, body);
+        exchange(self.admin, &bytes).expect("the admin API listens")
+    }
+}
