@@ -25,7 +25,7 @@ CREATE TABLE letters (
     -- How often it was replayed.
     replays INTEGER NOT NULL DEFAULT 0,
     -- When it came into its state.
-    state_at INTEGER NOT NULL,
+    state_at INTEGER NOT NULL DEFAULT 0,
     message TEXT NOT NULL
 ) STRICT;
 

@@ -11,6 +11,8 @@
 
 mod admin;
 mod check;
+mod client;
+mod dead_letters;
 mod dev;
 mod email;
 mod events;
@@ -18,11 +20,13 @@ mod list;
 mod migrate;
 mod pipeline;
 mod rejections;
+mod replays;
 mod samples;
 mod secrets;
 mod send;
 mod sender;
 mod serve;
+mod stats;
 mod token;
 mod verify;
 
@@ -50,6 +54,9 @@ enum Command {
     Events(events::Arguments),
     Email(email::Arguments),
     Rejections(rejections::Arguments),
+    DeadLetters(dead_letters::Arguments),
+    Replays(replays::Arguments),
+    Stats(stats::Arguments),
     Token(token::Arguments),
     Migrate(migrate::Arguments),
 }
@@ -64,6 +71,9 @@ fn main() -> ExitCode {
         Command::Events(arguments) => events::run(&arguments),
         Command::Email(arguments) => email::run(&arguments),
         Command::Rejections(arguments) => rejections::run(&arguments),
+        Command::DeadLetters(arguments) => dead_letters::run(&arguments),
+        Command::Replays(arguments) => replays::run(&arguments),
+        Command::Stats(arguments) => stats::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
     };

@@ -194,10 +194,7 @@ pub fn run(
         folder.announce(address)?;
         let metrics = Metrics::default();
         if let Some(address) = place.metrics {
-            let listening = TcpListener::bind(address).await;
-            let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
-            info!(address = %listener.local_addr()?, "serving metrics");
-            tokio::spawn(metrics.clone().serve(listener));
+            serve_metrics(address, &metrics).await?;
         }
 
         let (stop, stopped) = watch::channel(false);
@@ -267,6 +264,14 @@ pub fn run(
         while consumers.join_next().await.is_some() {}
         Ok(())
     })
+}
+
+async fn serve_metrics(address: SocketAddr, metrics: &Metrics) -> anyhow::Result<()> {
+    let listening = TcpListener::bind(address).await;
+    let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
+    info!(address = %listener.local_addr()?, "serving metrics");
+    tokio::spawn(metrics.clone().serve(listener));
+    Ok(())
 }
 
 /// What goes out, and through which channels; or what is missing for that.

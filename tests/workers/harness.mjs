@@ -125,10 +125,11 @@ const commands = {
   logs: async () => logs,
 };
 
+let cron;
 if (outbound) {
   // Once a second, not once a minute. What it would find the others have been woken up for, but for faults.
   const consumer = await miniflare.getWorker(consumers);
-  setInterval(() => consumer.scheduled({ cron: "* * * * *" }).catch(() => {}), 1000);
+  cron = setInterval(() => consumer.scheduled({ cron: "* * * * *" }).catch(() => {}), 1000);
 }
 
 const control = createServer((request, response) => {
@@ -173,6 +174,7 @@ admin.listen(0, "127.0.0.1", () =>
 // The test ends by closing our stdin.
 process.stdin.resume();
 process.stdin.on("end", async () => {
+  clearInterval(cron);
   await miniflare.dispose();
   process.exit(0);
 });

@@ -13,11 +13,11 @@ use hookmill_dlq::replay::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::Admin;
 use crate::auth::{Actor, audit};
 use crate::page::{Page, Paging};
 use crate::problem::{Body, Path, Problem, Query};
 use crate::replays::Replay;
-use crate::{Admin, read};
 
 /// An event that was given up. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -174,7 +174,7 @@ pub(crate) struct Whole {
 
 /// A dead letter and its body.
 #[utoipa::path(
-    get, path = "/dead-letters/{id}", tag = "dead letters", params(("id" = String, Path, description = "Its id")),
+    get, path = "/dead-letters/{id}", tag = "dead letters", params(("id" = String, Path, description = "Its id, or how it begins: six digits or more")),
     responses((status = 200, body = Whole), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn show(
@@ -190,6 +190,7 @@ pub(crate) async fn show(
     let sql = format!(
         "-- a dead letter\nSELECT json_patch({OBJECT}, json_object('message', message)) FROM dead_letters WHERE id = ?1"
     );
+    let (id, _) = resolved(&admin, &id).await?;
     let found = admin.ask::<Found>(&sql, vec![id]).await?.pop();
     let Found { letter, message } = found.ok_or_else(gone)?;
     let (form, bytes) = match decode(&message) {
@@ -241,7 +242,7 @@ pub(crate) fn reason(text: String) -> Result<String, Problem> {
 /// Sends one letter through the whole path again.
 #[utoipa::path(
     post, path = "/dead-letters/{id}/replay", tag = "dead letters", request_body = Because,
-    params(("id" = String, Path, description = "Its id")),
+    params(("id" = String, Path, description = "Its id, or how it begins: six digits or more")),
     responses(
         (status = 202, body = Replay, description = "A replay of this one letter, which runs"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -254,7 +255,7 @@ pub(crate) async fn replay(
     Body(because): Body<Because>,
 ) -> Result<(StatusCode, Json<Replay>), Problem> {
     let (now, reason) = (admin.now(), because.reason()?);
-    ready(&admin, &id).await?;
+    let id = ready(&admin, &id).await?;
     let filter = Filter { id: Some(id.clone()), ..Filter::default() };
     let replay = replay_id(&filter, &actor.name, now);
     let statements = vec![
@@ -270,7 +271,7 @@ pub(crate) async fn replay(
 /// Discards a letter: it stays, and is not counted as dead any more.
 #[utoipa::path(
     post, path = "/dead-letters/{id}/discard", tag = "dead letters", request_body = Because,
-    params(("id" = String, Path, description = "Its id")),
+    params(("id" = String, Path, description = "Its id, or how it begins: six digits or more")),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn discard(
@@ -280,7 +281,7 @@ pub(crate) async fn discard(
     Body(because): Body<Because>,
 ) -> Result<StatusCode, Problem> {
     let (now, reason) = (admin.now(), because.reason()?);
-    ready(&admin, &id).await?;
+    let id = ready(&admin, &id).await?;
     let statements = vec![
         discard_letter(&id, now),
         audit(&actor, "letter.discard", &id, &reason, &serde_json::json!({}), now),
@@ -292,13 +293,26 @@ pub(crate) async fn discard(
     }
 }
 
-/// Whether there is such a letter, and it is dead.
-async fn ready(admin: &Admin, id: &str) -> Result<(), Problem> {
-    let sql = "-- is it dead\nSELECT json_quote(state) FROM dead_letters WHERE id = ?1";
-    let rows = admin.execute(vec![crate::statement(sql, vec![id.to_owned()])]).await?;
-    match read::<String>(&rows)?.pop().as_deref() {
-        None => Err(gone()),
-        Some("dead") => Ok(()),
-        Some(state) => Err(Problem::conflict(format!("the letter is `{state}`, not `dead`"))),
+/// The letter with this id, or whose id begins so; and its state.
+async fn resolved(admin: &Admin, id: &str) -> Result<(String, String), Problem> {
+    // Ids are hexadecimal digits, so `g` comes behind all that begin so.
+    const RESOLVE: &str = "\
+-- which letter
+SELECT json_array(id, state) FROM dead_letters WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 2";
+    let mut found = admin.ask::<(String, String)>(RESOLVE, vec![id.to_owned()]).await?;
+    match (found.len(), id.len() >= 6) {
+        (1, true) => found.pop().ok_or_else(gone),
+        (2, true) => {
+            Err(Problem::invalid("several letters have ids that begin so; say more of it"))
+        }
+        _ => Err(gone()),
+    }
+}
+
+/// The id of the letter, if it is dead.
+async fn ready(admin: &Admin, id: &str) -> Result<String, Problem> {
+    match resolved(admin, id).await? {
+        (id, state) if state == "dead" => Ok(id),
+        (_, state) => Err(Problem::conflict(format!("the letter is `{state}`, not `dead`"))),
     }
 }

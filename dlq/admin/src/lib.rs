@@ -18,9 +18,9 @@ mod stats;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
 use futures_util::future::BoxFuture;
 use hookmill_core::store::{Rows, Statement, StoreError};
 use hookmill_core::time::Timestamp;
@@ -171,8 +171,14 @@ pub fn router(platform: Arc<dyn Platform>) -> Router {
     nested.with_state(admin)
 }
 
+/// The router for somebody who has the data anyway: it wants no token. What they do is written down under this name.
+pub fn local(platform: Arc<dyn Platform>, name: &str) -> Router {
+    let (api, _) = routes().split_for_parts();
+    let api = api.fallback(nothing_here).layer(Extension(auth::Actor::local(name)));
+    Router::new().nest(BASE, api).with_state(Admin(platform))
+}
+
 /// What is said of a path at which there is nothing.
-#[expect(clippy::unused_async, reason = "handlers are async")]
 pub async fn nothing_here() -> Response {
     Problem::not_found("there is nothing here").into_response()
 }

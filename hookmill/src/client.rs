@@ -1,0 +1,174 @@
+//! The admin API, for commands: of a Hookmill anywhere, or of a data folder on this machine, whether or not something runs on
+//! it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use futures_util::future::BoxFuture;
+use hookmill_admin::{BASE, Platform, local};
+use hookmill_core::objects::Objects as _;
+use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
+use hookmill_core::time::Timestamp;
+use hookmill_native::{DataFolder, Files, Sqlite, now};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tower_service::Service as _;
+
+/// How long the API may take for an answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Which Hookmill.
+#[derive(clap::Args)]
+pub struct Place {
+    /// Where the admin API is, for instance <https://hookmill-dlq.example.workers.dev>; HOOKMILL_URL says so as well. The token
+    /// is in HOOKMILL_TOKEN. Without it, it is the data folder.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+}
+
+/// Asks the admin API.
+pub struct Client {
+    runtime: tokio::runtime::Runtime,
+    to: To,
+}
+
+enum To {
+    /// Somebody else, with a token.
+    Remote { client: reqwest::Client, url: String, token: String },
+    /// The data folder, which whoever can read it has anyway.
+    Local(Router),
+}
+
+impl Client {
+    /// Finds the API.
+    ///
+    /// # Errors
+    ///
+    /// If there is no token for it, or no data in the folder.
+    pub fn new(place: &Place) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let to = match place.url.clone().or_else(|| named("HOOKMILL_URL")) {
+            Some(url) => {
+                let token = named("HOOKMILL_TOKEN");
+                let token = token.with_context(|| {
+                    format!(
+                        "HOOKMILL_TOKEN is not set: `hookmill token create` makes one for {url}"
+                    )
+                })?;
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+                To::Remote { client, url: url.trim_end_matches('/').to_owned(), token }
+            }
+            None => {
+                let store = Sqlite::new(DataFolder::write(&place.data)?);
+                let objects = Files::open(place.data.join("bodies"))?;
+                let user = named("USER").unwrap_or_else(|| "local".to_owned());
+                To::Local(local(Arc::new(Beside { store, objects }), &user))
+            }
+        };
+        Ok(Self { runtime, to })
+    }
+
+    /// Looks at something.
+    ///
+    /// # Errors
+    ///
+    /// What the API says instead, in its words.
+    pub fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> anyhow::Result<Value> {
+        let query = query.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let query = query.map(|(name, value)| {
+            let value =
+                percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
+            format!("{name}={value}")
+        });
+        let query = query.collect::<Vec<_>>().join("&");
+        let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+        self.ask(Method::GET, &path, None)
+    }
+
+    /// Has something done.
+    ///
+    /// # Errors
+    ///
+    /// What the API says instead, in its words.
+    pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.ask(Method::POST, path, Some(body))
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let text = body.map(Value::to_string).unwrap_or_default();
+        let (status, answer) = self.runtime.block_on(self.answer(method, path, text))?;
+        let value: Value = serde_json::from_str(&answer).unwrap_or_default();
+        if status.is_success() {
+            return Ok(value);
+        }
+        match (value["title"].as_str(), value["detail"].as_str()) {
+            (Some(title), Some(detail)) => bail!("{title}: {detail}"),
+            _ => bail!("the API answered {status}, and not as Hookmill does"),
+        }
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> anyhow::Result<(StatusCode, String)> {
+        match &self.to {
+            To::Remote { client, url, token } => {
+                let request =
+                    client.request(method, format!("{url}{BASE}{path}")).bearer_auth(token);
+                let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+                let answer =
+                    request.send().await.with_context(|| format!("{url} does not answer"))?;
+                Ok((answer.status(), answer.text().await?))
+            }
+            To::Local(router) => {
+                let request = Request::builder().method(method).uri(format!("{BASE}{path}"));
+                let request = request.header(header::CONTENT_TYPE, "application/json");
+                let answer = router.clone().call(request.body(Body::from(body))?).await;
+                let answer = answer.unwrap_or_else(|never| match never {});
+                let status = answer.status();
+                let body = answer.into_body().collect().await?.to_bytes();
+                Ok((status, String::from_utf8_lossy(&body).into_owned()))
+            }
+        }
+    }
+}
+
+/// What the API is lent beside whoever has the folder. That one looks every few seconds for what there is to do.
+struct Beside {
+    store: Sqlite,
+    objects: Files,
+}
+
+impl Platform for Beside {
+    fn execute(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
+        Box::pin(self.store.execute(statements))
+    }
+
+    fn object<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>> {
+        Box::pin(async { self.objects.get(key).await.map_err(|error| error.to_string()) })
+    }
+
+    fn wake(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn waiting(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    fn now(&self) -> Timestamp {
+        now()
+    }
+}

@@ -1,0 +1,171 @@
+//! `hookmill dead-letters`: what was given up, and what is to become of it.
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, Place};
+use crate::list::{listed, text, time};
+
+/// Dead letters: list, show, replay or discard
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    List(List),
+    Groups(Groups),
+    Show(Show),
+    Replay(Act),
+    Discard(Act),
+}
+
+/// Which letters.
+#[derive(clap::Args)]
+pub struct Which {
+    /// Of this source.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Of events of this type; `*` stands for anything: 'customer.*'.
+    #[arg(long, value_name = "GLOB")]
+    r#type: Option<String>,
+    /// Given up for this reason.
+    #[arg(long, value_parser = ["unreadable", "refused", "exhausted", "permanent", "dropped"])]
+    reason: Option<String>,
+    /// With this kind of error: `hookmill dead-letters groups` shows them.
+    #[arg(long, value_name = "HEX")]
+    fingerprint: Option<String>,
+    /// Of this event, by the provider's id.
+    #[arg(long, value_name = "ID")]
+    event_id: Option<String>,
+}
+
+impl Which {
+    /// As a query, or the members of a body.
+    pub fn pairs(&self) -> [(&'static str, Option<String>); 5] {
+        [
+            ("source", self.source.clone()),
+            ("type", self.r#type.clone()),
+            ("reason", self.reason.clone()),
+            ("fingerprint", self.fingerprint.clone()),
+            ("event_id", self.event_id.clone()),
+        ]
+    }
+}
+
+/// List dead letters, the latest first
+#[derive(clap::Args)]
+struct List {
+    #[command(flatten)]
+    which: Which,
+    /// In this state.
+    #[arg(long, default_value = "dead", value_parser = ["dead", "replaying", "replayed", "applied", "discarded", "any"])]
+    state: String,
+    /// At most this many.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+    limit: u32,
+    /// Print a JSON array; times are milliseconds since the Unix epoch.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Dead letters by what went wrong, the most first
+#[derive(clap::Args)]
+struct Groups {
+    #[command(flatten)]
+    which: Which,
+    /// Print a JSON array; times are milliseconds since the Unix epoch.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Print a dead letter with its body, as JSON
+#[derive(clap::Args)]
+struct Show {
+    /// Its id, or how it begins.
+    id: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// One letter
+#[derive(clap::Args)]
+struct Act {
+    /// Its id, or how it begins.
+    id: String,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        Command::List(list) => run_list(list),
+        Command::Groups(groups) => run_groups(groups),
+        Command::Show(show) => {
+            let letter =
+                Client::new(&show.place)?.get(&format!("/dead-letters/{}", show.id), &[])?;
+            println!("{letter:#}");
+            Ok(())
+        }
+        Command::Replay(act) => {
+            let replay = run_act(act, "replay")?;
+            eprintln!(
+                "replay {}: `hookmill replays show {0}` tells how far it is",
+                text(&replay["id"])
+            );
+            Ok(())
+        }
+        Command::Discard(act) => {
+            run_act(act, "discard")?;
+            eprintln!("discarded; it stays, and counts as dead no longer");
+            Ok(())
+        }
+    }
+}
+
+fn run_list(list: &List) -> anyhow::Result<()> {
+    let mut query = list.which.pairs().to_vec();
+    query.extend([("state", Some(list.state.clone())), ("limit", Some(list.limit.to_string()))]);
+    let mut page = Client::new(&list.place)?.get("/dead-letters", &query)?;
+    let row = |letter: &Value| {
+        let id = text(&letter["id"]).chars().take(12).collect();
+        let what = |key: &str| text(&letter[key]);
+        let reason = format!("{}: {}", what("reason"), what("error"));
+        [
+            time(&letter["last_failed_at"]),
+            id,
+            what("source"),
+            what("type"),
+            what("event_id"),
+            what("state"),
+            reason,
+        ]
+    };
+    let header = ["FAILED", "ID", "SOURCE", "TYPE", "EVENT", "STATE", "REASON"];
+    listed(page["items"].take(), list.json, "there is no such dead letter", header, row)
+}
+
+fn run_groups(groups: &Groups) -> anyhow::Result<()> {
+    let found = Client::new(&groups.place)?.get("/dead-letters/groups", &groups.which.pairs())?;
+    let row = |group: &Value| {
+        let what = |key: &str| text(&group[key]);
+        let reason = format!("{}: {}", what("reason"), what("error"));
+        let (first, last) = (time(&group["first_failed_at"]), time(&group["last_failed_at"]));
+        [what("count"), what("fingerprint"), first, last, what("sources"), reason]
+    };
+    let header = ["COUNT", "FINGERPRINT", "FIRST FAILED", "LAST FAILED", "SOURCES", "REASON"];
+    listed(found, groups.json, "there is no dead letter", header, row)
+}
+
+fn run_act(act: &Act, what: &str) -> anyhow::Result<Value> {
+    let body = json!({ "reason": act.reason });
+    Client::new(&act.place)?.post(&format!("/dead-letters/{}/{what}", act.id), &body)
+}

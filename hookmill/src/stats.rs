@@ -1,0 +1,68 @@
+//! `hookmill stats`: how it is doing.
+
+use serde_json::Value;
+
+use crate::client::{Client, Place};
+use crate::list::{text, time};
+
+/// Show how it is doing: events a minute, lag, dead letters, the outbox, rejections
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Over the last so many minutes.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1440))]
+    minutes: u32,
+    /// Print it as JSON; times are milliseconds since the Unix epoch.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let query = [("minutes", Some(arguments.minutes.to_string()))];
+    let stats = Client::new(&arguments.place)?.get("/stats", &query)?;
+    if arguments.json {
+        println!("{stats:#}");
+        return Ok(());
+    }
+    let each = |key: &str| stats[key].as_array().cloned().unwrap_or_default();
+    let activity = each("activity");
+    let events: u64 = activity.iter().filter_map(|minute| minute["events"].as_u64()).sum();
+    let lag = activity.iter().filter_map(|minute| minute["lag"].as_i64()).max().unwrap_or_default();
+    println!("events        {events} in {} minutes, the slowest took {lag} ms", arguments.minutes);
+    if let Some(waiting) = stats["waiting"].as_u64() {
+        println!("queue         {waiting} waiting");
+    }
+    let dead = &stats["dead_letters"];
+    let oldest = match &dead["oldest"] {
+        Value::Null => String::new(),
+        at => format!(", the oldest failed {}", time(at)),
+    };
+    println!(
+        "dead letters  {}{oldest}; {} replaying",
+        text(&dead["dead"]),
+        text(&dead["replaying"])
+    );
+    for (title, key) in [("outbox", "outbox"), ("rejected", "rejections")] {
+        let counts = each(key);
+        let counts = counts.iter().map(|tally| {
+            format!("{} {} {}", text(&tally["of"]), text(&tally["kind"]), text(&tally["count"]))
+        });
+        let counts = counts.collect::<Vec<_>>();
+        println!(
+            "{title:12}  {}",
+            if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") }
+        );
+    }
+    for usage in each("usage") {
+        let what = |key: &str| text(&usage[key]);
+        println!(
+            "{:12}  {} in {} requests, {}",
+            what("provider"),
+            what("sent"),
+            what("requests"),
+            what("period")
+        );
+    }
+    Ok(())
+}
