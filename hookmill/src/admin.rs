@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, error, warn};
 
 /// The longest time without a look for replays.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(2);
 /// How long to wait after the store did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The most waiting messages that are counted.

@@ -53,7 +53,9 @@ pub(crate) struct Replay {
 const OBJECT: &str = "json_object('id', id, 'filter', json(filter), 'state', state, 'rate', rate, 'reason', reason,
     'total', total, 'sent', sent, 'planned_by', planned_by, 'planned_at', planned_at, 'run_by', run_by,
     'started_at', started_at, 'ended_at', ended_at, 'error', error,
-    'applied', (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'applied'),
+    'applied', (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND (state = 'applied' OR (state = 'replayed'
+        AND EXISTS (SELECT 1 FROM events WHERE events.source = dead_letters.source
+            AND events.id = event_id AND events.generation = dead_letters.generation)))),
     'failed', (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'dead' AND dead_letters.replays > 0))";
 
 /// List replays, the latest first.
