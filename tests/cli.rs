@@ -792,6 +792,40 @@ fn there_are_no_events_before_there_is_data() {
 }
 
 #[test]
+fn a_backup_is_made_while_it_is_in_use_and_restored() {
+    let example = with_example();
+    let mut dev = Dev::start(example.path());
+    for _ in 0..3 {
+        assert_eq!(
+            hookmill(example.path(), &["send", "stripe", "customer.created"]).status.code(),
+            Some(0)
+        );
+    }
+    insta::assert_snapshot!(
+        [
+            shown(example.path(), &["backup", "copy"]),
+            shown(example.path(), &["backup", "copy"]),
+            shown(example.path(), &["restore", "copy", "--data", "restored"]),
+            shown(example.path(), &["restore", "copy"]),
+            shown(example.path(), &["restore", "nothing", "--data", "other"]),
+        ]
+        .concat(),
+        @""
+    );
+    dev.stop();
+    let events = |data: &str| {
+        let output = hookmill(example.path(), &["events", "--json", "--data", data]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(events("restored").as_array().map(Vec::len), Some(3));
+    assert_eq!(events("restored"), events(".hookmill"));
+    std::fs::write(example.path().join("copy/data.db"), "damaged").unwrap();
+    let damaged = hookmill(example.path(), &["restore", "copy", "--data", "other"]);
+    assert_eq!(damaged.status.code(), Some(1));
+    assert!(!example.path().join("other").exists());
+}
+
+#[test]
 fn migrate_applies_what_is_missing() {
     let example = with_example();
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"

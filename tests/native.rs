@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use hookmill_tests::api::Api;
 use hookmill_tests::event::stripe;
-use hookmill_tests::eventually;
 use hookmill_tests::http::Connection;
 use hookmill_tests::native as platform;
+use hookmill_tests::{Operator, eventually};
 use serde_json::json;
 
 mod contract;
@@ -56,4 +56,67 @@ fn ten_thousand_emails_go_out_in_a_hundred_requests() {
     assert_eq!(accepted.len(), EMAILS);
     // A batch that has waited for long enough goes out before it is full.
     assert!((EMAILS / 100..=EMAILS / 80).contains(&requests), "{requests}");
+}
+
+/// What a dead letter of an event looks like, as SQL values.
+fn letter(n: usize) -> String {
+    let message =
+        stripe("test.counted", &format!("evt_{n}"), 1, json!({ "id": "a", "amount": 1 })).message();
+    let message = message.replace('\'', "''");
+    format!(
+        "('letter_{n}', 'stripe', 'evt_{n}', 0, 'test.counted', 0, 'exhausted', 'away', 'f', 3, 0, 0, '{message}')"
+    )
+}
+
+// Far more than a test in workerd has time for.
+#[test]
+fn ten_thousand_dead_letters_are_replayed_and_each_takes_effect_once_though_the_process_is_killed()
+{
+    const LETTERS: usize = 10_000;
+    let mut pipeline = platform::Pipeline::start();
+    for first in (0..LETTERS).step_by(500) {
+        let letters: Vec<_> = (first..first + 500).map(letter).collect();
+        pipeline.sql(&format!(
+            "INSERT INTO dead_letters (id, source, event_id, generation, type, received_at, reason, error, fingerprint,
+                attempts, first_failed_at, last_failed_at, message) VALUES {}",
+            letters.join(",")
+        ));
+    }
+    let operator = |pipeline: &platform::Pipeline, name: &str| {
+        Operator::new(pipeline.admin(), name, "operate", |sql| drop(pipeline.sql(sql)))
+    };
+    let before = operator(&pipeline, "before");
+    let plan = before.post("/replays", &json!({ "type": "test.*" })).json();
+    assert_eq!(plan["total"], LETTERS);
+    let replay = format!("/replays/{}", plan["id"].as_str().unwrap());
+    let run =
+        before.post(&format!("{replay}/run"), &json!({ "rate": 500, "reason": "it is back" }));
+    assert_eq!(run.status, 202, "{}", run.body);
+    let sent =
+        |operator: &Operator| operator.get(&replay).json()["sent"].as_u64().unwrap_or_default();
+    for part in [1, 2] {
+        let somebody = operator(&pipeline, &format!("somebody-{part}"));
+        eventually("it is on its way", || (sent(&somebody) > part * 2_000).then_some(()));
+        pipeline.kill_and_restart(|_| ());
+    }
+    // Live traffic goes first.
+    let live = stripe("test.counted", "evt_live", 1, json!({ "id": "b", "amount": 1 }));
+    assert_eq!(pipeline.post(&live).status, 200);
+    eventually("it is applied", || {
+        pipeline.sql("SELECT 1 FROM tallies WHERE id = 'b'").first().map(drop)
+    });
+    let after = operator(&pipeline, "after");
+    assert!(sent(&after) < LETTERS as u64, "and not only when all has been replayed");
+    for part in 1..=5 {
+        eventually("another part has taken effect", || {
+            let applied = after.get(&replay).json()["applied"].as_u64().unwrap_or_default();
+            (applied >= part * LETTERS as u64 / 5).then_some(())
+        });
+    }
+    eventually("it is done", || (after.get(&replay).json()["state"] == "done").then_some(()));
+    assert_eq!(
+        pipeline.sql("SELECT events, amount FROM tallies WHERE id = 'a'"),
+        [[LETTERS, LETTERS]]
+    );
+    assert_eq!(after.get("/stats").json()["dead_letters"]["dead"], 0);
 }

@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod admin;
+mod backup;
 mod check;
 mod client;
 mod dead_letters;
@@ -59,6 +60,8 @@ enum Command {
     Stats(stats::Arguments),
     Token(token::Arguments),
     Migrate(migrate::Arguments),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +79,8 @@ fn main() -> ExitCode {
         Command::Stats(arguments) => stats::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Backup(arguments) => backup::backup(&arguments),
+        Command::Restore(arguments) => backup::restore(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

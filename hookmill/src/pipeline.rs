@@ -158,13 +158,7 @@ pub fn run(
     outbox: Outbox,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    for SecretRef { name, .. } in loaded.config.ingress.sources.iter().flat_map(|s| &s.secrets) {
-        let secret = from_environment(name);
-        let secret = secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
-        for (what, _) in unwrapped(secret) {
-            warn!("{} {what}, most likely", name.0);
-        }
-    }
+    warn_of_wrapped(&loaded.config.ingress.sources);
     let folder = DataFolder::lock(&place.data)?;
     folder.keep_for(match outbox {
         Outbox::Sent => "serve",
@@ -194,7 +188,7 @@ pub fn run(
         folder.announce(address)?;
         let metrics = Metrics::default();
         if let Some(address) = place.metrics {
-            serve_metrics(address, &metrics).await?;
+            serve_metrics(address, &metrics, &store, &queue).await?;
         }
 
         let (stop, stopped) = watch::channel(false);
@@ -266,11 +260,29 @@ pub fn run(
     })
 }
 
-async fn serve_metrics(address: SocketAddr, metrics: &Metrics) -> anyhow::Result<()> {
+/// Tells of secrets that have something around them that is none of theirs.
+fn warn_of_wrapped(sources: &[Source]) {
+    for SecretRef { name, .. } in sources.iter().flat_map(|source| &source.secrets) {
+        let secret = from_environment(name);
+        let secret = secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
+        for (what, _) in unwrapped(secret) {
+            warn!("{} {what}, most likely", name.0);
+        }
+    }
+}
+
+async fn serve_metrics(
+    address: SocketAddr,
+    metrics: &Metrics,
+    store: &Sqlite,
+    queue: &SqliteQueue,
+) -> anyhow::Result<()> {
     let listening = TcpListener::bind(address).await;
     let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
     info!(address = %listener.local_addr()?, "serving metrics");
-    tokio::spawn(metrics.clone().serve(listener));
+    let (store, queue) = (store.clone(), queue.clone());
+    let standing = move || admin::standing(store.clone(), queue.clone());
+    tokio::spawn(metrics.clone().serve(listener, standing));
     Ok(())
 }
 

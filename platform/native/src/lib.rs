@@ -23,7 +23,7 @@ mod sqlite;
 pub use fetch::HttpClient;
 pub use files::Files;
 pub use folder::{DataFolder, FolderError, Opened};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Standing};
 pub use queue::{Leased, QueueName, QueueSender, SqliteQueue};
 pub use rate_limits::RateLimits;
 pub use sqlite::Sqlite;

@@ -1,5 +1,6 @@
 //! Metrics, as Prometheus reads them.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -8,6 +9,7 @@ use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
@@ -20,6 +22,29 @@ pub struct Metrics {
     deliveries: Family<Labels<3>, Counter>,
     rejections: Family<Labels<2>, Counter>,
     outgoing: Family<Labels<2>, Counter>,
+    waiting: Family<Labels<1>, Gauge>,
+    lag: Gauge<f64, AtomicU64>,
+    dead_letters: Family<Labels<1>, Gauge>,
+    oldest_dead_letter: Gauge<f64, AtomicU64>,
+    outbox: Family<Labels<1>, Gauge>,
+    replays: Family<Labels<1>, Gauge>,
+}
+
+/// How things stand, as the tables say.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Standing {
+    /// Messages that wait, by queue.
+    pub waiting: Vec<(String, i64)>,
+    /// The longest that an event took from ingress to its tables in the last five minutes, in seconds.
+    pub lag: f64,
+    /// Dead letters by reason.
+    pub dead_letters: Vec<(String, i64)>,
+    /// How long ago the oldest of these failed first, in seconds; zero if there is none.
+    pub oldest_dead_letter: f64,
+    /// What waits to be sent, by channel.
+    pub outbox: Vec<(String, i64)>,
+    /// Letters of replays that are running or paused: `total` and `sent`.
+    pub replays: Vec<(String, i64)>,
 }
 
 impl Default for Metrics {
@@ -38,7 +63,43 @@ impl Default for Metrics {
             "What was to be sent, by what became of it",
             outgoing.clone(),
         );
-        Self { registry: Arc::new(Mutex::new(registry)), deliveries, rejections, outgoing }
+        let (waiting, dead_letters) = (Family::default(), Family::default());
+        let (outbox, replays) = (Family::default(), Family::default());
+        let (lag, oldest_dead_letter) = (Gauge::default(), Gauge::default());
+        registry.register("queue_waiting", "Messages that wait", waiting.clone());
+        registry.register(
+            "lag_seconds",
+            "The longest that an event took from ingress to its tables in the last five minutes",
+            lag.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Dead letters that wait for somebody",
+            dead_letters.clone(),
+        );
+        registry.register(
+            "oldest_dead_letter_seconds",
+            "How long ago the oldest of these failed first",
+            oldest_dead_letter.clone(),
+        );
+        registry.register("outbox_waiting", "What waits to be sent", outbox.clone());
+        registry.register(
+            "replay_letters",
+            "Letters of replays that are running or paused",
+            replays.clone(),
+        );
+        Self {
+            registry: Arc::new(Mutex::new(registry)),
+            deliveries,
+            rejections,
+            outgoing,
+            waiting,
+            lag,
+            dead_letters,
+            oldest_dead_letter,
+            outbox,
+            replays,
+        }
     }
 }
 
@@ -62,19 +123,48 @@ impl Metrics {
         self.outgoing.get_or_create(&labels).inc_by(count);
     }
 
-    /// Serves them at `/metrics`, until the task is ended.
+    /// `hookmill_queue_waiting{queue}`, `hookmill_lag_seconds`, `hookmill_dead_letters{reason}`,
+    /// `hookmill_oldest_dead_letter_seconds`, `hookmill_outbox_waiting{channel}`, `hookmill_replay_letters{state}`.
+    fn set(&self, standing: Standing) {
+        let set = |family: &Family<Labels<1>, Gauge>, label, counts: Vec<(String, i64)>| {
+            // What is not there any more is not said any more.
+            family.clear();
+            for (of, count) in counts {
+                family.get_or_create(&[(label, of)]).set(count);
+            }
+        };
+        set(&self.waiting, "queue", standing.waiting);
+        set(&self.dead_letters, "reason", standing.dead_letters);
+        set(&self.outbox, "channel", standing.outbox);
+        set(&self.replays, "state", standing.replays);
+        self.lag.set(standing.lag);
+        self.oldest_dead_letter.set(standing.oldest_dead_letter);
+    }
+
+    /// Serves them at `/metrics`, until the task is ended. `standing` tells how things stand whenever somebody asks; if it
+    /// does not, what it told last stands.
     ///
     /// # Errors
     ///
     /// If the listener fails.
-    pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
+    pub async fn serve<F: Future<Output = Option<Standing>> + Send + 'static>(
+        self,
+        listener: TcpListener,
+        standing: impl Fn() -> F + Clone + Send + Sync + 'static,
+    ) -> std::io::Result<()> {
         const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         let text = move || {
-            let mut text = String::new();
-            let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-            // Writing to a text does not fail.
-            let _ = encode(&mut text, &registry);
-            std::future::ready(([(CONTENT_TYPE, OPEN_METRICS)], text))
+            let (metrics, standing) = (self.clone(), standing());
+            async move {
+                if let Some(standing) = standing.await {
+                    metrics.set(standing);
+                }
+                let mut text = String::new();
+                let registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
+                // Writing to a text does not fail.
+                let _ = encode(&mut text, &registry);
+                ([(CONTENT_TYPE, OPEN_METRICS)], text)
+            }
         };
         axum::serve(listener, Router::new().route("/metrics", get(text))).await
     }
