@@ -810,7 +810,28 @@ fn a_backup_is_made_while_it_is_in_use_and_restored() {
             shown(example.path(), &["restore", "nothing", "--data", "other"]),
         ]
         .concat(),
-        @""
+        @"
+    exit code 0
+    --- stdout
+    --- stderr
+    copy holds what .hookmill held
+    exit code 1
+    --- stdout
+    --- stderr
+    error: copy is there already; name a folder that is not
+    exit code 0
+    --- stdout
+    --- stderr
+    restored is as the backup was; `hookmill serve` goes on from there
+    exit code 1
+    --- stdout
+    --- stderr
+    error: .hookmill is there already; name a folder that is not
+    exit code 1
+    --- stdout
+    --- stderr
+    error: cannot open nothing/queue.db: unable to open database file: nothing/queue.db: Error code 14: unable to open database file
+    "
     );
     dev.stop();
     let events = |data: &str| {
