@@ -859,6 +859,7 @@ fn migrate_applies_what_is_missing() {
     0005_outbox.sql
     0006_outbox_details.sql
     0007_replays.sql
+    0008_retention.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"

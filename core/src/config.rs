@@ -132,6 +132,27 @@ pub struct Batch {
     pub wait: Duration,
 }
 
+/// How long what is done with is kept. `None`: for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Retention {
+    /// Rows of the ledger, since their events took effect. An event that comes again after that takes effect again.
+    pub events: Option<Duration>,
+    /// Emails and the like that are settled, letters that were applied or discarded, replays that have ended.
+    pub done: Option<Duration>,
+    /// Dead letters that nobody has replayed or discarded, since they failed last.
+    pub dead_letters: Option<Duration>,
+    /// Who did what.
+    pub audit: Option<Duration>,
+}
+
+/// What is said nowhere is kept, but for what is done with: 90 days.
+impl Default for Retention {
+    fn default() -> Self {
+        let done = Some(Duration::from_secs(90 * 86_400));
+        Self { events: None, done, dead_letters: None, audit: None }
+    }
+}
+
 /// A provider's API.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Api {

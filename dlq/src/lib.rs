@@ -5,13 +5,17 @@
 //!
 //! [`replay`] sends letters through the whole path again.
 //!
+//! [`sweep()`] removes what is old.
+//!
 //! What never became an event is kept as well, counted and sampled: [`keep()`] makes statements of a report.
 
 mod bury;
 mod drain;
 mod keep;
 pub mod replay;
+mod sweep;
 
 pub use bury::{Letter, Reason, bury};
 pub use drain::drain;
 pub use keep::{SAMPLES_KEPT, keep};
+pub use sweep::{Swept, sweep};

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hookmill_admin::Platform;
+use hookmill_core::config::Retention;
 use hookmill_core::objects::Objects as _;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Stepped, step};
+use hookmill_dlq::{Swept, sweep};
 use hookmill_native::{Files, QueueName, Sqlite, SqliteQueue, Standing, now};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
@@ -86,6 +88,42 @@ pub async fn replay(
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = asked.notified() => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+    }
+}
+
+/// How often what is old is looked for.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Removes what is old until `stopped` says so.
+pub async fn clean(
+    store: Sqlite,
+    objects: Files,
+    retention: Retention,
+    mut stopped: watch::Receiver<bool>,
+) {
+    while !*stopped.borrow() {
+        let wait = match sweep(&store, &objects, &retention, now()).await {
+            Ok(Swept { removed, unseen, more }) => {
+                for (kind, count) in removed {
+                    debug!(kind, count, "old: removed");
+                }
+                if unseen > 0 {
+                    warn!(
+                        count = unseen,
+                        "dead letters were removed for their age, and nobody had looked at them"
+                    );
+                }
+                if more { PAUSE } else { SWEEP }
+            }
+            Err(error) => {
+                error!(%error, "cannot remove what is old");
+                SWEEP
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
             _ = stopped.wait_for(|stopped| *stopped) => {}
         }
     }

@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use crate::admin::{self, replay};
+use crate::admin::{self, clean, replay};
 use crate::secrets::{from_environment, unwrapped};
 use crate::sender::{Show, send, shown_only};
 
@@ -233,6 +233,8 @@ pub fn run(
         let asked = Arc::new(Notify::new());
         let replays = replay(store.clone(), queue.clone(), asked.clone(), stopped.clone());
         consumers.spawn(replays);
+        let retention = loaded.config.retention;
+        consumers.spawn(clean(store.clone(), objects.clone(), retention, stopped.clone()));
         let admin = hookmill_admin::router(Arc::new(admin::Native {
             store: store.clone(),
             objects: objects.clone(),

@@ -35,6 +35,7 @@ pub fn own() -> Vec<Migration> {
         ("0005_outbox.sql", include_str!("../0005_outbox.sql")),
         ("0006_outbox_details.sql", include_str!("../0006_outbox_details.sql")),
         ("0007_replays.sql", include_str!("../0007_replays.sql")),
+        ("0008_retention.sql", include_str!("../0008_retention.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn emails_that_differ_go_in_one_request_by_substitution() {
         let mut second = email("Bea <b@example.com>", "Olá \"B\"");
-        second.cc = vec!["c@example.com".parse().unwrap(), "B@example.com".parse().unwrap()];
+        second.cc = vec!["c@example.com".parse().unwrap()];
         let emails = [email("a@example.com", "Hello A"), second];
         let body: serde_json::Value = serde_json::from_str(&body(&emails).unwrap()).unwrap();
         insta::assert_json_snapshot!(body);

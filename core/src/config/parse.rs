@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
 use super::{
-    Batch, Emails, Ingress, RateLimit, Retry, SecretRef, Sending, Sms, Source, outgoing, source,
+    Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending, Sms, Source, outgoing,
+    source,
 };
 use crate::limits;
 use crate::outbound::{Outcome, Provider};
@@ -27,6 +28,8 @@ pub struct Config {
     pub retry: Retry,
     /// `[queue]`.
     pub batch: Batch,
+    /// `[retention]`.
+    pub retention: Retention,
     /// `[email]`.
     pub emails: Option<Emails>,
     /// `[sms]`.
@@ -233,6 +236,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
             jitter: 0.5,
         },
         batch: Batch { size: limits::BATCH_MESSAGES, wait: Duration::ZERO },
+        retention: Retention::default(),
         emails: None,
         sms: None,
         tracking: Vec::new(),
@@ -252,6 +256,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     ingress(&root, &mut config.ingress);
     retry(&root, &mut config.retry);
     batch(&root, &mut config.batch);
+    retention(&root, &mut config.retention);
     config.emails = outgoing::emails(&root);
     config.sms = outgoing::sms(&root);
     config.tracking = outgoing::tracking(&root);
@@ -470,6 +475,25 @@ fn retry(root: &Section<'_>, retry: &mut Retry) {
     if let Some(jitter) = number("jitter", 0.0..=1.0) {
         retry.jitter = jitter;
     }
+    section.finish();
+}
+
+fn retention(root: &Section<'_>, retention: &mut Retention) {
+    let Some(section) = root.get("retention").and_then(|item| item.section("a table")) else {
+        return;
+    };
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let longest = days(3650);
+    let mut read = |key, least: Duration, kept: &mut Option<Duration>| {
+        if let Some(found) = section.get(key).and_then(|item| duration(&item, least..=longest)) {
+            *kept = Some(found);
+        }
+    };
+    // Providers send again for days by themselves, and for a month if somebody asks them to: Stripe for 30 days.
+    read("events", days(35), &mut retention.events);
+    read("done", days(1), &mut retention.done);
+    read("dead_letters", days(1), &mut retention.dead_letters);
+    read("audit", days(30), &mut retention.audit);
     section.finish();
 }
 
@@ -819,7 +843,7 @@ mod tests {
         let (config, errors) = parse("hookmill.toml", GOOD);
         assert!(errors.is_empty());
         insta::assert_debug_snapshot!(
-            (&config.ingress.body_limit, &config.ingress.body_timeout, &config.unknown, &config.retry, &config.batch),
+            (&config.ingress.body_limit, &config.ingress.body_timeout, &config.unknown, &config.retry, &config.batch, &config.retention),
             @r#"
         (
             1048576,
@@ -837,6 +861,14 @@ mod tests {
             Batch {
                 size: 100,
                 wait: 0ns,
+            },
+            Retention {
+                events: None,
+                done: Some(
+                    7776000s,
+                ),
+                dead_letters: None,
+                audit: None,
             },
         )
         "#

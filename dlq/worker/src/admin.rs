@@ -6,10 +6,12 @@ use std::time::Duration;
 use axum::body::Body;
 use hookmill_admin::{Platform, Remote, nothing_here, router};
 use hookmill_cloudflare::{CloudflareQueue, D1, R2, now};
+use hookmill_core::config::Retention;
 use hookmill_core::objects::Objects as _;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Stepped, step};
+use hookmill_dlq::{Swept, sweep};
 use tower_service::Service as _;
 use worker::send::SendFuture;
 use worker::{
@@ -24,6 +26,9 @@ const STEPS: usize = 8;
 const WAIT: Duration = Duration::from_secs(5);
 /// What is due later than this is left to the cron trigger, which comes every minute.
 const SOON: Duration = Duration::from_secs(60);
+
+/// Checked and written by the build script.
+const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
 
 type Pending<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -132,8 +137,31 @@ pub(crate) async fn replay(env: &Env) {
     }
 }
 
-/// Goes on with what nobody was woken up for.
+/// Goes on with what nobody was woken up for, and removes what is old: a step each minute.
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     replay(&env).await;
+    clean(&env).await;
+}
+
+async fn clean(env: &Env) {
+    let retention: Retention =
+        postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type");
+    let (store, objects) = match (D1::new(env, "DB"), R2::new(env, "BODIES")) {
+        (Ok(store), Ok(objects)) => (store, objects),
+        (Err(error), _) | (_, Err(error)) => return console_error!("nothing is removed: {error}"),
+    };
+    match sweep(&store, &objects, &retention, now()).await {
+        Ok(Swept { removed, unseen, .. }) => {
+            for (kind, count) in removed {
+                console_log!("old: removed kind={kind:?} count={count}");
+            }
+            if unseen > 0 {
+                console_warn!(
+                    "dead letters were removed for their age, and nobody had looked at them count={unseen}"
+                );
+            }
+        }
+        Err(error) => console_error!("cannot remove what is old: {error}"),
+    }
 }

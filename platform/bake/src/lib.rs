@@ -45,9 +45,9 @@ pub fn consumers() {
     write("config", &serialised(&checked().consumers()));
 }
 
-/// For a Worker that carries nothing of the configuration, and is still not to be deployed with a bad one.
+/// For the dead-letter Worker: `OUT_DIR/config`, a [`hookmill_core::config::Retention`].
 pub fn dlq() {
-    checked();
+    write("config", &serialised(&checked().config.retention));
 }
 
 fn checked() -> Loaded {
