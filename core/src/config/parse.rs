@@ -484,7 +484,7 @@ fn retention(root: &Section<'_>, retention: &mut Retention) {
     };
     let days = |days: u64| Duration::from_secs(days * 86_400);
     let longest = days(3650);
-    let mut read = |key, least: Duration, kept: &mut Option<Duration>| {
+    let read = |key, least: Duration, kept: &mut Option<Duration>| {
         if let Some(found) = section.get(key).and_then(|item| duration(&item, least..=longest)) {
             *kept = Some(found);
         }
