@@ -91,8 +91,8 @@ fn filled(folder: &tempfile::TempDir, days: &[u64]) -> (DataFolder, Sqlite) {
     (data, store)
 }
 
-fn days(days: u64) -> Option<Duration> {
-    Some(Duration::from_secs(days * DAY))
+const fn days(days: u64) -> Duration {
+    Duration::from_secs(days * DAY)
 }
 
 fn swept(store: &Sqlite, objects: &Removed, retention: &Retention) -> Swept {
@@ -132,8 +132,12 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
     assert_eq!(left, [["3", "3", "2", "2"].map(|text| Some(text.to_owned()))]);
     assert_eq!(swept(&store, &objects, &Retention::default()), Swept::default());
 
-    let retention =
-        Retention { events: days(35), done: None, dead_letters: days(90), audit: days(365) };
+    let retention = Retention {
+        events: Some(days(35)),
+        done: None,
+        dead_letters: Some(days(90)),
+        audit: Some(days(365)),
+    };
     let found = swept(&store, &objects, &retention);
     assert_eq!(found.removed, BTreeMap::from([("audit", 1), ("dead letters", 1), ("events", 1)]));
     assert_eq!(found.unseen, 1);
@@ -147,7 +151,7 @@ fn much_is_removed_in_steps() {
         &store,
         "INSERT INTO audit (at, actor, action, target, reason, detail) WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 700) SELECT n, 'a', 'b', 'c', 'd', '{}' FROM n",
     );
-    let retention = Retention { audit: days(1), ..Retention::default() };
+    let retention = Retention { audit: Some(days(1)), ..Retention::default() };
     let objects = Removed::default();
     let first = swept(&store, &objects, &retention);
     assert_eq!((first.removed["audit"], first.more), (500, true));
