@@ -34,6 +34,8 @@ pub enum Step {
     Fuzz,
     /// The providers' own libraries sign, and the running binary verifies
     Sdk,
+    /// The dashboard in Chromium, over the running binary; leaves screenshots in target/screenshots
+    Browser,
     /// The migrations on D1, and each Worker as it would be deployed, with its size
     Deploy,
 }
@@ -71,6 +73,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Step::Workers => workers(&tools)?,
             Step::Fuzz => fuzz(&tools)?,
             Step::Sdk => unchecked.extend(sdk(&tools)?),
+            Step::Browser => browser(&tools)?,
             Step::Deploy => deploy(&tools)?,
         }
         times.push((step, start.elapsed()));
@@ -200,6 +203,19 @@ fn sdk(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
     Ok(python.is_none().then_some(
         "NOT CHECKED: the providers' libraries for Python. There is no python3 that can make environments (`python3 -m venv`).",
     ))
+}
+
+fn browser(tools: &Tools) -> anyhow::Result<()> {
+    let chromium = Tools::chromium()?;
+    shell(cargo().args(["build", "--package", "hookmill"]))?;
+    let mut test = tools.node();
+    // Node 22 has SQLite, and calls it an experiment.
+    test.args(["--experimental-sqlite", "--disable-warning=ExperimentalWarning"])
+        .args(["--test", "--test-reporter=spec", "tests/browser/*.test.mjs"])
+        .env("HOOKMILL_TEST_BINARY", target().join("debug/hookmill"))
+        .env("HOOKMILL_TEST_SCREENSHOTS", target().join("screenshots"))
+        .env("HOOKMILL_CHROMIUM", chromium);
+    shell(&mut test)
 }
 
 fn deploy(tools: &Tools) -> anyhow::Result<()> {

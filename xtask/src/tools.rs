@@ -17,6 +17,9 @@ const CARGO_DENY: &str = "0.20.2";
 /// The version of cargo-fuzz.
 const CARGO_FUZZ: &str = "0.13.2";
 
+/// What Chromium is called, and what is made of it.
+const CHROMIUM: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
 /// The tools, installed.
 pub struct Tools {
     /// Where cargo installed its own.
@@ -108,6 +111,49 @@ impl Tools {
         run(pip.arg(&requirements))?;
         fs::write(stamp, wanted)?;
         Ok(Some(python))
+    }
+
+    /// Chromium, or what is made of it: the one that `HOOKMILL_CHROMIUM` names, or one that is installed. On Debian, root has it
+    /// installed.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn chromium() -> anyhow::Result<PathBuf> {
+        if let Some(path) = std::env::var_os("HOOKMILL_CHROMIUM").map(PathBuf::from) {
+            if output(Command::new(&path).arg("--version")).is_none() {
+                bail!("HOOKMILL_CHROMIUM is {}, which does not run", path.display());
+            }
+            return Ok(path);
+        }
+        let installed = || {
+            let path = std::env::var_os("PATH")?;
+            let folders: Vec<_> = std::env::split_paths(&path).collect();
+            let places = CHROMIUM
+                .iter()
+                .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+            // On some systems such a program only says how to install it.
+            let runs = |place: &PathBuf| {
+                place.is_file() && output(Command::new(place).arg("--version")).is_some()
+            };
+            places.into_iter().find(runs)
+        };
+        if let Some(path) = installed() {
+            return Ok(path);
+        }
+        let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let debian = system.lines().any(|line| line == "ID=debian");
+        let root = output(Command::new("id").arg("-u")).is_some_and(|id| id == "0");
+        if debian && root {
+            run(Command::new("apt-get").args(["update", "--quiet"]))?;
+            let install = ["install", "--quiet", "--yes", "--no-install-recommends", "chromium"];
+            run(Command::new("apt-get").args(install).env("DEBIAN_FRONTEND", "noninteractive"))?;
+        }
+        installed().context(
+            "the dashboard is tested in Chromium, and there is none; install Chromium or Chrome (Debian: `apt-get install \
+            chromium`), so that `chromium`, `chromium-browser` or `google-chrome` is on the PATH, or say where it is in \
+            HOOKMILL_CHROMIUM",
+        )
     }
 
     /// Binaryen's optimiser.

@@ -8,6 +8,7 @@
 #![allow(unused_qualifications)]
 
 pub mod auth;
+mod dashboard;
 mod dead_letters;
 mod events;
 mod outbox;
@@ -156,7 +157,8 @@ pub fn document() -> Document {
     document
 }
 
-/// The router: everything under [`BASE`], and nothing else. The document itself is for everybody: it says nothing of anybody's data.
+/// The router: everything under [`BASE`], the dashboard at `/admin`, and nothing else. The dashboard's files and the document
+/// itself are for everybody: they say nothing of anybody's data.
 pub fn router(platform: Arc<dyn Platform>) -> Router {
     let admin = Admin(platform);
     let (api, _) = routes().split_for_parts();
@@ -168,7 +170,7 @@ pub fn router(platform: Arc<dyn Platform>) -> Router {
         async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], text) }
     });
     let nested = Router::new().nest(BASE, guarded).route(&format!("{BASE}/openapi.json"), open);
-    nested.with_state(admin)
+    nested.merge(dashboard::routes()).with_state(admin)
 }
 
 /// The router for somebody who has the data anyway: it wants no token. What they do is written down under this name.

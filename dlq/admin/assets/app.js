@@ -1,0 +1,1023 @@
+// The dashboard, over the admin API. Most of what it shows was said by strangers: it goes into the page as text, never as markup.
+
+const API = "/admin/api/v1";
+// For this tab, and gone with it.
+const TOKEN = "hookmill-token";
+
+const main = document.getElementById("main");
+const nav = document.getElementById("sections");
+const announcer = document.getElementById("announcer");
+
+// ---- The API
+
+// What the API says when something is not done (RFC 9457).
+class Problem extends Error {
+  constructor(status, title, detail) {
+    super(detail ? `${title}: ${detail}` : title);
+    this.status = status;
+  }
+}
+
+async function api(path, { method = "GET", body, signal, token = sessionStorage.getItem(TOKEN) } = {}) {
+  // Nothing else can stand in a header.
+  if (!/^[\x21-\x7e]+$/.test(token ?? "")) throw new Problem(401, "No token that counts", "a token has neither blanks nor letters beyond ASCII");
+  const headers = { Authorization: `Bearer ${token}`, ...(body && { "Content-Type": "application/json" }) };
+  let response;
+  let text;
+  try {
+    response = await fetch(API + path, { method, headers, body: body && JSON.stringify(body), signal, cache: "no-store" });
+    text = await response.text();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "Hookmill does not answer", error.message);
+  }
+  let answer;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    // 204 has no body, and what stands between may answer in its own way.
+  }
+  if (response.ok) return answer;
+  throw new Problem(response.status, answer?.title ?? `HTTP ${response.status}`, answer?.detail ?? response.statusText);
+}
+
+// An address with those of the parameters that say something.
+function address(path, parameters) {
+  const said = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  return said.length ? `${path}?${new URLSearchParams(said)}` : path;
+}
+
+const path = (...parts) => `/${parts.map(encodeURIComponent).join("/")}`;
+const link = (...parts) => `#${path(...parts)}`;
+
+// ---- Elements
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (typeof value === "function") made.addEventListener(key, value);
+    else if (value !== undefined && value !== null && value !== false) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
+  return made;
+}
+
+function drawing(name, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+// Changes what is in a container. Who had the focus on something in it has it on what took its place.
+function keepFocus(container, change) {
+  const focused = container.contains(document.activeElement) ? document.activeElement : undefined;
+  change();
+  if (!focused || container.contains(focused)) return;
+  const all = [...container.querySelectorAll("a[href], button, summary")];
+  const same = all.find((one) => one.textContent === focused.textContent && one.getAttribute("href") === focused.getAttribute("href"));
+  (same ?? all[0] ?? main.querySelector("h1")).focus();
+}
+
+// Puts other children into a container.
+function replace(container, ...children) {
+  keepFocus(container, () => container.replaceChildren(...children.flat(Infinity).filter(Boolean)));
+}
+
+// As `replace`, but leaves those alone that have not changed: what is selected in them stays so, and who reads stays where they are.
+function refresh(container, ...children) {
+  if (container.childElementCount !== children.length) return replace(container, ...children);
+  keepFocus(container, () => children.forEach((child, place) => container.children[place].isEqualNode(child) || container.children[place].replaceWith(child)));
+}
+
+// Says something to who listens instead of looking.
+function announce(text) {
+  announcer.textContent = text;
+}
+
+// A stranger's word, kept from turning around what stands beside it. It is cut by the style sheet only: whole when it is copied,
+// searched for, or read out.
+const word = (text) => element("bdi", { class: "word", title: text }, text);
+
+function copyable(text) {
+  const whole = element("code", {}, element("bdi", {}, text));
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      announce("Copied");
+    } catch {
+      // Without TLS there is no clipboard.
+      getSelection().selectAllChildren(whole);
+      announce("Selected: copy it with the keyboard");
+    }
+  };
+  return element("span", { class: "copyable" }, whole, element("button", { type: "button", class: "small", "aria-label": `Copy ${text}`, click: copy }, "Copy"));
+}
+
+const number = (value) => new Intl.NumberFormat().format(value);
+const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
+
+function duration(millis) {
+  if (millis < 1000) return `${Math.max(0, Math.round(millis))} ms`;
+  const units = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
+  const [name, unit] = units.find(([, unit]) => millis >= unit);
+  const value = millis / unit;
+  return `${value < 10 ? value.toFixed(1).replace(/\.0$/, "") : Math.round(value)} ${name}`;
+}
+
+function time(millis, shown = (date) => date.toLocaleString()) {
+  if (millis === undefined || millis === null) return "–";
+  const date = new Date(millis);
+  if (Number.isNaN(date.getTime())) return String(millis);
+  return element("time", { datetime: date.toISOString(), title: date.toISOString() }, shown(date));
+}
+
+const clock = (millis) => new Date(millis).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+
+const badge = (state) => element("span", { class: "badge", "data-state": state }, state.replaceAll("_", " "));
+
+// Names and values: those without a value are left out.
+function facts(entries) {
+  const said = entries.filter(([, value]) => value !== undefined && value !== null && value !== "");
+  return element("dl", { class: "facts" }, said.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+}
+
+// Roles are said because the narrow layout takes tables apart, and some browsers forget by that that they are tables.
+function table(caption, columns, items = []) {
+  const body = element("tbody", { role: "rowgroup" });
+  const row = (item) => {
+    const cells = columns.map(([name, cell]) => element("td", { role: "cell", "data-label": name }, element("div", {}, cell(item) || "–")));
+    return element("tr", { role: "row" }, cells);
+  };
+  const heads = columns.map(([name]) => element("th", { role: "columnheader", scope: "col" }, name));
+  const head = element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, heads));
+  const whole = element("table", { role: "table" }, element("caption", {}, caption), head, body);
+  body.append(...items.map(row));
+  return { whole, add: (more) => body.append(...more.map(row)), set: (all) => replace(body, all.map(row)) };
+}
+
+function field({ name, label, options, hint, ...attributes }, value) {
+  const id = `field-${name}`;
+  const described = hint && `${id}-hint`;
+  const control = options
+    ? element("select", { id, name }, ["", ...options].map((option) => element("option", { value: option, selected: option === value }, option.replaceAll("_", " ") || "any")))
+    : element("input", { id, name, value, "aria-describedby": described, autocomplete: "off", spellcheck: "false", ...attributes });
+  return element("div", { class: "field" }, element("label", { for: id }, label), control, hint && element("small", { id: described }, hint));
+}
+
+// A form whose answers become the address, so that a search can be kept and gone back to.
+function search(base, query, fields) {
+  const submit = (event) => {
+    event.preventDefault();
+    go(address(base, Object.fromEntries(new FormData(event.target))));
+  };
+  const controls = fields.map((one) => field(one, query.get(one.name) ?? ""));
+  return element("form", { class: "search", role: "search", submit }, controls, element("button", { type: "submit" }, "Search"), element("a", { href: base }, "Clear"));
+}
+
+// ---- Asking before something is changed
+
+// Asks for the reason, and for what else is needed, and does it. What the API says against it is said in the dialog, which stays
+// open for another try.
+function ask({ title, text, action, fields = [] }, act) {
+  // One that was closed a moment ago goes when its event is heard, and labels would name what is in that.
+  for (const old of document.querySelectorAll("dialog")) old.remove();
+  const alert = element("p", { class: "alert", role: "alert", hidden: true });
+  const submit = element("button", { type: "submit", class: "primary" }, action);
+  const dialog = element("dialog", { "aria-labelledby": "dialog-title" });
+  const form = element(
+    "form",
+    {
+      submit: async (event) => {
+        event.preventDefault();
+        submit.disabled = true;
+        try {
+          const answer = await act(Object.fromEntries(new FormData(form)));
+          dialog.close();
+          return answer;
+        } catch (error) {
+          if (error.status === 401) return logIn(error);
+          alert.textContent = error.message;
+          alert.hidden = false;
+        } finally {
+          submit.disabled = false;
+        }
+      },
+    },
+    element("h2", { id: "dialog-title" }, title),
+    text && element("p", {}, text),
+    alert,
+    fields.map((one) => field(one, one.value)),
+    field({ name: "why", label: "Reason", hint: "For the record; it is kept with your token's name.", required: true, maxlength: 500 }),
+    element("div", { class: "actions" }, submit, element("button", { type: "button", click: () => dialog.close() }, "Back")),
+  );
+  dialog.append(form);
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+  form.querySelector("input").focus();
+}
+
+// ---- Pages
+
+class Page {
+  #controller = new AbortController();
+  // Ends with the page.
+  signal = this.#controller.signal;
+
+  begin(title) {
+    document.title = `${title} – Hookmill`;
+    this.heading = element("h1", { tabindex: "-1" }, title);
+    this.alert = element("p", { class: "alert", role: "alert", hidden: true });
+    this.content = element("div", {}, element("p", {}, "Loading…"));
+    main.replaceChildren(this.heading, this.alert, this.content);
+    this.heading.focus();
+  }
+
+  get(path) {
+    return api(path, { signal: this.signal });
+  }
+
+  fill(...children) {
+    if (!this.signal.aborted) replace(this.content, ...children);
+  }
+
+  // Says what went wrong, or that nothing does any more.
+  tell(error) {
+    if (this.signal.aborted || error?.name === "AbortError") return;
+    if (error?.status === 401) return logIn(error);
+    const text = error?.message ?? "";
+    // The same thing is not read out again.
+    if (this.alert.textContent !== text) this.alert.textContent = text;
+    this.alert.hidden = !text;
+    if (error && this.content.textContent === "Loading…") this.content.replaceChildren();
+  }
+
+  async try(act) {
+    try {
+      await act();
+      this.tell();
+    } catch (error) {
+      this.tell(error);
+    }
+  }
+
+  // Asks again after so many seconds, while the page can be seen and nobody is in a dialog.
+  every(seconds, update) {
+    let timer;
+    let busy = false;
+    const tick = async () => {
+      clearTimeout(timer);
+      if (busy || document.hidden || this.signal.aborted) return;
+      busy = true;
+      if (!document.querySelector("dialog")) await this.try(update);
+      busy = false;
+      if (!this.signal.aborted) timer = setTimeout(tick, seconds() * 1000);
+    };
+    document.addEventListener("visibilitychange", tick, { signal: this.signal });
+    this.signal.addEventListener("abort", () => clearTimeout(timer));
+    timer = setTimeout(tick, seconds() * 1000);
+  }
+
+  leave() {
+    this.#controller.abort();
+  }
+}
+
+// A list of the API, a page at a time. `refresh` seconds after, what is shown of it is asked for again.
+async function list(page, { of, parameters = {}, caption, columns, nothing, refresh }) {
+  const shown = table(caption, columns);
+  const summary = element("p", { tabindex: "-1" });
+  const more = element("button", { type: "button", hidden: true }, "More");
+  let items = [];
+  let next;
+  const tell = () => {
+    summary.textContent = items.length ? `${number(items.length)} shown${next ? ", and there are more" : ""}.` : nothing;
+    shown.whole.hidden = !items.length;
+    more.hidden = !next;
+  };
+  const load = async () => {
+    const answer = await page.get(address(of, { ...parameters, cursor: next }));
+    items.push(...answer.items);
+    next = answer.next;
+    shown.add(answer.items);
+    tell();
+    announce(`${caption}: ${summary.textContent}`);
+  };
+  more.addEventListener("click", () =>
+    page.try(async () => {
+      await load();
+      if (more.hidden) summary.focus();
+    }),
+  );
+  if (refresh) {
+    page.every(
+      () => refresh,
+      async () => {
+        const answer = await page.get(address(of, { ...parameters, limit: Math.min(500, Math.max(50, items.length)) }));
+        if (JSON.stringify(answer.items) === JSON.stringify(items)) return;
+        ({ items, next } = answer);
+        shown.set(items);
+        tell();
+      },
+    );
+  }
+  await load();
+  return element("section", { "aria-label": caption }, summary, shown.whole, more);
+}
+
+// ---- Overview
+
+const WINDOWS = [[60, "Hour"], [360, "6 hours"], [1440, "Day"]];
+
+// Bars with a text for who does not see them, and a table for who wants to know exactly.
+function chart(title, unit) {
+  const graph = drawing("svg", { role: "img", viewBox: "0 0 600 120", preserveAspectRatio: "none" });
+  const top = element("span", {});
+  const ends = element("div", { class: "ends", "aria-hidden": "true" });
+  const data = element("div", {});
+  const whole = element("figure", {}, element("figcaption", {}, title, " ", top), graph, ends, element("details", {}, element("summary", {}, "As a table"), data));
+  const update = (bars, shown) => {
+    const most = Math.max(0, ...bars.map((bar) => bar.value ?? 0));
+    const width = 600 / bars.length;
+    const highest = bars.find((bar) => bar.value === most);
+    const text = most > 0 ? `at most ${shown(most)}${unit}, at ${clock(highest.at)}` : "nothing in this time";
+    top.textContent = text;
+    graph.setAttribute("aria-label", `${title}, from ${clock(bars[0].at)} until now: ${text}`);
+    const rectangles = bars.map((bar, place) => {
+      const height = most > 0 ? ((bar.value ?? 0) / most) * 116 : 0;
+      const said = drawing("title", {}, `${clock(bar.at)}: ${bar.value === undefined ? "none" : shown(bar.value) + unit}`);
+      return drawing("rect", { x: place * width + width * 0.1, y: 120 - height, width: width * 0.8, height }, said);
+    });
+    graph.replaceChildren(drawing("path", { d: "M0 119.5H600", class: "axis" }), ...rectangles);
+    ends.replaceChildren(element("span", {}, clock(bars[0].at)), element("span", {}, "now"));
+    const known = bars.filter((bar) => bar.value).reverse();
+    refresh(data, known.length ? table(title, [["From", (bar) => time(bar.at, (date) => clock(date))], ["Value", (bar) => shown(bar.value) + unit]], known).whole : element("p", {}, "Nothing in this time."));
+  };
+  return { whole, update };
+}
+
+// What took effect, in at most 72 spans of the same length.
+function spans(stats, minutes) {
+  const length = Math.ceil(minutes / 72);
+  const last = Math.floor(stats.at / 60_000);
+  const bars = Array.from({ length: Math.ceil(minutes / length) }, (_, place, from = last - minutes + 1 + place * length) => ({ at: from * 60_000, events: 0, lag: undefined }));
+  for (const { at, events, lag } of stats.activity) {
+    const bar = bars[Math.floor((at / 60_000 - (last - minutes + 1)) / length)];
+    if (!bar) continue;
+    bar.events += events;
+    bar.lag = Math.max(bar.lag ?? 0, lag);
+  }
+  return { length, bars };
+}
+
+async function overview(page, _parts, query) {
+  page.begin("Overview");
+  const minutes = WINDOWS.find(([minutes]) => String(minutes) === query.get("minutes"))?.[0] ?? 60;
+  const windows = WINDOWS.map(([of, name]) => element("li", {}, element("a", { href: address("#/", { minutes: of }), "aria-current": of === minutes && "true" }, name)));
+  const tiles = element("dl", { class: "tiles" });
+  const rate = chart("Events a minute", "");
+  const lag = chart("Longest lag", "");
+  const tables = element("div", { class: "columns" });
+  const at = element("p", { class: "quiet" });
+  const tally = (title, names, items, row, nothing) =>
+    element("section", { class: "card" }, element("h2", {}, title), items.length ? table(title, names.map((name, place) => [name, (item) => row(item)[place]]), items).whole : element("p", {}, nothing));
+  const update = async () => {
+    const stats = await page.get(address("/stats", { minutes }));
+    const recent = stats.activity.filter((one) => one.at > stats.at - 5 * 60_000);
+    const events = recent.reduce((sum, one) => sum + one.events, 0);
+    const dead = stats.dead_letters;
+    const tile = (name, value, note, of) => element("div", { class: "tile", "data-state": of }, element("dt", {}, name), element("dd", {}, element("span", { class: "figure" }, value), note && element("span", { class: "note" }, note)));
+    refresh(
+      tiles,
+      tile("Events a minute", number(Math.round((events / 5) * 10) / 10), "over the last 5 minutes"),
+      tile("Lag", recent.length ? duration(Math.max(...recent.map((one) => one.lag))) : "–", recent.length ? "the longest in 5 minutes" : "no events in 5 minutes"),
+      tile("Waiting on the queue", stats.waiting === undefined ? "–" : number(stats.waiting), stats.waiting === undefined && "not known on this platform"),
+      tile("Dead letters", element("a", { href: "#/dead-letters" }, number(dead.dead)), dead.replaying > 0 && `${number(dead.replaying)} on their way again`, dead.dead > 0 && "dead"),
+      tile("Oldest dead letter", dead.oldest ? duration(stats.at - dead.oldest) : "–", dead.oldest && time(dead.oldest), dead.oldest && "dead"),
+      tile("Replays under way", element("a", { href: "#/replays" }, number(stats.replays))),
+    );
+    const { length, bars } = spans(stats, minutes);
+    rate.update(bars.map((bar) => ({ at: bar.at, value: bar.events / length })), (value) => number(Math.round(value * 10) / 10));
+    lag.update(bars.map((bar) => ({ at: bar.at, value: bar.lag })), duration);
+    refresh(
+      tables,
+      tally("Dead letters by reason", ["Reason", "Letters"], dead.reasons, ({ kind, count }) => [element("a", { href: address("#/dead-letters", { reason: kind }) }, kind), number(count)], "None."),
+      tally("Outbox", ["Channel", "State", "Count"], stats.outbox, ({ of, kind, count }) => [of, element("a", { href: address("#/outbox", { channel: of, state: kind }) }, badge(kind)), number(count)], "Empty."),
+      tally("Rejections in this time", ["Source", "Reason", "Requests"], stats.rejections, ({ of, kind, count }) => [of || "none", element("a", { href: address("#/rejections", { source: of, reason: kind }) }, kind), number(count)], "None."),
+      tally("Taken by providers (UTC)", ["Provider", "Period", "Sent", "Requests"], stats.usage, ({ provider, period, sent, requests }) => [provider, period, number(sent), number(requests)], "Nothing today."),
+    );
+    at.replaceChildren("As of ", time(stats.at, (date) => date.toLocaleTimeString()), ".");
+  };
+  await update();
+  page.fill(
+    element("nav", { "aria-label": "Time", class: "windows" }, element("ul", {}, windows)),
+    element("section", { "aria-label": "At a glance" }, tiles),
+    element("section", { "aria-label": "Over time", class: "columns" }, rate.whole, lag.whole),
+    tables,
+    at,
+  );
+  page.every(() => 5, update);
+}
+
+// ---- Events
+
+const EVENT_STATES = ["applied", "recorded", "dead", "replaying", "replayed", "discarded"];
+
+async function events(page, _parts, query) {
+  page.begin("Events");
+  const form = search("#/events", query, [
+    { name: "source", label: "Source" },
+    { name: "type", label: "Type", hint: "* stands for anything" },
+    { name: "id", label: "Event id" },
+    { name: "state", label: "State", options: EVENT_STATES },
+  ]);
+  const found = await list(page, {
+    of: "/events",
+    parameters: Object.fromEntries(query),
+    caption: "Events",
+    nothing: "No event is like that. What is still on the queue is not in here.",
+    columns: [
+      ["Settled", (event) => time(event.settled_at)],
+      ["Source", (event) => word(event.source)],
+      ["Type", (event) => word(event.type)],
+      ["Event", (event) => element("a", { href: link("events", event.source, event.id) }, word(event.id))],
+      ["State", (event) => [badge(event.state), event.generation > 0 && ` generation ${event.generation}`]],
+      ["Deliveries", (event) => number(event.attempts)],
+    ],
+  });
+  page.fill(form, found);
+}
+
+const STEPS = {
+  received: "Received",
+  applied: "Took effect",
+  recorded: "Recorded; no rule names it",
+  failed: "Failed",
+  replayed: "Put back on the queue",
+  outbox: "Written to the outbox",
+  sealed: "In a batch that is being sent",
+  sent: "Sent",
+  refused: "Refused by the provider",
+  suppressed: "Not sent: the address is suppressed",
+  in_doubt: "May have been sent",
+  outcome: "Reported by the provider",
+  "letter.discard": "Discarded",
+  "letter.replay": "Replay asked for",
+};
+
+// What else there is to say of something, with the way to what it names.
+function details(detail) {
+  const value = (name, said) => {
+    if (name === "letter") return element("a", { href: link("dead-letters", said) }, word(said));
+    if (name === "replay") return element("a", { href: link("replays", said) }, word(said));
+    if (name.endsWith("_at")) return time(said);
+    return element("bdi", {}, typeof said === "object" ? JSON.stringify(said) : String(said));
+  };
+  const said = Object.entries(detail ?? {}).filter(([, one]) => one !== null && one !== "");
+  return facts(said.map(([name, one]) => [name.replaceAll("_", " "), value(name, one)]));
+}
+
+async function timeline(page, [, source, id]) {
+  page.begin("Event");
+  const story = await page.get(path("events", source, id));
+  const steps = story.steps.map((step) => element("li", {}, element("h3", {}, STEPS[step.what] ?? step.what), time(step.at), details(step.detail)));
+  page.fill(
+    facts([["Source", element("bdi", {}, story.source)], ["Event id", copyable(story.id)]]),
+    element("section", {}, element("h2", {}, "Timeline"), element("ol", { class: "timeline" }, steps)),
+  );
+}
+
+// ---- Dead letters
+
+const REASONS = ["refused", "exhausted", "unreadable", "permanent", "dropped"];
+const LETTER_STATES = ["dead", "replaying", "replayed", "applied", "discarded", "any"];
+
+// What plans say beyond the replay; it is not kept by the API.
+const plans = new Map();
+
+// Plans a replay, which sends nothing yet, and goes there.
+async function plan(page, selection) {
+  await page.try(async () => {
+    const planned = await api("/replays", { method: "POST", body: selection });
+    plans.set(planned.id, planned);
+    go(link("replays", planned.id));
+  });
+}
+
+async function deadLetters(page, _parts, query) {
+  page.begin("Dead letters");
+  const form = search("#/dead-letters", query, [
+    { name: "source", label: "Source" },
+    { name: "type", label: "Type", hint: "* stands for anything" },
+    { name: "reason", label: "Reason", options: REASONS },
+    { name: "event_id", label: "Event id" },
+    { name: "fingerprint", label: "Fingerprint", hint: "The same for the same kind of error" },
+    { name: "state", label: "State", options: LETTER_STATES.slice(1), hint: "Dead, unless it is said" },
+  ]);
+  // Not chosen is dead, as the API has it.
+  form.elements.state.options[0].textContent = "dead";
+  const { state, ...filter } = Object.fromEntries(query);
+  const dead = !state || state === "dead";
+  const select = (more) => {
+    const selection = { ...filter, ...more };
+    return Object.keys(selection).length ? selection : { all: true };
+  };
+  const groups = await page.get(address("/dead-letters/groups", Object.fromEntries(query)));
+  const group = (one) =>
+    element(
+      "li",
+      { class: "card" },
+      element("h3", {}, count(one.count, "letter"), ": ", element("bdi", {}, one.error)),
+      facts([
+        ["Reason", one.reason],
+        ["Sources", element("bdi", {}, one.sources.join(", "))],
+        ["Types", element("bdi", {}, one.types.join(", "))],
+        ["First failed", time(one.first_failed_at)],
+        ["Last failed", time(one.last_failed_at)],
+        ["Fingerprint", element("code", {}, one.fingerprint)],
+      ]),
+      element(
+        "div",
+        { class: "actions" },
+        element("a", { href: address("#/dead-letters", { ...Object.fromEntries(query), fingerprint: one.fingerprint }), "aria-label": `Letters that failed by ${one.error}` }, "Letters"),
+        dead && element("button", { type: "button", "aria-label": `Plan a replay of those that failed by ${one.error}`, click: () => plan(page, select({ fingerprint: one.fingerprint })) }, "Plan a replay"),
+      ),
+    );
+  const found = await list(page, {
+    of: "/dead-letters",
+    parameters: Object.fromEntries(query),
+    caption: "Letters",
+    nothing: "There is none.",
+    columns: [
+      ["Last failed", (letter) => time(letter.last_failed_at)],
+      ["Source", (letter) => letter.source && word(letter.source)],
+      ["Type", (letter) => letter.type && word(letter.type)],
+      ["Letter", (letter) => element("a", { href: link("dead-letters", letter.id) }, word(letter.event_id ?? letter.id))],
+      ["State", (letter) => badge(letter.state)],
+      ["Reason", (letter) => letter.reason],
+      ["Error", (letter) => element("bdi", {}, letter.error)],
+    ],
+  });
+  page.fill(
+    form,
+    element(
+      "section",
+      {},
+      element("h2", {}, "By error"),
+      groups.length ? element("ul", { class: "cards" }, groups.map(group)) : element("p", {}, "There is none."),
+      dead && groups.length > 0 && element("div", { class: "actions" }, element("button", { type: "button", click: () => plan(page, select({})) }, Object.keys(filter).length ? "Plan a replay of all that is found" : "Plan a replay of every dead letter")),
+    ),
+    element("section", {}, element("h2", {}, "One by one"), found),
+  );
+}
+
+// Indents JSON by its text alone: to read it and write it again would change numbers that are too long for JavaScript, and names
+// that are said twice.
+function indented(text) {
+  try {
+    JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  const tokens = text.match(/"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g) ?? [];
+  const parts = [];
+  let depth = 0;
+  tokens.forEach((token, place) => {
+    const closes = token === "}" || token === "]";
+    const opened = ["{", "["].includes(tokens[place - 1]);
+    if (closes) depth--;
+    if (closes ? !opened : opened || tokens[place - 1] === ",") parts.push("\n", "  ".repeat(depth));
+    parts.push(token === ":" ? ": " : token);
+    if (token === "{" || token === "[") depth++;
+  });
+  return parts.join("");
+}
+
+function bodyOf(letter) {
+  const forms = {
+    base64: "It is no text; this is its base64.",
+    unreadable: "The message cannot be read; this is all of it.",
+  };
+  if (!letter.body) return [element("p", {}, "There is none any more.")];
+  const tidy = letter.body_form === "text" ? indented(letter.body) : undefined;
+  const shown = element("pre", { tabindex: "0", role: "region", "aria-label": "Body" }, tidy ?? letter.body);
+  const box = element("input", { type: "checkbox", id: "indent", checked: true, change: () => (shown.textContent = box.checked ? tidy : letter.body) });
+  return [
+    forms[letter.body_form] && element("p", {}, forms[letter.body_form]),
+    tidy !== undefined && element("p", {}, box, " ", element("label", { for: "indent" }, "Indented")),
+    shown,
+  ];
+}
+
+async function deadLetter(page, [, id]) {
+  page.begin("Dead letter");
+  const update = async () => {
+    const letter = await page.get(path("dead-letters", id));
+    const name = letter.event_id ?? letter.id.slice(0, 12);
+    const replay = () =>
+      ask({ title: "Replay this letter", text: "It goes through the whole path again. If its event has taken effect meanwhile, nothing changes.", action: "Replay" }, async ({ why }) => {
+        const started = await api(`${path("dead-letters", letter.id)}/replay`, { method: "POST", body: { reason: why } });
+        go(link("replays", started.id));
+      });
+    const discard = () =>
+      ask({ title: "Discard this letter", text: `${name} will not count as dead. It stays, and can be looked at.`, action: "Discard" }, async ({ why }) => {
+        await api(`${path("dead-letters", letter.id)}/discard`, { method: "POST", body: { reason: why } });
+        announce("Discarded");
+        await page.try(update);
+      });
+    page.fill(
+      element("p", {}, badge(letter.state), " ", element("bdi", {}, letter.error)),
+      letter.state === "dead" && element("div", { class: "actions" }, element("button", { type: "button", class: "primary", click: replay }, "Replay…"), element("button", { type: "button", click: discard }, "Discard…")),
+      facts([
+        ["Letter", copyable(letter.id)],
+        ["Source", letter.source && element("bdi", {}, letter.source)],
+        ["Event id", letter.event_id && copyable(letter.event_id)],
+        ["Type", letter.type && element("bdi", {}, letter.type)],
+        ["Reason", letter.reason],
+        ["Fingerprint", element("a", { href: address("#/dead-letters", { fingerprint: letter.fingerprint }) }, letter.fingerprint)],
+        ["Received", letter.received_at && time(letter.received_at)],
+        ["First failed", time(letter.first_failed_at)],
+        ["Last failed", time(letter.last_failed_at)],
+        ["Deliveries", number(letter.attempts)],
+        ["Replayed", letter.replays > 0 && count(letter.replays, "time")],
+        ["Last replay", letter.replay && element("a", { href: link("replays", letter.replay) }, letter.replay)],
+        ["Story", letter.source && letter.event_id && element("a", { href: link("events", letter.source, letter.event_id) }, "Timeline of the event")],
+      ]),
+      element("section", {}, element("h2", {}, "Body"), bodyOf(letter)),
+    );
+  };
+  await update();
+}
+
+// ---- Replays
+
+function progress(replay) {
+  const label = `Progress of replay ${replay.id}`;
+  return element("progress", { max: Math.max(1, replay.total, replay.sent), value: replay.sent, "aria-label": label }, `${replay.sent} of ${replay.total}`);
+}
+
+const standing = (replay) => `${number(replay.sent)} of ${number(replay.total)} sent, ${number(replay.applied)} took effect, ${number(replay.failed)} failed again`;
+
+// Which letters, in words.
+function selected(filter) {
+  if (filter.all) return "every dead letter";
+  const said = Object.entries(filter).map(([name, value]) => [name.replaceAll("_", " "), " ", name.startsWith("failed_") ? time(value) : element("bdi", {}, value)]);
+  return element("span", {}, said.map((one, place) => [place > 0 && ", ", one]));
+}
+
+async function replays(page) {
+  page.begin("Replays");
+  const found = await list(page, {
+    of: "/replays",
+    caption: "Replays",
+    nothing: "Nothing was replayed yet.",
+    refresh: 5,
+    columns: [
+      ["Planned", (replay) => time(replay.planned_at)],
+      ["Replay", (replay) => element("a", { href: link("replays", replay.id) }, word(replay.id))],
+      ["State", (replay) => badge(replay.state)],
+      ["Progress", (replay) => element("div", {}, progress(replay), element("div", {}, standing(replay)))],
+      ["Letters", (replay) => selected(replay.filter)],
+      ["By", (replay) => replay.run_by ?? replay.planned_by],
+      ["Reason", (replay) => element("bdi", {}, replay.reason || "–")],
+    ],
+  });
+  const submit = (event) => {
+    event.preventDefault();
+    const { all, failed_from, failed_before, ...texts } = Object.fromEntries(new FormData(event.target));
+    const selection = Object.fromEntries(Object.entries(texts).filter(([, text]) => text));
+    if (failed_from) selection.failed_from = new Date(failed_from).getTime();
+    if (failed_before) selection.failed_before = new Date(failed_before).getTime();
+    if (all) selection.all = true;
+    plan(page, selection);
+  };
+  const fields = [
+    { name: "source", label: "Source" },
+    { name: "type", label: "Type", hint: "* stands for anything" },
+    { name: "reason", label: "Reason", options: REASONS },
+    { name: "event_id", label: "Event id" },
+    { name: "fingerprint", label: "Fingerprint" },
+    { name: "failed_from", label: "Failed last from", type: "datetime-local" },
+    { name: "failed_before", label: "Failed last before", type: "datetime-local" },
+  ];
+  const every = element("div", { class: "field" }, element("span", {}, element("input", { type: "checkbox", id: "field-all", name: "all" }), " ", element("label", { for: "field-all" }, "Every dead letter")));
+  page.fill(
+    element(
+      "section",
+      {},
+      element("h2", {}, "Plan a replay"),
+      element("p", {}, "Nothing is sent until the plan is run."),
+      element("form", { class: "search", submit, "aria-label": "Plan a replay" }, fields.map((one) => field(one, "")), every, element("button", { type: "submit" }, "Plan")),
+    ),
+    element("section", {}, element("h2", {}, "All replays"), found),
+  );
+}
+
+const TURNS = {
+  run: { title: "Run this replay", action: "Run", text: "Letters go back on the queue, so many a second, and through everything that an event goes through." },
+  pause: { title: "Pause this replay", action: "Pause", text: "It sends no more until it is resumed." },
+  resume: { title: "Resume this replay", action: "Resume" },
+  cancel: { title: "Cancel this replay", action: "Cancel the replay", text: "What has not been sent stays dead. It cannot be resumed." },
+};
+const POSSIBLE = { planned: ["run", "cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"] };
+
+async function replay(page, [, id]) {
+  page.begin("Replay");
+  const state = element("p", { tabindex: "-1" });
+  const bar = element("div", {});
+  const actions = element("div", { class: "actions" });
+  const about = element("div", {});
+  const planned = plans.get(id);
+  let last = {};
+  // A quarter is worth a word to who listens; every letter is not.
+  const quarter = ({ sent, total }) => Math.floor((4 * sent) / Math.max(1, total));
+  const draw = (replay) => {
+    state.replaceChildren(badge(replay.state), ` ${standing(replay)}`);
+    if (!bar.firstChild) bar.append(progress(replay));
+    bar.firstChild.max = Math.max(1, replay.total, replay.sent);
+    bar.firstChild.value = replay.sent;
+    if (last.state !== replay.state) {
+      const button = (turn) => element("button", { type: "button", class: turn === "run" || turn === "resume" ? "primary" : undefined, click: () => act(turn) }, `${TURNS[turn].action}…`);
+      replace(actions, (POSSIBLE[replay.state] ?? []).map(button));
+    }
+    if (last.state && (last.state !== replay.state || quarter(last) !== quarter(replay))) announce(`Replay ${replay.state}: ${standing(replay)}`);
+    if (JSON.stringify(last) !== JSON.stringify(replay)) {
+      replace(
+        about,
+        facts([
+          ["Replay", copyable(replay.id)],
+          ["Letters", selected(replay.filter)],
+          ["Rate", replay.rate > 0 && `${number(replay.rate)} a second`],
+          ["Reason", replay.reason && element("bdi", {}, replay.reason)],
+          ["Planned", [time(replay.planned_at), ` by ${replay.planned_by}`]],
+          ["Started", replay.started_at && [time(replay.started_at), ` by ${replay.run_by}`]],
+          ["Ended", replay.ended_at && time(replay.ended_at)],
+          ["Kept waiting by", replay.error && element("bdi", {}, replay.error)],
+        ]),
+      );
+    }
+    last = replay;
+  };
+  const update = async () => draw(await page.get(path("replays", id)));
+  const act = (turn) => {
+    const fields = turn === "run" ? [{ name: "rate", label: "Letters a second", type: "number", min: 1, max: 10_000, value: 50, required: true }] : [];
+    ask({ ...TURNS[turn], fields }, async ({ why, rate }) => {
+      const body = { reason: why, ...(rate && { rate: Number(rate) }) };
+      draw(await api(`${path("replays", id)}/${turn}`, { method: "POST", body }));
+      page.tell();
+    });
+  };
+  await update();
+  const sample =
+    planned?.sample.length > 0 &&
+    table(planned.sample.length < planned.total ? "Some of the letters" : "The letters", [
+      ["Letter", (one) => element("a", { href: link("dead-letters", one.id) }, word(one.event_id ?? one.id))],
+      ["Source", (one) => one.source && word(one.source)],
+      ["Type", (one) => one.type && word(one.type)],
+      ["Error", (one) => element("bdi", {}, one.error)],
+    ], planned.sample).whole;
+  page.fill(
+    state,
+    bar,
+    actions,
+    about,
+    planned &&
+      element(
+        "section",
+        {},
+        element("h2", {}, "The plan"),
+        element("p", {}, `${count(planned.total, "letter")}; of their events ${number(planned.applied_meanwhile)} took effect meanwhile, and replaying those changes nothing.`),
+        planned.first_failed_at && element("p", {}, "They failed first at ", time(planned.first_failed_at), ", and last at ", time(planned.last_failed_at), "."),
+        sample,
+      ),
+  );
+  page.every(() => (last.state === "running" || last.applied + last.failed < last.sent ? 2 : 5), update);
+}
+
+// ---- Outbox
+
+const OUTBOX_STATES = ["pending", "sealed", "sent", "refused", "suppressed", "in_doubt"];
+const AGAIN = ["refused", "suppressed", "in_doubt"];
+
+function sendAgain(text, selection) {
+  const doubt = selection.state === "in_doubt" ? " It may arrive twice." : "";
+  ask({ title: "Send once more", text: text + doubt, action: "Send once more" }, async ({ why }) => {
+    const { count: again } = await api("/outbox/retry", { method: "POST", body: { ...selection, reason: why } });
+    await show();
+    announce(`${number(again)} will be sent once more`);
+  });
+}
+
+async function outbox(page, _parts, query) {
+  page.begin("Outbox");
+  const form = search("#/outbox", query, [
+    { name: "state", label: "State", options: OUTBOX_STATES },
+    { name: "channel", label: "Channel", options: ["email", "sms", "mixpanel", "posthog"] },
+    { name: "rule", label: "Rule" },
+    { name: "recipient", label: "Recipient" },
+  ]);
+  const { state, channel, rule, recipient } = Object.fromEntries(query);
+  const found = await list(page, {
+    of: "/outbox",
+    parameters: Object.fromEntries(query),
+    caption: "Emails, SMS and tracking",
+    nothing: "There is none.",
+    columns: [
+      ["Written", (one) => time(one.created_at)],
+      ["Channel", (one) => one.channel],
+      ["Rule", (one) => one.rule],
+      ["Recipient", (one) => one.recipient && word(one.recipient)],
+      ["State", (one) => element("div", {}, badge(one.state), [one.outcome && `reported: ${one.outcome}`, one.error, one.left_out && `left out: ${one.left_out}`].filter(Boolean).map((text) => element("div", {}, element("bdi", {}, text))))],
+      ["Event", (one) => element("a", { href: link("events", one.source, one.event_id) }, word(one.event_id))],
+      ["Again", (one) => AGAIN.includes(one.state) && element("button", { type: "button", class: "small", "aria-label": `Send once more to ${one.recipient ?? one.id}`, click: () => sendAgain(`To ${one.recipient ?? one.id}.`, { state: one.state, id: one.id }) }, "Send…")],
+    ],
+  });
+  // The API takes a state and a rule, and nothing else that could be searched for.
+  const all = AGAIN.includes(state) && !channel && !recipient;
+  const removed = (one) =>
+    ask({ title: "Write to this address again", text: `${one.address} is suppressed: ${one.reason}.`, action: "Write to it again" }, async ({ why }) => {
+      await api(path("suppressions", one.address), { method: "DELETE", body: { reason: why } });
+      await show();
+      announce(`${one.address} is written to again`);
+    });
+  const suppressed = await list(page, {
+    of: "/suppressions",
+    caption: "Suppressed addresses",
+    nothing: "Everybody is written to.",
+    columns: [
+      ["Since", (one) => time(one.created_at)],
+      ["Address", (one) => word(one.address)],
+      ["Reason", (one) => one.reason],
+      ["Because of", (one) => element("a", { href: link("events", one.source, one.event_id) }, word(one.event_id))],
+      ["Again", (one) => element("button", { type: "button", class: "small", "aria-label": `Write to ${one.address} again`, click: () => removed(one) }, "Write…")],
+    ],
+  });
+  page.fill(
+    form,
+    all && element("div", { class: "actions" }, element("button", { type: "button", click: () => sendAgain(`Everything that is ${state.replaceAll("_", " ")}${rule ? `, of the rule ${rule}` : ""}.`, { state, ...(rule && { rule }) }) }, "Send all of these once more…")),
+    found,
+    element("section", {}, element("h2", {}, "Not written to"), suppressed),
+  );
+}
+
+// ---- Rejections and audit
+
+async function rejections(page, _parts, query) {
+  page.begin("Rejections");
+  const form = search("#/rejections", query, [{ name: "source", label: "Source" }, { name: "reason", label: "Reason" }]);
+  const { rejections: tallies } = await page.get("/stats?minutes=1440");
+  const found = await list(page, {
+    of: "/rejections",
+    parameters: Object.fromEntries(query),
+    caption: "The last of each kind",
+    nothing: "Nothing was refused.",
+    columns: [
+      ["At", (one) => time(one.at)],
+      ["Source", (one) => (one.source ? word(one.source) : "none")],
+      ["Reason", (one) => one.reason],
+      ["Found", (one) => element("bdi", {}, one.detail || "–")],
+      ["From", (one) => word(one.remote)],
+      ["Bytes", (one) => one.body_bytes !== null && number(one.body_bytes)],
+    ],
+  });
+  const counted = table("Requests that were refused in the last day", [
+    ["Source", ({ of }) => of || "none"],
+    ["Reason", ({ of, kind }) => element("a", { href: address("#/rejections", { source: of, reason: kind }) }, kind)],
+    ["Requests", ({ count }) => number(count)],
+  ], tallies);
+  page.fill(
+    element("section", {}, element("h2", {}, "The last day"), tallies.length ? counted.whole : element("p", {}, "Nothing was refused.")),
+    element("section", {}, element("h2", {}, "Samples"), form, found),
+  );
+}
+
+// What was done to something, with the way there.
+function target({ action, target }) {
+  if (action.startsWith("letter.")) return element("a", { href: link("dead-letters", target) }, word(target));
+  if (action.startsWith("replay.")) return element("a", { href: link("replays", target) }, word(target));
+  return target ? word(target) : "–";
+}
+
+async function audit(page) {
+  page.begin("Audit");
+  page.fill(
+    await list(page, {
+      of: "/audit",
+      caption: "Who did what",
+      nothing: "Nobody has changed anything.",
+      columns: [
+        ["At", (act) => time(act.at)],
+        ["Who", (act) => act.actor],
+        ["What", (act) => act.action],
+        ["To", target],
+        ["Reason", (act) => element("bdi", {}, act.reason || "–")],
+        ["Detail", (act) => element("code", {}, JSON.stringify(act.detail))],
+      ],
+    }),
+  );
+}
+
+// ---- Where one is
+
+const SECTIONS = [["", "Overview"], ["events", "Events"], ["dead-letters", "Dead letters"], ["replays", "Replays"], ["outbox", "Outbox"], ["rejections", "Rejections"], ["audit", "Audit"]];
+
+// By the first part of the address and how many there are.
+const VIEWS = {
+  "/0": overview,
+  "events/1": events,
+  "events/3": timeline,
+  "dead-letters/1": deadLetters,
+  "dead-letters/2": deadLetter,
+  "replays/1": replays,
+  "replays/2": replay,
+  "outbox/1": outbox,
+  "rejections/1": rejections,
+  "audit/1": audit,
+};
+
+let page;
+
+function place() {
+  const [path, ...query] = location.hash.replace(/^#/, "").split("?");
+  let parts;
+  try {
+    parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  } catch {
+    parts = ["not an address"];
+  }
+  return { parts, query: new URLSearchParams(query.join("?")) };
+}
+
+// Goes somewhere; to where one is already as well.
+function go(to) {
+  if (location.hash === to) show();
+  else location.hash = to;
+}
+
+function logIn(problem) {
+  page?.leave();
+  closeDialogs();
+  sessionStorage.removeItem(TOKEN);
+  nav.hidden = document.getElementById("logout").hidden = true;
+  document.title = "Log in – Hookmill";
+  const alert = element("p", { class: "alert", role: "alert", hidden: !problem }, problem?.message);
+  const input = element("input", { id: "token", type: "password", required: true, autocomplete: "off", spellcheck: "false", "aria-describedby": "token-hint" });
+  const submit = async (event) => {
+    event.preventDefault();
+    const token = input.value.trim();
+    try {
+      await api("/stats?minutes=1", { token });
+      sessionStorage.setItem(TOKEN, token);
+      show();
+    } catch (error) {
+      alert.textContent = error.message;
+      alert.hidden = false;
+      input.select();
+    }
+  };
+  main.replaceChildren(
+    element("h1", {}, "Log in"),
+    alert,
+    element(
+      "form",
+      { class: "card log-in", submit },
+      element("div", { class: "field" }, element("label", { for: "token" }, "Token"), input, element("small", { id: "token-hint" }, "It is kept in this tab only. ", element("code", {}, "hookmill token create NAME --role read"), " makes one; with ", element("code", {}, "--role operate"), " it may change things.")),
+      element("div", { class: "actions" }, element("button", { type: "submit", class: "primary" }, "Log in")),
+    ),
+  );
+  input.focus();
+}
+
+function closeDialogs() {
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+}
+
+async function show() {
+  page?.leave();
+  closeDialogs();
+  if (!sessionStorage.getItem(TOKEN)) return logIn();
+  const { parts, query } = place();
+  nav.hidden = document.getElementById("logout").hidden = false;
+  for (const one of nav.querySelectorAll("a")) {
+    if (one.getAttribute("href") === `#/${parts[0] ?? ""}`) one.setAttribute("aria-current", "page");
+    else one.removeAttribute("aria-current");
+  }
+  const shown = (page = new Page());
+  const view = VIEWS[`${parts[0] ?? ""}/${parts.length}`];
+  if (!view) {
+    shown.begin("Not found");
+    return shown.fill(element("p", {}, "There is no such page. ", element("a", { href: "#/" }, "Overview")));
+  }
+  await shown.try(() => view(shown, parts, query));
+}
+
+nav.firstElementChild.append(...SECTIONS.map(([to, name]) => element("li", {}, element("a", { href: `#/${to}` }, name))));
+document.getElementById("logout").addEventListener("click", () => logIn());
+document.getElementById("skip").addEventListener("click", (event) => {
+  // The part of the address behind # says which page it is.
+  event.preventDefault();
+  main.focus();
+});
+addEventListener("hashchange", show);
+show();

@@ -1,0 +1,63 @@
+//! The dashboard: a page that shows what the API knows. Its files hold nobody's data, so they need no token; whoever looks at the
+//! page shows one to the API.
+
+use axum::Router;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+const PAGE: &str = include_str!("../assets/index.html");
+const SCRIPT: &str = include_str!("../assets/app.js");
+const STYLE: &str = include_str!("../assets/style.css");
+
+/// The page speaks with its own server alone, nothing in it runs but its own script, and nobody frames it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The files, beside the API.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new()
+        .route("/admin", get(page))
+        .route("/admin/", get(page))
+        .route("/admin/app.js", get(async || file("text/javascript; charset=utf-8", SCRIPT)))
+        .route("/admin/style.css", get(async || file("text/css; charset=utf-8", STYLE)))
+}
+
+async fn page() -> Response {
+    file("text/html; charset=utf-8", PAGE)
+}
+
+fn file(kind: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (CONTENT_TYPE, kind),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        // The three are of one version: who has one of an older asks anew.
+        (CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PAGE, SCRIPT, STYLE};
+
+    #[test]
+    fn text_never_becomes_markup() {
+        for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+            assert!(!SCRIPT.contains(way), "{way} in app.js");
+        }
+    }
+
+    #[test]
+    fn nothing_is_loaded_from_elsewhere() {
+        // A name, which nobody fetches.
+        let script = SCRIPT.replace("http://www.w3.org/2000/svg", "");
+        for text in [PAGE, STYLE, script.as_str()] {
+            assert!(!text.contains("://") && !text.contains("url("));
+        }
+    }
+}

@@ -1,0 +1,413 @@
+// The dashboard in a real browser, over a real pipeline: what an operator does in a bad night, with a mouse and without, by day
+// and by night, at a desk and on a phone.
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+import { barriers, eventually, openWindow, screenshot, startBrowser, startPipeline } from "./support.mjs";
+
+const LETTERS = 30;
+const MARKUP = `<script>alert("title")</script>`;
+const HOSTILE = {
+  id: `evt_<script>alert("id")</script>`,
+  type: `test.<img src=x onerror=alert("type")>`,
+  object: { text: `</pre><script>window.ran = true; alert("body")</script><img src=x onerror="window.ran = true">`, [MARKUP]: `" onmouseover="alert(1)` },
+};
+
+let pipeline;
+let browser;
+let window;
+let page;
+let tokens;
+let hostileBody;
+
+before(async () => {
+  pipeline = await startPipeline();
+  tokens = { ines: pipeline.token("ines", "operate"), rui: pipeline.token("rui", "read") };
+  for (let n = 0; n < 8; n++) await pipeline.send("stripe", "test.counted", `evt_good_${n}`, { id: "good", amount: 1 });
+  await pipeline.send("stripe", "customer.created", "evt_customer", { id: "cus_1", object: "customer", email: "ada@example.com" });
+  for (const to of ["ada", "grace"]) await pipeline.send("stripe", "test.mailed", `evt_mail_${to}`, { to: `${to}@example.com`, name: to });
+  // What went before.
+  const minute = Math.floor(Date.now() / 60_000);
+  for (let ago = 10; ago < 60; ago++) {
+    const [events, lag] = [Math.round(20 + 15 * Math.sin(ago / 6)), Math.round(300 + 200 * Math.cos(ago / 4))];
+    pipeline.sql(`INSERT INTO activity (minute, source, outcome, events, lag) VALUES (${minute - ago}, 'stripe', 'applied', ${events}, ${lag})`);
+  }
+  // Two kinds of errors that a replay mends, one that it does not, and one that nobody has a rule for.
+  pipeline.sql("CREATE TRIGGER broken BEFORE INSERT ON tallies BEGIN SELECT RAISE(ABORT, 'out of order'); END");
+  for (let n = 0; n < LETTERS; n++) await pipeline.send("stripe", "test.counted", `evt_letter_${n}`, { id: "letters", amount: 1 });
+  for (let n = 0; n < 2; n++) await pipeline.send("stripe", "test.guarded", `evt_guarded_${n}`, { id: `guarded_${n}`, number: -1, text: "less than nothing" });
+  await pipeline.send("strict", "invoice.made_up", "evt_strict", { id: "in_1" });
+  hostileBody = await pipeline.send("strict", HOSTILE.type, HOSTILE.id, HOSTILE.object);
+  for (let n = 0; n < 3; n++) assert.equal((await pipeline.post("stripe", { id: "evt_forged" }, "whsec_of-somebody-else")).status, 401);
+  await eventually("what can be applied is", () => pipeline.one("SELECT count(*) FROM events") === 11);
+  await eventually("the others are dead", () => pipeline.one("SELECT count(*) FROM dead_letters WHERE state = 'dead'") === LETTERS + 4);
+  await eventually("emails are shown", () => pipeline.one("SELECT count(*) FROM outbox WHERE state = 'sent'") === 2);
+  await eventually("rejections are written down", () => pipeline.one("SELECT count(*) FROM rejections") > 0);
+  pipeline.sql("DROP TRIGGER broken");
+  pipeline.sql("UPDATE outbox SET state = 'refused', error = 'the address is none' WHERE event_id = 'evt_mail_grace'");
+  pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, created_at) VALUES ('bob@example.com', 'bounced', 'resend', 'msg_1', 0)");
+  browser = await startBrowser();
+  window = await openWindow(browser, pipeline);
+  page = window.page;
+});
+
+after(async () => {
+  await browser?.close();
+  await pipeline?.stop();
+});
+
+afterEach(() => assert.deepEqual(window.faults.splice(0), []));
+
+const heading = (name, on = page) => on.getByRole("heading", { level: 1, name, exact: true });
+const alert = (on = page) => on.getByRole("alert");
+const text = (found) => found.textContent();
+const rows = (table) => table.getByRole("row").evaluateAll((rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent)));
+// What is announced to who listens says some of it again.
+const shown = (text, on = page) => on.getByRole("main").getByText(text);
+
+async function logIn(on, token) {
+  await on.goto(`${pipeline.address}/admin`);
+  await on.getByLabel("Token").fill(token);
+  await on.getByRole("button", { name: "Log in" }).click();
+}
+
+async function open(name, on = page) {
+  await on.getByRole("navigation", { name: "Sections" }).getByRole("link", { name, exact: true }).click();
+  await heading(name, on).waitFor();
+}
+
+async function because(reason, action) {
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("Reason").fill(reason);
+  await dialog.getByRole("button", { name: action, exact: true }).click();
+}
+
+test("the files say that nothing else may run, and hold nobody's data", async () => {
+  for (const [path, kind] of [["/admin", "text/html"], ["/admin/", "text/html"], ["/admin/app.js", "text/javascript"], ["/admin/style.css", "text/css"]]) {
+    const answer = await fetch(pipeline.address + path);
+    assert.equal(answer.status, 200, path);
+    assert.match(answer.headers.get("content-type"), new RegExp(`^${kind}`));
+    assert.equal(
+      answer.headers.get("content-security-policy"),
+      "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    );
+    assert.equal(answer.headers.get("x-content-type-options"), "nosniff");
+    assert.equal(answer.headers.get("referrer-policy"), "no-referrer");
+    assert.equal(answer.headers.get("cache-control"), "no-cache");
+  }
+});
+
+test("who has no token that counts stays outside, in the API's words", async () => {
+  await logIn(page, "hookmill_nobody's");
+  await alert().filter({ hasText: "No token that counts: show a token" }).waitFor();
+  await screenshot(page, "log-in");
+  assert.deepEqual(await barriers(page), []);
+});
+
+test("who has one sees how it is doing", async () => {
+  await logIn(page, tokens.ines);
+  await heading("Overview").waitFor();
+  const tile = (name) => page.locator(".tile").filter({ hasText: name });
+  await tile("Dead letters").filter({ hasText: String(LETTERS + 4) }).waitFor();
+  await tile("Oldest dead letter").filter({ hasText: /\d (ms|s|min)/ }).waitFor();
+  await tile("Waiting on the queue").filter({ hasText: "0" }).waitFor();
+  const chart = page.getByRole("img", { name: /^Events a minute, from .* until now: at most/ });
+  await chart.waitFor();
+  assert.equal(await chart.locator("rect").count(), 60);
+  await page.getByRole("img", { name: /^Longest lag, from .* until now: at most .* (ms|s)/ }).waitFor();
+  const table = (name) => rows(page.getByRole("table", { name }));
+  assert.deepEqual(await table("Dead letters by reason"), [["Reason", "Letters"], ["permanent", "2"], ["refused", String(LETTERS + 2)]]);
+  assert.deepEqual(await table("Outbox"), [["Channel", "State", "Count"], ["email", "refused", "1"], ["email", "sent", "1"]]);
+  assert.deepEqual(await table("Rejections in this time"), [["Source", "Reason", "Requests"], ["stripe", "no_matching_signature", "3"]]);
+  await page.getByRole("link", { name: "Day", exact: true }).click();
+  await page.locator("[aria-current=true]", { hasText: "Day" }).waitFor();
+  // It asks again by itself.
+  const before = await text(tile("Events a minute").locator(".figure"));
+  for (let n = 0; n < 5; n++) await pipeline.send("stripe", "test.counted", `evt_late_${n}`, { id: "good", amount: 1 });
+  await eventually("it has the events", async () => (await text(tile("Events a minute").locator(".figure"))) !== before);
+  const figure = page.getByRole("figure").first();
+  await figure.getByText("As a table").click();
+  await figure.getByRole("table", { name: "Events a minute" }).waitFor();
+});
+
+test("an event is searched for, and its story told", async () => {
+  await open("Events");
+  await page.getByLabel("Type").fill("customer.*");
+  await page.getByRole("button", { name: "Search" }).click();
+  await shown("1 shown.").waitFor();
+  await page.getByRole("link", { name: "evt_customer" }).click();
+  await heading("Event").waitFor();
+  const steps = page.getByRole("main").getByRole("list").getByRole("listitem");
+  assert.deepEqual(await steps.getByRole("heading").allInnerTexts(), ["Received", "Took effect"]);
+  assert.match(page.url(), /#\/events\/stripe\/evt_customer$/);
+  await screenshot(page, "timeline");
+  // Back is where the search was.
+  await page.goBack();
+  await shown("1 shown.").waitFor();
+  assert.equal(await page.getByLabel("Type").inputValue(), "customer.*");
+  // An email's story goes on.
+  await page.goto(`${pipeline.address}/admin#/events/stripe/evt_mail_ada`);
+  await steps.getByRole("heading", { name: "Sent" }).waitFor();
+});
+
+test("dead letters are grouped by error, and one is looked at with its body", async () => {
+  await open("Dead letters");
+  const groups = page.locator(".cards > li");
+  await groups.first().waitFor();
+  assert.match(await text(groups.first().getByRole("heading")), new RegExp(`^${LETTERS} letters: .*out of order`));
+  assert.equal(await groups.count(), 4);
+  await screenshot(page, "dead-letters");
+  await page.getByLabel("Event id").fill("evt_letter_7");
+  await page.getByRole("button", { name: "Search" }).click();
+  await shown("1 shown.").waitFor();
+  await page.getByRole("link", { name: "evt_letter_7" }).click();
+  await heading("Dead letter").waitFor();
+  const body = page.getByRole("region", { name: "Body" });
+  assert.match(await text(body), /^\{\n {2}"id": "evt_letter_7",\n/);
+  await page.getByLabel("Indented").uncheck();
+  assert.match(await text(body), /^\{"id":"evt_letter_7","object":"event",/);
+  assert.deepEqual(await barriers(page), []);
+});
+
+test("what an event says stays text", async () => {
+  await open("Events");
+  await page.getByLabel("Event id").fill(HOSTILE.id);
+  await page.getByRole("button", { name: "Search" }).click();
+  await shown("1 shown.").waitFor();
+  await page.getByText(HOSTILE.type).waitFor();
+  await page.getByRole("link", { name: HOSTILE.id }).click();
+  await heading("Event").waitFor();
+  await page.getByText(HOSTILE.id).first().waitFor();
+  await page.getByRole("main").getByRole("listitem").getByRole("link").first().click();
+  await heading("Dead letter").waitFor();
+  await page.getByLabel("Indented").uncheck();
+  assert.equal(await text(page.getByRole("region", { name: "Body" })), hostileBody);
+  await screenshot(page, "hostile");
+  for (const place of ["#/dead-letters", "#/events", "#/audit"]) {
+    await page.goto(`${pipeline.address}/admin${place}`);
+    await page.getByRole("heading", { level: 1 }).waitFor();
+    await page.getByRole("table").first().or(shown("Nobody has changed anything.")).waitFor();
+    assert.equal(await page.locator("main script, main img").count(), 0);
+  }
+  assert.equal(await page.evaluate(() => window.ran), undefined);
+  assert.equal(await page.locator("script").count(), 1);
+});
+
+test("a replay is planned and run to its end", async () => {
+  // One by itself first, as docs/admin.md has it.
+  await open("Dead letters");
+  await page.getByRole("link", { name: "evt_letter_0", exact: true }).click();
+  await page.getByRole("button", { name: "Replay…" }).click();
+  await because("the trigger is gone", "Replay");
+  await heading("Replay").waitFor();
+  await shown("1 of 1 sent, 1 took effect, 0 failed again").waitFor();
+  // Of the others some, so that another replay has the rest.
+  await open("Replays");
+  const plan = page.getByRole("form", { name: "Plan a replay" });
+  await plan.getByRole("button", { name: "Plan" }).click();
+  await alert().filter({ hasText: "The request cannot be meant: it is not said which letters" }).waitFor();
+  await plan.getByLabel("Source").fill("stripe");
+  await plan.getByLabel("Type").fill("test.*");
+  await plan.getByLabel("Reason").selectOption("refused");
+  await plan.getByRole("button", { name: "Plan" }).click();
+  await heading("Replay").waitFor();
+  const total = LETTERS - 1 + 2;
+  await shown(`0 of ${total} sent`).waitFor();
+  await shown(`${total} letters; of their events 0 took effect meanwhile`).waitFor();
+  await screenshot(page, "plan");
+  await page.getByRole("button", { name: "Run…" }).click();
+  const dialog = page.getByRole("dialog", { name: "Run this replay" });
+  await dialog.getByLabel("Letters a second").fill("10");
+  await screenshot(page, "run");
+  assert.deepEqual(await barriers(page), []);
+  await because("the trigger is gone", "Run");
+  const bar = page.getByRole("progressbar");
+  await page.locator(".badge", { hasText: "running" }).waitFor();
+  await eventually("some are sent", async () => (await bar.evaluate((bar) => bar.value)) > 0);
+  await screenshot(page, "running");
+  await page.locator(".badge", { hasText: "done" }).waitFor();
+  await shown(`${total} of ${total} sent, ${LETTERS - 1} took effect, 2 failed again`).waitFor();
+  assert.deepEqual(await bar.evaluate((bar) => [bar.value, bar.max]), [total, total]);
+  assert.match(await text(page.getByRole("status")), /done/);
+  await screenshot(page, "done");
+  assert.equal(pipeline.one("SELECT amount FROM tallies WHERE id = 'letters'"), LETTERS);
+});
+
+test("another is paused, resumed and cancelled; what was not sent stays dead", async () => {
+  pipeline.sql("CREATE TRIGGER broken BEFORE INSERT ON tallies BEGIN SELECT RAISE(ABORT, 'out of order'); END");
+  for (let n = 0; n < LETTERS; n++) await pipeline.send("stripe", "test.counted", `evt_again_${n}`, { id: "again", amount: 1 });
+  const dead = () => pipeline.one("SELECT count(*) FROM dead_letters WHERE state = 'dead' AND type = 'test.counted'");
+  await eventually("they are dead", () => dead() === LETTERS);
+  pipeline.sql("DROP TRIGGER broken");
+  await open("Dead letters");
+  await page.getByRole("button", { name: /^Plan a replay of those that failed by .*out of order/ }).click();
+  await heading("Replay").waitFor();
+  await page.getByRole("button", { name: "Run…" }).click();
+  await page.getByLabel("Letters a second").fill("1");
+  await because("to try some", "Run");
+  await eventually("some are sent", async () => (await page.getByRole("progressbar").evaluate((bar) => bar.value)) > 0);
+  await page.getByRole("button", { name: "Pause…" }).click();
+  await because("to look at them", "Pause");
+  await page.locator(".badge", { hasText: "paused" }).waitFor();
+  await page.getByRole("button", { name: "Resume…" }).click();
+  await because("they are good", "Resume");
+  await page.locator(".badge", { hasText: "running" }).waitFor();
+  await page.getByRole("button", { name: "Cancel…" }).or(page.getByRole("button", { name: "Cancel the replay…" })).click();
+  await because("enough", "Cancel the replay");
+  await page.locator(".badge", { hasText: "cancelled" }).waitFor();
+  await screenshot(page, "cancelled");
+  assert.equal(await page.getByRole("button", { name: /Resume|Run|Pause|Cancel/ }).count(), 0);
+  const sent = () => pipeline.one("SELECT sent FROM replays WHERE state = 'cancelled'");
+  await eventually("what was sent is applied, and the rest is dead", () => dead() === LETTERS - sent() && pipeline.one("SELECT amount FROM tallies WHERE id = 'again'") === sent());
+  assert.ok(sent() > 0 && dead() > 0);
+});
+
+test("an email is sent once more, and an address written to again", async () => {
+  await open("Outbox");
+  await page.getByRole("button", { name: "Send once more to grace@example.com" }).click();
+  await because("she has a mailbox now", "Send once more");
+  await eventually("it is sent", () => pipeline.one("SELECT count(*) FROM outbox WHERE state = 'sent'") === 2);
+  await page.getByRole("button", { name: "Write to bob@example.com again" }).click();
+  await because("he asked for it", "Write to it again");
+  await shown("Everybody is written to.").waitFor();
+});
+
+test("what was refused at the door, and who did what", async () => {
+  await open("Rejections");
+  await page.getByRole("table", { name: "The last of each kind" }).getByText("no_matching_signature").first().waitFor();
+  await open("Audit");
+  await shown("10 shown.").waitFor();
+  const acts = await rows(page.getByRole("table", { name: "Who did what" }));
+  assert.deepEqual(acts.slice(1).map(([, who, what]) => `${who} ${what}`), [
+    "ines suppression.remove",
+    "ines outbox.retry",
+    "ines replay.cancel",
+    "ines replay.resume",
+    "ines replay.pause",
+    "ines replay.run",
+    "ines replay.plan",
+    "ines replay.run",
+    "ines replay.plan",
+    "ines letter.replay",
+  ]);
+});
+
+test("who may only read is told so, in the API's words", async () => {
+  const { page: other, faults, close } = await openWindow(browser, pipeline);
+  await logIn(other, tokens.rui);
+  await open("Dead letters", other);
+  await other.getByRole("link", { name: "evt_strict" }).click();
+  await other.getByRole("button", { name: "Discard…" }).click();
+  await other.getByLabel("Reason").fill("it does not matter");
+  await other.getByRole("button", { name: "Discard", exact: true }).click();
+  await alert(other.getByRole("dialog")).filter({ hasText: "Not allowed: this token may read; a change needs the role `operate`" }).waitFor();
+  await other.getByRole("button", { name: "Back" }).click();
+  assert.equal(pipeline.one("SELECT state FROM dead_letters WHERE event_id = 'evt_strict'"), "dead");
+  // A token that counts no longer leads back to the beginning.
+  pipeline.sql("DELETE FROM admin_tokens WHERE name = 'rui'");
+  await other.getByRole("link", { name: "Replays", exact: true }).click();
+  await heading("Log in", other).waitFor();
+  await alert(other).filter({ hasText: "No token that counts" }).waitFor();
+  assert.equal(await other.evaluate(() => sessionStorage.length), 0);
+  assert.deepEqual(faults, []);
+  await close();
+});
+
+test("a keyboard is enough", async () => {
+  const { page: other, faults, close } = await openWindow(browser, pipeline);
+  await other.goto(`${pipeline.address}/admin`);
+  await heading("Log in", other).waitFor();
+  const focused = () =>
+    other.evaluate(() => {
+      const one = document.activeElement;
+      const style = getComputedStyle(one);
+      return { name: one.getAttribute("aria-label") ?? one.labels?.[0]?.textContent ?? one.textContent, outline: style.outlineStyle, width: style.outlineWidth };
+    });
+  // Goes on to what is called so, and sees at every step where it is.
+  const tabTo = async (name) => {
+    for (let steps = 0; steps < 200; steps++) {
+      await other.keyboard.press("Tab");
+      const { name: found, outline, width } = await focused();
+      if (found === "" || found === null) continue;
+      if (await other.evaluate(() => document.activeElement === document.body)) continue;
+      assert.ok(outline !== "none" && width !== "0px", `the focus is not seen on ${found}`);
+      if (found === name) return;
+    }
+    assert.fail(`no way to ${name}`);
+  };
+  // The field has the focus already.
+  assert.equal((await focused()).name, "Token");
+  await other.keyboard.type(tokens.ines);
+  await other.keyboard.press("Enter");
+  await heading("Overview", other).waitFor();
+  assert.equal((await focused()).name, "Overview");
+  await tabTo("Skip to content");
+  await other.keyboard.press("Enter");
+  assert.equal(await other.evaluate(() => document.activeElement.id), "main");
+  await tabTo("Dead letters");
+  await other.keyboard.press("Enter");
+  await heading("Dead letters", other).waitFor();
+  await other.getByRole("link", { name: "evt_strict", exact: true }).waitFor();
+  await tabTo("evt_strict");
+  await other.keyboard.press("Enter");
+  await heading("Dead letter", other).waitFor();
+  await other.getByRole("button", { name: "Discard…" }).waitFor();
+  await tabTo("Discard…");
+  // Escape goes back to where one was.
+  await other.keyboard.press("Enter");
+  await other.getByRole("dialog").waitFor();
+  await other.keyboard.press("Escape");
+  await other.getByRole("dialog").waitFor({ state: "detached" });
+  assert.equal((await focused()).name, "Discard…");
+  await other.keyboard.press("Enter");
+  await other.getByRole("dialog").waitFor();
+  assert.equal((await focused()).name, "Reason");
+  await other.keyboard.type("it does not matter");
+  await other.keyboard.press("Enter");
+  await other.locator(".badge", { hasText: "discarded" }).waitFor();
+  assert.equal(pipeline.one("SELECT state FROM dead_letters WHERE event_id = 'evt_strict'"), "discarded");
+  assert.deepEqual(faults, []);
+  await close();
+});
+
+test("every page is for everybody: by day and by night, at a desk and on a phone", async () => {
+  const letter = pipeline.one("SELECT id FROM dead_letters WHERE source = 'strict' AND event_id <> 'evt_strict'");
+  const replay = pipeline.one("SELECT id FROM replays WHERE state = 'cancelled'");
+  const hostile = encodeURIComponent(HOSTILE.id);
+  const pages = {
+    overview: ["#/", "Overview"],
+    events: ["#/events", "Events"],
+    event: [`#/events/strict/${hostile}`, "Event"],
+    "dead-letters": ["#/dead-letters", "Dead letters"],
+    "dead-letter": [`#/dead-letters/${letter}`, "Dead letter"],
+    replays: ["#/replays", "Replays"],
+    replay: [`#/replays/${replay}`, "Replay"],
+    outbox: ["#/outbox", "Outbox"],
+    rejections: ["#/rejections", "Rejections"],
+    audit: ["#/audit", "Audit"],
+    nowhere: ["#/nowhere", "Not found"],
+  };
+  const grounds = [];
+  for (const [name, options] of [
+    ["desk-light", {}],
+    ["desk-dark", { colorScheme: "dark" }],
+    ["phone-light", { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true }],
+    ["phone-dark", { viewport: { width: 360, height: 740 }, colorScheme: "dark", isMobile: true, hasTouch: true }],
+  ]) {
+    const { page: other, faults, close } = await openWindow(browser, pipeline, options);
+    await logIn(other, tokens.ines);
+    await heading("Overview", other).waitFor();
+    grounds.push(await other.evaluate(() => getComputedStyle(document.body).backgroundColor));
+    for (const [where, [hash, title]] of Object.entries(pages)) {
+      await other.goto(`${pipeline.address}/admin${hash}`);
+      await heading(title, other).waitFor();
+      await other.getByText("Loading…").waitFor({ state: "detached" });
+      await screenshot(other, `${where}-${name}`);
+      const [wide, window] = await other.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+      assert.ok(wide <= window, `${where} is ${wide} wide, and the ${name} ${window}`);
+      assert.deepEqual(await barriers(other), [], `${where}, ${name}`);
+    }
+    assert.deepEqual(faults, []);
+    await close();
+  }
+  assert.equal(new Set(grounds).size, 2, "light and dark differ");
+});
