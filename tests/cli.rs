@@ -97,16 +97,22 @@ fn help_lists_the_commands() {
     Usage: hookmill <COMMAND>
 
     Commands:
-      dev         Run the whole pipeline for development, with development secrets where none are set
-      serve       Run the whole pipeline on this machine, with secrets from the environment
-      check       Check a configuration: its text, its rules against the schema, its presets, and the wrangler.toml beside it
-      send        Sign a realistic event and post it, as a provider would
-      verify      Verify a captured request, and say what is wrong with it
-      events      List the latest events: what came in, and what came of it
-      email       Emails: preview a template, list the outbox, send again, and who is not written to
-      rejections  List the requests that were refused: how many in the last 24 hours, and the last few of each kind
-      migrate     Apply the migrations that the database lacks
-      help        Print this message or the help of the given subcommand(s)
+      dev           Run the whole pipeline for development, with development secrets where none are set
+      serve         Run the whole pipeline on this machine, with secrets from the environment
+      check         Check a configuration: its text, its rules against the schema, its presets, and the wrangler.toml beside it
+      send          Sign a realistic event and post it, as a provider would
+      verify        Verify a captured request, and say what is wrong with it
+      events        List the latest events: what came in, and what came of it
+      email         Emails: preview a template, list the outbox, send again, and who is not written to
+      rejections    List the requests that were refused: how many in the last 24 hours, and the last few of each kind
+      dead-letters  Dead letters: list, show, replay or discard
+      replays       Replays: plan, run, watch, pause, resume, cancel
+      stats         Show how it is doing: events a minute, lag, dead letters, the outbox, rejections
+      token         Tokens for the admin API: create, list, revoke
+      migrate       Apply the migrations that the database lacks
+      backup        Copy the data folder into a new folder; what runs on it goes on
+      restore       Make a data folder from a backup
+      help          Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help
