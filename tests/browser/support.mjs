@@ -126,7 +126,7 @@ export async function openWindow(browser, pipeline, options = {}) {
   return { page, faults, close: () => context.close() };
 }
 
-export const screenshot = (page, name) => page.screenshot({ path: join(screenshots, `${name}.png`), fullPage: true });
+export const screenshot = (page, name, fullPage = true) => page.screenshot({ path: join(screenshots, `${name}.png`), fullPage });
 
 // What axe finds against the page, in words.
 export async function barriers(page) {

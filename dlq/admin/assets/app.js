@@ -138,7 +138,7 @@ const badge = (state) => element("span", { class: "badge", "data-state": state }
 
 // Names and values: those without a value are left out.
 function facts(entries) {
-  const said = entries.filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const said = entries.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== false);
   return element("dl", { class: "facts" }, said.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
 
@@ -172,7 +172,7 @@ function search(base, query, fields) {
     go(address(base, Object.fromEntries(new FormData(event.target))));
   };
   const controls = fields.map((one) => field(one, query.get(one.name) ?? ""));
-  return element("form", { class: "search", role: "search", submit }, controls, element("button", { type: "submit" }, "Search"), element("a", { href: base }, "Clear"));
+  return element("form", { class: "search", role: "search", submit }, controls, element("div", { class: "actions" }, element("button", { type: "submit" }, "Search"), element("a", { href: base }, "Clear")));
 }
 
 // ---- Asking before something is changed
@@ -474,7 +474,8 @@ function details(detail) {
     if (name.endsWith("_at")) return time(said);
     return element("bdi", {}, typeof said === "object" ? JSON.stringify(said) : String(said));
   };
-  const said = Object.entries(detail ?? {}).filter(([, one]) => one !== null && one !== "");
+  // Generation 0 is the event as it came, which goes without saying.
+  const said = Object.entries(detail ?? {}).filter(([name, one]) => one !== null && one !== "" && !(name === "generation" && one === 0));
   return facts(said.map(([name, one]) => [name.replaceAll("_", " "), value(name, one)]));
 }
 
@@ -662,7 +663,11 @@ const standing = (replay) => `${number(replay.sent)} of ${number(replay.total)} 
 // Which letters, in words.
 function selected(filter) {
   if (filter.all) return "every dead letter";
-  const said = Object.entries(filter).map(([name, value]) => [name.replaceAll("_", " "), " ", name.startsWith("failed_") ? time(value) : element("bdi", {}, value)]);
+  const value = (name, said) => {
+    if (name === "id") return element("a", { href: link("dead-letters", said) }, word(said));
+    return name.startsWith("failed_") ? time(said) : word(said);
+  };
+  const said = Object.entries(filter).map(([name, one]) => [name.replaceAll("_", " "), " ", value(name, one)]);
   return element("span", {}, said.map((one, place) => [place > 0 && ", ", one]));
 }
 
@@ -708,7 +713,7 @@ async function replays(page) {
       {},
       element("h2", {}, "Plan a replay"),
       element("p", {}, "Nothing is sent until the plan is run."),
-      element("form", { class: "search", submit, "aria-label": "Plan a replay" }, fields.map((one) => field(one, "")), every, element("button", { type: "submit" }, "Plan")),
+      element("form", { class: "search", submit, "aria-label": "Plan a replay" }, fields.map((one) => field(one, "")), every, element("div", { class: "actions" }, element("button", { type: "submit" }, "Plan"))),
     ),
     element("section", {}, element("h2", {}, "All replays"), found),
   );
