@@ -166,6 +166,10 @@ test("dead letters are grouped by error, and one is looked at with its body", as
   assert.match(await text(body), /^\{\n {2}"id": "evt_letter_7",\n/);
   await page.getByLabel("Indented").uncheck();
   assert.match(await text(body), /^\{"id":"evt_letter_7","object":"event",/);
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.getByRole("button", { name: "Copy evt_letter_7" }).click();
+  await page.getByRole("status").filter({ hasText: "Copied" }).waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), "evt_letter_7");
   assert.deepEqual(await barriers(page), []);
 });
 
@@ -291,6 +295,19 @@ test("what was refused at the door, and who did what", async () => {
     "ines replay.plan",
     "ines letter.replay",
   ]);
+});
+
+test("a long list goes on where it stopped", async () => {
+  await open("Events");
+  await shown("50 shown, and there are more.").waitFor();
+  await page.getByRole("button", { name: "More" }).click();
+  const all = pipeline.one("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters WHERE state = 'dead')");
+  await shown(`${all} shown.`).waitFor();
+  const found = (await rows(page.getByRole("table", { name: "Events" }))).slice(1);
+  assert.equal(new Set(found.map((cells) => cells[3])).size, all);
+  assert.equal(await page.getByRole("button", { name: "More" }).count(), 0);
+  // The button is gone, and the focus not with it.
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), `${all} shown.`);
 });
 
 test("who may only read is told so, in the API's words", async () => {
