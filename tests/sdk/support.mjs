@@ -89,6 +89,9 @@ after(() => {
   rmSync(data, { recursive: true, force: true });
 });
 
+// The binary, where it listens, and what it works on.
+export const running = () => ({ address, binary, data });
+
 const STATUS = {
   missing_header: 401,
   malformed_header: 400,

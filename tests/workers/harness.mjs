@@ -153,8 +153,11 @@ const admin = createServer((request, response) => {
   request.on("data", (part) => parts.push(part));
   request.on("end", async () => {
     try {
+      // No fetch knows this method: Cloudflare answers it without the Worker.
+      if (request.method === "TRACE") return response.writeHead(405, { allow: "GET, POST, DELETE" }).end();
       const headers = Object.fromEntries(Object.entries(request.headers).filter(([name]) => !hop.has(name)));
-      const body = parts.length > 0 ? Buffer.concat(parts) : undefined;
+      const bodiless = ["GET", "HEAD"].includes(request.method) || parts.length === 0;
+      const body = bodiless ? undefined : Buffer.concat(parts);
       const answer = await dead.fetch(`http://admin${request.url}`, { method: request.method, headers, body });
       response.writeHead(answer.status, Object.fromEntries(answer.headers));
       response.end(Buffer.from(await answer.arrayBuffer()));

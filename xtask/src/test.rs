@@ -70,7 +70,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Step::Deny => unchecked.extend(deny(&tools)?),
             Step::Unit => unit()?,
             Step::Native => native()?,
-            Step::Workers => workers(&tools)?,
+            Step::Workers => unchecked.extend(workers(&tools)?),
             Step::Fuzz => fuzz(&tools)?,
             Step::Sdk => unchecked.extend(sdk(&tools)?),
             Step::Browser => browser(&tools)?,
@@ -139,7 +139,11 @@ fn native() -> anyhow::Result<()> {
     shell(contract().args(["--test", "native", "--test", "cli", "--test", "crash"]))
 }
 
-fn workers(tools: &Tools) -> anyhow::Result<()> {
+/// Said where something could not be checked, since there is no Python.
+const NO_PYTHON: &str = "NOT CHECKED: the providers' libraries for Python, and the admin API against its document. There is no python3 that can make environments (`python3 -m venv`).";
+
+/// Returns what could not be checked, if anything.
+fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
     for worker in Worker::ALL {
         let out = root().join("target/workers-test").join(worker.name());
         build(tools, worker, Some(&out), Some(&root().join("tests/hookmill.toml")))?;
@@ -149,7 +153,15 @@ fn workers(tools: &Tools) -> anyhow::Result<()> {
         contract()
             .args(["--features", "workers", "--test", "workers"])
             .env("HOOKMILL_TEST_NODE", node.get_program()),
-    )
+    )?;
+    let mut test = tools.node();
+    test.args(["--test", "--test-reporter=spec", "tests/workers/*.test.mjs"]);
+    let python = Tools::python()?;
+    if let Some(python) = &python {
+        test.env("HOOKMILL_TEST_PYTHON", python);
+    }
+    shell(&mut test)?;
+    Ok(python.is_none().then_some(NO_PYTHON))
 }
 
 /// How long each target is fuzzed, in seconds.
@@ -200,9 +212,7 @@ fn sdk(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
         test.env("HOOKMILL_TEST_PYTHON", python);
     }
     shell(&mut test)?;
-    Ok(python.is_none().then_some(
-        "NOT CHECKED: the providers' libraries for Python. There is no python3 that can make environments (`python3 -m venv`).",
-    ))
+    Ok(python.is_none().then_some(NO_PYTHON))
 }
 
 fn browser(tools: &Tools) -> anyhow::Result<()> {

@@ -92,12 +92,24 @@ pub(crate) async fn list(
     Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.id.clone()))?))
 }
 
+/// A state from which something can be sent once more.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unsent {
+    /// It was not sent, for the reason that is given.
+    Refused,
+    /// It was for somebody who is not written to.
+    Suppressed,
+    /// Nobody knows; it may arrive twice.
+    InDoubt,
+}
+
 /// What is to be sent once more.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Again {
-    /// In which state: `refused`, `suppressed`, or `in_doubt`, which may arrive twice.
-    state: String,
+    /// In which state.
+    state: Unsent,
     /// Only those of this rule.
     #[serde(default)]
     rule: Option<String>,
@@ -131,16 +143,16 @@ UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = CAST(?
     together = NULL, left_out = NULL, settled_at = NULL
 WHERE state = ?2 AND (?3 = '' OR rule = ?3) AND (?4 = '' OR id = ?4)
 RETURNING id";
-    if !["refused", "suppressed", "in_doubt"].contains(&again.state.as_str()) {
-        let detail =
-            format!("state is {:?}; it may be refused, suppressed or in_doubt", again.state);
-        return Err(Problem::invalid(detail));
-    }
     let (now, why) = (admin.now(), reason(again.reason)?);
     let rule = again.rule.unwrap_or_default();
     let id = again.id.unwrap_or_default();
     let detail = json!({ "state": again.state, "rule": rule });
-    let params = vec![now.millis().to_string(), again.state, rule, id.clone()];
+    let state = match again.state {
+        Unsent::Refused => "refused",
+        Unsent::Suppressed => "suppressed",
+        Unsent::InDoubt => "in_doubt",
+    };
+    let params = vec![now.millis().to_string(), state.to_owned(), rule, id.clone()];
     let statements =
         vec![statement(RETRY, params), audit(&actor, "outbox.retry", &id, &why, &detail, now)];
     let rows = admin.execute(statements).await?;

@@ -44,7 +44,8 @@ impl Paging {
 
     /// Where the page before ended: a time in milliseconds and an id, blank for the first page.
     pub(crate) fn after(&self) -> Result<(String, String), Problem> {
-        let Some(cursor) = &self.cursor else { return Ok(Default::default()) };
+        let cursor = self.cursor.as_ref().filter(|cursor| !cursor.is_empty());
+        let Some(cursor) = cursor else { return Ok(Default::default()) };
         let read = || -> Option<(String, String)> {
             let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
             let (at, id) = text.split_once(' ')?;
