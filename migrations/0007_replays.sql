@@ -110,7 +110,7 @@ CREATE TABLE activity (
     source TEXT NOT NULL,
     outcome TEXT NOT NULL,
     events INTEGER NOT NULL,
-    -- The longest that one took from ingress to here, in milliseconds.
+    -- The longest that one took from ingress to here, in milliseconds; of those that were never dead letters.
     lag INTEGER NOT NULL,
     PRIMARY KEY (minute, source, outcome)
 ) STRICT, WITHOUT ROWID;

@@ -78,12 +78,15 @@ WHERE true
 ON CONFLICT DO NOTHING
 RETURNING source, id, generation";
 
-/// How many events took effect in which minute. Before the ledger, like every other statement.
+/// How many events took effect in which minute, and how long they took. Before the ledger, like every other statement. What was
+/// a dead letter has waited for somebody, which is no lag of the pipeline's.
 const ACTIVITY: &str = "\
 -- activity
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
 INSERT INTO activity (minute, source, outcome, events, lag)
-SELECT (value ->> 6) / 60000, value ->> 0, value ->> 4, count(*), max((value ->> 6) - (value ->> 5)) FROM rows
+SELECT (value ->> 6) / 60000, value ->> 0, value ->> 4, count(*), max(iif(EXISTS (
+    SELECT 1 FROM dead_letters WHERE dead_letters.source = value ->> 0 AND event_id = value ->> 1
+), 0, (value ->> 6) - (value ->> 5))) FROM rows
 WHERE NOT EXISTS (
     SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 AND seen.id = value ->> 1 AND seen.generation = value ->> 2
 )

@@ -168,7 +168,7 @@ const DONE: &str = "\
 -- a replay is at its end
 UPDATE replays SET state = 'done', ended_at = CAST(?2 AS INTEGER), error = NULL WHERE id = ?1 AND state = 'running'";
 
-/// Letters of a replay that was cancelled, or paused for long, while somebody was at it.
+/// Letters of a replay that was cancelled while somebody was at it, or after they had died.
 const GIVE_BACK: &str = "\
 -- letters that were not sent after all
 UPDATE dead_letters SET state = 'dead'

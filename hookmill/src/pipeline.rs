@@ -327,6 +327,17 @@ struct Consumer {
 }
 
 impl Consumer {
+    /// Waits while events come in, for some seconds: what is replayed has waited for longer.
+    async fn give_way(&self) {
+        let since = Instant::now();
+        while since.elapsed() < GIVE_WAY {
+            match self.queue.waiting(QueueName::Events, 1).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => tokio::time::sleep(GLANCE).await,
+            }
+        }
+    }
+
     async fn consume(self, lane: QueueName, mut stopped: watch::Receiver<bool>) {
         let Batch { size, wait } = self.batch;
         let mut settling = None;
@@ -372,19 +383,6 @@ impl Consumer {
         }
         if let Some(settling) = settling {
             let _ = settling.await;
-        }
-    }
-}
-
-impl Consumer {
-    /// Waits while events come in, for some seconds: what is replayed has waited for longer.
-    async fn give_way(&self) {
-        let since = Instant::now();
-        while since.elapsed() < GIVE_WAY {
-            match self.queue.waiting(QueueName::Events, 1).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => tokio::time::sleep(GLANCE).await,
-            }
         }
     }
 }
