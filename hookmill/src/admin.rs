@@ -27,6 +27,12 @@ const COUNTED: usize = 1_000_000;
 pub struct Native {
     pub store: Sqlite,
     pub objects: Files,
+    /// What runs in this process. Whatever runs in another looks every few seconds for what there is to do.
+    pub running: Option<Running>,
+}
+
+/// What the API asks and wakes up.
+pub struct Running {
     pub queue: SqliteQueue,
     /// Told when something is to be replayed, or sent once more.
     pub asked: Arc<Notify>,
@@ -44,14 +50,17 @@ impl Platform for Native {
     }
 
     fn wake(&self) -> BoxFuture<'_, ()> {
-        self.asked.notify_one();
-        self.written.notify_waiters();
+        if let Some(running) = &self.running {
+            running.asked.notify_one();
+            running.written.notify_waiters();
+        }
         Box::pin(std::future::ready(()))
     }
 
     fn waiting(&self) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async {
-            let waiting = self.queue.waiting(QueueName::Events, COUNTED).await;
+            let queue = &self.running.as_ref()?.queue;
+            let waiting = queue.waiting(QueueName::Events, COUNTED).await;
             waiting.ok().map(|count| count as u64)
         })
     }

@@ -9,15 +9,13 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
-use futures_util::future::BoxFuture;
-use hookmill_admin::{BASE, Platform, local};
-use hookmill_core::objects::Objects as _;
-use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
-use hookmill_core::time::Timestamp;
-use hookmill_native::{DataFolder, Files, Sqlite, now};
+use hookmill_admin::{BASE, local};
+use hookmill_native::{DataFolder, Files, Sqlite};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tower_service::Service as _;
+
+use crate::admin::Native;
 
 /// How long the API may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,7 +70,7 @@ impl Client {
                 let store = Sqlite::new(DataFolder::write(&place.data)?);
                 let objects = Files::open(place.data.join("bodies"))?;
                 let user = named("USER").unwrap_or_else(|| "local".to_owned());
-                To::Local(local(Arc::new(Beside { store, objects }), &user))
+                To::Local(local(Arc::new(Native { store, objects, running: None }), &user))
             }
         };
         Ok(Self { runtime, to })
@@ -142,33 +140,5 @@ impl Client {
                 Ok((status, String::from_utf8_lossy(&body).into_owned()))
             }
         }
-    }
-}
-
-/// What the API is lent beside whoever has the folder. That one looks every few seconds for what there is to do.
-struct Beside {
-    store: Sqlite,
-    objects: Files,
-}
-
-impl Platform for Beside {
-    fn execute(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
-        Box::pin(self.store.execute(statements))
-    }
-
-    fn object<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>> {
-        Box::pin(async { self.objects.get(key).await.map_err(|error| error.to_string()) })
-    }
-
-    fn wake(&self) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn waiting(&self) -> BoxFuture<'_, Option<u64>> {
-        Box::pin(std::future::ready(None))
-    }
-
-    fn now(&self) -> Timestamp {
-        now()
     }
 }

@@ -235,13 +235,9 @@ pub fn run(
         consumers.spawn(replays);
         let retention = loaded.config.retention;
         consumers.spawn(clean(store.clone(), objects.clone(), retention, stopped.clone()));
-        let admin = hookmill_admin::router(Arc::new(admin::Native {
-            store: store.clone(),
-            objects: objects.clone(),
-            queue: queue.clone(),
-            asked,
-            written,
-        }));
+        let running = Some(admin::Running { queue: queue.clone(), asked, written });
+        let lent = admin::Native { store: store.clone(), objects: objects.clone(), running };
+        let admin = hookmill_admin::router(Arc::new(lent));
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
         consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));
 

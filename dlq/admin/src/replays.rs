@@ -246,61 +246,41 @@ pub(crate) async fn run(
     changed(&admin, &id, change, record).await
 }
 
-/// Pause a replay that is running.
-#[utoipa::path(
-    post, path = "/replays/{id}/pause", tag = "replays", request_body = Because,
-    params(("id" = String, Path, description = "Its id")),
-    responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
-)]
-pub(crate) async fn pause(
-    State(admin): State<Admin>,
-    Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
-    Body(because): Body<Because>,
-) -> Result<(StatusCode, Json<Replay>), Problem> {
-    turn(&admin, &actor, &id, (Turn::Pause, "replay.pause"), because).await
+/// What a replay can be told.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Told {
+    /// To send no more, for now.
+    Pause,
+    /// To go on.
+    Resume,
+    /// To send no more: what has not been sent stays dead.
+    Cancel,
 }
 
-/// Resume a replay that is paused.
+/// Pause a replay, resume one that is paused, or cancel one.
 #[utoipa::path(
-    post, path = "/replays/{id}/resume", tag = "replays", request_body = Because,
-    params(("id" = String, Path, description = "Its id")),
+    post, path = "/replays/{id}/{told}", tag = "replays", request_body = Because,
+    params(
+        ("id" = String, Path, description = "Its id"),
+        ("told" = Told, Path, description = "What it is told"),
+    ),
     responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
-pub(crate) async fn resume(
+pub(crate) async fn tell(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
+    Path((id, told)): Path<(String, Told)>,
     Body(because): Body<Because>,
-) -> Result<(StatusCode, Json<Replay>), Problem> {
-    turn(&admin, &actor, &id, (Turn::Resume, "replay.resume"), because).await
-}
-
-/// Cancel a replay: what has not been sent stays dead.
-#[utoipa::path(
-    post, path = "/replays/{id}/cancel", tag = "replays", request_body = Because,
-    params(("id" = String, Path, description = "Its id")),
-    responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
-)]
-pub(crate) async fn cancel(
-    State(admin): State<Admin>,
-    Extension(actor): Extension<Actor>,
-    Path(id): Path<String>,
-    Body(because): Body<Because>,
-) -> Result<(StatusCode, Json<Replay>), Problem> {
-    turn(&admin, &actor, &id, (Turn::Cancel, "replay.cancel"), because).await
-}
-
-async fn turn(
-    admin: &Admin,
-    actor: &Actor,
-    id: &str,
-    (turn, action): (Turn, &str),
-    because: Because,
 ) -> Result<(StatusCode, Json<Replay>), Problem> {
     let (now, reason) = (admin.now(), because.reason()?);
-    let record = audit(actor, action, id, &reason, &json!({}), now);
-    changed(admin, id, turn_replay(id, turn, now), record).await
+    let (turn, action) = match told {
+        Told::Pause => (Turn::Pause, "replay.pause"),
+        Told::Resume => (Turn::Resume, "replay.resume"),
+        Told::Cancel => (Turn::Cancel, "replay.cancel"),
+    };
+    let record = audit(&actor, action, &id, &reason, &json!({}), now);
+    changed(&admin, &id, turn_replay(&id, turn, now), record).await
 }
 
 /// Carries out a change, if the replay is in a state for that, and writes it down; the record stands only if it was.
