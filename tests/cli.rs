@@ -428,11 +428,11 @@ fn an_email_is_shown_in_development_and_listed() {
     insta::assert_snapshot!(
         [
             shown(example.path(), &["email", "suppressions"]),
-            shown(example.path(), &["email", "unsuppress", "A <A@example.com>"]),
-            shown(example.path(), &["email", "unsuppress", "a@example.com"]),
+            shown(example.path(), &["email", "unsuppress", "A <A@example.com>", "--reason", "mended"]),
+            shown(example.path(), &["email", "unsuppress", "a@example.com", "--reason", "mended"]),
             shown(example.path(), &["email", "suppressions"]),
-            shown(example.path(), &["email", "retry", "--state", "suppressed", "--rule", "other"]),
-            shown(example.path(), &["email", "retry", "--state", "suppressed"]),
+            shown(example.path(), &["email", "retry", "--state", "suppressed", "--reason", "mended", "--rule", "other"]),
+            shown(example.path(), &["email", "retry", "--state", "suppressed", "--reason", "mended"]),
         ]
         .concat(),
         @"

@@ -60,7 +60,7 @@ pub struct Letter<'a> {
 const ERROR_BYTES: usize = 1000;
 
 /// An event has at most one letter. What the platform dropped after we had buried it with a reason changes nothing; what
-/// fails again after a replay is dead again.
+/// fails again after a replay is dead again, even before whoever replays has written down that it was sent.
 const BURY: &str = "\
 -- bury
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
@@ -72,7 +72,7 @@ FROM rows
 WHERE true
 ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, error = excluded.error, fingerprint = excluded.fingerprint,
     attempts = excluded.attempts, last_failed_at = excluded.last_failed_at, message = excluded.message,
-    state = 'dead', state_at = excluded.state_at
+    state = 'dead', state_at = excluded.state_at, replays = replays + (state = 'replaying')
 WHERE excluded.reason <> 'dropped' OR state <> 'dead'";
 
 /// The statements that write dead letters; to be carried out before their deliveries are acknowledged. Writing the same

@@ -27,6 +27,8 @@ struct World {
     sent: Mutex<Vec<String>>,
     /// How often the queue will not take anything.
     refusing: Mutex<usize>,
+    /// Whether a consumer is quick, and what is sent fails before it is written down that it was.
+    failing: Mutex<bool>,
     _folder: tempfile::TempDir,
     _data: DataFolder,
 }
@@ -54,6 +56,7 @@ impl World {
             death: Mutex::default(),
             sent: Mutex::default(),
             refusing: Mutex::default(),
+            failing: Mutex::default(),
             _folder: folder,
             _data: data,
         };
@@ -64,6 +67,10 @@ impl World {
     }
 
     fn bury(&self, n: usize, now: i64) {
+        block(self.bury_now(n, now));
+    }
+
+    async fn bury_now(&self, n: usize, now: i64) {
         let envelope = Envelope {
             v: VERSION,
             source: if n.is_multiple_of(2) { "stripe" } else { "clerk" }.into(),
@@ -80,7 +87,7 @@ impl World {
             reason: Reason::Exhausted,
             error: "away".into(),
         };
-        block(self.store.execute(bury(&[letter], at(now)))).unwrap();
+        self.store.execute(bury(&[letter], at(now))).await.unwrap();
     }
 
     fn sql(&self, sql: &str) -> Rows {
@@ -163,10 +170,16 @@ impl Store for World {
 
 impl Queue for World {
     async fn send(&self, messages: Vec<String>) -> Result<(), QueueError> {
-        let mut refusing = self.refusing.lock().unwrap();
-        if *refusing > 0 {
-            *refusing -= 1;
+        let refusing = std::mem::take(&mut *self.refusing.lock().unwrap());
+        if refusing > 0 {
+            *self.refusing.lock().unwrap() = refusing - 1;
             return Err(QueueError("away".into()));
+        }
+        let failing = *self.failing.lock().unwrap();
+        if failing {
+            for message in &messages {
+                self.bury_now(message.trim_start_matches("message ").parse().unwrap(), 2_100).await;
+            }
         }
         self.sent.lock().unwrap().extend(messages);
         Ok(())
@@ -247,6 +260,17 @@ fn what_fails_again_is_dead_again_and_left_to_the_next_replay() {
     world.running(&all(), 10, 4_000);
     world.until_done(4_000);
     assert_eq!(world.sent().len(), 4);
+}
+
+#[test]
+fn what_fails_again_before_it_is_written_down_that_it_was_sent_is_dead() {
+    let world = World::new(3);
+    world.running(&all(), 10, 2_000);
+    *world.failing.lock().unwrap() = true;
+    world.until_done(2_000);
+    assert_eq!(world.states(), BTreeMap::from([("dead".into(), 3)]));
+    let replays = world.sql("SELECT DISTINCT replays, last_failed_at FROM dead_letters");
+    assert_eq!(replays, [["1", "2100"].map(|text| Some(text.to_owned()))]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use axum::http::{Method, Request, StatusCode, header};
 use hookmill_admin::{BASE, local};
 use hookmill_native::{DataFolder, Files, Sqlite};
 use http_body_util::BodyExt as _;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tower_service::Service as _;
 
@@ -30,6 +31,24 @@ pub struct Place {
     /// The data folder.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
+}
+
+/// A text as a part of a URL.
+pub fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// How much a list shows, and how.
+#[derive(clap::Args)]
+pub struct Listing {
+    /// At most this many, the latest first.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub limit: u32,
+    /// Print a JSON array; times are milliseconds since the Unix epoch.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Asks the admin API.
@@ -83,11 +102,7 @@ impl Client {
     /// What the API says instead, in its words.
     pub fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> anyhow::Result<Value> {
         let query = query.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
-        let query = query.map(|(name, value)| {
-            let value =
-                percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
-            format!("{name}={value}")
-        });
+        let query = query.map(|(name, value)| format!("{name}={}", encoded(value)));
         let query = query.collect::<Vec<_>>().join("&");
         let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
         self.ask(Method::GET, &path, None)
@@ -100,6 +115,15 @@ impl Client {
     /// What the API says instead, in its words.
     pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.ask(Method::POST, path, Some(body))
+    }
+
+    /// Has something removed.
+    ///
+    /// # Errors
+    ///
+    /// What the API says instead, in its words.
+    pub fn delete(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.ask(Method::DELETE, path, Some(body))
     }
 
     fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Place};
+use crate::client::{Client, Listing, Place};
 use crate::list::{listed, text, time};
 
 /// Dead letters: list, show, replay or discard
@@ -62,14 +62,8 @@ struct List {
     /// In this state.
     #[arg(long, default_value = "dead", value_parser = ["dead", "replaying", "replayed", "applied", "discarded", "any"])]
     state: String,
-    /// At most this many.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
-    limit: u32,
-    /// Print a JSON array; times are milliseconds since the Unix epoch.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    place: Place,
+    listing: Listing,
 }
 
 /// Dead letters by what went wrong, the most first
@@ -133,8 +127,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn run_list(list: &List) -> anyhow::Result<()> {
     let mut query = list.which.pairs().to_vec();
-    query.extend([("state", Some(list.state.clone())), ("limit", Some(list.limit.to_string()))]);
-    let mut page = Client::new(&list.place)?.get("/dead-letters", &query)?;
+    query.extend([
+        ("state", Some(list.state.clone())),
+        ("limit", Some(list.listing.limit.to_string())),
+    ]);
+    let mut page = Client::new(&list.listing.place)?.get("/dead-letters", &query)?;
     let row = |letter: &Value| {
         let id = text(&letter["id"]).chars().take(12).collect();
         let what = |key: &str| text(&letter[key]);
@@ -150,7 +147,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         ]
     };
     let header = ["FAILED", "ID", "SOURCE", "TYPE", "EVENT", "STATE", "REASON"];
-    listed(page["items"].take(), list.json, "there is no such dead letter", header, row)
+    listed(page["items"].take(), list.listing.json, "there is no such dead letter", header, row)
 }
 
 fn run_groups(groups: &Groups) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Place};
+use crate::client::{Client, Listing, Place};
 use crate::dead_letters::Which;
 use crate::list::{listed, text, time};
 
@@ -21,7 +21,8 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    List(List),
+    /// List replays, the latest first
+    List(Listing),
     Plan(Plan),
     Run(Run),
     Show(One),
@@ -32,19 +33,6 @@ enum Command {
     Resume(Turn),
     /// Cancel a replay: what has not been sent stays dead
     Cancel(Turn),
-}
-
-/// List replays, the latest first
-#[derive(clap::Args)]
-struct List {
-    /// At most this many.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
-    limit: u32,
-    /// Print a JSON array; times are milliseconds since the Unix epoch.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    place: Place,
 }
 
 /// Plan a replay: say which letters, and see how many; nothing is sent until it is run
@@ -125,7 +113,7 @@ fn show(client: &Client, id: &str) -> anyhow::Result<Value> {
     client.get(&format!("/replays/{id}"), &[])
 }
 
-fn run_list(list: &List) -> anyhow::Result<()> {
+fn run_list(list: &Listing) -> anyhow::Result<()> {
     let query = [("limit", Some(list.limit.to_string()))];
     let mut page = Client::new(&list.place)?.get("/replays", &query)?;
     let row = |replay: &Value| {

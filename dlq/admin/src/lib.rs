@@ -136,6 +136,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(outbox::suppressions))
         .routes(routes!(outbox::unsuppress))
         .routes(routes!(stats::stats))
+        .routes(routes!(stats::usage))
         .routes(routes!(stats::rejections))
         .routes(routes!(stats::audit))
 }

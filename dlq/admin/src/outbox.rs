@@ -34,6 +34,9 @@ pub(crate) struct Outgoing {
     provider_id: Option<String>,
     /// Why it was not sent, or is tried again.
     error: Option<String>,
+    /// When its batch is sent again, if it is to be.
+    #[schema(value_type = Option<i64>)]
+    again_at: Option<Timestamp>,
     /// Recipients it was not sent to, and why.
     left_out: Option<String>,
     /// What the provider reported later.
@@ -66,6 +69,7 @@ const LIST: &str = "\
 SELECT json_object('id', outbox.id, 'source', source, 'event_id', event_id, 'rule', rule, 'channel', outbox.channel,
     'recipient', recipient, 'state', outbox.state, 'provider', provider, 'provider_id', provider_id,
     'error', iif(outbox.state = 'sealed', outbox_batches.error, outbox.error), 'left_out', left_out,
+    'again_at', iif(outbox_batches.state = 'sealed' AND outbox_batches.attempts > 0, outbox_batches.due_at, NULL),
     'outcome', outcome, 'created_at', created_at, 'due_at', outbox.due_at, 'settled_at', outbox.settled_at)
 FROM outbox LEFT JOIN outbox_batches ON outbox_batches.id = batch
 WHERE (?1 = '' OR outbox.state = ?1) AND (?2 = '' OR outbox.channel = ?2) AND (?3 = '' OR rule = ?3)
@@ -113,7 +117,7 @@ pub(crate) struct Again {
     /// Only those of this rule.
     #[serde(default)]
     rule: Option<String>,
-    /// Only this one.
+    /// Only the one whose id is this, or begins with it.
     #[serde(default)]
     id: Option<String>,
     /// Why, for the record.
@@ -141,7 +145,7 @@ pub(crate) async fn retry(
 -- send once more
 UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = CAST(?1 AS INTEGER), error = NULL,
     together = NULL, left_out = NULL, settled_at = NULL
-WHERE state = ?2 AND (?3 = '' OR rule = ?3) AND (?4 = '' OR id = ?4)
+WHERE state = ?2 AND (?3 = '' OR rule = ?3) AND (?4 = '' OR substr(id, 1, length(?4)) = ?4)
 RETURNING id";
     let (now, why) = (admin.now(), reason(again.reason)?);
     let rule = again.rule.unwrap_or_default();

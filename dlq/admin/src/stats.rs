@@ -155,6 +155,35 @@ pub(crate) async fn stats(
     }))
 }
 
+/// How many days and months.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Most {
+    /// At most so many: 40, at most 1000.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// What providers have taken, by day and by month (UTC), the latest first.
+#[utoipa::path(
+    get, path = "/usage", tag = "operation", params(Most),
+    responses((status = 200, body = Vec<Usage>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn usage(
+    State(admin): State<Admin>,
+    Query(most): Query<Most>,
+) -> Result<Json<Vec<Usage>>, Problem> {
+    const LIST: &str = "\
+-- what providers have taken
+SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'requests', requests) FROM outbox_usage
+ORDER BY length(period), period DESC, provider LIMIT CAST(?1 AS INTEGER)";
+    let limit = most.limit.unwrap_or(40);
+    if !(1..=1000).contains(&limit) {
+        return Err(Problem::invalid(format!("limit is {limit}; it may be 1 to 1000")));
+    }
+    Ok(Json(admin.ask(LIST, vec![limit.to_string()]).await?))
+}
+
 /// A request that was refused at the door: one of the last few of its kind.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Rejection {
