@@ -444,11 +444,11 @@ fn an_email_is_shown_in_development_and_listed() {
     exit code 0
     --- stdout
     --- stderr
-    a@example.com is written to again; what was suppressed stays so: `hookmill email retry`
+    A <A@example.com> is written to again; what was suppressed stays so: `hookmill email retry`
     exit code 1
     --- stdout
     --- stderr
-    error: a@example.com is not suppressed
+    error: Not found: a@example.com is not suppressed
     exit code 0
     --- stdout
     --- stderr

@@ -17,6 +17,7 @@ mod rejections_are_counted;
 mod replay_runs_the_whole_path;
 mod strangers_are_refused;
 mod the_admin_api_is_governed;
+mod what_is_old_is_removed;
 mod what_is_sent_otherwise;
 
 use hookmill_tests::event::{Event, stripe};

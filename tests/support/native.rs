@@ -253,6 +253,13 @@ impl Pipeline {
         files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
     }
 
+    /// Has what happens every minute happen: it does so at the start as well.
+    #[must_use]
+    pub fn after_a_minute(mut self) -> Self {
+        self.kill_and_restart(|_| ());
+        self
+    }
+
     /// All that it has logged.
     pub fn logs(&self) -> String {
         self.logs.lock().expect("no reader panics").clone()

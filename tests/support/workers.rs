@@ -144,6 +144,13 @@ impl Pipeline {
             .collect()
     }
 
+    /// Has what happens every minute happen.
+    #[must_use]
+    pub fn after_a_minute(self) -> Self {
+        self.control("minute", &Value::Null);
+        self
+    }
+
     /// All that the Workers have logged.
     pub fn logs(&self) -> String {
         self.control("logs", &Value::Null).as_str().unwrap_or_default().to_owned()
