@@ -115,6 +115,8 @@ pub(crate) fn json(value: &impl Serialize) -> String {
         (name = "outbox", description = "Emails, SMS and what is tracked"),
         (name = "operation", description = "How it is doing, and who did what"),
     ),
+    // Nothing but a path names it, and these are not looked through.
+    components(schemas(replays::Told)),
 )]
 struct Api;
 
@@ -182,4 +184,25 @@ pub fn local(platform: Arc<dyn Platform>, name: &str) -> Router {
 /// What is said of a path at which there is nothing.
 pub async fn nothing_here() -> Response {
     Problem::not_found("there is nothing here").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    #[test]
+    fn every_name_in_the_document_is_there() {
+        let document: Value = serde_json::from_str(&super::document().to_json().unwrap()).unwrap();
+        let mut open = vec![&document];
+        let mut names = 0;
+        while let Some(value) = open.pop() {
+            open.extend(value.as_array().into_iter().flatten());
+            open.extend(value.as_object().into_iter().flat_map(|object| object.values()));
+            if let Some(name) = value["$ref"].as_str() {
+                names += 1;
+                assert!(document.pointer(name.trim_start_matches('#')).is_some(), "{name}");
+            }
+        }
+        assert!(names > 50, "{names}");
+    }
 }
