@@ -107,6 +107,7 @@ fn help_lists_the_commands() {
       rejections    List the requests that were refused: how many in the last 24 hours, and the last few of each kind
       dead-letters  Dead letters: list, show, replay or discard
       replays       Replays: plan, run, watch, pause, resume, cancel
+      reprocess     Plan to carry out rules again for events that took effect; `hookmill replays run` carries it out
       stats         Show how it is doing: events a minute, lag, dead letters, the outbox, rejections
       token         Tokens for the admin API: create, list, revoke
       migrate       Apply the migrations that the database lacks
@@ -370,7 +371,7 @@ fn what_a_template_needs_and_is_not_given_is_found() {
     --- stdout
     --- stderr
     error: hookmill.toml:55:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
-    hookmill.toml:93:7: rules[1].sms: `body` needs `code`
+    hookmill.toml:95:7: rules[1].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     2 errors in the configuration
     "#);
@@ -385,7 +386,7 @@ fn what_a_template_needs_and_is_not_given_is_found() {
       hint: say where it is: data = { signed_up = "data.…" }
     hookmill.toml:51:10: rules[0].email.data.nmae: template `welcome` does not use `nmae`
       hint: did you mean `name`?
-    hookmill.toml:93:7: rules[1].sms: `body` needs `code`
+    hookmill.toml:95:7: rules[1].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     4 errors in the configuration
     "#);
@@ -866,6 +867,7 @@ fn migrate_applies_what_is_missing() {
     0006_outbox_details.sql
     0007_replays.sql
     0008_retention.sql
+    0009_reprocess.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"
@@ -900,7 +902,7 @@ fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_star
     exit code 1
     --- stdout
     --- stderr
-    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:98:9: rules[1].set.cents: table `refunds` has no column `cents`
+    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:100:9: rules[1].set.cents: table `refunds` has no column `cents`
       hint: possible here: `id`, `amount`, `customer_id`
     1 error in the configuration
     ");

@@ -32,7 +32,8 @@ pub struct Driven {
 /// 1. reads bodies from the object store;
 /// 2. one transaction for all events of the batch, gated on the ledger: a redelivery finds its event there;
 /// 3. dead letters, keyed by event: burying again rewrites the letter;
-/// 4. removes the bodies of settled events from the object store: a redelivery that misses one asks the ledger.
+/// 4. removes the bodies of settled events from the object store, unless messages are kept: a redelivery that misses one asks
+///    the ledger.
 pub async fn drive<S: Store, O: Objects>(
     store: &S,
     objects: &O,
@@ -47,14 +48,9 @@ pub async fn drive<S: Store, O: Objects>(
         let planned = match &sorted {
             Ok(message) => match body(store, objects, &config.program, message).await {
                 // A large body is let go again as soon as its rows are known: a hundred of them would be too much.
-                Ok(body) => plan::writes(
-                    &config.program,
-                    index,
-                    &batch[index],
-                    &message.envelope,
-                    &body,
-                    now,
-                ),
+                Ok(body) => {
+                    plan::writes(config, index, &batch[index], &message.envelope, &body, now)
+                }
                 Err(fate) => Err(fate),
             },
             Err(fate) => Err(fate.clone()),
@@ -88,7 +84,7 @@ pub async fn drive<S: Store, O: Objects>(
         })
         .collect();
     write_letters(store, config, batch, &mut settled, now).await;
-    remove_bodies(objects, &settled).await;
+    remove_bodies(objects, config, &settled).await;
     Driven { settled, due_at }
 }
 
@@ -221,12 +217,14 @@ async fn write_letters<S: Store>(
     }
 }
 
-/// Removes bodies that nothing needs any more. A dead letter keeps its body; one that cannot be removed is left over,
-/// and does no harm.
-async fn remove_bodies<O: Objects>(objects: &O, settled: &[Settled]) {
-    for Settled { envelope, verdict, .. } in settled {
+/// Removes bodies that nothing needs any more. A dead letter keeps its body, and so does a message that is kept: whatever is
+/// reprocessed comes from one. A body that cannot be removed is left over, and does no harm.
+async fn remove_bodies<O: Objects>(objects: &O, config: &Consumers, settled: &[Settled]) {
+    for Settled { envelope, fate, verdict } in settled {
         if let (Some(envelope), Verdict::Ack) = (envelope, verdict)
             && let BodyForm::Object(check) = &envelope.body
+            && envelope.generation == 0
+            && (!config.keep_messages || *fate == Fate::Ignored)
         {
             let _ = objects.delete(&check.key).await;
         }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use hookmill_core::config::Consumers;
 use hookmill_core::delivery::Delivery;
 use hookmill_core::email::{address_key, number};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
 use hookmill_core::rules::{
-    Column, Condition, Effect, Guard, NotJson, Program, Send, Unknown, Value, Values,
+    Column, Condition, Effect, Guard, NotJson, Program, Rule, Send, Unknown, Value, Values,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -33,6 +34,8 @@ pub(crate) struct Writes {
     rows: Vec<(usize, String)>,
     /// Its row in the ledger, likewise.
     ledger: String,
+    /// Its row among the messages, likewise, if they are kept.
+    message: Option<String>,
 }
 
 impl Writes {
@@ -70,21 +73,45 @@ impl EventKey {
 const LEDGER: &str = "\
 -- ledger
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
-INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret)
+INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret, wrote)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-    value ->> 8
+    value ->> 8, value ->> 9
 FROM rows
 WHERE true
 ON CONFLICT DO NOTHING
 RETURNING source, id, generation";
 
+/// The messages of events that take effect for the first time.
+const MESSAGES: &str = "\
+-- messages
+WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+INSERT INTO event_messages (applied_at, source, id, message)
+SELECT value ->> 3, value ->> 0, value ->> 1, value ->> 4 FROM rows
+WHERE NOT EXISTS (
+    SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 AND seen.id = value ->> 1 AND seen.generation = value ->> 2
+)
+ON CONFLICT DO NOTHING";
+
+/// How far reprocessing is.
+const REPROCESSED: &str = "\
+-- reprocessed
+WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+UPDATE replays SET applied = applied + new.n FROM (
+    SELECT value ->> 2 AS generation, count(*) AS n FROM rows
+    WHERE value ->> 2 > 0 AND NOT EXISTS (
+        SELECT 1 FROM events AS seen
+        WHERE seen.source = value ->> 0 AND seen.id = value ->> 1 AND seen.generation = value ->> 2
+    )
+    GROUP BY 1
+) AS new WHERE replays.generation = new.generation";
+
 /// How many events took effect in which minute, and how long they took. Before the ledger, like every other statement. What was
-/// a dead letter has waited for somebody, which is no lag of the pipeline's.
+/// a dead letter has waited for somebody, and so has what is reprocessed, which is no lag of the pipeline's.
 const ACTIVITY: &str = "\
 -- activity
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
 INSERT INTO activity (minute, source, outcome, events, lag)
-SELECT (value ->> 6) / 60000, value ->> 0, value ->> 4, count(*), max(iif(EXISTS (
+SELECT (value ->> 6) / 60000, value ->> 0, value ->> 4, count(*), max(iif(value ->> 2 > 0 OR EXISTS (
     SELECT 1 FROM dead_letters WHERE dead_letters.source = value ->> 0 AND event_id = value ->> 1
 ), 0, (value ->> 6) - (value ->> 5))) FROM rows
 WHERE NOT EXISTS (
@@ -106,14 +133,15 @@ pub(crate) fn is_read(program: &Program, envelope: &Envelope) -> bool {
 
 /// Works out what a delivery writes, or what becomes of it instead.
 pub(crate) fn writes(
-    program: &Program,
+    config: &Consumers,
     index: usize,
     delivery: &Delivery,
     envelope: &Envelope,
     body: &[u8],
     now: Timestamp,
 ) -> Result<Writes, Fate> {
-    let mut rows = Vec::new();
+    let program = &config.program;
+    let (mut rows, mut wrote) = (Vec::new(), Vec::new());
     let (mut values, mut unknown) = (None, true);
     for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
         // Only an event that a rule names is read, and then once for all of its rules.
@@ -122,11 +150,12 @@ pub(crate) fn writes(
             None => values.insert(program.reads.read(body).map_err(not_json)?),
         };
         unknown = false;
-        if !holds(&rule.when, values)? {
+        if !is_carried_out(rule, envelope) || !holds(&rule.when, values)? {
             continue;
         }
         let made = match &rule.effect {
-            Effect::Row { guard, columns } => {
+            Effect::Row { table, guard, columns } => {
+                wrote.push(format!("[{},{}]", json!(table), key(columns, values)?));
                 vec![row(&rule.name, guard.as_ref(), columns, envelope, values)?]
             }
             Effect::Send { send, data, delay } => {
@@ -168,14 +197,37 @@ pub(crate) fn writes(
         now,
         delivery.attempts,
         envelope.verified.secret,
+        (!wrote.is_empty()).then(|| format!("[{}]", wrote.join(","))),
     ));
+    let message = (config.keep_messages && envelope.generation == 0)
+        .then(|| identity(envelope) + &array(&(now, &delivery.text)));
     Ok(Writes {
         index,
         event: EventKey::of(envelope),
         fate,
         rows,
         ledger: ledger.expect("texts and numbers serialise"),
+        message,
     })
+}
+
+/// Whether a rule is carried out for an event that it names: of a reprocessing, those that it names, or those that do no harm.
+fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
+    match envelope.rules.as_slice() {
+        _ if envelope.generation == 0 => true,
+        [] => rule.is_repeatable(),
+        named => named.contains(&rule.name),
+    }
+}
+
+/// The key of a row, as a JSON object.
+fn key(columns: &[Column], values: &Values<'_>) -> Result<String, Fate> {
+    let mut members = Vec::new();
+    for column in columns.iter().filter(|column| column.required) {
+        let value = json(&column.value, values)?.unwrap_or("null");
+        members.push(format!("{}:{value}", json!(column.name)));
+    }
+    Ok(format!("{{{}}}", members.join(",")))
 }
 
 fn not_json(error: NotJson) -> Fate {
@@ -369,6 +421,11 @@ pub(crate) fn plan(program: &Program, writes: &[Writes]) -> Vec<Statement> {
         let rows = writes.iter().flat_map(|write| &write.rows).filter(|(rule, _)| *rule == number);
         statements.extend(Statement::for_rows(&rule.sql, rows.map(|(_, row)| row.as_str())));
     }
+    let messages = writes.iter().filter_map(|write| write.message.as_deref());
+    statements.extend(Statement::for_rows(&Arc::from(MESSAGES), messages));
+    let reprocessed = writes.iter().filter(|write| write.event.generation > 0);
+    let reprocessed = reprocessed.map(|write| write.ledger.as_str());
+    statements.extend(Statement::for_rows(&Arc::from(REPROCESSED), reprocessed));
     for sql in [ACTIVITY, LEDGER] {
         let ledger = writes.iter().map(|write| write.ledger.as_str());
         statements.extend(Statement::for_rows(&Arc::from(sql), ledger));

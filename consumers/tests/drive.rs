@@ -11,7 +11,10 @@ use std::sync::{Arc, Mutex};
 use hookmill_consumers::{Driven, Fate, drive};
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, Verdict};
-use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
+use hookmill_core::message::{
+    BodyForm, ClaimCheck, Envelope, VERSION, Verified, decode, encode, encode_claim_check,
+    reprocessed,
+};
 use hookmill_core::objects::{ObjectError, Objects};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
@@ -199,6 +202,7 @@ fn event(id: &str, kind: &str, body: &str, attempts: u32) -> Delivery {
         received_at: Timestamp::from_millis(1),
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
+        rules: Vec::new(),
         body: BodyForm::Text,
     };
     Delivery { attempts, text: encode(&mut envelope, body.as_bytes()) }
@@ -442,4 +446,56 @@ fn an_email_that_cannot_be_sent_keeps_nothing_from_taking_effect() {
     let settled = fixture.drive(&fixture.store, &batch);
     assert!(settled.iter().all(|settled| *settled == (Fate::Applied, Verdict::Ack)));
     insta::assert_debug_snapshot!(fixture.rows("SELECT content FROM outbox ORDER BY event_id"));
+}
+
+/// One body in the object store, until it is removed.
+struct OneObject(Mutex<Option<Vec<u8>>>);
+
+impl Objects for OneObject {
+    async fn put(&self, _: &str, _: &[u8]) -> Result<(), ObjectError> {
+        Err(ObjectError("full".into()))
+    }
+
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ObjectError> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+
+    async fn delete(&self, _: &str) -> Result<(), ObjectError> {
+        *self.0.lock().unwrap() = None;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
+    let body = br#"{"id":"thing_1","version":1,"status":"new","text":"large"}"#;
+    for kept in [false, true] {
+        let mut fixture = fixture();
+        fixture.config.keep_messages = kept;
+        let mut envelope = decode(&event("evt_1", "thing.updated", "", 1).text).unwrap().envelope;
+        let check = ClaimCheck { key: "s/1".into(), bytes: body.len() };
+        let text = encode_claim_check(&mut envelope, check);
+        let objects = OneObject(Mutex::new(Some(body.to_vec())));
+        let settled = |text: String| {
+            let batch = [Delivery { attempts: 1, text }];
+            let now = Timestamp::from_millis(7);
+            let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now);
+            fixture.runtime.block_on(driven).settled.remove(0).fate
+        };
+        assert_eq!(settled(text.clone()), Fate::Applied);
+        let messages = fixture
+            .rows("SELECT CAST(applied_at AS TEXT), source, id, message FROM event_messages");
+        assert_eq!(objects.0.lock().unwrap().is_some(), kept);
+        // Again: the ledger knows.
+        assert_eq!(settled(text.clone()), Fate::Duplicate);
+        if kept {
+            assert_eq!(messages, [["7".to_owned(), "s".into(), "evt_1".into(), text.clone()]]);
+            assert_eq!(settled(reprocessed(&text, 1, &[]).unwrap()), Fate::Applied);
+            assert!(objects.0.lock().unwrap().is_some());
+        } else {
+            assert!(messages.is_empty());
+        }
+        let counts = fixture.rows("SELECT CAST(n AS TEXT) FROM counts");
+        assert_eq!(counts, [["1"]], "a reprocessing counts nothing");
+    }
 }

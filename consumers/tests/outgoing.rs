@@ -92,6 +92,7 @@ impl World {
         };
         let config = Consumers {
             program: Program::default(),
+            keep_messages: false,
             retry: Retry {
                 max_attempts: 3,
                 initial: Duration::from_secs(1),

@@ -132,11 +132,13 @@ pub struct Batch {
     pub wait: Duration,
 }
 
-/// How long what is done with is kept. `None`: for ever.
+/// How long what is done with is kept. `None`: for ever, unless it is said otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Retention {
     /// Rows of the ledger, since their events took effect. An event that comes again after that takes effect again.
     pub events: Option<Duration>,
+    /// Messages of events that took effect, to look at and to reprocess; `None`: not at all.
+    pub messages: Option<Duration>,
     /// Emails and the like that are settled, letters that were applied or discarded, replays that have ended.
     pub done: Option<Duration>,
     /// Dead letters that nobody has replayed or discarded, since they failed last.
@@ -149,7 +151,7 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         let done = Some(Duration::from_secs(90 * 86_400));
-        Self { events: None, done, dead_letters: None, audit: None }
+        Self { events: None, messages: None, done, dead_letters: None, audit: None }
     }
 }
 
@@ -251,6 +253,8 @@ pub struct Consumers {
     pub program: Program,
     /// When to try again, and when to give up.
     pub retry: Retry,
+    /// Whether messages are kept when they have taken effect.
+    pub keep_messages: bool,
     /// How emails are sent, if they are.
     pub emails: Option<Emails>,
     /// How SMS are sent, if they are.

@@ -41,6 +41,9 @@ pub struct Envelope {
     /// 0 for an event as it came; each reprocessing is one more.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub generation: u32,
+    /// Of a reprocessing: the rules that are carried out, by name; none for those that do no harm when carried out again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
     /// Where the body is.
     pub body: BodyForm,
 }
@@ -137,12 +140,33 @@ fn join(envelope: &Envelope, body: &str) -> String {
     text
 }
 
+/// The text of the same event for its reprocessing: the body untouched.
+///
+/// # Errors
+///
+/// [`DecodeError`] if it is no message.
+pub fn reprocessed(text: &str, generation: u32, rules: &[String]) -> Result<String, DecodeError> {
+    let (envelope, body) = open(text)?;
+    Ok(join(&Envelope { generation, rules: rules.to_vec(), ..envelope }, body))
+}
+
 /// Reads a message's text.
 ///
 /// # Errors
 ///
 /// [`DecodeError`] if this code did not write it.
 pub fn decode(text: &str) -> Result<Message<'_>, DecodeError> {
+    let (envelope, rest) = open(text)?;
+    let body = match envelope.body {
+        BodyForm::Text => Cow::Borrowed(rest.as_bytes()),
+        BodyForm::Base64 => Cow::Owned(STANDARD.decode(rest).map_err(|_| DecodeError::Base64)?),
+        BodyForm::Object(_) => Cow::Borrowed(&[][..]),
+    };
+    Ok(Message { envelope, body })
+}
+
+/// The envelope, and what is behind it.
+fn open(text: &str) -> Result<(Envelope, &str), DecodeError> {
     #[derive(Deserialize)]
     struct Version {
         v: u32,
@@ -161,12 +185,7 @@ pub fn decode(text: &str) -> Result<Message<'_>, DecodeError> {
     if envelope.v != VERSION {
         return Err(DecodeError::Version(envelope.v));
     }
-    let body = match envelope.body {
-        BodyForm::Text => Cow::Borrowed(rest.as_bytes()),
-        BodyForm::Base64 => Cow::Owned(STANDARD.decode(rest).map_err(|_| DecodeError::Base64)?),
-        BodyForm::Object(_) => Cow::Borrowed(&[][..]),
-    };
-    Ok(Message { envelope, body })
+    Ok((envelope, rest))
 }
 
 #[cfg(test)]
@@ -187,6 +206,7 @@ mod tests {
                 signed_at: Some(Timestamp::from_seconds(1_767_225_590)),
             },
             generation: 0,
+            rules: Vec::new(),
             body: BodyForm::Text,
         }
     }
@@ -198,6 +218,20 @@ mod tests {
         {"id":
         "evt_1"}
         "#);
+    }
+
+    #[test]
+    fn a_reprocessing_keeps_the_body() {
+        let text = encode(&mut envelope(), b"{\"id\":\n\"evt_1\"}");
+        insta::assert_snapshot!(reprocessed(&text, 7, &["welcome".into()]).unwrap(), @r#"
+        {"v":1,"source":"stripe","id":"evt_1","type":"invoice.paid","received_at":1767225600000,"verified":{"secret":0,"signed_at":1767225590000},"generation":7,"rules":["welcome"],"body":"text"}
+        {"id":
+        "evt_1"}
+        "#);
+        let again =
+            reprocessed(&reprocessed(&text, 7, &["welcome".into()]).unwrap(), 8, &[]).unwrap();
+        assert_eq!(decode(&again).unwrap().envelope, Envelope { generation: 8, ..envelope() });
+        assert!(reprocessed("poison", 7, &[]).is_err());
     }
 
     #[test]

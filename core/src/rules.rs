@@ -65,6 +65,8 @@ pub enum Effect {
     /// It writes a row of a table. Its array goes on with `version, precedence, deleted`, which a counter has not, and the
     /// columns.
     Row {
+        /// The table.
+        table: String,
         /// How the rows of its table compare; `None` for a counter.
         guard: Option<Guard>,
         /// What goes into the row's columns, keys first.
@@ -263,6 +265,14 @@ pub enum Unknown {
     Record,
     /// It becomes a dead letter.
     DeadLetter,
+}
+
+impl Rule {
+    /// Whether carrying it out again for an event that it was carried out for does no harm: it writes the row that is there,
+    /// or leaves it to a later event. A counter would count again, and whoever was written to would be written to again.
+    pub const fn is_repeatable(&self) -> bool {
+        matches!(self.effect, Effect::Row { guard: Some(_), .. })
+    }
 }
 
 impl Program {

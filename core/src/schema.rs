@@ -32,8 +32,13 @@ pub struct TableColumn {
 }
 
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 9] = [
+pub const OWN_TABLES: [&str; 15] = [
+    "activity",
+    "admin_failures",
+    "admin_tokens",
+    "audit",
     "dead_letters",
+    "event_messages",
     "events",
     "outbox",
     "outbox_batches",
@@ -41,6 +46,7 @@ pub const OWN_TABLES: [&str; 9] = [
     "outbox_usage",
     "rejection_counts",
     "rejections",
+    "replays",
     "suppressions",
 ];
 

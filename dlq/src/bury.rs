@@ -154,6 +154,7 @@ mod tests {
             received_at: Timestamp::from_millis(1),
             verified: Verified { secret: 0, signed_at: None },
             generation: 0,
+            rules: Vec::new(),
             body: BodyForm::Text,
         };
         let letter = |envelope| Letter {

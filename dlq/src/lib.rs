@@ -3,7 +3,7 @@
 //! [`bury()`] is pure: dead letters in, statements out. The consumers write them before they acknowledge a delivery;
 //! [`drain()`] writes those that the platform gave up on without our verdict.
 //!
-//! [`replay`] sends letters through the whole path again.
+//! [`replay`] sends letters through the whole path again, and [`reprocess`] events that have taken effect.
 //!
 //! [`sweep()`] removes what is old.
 //!
@@ -13,6 +13,7 @@ mod bury;
 mod drain;
 mod keep;
 pub mod replay;
+pub mod reprocess;
 mod sweep;
 
 pub use bury::{Letter, Reason, bury};

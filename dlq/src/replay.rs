@@ -7,6 +7,8 @@
 //!           ^---------'---------'  it was not sent after all; it has failed again
 //! ```
 //!
+//! A reprocessing is a replay of events that have taken effect ([`reprocess`]): it runs, pauses and ends in the same way.
+//!
 //! A letter belongs to one replay at a time, so that two replays over the same letters do not send them twice. One that is
 //! sent twice all the same, since somebody died before it was written down, finds its event in the ledger.
 
@@ -19,6 +21,8 @@ use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::reprocess::{self, RULES_BYTES};
 
 /// The most letters in one step.
 pub const STEP: u32 = 100;
@@ -71,6 +75,11 @@ pub enum FilterError {
     /// It says both.
     #[error("`all` stands beside a filter; say one or the other")]
     Both,
+    /// It names more rules than a message can carry.
+    #[error(
+        "the names of the rules are longer than {RULES_BYTES} bytes together; reprocess for some of them at a time"
+    )]
+    Rules,
 }
 
 impl Filter {
@@ -136,7 +145,7 @@ const TAKE: &str = "\
 -- take a replay
 UPDATE replays SET due_at = CAST(?2 AS INTEGER)
 WHERE id = (SELECT id FROM replays WHERE state = 'running' AND due_at <= CAST(?1 AS INTEGER) ORDER BY due_at LIMIT 1)
-RETURNING id, filter, rate, planned_at";
+RETURNING id, filter, rate, planned_at, generation, coalesce(reached, '')";
 
 /// `?9` the replay, `?10` when it was planned, `?11` the most that is in hand at a time, `?12` now. What somebody left who is
 /// gone is in hand already.
@@ -159,10 +168,12 @@ const SENT: &str = "\
 UPDATE dead_letters SET state = 'replayed', replays = replays + 1, state_at = CAST(?3 AS INTEGER)
 WHERE state = 'replaying' AND replay = ?1 AND id IN (SELECT value FROM json_each(?2))";
 
-/// `?2` how many were sent, `?3` when it goes on, `?4` what went wrong.
+/// `?2` how many were sent, `?3` when it goes on, `?4` what went wrong, `?5` how far it has come, if that has changed.
 const STEPPED: &str = "\
 -- what came of a step
-UPDATE replays SET sent = sent + CAST(?2 AS INTEGER), due_at = CAST(?3 AS INTEGER), error = nullif(?4, '') WHERE id = ?1";
+UPDATE replays SET sent = sent + CAST(?2 AS INTEGER), due_at = CAST(?3 AS INTEGER), error = nullif(?4, ''),
+    reached = coalesce(nullif(?5, ''), reached)
+WHERE id = ?1";
 
 const DONE: &str = "\
 -- a replay is at its end
@@ -273,63 +284,101 @@ pub async fn step<S: Store, Q: Queue>(
         statement(NEXT, Vec::new()),
     ];
     let rows = store.execute(take).await?;
-    let Some(Taken { id, filter, rate, planned_at }) = rows.get(2).and_then(taken) else {
+    let Some(taken) = rows.get(2).and_then(taken) else {
         return Ok(Stepped { next: next(rows.get(3)), ..Stepped::default() });
     };
-    let most = rate.min(STEP).to_string();
-    let mut params = filter.params();
-    params.extend([id.clone(), millis(planned_at), most.clone(), millis(start)]);
-    let claim = vec![
-        statement(&CLAIM.replace("{where}", WHERE), params),
-        statement(CLAIMED, vec![id.clone(), most]),
-    ];
-    let rows = store.execute(claim).await?;
-    let letters: Vec<_> = rows.get(1).into_iter().flatten().filter_map(letter).collect();
+    let most = taken.rate.min(STEP);
+    let portion = match taken.generation {
+        0 => letters(store, &taken, most, start).await?,
+        _ => reprocess::portion(store, &taken, most).await?,
+    };
+    let id = taken.id;
     let mut stepped = Stepped::default();
-    let statements = if letters.is_empty() {
-        vec![statement(DONE, vec![id.clone(), millis(now())])]
-    } else {
-        let (ids, messages): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
-        match queue.send(messages).await {
-            Ok(()) => {
-                let count = ids.len();
-                let took = Duration::from_secs(1) * u32::try_from(count).unwrap_or(STEP) / rate;
-                stepped.sent = Some((id.clone(), count));
-                let goes_on = millis(start + took);
-                vec![
-                    statement(SENT, vec![id.clone(), json(&ids), millis(now())]),
-                    statement(STEPPED, vec![id, count.to_string(), goes_on, String::new()]),
-                ]
-            }
-            Err(error) => {
-                let error = error.to_string();
-                stepped.error = Some(error.clone());
-                vec![statement(STEPPED, vec![id, "0".into(), millis(now() + PAUSE), error])]
+    let mut statements = match portion {
+        None => vec![statement(DONE, vec![id, millis(now())])],
+        Some(Portion { messages, letters, reached }) => {
+            let count = messages.len();
+            match if messages.is_empty() { Ok(()) } else { queue.send(messages).await } {
+                Ok(()) => {
+                    let took =
+                        Duration::from_secs(1) * u32::try_from(count).unwrap_or(STEP) / taken.rate;
+                    stepped.sent = (count > 0).then(|| (id.clone(), count));
+                    let sent = statement(SENT, vec![id.clone(), json(&letters), millis(now())]);
+                    let sent = (!letters.is_empty()).then_some(sent);
+                    let goes_on = millis(start + took);
+                    let step = vec![id, count.to_string(), goes_on, String::new(), reached];
+                    sent.into_iter().chain([statement(STEPPED, step)]).collect()
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    stepped.error = Some(error.clone());
+                    let step = vec![id, "0".into(), millis(now() + PAUSE), error, String::new()];
+                    vec![statement(STEPPED, step)]
+                }
             }
         }
     };
-    let mut statements = statements;
     statements.push(statement(NEXT, Vec::new()));
     let rows = store.execute(statements).await?;
     stepped.next = next(rows.last());
     Ok(stepped)
 }
 
-struct Taken {
+/// What a step sends.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Portion {
+    pub(crate) messages: Vec<String>,
+    /// The letters that these are, if they are letters.
+    letters: Vec<String>,
+    /// How far it has come with them, of a reprocessing.
+    pub(crate) reached: String,
+}
+
+/// Claims some letters; `None` if there are none.
+async fn letters<S: Store>(
+    store: &S,
+    taken: &Taken,
+    most: u32,
+    now: Timestamp,
+) -> Result<Option<Portion>, StoreError> {
+    let filter: Filter = serde_json::from_str(&taken.filter)
+        .map_err(|error| StoreError::Refused(error.to_string()))?;
+    let (id, most) = (taken.id.clone(), most.to_string());
+    let mut params = filter.params();
+    let planned_at = taken.planned_at.millis().to_string();
+    params.extend([id.clone(), planned_at, most.clone(), now.millis().to_string()]);
+    let claim = vec![
+        statement(&CLAIM.replace("{where}", WHERE), params),
+        statement(CLAIMED, vec![id, most]),
+    ];
+    let rows = store.execute(claim).await?;
+    let found = rows.get(1).into_iter().flatten().filter_map(letter);
+    let (letters, messages): (Vec<_>, Vec<_>) = found.unzip();
+    Ok((!letters.is_empty()).then(|| Portion { messages, letters, reached: String::new() }))
+}
+
+/// A replay in hand.
+pub(crate) struct Taken {
     id: String,
-    filter: Filter,
+    pub(crate) filter: String,
     rate: u32,
-    planned_at: Timestamp,
+    pub(crate) planned_at: Timestamp,
+    pub(crate) generation: u32,
+    pub(crate) reached: String,
 }
 
 fn taken(rows: &Rows) -> Option<Taken> {
     match rows.first()?.as_slice() {
-        [Some(id), Some(filter), Some(rate), Some(planned_at)] => Some(Taken {
-            id: id.clone(),
-            filter: serde_json::from_str(filter).ok()?,
-            rate: rate.parse::<u32>().ok()?.max(1),
-            planned_at: Timestamp::from_millis(planned_at.parse().ok()?),
-        }),
+        [Some(id), Some(filter), Some(rate), Some(planned_at), Some(generation), Some(reached)] => {
+            Some(Taken {
+                id: id.clone(),
+                filter: filter.clone(),
+                rate: rate.parse::<u32>().ok()?.max(1),
+                planned_at: Timestamp::from_millis(planned_at.parse().ok()?),
+                generation: generation.parse().ok()?,
+                reached: reached.clone(),
+            })
+        }
         _ => None,
     }
 }
@@ -346,10 +395,10 @@ fn next(rows: Option<&Rows>) -> Option<Timestamp> {
     text.parse().ok().map(Timestamp::from_millis)
 }
 
-fn statement(sql: &str, params: Vec<String>) -> Statement {
+pub(crate) fn statement(sql: &str, params: Vec<String>) -> Statement {
     Statement { sql: Arc::from(sql), params }
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("texts and numbers serialise")
 }

@@ -65,11 +65,22 @@ DELETE FROM dead_letters WHERE id IN (
 ) RETURNING iif(substr(message, 1, 2000) LIKE '%\"body\":{\"object\"%', message, NULL)",
 };
 
+const MESSAGES: Kind = Kind {
+    name: "messages",
+    sql: "-- sweep messages
+DELETE FROM event_messages WHERE (applied_at, source, id) IN (
+    SELECT applied_at, source, id FROM event_messages WHERE applied_at < CAST(?1 AS INTEGER)
+    ORDER BY applied_at, source, id LIMIT CAST(?2 AS INTEGER)
+) RETURNING iif(substr(message, 1, 2000) LIKE '%\"body\":{\"object\"%', message, NULL)",
+};
+
+/// The last reprocessing stays: its number is not to be given again.
 const REPLAYS: Kind = Kind {
     name: "replays",
     sql: "-- sweep replays
 DELETE FROM replays WHERE id IN (
     SELECT id FROM replays WHERE state IN ('planned', 'cancelled', 'done') AND planned_at < CAST(?1 AS INTEGER)
+        AND (generation = 0 OR generation < (SELECT max(generation) FROM replays))
     LIMIT CAST(?2 AS INTEGER)
 ) RETURNING NULL",
 };
@@ -111,9 +122,11 @@ pub async fn sweep<S: Store, O: Objects>(
     retention: &Retention,
     now: Timestamp,
 ) -> Result<Swept, StoreError> {
-    let Retention { events, done, dead_letters, audit } = *retention;
+    let Retention { events, messages, done, dead_letters, audit } = *retention;
     let kinds = [
         (&EVENTS, events),
+        // What was kept while hookmill.toml said so goes when it no longer does.
+        (&MESSAGES, Some(messages.unwrap_or_default())),
         (&OUTBOX, done),
         (&BATCHES, done),
         (&SETTLED_LETTERS, done),

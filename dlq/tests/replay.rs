@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use hookmill_core::delivery::Delivery;
-use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
+use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, decode, encode};
 use hookmill_core::queue::{Queue, QueueError};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{
     Filter, FilterError, Stepped, Turn, plan_replay, replay_id, run_replay, step, turn_replay,
 };
+use hookmill_dlq::reprocess::{Filter as Events, LOOK, plan_reprocess, reprocess_id};
 use hookmill_dlq::{Letter, Reason, bury};
 use hookmill_native::{DataFolder, Sqlite};
 use proptest::prelude::*;
@@ -45,6 +46,20 @@ fn all() -> Filter {
     Filter { all: true, ..Filter::default() }
 }
 
+fn envelope(n: usize) -> Envelope {
+    Envelope {
+        v: VERSION,
+        source: if n.is_multiple_of(2) { "stripe" } else { "clerk" }.into(),
+        id: format!("evt_{n}"),
+        kind: format!("type.{n}"),
+        received_at: at(0),
+        verified: Verified { secret: 0, signed_at: None },
+        generation: 0,
+        rules: Vec::new(),
+        body: BodyForm::Text,
+    }
+}
+
 impl World {
     /// With so many dead letters, of two sources in turn, that failed at 1,000 ms.
     fn new(letters: usize) -> Self {
@@ -66,21 +81,49 @@ impl World {
         world
     }
 
+    /// With so many events that took effect, of two sources in turn, ten in each millisecond from 1,000.
+    fn with_applied(events: usize) -> Self {
+        let world = Self::new(0);
+        let rows: Vec<_> = (0..events)
+            .map(|n| {
+                let mut envelope = envelope(n);
+                let text = encode(&mut envelope, b"{}");
+                (envelope.source, envelope.id, envelope.kind, 1_000 + n / 10, text)
+            })
+            .collect();
+        let rows = serde_json::to_string(&rows).unwrap();
+        let write = |sql: &str| Statement { sql: sql.into(), params: vec![rows.clone()] };
+        let ledger = "INSERT INTO events (source, id, type, outcome, received_at, applied_at, attempts, secret)
+            SELECT value ->> 0, value ->> 1, value ->> 2, 'applied', 0, value ->> 3, 1, 0 FROM json_each(?1)";
+        let messages = "INSERT INTO event_messages (applied_at, source, id, message)
+            SELECT value ->> 3, value ->> 0, value ->> 1, value ->> 4 FROM json_each(?1)";
+        block(world.store.execute(vec![write(ledger), write(messages)])).unwrap();
+        world
+    }
+
+    fn reprocessing(&self, filter: &Events, rate: u32, now: i64) -> String {
+        let id = reprocess_id(filter, "ines", at(now));
+        block(self.store.execute(vec![plan_reprocess(&id, filter, "ines", at(now))])).unwrap();
+        assert!(self.does(run_replay(&id, rate, "a rule has changed", "ines", at(now))));
+        id
+    }
+
+    /// The events that were sent: their ids and generations, and how often.
+    fn reprocessed(&self) -> BTreeMap<(String, u32), usize> {
+        let mut sent = BTreeMap::new();
+        for message in self.sent() {
+            let envelope = decode(&message).unwrap().envelope;
+            *sent.entry((envelope.id, envelope.generation)).or_default() += 1;
+        }
+        sent
+    }
+
     fn bury(&self, n: usize, now: i64) {
         block(self.bury_now(n, now));
     }
 
     async fn bury_now(&self, n: usize, now: i64) {
-        let envelope = Envelope {
-            v: VERSION,
-            source: if n.is_multiple_of(2) { "stripe" } else { "clerk" }.into(),
-            id: format!("evt_{n}"),
-            kind: format!("type.{n}"),
-            received_at: at(0),
-            verified: Verified { secret: 0, signed_at: None },
-            generation: 0,
-            body: BodyForm::Text,
-        };
+        let envelope = envelope(n);
         let letter = Letter {
             delivery: &Delivery { attempts: 3, text: format!("message {n}") },
             envelope: Some(&envelope),
@@ -354,5 +397,96 @@ proptest! {
         prop_assert!(all <= letters + died * rate as usize);
         let replay = world.sql(&format!("SELECT state, total FROM replays WHERE id = '{id}'"));
         prop_assert_eq!(replay, [[Some("done".to_owned()), Some(letters.to_string())]]);
+    }
+}
+
+#[test]
+fn every_event_that_matches_is_reprocessed_under_a_number_of_its_own() {
+    let world = World::with_applied(300);
+    let stripe = Events { source: Some("stripe".into()), ..Events::default() };
+    let id = world.reprocessing(&stripe, 60, 2_000);
+    let first = world.step(2_000).unwrap();
+    assert_eq!((first.sent, first.next), (Some((id, 60)), Some(at(3_000))));
+    // What takes effect now is not of the plan.
+    world.sql(
+        "INSERT INTO events SELECT source, 'late', 0, type, outcome, 0, 2001, 1, 0, NULL FROM events WHERE source = 'stripe' LIMIT 1",
+    );
+    world.sql("INSERT INTO event_messages VALUES (2001, 'stripe', 'late', 'x')");
+    let end = world.until_done(3_000);
+    assert_eq!(end, 4_500);
+    let expected =
+        |generation| (0..300).step_by(2).map(move |n| ((format!("evt_{n}"), generation), 1));
+    assert_eq!(world.reprocessed(), expected(1).collect());
+    // Once more, and they count once more.
+    world.reprocessing(&stripe, 1000, 2_000_000);
+    world.sql("DELETE FROM events WHERE id = 'late'");
+    world.until_done(2_000_000);
+    assert_eq!(world.reprocessed(), expected(1).chain(expected(2)).collect());
+    let replays =
+        world.sql("SELECT generation, state, total, sent FROM replays ORDER BY generation");
+    let row = |texts: [&str; 4]| texts.map(|text| Some(text.to_owned())).to_vec();
+    assert_eq!(replays, [row(["1", "done", "150", "150"]), row(["2", "done", "151", "150"])]);
+}
+
+#[test]
+fn a_reprocessing_says_which_events_and_which_rules() {
+    let rules = |rules: Vec<String>| Events { rules, ..Events::default() };
+    assert_eq!(rules(vec!["welcome".into()]).check(), Err(FilterError::Empty));
+    let all = Events { all: true, ..rules(vec!["welcome".into()]) };
+    assert_eq!(all.check(), Ok(()));
+    assert_eq!(Events { source: Some("s".into()), ..all.clone() }.check(), Err(FilterError::Both));
+    let long = Events { rules: vec!["x".repeat(100); 6], ..all.clone() };
+    assert_eq!(long.check(), Err(FilterError::Rules));
+    let world = World::with_applied(1);
+    world.reprocessing(&all, 1, 2_000);
+    world.until_done(2_000);
+    let [message] = world.sent().try_into().unwrap();
+    assert_eq!(decode(&message).unwrap().envelope.rules, ["welcome"]);
+}
+
+#[test]
+fn what_matches_is_found_behind_many_that_do_not() {
+    let last = LOOK as usize * 2 + 7;
+    let world = World::with_applied(last + 1);
+    let filter = Events { event_id: Some(format!("evt_{last}")), ..Events::default() };
+    world.reprocessing(&filter, 100, 2_000);
+    let step = world.step(2_000).unwrap();
+    assert_eq!((step.sent, step.next), (None, Some(at(2_000))));
+    world.until_done(2_000);
+    assert_eq!(world.reprocessed(), BTreeMap::from([((format!("evt_{last}"), 1), 1)]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whoever_dies_no_event_is_left_out_of_a_reprocessing(
+        deaths in prop::collection::vec((0_usize..6, any::<bool>()), 0..6),
+        refusals in 0_usize..3,
+        rate in 1_u32..40,
+    ) {
+        let world = World::with_applied(60);
+        world.reprocessing(&Events { all: true, ..Events::default() }, rate, 2_000);
+        *world.refusing.lock().unwrap() = refusals;
+        let mut now = 2_000;
+        for death in deaths {
+            *world.death.lock().unwrap() = Some(death);
+            for _ in 0..4 {
+                match world.step(now) {
+                    Ok(Stepped { next: Some(next), .. }) => now = now.max(next.millis()),
+                    Ok(_) => break,
+                    // Whoever is next takes over when the lease has ended.
+                    Err(_) => now += 60_000,
+                }
+            }
+        }
+        *world.death.lock().unwrap() = None;
+        world.until_done(now + 60_000);
+        let sent: Vec<_> = world.reprocessed().into_keys().collect();
+        let mut expected: Vec<_> = (0..60).map(|n| (format!("evt_{n}"), 1)).collect();
+        expected.sort_unstable();
+        prop_assert_eq!(sent, expected);
+        let state = world.sql("SELECT state FROM replays");
+        prop_assert_eq!(state, [[Some("done".to_owned())]]);
     }
 }

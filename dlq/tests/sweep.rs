@@ -57,6 +57,10 @@ fn filled(folder: &tempfile::TempDir, days: &[u64]) -> (DataFolder, Sqlite) {
             format!(
                 "INSERT INTO events (source, id, type, outcome, received_at, applied_at, attempts, secret) VALUES ('s', 'e{day}', 't', 'applied', 0, {at}, 1, 0)"
             ),
+            format!("INSERT INTO event_messages VALUES ({at}, 's', 'e{day}', '{message}')"),
+            format!(
+                "INSERT INTO replays (id, filter, state, total, planned_by, planned_at, generation) VALUES ('n{day}', '{{}}', 'done', 0, 'a', {at}, {day})"
+            ),
             format!("INSERT INTO activity VALUES ({at} / 60000, 's', 'applied', 1, 0)"),
             format!(
                 "INSERT INTO audit (at, actor, action, target, reason, detail) VALUES ({at}, 'a', 'b', 'c', 'd', '{{}}')"
@@ -106,21 +110,22 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
     let (_data, store) = filled(&folder, &[1, 399]);
     let objects = Removed::default();
     let found = swept(&store, &objects, &Retention::default());
-    // Nothing is said of events, dead letters or the audit, so these stay.
+    // Nothing is said of events, dead letters or the audit, so these stay; nor of messages, which are not kept then.
     insta::assert_debug_snapshot!(found, @r#"
     Swept {
         removed: {
             "activity": 1,
             "letters that were applied or discarded": 2,
+            "messages": 2,
             "outbox": 1,
             "outbox batches": 1,
-            "replays": 1,
+            "replays": 2,
         },
         unseen: 0,
         more: false,
     }
     "#);
-    assert_eq!(*objects.0.lock().unwrap(), ["s/1", "s/1"]);
+    assert_eq!(*objects.0.lock().unwrap(), ["s/1", "s/399", "s/1", "s/1"]);
     let left =
         sql(&store, "SELECT state, count(*) FROM dead_letters GROUP BY state ORDER BY state");
     let expected = [["applied", "1"], ["dead", "2"], ["discarded", "1"], ["replayed", "2"]];
@@ -129,11 +134,12 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
         &store,
         "SELECT (SELECT count(*) FROM outbox), (SELECT count(*) FROM replays), (SELECT count(*) FROM events), (SELECT count(*) FROM audit)",
     );
-    assert_eq!(left, [["3", "3", "2", "2"].map(|text| Some(text.to_owned()))]);
+    assert_eq!(left, [["3", "4", "2", "2"].map(|text| Some(text.to_owned()))]);
     assert_eq!(swept(&store, &objects, &Retention::default()), Swept::default());
 
     let retention = Retention {
         events: Some(days(35)),
+        messages: Some(days(35)),
         done: None,
         dead_letters: Some(days(90)),
         audit: Some(days(365)),
@@ -141,6 +147,22 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
     let found = swept(&store, &objects, &retention);
     assert_eq!(found.removed, BTreeMap::from([("audit", 1), ("dead letters", 1), ("events", 1)]));
     assert_eq!(found.unseen, 1);
+}
+
+#[test]
+fn messages_stay_as_long_as_it_is_said_and_the_last_number_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_data, store) = filled(&folder, &[1, 2]);
+    let objects = Removed::default();
+    let retention = Retention { messages: Some(days(399)), ..Retention::default() };
+    let found = swept(&store, &objects, &retention);
+    assert_eq!((found.removed.get("messages"), found.removed["replays"]), (None, 3));
+    assert_eq!(
+        sql(&store, "SELECT generation FROM replays WHERE state = 'done'"),
+        [[Some("2".to_owned())]]
+    );
+    let retention = Retention { messages: Some(days(398) + Duration::from_secs(1)), ..retention };
+    assert_eq!(swept(&store, &objects, &retention).removed, BTreeMap::from([("messages", 1)]));
 }
 
 #[test]

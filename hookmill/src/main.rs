@@ -22,6 +22,7 @@ mod migrate;
 mod pipeline;
 mod rejections;
 mod replays;
+mod reprocess;
 mod samples;
 mod secrets;
 mod send;
@@ -57,6 +58,7 @@ enum Command {
     Rejections(rejections::Arguments),
     DeadLetters(dead_letters::Arguments),
     Replays(replays::Arguments),
+    Reprocess(reprocess::Arguments),
     Stats(stats::Arguments),
     Token(token::Arguments),
     Migrate(migrate::Arguments),
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::Rejections(arguments) => rejections::run(&arguments),
         Command::DeadLetters(arguments) => dead_letters::run(&arguments),
         Command::Replays(arguments) => replays::run(&arguments),
+        Command::Reprocess(arguments) => reprocess::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),

@@ -111,6 +111,7 @@ pub fn admit<'r>(
             received_at: now,
             verified: verified.clone(),
             generation: 0,
+            rules: Vec::new(),
             body: BodyForm::Text,
         };
         (envelope, event.body)

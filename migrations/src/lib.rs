@@ -36,6 +36,7 @@ pub fn own() -> Vec<Migration> {
         ("0006_outbox_details.sql", include_str!("../0006_outbox_details.sql")),
         ("0007_replays.sql", include_str!("../0007_replays.sql")),
         ("0008_retention.sql", include_str!("../0008_retention.sql")),
+        ("0009_reprocess.sql", include_str!("../0009_reprocess.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
@@ -194,6 +195,7 @@ impl Loaded {
         Consumers {
             program: self.program.clone(),
             retry: self.config.retry.clone(),
+            keep_messages: self.config.retention.messages.is_some(),
             emails: self.config.emails.clone(),
             sms: self.config.sms.clone(),
             tracking: self.config.tracking.clone(),
@@ -306,6 +308,8 @@ fn users(
 
 #[cfg(test)]
 mod tests {
+    use hookmill_core::schema::OWN_TABLES;
+
     use super::*;
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -327,6 +331,17 @@ mod tests {
         files.sort();
         let own: Vec<_> = own().into_iter().map(|migration| migration.name).collect();
         assert_eq!(own, files);
+    }
+
+    #[test]
+    fn no_rule_writes_a_table_of_hookmills_own() {
+        let mut database = Connection::open_in_memory().unwrap();
+        apply(&mut database, &own()).unwrap();
+        let tables = schema(&database).unwrap().tables.into_iter();
+        // Those of presets are kept by version.
+        let own = tables.filter(|(_, table)| table.column("_version").is_none());
+        let own: Vec<_> = own.map(|(name, _)| name).collect();
+        assert_eq!(own, OWN_TABLES);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod a_2xx_means_durable;
 mod a_secret_never_leaves;
 mod an_email_is_not_lost_and_not_sent_twice;
+mod an_event_can_be_reprocessed;
 mod an_event_takes_effect_once;
 mod every_scheme_is_verified;
 mod exhausted_is_buried_not_lost;

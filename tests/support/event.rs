@@ -122,6 +122,7 @@ impl Event {
             received_at: now(),
             verified: Verified { secret: 0, signed_at: Some(now()) },
             generation: 0,
+            rules: Vec::new(),
             body: BodyForm::Text,
         }
     }

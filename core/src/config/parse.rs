@@ -491,6 +491,7 @@ fn retention(root: &Section<'_>, retention: &mut Retention) {
     };
     // Providers send again for days by themselves, and for a month if somebody asks them to: Stripe for 30 days.
     read("events", days(35), &mut retention.events);
+    read("messages", Duration::from_secs(3600), &mut retention.messages);
     read("done", days(1), &mut retention.done);
     read("dead_letters", days(1), &mut retention.dead_letters);
     read("audit", days(30), &mut retention.audit);
@@ -864,6 +865,7 @@ mod tests {
             },
             Retention {
                 events: None,
+                messages: None,
                 done: Some(
                     7776000s,
                 ),

@@ -140,7 +140,7 @@ fn compile_table(
         },
     });
     let sql = if guard.is_some() { upsert_sql(name, rule, unset) } else { counter_sql(name, rule) };
-    Ok((sql, Effect::Row { guard, columns }))
+    Ok((sql, Effect::Row { table: table_name.clone(), guard, columns }))
 }
 
 /// What is sent through is configured, and an email's template is there; what templates need is checked where their texts are

@@ -111,7 +111,7 @@ pub(crate) fn json(value: &impl Serialize) -> String {
     tags(
         (name = "events", description = "What came in, and what came of it"),
         (name = "dead letters", description = "What was given up"),
-        (name = "replays", description = "Dead letters sent through the whole path again"),
+        (name = "replays", description = "Dead letters, and events that took effect, sent through the whole path again"),
         (name = "outbox", description = "Emails, SMS and what is tracked"),
         (name = "operation", description = "How it is doing, and who did what"),
     ),
@@ -130,6 +130,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(dead_letters::replay))
         .routes(routes!(dead_letters::discard))
         .routes(routes!(replays::list, replays::plan))
+        .routes(routes!(replays::reprocess))
         .routes(routes!(replays::show))
         .routes(routes!(replays::run))
         .routes(routes!(replays::tell))

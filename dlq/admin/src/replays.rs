@@ -8,6 +8,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{
     Filter, MOST_PER_SECOND, Turn, WHERE, plan_replay, replay_id, run_replay, turn_replay,
 };
+use hookmill_dlq::reprocess::{self, plan_reprocess, reprocess_id};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -17,26 +18,30 @@ use crate::auth::{Actor, audit};
 use crate::dead_letters::{Because, reason};
 use crate::page::{Page, Paging};
 use crate::problem::{Body, Path, Problem, Query};
+use crate::stats::Tally;
 
-/// Many letters that are sent through the whole path again. Times are milliseconds since the Unix epoch.
+/// Dead letters that are sent through the whole path again, or events that took effect (a reprocessing). Times are milliseconds
+/// since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Replay {
     id: String,
-    /// Which letters, as it was planned.
+    /// 0 for dead letters; of a reprocessing its number.
+    generation: u32,
+    /// Which of them, as it was planned.
     filter: Value,
     /// `planned`, `running`, `paused`, `cancelled` or `done`.
     state: String,
-    /// Letters in a second.
+    /// How many in a second.
     rate: u32,
     /// Why.
     reason: String,
-    /// How many letters there were when it was planned.
+    /// How many there were when it was planned.
     total: u64,
     /// How many have been sent.
     sent: u64,
     /// Of those sent, how many have taken effect.
     applied: u64,
-    /// Of those sent, how many failed again.
+    /// Of those sent, how many failed (again).
     failed: u64,
     planned_by: String,
     #[schema(value_type = i64)]
@@ -50,13 +55,16 @@ pub(crate) struct Replay {
     error: Option<String>,
 }
 
-const OBJECT: &str = "json_object('id', id, 'filter', json(filter), 'state', state, 'rate', rate, 'reason', reason,
+const OBJECT: &str = "json_object('id', id, 'generation', generation, 'filter', json(filter), 'state', state, 'rate', rate, 'reason', reason,
     'total', total, 'sent', sent, 'planned_by', planned_by, 'planned_at', planned_at, 'run_by', run_by,
     'started_at', started_at, 'ended_at', ended_at, 'error', error,
-    'applied', (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND (state = 'applied' OR (state = 'replayed'
+    'applied', iif(generation > 0, applied, (
+        SELECT count(*) FROM dead_letters WHERE replay = replays.id AND (state = 'applied' OR (state = 'replayed'
         AND EXISTS (SELECT 1 FROM events WHERE events.source = dead_letters.source
-            AND events.id = event_id AND events.generation = dead_letters.generation)))),
-    'failed', (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'dead' AND dead_letters.replays > 0))";
+            AND events.id = event_id AND events.generation = dead_letters.generation))))),
+    'failed', iif(generation > 0,
+        (SELECT count(*) FROM dead_letters WHERE dead_letters.generation = replays.generation AND dead_letters.state = 'dead'),
+        (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'dead' AND dead_letters.replays > 0)))";
 
 /// List replays, the latest first.
 #[utoipa::path(
@@ -193,6 +201,103 @@ pub(crate) async fn plan(
     Ok((StatusCode::CREATED, Json(plan)))
 }
 
+/// Which events that took effect, and which rules. Something has to be said of the events; every one is `"all": true`.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Reprocess {
+    /// Of this source.
+    source: Option<String>,
+    /// Of this type; `*` stands for anything: `customer.*`.
+    r#type: Option<String>,
+    /// With this id.
+    event_id: Option<String>,
+    /// That took effect first at this time or later, in milliseconds since the Unix epoch.
+    applied_from: Option<i64>,
+    /// That took effect first before this time.
+    applied_before: Option<i64>,
+    /// Every event whose message is kept.
+    all: bool,
+    /// The rules that are carried out, by name. Without any: those that keep rows by version, which does no harm. Counters count
+    /// again, and emails are sent again, only if they are named, and then nothing else is carried out.
+    rules: Vec<String>,
+}
+
+impl From<Reprocess> for reprocess::Filter {
+    fn from(asked: Reprocess) -> Self {
+        Self {
+            source: asked.source,
+            kind: asked.r#type,
+            event_id: asked.event_id,
+            applied_from: asked.applied_from.map(Timestamp::from_millis),
+            applied_before: asked.applied_before.map(Timestamp::from_millis),
+            all: asked.all,
+            rules: asked.rules,
+        }
+    }
+}
+
+/// What a reprocessing would send.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ReprocessPlan {
+    /// The replay, which waits to be run.
+    #[serde(flatten)]
+    replay: Replay,
+    #[schema(value_type = Option<i64>)]
+    first_applied_at: Option<Timestamp>,
+    #[schema(value_type = Option<i64>)]
+    last_applied_at: Option<Timestamp>,
+    /// How many there are of each type, the most first; at most twenty types.
+    types: Vec<Tally>,
+}
+
+/// Plan a reprocessing of events that took effect, after a rule has changed. It is run, paused and cancelled as a replay is.
+#[utoipa::path(
+    post, path = "/reprocess", tag = "replays", request_body = Reprocess,
+    responses((status = 201, body = ReprocessPlan), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn reprocess(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Body(asked): Body<Reprocess>,
+) -> Result<(StatusCode, Json<ReprocessPlan>), Problem> {
+    #[derive(Deserialize)]
+    struct Span {
+        first: Option<Timestamp>,
+        last: Option<Timestamp>,
+    }
+    const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
+    let (filter, now) = (reprocess::Filter::from(asked), admin.now());
+    filter.check().map_err(|error| Problem::invalid(error.to_string()))?;
+    if admin.ask::<u8>(KEPT, Vec::new()).await? == [0] {
+        return Err(Problem::conflict(
+            "no messages of events that took effect are kept; `messages` of [retention] in hookmill.toml says for how long",
+        ));
+    }
+    let id = reprocess_id(&filter, &actor.name, now);
+    let statements = vec![
+        plan_reprocess(&id, &filter, &actor.name, now),
+        audit(&actor, "reprocess.plan", &id, "", &json!({ "filter": filter }), now),
+    ];
+    admin.execute(statements).await?;
+    let replay = find(&admin, &id).await?;
+    let planned = format!(
+        "FROM events JOIN event_messages USING (applied_at, source, id) WHERE {}",
+        reprocess::WHERE
+    );
+    let sql = format!(
+        "-- what a plan spans\nSELECT json_object('first', min(applied_at), 'last', max(applied_at)) {planned}"
+    );
+    let span = admin.ask::<Span>(&sql, filter.params()).await?.pop();
+    let Span { first, last } = span.unwrap_or(Span { first: None, last: None });
+    let sql = format!(
+        "-- what a plan is about\nSELECT json_object('of', source, 'kind', type, 'count', count(*)) {planned}
+        GROUP BY source, type ORDER BY count(*) DESC, type LIMIT 20"
+    );
+    let types = admin.ask::<Tally>(&sql, filter.params()).await?;
+    let plan = ReprocessPlan { replay, first_applied_at: first, last_applied_at: last, types };
+    Ok((StatusCode::CREATED, Json(plan)))
+}
+
 /// A replay and how far it is.
 #[utoipa::path(
     get, path = "/replays/{id}", tag = "replays", params(("id" = String, Path, description = "Its id")),
@@ -215,7 +320,7 @@ pub(crate) async fn find(admin: &Admin, id: &str) -> Result<Replay, Problem> {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Run {
-    /// Letters in a second, at most 10,000.
+    /// How many in a second, at most 10,000.
     #[schema(minimum = 1, maximum = 10_000)]
     rate: u32,
     /// Why, for the record.
@@ -236,8 +341,7 @@ pub(crate) async fn run(
     Body(Run { rate, reason: why }): Body<Run>,
 ) -> Result<(StatusCode, Json<Replay>), Problem> {
     if !(1..=MOST_PER_SECOND).contains(&rate) {
-        let detail =
-            format!("rate is {rate}; it may be 1 to {MOST_PER_SECOND} letters in a second");
+        let detail = format!("rate is {rate}; it may be 1 to {MOST_PER_SECOND} in a second");
         return Err(Problem::invalid(detail));
     }
     let (now, why) = (admin.now(), reason(why)?);

@@ -68,7 +68,7 @@ pub(crate) struct DeadLetters {
 pub(crate) struct Tally {
     /// A source or a channel; blank where there is none.
     of: String,
-    /// A reason or a state.
+    /// A reason, a state or a type.
     kind: String,
     count: u64,
 }
@@ -250,7 +250,7 @@ pub(crate) struct Act {
     /// The name of the token.
     actor: String,
     /// `letter.replay`, `letter.discard`, `replay.plan`, `replay.run`, `replay.pause`, `replay.resume`, `replay.cancel`,
-    /// `outbox.retry` or `suppression.remove`.
+    /// `reprocess.plan`, `outbox.retry` or `suppression.remove`.
     action: String,
     /// What it was done to.
     target: String,
