@@ -3,6 +3,8 @@
 #[cfg(feature = "config")]
 mod outgoing;
 #[cfg(feature = "config")]
+mod overview;
+#[cfg(feature = "config")]
 mod parse;
 #[cfg(feature = "config")]
 mod source;
@@ -20,6 +22,8 @@ use serde::{Deserialize, Serialize};
 pub use source::scheme_names;
 
 #[cfg(feature = "config")]
+pub use overview::overview;
+#[cfg(feature = "config")]
 pub use parse::{
     ConditionText, Config, EffectText, EmailText, NamedValues, PrecedenceText, RuleText, SendText,
     SmsText, TableText, TemplateFiles, TrackText, ValueText, parse,
@@ -31,6 +35,7 @@ pub use wrangler::check_rate_limits;
 
 use crate::email::{Mailbox, TemplateText};
 use crate::outbound::Provider;
+use crate::redact::Redaction;
 use crate::rules::Program;
 use crate::scheme::{Answer, Events, Scheme, Tolerance};
 use crate::secret::SecretName;
@@ -153,6 +158,17 @@ impl Default for Retention {
         let done = Some(Duration::from_secs(90 * 86_400));
         Self { events: None, messages: None, done, dead_letters: None, audit: None }
     }
+}
+
+/// What the admin API carries, and whoever removes what is old.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Admin {
+    /// How long things are kept.
+    pub retention: Retention,
+    /// By source: what of its bodies is not shown.
+    pub redact: BTreeMap<String, Vec<Redaction>>,
+    /// What is in force, as JSON: [`overview()`].
+    pub overview: String,
 }
 
 /// A provider's API.

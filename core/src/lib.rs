@@ -26,6 +26,7 @@ pub mod message;
 pub mod objects;
 pub mod outbound;
 pub mod queue;
+pub mod redact;
 pub mod rejection;
 pub mod report;
 pub mod request;

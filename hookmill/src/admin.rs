@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hookmill_admin::Platform;
-use hookmill_core::config::Retention;
+use hookmill_core::config::{Admin as Config, Retention};
 use hookmill_core::objects::Objects as _;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
@@ -27,6 +27,8 @@ const COUNTED: usize = 1_000_000;
 pub struct Native {
     pub store: Sqlite,
     pub objects: Files,
+    /// `None`: whoever has the data folder sees all of it.
+    pub config: Option<Config>,
     /// What runs in this process. Whatever runs in another looks every few seconds for what there is to do.
     pub running: Option<Running>,
 }
@@ -63,6 +65,10 @@ impl Platform for Native {
             let waiting = queue.waiting(QueueName::Events, COUNTED).await;
             waiting.ok().map(|count| count as u64)
         })
+    }
+
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
     }
 
     fn now(&self) -> Timestamp {

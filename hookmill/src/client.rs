@@ -89,7 +89,10 @@ impl Client {
                 let store = Sqlite::new(DataFolder::write(&place.data)?);
                 let objects = Files::open(place.data.join("bodies"))?;
                 let user = named("USER").unwrap_or_else(|| "local".to_owned());
-                To::Local(local(Arc::new(Native { store, objects, running: None }), &user))
+                To::Local(local(
+                    Arc::new(Native { store, objects, config: None, running: None }),
+                    &user,
+                ))
             }
         };
         Ok(Self { runtime, to })

@@ -236,7 +236,9 @@ pub fn run(
         let retention = loaded.config.retention;
         consumers.spawn(clean(store.clone(), objects.clone(), retention, stopped.clone()));
         let running = Some(admin::Running { queue: queue.clone(), asked, written });
-        let lent = admin::Native { store: store.clone(), objects: objects.clone(), running };
+        let config = Some(loaded.admin());
+        let lent =
+            admin::Native { store: store.clone(), objects: objects.clone(), config, running };
         let admin = hookmill_admin::router(Arc::new(lent));
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
         consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));

@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hookmill_core::config::{Config, ConfigError, Consumers, Located, parse};
+use hookmill_core::config::{Admin, Config, ConfigError, Consumers, Located, overview, parse};
 use hookmill_core::email::TemplateText;
 use hookmill_core::rules::{Program, compile};
 use hookmill_core::schema::{OWN_TABLES, Schema, Table, TableColumn};
@@ -187,6 +187,8 @@ pub struct Loaded {
     pub templates: BTreeMap<String, TemplateText>,
     /// Hookmill's migrations and the user's, in order.
     pub migrations: Vec<Migration>,
+    /// What is in force, for people: [`hookmill_core::config::overview()`].
+    pub overview: String,
 }
 
 impl Loaded {
@@ -200,6 +202,15 @@ impl Loaded {
             sms: self.config.sms.clone(),
             tracking: self.config.tracking.clone(),
             templates: self.templates.clone(),
+        }
+    }
+
+    /// What the admin API carries of it.
+    pub fn admin(&self) -> Admin {
+        Admin {
+            retention: self.config.retention,
+            redact: self.config.redact.clone(),
+            overview: self.overview.clone(),
         }
     }
 
@@ -281,7 +292,10 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         }
     }
     match compile::compile(&config, &schema(&database)?) {
-        Ok(program) if faults.is_empty() => Ok(Loaded { config, program, templates, migrations }),
+        Ok(program) if faults.is_empty() => {
+            let overview = overview(&text, &program);
+            Ok(Loaded { config, program, templates, migrations, overview })
+        }
         compiled => {
             faults.extend(compiled.err().unwrap_or_default());
             faults.sort();

@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookmill_tests::event::{clerk, now, stripe};
-use hookmill_tests::{CLERK_SECRET, Fault, STRIPE_SECRET, STRIPE_SECRET_NEXT, eventually};
+use hookmill_tests::{
+    CLERK_SECRET, Fault, Operator, STRIPE_SECRET, STRIPE_SECRET_NEXT, eventually, secrets,
+};
 use serde_json::json;
 
 use super::super::platform::Pipeline;
@@ -11,6 +13,31 @@ use super::{accepted, dead_letters};
 
 /// Stands in every body.
 const BODY_CANARY: &str = "canaryInTheBody51f0";
+
+/// What the admin API answers with where nobody asks for a body, and who asked.
+fn looked_at(pipeline: &Pipeline) -> (Operator, Vec<String>) {
+    let reader = Operator::new(pipeline.admin(), "reader", "read", |sql| {
+        pipeline.sql(sql);
+    });
+    let paths = [
+        "/events",
+        "/events/stripe/evt_1",
+        "/events/stripe/evt_2",
+        "/dead-letters",
+        "/dead-letters/groups",
+        "/rejections",
+        "/stats",
+        "/configuration",
+        "/token",
+    ];
+    let answers = paths.map(|path| {
+        let answer = reader.get(path);
+        assert_eq!(answer.status, 200, "{path}");
+        answer.body
+    });
+    assert_eq!(Operator::stranger(pipeline.admin()).get("/stats").status, 401);
+    (reader, answers.into())
+}
 
 #[test]
 fn a_secret_never_leaves() {
@@ -75,13 +102,16 @@ fn a_secret_never_leaves() {
         (kinds >= 4).then_some(())
     });
 
+    let (reader, answers) = looked_at(&pipeline);
+    seen.extend(answers);
     seen.push(pipeline.logs());
     for sql in ["SELECT error, fingerprint FROM dead_letters", "SELECT * FROM rejections"] {
         for row in pipeline.sql(sql) {
             seen.extend(row.iter().map(ToString::to_string));
         }
     }
-    let mut canaries = vec![BODY_CANARY.to_owned()];
+    let mut canaries = vec![BODY_CANARY.to_owned(), reader.token().to_owned()];
+    canaries.extend(secrets().into_values().filter(|secret| secret.len() > 10));
     for secret in [STRIPE_SECRET, STRIPE_SECRET_NEXT, CLERK_SECRET] {
         canaries.push(secret.trim_start_matches("whsec_").to_owned());
         canaries.extend(

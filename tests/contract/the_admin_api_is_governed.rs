@@ -1,10 +1,11 @@
 //! Nobody without a token learns or changes anything; every change is written down, with who did it and why.
 
+use hookmill_tests::event::stripe;
 use hookmill_tests::http::{exchange, request};
 use hookmill_tests::{Operator, eventually};
 use serde_json::{Value, json};
 
-use super::{accepted, counted, guarded};
+use super::{accepted, counted, guarded, value};
 use crate::platform::Pipeline;
 
 fn operator(pipeline: &Pipeline, role: &str) -> Operator {
@@ -138,4 +139,61 @@ fn an_address_is_written_to_again_if_somebody_says_so() {
         (&"suppression.remove".into(), &"a@example.com".into())
     );
     assert_eq!(acts.as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn what_is_not_to_be_shown_is_not_and_is_replayed_whole() {
+    let pipeline = Pipeline::start();
+    let operator = operator(&pipeline, "operate");
+    let person = json!({ "id": "a", "name": "Ada", "to": [{ "email": "ada@example.com" }] });
+    let event = stripe("test.unheard.of", "evt_1", 1, person).to("strict");
+    accepted(&pipeline, &event);
+    let id = eventually("it is dead", || {
+        let letters = operator.get("/dead-letters?source=strict").json()["items"].clone();
+        Some(letters[0]["id"].as_str()?.to_owned())
+    });
+    let whole = operator.get(&format!("/dead-letters/{id}")).json();
+    let body: Value = serde_json::from_str(whole["body"].as_str().unwrap()).unwrap();
+    let hidden = "[redacted]";
+    assert_eq!(
+        body["data"]["object"],
+        json!({ "id": "a", "name": hidden, "to": [{ "email": hidden }] })
+    );
+    // What cannot be read may hold anything.
+    pipeline.sql("UPDATE dead_letters SET message = 'ada@example.com'");
+    let hidden = operator.get(&format!("/dead-letters/{id}")).json();
+    assert_eq!((&hidden["body"], &hidden["body_form"]), (&"".into(), &"redacted".into()));
+    // The queue has it as it came.
+    pipeline.sql(&format!("UPDATE dead_letters SET message = '{}'", event.message()));
+    let because = json!({ "reason": "to see it whole" });
+    assert_eq!(operator.post(&format!("/dead-letters/{id}/replay"), &because).status, 202);
+    eventually("it has failed again", || {
+        let again = "SELECT count(*) FROM dead_letters WHERE state = 'dead' AND replays = 1";
+        (value(&pipeline, again) == 1).then_some(())
+    });
+    let kept = value(&pipeline, "SELECT message FROM dead_letters");
+    assert!(kept.as_str().unwrap().contains("ada@example.com"));
+}
+
+#[test]
+fn whoever_asks_is_told_who_they_are_and_what_is_in_force() {
+    let pipeline = Pipeline::start();
+    let reader = operator(&pipeline, "read");
+    assert_eq!(reader.get("/token").json(), json!({ "name": "read", "role": "read" }));
+    let configuration = reader.get("/configuration").json();
+    assert_eq!(
+        configuration["file"]["sources"]["quiet"]["secrets"],
+        json!(["env:TEST_STRIPE_SECRET"])
+    );
+    let tallies = json!({ "name": "tallies", "on": ["stripe:test.counted"], "does": "count", "what": "tallies" });
+    assert!(configuration["rules"].as_array().unwrap().contains(&tallies), "{configuration}");
+    let presets = configuration["rules"].as_array().unwrap().iter();
+    assert!(presets.filter(|rule| rule["what"] == "subscriptions").count() > 0);
+
+    let event = counted("evt_1", "a", 1);
+    accepted(&pipeline, &event);
+    pipeline.settle();
+    let shown = reader.get("/events/stripe/evt_1/body").json();
+    assert_eq!(shown["body"], std::str::from_utf8(&event.body).unwrap());
+    assert_eq!(reader.get("/events/stripe/evt_0/body").status, 404);
 }

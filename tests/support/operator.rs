@@ -29,6 +29,11 @@ impl Operator {
         Self { admin, token: None }
     }
 
+    /// The token; blank without one.
+    pub fn token(&self) -> &str {
+        self.token.as_deref().unwrap_or_default()
+    }
+
     /// Looks at something.
     pub fn get(&self, path: &str) -> Response {
         self.ask("GET", path, b"")

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::limits;
 use crate::outbound::{Outcome, Provider};
+use crate::redact::Redaction;
 use crate::rules::{Path, Pattern, Unknown};
 use crate::secret::SecretName;
 
@@ -22,6 +23,8 @@ pub struct Config {
     pub presets: BTreeMap<String, &'static str>,
     /// By source: what becomes of an event that no rule names.
     pub unknown: BTreeMap<String, Unknown>,
+    /// By source: what of its bodies is not shown.
+    pub redact: BTreeMap<String, Vec<Redaction>>,
     /// The rules of the presets, and `[[rules]]`.
     pub rules: Vec<RuleText>,
     /// `[retry]`.
@@ -227,6 +230,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
         },
         presets: BTreeMap::new(),
         unknown: BTreeMap::new(),
+        redact: BTreeMap::new(),
         rules: Vec::new(),
         retry: Retry {
             max_attempts: 8,
@@ -323,6 +327,7 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
             ("dead_letter", Unknown::DeadLetter),
         ])
     });
+    let redact = section.get("redact").map(|item| redactions(&item)).unwrap_or_default();
     section.finish();
 
     if let Some(preset) = preset {
@@ -331,6 +336,9 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
     config
         .unknown
         .insert(name.to_owned(), unknown.map(|unknown| unknown.value).unwrap_or_default());
+    if !redact.is_empty() {
+        config.redact.insert(name.to_owned(), redact);
+    }
     config.ingress.sources.extend(signing.map(|signing| Source {
         name: name.to_owned(),
         scheme_name: signing.scheme_name,
@@ -359,6 +367,14 @@ fn rate_limit(item: &Item<'_>) -> Option<RateLimit> {
 }
 
 /// Secrets are named, not held. What is not a name may be a secret, so it is never quoted.
+fn redactions(item: &Item<'_>) -> Vec<Redaction> {
+    let expected = "a list of places such as \"data.object.email\"";
+    let entries = item.list(expected, false).into_iter();
+    entries
+        .filter_map(|entry| Some(entry.parsed(expected, str::parse::<Redaction>)?.value))
+        .collect()
+}
+
 fn secret_names(item: &Item<'_>) -> Vec<SecretRef> {
     let expected = "a list of names such as \"env:STRIPE_WEBHOOK_SECRET\"";
     let mut names: Vec<SecretRef> = Vec::new();
@@ -967,7 +983,7 @@ mod tests {
         hookmill.toml:11:1: sources.s.handshake[0]: unknown key `echoes`
           hint: did you mean `echo`?
         hookmill.toml:4:1: sources.s: unknown key `families`
-          hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `rate_limit`, `unknown`
+          hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `rate_limit`, `unknown`, `redact`
         hookmill.toml:4:12: sources.s.families: no family is named
           hint: expected what the headers begin with, such as ["svix", "webhook"]
         hookmill.toml:5:11: sources.s.event: unknown key `id`

@@ -1,5 +1,7 @@
 //! Patterns of events: `stripe:customer.subscription.*`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Matches events by source and type.
@@ -9,6 +11,13 @@ pub struct Pattern {
     pub source: String,
     /// The event's type; `*` stands for any number of characters, dots among them.
     pub event_type: String,
+}
+
+/// As in hookmill.toml.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.source, self.event_type)
+    }
 }
 
 impl Pattern {

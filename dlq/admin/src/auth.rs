@@ -1,5 +1,6 @@
 //! Who may ask: tokens of which only hashes are kept, and a limit for addresses that come without one.
 
+use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
@@ -9,6 +10,7 @@ use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
+use utoipa::ToSchema;
 
 use crate::problem::Problem;
 use crate::{Admin, Remote, json, statement};
@@ -23,7 +25,7 @@ const WINDOW_SECONDS: i64 = 300;
 const ADDRESSES: u32 = 10_000;
 
 /// What a token allows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// To look.
@@ -43,10 +45,20 @@ impl Role {
 }
 
 /// Who asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Actor {
+    /// The name of the token.
     pub(crate) name: String,
     role: Role,
+}
+
+/// Whose token this is, and what it allows.
+#[utoipa::path(
+    get, path = "/token", tag = "operation",
+    responses((status = 200, body = Actor), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn token(Extension(actor): Extension<Actor>) -> Json<Actor> {
+    Json(actor)
 }
 
 impl Actor {

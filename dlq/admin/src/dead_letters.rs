@@ -3,9 +3,6 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hookmill_core::message::{BodyForm, decode};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{
     Filter, WHERE, discard as discard_letter, plan_replay, replay_id, run_replay,
@@ -18,6 +15,7 @@ use crate::auth::{Actor, audit};
 use crate::page::{Page, Paging};
 use crate::problem::{Body, Path, Problem, Query};
 use crate::replays::Replay;
+use crate::shown::Shown;
 
 /// An event that was given up. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -166,10 +164,8 @@ pub(crate) async fn groups(
 pub(crate) struct Whole {
     #[serde(flatten)]
     letter: DeadLetter,
-    /// The body as the provider sent it; blank if there is none any more.
-    body: String,
-    /// `text`, or `base64` if it is no text; `unreadable` if the message cannot be read: then it is the whole message.
-    body_form: String,
+    #[serde(flatten)]
+    shown: Shown,
 }
 
 /// A dead letter and its body.
@@ -193,22 +189,7 @@ pub(crate) async fn show(
     let (id, _) = resolved(&admin, &id).await?;
     let found = admin.ask::<Found>(&sql, vec![id]).await?.pop();
     let Found { letter, message } = found.ok_or_else(gone)?;
-    let (form, bytes) = match decode(&message) {
-        Err(_) => ("unreadable", message.into_bytes()),
-        Ok(read) => match &read.envelope.body {
-            BodyForm::Object(check) => {
-                let object = admin.0.object(&check.key).await;
-                let object = object.map_err(|error| Problem::unavailable(&error))?;
-                ("text", object.unwrap_or_default())
-            }
-            _ => ("text", read.body.into_owned()),
-        },
-    };
-    let (form, body) = match String::from_utf8(bytes) {
-        Ok(text) => (form, text),
-        Err(error) => ("base64", STANDARD.encode(error.as_bytes())),
-    };
-    Ok(Json(Whole { letter, body, body_form: form.to_owned() }))
+    Ok(Json(Whole { letter, shown: Shown::of(&admin, &message).await? }))
 }
 
 fn gone() -> Problem {

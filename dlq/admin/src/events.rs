@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::page::{Page, Paging};
 use crate::problem::{Path, Problem, Query};
+use crate::shown::Shown;
 use crate::{Admin, read, statement};
 
 /// An event that has taken effect, or has been given up. Times are milliseconds since the Unix epoch.
@@ -170,4 +171,24 @@ pub(crate) async fn timeline(
         return Err(Problem::not_found("nothing is known of this event; it may be on the queue"));
     }
     Ok(Json(Timeline { source, id, steps }))
+}
+
+/// The body of an event that took effect, for as long as its message is kept.
+#[utoipa::path(
+    get, path = "/events/{source}/{id}/body", tag = "events",
+    params(("source" = String, Path, description = "Its source"), ("id" = String, Path, description = "The provider's id")),
+    responses((status = 200, body = Shown), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn body(
+    State(admin): State<Admin>,
+    Path((source, id)): Path<(String, String)>,
+) -> Result<Json<Shown>, Problem> {
+    const MESSAGE: &str = "\
+-- the message of an event
+SELECT json_quote(message) FROM events JOIN event_messages USING (applied_at, source, id)
+WHERE source = ?1 AND id = ?2 AND generation = 0";
+    let message = admin.ask::<String>(MESSAGE, vec![source, id]).await?.pop();
+    let gone = "no message of this event is kept; `messages` of [retention] in hookmill.toml says for how long they are";
+    let message = message.ok_or_else(|| Problem::not_found(gone))?;
+    Shown::of(&admin, &message).await.map(Json)
 }

@@ -15,6 +15,7 @@ mod outbox;
 mod page;
 mod problem;
 mod replays;
+mod shown;
 mod stats;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use futures_util::future::BoxFuture;
+use hookmill_core::config::Admin as Config;
 use hookmill_core::store::{Rows, Statement, StoreError};
 use hookmill_core::time::Timestamp;
 use serde::Serialize;
@@ -55,6 +57,9 @@ pub trait Platform: Send + Sync {
 
     /// How many messages wait on the queue; `None` if that cannot be told.
     fn waiting(&self) -> BoxFuture<'_, Option<u64>>;
+
+    /// What hookmill.toml says; `None` where only the data is at hand.
+    fn config(&self) -> Option<&Config>;
 
     /// The time.
     fn now(&self) -> Timestamp;
@@ -124,6 +129,7 @@ fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(events::list))
         .routes(routes!(events::timeline))
+        .routes(routes!(events::body))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::groups))
         .routes(routes!(dead_letters::show))
@@ -142,6 +148,8 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(stats::usage))
         .routes(routes!(stats::rejections))
         .routes(routes!(stats::audit))
+        .routes(routes!(stats::configuration))
+        .routes(routes!(auth::token))
 }
 
 /// The OpenAPI 3.1 document of the API.

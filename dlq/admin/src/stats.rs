@@ -277,3 +277,42 @@ FROM audit WHERE ?1 = '' OR id < CAST(?1 AS INTEGER) ORDER BY id DESC LIMIT CAST
     let found = admin.ask::<Act>(LIST, vec![id, paging.limit()?.to_string()]).await?;
     Ok(Json(paging.page(found, |act| (act.id, String::new()))?))
 }
+
+/// What is in force.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Configuration {
+    /// Of Hookmill.
+    version: String,
+    /// Of hookmill.toml, in hex.
+    sha256: String,
+    /// What the file says, without its comments. Secrets are names in it.
+    file: Value,
+    /// Every rule, in order, those of presets included.
+    rules: Vec<RuleInForce>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RuleInForce {
+    name: String,
+    /// The events that it names.
+    on: Vec<String>,
+    /// `row`, `count`, `email`, `sms`, `track`, `outcome` or `suppress`.
+    does: String,
+    /// The table, the template, the provider, the outcome or the reason; blank for an SMS.
+    what: String,
+}
+
+/// The configuration as it was loaded.
+#[utoipa::path(
+    get, path = "/configuration", tag = "operation",
+    responses((status = 200, body = Configuration), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(crate) async fn configuration(
+    State(admin): State<Admin>,
+) -> Result<Json<Configuration>, Problem> {
+    let nothing = "only the data is at hand here, not the configuration";
+    let config = admin.0.config().ok_or_else(|| Problem::not_found(nothing))?;
+    let read = serde_json::from_str(&config.overview);
+    read.map(Json).map_err(|error| Problem::broken(&error.to_string()))
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use hookmill_admin::{Platform, Remote, nothing_here, router};
 use hookmill_cloudflare::{CloudflareQueue, D1, R2, now};
-use hookmill_core::config::Retention;
+use hookmill_core::config::Admin as Config;
 use hookmill_core::objects::Objects as _;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
@@ -30,12 +30,17 @@ const SOON: Duration = Duration::from_secs(60);
 /// Checked and written by the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
 
+fn config() -> Config {
+    postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type")
+}
+
 type Pending<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What the admin API is lent.
 struct Cloudflare {
     store: D1,
     objects: R2,
+    config: Config,
     env: Env,
 }
 
@@ -66,6 +71,10 @@ impl Platform for Cloudflare {
         Box::pin(std::future::ready(None))
     }
 
+    fn config(&self) -> Option<&Config> {
+        Some(&self.config)
+    }
+
     fn now(&self) -> Timestamp {
         now()
     }
@@ -82,8 +91,8 @@ async fn fetch(
     env: Env,
     _context: Context,
 ) -> Result<axum::http::Response<Body>> {
-    let platform =
-        Cloudflare { store: D1::new(&env, "DB")?, objects: R2::new(&env, "BODIES")?, env };
+    let (store, objects) = (D1::new(&env, "DB")?, R2::new(&env, "BODIES")?);
+    let platform = Cloudflare { store, objects, config: config(), env };
     // Set by Cloudflare, whatever the client sends.
     let remote = request.headers().get("cf-connecting-ip").and_then(|value| value.to_str().ok());
     let remote = Remote(remote.unwrap_or_default().to_owned());
@@ -145,13 +154,11 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
 }
 
 async fn clean(env: &Env) {
-    let retention: Retention =
-        postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type");
     let (store, objects) = match (D1::new(env, "DB"), R2::new(env, "BODIES")) {
         (Ok(store), Ok(objects)) => (store, objects),
         (Err(error), _) | (_, Err(error)) => return console_error!("nothing is removed: {error}"),
     };
-    match sweep(&store, &objects, &retention, now()).await {
+    match sweep(&store, &objects, &config().retention, now()).await {
         Ok(Swept { removed, unseen, .. }) => {
             for (kind, count) in removed {
                 console_log!("old: removed kind={kind:?} count={count}");

@@ -45,9 +45,9 @@ pub fn consumers() {
     write("config", &serialised(&checked().consumers()));
 }
 
-/// For the dead-letter Worker: `OUT_DIR/config`, a [`hookmill_core::config::Retention`].
+/// For the dead-letter Worker: `OUT_DIR/config`, a [`hookmill_core::config::Admin`].
 pub fn dlq() {
-    write("config", &serialised(&checked().config.retention));
+    write("config", &serialised(&checked().admin()));
 }
 
 fn checked() -> Loaded {

@@ -1,0 +1,77 @@
+//! hookmill.toml as it was loaded, for people to look at.
+
+use serde_json::{Value, json};
+
+use crate::hash::sha256_hex;
+use crate::rules::{Effect, Program, Send};
+
+/// What is in force, as a JSON object: the file without its comments, its SHA-256, and every rule, those of presets included.
+/// Secrets are names in there; of URLs, what is behind `?` and before `@` is left out.
+pub fn overview(text: &str, program: &Program) -> String {
+    let file = toml::from_str::<toml::Table>(text).unwrap_or_default();
+    let rules = program.rules.iter().map(|rule| {
+        let (does, what) = match &rule.effect {
+            Effect::Row { guard: Some(_), table, .. } => ("row", table.clone()),
+            Effect::Row { guard: None, table, .. } => ("count", table.clone()),
+            Effect::Send { send: Send::Email { template, .. }, .. } => ("email", template.clone()),
+            Effect::Send { send: Send::Sms { .. }, .. } => ("sms", String::new()),
+            Effect::Send { send: Send::Track { provider, .. }, .. } => {
+                ("track", provider.as_str().to_owned())
+            }
+            Effect::Outcome { outcome, .. } => ("outcome", outcome.as_str().to_owned()),
+            Effect::Suppress { reason, .. } => ("suppress", reason.clone()),
+        };
+        let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
+        json!({ "name": rule.name, "on": on, "does": does, "what": what })
+    });
+    let overview = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "sha256": sha256_hex(&[text.as_bytes()]),
+        "file": value(toml::Value::Table(file)),
+        "rules": rules.collect::<Vec<_>>(),
+    });
+    overview.to_string()
+}
+
+fn value(toml: toml::Value) -> Value {
+    match toml {
+        toml::Value::String(text) => bare(&text).into(),
+        toml::Value::Integer(number) => number.into(),
+        toml::Value::Float(number) => number.into(),
+        toml::Value::Boolean(truth) => truth.into(),
+        toml::Value::Datetime(time) => time.to_string().into(),
+        toml::Value::Array(items) => items.into_iter().map(value).collect(),
+        toml::Value::Table(table) => {
+            table.into_iter().map(|(name, item)| (name, value(item))).collect()
+        }
+    }
+}
+
+/// A URL without what may be secret in it; any other text as it is.
+fn bare(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    if !["http", "https"].contains(&scheme) {
+        return text.to_owned();
+    }
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_secret_is_in_it() {
+        let text = r#"
+# A comment with whsec_hunter2.
+[sources.a]
+scheme = "stripe"
+secrets = [{ name = "env:A", not_after = 2030-01-01T00:00:00Z }]
+public_url = "https://user:hunter2@hooks.example.com/webhooks/a?token=hunter2"
+"#;
+        insta::assert_snapshot!(overview(text, &Program::default()), @r#"{"file":{"sources":{"a":{"public_url":"https://hooks.example.com/webhooks/a","scheme":"stripe","secrets":[{"name":"env:A","not_after":"2030-01-01T00:00:00Z"}]}}},"rules":[],"sha256":"bdc4a236730832f55673e022a52f966c98186de1c33f87a50886b5f12aa4a356","version":"0.1.0"}"#);
+    }
+}

@@ -1,0 +1,142 @@
+//! What of a body is not shown. What is kept, queued and replayed stays whole.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+/// What stands in the place of what is not shown.
+pub const REDACTED: &str = "[redacted]";
+
+/// A place in a body that is not shown: `data.object.email`, with `*` for any member or element, and `**` for any number of
+/// steps, none included: `**.email`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Redaction(Vec<Step>);
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum Step {
+    /// A member of this name, or the element of this number.
+    Name(String),
+    /// Any member or element.
+    Any,
+    /// Any number of steps.
+    Deep,
+}
+
+/// Why a text is no [`Redaction`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error(
+    "expected names with `.` between them, such as `data.object.email`, `lines.*.name` or `**.email`"
+)]
+pub struct RedactionError;
+
+impl FromStr for Redaction {
+    type Err = RedactionError;
+
+    fn from_str(text: &str) -> Result<Self, RedactionError> {
+        let step = |name: &str| match name {
+            "" => None,
+            "*" => Some(Step::Any),
+            "**" => Some(Step::Deep),
+            // Part of a name is no pattern, and rules' ways to name elements are not these.
+            name if name.contains(['*', '[', ']', ' ']) => None,
+            name => Some(Step::Name(name.to_owned())),
+        };
+        let steps: Option<Vec<_>> = text.split('.').map(step).collect();
+        // Everything behind `**` at the end would be everything.
+        let steps = steps.filter(|steps| steps.last() != Some(&Step::Deep));
+        steps.map(Self).ok_or(RedactionError)
+    }
+}
+
+/// A body as it is shown; `None` if it is no JSON, in which nothing can be found.
+pub fn redact(body: &str, redactions: &[Redaction]) -> Option<String> {
+    let mut value: Value = serde_json::from_str(body).ok()?;
+    let steps: Vec<&[Step]> = redactions.iter().map(|redaction| redaction.0.as_slice()).collect();
+    hide(&mut value, &steps);
+    serde_json::to_string_pretty(&value).ok()
+}
+
+/// `open`: the steps that are left, of those that lead here.
+fn hide(value: &mut Value, open: &[&[Step]]) {
+    if open.is_empty() {
+        return;
+    }
+    let inner = |name: &str, child: &mut Value| {
+        let mut left = Vec::new();
+        for steps in open {
+            follow(steps, name, &mut left);
+        }
+        if left.iter().any(|steps| steps.is_empty()) {
+            *child = REDACTED.into();
+        } else {
+            hide(child, &left);
+        }
+    };
+    match value {
+        Value::Object(members) => {
+            members.iter_mut().for_each(|(name, child)| inner(name, child));
+        }
+        Value::Array(elements) => {
+            elements
+                .iter_mut()
+                .enumerate()
+                .for_each(|(index, child)| inner(&index.to_string(), child));
+        }
+        _ => {}
+    }
+}
+
+/// What is left of `steps` inside the member `name`.
+fn follow<'s>(steps: &'s [Step], name: &str, left: &mut Vec<&'s [Step]>) {
+    match steps.split_first() {
+        Some((Step::Any, rest)) => left.push(rest),
+        Some((Step::Name(expected), rest)) if expected == name => left.push(rest),
+        Some((Step::Deep, rest)) => {
+            left.push(steps);
+            follow(rest, name, left);
+        }
+        Some((Step::Name(_), _)) | None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(body: &str, redactions: &[&str]) -> Option<Value> {
+        let redactions: Vec<_> = redactions.iter().map(|text| text.parse().unwrap()).collect();
+        redact(body, &redactions).map(|text| serde_json::from_str(&text).unwrap())
+    }
+
+    #[test]
+    fn what_is_named_is_not_shown() {
+        let body = r#"{"a":{"email":"x","b":{"email":["y","z"],"n":1}},"l":[{"name":"u"},{"name":"v"},3],"email":{"deep":1}}"#;
+        for (redactions, expected) in [
+            (vec![], body.to_owned()),
+            (vec!["a.email"], body.replace(r#""x""#, r#""[redacted]""#)),
+            (vec!["l.*.name"], body.replace(r#""u""#, r#""[redacted]""#).replace(r#""v""#, r#""[redacted]""#)),
+            (vec!["l.1"], body.replace(r#"{"name":"v"}"#, r#""[redacted]""#)),
+            (vec!["l.name", "a.none", "n"], body.to_owned()),
+            (
+                vec!["**.email", "a.b"],
+                r#"{"a":{"email":"[redacted]","b":"[redacted]"},"l":[{"name":"u"},{"name":"v"},3],"email":"[redacted]"}"#.to_owned(),
+            ),
+            (vec!["a.**.email"], body.replace(r#""x""#, r#""[redacted]""#).replace(r#"["y","z"]"#, r#""[redacted]""#)),
+        ] {
+            let expected: Value = serde_json::from_str(&expected).unwrap();
+            assert_eq!(shown(body, &redactions), Some(expected), "{redactions:?}");
+        }
+        assert_eq!(shown("a=b&email=c", &["email"]), None);
+        // A member that stands twice is shown once.
+        assert_eq!(shown(r#"{"email":"x","email":"y"}"#, &["email"]).unwrap()["email"], REDACTED);
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused() {
+        for text in ["", "a..b", "a[0].b", "**", "a.**", "data.e*", "a b", "."] {
+            assert_eq!(text.parse::<Redaction>(), Err(RedactionError), "{text}");
+        }
+    }
+}

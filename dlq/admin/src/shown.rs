@@ -1,0 +1,58 @@
+//! A message's body as it is shown.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hookmill_core::message::{BodyForm, decode};
+use hookmill_core::redact::redact;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::Admin;
+use crate::problem::Problem;
+
+/// A body as the provider sent it, but for what hookmill.toml says is not shown.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Shown {
+    /// Blank if there is none any more, or nothing of it is shown.
+    body: String,
+    /// `text`, or `base64` if it is no text; `unreadable` if the message cannot be read: then it is the whole message;
+    /// `redacted` if something in it is not to be shown, and nothing can be found in it.
+    body_form: &'static str,
+}
+
+impl Shown {
+    /// What is shown of a message; its body may be in the object store.
+    pub(crate) async fn of(admin: &Admin, message: &str) -> Result<Self, Problem> {
+        let config = admin.0.config();
+        let Ok(read) = decode(message) else {
+            // Nobody knows whose it is.
+            return Ok(match config.filter(|config| !config.redact.is_empty()) {
+                Some(_) => Self::hidden(),
+                None => Self { body: message.to_owned(), body_form: "unreadable" },
+            });
+        };
+        let bytes = match &read.envelope.body {
+            BodyForm::Object(check) => {
+                let object = admin.0.object(&check.key).await;
+                object.map_err(|error| Problem::unavailable(&error))?.unwrap_or_default()
+            }
+            _ => read.body.into_owned(),
+        };
+        let redactions = config.and_then(|config| config.redact.get(&read.envelope.source));
+        Ok(match (String::from_utf8(bytes), redactions) {
+            (Ok(body), Some(redactions)) if !body.is_empty() => match redact(&body, redactions) {
+                Some(body) => Self { body, body_form: "text" },
+                None => Self::hidden(),
+            },
+            (Ok(body), _) => Self { body, body_form: "text" },
+            (Err(_), Some(_)) => Self::hidden(),
+            (Err(error), None) => {
+                Self { body: STANDARD.encode(error.as_bytes()), body_form: "base64" }
+            }
+        })
+    }
+
+    const fn hidden() -> Self {
+        Self { body: String::new(), body_form: "redacted" }
+    }
+}
