@@ -868,6 +868,7 @@ fn migrate_applies_what_is_missing() {
     0007_replays.sql
     0008_retention.sql
     0009_reprocess.sql
+    0010_alerts.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"

@@ -1,5 +1,5 @@
 //! Applies events to SQL tables: a batch of deliveries in, one verdict for each out. And sends what rules have put into the
-//! outbox: [`outgoing`].
+//! outbox: [`outgoing`]. And tells somebody if something is the matter: [`alert`].
 //!
 //! ```text
 //! sort   (pure)  each delivery by itself: readable, or poison
@@ -12,6 +12,7 @@
 //! verdict, and no fault of one delivery reaches another. Correctness does not depend on the queue delivering once, in
 //! order, or to one consumer at a time: the ledger's primary key decides, inside the transaction.
 
+pub mod alert;
 mod count;
 mod drive;
 pub mod outbox;

@@ -89,6 +89,9 @@ pub enum Unable {
     /// A key cannot be one.
     #[error("{} holds a blank, a quote or another character that no key has", .0.0)]
     OddKey(SecretName),
+    /// What `[alerts]` names is not set, or cannot be meant.
+    #[error("{} {}: [alerts] names it", .0.0, .1)]
+    Alert(SecretName, &'static str),
     /// A template has a fault.
     #[error("{0}")]
     Template(TemplateError),

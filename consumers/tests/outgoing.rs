@@ -93,6 +93,7 @@ impl World {
         let config = Consumers {
             program: Program::default(),
             keep_messages: false,
+            alerts: None,
             retry: Retry {
                 max_attempts: 3,
                 initial: Duration::from_secs(1),

@@ -171,6 +171,42 @@ pub struct Admin {
     pub overview: String,
 }
 
+/// When somebody is told that something is the matter, and how.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Alerts {
+    /// Who gets an email, through `[email]`.
+    pub email: Option<Mailbox>,
+    /// What is called.
+    pub webhook: Option<AlertWebhook>,
+    /// If the oldest dead letter has waited for so long.
+    pub oldest_dead_letter: Option<Duration>,
+    /// If so many dead letters wait.
+    pub dead_letters: Option<u32>,
+    /// If an event took so long from ingress to its tables.
+    pub lag: Option<Duration>,
+    /// When they are told again, if it is still so.
+    pub repeat: Duration,
+}
+
+/// A webhook of ours, signed as <https://www.standardwebhooks.com> says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AlertWebhook {
+    /// Where it goes.
+    pub url: AlertUrl,
+    /// What signs it: `whsec_`, and base64.
+    pub secret: SecretName,
+}
+
+/// Where a webhook goes. The URL of some services is a secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertUrl {
+    /// There.
+    Literal(String),
+    /// Where this says.
+    Named(SecretName),
+}
+
 /// A provider's API.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Api {
@@ -279,6 +315,8 @@ pub struct Consumers {
     pub tracking: Vec<(Provider, Sending)>,
     /// The texts of emails, by name.
     pub templates: BTreeMap<String, TemplateText>,
+    /// When somebody is told that something is the matter, if anybody is.
+    pub alerts: Option<Alerts>,
 }
 
 impl Consumers {

@@ -26,9 +26,7 @@ enum Step {
 
 /// Why a text is no [`Redaction`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error(
-    "expected names with `.` between them, such as `data.object.email`, `lines.*.name` or `**.email`"
-)]
+#[error("this is no place in a body")]
 pub struct RedactionError;
 
 impl FromStr for Redaction {

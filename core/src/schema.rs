@@ -32,10 +32,11 @@ pub struct TableColumn {
 }
 
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 15] = [
+pub const OWN_TABLES: [&str; 16] = [
     "activity",
     "admin_failures",
     "admin_tokens",
+    "alerts",
     "audit",
     "dead_letters",
     "event_messages",

@@ -5,7 +5,7 @@
 //!
 //! [`replay`] sends letters through the whole path again, and [`reprocess`] events that have taken effect.
 //!
-//! [`sweep()`] removes what is old.
+//! [`sweep()`] removes what is old. [`standing()`] asks how things stand.
 //!
 //! What never became an event is kept as well, counted and sampled: [`keep()`] makes statements of a report.
 
@@ -14,9 +14,11 @@ mod drain;
 mod keep;
 pub mod replay;
 pub mod reprocess;
+mod standing;
 mod sweep;
 
 pub use bury::{Letter, Reason, bury};
 pub use drain::drain;
 pub use keep::{SAMPLES_KEPT, keep};
+pub use standing::{Standing, read_standing, standing};
 pub use sweep::{Swept, sweep};

@@ -12,7 +12,6 @@ use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Stepped, step};
 use hookmill_dlq::{Swept, sweep};
 use hookmill_native::{Files, QueueName, Sqlite, SqliteQueue, Standing, now};
-use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, warn};
 
@@ -144,41 +143,15 @@ pub async fn clean(
     }
 }
 
-/// How things stand, as one JSON object: `?1` now, in milliseconds since the Unix epoch. Each part reads an index, or a few rows.
-const STANDING: &str = "\
--- how things stand
-SELECT json_object(
-    'lag', (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > CAST(?1 AS INTEGER) / 60000 - 5),
-    'oldest', (SELECT coalesce((CAST(?1 AS INTEGER) - min(first_failed_at)) / 1000.0, 0) FROM dead_letters WHERE state = 'dead'),
-    'dead_letters', json((SELECT json_group_array(json_array(reason, n)) FROM (
-        SELECT reason, count(*) AS n FROM dead_letters WHERE state = 'dead' GROUP BY reason))),
-    'outbox', json((SELECT json_group_array(json_array(channel, n)) FROM (
-        SELECT channel, sum(n) AS n FROM (
-            SELECT channel, count(*) AS n FROM outbox WHERE state = 'pending' GROUP BY channel
-            UNION ALL
-            SELECT channel, json_array_length(members) FROM outbox_batches WHERE state IN ('sealed', 'sending')
-        ) GROUP BY channel))),
-    'replays', json((SELECT json_array(json_array('total', coalesce(sum(total), 0)), json_array('sent', coalesce(sum(sent), 0)))
-        FROM replays WHERE state IN ('running', 'paused'))))";
-
 /// How things stand, for metrics; `None` if the database does not answer.
 pub async fn standing(store: Sqlite, queue: SqliteQueue) -> Option<Standing> {
-    #[derive(Deserialize)]
-    struct Found {
-        lag: f64,
-        oldest: f64,
-        dead_letters: Vec<(String, i64)>,
-        outbox: Vec<(String, i64)>,
-        replays: Vec<(String, i64)>,
-    }
     let mut waiting = Vec::new();
     for (name, lane) in [("events", QueueName::Events), ("replays", QueueName::Replays)] {
         let count = queue.waiting(lane, COUNTED).await.ok()?;
         waiting.push((name.to_owned(), i64::try_from(count).unwrap_or(i64::MAX)));
     }
-    let statement = Statement { sql: STANDING.into(), params: vec![now().millis().to_string()] };
-    let rows = store.execute(vec![statement]).await.ok()?;
-    let found: Found = serde_json::from_str(rows.first()?.first()?.first()?.as_ref()?).ok()?;
-    let Found { lag, oldest, dead_letters, outbox, replays } = found;
-    Some(Standing { waiting, lag, dead_letters, oldest_dead_letter: oldest, outbox, replays })
+    let rows = store.execute(vec![hookmill_dlq::standing(now())]).await.ok()?;
+    let found = hookmill_dlq::read_standing(rows.first()?)?;
+    let hookmill_dlq::Standing { lag, dead_letters, oldest_dead_letter, outbox, replays } = found;
+    Some(Standing { waiting, lag, dead_letters, oldest_dead_letter, outbox, replays })
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
 use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::{Batch, Consumers, SecretRef, Source};
@@ -28,7 +29,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::admin::{self, clean, replay};
 use crate::secrets::{from_environment, unwrapped};
-use crate::sender::{Show, send, shown_only};
+use crate::sender::{Out, send, shown_only, watch_over};
 
 /// Batches of events in hand at a time: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
@@ -166,10 +167,15 @@ pub fn run(
     })?;
     let gate = Arc::new(Gate::new(loaded.config.ingress.clone(), folder.salt()?, lookup));
     let mut problems = gate.problems(now());
-    let (config, channels) = outgoing(loaded.consumers(), outbox);
-    let channels = channels.unwrap_or_else(|unable| {
-        problems.extend(unable.iter().map(ToString::to_string));
+    let (config, channels, alarm) = outgoing(loaded.consumers(), outbox);
+    let mut unable = |unable: Vec<Unable>| problems.extend(unable.iter().map(ToString::to_string));
+    let channels = channels.unwrap_or_else(|errors| {
+        unable(errors);
         Vec::new()
+    });
+    let alarm = alarm.unwrap_or_else(|errors| {
+        unable(errors);
+        None
     });
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
@@ -202,20 +208,18 @@ pub fn run(
         for what in stranded(&store, &channels).await.unwrap_or_default() {
             warn!("{what}");
         }
-        let client = HttpClient::new().context("no HTTPS client can be made")?;
-        for channel in channels {
-            let (store, metrics) = (store.clone(), metrics.clone());
+        let out = match outbox {
+            Outbox::Sent => Out::Sent(HttpClient::new().context("no HTTPS client can be made")?),
+            Outbox::Shown => Out::Shown { folder: place.data.join("emails") },
+        };
+        if let Some(alarm) = alarm {
             let (written, stopped) = (written.clone(), stopped.clone());
-            match outbox {
-                Outbox::Sent => {
-                    let client = client.clone();
-                    consumers.spawn(send(store, client, channel, metrics, written, stopped))
-                }
-                Outbox::Shown => {
-                    let show = Show { folder: place.data.join("emails") };
-                    consumers.spawn(send(store, show, channel, metrics, written, stopped))
-                }
-            };
+            consumers.spawn(watch_over(store.clone(), out.clone(), alarm, written, stopped));
+        }
+        for channel in channels {
+            let (store, out, metrics) = (store.clone(), out.clone(), metrics.clone());
+            let (written, stopped) = (written.clone(), stopped.clone());
+            consumers.spawn(send(store, out, channel, metrics, written, stopped));
         }
         let consumer = Consumer {
             queue: queue.clone(),
@@ -286,14 +290,19 @@ async fn serve_metrics(
     Ok(())
 }
 
-/// What goes out, and through which channels; or what is missing for that.
-fn outgoing(config: Consumers, outbox: Outbox) -> (Consumers, Result<Vec<Outgoing>, Vec<Unable>>) {
+type Able<T> = Result<T, Vec<Unable>>;
+
+/// What goes out and through which channels, and who is told if something is the matter; or what is missing for that.
+fn outgoing(
+    config: Consumers,
+    outbox: Outbox,
+) -> (Consumers, Able<Vec<Outgoing>>, Able<Option<Alarm>>) {
     let (config, key): (_, fn(&SecretName) -> Option<Secret>) = match outbox {
         Outbox::Sent => (config, from_environment),
-        Outbox::Shown => (shown_only(config), |_| Some(Secret::from("none"))),
+        Outbox::Shown => (shown_only(config), |_| Some(Secret::from("whsec_bm9uZQ=="))),
     };
-    let channels = Outgoing::all(&config, key);
-    (config, channels)
+    let (channels, alarm) = (Outgoing::all(&config, key), Alarm::new(&config, key));
+    (config, channels, alarm)
 }
 
 /// From now on, whoever tells the process to stop is heard; ready when somebody does.

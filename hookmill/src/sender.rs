@@ -1,16 +1,17 @@
 //! Sends what is in the outbox, whenever there is something to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookmill_consumers::alert::{Alarm, Looked, look};
 use hookmill_consumers::outbox::Unsent;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
-use hookmill_core::config::{Api, Consumers};
+use hookmill_core::config::{AlertUrl, Api, Consumers};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
 use hookmill_core::secret::{Secret, SecretName};
-use hookmill_native::{Metrics, Sqlite, now};
+use hookmill_native::{HttpClient, Metrics, Sqlite, now};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
@@ -24,9 +25,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LINES: usize = 20;
 
 /// Sends until `stopped` says so, and brings what is in hand to its end.
-pub async fn send<F: Fetch>(
+pub async fn send(
     store: Sqlite,
-    fetch: F,
+    fetch: Out,
     outgoing: Outgoing,
     metrics: Metrics,
     written: Arc<Notify>,
@@ -74,6 +75,39 @@ fn report(channel: &str, sent: &Sent, metrics: &Metrics) {
     }
 }
 
+/// How often somebody looks whether something is the matter.
+const GLANCE: Duration = Duration::from_secs(60);
+
+/// Tells whoever wants to know if something is the matter, until `stopped` says so.
+pub async fn watch_over(
+    store: Sqlite,
+    fetch: Out,
+    alarm: Alarm,
+    written: Arc<Notify>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    while !*stopped.borrow() {
+        match look(&store, &fetch, &alarm, now()).await {
+            Ok(Looked { told, problems }) => {
+                for text in &told {
+                    warn!("alert: {text}");
+                }
+                for problem in problems {
+                    warn!("{problem}; it is sent again in a minute");
+                }
+                if !told.is_empty() {
+                    written.notify_waiters();
+                }
+            }
+            Err(error) => error!(%error, "cannot look whether something is the matter"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(GLANCE) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+    }
+}
+
 /// Has everything shown instead of sent: what `dev` does.
 pub fn shown_only(mut config: Consumers) -> Consumers {
     let emails = config.emails.iter_mut().map(|emails| &mut emails.sending);
@@ -85,23 +119,33 @@ pub fn shown_only(mut config: Consumers) -> Consumers {
         let (url, rate) = (provider.url().to_owned(), provider.rate());
         sending.apis = vec![Api { provider, key, url, rate }];
     }
+    if let Some(webhook) = config.alerts.as_mut().and_then(|alerts| alerts.webhook.as_mut()) {
+        webhook.url = AlertUrl::Literal(format!("{}alert", Provider::Local.url()));
+    }
     config
 }
 
-/// Shows what would go out, and keeps the HTML parts of emails in a folder.
-pub struct Show {
-    /// The folder.
-    pub folder: PathBuf,
+/// What becomes of requests to providers.
+#[derive(Clone)]
+pub enum Out {
+    /// They go out.
+    Sent(HttpClient),
+    /// They are shown, and the HTML parts of emails are kept in this folder.
+    Shown { folder: PathBuf },
 }
 
-impl Fetch for Show {
-    async fn post(&self, request: ApiRequest, _: &Secret) -> Result<ApiResponse, FetchError> {
+impl Fetch for Out {
+    async fn post(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
+        let folder = match self {
+            Self::Sent(client) => return client.post(request, key).await,
+            Self::Shown { folder } => folder,
+        };
         let channel = request.url.trim_start_matches(Provider::Local.url());
         if channel == "email" {
             let emails = serde_json::from_str(&request.body);
             let emails: Vec<Shown> = emails.map_err(|error| not_shown(&error))?;
             for email in emails {
-                self.email(email)?;
+                show(folder, email)?;
             }
         } else {
             info!("{channel}, shown and not sent:\n\n{}\n", request.body);
@@ -129,15 +173,13 @@ fn not_shown(error: &dyn std::fmt::Display) -> FetchError {
     FetchError::NotSent(error.to_string())
 }
 
-impl Show {
-    fn email(&self, email: Shown) -> Result<(), FetchError> {
-        std::fs::create_dir_all(&self.folder).map_err(|error| not_shown(&error))?;
-        let id = email.tags.first().map(|tag| tag.value.as_str()).unwrap_or_default();
-        let file = self.folder.join(format!("{id}.html"));
-        std::fs::write(&file, &email.html).map_err(|error| not_shown(&error))?;
-        let (to, subject, text) = (email.to.join(", "), email.subject, email.text);
-        let file = file.display();
-        info!("an email to {to}, shown and not sent ({file}):\n\n{subject}\n\n{text}\n");
-        Ok(())
-    }
+fn show(folder: &Path, email: Shown) -> Result<(), FetchError> {
+    std::fs::create_dir_all(folder).map_err(|error| not_shown(&error))?;
+    let id = email.tags.first().map(|tag| tag.value.as_str()).unwrap_or_default();
+    let file = folder.join(format!("{id}.html"));
+    std::fs::write(&file, &email.html).map_err(|error| not_shown(&error))?;
+    let (to, subject, text) = (email.to.join(", "), email.subject, email.text);
+    let file = file.display();
+    info!("an email to {to}, shown and not sent ({file}):\n\n{subject}\n\n{text}\n");
+    Ok(())
 }

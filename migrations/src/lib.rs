@@ -37,6 +37,7 @@ pub fn own() -> Vec<Migration> {
         ("0007_replays.sql", include_str!("../0007_replays.sql")),
         ("0008_retention.sql", include_str!("../0008_retention.sql")),
         ("0009_reprocess.sql", include_str!("../0009_reprocess.sql")),
+        ("0010_alerts.sql", include_str!("../0010_alerts.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
@@ -202,6 +203,7 @@ impl Loaded {
             sms: self.config.sms.clone(),
             tracking: self.config.tracking.clone(),
             templates: self.templates.clone(),
+            alerts: self.config.alerts.clone(),
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod a_2xx_means_durable;
 mod a_secret_never_leaves;
+mod an_alert_reaches_somebody;
 mod an_email_is_not_lost_and_not_sent_twice;
 mod an_event_can_be_reprocessed;
 mod an_event_takes_effect_once;

@@ -153,6 +153,7 @@ impl State {
         let (path, body) = (recorded.path.clone(), recorded.body.clone());
         self.requests.push(recorded);
         let (resend, emails) = match path.as_str() {
+            "/alerts" => return (204, Value::Null),
             "/resend/emails/batch" => (true, &body),
             "/sendgrid/v3/mail/send" => (false, &body["personalizations"]),
             "/twilio/2010-04-01/Accounts/AC11111111111111111111111111111111/Messages.json"

@@ -76,10 +76,13 @@ pub async fn queue(
     .await
 }
 
-/// Sends what nobody was woken up for: what is due later, and what was left by somebody who is gone.
+/// Tells whoever wants to know if something is the matter; and sends what nobody was woken up for: what is due later, and what
+/// was left by somebody who is gone.
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
-    AssertUnwindSafe(outgoing::send(&env, &config())).await;
+    let config = config();
+    AssertUnwindSafe(outgoing::watch_over(&env, &config)).await;
+    AssertUnwindSafe(outgoing::send(&env, &config)).await;
 }
 
 /// One line for the batch, and one for each delivery that did not simply take effect.

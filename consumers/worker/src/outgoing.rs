@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, now, secret};
+use hookmill_consumers::alert::{Alarm, Looked, look};
 use hookmill_consumers::outbox::Unsent;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
 use hookmill_core::config::Consumers;
@@ -71,6 +72,28 @@ pub(crate) async fn send(env: &Env, config: &Consumers) {
             return wake(env, next).await;
         }
         Delay::from(wait).await;
+    }
+}
+
+/// Tells whoever wants to know if something is the matter.
+pub(crate) async fn watch_over(env: &Env, config: &Consumers) {
+    let alarm = match Alarm::new(config, |name| secret(env, name)) {
+        Ok(Some(alarm)) => alarm,
+        Ok(None) => return,
+        Err(errors) => {
+            return errors.iter().for_each(|error| console_error!("nobody is told: {error}"));
+        }
+    };
+    let looked = match D1::new(env, "DB") {
+        Ok(store) => look(&store, &HttpClient, &alarm, now()).await,
+        Err(error) => return console_error!("nobody is told: {error}"),
+    };
+    match looked {
+        Ok(Looked { told, problems }) => {
+            told.iter().for_each(|text| console_warn!("alert: {text}"));
+            problems.iter().for_each(|text| console_warn!("{text}; it is sent again in a minute"));
+        }
+        Err(error) => console_error!("cannot look whether something is the matter: {error}"),
     }
 }
 

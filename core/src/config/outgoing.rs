@@ -8,7 +8,7 @@ use super::parse::{
     ValueText, duration, integer, secret_name, value,
 };
 use super::toml_reader::{ConfigError, Item, Located, Section};
-use super::{Api, Emails, OnDoubt, Quota, Sending, Sms};
+use super::{AlertUrl, AlertWebhook, Alerts, Api, Emails, OnDoubt, Quota, Sending, Sms};
 use crate::email::Mailbox;
 use crate::outbound::{Outcome, Provider};
 use crate::secret::SecretName;
@@ -205,8 +205,7 @@ fn api_settings(api: &mut Api, section: &Section<'_>) {
             let problem = url.error("a name or a password in a URL does not belong in this file");
             return item.report(problem.hint("`key` names what opens the API"));
         }
-        let loopback = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
-        if url.value.starts_with("https://") || loopback.iter().any(|l| url.value.starts_with(l)) {
+        if is_private(&url.value) {
             url.value.trim_end_matches('/').clone_into(&mut api.url);
         } else {
             let problem = url.error(format!("found {:?}", url.value));
@@ -225,6 +224,72 @@ fn mailbox(item: &Item<'_>) -> Option<Mailbox> {
         );
     }
     mailbox
+}
+
+/// Reads `[alerts]`.
+pub(super) fn alerts(root: &Section<'_>, emails: bool) -> Option<Alerts> {
+    let section = root.get("alerts")?.section("a table")?;
+    let (email, webhook) = (section.get("email"), section.get("webhook"));
+    if let (Some(item), false) = (&email, emails) {
+        let problem = item.here.error("nothing says how emails are sent");
+        section.report(problem.hint("add [email] with `provider` and `from`"));
+    }
+    if email.is_none() && webhook.is_none() {
+        let problem = section.here.error("nobody is told");
+        section.report(problem.hint("say who: email = \"Ops <ops@example.com>\", or webhook = { url = \"https://…\", secret = \"env:ALERTS_SECRET\" }"));
+    }
+    let email = email.and_then(|item| mailbox(&item));
+    let webhook = webhook.and_then(|item| alert_webhook(&item));
+    let time = |key, least: u64| {
+        let range = Duration::from_secs(least)..=30 * 24 * HOUR;
+        section.get(key).and_then(|item| duration(&item, range))
+    };
+    // Dead letters wait for somebody who may not know of them, so they are told of whatever else is said.
+    let oldest_dead_letter = Some(time("oldest_dead_letter", 60).unwrap_or(HOUR));
+    let lag = time("lag", 1);
+    let repeat = time("repeat", 600).unwrap_or(24 * HOUR);
+    let dead_letters = section.get("dead_letters").and_then(|item| integer(&item, 1..=1_000_000));
+    let dead_letters = dead_letters.and_then(|count| u32::try_from(count).ok());
+    section.finish();
+    Some(Alerts { email, webhook, oldest_dead_letter, dead_letters, lag, repeat })
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn alert_webhook(item: &Item<'_>) -> Option<AlertWebhook> {
+    let section =
+        item.section("a table: { url = \"https://…\", secret = \"env:ALERTS_SECRET\" }")?;
+    let url = section.require("url", "where it goes: url = \"https://…\", or \"env:ALERTS_URL\"");
+    let url = url.and_then(|item| alert_url(&item));
+    let secret = section.require("secret", "what signs it: secret = \"env:ALERTS_SECRET\"");
+    let secret = secret.and_then(|item| secret_name(&item, "env:ALERTS_SECRET"));
+    section.finish();
+    Some(AlertWebhook { url: url?, secret: secret? })
+}
+
+fn alert_url(item: &Item<'_>) -> Option<AlertUrl> {
+    let text = item.string("a URL, or the name of one, such as \"env:ALERTS_URL\"")?;
+    if text.value.starts_with("env:") {
+        return secret_name(item, "env:ALERTS_URL").map(AlertUrl::Named);
+    }
+    if text.value.contains(['@', '?']) {
+        // What is secret in it is not quoted.
+        let problem = text.error("a URL with something secret in it does not belong in this file");
+        item.report(problem.hint("put it into an environment variable: url = \"env:ALERTS_URL\""));
+        return None;
+    }
+    if !is_private(&text.value) {
+        let problem = text.error(format!("found {:?}", text.value));
+        item.report(problem.hint("expected https://"));
+        return None;
+    }
+    Some(AlertUrl::Literal(text.value))
+}
+
+/// Whether nobody on the way can read what is sent there.
+fn is_private(url: &str) -> bool {
+    let loopback = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
+    url.starts_with("https://") || loopback.iter().any(|l| url.starts_with(l))
 }
 
 /// Reads `[templates]`.

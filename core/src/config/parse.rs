@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
 use super::{
-    Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending, Sms, Source, outgoing,
-    source,
+    Alerts, Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending, Sms, Source,
+    outgoing, source,
 };
 use crate::limits;
 use crate::outbound::{Outcome, Provider};
@@ -41,6 +41,8 @@ pub struct Config {
     pub tracking: Vec<(Provider, Sending)>,
     /// `[templates]`, by name.
     pub templates: BTreeMap<String, TemplateFiles>,
+    /// `[alerts]`.
+    pub alerts: Option<Alerts>,
     /// `database.migrations`: the folder of the user's own migrations, relative to the file.
     pub migrations: Option<Located<String>>,
 }
@@ -245,6 +247,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
         sms: None,
         tracking: Vec::new(),
         templates: BTreeMap::new(),
+        alerts: None,
         migrations: None,
     };
 
@@ -265,6 +268,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     config.sms = outgoing::sms(&root);
     config.tracking = outgoing::tracking(&root);
     config.templates = outgoing::templates(&root);
+    config.alerts = outgoing::alerts(&root, config.emails.is_some());
     if let Some(section) = root.get("database").and_then(|item| item.section("a table")) {
         config.migrations = section.get("migrations").and_then(|item| item.string("a folder"));
         section.finish();
@@ -368,8 +372,9 @@ fn rate_limit(item: &Item<'_>) -> Option<RateLimit> {
 
 /// Secrets are named, not held. What is not a name may be a secret, so it is never quoted.
 fn redactions(item: &Item<'_>) -> Vec<Redaction> {
-    let expected = "a list of places such as \"data.object.email\"";
-    let entries = item.list(expected, false).into_iter();
+    let expected =
+        "names with `.` between them, such as `data.object.email`, `lines.*.name` or `**.email`";
+    let entries = item.list("a list of places such as \"data.object.email\"", false).into_iter();
     entries
         .filter_map(|entry| Some(entry.parsed(expected, str::parse::<Redaction>)?.value))
         .collect()
@@ -911,6 +916,46 @@ mod tests {
             assert_eq!(errors.is_empty(), !general, "{scheme}: {errors:?}");
             assert_eq!(config.ingress.sources.len(), usize::from(!general), "{scheme}");
         }
+    }
+
+    #[test]
+    fn faults_of_alerts_are_reported_with_what_would_do() {
+        let source = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\"]\n";
+        let alerts = |lines: &str| errors(&format!("{source}[alerts]\n{lines}"));
+        insta::assert_snapshot!([
+            alerts(""),
+            alerts("email = \"ops@example.com\"\nrepeat = \"1m\"\ndead_letters = 0"),
+            alerts("webhook = { url = \"http://a.test\" }"),
+            alerts("webhook = { url = \"https://a.test/?token=hunter2\", secret = \"hunter2\" }"),
+            alerts("webhook = { url = \"env:url\", secret = \"env:S\" }\noldest = \"1h\""),
+            errors(&format!("{source}redact = [\"a..b\", 3]")),
+        ]
+        .join("\n"), @r#"
+        hookmill.toml:4:1: alerts: nobody is told
+          hint: say who: email = "Ops <ops@example.com>", or webhook = { url = "https://…", secret = "env:ALERTS_SECRET" }
+        hookmill.toml:5:9: alerts.email: nothing says how emails are sent
+          hint: add [email] with `provider` and `from`
+        hookmill.toml:6:10: alerts.repeat: found 1m
+          hint: expected a duration from 10m to 30days
+        hookmill.toml:7:16: alerts.dead_letters: found 0
+          hint: expected a whole number from 1 to 1000000
+        hookmill.toml:5:11: alerts.webhook: `secret` is missing
+          hint: what signs it: secret = "env:ALERTS_SECRET"
+        hookmill.toml:5:19: alerts.webhook.url: found "http://a.test"
+          hint: expected https://
+        hookmill.toml:5:19: alerts.webhook.url: a URL with something secret in it does not belong in this file
+          hint: put it into an environment variable: url = "env:ALERTS_URL"
+        hookmill.toml:5:61: alerts.webhook.secret: this is not the name of a secret; a secret itself does not belong in this file
+          hint: put the secret into an environment variable and name that: "env:ALERTS_SECRET"
+        hookmill.toml:5:19: alerts.webhook.url: this is not the name of a secret; a secret itself does not belong in this file
+          hint: put the secret into an environment variable and name that: "env:ALERTS_URL"
+        hookmill.toml:6:1: alerts: unknown key `oldest`
+          hint: possible here: `email`, `webhook`, `oldest_dead_letter`, `lag`, `repeat`, `dead_letters`
+        hookmill.toml:4:11: sources.s.redact[0]: found "a..b": this is no place in a body
+          hint: expected names with `.` between them, such as `data.object.email`, `lines.*.name` or `**.email`
+        hookmill.toml:4:19: sources.s.redact[1]: found a whole number
+          hint: expected names with `.` between them, such as `data.object.email`, `lines.*.name` or `**.email`
+        "#);
     }
 
     #[test]

@@ -1,0 +1,349 @@
+//! Tells somebody that something is the matter, that it still is, and that it is over: by email, and by a webhook.
+//!
+//! An email is written into the outbox in the transaction that notes that somebody has been told. A webhook is written down
+//! there as well, and sent until it arrives, under the same id each time: whoever gets it twice can tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use hookmill_core::config::{AlertUrl, Alerts, Consumers};
+use hookmill_core::fetch::Fetch;
+use hookmill_core::hash::sha256_hex;
+use hookmill_core::outbound::{ApiRequest, Authorization};
+use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
+use hookmill_core::store::{Statement, Store, StoreError};
+use hookmill_core::time::Timestamp;
+use hookmill_dlq::{Standing, read_standing, standing};
+use serde_json::json;
+use sha2::Sha256;
+
+use crate::outbox;
+use crate::outgoing::Unable;
+
+/// What is looked at, who is told, and what that takes.
+#[derive(Debug)]
+pub struct Alarm {
+    settings: Alerts,
+    /// The URL, and the key that signs.
+    webhook: Option<(Secret, Secret)>,
+}
+
+impl Alarm {
+    /// Takes what is needed out of a configuration; `None` if nobody is to be told.
+    ///
+    /// # Errors
+    ///
+    /// Every name that is not set, or holds what cannot be meant.
+    pub fn new(
+        config: &Consumers,
+        lookup: impl Fn(&SecretName) -> Option<Secret>,
+    ) -> Result<Option<Self>, Vec<Unable>> {
+        let Some(settings) = config.alerts.clone() else { return Ok(None) };
+        let Some(webhook) = &settings.webhook else {
+            return Ok(Some(Self { settings, webhook: None }));
+        };
+        let found = |name: &SecretName| {
+            let found = lookup(name).map(|text| Secret::from(text.expose_secret().trim()));
+            let found = found.filter(|text| !text.expose_secret().is_empty());
+            found.ok_or_else(|| Unable::Alert(name.clone(), "is not set"))
+        };
+        let url = match &webhook.url {
+            AlertUrl::Literal(url) => Ok(Secret::from(url.as_str())),
+            AlertUrl::Named(name) => found(name).and_then(|url| {
+                let is_url = url.expose_secret().starts_with("https://");
+                is_url
+                    .then_some(url)
+                    .ok_or(Unable::Alert(name.clone(), "does not begin with https://"))
+            }),
+        };
+        let secret = found(&webhook.secret).and_then(|secret| match key(&secret) {
+            Some(_) => Ok(secret),
+            None => {
+                Err(Unable::Alert(webhook.secret.clone(), "is not whsec_ and base64 behind it"))
+            }
+        });
+        match (url, secret) {
+            (Ok(url), Ok(secret)) => Ok(Some(Self { settings, webhook: Some((url, secret)) })),
+            (url, secret) => Err(url.err().into_iter().chain(secret.err()).collect()),
+        }
+    }
+}
+
+/// The bytes that sign: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
+fn key(secret: &Secret) -> Option<Vec<u8>> {
+    let text = secret.expose_secret().strip_prefix("whsec_")?;
+    STANDARD.decode(text).ok().filter(|key| !key.is_empty())
+}
+
+/// Something that can be the matter: its name, whether it is, and in words.
+struct Matter {
+    name: &'static str,
+    is_so: bool,
+    text: String,
+    /// What is said when it is over.
+    over: String,
+}
+
+/// What of `standing` is the matter. What nobody wants to be told of never is.
+fn matters(settings: &Alerts, standing: &Standing) -> [Matter; 3] {
+    let waited = Duration::from_secs_f64(standing.oldest_dead_letter.max(0.0));
+    let lag = Duration::from_secs_f64(standing.lag.max(0.0));
+    let dead = standing.dead();
+    let by_reason = standing.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}"));
+    let by_reason = by_reason.collect::<Vec<_>>().join(", ");
+    let look = "`hookmill dead-letters groups` says what went wrong.";
+    let limit = |limit: Option<Duration>| minutes(limit.unwrap_or_default());
+    [
+        Matter {
+            name: "oldest_dead_letter",
+            is_so: settings.oldest_dead_letter.is_some_and(|limit| dead > 0 && waited >= limit),
+            text: format!(
+                "A dead letter has waited for {}; there are {by_reason}. {look}",
+                minutes(waited)
+            ),
+            over: format!("No dead letter has waited for {}.", limit(settings.oldest_dead_letter)),
+        },
+        Matter {
+            name: "dead_letters",
+            is_so: settings.dead_letters.is_some_and(|limit| dead >= i64::from(limit)),
+            text: format!("{dead} dead letters wait: {by_reason}. {look}"),
+            over: format!("{dead} dead letters wait."),
+        },
+        Matter {
+            name: "lag",
+            is_so: settings.lag.is_some_and(|limit| lag >= limit),
+            text: format!(
+                "An event took {} from ingress to its tables in the last five minutes.",
+                minutes(lag)
+            ),
+            over: format!("No event took {} in the last five minutes.", limit(settings.lag)),
+        },
+    ]
+}
+
+/// In hours, minutes and seconds, of which the first two that are not zero: `1h 5m`.
+fn minutes(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let parts = parts.into_iter().skip_while(|(count, _)| *count == 0).take(2);
+    let parts: Vec<_> = parts
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect();
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
+/// What somebody has been told of before.
+struct Told {
+    name: String,
+    since: Timestamp,
+    /// When somebody was told last.
+    at: Timestamp,
+    ended: bool,
+}
+
+/// What somebody is told now.
+struct Notice {
+    /// `alert.raised`, `alert.repeated` or `alert.ended`.
+    kind: &'static str,
+    name: &'static str,
+    since: Timestamp,
+    text: String,
+}
+
+/// What is new: raised, still so after `repeat`, or over.
+fn notices(settings: &Alerts, standing: &Standing, told: &[Told], now: Timestamp) -> Vec<Notice> {
+    let notice = |matter: Matter| {
+        let Matter { name, is_so, text, over } = matter;
+        let before = told.iter().find(|told| told.name == name && !told.ended);
+        let (kind, since, text) = match (is_so, before) {
+            (true, None) => ("alert.raised", now, text),
+            (true, Some(before)) if now >= before.at + settings.repeat => {
+                ("alert.repeated", before.since, text)
+            }
+            (false, Some(before)) => ("alert.ended", before.since, over),
+            _ => return None,
+        };
+        Some(Notice { kind, name, since, text })
+    };
+    matters(settings, standing).into_iter().filter_map(notice).collect()
+}
+
+const TOLD: &str = "\
+-- what somebody has been told
+SELECT name, since, told_at, ended FROM alerts";
+
+const TELL: &str = "\
+-- somebody is told
+INSERT INTO alerts (name, since, told_at, ended, pending)
+VALUES (?1, CAST(?2 AS INTEGER), CAST(?3 AS INTEGER), CAST(?4 AS INTEGER), nullif(?5, ''))
+ON CONFLICT (name) DO UPDATE SET since = excluded.since, told_at = excluded.told_at, ended = excluded.ended,
+    pending = excluded.pending";
+
+const PENDING: &str = "\
+-- webhooks that have not arrived
+SELECT name, pending FROM alerts WHERE pending IS NOT NULL";
+
+const ARRIVED: &str = "\
+-- a webhook has arrived
+UPDATE alerts SET pending = NULL WHERE name = ?1 AND pending = ?2";
+
+const OVER: &str = "\
+-- what is over is forgotten
+DELETE FROM alerts WHERE ended = 1 AND pending IS NULL";
+
+/// What a look came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Looked {
+    /// What somebody is told, in words.
+    pub told: Vec<String>,
+    /// Why a webhook has not arrived; it is sent again at the next look.
+    pub problems: Vec<String>,
+}
+
+/// Looks whether something is the matter, and tells whoever wants to know: to be done each minute.
+///
+/// # Errors
+///
+/// If the store does not do its part. What was not written down is told at the next look.
+pub async fn look<S: Store, F: Fetch>(
+    store: &S,
+    fetch: &F,
+    alarm: &Alarm,
+    now: Timestamp,
+) -> Result<Looked, StoreError> {
+    let mut looked = Looked::default();
+    let rows = store.execute(vec![standing(now), statement(TOLD, Vec::new())]).await?;
+    let Some(found) = rows.first().and_then(read_standing) else { return Ok(looked) };
+    let told: Vec<_> = rows.get(1).into_iter().flatten().filter_map(read_told).collect();
+    let mut statements = Vec::new();
+    for notice in notices(&alarm.settings, &found, &told, now) {
+        statements.extend(tell(alarm, &notice, now));
+        looked.told.push(notice.text);
+    }
+    statements.extend([statement(OVER, Vec::new()), statement(PENDING, Vec::new())]);
+    let rows = store.execute(statements).await?;
+    let Some((url, secret)) = &alarm.webhook else { return Ok(looked) };
+    let mut arrived = Vec::new();
+    for (name, pending) in rows.last().into_iter().flatten().filter_map(read_pending) {
+        let Some(request) = request(url, secret, &pending, now) else { continue };
+        match fetch.post(request, &Secret::from("")).await {
+            Ok(answer) if (200..300).contains(&answer.status) => {
+                arrived.push(statement(ARRIVED, vec![name, pending]));
+            }
+            Ok(answer) => {
+                let status = answer.status;
+                looked.problems.push(format!("the webhook for alerts answered {status}"));
+            }
+            Err(error) => looked.problems.push(format!("the webhook for alerts: {error}")),
+        }
+    }
+    if !arrived.is_empty() {
+        arrived.push(statement(OVER, Vec::new()));
+        store.execute(arrived).await?;
+    }
+    Ok(looked)
+}
+
+/// Notes that somebody is told, and writes the email.
+fn tell(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
+    let Notice { kind, name, since, text } = notice;
+    let ended = *kind == "alert.ended";
+    // The same for whoever else is at it in this minute.
+    let about = format!("{kind}-{name}-{}", now.millis() / 60_000);
+    let id = sha256_hex(&[about.as_bytes()]);
+    let data = json!({ "alert": name, "since": since.to_string(), "message": text });
+    let body = json!({ "type": kind, "timestamp": now.to_string(), "data": data }).to_string();
+    let pending = alarm.webhook.as_ref().map(|_| json!([id, body]).to_string()).unwrap_or_default();
+    let params = vec![
+        (*name).to_owned(),
+        since.millis().to_string(),
+        now.millis().to_string(),
+        u8::from(ended).to_string(),
+        pending,
+    ];
+    let mut statements = vec![statement(TELL, params)];
+    if let Some(to) = &alarm.settings.email {
+        let subject = match *kind {
+            "alert.ended" => format!("Hookmill: {} is over", name.replace('_', " ")),
+            "alert.repeated" => format!("Hookmill, still: {}", name.replace('_', " ")),
+            _ => format!("Hookmill: {}", name.replace('_', " ")),
+        };
+        let content = json!({ "to": [to.to_string()], "literal": [subject, text] });
+        statements.push(outbox::write(&id, &about, "alert", &content.to_string(), now));
+    }
+    statements
+}
+
+/// The webhook, signed now.
+fn request(url: &Secret, secret: &Secret, pending: &str, now: Timestamp) -> Option<ApiRequest> {
+    let (id, body): (String, String) = serde_json::from_str(pending).ok()?;
+    let at = now.seconds().to_string();
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key(secret)?).ok()?;
+    mac.update(format!("{id}.{at}.{body}").as_bytes());
+    let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    Some(ApiRequest {
+        url: url.expose_secret().to_owned(),
+        headers: vec![
+            ("content-type", "application/json".to_owned()),
+            ("webhook-id", id),
+            ("webhook-timestamp", at),
+            ("webhook-signature", signature),
+        ],
+        authorization: Authorization::None,
+        body,
+    })
+}
+
+fn read_told(row: &Vec<Option<String>>) -> Option<Told> {
+    let time = |text: &Option<String>| text.as_ref()?.parse().ok().map(Timestamp::from_millis);
+    match row.as_slice() {
+        [Some(name), since, told_at, Some(ended)] => Some(Told {
+            name: name.clone(),
+            since: time(since)?,
+            at: time(told_at)?,
+            ended: ended == "1",
+        }),
+        _ => None,
+    }
+}
+
+fn read_pending(row: &Vec<Option<String>>) -> Option<(String, String)> {
+    match row.as_slice() {
+        [Some(name), Some(pending)] => Some((name.clone(), pending.clone())),
+        _ => None,
+    }
+}
+
+fn statement(sql: &str, params: Vec<String>) -> Statement {
+    Statement { sql: Arc::from(sql), params }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_said_in_two_parts() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (61, "1m 1s"),
+            (3600, "1h"),
+            (3_905, "1h 5m"),
+            (90_000, "1d 1h"),
+            (86_401, "1d"),
+        ] {
+            assert_eq!(minutes(Duration::from_secs(seconds)), expected);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Alerts on a real SQLite, to a webhook that is away, by a process that dies: whoever wants to know is told once, again if it
+//! is still so, and when it is over.
+
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use hookmill_consumers::alert::{Alarm, Looked, look};
+use hookmill_consumers::outgoing::Unable;
+use hookmill_core::config::Consumers;
+use hookmill_core::fetch::{Fetch, FetchError};
+use hookmill_core::outbound::{ApiRequest, ApiResponse};
+use hookmill_core::request::Request;
+use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::time::Timestamp;
+use hookmill_migrations::Loaded;
+use hookmill_native::{DataFolder, Sqlite};
+use hookmill_providers::{Admitted, Verifier};
+use serde_json::{Value, json};
+
+/// It has a source that verifies what it sends.
+const CONFIG: &str = r#"
+[sources.alerts]
+scheme = "standard-webhooks"
+secrets = ["env:ALERTS_SECRET"]
+
+[email]
+provider = "resend"
+from = "Hookmill <hookmill@example.com>"
+
+[alerts]
+email = "Ops <ops@example.com>"
+webhook = { url = "env:ALERTS_URL", secret = "env:ALERTS_SECRET" }
+oldest_dead_letter = "1h"
+dead_letters = 3
+lag = "30s"
+repeat = "12h"
+"#;
+
+const HOUR: i64 = 3_600_000;
+
+struct World {
+    store: Sqlite,
+    loaded: Loaded,
+    alarm: Alarm,
+    /// The status that the webhook answers with; 0 for none.
+    status: Mutex<u16>,
+    requests: Mutex<Vec<ApiRequest>>,
+    /// In how many transactions the process dies, after it.
+    death: Mutex<Option<usize>>,
+    _folder: tempfile::TempDir,
+    _data: DataFolder,
+}
+
+fn secret(name: &SecretName) -> Option<Secret> {
+    match name.0.as_str() {
+        "ALERTS_URL" => Some("https://alerts.example.com/hook?token=secret\n".into()),
+        "ALERTS_SECRET" => Some("whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0".into()),
+        _ => None,
+    }
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn load(text: &str) -> Loaded {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hookmill.toml");
+    std::fs::write(&path, text).unwrap();
+    hookmill_migrations::load(&path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+impl World {
+    fn new() -> Self {
+        let loaded = load(CONFIG);
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::lock(folder.path()).unwrap();
+        let store = data.store(&loaded.migrations).unwrap().store;
+        Self {
+            store,
+            alarm: Alarm::new(&loaded.consumers(), secret).unwrap().unwrap(),
+            loaded,
+            status: Mutex::new(204),
+            requests: Mutex::default(),
+            death: Mutex::default(),
+            _folder: folder,
+            _data: data,
+        }
+    }
+
+    fn sql(&self, sql: &str) -> Rows {
+        let statement = Statement { sql: sql.into(), params: Vec::new() };
+        block(self.store.execute(vec![statement])).unwrap().remove(0)
+    }
+
+    fn letter(&self, id: &str, failed_at: i64) {
+        self.sql(&format!(
+            "INSERT INTO dead_letters (id, reason, error, fingerprint, attempts, first_failed_at, last_failed_at, message)
+            VALUES ('{id}', 'refused', 'x', 'f', 1, {failed_at}, {failed_at}, 'm')"
+        ));
+    }
+
+    fn look(&self, now: i64) -> Result<Looked, StoreError> {
+        block(look(self, self, &self.alarm, Timestamp::from_millis(now)))
+    }
+
+    /// What is told at this time.
+    fn told(&self, now: i64) -> Vec<String> {
+        self.look(now).unwrap().told
+    }
+
+    /// Each webhook that has been sent: its id, its type and what it is about; each verified as whoever gets it would.
+    fn webhooks(&self) -> Vec<(String, Value, Value)> {
+        let verifier = Verifier::new(&self.loaded.config.ingress.sources[0], secret).unwrap();
+        let requests = self.requests.lock().unwrap();
+        let read = |request: &ApiRequest| {
+            assert_eq!(request.url, "https://alerts.example.com/hook?token=secret");
+            let headers = request.headers.iter();
+            let headers: Vec<_> =
+                headers.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+            let at = &headers.iter().find(|(name, _)| name == "webhook-timestamp").unwrap().1;
+            let now = Timestamp::from_seconds(at.parse().unwrap());
+            let asked = Request {
+                method: "POST",
+                query: None,
+                headers: &headers,
+                body: request.body.as_bytes(),
+            };
+            let Admitted::Events(_, events) = verifier.verify(&asked, now).unwrap() else {
+                panic!("no event")
+            };
+            let body: Value = serde_json::from_str(&request.body).unwrap();
+            (events[0].id.clone(), body["type"].clone(), body["data"]["alert"].clone())
+        };
+        requests.iter().map(read).collect()
+    }
+
+    fn emails(&self) -> Vec<String> {
+        let rows =
+            self.sql("SELECT content ->> '$.literal[0]' FROM outbox ORDER BY created_at, id");
+        rows.into_iter().flatten().flatten().collect()
+    }
+}
+
+impl Store for World {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        let rows = self.store.execute(statements).await?;
+        let mut death = self.death.lock().unwrap();
+        match death.take() {
+            Some(0) => Err(StoreError::Unavailable("the process has died".into())),
+            left => {
+                *death = left.map(|left| left - 1);
+                Ok(rows)
+            }
+        }
+    }
+}
+
+impl Fetch for World {
+    async fn post(&self, request: ApiRequest, _: &Secret) -> Result<ApiResponse, FetchError> {
+        self.requests.lock().unwrap().push(request);
+        match *self.status.lock().unwrap() {
+            0 => Err(FetchError::NoAnswer("it has hung up".into())),
+            status => {
+                Ok(ApiResponse { status, retry_after: None, message_id: None, body: String::new() })
+            }
+        }
+    }
+}
+
+#[test]
+fn an_alert_is_raised_repeated_and_ended() {
+    let world = World::new();
+    assert_eq!(world.told(0), Vec::<String>::new());
+    world.letter("a", 0);
+    assert_eq!(world.told(HOUR - 1), Vec::<String>::new());
+    assert_eq!(
+        world.told(HOUR),
+        [
+            "A dead letter has waited for 1h; there are 1 refused. `hookmill dead-letters groups` says what went wrong."
+        ]
+    );
+    // Once, until it is time to say it again.
+    assert_eq!(world.told(2 * HOUR), Vec::<String>::new());
+    assert_eq!(world.told(13 * HOUR - 1), Vec::<String>::new());
+    assert_eq!(world.told(13 * HOUR).len(), 1);
+    world.sql("UPDATE dead_letters SET state = 'discarded'");
+    assert_eq!(world.told(14 * HOUR), ["No dead letter has waited for 1h."]);
+    assert_eq!(world.told(15 * HOUR), Vec::<String>::new());
+    assert_eq!(world.sql("SELECT * FROM alerts"), Rows::new());
+    let webhooks = world.webhooks();
+    let kinds: Vec<_> =
+        webhooks.iter().map(|(_, kind, about)| (kind.clone(), about.clone())).collect();
+    let expected = ["alert.raised", "alert.repeated", "alert.ended"];
+    assert_eq!(kinds, expected.map(|kind| (json!(kind), json!("oldest_dead_letter"))));
+    assert_eq!(webhooks.iter().map(|(id, ..)| id).collect::<BTreeSet<_>>().len(), 3);
+    assert_eq!(
+        world.emails(),
+        [
+            "Hookmill: oldest dead letter",
+            "Hookmill, still: oldest dead letter",
+            "Hookmill: oldest dead letter is over"
+        ]
+    );
+    // Once more, and it is raised once more.
+    world.sql("UPDATE dead_letters SET state = 'dead'");
+    assert_eq!(world.told(16 * HOUR).len(), 1);
+    assert_eq!(world.webhooks()[3].1, "alert.raised");
+}
+
+#[test]
+fn many_dead_letters_and_a_long_lag_are_told_of() {
+    let world = World::new();
+    for id in ["a", "b"] {
+        world.letter(id, HOUR);
+    }
+    world.sql(&format!("INSERT INTO activity VALUES ({HOUR} / 60000, 's', 'applied', 1, 29999)"));
+    assert_eq!(world.told(HOUR), Vec::<String>::new());
+    world.letter("c", HOUR);
+    world.sql("UPDATE activity SET lag = 30000");
+    assert_eq!(
+        world.told(HOUR),
+        [
+            "3 dead letters wait: 3 refused. `hookmill dead-letters groups` says what went wrong.",
+            "An event took 30s from ingress to its tables in the last five minutes."
+        ]
+    );
+    world.sql("DELETE FROM dead_letters WHERE id = 'c'");
+    assert_eq!(
+        world.told(HOUR + 10 * 60_000),
+        ["2 dead letters wait.", "No event took 30s in the last five minutes."]
+    );
+}
+
+#[test]
+fn a_webhook_is_sent_until_it_arrives_under_the_same_id() {
+    let world = World::new();
+    world.letter("a", 0);
+    for status in [0, 500, 404] {
+        *world.status.lock().unwrap() = status;
+        let looked = world.look(HOUR + i64::from(status)).unwrap();
+        assert_eq!(looked.problems.len(), 1, "{looked:?}");
+        assert!(!looked.problems[0].contains("token"), "{looked:?}");
+    }
+    // It is over before anybody knew.
+    world.sql("DELETE FROM dead_letters");
+    world.told(2 * HOUR);
+    *world.status.lock().unwrap() = 200;
+    world.told(2 * HOUR + 60_000);
+    world.told(2 * HOUR + 120_000);
+    let webhooks = world.webhooks();
+    let ids: Vec<_> = webhooks.iter().map(|(id, ..)| id.as_str()).collect();
+    let kinds: Vec<_> = webhooks.iter().map(|(_, kind, _)| kind.as_str().unwrap()).collect();
+    let (raised, ended) = ("alert.raised", "alert.ended");
+    assert_eq!(kinds, [raised, raised, raised, ended, ended]);
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 2);
+    assert_eq!(world.sql("SELECT * FROM alerts"), Rows::new());
+    // The email did not wait for it.
+    assert_eq!(world.emails().len(), 2);
+}
+
+#[test]
+fn whoever_dies_somebody_is_told() {
+    for transactions in 0..3 {
+        let world = World::new();
+        world.letter("a", 0);
+        *world.death.lock().unwrap() = Some(transactions);
+        let _ = world.look(HOUR);
+        world.look(HOUR + 60_000).unwrap();
+        let webhooks = world.webhooks();
+        assert!(!webhooks.is_empty(), "{transactions}");
+        assert_eq!(webhooks.iter().map(|(id, ..)| id).collect::<BTreeSet<_>>().len(), 1);
+        assert_eq!(world.emails(), ["Hookmill: oldest dead letter"], "{transactions}");
+        assert_eq!(world.sql("SELECT pending FROM alerts"), [[None]]);
+    }
+}
+
+#[test]
+fn what_is_named_has_to_be_set() {
+    let config: Consumers = load(CONFIG).consumers();
+    let unable = |lookup: fn(&SecretName) -> Option<Secret>| -> Vec<String> {
+        let errors = Alarm::new(&config, lookup).unwrap_err();
+        errors.iter().map(Unable::to_string).collect()
+    };
+    let unset =
+        ["ALERTS_URL is not set: [alerts] names it", "ALERTS_SECRET is not set: [alerts] names it"];
+    assert_eq!(unable(|_| None), unset);
+    assert_eq!(unable(|_| Some(" \n".into())), unset);
+    assert_eq!(
+        unable(|_| Some("plain".into())),
+        [
+            "ALERTS_URL does not begin with https://: [alerts] names it",
+            "ALERTS_SECRET is not whsec_ and base64 behind it: [alerts] names it"
+        ]
+    );
+    let nobody = load(CONFIG.split("[alerts]").next().unwrap()).consumers();
+    assert!(Alarm::new(&nobody, |_| None).unwrap().is_none());
+}

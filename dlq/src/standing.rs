@@ -1,0 +1,57 @@
+//! How things stand: for metrics, and for whoever raises an alert.
+
+use hookmill_core::store::{Rows, Statement};
+use hookmill_core::time::Timestamp;
+use serde::Deserialize;
+
+use crate::replay::statement;
+
+/// How things stand, as the tables say.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+pub struct Standing {
+    /// The longest that an event took from ingress to its tables in the last five minutes, in seconds.
+    pub lag: f64,
+    /// Dead letters that wait for somebody, by reason.
+    pub dead_letters: Vec<(String, i64)>,
+    /// How long ago the oldest of these failed first, in seconds; zero if there is none.
+    pub oldest_dead_letter: f64,
+    /// What waits to be sent, by channel.
+    pub outbox: Vec<(String, i64)>,
+    /// Of replays that are running or paused, how much they send: `total`, and `sent`.
+    pub replays: Vec<(String, i64)>,
+}
+
+impl Standing {
+    /// How many dead letters wait for somebody.
+    pub fn dead(&self) -> i64 {
+        self.dead_letters.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// `?1` now. Each part reads an index, or a few rows.
+const STANDING: &str = "\
+-- how things stand
+SELECT json_object(
+    'lag', (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > CAST(?1 AS INTEGER) / 60000 - 5),
+    'oldest_dead_letter', (SELECT coalesce((CAST(?1 AS INTEGER) - min(first_failed_at)) / 1000.0, 0)
+        FROM dead_letters WHERE state = 'dead'),
+    'dead_letters', json((SELECT json_group_array(json_array(reason, n)) FROM (
+        SELECT reason, count(*) AS n FROM dead_letters WHERE state = 'dead' GROUP BY reason))),
+    'outbox', json((SELECT json_group_array(json_array(channel, n)) FROM (
+        SELECT channel, sum(n) AS n FROM (
+            SELECT channel, count(*) AS n FROM outbox WHERE state = 'pending' GROUP BY channel
+            UNION ALL
+            SELECT channel, json_array_length(members) FROM outbox_batches WHERE state IN ('sealed', 'sending')
+        ) GROUP BY channel))),
+    'replays', json((SELECT json_array(json_array('total', coalesce(sum(total), 0)), json_array('sent', coalesce(sum(sent), 0)))
+        FROM replays WHERE state IN ('running', 'paused'))))";
+
+/// Asks how things stand.
+pub fn standing(now: Timestamp) -> Statement {
+    statement(STANDING, vec![now.millis().to_string()])
+}
+
+/// What [`standing()`] was answered with.
+pub fn read_standing(rows: &Rows) -> Option<Standing> {
+    serde_json::from_str(rows.first()?.first()?.as_ref()?).ok()
+}
