@@ -30,6 +30,14 @@ fn an_alert_reaches_somebody() {
     sent(&pipeline);
     assert_eq!(api.accepted(), ["ops@acme.test"]);
 
+    // Metrics tell how things stand.
+    eventually("it is measured", || {
+        let dead = pipeline.gauge("dead_letters", &[("reason", "refused")])?;
+        let oldest = pipeline.gauge("oldest_dead_letter_seconds", &[])?;
+        (dead == 1.0 && (7200.0..7500.0).contains(&oldest)).then_some(())
+    });
+    assert_eq!(pipeline.gauge("lag_seconds", &[]).map(|lag| lag < 600.0), Some(true));
+
     // Nobody is told twice.
     let pipeline = pipeline.after_a_minute();
     pipeline.sql("UPDATE dead_letters SET state = 'discarded'");

@@ -265,8 +265,17 @@ impl Pipeline {
         self.logs.lock().expect("no reader panics").clone()
     }
 
-    /// What a metric with these labels stands at.
+    /// What a counter with these labels stands at.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        self.measured(&format!("{name}_total"), labels).map_or(0, |number| number as u64)
+    }
+
+    /// How something stands; `None` if it is not told.
+    pub fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        self.measured(name, labels)
+    }
+
+    fn measured(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let logs = self.logs();
         let serving = logs.lines().rfind(|line| line.contains("serving metrics")).expect("it logs");
         let line: Value = serde_json::from_str(serving).expect("a line of the log is JSON");
@@ -275,9 +284,11 @@ impl Pipeline {
         let text = response.expect("metrics are served").body;
         let labels: Vec<_> =
             labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
-        let name = format!("hookmill_{name}_total{{{}}} ", labels.join(","));
+        let labels =
+            if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let name = format!("hookmill_{name}{labels} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&name));
-        line.map_or(0, |number| number.parse().expect("a count"))
+        line.map(|number| number.parse().expect("a number"))
     }
 
     fn database(&self, name: &str) -> Connection {

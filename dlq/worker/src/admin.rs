@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hookmill_admin::{Platform, Remote, nothing_here, router};
-use hookmill_cloudflare::{CloudflareQueue, D1, R2, now};
+use hookmill_cloudflare::{CloudflareQueue, D1, Metrics, R2, now};
 use hookmill_core::config::Admin as Config;
 use hookmill_core::objects::Objects as _;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Stepped, step};
-use hookmill_dlq::{Swept, sweep};
+use hookmill_dlq::{Standing, Swept, read_standing, standing, sweep};
 use tower_service::Service as _;
 use worker::send::SendFuture;
 use worker::{
@@ -151,6 +151,35 @@ pub(crate) async fn replay(env: &Env) {
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     replay(&env).await;
     clean(&env).await;
+    tell_standing(&env).await;
+}
+
+/// Writes down how things stand.
+async fn tell_standing(env: &Env) {
+    let rows = match D1::new(env, "DB") {
+        Ok(store) => store.execute(vec![standing(now())]).await,
+        Err(error) => return console_error!("nobody knows how things stand: {error}"),
+    };
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) => return console_error!("nobody knows how things stand: {error}"),
+    };
+    let Some(Standing { lag, dead_letters, oldest_dead_letter, outbox, replays }) =
+        rows.first().and_then(read_standing)
+    else {
+        return;
+    };
+    let mut metrics = Metrics::new(env, "METRICS");
+    metrics.set("lag_seconds", [], lag);
+    metrics.set("oldest_dead_letter_seconds", [], oldest_dead_letter);
+    let families =
+        [("dead_letters", dead_letters), ("outbox_waiting", outbox), ("replay_letters", replays)];
+    for (metric, counts) in families {
+        for (of, count) in counts {
+            #[expect(clippy::cast_precision_loss, reason = "rows of a database")]
+            metrics.set(metric, [of.as_str()], count as f64);
+        }
+    }
 }
 
 async fn clean(env: &Env) {

@@ -7,7 +7,8 @@ use worker::{AnalyticsEngineDataPointBuilder, AnalyticsEngineDataset, Env, conso
 const POINTS: usize = 25;
 
 /// A dataset of Analytics Engine: `blob1` is the name of the metric, the blobs behind it are its labels in the order in which
-/// the native `/metrics` has them, `double1` is the count, and the index is the source.
+/// the native `/metrics` has them, `double1` is the count, and the index is the source. What tells how something stands has
+/// the value in `double1`, and its own name as the index.
 pub struct Metrics {
     dataset: Option<AnalyticsEngineDataset>,
     written: usize,
@@ -21,15 +22,24 @@ impl Metrics {
 
     /// Writes a count; `labels` begin with the source.
     pub fn count<const N: usize>(&mut self, metric: &str, labels: [&str; N], count: u32) {
+        self.write(labels.first().unwrap_or(&""), metric, labels, count.into());
+    }
+
+    /// Writes how something stands. The index is the metric's name.
+    pub fn set<const N: usize>(&mut self, metric: &str, labels: [&str; N], value: f64) {
+        self.write(metric, metric, labels, value);
+    }
+
+    fn write<const N: usize>(&mut self, index: &str, metric: &str, labels: [&str; N], value: f64) {
         let Some(dataset) = &self.dataset else { return };
         if self.written == POINTS {
             return;
         }
         self.written += 1;
         let point = AnalyticsEngineDataPointBuilder::new()
-            .indexes([*labels.first().unwrap_or(&"")])
+            .indexes([index])
             .add_blob(metric)
-            .add_double(count);
+            .add_double(value);
         let point = labels.into_iter().fold(point, AnalyticsEngineDataPointBuilder::add_blob);
         if let Err(error) = point.write_to(dataset) {
             console_error!("cannot write metrics: {error}");
