@@ -167,8 +167,21 @@ pub struct Admin {
     pub retention: Retention,
     /// By source: what of its bodies is not shown.
     pub redact: BTreeMap<String, Vec<Redaction>>,
+    /// Who may come through Cloudflare Access, if anybody.
+    pub access: Option<Access>,
     /// What is in force, as JSON: [`overview()`].
     pub overview: String,
+}
+
+/// Who may come through Cloudflare Access.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Access {
+    /// The team: `https://acme.cloudflareaccess.com`.
+    pub issuer: String,
+    /// The application's audience tag.
+    pub audience: String,
+    /// Who may change things: addresses, and names of service tokens. Everybody else whom Access lets through may look.
+    pub operators: Vec<String>,
 }
 
 /// When somebody is told that something is the matter, and how.

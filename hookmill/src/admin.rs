@@ -11,7 +11,7 @@ use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Stepped, step};
 use hookmill_dlq::{Swept, sweep};
-use hookmill_native::{Files, QueueName, Sqlite, SqliteQueue, Standing, now};
+use hookmill_native::{Files, HttpClient, QueueName, Sqlite, SqliteQueue, Standing, now};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, warn};
 
@@ -35,6 +35,7 @@ pub struct Native {
 /// What the API asks and wakes up.
 pub struct Running {
     pub queue: SqliteQueue,
+    pub client: HttpClient,
     /// Told when something is to be replayed, or sent once more.
     pub asked: Arc<Notify>,
     /// Whoever sends.
@@ -63,6 +64,13 @@ impl Platform for Native {
             let queue = &self.running.as_ref()?.queue;
             let waiting = queue.waiting(QueueName::Events, COUNTED).await;
             waiting.ok().map(|count| count as u64)
+        })
+    }
+
+    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>> {
+        Box::pin(async {
+            let Some(running) = &self.running else { return Err("nothing runs here".to_owned()) };
+            running.client.get(url).await.map_err(|error| error.to_string())
         })
     }
 

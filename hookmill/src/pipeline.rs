@@ -168,15 +168,8 @@ pub fn run(
     let gate = Arc::new(Gate::new(loaded.config.ingress.clone(), folder.salt()?, lookup));
     let mut problems = gate.problems(now());
     let (config, channels, alarm) = outgoing(loaded.consumers(), outbox);
-    let mut unable = |unable: Vec<Unable>| problems.extend(unable.iter().map(ToString::to_string));
-    let channels = channels.unwrap_or_else(|errors| {
-        unable(errors);
-        Vec::new()
-    });
-    let alarm = alarm.unwrap_or_else(|errors| {
-        unable(errors);
-        None
-    });
+    let channels = or_problems(channels, &mut problems);
+    let alarm = or_problems(alarm, &mut problems);
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
     }
@@ -208,8 +201,9 @@ pub fn run(
         for what in stranded(&store, &channels).await.unwrap_or_default() {
             warn!("{what}");
         }
+        let client = HttpClient::new().context("no HTTPS client can be made")?;
         let out = match outbox {
-            Outbox::Sent => Out::Sent(HttpClient::new().context("no HTTPS client can be made")?),
+            Outbox::Sent => Out::Sent(client.clone()),
             Outbox::Shown => Out::Shown { folder: place.data.join("emails") },
         };
         if let Some(alarm) = alarm {
@@ -239,7 +233,7 @@ pub fn run(
         consumers.spawn(replays);
         let retention = loaded.config.retention;
         consumers.spawn(clean(store.clone(), objects.clone(), retention, stopped.clone()));
-        let running = Some(admin::Running { queue: queue.clone(), asked, written });
+        let running = Some(admin::Running { queue: queue.clone(), client, asked, written });
         let config = Some(loaded.admin());
         let lent =
             admin::Native { store: store.clone(), objects: objects.clone(), config, running };
@@ -303,6 +297,14 @@ fn outgoing(
     };
     let (channels, alarm) = (Outgoing::all(&config, key), Alarm::new(&config, key));
     (config, channels, alarm)
+}
+
+/// What there is, or nothing and what is missing for it.
+fn or_problems<T: Default>(able: Able<T>, problems: &mut Vec<String>) -> T {
+    able.unwrap_or_else(|unable| {
+        problems.extend(unable.iter().map(ToString::to_string));
+        T::default()
+    })
 }
 
 /// From now on, whoever tells the process to stop is heard; ready when somebody does.

@@ -212,6 +212,7 @@ impl Loaded {
         Admin {
             retention: self.config.retention,
             redact: self.config.redact.clone(),
+            access: self.config.access.clone(),
             overview: self.overview.clone(),
         }
     }

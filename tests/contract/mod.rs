@@ -14,6 +14,7 @@ mod large_bodies_come_out_whole;
 mod nothing_is_marked_at_ingress;
 mod one_bad_message_spoils_no_other;
 mod order_of_arrival_does_not_matter;
+mod people_come_through_access;
 mod presets_write_rows;
 mod rejections_are_counted;
 mod replay_runs_the_whole_path;

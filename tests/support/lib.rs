@@ -3,6 +3,7 @@
 // A test fails by panicking.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod access;
 pub mod api;
 pub mod event;
 pub mod http;

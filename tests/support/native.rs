@@ -267,15 +267,16 @@ impl Pipeline {
 
     /// What a counter with these labels stands at.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        self.measured(&format!("{name}_total"), labels).map_or(0, |number| number as u64)
+        let count = self.measured(&format!("{name}_total"), labels);
+        count.map_or(0, |count| count.parse().expect("a count"))
     }
 
     /// How something stands; `None` if it is not told.
     pub fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        self.measured(name, labels)
+        self.measured(name, labels).map(|number| number.parse().expect("a number"))
     }
 
-    fn measured(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    fn measured(&self, name: &str, labels: &[(&str, &str)]) -> Option<String> {
         let logs = self.logs();
         let serving = logs.lines().rfind(|line| line.contains("serving metrics")).expect("it logs");
         let line: Value = serde_json::from_str(serving).expect("a line of the log is JSON");
@@ -287,8 +288,7 @@ impl Pipeline {
         let labels =
             if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let name = format!("hookmill_{name}{labels} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&name));
-        line.map(|number| number.parse().expect("a number"))
+        text.lines().find_map(|line| line.strip_prefix(&name)).map(ToOwned::to_owned)
     }
 
     fn database(&self, name: &str) -> Connection {

@@ -159,22 +159,22 @@ impl Pipeline {
     /// What a counter with these labels stands at.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let points = self.points(labels[0].1, name, labels).into_iter();
-        points.map(|number| number as u64).sum()
+        points.filter_map(|count| count.as_u64()).sum()
     }
 
     /// How something stands; `None` if it is not told.
     pub fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        self.points(name, name, labels).pop()
+        self.points(name, name, labels).pop()?.as_f64()
     }
 
-    fn points(&self, index: &str, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
+    fn points(&self, index: &str, name: &str, labels: &[(&str, &str)]) -> Vec<Value> {
         let logs = self.logs();
         let points = logs.lines().filter_map(|line| line.split_once("data point ")?.1.parse().ok());
         let values = labels.iter().map(|(_, value)| *value);
         let blobs: Vec<_> = std::iter::once(name).chain(values).collect();
         let same =
             |point: &Value| point["blobs"] == json!(blobs) && point["indexes"] == json!([index]);
-        points.filter(same).filter_map(|point: Value| point["doubles"][0].as_f64()).collect()
+        points.filter(same).map(|mut point: Value| point["doubles"][0].take()).collect()
     }
 
     fn control(&self, path: &str, body: &Value) -> Value {

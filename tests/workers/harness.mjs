@@ -37,9 +37,12 @@ function worker(stage) {
     outboundService: async (request) => {
       const { pathname } = new URL(request.url);
       const headers = Object.fromEntries(request.headers);
-      const init = { method: request.method, headers, body: await request.text() };
+      const body = request.method === "GET" ? undefined : await request.text();
+      const init = { method: request.method, headers, body };
       const response = await fetch(`http://${outbound}${pathname}`, init);
-      return new Response(await response.arrayBuffer(), { status: response.status, headers: response.headers });
+      // What has no content may have no body either, not even an empty one.
+      const answer = response.status === 204 ? null : await response.arrayBuffer();
+      return new Response(answer, { status: response.status, headers: response.headers });
     },
     queueProducers: Object.fromEntries((config.queues.producers ?? []).map((p) => [p.binding, { queueName: p.queue }])),
     queueConsumers: Object.fromEntries(

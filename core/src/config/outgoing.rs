@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::parse::{
     ConditionText, EffectText, EmailText, NamedValues, SendText, SmsText, TemplateFiles, TrackText,
-    ValueText, duration, integer, secret_name, value,
+    ValueText, duration, integer, is_private, secret_name, value,
 };
 use super::toml_reader::{ConfigError, Item, Located, Section};
 use super::{AlertUrl, AlertWebhook, Alerts, Api, Emails, OnDoubt, Quota, Sending, Sms};
@@ -284,12 +284,6 @@ fn alert_url(item: &Item<'_>) -> Option<AlertUrl> {
         return None;
     }
     Some(AlertUrl::Literal(text.value))
-}
-
-/// Whether nobody on the way can read what is sent there.
-fn is_private(url: &str) -> bool {
-    let loopback = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
-    url.starts_with("https://") || loopback.iter().any(|l| url.starts_with(l))
 }
 
 /// Reads `[templates]`.

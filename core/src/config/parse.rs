@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
 use super::{
-    Alerts, Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending, Sms, Source,
-    outgoing, source,
+    Access, Alerts, Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending, Sms,
+    Source, outgoing, source,
 };
 use crate::limits;
 use crate::outbound::{Outcome, Provider};
@@ -41,6 +41,8 @@ pub struct Config {
     pub tracking: Vec<(Provider, Sending)>,
     /// `[templates]`, by name.
     pub templates: BTreeMap<String, TemplateFiles>,
+    /// `admin.access`.
+    pub access: Option<Access>,
     /// `[alerts]`.
     pub alerts: Option<Alerts>,
     /// `database.migrations`: the folder of the user's own migrations, relative to the file.
@@ -247,6 +249,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
         sms: None,
         tracking: Vec::new(),
         templates: BTreeMap::new(),
+        access: None,
         alerts: None,
         migrations: None,
     };
@@ -268,6 +271,10 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     config.sms = outgoing::sms(&root);
     config.tracking = outgoing::tracking(&root);
     config.templates = outgoing::templates(&root);
+    if let Some(section) = root.get("admin").and_then(|item| item.section("a table")) {
+        config.access = section.get("access").and_then(|item| access(&item));
+        section.finish();
+    }
     config.alerts = outgoing::alerts(&root, config.emails.is_some());
     if let Some(section) = root.get("database").and_then(|item| item.section("a table")) {
         config.migrations = section.get("migrations").and_then(|item| item.string("a folder"));
@@ -517,6 +524,38 @@ fn retention(root: &Section<'_>, retention: &mut Retention) {
     read("dead_letters", days(1), &mut retention.dead_letters);
     read("audit", days(30), &mut retention.audit);
     section.finish();
+}
+
+/// `admin.access`.
+fn access(item: &Item<'_>) -> Option<Access> {
+    let section = item.section(
+        "a table: { issuer = \"https://acme.cloudflareaccess.com\", audience = \"…\", operators = [] }",
+    )?;
+    let hint = "the team's domain: issuer = \"https://acme.cloudflareaccess.com\"";
+    let issuer = section.require("issuer", hint).and_then(|item| item.string("a URL"));
+    if let Some(issuer) = &issuer
+        && (!is_private(&issuer.value) || issuer.value.ends_with('/'))
+    {
+        let problem = issuer.error(format!("found {:?}", issuer.value));
+        section
+            .report(problem.hint("expected https://, the team's domain, and no slash behind it"));
+    }
+    let hint = "the application's audience tag (AUD), as Cloudflare shows it";
+    let audience = section.require("audience", hint).and_then(|item| item.string("a tag"));
+    let operators = section.get("operators").into_iter().flat_map(|item| {
+        let expected = "a list of addresses, and names of service tokens";
+        let entries = item.list(expected, false).into_iter();
+        entries.filter_map(|entry| Some(entry.string(expected)?.value)).collect::<Vec<_>>()
+    });
+    let operators = operators.collect();
+    section.finish();
+    Some(Access { issuer: issuer?.value, audience: audience?.value, operators })
+}
+
+/// Whether nobody on the way can read what is sent there.
+pub(super) fn is_private(url: &str) -> bool {
+    let loopback = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
+    url.starts_with("https://") || loopback.iter().any(|l| url.starts_with(l))
 }
 
 fn batch(root: &Section<'_>, batch: &mut Batch) {

@@ -5,6 +5,7 @@ use axum::extract::{Extension, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use hookmill_core::config::Access;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -13,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
 
 use crate::problem::Problem;
-use crate::{Admin, Remote, json, statement};
+use crate::{Admin, Remote, access, json, statement};
 
 /// What every token begins with, so that scanners for secrets know it.
 pub const PREFIX: &str = "hookmill_";
@@ -47,7 +48,7 @@ impl Role {
 /// Who asks.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Actor {
-    /// The name of the token.
+    /// The name of the token, or what Cloudflare Access says: an address, or the name of a service token.
     pub(crate) name: String,
     role: Role,
 }
@@ -62,9 +63,13 @@ pub(crate) async fn token(Extension(actor): Extension<Actor>) -> Json<Actor> {
 }
 
 impl Actor {
+    pub(crate) const fn of(name: String, role: Role) -> Self {
+        Self { name, role }
+    }
+
     /// Somebody who has the data anyway.
     pub(crate) fn local(name: &str) -> Self {
-        Self { name: name.to_owned(), role: Role::Operate }
+        Self::of(name.to_owned(), Role::Operate)
     }
 }
 
@@ -126,7 +131,17 @@ pub(crate) async fn guard(
     let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let shown = shown.and_then(|value| value.split_once(' '));
     let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some(actor) = shown.and_then(|(_, token)| known(rows.first(), token.trim())) else {
+    let actor = match shown {
+        Some((_, token)) => known(rows.first(), token.trim()),
+        None => match assertion(&admin, &request) {
+            None => None,
+            Some((access, jwt)) => match access::actor(&admin, access, &jwt).await {
+                Ok(actor) => actor,
+                Err(problem) => return problem.into_response(),
+            },
+        },
+    };
+    let Some(actor) = actor else {
         if let Some((failures, since)) = failed(rows.get(1))
             && failures >= FAILURES
         {
@@ -149,6 +164,15 @@ pub(crate) async fn guard(
     }
     request.extensions_mut().insert(actor);
     next.run(request).await
+}
+
+/// What Cloudflare Access says of who asks, if hookmill.toml says that people come through it. A browser shows what Access knows
+/// it by to whatever site sends it here, so a request has to come from our own pages, or from no page at all.
+fn assertion<'a>(admin: &'a Admin, request: &Request) -> Option<(&'a Access, String)> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let access = admin.0.config()?.access.as_ref()?;
+    let ours = header("sec-fetch-site").is_none_or(|from| ["same-origin", "none"].contains(&from));
+    header(access::HEADER).filter(|_| ours).map(|jwt| (access, jwt.to_owned()))
 }
 
 /// Whose token it is. Every token is compared, and each in constant time.

@@ -1,12 +1,13 @@
 //! The admin API: what came in, what failed and why, and replays. One router for both platforms; what they have to lend it is
 //! a [`Platform`].
 //!
-//! Everything lies under `/admin/api/v1`. Who asks shows a token ([`mod@auth`]); errors are problem details
+//! Everything lies under `/admin/api/v1`. Who asks shows a token, or comes through Cloudflare Access ([`mod@auth`]); errors are problem details
 //! (<https://www.rfc-editor.org/rfc/rfc9457>); lists go on with a cursor; every change is in the table `audit`.
 
 // The macros of utoipa qualify what they need not.
 #![allow(unused_qualifications)]
 
+mod access;
 pub mod auth;
 mod dashboard;
 mod dead_letters;
@@ -57,6 +58,9 @@ pub trait Platform: Send + Sync {
 
     /// How many messages wait on the queue; `None` if that cannot be told.
     fn waiting(&self) -> BoxFuture<'_, Option<u64>>;
+
+    /// What is at this URL, by GET.
+    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>>;
 
     /// What hookmill.toml says; `None` where only the data is at hand.
     fn config(&self) -> Option<&Config>;

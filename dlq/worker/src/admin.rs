@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hookmill_admin::{Platform, Remote, nothing_here, router};
-use hookmill_cloudflare::{CloudflareQueue, D1, Metrics, R2, now};
+use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, now};
 use hookmill_core::config::Admin as Config;
 use hookmill_core::objects::Objects as _;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
@@ -69,6 +69,10 @@ impl Platform for Cloudflare {
     /// A Worker cannot ask its queues.
     fn waiting(&self) -> Pending<'_, Option<u64>> {
         Box::pin(std::future::ready(None))
+    }
+
+    fn fetch<'a>(&'a self, url: &'a str) -> Pending<'a, std::result::Result<String, String>> {
+        Box::pin(HttpClient.get(url))
     }
 
     fn config(&self) -> Option<&Config> {

@@ -17,6 +17,25 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct HttpClient;
 
 impl HttpClient {
+    /// What is at a URL.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, any status but 200 included.
+    #[worker::send]
+    pub async fn get(&self, url: &str) -> std::result::Result<String, String> {
+        let get = async {
+            let init = RequestInit { redirect: RequestRedirect::Manual, ..RequestInit::default() };
+            let request = Request::new_with_init(url, &init)?;
+            let mut response = worker::Fetch::Request(request).send().await?;
+            match response.status_code() {
+                200 => response.text().await,
+                status => Err(worker::Error::RustError(format!("the answer was {status}"))),
+            }
+        };
+        get.await.map_err(|error: worker::Error| text(&error))
+    }
+
     async fn request(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse> {
         let headers = Headers::new();
         headers.set("user-agent", USER_AGENT)?;

@@ -37,6 +37,34 @@ impl HttpClient {
     }
 }
 
+impl HttpClient {
+    /// What is at a URL, at most a MiB of it.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, any status but 200 included.
+    pub async fn get(&self, url: &str) -> Result<String, FetchError> {
+        let response = self.0.get(url).send().await.map_err(failed)?;
+        let status = response.status();
+        if status.as_u16() != 200 {
+            return Err(FetchError::NoAnswer(format!("the answer was {status}")));
+        }
+        Ok(read(response).await)
+    }
+}
+
+/// The body, as far as it has arrived before the connection broke.
+async fn read(mut response: reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > ANSWER_BYTES {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&body).into_owned()
+}
+
 impl Fetch for HttpClient {
     async fn post(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
         let authorization = request.authorize(key);
@@ -45,26 +73,15 @@ impl Fetch for HttpClient {
             authorization.into_iter().fold(post, |post, value| post.header("authorization", value));
         let post =
             request.headers.into_iter().fold(post, |post, (name, value)| post.header(name, value));
-        let mut response = post.send().await.map_err(failed)?;
+        let response = post.send().await.map_err(failed)?;
         let header = |name: &str| {
             let value = response.headers().get(name)?.to_str().ok()?;
             Some(value.to_owned())
         };
         let (retry_after, message_id) = (header("retry-after"), header("x-message-id"));
-        let mut body = Vec::new();
+        let status = response.status().as_u16();
         // What has been said before the connection broke is the answer; its status is what counts.
-        while let Ok(Some(chunk)) = response.chunk().await {
-            body.extend_from_slice(&chunk);
-            if body.len() > ANSWER_BYTES {
-                break;
-            }
-        }
-        Ok(ApiResponse {
-            status: response.status().as_u16(),
-            retry_after,
-            message_id,
-            body: String::from_utf8_lossy(&body).into_owned(),
-        })
+        Ok(ApiResponse { status, retry_after, message_id, body: read(response).await })
     }
 }
 

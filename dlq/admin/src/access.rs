@@ -1,0 +1,172 @@
+//! Who comes through Cloudflare Access: a JWT that Access puts into each request, signed by the team's key.
+//!
+//! Source: <https://developers.cloudflare.com/cloudflare-one/access-controls/applications/http-apps/authorization-cookie/validating-json/>.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hookmill_core::config::Access;
+use hookmill_core::time::Timestamp;
+use rsa::{BigUint, Pkcs1v15Sign, RsaPublicKey};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use crate::Admin;
+use crate::auth::{Actor, Role};
+use crate::problem::Problem;
+
+/// The header that the JWT is in.
+pub(crate) const HEADER: &str = "cf-access-jwt-assertion";
+/// How long keys count before they are fetched again: they are replaced every six weeks.
+const KEYS_COUNT_SECONDS: i64 = 3600;
+/// The least time between two fetches, whatever keys strangers name.
+const BETWEEN_SECONDS: i64 = 60;
+/// How far clocks may differ.
+const LEEWAY_SECONDS: i64 = 60;
+/// The longest JWT that is looked at, in bytes. Headers of a request may have 16 KB in all, here and at Cloudflare.
+const JWT_BYTES: usize = 16_384;
+
+/// The keys of a team, as they were fetched.
+#[derive(Clone)]
+struct Keys {
+    at: i64,
+    by_id: BTreeMap<String, RsaPublicKey>,
+}
+
+/// By issuer. A Worker makes its router anew for each request, so they are kept here.
+static KEYS: Mutex<BTreeMap<String, Keys>> = Mutex::new(BTreeMap::new());
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: String,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    aud: Audience,
+    exp: i64,
+    #[serde(default)]
+    nbf: i64,
+    /// Of somebody.
+    email: Option<String>,
+    /// Of a service token.
+    common_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Who it is; `None` if the JWT does not count.
+///
+/// # Errors
+///
+/// If the team's keys cannot be had.
+pub(crate) async fn actor(
+    admin: &Admin,
+    access: &Access,
+    jwt: &str,
+) -> Result<Option<Actor>, Problem> {
+    let Some((signed, header, signature)) = parts(jwt) else { return Ok(None) };
+    let Some(key) = key(admin, access, &header.kid).await? else { return Ok(None) };
+    let hash = Sha256::digest(signed.as_bytes());
+    if key.verify(pkcs1v15_sha256(), &hash, &signature).is_err() {
+        return Ok(None);
+    }
+    let claims = signed.split_once('.').and_then(|(_, claims)| json::<Claims>(claims));
+    Ok(claims.and_then(|claims| named(access, claims, admin.now())))
+}
+
+/// What is signed, how, and the signature. Nothing but RS256 counts, whatever the JWT says of itself.
+fn parts(jwt: &str) -> Option<(&str, Header, Vec<u8>)> {
+    let (signed, signature) = jwt.rsplit_once('.').filter(|_| jwt.len() <= JWT_BYTES)?;
+    let header: Header = json(signed.split('.').next()?)?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    (header.alg == "RS256").then_some((signed, header, signature))
+}
+
+fn json<T: DeserializeOwned>(part: &str) -> Option<T> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+/// Who claims that are signed speak of, if they are for us and count now.
+fn named(access: &Access, claims: Claims, now: Timestamp) -> Option<Actor> {
+    let now = now.seconds();
+    let for_us = match &claims.aud {
+        Audience::One(audience) => *audience == access.audience,
+        Audience::Several(audiences) => audiences.contains(&access.audience),
+    };
+    let counts = claims.nbf - LEEWAY_SECONDS <= now && now <= claims.exp + LEEWAY_SECONDS;
+    if !for_us || !counts || claims.iss != access.issuer {
+        return None;
+    }
+    let name = claims.email.or(claims.common_name).filter(|name| !name.is_empty())?;
+    let operates = access.operators.iter().any(|operator| operator.eq_ignore_ascii_case(&name));
+    Some(Actor::of(name, if operates { Role::Operate } else { Role::Read }))
+}
+
+/// The team's key of this id. One that is not known is looked for once a minute: keys are replaced.
+async fn key(admin: &Admin, access: &Access, id: &str) -> Result<Option<RsaPublicKey>, Problem> {
+    let now = admin.now().seconds();
+    let known = |keys: &BTreeMap<String, Keys>| keys.get(&access.issuer).cloned();
+    let kept = known(&KEYS.lock().unwrap_or_else(PoisonError::into_inner));
+    if let Some(kept) = &kept {
+        let (age, key) = (now - kept.at, kept.by_id.get(id));
+        if age < BETWEEN_SECONDS || (key.is_some() && age < KEYS_COUNT_SECONDS) {
+            return Ok(key.cloned());
+        }
+    }
+    let fetched = admin.0.fetch(&format!("{}/cdn-cgi/access/certs", access.issuer)).await;
+    let by_id = match (fetched.ok().and_then(|text| read_keys(&text)), kept) {
+        (Some(by_id), _) => by_id,
+        // Old keys are better than none: Cloudflare has them count for a week after they were replaced.
+        (None, Some(kept)) => kept.by_id,
+        (None, None) => {
+            return Err(Problem::unavailable("the keys of Cloudflare Access cannot be fetched"));
+        }
+    };
+    let key = by_id.get(id).cloned();
+    let keys = Keys { at: now, by_id };
+    KEYS.lock().unwrap_or_else(PoisonError::into_inner).insert(access.issuer.clone(), keys);
+    Ok(key)
+}
+
+/// The keys of RSA in a set: <https://www.rfc-editor.org/rfc/rfc7517>.
+fn read_keys(text: &str) -> Option<BTreeMap<String, RsaPublicKey>> {
+    #[derive(Deserialize)]
+    struct Set {
+        keys: Vec<Key>,
+    }
+    #[derive(Deserialize)]
+    struct Key {
+        kid: String,
+        n: Option<String>,
+        e: Option<String>,
+    }
+    let set: Set = serde_json::from_str(text).ok()?;
+    let number = |text: &Option<String>| {
+        Some(BigUint::from_bytes_be(&URL_SAFE_NO_PAD.decode(text.as_ref()?).ok()?))
+    };
+    let key = |key: Key| {
+        let public = RsaPublicKey::new(number(&key.n)?, number(&key.e)?).ok()?;
+        Some((key.kid, public))
+    };
+    Some(set.keys.into_iter().filter_map(key).collect())
+}
+
+/// RSASSA-PKCS1-v1_5 with SHA-256; the prefix is the `DigestInfo` of RFC 8017, section 9.2.
+fn pkcs1v15_sha256() -> Pkcs1v15Sign {
+    const PREFIX: [u8; 19] = [
+        0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01,
+        0x05, 0x00, 0x04, 0x20,
+    ];
+    Pkcs1v15Sign { hash_len: Some(32), prefix: PREFIX.into() }
+}
