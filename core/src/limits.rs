@@ -31,6 +31,10 @@ pub const PLATFORM_DELIVERIES: u32 = 101;
 /// Source: <https://developers.cloudflare.com/d1/platform/limits/>.
 pub const SQL_VALUE_BYTES: usize = 1_900_000;
 
+/// The longest pattern in SQL (`GLOB`), in bytes.
+/// Source: <https://developers.cloudflare.com/d1/platform/limits/>.
+pub const PATTERN_BYTES: usize = 50;
+
 /// The longest request body that can be configured, in bytes.
 /// GitHub caps its payloads at 25 MB, the largest of the providers.
 pub const BODY_BYTES: usize = 25 * 1024 * 1024;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookmill_core::hash::sha256_hex;
+use hookmill_core::limits::PATTERN_BYTES;
 use hookmill_core::queue::Queue;
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
@@ -75,6 +76,11 @@ pub enum FilterError {
     /// It says both.
     #[error("`all` stands beside a filter; say one or the other")]
     Both,
+    /// It has a pattern that D1 does not take.
+    #[error(
+        "`type` has a `*` and more than {PATTERN_BYTES} bytes; shorten it, or say the whole type"
+    )]
+    Pattern,
     /// It names more rules than a message can carry.
     #[error(
         "the names of the rules are longer than {RULES_BYTES} bytes together; reprocess for some of them at a time"
@@ -82,13 +88,26 @@ pub enum FilterError {
     Rules,
 }
 
+/// Checks a pattern of types.
+///
+/// # Errors
+///
+/// If it is too long.
+pub fn check_pattern(kind: Option<&str>) -> Result<(), FilterError> {
+    match kind {
+        Some(kind) if kind.contains('*') && kind.len() > PATTERN_BYTES => Err(FilterError::Pattern),
+        _ => Ok(()),
+    }
+}
+
 impl Filter {
     /// Checks that it says which.
     ///
     /// # Errors
     ///
-    /// If it says nothing, or everything and something.
+    /// If it says nothing, or everything and something, or has a pattern that is too long.
     pub fn check(&self) -> Result<(), FilterError> {
+        check_pattern(self.kind.as_deref())?;
         let something = Self { all: false, ..self.clone() } != Self::default();
         match (something, self.all) {
             (false, false) => Err(FilterError::Empty),
@@ -115,7 +134,7 @@ impl Filter {
 }
 
 /// What a filter selects, as SQL about `dead_letters`; `?1` to `?8` are [`Filter::params`].
-pub const WHERE: &str = "(?1 = '' OR source = ?1) AND (?2 = '' OR type GLOB ?2) AND (?3 = '' OR reason = ?3) \
+pub const WHERE: &str = "(?1 = '' OR source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2)) AND (?3 = '' OR reason = ?3) \
     AND (?4 = '' OR fingerprint = ?4) AND (?5 = '' OR event_id = ?5) AND (?6 = '' OR id = ?6) \
     AND (?7 = '' OR last_failed_at >= CAST(?7 AS INTEGER)) AND (?8 = '' OR last_failed_at < CAST(?8 AS INTEGER))";
 

@@ -12,7 +12,7 @@ use hookmill_core::store::{Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::replay::{FilterError, Portion, Taken, json, statement};
+use crate::replay::{FilterError, Portion, Taken, check_pattern, json, statement};
 
 /// The most events that are looked at in one step, whether or not they match.
 pub const LOOK: u32 = 2_000;
@@ -51,8 +51,10 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// If it says nothing, or everything and something, or names more rules than a message can carry.
+    /// If it says nothing, or everything and something, or names more rules than a message can carry, or has a pattern that is
+    /// too long.
     pub fn check(&self) -> Result<(), FilterError> {
+        check_pattern(self.kind.as_deref())?;
         if json(&self.rules).len() > RULES_BYTES {
             return Err(FilterError::Rules);
         }
@@ -80,7 +82,7 @@ impl Filter {
 
 /// What a filter selects, as SQL about `events`; `?1` to `?5` are [`Filter::params`]. Each event counts once, as it came.
 pub const WHERE: &str =
-    "events.generation = 0 AND (?1 = '' OR events.source = ?1) AND (?2 = '' OR type GLOB ?2)
+    "events.generation = 0 AND (?1 = '' OR events.source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
     AND (?3 = '' OR events.id = ?3) AND (?4 = '' OR events.applied_at >= CAST(?4 AS INTEGER))
     AND (?5 = '' OR events.applied_at < CAST(?5 AS INTEGER))";
 

@@ -115,6 +115,12 @@ fn an_event_is_found_with_its_whole_story() {
     assert_eq!(steps.collect::<Vec<_>>(), ["received", "applied"]);
     assert_eq!(timeline["steps"][0]["detail"]["secret"], 0);
     assert_eq!(reader.get("/events/stripe/evt_0").status, 404);
+    let long = format!("/events?type={}*", "x".repeat(50));
+    let exact = format!("/events?type={}", "x".repeat(60));
+    assert_eq!(reader.get(&exact).status, 200, "only patterns have to be short");
+    for wrong in [&long, &long.replace("events", "dead-letters")] {
+        assert_eq!(reader.get(wrong).status, 422, "{wrong}");
+    }
     for wrong in ["/events?limit=0", "/events?limit=x", "/events?cursor=%00", "/stats?minutes=0"] {
         assert_eq!(reader.get(wrong).status, 422, "{wrong}");
     }

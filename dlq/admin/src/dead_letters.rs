@@ -5,7 +5,8 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{
-    Filter, WHERE, discard as discard_letter, plan_replay, replay_id, run_replay,
+    Filter, FilterError, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id,
+    run_replay,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -69,7 +70,8 @@ pub(crate) struct Search {
 
 impl Search {
     /// The parameters of [`WHERE`], and the state.
-    fn params(&self) -> Vec<String> {
+    fn params(&self) -> Result<Vec<String>, FilterError> {
+        check_pattern(self.r#type.as_deref())?;
         let filter = Filter {
             source: self.source.clone(),
             kind: self.r#type.clone(),
@@ -80,7 +82,7 @@ impl Search {
         };
         let mut params = filter.params();
         params.push(self.state.clone().unwrap_or_else(|| "dead".to_owned()));
-        params
+        Ok(params)
     }
 }
 
@@ -100,7 +102,7 @@ pub(crate) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<DeadLetter>>, Problem> {
     let (at, id) = paging.after()?;
-    let mut params = search.params();
+    let mut params = search.params()?;
     params.extend([at, id, paging.limit()?.to_string()]);
     let sql = format!(
         "-- dead letters\nSELECT {OBJECT} FROM dead_letters WHERE {WHERE} AND (?9 = 'any' OR state = ?9)
@@ -152,7 +154,7 @@ pub(crate) async fn groups(
         )
         ORDER BY count DESC, fingerprint LIMIT 200"
     );
-    let mut groups = admin.ask::<Group>(&sql, search.params()).await?;
+    let mut groups = admin.ask::<Group>(&sql, search.params()?).await?;
     for group in &mut groups {
         group.types.truncate(10);
     }

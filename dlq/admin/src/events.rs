@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use hookmill_core::time::Timestamp;
+use hookmill_dlq::replay::check_pattern;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -64,7 +65,7 @@ FROM (
     SELECT source, event_id, generation, type, state, received_at, last_failed_at, attempts, NULL, error
     FROM dead_letters WHERE state <> 'applied' AND source IS NOT NULL
 )
-WHERE (?1 = '' OR source = ?1) AND (?2 = '' OR type GLOB ?2) AND (?3 = '' OR id = ?3) AND (?4 = '' OR state = ?4)
+WHERE (?1 = '' OR source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2)) AND (?3 = '' OR id = ?3) AND (?4 = '' OR state = ?4)
     AND (?5 = '' OR settled_at < CAST(?5 AS INTEGER)
         OR (settled_at = CAST(?5 AS INTEGER) AND source || ' ' || id || ' ' || generation < ?6))
 ORDER BY settled_at DESC, source || ' ' || id || ' ' || generation DESC LIMIT CAST(?7 AS INTEGER)";
@@ -81,6 +82,7 @@ pub(crate) async fn list(
     Query(search): Query<Search>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Event>>, Problem> {
+    check_pattern(search.r#type.as_deref())?;
     let (at, id) = paging.after()?;
     let texts = [search.source, search.r#type, search.id, search.state];
     let mut params: Vec<_> = texts.into_iter().map(Option::unwrap_or_default).collect();

@@ -4,6 +4,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hookmill_dlq::replay::FilterError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,6 +20,13 @@ pub(crate) struct Problem {
     /// Seconds after which it may be tried again.
     #[serde(skip)]
     retry_after: Option<u64>,
+}
+
+/// A filter that cannot be meant.
+impl From<FilterError> for Problem {
+    fn from(error: FilterError) -> Self {
+        Self::invalid(error.to_string())
+    }
 }
 
 impl Problem {

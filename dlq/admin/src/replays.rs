@@ -165,7 +165,7 @@ pub(crate) async fn plan(
         applied: u64,
     }
     let (filter, now) = (Filter::from(selection), admin.now());
-    filter.check().map_err(|error| Problem::invalid(error.to_string()))?;
+    filter.check()?;
     let id = replay_id(&filter, &actor.name, now);
     let detail = json!({ "filter": filter });
     let statements = vec![
@@ -267,7 +267,7 @@ pub(crate) async fn reprocess(
     }
     const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
     let (filter, now) = (reprocess::Filter::from(asked), admin.now());
-    filter.check().map_err(|error| Problem::invalid(error.to_string()))?;
+    filter.check()?;
     if admin.ask::<u8>(KEPT, Vec::new()).await? == [0] {
         return Err(Problem::conflict(
             "no messages of events that took effect are kept; `messages` of [retention] in hookmill.toml says for how long",
