@@ -131,7 +131,9 @@ impl Pipeline {
         self.control("enqueue", &json!({ "messages": [marker.message()] }));
         let sql = format!("SELECT 1 FROM events WHERE id = '{}'", marker.id);
         eventually("the queue is through", || self.sql(&sql).first().map(drop));
-        self.sql(&format!("DELETE FROM events WHERE id = '{}'", marker.id));
+        for table in ["events", "event_messages"] {
+            self.sql(&format!("DELETE FROM {table} WHERE id = '{}'", marker.id));
+        }
     }
 
     /// The keys of the object store.
