@@ -65,6 +65,19 @@ pub struct Pipeline {
     outbound: Option<SocketAddr>,
 }
 
+/// The contract's configuration without `messages`, in a folder of its own.
+fn forgetful_config(to: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(folder().join("hookmill.toml")).expect("it is there");
+    let here = |name: &str| format!("\"{}", folder().join(name).display());
+    let text = text
+        .replace("messages = \"30d\"\n", "")
+        .replace("\"migrations", &here("migrations"))
+        .replace("\"templates/", &format!("{}/", here("templates")));
+    let config = to.join("hookmill.toml");
+    std::fs::write(&config, text).expect("the folder can be written");
+    config
+}
+
 impl Pipeline {
     /// Starts one on an empty folder, with the contract's configuration.
     pub fn start() -> Self {
@@ -79,6 +92,34 @@ impl Pipeline {
     fn start_with(outbound: Option<SocketAddr>) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         Self::start_on(Arc::new(data), folder().join("hookmill.toml"), Arc::default(), outbound)
+    }
+
+    /// Starts one that keeps no messages of events that took effect, nor their bodies.
+    pub fn forgetful() -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder can be made");
+        let config = forgetful_config(data.path());
+        Self::start_on(Arc::new(data), config, Arc::default(), None)
+    }
+
+    /// Starts one, as forgetful, on what a backup holds.
+    pub fn restored(backup: &Path) -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder can be made");
+        // It makes the folder itself.
+        std::fs::remove_dir(data.path()).expect("it is empty");
+        let mut restore = Command::new(binary());
+        restore.arg("restore").arg(backup).arg("--data").arg(data.path());
+        let restored = restore.output().expect("hookmill can be run");
+        assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+        let config = forgetful_config(data.path());
+        Self::start_on(Arc::new(data), config, Arc::default(), None)
+    }
+
+    /// Copies its data folder, as somebody would while it runs.
+    pub fn back_up(&self, to: &Path) {
+        let mut backup = Command::new(binary());
+        let backup = backup.arg("backup").arg(to).arg("--data").arg(self.data.path()).output();
+        let backup = backup.expect("hookmill can be run");
+        assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
     }
 
     fn start_on(
