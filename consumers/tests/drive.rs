@@ -476,22 +476,26 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
         let check = ClaimCheck { key: "s/1".into(), bytes: body.len() };
         let text = encode_claim_check(&mut envelope, check);
         let objects = OneObject(Mutex::new(Some(body.to_vec())));
-        let settled = |text: String| {
-            let batch = [Delivery { attempts: 1, text }];
-            let now = Timestamp::from_millis(7);
+        let settled = |fixture: &Fixture, text: String, now: i64| {
+            let (batch, now) = ([Delivery { attempts: 1, text }], Timestamp::from_millis(now));
             let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now);
             fixture.runtime.block_on(driven).settled.remove(0).fate
         };
-        assert_eq!(settled(text.clone()), Fate::Applied);
-        let messages = fixture
-            .rows("SELECT CAST(applied_at AS TEXT), source, id, message FROM event_messages");
+        assert_eq!(settled(&fixture, text.clone(), 7), Fate::Applied);
         assert_eq!(objects.0.lock().unwrap().is_some(), kept);
         // Again: the ledger knows.
-        assert_eq!(settled(text.clone()), Fate::Duplicate);
+        assert_eq!(settled(&fixture, text.clone(), 8), Fate::Duplicate);
+        let sql = "SELECT CAST(applied_at AS TEXT), source, id, message FROM event_messages";
+        let messages = fixture.rows(sql);
         if kept {
             assert_eq!(messages, [["7".to_owned(), "s".into(), "evt_1".into(), text.clone()]]);
-            assert_eq!(settled(reprocessed(&text, 1, &[]).unwrap()), Fate::Applied);
+            let again = |generation| reprocessed(&text, generation, &[]).unwrap();
+            assert_eq!(settled(&fixture, again(1), 9), Fate::Applied);
+            // Messages that are there still need their bodies when no more are kept.
+            fixture.config.keep_messages = false;
+            assert_eq!(settled(&fixture, again(2), 9), Fate::Applied);
             assert!(objects.0.lock().unwrap().is_some());
+            assert_eq!(fixture.rows(sql).len(), 1);
         } else {
             assert!(messages.is_empty());
         }

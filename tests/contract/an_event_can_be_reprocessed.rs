@@ -50,6 +50,7 @@ fn rows_are_written_again_and_nothing_is_counted_or_sent_twice() {
     pipeline.settle();
     let before = guarded_rows(&pipeline);
     pipeline.sql(OUTDATED);
+    pipeline.sql("DELETE FROM activity");
 
     let operator = operator(&pipeline);
     let replay = reprocess(&operator, &json!({ "all": true }));
@@ -58,7 +59,8 @@ fn rows_are_written_again_and_nothing_is_counted_or_sent_twice() {
     assert_eq!(guarded_rows(&pipeline), before);
     assert_eq!(tally(&pipeline, "a"), [[1, 3]]);
     assert_eq!(value(&pipeline, "SELECT count(*) FROM outbox"), 1);
-    assert_eq!(value(&pipeline, "SELECT count(*) FROM activity WHERE lag > 600000"), 0);
+    // They came in long ago, which is no lag of the pipeline's.
+    assert_eq!(value(&pipeline, "SELECT max(lag) FROM activity"), 0);
 
     // What is named is carried out, and nothing else.
     pipeline.sql(OUTDATED);

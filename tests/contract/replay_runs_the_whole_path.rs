@@ -139,3 +139,26 @@ fn a_replay_is_paused_resumed_and_cancelled() {
         (value(&pipeline, open) == 0 && counted + dead.as_u64()? == 30).then_some(())
     });
 }
+
+#[test]
+fn a_replay_goes_on_when_whoever_was_at_it_is_gone() {
+    let (pipeline, _) = with_letters(40);
+    let first = operator(&pipeline);
+    let id = run(&first, &json!({ "all": true }), 2);
+    eventually("it has begun", || (replay(&first, &id)["sent"].as_u64() > Some(0)).then_some(()));
+    // What somebody leaves who dies with letters in hand; natively the process does so.
+    pipeline.sql(&format!(
+        "UPDATE dead_letters SET state = 'replaying', replay = '{id}'
+         WHERE id IN (SELECT id FROM dead_letters WHERE state = 'dead' LIMIT 2)"
+    ));
+    pipeline.sql(&format!("UPDATE replays SET rate = 1000, due_at = 0 WHERE id = '{id}'"));
+    let pipeline = pipeline.after_a_minute();
+    eventually("all are applied", || (tally(&pipeline, "a") == [[40, 40]]).then_some(()));
+    let second = Operator::new(pipeline.admin(), "bob", "read", |sql| {
+        pipeline.sql(sql);
+    });
+    eventually("the replay says so", || {
+        let replay = replay(&second, &id);
+        (replay["state"] == "done" && replay["applied"] == 40).then_some(())
+    });
+}
