@@ -239,6 +239,7 @@ pub fn run(
             admin::Native { store: store.clone(), objects: objects.clone(), config, running };
         let admin = hookmill_admin::router(Arc::new(lent));
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
+        let counted = metrics.clone();
         consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));
 
         let platform = Native {
@@ -248,7 +249,7 @@ pub fn run(
             objects,
             rate_limits: RateLimits::new(&loaded.config.ingress.sources),
         };
-        let service = Service { platform, gate, observe: log_outcome };
+        let service = Service { platform, gate, observe: observe(counted) };
         ready(address);
         serve(listener, service, admin, told_to_stop).await;
         info!("stopping: finishing what is in hand");
@@ -459,6 +460,18 @@ async fn keep_rejections(
             error!(%error, "cannot write down what was refused");
         }
     }
+}
+
+/// Counts and logs what comes of requests.
+fn observe(metrics: Metrics) -> Box<dyn Fn(&Outcome) + Send + Sync> {
+    Box::new(move |outcome| {
+        if let Outcome::Accepted { events } = outcome
+            && let Some(first) = events.first()
+        {
+            metrics.count_received(&first.source, events.len() as u64);
+        }
+        log_outcome(outcome);
+    })
 }
 
 fn log_outcome(outcome: &Outcome) {

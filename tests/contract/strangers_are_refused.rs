@@ -142,6 +142,9 @@ fn any_of_the_secrets_may_have_signed() {
     };
     eventually("both are counted", || (applied("0") == 1 && applied("1") == 1).then_some(()));
     assert_eq!(applied("2"), 0);
+    eventually("both were received", || {
+        (pipeline.metric("received", &[("source", "stripe")]) == 2).then_some(())
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hookmill_cloudflare::{CloudflareQueue, R2, http, limited, now, secret};
+use hookmill_cloudflare::{CloudflareQueue, Metrics, R2, http, limited, now, secret};
 use hookmill_core::config::{Ingress, RateLimit, Source};
 use hookmill_core::queue::Queue as _;
 use hookmill_core::report::Report;
@@ -81,7 +81,13 @@ async fn fetch(request: Request, env: Env, context: Context) -> Result<Response>
     };
     let (response, outcome) = http::serve(&platform, &gate, &request).await?;
     match outcome {
-        Outcome::Probe | Outcome::Handshake { .. } | Outcome::Accepted { .. } => {}
+        Outcome::Probe | Outcome::Handshake { .. } => {}
+        Outcome::Accepted { events } => {
+            if let Some(first) = events.first() {
+                let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+                Metrics::new(&env, "METRICS").count("received", [first.source.as_str()], count);
+            }
+        }
         Outcome::Rejected { source, rejection, recorded } => {
             // The others are counted: a flood fills no log.
             if recorded.sampled {

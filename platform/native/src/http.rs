@@ -49,7 +49,7 @@ pub struct Service<P> {
     /// The sources and their keys.
     pub gate: Arc<Gate>,
     /// Told of every outcome, for logs and metrics.
-    pub observe: fn(&Outcome),
+    pub observe: Box<dyn Fn(&Outcome) + Send + Sync>,
 }
 
 struct Shared<P> {

@@ -19,6 +19,7 @@ type Labels<const N: usize> = [(&'static str, String); N];
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    received: Family<Labels<1>, Counter>,
     deliveries: Family<Labels<3>, Counter>,
     rejections: Family<Labels<2>, Counter>,
     outgoing: Family<Labels<2>, Counter>,
@@ -51,7 +52,9 @@ impl Default for Metrics {
     fn default() -> Self {
         let (deliveries, rejections, outgoing) =
             (Family::default(), Family::default(), Family::default());
+        let received = Family::default();
         let mut registry = Registry::with_prefix("hookmill");
+        registry.register("received", "Events that were put on the queue", received.clone());
         registry.register(
             "deliveries",
             "Deliveries of events by what came of them and by which of the source's secrets had signed, from 0",
@@ -90,6 +93,7 @@ impl Default for Metrics {
         );
         Self {
             registry: Arc::new(Mutex::new(registry)),
+            received,
             deliveries,
             rejections,
             outgoing,
@@ -104,6 +108,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// `hookmill_received_total{source}`.
+    pub fn count_received(&self, source: &str, count: u64) {
+        self.received.get_or_create(&[("source", source.to_owned())]).inc_by(count);
+    }
+
     /// `hookmill_deliveries_total{source, secret, fate}`.
     pub fn count_deliveries(&self, source: &str, secret: Option<usize>, fate: &str, count: u32) {
         let secret = secret.map(|secret| secret.to_string()).unwrap_or_default();
