@@ -110,6 +110,17 @@ fn an_event_is_found_with_its_whole_story() {
         (found.as_array()?.len() == 2).then_some(found)
     });
     assert_eq!(found[0]["source"], "stripe");
+    assert_eq!(reader.get("/events?source=stripe&id=evt_1").json()["items"], json!([found[1]]));
+    // From a time on the first come first, a page at a time, and nothing is left out or said twice.
+    let since = |at: i64| format!("/events?since={at}&limit=1");
+    let (first, last) =
+        (found[1]["settled_at"].as_i64().unwrap(), found[0]["settled_at"].as_i64().unwrap());
+    let page = reader.get(&since(first)).json();
+    let cursor = page["next"].as_str().unwrap();
+    let next = reader.get(&format!("{}&cursor={cursor}", since(first))).json();
+    assert_eq!((&page["items"], &next["items"]), (&json!([found[1]]), &json!([found[0]])));
+    assert_eq!(next.get("next"), None);
+    assert_eq!(reader.get(&since(last + 1)).json()["items"], json!([]));
     let timeline = reader.get("/events/stripe/evt_1").json();
     let steps = timeline["steps"].as_array().unwrap().iter().map(|step| step["what"].clone());
     assert_eq!(steps.collect::<Vec<_>>(), ["received", "applied"]);

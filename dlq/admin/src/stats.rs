@@ -206,7 +206,7 @@ pub(crate) struct Rejection {
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Refused {
-    /// Of this source.
+    /// Of this source; `-` for those that named none that there is.
     source: Option<String>,
     /// For this reason.
     reason: Option<String>,
@@ -227,7 +227,7 @@ pub(crate) async fn rejections(
 SELECT json_object('source', source, 'reason', reason, 'at', at, 'remote', remote, 'detail', coalesce(detail, ''),
     'content_length', content_length, 'body_bytes', body_bytes)
 FROM rejections
-WHERE (?1 = '' OR source = ?1) AND (?2 = '' OR reason = ?2) AND (?3 = '' OR at < CAST(?3 AS INTEGER)
+WHERE (?1 = '' OR source = iif(?1 = '-', '', ?1)) AND (?2 = '' OR reason = ?2) AND (?3 = '' OR at < CAST(?3 AS INTEGER)
     OR (at = CAST(?3 AS INTEGER) AND source || ' ' || reason || ' ' || remote < ?4))
 ORDER BY at DESC, source || ' ' || reason || ' ' || remote DESC LIMIT CAST(?5 AS INTEGER)";
     let (at, id) = paging.after()?;
