@@ -3,6 +3,7 @@
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -11,17 +12,27 @@ use hookmill_tests::native::binary;
 use hookmill_tests::{eventually, folder};
 use serde_json::Value;
 
+/// `hookmill` in a folder, with nothing in its environment that it might listen to.
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    for name in
+        ["CARGO", "STRIPE_WEBHOOK_SECRET", "CLERK_WEBHOOK_SECRET", "HOOKMILL_URL", "HOOKMILL_TOKEN"]
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Runs `hookmill` in a folder, to its end.
 fn hookmill(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(binary())
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("CARGO")
-        .env_remove("STRIPE_WEBHOOK_SECRET")
-        .env_remove("CLERK_WEBHOOK_SECRET")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    command(folder, arguments).output().unwrap()
+}
+
+/// What it prints, which is JSON.
+fn printed(folder: &Path, arguments: &[&str]) -> Value {
+    let output = hookmill(folder, arguments);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
 }
 
 /// Exit code, standard output and standard error, the folder's path taken out.
@@ -52,6 +63,7 @@ fn with_example() -> tempfile::TempDir {
 /// `hookmill dev`, until it is dropped.
 struct Dev {
     child: Child,
+    address: SocketAddr,
 }
 
 impl Dev {
@@ -63,11 +75,18 @@ impl Dev {
             .spawn()
             .unwrap();
         let listening = folder.join(".hookmill/listening");
-        eventually("dev listens", || {
+        let address = eventually("dev listens", || {
             let address = std::fs::read_to_string(&listening).ok()?;
-            address.parse::<std::net::SocketAddr>().ok()
+            address.parse().ok()
         });
-        Self { child }
+        Self { child, address }
+    }
+
+    /// Where its admin API is, and a token for that, as the environment says them.
+    fn remote(&self, folder: &Path, role: &str) -> [(&'static str, String); 2] {
+        let token = hookmill(folder, &["token", "create", role, "--role", role]).stdout;
+        let token = String::from_utf8(token).unwrap().trim().to_owned();
+        [("HOOKMILL_URL", format!("http://{}", self.address)), ("HOOKMILL_TOKEN", token)]
     }
 
     /// Tells it to stop, and waits until it has.
@@ -102,7 +121,7 @@ fn help_lists_the_commands() {
       check         Check a configuration: its text, its rules against the schema, its presets, and the wrangler.toml beside it
       send          Sign a realistic event and post it, as a provider would
       verify        Verify a captured request, and say what is wrong with it
-      events        List the latest events: what came in, and what came of it
+      events        Events: list the latest, or tell the whole story of one
       email         Emails: preview a template, list the outbox, send again, and who is not written to
       rejections    List the requests that were refused: how many in the last 24 hours, and the last few of each kind
       dead-letters  Dead letters: list, show, replay or discard
@@ -664,8 +683,7 @@ fn a_rate_limit_that_the_worker_lacks_is_found() {
 fn what_was_refused_is_listed() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
-    let listening = example.path().join(".hookmill/listening");
-    let address = std::fs::read_to_string(listening).unwrap().parse().unwrap();
+    let address = dev.address;
     let refused =
         |path: &str| exchange(address, &request("POST", path, &[], b"{}")).unwrap().status;
     assert_eq!(
@@ -689,7 +707,7 @@ fn what_was_refused_is_listed() {
         {
           "reason": "unknown_source",
           "requests": 1,
-          "source": null
+          "source": ""
         },
         {
           "reason": "missing_header",
@@ -714,7 +732,7 @@ fn what_was_refused_is_listed() {
           "detail": "no source of this name is configured",
           "reason": "unknown_source",
           "remote": null,
-          "source": null
+          "source": ""
         }
       ]
     }
@@ -722,6 +740,9 @@ fn what_was_refused_is_listed() {
     let output = hookmill(example.path(), &["rejections", "--source", "stripe"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("missing_header") && !text.contains("unknown_source"), "{text}");
+    let output = hookmill(example.path(), &["rejections", "--source", "-"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains("missing_header") && text.contains("unknown_source"), "{text}");
 }
 
 #[test]
@@ -995,7 +1016,7 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
         send(&["stripe", "customer.created", "--id", "evt_2", "--set", "data.object.balance=many"]);
     assert_eq!((code, &refused[0]["event"]["state"]), (Some(1), &"dead".into()));
     let error = refused[0]["event"]["error"].as_str().unwrap();
-    assert!(error.starts_with("refused: rule `stripe-customers`: the store refused:"), "{error}");
+    assert!(error.starts_with("rule `stripe-customers`: the store refused:"), "{error}");
     let (code, wrong) = send(&["stripe", "customer.created", "--secret", "whsec_wrong"]);
     assert_eq!((code, &wrong[0]["status"]), (Some(1), &401.into()));
     assert_eq!(wrong[0]["answer"]["reason"], "no_matching_signature");
@@ -1028,6 +1049,80 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
     });
     assert_eq!(row.unwrap(), ("sub_HMsample0001".into(), "active".into(), 5));
+}
+
+#[test]
+fn an_event_is_found_and_its_story_told_wherever_it_is() {
+    let example = with_example();
+    let mut dev = Dev::start(example.path());
+    let remote = dev.remote(example.path(), "read");
+    for (source, kind, id) in
+        [("stripe", "customer.created", "evt_1"), ("clerk", "user.created", "msg_1")]
+    {
+        let sent = hookmill(example.path(), &["send", source, kind, "--id", id]);
+        assert_eq!(sent.status.code(), Some(0));
+    }
+    for environment in [&[][..], &remote] {
+        let run = |arguments: &[&str]| {
+            let environment = environment.iter().map(|(name, value)| (name, value));
+            let output = command(example.path(), arguments).envs(environment).output().unwrap();
+            (
+                output.status.code(),
+                String::from_utf8([output.stdout, output.stderr].concat()).unwrap(),
+            )
+        };
+        let found = |arguments: &[&str]| {
+            let (_, text) = run(&[&["events"], arguments, &["--json"]].concat());
+            let found: Value = serde_json::from_str(&text).unwrap();
+            found.as_array().unwrap().iter().map(|event| text_of(&event["id"])).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[]), ["msg_1", "evt_1"]);
+        assert_eq!(found(&["--limit", "1"]), ["msg_1"]);
+        for one in [["--source", "stripe"], ["--type", "customer.*"], ["--id", "evt_1"]] {
+            assert_eq!(found(&one), ["evt_1"], "{one:?}");
+        }
+        assert_eq!(found(&["list", "--state", "recorded"]), Vec::<String>::new());
+
+        let (code, story) = run(&["events", "show", "stripe", "evt_1"]);
+        assert_eq!(code, Some(0));
+        let lines: Vec<_> = story.lines().map(|line| line.split_whitespace().nth(1)).collect();
+        assert_eq!(lines, [Some("WHAT"), Some("received"), Some("applied")], "{story}");
+        assert!(story.contains("secret 0, type customer.created"), "{story}");
+        assert!(story.contains("wrote customers (id cus_HMsample0001)"), "{story}");
+        let (_, story) = run(&["events", "show", "stripe", "evt_1", "--json"]);
+        assert_eq!(serde_json::from_str::<Value>(&story).unwrap()["steps"][0]["what"], "received");
+        let (_, body) = run(&["events", "show", "stripe", "evt_1", "--body"]);
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["id"], "evt_1");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(run(&["events", "show", "stripe", "evt_0"]).1, @"error: Not found: nothing is known of this event; it may be on the queue");
+        }
+    }
+    let environment = remote.iter().map(|(name, value)| (name, value));
+    let queued = command(example.path(), &["events", "--state", "queued"])
+        .envs(environment)
+        .output()
+        .unwrap();
+    insta::assert_snapshot!(String::from_utf8(queued.stderr).unwrap(), @"error: what is queued can be seen where the queue is, in the data folder; from elsewhere `hookmill stats` says how much waits, if that can be told");
+
+    // What waits comes first.
+    dev.stop();
+    let queue = rusqlite::Connection::open(example.path().join(".hookmill/queue.db")).unwrap();
+    let event = hookmill_tests::event::stripe("customer.created", "evt_2", 1, Value::Null);
+    hookmill_tests::native::put(&queue, &event.message(), 0);
+    let events = printed(example.path(), &["events", "--type", "cust*", "--json"]);
+    let states = events
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| (text_of(&event["id"]), text_of(&event["state"])));
+    let states: Vec<_> = states.collect();
+    assert_eq!(states, [("evt_2".into(), "queued".into()), ("evt_1".into(), "applied".into())]);
+    let queued = printed(example.path(), &["events", "--state", "queued", "--json"]);
+    assert_eq!((queued.as_array().unwrap().len(), &queued[0]["settled_at"]), (1, &Value::Null));
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 #[test]

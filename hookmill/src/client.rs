@@ -1,7 +1,7 @@
 //! The admin API, for commands: of a Hookmill anywhere, or of a data folder on this machine, whether or not something runs on
 //! it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,22 @@ pub struct Place {
     /// The data folder.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
+}
+
+impl Place {
+    /// The data folder, unless it is another Hookmill.
+    pub fn folder(&self) -> Option<&Path> {
+        self.url().is_none().then_some(self.data.as_path())
+    }
+
+    fn url(&self) -> Option<String> {
+        self.url.clone().or_else(|| named("HOOKMILL_URL"))
+    }
+}
+
+/// What the environment says, if that is something.
+fn named(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// A text as a part of a URL.
@@ -71,30 +87,30 @@ impl Client {
     ///
     /// If there is no token for it, or no data in the folder.
     pub fn new(place: &Place) -> anyhow::Result<Self> {
+        let Some(url) = place.url() else { return Self::local(&place.data) };
+        let token = named("HOOKMILL_TOKEN").with_context(|| {
+            format!("HOOKMILL_TOKEN is not set: `hookmill token create` makes one for {url}")
+        })?;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+        Self::to(To::Remote { client, url: url.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// The API of a data folder.
+    ///
+    /// # Errors
+    ///
+    /// If there is no data in it.
+    pub fn local(folder: &Path) -> anyhow::Result<Self> {
+        let store = Sqlite::new(DataFolder::write(folder)?);
+        let objects = Files::open(folder.join("bodies"))?;
+        let user = named("USER").unwrap_or_else(|| "local".to_owned());
+        let lent = Native { store, objects, config: None, running: None };
+        Self::to(To::Local(local(Arc::new(lent), &user)))
+    }
+
+    fn to(to: To) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let to = match place.url.clone().or_else(|| named("HOOKMILL_URL")) {
-            Some(url) => {
-                let token = named("HOOKMILL_TOKEN");
-                let token = token.with_context(|| {
-                    format!(
-                        "HOOKMILL_TOKEN is not set: `hookmill token create` makes one for {url}"
-                    )
-                })?;
-                let _ = rustls::crypto::ring::default_provider().install_default();
-                let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
-                To::Remote { client, url: url.trim_end_matches('/').to_owned(), token }
-            }
-            None => {
-                let store = Sqlite::new(DataFolder::write(&place.data)?);
-                let objects = Files::open(place.data.join("bodies"))?;
-                let user = named("USER").unwrap_or_else(|| "local".to_owned());
-                To::Local(local(
-                    Arc::new(Native { store, objects, config: None, running: None }),
-                    &user,
-                ))
-            }
-        };
         Ok(Self { runtime, to })
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{Client, Listing, Place};
-use crate::list::{listed, text, time};
+use crate::list::{json, listed, put, text, time};
 
 /// Dead letters: list, show, replay or discard
 #[derive(clap::Args)]
@@ -106,8 +106,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Show(show) => {
             let letter =
                 Client::new(&show.place)?.get(&format!("/dead-letters/{}", show.id), &[])?;
-            println!("{letter:#}");
-            Ok(())
+            put(json(&letter)?)
         }
         Command::Replay(act) => {
             let replay = run_act(act, "replay")?;

@@ -1,45 +1,87 @@
 //! `hookmill events`: what came in, and what came of it.
 
-use std::path::PathBuf;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 
+use anyhow::bail;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hookmill_core::message::decode;
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, now};
-use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::list::print;
+use crate::client::{Client, Listing, Place, encoded};
+use crate::list::{json, print, put, table, text, time};
 
-/// List the latest events: what came in, and what came of it
+/// Events: list the latest, or tell the whole story of one
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
-    /// The data folder.
-    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
-    data: PathBuf,
-    /// At most this many, the latest first.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
-    /// Print a JSON array; times are milliseconds since the Unix epoch.
-    #[arg(long)]
-    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: List,
 }
 
-/// An event and where it stands.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(clap::Subcommand)]
+enum Command {
+    List(List),
+    Show(Show),
+}
+
+/// List the latest events: what came in, and what came of it; `hookmill events` alone does so too
+#[derive(clap::Args)]
+struct List {
+    /// Of this source.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Of this type; `*` stands for anything: 'customer.*'.
+    #[arg(long, value_name = "GLOB")]
+    r#type: Option<String>,
+    /// With this id, which the provider gave it.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// In this state; `queued` and `retrying`, on the queue, are known of a data folder only.
+    #[arg(long, value_parser = ["queued", "retrying", "applied", "recorded", "dead", "replaying", "replayed", "discarded"])]
+    state: Option<String>,
+    #[command(flatten)]
+    listing: Listing,
+}
+
+/// Tell the whole story of an event: when it came, failed, took effect, and what was sent because of it
+#[derive(clap::Args)]
+struct Show {
+    /// Its source.
+    source: String,
+    /// Its id, which the provider gave it.
+    id: String,
+    /// Print its body instead, as the provider sent it; for as long as `messages` of [retention] says.
+    #[arg(long)]
+    body: bool,
+    /// Print it as JSON; times are milliseconds since the Unix epoch.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// An event and where it stands: as the admin API says it, or as it is on the queue.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Event {
     source: String,
     id: String,
+    generation: u32,
     r#type: String,
-    received_at: Timestamp,
-    /// `queued`, `retrying`, `applied`, `recorded`, or `dead`.
+    /// Those of the API, and on the queue `queued` or `retrying`.
     state: String,
-    attempts: u32,
-    /// Which of the source's secrets had signed it, from 0; not known of some dead letters.
-    secret: Option<u32>,
-    /// When it took effect, or was buried.
+    received_at: Option<Timestamp>,
+    /// When it took effect, or failed for the last time; not yet, on the queue.
     settled_at: Option<Timestamp>,
-    /// Why it is dead.
+    attempts: u32,
+    secret: Option<u32>,
     error: Option<String>,
 }
 
@@ -56,115 +98,223 @@ impl Event {
 
     /// Where it stands, in a few words.
     pub fn summary(&self) -> String {
-        match (&self.error, self.settled_at) {
-            (Some(error), _) => format!("{}: {error}", self.state),
-            (None, Some(at)) => {
-                let after = at.millis() - self.received_at.millis();
+        match (&self.error, self.received_at, self.settled_at) {
+            (None, Some(received_at), Some(at)) => {
+                let after = at.millis() - received_at.millis();
                 format!("{} {at}, {after} ms after it came in", self.state)
             }
-            (None, None) => self.state.clone(),
+            _ => self.standing(),
         }
+    }
+
+    /// Its state and what explains it.
+    fn standing(&self) -> String {
+        let again = match self.generation {
+            0 => String::new(),
+            generation => format!(", generation {generation}"),
+        };
+        let error = self.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        format!("{}{again}{error}", self.state)
+    }
+
+    /// Whether it is what became of this message on the queue, which is about to leave it.
+    fn settles(&self, waiting: &Self) -> bool {
+        let same = (&self.source, &self.id) == (&waiting.source, &waiting.id);
+        same && self.settled_at >= waiting.received_at
     }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let database = DataFolder::read(&arguments.data)?;
-    let events = latest(&database, arguments.limit)?;
-    let row = |event: Event| {
-        let state = match &event.error {
-            Some(error) => format!("{}: {error}", event.state),
-            None => event.state,
-        };
-        let (received_at, attempts) = (event.received_at.to_string(), event.attempts.to_string());
-        [received_at, event.source, event.r#type, event.id, attempts, state]
-    };
-    let header = ["RECEIVED", "SOURCE", "TYPE", "ID", "ATTEMPTS", "STATE"];
-    let nothing = "no events yet; `hookmill send` sends one";
-    print(events, arguments.json, nothing, header, row)
+    match &arguments.command {
+        None => run_list(&arguments.list),
+        Some(Command::List(list)) => run_list(list),
+        Some(Command::Show(show)) if show.body => run_body(show),
+        Some(Command::Show(show)) => run_show(show),
+    }
 }
 
-/// Events in the ledger and among the dead letters. A letter of an event that took effect after all is left out.
-const SETTLED: &str = "
-    SELECT source, id, type, received_at, outcome AS state, attempts, applied_at AS settled_at, NULL AS error,
-        secret
-    FROM events
-    UNION ALL
-    SELECT coalesce(source, '-'), coalesce(event_id, '-'), coalesce(type, '-'), coalesce(received_at, first_failed_at),
-        'dead', attempts, last_failed_at, reason || ': ' || error, NULL
-    FROM dead_letters
-    WHERE NOT EXISTS (
-        SELECT 1 FROM events
-        WHERE events.source = dead_letters.source AND events.id = event_id AND events.generation = dead_letters.generation
-    )";
+fn run_list(list: &List) -> anyhow::Result<()> {
+    let List { source, r#type, id, state, listing } = list;
+    let mut events = match listing.place.folder() {
+        // The queue first: what leaves it meanwhile, the API knows.
+        Some(folder) => waiting(&DataFolder::read(folder)?, r#type.as_deref())?,
+        None => {
+            let queue = ["queued", "retrying"];
+            if let Some(state) = state.as_ref().filter(|state| queue.contains(&state.as_str())) {
+                bail!(
+                    "what is {state} can be seen where the queue is, in the data folder; from elsewhere `hookmill stats` says how \
+                     much waits, if that can be told"
+                );
+            }
+            Vec::new()
+        }
+    };
+    let like =
+        |said: &Option<String>, found: &String| said.as_ref().is_none_or(|said| said == found);
+    events.retain(|event| {
+        like(source, &event.source) && like(id, &event.id) && like(state, &event.state)
+    });
+    let query = [
+        ("source", source.clone()),
+        ("type", r#type.clone()),
+        ("id", id.clone()),
+        ("state", state.clone()),
+        ("limit", Some(listing.limit.to_string())),
+    ];
+    let found = search(&Client::new(&listing.place)?, &query)?;
+    events.retain(|waiting| !found.iter().any(|event| event.settles(waiting)));
+    events.extend(found);
+    events.truncate(usize::try_from(listing.limit).unwrap_or(usize::MAX));
+    let row = |event: Event| {
+        let at = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
+        let (received_at, settled_at) = (at(event.received_at), at(event.settled_at));
+        let (attempts, standing) = (event.attempts.to_string(), event.standing());
+        [received_at, settled_at, event.source, event.r#type, event.id, attempts, standing]
+    };
+    let header = ["RECEIVED", "SETTLED", "SOURCE", "TYPE", "ID", "ATTEMPTS", "STATE"];
+    let any = source.is_none() && r#type.is_none() && id.is_none() && state.is_none();
+    let nothing =
+        if any { "no events yet; `hookmill send` sends one" } else { "no event is like that" };
+    print(events, listing.json, nothing, header, row)
+}
+
+fn run_show(show: &Show) -> anyhow::Result<()> {
+    let Show { source, id, .. } = show;
+    let path = format!("/events/{}/{}", encoded(source), encoded(id));
+    let story = Client::new(&show.place)?.get(&path, &[])?;
+    if show.json {
+        return put(json(&story)?);
+    }
+    let steps = story["steps"].as_array().into_iter().flatten();
+    let row = |step: &Value| [time(&step["at"]), text(&step["what"]), detail(&step["detail"])];
+    put(table(["AT", "WHAT", "DETAIL"], steps.map(row)))
+}
+
+/// What else there is to say of a step.
+fn detail(detail: &Value) -> String {
+    let said = detail.as_object().into_iter().flatten().filter(|(name, value)| {
+        // Generation 0 is the event as it came, which goes without saying.
+        !text(value).is_empty() && (name.as_str(), value.as_u64()) != ("generation", Some(0))
+    });
+    let said = said.map(|(name, value)| match name.as_str() {
+        "wrote" => format!("wrote {}", wrote(value)),
+        name if name.ends_with("_at") => format!("{} {}", name.replace('_', " "), time(value)),
+        name => format!("{} {}", name.replace('_', " "), text(value)),
+    });
+    said.collect::<Vec<_>>().join(", ")
+}
+
+/// Rows, each a table and what its key is, in words.
+fn wrote(rows: &Value) -> String {
+    let rows = rows.as_array().into_iter().flatten().map(|row| {
+        let key = row[1].as_object().into_iter().flatten();
+        let key = key.map(|(column, value)| format!("{column} {}", text(value)));
+        format!("{} ({})", text(&row[0]), key.collect::<Vec<_>>().join(", "))
+    });
+    rows.collect::<Vec<_>>().join(", ")
+}
+
+fn run_body(show: &Show) -> anyhow::Result<()> {
+    let path = format!("/events/{}/{}/body", encoded(&show.source), encoded(&show.id));
+    let shown = Client::new(&show.place)?.get(&path, &[])?;
+    if show.json {
+        return put(json(&shown)?);
+    }
+    let body = shown["body"].as_str().unwrap_or_default();
+    let terminal = io::stdout().is_terminal();
+    match shown["body_form"].as_str() {
+        Some("redacted") => bail!(
+            "hookmill.toml says that something in this body is not shown, and it is no JSON: nothing of it is"
+        ),
+        Some("base64") if !terminal => return write(&STANDARD.decode(body)?),
+        Some("base64") => {
+            eprintln!("it is no text: this is its base64; a file or a pipe gets the bytes");
+        }
+        Some("unreadable") => eprintln!("the message cannot be read; this is all of it"),
+        _ => {}
+    }
+    if terminal {
+        let plain = |c: char| c.is_control() && c != '\n' && c != '\t';
+        return put(body.replace(plain, "\u{fffd}"));
+    }
+    write(body.as_bytes())
+}
+
+/// Writes bytes as they are, to whoever is no terminal.
+fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    match io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+fn search(client: &Client, query: &[(&str, Option<String>)]) -> anyhow::Result<Vec<Event>> {
+    Ok(serde_json::from_value(client.get("/events", query)?["items"].take())?)
+}
 
 /// The latest messages on the queue of events.
 const QUEUED: &str = "
     SELECT text, coalesce(attempts, 0), coalesce(due_at, 0)
     FROM queue.events_messages LEFT JOIN queue.events_deliveries USING (seq)
-    ORDER BY seq DESC LIMIT ?1";
+    ORDER BY seq DESC LIMIT 1000";
 
-fn settled(
-    database: &Connection,
-    rest: &str,
-    params: &[&dyn ToSql],
-) -> rusqlite::Result<Vec<Event>> {
-    let row = |row: &Row<'_>| {
-        Ok(Event {
-            source: row.get(0)?,
-            id: row.get(1)?,
-            r#type: row.get(2)?,
-            received_at: Timestamp::from_millis(row.get(3)?),
-            state: row.get(4)?,
-            attempts: row.get(5)?,
-            settled_at: Some(Timestamp::from_millis(row.get(6)?)),
-            error: row.get(7)?,
-            secret: row.get(8)?,
-        })
-    };
-    database
-        .prepare(&format!("SELECT * FROM ({SETTLED}) {rest}"))?
-        .query_map(params, row)?
-        .collect()
-}
-
-fn queued(database: &Connection, limit: u32) -> rusqlite::Result<Vec<Event>> {
+/// Events that are still on the queue, the latest first; of the latest thousand messages those of this type.
+fn waiting(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<Event>> {
     let row = |row: &Row<'_>| {
         Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, i64>(2)?))
     };
     let mut query = database.prepare(QUEUED)?;
+    let mut like = database.prepare("SELECT ?1 GLOB coalesce(?2, '*')")?;
     let mut events = Vec::new();
-    for message in query.query_map([limit], row)? {
+    for message in query.query_map([], row)? {
         let (text, attempts, due_at) = message?;
         let Ok(message) = decode(&text) else { continue };
+        let envelope = message.envelope;
+        if !like.query_row((&envelope.kind, glob), |row| row.get(0))? {
+            continue;
+        }
         let retrying = attempts > 0 && due_at > now().millis();
         events.push(Event {
-            source: message.envelope.source,
-            id: message.envelope.id,
-            r#type: message.envelope.kind,
-            received_at: message.envelope.received_at,
+            source: envelope.source,
+            id: envelope.id,
+            generation: 0,
+            r#type: envelope.kind,
             state: if retrying { "retrying" } else { "queued" }.to_owned(),
-            attempts,
-            secret: u32::try_from(message.envelope.verified.secret).ok(),
+            received_at: Some(envelope.received_at),
             settled_at: None,
+            attempts,
+            secret: u32::try_from(envelope.verified.secret).ok(),
             error: None,
         });
     }
     Ok(events)
 }
 
-fn latest(database: &Connection, limit: u32) -> rusqlite::Result<Vec<Event>> {
-    let mut events = queued(database, limit)?;
-    events.extend(settled(database, "ORDER BY received_at DESC LIMIT ?1", &[&limit])?);
-    events.sort_by_key(|event| std::cmp::Reverse(event.received_at));
-    events.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    Ok(events)
+/// The data of a pipeline on this machine: what the API knows of it, and what is on the queue.
+pub struct Here {
+    client: Client,
+    database: Connection,
 }
 
-/// One event; as long as it is on the queue, as it stands there.
-pub fn find(database: &Connection, source: &str, id: &str) -> rusqlite::Result<Option<Event>> {
-    /// Messages looked at: an event that was just sent is among the latest.
-    const LATEST: u32 = 1000;
-    let mut events = queued(database, LATEST)?;
-    events.extend(settled(database, "WHERE source = ?1 AND id = ?2", &[&source, &id])?);
-    Ok(events.into_iter().find(|event| event.source == source && event.id == id))
+impl Here {
+    /// Opens a data folder.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self { client: Client::local(folder)?, database: DataFolder::read(folder)? })
+    }
+
+    /// One event; as long as it is on the queue, as it stands there.
+    pub fn find(&self, source: &str, id: &str) -> anyhow::Result<Option<Event>> {
+        let waiting = waiting(&self.database, None)?;
+        match waiting.into_iter().find(|event| event.source == source && event.id == id) {
+            Some(event) => Ok(Some(event)),
+            None => self.settled(source, id),
+        }
+    }
+
+    /// One event, if it has taken effect or is dead; if both, since it was sent again, as it took effect.
+    pub fn settled(&self, source: &str, id: &str) -> anyhow::Result<Option<Event>> {
+        let query = [("source", Some(source.to_owned())), ("id", Some(id.to_owned()))];
+        let found = search(&self.client, &query)?.into_iter();
+        Ok(found.filter(|event| event.generation == 0).min_by_key(Event::dead))
+    }
 }

@@ -1,5 +1,6 @@
 //! How a command lists what it has found.
 
+use std::fmt::Display;
 use std::io::{self, Write as _};
 
 use comfy_table::Table;
@@ -10,23 +11,49 @@ use serde_json::Value;
 /// Prints a list: as a JSON array; or as a table, a row for each, and if there is nothing what is to be said of that.
 pub fn print<T: Serialize, const N: usize>(
     items: Vec<T>,
-    json: bool,
+    as_json: bool,
     nothing: &str,
     header: [&str; N],
     row: impl Fn(T) -> [String; N],
 ) -> anyhow::Result<()> {
-    let printed = if json {
-        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&items)?)
+    if as_json {
+        put(json(&items)?)
     } else if items.is_empty() {
-        writeln!(io::stderr(), "{nothing}")
+        eprintln!("{nothing}");
+        Ok(())
     } else {
-        writeln!(io::stdout(), "{}", table(header, items.into_iter().map(row)))
-    };
-    match printed {
+        put(table(header, items.into_iter().map(row)))
+    }
+}
+
+/// Prints a line, or several.
+pub fn put(text: impl Display) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
         // Whoever reads has read enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => Ok(printed?),
     }
+}
+
+/// As JSON, over several lines.
+pub fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(escaped(serde_json::to_string_pretty(value)?))
+}
+
+/// JSON in which nothing moves the cursor: beyond ASCII there are control characters too, which need no escape in JSON.
+pub fn escaped(json: String) -> String {
+    let moves = |c: char| c.is_control() && c != '\n';
+    if !json.contains(moves) {
+        return json;
+    }
+    json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
+        if moves(c) {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+        text
+    })
 }
 
 /// Prints what the admin API has found, likewise.
@@ -41,14 +68,19 @@ pub fn listed<const N: usize>(
     print(items, json, nothing, header, |item| row(&item))
 }
 
-/// A value of the API's as a text; blank if there is none.
+/// A value of the API's as a text in which nothing moves the cursor; blank if there is none.
 pub fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => plain(text),
         Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
         value => value.to_string(),
     }
+}
+
+/// What something of the API's is called; `-` if it has no name.
+pub fn name(value: &Value) -> String {
+    Some(text(value)).filter(|name| !name.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
 /// A time of the API's, for people; blank if there is none.
@@ -61,7 +93,24 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [Stri
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(header);
-    let plain = |text: String| text.replace(char::is_control, "\u{fffd}");
-    table.add_rows(rows.map(|row| row.map(plain)));
+    table.add_rows(rows.map(|row| row.map(|text| plain(&text))));
     table
+}
+
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_others_say_moves_the_cursor() {
+        let said = serde_json::json!({ "id": "a\u{1b}[2J\u{9b}2J\u{7f}\nb" });
+        assert_eq!(text(&said["id"]), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}b");
+        let shown = json(&said).unwrap();
+        assert_eq!(shown, "{\n  \"id\": \"a\\u001b[2J\\u009b2J\\u007f\\nb\"\n}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), said);
+    }
 }

@@ -1,123 +1,69 @@
 //! `hookmill rejections`: what was refused, and why.
 
-use std::path::PathBuf;
+use serde_json::{Value, json};
 
-use hookmill_core::time::Timestamp;
-use hookmill_native::{DataFolder, now};
-use rusqlite::{Connection, Row};
-use serde::Serialize;
-
-use crate::list::table;
+use crate::client::{Client, Place};
+use crate::list::{json, name, put, table, text, time};
 
 /// List the requests that were refused: how many in the last 24 hours, and the last few of each kind
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The data folder.
-    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
-    data: PathBuf,
     /// Only those of this source; `-` for requests that named none that there is.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
+    /// Only those that were refused for this reason.
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
     /// At most this many requests, the latest first.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
     /// Print {"counts":[…],"requests":[…]}; times are milliseconds since the Unix epoch.
     #[arg(long)]
     json: bool,
-}
-
-/// What there is to see.
-#[derive(Serialize)]
-struct Rejections {
-    counts: Vec<Count>,
-    requests: Vec<Request>,
-}
-
-/// How many were refused for one reason in the last 24 hours.
-#[derive(Serialize)]
-struct Count {
-    /// `None` if they named no source that there is.
-    source: Option<String>,
-    reason: String,
-    requests: i64,
-}
-
-/// One of those that were refused.
-#[derive(Serialize)]
-struct Request {
-    at: Timestamp,
-    source: Option<String>,
-    reason: String,
-    detail: String,
-    /// Hash of the address it came from.
-    remote: Option<String>,
-    content_length: Option<i64>,
-    body_bytes: Option<i64>,
+    #[command(flatten)]
+    place: Place,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let database = DataFolder::read(&arguments.data)?;
-    let Rejections { counts, requests } = read(&database, arguments)?;
+    let Arguments { source, reason, .. } = arguments;
+    let client = Client::new(&arguments.place)?;
+    let query = [
+        ("source", source.clone()),
+        ("reason", reason.clone()),
+        ("limit", Some(arguments.limit.to_string())),
+    ];
+    let requests = client.get("/rejections", &query)?["items"].take();
+    let stats = client.get("/stats", &[("minutes", Some((24 * 60).to_string()))])?;
+    let like = |said: &Option<String>, found| said.as_ref().is_none_or(|said| *said == found);
+    let counts = stats["rejections"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|tally| like(source, name(&tally["of"])) && like(reason, text(&tally["kind"])));
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&Rejections { counts, requests })?);
-        return Ok(());
+        let counts = counts.map(
+            |tally| json!({ "source": tally["of"], "reason": tally["kind"], "requests": tally["count"] }),
+        );
+        let counts = counts.collect::<Vec<_>>();
+        return put(json(&json!({ "counts": counts, "requests": requests }))?);
     }
+    let requests = requests.as_array().cloned().unwrap_or_default();
     if requests.is_empty() {
-        match &arguments.source {
-            Some(source) => eprintln!("no request of `{source}` has been refused"),
-            None => eprintln!("no request has been refused"),
+        match (source, reason) {
+            (None, None) => eprintln!("no request has been refused"),
+            _ => eprintln!("no such request has been refused"),
         }
         return Ok(());
     }
-    let name = |source: Option<String>| source.unwrap_or_else(|| "-".to_owned());
-    let count = |Count { source, reason, requests }| [name(source), reason, requests.to_string()];
-    println!("{}\n", table(["SOURCE", "REASON", "LAST 24 HOURS"], counts.into_iter().map(count)));
-    let request = |request: Request| {
-        let bytes = request.body_bytes.or(request.content_length);
+    let count = |tally: &Value| [name(&tally["of"]), text(&tally["kind"]), text(&tally["count"])];
+    put(format!("{}\n", table(["SOURCE", "REASON", "LAST 24 HOURS"], counts.map(count))))?;
+    let request = |request: &Value| {
+        let bytes = request["body_bytes"].as_u64().or(request["content_length"].as_u64());
         let bytes = bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes} bytes"));
-        let (at, source, remote) =
-            (request.at.to_string(), name(request.source), name(request.remote));
-        [at, source, request.reason, remote, bytes, request.detail]
+        let (source, remote) = (name(&request["source"]), name(&request["remote"]));
+        let (reason, detail) = (text(&request["reason"]), text(&request["detail"]));
+        [time(&request["at"]), source, reason, remote, bytes, detail]
     };
     let header = ["REFUSED", "SOURCE", "REASON", "FROM", "BODY", "DETAIL"];
-    println!("{}", table(header, requests.into_iter().map(request)));
-    Ok(())
-}
-
-fn read(database: &Connection, arguments: &Arguments) -> rusqlite::Result<Rejections> {
-    /// Counts are kept by the hour they began in.
-    const DAY_MS: i64 = 24 * 3_600_000;
-    let source = arguments.source.as_deref().map(|source| if source == "-" { "" } else { source });
-    let some = |text: String| Some(text).filter(|text| !text.is_empty());
-    let count = |row: &Row<'_>| {
-        Ok(Count { source: some(row.get(0)?), reason: row.get(1)?, requests: row.get(2)? })
-    };
-    let counts = database
-        .prepare(
-            "SELECT source, reason, sum(count) FROM rejection_counts
-             WHERE hour > ?1 AND (?2 IS NULL OR source = ?2)
-             GROUP BY source, reason ORDER BY sum(count) DESC, source, reason",
-        )?
-        .query_map((now().millis() - DAY_MS, source), count)?
-        .collect::<Result<_, _>>()?;
-    let request = |row: &Row<'_>| {
-        Ok(Request {
-            at: Timestamp::from_millis(row.get(0)?),
-            source: some(row.get(1)?),
-            reason: row.get(2)?,
-            detail: row.get(3)?,
-            remote: some(row.get(4)?),
-            content_length: row.get(5)?,
-            body_bytes: row.get(6)?,
-        })
-    };
-    let requests = database
-        .prepare(
-            "SELECT at, source, reason, detail, remote, content_length, body_bytes FROM rejections
-             WHERE ?1 IS NULL OR source = ?1
-             ORDER BY at DESC LIMIT ?2",
-        )?
-        .query_map((source, arguments.limit), request)?
-        .collect::<Result<_, _>>()?;
-    Ok(Rejections { counts, requests })
+    put(table(header, requests.iter().map(request)))
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Listing, Place};
 use crate::dead_letters::Which;
-use crate::list::{listed, text, time};
+use crate::list::{json, listed, put, text, time};
 
 /// How long between two looks at a replay.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -98,10 +98,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             client.post(&format!("/replays/{}/run", run.id), &body)?;
             if run.detach { Ok(()) } else { watch(&client, &run.id) }
         }
-        Command::Show(one) => {
-            println!("{:#}", show(&Client::new(&one.place)?, &one.id)?);
-            Ok(())
-        }
+        Command::Show(one) => put(json(&show(&Client::new(&one.place)?, &one.id)?)?),
         Command::Watch(one) => watch(&Client::new(&one.place)?, &one.id),
         Command::Pause(turn) => run_turn(turn, "pause"),
         Command::Resume(turn) => run_turn(turn, "resume"),
@@ -143,8 +140,7 @@ fn run_plan(plan: &Plan) -> anyhow::Result<()> {
     }
     let planned = Client::new(&plan.place)?.post("/replays", &body.into())?;
     if plan.json {
-        println!("{planned:#}");
-        return Ok(());
+        return put(json(&planned)?);
     }
     let what = |key: &str| text(&planned[key]);
     println!(

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::client::{Client, Place};
-use crate::list::{text, time};
+use crate::list::{json, put, text, time};
 
 /// Plan to carry out rules again for events that took effect; `hookmill replays run` carries it out
 #[derive(clap::Args)]
@@ -48,8 +48,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let planned = Client::new(&arguments.place)?.post("/reprocess", &body.into())?;
     if arguments.json {
-        println!("{planned:#}");
-        return Ok(());
+        return put(json(&planned)?);
     }
     let what = |key: &str| text(&planned[key]);
     println!(

@@ -12,7 +12,6 @@ use hookmill_migrations::Loaded;
 use hookmill_native::{DataFolder, now};
 use hookmill_providers::{Admitted, Outgoing, Signed, Verifier, sign};
 use reqwest::{Client, StatusCode, Url};
-use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::{Value, json};
 
 use crate::pipeline::load;
@@ -113,7 +112,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
             None => id,
         };
-        let before = follow.and_then(|follow| follow.effect(&source.name, &id));
+        let duplicate = follow.is_some_and(|follow| follow.took_effect(&source.name, &id));
         let (status, answer) = runtime.block_on(post(&client, &url, signed))?;
         let outcome = match follow {
             Some(follow) if status.is_success() => follow.outcome(&source.name, &id),
@@ -127,7 +126,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         refused += u32::from(!status.is_success());
         unverified |= status == StatusCode::UNAUTHORIZED;
         dead += u32::from(event.as_ref().is_some_and(events::Event::dead));
-        let sent = Sent { id, others, status, answer, event, gone, duplicate: before.is_some() };
+        let sent = Sent { id, others, status, answer, event, gone, duplicate };
         println!("{}", if arguments.json { sent.json() } else { sent.line(follow.is_some()) });
     }
     if refused > 0 {
@@ -388,26 +387,25 @@ enum Outcome {
 }
 
 /// Looks at the data of the pipeline that takes the events, where it is on this machine.
-struct Follower(Connection);
+struct Follower(events::Here);
 
 impl Follower {
     /// `None` if the data in the folder is not that of the pipeline at this address.
     fn open(folder: &Path, url: &Url) -> Option<Self> {
         let listening = DataFolder::listening(folder)?;
         let same = url.socket_addrs(|| None).ok()?.contains(&listening);
-        same.then(|| DataFolder::read(folder).ok().map(Self)).flatten()
+        same.then(|| events::Here::open(folder).ok().map(Self)).flatten()
     }
 
-    /// When the event took effect, if it did.
-    fn effect(&self, source: &str, id: &str) -> Option<i64> {
-        let sql = "SELECT applied_at FROM events WHERE source = ?1 AND id = ?2 AND generation = 0";
-        self.0.query_row(sql, [source, id], |row| row.get(0)).optional().ok().flatten()
+    /// Whether the event has taken effect.
+    fn took_effect(&self, source: &str, id: &str) -> bool {
+        self.0.settled(source, id).ok().flatten().is_some_and(|event| !event.dead())
     }
 
     /// What came of an event that was accepted, once it is off the queue; waits for that a few seconds.
     fn outcome(&self, source: &str, id: &str) -> Option<Outcome> {
         for _ in 0..250 {
-            match events::find(&self.0, source, id).ok()? {
+            match self.0.find(source, id).ok()? {
                 // What is accepted is on the queue, and what leaves that is in the ledger or a dead letter: or nowhere.
                 None => return Some(Outcome::Gone),
                 Some(event) if event.settled() => return Some(Outcome::Settled(event)),

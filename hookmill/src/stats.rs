@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::client::{Client, Place};
-use crate::list::{text, time};
+use crate::list::{json, put, text, time};
 
 /// Show how it is doing: events a minute, lag, dead letters, the outbox, rejections
 #[derive(clap::Args)]
@@ -22,8 +22,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let query = [("minutes", Some(arguments.minutes.to_string()))];
     let stats = Client::new(&arguments.place)?.get("/stats", &query)?;
     if arguments.json {
-        println!("{stats:#}");
-        return Ok(());
+        return put(json(&stats)?);
     }
     let each = |key: &str| stats[key].as_array().cloned().unwrap_or_default();
     let activity = each("activity");
