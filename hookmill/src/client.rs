@@ -1,6 +1,7 @@
 //! The admin API, for commands: of a Hookmill anywhere, or of a data folder on this machine, whether or not something runs on
 //! it.
 
+use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,18 @@ pub struct Client {
     to: To,
 }
 
+/// The API does not answer, or says that it cannot now.
+#[derive(Debug)]
+pub struct Away(String);
+
+impl Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Away {}
+
 enum To {
     /// Somebody else, with a token.
     Remote { client: reqwest::Client, url: String, token: String },
@@ -120,11 +133,24 @@ impl Client {
     ///
     /// What the API says instead, in its words.
     pub fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> anyhow::Result<Value> {
+        self.runtime.block_on(self.look(path, query))
+    }
+
+    /// As [`Client::get`], for whoever has more to wait for.
+    ///
+    /// # Errors
+    ///
+    /// Likewise; [`Away`] if there is hope that it answers later.
+    pub async fn look(
+        &self,
+        path: &str,
+        query: &[(&str, Option<String>)],
+    ) -> anyhow::Result<Value> {
         let query = query.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
         let query = query.map(|(name, value)| format!("{name}={}", encoded(value)));
         let query = query.collect::<Vec<_>>().join("&");
         let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
-        self.ask(Method::GET, &path, None)
+        self.ask(Method::GET, &path, None).await
     }
 
     /// Has something done.
@@ -133,7 +159,7 @@ impl Client {
     ///
     /// What the API says instead, in its words.
     pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        self.ask(Method::POST, path, Some(body))
+        self.runtime.block_on(self.ask(Method::POST, path, Some(body)))
     }
 
     /// Has something removed.
@@ -142,20 +168,41 @@ impl Client {
     ///
     /// What the API says instead, in its words.
     pub fn delete(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        self.ask(Method::DELETE, path, Some(body))
+        self.runtime.block_on(self.ask(Method::DELETE, path, Some(body)))
     }
 
-    fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    /// Works until that comes to an end, or somebody presses Ctrl-C.
+    ///
+    /// # Errors
+    ///
+    /// Those of the work.
+    pub fn until_interrupted(
+        &self,
+        work: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                ended = work => ended,
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            }
+        })
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let text = body.map(Value::to_string).unwrap_or_default();
-        let (status, answer) = self.runtime.block_on(self.answer(method, path, text))?;
+        let (status, answer) = self.answer(method, path, text).await?;
         let value: Value = serde_json::from_str(&answer).unwrap_or_default();
         if status.is_success() {
             return Ok(value);
         }
-        match (value["title"].as_str(), value["detail"].as_str()) {
-            (Some(title), Some(detail)) => bail!("{title}: {detail}"),
-            _ => bail!("the API answered {status}, and not as Hookmill does"),
+        let said = match (value["title"].as_str(), value["detail"].as_str()) {
+            (Some(title), Some(detail)) => format!("{title}: {detail}"),
+            _ => format!("the API answered {status}, and not as Hookmill does"),
+        };
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(Away(said).into());
         }
+        bail!(said)
     }
 
     async fn answer(
@@ -169,9 +216,9 @@ impl Client {
                 let request =
                     client.request(method, format!("{url}{BASE}{path}")).bearer_auth(token);
                 let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
-                let answer =
-                    request.send().await.with_context(|| format!("{url} does not answer"))?;
-                Ok((answer.status(), answer.text().await?))
+                let away = || Away(format!("{url} does not answer"));
+                let answer = request.send().await.with_context(away)?;
+                Ok((answer.status(), answer.text().await.with_context(away)?))
             }
             To::Local(router) => {
                 let request = Request::builder().method(method).uri(format!("{BASE}{path}"));

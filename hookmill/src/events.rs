@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::client::{Client, Listing, Place, encoded};
-use crate::list::{json, print, put, table, text, time};
+use crate::list::{json, plain, print, put, table, text, time};
 
 /// Events: list the latest, or tell the whole story of one
 #[derive(clap::Args)]
@@ -105,6 +105,13 @@ impl Event {
             }
             _ => self.standing(),
         }
+    }
+
+    /// All of it in a line, in which nothing moves the cursor: what providers say is others' text.
+    pub fn line(&self) -> String {
+        let at = self.settled_at.or(self.received_at).map(|at| at.to_string()).unwrap_or_default();
+        let (source, id, kind) = (&self.source, &self.id, &self.r#type);
+        plain(&format!("{at}  {source}  {id}  {kind}  {}", self.standing()))
     }
 
     /// Its state and what explains it.

@@ -97,7 +97,8 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [Stri
     table
 }
 
-fn plain(text: &str) -> String {
+/// A text in which nothing moves the cursor.
+pub fn plain(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 

@@ -29,6 +29,7 @@ mod send;
 mod sender;
 mod serve;
 mod stats;
+mod tail;
 mod token;
 mod verify;
 
@@ -54,6 +55,7 @@ enum Command {
     Send(send::Arguments),
     Verify(verify::Arguments),
     Events(events::Arguments),
+    Tail(tail::Arguments),
     Email(email::Arguments),
     Rejections(rejections::Arguments),
     DeadLetters(dead_letters::Arguments),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Send(arguments) => send::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::Tail(arguments) => tail::run(&arguments),
         Command::Email(arguments) => email::run(&arguments),
         Command::Rejections(arguments) => rejections::run(&arguments),
         Command::DeadLetters(arguments) => dead_letters::run(&arguments),
