@@ -808,6 +808,55 @@ fn serve_does_not_start_without_secrets() {
 }
 
 #[test]
+fn dev_says_how_to_open_the_dashboard_and_serve_does_not() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
+    std::fs::write(folder.join("hookmill.toml"), config).unwrap();
+    let ran = |what: &str, data: &str| {
+        let arguments = [what, "--listen", "127.0.0.1:0", "--data", data];
+        let mut child = command(folder, &arguments)
+            .env("A", hookmill_tests::STRIPE_SECRET)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = collected(child.stderr.take().unwrap());
+        let last = if what == "dev" { "hookmill events" } else { "taking webhooks" };
+        let said = eventually("it is ready", || {
+            let said = said.lock().unwrap().join("\n");
+            said.contains(last).then_some(said)
+        });
+        let tokens = printed(folder, &["token", "list", "--json", "--data", data]);
+        (child, said, tokens)
+    };
+    // Whether a token counts at an address.
+    let counts = |address: &str, token: &str| {
+        let environment = [("HOOKMILL_URL", address), ("HOOKMILL_TOKEN", token)];
+        command(folder, &["stats"]).envs(environment).output().unwrap().status.success()
+    };
+    let mut before = None;
+    for _ in 0..2 {
+        let (mut child, said, tokens) = ran("dev", "one");
+        assert_eq!(tokens.as_array().map(Vec::len), Some(1), "{tokens}");
+        assert_eq!((&tokens[0]["name"], &tokens[0]["role"]), (&"dev".into(), &"operate".into()));
+        let line = said.lines().find(|line| line.ends_with("/admin")).unwrap();
+        let address = line.trim().strip_suffix("/admin").unwrap();
+        let token = said.split_whitespace().find(|word| word.starts_with("hookmill_")).unwrap();
+        assert!(counts(address, token));
+        // That of the start before does not any more.
+        assert!(before.is_none_or(|before: String| !counts(address, &before)));
+        before = Some(token.to_owned());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let (mut child, said, tokens) = ran("serve", "other");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(tokens, serde_json::json!([]));
+    assert!(!said.contains("hookmill_") && !said.contains("/admin"), "{said}");
+}
+
+#[test]
 fn dev_keeps_to_loopback() {
     let example = with_example();
     insta::assert_snapshot!(shown(example.path(), &["dev", "--listen", "0.0.0.0:8787"]), @"

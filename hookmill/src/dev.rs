@@ -9,6 +9,7 @@ use hookmill_core::secret::ExposeSecret as _;
 
 use crate::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
 use crate::secrets::{for_development, from_environment};
+use crate::token;
 
 /// Run the whole pipeline for development, with development secrets where none are set
 #[derive(clap::Args)]
@@ -40,6 +41,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 secret_line(source, &|name| { for_development(&ingress, name) })
             );
         }
+        eprintln!(
+            "\n  http://{address}/admin\n      TOKEN for the dashboard, until dev is started again: {}",
+            token::for_development(&place.data)?
+        );
         let (place, data) = options(place);
         let program = program();
         eprintln!("\nIn another terminal:\n");
@@ -48,7 +53,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 eprintln!("  {program} send {} {event}{place}", source.name);
             }
         }
+        eprintln!("  {program} tail{data}");
         eprintln!("  {program} events{data}\n");
+        Ok(())
     };
     run_pipeline(place, loaded, |name| for_development(&ingress, name), Outbox::Shown, ready)
 }

@@ -157,7 +157,7 @@ pub fn run(
     loaded: Loaded,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
     outbox: Outbox,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     warn_of_wrapped(&loaded.config.ingress.sources);
     let folder = DataFolder::lock(&place.data)?;
@@ -250,7 +250,7 @@ pub fn run(
             rate_limits: RateLimits::new(&loaded.config.ingress.sources),
         };
         let service = Service { platform, gate, observe: observe(counted) };
-        ready(address);
+        ready(address)?;
         serve(listener, service, admin, told_to_stop).await;
         info!("stopping: finishing what is in hand");
         stop.send_replace(true);

@@ -19,6 +19,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     start_log(place, "info");
     let loaded = load(&place.config)?;
     let data = place.data.display().to_string();
-    let ready = |address: std::net::SocketAddr| info!(%address, data, "taking webhooks");
+    let ready = |address: std::net::SocketAddr| {
+        info!(%address, data, "taking webhooks");
+        Ok(())
+    };
     run_pipeline(place, loaded, from_environment, Outbox::Sent, ready)
 }

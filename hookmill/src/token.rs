@@ -1,6 +1,6 @@
 //! `hookmill token`: who may use the admin API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use base64::Engine as _;
@@ -80,9 +80,7 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
             create.name
         );
     }
-    let mut random = [0; 32];
-    getrandom::fill(&mut random)?;
-    let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
+    let token = random()?;
     let role = if create.role == "operate" { Role::Operate } else { Role::Read };
     if create.sql {
         // Its parts are hexadecimal digits, words of ours, and a name of plain characters.
@@ -94,13 +92,31 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
             now().millis()
         );
     } else {
-        let database = DataFolder::write(&create.data)?;
-        let keep = keep_token(&create.name, &token, role, now());
-        database.execute(&keep.sql, params_from_iter(&keep.params))?;
+        keep(&create.data, &create.name, &token, role)?;
         eprintln!("this is shown once; `hookmill token revoke {}` ends it", create.name);
     }
     println!("{token}");
     Ok(())
+}
+
+/// A token that nobody guesses.
+fn random() -> anyhow::Result<String> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random)))
+}
+
+fn keep(data: &Path, name: &str, token: &str, role: Role) -> anyhow::Result<()> {
+    let keep = keep_token(name, token, role, now());
+    DataFolder::write(data)?.execute(&keep.sql, params_from_iter(&keep.params))?;
+    Ok(())
+}
+
+/// A token for whoever develops, which may change things, and counts until the next is made.
+pub fn for_development(data: &Path) -> anyhow::Result<String> {
+    let token = random()?;
+    keep(data, "dev", &token, Role::Operate)?;
+    Ok(token)
 }
 
 /// A token, without what it is.
