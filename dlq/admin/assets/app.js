@@ -7,6 +7,10 @@ const TOKEN = "hookmill-token";
 const main = document.getElementById("main");
 const nav = document.getElementById("sections");
 const announcer = document.getElementById("announcer");
+const who = document.getElementById("who");
+
+// Whose token it is, and what it allows; not known before one is shown.
+let actor;
 
 // ---- The API
 
@@ -143,7 +147,8 @@ function facts(entries) {
 }
 
 // Roles are said because the narrow layout takes tables apart, and some browsers forget by that that they are tables.
-function table(caption, columns, items = []) {
+function table(caption, all, items = []) {
+  const columns = all.filter(Boolean);
   const body = element("tbody", { role: "rowgroup" });
   const row = (item) => {
     const cells = columns.map(([name, cell]) => element("td", { role: "cell", "data-label": name }, element("div", {}, cell(item) || "–")));
@@ -156,8 +161,7 @@ function table(caption, columns, items = []) {
   return { whole, add: (more) => body.append(...more.map(row)), set: (all) => replace(body, all.map(row)) };
 }
 
-function field({ name, label, options, hint, ...attributes }, value) {
-  const id = `field-${name}`;
+function field({ name, label, options, hint, id = `field-${name}`, ...attributes }, value) {
   const described = hint && `${id}-hint`;
   const control = options
     ? element("select", { id, name }, ["", ...options].map((option) => element("option", { value: option, selected: option === value }, option.replaceAll("_", " ") || "any")))
@@ -176,6 +180,15 @@ function search(base, query, fields) {
 }
 
 // ---- Asking before something is changed
+
+// What changes something; or, for a token that may not, why it is not here.
+function changes(...controls) {
+  if (actor?.role === "operate") return controls.flat();
+  return element("p", { class: "quiet" }, "This token may look. What changes something is for a token with the role ", element("code", {}, "operate"), ".");
+}
+
+// The same where a note on the page has said so.
+const change = (control) => actor?.role === "operate" && control;
 
 // Asks for the reason, and for what else is needed, and does it. What the API says against it is said in the dialog, which stays
 // open for another try.
@@ -466,9 +479,16 @@ const STEPS = {
   "letter.replay": "Replay asked for",
 };
 
+// Rows that an event's rules name: each a table, and the columns of its key.
+function written(rows) {
+  const key = (columns) => Object.entries(columns).map(([column, value]) => `${column} ${value}`).join(", ");
+  return element("ul", { class: "plain" }, rows.map(([table, columns]) => element("li", {}, element("code", {}, table), " ", element("bdi", {}, key(columns)))));
+}
+
 // What else there is to say of something, with the way to what it names.
 function details(detail) {
   const value = (name, said) => {
+    if (name === "wrote" && Array.isArray(said)) return written(said);
     if (name === "letter") return element("a", { href: link("dead-letters", said) }, word(said));
     if (name === "replay") return element("a", { href: link("replays", said) }, word(said));
     if (name.endsWith("_at")) return time(said);
@@ -486,7 +506,29 @@ async function timeline(page, [, source, id]) {
   page.fill(
     facts([["Source", element("bdi", {}, story.source)], ["Event id", copyable(story.id)]]),
     element("section", {}, element("h2", {}, "Timeline"), element("ol", { class: "timeline" }, steps)),
+    element("section", {}, element("h2", {}, "Body"), bodyOfEvent(page, story)),
   );
+}
+
+// A body may be long, and who looks at a story need not want it: it is asked for when somebody does.
+function bodyOfEvent(page, { source, id, steps }) {
+  const place = element("div", {});
+  const show = () =>
+    page.try(async () => {
+      try {
+        const shown = await page.get(path("events", source, id, "body"));
+        place.replaceChildren(...bodyOf(shown).filter(Boolean));
+        announce("The body is shown");
+      } catch (error) {
+        if (error.status !== 404) throw error;
+        const letter = steps.find((step) => step.detail?.letter)?.detail.letter;
+        place.replaceChildren(element("p", { tabindex: "-1" }, error.message, ". ", letter && element("a", { href: link("dead-letters", letter) }, "Its dead letter has it.")));
+        announce(error.message);
+      }
+      place.lastElementChild.focus();
+    });
+  place.append(element("button", { type: "button", click: show }, "Show the body"));
+  return place;
 }
 
 // ---- Dead letters
@@ -497,10 +539,10 @@ const LETTER_STATES = ["dead", "replaying", "replayed", "applied", "discarded", 
 // What plans say beyond the replay; it is not kept by the API.
 const plans = new Map();
 
-// Plans a replay, which sends nothing yet, and goes there.
-async function plan(page, selection) {
+// Plans a replay or a reprocessing, which sends nothing yet, and goes there.
+async function plan(page, selection, to = "/replays") {
   await page.try(async () => {
-    const planned = await api("/replays", { method: "POST", body: selection });
+    const planned = await api(to, { method: "POST", body: selection });
     plans.set(planned.id, planned);
     go(link("replays", planned.id));
   });
@@ -542,7 +584,7 @@ async function deadLetters(page, _parts, query) {
         "div",
         { class: "actions" },
         element("a", { href: address("#/dead-letters", { ...Object.fromEntries(query), fingerprint: one.fingerprint }), "aria-label": `Letters that failed by ${one.error}` }, "Letters"),
-        dead && element("button", { type: "button", "aria-label": `Plan a replay of those that failed by ${one.error}`, click: () => plan(page, select({ fingerprint: one.fingerprint })) }, "Plan a replay"),
+        dead && change(element("button", { type: "button", "aria-label": `Plan a replay of those that failed by ${one.error}`, click: () => plan(page, select({ fingerprint: one.fingerprint })) }, "Plan a replay")),
       ),
     );
   const found = await list(page, {
@@ -567,7 +609,7 @@ async function deadLetters(page, _parts, query) {
       {},
       element("h2", {}, "By error"),
       groups.length ? element("ul", { class: "cards" }, groups.map(group)) : element("p", {}, "There is none."),
-      dead && groups.length > 0 && element("div", { class: "actions" }, element("button", { type: "button", click: () => plan(page, select({})) }, Object.keys(filter).length ? "Plan a replay of all that is found" : "Plan a replay of every dead letter")),
+      dead && groups.length > 0 && element("div", { class: "actions" }, changes(element("button", { type: "button", click: () => plan(page, select({})) }, Object.keys(filter).length ? "Plan a replay of all that is found" : "Plan a replay of every dead letter"))),
     ),
     element("section", {}, element("h2", {}, "One by one"), found),
   );
@@ -600,7 +642,8 @@ function bodyOf(letter) {
     base64: "It is no text; this is its base64.",
     unreadable: "The message cannot be read; this is all of it.",
   };
-  if (!letter.body) return [element("p", {}, "There is none any more.")];
+  if (letter.body_form === "redacted") return [element("p", { tabindex: "-1" }, "Something in it is not to be shown, and it is no JSON: nothing of it is.")];
+  if (!letter.body) return [element("p", { tabindex: "-1" }, "There is none any more.")];
   const tidy = letter.body_form === "text" ? indented(letter.body) : undefined;
   const shown = element("pre", { tabindex: "0", role: "region", "aria-label": "Body" }, tidy ?? letter.body);
   const box = element("input", { type: "checkbox", id: "indent", checked: true, change: () => (shown.textContent = box.checked ? tidy : letter.body) });
@@ -629,7 +672,7 @@ async function deadLetter(page, [, id]) {
       });
     page.fill(
       element("p", {}, badge(letter.state), " ", element("bdi", {}, letter.error)),
-      letter.state === "dead" && element("div", { class: "actions" }, element("button", { type: "button", class: "primary", click: replay }, "Replay…"), element("button", { type: "button", click: discard }, "Discard…")),
+      letter.state === "dead" && element("div", { class: "actions" }, changes(element("button", { type: "button", class: "primary", click: replay }, "Replay…"), element("button", { type: "button", click: discard }, "Discard…"))),
       facts([
         ["Letter", copyable(letter.id)],
         ["Source", letter.source && element("bdi", {}, letter.source)],
@@ -658,17 +701,46 @@ function progress(replay) {
   return element("progress", { max: Math.max(1, replay.total, replay.sent), value: replay.sent, "aria-label": label }, `${replay.sent} of ${replay.total}`);
 }
 
-const standing = (replay) => `${number(replay.sent)} of ${number(replay.total)} sent, ${number(replay.applied)} took effect, ${number(replay.failed)} failed again`;
+const standing = (replay) => `${number(replay.sent)} of ${number(replay.total)} sent, ${number(replay.applied)} took effect, ${number(replay.failed)} failed${replay.generation > 0 ? "" : " again"}`;
 
-// Which letters, in words.
-function selected(filter) {
-  if (filter.all) return "every dead letter";
+// What a replay sends: dead letters, or, under a number of its own, events that took effect.
+const sends = (replay) => (replay.generation > 0 ? "events" : "letters");
+const kind = (replay) => (replay.generation > 0 ? `Reprocessing ${number(replay.generation)}` : "Dead letters");
+
+// Which letters or events, in words.
+function selected({ filter, generation }) {
   const value = (name, said) => {
+    if (name === "all") return generation > 0 ? "every event whose message is kept" : "every dead letter";
     if (name === "id") return element("a", { href: link("dead-letters", said) }, word(said));
-    return name.startsWith("failed_") ? time(said) : word(said);
+    return /_(from|before)$/.test(name) ? time(said) : word(Array.isArray(said) ? said.join(", ") : said);
   };
-  const said = Object.entries(filter).map(([name, one]) => [name.replaceAll("_", " "), " ", value(name, one)]);
+  const said = Object.entries(filter).map(([name, one]) => [name !== "all" && `${name.replaceAll("_", " ")} `, value(name, one)]);
   return element("span", {}, said.map((one, place) => [place > 0 && ", ", one]));
+}
+
+// A form that plans something. `to` is where the API takes the plan, and `all` what everything is called.
+function planner(page, { title, text, to, all, fields }) {
+  const submit = (event) => {
+    event.preventDefault();
+    const said = Object.fromEntries(new FormData(event.target));
+    const selection = said.all ? { all: true } : {};
+    for (const { name, type, list } of fields) {
+      if (!said[name]) continue;
+      if (type === "datetime-local") selection[name] = new Date(said[name]).getTime();
+      else selection[name] = list ? said[name].split(",").map((one) => one.trim()).filter(Boolean) : said[name];
+    }
+    plan(page, selection, to);
+  };
+  const id = (name) => `field-${to.slice(1)}-${name}`;
+  const every = element("div", { class: "field" }, element("span", {}, element("input", { type: "checkbox", id: id("all"), name: "all" }), " ", element("label", { for: id("all") }, all)));
+  const controls = fields.map(({ list: _, ...one }) => field({ ...one, id: id(one.name) }, ""));
+  return element(
+    "section",
+    {},
+    element("h2", {}, title),
+    element("p", {}, text),
+    element("form", { class: "search", submit, "aria-label": title }, controls, every, element("div", { class: "actions" }, element("button", { type: "submit" }, "Plan"))),
+  );
 }
 
 async function replays(page) {
@@ -683,47 +755,49 @@ async function replays(page) {
       ["Replay", (replay) => element("a", { href: link("replays", replay.id) }, word(replay.id))],
       ["State", (replay) => badge(replay.state)],
       ["Progress", (replay) => element("div", {}, progress(replay), element("div", {}, standing(replay)))],
-      ["Letters", (replay) => selected(replay.filter)],
+      ["Of", kind],
+      ["Which", selected],
       ["By", (replay) => replay.run_by ?? replay.planned_by],
       ["Reason", (replay) => element("bdi", {}, replay.reason || "–")],
     ],
   });
-  const submit = (event) => {
-    event.preventDefault();
-    const { all, failed_from, failed_before, ...texts } = Object.fromEntries(new FormData(event.target));
-    const selection = Object.fromEntries(Object.entries(texts).filter(([, text]) => text));
-    if (failed_from) selection.failed_from = new Date(failed_from).getTime();
-    if (failed_before) selection.failed_before = new Date(failed_before).getTime();
-    if (all) selection.all = true;
-    plan(page, selection);
-  };
-  const fields = [
-    { name: "source", label: "Source" },
-    { name: "type", label: "Type", hint: "* stands for anything" },
-    { name: "reason", label: "Reason", options: REASONS },
-    { name: "event_id", label: "Event id" },
-    { name: "fingerprint", label: "Fingerprint" },
-    { name: "failed_from", label: "Failed last from", type: "datetime-local" },
-    { name: "failed_before", label: "Failed last before", type: "datetime-local" },
-  ];
-  const every = element("div", { class: "field" }, element("span", {}, element("input", { type: "checkbox", id: "field-all", name: "all" }), " ", element("label", { for: "field-all" }, "Every dead letter")));
-  page.fill(
-    element(
-      "section",
-      {},
-      element("h2", {}, "Plan a replay"),
-      element("p", {}, "Nothing is sent until the plan is run."),
-      element("form", { class: "search", submit, "aria-label": "Plan a replay" }, fields.map((one) => field(one, "")), every, element("div", { class: "actions" }, element("button", { type: "submit" }, "Plan"))),
-    ),
-    element("section", {}, element("h2", {}, "All replays"), found),
-  );
+  const letters = planner(page, {
+    title: "Plan a replay",
+    text: "Of dead letters. Nothing is sent until the plan is run.",
+    to: "/replays",
+    all: "Every dead letter",
+    fields: [
+      { name: "source", label: "Source" },
+      { name: "type", label: "Type", hint: "* stands for anything" },
+      { name: "reason", label: "Reason", options: REASONS },
+      { name: "event_id", label: "Event id" },
+      { name: "fingerprint", label: "Fingerprint" },
+      { name: "failed_from", label: "Failed last from", type: "datetime-local" },
+      { name: "failed_before", label: "Failed last before", type: "datetime-local" },
+    ],
+  });
+  const events = planner(page, {
+    title: "Plan a reprocessing",
+    text: "Of events that took effect, after a rule has changed, as far as their messages are kept. Nothing is sent until the plan is run.",
+    to: "/reprocess",
+    all: "Every event whose message is kept",
+    fields: [
+      { name: "source", label: "Source" },
+      { name: "type", label: "Type", hint: "* stands for anything" },
+      { name: "event_id", label: "Event id" },
+      { name: "applied_from", label: "Took effect from", type: "datetime-local" },
+      { name: "applied_before", label: "Took effect before", type: "datetime-local" },
+      { name: "rules", label: "Rules", list: true, hint: "With commas between them. Without any, those that keep rows; what counts or sends is carried out again only if it is named." },
+    ],
+  });
+  page.fill(changes(letters, events), element("section", {}, element("h2", {}, "All replays"), found));
 }
 
 const TURNS = {
-  run: { title: "Run this replay", action: "Run", text: "Letters go back on the queue, so many a second, and through everything that an event goes through." },
+  run: { title: "Run this replay", action: "Run", text: "What it selects goes back on the queue, so much a second, and through everything that an event goes through." },
   pause: { title: "Pause this replay", action: "Pause", text: "It sends no more until it is resumed." },
   resume: { title: "Resume this replay", action: "Resume" },
-  cancel: { title: "Cancel this replay", action: "Cancel the replay", text: "What has not been sent stays dead. It cannot be resumed." },
+  cancel: { title: "Cancel this replay", action: "Cancel the replay", text: "What has not been sent stays as it is. It cannot be resumed." },
 };
 const POSSIBLE = { planned: ["run", "cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"] };
 
@@ -744,7 +818,8 @@ async function replay(page, [, id]) {
     bar.firstChild.value = replay.sent;
     if (last.state !== replay.state) {
       const button = (turn) => element("button", { type: "button", class: turn === "run" || turn === "resume" ? "primary" : undefined, click: () => act(turn) }, `${TURNS[turn].action}…`);
-      replace(actions, (POSSIBLE[replay.state] ?? []).map(button));
+      const possible = (POSSIBLE[replay.state] ?? []).map(button);
+      replace(actions, possible.length && changes(possible));
     }
     if (last.state && (last.state !== replay.state || quarter(last) !== quarter(replay))) announce(`Replay ${replay.state}: ${standing(replay)}`);
     if (JSON.stringify(last) !== JSON.stringify(replay)) {
@@ -752,7 +827,8 @@ async function replay(page, [, id]) {
         about,
         facts([
           ["Replay", copyable(replay.id)],
-          ["Letters", selected(replay.filter)],
+          ["Of", kind(replay)],
+          ["Which", selected(replay)],
           ["Rate", replay.rate > 0 && `${number(replay.rate)} a second`],
           ["Reason", replay.reason && element("bdi", {}, replay.reason)],
           ["Planned", [time(replay.planned_at), ` by ${replay.planned_by}`]],
@@ -766,7 +842,7 @@ async function replay(page, [, id]) {
   };
   const update = async () => draw(await page.get(path("replays", id)));
   const act = (turn) => {
-    const fields = turn === "run" ? [{ name: "rate", label: "Letters a second", type: "number", min: 1, max: 10_000, value: 50, required: true }] : [];
+    const fields = turn === "run" ? [{ name: "rate", label: last.generation > 0 ? "Events a second" : "Letters a second", type: "number", min: 1, max: 10_000, value: 50, required: true }] : [];
     ask({ ...TURNS[turn], fields }, async ({ why, rate }) => {
       const body = { reason: why, ...(rate && { rate: Number(rate) }) };
       draw(await api(`${path("replays", id)}/${turn}`, { method: "POST", body }));
@@ -774,30 +850,33 @@ async function replay(page, [, id]) {
     });
   };
   await update();
+  page.fill(state, bar, actions, about, planned && element("section", {}, element("h2", {}, "The plan"), planned.types ? planOfEvents(planned) : planOfLetters(planned)));
+  page.every(() => (last.state === "running" || last.applied + last.failed < last.sent ? 2 : 5), update);
+}
+
+function planOfEvents(planned) {
+  const types = table("By type", [["Source", ({ of }) => word(of)], ["Type", ({ kind }) => word(kind)], ["Events", ({ count }) => number(count)]], planned.types);
+  return [
+    element("p", {}, `${count(planned.total, "event")}. What a later event has written stays as it is.`),
+    planned.first_applied_at && element("p", {}, "The first took effect at ", time(planned.first_applied_at), ", the last at ", time(planned.last_applied_at), "."),
+    planned.types.length > 0 && types.whole,
+  ];
+}
+
+function planOfLetters(planned) {
   const sample =
-    planned?.sample.length > 0 &&
+    planned.sample.length > 0 &&
     table(planned.sample.length < planned.total ? "Some of the letters" : "The letters", [
       ["Letter", (one) => element("a", { href: link("dead-letters", one.id) }, word(one.event_id ?? one.id))],
       ["Source", (one) => one.source && word(one.source)],
       ["Type", (one) => one.type && word(one.type)],
       ["Error", (one) => element("bdi", {}, one.error)],
     ], planned.sample).whole;
-  page.fill(
-    state,
-    bar,
-    actions,
-    about,
-    planned &&
-      element(
-        "section",
-        {},
-        element("h2", {}, "The plan"),
-        element("p", {}, `${count(planned.total, "letter")}; of their events ${number(planned.applied_meanwhile)} took effect meanwhile, and replaying those changes nothing.`),
-        planned.first_failed_at && element("p", {}, "They failed first at ", time(planned.first_failed_at), ", and last at ", time(planned.last_failed_at), "."),
-        sample,
-      ),
-  );
-  page.every(() => (last.state === "running" || last.applied + last.failed < last.sent ? 2 : 5), update);
+  return [
+    element("p", {}, `${count(planned.total, "letter")}; of their events ${number(planned.applied_meanwhile)} took effect meanwhile, and replaying those changes nothing.`),
+    planned.first_failed_at && element("p", {}, "They failed first at ", time(planned.first_failed_at), ", and last at ", time(planned.last_failed_at), "."),
+    sample,
+  ];
 }
 
 // ---- Outbox
@@ -835,7 +914,7 @@ async function outbox(page, _parts, query) {
       ["Recipient", (one) => one.recipient && word(one.recipient)],
       ["State", (one) => element("div", {}, badge(one.state), [one.outcome && `reported: ${one.outcome}`, one.error, one.left_out && `left out: ${one.left_out}`].filter(Boolean).map((text) => element("div", {}, element("bdi", {}, text))))],
       ["Event", (one) => element("a", { href: link("events", one.source, one.event_id) }, word(one.event_id))],
-      ["Again", (one) => AGAIN.includes(one.state) && element("button", { type: "button", class: "small", "aria-label": `Send once more to ${one.recipient ?? one.id}`, click: () => sendAgain(`To ${one.recipient ?? one.id}.`, { state: one.state, id: one.id }) }, "Send…")],
+      change(["Again", (one) => AGAIN.includes(one.state) && element("button", { type: "button", class: "small", "aria-label": `Send once more to ${one.recipient ?? one.id}`, click: () => sendAgain(`To ${one.recipient ?? one.id}.`, { state: one.state, id: one.id }) }, "Send…")]),
     ],
   });
   // The API takes a state and a rule, and nothing else that could be searched for.
@@ -855,12 +934,12 @@ async function outbox(page, _parts, query) {
       ["Address", (one) => word(one.address)],
       ["Reason", (one) => one.reason],
       ["Because of", (one) => element("a", { href: link("events", one.source, one.event_id) }, word(one.event_id))],
-      ["Again", (one) => element("button", { type: "button", class: "small", "aria-label": `Write to ${one.address} again`, click: () => removed(one) }, "Write…")],
+      change(["Again", (one) => element("button", { type: "button", class: "small", "aria-label": `Write to ${one.address} again`, click: () => removed(one) }, "Write…")]),
     ],
   });
   page.fill(
     form,
-    all && element("div", { class: "actions" }, element("button", { type: "button", click: () => sendAgain(`Everything that is ${state.replaceAll("_", " ")}${rule ? `, of the rule ${rule}` : ""}.`, { state, ...(rule && { rule }) }) }, "Send all of these once more…")),
+    element("div", { class: "actions" }, changes(all && element("button", { type: "button", click: () => sendAgain(`Everything that is ${state.replaceAll("_", " ")}${rule ? `, of the rule ${rule}` : ""}.`, { state, ...(rule && { rule }) }) }, "Send all of these once more…"))),
     found,
     element("section", {}, element("h2", {}, "Not written to"), suppressed),
   );
@@ -900,7 +979,7 @@ async function rejections(page, _parts, query) {
 // What was done to something, with the way there.
 function target({ action, target }) {
   if (action.startsWith("letter.")) return element("a", { href: link("dead-letters", target) }, word(target));
-  if (action.startsWith("replay.")) return element("a", { href: link("replays", target) }, word(target));
+  if (action.startsWith("replay.") || action.startsWith("reprocess.")) return element("a", { href: link("replays", target) }, word(target));
   return target ? word(target) : "–";
 }
 
@@ -923,9 +1002,35 @@ async function audit(page) {
   );
 }
 
+// ---- Configuration
+
+const DOES = { row: "keeps a row", count: "counts", email: "sends an email", sms: "sends an SMS", track: "tracks", outcome: "takes note of an outcome", suppress: "suppresses an address" };
+
+async function configuration(page) {
+  page.begin("Configuration");
+  const { version, sha256, file, rules } = await page.get("/configuration");
+  const listed = table("Rules", [
+    ["Rule", ({ name }) => word(name)],
+    ["On", ({ on }) => on.map((event) => element("div", {}, element("bdi", {}, event)))],
+    ["Does", ({ does }) => DOES[does] ?? does],
+    ["What", ({ what }) => what && element("code", {}, what)],
+  ], rules);
+  page.fill(
+    facts([["Hookmill", version], ["SHA-256 of hookmill.toml", copyable(sha256)]]),
+    element("section", {}, element("h2", {}, "Rules"), element("p", {}, "In order, those of presets included."), rules.length > 0 && listed.whole),
+    element(
+      "section",
+      {},
+      element("h2", {}, "hookmill.toml"),
+      element("p", {}, "As it was loaded, as JSON and without its comments. Secrets are names in it."),
+      element("pre", { tabindex: "0", role: "region", "aria-label": "hookmill.toml" }, JSON.stringify(file, null, 2)),
+    ),
+  );
+}
+
 // ---- Where one is
 
-const SECTIONS = [["", "Overview"], ["events", "Events"], ["dead-letters", "Dead letters"], ["replays", "Replays"], ["outbox", "Outbox"], ["rejections", "Rejections"], ["audit", "Audit"]];
+const SECTIONS = [["", "Overview"], ["events", "Events"], ["dead-letters", "Dead letters"], ["replays", "Replays"], ["outbox", "Outbox"], ["rejections", "Rejections"], ["audit", "Audit"], ["configuration", "Configuration"]];
 
 // By the first part of the address and how many there are.
 const VIEWS = {
@@ -939,6 +1044,7 @@ const VIEWS = {
   "outbox/1": outbox,
   "rejections/1": rejections,
   "audit/1": audit,
+  "configuration/1": configuration,
 };
 
 let page;
@@ -960,10 +1066,17 @@ function go(to) {
   else location.hash = to;
 }
 
+// Whose token it is, or nobody's.
+function know(found) {
+  actor = found;
+  who.replaceChildren(...(found ? [element("bdi", {}, found.name), ` (${found.role})`] : []));
+}
+
 function logIn(problem) {
   page?.leave();
   closeDialogs();
   sessionStorage.removeItem(TOKEN);
+  know();
   nav.hidden = document.getElementById("logout").hidden = true;
   document.title = "Log in – Hookmill";
   const alert = element("p", { class: "alert", role: "alert", hidden: !problem }, problem?.message);
@@ -972,7 +1085,7 @@ function logIn(problem) {
     event.preventDefault();
     const token = input.value.trim();
     try {
-      await api("/stats?minutes=1", { token });
+      know(await api("/token", { token }));
       sessionStorage.setItem(TOKEN, token);
       show();
     } catch (error) {
@@ -1009,6 +1122,12 @@ async function show() {
     else one.removeAttribute("aria-current");
   }
   const shown = (page = new Page());
+  if (!actor) {
+    // The tab was loaded anew: what may be changed is not known before that.
+    shown.begin("Hookmill");
+    await shown.try(async () => know(await shown.get("/token")));
+    if (!actor || shown.signal.aborted) return;
+  }
   const view = VIEWS[`${parts[0] ?? ""}/${parts.length}`];
   if (!view) {
     shown.begin("Not found");
