@@ -778,16 +778,16 @@ async function replays(page) {
   });
   const events = planner(page, {
     title: "Plan a reprocessing",
-    text: "Of events that took effect, after a rule has changed, as far as their messages are kept. Nothing is sent until the plan is run.",
+    text: "Of events that took effect, after a rule has changed, as far as their messages are kept. Rules that keep rows are carried out; those that count or send only if they are named, and then no others. Nothing is sent until the plan is run.",
     to: "/reprocess",
-    all: "Every event whose message is kept",
+    all: "Every event",
     fields: [
       { name: "source", label: "Source" },
       { name: "type", label: "Type", hint: "* stands for anything" },
       { name: "event_id", label: "Event id" },
       { name: "applied_from", label: "Took effect from", type: "datetime-local" },
       { name: "applied_before", label: "Took effect before", type: "datetime-local" },
-      { name: "rules", label: "Rules", list: true, hint: "With commas between them. Without any, those that keep rows; what counts or sends is carried out again only if it is named." },
+      { name: "rules", label: "Rules", list: true, hint: "With commas between them" },
     ],
   });
   page.fill(changes(letters, events), element("section", {}, element("h2", {}, "All replays"), found));
@@ -939,7 +939,7 @@ async function outbox(page, _parts, query) {
   });
   page.fill(
     form,
-    element("div", { class: "actions" }, changes(all && element("button", { type: "button", click: () => sendAgain(`Everything that is ${state.replaceAll("_", " ")}${rule ? `, of the rule ${rule}` : ""}.`, { state, ...(rule && { rule }) }) }, "Send all of these once more…"))),
+    changes(all && element("div", { class: "actions" }, element("button", { type: "button", click: () => sendAgain(`Everything that is ${state.replaceAll("_", " ")}${rule ? `, of the rule ${rule}` : ""}.`, { state, ...(rule && { rule }) }) }, "Send all of these once more…"))),
     found,
     element("section", {}, element("h2", {}, "Not written to"), suppressed),
   );
