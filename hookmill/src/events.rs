@@ -58,7 +58,7 @@ struct Show {
     source: String,
     /// Its id, which the provider gave it.
     id: String,
-    /// Print its body instead, as the provider sent it; for as long as `messages` of [retention] says.
+    /// Print its body instead, as the provider sent it; for as long as `messages` of `[retention]` says.
     #[arg(long)]
     body: bool,
     /// Print it as JSON; times are milliseconds since the Unix epoch.
