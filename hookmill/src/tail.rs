@@ -159,7 +159,7 @@ impl Tail<'_> {
             ];
             let (items, next) = self.page("/events", &query, cursor).await?;
             for item in items {
-                let key = ["source", "id", "generation"].map(|key| text(&item[key])).join(" ");
+                let key = json!([item["source"], item["id"], item["generation"]]).to_string();
                 let at = item["settled_at"].as_i64().unwrap_or_default();
                 if self.events.note(at, key) && at >= from {
                     let event: Event = serde_json::from_value(item.clone())?;
@@ -193,7 +193,7 @@ impl Tail<'_> {
             }
         }
         for mut item in found.into_iter().rev() {
-            let key = ["source", "reason", "remote"].map(|key| text(&item[key])).join(" ");
+            let key = json!([item["source"], item["reason"], item["remote"]]).to_string();
             let at = item["at"].as_i64().unwrap_or_default();
             if self.refused.note(at, key) && at >= from {
                 item["state"] = json!("rejected");
