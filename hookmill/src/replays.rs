@@ -117,9 +117,11 @@ fn run_list(list: &Listing) -> anyhow::Result<()> {
         let what = |key: &str| text(&replay[key]);
         let sent = format!("{} of {}", what("sent"), what("total"));
         let became = format!("{} applied, {} failed again", what("applied"), what("failed"));
+        let of = if replay["generation"].as_u64() > Some(0) { "events" } else { "dead letters" };
         [
             time(&replay["planned_at"]),
             what("id"),
+            of.to_owned(),
             what("state"),
             sent,
             became,
@@ -127,7 +129,7 @@ fn run_list(list: &Listing) -> anyhow::Result<()> {
             what("reason"),
         ]
     };
-    let header = ["PLANNED", "ID", "STATE", "SENT", "CAME TO", "BY", "REASON"];
+    let header = ["PLANNED", "ID", "OF", "STATE", "SENT", "CAME TO", "BY", "REASON"];
     listed(page["items"].take(), list.json, "nothing has been replayed", header, row)
 }
 

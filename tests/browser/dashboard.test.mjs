@@ -356,6 +356,22 @@ test("who may only read sees nothing that changes something, and why", async () 
   await close();
 });
 
+test("who comes through what knows them is asked for no token", async () => {
+  const { page: other, faults, close } = await openWindow(browser, pipeline);
+  // As Cloudflare Access does: it says of each request whose it is.
+  await other.route("**/admin/api/**", (route) => {
+    const headers = route.request().headers();
+    assert.equal(headers.authorization, undefined);
+    return route.continue({ headers: { ...headers, authorization: `Bearer ${tokens.ines}` } });
+  });
+  await other.goto(`${pipeline.address}/admin`);
+  await heading("Overview", other).waitFor();
+  await other.getByText("ines (operate)").waitFor();
+  await open("Replays", other);
+  assert.deepEqual(faults, []);
+  await close();
+});
+
 test("a token that counts no longer leads back to the beginning", async () => {
   const { page: other, faults, close } = await openWindow(browser, pipeline);
   await logIn(other, tokens.rui);

@@ -117,7 +117,7 @@ export async function openWindow(browser, pipeline, options = {}) {
   page.on("pageerror", (error) => faults.push(`error: ${error.stack}`));
   page.on("console", (message) => {
     // What the API refuses is shown by the page, and said by the browser besides.
-    const answered = /^Failed to load resource: the server responded with a status of (401|403|404|422) /.test(message.text());
+    const answered = /^Failed to load resource: the server responded with a status of (401|403|404|422|429) /.test(message.text());
     if (["error", "warning"].includes(message.type()) && !answered) faults.push(`console: ${message.text()}`);
   });
   page.on("request", (request) => {

@@ -23,9 +23,9 @@ class Problem extends Error {
 }
 
 async function api(path, { method = "GET", body, signal, token = sessionStorage.getItem(TOKEN) } = {}) {
-  // Nothing else can stand in a header.
-  if (!/^[\x21-\x7e]+$/.test(token ?? "")) throw new Problem(401, "No token that counts", "a token has neither blanks nor letters beyond ASCII");
-  const headers = { Authorization: `Bearer ${token}`, ...(body && { "Content-Type": "application/json" }) };
+  // Nothing else can stand in a header. Whoever comes through Cloudflare Access has none.
+  if (token !== null && !/^[\x21-\x7e]+$/.test(token)) throw new Problem(401, "No token that counts", "a token has neither blanks nor letters beyond ASCII");
+  const headers = { ...(token !== null && { Authorization: `Bearer ${token}` }), ...(body && { "Content-Type": "application/json" }) };
   let response;
   let text;
   try {
@@ -1114,7 +1114,15 @@ function closeDialogs() {
 async function show() {
   page?.leave();
   closeDialogs();
-  if (!sessionStorage.getItem(TOKEN)) return logIn();
+  if (!actor && !sessionStorage.getItem(TOKEN)) {
+    // Without a token one may still have come through Cloudflare Access.
+    if (!("access" in document.documentElement.dataset)) return logIn();
+    try {
+      know(await api("/token"));
+    } catch {
+      return logIn();
+    }
+  }
   const { parts, query } = place();
   nav.hidden = document.getElementById("logout").hidden = false;
   for (const one of nav.querySelectorAll("a")) {

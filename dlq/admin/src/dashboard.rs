@@ -1,12 +1,17 @@
 //! The dashboard: a page that shows what the API knows. Its files hold nobody's data, so they need no token; whoever looks at the
 //! page shows one to the API.
 
+use std::borrow::Cow;
+
 use axum::Router;
+use axum::extract::State;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+
+use crate::Admin;
 
 const PAGE: &str = include_str!("../assets/index.html");
 const SCRIPT: &str = include_str!("../assets/app.js");
@@ -17,19 +22,24 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The files, beside the API.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(crate) fn routes() -> Router<Admin> {
     Router::new()
         .route("/admin", get(page))
         .route("/admin/", get(page))
-        .route("/admin/app.js", get(async || file("text/javascript; charset=utf-8", SCRIPT)))
-        .route("/admin/style.css", get(async || file("text/css; charset=utf-8", STYLE)))
+        .route("/admin/app.js", get(async || file("text/javascript; charset=utf-8", SCRIPT.into())))
+        .route("/admin/style.css", get(async || file("text/css; charset=utf-8", STYLE.into())))
 }
 
-async fn page() -> Response {
-    file("text/html; charset=utf-8", PAGE)
+/// The page is told whether people may come through Cloudflare Access: then it looks whether somebody has before it asks for a
+/// token.
+async fn page(State(admin): State<Admin>) -> Response {
+    let access = admin.0.config().is_some_and(|config| config.access.is_some());
+    let page =
+        if access { PAGE.replacen("<html", "<html data-access", 1) } else { PAGE.to_owned() };
+    file("text/html; charset=utf-8", page.into())
 }
 
-fn file(kind: &'static str, text: &'static str) -> Response {
+fn file(kind: &'static str, text: Cow<'static, str>) -> Response {
     let headers = [
         (CONTENT_TYPE, kind),
         (CONTENT_SECURITY_POLICY, POLICY),

@@ -55,36 +55,53 @@ pub(crate) struct Search {
     since: Option<i64>,
 }
 
-const EVENTS: &str = "\
--- search events
-SELECT json_object('source', source, 'id', id, 'generation', generation, 'type', type, 'state', state,
-    'received_at', received_at, 'settled_at', settled_at, 'attempts', attempts, 'secret', secret, 'error', error)
-FROM (
-    SELECT source, id, generation, type, outcome AS state, received_at, applied_at AS settled_at, attempts, secret,
-        NULL AS error
-    FROM events
-    UNION ALL
-    SELECT source, event_id, generation, type, state, received_at, last_failed_at, attempts, NULL, error
-    FROM dead_letters WHERE state IN ('dead', 'replaying', 'replayed', 'discarded') AND source IS NOT NULL
-)
-WHERE (?1 = '' OR source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2)) AND (?3 = '' OR id = ?3) AND (?4 = '' OR state = ?4)";
+/// What is in the ledger, and what was given up: each with its columns for an id, a state and a time, and where there are rows.
+const TABLES: [(&str, &str, &str, &str); 2] = [
+    ("id", "outcome", "applied_at", "NULL AS error, secret FROM events WHERE true"),
+    (
+        "event_id",
+        "state",
+        "last_failed_at",
+        "error, NULL FROM dead_letters WHERE state IN ('dead', 'replaying', 'replayed', 'discarded') AND source IS NOT NULL",
+    ),
+];
 
 impl Search {
-    /// The question for a page that begins behind `?5` and `?6`, or for the first page. In [`EVENTS`], what is not said is blank,
-    /// and so no index is read for it; what is said here narrows the search by one.
+    /// The question for a page that begins behind `?5` and `?6`, or for the first page. Each table is asked for a page by itself,
+    /// so that its index says where to stop; what is not said is blank, and so no index is read for it.
     fn sql(&self, first: bool) -> String {
-        const KEY: &str = "source || ' ' || id || ' ' || generation";
         let (behind, order) = if self.since.is_some() { (">", "ASC") } else { ("<", "DESC") };
-        let mut sql = EVENTS.to_owned();
-        if self.source.is_some() && self.id.is_some() {
-            sql.push_str(" AND source = ?1 AND id = ?3");
-        }
-        if !first {
-            sql.push_str(&format!(
-                " AND settled_at {behind}= CAST(?5 AS INTEGER) AND (settled_at <> CAST(?5 AS INTEGER) OR {KEY} {behind} ?6)"
-            ));
-        }
-        sql + &format!(" ORDER BY settled_at {order}, {KEY} {order} LIMIT CAST(?7 AS INTEGER)")
+        let page = |at: &str, id: &str| {
+            format!(
+                "ORDER BY {at} {order}, source || ' ' || {id} || ' ' || generation {order} LIMIT CAST(?7 AS INTEGER)"
+            )
+        };
+        let table = |(id, state, at, rows): (&str, &str, &str, &str)| {
+            let mut sql = format!(
+                "SELECT * FROM (SELECT source, {id} AS id, generation, type, {state} AS state, received_at, {at} AS settled_at,
+                    attempts, {rows}
+                AND (?1 = '' OR source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
+                AND (?3 = '' OR {id} = ?3) AND (?4 = '' OR {state} = ?4)"
+            );
+            if self.source.is_some() && self.id.is_some() {
+                sql.push_str(&format!(" AND source = ?1 AND {id} = ?3"));
+            }
+            if !first {
+                sql.push_str(&format!(
+                    " AND {at} {behind}= CAST(?5 AS INTEGER) AND ({at} <> CAST(?5 AS INTEGER)
+                        OR source || ' ' || {id} || ' ' || generation {behind} ?6)"
+                ));
+            }
+            format!("{sql} {})", page(at, id))
+        };
+        format!(
+            "-- search events
+            SELECT json_object('source', source, 'id', id, 'generation', generation, 'type', type, 'state', state,
+                'received_at', received_at, 'settled_at', settled_at, 'attempts', attempts, 'secret', secret, 'error', error)
+            FROM ({}) {}",
+            TABLES.map(table).join(" UNION ALL "),
+            page("settled_at", "id")
+        )
     }
 }
 
