@@ -100,6 +100,25 @@ pub fn check_pattern(kind: Option<&str>) -> Result<(), FilterError> {
     }
 }
 
+/// Either something is said, or everything.
+pub(crate) const fn check_said(something: bool, all: bool) -> Result<(), FilterError> {
+    match (something, all) {
+        (false, false) => Err(FilterError::Empty),
+        (true, true) => Err(FilterError::Both),
+        _ => Ok(()),
+    }
+}
+
+/// A text and a time as parameters: blank if nothing is said.
+pub(crate) fn text(text: Option<&String>) -> String {
+    text.cloned().unwrap_or_default()
+}
+
+/// See [`text`].
+pub(crate) fn time(at: Option<Timestamp>) -> String {
+    at.map(|at| at.millis().to_string()).unwrap_or_default()
+}
+
 impl Filter {
     /// Checks that it says which.
     ///
@@ -108,25 +127,18 @@ impl Filter {
     /// If it says nothing, or everything and something, or has a pattern that is too long.
     pub fn check(&self) -> Result<(), FilterError> {
         check_pattern(self.kind.as_deref())?;
-        let something = Self { all: false, ..self.clone() } != Self::default();
-        match (something, self.all) {
-            (false, false) => Err(FilterError::Empty),
-            (true, true) => Err(FilterError::Both),
-            _ => Ok(()),
-        }
+        check_said(Self { all: false, ..self.clone() } != Self::default(), self.all)
     }
 
     /// The parameters of [`WHERE`], from the first.
     pub fn params(&self) -> Vec<String> {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let time = |at: Option<Timestamp>| at.map(|at| at.millis().to_string()).unwrap_or_default();
         vec![
-            text(&self.source),
-            text(&self.kind),
-            text(&self.reason),
-            text(&self.fingerprint),
-            text(&self.event_id),
-            text(&self.id),
+            text(self.source.as_ref()),
+            text(self.kind.as_ref()),
+            text(self.reason.as_ref()),
+            text(self.fingerprint.as_ref()),
+            text(self.event_id.as_ref()),
+            text(self.id.as_ref()),
             time(self.failed_from),
             time(self.failed_before),
         ]

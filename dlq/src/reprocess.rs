@@ -12,7 +12,9 @@ use hookmill_core::store::{Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::replay::{FilterError, Portion, Taken, check_pattern, json, statement};
+use crate::replay::{
+    FilterError, Portion, Taken, check_pattern, check_said, json, statement, text, time,
+};
 
 /// The most events that are looked at in one step, whether or not they match.
 pub const LOOK: u32 = 2_000;
@@ -59,21 +61,15 @@ impl Filter {
             return Err(FilterError::Rules);
         }
         let none = Self { rules: self.rules.clone(), ..Self::default() };
-        match (Self { all: false, ..self.clone() } != none, self.all) {
-            (false, false) => Err(FilterError::Empty),
-            (true, true) => Err(FilterError::Both),
-            _ => Ok(()),
-        }
+        check_said(Self { all: false, ..self.clone() } != none, self.all)
     }
 
     /// The parameters of [`WHERE`], from the first.
     pub fn params(&self) -> Vec<String> {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let time = |at: Option<Timestamp>| at.map(|at| at.millis().to_string()).unwrap_or_default();
         vec![
-            text(&self.source),
-            text(&self.kind),
-            text(&self.event_id),
+            text(self.source.as_ref()),
+            text(self.kind.as_ref()),
+            text(self.event_id.as_ref()),
             time(self.applied_from),
             time(self.applied_before),
         ]
