@@ -90,8 +90,12 @@ pub(crate) async fn watch_over(env: &Env, config: &Consumers) {
     };
     match looked {
         Ok(Looked { told, problems }) => {
-            told.iter().for_each(|text| console_warn!("alert: {text}"));
-            problems.iter().for_each(|text| console_warn!("{text}; it is sent again in a minute"));
+            for text in told {
+                console_warn!("alert: {text}");
+            }
+            for problem in problems {
+                console_warn!("{problem}; it is sent again in a minute");
+            }
         }
         Err(error) => console_error!("cannot look whether something is the matter: {error}"),
     }
