@@ -127,7 +127,7 @@ fn help_lists_the_commands() {
     Commands:
       dev           Run the whole pipeline for development, with development secrets where none are set
       serve         Run the whole pipeline on this machine, with secrets from the environment
-      check         Check a configuration: its text, its rules against the schema, its presets, and the wrangler.toml beside it
+      check         Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml beside it; and run its tests
       send          Sign a realistic event and post it, as a provider would
       verify        Verify a captured request, and say what is wrong with it
       events        Events: list the latest, or tell the whole story of one
@@ -248,6 +248,108 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     --- stderr
     hookmill.toml: 5 sources and 24 rules, no errors
     ");
+}
+
+#[test]
+fn every_configuration_in_the_documents_about_operation_is_valid() {
+    let example = with_example();
+    let docs = folder().parent().unwrap().join("docs");
+    let text =
+        ["admin.md", "operations.md"].map(|name| std::fs::read_to_string(docs.join(name)).unwrap());
+    let text = text.concat();
+    let blocks: Vec<_> = text.split("\n```toml\n").skip(1).collect();
+    assert_eq!(blocks.len(), 4);
+    let path = example.path().join("hookmill.toml");
+    let mut config = std::fs::read_to_string(&path).unwrap();
+    for block in blocks {
+        let block = block.split("\n```").next().unwrap();
+        let (section, said) = block.split_once('\n').unwrap();
+        let Some((before, after)) = config.split_once(section) else {
+            config.push_str(&format!("\n{block}\n"));
+            continue;
+        };
+        // What the example says already is said anew.
+        let keys: Vec<_> = said.lines().filter_map(|line| line.split_once(" = ")).collect();
+        let (old, others) = after.split_once("\n\n").unwrap();
+        let others_lines =
+            old.lines().filter(|line| keys.iter().all(|(key, _)| !line.starts_with(key)));
+        let old = others_lines.collect::<Vec<_>>().join("\n");
+        config = format!("{before}{section}\n{said}{old}\n\n{others}");
+    }
+    std::fs::write(&path, config).unwrap();
+    let checked = shown(example.path(), &["check"]);
+    assert!(checked.starts_with("exit code 0"), "{checked}");
+}
+
+#[test]
+fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
+    let example = with_example();
+    let docs = folder().parent().unwrap().join("docs/configuration.md");
+    let text = std::fs::read_to_string(docs).unwrap();
+    let block = |kind: &str| {
+        let rest = text.split_once(&format!("\n```{kind}\n")).unwrap().1;
+        rest.split_once("\n```").unwrap().0.to_owned() + "\n"
+    };
+    std::fs::create_dir(example.path().join("tests")).unwrap();
+    std::fs::write(example.path().join("tests/signed-up.json"), block("json")).unwrap();
+    let path = example.path().join("hookmill.toml");
+    let config = std::fs::read_to_string(&path).unwrap() + &block("toml");
+    std::fs::write(&path, &config).unwrap();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    hookmill.toml: 2 sources and 8 rules, no errors; 1 test passed
+    ");
+    let wrong = config
+        .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
+        .replace("to = \"ada@example.com\" } },\n]", "to = \"bob@example.com\" } },\n    { table = \"users\", rows = 2 },\n    { table = \"usrs\", rows = 2 },\n    { outcome = \"recorded\" },\n    { sms = { to = \"+1\" } },\n    \"nothing\",\n]");
+    // Where in the file they stand says nothing here.
+    let (example_lines, _) = wrong.split_once("[[tests]]").unwrap();
+    let before = example_lines.lines().count();
+    let moved = "\n".repeat(200 - before);
+    std::fs::write(&path, wrong.replace("[[tests]]", &format!("{moved}[[tests]]"))).unwrap();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:205:5: tests[0].expect[0]: who signs up is a user, and welcome: `users` is not as expected
+      - banned = true
+      + banned = 0
+      - email = "bob@example.com"
+      + email = "ada@example.com"
+        id = "user_1"
+        last_name = {"exists":false}
+    hookmill.toml:206:5: tests[0].expect[1]: who signs up is a user, and welcome: the email is not as expected
+        template = "welcome"
+      - to = "bob@example.com"
+      + to = ["ada@example.com"]
+    hookmill.toml:207:5: tests[0].expect[2]: who signs up is a user, and welcome: `users` has 1 row, and not 2
+        _deleted = 0
+        _event_id = "test_0"
+        _precedence = 0
+        _version = 1767225600000
+        banned = 0
+        email = "ada@example.com"
+        first_name = "Ada"
+        id = "user_1"
+        updated_at = 1767225600000
+    hookmill.toml:208:5: tests[0].expect[3]: who signs up is a user, and welcome: there is no table `usrs`
+      hint: did you mean `users`?
+    hookmill.toml:209:5: tests[0].expect[4]: who signs up is a user, and welcome: the event is applied, and not recorded
+    hookmill.toml:210:5: tests[0].expect[5]: who signs up is a user, and welcome: no sms is sent
+    hookmill.toml:211:5: tests[0].expect[6]: who signs up is a user, and welcome: found in `users`
+        _deleted = 0
+        _event_id = "test_0"
+        _precedence = 0
+        _version = 1767225600000
+        banned = 0
+        email = "ada@example.com"
+        first_name = "Ada"
+        id = "user_1"
+        updated_at = 1767225600000
+    7 errors in the configuration
+    "#);
 }
 
 /// Everything that can be wrong with what is sent.

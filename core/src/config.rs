@@ -1,6 +1,8 @@
 //! hookmill.toml. [`parse()`] reads it (feature `config`); what a Worker carries of it is these types, checked and baked in.
 
 #[cfg(feature = "config")]
+mod expectations;
+#[cfg(feature = "config")]
 mod outgoing;
 #[cfg(feature = "config")]
 mod overview;
@@ -21,6 +23,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "config")]
 pub use source::scheme_names;
 
+#[cfg(feature = "config")]
+pub use expectations::{Expectation, Given, TestText};
 #[cfg(feature = "config")]
 pub use overview::overview;
 #[cfg(feature = "config")]

@@ -9,8 +9,9 @@ use hookmill_native::now;
 use serde_json::{Value, json};
 
 use crate::pipeline::load;
+use crate::rule_tests;
 
-/// Check a configuration: its text, its rules against the schema, its presets, and the wrangler.toml beside it
+/// Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml beside it; and run its tests
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The configuration.
@@ -24,16 +25,21 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = load(&arguments.config)
         .and_then(|loaded| check_wrangler(&arguments.config, &loaded).map(|()| loaded))
-        .and_then(|loaded| check_secrets(&loaded).map(|()| loaded));
+        .and_then(|loaded| check_secrets(&loaded).map(|()| loaded))
+        .and_then(|loaded| carry_out_tests(&arguments.config, &loaded).map(|()| loaded));
     if !arguments.json {
         let Loaded { config, program, .. } = loaded?;
         let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
         let s = |count| if count == 1 { "" } else { "s" };
         eprintln!(
-            "{}: {sources} source{} and {rules} rule{}, no errors",
+            "{}: {sources} source{} and {rules} rule{}, no errors{}",
             arguments.config.display(),
             s(sources),
-            s(rules)
+            s(rules),
+            match config.tests.len() {
+                0 => String::new(),
+                tests => format!("; {tests} test{} passed", s(tests)),
+            }
         );
         return Ok(());
     }
@@ -49,6 +55,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("the configuration is not valid");
     }
     Ok(())
+}
+
+/// What events do is as `[[tests]]` say.
+fn carry_out_tests(config: &Path, loaded: &Loaded) -> anyhow::Result<()> {
+    let faults = rule_tests::run(config, loaded)?;
+    if faults.is_empty() { Ok(()) } else { Err(LoadError::Faults(Faults(faults)).into()) }
 }
 
 /// What is deployed from the folder of the configuration has to agree with it; nothing is, if there is no Worker in it.

@@ -23,6 +23,7 @@ mod pipeline;
 mod rejections;
 mod replays;
 mod reprocess;
+mod rule_tests;
 mod samples;
 mod secrets;
 mod send;

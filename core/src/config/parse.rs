@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::expectations::{TestText, tests};
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
 use super::{
     Access, Alerts, Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending, Sms,
@@ -41,6 +42,8 @@ pub struct Config {
     pub tracking: Vec<(Provider, Sending)>,
     /// `[templates]`, by name.
     pub templates: BTreeMap<String, TemplateFiles>,
+    /// `[[tests]]`.
+    pub tests: Vec<TestText>,
     /// `admin.access`.
     pub access: Option<Access>,
     /// `[alerts]`.
@@ -249,6 +252,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
         sms: None,
         tracking: Vec::new(),
         templates: BTreeMap::new(),
+        tests: Vec::new(),
         access: None,
         alerts: None,
         migrations: None,
@@ -281,6 +285,8 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
         section.finish();
     }
     let errors_of_presets = rules(&root, &mut config);
+    let sources = config.ingress.sources.iter().map(|source| source.name.clone()).collect();
+    config.tests = tests(&root, &sources);
     root.finish();
 
     let mut errors = document.into_errors();

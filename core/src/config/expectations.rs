@@ -1,0 +1,149 @@
+//! `[[tests]]`: events as they come, and what is to become of them. `hookmill check` runs them.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::toml_reader::{Item, Located, Section};
+
+/// A test of the rules, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TestText {
+    /// `name`; its place in the list, if it has none.
+    pub name: Located<String>,
+    /// `given`: events, in the order in which they come.
+    pub given: Vec<Given>,
+    /// `expect`: all of these.
+    pub expect: Vec<Located<Expectation>>,
+}
+
+/// A request that comes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Given {
+    /// `source`.
+    pub source: Located<String>,
+    /// `file`: its body, relative to hookmill.toml.
+    pub file: Located<String>,
+    /// `event`: its type, where the body does not say it.
+    pub kind: Option<String>,
+    /// `id`, where the body does not say it.
+    pub id: Option<String>,
+}
+
+/// What is to be so when all events have come.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Expectation {
+    /// `"nothing"`: no rule has written or sent anything.
+    Nothing,
+    /// A table has a row with these values.
+    Row {
+        /// `table`.
+        table: String,
+        /// `row`: columns and their values; `{ exists = false }` for `NULL`.
+        row: Value,
+    },
+    /// A table has so many rows.
+    Rows {
+        /// `table`.
+        table: String,
+        /// `rows`.
+        count: u64,
+    },
+    /// Something is sent with these members.
+    Sent {
+        /// `email`, `sms` or `track`.
+        what: &'static str,
+        /// What is said of it.
+        content: Value,
+    },
+    /// This becomes of the last event.
+    Outcome {
+        /// `applied`, `recorded`, `ignored` or `dead_letter`.
+        outcome: &'static str,
+    },
+}
+
+/// Reads `[[tests]]`.
+pub(super) fn tests(root: &Section<'_>, sources: &BTreeSet<String>) -> Vec<TestText> {
+    let Some(item) = root.get("tests") else { return Vec::new() };
+    let entries = item.list("a list of tests: [[tests]]", false);
+    entries.iter().filter_map(|entry| test(entry, sources)).collect()
+}
+
+fn test(item: &Item<'_>, sources: &BTreeSet<String>) -> Option<TestText> {
+    let section = item.section("a table: [[tests]]")?;
+    let name = section.get("name").and_then(|item| item.string("a name"));
+    let name = name.unwrap_or_else(|| section.here.clone().map(|()| section.here.key.clone()));
+    let hint = "the events that come: given = { source = \"stripe\", file = \"tests/paid.json\" }";
+    let given = section.require("given", hint).map(|item| item.list("a table, or a list", true));
+    let given = given.unwrap_or_default();
+    let given = given.iter().filter_map(|item| read_given(item, sources)).collect();
+    let hint =
+        "what is to become of them: expect = { table = \"invoices\", row = { id = \"in_1\" } }";
+    let expect = section.require("expect", hint).map(|item| item.list("a table, or a list", true));
+    let expect = expect.unwrap_or_default();
+    let expect = expect.iter().filter_map(expectation).collect();
+    section.finish();
+    Some(TestText { name, given, expect })
+}
+
+fn read_given(item: &Item<'_>, sources: &BTreeSet<String>) -> Option<Given> {
+    let section = item.section("a table: { source = \"stripe\", file = \"tests/paid.json\" }")?;
+    let source = section.require("source", "whose event it is: source = \"stripe\"");
+    let source = source.and_then(|item| item.string("the name of a source"));
+    if let Some(source) = &source
+        && !sources.contains(&source.value)
+    {
+        let problem = source.error(format!("there is no source `{}`", source.value));
+        section.report(problem.suggest(&source.value, sources.iter().map(String::as_str)));
+    }
+    let file = section.require("file", "its body: file = \"tests/paid.json\"");
+    let file = file.and_then(|item| item.string("a file"));
+    let text = |key| Some(section.get(key)?.string("a text")?.value);
+    let (kind, id) = (text("event"), text("id"));
+    section.finish();
+    Some(Given { source: source?, file: file?, kind, id })
+}
+
+fn expectation(item: &Item<'_>) -> Option<Located<Expectation>> {
+    const EXPECTED: &str =
+        "\"nothing\", or a table with `table`, `email`, `sms`, `track` or `outcome`";
+    if item.is_string() {
+        let text = item.string(EXPECTED)?;
+        if text.value != "nothing" {
+            let problem = text.error(format!("found {:?}", text.value));
+            item.report(problem.hint(format!("expected {EXPECTED}")));
+            return None;
+        }
+        return Some(text.map(|_| Expectation::Nothing));
+    }
+    let section = item.section(EXPECTED)?;
+    let read = || {
+        if let Some(table) = section.get("table") {
+            let table = table.string("the name of a table")?.value;
+            if let Some(rows) = section.get("rows") {
+                let count = rows.integer("how many rows")?.value;
+                return u64::try_from(count).ok().map(|count| Expectation::Rows { table, count });
+            }
+            let hint = "what it says: row = { id = \"in_1\" }; or how many: rows = 0";
+            let row = section.require("row", hint)?.value();
+            return Some(Expectation::Row { table, row });
+        }
+        for what in ["email", "sms", "track"] {
+            if let Some(content) = section.get(what) {
+                return Some(Expectation::Sent { what, content: content.value() });
+            }
+        }
+        let outcome = section.require("outcome", EXPECTED)?.choice(&[
+            ("applied", "applied"),
+            ("recorded", "recorded"),
+            ("ignored", "ignored"),
+            ("dead_letter", "dead_letter"),
+        ])?;
+        Some(Expectation::Outcome { outcome: outcome.value })
+    };
+    let found = read();
+    let here = section.here.clone();
+    section.finish();
+    found.map(|found| here.map(|()| found))
+}

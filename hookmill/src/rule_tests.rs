@@ -1,0 +1,403 @@
+//! Carries out `[[tests]]`: events are signed, verified and applied as they would be, to a database of their own in memory.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use hookmill_consumers::{Fate, drive};
+use hookmill_core::config::{
+    ConfigError, Consumers, Expectation, Given, Located, Source, TestText,
+};
+use hookmill_core::delivery::Delivery;
+use hookmill_core::message::{BodyForm, Envelope, VERSION, encode};
+use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::request::Request;
+use hookmill_core::rules::Effect;
+use hookmill_core::schema::Schema;
+use hookmill_core::store::{Statement, Store as _};
+use hookmill_migrations::{Loaded, apply, schema};
+use hookmill_native::{Sqlite, now};
+use hookmill_providers::{Admitted, Outgoing, Verifier, sign};
+use rusqlite::Connection;
+use serde_json::{Map, Value};
+
+use crate::secrets::development_keys;
+
+/// The most rows that are shown where none is as expected.
+const SHOWN: usize = 3;
+
+/// Carries out every test; what is not as expected.
+///
+/// # Errors
+///
+/// If a database cannot be made.
+pub fn run(path: &Path, loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let consumers = loaded.consumers();
+    let mut faults = Vec::new();
+    for test in &loaded.config.tests {
+        let mut database = Connection::open_in_memory()?;
+        apply(&mut database, &loaded.migrations)?;
+        let schema = schema(&database)?;
+        let trial = Trial { store: Sqlite::new(database), loaded, consumers: &consumers, schema };
+        faults.extend(runtime.block_on(trial.run(path, test)));
+    }
+    Ok(faults)
+}
+
+struct Trial<'l> {
+    store: Sqlite,
+    loaded: &'l Loaded,
+    consumers: &'l Consumers,
+    schema: Schema,
+}
+
+/// No body is too long for a test.
+struct NoObjects;
+
+impl Objects for NoObjects {
+    async fn put(&self, _: &str, _: &[u8]) -> Result<(), ObjectError> {
+        Ok(())
+    }
+
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ObjectError> {
+        Ok(None)
+    }
+
+    async fn delete(&self, _: &str) -> Result<(), ObjectError> {
+        Ok(())
+    }
+}
+
+impl Trial<'_> {
+    async fn run(&self, path: &Path, test: &TestText) -> Vec<ConfigError> {
+        let named = |error: ConfigError| {
+            let problem = format!("{}: {}", test.name.value, error.problem);
+            ConfigError { problem, ..error }
+        };
+        let mut last = Vec::new();
+        for (number, given) in test.given.iter().enumerate() {
+            match self.admit(path, number, given) {
+                Ok(batch) => {
+                    let driven = drive(&self.store, &NoObjects, self.consumers, &batch, now());
+                    let settled = driven.await.settled.into_iter();
+                    last = settled.map(|settled| settled.fate).collect();
+                }
+                Err(fault) => return vec![named(fault)],
+            }
+        }
+        let mut faults = Vec::new();
+        for expected in &test.expect {
+            let found = match &expected.value {
+                Expectation::Nothing => self.nothing(&last).await,
+                Expectation::Row { table, row } => self.row(expected, table, row).await,
+                Expectation::Rows { table, count } => self.rows(expected, table, *count).await,
+                Expectation::Sent { what, content } => self.sent(what, content).await,
+                Expectation::Outcome { outcome } => became(outcome, &last),
+            };
+            faults.extend(found.err().map(|wrong| match wrong {
+                Wrong::Found(problem) => named(expected.error(problem)),
+                Wrong::Meant(fault) => named(fault),
+            }));
+        }
+        faults
+    }
+
+    /// The messages of a request as its provider would send it.
+    fn admit(
+        &self,
+        path: &Path,
+        number: usize,
+        given: &Given,
+    ) -> Result<Vec<Delivery>, ConfigError> {
+        let file = path.with_file_name("").join(&given.file.value);
+        let body = std::fs::read(&file).map_err(|error| {
+            given.file.error(format!("cannot read {}: {error}", file.display()))
+        })?;
+        let Some(source) = self.source(given) else {
+            return Err(given.source.error("there is no such source"));
+        };
+        let keys = source.secrets.iter().find_map(|secret| development_keys(source, &secret.name));
+        let keys = keys.ok_or_else(|| given.source.error("it has no secret to sign with"))?;
+        let (id, at) = (given.id.clone().unwrap_or_else(|| format!("test_{number}")), now());
+        let kind = given.kind.as_deref().unwrap_or_default();
+        let outgoing = Outgoing { id: &id, kind, at, query: None, body: &body };
+        let not_signed =
+            |problem: String| given.file.error(format!("it cannot be signed: {problem}"));
+        let signed = sign(source, &keys.signing, outgoing).map_err(not_signed)?;
+        let verifier = Verifier::new(source, |_| Some(keys.verifying.clone()));
+        let verifier = verifier.map_err(|error| given.source.error(error.to_string()))?;
+        let request =
+            Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };
+        match verifier.verify(&request, at) {
+            Ok(Admitted::Events(verified, events)) => {
+                let delivery = |event: hookmill_providers::Event<'_>| {
+                    let mut envelope = Envelope {
+                        v: VERSION,
+                        source: source.name.clone(),
+                        id: event.id,
+                        kind: event.kind,
+                        received_at: at,
+                        verified: verified.clone(),
+                        generation: 0,
+                        rules: Vec::new(),
+                        body: BodyForm::Text,
+                    };
+                    Delivery { attempts: 1, text: encode(&mut envelope, &event.body) }
+                };
+                Ok(events.into_iter().map(delivery).collect())
+            }
+            Ok(Admitted::Handshake(_)) => {
+                Err(given.file.error("this is a handshake, and no event"))
+            }
+            Err(rejection) => {
+                let problem =
+                    format!("ingress refuses it: {}: {}", rejection.reason, rejection.detail);
+                Err(given.file.error(problem))
+            }
+        }
+    }
+
+    fn source(&self, given: &Given) -> Option<&Source> {
+        let mut sources = self.loaded.config.ingress.sources.iter();
+        sources.find(|source| source.name == given.source.value)
+    }
+
+    /// The rows that a query answers with, each a JSON object.
+    async fn ask(&self, sql: &str) -> Result<Vec<Map<String, Value>>, Wrong> {
+        let statement = Statement { sql: sql.into(), params: Vec::new() };
+        let rows = self.store.execute(vec![statement]).await;
+        let rows = rows.map_err(|error| Wrong::Found(error.to_string()))?;
+        let object = |row: &Vec<Option<String>>| serde_json::from_str(row.first()?.as_ref()?).ok();
+        Ok(rows.first().into_iter().flatten().filter_map(object).collect())
+    }
+
+    async fn nothing(&self, last: &[Fate]) -> Result<(), Wrong> {
+        for fate in last {
+            if let Fate::Condemned { reason, error } = fate {
+                return Err(Wrong::Found(format!("it is a dead letter: {reason}: {error}")));
+            }
+        }
+        let tables = self.loaded.program.rules.iter().filter_map(|rule| match &rule.effect {
+            Effect::Row { table, .. } => Some(table.as_str()),
+            _ => None,
+        });
+        let tables: BTreeSet<_> = tables.collect();
+        let written = tables.into_iter().map(|table| (table, self.select(table)));
+        let sent = "SELECT json_object('rule', rule, 'channel', channel, 'content', json(content)) FROM outbox";
+        for (table, sql) in written.chain([("outbox", sent.to_owned())]) {
+            let rows = self.ask(&sql).await?;
+            if !rows.is_empty() {
+                let found = rows.into_iter().take(SHOWN).map(|row| shown(&row)).collect::<Vec<_>>();
+                let found = found.join("\n");
+                return Err(Wrong::Found(format!("found in `{table}`\n{found}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every row of a table as a JSON object.
+    fn select(&self, table: &str) -> String {
+        let quoted = |name: &str| name.replace('"', "\"\"");
+        let columns = self.schema.tables.get(table).into_iter().flat_map(|table| &table.columns);
+        let columns = columns.map(|column| {
+            format!("'{}', \"{}\"", column.name.replace('\'', "''"), quoted(&column.name))
+        });
+        // A function takes so many arguments and no more.
+        let parts: Vec<_> = columns.collect();
+        let parts = parts.chunks(40).map(|part| format!("json_object({})", part.join(", ")));
+        let object = parts.reduce(|all, part| format!("json_patch({all}, {part})"));
+        format!("SELECT {} FROM \"{}\"", object.unwrap_or_else(|| "'{}'".to_owned()), quoted(table))
+    }
+
+    fn known(&self, expected: &Located<Expectation>, table: &str) -> Result<(), Wrong> {
+        if self.schema.tables.contains_key(table) {
+            return Ok(());
+        }
+        let fault = expected.error(format!("there is no table `{table}`"));
+        Err(Wrong::Meant(fault.suggest(table, self.schema.tables.keys().map(String::as_str))))
+    }
+
+    async fn row(
+        &self,
+        expected: &Located<Expectation>,
+        table: &str,
+        row: &Value,
+    ) -> Result<(), Wrong> {
+        self.known(expected, table)?;
+        let Some(row) = row.as_object() else {
+            let fault = expected.error("`row` is no table");
+            return Err(Wrong::Meant(
+                fault.hint("expected columns and their values: row = { id = \"in_1\" }"),
+            ));
+        };
+        let columns = &self.schema.tables[table].columns;
+        if let Some(name) =
+            row.keys().find(|name| columns.iter().all(|column| column.name != **name))
+        {
+            let fault = expected.error(format!("table `{table}` has no column `{name}`"));
+            let names = columns.iter().map(|column| column.name.as_str());
+            return Err(Wrong::Meant(fault.suggest(name, names)));
+        }
+        let rows = self.ask(&self.select(table)).await?;
+        if rows.iter().any(|found| agrees(row, found)) {
+            return Ok(());
+        }
+        // The row that is meant is the one with the same key, if that is said.
+        let keys: Vec<_> =
+            columns.iter().filter(|column| column.key).map(|column| &column.name).collect();
+        let keyed = !keys.is_empty() && keys.iter().all(|key| row.contains_key(*key));
+        let meant = |found: &&Map<String, Value>| {
+            keyed
+                && keys.iter().all(|key| same(&row[*key], found.get(*key).unwrap_or(&Value::Null)))
+        };
+        Err(Wrong::Found(match rows.iter().find(meant) {
+            Some(found) => format!("`{table}` is not as expected\n{}", difference(row, found)),
+            None if rows.is_empty() => format!("there is no row in `{table}`"),
+            None => {
+                let found = rows.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join("\n");
+                format!("there is no such row in `{table}`, but\n{found}")
+            }
+        }))
+    }
+
+    async fn rows(
+        &self,
+        expected: &Located<Expectation>,
+        table: &str,
+        count: u64,
+    ) -> Result<(), Wrong> {
+        self.known(expected, table)?;
+        let rows = self.ask(&self.select(table)).await?;
+        if rows.len() as u64 == count {
+            return Ok(());
+        }
+        let found = rows.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join(
+            "
+",
+        );
+        Err(Wrong::Found(format!(
+            "`{table}` has {} row{}, and not {count}\n{found}",
+            rows.len(),
+            if rows.len() == 1 { "" } else { "s" }
+        )))
+    }
+
+    async fn sent(&self, what: &str, content: &Value) -> Result<(), Wrong> {
+        let of = match what {
+            "track" => "channel NOT IN ('email', 'sms')".to_owned(),
+            channel => format!("channel = '{channel}'"),
+        };
+        let sql = format!("SELECT json_set(content, '$.rule', rule) FROM outbox WHERE {of}");
+        let found = self.ask(&sql).await?;
+        let empty = Map::new();
+        let content = content.as_object().unwrap_or(&empty);
+        if found.iter().any(|found| agrees(content, found)) {
+            return Ok(());
+        }
+        Err(Wrong::Found(match found.as_slice() {
+            [] => format!("no {what} is sent"),
+            [one] => format!("the {what} is not as expected\n{}", difference(content, one)),
+            several => {
+                let found = several.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join("\n");
+                format!("no {what} is as expected, but\n{found}")
+            }
+        }))
+    }
+}
+
+/// What is wrong.
+enum Wrong {
+    /// What was found.
+    Found(String),
+    /// The test itself.
+    Meant(ConfigError),
+}
+
+fn became(outcome: &str, last: &[Fate]) -> Result<(), Wrong> {
+    let name = |fate: &Fate| match fate {
+        Fate::Condemned { .. } => "dead_letter",
+        fate => fate.as_str(),
+    };
+    match last.iter().find(|fate| name(fate) != outcome) {
+        None => Ok(()),
+        Some(Fate::Condemned { reason, error }) => {
+            Err(Wrong::Found(format!("it is a dead letter: {reason}: {error}")))
+        }
+        Some(fate) => Err(Wrong::Found(format!("the event is {}, and not {outcome}", name(fate)))),
+    }
+}
+
+/// Whether every value that is expected is found.
+fn agrees(expected: &Map<String, Value>, found: &Map<String, Value>) -> bool {
+    expected.iter().all(|(name, value)| same(value, found.get(name).unwrap_or(&Value::Null)))
+}
+
+/// Whether a value is as expected: SQLite has 1 for true, and texts for JSON; of an object, what is expected has to be there;
+/// `{ exists = false }` is for nothing.
+fn same(expected: &Value, found: &Value) -> bool {
+    match (expected, found) {
+        (Value::Object(said), found) if said.len() == 1 && said.contains_key("exists") => {
+            said["exists"] == Value::Bool(!found.is_null())
+        }
+        (Value::Object(expected), Value::Object(found)) => agrees(expected, found),
+        (Value::Object(_) | Value::Array(_), Value::String(text)) => {
+            serde_json::from_str(text).is_ok_and(|found: Value| same(expected, &found))
+        }
+        (Value::Array(expected), Value::Array(found)) => {
+            expected.len() == found.len() && expected.iter().zip(found).all(|(e, f)| same(e, f))
+        }
+        // One recipient is a list of one.
+        (expected, Value::Array(found)) => matches!(found.as_slice(), [one] if same(expected, one)),
+        (Value::Bool(truth), Value::Number(number)) => number.as_i64() == Some(i64::from(*truth)),
+        (Value::Number(expected), Value::Number(found)) => expected.as_f64() == found.as_f64(),
+        (expected, found) => expected == found,
+    }
+}
+
+fn shown(row: &Map<String, Value>) -> String {
+    let said = row.iter().filter(|(_, value)| !value.is_null());
+    said.map(|(name, value)| format!("    {name} = {value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// What is expected and what was found, where they differ.
+fn difference(expected: &Map<String, Value>, found: &Map<String, Value>) -> String {
+    let mut lines = Vec::new();
+    for (name, value) in expected {
+        let found = found.get(name).unwrap_or(&Value::Null);
+        if same(value, found) {
+            lines.push(format!("    {name} = {value}"));
+        } else {
+            lines.push(format!("  - {name} = {value}"));
+            lines.push(format!("  + {name} = {found}"));
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_the_same_as_sqlite_keeps_them() {
+        for (expected, found, is_same) in [
+            (json!(1), json!(1.0), true),
+            (json!(true), json!(1), true),
+            (json!(true), json!(0), false),
+            (json!("a"), json!("a"), true),
+            (json!("a"), json!(["a"]), true),
+            (json!("a"), json!(["a", "b"]), false),
+            (json!({ "a": 1 }), json!("{\"a\":1,\"b\":2}"), true),
+            (json!({ "a": 1 }), json!("{\"b\":2}"), false),
+            (json!([1]), json!("[1]"), true),
+            (json!({ "exists": false }), Value::Null, true),
+            (json!({ "exists": false }), json!(0), false),
+            (json!({ "exists": true }), json!(0), true),
+            (json!("x"), Value::Null, false),
+        ] {
+            assert_eq!(same(&expected, &found), is_same, "{expected} {found}");
+        }
+    }
+}
