@@ -122,7 +122,7 @@ fn expectation(item: &Item<'_>) -> Option<Located<Expectation>> {
         if let Some(table) = section.get("table") {
             let table = table.string("the name of a table")?.value;
             if let Some(rows) = section.get("rows") {
-                let count = rows.integer("how many rows")?.value;
+                let count = rows.integer("a whole number, of rows")?.value;
                 return u64::try_from(count).ok().map(|count| Expectation::Rows { table, count });
             }
             let hint = "what it says: row = { id = \"in_1\" }; or how many: rows = 0";

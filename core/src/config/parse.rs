@@ -964,6 +964,49 @@ mod tests {
     }
 
     #[test]
+    fn faults_of_tests_are_reported_with_what_would_do() {
+        let source = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
+        let tests = |lines: &str| errors(&format!("{source}[[tests]]\n{lines}"));
+        let given = "given = { source = \"stripe\", file = \"a.json\" }\n";
+        let expect = |text: &str| tests(&format!("{given}expect = {text}"));
+        insta::assert_snapshot!([
+            tests(""),
+            tests("given = { source = \"strip\", path = \"a.json\" }\nexpect = \"nothing\""),
+            expect("\"something\""),
+            expect("{ table = \"a\" }"),
+            expect("[{ table = \"a\", rows = \"1\" }, { outcome = \"buried\" }]"),
+            expect("{ email = { template = \"a\" }, to = \"b\" }"),
+            expect("{ row = { id = 1 } }"),
+        ]
+        .join("\n"), @r#"
+        hookmill.toml:4:1: tests[0]: `expect` is missing
+          hint: what is to become of them: expect = { table = "invoices", row = { id = "in_1" } }
+        hookmill.toml:4:1: tests[0]: `given` is missing
+          hint: the events that come: given = { source = "stripe", file = "tests/paid.json" }
+        hookmill.toml:5:9: tests[0].given: `file` is missing
+          hint: its body: file = "tests/paid.json"
+        hookmill.toml:5:20: tests[0].given.source: there is no source `strip`
+          hint: did you mean `stripe`?
+        hookmill.toml:5:29: tests[0].given: unknown key `path`
+          hint: possible here: `source`, `file`, `event`, `id`
+        hookmill.toml:6:10: tests[0].expect: found "something"
+          hint: expected "nothing", or a table with `table`, `email`, `sms`, `track` or `outcome`
+        hookmill.toml:6:10: tests[0].expect: `row` is missing
+          hint: what it says: row = { id = "in_1" }; or how many: rows = 0
+        hookmill.toml:6:33: tests[0].expect[0].rows: found a string
+          hint: expected a whole number, of rows
+        hookmill.toml:6:52: tests[0].expect[1].outcome: found "buried"
+          hint: possible here: `applied`, `recorded`, `ignored`, `dead_letter`
+        hookmill.toml:6:40: tests[0].expect: unknown key `to`
+          hint: possible here: `table`, `email`
+        hookmill.toml:6:10: tests[0].expect: `outcome` is missing
+          hint: "nothing", or a table with `table`, `email`, `sms`, `track` or `outcome`
+        hookmill.toml:6:12: tests[0].expect: unknown key `row`
+          hint: possible here: `table`, `email`, `sms`, `track`, `outcome`
+        "#);
+    }
+
+    #[test]
     fn faults_of_alerts_are_reported_with_what_would_do() {
         let source = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\"]\n";
         let alerts = |lines: &str| errors(&format!("{source}[alerts]\n{lines}"));
