@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use hookmill_core::config::{AlertUrl, Alerts, Consumers};
+use hookmill_core::email::address_key;
 use hookmill_core::fetch::Fetch;
-use hookmill_core::hash::sha256_hex;
 use hookmill_core::outbound::{ApiRequest, Authorization};
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Statement, Store, StoreError};
@@ -20,7 +20,6 @@ use hookmill_dlq::{Standing, read_standing, standing};
 use serde_json::json;
 use sha2::Sha256;
 
-use crate::outbox;
 use crate::outgoing::Unable;
 
 /// What is looked at, who is told, and what that takes.
@@ -157,13 +156,16 @@ struct Notice {
     name: &'static str,
     since: Timestamp,
     text: String,
+    /// When somebody was told of it last.
+    before: Option<Timestamp>,
 }
 
 /// What is new: raised, still so after `repeat`, or over.
 fn notices(settings: &Alerts, standing: &Standing, told: &[Told], now: Timestamp) -> Vec<Notice> {
     let notice = |matter: Matter| {
         let Matter { name, is_so, text, over } = matter;
-        let before = told.iter().find(|told| told.name == name && !told.ended);
+        let last = told.iter().find(|told| told.name == name);
+        let before = last.filter(|told| !told.ended);
         let (kind, since, text) = match (is_so, before) {
             (true, None) => ("alert.raised", now, text),
             (true, Some(before)) if now >= before.at + settings.repeat => {
@@ -172,7 +174,7 @@ fn notices(settings: &Alerts, standing: &Standing, told: &[Told], now: Timestamp
             (false, Some(before)) => ("alert.ended", before.since, over),
             _ => return None,
         };
-        Some(Notice { kind, name, since, text })
+        Some(Notice { kind, name, since, text, before: last.map(|told| told.at) })
     };
     matters(settings, standing).into_iter().filter_map(notice).collect()
 }
@@ -181,12 +183,23 @@ const TOLD: &str = "\
 -- what somebody has been told
 SELECT name, since, told_at, ended FROM alerts";
 
+/// `?5` the body of the webhook, `?6` when somebody was told last, as it was read: whoever else is at it does not tell as well.
+/// The id is random: what two Hookmills have to say in the same minute is not the same.
 const TELL: &str = "\
 -- somebody is told
 INSERT INTO alerts (name, since, told_at, ended, pending)
-VALUES (?1, CAST(?2 AS INTEGER), CAST(?3 AS INTEGER), CAST(?4 AS INTEGER), nullif(?5, ''))
+VALUES (?1, CAST(?2 AS INTEGER), CAST(?3 AS INTEGER), CAST(?4 AS INTEGER),
+    iif(?5 = '', NULL, json_array(lower(hex(randomblob(16))), ?5)))
 ON CONFLICT (name) DO UPDATE SET since = excluded.since, told_at = excluded.told_at, ended = excluded.ended,
-    pending = excluded.pending";
+    pending = excluded.pending
+WHERE told_at = CAST(?6 AS INTEGER)";
+
+/// Right behind [`TELL`]. `?1` what it is about, `?2` to whom, `?3` the content, `?4` now.
+const EMAIL: &str = "\
+-- an email tells it
+INSERT INTO outbox (id, source, event_id, generation, rule, channel, recipient, content, due_at, created_at)
+SELECT lower(hex(randomblob(32))), 'hookmill', ?1, 0, 'alert', 'email', ?2, ?3, CAST(?4 AS INTEGER), CAST(?4 AS INTEGER)
+WHERE changes() > 0";
 
 const PENDING: &str = "\
 -- webhooks that have not arrived
@@ -255,30 +268,33 @@ pub async fn look<S: Store, F: Fetch>(
 
 /// Notes that somebody is told, and writes the email.
 fn tell(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
-    let Notice { kind, name, since, text } = notice;
+    let Notice { kind, name, since, text, before } = notice;
     let ended = *kind == "alert.ended";
-    // The same for whoever else is at it in this minute.
-    let about = format!("{kind}-{name}-{}", now.millis() / 60_000);
-    let id = sha256_hex(&[about.as_bytes()]);
-    let data = json!({ "alert": name, "since": since.to_string(), "message": text });
+    let whose = &alarm.settings.name;
+    let data =
+        json!({ "alert": name, "hookmill": whose, "since": since.to_string(), "message": text });
     let body = json!({ "type": kind, "timestamp": now.to_string(), "data": data }).to_string();
-    let pending = alarm.webhook.as_ref().map(|_| json!([id, body]).to_string()).unwrap_or_default();
     let params = vec![
         (*name).to_owned(),
         since.millis().to_string(),
         now.millis().to_string(),
         u8::from(ended).to_string(),
-        pending,
+        if alarm.webhook.is_some() { body } else { String::new() },
+        before.map_or(i64::MIN, Timestamp::millis).to_string(),
     ];
     let mut statements = vec![statement(TELL, params)];
     if let Some(to) = &alarm.settings.email {
+        let whose = alarm.settings.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        let what = name.replace('_', " ");
         let subject = match *kind {
-            "alert.ended" => format!("Hookmill: {} is over", name.replace('_', " ")),
-            "alert.repeated" => format!("Hookmill, still: {}", name.replace('_', " ")),
-            _ => format!("Hookmill: {}", name.replace('_', " ")),
+            "alert.ended" => format!("Hookmill{whose}, over: {what}"),
+            "alert.repeated" => format!("Hookmill{whose}, still: {what}"),
+            _ => format!("Hookmill{whose}: {what}"),
         };
-        let content = json!({ "to": [to.to_string()], "literal": [subject, text] });
-        statements.push(outbox::write(&id, &about, "alert", &content.to_string(), now));
+        let content = json!({ "to": [to.to_string()], "literal": [subject, text] }).to_string();
+        let about = format!("{kind}-{name}");
+        let now = now.millis().to_string();
+        statements.push(statement(EMAIL, vec![about, address_key(&to.to_string()), content, now]));
     }
     statements
 }

@@ -140,8 +140,7 @@ impl World {
     }
 
     fn emails(&self) -> Vec<String> {
-        let rows =
-            self.sql("SELECT content ->> '$.literal[0]' FROM outbox ORDER BY created_at, id");
+        let rows = self.sql("SELECT content ->> '$.literal[0]' FROM outbox ORDER BY created_at");
         rows.into_iter().flatten().flatten().collect()
     }
 }
@@ -203,7 +202,7 @@ fn an_alert_is_raised_repeated_and_ended() {
         [
             "Hookmill: oldest dead letter",
             "Hookmill, still: oldest dead letter",
-            "Hookmill: oldest dead letter is over"
+            "Hookmill, over: oldest dead letter"
         ]
     );
     // Once more, and it is raised once more.

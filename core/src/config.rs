@@ -191,6 +191,8 @@ pub struct Access {
 /// When somebody is told that something is the matter, and how.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Alerts {
+    /// Which Hookmill this is, for whoever has several.
+    pub name: Option<String>,
     /// Who gets an email, through `[email]`.
     pub email: Option<Mailbox>,
     /// What is called.

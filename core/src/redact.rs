@@ -38,7 +38,7 @@ impl FromStr for Redaction {
             "*" => Some(Step::Any),
             "**" => Some(Step::Deep),
             // Part of a name is no pattern, and rules' ways to name elements are not these.
-            name if name.contains(['*', '[', ']', ' ']) => None,
+            name if name.contains(['*', '[', ']', ' ']) || name == "$" => None,
             name => Some(Step::Name(name.to_owned())),
         };
         let steps: Option<Vec<_>> = text.split('.').map(step).collect();
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_is_no_place_is_refused() {
-        for text in ["", "a..b", "a[0].b", "**", "a.**", "data.e*", "a b", "."] {
+        for text in ["", "a..b", "a[0].b", "**", "a.**", "data.e*", "a b", ".", "$.data.email"] {
             assert_eq!(text.parse::<Redaction>(), Err(RedactionError), "{text}");
         }
     }

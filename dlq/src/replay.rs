@@ -71,8 +71,11 @@ pub struct Filter {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum FilterError {
     /// It says nothing.
-    #[error("it is not said which letters; say `\"all\": true` for every one")]
+    #[error("it is not said which; `all` is for every one (`\"all\": true`, `--all`)")]
     Empty,
+    /// Something is said, and is blank: a variable that is not set, most likely.
+    #[error("`{0}` is blank; leave it out if it does not matter")]
+    Blank(&'static str),
     /// It says both.
     #[error("`all` stands beside a filter; say one or the other")]
     Both,
@@ -95,9 +98,29 @@ pub enum FilterError {
 /// If it is too long.
 pub fn check_pattern(kind: Option<&str>) -> Result<(), FilterError> {
     match kind {
-        Some(kind) if kind.contains('*') && kind.len() > PATTERN_BYTES => Err(FilterError::Pattern),
+        Some(kind) if kind.contains('*') && glob(Some(&kind.to_owned())).len() > PATTERN_BYTES => {
+            Err(FilterError::Pattern)
+        }
         _ => Ok(()),
     }
+}
+
+/// Nothing that is said is blank: it would select everything, and nobody has said so.
+///
+/// # Errors
+///
+/// The first that is.
+pub fn check_blank(said: &[(&'static str, Option<&str>)]) -> Result<(), FilterError> {
+    match said.iter().find(|(_, text)| text.is_some_and(|text| text.trim().is_empty())) {
+        Some((name, _)) => Err(FilterError::Blank(name)),
+        None => Ok(()),
+    }
+}
+
+/// A pattern as `GLOB` reads it: nothing but `*` is special to us.
+pub fn glob(kind: Option<&String>) -> String {
+    let kind = text(kind);
+    if kind.contains('*') { kind.replace('[', "[[]").replace('?', "[?]") } else { kind }
 }
 
 /// Either something is said, or everything.
@@ -127,6 +150,13 @@ impl Filter {
     /// If it says nothing, or everything and something, or has a pattern that is too long.
     pub fn check(&self) -> Result<(), FilterError> {
         check_pattern(self.kind.as_deref())?;
+        check_blank(&[
+            ("source", self.source.as_deref()),
+            ("type", self.kind.as_deref()),
+            ("reason", self.reason.as_deref()),
+            ("fingerprint", self.fingerprint.as_deref()),
+            ("event_id", self.event_id.as_deref()),
+        ])?;
         check_said(Self { all: false, ..self.clone() } != Self::default(), self.all)
     }
 
@@ -134,7 +164,7 @@ impl Filter {
     pub fn params(&self) -> Vec<String> {
         vec![
             text(self.source.as_ref()),
-            text(self.kind.as_ref()),
+            glob(self.kind.as_ref()),
             text(self.reason.as_ref()),
             text(self.fingerprint.as_ref()),
             text(self.event_id.as_ref()),

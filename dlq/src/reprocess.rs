@@ -13,7 +13,8 @@ use hookmill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::replay::{
-    FilterError, Portion, Taken, check_pattern, check_said, json, statement, text, time,
+    FilterError, Portion, Taken, check_blank, check_pattern, check_said, glob, json, statement,
+    text, time,
 };
 
 /// The most events that are looked at in one step, whether or not they match.
@@ -57,6 +58,14 @@ impl Filter {
     /// too long.
     pub fn check(&self) -> Result<(), FilterError> {
         check_pattern(self.kind.as_deref())?;
+        check_blank(&[
+            ("source", self.source.as_deref()),
+            ("type", self.kind.as_deref()),
+            ("event_id", self.event_id.as_deref()),
+        ])?;
+        for rule in &self.rules {
+            check_blank(&[("rules", Some(rule))])?;
+        }
         if json(&self.rules).len() > RULES_BYTES {
             return Err(FilterError::Rules);
         }
@@ -68,7 +77,7 @@ impl Filter {
     pub fn params(&self) -> Vec<String> {
         vec![
             text(self.source.as_ref()),
-            text(self.kind.as_ref()),
+            glob(self.kind.as_ref()),
             text(self.event_id.as_ref()),
             time(self.applied_from),
             time(self.applied_before),

@@ -247,11 +247,12 @@ pub(super) fn alerts(root: &Section<'_>, emails: bool) -> Option<Alerts> {
     // Dead letters wait for somebody who may not know of them, so they are told of whatever else is said.
     let oldest_dead_letter = Some(time("oldest_dead_letter", 60).unwrap_or(HOUR));
     let lag = time("lag", 1);
+    let name = section.get("name").and_then(|item| Some(item.string("a name")?.value));
     let repeat = time("repeat", 600).unwrap_or(24 * HOUR);
     let dead_letters = section.get("dead_letters").and_then(|item| integer(&item, 1..=1_000_000));
     let dead_letters = dead_letters.and_then(|count| u32::try_from(count).ok());
     section.finish();
-    Some(Alerts { email, webhook, oldest_dead_letter, dead_letters, lag, repeat })
+    Some(Alerts { name, email, webhook, oldest_dead_letter, dead_letters, lag, repeat })
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -548,10 +548,22 @@ fn access(item: &Item<'_>) -> Option<Access> {
     }
     let hint = "the application's audience tag (AUD), as Cloudflare shows it";
     let audience = section.require("audience", hint).and_then(|item| item.string("a tag"));
+    if let Some(audience) = audience.as_ref().filter(|audience| audience.value.len() < 16) {
+        let problem = audience.error(format!("found {:?}", audience.value));
+        section.report(problem.hint(format!("expected {hint}: 64 hexadecimal digits")));
+    }
     let operators = section.get("operators").into_iter().flat_map(|item| {
         let expected = "a list of addresses, and names of service tokens";
         let entries = item.list(expected, false).into_iter();
-        entries.filter_map(|entry| Some(entry.string(expected)?.value)).collect::<Vec<_>>()
+        let name = |entry: Item<'_>| {
+            let name = entry.string(expected)?;
+            if name.value.trim().is_empty() || name.value.contains('*') {
+                let problem = name.error(format!("found {:?}", name.value));
+                entry.report(problem.hint("expected one address or name; there are no patterns"));
+            }
+            Some(name.value)
+        };
+        entries.filter_map(name).collect::<Vec<_>>()
     });
     let operators = operators.collect();
     section.finish();

@@ -288,6 +288,7 @@ SELECT json_array(id, state) FROM dead_letters WHERE id >= ?1 AND id < ?1 || 'g'
         (2, true) => {
             Err(Problem::invalid("several letters have ids that begin so; say more of it"))
         }
+        (_, false) => Err(Problem::invalid("say six digits of the id, or more")),
         _ => Err(gone()),
     }
 }

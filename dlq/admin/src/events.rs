@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::replay::check_pattern;
+use hookmill_dlq::replay::{check_pattern, glob};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -124,7 +124,8 @@ pub(crate) async fn list(
         at = since.to_string();
     }
     let sql = search.sql(at.is_empty());
-    let texts = [search.source, search.r#type, search.id, search.state];
+    let kind = search.r#type.as_ref().map(|kind| glob(Some(kind)));
+    let texts = [search.source, kind, search.id, search.state];
     let mut params: Vec<_> = texts.into_iter().map(Option::unwrap_or_default).collect();
     params.extend([at, id, paging.limit()?.to_string()]);
     let events = admin.ask::<Event>(&sql, params).await?;
@@ -141,7 +142,7 @@ pub(crate) struct Step {
     /// Milliseconds since the Unix epoch.
     #[schema(value_type = i64)]
     at: Timestamp,
-    /// `received`, `applied`, `recorded`, `failed`, `replayed`, `outbox`, `sent`, `outcome`, or what somebody did: `letter.discard`.
+    /// `received`, `applied`, `recorded`, `failed`, `failed again`, `replayed` (when its last replay began), `outbox`, `sent`, `outcome`, or what somebody did: `letter.discard`.
     what: String,
     /// What else there is to say.
     detail: Value,
@@ -158,10 +159,10 @@ pub(crate) struct Timeline {
 
 /// Each answers with steps: when, which comes first of those at the same time, what, and what else there is to say. D1 takes no
 /// more than five terms in one UNION.
-const TIMELINE: [&str; 9] = [
+const TIMELINE: [&str; 10] = [
     "SELECT received_at AS at, 0 AS place, 'received' AS what,
         json_object('type', type, 'secret', secret, 'generation', generation) AS detail
-    FROM events WHERE source = ?1 AND id = ?2",
+    FROM events WHERE source = ?1 AND id = ?2 AND generation = 0",
     "SELECT applied_at AS at, 3 AS place, outcome AS what,
         json_object('attempts', attempts, 'generation', generation, 'wrote', json(wrote)) AS detail
     FROM events WHERE source = ?1 AND id = ?2",
@@ -169,10 +170,12 @@ const TIMELINE: [&str; 9] = [
     FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND state <> 'applied' AND received_at IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM events WHERE source = ?1 AND id = ?2)",
     "SELECT first_failed_at AS at, 1 AS place, 'failed' AS what, json_object('letter', id, 'reason', reason, 'error', error,
-        'attempts', attempts, 'last_failed_at', last_failed_at) AS detail
+        'attempts', attempts, 'generation', generation) AS detail
     FROM dead_letters WHERE source = ?1 AND event_id = ?2",
-    "SELECT state_at AS at, 2 AS place, 'replayed' AS what,
-        json_object('letter', id, 'replay', replay, 'replays', replays) AS detail
+    "SELECT last_failed_at AS at, 2 AS place, 'failed again' AS what, json_object('letter', id) AS detail
+    FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND last_failed_at > first_failed_at",
+    "SELECT coalesce((SELECT started_at FROM replays WHERE replays.id = replay), state_at) AS at, 2 AS place,
+        'replayed' AS what, json_object('letter', id, 'replay', replay, 'replays', replays) AS detail
     FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND replays > 0",
     "SELECT at, 2 AS place, action AS what,
         json_object('actor', actor, 'target', target, 'reason', audit.reason) AS detail
@@ -215,7 +218,7 @@ pub(crate) async fn timeline(
     Ok(Json(Timeline { source, id, steps }))
 }
 
-/// The body of an event that took effect, for as long as its message is kept.
+/// The body of an event that took effect, for as long as its message is kept, or of one that is a dead letter.
 #[utoipa::path(
     get, path = "/events/{source}/{id}/body", tag = "events",
     params(("source" = String, Path, description = "Its source"), ("id" = String, Path, description = "The provider's id")),
@@ -228,7 +231,9 @@ pub(crate) async fn body(
     const MESSAGE: &str = "\
 -- the message of an event
 SELECT json_quote(message) FROM events JOIN event_messages USING (applied_at, source, id)
-WHERE source = ?1 AND id = ?2 AND generation = 0";
+WHERE source = ?1 AND id = ?2 AND generation = 0
+UNION ALL
+SELECT json_quote(message) FROM dead_letters WHERE source = ?1 AND event_id = ?2 LIMIT 1";
     let message = admin.ask::<String>(MESSAGE, vec![source, id]).await?.pop();
     let gone = "no message of this event is kept; `messages` of [retention] in hookmill.toml says for how long they are";
     let message = message.ok_or_else(|| Problem::not_found(gone))?;

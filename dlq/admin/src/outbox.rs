@@ -5,6 +5,7 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use hookmill_core::email::address_key;
 use hookmill_core::time::Timestamp;
+use hookmill_dlq::replay::check_blank;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -148,6 +149,7 @@ UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = CAST(?
 WHERE state = ?2 AND (?3 = '' OR rule = ?3) AND (?4 = '' OR substr(id, 1, length(?4)) = ?4)
 RETURNING id";
     let (now, why) = (admin.now(), reason(again.reason)?);
+    check_blank(&[("rule", again.rule.as_deref()), ("id", again.id.as_deref())])?;
     let rule = again.rule.unwrap_or_default();
     let id = again.id.unwrap_or_default();
     let detail = json!({ "state": again.state, "rule": rule });
