@@ -437,7 +437,7 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
     hookmill.toml:14:116: rules[1].email.when.b: it is not clear what has to hold
       hint: expected a value, a list of values, { not = … }, or { exists = true }; a path with dots stands in quotes
     hookmill.toml:14:130: rules[1].email.delay: found 1year
-      hint: expected a duration from 0s to 30days
+      hint: expected a duration from 0s to 30d
     hookmill.toml:16:1: rules[2]: a rule does one thing
       hint: let another rule, with a name of its own, do the other
     hookmill.toml:19:38: rules[2].email.to: found "a@b c"
@@ -993,6 +993,7 @@ fn a_backup_is_made_while_it_is_in_use_and_restored() {
     insta::assert_snapshot!(
         [
             shown(example.path(), &["backup", "copy"]),
+            shown(example.path(), &["backup", ".hookmill/copy"]),
             shown(example.path(), &["backup", "copy"]),
             shown(example.path(), &["restore", "copy", "--data", "restored"]),
             shown(example.path(), &["restore", "copy"]),
@@ -1004,6 +1005,10 @@ fn a_backup_is_made_while_it_is_in_use_and_restored() {
     --- stdout
     --- stderr
     copy holds what .hookmill held
+    exit code 1
+    --- stdout
+    --- stderr
+    error: .hookmill/copy is inside of .hookmill; name a folder elsewhere
     exit code 1
     --- stdout
     --- stderr

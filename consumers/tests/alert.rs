@@ -51,6 +51,8 @@ struct World {
     requests: Mutex<Vec<ApiRequest>>,
     /// In how many transactions the process dies, after it.
     death: Mutex<Option<usize>>,
+    /// In how many transactions another process looks as well, before it.
+    intrusion: Mutex<Option<usize>>,
     _folder: tempfile::TempDir,
     _data: DataFolder,
 }
@@ -87,6 +89,7 @@ impl World {
             status: Mutex::new(204),
             requests: Mutex::default(),
             death: Mutex::default(),
+            intrusion: Mutex::default(),
             _folder: folder,
             _data: data,
         }
@@ -147,6 +150,15 @@ impl World {
 
 impl Store for World {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        let intrudes = {
+            let mut intrusion = self.intrusion.lock().unwrap();
+            let left = intrusion.take();
+            *intrusion = left.and_then(|left: usize| left.checked_sub(1));
+            left == Some(0)
+        };
+        if intrudes {
+            look(&self.store, self, &self.alarm, Timestamp::from_millis(HOUR)).await?;
+        }
         let rows = self.store.execute(statements).await?;
         let mut death = self.death.lock().unwrap();
         match death.take() {
@@ -209,6 +221,29 @@ fn an_alert_is_raised_repeated_and_ended() {
     world.sql("UPDATE dead_letters SET state = 'dead'");
     assert_eq!(world.told(16 * HOUR).len(), 1);
     assert_eq!(world.webhooks()[3].1, "alert.raised");
+}
+
+#[test]
+fn two_hookmills_have_nothing_to_say_under_the_same_id() {
+    let ids = [World::new(), World::new()].map(|world| {
+        world.letter("a", 0);
+        world.told(HOUR);
+        let email = world.sql("SELECT id FROM outbox").remove(0).remove(0);
+        (world.webhooks().remove(0).0, email)
+    });
+    assert_ne!(ids[0].0, ids[1].0);
+    assert_ne!(ids[0].1, ids[1].1);
+}
+
+#[test]
+fn whoever_else_is_at_it_tells_nothing() {
+    let world = World::new();
+    world.letter("a", 0);
+    // Another looks, and tells, between the look and the word of this one.
+    *world.intrusion.lock().unwrap() = Some(1);
+    world.look(HOUR).unwrap();
+    assert_eq!(world.emails().len(), 1);
+    assert_eq!(world.webhooks().iter().map(|(id, ..)| id).collect::<BTreeSet<_>>().len(), 1);
 }
 
 #[test]

@@ -41,6 +41,9 @@ const OTHERS: [&str; 2] = ["salt", "kept-by"];
 pub fn backup(arguments: &Backup) -> anyhow::Result<()> {
     let (from, to) = (&arguments.data, &arguments.to);
     drop(DataFolder::read(from)?);
+    if std::path::absolute(to)?.starts_with(std::path::absolute(from)?) {
+        bail!("{} is inside of {}; name a folder elsewhere", to.display(), from.display());
+    }
     make(to)?;
     snapshot(from, to, QUEUE)?;
     copy_bodies(from, to)?;

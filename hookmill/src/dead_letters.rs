@@ -17,7 +17,9 @@ enum Command {
     List(List),
     Groups(Groups),
     Show(Show),
+    /// Send a letter through the whole path again
     Replay(Act),
+    /// Have a letter count as dead no longer: it stays, and is not replayed any more
     Discard(Act),
 }
 

@@ -26,6 +26,7 @@ enum Command {
     Plan(Plan),
     Run(Run),
     Show(One),
+    /// Show how far a replay is, until it has come to its end
     Watch(One),
     /// Pause a replay: what is on the queue already is applied
     Pause(Turn),
@@ -55,7 +56,7 @@ struct Plan {
 struct Run {
     /// Its id.
     id: String,
-    /// Letters in a second.
+    /// How many in a second, 1 to 10000.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
     /// Why, for the record.
@@ -145,6 +146,10 @@ fn run_plan(plan: &Plan) -> anyhow::Result<()> {
         return put(json(&planned)?);
     }
     let what = |key: &str| text(&planned[key]);
+    if planned["total"] == 0 {
+        println!("no dead letter is meant");
+        return Ok(());
+    }
     println!(
         "{} letters, failed first {} and last {}",
         what("total"),
@@ -204,6 +209,13 @@ fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
                 "{}: {sent} sent, {applied} applied, {failed} failed again",
                 text(&replay["state"])
             );
+            let total = number(&replay, "total");
+            if replay["state"] == "done" && sent < total {
+                let others = total - sent;
+                eprintln!(
+                    "the other {others} had been taken by another replay, applied or discarded meanwhile"
+                );
+            }
             return Ok(());
         }
         std::thread::sleep(GLANCE);

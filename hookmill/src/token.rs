@@ -92,6 +92,18 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
             now().millis()
         );
     } else {
+        let database = DataFolder::write(&create.data)?;
+        let there = database.query_row(
+            "SELECT count(*) FROM admin_tokens WHERE name = ?1",
+            [&create.name],
+            |row| row.get::<_, u32>(0),
+        )?;
+        if there > 0 {
+            bail!(
+                "there is a token called {0} already; `hookmill token revoke {0}` ends it",
+                create.name
+            );
+        }
         keep(&create.data, &create.name, &token, role)?;
         eprintln!("this is shown once; `hookmill token revoke {}` ends it", create.name);
     }

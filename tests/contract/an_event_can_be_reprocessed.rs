@@ -65,7 +65,9 @@ fn rows_are_written_again_and_nothing_is_counted_or_sent_twice() {
     // What is named is carried out, and nothing else.
     pipeline.sql(OUTDATED);
     let named = json!({ "source": "stripe", "rules": ["tallies", "mail"] });
-    assert_eq!(reprocess(&operator, &named)["generation"], 2);
+    let planned = operator.post("/reprocess", &named).json();
+    assert_eq!(planned["repeats"], json!(["tallies", "mail"]));
+    assert_eq!(reprocess(&operator, &named)["generation"], 3);
     assert_eq!(tally(&pipeline, "a"), [[2, 6]]);
     assert_eq!(value(&pipeline, "SELECT count(*) FROM outbox"), 2);
     assert_eq!(value(&pipeline, "SELECT count(*) FROM guarded WHERE text = 'outdated'"), 2);
@@ -78,8 +80,10 @@ fn rows_are_written_again_and_nothing_is_counted_or_sent_twice() {
     let wrote = json!([["guarded", { "id": "row" }]]);
     assert_eq!(
         applied.collect::<Vec<_>>(),
-        [(json!(0), wrote.clone()), (json!(1), wrote), (json!(2), Value::Null)]
+        [(json!(0), wrote.clone()), (json!(1), wrote), (json!(3), Value::Null)]
     );
+    let received = timeline["steps"].as_array().unwrap().iter();
+    assert_eq!(received.filter(|step| step["what"] == "received").count(), 1);
 
     // When its message is removed, its body is.
     assert_eq!(pipeline.objects().len(), 1);
@@ -133,7 +137,15 @@ fn what_cannot_be_reprocessed_is_said() {
     let nothing = operator.post("/reprocess", &json!({ "all": true }));
     assert_eq!(nothing.status, 409, "{}", nothing.body);
     assert!(nothing.body.contains("[retention]"), "{}", nothing.body);
-    for unclear in [json!({}), json!({ "all": true, "source": "stripe" }), json!({ "kind": "x" })] {
+    for unclear in [
+        json!({}),
+        json!({ "all": true, "source": "stripe" }),
+        json!({ "kind": "x" }),
+        // A variable that is not set, most likely.
+        json!({ "source": "" }),
+        json!({ "all": true, "rules": [" "] }),
+        json!({ "all": true, "rules": ["nobody-knows-it"] }),
+    ] {
         let unclear = operator.post("/reprocess", &unclear);
         assert_eq!(unclear.status, 422, "{}", unclear.body);
     }

@@ -90,6 +90,13 @@ fn what_fails_again_is_dead_again() {
         let replay = replay(&operator, &id);
         (replay["state"] == "done" && replay["failed"] == 3).then_some(())
     });
+    // Its story is in the order in which it was.
+    let steps = operator.get("/events/stripe/evt_1").json()["steps"].clone();
+    let steps: Vec<_> = steps.as_array().unwrap().iter().map(|step| step["what"].clone()).collect();
+    assert_eq!(steps, ["received", "failed", "replayed", "failed again"]);
+    for blank in [json!({ "source": "" }), json!({ "type": " " }), json!({ "event_id": "" })] {
+        assert_eq!(operator.post("/replays", &blank).status, 422, "{blank}");
+    }
     let letters = operator.get("/dead-letters").json()["items"].clone();
     let replays = letters.as_array().unwrap().iter().map(|letter| letter["replays"].clone());
     assert_eq!(replays.collect::<Vec<_>>(), [1, 1, 1]);

@@ -126,6 +126,14 @@ fn an_event_is_found_with_its_whole_story() {
     assert_eq!(steps.collect::<Vec<_>>(), ["received", "applied"]);
     assert_eq!(timeline["steps"][0]["detail"]["secret"], 0);
     assert_eq!(reader.get("/events/stripe/evt_0").status, 404);
+    // Nothing is special in a pattern but `*`.
+    for (pattern, count) in [("test.*", 2), ("*count*", 2), ("[t]est.*", 0), ("t?st.*", 0)] {
+        let pattern = pattern.replace('[', "%5B").replace(']', "%5D").replace('?', "%3F");
+        let found = reader.get(&format!("/events?type={pattern}&id=evt_1")).json();
+        let others = reader.get(&format!("/events?type={pattern}&id=evt_2")).json();
+        let found = [found, others].map(|page| page["items"].as_array().map_or(0, Vec::len));
+        assert_eq!(found.iter().sum::<usize>(), count, "{pattern}");
+    }
     let long = format!("/events?type={}*", "x".repeat(50));
     let exact = format!("/events?type={}", "x".repeat(60));
     assert_eq!(reader.get(&exact).status, 200, "only patterns have to be short");
@@ -180,6 +188,8 @@ fn what_is_not_to_be_shown_is_not_and_is_replayed_whole() {
     pipeline.sql("UPDATE dead_letters SET message = 'ada@example.com'");
     let hidden = operator.get(&format!("/dead-letters/{id}")).json();
     assert_eq!((&hidden["body"], &hidden["body_form"]), (&"".into(), &"redacted".into()));
+    let found = operator.get("/events/strict/evt_1/body").json();
+    assert_eq!(found, json!({ "body": "", "body_form": "redacted" }));
     // The queue has it as it came.
     pipeline.sql(&format!("UPDATE dead_letters SET message = '{}'", event.message()));
     let because = json!({ "reason": "to see it whole" });

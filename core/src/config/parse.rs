@@ -870,15 +870,18 @@ pub(super) fn duration(
         return Some(found.value);
     }
     let (least, most) = range.into_inner();
-    let hint = format!(
-        "expected a duration from {} to {}",
-        humantime::format_duration(least),
-        humantime::format_duration(most)
-    );
-    item.report(
-        found.error(format!("found {}", humantime::format_duration(found.value))).hint(hint),
-    );
+    let hint = format!("expected a duration from {} to {}", said(least), said(most));
+    item.report(found.error(format!("found {}", said(found.value))).hint(hint));
     None
+}
+
+/// A duration as people write it: in days, where there are whole ones, since months are of no certain length.
+fn said(duration: Duration) -> String {
+    const DAY: u64 = 86_400;
+    match duration.as_secs() {
+        seconds if seconds >= DAY && seconds.is_multiple_of(DAY) => format!("{}d", seconds / DAY),
+        _ => humantime::format_duration(duration).to_string(),
+    }
 }
 
 pub(super) fn integer(item: &Item<'_>, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
@@ -1036,7 +1039,7 @@ mod tests {
         hookmill.toml:5:9: alerts.email: nothing says how emails are sent
           hint: add [email] with `provider` and `from`
         hookmill.toml:6:10: alerts.repeat: found 1m
-          hint: expected a duration from 10m to 30days
+          hint: expected a duration from 10m to 30d
         hookmill.toml:7:16: alerts.dead_letters: found 0
           hint: expected a whole number from 1 to 1000000
         hookmill.toml:5:11: alerts.webhook: `secret` is missing
@@ -1050,7 +1053,7 @@ mod tests {
         hookmill.toml:5:19: alerts.webhook.url: this is not the name of a secret; a secret itself does not belong in this file
           hint: put the secret into an environment variable and name that: "env:ALERTS_URL"
         hookmill.toml:6:1: alerts: unknown key `oldest`
-          hint: possible here: `email`, `webhook`, `oldest_dead_letter`, `lag`, `repeat`, `dead_letters`
+          hint: possible here: `email`, `webhook`, `oldest_dead_letter`, `lag`, `name`, `repeat`, `dead_letters`
         hookmill.toml:4:11: sources.s.redact[0]: found "a..b": this is no place in a body
           hint: expected names with `.` between them, such as `data.object.email`, `lines.*.name` or `**.email`
         hookmill.toml:4:19: sources.s.redact[1]: found a whole number
@@ -1089,8 +1092,8 @@ mod tests {
           hint: what is signed: payload = "{timestamp}.{body}"
         hookmill.toml:1:1: sources.s: `signature` is missing
           hint: where the signature is: { header = "X-Signature", encoding = "hex" }
-        hookmill.toml:4:13: sources.s.tolerance: found 2days
-          hint: expected a duration from 1s to 1day
+        hookmill.toml:4:13: sources.s.tolerance: found 2d
+          hint: expected a duration from 1s to 1d
         hookmill.toml:4:13: sources.s.algorithm: found "md5"
           hint: possible here: `sha1`, `sha256`, `sha512`
         hookmill.toml:5:7: sources.s.key: found "raw"
@@ -1267,8 +1270,8 @@ batch_wait = "2m"
         hookmill.toml:5:51: sources.Stripe.secrets[3]: env:A is named twice
         hookmill.toml:6:13: sources.Stripe.tolerance: found "5 minuts": unknown time unit "minuts", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)
           hint: expected a duration such as "5m"
-        hookmill.toml:7:20: sources.Stripe.future_tolerance: found 2days
-          hint: expected a duration from 1s to 1day
+        hookmill.toml:7:20: sources.Stripe.future_tolerance: found 2d
+          hint: expected a duration from 1s to 1d
         hookmill.toml:8:10: sources.Stripe.preset: found "strype"
           hint: did you mean `stripe`?
         hookmill.toml:9:11: sources.Stripe.unknown: found "drop"

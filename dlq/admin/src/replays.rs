@@ -18,7 +18,7 @@ use crate::auth::{Actor, audit};
 use crate::dead_letters::{Because, reason};
 use crate::page::{Page, Paging};
 use crate::problem::{Body, Path, Problem, Query};
-use crate::stats::Tally;
+use crate::stats::{Configuration, Tally};
 
 /// Dead letters that are sent through the whole path again, or events that took effect (a reprocessing). Times are milliseconds
 /// since the Unix epoch.
@@ -248,6 +248,9 @@ pub(crate) struct ReprocessPlan {
     last_applied_at: Option<Timestamp>,
     /// How many there are of each type, the most first; at most twenty types.
     types: Vec<Tally>,
+    /// Of the rules that are carried out, those that count again or send again what these events have counted or sent already;
+    /// not known where only the data is at hand.
+    repeats: Vec<String>,
 }
 
 /// Plan a reprocessing of events that took effect, after a rule has changed. It is run, paused and cancelled as a replay is.
@@ -268,6 +271,7 @@ pub(crate) async fn reprocess(
     const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
     let (filter, now) = (reprocess::Filter::from(asked), admin.now());
     filter.check()?;
+    let repeats = repeated(&admin, &filter)?;
     if admin.ask::<u8>(KEPT, Vec::new()).await? == [0] {
         return Err(Problem::conflict(
             "no messages of events that took effect are kept; `messages` of [retention] in hookmill.toml says for how long",
@@ -294,8 +298,25 @@ pub(crate) async fn reprocess(
         GROUP BY source, type ORDER BY count(*) DESC, type LIMIT 20"
     );
     let types = admin.ask::<Tally>(&sql, filter.params()).await?;
-    let plan = ReprocessPlan { replay, first_applied_at: first, last_applied_at: last, types };
+    let plan =
+        ReprocessPlan { replay, first_applied_at: first, last_applied_at: last, types, repeats };
     Ok((StatusCode::CREATED, Json(plan)))
+}
+
+/// Of the rules that are named, those that do harm a second time; each has to be there.
+fn repeated(admin: &Admin, filter: &reprocess::Filter) -> Result<Vec<String>, Problem> {
+    let Some(config) = admin.0.config() else { return Ok(Vec::new()) };
+    let Configuration { rules, .. } = serde_json::from_str(&config.overview)
+        .map_err(|error| Problem::broken(&error.to_string()))?;
+    let mut repeats = Vec::new();
+    for name in &filter.rules {
+        match rules.iter().find(|rule| rule.name == *name) {
+            None => return Err(Problem::invalid(format!("there is no rule `{name}`"))),
+            Some(rule) if rule.does != "row" => repeats.push(name.clone()),
+            Some(_) => {}
+        }
+    }
+    Ok(repeats)
 }
 
 /// A replay and how far it is.

@@ -288,17 +288,17 @@ pub(crate) struct Configuration {
     /// What the file says, without its comments. Secrets are names in it.
     file: Value,
     /// Every rule, in order, those of presets included.
-    rules: Vec<RuleInForce>,
+    pub(crate) rules: Vec<RuleInForce>,
 }
 
 /// A rule.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RuleInForce {
-    name: String,
+    pub(crate) name: String,
     /// The events that it names.
     on: Vec<String>,
     /// `row`, `count`, `email`, `sms`, `track`, `outcome` or `suppress`.
-    does: String,
+    pub(crate) does: String,
     /// The table, the template, the provider, the outcome or the reason; blank for an SMS.
     what: String,
 }
