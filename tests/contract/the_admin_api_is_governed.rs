@@ -26,6 +26,9 @@ fn nobody_without_a_token_learns_or_changes_anything() {
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
     }
     assert_eq!(reader.get("/stats").status, 200);
+    let wrong = operator(&pipeline, "operate").post("/stats", &json!({}));
+    assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET,HEAD")));
+    assert_eq!(wrong.header("content-type"), Some("application/problem+json"));
     // A token that reads does not change anything.
     for (path, body) in [
         ("/replays", json!({ "all": true })),

@@ -467,6 +467,7 @@ const STEPS = {
   applied: "Took effect",
   recorded: "Recorded; no rule names it",
   failed: "Failed",
+  "failed again": "Failed again",
   replayed: "Put back on the queue",
   outbox: "Written to the outbox",
   sealed: "In a batch that is being sent",

@@ -176,7 +176,7 @@ pub fn document() -> Document {
 pub fn router(platform: Arc<dyn Platform>) -> Router {
     let admin = Admin(platform);
     let (api, _) = routes().split_for_parts();
-    let guarded = api.fallback(nothing_here);
+    let guarded = api.fallback(nothing_here).method_not_allowed_fallback(not_so);
     let guarded = guarded.layer(from_fn_with_state(admin.clone(), auth::guard));
     let text: Arc<str> = document().to_json().unwrap_or_default().into();
     let open = axum::routing::get(move || {
@@ -190,8 +190,14 @@ pub fn router(platform: Arc<dyn Platform>) -> Router {
 /// The router for somebody who has the data anyway: it wants no token. What they do is written down under this name.
 pub fn local(platform: Arc<dyn Platform>, name: &str) -> Router {
     let (api, _) = routes().split_for_parts();
-    let api = api.fallback(nothing_here).layer(Extension(auth::Actor::local(name)));
+    let api = api.fallback(nothing_here).method_not_allowed_fallback(not_so);
+    let api = api.layer(Extension(auth::Actor::local(name)));
     Router::new().nest(BASE, api).with_state(Admin(platform))
+}
+
+/// What is said of a method that a path does not know.
+async fn not_so() -> Problem {
+    Problem::method_not_allowed()
 }
 
 /// What is said of a path at which there is nothing.

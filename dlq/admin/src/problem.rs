@@ -42,6 +42,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "Not found", detail)
     }
 
+    pub(crate) fn method_not_allowed() -> Self {
+        let detail = "this path does not know the method; the header Allow has those that it knows";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Not with this method", detail)
+    }
+
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Not in the state for that", detail)
     }
