@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookmill_core::message::decode;
 use hookmill_core::time::Timestamp;
+use hookmill_dlq::replay::glob as as_pattern;
 use hookmill_native::{DataFolder, now};
 use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
@@ -271,13 +272,15 @@ fn waiting(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<Ev
         Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, i64>(2)?))
     };
     let mut query = database.prepare(QUEUED)?;
-    let mut like = database.prepare("SELECT ?1 GLOB coalesce(?2, '*')")?;
+    let mut like =
+        database.prepare("SELECT ?2 IS NULL OR iif(instr(?2, '*'), ?1 GLOB ?3, ?1 = ?2)")?;
+    let pattern = glob.map(|kind| as_pattern(Some(&kind.to_owned())));
     let mut events = Vec::new();
     for message in query.query_map([], row)? {
         let (text, attempts, due_at) = message?;
         let Ok(message) = decode(&text) else { continue };
         let envelope = message.envelope;
-        if !like.query_row((&envelope.kind, glob), |row| row.get(0))? {
+        if !like.query_row((&envelope.kind, glob, &pattern), |row| row.get(0))? {
             continue;
         }
         let retrying = attempts > 0 && due_at > now().millis();
