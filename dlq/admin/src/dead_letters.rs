@@ -5,8 +5,7 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{
-    Filter, FilterError, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id,
-    run_replay,
+    Filter, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id, run_replay,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -14,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::Admin;
 use crate::auth::{Actor, audit};
 use crate::page::{Page, Paging};
-use crate::problem::{Body, Path, Problem, Query};
+use crate::problem::{Body, Path, Problem, Query, one_of};
 use crate::replays::Replay;
 use crate::shown::Shown;
 
@@ -68,10 +67,17 @@ pub(crate) struct Search {
     state: Option<String>,
 }
 
+/// Why something is a dead letter.
+pub(crate) const REASONS: [&str; 5] =
+    ["unreadable", "refused", "exhausted", "permanent", "dropped"];
+
 impl Search {
     /// The parameters of [`WHERE`], and the state.
-    fn params(&self) -> Result<Vec<String>, FilterError> {
+    fn params(&self) -> Result<Vec<String>, Problem> {
+        const STATES: [&str; 6] = ["dead", "replaying", "replayed", "applied", "discarded", "any"];
         check_pattern(self.r#type.as_deref())?;
+        one_of("state", self.state.as_ref(), &STATES)?;
+        one_of("reason", self.reason.as_ref(), &REASONS)?;
         let filter = Filter {
             source: self.source.clone(),
             kind: self.r#type.clone(),

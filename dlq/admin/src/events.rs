@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::page::{Page, Paging};
-use crate::problem::{Path, Problem, Query};
+use crate::problem::{Path, Problem, Query, one_of};
 use crate::shown::Shown;
 use crate::{Admin, read, statement};
 
@@ -117,7 +117,9 @@ pub(crate) async fn list(
     Query(search): Query<Search>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Event>>, Problem> {
+    const STATES: [&str; 6] = ["applied", "recorded", "dead", "replaying", "replayed", "discarded"];
     check_pattern(search.r#type.as_deref())?;
+    one_of("state", search.state.as_ref(), &STATES)?;
     let (mut at, id) = paging.after()?;
     if let (true, Some(since)) = (at.is_empty(), search.since) {
         // Every key is behind the blank one.

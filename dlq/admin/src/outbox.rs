@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::auth::{Actor, audit};
 use crate::dead_letters::{Because, reason};
 use crate::page::{Page, Paging};
-use crate::problem::{Body, Path, Problem, Query};
+use crate::problem::{Body, Path, Problem, Query, one_of};
 use crate::{Admin, statement};
 
 /// Something that was to be sent because of an event. Times are milliseconds since the Unix epoch.
@@ -88,7 +88,10 @@ pub(crate) async fn list(
     Query(search): Query<Search>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Outgoing>>, Problem> {
+    const STATES: [&str; 6] = ["pending", "sealed", "sent", "refused", "suppressed", "in_doubt"];
     let (at, id) = paging.after()?;
+    one_of("state", search.state.as_ref(), &STATES)?;
+    one_of("channel", search.channel.as_ref(), &["email", "sms", "mixpanel", "posthog"])?;
     let recipient = search.recipient.map(|recipient| address_key(&recipient));
     let texts = [search.state, search.channel, search.rule, recipient];
     let mut params: Vec<_> = texts.into_iter().map(Option::unwrap_or_default).collect();

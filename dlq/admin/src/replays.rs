@@ -15,9 +15,9 @@ use utoipa::ToSchema;
 
 use crate::Admin;
 use crate::auth::{Actor, audit};
-use crate::dead_letters::{Because, reason};
+use crate::dead_letters::{Because, REASONS, reason};
 use crate::page::{Page, Paging};
-use crate::problem::{Body, Path, Problem, Query};
+use crate::problem::{Body, Path, Problem, Query, one_of};
 use crate::stats::{Configuration, Tally};
 
 /// Dead letters that are sent through the whole path again, or events that took effect (a reprocessing). Times are milliseconds
@@ -164,6 +164,7 @@ pub(crate) async fn plan(
         last: Option<Timestamp>,
         applied: u64,
     }
+    one_of("reason", selection.reason.as_ref(), &REASONS)?;
     let (filter, now) = (Filter::from(selection), admin.now());
     filter.check()?;
     let id = replay_id(&filter, &actor.name, now);
