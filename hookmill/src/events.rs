@@ -142,13 +142,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn run_list(list: &List) -> anyhow::Result<()> {
+    const QUEUE: [&str; 2] = ["queued", "retrying"];
     let List { source, r#type, id, state, listing } = list;
+    let on_queue = state.as_ref().filter(|state| QUEUE.contains(&state.as_str()));
     let mut events = match listing.place.folder() {
         // The queue first: what leaves it meanwhile, the API knows.
         Some(folder) => waiting(&DataFolder::read(folder)?, r#type.as_deref())?,
         None => {
-            let queue = ["queued", "retrying"];
-            if let Some(state) = state.as_ref().filter(|state| queue.contains(&state.as_str())) {
+            if let Some(state) = on_queue {
                 bail!(
                     "what is {state} can be seen where the queue is, in the data folder; from elsewhere `hookmill stats` says how \
                      much waits, if that can be told"
@@ -169,7 +170,9 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         ("state", state.clone()),
         ("limit", Some(listing.limit.to_string())),
     ];
-    let found = search(&Client::new(&listing.place)?, &query)?;
+    let client = Client::new(&listing.place)?;
+    // The API knows nothing of the queue.
+    let found = if on_queue.is_some() { Vec::new() } else { search(&client, &query)? };
     events.retain(|waiting| !found.iter().any(|event| event.settles(waiting)));
     events.extend(found);
     events.truncate(usize::try_from(listing.limit).unwrap_or(usize::MAX));
