@@ -1,5 +1,6 @@
 //! Nobody without a token learns or changes anything; every change is written down, with who did it and why.
 
+use hookmill_tests::api::{Api, Mood};
 use hookmill_tests::event::stripe;
 use hookmill_tests::http::{exchange, request};
 use hookmill_tests::{Operator, eventually};
@@ -236,4 +237,47 @@ fn whoever_asks_is_told_who_they_are_and_what_is_in_force() {
     let shown = reader.get("/events/stripe/evt_1/body").json();
     assert_eq!(shown["body"], std::str::from_utf8(&event.body).unwrap());
     assert_eq!(reader.get("/events/stripe/evt_0/body").status, 404);
+}
+
+#[test]
+fn what_was_not_sent_is_listed_and_sent_once_more() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let operator = operator(&pipeline, "operate");
+    api.lasting("resend", Mood::RefusesAllWith("a@example.com"));
+    let person = json!({ "to": "a@example.com", "name": "A" });
+    accepted(&pipeline, &stripe("test.mailed", "evt_1", 1, person));
+    let refused = eventually("it is refused", || {
+        let found = operator.get("/outbox?state=refused&channel=email").json()["items"].clone();
+        found.as_array()?.first().cloned()
+    });
+    assert_eq!(
+        (&refused["recipient"], &refused["rule"]),
+        (&"a@example.com".into(), &"mail".into())
+    );
+    assert!(refused["error"].as_str().unwrap().contains("Invalid `to` field"), "{refused}");
+    api.lasting("resend", Mood::Accepts);
+    let again = json!({ "state": "refused", "reason": "their mailbox is mended" });
+    let sent = operator.post("/outbox/retry", &again);
+    assert_eq!((sent.status, sent.json()), (202, json!({ "count": 1 })));
+    eventually("it is sent", || {
+        let found = operator.get("/outbox?recipient=A%40example.com").json()["items"].clone();
+        (found[0]["state"] == "sent").then_some(())
+    });
+    assert_eq!(api.accepted(), ["a@example.com"]);
+    let usage = operator.get("/usage").json();
+    assert_eq!((&usage[0]["provider"], &usage[0]["sent"]), (&"resend".into(), &1.into()));
+    let acts = operator.get("/audit").json()["items"].clone();
+    assert_eq!(
+        (&acts[0]["action"], &acts[0]["reason"]),
+        (&"outbox.retry".into(), &again["reason"])
+    );
+    // Plans are listed, the latest first.
+    let plan =
+        |source: &str| operator.post("/replays", &json!({ "source": source })).json()["id"].clone();
+    let planned = [plan("stripe"), plan("clerk")];
+    let listed = operator.get("/replays").json()["items"].clone();
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
+    assert_eq!(listed.len(), 2);
+    assert!(planned.iter().all(|id| listed.contains(id)));
 }
