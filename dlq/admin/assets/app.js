@@ -512,7 +512,7 @@ async function timeline(page, [, source, id]) {
 }
 
 // A body may be long, and who looks at a story need not want it: it is asked for when somebody does.
-function bodyOfEvent(page, { source, id, steps }) {
+function bodyOfEvent(page, { source, id }) {
   const place = element("div", {});
   const show = () =>
     page.try(async () => {
@@ -522,8 +522,7 @@ function bodyOfEvent(page, { source, id, steps }) {
         announce("The body is shown");
       } catch (error) {
         if (error.status !== 404) throw error;
-        const letter = steps.find((step) => step.detail?.letter)?.detail.letter;
-        place.replaceChildren(element("p", { tabindex: "-1" }, error.message, ". ", letter && element("a", { href: link("dead-letters", letter) }, "Its dead letter has it.")));
+        place.replaceChildren(element("p", { tabindex: "-1" }, error.message));
         announce(error.message);
       }
       place.lastElementChild.focus();
