@@ -207,15 +207,26 @@ fn readme_block(first: &str) -> String {
     readme[start..].split("```").next().unwrap().to_owned()
 }
 
+/// Every block of TOML in a document, in order.
+fn toml_blocks(document: &str) -> Vec<String> {
+    let path = folder().parent().unwrap().join("docs").join(document);
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut rest = text.as_str();
+    let mut blocks = Vec::new();
+    while let Some((_, block)) = rest.split_once("\n```toml\n") {
+        let (block, after) = block.split_once("```").unwrap();
+        blocks.push(block.to_owned());
+        rest = after;
+    }
+    blocks
+}
+
 #[test]
 fn every_configuration_in_the_documents_is_valid() {
-    let path = folder().parent().unwrap().join("docs/providers.md");
-    let text = std::fs::read_to_string(path).unwrap();
-    let blocks: Vec<_> = text.split("\n```toml\n").skip(1).collect();
+    let blocks = toml_blocks("providers.md");
     assert!(blocks.len() > 20, "{} blocks", blocks.len());
     for block in blocks {
-        let block = block.split("\n```").next().unwrap();
-        let (config, errors) = hookmill_core::config::parse("docs/providers.md", block);
+        let (config, errors) = hookmill_core::config::parse("docs/providers.md", &block);
         assert!(errors.is_empty(), "{block}\n{}", errors[0]);
         assert!(!config.ingress.sources.is_empty(), "{block}");
     }
@@ -228,11 +239,9 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     std::fs::create_dir(temporary.path().join("templates")).unwrap();
     let template = "templates/welcome.html";
     std::fs::copy(root.join(template), temporary.path().join(template)).unwrap();
-    let text = std::fs::read_to_string(root.join("docs/email.md")).unwrap();
-    let blocks = text.split("\n```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     // All of them together, with the sources that they are about.
     let (conditions, blocks): (Vec<_>, Vec<_>) =
-        blocks.partition(|block| block.starts_with("when"));
+        toml_blocks("email.md").into_iter().partition(|block| block.starts_with("when"));
     assert_eq!((conditions.len(), blocks.len()), (1, 5));
     let mut config = blocks.concat().replace(
         "data = { name = \"data.first_name\" }\n",
@@ -253,18 +262,14 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
 #[test]
 fn every_configuration_in_the_documents_about_operation_is_valid() {
     let example = with_example();
-    let docs = folder().parent().unwrap().join("docs");
-    let text =
-        ["admin.md", "operations.md"].map(|name| std::fs::read_to_string(docs.join(name)).unwrap());
-    let text = text.concat();
-    let blocks: Vec<_> = text.split("\n```toml\n").skip(1).collect();
+    let blocks = ["admin.md", "operations.md"].map(toml_blocks).concat();
     assert_eq!(blocks.len(), 4);
     let path = example.path().join("hookmill.toml");
     let mut config = std::fs::read_to_string(&path).unwrap();
     for block in blocks {
-        let block = block.split("\n```").next().unwrap();
         let (section, said) = block.split_once('\n').unwrap();
-        let Some((before, after)) = config.split_once(section) else {
+        let header = format!("\n{section}\n");
+        let Some((before, after)) = config.split_once(&header) else {
             config.push_str(&format!("\n{block}\n"));
             continue;
         };
@@ -274,7 +279,7 @@ fn every_configuration_in_the_documents_about_operation_is_valid() {
         let others_lines =
             old.lines().filter(|line| keys.iter().all(|(key, _)| !line.starts_with(key)));
         let old = others_lines.collect::<Vec<_>>().join("\n");
-        config = format!("{before}{section}\n{said}{old}\n\n{others}");
+        config = format!("{before}{header}{said}{old}\n\n{others}");
     }
     std::fs::write(&path, config).unwrap();
     let checked = shown(example.path(), &["check"]);
@@ -286,14 +291,12 @@ fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
     let example = with_example();
     let docs = folder().parent().unwrap().join("docs/configuration.md");
     let text = std::fs::read_to_string(docs).unwrap();
-    let block = |kind: &str| {
-        let rest = text.split_once(&format!("\n```{kind}\n")).unwrap().1;
-        rest.split_once("\n```").unwrap().0.to_owned() + "\n"
-    };
+    let body = text.split_once("\n```json\n").unwrap().1.split_once("```").unwrap().0;
+    let [tests] = toml_blocks("configuration.md").try_into().unwrap();
     std::fs::create_dir(example.path().join("tests")).unwrap();
-    std::fs::write(example.path().join("tests/signed-up.json"), block("json")).unwrap();
+    std::fs::write(example.path().join("tests/signed-up.json"), body).unwrap();
     let path = example.path().join("hookmill.toml");
-    let config = std::fs::read_to_string(&path).unwrap() + &block("toml");
+    let config = std::fs::read_to_string(&path).unwrap() + &tests;
     std::fs::write(&path, &config).unwrap();
     insta::assert_snapshot!(shown(example.path(), &["check"]), @"
     exit code 0
@@ -501,8 +504,8 @@ fn what_a_template_needs_and_is_not_given_is_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:55:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
-    hookmill.toml:95:7: rules[1].sms: `body` needs `code`
+    error: hookmill.toml:56:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
+    hookmill.toml:109:7: rules[1].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     2 errors in the configuration
     "#);
@@ -511,13 +514,13 @@ fn what_a_template_needs_and_is_not_given_is_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:51:8: rules[0].email.data: template `welcome` needs `company`
+    error: hookmill.toml:52:8: rules[0].email.data: template `welcome` needs `company`
       hint: say where it is: data = { company = "data.…" }
-    hookmill.toml:51:8: rules[0].email.data: template `welcome` needs `signed_up`
+    hookmill.toml:52:8: rules[0].email.data: template `welcome` needs `signed_up`
       hint: say where it is: data = { signed_up = "data.…" }
-    hookmill.toml:51:10: rules[0].email.data.nmae: template `welcome` does not use `nmae`
+    hookmill.toml:52:10: rules[0].email.data.nmae: template `welcome` does not use `nmae`
       hint: did you mean `name`?
-    hookmill.toml:95:7: rules[1].sms: `body` needs `code`
+    hookmill.toml:109:7: rules[1].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     4 errors in the configuration
     "#);
@@ -1090,7 +1093,7 @@ fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_star
     exit code 1
     --- stdout
     --- stderr
-    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:100:9: rules[1].set.cents: table `refunds` has no column `cents`
+    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:114:9: rules[1].set.cents: table `refunds` has no column `cents`
       hint: possible here: `id`, `amount`, `customer_id`
     1 error in the configuration
     ");
@@ -1726,4 +1729,40 @@ fn told_to_stop_it_finishes_what_is_in_hand() {
     let output = hookmill(example.path(), &["events", "--json"]);
     let events: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(events.as_array().unwrap().iter().all(|event| event["state"] == "applied"), "{events}");
+}
+
+#[test]
+fn a_token_is_not_replaced_unasked() {
+    let example = with_example();
+    let _dev = Dev::start(example.path());
+    let create = ["token", "create", "ines", "--role", "read"];
+    assert_eq!(hookmill(example.path(), &create).status.code(), Some(0));
+    insta::assert_snapshot!(shown(example.path(), &create), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is a token called ines already; `hookmill token revoke ines` ends it
+    ");
+    assert_eq!(hookmill(example.path(), &["token", "revoke", "ines"]).status.code(), Some(0));
+    assert_eq!(hookmill(example.path(), &create).status.code(), Some(0));
+}
+
+#[test]
+fn a_reprocessing_knows_its_rules_and_times() {
+    let example = with_example();
+    let _dev = Dev::start(example.path());
+    let sent = hookmill(example.path(), &["send", "stripe", "customer.created"]);
+    assert_eq!(sent.status.code(), Some(0));
+    let planned = |more: &[&str]| {
+        let arguments = [&["reprocess", "--source", "stripe"], more].concat();
+        let output = hookmill(example.path(), &arguments);
+        let line =
+            |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().next().map(ToOwned::to_owned);
+        line(&output.stderr).or_else(|| line(&output.stdout)).unwrap_or_default()
+    };
+    insta::assert_snapshot!(planned(&["--rule", "nosuch"]), @"error: there is no rule `nosuch` in hookmill.toml");
+    insta::assert_snapshot!(planned(&["--rule", "welcome"]), @"`welcome` counts or sends again what these events have counted or sent already; --before says up to when");
+    insta::assert_snapshot!(planned(&["--before", "2026-01-01T00:00:00Z"]), @"no event whose message is kept is meant");
+    assert!(planned(&["--since", "2026-01-01T00:00:00Z"]).starts_with("1 events"));
+    insta::assert_snapshot!(planned(&["--since", "yesterday"]), @"error: invalid value 'yesterday' for '--since <TIME>': expected a time such as 2026-01-31T00:00:00Z");
 }

@@ -30,6 +30,7 @@ const ROUNDS: usize = 5;
 const BACKLOG: usize = 100_000;
 
 fn main() {
+    // The first is the program's name.
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["bare"] => bare(),

@@ -257,6 +257,13 @@ fn what_was_not_sent_is_listed_and_sent_once_more() {
     );
     assert!(refused["error"].as_str().unwrap().contains("Invalid `to` field"), "{refused}");
     api.lasting("resend", Mood::Accepts);
+    // A variable that is not set, most likely: it must not mean every one.
+    for blank in ["id", "rule"] {
+        let mut blank = json!({ "state": "refused", "reason": "x", blank: "" });
+        assert_eq!(operator.post("/outbox/retry", &blank).status, 422, "{blank}");
+        blank["reason"] = "".into();
+        assert_eq!(operator.post("/outbox/retry", &blank).status, 422, "{blank}");
+    }
     let again = json!({ "state": "refused", "reason": "their mailbox is mended" });
     let sent = operator.post("/outbox/retry", &again);
     assert_eq!((sent.status, sent.json()), (202, json!({ "count": 1 })));

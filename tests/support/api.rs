@@ -202,6 +202,7 @@ impl State {
                 (409, json!({ "name": "invalid_idempotent_request", "message": "another body" }))
             };
         }
+        // Those behind the first, if that is refused.
         self.accepted.extend(addresses.iter().skip(refused).cloned());
         let mut answer = Value::Null;
         if resend {

@@ -1,14 +1,17 @@
 //! hookmill.toml as it was loaded, for people to look at.
 
 use serde_json::{Value, json};
+use toml::de::{DeTable, DeValue};
 
+use super::toml_reader::to_json;
 use crate::hash::sha256_hex;
 use crate::rules::{Effect, Program, Send};
 
 /// What is in force, as a JSON object: the file without its comments, its SHA-256, and every rule, those of presets included.
 /// Secrets are names in there; of URLs, what is behind `?` and before `@` is left out.
 pub fn overview(text: &str, program: &Program) -> String {
-    let file = toml::from_str::<toml::Table>(text).unwrap_or_default();
+    // What was loaded parses.
+    let file = DeTable::parse(text).map(|file| to_json(&DeValue::Table(file.into_inner())));
     let rules = program.rules.iter().map(|rule| {
         let (does, what) = match &rule.effect {
             Effect::Row { guard: Some(_), table, .. } => ("row", table.clone()),
@@ -27,23 +30,21 @@ pub fn overview(text: &str, program: &Program) -> String {
     let overview = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "sha256": sha256_hex(&[text.as_bytes()]),
-        "file": value(toml::Value::Table(file)),
+        "file": bared(file.unwrap_or_default()),
         "rules": rules.collect::<Vec<_>>(),
     });
     overview.to_string()
 }
 
-fn value(toml: toml::Value) -> Value {
-    match toml {
-        toml::Value::String(text) => bare(&text).into(),
-        toml::Value::Integer(number) => number.into(),
-        toml::Value::Float(number) => number.into(),
-        toml::Value::Boolean(truth) => truth.into(),
-        toml::Value::Datetime(time) => time.to_string().into(),
-        toml::Value::Array(items) => items.into_iter().map(value).collect(),
-        toml::Value::Table(table) => {
-            table.into_iter().map(|(name, item)| (name, value(item))).collect()
+/// The same with URLs bare.
+fn bared(value: Value) -> Value {
+    match value {
+        Value::String(text) => bare(&text).into(),
+        Value::Array(items) => items.into_iter().map(bared).collect(),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, member)| (name, bared(member))).collect()
         }
+        value => value,
     }
 }
 

@@ -1022,6 +1022,35 @@ mod tests {
     }
 
     #[test]
+    fn faults_of_access_are_reported_with_what_would_do() {
+        let source = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\"]\n";
+        let access = |lines: &str| errors(&format!("{source}[admin.access]\n{lines}"));
+        insta::assert_snapshot!([
+            access(""),
+            access("issuer = \"acme.cloudflareaccess.com\"\naudience = \"short\""),
+            access("issuer = \"https://a.cloudflareaccess.com/\"\naudience = \"0123456789abcdef\"\noperators = [\"\", \"*@a.test\", 1]"),
+        ]
+        .join("\n"), @r#"
+        hookmill.toml:4:1: admin.access: `audience` is missing
+          hint: the application's audience tag (AUD), as Cloudflare shows it
+        hookmill.toml:4:1: admin.access: `issuer` is missing
+          hint: the team's domain: issuer = "https://acme.cloudflareaccess.com"
+        hookmill.toml:5:10: admin.access.issuer: found "acme.cloudflareaccess.com"
+          hint: expected https://, the team's domain, and no slash behind it
+        hookmill.toml:6:12: admin.access.audience: found "short"
+          hint: expected the application's audience tag (AUD), as Cloudflare shows it: 64 hexadecimal digits
+        hookmill.toml:5:10: admin.access.issuer: found "https://a.cloudflareaccess.com/"
+          hint: expected https://, the team's domain, and no slash behind it
+        hookmill.toml:7:14: admin.access.operators[0]: found ""
+          hint: expected one address or name; there are no patterns
+        hookmill.toml:7:18: admin.access.operators[1]: found "*@a.test"
+          hint: expected one address or name; there are no patterns
+        hookmill.toml:7:30: admin.access.operators[2]: found a whole number
+          hint: expected a list of addresses, and names of service tokens
+        "#);
+    }
+
+    #[test]
     fn faults_of_alerts_are_reported_with_what_would_do() {
         let source = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\"]\n";
         let alerts = |lines: &str| errors(&format!("{source}[alerts]\n{lines}"));

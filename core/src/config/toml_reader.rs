@@ -260,6 +260,30 @@ impl<'s> Section<'s> {
     }
 }
 
+/// Any TOML as JSON; a date is a text.
+pub(super) fn to_json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => {
+            let text = number.as_str().replace('_', "");
+            i64::from_str_radix(&text, number.radix()).map_or(text.into(), Into::into)
+        }
+        DeValue::Float(number) => {
+            let text = number.as_str().replace('_', "");
+            text.parse::<f64>().map_or(text.into(), Into::into)
+        }
+        DeValue::Boolean(truth) => (*truth).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let members = table.iter();
+            members
+                .map(|(key, value)| (key.get_ref().to_string(), to_json(value.get_ref())))
+                .collect()
+        }
+    }
+}
+
 impl<'s> Item<'s> {
     fn new(document: &'s Document<'_>, key: String, value: &'s Spanned<DeValue<'_>>) -> Self {
         let span = value.span();
@@ -323,32 +347,9 @@ impl<'s> Item<'s> {
         }
     }
 
-    /// Whatever it is, as JSON; a date is a text.
+    /// Whatever it is, as JSON.
     pub(super) fn value(&self) -> serde_json::Value {
-        fn json(value: &DeValue<'_>) -> serde_json::Value {
-            match value {
-                DeValue::String(text) => text.as_ref().into(),
-                DeValue::Integer(number) => {
-                    let text = number.as_str().replace('_', "");
-                    i64::from_str_radix(&text, number.radix()).map_or(text.into(), Into::into)
-                }
-                DeValue::Float(number) => {
-                    let text = number.as_str().replace('_', "");
-                    text.parse::<f64>().map_or(text.into(), Into::into)
-                }
-                DeValue::Boolean(truth) => (*truth).into(),
-                DeValue::Datetime(time) => time.to_string().into(),
-                DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
-                DeValue::Table(table) => {
-                    let member = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
-                        let key: &std::borrow::Cow<'_, str> = key.get_ref();
-                        (key.to_string(), json(value.get_ref()))
-                    };
-                    table.iter().map(member).collect()
-                }
-            }
-        }
-        json(self.value)
+        to_json(self.value)
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {

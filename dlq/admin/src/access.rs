@@ -29,11 +29,11 @@ const LEEWAY_SECONDS: i64 = 60;
 /// The longest JWT that is looked at, in bytes. Headers of a request may have 16 KB in all, here and at Cloudflare.
 const JWT_BYTES: usize = 16_384;
 
-/// The keys of a team, as they were fetched.
+/// The keys of a team, as they were fetched; `None` if they never could be.
 #[derive(Clone)]
 struct Keys {
     at: i64,
-    by_id: BTreeMap<String, RsaPublicKey>,
+    by_id: Option<BTreeMap<String, RsaPublicKey>>,
 }
 
 /// By issuer. A Worker makes its router anew for each request, so they are kept here.
@@ -119,24 +119,27 @@ async fn key(admin: &Admin, access: &Access, id: &str) -> Result<Option<RsaPubli
     let known = |keys: &BTreeMap<String, Keys>| keys.get(&access.issuer).cloned();
     let kept = known(&KEYS.lock().unwrap_or_else(PoisonError::into_inner));
     if let Some(kept) = &kept {
-        let (age, key) = (now - kept.at, kept.by_id.get(id));
+        let (age, key) = (now - kept.at, kept.by_id.as_ref().and_then(|keys| keys.get(id)));
         if age < BETWEEN_SECONDS || (key.is_some() && age < KEYS_COUNT_SECONDS) {
-            return Ok(key.cloned());
+            return found(kept.by_id.as_ref(), id);
         }
     }
     let fetched = admin.0.fetch(&format!("{}/cdn-cgi/access/certs", access.issuer)).await;
-    let by_id = match (fetched.ok().and_then(|text| read_keys(&text)), kept) {
-        (Some(by_id), _) => by_id,
-        // Old keys are better than none: Cloudflare has them count for a week after they were replaced.
-        (None, Some(kept)) => kept.by_id,
-        (None, None) => {
-            return Err(Problem::unavailable("the keys of Cloudflare Access cannot be fetched"));
-        }
-    };
-    let key = by_id.get(id).cloned();
+    let by_id = fetched.ok().and_then(|text| read_keys(&text));
+    // Old keys are better than none: Cloudflare has them count for a week after they were replaced.
+    let by_id = by_id.or_else(|| kept.and_then(|kept| kept.by_id));
+    let key = found(by_id.as_ref(), id);
     let keys = Keys { at: now, by_id };
     KEYS.lock().unwrap_or_else(PoisonError::into_inner).insert(access.issuer.clone(), keys);
-    Ok(key)
+    key
+}
+
+fn found(
+    keys: Option<&BTreeMap<String, RsaPublicKey>>,
+    id: &str,
+) -> Result<Option<RsaPublicKey>, Problem> {
+    let unknown = || Problem::unavailable("the keys of Cloudflare Access cannot be fetched");
+    keys.map(|keys| keys.get(id).cloned()).ok_or_else(unknown)
 }
 
 /// The keys of RSA in a set: <https://www.rfc-editor.org/rfc/rfc7517>.
@@ -169,4 +172,74 @@ fn pkcs1v15_sha256() -> Pkcs1v15Sign {
         0x05, 0x00, 0x04, 0x20,
     ];
     Pkcs1v15Sign { hash_len: Some(32), prefix: PREFIX.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+    use hookmill_core::config::Admin as Config;
+    use hookmill_core::store::{Rows, Statement, StoreError};
+
+    use super::*;
+    use crate::Platform;
+
+    /// A team whose keys cannot be had.
+    #[derive(Default)]
+    struct Away {
+        now: AtomicI64,
+        asked: AtomicUsize,
+    }
+
+    impl Platform for Away {
+        fn execute(&self, _: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
+            Box::pin(ready(Ok(Vec::new())))
+        }
+
+        fn object<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>> {
+            Box::pin(ready(Ok(None)))
+        }
+
+        fn wake(&self) -> BoxFuture<'_, ()> {
+            Box::pin(ready(()))
+        }
+
+        fn waiting(&self) -> BoxFuture<'_, Option<u64>> {
+            Box::pin(ready(None))
+        }
+
+        fn fetch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, String>> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            Box::pin(ready(Err("away".to_owned())))
+        }
+
+        fn config(&self) -> Option<&Config> {
+            None
+        }
+
+        fn now(&self) -> Timestamp {
+            Timestamp::from_seconds(self.now.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn whatever_strangers_show_keys_are_asked_for_once_a_minute() {
+        let team = Arc::new(Away::default());
+        let admin = Admin(team.clone());
+        let access = Access {
+            issuer: "https://nobody.cloudflareaccess.com".into(),
+            audience: "audience".into(),
+            operators: Vec::new(),
+        };
+        for (second, asked) in [(0, 1), (1, 1), (59, 1), (60, 2), (100, 2), (120, 3)] {
+            team.now.store(second, Ordering::Relaxed);
+            let answer = key(&admin, &access, &format!("key-{second}")).now_or_never();
+            assert!(matches!(answer, Some(Err(_))), "{second}");
+            assert_eq!(team.asked.load(Ordering::Relaxed), asked, "{second}");
+        }
+    }
 }
