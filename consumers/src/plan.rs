@@ -1,5 +1,6 @@
 //! From events to rows, and from rows to statements. Reads each body once.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,17 +8,20 @@ use std::sync::Arc;
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::Delivery;
 use hookmill_core::email::{address_key, number};
+use hookmill_core::handler::Event;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
 use hookmill_core::rules::{
-    Column, Condition, Effect, Guard, NotJson, Program, Rule, Send, Unknown, Value, Values,
+    Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Rule, Scope, Send, Unfit,
+    Unknown, Value, Values,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::Reason;
 use serde::Serialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::settle::Fate;
 
@@ -150,31 +154,17 @@ pub(crate) fn writes(
             None => values.insert(program.reads.read(body).map_err(not_json)?),
         };
         unknown = false;
-        if !is_carried_out(rule, envelope) || !holds(&rule.when, values)? {
+        if !is_carried_out(rule, envelope) {
             continue;
         }
-        let made = match &rule.effect {
-            Effect::Row { table, guard, columns } => {
-                wrote.push(format!("[{},{}]", json!(table), key(columns, values)?));
-                vec![row(&rule.name, guard.as_ref(), columns, envelope, values)?]
-            }
-            Effect::Send { send, data, delay } => {
-                let due_at = now + *delay;
-                vec![sent(&rule.name, send, data, envelope, values, (due_at, now))?]
-            }
-            Effect::Outcome { of, outcome } => {
-                // The provider may send for others as well.
-                let ids = texts(json(of, values)?).into_iter().take(1);
-                let rest = |id| array(&(id, outcome.as_str(), outcome.rank(), now));
-                ids.map(|id| identity(envelope) + &rest(id)).collect()
-            }
-            Effect::Suppress { address, reason } => {
-                let rest = |address: String| array(&(address_key(&address), reason, now));
-                let addresses = texts(json(address, values)?).into_iter();
-                addresses.map(|address| identity(envelope) + &rest(address)).collect()
-            }
+        let carried = match &rule.handler {
+            None => vec![carry_out(rule, envelope, values, now)?],
+            Some(handled) => handle(rule, handled, envelope, body, now)?,
         };
-        rows.extend(made.into_iter().map(|row| (number, row)));
+        for carried in carried {
+            rows.extend(carried.rows.into_iter().map(|row| (number, row)));
+            wrote.extend(carried.wrote);
+        }
     }
     if unknown {
         match program.unknown.get(&envelope.source).copied().unwrap_or_default() {
@@ -220,12 +210,140 @@ fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
     }
 }
 
+/// What a rule has made of an event.
+#[derive(Default)]
+struct Carried {
+    /// Rows for its statements.
+    rows: Vec<String>,
+    /// Which row of which table that is, as JSON; or whose rows.
+    wrote: Option<String>,
+}
+
+/// Carries a rule out for each value that its handler returns.
+fn handle(
+    rule: &Rule,
+    handled: &Handled,
+    envelope: &Envelope,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Vec<Carried>, Fate> {
+    let failed = |problem: String| {
+        Fate::unreadable(format!("rule `{}`: handler `{}`: {problem}", rule.name, handled.name))
+    };
+    let handler = hookmill_handlers::find(&handled.name);
+    let handler = handler.ok_or_else(|| failed("there is none of this name".into()))?;
+    let values = handler.handle(&Event { facts: facts(envelope), body });
+    let carry_out = |value: serde_json::Value| {
+        let text = value.to_string();
+        let values = handled.reads.read(text.as_bytes()).map_err(not_json)?;
+        carry_out(rule, envelope, &values, now)
+    };
+    values.map_err(|error| failed(error.0))?.into_iter().map(carry_out).collect()
+}
+
+const fn facts(envelope: &Envelope) -> EventFacts<'_> {
+    EventFacts {
+        source: envelope.source.as_str(),
+        id: envelope.id.as_str(),
+        kind: envelope.kind.as_str(),
+        received_at: envelope.received_at,
+    }
+}
+
+/// Carries a rule out, if its conditions hold. `values` are those of the body, or of what a handler has made of it.
+fn carry_out(
+    rule: &Rule,
+    envelope: &Envelope,
+    values: &Values<'_>,
+    now: Timestamp,
+) -> Result<Carried, Fate> {
+    let scope = Scope { body: values, element: None, event: facts(envelope) };
+    if !holds(rule, scope, false)? {
+        return Ok(Carried::default());
+    }
+    let wrote = |table: &str, columns: &[Column]| {
+        let key = key(&rule.name, columns, scope)?;
+        Ok::<_, Fate>(Some(format!("[{},{key}]", json!(table))))
+    };
+    let once = |row: String| Carried { rows: vec![row], wrote: None };
+    match (&rule.effect, &rule.each) {
+        (Effect::Row { guard, columns, .. }, Some(each)) => {
+            let made = |scope: Scope<'_>| row(&rule.name, guard.as_ref(), columns, envelope, scope);
+            let rows = elements(rule, each, scope, made)?.unwrap_or_default();
+            Ok(Carried { rows, wrote: None })
+        }
+        (Effect::Row { table, guard, columns }, None) => Ok(Carried {
+            wrote: wrote(table, columns)?,
+            ..once(row(&rule.name, guard.as_ref(), columns, envelope, scope)?)
+        }),
+        (Effect::Rows { table, guard, owner, columns }, each) => {
+            let element = |scope: Scope<'_>| {
+                let values = read_columns(&rule.name, columns, scope)?;
+                let values = values.iter().map(|value| value.as_deref().unwrap_or("null"));
+                Ok(format!("[{}]", values.collect::<Vec<_>>().join(",")))
+            };
+            let list = match each {
+                _ if guard.deletes(&envelope.kind) => Some(Vec::new()),
+                Some(each) => elements(rule, each, scope, element)?,
+                None => None,
+            };
+            // An event that does not have the list says nothing about it.
+            let Some(list) = list else { return Ok(Carried::default()) };
+            let mut row = row(&rule.name, Some(guard), owner, envelope, scope)?;
+            row.truncate(row.len() - 1);
+            let _ = write!(row, ",[{}]]", list.join(","));
+            Ok(Carried { wrote: wrote(table, owner)?, ..once(row) })
+        }
+        (Effect::Send { send, data, delay }, _) => {
+            Ok(once(sent(&rule.name, send, data, envelope, scope, (now + *delay, now))?))
+        }
+        (Effect::Outcome { of, outcome }, _) => {
+            // The provider may send for others as well.
+            let ids = texts(json(&rule.name, of, scope)?.as_deref()).into_iter().take(1);
+            let rest = |id| array(&(id, outcome.as_str(), outcome.rank(), now));
+            let rows = ids.map(|id| identity(envelope) + &rest(id)).collect();
+            Ok(Carried { rows, wrote: None })
+        }
+        (Effect::Suppress { address, reason }, _) => {
+            let rest = |address: String| array(&(address_key(&address), reason, now));
+            let addresses = texts(json(&rule.name, address, scope)?.as_deref()).into_iter();
+            let rows = addresses.map(|address| identity(envelope) + &rest(address)).collect();
+            Ok(Carried { rows, wrote: None })
+        }
+    }
+}
+
+/// What is made of each element that fulfils the rule's conditions; `None` if there is no list.
+fn elements(
+    rule: &Rule,
+    each: &Each,
+    scope: Scope<'_>,
+    make: impl Fn(Scope<'_>) -> Result<String, Fate>,
+) -> Result<Option<Vec<String>>, Fate> {
+    let Some(list) = each.list.json(scope).map_err(not_json)? else { return Ok(None) };
+    let list: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| {
+        Fate::unreadable(format!(
+            "rule `{}`: what is at `{}` is no list",
+            rule.name, each.list.text
+        ))
+    })?;
+    let mut made = Vec::with_capacity(list.len());
+    for element in list {
+        let values = each.reads.read(element.get().as_bytes()).map_err(not_json)?;
+        let scope = Scope { element: Some(&values), ..scope };
+        if holds(rule, scope, true)? {
+            made.push(make(scope)?);
+        }
+    }
+    Ok(Some(made))
+}
+
 /// The key of a row, as a JSON object.
-fn key(columns: &[Column], values: &Values<'_>) -> Result<String, Fate> {
+fn key(rule: &str, columns: &[Column], scope: Scope<'_>) -> Result<String, Fate> {
     let mut members = Vec::new();
     for column in columns.iter().filter(|column| column.required) {
-        let value = json(&column.value, values)?.unwrap_or("null");
-        members.push(format!("{}:{value}", json!(column.name)));
+        let value = json(rule, &column.value, scope)?;
+        members.push(format!("{}:{}", json!(column.name), value.as_deref().unwrap_or("null")));
     }
     Ok(format!("{{{}}}", members.join(",")))
 }
@@ -246,49 +364,58 @@ fn identity(envelope: &Envelope) -> String {
 fn row(
     rule: &str,
     guard: Option<&Guard>,
-    columns_of_rule: &[Column],
+    columns: &[Column],
     envelope: &Envelope,
-    values: &Values<'_>,
+    scope: Scope<'_>,
 ) -> Result<String, Fate> {
-    let missing = |what: &str, path: &str| {
-        Fate::unreadable(format!("rule `{rule}`: {what} is missing: there is nothing at `{path}`"))
-    };
-    let mut columns: Vec<Option<&str>> = Vec::with_capacity(columns_of_rule.len());
-    for column in columns_of_rule {
-        let value = json(&column.value, values)?;
-        if column.required && value.is_none() {
-            return Err(missing(
-                &format!("`{}` of the key", column.name),
-                &column.value.to_string(),
-            ));
-        }
-        columns.push(value);
-    }
-
+    let columns = read_columns(rule, columns, scope)?;
     let mut row = identity(envelope);
     if let Some(guard) = guard {
-        let version = guard.version.value(values).map_err(not_json)?;
-        let version = version.ok_or_else(|| missing("the version", &guard.path))?;
-        if !is_whole_number(version) {
-            let error =
-                format!("rule `{rule}`: the version at `{}` is not a whole number", guard.path);
-            return Err(Fate::unreadable(error));
-        }
+        let version = guard.version.version(scope).map_err(|error| unfit(rule, error))?;
+        let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
         let rank = guard.rank(&envelope.kind, &columns);
         let deleted = u8::from(guard.deletes(&envelope.kind));
         let _ = write!(row, ",{version},{rank},{deleted}");
     }
     for value in &columns {
         row.push(',');
-        row.push_str(value.unwrap_or("null"));
+        row.push_str(value.as_deref().unwrap_or("null"));
     }
     row.push(']');
     Ok(row)
 }
 
-fn holds(when: &[Condition], values: &Values<'_>) -> Result<bool, Fate> {
-    for condition in when {
-        if !condition.holds(values).map_err(not_json)? {
+/// What goes into the columns of a row.
+fn read_columns<'v>(
+    rule: &str,
+    columns: &'v [Column],
+    scope: Scope<'v>,
+) -> Result<Vec<Option<Cow<'v, str>>>, Fate> {
+    let read = |column: &'v Column| {
+        let value = json(rule, &column.value, scope)?;
+        if column.required && value.is_none() {
+            return Err(missing(rule, &format!("`{}` of the key", column.name), &column.value));
+        }
+        Ok(value)
+    };
+    columns.iter().map(read).collect()
+}
+
+fn missing(rule: &str, what: &str, value: &Value) -> Fate {
+    Fate::unreadable(format!("rule `{rule}`: {what} is missing: there is nothing at `{value}`"))
+}
+
+fn unfit(rule: &str, error: Unfit) -> Fate {
+    match error {
+        Unfit::NotJson(error) => not_json(error),
+        error @ Unfit::Form { .. } => Fate::unreadable(format!("rule `{rule}`: {error}")),
+    }
+}
+
+/// Whether the conditions of a rule hold: those of the body, or those of an element.
+fn holds(rule: &Rule, scope: Scope<'_>, of_element: bool) -> Result<bool, Fate> {
+    for condition in rule.when.iter().filter(|when| when.path.of_element() == of_element) {
+        if !condition.holds(scope).map_err(not_json)? {
             return Ok(false);
         }
     }
@@ -310,10 +437,10 @@ fn sent(
     send: &Send,
     data: &[(String, Value)],
     envelope: &Envelope,
-    values: &Values<'_>,
+    scope: Scope<'_>,
     (due_at, now): (Timestamp, Timestamp),
 ) -> Result<String, Fate> {
-    let found = |value: &Value| Ok(texts(json(value, values)?));
+    let found = |value: &Value| Ok::<_, Fate>(texts(json(rule, value, scope)?.as_deref()));
     let (channel, to, mut content) = match send {
         Send::Email { template, to, cc, reply_to } => {
             let to = found(to)?;
@@ -340,7 +467,7 @@ fn sent(
     let mut members = Vec::with_capacity(data.len());
     for (name, value) in data {
         // What is not there is missing in the template as well, where it can be asked for.
-        let Some(value) = json(value, values)? else { continue };
+        let Some(value) = json(rule, value, scope)? else { continue };
         members.push(format!("{}:{value}", serde_json::Value::from(name.as_str())));
     }
     let bytes = members.iter().map(String::len).sum::<usize>();
@@ -380,22 +507,8 @@ fn texts(json: Option<&str>) -> Vec<String> {
 }
 
 /// The JSON text of a value, if it is there.
-fn json<'v>(value: &'v Value, values: &Values<'v>) -> Result<Option<&'v str>, Fate> {
-    let paths = match value {
-        Value::Constant(json) => return Ok(Some(json)),
-        Value::Paths(paths) => paths,
-    };
-    for (read, _) in paths {
-        if let Some(value) = read.value(values).map_err(not_json)? {
-            return Ok(Some(value));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether a JSON text is a number that an SQL integer holds.
-fn is_whole_number(text: &str) -> bool {
-    text.parse::<i64>().is_ok()
+fn json<'v>(rule: &str, value: &'v Value, scope: Scope<'v>) -> Result<Option<Cow<'v, str>>, Fate> {
+    value.json(scope).map_err(|error| unfit(rule, error))
 }
 
 /// The first delivery of each event; and of those that repeat one, their index and the first's.
@@ -419,7 +532,10 @@ pub(crate) fn plan(program: &Program, writes: &[Writes]) -> Vec<Statement> {
     let mut statements = Vec::new();
     for (number, rule) in program.rules.iter().enumerate() {
         let rows = writes.iter().flat_map(|write| &write.rows).filter(|(rule, _)| *rule == number);
-        statements.extend(Statement::for_rows(&rule.sql, rows.map(|(_, row)| row.as_str())));
+        for sql in &rule.sql {
+            let rows = rows.clone().map(|(_, row)| row.as_str());
+            statements.extend(Statement::for_rows(sql, rows));
+        }
     }
     let messages = writes.iter().filter_map(|write| write.message.as_deref());
     statements.extend(Statement::for_rows(&Arc::from(MESSAGES), messages));

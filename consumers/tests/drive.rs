@@ -4,22 +4,20 @@
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::{Arc, Mutex};
 
-use hookmill_consumers::{Driven, Fate, drive};
-use hookmill_core::config::Consumers;
+use hookmill_consumers::{Fate, drive};
 use hookmill_core::delivery::{Delivery, Verdict};
-use hookmill_core::message::{
-    BodyForm, ClaimCheck, Envelope, VERSION, Verified, decode, encode, encode_claim_check,
-    reprocessed,
-};
+use hookmill_core::message::{ClaimCheck, decode, encode_claim_check, reprocessed};
 use hookmill_core::objects::{ObjectError, Objects};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_native::{DataFolder, Sqlite};
+use hookmill_native::Sqlite;
 use proptest::prelude::*;
+use support::{Fixture, event};
 
 const CONFIG: &str = r#"
 [sources.s]
@@ -52,22 +50,22 @@ add = { n = 1 }
 [[rules]]
 name = "done"
 on = ["s:thing.updated"]
+when = { status = "done" }
 [rules.email]
 template = "done"
 to = "Ops <ops@example.com>"
 cc = "people"
 reply_to = ["nobody", "people"]
-when = { status = "done" }
 delay = "1m"
 data = { id = "id", text = "text", nothing = "nothing" }
 
 [[rules]]
 name = "conditions"
 on = ["s:asked"]
+when = { "a.b" = [1, "x", true], c = { not = "no" }, d = { exists = false }, e = { exists = true } }
 [rules.email]
 template = "done"
 to = ["missing", "to"]
-when = { "a.b" = [1, "x", true], c = { not = "no" }, d = { exists = false }, e = { exists = true } }
 data = { id = "id", text = "text", nothing = "nothing" }
 
 [email]
@@ -85,73 +83,8 @@ CREATE TABLE things (id TEXT PRIMARY KEY, status TEXT, text TEXT CHECK (text <> 
 CREATE TABLE counts (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
 ";
 
-struct Fixture {
-    config: Consumers,
-    store: Sqlite,
-    folder: tempfile::TempDir,
-    runtime: tokio::runtime::Runtime,
-    _data: DataFolder,
-}
-
 fn fixture() -> Fixture {
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("hookmill.toml");
-    fs::write(&config, CONFIG).unwrap();
-    fs::write(folder.path().join("done.html"), "{{ text }}{{ nothing }}").unwrap();
-    fs::create_dir(folder.path().join("app")).unwrap();
-    fs::write(folder.path().join("app/1000_things.sql"), TABLES).unwrap();
-    let loaded = hookmill_migrations::load(&config).unwrap_or_else(|error| panic!("{error}"));
-    let data = DataFolder::lock(&folder.path().join("data")).unwrap();
-    let store = data.store(&loaded.migrations).unwrap().store;
-    Fixture {
-        config: loaded.consumers(),
-        store,
-        runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
-        folder,
-        _data: data,
-    }
-}
-
-impl Fixture {
-    fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let database = rusqlite::Connection::open(self.folder.path().join("data/data.db")).unwrap();
-        let mut statement = database.prepare(sql).unwrap();
-        let columns = statement.column_count();
-        let row = |row: &rusqlite::Row<'_>| {
-            (0..columns)
-                .map(|i| Ok(row.get::<_, Option<String>>(i)?.unwrap_or_else(|| "NULL".into())))
-                .collect()
-        };
-        statement.query_map([], row).unwrap().collect::<Result<_, _>>().unwrap()
-    }
-
-    fn drive(&self, store: &impl Store, batch: &[Delivery]) -> Vec<(Fate, Verdict)> {
-        let Driven { settled, .. } = self.runtime.block_on(drive(
-            store,
-            &NoObjects,
-            &self.config,
-            batch,
-            Timestamp::from_millis(0),
-        ));
-        settled.into_iter().map(|settled| (settled.fate, settled.verdict)).collect()
-    }
-}
-
-/// No event of these tests has a large body.
-struct NoObjects;
-
-impl Objects for NoObjects {
-    async fn put(&self, _: &str, _: &[u8]) -> Result<(), ObjectError> {
-        Err(ObjectError("none".into()))
-    }
-
-    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ObjectError> {
-        Err(ObjectError("none".into()))
-    }
-
-    async fn delete(&self, _: &str) -> Result<(), ObjectError> {
-        Err(ObjectError("none".into()))
-    }
+    Fixture::new(CONFIG, TABLES)
 }
 
 /// A store that does what a script says: work, be away before the commit, or be away after it, the answer lost.
@@ -191,21 +124,6 @@ struct Thing {
     status: &'static str,
     deleted: bool,
     refused: bool,
-}
-
-fn event(id: &str, kind: &str, body: &str, attempts: u32) -> Delivery {
-    let mut envelope = Envelope {
-        v: VERSION,
-        source: "s".into(),
-        id: id.into(),
-        kind: kind.into(),
-        received_at: Timestamp::from_millis(1),
-        verified: Verified { secret: 0, signed_at: None },
-        generation: 0,
-        rules: Vec::new(),
-        body: BodyForm::Text,
-    };
-    Delivery { attempts, text: encode(&mut envelope, body.as_bytes()) }
 }
 
 fn delivery(number: usize, thing: &Thing, attempts: u32) -> Delivery {
@@ -278,7 +196,7 @@ proptest! {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for (number, thing) in &sound {
             let rank = match (thing.deleted, thing.status) {
-                (true, _) => 1_000_000,
+                (true, _) => 1 << 52,
                 (_, "new") => 0,
                 (_, "open") => 1,
                 (_, "done") => 2,

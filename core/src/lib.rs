@@ -7,6 +7,7 @@
 //! | message | an event as it lies on the queue | [`message`] |
 //! | delivery, verdict | a message as the queue hands it to us, and what we tell the queue | [`delivery`] |
 //! | rule, program | what an event changes, as written and as compiled | [`rules`] |
+//! | handler | code that says what rules cannot | [`handler`] |
 //! | email, template | what is to be sent, and its texts | [`email`], `template` |
 //! | batch, answer | what goes to a provider in one request, and what it says of that | [`outbound`] |
 //! | scheme | how a source's requests are signed, and what events are in them | [`scheme`] |
@@ -20,6 +21,7 @@ pub mod config;
 pub mod delivery;
 pub mod email;
 pub mod fetch;
+pub mod handler;
 pub mod hash;
 pub mod limits;
 pub mod message;

@@ -5,18 +5,22 @@
 //!
 //! The law that makes the order of arrival irrelevant: **a row is a function of the greatest event for its key**, where
 //! events compare by (version, precedence, event id). So every rule of a table sets the same columns; a deletion may set
-//! fewer, and leaves the rest `NULL` on the tombstone. Counters are the other kind of table: additions commute, and the
-//! ledger sees to it that each is made once.
+//! fewer, and leaves the rest `NULL` on the tombstone. Where a rule has `each`, what is said of the row is true of the set of
+//! rows that one list makes: it is a function of the greatest event for that list. Counters are the other kind of table:
+//! additions commute, and the ledger sees to it that each is made once.
 
 mod path;
 mod pattern;
 mod read;
+#[cfg(feature = "config")]
+mod sql;
+mod value;
 
 #[cfg(feature = "config")]
 pub mod compile;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +31,7 @@ pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
 
 pub use read::{NotJson, Read, Reads, Values};
+pub use value::{EventFacts, EventField, Form, PathRead, Places, Scope, Unfit, Value, ValuePath};
 
 /// Columns that a table needs for rules with a version, besides those that the rules name.
 pub const GUARD_COLUMNS: [&str; 4] = ["_version", "_precedence", "_event_id", "_deleted"];
@@ -49,13 +54,35 @@ pub struct Rule {
     pub name: String,
     /// The events it applies to.
     pub on: Vec<Pattern>,
-    /// One statement with one parameter: a JSON array with an array for each row, that begins with
-    /// `source, event id, generation`; the rest is what [`Effect`] says.
-    pub sql: Arc<str>,
-    /// What has to hold for it to be carried out: all of these.
+    /// Statements, in order, with one parameter each and all with the same: a JSON array with an array for each row, that
+    /// begins with `source, event id, generation`; the rest is what [`Effect`] says.
+    pub sql: Vec<Arc<str>>,
+    /// If code says what its values are: which.
+    pub handler: Option<Handled>,
+    /// If it makes a row of each element of a list: of which.
+    pub each: Option<Each>,
+    /// What has to hold for it to be carried out: all of these. Of an element, for that to make a row.
     pub when: Vec<Condition>,
     /// What it does.
     pub effect: Effect,
+}
+
+/// A rule whose paths are not those of the body, but of what a handler makes of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Handled {
+    /// The handler's name.
+    pub name: String,
+    /// What is read of each value that it returns.
+    pub reads: Reads,
+}
+
+/// The list that a rule goes through.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Each {
+    /// Where it is.
+    pub list: PathRead,
+    /// What is read of each element.
+    pub reads: Reads,
 }
 
 /// What a rule does with an event.
@@ -70,6 +97,18 @@ pub enum Effect {
         /// How the rows of its table compare; `None` for a counter.
         guard: Option<Guard>,
         /// What goes into the row's columns, keys first.
+        columns: Vec<Column>,
+    },
+    /// It writes the rows that a list makes, and removes those that are no longer in it. Its array goes on with
+    /// `version, precedence, deleted`, the columns that say whose rows they are, and an array with an array for each row.
+    Rows {
+        /// The table.
+        table: String,
+        /// How two events about the same list compare.
+        guard: Guard,
+        /// The columns of the key that are the same for all rows of the list.
+        owner: Vec<Column>,
+        /// The other columns, those of the key first.
         columns: Vec<Column>,
     },
     /// It writes something into the outbox. Its array goes on with `rule, id, channel, recipient, content, due at, now`.
@@ -135,7 +174,7 @@ pub enum Send {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Condition {
     /// Where the value is.
-    pub read: Read,
+    pub path: PathRead,
     /// What it may be: JSON texts, of which one is enough; `null` for nothing there.
     pub any_of: Vec<String>,
     /// If true, it has to be none of these.
@@ -148,8 +187,8 @@ impl Condition {
     /// # Errors
     ///
     /// If the body is not JSON.
-    pub fn holds(&self, values: &Values<'_>) -> Result<bool, NotJson> {
-        let found = self.read.value(values)?.unwrap_or("null");
+    pub fn holds(&self, scope: Scope<'_>) -> Result<bool, NotJson> {
+        let found = self.path.json(scope)?.unwrap_or("null");
         // Numbers and texts have several spellings.
         let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
         let found = parse(found);
@@ -162,10 +201,8 @@ impl Condition {
 pub struct Guard {
     /// Patterns of the event types that delete; a deletion wins among equal versions.
     pub delete: Vec<String>,
-    /// Where the version is; a whole number.
-    pub version: Read,
-    /// Its path, for messages.
-    pub path: String,
+    /// Where the version is: [`Value::version`].
+    pub version: Value,
     /// What decides between equal versions, before the event's id does.
     pub precedence: Precedence,
 }
@@ -191,7 +228,7 @@ pub enum Precedence {
 }
 
 /// Precedence of a deletion: above any place in a configured order.
-pub const DELETION: i64 = 1_000_000;
+pub const DELETION: i64 = 1 << 52;
 
 impl Guard {
     /// Whether an event of this type deletes.
@@ -200,7 +237,7 @@ impl Guard {
     }
 
     /// The number that is compared between equal versions: [`DELETION`], a place in the order, or -1 for what is not in it.
-    pub fn rank(&self, event_type: &str, columns: &[Option<&str>]) -> i64 {
+    pub fn rank(&self, event_type: &str, columns: &[Option<Cow<'_, str>>]) -> i64 {
         let place =
             |position: Option<usize>| position.and_then(|p| i64::try_from(p).ok()).unwrap_or(-1);
         if self.deletes(event_type) {
@@ -209,8 +246,8 @@ impl Guard {
         match &self.precedence {
             Precedence::None => 0,
             Precedence::Value { column, order } => {
-                let value =
-                    columns[*column].and_then(|text| serde_json::from_str::<String>(text).ok());
+                let value = columns.get(*column).and_then(Option::as_deref);
+                let value = value.and_then(|text| serde_json::from_str::<String>(text).ok());
                 place(value.and_then(|value| order.iter().position(|o| *o == value)))
             }
             Precedence::Type { order } => {
@@ -231,29 +268,6 @@ pub struct Column {
     pub required: bool,
 }
 
-/// Where a value is from.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Value {
-    /// The first of these that is there and not `null`, with the paths for messages.
-    Paths(Vec<(Read, String)>),
-    /// Always the same: a JSON text.
-    Constant(String),
-}
-
-/// As in hookmill.toml, for messages.
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Constant(json) => json.fmt(f),
-            Self::Paths(paths) => {
-                let paths: Vec<_> = paths.iter().map(|(_, path)| path.as_str()).collect();
-                f.write_str(&paths.join("` or `"))
-            }
-        }
-    }
-}
-
 /// What becomes of a verified event that no rule names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -271,7 +285,7 @@ impl Rule {
     /// Whether carrying it out again for an event that it was carried out for does no harm: it writes the row that is there,
     /// or leaves it to a later event. A counter would count again, and whoever was written to would be written to again.
     pub const fn is_repeatable(&self) -> bool {
-        matches!(self.effect, Effect::Row { guard: Some(_), .. })
+        matches!(self.effect, Effect::Row { guard: Some(_), .. } | Effect::Rows { .. })
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Schema {
 pub struct Table {
     /// Its columns, in order.
     pub columns: Vec<TableColumn>,
+    /// Columns that are unique together, besides the primary key.
+    pub unique: Vec<Vec<String>>,
 }
 
 /// One column of a table.
@@ -31,8 +33,11 @@ pub struct TableColumn {
     pub key: bool,
 }
 
+/// The table of what orders rows that are not there, and lists.
+pub const ROW_GUARDS: &str = "row_guards";
+
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 16] = [
+pub const OWN_TABLES: [&str; 17] = [
     "activity",
     "admin_failures",
     "admin_tokens",
@@ -48,6 +53,7 @@ pub const OWN_TABLES: [&str; 16] = [
     "rejection_counts",
     "rejections",
     "replays",
+    ROW_GUARDS,
     "suppressions",
 ];
 

@@ -13,6 +13,7 @@ use hookmill_core::config::{Admin, Config, ConfigError, Consumers, Located, over
 use hookmill_core::email::TemplateText;
 use hookmill_core::rules::{Program, compile};
 use hookmill_core::schema::{OWN_TABLES, Schema, Table, TableColumn};
+use hookmill_handlers::HANDLERS;
 use rusqlite::Connection;
 use thiserror::Error;
 
@@ -38,6 +39,7 @@ pub fn own() -> Vec<Migration> {
         ("0008_retention.sql", include_str!("../0008_retention.sql")),
         ("0009_reprocess.sql", include_str!("../0009_reprocess.sql")),
         ("0010_alerts.sql", include_str!("../0010_alerts.sql")),
+        ("0011_rules.sql", include_str!("../0011_rules.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
@@ -160,6 +162,10 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
     )?;
     let mut columns =
         database.prepare("SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0 FROM pragma_table_info(?1)")?;
+    let mut unique = database.prepare(
+        "SELECT (SELECT json_group_array(name) FROM pragma_index_info(list.name)) FROM pragma_index_list(?1) AS list
+         WHERE list.\"unique\" = 1 AND partial = 0 AND origin <> 'pk'",
+    )?;
     for name in tables.query_map([], |row| row.get::<_, String>(0))? {
         let name = name?;
         let column = |row: &rusqlite::Row<'_>| {
@@ -172,7 +178,10 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
             })
         };
         let columns = columns.query_map([&name], column)?.collect::<Result<_, _>>()?;
-        schema.tables.insert(name, Table { columns });
+        let names = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+        let names = unique.query_map([&name], names)?.collect::<Result<Vec<_>, _>>()?;
+        let unique = names.iter().filter_map(|names| serde_json::from_str(names).ok()).collect();
+        schema.tables.insert(name, Table { columns, unique });
     }
     Ok(schema)
 }
@@ -224,8 +233,14 @@ impl Loaded {
     ///
     /// The faults of rules that the database has no tables or columns for.
     pub fn check_against(&self, schema: &Schema) -> Result<(), Faults> {
-        compile::compile(&self.config, schema).map(drop).map_err(Faults)
+        compile_rules(&self.config, schema).map(drop).map_err(Faults)
     }
+}
+
+/// Compiles with the handlers that are built in.
+fn compile_rules(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigError>> {
+    let handlers: Vec<_> = HANDLERS.iter().map(|(name, _)| *name).collect();
+    compile::compile(config, schema, &handlers)
 }
 
 /// Why a configuration was not loaded.
@@ -294,7 +309,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
             }
         }
     }
-    match compile::compile(&config, &schema(&database)?) {
+    match compile_rules(&config, &schema(&database)?) {
         Ok(program) if faults.is_empty() => {
             let overview = overview(&text, &program);
             Ok(Loaded { config, program, templates, migrations, overview })
@@ -548,7 +563,7 @@ mod tests {
           hint: count in a table of its own, by a rule without `version` and `set`
         hookmill.toml:79:21: rules[9].table: table `tallies` lacks _version, _precedence, _event_id, _deleted
           hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
-        hookmill.toml:85:20: rules[10].name: `delete` and `tie` need a `version`
+        hookmill.toml:85:20: rules[10].name: `delete`, `tie`, `update` and `tombstone` need a `version`
         19 errors in the configuration
         "#);
     }
@@ -619,7 +634,7 @@ mod tests {
             "stripe-invoices-deleted",
         ]
         "#);
-        insta::assert_snapshot!(loaded.program.rules[0].sql, @r#"
+        insta::assert_snapshot!(loaded.program.rules[0].sql[0], @r#"
         -- rule clerk-users
         WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
         INSERT INTO "users" ("id", "banned", "created_at", "email", "external_id", "first_name", "image_url", "last_name", "last_sign_in_at", "locked", "public_metadata", "updated_at", "username", "_version", "_precedence", "_event_id", "_deleted")

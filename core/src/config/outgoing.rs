@@ -317,8 +317,8 @@ pub(super) fn templates(root: &Section<'_>) -> BTreeMap<String, TemplateFiles> {
     templates
 }
 
-/// Reads the `email` of a rule, and when it is sent.
-pub(super) fn email(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
+/// Reads the `email` of a rule.
+pub(super) fn email(item: &Item<'_>) -> Option<EffectText> {
     let example = "{ template = \"welcome\", to = \"data.email\" }";
     let section = item.section(&format!("an email: {example}"))?;
     let template = section.require("template", "a template of [templates]");
@@ -332,23 +332,23 @@ pub(super) fn email(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)>
         item.report(problem.hint("another rule can send an email of its own"));
     }
     let data = data(&section, "data");
-    let (when, delay) = (when(&section), delay(&section));
+    let delay = delay(&section);
     section.finish();
     let email = EmailText { template: template?, to: to?, cc, reply_to, data, delay };
-    Some((when, EffectText::Send(SendText::Email(email))))
+    Some(EffectText::Send(SendText::Email(email)))
 }
 
-/// Reads the `sms` of a rule, and when it is sent.
-pub(super) fn text(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
+/// Reads the `sms` of a rule.
+pub(super) fn text(item: &Item<'_>) -> Option<EffectText> {
     let section = item.section("an SMS: { to = \"data.phone\", body = \"…\" }")?;
     let to = section.require("to", "a path to a number: to = \"data.phone\"");
     let to = to.map(|item| numbers(&item));
     let body = section.require("body", "what it says: body = \"Your code is {{ code }}\"");
     let body = body.and_then(|item| item.string("a template"));
     let data = data(&section, "data");
-    let (when, delay) = (when(&section), delay(&section));
+    let delay = delay(&section);
     section.finish();
-    Some((when, EffectText::Send(SendText::Sms(SmsText { to: to?, body: body?, data, delay }))))
+    Some(EffectText::Send(SendText::Sms(SmsText { to: to?, body: body?, data, delay })))
 }
 
 /// Whether it is an identifier of Twilio's: two letters and 32 hexadecimal digits.
@@ -388,8 +388,8 @@ fn numbers(item: &Item<'_>) -> Located<ValueText> {
     item.here.clone().map(|()| value(item))
 }
 
-/// Reads the `track` of a rule, and when it is sent.
-pub(super) fn track(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
+/// Reads the `track` of a rule.
+pub(super) fn track(item: &Item<'_>) -> Option<EffectText> {
     let example = "{ provider = \"posthog\", event = \"Subscribed\", user = \"data.user_id\" }";
     let section = item.section(&format!("what somebody did: {example}"))?;
     let provider = section.require("provider", "who is told: provider = \"posthog\"");
@@ -399,11 +399,11 @@ pub(super) fn track(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)>
     let user = section.require("user", "who has done it: user = \"data.user_id\"");
     let user = user.map(|item| item.here.clone().map(|()| value(&item)));
     let properties = data(&section, "properties").value;
-    let (when, delay) = (when(&section), delay(&section));
+    let delay = delay(&section);
     section.finish();
     let (provider, event) = (provider?, event?.value);
     let track = TrackText { provider, event, user: user?, properties, delay };
-    Some((when, EffectText::Send(SendText::Track(track))))
+    Some(EffectText::Send(SendText::Track(track)))
 }
 
 /// Names, and where their values are from; located at whom they are for, if there are none.
@@ -418,10 +418,6 @@ fn data(section: &Section<'_>, key: &'static str) -> Located<NamedValues> {
     item.here.clone().map(|()| values.collect())
 }
 
-fn when(section: &Section<'_>) -> Vec<ConditionText> {
-    section.get("when").map(|item| conditions(&item)).unwrap_or_default()
-}
-
 fn delay(section: &Section<'_>) -> Duration {
     let longest = Duration::from_secs(30 * 86_400);
     let delay = section.get("delay").and_then(|item| duration(&item, Duration::ZERO..=longest));
@@ -429,7 +425,7 @@ fn delay(section: &Section<'_>) -> Duration {
 }
 
 /// Reads the `outcome` of a rule.
-pub(super) fn outcome(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
+pub(super) fn outcome(item: &Item<'_>) -> Option<EffectText> {
     let section =
         item.section("an outcome: { email = \"data.tags.hookmill\", is = \"bounced\" }")?;
     let by_provider_id = section.get("provider_id");
@@ -442,21 +438,19 @@ pub(super) fn outcome(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText
     let by_provider_id = by_provider_id.is_some();
     let outcome = section.require("is", "what became of it: is = \"bounced\"");
     let outcome = outcome.and_then(|item| item.choice(&Outcome::ALL));
-    let when = when(&section);
     section.finish();
-    Some((when, EffectText::Outcome { of: of?, by_provider_id, outcome: outcome?.value }))
+    Some(EffectText::Outcome { of: of?, by_provider_id, outcome: outcome?.value })
 }
 
 /// Reads the `suppress` of a rule.
-pub(super) fn suppress(item: &Item<'_>) -> Option<(Vec<ConditionText>, EffectText)> {
+pub(super) fn suppress(item: &Item<'_>) -> Option<EffectText> {
     let section = item.section("an address: { address = \"data.to\", reason = \"bounced\" }")?;
     let address = section.require("address", "where it is: address = \"data.to\"");
     let address = address.map(|item| item.here.clone().map(|()| value(&item)));
     let reason = section.require("reason", "a word or two for the record: reason = \"bounced\"");
     let reason = reason.and_then(|item| item.string("a word or two"));
-    let when = when(&section);
     section.finish();
-    Some((when, EffectText::Suppress { address: address?, reason: reason?.value }))
+    Some(EffectText::Suppress { address: address?, reason: reason?.value })
 }
 
 /// Addresses as they are, or a path to them: what has an `@` is no path.
@@ -485,7 +479,7 @@ fn recipients(item: &Item<'_>) -> Option<Located<ValueText>> {
 }
 
 /// What has to hold: paths in quotes, and what their values may be.
-fn conditions(item: &Item<'_>) -> Vec<ConditionText> {
+pub(super) fn conditions(item: &Item<'_>) -> Vec<ConditionText> {
     let expected = "paths and their values: { \"data.object.status\" = \"active\" }";
     let Some(section) = item.section(expected) else { return Vec::new() };
     let condition = |(name, item): (Located<String>, Item<'_>)| {

@@ -15,6 +15,7 @@ pub fn overview(text: &str, program: &Program) -> String {
     let rules = program.rules.iter().map(|rule| {
         let (does, what) = match &rule.effect {
             Effect::Row { guard: Some(_), table, .. } => ("row", table.clone()),
+            Effect::Rows { table, .. } => ("rows", table.clone()),
             Effect::Row { guard: None, table, .. } => ("count", table.clone()),
             Effect::Send { send: Send::Email { template, .. }, .. } => ("email", template.clone()),
             Effect::Send { send: Send::Sms { .. }, .. } => ("sms", String::new()),

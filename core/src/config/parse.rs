@@ -12,7 +12,7 @@ use super::{
 use crate::limits;
 use crate::outbound::{Outcome, Provider};
 use crate::redact::Redaction;
-use crate::rules::{Path, Pattern, Unknown};
+use crate::rules::{EventField, Form, Pattern, Unknown, ValuePath};
 use crate::secret::SecretName;
 
 /// What hookmill.toml says. Its rules have still to be checked against the schema: [`crate::rules::compile`].
@@ -59,6 +59,10 @@ pub struct RuleText {
     pub name: Located<String>,
     /// `on`.
     pub on: Vec<Pattern>,
+    /// `handler`: whose values its paths are about, if not the body's.
+    pub handler: Option<Located<String>>,
+    /// `each`: the list of whose elements it makes rows.
+    pub each: Option<Located<ValuePath>>,
     /// `when`: all of these have to hold.
     pub when: Vec<ConditionText>,
     /// What it does.
@@ -101,8 +105,14 @@ pub struct TableText {
     pub set: Vec<(Located<String>, Located<ValueText>)>,
     /// `add`, likewise: what a counter grows by.
     pub add: Vec<(Located<String>, Located<ValueText>)>,
+    /// Whether it has `each`: its rows are those of a list.
+    pub of_list: bool,
+    /// `update`: whether it changes only rows that are there.
+    pub update: bool,
+    /// `tombstone`: whether a row that is deleted stays, with `_deleted = 1`.
+    pub tombstone: bool,
     /// `version`.
-    pub version: Option<Located<Path>>,
+    pub version: Option<Located<ValueText>>,
     /// `tie.precedence`.
     pub precedence: Option<Located<PrecedenceText>>,
     /// `delete`: patterns of the event types that delete.
@@ -172,7 +182,7 @@ pub struct TrackText {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConditionText {
     /// Where the value is.
-    pub path: Path,
+    pub path: ValuePath,
     /// What it may be: JSON texts, of which one is enough.
     pub any_of: Vec<String>,
     /// If true, it has to be none of these.
@@ -194,9 +204,28 @@ pub struct TemplateFiles {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ValueText {
     /// One path, or several of which the first that is there counts.
-    Paths(Vec<Path>),
-    /// Always the same: a JSON text.
+    Paths {
+        /// Where.
+        paths: Vec<ValuePath>,
+        /// `{ rfc3339 = "…" }` and the like: the form that it has there.
+        form: Form,
+    },
+    /// `{ value = … }`: always the same: a JSON text.
     Constant(String),
+    /// `{ event = "id" }`: something that is known of every event.
+    Event(EventField),
+}
+
+impl ValueText {
+    /// Whether it is from the element of `each`.
+    pub fn is_of_element(&self) -> bool {
+        matches!(self, Self::Paths { paths, .. } if paths.iter().any(|path| path.element))
+    }
+
+    /// Whether it is a time.
+    pub const fn is_time(&self) -> bool {
+        matches!(self, Self::Paths { form, .. } if form.is_time())
+    }
 }
 
 /// `tie.precedence` as written.
@@ -661,12 +690,26 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         list.iter().flat_map(|item| patterns(item, sources)).collect::<Vec<_>>()
     });
     let on = on.unwrap_or_default();
+    let handler = section.get("handler").and_then(|item| item.string("the name of a handler"));
+    let each = section.get("each").and_then(|item| {
+        item.parsed("a path to a list, such as \"data.object.items.data\"", str::parse::<ValuePath>)
+    });
+    if let Some(list) = each.as_ref().filter(|list| list.value.element) {
+        let problem = list.error(format!("found {:?}", list.value.to_string()));
+        section
+            .report(problem.hint("expected a path into the body; `@` is an element of this list"));
+    }
+    let when = section.get("when").map(|item| outgoing::conditions(&item)).unwrap_or_default();
     let sends = ["email", "sms", "track", "outcome", "suppress"].map(|key| section.get(key));
-    let (when, effect) = if sends.iter().any(Option::is_some) {
+    let effect = if sends.iter().any(Option::is_some) {
         let said: Vec<_> = sends.iter().flatten().collect();
         if said.len() > 1 {
             let problem = section.here.error("a rule does one thing");
             section.report(problem.hint("let another rule, with a name of its own, do the other"));
+        }
+        if let Some(list) = &each {
+            let problem = list.error("`each` makes rows of a table");
+            section.report(problem.hint("a rule that sends something sends it once for its event"));
         }
         let readers = [
             outgoing::email,
@@ -680,13 +723,57 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         // Each is read, so that what is wrong with it is reported.
         read.collect::<Vec<_>>().pop()?
     } else {
-        (Vec::new(), EffectText::Table(table(section, &on)?))
+        EffectText::Table(table(section, &on, each.is_some())?)
     };
-    Some(RuleText { name: name?, on, when, effect })
+    let rule = RuleText { name: name?, on, handler, each, when, effect };
+    if rule.each.is_none() {
+        rule.report_elements(item);
+    }
+    Some(rule)
 }
 
-/// The rest of a rule that writes a table.
-fn table(section: Section<'_>, on: &[Pattern]) -> Option<TableText> {
+impl RuleText {
+    /// Reports every path that begins at an element, where there is no list.
+    fn report_elements(&self, item: &Item<'_>) {
+        let mut values: Vec<&Located<ValueText>> = Vec::new();
+        match &self.effect {
+            EffectText::Table(table) => {
+                let columns = table.key.iter().chain(&table.set).chain(&table.add);
+                values.extend(columns.map(|(_, value)| value).chain(&table.version));
+            }
+            EffectText::Send(SendText::Email(email)) => {
+                values.extend(
+                    [Some(&email.to), email.cc.as_ref(), email.reply_to.as_ref()]
+                        .into_iter()
+                        .flatten(),
+                );
+                values.extend(email.data.value.iter().map(|(_, value)| value));
+            }
+            EffectText::Send(SendText::Sms(sms)) => {
+                values.extend(sms.data.value.iter().map(|(_, value)| value).chain([&sms.to]));
+            }
+            EffectText::Send(SendText::Track(track)) => {
+                values.extend(track.properties.iter().map(|(_, value)| value).chain([&track.user]));
+            }
+            EffectText::Outcome { of: value, .. } | EffectText::Suppress { address: value, .. } => {
+                values.push(value);
+            }
+        }
+        let hint =
+            "`@` is an element of the list that `each` names: each = \"data.object.items.data\"";
+        for value in values.into_iter().filter(|value| value.value.is_of_element()) {
+            item.report(value.error("there is no `each`").hint(hint));
+        }
+        if let Some(when) = self.when.iter().find(|when| when.path.element) {
+            let problem =
+                format!("`when` asks for {:?}, and there is no `each`", when.path.to_string());
+            item.report(self.name.error(problem).hint(hint));
+        }
+    }
+}
+
+/// The rest of a rule that writes a table. `of_list`: whether it has `each`.
+fn table(section: Section<'_>, on: &[Pattern], of_list: bool) -> Option<TableText> {
     let table = section
         .require("table", "the table it writes; or send an `email`")
         .and_then(|item| item.string("the name of a table"));
@@ -700,10 +787,7 @@ fn table(section: Section<'_>, on: &[Pattern]) -> Option<TableText> {
         }
     }
     // A version that cannot be read is one all the same, for what else is said of the rule.
-    let version = section.get("version").map(|item| {
-        let unread = Path { steps: Vec::new(), select: None };
-        path(&item).unwrap_or_else(|| item.here.clone().map(|()| unread))
-    });
+    let version = section.get("version").map(|item| item.here.clone().map(|()| version(&item)));
     let precedence = section.get("tie").and_then(|item| tie(&item, on));
     let delete: Vec<_> = section
         .get("delete")
@@ -715,8 +799,49 @@ fn table(section: Section<'_>, on: &[Pattern]) -> Option<TableText> {
         })
         .inspect(|text| section.report_all(not_of(on, text)))
         .collect();
+    let update = section.get("update").and_then(|item| item.boolean()).unwrap_or(false);
+    let tombstone = section.get("tombstone").and_then(|item| item.boolean());
+    if let (Some(item), true) = (section.get("tombstone"), delete.is_empty()) {
+        let problem = item.here.error("the rule deletes nothing");
+        section.report(problem.hint("say which events delete: delete = \"*.deleted\""));
+    }
     section.finish();
-    Some(TableText { table: table?, key, set, add, version, precedence, delete })
+    let tombstone = tombstone.unwrap_or(true);
+    Some(TableText {
+        table: table?,
+        key,
+        set,
+        add,
+        of_list,
+        update,
+        tombstone,
+        version,
+        precedence,
+        delete,
+    })
+}
+
+/// Which of two events is newer: a whole number, or a time.
+fn version(item: &Item<'_>) -> ValueText {
+    let found = value(item);
+    let fits = match &found {
+        ValueText::Paths { form, .. } => {
+            form.is_time() || matches!(form, Form::AsIs | Form::Decimal { .. })
+        }
+        ValueText::Event(field) => *field == EventField::ReceivedAt,
+        // What cannot be read has been reported.
+        ValueText::Constant(json) => json == "null",
+    };
+    if let ValueText::Event(EventField::ReceivedAt) = found {
+        let problem = item.here.error("the order of arrival is not the order of events");
+        item.report(problem.hint("expected what the provider says: version = \"created\""));
+    } else if !fits {
+        let problem = item.here.error("this is no version");
+        item.report(problem.hint(
+            "expected a path to a whole number, or to a time: { rfc3339 = \"occurred_at\" }",
+        ));
+    }
+    found
 }
 
 fn patterns(item: &Item<'_>, sources: &Sources<'_>) -> Vec<Pattern> {
@@ -768,10 +893,6 @@ fn not_of(on: &[Pattern], text: &Located<String>) -> Option<ConfigError> {
     Some(error.hint(format!("expected a type without its source, of those in `on`: {types}")))
 }
 
-pub(super) fn path(item: &Item<'_>) -> Option<Located<Path>> {
-    item.parsed("a path such as \"data.object.id\"", str::parse::<Path>)
-}
-
 fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<ValueText>)> {
     let Some(section) =
         item.section("columns and where their values are from: { id = \"data.object.id\" }")
@@ -779,7 +900,7 @@ fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<Value
         return Vec::new();
     };
     let value = |item: &Item<'_>| {
-        if numbers && !item.is_string() {
+        if numbers && !item.is_string() && !item.is_table() && !item.is_list() {
             let number = item.integer("a whole number, or a path");
             return ValueText::Constant(number.map_or(0, |number| number.value).to_string());
         }
@@ -794,23 +915,63 @@ fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<Value
 
 /// A value that cannot be read stands for its column all the same, for what else is said of the rule.
 pub(super) fn value(item: &Item<'_>) -> ValueText {
-    let expected =
-        "a path, a list of paths of which the first that is there counts, or { value = … }";
-    if item.is_table() {
-        let section = item.section(expected);
-        let constant = section.and_then(|section| {
-            let item = section.require("value", "what it always is: { value = \"pro\" }");
-            let constant = item.and_then(|item| item.json());
-            section.finish();
-            constant
-        });
-        return ValueText::Constant(constant.unwrap_or_else(|| "null".to_owned()));
+    let expected = "a path, a list of paths of which the first that is there counts, or a table such as { value = … }";
+    if !item.is_table() {
+        return ValueText::Paths { paths: paths(item, expected), form: Form::AsIs };
     }
+    formed(item).unwrap_or_else(|| ValueText::Constant("null".to_owned()))
+}
+
+fn paths(item: &Item<'_>, expected: &str) -> Vec<ValuePath> {
     let list = item.list(expected, item.is_string());
     if list.is_empty() && item.is_list() {
         item.report(item.here.error("no path is given").hint(format!("expected {expected}")));
     }
-    ValueText::Paths(list.iter().filter_map(path).map(|path| path.value).collect())
+    let path =
+        |item: &Item<'_>| item.parsed("a path such as \"data.object.id\"", str::parse::<ValuePath>);
+    list.iter().filter_map(path).map(|path| path.value).collect()
+}
+
+/// Forms of values, as hookmill.toml calls them.
+const FORMS: [(&str, Form); 8] = [
+    ("text", Form::Text),
+    ("json", Form::Json),
+    ("boolean", Form::Boolean),
+    ("integer", Form::Decimal { scale: 0 }),
+    ("decimal", Form::Decimal { scale: 0 }),
+    ("unix_seconds", Form::UnixSeconds),
+    ("unix_milliseconds", Form::UnixMilliseconds),
+    ("rfc3339", Form::Rfc3339),
+];
+
+/// A value that is said by a table: `{ value = … }`, `{ event = "id" }` or `{ rfc3339 = "occurred_at" }`.
+fn formed(item: &Item<'_>) -> Option<ValueText> {
+    let section = item.section("a table")?;
+    let constant = section.get("value").map(|item| item.json().map(ValueText::Constant));
+    let event = section.get("event");
+    let event = event.map(|item| Some(ValueText::Event(item.choice(&EventField::ALL)?.value)));
+    let found = FORMS.iter().filter_map(|(name, form)| Some((*name, *form, section.get(name)?)));
+    let found = found.map(|(name, form, item)| {
+        let paths = paths(&item, "a path, or a list of paths of which the first that is there counts");
+        let form = match name {
+            "decimal" => {
+                let hint = "how many digits behind the point are kept: { decimal = \"amount\", scale = 2 }";
+                let scale = section.require("scale", hint).and_then(|item| integer(&item, 0..=18));
+                Form::Decimal { scale: scale.and_then(|scale| u32::try_from(scale).ok())? }
+            }
+            _ => form,
+        };
+        Some(ValueText::Paths { paths, form })
+    });
+    let mut found: Vec<_> = found.chain(constant).chain(event).collect();
+    if found.len() == 1 {
+        section.finish();
+        return found.pop()?;
+    }
+    let names = FORMS.map(|(name, _)| name).join(", ");
+    let problem = section.here.error("it is not clear what the value is");
+    section.report(problem.hint(format!("expected one of value, event, {names}")));
+    None
 }
 
 fn tie(item: &Item<'_>, on: &[Pattern]) -> Option<Located<PrecedenceText>> {
@@ -1351,7 +1512,7 @@ batch_wait = "2m"
           hint: the events it is about, for instance on = ["stripe:invoice.*"]
         hookmill.toml:10:9: rules[0].set.id: `id` is part of the key
         hookmill.toml:10:26: rules[0].set.x: no path is given
-          hint: expected a path, a list of paths of which the first that is there counts, or { value = … }
+          hint: expected a path, a list of paths of which the first that is there counts, or a table such as { value = … }
         hookmill.toml:9:6: rules[0].on: found "stripe:a b"
           hint: the type of an event has no blanks
         hookmill.toml:10:11: rules[0].delete[0]: `on` names no event of the type "stripe:a.gone"
@@ -1409,7 +1570,7 @@ table = "t"
         hookmill.toml:9:14: rules[0].key.id: found "data..id": expected a name at character 6
           hint: expected a path such as "data.object.id"
         hookmill.toml:9:34: rules[0].key.other: no path is given
-          hint: expected a path, a list of paths of which the first that is there counts, or { value = … }
+          hint: expected a path, a list of paths of which the first that is there counts, or a table such as { value = … }
         hookmill.toml:10:11: rules[0].version: found "": expected a name at character 1
           hint: expected a path such as "data.object.id"
         hookmill.toml:11:22: rules[0].tie.precedence: it is not clear what decides
@@ -1417,7 +1578,7 @@ table = "t"
         hookmill.toml:11:45: rules[0].tie: unknown key `order`
           hint: possible here: `precedence`
         hookmill.toml:12:13: rules[0].set.a: found a whole number
-          hint: expected a path, a list of paths of which the first that is there counts, or { value = … }
+          hint: expected a path, a list of paths of which the first that is there counts, or a table such as { value = … }
         hookmill.toml:12:26: rules[0].set.b[1]: found a whole number
           hint: expected a path such as "data.object.id"
         hookmill.toml:13:13: rules[0].add.n: found a number

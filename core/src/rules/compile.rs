@@ -1,13 +1,16 @@
 //! From rules as written to a [`Program`]: names checked against the schema, paths gathered, SQL made once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::sql::{self, Target};
 use super::{
-    Column, Condition, Effect, GUARD_COLUMNS, Guard, Precedence, Program, Reads, Rule, Send, Value,
+    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, Handled, Places, Precedence, Program,
+    Reads, Rule, Send, Value,
 };
 use crate::config::{
-    ConditionText, Config, ConfigError, EffectText, Located, NamedValues, PrecedenceText, SendText,
-    TableText, ValueText,
+    ConditionText, Config, ConfigError, EffectText, Located, NamedValues, PrecedenceText, RuleText,
+    SendText, TableText, ValueText,
 };
 use crate::schema::{OWN_TABLES, Schema, Table};
 
@@ -16,8 +19,12 @@ use crate::schema::{OWN_TABLES, Schema, Table};
 /// # Errors
 ///
 /// Every fault of every rule: a table or column that the schema does not have, a key that is not the table's, a table that
-/// rules could not write in any order.
-pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigError>> {
+/// rules could not write in any order, a handler that is none of `handlers`.
+pub fn compile(
+    config: &Config,
+    schema: &Schema,
+    handlers: &[&str],
+) -> Result<Program, Vec<ConfigError>> {
     let mut program = Program { unknown: config.unknown.clone(), ..Program::default() };
     let mut errors = Vec::new();
     let tables = || {
@@ -28,40 +35,12 @@ pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigEr
     };
     let managed = managed_columns(tables().map(|(_, table)| table));
     for rule in &config.rules {
-        let compiled = match &rule.effect {
-            EffectText::Table(table) => {
-                let name = table.table.value.as_str();
-                let others = managed.get(name).into_iter().flatten().copied();
-                let unset: Vec<_> =
-                    others.filter(|name| !names(&table.set).any(|set| set == *name)).collect();
-                compile_table(&rule.name, table, &unset, schema, &mut program.reads)
-            }
-            EffectText::Send(send) => compile_send(send, config, &mut program.reads)
-                .map(|effect| (outbox_sql(&rule.name), effect)),
-            EffectText::Outcome { of, by_provider_id, outcome } => {
-                let of = value(&of.value, &mut program.reads);
-                let column = if *by_provider_id { "provider_id" } else { "id" };
-                Ok((outcome_sql(&rule.name, column), Effect::Outcome { of, outcome: *outcome }))
-            }
-            EffectText::Suppress { address, reason } => {
-                let address = value(&address.value, &mut program.reads);
-                Ok((suppress_sql(&rule.name), Effect::Suppress { address, reason: reason.clone() }))
-            }
-        };
-        let condition = |when: &ConditionText| Condition {
-            read: program.reads.add(&when.path),
-            any_of: when.any_of.clone(),
-            not: when.not,
-        };
-        let when = rule.when.iter().map(condition).collect();
-        match compiled {
-            Ok((sql, effect)) => program.rules.push(Rule {
-                name: rule.name.value.clone(),
-                on: rule.on.clone(),
-                sql: sql.into(),
-                when,
-                effect,
-            }),
+        if let Some(name) = rule.handler.as_ref().filter(|name| !handlers.contains(&&*name.value)) {
+            let problem = name.error(format!("there is no handler `{}`", name.value));
+            errors.push(problem.suggest(&name.value, handlers.iter().copied()));
+        }
+        match compile_rule(rule, config, &managed, schema, &mut program.reads) {
+            Ok(rule) => program.rules.push(rule),
             Err(faults) => errors.extend(faults),
         }
     }
@@ -72,21 +51,74 @@ pub fn compile(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigEr
 }
 
 /// By table: every column that some rule sets.
-fn managed_columns<'r>(
-    rules: impl Iterator<Item = &'r TableText>,
-) -> BTreeMap<&'r str, BTreeSet<&'r str>> {
-    let mut managed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+type Managed<'r> = BTreeMap<&'r str, BTreeSet<&'r str>>;
+
+fn managed_columns<'r>(rules: impl Iterator<Item = &'r TableText>) -> Managed<'r> {
+    let mut managed = Managed::new();
     for rule in rules {
         managed.entry(&rule.table.value).or_default().extend(names(&rule.set));
     }
     managed
 }
 
-fn value(text: &ValueText, reads: &mut Reads) -> Value {
+/// `body` is where paths into the event's body get their places.
+fn compile_rule(
+    rule: &RuleText,
+    config: &Config,
+    managed: &Managed<'_>,
+    schema: &Schema,
+    body: &mut Reads,
+) -> Result<Rule, Vec<ConfigError>> {
+    let (mut returned, mut elements) = (Reads::default(), Reads::default());
+    let body = if rule.handler.is_some() { &mut returned } else { body };
+    let mut places = Places { body, element: &mut elements };
+    let name = rule.name.value.as_str();
+    let (sql, effect) = match &rule.effect {
+        EffectText::Table(table) => {
+            let others = managed.get(table.table.value.as_str()).into_iter().flatten().copied();
+            let unset = others.filter(|name| !names(&table.set).any(|set| set == *name));
+            compile_table(&rule.name, table, unset.collect(), schema, &mut places)?
+        }
+        EffectText::Send(send) => {
+            (vec![sql::outbox(name)], compile_send(send, config, &mut places)?)
+        }
+        EffectText::Outcome { of, by_provider_id, outcome } => {
+            let of = value(&of.value, &mut places);
+            let column = if *by_provider_id { "provider_id" } else { "id" };
+            (vec![sql::outcome(name, column)], Effect::Outcome { of, outcome: *outcome })
+        }
+        EffectText::Suppress { address, reason } => {
+            let address = value(&address.value, &mut places);
+            (vec![sql::suppress(name)], Effect::Suppress { address, reason: reason.clone() })
+        }
+    };
+    let condition = |when: &ConditionText| Condition {
+        path: places.add(&when.path),
+        any_of: when.any_of.clone(),
+        not: when.not,
+    };
+    let when = rule.when.iter().map(condition).collect();
+    let list = rule.each.as_ref().map(|list| places.add(&list.value));
+    Ok(Rule {
+        name: name.to_owned(),
+        on: rule.on.clone(),
+        sql: sql.into_iter().map(Arc::from).collect(),
+        handler: rule
+            .handler
+            .as_ref()
+            .map(|name| Handled { name: name.value.clone(), reads: returned }),
+        each: list.map(|list| Each { list, reads: elements }),
+        when,
+        effect,
+    })
+}
+
+fn value(text: &ValueText, places: &mut Places<'_>) -> Value {
     match text {
         ValueText::Constant(json) => Value::Constant(json.clone()),
-        ValueText::Paths(paths) => {
-            Value::Paths(paths.iter().map(|path| (reads.add(path), path.to_string())).collect())
+        ValueText::Event(field) => Value::Event(*field),
+        ValueText::Paths { paths, form } => {
+            Value::Paths { paths: paths.iter().map(|path| places.add(path)).collect(), form: *form }
         }
     }
 }
@@ -95,10 +127,10 @@ fn value(text: &ValueText, reads: &mut Reads) -> Value {
 fn compile_table(
     name: &Located<String>,
     rule: &TableText,
-    unset: &[&str],
+    unset: Vec<&str>,
     schema: &Schema,
-    reads: &mut Reads,
-) -> Result<(String, Effect), Vec<ConfigError>> {
+    places: &mut Places<'_>,
+) -> Result<(Vec<String>, Effect), Vec<ConfigError>> {
     let mut errors = Vec::new();
     let table_name = &rule.table.value;
     if OWN_TABLES.contains(&table_name.as_str()) {
@@ -112,7 +144,7 @@ fn compile_table(
         return Err(vec![error.suggest(table_name, tables)]);
     };
 
-    check_columns(rule, unset, table, &mut errors);
+    check_columns(rule, &unset, table, &mut errors);
     check_kind(name, rule, table, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
@@ -120,15 +152,20 @@ fn compile_table(
 
     let mut column = |(name, text): &(Located<String>, Located<ValueText>), required| Column {
         name: name.value.clone(),
-        value: value(&text.value, reads),
+        value: value(&text.value, places),
         required,
     };
-    let mut columns: Vec<_> = rule.key.iter().map(|key| column(key, true)).collect();
+    // Of a list's rows, what they have in common stands before what each has of its own.
+    let (owner, of_element): (Vec<_>, Vec<_>) = rule
+        .key
+        .iter()
+        .partition(|(_, text)| rule.kind() != Kind::List || !text.value.is_of_element());
+    let mut columns: Vec<_> = owner.iter().map(|key| column(key, true)).collect();
+    let owners = columns.len();
+    columns.extend(of_element.iter().map(|key| column(key, true)));
     columns.extend(rule.set.iter().chain(&rule.add).map(|value| column(value, false)));
-
     let guard = rule.version.as_ref().map(|version| Guard {
-        version: reads.add(&version.value),
-        path: version.value.to_string(),
+        version: value(&version.value, places),
         delete: rule.delete.iter().map(|glob| glob.value.clone()).collect(),
         precedence: match rule.precedence.as_ref().map(|precedence| &precedence.value) {
             None => Precedence::None,
@@ -139,8 +176,59 @@ fn compile_table(
             },
         },
     });
-    let sql = if guard.is_some() { upsert_sql(name, rule, unset) } else { counter_sql(name, rule) };
-    Ok((sql, Effect::Row { table: table_name.clone(), guard, columns }))
+    let target = Target {
+        rule: &name.value,
+        table: table_name,
+        key: owner.iter().chain(&of_element).map(|(name, _)| name.value.as_str()).collect(),
+        set: names(&rule.set).chain(names(&rule.add)).collect(),
+        unset,
+    };
+    let table = table_name.clone();
+    Ok(match (rule.kind(), guard) {
+        (Kind::List, Some(guard)) => {
+            let rows = columns.split_off(owners);
+            let sql = target.replace(owners).into();
+            (sql, Effect::Rows { table, guard, owner: columns, columns: rows })
+        }
+        (Kind::Update, guard) => (vec![target.update()], Effect::Row { table, guard, columns }),
+        (Kind::Upsert, guard) => {
+            (vec![target.upsert(false)], Effect::Row { table, guard, columns })
+        }
+        (Kind::Remove, guard) => {
+            let [keep, delete] = target.remove();
+            (vec![target.upsert(true), keep, delete], Effect::Row { table, guard, columns })
+        }
+        (Kind::Count | Kind::List, guard) => {
+            (vec![target.count()], Effect::Row { table, guard, columns })
+        }
+    })
+}
+
+/// What a rule does with the rows of its table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// It adds.
+    Count,
+    /// It makes them, and deletes them by a mark.
+    Upsert,
+    /// It makes them, and removes them.
+    Remove,
+    /// It changes those that are there.
+    Update,
+    /// It makes those of a list.
+    List,
+}
+
+impl TableText {
+    fn kind(&self) -> Kind {
+        match () {
+            () if self.version.is_none() => Kind::Count,
+            () if self.of_list => Kind::List,
+            () if self.update => Kind::Update,
+            () if !self.tombstone => Kind::Remove,
+            () => Kind::Upsert,
+        }
+    }
 }
 
 /// What is sent through is configured, and an email's template is there; what templates need is checked where their texts are
@@ -148,11 +236,11 @@ fn compile_table(
 fn compile_send(
     send: &SendText,
     config: &Config,
-    reads: &mut Reads,
+    places: &mut Places<'_>,
 ) -> Result<Effect, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let named = |data: &NamedValues, reads: &mut Reads| -> Vec<_> {
-        data.iter().map(|(n, text)| (n.value.clone(), value(&text.value, reads))).collect()
+    let named = |data: &NamedValues, places: &mut Places<'_>| -> Vec<_> {
+        data.iter().map(|(n, text)| (n.value.clone(), value(&text.value, places))).collect()
     };
     let (send, data, delay) = match send {
         SendText::Email(email) => {
@@ -168,20 +256,20 @@ fn compile_send(
             }
             let send = Send::Email {
                 template: template.value.clone(),
-                to: value(&email.to.value, reads),
-                cc: email.cc.as_ref().map(|cc| value(&cc.value, reads)),
-                reply_to: email.reply_to.as_ref().map(|text| value(&text.value, reads)),
+                to: value(&email.to.value, places),
+                cc: email.cc.as_ref().map(|cc| value(&cc.value, places)),
+                reply_to: email.reply_to.as_ref().map(|text| value(&text.value, places)),
             };
-            (send, named(&email.data.value, reads), email.delay)
+            (send, named(&email.data.value, places), email.delay)
         }
         SendText::Sms(sms) => {
             if config.sms.is_none() {
                 let problem = sms.to.error("nothing says how SMS are sent");
                 errors.push(problem.hint("add [sms] with `account` and `from`"));
             }
-            let to = value(&sms.to.value, reads);
+            let to = value(&sms.to.value, places);
             let send = Send::Sms { to, body: sms.body.value.clone() };
-            (send, named(&sms.data.value, reads), sms.delay)
+            (send, named(&sms.data.value, places), sms.delay)
         }
         SendText::Track(track) => {
             let provider = track.provider.value;
@@ -190,9 +278,9 @@ fn compile_send(
                 let problem = track.provider.error(format!("nothing says how {name} is told"));
                 errors.push(problem.hint(format!("add [tracking.{name}]")));
             }
-            let (event, user) = (track.event.clone(), value(&track.user.value, reads));
+            let (event, user) = (track.event.clone(), value(&track.user.value, places));
             let send = Send::Track { provider, event, user };
-            (send, named(&track.properties, reads), track.delay)
+            (send, named(&track.properties, places), track.delay)
         }
     };
     if errors.is_empty() { Ok(Effect::Send { send, data, delay }) } else { Err(errors) }
@@ -216,16 +304,28 @@ fn check_columns(rule: &TableText, unset: &[&str], table: &Table, errors: &mut V
         }
     }
     let key = table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str());
-    let mut key: Vec<_> = key.collect();
-    key.sort_unstable();
-    let mut named: Vec<_> = rule.key.iter().map(|(name, _)| name.value.as_str()).collect();
-    named.sort_unstable();
+    let key: BTreeSet<_> = key.collect();
+    let named: BTreeSet<_> = names(&rule.key).collect();
+    if rule.kind() == Kind::Update {
+        let is_named = |columns: &Vec<String>| {
+            columns.len() == named.len() && columns.iter().all(|name| named.contains(name.as_str()))
+        };
+        if key != named && !table.unique.iter().any(is_named) {
+            let error = rule.table.error(format!(
+                "({}) is neither the primary key of `{}` nor UNIQUE",
+                Vec::from_iter(named).join(", "),
+                rule.table.value
+            ));
+            errors.push(error.hint("`key` says which row an event is about, so there is one"));
+        }
+        return;
+    }
     if key != named {
         let error = rule.table.error(format!(
             "the primary key of `{}` is ({}), and `key` names ({})",
             rule.table.value,
-            key.join(", "),
-            named.join(", ")
+            Vec::from_iter(key).join(", "),
+            Vec::from_iter(named).join(", ")
         ));
         errors.push(
             error.hint(
@@ -263,6 +363,13 @@ fn check_kind(
                 error.hint("count in a table of its own, by a rule without `version` and `set`"),
             );
         }
+        if rule.kind() == Kind::List {
+            return check_list(rule_name, rule, missing.len() == GUARD_COLUMNS.len(), errors);
+        }
+        if rule.update && !rule.tombstone {
+            let error = rule_name.error("a rule that only updates removes no rows");
+            errors.push(error.hint("leave `tombstone` away: `_deleted` says that it is deleted"));
+        }
         if !missing.is_empty() {
             let error = rule.table.error(format!(
                 "table `{}` lacks {}",
@@ -293,12 +400,43 @@ fn check_kind(
         let error = name.error("a rule that `set`s needs a `version`");
         errors.push(error.hint("without one, the order of arrival would decide what the row says"));
     }
-    if !rule.delete.is_empty() || rule.precedence.is_some() {
-        errors.push(rule_name.error("`delete` and `tie` need a `version`"));
+    if !rule.delete.is_empty() || rule.precedence.is_some() || rule.update || !rule.tombstone {
+        errors.push(rule_name.error("`delete`, `tie`, `update` and `tombstone` need a `version`"));
     }
     if missing.len() < GUARD_COLUMNS.len() {
         let error = rule.table.error(format!("table `{}` is kept by version", rule.table.value));
         errors.push(error.hint("count in a table of its own"));
+    }
+}
+
+/// The rows of a list are written and removed together, and what orders them stands beside their table.
+fn check_list(
+    rule_name: &Located<String>,
+    rule: &TableText,
+    unguarded: bool,
+    errors: &mut Vec<ConfigError>,
+) {
+    if !unguarded {
+        let error = rule.table.error(format!("table `{}` is kept by version", rule.table.value));
+        errors.push(error.hint(format!(
+            "the rows of a list have a version together, so their table has none of the columns {}",
+            GUARD_COLUMNS.join(", ")
+        )));
+    }
+    let of_element = rule.key.iter().filter(|(_, text)| text.value.is_of_element()).count();
+    if of_element == 0 || of_element == rule.key.len() {
+        let error = rule.table.error("`key` has to say whose list it is, and which element");
+        errors.push(error.hint("key = { subscription_id = \"data.object.id\", id = \"@.id\" }"));
+    }
+    if rule.update || !rule.tombstone {
+        let error = rule_name.error("`update` and `tombstone` do not go with `each`");
+        errors.push(error.hint("what is no longer in the list is removed"));
+    }
+    if let Some(precedence) = &rule.precedence
+        && matches!(precedence.value, PrecedenceText::Column { .. })
+    {
+        let error = precedence.error("a list has no column that could decide");
+        errors.push(error.hint("precedence = { type = [\"*.created\", \"*.updated\"] }"));
     }
 }
 
@@ -315,10 +453,23 @@ fn disagreements<'r>(
         names
     };
     let only_deletes = |rule: &TableText| rule.delete.iter().any(|glob| glob.value == "*");
-    for (name, rule) in rules.filter(|(_, rule)| rule.version.is_some() && !only_deletes(rule)) {
+    let (deleting, writing): (Vec<_>, Vec<_>) =
+        rules.filter(|(_, rule)| rule.version.is_some()).partition(|(_, rule)| only_deletes(rule));
+    for (name, rule) in writing.into_iter().chain(deleting) {
         let (other_name, other) = *first.entry(&rule.table.value).or_insert((name, rule));
+        for (what, mine, theirs) in
+            kept(rule).into_iter().zip(kept(other)).map(|(a, b)| (a.0, a.1, b.1))
+        {
+            if mine != theirs {
+                let error = rule.table.error(format!(
+                    "rules `{}` and `{}` both write `{}`, and only one of them {what}",
+                    other_name.value, name.value, rule.table.value,
+                ));
+                errors.push(error.hint("all rules of a table keep it in the same way"));
+            }
+        }
         let (mine, theirs) = (columns(rule), columns(other));
-        if mine != theirs {
+        if mine != theirs && !only_deletes(rule) {
             let differing: Vec<_> = mine
                 .iter()
                 .filter(|name| !theirs.contains(name))
@@ -341,119 +492,24 @@ fn disagreements<'r>(
     errors
 }
 
-/// The rows of the parameter, `value` each. Materialised, since `json_each` renders an element anew for every column that
-/// is taken from it.
-const ROWS: &str = "WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))";
-
-/// True for a row whose event is not in the ledger: what makes any statement take effect once.
-const NOT_SEEN: &str = "NOT EXISTS (SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 \
-                        AND seen.id = value ->> 1 AND seen.generation = value ->> 2)";
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+/// How a rule keeps its table, which others have to do in the same way.
+fn kept(rule: &TableText) -> Vec<(String, bool)> {
+    let time = rule.version.as_ref().is_some_and(|version| version.value.is_time());
+    let mut kept = vec![
+        ("has a time as its version".to_owned(), time),
+        ("has `each`".to_owned(), rule.kind() == Kind::List),
+        ("has `update`".to_owned(), rule.update),
+        ("has `tombstone = false`".to_owned(), !rule.tombstone),
+    ];
+    let mut keys: Vec<_> = rule.key.iter().collect();
+    keys.sort_by(|one, other| one.0.value.cmp(&other.0.value));
+    let of_element = keys.into_iter().map(|(name, text)| {
+        (format!("takes `{}` from the element", name.value), text.value.is_of_element())
+    });
+    kept.extend(of_element);
+    kept
 }
 
-fn quoted_list<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
-    names.into_iter().map(quoted).collect::<Vec<_>>().join(", ")
-}
-
-fn names(values: &[(Located<String>, Located<ValueText>)]) -> impl Iterator<Item = &str> {
+fn names(values: &NamedValues) -> impl Iterator<Item = &str> {
     values.iter().map(|(name, _)| name.value.as_str())
-}
-
-/// The newest event's row, where "newest" is by (version, precedence, event id).
-///
-/// `>=`, since one event may write one row twice: the ledger, not this comparison, keeps redeliveries out.
-fn upsert_sql(name: &Located<String>, rule: &TableText, unset: &[&str]) -> String {
-    let target = quoted(&rule.table.value);
-    let columns: Vec<_> = names(&rule.key).chain(names(&rule.set)).collect();
-    let values: Vec<_> = (0..columns.len()).map(|i| format!("value ->> {}", i + 6)).collect();
-    let updates: Vec<_> = names(&rule.set)
-        .chain(GUARD_COLUMNS)
-        .map(|name| format!("{0} = excluded.{0}", quoted(name)))
-        .chain(unset.iter().map(|name| format!("{} = NULL", quoted(name))))
-        .collect();
-    format!(
-        "-- rule {name}\n{ROWS}\n\
-         INSERT INTO {target} ({columns}, \"_version\", \"_precedence\", \"_event_id\", \"_deleted\")\n\
-         SELECT {values}, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM rows\n\
-         WHERE {NOT_SEEN}\n\
-         ON CONFLICT ({key}) DO UPDATE SET {updates}\n\
-         WHERE (excluded.\"_version\", excluded.\"_precedence\", excluded.\"_event_id\")\n\
-         >= ({target}.\"_version\", {target}.\"_precedence\", {target}.\"_event_id\")",
-        name = comment(&name.value),
-        columns = quoted_list(columns),
-        values = values.join(", "),
-        key = quoted_list(names(&rule.key)),
-        updates = updates.join(", "),
-    )
-}
-
-/// Additions commute, so a counter needs no version; the ledger sees to it that each is made once.
-fn counter_sql(name: &Located<String>, rule: &TableText) -> String {
-    let target = quoted(&rule.table.value);
-    let key_values: Vec<_> = (0..rule.key.len()).map(|i| format!("value ->> {}", i + 3)).collect();
-    let add_values: Vec<_> = (0..rule.add.len())
-        .map(|i| format!("coalesce(value ->> {}, 0)", i + 3 + rule.key.len()))
-        .collect();
-    let updates: Vec<_> = names(&rule.add)
-        .map(|name| format!("{0} = coalesce({target}.{0}, 0) + excluded.{0}", quoted(name)))
-        .collect();
-    format!(
-        "-- rule {name}\n{ROWS}\n\
-         INSERT INTO {target} ({columns})\n\
-         SELECT {values} FROM rows\n\
-         WHERE {NOT_SEEN}\n\
-         ON CONFLICT ({key}) DO UPDATE SET {updates}",
-        name = comment(&name.value),
-        columns = quoted_list(names(&rule.key).chain(names(&rule.add))),
-        values = [key_values, add_values].concat().join(", "),
-        key = quoted_list(names(&rule.key)),
-        updates = updates.join(", "),
-    )
-}
-
-/// It is written once for its event, whatever else keeps the event from being applied twice.
-fn outbox_sql(name: &Located<String>) -> String {
-    let values: Vec<_> = (0..6).map(|i| format!("value ->> {i}")).collect();
-    format!(
-        "-- rule {name}\n{ROWS}\n\
-         INSERT INTO outbox (source, event_id, generation, rule, id, channel, recipient, content, due_at, created_at)\n\
-         SELECT {values}, value ->> 6, value -> 7, value ->> 8, value ->> 9 FROM rows\n\
-         WHERE {NOT_SEEN}\n\
-         ON CONFLICT DO NOTHING\n\
-         RETURNING due_at",
-        name = comment(&name.value),
-        values = values.join(", "),
-    )
-}
-
-/// The greatest outcome stays, in whatever order they come. What is in doubt, or was to be sent again for that, has been sent
-/// after all: the provider speaks of it.
-fn outcome_sql(name: &Located<String>, column: &str) -> String {
-    format!(
-        "-- rule {name}\n{ROWS}\n\
-         UPDATE outbox SET outcome = row ->> 4, outcome_rank = row ->> 5, outcome_at = row ->> 6,\n\
-         state = iif({doubt}, 'sent', state), error = iif({doubt}, NULL, error)\n\
-         FROM (SELECT value AS row, max(value ->> 5) AS rank FROM rows WHERE {NOT_SEEN} GROUP BY value ->> 3)\n\
-         WHERE {column} = row ->> 3 AND outcome_rank < rank",
-        doubt = "state = 'in_doubt' OR (state = 'pending' AND attempts > 0)",
-        name = comment(&name.value),
-    )
-}
-
-fn suppress_sql(name: &Located<String>) -> String {
-    format!(
-        "-- rule {name}\n{ROWS}\n\
-         INSERT INTO suppressions (address, reason, source, event_id, created_at)\n\
-         SELECT value ->> 3, value ->> 4, value ->> 0, value ->> 1, value ->> 5 FROM rows\n\
-         WHERE {NOT_SEEN}\n\
-         ON CONFLICT DO NOTHING",
-        name = comment(&name.value),
-    )
-}
-
-/// A rule's name as a one-line SQL comment.
-fn comment(name: &str) -> String {
-    name.replace(|c: char| c.is_control(), " ")
 }

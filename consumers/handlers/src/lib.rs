@@ -1,0 +1,14 @@
+//! Handlers: code of yours, where rules end. The binary and the consumer Worker are built with what is in [`HANDLERS`], and
+//! `hookmill check` knows their names. To add one, write a file beside `revenue.rs` and name it below.
+
+mod revenue;
+
+use hookmill_core::handler::Handler;
+
+/// Every handler, by the name that rules call it by.
+pub const HANDLERS: &[(&str, &dyn Handler)] = &[("stripe-revenue", &revenue::Revenue)];
+
+/// The handler of this name.
+pub fn find(name: &str) -> Option<&'static dyn Handler> {
+    HANDLERS.iter().find(|(known, _)| *known == name).map(|(_, handler)| *handler)
+}

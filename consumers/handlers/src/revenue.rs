@@ -1,0 +1,136 @@
+//! `stripe-revenue`, an example: what was earned by month. An invoice may be for a year, and a month of it is earned in a
+//! month; no path can say that.
+
+use chrono::{DateTime, Datelike as _, Months, NaiveDate};
+use hookmill_core::handler::{Event, Handler, Unhandled};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Of a paid invoice, a value for each line and month: `{ "month": "2026-01", "currency": "usd", "amount": 1250 }`. Amounts are
+/// in the currency's smallest unit; what cannot be divided evenly is in the first month.
+#[derive(Debug)]
+pub struct Revenue;
+
+/// <https://docs.stripe.com/api/invoices/object>
+#[derive(Deserialize)]
+struct Body {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    object: Invoice,
+}
+
+#[derive(Deserialize)]
+struct Invoice {
+    currency: String,
+    lines: Lines,
+}
+
+#[derive(Deserialize)]
+struct Lines {
+    data: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    amount: i64,
+    period: Period,
+}
+
+/// Unix seconds.
+#[derive(Deserialize)]
+struct Period {
+    start: i64,
+    end: i64,
+}
+
+impl Handler for Revenue {
+    fn handle(&self, event: &Event<'_>) -> Result<Vec<Value>, Unhandled> {
+        let body: Body = serde_json::from_slice(event.body)
+            .map_err(|error| Unhandled(format!("this is no invoice (line {})", error.line())))?;
+        let Invoice { currency, lines } = body.data.object;
+        let mut values = Vec::new();
+        for Line { amount, period } in lines.data {
+            let months = months(&period).ok_or_else(|| Unhandled("a line has no period".into()))?;
+            let count = i64::try_from(months.len()).unwrap_or(i64::MAX);
+            for (place, month) in months.iter().enumerate() {
+                let rest = if place == 0 { amount % count } else { 0 };
+                let month = month.format("%Y-%m").to_string();
+                values.push(json!({ "month": month, "currency": currency, "amount": amount / count + rest }));
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// The first day of each month that a period begins a month of: of 15 January to 15 March, January and February. A period of
+/// less than a month is one.
+fn months(period: &Period) -> Option<Vec<NaiveDate>> {
+    let day = |seconds| DateTime::from_timestamp(seconds, 0).map(|time| time.date_naive());
+    let (start, end) = (day(period.start)?, day(period.end)?);
+    let first = start.with_day(1)?;
+    let mut months = vec![first];
+    // A century is no period of an invoice: whatever it is, it is not gone through.
+    for count in 1..1200 {
+        if start.checked_add_months(Months::new(count))? >= end {
+            break;
+        }
+        months.push(first.checked_add_months(Months::new(count))?);
+    }
+    Some(months)
+}
+
+#[cfg(test)]
+mod tests {
+    use hookmill_core::rules::EventFacts;
+    use hookmill_core::time::Timestamp;
+
+    use super::*;
+
+    fn handled(body: &Value) -> Result<Vec<Value>, Unhandled> {
+        let facts = EventFacts {
+            source: "stripe",
+            id: "evt_1",
+            kind: "invoice.paid",
+            received_at: Timestamp::from_seconds(0),
+        };
+        Revenue.handle(&Event { facts, body: body.to_string().as_bytes() })
+    }
+
+    fn invoice(amount: i64, start: &str, end: &str) -> Value {
+        let seconds =
+            |day: &str| Timestamp::parse_rfc3339(&format!("{day}T12:00:00Z")).unwrap().seconds();
+        let period = json!({ "start": seconds(start), "end": seconds(end) });
+        let lines = json!({ "data": [{ "amount": amount, "period": period }] });
+        json!({ "data": { "object": { "currency": "usd", "lines": lines } } })
+    }
+
+    #[test]
+    fn a_month_of_a_year_is_earned_in_a_month() {
+        let year = handled(&invoice(12_005, "2026-01-31", "2027-01-31")).unwrap();
+        assert_eq!(year.len(), 12);
+        assert_eq!(year[0], json!({ "month": "2026-01", "currency": "usd", "amount": 1005 }));
+        assert_eq!(year[1], json!({ "month": "2026-02", "currency": "usd", "amount": 1000 }));
+        assert_eq!(year[11], json!({ "month": "2026-12", "currency": "usd", "amount": 1000 }));
+        let total: i64 = year.iter().filter_map(|value| value["amount"].as_i64()).sum();
+        assert_eq!(total, 12_005);
+    }
+
+    #[test]
+    fn what_is_refunded_and_what_lasts_no_month_is_earned_at_once() {
+        let credit = handled(&invoice(-700, "2026-01-15", "2026-01-20")).unwrap();
+        assert_eq!(credit, [json!({ "month": "2026-01", "currency": "usd", "amount": -700 })]);
+        assert_eq!(handled(&invoice(5, "2026-03-01", "2026-03-01")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_invoice_is_said_to_be_none() {
+        let said = handled(&json!({ "data": {} })).unwrap_err();
+        assert_eq!(said.to_string(), "this is no invoice (line 1)");
+        let mut odd = invoice(1, "2026-01-01", "2026-02-01");
+        odd["data"]["object"]["lines"]["data"][0]["period"]["start"] = i64::MAX.into();
+        assert!(handled(&odd).is_err());
+    }
+}

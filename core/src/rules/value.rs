@@ -1,0 +1,452 @@
+//! Values of rules: where they are from, and what form they have there.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::path::{Path, PathError};
+use super::read::{NotJson, Read, Reads, Values};
+use crate::time::Timestamp;
+
+/// A path as rules write it: into the body, or, with `@` in front, into the element of the list that `each` names.
+///
+/// `@` is the current node of JSONPath: <https://www.rfc-editor.org/rfc/rfc9535>.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ValuePath {
+    /// Whether it begins at the element.
+    pub element: bool,
+    /// The steps from there.
+    pub path: Path,
+}
+
+impl FromStr for ValuePath {
+    type Err = PathError;
+
+    fn from_str(text: &str) -> Result<Self, PathError> {
+        let Some(rest) = text.strip_prefix('@') else {
+            return Ok(Self { element: false, path: text.parse()? });
+        };
+        let path = match rest.strip_prefix('.') {
+            Some(path) => path.parse(),
+            None if rest.is_empty() => Ok(Path { steps: Vec::new(), select: None }),
+            None if rest.starts_with('[') => rest.parse(),
+            None => Err(PathError { problem: "expected `.`, `[` or the end", position: 1 }),
+        };
+        let before = text.len() - rest.len() + usize::from(rest.starts_with('.'));
+        let further = |error: PathError| PathError { position: error.position + before, ..error };
+        Ok(Self { element: true, path: path.map_err(further)? })
+    }
+}
+
+/// The path as a rule would write it.
+impl fmt::Display for ValuePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.to_string();
+        match (self.element, path.as_str()) {
+            (false, path) => f.write_str(path),
+            (true, path) if path.is_empty() || path.starts_with('[') => write!(f, "@{path}"),
+            (true, path) => write!(f, "@.{path}"),
+        }
+    }
+}
+
+/// A path that has its place in a [`Reads`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PathRead {
+    read: Read,
+    element: bool,
+    /// As in hookmill.toml, for messages.
+    pub text: String,
+}
+
+/// Where paths get their places: those of the body, and those of elements.
+#[derive(Debug)]
+pub struct Places<'r> {
+    /// Of the body.
+    pub body: &'r mut Reads,
+    /// Of each element.
+    pub element: &'r mut Reads,
+}
+
+impl Places<'_> {
+    /// Makes room for a path.
+    pub fn add(&mut self, path: &ValuePath) -> PathRead {
+        let reads = if path.element { &mut *self.element } else { &mut *self.body };
+        PathRead { read: reads.add(&path.path), element: path.element, text: path.to_string() }
+    }
+}
+
+/// What a rule looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'b> {
+    /// What was found in the body.
+    pub body: &'b Values<'b>,
+    /// What was found in the element of `each`.
+    pub element: Option<&'b Values<'b>>,
+    /// The event itself.
+    pub event: EventFacts<'b>,
+}
+
+/// What is known of an event besides its body.
+#[derive(Clone, Copy, Debug)]
+pub struct EventFacts<'b> {
+    /// Its source.
+    pub source: &'b str,
+    /// Its id.
+    pub id: &'b str,
+    /// Its type.
+    pub kind: &'b str,
+    /// When ingress took it in.
+    pub received_at: Timestamp,
+}
+
+impl PathRead {
+    /// Whether it begins at the element of `each`.
+    pub const fn of_element(&self) -> bool {
+        self.element
+    }
+
+    /// The JSON text there, or `None` where there is nothing, or `null`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotJson`], as [`Read::value`] says.
+    pub fn json<'b>(&self, scope: Scope<'b>) -> Result<Option<&'b str>, NotJson> {
+        match (self.element, scope.element) {
+            (false, _) => self.read.value(scope.body),
+            (true, Some(element)) => self.read.value(element),
+            (true, None) => Ok(None),
+        }
+    }
+}
+
+/// Where a value is from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Value {
+    /// The first of these that is there and not `null`.
+    Paths {
+        /// Where.
+        paths: Vec<PathRead>,
+        /// The form that it has there.
+        form: Form,
+    },
+    /// Always the same: a JSON text.
+    Constant(String),
+    /// Something that is known of every event.
+    Event(EventField),
+}
+
+/// Something that is known of every event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventField {
+    /// Its id.
+    Id,
+    /// Its type.
+    Type,
+    /// Its source.
+    Source,
+    /// When ingress took it in: Unix milliseconds.
+    ReceivedAt,
+}
+
+impl EventField {
+    /// As hookmill.toml calls them.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("id", Self::Id),
+        ("type", Self::Type),
+        ("source", Self::Source),
+        ("received_at", Self::ReceivedAt),
+    ];
+}
+
+/// The form that a value has in the body, if it is to be stored in another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// Whatever it is, it is stored so: a text, a number, 1 and 0 for true and false, JSON for lists and objects.
+    AsIs,
+    /// A text, a number or a boolean, stored as text.
+    Text,
+    /// Anything, stored as the text of its JSON, a text in quotes.
+    Json,
+    /// `true`, `"true"`, `1`, `"1"`, and their contraries, stored as 1 or 0.
+    Boolean,
+    /// A number, also in quotes, stored as the whole number of its smallest units: of `"12.50"` with a scale of 2, 1250.
+    Decimal {
+        /// Digits behind the point.
+        scale: u32,
+    },
+    /// Seconds since the Unix epoch, also with a fraction, stored as milliseconds.
+    UnixSeconds,
+    /// Milliseconds since the Unix epoch.
+    UnixMilliseconds,
+    /// <https://www.rfc-editor.org/rfc/rfc3339>, stored as milliseconds since the Unix epoch.
+    Rfc3339,
+}
+
+/// What is at a path has not the form that the rule says.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Unfit {
+    /// The body is not JSON.
+    #[error(transparent)]
+    NotJson(#[from] NotJson),
+    /// Another form; the value itself is not told, since errors are kept and shown.
+    #[error("what is at `{path}` is no {expected}")]
+    Form {
+        /// Where it is.
+        path: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+/// As in hookmill.toml, for messages.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Constant(json) => json.fmt(f),
+            Self::Event(field) => {
+                let names = EventField::ALL.iter();
+                names
+                    .filter(|(_, known)| known == field)
+                    .try_for_each(|(name, _)| f.write_str(name))
+            }
+            Self::Paths { paths, .. } => {
+                let paths: Vec<_> = paths.iter().map(|path| path.text.as_str()).collect();
+                f.write_str(&paths.join("` or `"))
+            }
+        }
+    }
+}
+
+impl Value {
+    /// The value as JSON text, as it is stored; `None` where there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfit`].
+    pub fn json<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, Unfit> {
+        self.read(scope, Form::stored)
+    }
+
+    /// The value as a number that versions are compared by. A time counts in microseconds, so that none is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfit`].
+    pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, Unfit> {
+        let found = self.read(scope, |form, json| match form.micros(json) {
+            Some(time) => time.map(|micros| Cow::Owned(micros.to_string())),
+            None if form == Form::AsIs => {
+                json.parse::<i64>().map(|_| Cow::Borrowed(json)).map_err(|_| "whole number")
+            }
+            None => form.stored(json),
+        })?;
+        Ok(found.and_then(|number| number.parse().ok()))
+    }
+
+    fn read<'b>(
+        &'b self,
+        scope: Scope<'b>,
+        convert: impl Fn(Form, &'b str) -> Result<Cow<'b, str>, &'static str>,
+    ) -> Result<Option<Cow<'b, str>>, Unfit> {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        match self {
+            Self::Constant(json) => Ok(Some(Cow::Borrowed(json))),
+            Self::Event(field) => Ok(Some(Cow::Owned(match field {
+                EventField::Id => text(scope.event.id),
+                EventField::Type => text(scope.event.kind),
+                EventField::Source => text(scope.event.source),
+                EventField::ReceivedAt => scope.event.received_at.millis().to_string(),
+            }))),
+            Self::Paths { paths, form } => {
+                for path in paths {
+                    let Some(json) = path.json(scope)? else { continue };
+                    let unfit = |expected| Unfit::Form { path: path.text.clone(), expected };
+                    return convert(*form, json).map(Some).map_err(unfit);
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Form {
+    /// Whether it is a time.
+    pub const fn is_time(self) -> bool {
+        matches!(self, Self::UnixSeconds | Self::UnixMilliseconds | Self::Rfc3339)
+    }
+
+    /// What is stored of a JSON text that is not `null`; or what it should have been.
+    fn stored(self, json: &str) -> Result<Cow<'_, str>, &'static str> {
+        if let Some(time) = self.micros(json) {
+            return time.map(|micros| Cow::Owned(micros.div_euclid(1000).to_string()));
+        }
+        let is_text = json.starts_with('"');
+        let quoted = |text: &str| Cow::Owned(serde_json::Value::from(text).to_string());
+        match self {
+            Self::Text if is_text => Ok(Cow::Borrowed(json)),
+            Self::Text if json.starts_with(['{', '[']) => Err("text"),
+            Self::Text | Self::Json => Ok(quoted(json)),
+            Self::Boolean => match plain(json).as_ref() {
+                "true" | "1" => Ok(Cow::Borrowed("1")),
+                "false" | "0" => Ok(Cow::Borrowed("0")),
+                _ => Err("boolean"),
+            },
+            Self::Decimal { scale } => {
+                let expected =
+                    if scale == 0 { "whole number" } else { "number with so few digits" };
+                let units = units(&plain(json), scale, false).ok_or(expected)?;
+                Ok(Cow::Owned(units.to_string()))
+            }
+            Self::AsIs | Self::UnixSeconds | Self::UnixMilliseconds | Self::Rfc3339 => {
+                Ok(Cow::Borrowed(json))
+            }
+        }
+    }
+
+    /// A time in microseconds since the Unix epoch; `None` if this is no form of a time.
+    fn micros(self, json: &str) -> Option<Result<i64, &'static str>> {
+        let text = plain(json);
+        Some(match self {
+            Self::UnixSeconds => units(&text, 6, true).ok_or("time in Unix seconds"),
+            Self::UnixMilliseconds => units(&text, 3, true).ok_or("time in Unix milliseconds"),
+            Self::Rfc3339 => {
+                let time = DateTime::parse_from_rfc3339(&text);
+                time.map(|time| time.timestamp_micros()).map_err(|_| "time as of RFC 3339")
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// What is in the quotes, or the JSON text of anything else.
+fn plain(json: &str) -> Cow<'_, str> {
+    match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => Cow::Borrowed(text),
+        Some(_) => Cow::Owned(serde_json::from_str(json).unwrap_or_default()),
+        None => Cow::Borrowed(json),
+    }
+}
+
+/// A decimal number in units of its `scale`th digit behind the point. What is behind that has to be zero, unless it may be cut.
+fn units(text: &str, scale: u32, cut: bool) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = whole.strip_prefix('-').unwrap_or(whole);
+    let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if digits.is_empty() || !all_digits(digits) || !all_digits(fraction) || text.ends_with('.') {
+        return None;
+    }
+    let kept = fraction.get(..scale as usize).unwrap_or(fraction);
+    if !cut && fraction[kept.len()..].bytes().any(|b| b != b'0') {
+        return None;
+    }
+    format!("{whole}{kept:0<width$}", width = scale as usize).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_path_into_an_element_prints_as_it_was_written() {
+        for text in ["@", "@.id", "@[0]", "@.a[0].b", "@.a[b = c].d", "a.b"] {
+            assert_eq!(text.parse::<ValuePath>().unwrap().to_string(), text);
+        }
+        for (text, expected) in [
+            ("@x", "expected `.`, `[` or the end at character 2"),
+            ("@.", "expected a name at character 3"),
+            ("@.a..b", "expected a name at character 5"),
+            ("a.@", "expected a name at character 3"),
+        ] {
+            assert_eq!(text.parse::<ValuePath>().unwrap_err().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_stored_in_one_way() {
+        let cents = Form::Decimal { scale: 2 };
+        let whole = Form::Decimal { scale: 0 };
+        for (form, json, expected) in [
+            (Form::AsIs, "[1]", Ok("[1]")),
+            (Form::Text, "12.50", Ok("\"12.50\"")),
+            (Form::Text, "true", Ok("\"true\"")),
+            (Form::Text, r#""a\"b""#, Ok(r#""a\"b""#)),
+            (Form::Text, "{}", Err("text")),
+            (Form::Json, "\"a\"", Ok(r#""\"a\"""#)),
+            (Form::Json, "{\"a\": 1}", Ok(r#""{\"a\": 1}""#)),
+            (Form::Boolean, "true", Ok("1")),
+            (Form::Boolean, "\"false\"", Ok("0")),
+            (Form::Boolean, "1", Ok("1")),
+            (Form::Boolean, "\"yes\"", Err("boolean")),
+            (whole, "\"12\"", Ok("12")),
+            (whole, "12.0", Ok("12")),
+            (whole, "\"-0012\"", Ok("-12")),
+            (whole, "\"12.5\"", Err("whole number")),
+            (whole, "\"\"", Err("whole number")),
+            (whole, "\"1e3\"", Err("whole number")),
+            (whole, "\"9223372036854775807\"", Ok("9223372036854775807")),
+            (whole, "\"9223372036854775808\"", Err("whole number")),
+            (cents, "\"12.5\"", Ok("1250")),
+            (cents, "12", Ok("1200")),
+            (cents, "\"-0.05\"", Ok("-5")),
+            (cents, "\"12.500\"", Ok("1250")),
+            (cents, "\"12.505\"", Err("number with so few digits")),
+            (cents, "\"12.\"", Err("number with so few digits")),
+            (cents, "\".5\"", Err("number with so few digits")),
+            (cents, "\"1,5\"", Err("number with so few digits")),
+            (Form::UnixSeconds, "1767225600", Ok("1767225600000")),
+            (Form::UnixSeconds, "\"1767225600.000215\"", Ok("1767225600000")),
+            (Form::UnixSeconds, "\"2026-01-01\"", Err("time in Unix seconds")),
+            (Form::UnixMilliseconds, "1767225600123", Ok("1767225600123")),
+            (Form::Rfc3339, "\"2026-01-01T00:00:00.621022Z\"", Ok("1767225600621")),
+            (Form::Rfc3339, "\"2026-01-01T02:00:00+02:00\"", Ok("1767225600000")),
+            (Form::Rfc3339, "1767225600", Err("time as of RFC 3339")),
+        ] {
+            assert_eq!(form.stored(json).as_deref().map_err(|e| *e), expected, "{form:?} {json}");
+        }
+    }
+
+    #[test]
+    fn a_version_keeps_microseconds() {
+        assert_eq!(
+            Form::Rfc3339.micros("\"2026-01-01T00:00:00.621022Z\""),
+            Some(Ok(1_767_225_600_621_022))
+        );
+        assert_eq!(Form::UnixSeconds.micros("1767225600"), Some(Ok(1_767_225_600_000_000)));
+        assert_eq!(Form::UnixMilliseconds.micros("1767225600123"), Some(Ok(1_767_225_600_123_000)));
+        assert_eq!(Form::AsIs.micros("1"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn decimals_are_exact(units in any::<i64>(), scale in 0_u32..9) {
+            let power = 10_i128.pow(scale);
+            let (whole, rest) = (i128::from(units) / power, (i128::from(units) % power).abs());
+            let sign = if units < 0 && whole == 0 { "-" } else { "" };
+            let text = if scale == 0 {
+                format!("\"{whole}\"")
+            } else {
+                format!("\"{sign}{whole}.{rest:0width$}\"", width = scale as usize)
+            };
+            let form = Form::Decimal { scale };
+            prop_assert_eq!(form.stored(&text).unwrap(), units.to_string());
+        }
+
+        #[test]
+        fn no_form_panics(json in any::<String>(), scale in 0_u32..19) {
+            for form in [Form::Text, Form::Json, Form::Boolean, Form::Decimal { scale }, Form::UnixSeconds, Form::UnixMilliseconds, Form::Rfc3339] {
+                let text = serde_json::Value::from(json.as_str()).to_string();
+                let _ = form.stored(&text);
+            }
+        }
+    }
+}
