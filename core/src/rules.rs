@@ -281,6 +281,16 @@ pub enum Unknown {
     DeadLetter,
 }
 
+impl Effect {
+    /// The table that it writes, if that is one of the user's or a preset's.
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            Self::Row { table, .. } | Self::Rows { table, .. } => Some(table),
+            Self::Send { .. } | Self::Outcome { .. } | Self::Suppress { .. } => None,
+        }
+    }
+}
+
 impl Rule {
     /// Whether carrying it out again for an event that it was carried out for does no harm: it writes the row that is there,
     /// or leaves it to a later event. A counter would count again, and whoever was written to would be written to again.

@@ -11,7 +11,6 @@ use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, encode};
 use hookmill_core::objects::{ObjectError, Objects};
 use hookmill_core::request::Request;
-use hookmill_core::rules::Effect;
 use hookmill_core::schema::Schema;
 use hookmill_core::store::{Statement, Store as _};
 use hookmill_migrations::{Loaded, apply, schema};
@@ -177,10 +176,7 @@ impl Trial<'_> {
                 return Err(Wrong::Found(format!("it is a dead letter: {reason}: {error}")));
             }
         }
-        let tables = self.loaded.program.rules.iter().filter_map(|rule| match &rule.effect {
-            Effect::Row { table, .. } => Some(table.as_str()),
-            _ => None,
-        });
+        let tables = self.loaded.program.rules.iter().filter_map(|rule| rule.effect.table());
         let tables: BTreeSet<_> = tables.collect();
         let written = tables.into_iter().map(|table| (table, self.select(table)));
         let sent = "SELECT json_object('rule', rule, 'channel', channel, 'content', json(content)) FROM outbox";

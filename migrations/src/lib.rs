@@ -40,6 +40,7 @@ pub fn own() -> Vec<Migration> {
         ("0009_reprocess.sql", include_str!("../0009_reprocess.sql")),
         ("0010_alerts.sql", include_str!("../0010_alerts.sql")),
         ("0011_rules.sql", include_str!("../0011_rules.sql")),
+        ("0012_presets.sql", include_str!("../0012_presets.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
@@ -365,14 +366,35 @@ mod tests {
         assert_eq!(own, files);
     }
 
+    /// Every preset.
+    fn presets() -> Loaded {
+        let sources = [
+            ("stripe", "stripe"),
+            ("clerk", "standard-webhooks"),
+            ("paddle", "paddle"),
+            ("resend", "resend"),
+            ("sendgrid", "sendgrid"),
+            ("twilio", "twilio"),
+        ];
+        let sources = sources.map(|(preset, scheme)| {
+            format!(
+                "[sources.{preset}]\nscheme = '{scheme}'\nsecrets = ['env:A']\npreset = '{preset}'\n"
+            )
+        });
+        // The last one's.
+        let config = sources.concat() + "public_url = 'https://example.com/webhooks/twilio'\n";
+        let folder = folder(&[("hookmill.toml", &config)]);
+        load(&folder.path().join("hookmill.toml")).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     #[test]
     fn no_rule_writes_a_table_of_hookmills_own() {
         let mut database = Connection::open_in_memory().unwrap();
         apply(&mut database, &own()).unwrap();
-        let tables = schema(&database).unwrap().tables.into_iter();
-        // Those of presets are kept by version.
-        let own = tables.filter(|(_, table)| table.column("_version").is_none());
-        let own: Vec<_> = own.map(|(name, _)| name).collect();
+        let rules = presets().program.rules;
+        let written: Vec<_> = rules.iter().filter_map(|rule| rule.effect.table()).collect();
+        let tables = schema(&database).unwrap().tables.into_keys();
+        let own: Vec<_> = tables.filter(|table| !written.contains(&table.as_str())).collect();
         assert_eq!(own, OWN_TABLES);
     }
 
@@ -615,23 +637,58 @@ mod tests {
 
     #[test]
     fn the_presets_fit_the_schema() {
-        let folder = folder(&[(
-            "hookmill.toml",
-            "[sources.a]\nscheme = 'stripe'\nsecrets = ['env:A']\npreset = 'stripe'\n\
-             [sources.b]\nscheme = 'standard-webhooks'\nsecrets = ['env:B']\npreset = 'clerk'\n",
-        )]);
-        let loaded =
-            load(&folder.path().join("hookmill.toml")).unwrap_or_else(|error| panic!("{error}"));
+        let loaded = presets();
         let rules: Vec<_> = loaded.program.rules.iter().map(|rule| rule.name.as_str()).collect();
         insta::assert_debug_snapshot!(rules, @r#"
         [
             "clerk-users",
             "clerk-users-deleted",
+            "clerk-organizations",
+            "clerk-organizations-deleted",
+            "clerk-organization-memberships",
+            "clerk-organization-memberships-deleted",
+            "paddle-customers",
+            "paddle-subscriptions",
+            "paddle-subscription-items",
+            "paddle-transactions",
+            "paddle-adjustments",
+            "resend-delayed",
+            "resend-delivered",
+            "resend-opened",
+            "resend-clicked",
+            "resend-failed",
+            "resend-bounced",
+            "resend-suppress-bounced",
+            "resend-complained",
+            "resend-suppress-complained",
+            "sendgrid-delayed",
+            "sendgrid-delivered",
+            "sendgrid-opened",
+            "sendgrid-clicked",
+            "sendgrid-dropped",
+            "sendgrid-bounced",
+            "sendgrid-suppress-bounced",
+            "sendgrid-complained",
+            "sendgrid-suppress-complained",
+            "sendgrid-unsubscribed",
+            "sendgrid-suppress-unsubscribed",
             "stripe-customers",
             "stripe-customers-deleted",
             "stripe-subscriptions",
+            "stripe-subscription-items",
             "stripe-invoices",
             "stripe-invoices-deleted",
+            "stripe-payment-intents",
+            "stripe-checkout-sessions",
+            "stripe-charges",
+            "stripe-refunds",
+            "stripe-disputes",
+            "twilio-delivered",
+            "twilio-read",
+            "twilio-failed",
+            "twilio-undelivered",
+            "twilio-messages",
+            "twilio-inbound-messages",
         ]
         "#);
         insta::assert_snapshot!(loaded.program.rules[0].sql[0], @r#"

@@ -244,8 +244,9 @@ pub enum PrecedenceText {
 
 /// The presets: rules in the language of hookmill.toml, without the sources in `on`, since a source names its preset.
 /// Each with the schemes that sign its events.
-const PRESETS: [(&str, &[&str], &str); 5] = [
+const PRESETS: [(&str, &[&str], &str); 6] = [
     ("clerk", &["clerk", "svix", "standard-webhooks"], include_str!("../../presets/clerk.toml")),
+    ("paddle", &["paddle"], include_str!("../../presets/paddle.toml")),
     ("resend", &["resend", "svix", "standard-webhooks"], include_str!("../../presets/resend.toml")),
     ("sendgrid", &["sendgrid"], include_str!("../../presets/sendgrid.toml")),
     ("stripe", &["stripe"], include_str!("../../presets/stripe.toml")),
@@ -830,7 +831,7 @@ fn version(item: &Item<'_>) -> ValueText {
         }
         ValueText::Event(field) => *field == EventField::ReceivedAt,
         // What cannot be read has been reported.
-        ValueText::Constant(json) => json == "null",
+        ValueText::Constant(json) => json == "null" || json.parse::<i64>().is_ok(),
     };
     if let ValueText::Event(EventField::ReceivedAt) = found {
         let problem = item.here.error("the order of arrival is not the order of events");

@@ -363,6 +363,17 @@ fn check_kind(
                 error.hint("count in a table of its own, by a rule without `version` and `set`"),
             );
         }
+        if let Some(version) = &rule.version
+            && matches!(version.value, ValueText::Constant(_))
+            && rule.precedence.is_none()
+        {
+            let error = version.error("all events have the same version, and there is no `tie`");
+            errors.push(
+                error.hint(
+                    "say what tells an older event from a newer one: tie = { precedence = … }",
+                ),
+            );
+        }
         if rule.kind() == Kind::List {
             return check_list(rule_name, rule, missing.len() == GUARD_COLUMNS.len(), errors);
         }

@@ -1,0 +1,337 @@
+-- Tables that came to the presets. Times are Unix milliseconds in all of them, whatever the provider has.
+
+-- Preset `stripe`.
+
+CREATE TABLE subscription_items (
+    subscription_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    price_id TEXT,
+    product_id TEXT,
+    quantity INTEGER,
+    unit_amount INTEGER,
+    currency TEXT,
+    interval TEXT,
+    interval_count INTEGER,
+    current_period_start INTEGER,
+    current_period_end INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    PRIMARY KEY (subscription_id, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE payment_intents (
+    id TEXT NOT NULL PRIMARY KEY,
+    customer_id TEXT,
+    status TEXT,
+    amount INTEGER,
+    amount_received INTEGER,
+    amount_capturable INTEGER,
+    currency TEXT,
+    charge_id TEXT,
+    payment_method_id TEXT,
+    description TEXT,
+    error_code TEXT,
+    error_message TEXT,
+    cancellation_reason TEXT,
+    canceled_at INTEGER,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE checkout_sessions (
+    id TEXT NOT NULL PRIMARY KEY,
+    mode TEXT,
+    status TEXT,
+    payment_status TEXT,
+    client_reference_id TEXT,
+    customer_id TEXT,
+    customer_email TEXT,
+    payment_intent_id TEXT,
+    subscription_id TEXT,
+    invoice_id TEXT,
+    payment_link_id TEXT,
+    amount_subtotal INTEGER,
+    amount_total INTEGER,
+    currency TEXT,
+    expires_at INTEGER,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE charges (
+    id TEXT NOT NULL PRIMARY KEY,
+    customer_id TEXT,
+    payment_intent_id TEXT,
+    status TEXT,
+    amount INTEGER,
+    amount_captured INTEGER,
+    amount_refunded INTEGER,
+    currency TEXT,
+    paid INTEGER,
+    captured INTEGER,
+    refunded INTEGER,
+    disputed INTEGER,
+    failure_code TEXT,
+    failure_message TEXT,
+    payment_method_type TEXT,
+    card_brand TEXT,
+    card_last4 TEXT,
+    receipt_url TEXT,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE refunds (
+    id TEXT NOT NULL PRIMARY KEY,
+    charge_id TEXT,
+    payment_intent_id TEXT,
+    status TEXT,
+    amount INTEGER,
+    currency TEXT,
+    reason TEXT,
+    failure_reason TEXT,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE disputes (
+    id TEXT NOT NULL PRIMARY KEY,
+    charge_id TEXT,
+    payment_intent_id TEXT,
+    status TEXT,
+    reason TEXT,
+    amount INTEGER,
+    currency TEXT,
+    evidence_due_by INTEGER,
+    evidence_submissions INTEGER,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- These were in seconds, as Stripe's are.
+UPDATE customers SET created = created * 1000;
+UPDATE subscriptions SET
+    current_period_start = current_period_start * 1000,
+    current_period_end = current_period_end * 1000,
+    cancel_at = cancel_at * 1000,
+    canceled_at = canceled_at * 1000,
+    ended_at = ended_at * 1000,
+    trial_end = trial_end * 1000,
+    created = created * 1000;
+UPDATE invoices SET
+    next_payment_attempt = next_payment_attempt * 1000,
+    period_start = period_start * 1000,
+    period_end = period_end * 1000,
+    created = created * 1000;
+
+ALTER TABLE subscriptions ADD COLUMN latest_invoice_id TEXT;
+ALTER TABLE invoices ADD COLUMN payment_intent_id TEXT;
+
+-- Preset `clerk`.
+
+CREATE TABLE organizations (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT,
+    slug TEXT,
+    image_url TEXT,
+    created_by TEXT,
+    members_count INTEGER,
+    max_allowed_memberships INTEGER,
+    public_metadata TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE organization_memberships (
+    id TEXT NOT NULL PRIMARY KEY,
+    organization_id TEXT,
+    user_id TEXT,
+    role TEXT,
+    permissions TEXT,
+    public_metadata TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Preset `paddle`.
+
+CREATE TABLE paddle_customers (
+    id TEXT NOT NULL PRIMARY KEY,
+    email TEXT,
+    name TEXT,
+    status TEXT,
+    locale TEXT,
+    marketing_consent INTEGER,
+    custom_data TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE paddle_subscriptions (
+    id TEXT NOT NULL PRIMARY KEY,
+    customer_id TEXT,
+    business_id TEXT,
+    discount_id TEXT,
+    status TEXT,
+    price_id TEXT,
+    quantity INTEGER,
+    currency TEXT,
+    collection_mode TEXT,
+    interval TEXT,
+    interval_count INTEGER,
+    current_period_start INTEGER,
+    current_period_end INTEGER,
+    next_billed_at INTEGER,
+    first_billed_at INTEGER,
+    started_at INTEGER,
+    paused_at INTEGER,
+    canceled_at INTEGER,
+    scheduled_action TEXT,
+    scheduled_at INTEGER,
+    custom_data TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE paddle_subscription_items (
+    subscription_id TEXT NOT NULL,
+    price_id TEXT NOT NULL,
+    product_id TEXT,
+    status TEXT,
+    quantity INTEGER,
+    recurring INTEGER,
+    unit_amount INTEGER,
+    currency TEXT,
+    next_billed_at INTEGER,
+    PRIMARY KEY (subscription_id, price_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE paddle_transactions (
+    id TEXT NOT NULL PRIMARY KEY,
+    customer_id TEXT,
+    subscription_id TEXT,
+    business_id TEXT,
+    discount_id TEXT,
+    invoice_id TEXT,
+    invoice_number TEXT,
+    status TEXT,
+    origin TEXT,
+    collection_mode TEXT,
+    currency TEXT,
+    subtotal INTEGER,
+    discount INTEGER,
+    tax INTEGER,
+    total INTEGER,
+    grand_total INTEGER,
+    balance INTEGER,
+    fee INTEGER,
+    earnings INTEGER,
+    payment_status TEXT,
+    payment_error TEXT,
+    billing_period_start INTEGER,
+    billing_period_end INTEGER,
+    billed_at INTEGER,
+    custom_data TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE paddle_adjustments (
+    id TEXT NOT NULL PRIMARY KEY,
+    transaction_id TEXT,
+    subscription_id TEXT,
+    customer_id TEXT,
+    action TEXT,
+    type TEXT,
+    status TEXT,
+    reason TEXT,
+    currency TEXT,
+    subtotal INTEGER,
+    tax INTEGER,
+    total INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Preset `twilio`.
+
+CREATE TABLE twilio_messages (
+    sid TEXT NOT NULL PRIMARY KEY,
+    status TEXT,
+    sender TEXT,
+    recipient TEXT,
+    messaging_service_sid TEXT,
+    error_code INTEGER,
+    received_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE twilio_inbound_messages (
+    sid TEXT NOT NULL PRIMARY KEY,
+    sender TEXT,
+    recipient TEXT,
+    body TEXT,
+    num_segments INTEGER,
+    num_media INTEGER,
+    media_url TEXT,
+    media_content_type TEXT,
+    opt_out_type TEXT,
+    messaging_service_sid TEXT,
+    received_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
