@@ -1,5 +1,6 @@
 //! Applies events to SQL tables: a batch of deliveries in, one verdict for each out. And sends what rules have put into the
-//! outbox: [`outgoing`]. And tells somebody if something is the matter: [`alert`].
+//! outbox: [`outgoing`]. And tells somebody if something is the matter: [`alert`]. And says what rules make of an event:
+//! [`explain`].
 //!
 //! ```text
 //! sort   (pure)  each delivery by itself: readable, or poison
@@ -15,6 +16,7 @@
 pub mod alert;
 mod count;
 mod drive;
+pub mod explain;
 pub mod outbox;
 pub mod outgoing;
 mod plan;

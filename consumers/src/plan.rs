@@ -212,15 +212,15 @@ fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
 
 /// What a rule has made of an event.
 #[derive(Default)]
-struct Carried {
+pub(crate) struct Carried {
     /// Rows for its statements.
-    rows: Vec<String>,
+    pub(crate) rows: Vec<String>,
     /// Which row of which table that is, as JSON; or whose rows.
     wrote: Option<String>,
 }
 
 /// Carries a rule out for each value that its handler returns.
-fn handle(
+pub(crate) fn handle(
     rule: &Rule,
     handled: &Handled,
     envelope: &Envelope,
@@ -241,7 +241,7 @@ fn handle(
     values.map_err(|error| failed(error.0))?.into_iter().map(carry_out).collect()
 }
 
-const fn facts(envelope: &Envelope) -> EventFacts<'_> {
+pub(crate) const fn facts(envelope: &Envelope) -> EventFacts<'_> {
     EventFacts {
         source: envelope.source.as_str(),
         id: envelope.id.as_str(),
@@ -251,7 +251,7 @@ const fn facts(envelope: &Envelope) -> EventFacts<'_> {
 }
 
 /// Carries a rule out, if its conditions hold. `values` are those of the body, or of what a handler has made of it.
-fn carry_out(
+pub(crate) fn carry_out(
     rule: &Rule,
     envelope: &Envelope,
     values: &Values<'_>,
@@ -297,7 +297,7 @@ fn carry_out(
         (Effect::Send { send, data, delay }, _) => {
             Ok(once(sent(&rule.name, send, data, envelope, scope, (now + *delay, now))?))
         }
-        (Effect::Outcome { of, outcome }, _) => {
+        (Effect::Outcome { of, outcome, .. }, _) => {
             // The provider may send for others as well.
             let ids = texts(json(&rule.name, of, scope)?.as_deref()).into_iter().take(1);
             let rest = |id| array(&(id, outcome.as_str(), outcome.rank(), now));

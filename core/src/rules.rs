@@ -124,6 +124,8 @@ pub enum Effect {
     Outcome {
         /// Its id, as the provider was told it and tells it again; or what the provider knows it by.
         of: Value,
+        /// Whether that is what the provider knows it by.
+        by_provider_id: bool,
         /// What became of it.
         outcome: Outcome,
     },

@@ -17,6 +17,7 @@ mod dead_letters;
 mod dev;
 mod email;
 mod events;
+mod explain;
 mod list;
 mod migrate;
 mod pipeline;
@@ -32,6 +33,7 @@ mod serve;
 mod stats;
 mod tail;
 mod token;
+mod trial;
 mod verify;
 
 use std::process::ExitCode;
@@ -55,6 +57,7 @@ enum Command {
     Check(check::Arguments),
     Send(send::Arguments),
     Verify(verify::Arguments),
+    Explain(explain::Arguments),
     Events(events::Arguments),
     Tail(tail::Arguments),
     Email(email::Arguments),
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Email(arguments) => email::run(&arguments),

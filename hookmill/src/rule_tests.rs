@@ -3,23 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use hookmill_consumers::{Fate, drive};
-use hookmill_core::config::{
-    ConfigError, Consumers, Expectation, Given, Located, Source, TestText,
-};
+use hookmill_consumers::Fate;
+use hookmill_core::config::{ConfigError, Expectation, Given, Located, TestText};
 use hookmill_core::delivery::Delivery;
-use hookmill_core::message::{BodyForm, Envelope, VERSION, encode};
-use hookmill_core::objects::{ObjectError, Objects};
-use hookmill_core::request::Request;
-use hookmill_core::schema::Schema;
-use hookmill_core::store::{Statement, Store as _};
-use hookmill_migrations::{Loaded, apply, schema};
-use hookmill_native::{Sqlite, now};
-use hookmill_providers::{Admitted, Outgoing, Verifier, sign};
-use rusqlite::Connection;
-use serde_json::{Map, Value};
+use hookmill_core::store::StoreError;
+use hookmill_migrations::Loaded;
+use serde_json::Value;
 
-use crate::secrets::development_keys;
+use crate::trial::{Row, Trial, admit};
 
 /// The most rows that are shown where none is as expected.
 const SHOWN: usize = 3;
@@ -34,37 +25,10 @@ pub fn run(path: &Path, loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
     let consumers = loaded.consumers();
     let mut faults = Vec::new();
     for test in &loaded.config.tests {
-        let mut database = Connection::open_in_memory()?;
-        apply(&mut database, &loaded.migrations)?;
-        let schema = schema(&database)?;
-        let trial = Trial { store: Sqlite::new(database), loaded, consumers: &consumers, schema };
+        let trial = Trial::new(loaded, &consumers, |_| Ok(()))?;
         faults.extend(runtime.block_on(trial.run(path, test)));
     }
     Ok(faults)
-}
-
-struct Trial<'l> {
-    store: Sqlite,
-    loaded: &'l Loaded,
-    consumers: &'l Consumers,
-    schema: Schema,
-}
-
-/// No body is too long for a test.
-struct NoObjects;
-
-impl Objects for NoObjects {
-    async fn put(&self, _: &str, _: &[u8]) -> Result<(), ObjectError> {
-        Ok(())
-    }
-
-    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ObjectError> {
-        Ok(None)
-    }
-
-    async fn delete(&self, _: &str) -> Result<(), ObjectError> {
-        Ok(())
-    }
 }
 
 impl Trial<'_> {
@@ -75,12 +39,8 @@ impl Trial<'_> {
         };
         let mut last = Vec::new();
         for (number, given) in test.given.iter().enumerate() {
-            match self.admit(path, number, given) {
-                Ok(batch) => {
-                    let driven = drive(&self.store, &NoObjects, self.consumers, &batch, now());
-                    let settled = driven.await.settled.into_iter();
-                    last = settled.map(|settled| settled.fate).collect();
-                }
+            match self.given(path, number, given) {
+                Ok(batch) => last = self.apply(&batch).await,
                 Err(fault) => return vec![named(fault)],
             }
         }
@@ -102,7 +62,7 @@ impl Trial<'_> {
     }
 
     /// The messages of a request as its provider would send it.
-    fn admit(
+    fn given(
         &self,
         path: &Path,
         number: usize,
@@ -112,62 +72,12 @@ impl Trial<'_> {
         let body = std::fs::read(&file).map_err(|error| {
             given.file.error(format!("cannot read {}: {error}", file.display()))
         })?;
-        let Some(source) = self.source(given) else {
-            return Err(given.source.error("there is no such source"));
-        };
-        let keys = source.secrets.iter().find_map(|secret| development_keys(source, &secret.name));
-        let keys = keys.ok_or_else(|| given.source.error("it has no secret to sign with"))?;
-        let (id, at) = (given.id.clone().unwrap_or_else(|| format!("test_{number}")), now());
-        let kind = given.kind.as_deref().unwrap_or_default();
-        let outgoing = Outgoing { id: &id, kind, at, query: None, body: &body };
-        let not_signed =
-            |problem: String| given.file.error(format!("it cannot be signed: {problem}"));
-        let signed = sign(source, &keys.signing, outgoing).map_err(not_signed)?;
-        let verifier = Verifier::new(source, |_| Some(keys.verifying.clone()));
-        let verifier = verifier.map_err(|error| given.source.error(error.to_string()))?;
-        let request =
-            Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };
-        match verifier.verify(&request, at) {
-            Ok(Admitted::Events(verified, events)) => {
-                let delivery = |event: hookmill_providers::Event<'_>| {
-                    let mut envelope = Envelope {
-                        v: VERSION,
-                        source: source.name.clone(),
-                        id: event.id,
-                        kind: event.kind,
-                        received_at: at,
-                        verified: verified.clone(),
-                        generation: 0,
-                        rules: Vec::new(),
-                        body: BodyForm::Text,
-                    };
-                    Delivery { attempts: 1, text: encode(&mut envelope, &event.body) }
-                };
-                Ok(events.into_iter().map(delivery).collect())
-            }
-            Ok(Admitted::Handshake(_)) => {
-                Err(given.file.error("this is a handshake, and no event"))
-            }
-            Err(rejection) => {
-                let problem =
-                    format!("ingress refuses it: {}: {}", rejection.reason, rejection.detail);
-                Err(given.file.error(problem))
-            }
-        }
-    }
-
-    fn source(&self, given: &Given) -> Option<&Source> {
         let mut sources = self.loaded.config.ingress.sources.iter();
-        sources.find(|source| source.name == given.source.value)
-    }
-
-    /// The rows that a query answers with, each a JSON object.
-    async fn ask(&self, sql: &str) -> Result<Vec<Map<String, Value>>, Wrong> {
-        let statement = Statement { sql: sql.into(), params: Vec::new() };
-        let rows = self.store.execute(vec![statement]).await;
-        let rows = rows.map_err(|error| Wrong::Found(error.to_string()))?;
-        let object = |row: &Vec<Option<String>>| serde_json::from_str(row.first()?.as_ref()?).ok();
-        Ok(rows.first().into_iter().flatten().filter_map(object).collect())
+        let source = sources.find(|source| source.name == given.source.value);
+        let source = source.ok_or_else(|| given.source.error("there is no such source"))?;
+        let id = given.id.clone().unwrap_or_else(|| format!("test_{number}"));
+        let kind = given.kind.as_deref().unwrap_or_default();
+        admit(source, &body, &id, kind).map_err(|problem| given.file.error(problem))
     }
 
     async fn nothing(&self, last: &[Fate]) -> Result<(), Wrong> {
@@ -189,20 +99,6 @@ impl Trial<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Every row of a table as a JSON object.
-    fn select(&self, table: &str) -> String {
-        let quoted = |name: &str| name.replace('"', "\"\"");
-        let columns = self.schema.tables.get(table).into_iter().flat_map(|table| &table.columns);
-        let columns = columns.map(|column| {
-            format!("'{}', \"{}\"", column.name.replace('\'', "''"), quoted(&column.name))
-        });
-        // A function takes so many arguments and no more.
-        let parts: Vec<_> = columns.collect();
-        let parts = parts.chunks(40).map(|part| format!("json_object({})", part.join(", ")));
-        let object = parts.reduce(|all, part| format!("json_patch({all}, {part})"));
-        format!("SELECT {} FROM \"{}\"", object.unwrap_or_else(|| "'{}'".to_owned()), quoted(table))
     }
 
     fn known(&self, expected: &Located<Expectation>, table: &str) -> Result<(), Wrong> {
@@ -242,7 +138,7 @@ impl Trial<'_> {
         let keys: Vec<_> =
             columns.iter().filter(|column| column.key).map(|column| &column.name).collect();
         let keyed = !keys.is_empty() && keys.iter().all(|key| row.contains_key(*key));
-        let meant = |found: &&Map<String, Value>| {
+        let meant = |found: &&Row| {
             keyed
                 && keys.iter().all(|key| same(&row[*key], found.get(*key).unwrap_or(&Value::Null)))
         };
@@ -285,7 +181,7 @@ impl Trial<'_> {
         };
         let sql = format!("SELECT json_set(content, '$.rule', rule) FROM outbox WHERE {of}");
         let found = self.ask(&sql).await?;
-        let empty = Map::new();
+        let empty = Row::new();
         let content = content.as_object().unwrap_or(&empty);
         if found.iter().any(|found| agrees(content, found)) {
             return Ok(());
@@ -309,6 +205,12 @@ enum Wrong {
     Meant(ConfigError),
 }
 
+impl From<StoreError> for Wrong {
+    fn from(error: StoreError) -> Self {
+        Self::Found(error.to_string())
+    }
+}
+
 fn became(outcome: &str, last: &[Fate]) -> Result<(), Wrong> {
     let name = |fate: &Fate| match fate {
         Fate::Condemned { .. } => "dead_letter",
@@ -324,7 +226,7 @@ fn became(outcome: &str, last: &[Fate]) -> Result<(), Wrong> {
 }
 
 /// Whether every value that is expected is found.
-fn agrees(expected: &Map<String, Value>, found: &Map<String, Value>) -> bool {
+fn agrees(expected: &Row, found: &Row) -> bool {
     expected.iter().all(|(name, value)| same(value, found.get(name).unwrap_or(&Value::Null)))
 }
 
@@ -350,13 +252,13 @@ fn same(expected: &Value, found: &Value) -> bool {
     }
 }
 
-fn shown(row: &Map<String, Value>) -> String {
+fn shown(row: &Row) -> String {
     let said = row.iter().filter(|(_, value)| !value.is_null());
     said.map(|(name, value)| format!("    {name} = {value}")).collect::<Vec<_>>().join("\n")
 }
 
 /// What is expected and what was found, where they differ.
-fn difference(expected: &Map<String, Value>, found: &Map<String, Value>) -> String {
+fn difference(expected: &Row, found: &Row) -> String {
     let mut lines = Vec::new();
     for (name, value) in expected {
         let found = found.get(name).unwrap_or(&Value::Null);

@@ -84,8 +84,9 @@ fn compile_rule(
         }
         EffectText::Outcome { of, by_provider_id, outcome } => {
             let of = value(&of.value, &mut places);
-            let column = if *by_provider_id { "provider_id" } else { "id" };
-            (vec![sql::outcome(name, column)], Effect::Outcome { of, outcome: *outcome })
+            let (by_provider_id, outcome) = (*by_provider_id, *outcome);
+            let column = if by_provider_id { "provider_id" } else { "id" };
+            (vec![sql::outcome(name, column)], Effect::Outcome { of, by_provider_id, outcome })
         }
         EffectText::Suppress { address, reason } => {
             let address = value(&address.value, &mut places);

@@ -1,0 +1,133 @@
+//! What each rule makes of an event, and why others make nothing of it: for people, nothing is done.
+
+use hookmill_core::config::Consumers;
+use hookmill_core::message::Envelope;
+use hookmill_core::rules::{Effect, Rule, Scope};
+use hookmill_core::time::Timestamp;
+use serde_json::Value;
+
+use crate::plan::{Carried, carry_out, facts, handle};
+use crate::settle::Fate;
+
+/// A rule, and what it makes of the event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explained<'c> {
+    /// Which.
+    pub rule: &'c Rule,
+    /// What it makes of it.
+    pub made: Made,
+}
+
+/// What a rule makes of an event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Made {
+    /// Nothing: its `on` names other events.
+    NotNamed,
+    /// Nothing: this condition does not hold.
+    Unfulfilled {
+        /// Its path.
+        path: String,
+        /// What was found there: a JSON text, `null` for nothing.
+        found: String,
+    },
+    /// Nothing: why, in words.
+    Nothing(&'static str),
+    /// Rows for its statements, each the text of a JSON array; and which rows of which tables these are about.
+    Rows {
+        /// The rows.
+        rows: Vec<String>,
+        /// What they are about.
+        about: Vec<About>,
+    },
+    /// The event becomes a dead letter: why.
+    Failed(String),
+}
+
+/// Some rows of a table: those that have these values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct About {
+    /// The table.
+    pub table: String,
+    /// Columns, and their values.
+    pub columns: Vec<(String, Value)>,
+}
+
+/// What every rule makes of an event, in the order of hookmill.toml.
+pub fn explain<'c>(
+    config: &'c Consumers,
+    envelope: &Envelope,
+    body: &[u8],
+    now: Timestamp,
+) -> Vec<Explained<'c>> {
+    let explained = |rule: &'c Rule| {
+        let made = made(config, rule, envelope, body, now);
+        let made = made.unwrap_or_else(|fate| match fate {
+            Fate::Condemned { error, .. } => Made::Failed(error),
+            fate => Made::Failed(fate.as_str().to_owned()),
+        });
+        Explained { rule, made }
+    };
+    config.program.rules.iter().map(explained).collect()
+}
+
+fn made(
+    config: &Consumers,
+    rule: &Rule,
+    envelope: &Envelope,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Made, Fate> {
+    if !rule.on.iter().any(|pattern| pattern.matches(&envelope.source, &envelope.kind)) {
+        return Ok(Made::NotNamed);
+    }
+    let unreadable = |error: hookmill_core::rules::NotJson| Fate::unreadable(error.to_string());
+    let carried = if let Some(handled) = &rule.handler {
+        handle(rule, handled, envelope, body, now)?
+    } else {
+        let values = config.program.reads.read(body).map_err(unreadable)?;
+        let scope = Scope { body: &values, element: None, event: facts(envelope) };
+        for condition in rule.when.iter().filter(|condition| !condition.path.of_element()) {
+            if !condition.holds(scope).map_err(unreadable)? {
+                let found = condition.path.json(scope).map_err(unreadable)?.unwrap_or("null");
+                let path = condition.path.text.clone();
+                return Ok(Made::Unfulfilled { path, found: found.to_owned() });
+            }
+        }
+        vec![carry_out(rule, envelope, &values, now)?]
+    };
+    let rows: Vec<_> = carried.into_iter().flat_map(|Carried { rows, .. }| rows).collect();
+    if !rows.is_empty() {
+        let about = rows.iter().filter_map(|row| about(rule, row)).collect();
+        return Ok(Made::Rows { rows, about });
+    }
+    Ok(Made::Nothing(match (&rule.handler, &rule.each) {
+        (Some(_), _) => "its handler returns nothing that fulfils its conditions",
+        (None, Some(_)) => "there is no list, or nothing in it that fulfils its conditions",
+        (None, None) => "what it names is not there",
+    }))
+}
+
+/// The rows that a row of a statement's parameter is about.
+fn about(rule: &Rule, row: &str) -> Option<About> {
+    let row: Vec<Value> = serde_json::from_str(row).ok()?;
+    let keyed = |table: &str, keys: Vec<&str>, first: usize| {
+        let columns = keys.into_iter().zip(row.get(first..)?);
+        let columns = columns.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+        Some(About { table: table.to_owned(), columns })
+    };
+    match &rule.effect {
+        Effect::Row { table, guard, columns } => {
+            let keys = columns.iter().filter(|column| column.required);
+            let first = if guard.is_some() { 6 } else { 3 };
+            keyed(table, keys.map(|column| column.name.as_str()).collect(), first)
+        }
+        Effect::Rows { table, owner, .. } => {
+            keyed(table, owner.iter().map(|column| column.name.as_str()).collect(), 6)
+        }
+        Effect::Send { .. } => keyed("outbox", vec!["id"], 4),
+        Effect::Outcome { by_provider_id, .. } => {
+            keyed("outbox", vec![if *by_provider_id { "provider_id" } else { "id" }], 3)
+        }
+        Effect::Suppress { .. } => keyed("suppressions", vec!["address"], 3),
+    }
+}

@@ -1,0 +1,163 @@
+//! A trial: events are signed, verified and applied as they would be, to a database of their own in memory. Nothing of the
+//! user's is touched, and nothing is sent.
+
+use hookmill_consumers::{Fate, drive};
+use hookmill_core::config::{Consumers, Source};
+use hookmill_core::delivery::Delivery;
+use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
+use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::request::Request;
+use hookmill_core::schema::Schema;
+use hookmill_core::store::{Statement, Store as _, StoreError};
+use hookmill_core::time::Timestamp;
+use hookmill_migrations::{Loaded, apply, schema};
+use hookmill_native::{Sqlite, now};
+use hookmill_providers::{Admitted, Outgoing, Verifier, sign};
+use rusqlite::Connection;
+use serde_json::{Map, Value};
+
+use crate::secrets::development_keys;
+
+/// A row as a JSON object.
+pub type Row = Map<String, Value>;
+
+/// A database in memory, and what is applied to it.
+pub struct Trial<'l> {
+    /// The configuration.
+    pub loaded: &'l Loaded,
+    /// What the consumers carry of it.
+    pub consumers: &'l Consumers,
+    /// The tables.
+    pub schema: Schema,
+    store: Sqlite,
+}
+
+/// No body is too long for a trial.
+struct NoObjects;
+
+impl Objects for NoObjects {
+    async fn put(&self, _: &str, _: &[u8]) -> Result<(), ObjectError> {
+        Ok(())
+    }
+
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ObjectError> {
+        Ok(None)
+    }
+
+    async fn delete(&self, _: &str) -> Result<(), ObjectError> {
+        Ok(())
+    }
+}
+
+impl<'l> Trial<'l> {
+    /// With the tables that the migrations make, and `fill`ed.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such database, or it cannot be filled.
+    pub fn new(
+        loaded: &'l Loaded,
+        consumers: &'l Consumers,
+        fill: impl FnOnce(&Connection) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let mut database = Connection::open_in_memory()?;
+        apply(&mut database, &loaded.migrations)?;
+        let schema = schema(&database)?;
+        fill(&database)?;
+        Ok(Self { loaded, consumers, schema, store: Sqlite::new(database) })
+    }
+
+    /// Applies a batch: what becomes of each.
+    pub async fn apply(&self, batch: &[Delivery]) -> Vec<Fate> {
+        let driven = drive(&self.store, &NoObjects, self.consumers, batch, now()).await;
+        driven.settled.into_iter().map(|settled| settled.fate).collect()
+    }
+
+    /// The rows that a query answers with, of which each is a JSON text.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub async fn ask(&self, sql: &str) -> Result<Vec<Row>, StoreError> {
+        let statement = Statement { sql: sql.into(), params: Vec::new() };
+        let rows = self.store.execute(vec![statement]).await?;
+        let object = |row: &Vec<Option<String>>| serde_json::from_str(row.first()?.as_ref()?).ok();
+        Ok(rows.first().into_iter().flatten().filter_map(object).collect())
+    }
+
+    /// The query for every row of a table as a JSON object.
+    pub fn select(&self, table: &str) -> String {
+        let columns = self.schema.tables.get(table).into_iter().flat_map(|table| &table.columns);
+        let columns =
+            columns.map(|column| format!("{}, {}", literal(&column.name), quoted(&column.name)));
+        // A function takes so many arguments and no more.
+        let parts: Vec<_> = columns.collect();
+        let parts = parts.chunks(40).map(|part| format!("json_object({})", part.join(", ")));
+        let object = parts.reduce(|all, part| format!("json_patch({all}, {part})"));
+        format!("SELECT {} FROM {}", object.unwrap_or_else(|| "'{}'".to_owned()), quoted(table))
+    }
+}
+
+/// A name in SQL.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text in SQL.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// The messages of a request with this body, signed and verified as if its provider had sent it. `id` and `kind` are for
+/// providers that say them in headers.
+///
+/// # Errors
+///
+/// Why it does not come past ingress.
+pub fn admit(source: &Source, body: &[u8], id: &str, kind: &str) -> Result<Vec<Delivery>, String> {
+    let keys = source.secrets.iter().find_map(|secret| development_keys(source, &secret.name));
+    let keys = keys.ok_or("its source has no secret to sign with")?;
+    let at = now();
+    let outgoing = Outgoing { id, kind, at, query: None, body };
+    let signed = sign(source, &keys.signing, outgoing);
+    let signed = signed.map_err(|problem| format!("it cannot be signed: {problem}"))?;
+    let verifier = Verifier::new(source, |_| Some(keys.verifying.clone()));
+    let verifier = verifier.map_err(|error| error.to_string())?;
+    let request =
+        Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };
+    match verifier.verify(&request, at) {
+        Ok(Admitted::Events(verified, events)) => {
+            let delivery = |event: hookmill_providers::Event<'_>| {
+                let identity = (event.id.as_str(), event.kind.as_str());
+                delivery(&source.name, identity, at, verified.clone(), &event.body)
+            };
+            Ok(events.into_iter().map(delivery).collect())
+        }
+        Ok(Admitted::Handshake(_)) => Err("this is a handshake, and no event".to_owned()),
+        Err(rejection) => {
+            Err(format!("ingress refuses it: {}: {}", rejection.reason, rejection.detail))
+        }
+    }
+}
+
+/// An event, by its id and type, as it comes from the queue.
+pub fn delivery(
+    source: &str,
+    (id, kind): (&str, &str),
+    received_at: Timestamp,
+    verified: Verified,
+    body: &[u8],
+) -> Delivery {
+    let mut envelope = Envelope {
+        v: VERSION,
+        source: source.to_owned(),
+        id: id.to_owned(),
+        kind: kind.to_owned(),
+        received_at,
+        verified,
+        generation: 0,
+        rules: Vec::new(),
+        body: BodyForm::Text,
+    };
+    Delivery { attempts: 1, text: encode(&mut envelope, body) }
+}
