@@ -3,11 +3,11 @@
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use hookmill_tests::fixtures;
 use hookmill_tests::native::binary;
 use serde_json::Value;
 
@@ -45,13 +45,6 @@ secrets = ["env:SECRET"]
 preset = "sendgrid"
 "#;
 
-fn fixtures(provider: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(provider);
-    let files: BTreeSet<_> =
-        folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.into_iter().collect()
-}
-
 /// What becomes of an event: the rows that it makes, and what it comes to.
 fn explained(folder: &Path, provider: &str, file: &Path) -> Value {
     let arguments = ["explain", provider, "--json", "--file"];
@@ -69,9 +62,9 @@ fn rows_of(provider: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("hookmill.toml"), CONFIG).unwrap();
     let mut text = String::new();
-    for file in fixtures(provider) {
+    for (name, _) in fixtures(provider) {
+        let file = hookmill_tests::folder().join("fixtures").join(provider).join(&name);
         let event = explained(folder.path(), provider, &file);
-        let name = file.file_name().unwrap().to_string_lossy();
         let (kind, outcome) = (event["type"].as_str().unwrap(), event["outcome"].as_str().unwrap());
         let _ = writeln!(text, "{name}: {kind}: {outcome}");
         assert_eq!(event["error"], Value::Null, "{name}");

@@ -22,6 +22,7 @@ mod strangers_are_refused;
 mod the_admin_api_is_governed;
 mod what_is_old_is_removed;
 mod what_is_sent_otherwise;
+mod what_rules_can_say;
 
 use hookmill_tests::event::{Event, stripe};
 use hookmill_tests::eventually;

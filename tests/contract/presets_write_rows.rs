@@ -56,8 +56,8 @@ fn the_stripe_preset_writes_customers_subscriptions_and_invoices() {
     assert_eq!(
         pipeline.sql("SELECT id, status, price_id, quantity, current_period_end, cancel_at_period_end, ended_at, _deleted FROM subscriptions ORDER BY id"),
         [
-            json!(["sub_1", "active", "price_1", 5, 2000, 1, null, 0]).as_array().unwrap().clone(),
-            json!(["sub_2", "canceled", null, null, null, null, 2500, 1]).as_array().unwrap().clone(),
+            json!(["sub_1", "active", "price_1", 5, 2_000_000, 1, null, 0]).as_array().unwrap().clone(),
+            json!(["sub_2", "canceled", null, null, null, null, 2_500_000, 1]).as_array().unwrap().clone(),
         ]
     );
     assert_eq!(

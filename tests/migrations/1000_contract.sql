@@ -23,3 +23,37 @@ CREATE TABLE fleeting (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Rows that the application makes: rules only change them.
+CREATE TABLE accounts (
+    name TEXT NOT NULL PRIMARY KEY,
+    thing TEXT UNIQUE,
+    plan TEXT,
+    _version INTEGER,
+    _precedence INTEGER,
+    _event_id TEXT,
+    _deleted INTEGER
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO accounts (name, thing) VALUES ('ines', 'thing_1'), ('ada', 'thing_2');
+
+-- Rows that are removed when they are deleted.
+CREATE TABLE removable (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    cents INTEGER,
+    at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL,
+    PRIMARY KEY (kind, id)
+) STRICT, WITHOUT ROWID;
+
+-- What a handler says.
+CREATE TABLE revenue (
+    month TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    amount INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (month, currency)
+) STRICT, WITHOUT ROWID;

@@ -79,3 +79,17 @@ pub fn secrets() -> BTreeMap<String, String> {
 pub fn folder() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
 }
+
+/// The fixtures of a provider, in the order of their names: for each the name of its file, and the body that it holds.
+pub fn fixtures(provider: &str) -> Vec<(String, Vec<u8>)> {
+    let path = folder().join("fixtures").join(provider);
+    let files = path.read_dir().expect("there are fixtures of this provider");
+    let read = |file: std::io::Result<std::fs::DirEntry>| {
+        let file = file.expect("the folder can be read");
+        let body = std::fs::read(file.path()).expect("a fixture can be read");
+        (file.file_name().to_string_lossy().into_owned(), body)
+    };
+    let mut fixtures: Vec<_> = files.map(read).collect();
+    fixtures.sort();
+    fixtures
+}

@@ -136,7 +136,10 @@ fn contract() -> Command {
 }
 
 fn native() -> anyhow::Result<()> {
-    shell(contract().args(["--test", "native", "--test", "cli", "--test", "presets", "--test", "crash"]))
+    shell(
+        contract()
+            .args(["--test", "native", "--test", "cli", "--test", "presets", "--test", "crash"]),
+    )
 }
 
 /// Said where something could not be checked, since there is no Python.

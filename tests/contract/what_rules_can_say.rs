@@ -1,0 +1,196 @@
+//! What rules can say besides what other promises need of them.
+
+use hookmill_tests::event::{Event, signed, stripe};
+use hookmill_tests::fixtures;
+use serde_json::{Value, json};
+
+use super::super::platform::Pipeline;
+use super::accepted;
+
+/// Sends every fixture, those last that come first in the alphabet: no order that anything has happened in.
+fn send_fixtures(pipeline: &Pipeline, provider: &'static str) {
+    for (name, body) in fixtures(provider).into_iter().rev() {
+        let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let id = parsed["id"].as_str().unwrap_or(&name).to_owned();
+        if matches!(provider, "stripe" | "clerk") {
+            accepted(pipeline, &Event { source: provider, id, body });
+            continue;
+        }
+        let signed = signed(provider, "", &id, None, &body);
+        let response = pipeline.send(&signed.headers, provider, &signed.body);
+        assert_eq!(response.status, 200, "{name}: {}", response.body);
+    }
+}
+
+fn row(value: Value) -> Vec<Value> {
+    value.as_array().expect("a row is an array").clone()
+}
+
+#[test]
+fn the_presets_mirror_what_their_providers_say_in_any_order() {
+    let pipeline = Pipeline::start();
+    for provider in ["stripe", "clerk", "paddle", "twilio"] {
+        send_fixtures(&pipeline, provider);
+    }
+    pipeline.settle();
+    assert_eq!(pipeline.sql("SELECT count(*) FROM dead_letters"), [[0]]);
+
+    // A subscription that has ended has no items; the others have theirs, and the period of each.
+    assert_eq!(
+        pipeline.sql(
+            "SELECT status, _deleted FROM subscriptions WHERE id = 'sub_1owZzDHmFx4aBq2Nqex4qyMO'"
+        ),
+        [row(json!(["canceled", 1]))]
+    );
+    assert_eq!(
+        pipeline.sql("SELECT count(*) FROM subscription_items WHERE subscription_id = 'sub_1owZzDHmFx4aBq2Nqex4qyMO'"),
+        [[0]]
+    );
+    assert_eq!(
+        pipeline.sql("SELECT count(*) FROM subscription_items AS item JOIN subscriptions AS whole ON whole.id = subscription_id WHERE item.current_period_end = whole.current_period_end"),
+        [[2]]
+    );
+    // What was paid later is paid, what was lost is lost, what has failed has failed.
+    assert_eq!(
+        pipeline.sql(
+            "SELECT payment_status FROM checkout_sessions WHERE client_reference_id = 'ord_1042'"
+        ),
+        [["paid"]]
+    );
+    assert_eq!(pipeline.sql("SELECT status FROM disputes"), [["lost"]]);
+    assert_eq!(
+        pipeline.sql("SELECT status FROM refunds ORDER BY status"),
+        [["failed"], ["succeeded"]]
+    );
+    assert_eq!(pipeline.sql("SELECT amount_refunded, refunded FROM charges"), [[12000, 0]]);
+    assert_eq!(
+        pipeline.sql("SELECT status, amount_received FROM payment_intents WHERE id = 'pi_32JhfIHmFx4aBq2Nb8suEPiw'"),
+        [row(json!(["succeeded", 12900]))]
+    );
+
+    assert_eq!(pipeline.sql("SELECT slug, _deleted FROM organizations"), [row(json!([null, 1]))]);
+    assert_eq!(
+        pipeline.sql("SELECT role, _deleted FROM organization_memberships"),
+        [row(json!(["org:bookkeeper", 1]))]
+    );
+
+    assert_eq!(
+        pipeline.sql("SELECT status, quantity FROM paddle_subscriptions WHERE id = 'sub_01ke6sjx5resnzh18hrq2n5a3a'"),
+        [row(json!(["canceled", 5]))]
+    );
+    assert_eq!(
+        pipeline.sql("SELECT status, total, tax FROM paddle_transactions WHERE id = 'txn_01keegs25rxv8ysj97xcfzkbgb'"),
+        [row(json!(["completed", 3321, 621]))]
+    );
+    assert_eq!(
+        pipeline.sql(
+            "SELECT status FROM twilio_messages WHERE sid = 'SM89e6406fbdf6d91c02b731df83002c5a'"
+        ),
+        [["delivered"]]
+    );
+    assert_eq!(
+        pipeline
+            .sql("SELECT num_media, opt_out_type FROM twilio_inbound_messages ORDER BY num_media"),
+        [row(json!([0, "STOP"])), row(json!([1, null]))]
+    );
+}
+
+#[test]
+fn a_list_is_that_of_the_newest_event_even_if_that_is_empty() {
+    let pipeline = Pipeline::start();
+    let subscription = |n: i64, items: &[(&str, i64)]| {
+        let item = |(id, quantity): &(&str, i64)| json!({ "id": id, "quantity": quantity });
+        let items = json!({ "data": items.iter().map(item).collect::<Vec<_>>() });
+        let object = json!({ "id": "sub_1", "status": "active", "items": items });
+        stripe("customer.subscription.updated", &format!("evt_{n}"), n, object)
+    };
+    let rows = "SELECT id, quantity FROM subscription_items ORDER BY id";
+    accepted(&pipeline, &subscription(2, &[("si_1", 1), ("si_2", 2)]));
+    pipeline.settle();
+    assert_eq!(pipeline.sql(rows), [row(json!(["si_1", 1])), row(json!(["si_2", 2]))]);
+    accepted(&pipeline, &subscription(4, &[]));
+    pipeline.settle();
+    assert!(pipeline.sql(rows).is_empty());
+    // Older, and too late.
+    accepted(&pipeline, &subscription(3, &[("si_1", 3)]));
+    accepted(&pipeline, &subscription(1, &[("si_3", 1)]));
+    pipeline.settle();
+    assert!(pipeline.sql(rows).is_empty());
+    accepted(&pipeline, &subscription(5, &[("si_2", 5)]));
+    pipeline.settle();
+    assert_eq!(pipeline.sql(rows), [row(json!(["si_2", 5]))]);
+}
+
+fn thing(kind: &str, n: i64, id: &str, plan: Option<&str>) -> Event {
+    let object = json!({ "id": id, "price": format!("{n}.50"), "plan": plan });
+    stripe(&format!("test.thing.{kind}"), &format!("evt_{n}_{id}"), n, object)
+}
+
+#[test]
+fn rows_that_the_application_has_made_are_only_changed() {
+    let pipeline = Pipeline::start();
+    for (n, id, plan) in [
+        (3, "thing_1", Some("pro")),
+        (2, "thing_1", Some("free")),
+        (4, "thing_1", None),
+        (1, "thing_2", Some("team")),
+        (1, "thing_3", Some("nobody's")),
+    ] {
+        accepted(&pipeline, &thing("updated", n, id, plan));
+    }
+    pipeline.settle();
+    assert_eq!(
+        pipeline.sql("SELECT name, plan, _version FROM accounts ORDER BY name"),
+        [row(json!(["ada", "team", 1])), row(json!(["ines", "pro", 3]))]
+    );
+}
+
+#[test]
+fn a_row_that_is_removed_is_not_brought_back_by_an_older_event() {
+    let pipeline = Pipeline::start();
+    let rows = "SELECT kind, id, cents, at FROM removable";
+    accepted(&pipeline, &thing("updated", 1, "thing_1", None));
+    pipeline.settle();
+    assert_eq!(pipeline.sql(rows), [row(json!(["thing", "thing_1", 150, 1000]))]);
+    accepted(&pipeline, &thing("deleted", 3, "thing_1", None));
+    pipeline.settle();
+    assert!(pipeline.sql(rows).is_empty());
+    accepted(&pipeline, &thing("updated", 2, "thing_1", None));
+    // A deletion that comes before anything else.
+    accepted(&pipeline, &thing("deleted", 3, "thing_2", None));
+    accepted(&pipeline, &thing("updated", 2, "thing_2", None));
+    pipeline.settle();
+    assert!(pipeline.sql(rows).is_empty());
+    accepted(&pipeline, &thing("updated", 4, "thing_1", None));
+    pipeline.settle();
+    assert_eq!(pipeline.sql(rows), [row(json!(["thing", "thing_1", 450, 4000]))]);
+}
+
+#[test]
+fn code_says_what_rules_cannot() {
+    let pipeline = Pipeline::start();
+    let invoice = |n: i64, amount: i64| {
+        // Two months from the first of January 2026.
+        let period = json!({ "start": 1_767_225_600, "end": 1_772_323_200 });
+        let lines = json!({ "data": [{ "amount": amount, "period": period }] });
+        let object = json!({ "id": format!("in_{n}"), "currency": "eur", "lines": lines });
+        stripe("test.invoiced", &format!("evt_{n}"), n, object)
+    };
+    for (n, amount) in [(1, 201), (2, 1000), (1, 201)] {
+        accepted(&pipeline, &invoice(n, amount));
+    }
+    // What the handler cannot read is a dead letter, with the reason.
+    accepted(&pipeline, &stripe("test.invoiced", "evt_3", 3, json!({ "id": "in_3" })));
+    pipeline.settle();
+    assert_eq!(
+        pipeline.sql("SELECT month, currency, amount FROM revenue ORDER BY month"),
+        [row(json!(["2026-01", "eur", 601])), row(json!(["2026-02", "eur", 600]))]
+    );
+    assert_eq!(
+        pipeline.sql("SELECT event_id, error FROM dead_letters"),
+        [row(json!([
+            "evt_3",
+            "rule `revenue`: handler `stripe-revenue`: this is no invoice (line 1)"
+        ]))]
+    );
+}
