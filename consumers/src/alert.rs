@@ -12,7 +12,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use hookmill_core::config::{AlertUrl, Alerts, Consumers};
 use hookmill_core::email::address_key;
 use hookmill_core::fetch::Fetch;
-use hookmill_core::outbound::{ApiRequest, Authorization};
+use hookmill_core::outbound::{ApiRequest, Authorization, Method};
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
@@ -248,7 +248,7 @@ pub async fn look<S: Store, F: Fetch>(
     let mut arrived = Vec::new();
     for (name, pending) in rows.last().into_iter().flatten().filter_map(read_pending) {
         let Some(request) = request(url, secret, &pending, now) else { continue };
-        match fetch.post(request, &Secret::from("")).await {
+        match fetch.ask(request, &Secret::from("")).await {
             Ok(answer) if (200..300).contains(&answer.status) => {
                 arrived.push(statement(ARRIVED, vec![name, pending]));
             }
@@ -307,6 +307,7 @@ fn request(url: &Secret, secret: &Secret, pending: &str, now: Timestamp) -> Opti
     mac.update(format!("{id}.{at}.{body}").as_bytes());
     let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
     Some(ApiRequest {
+        method: Method::Post,
         url: url.expose_secret().to_owned(),
         headers: vec![
             ("content-type", "application/json".to_owned()),

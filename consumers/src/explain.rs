@@ -93,7 +93,7 @@ fn made(
                 return Ok(Made::Unfulfilled { path, found: found.to_owned() });
             }
         }
-        vec![carry_out(rule, envelope, &values, now)?]
+        vec![carry_out(rule, envelope, (&values, body), now)?]
     };
     let rows: Vec<_> = carried.into_iter().flat_map(|Carried { rows, .. }| rows).collect();
     if !rows.is_empty() {

@@ -1,6 +1,6 @@
 //! Applies events to SQL tables: a batch of deliveries in, one verdict for each out. And sends what rules have put into the
 //! outbox: [`outgoing`]. And tells somebody if something is the matter: [`alert`]. And says what rules make of an event:
-//! [`explain`].
+//! [`explain`]. And asks providers' APIs for objects where events do not say which is the newer one: [`refetch`].
 //!
 //! ```text
 //! sort   (pure)  each delivery by itself: readable, or poison
@@ -20,6 +20,7 @@ pub mod explain;
 pub mod outbox;
 pub mod outgoing;
 mod plan;
+pub mod refetch;
 mod retry;
 mod settle;
 mod sort;

@@ -8,12 +8,12 @@ mod track;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::config::{Consumers, OnDoubt, Retry, Sending, Sms};
+use hookmill_core::config::{Api, Consumers, OnDoubt, Retry, Sending, Sms};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Provider,
+    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
 };
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
@@ -97,6 +97,20 @@ pub enum Unable {
     Template(TemplateError),
 }
 
+/// What opens an API, if it can be that.
+pub(crate) fn usable(
+    api: &Api,
+    lookup: impl Fn(&SecretName) -> Option<Secret>,
+) -> Result<Secret, Unable> {
+    let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
+    let key = key.ok_or_else(|| Unable::Key(api.key.clone(), api.provider))?;
+    let odd = |c: char| !c.is_ascii_graphic() || c == '"' || c == '\'';
+    if key.expose_secret().trim().contains(odd) {
+        return Err(Unable::OddKey(api.key.clone()));
+    }
+    Ok(key)
+}
+
 /// What was done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sent {
@@ -165,14 +179,9 @@ impl Outgoing {
         let outgoing = |(channel, settings): (Channel, &Sending)| {
             let mut keys = Vec::new();
             for api in &settings.apis {
-                let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
-                let odd = |c: char| !c.is_ascii_graphic() || c == '"' || c == '\'';
-                match key {
-                    None => unable.push(Unable::Key(api.key.clone(), api.provider)),
-                    Some(key) if key.expose_secret().trim().contains(odd) => {
-                        unable.push(Unable::OddKey(api.key.clone()));
-                    }
-                    Some(key) => keys.push(key),
+                match usable(api, &lookup) {
+                    Ok(key) => keys.push(key),
+                    Err(problem) => unable.push(problem),
                 }
             }
             Self { channel, settings: settings.clone(), keys, retry: config.retry.clone() }
@@ -234,6 +243,7 @@ impl Outgoing {
         let body = batch.body.clone();
         match (&self.channel, provider) {
             (_, Provider::Local) => ApiRequest {
+                method: Method::Post,
                 url: format!("{url}{}", self.channel()),
                 headers: Vec::new(),
                 authorization: Authorization::None,
@@ -470,7 +480,7 @@ async fn send<S: Store, F: Fetch>(
     let request = outgoing.request(api.provider, &api.url, key, &batch);
     // Some say the key again when they do not like it.
     let without_key = |text: &str| text.replace(key.expose_secret().trim(), "[key]");
-    let answer = match fetch.post(request, key).await {
+    let answer = match fetch.ask(request, key).await {
         Ok(mut response) => {
             response.body = without_key(&response.body);
             outgoing.answer(api.provider, batch.members.len(), &response)

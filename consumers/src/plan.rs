@@ -12,6 +12,7 @@ use hookmill_core::handler::Event;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
+use hookmill_core::refetch::path;
 use hookmill_core::rules::{
     Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Rule, Scope, Send, Unfit,
     Unknown, Value, Values,
@@ -158,7 +159,7 @@ pub(crate) fn writes(
             continue;
         }
         let carried = match &rule.handler {
-            None => vec![carry_out(rule, envelope, values, now)?],
+            None => vec![carry_out(rule, envelope, (values, body), now)?],
             Some(handled) => handle(rule, handled, envelope, body, now)?,
         };
         for carried in carried {
@@ -236,7 +237,7 @@ pub(crate) fn handle(
     let carry_out = |value: serde_json::Value| {
         let text = value.to_string();
         let values = handled.reads.read(text.as_bytes()).map_err(not_json)?;
-        carry_out(rule, envelope, &values, now)
+        carry_out(rule, envelope, (&values, text.as_bytes()), now)
     };
     values.map_err(|error| failed(error.0))?.into_iter().map(carry_out).collect()
 }
@@ -250,11 +251,11 @@ pub(crate) const fn facts(envelope: &Envelope) -> EventFacts<'_> {
     }
 }
 
-/// Carries a rule out, if its conditions hold. `values` are those of the body, or of what a handler has made of it.
+/// Carries a rule out, if its conditions hold. `values` are those of `body`: the event's, or what a handler has made of it.
 pub(crate) fn carry_out(
     rule: &Rule,
     envelope: &Envelope,
-    values: &Values<'_>,
+    (values, body): (&Values<'_>, &[u8]),
     now: Timestamp,
 ) -> Result<Carried, Fate> {
     let scope = Scope { body: values, element: None, event: facts(envelope) };
@@ -268,14 +269,17 @@ pub(crate) fn carry_out(
     let once = |row: String| Carried { rows: vec![row], wrote: None };
     match (&rule.effect, &rule.each) {
         (Effect::Row { guard, columns, .. }, Some(each)) => {
-            let made = |scope: Scope<'_>| row(&rule.name, guard.as_ref(), columns, envelope, scope);
+            let made = |scope: Scope<'_>| {
+                Ok(row(&rule.name, guard.as_ref(), columns, envelope, scope)? + "]")
+            };
             let rows = elements(rule, each, scope, made)?.unwrap_or_default();
             Ok(Carried { rows, wrote: None })
         }
-        (Effect::Row { table, guard, columns }, None) => Ok(Carried {
-            wrote: wrote(table, columns)?,
-            ..once(row(&rule.name, guard.as_ref(), columns, envelope, scope)?)
-        }),
+        (Effect::Row { table, guard, columns }, None) => {
+            let row = row(&rule.name, guard.as_ref(), columns, envelope, scope)?;
+            let object = object(guard.as_ref(), envelope, scope, body)?;
+            Ok(Carried { wrote: wrote(table, columns)?, ..once(row + &object + "]") })
+        }
         (Effect::Rows { table, guard, owner, columns }, each) => {
             let element = |scope: Scope<'_>| {
                 let values = read_columns(&rule.name, columns, scope)?;
@@ -289,9 +293,9 @@ pub(crate) fn carry_out(
             };
             // An event that does not have the list says nothing about it.
             let Some(list) = list else { return Ok(Carried::default()) };
-            let mut row = row(&rule.name, Some(guard), owner, envelope, scope)?;
-            row.truncate(row.len() - 1);
-            let _ = write!(row, ",[{}]]", list.join(","));
+            let row = row(&rule.name, Some(guard), owner, envelope, scope)?;
+            let object = object(Some(guard), envelope, scope, body)?;
+            let row = format!("{row},[{}]{object}]", list.join(","));
             Ok(Carried { wrote: wrote(table, owner)?, ..once(row) })
         }
         (Effect::Send { send, data, delay }, _) => {
@@ -360,7 +364,7 @@ fn identity(envelope: &Envelope) -> String {
     row
 }
 
-/// The row that a rule makes of an event, as [`Effect::Row`] says.
+/// The row that a rule makes of an event, as [`Effect::Row`] says: an array that is still open.
 fn row(
     rule: &str,
     guard: Option<&Guard>,
@@ -381,8 +385,29 @@ fn row(
         row.push(',');
         row.push_str(value.as_deref().unwrap_or("null"));
     }
-    row.push(']');
     Ok(row)
+}
+
+/// What goes on behind the row, if the object is fetched on a tie: where it is, and what else is in the event.
+fn object(
+    guard: Option<&Guard>,
+    envelope: &Envelope,
+    scope: Scope<'_>,
+    body: &[u8],
+) -> Result<String, Fate> {
+    let Some((guard, refetch)) = guard.and_then(|guard| Some((guard, guard.refetch.as_ref()?)))
+    else {
+        return Ok(String::new());
+    };
+    let id = texts(refetch.id.json(scope).map_err(not_json)?);
+    let path = id.first().and_then(|id| path(refetch.provider, &envelope.kind, id));
+    let Some(path) = path.filter(|_| !guard.deletes(&envelope.kind)) else {
+        return Ok(",null,null,null".to_owned());
+    };
+    let mut rest: BTreeMap<Cow<'_, str>, &RawValue> =
+        serde_json::from_slice(body).map_err(|error| not_json(error.into()))?;
+    rest.remove("data");
+    Ok(array(&(path, &envelope.kind, rest)).trim_end_matches(']').to_owned())
 }
 
 /// What goes into the columns of a row.

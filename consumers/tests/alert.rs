@@ -172,7 +172,7 @@ impl Store for World {
 }
 
 impl Fetch for World {
-    async fn post(&self, request: ApiRequest, _: &Secret) -> Result<ApiResponse, FetchError> {
+    async fn ask(&self, request: ApiRequest, _: &Secret) -> Result<ApiResponse, FetchError> {
         self.requests.lock().unwrap().push(request);
         match *self.status.lock().unwrap() {
             0 => Err(FetchError::NoAnswer("it has hung up".into())),

@@ -256,7 +256,7 @@ impl Store for World {
 }
 
 impl Fetch for World {
-    async fn post(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
+    async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
         assert_eq!(key.expose_secret(), "the-key");
         *self.requests.lock().unwrap() += 1;
         let mood = self.moods.lock().unwrap().pop().unwrap_or(Mood::Accepts);

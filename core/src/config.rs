@@ -324,6 +324,8 @@ pub struct Consumers {
     pub program: Program,
     /// When to try again, and when to give up.
     pub retry: Retry,
+    /// By source: its provider's API, to ask for objects.
+    pub apis: BTreeMap<String, Api>,
     /// Whether messages are kept when they have taken effect.
     pub keep_messages: bool,
     /// How emails are sent, if they are.

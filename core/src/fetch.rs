@@ -18,10 +18,10 @@ pub enum FetchError {
     NoAnswer(String),
 }
 
-/// Posts to an API.
+/// Asks an API.
 pub trait Fetch: Send + Sync {
     /// The answer, whatever its status. The key goes with it as the request says. Ends in a bounded time.
-    fn post(
+    fn ask(
         &self,
         request: ApiRequest,
         key: &Secret,

@@ -29,6 +29,7 @@ pub mod objects;
 pub mod outbound;
 pub mod queue;
 pub mod redact;
+pub mod refetch;
 pub mod rejection;
 pub mod report;
 pub mod request;

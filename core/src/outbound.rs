@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::{ExposeSecret as _, Secret};
 
-/// Who delivers what is sent.
+/// Whose API is asked: to deliver what is sent, or what an object is now.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -22,6 +22,12 @@ pub enum Provider {
     Mixpanel,
     /// <https://posthog.com>.
     PostHog,
+    /// <https://docs.stripe.com/api>.
+    Stripe,
+    /// <https://clerk.com/docs/reference/backend-api>.
+    Clerk,
+    /// <https://developer.paddle.com/api-reference>.
+    Paddle,
     /// Nobody: for development, where what goes out is shown and not sent.
     Local,
 }
@@ -35,6 +41,9 @@ impl Provider {
             Self::Twilio => "twilio",
             Self::Mixpanel => "mixpanel",
             Self::PostHog => "posthog",
+            Self::Stripe => "stripe",
+            Self::Clerk => "clerk",
+            Self::Paddle => "paddle",
             Self::Local => "local",
         }
     }
@@ -47,6 +56,9 @@ impl Provider {
             Self::Twilio => "https://api.twilio.com",
             Self::Mixpanel => "https://api.mixpanel.com",
             Self::PostHog => "https://us.i.posthog.com",
+            Self::Stripe => "https://api.stripe.com",
+            Self::Clerk => "https://api.clerk.com",
+            Self::Paddle => "https://api.paddle.com",
             Self::Local => "local:",
         }
     }
@@ -54,11 +66,17 @@ impl Provider {
     /// How many requests it takes in a second, unless hookmill.toml says otherwise.
     ///
     /// Resend: 2, <https://resend.com/docs/api-reference/introduction#rate-limit>. Twilio queues what is too much for a number.
+    /// Stripe: 25 in a sandbox, <https://docs.stripe.com/rate-limits>. Clerk: 100 in ten seconds for a development instance,
+    /// <https://clerk.com/docs/guides/how-clerk-works/system-limits>. Paddle: 240 in a minute,
+    /// <https://developer.paddle.com/api-reference/about/rate-limiting>.
     /// The others take more than anybody needs.
     pub const fn rate(self) -> u32 {
         match self {
             Self::Resend => 2,
             Self::Twilio => 10,
+            Self::Stripe => 20,
+            Self::Clerk => 10,
+            Self::Paddle => 4,
             Self::SendGrid | Self::Mixpanel | Self::PostHog => 100,
             Self::Local => 10_000,
         }
@@ -68,7 +86,7 @@ impl Provider {
     pub const fn knows_keys(self) -> bool {
         match self {
             Self::Resend | Self::Mixpanel | Self::PostHog | Self::Local => true,
-            Self::SendGrid | Self::Twilio => false,
+            Self::SendGrid | Self::Twilio | Self::Stripe | Self::Clerk | Self::Paddle => false,
         }
     }
 }
@@ -120,9 +138,11 @@ impl Outcome {
     }
 }
 
-/// A request to a provider's API; the method is POST.
+/// A request to a provider's API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiRequest {
+    /// What is done.
+    pub method: Method,
     /// Where to.
     pub url: String,
     /// The headers, without the one that authorises.
@@ -131,6 +151,15 @@ pub struct ApiRequest {
     pub authorization: Authorization,
     /// The body.
     pub body: String,
+}
+
+/// What a request does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// It looks at something, and has no body.
+    Get,
+    /// It has something done.
+    Post,
 }
 
 /// What requests say of who sends them: Resend answers 403 without it.

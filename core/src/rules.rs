@@ -90,7 +90,8 @@ pub struct Each {
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// It writes a row of a table. Its array goes on with `version, precedence, deleted`, which a counter has not, and the
-    /// columns.
+    /// columns. If the object is fetched on a tie, there follow its path in the provider's API, the event's
+    /// type, and its body without the object, all `null` if nothing is to be asked for.
     Row {
         /// The table.
         table: String,
@@ -100,7 +101,8 @@ pub enum Effect {
         columns: Vec<Column>,
     },
     /// It writes the rows that a list makes, and removes those that are no longer in it. Its array goes on with
-    /// `version, precedence, deleted`, the columns that say whose rows they are, and an array with an array for each row.
+    /// `version, precedence, deleted`, the columns that say whose rows they are, and an array with an array for each row;
+    /// then likewise.
     Rows {
         /// The table.
         table: String,
@@ -207,6 +209,17 @@ pub struct Guard {
     pub version: Value,
     /// What decides between equal versions, before the event's id does.
     pub precedence: Precedence,
+    /// If that decides nothing: whose API is asked for the object.
+    pub refetch: Option<Refetch>,
+}
+
+/// Whose API is asked for an object, and for which.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Refetch {
+    /// Whose.
+    pub provider: Provider,
+    /// Where the object's id is.
+    pub id: PathRead,
 }
 
 /// What decides between events of equal version.
@@ -229,7 +242,11 @@ pub enum Precedence {
     },
 }
 
-/// Precedence of a deletion: above any place in a configured order.
+/// Above any place in a configured order, and below any time in milliseconds, which is the precedence of an object that was
+/// fetched then.
+pub const FETCHED: i64 = 1_000_000;
+
+/// Precedence of a deletion: above that of any object that was fetched.
 pub const DELETION: i64 = 1 << 52;
 
 impl Guard {
@@ -284,6 +301,15 @@ pub enum Unknown {
 }
 
 impl Effect {
+    /// How the rows that it writes compare, if they do.
+    pub const fn guard(&self) -> Option<&Guard> {
+        match self {
+            Self::Row { guard, .. } => guard.as_ref(),
+            Self::Rows { guard, .. } => Some(guard),
+            Self::Send { .. } | Self::Outcome { .. } | Self::Suppress { .. } => None,
+        }
+    }
+
     /// The table that it writes, if that is one of the user's or a preset's.
     pub fn table(&self) -> Option<&str> {
         match self {

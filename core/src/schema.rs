@@ -37,7 +37,7 @@ pub struct TableColumn {
 pub const ROW_GUARDS: &str = "row_guards";
 
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 17] = [
+pub const OWN_TABLES: [&str; 18] = [
     "activity",
     "admin_failures",
     "admin_tokens",
@@ -50,6 +50,7 @@ pub const OWN_TABLES: [&str; 17] = [
     "outbox_batches",
     "outbox_senders",
     "outbox_usage",
+    "refetches",
     "rejection_counts",
     "rejections",
     "replays",

@@ -135,9 +135,9 @@ pub enum Out {
 }
 
 impl Fetch for Out {
-    async fn post(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
+    async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
         let folder = match self {
-            Self::Sent(client) => return client.post(request, key).await,
+            Self::Sent(client) => return client.ask(request, key).await,
             Self::Shown { folder } => folder,
         };
         let channel = request.url.trim_start_matches(Provider::Local.url());

@@ -208,6 +208,7 @@ impl Loaded {
         Consumers {
             program: self.program.clone(),
             retry: self.config.retry.clone(),
+            apis: self.config.apis.clone(),
             keep_messages: self.config.retention.messages.is_some(),
             emails: self.config.emails.clone(),
             sms: self.config.sms.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hookmill_core::email::Email;
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{EMAIL_ID, Recipients, first_line, kept, length, not_taken};
@@ -90,6 +90,7 @@ pub fn request(url: &str, key: &str, body: String) -> ApiRequest {
         ("x-batch-validation", "permissive".to_owned()),
     ];
     ApiRequest {
+        method: Method::Post,
         url: format!("{}/emails/batch", url.trim_end_matches('/')),
         headers,
         authorization: Authorization::Bearer,

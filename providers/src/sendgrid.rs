@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{EMAIL_ID, Recipients, first_line, kept, length, not_taken};
@@ -143,6 +143,7 @@ pub fn recipients(body: &str) -> Vec<usize> {
 pub fn request(url: &str, body: String) -> ApiRequest {
     let headers = vec![("content-type", "application/json".to_owned())];
     ApiRequest {
+        method: Method::Post,
         url: format!("{}/v3/mail/send", url.trim_end_matches('/')),
         headers,
         authorization: Authorization::Bearer,

@@ -2,7 +2,7 @@
 //!
 //! One message in a request, and no idempotency key: of one whose answer was lost, nobody can say whether it was sent.
 
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered};
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
@@ -41,6 +41,7 @@ pub fn body(sms: &Sms) -> String {
 pub fn request(url: &str, account: &str, body: String) -> ApiRequest {
     let url = url.trim_end_matches('/');
     ApiRequest {
+        method: Method::Post,
         url: format!("{url}/2010-04-01/Accounts/{account}/Messages.json"),
         headers: vec![("content-type", "application/x-www-form-urlencoded".to_owned())],
         authorization: Authorization::Password(account.to_owned()),

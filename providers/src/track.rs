@@ -3,7 +3,7 @@
 //! Both know an event again by an id of it, so a batch whose answer was lost is simply sent once more.
 
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Provider,
+    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
 };
 use hookmill_core::secret::{ExposeSecret as _, Secret};
 use hookmill_core::time::Timestamp;
@@ -75,10 +75,16 @@ pub fn request(provider: Provider, url: &str, key: &Secret, body: String) -> Api
         // What is sealed is without the key.
         let body = body.replacen('{', &format!("{{\"api_key\":{key},"), 1);
         let authorization = Authorization::None;
-        return ApiRequest { url: format!("{url}/batch/"), headers, authorization, body };
+        return ApiRequest {
+            method: Method::Post,
+            url: format!("{url}/batch/"),
+            headers,
+            authorization,
+            body,
+        };
     }
     let url = format!("{url}/import?strict=1");
-    ApiRequest { url, headers, authorization: Authorization::User, body }
+    ApiRequest { method: Method::Post, url, headers, authorization: Authorization::User, body }
 }
 
 /// What the provider has said to a batch of so many events.

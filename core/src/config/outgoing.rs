@@ -168,8 +168,8 @@ fn quota(item: &Item<'_>) -> Option<Quota> {
     Some(Quota { day, month, warn_at: warn_at.unwrap_or(0.8), notify })
 }
 
-/// `[email.resend]` and the like.
-fn api(provider: Provider, section: Option<Section<'_>>) -> Api {
+/// `[email.resend]`, `[sources.stripe.api]` and the like.
+pub(super) fn api(provider: Provider, section: Option<Section<'_>>) -> Api {
     let mut api = default_api(provider);
     if let Some(section) = section {
         api_settings(&mut api, &section);

@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::expectations::{TestText, tests};
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
 use super::{
-    Access, Alerts, Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending, Sms,
-    Source, outgoing, source,
+    Access, Alerts, Api, Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending,
+    Sms, Source, outgoing, source,
 };
 use crate::limits;
 use crate::outbound::{Outcome, Provider};
 use crate::redact::Redaction;
+use crate::refetch;
 use crate::rules::{EventField, Form, Pattern, Unknown, ValuePath};
 use crate::secret::SecretName;
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub unknown: BTreeMap<String, Unknown>,
     /// By source: what of its bodies is not shown.
     pub redact: BTreeMap<String, Vec<Redaction>>,
+    /// By source: its provider's API, to ask for objects.
+    pub apis: BTreeMap<String, Api>,
     /// The rules of the presets, and `[[rules]]`.
     pub rules: Vec<RuleText>,
     /// `[retry]`.
@@ -57,6 +60,8 @@ pub struct Config {
 pub struct RuleText {
     /// `name`.
     pub name: Located<String>,
+    /// Whether it is a preset's.
+    pub preset: bool,
     /// `on`.
     pub on: Vec<Pattern>,
     /// `handler`: whose values its paths are about, if not the body's.
@@ -115,6 +120,8 @@ pub struct TableText {
     pub version: Option<Located<ValueText>>,
     /// `tie.precedence`.
     pub precedence: Option<Located<PrecedenceText>>,
+    /// `tie.refetch`: whether the provider's API is asked.
+    pub refetch: Option<Located<bool>>,
     /// `delete`: patterns of the event types that delete.
     pub delete: Vec<Located<String>>,
 }
@@ -268,6 +275,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
         presets: BTreeMap::new(),
         unknown: BTreeMap::new(),
         redact: BTreeMap::new(),
+        apis: BTreeMap::new(),
         rules: Vec::new(),
         retry: Retry {
             max_attempts: 8,
@@ -375,6 +383,21 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
         ])
     });
     let redact = section.get("redact").map(|item| redactions(&item)).unwrap_or_default();
+    if let Some(item) = section.get("api") {
+        let preset = preset.as_ref().map(|preset| preset.value.0);
+        let scheme = signing.as_ref().map(|signing| signing.scheme_name.as_str());
+        match preset.into_iter().chain(scheme).find_map(refetch::provider) {
+            Some(provider) => {
+                let api = outgoing::api(provider, item.section("a table"));
+                config.apis.insert(name.to_owned(), api);
+            }
+            None => item.report(
+                item.here
+                    .error("it is not known how this provider's API is asked for objects")
+                    .hint("it is asked on a tie, of Stripe, Clerk and Paddle"),
+            ),
+        }
+    }
     section.finish();
 
     if let Some(preset) = preset {
@@ -726,7 +749,8 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
     } else {
         EffectText::Table(table(section, &on, each.is_some())?)
     };
-    let rule = RuleText { name: name?, on, handler, each, when, effect };
+    let preset = matches!(sources, Sources::Preset(_));
+    let rule = RuleText { name: name?, preset, on, handler, each, when, effect };
     if rule.each.is_none() {
         rule.report_elements(item);
     }
@@ -789,7 +813,7 @@ fn table(section: Section<'_>, on: &[Pattern], of_list: bool) -> Option<TableTex
     }
     // A version that cannot be read is one all the same, for what else is said of the rule.
     let version = section.get("version").map(|item| item.here.clone().map(|()| version(&item)));
-    let precedence = section.get("tie").and_then(|item| tie(&item, on));
+    let (precedence, refetch) = section.get("tie").map(|item| tie(&item, on)).unwrap_or_default();
     let delete: Vec<_> = section
         .get("delete")
         .map(|item| item.list("a list of event types", true))
@@ -818,6 +842,7 @@ fn table(section: Section<'_>, on: &[Pattern], of_list: bool) -> Option<TableTex
         tombstone,
         version,
         precedence,
+        refetch,
         delete,
     })
 }
@@ -975,14 +1000,28 @@ fn formed(item: &Item<'_>) -> Option<ValueText> {
     None
 }
 
-fn tie(item: &Item<'_>, on: &[Pattern]) -> Option<Located<PrecedenceText>> {
-    let example = "precedence = { column = \"status\", order = [\"trialing\", \"active\"] }, or { type = [\"*.created\", \"*.updated\"] }";
-    let section = item.section(example)?;
-    let precedence = section.require("precedence", example);
+/// What decides between events of equal version: `precedence`, and `refetch`.
+fn tie(
+    item: &Item<'_>,
+    on: &[Pattern],
+) -> (Option<Located<PrecedenceText>>, Option<Located<bool>>) {
+    let example = "precedence = { column = \"status\", order = [\"trialing\", \"active\"] }, or { type = [\"*.created\", \"*.updated\"] }; or refetch = true";
+    let Some(section) = item.section(example) else { return (None, None) };
+    let found = section.get("precedence");
+    let refetch = section.get("refetch").and_then(|item| {
+        let asked = item.boolean()?;
+        Some(item.here.clone().map(|()| asked))
+    });
+    if found.is_none() && section.get("refetch").is_none() {
+        let missing = section.here.error("`precedence` is missing");
+        section.report(missing.hint(example));
+    }
     section.finish();
-    let precedence =
-        precedence.filter(|item| item.is_table() || item.section(example).is_some())?;
-    let section = precedence.section(example)?;
+    (found.and_then(|item| precedence(&item, on, example)), refetch)
+}
+
+fn precedence(item: &Item<'_>, on: &[Pattern], example: &str) -> Option<Located<PrecedenceText>> {
+    let section = item.section(example)?;
     let words = |item: &Item<'_>| -> Vec<Located<String>> {
         let list = item.list("a list, weakest first", false);
         if list.is_empty() && item.is_list() {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use super::sql::{self, Target};
 use super::{
-    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, Handled, Places, Precedence, Program,
-    Reads, Rule, Send, Value,
+    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, Handled, Path, PathRead, Places,
+    Precedence, Program, Reads, Refetch, Rule, Send, Step, Value, ValuePath,
 };
 use crate::config::{
     ConditionText, Config, ConfigError, EffectText, Located, NamedValues, PrecedenceText, RuleText,
     SendText, TableText, ValueText,
 };
+use crate::outbound::Provider;
+use crate::refetch;
 use crate::schema::{OWN_TABLES, Schema, Table};
 
 /// Compiles every rule of a configuration.
@@ -77,7 +79,7 @@ fn compile_rule(
         EffectText::Table(table) => {
             let others = managed.get(table.table.value.as_str()).into_iter().flatten().copied();
             let unset = others.filter(|name| !names(&table.set).any(|set| set == *name));
-            compile_table(&rule.name, table, unset.collect(), schema, &mut places)?
+            compile_table(rule, table, unset.collect(), (schema, config), &mut places)?
         }
         EffectText::Send(send) => {
             (vec![sql::outbox(name)], compile_send(send, config, &mut places)?)
@@ -126,14 +128,14 @@ fn value(text: &ValueText, places: &mut Places<'_>) -> Value {
 
 /// `unset` are the columns that other rules of the table set, and this one does not.
 fn compile_table(
-    name: &Located<String>,
+    whole: &RuleText,
     rule: &TableText,
     unset: Vec<&str>,
-    schema: &Schema,
+    (schema, config): (&Schema, &Config),
     places: &mut Places<'_>,
 ) -> Result<(Vec<String>, Effect), Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let table_name = &rule.table.value;
+    let (name, table_name) = (&whole.name, &rule.table.value);
     if OWN_TABLES.contains(&table_name.as_str()) {
         let error = rule.table.error(format!("`{table_name}` is Hookmill's own table"));
         return Err(vec![error.hint("rules write the tables of your application")]);
@@ -147,6 +149,10 @@ fn compile_table(
 
     check_columns(rule, &unset, table, &mut errors);
     check_kind(name, rule, table, &mut errors);
+    let asked = asked(whole, rule, config).unwrap_or_else(|fault| {
+        errors.push(fault);
+        None
+    });
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -176,6 +182,7 @@ fn compile_table(
                 order: order.clone(),
             },
         },
+        refetch: asked.map(|provider| Refetch { provider, id: id_of_object(provider, places) }),
     });
     let target = Target {
         rule: &name.value,
@@ -188,12 +195,15 @@ fn compile_table(
     Ok(match (rule.kind(), guard) {
         (Kind::List, Some(guard)) => {
             let rows = columns.split_off(owners);
-            let sql = target.replace(owners).into();
+            let ties = asked.map(|_| target.ties_of_list(owners));
+            let sql = ties.into_iter().chain(target.replace(owners)).collect();
             (sql, Effect::Rows { table, guard, owner: columns, columns: rows })
         }
         (Kind::Update, guard) => (vec![target.update()], Effect::Row { table, guard, columns }),
         (Kind::Upsert, guard) => {
-            (vec![target.upsert(false)], Effect::Row { table, guard, columns })
+            let ties = asked.map(|_| target.ties());
+            let sql = ties.into_iter().chain([target.upsert(false)]).collect();
+            (sql, Effect::Row { table, guard, columns })
         }
         (Kind::Remove, guard) => {
             let [keep, delete] = target.remove();
@@ -203,6 +213,50 @@ fn compile_table(
             (vec![target.count()], Effect::Row { table, guard, columns })
         }
     })
+}
+
+/// Whose API is asked for the object if nothing else decides: if the rule says so, or if it is a preset's and there is one.
+fn asked(
+    rule: &RuleText,
+    table: &TableText,
+    config: &Config,
+) -> Result<Option<Provider>, ConfigError> {
+    let said = table.refetch.as_ref().filter(|said| said.value);
+    let fits = matches!(table.kind(), Kind::Upsert | Kind::List) && rule.handler.is_none();
+    let mut providers: Vec<_> =
+        rule.on.iter().map(|on| Some(config.apis.get(&on.source)?.provider)).collect();
+    providers.dedup();
+    let Some(said) = said else {
+        let [Some(provider)] = providers.as_slice() else { return Ok(None) };
+        let knows = rule.on.iter().all(|on| refetch::knows(*provider, &on.event_type));
+        return Ok((rule.preset && fits && knows).then_some(*provider));
+    };
+    if !fits {
+        let problem = said.error("only a rule that keeps the newest state of rows asks for it");
+        return Err(problem.hint("it goes neither with `update`, `tombstone`, `add` nor `handler`"));
+    }
+    let [Some(provider)] = providers.as_slice() else {
+        let problem = said.error("it is not known whose API is to be asked");
+        let sources: BTreeSet<_> = rule.on.iter().map(|on| on.source.as_str()).collect();
+        let names: Vec<_> = sources.iter().map(|name| format!("[sources.{name}.api]")).collect();
+        return Err(problem.hint(format!("add {}, of one provider", names.join(" and "))));
+    };
+    match rule.on.iter().find(|on| !refetch::knows(*provider, &on.event_type)) {
+        None => Ok(Some(*provider)),
+        Some(on) => {
+            let (name, objects) = (provider.as_str(), refetch::objects(*provider));
+            let problem =
+                format!("the API of {name} has no object that {:?} is about", on.event_type);
+            Err(said.error(problem).hint(format!("it can be asked about {objects}")))
+        }
+    }
+}
+
+/// Where the object's id is.
+fn id_of_object(provider: Provider, places: &mut Places<'_>) -> PathRead {
+    let steps = refetch::object(provider).split('.').chain(["id"]);
+    let steps = steps.map(|step| Step::Key(step.to_owned())).collect();
+    places.add(&ValuePath { element: false, path: Path { steps, select: None } })
 }
 
 /// What a rule does with the rows of its table.
@@ -412,7 +466,8 @@ fn check_kind(
         let error = name.error("a rule that `set`s needs a `version`");
         errors.push(error.hint("without one, the order of arrival would decide what the row says"));
     }
-    if !rule.delete.is_empty() || rule.precedence.is_some() || rule.update || !rule.tombstone {
+    let tie = rule.precedence.is_some() || rule.refetch.is_some();
+    if !rule.delete.is_empty() || tie || rule.update || !rule.tombstone {
         errors.push(rule_name.error("`delete`, `tie`, `update` and `tombstone` need a `version`"));
     }
     if missing.len() < GUARD_COLUMNS.len() {

@@ -1,6 +1,6 @@
 //! The statements of rules, made once. Each has one parameter: a JSON array with an array for each row.
 
-use super::GUARD_COLUMNS;
+use super::{DELETION, FETCHED, GUARD_COLUMNS};
 use crate::schema::ROW_GUARDS;
 
 /// The rows of the parameter, `value` each. Materialised, since `json_each` renders an element anew for every column that
@@ -136,6 +136,53 @@ impl Target<'_> {
             newest = newest_guard(),
         );
         [keep, format!("{head}\nDELETE FROM {target} WHERE {dead}")]
+    }
+
+    /// Before [`Target::upsert`]: what has the same version and nothing that decides, so that the object is to be asked for.
+    pub(super) fn ties(&self) -> String {
+        let key = self.key.iter().zip(members(FIRST, self.key.len()));
+        let key = key.map(|(name, value)| format!("held.{} = {value}", quoted(name)));
+        let key = key.collect::<Vec<_>>().join(" AND ");
+        let held = format!("{} AS held ON {key}", quoted(self.table));
+        let order = ["\"_version\"", "\"_precedence\"", "\"_event_id\""];
+        self.tied(&held, order, self.key.len(), FIRST + self.key.len() + self.set.len())
+    }
+
+    /// Before [`Target::replace`], likewise.
+    pub(super) fn ties_of_list(&self, owner: usize) -> String {
+        let held = format!(
+            "{ROW_GUARDS} AS held ON held.table_name = {} AND held.key = {}",
+            literal(self.table),
+            key_text(members(FIRST, owner))
+        );
+        self.tied(&held, ["version", "precedence", "event_id"], owner, FIRST + owner + 1)
+    }
+
+    /// `held` is what there is, with the columns that order it; the first `key` columns say which it is, and the path of the
+    /// object is the member `path` of the parameter's rows. A deletion is tied with nothing.
+    fn tied(&self, held: &str, order: [&str; 3], key: usize, path: usize) -> String {
+        let [version, precedence, event_id] = order.map(|name| format!("held.{name}"));
+        format!(
+            "{head},\n\
+             fresh AS (SELECT value, count(*) OVER (PARTITION BY {key}, value ->> 3, value ->> 4) AS alike\n\
+             FROM rows WHERE {NOT_SEEN} AND value ->> 5 = 0)\n\
+             INSERT INTO refetches (rule, path, source, event_id, type, rest, due_at, attempts)\n\
+             SELECT {rule}, value ->> {path}, value ->> 0, value ->> 1, value ->> {kind}, value -> {rest}, 0, 0\n\
+             FROM fresh LEFT JOIN {held}\n\
+             WHERE value ->> {path} IS NOT NULL AND (\n\
+             (alike > 1 AND ({version} IS NULL OR {version} < value ->> 3))\n\
+             OR ({version} = value ->> 3 AND {precedence} < {DELETION} AND (\n\
+             (alike > 1 AND {precedence} <= value ->> 4)\n\
+             OR ({event_id} <> value ->> 1 AND ({precedence} = value ->> 4 OR {precedence} > {FETCHED})))))\n\
+             ON CONFLICT (rule, path) DO UPDATE SET source = excluded.source, event_id = excluded.event_id,\n\
+             type = excluded.type, rest = excluded.rest, due_at = 0, attempts = 0\n\
+             RETURNING due_at",
+            head = head(self.rule),
+            key = list(members(FIRST, key)),
+            rule = literal(self.rule),
+            kind = path + 1,
+            rest = path + 2,
+        )
     }
 
     /// Only rows that are there, which somebody else has made.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::outbound::{ApiRequest, ApiResponse, USER_AGENT};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, Method as ApiMethod, USER_AGENT};
 use hookmill_core::secret::Secret;
 use worker::web_sys::AbortSignal;
 use worker::{Headers, Method, Request, RequestInit, RequestRedirect, Result};
@@ -45,10 +45,14 @@ impl HttpClient {
         for (name, value) in &request.headers {
             headers.set(name, value)?;
         }
+        let (method, body) = match request.method {
+            ApiMethod::Get => (Method::Get, None),
+            ApiMethod::Post => (Method::Post, Some(request.body.into())),
+        };
         let init = RequestInit {
-            method: Method::Post,
+            method,
             headers,
-            body: Some(request.body.into()),
+            body,
             // A request that is redirected would be sent twice.
             redirect: RequestRedirect::Manual,
             ..RequestInit::default()
@@ -69,7 +73,7 @@ impl HttpClient {
 impl Fetch for HttpClient {
     /// The platform does not tell whether a request that failed had gone out.
     #[worker::send]
-    async fn post(
+    async fn ask(
         &self,
         request: ApiRequest,
         key: &Secret,

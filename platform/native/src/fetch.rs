@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::outbound::{ApiRequest, ApiResponse, USER_AGENT};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, Method, USER_AGENT};
 use hookmill_core::secret::Secret;
 use reqwest::{Client, redirect};
 
@@ -66,9 +66,12 @@ async fn read(mut response: reqwest::Response) -> String {
 }
 
 impl Fetch for HttpClient {
-    async fn post(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
+    async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
         let authorization = request.authorize(key);
-        let post = self.0.post(&request.url).body(request.body);
+        let post = match request.method {
+            Method::Get => self.0.get(&request.url),
+            Method::Post => self.0.post(&request.url).body(request.body),
+        };
         let post =
             authorization.into_iter().fold(post, |post, value| post.header("authorization", value));
         let post =

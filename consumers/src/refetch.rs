@@ -1,0 +1,345 @@
+//! Asks providers' APIs for objects, where two events have the same version and nothing else decides which is the newer one.
+//!
+//! The transaction that applies such an event writes down that its object is to be asked for, so whoever dies after it loses
+//! nothing. What the API answers is applied by the event's rule, under the same guard: it outranks every event of that version
+//! and whatever was asked for before, and neither a newer version nor a deletion.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hookmill_core::config::{Api, Consumers};
+use hookmill_core::fetch::Fetch;
+use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
+use hookmill_core::refetch::object;
+use hookmill_core::rules::Rule;
+use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::time::Timestamp;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::outgoing::{Unable, usable};
+use crate::plan::carry_out;
+use crate::retry::delay;
+use crate::settle::Fate;
+
+/// How long an object may take to be asked for before whoever asks is taken to be gone.
+const LEASE: Duration = Duration::from_secs(120);
+/// The most objects that are asked for in one round.
+const OBJECTS: usize = 20;
+
+/// The APIs that are asked, and what opens them.
+#[derive(Debug)]
+pub struct Apis(BTreeMap<String, (Api, Secret)>);
+
+impl Apis {
+    /// Takes what is needed out of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// Every key that is not set or cannot be one.
+    pub fn new(
+        config: &Consumers,
+        lookup: impl Fn(&SecretName) -> Option<Secret>,
+    ) -> Result<Self, Vec<Unable>> {
+        let mut unable = Vec::new();
+        let mut apis = BTreeMap::new();
+        for (source, api) in &config.apis {
+            match usable(api, &lookup) {
+                Ok(key) => drop(apis.insert(source.clone(), (api.clone(), key))),
+                Err(problem) => unable.push(problem),
+            }
+        }
+        if unable.is_empty() { Ok(Self(apis)) } else { Err(unable) }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What a round came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Asked {
+    /// How many objects were applied.
+    pub applied: usize,
+    /// What was the matter: sentences.
+    pub problems: Vec<String>,
+    /// When there is something to do; none if there is nothing.
+    pub next: Option<Timestamp>,
+}
+
+/// An object that is to be asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Wanted {
+    rule: String,
+    path: String,
+    source: String,
+    event_id: String,
+    kind: String,
+    /// JSON: what is in the event's body besides the object.
+    rest: String,
+    attempts: u32,
+}
+
+/// `?1` now, `?2` the end of the lease, `?3` source, `?4` provider.
+const TAKE: &str = "\
+-- an object that is to be asked for
+UPDATE refetches SET due_at = CAST(?2 AS INTEGER), attempts = attempts + 1
+WHERE (rule, path) = (
+    SELECT rule, path FROM refetches WHERE source = ?3 AND due_at <= CAST(?1 AS INTEGER)
+        AND NOT EXISTS (SELECT 1 FROM outbox_senders WHERE provider = ?4 AND free_at > CAST(?1 AS INTEGER))
+    ORDER BY due_at LIMIT 1
+)
+RETURNING rule, path, source, event_id, type, rest, attempts";
+
+/// In the transaction of [`TAKE`]. `?1` provider, `?2` the end of the lease, `?3` when the next request may go out, `?4` source.
+const SPACE: &str = "\
+-- keep to the rate
+INSERT INTO outbox_senders (provider, free_at)
+SELECT ?1, CAST(?3 AS INTEGER)
+WHERE EXISTS (SELECT 1 FROM refetches WHERE source = ?4 AND due_at = CAST(?2 AS INTEGER))
+ON CONFLICT (provider) DO UPDATE SET free_at = excluded.free_at WHERE free_at < excluded.free_at";
+
+/// Unless another event has asked for it meanwhile.
+const DONE: &str = "\
+-- it has been asked for
+DELETE FROM refetches WHERE rule = ?1 AND path = ?2 AND event_id = ?3";
+
+const LATER: &str = "\
+-- it is asked for later
+UPDATE refetches SET due_at = CAST(?4 AS INTEGER) WHERE rule = ?1 AND path = ?2 AND event_id = ?3";
+
+const NEXT: &str = "\
+-- when the next object is to be asked for
+SELECT min(max(due_at, coalesce((SELECT free_at FROM outbox_senders WHERE provider = api.value ->> 1), 0)))
+FROM refetches JOIN json_each(?1) AS api ON source = api.value ->> 0";
+
+/// Asks for what is due, as far as the rates of the APIs allow, and applies it.
+///
+/// # Errors
+///
+/// If the store does not do its part. What was being asked for is asked for again when its lease has ended.
+pub async fn round<S: Store, F: Fetch>(
+    store: &S,
+    fetch: &F,
+    config: &Consumers,
+    apis: &Apis,
+    now: impl Fn() -> Timestamp,
+) -> Result<Asked, StoreError> {
+    let mut asked = Asked::default();
+    for (source, (api, key)) in &apis.0 {
+        for _ in 0..OBJECTS {
+            let start = now();
+            let Some(wanted) = take(store, source, api, start).await? else { break };
+            let answer = fetch.ask(request(api, &wanted), key).await;
+            let answer = answer
+                .map_err(|error| error.to_string().replace(key.expose_secret().trim(), "[key]"));
+            let statements = judge(config, api, &wanted, answer, start, &mut asked);
+            store.execute(statements).await?;
+        }
+    }
+    let pairs: Vec<_> =
+        apis.0.iter().map(|(source, (api, _))| (source, api.provider.as_str())).collect();
+    let pairs = serde_json::to_string(&pairs).unwrap_or_default();
+    let rows = store.execute(vec![Statement { sql: NEXT.into(), params: vec![pairs] }]).await?;
+    let next = rows.first().and_then(|rows| rows.first()?.first()?.as_ref()?.parse().ok());
+    // What could not be asked for now is not tried in a spin.
+    asked.next = next.map(|at| Timestamp::from_millis(at).max(now() + Duration::from_millis(20)));
+    Ok(asked)
+}
+
+async fn take<S: Store>(
+    store: &S,
+    source: &str,
+    api: &Api,
+    now: Timestamp,
+) -> Result<Option<Wanted>, StoreError> {
+    let (lease, provider) = ((now + LEASE).millis().to_string(), api.provider.as_str().to_owned());
+    let free_at = now + Duration::from_secs(1) / api.rate.max(1);
+    let now = now.millis().to_string();
+    let take = Statement {
+        sql: TAKE.into(),
+        params: vec![now, lease.clone(), source.to_owned(), provider.clone()],
+    };
+    let space = Statement {
+        sql: SPACE.into(),
+        params: vec![provider, lease, free_at.millis().to_string(), source.to_owned()],
+    };
+    Ok(read_taken(&store.execute(vec![take, space]).await?))
+}
+
+fn read_taken(rows: &[Rows]) -> Option<Wanted> {
+    match rows.first()?.first()?.as_slice() {
+        [
+            Some(rule),
+            Some(path),
+            Some(source),
+            Some(id),
+            Some(kind),
+            Some(rest),
+            Some(attempts),
+        ] => Some(Wanted {
+            rule: rule.clone(),
+            path: path.clone(),
+            source: source.clone(),
+            event_id: id.clone(),
+            kind: kind.clone(),
+            rest: rest.clone(),
+            attempts: attempts.parse().ok()?,
+        }),
+        _ => None,
+    }
+}
+
+/// The object as the event's endpoint would have it: Stripe's are of the API version that an endpoint was made with.
+/// <https://docs.stripe.com/api/versioning>
+fn request(api: &Api, wanted: &Wanted) -> ApiRequest {
+    let rest: Map<String, Value> = serde_json::from_str(&wanted.rest).unwrap_or_default();
+    let version = rest.get("api_version").and_then(Value::as_str);
+    let version = version.filter(|_| api.provider == Provider::Stripe);
+    ApiRequest {
+        method: Method::Get,
+        url: format!("{}{}", api.url, wanted.path),
+        headers: version
+            .map(|version| ("stripe-version", version.to_owned()))
+            .into_iter()
+            .collect(),
+        authorization: Authorization::Bearer,
+        body: String::new(),
+    }
+}
+
+/// What is written down of an answer.
+fn judge(
+    config: &Consumers,
+    api: &Api,
+    wanted: &Wanted,
+    answer: Result<ApiResponse, String>,
+    start: Timestamp,
+    asked: &mut Asked,
+) -> Vec<Statement> {
+    let Wanted { rule, path, event_id, attempts, .. } = wanted;
+    let this = vec![rule.clone(), path.clone(), event_id.clone()];
+    let done = Statement { sql: DONE.into(), params: this.clone() };
+    let (error, after) = match answer {
+        Ok(ApiResponse { status: 200, body, .. }) => match read_object(api.provider, &body) {
+            Object::Is(object) => match applied(config, wanted, object, start) {
+                Ok(mut statements) => {
+                    asked.applied += 1;
+                    statements.push(done);
+                    return statements;
+                }
+                Err(error) => {
+                    asked
+                        .problems
+                        .push(format!("rule `{rule}`: {path} cannot be applied: {error}"));
+                    return vec![done];
+                }
+            },
+            // Its deletion is an event of its own.
+            Object::IsGone => return vec![done],
+            Object::Unreadable => ("its answer cannot be read".to_owned(), None),
+        },
+        Ok(ApiResponse { status: 404 | 410, .. }) => return vec![done],
+        Ok(ApiResponse { status: status @ (401 | 403), .. }) => {
+            (format!("it answers {status}: is {} a key that may read this?", api.key.0), None)
+        }
+        Ok(ApiResponse { status, retry_after, .. }) => {
+            let after = retry_after.and_then(|seconds| seconds.trim().parse().ok());
+            (format!("it answers {status}"), after.map(Duration::from_secs))
+        }
+        Err(error) => (error, None),
+    };
+    let provider = api.provider.as_str();
+    if *attempts >= config.retry.max_attempts {
+        asked.problems.push(format!(
+            "{provider} was asked {attempts} times for {path}, in vain ({error}): the ids of events decide what rule `{rule}` has kept"
+        ));
+        return vec![done];
+    }
+    let wait = after.unwrap_or_else(|| delay(&config.retry, *attempts)).min(config.retry.max);
+    let due_at = start + wait;
+    asked
+        .problems
+        .push(format!("{provider} was asked for {path}: {error}; it is asked again at {due_at}"));
+    let params = this.into_iter().chain([due_at.millis().to_string()]).collect();
+    vec![Statement { sql: LATER.into(), params }]
+}
+
+/// What an API says of an object.
+enum Object {
+    Is(Value),
+    IsGone,
+    Unreadable,
+}
+
+fn read_object(provider: Provider, body: &str) -> Object {
+    let Ok(mut answer) = serde_json::from_str::<Value>(body) else { return Object::Unreadable };
+    if provider == Provider::Paddle {
+        answer = answer["data"].take();
+    }
+    match answer {
+        Value::Object(object) if object.get("deleted") == Some(&Value::Bool(true)) => {
+            Object::IsGone
+        }
+        object @ Value::Object(_) => Object::Is(object),
+        _ => Object::Unreadable,
+    }
+}
+
+/// What the rule makes of the event with the object as it is now. No statements, if the rule's conditions do not hold any more.
+fn applied(
+    config: &Consumers,
+    wanted: &Wanted,
+    is: Value,
+    start: Timestamp,
+) -> Result<Vec<Statement>, String> {
+    let rule = config.program.rules.iter().find(|rule| rule.name == wanted.rule);
+    let rule = rule.ok_or("there is no such rule any more")?;
+    let api = config.apis.get(&wanted.source).ok_or("its source has no API any more")?;
+    let mut body: Value = serde_json::from_str(&wanted.rest).map_err(|error| error.to_string())?;
+    let place = object(api.provider).split('.').fold(&mut body, |body, step| &mut body[step]);
+    *place = is;
+    let body = body.to_string();
+    let envelope = Envelope {
+        v: VERSION,
+        source: wanted.source.clone(),
+        id: wanted.event_id.clone(),
+        kind: wanted.kind.clone(),
+        received_at: start,
+        verified: Verified { secret: 0, signed_at: None },
+        generation: 0,
+        rules: Vec::new(),
+        body: BodyForm::Text,
+    };
+    let said = |fate: Fate| match fate {
+        Fate::Condemned { error, .. } => error,
+        fate => fate.as_str().to_owned(),
+    };
+    let values = config.program.reads.read(body.as_bytes()).map_err(|error| error.to_string())?;
+    let carried = carry_out(rule, &envelope, (&values, body.as_bytes()), start).map_err(said)?;
+    let rows = carried.rows.iter().map(|row| outranking(rule, row, start));
+    let rows = rows.collect::<Option<Vec<_>>>().ok_or("it makes no row")?;
+    let statement = |sql| Statement::for_rows(sql, rows.iter().map(String::as_str));
+    Ok(rule.sql.iter().flat_map(statement).collect())
+}
+
+/// The row, of a generation that is never in the ledger, and above all events of its version; and nothing is asked for because
+/// of it.
+fn outranking(rule: &Rule, row: &str, start: Timestamp) -> Option<String> {
+    const GENERATION: usize = 2;
+    const PRECEDENCE: usize = 4;
+    let members: Vec<&RawValue> = serde_json::from_str(row).ok()?;
+    rule.effect.guard()?.refetch.as_ref()?;
+    let path = members.len().checked_sub(3)?;
+    let members = members.iter().enumerate().map(|(place, member)| match place {
+        GENERATION => "-1".to_owned(),
+        PRECEDENCE => start.millis().to_string(),
+        place if place >= path => "null".to_owned(),
+        _ => member.get().to_owned(),
+    });
+    Some(format!("[{}]", members.collect::<Vec<_>>().join(",")))
+}
