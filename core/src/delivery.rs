@@ -11,6 +11,14 @@ pub struct Delivery {
     pub text: String,
 }
 
+/// The text of a message that wakes somebody up, and says nothing else: what there is to do is in the database.
+pub const WAKE: &str = "wake";
+
+/// Whether a batch does nothing but wake somebody up. What is in a queue says what it is for, so it may have any name.
+pub fn wakes(batch: &[Delivery]) -> bool {
+    batch.iter().all(|delivery| delivery.text == WAKE)
+}
+
 /// What the queue is told about a delivery. There is exactly one for each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {

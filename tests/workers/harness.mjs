@@ -16,6 +16,9 @@ const secrets = JSON.parse(process.env.HOOKMILL_TEST_SECRETS);
 // Where the APIs of providers are, if this test has any.
 const outbound = process.env.HOOKMILL_TEST_OUTBOUND;
 
+// No Worker may know its queues by their names: whoever deploys it chooses those.
+const renamed = (queue) => queue && `another-${queue}`;
+
 const faults = new Set();
 let logs = "";
 
@@ -44,17 +47,17 @@ function worker(stage) {
       const answer = response.status === 204 ? null : await response.arrayBuffer();
       return new Response(answer, { status: response.status, headers: response.headers });
     },
-    queueProducers: Object.fromEntries((config.queues.producers ?? []).map((p) => [p.binding, { queueName: p.queue }])),
+    queueProducers: Object.fromEntries((config.queues.producers ?? []).map((p) => [p.binding, { queueName: renamed(p.queue) }])),
     queueConsumers: Object.fromEntries(
       consumers.map((c) => [
-        c.queue,
+        renamed(c.queue),
         {
           maxBatchSize: c.max_batch_size,
           maxBatchTimeout: 0.05,
           // As often as this is all that a test waits for when a consumer fails; in wrangler.toml it is the most there is.
           maxRetries: Math.min(c.max_retries, 5),
           retryDelay: 0,
-          deadLetterQueue: c.dead_letter_queue,
+          deadLetterQueue: renamed(c.dead_letter_queue),
         },
       ]),
     ),
@@ -114,7 +117,7 @@ const commands = {
     const consumer = await miniflare.getWorker(consumers);
     const batch = () =>
       messages.map((body, index) => ({ id: `message-${index}`, timestamp: new Date(), attempts: 1, body }));
-    return Promise.all(Array.from({ length: count }, () => consumer.queue("hookmill-events", batch())));
+    return Promise.all(Array.from({ length: count }, () => consumer.queue(renamed("hookmill-events"), batch())));
   },
   fault: async ({ fault, broken }) => {
     if (broken) faults.add(fault);

@@ -40,7 +40,7 @@ export default class extends Worker {
   }
 
   async queue(batch) {
-    if (batch.queue === "hookmill-events" && (await this.broken("consumer"))) {
+    if (batch.queue.endsWith("-events") && (await this.broken("consumer"))) {
       throw new Error("the consumer has ended");
     }
     return super.queue(batch);

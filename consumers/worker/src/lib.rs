@@ -9,7 +9,7 @@ use std::rc::Rc;
 use hookmill_cloudflare::{Batch, D1, Metrics, R2, now};
 use hookmill_consumers::{Count, Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::Consumers;
-use hookmill_core::delivery::{Delivery, Verdict};
+use hookmill_core::delivery::{Delivery, Verdict, wakes};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{
@@ -32,9 +32,6 @@ fn config() -> Rc<Consumers> {
     })
 }
 
-/// The queue that wakes up whoever sends what is in the outbox.
-const OUTBOX: &str = "hookmill-outbox";
-
 /// Applies a batch, or sends what is in the outbox. Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a
 /// panic.
 ///
@@ -49,7 +46,7 @@ pub async fn queue(
 ) -> Result<JsValue, JsValue> {
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
-        if batch.queue() == OUTBOX {
+        if wakes(batch.deliveries()) {
             outgoing::send(&env, &config()).await;
             batch.settle(&vec![Verdict::Ack; batch.deliveries().len()]);
             return Ok(JsValue::UNDEFINED);

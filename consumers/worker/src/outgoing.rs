@@ -7,6 +7,7 @@ use hookmill_consumers::alert::{Alarm, Looked, look};
 use hookmill_consumers::outbox::Unsent;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
 use hookmill_core::config::Consumers;
+use hookmill_core::delivery::WAKE;
 use hookmill_core::time::Timestamp;
 use worker::{Delay, Env, console_error, console_log, console_warn};
 
@@ -28,7 +29,7 @@ pub(crate) async fn wake(env: &Env, at: Timestamp) {
         return;
     }
     let sent = match CloudflareQueue::new(env, "OUTBOX") {
-        Ok(queue) => queue.send_later("wake", delay).await,
+        Ok(queue) => queue.send_later(WAKE, delay).await,
         Err(error) => Err(error),
     };
     // The cron trigger comes in any case.

@@ -7,6 +7,7 @@ use axum::body::Body;
 use hookmill_admin::{Platform, Remote, nothing_here, router};
 use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, now};
 use hookmill_core::config::Admin as Config;
+use hookmill_core::delivery::WAKE;
 use hookmill_core::objects::Objects as _;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
@@ -109,7 +110,7 @@ async fn fetch(
 /// Has a queue wake somebody up.
 async fn wake(env: &Env, queue: &str, delay: Duration) {
     let sent = match CloudflareQueue::new(env, queue) {
-        Ok(queue) => queue.send_later("wake", delay).await,
+        Ok(queue) => queue.send_later(WAKE, delay).await,
         Err(error) => Err(error),
     };
     // The cron trigger comes in any case.

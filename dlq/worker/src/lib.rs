@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use hookmill_cloudflare::{Batch, D1, Metrics, now};
-use hookmill_core::delivery::Verdict;
+use hookmill_core::delivery::{Verdict, wakes};
 use hookmill_core::report::Report;
 use hookmill_core::store::Store as _;
 use hookmill_dlq::{drain, keep};
@@ -17,9 +17,6 @@ use worker::{Env, console_error, console_warn, js_sys, worker_sys};
 
 /// While the store is away, reports wait; with `max_retries` of wrangler.toml, for ten minutes.
 const RETRY_REPORTS: Duration = Duration::from_secs(60);
-
-/// The queue that wakes up whoever replays. What a message says does not matter: what there is to do is in the database.
-const JOBS: &str = "hookmill-jobs";
 
 /// Buries a batch, or keeps one of reports, or goes on with replays. Exported by hand, for the reasons given in the consumer Worker.
 ///
@@ -34,7 +31,7 @@ pub async fn queue(
 ) -> Result<JsValue, JsValue> {
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
-        if batch.queue() == JOBS {
+        if wakes(batch.deliveries()) {
             admin::replay(&env).await;
             batch.settle(&vec![Verdict::Ack; batch.deliveries().len()]);
             return Ok(JsValue::UNDEFINED);

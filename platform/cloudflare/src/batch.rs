@@ -11,7 +11,6 @@ use worker::{MessageBatch, MessageExt as _, QueueRetryOptionsBuilder, RawMessage
 
 /// A batch as the platform hands it over.
 pub struct Batch {
-    queue: String,
     all: MessageBatch<()>,
     messages: Vec<RawMessage>,
     deliveries: Vec<Delivery>,
@@ -43,12 +42,7 @@ impl Batch {
                 })
             })
             .collect::<Result<_, JsValue>>()?;
-        Ok(Self { queue: batch.queue(), all: batch, messages, deliveries })
-    }
-
-    /// The name of its queue.
-    pub fn queue(&self) -> &str {
-        &self.queue
+        Ok(Self { all: batch, messages, deliveries })
     }
 
     /// Its deliveries.
