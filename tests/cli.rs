@@ -63,6 +63,26 @@ fn with_example() -> tempfile::TempDir {
     temporary
 }
 
+/// A folder with the example configuration, and with what of this repository is deployed.
+fn with_workers() -> tempfile::TempDir {
+    let example = with_example();
+    for stage in ["ingress", "consumers", "dlq"] {
+        let file = format!("{stage}/worker/wrangler.toml");
+        std::fs::create_dir_all(example.path().join(&file).parent().unwrap()).unwrap();
+        let from = folder().parent().unwrap().join(&file);
+        std::fs::copy(from, example.path().join(&file)).unwrap();
+    }
+    example
+}
+
+/// Replaces something in a file of a folder, where it is first.
+fn replace(folder: &Path, file: &str, from: &str, to: &str) {
+    let path = folder.join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{file} has {from:?}");
+    std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+}
+
 /// `hookmill dev`, until it is dropped.
 struct Dev {
     child: Child,
@@ -127,7 +147,7 @@ fn help_lists_the_commands() {
     Commands:
       dev           Run the whole pipeline for development, with development secrets where none are set
       serve         Run the whole pipeline on this machine, with secrets from the environment
-      check         Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml beside it; and run its tests
+      check         Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
       send          Sign a realistic event and post it, as a provider would
       verify        Verify a captured request, and say what is wrong with it
       events        Events: list the latest, or tell the whole story of one
@@ -761,20 +781,9 @@ fn a_configuration_with_errors_is_refused_before_anything_starts() {
 
 #[test]
 fn a_rate_limit_that_the_worker_lacks_is_found() {
-    let example = with_example();
-    let path = example.path().join("hookmill.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
+    let example = with_workers();
     let limit = "[sources.stripe]\nrate_limit = { requests = 1000, per = \"10s\" }";
-    std::fs::write(&path, text.replacen("[sources.stripe]", limit, 1)).unwrap();
-    // No Worker is deployed from here.
-    assert_eq!(hookmill(example.path(), &["check"]).status.code(), Some(0));
-
-    let worker = example.path().join("ingress/worker");
-    std::fs::create_dir_all(&worker).unwrap();
-    let wrangler =
-        std::fs::read_to_string(folder().parent().unwrap().join("ingress/worker/wrangler.toml"))
-            .unwrap();
-    std::fs::write(worker.join("wrangler.toml"), &wrangler).unwrap();
+    replace(example.path(), "hookmill.toml", "[sources.stripe]", limit);
     insta::assert_snapshot!(shown(example.path(), &["check"]), @r#"
     exit code 1
     --- stdout
@@ -790,8 +799,86 @@ fn a_rate_limit_that_the_worker_lacks_is_found() {
         std::fs::read_to_string(folder().parent().unwrap().join("docs/providers.md")).unwrap();
     let binding = &docs[docs.find("  [[ratelimits]]").unwrap()..];
     let binding = binding.split("```").next().unwrap();
-    std::fs::write(worker.join("wrangler.toml"), wrangler + binding).unwrap();
+    let with_it = format!("{binding}\n[observability]");
+    replace(example.path(), "ingress/worker/wrangler.toml", "[observability]", &with_it);
     assert_eq!(hookmill(example.path(), &["check"]).status.code(), Some(0));
+}
+
+#[test]
+fn workers_that_do_not_fit_together_are_found() {
+    let example = with_workers();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    hookmill.toml: 2 sources and 8 rules, no errors
+    ");
+
+    replace(
+        example.path(),
+        "ingress/worker/wrangler.toml",
+        "\"hookmill-events\"",
+        "\"hookmill-event\"",
+    );
+    replace(example.path(), "dlq/worker/wrangler.toml", "database_id = \"0", "database_id = \"1");
+    insta::assert_snapshot!(
+        [shown(example.path(), &["check"]), shown(example.path(), &["check", "--json"])].concat(),
+        @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: dlq/worker/wrangler.toml:64:15: d1_databases[0].database_id: "10000000-0000-0000-0000-000000000000" here, and "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
+      hint: database_id = "00000000-0000-0000-0000-000000000000"
+    ingress/worker/wrangler.toml:14:9: queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-event"
+      hint: did you mean `hookmill-events`?
+    2 errors in the configuration
+    exit code 1
+    --- stdout
+    {"errors":[{"column":15,"file":"dlq/worker/wrangler.toml","hint":"database_id = \"00000000-0000-0000-0000-000000000000\"","key":"d1_databases[0].database_id","line":64,"problem":"\"10000000-0000-0000-0000-000000000000\" here, and \"00000000-0000-0000-0000-000000000000\" at consumers/worker/wrangler.toml:54:15"},{"column":9,"file":"ingress/worker/wrangler.toml","hint":"did you mean `hookmill-events`?","key":"queues.producers[0].queue","line":14,"problem":"consumers/worker/wrangler.toml has no consumer of \"hookmill-event\""}],"valid":false}
+    --- stderr
+    error: the configuration is not valid
+    "#
+    );
+    // The places are said as they are seen from here.
+    let file = example.path().join("hookmill.toml");
+    let output = hookmill(folder(), &["check", "--config", file.to_str().unwrap()]);
+    let at = format!("{}:14:9", example.path().join("ingress/worker/wrangler.toml").display());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && text.contains(&at), "{text}");
+
+    let worker = example.path().join("dlq/worker");
+    std::fs::rename(worker.join("wrangler.toml"), worker.join("wrangler.jsonc")).unwrap();
+    std::fs::remove_file(example.path().join("ingress/worker/wrangler.toml")).unwrap();
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    note: dlq/worker/wrangler.jsonc is not checked, and neither is what depends on it: only wrangler.toml is read
+    error: ingress/worker/wrangler.toml:1:1: there is no such file, and the other Workers have theirs
+      hint: all three are deployed; the ingress Worker is described here
+    1 error in the configuration
+    ");
+}
+
+#[test]
+fn migrations_that_the_workers_would_not_have_are_found() {
+    let example = with_workers();
+    let at = example.path().join("sql");
+    std::fs::create_dir(&at).unwrap();
+    std::fs::write(at.join("1000_notes.sql"), "CREATE TABLE notes (id TEXT PRIMARY KEY) STRICT;")
+        .unwrap();
+    let database = "[database]\nmigrations = \"sql\"\n\n[queue]";
+    replace(example.path(), "hookmill.toml", "[queue]", database);
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:98:14 names them
+      hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
+    dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:98:14 names them
+      hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
+    2 errors in the configuration
+    "#);
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub use parse::{
 #[cfg(feature = "config")]
 pub use toml_reader::{ConfigError, Located, Place};
 #[cfg(feature = "config")]
-pub use wrangler::check_rate_limits;
+pub use wrangler::{WranglerCheck, check_wrangler};
 
 use crate::email::{Mailbox, TemplateText};
 use crate::outbound::Provider;

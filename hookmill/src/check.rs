@@ -1,9 +1,10 @@
 //! `hookmill check`: whether a configuration would run, before it does.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use hookmill_core::config::{ConfigError, check_rate_limits};
+use anyhow::bail;
+use hookmill_core::config::{ConfigError, WranglerCheck, check_wrangler};
 use hookmill_migrations::{Faults, LoadError, Loaded};
 use hookmill_native::now;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::pipeline::load;
 use crate::rule_tests;
 
-/// Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml beside it; and run its tests
+/// Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The configuration.
@@ -23,14 +24,13 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let loaded = load(&arguments.config)
-        .and_then(|loaded| check_wrangler(&arguments.config, &loaded).map(|()| loaded))
-        .and_then(|loaded| check_secrets(&loaded).map(|()| loaded))
-        .and_then(|loaded| carry_out_tests(&arguments.config, &loaded).map(|()| loaded));
+    let loaded = load(&arguments.config).and_then(|loaded| {
+        let found = Found::new(arguments, &loaded)?;
+        if found.is_empty() { Ok(loaded) } else { Err(found.into()) }
+    });
     if !arguments.json {
         let Loaded { config, program, .. } = loaded?;
         let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
-        let s = |count| if count == 1 { "" } else { "s" };
         eprintln!(
             "{}: {sources} source{} and {rules} rule{}, no errors{}",
             arguments.config.display(),
@@ -43,13 +43,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    let errors = match &loaded {
-        Ok(_) => Vec::new(),
-        Err(error) => match error.downcast_ref::<LoadError>() {
-            Some(LoadError::Faults(Faults(faults))) => faults.iter().map(fault).collect(),
-            _ => vec![json!({ "problem": format!("{error:#}") })],
-        },
-    };
+    let errors = loaded.map_or_else(|error| listed(&error), |_| Vec::new());
     println!("{}", json!({ "valid": errors.is_empty(), "errors": errors }));
     if !errors.is_empty() {
         bail!("the configuration is not valid");
@@ -57,36 +51,88 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What events do is as `[[tests]]` say.
-fn carry_out_tests(config: &Path, loaded: &Loaded) -> anyhow::Result<()> {
-    let faults = rule_tests::run(config, loaded)?;
-    if faults.is_empty() { Ok(()) } else { Err(LoadError::Faults(Faults(faults)).into()) }
+const fn s(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
+
+/// The errors, for programs.
+fn listed(error: &anyhow::Error) -> Vec<Value> {
+    let problem = |problem: &str| json!({ "problem": problem });
+    if let Some(LoadError::Faults(Faults(faults))) = error.downcast_ref() {
+        faults.iter().map(fault).collect()
+    } else if let Some(Found { faults, problems }) = error.downcast_ref() {
+        faults.iter().map(fault).chain(problems.iter().map(|text| problem(text))).collect()
+    } else {
+        vec![problem(&format!("{error:#}"))]
+    }
+}
+
+/// What is wrong with a configuration that can be loaded.
+#[derive(Debug)]
+struct Found {
+    faults: Vec<ConfigError>,
+    /// What has no place in a file.
+    problems: Vec<String>,
+}
+
+impl Found {
+    fn new(arguments: &Arguments, loaded: &Loaded) -> anyhow::Result<Self> {
+        let mut faults = wrangler(&arguments.config, loaded);
+        // What events do is as `[[tests]]` say.
+        faults.extend(rule_tests::run(&arguments.config, loaded)?);
+        let expired = expired(loaded);
+        let problems = expired
+            .iter()
+            .map(|source| {
+                format!(
+                    "{source}: `not_after` of every secret has passed; name the secret that is valid now"
+                )
+            })
+            .collect();
+        Ok(Self { faults, problems })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.faults.is_empty() && self.problems.is_empty()
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { faults, problems } = self;
+        if problems.is_empty() {
+            return Faults(faults.clone()).fmt(f);
+        }
+        let lines = faults.iter().map(ToString::to_string).chain(problems.iter().cloned());
+        let lines: Vec<_> = lines.collect();
+        f.write_str(&lines.join("\n"))?;
+        match lines.len() {
+            1 => Ok(()),
+            count => write!(f, "\n{count} errors"),
+        }
+    }
+}
+
+impl std::error::Error for Found {}
 
 /// What is deployed from the folder of the configuration has to agree with it; nothing is, if there is no Worker in it.
-fn check_wrangler(config: &Path, loaded: &Loaded) -> anyhow::Result<()> {
-    let path = config.with_file_name("ingress").join("worker/wrangler.toml");
-    if !path.exists() {
-        return Ok(());
-    }
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
-    let faults = check_rate_limits(&loaded.config.ingress, &file, &text);
-    if faults.is_empty() { Ok(()) } else { Err(LoadError::Faults(Faults(faults)).into()) }
-}
-
-/// A source whose secrets have all been replaced takes nothing.
-fn check_secrets(loaded: &Loaded) -> anyhow::Result<()> {
-    let sources = loaded.config.ingress.sources.iter();
-    let expired = sources.filter(|source| source.secrets.iter().all(|s| s.expired(now())));
-    let names: Vec<_> = expired.map(|source| format!("`{}`", source.name)).collect();
-    if !names.is_empty() {
-        bail!(
-            "source {}: `not_after` of every secret has passed; name the secret that is valid now",
-            names.join(", ")
+fn wrangler(config: &Path, loaded: &Loaded) -> Vec<ConfigError> {
+    let read = |path: &Path| std::fs::read_to_string(path);
+    let WranglerCheck { faults, unchecked } =
+        check_wrangler(&loaded.config, &config.with_file_name(""), read);
+    for file in unchecked {
+        eprintln!(
+            "note: {file} is not checked, and neither is what depends on it: only wrangler.toml is read"
         );
     }
-    Ok(())
+    faults
+}
+
+/// A source whose secrets have all been replaced takes nothing. As messages call it.
+fn expired(loaded: &Loaded) -> Vec<String> {
+    let sources = loaded.config.ingress.sources.iter();
+    let expired = sources.filter(|source| source.secrets.iter().all(|s| s.expired(now())));
+    expired.map(|source| format!("source `{}`", source.name)).collect()
 }
 
 fn fault(fault: &ConfigError) -> Value {

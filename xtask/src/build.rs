@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use hookmill_core::config::{Ingress, check_rate_limits, parse};
+use hookmill_core::config::{Config, ConfigError, Ingress, WranglerCheck, check_wrangler, parse};
 
 use crate::shell::{root, run};
 use crate::tools::Tools;
@@ -60,12 +60,12 @@ pub fn build(
         // A client that goes away does not cancel what has been admitted.
         command.env("RUN_TO_COMPLETION", "1");
     }
+    let (parsed, faults) = parsed(config)?;
+    if config.is_none() && faults.is_empty() {
+        check(&parsed)?;
+    }
     if worker == Worker::Ingress {
-        let ingress = ingress(config)?;
-        if config.is_none() {
-            check_wrangler(worker, &ingress)?;
-        }
-        let features = features(&ingress);
+        let features = features(&parsed.ingress);
         if !features.is_empty() {
             command.args([".", "--", "--features", &features.join(",")]);
         }
@@ -82,16 +82,16 @@ pub fn build(
 }
 
 /// What the Worker is to carry. Faults are told by the build, which reads the file again.
-fn ingress(config: Option<&Path>) -> anyhow::Result<Ingress> {
+fn parsed(config: Option<&Path>) -> anyhow::Result<(Config, Vec<ConfigError>)> {
     let path = match (config, std::env::var_os("HOOKMILL_CONFIG")) {
         (Some(path), _) => path.to_owned(),
-        (None, Some(path)) => PathBuf::from(path),
+        (None, Some(path)) => std::path::absolute(path)?,
         (None, None) => root().join("hookmill.toml"),
     };
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let (config, _) = parse(&path.display().to_string(), &text);
-    Ok(config.ingress)
+    let file = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+    Ok(parse(&file, &text))
 }
 
 /// The algorithms that the configuration needs and not every build has.
@@ -103,16 +103,20 @@ fn features(ingress: &Ingress) -> Vec<&'static str> {
     features
 }
 
-fn check_wrangler(worker: Worker, ingress: &Ingress) -> anyhow::Result<()> {
-    let path = worker.folder().join("wrangler.toml");
-    let file = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
-    let faults = check_rate_limits(ingress, &file, &text);
+/// A Worker is not built to be deployed beside others that do not fit it.
+fn check(config: &Config) -> anyhow::Result<()> {
+    let read = |path: &Path| std::fs::read_to_string(root().join(path));
+    let WranglerCheck { faults, unchecked } = check_wrangler(config, Path::new(""), read);
+    for file in unchecked {
+        eprintln!(
+            "note: {file} is not checked, and neither is what depends on it: only wrangler.toml is read"
+        );
+    }
     for fault in &faults {
         eprintln!("{fault}");
     }
     if !faults.is_empty() {
-        bail!("{file} does not agree with the configuration");
+        bail!("the Workers' wrangler.toml do not agree");
     }
     Ok(())
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub retry: Retry,
     /// `[queue]`.
     pub batch: Batch,
+    /// `queue.batch_size`, if it is written: then the queues of the Workers have to have it as well.
+    pub batch_size: Option<Located<usize>>,
     /// `[retention]`.
     pub retention: Retention,
     /// `[email]`.
@@ -285,6 +287,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
             jitter: 0.5,
         },
         batch: Batch { size: limits::BATCH_MESSAGES, wait: Duration::ZERO },
+        batch_size: None,
         retention: Retention::default(),
         emails: None,
         sms: None,
@@ -307,7 +310,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     sources(&root, &mut config);
     ingress(&root, &mut config.ingress);
     retry(&root, &mut config.retry);
-    batch(&root, &mut config.batch);
+    config.batch_size = batch(&root, &mut config.batch);
     retention(&root, &mut config.retention);
     config.emails = outgoing::emails(&root);
     config.sms = outgoing::sms(&root);
@@ -629,19 +632,23 @@ pub(super) fn is_private(url: &str) -> bool {
     url.starts_with("https://") || loopback.iter().any(|l| url.starts_with(l))
 }
 
-fn batch(root: &Section<'_>, batch: &mut Batch) {
-    let Some(section) = root.get("queue").and_then(|item| item.section("a table")) else {
-        return;
-    };
+/// Returns the size, if it is written.
+fn batch(root: &Section<'_>, batch: &mut Batch) -> Option<Located<usize>> {
+    let section = root.get("queue").and_then(|item| item.section("a table"))?;
     let most = i64::try_from(limits::BATCH_MESSAGES).unwrap_or(i64::MAX);
-    if let Some(size) = section.get("batch_size").and_then(|item| integer(&item, 1..=most)) {
-        batch.size = usize::try_from(size).unwrap_or(limits::BATCH_MESSAGES);
+    let size = section.get("batch_size").and_then(|item| {
+        let size = integer(&item, 1..=most)?;
+        Some(item.here.map(|()| usize::try_from(size).unwrap_or(limits::BATCH_MESSAGES)))
+    });
+    if let Some(size) = &size {
+        batch.size = size.value;
     }
     let range = Duration::ZERO..=Duration::from_secs(60);
     if let Some(wait) = section.get("batch_wait").and_then(|item| duration(&item, range)) {
         batch.wait = wait;
     }
     section.finish();
+    size
 }
 
 /// Reads the rules of the presets and of the file. Returns the faults of the presets, which have a file of their own.

@@ -1,81 +1,518 @@
-//! Whether wrangler.toml says what hookmill.toml means: the platform reads the one, and the Worker carries the other.
+//! Whether the three wrangler.toml agree with hookmill.toml and with one another. The platform reads the ones, and the
+//! Workers carry the other; where they disagree, nothing says so until something is lost.
+//!
+//! What comes in are the files, and what goes out is every difference that matters to the Workers, at its place. Whatever
+//! else a wrangler.toml says is between its author and wrangler.
 
-use std::collections::BTreeMap;
+mod deployment;
+mod migrations;
+mod rate_limits;
 
-use super::Ingress;
-use super::toml_reader::{ConfigError, Document, Item};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
 
-/// What the rate limiters in the ingress Worker's wrangler.toml have to be, and are not. `file` is what messages call it.
+use self::deployment::{
+    Consumer, DEFAULT_BATCH_SIZE, Deployment, MAX_RETRIES, Resource, read_deployments,
+};
+use super::Config;
+use super::toml_reader::{ConfigError, Located, Place};
+
+/// What became of looking at the configurations of the Workers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WranglerCheck {
+    /// What has to be changed, in order of its place.
+    pub faults: Vec<ConfigError>,
+    /// Configurations in another form than TOML, which are not looked at.
+    pub unchecked: Vec<String>,
+}
+
+/// The Workers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Worker {
+    Ingress,
+    Consumers,
+    Dlq,
+}
+
+impl Worker {
+    const ALL: [Self; 3] = [Self::Ingress, Self::Consumers, Self::Dlq];
+
+    /// The folder of its stage.
+    const fn stage(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Consumers => "consumers",
+            Self::Dlq => "dlq",
+        }
+    }
+
+    /// What people call it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "the ingress Worker",
+            Self::Consumers => "the consumer Worker",
+            Self::Dlq => "the dead-letter Worker",
+        }
+    }
+}
+
+/// A queue: who sends into it, and who takes out of it.
+struct Way {
+    from: Worker,
+    /// What the sender calls it. [`Worker`]s ask their environment for this name.
+    binding: &'static str,
+    carries: &'static str,
+    to: Worker,
+}
+
+const WAYS: [Way; 6] = [
+    Way { from: Worker::Ingress, binding: "EVENTS", carries: "events", to: Worker::Consumers },
+    Way {
+        from: Worker::Dlq,
+        binding: "REPLAYS",
+        carries: "what is replayed",
+        to: Worker::Consumers,
+    },
+    Way {
+        from: Worker::Consumers,
+        binding: "OUTBOX",
+        carries: "what wakes it up",
+        to: Worker::Consumers,
+    },
+    Way {
+        from: Worker::Dlq,
+        binding: "OUTBOX",
+        carries: "what wakes up the consumer Worker",
+        to: Worker::Consumers,
+    },
+    Way { from: Worker::Dlq, binding: "JOBS", carries: "what wakes it up", to: Worker::Dlq },
+    Way {
+        from: Worker::Ingress,
+        binding: "REPORTS",
+        carries: "counts of what was refused",
+        to: Worker::Dlq,
+    },
+];
+
+impl Way {
+    /// Whether what it carries becomes a dead letter if it fails.
+    fn carries_events(&self) -> bool {
+        matches!(self.binding, "EVENTS" | "REPLAYS")
+    }
+
+    fn usual_name(&self) -> String {
+        format!("hookmill-{}", self.binding.to_ascii_lowercase())
+    }
+}
+
+/// Something that several Workers use together.
+struct Shared {
+    /// The table of wrangler.toml that binds it.
+    table: &'static str,
+    /// What the Workers ask their environment for.
+    binding: &'static str,
+    users: &'static [Worker],
+    /// Whether a Worker does without.
+    optional: bool,
+    /// What says which one it is: the same for all. With what is suggested where nobody says it.
+    keys: &'static [(&'static str, Option<&'static str>)],
+    /// What else is looked at.
+    said: &'static [(&'static str, Option<&'static str>)],
+    /// What else wrangler takes: <https://developers.cloudflare.com/workers/wrangler/configuration/>.
+    more: &'static [&'static str],
+}
+
+const DATABASE: Shared = Shared {
+    table: "d1_databases",
+    binding: "DB",
+    users: &[Worker::Consumers, Worker::Dlq],
+    optional: false,
+    keys: &[
+        ("database_name", Some("hookmill")),
+        ("database_id", Some("what `wrangler d1 create` prints")),
+        ("jurisdiction", None),
+    ],
+    said: &[
+        ("migrations_dir", Some("../../migrations")),
+        ("migrations_pattern", Some("../../migrations/**/*.sql")),
+    ],
+    more: &["migrations_table", "preview_database_id", "remote"],
+};
+const BUCKET: Shared = Shared {
+    table: "r2_buckets",
+    binding: "BODIES",
+    users: &Worker::ALL,
+    optional: false,
+    keys: &[("bucket_name", Some("hookmill-bodies")), ("jurisdiction", None)],
+    said: &[],
+    more: &["preview_bucket_name", "remote", "local_dev"],
+};
+const DATASET: Shared = Shared {
+    table: "analytics_engine_datasets",
+    binding: "METRICS",
+    users: &Worker::ALL,
+    optional: true,
+    keys: &[("dataset", None)],
+    said: &[],
+    more: &["remote"],
+};
+
+/// Checks the wrangler.toml of each Worker below `root`, the folder of hookmill.toml, against the configuration and against
+/// the others, in each of their environments. `read` reads a file.
 ///
-/// Source: <https://developers.cloudflare.com/workers/runtime-apis/bindings/rate-limit/>.
-pub fn check_rate_limits(ingress: &Ingress, file: &str, text: &str) -> Vec<ConfigError> {
-    let document = Document::new(file, text);
-    let table = document.parse();
-    let root = document.root(&table);
-    let item = root.get("ratelimits");
-    let present: Vec<_> = item.iter().flat_map(|item| item.list("[[ratelimits]]", false)).collect();
-    let mut bindings = Vec::new();
-    let mut namespaces = BTreeMap::new();
-    for entry in &present {
-        let Some(section) = entry.section("a table") else { continue };
-        let name = section.get("name").and_then(|item| item.string("the name of a binding"));
-        let number = |item: Option<Item<'_>>| Some(item?.integer("a whole number")?.value);
-        let simple = section.get("simple").and_then(|item| item.section("a table"));
-        let simple = simple
-            .and_then(|simple| Some((number(simple.get("limit"))?, number(simple.get("period"))?)));
-        let expected = "a whole number in quotes, such as \"1001\"";
-        let id = section
-            .require("namespace_id", expected)
-            .and_then(|item| item.parsed(expected, str::parse::<u32>));
-        if let (Some(id), Some(name)) = (id, &name)
-            && let Some(other) = namespaces.insert(id.value, name.value.clone())
-        {
-            let problem = id.error(format!("{other:?} counts in the same namespace"));
-            root.report(problem.hint("limiters with the same number share their counts"));
-        }
-        bindings.extend(name.map(|name| (name, simple)));
-    }
-    for (binding, _) in &bindings {
-        let sources = ingress.sources.iter().filter(|source| source.rate_limit.is_some());
-        let sources = sources.filter(|source| source.rate_limit_binding() == binding.value);
-        match sources.collect::<Vec<_>>().as_slice() {
-            [] if binding.value.starts_with("RATE_LIMIT_") => {
-                let name = &binding.value;
-                let problem = format!("no source with a rate_limit has the binding {name:?}");
-                root.report(binding.error(problem));
+/// Nothing is deployed from a folder that has none of them, so there nothing is checked.
+pub fn check_wrangler(
+    config: &Config,
+    root: &Path,
+    read: impl Fn(&Path) -> io::Result<String>,
+) -> WranglerCheck {
+    let mut check = WranglerCheck::default();
+    let mut missing = Vec::new();
+    let mut found = Vec::new();
+    for worker in Worker::ALL {
+        let folder = root.join(worker.stage()).join("worker");
+        let path = folder.join("wrangler.toml");
+        let file = path.display().to_string();
+        match read(&path) {
+            Ok(text) => {
+                let (deployments, faults) = read_deployments(&file, &text);
+                check.faults.extend(faults);
+                found.push((worker, file, deployments));
             }
-            [one, another, ..] => root.report(binding.error(format!(
-                "the sources `{}` and `{}` have the same binding; rename one of them",
-                one.name, another.name
-            ))),
-            _ => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let others = ["wrangler.json", "wrangler.jsonc"].map(|name| folder.join(name));
+                match others.iter().find(|other| read(other).is_ok()) {
+                    Some(other) => check.unchecked.push(other.display().to_string()),
+                    None => missing.push((worker, file)),
+                }
+            }
+            Err(error) => check.faults.push(fault(&file, format!("it cannot be read: {error}"))),
         }
     }
-    let mut free = (1001..).filter(|id| !namespaces.contains_key(id));
-    for source in &ingress.sources {
-        let Some(limit) = source.rate_limit else { continue };
-        let name = source.rate_limit_binding();
-        let wanted = (i64::from(limit.requests), i64::try_from(limit.per.as_secs()).unwrap_or(0));
-        let (requests, seconds) = wanted;
-        let simple = format!("simple = {{ limit = {requests}, period = {seconds} }}");
-        match bindings.iter().find(|(binding, _)| binding.value == name) {
-            Some((_, found)) if *found == Some(wanted) => {}
-            Some((binding, _)) => root.report(
-                binding
-                    .error(format!("{name:?} is not what the source `{}` says", source.name))
-                    .hint(simple),
-            ),
-            None => root.report(
-                root.here
-                    .error(format!("the source `{}` has a rate_limit, and no binding", source.name))
-                    .hint(format!(
-                        "[[ratelimits]]\n        name = \"{name}\"\n        namespace_id = \"{}\"\n        {simple}",
-                        free.next().unwrap_or_default()
-                    )),
-            ),
+    if missing.len() == Worker::ALL.len() {
+        return check;
+    }
+    for (worker, file) in missing {
+        let problem = "there is no such file, and the other Workers have theirs".to_owned();
+        let hint = format!("all three are deployed; {} is described here", worker.name());
+        check.faults.push(fault(&file, problem).hint(hint));
+    }
+    // What is no TOML has been reported; what it means is a guess.
+    let found: Vec<_> = found
+        .into_iter()
+        .filter_map(|(worker, file, deployments)| Some((worker, file, deployments?)))
+        .collect();
+    check.faults.extend(environments(config, &found));
+    check.faults.sort();
+    check.faults.dedup();
+    check
+}
+
+type Found = (Worker, String, BTreeMap<String, Deployment>);
+
+/// Checks each environment that one of the files has; the top level is the one without a name.
+fn environments(config: &Config, found: &[Found]) -> Vec<ConfigError> {
+    let mut faults = Vec::new();
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for (_, _, deployments) in found {
+        names.extend(deployments.keys().map(String::as_str));
+    }
+    let tops = || found.iter().filter_map(|(_, _, deployments)| deployments.get(""));
+    if names.len() > 1 && tops().all(Deployment::is_bare) {
+        // Whoever deploys nothing but environments need not repeat one of them at the top.
+        names.remove("");
+    }
+    for name in names {
+        let mut set = Set { config, of: Vec::new() };
+        for (worker, file, deployments) in found {
+            match deployments.get(name) {
+                Some(deployment) => set.of.push((*worker, deployment)),
+                None => faults.push(
+                    fault(file, format!("there is no [env.{name}], and another Worker has one"))
+                        .hint("an environment inherits no binding: it says all of them again"),
+                ),
+            }
+        }
+        for check in [names_differ, queues, dead_letters, crons] {
+            faults.extend(check(&set));
+        }
+        for what in [&DATABASE, &BUCKET, &DATASET] {
+            faults.extend(shared(&set, what));
+        }
+        for database in set.resources(&DATABASE) {
+            faults.extend(migrations::check(database, config.migrations.as_ref()));
+        }
+        if let Some(ingress) = set.get(Worker::Ingress) {
+            faults.extend(rate_limits::check(&config.ingress, ingress));
         }
     }
-    document.into_errors()
+    faults
+}
+
+/// What is deployed together.
+struct Set<'d> {
+    config: &'d Config,
+    of: Vec<(Worker, &'d Deployment)>,
+}
+
+impl<'d> Set<'d> {
+    fn get(&self, worker: Worker) -> Option<&'d Deployment> {
+        self.of.iter().find(|(other, _)| *other == worker).map(|(_, deployment)| *deployment)
+    }
+
+    /// The queues that could be found, by what they are for.
+    fn queues(&self) -> impl Iterator<Item = (&'static Way, &'d Located<String>)> {
+        WAYS.iter().filter_map(|way| Some((way, self.get(way.from)?.producer(way.binding)?)))
+    }
+
+    /// The consumers of events, and what those are; events themselves first.
+    fn consumers_of_events(&self) -> impl Iterator<Item = &'d Consumer> {
+        let queues = self.queues().filter(|(way, _)| way.carries_events());
+        queues.filter_map(|(way, queue)| self.get(way.to)?.consumer(&queue.value))
+    }
+
+    fn resources(&self, what: &Shared) -> impl Iterator<Item = &'d Resource> {
+        let using = self.of.iter().filter(|(worker, _)| what.users.contains(worker));
+        using.filter_map(|(_, deployment)| deployment.resource(what))
+    }
+
+    fn all_consumers(&self) -> impl Iterator<Item = &'d Consumer> {
+        self.of.iter().flat_map(|(_, deployment)| &deployment.consumers)
+    }
+}
+
+/// A fault of a whole file.
+fn fault(file: &str, problem: String) -> ConfigError {
+    let at = Place { file: file.into(), line: 1, column: 1 };
+    ConfigError { at, key: String::new(), problem, hint: None }
+}
+
+/// Who is deployed under the name of another takes its place.
+fn names_differ(set: &Set<'_>) -> Vec<ConfigError> {
+    let names: Vec<_> =
+        set.of.iter().filter_map(|(_, deployment)| deployment.name.as_ref()).collect();
+    let mut faults = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        if let Some(other) = names[..i].iter().find(|other| other.value == name.value) {
+            let problem = format!("{:?} is the Worker of {} as well", name.value, other.at);
+            faults
+                .push(name.error(problem).hint("the one that is deployed last replaces the other"));
+        }
+    }
+    faults
+}
+
+/// Whatever is sent has to be taken, by the Worker that knows what to do with it.
+fn queues(set: &Set<'_>) -> Vec<ConfigError> {
+    let mut faults = Vec::new();
+    for way in &WAYS {
+        let Some(sender) = set.get(way.from) else { continue };
+        let Some(queue) = sender.producer(way.binding) else {
+            let (from, binding, carries) = (way.from.name(), way.binding, way.carries);
+            let problem =
+                format!("the binding {binding:?} is missing: {from} sends {carries} there");
+            let others = set.queues().find(|(other, _)| other.binding == way.binding);
+            let name = others.map_or(way.usual_name(), |(_, queue)| queue.value.clone());
+            faults.push(sender.here.error(problem).hint(format!(
+                "[[{}]]\n        binding = {binding:?}\n        queue = {name:?}",
+                sender.key("queues.producers")
+            )));
+            continue;
+        };
+        if let Some(taker) = set.get(way.to)
+            && taker.consumer(&queue.value).is_none()
+        {
+            faults.push(nobody_takes(queue, taker));
+        }
+    }
+    let queues: Vec<_> = set.queues().collect();
+    for (i, (way, queue)) in queues.iter().enumerate() {
+        let same = |(other, name): &&(&Way, &Located<String>)| {
+            other.binding != way.binding && name.value == queue.value
+        };
+        if let Some((other, _)) = queues[..i].iter().find(same) {
+            let problem = format!("{:?} is the queue {:?} as well", queue.value, other.binding);
+            faults.push(queue.error(problem).hint("each has a queue of its own"));
+        }
+    }
+    let consumers: Vec<_> = set.all_consumers().collect();
+    for (i, Consumer { queue, .. }) in consumers.iter().enumerate() {
+        if let Some(other) = consumers[..i].iter().find(|other| other.queue.value == queue.value) {
+            let problem = format!("{:?} has a consumer at {}", queue.value, other.queue.at);
+            faults.push(queue.error(problem).hint("Cloudflare lets a queue have one"));
+        }
+    }
+    faults
+}
+
+fn nobody_takes(queue: &Located<String>, taker: &Deployment) -> ConfigError {
+    let file = &taker.here.at.file;
+    let problem = queue.error(format!("{file} has no consumer of {:?}", queue.value));
+    problem.suggest(&queue.value, taker.consumers.iter().map(|other| other.queue.value.as_str()))
+}
+
+/// What the platform gives up on is a dead letter, and somebody takes it.
+fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
+    let mut faults = Vec::new();
+    let mut net: Option<&Located<String>> = None;
+    let named =
+        || set.consumers_of_events().find_map(|consumer| consumer.dead_letter_queue.as_ref());
+    for consumer in set.consumers_of_events() {
+        faults.extend(gives_up_early(consumer, set.config.retry.max_attempts));
+        faults.extend(other_batch_size(consumer, set.config));
+        let Some(dead) = &consumer.dead_letter_queue else {
+            let name = named().map_or("hookmill-dead-letters", |name| name.value.as_str());
+            let problem =
+                "there is no dead_letter_queue: an event that the platform gives up on is lost";
+            let hint = format!("dead_letter_queue = {name:?}");
+            faults.push(consumer.here.error(problem).hint(hint));
+            continue;
+        };
+        let taken = set.queues().find(|(_, queue)| queue.value == dead.value);
+        let taker = set.get(Worker::Dlq);
+        match (taken, taker, net) {
+            (Some((way, _)), ..) => {
+                let problem = format!("{:?} is the queue {:?} as well", dead.value, way.binding);
+                faults.push(dead.error(problem).hint("dead letters have a queue of their own"));
+            }
+            (None, Some(taker), _) if taker.consumer(&dead.value).is_none() => {
+                faults.push(nobody_takes(dead, taker));
+            }
+            (None, _, Some(net)) if net.value != dead.value => {
+                let problem = format!("{:?} here, and {:?} at {}", dead.value, net.value, net.at);
+                let hint = format!("dead_letter_queue = {:?}", net.value);
+                faults.push(dead.error(problem).hint(hint));
+            }
+            _ => net = Some(dead),
+        }
+    }
+    let Some(net) = net else { return faults };
+    let last = set.get(Worker::Dlq).and_then(|taker| taker.consumer(&net.value));
+    if let Some(last) = last.filter(|last| last.max_retries() < MAX_RETRIES) {
+        let deliveries = last.max_retries() + 1;
+        let problem = format!(
+            "a dead letter that cannot be written {deliveries} times is deleted: nobody comes after this"
+        );
+        let here = last.place(last.max_retries.as_ref());
+        faults.push(here.error(problem).hint(format!("max_retries = {MAX_RETRIES}")));
+    }
+    let others = set.queues().filter(|(way, _)| !way.carries_events());
+    let others = others.filter_map(|(way, queue)| set.get(way.to)?.consumer(&queue.value));
+    for Consumer { queue, dead_letter_queue, .. } in others {
+        if let Some(dead) = dead_letter_queue.as_ref().filter(|dead| dead.value == net.value) {
+            let problem = format!("{:?} is for events, and {:?} has none", dead.value, queue.value);
+            faults.push(dead.error(problem).hint("leave dead_letter_queue out"));
+        }
+    }
+    faults
+}
+
+/// The platform's last delivery has to come after the one that Hookmill gives up at, so that the reason is written down.
+fn gives_up_early(consumer: &Consumer, max_attempts: u32) -> Option<ConfigError> {
+    let deliveries = consumer.max_retries() + 1;
+    if deliveries > i64::from(max_attempts) {
+        return None;
+    }
+    let problem = format!(
+        "the platform gives up after {deliveries} deliveries, and retry.max_attempts is {max_attempts}"
+    );
+    let hint = format!("max_retries = {MAX_RETRIES}; hookmill.toml decides long before");
+    Some(consumer.place(consumer.max_retries.as_ref()).error(problem).hint(hint))
+}
+
+/// How long a batch waits is another matter: on Cloudflare each batch is an invocation and a round trip to D1, which a
+/// second saves; natively it is neither. So `batch_wait` is compared with nothing.
+fn other_batch_size(consumer: &Consumer, config: &Config) -> Option<ConfigError> {
+    let wanted = config.batch_size.as_ref()?;
+    let found = consumer.max_batch_size.as_ref().map_or(DEFAULT_BATCH_SIZE, |size| size.value);
+    let size = wanted.value;
+    if usize::try_from(found) == Ok(size) {
+        return None;
+    }
+    let here = consumer.place(consumer.max_batch_size.as_ref());
+    let problem = format!("{found} messages in a batch, and batch_size is {size} at {}", wanted.at);
+    Some(here.error(problem).hint(format!("max_batch_size = {size}, or leave batch_size out")))
+}
+
+/// What one Worker writes, another looks for: all of them use the same one.
+fn shared(set: &Set<'_>, what: &Shared) -> Vec<ConfigError> {
+    let mut faults = Vec::new();
+    let found: Vec<_> = set.resources(what).collect();
+    let usual = |key: &str, default: Option<&'static str>| {
+        let said = found.iter().find_map(|resource| resource.get(key));
+        said.map(|said| said.value.as_str()).or(default)
+    };
+    let lines = || {
+        let all = what.keys.iter().chain(what.said);
+        let said = all.filter_map(|(key, default)| Some((key, usual(key, *default)?)));
+        let line = |(key, value): (&&str, &str)| format!("\n        {key} = {value:?}");
+        said.map(line).collect::<Vec<_>>().concat()
+    };
+    for (worker, deployment) in set.of.iter().filter(|(worker, _)| what.users.contains(worker)) {
+        if deployment.resource(what).is_none() && !what.optional {
+            let (binding, worker) = (what.binding, worker.name());
+            let problem = format!("the binding {binding:?} is missing: {worker} uses it");
+            let table = deployment.key(what.table);
+            let hint = format!("[[{table}]]\n        binding = {binding:?}{}", lines());
+            faults.push(deployment.here.error(problem).hint(hint));
+        }
+    }
+    let names = what.keys.iter().filter(|(_, default)| default.is_some()).map(|(key, _)| *key);
+    let names: Vec<_> = names.collect();
+    if !names.is_empty() && names.iter().all(|key| usual(key, None).is_none()) {
+        // wrangler would make one for each Worker.
+        let problem = format!("nothing says which one it is: {} is missing", names.join(" or "));
+        faults.extend(found.iter().map(|resource| resource.here.error(problem.as_str())));
+    }
+    for (key, _) in what.keys {
+        let said = found.iter().map(|resource| {
+            let said = resource.get(key);
+            said.map_or(resource.here.clone().map(|()| None), |said| said.clone().map(Some))
+        });
+        faults.extend(disagreeing(key, &said.collect::<Vec<_>>()));
+    }
+    faults
+}
+
+/// What differs from what most say; from the first, if there is no such thing.
+fn disagreeing(key: &str, said: &[Located<Option<String>>]) -> Vec<ConfigError> {
+    let count = |one: &Located<_>| said.iter().filter(|other| other.value == one.value).count();
+    let Some(usual) = said.iter().rev().max_by_key(|one| count(one)) else { return Vec::new() };
+    let others = said.iter().filter(|one| one.value != usual.value);
+    let fault = |one: &Located<Option<String>>| {
+        let problem = match (&one.value, &usual.value) {
+            (Some(one), Some(other)) => format!("{one:?} here, and {other:?} at {}", usual.at),
+            (Some(one), None) => format!("{one:?} here, and no {key} at {}", usual.at),
+            (None, other) => {
+                let other = other.as_deref().unwrap_or_default();
+                format!("no {key} here, and {other:?} at {}", usual.at)
+            }
+        };
+        one.error(problem).hint(match &usual.value {
+            Some(text) => format!("{key} = {text:?}"),
+            None => format!("leave {key} out"),
+        })
+    };
+    others.map(fault).collect()
+}
+
+/// What is due later than in a minute has nobody else to wake up for it.
+fn crons(set: &Set<'_>) -> Vec<ConfigError> {
+    let using = set.of.iter().filter(|(worker, _)| *worker != Worker::Ingress);
+    let without = using
+        .filter(|(_, deployment)| deployment.crons.as_ref().is_none_or(|crons| crons.value == 0));
+    let fault = |(worker, deployment): &(Worker, &Deployment)| {
+        let here =
+            deployment.crons.clone().map_or(deployment.here.clone(), |crons| crons.map(|_| ()));
+        let problem = format!(
+            "there is no cron trigger: nobody wakes up {} for what is due later",
+            worker.name()
+        );
+        let hint = format!("[{}]\n        crons = [\"* * * * *\"]", deployment.key("triggers"));
+        here.error(problem).hint(hint)
+    };
+    without.map(fault).collect()
 }
 
 #[cfg(test)]
@@ -83,11 +520,547 @@ mod tests {
     use super::super::parse;
     use super::*;
 
+    const FILES: [(&str, &str); 3] = [
+        ("ingress/worker/wrangler.toml", include_str!("../../../ingress/worker/wrangler.toml")),
+        ("consumers/worker/wrangler.toml", include_str!("../../../consumers/worker/wrangler.toml")),
+        ("dlq/worker/wrangler.toml", include_str!("../../../dlq/worker/wrangler.toml")),
+    ];
+    const CONFIG: &str = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
+
+    /// What is said of hookmill.toml and of the files of a folder.
+    fn checked(config: &str, files: &[(String, String)]) -> WranglerCheck {
+        let (config, faults) = parse("hookmill.toml", config);
+        assert_eq!(faults, []);
+        check_wrangler(&config, Path::new(""), |path| {
+            let file = files.iter().find(|(name, _)| Path::new(name) == path);
+            file.map(|(_, text)| text.clone()).ok_or(io::ErrorKind::NotFound.into())
+        })
+    }
+
+    fn shown(check: &WranglerCheck) -> String {
+        check.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The files of this repository, with something in one of them replaced where it is first.
+    fn files(changes: &[(&str, &str, &str)]) -> Vec<(String, String)> {
+        let file = |(name, text): (&str, &str)| {
+            let mut text = text.to_owned();
+            for (_, from, to) in changes.iter().filter(|(stage, ..)| name.starts_with(stage)) {
+                assert!(text.contains(from), "{name} has {from:?}");
+                text = text.replacen(from, to, 1);
+            }
+            (name.to_owned(), text)
+        };
+        FILES.map(file).to_vec()
+    }
+
+    fn with(config: &str, changes: &[(&str, &str, &str)]) -> String {
+        shown(&checked(&format!("{CONFIG}{config}"), &files(changes)))
+    }
+
+    /// What is said if one thing is another.
+    fn changed(stage: &str, from: &str, to: &str) -> String {
+        with("", &[(stage, from, to)])
+    }
+
+    #[test]
+    fn the_files_of_this_repository_agree() {
+        assert_eq!(with("", &[]), "");
+        assert_eq!(with("[queue]\nbatch_size = 100\nbatch_wait = \"0s\"\n", &[]), "");
+    }
+
+    #[test]
+    fn what_only_its_author_needs_to_know_is_left_alone() {
+        let more = "route = \"x\"\n[vars]\nEVENTS = 1\n[[kv_namespaces]]\nbindung = \"KV\"\n\
+                    [[queues.producers]]\nbinding = \"MINE\"\nqueue = \"mine\"\nremote = true\n[limits]\ncpu_ms = 5";
+        assert_eq!(changed("ingress", "[observability]", &format!("{more}\n[observability]")), "");
+    }
+
+    #[test]
+    fn queues_may_have_any_names_if_all_agree() {
+        let renamed = FILES.map(|(name, text)| {
+            (name.to_owned(), text.replace("queue = \"hookmill-", "queue = \"acme-"))
+        });
+        assert_eq!(shown(&checked(CONFIG, &renamed)), "");
+    }
+
+    #[test]
+    fn what_is_sent_is_taken() {
+        insta::assert_snapshot!([
+            changed("ingress", "\"hookmill-events\"", "\"hookmill-event\""),
+            changed("ingress", "\"hookmill-reports\"", "\"elsewhere\""),
+            changed("consumers", "\"hookmill-outbox\"", "\"outbox\""),
+            changed("dlq", "\"hookmill-outbox\"", "\"outbox\""),
+            changed("dlq", "\"hookmill-jobs\"", "\"hookmill-job\""),
+            changed("dlq", "\"hookmill-replays\"", "\"hookmill-reports\""),
+            changed("dlq", "queue = \"hookmill-dead-letters\"", "queue = \"dead\""),
+        ].join("\n\n"), @r#"
+        ingress/worker/wrangler.toml:14:9: queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-event"
+          hint: did you mean `hookmill-events`?
+
+        ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: dlq/worker/wrangler.toml has no consumer of "elsewhere"
+          hint: possible here: `hookmill-dead-letters`, `hookmill-reports`, `hookmill-jobs`
+
+        consumers/worker/wrangler.toml:37:9: queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "outbox"
+          hint: possible here: `hookmill-events`, `hookmill-replays`, `hookmill-outbox`
+
+        dlq/worker/wrangler.toml:51:9: queues.producers[2].queue: consumers/worker/wrangler.toml has no consumer of "outbox"
+          hint: possible here: `hookmill-events`, `hookmill-replays`, `hookmill-outbox`
+
+        dlq/worker/wrangler.toml:33:9: queues.producers[0].queue: dlq/worker/wrangler.toml has no consumer of "hookmill-job"
+          hint: did you mean `hookmill-jobs`?
+
+        dlq/worker/wrangler.toml:46:9: queues.producers[1].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-reports"
+          hint: did you mean `hookmill-replays`?
+        ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: "hookmill-reports" is the queue "REPLAYS" as well
+          hint: each has a queue of its own
+
+        consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letters"
+          hint: possible here: `dead`, `hookmill-reports`, `hookmill-jobs`
+        consumers/worker/wrangler.toml:32:21: queues.consumers[1].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letters"
+          hint: possible here: `dead`, `hookmill-reports`, `hookmill-jobs`
+        "#);
+    }
+
+    #[test]
+    fn what_a_worker_asks_for_is_there() {
+        insta::assert_snapshot!([
+            changed("ingress", "\"EVENTS\"", "\"EVENT\""),
+            changed("ingress", "\"REPORTS\"", "\"REPORT\""),
+            changed("ingress", "[[r2_buckets]]", "[[r2_bucket]]"),
+            changed("consumers", "\"OUTBOX\"", "\"OUT\""),
+            changed("consumers", "\"DB\"", "\"D1\""),
+            changed("dlq", "\"JOBS\"", "\"JOB\""),
+            changed("dlq", "\"REPLAYS\"", "\"REPLAY\""),
+            changed("dlq", "\"BODIES\"", "\"BODY\""),
+            changed("dlq", "\"DB\"", "\"D1\""),
+        ].join("\n\n"), @r#"
+        ingress/worker/wrangler.toml:1:1: the binding "EVENTS" is missing: the ingress Worker sends events there
+          hint: [[queues.producers]]
+                binding = "EVENTS"
+                queue = "hookmill-events"
+
+        ingress/worker/wrangler.toml:1:1: the binding "REPORTS" is missing: the ingress Worker sends counts of what was refused there
+          hint: [[queues.producers]]
+                binding = "REPORTS"
+                queue = "hookmill-reports"
+
+        ingress/worker/wrangler.toml:1:1: the binding "BODIES" is missing: the ingress Worker uses it
+          hint: [[r2_buckets]]
+                binding = "BODIES"
+                bucket_name = "hookmill-bodies"
+
+        consumers/worker/wrangler.toml:1:1: the binding "OUTBOX" is missing: the consumer Worker sends what wakes it up there
+          hint: [[queues.producers]]
+                binding = "OUTBOX"
+                queue = "hookmill-outbox"
+
+        consumers/worker/wrangler.toml:1:1: the binding "DB" is missing: the consumer Worker uses it
+          hint: [[d1_databases]]
+                binding = "DB"
+                database_name = "hookmill"
+                database_id = "00000000-0000-0000-0000-000000000000"
+                migrations_dir = "../../migrations"
+                migrations_pattern = "../../migrations/**/*.sql"
+
+        dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends what wakes it up there
+          hint: [[queues.producers]]
+                binding = "JOBS"
+                queue = "hookmill-jobs"
+
+        dlq/worker/wrangler.toml:1:1: the binding "REPLAYS" is missing: the dead-letter Worker sends what is replayed there
+          hint: [[queues.producers]]
+                binding = "REPLAYS"
+                queue = "hookmill-replays"
+
+        dlq/worker/wrangler.toml:1:1: the binding "BODIES" is missing: the dead-letter Worker uses it
+          hint: [[r2_buckets]]
+                binding = "BODIES"
+                bucket_name = "hookmill-bodies"
+
+        dlq/worker/wrangler.toml:1:1: the binding "DB" is missing: the dead-letter Worker uses it
+          hint: [[d1_databases]]
+                binding = "DB"
+                database_name = "hookmill"
+                database_id = "00000000-0000-0000-0000-000000000000"
+                migrations_dir = "../../migrations"
+                migrations_pattern = "../../migrations/**/*.sql"
+        "#);
+    }
+
+    #[test]
+    fn each_queue_is_for_one_thing_and_has_one_consumer() {
+        let twice = "[[queues.consumers]]\nqueue = \"hookmill-events\"\n[triggers]";
+        insta::assert_snapshot!([
+            changed("dlq", "\"hookmill-replays\"", "\"hookmill-events\""),
+            changed("dlq", "\"hookmill-jobs\"", "\"hookmill-reports\""),
+            changed("dlq", "[triggers]", twice),
+        ].join("\n\n"), @r#"
+        dlq/worker/wrangler.toml:46:9: queues.producers[1].queue: "hookmill-events" is the queue "EVENTS" as well
+          hint: each has a queue of its own
+
+        ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: "hookmill-reports" is the queue "JOBS" as well
+          hint: each has a queue of its own
+
+        dlq/worker/wrangler.toml:55:9: queues.consumers[3].queue: "hookmill-events" has a consumer at consumers/worker/wrangler.toml:13:9
+          hint: Cloudflare lets a queue have one
+        "#);
+    }
+
+    #[test]
+    fn what_the_platform_gives_up_on_is_not_lost() {
+        let dead = "dead_letter_queue = \"hookmill-dead-letters\"";
+        let without = "max_retries = 100\ndead_letter_queue = \"hookmill-dead-letters\"";
+        insta::assert_snapshot!([
+            changed("consumers", dead, ""),
+            changed("consumers", dead, "dead_letter_queue = \"hookmill-dead-letter\""),
+            changed("consumers", dead, "dead_letter_queue = \"hookmill-jobs\""),
+            with("", &[
+                ("consumers", dead, "dead_letter_queue = \"dead\""),
+                ("dlq", "[triggers]", "[[queues.consumers]]\nqueue = \"dead\"\nmax_retries = 100\n[triggers]"),
+            ]),
+            changed("consumers", without, ""),
+            changed("consumers", "max_retries = 3", &format!("max_retries = 3\n{dead}")),
+            changed("dlq", "max_retries = 100", "max_retries = 99"),
+            changed("dlq", "max_retries = 100", ""),
+        ].join("\n\n"), @r#"
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: there is no dead_letter_queue: an event that the platform gives up on is lost
+          hint: dead_letter_queue = "hookmill-dead-letters"
+
+        consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letter"
+          hint: did you mean `hookmill-dead-letters`?
+
+        consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: "hookmill-jobs" is the queue "JOBS" as well
+          hint: dead letters have a queue of their own
+
+        consumers/worker/wrangler.toml:32:21: queues.consumers[1].dead_letter_queue: "hookmill-dead-letters" here, and "dead" at consumers/worker/wrangler.toml:22:21
+          hint: dead_letter_queue = "dead"
+
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, and retry.max_attempts is 8
+          hint: max_retries = 100; hookmill.toml decides long before
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: there is no dead_letter_queue: an event that the platform gives up on is lost
+          hint: dead_letter_queue = "hookmill-dead-letters"
+
+        consumers/worker/wrangler.toml:46:21: queues.consumers[2].dead_letter_queue: "hookmill-dead-letters" is for events, and "hookmill-outbox" has none
+          hint: leave dead_letter_queue out
+
+        dlq/worker/wrangler.toml:19:15: queues.consumers[0].max_retries: a dead letter that cannot be written 100 times is deleted: nobody comes after this
+          hint: max_retries = 100
+
+        dlq/worker/wrangler.toml:13:1: queues.consumers[0]: a dead letter that cannot be written 4 times is deleted: nobody comes after this
+          hint: max_retries = 100
+        "#);
+    }
+
+    #[test]
+    fn hookmill_gives_up_before_the_platform_does() {
+        assert_eq!(changed("consumers", "max_retries = 100", "max_retries = 8"), "");
+        insta::assert_snapshot!([
+            changed("consumers", "max_retries = 100", "max_retries = 7"),
+            changed("consumers", "max_retries = 100", ""),
+            with("[retry]\nmax_attempts = 50\n", &[("consumers", "max_retries = 100", "max_retries = 49")]),
+        ].join("\n\n"), @"
+        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: the platform gives up after 8 deliveries, and retry.max_attempts is 8
+          hint: max_retries = 100; hookmill.toml decides long before
+
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, and retry.max_attempts is 8
+          hint: max_retries = 100; hookmill.toml decides long before
+
+        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: the platform gives up after 50 deliveries, and retry.max_attempts is 50
+          hint: max_retries = 100; hookmill.toml decides long before
+        ");
+    }
+
+    #[test]
+    fn a_batch_has_the_size_that_is_written() {
+        let size = "[queue]\nbatch_size = 50\n";
+        assert_eq!(changed("consumers", "max_batch_size = 100", "max_batch_size = 50"), "");
+        insta::assert_snapshot!([
+            with(size, &[("consumers", "max_batch_size = 100", "max_batch_size = 50")]),
+            with(size, &[("consumers", "max_batch_size = 100", "")]),
+        ].join("\n\n"), @"
+        consumers/worker/wrangler.toml:27:18: queues.consumers[1].max_batch_size: 100 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
+          hint: max_batch_size = 50, or leave batch_size out
+
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: 10 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
+          hint: max_batch_size = 50, or leave batch_size out
+        consumers/worker/wrangler.toml:27:18: queues.consumers[1].max_batch_size: 100 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
+          hint: max_batch_size = 50, or leave batch_size out
+        ");
+        assert_eq!(with("[queue]\nbatch_wait = \"5s\"\n", &[]), "");
+    }
+
+    #[test]
+    fn numbers_are_those_that_cloudflare_takes() {
+        insta::assert_snapshot!([
+            changed("consumers", "max_batch_size = 100", "max_batch_size = 101"),
+            changed("consumers", "max_batch_timeout = 1", "max_batch_timeout = 61"),
+            changed("consumers", "max_concurrency = 4", "max_concurrency = 0"),
+            changed("consumers", "max_retries = 100", "max_retries = 101"),
+            changed("dlq", "max_retries = 10\n", "max_retries = \"10\"\nretry_delay = 86401\n"),
+        ].join("\n\n"), @"
+        consumers/worker/wrangler.toml:15:18: queues.consumers[0].max_batch_size: found 101
+          hint: expected a whole number from 1 to 100
+
+        consumers/worker/wrangler.toml:17:21: queues.consumers[0].max_batch_timeout: found 61
+          hint: expected a whole number from 0 to 60
+
+        consumers/worker/wrangler.toml:18:19: queues.consumers[0].max_concurrency: found 0
+          hint: expected a whole number from 1 to 250
+
+        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: found 101
+          hint: expected a whole number from 0 to 100
+
+        dlq/worker/wrangler.toml:28:15: queues.consumers[1].max_retries: found a string
+          hint: expected a whole number from 0 to 100
+        dlq/worker/wrangler.toml:29:15: queues.consumers[1].retry_delay: found 86401
+          hint: expected a whole number from 0 to 86400
+        ");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_found() {
+        insta::assert_snapshot!([
+            changed("consumers", "max_retries", "max_retrys"),
+            changed("dlq", "[[queues.producers]]\nbinding = \"JOBS\"", "[[queues.producer]]\nbinding = \"JOBS\""),
+            changed("dlq", "crons", "cron"),
+            changed("dlq", "database_id", "databse_id"),
+            changed("dlq", "[[r2_buckets]]", "[[r2_buckets]]\nbucket = \"x\""),
+            changed("dlq", "queue = \"hookmill-jobs\"", "name = \"hookmill-jobs\""),
+        ].join("\n\n"), @r#"
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, and retry.max_attempts is 8
+          hint: max_retries = 100; hookmill.toml decides long before
+        consumers/worker/wrangler.toml:21:1: queues.consumers[0]: unknown key `max_retrys`
+          hint: did you mean `max_retries`?
+
+        dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends what wakes it up there
+          hint: [[queues.producers]]
+                binding = "JOBS"
+                queue = "hookmill-jobs"
+        dlq/worker/wrangler.toml:31:10: queues: unknown key `producer`
+          hint: did you mean `producers`?
+
+        dlq/worker/wrangler.toml:1:1: there is no cron trigger: nobody wakes up the dead-letter Worker for what is due later
+          hint: [triggers]
+                crons = ["* * * * *"]
+        dlq/worker/wrangler.toml:55:1: triggers: unknown key `cron`
+          hint: did you mean `crons`?
+
+        dlq/worker/wrangler.toml:61:1: d1_databases[0]: no database_id here, and "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
+          hint: database_id = "00000000-0000-0000-0000-000000000000"
+        dlq/worker/wrangler.toml:64:1: d1_databases[0]: unknown key `databse_id`
+          hint: did you mean `database_id`?
+
+        dlq/worker/wrangler.toml:58:1: r2_buckets[0]: unknown key `bucket`
+          hint: possible here: `binding`, `bucket_name`, `jurisdiction`, `preview_bucket_name`, `remote`, `local_dev`
+
+        dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends what wakes it up there
+          hint: [[queues.producers]]
+                binding = "JOBS"
+                queue = "hookmill-jobs"
+        dlq/worker/wrangler.toml:31:1: queues.producers[0]: `queue` is missing
+          hint: the name of the queue: queue = "hookmill-events"
+        dlq/worker/wrangler.toml:33:1: queues.producers[0]: unknown key `name`
+          hint: possible here: `binding`, `queue`, `delivery_delay`, `remote`
+        "#);
+    }
+
+    #[test]
+    fn what_is_shared_is_the_same() {
+        let dataset = |name: &str| {
+            format!("[[analytics_engine_datasets]]\nbinding = \"METRICS\"\n{name}\n[observability]")
+        };
+        let (one, other) = (dataset("dataset = \"one\""), dataset("dataset = \"other\""));
+        let id = "\"00000000-0000-0000-0000-000000000000\"";
+        assert_eq!(with("", &[("ingress", "[observability]", &one)]), "");
+        assert_eq!(
+            with("", &[("ingress", "[observability]", &one), ("dlq", "[observability]", &one)]),
+            ""
+        );
+        insta::assert_snapshot!([
+            changed("ingress", "\"hookmill-bodies\"", "\"bodies\""),
+            changed("dlq", "\"hookmill-bodies\"", "\"hookmill-bodies\"\njurisdiction = \"eu\""),
+            changed("dlq", "bucket_name = \"hookmill-bodies\"", ""),
+            with("", &["ingress", "consumers", "dlq"].map(|stage| (stage, "bucket_name = \"hookmill-bodies\"", ""))),
+            changed("dlq", id, "\"1\""),
+            changed("dlq", "database_name = \"hookmill\"", "database_name = \"hookmil\""),
+            with("", &[("ingress", "[observability]", &one), ("dlq", "[observability]", &other)]),
+            changed("dlq", "\"hookmill-dlq\"", "\"hookmill-ingress\""),
+        ].join("\n\n"), @r#"
+        ingress/worker/wrangler.toml:24:15: r2_buckets[0].bucket_name: "bodies" here, and "hookmill-bodies" at consumers/worker/wrangler.toml:61:15
+          hint: bucket_name = "hookmill-bodies"
+
+        dlq/worker/wrangler.toml:60:16: r2_buckets[0].jurisdiction: "eu" here, and no jurisdiction at ingress/worker/wrangler.toml:22:1
+          hint: leave jurisdiction out
+
+        dlq/worker/wrangler.toml:57:1: r2_buckets[0]: no bucket_name here, and "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
+          hint: bucket_name = "hookmill-bodies"
+
+        consumers/worker/wrangler.toml:59:1: r2_buckets[0]: nothing says which one it is: bucket_name is missing
+        dlq/worker/wrangler.toml:57:1: r2_buckets[0]: nothing says which one it is: bucket_name is missing
+        ingress/worker/wrangler.toml:22:1: r2_buckets[0]: nothing says which one it is: bucket_name is missing
+
+        dlq/worker/wrangler.toml:64:15: d1_databases[0].database_id: "1" here, and "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
+          hint: database_id = "00000000-0000-0000-0000-000000000000"
+
+        dlq/worker/wrangler.toml:63:17: d1_databases[0].database_name: "hookmil" here, and "hookmill" at consumers/worker/wrangler.toml:53:17
+          hint: database_name = "hookmill"
+
+        dlq/worker/wrangler.toml:11:11: analytics_engine_datasets[0].dataset: "other" here, and "one" at ingress/worker/wrangler.toml:11:11
+          hint: dataset = "one"
+
+        dlq/worker/wrangler.toml:2:8: name: "hookmill-ingress" is the Worker of ingress/worker/wrangler.toml:2:8 as well
+          hint: the one that is deployed last replaces the other
+        "#);
+    }
+
+    #[test]
+    fn what_is_due_later_has_somebody_to_wake_up_for_it() {
+        insta::assert_snapshot!([
+            changed("consumers", "[triggers]\ncrons = [\"* * * * *\"]", ""),
+            changed("dlq", "crons = [\"* * * * *\"]", "crons = []"),
+        ].join("\n\n"), @r#"
+        consumers/worker/wrangler.toml:1:1: there is no cron trigger: nobody wakes up the consumer Worker for what is due later
+          hint: [triggers]
+                crons = ["* * * * *"]
+
+        dlq/worker/wrangler.toml:55:9: triggers.crons: there is no cron trigger: nobody wakes up the dead-letter Worker for what is due later
+          hint: [triggers]
+                crons = ["* * * * *"]
+        "#);
+    }
+
+    #[test]
+    fn migrations_are_found() {
+        let users = |folder: &str| format!("[database]\nmigrations = \"{folder}\"\n");
+        for folder in ["migrations/app", "./migrations/app/", "migrations/app/of/mine"] {
+            assert_eq!(with(&users(folder), &[]), "");
+        }
+        let pattern = "migrations_pattern = \"../../migrations/**/*.sql\"";
+        let flat = [("consumers", pattern, "")];
+        assert_eq!(with("", &flat), "");
+        let braces = "migrations_pattern = \"../../migrations/{,app/}*.sql\"";
+        assert_eq!(with(&users("migrations/app"), &[("consumers", pattern, braces)]), "");
+        insta::assert_snapshot!([
+            with(&users("migrations/app"), &flat),
+            with(&users("sql"), &[]),
+            changed("dlq", "\"../../migrations/**/*.sql\"", "\"../../migrations/app/*.sql\""),
+            with("", &[("dlq", pattern, ""), ("dlq", "migrations_dir = \"../../migrations\"", "")]),
+        ].join("\n\n"), @r#"
+        consumers/worker/wrangler.toml:55:18: d1_databases[0].migrations_dir: the migrations in "migrations/app" are not found from here: hookmill.toml:5:14 names them
+          hint: migrations_dir = "../../migrations"
+                migrations_pattern = "../../migrations/**/*.sql"
+
+        consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:5:14 names them
+          hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
+        dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:5:14 names them
+          hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
+
+        dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: Hookmill's own migrations are not found from here, and no table is made
+          hint: migrations_dir = "../../migrations"
+                migrations_pattern = "../../migrations/**/*.sql"
+
+        dlq/worker/wrangler.toml:61:1: d1_databases[0]: Hookmill's own migrations are not found from here, and no table is made
+          hint: migrations_dir = "../../migrations"
+                migrations_pattern = "../../migrations/**/*.sql"
+        "#);
+    }
+
+    #[test]
+    fn an_environment_is_checked_like_the_top_level() {
+        let staging = FILES.map(|(name, text)| {
+            // What an environment inherits is left out.
+            let text = text.replace("[triggers]\ncrons = [\"* * * * *\"]", "");
+            let (top, bound) = text.split_at(text.find("[[").unwrap());
+            let bound = bound.replace("[[", "[[env.staging.").replace("\"hookmill-", "\"staging-");
+            let crons = if name.starts_with("ingress") {
+                ""
+            } else {
+                "[triggers]\ncrons = [\"1 * * * *\"]\n"
+            };
+            (name.to_owned(), format!("{top}{crons}{bound}"))
+        });
+        // Nothing else is deployed than this environment.
+        assert_eq!(shown(&checked(CONFIG, &staging)), "");
+        let limit = format!("{CONFIG}rate_limit = {{ requests = 5, per = \"10s\" }}\n");
+        let mut both = files(&[]);
+        for ((_, both), (_, staging)) in both.iter_mut().zip(&staging) {
+            *both += &staging[staging.find("[[").unwrap()..];
+        }
+        assert_eq!(shown(&checked(CONFIG, &both)), "");
+        let broken = |stage: usize, from: &str, to: &str| {
+            let mut both = both.clone();
+            assert!(both[stage].1.contains(from));
+            both[stage].1 = both[stage].1.replace(from, to);
+            shown(&checked(CONFIG, &both))
+        };
+        insta::assert_snapshot!([
+            shown(&checked(&limit, &staging)),
+            broken(1, "\"staging-events\"", "\"hookmill-events\""),
+            broken(2, "[[env.staging.d1_databases]]", "[[env.staging.d1_database]]"),
+            broken(2, "env.staging.", "env.production."),
+        ].join("\n\n"), @r#"
+        ingress/worker/wrangler.toml:12:7: env.staging: the source `stripe` has a rate_limit, and no binding
+          hint: [[env.staging.ratelimits]]
+                name = "RATE_LIMIT_STRIPE"
+                namespace_id = "1001"
+                simple = { limit = 5, period = 10 }
+
+        ingress/worker/wrangler.toml:32:9: env.staging.queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "staging-events"
+          hint: possible here: `hookmill-events`, `staging-replays`, `staging-outbox`
+
+        dlq/worker/wrangler.toml:73:7: env.staging: the binding "DB" is missing: the dead-letter Worker uses it
+          hint: [[env.staging.d1_databases]]
+                binding = "DB"
+                database_name = "hookmill"
+                database_id = "00000000-0000-0000-0000-000000000000"
+                migrations_dir = "../../migrations"
+                migrations_pattern = "../../migrations/**/*.sql"
+
+        consumers/worker/wrangler.toml:1:1: there is no [env.production], and another Worker has one
+          hint: an environment inherits no binding: it says all of them again
+        dlq/worker/wrangler.toml:1:1: there is no [env.staging], and another Worker has one
+          hint: an environment inherits no binding: it says all of them again
+        ingress/worker/wrangler.toml:1:1: there is no [env.production], and another Worker has one
+          hint: an environment inherits no binding: it says all of them again
+        "#);
+    }
+
+    #[test]
+    fn all_three_are_there_or_none() {
+        let limited = format!("{CONFIG}rate_limit = {{ requests = 5, per = \"10s\" }}\n");
+        assert_eq!(checked(&limited, &[]), WranglerCheck::default());
+        let mut two = files(&[]);
+        two.remove(1);
+        insta::assert_snapshot!(shown(&checked(CONFIG, &two)), @"
+        consumers/worker/wrangler.toml:1:1: there is no such file, and the other Workers have theirs
+          hint: all three are deployed; the consumer Worker is described here
+        ");
+        two.push(("consumers/worker/wrangler.jsonc".to_owned(), "{}".to_owned()));
+        let check = checked(CONFIG, &two);
+        assert_eq!(shown(&check), "");
+        assert_eq!(check.unchecked, ["consumers/worker/wrangler.jsonc"]);
+        // What can be seen without it is seen.
+        two[1].1 = two[1].1.replace("\"hookmill-bodies\"", "\"bodies\"");
+        two[0].1 = two[0].1.replace("\"EVENTS\"", "\"EVENT\"");
+        insta::assert_snapshot!(shown(&checked(CONFIG, &two)), @r#"
+        dlq/worker/wrangler.toml:59:15: r2_buckets[0].bucket_name: "bodies" here, and "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
+          hint: bucket_name = "hookmill-bodies"
+        ingress/worker/wrangler.toml:1:1: the binding "EVENTS" is missing: the ingress Worker sends events there
+          hint: [[queues.producers]]
+                binding = "EVENTS"
+                queue = "hookmill-events"
+        "#);
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_not_guessed_at() {
+        insta::assert_snapshot!(changed("dlq", "name = ", "name "), @"dlq/worker/wrangler.toml:2:6: key with no value, expected `=`");
+    }
+
     #[test]
     fn the_rate_limiters_have_to_be_those_of_the_sources() {
-        let (config, faults) = parse(
-            "hookmill.toml",
-            r#"
+        let config = r#"
 [sources.github-2]
 scheme = "github"
 secrets = ["env:A"]
@@ -99,11 +1072,8 @@ rate_limit = { requests = 100, per = "1m" }
 [sources.clerk]
 scheme = "clerk"
 secrets = ["env:C"]
-"#,
-        );
-        assert_eq!(faults, []);
-        let right = "
-[[ratelimits]]
+"#;
+        let right = "[[ratelimits]]
 name = \"RATE_LIMIT_GITHUB_2\"
 namespace_id = \"1\"
 simple = { limit = 1000, period = 10 }
@@ -113,39 +1083,48 @@ namespace_id = \"2\"
   [ratelimits.simple]
   limit = 100
   period = 60
+[observability]
 ";
-        let check = |text: &str| {
-            let faults = check_rate_limits(&config.ingress, "wrangler.toml", text);
-            faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        let check = |limiters: &str| {
+            let limiters = [("ingress", "[observability]\n", limiters)];
+            shown(&checked(config, &files(&limiters)))
         };
         assert_eq!(check(right), "");
-        insta::assert_snapshot!(check(&right.replace("limit = 100\n", "limit = 10\n")), @r#"
-        wrangler.toml:7:8: ratelimits[1].name: "RATE_LIMIT_STRIPE" is not what the source `stripe` says
+        insta::assert_snapshot!([
+            check(&right.replace("limit = 100\n", "limit = 10\n")),
+            check(&right.replace("\"1\"", "\"2\"").replace("STRIPE", "GONE")),
+            check(&right.replace("\"1\"", "1").replace("namespace_id = \"2\"\n", "")),
+            check(&right.replace("period = 60", "perod = 60")),
+            check("[observability]\n"),
+        ].join("\n\n"), @r#"
+        ingress/worker/wrangler.toml:14:8: ratelimits[1].name: "RATE_LIMIT_STRIPE" is not what the source `stripe` says
           hint: simple = { limit = 100, period = 60 }
-        "#);
-        insta::assert_snapshot!(check(&right.replace("\"1\"", "\"2\"").replace("STRIPE", "GONE")), @r#"
-        wrangler.toml:8:16: ratelimits[1].namespace_id: "RATE_LIMIT_GITHUB_2" counts in the same namespace
-          hint: limiters with the same number share their counts
-        wrangler.toml:7:8: ratelimits[1].name: no source with a rate_limit has the binding "RATE_LIMIT_GONE"
-        wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
+
+        ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
           hint: [[ratelimits]]
                 name = "RATE_LIMIT_STRIPE"
                 namespace_id = "1001"
                 simple = { limit = 100, period = 60 }
-        "#);
-        insta::assert_snapshot!(check(&right.replace("\"1\"", "1").replace("namespace_id = \"2\"\n", "")), @r#"
-        wrangler.toml:4:16: ratelimits[0].namespace_id: found a whole number
+        ingress/worker/wrangler.toml:14:8: ratelimits[1].name: no source with a rate_limit has the binding "RATE_LIMIT_GONE"
+        ingress/worker/wrangler.toml:15:16: ratelimits[1].namespace_id: "RATE_LIMIT_GITHUB_2" counts in the same namespace
+          hint: limiters with the same number share their counts
+
+        ingress/worker/wrangler.toml:11:16: ratelimits[0].namespace_id: found a whole number
           hint: expected a whole number in quotes, such as "1001"
-        wrangler.toml:6:1: ratelimits[1]: `namespace_id` is missing
+        ingress/worker/wrangler.toml:13:1: ratelimits[1]: `namespace_id` is missing
           hint: a whole number in quotes, such as "1001"
-        "#);
-        insta::assert_snapshot!(check("name = \"hookmill-ingress\"\n"), @r#"
-        wrangler.toml:1:1: the source `github-2` has a rate_limit, and no binding
+
+        ingress/worker/wrangler.toml:14:8: ratelimits[1].name: "RATE_LIMIT_STRIPE" is not what the source `stripe` says
+          hint: simple = { limit = 100, period = 60 }
+        ingress/worker/wrangler.toml:18:3: ratelimits[1].simple: unknown key `perod`
+          hint: did you mean `period`?
+
+        ingress/worker/wrangler.toml:1:1: the source `github-2` has a rate_limit, and no binding
           hint: [[ratelimits]]
                 name = "RATE_LIMIT_GITHUB_2"
                 namespace_id = "1001"
                 simple = { limit = 1000, period = 10 }
-        wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
+        ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
           hint: [[ratelimits]]
                 name = "RATE_LIMIT_STRIPE"
                 namespace_id = "1002"
