@@ -881,6 +881,117 @@ fn migrations_that_the_workers_would_not_have_are_found() {
     "#);
 }
 
+/// What `hookmill check --secrets` says with these in its environment.
+fn secrets(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> String {
+    let mut command = command(folder, &[&["check", "--secrets"], more].concat());
+    for name in ["STRIPE_WEBHOOK_SECRET_NEXT", "RESEND_API_KEY", "ALERT_URL", "ALERT_SECRET"] {
+        command.env_remove(name);
+    }
+    let output = command.envs(environment.iter().copied()).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).unwrap();
+    for (_, secret) in environment {
+        assert!(!text.contains(secret), "{text}");
+    }
+    format!("exit code {}\n{text}", output.status.code().unwrap())
+}
+
+#[test]
+fn secrets_are_looked_for_if_it_is_asked() {
+    let example = with_example();
+    // The configuration is one thing, and the machine it will run on another.
+    assert_eq!(hookmill(example.path(), &["check"]).status.code(), Some(0));
+    let stripe = ("STRIPE_WEBHOOK_SECRET", "whsec_of_stripe");
+    let clerk = ("CLERK_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let resend = ("RESEND_API_KEY", "re_123456");
+    insta::assert_snapshot!(
+        [
+            secrets(example.path(), &[], &[]),
+            secrets(example.path(), &[], &[stripe, clerk, resend]),
+            secrets(
+                example.path(),
+                &[],
+                &[
+                    ("STRIPE_WEBHOOK_SECRET", "   "),
+                    ("STRIPE_WEBHOOK_SECRET_NEXT", "  "),
+                    ("CLERK_WEBHOOK_SECRET", "whsec_not base64"),
+                    ("RESEND_API_KEY", "re_\"123\""),
+                ],
+            ),
+            secrets(
+                example.path(),
+                &[],
+                &[("STRIPE_WEBHOOK_SECRET", "\"in quotes\""), clerk, resend],
+            ),
+            secrets(example.path(), &["--json"], &[stripe, clerk]),
+        ]
+        .join("\n"),
+        @r#"
+    exit code 1
+    error: source `clerk`: none of its secrets is set (CLERK_WEBHOOK_SECRET)
+    source `stripe`: none of its secrets is set (STRIPE_WEBHOOK_SECRET, STRIPE_WEBHOOK_SECRET_NEXT)
+    RESEND_API_KEY is not set: it is the key for resend
+    3 errors
+
+    exit code 0
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    hookmill.toml: 2 sources and 8 rules, no errors
+
+    exit code 1
+    error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
+    source `stripe`: STRIPE_WEBHOOK_SECRET is set, and blank
+    RESEND_API_KEY holds a blank, a quote or another character that no key has
+    source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is set, and blank
+    4 errors
+
+    exit code 0
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    note: STRIPE_WEBHOOK_SECRET is in quotes, which are not a part of it, most likely
+    hookmill.toml: 2 sources and 8 rules, no errors
+
+    exit code 1
+    {"errors":[{"problem":"RESEND_API_KEY is not set: it is the key for resend"}],"valid":false}
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    error: the configuration is not valid
+    "#
+    );
+
+    let alerts = "[alerts]\nwebhook = { url = \"env:ALERT_URL\", secret = \"env:ALERT_SECRET\" }\ndead_letters = 5\n\n[queue]";
+    replace(example.path(), "hookmill.toml", "[queue]", alerts);
+    let text = std::fs::read_to_string(example.path().join("hookmill.toml")).unwrap();
+    let text = text.replace(
+        "\"env:CLERK_WEBHOOK_SECRET\"",
+        "{ name = \"env:CLERK_WEBHOOK_SECRET\", not_after = 2020-01-01T00:00:00Z }",
+    );
+    std::fs::write(example.path().join("hookmill.toml"), text).unwrap();
+    insta::assert_snapshot!(
+        [
+            secrets(example.path(), &[], &[stripe, clerk, resend]),
+            secrets(
+                example.path(),
+                &[],
+                &[stripe, resend, ("ALERT_URL", "http://x"), ("ALERT_SECRET", "whsec_???")],
+            ),
+        ]
+        .join("\n"),
+        @"
+    exit code 1
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    error: source `clerk`: `not_after` of every secret has passed; name the secret that is valid now
+    ALERT_URL is not set: [alerts] names it
+    ALERT_SECRET is not set: [alerts] names it
+    3 errors
+
+    exit code 1
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    error: source `clerk`: `not_after` of every secret has passed; name the secret that is valid now
+    ALERT_URL does not begin with https://: [alerts] names it
+    ALERT_SECRET is not whsec_ and base64 behind it: [alerts] names it
+    3 errors
+    "
+    );
+}
+
 #[test]
 fn what_was_refused_is_listed() {
     let example = with_example();

@@ -10,7 +10,7 @@ use hookmill_native::now;
 use serde_json::{Value, json};
 
 use crate::pipeline::load;
-use crate::rule_tests;
+use crate::{rule_tests, secrets};
 
 /// Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
 #[derive(clap::Args)]
@@ -18,6 +18,9 @@ pub struct Arguments {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
+    /// Look as well whether the environment has the secrets that the configuration names, and whether `serve` could use them.
+    #[arg(long)]
+    secrets: bool,
     /// Print {"valid":…,"errors":[…]}.
     #[arg(long)]
     json: bool,
@@ -81,7 +84,7 @@ impl Found {
         // What events do is as `[[tests]]` say.
         faults.extend(rule_tests::run(&arguments.config, loaded)?);
         let expired = expired(loaded);
-        let problems = expired
+        let mut problems: Vec<_> = expired
             .iter()
             .map(|source| {
                 format!(
@@ -89,6 +92,15 @@ impl Found {
                 )
             })
             .collect();
+        if arguments.secrets {
+            let found = secrets::check(loaded);
+            // Whether secrets are set that have expired does not matter.
+            let new = |problem: &String| !expired.iter().any(|source| problem.starts_with(source));
+            problems.extend(found.problems.into_iter().filter(new));
+            for note in found.notes {
+                eprintln!("note: {note}");
+            }
+        }
         Ok(Self { faults, problems })
     }
 

@@ -10,10 +10,10 @@ use anyhow::{Context as _, bail};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
 use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
-use hookmill_core::config::{Batch, Consumers, SecretRef, Source};
+use hookmill_core::config::{Batch, Consumers, Source};
 use hookmill_core::delivery::Verdict;
 use hookmill_core::limits::BATCH_MESSAGES;
-use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
+use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
 use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
 use hookmill_migrations::Loaded;
@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::admin::{self, clean, replay};
-use crate::secrets::{from_environment, unwrapped};
+use crate::secrets::{from_environment, wrapped};
 use crate::sender::{Out, send, shown_only, watch_over};
 
 /// Batches of events in hand at a time: while one waits for the disk, the next is planned.
@@ -159,17 +159,17 @@ pub fn run(
     outbox: Outbox,
     ready: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    warn_of_wrapped(&loaded.config.ingress.sources);
+    for what in wrapped(&loaded.config.ingress.sources) {
+        warn!("{what}");
+    }
     let folder = DataFolder::lock(&place.data)?;
     folder.keep_for(match outbox {
         Outbox::Sent => "serve",
         Outbox::Shown => "dev",
     })?;
-    let gate = Arc::new(Gate::new(loaded.config.ingress.clone(), folder.salt()?, lookup));
-    let mut problems = gate.problems(now());
-    let (config, channels, alarm) = outgoing(loaded.consumers(), outbox);
-    let channels = or_problems(channels, &mut problems);
-    let alarm = or_problems(alarm, &mut problems);
+    let (equipment, problems) = equip(&loaded, folder.salt()?, lookup, outbox);
+    let Equipment { gate, config, channels, alarm } = equipment;
+    let gate = Arc::new(gate);
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
     }
@@ -259,17 +259,6 @@ pub fn run(
     })
 }
 
-/// Tells of secrets that have something around them that is none of theirs.
-fn warn_of_wrapped(sources: &[Source]) {
-    for SecretRef { name, .. } in sources.iter().flat_map(|source| &source.secrets) {
-        let secret = from_environment(name);
-        let secret = secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
-        for (what, _) in unwrapped(secret) {
-            warn!("{} {what}, most likely", name.0);
-        }
-    }
-}
-
 async fn serve_metrics(
     address: SocketAddr,
     metrics: &Metrics,
@@ -283,6 +272,34 @@ async fn serve_metrics(
     let standing = move || admin::standing(store.clone(), queue.clone());
     tokio::spawn(metrics.clone().serve(listener, standing));
     Ok(())
+}
+
+/// What has a use for secrets.
+struct Equipment {
+    gate: Gate,
+    config: Consumers,
+    channels: Vec<Outgoing>,
+    alarm: Option<Alarm>,
+}
+
+/// Takes what is needed out of a configuration; with everything that is the matter with its secrets.
+fn equip(
+    loaded: &Loaded,
+    salt: [u8; 16],
+    lookup: impl Fn(&SecretName) -> Option<Secret>,
+    outbox: Outbox,
+) -> (Equipment, Vec<String>) {
+    let gate = Gate::new(loaded.config.ingress.clone(), salt, lookup);
+    let mut problems = gate.problems(now());
+    let (config, channels, alarm) = outgoing(loaded.consumers(), outbox);
+    let channels = or_problems(channels, &mut problems);
+    let alarm = or_problems(alarm, &mut problems);
+    (Equipment { gate, config, channels, alarm }, problems)
+}
+
+/// Why `serve` would not start with the secrets of this environment.
+pub fn lacking(loaded: &Loaded) -> Vec<String> {
+    equip(loaded, [0; 16], from_environment, Outbox::Sent).1
 }
 
 type Able<T> = Result<T, Vec<Unable>>;

@@ -1,8 +1,14 @@
 //! Where secrets come from on one machine: the environment, and for development a text that everybody knows.
 
+use std::collections::BTreeSet;
+
 use hookmill_core::config::{Ingress, Source};
-use hookmill_core::secret::{Secret, SecretName};
-use hookmill_providers::{Development, development};
+use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
+use hookmill_migrations::Loaded;
+use hookmill_native::now;
+use hookmill_providers::{Development, KeyError, Verifier, development};
+
+use crate::pipeline::lacking;
 
 /// The secret from the environment, if it is set.
 pub fn from_environment(name: &SecretName) -> Option<Secret> {
@@ -19,6 +25,59 @@ pub fn for_development(ingress: &Ingress, name: &SecretName) -> Option<Secret> {
 pub fn development_keys(source: &Source, name: &SecretName) -> Option<Development> {
     let first = source.secrets.first().is_some_and(|secret| secret.name == *name);
     first.then(|| development(source, name))
+}
+
+/// What was found out about the secrets in the environment. It names them, and shows none.
+pub struct Checked {
+    /// Why `serve` would not start.
+    pub problems: Vec<String>,
+    /// What it would start with all the same.
+    pub notes: Vec<String>,
+}
+
+/// Looks whether all the secrets that a configuration names are set and can be used.
+pub fn check(loaded: &Loaded) -> Checked {
+    let (mut problems, mut notes) = (lacking(loaded), Vec::new());
+    let sources = &loaded.config.ingress.sources;
+    for source in sources {
+        let (mut set, mut unset) = (0, Vec::new());
+        // Each for itself, since a source says no more than what is wrong with the first.
+        for secret in &source.secrets {
+            let alone = Source { secrets: vec![secret.clone()], ..source.clone() };
+            match Verifier::new(&alone, from_environment) {
+                Err(KeyError::NoneSet { .. }) if secret.expired(now()) => {}
+                Err(KeyError::NoneSet { names, .. }) => unset.push(names),
+                Err(error) => problems.push(error.to_string()),
+                Ok(_) => set += 1,
+            }
+        }
+        // One is enough; the others are for rotation.
+        if set > 0 {
+            let name = &source.name;
+            let note = |secret| {
+                format!("source `{name}`: {secret} is not set, and another of its secrets is")
+            };
+            notes.extend(unset.into_iter().map(note));
+        }
+    }
+    notes.extend(wrapped(sources));
+    let mut known = BTreeSet::new();
+    for said in [&mut problems, &mut notes] {
+        said.retain(|what| known.insert(what.clone()));
+    }
+    Checked { problems, notes }
+}
+
+/// Tells of secrets that have something around them that is none of theirs.
+pub fn wrapped(sources: &[Source]) -> Vec<String> {
+    let names = sources.iter().flat_map(|source| &source.secrets).map(|secret| &secret.name);
+    let wrapped = |name: &SecretName| {
+        let secret = from_environment(name);
+        let secret = secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
+        let found = unwrapped(secret).into_iter();
+        found.map(|(what, _)| format!("{} {what}, most likely", name.0)).collect::<Vec<_>>()
+    };
+    names.flat_map(wrapped).collect()
 }
 
 /// What becomes of a secret on its way into a variable, undone.
