@@ -26,11 +26,11 @@ use crate::settle::Fate;
 
 /// How long an object may take to be asked for before whoever asks is taken to be gone.
 const LEASE: Duration = Duration::from_secs(120);
-/// The most objects that are asked for in one round.
-const OBJECTS: usize = 20;
+/// The most objects of one source that are asked for in one round.
+const OBJECTS: usize = 5;
 
 /// The APIs that are asked, and what opens them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Apis(BTreeMap<String, (Api, Secret)>);
 
 impl Apis {

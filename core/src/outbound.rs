@@ -73,9 +73,8 @@ impl Provider {
     pub const fn rate(self) -> u32 {
         match self {
             Self::Resend => 2,
-            Self::Twilio => 10,
             Self::Stripe => 20,
-            Self::Clerk => 10,
+            Self::Twilio | Self::Clerk => 10,
             Self::Paddle => 4,
             Self::SendGrid | Self::Mixpanel | Self::PostHog => 100,
             Self::Local => 10_000,

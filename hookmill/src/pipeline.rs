@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
+use hookmill_consumers::refetch::Apis;
 use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::{Batch, Consumers, Source};
 use hookmill_core::delivery::Verdict;
@@ -29,7 +30,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::admin::{self, clean, replay};
 use crate::secrets::{from_environment, wrapped};
-use crate::sender::{Out, send, shown_only, watch_over};
+use crate::sender::{Out, refetch, send, shown_only, watch_over};
 
 /// Batches of events in hand at a time: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
@@ -168,7 +169,7 @@ pub fn run(
         Outbox::Shown => "dev",
     })?;
     let (equipment, problems) = equip(&loaded, folder.salt()?, lookup, outbox);
-    let Equipment { gate, config, channels, alarm } = equipment;
+    let Equipment { gate, config, channels, alarm, apis } = equipment;
     let gate = Arc::new(gate);
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
@@ -209,6 +210,11 @@ pub fn run(
         if let Some(alarm) = alarm {
             let (written, stopped) = (written.clone(), stopped.clone());
             consumers.spawn(watch_over(store.clone(), out.clone(), alarm, written, stopped));
+        }
+        if !apis.is_empty() {
+            let (written, stopped) = (written.clone(), stopped.clone());
+            let (store, client) = (store.clone(), client.clone());
+            consumers.spawn(refetch(store, client, config.clone(), apis, written, stopped));
         }
         for channel in channels {
             let (store, out, metrics) = (store.clone(), out.clone(), metrics.clone());
@@ -280,6 +286,7 @@ struct Equipment {
     config: Consumers,
     channels: Vec<Outgoing>,
     alarm: Option<Alarm>,
+    apis: Apis,
 }
 
 /// Takes what is needed out of a configuration; with everything that is the matter with its secrets.
@@ -294,7 +301,8 @@ fn equip(
     let (config, channels, alarm) = outgoing(loaded.consumers(), outbox);
     let channels = or_problems(channels, &mut problems);
     let alarm = or_problems(alarm, &mut problems);
-    (Equipment { gate, config, channels, alarm }, problems)
+    let apis = or_problems(Apis::new(&config, from_environment), &mut problems);
+    (Equipment { gate, config, channels, alarm, apis }, problems)
 }
 
 /// Why `serve` would not start with the secrets of this environment.

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::secrets::from_environment;
 use hookmill_consumers::alert::{Alarm, Looked, look};
 use hookmill_consumers::outbox::Unsent;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
+use hookmill_consumers::refetch::{self, Apis, Asked};
 use hookmill_core::config::{AlertUrl, Api, Consumers};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
@@ -75,6 +77,40 @@ fn report(channel: &str, sent: &Sent, metrics: &Metrics) {
     }
 }
 
+/// Asks for objects that are to be asked for, until `stopped` says so.
+pub async fn refetch(
+    store: Sqlite,
+    fetch: HttpClient,
+    config: Consumers,
+    apis: Apis,
+    written: Arc<Notify>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    while !*stopped.borrow() {
+        let written = written.notified();
+        let wait = match refetch::round(&store, &fetch, &config, &apis, now).await {
+            Ok(Asked { applied, problems, next }) => {
+                if applied > 0 {
+                    debug!(applied, "objects were asked for and applied");
+                }
+                for problem in problems {
+                    warn!("{problem}");
+                }
+                next.map_or(LOOK, |next| next - now()).min(LOOK)
+            }
+            Err(error) => {
+                error!(%error, "cannot look which objects are to be asked for");
+                PAUSE
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = written => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+    }
+}
+
 /// How often somebody looks whether something is the matter.
 const GLANCE: Duration = Duration::from_secs(60);
 
@@ -119,6 +155,8 @@ pub fn shown_only(mut config: Consumers) -> Consumers {
         let (url, rate) = (provider.url().to_owned(), provider.rate());
         sending.apis = vec![Api { provider, key, url, rate }];
     }
+    // What is asked of an API changes nothing there; in development its key need not be set.
+    config.apis.retain(|_, api| from_environment(&api.key).is_some());
     if let Some(webhook) = config.alerts.as_mut().and_then(|alerts| alerts.webhook.as_mut()) {
         webhook.url = AlertUrl::Literal(format!("{}alert", Provider::Local.url()));
     }

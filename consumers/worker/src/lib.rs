@@ -47,6 +47,7 @@ pub async fn queue(
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
         if wakes(batch.deliveries()) {
+            outgoing::refetch(&env, &config()).await;
             outgoing::send(&env, &config()).await;
             batch.settle(&vec![Verdict::Ack; batch.deliveries().len()]);
             return Ok(JsValue::UNDEFINED);
@@ -79,6 +80,7 @@ pub async fn queue(
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     let config = config();
     AssertUnwindSafe(outgoing::watch_over(&env, &config)).await;
+    AssertUnwindSafe(outgoing::refetch(&env, &config)).await;
     AssertUnwindSafe(outgoing::send(&env, &config)).await;
 }
 

@@ -6,6 +6,7 @@ use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, now, secret}
 use hookmill_consumers::alert::{Alarm, Looked, look};
 use hookmill_consumers::outbox::Unsent;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
+use hookmill_consumers::refetch::{self, Apis, Asked};
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::WAKE;
 use hookmill_core::time::Timestamp;
@@ -35,6 +36,43 @@ pub(crate) async fn wake(env: &Env, at: Timestamp) {
     // The cron trigger comes in any case.
     if let Err(error) = sent {
         console_warn!("the outbox waits for the cron trigger: {error}");
+    }
+}
+
+/// Asks for objects that are to be asked for; and has itself woken up for those that have to wait.
+pub(crate) async fn refetch(env: &Env, config: &Consumers) {
+    let apis = match Apis::new(config, |name| secret(env, name)) {
+        Ok(apis) if apis.is_empty() => return,
+        Ok(apis) => apis,
+        Err(errors) => {
+            return errors.iter().for_each(|error| console_error!("nothing is asked for: {error}"));
+        }
+    };
+    let store = match D1::new(env, "DB") {
+        Ok(store) => store,
+        Err(error) => return console_error!("nothing is asked for: {error}"),
+    };
+    for rounds in 1.. {
+        match refetch::round(&store, &HttpClient, config, &apis, now).await {
+            Ok(Asked { applied, problems, next }) => {
+                if applied > 0 {
+                    console_log!("objects were asked for and applied: {applied}");
+                }
+                for problem in problems {
+                    console_warn!("{problem}");
+                }
+                let Some(next) = next else { return };
+                let wait = next - now();
+                if rounds == ROUNDS || wait > WAIT {
+                    return wake(env, next).await;
+                }
+                Delay::from(wait).await;
+            }
+            // The cron trigger tries again.
+            Err(error) => {
+                return console_error!("cannot look which objects are to be asked for: {error}");
+            }
+        }
     }
 }
 

@@ -1017,7 +1017,7 @@ fn tie(
     let found = section.get("precedence");
     let refetch = section.get("refetch").and_then(|item| {
         let asked = item.boolean()?;
-        Some(item.here.clone().map(|()| asked))
+        Some(item.here.map(|()| asked))
     });
     if found.is_none() && section.get("refetch").is_none() {
         let missing = section.here.error("`precedence` is missing");

@@ -1,0 +1,386 @@
+//! Objects are asked for where events have the same version and nothing else decides, and only there; what the API says is
+//! applied under the same guard. On a real SQLite, with an API that has the truth.
+
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use hookmill_consumers::Fate;
+use hookmill_consumers::refetch::{Apis, Asked, round};
+use hookmill_core::delivery::Delivery;
+use hookmill_core::fetch::{Fetch, FetchError};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, Method};
+use hookmill_core::secret::Secret;
+use hookmill_core::time::Timestamp;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::{Fixture, event};
+
+const RULES: &str = r#"
+[sources.s]
+scheme = "stripe"
+secrets = ["env:A"]
+preset = "stripe"
+api = { key = "env:STRIPE_API_KEY", rate = 10 }
+
+[retry]
+jitter = 0.0
+max_attempts = 3
+
+[database]
+migrations = "app"
+"#;
+
+/// What the API answers, and what it was asked.
+#[derive(Default)]
+struct Api {
+    /// By path.
+    objects: Mutex<BTreeMap<String, Value>>,
+    moods: Mutex<Vec<Mood>>,
+    asked: Mutex<Vec<ApiRequest>>,
+    clock: Mutex<i64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mood {
+    Answers,
+    Says(u16),
+    IsAway,
+    Raves,
+}
+
+impl Fetch for Api {
+    async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
+        assert_eq!(request.authorize(key).unwrap(), "Bearer sk_test");
+        let path = request.url.strip_prefix("https://api.stripe.com").unwrap().to_owned();
+        self.asked.lock().unwrap().push(request);
+        let mood = self.moods.lock().unwrap().pop().unwrap_or(Mood::Answers);
+        let (status, body) = match mood {
+            Mood::Answers => match self.objects.lock().unwrap().get(&path) {
+                Some(object) => (200, object.to_string()),
+                None => (404, json!({ "error": {} }).to_string()),
+            },
+            Mood::Says(status) => (status, String::new()),
+            Mood::IsAway => return Err(FetchError::NoAnswer("sk_test is away".into())),
+            Mood::Raves => (200, "{\"id\":".to_owned()),
+        };
+        Ok(ApiResponse { status, retry_after: None, message_id: None, body })
+    }
+}
+
+struct World {
+    fixture: Fixture,
+    api: Api,
+    apis: Apis,
+}
+
+impl World {
+    fn new() -> Self {
+        let fixture = Fixture::new(RULES, "");
+        let apis = Apis::new(&fixture.config, |_| Some(Secret::from("sk_test\n"))).unwrap();
+        let api = Api::default();
+        *api.clock.lock().unwrap() = 1_800_000_000_000;
+        Self { fixture, api, apis }
+    }
+
+    fn applied(&self, batch: &[Delivery]) {
+        for (fate, _) in self.fixture.drive(&self.fixture.store, batch) {
+            assert!(matches!(fate, Fate::Applied | Fate::Duplicate), "{fate:?}");
+        }
+    }
+
+    /// Time passes.
+    fn later(&self, by: Duration) {
+        *self.api.clock.lock().unwrap() += i64::try_from(by.as_millis()).unwrap();
+    }
+
+    fn round(&self) -> Asked {
+        let now = || Timestamp::from_millis(*self.api.clock.lock().unwrap());
+        let fixture = &self.fixture;
+        let round = round(&fixture.store, &self.api, &fixture.config, &self.apis, now);
+        fixture.runtime.block_on(round).unwrap()
+    }
+
+    /// Rounds until there is nothing to do, and what was the matter.
+    fn rounds(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for _ in 0..100 {
+            let asked = self.round();
+            problems.extend(asked.problems);
+            let Some(next) = asked.next else { return problems };
+            let now = Timestamp::from_millis(*self.api.clock.lock().unwrap());
+            self.later((next - now).max(Duration::from_millis(1)));
+        }
+        panic!("there is no end to it: {problems:?}");
+    }
+
+    fn is(&self, object: &Value) {
+        let path = format!("/v1/subscriptions/{}", object["id"].as_str().unwrap());
+        self.api.objects.lock().unwrap().insert(path, object.clone());
+    }
+
+    fn asked(&self) -> usize {
+        self.api.asked.lock().unwrap().len()
+    }
+
+    fn quantity(&self) -> Vec<Vec<String>> {
+        self.fixture
+            .rows("SELECT CAST(quantity AS TEXT), CAST(_deleted AS TEXT) FROM subscriptions")
+    }
+
+    fn items(&self) -> Vec<Vec<String>> {
+        self.fixture.rows("SELECT id, CAST(quantity AS TEXT) FROM subscription_items ORDER BY id")
+    }
+}
+
+/// A subscription whose items are these.
+fn subscription(quantities: &[i64]) -> Value {
+    let item = |(place, quantity): (usize, &i64)| json!({ "id": format!("si_{place}"), "quantity": quantity, "price": { "id": "price_1" } });
+    let items: Vec<_> = quantities.iter().enumerate().map(item).collect();
+    json!({ "id": "sub_1", "object": "subscription", "status": "active", "items": { "data": items } })
+}
+
+fn updated(id: &str, created: i64, object: &Value) -> Delivery {
+    happened("updated", id, created, object)
+}
+
+fn happened(what: &str, id: &str, created: i64, object: &Value) -> Delivery {
+    let body = json!({
+        "id": id, "object": "event", "api_version": "2026-10-28.endive", "created": created,
+        "data": { "object": object, "previous_attributes": {} }, "livemode": true,
+    });
+    event(id, &format!("customer.subscription.{what}"), &body.to_string(), 1)
+}
+
+#[test]
+fn only_a_tie_is_asked_about_and_the_answer_stays() {
+    let world = World::new();
+    world.is(&subscription(&[9, 8]));
+    world.applied(&[updated("evt_1", 100, &subscription(&[1]))]);
+    world.applied(&[updated("evt_2", 200, &subscription(&[2]))]);
+    // Older, and so decided.
+    world.applied(&[updated("evt_0", 100, &subscription(&[0]))]);
+    assert!(world.rounds().is_empty());
+    assert_eq!(world.asked(), 0);
+    assert_eq!(world.quantity(), [["2", "0"]]);
+    // In the same second: the id alone would have decided, for either.
+    world.applied(&[updated("evt_1b", 200, &subscription(&[3]))]);
+    assert_eq!(world.quantity(), [["2", "0"]]);
+    assert!(world.rounds().is_empty());
+    // Once for the subscription, and once for its items.
+    assert_eq!(world.asked(), 2);
+    insta::assert_debug_snapshot!(world.api.asked.lock().unwrap()[0], @r#"
+    ApiRequest {
+        method: Get,
+        url: "https://api.stripe.com/v1/subscriptions/sub_1",
+        headers: [
+            (
+                "stripe-version",
+                "2026-10-28.endive",
+            ),
+        ],
+        authorization: Bearer,
+        body: "",
+    }
+    "#);
+    assert_eq!(world.quantity(), [["9", "0"]]);
+    assert_eq!(world.items(), [["si_0", "9"], ["si_1", "8"]]);
+    assert!(world.fixture.rows("SELECT rule FROM refetches").is_empty());
+    // What comes again is no tie; what else comes of that second may be newer than the answer.
+    world.applied(&[updated("evt_1b", 200, &subscription(&[3]))]);
+    assert!(world.rounds().is_empty());
+    assert_eq!(world.asked(), 2);
+    world.is(&subscription(&[7]));
+    world.applied(&[updated("evt_9", 200, &subscription(&[4]))]);
+    world.later(Duration::from_secs(1));
+    assert!(world.rounds().is_empty());
+    assert_eq!(world.asked(), 4);
+    assert_eq!(world.quantity(), [["7", "0"]]);
+    assert_eq!(world.items(), [["si_0", "7"]]);
+    // A newer event is newer than any answer about an older second; a deletion is, even of the same.
+    world.applied(&[updated("evt_3", 300, &subscription(&[5]))]);
+    assert_eq!(world.quantity(), [["5", "0"]]);
+    world.applied(&[updated("evt_4", 300, &subscription(&[6]))]);
+    world.applied(&[happened("deleted", "evt_5", 300, &subscription(&[6]))]);
+    world.rounds();
+    assert_eq!(world.quantity(), [["6", "1"]]);
+    assert!(world.items().is_empty());
+}
+
+#[test]
+fn two_in_one_batch_are_a_tie() {
+    let world = World::new();
+    world.is(&subscription(&[9]));
+    world.applied(&[
+        updated("evt_1", 100, &subscription(&[1])),
+        updated("evt_2", 100, &subscription(&[2])),
+        // What is decided otherwise is none: the status comes later in the life of a subscription.
+        event(
+            "evt_3",
+            "customer.subscription.updated",
+            &json!({ "created": 100, "data": { "object": { "id": "sub_2", "status": "active" } } }).to_string(),
+            1,
+        ),
+        event(
+            "evt_4",
+            "customer.subscription.updated",
+            &json!({ "created": 100, "data": { "object": { "id": "sub_2", "status": "past_due" } } }).to_string(),
+            1,
+        ),
+    ]);
+    let wanted =
+        world.fixture.rows("SELECT rule, path, event_id FROM refetches ORDER BY rule, path");
+    insta::assert_debug_snapshot!(wanted.concat(), @r#"
+    [
+        "stripe-subscription-items",
+        "/v1/subscriptions/sub_1",
+        "evt_2",
+        "stripe-subscriptions",
+        "/v1/subscriptions/sub_1",
+        "evt_2",
+    ]
+    "#);
+    world.rounds();
+    assert_eq!(
+        world.fixture.rows("SELECT id, CAST(quantity AS TEXT) FROM subscriptions"),
+        [["sub_1", "9"], ["sub_2", "NULL"],]
+    );
+}
+
+#[test]
+fn an_api_that_fails_is_asked_again_and_given_up_in_the_end() {
+    let world = World::new();
+    world.is(&subscription(&[9]));
+    let tie =
+        [updated("evt_1", 100, &subscription(&[1])), updated("evt_2", 100, &subscription(&[2]))];
+    world.applied(&tie);
+    // The last comes first; the two rules take turns.
+    *world.api.moods.lock().unwrap() = vec![
+        Mood::Answers,
+        Mood::Raves,
+        Mood::Says(401),
+        Mood::IsAway,
+        Mood::Says(500),
+        Mood::Says(429),
+    ];
+    insta::assert_snapshot!(world.rounds().join("\n"), @"
+    stripe was asked for /v1/subscriptions/sub_1: it answers 429; it is asked again at 2027-01-15T08:00:10.000Z
+    stripe was asked for /v1/subscriptions/sub_1: it answers 500; it is asked again at 2027-01-15T08:00:10.100Z
+    stripe was asked for /v1/subscriptions/sub_1: no answer: [key] is away; it is asked again at 2027-01-15T08:00:30.000Z
+    stripe was asked for /v1/subscriptions/sub_1: it answers 401: is STRIPE_API_KEY a key that may read this?; it is asked again at 2027-01-15T08:00:30.100Z
+    stripe was asked 3 times for /v1/subscriptions/sub_1, in vain (its answer cannot be read): the ids of events decide what rule `stripe-subscription-items` has kept
+    ");
+    // Whatever the API does, there is a state, the same for any order.
+    assert_eq!(world.items().len(), 1);
+    assert!(world.fixture.rows("SELECT rule FROM refetches").is_empty());
+}
+
+#[test]
+fn what_is_gone_is_left_to_its_deletion() {
+    let world = World::new();
+    let tie = |n: i64| {
+        [
+            updated(&format!("evt_{n}a"), n, &subscription(&[1])),
+            updated(&format!("evt_{n}b"), n, &subscription(&[2])),
+        ]
+    };
+    // 404, and what Stripe says of a deleted customer.
+    world.applied(&tie(100));
+    assert!(world.rounds().is_empty());
+    world.is(&json!({ "id": "sub_1", "deleted": true }));
+    world.applied(&tie(200));
+    assert!(world.rounds().is_empty());
+    assert_eq!(world.asked(), 4);
+    assert_eq!(world.quantity(), [["2", "0"]]);
+}
+
+#[test]
+fn requests_are_spaced_as_the_rate_says() {
+    let world = World::new();
+    world.is(&subscription(&[9]));
+    world.applied(&[
+        updated("evt_1", 100, &subscription(&[1])),
+        updated("evt_2", 100, &subscription(&[2])),
+    ]);
+    let mut times = Vec::new();
+    for _ in 0..30 {
+        let before = world.asked();
+        world.round();
+        if world.asked() > before {
+            assert_eq!(world.asked(), before + 1);
+            times.push(*world.api.clock.lock().unwrap());
+        }
+        world.later(Duration::from_millis(10));
+    }
+    assert_eq!(times.len(), 2);
+    assert!(times[1] - times[0] >= 100, "{times:?}");
+}
+
+fn any_mood() -> impl Strategy<Value = Mood> {
+    prop_oneof![6 => Just(Mood::Answers), 1 => Just(Mood::IsAway), 1 => Just(Mood::Says(503))]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Histories in which nothing tells the events of a second apart.
+    #[test]
+    fn whatever_the_order_the_last_state_of_an_object_stays(
+        seconds in prop::collection::vec(any::<bool>(), 1..10),
+        swaps in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..20),
+        pauses in prop::collection::vec(any::<bool>(), 1..10),
+        moods in prop::collection::vec(any_mood(), 0..2),
+    ) {
+        let world = World::new();
+        let mut second = 100;
+        let events: Vec<_> = seconds
+            .iter()
+            .enumerate()
+            .map(|(number, later)| {
+                second += i64::from(*later);
+                // Ids are against the order in which it happened.
+                let id = format!("evt_{:02}", 99 - number);
+                let items: Vec<_> = (0..=number % 3).map(|_| i64::try_from(number).unwrap()).collect();
+                (second, updated(&id, second, &subscription(&items)), subscription(&items))
+            })
+            .collect();
+        // What happened last is what the API has, from the beginning.
+        let (_, _, truth) = events.last().unwrap();
+        world.is(truth);
+        *world.api.moods.lock().unwrap() = moods;
+        let mut order: Vec<usize> = (0..events.len()).collect();
+        for (one, other) in swaps {
+            let length = order.len();
+            order.swap(one.index(length), other.index(length));
+        }
+        let mut pauses = pauses.into_iter().cycle();
+        let mut batch = Vec::new();
+        for number in order {
+            batch.push(events[number].1.clone());
+            if pauses.next() == Some(true) {
+                world.applied(&std::mem::take(&mut batch));
+                world.later(Duration::from_secs(1));
+                world.rounds();
+            }
+        }
+        world.applied(&batch);
+        world.later(Duration::from_secs(1));
+        world.rounds();
+        for request in world.api.asked.lock().unwrap().iter() {
+            prop_assert_eq!(request.method, Method::Get);
+        }
+        let expected = truth["items"]["data"].as_array().unwrap();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|item| vec![item["id"].as_str().unwrap().to_owned(), item["quantity"].to_string()])
+            .collect();
+        prop_assert_eq!(world.items(), expected);
+        let quantity = truth["items"]["data"][0]["quantity"].to_string();
+        prop_assert_eq!(world.quantity(), vec![vec![quantity, "0".to_owned()]]);
+    }
+}
