@@ -1,7 +1,8 @@
 //! What rules can say besides what other promises need of them.
 
+use hookmill_tests::api::{Api, Mood};
 use hookmill_tests::event::{Event, signed, stripe};
-use hookmill_tests::fixtures;
+use hookmill_tests::{eventually, fixtures};
 use serde_json::{Value, json};
 
 use super::super::platform::Pipeline;
@@ -193,4 +194,35 @@ fn code_says_what_rules_cannot() {
             "rule `revenue`: handler `stripe-revenue`: this is no invoice (line 1)"
         ]))]
     );
+}
+
+#[test]
+fn an_object_is_asked_for_where_nothing_else_decides() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let customer = |n: i64, created: i64, name: &str| {
+        let object = json!({ "id": "cus_1", "name": name });
+        stripe("customer.updated", &format!("evt_{n}"), created, object).to("billing")
+    };
+    accepted(&pipeline, &customer(1, 100, "older"));
+    accepted(&pipeline, &customer(3, 200, "this"));
+    pipeline.settle();
+    let rows = "SELECT name, livemode, _version FROM asked";
+    assert_eq!(pipeline.sql(rows), [row(json!(["this", 0, 200]))]);
+    // It is busy at first.
+    api.moods([Mood::Busy]);
+    accepted(&pipeline, &customer(2, 200, "or that"));
+    let asked = eventually("the object has been asked for", || {
+        let rows = pipeline.sql(rows);
+        (rows[0][0] == "as it is now").then_some(rows)
+    });
+    // What is not in the object is as the event has it.
+    assert_eq!(asked, [row(json!(["as it is now", 0, 200]))]);
+    assert!(pipeline.sql("SELECT path FROM refetches").is_empty());
+    let paths: Vec<_> = api.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["/stripe/v1/customers/cus_1"; 2]);
+    // A newer event is newer than the answer.
+    accepted(&pipeline, &customer(4, 201, "newer"));
+    pipeline.settle();
+    assert_eq!(pipeline.sql(rows), [row(json!(["newer", 0, 201]))]);
 }

@@ -50,6 +50,17 @@ CREATE TABLE removable (
     PRIMARY KEY (kind, id)
 ) STRICT, WITHOUT ROWID;
 
+-- What a provider is asked for.
+CREATE TABLE asked (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT,
+    livemode INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- What a handler says.
 CREATE TABLE revenue (
     month TEXT NOT NULL,

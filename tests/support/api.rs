@@ -1,4 +1,4 @@
-//! Resend, SendGrid, Twilio, Mixpanel and PostHog, as far as the pipelines under test can tell: HTTP on loopback, that keeps what it is sent, and loses
+//! Resend, SendGrid, Twilio, Mixpanel, PostHog and Stripe, as far as the pipelines under test can tell: HTTP on loopback, that keeps what it is sent, and loses
 //! answers, refuses or is busy where a test wants it to.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -155,6 +155,14 @@ impl State {
         let (resend, emails) = match path.as_str() {
             "/access/cdn-cgi/access/certs" => return (200, crate::access::keys()),
             "/alerts" => return (204, Value::Null),
+            // An object as it is now: what its id says.
+            path if path.starts_with("/stripe/v1/customers/") => {
+                if mood == Mood::Busy {
+                    return (429, json!({ "error": { "type": "rate_limit" } }));
+                }
+                let id = path.rsplit('/').next().unwrap_or_default();
+                return (200, json!({ "id": id, "object": "customer", "name": "as it is now" }));
+            }
             "/resend/emails/batch" => (true, &body),
             "/sendgrid/v3/mail/send" => (false, &body["personalizations"]),
             "/twilio/2010-04-01/Accounts/AC11111111111111111111111111111111/Messages.json"

@@ -66,6 +66,7 @@ pub fn secrets() -> BTreeMap<String, String> {
         ("TEST_SENDGRID_API_KEY", SENDGRID_KEY),
         ("TEST_MIXPANEL_API_KEY", "mixpanel-canary-2b6d"),
         ("TEST_POSTHOG_API_KEY", "phc_canaryPostHog8f1c"),
+        ("TEST_STRIPE_API_KEY", "sk_canary_4e1f"),
         ("TEST_STRIPE_SECRET", STRIPE_SECRET),
         ("TEST_STRIPE_SECRET_NEXT", STRIPE_SECRET_NEXT),
         ("TEST_CLERK_SECRET", CLERK_SECRET),
