@@ -150,6 +150,7 @@ fn help_lists_the_commands() {
       check         Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
       send          Sign a realistic event and post it, as a provider would
       verify        Verify a captured request, and say what is wrong with it
+      explain       Say what rules make of an event: which are carried out and why others are not, with what SQL, and what becomes of which rows
       events        Events: list the latest, or tell the whole story of one
       tail          Print events as they take effect, fail, or are refused at the door, until Ctrl-C
       email         Emails: preview a template, list the outbox, send again, and who is not written to
@@ -182,7 +183,7 @@ fn the_example_configuration_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 8 rules, no errors
+    hookmill.toml: 2 sources and 18 rules, no errors
     ");
     insta::assert_snapshot!(shown(example.path(), &["check", "--json"]), @r#"
     exit code 0
@@ -216,7 +217,7 @@ fn every_commented_line_of_the_example_is_valid_too() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 8 rules, no errors
+    hookmill.toml: 2 sources and 18 rules, no errors
     ");
 }
 
@@ -260,13 +261,9 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     let template = "templates/welcome.html";
     std::fs::copy(root.join(template), temporary.path().join(template)).unwrap();
     // All of them together, with the sources that they are about.
-    let (conditions, blocks): (Vec<_>, Vec<_>) =
-        toml_blocks("email.md").into_iter().partition(|block| block.starts_with("when"));
-    assert_eq!((conditions.len(), blocks.len()), (1, 5));
-    let mut config = blocks.concat().replace(
-        "data = { name = \"data.first_name\" }\n",
-        &format!("data = {{ name = \"data.first_name\" }}\n{}", conditions[0]),
-    );
+    let blocks = toml_blocks("email.md");
+    assert_eq!(blocks.len(), 5);
+    let mut config = blocks.concat();
     for source in ["clerk", "stripe", "support"] {
         config += &format!("[sources.{source}]\nscheme = \"svix\"\nsecrets = [\"env:A\"]\n");
     }
@@ -322,7 +319,7 @@ fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 8 rules, no errors; 1 test passed
+    hookmill.toml: 2 sources and 18 rules, no errors; 1 test passed
     ");
     let wrong = config
         .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
@@ -389,7 +386,8 @@ email = { template = "welcom", to = "data.email" }
 [[rules]]
 name = "b"
 on = "s:b"
-email = { template = "welcome", to = ["a@example.com", "data.email"], data = { nam = "x" }, when = { "a." = 1, b = {} }, delay = "1y" }
+when = { "a." = 1, b = {} }
+email = { template = "welcome", to = ["a@example.com", "data.email"], data = { nam = "x" }, when = { b = 1 }, delay = "1y" }
 
 [[rules]]
 name = "c"
@@ -453,57 +451,59 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
     --- stderr
     error: hookmill.toml:9:22: rules[0].email.template: there is no template `welcom`
       hint: did you mean `welcome`?
-    hookmill.toml:14:38: rules[1].email.to: addresses and paths stand together
-      hint: expected a path to an address, or an address, or a list of one kind or the other
-    hookmill.toml:14:102: rules[1].email.when.a.: found "a.": expected a name at character 3
+    hookmill.toml:14:10: rules[1].when.a.: found "a.": expected a name at character 3
       hint: expected a path such as "data.object.status"
-    hookmill.toml:14:116: rules[1].email.when.b: it is not clear what has to hold
+    hookmill.toml:14:24: rules[1].when.b: it is not clear what has to hold
       hint: expected a value, a list of values, { not = … }, or { exists = true }; a path with dots stands in quotes
-    hookmill.toml:14:130: rules[1].email.delay: found 1year
+    hookmill.toml:15:38: rules[1].email.to: addresses and paths stand together
+      hint: expected a path to an address, or an address, or a list of one kind or the other
+    hookmill.toml:15:100: rules[1].email.when: `when` stands beside what a rule does, not in it
+      hint: write it below `on`: when = { "data.status" = "active" }
+    hookmill.toml:15:119: rules[1].email.delay: found 1year
       hint: expected a duration from 0s to 30d
-    hookmill.toml:16:1: rules[2]: a rule does one thing
+    hookmill.toml:17:1: rules[2]: a rule does one thing
       hint: let another rule, with a name of its own, do the other
-    hookmill.toml:19:38: rules[2].email.to: found "a@b c"
+    hookmill.toml:20:38: rules[2].email.to: found "a@b c"
       hint: expected an address, as in "Acme <hello@example.com>"
-    hookmill.toml:19:47: rules[2].email: unknown key `dat`
+    hookmill.toml:20:47: rules[2].email: unknown key `dat`
       hint: did you mean `data`?
-    hookmill.toml:20:7: rules[2].sms: `body` needs `code`
+    hookmill.toml:21:7: rules[2].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
-    hookmill.toml:20:14: rules[2].sms.to: found "+1"
+    hookmill.toml:21:14: rules[2].sms.to: found "+1"
       hint: expected a number with its country, such as "+15550100002"
-    hookmill.toml:20:14: rules[2].sms.to: nothing says how SMS are sent
+    hookmill.toml:21:14: rules[2].sms.to: nothing says how SMS are sent
       hint: add [sms] with `account` and `from`
-    hookmill.toml:25:14: rules[3].sms.to: nothing says how SMS are sent
+    hookmill.toml:26:14: rules[3].sms.to: nothing says how SMS are sent
       hint: add [sms] with `account` and `from`
-    hookmill.toml:25:30: rules[3].sms.body: syntax error: unexpected end of input, expected end of variable block
-    hookmill.toml:30:22: rules[4].track.provider: nothing says how posthog is told
+    hookmill.toml:26:30: rules[3].sms.body: syntax error: unexpected end of input, expected end of variable block
+    hookmill.toml:31:22: rules[4].track.provider: nothing says how posthog is told
       hint: add [tracking.posthog]
-    hookmill.toml:35:32: rules[5].outcome.is: found "eaten"
+    hookmill.toml:36:32: rules[5].outcome.is: found "eaten"
       hint: possible here: `delayed`, `delivered`, `opened`, `clicked`, `failed`, `bounced`, `unsubscribed`, `complained`
-    hookmill.toml:40:12: rules[6].suppress: `reason` is missing
+    hookmill.toml:41:12: rules[6].suppress: `reason` is missing
       hint: a word or two for the record: reason = "bounced"
-    hookmill.toml:45:8: templates.welcome.text: cannot read nowhere.txt: No such file or directory (os error 2)
-    hookmill.toml:48:11: templates.broken.subject: line 1: syntax error: unexpected end of block
-    hookmill.toml:49:8: templates.broken.html: broken.html, line 2: syntax error: unknown statement endif
-    hookmill.toml:52:12: email.provider: found "sendmail"
+    hookmill.toml:46:8: templates.welcome.text: cannot read nowhere.txt: No such file or directory (os error 2)
+    hookmill.toml:49:11: templates.broken.subject: line 1: syntax error: unexpected end of block
+    hookmill.toml:50:8: templates.broken.html: broken.html, line 2: syntax error: unknown statement endif
+    hookmill.toml:53:12: email.provider: found "sendmail"
       hint: did you mean `sendgrid`?
-    hookmill.toml:54:8: email.from: found "Acme"
+    hookmill.toml:55:8: email.from: found "Acme"
       hint: expected an address, as in "Acme <hello@example.com>"
-    hookmill.toml:55:8: email.wait: found 2h
+    hookmill.toml:56:8: email.wait: found 2h
       hint: expected a duration from 0s to 1h
-    hookmill.toml:56:12: email.on_doubt: found "maybe"
+    hookmill.toml:57:12: email.on_doubt: found "maybe"
       hint: possible here: `bury`, `resend`
-    hookmill.toml:58:7: email.resend.key: this is not the name of a secret; a secret itself does not belong in this file
+    hookmill.toml:59:7: email.resend.key: this is not the name of a secret; a secret itself does not belong in this file
       hint: put the secret into an environment variable and name that: "env:RESEND_API_KEY"
-    hookmill.toml:59:7: email.resend.url: found "http://api.resend.com"
+    hookmill.toml:60:7: email.resend.url: found "http://api.resend.com"
       hint: expected https://: the key goes with each request
-    hookmill.toml:61:7: email.sendgrid.url: a name or a password in a URL does not belong in this file
+    hookmill.toml:62:7: email.sendgrid.url: a name or a password in a URL does not belong in this file
       hint: `key` names what opens the API
-    hookmill.toml:62:1: email.quota: there is neither `day` nor `month`
+    hookmill.toml:63:1: email.quota: there is neither `day` nor `month`
       hint: say how many emails there may be: month = 3000
-    hookmill.toml:63:11: email.quota.warn_at: found 2
+    hookmill.toml:64:11: email.quota.warn_at: found 2
       hint: expected a share, above 0 and at most 1
-    28 errors in the configuration
+    29 errors in the configuration
     "#);
 }
 
@@ -524,8 +524,8 @@ fn what_a_template_needs_and_is_not_given_is_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:56:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
-    hookmill.toml:109:7: rules[1].sms: `body` needs `code`
+    error: hookmill.toml:59:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
+    hookmill.toml:112:7: rules[1].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     2 errors in the configuration
     "#);
@@ -534,13 +534,13 @@ fn what_a_template_needs_and_is_not_given_is_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:52:8: rules[0].email.data: template `welcome` needs `company`
+    error: hookmill.toml:55:8: rules[0].email.data: template `welcome` needs `company`
       hint: say where it is: data = { company = "data.…" }
-    hookmill.toml:52:8: rules[0].email.data: template `welcome` needs `signed_up`
+    hookmill.toml:55:8: rules[0].email.data: template `welcome` needs `signed_up`
       hint: say where it is: data = { signed_up = "data.…" }
-    hookmill.toml:52:10: rules[0].email.data.nmae: template `welcome` does not use `nmae`
+    hookmill.toml:55:10: rules[0].email.data.nmae: template `welcome` does not use `nmae`
       hint: did you mean `name`?
-    hookmill.toml:109:7: rules[1].sms: `body` needs `code`
+    hookmill.toml:112:7: rules[1].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     4 errors in the configuration
     "#);
@@ -727,13 +727,13 @@ fn the_tables_of_ones_own_in_the_readme_work() {
     std::fs::write(&path, text).unwrap();
     let app = example.path().join("migrations/app");
     std::fs::create_dir_all(&app).unwrap();
-    let sql = readme_block("-- migrations/app/1000_refunds.sql");
-    std::fs::write(app.join("1000_refunds.sql"), sql).unwrap();
+    let sql = readme_block("-- migrations/app/1000_refunded_charges.sql");
+    std::fs::write(app.join("1000_refunded_charges.sql"), sql).unwrap();
     insta::assert_snapshot!(shown(example.path(), &["check"]), @"
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 9 rules, no errors
+    hookmill.toml: 2 sources and 19 rules, no errors
     ");
 }
 
@@ -811,7 +811,7 @@ fn workers_that_do_not_fit_together_are_found() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 8 rules, no errors
+    hookmill.toml: 2 sources and 18 rules, no errors
     ");
 
     replace(
@@ -873,9 +873,9 @@ fn migrations_that_the_workers_would_not_have_are_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:98:14 names them
+    error: consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:101:14 names them
       hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
-    dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:98:14 names them
+    dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:101:14 names them
       hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
     2 errors in the configuration
     "#);
@@ -935,7 +935,7 @@ fn secrets_are_looked_for_if_it_is_asked() {
 
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
-    hookmill.toml: 2 sources and 8 rules, no errors
+    hookmill.toml: 2 sources and 18 rules, no errors
 
     exit code 1
     error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
@@ -947,7 +947,7 @@ fn secrets_are_looked_for_if_it_is_asked() {
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
     note: STRIPE_WEBHOOK_SECRET is in quotes, which are not a part of it, most likely
-    hookmill.toml: 2 sources and 8 rules, no errors
+    hookmill.toml: 2 sources and 18 rules, no errors
 
     exit code 1
     {"errors":[{"problem":"RESEND_API_KEY is not set: it is the key for resend"}],"valid":false}
@@ -1257,6 +1257,8 @@ fn migrate_applies_what_is_missing() {
     0008_retention.sql
     0009_reprocess.sql
     0010_alerts.sql
+    0011_rules.sql
+    0012_presets.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"
@@ -1279,9 +1281,9 @@ fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_star
     let path = example.path().join("hookmill.toml");
     let text = std::fs::read_to_string(&path).unwrap() + &readme_block("[database]");
     std::fs::write(&path, &text).unwrap();
-    let migration = example.path().join("migrations/app/1000_refunds.sql");
+    let migration = example.path().join("migrations/app/1000_refunded_charges.sql");
     std::fs::create_dir_all(migration.parent().unwrap()).unwrap();
-    let sql = readme_block("-- migrations/app/1000_refunds.sql");
+    let sql = readme_block("-- migrations/app/1000_refunded_charges.sql");
     std::fs::write(&migration, &sql).unwrap();
     assert_eq!(hookmill(example.path(), &["migrate"]).status.code(), Some(0));
     std::fs::write(&migration, sql.replace("amount", "cents")).unwrap();
@@ -1291,7 +1293,7 @@ fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_star
     exit code 1
     --- stdout
     --- stderr
-    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:114:9: rules[1].set.cents: table `refunds` has no column `cents`
+    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:117:9: rules[1].set.cents: table `refunded_charges` has no column `cents`
       hint: possible here: `id`, `amount`, `customer_id`
     1 error in the configuration
     ");

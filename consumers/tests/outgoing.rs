@@ -92,6 +92,7 @@ impl World {
         };
         let config = Consumers {
             program: Program::default(),
+            apis: BTreeMap::new(),
             keep_messages: false,
             alerts: None,
             retry: Retry {

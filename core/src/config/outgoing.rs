@@ -333,6 +333,7 @@ pub(super) fn email(item: &Item<'_>) -> Option<EffectText> {
     }
     let data = data(&section, "data");
     let delay = delay(&section);
+    no_conditions(&section);
     section.finish();
     let email = EmailText { template: template?, to: to?, cc, reply_to, data, delay };
     Some(EffectText::Send(SendText::Email(email)))
@@ -347,6 +348,7 @@ pub(super) fn text(item: &Item<'_>) -> Option<EffectText> {
     let body = body.and_then(|item| item.string("a template"));
     let data = data(&section, "data");
     let delay = delay(&section);
+    no_conditions(&section);
     section.finish();
     Some(EffectText::Send(SendText::Sms(SmsText { to: to?, body: body?, data, delay })))
 }
@@ -400,6 +402,7 @@ pub(super) fn track(item: &Item<'_>) -> Option<EffectText> {
     let user = user.map(|item| item.here.clone().map(|()| value(&item)));
     let properties = data(&section, "properties").value;
     let delay = delay(&section);
+    no_conditions(&section);
     section.finish();
     let (provider, event) = (provider?, event?.value);
     let track = TrackText { provider, event, user: user?, properties, delay };
@@ -424,6 +427,14 @@ fn delay(section: &Section<'_>) -> Duration {
     delay.unwrap_or_default()
 }
 
+/// Conditions are those of a rule, whatever it does.
+fn no_conditions(section: &Section<'_>) {
+    if let Some(item) = section.get("when") {
+        let problem = item.here.error("`when` stands beside what a rule does, not in it");
+        item.report(problem.hint("write it below `on`: when = { \"data.status\" = \"active\" }"));
+    }
+}
+
 /// Reads the `outcome` of a rule.
 pub(super) fn outcome(item: &Item<'_>) -> Option<EffectText> {
     let section =
@@ -438,6 +449,7 @@ pub(super) fn outcome(item: &Item<'_>) -> Option<EffectText> {
     let by_provider_id = by_provider_id.is_some();
     let outcome = section.require("is", "what became of it: is = \"bounced\"");
     let outcome = outcome.and_then(|item| item.choice(&Outcome::ALL));
+    no_conditions(&section);
     section.finish();
     Some(EffectText::Outcome { of: of?, by_provider_id, outcome: outcome?.value })
 }
@@ -449,6 +461,7 @@ pub(super) fn suppress(item: &Item<'_>) -> Option<EffectText> {
     let address = address.map(|item| item.here.clone().map(|()| value(&item)));
     let reason = section.require("reason", "a word or two for the record: reason = \"bounced\"");
     let reason = reason.and_then(|item| item.string("a word or two"));
+    no_conditions(&section);
     section.finish();
     Some(EffectText::Suppress { address: address?, reason: reason?.value })
 }
