@@ -1368,7 +1368,7 @@ mod tests {
         hookmill.toml:11:1: sources.s.handshake[0]: unknown key `echoes`
           hint: did you mean `echo`?
         hookmill.toml:4:1: sources.s: unknown key `families`
-          hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `rate_limit`, `unknown`, `redact`
+          hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `rate_limit`, `unknown`, `redact`, `api`
         hookmill.toml:4:12: sources.s.families: no family is named
           hint: expected what the headers begin with, such as ["svix", "webhook"]
         hookmill.toml:5:11: sources.s.event: unknown key `id`
@@ -1621,9 +1621,9 @@ table = "t"
         hookmill.toml:10:11: rules[0].version: found "": expected a name at character 1
           hint: expected a path such as "data.object.id"
         hookmill.toml:11:22: rules[0].tie.precedence: it is not clear what decides
-          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*.updated"] }
+          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*.updated"] }; or refetch = true
         hookmill.toml:11:45: rules[0].tie: unknown key `order`
-          hint: possible here: `precedence`
+          hint: possible here: `precedence`, `refetch`
         hookmill.toml:12:13: rules[0].set.a: found a whole number
           hint: expected a path, a list of paths of which the first that is there counts, or a table such as { value = … }
         hookmill.toml:12:26: rules[0].set.b[1]: found a whole number
