@@ -39,13 +39,20 @@ delete = "thing.deleted"
 # A deleted row is gone. Its key has two columns.
 [[rules]]
 name = "removed"
-on = ["s:thing.*"]
+on = ["s:thing.created", "s:thing.updated"]
 table = "removed"
 key = { kind = { value = "thing" }, number = "data.number" }
 version = { unix_seconds = "at" }
 tie = { precedence = { column = "status", order = ["new", "open", "done"] } }
 set = { status = "data.status", at = { unix_seconds = "at" }, by = { event = "id" } }
-delete = "thing.deleted"
+
+[[rules]]
+name = "removes"
+on = ["s:thing.deleted"]
+table = "removed"
+key = { kind = { value = "thing" }, number = "data.number" }
+version = { unix_seconds = "at" }
+delete = "*"
 tombstone = false
 
 # The rows of a list.

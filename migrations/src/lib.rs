@@ -451,7 +451,9 @@ mod tests {
         let guard = "_version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL";
         let sql = format!(
             "CREATE TABLE teams (org TEXT, id TEXT, name TEXT NOT NULL, size INTEGER, note TEXT, {guard}, PRIMARY KEY (org, id)) STRICT;
-             CREATE TABLE tallies (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT;"
+             CREATE TABLE tallies (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT;
+             CREATE TABLE members (team TEXT, id TEXT, name TEXT, PRIMARY KEY (team, id)) STRICT;
+             CREATE TABLE accounts (id TEXT PRIMARY KEY, customer TEXT UNIQUE, plan TEXT, {guard}) STRICT;"
         );
         fs::write(app.join("1000_teams.sql"), sql).unwrap();
         let path = folder.path().join("hookmill.toml");
@@ -588,6 +590,188 @@ mod tests {
           hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
         hookmill.toml:85:20: rules[10].name: `delete`, `tie`, `update` and `tombstone` need a `version`
         19 errors in the configuration
+        "#);
+    }
+
+    #[test]
+    fn what_rules_cannot_say_is_reported_with_what_would_do() {
+        insta::assert_snapshot!(faults(r#"
+            [[rules]]
+            name = "values"
+            on = "s:*"
+            table = "accounts"
+            key = { id = "@.id" }
+            version = { text = "v" }
+            when = { "@.kept" = true }
+            set = { plan = { decimal = "a" }, customer = { event = "ip", value = 1 } }
+
+            [[rules]]
+            name = "versions"
+            on = "s:*"
+            table = "accounts"
+            key = { id = "id" }
+            version = { event = "received_at" }
+            set = { plan = { integr = "a" }, customer = { json = [] } }
+
+            [[rules]]
+            name = "constant"
+            on = "s:*"
+            table = "accounts"
+            key = { id = "id" }
+            version = { value = 1 }
+            set = { plan = "p", customer = "c" }
+
+            [[rules]]
+            name = "lists"
+            on = "s:*"
+            each = "@.list"
+            table = "members"
+            key = { team = "id", id = "id" }
+            version = "v"
+            update = true
+            tie = { precedence = { column = "name", order = ["a"] } }
+            set = { name = "@.name" }
+
+            [[rules]]
+            name = "a-list-in-a-table-kept-by-version"
+            on = "s:*"
+            each = "list"
+            table = "accounts"
+            key = { id = "@.id" }
+            version = "v"
+            set = { plan = "p", customer = "c" }
+
+            [[rules]]
+            name = "updates"
+            on = "s:*"
+            table = "accounts"
+            key = { plan = "plan" }
+            update = true
+            tombstone = false
+            version = { rfc3339 = "v" }
+            tie = { refetch = true }
+            set = { customer = "c" }
+
+            [[rules]]
+            name = "asks-nobody"
+            on = ["s:*"]
+            handler = "stripe-revenu"
+            table = "accounts"
+            key = { id = "id" }
+            version = "v"
+            tie = { refetch = true }
+            set = { plan = "p", customer = "c" }
+
+            [[rules]]
+            name = "counts-with-what-is-for-versions"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            add = { n = 1 }
+            update = true
+            tie = { refetch = true }
+
+            [[rules]]
+            name = "sends-a-list"
+            on = "s:*"
+            each = "list"
+            suppress = { address = "@.email", reason = "x" }
+        "#), @r#"
+        hookmill.toml:8:20: rules[0].name: `when` asks for "@.kept", and there is no `each`
+          hint: `@` is an element of the list that `each` names: each = "data.object.items.data"
+        hookmill.toml:11:26: rules[0].key.id: there is no `each`
+          hint: `@` is an element of the list that `each` names: each = "data.object.items.data"
+        hookmill.toml:12:23: rules[0].version: this is no version
+          hint: expected a path to a whole number, or to a time: { rfc3339 = "occurred_at" }
+        hookmill.toml:14:28: rules[0].set.plan: `scale` is missing
+          hint: how many digits behind the point are kept: { decimal = "amount", scale = 2 }
+        hookmill.toml:14:58: rules[0].set.customer: it is not clear what the value is
+          hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
+        hookmill.toml:14:68: rules[0].set.customer.event: found "ip"
+          hint: did you mean `id`?
+        hookmill.toml:21:23: rules[1].version: the order of arrival is not the order of events
+          hint: expected what the provider says: version = "created"
+        hookmill.toml:22:28: rules[1].set.plan: it is not clear what the value is
+          hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
+        hookmill.toml:22:66: rules[1].set.customer.json: no path is given
+          hint: expected a path, or a list of paths of which the first that is there counts
+        hookmill.toml:29:23: rules[2].version: all events have the same version, and there is no `tie`
+          hint: say what tells an older event from a newer one: tie = { precedence = … }
+        hookmill.toml:33:20: rules[3].name: `update` and `tombstone` do not go with `each`
+          hint: what is no longer in the list is removed
+        hookmill.toml:35:20: rules[3].each: found "@.list"
+          hint: expected a path into the body; `@` is an element of this list
+        hookmill.toml:36:21: rules[3].table: `key` has to say whose list it is, and which element
+          hint: key = { subscription_id = "data.object.id", id = "@.id" }
+        hookmill.toml:40:34: rules[3].tie.precedence: a list has no column that could decide
+          hint: precedence = { type = ["*.created", "*.updated"] }
+        hookmill.toml:47:21: rules[4].table: `key` has to say whose list it is, and which element
+          hint: key = { subscription_id = "data.object.id", id = "@.id" }
+        hookmill.toml:47:21: rules[4].table: rules `values` and `a-list-in-a-table-kept-by-version` both write `accounts`, and only one of them has `each`
+          hint: all rules of a table keep it in the same way
+        hookmill.toml:47:21: rules[4].table: table `accounts` is kept by version
+          hint: the rows of a list have a version together, so their table has none of the columns _version, _precedence, _event_id, _deleted
+        hookmill.toml:53:20: rules[5].name: a rule that only updates removes no rows
+          hint: leave `tombstone` away: `_deleted` says that it is deleted
+        hookmill.toml:55:21: rules[5].table: (plan) is neither the primary key of `accounts` nor UNIQUE
+          hint: `key` says which row an event is about, so there is one
+        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, and only one of them has `update`
+          hint: all rules of a table keep it in the same way
+        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, and only one of them has a time as its version
+          hint: all rules of a table keep it in the same way
+        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, and only one of them sets `plan`
+          hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
+        hookmill.toml:58:25: rules[5].tombstone: the rule deletes nothing
+          hint: say which events delete: delete = "*.deleted"
+        hookmill.toml:60:31: rules[5].tie.refetch: only a rule that keeps the newest state of rows asks for it
+          hint: it goes neither with `update`, `tombstone`, `add` nor `handler`
+        hookmill.toml:66:23: rules[6].handler: there is no handler `stripe-revenu`
+          hint: did you mean `stripe-revenue`?
+        hookmill.toml:70:31: rules[6].tie.refetch: only a rule that keeps the newest state of rows asks for it
+          hint: it goes neither with `update`, `tombstone`, `add` nor `handler`
+        hookmill.toml:74:20: rules[7].name: `delete`, `tie`, `update` and `tombstone` need a `version`
+        hookmill.toml:80:31: rules[7].tie.refetch: only a rule that keeps the newest state of rows asks for it
+          hint: it goes neither with `update`, `tombstone`, `add` nor `handler`
+        hookmill.toml:85:20: rules[8].each: `each` makes rows of a table
+          hint: a rule that sends something sends it once for its event
+        29 errors in the configuration
+        "#);
+        insta::assert_snapshot!(faults(r#"
+            [sources.b]
+            scheme = "stripe"
+            secrets = ["env:A"]
+            api = {}
+
+            [sources.c]
+            scheme = "github"
+            secrets = ["env:A"]
+            api = {}
+
+            [[rules]]
+            name = "no-such-object"
+            on = ["b:customer.updated", "b:customer_portal.updated"]
+            table = "accounts"
+            key = { id = "id" }
+            version = "v"
+            tie = { refetch = true }
+            set = { plan = "p", customer = "c" }
+
+            [[rules]]
+            name = "two-apis"
+            on = ["b:customer.updated", "s:customer.updated"]
+            table = "accounts"
+            key = { id = "id" }
+            version = "v"
+            tie = { refetch = true }
+            set = { plan = "p", customer = "c" }
+        "#), @r#"
+        hookmill.toml:15:19: sources.c.api: it is not known how this provider's API is asked for objects
+          hint: it is asked on a tie, of Stripe, Clerk and Paddle
+        hookmill.toml:23:31: rules[0].tie.refetch: the API of stripe has no object that "customer_portal.updated" is about
+          hint: it can be asked about charge.*, charge.dispute.*, checkout.session.*, customer.*, customer.subscription.*, invoice.*, payment_intent.*, price.*, product.*, refund.*
+        hookmill.toml:32:31: rules[1].tie.refetch: it is not known whose API is to be asked
+          hint: add [sources.b.api] and [sources.s.api], of one provider
+        3 errors in the configuration
         "#);
     }
 

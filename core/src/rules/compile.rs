@@ -35,7 +35,7 @@ pub fn compile(
             _ => None,
         })
     };
-    let managed = managed_columns(tables().map(|(_, table)| table));
+    let managed = managed(tables().map(|(_, table)| table));
     for rule in &config.rules {
         if let Some(name) = rule.handler.as_ref().filter(|name| !handlers.contains(&&*name.value)) {
             let problem = name.error(format!("there is no handler `{}`", name.value));
@@ -52,13 +52,21 @@ pub fn compile(
     if errors.is_empty() { Ok(program) } else { Err(errors) }
 }
 
-/// By table: every column that some rule sets.
-type Managed<'r> = BTreeMap<&'r str, BTreeSet<&'r str>>;
+/// What the rules of a table do together.
+#[derive(Default)]
+struct Managed<'r> {
+    /// Every column that some rule sets.
+    columns: BTreeSet<&'r str>,
+    /// Whether some rule removes rows.
+    removes: bool,
+}
 
-fn managed_columns<'r>(rules: impl Iterator<Item = &'r TableText>) -> Managed<'r> {
-    let mut managed = Managed::new();
+fn managed<'r>(rules: impl Iterator<Item = &'r TableText>) -> BTreeMap<&'r str, Managed<'r>> {
+    let mut managed = BTreeMap::<_, Managed<'r>>::new();
     for rule in rules {
-        managed.entry(&rule.table.value).or_default().extend(names(&rule.set));
+        let table = managed.entry(rule.table.value.as_str()).or_default();
+        table.columns.extend(names(&rule.set));
+        table.removes |= rule.kind() == Kind::Remove;
     }
     managed
 }
@@ -67,7 +75,7 @@ fn managed_columns<'r>(rules: impl Iterator<Item = &'r TableText>) -> Managed<'r
 fn compile_rule(
     rule: &RuleText,
     config: &Config,
-    managed: &Managed<'_>,
+    managed: &BTreeMap<&str, Managed<'_>>,
     schema: &Schema,
     body: &mut Reads,
 ) -> Result<Rule, Vec<ConfigError>> {
@@ -77,9 +85,9 @@ fn compile_rule(
     let name = rule.name.value.as_str();
     let (sql, effect) = match &rule.effect {
         EffectText::Table(table) => {
-            let others = managed.get(table.table.value.as_str()).into_iter().flatten().copied();
-            let unset = others.filter(|name| !names(&table.set).any(|set| set == *name));
-            compile_table(rule, table, unset.collect(), (schema, config), &mut places)?
+            let none = Managed::default();
+            let managed = managed.get(table.table.value.as_str()).unwrap_or(&none);
+            compile_table(rule, table, managed, (schema, config), &mut places)?
         }
         EffectText::Send(send) => {
             (vec![sql::outbox(name)], compile_send(send, config, &mut places)?)
@@ -126,11 +134,10 @@ fn value(text: &ValueText, places: &mut Places<'_>) -> Value {
     }
 }
 
-/// `unset` are the columns that other rules of the table set, and this one does not.
 fn compile_table(
     whole: &RuleText,
     rule: &TableText,
-    unset: Vec<&str>,
+    managed: &Managed<'_>,
     (schema, config): (&Schema, &Config),
     places: &mut Places<'_>,
 ) -> Result<(Vec<String>, Effect), Vec<ConfigError>> {
@@ -147,6 +154,9 @@ fn compile_table(
         return Err(vec![error.suggest(table_name, tables)]);
     };
 
+    // What other rules of the table set, and this one does not.
+    let others = managed.columns.iter().copied();
+    let unset: Vec<_> = others.filter(|name| !names(&rule.set).any(|set| set == *name)).collect();
     check_columns(rule, &unset, table, &mut errors);
     check_kind(name, rule, table, &mut errors);
     let asked = asked(whole, rule, config).unwrap_or_else(|fault| {
@@ -202,7 +212,7 @@ fn compile_table(
         (Kind::Update, guard) => (vec![target.update()], Effect::Row { table, guard, columns }),
         (Kind::Upsert, guard) => {
             let ties = asked.map(|_| target.ties());
-            let sql = ties.into_iter().chain([target.upsert(false)]).collect();
+            let sql = ties.into_iter().chain([target.upsert(managed.removes)]).collect();
             (sql, Effect::Row { table, guard, columns })
         }
         (Kind::Remove, guard) => {
@@ -524,16 +534,12 @@ fn disagreements<'r>(
         rules.filter(|(_, rule)| rule.version.is_some()).partition(|(_, rule)| only_deletes(rule));
     for (name, rule) in writing.into_iter().chain(deleting) {
         let (other_name, other) = *first.entry(&rule.table.value).or_insert((name, rule));
-        for (what, mine, theirs) in
-            kept(rule).into_iter().zip(kept(other)).map(|(a, b)| (a.0, a.1, b.1))
-        {
-            if mine != theirs {
-                let error = rule.table.error(format!(
-                    "rules `{}` and `{}` both write `{}`, and only one of them {what}",
-                    other_name.value, name.value, rule.table.value,
-                ));
-                errors.push(error.hint("all rules of a table keep it in the same way"));
-            }
+        for what in differences(rule, other) {
+            let error = rule.table.error(format!(
+                "rules `{}` and `{}` both write `{}`, and only one of them {what}",
+                other_name.value, name.value, rule.table.value,
+            ));
+            errors.push(error.hint("all rules of a table keep it in the same way"));
         }
         let (mine, theirs) = (columns(rule), columns(other));
         if mine != theirs && !only_deletes(rule) {
@@ -559,22 +565,28 @@ fn disagreements<'r>(
     errors
 }
 
-/// How a rule keeps its table, which others have to do in the same way.
-fn kept(rule: &TableText) -> Vec<(String, bool)> {
-    let time = rule.version.as_ref().is_some_and(|version| version.value.is_time());
-    let mut kept = vec![
-        ("has a time as its version".to_owned(), time),
-        ("has `each`".to_owned(), rule.kind() == Kind::List),
-        ("has `update`".to_owned(), rule.update),
-        ("has `tombstone = false`".to_owned(), !rule.tombstone),
+/// In which ways two rules keep the same table differently.
+fn differences(one: &TableText, other: &TableText) -> Vec<&'static str> {
+    let time =
+        |rule: &TableText| rule.version.as_ref().is_some_and(|version| version.value.is_time());
+    let deletes = |rule: &TableText| !rule.delete.is_empty();
+    let of_element = |rule: &TableText| -> BTreeSet<String> {
+        let keys = rule.key.iter().filter(|(_, text)| text.value.is_of_element());
+        keys.map(|(name, _)| name.value.clone()).collect()
+    };
+    let is_list = |rule: &TableText| rule.kind() == Kind::List;
+    let lists = is_list(one) && is_list(other);
+    let differences = [
+        ("has a time as its version", time(one) != time(other)),
+        ("has `each`", is_list(one) != is_list(other)),
+        ("takes this key from the element", lists && of_element(one) != of_element(other)),
+        ("has `update`", one.update != other.update),
+        (
+            "has `tombstone = false`",
+            deletes(one) && deletes(other) && one.tombstone != other.tombstone,
+        ),
     ];
-    let mut keys: Vec<_> = rule.key.iter().collect();
-    keys.sort_by(|one, other| one.0.value.cmp(&other.0.value));
-    let of_element = keys.into_iter().map(|(name, text)| {
-        (format!("takes `{}` from the element", name.value), text.value.is_of_element())
-    });
-    kept.extend(of_element);
-    kept
+    differences.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
 }
 
 fn names(values: &NamedValues) -> impl Iterator<Item = &str> {
