@@ -230,11 +230,17 @@ fn readme_block(first: &str) -> String {
 
 /// Every block of TOML in a document, in order.
 fn toml_blocks(document: &str) -> Vec<String> {
+    blocks(document, "toml")
+}
+
+/// Every block of a language in a document, in order.
+fn blocks(document: &str, language: &str) -> Vec<String> {
     let path = folder().parent().unwrap().join("docs").join(document);
     let text = std::fs::read_to_string(path).unwrap();
+    let fence = format!("\n```{language}\n");
     let mut rest = text.as_str();
     let mut blocks = Vec::new();
-    while let Some((_, block)) = rest.split_once("\n```toml\n") {
+    while let Some((_, block)) = rest.split_once(&fence) {
         let (block, after) = block.split_once("```").unwrap();
         blocks.push(block.to_owned());
         rest = after;
@@ -303,23 +309,33 @@ fn every_configuration_in_the_documents_about_operation_is_valid() {
     assert!(checked.starts_with("exit code 0"), "{checked}");
 }
 
+/// Writes the configuration that docs/configuration.md has in pieces, with what is beside it.
+fn documented(folder: &Path) -> String {
+    let [sql] = blocks("configuration.md", "sql").try_into().unwrap();
+    let files = ["tests/signed-up.json", "tests/order.json", "tests/order-changed.json"];
+    let bodies: [String; 3] = blocks("configuration.md", "json").try_into().unwrap();
+    for name in ["tests", "migrations/app"] {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    std::fs::write(folder.join("migrations/app/1000_orders.sql"), sql).unwrap();
+    for (file, body) in files.into_iter().zip(bodies) {
+        std::fs::write(folder.join(file), body).unwrap();
+    }
+    let config = toml_blocks("configuration.md").join("\n");
+    std::fs::write(folder.join("hookmill.toml"), &config).unwrap();
+    config
+}
+
 #[test]
 fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
     let example = with_example();
-    let docs = folder().parent().unwrap().join("docs/configuration.md");
-    let text = std::fs::read_to_string(docs).unwrap();
-    let body = text.split_once("\n```json\n").unwrap().1.split_once("```").unwrap().0;
-    let [tests] = toml_blocks("configuration.md").try_into().unwrap();
-    std::fs::create_dir(example.path().join("tests")).unwrap();
-    std::fs::write(example.path().join("tests/signed-up.json"), body).unwrap();
     let path = example.path().join("hookmill.toml");
-    let config = std::fs::read_to_string(&path).unwrap() + &tests;
-    std::fs::write(&path, &config).unwrap();
+    let config = documented(example.path());
     insta::assert_snapshot!(shown(example.path(), &["check"]), @"
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 18 rules, no errors; 1 test passed
+    hookmill.toml: 4 sources and 29 rules, no errors; 2 tests passed
     ");
     let wrong = config
         .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
@@ -327,24 +343,24 @@ fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
     // Where in the file they stand says nothing here.
     let (example_lines, _) = wrong.split_once("[[tests]]").unwrap();
     let before = example_lines.lines().count();
-    let moved = "\n".repeat(200 - before);
-    std::fs::write(&path, wrong.replace("[[tests]]", &format!("{moved}[[tests]]"))).unwrap();
+    let moved = "\n".repeat(300 - before);
+    std::fs::write(&path, wrong.replacen("[[tests]]", &format!("{moved}[[tests]]"), 1)).unwrap();
     insta::assert_snapshot!(shown(example.path(), &["check"]), @r#"
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:205:5: tests[0].expect[0]: who signs up is a user, and welcome: `users` is not as expected
+    error: hookmill.toml:305:5: tests[0].expect[0]: who signs up is a user, and welcome: `users` is not as expected
       - banned = true
       + banned = 0
       - email = "bob@example.com"
       + email = "ada@example.com"
         id = "user_1"
         last_name = {"exists":false}
-    hookmill.toml:206:5: tests[0].expect[1]: who signs up is a user, and welcome: the email is not as expected
+    hookmill.toml:306:5: tests[0].expect[1]: who signs up is a user, and welcome: the email is not as expected
         template = "welcome"
       - to = "bob@example.com"
       + to = ["ada@example.com"]
-    hookmill.toml:207:5: tests[0].expect[2]: who signs up is a user, and welcome: `users` has 1 row, and not 2
+    hookmill.toml:307:5: tests[0].expect[2]: who signs up is a user, and welcome: `users` has 1 row, and not 2
         _deleted = 0
         _event_id = "test_0"
         _precedence = 0
@@ -354,11 +370,11 @@ fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
         first_name = "Ada"
         id = "user_1"
         updated_at = 1767225600000
-    hookmill.toml:208:5: tests[0].expect[3]: who signs up is a user, and welcome: there is no table `usrs`
+    hookmill.toml:308:5: tests[0].expect[3]: who signs up is a user, and welcome: there is no table `usrs`
       hint: did you mean `users`?
-    hookmill.toml:209:5: tests[0].expect[4]: who signs up is a user, and welcome: the event is applied, and not recorded
-    hookmill.toml:210:5: tests[0].expect[5]: who signs up is a user, and welcome: no sms is sent
-    hookmill.toml:211:5: tests[0].expect[6]: who signs up is a user, and welcome: found in `users`
+    hookmill.toml:309:5: tests[0].expect[4]: who signs up is a user, and welcome: the event is applied, and not recorded
+    hookmill.toml:310:5: tests[0].expect[5]: who signs up is a user, and welcome: no sms is sent
+    hookmill.toml:311:5: tests[0].expect[6]: who signs up is a user, and welcome: found in `users`
         _deleted = 0
         _event_id = "test_0"
         _precedence = 0
