@@ -143,8 +143,11 @@ fn stored(arguments: &Arguments) -> anyhow::Result<Delivery> {
         Some("base64") => STANDARD.decode(text)?,
         _ => bail!("its body is not shown whole, so nobody can say what rules make of it"),
     };
-    let kind = story["type"].as_str().context("the API does not say of what type it is")?;
-    let received_at = story["received_at"].as_i64().map_or_else(now, Timestamp::from_millis);
+    let mut steps = story["steps"].as_array().into_iter().flatten();
+    let received = steps.find(|step| step["what"] == "received");
+    let received = received.context("nobody knows of what type it is")?;
+    let kind = received["detail"]["type"].as_str().unwrap_or_default();
+    let received_at = received["at"].as_i64().map_or_else(now, Timestamp::from_millis);
     let verified = Verified { secret: 0, signed_at: None };
     Ok(delivery(source, (id, kind), received_at, verified, &body))
 }
