@@ -2040,8 +2040,8 @@ key = { id = "id" }
 add = { n = 1 }
 "#;
 
-#[test]
-fn what_rules_make_of_an_event_is_explained_and_nothing_is_written() {
+/// A folder with [`EXPLAINED`], its tables, and bodies.
+fn explained() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("migrations/app")).unwrap();
     std::fs::write(folder.path().join("hookmill.toml"), EXPLAINED).unwrap();
@@ -2057,6 +2057,13 @@ fn what_rules_make_of_an_event_is_explained_and_nothing_is_written() {
     write("deleted.json", &newer.replace("updated", "deleted"));
     write("unknown.json", &newer.replace("thing.updated", "unknown"));
     write("odd.json", &newer.replace('3', "\"today\""));
+    write("no.json", "no");
+    folder
+}
+
+#[test]
+fn what_rules_make_of_an_event_is_explained() {
+    let folder = explained();
     let explain = |file: &str| shown(folder.path(), &["explain", "shop", "evt_2", "--file", file]);
     insta::assert_snapshot!(explain("newer.json"), @r#"
     exit code 0
@@ -2109,6 +2116,29 @@ fn what_rules_make_of_an_event_is_explained_and_nothing_is_written() {
     there is no data folder here: the tables are empty, as far as this is concerned
     "#);
 
+    insta::assert_snapshot!(shown(folder.path(), &["explain", "shop", "evt_9"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` makes it, --data names it
+    ");
+    insta::assert_snapshot!(shown(folder.path(), &["explain", "shap", "evt_9"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no source `shap` in hookmill.toml
+    ");
+    insta::assert_snapshot!(explain("no.json"), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: no.json is no event of `shop`: ingress refuses it: malformed_event: the body is not valid JSON (line 1, column 2)
+    ");
+}
+
+#[test]
+fn what_becomes_of_rows_is_explained_and_nothing_is_written() {
+    let folder = explained();
     let dev = Dev::start(folder.path());
     let send = ["send", "shop", "thing.updated", "--id", "evt_1", "--body", "older.json"];
     let sent = hookmill(folder.path(), &send);
@@ -2156,24 +2186,4 @@ fn what_rules_make_of_an_event_is_explained_and_nothing_is_written() {
         json!(["dead_letter", "unreadable: rule `things`: what is at `at` is no whole number", []])
     );
     assert_eq!(counts(), written);
-
-    insta::assert_snapshot!(shown(folder.path(), &["explain", "shop", "evt_9"]), @"
-    exit code 1
-    --- stdout
-    --- stderr
-    error: Not found: nothing is known of this event; it may be on the queue
-    ");
-    insta::assert_snapshot!(shown(folder.path(), &["explain", "shap", "evt_9"]), @"
-    exit code 1
-    --- stdout
-    --- stderr
-    error: there is no source `shap` in hookmill.toml
-    ");
-    write("no.json", "no");
-    insta::assert_snapshot!(explain("no.json"), @"
-    exit code 1
-    --- stdout
-    --- stderr
-    error: no.json is no event of `shop`: ingress refuses it: malformed_event: the body is not valid JSON (line 1, column 2)
-    ");
 }
