@@ -210,6 +210,12 @@ fn only_a_tie_is_asked_about_and_the_answer_stays() {
     world.rounds();
     assert_eq!(world.quantity(), [["6", "1"]]);
     assert!(world.items().is_empty());
+    // Nothing is tied with a deletion.
+    let asked = world.asked();
+    world.applied(&[updated("evt_6", 300, &subscription(&[7]))]);
+    assert!(world.rounds().is_empty());
+    assert_eq!(world.asked(), asked);
+    assert_eq!(world.quantity(), [["6", "1"]]);
 }
 
 #[test]
@@ -303,22 +309,23 @@ fn what_is_gone_is_left_to_its_deletion() {
 fn requests_are_spaced_as_the_rate_says() {
     let world = World::new();
     world.is(&subscription(&[9]));
-    world.applied(&[
-        updated("evt_1", 100, &subscription(&[1])),
-        updated("evt_2", 100, &subscription(&[2])),
-    ]);
-    let mut times = Vec::new();
-    for _ in 0..30 {
-        let before = world.asked();
-        world.round();
-        if world.asked() > before {
-            assert_eq!(world.asked(), before + 1);
-            times.push(*world.api.clock.lock().unwrap());
+    for second in [100, 200] {
+        let tie = ["a", "b"]
+            .map(|id| updated(&format!("evt_{second}{id}"), second, &subscription(&[second])));
+        world.applied(&tie);
+        let mut times = Vec::new();
+        for _ in 0..30 {
+            let before = world.asked();
+            world.round();
+            if world.asked() > before {
+                assert_eq!(world.asked(), before + 1);
+                times.push(*world.api.clock.lock().unwrap());
+            }
+            world.later(Duration::from_millis(10));
         }
-        world.later(Duration::from_millis(10));
+        assert_eq!(times.len(), 2);
+        assert!(times[1] - times[0] >= 100, "{times:?}");
     }
-    assert_eq!(times.len(), 2);
-    assert!(times[1] - times[0] >= 100, "{times:?}");
 }
 
 fn any_mood() -> impl Strategy<Value = Mood> {
