@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::toml_reader::{Item, Located, Section};
 
@@ -40,7 +40,7 @@ pub enum Expectation {
         /// `table`.
         table: String,
         /// `row`: columns and their values; `{ exists = false }` for `NULL`.
-        row: Value,
+        row: Map<String, Value>,
     },
     /// A table has so many rows.
     Rows {
@@ -54,7 +54,7 @@ pub enum Expectation {
         /// `email`, `sms` or `track`.
         what: &'static str,
         /// What is said of it.
-        content: Value,
+        content: Map<String, Value>,
     },
     /// This becomes of the last event.
     Outcome {
@@ -105,6 +105,15 @@ fn read_given(item: &Item<'_>, sources: &BTreeSet<String>) -> Option<Given> {
     Some(Given { source: source?, file: file?, kind, id })
 }
 
+/// A table of whatever there may be.
+fn members(item: &Item<'_>, expected: &str) -> Option<Map<String, Value>> {
+    item.section(expected)?;
+    match item.value() {
+        Value::Object(members) => Some(members),
+        _ => None,
+    }
+}
+
 fn expectation(item: &Item<'_>) -> Option<Located<Expectation>> {
     const EXPECTED: &str =
         "\"nothing\", or a table with `table`, `email`, `sms`, `track` or `outcome`";
@@ -122,16 +131,24 @@ fn expectation(item: &Item<'_>) -> Option<Located<Expectation>> {
         if let Some(table) = section.get("table") {
             let table = table.string("the name of a table")?.value;
             if let Some(rows) = section.get("rows") {
-                let count = rows.integer("a whole number, of rows")?.value;
-                return u64::try_from(count).ok().map(|count| Expectation::Rows { table, count });
+                let expected = "a whole number, of rows";
+                let count = rows.integer(expected)?;
+                let Ok(count) = u64::try_from(count.value) else {
+                    let problem = count.error(format!("found {}", count.value));
+                    rows.report(problem.hint(format!("expected {expected}")));
+                    return None;
+                };
+                return Some(Expectation::Rows { table, count });
             }
             let hint = "what it says: row = { id = \"in_1\" }; or how many: rows = 0";
-            let row = section.require("row", hint)?.value();
+            let expected = "columns and their values: row = { id = \"in_1\" }";
+            let row = members(&section.require("row", hint)?, expected)?;
             return Some(Expectation::Row { table, row });
         }
         for what in ["email", "sms", "track"] {
             if let Some(content) = section.get(what) {
-                return Some(Expectation::Sent { what, content: content.value() });
+                let content = members(&content, "what is so of it, as a table")?;
+                return Some(Expectation::Sent { what, content });
             }
         }
         let outcome = section.require("outcome", EXPECTED)?.choice(&[

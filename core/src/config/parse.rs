@@ -1198,6 +1198,7 @@ mod tests {
             expect("\"something\""),
             expect("{ table = \"a\" }"),
             expect("[{ table = \"a\", rows = \"1\" }, { outcome = \"buried\" }]"),
+            expect("[{ table = \"a\", rows = -1 }, { table = \"a\", row = 1 }, { email = \"a\" }]"),
             expect("{ email = { template = \"a\" }, to = \"b\" }"),
             expect("{ row = { id = 1 } }"),
         ]
@@ -1220,6 +1221,12 @@ mod tests {
           hint: expected a whole number, of rows
         hookmill.toml:6:52: tests[0].expect[1].outcome: found "buried"
           hint: possible here: `applied`, `recorded`, `ignored`, `dead_letter`
+        hookmill.toml:6:33: tests[0].expect[0].rows: found -1
+          hint: expected a whole number, of rows
+        hookmill.toml:6:60: tests[0].expect[1].row: found a whole number
+          hint: expected columns and their values: row = { id = "in_1" }
+        hookmill.toml:6:75: tests[0].expect[2].email: found a string
+          hint: expected what is so of it, as a table
         hookmill.toml:6:40: tests[0].expect: unknown key `to`
           hint: possible here: `table`, `email`
         hookmill.toml:6:10: tests[0].expect: `outcome` is missing
