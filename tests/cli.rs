@@ -148,6 +148,7 @@ fn help_lists_the_commands() {
       dev           Run the whole pipeline for development, with development secrets where none are set
       serve         Run the whole pipeline on this machine, with secrets from the environment
       check         Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
+      schema        Print the JSON Schema of hookmill.toml, by which an editor completes and checks it
       send          Sign a realistic event and post it, as a provider would
       verify        Verify a captured request, and say what is wrong with it
       explain       Say what rules make of an event: which are carried out and why others are not, with what SQL, and what becomes of which rows
@@ -174,6 +175,13 @@ fn help_lists_the_commands() {
     --- stderr
     ");
     assert_eq!(hookmill(folder(), &["nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_schema_of_the_configuration_is_printed() {
+    let output = hookmill(folder(), &["schema"]);
+    let schema = folder().parent().unwrap().join("docs/hookmill.schema.json");
+    assert_eq!(output.stdout, std::fs::read(schema).unwrap());
 }
 
 #[test]

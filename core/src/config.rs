@@ -8,6 +8,8 @@ mod outgoing;
 mod overview;
 #[cfg(feature = "config")]
 mod parse;
+#[cfg(feature = "schema")]
+mod shape;
 #[cfg(feature = "config")]
 mod source;
 #[cfg(feature = "config")]
@@ -20,6 +22,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "schema")]
+pub use shape::json_schema;
 #[cfg(feature = "config")]
 pub use source::scheme_names;
 

@@ -26,6 +26,7 @@ mod replays;
 mod reprocess;
 mod rule_tests;
 mod samples;
+mod schema;
 mod secrets;
 mod send;
 mod sender;
@@ -55,6 +56,7 @@ enum Command {
     Dev(dev::Arguments),
     Serve(serve::Arguments),
     Check(check::Arguments),
+    Schema(schema::Arguments),
     Send(send::Arguments),
     Verify(verify::Arguments),
     Explain(explain::Arguments),
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod dev;
+mod schema;
 mod shell;
 mod test;
 mod tools;
@@ -50,6 +51,8 @@ enum Command {
     Test(test::Arguments),
     /// Measure both platforms, as ratios to a bare server and to a Worker that only stores
     Bench,
+    /// Write docs/hookmill.schema.json, the JSON Schema of hookmill.toml, from the types that say its shape
+    Schema,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
             .and_then(|tools| shell::become_program(tools.wrangler().args(arguments))),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench => bench::run(),
+        Command::Schema => schema::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -114,6 +114,14 @@ fn members(item: &Item<'_>, expected: &str) -> Option<Map<String, Value>> {
     }
 }
 
+/// What can become of an event.
+pub(super) const OUTCOMES: [(&str, &str); 4] = [
+    ("applied", "applied"),
+    ("recorded", "recorded"),
+    ("ignored", "ignored"),
+    ("dead_letter", "dead_letter"),
+];
+
 fn expectation(item: &Item<'_>) -> Option<Located<Expectation>> {
     const EXPECTED: &str =
         "\"nothing\", or a table with `table`, `email`, `sms`, `track` or `outcome`";
@@ -151,12 +159,7 @@ fn expectation(item: &Item<'_>) -> Option<Located<Expectation>> {
                 return Some(Expectation::Sent { what, content });
             }
         }
-        let outcome = section.require("outcome", EXPECTED)?.choice(&[
-            ("applied", "applied"),
-            ("recorded", "recorded"),
-            ("ignored", "ignored"),
-            ("dead_letter", "dead_letter"),
-        ])?;
+        let outcome = section.require("outcome", EXPECTED)?.choice(&OUTCOMES)?;
         Some(Expectation::Outcome { outcome: outcome.value })
     };
     let found = read();

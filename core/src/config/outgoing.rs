@@ -13,8 +13,11 @@ use crate::email::Mailbox;
 use crate::outbound::{Outcome, Provider};
 use crate::secret::SecretName;
 
-const PROVIDERS: [(&str, Provider); 2] =
+pub(super) const PROVIDERS: [(&str, Provider); 2] =
     [("resend", Provider::Resend), ("sendgrid", Provider::SendGrid)];
+
+pub(super) const ON_DOUBT: [(&str, OnDoubt); 2] =
+    [("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)];
 
 /// Reads `[email]`. What is missing in it is reported, and something stands in for it.
 pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
@@ -59,9 +62,7 @@ pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
 fn sending(section: &Section<'_>) -> Sending {
     let wait = section.get("wait");
     let wait = wait.and_then(|item| duration(&item, Duration::ZERO..=Duration::from_secs(3600)));
-    let on_doubt = section
-        .get("on_doubt")
-        .and_then(|item| item.choice(&[("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)]));
+    let on_doubt = section.get("on_doubt").and_then(|item| item.choice(&ON_DOUBT));
     Sending {
         apis: Vec::new(),
         failover_after: 3,
@@ -116,7 +117,7 @@ pub(super) fn sms(root: &Section<'_>) -> Option<Sms> {
     })
 }
 
-const TRACKERS: [(&str, Provider); 2] =
+pub(super) const TRACKERS: [(&str, Provider); 2] =
     [("mixpanel", Provider::Mixpanel), ("posthog", Provider::PostHog)];
 
 /// Reads `[tracking]`.

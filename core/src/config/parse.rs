@@ -253,7 +253,7 @@ pub enum PrecedenceText {
 
 /// The presets: rules in the language of hookmill.toml, without the sources in `on`, since a source names its preset.
 /// Each with the schemes that sign its events.
-const PRESETS: [(&str, &[&str], &str); 6] = [
+pub(super) const PRESETS: [(&str, &[&str], &str); 6] = [
     ("clerk", &["clerk", "svix", "standard-webhooks"], include_str!("../../presets/clerk.toml")),
     ("paddle", &["paddle"], include_str!("../../presets/paddle.toml")),
     ("resend", &["resend", "svix", "standard-webhooks"], include_str!("../../presets/resend.toml")),
@@ -378,13 +378,7 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
         section.report(problem.hint(format!("scheme = {}", needed.join(" or "))));
     }
     let rate_limit = section.get("rate_limit").and_then(|item| rate_limit(&item));
-    let unknown = section.get("unknown").and_then(|item| {
-        item.choice(&[
-            ("ignore", Unknown::Ignore),
-            ("record", Unknown::Record),
-            ("dead_letter", Unknown::DeadLetter),
-        ])
-    });
+    let unknown = section.get("unknown").and_then(|item| item.choice(&UNKNOWN));
     let redact = section.get("redact").map(|item| redactions(&item)).unwrap_or_default();
     if let Some(item) = section.get("api") {
         let preset = preset.as_ref().map(|preset| preset.value.0);
@@ -425,13 +419,22 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
     }));
 }
 
+/// What becomes of an event that no rule names, as hookmill.toml calls it.
+pub(super) const UNKNOWN: [(&str, Unknown); 3] = [
+    ("ignore", Unknown::Ignore),
+    ("record", Unknown::Record),
+    ("dead_letter", Unknown::DeadLetter),
+];
+
+/// The periods of rate limits, in seconds.
+pub(super) const PERIODS: [(&str, u64); 3] = [("10s", 10), ("1m", 60), ("60s", 60)];
+
 fn rate_limit(item: &Item<'_>) -> Option<RateLimit> {
     let expected = "a table: { requests = 1000, per = \"10s\" }";
     let section = item.section(expected)?;
     let requests = section.require("requests", expected);
     let requests = requests.and_then(|item| integer(&item, 1..=i64::from(u32::MAX)));
-    let periods = [("10s", 10), ("1m", 60), ("60s", 60)];
-    let per = section.require("per", expected).and_then(|item| item.choice(&periods));
+    let per = section.require("per", expected).and_then(|item| item.choice(&PERIODS));
     section.finish();
     Some(RateLimit {
         requests: u32::try_from(requests?).ok()?,
@@ -966,7 +969,7 @@ fn paths(item: &Item<'_>, expected: &str) -> Vec<ValuePath> {
 }
 
 /// Forms of values, as hookmill.toml calls them.
-const FORMS: [(&str, Form); 8] = [
+pub(super) const FORMS: [(&str, Form); 8] = [
     ("text", Form::Text),
     ("json", Form::Json),
     ("boolean", Form::Boolean),

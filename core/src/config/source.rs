@@ -38,6 +38,21 @@ const NAMED: [(&str, &str); 20] = [
     ("zendesk", include_str!("../../schemes/zendesk.toml")),
 ];
 
+pub(super) const ALGORITHMS: [(&str, Algorithm); 3] = [
+    ("sha1", Algorithm::HmacSha1),
+    ("sha256", Algorithm::HmacSha256),
+    ("sha512", Algorithm::HmacSha512),
+];
+
+pub(super) const KEY_FORMS: [(&str, KeyForm); 3] =
+    [("text", KeyForm::Text), ("hex", KeyForm::Hex), ("base64", KeyForm::Base64)];
+
+pub(super) const ENCODINGS: [(&str, Encoding); 2] =
+    [("hex", Encoding::Hex), ("base64", Encoding::Base64)];
+
+pub(super) const TIME_UNITS: [(&str, TimeUnit); 3] =
+    [("s", TimeUnit::Seconds), ("ms", TimeUnit::Milliseconds), ("rfc3339", TimeUnit::Rfc3339)];
+
 /// Every scheme that a source can name.
 pub fn scheme_names() -> impl Iterator<Item = &'static str> {
     NAMED.iter().map(|(name, _)| *name).chain(GENERAL)
@@ -308,17 +323,11 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
         "ecdsa-p256" => Algorithm::EcdsaP256,
         "token" => Algorithm::Token,
         _ => {
-            let choices = [
-                ("sha1", Algorithm::HmacSha1),
-                ("sha256", Algorithm::HmacSha256),
-                ("sha512", Algorithm::HmacSha512),
-            ];
-            let found = layers.get("algorithm").and_then(|item| item.choice(&choices));
+            let found = layers.get("algorithm").and_then(|item| item.choice(&ALGORITHMS));
             found.map_or(Algorithm::HmacSha256, |found| found.value)
         }
     };
-    let forms = [("text", KeyForm::Text), ("hex", KeyForm::Hex), ("base64", KeyForm::Base64)];
-    let key = layers.get("key").and_then(|item| item.choice(&forms));
+    let key = layers.get("key").and_then(|item| item.choice(&KEY_FORMS));
     let mut reads = Reads::default();
     let hint = "where the signature is: { header = \"X-Signature\", encoding = \"hex\" }";
     let signature =
@@ -444,14 +453,13 @@ fn signature(item: &Item<'_>, algorithm: Algorithm, reads: &mut Reads) -> Option
     let section = item.section("a table")?;
     let place = place(&section, reads, false);
     let prefix = section.get("prefix").and_then(|item| item.string("what stands before it"));
-    let encodings = [("hex", Encoding::Hex), ("base64", Encoding::Base64)];
     let encoding = if algorithm == Algorithm::Token {
         Encoding::Text
     } else {
         let hint = "\"hex\" or \"base64\"";
         section
             .require("encoding", hint)
-            .and_then(|item| item.choice(&encodings))
+            .and_then(|item| item.choice(&ENCODINGS))
             .map_or(Encoding::Hex, |encoding| encoding.value)
     };
     let expected = "one character, such as \",\"";
@@ -494,9 +502,7 @@ fn signature(item: &Item<'_>, algorithm: Algorithm, reads: &mut Reads) -> Option
 fn timestamp(item: &Item<'_>, reads: &mut Reads) -> Option<TimeAt> {
     let section = item.section("a table")?;
     let place = place(&section, reads, true);
-    let units =
-        [("s", TimeUnit::Seconds), ("ms", TimeUnit::Milliseconds), ("rfc3339", TimeUnit::Rfc3339)];
-    let unit = section.get("unit").and_then(|item| item.choice(&units));
+    let unit = section.get("unit").and_then(|item| item.choice(&TIME_UNITS));
     section.finish();
     Some(TimeAt { place: place?, unit: unit.map(|unit| unit.value).unwrap_or_default() })
 }

@@ -200,6 +200,8 @@ impl<'s> Section<'s> {
     /// The value of `key`, if it is there.
     pub(super) fn get(&self, key: &'static str) -> Option<Item<'s>> {
         self.asked.borrow_mut().push(key);
+        #[cfg(all(test, feature = "schema"))]
+        asked::note(&self.document.file, &self.here.key, key);
         let (_, value) = self.table.iter().find(|(k, _)| k.get_ref().as_ref() == key)?;
         Some(self.item(key, value))
     }
@@ -216,6 +218,8 @@ impl<'s> Section<'s> {
 
     /// Every member, for tables whose keys are names.
     pub(super) fn members(&self) -> Vec<(Located<String>, Item<'s>)> {
+        #[cfg(all(test, feature = "schema"))]
+        asked::note(&self.document.file, &self.here.key, "*");
         self.table
             .iter()
             .map(|(key, value)| {
@@ -257,6 +261,26 @@ impl<'s> Section<'s> {
 
     pub(super) fn report_all(&self, errors: impl IntoIterator<Item = ConfigError>) {
         errors.into_iter().for_each(|error| self.report(error));
+    }
+}
+
+/// Which keys were asked for: so that the JSON Schema knows the same.
+#[cfg(all(test, feature = "schema"))]
+pub(super) mod asked {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static ASKED: RefCell<BTreeSet<[String; 3]>> = RefCell::default();
+    }
+
+    pub(super) fn note(file: &str, section: &str, key: &str) {
+        ASKED.with_borrow_mut(|asked| asked.insert([file, section, key].map(str::to_owned)));
+    }
+
+    /// File, section and key, `*` for every key, of all that was asked for on this thread since the last call.
+    pub fn take() -> BTreeSet<[String; 3]> {
+        ASKED.take()
     }
 }
 
