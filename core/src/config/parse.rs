@@ -123,7 +123,7 @@ pub struct TableText {
     /// `tie.precedence`.
     pub precedence: Option<Located<PrecedenceText>>,
     /// `tie.refetch`: whether the provider's API is asked.
-    pub refetch: Option<Located<bool>>,
+    pub refetch: Option<Located<()>>,
     /// `delete`: patterns of the event types that delete.
     pub delete: Vec<Located<String>>,
 }
@@ -1011,17 +1011,11 @@ fn formed(item: &Item<'_>) -> Option<ValueText> {
 }
 
 /// What decides between events of equal version: `precedence`, and `refetch`.
-fn tie(
-    item: &Item<'_>,
-    on: &[Pattern],
-) -> (Option<Located<PrecedenceText>>, Option<Located<bool>>) {
+fn tie(item: &Item<'_>, on: &[Pattern]) -> (Option<Located<PrecedenceText>>, Option<Located<()>>) {
     let example = "precedence = { column = \"status\", order = [\"trialing\", \"active\"] }, or { type = [\"*.created\", \"*.updated\"] }; or refetch = true";
     let Some(section) = item.section(example) else { return (None, None) };
     let found = section.get("precedence");
-    let refetch = section.get("refetch").and_then(|item| {
-        let asked = item.boolean()?;
-        Some(item.here.map(|()| asked))
-    });
+    let refetch = section.get("refetch").and_then(|item| item.boolean()?.then_some(item.here));
     if found.is_none() && section.get("refetch").is_none() {
         let missing = section.here.error("`precedence` is missing");
         section.report(missing.hint(example));

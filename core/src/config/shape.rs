@@ -264,6 +264,9 @@ struct Source {
     /// What of its bodies is not shown: names with `.` between them, `*` for any one and `**` for any number of them.
     #[schemars(extend("examples" = [["data.first_name", "**.email_address"]]))]
     redact: Option<Vec<Path>>,
+    /// The provider's API, of Stripe, Clerk or Paddle, to be asked for objects where two events have the same version.
+    #[schemars(extend("examples" = [{ "key": "env:STRIPE_API_KEY" }]))]
+    api: Option<ObjectsApi>,
     /// How old a signature may be, where the scheme signs a time: from a second to a day. The default is the scheme's, and
     /// mostly 5 minutes.
     #[schemars(extend("examples" = ["5m"]))]
@@ -331,6 +334,20 @@ struct EndingSecret {
     /// When it ceases to count: a date and time with an offset, in quotes or without.
     #[schemars(extend("examples" = ["2026-12-31T00:00:00Z"]))]
     not_after: Option<Time>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ObjectsApi {
+    /// The name of the secret that opens it; by default `env:STRIPE_API_KEY`, `env:CLERK_API_KEY` or `env:PADDLE_API_KEY`.
+    #[schemars(extend("examples" = ["env:STRIPE_API_KEY"]))]
+    key: Option<SecretName>,
+    /// The most requests in a second; by default 20 to Stripe, 10 to Clerk, and 4 to Paddle.
+    #[schemars(range(min = 1, max = 10_000), extend("examples" = [10]))]
+    rate: Option<Whole>,
+    /// Where it is, if not where the provider has it.
+    #[schemars(extend("examples" = ["https://sandbox-api.paddle.com"]))]
+    url: Option<String>,
 }
 
 #[derive(JsonSchema)]
@@ -898,11 +915,14 @@ enum Growth {
 }
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("minProperties" = 1))]
 struct Tie {
     /// What decides: the value of a column, or the event's type, each with its order, weakest first.
     #[schemars(extend("examples" = [{ "column": "status", "order": ["trialing", "active"] }]))]
-    precedence: Precedence,
+    precedence: Option<Precedence>,
+    /// Whether the provider's API is asked what the object is now, if there is no precedence or it decides nothing.
+    #[schemars(extend("default" = false))]
+    refetch: Option<bool>,
 }
 
 #[derive(JsonSchema)]

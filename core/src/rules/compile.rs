@@ -231,7 +231,7 @@ fn asked(
     table: &TableText,
     config: &Config,
 ) -> Result<Option<Provider>, ConfigError> {
-    let said = table.refetch.as_ref().filter(|said| said.value);
+    let said = table.refetch.as_ref();
     let fits = matches!(table.kind(), Kind::Upsert | Kind::List) && rule.handler.is_none();
     let mut providers: Vec<_> =
         rule.on.iter().map(|on| Some(config.apis.get(&on.source)?.provider)).collect();

@@ -22,6 +22,7 @@ const SAMPLES: [&str; 14] = [
     rate_limit = { requests = 10, per = "10s" }
     unknown = "ignore"
     redact = ["a.b"]
+    api = { key = "env:B", rate = 10, url = "https://a.test" }
     tolerance = "5m"
     future_tolerance = "5m"
     response = { status = 201, content_type = "text/xml", body = "a" }
@@ -212,7 +213,7 @@ const SAMPLES: [&str; 14] = [
     table = "b"
     key = { x-id = "id" }
     version = { decimal = "a", scale = 3 }
-    tie = { precedence = { type = ["a", "b"] } }
+    tie = { precedence = { type = ["a", "b"] }, refetch = true }
     set = { x-a = { boolean = "a" }, x-b = { integer = "a" }, x-c = { decimal = "a", scale = 3 } }
     delete = ["a"]
     "#,
@@ -319,7 +320,14 @@ const SAMPLES: [&str; 14] = [
 ];
 
 /// What the reader asks for to say why it refuses it.
-const REFUSED: [(&str, &str); 1] = [("rules[].email", "bcc")];
+const REFUSED: [(&str, &str); 6] = [
+    ("rules[].email", "bcc"),
+    ("rules[].email", "when"),
+    ("rules[].outcome", "when"),
+    ("rules[].sms", "when"),
+    ("rules[].suppress", "when"),
+    ("rules[].track", "when"),
+];
 
 fn validator() -> Validator {
     let schema = json_schema();
@@ -536,7 +544,9 @@ fn the_schema_takes_what_the_reader_takes_and_refuses_other_shapes() {
 
 /// Without columns in the text, which change with every value before them.
 fn meaning(config: &Value) -> Option<String> {
-    let (config, errors) = parse("hookmill.toml", &written(config));
+    let (mut config, errors) = parse("hookmill.toml", &written(config));
+    // Only whether it is written, which is for the Workers.
+    config.batch_size = None;
     let text = format!("{config:?}");
     let parts = text.split("column: ");
     let parts = parts.map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
