@@ -79,7 +79,7 @@ const SAMPLES: [Samples; 2] = [
 
 /// Events of other providers: a JSON object with a body for each type, a form as a text. In it, `@id`, `@seconds`,
 /// `@millis` and `@time` stand for the event's id and the time.
-const OTHERS: [(&str, &str); 18] = [
+const OTHERS: [(&str, &str); 19] = [
     ("auth0", include_str!("../samples/auth0.json")),
     ("discord", include_str!("../samples/discord.json")),
     ("github", include_str!("../samples/github.json")),
@@ -95,6 +95,7 @@ const OTHERS: [(&str, &str); 18] = [
     ("shopify", include_str!("../samples/shopify.json")),
     ("slack", include_str!("../samples/slack.json")),
     ("square", include_str!("../samples/square.json")),
+    ("supabase", include_str!("../samples/supabase.json")),
     ("twilio", include_str!("../samples/twilio.json")),
     ("typeform", include_str!("../samples/typeform.json")),
     ("zendesk", include_str!("../samples/zendesk.json")),

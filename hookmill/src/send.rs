@@ -44,6 +44,9 @@ pub struct Arguments {
     /// Send this file's bytes as the body, not a sample. Where the provider signs into the body, that is written into it.
     #[arg(long, value_name = "FILE", conflicts_with = "set")]
     body: Option<PathBuf>,
+    /// Print the body, for a test of your rules or for `hookmill explain`, and send nothing.
+    #[arg(long, conflicts_with_all = ["body", "to", "secret", "count", "json"])]
+    print: bool,
     /// Sign with this secret, not with the one that the configuration names. Where that is a public key, this has to be the
     /// private one: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
     #[arg(long, value_name = "SECRET", allow_hyphen_values = true)]
@@ -78,6 +81,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         return Ok(());
     };
+    if arguments.print {
+        let id = arguments.id.clone().unwrap_or_else(|| new_id(&source.scheme_name));
+        print!("{}", bodies.printed(&id)?);
+        return Ok(());
+    }
     let to = match (&arguments.to, DataFolder::listening(&arguments.data)) {
         (Some(url), _) => url.clone(),
         (None, Some(address)) => Url::parse(&format!("http://{address}"))?,
@@ -181,6 +189,23 @@ impl<'a> Bodies<'a> {
         if let Some(file) = &self.file {
             return Ok(file.clone());
         }
+        Ok(match self.changed(id, number)? {
+            Value::String(form) => form.into_bytes(),
+            body => body.to_string().into_bytes(),
+        })
+    }
+
+    /// As it would be sent, but for the blanks that make JSON readable.
+    fn printed(&self, id: &str) -> anyhow::Result<String> {
+        Ok(match self.changed(id, 1)? {
+            // A line end would be a part of the last field.
+            Value::String(form) => form,
+            body => format!("{body:#}\n"),
+        })
+    }
+
+    /// The sample, as it was asked for. A form is a text.
+    fn changed(&self, id: &str, number: u32) -> anyhow::Result<Value> {
         let sample = samples::event(self.scheme, self.kind, id, now());
         let mut body = sample.context("the sample is gone")?;
         for (path, value) in &self.arguments.set {
@@ -192,10 +217,7 @@ impl<'a> Bodies<'a> {
                     .with_context(|| format!("cannot set `{path}` in this event"))?,
             }
         }
-        Ok(match body {
-            Value::String(form) => form.into_bytes(),
-            body => body.to_string().into_bytes(),
-        })
+        Ok(body)
     }
 }
 
