@@ -94,6 +94,6 @@ fn options(place: &Place) -> (String, String) {
 }
 
 /// How this program was called, for suggestions that can be pasted.
-fn program() -> &'static str {
+pub fn program() -> &'static str {
     if std::env::var_os("CARGO").is_some() { "cargo run --" } else { "hookmill" }
 }

@@ -18,6 +18,7 @@ mod dev;
 mod email;
 mod events;
 mod explain;
+mod init;
 mod list;
 mod migrate;
 mod pipeline;
@@ -53,6 +54,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Init(init::Arguments),
     Dev(dev::Arguments),
     Serve(serve::Arguments),
     Check(check::Arguments),
@@ -76,6 +78,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Init(arguments) => init::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

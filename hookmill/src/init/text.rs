@@ -1,0 +1,210 @@
+//! What `init` writes: hookmill.toml, and the .env.example that goes with it.
+
+use hookmill_core::config::{Config, EffectText};
+use hookmill_core::refetch;
+use hookmill_core::time::Timestamp;
+use serde_json::Value;
+
+use super::provider::Provider;
+use crate::samples;
+
+/// What can be said besides, commented out; the names in braces stand for those of the first provider.
+const EXAMPLES: &str = include_str!("examples.toml");
+
+/// By which editors complete and check the file: docs/configuration.md, "In an editor".
+const SCHEMA: &str =
+    "#:schema https://raw.githubusercontent.com/hookmill/hookmill/main/docs/hookmill.schema.json\n";
+
+/// What keys of a section mean, where it has them.
+const KEYS: [(&str, &str); 3] = [
+    (
+        "public_url",
+        "Put yours here: the address as the provider was told to call it, to the letter, since it is signed.",
+    ),
+    ("response", "What is answered: the provider reads it."),
+    ("event", "Where a body says its type; and the type, if it says none."),
+];
+
+/// The longest that a line of comment is.
+const WIDTH: usize = 120;
+
+/// hookmill.toml.
+pub fn configuration(providers: &[Provider]) -> String {
+    let schemes: Vec<_> = providers.iter().map(|provider| provider.scheme).collect();
+    let mut text = SCHEMA.to_owned();
+    text += &comment(&format!(
+        "What Hookmill takes in, and what it does with it; written by `hookmill init {}`. `hookmill check` reads this file and \
+         reports every error in it at once. Documents that are named here are Hookmill's: {}",
+        schemes.join(" "),
+        env!("CARGO_PKG_REPOSITORY"),
+    ));
+    for (i, provider) in providers.iter().enumerate() {
+        text += &source(provider, i == 0);
+    }
+    let first = providers.first().map(example).unwrap_or_default();
+    let examples = first.iter().fold(EXAMPLES.to_owned(), |examples, (name, value)| {
+        examples.replace(&format!("{{{name}}}"), value)
+    });
+    text + "\n" + &examples
+}
+
+/// The section of a provider. The first explains what all have in common.
+fn source(provider: &Provider, first: bool) -> String {
+    let config = provider.config();
+    let name = name(&config);
+    let mut text = format!(
+        "\n{}",
+        comment(&format!(
+            "{}, at https://hooks.example.com/webhooks/{name}{}. {} has more.",
+            provider.title,
+            if first {
+                ", which ends in the name of the section: it is yours to choose"
+            } else {
+                ""
+            },
+            provider.more()
+        ))
+    );
+    for point in ["Create", "Settings", "Events", "Id and type"] {
+        if let Some(said) = provider.point(point) {
+            text += &comment(&format!("{point}: {said}"));
+        }
+    }
+    for line in provider.toml.lines() {
+        let key = line.split(" = ").next().unwrap_or_default();
+        match key {
+            "secrets" if first => {
+                text += &comment(
+                    "Secrets are named here and kept in the environment, or in a Worker's secrets. Several let you rotate: any of \
+                     those that are set may have signed.",
+                );
+            }
+            "preset" => text += &comment(&preset(&config)),
+            _ => {
+                let meaning = KEYS.iter().find(|(known, _)| *known == key);
+                text += &meaning.map(|(_, meaning)| comment(meaning)).unwrap_or_default();
+            }
+        }
+        text += &format!("{line}\n");
+    }
+    if let Some(key) = api_key(provider) {
+        text += &comment(&format!(
+            "Where nothing else decides between two events, {} is asked what the object is now.",
+            provider.title
+        ));
+        text += &format!("# api = {{ key = \"env:{key}\" }}\n");
+    }
+    if first {
+        text += &comment(
+            "What becomes of an event that no rule names: \"record\" it in the ledger, which is the default, \"ignore\" it, or \
+             make it a \"dead_letter\". docs/configuration.md#sources has what else a source can say.",
+        );
+        text += "# unknown = \"record\"\n";
+    }
+    text
+}
+
+/// What a preset does.
+fn preset(config: &Config) -> String {
+    let (mut tables, mut outcomes, mut suppressions) = (Vec::new(), false, false);
+    for rule in &config.rules {
+        match &rule.effect {
+            EffectText::Table(table) if tables.contains(&&table.table.value) => {}
+            EffectText::Table(table) => tables.push(&table.table.value),
+            EffectText::Outcome { .. } => outcomes = true,
+            EffectText::Suppress { .. } => suppressions = true,
+            EffectText::Send(_) => {}
+        }
+    }
+    let mut kept: Vec<_> = tables.into_iter().map(|table| format!("`{table}`")).collect();
+    if outcomes {
+        kept.push("what became of emails and SMS that Hookmill sent".to_owned());
+    }
+    if suppressions {
+        kept.push("who is not to be written to".to_owned());
+    }
+    let last = kept.pop().unwrap_or_default();
+    let kept = if kept.is_empty() { last } else { format!("{} and {last}", kept.join(", ")) };
+    format!("Rules that come with Hookmill. They keep {kept}.")
+}
+
+/// .env.example: the secrets that hookmill.toml names.
+pub fn environment(providers: &[Provider]) -> String {
+    let mut text = "# The secrets that hookmill.toml names. Copy this to .env, which nobody else is to see, and fill that in.\n\
+         # Hookmill reads its environment, and not the file:\n\
+         #\n\
+         #     set -a; . ./.env; set +a\n\
+         #\n\
+         # A value with blanks stands in single quotes. What you do not have, remove: a blank secret is an error.\n"
+        .to_owned();
+    for provider in providers {
+        let secret = provider.point("Secret").unwrap_or_default();
+        text += &format!("\n{}", comment(&format!("{}: {secret}", provider.title)));
+        for secret in provider.config().ingress.sources.iter().flat_map(|source| &source.secrets) {
+            text += &format!("{}=\n", secret.name.0);
+        }
+    }
+    text += "\n# For what is commented out in hookmill.toml:\n";
+    for provider in providers {
+        if let (Some(key), Some(said)) = (api_key(provider), provider.point("API key")) {
+            text += &format!("\n{}# {key}=\n", comment(&format!("{}: {said}", provider.title)));
+        }
+    }
+    text += "\n# [email]: https://resend.com/api-keys\n# RESEND_API_KEY=\n";
+    text += "\n# [alerts]: make it up, `whsec_` and 32 random bytes in base64.\n# ALERTS_SECRET=\n";
+    text
+}
+
+/// An event to begin with, that there is a sample of: its source and its type. If it can be, one that a rule names.
+pub fn sample(provider: &Provider) -> Option<(String, String)> {
+    let config = provider.config();
+    let source = name(&config);
+    let suggested = samples::suggested(provider.scheme)?;
+    let named = |kind: &String| {
+        config.rules.iter().flat_map(|rule| &rule.on).any(|on| on.matches(&source, kind))
+    };
+    let mut types =
+        [suggested.clone()].into_iter().chain(samples::types(provider.scheme)).filter(named);
+    let kind = types.next().unwrap_or(suggested);
+    Some((source, kind))
+}
+
+/// What the examples are about.
+fn example(provider: &Provider) -> Vec<(&'static str, String)> {
+    let (source, kind) = sample(provider).unwrap_or_default();
+    let body = samples::event(provider.scheme, &kind, "", Timestamp::from_seconds(0));
+    // A form is a text.
+    let extension = if matches!(body, Some(Value::String(_))) { "form" } else { "json" };
+    vec![("file", format!("tests/{source}.{extension}")), ("source", source), ("type", kind)]
+}
+
+fn name(config: &Config) -> String {
+    config.ingress.sources.first().map(|source| source.name.clone()).unwrap_or_default()
+}
+
+/// The variable with the key of the provider's API, if that can be asked.
+fn api_key(provider: &Provider) -> Option<String> {
+    let api = refetch::provider(provider.scheme)?;
+    Some(format!("{}_API_KEY", api.as_str().to_uppercase()))
+}
+
+/// Lines of comment. What stands between backticks stays on a line.
+fn comment(text: &str) -> String {
+    let mut lines = "#".to_owned();
+    let (mut length, mut inside) = (1, false);
+    let words = text.split(|c| {
+        inside ^= c == '`';
+        c == ' ' && !inside
+    });
+    for word in words {
+        let width = word.chars().count();
+        if length > 1 && length + 1 + width > WIDTH {
+            lines += "\n#";
+            length = 1;
+        }
+        lines += " ";
+        lines += word;
+        length += 1 + width;
+    }
+    lines + "\n"
+}
