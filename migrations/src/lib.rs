@@ -593,9 +593,7 @@ mod tests {
         "#);
     }
 
-    #[test]
-    fn what_rules_cannot_say_is_reported_with_what_would_do() {
-        insta::assert_snapshot!(faults(r#"
+    const UNSAYABLE: &str = r#"
             [[rules]]
             name = "values"
             on = "s:*"
@@ -676,7 +674,11 @@ mod tests {
             on = "s:*"
             each = "list"
             suppress = { address = "@.email", reason = "x" }
-        "#), @r#"
+        "#;
+
+    #[test]
+    fn what_rules_cannot_say_is_reported_with_what_would_do() {
+        insta::assert_snapshot!(faults(UNSAYABLE), @r#"
         hookmill.toml:8:20: rules[0].name: `when` asks for "@.kept", and there is no `each`
           hint: `@` is an element of the list that `each` names: each = "data.object.items.data"
         hookmill.toml:11:26: rules[0].key.id: there is no `each`
@@ -736,6 +738,10 @@ mod tests {
           hint: a rule that sends something sends it once for its event
         29 errors in the configuration
         "#);
+    }
+
+    #[test]
+    fn an_api_that_cannot_be_asked_is_reported_with_what_would_do() {
         insta::assert_snapshot!(faults(r#"
             [sources.b]
             scheme = "stripe"
