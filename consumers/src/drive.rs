@@ -11,7 +11,7 @@ use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::{Letter, Reason, bury};
 
-use crate::plan::{self, EventKey, Writes};
+use crate::plan::{self, EventKey, Planned, Writes};
 use crate::retry::delay;
 use crate::settle::{Fate, Settled, settle};
 use crate::sort::sort;
@@ -41,29 +41,18 @@ pub async fn drive<S: Store, O: Objects>(
     batch: &[Delivery],
     now: Timestamp,
 ) -> Driven {
-    let mut envelopes = Vec::with_capacity(batch.len());
-    let mut fates: Vec<Option<Fate>> = Vec::with_capacity(batch.len());
-    let mut writes = Vec::with_capacity(batch.len());
-    for (index, sorted) in sort(batch).into_iter().enumerate() {
-        let planned = match &sorted {
-            Ok(message) => match body(store, objects, &config.program, message).await {
-                // A large body is let go again as soon as its rows are known: a hundred of them would be too much.
-                Ok(body) => {
-                    plan::writes(config, index, &batch[index], &message.envelope, &body, now)
-                }
-                Err(fate) => Err(fate),
-            },
+    let sorted = sort(batch);
+    let mut planned = Planned::default();
+    for (delivery, message) in batch.iter().zip(&sorted) {
+        let read = match message {
+            Ok(message) => body(store, objects, &config.program, message)
+                .await
+                .map(|body| (&message.envelope, body)),
             Err(fate) => Err(fate.clone()),
         };
-        match planned {
-            Ok(write) => {
-                writes.push(write);
-                fates.push(None);
-            }
-            Err(fate) => fates.push(Some(fate)),
-        }
-        envelopes.push(sorted.ok().map(|message| message.envelope));
+        planned.add(config, delivery, read, now);
     }
+    let Planned { writes, mut fates } = planned;
     let (writes, repeated) = plan::fold(writes);
     let due_at = apply(store, config, &writes, &mut fates).await;
     for (index, first) in repeated {
@@ -75,9 +64,10 @@ pub async fn drive<S: Store, O: Objects>(
 
     let mut settled: Vec<_> = batch
         .iter()
-        .zip(envelopes)
+        .zip(sorted)
         .zip(fates)
-        .map(|((delivery, envelope), fate)| {
+        .map(|((delivery, message), fate)| {
+            let envelope = message.ok().map(|message| message.envelope);
             let fate =
                 fate.unwrap_or_else(|| Fate::Unavailable("the delivery was left over".into()));
             settle(delivery, envelope, fate, &config.retry)
@@ -139,7 +129,7 @@ async fn apply<S: Store>(
         }
         let result = match &away {
             Some(error) => Err(error.clone()),
-            None => store.execute(plan::plan(&config.program, part)).await,
+            None => store.execute(plan::statements(&config.program, part)).await,
         };
         match result {
             Ok(rows) => {

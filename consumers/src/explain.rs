@@ -6,7 +6,7 @@ use hookmill_core::rules::{Effect, Rule, Scope};
 use hookmill_core::time::Timestamp;
 use serde_json::Value;
 
-use crate::plan::{Carried, carry_out, facts, handle};
+use crate::plan::{self, facts};
 use crate::settle::Fate;
 
 /// A rule, and what it makes of the event.
@@ -81,8 +81,9 @@ fn made(
         return Ok(Made::NotNamed);
     }
     let unreadable = |error: hookmill_core::rules::NotJson| Fate::unreadable(error.to_string());
-    let carried = if let Some(handled) = &rule.handler {
-        handle(rule, handled, envelope, body, now)?
+    let mut made = plan::Made::of(envelope, now);
+    if let Some(handled) = &rule.handler {
+        made.handle((0, rule), handled, body)?;
     } else {
         let values = config.program.reads.read(body).map_err(unreadable)?;
         let scope = Scope { body: &values, element: None, event: facts(envelope) };
@@ -93,9 +94,9 @@ fn made(
                 return Ok(Made::Unfulfilled { path, found: found.to_owned() });
             }
         }
-        vec![carry_out(rule, envelope, (&values, body), now)?]
-    };
-    let rows: Vec<_> = carried.into_iter().flat_map(|Carried { rows, .. }| rows).collect();
+        made.carry_out((0, rule), (&values, body))?;
+    }
+    let rows: Vec<_> = made.rows.into_iter().map(|(_, row)| row).collect();
     if !rows.is_empty() {
         let about = rows.iter().filter_map(|row| about(rule, row)).collect();
         return Ok(Made::Rows { rows, about });

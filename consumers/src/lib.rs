@@ -27,4 +27,5 @@ mod sort;
 
 pub use count::{Count, counts};
 pub use drive::{Driven, drive};
+pub use plan::plan;
 pub use settle::{Fate, Settled};

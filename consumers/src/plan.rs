@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 
 use hookmill_core::config::Consumers;
@@ -25,6 +26,52 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::settle::Fate;
+use crate::sort::sort;
+
+/// What a batch writes, in one transaction: what [`drive()`](crate::drive()) asks the store for first. Bodies in the object store
+/// are not there to be read, so their events are left out.
+pub fn plan(config: &Consumers, batch: &[Delivery], now: Timestamp) -> Vec<Statement> {
+    let mut planned = Planned::default();
+    for (delivery, message) in batch.iter().zip(&sort(batch)) {
+        let read = match message {
+            Ok(message) => Ok((&message.envelope, Cow::Borrowed(&message.body[..]))),
+            Err(fate) => Err(fate.clone()),
+        };
+        planned.add(config, delivery, read, now);
+    }
+    statements(&config.program, &fold(planned.writes).0)
+}
+
+/// What is known of a batch before the store is asked.
+#[derive(Default)]
+pub(crate) struct Planned {
+    /// What its deliveries write, but for those that have their fate.
+    pub(crate) writes: Vec<Writes>,
+    /// Of each delivery, what has become of it already.
+    pub(crate) fates: Vec<Option<Fate>>,
+}
+
+impl Planned {
+    /// Plans the next delivery. Its body is let go again as soon as its rows are known: a hundred large ones would be too much.
+    pub(crate) fn add(
+        &mut self,
+        config: &Consumers,
+        delivery: &Delivery,
+        read: Result<(&Envelope, Cow<'_, [u8]>), Fate>,
+        now: Timestamp,
+    ) {
+        let index = self.fates.len();
+        let writes =
+            read.and_then(|(envelope, body)| writes(config, index, delivery, envelope, &body, now));
+        match writes {
+            Ok(writes) => {
+                self.writes.push(writes);
+                self.fates.push(None);
+            }
+            Err(fate) => self.fates.push(Some(fate)),
+        }
+    }
+}
 
 /// What one delivery is going to write.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -137,7 +184,7 @@ pub(crate) fn is_read(program: &Program, envelope: &Envelope) -> bool {
 }
 
 /// Works out what a delivery writes, or what becomes of it instead.
-pub(crate) fn writes(
+fn writes(
     config: &Consumers,
     index: usize,
     delivery: &Delivery,
@@ -146,7 +193,7 @@ pub(crate) fn writes(
     now: Timestamp,
 ) -> Result<Writes, Fate> {
     let program = &config.program;
-    let (mut rows, mut wrote) = (Vec::new(), Vec::new());
+    let mut made = Made::of(envelope, now);
     let (mut values, mut unknown) = (None, true);
     for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
         // Only an event that a rule names is read, and then once for all of its rules.
@@ -158,13 +205,9 @@ pub(crate) fn writes(
         if !is_carried_out(rule, envelope) {
             continue;
         }
-        let carried = match &rule.handler {
-            None => vec![carry_out(rule, envelope, (values, body), now)?],
-            Some(handled) => handle(rule, handled, envelope, body, now)?,
-        };
-        for carried in carried {
-            rows.extend(carried.rows.into_iter().map(|row| (number, row)));
-            wrote.extend(carried.wrote);
+        match &rule.handler {
+            None => made.carry_out((number, rule), (values, body))?,
+            Some(handled) => made.handle((number, rule), handled, body)?,
         }
     }
     if unknown {
@@ -178,28 +221,30 @@ pub(crate) fn writes(
         }
     }
     let fate = if unknown { Fate::Recorded } else { Fate::Applied };
-    let ledger = serde_json::to_string(&(
-        &envelope.source,
-        &envelope.id,
-        envelope.generation,
-        &envelope.kind,
-        fate.as_str(),
-        envelope.received_at,
-        now,
-        delivery.attempts,
-        envelope.verified.secret,
-        (!wrote.is_empty()).then(|| format!("[{}]", wrote.join(","))),
-    ));
-    let message = (config.keep_messages && envelope.generation == 0)
-        .then(|| identity(envelope) + &array(&(now, &delivery.text)));
-    Ok(Writes {
-        index,
-        event: EventKey::of(envelope),
-        fate,
-        rows,
-        ledger: ledger.expect("texts and numbers serialise"),
-        message,
-    })
+    let Made { identity, rows, mut wrote, .. } = made;
+    if !wrote.is_empty() {
+        wrote.push(']');
+    }
+    let mut ledger = with_room(&identity, ROOM + envelope.kind.len() + 2 * wrote.len());
+    push_rest(
+        &mut ledger,
+        &(
+            &envelope.kind,
+            fate.as_str(),
+            envelope.received_at,
+            now,
+            delivery.attempts,
+            envelope.verified.secret,
+            (!wrote.is_empty()).then_some(wrote),
+        ),
+    );
+    let message = (config.keep_messages && envelope.generation == 0).then(|| {
+        // Quotes are escaped: a fifth, in the bodies that we know.
+        let mut row = with_room(&identity, ROOM + delivery.text.len() * 5 / 4);
+        push_rest(&mut row, &(now, &delivery.text));
+        row
+    });
+    Ok(Writes { index, event: EventKey::of(envelope), fate, rows, ledger, message })
 }
 
 /// Whether a rule is carried out for an event that it names: of a reprocessing, those that it names, or those that do no harm.
@@ -211,35 +256,296 @@ fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
     }
 }
 
-/// What a rule has made of an event.
-#[derive(Default)]
-pub(crate) struct Carried {
-    /// Rows for its statements.
-    pub(crate) rows: Vec<String>,
-    /// Which row of which table that is, as JSON; or whose rows.
-    wrote: Option<String>,
+/// What numbers and punctuation take of a row at most, so that it need not grow.
+const ROOM: usize = 128;
+
+/// A text with room for more behind it.
+fn with_room(text: &str, room: usize) -> String {
+    let mut row = String::with_capacity(text.len() + room);
+    row.push_str(text);
+    row
 }
 
-/// Carries a rule out for each value that its handler returns.
-pub(crate) fn handle(
-    rule: &Rule,
-    handled: &Handled,
-    envelope: &Envelope,
-    body: &[u8],
+/// Writes a value behind a text, as JSON.
+fn push_json(text: &mut String, value: &impl Serialize) {
+    struct End<'t>(&'t mut String);
+
+    impl io::Write for End<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push_str(std::str::from_utf8(bytes).map_err(io::Error::other)?);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    serde_json::to_writer(End(text), value).expect("texts and numbers serialise");
+}
+
+/// Goes on with an open JSON array, up to its end.
+fn push_rest(row: &mut String, rest: &impl Serialize) {
+    let bracket = row.len();
+    push_json(row, rest);
+    row.replace_range(bracket..=bracket, ",");
+}
+
+/// What the rules make of an event.
+pub(crate) struct Made<'e> {
+    envelope: &'e Envelope,
     now: Timestamp,
-) -> Result<Vec<Carried>, Fate> {
-    let failed = |problem: String| {
-        Fate::unreadable(format!("rule `{}`: handler `{}`: {problem}", rule.name, handled.name))
-    };
-    let handler = hookmill_handlers::find(&handled.name);
-    let handler = handler.ok_or_else(|| failed("there is none of this name".into()))?;
-    let values = handler.handle(&Event { facts: facts(envelope), body });
-    let carry_out = |value: serde_json::Value| {
-        let text = value.to_string();
-        let values = handled.reads.read(text.as_bytes()).map_err(not_json)?;
-        carry_out(rule, envelope, (&values, text.as_bytes()), now)
-    };
-    values.map_err(|error| failed(error.0))?.into_iter().map(carry_out).collect()
+    /// What every row begins with: source, id and generation, as an open JSON array.
+    identity: String,
+    /// Rows by rule: the rule's index, and the row as the text of a JSON array.
+    pub(crate) rows: Vec<(usize, String)>,
+    /// Which rows of which tables these are, as an open JSON array; or whose rows.
+    wrote: String,
+}
+
+impl<'e> Made<'e> {
+    pub(crate) fn of(envelope: &'e Envelope, now: Timestamp) -> Self {
+        let mut identity =
+            String::with_capacity(envelope.source.len() + envelope.id.len() + ROOM / 4);
+        push_json(&mut identity, &(&envelope.source, &envelope.id, envelope.generation));
+        identity.pop();
+        Self { envelope, now, identity, rows: Vec::new(), wrote: String::new() }
+    }
+
+    /// Carries a rule out for each value that its handler returns.
+    pub(crate) fn handle(
+        &mut self,
+        (number, rule): (usize, &Rule),
+        handled: &Handled,
+        body: &[u8],
+    ) -> Result<(), Fate> {
+        let failed = |problem: String| {
+            Fate::unreadable(format!("rule `{}`: handler `{}`: {problem}", rule.name, handled.name))
+        };
+        let handler = hookmill_handlers::find(&handled.name);
+        let handler = handler.ok_or_else(|| failed("there is none of this name".into()))?;
+        let values = handler.handle(&Event { facts: facts(self.envelope), body });
+        for value in values.map_err(|error| failed(error.0))? {
+            let text = value.to_string();
+            let values = handled.reads.read(text.as_bytes()).map_err(not_json)?;
+            self.carry_out((number, rule), (&values, text.as_bytes()))?;
+        }
+        Ok(())
+    }
+
+    /// Carries a rule out, if its conditions hold. `values` are those of `body`: the event's, or what a handler has made of it.
+    pub(crate) fn carry_out(
+        &mut self,
+        (number, rule): (usize, &Rule),
+        (values, body): (&Values<'_>, &[u8]),
+    ) -> Result<(), Fate> {
+        let scope = Scope { body: values, element: None, event: facts(self.envelope) };
+        if !holds(rule, scope, false)? {
+            return Ok(());
+        }
+        match (&rule.effect, &rule.each) {
+            (Effect::Row { guard, columns, .. }, Some(each)) => {
+                elements(rule, each, scope, |scope| {
+                    let mut row = self.row(&rule.name, guard.as_ref(), columns, scope)?;
+                    row.push(']');
+                    self.rows.push((number, row));
+                    Ok(())
+                })?;
+            }
+            (Effect::Row { table, guard, columns }, None) => {
+                let mut row = self.row(&rule.name, guard.as_ref(), columns, scope)?;
+                self.push_object(&mut row, guard.as_ref(), scope, body)?;
+                row.push(']');
+                self.rows.push((number, row));
+                self.wrote(&rule.name, table, columns, scope)?;
+            }
+            (Effect::Rows { table, guard, owner, columns }, each) => {
+                let mut list = String::new();
+                let known = match each {
+                    _ if guard.deletes(&self.envelope.kind) => true,
+                    Some(each) => elements(rule, each, scope, |scope| {
+                        list.push(if list.is_empty() { '[' } else { ',' });
+                        push_columns(&mut list, &read_columns(&rule.name, columns, scope)?);
+                        Ok(())
+                    })?,
+                    None => false,
+                };
+                // An event that does not have the list says nothing about it.
+                if known {
+                    let mut row = self.row(&rule.name, Some(guard), owner, scope)?;
+                    let open = if list.is_empty() { "[" } else { "" };
+                    let _ = write!(row, ",{open}{list}]");
+                    self.push_object(&mut row, Some(guard), scope, body)?;
+                    row.push(']');
+                    self.rows.push((number, row));
+                    self.wrote(&rule.name, table, owner, scope)?;
+                }
+            }
+            (Effect::Send { send, data, delay }, _) => {
+                let row = self.sent(&rule.name, send, data, scope, self.now + *delay)?;
+                self.rows.push((number, row));
+            }
+            (Effect::Outcome { of, outcome, .. }, _) => {
+                // The provider may send for others as well.
+                for id in texts(json(&rule.name, of, scope)?.as_deref()).into_iter().take(1) {
+                    self.push((number, &(id, outcome.as_str(), outcome.rank(), self.now)));
+                }
+            }
+            (Effect::Suppress { address, reason }, _) => {
+                for address in texts(json(&rule.name, address, scope)?.as_deref()) {
+                    self.push((number, &(address_key(&address), reason, self.now)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A row of which what is behind its identity is known.
+    fn push(&mut self, (number, rest): (usize, &impl Serialize)) {
+        let mut row = with_room(&self.identity, ROOM);
+        push_rest(&mut row, rest);
+        self.rows.push((number, row));
+    }
+
+    /// What goes on behind the row, if the object is fetched on a tie: where it is, and what else is in the event.
+    fn push_object(
+        &self,
+        row: &mut String,
+        guard: Option<&Guard>,
+        scope: Scope<'_>,
+        body: &[u8],
+    ) -> Result<(), Fate> {
+        let asked = guard.and_then(|guard| Some((guard, guard.refetch.as_ref()?)));
+        let Some((guard, refetch)) = asked else { return Ok(()) };
+        let kind = &self.envelope.kind;
+        let id = texts(refetch.id.json(scope).map_err(not_json)?);
+        let path = id.first().and_then(|id| path(refetch.provider, kind, id));
+        let Some(path) = path.filter(|_| !guard.deletes(kind)) else {
+            row.push_str(",null,null,null");
+            return Ok(());
+        };
+        let mut rest: BTreeMap<Cow<'_, str>, &RawValue> =
+            serde_json::from_slice(body).map_err(|error| not_json(error.into()))?;
+        rest.remove("data");
+        push_rest(row, &(path, kind, rest));
+        row.pop();
+        Ok(())
+    }
+
+    /// The row that a rule makes of an event, as [`Effect::Row`] says: an array that is still open.
+    fn row(
+        &self,
+        rule: &str,
+        guard: Option<&Guard>,
+        columns: &[Column],
+        scope: Scope<'_>,
+    ) -> Result<String, Fate> {
+        let columns = read_columns(rule, columns, scope)?;
+        let lengths = columns.iter().map(|value| value.as_ref().map_or(4, |value| value.len()) + 1);
+        let mut row = with_room(&self.identity, ROOM + lengths.sum::<usize>());
+        if let Some(guard) = guard {
+            let version = guard.version.version(scope).map_err(|error| unfit(rule, error))?;
+            let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
+            let rank = guard.rank(&self.envelope.kind, &columns);
+            let deleted = u8::from(guard.deletes(&self.envelope.kind));
+            let _ = write!(row, ",{version},{rank},{deleted}");
+        }
+        for value in &columns {
+            row.push(',');
+            row.push_str(value.as_deref().unwrap_or("null"));
+        }
+        Ok(row)
+    }
+
+    /// Writes down which row that is, or whose rows: the table, and the key as a JSON object.
+    fn wrote(
+        &mut self,
+        rule: &str,
+        table: &str,
+        columns: &[Column],
+        scope: Scope<'_>,
+    ) -> Result<(), Fate> {
+        self.wrote.reserve(ROOM);
+        self.wrote.push_str(if self.wrote.is_empty() { "[[" } else { ",[" });
+        push_json(&mut self.wrote, &table);
+        let mut before = ",{";
+        for column in columns.iter().filter(|column| column.required) {
+            let value = json(rule, &column.value, scope)?;
+            self.wrote.push_str(before);
+            push_json(&mut self.wrote, &column.name);
+            self.wrote.push(':');
+            self.wrote.push_str(value.as_deref().unwrap_or("null"));
+            before = ",";
+        }
+        self.wrote.push_str("}]");
+        Ok(())
+    }
+
+    /// The row of what a rule sends because of an event, as [`Effect::Send`] says.
+    ///
+    /// What cannot be sent as it is, for want of an address for instance, is written all the same: it ends in the outbox, with
+    /// the reason, and does not keep its event from taking effect.
+    fn sent(
+        &self,
+        rule: &str,
+        send: &Send,
+        data: &[(String, Value)],
+        scope: Scope<'_>,
+        due_at: Timestamp,
+    ) -> Result<String, Fate> {
+        let envelope = self.envelope;
+        let found = |value: &Value| Ok::<_, Fate>(texts(json(rule, value, scope)?.as_deref()));
+        let (channel, to, mut content) = match send {
+            Send::Email { template, to, cc, reply_to } => {
+                let to = found(to)?;
+                let mut content = json!({ "template": template, "to": to });
+                if let Some(cc) = cc {
+                    content["cc"] = found(cc)?.into();
+                }
+                if let Some(reply_to) = reply_to {
+                    content["reply_to"] = found(reply_to)?.into_iter().next().into();
+                }
+                ("email", to, content)
+            }
+            Send::Sms { to, body } => {
+                let to = found(to)?;
+                let content = json!({ "to": to, "body": body });
+                ("sms", to, content)
+            }
+            Send::Track { provider, event, user } => {
+                let to = found(user)?;
+                let content = json!({ "event": event, "to": to, "at": envelope.received_at });
+                (provider.as_str(), to, content)
+            }
+        };
+        let mut members = Vec::with_capacity(data.len());
+        for (name, value) in data {
+            // What is not there is missing in the template as well, where it can be asked for.
+            let Some(value) = json(rule, value, scope)? else { continue };
+            members.push(format!("{}:{value}", serde_json::Value::from(name.as_str())));
+        }
+        let bytes = members.iter().map(String::len).sum::<usize>();
+        if bytes > EMAIL_BYTES {
+            // It is refused, and what is left of it says why.
+            content = json!({ "to": to, "too_long": bytes });
+            members.clear();
+        }
+        let mut content = content.to_string();
+        content.pop();
+        let _ = write!(content, ",\"data\":{{{}}}}}", members.join(","));
+        let event = (&envelope.source, &envelope.id, envelope.generation, rule);
+        let id = sha256_hex(&[&serde_json::to_vec(&event).expect("texts and numbers serialise")]);
+        let key = |to: &String| match send {
+            Send::Sms { .. } => number(to).unwrap_or_else(|| to.clone()),
+            Send::Email { .. } | Send::Track { .. } => address_key(to),
+        };
+        let recipient = to.first().map(key);
+        let mut row = with_room(&self.identity, 2 * ROOM + content.len());
+        push_rest(&mut row, &(rule, id, channel, recipient));
+        row.pop();
+        let _ = write!(row, ",{content},{},{}]", due_at.millis(), self.now.millis());
+        Ok(row)
+    }
 }
 
 pub(crate) const fn facts(envelope: &Envelope) -> EventFacts<'_> {
@@ -251,163 +557,32 @@ pub(crate) const fn facts(envelope: &Envelope) -> EventFacts<'_> {
     }
 }
 
-/// Carries a rule out, if its conditions hold. `values` are those of `body`: the event's, or what a handler has made of it.
-pub(crate) fn carry_out(
-    rule: &Rule,
-    envelope: &Envelope,
-    (values, body): (&Values<'_>, &[u8]),
-    now: Timestamp,
-) -> Result<Carried, Fate> {
-    let scope = Scope { body: values, element: None, event: facts(envelope) };
-    if !holds(rule, scope, false)? {
-        return Ok(Carried::default());
-    }
-    let wrote = |table: &str, columns: &[Column]| {
-        let key = key(&rule.name, columns, scope)?;
-        Ok::<_, Fate>(Some(format!("[{},{key}]", json!(table))))
-    };
-    let once = |row: String| Carried { rows: vec![row], wrote: None };
-    match (&rule.effect, &rule.each) {
-        (Effect::Row { guard, columns, .. }, Some(each)) => {
-            let made = |scope: Scope<'_>| {
-                Ok(row(&rule.name, guard.as_ref(), columns, envelope, scope)? + "]")
-            };
-            let rows = elements(rule, each, scope, made)?.unwrap_or_default();
-            Ok(Carried { rows, wrote: None })
-        }
-        (Effect::Row { table, guard, columns }, None) => {
-            let row = row(&rule.name, guard.as_ref(), columns, envelope, scope)?;
-            let object = object(guard.as_ref(), envelope, scope, body)?;
-            Ok(Carried { wrote: wrote(table, columns)?, ..once(row + &object + "]") })
-        }
-        (Effect::Rows { table, guard, owner, columns }, each) => {
-            let element = |scope: Scope<'_>| {
-                let values = read_columns(&rule.name, columns, scope)?;
-                let values = values.iter().map(|value| value.as_deref().unwrap_or("null"));
-                Ok(format!("[{}]", values.collect::<Vec<_>>().join(",")))
-            };
-            let list = match each {
-                _ if guard.deletes(&envelope.kind) => Some(Vec::new()),
-                Some(each) => elements(rule, each, scope, element)?,
-                None => None,
-            };
-            // An event that does not have the list says nothing about it.
-            let Some(list) = list else { return Ok(Carried::default()) };
-            let row = row(&rule.name, Some(guard), owner, envelope, scope)?;
-            let object = object(Some(guard), envelope, scope, body)?;
-            let row = format!("{row},[{}]{object}]", list.join(","));
-            Ok(Carried { wrote: wrote(table, owner)?, ..once(row) })
-        }
-        (Effect::Send { send, data, delay }, _) => {
-            Ok(once(sent(&rule.name, send, data, envelope, scope, (now + *delay, now))?))
-        }
-        (Effect::Outcome { of, outcome, .. }, _) => {
-            // The provider may send for others as well.
-            let ids = texts(json(&rule.name, of, scope)?.as_deref()).into_iter().take(1);
-            let rest = |id| array(&(id, outcome.as_str(), outcome.rank(), now));
-            let rows = ids.map(|id| identity(envelope) + &rest(id)).collect();
-            Ok(Carried { rows, wrote: None })
-        }
-        (Effect::Suppress { address, reason }, _) => {
-            let rest = |address: String| array(&(address_key(&address), reason, now));
-            let addresses = texts(json(&rule.name, address, scope)?.as_deref()).into_iter();
-            let rows = addresses.map(|address| identity(envelope) + &rest(address)).collect();
-            Ok(Carried { rows, wrote: None })
-        }
-    }
-}
-
-/// What is made of each element that fulfils the rule's conditions; `None` if there is no list.
+/// Has something made of each element that fulfils the rule's conditions. Whether there is a list at all.
 fn elements(
     rule: &Rule,
     each: &Each,
     scope: Scope<'_>,
-    make: impl Fn(Scope<'_>) -> Result<String, Fate>,
-) -> Result<Option<Vec<String>>, Fate> {
-    let Some(list) = each.list.json(scope).map_err(not_json)? else { return Ok(None) };
+    mut make: impl FnMut(Scope<'_>) -> Result<(), Fate>,
+) -> Result<bool, Fate> {
+    let Some(list) = each.list.json(scope).map_err(not_json)? else { return Ok(false) };
     let list: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| {
         Fate::unreadable(format!(
             "rule `{}`: what is at `{}` is no list",
             rule.name, each.list.text
         ))
     })?;
-    let mut made = Vec::with_capacity(list.len());
     for element in list {
         let values = each.reads.read(element.get().as_bytes()).map_err(not_json)?;
         let scope = Scope { element: Some(&values), ..scope };
         if holds(rule, scope, true)? {
-            made.push(make(scope)?);
+            make(scope)?;
         }
     }
-    Ok(Some(made))
-}
-
-/// The key of a row, as a JSON object.
-fn key(rule: &str, columns: &[Column], scope: Scope<'_>) -> Result<String, Fate> {
-    let mut members = Vec::new();
-    for column in columns.iter().filter(|column| column.required) {
-        let value = json(rule, &column.value, scope)?;
-        members.push(format!("{}:{}", json!(column.name), value.as_deref().unwrap_or("null")));
-    }
-    Ok(format!("{{{}}}", members.join(",")))
+    Ok(true)
 }
 
 fn not_json(error: NotJson) -> Fate {
     Fate::unreadable(error.to_string())
-}
-
-/// What every row begins with, as an open JSON array.
-fn identity(envelope: &Envelope) -> String {
-    let identity = serde_json::to_string(&(&envelope.source, &envelope.id, envelope.generation));
-    let mut row = identity.expect("texts and numbers serialise");
-    row.pop();
-    row
-}
-
-/// The row that a rule makes of an event, as [`Effect::Row`] says: an array that is still open.
-fn row(
-    rule: &str,
-    guard: Option<&Guard>,
-    columns: &[Column],
-    envelope: &Envelope,
-    scope: Scope<'_>,
-) -> Result<String, Fate> {
-    let columns = read_columns(rule, columns, scope)?;
-    let mut row = identity(envelope);
-    if let Some(guard) = guard {
-        let version = guard.version.version(scope).map_err(|error| unfit(rule, error))?;
-        let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
-        let rank = guard.rank(&envelope.kind, &columns);
-        let deleted = u8::from(guard.deletes(&envelope.kind));
-        let _ = write!(row, ",{version},{rank},{deleted}");
-    }
-    for value in &columns {
-        row.push(',');
-        row.push_str(value.as_deref().unwrap_or("null"));
-    }
-    Ok(row)
-}
-
-/// What goes on behind the row, if the object is fetched on a tie: where it is, and what else is in the event.
-fn object(
-    guard: Option<&Guard>,
-    envelope: &Envelope,
-    scope: Scope<'_>,
-    body: &[u8],
-) -> Result<String, Fate> {
-    let Some((guard, refetch)) = guard.and_then(|guard| Some((guard, guard.refetch.as_ref()?)))
-    else {
-        return Ok(String::new());
-    };
-    let id = texts(refetch.id.json(scope).map_err(not_json)?);
-    let path = id.first().and_then(|id| path(refetch.provider, &envelope.kind, id));
-    let Some(path) = path.filter(|_| !guard.deletes(&envelope.kind)) else {
-        return Ok(",null,null,null".to_owned());
-    };
-    let mut rest: BTreeMap<Cow<'_, str>, &RawValue> =
-        serde_json::from_slice(body).map_err(|error| not_json(error.into()))?;
-    rest.remove("data");
-    Ok(array(&(path, &envelope.kind, rest)).trim_end_matches(']').to_owned())
 }
 
 /// What goes into the columns of a row.
@@ -416,14 +591,25 @@ fn read_columns<'v>(
     columns: &'v [Column],
     scope: Scope<'v>,
 ) -> Result<Vec<Option<Cow<'v, str>>>, Fate> {
-    let read = |column: &'v Column| {
+    let mut values = Vec::with_capacity(columns.len());
+    for column in columns {
         let value = json(rule, &column.value, scope)?;
         if column.required && value.is_none() {
             return Err(missing(rule, &format!("`{}` of the key", column.name), &column.value));
         }
-        Ok(value)
-    };
-    columns.iter().map(read).collect()
+        values.push(value);
+    }
+    Ok(values)
+}
+
+/// Writes the values of columns behind a text, as a JSON array.
+fn push_columns(text: &mut String, columns: &[Option<Cow<'_, str>>]) {
+    text.push('[');
+    for (number, value) in columns.iter().enumerate() {
+        text.push_str(if number == 0 { "" } else { "," });
+        text.push_str(value.as_deref().unwrap_or("null"));
+    }
+    text.push(']');
 }
 
 fn missing(rule: &str, what: &str, value: &Value) -> Fate {
@@ -447,78 +633,6 @@ fn holds(rule: &Rule, scope: Scope<'_>, of_element: bool) -> Result<bool, Fate> 
     Ok(true)
 }
 
-/// What goes on after [`identity`], up to the end of the array.
-fn array(rest: &impl Serialize) -> String {
-    let array = serde_json::to_string(rest).expect("texts and numbers serialise");
-    array.replacen('[', ",", 1)
-}
-
-/// The row of what a rule sends because of an event, as [`Effect::Send`] says.
-///
-/// What cannot be sent as it is, for want of an address for instance, is written all the same: it ends in the outbox, with the
-/// reason, and does not keep its event from taking effect.
-fn sent(
-    rule: &str,
-    send: &Send,
-    data: &[(String, Value)],
-    envelope: &Envelope,
-    scope: Scope<'_>,
-    (due_at, now): (Timestamp, Timestamp),
-) -> Result<String, Fate> {
-    let found = |value: &Value| Ok::<_, Fate>(texts(json(rule, value, scope)?.as_deref()));
-    let (channel, to, mut content) = match send {
-        Send::Email { template, to, cc, reply_to } => {
-            let to = found(to)?;
-            let mut content = json!({ "template": template, "to": to });
-            if let Some(cc) = cc {
-                content["cc"] = found(cc)?.into();
-            }
-            if let Some(reply_to) = reply_to {
-                content["reply_to"] = found(reply_to)?.into_iter().next().into();
-            }
-            ("email", to, content)
-        }
-        Send::Sms { to, body } => {
-            let to = found(to)?;
-            let content = json!({ "to": to, "body": body });
-            ("sms", to, content)
-        }
-        Send::Track { provider, event, user } => {
-            let to = found(user)?;
-            let content = json!({ "event": event, "to": to, "at": envelope.received_at });
-            (provider.as_str(), to, content)
-        }
-    };
-    let mut members = Vec::with_capacity(data.len());
-    for (name, value) in data {
-        // What is not there is missing in the template as well, where it can be asked for.
-        let Some(value) = json(rule, value, scope)? else { continue };
-        members.push(format!("{}:{value}", serde_json::Value::from(name.as_str())));
-    }
-    let bytes = members.iter().map(String::len).sum::<usize>();
-    if bytes > EMAIL_BYTES {
-        // It is refused, and what is left of it says why.
-        content = json!({ "to": to, "too_long": bytes });
-        members.clear();
-    }
-    let mut content = content.to_string();
-    content.pop();
-    let _ = write!(content, ",\"data\":{{{}}}}}", members.join(","));
-    let event = (&envelope.source, &envelope.id, envelope.generation, rule);
-    let id = sha256_hex(&[&serde_json::to_vec(&event).expect("texts and numbers serialise")]);
-    let mut row = identity(envelope);
-    let key = |to: &String| match send {
-        Send::Sms { .. } => number(to).unwrap_or_else(|| to.clone()),
-        Send::Email { .. } | Send::Track { .. } => address_key(to),
-    };
-    let recipient = to.first().map(key);
-    let known = serde_json::to_string(&(rule, id, channel, recipient));
-    let known = known.expect("texts serialise").replacen('[', ",", 1);
-    row.push_str(known.trim_end_matches(']'));
-    let _ = write!(row, ",{content},{},{}]", due_at.millis(), now.millis());
-    Ok(row)
-}
-
 /// The texts in a JSON text: itself, or those of a list.
 fn texts(json: Option<&str>) -> Vec<String> {
     match serde_json::from_str(json.unwrap_or("null")) {
@@ -537,23 +651,22 @@ fn json<'v>(rule: &str, value: &'v Value, scope: Scope<'v>) -> Result<Option<Cow
 }
 
 /// The first delivery of each event; and of those that repeat one, their index and the first's.
-pub(crate) fn fold(writes: Vec<Writes>) -> (Vec<Writes>, Vec<(usize, usize)>) {
-    let mut seen = BTreeMap::new();
+pub(crate) fn fold(mut writes: Vec<Writes>) -> (Vec<Writes>, Vec<(usize, usize)>) {
+    let mut firsts = BTreeMap::new();
     let mut repeated = Vec::new();
-    let mut firsts = Vec::with_capacity(writes.len());
-    for write in writes {
-        let first = *seen.entry(write.event.clone()).or_insert(write.index);
-        if first == write.index {
-            firsts.push(write);
-        } else {
+    for write in &writes {
+        let first = *firsts.entry(&write.event).or_insert(write.index);
+        if first != write.index {
             repeated.push((write.index, first));
         }
     }
-    (firsts, repeated)
+    let repeats = |write: &Writes| repeated.iter().any(|(index, _)| *index == write.index);
+    writes.retain(|write| !repeats(write));
+    (writes, repeated)
 }
 
 /// One transaction for these deliveries: a statement for each rule that has rows, and the ledger last.
-pub(crate) fn plan(program: &Program, writes: &[Writes]) -> Vec<Statement> {
+pub(crate) fn statements(program: &Program, writes: &[Writes]) -> Vec<Statement> {
     let mut statements = Vec::new();
     for (number, rule) in program.rules.iter().enumerate() {
         let rows = writes.iter().flat_map(|write| &write.rows).filter(|(rule, _)| *rule == number);

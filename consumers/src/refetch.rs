@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::outgoing::{Unable, usable};
-use crate::plan::carry_out;
+use crate::plan::Made;
 use crate::retry::delay;
 use crate::settle::Fate;
 
@@ -320,8 +320,9 @@ fn applied(
         fate => fate.as_str().to_owned(),
     };
     let values = config.program.reads.read(body.as_bytes()).map_err(|error| error.to_string())?;
-    let carried = carry_out(rule, &envelope, (&values, body.as_bytes()), start).map_err(said)?;
-    let rows = carried.rows.iter().map(|row| outranking(rule, row, start));
+    let mut made = Made::of(&envelope, start);
+    made.carry_out((0, rule), (&values, body.as_bytes())).map_err(said)?;
+    let rows = made.rows.iter().map(|(_, row)| outranking(rule, row, start));
     let rows = rows.collect::<Option<Vec<_>>>().ok_or("it makes no row")?;
     let statement = |sql| Statement::for_rows(sql, rows.iter().map(String::as_str));
     Ok(rule.sql.iter().flat_map(statement).collect())

@@ -20,6 +20,8 @@ impl Statement {
     /// The statement for a list of rows, each the text of a JSON array: its parameter is an array of them. Lists that are
     /// too long for one bound value become several statements.
     pub fn for_rows<'r>(sql: &Arc<str>, rows: impl IntoIterator<Item = &'r str>) -> Vec<Self> {
+        let rows: Vec<&str> = rows.into_iter().collect();
+        let mut bytes_left = rows.iter().map(|row| row.len() + 1).sum::<usize>() + 1;
         let mut statements: Vec<Self> = Vec::new();
         for row in rows {
             match statements.last_mut().and_then(|statement| statement.params.first_mut()) {
@@ -27,8 +29,15 @@ impl Statement {
                     param.push(',');
                     param.push_str(row);
                 }
-                _ => statements.push(Self { sql: sql.clone(), params: vec![format!("[{row}")] }),
+                _ => {
+                    let room = bytes_left.min(SQL_VALUE_BYTES).max(row.len() + 2);
+                    let mut param = String::with_capacity(room);
+                    param.push('[');
+                    param.push_str(row);
+                    statements.push(Self { sql: sql.clone(), params: vec![param] });
+                }
             }
+            bytes_left -= row.len() + 1;
         }
         for param in statements.iter_mut().flat_map(|statement| &mut statement.params) {
             param.push(']');

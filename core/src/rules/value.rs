@@ -347,7 +347,12 @@ fn units(text: &str, scale: u32, cut: bool) -> Option<i64> {
     if !cut && fraction[kept.len()..].bytes().any(|b| b != b'0') {
         return None;
     }
-    format!("{whole}{kept:0<width$}", width = scale as usize).parse().ok()
+    let zeros = std::iter::repeat_n(b'0', scale as usize - kept.len());
+    let mut all = digits.bytes().chain(kept.bytes()).chain(zeros).map(|b| i64::from(b - b'0'));
+    all.try_fold(0_i64, |units, digit| {
+        let units = units.checked_mul(10)?;
+        if whole.starts_with('-') { units.checked_sub(digit) } else { units.checked_add(digit) }
+    })
 }
 
 #[cfg(test)]

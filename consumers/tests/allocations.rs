@@ -1,0 +1,68 @@
+//! What planning allocates: little, and nothing for what no rule reads.
+
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/stripe.rs"]
+mod stripe;
+
+use allocation_counter::{AllocationInfo, measure};
+use hookmill_core::config::Consumers;
+use hookmill_core::time::Timestamp;
+use serde_json::{Value, json};
+
+fn planning(config: &Consumers, bodies: &[String]) -> AllocationInfo {
+    let batch: Vec<_> = bodies.iter().map(|body| stripe::delivery(body)).collect();
+    let now = Timestamp::from_millis(1_767_225_601_000);
+    assert!(!hookmill_consumers::plan(config, &batch, now).is_empty());
+    measure(|| drop(hookmill_consumers::plan(config, &batch, now)))
+}
+
+/// 21 are needed. `serde_json::Value` needs 222 for these bodies.
+#[test]
+fn an_event_is_planned_with_few_allocations() {
+    let allocations = planning(&stripe::config(""), &stripe::bodies(100)).count_total;
+    assert!(allocations <= 100 * 25, "{allocations} for 100 events");
+}
+
+#[test]
+fn what_no_rule_reads_is_not_allocated() {
+    let config = stripe::config("");
+    for body in stripe::bodies(38) {
+        // Beside the object, in it, and in the elements of its lists.
+        let with = |count: usize| {
+            let unread = json!({ "text \\ \"": ["many \\ \"words\"".repeat(10), 1.5, null] });
+            let unread = Value::Array(vec![unread; count]);
+            let mut event: Value = serde_json::from_str(&body).unwrap();
+            event["unread"] = unread.clone();
+            let object = &mut event["data"]["object"];
+            object["unread"] = unread.clone();
+            for list in ["items", "lines", "refunds"] {
+                let elements = object.pointer_mut(&format!("/{list}/data"));
+                for element in elements.and_then(Value::as_array_mut).into_iter().flatten() {
+                    element["unread"] = unread.clone();
+                }
+            }
+            event.to_string()
+        };
+        let (short, long) = (with(10), with(100));
+        assert!(long.len() > 5 * short.len());
+        assert_eq!(planning(&config, &[short]), planning(&config, &[long]), "{body}");
+    }
+}
+
+/// What a body holds is kept in one allocation, so that reading it again would be one more.
+#[test]
+fn a_body_is_read_once_for_all_rules() {
+    let bodies = stripe::bodies(1);
+    let rule = |number: usize| {
+        format!(
+            "[[rules]]\nname = 'never-{number}'\non = 'stripe:*'\nwhen = {{ livemode = {number} }}\n\
+             suppress = {{ address = 'data.object.email', reason = 'never' }}\n"
+        )
+    };
+    let with = |rules: usize| {
+        planning(&stripe::config(&(2..2 + rules).map(rule).collect::<String>()), &bodies)
+    };
+    assert_eq!(with(10).count_total, with(0).count_total);
+}
