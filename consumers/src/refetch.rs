@@ -225,7 +225,7 @@ fn judge(
     let this = vec![rule.clone(), path.clone(), event_id.clone()];
     let done = Statement { sql: DONE.into(), params: this.clone() };
     let (error, after) = match answer {
-        Ok(ApiResponse { status: 200, body, .. }) => match read_object(api.provider, &body) {
+        Ok(ApiResponse { status: 200, body, .. }) => match read_object(api.provider, path, &body) {
             Object::Is(object) => match applied(config, wanted, object, start) {
                 Ok(mut statements) => {
                     asked.applied += 1;
@@ -241,7 +241,7 @@ fn judge(
             },
             // Its deletion is an event of its own.
             Object::IsGone => return vec![done],
-            Object::Unreadable => ("its answer cannot be read".to_owned(), None),
+            Object::Unreadable => ("its answer is no such object".to_owned(), None),
         },
         Ok(ApiResponse { status: 404 | 410, .. }) => return vec![done],
         Ok(ApiResponse { status: status @ (401 | 403), .. }) => {
@@ -276,7 +276,7 @@ enum Object {
     Unreadable,
 }
 
-fn read_object(provider: Provider, body: &str) -> Object {
+fn read_object(provider: Provider, path: &str, body: &str) -> Object {
     let Ok(mut answer) = serde_json::from_str::<Value>(body) else { return Object::Unreadable };
     if provider == Provider::Paddle {
         answer = answer["data"].take();
@@ -285,7 +285,10 @@ fn read_object(provider: Provider, body: &str) -> Object {
         Value::Object(object) if object.get("deleted") == Some(&Value::Bool(true)) => {
             Object::IsGone
         }
-        object @ Value::Object(_) => Object::Is(object),
+        // Another object would be kept as if it were this one.
+        object if object["id"].as_str().is_some_and(|id| path.rsplit('/').next() == Some(id)) => {
+            Object::Is(object)
+        }
         _ => Object::Unreadable,
     }
 }

@@ -14,6 +14,7 @@ use hookmill_consumers::Fate;
 use hookmill_consumers::refetch::{Apis, Asked, round};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
+use hookmill_core::message::reprocessed;
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Method};
 use hookmill_core::secret::Secret;
 use hookmill_core::time::Timestamp;
@@ -219,6 +220,39 @@ fn only_a_tie_is_asked_about_and_the_answer_stays() {
 }
 
 #[test]
+fn what_was_asked_for_stays_when_its_event_is_reprocessed() {
+    let world = World::new();
+    world.is(&subscription(&[9]));
+    let tie = [
+        updated("evt_1", 100, &subscription(&[1, 1])),
+        updated("evt_2", 100, &subscription(&[2, 2])),
+    ];
+    world.applied(&tie);
+    world.rounds();
+    // The answer is credited to the last of them.
+    let again = reprocessed(&tie[1].text, 1, &[]).unwrap();
+    world.applied(&[Delivery { attempts: 1, text: again }]);
+    assert_eq!(world.quantity(), [["9", "0"]]);
+    assert_eq!(world.items(), [["si_0", "9"]]);
+}
+
+#[test]
+fn another_object_than_was_asked_for_is_no_answer() {
+    let world = World::new();
+    let mut other = subscription(&[9]);
+    other["id"] = "sub_2".into();
+    world.api.objects.lock().unwrap().insert("/v1/subscriptions/sub_1".to_owned(), other);
+    let tie =
+        [updated("evt_1", 100, &subscription(&[1])), updated("evt_2", 100, &subscription(&[2]))];
+    world.applied(&tie);
+    assert!(world.rounds().iter().any(|problem| problem.contains("its answer is no such object")));
+    assert_eq!(
+        world.fixture.rows("SELECT id, CAST(quantity AS TEXT) FROM subscriptions"),
+        [["sub_1", "2"]]
+    );
+}
+
+#[test]
 fn two_in_one_batch_are_a_tie() {
     let world = World::new();
     world.is(&subscription(&[9]));
@@ -279,7 +313,7 @@ fn an_api_that_fails_is_asked_again_and_given_up_in_the_end() {
     stripe was asked for /v1/subscriptions/sub_1: it answers 500; it is asked again at 2027-01-15T08:00:10.100Z
     stripe was asked for /v1/subscriptions/sub_1: no answer: [key] is away; it is asked again at 2027-01-15T08:00:30.000Z
     stripe was asked for /v1/subscriptions/sub_1: it answers 401: is STRIPE_API_KEY a key that may read this?; it is asked again at 2027-01-15T08:00:30.100Z
-    stripe was asked 3 times for /v1/subscriptions/sub_1, in vain (its answer cannot be read): the ids of events decide what rule `stripe-subscription-items` has kept
+    stripe was asked 3 times for /v1/subscriptions/sub_1, in vain (its answer is no such object): the ids of events decide what rule `stripe-subscription-items` has kept
     ");
     // Whatever the API does, there is a state, the same for any order.
     assert_eq!(world.items().len(), 1);

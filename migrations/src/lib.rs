@@ -741,6 +741,24 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_takes_a_presets_place_takes_it_for_all_its_sources() {
+        let rule = |on: &str| {
+            format!(
+                "[sources.a]\nscheme = 'stripe'\nsecrets = ['env:A']\npreset = 'stripe'\n\
+                 [sources.b]\nscheme = 'stripe'\nsecrets = ['env:B']\npreset = 'stripe'\n\
+                 [[rules]]\nname = 'stripe-customers-deleted'\non = {on}\ntable = 'customers'\n\
+                 key = {{ id = 'data.object.id' }}\nversion = 'created'\ndelete = '*'"
+            )
+        };
+        assert_eq!(faults(&rule("['a:customer.deleted', 'b:customer.deleted']")), "none");
+        insta::assert_snapshot!(faults(&rule("'a:customer.deleted'")), @r#"
+        hookmill.toml:15:8: rules[0].name: it takes the place of the preset's rule "stripe-customers-deleted", and leaves out `b`, which has the preset "stripe" as well
+          hint: name the events of `b` in `on`, or choose another name
+        1 error in the configuration
+        "#);
+    }
+
+    #[test]
     fn an_api_that_cannot_be_asked_is_reported_with_what_would_do() {
         insta::assert_snapshot!(faults(r#"
             [sources.b]

@@ -688,6 +688,10 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
         if let Some(item) = root.get("rules") {
             for entry in item.list("a list of rules", false) {
                 let rule = rule(&entry, &Sources::Preset(&users));
+                let mine = own.iter().filter(|own| {
+                    rule.as_ref().is_some_and(|rule| rule.name.value == own.name.value)
+                });
+                errors.extend(mine.filter_map(|own| left_out(own, preset, &users)));
                 // A rule of the file replaces the preset's rule of the same name.
                 config.rules.extend(
                     rule.filter(|rule| {
@@ -701,6 +705,17 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
     }
     config.rules.extend(own);
     errors
+}
+
+/// The fault of a rule that takes the place of a preset's, and leaves a source out that has the preset as well.
+fn left_out(own: &RuleText, preset: &str, users: &[&String]) -> Option<ConfigError> {
+    let named = |source: &str| own.on.iter().any(|pattern| pattern.source == source);
+    let source = users.iter().find(|source| !named(source))?;
+    let name = &own.name.value;
+    let problem = own.name.error(format!(
+        "it takes the place of the preset's rule {name:?}, and leaves out `{source}`, which has the preset {preset:?} as well"
+    ));
+    Some(problem.hint(format!("name the events of `{source}` in `on`, or choose another name")))
 }
 
 /// Which sources a pattern of `on` is about.

@@ -253,7 +253,7 @@ impl Target<'_> {
             "{head},\n\
              won AS (SELECT value AS list FROM rows JOIN {ROW_GUARDS} AS held\n\
              ON held.table_name = {table} AND held.key = {owner_key}\n\
-             AND held.version = value ->> 3 AND held.event_id = value ->> 1\n\
+             AND held.version = value ->> 3 AND held.precedence = value ->> 4 AND held.event_id = value ->> 1\n\
              WHERE {NOT_SEEN})",
             head = head(self.rule),
         );

@@ -300,8 +300,11 @@ impl Form {
                 _ => Err("boolean"),
             },
             Self::Decimal { scale } => {
-                let expected =
-                    if scale == 0 { "whole number" } else { "number with so few digits" };
+                let expected = if scale == 0 {
+                    "whole number"
+                } else {
+                    "number with as many digits as `scale` says"
+                };
                 let units = units(&plain(json), scale, false).ok_or(expected)?;
                 Ok(Cow::Owned(units.to_string()))
             }
@@ -404,10 +407,10 @@ mod tests {
             (cents, "12", Ok("1200")),
             (cents, "\"-0.05\"", Ok("-5")),
             (cents, "\"12.500\"", Ok("1250")),
-            (cents, "\"12.505\"", Err("number with so few digits")),
-            (cents, "\"12.\"", Err("number with so few digits")),
-            (cents, "\".5\"", Err("number with so few digits")),
-            (cents, "\"1,5\"", Err("number with so few digits")),
+            (cents, "\"12.505\"", Err("number with as many digits as `scale` says")),
+            (cents, "\"12.\"", Err("number with as many digits as `scale` says")),
+            (cents, "\".5\"", Err("number with as many digits as `scale` says")),
+            (cents, "\"1,5\"", Err("number with as many digits as `scale` says")),
             (Form::UnixSeconds, "1767225600", Ok("1767225600000")),
             (Form::UnixSeconds, "\"1767225600.000215\"", Ok("1767225600000")),
             (Form::UnixSeconds, "\"2026-01-01\"", Err("time in Unix seconds")),
