@@ -193,7 +193,7 @@ fn writes(
     now: Timestamp,
 ) -> Result<Writes, Fate> {
     let program = &config.program;
-    let mut made = Made::of(envelope, now);
+    let mut making = Making::of(envelope, now);
     let (mut values, mut unknown) = (None, true);
     for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
         // Only an event that a rule names is read, and then once for all of its rules.
@@ -206,8 +206,8 @@ fn writes(
             continue;
         }
         match &rule.handler {
-            None => made.carry_out((number, rule), (values, body))?,
-            Some(handled) => made.handle((number, rule), handled, body)?,
+            None => making.carry_out((number, rule), (values, body))?,
+            Some(handled) => making.handle((number, rule), handled, body)?,
         }
     }
     if unknown {
@@ -221,7 +221,7 @@ fn writes(
         }
     }
     let fate = if unknown { Fate::Recorded } else { Fate::Applied };
-    let Made { identity, rows, mut wrote, .. } = made;
+    let Making { identity, rows, mut wrote, .. } = making;
     if !wrote.is_empty() {
         wrote.push(']');
     }
@@ -292,7 +292,7 @@ fn push_rest(row: &mut String, rest: &impl Serialize) {
 }
 
 /// What the rules make of an event.
-pub(crate) struct Made<'e> {
+pub(crate) struct Making<'e> {
     envelope: &'e Envelope,
     now: Timestamp,
     /// What every row begins with: source, id and generation, as an open JSON array.
@@ -303,7 +303,7 @@ pub(crate) struct Made<'e> {
     wrote: String,
 }
 
-impl<'e> Made<'e> {
+impl<'e> Making<'e> {
     pub(crate) fn of(envelope: &'e Envelope, now: Timestamp) -> Self {
         let mut identity =
             String::with_capacity(envelope.source.len() + envelope.id.len() + ROOM / 4);

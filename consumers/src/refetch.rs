@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::outgoing::{Unable, usable};
-use crate::plan::Made;
+use crate::plan::Making;
 use crate::retry::delay;
 use crate::settle::Fate;
 
@@ -323,7 +323,7 @@ fn applied(
         fate => fate.as_str().to_owned(),
     };
     let values = config.program.reads.read(body.as_bytes()).map_err(|error| error.to_string())?;
-    let mut made = Made::of(&envelope, start);
+    let mut made = Making::of(&envelope, start);
     made.carry_out((0, rule), (&values, body.as_bytes())).map_err(said)?;
     let rows = made.rows.iter().map(|(_, row)| outranking(rule, row, start));
     let rows = rows.collect::<Option<Vec<_>>>().ok_or("it makes no row")?;

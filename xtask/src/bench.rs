@@ -28,7 +28,8 @@ pub fn run() -> anyhow::Result<()> {
     native.current_dir(root()).arg("native").arg(release.join("hookmill")).arg("hookmill.toml");
     shell(&mut native)?;
     shell(tools.node().arg("tests/bench/workers.mjs"))?;
-    verification()
+    verification()?;
+    planning()
 }
 
 /// The cost of a verification to that of its HMAC, from what criterion wrote.
@@ -44,13 +45,6 @@ fn verification() -> anyhow::Result<()> {
         "verify",
     ]);
     shell(&mut bench)?;
-    let median = |name: &str| {
-        let path = target().join("criterion").join(name).join("new/estimates.json");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("criterion did not write {}", path.display()))?;
-        let estimates: serde_json::Value = serde_json::from_str(&text)?;
-        estimates["median"]["point_estimate"].as_f64().context("criterion wrote no median")
-    };
     let hmac = median("hmac")?;
     println!(
         "verification of a Stripe event of 4 KB, to the bare HMAC: {:.2}; the aim is 1.3; and with finding its id and type in the body: {:.2}",
@@ -58,4 +52,25 @@ fn verification() -> anyhow::Result<()> {
         median("verify")? / hmac
     );
     Ok(())
+}
+
+/// The cost of planning events to that of parsing their bodies, in time and in allocations.
+fn planning() -> anyhow::Result<()> {
+    let mut bench = cargo();
+    bench.args(["bench", "--package", "hookmill-consumers"]);
+    shell(bench.args(["--bench", "allocations", "--bench", "plan"]))?;
+    println!(
+        "planning a batch of 100 full-size Stripe events, to parsing their bodies into serde_json::Value: {:.2}; the aim is less than 1",
+        median("plan")? / median("value")?
+    );
+    Ok(())
+}
+
+/// What criterion found out about a benchmark, in nanoseconds.
+fn median(name: &str) -> anyhow::Result<f64> {
+    let path = target().join("criterion").join(name).join("new/estimates.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("criterion did not write {}", path.display()))?;
+    let estimates: serde_json::Value = serde_json::from_str(&text)?;
+    estimates["median"]["point_estimate"].as_f64().context("criterion wrote no median")
 }
