@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform as _};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{expectations, outgoing, parse, source};
 use crate::limits;
@@ -38,6 +38,7 @@ pub fn json_schema() -> Value {
     schema.insert("$defs".to_owned(), json!({ "value": value }));
     RecursiveTransform(without_null).transform(&mut schema);
     RecursiveTransform(beside_reference).transform(&mut schema);
+    RecursiveTransform(merge).transform(&mut schema);
     RecursiveTransform(describe).transform(&mut schema);
     schema.to_value()
 }
@@ -73,6 +74,55 @@ fn beside_reference(schema: &mut Schema) {
     let Some(members) = schema.as_object_mut().filter(|members| members.len() > 1) else { return };
     if let Some(reference) = members.remove("$ref") {
         members.insert("anyOf".to_owned(), json!([{ "$ref": reference }]));
+    }
+}
+
+/// Makes one of choices that differ in their types: "a text, or a list of texts". Taplo offers each choice by itself.
+fn merge(schema: &mut Schema) {
+    const SIMPLE: [&str; 8] = [
+        "type",
+        "description",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "items",
+        "minItems",
+        "maxItems",
+    ];
+    let Some(members) = schema.as_object_mut() else { return };
+    let Some(Value::Array(choices)) = members.remove("anyOf") else { return };
+    let (mut merged, mut types, mut others) = (Map::new(), Vec::new(), Vec::new());
+    for choice in choices {
+        match choice {
+            Value::Object(mut choice)
+                if choice.contains_key("type")
+                    && choice.keys().all(|key| SIMPLE.contains(&key.as_str())) =>
+            {
+                match choice.remove("type") {
+                    Some(Value::Array(several)) => types.extend(several),
+                    one => types.extend(one),
+                }
+                merged.extend(choice);
+            }
+            other => others.push(other),
+        }
+    }
+    match types.as_slice() {
+        [] => {}
+        [one] => drop(merged.insert("type".to_owned(), one.clone())),
+        _ => drop(merged.insert("type".to_owned(), types.into())),
+    }
+    if others.is_empty() {
+        for (key, value) in merged {
+            members.entry(key).or_insert(value);
+        }
+        return;
+    }
+    others.extend((!merged.is_empty()).then_some(Value::Object(merged)));
+    members.insert("anyOf".to_owned(), others.into());
+    if members.contains_key("description") {
+        // Of what has choices and no properties, Taplo shows no description.
+        members.insert("properties".to_owned(), json!({}));
     }
 }
 
@@ -118,7 +168,8 @@ fn names<T>(words: &[(&'static str, T)]) -> Vec<&'static str> {
     words.iter().map(|(name, _)| *name).collect()
 }
 
-/// For `oneOf` and `anyOf`: so many choices, of which each needs one of these keys.
+/// For `oneOf` and `anyOf`: so many choices, of which each needs one of these keys. They stand in a `then` that always holds:
+/// Taplo offers each choice that it sees, once more.
 fn needs<'k>(keys: impl IntoIterator<Item = &'k str>) -> Value {
     keys.into_iter().map(|key| json!({ "required": [key] })).collect()
 }
@@ -377,7 +428,7 @@ struct Response {
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend(
-    "oneOf" = needs(["header", "body"]),
+    "if" = true, "then" = { "oneOf": needs(["header", "body"]) },
     "dependentRequired" = { "list": ["key"], "key": ["list"] },
 ))]
 struct Signature {
@@ -402,7 +453,7 @@ struct Signature {
 }
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("oneOf" = needs(["header", "body", "list"])))]
+#[schemars(deny_unknown_fields, extend("if" = true, "then" = { "oneOf": needs(["header", "body", "list"]) }))]
 struct SignedTime {
     /// The header that it is in.
     #[schemars(extend("examples" = ["X-Slack-Request-Timestamp"]))]
@@ -559,7 +610,7 @@ struct Emails {
 }
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("anyOf" = needs(["day", "month"])))]
+#[schemars(deny_unknown_fields, extend("if" = true, "then" = { "anyOf": needs(["day", "month"]) }))]
 struct Quota {
     /// How many there may be in a day, UTC.
     #[schemars(range(min = 1, max = 1_000_000_000), extend("examples" = [100]))]
@@ -711,7 +762,7 @@ struct Access {
 }
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("anyOf" = needs(["email", "webhook"])))]
+#[schemars(deny_unknown_fields, extend("if" = true, "then" = { "anyOf": needs(["email", "webhook"]) }))]
 struct Alerts {
     /// Which Hookmill this is, for whoever has several.
     #[schemars(extend("examples" = ["production"]))]
@@ -760,7 +811,7 @@ struct Database {
 /// Which events change which rows, or what is sent because of them. A rule does one thing.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend(
-    "oneOf" = needs(["table", "email", "sms", "track", "outcome", "suppress"]),
+    "if" = true, "then" = { "oneOf": needs(["table", "email", "sms", "track", "outcome", "suppress"]) },
     "dependentRequired" = {
         "table": ["key"],
         "key": ["table"],
@@ -839,9 +890,8 @@ struct Rule {
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum Condition {
-    /// This value.
     Is(Scalar),
-    /// One of these.
+    /// This value, or one of these.
     IsOneOf(#[schemars(length(min = 1))] Vec<Scalar>),
     IsNot(IsNot),
     Exists(Exists),
@@ -865,9 +915,8 @@ struct Exists {
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum ValueForms {
-    /// A path into the body.
     Path(Path),
-    /// Paths into the body, of which the first that leads somewhere counts.
+    /// A path into the body, or paths of which the first that leads somewhere counts.
     Paths(#[schemars(length(min = 1))] Vec<Path>),
     Table(ValueTable),
 }
@@ -876,7 +925,8 @@ enum ValueForms {
 /// it is stored in.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend(
-    "oneOf" = needs(["value", "event"].into_iter().chain(parse::FORMS.map(|(name, _)| name))),
+    "if" = true,
+    "then" = { "oneOf": needs(["value", "event"].into_iter().chain(parse::FORMS.map(|(name, _)| name))) },
     "dependentRequired" = { "decimal": ["scale"], "scale": ["decimal"] },
 ))]
 struct ValueTable {
@@ -1015,7 +1065,7 @@ struct Track {
 }
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("oneOf" = needs(["email", "provider_id"])))]
+#[schemars(deny_unknown_fields, extend("if" = true, "then" = { "oneOf": needs(["email", "provider_id"]) }))]
 struct OutcomeOf {
     /// Where the id is that went along with it.
     #[schemars(extend("examples" = ["data.tags.hookmill"]))]
@@ -1080,14 +1130,14 @@ enum Expectation {
 }
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("oneOf" = [
+#[schemars(deny_unknown_fields, extend("if" = true, "then" = { "oneOf": [
     { "required": ["table", "row"] },
     { "required": ["table", "rows"] },
     { "required": ["email"] },
     { "required": ["sms"] },
     { "required": ["track"] },
     { "required": ["outcome"] },
-]))]
+] }))]
 struct Something {
     /// The table that is looked at.
     #[schemars(extend("examples" = ["invoices"]))]
