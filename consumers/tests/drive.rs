@@ -17,7 +17,7 @@ use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_native::Sqlite;
 use proptest::prelude::*;
-use support::{Fixture, event};
+use support::{Fixture, NoObjects, event};
 
 const CONFIG: &str = r#"
 [sources.s]
@@ -396,7 +396,7 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
         let objects = OneObject(Mutex::new(Some(body.to_vec())));
         let settled = |fixture: &Fixture, text: String, now: i64| {
             let (batch, now) = ([Delivery { attempts: 1, text }], Timestamp::from_millis(now));
-            let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now);
+            let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
             fixture.runtime.block_on(driven).settled.remove(0).fate
         };
         assert_eq!(settled(&fixture, text.clone(), 7), Fate::Applied);
@@ -420,4 +420,210 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
         let counts = fixture.rows("SELECT CAST(n AS TEXT) FROM counts");
         assert_eq!(counts, [["1"]], "a reprocessing counts nothing");
     }
+}
+
+/// A store on which the events of some bodies end the process: it never answers, and says that it is over.
+struct Deadly<'s> {
+    store: &'s Sqlite,
+    over: tokio::sync::Notify,
+}
+
+impl Store for Deadly<'_> {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        let is_deadly = |statement: &Statement| {
+            statement.sql.starts_with("-- rule") && statement.params[0].contains("deadly")
+        };
+        if statements.iter().any(is_deadly) {
+            self.over.notify_one();
+            std::future::pending::<()>().await;
+        }
+        self.store.execute(statements).await
+    }
+}
+
+/// What becomes of a batch with events that end the process: how often the process ended, and the last verdict on each. The
+/// queue delivers again what has no verdict; if it forgets, also what was told in an invocation that ended.
+fn survive(fixture: &Fixture, mut batch: Vec<Delivery>, forgets: bool) -> (usize, Vec<Verdict>) {
+    let store = Deadly { store: &fixture.store, over: tokio::sync::Notify::new() };
+    let mut verdicts = vec![None; batch.len()];
+    for deaths in 0.. {
+        assert!(deaths < 50, "the process ends again and again: {verdicts:?}");
+        let waiting: Vec<_> = (0..batch.len()).filter(|i| verdicts[*i].is_none()).collect();
+        let deliveries: Vec<_> = waiting.iter().map(|i| batch[*i].clone()).collect();
+        let told = Mutex::new(Vec::new());
+        let driven = fixture.runtime.block_on(async {
+            let now = Timestamp::from_millis(0);
+            let told = |index: usize, settled: &hookmill_consumers::Settled| {
+                told.lock().unwrap().push((index, settled.verdict));
+            };
+            tokio::select! {
+                driven = drive(&store, &NoObjects, &fixture.config, &deliveries, now, told) => Some(driven),
+                () = store.over.notified() => None,
+            }
+        });
+        if driven.is_some() || !forgets {
+            for (index, verdict) in told.into_inner().unwrap() {
+                verdicts[waiting[index]] = Some(verdict);
+            }
+        }
+        for index in waiting {
+            batch[index].attempts += 1;
+        }
+        if driven.is_some() {
+            return (deaths, verdicts.into_iter().map(Option::unwrap).collect());
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn an_event_that_ends_the_process_is_given_up_and_its_neighbors_are_applied() {
+    for forgets in [false, true] {
+        for deadly in [vec![0], vec![57], vec![99], vec![3, 4, 60]] {
+            let fixture = fixture();
+            let body = |i: usize| {
+                let text = if deadly.contains(&i) { "deadly" } else { "harmless" };
+                format!(
+                    "{{\"id\":\"thing_{i:03}\",\"version\":1,\"status\":\"new\",\"text\":\"{text}\"}}"
+                )
+            };
+            let event = |i: usize| event(&format!("evt_{i:03}"), "thing.updated", &body(i), 1);
+            let (deaths, verdicts) = survive(&fixture, (0..100).map(event).collect(), forgets);
+            for (i, verdict) in verdicts.iter().enumerate() {
+                let expected = if deadly.contains(&i) { Verdict::Bury } else { Verdict::Ack };
+                assert_eq!(*verdict, expected, "event {i}, deadly {deadly:?}, forgets {forgets}");
+            }
+            assert!(deaths <= 1 + 3 * deadly.len(), "{deaths} deaths for {deadly:?}");
+            let sql = "SELECT event_id, reason FROM dead_letters ORDER BY event_id";
+            let letters = deadly.iter().map(|i| [format!("evt_{i:03}"), "dropped".to_owned()]);
+            assert_eq!(fixture.rows(sql), letters.map(Vec::from).collect::<Vec<_>>());
+            let counts =
+                fixture.rows("SELECT CAST(count(*) AS TEXT), CAST(sum(n) AS TEXT) FROM counts");
+            let applied = (100 - deadly.len()).to_string();
+            assert_eq!(counts, [[applied.clone(), applied]], "each takes effect once");
+            assert!(fixture.rows("SELECT id FROM begun_deliveries").is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_verdict_takes_the_note_of_its_delivery_away() {
+    let fixture = fixture();
+    let good = |attempts| {
+        event("evt_1", "thing.updated", r#"{"id":"a","version":1,"status":"new"}"#, attempts)
+    };
+    let poison = event("evt_2", "thing.updated", r#"{"id":"b"}"#, 2);
+    // The note is written, the events are not applied, the note is taken away. Moods are popped from the end.
+    let script = vec![Mood::Works, Mood::Away, Mood::Works, Mood::Works];
+    let store = Flaky { store: &fixture.store, script: Mutex::new(script), calls: Arc::default() };
+    for attempts in 2..6 {
+        let settled = fixture.drive(&store, &[good(attempts), poison.clone()]);
+        assert_eq!(settled[0].1 == Verdict::Ack, attempts > 2, "{settled:?}");
+        assert_eq!(settled[1].1, Verdict::Bury);
+        assert!(fixture.rows("SELECT id FROM begun_deliveries").is_empty(), "{attempts}");
+    }
+}
+
+/// A store that writes down how long each transaction is, in bytes.
+struct Measured<'s>(&'s Sqlite, Mutex<Vec<usize>>);
+
+impl Store for Measured<'_> {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        let bytes =
+            statements.iter().flat_map(|statement| &statement.params).map(String::len).sum();
+        self.1.lock().unwrap().push(bytes);
+        self.0.execute(statements).await
+    }
+}
+
+#[test]
+fn a_batch_of_large_events_is_applied_in_parts() {
+    let fixture = fixture();
+    let event = |i: usize| {
+        let text = "x".repeat(120_000);
+        let body = format!(
+            "{{\"id\":\"thing_{i}\",\"version\":1,\"status\":\"new\",\"text\":\"{text}\"}}"
+        );
+        event(&format!("evt_{i}"), "thing.updated", &body, 1)
+    };
+    let store = Measured(&fixture.store, Mutex::default());
+    let settled = fixture.drive(&store, &(0..100).map(event).collect::<Vec<_>>());
+    assert!(settled.iter().all(|(fate, _)| *fate == Fate::Applied));
+    let transactions = store.1.into_inner().unwrap();
+    assert!(transactions.len() <= 4, "few transactions: {transactions:?}");
+    assert!(transactions.iter().all(|bytes| *bytes < 4_300_000), "none is long: {transactions:?}");
+}
+
+/// The list of a body with a value that every row repeats: `length` rows of `width` bytes.
+fn amplified(id: &str, length: usize, width: usize) -> Delivery {
+    let items = vec!["{\"id\":1}"; length].join(",");
+    let note = "n".repeat(width);
+    let body = format!("{{\"id\":\"{id}\",\"version\":1,\"note\":\"{note}\",\"items\":[{items}]}}");
+    event(&format!("evt_{id}"), "list.updated", &body, 1)
+}
+
+const LISTS: &str = r#"
+[sources.s]
+scheme = "stripe"
+secrets = ["env:A"]
+
+[database]
+migrations = "app"
+
+[limits]
+rows_per_event = 1000
+bytes_per_event = "1MiB"
+
+[[rules]]
+name = "items"
+on = ["s:list.*"]
+each = "items"
+table = "items"
+key = { list = "id", id = "@.id" }
+version = "version"
+set = { note = "note" }
+
+[[rules]]
+name = "sold"
+on = ["s:list.*"]
+each = "items"
+table = "sold"
+key = { note = "note" }
+add = { n = 1 }
+"#;
+
+#[test]
+fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_applied() {
+    let fixture = Fixture::new(
+        LISTS,
+        "CREATE TABLE items (list TEXT, id INTEGER, note TEXT, PRIMARY KEY (list, id)) STRICT, WITHOUT ROWID;
+         CREATE TABLE sold (note TEXT PRIMARY KEY, n INTEGER) STRICT, WITHOUT ROWID;",
+    );
+    let batch = [
+        amplified("small", 400, 10),
+        // Bodies below a megabyte that would make gigabytes.
+        amplified("rows", 60_000, 10),
+        amplified("bytes", 400, 400_000),
+        amplified("last", 400, 10),
+    ];
+    let driven = fixture.runtime.block_on(drive(
+        &fixture.store,
+        &NoObjects,
+        &fixture.config,
+        &batch,
+        Timestamp::from_millis(0),
+        |_, _| {},
+    ));
+    let errors = driven.settled.iter().map(|settled| match &settled.fate {
+        Fate::Condemned { reason, error } => format!("{reason}: {error}"),
+        fate => fate.to_string(),
+    });
+    insta::assert_debug_snapshot!(errors.collect::<Vec<_>>(), @r#"
+    [
+        "applied",
+        "permanent: rule `items`: the event would write more than 1000 rows, the limit for one event; `rows_per_event` of [limits] in hookmill.toml raises it",
+        "permanent: rule `items`: the event would write more than 1048576 bytes, the limit for one event; `bytes_per_event` of [limits] in hookmill.toml raises it",
+        "applied",
+    ]
+    "#);
 }

@@ -321,6 +321,21 @@ pub struct Sms {
     pub per_hour: u32,
 }
 
+/// What one event may write at most. What would write more becomes a dead letter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Rows of all tables together, those of the outbox included.
+    pub rows: usize,
+    /// Bytes of JSON that carry these rows.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rows: 10_000, bytes: 16 * 1024 * 1024 }
+    }
+}
+
 /// What the consumers carry.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Consumers {
@@ -328,6 +343,8 @@ pub struct Consumers {
     pub program: Program,
     /// When to try again, and when to give up.
     pub retry: Retry,
+    /// What one event may write.
+    pub limits: Limits,
     /// By source: its provider's API, to ask for objects.
     pub apis: BTreeMap<String, Api>,
     /// Whether messages are kept when they have taken effect.

@@ -37,12 +37,13 @@ pub struct TableColumn {
 pub const ROW_GUARDS: &str = "row_guards";
 
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 18] = [
+pub const OWN_TABLES: [&str; 19] = [
     "activity",
     "admin_failures",
     "admin_tokens",
     "alerts",
     "audit",
+    "begun_deliveries",
     "dead_letters",
     "event_messages",
     "events",

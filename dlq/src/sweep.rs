@@ -52,7 +52,7 @@ const SETTLED_LETTERS: Kind = Kind {
     sql: "-- sweep letters that were applied or discarded
 DELETE FROM dead_letters WHERE id IN (
     SELECT id FROM dead_letters WHERE state IN ('applied', 'discarded') AND state_at < CAST(?1 AS INTEGER)
-    LIMIT CAST(?2 AS INTEGER)
+    ORDER BY state_at LIMIT CAST(?2 AS INTEGER)
 ) RETURNING iif(substr(message, 1, 2000) LIKE '%\"body\":{\"object\"%', message, NULL)",
 };
 
@@ -79,9 +79,9 @@ const REPLAYS: Kind = Kind {
     name: "replays",
     sql: "-- sweep replays
 DELETE FROM replays WHERE id IN (
-    SELECT id FROM replays WHERE state IN ('planned', 'cancelled', 'done') AND planned_at < CAST(?1 AS INTEGER)
+    SELECT id FROM replays WHERE planned_at < CAST(?1 AS INTEGER) AND state IN ('planned', 'cancelled', 'done')
         AND (generation = 0 OR generation < (SELECT max(generation) FROM replays))
-    LIMIT CAST(?2 AS INTEGER)
+    ORDER BY planned_at LIMIT CAST(?2 AS INTEGER)
 ) RETURNING NULL",
 };
 
@@ -96,8 +96,9 @@ DELETE FROM activity WHERE (minute, source, outcome) IN (
 const AUDIT: Kind = Kind {
     name: "audit",
     sql: "-- sweep the audit
-DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < CAST(?1 AS INTEGER) ORDER BY id LIMIT CAST(?2 AS INTEGER))
-RETURNING NULL",
+DELETE FROM audit WHERE id IN (
+    SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT CAST(?2 AS INTEGER)) WHERE at < CAST(?1 AS INTEGER)
+) RETURNING NULL",
 };
 
 /// What a step has removed.

@@ -41,6 +41,7 @@ pub fn own() -> Vec<Migration> {
         ("0010_alerts.sql", include_str!("../0010_alerts.sql")),
         ("0011_rules.sql", include_str!("../0011_rules.sql")),
         ("0012_presets.sql", include_str!("../0012_presets.sql")),
+        ("0013_growth.sql", include_str!("../0013_growth.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
@@ -208,6 +209,7 @@ impl Loaded {
         Consumers {
             program: self.program.clone(),
             retry: self.config.retry.clone(),
+            limits: self.config.limits,
             apis: self.config.apis.clone(),
             keep_messages: self.config.retention.messages.is_some(),
             emails: self.config.emails.clone(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::expectations::{TestText, tests};
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
 use super::{
-    Access, Alerts, Api, Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending,
-    Sms, Source, outgoing, source,
+    Access, Alerts, Api, Batch, Emails, Ingress, Limits, RateLimit, Retention, Retry, SecretRef,
+    Sending, Sms, Source, outgoing, source,
 };
 use crate::limits;
 use crate::outbound::{Outcome, Provider};
@@ -33,6 +33,8 @@ pub struct Config {
     pub rules: Vec<RuleText>,
     /// `[retry]`.
     pub retry: Retry,
+    /// `[limits]`.
+    pub limits: Limits,
     /// `[queue]`.
     pub batch: Batch,
     /// `queue.batch_size`, if it is written: then the queues of the Workers have to have it as well.
@@ -286,6 +288,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
             max: Duration::from_secs(3600),
             jitter: 0.5,
         },
+        limits: Limits::default(),
         batch: Batch { size: limits::BATCH_MESSAGES, wait: Duration::ZERO },
         batch_size: None,
         retention: Retention::default(),
@@ -310,6 +313,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     sources(&root, &mut config);
     ingress(&root, &mut config.ingress);
     retry(&root, &mut config.retry);
+    config.limits = event_limits(&root);
     config.batch_size = batch(&root, &mut config.batch);
     retention(&root, &mut config.retention);
     config.emails = outgoing::emails(&root);
@@ -514,7 +518,9 @@ fn ingress(root: &Section<'_>, ingress: &mut Ingress) {
     let Some(section) = root.get("ingress").and_then(|item| item.section("a table")) else {
         return;
     };
-    if let Some(limit) = section.get("body_limit").and_then(|item| byte_size(&item)) {
+    if let Some(limit) =
+        section.get("body_limit").and_then(|item| byte_size(&item, limits::BODY_BYTES))
+    {
         ingress.body_limit = limit;
     }
     let range = Duration::from_millis(100)..=Duration::from_secs(300);
@@ -569,6 +575,24 @@ fn retry(root: &Section<'_>, retry: &mut Retry) {
         retry.jitter = jitter;
     }
     section.finish();
+}
+
+fn event_limits(root: &Section<'_>) -> Limits {
+    let mut found = Limits::default();
+    let Some(section) = root.get("limits").and_then(|item| item.section("a table")) else {
+        return found;
+    };
+    let most = i64::try_from(limits::EVENT_ROWS).unwrap_or(i64::MAX);
+    let rows = section.get("rows_per_event").and_then(|item| integer(&item, 1..=most));
+    if let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) {
+        found.rows = rows;
+    }
+    let bytes = section.get("bytes_per_event");
+    if let Some(bytes) = bytes.and_then(|item| byte_size(&item, limits::EVENT_BYTES)) {
+        found.bytes = bytes;
+    }
+    section.finish();
+    found
 }
 
 fn retention(root: &Section<'_>, retention: &mut Retention) {
@@ -1114,13 +1138,13 @@ pub(super) fn integer(item: &Item<'_>, range: std::ops::RangeInclusive<i64>) -> 
     None
 }
 
-fn byte_size(item: &Item<'_>) -> Option<usize> {
+fn byte_size(item: &Item<'_>, most: usize) -> Option<usize> {
     let found = item.parsed("a size such as \"1MiB\"", str::parse::<bytesize::ByteSize>)?;
     let bytes = usize::try_from(found.value.as_u64()).unwrap_or(usize::MAX);
-    if (1..=limits::BODY_BYTES).contains(&bytes) {
+    if (1..=most).contains(&bytes) {
         return Some(bytes);
     }
-    let most = bytesize::ByteSize(limits::BODY_BYTES as u64);
+    let most = bytesize::ByteSize(most as u64);
     item.report(
         found.error(format!("found {}", found.value)).hint(format!("expected at most {most}")),
     );
@@ -1145,7 +1169,7 @@ mod tests {
         let (config, errors) = parse("hookmill.toml", GOOD);
         assert!(errors.is_empty());
         insta::assert_debug_snapshot!(
-            (&config.ingress.body_limit, &config.ingress.body_timeout, &config.unknown, &config.retry, &config.batch, &config.retention),
+            (&config.ingress.body_limit, &config.ingress.body_timeout, &config.unknown, &config.retry, &config.limits, &config.batch, &config.retention),
             @r#"
         (
             1048576,
@@ -1159,6 +1183,10 @@ mod tests {
                 multiplier: 2.0,
                 max: 3600s,
                 jitter: 0.5,
+            },
+            Limits {
+                rows: 10000,
+                bytes: 16777216,
             },
             Batch {
                 size: 100,
@@ -1297,7 +1325,7 @@ mod tests {
         hookmill.toml:6:10: alerts.repeat: found 1m
           hint: expected a duration from 10m to 30d
         hookmill.toml:7:16: alerts.dead_letters: found 0
-          hint: expected a whole number from 1 to 1000000
+          hint: expected a whole number from 1 to 10000
         hookmill.toml:5:11: alerts.webhook: `secret` is missing
           hint: what signs it: secret = "env:ALERTS_SECRET"
         hookmill.toml:5:19: alerts.webhook.url: found "http://a.test"

@@ -262,6 +262,8 @@ struct Hookmill {
     ingress: Option<Ingress>,
     /// When what could not be applied is tried again.
     retry: Option<Retry>,
+    /// What one event may write. An event that would write more becomes a dead letter.
+    limits: Option<Limits>,
     /// How the native queue gathers batches. On Cloudflare, consumers/worker/wrangler.toml says so.
     queue: Option<Queue>,
     /// How long what is done with is kept.
@@ -526,6 +528,17 @@ struct Ingress {
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
+struct Limits {
+    /// How many rows one event may write, in all tables together.
+    #[schemars(range(min = 1, max = limits::EVENT_ROWS), extend("default" = 10_000))]
+    rows_per_event: Option<Whole>,
+    /// How many bytes of rows one event may write: at most 256 MiB.
+    #[schemars(extend("default" = "16MiB"))]
+    bytes_per_event: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
 struct Retry {
     /// How often something is tried, the first time included, before it is a dead letter.
     #[schemars(range(min = 1, max = limits::PLATFORM_DELIVERIES - 1), extend("default" = 8))]
@@ -779,7 +792,7 @@ struct Alerts {
     #[schemars(extend("default" = "1h"))]
     oldest_dead_letter: Option<Span>,
     /// They are told if so many dead letters wait.
-    #[schemars(range(min = 1, max = 1_000_000), extend("examples" = [100]))]
+    #[schemars(range(min = 1, max = limits::COUNTED), extend("examples" = [100]))]
     dead_letters: Option<Whole>,
     /// They are told if an event took so long from ingress to its tables: from a second to 30 days.
     #[schemars(extend("examples" = ["5m"]))]

@@ -63,7 +63,8 @@ const OBJECT: &str = "json_object('id', id, 'generation', generation, 'filter', 
         AND EXISTS (SELECT 1 FROM events WHERE events.source = dead_letters.source
             AND events.id = event_id AND events.generation = dead_letters.generation))))),
     'failed', iif(generation > 0,
-        (SELECT count(*) FROM dead_letters WHERE dead_letters.generation = replays.generation AND dead_letters.state = 'dead'),
+        (SELECT count(*) FROM dead_letters
+            WHERE dead_letters.generation > 0 AND dead_letters.generation = replays.generation AND dead_letters.state = 'dead'),
         (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'dead' AND dead_letters.replays > 0)))";
 
 /// List replays, the latest first.

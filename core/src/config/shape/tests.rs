@@ -104,6 +104,10 @@ const SAMPLES: [&str; 14] = [
     max = "2h"
     jitter = 0.25
 
+    [limits]
+    rows_per_event = 100
+    bytes_per_event = "1MiB"
+
     [queue]
     batch_size = 10
     batch_wait = "1s"
