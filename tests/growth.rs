@@ -236,7 +236,9 @@ fn fill(database: &Connection, rows: u32, known: &[(&str, &str)]) {
                 (None, "INTEGER") if column == "minute" => {
                     format!("{NOW} / 60000 - 60 - i % 100000")
                 }
-                (None, "INTEGER") if column == "hour" => format!("{NOW} - 3600000 * i"),
+                (None, "INTEGER") if column == "hour" => {
+                    format!("{NOW} - 3600000 * (3 + i % 2000)")
+                }
                 (None, "TEXT") => format!("'{column}-' || i"),
                 (None, _) => "i".to_owned(),
             }
@@ -422,6 +424,7 @@ fn presets() {
 fn rules_of_every_kind() -> (String, String) {
     let mut config = String::from(
         "[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:SECRET\"]\napi = { key = \"env:API_KEY\" }\n\
+         [limits]\nrows_per_event = 1000000\n\
          [database]\nmigrations = \"app\"\n\
          [email]\nprovider = \"resend\"\nfrom = \"a@example.com\"\n\
          [templates.done]\nsubject = \"Done\"\nhtml = \"done.html\"\n\

@@ -16,6 +16,8 @@ pub struct Table {
     pub columns: Vec<TableColumn>,
     /// Columns that are unique together, besides the primary key.
     pub unique: Vec<Vec<String>>,
+    /// The columns of each index, the primary key's included, in its order.
+    pub indexes: Vec<Vec<String>>,
 }
 
 /// One column of a table.

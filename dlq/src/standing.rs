@@ -35,7 +35,7 @@ const STANDING: &str = "\
 SELECT json_object(
     'lag', (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > CAST(?1 AS INTEGER) / 60000 - 5),
     'oldest_dead_letter', (SELECT coalesce((CAST(?1 AS INTEGER) - min(first_failed_at)) / 1000.0, 0)
-        FROM dead_letters WHERE state = 'dead'),
+        FROM dead_letters INDEXED BY dead_letters_oldest WHERE state = 'dead'),
     'dead_letters', json((SELECT json_group_array(json_array(reason, n)) FROM (
         SELECT reason, count(*) AS n FROM (
             SELECT reason FROM dead_letters WHERE state = 'dead' LIMIT CAST(?2 AS INTEGER)

@@ -51,7 +51,8 @@ const SETTLED_LETTERS: Kind = Kind {
     name: "letters that were applied or discarded",
     sql: "-- sweep letters that were applied or discarded
 DELETE FROM dead_letters WHERE id IN (
-    SELECT id FROM dead_letters WHERE state IN ('applied', 'discarded') AND state_at < CAST(?1 AS INTEGER)
+    SELECT id FROM dead_letters INDEXED BY dead_letters_settled
+    WHERE state IN ('applied', 'discarded') AND state_at < CAST(?1 AS INTEGER)
     ORDER BY state_at LIMIT CAST(?2 AS INTEGER)
 ) RETURNING iif(substr(message, 1, 2000) LIKE '%\"body\":{\"object\"%', message, NULL)",
 };

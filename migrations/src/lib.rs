@@ -164,9 +164,10 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
     )?;
     let mut columns =
         database.prepare("SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0 FROM pragma_table_info(?1)")?;
-    let mut unique = database.prepare(
-        "SELECT (SELECT json_group_array(name) FROM pragma_index_info(list.name)) FROM pragma_index_list(?1) AS list
-         WHERE list.\"unique\" = 1 AND partial = 0 AND origin <> 'pk'",
+    let mut indexes = database.prepare(
+        "SELECT (SELECT json_group_array(name) FROM (SELECT name FROM pragma_index_info(list.name) ORDER BY seqno)),
+            list.\"unique\" = 1 AND origin <> 'pk'
+         FROM pragma_index_list(?1) AS list WHERE partial = 0",
     )?;
     for name in tables.query_map([], |row| row.get::<_, String>(0))? {
         let name = name?;
@@ -180,10 +181,19 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
             })
         };
         let columns = columns.query_map([&name], column)?.collect::<Result<_, _>>()?;
-        let names = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
-        let names = unique.query_map([&name], names)?.collect::<Result<Vec<_>, _>>()?;
-        let unique = names.iter().filter_map(|names| serde_json::from_str(names).ok()).collect();
-        schema.tables.insert(name, Table { columns, unique });
+        let index =
+            |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
+        let (mut unique, mut all) = (Vec::new(), Vec::new());
+        for index in indexes.query_map([&name], index)? {
+            let (columns, is_unique) = index?;
+            // The columns of an index of an expression have no names.
+            let Ok(columns) = serde_json::from_str::<Vec<String>>(&columns) else { continue };
+            if is_unique {
+                unique.push(columns.clone());
+            }
+            all.push(columns);
+        }
+        schema.tables.insert(name, Table { columns, unique, indexes: all });
     }
     Ok(schema)
 }
@@ -307,7 +317,12 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         }
         let after = schema(&database)?;
         for table in OWN_TABLES {
-            if before.tables.get(table) != after.tables.get(table) {
+            // An index of the user's own does no harm.
+            let shape = |schema: &Schema| {
+                let table = schema.tables.get(table);
+                table.map(|table| (table.columns.clone(), table.unique.clone()))
+            };
+            if shape(&before) != shape(&after) {
                 let problem = format!("a migration changes `{table}`, Hookmill's own table");
                 faults.push(folder.error(problem));
             }
@@ -422,6 +437,23 @@ mod tests {
     }
 
     #[test]
+    fn a_list_whose_rows_no_index_finds_is_refused() {
+        let rule = |table: &str| {
+            format!(
+                "[[rules]]\nname = 'list'\non = ['s:*']\neach = 'list'\ntable = '{table}'\n\
+                 key = {{ team = 'team', id = '@.id' }}\nversion = 'v'\n"
+            )
+        };
+        assert_eq!(faults(&rule("members")), "none");
+        assert_eq!(faults(&rule("indexed")), "none");
+        insta::assert_snapshot!(faults(&rule("backwards")), @r"
+        hookmill.toml:10:9: rules[0].table: no index of `backwards` begins with (team), so each event would read the whole table
+          hint: begin the primary key with the columns that say whose list it is, or add an index: CREATE INDEX … ON backwards (team)
+        1 error in the configuration
+        ");
+    }
+
+    #[test]
     fn a_file_that_is_no_migration_is_an_error() {
         for name in ["notes.txt", "1_a.sql", "abcd_a.sql", "0001_pipeline.sql", "0999_a.sql"] {
             assert!(in_folder(folder(&[(name, "")]).path()).is_err(), "{name}");
@@ -455,6 +487,9 @@ mod tests {
             "CREATE TABLE teams (org TEXT, id TEXT, name TEXT NOT NULL, size INTEGER, note TEXT, {guard}, PRIMARY KEY (org, id)) STRICT;
              CREATE TABLE tallies (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT;
              CREATE TABLE members (team TEXT, id TEXT, name TEXT, PRIMARY KEY (team, id)) STRICT;
+             CREATE TABLE backwards (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
+             CREATE TABLE indexed (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
+             CREATE INDEX indexed_team ON indexed (team);
              CREATE TABLE accounts (id TEXT PRIMARY KEY, customer TEXT UNIQUE, plan TEXT, {guard}) STRICT;"
         );
         fs::write(app.join("1000_teams.sql"), sql).unwrap();

@@ -26,7 +26,7 @@ pub enum Step {
     Deny,
     /// The tests beside the code
     Unit,
-    /// The contract against the native binary, its command line, and kill -9 under load
+    /// The contract against the native binary, its command line, what statements cost, and kill -9 under load
     Native,
     /// The contract against the three Workers in workerd
     Workers,
@@ -138,7 +138,8 @@ fn contract() -> Command {
 fn native() -> anyhow::Result<()> {
     shell(
         contract()
-            .args(["--test", "native", "--test", "cli", "--test", "presets", "--test", "crash"]),
+            .args(["--test", "native", "--test", "cli", "--test", "presets", "--test", "growth"])
+            .args(["--test", "crash"]),
     )
 }
 

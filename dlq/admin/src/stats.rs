@@ -111,7 +111,7 @@ SELECT json_object(
     'replaying', (SELECT count(*) FROM (
         SELECT 1 FROM dead_letters WHERE state IN ('replaying', 'replayed') LIMIT CAST(?1 AS INTEGER)
     )),
-    'oldest', (SELECT min(first_failed_at) FROM dead_letters WHERE state = 'dead'),
+    'oldest', (SELECT min(first_failed_at) FROM dead_letters INDEXED BY dead_letters_oldest WHERE state = 'dead'),
     'reasons', json((SELECT json_group_array(json_object('of', '', 'kind', reason, 'count', n)) FROM (
         SELECT reason, count(*) AS n FROM dead GROUP BY reason ORDER BY reason
     ))))";
