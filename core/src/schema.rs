@@ -37,7 +37,7 @@ pub struct TableColumn {
 pub const ROW_GUARDS: &str = "row_guards";
 
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 18] = [
+pub const OWN_TABLES: [&str; 19] = [
     "activity",
     "admin_failures",
     "admin_tokens",
@@ -55,6 +55,7 @@ pub const OWN_TABLES: [&str; 18] = [
     "rejections",
     "replays",
     ROW_GUARDS,
+    "stale_bodies",
     "suppressions",
 ];
 
