@@ -29,7 +29,7 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Filter, plan_replay, replay_id, run_replay, step};
-use hookmill_dlq::{drain, keep, standing, sweep};
+use hookmill_dlq::{drain, keep, standing, sweep, unreferenced};
 use hookmill_providers::{Admitted, Verifier, development, sign};
 use hookmill_tests::fixtures;
 use rusqlite::types::ValueRef;
@@ -424,7 +424,7 @@ fn presets() {
 fn rules_of_every_kind() -> (String, String) {
     let mut config = String::from(
         "[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:SECRET\"]\napi = { key = \"env:API_KEY\" }\n\
-         [limits]\nrows_per_event = 1000000\n\
+         [limits]\nrows_per_event = 1000000\nbytes_per_event = \"256MiB\"\n\
          [database]\nmigrations = \"app\"\n\
          [email]\nprovider = \"resend\"\nfrom = \"a@example.com\"\n\
          [templates.done]\nsubject = \"Done\"\nhtml = \"done.html\"\n\
@@ -648,10 +648,13 @@ fn stages() {
             for _ in 0..3 {
                 step(store, &Taken, clock).await.unwrap();
             }
-            let age = Some(Duration::from_secs(2 * 24 * 3600));
+            let age = Some(Duration::from_secs(3600));
             let retention =
                 Retention { events: age, messages: age, done: age, dead_letters: age, audit: age };
-            sweep(store, &NoObjects, &retention, clock()).await.unwrap();
+            for now in [clock(), clock() + Duration::from_secs(2 * 24 * 3600)] {
+                sweep(store, &NoObjects, &retention, now).await.unwrap();
+            }
+            store.execute(unreferenced(&["s/1".to_owned()])).await.unwrap();
             let tally =
                 Tally { source: None, reason: Reason::NotFound, count: 1, samples: Vec::new() };
             store.execute(keep(&[Report::new(clock(), vec![tally])], clock())).await.unwrap();

@@ -9,7 +9,7 @@ use hookmill_core::objects::Objects;
 use hookmill_core::rules::Program;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::{Letter, Reason, bury};
+use hookmill_dlq::{Letter, Reason, bury, unreferenced};
 
 use crate::begun;
 use crate::plan::{self, EventKey, Planned, Writes};
@@ -45,9 +45,9 @@ pub struct Driven {
 ///
 /// 1. reads bodies from the object store;
 /// 2. one transaction for all events of the part, gated on the ledger: a redelivery finds its event there;
-/// 3. dead letters, keyed by event: burying again rewrites the letter;
-/// 4. removes the bodies of settled events from the object store, unless messages are kept: a redelivery that misses one asks
-///    the ledger.
+/// 3. dead letters, keyed by event: burying again rewrites the letter, and an event in the ledger gets none;
+/// 4. removes the bodies of acknowledged events from the object store, unless a message that is kept or a letter refers to
+///    them: a redelivery that misses one asks the ledger.
 ///
 /// An event that needs too much memory or time ends the process before any verdict, and the queue delivers the whole batch
 /// again. So new deliveries come first. Those that were delivered before follow in small parts, and the store notes that a part
@@ -222,7 +222,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
             // A note that stays counts once too often, which is better than a verdict that waits.
             let _ = self.store.execute(begun::end(&notes)).await;
         }
-        remove_bodies(self.objects, self.config, &settled).await;
+        remove_bodies(self.store, self.objects, &settled).await;
         for (index, settled) in indexes.into_iter().zip(settled) {
             (self.told)(index, &settled);
             self.settled[index] = Some(settled);
@@ -310,7 +310,7 @@ async fn body<'m, S: Store, O: Objects>(
             check.bytes
         ))),
         // It is removed once its event has taken effect, so the ledger knows whether something is wrong.
-        Ok(None) => Err(match store.execute(plan::seen(&EventKey::of(&message.envelope))).await {
+        Ok(None) => Err(match store.execute(plan::seen([&message.envelope])).await {
             Ok(rows) if plan::events(&rows).is_empty() => {
                 Fate::unreadable("the body is not in the object store".into())
             }
@@ -321,7 +321,8 @@ async fn body<'m, S: Store, O: Objects>(
     }
 }
 
-/// Writes what is to be buried. A letter that cannot be written has its delivery tried again: it is never only dropped.
+/// Writes what is to be buried. A letter that cannot be written has its delivery tried again: it is never only dropped. A
+/// delivery that failed although its event has taken effect is a duplicate, and gets no letter.
 async fn write_letters<S: Store>(
     store: &S,
     config: &Consumers,
@@ -346,26 +347,39 @@ async fn write_letters<S: Store>(
     if letters.is_empty() {
         return;
     }
-    if let Err(error) = store.execute(bury(&letters, now)).await {
-        for index in condemned {
-            let delay = delay(&config.retry, batch[index].attempts);
-            let error = format!("the dead letter could not be written: {error}");
-            settled[index].fate = Fate::Unavailable(error);
-            settled[index].verdict = Verdict::Retry { delay };
+    let events = letters.iter().filter_map(|letter| letter.envelope);
+    let statements = bury(&letters, now).into_iter().chain(plan::seen(events)).collect();
+    let seen = store.execute(statements).await.map(|rows| plan::events(&rows));
+    for index in condemned {
+        let Settled { envelope, fate, verdict } = &mut settled[index];
+        match &seen {
+            Ok(seen) if envelope.as_ref().is_some_and(|e| seen.contains(&EventKey::of(e))) => {
+                (*fate, *verdict) = (Fate::Duplicate, Verdict::Ack);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let delay = delay(&config.retry, batch[index].attempts);
+                let error = format!("the dead letter could not be written: {error}");
+                (*fate, *verdict) = (Fate::Unavailable(error), Verdict::Retry { delay });
+            }
         }
     }
 }
 
-/// Removes bodies that nothing needs any more. A dead letter keeps its body, and so does a message that is kept: whatever is
-/// reprocessed comes from one. A body that cannot be removed is left over, and does no harm.
-async fn remove_bodies<O: Objects>(objects: &O, config: &Consumers, settled: &[Settled]) {
-    for Settled { envelope, fate, verdict } in settled {
-        if let (Some(envelope), Verdict::Ack) = (envelope, verdict)
-            && let BodyForm::Object(check) = &envelope.body
-            && envelope.generation == 0
-            && (!config.keep_messages || *fate == Fate::Ignored)
-        {
-            let _ = objects.delete(&check.key).await;
-        }
+/// Removes bodies that nothing needs any more: neither a letter nor a message that is kept, from which an event is reprocessed.
+/// [`unreferenced`] says why this is safe. A body that cannot be removed is left over, and does no harm.
+async fn remove_bodies<S: Store, O: Objects>(store: &S, objects: &O, settled: &[Settled]) {
+    let acknowledged = settled.iter().filter(|settled| settled.verdict == Verdict::Ack);
+    let key = |settled: &Settled| match &settled.envelope.as_ref()?.body {
+        BodyForm::Object(check) => Some(check.key.clone()),
+        _ => None,
+    };
+    let keys: Vec<_> = acknowledged.filter_map(key).collect();
+    if keys.is_empty() {
+        return;
+    }
+    let rows = store.execute(unreferenced(&keys)).await.unwrap_or_default();
+    for key in rows.iter().flatten().filter_map(|row| row.first()?.as_ref()) {
+        let _ = objects.delete(key).await;
     }
 }

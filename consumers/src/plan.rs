@@ -182,6 +182,19 @@ WHERE NOT EXISTS (
 GROUP BY 1, 2, 3
 ON CONFLICT (minute, source, outcome) DO UPDATE SET events = events + excluded.events, lag = max(lag, excluded.lag)";
 
+/// Letters of events that take effect, whoever sent them again: nothing is left to replay, and a letter that could be replayed
+/// after the ledger has forgotten the event would count twice. A letter of another generation waits for its own event.
+const LETTERS: &str = "\
+-- letters of events that take effect
+WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+UPDATE dead_letters SET state = 'applied', state_at = (SELECT value ->> 6 FROM rows LIMIT 1),
+    replays = replays + (state = 'replaying')
+WHERE id IN (
+    SELECT dead_letters.id FROM rows CROSS JOIN dead_letters ON dead_letters.source = value ->> 0
+        AND event_id = value ->> 1 AND dead_letters.generation = value ->> 2
+    WHERE state IN ('dead', 'replaying', 'replayed')
+)";
+
 /// Which of these events are in the ledger.
 const SEEN: &str = "\
 -- seen
@@ -490,9 +503,9 @@ impl<'e> Making<'e> {
         scope: Scope<'_>,
     ) -> Result<String, Fate> {
         let columns = read_columns(rule, columns, scope)?;
-        let room = ROOM + length(&columns);
-        self.spend(rule, 1, self.identity.len() + room)?;
-        let mut row = with_room(&self.identity, room);
+        let length = length(&columns);
+        self.spend(rule, 1, self.identity.len() + length)?;
+        let mut row = with_room(&self.identity, ROOM + length);
         if let Some(guard) = guard {
             let version = guard.version.version(scope).map_err(|error| unfit(rule, error))?;
             let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
@@ -749,17 +762,18 @@ pub(crate) fn statements(program: &Program, writes: &[Writes]) -> Vec<Statement>
     let reprocessed = writes.iter().filter(|write| write.event.generation > 0);
     let reprocessed = reprocessed.map(|write| write.ledger.as_str());
     statements.extend(Statement::for_rows(&Arc::from(REPROCESSED), reprocessed));
-    for sql in [ACTIVITY, LEDGER] {
+    for sql in [ACTIVITY, LETTERS, LEDGER] {
         let ledger = writes.iter().map(|write| write.ledger.as_str());
         statements.extend(Statement::for_rows(&Arc::from(sql), ledger));
     }
     statements
 }
 
-/// Asks whether an event has taken effect.
-pub(crate) fn seen(event: &EventKey) -> Vec<Statement> {
-    let row = serde_json::to_string(&(&event.source, &event.id, event.generation));
-    Statement::for_rows(&Arc::from(SEEN), [row.expect("texts and numbers serialise").as_str()])
+/// Asks which events have taken effect.
+pub(crate) fn seen<'e>(events: impl IntoIterator<Item = &'e Envelope>) -> Vec<Statement> {
+    let row = |event: &Envelope| json!([event.source, event.id, event.generation]).to_string();
+    let rows: Vec<_> = events.into_iter().map(row).collect();
+    Statement::for_rows(&Arc::from(SEEN), rows.iter().map(String::as_str))
 }
 
 /// Since when the first may be sent of what was written into the outbox: what the statements of rules answered with.

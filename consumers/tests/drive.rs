@@ -8,13 +8,16 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hookmill_consumers::{Fate, drive};
+use hookmill_core::config::Retention;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{ClaimCheck, decode, encode_claim_check, reprocessed};
 use hookmill_core::objects::{ObjectError, Objects};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
+use hookmill_dlq::{drain, sweep};
 use hookmill_native::Sqlite;
 use proptest::prelude::*;
 use support::{Fixture, NoObjects, event};
@@ -82,6 +85,11 @@ CREATE TABLE things (id TEXT PRIMARY KEY, status TEXT, text TEXT CHECK (text <> 
     _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE counts (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
 ";
+
+fn sql(fixture: &Fixture, sql: &str) {
+    let statement = Statement { sql: sql.into(), params: Vec::new() };
+    fixture.runtime.block_on(fixture.store.execute(vec![statement])).unwrap();
+}
 
 fn fixture() -> Fixture {
     Fixture::new(CONFIG, TABLES)
@@ -626,4 +634,190 @@ fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_app
         "applied",
     ]
     "#);
+}
+
+#[test]
+fn a_large_body_that_a_letter_refers_to_stays() {
+    let body = br#"{"id":"thing_1","version":1,"status":"new","text":"large"}"#;
+    let mut fixture = fixture();
+    fixture.config.keep_messages = false;
+    let mut envelope = decode(&event("evt_1", "thing.updated", "", 1).text).unwrap().envelope;
+    let check = ClaimCheck { key: "s/1".into(), bytes: body.len() };
+    let text = encode_claim_check(&mut envelope, check);
+    let objects = OneObject(Mutex::new(Some(body.to_vec())));
+    let settled = |text: String| {
+        let batch = [Delivery { attempts: 8, text }];
+        let now = Timestamp::from_millis(7);
+        let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
+        let settled = fixture.runtime.block_on(driven).settled.remove(0);
+        (settled.fate, settled.verdict)
+    };
+    sql(&fixture, "ALTER TABLE things RENAME TO gone");
+    let again = reprocessed(&text, 1, &[]).unwrap();
+    assert_eq!(settled(again.clone()).1, Verdict::Bury);
+    sql(&fixture, "ALTER TABLE gone RENAME TO things");
+    // The letter of the reprocessing waits for somebody, and then has its event's body for as long as it is there.
+    assert_eq!(settled(text), (Fate::Applied, Verdict::Ack));
+    assert!(objects.0.lock().unwrap().is_some());
+    assert_eq!(settled(again.clone()), (Fate::Applied, Verdict::Ack));
+    assert_eq!(fixture.rows("SELECT state FROM dead_letters"), [["applied"]]);
+    assert!(objects.0.lock().unwrap().is_some());
+    sql(&fixture, "DELETE FROM dead_letters");
+    assert_eq!(settled(again), (Fate::Duplicate, Verdict::Ack));
+    assert!(objects.0.lock().unwrap().is_none());
+}
+
+#[test]
+fn an_event_that_takes_effect_settles_its_letter_and_no_other() {
+    let fixture = fixture();
+    let letter = |event: &str, generation: u32, state: &str| {
+        sql(&fixture, &format!(
+            "INSERT INTO dead_letters (id, source, event_id, generation, reason, error, fingerprint, attempts, first_failed_at,
+                last_failed_at, state, state_at, message)
+            VALUES ('{event} {generation} {state}', 's', '{event}', {generation}, 'refused', 'x', 'f', 1, 1, 1, '{state}', 1, 'm')"
+        ));
+    };
+    for state in ["dead", "replaying", "replayed", "discarded"] {
+        letter("evt_001", 0, state);
+    }
+    letter("evt_001", 1, "dead");
+    letter("evt_002", 0, "dead");
+    fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
+    let letters = "SELECT id, state, CAST(state_at AS TEXT), CAST(replays AS TEXT) FROM dead_letters ORDER BY id";
+    let expected = [
+        ["evt_001 0 dead", "applied", "0", "0"],
+        ["evt_001 0 discarded", "discarded", "1", "0"],
+        ["evt_001 0 replayed", "applied", "0", "0"],
+        // It was sent, and nobody had written that down yet.
+        ["evt_001 0 replaying", "applied", "0", "1"],
+        ["evt_001 1 dead", "dead", "1", "0"],
+        ["evt_002 0 dead", "dead", "1", "0"],
+    ];
+    assert_eq!(fixture.rows(letters), expected);
+    // What had taken effect before is settled as well: the message of a replay is a duplicate then.
+    sql(&fixture, "UPDATE dead_letters SET state = 'replayed' WHERE id = 'evt_001 0 dead'");
+    let duplicate = fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
+    assert_eq!(duplicate, [(Fate::Duplicate, Verdict::Ack)]);
+    assert_eq!(fixture.rows(letters), expected);
+}
+
+#[test]
+fn what_fails_after_its_event_took_effect_is_a_duplicate_and_no_letter() {
+    let fixture = fixture();
+    let [good, new] = [1, 2].map(|number| delivery(number, &thing(1, false), 9));
+    fixture.drive(&fixture.store, std::slice::from_ref(&good));
+    let flaky = Flaky {
+        store: &fixture.store,
+        script: Mutex::new(vec![Mood::Away]),
+        calls: Arc::default(),
+    };
+    let settled = fixture.drive(&flaky, &[good.clone(), new]);
+    assert_eq!(settled[0], (Fate::Duplicate, Verdict::Ack));
+    assert_eq!(settled[1].1, Verdict::Bury);
+    // The platform gives one up, and no letter comes of that either.
+    let dropped = [good, delivery(3, &thing(1, false), 100)];
+    let drained = drain(&fixture.store, &dropped, Timestamp::from_millis(0));
+    assert_eq!(fixture.runtime.block_on(drained).0, [Verdict::Bury; 2]);
+    let letters = fixture.rows("SELECT event_id, reason FROM dead_letters ORDER BY event_id");
+    assert_eq!(letters, [["evt_002", "exhausted"], ["evt_003", "dropped"]]);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A delivery that takes effect.
+    Applied(usize),
+    /// One that is given up because the store is away.
+    Exhausted(usize),
+    /// One that the platform gives up.
+    Dropped(usize),
+    /// Every dead letter is put on the queue again, and that is written down or not.
+    Replayed { written_down: bool },
+    /// The oldest message of a replay takes effect.
+    Arrives,
+    /// The ledger forgets what is old.
+    Swept,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (0_usize..3).prop_map(Step::Applied),
+        2 => (0_usize..3).prop_map(Step::Exhausted),
+        1 => (0_usize..3).prop_map(Step::Dropped),
+        2 => any::<bool>().prop_map(|written_down| Step::Replayed { written_down }),
+        3 => Just(Step::Arrives),
+        2 => Just(Step::Swept),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// For 35 days the provider may send again; after that, only replays do.
+    #[test]
+    fn whatever_fails_is_sent_again_and_is_replayed_counts_once(
+        early in prop::collection::vec(any_step(), 1..20),
+        late in prop::collection::vec(any_step(), 0..10),
+    ) {
+        let fixture = fixture();
+        let message = |number: usize, attempts| delivery(number, &thing(1, false), attempts);
+        let driven = |mood, delivery: Delivery, now| {
+            let script = Mutex::new(vec![mood]);
+            let store = Flaky { store: &fixture.store, script, calls: Arc::default() };
+            let (batch, now) = ([delivery], Timestamp::from_millis(now));
+            let driven = drive(&store, &NoObjects, &fixture.config, &batch, now, |_, _| {});
+            fixture.runtime.block_on(driven);
+        };
+        let retention = Retention { events: Some(Duration::from_secs(35 * 86_400)), ..Retention::default() };
+        let mut came = BTreeSet::new();
+        let mut on_queue: Vec<Delivery> = Vec::new();
+        let late = late.into_iter().filter(|step| {
+            !matches!(step, Step::Applied(_) | Step::Exhausted(_) | Step::Dropped(_))
+        });
+        let end = [Step::Replayed { written_down: true }, Step::Arrives, Step::Arrives, Step::Arrives, Step::Swept];
+        let steps = early.into_iter().map(|step| (step, 0));
+        // What is on the queue of replays is through long before the ledger forgets.
+        let between = [Step::Arrives; 80].map(|step| (step, 1));
+        let late = late.chain(end).map(|step| (step, 36 * 86_400_000));
+        for (step, now) in steps.chain(between).chain(late) {
+            match step {
+                Step::Applied(number) => {
+                    came.insert(number);
+                    driven(Mood::Works, message(number, 1), now);
+                }
+                Step::Exhausted(number) => {
+                    came.insert(number);
+                    driven(Mood::Away, message(number, 9), now);
+                }
+                Step::Dropped(number) => {
+                    came.insert(number);
+                    let batch = [message(number, 101)];
+                    fixture.runtime.block_on(drain(&fixture.store, &batch, Timestamp::from_millis(now)));
+                }
+                Step::Replayed { written_down } => {
+                    let dead = fixture.rows("SELECT message FROM dead_letters WHERE state = 'dead'");
+                    sql(&fixture, "UPDATE dead_letters SET state = 'replaying' WHERE state = 'dead'");
+                    on_queue.extend(dead.into_iter().flatten().map(|text| Delivery { attempts: 1, text }));
+                    if written_down {
+                        sql(&fixture, "UPDATE dead_letters SET state = 'replayed' WHERE state = 'replaying'");
+                    } else {
+                        // Whoever was at it died, and the replay was cancelled.
+                        sql(&fixture, "UPDATE dead_letters SET state = 'dead' WHERE state = 'replaying'");
+                    }
+                }
+                Step::Arrives if on_queue.is_empty() => {}
+                Step::Arrives => {
+                    driven(Mood::Works, on_queue.remove(0), now);
+                }
+                Step::Swept => {
+                    let swept = sweep(&fixture.store, &NoObjects, &retention, Timestamp::from_millis(now));
+                    fixture.runtime.block_on(swept).unwrap();
+                }
+            }
+        }
+        while let Some(delivery) = on_queue.pop() {
+            driven(Mood::Works, delivery, 36 * 86_400_000);
+        }
+        let counts = fixture.rows("SELECT CAST(total(n) AS INTEGER) || '' FROM counts");
+        prop_assert_eq!(counts, [[came.len().to_string()]]);
+    }
 }

@@ -39,7 +39,7 @@ pub struct TableColumn {
 pub const ROW_GUARDS: &str = "row_guards";
 
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 19] = [
+pub const OWN_TABLES: [&str; 20] = [
     "activity",
     "admin_failures",
     "admin_tokens",
@@ -58,6 +58,7 @@ pub const OWN_TABLES: [&str; 19] = [
     "rejections",
     "replays",
     ROW_GUARDS,
+    "stale_bodies",
     "suppressions",
 ];
 

@@ -42,6 +42,7 @@ pub fn own() -> Vec<Migration> {
         ("0011_rules.sql", include_str!("../0011_rules.sql")),
         ("0012_presets.sql", include_str!("../0012_presets.sql")),
         ("0013_growth.sql", include_str!("../0013_growth.sql")),
+        ("0014_bodies.sql", include_str!("../0014_bodies.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
@@ -451,6 +452,36 @@ mod tests {
           hint: begin the primary key with the columns that say whose list it is, or add an index: CREATE INDEX … ON backwards (team)
         1 error in the configuration
         ");
+    }
+
+    #[test]
+    fn letters_whose_events_took_effect_are_settled_and_bodies_are_known() {
+        let mut database = Connection::open_in_memory().unwrap();
+        let before = own().into_iter().take_while(|migration| migration.name != "0014_bodies.sql");
+        apply(&mut database, &before.collect::<Vec<_>>()).unwrap();
+        let large = r#"{"v":1,"body":{"object":{"key":"s/1","bytes":9}}}"#;
+        database
+            .execute_batch(&format!(
+                r#"INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret)
+                    VALUES ('s', 'evt_1', 0, 't', 'applied', 0, 7, 1, 0);
+                CREATE TABLE cases (id TEXT, event_id TEXT, generation INTEGER, state TEXT, message TEXT);
+                INSERT INTO cases VALUES ('a', 'evt_1', 0, 'dead', '{large}' || char(10)), ('b', 'evt_1', 0, 'discarded', 'm'),
+                    ('c', 'evt_1', 1, 'dead', '{{}}' || char(10) || '{large}'), ('d', 'evt_2', 0, 'replayed', '{large} '),
+                    ('e', NULL, NULL, 'dead', '"body":{{"object"');
+                INSERT INTO dead_letters (id, source, event_id, generation, reason, error, fingerprint, attempts,
+                    first_failed_at, last_failed_at, state, message)
+                SELECT id, 's', event_id, generation, 'refused', 'x', 'f', 1, 0, 0, state, message FROM cases;"#
+            ))
+            .unwrap();
+        apply(&mut database, &own()).unwrap();
+        let mut query = database
+            .prepare("SELECT id || ' ' || state || ' ' || state_at || ' ' || coalesce(body_key, '-') FROM dead_letters ORDER BY id")
+            .unwrap();
+        let letters: Vec<String> =
+            query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+        let expected =
+            ["a applied 7 s/1", "b discarded 0 -", "c dead 0 -", "d replayed 0 s/1", "e dead 0 -"];
+        assert_eq!(letters, expected);
     }
 
     #[test]

@@ -662,7 +662,7 @@ async function deadLetter(page, [, id]) {
     const letter = await page.get(path("dead-letters", id));
     const name = letter.event_id ?? letter.id.slice(0, 12);
     const replay = () =>
-      ask({ title: "Replay this letter", text: "It goes through the whole path again. If its event has taken effect meanwhile, nothing changes.", action: "Replay" }, async ({ why }) => {
+      ask({ title: "Replay this letter", text: "It goes through the whole path again.", action: "Replay" }, async ({ why }) => {
         const started = await api(`${path("dead-letters", letter.id)}/replay`, { method: "POST", body: { reason: why } });
         go(link("replays", started.id));
       });
@@ -875,7 +875,7 @@ function planOfLetters(planned) {
       ["Error", (one) => element("bdi", {}, one.error)],
     ], planned.sample).whole;
   return [
-    element("p", {}, `${count(planned.total, "letter")}; of their events ${number(planned.applied_meanwhile)} took effect meanwhile, and replaying those changes nothing.`),
+    element("p", {}, `${count(planned.total, "letter")}.`),
     planned.first_failed_at && element("p", {}, "They failed first at ", time(planned.first_failed_at), ", and last at ", time(planned.last_failed_at), "."),
     sample,
   ];
