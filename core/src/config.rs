@@ -173,7 +173,7 @@ impl Default for Retention {
 pub struct Admin {
     /// How long things are kept.
     pub retention: Retention,
-    /// By source: what of its bodies is not shown.
+    /// By source, for every one: what of its bodies is not shown.
     pub redact: BTreeMap<String, Vec<Redaction>>,
     /// Who may come through Cloudflare Access, if anybody.
     pub access: Option<Access>,

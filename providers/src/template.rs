@@ -170,8 +170,9 @@ fn signed<'r>(
             Part::Body => Cow::Borrowed(request.body),
             Part::Header(name, length) => {
                 let value = request.required_header(name)?;
-                if length.is_some_and(|length| length != value.len()) {
-                    let detail = format!("{name} is not as long as the payload says");
+                if let Some(length) = length.filter(|length| *length != value.len()) {
+                    let found = value.len();
+                    let detail = format!("{name} has {found} bytes, and `payload` says {length}");
                     return Err(rejected(Reason::MalformedHeader, detail));
                 }
                 Cow::Owned(value.as_bytes().to_vec())

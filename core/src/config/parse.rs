@@ -25,7 +25,7 @@ pub struct Config {
     pub presets: BTreeMap<String, &'static str>,
     /// By source: what becomes of an event that no rule names.
     pub unknown: BTreeMap<String, Unknown>,
-    /// By source: what of its bodies is not shown.
+    /// By source, for every one: what of its bodies is not shown.
     pub redact: BTreeMap<String, Vec<Redaction>>,
     /// By source: its provider's API, to ask for objects.
     pub apis: BTreeMap<String, Api>,
@@ -413,9 +413,7 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
     config
         .unknown
         .insert(name.to_owned(), unknown.map(|unknown| unknown.value).unwrap_or_default());
-    if !redact.is_empty() {
-        config.redact.insert(name.to_owned(), redact);
-    }
+    config.redact.insert(name.to_owned(), redact);
     config.ingress.sources.extend(signing.map(|signing| Source {
         name: name.to_owned(),
         scheme_name: signing.scheme_name,
@@ -1575,6 +1573,7 @@ mod tests {
                     ]),
                 ),
                 ("token".to_owned(), redactions(&["auth.secret"])),
+                ("linear".to_owned(), Vec::new()),
             ])
         );
     }
