@@ -1530,6 +1530,7 @@ mod tests {
             hmac("g", open, event) + "unknown = \"ignore\"\n",
             "[sources.h]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { header = \"X-T\" }\nevent = { id = \"hash:signed\", type = \"type\" }\n".to_owned(),
             "[sources.i]\nscheme = \"mailgun\"\nsecrets = [\"env:A\"]\nevent = { id = \"event-data.id\", type = \"event-data.event\" }\nunknown = \"ignore\"\n".to_owned(),
+            "[sources.j]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { body = \"[0].token\" }\nevent = { id = \"id\", type = \"type\", many = true }\n".to_owned(),
         ];
         insta::assert_snapshot!(errors(&more.concat()), @r#"
         hookmill.toml:8:9: sources.a.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
@@ -1550,6 +1551,8 @@ mod tests {
           hint: name the event by its signature: id = "hash:signed"
         hookmill.toml:67:11: sources.i.unknown: the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event
           hint: expected "record" or "dead_letter"
+        hookmill.toml:72:9: sources.j.event: the token is in the body, so the body is one event
+          hint: take one event from each request: leave out `many`
         "#);
     }
 

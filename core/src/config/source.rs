@@ -700,31 +700,31 @@ fn hash(template: &Template, id: &[NamePart]) -> bool {
 
 /// Reports what would let one signature be several events.
 fn one_event(template: &Template, events: &Events, item: &Item<'_>) {
+    let token = template.algorithm == Algorithm::Token;
+    let whole = template.payload.contains(&Part::Body);
     let by_signature = events.id.contains(&NamePart::SignedHash);
-    if template.algorithm == Algorithm::Token {
-        if by_signature {
-            item.report(item.here.error("a token signs nothing, so there is no hash of it"));
-        }
-        return;
+    if token && by_signature {
+        item.report(item.here.error("a token signs nothing, so there is no hash of it"));
     }
-    if template.payload.contains(&Part::Body) {
-        if by_signature && events.many {
-            let problem = item.here.error("all events of a request would have the same id");
-            item.report(problem.hint("leave \"hash:signed\" out of `id`"));
-        }
-        return;
-    }
-    if !events.id.iter().all(|part| covers(template, part)) {
+    if !token && !events.id.iter().all(|part| whole || covers(template, part)) {
         let problem = item.here.error(
             "the signature covers neither the body nor this id, so one signature could be sent with any number of events",
         );
         item.report(problem.hint("name the event by its signature: id = \"hash:signed\""));
     }
-    if events.many {
+    let one = "take one event from each request: leave out `many`";
+    if events.many && by_signature && whole {
+        let problem = item.here.error("all events of a request would have the same id");
+        item.report(problem.hint("leave \"hash:signed\" out of `id`"));
+    } else if events.many && !token && !whole {
         let problem = item.here.error(
             "the signature does not cover the body, so one request could hold any number of events",
         );
-        item.report(problem.hint("take one event from each request: leave out `many`"));
+        item.report(problem.hint(one));
+    } else if events.many && matches!(template.signature.place, Place::Body(..)) {
+        // It would be kept as a part of some event, where nobody knows that it is not to be shown.
+        let problem = item.here.error("the token is in the body, so the body is one event");
+        item.report(problem.hint(one));
     }
 }
 
