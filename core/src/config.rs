@@ -86,8 +86,8 @@ pub struct Source {
     pub scheme: Scheme,
     /// The secrets, any of which may have signed; at least one of them has to be set.
     pub secrets: Vec<SecretRef>,
-    /// How old a signature may be, and how far in the future.
-    pub tolerance: Tolerance,
+    /// How old a signature may be, and how far in the future; `None` if the scheme signs no time.
+    pub tolerance: Option<Tolerance>,
     /// The URL that the provider was told to call, without a query: some sign it.
     pub public_url: Option<String>,
     /// What events are in a request.
@@ -173,7 +173,7 @@ impl Default for Retention {
 pub struct Admin {
     /// How long things are kept.
     pub retention: Retention,
-    /// By source: what of its bodies is not shown.
+    /// By source, for every one: what of its bodies is not shown.
     pub redact: BTreeMap<String, Vec<Redaction>>,
     /// Who may come through Cloudflare Access, if anybody.
     pub access: Option<Access>,

@@ -66,7 +66,7 @@ const SAMPLES: [&str; 14] = [
     signature = { body = "s.s", encoding = "base64" }
     timestamp = { body = "s.t" }
     payload = "{timestamp}{body:s.token}"
-    event = { id = "header:X-I", type = "type" }
+    event = { id = "hash:signed", type = "type" }
     "#,
     r#"
     [sources.webhooks]
