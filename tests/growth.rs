@@ -648,7 +648,7 @@ fn stages() {
             for _ in 0..3 {
                 step(store, &Taken, clock).await.unwrap();
             }
-            let age = Some(Duration::from_secs(3600));
+            let age = Some(Duration::from_secs(300));
             let retention =
                 Retention { events: age, messages: age, done: age, dead_letters: age, audit: age };
             for now in [clock(), clock() + Duration::from_secs(2 * 24 * 3600)] {
