@@ -1251,7 +1251,7 @@ fn a_backup_is_made_while_it_is_in_use_and_restored() {
     exit code 1
     --- stdout
     --- stderr
-    error: cannot open nothing/queue.db: unable to open database file: nothing/queue.db: Error code 14: unable to open database file
+    error: there is no backup in nothing; `hookmill backup` makes one
     "
     );
     dev.stop();
@@ -1264,7 +1264,52 @@ fn a_backup_is_made_while_it_is_in_use_and_restored() {
     std::fs::write(example.path().join("copy/data.db"), "damaged").unwrap();
     let damaged = hookmill(example.path(), &["restore", "copy", "--data", "other"]);
     assert_eq!(damaged.status.code(), Some(1));
-    assert!(!example.path().join("other").exists());
+    // Nothing is left of what could not be made, under whatever name.
+    let mut left: Vec<_> = std::fs::read_dir(example.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [".hookmill", "copy", "hookmill.toml", "restored", "templates"]);
+}
+
+#[test]
+fn what_makes_d1_whole_is_printed_as_sql_and_does_the_same() {
+    let example = with_example();
+    hookmill(example.path(), &["migrate"]);
+    let printed = hookmill(example.path(), &["restore", "--sql"]);
+    assert_eq!(printed.status.code(), Some(0), "{printed:?}");
+    let sql = String::from_utf8(printed.stdout).unwrap();
+    let database = rusqlite::Connection::open(example.path().join(".hookmill/data.db")).unwrap();
+    let letter = |state: &str| {
+        format!(
+            "INSERT INTO dead_letters (id, source, event_id, generation, type, reason, error, fingerprint, attempts,
+                first_failed_at, last_failed_at, state, replay, replays, message)
+            VALUES ('{state}', 's', 'e', 0, 't', 'refused', 'no', 'f', 1, 0, 0, '{state}', 'r', 1, '')"
+        )
+    };
+    for state in ["replayed", "discarded"] {
+        database.execute(&letter(state), []).unwrap();
+    }
+    database
+        .execute_batch(
+            "INSERT INTO replays (id, filter, state, total, sent, planned_by, planned_at)
+            VALUES ('r', '{\"all\":true}', 'done', 2, 2, 'ines', 0)",
+        )
+        .unwrap();
+    database.execute_batch(&sql).unwrap();
+    let states: String = database
+        .query_row(
+            "SELECT group_concat(state) FROM (SELECT state FROM dead_letters ORDER BY id)",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(states, "discarded,dead");
+    let replay: (String, u32) = database
+        .query_row("SELECT state, sent FROM replays", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(replay, ("running".to_owned(), 1));
 }
 
 #[test]

@@ -3,8 +3,13 @@
 //! Senders behave like providers: what is not answered 2xx is sent again, and now and then what was is sent again too.
 //! Meanwhile the process is killed at random moments and started again on what it left.
 
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::Duration;
@@ -13,7 +18,7 @@ use hookmill_tests::api::{Api, Mood};
 use hookmill_tests::event::{Event, now, stripe};
 use hookmill_tests::eventually;
 use hookmill_tests::http::{exchange, request};
-use hookmill_tests::native::Pipeline;
+use hookmill_tests::native::{Pipeline, binary};
 use serde_json::{Value, json};
 
 const KILLS: usize = 25;
@@ -221,4 +226,150 @@ fn a_backup_under_load_loses_nothing_that_was_acknowledged() {
     }
     pipeline.settle();
     assert_whole(&pipeline, &acknowledged.into_inner().unwrap());
+}
+
+/// A command on a pipeline's data folder, and what it prints.
+fn hookmill(pipeline: &Pipeline, arguments: &[&str]) -> Value {
+    let output = Command::new(binary()).args(arguments).arg("--data").arg(pipeline.data()).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+/// A backup that is held up between the queue and the data, while something else happens.
+#[cfg(unix)]
+fn back_up_slowly(pipeline: &Pipeline, to: &Path, meanwhile: impl FnOnce()) {
+    const BODIES: usize = 1_000;
+    let bodies = pipeline.data().join("bodies/stripe");
+    std::fs::create_dir_all(&bodies).unwrap();
+    // Bodies are copied in between. No event has these.
+    for number in 0..BODIES {
+        std::fs::write(bodies.join(number.to_string()), "x").unwrap();
+    }
+    let signal = |child: &Child, name: &str| {
+        let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    // How many bodies are in the folder in which the copy is made.
+    let copied = || {
+        let incoming = std::fs::read_dir(to.parent().unwrap()).unwrap().next()?.unwrap().path();
+        std::fs::read_dir(incoming.join("bodies/stripe")).ok().map(Iterator::count)
+    };
+    let mut backup = eventually("a backup is stopped between the queue and the data", || {
+        let mut backup = Command::new(binary());
+        backup.arg("backup").arg(to).arg("--data").arg(pipeline.data());
+        let mut backup = backup.spawn().unwrap();
+        while copied().is_none() {
+            assert_eq!(backup.try_wait().unwrap(), None);
+        }
+        signal(&backup, "-STOP");
+        if copied().is_some_and(|copied| copied < BODIES) {
+            return Some(backup);
+        }
+        signal(&backup, "-CONT");
+        assert!(backup.wait().unwrap().success());
+        std::fs::remove_dir_all(to).unwrap();
+        None
+    });
+    meanwhile();
+    signal(&backup, "-CONT");
+    assert!(backup.wait().unwrap().success());
+}
+
+/// Plans a replay or a reprocessing by a command, runs it, and waits until all is sent.
+#[cfg(unix)]
+fn send_again(pipeline: &Pipeline, plan: &[&str], count: usize) {
+    let plan = hookmill(pipeline, plan);
+    assert_eq!(plan["total"], count);
+    let id = plan["id"].as_str().unwrap();
+    let run = ["replays", "run", id, "--rate", "100", "--reason", "mended", "--detach"];
+    hookmill(pipeline, &run);
+    eventually("all is sent", || {
+        let replays = pipeline.sql("SELECT state, sent FROM replays");
+        (replays == [[json!("done"), json!(count)]]).then_some(())
+    });
+}
+
+/// The copy, changed while nothing runs on it; and what is on its queues.
+#[cfg(unix)]
+fn changed(backup: &Path, sql: &str) -> i64 {
+    let open = |name| rusqlite::Connection::open(backup.join(name)).unwrap();
+    open("data.db").execute_batch(sql).unwrap();
+    let waiting =
+        "SELECT (SELECT count(*) FROM events_messages) + (SELECT count(*) FROM replays_messages)";
+    open("queue.db").query_row(waiting, [], |row| row.get(0)).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn letters_that_are_replayed_during_a_backup_take_effect_in_the_copy() {
+    const LETTERS: usize = 20;
+    let pipeline = Pipeline::start();
+    pipeline.sql(
+        "CREATE TRIGGER refused BEFORE INSERT ON fleeting BEGIN SELECT RAISE(ABORT, 'no'); END",
+    );
+    for number in 0..LETTERS {
+        let id = format!("evt_{number}");
+        assert_eq!(
+            pipeline.post(&stripe("test.fleeting", &id, 1, json!({ "id": id }))).status,
+            200
+        );
+    }
+    let dead = |pipeline: &Pipeline| {
+        pipeline.sql("SELECT count(*) FROM dead_letters WHERE state = 'dead'")[0][0].clone()
+    };
+    eventually("all are dead", || (dead(&pipeline) == LETTERS).then_some(()));
+    // What is replayed waits for its table, on the queue.
+    pipeline.sql("ALTER TABLE fleeting RENAME TO elsewhere");
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    back_up_slowly(&pipeline, &backup, || {
+        send_again(&pipeline, &["replays", "plan", "--all", "--json"], LETTERS);
+    });
+    let mended = "DROP TRIGGER refused; ALTER TABLE elsewhere RENAME TO fleeting";
+    assert_eq!(changed(&backup, mended), 0, "they were sent after the queue was copied");
+    let restored = Pipeline::restored(&backup);
+    let count = |sql: &str| restored.sql(sql)[0][0].clone();
+    eventually("they have taken effect", || {
+        (count("SELECT count(*) FROM fleeting") == LETTERS).then_some(())
+    });
+    eventually("they are settled", || {
+        (count("SELECT count(*) FROM dead_letters WHERE state = 'applied'") == LETTERS)
+            .then_some(())
+    });
+    eventually("the replay is at its end", || {
+        let replays = restored.sql("SELECT state, sent FROM replays");
+        (replays == [[json!("done"), json!(LETTERS)]]).then_some(())
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn events_that_are_reprocessed_during_a_backup_take_effect_in_the_copy() {
+    const EVENTS: usize = 20;
+    let pipeline = Pipeline::start();
+    for number in 0..EVENTS {
+        let id = format!("evt_{number}");
+        assert_eq!(
+            pipeline.post(&stripe("test.fleeting", &id, 1, json!({ "id": id }))).status,
+            200
+        );
+    }
+    pipeline.settle();
+    pipeline.sql("ALTER TABLE fleeting RENAME TO elsewhere");
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    back_up_slowly(&pipeline, &backup, || {
+        send_again(&pipeline, &["reprocess", "--type", "test.fleeting", "--json"], EVENTS);
+    });
+    let emptied = "DELETE FROM elsewhere; ALTER TABLE elsewhere RENAME TO fleeting";
+    assert_eq!(changed(&backup, emptied), 0, "they were sent after the queue was copied");
+    let restored = Pipeline::restored_remembering(&backup);
+    eventually("they have taken effect once more", || {
+        (restored.sql("SELECT count(*) FROM fleeting")[0][0] == EVENTS).then_some(())
+    });
+    eventually("the reprocessing is at its end", || {
+        let replays = restored.sql("SELECT state, sent, applied FROM replays");
+        (replays == [[json!("done"), json!(EVENTS), json!(EVENTS)]]).then_some(())
+    });
 }

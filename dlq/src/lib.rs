@@ -5,6 +5,8 @@
 //!
 //! [`replay`] sends letters through the whole path again, and [`reprocess`] events that have taken effect.
 //!
+//! [`recover()`] sends again what a database that has gone back in time takes to be sent.
+//!
 //! [`sweep()`] removes what is old, and bodies that no row refers to any more. [`standing()`] asks how things stand.
 //!
 //! What never became an event is kept as well, counted and sampled: [`keep()`] makes statements of a report.
@@ -13,6 +15,7 @@ mod bodies;
 mod bury;
 mod drain;
 mod keep;
+mod recover;
 pub mod replay;
 pub mod reprocess;
 mod standing;
@@ -22,5 +25,6 @@ pub use bodies::unreferenced;
 pub use bury::{Letter, Reason, bury};
 pub use drain::drain;
 pub use keep::{SAMPLES_KEPT, keep};
+pub use recover::recover;
 pub use standing::{Standing, read_standing, standing};
 pub use sweep::{Swept, sweep};

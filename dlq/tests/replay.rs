@@ -16,7 +16,7 @@ use hookmill_dlq::replay::{
     Filter, FilterError, Stepped, Turn, plan_replay, replay_id, run_replay, step, turn_replay,
 };
 use hookmill_dlq::reprocess::{Filter as Events, LOOK, plan_reprocess, reprocess_id};
-use hookmill_dlq::{Letter, Reason, bury};
+use hookmill_dlq::{Letter, Reason, bury, recover};
 use hookmill_native::{DataFolder, Sqlite};
 use proptest::prelude::*;
 
@@ -136,6 +136,24 @@ impl World {
     fn sql(&self, sql: &str) -> Rows {
         let statement = Statement { sql: sql.into(), params: Vec::new() };
         block(self.store.execute(vec![statement])).unwrap().remove(0)
+    }
+
+    /// Has events take effect, under a generation.
+    fn apply(&self, events: impl Iterator<Item = usize>, generation: u32) {
+        for n in events {
+            let Envelope { source, id, kind, .. } = envelope(n);
+            self.sql(&format!(
+                "INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret)
+                 VALUES ('{source}', '{id}', {generation}, '{kind}', 'applied', 0, 3000, 1, 0)"
+            ));
+        }
+    }
+
+    /// As after a restore: what the queue held is gone.
+    fn restored(&self, now: i64) -> usize {
+        self.sent.lock().unwrap().clear();
+        let rows = block(self.store.execute(recover(at(now)))).unwrap();
+        rows[1].len() + rows[2].len()
     }
 
     fn states(&self) -> BTreeMap<String, u64> {
@@ -491,5 +509,115 @@ proptest! {
         prop_assert_eq!(sent, expected);
         let state = world.sql("SELECT state FROM replays");
         prop_assert_eq!(state, [[Some("done".to_owned())]]);
+    }
+}
+
+#[test]
+fn letters_that_a_restored_queue_lacks_are_sent_again() {
+    let world = World::new(30);
+    let id = world.running(&all(), 10, 2_000);
+    for now in [2_000, 3_000] {
+        world.step(now).unwrap();
+    }
+    world.apply(0..5, 0);
+    // In the middle of it.
+    assert_eq!(world.restored(60_000), 15);
+    let sent = |world: &World| world.sql("SELECT state, total, sent FROM replays");
+    let row = |texts: [&str; 3]| vec![texts.map(|text| Some(text.to_owned())).to_vec()];
+    assert_eq!(sent(&world), row(["running", "30", "5"]));
+    world.until_done(60_000);
+    let mut expected: Vec<_> = (5..30).map(|n| format!("message {n}")).collect();
+    expected.sort_unstable();
+    assert_eq!(world.sent(), expected);
+    assert_eq!(sent(&world), row(["done", "30", "30"]));
+    assert_eq!(world.sql("SELECT max(replays) FROM dead_letters"), [[Some("1".into())]]);
+    // After its end.
+    world.apply(5..20, 0);
+    assert_eq!(world.restored(90_000), 10);
+    world.until_done(90_000);
+    assert_eq!(world.sent().len(), 10);
+    assert_eq!(sent(&world), row(["done", "30", "30"]));
+    // All is proven: nothing goes on.
+    world.apply(20..30, 0);
+    assert_eq!(world.restored(120_000), 0);
+    assert_eq!(sent(&world), row(["done", "30", "30"]));
+    world.step(120_000).unwrap();
+    assert_eq!(world.states(), BTreeMap::from([("applied".into(), 30)]));
+    assert_eq!(world.sql(&format!("SELECT 1 FROM replays WHERE id <> '{id}'")), Rows::new());
+}
+
+#[test]
+fn letters_whose_replay_does_not_go_on_are_dead_again() {
+    let world = World::new(20);
+    let stripe = Filter { source: Some("stripe".into()), ..Filter::default() };
+    let cancelled = world.running(&stripe, 5, 2_000);
+    world.step(2_000).unwrap();
+    assert!(world.does(turn_replay(&cancelled, Turn::Cancel, at(2_500))));
+    let forgotten =
+        world.running(&Filter { source: Some("clerk".into()), ..Filter::default() }, 10, 3_000);
+    world.until_done(3_000);
+    world.sql(&format!("DELETE FROM replays WHERE id = '{forgotten}'"));
+    world.bury(1, 3_500);
+    assert_eq!(world.restored(60_000), 14);
+    assert_eq!(world.states(), BTreeMap::from([("dead".into(), 20)]));
+    assert_eq!(world.step(60_000).unwrap(), Stepped::default());
+    assert_eq!(world.sql("SELECT state FROM replays"), [[Some("cancelled".into())]]);
+}
+
+#[test]
+fn a_reprocessing_that_a_restored_queue_lacks_goes_back_to_what_is_proven() {
+    let row = |texts: [&str; 4]| texts.map(|text| Some(text.to_owned())).to_vec();
+    for filter in [
+        Events { source: Some("stripe".into()), ..Events::default() },
+        Events { all: true, ..Events::default() },
+        Events { kind: Some("type.*".into()), ..Events::default() },
+        Events { applied_before: Some(at(1_006)), ..Events::default() },
+    ] {
+        let world = World::with_applied(100);
+        world.reprocessing(&filter, 20, 2_000);
+        world.until_done(2_000);
+        let all: Vec<_> = world.reprocessed().into_keys().map(|(id, _)| id).collect();
+        let numbers = all.iter().map(|id| id["evt_".len()..].parse::<usize>().unwrap());
+        let mut numbers: Vec<_> = numbers.collect();
+        numbers.sort_unstable();
+        // Of the first 40 one has failed, and of the others one took effect.
+        let failed = numbers.iter().copied().find(|n| *n > 5).unwrap();
+        world.apply(numbers.iter().copied().filter(|n| (*n < 40 && *n != failed) || *n == 44), 1);
+        let envelope = Envelope { generation: 1, ..envelope(failed) };
+        let delivery = Delivery { attempts: 3, text: "x".into() };
+        let letter = Letter {
+            delivery: &delivery,
+            envelope: Some(&envelope),
+            reason: Reason::Refused,
+            error: "no".into(),
+        };
+        block(world.store.execute(bury(&[letter], at(2_500)))).unwrap();
+        assert_eq!(world.restored(60_000), 1, "{filter:?}");
+        let proven = numbers.iter().filter(|n| **n < 40).count().to_string();
+        let total = numbers.len().to_string();
+        let found = || world.sql("SELECT state, total, sent, reached FROM replays");
+        assert_eq!(found(), [row(["running", &total, &proven, r#"[1004,"",""]"#])]);
+        world.until_done(60_000);
+        let again: Vec<_> = numbers.iter().filter(|n| **n >= 40).collect();
+        assert_eq!(world.reprocessed().len(), again.len());
+        assert!(again.iter().all(|n| world.reprocessed().contains_key(&(format!("evt_{n}"), 1))));
+        assert_eq!(found()[0][..3], row(["done", &total, &total, ""])[..3]);
+        // All is proven now.
+        world.apply(numbers.iter().copied().filter(|n| *n >= 40 && *n != 44), 1);
+        assert_eq!(world.restored(90_000), 0);
+        assert_eq!(found()[0][0].as_deref(), Some("done"));
+    }
+}
+
+#[test]
+fn a_reprocessing_that_is_paused_or_cancelled_stays_so() {
+    for (turn, state, back) in [(Turn::Pause, "paused", 1), (Turn::Cancel, "cancelled", 0)] {
+        let world = World::with_applied(100);
+        let id = world.reprocessing(&Events { all: true, ..Events::default() }, 20, 2_000);
+        world.step(2_000).unwrap();
+        assert!(world.does(turn_replay(&id, turn, at(2_500))));
+        assert_eq!(world.restored(60_000), back);
+        assert_eq!(world.sql("SELECT state FROM replays"), [[Some(state.to_owned())]]);
+        assert_eq!(world.step(60_000).unwrap(), Stepped::default());
     }
 }

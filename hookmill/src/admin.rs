@@ -6,12 +6,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use hookmill_admin::Platform;
 use hookmill_core::config::{Admin as Config, Retention};
-use hookmill_core::objects::Objects as _;
-use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Stepped, step};
 use hookmill_dlq::{Swept, sweep};
-use hookmill_native::{Files, HttpClient, QueueName, Sqlite, SqliteQueue, Standing, now};
+use hookmill_native::{Bodies, Files, HttpClient, QueueName, Sqlite, SqliteQueue, Standing, now};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, warn};
 
@@ -23,9 +22,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const COUNTED: usize = 1_000_000;
 
 /// What the admin API is lent.
-pub struct Native {
-    pub store: Sqlite,
-    pub objects: Files,
+pub struct Native<S> {
+    pub store: S,
+    pub bodies: Bodies,
     /// `None`: whoever has the data folder sees all of it.
     pub config: Option<Config>,
     /// What runs in this process. Whatever runs in another looks every few seconds for what there is to do.
@@ -42,13 +41,13 @@ pub struct Running {
     pub written: Arc<Notify>,
 }
 
-impl Platform for Native {
+impl<S: Store + 'static> Platform for Native<S> {
     fn execute(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
         Box::pin(self.store.execute(statements))
     }
 
     fn object<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>> {
-        Box::pin(async { self.objects.get(key).await.map_err(|error| error.to_string()) })
+        Box::pin(async { self.bodies.get(key).await.map_err(|error| error.to_string()) })
     }
 
     fn wake(&self) -> BoxFuture<'_, ()> {

@@ -1,10 +1,12 @@
 //! `hookmill backup` and `hookmill restore`: the whole data folder, while it is in use.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use hookmill_native::DataFolder;
+use hookmill_dlq::recover;
+use hookmill_native::{DataFolder, FolderError, Reader, now};
 use rusqlite::{Connection, OpenFlags};
 
 /// Copy the data folder into a new folder; what runs on it goes on
@@ -21,10 +23,14 @@ pub struct Backup {
 #[derive(clap::Args)]
 pub struct Restore {
     /// The backup.
-    from: PathBuf,
+    #[arg(required_unless_present = "sql")]
+    from: Option<PathBuf>,
     /// The data folder, which must not be there yet.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
+    /// Print the SQL that has replays and reprocessings go on, instead: for D1, after Time Travel, by `wrangler d1 execute`.
+    #[arg(long, conflicts_with_all = ["from", "data"])]
+    sql: bool,
 }
 
 const QUEUE: &str = "queue.db";
@@ -33,76 +39,163 @@ const BODIES: &str = "bodies";
 /// What else a folder is known by; whichever of these are there.
 const OTHERS: [&str; 2] = ["salt", "kept-by"];
 
-/// The order matters. An event goes from the queue into the data, and its body is removed after that:
-///
-/// - the queue comes before the data, so that an event in between is in both, and the ledger tells, rather than in neither;
-/// - bodies come before the data and after: what is removed meanwhile was copied before, and what was buried meanwhile is
-///   copied after.
 pub fn backup(arguments: &Backup) -> anyhow::Result<()> {
     let (from, to) = (&arguments.data, &arguments.to);
-    drop(DataFolder::read(from)?);
+    let reader = DataFolder::read(from)?;
     if std::path::absolute(to)?.starts_with(std::path::absolute(from)?) {
         bail!("{} is inside of {}; name a folder elsewhere", to.display(), from.display());
     }
-    make(to)?;
-    snapshot(from, to, QUEUE)?;
-    copy_bodies(from, to)?;
-    snapshot(from, to, DATA)?;
-    copy_bodies(from, to)?;
-    for name in OTHERS {
-        copy_if_there(&from.join(name), &to.join(name))?;
-    }
+    whole_or_not(to, |incoming| copy(&reader, from, incoming))?;
     eprintln!("{} holds what {} held", to.display(), from.display());
     Ok(())
 }
 
 pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
-    let (from, to) = (&arguments.from, &arguments.data);
-    for name in [QUEUE, DATA] {
-        whole(&from.join(name))?;
+    let Restore { from, data: to, .. } = arguments;
+    let Some(from) = from else {
+        for statement in recover(now()) {
+            println!("{};", statement.sql);
+        }
+        return Ok(());
+    };
+    let reader = DataFolder::read(from).map_err(|error| match error {
+        FolderError::Empty(folder) => anyhow::anyhow!(
+            "there is no backup in {}; `hookmill backup` makes one",
+            folder.display()
+        ),
+        error => error.into(),
+    })?;
+    let mut sent_again = SentAgain::default();
+    whole_or_not(to, |incoming| {
+        for (name, found) in
+            [(QUEUE, reader.queue(quick_check)?), (DATA, reader.data(quick_check)?)]
+        {
+            undamaged(&from.join(name), &found)?;
+        }
+        copy(&reader, from, incoming)?;
+        sent_again = SentAgain::new(incoming)?;
+        Ok(())
+    })?;
+    let SentAgain { letters, reprocessings } = sent_again;
+    if letters > 0 {
+        eprintln!(
+            "{letters} dead letters had been replayed, and the backup does not show that they took effect: they are sent again, unless \
+             their replay was cancelled"
+        );
     }
-    make(to)?;
-    for name in [QUEUE, DATA].iter().chain(&OTHERS) {
-        copy_if_there(&from.join(name), &to.join(name))?;
+    if reprocessings > 0 {
+        eprintln!(
+            "{reprocessings} reprocessings go on from what the backup shows to have taken effect"
+        );
     }
-    copy_bodies(from, to)?;
     eprintln!("{} is as the backup was; `hookmill serve` goes on from there", to.display());
     Ok(())
 }
 
-/// Makes a folder for its owner alone. It must not be there: nothing is written over.
-fn make(folder: &Path) -> anyhow::Result<()> {
+/// What a replay or a reprocessing has sent between the copy of the queue and that of the data is in the latter alone.
+#[derive(Default)]
+struct SentAgain {
+    letters: usize,
+    reprocessings: usize,
+}
+
+impl SentAgain {
+    fn new(folder: &Path) -> anyhow::Result<Self> {
+        let mut database = DataFolder::write(folder)?;
+        let transaction = database.transaction()?;
+        let mut counts = Vec::new();
+        for statement in recover(now()) {
+            let ids = transaction
+                .prepare(&statement.sql)?
+                .query_map([], |_| Ok(()))?
+                .collect::<Result<Vec<_>, _>>()?;
+            counts.push(ids.len());
+        }
+        transaction.commit()?;
+        let [_, letters, reprocessings] = counts[..] else { return Ok(Self::default()) };
+        Ok(Self { letters, reprocessings })
+    }
+}
+
+/// Fills a folder that is not there yet, for its owner alone. It gets its name when all of it is on the disk: a part of a data
+/// folder would be taken for the whole.
+fn whole_or_not(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     if folder.exists() {
         bail!("{} is there already; name a folder that is not", folder.display());
     }
+    let made = || format!("cannot make {}", folder.display());
+    let absolute = std::path::absolute(folder)?;
+    let parent = absolute.parent().with_context(made)?;
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .recursive(true)
-        .create(folder)
-        .with_context(|| format!("cannot make {}", folder.display()))
+    builder.recursive(true).create(parent).with_context(made)?;
+    let incoming = tempfile::Builder::new().prefix(".hookmill-").tempdir_in(parent);
+    let incoming = incoming.with_context(made)?;
+    fill(incoming.path())?;
+    sync(incoming.path()).with_context(made)?;
+    fs::rename(incoming.path(), folder).with_context(made)?;
+    // It has gone from where it was.
+    let _ = incoming.keep();
+    File::open(parent).and_then(|parent| parent.sync_all()).with_context(made)
+}
+
+/// Makes a folder durable, with all that is in it.
+fn sync(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync(&entry?.path())?;
+        }
+    }
+    File::open(path)?.sync_all()
+}
+
+/// The order matters. An event goes from the queue into the data, and its body is removed after that:
+///
+/// - the queue comes before the data, so that an event in between is in both, and the ledger tells, rather than in neither;
+/// - bodies come before the data and after: what is removed meanwhile was copied before, and what was buried meanwhile is
+///   copied after.
+///
+/// Replays and reprocessings go the other way: see [`SentAgain`].
+fn copy(reader: &Reader, from: &Path, to: &Path) -> anyhow::Result<()> {
+    let copied = to.join(QUEUE);
+    reader.queue(|database| snapshot(database, &copied)).context("cannot copy the queue")?;
+    check_copy(&copied)?;
+    copy_bodies(from, to)?;
+    let copied = to.join(DATA);
+    reader.data(|database| snapshot(database, &copied)).context("cannot copy the data")?;
+    check_copy(&copied)?;
+    copy_bodies(from, to)?;
+    for name in OTHERS {
+        copy_if_there(&from.join(name), &to.join(name))?;
+    }
+    Ok(())
 }
 
 /// A copy of a database as it was at one moment. Writers go on meanwhile.
-fn snapshot(from: &Path, to: &Path, name: &str) -> anyhow::Result<()> {
-    let database = Connection::open_with_flags(from.join(name), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let copy = to.join(name);
-    let copied = database.execute("VACUUM INTO ?1", [copy.to_string_lossy()]);
-    copied.with_context(|| format!("cannot copy {name}"))?;
-    whole(&copy)
+fn snapshot(database: &Connection, copy: &Path) -> rusqlite::Result<()> {
+    // An earlier look at the database did not count.
+    let _ = fs::remove_file(copy);
+    database.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).map(drop)
 }
 
-/// Whether a database is what SQLite wrote.
-fn whole(path: &Path) -> anyhow::Result<()> {
-    let shown = path.display();
+/// What SQLite finds to be wrong; `ok` if that is nothing.
+fn quick_check(database: &mut Connection) -> rusqlite::Result<String> {
+    database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+}
+
+fn check_copy(path: &Path) -> anyhow::Result<()> {
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
-    let database = database.with_context(|| format!("cannot open {shown}"))?;
-    let found: String = database
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .with_context(|| format!("{shown} is no database"))?;
+    let found = database.and_then(|mut database| quick_check(&mut database));
+    undamaged(path, &found.with_context(|| format!("cannot read {}", path.display()))?)
+}
+
+fn undamaged(path: &Path, found: &str) -> anyhow::Result<()> {
     if found != "ok" {
-        bail!("{shown} is damaged: {found}");
+        bail!("{} is damaged: {found}", path.display());
     }
     Ok(())
 }
@@ -112,6 +205,10 @@ fn copy_bodies(from: &Path, to: &Path) -> anyhow::Result<()> {
     let Ok(sources) = fs::read_dir(from.join(BODIES)) else { return Ok(()) };
     for source in sources {
         let source = source?;
+        // What is being written has no name yet.
+        if source.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         let Ok(files) = fs::read_dir(source.path()) else { continue };
         let folder = to.join(BODIES).join(source.file_name());
         fs::create_dir_all(&folder)?;
@@ -129,7 +226,7 @@ fn copy_if_there(from: &Path, to: &Path) -> anyhow::Result<()> {
     }
     match fs::copy(from, to) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot copy {}", from.display())),
     }
 }

@@ -2,6 +2,7 @@
 //! it.
 
 use std::fmt::{self, Display};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use hookmill_admin::{BASE, local};
-use hookmill_native::{DataFolder, Files, Sqlite};
+use hookmill_core::store::Store;
+use hookmill_native::{DataFolder, Reader, Sqlite};
 use http_body_util::BodyExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -68,7 +70,7 @@ pub struct Listing {
     pub place: Place,
 }
 
-/// Asks the admin API.
+/// Asks the admin API, and changes nothing: of a data folder it is given a [`Reader`].
 pub struct Client {
     runtime: tokio::runtime::Runtime,
     to: To,
@@ -93,6 +95,70 @@ enum To {
     Local(Router),
 }
 
+/// Has the admin API change something as well.
+pub struct Operator(Client);
+
+impl Deref for Operator {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.0
+    }
+}
+
+impl Operator {
+    /// Finds the API.
+    ///
+    /// # Errors
+    ///
+    /// If there is no token for it, or no data in the folder.
+    pub fn new(place: &Place) -> anyhow::Result<Self> {
+        let to = match place.url() {
+            Some(url) => To::remote(&url)?,
+            None => {
+                let reader = DataFolder::read(&place.data)?;
+                To::local(Sqlite::new(DataFolder::write(&place.data)?), &reader)
+            }
+        };
+        Client::to(to).map(Self)
+    }
+
+    /// Has something done.
+    ///
+    /// # Errors
+    ///
+    /// What the API says instead, in its words.
+    pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.runtime.block_on(self.ask(Method::POST, path, Some(body)))
+    }
+
+    /// Has something removed.
+    ///
+    /// # Errors
+    ///
+    /// What the API says instead, in its words.
+    pub fn delete(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.runtime.block_on(self.ask(Method::DELETE, path, Some(body)))
+    }
+}
+
+impl To {
+    fn remote(url: &str) -> anyhow::Result<Self> {
+        let token = named("HOOKMILL_TOKEN").with_context(|| {
+            format!("HOOKMILL_TOKEN is not set: `hookmill token create` makes one for {url}")
+        })?;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+        Ok(Self::Remote { client, url: url.trim_end_matches('/').to_owned(), token })
+    }
+
+    fn local(store: impl Store + 'static, reader: &Reader) -> Self {
+        let user = named("USER").unwrap_or_else(|| "local".to_owned());
+        let lent = Native { store, bodies: reader.bodies(), config: None, running: None };
+        Self::Local(local(Arc::new(lent), &user))
+    }
+}
+
 impl Client {
     /// Finds the API.
     ///
@@ -100,26 +166,19 @@ impl Client {
     ///
     /// If there is no token for it, or no data in the folder.
     pub fn new(place: &Place) -> anyhow::Result<Self> {
-        let Some(url) = place.url() else { return Self::local(&place.data) };
-        let token = named("HOOKMILL_TOKEN").with_context(|| {
-            format!("HOOKMILL_TOKEN is not set: `hookmill token create` makes one for {url}")
-        })?;
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
-        Self::to(To::Remote { client, url: url.trim_end_matches('/').to_owned(), token })
+        match place.url() {
+            Some(url) => Self::to(To::remote(&url)?),
+            None => Self::local(&DataFolder::read(&place.data)?),
+        }
     }
 
     /// The API of a data folder.
     ///
     /// # Errors
     ///
-    /// If there is no data in it.
-    pub fn local(folder: &Path) -> anyhow::Result<Self> {
-        let store = Sqlite::new(DataFolder::write(folder)?);
-        let objects = Files::open(folder.join("bodies"))?;
-        let user = named("USER").unwrap_or_else(|| "local".to_owned());
-        let lent = Native { store, objects, config: None, running: None };
-        Self::to(To::Local(local(Arc::new(lent), &user)))
+    /// If the system does not let it wait.
+    pub fn local(reader: &Reader) -> anyhow::Result<Self> {
+        Self::to(To::local(reader.clone(), reader))
     }
 
     fn to(to: To) -> anyhow::Result<Self> {
@@ -151,24 +210,6 @@ impl Client {
         let query = query.collect::<Vec<_>>().join("&");
         let path = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
         self.ask(Method::GET, &path, None).await
-    }
-
-    /// Has something done.
-    ///
-    /// # Errors
-    ///
-    /// What the API says instead, in its words.
-    pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        self.runtime.block_on(self.ask(Method::POST, path, Some(body)))
-    }
-
-    /// Has something removed.
-    ///
-    /// # Errors
-    ///
-    /// What the API says instead, in its words.
-    pub fn delete(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        self.runtime.block_on(self.ask(Method::DELETE, path, Some(body)))
     }
 
     /// Works until that comes to an end, or somebody presses Ctrl-C.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Listing, Place};
+use crate::client::{Client, Listing, Operator, Place};
 use crate::list::{json, listed, put, text, time};
 
 /// Dead letters: list, show, replay or discard
@@ -165,5 +165,5 @@ fn run_groups(groups: &Groups) -> anyhow::Result<()> {
 
 fn run_act(act: &Act, what: &str) -> anyhow::Result<Value> {
     let body = json!({ "reason": act.reason });
-    Client::new(&act.place)?.post(&format!("/dead-letters/{}/{what}", act.id), &body)
+    Operator::new(&act.place)?.post(&format!("/dead-letters/{}/{what}", act.id), &body)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use hookmill_core::template::Templates;
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Listing, Place, encoded};
+use crate::client::{Client, Listing, Operator, Place, encoded};
 use crate::list::{listed, text, time};
 use crate::pipeline::load;
 
@@ -195,7 +195,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
 fn run_retry(retry: &Retry) -> anyhow::Result<()> {
     let Retry { state, rule, id, reason, place } = retry;
     let body = json!({ "state": state, "rule": rule, "id": id, "reason": reason });
-    let retried = Client::new(place)?.post("/outbox/retry", &body)?;
+    let retried = Operator::new(place)?.post("/outbox/retry", &body)?;
     if retried["count"] == 0 {
         bail!("nothing like that is {state}; `hookmill email list --state {state}` shows what is");
     }
@@ -218,7 +218,7 @@ fn run_suppressions(listing: &Listing) -> anyhow::Result<()> {
 fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
     let Unsuppress { address, reason, place } = arguments;
     let path = format!("/suppressions/{}", encoded(address));
-    Client::new(place)?.delete(&path, &json!({ "reason": reason }))?;
+    Operator::new(place)?.delete(&path, &json!({ "reason": reason }))?;
     eprintln!(
         "{address} is written to again; what was suppressed stays so: `hookmill email retry`"
     );

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use hookmill_core::message::decode;
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::glob as as_pattern;
-use hookmill_native::{DataFolder, now};
+use hookmill_native::{DataFolder, FolderError, Reader, now};
 use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -266,11 +266,15 @@ fn search(client: &Client, query: &[(&str, Option<String>)]) -> anyhow::Result<V
 /// The latest messages on the queue of events.
 const QUEUED: &str = "
     SELECT text, coalesce(attempts, 0), coalesce(due_at, 0)
-    FROM queue.events_messages LEFT JOIN queue.events_deliveries USING (seq)
+    FROM events_messages LEFT JOIN events_deliveries USING (seq)
     ORDER BY seq DESC LIMIT 1000";
 
 /// Events that are still on the queue, the latest first; of the latest thousand messages those of this type.
-fn waiting(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<Event>> {
+fn waiting(reader: &Reader, glob: Option<&str>) -> Result<Vec<Event>, FolderError> {
+    reader.queue(|database| on_queue(database, glob))
+}
+
+fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<Event>> {
     let row = |row: &Row<'_>| {
         Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, i64>(2)?))
     };
@@ -306,18 +310,19 @@ fn waiting(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<Ev
 /// The data of a pipeline on this machine: what the API knows of it, and what is on the queue.
 pub struct Here {
     client: Client,
-    database: Connection,
+    reader: Reader,
 }
 
 impl Here {
     /// Opens a data folder.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        Ok(Self { client: Client::local(folder)?, database: DataFolder::read(folder)? })
+        let reader = DataFolder::read(folder)?;
+        Ok(Self { client: Client::local(&reader)?, reader })
     }
 
     /// One event; as long as it is on the queue, as it stands there.
     pub fn find(&self, source: &str, id: &str) -> anyhow::Result<Option<Event>> {
-        let waiting = waiting(&self.database, None)?;
+        let waiting = waiting(&self.reader, None)?;
         match waiting.into_iter().find(|event| event.source == source && event.id == id) {
             Some(event) => Ok(Some(event)),
             None => self.settled(source, id),

@@ -12,11 +12,10 @@ use hookmill_consumers::explain::{About, Explained, Made, explain};
 use hookmill_core::config::{Consumers, Source};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{Verified, decode};
-use hookmill_core::schema::ROW_GUARDS;
+use hookmill_core::schema::{ROW_GUARDS, Schema};
 use hookmill_core::time::Timestamp;
 use hookmill_migrations::Loaded;
-use hookmill_native::now;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use hookmill_native::{DataFolder, FolderError, Reader, now};
 use rusqlite::{Connection, params_from_iter, types};
 use serde::Serialize;
 use serde_json::Value;
@@ -103,8 +102,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Some(file) => from_file(arguments, source, file)?,
         None => vec![stored(arguments)?],
     };
-    let live = arguments.place.folder().map(|folder| folder.join("data.db"));
-    let live = live.filter(|data| data.exists());
+    let live = match arguments.place.folder().map(DataFolder::read) {
+        Some(Err(FolderError::Empty(_))) | None => None,
+        Some(live) => Some(live?),
+    };
     if live.is_none() && !arguments.json {
         eprintln!(
             "there is no data folder here: the tables are empty, as far as this is concerned"
@@ -112,7 +113,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let explanation =
-        |delivery| runtime.block_on(explained(&loaded, &consumers, live.as_deref(), delivery));
+        |delivery| runtime.block_on(explained(&loaded, &consumers, live.as_ref(), delivery));
     let explanations = batch.iter().map(explanation).collect::<Result<Vec<_>, _>>()?;
     if arguments.json {
         return put(json(&explanations)?);
@@ -155,7 +156,7 @@ fn stored(arguments: &Arguments) -> anyhow::Result<Delivery> {
 async fn explained(
     loaded: &Loaded,
     consumers: &Consumers,
-    live: Option<&Path>,
+    live: Option<&Reader>,
     delivery: &Delivery,
 ) -> anyhow::Result<Explanation> {
     let message = decode(&delivery.text)?;
@@ -200,49 +201,68 @@ async fn explained(
     })
 }
 
-/// What in a path is no part of a URI: <https://www.sqlite.org/uri.html>.
-const IN_URI: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
-
-/// Copies the rows that an event is about, and what orders them. The database that they are in is only read.
+/// Copies the rows that an event is about, and what orders them.
 fn copy(
     database: &Connection,
-    live: &Path,
+    live: &Reader,
     loaded: &Loaded,
     about: &[About],
 ) -> anyhow::Result<()> {
-    let path = live.display().to_string();
-    let uri = format!("file:{}?mode=ro", utf8_percent_encode(&path, IN_URI));
-    database.execute("ATTACH ?1 AS live", [uri]).with_context(|| format!("cannot read {path}"))?;
     let schema = hookmill_migrations::schema(database)?;
-    let copied = about.iter().try_for_each(|About { table, columns }| {
-        let known = schema.tables.get(table).map(|table| table.columns.as_slice());
-        let names: Vec<_> = known.into_iter().flatten().map(|column| quoted(&column.name)).collect();
-        let (names, name) = (names.join(", "), quoted(table));
-        let conditions: Vec<_> =
-            columns.iter().map(|(column, _)| format!("{} = ?", quoted(column))).collect();
-        let values = columns.iter().map(|(_, value)| bound(value));
-        database.execute(
-            &format!(
-                "INSERT OR IGNORE INTO main.{name} ({names}) SELECT {names} FROM live.{name} WHERE {}",
-                conditions.join(" AND ")
-            ),
-            params_from_iter(values),
-        )?;
-        let key: Vec<_> = columns.iter().map(|(_, value)| plain_text(value)).collect();
-        database.execute(
-            &format!(
-                "INSERT OR IGNORE INTO main.{ROW_GUARDS} SELECT * FROM live.{ROW_GUARDS} WHERE table_name = ?1 AND key = ?2"
-            ),
-            [table, &serde_json::to_string(&key).unwrap_or_default()],
-        )
-        .map(drop)
+    let found = live.data(|live| {
+        let mut found = Vec::new();
+        for About { table, columns } in about {
+            let conditions: Vec<_> =
+                columns.iter().map(|(column, _)| format!("{} = ?", quoted(column))).collect();
+            let values: Vec<_> = columns.iter().map(|(_, value)| bound(value)).collect();
+            let key: Vec<_> = columns.iter().map(|(_, value)| plain_text(value)).collect();
+            let key = serde_json::to_string(&key).unwrap_or_default();
+            let guard = [table.clone(), key].map(types::Value::Text).to_vec();
+            found.push(Found::new(live, &schema, table, &conditions.join(" AND "), values)?);
+            let condition = "table_name = ?1 AND key = ?2";
+            found.push(Found::new(live, &schema, ROW_GUARDS, condition, guard)?);
+        }
+        Ok(found)
     });
     let migrations = loaded.migrations.len();
-    copied.with_context(|| {
-        format!("{path} has not the tables that these {migrations} migrations make; `hookmill migrate` sees to that")
+    let found = found.with_context(|| {
+        format!("the database has not the tables that these {migrations} migrations make; `hookmill migrate` sees to that")
     })?;
-    database.execute("DETACH live", [])?;
+    for Found { table, names, rows } in found {
+        for row in rows {
+            let values = vec!["?"; row.len()].join(", ");
+            database.execute(
+                &format!("INSERT OR IGNORE INTO {table} ({names}) VALUES ({values})"),
+                params_from_iter(row),
+            )?;
+        }
+    }
     Ok(())
+}
+
+/// Rows of a table: the values of its columns.
+struct Found {
+    table: String,
+    names: String,
+    rows: Vec<Vec<types::Value>>,
+}
+
+impl Found {
+    fn new(
+        live: &Connection,
+        schema: &Schema,
+        table: &str,
+        condition: &str,
+        values: Vec<types::Value>,
+    ) -> rusqlite::Result<Self> {
+        let columns = schema.tables.get(table).into_iter().flat_map(|table| &table.columns);
+        let names: Vec<_> = columns.map(|column| quoted(&column.name)).collect();
+        let (count, names, table) = (names.len(), names.join(", "), quoted(table));
+        let mut query = live.prepare(&format!("SELECT {names} FROM {table} WHERE {condition}"))?;
+        let row = |row: &rusqlite::Row<'_>| (0..count).map(|column| row.get(column)).collect();
+        let rows = query.query_map(params_from_iter(values), row)?.collect::<Result<_, _>>()?;
+        Ok(Self { table, names, rows })
+    }
 }
 
 fn bound(value: &Value) -> types::Value {

@@ -242,7 +242,7 @@ pub fn run(
         let running = Some(admin::Running { queue: queue.clone(), client, asked, written });
         let config = Some(loaded.admin());
         let lent =
-            admin::Native { store: store.clone(), objects: objects.clone(), config, running };
+            admin::Native { store: store.clone(), bodies: objects.bodies(), config, running };
         let admin = hookmill_admin::router(Arc::new(lent));
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
         let counted = metrics.clone();

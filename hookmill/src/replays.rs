@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Listing, Place};
+use crate::client::{Client, Listing, Operator, Place};
 use crate::dead_letters::Which;
 use crate::list::{json, listed, put, text, time};
 
@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::List(list) => run_list(list),
         Command::Plan(plan) => run_plan(plan),
         Command::Run(run) => {
-            let client = Client::new(&run.place)?;
+            let client = Operator::new(&run.place)?;
             let body = json!({ "rate": run.rate, "reason": run.reason });
             client.post(&format!("/replays/{}/run", run.id), &body)?;
             if run.detach { Ok(()) } else { watch(&client, &run.id) }
@@ -141,7 +141,7 @@ fn run_plan(plan: &Plan) -> anyhow::Result<()> {
     if plan.all {
         body.insert("all".to_owned(), true.into());
     }
-    let planned = Client::new(&plan.place)?.post("/replays", &body.into())?;
+    let planned = Operator::new(&plan.place)?.post("/replays", &body.into())?;
     if plan.json {
         return put(json(&planned)?);
     }
@@ -166,7 +166,8 @@ fn run_plan(plan: &Plan) -> anyhow::Result<()> {
 
 fn run_turn(turn: &Turn, what: &str) -> anyhow::Result<()> {
     let body = json!({ "reason": turn.reason });
-    let replay = Client::new(&turn.place)?.post(&format!("/replays/{}/{what}", turn.id), &body)?;
+    let replay =
+        Operator::new(&turn.place)?.post(&format!("/replays/{}/{what}", turn.id), &body)?;
     eprintln!(
         "{} is {}, {} of {} sent",
         turn.id,

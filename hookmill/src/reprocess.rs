@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use hookmill_core::time::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::client::{Client, Place};
+use crate::client::{Operator, Place};
 use crate::list::{json, put, text, time};
 use crate::pipeline::load;
 
@@ -86,7 +86,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.place.folder().is_some() && !arguments.rules.is_empty() {
         check_rules(arguments)?;
     }
-    let planned = Client::new(&arguments.place)?.post("/reprocess", &body.into())?;
+    let planned = Operator::new(&arguments.place)?.post("/reprocess", &body.into())?;
     if arguments.json {
         return put(json(&planned)?);
     }

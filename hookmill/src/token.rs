@@ -140,14 +140,14 @@ struct Token {
 }
 
 fn run_list(list: &List) -> anyhow::Result<()> {
-    let database = DataFolder::read(&list.data)?;
-    let mut query =
-        database.prepare("SELECT name, role, created_at FROM admin_tokens ORDER BY name")?;
     let token = |row: &Row<'_>| {
         let created_at = Timestamp::from_millis(row.get(2)?);
         Ok(Token { name: row.get(0)?, role: row.get(1)?, created_at })
     };
-    let tokens = query.query_map([], token)?.collect::<Result<Vec<_>, _>>()?;
+    let tokens = DataFolder::read(&list.data)?.data(|database| {
+        let sql = "SELECT name, role, created_at FROM admin_tokens ORDER BY name";
+        database.prepare(sql)?.query_map([], token)?.collect::<Result<Vec<_>, _>>()
+    })?;
     let row = |token: Token| [token.name, token.role, token.created_at.to_string()];
     let nothing = "there is no token; `hookmill token create NAME --role read` makes one";
     print(tokens, list.json, nothing, ["NAME", "ROLE", "CREATED"], row)

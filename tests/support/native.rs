@@ -103,6 +103,15 @@ impl Pipeline {
 
     /// Starts one, as forgetful, on what a backup holds.
     pub fn restored(backup: &Path) -> Self {
+        Self::restored_with(backup, forgetful_config)
+    }
+
+    /// Starts one that keeps messages on what a backup holds.
+    pub fn restored_remembering(backup: &Path) -> Self {
+        Self::restored_with(backup, |_| folder().join("hookmill.toml"))
+    }
+
+    fn restored_with(backup: &Path, config: impl FnOnce(&Path) -> PathBuf) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         // It makes the folder itself.
         std::fs::remove_dir(data.path()).expect("it is empty");
@@ -110,7 +119,7 @@ impl Pipeline {
         restore.arg("restore").arg(backup).arg("--data").arg(data.path());
         let restored = restore.output().expect("hookmill can be run");
         assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
-        let config = forgetful_config(data.path());
+        let config = config(data.path());
         Self::start_on(Arc::new(data), config, Arc::default(), None)
     }
 

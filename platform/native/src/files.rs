@@ -1,18 +1,40 @@
 //! The object store on files.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hookmill_core::objects::{ObjectError, Objects};
 
-/// A folder with a file for each object.
+use crate::durable::{absent_as_none, sync, write_durably};
+
+/// The objects of a folder, for reading.
 #[derive(Clone, Debug)]
-pub struct Files(PathBuf);
+pub struct Bodies(PathBuf);
+
+/// A folder with a file for each object. Only the process that has the data folder has one: see
+/// [`DataFolder::objects`](crate::DataFolder::objects).
+#[derive(Clone, Debug)]
+pub struct Files(Bodies);
 
 /// Where files are written before they get their name; no source can be called like this.
 const INCOMING: &str = ".incoming";
+
+impl Bodies {
+    pub(crate) const fn new(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
+    /// The object, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ObjectError> {
+        let path = self.0.join(key);
+        blocking(move || absent_as_none(fs::read(path))).await
+    }
+}
 
 impl Files {
     /// Objects in this folder. What was being written when the last process ended is removed.
@@ -20,11 +42,16 @@ impl Files {
     /// # Errors
     ///
     /// If the folder cannot be written.
-    pub fn open(folder: PathBuf) -> std::io::Result<Self> {
+    pub(crate) fn open(folder: PathBuf) -> std::io::Result<Self> {
         let incoming = folder.join(INCOMING);
         absent_as_none(fs::remove_dir_all(&incoming))?;
         fs::create_dir_all(&incoming)?;
-        Ok(Self(folder))
+        Ok(Self(Bodies(folder)))
+    }
+
+    /// The same objects, for reading.
+    pub fn bodies(&self) -> Bodies {
+        self.0.clone()
     }
 }
 
@@ -41,44 +68,30 @@ async fn blocking<T: Send + 'static>(
 
 impl Objects for Files {
     async fn put(&self, key: &str, body: &[u8]) -> Result<(), ObjectError> {
-        let (root, key, body) = (self.0.clone(), key.to_owned(), body.to_vec());
-        blocking(move || write_durably(&root, &key, &body)).await
+        let (root, key, body) = (self.0.0.clone(), key.to_owned(), body.to_vec());
+        blocking(move || put(&root, &key, &body)).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ObjectError> {
-        let path = self.0.join(key);
-        blocking(move || absent_as_none(fs::read(path))).await
+        self.0.get(key).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
-        let path = self.0.join(key);
+        let path = self.0.0.join(key);
         blocking(move || absent_as_none(fs::remove_file(path)).map(drop)).await
     }
 }
 
-fn absent_as_none<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Writes elsewhere and renames, so that a file is whole or not there; then makes the folder's entry durable too.
-fn write_durably(root: &Path, key: &str, body: &[u8]) -> std::io::Result<()> {
+fn put(root: &Path, key: &str, body: &[u8]) -> std::io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let path = root.join(key);
     let folder = path.parent().unwrap_or(root);
     if !folder.exists() {
         fs::create_dir_all(folder)?;
-        File::open(root)?.sync_all()?;
+        sync(root)?;
     }
     let incoming = root.join(INCOMING).join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
-    let mut file = File::create(&incoming)?;
-    file.write_all(body)?;
-    file.sync_all()?;
-    fs::rename(&incoming, &path)?;
-    File::open(folder)?.sync_all()
+    write_durably(&path, &incoming, body)
 }
 
 #[cfg(test)]

@@ -10,12 +10,26 @@ use hookmill_migrations::{Migration, MigrationError, apply, schema};
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
 
+use crate::durable::{absent_as_none, write_durably};
 use crate::files::Files;
 use crate::queue::SqliteQueue;
+use crate::reader::{Reader, there};
 use crate::sqlite::{self, Sqlite};
+
+/// The application's database, the queues, and the bodies of large events.
+pub(crate) const DATA: &str = "data.db";
+pub(crate) const QUEUE: &str = "queue.db";
+pub(crate) const BODIES: &str = "bodies";
 
 /// The pages of the application's database, as SQLite has them by default.
 const PAGE_BYTES: u32 = 4096;
+
+/// How often a lock is tried, and how long between two tries: [`DataFolder::listening`] holds it for a moment.
+const TRIES: u32 = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(25);
+
+/// The commands that keep a folder.
+const KEEPERS: [&str; 2] = ["serve", "dev"];
 
 /// A data folder, locked for as long as this value lives.
 pub struct DataFolder {
@@ -47,6 +61,15 @@ pub enum FolderError {
         "there is no Hookmill data in {0}; `hookmill dev` or `hookmill serve` makes it, --data names it"
     )]
     Empty(PathBuf),
+    /// Another user owns it.
+    #[error("this user may not read {0}; run the command as the user that hookmill runs as")]
+    Denied(PathBuf),
+    /// The process that had it was killed, and an index that SQLite kept beside it is lost.
+    #[error(
+        "{0} was not closed and needs to be recovered, which only the process that has the folder does: \
+         run `hookmill serve` or `hookmill migrate` as its owner"
+    )]
+    Unclosed(PathBuf),
     /// It is for another command.
     #[error(
         "{path} is what `hookmill {by}` keeps: `dev` shows what `serve` sends, and each would take what waits for the other; --data names another folder"
@@ -96,11 +119,14 @@ impl DataFolder {
         let io = |source| FolderError::Io { path: path.to_owned(), source };
         create(path).map_err(io)?;
         let lock = File::create(path.join("lock")).map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(FolderError::InUse(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(io(source)),
+        for _ in 0..TRIES {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN_TRIES),
+                Err(TryLockError::Error(source)) => return Err(io(source)),
+            }
         }
+        Err(FolderError::InUse(path.to_owned()))
     }
 
     /// Opens the store after applying the migrations that it lacks.
@@ -109,7 +135,7 @@ impl DataFolder {
     ///
     /// If the database cannot be opened, or a migration fails.
     pub fn store(&self, migrations: &[Migration]) -> Result<Opened, FolderError> {
-        let path = self.path.join("data.db");
+        let path = self.path.join(DATA);
         let failed = |source| FolderError::Database { path: path.clone(), source };
         let mut database = sqlite::open(&path, PAGE_BYTES).map_err(failed)?;
         let applied = apply(&mut database, migrations)?;
@@ -123,12 +149,18 @@ impl DataFolder {
     ///
     /// [`FolderError::Kept`] if it is, or if the folder cannot be written.
     pub fn keep_for(&self, command: &str) -> Result<(), FolderError> {
-        let path = self.path.join("kept-by");
-        match fs::read_to_string(&path) {
-            Ok(by) if by == command => Ok(()),
-            Ok(by) => Err(FolderError::Kept { path: self.path.clone(), by }),
-            Err(_) => fs::write(&path, command).map_err(|source| FolderError::Io { path, source }),
+        const NAME: &str = "kept-by";
+        let found = self.small(NAME)?.unwrap_or_default();
+        let by = String::from_utf8_lossy(&found);
+        let by = by.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+        if by == command {
+            return Ok(());
         }
+        // What a power cut or a full disk has left of a name says nothing.
+        if KEEPERS.iter().any(|keeper| *keeper != by && keeper.starts_with(by)) {
+            return self.put_small(NAME, command.as_bytes());
+        }
+        Err(FolderError::Kept { path: self.path.clone(), by: by.to_owned() })
     }
 
     /// Random bytes that stay the same as long as the folder does, for the hashes of addresses.
@@ -137,15 +169,30 @@ impl DataFolder {
     ///
     /// If the folder cannot be written.
     pub fn salt(&self) -> Result<[u8; 16], FolderError> {
-        let path = self.path.join("salt");
-        let io = |source| FolderError::Io { path: path.clone(), source };
-        if let Ok(Ok(salt)) = fs::read(&path).map(TryInto::try_into) {
+        const NAME: &str = "salt";
+        if let Some(Ok(salt)) = self.small(NAME)?.map(TryInto::try_into) {
             return Ok(salt);
         }
         let mut salt = [0; 16];
-        getrandom::fill(&mut salt).map_err(|error| io(std::io::Error::other(error)))?;
-        fs::write(&path, salt).map_err(io)?;
+        getrandom::fill(&mut salt).map_err(|error| FolderError::Io {
+            path: self.path.join(NAME),
+            source: std::io::Error::other(error),
+        })?;
+        self.put_small(NAME, &salt)?;
         Ok(salt)
+    }
+
+    /// A file that says something about the folder, if it is there.
+    fn small(&self, name: &str) -> Result<Option<Vec<u8>>, FolderError> {
+        let path = self.path.join(name);
+        absent_as_none(fs::read(&path)).map_err(|source| FolderError::Io { path, source })
+    }
+
+    /// Writes such a file, whole or not at all.
+    fn put_small(&self, name: &str, content: &[u8]) -> Result<(), FolderError> {
+        let path = self.path.join(name);
+        let incoming = self.path.join(format!("{name}.incoming"));
+        write_durably(&path, &incoming, content).map_err(|source| FolderError::Io { path, source })
     }
 
     /// Opens the queues.
@@ -154,7 +201,7 @@ impl DataFolder {
     ///
     /// If the database cannot be opened.
     pub fn queue(&self) -> Result<SqliteQueue, FolderError> {
-        let path = self.path.join("queue.db");
+        let path = self.path.join(QUEUE);
         SqliteQueue::open(&path).map_err(|source| FolderError::Database { path, source })
     }
 
@@ -164,8 +211,7 @@ impl DataFolder {
     ///
     /// If the folder cannot be written.
     pub fn announce(&self, address: SocketAddr) -> Result<(), FolderError> {
-        let path = self.path.join("listening");
-        fs::write(&path, address.to_string()).map_err(|source| FolderError::Io { path, source })
+        self.put_small("listening", address.to_string().as_bytes())
     }
 
     /// Where the process that has a folder listens; `None` if none has it.
@@ -185,46 +231,33 @@ impl DataFolder {
     ///
     /// If the folder cannot be written.
     pub fn objects(&self) -> Result<Files, FolderError> {
-        let path = self.path.join("bodies");
+        let path = self.path.join(BODIES);
         Files::open(path.clone()).map_err(|source| FolderError::Io { path, source })
     }
 
-    /// Opens the data of a folder for reading, whoever has it: the application's database, with the queues attached as
-    /// `queue`.
+    /// Opens the data of a folder for reading, whether or not a process has it. Nothing in the folder changes.
     ///
     /// # Errors
     ///
-    /// [`FolderError::Empty`] if there is no data.
-    pub fn read(path: &Path) -> Result<Connection, FolderError> {
-        let (data, queue) = (path.join("data.db"), path.join("queue.db"));
-        if !data.exists() || !queue.exists() {
-            return Err(FolderError::Empty(path.to_owned()));
-        }
-        let failed = |source| FolderError::Database { path: data.clone(), source };
-        let database = Self::open(&data, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        database.execute("ATTACH ?1 AS queue", [queue.to_string_lossy()]).map_err(failed)?;
-        Ok(database)
+    /// [`FolderError::Empty`] if there is no data, or if this user may not read it.
+    pub fn read(path: &Path) -> Result<Reader, FolderError> {
+        Reader::open(path)
     }
 
-    /// Opens the application's database for a change by hand, beside whoever has the folder.
+    /// Opens the application's database for a change by hand, beside the process that has the folder.
     ///
     /// # Errors
     ///
     /// If nothing has run in it yet, or the database cannot be opened.
     pub fn write(path: &Path) -> Result<Connection, FolderError> {
-        let data = path.join("data.db");
-        if !data.exists() {
-            return Err(FolderError::Empty(path.to_owned()));
-        }
-        Self::open(&data, OpenFlags::SQLITE_OPEN_READ_WRITE)
-    }
-
-    fn open(path: &Path, flags: OpenFlags) -> Result<Connection, FolderError> {
-        let flags = flags | OpenFlags::SQLITE_OPEN_URI;
-        let failed = |source| FolderError::Database { path: path.to_owned(), source };
-        let database = Connection::open_with_flags(path, flags).map_err(failed)?;
-        database.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
-        Ok(database)
+        let (folder, path) = (path, path.join(DATA));
+        there(folder, &path)?;
+        let open = || {
+            let database = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            database.busy_timeout(Duration::from_secs(5))?;
+            Ok(database)
+        };
+        open().map_err(|source| FolderError::Database { path: path.clone(), source })
     }
 }
 
@@ -239,5 +272,59 @@ mod tests {
             |folder: &tempfile::TempDir| DataFolder::lock(folder.path()).unwrap().salt().unwrap();
         assert_eq!(salt(&one), salt(&one));
         assert_ne!(salt(&one), salt(&other));
+    }
+
+    #[test]
+    fn what_was_not_written_whole_counts_as_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let data = DataFolder::lock(folder.path()).unwrap();
+        for left in ["", " \n", "\0\0\0\0\0", "se", "d"] {
+            fs::write(path("kept-by"), left).unwrap();
+            data.keep_for("serve").unwrap();
+            assert_eq!(fs::read_to_string(path("kept-by")).unwrap(), "serve");
+        }
+        for left in [&b""[..], b"short", &[0; 17]] {
+            fs::write(path("salt"), left).unwrap();
+            let salt = data.salt().unwrap();
+            assert_eq!(fs::read(path("salt")).unwrap(), salt);
+        }
+        fs::write(path("listening"), "127.0.0.1:").unwrap();
+        assert_eq!(DataFolder::listening(folder.path()), None);
+        let address = SocketAddr::from(([127, 0, 0, 1], 8787));
+        data.announce(address).unwrap();
+        assert_eq!(DataFolder::listening(folder.path()), Some(address));
+        // Nothing is left of how they were written.
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["kept-by", "listening", "lock", "salt"]);
+    }
+
+    #[test]
+    fn a_folder_stays_with_the_command_that_keeps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::lock(folder.path()).unwrap();
+        data.keep_for("dev").unwrap();
+        data.keep_for("dev").unwrap();
+        assert!(matches!(data.keep_for("serve"), Err(FolderError::Kept { by, .. }) if by == "dev"));
+        // What an older version wrote, or a later one.
+        for by in ["dev\n", "another"] {
+            fs::write(folder.path().join("kept-by"), by).unwrap();
+            assert!(matches!(data.keep_for("serve"), Err(FolderError::Kept { .. })), "{by}");
+        }
+    }
+
+    #[test]
+    fn whoever_looks_where_it_listens_does_not_keep_the_folder_from_a_process() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataFolder::lock(folder.path()).unwrap());
+        let look = File::open(folder.path().join("lock")).unwrap();
+        look.try_lock_shared().unwrap();
+        std::thread::scope(|scope| {
+            let locked = scope.spawn(|| DataFolder::lock(folder.path()).map(drop));
+            drop(look);
+            locked.join().unwrap().unwrap();
+        });
     }
 }

@@ -9,8 +9,9 @@
 //! | HTTP | [`http`], and [`HttpClient`] for providers' APIs |
 //! | metrics | [`Metrics`] |
 //!
-//! All of it lies in one folder, [`DataFolder`], which one process has at a time.
+//! All of it lies in one folder, [`DataFolder`], which one process has at a time. Commands look at it with a [`Reader`].
 
+mod durable;
 mod fetch;
 mod files;
 mod folder;
@@ -18,14 +19,16 @@ pub mod http;
 mod metrics;
 mod queue;
 mod rate_limits;
+mod reader;
 mod sqlite;
 
 pub use fetch::HttpClient;
-pub use files::Files;
+pub use files::{Bodies, Files};
 pub use folder::{DataFolder, FolderError, Opened};
 pub use metrics::{Metrics, Standing};
 pub use queue::{Leased, QueueName, QueueSender, SqliteQueue};
 pub use rate_limits::RateLimits;
+pub use reader::Reader;
 pub use sqlite::Sqlite;
 
 use hookmill_core::time::Timestamp;

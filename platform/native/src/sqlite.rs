@@ -47,7 +47,7 @@ impl Store for Sqlite {
         let run = move || {
             // A poisoned lock is a panic between two transactions; the connection itself rolled back.
             let mut database = database.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            transaction(&mut database, &statements)
+            transaction(&mut database, TransactionBehavior::Immediate, &statements)
                 .map_err(|error| StoreError::from_text(&text(&error)))
         };
         let result = tokio::task::spawn_blocking(run).await;
@@ -55,8 +55,12 @@ impl Store for Sqlite {
     }
 }
 
-fn transaction(database: &mut Connection, statements: &[Statement]) -> rusqlite::Result<Vec<Rows>> {
-    let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+pub(crate) fn transaction(
+    database: &mut Connection,
+    behavior: TransactionBehavior,
+    statements: &[Statement],
+) -> rusqlite::Result<Vec<Rows>> {
+    let transaction = database.transaction_with_behavior(behavior)?;
     let mut results = Vec::with_capacity(statements.len());
     for statement in statements {
         let mut prepared = transaction.prepare_cached(&statement.sql)?;

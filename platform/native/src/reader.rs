@@ -1,0 +1,272 @@
+//! A data folder as it is read by commands, beside the process that has it. Nothing in the folder is made, changed or removed.
+//!
+//! That takes more than a read-only connection. Beside a database in WAL mode SQLite makes the files `-wal` and `-shm`, even for
+//! a reader. So there are two ways to read, and the write-ahead log decides:
+//!
+//! - Something is in the log: it is opened with `readonly_shm`, whether or not a process writes to it. SQLite keeps readers and
+//!   writers apart; if the last process was killed, it reads the log into memory.
+//! - The log is empty or not there: all of the data is in one file, which stays as it is until something is in the log. It is
+//!   opened as `immutable`, without locks. If the file has changed afterwards, a process has started meanwhile, and the question
+//!   is asked again.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::durable::absent_as_none;
+use crate::files::Bodies;
+use crate::folder::{BODIES, DATA, FolderError, QUEUE};
+use crate::sqlite::{text, transaction};
+
+/// How often a question is asked again because the file has changed meanwhile: once suffices, unless processes come and go.
+const LOOKS: usize = 10;
+
+/// What in a path is no part of a URI: <https://www.sqlite.org/uri.html>.
+const IN_URI: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
+
+/// The data of a folder, for reading.
+#[derive(Clone, Debug)]
+pub struct Reader(PathBuf);
+
+impl Reader {
+    /// Makes sure that there is data, and that it can be read.
+    pub(crate) fn open(folder: &Path) -> Result<Self, FolderError> {
+        there(folder, &folder.join(DATA))?;
+        for path in
+            [DATA, QUEUE].map(|name| folder.join(name)).into_iter().filter(|path| path.exists())
+        {
+            look(&path, |database| {
+                database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+            })
+            .map_err(|error| match File::open(&path) {
+                Err(denied) if denied.kind() == ErrorKind::PermissionDenied => {
+                    FolderError::Denied(path)
+                }
+                _ => error,
+            })?;
+        }
+        Ok(Self(folder.to_owned()))
+    }
+
+    /// Asks the application's database. If it changes at a bad moment, `ask` is called again, and its first answer dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub fn data<T>(
+        &self,
+        ask: impl FnMut(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, FolderError> {
+        look(&self.0.join(DATA), ask)
+    }
+
+    /// Asks the database of the queues, likewise.
+    ///
+    /// # Errors
+    ///
+    /// If nothing has run in the folder yet, or the database cannot be read.
+    pub fn queue<T>(
+        &self,
+        ask: impl FnMut(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, FolderError> {
+        let path = self.0.join(QUEUE);
+        there(&self.0, &path)?;
+        look(&path, ask)
+    }
+
+    /// The bodies of large events.
+    pub fn bodies(&self) -> Bodies {
+        Bodies::new(self.0.join(BODIES))
+    }
+}
+
+impl Store for Reader {
+    /// Statements that would change something are refused.
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        let reader = self.clone();
+        let run = move || {
+            let ask = |database: &mut Connection| {
+                transaction(database, TransactionBehavior::Deferred, &statements)
+            };
+            reader.data(ask).map_err(|error| match error {
+                FolderError::Database { source, .. } => StoreError::from_text(&text(&source)),
+                error => StoreError::Unavailable(error.to_string()),
+            })
+        };
+        let result = tokio::task::spawn_blocking(run).await;
+        result.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+}
+
+/// Whether a database is in a folder. It is not opened: as SQLite's locks belong to the process, closing it would end those of
+/// another connection.
+pub(crate) fn there(folder: &Path, path: &Path) -> Result<(), FolderError> {
+    fs::metadata(path).map(drop).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => FolderError::Empty(folder.to_owned()),
+        ErrorKind::PermissionDenied => FolderError::Denied(path.to_owned()),
+        _ => FolderError::Io { path: path.to_owned(), source },
+    })
+}
+
+/// When a database was last changed, and its length, if nothing is in its log.
+fn at_rest(path: &Path) -> std::io::Result<Option<(SystemTime, u64)>> {
+    let log = absent_as_none(fs::metadata(beside(path, "-wal")))?;
+    let database = fs::metadata(path)?;
+    let empty = log.is_none_or(|log| log.len() == 0);
+    Ok(empty.then_some((database.modified()?, database.len())))
+}
+
+/// A file that SQLite keeps beside a database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+fn look<T>(
+    path: &Path,
+    mut ask: impl FnMut(&mut Connection) -> rusqlite::Result<T>,
+) -> Result<T, FolderError> {
+    let io = |source| FolderError::Io { path: path.to_owned(), source };
+    let mut left = LOOKS;
+    loop {
+        left -= 1;
+        let before = at_rest(path).map_err(io)?;
+        let answer = connect(path, before.is_some()).and_then(|mut database| ask(&mut database));
+        let counts = match (before, at_rest(path).map_err(io)?) {
+            (None, after) => answer.is_ok() || after.is_none(),
+            (before, after) => before == after,
+        };
+        if counts || left == 0 {
+            return answer.map_err(|source| {
+                if before.is_none() && !beside(path, "-shm").exists() {
+                    FolderError::Unclosed(path.to_owned())
+                } else {
+                    FolderError::Database { path: path.to_owned(), source }
+                }
+            });
+        }
+    }
+}
+
+fn connect(path: &Path, at_rest: bool) -> rusqlite::Result<Connection> {
+    let shown = percent_encode(path.as_os_str().as_encoded_bytes(), IN_URI);
+    let way = if at_rest { "immutable=1" } else { "readonly_shm=1" };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let database = Connection::open_with_flags(format!("file:{shown}?mode=ro&{way}"), flags)?;
+    database.busy_timeout(Duration::from_secs(5))?;
+    Ok(database)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::folder::DataFolder;
+
+    /// The files of a folder: their lengths and when they were changed.
+    fn files(folder: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+        let files = fs::read_dir(folder).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let file = entry.metadata().unwrap();
+            (entry.path(), (file.len(), file.modified().unwrap()))
+        });
+        files.collect()
+    }
+
+    fn write(database: &Connection, number: u32) {
+        database.execute("INSERT INTO t VALUES (?1)", [number]).unwrap();
+    }
+
+    fn sum(database: &mut Connection) -> rusqlite::Result<u32> {
+        database.query_row("SELECT coalesce(sum(n), 0) FROM t", [], |row| row.get(0))
+    }
+
+    #[test]
+    fn a_database_is_read_as_it_is_and_left_so() {
+        // What a path has to be encoded for.
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("50% a?b#c é");
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("x.db");
+        let writer = crate::sqlite::open(&path, 4096).unwrap();
+        writer.execute_batch("CREATE TABLE t (n INTEGER NOT NULL) STRICT").unwrap();
+        write(&writer, 1);
+        // Somebody has it open.
+        let before = files(&folder);
+        assert_eq!(look(&path, sum).unwrap(), 1);
+        assert_eq!(before.keys().collect::<Vec<_>>(), files(&folder).keys().collect::<Vec<_>>());
+        let refused = look(&path, |database| database.execute("DELETE FROM t", []));
+        assert!(matches!(refused, Err(FolderError::Database { .. })), "{refused:?}");
+        // It was killed: the log and its index stay behind.
+        let killed = parent.path().join("killed");
+        fs::create_dir(&killed).unwrap();
+        for name in ["x.db", "x.db-wal", "x.db-shm"] {
+            fs::copy(folder.join(name), killed.join(name)).unwrap();
+        }
+        let before = files(&killed);
+        assert_eq!(look(&killed.join("x.db"), sum).unwrap(), 1);
+        assert_eq!(before, files(&killed));
+        // The index was lost.
+        fs::remove_file(killed.join("x.db-shm")).unwrap();
+        let unclosed = look(&killed.join("x.db"), sum);
+        assert!(matches!(unclosed, Err(FolderError::Unclosed(_))), "{unclosed:?}");
+        // It was closed.
+        drop(writer);
+        let before = files(&folder);
+        assert_eq!(before.len(), 1, "{before:?}");
+        assert_eq!(look(&path, sum).unwrap(), 1);
+        assert_eq!(before, files(&folder));
+    }
+
+    #[test]
+    fn a_question_is_asked_again_if_somebody_comes_and_writes_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let open = || crate::sqlite::open(&path, 4096).unwrap();
+        let writer = open();
+        writer.execute_batch("CREATE TABLE t (n INTEGER NOT NULL) STRICT").unwrap();
+        drop(writer);
+        let mut looks = 0;
+        let found = look(&path, |database| {
+            looks += 1;
+            let found = sum(database);
+            match looks {
+                // Comes, writes, and stays; then goes, and leaves all of it in one file.
+                1 => {
+                    let writer = open();
+                    write(&writer, 1);
+                    std::mem::forget(writer);
+                }
+                2 => drop(open()),
+                _ => {}
+            }
+            found
+        });
+        assert_eq!((found.unwrap(), looks), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn what_reads_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::lock(folder.path()).unwrap();
+        data.store(&hookmill_migrations::own()).unwrap();
+        data.queue().unwrap();
+        let reader = DataFolder::read(folder.path()).unwrap();
+        let run = |sql: &str| {
+            let statement = Statement { sql: sql.into(), params: Vec::new() };
+            reader.execute(vec![statement])
+        };
+        assert_eq!(
+            run("SELECT count(*) FROM events").await.unwrap()[0][0][0].as_deref(),
+            Some("0")
+        );
+        run("DELETE FROM events").await.unwrap_err();
+    }
+}
