@@ -2,4 +2,25 @@
 
 use hookmill_tests::workers as platform;
 
+use hookmill_tests::event::stripe;
+use serde_json::json;
+
 mod contract;
+
+// Natively, the memory of the machine is the limit.
+#[test]
+fn a_hundred_large_events_take_a_part_of_the_memory_of_an_isolate() {
+    let pipeline = platform::Pipeline::start();
+    // As long as a message may be; the preset keeps all of it.
+    let event = |n: usize| {
+        let metadata: serde_json::Map<_, _> =
+            (0..1_500).map(|key| (format!("key_{key}"), json!("v".repeat(64)))).collect();
+        let object = json!({ "id": format!("cus_{n}"), "object": "customer", "metadata": metadata });
+        stripe("customer.created", &format!("evt_{n}"), 1_767_225_600, object).message()
+    };
+    let messages: Vec<_> = (0..100).map(event).collect();
+    assert!(messages[0].len() > 110_000, "{}", messages[0].len());
+    let memory = pipeline.wasm_memory_after(&messages);
+    assert_eq!(pipeline.sql("SELECT count(*) FROM customers"), [[100]]);
+    assert!(memory < 40_000_000, "{memory} bytes");
+}

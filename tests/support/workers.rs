@@ -106,6 +106,14 @@ impl Pipeline {
         self.control("deliver", &json!({ "messages": [event.message()], "consumers": 2 }));
     }
 
+    /// Has one consumer handle these messages in one batch, and returns how much memory its Wasm has then, in bytes.
+    pub fn wasm_memory_after(&self, messages: &[String]) -> u64 {
+        self.control("deliver", &json!({ "messages": messages, "consumers": 1 }));
+        let logs = self.logs();
+        let sizes = logs.lines().filter_map(|line| line.split_once("wasm memory ")?.1.parse().ok());
+        sizes.max().expect("the shim tells")
+    }
+
     /// Has the platform give up on an event before a consumer has come to a verdict.
     #[must_use]
     pub fn given_up_by_the_platform(self, event: &Event) -> Self {

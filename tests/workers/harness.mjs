@@ -33,6 +33,7 @@ function worker(stage) {
     modulesRoot: "/",
     modules: [
       { type: "ESModule", path: "/shim.mjs", contents: readFileSync(join(tests, "workers/shim.mjs"), "utf8") },
+      { type: "ESModule", path: "/memory.mjs", contents: readFileSync(join(tests, "workers/memory.mjs"), "utf8") },
       { type: "ESModule", path: "/index.js", contents: readFileSync(join(built, "index.js"), "utf8") },
       { type: "CompiledWasm", path: "/index_bg.wasm", contents: readFileSync(join(built, "index_bg.wasm")) },
     ],

@@ -1,4 +1,5 @@
 // Stands around a built Worker and breaks its bindings on request. The Worker itself is what is deployed.
+import { wasm } from "./memory.mjs";
 import Worker from "./index.js";
 
 // `worker` looks at the names of these classes before it takes a binding.
@@ -62,6 +63,8 @@ export default class extends Worker {
     const ended = new Promise((_, reject) => {
       this.end = () => reject(new Error("Worker exceeded memory limit."));
     });
-    return Promise.race([super.queue(batch), ended]);
+    const done = await Promise.race([super.queue(batch), ended]);
+    console.log(`wasm memory ${wasm.memory.buffer.byteLength}`);
+    return done;
   }
 }
