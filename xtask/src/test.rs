@@ -26,9 +26,9 @@ pub enum Step {
     Deny,
     /// The tests beside the code
     Unit,
-    /// The contract against the native binary, its command line, and kill -9 under load
+    /// The contract against the native binary, its command line, kill -9 under load, and the benchmark in a small form
     Native,
-    /// The contract against the three Workers in workerd
+    /// The contract against the three Workers in workerd, and the benchmark in a small form
     Workers,
     /// Every parser of headers and bodies against inputs made up by libFuzzer, for a bounded time
     Fuzz,
@@ -136,10 +136,9 @@ fn contract() -> Command {
 }
 
 fn native() -> anyhow::Result<()> {
-    shell(
-        contract()
-            .args(["--test", "native", "--test", "cli", "--test", "presets", "--test", "crash"]),
-    )
+    let mut test = contract();
+    test.args(["--features", "bench", "--test", "native", "--test", "cli", "--test", "presets"]);
+    shell(test.args(["--test", "crash", "--test", "bench"]))
 }
 
 /// Said where something could not be checked, since there is no Python.
