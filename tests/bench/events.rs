@@ -67,11 +67,18 @@ impl Events {
             object["items"]["data"][0]["subscription"] = json!(format!("sub_{id}"));
             let created = CREATED + i64::from(number - NEW);
             let kind = "customer.subscription.updated";
-            events.push(stripe(kind, &format!("evt_{event}"), created, object));
+            events.push(indented(stripe(kind, &format!("evt_{event}"), created, object)));
             added.push(event);
         }
         Batch { events, added, new }
     }
+}
+
+/// As Stripe sends it.
+fn indented(mut event: Event) -> Event {
+    let body: Value = serde_json::from_slice(&event.body).expect("a body is JSON");
+    event.body = format!("{body:#}").into_bytes();
+    event
 }
 
 /// Signed requests, written out, that keep their connection.

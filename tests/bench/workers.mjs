@@ -52,7 +52,7 @@ function events(count, held) {
     const id = spread(isHeld ? (number / 2) % held : number);
     const [item] = subscription.items.data;
     const items = { ...subscription.items, data: [{ ...item, id: `si_${id}`, subscription: `sub_${id}` }] };
-    const body = JSON.stringify({
+    const event = {
       id: `evt_${spread(number)}`,
       object: "event",
       api_version: "2026-10-28.endive",
@@ -61,7 +61,9 @@ function events(count, held) {
       livemode: false,
       pending_webhooks: 1,
       type: "customer.subscription.updated",
-    });
+    };
+    // Indented, as Stripe sends it.
+    const body = JSON.stringify(event, null, 2);
     const signature = createHmac("sha256", SECRET).update(`${timestamp}.${body}`).digest("hex");
     batch.requests.push({ body, signature: `t=${timestamp},v1=${signature}` });
     batch.added.push(spread(number));

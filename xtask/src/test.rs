@@ -137,8 +137,11 @@ fn contract() -> Command {
 
 fn native() -> anyhow::Result<()> {
     let mut test = contract();
-    test.args(["--features", "bench", "--test", "native", "--test", "cli", "--test", "presets"]);
-    shell(test.args(["--test", "crash", "--test", "bench"]))
+    test.args(["--features", "bench"]);
+    for name in ["native", "cli", "presets", "growth", "crash", "bench"] {
+        test.args(["--test", name]);
+    }
+    shell(&mut test)
 }
 
 /// Said where something could not be checked, since there is no Python.

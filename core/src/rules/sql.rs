@@ -249,33 +249,32 @@ impl Target<'_> {
             head = head(self.rule),
             newest = newest_guard(),
         );
+        // The columns of the owner are taken out of each list once: a list is as long as its event.
+        let owners = (0..owner).map(|i| format!("owner{i}")).collect::<Vec<_>>().join(", ");
         let won = format!(
             "{head},\n\
-             won AS (SELECT value AS list FROM rows JOIN {ROW_GUARDS} AS held\n\
+             won AS MATERIALIZED (SELECT {values}, value -> {elements} AS list FROM rows JOIN {ROW_GUARDS} AS held\n\
              ON held.table_name = {table} AND held.key = {owner_key}\n\
              AND held.version = value ->> 3 AND held.precedence = value ->> 4 AND held.event_id = value ->> 1\n\
-             WHERE {NOT_SEEN})",
+             WHERE {NOT_SEEN}),\n\
+             items AS MATERIALIZED (SELECT {owners}, item.value AS item FROM won, json_each(list) AS item)",
             head = head(self.rule),
+            values = list(members(FIRST, owner).enumerate().map(|(i, v)| format!("{v} AS owner{i}"))),
+            elements = FIRST + owner,
         );
-        let elements = FIRST + owner;
-        let of_list = |i: usize| format!("list ->> {i}");
-        let of_item = |i: usize| format!("item.value ->> {i}");
-        let same = |names: &[&str], value: &dyn Fn(usize) -> String, first: usize| {
-            let same = names.iter().enumerate();
-            let same =
-                same.map(|(i, name)| format!("{target}.{} = {}", quoted(name), value(first + i)));
-            same.collect::<Vec<_>>().join(" AND ")
-        };
+        let of_owner = (0..owner).map(|i| format!("owner{i}"));
+        let of_item = |count: usize| (0..count).map(|i| format!("item ->> {i}"));
+        // One text for the whole key, since `NOT IN` compares a row value with every row of its list.
         let remove = format!(
             "{won}\n\
              DELETE FROM {target}\n\
-             WHERE EXISTS (SELECT 1 FROM won WHERE {whose_list})\n\
-             AND NOT EXISTS (SELECT 1 FROM won, json_each(list -> {elements}) AS item WHERE {whose_list} AND {which})",
-            whose_list = same(whose, &of_list, FIRST),
-            which = same(of_element, &of_item, 0),
+             WHERE ({whose_list}) IN (SELECT {owners} FROM won)\n\
+             AND {stored} NOT IN (SELECT {kept} FROM items)",
+            whose_list = quoted_list(whose),
+            stored = key_text(self.key.iter().map(|name| quoted(name))),
+            kept = key_text(of_owner.clone().chain(of_item(of_element.len()))),
         );
-        let columns = [of_element, &self.set].concat();
-        let values = (0..owner).map(|i| of_list(FIRST + i)).chain((0..columns.len()).map(of_item));
+        let values = of_owner.chain(of_item(of_element.len() + self.set.len()));
         let updates = if self.set.is_empty() {
             "NOTHING".to_owned()
         } else {
@@ -289,7 +288,7 @@ impl Target<'_> {
         let write = format!(
             "{won}\n\
              INSERT INTO {target} ({columns})\n\
-             SELECT {values} FROM won, json_each(list -> {elements}) AS item\n\
+             SELECT {values} FROM items\n\
              WHERE true\n\
              ON CONFLICT ({key}) DO {updates}",
             columns = quoted_list(&[self.key.as_slice(), &self.set].concat()),

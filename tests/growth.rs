@@ -1,0 +1,683 @@
+//! What every statement costs, by SQLite's own counters: as much in a large table as in a small one, and in proportion to a
+//! list. No clock is asked, so a slow machine changes nothing.
+//!
+//! The statements are those that the pipeline runs: every stage runs here on a store that counts.
+
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hookmill_admin::{BASE, Platform, local};
+use hookmill_consumers::alert::{Alarm, look};
+use hookmill_consumers::outgoing::{Outgoing, resume, round, stranded};
+use hookmill_consumers::{drive, refetch};
+use hookmill_core::config::{Admin, Config, Consumers, Retention};
+use hookmill_core::delivery::Delivery;
+use hookmill_core::fetch::{Fetch, FetchError};
+use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
+use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::outbound::{ApiRequest, ApiResponse};
+use hookmill_core::queue::{Queue, QueueError};
+use hookmill_core::rejection::Reason;
+use hookmill_core::report::{Report, Tally};
+use hookmill_core::request::Request;
+use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::time::Timestamp;
+use hookmill_dlq::replay::{Filter, plan_replay, replay_id, run_replay, step};
+use hookmill_dlq::{drain, keep, sweep};
+use hookmill_providers::{Admitted, Verifier, development, sign};
+use hookmill_tests::fixtures;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, StatementStatus, params_from_iter};
+use serde_json::json;
+
+/// The time of every run.
+const NOW: i64 = 1_767_225_600_000;
+
+/// What one statement cost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Cost {
+    sql: Arc<str>,
+    /// Rows of tables that it read one after the other, without an index.
+    scanned: i32,
+    /// Instructions of SQLite's virtual machine.
+    steps: i32,
+}
+
+/// A store on SQLite that writes down what each statement costs.
+struct Counted {
+    database: Mutex<Connection>,
+    costs: Mutex<Vec<Cost>>,
+}
+
+impl Counted {
+    fn new(database: Connection) -> Self {
+        Self { database: Mutex::new(database), costs: Mutex::default() }
+    }
+
+    fn run(&self, statements: &[Statement]) -> rusqlite::Result<Vec<Rows>> {
+        let mut database = self.database.lock().unwrap();
+        let transaction = database.transaction()?;
+        let mut answers = Vec::new();
+        for statement in statements {
+            let mut prepared = transaction.prepare(&statement.sql)?;
+            let columns = prepared.column_count();
+            let text = |value: ValueRef<'_>| match value {
+                ValueRef::Null => None,
+                ValueRef::Integer(number) => Some(number.to_string()),
+                ValueRef::Real(number) => Some(number.to_string()),
+                ValueRef::Text(text) | ValueRef::Blob(text) => {
+                    Some(String::from_utf8_lossy(text).into_owned())
+                }
+            };
+            let row = |row: &rusqlite::Row<'_>| {
+                (0..columns).map(|i| Ok(text(row.get_ref(i)?))).collect::<Result<Vec<_>, _>>()
+            };
+            let rows = prepared.query_map(params_from_iter(&statement.params), row)?;
+            answers.push(rows.collect::<Result<_, _>>()?);
+            self.costs.lock().unwrap().push(Cost {
+                sql: statement.sql.clone(),
+                scanned: prepared.get_status(StatementStatus::FullscanStep),
+                steps: prepared.get_status(StatementStatus::VmStep),
+            });
+        }
+        transaction.commit()?;
+        Ok(answers)
+    }
+
+    /// What has been run since the last time.
+    fn costs(&self) -> Vec<Cost> {
+        std::mem::take(&mut self.costs.lock().unwrap())
+    }
+}
+
+impl Store for Counted {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        self.run(&statements).map_err(|error| StoreError::from_text(&format!("{error}: SQLITE_ERROR")))
+    }
+}
+
+/// The admin API on a store that counts.
+struct Lent(Arc<Counted>);
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl Platform for Lent {
+    fn execute(&self, statements: Vec<Statement>) -> Boxed<'_, Result<Vec<Rows>, StoreError>> {
+        Box::pin(Store::execute(&*self.0, statements))
+    }
+
+    fn object<'a>(&'a self, _: &'a str) -> Boxed<'a, Result<Option<Vec<u8>>, String>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn wake(&self) -> Boxed<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn waiting(&self) -> Boxed<'_, Option<u64>> {
+        Box::pin(async { None })
+    }
+
+    fn fetch<'a>(&'a self, _: &'a str) -> Boxed<'a, Result<String, String>> {
+        Box::pin(async { Err("there is no network".to_owned()) })
+    }
+
+    fn config(&self) -> Option<&Admin> {
+        None
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(NOW)
+    }
+}
+
+/// No event of these tests has a large body.
+struct NoObjects;
+
+impl Objects for NoObjects {
+    async fn put(&self, _: &str, _: &[u8]) -> Result<(), ObjectError> {
+        Err(ObjectError("none".into()))
+    }
+
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ObjectError> {
+        Err(ObjectError("none".into()))
+    }
+
+    async fn delete(&self, _: &str) -> Result<(), ObjectError> {
+        Err(ObjectError("none".into()))
+    }
+}
+
+/// Takes whatever is sent.
+struct Taken;
+
+impl Queue for Taken {
+    async fn send(&self, _: Vec<String>) -> Result<(), QueueError> {
+        Ok(())
+    }
+}
+
+/// A provider that says the same to every request.
+struct Says(u16, &'static str);
+
+impl Fetch for Says {
+    async fn ask(&self, _: ApiRequest, _: &Secret) -> Result<ApiResponse, FetchError> {
+        let (status, body) = (self.0, self.1.to_owned());
+        Ok(ApiResponse { status, retry_after: None, message_id: None, body })
+    }
+}
+
+/// A database with the tables of a configuration.
+fn database(config: &str, tables: &str) -> (Consumers, Connection) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hookmill.toml");
+    std::fs::write(&path, config).unwrap();
+    std::fs::write(folder.path().join("done.html"), "{{ text }}").unwrap();
+    std::fs::create_dir(folder.path().join("app")).unwrap();
+    std::fs::write(folder.path().join("app/1000_tables.sql"), tables).unwrap();
+    let loaded = hookmill_migrations::load(&path).unwrap_or_else(|error| panic!("{error}"));
+    let mut database = Connection::open_in_memory().unwrap();
+    hookmill_migrations::apply(&mut database, &loaded.migrations).unwrap();
+    (loaded.consumers(), database)
+}
+
+/// What stands in columns whose values matter to some statement; `i` is the number of the row. What is filled in is history:
+/// it is done with, but not yet so old that it is removed.
+const HISTORY: [(&str, &str); 22] = [
+    ("events.outcome", "'applied'"),
+    ("events.generation", "0"),
+    ("outbox.channel", "'email'"),
+    ("outbox.state", "CASE i % 4 WHEN 0 THEN 'refused' ELSE 'sent' END"),
+    ("outbox.content", "'{}'"),
+    ("outbox_batches.channel", "'email'"),
+    ("outbox_batches.provider", "'resend'"),
+    ("outbox_batches.members", "json_array('outbox-' || i)"),
+    ("outbox_batches.state", "CASE i % 2 WHEN 0 THEN 'dissolved' ELSE 'sent' END"),
+    ("dead_letters.state", "CASE i % 2 WHEN 0 THEN 'applied' ELSE 'discarded' END"),
+    ("dead_letters.reason", "'exhausted'"),
+    ("dead_letters.generation", "0"),
+    ("dead_letters.replay", "CASE i % 3 WHEN 0 THEN 'replay-' || (i % 20) END"),
+    ("replays.state", "'done'"),
+    ("replays.filter", "'{}'"),
+    ("replays.generation", "0"),
+    ("admin_tokens.role", "'read'"),
+    ("audit.detail", "'{}'"),
+    ("alerts.ended", "0"),
+    ("alerts.pending", "NULL"),
+    ("outbox_senders.free_at", "0"),
+    ("refetches.due_at", "1767225600000 + 3600000 + i"),
+];
+
+/// Tables whose rows are few by design, however long Hookmill runs.
+const BOUNDED: [&str; 6] =
+    ["admin_failures", "admin_tokens", "alerts", "outbox_senders", "outbox_usage", "rejections"];
+
+/// Puts so many rows into every table.
+fn fill(database: &Connection, rows: u32) {
+    database.execute_batch("PRAGMA ignore_check_constraints = on").unwrap();
+    let tables = hookmill_migrations::schema(database).unwrap().tables;
+    for (name, table) in tables.iter().filter(|(name, _)| !BOUNDED.contains(&name.as_str())) {
+        let value = |column: &str, kind: &str| {
+            let place = format!("{name}.{column}");
+            let known = HISTORY.iter().find(|(known, _)| *known == place);
+            match (known, kind) {
+                (Some((_, value)), _) => (*value).to_owned(),
+                // A little before now, a row a second.
+                (None, "INTEGER") if column.ends_with("_at") || column == "at" => {
+                    format!("{NOW} - (1 + i % 86400) * 1000")
+                }
+                (None, "INTEGER") if column == "minute" => format!("{NOW} / 60000 - 60 - i"),
+                (None, "INTEGER") if column == "hour" => format!("{NOW} - 3600000 * (1 + i % 2000)"),
+                (None, "TEXT") => format!("'{column}-' || i"),
+                (None, _) => "i".to_owned(),
+            }
+        };
+        let columns: Vec<_> =
+            table.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
+        let values: Vec<_> =
+            table.columns.iter().map(|column| value(&column.name, &column.kind)).collect();
+        let sql = format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+             INSERT INTO \"{name}\" ({}) SELECT {} FROM n WHERE true ON CONFLICT DO NOTHING",
+            columns.join(", "),
+            values.join(", ")
+        );
+        database.execute_batch(&sql).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    database.execute_batch("PRAGMA ignore_check_constraints = off").unwrap();
+}
+
+fn delivery(source: &str, kind: &str, id: &str, body: &[u8]) -> Delivery {
+    let mut envelope = Envelope {
+        v: VERSION,
+        source: source.into(),
+        id: id.into(),
+        kind: kind.into(),
+        received_at: Timestamp::from_millis(NOW - 1),
+        verified: Verified { secret: 0, signed_at: None },
+        generation: 0,
+        rules: Vec::new(),
+        body: BodyForm::Text,
+    };
+    Delivery { attempts: 1, text: encode(&mut envelope, body) }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+/// Applies a batch; every event of it takes effect.
+fn apply(store: &Counted, config: &Consumers, batch: &[Delivery]) {
+    let driven =
+        runtime().block_on(drive(store, &NoObjects, config, batch, Timestamp::from_millis(NOW)));
+    for settled in driven.settled {
+        assert_eq!(settled.fate.as_str(), "applied", "{settled:?}");
+    }
+}
+
+/// The first lines of a statement, which say what it is for.
+fn named(sql: &str) -> String {
+    sql.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+}
+
+/// Every table that a plan reads from one end to the other, but for those that are few by design.
+fn scans(database: &Connection, sql: &str) -> Vec<String> {
+    let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let unbound = vec![None::<String>; plan.parameter_count()];
+    let lines = plan.query_map(params_from_iter(unbound), |row| row.get::<_, String>(3)).unwrap();
+    let tables = hookmill_migrations::schema(database).unwrap().tables;
+    lines
+        .map(Result::unwrap)
+        .filter(|line| {
+            let scanned = line.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
+            scanned.is_some_and(|name| {
+                tables.contains_key(name) && !BOUNDED.contains(&name) && !line.contains("USING")
+            })
+        })
+        .collect()
+}
+
+const FEW: u32 = 1_000;
+const MANY: u32 = 200_000;
+
+/// Runs the same with few rows and with many, and compares what every statement costs.
+fn grows_with_nothing(config: &str, tables: &str, run: impl Fn(&Arc<Counted>, &Consumers)) {
+    let [few, many] = [FEW, MANY].map(|rows| {
+        let (config, database) = database(config, tables);
+        fill(&database, rows);
+        let store = Arc::new(Counted::new(database));
+        run(&store, &config);
+        (store.costs(), store)
+    });
+    let mut faults = String::new();
+    assert_eq!(few.0.len(), many.0.len(), "both runs run the same statements");
+    for (few, many) in few.0.iter().zip(&many.0) {
+        assert_eq!(few.sql, many.sql);
+        let more = f64::from(many.steps) / f64::from(few.steps.max(1));
+        if many.scanned != few.scanned || more > 1.1 {
+            let _ = writeln!(
+                faults,
+                "{}: steps {} -> {}, scanned {} -> {}",
+                named(&few.sql),
+                few.steps,
+                many.steps,
+                few.scanned,
+                many.scanned
+            );
+        }
+    }
+    let database = many.1.database.lock().unwrap();
+    let sql: BTreeMap<_, _> = many.0.iter().map(|cost| (&cost.sql, ())).collect();
+    for sql in sql.keys() {
+        for scan in scans(&database, sql) {
+            let _ = writeln!(faults, "{}: {scan}", named(sql));
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+/// A source for each preset, and everything that can be sent.
+const PRESETS: &str = r#"
+[sources.stripe]
+scheme = "stripe"
+secrets = ["env:SECRET"]
+preset = "stripe"
+api = { key = "env:STRIPE_API_KEY" }
+
+[sources.clerk]
+scheme = "clerk"
+secrets = ["env:SECRET"]
+preset = "clerk"
+
+[sources.paddle]
+scheme = "paddle"
+secrets = ["env:SECRET"]
+preset = "paddle"
+
+[sources.twilio]
+scheme = "twilio"
+secrets = ["env:SECRET"]
+public_url = "https://hooks.example.com/webhooks/twilio"
+preset = "twilio"
+
+[sources.resend]
+scheme = "resend"
+secrets = ["env:SECRET"]
+preset = "resend"
+
+[sources.sendgrid]
+scheme = "sendgrid"
+secrets = ["env:SECRET"]
+preset = "sendgrid"
+
+[retention]
+messages = "30d"
+"#;
+
+/// The fixtures of a provider, signed and verified; each event has an id of its own in each round.
+fn batch(config: &Config, provider: &str, round: usize) -> Vec<Delivery> {
+    let source = config.ingress.sources.iter().find(|source| source.name == provider).unwrap();
+    let keys = development(source, &source.secrets[0].name);
+    let verifier = Verifier::new(source, |_| Some(keys.verifying.clone())).unwrap();
+    let at = Timestamp::from_millis(NOW);
+    let mut batch = Vec::new();
+    for (name, body) in fixtures(provider) {
+        let kind = name.trim_end_matches(".json");
+        let id = format!("{name}-{round}");
+        let outgoing = hookmill_providers::Outgoing { id: &id, kind, at, query: None, body: &body };
+        let signed = sign(source, &keys.signing, outgoing).unwrap();
+        let headers = &signed.headers;
+        let request = Request { method: "POST", query: None, headers, body: &signed.body };
+        let Ok(Admitted::Events(_, events)) = verifier.verify(&request, at) else {
+            panic!("{name} is not taken for an event");
+        };
+        for event in events {
+            let id = format!("{}-{round}", event.id);
+            batch.push(delivery(provider, &event.kind, &id, &event.body));
+        }
+    }
+    batch
+}
+
+#[test]
+fn presets() {
+    let parsed = hookmill_core::config::parse("hookmill.toml", PRESETS).0;
+    grows_with_nothing(PRESETS, "", |store, config| {
+        for provider in ["stripe", "clerk", "paddle", "twilio", "resend", "sendgrid"] {
+            // New rows, and once more: rows that are there.
+            for round in 0..2 {
+                let batch = batch(&parsed, provider, round);
+                let driven = runtime().block_on(drive(
+                    &**store,
+                    &NoObjects,
+                    config,
+                    &batch,
+                    Timestamp::from_millis(NOW),
+                ));
+                for settled in driven.settled {
+                    let fate = settled.fate.as_str();
+                    assert!(["applied", "recorded"].contains(&fate), "{settled:?}");
+                }
+            }
+        }
+    });
+}
+
+/// A rule of every kind on tables of every shape: keys of one column and of two, of text and of whole numbers, with and without
+/// a rowid.
+fn rules_of_every_kind() -> (String, String) {
+    let mut config = String::from(
+        "[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:SECRET\"]\napi = { key = \"env:API_KEY\" }\n\
+         [database]\nmigrations = \"app\"\n\
+         [email]\nprovider = \"resend\"\nfrom = \"a@example.com\"\n\
+         [templates.done]\nsubject = \"Done\"\nhtml = \"done.html\"\n\
+         [sms]\naccount = \"AC00000000000000000000000000000000\"\nfrom = \"+15005550006\"\n\
+         [tracking.posthog]\n[tracking.mixpanel]\n",
+    );
+    let mut tables = String::new();
+    let guard = "_version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL";
+    for (storage, without) in [("rowid", "STRICT"), ("keyed", "STRICT, WITHOUT ROWID")] {
+        for (kind, id) in [("TEXT", "data.object.id"), ("INTEGER", "data.object.number")] {
+            for two in [false, true] {
+                let shape = format!("{storage}_{}_{}", kind.to_lowercase(), if two { "two" } else { "one" });
+                let keys = if two { format!("part TEXT NOT NULL, id {kind} NOT NULL") } else { format!("id {kind} NOT NULL") };
+                let names = if two { "part, id" } else { "id" };
+                let key = if two { format!("part = \"data.object.part\", id = \"{id}\"") } else { format!("id = \"{id}\"") };
+                let _ = write!(
+                    tables,
+                    "CREATE TABLE kept_{shape} ({keys}, text TEXT, {guard}, PRIMARY KEY ({names})) {without};
+                     CREATE TABLE gone_{shape} ({keys}, text TEXT, {guard}, PRIMARY KEY ({names})) {without};
+                     CREATE TABLE changed_{shape} (name TEXT PRIMARY KEY NOT NULL, {keys}, text TEXT, _version INTEGER, _precedence INTEGER,
+                        _event_id TEXT, _deleted INTEGER, UNIQUE ({names})) {without};
+                     CREATE TABLE items_{shape} ({keys}, item {kind} NOT NULL, text TEXT, PRIMARY KEY ({names}, item)) {without};
+                     CREATE TABLE pairs_{shape} ({keys}, item {kind} NOT NULL, place TEXT NOT NULL, PRIMARY KEY ({names}, place, item)) {without};
+                     CREATE TABLE counts_{shape} ({keys}, n INTEGER, PRIMARY KEY ({names})) {without};
+                     CREATE TABLE sold_{shape} (item {kind} NOT NULL PRIMARY KEY, n INTEGER) {without};"
+                );
+                let element = if kind == "TEXT" { "@.id" } else { "@.number" };
+                let _ = write!(
+                    config,
+                    r#"
+[[rules]]
+name = "kept-{shape}"
+on = ["s:customer.*"]
+table = "kept_{shape}"
+key = {{ {key} }}
+version = "created"
+tie = {{ refetch = true }}
+set = {{ text = "data.object.text" }}
+delete = "*.deleted"
+
+[[rules]]
+name = "gone-{shape}"
+on = ["s:customer.*"]
+table = "gone_{shape}"
+key = {{ {key} }}
+version = "created"
+set = {{ text = "data.object.text" }}
+delete = "*.deleted"
+tombstone = false
+
+[[rules]]
+name = "changed-{shape}"
+on = ["s:customer.*"]
+table = "changed_{shape}"
+key = {{ {key} }}
+update = true
+version = "created"
+set = {{ text = "data.object.text" }}
+
+[[rules]]
+name = "items-{shape}"
+on = ["s:customer.*"]
+each = "data.object.items"
+table = "items_{shape}"
+key = {{ {key}, item = "{element}" }}
+version = "created"
+tie = {{ refetch = true }}
+set = {{ text = "@.text" }}
+delete = "*.deleted"
+
+[[rules]]
+name = "pairs-{shape}"
+on = ["s:customer.*"]
+each = "data.object.items"
+table = "pairs_{shape}"
+key = {{ {key}, item = "{element}", place = "@.text" }}
+version = "created"
+
+[[rules]]
+name = "counts-{shape}"
+on = ["s:customer.*"]
+table = "counts_{shape}"
+key = {{ {key} }}
+add = {{ n = 1 }}
+
+[[rules]]
+name = "sold-{shape}"
+on = ["s:customer.*"]
+each = "data.object.items"
+table = "sold_{shape}"
+key = {{ item = "{element}" }}
+add = {{ n = 1 }}
+"#
+                );
+            }
+        }
+    }
+    config.push_str(
+        r#"
+[[rules]]
+name = "mail"
+on = ["s:customer.*"]
+email = { template = "done", to = "data.object.email", data = { text = "data.object.text" } }
+
+[[rules]]
+name = "text"
+on = ["s:customer.*"]
+sms = { to = "data.object.phone", body = "Done" }
+
+[[rules]]
+name = "seen"
+on = ["s:customer.*"]
+track = { provider = "posthog", event = "seen", user = "data.object.email" }
+
+[[rules]]
+name = "opened"
+on = ["s:customer.*"]
+outcome = { email = "data.object.mailed", is = "opened" }
+
+[[rules]]
+name = "delivered"
+on = ["s:customer.*"]
+outcome = { provider_id = "data.object.mailed", is = "delivered" }
+
+[[rules]]
+name = "complained"
+on = ["s:customer.*"]
+suppress = { address = "data.object.unwanted", reason = "complained" }
+"#,
+    );
+    (config, tables)
+}
+
+/// An event about a customer whose list has the items from the first to the last.
+fn customer(event: usize, kind: &str, customer: usize, items: std::ops::Range<usize>) -> Delivery {
+    let items = items.map(|i| json!({ "id": format!("item-{i}"), "number": i, "text": format!("text {i}") }));
+    let body = json!({ "created": 1_767_225_600 + event / 10, "data": { "object": {
+        "id": format!("customer_{customer}"), "number": 1_000_000 + customer, "part": "a", "text": format!("text {event}"),
+        "email": format!("{customer}@example.com"), "phone": format!("+1500555{customer:04}"),
+        "mailed": format!("mailed-{customer}"), "unwanted": format!("unwanted-{customer}@example.com"),
+        "items": items.collect::<Vec<_>>(),
+    } } });
+    delivery("s", kind, &format!("new-{event}"), body.to_string().as_bytes())
+}
+
+#[test]
+fn rules() {
+    let (config, tables) = rules_of_every_kind();
+    grows_with_nothing(&config, &tables, |store, config| {
+        let steps = ["customer.created", "customer.updated", "customer.deleted"];
+        for (step, kind) in steps.into_iter().enumerate() {
+            // Lists that lose items at the front, and gain some at the end.
+            let event = |i| customer(step * 20 + i, kind, i, step * 2..step * 2 + 5);
+            apply(store, config, &(0..20).map(event).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn stages() {
+    let (config, tables) = rules_of_every_kind();
+    let config = format!("{config}[alerts]\nemail = \"ops@example.com\"\ndead_letters = 1\n[retention]\nmessages = \"30d\"\n");
+    grows_with_nothing(&config, &tables, |store, config| {
+        let (runtime, key) = (runtime(), |_: &SecretName| Some(Secret::from("key")));
+        let (store, clock) = (&**store, || Timestamp::from_millis(NOW));
+        let events: Vec<_> = (0..10).map(|i| customer(i, "customer.created", i, 0..3)).collect();
+        apply(store, config, &events);
+        // The same versions once more: objects to ask for.
+        let again: Vec<_> = (10..20).map(|i| customer(i - 10, "customer.updated", i - 10, 0..3)).collect();
+        let again = again.iter().enumerate().map(|(i, delivery)| Delivery {
+            attempts: 1,
+            text: delivery.text.replace(&format!("new-{i}\""), &format!("again-{i}\"")),
+        });
+        apply(store, config, &again.collect::<Vec<_>>());
+        runtime.block_on(async {
+            resume(store, clock()).await.unwrap();
+            let channels = Outgoing::all(config, key).unwrap();
+            stranded(store, &channels).await.unwrap();
+            for answer in [Says(503, "{}"), Says(200, "{\"data\":[]}")] {
+                for channel in &channels {
+                    round(store, &answer, channel, clock).await.unwrap();
+                }
+                let apis = refetch::Apis::new(config, key).unwrap();
+                refetch::round(store, &answer, config, &apis, clock).await.unwrap();
+            }
+            let alarm = Alarm::new(config, key).unwrap().unwrap();
+            look(store, &Says(200, ""), &alarm, clock()).await.unwrap();
+
+            let poison = Delivery { attempts: 1, text: "poison".into() };
+            drive(store, &NoObjects, config, &[poison], clock()).await;
+            drain(store, &events, clock()).await;
+            let filter = Filter { all: true, ..Filter::default() };
+            let id = replay_id(&filter, "ada", clock());
+            store.execute(vec![plan_replay(&id, &filter, "ada", clock())]).await.unwrap();
+            store.execute(vec![run_replay(&id, 100, "", "ada", clock())]).await.unwrap();
+            store.costs.lock().unwrap().retain(|cost| !named(&cost.sql).contains("plan a replay"));
+            for _ in 0..3 {
+                step(store, &Taken, clock).await.unwrap();
+            }
+            let age = Some(Duration::from_secs(2 * 24 * 3600));
+            let retention = Retention { events: age, messages: age, done: age, dead_letters: age, audit: age };
+            sweep(store, &NoObjects, &retention, clock()).await.unwrap();
+            let tally = Tally { source: None, reason: Reason::NotFound, count: 1, samples: Vec::new() };
+            store.execute(keep(&[Report::new(clock(), vec![tally])], clock())).await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn what_the_dashboard_asks() {
+    let (config, tables) = rules_of_every_kind();
+    grows_with_nothing(&config, &tables, |store, _| {
+        for question in ["/stats", "/replays", "/events", "/dead-letters", "/outbox", "/audit"] {
+            let request = axum::http::Request::get(format!("{BASE}{question}"));
+            let request = request.body(axum::body::Body::empty()).unwrap();
+            let mut api = local(Arc::new(Lent(store.clone())), "ada");
+            let answer = runtime().block_on(tower_service::Service::call(&mut api, request)).unwrap();
+            assert!(answer.status().is_success(), "{question}: {}", answer.status());
+        }
+    });
+}
+
+#[test]
+fn a_list_costs_what_it_is_long() {
+    let (config, tables) = rules_of_every_kind();
+    let cost = |length: usize| {
+        let (config, database) = database(&config, &tables);
+        let store = Counted::new(database);
+        apply(&store, &config, &[customer(0, "customer.created", 0, 0..length)]);
+        store.costs();
+        // Half of it goes, and as many come.
+        apply(&store, &config, &[customer(10, "customer.updated", 0, length / 2..length + length / 2)]);
+        store.costs()
+    };
+    let [base, ten, hundred, thousand] = [10, 100, 1_000, 10_000].map(cost);
+    let mut faults = String::new();
+    for (i, base) in base.iter().enumerate() {
+        for (longer, costs) in [(10, &ten), (100, &hundred), (1_000, &thousand)] {
+            let steps = costs.iter().filter(|cost| cost.sql == base.sql).map(|cost| i64::from(cost.steps)).sum::<i64>();
+            if steps > i64::from(base.steps) * longer * 11 / 10 {
+                let _ = writeln!(faults, "{i} {}: {} steps at 10, {steps} at {}", named(&base.sql), base.steps, longer * 10);
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
