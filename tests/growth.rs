@@ -99,7 +99,8 @@ impl Counted {
 
 impl Store for Counted {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
-        self.run(&statements).map_err(|error| StoreError::from_text(&format!("{error}: SQLITE_ERROR")))
+        self.run(&statements)
+            .map_err(|error| StoreError::from_text(&format!("{error}: SQLITE_ERROR")))
     }
 }
 
@@ -234,7 +235,9 @@ fn fill(database: &Connection, rows: u32) {
                     format!("{NOW} - (1 + i % 86400) * 1000")
                 }
                 (None, "INTEGER") if column == "minute" => format!("{NOW} / 60000 - 60 - i"),
-                (None, "INTEGER") if column == "hour" => format!("{NOW} - 3600000 * (1 + i % 2000)"),
+                (None, "INTEGER") if column == "hour" => {
+                    format!("{NOW} - 3600000 * (1 + i % 2000)")
+                }
                 (None, "TEXT") => format!("'{column}-' || i"),
                 (None, _) => "i".to_owned(),
             }
@@ -446,10 +449,22 @@ fn rules_of_every_kind() -> (String, String) {
     for (storage, without) in [("rowid", "STRICT"), ("keyed", "STRICT, WITHOUT ROWID")] {
         for (kind, id) in [("TEXT", "data.object.id"), ("INTEGER", "data.object.number")] {
             for two in [false, true] {
-                let shape = format!("{storage}_{}_{}", kind.to_lowercase(), if two { "two" } else { "one" });
-                let keys = if two { format!("part TEXT NOT NULL, id {kind} NOT NULL") } else { format!("id {kind} NOT NULL") };
+                let shape = format!(
+                    "{storage}_{}_{}",
+                    kind.to_lowercase(),
+                    if two { "two" } else { "one" }
+                );
+                let keys = if two {
+                    format!("part TEXT NOT NULL, id {kind} NOT NULL")
+                } else {
+                    format!("id {kind} NOT NULL")
+                };
                 let names = if two { "part, id" } else { "id" };
-                let key = if two { format!("part = \"data.object.part\", id = \"{id}\"") } else { format!("id = \"{id}\"") };
+                let key = if two {
+                    format!("part = \"data.object.part\", id = \"{id}\"")
+                } else {
+                    format!("id = \"{id}\"")
+                };
                 let _ = write!(
                     tables,
                     "CREATE TABLE kept_{shape} ({keys}, text TEXT, {guard}, PRIMARY KEY ({names})) {without};
@@ -570,7 +585,8 @@ suppress = { address = "data.object.unwanted", reason = "complained" }
 
 /// An event about a customer whose list has the items from the first to the last.
 fn customer(event: usize, kind: &str, customer: usize, items: std::ops::Range<usize>) -> Delivery {
-    let items = items.map(|i| json!({ "id": format!("item-{i}"), "number": i, "text": format!("text {i}") }));
+    let items = items
+        .map(|i| json!({ "id": format!("item-{i}"), "number": i, "text": format!("text {i}") }));
     let body = json!({ "created": 1_767_225_600 + event / 10, "data": { "object": {
         "id": format!("customer_{customer}"), "number": 1_000_000 + customer, "part": "a", "text": format!("text {event}"),
         "email": format!("{customer}@example.com"), "phone": format!("+1500555{customer:04}"),
@@ -596,14 +612,17 @@ fn rules() {
 #[test]
 fn stages() {
     let (config, tables) = rules_of_every_kind();
-    let config = format!("{config}[alerts]\nemail = \"ops@example.com\"\ndead_letters = 1\n[retention]\nmessages = \"30d\"\n");
+    let config = format!(
+        "{config}[alerts]\nemail = \"ops@example.com\"\ndead_letters = 1\n[retention]\nmessages = \"30d\"\n"
+    );
     grows_with_nothing(&config, &tables, |store, config| {
         let (runtime, key) = (runtime(), |_: &SecretName| Some(Secret::from("key")));
         let (store, clock) = (&**store, || Timestamp::from_millis(NOW));
         let events: Vec<_> = (0..10).map(|i| customer(i, "customer.created", i, 0..3)).collect();
         apply(store, config, &events);
         // The same versions once more: objects to ask for.
-        let again: Vec<_> = (10..20).map(|i| customer(i - 10, "customer.updated", i - 10, 0..3)).collect();
+        let again: Vec<_> =
+            (10..20).map(|i| customer(i - 10, "customer.updated", i - 10, 0..3)).collect();
         let again = again.iter().enumerate().map(|(i, delivery)| Delivery {
             attempts: 1,
             text: delivery.text.replace(&format!("new-{i}\""), &format!("again-{i}\"")),
@@ -635,9 +654,11 @@ fn stages() {
                 step(store, &Taken, clock).await.unwrap();
             }
             let age = Some(Duration::from_secs(2 * 24 * 3600));
-            let retention = Retention { events: age, messages: age, done: age, dead_letters: age, audit: age };
+            let retention =
+                Retention { events: age, messages: age, done: age, dead_letters: age, audit: age };
             sweep(store, &NoObjects, &retention, clock()).await.unwrap();
-            let tally = Tally { source: None, reason: Reason::NotFound, count: 1, samples: Vec::new() };
+            let tally =
+                Tally { source: None, reason: Reason::NotFound, count: 1, samples: Vec::new() };
             store.execute(keep(&[Report::new(clock(), vec![tally])], clock())).await.unwrap();
         });
     });
@@ -651,7 +672,8 @@ fn what_the_dashboard_asks() {
             let request = axum::http::Request::get(format!("{BASE}{question}"));
             let request = request.body(axum::body::Body::empty()).unwrap();
             let mut api = local(Arc::new(Lent(store.clone())), "ada");
-            let answer = runtime().block_on(tower_service::Service::call(&mut api, request)).unwrap();
+            let answer =
+                runtime().block_on(tower_service::Service::call(&mut api, request)).unwrap();
             assert!(answer.status().is_success(), "{question}: {}", answer.status());
         }
     });
@@ -666,16 +688,30 @@ fn a_list_costs_what_it_is_long() {
         apply(&store, &config, &[customer(0, "customer.created", 0, 0..length)]);
         store.costs();
         // Half of it goes, and as many come.
-        apply(&store, &config, &[customer(10, "customer.updated", 0, length / 2..length + length / 2)]);
+        apply(
+            &store,
+            &config,
+            &[customer(10, "customer.updated", 0, length / 2..length + length / 2)],
+        );
         store.costs()
     };
     let [base, ten, hundred, thousand] = [10, 100, 1_000, 10_000].map(cost);
     let mut faults = String::new();
     for (i, base) in base.iter().enumerate() {
         for (longer, costs) in [(10, &ten), (100, &hundred), (1_000, &thousand)] {
-            let steps = costs.iter().filter(|cost| cost.sql == base.sql).map(|cost| i64::from(cost.steps)).sum::<i64>();
+            let steps = costs
+                .iter()
+                .filter(|cost| cost.sql == base.sql)
+                .map(|cost| i64::from(cost.steps))
+                .sum::<i64>();
             if steps > i64::from(base.steps) * longer * 11 / 10 {
-                let _ = writeln!(faults, "{i} {}: {} steps at 10, {steps} at {}", named(&base.sql), base.steps, longer * 10);
+                let _ = writeln!(
+                    faults,
+                    "{i} {}: {} steps at 10, {steps} at {}",
+                    named(&base.sql),
+                    base.steps,
+                    longer * 10
+                );
             }
         }
     }

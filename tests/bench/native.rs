@@ -122,7 +122,7 @@ impl Bench<'_> {
         println!("ingress, durable, to bare axum: {}; the bar is 0.6", spread(&alone));
         println!("  while the consumers apply events: {}", spread(&together));
         let rate = median(&rates);
-        println!("  {rate:.0} events a second; an fsync takes {}", fsync(pipeline.data()));
+        println!("  {rate:.0} events per second; an fsync takes {}", fsync(pipeline.data()));
         rate
     }
 
@@ -130,13 +130,18 @@ impl Bench<'_> {
     fn end_to_end(&mut self) {
         let preset = self.pipeline(PRESET, 0);
         let single = self.pipeline(SINGLE, 0);
+        let fsync = fsync(preset.data());
         let [preset, single] = self.alternate([(preset, 0, true), (single, 0, false)]);
         let ratios: Vec<_> = preset.iter().zip(&single).map(|(a, b)| a / b).collect();
         println!(
             "end to end, `preset = \"stripe\"` to one rule: {}; the bar is 0.8",
             spread(&ratios)
         );
-        println!("  {:.0} events a second to {:.0}", median(&preset), median(&single));
+        println!(
+            "  {:.0} events per second to {:.0}; an fsync takes {fsync}",
+            median(&preset),
+            median(&single)
+        );
     }
 
     /// The preset, at tables that hold many rows to tables that hold few.
@@ -149,7 +154,7 @@ impl Bench<'_> {
         let ratios: Vec<_> = many.iter().zip(&few).map(|(a, b)| a / b).collect();
         println!("end to end, at {large} rows to {small}: {}; the bar is 0.83", spread(&ratios));
         println!(
-            "  {:.0} events a second to {:.0}; an fsync takes {fsync}",
+            "  {:.0} events per second to {:.0}; an fsync takes {fsync}",
             median(&many),
             median(&few)
         );
@@ -211,7 +216,7 @@ impl Bench<'_> {
             batch.events.len(),
             drain / ingress
         );
-        println!("  {drain:.0} events a second; an fsync takes {}", fsync(pipeline.data()));
+        println!("  {drain:.0} events per second; an fsync takes {}", fsync(pipeline.data()));
         println!(
             "  memory: {idle:.0} MiB at the start, {:.0} MiB at half, {most:.0} MiB at most",
             half.unwrap_or_default()

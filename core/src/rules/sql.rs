@@ -259,7 +259,8 @@ impl Target<'_> {
              WHERE {NOT_SEEN}),\n\
              items AS MATERIALIZED (SELECT {owners}, item.value AS item FROM won, json_each(list) AS item)",
             head = head(self.rule),
-            values = list(members(FIRST, owner).enumerate().map(|(i, v)| format!("{v} AS owner{i}"))),
+            values =
+                list(members(FIRST, owner).enumerate().map(|(i, v)| format!("{v} AS owner{i}"))),
             elements = FIRST + owner,
         );
         let of_owner = (0..owner).map(|i| format!("owner{i}"));
