@@ -1285,6 +1285,7 @@ fn migrate_applies_what_is_missing() {
     0010_alerts.sql
     0011_rules.sql
     0012_presets.sql
+    0014_bodies.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"

@@ -1,4 +1,4 @@
-//! The one async function: carries a batch from deliveries to verdicts.
+//! The one async function: carries a batch from deliveries to verdicts, part by part.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,24 @@ use hookmill_core::objects::Objects;
 use hookmill_core::rules::Program;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::{Letter, Reason, bury};
+use hookmill_dlq::{Letter, Reason, bury, unreferenced};
 
+use crate::begun;
 use crate::plan::{self, EventKey, Planned, Writes};
 use crate::retry::delay;
 use crate::settle::{Fate, Settled, settle};
 use crate::sort::sort;
+
+/// The size at which a transaction takes no further event, in bytes. What is written exists several times on its way into the
+/// store, and a Worker has 128 MB for everything.
+const PART_BYTES: usize = 4_000_000;
+
+/// The most deliveries in a transaction if they were delivered before. One of them may have ended the process that handled it,
+/// and only these go down with it if it does so again.
+const AGAIN: usize = 10;
+
+/// How often the handling of an event may begin without a verdict before the event is given up.
+const BEGINNINGS: u32 = 3;
 
 /// What came of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,57 +37,255 @@ pub struct Driven {
     pub due_at: Option<Timestamp>,
 }
 
-/// Applies a batch. Answers for each delivery, in order, whatever happens; there is no `?` in here.
+/// Applies a batch. Answers for each delivery, in order, whatever happens; there is no `?` in here. `told` is called with the
+/// index of each delivery as soon as its verdict stands: a queue that is told at once keeps that verdict even if a later part
+/// of the batch ends the process.
 ///
-/// What it does to the world, and why doing it again is harmless:
+/// What each part does to the world, and why doing it again is harmless:
 ///
 /// 1. reads bodies from the object store;
-/// 2. one transaction for all events of the batch, gated on the ledger: a redelivery finds its event there;
-/// 3. dead letters, keyed by event: burying again rewrites the letter;
-/// 4. removes the bodies of settled events from the object store, unless messages are kept: a redelivery that misses one asks
-///    the ledger.
+/// 2. one transaction for all events of the part, gated on the ledger: a redelivery finds its event there;
+/// 3. dead letters, keyed by event: burying again rewrites the letter, and an event in the ledger gets none;
+/// 4. removes the bodies of acknowledged events from the object store, unless a message that is kept or a letter refers to
+///    them: a redelivery that misses one asks the ledger.
+///
+/// An event that needs too much memory or time ends the process before any verdict, and the queue delivers the whole batch
+/// again. So new deliveries come first. Those that were delivered before follow in small parts, and the store notes that a part
+/// has begun; the note goes with the verdict. An event with such a note is handled alone, and after [`BEGINNINGS`] of them it is
+/// given up.
 pub async fn drive<S: Store, O: Objects>(
     store: &S,
     objects: &O,
     config: &Consumers,
     batch: &[Delivery],
     now: Timestamp,
+    told: impl FnMut(usize, &Settled),
 ) -> Driven {
-    let sorted = sort(batch);
-    let mut planned = Planned::default();
-    for (delivery, message) in batch.iter().zip(&sorted) {
-        let read = match message {
-            Ok(message) => body(store, objects, &config.program, message)
-                .await
-                .map(|body| (&message.envelope, body)),
-            Err(fate) => Err(fate.clone()),
-        };
-        planned.add(config, delivery, read, now);
+    let messages = batch.iter().zip(sort(batch)).enumerate();
+    let items =
+        messages.map(|(index, (delivery, message))| Item { index, delivery, message, begun: 0 });
+    let (new, again): (Vec<_>, Vec<_>) = items.partition(|item| item.delivery.attempts <= 1);
+    let (settled, due_at) = (vec![None; batch.len()], None);
+    let mut drive = Drive { store, objects, config, now, told, settled, due_at, away: None };
+    drive.apply_in_parts(new, false).await;
+    for (group, noted) in drive.groups(again).await {
+        drive.apply_in_parts(group, noted).await;
     }
-    let Planned { writes, mut fates } = planned;
-    let (writes, repeated) = plan::fold(writes);
-    let due_at = apply(store, config, &writes, &mut fates).await;
-    for (index, first) in repeated {
-        fates[index] = match &fates[first] {
-            Some(Fate::Applied | Fate::Recorded) => Some(Fate::Duplicate),
-            fate => fate.clone(),
-        };
+    let settled = drive.settled.into_iter().zip(batch).map(|(settled, delivery)| {
+        let left_over = || Fate::Unavailable("the delivery was left over".into());
+        settled.unwrap_or_else(|| settle(delivery, None, left_over(), &config.retry))
+    });
+    Driven { settled: settled.collect(), due_at: drive.due_at }
+}
+
+/// A delivery on its way to its verdict.
+struct Item<'b> {
+    /// Its place in the batch.
+    index: usize,
+    delivery: &'b Delivery,
+    message: Result<Message<'b>, Fate>,
+    /// How often its handling has begun without a verdict, as far as the store has noted.
+    begun: u32,
+}
+
+impl Item<'_> {
+    /// Its event, if the message can be read.
+    fn event(&self) -> Option<EventKey> {
+        self.message.as_ref().ok().map(|message| EventKey::of(&message.envelope))
     }
 
-    let mut settled: Vec<_> = batch
-        .iter()
-        .zip(sorted)
-        .zip(fates)
-        .map(|((delivery, message), fate)| {
-            let envelope = message.ok().map(|message| message.envelope);
-            let fate =
-                fate.unwrap_or_else(|| Fate::Unavailable("the delivery was left over".into()));
-            settle(delivery, envelope, fate, &config.retry)
-        })
-        .collect();
-    write_letters(store, config, batch, &mut settled, now).await;
-    remove_bodies(objects, config, &settled).await;
-    Driven { settled, due_at }
+    fn given_up(&self) -> Option<Fate> {
+        let times = self.begun;
+        let error = || {
+            format!(
+                "given up: the consumer began to handle this event {times} times and ended each time before it was done; \
+                 the event may need too much memory or time"
+            )
+        };
+        (times >= BEGINNINGS).then(|| Fate::Condemned { reason: Reason::Dropped, error: error() })
+    }
+}
+
+/// A batch on its way to its verdicts.
+struct Drive<'b, S, O, T> {
+    store: &'b S,
+    objects: &'b O,
+    config: &'b Consumers,
+    now: Timestamp,
+    told: T,
+    settled: Vec<Option<Settled>>,
+    due_at: Option<Timestamp>,
+    /// Why the store is away. It is not asked again for the rest of the batch.
+    away: Option<StoreError>,
+}
+
+impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
+    /// Divides deliveries that were delivered before into those that are handled together; each group with whether the store
+    /// notes its beginning.
+    async fn groups<'b>(&mut self, mut items: Vec<Item<'b>>) -> Vec<(Vec<Item<'b>>, bool)> {
+        let events: Vec<_> = items.iter().filter_map(Item::event).collect();
+        if events.is_empty() || self.away.is_some() {
+            return vec![(items, false)];
+        }
+        match self.store.execute(begun::ask(&events)).await {
+            Ok(rows) => {
+                let begun = begun::read(&rows);
+                for item in &mut items {
+                    let times = item.event().and_then(|event| begun.get(&event).copied());
+                    item.begun = times.unwrap_or_default();
+                }
+            }
+            Err(error) => {
+                self.away = Some(error);
+                return vec![(items, false)];
+            }
+        }
+        // The least suspicious first: what follows may not be reached.
+        items.sort_by_key(|item| item.begun);
+        let mut groups: Vec<(Vec<_>, bool)> = Vec::new();
+        for item in items {
+            let noted = item.given_up().is_none();
+            match groups.last_mut() {
+                Some((group, _)) if item.begun == 0 && group.len() < AGAIN => group.push(item),
+                _ => groups.push((vec![item], noted)),
+            }
+        }
+        groups
+    }
+
+    /// Applies deliveries in as many transactions as their size asks for.
+    async fn apply_in_parts(&mut self, items: Vec<Item<'_>>, noted: bool) {
+        if noted && self.away.is_none() {
+            let events: Vec<_> = items.iter().filter_map(Item::event).collect();
+            self.away = self.store.execute(begun::begin(&events, self.now)).await.err();
+        }
+        let mut items = items.into_iter();
+        loop {
+            let (mut part, mut planned) = (Vec::new(), Planned::default());
+            while planned.bytes < PART_BYTES
+                && let Some(item) = items.next()
+            {
+                let read = match (&item.message, item.given_up(), &self.away) {
+                    (Err(fate), _, _) => Err(fate.clone()),
+                    (Ok(_), Some(fate), _) => Err(fate),
+                    (Ok(_), None, Some(error)) => Err(Fate::Unavailable(error.to_string())),
+                    (Ok(message), None, None) => {
+                        body(self.store, self.objects, &self.config.program, message)
+                            .await
+                            .map(|body| (&message.envelope, body))
+                    }
+                };
+                planned.add(self.config, item.delivery, read, self.now);
+                part.push(item);
+            }
+            if part.is_empty() {
+                return;
+            }
+            self.settle(part, planned, noted).await;
+        }
+    }
+
+    /// Carries out what a part writes, and comes to a verdict on each of its deliveries.
+    async fn settle(&mut self, part: Vec<Item<'_>>, planned: Planned, noted: bool) {
+        let Planned { writes, mut fates, .. } = planned;
+        let (writes, repeated) = plan::fold(writes);
+        let is_planned: Vec<_> = fates.iter().map(Option::is_none).collect();
+        self.apply(&writes, &mut fates, noted).await;
+        for (index, first) in repeated {
+            fates[index] = match &fates[first] {
+                Some(Fate::Applied | Fate::Recorded) => Some(Fate::Duplicate),
+                fate => fate.clone(),
+            };
+        }
+        // Notes that did not go with the transaction of their events.
+        let applied =
+            |fate: &Fate| matches!(fate, Fate::Applied | Fate::Recorded | Fate::Duplicate);
+        let notes = part.iter().zip(is_planned.iter().zip(&fates));
+        let notes = notes.filter(|(item, (is_planned, fate))| {
+            (noted || item.begun > 0) && !(**is_planned && fate.as_ref().is_some_and(applied))
+        });
+        let notes: Vec<_> = notes.filter_map(|(item, _)| item.event()).collect();
+        let (deliveries, indexes): (Vec<_>, Vec<_>) =
+            part.iter().map(|item| (item.delivery, item.index)).unzip();
+        let mut settled: Vec<_> = part
+            .into_iter()
+            .zip(fates)
+            .map(|(item, fate)| {
+                let envelope = item.message.ok().map(|message| message.envelope);
+                let fate =
+                    fate.unwrap_or_else(|| Fate::Unavailable("the delivery was left over".into()));
+                settle(item.delivery, envelope, fate, &self.config.retry)
+            })
+            .collect();
+        write_letters(self.store, self.config, &deliveries, &mut settled, self.now).await;
+        if !notes.is_empty() {
+            // A note that stays counts once too often, which is better than a verdict that waits.
+            let _ = self.store.execute(begun::end(&notes)).await;
+        }
+        remove_bodies(self.store, self.objects, &settled).await;
+        for (index, settled) in indexes.into_iter().zip(settled) {
+            (self.told)(index, &settled);
+            self.settled[index] = Some(settled);
+        }
+    }
+
+    /// Carries out the writes: all in one transaction, or, where the store refuses that or lacks a table for it, in halves,
+    /// until an offender stands alone.
+    async fn apply(&mut self, writes: &[Writes], fates: &mut [Option<Fate>], noted: bool) {
+        let mut work = vec![writes];
+        while let Some(part) = work.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            let result = match &self.away {
+                Some(error) => Err(error.clone()),
+                None => {
+                    let mut statements = plan::statements(&self.config.program, part);
+                    if noted {
+                        let events: Vec<_> = part.iter().map(|write| write.event.clone()).collect();
+                        statements.extend(begun::end(&events));
+                    }
+                    self.store.execute(statements).await
+                }
+            };
+            match result {
+                Ok(rows) => {
+                    let new = plan::events(&rows);
+                    self.due_at = self.due_at.into_iter().chain(plan::first_due(&rows)).min();
+                    for write in part {
+                        fates[write.index] = Some(if new.contains(&write.event) {
+                            write.fate.clone()
+                        } else {
+                            Fate::Duplicate
+                        });
+                    }
+                }
+                Err(error @ StoreError::Unavailable(_)) => {
+                    for write in part {
+                        fates[write.index] = Some(Fate::Unavailable(error.to_string()));
+                    }
+                    self.away = Some(error);
+                }
+                Err(error) => match part {
+                    [write] => {
+                        let rules = write.rules(&self.config.program);
+                        fates[write.index] = Some(match error {
+                            StoreError::Refused(_) => Fate::Condemned {
+                                reason: Reason::Refused,
+                                error: format!("{rules}: {error}"),
+                            },
+                            _ => Fate::Unavailable(format!("{rules}: {error}")),
+                        });
+                    }
+                    _ => {
+                        let (first, second) = part.split_at(part.len() / 2);
+                        work.push(second);
+                        work.push(first);
+                    }
+                },
+            }
+        }
+    }
 }
 
 /// A message's body, from the object store if it is there; or what becomes of the delivery instead.
@@ -100,7 +310,7 @@ async fn body<'m, S: Store, O: Objects>(
             check.bytes
         ))),
         // It is removed once its event has taken effect, so the ledger knows whether something is wrong.
-        Ok(None) => Err(match store.execute(plan::seen(&EventKey::of(&message.envelope))).await {
+        Ok(None) => Err(match store.execute(plan::seen([&message.envelope])).await {
             Ok(rows) if plan::events(&rows).is_empty() => {
                 Fate::unreadable("the body is not in the object store".into())
             }
@@ -111,72 +321,12 @@ async fn body<'m, S: Store, O: Objects>(
     }
 }
 
-/// Carries out the writes: all in one transaction, or, where the store refuses that or lacks a table for it, in halves,
-/// until an offender stands alone. Answers since when the first may be sent of what has
-/// been put into the outbox.
-async fn apply<S: Store>(
-    store: &S,
-    config: &Consumers,
-    writes: &[Writes],
-    fates: &mut [Option<Fate>],
-) -> Option<Timestamp> {
-    let mut work = vec![writes];
-    let mut due_at: Option<Timestamp> = None;
-    let mut away: Option<StoreError> = None;
-    while let Some(part) = work.pop() {
-        if part.is_empty() {
-            continue;
-        }
-        let result = match &away {
-            Some(error) => Err(error.clone()),
-            None => store.execute(plan::statements(&config.program, part)).await,
-        };
-        match result {
-            Ok(rows) => {
-                let new = plan::events(&rows);
-                due_at = due_at.into_iter().chain(plan::first_due(&rows)).min();
-                for write in part {
-                    fates[write.index] = Some(if new.contains(&write.event) {
-                        write.fate.clone()
-                    } else {
-                        Fate::Duplicate
-                    });
-                }
-            }
-            Err(error @ StoreError::Unavailable(_)) => {
-                for write in part {
-                    fates[write.index] = Some(Fate::Unavailable(error.to_string()));
-                }
-                // A store that is away is not asked again for the rest of the batch.
-                away = Some(error);
-            }
-            Err(error) => match part {
-                [write] => {
-                    let rules = write.rules(&config.program);
-                    fates[write.index] = Some(match error {
-                        StoreError::Refused(_) => Fate::Condemned {
-                            reason: Reason::Refused,
-                            error: format!("{rules}: {error}"),
-                        },
-                        _ => Fate::Unavailable(format!("{rules}: {error}")),
-                    });
-                }
-                _ => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    work.push(second);
-                    work.push(first);
-                }
-            },
-        }
-    }
-    due_at
-}
-
-/// Writes what is to be buried. A letter that cannot be written has its delivery tried again: it is never only dropped.
+/// Writes what is to be buried. A letter that cannot be written has its delivery tried again: it is never only dropped. A
+/// delivery that failed although its event has taken effect is a duplicate, and gets no letter.
 async fn write_letters<S: Store>(
     store: &S,
     config: &Consumers,
-    batch: &[Delivery],
+    batch: &[&Delivery],
     settled: &mut [Settled],
     now: Timestamp,
 ) {
@@ -186,7 +336,7 @@ async fn write_letters<S: Store>(
         .iter()
         .filter_map(|index| match &settled[*index].fate {
             Fate::Condemned { reason, error } => Some(Letter {
-                delivery: &batch[*index],
+                delivery: batch[*index],
                 envelope: settled[*index].envelope.as_ref(),
                 reason: *reason,
                 error: error.clone(),
@@ -197,26 +347,39 @@ async fn write_letters<S: Store>(
     if letters.is_empty() {
         return;
     }
-    if let Err(error) = store.execute(bury(&letters, now)).await {
-        for index in condemned {
-            let delay = delay(&config.retry, batch[index].attempts);
-            let error = format!("the dead letter could not be written: {error}");
-            settled[index].fate = Fate::Unavailable(error);
-            settled[index].verdict = Verdict::Retry { delay };
+    let events = letters.iter().filter_map(|letter| letter.envelope);
+    let statements = bury(&letters, now).into_iter().chain(plan::seen(events)).collect();
+    let seen = store.execute(statements).await.map(|rows| plan::events(&rows));
+    for index in condemned {
+        let Settled { envelope, fate, verdict } = &mut settled[index];
+        match &seen {
+            Ok(seen) if envelope.as_ref().is_some_and(|e| seen.contains(&EventKey::of(e))) => {
+                (*fate, *verdict) = (Fate::Duplicate, Verdict::Ack);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let delay = delay(&config.retry, batch[index].attempts);
+                let error = format!("the dead letter could not be written: {error}");
+                (*fate, *verdict) = (Fate::Unavailable(error), Verdict::Retry { delay });
+            }
         }
     }
 }
 
-/// Removes bodies that nothing needs any more. A dead letter keeps its body, and so does a message that is kept: whatever is
-/// reprocessed comes from one. A body that cannot be removed is left over, and does no harm.
-async fn remove_bodies<O: Objects>(objects: &O, config: &Consumers, settled: &[Settled]) {
-    for Settled { envelope, fate, verdict } in settled {
-        if let (Some(envelope), Verdict::Ack) = (envelope, verdict)
-            && let BodyForm::Object(check) = &envelope.body
-            && envelope.generation == 0
-            && (!config.keep_messages || *fate == Fate::Ignored)
-        {
-            let _ = objects.delete(&check.key).await;
-        }
+/// Removes bodies that nothing needs any more: neither a letter nor a message that is kept, from which an event is reprocessed.
+/// [`unreferenced`] says why this is safe. A body that cannot be removed is left over, and does no harm.
+async fn remove_bodies<S: Store, O: Objects>(store: &S, objects: &O, settled: &[Settled]) {
+    let acknowledged = settled.iter().filter(|settled| settled.verdict == Verdict::Ack);
+    let key = |settled: &Settled| match &settled.envelope.as_ref()?.body {
+        BodyForm::Object(check) => Some(check.key.clone()),
+        _ => None,
+    };
+    let keys: Vec<_> = acknowledged.filter_map(key).collect();
+    if keys.is_empty() {
+        return;
+    }
+    let rows = store.execute(unreferenced(&keys)).await.unwrap_or_default();
+    for key in rows.iter().flatten().filter_map(|row| row.first()?.as_ref()) {
+        let _ = objects.delete(key).await;
     }
 }

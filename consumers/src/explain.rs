@@ -81,7 +81,7 @@ fn made(
         return Ok(Made::NotNamed);
     }
     let unreadable = |error: hookmill_core::rules::NotJson| Fate::unreadable(error.to_string());
-    let mut made = plan::Making::of(envelope, now);
+    let mut made = plan::Making::of(envelope, config.limits, now);
     if let Some(handled) = &rule.handler {
         made.handle((0, rule), handled, body)?;
     } else {

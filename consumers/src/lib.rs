@@ -14,6 +14,7 @@
 //! order, or to one consumer at a time: the ledger's primary key decides, inside the transaction.
 
 pub mod alert;
+mod begun;
 mod count;
 mod drive;
 pub mod explain;

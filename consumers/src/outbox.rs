@@ -110,19 +110,24 @@ impl End {
     }
 }
 
+// Every statement about open batches says `state IN ('sealed', 'sending')` first: that is the condition of their index, and
+// SQLite uses the index only where it finds the same words.
+
 /// What nobody has been sent goes to whoever sends now. `?2` JSON: their names. In this order in one transaction.
 const ADOPT: [&str; 2] = [
     "\
 -- what was sealed for a provider that nobody sends through any more
 UPDATE outbox SET state = 'pending', batch = NULL
-WHERE state = 'sealed' AND batch IN (
-    SELECT id FROM outbox_batches
-    WHERE channel = ?1 AND state = 'sealed' AND arrived = 0 AND provider NOT IN (SELECT value FROM json_each(?2))
+WHERE state = 'sealed' AND id IN (
+    SELECT member.value FROM outbox_batches, json_each(members) AS member
+    WHERE state IN ('sealed', 'sending') AND state = 'sealed' AND channel = ?1 AND arrived = 0
+        AND provider NOT IN (SELECT value FROM json_each(?2))
 )",
     "\
 -- and its batches
 UPDATE outbox_batches SET state = 'dissolved', body = '', settled_at = due_at
-WHERE channel = ?1 AND state = 'sealed' AND arrived = 0 AND provider NOT IN (SELECT value FROM json_each(?2))",
+WHERE state IN ('sealed', 'sending') AND state = 'sealed' AND channel = ?1 AND arrived = 0
+    AND provider NOT IN (SELECT value FROM json_each(?2))",
 ];
 
 const PENDING: &str = "\
@@ -170,8 +175,8 @@ UPDATE outbox_batches
 SET state = 'sending', attempts = attempts + 1, arrived = max(arrived, state = 'sending'), due_at = CAST(?4 AS INTEGER)
 WHERE id = (
     SELECT id FROM outbox_batches
-    WHERE channel = ?6 AND provider = ?1 AND due_at <= CAST(?3 AS INTEGER)
-        AND (state = 'sealed' OR (state = 'sending' AND ?2 = 'true'))
+    WHERE state IN ('sealed', 'sending') AND channel = ?6 AND provider = ?1 AND due_at <= CAST(?3 AS INTEGER)
+        AND (state = 'sealed' OR ?2 = 'true')
         AND (attempts = 0 OR sealed_at > CAST(?5 AS INTEGER))
         AND NOT EXISTS (SELECT 1 FROM outbox_senders WHERE outbox_senders.provider = ?1 AND free_at > CAST(?3 AS INTEGER))
     ORDER BY due_at LIMIT 1
@@ -179,19 +184,22 @@ WHERE id = (
 RETURNING id, members, body, attempts, arrived,
     coalesce((SELECT failures FROM outbox_senders WHERE outbox_senders.provider = ?1), 0)";
 
-/// In the transaction of [`TAKE`]. `?1` provider, `?2` the end of the lease, `?3` when the next request may go out.
+/// In the transaction of [`TAKE`]. `?1` provider, `?2` the end of the lease, `?3` when the next request may go out, `?4` channel.
 const SPACE: &str = "\
 -- keep to the rate
 INSERT INTO outbox_senders (provider, free_at)
 SELECT ?1, CAST(?3 AS INTEGER)
-WHERE EXISTS (SELECT 1 FROM outbox_batches WHERE provider = ?1 AND state = 'sending' AND due_at = CAST(?2 AS INTEGER))
+WHERE EXISTS (
+    SELECT 1 FROM outbox_batches
+    WHERE state IN ('sealed', 'sending') AND state = 'sending' AND channel = ?4 AND due_at = CAST(?2 AS INTEGER) AND provider = ?1
+)
 ON CONFLICT (provider) DO UPDATE SET free_at = excluded.free_at WHERE free_at < excluded.free_at";
 
 /// Those that are due and that [`TAKE`] leaves.
 const DOUBTFUL: &str = "\
 -- batches that are not sent again as they are
 SELECT id, members, attempts, arrived OR state = 'sending' FROM outbox_batches
-WHERE channel = ?5 AND provider = ?1 AND due_at <= CAST(?3 AS INTEGER) AND (
+WHERE state IN ('sealed', 'sending') AND channel = ?5 AND provider = ?1 AND due_at <= CAST(?3 AS INTEGER) AND (
     (state = 'sending' AND (?2 <> 'true' OR sealed_at <= CAST(?4 AS INTEGER)))
     OR (state = 'sealed' AND attempts > 0 AND sealed_at <= CAST(?4 AS INTEGER))
 )
@@ -296,7 +304,8 @@ ON CONFLICT DO NOTHING";
 
 const FREE: &str = "\
 -- nobody else is sending
-UPDATE outbox_batches SET due_at = CAST(?1 AS INTEGER) WHERE state = 'sending' AND due_at > CAST(?1 AS INTEGER)";
+UPDATE outbox_batches SET due_at = CAST(?1 AS INTEGER)
+WHERE state IN ('sealed', 'sending') AND state = 'sending' AND due_at > CAST(?1 AS INTEGER)";
 
 const OPEN: &str = "\
 -- what waits, and for whom
@@ -385,7 +394,7 @@ pub fn take(
         channel.to_owned(),
     ];
     let free_at = (now + interval).millis().to_string();
-    let space = statement(SPACE, vec![name, lease, free_at]);
+    let space = statement(SPACE, vec![name, lease, free_at, channel.to_owned()]);
     vec![statement(TAKE, params), space, statement(SENDERS, Vec::new())]
 }
 

@@ -4,19 +4,20 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use hookmill_core::config::Consumers;
+use hookmill_core::config::{Consumers, Limits};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::email::{address_key, number};
 use hookmill_core::handler::Event;
 use hookmill_core::hash::sha256_hex;
-use hookmill_core::limits::EMAIL_BYTES;
+use hookmill_core::limits::{EMAIL_BYTES, SQL_VALUE_BYTES};
 use hookmill_core::message::Envelope;
 use hookmill_core::refetch::path;
 use hookmill_core::rules::{
-    Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Rule, Scope, Send, Unfit,
-    Unknown, Value, Values,
+    Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Rule, Scope, Send, Stopped,
+    Unfit, Unknown, Value, Values, each_element,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -49,6 +50,8 @@ pub(crate) struct Planned {
     pub(crate) writes: Vec<Writes>,
     /// Of each delivery, what has become of it already.
     pub(crate) fates: Vec<Option<Fate>>,
+    /// How long everything is that is going to be written.
+    pub(crate) bytes: usize,
 }
 
 impl Planned {
@@ -65,6 +68,7 @@ impl Planned {
             read.and_then(|(envelope, body)| writes(config, index, delivery, envelope, &body, now));
         match writes {
             Ok(writes) => {
+                self.bytes += writes.bytes();
                 self.writes.push(writes);
                 self.fates.push(None);
             }
@@ -91,6 +95,12 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
+    /// How long its rows are, in bytes.
+    fn bytes(&self) -> usize {
+        let rows = self.rows.iter().map(|(_, row)| row.len()).sum::<usize>();
+        rows + self.ledger.len() + self.message.as_ref().map_or(0, String::len)
+    }
+
     /// The rules that write, for messages.
     pub(crate) fn rules(&self, program: &Program) -> String {
         let names = self.rows.iter().map(|(rule, _)| format!("`{}`", program.rules[*rule].name));
@@ -172,6 +182,19 @@ WHERE NOT EXISTS (
 GROUP BY 1, 2, 3
 ON CONFLICT (minute, source, outcome) DO UPDATE SET events = events + excluded.events, lag = max(lag, excluded.lag)";
 
+/// Letters of events that take effect, whoever sent them again: nothing is left to replay, and a letter that could be replayed
+/// after the ledger has forgotten the event would count twice. A letter of another generation waits for its own event.
+const LETTERS: &str = "\
+-- letters of events that take effect
+WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+UPDATE dead_letters SET state = 'applied', state_at = (SELECT value ->> 6 FROM rows LIMIT 1),
+    replays = replays + (state = 'replaying')
+WHERE id IN (
+    SELECT dead_letters.id FROM rows CROSS JOIN dead_letters ON dead_letters.source = value ->> 0
+        AND event_id = value ->> 1 AND dead_letters.generation = value ->> 2
+    WHERE state IN ('dead', 'replaying', 'replayed')
+)";
+
 /// Which of these events are in the ledger.
 const SEEN: &str = "\
 -- seen
@@ -193,7 +216,7 @@ fn writes(
     now: Timestamp,
 ) -> Result<Writes, Fate> {
     let program = &config.program;
-    let mut making = Making::of(envelope, now);
+    let mut making = Making::of(envelope, config.limits, now);
     let (mut values, mut unknown) = (None, true);
     for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
         // Only an event that a rule names is read, and then once for all of its rules.
@@ -259,6 +282,9 @@ fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
 /// What numbers and punctuation take of a row at most, so that it need not grow.
 const ROOM: usize = 128;
 
+/// The longest row: it has to fit into one bound value, in the brackets of an array.
+const ROW_BYTES: usize = SQL_VALUE_BYTES - 2;
+
 /// A text with room for more behind it.
 fn with_room(text: &str, room: usize) -> String {
     let mut row = String::with_capacity(text.len() + room);
@@ -295,6 +321,9 @@ fn push_rest(row: &mut String, rest: &impl Serialize) {
 pub(crate) struct Making<'e> {
     envelope: &'e Envelope,
     now: Timestamp,
+    /// What it may still write.
+    left: Limits,
+    limits: Limits,
     /// What every row begins with: source, id and generation, as an open JSON array.
     identity: String,
     /// Rows by rule: the rule's index, and the row as the text of a JSON array.
@@ -304,12 +333,39 @@ pub(crate) struct Making<'e> {
 }
 
 impl<'e> Making<'e> {
-    pub(crate) fn of(envelope: &'e Envelope, now: Timestamp) -> Self {
+    pub(crate) fn of(envelope: &'e Envelope, limits: Limits, now: Timestamp) -> Self {
         let mut identity =
             String::with_capacity(envelope.source.len() + envelope.id.len() + ROOM / 4);
         push_json(&mut identity, &(&envelope.source, &envelope.id, envelope.generation));
         identity.pop();
-        Self { envelope, now, identity, rows: Vec::new(), wrote: String::new() }
+        let (rows, wrote) = (Vec::new(), String::new());
+        Self { envelope, now, left: limits, limits, identity, rows, wrote }
+    }
+
+    /// Counts a row of this length before it is made: one event must not take the memory of all others.
+    fn spend(&mut self, rule: &str, rows: usize, bytes: usize) -> Result<(), Fate> {
+        let Limits { rows: most_rows, bytes: most_bytes } = self.limits;
+        let too_much = |what: String, key: &str| Fate::Condemned {
+            reason: Reason::Permanent,
+            error: format!(
+                "rule `{rule}`: the event would write more than {what}, the limit for one event; \
+                 `{key}` of [limits] in hookmill.toml raises it"
+            ),
+        };
+        let left_rows = self.left.rows.checked_sub(rows);
+        self.left.rows =
+            left_rows.ok_or_else(|| too_much(format!("{most_rows} rows"), "rows_per_event"))?;
+        let left_bytes = self.left.bytes.checked_sub(bytes);
+        self.left.bytes =
+            left_bytes.ok_or_else(|| too_much(format!("{most_bytes} bytes"), "bytes_per_event"))?;
+        Ok(())
+    }
+
+    /// Keeps a row of a rule.
+    fn keep(&mut self, (number, rule): (usize, &Rule), row: String) -> Result<(), Fate> {
+        fits(&rule.name, row.len())?;
+        self.rows.push((number, row));
+        Ok(())
     }
 
     /// Carries a rule out for each value that its handler returns.
@@ -348,15 +404,14 @@ impl<'e> Making<'e> {
                 elements(rule, each, scope, |scope| {
                     let mut row = self.row(&rule.name, guard.as_ref(), columns, scope)?;
                     row.push(']');
-                    self.rows.push((number, row));
-                    Ok(())
+                    self.keep((number, rule), row)
                 })?;
             }
             (Effect::Row { table, guard, columns }, None) => {
                 let mut row = self.row(&rule.name, guard.as_ref(), columns, scope)?;
-                self.push_object(&mut row, guard.as_ref(), scope, body)?;
+                self.push_object(&mut row, &rule.name, guard.as_ref(), scope, body)?;
                 row.push(']');
-                self.rows.push((number, row));
+                self.keep((number, rule), row)?;
                 self.wrote(&rule.name, table, columns, scope)?;
             }
             (Effect::Rows { table, guard, owner, columns }, each) => {
@@ -364,8 +419,11 @@ impl<'e> Making<'e> {
                 let known = match each {
                     _ if guard.deletes(&self.envelope.kind) => true,
                     Some(each) => elements(rule, each, scope, |scope| {
+                        let columns = read_columns(&rule.name, columns, scope)?;
+                        self.spend(&rule.name, 1, length(&columns))?;
+                        fits(&rule.name, list.len() + length(&columns))?;
                         list.push(if list.is_empty() { '[' } else { ',' });
-                        push_columns(&mut list, &read_columns(&rule.name, columns, scope)?);
+                        push_columns(&mut list, &columns);
                         Ok(())
                     })?,
                     None => false,
@@ -375,25 +433,26 @@ impl<'e> Making<'e> {
                     let mut row = self.row(&rule.name, Some(guard), owner, scope)?;
                     let open = if list.is_empty() { "[" } else { "" };
                     let _ = write!(row, ",{open}{list}]");
-                    self.push_object(&mut row, Some(guard), scope, body)?;
+                    self.push_object(&mut row, &rule.name, Some(guard), scope, body)?;
                     row.push(']');
-                    self.rows.push((number, row));
+                    self.keep((number, rule), row)?;
                     self.wrote(&rule.name, table, owner, scope)?;
                 }
             }
             (Effect::Send { send, data, delay }, _) => {
                 let row = self.sent(&rule.name, send, data, scope, self.now + *delay)?;
-                self.rows.push((number, row));
+                self.spend(&rule.name, 1, row.len())?;
+                self.keep((number, rule), row)?;
             }
             (Effect::Outcome { of, outcome, .. }, _) => {
                 // The provider may send for others as well.
                 for id in texts(json(&rule.name, of, scope)?.as_deref()).into_iter().take(1) {
-                    self.push((number, &(id, outcome.as_str(), outcome.rank(), self.now)));
+                    self.push((number, rule), &(id, outcome.as_str(), outcome.rank(), self.now))?;
                 }
             }
             (Effect::Suppress { address, reason }, _) => {
                 for address in texts(json(&rule.name, address, scope)?.as_deref()) {
-                    self.push((number, &(address_key(&address), reason, self.now)));
+                    self.push((number, rule), &(address_key(&address), reason, self.now))?;
                 }
             }
         }
@@ -401,16 +460,18 @@ impl<'e> Making<'e> {
     }
 
     /// A row of which what is behind its identity is known.
-    fn push(&mut self, (number, rest): (usize, &impl Serialize)) {
+    fn push(&mut self, rule: (usize, &Rule), rest: &impl Serialize) -> Result<(), Fate> {
         let mut row = with_room(&self.identity, ROOM);
         push_rest(&mut row, rest);
-        self.rows.push((number, row));
+        self.spend(&rule.1.name, 1, row.len())?;
+        self.keep(rule, row)
     }
 
     /// What goes on behind the row, if the object is fetched on a tie: where it is, and what else is in the event.
     fn push_object(
-        &self,
+        &mut self,
         row: &mut String,
+        rule: &str,
         guard: Option<&Guard>,
         scope: Scope<'_>,
         body: &[u8],
@@ -424,6 +485,7 @@ impl<'e> Making<'e> {
             row.push_str(",null,null,null");
             return Ok(());
         };
+        self.spend(rule, 0, body.len())?;
         let mut rest: BTreeMap<Cow<'_, str>, &RawValue> =
             serde_json::from_slice(body).map_err(|error| not_json(error.into()))?;
         rest.remove("data");
@@ -434,15 +496,16 @@ impl<'e> Making<'e> {
 
     /// The row that a rule makes of an event, as [`Effect::Row`] says: an array that is still open.
     fn row(
-        &self,
+        &mut self,
         rule: &str,
         guard: Option<&Guard>,
         columns: &[Column],
         scope: Scope<'_>,
     ) -> Result<String, Fate> {
         let columns = read_columns(rule, columns, scope)?;
-        let lengths = columns.iter().map(|value| value.as_ref().map_or(4, |value| value.len()) + 1);
-        let mut row = with_room(&self.identity, ROOM + lengths.sum::<usize>());
+        let length = length(&columns);
+        self.spend(rule, 1, self.identity.len() + length)?;
+        let mut row = with_room(&self.identity, ROOM + length);
         if let Some(guard) = guard {
             let version = guard.version.version(scope).map_err(|error| unfit(rule, error))?;
             let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
@@ -565,20 +628,22 @@ fn elements(
     mut make: impl FnMut(Scope<'_>) -> Result<(), Fate>,
 ) -> Result<bool, Fate> {
     let Some(list) = each.list.json(scope).map_err(not_json)? else { return Ok(false) };
-    let list: Vec<&RawValue> = serde_json::from_str(list).map_err(|_| {
-        Fate::unreadable(format!(
-            "rule `{}`: what is at `{}` is no list",
-            rule.name, each.list.text
-        ))
-    })?;
-    for element in list {
-        let values = each.reads.read(element.get().as_bytes()).map_err(not_json)?;
+    let through = each_element(list, |element| {
+        let values = each.reads.read(element.as_bytes()).map_err(not_json)?;
         let scope = Scope { element: Some(&values), ..scope };
         if holds(rule, scope, true)? {
             make(scope)?;
         }
+        Ok(ControlFlow::<()>::Continue(()))
+    });
+    match through {
+        Ok(_) => Ok(true),
+        Err(Stopped::By(fate)) => Err(fate),
+        Err(Stopped::NotAList(_)) => Err(Fate::unreadable(format!(
+            "rule `{}`: the value at `{}` is not a list",
+            rule.name, each.list.text
+        ))),
     }
-    Ok(true)
 }
 
 fn not_json(error: NotJson) -> Fate {
@@ -600,6 +665,23 @@ fn read_columns<'v>(
         values.push(value);
     }
     Ok(values)
+}
+
+/// Whether what a rule makes of one event fits into the database.
+fn fits(rule: &str, bytes: usize) -> Result<(), Fate> {
+    if bytes <= ROW_BYTES {
+        return Ok(());
+    }
+    let error = format!(
+        "rule `{rule}`: what it writes for this event is longer than {ROW_BYTES} bytes, the most that the database takes as one \
+         value; keep less of the body in columns"
+    );
+    Err(Fate::Condemned { reason: Reason::Permanent, error })
+}
+
+/// How long the values of columns are as a JSON array, in bytes.
+fn length(columns: &[Option<Cow<'_, str>>]) -> usize {
+    columns.iter().map(|value| value.as_ref().map_or(4, |value| value.len()) + 1).sum::<usize>() + 1
 }
 
 /// Writes the values of columns behind a text, as a JSON array.
@@ -680,17 +762,18 @@ pub(crate) fn statements(program: &Program, writes: &[Writes]) -> Vec<Statement>
     let reprocessed = writes.iter().filter(|write| write.event.generation > 0);
     let reprocessed = reprocessed.map(|write| write.ledger.as_str());
     statements.extend(Statement::for_rows(&Arc::from(REPROCESSED), reprocessed));
-    for sql in [ACTIVITY, LEDGER] {
+    for sql in [ACTIVITY, LETTERS, LEDGER] {
         let ledger = writes.iter().map(|write| write.ledger.as_str());
         statements.extend(Statement::for_rows(&Arc::from(sql), ledger));
     }
     statements
 }
 
-/// Asks whether an event has taken effect.
-pub(crate) fn seen(event: &EventKey) -> Vec<Statement> {
-    let row = serde_json::to_string(&(&event.source, &event.id, event.generation));
-    Statement::for_rows(&Arc::from(SEEN), [row.expect("texts and numbers serialise").as_str()])
+/// Asks which events have taken effect.
+pub(crate) fn seen<'e>(events: impl IntoIterator<Item = &'e Envelope>) -> Vec<Statement> {
+    let row = |event: &Envelope| json!([event.source, event.id, event.generation]).to_string();
+    let rows: Vec<_> = events.into_iter().map(row).collect();
+    Statement::for_rows(&Arc::from(SEEN), rows.iter().map(String::as_str))
 }
 
 /// Since when the first may be sent of what was written into the outbox: what the statements of rules answered with.

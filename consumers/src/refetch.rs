@@ -114,8 +114,10 @@ UPDATE refetches SET due_at = CAST(?4 AS INTEGER) WHERE rule = ?1 AND path = ?2 
 
 const NEXT: &str = "\
 -- when the next object is to be asked for
-SELECT min(max(due_at, coalesce((SELECT free_at FROM outbox_senders WHERE provider = api.value ->> 1), 0)))
-FROM refetches JOIN json_each(?1) AS api ON source = api.value ->> 0";
+SELECT min(max(
+    (SELECT min(due_at) FROM refetches WHERE source = api.value ->> 0),
+    coalesce((SELECT free_at FROM outbox_senders WHERE provider = api.value ->> 1), 0)
+)) FROM json_each(?1) AS api";
 
 /// Asks for what is due, as far as the rates of the APIs allow, and applies it.
 ///
@@ -323,7 +325,7 @@ fn applied(
         fate => fate.as_str().to_owned(),
     };
     let values = config.program.reads.read(body.as_bytes()).map_err(|error| error.to_string())?;
-    let mut made = Making::of(&envelope, start);
+    let mut made = Making::of(&envelope, config.limits, start);
     made.carry_out((0, rule), (&values, body.as_bytes())).map_err(said)?;
     let rows = made.rows.iter().map(|(_, row)| outranking(rule, row, start));
     let rows = rows.collect::<Option<Vec<_>>>().ok_or("it makes no row")?;

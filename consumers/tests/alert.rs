@@ -41,6 +41,8 @@ repeat = "12h"
 "#;
 
 const HOUR: i64 = 3_600_000;
+/// When a test begins: times are told from here.
+const START: i64 = 1_767_225_600_000;
 
 struct World {
     store: Sqlite,
@@ -101,6 +103,7 @@ impl World {
     }
 
     fn letter(&self, id: &str, failed_at: i64) {
+        let failed_at = START + failed_at;
         self.sql(&format!(
             "INSERT INTO dead_letters (id, reason, error, fingerprint, attempts, first_failed_at, last_failed_at, message)
             VALUES ('{id}', 'refused', 'x', 'f', 1, {failed_at}, {failed_at}, 'm')"
@@ -108,7 +111,7 @@ impl World {
     }
 
     fn look(&self, now: i64) -> Result<Looked, StoreError> {
-        block(look(self, self, &self.alarm, Timestamp::from_millis(now)))
+        block(look(self, self, &self.alarm, Timestamp::from_millis(START + now)))
     }
 
     /// What is told at this time.
@@ -157,7 +160,7 @@ impl Store for World {
             left == Some(0)
         };
         if intrudes {
-            look(&self.store, self, &self.alarm, Timestamp::from_millis(HOUR)).await?;
+            look(&self.store, self, &self.alarm, Timestamp::from_millis(START + HOUR)).await?;
         }
         let rows = self.store.execute(statements).await?;
         let mut death = self.death.lock().unwrap();
@@ -252,7 +255,9 @@ fn many_dead_letters_and_a_long_lag_are_told_of() {
     for id in ["a", "b"] {
         world.letter(id, HOUR);
     }
-    world.sql(&format!("INSERT INTO activity VALUES ({HOUR} / 60000, 's', 'applied', 1, 29999)"));
+    world.sql(&format!(
+        "INSERT INTO activity VALUES (({START} + {HOUR}) / 60000, 's', 'applied', 1, 29999)"
+    ));
     assert_eq!(world.told(HOUR), Vec::<String>::new());
     world.letter("c", HOUR);
     world.sql("UPDATE activity SET lag = 30000");

@@ -66,3 +66,42 @@ fn a_body_is_read_once_for_all_rules() {
     };
     assert_eq!(with(10).count_total, with(0).count_total);
 }
+
+/// A body below a megabyte that would make 15 GB of rows: each of 30,000 elements repeats a value of 500 KB.
+#[test]
+fn planning_never_holds_more_than_one_event_may_write() {
+    let list = r#"
+[[rules]]
+name = "stripe-subscription-items"
+on = ["stripe:customer.subscription.*"]
+each = "data.object.items.data"
+table = "subscription_items"
+key = { subscription_id = "data.object.id", id = "@.id" }
+version = "created"
+set = { metadata = "data.object.metadata" }
+"#;
+    let counter = r#"
+[[rules]]
+name = "counter"
+on = ["stripe:customer.subscription.*"]
+each = "data.object.items.data"
+table = "subscription_items"
+key = { subscription_id = "data.object.metadata", id = "@.id" }
+add = { quantity = 1 }
+"#;
+    let items = (0..30_000).map(|i| json!({ "id": i })).collect::<Vec<_>>();
+    let body = json!({
+        "id": "evt_1",
+        "type": "customer.subscription.updated",
+        "created": 1_767_225_600,
+        "data": { "object": { "id": "sub_1", "metadata": "m".repeat(500_000), "items": { "data": items } } },
+    });
+    let batch = [stripe::delivery(&body.to_string())];
+    let now = Timestamp::from_millis(1_767_225_601_000);
+    for rule in [list, counter] {
+        let config = stripe::config(rule);
+        let held = measure(|| assert!(hookmill_consumers::plan(&config, &batch, now).is_empty()));
+        let most = u64::try_from(config.limits.bytes).unwrap() + 4_000_000;
+        assert!(held.bytes_max < most, "{} bytes at once", held.bytes_max);
+    }
+}

@@ -8,16 +8,19 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hookmill_consumers::{Fate, drive};
+use hookmill_core::config::Retention;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{ClaimCheck, decode, encode_claim_check, reprocessed};
 use hookmill_core::objects::{ObjectError, Objects};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
+use hookmill_dlq::{drain, sweep};
 use hookmill_native::Sqlite;
 use proptest::prelude::*;
-use support::{Fixture, event};
+use support::{Fixture, NoObjects, event};
 
 const CONFIG: &str = r#"
 [sources.s]
@@ -82,6 +85,11 @@ CREATE TABLE things (id TEXT PRIMARY KEY, status TEXT, text TEXT CHECK (text <> 
     _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE counts (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
 ";
+
+fn sql(fixture: &Fixture, sql: &str) {
+    let statement = Statement { sql: sql.into(), params: Vec::new() };
+    fixture.runtime.block_on(fixture.store.execute(vec![statement])).unwrap();
+}
 
 fn fixture() -> Fixture {
     Fixture::new(CONFIG, TABLES)
@@ -396,7 +404,7 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
         let objects = OneObject(Mutex::new(Some(body.to_vec())));
         let settled = |fixture: &Fixture, text: String, now: i64| {
             let (batch, now) = ([Delivery { attempts: 1, text }], Timestamp::from_millis(now));
-            let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now);
+            let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
             fixture.runtime.block_on(driven).settled.remove(0).fate
         };
         assert_eq!(settled(&fixture, text.clone(), 7), Fate::Applied);
@@ -419,5 +427,397 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
         }
         let counts = fixture.rows("SELECT CAST(n AS TEXT) FROM counts");
         assert_eq!(counts, [["1"]], "a reprocessing counts nothing");
+    }
+}
+
+/// A store on which the events of some bodies end the process: it never answers, and says that it is over.
+struct Deadly<'s> {
+    store: &'s Sqlite,
+    over: tokio::sync::Notify,
+}
+
+impl Store for Deadly<'_> {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        let is_deadly = |statement: &Statement| {
+            statement.sql.starts_with("-- rule") && statement.params[0].contains("deadly")
+        };
+        if statements.iter().any(is_deadly) {
+            self.over.notify_one();
+            std::future::pending::<()>().await;
+        }
+        self.store.execute(statements).await
+    }
+}
+
+/// What becomes of a batch with events that end the process: how often the process ended, and the last verdict on each. The
+/// queue delivers again what has no verdict; if it forgets, also what was told in an invocation that ended.
+fn survive(fixture: &Fixture, mut batch: Vec<Delivery>, forgets: bool) -> (usize, Vec<Verdict>) {
+    let store = Deadly { store: &fixture.store, over: tokio::sync::Notify::new() };
+    let mut verdicts = vec![None; batch.len()];
+    for deaths in 0.. {
+        assert!(deaths < 50, "the process ends again and again: {verdicts:?}");
+        let waiting: Vec<_> = (0..batch.len()).filter(|i| verdicts[*i].is_none()).collect();
+        let deliveries: Vec<_> = waiting.iter().map(|i| batch[*i].clone()).collect();
+        let told = Mutex::new(Vec::new());
+        let driven = fixture.runtime.block_on(async {
+            let now = Timestamp::from_millis(0);
+            let told = |index: usize, settled: &hookmill_consumers::Settled| {
+                told.lock().unwrap().push((index, settled.verdict));
+            };
+            tokio::select! {
+                driven = drive(&store, &NoObjects, &fixture.config, &deliveries, now, told) => Some(driven),
+                () = store.over.notified() => None,
+            }
+        });
+        if driven.is_some() || !forgets {
+            for (index, verdict) in told.into_inner().unwrap() {
+                verdicts[waiting[index]] = Some(verdict);
+            }
+        }
+        for index in waiting {
+            batch[index].attempts += 1;
+        }
+        if driven.is_some() {
+            return (deaths, verdicts.into_iter().map(Option::unwrap).collect());
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn an_event_that_ends_the_process_is_given_up_and_its_neighbors_are_applied() {
+    for forgets in [false, true] {
+        for deadly in [vec![0], vec![57], vec![99], vec![3, 4, 60]] {
+            let fixture = fixture();
+            let body = |i: usize| {
+                let text = if deadly.contains(&i) { "deadly" } else { "harmless" };
+                format!(
+                    "{{\"id\":\"thing_{i:03}\",\"version\":1,\"status\":\"new\",\"text\":\"{text}\"}}"
+                )
+            };
+            let event = |i: usize| event(&format!("evt_{i:03}"), "thing.updated", &body(i), 1);
+            let (deaths, verdicts) = survive(&fixture, (0..100).map(event).collect(), forgets);
+            for (i, verdict) in verdicts.iter().enumerate() {
+                let expected = if deadly.contains(&i) { Verdict::Bury } else { Verdict::Ack };
+                assert_eq!(*verdict, expected, "event {i}, deadly {deadly:?}, forgets {forgets}");
+            }
+            assert!(deaths <= 1 + 3 * deadly.len(), "{deaths} deaths for {deadly:?}");
+            let sql = "SELECT event_id, reason FROM dead_letters ORDER BY event_id";
+            let letters = deadly.iter().map(|i| [format!("evt_{i:03}"), "dropped".to_owned()]);
+            assert_eq!(fixture.rows(sql), letters.map(Vec::from).collect::<Vec<_>>());
+            let counts =
+                fixture.rows("SELECT CAST(count(*) AS TEXT), CAST(sum(n) AS TEXT) FROM counts");
+            let applied = (100 - deadly.len()).to_string();
+            assert_eq!(counts, [[applied.clone(), applied]], "each takes effect once");
+            assert!(fixture.rows("SELECT id FROM begun_deliveries").is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_verdict_takes_the_note_of_its_delivery_away() {
+    let fixture = fixture();
+    let good = |attempts| {
+        event("evt_1", "thing.updated", r#"{"id":"a","version":1,"status":"new"}"#, attempts)
+    };
+    let poison = event("evt_2", "thing.updated", r#"{"id":"b"}"#, 2);
+    // The note is written, the events are not applied, the note is taken away. Moods are popped from the end.
+    let script = vec![Mood::Works, Mood::Away, Mood::Works, Mood::Works];
+    let store = Flaky { store: &fixture.store, script: Mutex::new(script), calls: Arc::default() };
+    for attempts in 2..6 {
+        let settled = fixture.drive(&store, &[good(attempts), poison.clone()]);
+        assert_eq!(settled[0].1 == Verdict::Ack, attempts > 2, "{settled:?}");
+        assert_eq!(settled[1].1, Verdict::Bury);
+        assert!(fixture.rows("SELECT id FROM begun_deliveries").is_empty(), "{attempts}");
+    }
+}
+
+/// A store that writes down how long each transaction is, in bytes.
+struct Measured<'s>(&'s Sqlite, Mutex<Vec<usize>>);
+
+impl Store for Measured<'_> {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        let bytes =
+            statements.iter().flat_map(|statement| &statement.params).map(String::len).sum();
+        self.1.lock().unwrap().push(bytes);
+        self.0.execute(statements).await
+    }
+}
+
+#[test]
+fn a_batch_of_large_events_is_applied_in_parts() {
+    let fixture = fixture();
+    let event = |i: usize| {
+        let text = "x".repeat(120_000);
+        let body = format!(
+            "{{\"id\":\"thing_{i}\",\"version\":1,\"status\":\"new\",\"text\":\"{text}\"}}"
+        );
+        event(&format!("evt_{i}"), "thing.updated", &body, 1)
+    };
+    let store = Measured(&fixture.store, Mutex::default());
+    let settled = fixture.drive(&store, &(0..100).map(event).collect::<Vec<_>>());
+    assert!(settled.iter().all(|(fate, _)| *fate == Fate::Applied));
+    let transactions = store.1.into_inner().unwrap();
+    assert!(transactions.len() <= 4, "few transactions: {transactions:?}");
+    assert!(transactions.iter().all(|bytes| *bytes < 4_300_000), "none is long: {transactions:?}");
+}
+
+/// The list of a body with a value that every row repeats: `length` rows of `width` bytes.
+fn amplified(id: &str, length: usize, width: usize) -> Delivery {
+    let items = vec!["{\"id\":1}"; length].join(",");
+    let note = "n".repeat(width);
+    let body = format!("{{\"id\":\"{id}\",\"version\":1,\"note\":\"{note}\",\"items\":[{items}]}}");
+    event(&format!("evt_{id}"), "list.updated", &body, 1)
+}
+
+const LISTS: &str = r#"
+[sources.s]
+scheme = "stripe"
+secrets = ["env:A"]
+
+[database]
+migrations = "app"
+
+[limits]
+rows_per_event = 1000
+bytes_per_event = "1MiB"
+
+[[rules]]
+name = "items"
+on = ["s:list.*"]
+each = "items"
+table = "items"
+key = { list = "id", id = "@.id" }
+version = "version"
+set = { note = "note" }
+
+[[rules]]
+name = "sold"
+on = ["s:list.*"]
+each = "items"
+table = "sold"
+key = { note = "note" }
+add = { n = 1 }
+"#;
+
+#[test]
+fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_applied() {
+    let fixture = Fixture::new(
+        LISTS,
+        "CREATE TABLE items (list TEXT, id INTEGER, note TEXT, PRIMARY KEY (list, id)) STRICT, WITHOUT ROWID;
+         CREATE TABLE sold (note TEXT PRIMARY KEY, n INTEGER) STRICT, WITHOUT ROWID;",
+    );
+    let batch = [
+        amplified("small", 400, 10),
+        // Bodies below a megabyte that would make gigabytes.
+        amplified("rows", 60_000, 10),
+        amplified("bytes", 400, 400_000),
+        amplified("last", 400, 10),
+    ];
+    let driven = fixture.runtime.block_on(drive(
+        &fixture.store,
+        &NoObjects,
+        &fixture.config,
+        &batch,
+        Timestamp::from_millis(0),
+        |_, _| {},
+    ));
+    let errors = driven.settled.iter().map(|settled| match &settled.fate {
+        Fate::Condemned { reason, error } => format!("{reason}: {error}"),
+        fate => fate.to_string(),
+    });
+    insta::assert_debug_snapshot!(errors.collect::<Vec<_>>(), @r#"
+    [
+        "applied",
+        "permanent: rule `items`: the event would write more than 1000 rows, the limit for one event; `rows_per_event` of [limits] in hookmill.toml raises it",
+        "permanent: rule `items`: the event would write more than 1048576 bytes, the limit for one event; `bytes_per_event` of [limits] in hookmill.toml raises it",
+        "applied",
+    ]
+    "#);
+}
+
+#[test]
+fn a_large_body_that_a_letter_refers_to_stays() {
+    let body = br#"{"id":"thing_1","version":1,"status":"new","text":"large"}"#;
+    let mut fixture = fixture();
+    fixture.config.keep_messages = false;
+    let mut envelope = decode(&event("evt_1", "thing.updated", "", 1).text).unwrap().envelope;
+    let check = ClaimCheck { key: "s/1".into(), bytes: body.len() };
+    let text = encode_claim_check(&mut envelope, check);
+    let objects = OneObject(Mutex::new(Some(body.to_vec())));
+    let settled = |text: String| {
+        let batch = [Delivery { attempts: 8, text }];
+        let now = Timestamp::from_millis(7);
+        let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
+        let settled = fixture.runtime.block_on(driven).settled.remove(0);
+        (settled.fate, settled.verdict)
+    };
+    sql(&fixture, "ALTER TABLE things RENAME TO gone");
+    let again = reprocessed(&text, 1, &[]).unwrap();
+    assert_eq!(settled(again.clone()).1, Verdict::Bury);
+    sql(&fixture, "ALTER TABLE gone RENAME TO things");
+    // The letter of the reprocessing waits for somebody, and then has its event's body for as long as it is there.
+    assert_eq!(settled(text), (Fate::Applied, Verdict::Ack));
+    assert!(objects.0.lock().unwrap().is_some());
+    assert_eq!(settled(again.clone()), (Fate::Applied, Verdict::Ack));
+    assert_eq!(fixture.rows("SELECT state FROM dead_letters"), [["applied"]]);
+    assert!(objects.0.lock().unwrap().is_some());
+    sql(&fixture, "DELETE FROM dead_letters");
+    assert_eq!(settled(again), (Fate::Duplicate, Verdict::Ack));
+    assert!(objects.0.lock().unwrap().is_none());
+}
+
+#[test]
+fn an_event_that_takes_effect_settles_its_letter_and_no_other() {
+    let fixture = fixture();
+    let letter = |event: &str, generation: u32, state: &str| {
+        sql(&fixture, &format!(
+            "INSERT INTO dead_letters (id, source, event_id, generation, reason, error, fingerprint, attempts, first_failed_at,
+                last_failed_at, state, state_at, message)
+            VALUES ('{event} {generation} {state}', 's', '{event}', {generation}, 'refused', 'x', 'f', 1, 1, 1, '{state}', 1, 'm')"
+        ));
+    };
+    for state in ["dead", "replaying", "replayed", "discarded"] {
+        letter("evt_001", 0, state);
+    }
+    letter("evt_001", 1, "dead");
+    letter("evt_002", 0, "dead");
+    fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
+    let letters = "SELECT id, state, CAST(state_at AS TEXT), CAST(replays AS TEXT) FROM dead_letters ORDER BY id";
+    let expected = [
+        ["evt_001 0 dead", "applied", "0", "0"],
+        ["evt_001 0 discarded", "discarded", "1", "0"],
+        ["evt_001 0 replayed", "applied", "0", "0"],
+        // It was sent, and nobody had written that down yet.
+        ["evt_001 0 replaying", "applied", "0", "1"],
+        ["evt_001 1 dead", "dead", "1", "0"],
+        ["evt_002 0 dead", "dead", "1", "0"],
+    ];
+    assert_eq!(fixture.rows(letters), expected);
+    // What had taken effect before is settled as well: the message of a replay is a duplicate then.
+    sql(&fixture, "UPDATE dead_letters SET state = 'replayed' WHERE id = 'evt_001 0 dead'");
+    let duplicate = fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
+    assert_eq!(duplicate, [(Fate::Duplicate, Verdict::Ack)]);
+    assert_eq!(fixture.rows(letters), expected);
+}
+
+#[test]
+fn what_fails_after_its_event_took_effect_is_a_duplicate_and_no_letter() {
+    let fixture = fixture();
+    let [good, new] = [1, 2].map(|number| delivery(number, &thing(1, false), 9));
+    fixture.drive(&fixture.store, std::slice::from_ref(&good));
+    let flaky = Flaky {
+        store: &fixture.store,
+        script: Mutex::new(vec![Mood::Away]),
+        calls: Arc::default(),
+    };
+    let settled = fixture.drive(&flaky, &[good.clone(), new]);
+    assert_eq!(settled[0], (Fate::Duplicate, Verdict::Ack));
+    assert_eq!(settled[1].1, Verdict::Bury);
+    // The platform gives one up, and no letter comes of that either.
+    let dropped = [good, delivery(3, &thing(1, false), 100)];
+    let drained = drain(&fixture.store, &dropped, Timestamp::from_millis(0));
+    assert_eq!(fixture.runtime.block_on(drained).0, [Verdict::Bury; 2]);
+    let letters = fixture.rows("SELECT event_id, reason FROM dead_letters ORDER BY event_id");
+    assert_eq!(letters, [["evt_002", "exhausted"], ["evt_003", "dropped"]]);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A delivery that takes effect.
+    Applied(usize),
+    /// One that is given up because the store is away.
+    Exhausted(usize),
+    /// One that the platform gives up.
+    Dropped(usize),
+    /// Every dead letter is put on the queue again, and that is written down or not.
+    Replayed { written_down: bool },
+    /// The oldest message of a replay takes effect.
+    Arrives,
+    /// The ledger forgets what is old.
+    Swept,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (0_usize..3).prop_map(Step::Applied),
+        2 => (0_usize..3).prop_map(Step::Exhausted),
+        1 => (0_usize..3).prop_map(Step::Dropped),
+        2 => any::<bool>().prop_map(|written_down| Step::Replayed { written_down }),
+        3 => Just(Step::Arrives),
+        2 => Just(Step::Swept),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// For 35 days the provider may send again; after that, only replays do.
+    #[test]
+    fn whatever_fails_is_sent_again_and_is_replayed_counts_once(
+        early in prop::collection::vec(any_step(), 1..20),
+        late in prop::collection::vec(any_step(), 0..10),
+    ) {
+        let fixture = fixture();
+        let message = |number: usize, attempts| delivery(number, &thing(1, false), attempts);
+        let driven = |mood, delivery: Delivery, now| {
+            let script = Mutex::new(vec![mood]);
+            let store = Flaky { store: &fixture.store, script, calls: Arc::default() };
+            let (batch, now) = ([delivery], Timestamp::from_millis(now));
+            let driven = drive(&store, &NoObjects, &fixture.config, &batch, now, |_, _| {});
+            fixture.runtime.block_on(driven);
+        };
+        let retention = Retention { events: Some(Duration::from_secs(35 * 86_400)), ..Retention::default() };
+        let mut came = BTreeSet::new();
+        let mut on_queue: Vec<Delivery> = Vec::new();
+        let late = late.into_iter().filter(|step| {
+            !matches!(step, Step::Applied(_) | Step::Exhausted(_) | Step::Dropped(_))
+        });
+        let end = [Step::Replayed { written_down: true }, Step::Arrives, Step::Arrives, Step::Arrives, Step::Swept];
+        let steps = early.into_iter().map(|step| (step, 0));
+        // What is on the queue of replays is through long before the ledger forgets.
+        let between = [Step::Arrives; 80].map(|step| (step, 1));
+        let late = late.chain(end).map(|step| (step, 36 * 86_400_000));
+        for (step, now) in steps.chain(between).chain(late) {
+            match step {
+                Step::Applied(number) => {
+                    came.insert(number);
+                    driven(Mood::Works, message(number, 1), now);
+                }
+                Step::Exhausted(number) => {
+                    came.insert(number);
+                    driven(Mood::Away, message(number, 9), now);
+                }
+                Step::Dropped(number) => {
+                    came.insert(number);
+                    let batch = [message(number, 101)];
+                    fixture.runtime.block_on(drain(&fixture.store, &batch, Timestamp::from_millis(now)));
+                }
+                Step::Replayed { written_down } => {
+                    let dead = fixture.rows("SELECT message FROM dead_letters WHERE state = 'dead'");
+                    sql(&fixture, "UPDATE dead_letters SET state = 'replaying' WHERE state = 'dead'");
+                    on_queue.extend(dead.into_iter().flatten().map(|text| Delivery { attempts: 1, text }));
+                    if written_down {
+                        sql(&fixture, "UPDATE dead_letters SET state = 'replayed' WHERE state = 'replaying'");
+                    } else {
+                        // Whoever was at it died, and the replay was cancelled.
+                        sql(&fixture, "UPDATE dead_letters SET state = 'dead' WHERE state = 'replaying'");
+                    }
+                }
+                Step::Arrives if on_queue.is_empty() => {}
+                Step::Arrives => {
+                    driven(Mood::Works, on_queue.remove(0), now);
+                }
+                Step::Swept => {
+                    let swept = sweep(&fixture.store, &NoObjects, &retention, Timestamp::from_millis(now));
+                    fixture.runtime.block_on(swept).unwrap();
+                }
+            }
+        }
+        while let Some(delivery) = on_queue.pop() {
+            driven(Mood::Works, delivery, 36 * 86_400_000);
+        }
+        let counts = fixture.rows("SELECT CAST(total(n) AS INTEGER) || '' FROM counts");
+        prop_assert_eq!(counts, [[came.len().to_string()]]);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, Unable, round, stranded};
-use hookmill_core::config::{Api, Consumers, Emails, OnDoubt, Quota, Retry, Sending};
+use hookmill_core::config::{Api, Consumers, Emails, Limits, OnDoubt, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
@@ -93,6 +93,7 @@ impl World {
         let config = Consumers {
             program: Program::default(),
             apis: BTreeMap::new(),
+            limits: Limits::default(),
             keep_messages: false,
             alerts: None,
             retry: Retry {

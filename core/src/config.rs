@@ -86,8 +86,8 @@ pub struct Source {
     pub scheme: Scheme,
     /// The secrets, any of which may have signed; at least one of them has to be set.
     pub secrets: Vec<SecretRef>,
-    /// How old a signature may be, and how far in the future.
-    pub tolerance: Tolerance,
+    /// How old a signature may be, and how far in the future; `None` if the scheme signs no time.
+    pub tolerance: Option<Tolerance>,
     /// The URL that the provider was told to call, without a query: some sign it.
     pub public_url: Option<String>,
     /// What events are in a request.
@@ -173,7 +173,7 @@ impl Default for Retention {
 pub struct Admin {
     /// How long things are kept.
     pub retention: Retention,
-    /// By source: what of its bodies is not shown.
+    /// By source, for every one: what of its bodies is not shown.
     pub redact: BTreeMap<String, Vec<Redaction>>,
     /// Who may come through Cloudflare Access, if anybody.
     pub access: Option<Access>,
@@ -321,6 +321,21 @@ pub struct Sms {
     pub per_hour: u32,
 }
 
+/// What one event may write at most. What would write more becomes a dead letter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Rows of all tables together, those of the outbox included.
+    pub rows: usize,
+    /// Bytes of JSON that carry these rows.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rows: 10_000, bytes: 16 * 1024 * 1024 }
+    }
+}
+
 /// What the consumers carry.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Consumers {
@@ -328,6 +343,8 @@ pub struct Consumers {
     pub program: Program,
     /// When to try again, and when to give up.
     pub retry: Retry,
+    /// What one event may write.
+    pub limits: Limits,
     /// By source: its provider's API, to ask for objects.
     pub apis: BTreeMap<String, Api>,
     /// Whether messages are kept when they have taken effect.

@@ -53,6 +53,15 @@ pub const EMAIL_BATCH_BYTES: usize = 800_000;
 /// Source: <https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event>.
 pub const REQUEST_EVENTS: usize = 10_000;
 
+/// The most rows that `rows_per_event` of `[limits]` may allow.
+pub const EVENT_ROWS: usize = 1_000_000;
+
+/// The most bytes that `bytes_per_event` of `[limits]` may allow.
+pub const EVENT_BYTES: usize = 256 * 1024 * 1024;
+
+/// How many rows are counted at most where a count is asked for every minute or every few seconds: a count costs what it counts.
+pub const COUNTED: u32 = 10_000;
+
 /// Secrets of one source, and signatures of one request, that are tried against each other: at most 8 × 8.
 pub const SECRETS: usize = 8;
 /// See [`SECRETS`].

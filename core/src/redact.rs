@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::rules::{self, Path};
+
 /// What stands in the place of what is not shown.
 pub const REDACTED: &str = "[redacted]";
 
@@ -45,6 +47,22 @@ impl FromStr for Redaction {
         // Everything behind `**` at the end would be everything.
         let steps = steps.filter(|steps| steps.last() != Some(&Step::Deep));
         steps.map(Self).ok_or(RedactionError)
+    }
+}
+
+/// The place that a path leads to. Where the path selects one element of a list, any of them.
+impl From<&Path> for Redaction {
+    fn from(path: &Path) -> Self {
+        let step = |step: &rules::Step| match step {
+            rules::Step::Key(name) => Step::Name(name.clone()),
+            rules::Step::Index(index) => Step::Name(index.to_string()),
+        };
+        let mut steps: Vec<_> = path.steps.iter().map(step).collect();
+        if let Some(select) = &path.select {
+            steps.push(Step::Any);
+            steps.extend(select.rest.iter().map(step));
+        }
+        Self(steps)
     }
 }
 
@@ -129,6 +147,24 @@ mod tests {
         assert_eq!(shown("a=b&email=c", &["email"]), None);
         // A member that stands twice is shown once.
         assert_eq!(shown(r#"{"email":"x","email":"y"}"#, &["email"]).unwrap()["email"], REDACTED);
+    }
+
+    #[test]
+    fn what_a_path_reads_is_not_shown() {
+        let body = r#"{"s":{"a.b":"x","l":[{"k":"u","v":"y"},{"k":"w","v":"z"}]},"t":"kept"}"#;
+        for (path, expected) in [
+            (r#"s["a.b"]"#, body.replace(r#""x""#, r#""[redacted]""#)),
+            ("s.l[1].v", body.replace(r#""z""#, r#""[redacted]""#)),
+            (
+                "s.l[k = t].v",
+                body.replace(r#""y""#, r#""[redacted]""#).replace(r#""z""#, r#""[redacted]""#),
+            ),
+        ] {
+            let shown = redact(body, &[Redaction::from(&path.parse::<Path>().unwrap())]).unwrap();
+            let [shown, expected] =
+                [shown, expected].map(|text| serde_json::from_str::<Value>(&text).unwrap());
+            assert_eq!(shown, expected, "{path}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::outbound::{Outcome, Provider};
 pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
 
-pub use read::{NotJson, Read, Reads, Values};
+pub use read::{NotJson, Read, Reads, Stopped, Values, each_element};
 pub use value::{EventFacts, EventField, Form, PathRead, Places, Scope, Unfit, Value, ValuePath};
 
 /// Columns that a table needs for rules with a version, besides those that the rules name.

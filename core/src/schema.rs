@@ -16,6 +16,8 @@ pub struct Table {
     pub columns: Vec<TableColumn>,
     /// Columns that are unique together, besides the primary key.
     pub unique: Vec<Vec<String>>,
+    /// The columns of each index, the primary key's included, in its order.
+    pub indexes: Vec<Vec<String>>,
 }
 
 /// One column of a table.
@@ -37,12 +39,13 @@ pub struct TableColumn {
 pub const ROW_GUARDS: &str = "row_guards";
 
 /// Tables that are Hookmill's own: no rule writes them.
-pub const OWN_TABLES: [&str; 18] = [
+pub const OWN_TABLES: [&str; 20] = [
     "activity",
     "admin_failures",
     "admin_tokens",
     "alerts",
     "audit",
+    "begun_deliveries",
     "dead_letters",
     "event_messages",
     "events",
@@ -55,6 +58,7 @@ pub const OWN_TABLES: [&str; 18] = [
     "rejections",
     "replays",
     ROW_GUARDS,
+    "stale_bodies",
     "suppressions",
 ];
 

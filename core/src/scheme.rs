@@ -53,18 +53,7 @@ impl fmt::Display for Scheme {
             Algorithm::Token => return f.write_str("a token, and nothing is signed"),
         })?;
         f.write_str(" over `")?;
-        for part in &template.payload {
-            match part {
-                Part::Literal(text) => f.write_str(text)?,
-                Part::Timestamp => f.write_str("{timestamp}")?,
-                Part::Method => f.write_str("{method}")?,
-                Part::Url => f.write_str("{url}")?,
-                Part::PlainUrl => f.write_str("{plain_url}")?,
-                Part::Body => f.write_str("{body}")?,
-                Part::Header(name) => write!(f, "{{header:{name}}}")?,
-                Part::Member(_, path) => write!(f, "{{body:{path}}}")?,
-            }
-        }
+        template.payload.iter().try_for_each(|part| part.fmt(f))?;
         f.write_str("`")
     }
 }
@@ -78,6 +67,18 @@ impl Scheme {
             }
             Self::Twilio => true,
             Self::StandardWebhooks { .. } | Self::PaddleClassic => false,
+        }
+    }
+
+    /// Whether a signature proves only that the request is the provider's, and nothing about what is in its body.
+    ///
+    /// Such a signature fits any body, so it may count for one event only. Tokens are not meant: they sign nothing.
+    pub fn leaves_body_open(&self) -> bool {
+        match self {
+            Self::Template(template) => {
+                template.algorithm != Algorithm::Token && !template.payload.contains(&Part::Body)
+            }
+            Self::StandardWebhooks { .. } | Self::Twilio | Self::PaddleClassic => false,
         }
     }
 
@@ -202,16 +203,17 @@ pub struct TimeAt {
     pub unit: TimeUnit,
 }
 
-/// How a time is written.
+/// How a time is written. No unit has a time that begins with another time, so what follows a time in a payload cannot pass
+/// for a part of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeUnit {
-    /// Seconds since the Unix epoch.
+    /// Seconds since the Unix epoch, in 10 digits: enough until the year 2286.
     #[default]
     Seconds,
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch, in 13 digits.
     Milliseconds,
-    /// RFC 3339, as in ISO 8601.
+    /// RFC 3339, as in ISO 8601. Its offset ends it.
     Rfc3339,
 }
 
@@ -231,10 +233,53 @@ pub enum Part {
     PlainUrl,
     /// The body.
     Body,
-    /// A header's value.
-    Header(String),
+    /// A header's value, and its length in bytes if the provider always sends the same.
+    Header(String, Option<usize>),
     /// A member of the body: the text of a string, or a number as written; and its path for messages.
     Member(Read, String),
+}
+
+impl Part {
+    /// Whether its length is known before the request is.
+    const fn has_fixed_length(&self) -> bool {
+        match self {
+            // Providers only POST to a template's source.
+            Self::Literal(_) | Self::Timestamp | Self::Method | Self::Header(_, Some(_)) => true,
+            Self::Url | Self::PlainUrl | Self::Body | Self::Header(_, None) | Self::Member(..) => {
+                false
+            }
+        }
+    }
+}
+
+/// As hookmill.toml writes it.
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::Timestamp => f.write_str("{timestamp}"),
+            Self::Method => f.write_str("{method}"),
+            Self::Url => f.write_str("{url}"),
+            Self::PlainUrl => f.write_str("{plain_url}"),
+            Self::Body => f.write_str("{body}"),
+            Self::Header(name, None) => write!(f, "{{header:{name}}}"),
+            Self::Header(name, Some(length)) => write!(f, "{{header:{name}:{length}}}"),
+            Self::Member(_, path) => write!(f, "{{body:{path}}}"),
+        }
+    }
+}
+
+/// Neighbors of varying length that no fixed characters separate. A signature over them does not say where the first ends.
+pub fn unseparated(payload: &[Part]) -> impl Iterator<Item = (&Part, &Part)> {
+    let mut open: Option<&Part> = None;
+    payload.iter().filter_map(move |part| match part {
+        Part::Literal(_) => {
+            open = None;
+            None
+        }
+        part if part.has_fixed_length() => None,
+        part => open.replace(part).map(|first| (first, part)),
+    })
 }
 
 /// What events a verified request holds.
@@ -250,21 +295,11 @@ pub struct Events {
     pub default_kind: Option<String>,
     /// Whether the body is a list of events, or a line for each.
     pub many: bool,
-    /// Whether the id is not covered by the signature. It is then combined with a hash of what is, so that nobody can send
-    /// a body of one event under the id of another.
-    pub hash: Option<Hashed>,
+    /// Whether the id is combined with a hash of the body: the signature covers the body and not the id, so that nobody can
+    /// send the body of one event under the id of another.
+    pub hash: bool,
     /// Requests that are no events and want an answer of their own.
     pub handshakes: Vec<Handshake>,
-}
-
-/// What an id is combined with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hashed {
-    /// The hash of the body.
-    Body,
-    /// The hash of all that was signed, where that is not the body.
-    Signed,
 }
 
 /// A part of an event's id or type.
@@ -277,6 +312,8 @@ pub enum NamePart {
     Body(Read, String),
     /// The SHA-256 of the event's body.
     BodyHash,
+    /// The SHA-256 of what was signed: one signature is one event.
+    SignedHash,
 }
 
 /// A request that is no event: a challenge, a ping.
@@ -303,11 +340,11 @@ pub struct Answer {
     pub body: String,
 }
 
-/// The limits between which a signature's time is fresh; `None` where it is not looked at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+/// The limits between which a signature's time is fresh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Tolerance {
     /// How old it may be.
-    pub past: Option<Duration>,
-    /// How far ahead it may be.
-    pub future: Option<Duration>,
+    pub past: Duration,
+    /// How far ahead it may be: the sender's clock may be a little off.
+    pub future: Duration,
 }

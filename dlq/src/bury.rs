@@ -9,6 +9,9 @@ use hookmill_core::message::Envelope;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 
+use crate::bodies;
+use crate::replay::json;
+
 /// Why a delivery was given up. The text form stands in `dead_letters.reason`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Reason {
@@ -61,6 +64,9 @@ const ERROR_BYTES: usize = 1000;
 
 /// An event has at most one letter. What the platform dropped after we had buried it with a reason changes nothing; what
 /// fails again after a replay is dead again, even before whoever replays has written down that it was sent.
+///
+/// An event that has taken effect gets none, however its later deliveries fail: its letter would count twice when the ledger has
+/// forgotten the event.
 const BURY: &str = "\
 -- bury
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
@@ -69,45 +75,54 @@ INSERT INTO dead_letters (id, source, event_id, generation, type, received_at, r
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
     value ->> 8, value ->> 9, value ->> 10, value ->> 10, value ->> 10, value ->> 11
 FROM rows
-WHERE true
+WHERE NOT EXISTS (
+    SELECT 1 FROM events AS seen WHERE seen.source = value ->> 1 AND seen.id = value ->> 2 AND seen.generation = value ->> 3
+)
 ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, error = excluded.error, fingerprint = excluded.fingerprint,
     attempts = excluded.attempts, last_failed_at = excluded.last_failed_at, message = excluded.message,
     state = 'dead', state_at = excluded.state_at, replays = replays + (state = 'replaying')
 WHERE excluded.reason <> 'dropped' OR state <> 'dead'";
 
+/// A letter that is there already gets the message that failed last. A provider may have sent another body with that: `?1` JSON,
+/// the ids of the letters.
+const REPLACED: &str = "SELECT body_key FROM json_each(?1) AS buried JOIN dead_letters ON dead_letters.id = buried.value";
+
 /// The statements that write dead letters; to be carried out before their deliveries are acknowledged. Writing the same
-/// letter again is harmless.
+/// letter again is harmless. An event that has taken effect gets no letter.
 pub fn bury(letters: &[Letter<'_>], now: Timestamp) -> Vec<Statement> {
-    let rows: Vec<_> = letters.iter().map(|letter| row(letter, now)).collect();
-    Statement::for_rows(&Arc::from(BURY), rows.iter().map(String::as_str))
+    let ids: Vec<_> = letters.iter().map(id).collect();
+    let rows: Vec<_> = letters.iter().zip(&ids).map(|(letter, id)| row(letter, id, now)).collect();
+    let buried = Statement::for_rows(&Arc::from(BURY), rows.iter().map(String::as_str));
+    let stale = (!ids.is_empty()).then(|| bodies::stale(REPLACED, vec![json(&ids)], now));
+    stale.into_iter().chain(buried).collect()
 }
 
-fn row(letter: &Letter<'_>, now: Timestamp) -> String {
-    let Letter { delivery, envelope, reason, error } = letter;
-    let identity = match envelope {
-        Some(envelope) => {
-            serde_json::to_string(&(&envelope.source, &envelope.id, envelope.generation))
-        }
-        None => Ok(delivery.text.clone()),
+/// The letter's id: that of its event, or of its message where that cannot be read.
+fn id(letter: &Letter<'_>) -> String {
+    let identity = match letter.envelope {
+        Some(envelope) => json(&(&envelope.source, &envelope.id, envelope.generation)),
+        None => letter.delivery.text.clone(),
     };
+    sha256_hex(&[identity.as_bytes()])
+}
+
+fn row(letter: &Letter<'_>, id: &str, now: Timestamp) -> String {
+    let Letter { delivery, envelope, reason, error } = letter;
     let error = shortened(error);
-    let fields = identity.and_then(|identity| {
-        serde_json::to_string(&(
-            sha256_hex(&[identity.as_bytes()]),
-            envelope.map(|e| &e.source),
-            envelope.map(|e| &e.id),
-            envelope.map(|e| e.generation),
-            envelope.map(|e| &e.kind),
-            envelope.map(|e| e.received_at),
-            reason.as_str(),
-            error,
-            fingerprint(*reason, error),
-            delivery.attempts,
-            now,
-            &delivery.text,
-        ))
-    });
-    fields.expect("texts and numbers serialise")
+    json(&(
+        id,
+        envelope.map(|e| &e.source),
+        envelope.map(|e| &e.id),
+        envelope.map(|e| e.generation),
+        envelope.map(|e| &e.kind),
+        envelope.map(|e| e.received_at),
+        reason.as_str(),
+        error,
+        fingerprint(*reason, error),
+        delivery.attempts,
+        now,
+        &delivery.text,
+    ))
 }
 
 fn shortened(error: &str) -> &str {
@@ -164,8 +179,9 @@ mod tests {
             error: "NOT NULL constraint failed".into(),
         };
         let statements = bury(&[letter(Some(&envelope)), letter(None)], Timestamp::from_millis(2));
-        assert_eq!(statements.len(), 1);
-        insta::assert_snapshot!(statements[0].params[0], @r#"[["5b5e6e68dc02a30471b5692198f95de731064c6168591a5c5218235c58be2c2d","stripe","evt_1",0,"invoice.paid",1,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"],["9d51ddc07ee02d0735290ea0ca44e7f82c595640f8aae7c4582483a1f9554724",null,null,null,null,null,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"]]"#);
+        let [stale, buried] = statements.as_slice() else { panic!("{statements:?}") };
+        assert_eq!(stale.params.len(), 2);
+        insta::assert_snapshot!(buried.params[0], @r#"[["5b5e6e68dc02a30471b5692198f95de731064c6168591a5c5218235c58be2c2d","stripe","evt_1",0,"invoice.paid",1,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"],["9d51ddc07ee02d0735290ea0ca44e7f82c595640f8aae7c4582483a1f9554724",null,null,null,null,null,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"]]"#);
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //!
 //! [`replay`] sends letters through the whole path again, and [`reprocess`] events that have taken effect.
 //!
-//! [`sweep()`] removes what is old. [`standing()`] asks how things stand.
+//! [`sweep()`] removes what is old, and bodies that no row refers to any more. [`standing()`] asks how things stand.
 //!
 //! What never became an event is kept as well, counted and sampled: [`keep()`] makes statements of a report.
 
+mod bodies;
 mod bury;
 mod drain;
 mod keep;
@@ -17,6 +18,7 @@ pub mod reprocess;
 mod standing;
 mod sweep;
 
+pub use bodies::unreferenced;
 pub use bury::{Letter, Reason, bury};
 pub use drain::drain;
 pub use keep::{SAMPLES_KEPT, keep};

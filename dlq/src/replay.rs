@@ -7,6 +7,8 @@
 //!           ^---------'---------'  it was not sent after all; it has failed again
 //! ```
 //!
+//! A letter is `applied` from any of these states, in the transaction of its event, whoever sent the event again.
+//!
 //! A reprocessing is a replay of events that have taken effect ([`reprocess`]): it runs, pauses and ends in the same way.
 //!
 //! A letter belongs to one replay at a time, so that two replays over the same letters do not send them twice. One that is
@@ -246,15 +248,6 @@ const GIVE_BACK: &str = "\
 UPDATE dead_letters SET state = 'dead'
 WHERE state = 'replaying' AND replay IN (SELECT id FROM replays WHERE state = 'cancelled' AND due_at <= CAST(?1 AS INTEGER))";
 
-const APPLIED: &str = "\
--- letters whose events have taken effect
-UPDATE dead_letters SET state = 'applied', state_at = CAST(?1 AS INTEGER)
-WHERE id IN (
-    SELECT dead_letters.id FROM dead_letters JOIN events ON events.source = dead_letters.source
-        AND events.id = dead_letters.event_id AND events.generation = dead_letters.generation
-    WHERE dead_letters.state = 'replayed' LIMIT 1000
-)";
-
 const NEXT: &str = "\
 -- when a replay goes on
 SELECT min(due_at) FROM replays WHERE state = 'running'";
@@ -340,13 +333,12 @@ pub async fn step<S: Store, Q: Queue>(
     let millis = |at: Timestamp| at.millis().to_string();
     let take = vec![
         statement(GIVE_BACK, vec![millis(start)]),
-        statement(APPLIED, vec![millis(start)]),
         statement(TAKE, vec![millis(start), millis(start + LEASE)]),
         statement(NEXT, Vec::new()),
     ];
     let rows = store.execute(take).await?;
-    let Some(taken) = rows.get(2).and_then(taken) else {
-        return Ok(Stepped { next: next(rows.get(3)), ..Stepped::default() });
+    let Some(taken) = rows.get(1).and_then(taken) else {
+        return Ok(Stepped { next: next(rows.get(2)), ..Stepped::default() });
     };
     let most = taken.rate.min(STEP);
     let portion = match taken.generation {

@@ -1,5 +1,6 @@
 //! How things stand: for metrics, and for whoever raises an alert.
 
+use hookmill_core::limits::COUNTED;
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
 use serde::Deserialize;
@@ -11,11 +12,11 @@ use crate::replay::statement;
 pub struct Standing {
     /// The longest that an event took from ingress to its tables in the last five minutes, in seconds.
     pub lag: f64,
-    /// Dead letters that wait for somebody, by reason.
+    /// Dead letters that wait for an operator, by reason; at most [`COUNTED`] in all.
     pub dead_letters: Vec<(String, i64)>,
     /// How long ago the oldest of these failed first, in seconds; zero if there is none.
     pub oldest_dead_letter: f64,
-    /// What waits to be sent, by channel.
+    /// What waits to be sent, by channel; counted up to [`COUNTED`].
     pub outbox: Vec<(String, i64)>,
     /// Of replays that are running or paused, how much they send: `total`, and `sent`.
     pub replays: Vec<(String, i64)>,
@@ -28,27 +29,33 @@ impl Standing {
     }
 }
 
-/// `?1` now. Each part reads an index, or a few rows.
+/// `?1` now, `?2` [`COUNTED`]. Each part reads an index, or a few rows.
 const STANDING: &str = "\
 -- how things stand
 SELECT json_object(
     'lag', (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > CAST(?1 AS INTEGER) / 60000 - 5),
     'oldest_dead_letter', (SELECT coalesce((CAST(?1 AS INTEGER) - min(first_failed_at)) / 1000.0, 0)
-        FROM dead_letters WHERE state = 'dead'),
+        FROM dead_letters INDEXED BY dead_letters_oldest WHERE state = 'dead'),
     'dead_letters', json((SELECT json_group_array(json_array(reason, n)) FROM (
-        SELECT reason, count(*) AS n FROM dead_letters WHERE state = 'dead' GROUP BY reason))),
+        SELECT reason, count(*) AS n FROM (
+            SELECT reason FROM dead_letters WHERE state = 'dead' LIMIT CAST(?2 AS INTEGER)
+        ) GROUP BY reason))),
     'outbox', json((SELECT json_group_array(json_array(channel, n)) FROM (
         SELECT channel, sum(n) AS n FROM (
-            SELECT channel, count(*) AS n FROM outbox WHERE state = 'pending' GROUP BY channel
+            SELECT channel, count(*) AS n FROM (
+                SELECT channel FROM outbox WHERE state = 'pending' LIMIT CAST(?2 AS INTEGER)
+            ) GROUP BY channel
             UNION ALL
-            SELECT channel, json_array_length(members) FROM outbox_batches WHERE state IN ('sealed', 'sending')
+            SELECT channel, json_array_length(members) FROM (
+                SELECT channel, members FROM outbox_batches WHERE state IN ('sealed', 'sending') LIMIT CAST(?2 AS INTEGER)
+            )
         ) GROUP BY channel))),
     'replays', json((SELECT json_array(json_array('total', coalesce(sum(total), 0)), json_array('sent', coalesce(sum(sent), 0)))
         FROM replays WHERE state IN ('running', 'paused'))))";
 
 /// Asks how things stand.
 pub fn standing(now: Timestamp) -> Statement {
-    statement(STANDING, vec![now.millis().to_string()])
+    statement(STANDING, vec![now.millis().to_string(), COUNTED.to_string()])
 }
 
 /// What [`standing()`] was answered with.

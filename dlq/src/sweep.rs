@@ -5,100 +5,131 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookmill_core::config::Retention;
-use hookmill_core::message::{BodyForm, decode};
 use hookmill_core::objects::Objects;
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
+
+use crate::bodies;
 
 /// The most rows of a kind in one step.
 const STEP: usize = 500;
 /// How long activity is kept: it is for charts.
 const ACTIVITY: Duration = Duration::from_secs(90 * 24 * 3600);
+/// What bodies are called among what was removed.
+const BODIES: &str = "large bodies";
 
-/// A kind of what is removed, and the statement that removes those before `?1`, at most `?2`. It answers with a row for each;
-/// of a letter whose body is in the object store, with its message.
+/// A kind of what is removed.
 struct Kind {
     name: &'static str,
-    sql: &'static str,
+    table: &'static str,
+    /// The columns that say which row.
+    key: &'static str,
+    /// What follows the table: which rows are older than `?1`, the oldest first.
+    old: &'static str,
+    /// Whether its rows hold messages, which may refer to bodies.
+    messages: bool,
 }
 
+/// The ledger remembers an event for as long as its letter can be replayed: without it, the replay would count twice. An event
+/// settles its letter, so such a row is rare, and the rows behind it are reached all the same.
 const EVENTS: Kind = Kind {
     name: "events",
-    sql: "-- sweep events
-DELETE FROM events WHERE (source, id, generation) IN (
-    SELECT source, id, generation FROM events WHERE applied_at < CAST(?1 AS INTEGER) ORDER BY applied_at LIMIT CAST(?2 AS INTEGER)
-) RETURNING NULL",
+    table: "events",
+    key: "source, id, generation",
+    old: "WHERE applied_at < CAST(?1 AS INTEGER) AND NOT EXISTS (
+        SELECT 1 FROM dead_letters WHERE dead_letters.source = events.source AND event_id = events.id
+            AND dead_letters.generation = events.generation AND state IN ('dead', 'replaying', 'replayed')
+    ) ORDER BY applied_at",
+    messages: false,
 };
 
 const OUTBOX: Kind = Kind {
     name: "outbox",
-    sql: "-- sweep the outbox
-DELETE FROM outbox WHERE id IN (
-    SELECT id FROM outbox WHERE settled_at < CAST(?1 AS INTEGER) ORDER BY settled_at LIMIT CAST(?2 AS INTEGER)
-) RETURNING NULL",
+    table: "outbox",
+    key: "id",
+    old: "WHERE settled_at < CAST(?1 AS INTEGER) ORDER BY settled_at",
+    messages: false,
 };
 
 const BATCHES: Kind = Kind {
     name: "outbox batches",
-    sql: "-- sweep batches
-DELETE FROM outbox_batches WHERE id IN (
-    SELECT id FROM outbox_batches WHERE settled_at < CAST(?1 AS INTEGER) ORDER BY settled_at LIMIT CAST(?2 AS INTEGER)
-) RETURNING NULL",
+    table: "outbox_batches",
+    key: "id",
+    old: "WHERE settled_at < CAST(?1 AS INTEGER) ORDER BY settled_at",
+    messages: false,
 };
 
-/// The claim check stands in the first line of a message, and there is no other.
 const SETTLED_LETTERS: Kind = Kind {
     name: "letters that were applied or discarded",
-    sql: "-- sweep letters that were applied or discarded
-DELETE FROM dead_letters WHERE id IN (
-    SELECT id FROM dead_letters WHERE state IN ('applied', 'discarded') AND state_at < CAST(?1 AS INTEGER)
-    LIMIT CAST(?2 AS INTEGER)
-) RETURNING iif(substr(message, 1, 2000) LIKE '%\"body\":{\"object\"%', message, NULL)",
+    table: "dead_letters",
+    key: "id",
+    old: "INDEXED BY dead_letters_settled
+    WHERE state IN ('applied', 'discarded') AND state_at < CAST(?1 AS INTEGER) ORDER BY state_at, rowid",
+    messages: true,
 };
 
 const DEAD_LETTERS: Kind = Kind {
     name: "dead letters",
-    sql: "-- sweep dead letters
-DELETE FROM dead_letters WHERE id IN (
-    SELECT id FROM dead_letters WHERE state = 'dead' AND last_failed_at < CAST(?1 AS INTEGER)
-    ORDER BY last_failed_at LIMIT CAST(?2 AS INTEGER)
-) RETURNING iif(substr(message, 1, 2000) LIKE '%\"body\":{\"object\"%', message, NULL)",
+    table: "dead_letters",
+    key: "id",
+    old: "WHERE state = 'dead' AND last_failed_at < CAST(?1 AS INTEGER) ORDER BY last_failed_at, rowid",
+    messages: true,
 };
 
 const MESSAGES: Kind = Kind {
     name: "messages",
-    sql: "-- sweep messages
-DELETE FROM event_messages WHERE (applied_at, source, id) IN (
-    SELECT applied_at, source, id FROM event_messages WHERE applied_at < CAST(?1 AS INTEGER)
-    ORDER BY applied_at, source, id LIMIT CAST(?2 AS INTEGER)
-) RETURNING iif(substr(message, 1, 2000) LIKE '%\"body\":{\"object\"%', message, NULL)",
+    table: "event_messages",
+    key: "applied_at, source, id",
+    old: "WHERE applied_at < CAST(?1 AS INTEGER) ORDER BY applied_at, source, id",
+    messages: true,
 };
 
 /// The last reprocessing stays: its number is not to be given again.
 const REPLAYS: Kind = Kind {
     name: "replays",
-    sql: "-- sweep replays
-DELETE FROM replays WHERE id IN (
-    SELECT id FROM replays WHERE state IN ('planned', 'cancelled', 'done') AND planned_at < CAST(?1 AS INTEGER)
-        AND (generation = 0 OR generation < (SELECT max(generation) FROM replays))
-    LIMIT CAST(?2 AS INTEGER)
-) RETURNING NULL",
+    table: "replays",
+    key: "id",
+    old: "WHERE planned_at < CAST(?1 AS INTEGER) AND state IN ('planned', 'cancelled', 'done')
+        AND (generation = 0 OR generation < (SELECT max(generation) FROM replays)) ORDER BY planned_at",
+    messages: false,
 };
 
 const MINUTES: Kind = Kind {
     name: "activity",
-    sql: "-- sweep activity
-DELETE FROM activity WHERE (minute, source, outcome) IN (
-    SELECT minute, source, outcome FROM activity WHERE minute < CAST(?1 AS INTEGER) / 60000 ORDER BY minute LIMIT CAST(?2 AS INTEGER)
-) RETURNING NULL",
+    table: "activity",
+    key: "minute, source, outcome",
+    old: "WHERE minute < CAST(?1 AS INTEGER) / 60000 ORDER BY minute",
+    messages: false,
 };
 
 const AUDIT: Kind = Kind {
     name: "audit",
-    sql: "-- sweep the audit
-DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < CAST(?1 AS INTEGER) ORDER BY id LIMIT CAST(?2 AS INTEGER))
-RETURNING NULL",
+    table: "audit",
+    key: "id",
+    // The oldest come first: behind as many of them as go at a time, no row is looked at.
+    old: "WHERE id <= (SELECT min(id) + CAST(?2 AS INTEGER) FROM audit) AND at < CAST(?1 AS INTEGER) ORDER BY id",
+    messages: false,
 };
+
+impl Kind {
+    /// Removes the oldest rows before a time, and notes the bodies that they refer to first. The last of the statements answers
+    /// with a row for each that was removed.
+    fn statements(&self, before: Timestamp, now: Timestamp) -> Vec<Statement> {
+        let Self { name, table, key, old, messages } = self;
+        let params = vec![before.millis().to_string(), STEP.to_string()];
+        let stale = messages.then(|| {
+            let rows = format!("SELECT body_key FROM {table} {old} LIMIT CAST(?2 AS INTEGER)");
+            bodies::stale(&rows, params.clone(), now)
+        });
+        let sql = format!(
+            "-- sweep {name}
+DELETE FROM {table} WHERE ({key}) IN (
+    SELECT {key} FROM {table} {old} LIMIT CAST(?2 AS INTEGER)
+) RETURNING NULL"
+        );
+        stale.into_iter().chain([Statement { sql: Arc::from(sql), params }]).collect()
+    }
+}
 
 /// What a step has removed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -135,34 +166,59 @@ pub async fn sweep<S: Store, O: Objects>(
         (&MINUTES, Some(ACTIVITY)),
         (&AUDIT, audit),
     ];
-    let kinds: Vec<_> = kinds.into_iter().filter_map(|(kind, age)| Some((kind, age?))).collect();
-    let statements = kinds.iter().map(|(kind, age)| Statement {
-        sql: Arc::from(kind.sql),
-        params: vec![(now - *age).millis().to_string(), STEP.to_string()],
-    });
-    let rows = store.execute(statements.collect()).await?;
+    let mut statements = Vec::new();
+    let mut answers = Vec::new();
+    for (kind, age) in kinds {
+        if let Some(age) = age {
+            statements.extend(kind.statements(now - age, now));
+            answers.push((kind.name, statements.len() - 1));
+        }
+    }
+    statements.push(bodies::due(STEP, now));
+    let mut rows = store.execute(statements).await?;
+    let due = rows.pop().unwrap_or_default();
     let mut swept = Swept::default();
-    for ((kind, _), rows) in kinds.iter().zip(&rows) {
-        if rows.is_empty() {
+    for (name, answer) in answers {
+        let count = rows.get(answer).map_or(0, Vec::len);
+        if count == 0 {
             continue;
         }
-        swept.removed.insert(kind.name, rows.len());
-        swept.more |= rows.len() == STEP;
-        if kind.name == DEAD_LETTERS.name {
-            swept.unseen += rows.len();
+        swept.removed.insert(name, count);
+        swept.more |= count == STEP;
+        if name == DEAD_LETTERS.name {
+            swept.unseen += count;
         }
-        remove_bodies(objects, rows).await;
     }
+    remove_bodies(store, objects, &due, now, &mut swept).await?;
     Ok(swept)
 }
 
-/// A body that cannot be removed is left over, and does no harm.
-async fn remove_bodies<O: Objects>(objects: &O, rows: &Rows) {
-    for message in rows.iter().filter_map(|row| row.first()?.as_ref()) {
-        if let Ok(message) = decode(message)
-            && let BodyForm::Object(check) = &message.envelope.body
-        {
-            let _ = objects.delete(&check.key).await;
+/// Deletes the bodies that no row refers to. One that the object store does not delete is tried again by the next step.
+async fn remove_bodies<S: Store, O: Objects>(
+    store: &S,
+    objects: &O,
+    due: &Rows,
+    now: Timestamp,
+    swept: &mut Swept,
+) -> Result<(), StoreError> {
+    let mut looked_at = Vec::new();
+    let mut removed = 0;
+    for row in due {
+        let [Some(key), Some(referred)] = row.as_slice() else { continue };
+        if referred == "0" {
+            if objects.delete(key).await.is_err() {
+                continue;
+            }
+            removed += 1;
         }
+        looked_at.push(key.as_str());
     }
+    if looked_at.is_empty() {
+        return Ok(());
+    }
+    if removed > 0 {
+        swept.removed.insert(BODIES, removed);
+    }
+    swept.more |= looked_at.len() == STEP;
+    store.execute(vec![bodies::looked_at(&looked_at, now)]).await.map(drop)
 }

@@ -353,16 +353,19 @@ fn a_queue_that_is_away_is_asked_again() {
 }
 
 #[test]
-fn what_has_taken_effect_is_no_dead_letter() {
+fn an_event_that_has_taken_effect_gets_no_letter() {
     let world = World::new(2);
-    world.running(&all(), 10, 2_000);
-    world.until_done(2_000);
     world.sql(
-        "INSERT INTO events (source, id, type, outcome, received_at, applied_at, attempts, secret) \
-         VALUES ('stripe', 'evt_0', 't', 'applied', 0, 3000, 1, 0)",
+        "INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret) \
+         VALUES ('stripe', 'evt_2', 0, 't', 'applied', 0, 3000, 1, 0), ('stripe', 'evt_4', 1, 't', 'applied', 0, 3000, 1, 0)",
     );
-    world.step(4_000).unwrap();
-    assert_eq!(world.states(), BTreeMap::from([("applied".into(), 1), ("replayed".into(), 1)]));
+    for n in [2, 3, 4] {
+        world.bury(n, 4_000);
+    }
+    // A letter of another generation is of another event.
+    let letters = world.sql("SELECT event_id FROM dead_letters ORDER BY event_id");
+    let expected = ["evt_0", "evt_1", "evt_3", "evt_4"];
+    assert_eq!(letters, expected.map(|id| vec![Some(id.to_owned())]));
 }
 
 proptest! {

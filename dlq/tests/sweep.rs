@@ -1,20 +1,27 @@
-//! What is old is removed, a little at a time, and nothing else.
+//! What is old is removed, a little at a time, and nothing else. A body is deleted when no row refers to it any more.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hookmill_core::config::Retention;
+use hookmill_core::delivery::Delivery;
+use hookmill_core::message::{
+    BodyForm, ClaimCheck, Envelope, VERSION, Verified, decode, encode_claim_check, reprocessed,
+};
 use hookmill_core::objects::{ObjectError, Objects};
-use hookmill_core::store::{Rows, Statement, Store as _};
+use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::{Swept, sweep};
+use hookmill_dlq::{Letter, Reason, Swept, bury, sweep, unreferenced};
 use hookmill_native::{DataFolder, Sqlite};
+use proptest::prelude::*;
 
 const DAY: u64 = 86_400;
+const HOUR: i64 = 3_600_000;
 
 /// Which bodies were removed.
 #[derive(Default)]
@@ -100,7 +107,11 @@ const fn days(days: u64) -> Duration {
 }
 
 fn swept(store: &Sqlite, objects: &Removed, retention: &Retention) -> Swept {
-    let now = Timestamp::from_seconds(i64::try_from(400 * DAY).unwrap());
+    swept_on(400, store, objects, retention)
+}
+
+fn swept_on(day: u64, store: &Sqlite, objects: &Removed, retention: &Retention) -> Swept {
+    let now = Timestamp::from_seconds(i64::try_from(day * DAY).unwrap());
     block(sweep(store, objects, retention, now)).unwrap()
 }
 
@@ -125,7 +136,8 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
         more: false,
     }
     "#);
-    assert_eq!(*objects.0.lock().unwrap(), ["s/1", "s/399", "s/1", "s/1"]);
+    let removed = || std::mem::take(&mut *objects.0.lock().unwrap());
+    assert!(removed().is_empty(), "a message on the queue may need them yet");
     let left =
         sql(&store, "SELECT state, count(*) FROM dead_letters GROUP BY state ORDER BY state");
     let expected = [["applied", "1"], ["dead", "2"], ["discarded", "1"], ["replayed", "2"]];
@@ -147,6 +159,48 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
     let found = swept(&store, &objects, &retention);
     assert_eq!(found.removed, BTreeMap::from([("audit", 1), ("dead letters", 1), ("events", 1)]));
     assert_eq!(found.unseen, 1);
+    assert!(removed().is_empty());
+
+    // A day later: one that is replayed needs its body, and so do those that are new.
+    swept_on(401, &store, &objects, &retention);
+    assert!(removed().is_empty());
+    sql(&store, "UPDATE dead_letters SET state = 'discarded'");
+    let retention = Retention { done: Some(days(300)), ..retention };
+    swept_on(402, &store, &objects, &retention);
+    let found = swept_on(403, &store, &objects, &retention);
+    assert_eq!((found.removed.get("large bodies"), removed()), (Some(&1), vec!["s/1".to_owned()]));
+    assert_eq!(swept_on(404, &store, &objects, &retention), Swept::default());
+}
+
+#[test]
+fn the_ledger_remembers_an_event_as_long_as_its_letter_can_be_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_data, store) = filled(&folder, &[]);
+    // More than are removed in one step, and older than the others. Of the last event, a letter of another generation waits.
+    sql(
+        &store,
+        "INSERT INTO events (source, id, type, outcome, received_at, applied_at, attempts, secret)
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 610)
+         SELECT 's', n, 't', 'applied', 0, n, 1, 0 FROM n",
+    );
+    sql(
+        &store,
+        "INSERT INTO dead_letters (id, source, event_id, generation, reason, error, fingerprint, attempts, first_failed_at, last_failed_at, state, message)
+         SELECT id, source, id, iif(id = '610', 1, 0), 'refused', 'x', 'f', 1, 0, 0,
+            CASE id % 3 WHEN 0 THEN 'dead' WHEN 1 THEN 'replaying' ELSE 'replayed' END, 'm'
+         FROM events WHERE CAST(id AS INTEGER) <= 600 OR id = '610'",
+    );
+    let retention = Retention { events: Some(days(35)), ..Retention::default() };
+    let objects = Removed::default();
+    assert_eq!(swept(&store, &objects, &retention).removed, BTreeMap::from([("events", 10)]));
+    assert_eq!(swept(&store, &objects, &retention), Swept::default());
+    sql(
+        &store,
+        "UPDATE dead_letters SET state = iif(rowid % 2, 'applied', 'discarded'), state_at = 1e15",
+    );
+    let found = swept(&store, &objects, &retention);
+    assert_eq!((found.removed, found.more), (BTreeMap::from([("events", 500)]), true));
+    assert_eq!(swept(&store, &objects, &retention).removed, BTreeMap::from([("events", 100)]));
 }
 
 #[test]
@@ -179,4 +233,256 @@ fn much_is_removed_in_steps() {
     assert_eq!((first.removed["audit"], first.more), (500, true));
     let second = swept(&store, &objects, &retention);
     assert_eq!((second.removed["audit"], second.more), (200, false));
+}
+
+/// A pipeline that has nothing but large bodies: those in the object store, and what refers to them.
+struct World {
+    store: Sqlite,
+    /// Whether the process dies once it has asked for what to remove.
+    dies: AtomicBool,
+    asked: AtomicBool,
+    /// Whether the object store deletes nothing.
+    away: AtomicBool,
+    bodies: Mutex<BTreeSet<String>>,
+    /// Messages of reprocessings on the queue, and since when.
+    on_queue: Vec<(i64, String)>,
+    generation: u32,
+    now: i64,
+    _folder: tempfile::TempDir,
+    _data: DataFolder,
+}
+
+impl Store for World {
+    async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        if self.asked.swap(true, Ordering::Relaxed) && self.dies.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("the process has died".into()));
+        }
+        self.store.execute(statements).await
+    }
+}
+
+impl Objects for World {
+    async fn put(&self, key: &str, _: &[u8]) -> Result<(), ObjectError> {
+        self.bodies.lock().unwrap().insert(key.to_owned());
+        Ok(())
+    }
+
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, ObjectError> {
+        Ok(None)
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), ObjectError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(ObjectError("away".into()));
+        }
+        self.bodies.lock().unwrap().remove(key);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// An event comes, with one of two bodies, and takes effect; its message is kept, or not.
+    Applied {
+        event: u8,
+        body: u8,
+        kept: bool,
+    },
+    /// An event comes and fails.
+    Buried {
+        event: u8,
+        body: u8,
+    },
+    /// Letters of an event are applied or discarded.
+    Settled {
+        event: u8,
+        state: &'static str,
+    },
+    /// Every message that is kept is put on the queue once more.
+    Reprocessed,
+    /// The first message on the queue fails.
+    Failed,
+    Waits {
+        hours: i64,
+    },
+    Swept {
+        away: bool,
+        dies: bool,
+    },
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    let states = prop_oneof![Just("applied"), Just("discarded"), Just("replayed"), Just("dead")];
+    prop_oneof![
+        2 => (0_u8..2, 0_u8..2, any::<bool>())
+            .prop_map(|(event, body, kept)| Act::Applied { event, body, kept }),
+        2 => (0_u8..2, 0_u8..2).prop_map(|(event, body)| Act::Buried { event, body }),
+        2 => (0_u8..2, states).prop_map(|(event, state)| Act::Settled { event, state }),
+        1 => Just(Act::Reprocessed),
+        1 => Just(Act::Failed),
+        3 => (1_i64..40).prop_map(|hours| Act::Waits { hours }),
+        3 => (prop::bool::weighted(0.2), prop::bool::weighted(0.2))
+            .prop_map(|(away, dies)| Act::Swept { away, dies }),
+    ]
+}
+
+/// The text of a message whose body is in the object store, and its key.
+fn large(event: u8, body: u8) -> (String, String) {
+    let mut envelope = Envelope {
+        v: VERSION,
+        source: "s".into(),
+        id: format!("evt_{event}"),
+        kind: "t".into(),
+        received_at: Timestamp::from_millis(0),
+        verified: Verified { secret: 0, signed_at: None },
+        generation: 0,
+        rules: Vec::new(),
+        body: BodyForm::Text,
+    };
+    let key = format!("s/{event}{body}");
+    (encode_claim_check(&mut envelope, ClaimCheck { key: key.clone(), bytes: 200_000 }), key)
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, store) = filled(&folder, &[]);
+        Self {
+            store,
+            dies: AtomicBool::default(),
+            asked: AtomicBool::default(),
+            away: AtomicBool::default(),
+            bodies: Mutex::default(),
+            on_queue: Vec::new(),
+            generation: 0,
+            now: 1_000 * 24 * HOUR,
+            _folder: folder,
+            _data: data,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
+    }
+
+    fn bury(&self, text: &str) {
+        let delivery = Delivery { attempts: 1, text: text.to_owned() };
+        let message = decode(text).unwrap();
+        let letter = Letter {
+            delivery: &delivery,
+            envelope: Some(&message.envelope),
+            reason: Reason::Refused,
+            error: "x".into(),
+        };
+        block(self.store.execute(bury(&[letter], self.now()))).unwrap();
+    }
+
+    fn fails(&mut self, index: usize) {
+        if index < self.on_queue.len() {
+            let (_, text) = self.on_queue.remove(index);
+            self.bury(&text);
+        }
+    }
+
+    fn sweeps(&self) {
+        let retention = Retention {
+            events: None,
+            messages: Some(days(2)),
+            done: Some(days(3)),
+            dead_letters: Some(days(4)),
+            audit: None,
+        };
+        self.asked.store(false, Ordering::Relaxed);
+        let _ = block(sweep(self, self, &retention, self.now()));
+    }
+
+    fn does(&mut self, act: Act) {
+        match act {
+            Act::Applied { event, body, kept } => {
+                let (text, key) = large(event, body);
+                self.bodies.lock().unwrap().insert(key.clone());
+                if kept {
+                    let insert = format!(
+                        "INSERT OR IGNORE INTO event_messages VALUES ({}, 's', 'evt_{event}', '{text}')",
+                        self.now
+                    );
+                    sql(&self.store, &insert);
+                }
+                let keys = block(self.store.execute(unreferenced(&[key]))).unwrap();
+                for key in keys.into_iter().flatten().flatten().flatten() {
+                    self.bodies.lock().unwrap().remove(&key);
+                }
+            }
+            Act::Buried { event, body } => {
+                let (text, key) = large(event, body);
+                self.bodies.lock().unwrap().insert(key);
+                self.bury(&text);
+            }
+            Act::Settled { event, state } => {
+                let settle = format!(
+                    "UPDATE dead_letters SET state = '{state}', state_at = {} WHERE source = 's' AND event_id = 'evt_{event}'",
+                    self.now
+                );
+                sql(&self.store, &settle);
+            }
+            Act::Reprocessed => {
+                self.generation += 1;
+                for row in sql(&self.store, "SELECT message FROM event_messages") {
+                    let again = reprocessed(row[0].as_ref().unwrap(), self.generation, &[]);
+                    self.on_queue.push((self.now, again.unwrap()));
+                }
+            }
+            Act::Failed => self.fails(0),
+            Act::Waits { hours } => {
+                for _ in 0..hours {
+                    self.now += HOUR;
+                    // No message is on the queue for a day.
+                    while self.on_queue.first().is_some_and(|(at, _)| self.now - at > 23 * HOUR) {
+                        self.fails(0);
+                    }
+                }
+            }
+            Act::Swept { away, dies } => {
+                self.away.store(away, Ordering::Relaxed);
+                self.dies.store(dies, Ordering::Relaxed);
+                self.sweeps();
+                self.away.store(false, Ordering::Relaxed);
+                self.dies.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The bodies that are needed, and are not there.
+    fn missing(&self) -> Vec<String> {
+        let rows = sql(
+            &self.store,
+            "SELECT body_key FROM event_messages UNION ALL SELECT body_key FROM dead_letters",
+        );
+        let bodies = self.bodies.lock().unwrap();
+        let keys = rows.into_iter().flatten().flatten();
+        keys.filter(|key| !bodies.contains(key)).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_body_goes_with_the_last_row_that_refers_to_it_and_never_before(
+        acts in prop::collection::vec(any_act(), 1..40),
+    ) {
+        let mut world = World::new();
+        for act in acts {
+            world.does(act);
+            prop_assert_eq!(world.missing(), Vec::<String>::new(), "after {:?}", act);
+        }
+        // Whatever happened, nothing is left over in the end.
+        world.does(Act::Waits { hours: 24 });
+        sql(&world.store, "UPDATE dead_letters SET state = 'applied'");
+        for _ in 0..3 {
+            world.now += 5 * 24 * HOUR;
+            world.sweeps();
+        }
+        prop_assert_eq!(&*world.bodies.lock().unwrap(), &BTreeSet::new());
+    }
 }

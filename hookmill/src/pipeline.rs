@@ -390,7 +390,9 @@ impl Consumer {
                 }
             };
             let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
-            let driven = drive(&self.store, &self.objects, &self.config, &deliveries, now()).await;
+            let driven =
+                drive(&self.store, &self.objects, &self.config, &deliveries, now(), |_, _| {})
+                    .await;
             let Driven { settled, due_at } = driven;
             if due_at.is_some() {
                 self.written.notify_waiters();

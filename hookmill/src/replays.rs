@@ -156,12 +156,6 @@ fn run_plan(plan: &Plan) -> anyhow::Result<()> {
         time(&planned["first_failed_at"]),
         time(&planned["last_failed_at"])
     );
-    if planned["applied_meanwhile"].as_u64() > Some(0) {
-        println!(
-            "{} of them have taken effect meanwhile, and will change nothing",
-            what("applied_meanwhile")
-        );
-    }
     for letter in planned["sample"].as_array().into_iter().flatten() {
         let what = |key: &str| text(&letter[key]);
         println!("  {}:{} {} {}", what("source"), what("event_id"), what("type"), what("error"));

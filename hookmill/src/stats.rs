@@ -37,10 +37,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Value::Null => String::new(),
         at => format!(", the oldest failed {}", time(at)),
     };
+    // Counts of rows stop there.
+    let counted = |count: &Value| {
+        let stopped = count.as_u64() >= stats["counted_to"].as_u64() && count.is_u64();
+        let or_more = if stopped { "+" } else { "" };
+        format!("{}{or_more}", text(count))
+    };
     println!(
         "dead letters  {}{oldest}; {} replaying",
-        text(&dead["dead"]),
-        text(&dead["replaying"])
+        counted(&dead["dead"]),
+        counted(&dead["replaying"])
     );
     for (title, key) in [("outbox", "outbox"), ("rejected", "rejections")] {
         let counts = each(key);

@@ -69,7 +69,7 @@ impl<'l> Trial<'l> {
 
     /// Applies a batch: what becomes of each.
     pub async fn apply(&self, batch: &[Delivery]) -> Vec<Fate> {
-        let driven = drive(&self.store, &NoObjects, self.consumers, batch, now()).await;
+        let driven = drive(&self.store, &NoObjects, self.consumers, batch, now(), |_, _| {}).await;
         driven.settled.into_iter().map(|settled| settled.fate).collect()
     }
 

@@ -41,6 +41,8 @@ pub fn own() -> Vec<Migration> {
         ("0010_alerts.sql", include_str!("../0010_alerts.sql")),
         ("0011_rules.sql", include_str!("../0011_rules.sql")),
         ("0012_presets.sql", include_str!("../0012_presets.sql")),
+        ("0013_growth.sql", include_str!("../0013_growth.sql")),
+        ("0014_bodies.sql", include_str!("../0014_bodies.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
@@ -163,9 +165,10 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
     )?;
     let mut columns =
         database.prepare("SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0 FROM pragma_table_info(?1)")?;
-    let mut unique = database.prepare(
-        "SELECT (SELECT json_group_array(name) FROM pragma_index_info(list.name)) FROM pragma_index_list(?1) AS list
-         WHERE list.\"unique\" = 1 AND partial = 0 AND origin <> 'pk'",
+    let mut indexes = database.prepare(
+        "SELECT (SELECT json_group_array(name) FROM (SELECT name FROM pragma_index_info(list.name) ORDER BY seqno)),
+            list.\"unique\" = 1 AND origin <> 'pk'
+         FROM pragma_index_list(?1) AS list WHERE partial = 0",
     )?;
     for name in tables.query_map([], |row| row.get::<_, String>(0))? {
         let name = name?;
@@ -179,10 +182,19 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
             })
         };
         let columns = columns.query_map([&name], column)?.collect::<Result<_, _>>()?;
-        let names = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
-        let names = unique.query_map([&name], names)?.collect::<Result<Vec<_>, _>>()?;
-        let unique = names.iter().filter_map(|names| serde_json::from_str(names).ok()).collect();
-        schema.tables.insert(name, Table { columns, unique });
+        let index =
+            |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
+        let (mut unique, mut all) = (Vec::new(), Vec::new());
+        for index in indexes.query_map([&name], index)? {
+            let (columns, is_unique) = index?;
+            // The columns of an index of an expression have no names.
+            let Ok(columns) = serde_json::from_str::<Vec<String>>(&columns) else { continue };
+            if is_unique {
+                unique.push(columns.clone());
+            }
+            all.push(columns);
+        }
+        schema.tables.insert(name, Table { columns, unique, indexes: all });
     }
     Ok(schema)
 }
@@ -208,6 +220,7 @@ impl Loaded {
         Consumers {
             program: self.program.clone(),
             retry: self.config.retry.clone(),
+            limits: self.config.limits,
             apis: self.config.apis.clone(),
             keep_messages: self.config.retention.messages.is_some(),
             emails: self.config.emails.clone(),
@@ -305,7 +318,12 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         }
         let after = schema(&database)?;
         for table in OWN_TABLES {
-            if before.tables.get(table) != after.tables.get(table) {
+            // An index of the user's own does no harm.
+            let shape = |schema: &Schema| {
+                let table = schema.tables.get(table);
+                table.map(|table| (table.columns.clone(), table.unique.clone()))
+            };
+            if shape(&before) != shape(&after) {
                 let problem = format!("a migration changes `{table}`, Hookmill's own table");
                 faults.push(folder.error(problem));
             }
@@ -420,6 +438,53 @@ mod tests {
     }
 
     #[test]
+    fn a_list_whose_rows_no_index_finds_is_refused() {
+        let rule = |table: &str| {
+            format!(
+                "[[rules]]\nname = 'list'\non = ['s:*']\neach = 'list'\ntable = '{table}'\n\
+                 key = {{ team = 'team', id = '@.id' }}\nversion = 'v'\n"
+            )
+        };
+        assert_eq!(faults(&rule("members")), "none");
+        assert_eq!(faults(&rule("indexed")), "none");
+        insta::assert_snapshot!(faults(&rule("backwards")), @r"
+        hookmill.toml:10:9: rules[0].table: no index of `backwards` begins with (team), so each event would read the whole table
+          hint: begin the primary key with the columns that say whose list it is, or add an index: CREATE INDEX … ON backwards (team)
+        1 error in the configuration
+        ");
+    }
+
+    #[test]
+    fn letters_whose_events_took_effect_are_settled_and_bodies_are_known() {
+        let mut database = Connection::open_in_memory().unwrap();
+        let before = own().into_iter().take_while(|migration| migration.name != "0014_bodies.sql");
+        apply(&mut database, &before.collect::<Vec<_>>()).unwrap();
+        let large = r#"{"v":1,"body":{"object":{"key":"s/1","bytes":9}}}"#;
+        database
+            .execute_batch(&format!(
+                r#"INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret)
+                    VALUES ('s', 'evt_1', 0, 't', 'applied', 0, 7, 1, 0);
+                CREATE TABLE cases (id TEXT, event_id TEXT, generation INTEGER, state TEXT, message TEXT);
+                INSERT INTO cases VALUES ('a', 'evt_1', 0, 'dead', '{large}' || char(10)), ('b', 'evt_1', 0, 'discarded', 'm'),
+                    ('c', 'evt_1', 1, 'dead', '{{}}' || char(10) || '{large}'), ('d', 'evt_2', 0, 'replayed', '{large} '),
+                    ('e', NULL, NULL, 'dead', '"body":{{"object"');
+                INSERT INTO dead_letters (id, source, event_id, generation, reason, error, fingerprint, attempts,
+                    first_failed_at, last_failed_at, state, message)
+                SELECT id, 's', event_id, generation, 'refused', 'x', 'f', 1, 0, 0, state, message FROM cases;"#
+            ))
+            .unwrap();
+        apply(&mut database, &own()).unwrap();
+        let mut query = database
+            .prepare("SELECT id || ' ' || state || ' ' || state_at || ' ' || coalesce(body_key, '-') FROM dead_letters ORDER BY id")
+            .unwrap();
+        let letters: Vec<String> =
+            query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+        let expected =
+            ["a applied 7 s/1", "b discarded 0 -", "c dead 0 -", "d replayed 0 s/1", "e dead 0 -"];
+        assert_eq!(letters, expected);
+    }
+
+    #[test]
     fn a_file_that_is_no_migration_is_an_error() {
         for name in ["notes.txt", "1_a.sql", "abcd_a.sql", "0001_pipeline.sql", "0999_a.sql"] {
             assert!(in_folder(folder(&[(name, "")]).path()).is_err(), "{name}");
@@ -453,6 +518,9 @@ mod tests {
             "CREATE TABLE teams (org TEXT, id TEXT, name TEXT NOT NULL, size INTEGER, note TEXT, {guard}, PRIMARY KEY (org, id)) STRICT;
              CREATE TABLE tallies (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT;
              CREATE TABLE members (team TEXT, id TEXT, name TEXT, PRIMARY KEY (team, id)) STRICT;
+             CREATE TABLE backwards (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
+             CREATE TABLE indexed (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
+             CREATE INDEX indexed_team ON indexed (team);
              CREATE TABLE accounts (id TEXT PRIMARY KEY, customer TEXT UNIQUE, plan TEXT, {guard}) STRICT;"
         );
         fs::write(app.join("1000_teams.sql"), sql).unwrap();

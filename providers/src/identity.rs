@@ -15,15 +15,17 @@ use crate::{Event, member_text, rejected};
 /// Characters of a hash in an id: 128 bits, so that nobody finds two bodies with the same.
 const HASH_CHARACTERS: usize = 32;
 
-/// The events of a request. `id` is the id where the scheme signs one, `hash` what an unsigned id is combined with.
+/// The events of a request. `id` is the id where the scheme signs one, `signed` what was signed, part by part.
 pub(crate) fn events<'r>(
     how: &Events,
     request: &Request<'r>,
     id: Option<String>,
-    hash: Option<String>,
+    signed: &[&[u8]],
 ) -> Result<Vec<Event<'r>>, Rejection> {
+    let hash = how.hash.then(|| sha256_hex(&[request.body]));
     if !how.many {
-        return event(how, request, request.body, id, hash.as_deref()).map(|event| vec![event]);
+        let event = event(how, request, request.body, id, hash.as_deref(), signed);
+        return event.map(|event| vec![event]);
     }
     let elements = elements(request.body)?;
     if elements.len() > limits::REQUEST_EVENTS {
@@ -39,7 +41,7 @@ pub(crate) fn events<'r>(
         .map(|element| {
             let body = element.get().as_bytes();
             // One that is not what the others are is an event all the same: refused here, it would take them with it.
-            let named = |id| event(how, request, body, id, hash.as_deref());
+            let named = |id| event(how, request, body, id, hash.as_deref(), signed);
             named(None).or_else(|_| named(Some(sha256_hex(&[body])))).or_else(|_| {
                 let id = sha256_hex(&[body]);
                 Ok(Event { id, kind: default_kind(how), body: body.into() })
@@ -78,6 +80,7 @@ fn event<'r>(
     body: &'r [u8],
     id: Option<String>,
     hash: Option<&str>,
+    signed: &[&[u8]],
 ) -> Result<Event<'r>, Rejection> {
     // Where nothing is read of the body, it need not be JSON.
     let reads = |parts: &[NamePart]| parts.iter().any(|part| matches!(part, NamePart::Body(..)));
@@ -94,7 +97,8 @@ fn event<'r>(
         Some(id) => id,
         None => {
             let parts = how.id.iter().map(|part| {
-                name(part, request, body, values.as_ref())?.ok_or_else(|| missing("id", part))
+                name(part, request, body, values.as_ref(), signed)?
+                    .ok_or_else(|| missing("id", part))
             });
             let mut id = parts.collect::<Result<Vec<_>, _>>()?.join(".");
             if let Some(hash) = hash {
@@ -106,7 +110,7 @@ fn event<'r>(
     };
     let mut kind = Vec::new();
     for part in &how.kind {
-        kind.push(name(part, request, body, values.as_ref())?);
+        kind.push(name(part, request, body, values.as_ref(), signed)?);
     }
     // Its first part says what the others are about.
     let kind = match (kind.first(), &how.default_kind, how.kind.first()) {
@@ -122,6 +126,7 @@ fn name(
     request: &Request<'_>,
     body: &[u8],
     values: Option<&Values<'_>>,
+    signed: &[&[u8]],
 ) -> Result<Option<String>, Rejection> {
     Ok(match part {
         NamePart::Header(name) => {
@@ -129,6 +134,7 @@ fn name(
         }
         NamePart::Body(read, _) => values.and_then(|values| member_text(read, values)),
         NamePart::BodyHash => Some(sha256_hex(&[body])),
+        NamePart::SignedHash => Some(sha256_hex(signed)),
     })
 }
 
@@ -136,7 +142,7 @@ fn missing(what: &str, part: &NamePart) -> Rejection {
     let place = match part {
         NamePart::Header(name) => format!("the header {name}"),
         NamePart::Body(_, path) => format!("`{path}` of the body"),
-        NamePart::BodyHash => "the body".to_owned(),
+        NamePart::BodyHash | NamePart::SignedHash => "the body".to_owned(),
     };
     rejected(Reason::MalformedEvent, format!("there is no {what} of the event in {place}"))
 }

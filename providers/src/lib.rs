@@ -22,13 +22,12 @@ mod twilio;
 use std::borrow::Cow;
 
 use hookmill_core::config::{SecretRef, Source};
-use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
 use hookmill_core::rules::{Read, Values};
-use hookmill_core::scheme::{Answer, Hashed, Scheme};
+use hookmill_core::scheme::{Answer, Scheme, Tolerance};
 use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use thiserror::Error;
@@ -190,19 +189,13 @@ impl Verifier {
                 if let Some(answer) = identity::handshake(&source.events, request) {
                     return Ok(Admitted::Handshake(answer));
                 }
-                let hash = source.events.hash.map(|hashed| match hashed {
-                    Hashed::Body => sha256_hex(&[request.body]),
-                    Hashed::Signed => {
-                        let parts: Vec<&[u8]> = proof.signed.iter().map(|part| &**part).collect();
-                        sha256_hex(&parts)
-                    }
-                });
-                (proof.verified, identity::events(&source.events, request, None, hash)?)
+                let signed: Vec<&[u8]> = proof.signed.iter().map(|part| &**part).collect();
+                (proof.verified, identity::events(&source.events, request, None, &signed)?)
             }
             Scheme::StandardWebhooks { families, .. } => {
                 let (verified, id) = standard_webhooks::verify(families, request, &keys)?;
                 self.check_freshness(&verified, now)?;
-                (verified, identity::events(&source.events, request, Some(id), None)?)
+                (verified, identity::events(&source.events, request, Some(id), &[])?)
             }
             Scheme::Twilio => {
                 let url = public_url.unwrap_or_default();
@@ -211,7 +204,7 @@ impl Verifier {
                         (verified, vec![twilio::identify(&fields)])
                     }
                     (verified, twilio::Content::Json) => {
-                        (verified, identity::events(&source.events, request, None, None)?)
+                        (verified, identity::events(&source.events, request, None, &[])?)
                     }
                 }
             }
@@ -229,30 +222,27 @@ impl Verifier {
 
     /// Compares whole seconds, as the providers' libraries do; both limits are inclusive.
     fn check_freshness(&self, verified: &Verified, now: Timestamp) -> Result<(), Rejection> {
-        let Some(signed_at) = verified.signed_at else {
+        let (Some(signed_at), Some(tolerance)) = (verified.signed_at, self.source.tolerance) else {
             return Ok(());
         };
         let age = now.seconds().saturating_sub(signed_at.seconds());
-        let seconds =
-            |tolerance: std::time::Duration| i64::try_from(tolerance.as_secs()).unwrap_or(i64::MAX);
-        match self.source.tolerance.past.map(seconds) {
-            Some(too_old) if age > too_old => {
-                let detail =
-                    format!("the signature is {age} s old, and this source accepts {too_old} s");
-                return Err(rejected(Reason::TimestampTooOld, detail));
-            }
-            _ => {}
-        }
         let ahead = age.saturating_neg();
-        match self.source.tolerance.future.map(seconds) {
-            Some(too_new) if ahead > too_new => {
-                let detail = format!(
-                    "the signature is {ahead} s in the future, and this source accepts {too_new} s"
-                );
-                Err(rejected(Reason::TimestampInFuture, detail))
-            }
-            _ => Ok(()),
+        let seconds =
+            |limit: std::time::Duration| i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+        let Tolerance { past, future } = tolerance;
+        let (too_old, too_new) = (seconds(past), seconds(future));
+        if age > too_old {
+            let detail =
+                format!("the signature is {age} s old, and this source accepts {too_old} s");
+            return Err(rejected(Reason::TimestampTooOld, detail));
         }
+        if ahead > too_new {
+            let detail = format!(
+                "the signature is {ahead} s in the future, and this source accepts {too_new} s"
+            );
+            return Err(rejected(Reason::TimestampInFuture, detail));
+        }
+        Ok(())
     }
 }
 

@@ -151,7 +151,7 @@ fn by_template(
         }
     }
     for part in &template.payload {
-        if let Part::Header(name) = part
+        if let Part::Header(name, _) = part
             && !headers.iter().any(|(sent, _)| sent.eq_ignore_ascii_case(name))
         {
             headers.push((name.clone(), event.id.to_owned()));
@@ -191,7 +191,7 @@ fn by_template(
             Part::Url => url.as_bytes(),
             Part::PlainUrl => plain_url.as_bytes(),
             Part::Body => &body,
-            Part::Header(name) => headers
+            Part::Header(name, _) => headers
                 .iter()
                 .find(|(sent, _)| sent.eq_ignore_ascii_case(name))
                 .map(|(_, value)| value.as_bytes())

@@ -67,7 +67,10 @@ pub(crate) fn verify(
     let list = request.required_header(&signature_header)?;
 
     let signed_at = parse_time(&timestamp, TimeUnit::Seconds).ok_or_else(|| {
-        rejected(Reason::MalformedHeader, format!("{timestamp_header} is not Unix seconds"))
+        rejected(
+            Reason::MalformedHeader,
+            format!("{timestamp_header} is not Unix seconds, in 10 digits"),
+        )
     })?;
     if list.split(' ').count() > limits::SIGNATURES {
         let detail = format!("{signature_header} has more signatures than are tried");

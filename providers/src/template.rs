@@ -12,7 +12,9 @@ use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
 use hookmill_core::rules::{Read, Values};
-use hookmill_core::scheme::{Algorithm, Encoding, Part, Place, SignatureAt, Template, TimeUnit};
+use hookmill_core::scheme::{
+    Algorithm, Encoding, Part, Place, SignatureAt, Template, TimeUnit, unseparated,
+};
 use hookmill_core::time::Timestamp;
 
 use crate::key::{Key, matching};
@@ -110,6 +112,7 @@ pub(crate) fn verify<'r>(
             Algorithm::Token => rejected(rejection.reason, "the token is none of the source's"),
             _ => rejection,
         })?;
+    check_url_ends(template, request)?;
 
     // A time in a body that is signed as a whole is read once it is known to be genuine.
     if let (Some(time), None) = (time, &timestamp)
@@ -165,11 +168,38 @@ fn signed<'r>(
             Part::Url => Cow::Owned(url(public_url, request.query).into_bytes()),
             Part::PlainUrl => Cow::Owned(plain(&url(public_url, request.query)).into_bytes()),
             Part::Body => Cow::Borrowed(request.body),
-            Part::Header(name) => Cow::Owned(request.required_header(name)?.as_bytes().to_vec()),
+            Part::Header(name, length) => {
+                let value = request.required_header(name)?;
+                if let Some(length) = length.filter(|length| *length != value.len()) {
+                    let found = value.len();
+                    let detail = format!("{name} has {found} bytes, and `payload` says {length}");
+                    return Err(rejected(Reason::MalformedHeader, detail));
+                }
+                Cow::Owned(value.as_bytes().to_vec())
+            }
             Part::Member(read, path) => Cow::Owned(member(read, path, values)?.into_bytes()),
         })
     });
     parts.collect()
+}
+
+/// Some providers sign the URL and right behind it the body. Where the URL ends can be told if the body is JSON in an object or
+/// a list, and the query has no character that begins one: otherwise one signature would be good for several requests.
+fn check_url_ends(template: &Template, request: &Request<'_>) -> Result<(), Rejection> {
+    let met = unseparated(&template.payload).any(|(first, second)| {
+        matches!(first, Part::Url | Part::PlainUrl) && *second == Part::Body
+    });
+    if !met {
+        return Ok(());
+    }
+    let detail = if !request.body.starts_with(b"{") && !request.body.starts_with(b"[") {
+        "the body does not begin with `{` or `[`, so it cannot be told from the signed URL"
+    } else if request.query.is_some_and(|query| query.contains(['{', '['])) {
+        "the URL's query has a `{` or `[`, so it cannot be told from the signed body; escape it"
+    } else {
+        return Ok(());
+    };
+    Err(rejected(Reason::MalformedEvent, detail))
 }
 
 /// Whether the signature or what is signed is in the body.
@@ -190,8 +220,8 @@ fn member(read: &Read, path: &str, values: Option<&Values<'_>>) -> Result<String
 
 fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejection {
     let unit = match unit {
-        TimeUnit::Seconds => "Unix seconds",
-        TimeUnit::Milliseconds => "Unix milliseconds",
+        TimeUnit::Seconds => "Unix seconds, in 10 digits",
+        TimeUnit::Milliseconds => "Unix milliseconds, in 13 digits",
         TimeUnit::Rfc3339 => "a time of RFC 3339",
     };
     match place {
@@ -207,15 +237,16 @@ fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejectio
     }
 }
 
-/// Digits only, since a lenient parser would accept what was not signed.
+/// A signed time. Digits only, since a lenient parser would accept what was not signed; and always as many, since otherwise
+/// digits could be moved between the time and what is signed behind it.
 pub(crate) fn parse_time(text: &str, unit: TimeUnit) -> Option<Timestamp> {
-    let digits = |longest| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        if digits && text.len() <= longest { text.parse::<i64>().ok() } else { None }
+    let digits = |count| {
+        let exact = text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+        if exact && !text.starts_with('0') { text.parse::<i64>().ok() } else { None }
     };
     match unit {
-        TimeUnit::Seconds => digits(12).map(Timestamp::from_seconds),
-        TimeUnit::Milliseconds => digits(15).map(Timestamp::from_millis),
+        TimeUnit::Seconds => digits(10).map(Timestamp::from_seconds),
+        TimeUnit::Milliseconds => digits(13).map(Timestamp::from_millis),
         TimeUnit::Rfc3339 => Timestamp::parse_rfc3339(text),
     }
 }
@@ -228,4 +259,52 @@ fn decode(encoding: Encoding, text: &str) -> Option<Vec<u8>> {
         Encoding::Text => Some(text.as_bytes().to_vec()),
     };
     bytes.filter(|bytes| !bytes.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_time_has_one_length() {
+        let (seconds, milliseconds) = (TimeUnit::Seconds, TimeUnit::Milliseconds);
+        for (text, unit, expected) in [
+            ("1767225600", seconds, Some(1_767_225_600_000)),
+            ("9999999999", seconds, Some(9_999_999_999_000)),
+            ("1767225600000", milliseconds, Some(1_767_225_600_000)),
+            ("1767225600000", seconds, None),
+            ("1767225600", milliseconds, None),
+            ("176722560", seconds, None),
+            ("17672256001", seconds, None),
+            ("0176722560", seconds, None),
+            ("0176722560000", milliseconds, None),
+            ("+176722560", seconds, None),
+            ("-176722560", seconds, None),
+            (" 176722560", seconds, None),
+            ("176722560 ", seconds, None),
+            ("176722560\u{661}", seconds, None),
+            ("1.76722560", seconds, None),
+            ("", seconds, None),
+        ] {
+            let found = parse_time(text, unit).map(Timestamp::millis);
+            assert_eq!(found, expected, "{text:?} {unit:?}");
+        }
+    }
+
+    proptest! {
+        /// What `unseparated` relies on: of what is signed, only one beginning is a time.
+        #[test]
+        fn no_time_begins_with_another(
+            time in "[0-9]{10,14}|20[0-9]{2}-0[1-9]-[0-2][1-9][Tt ]1[0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?([Zz]|[+-]0[0-9]:[0-5][0-9])",
+            behind in "[0-9Zz:.+-]{0,8}",
+        ) {
+            let text = time + &behind;
+            for unit in [TimeUnit::Seconds, TimeUnit::Milliseconds, TimeUnit::Rfc3339] {
+                let times = (0..=text.len()).filter(|end| parse_time(&text[..*end], unit).is_some());
+                prop_assert!(times.count() <= 1, "{text}");
+            }
+        }
+    }
 }

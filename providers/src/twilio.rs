@@ -56,6 +56,11 @@ pub(crate) fn verify(
     let content_type = request.header("Content-Type")?.unwrap_or_default().to_ascii_lowercase();
     let query = request.query.unwrap_or_default();
     let body_hash = query.split('&').find_map(|field| field.strip_prefix("bodySHA256="));
+    // Not secret: it stands in the URL. It binds the signature to this body, whatever the request says that it holds.
+    if body_hash.is_some_and(|hash| hash != sha256_hex(&[request.body])) {
+        let detail = "the body is not the one whose hash is in the URL (bodySHA256)";
+        return Err(rejected(Reason::NoMatchingSignature, detail));
+    }
     let (content, params) = if request.method == "GET" {
         (Content::Form(form::fields(query.as_bytes())?), String::new())
     } else if request.body.is_empty()
@@ -64,12 +69,7 @@ pub(crate) fn verify(
         let fields = form::fields(request.body)?;
         let params = sorted(&fields);
         (Content::Form(fields), params)
-    } else if let Some(hash) = body_hash {
-        // Not secret: it stands in the URL.
-        if hash != sha256_hex(&[request.body]) {
-            let detail = "the body is not the one whose hash is in the URL (bodySHA256)";
-            return Err(rejected(Reason::NoMatchingSignature, detail));
-        }
+    } else if body_hash.is_some() {
         (Content::Json, String::new())
     } else {
         let detail =

@@ -1,7 +1,7 @@
 //! What schemes bring besides a signature: many events in a request, handshakes, forms, answers of their own, ids that are
 //! not signed. That each of them verifies is tested beside the code.
 
-use hookmill_tests::event::signed;
+use hookmill_tests::event::{mailgun, now, signed};
 use hookmill_tests::http::{exchange, request};
 use serde_json::json;
 
@@ -95,4 +95,32 @@ fn an_id_that_is_not_signed_cannot_be_taken_by_another_body() {
     pipeline.settle();
     let events = pipeline.sql("SELECT type FROM events WHERE id LIKE 'delivery-1.%'");
     assert_eq!(events, [["issues.opened"], ["issues.opened"]]);
+}
+
+#[test]
+fn a_signature_that_does_not_cover_the_body_is_one_event() {
+    let pipeline = Pipeline::start();
+    let genuine = mailgun(now(), "6e0b", "ev_1", "delivered");
+    let forged = |id: &str, kind: &str, recipient: &str| {
+        let mut forged = genuine.clone();
+        forged["event-data"] = json!({ "id": id, "event": kind, "recipient": recipient });
+        forged
+    };
+    let accepted = |body: &serde_json::Value| {
+        let response = pipeline.send(&[], "mailgun", body.to_string().as_bytes());
+        assert_eq!(response.status, 200, "{}", response.body);
+    };
+    accepted(&genuine);
+    pipeline.settle();
+    // A redelivery, and what somebody makes of a request that they have seen.
+    accepted(&genuine);
+    accepted(&forged("ev_2", "delivered", "ada@example.com"));
+    accepted(&forged("ev_1", "unsubscribed", "ada@example.com"));
+    accepted(&forged("ev_3", "complained", "bob@example.com"));
+    pipeline.settle();
+    assert_eq!(pipeline.sql("SELECT source, type FROM events"), [["mailgun", "delivered"]]);
+    // Another token is another event.
+    accepted(&mailgun(now(), "6e0c", "ev_2", "opened"));
+    pipeline.settle();
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 2);
 }

@@ -1,11 +1,11 @@
 //! A message over the queue's limit travels by claim check, and nobody can tell.
 
 use hookmill_tests::event::{Event, clerk, stripe};
-use hookmill_tests::{Fault, eventually};
+use hookmill_tests::{Fault, Operator, eventually};
 use serde_json::json;
 
 use super::super::platform::Pipeline;
-use super::{accepted, dead_letters, value};
+use super::{a_day_later, accepted, dead_letters, value};
 
 /// An event whose body has exactly this many bytes.
 fn of_size(id: &str, bytes: usize) -> Event {
@@ -42,6 +42,11 @@ fn large_bodies_come_out_whole() {
     assert_eq!(pipeline.objects().len(), sizes.len());
     pipeline.sql("UPDATE event_messages SET applied_at = 0");
     let pipeline = pipeline.after_a_minute();
+    eventually("no message is kept", || {
+        (value(&pipeline, "SELECT count(*) FROM event_messages") == 0).then_some(())
+    });
+    assert_eq!(pipeline.objects().len(), sizes.len(), "the queue may need them yet");
+    let pipeline = a_day_later(pipeline);
     eventually("nothing is left over", || pipeline.objects().is_empty().then_some(()));
 
     // Again: the object is gone, and the ledger knows why.
@@ -57,6 +62,68 @@ fn a_large_body_of_a_dead_letter_is_kept() {
     pipeline.settle();
     assert_eq!(dead_letters(&pipeline), [[json!("evt_1"), json!("permanent"), json!(1)]]);
     assert_eq!(pipeline.objects().len(), 1);
+}
+
+/// Has the database refuse every row of `guarded`, for as long as this is there.
+const BROKEN: &str =
+    "CREATE TRIGGER broken BEFORE INSERT ON guarded BEGIN SELECT RAISE(ABORT, 'out of order'); END";
+const MENDED: &str = "DROP TRIGGER broken";
+
+/// Plans a replay or a reprocessing of everything, lets it run, and waits until the letter is in a state.
+fn run(pipeline: &Pipeline, actor: &str, path: &str, letter: &str) {
+    let operator = Operator::new(pipeline.admin(), actor, "operate", |sql| {
+        pipeline.sql(sql);
+    });
+    let plan = operator.post(path, &json!({ "all": true }));
+    assert_eq!(plan.json()["total"], 1, "{}", plan.body);
+    let run = format!("/replays/{}/run", plan.json()["id"].as_str().unwrap_or_default());
+    let ran = operator.post(&run, &json!({ "rate": 100, "reason": "the trigger is gone" }));
+    assert_eq!(ran.status, 202, "{}", ran.body);
+    eventually("the letter is in its state", || {
+        (pipeline.sql("SELECT state FROM dead_letters") == [[letter]]).then_some(())
+    });
+}
+
+/// A minute later a table is empty; and a day later the sweep has looked at the body, and left it.
+fn emptied(pipeline: Pipeline, table: &str) -> Pipeline {
+    let pipeline = pipeline.after_a_minute();
+    let rows = format!("SELECT count(*) FROM {table}");
+    eventually("what is old is removed", || (value(&pipeline, &rows) == 0).then_some(()));
+    let pipeline = a_day_later(pipeline);
+    let stale = "SELECT count(*) FROM stale_bodies";
+    eventually("it was looked at", || (value(&pipeline, stale) == 0).then_some(()));
+    assert_eq!(pipeline.objects().len(), 1);
+    pipeline
+}
+
+#[test]
+fn a_large_body_goes_with_the_last_row_that_refers_to_it() {
+    let pipeline = Pipeline::start();
+    pipeline.sql(BROKEN);
+    accepted(&pipeline, &of_size("evt_1", 300_000));
+    eventually("it is a dead letter", || (dead_letters(&pipeline).len() == 1).then_some(()));
+    pipeline.sql(MENDED);
+    run(&pipeline, "ines", "/replays", "applied");
+
+    // Its message is kept when its letter is removed, and can be reprocessed.
+    pipeline.sql("UPDATE dead_letters SET state_at = 0");
+    let pipeline = emptied(pipeline, "dead_letters");
+    pipeline.sql(BROKEN);
+    run(&pipeline, "bob", "/reprocess", "dead");
+
+    // Its letter is kept when its message is removed, and can be replayed.
+    pipeline.sql("UPDATE event_messages SET applied_at = 0");
+    let pipeline = emptied(pipeline, "event_messages");
+    pipeline.sql(MENDED);
+    pipeline.sql("DELETE FROM guarded");
+    run(&pipeline, "eve", "/replays", "applied");
+    assert_eq!(value(&pipeline, "SELECT length(text) > 200000 FROM guarded"), 1);
+
+    pipeline.sql("UPDATE dead_letters SET state_at = 0");
+    let pipeline = pipeline.after_a_minute();
+    eventually("the letter is removed", || dead_letters(&pipeline).is_empty().then_some(()));
+    let pipeline = a_day_later(pipeline);
+    eventually("nothing is left over", || pipeline.objects().is_empty().then_some(()));
 }
 
 #[test]

@@ -63,6 +63,12 @@ fn value(pipeline: &Pipeline, sql: &str) -> Value {
     rows.remove(0).remove(0)
 }
 
+/// Has the sweep look at bodies that have lost a row: it does so a day later.
+fn a_day_later(pipeline: Pipeline) -> Pipeline {
+    pipeline.sql("UPDATE stale_bodies SET due_at = 0");
+    pipeline.after_a_minute()
+}
+
 /// What a counter stands at: (events, amount).
 fn tally(pipeline: &Pipeline, of: &str) -> Vec<Vec<Value>> {
     pipeline.sql(&format!("SELECT events, amount FROM tallies WHERE id = '{of}'"))

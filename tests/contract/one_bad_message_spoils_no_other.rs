@@ -1,7 +1,7 @@
 //! Decoding, planning and failing are per message; a refused batch is split until only the offender is left.
 
 use hookmill_tests::event::stripe;
-use hookmill_tests::{Fault, eventually};
+use hookmill_tests::{DEADLY, Fault, eventually};
 use serde_json::{Value, json};
 
 use super::super::platform::Pipeline;
@@ -52,6 +52,59 @@ fn one_bad_message_spoils_no_other_even_if_all_are_bad() {
     assert_eq!(value(&pipeline, "SELECT count(*) FROM dead_letters WHERE reason = 'refused'"), 100);
     assert_eq!(value(&pipeline, "SELECT count(*) FROM guarded"), 0);
     assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 0);
+}
+
+#[test]
+fn an_event_that_ends_its_consumer_is_given_up_and_its_neighbors_are_applied() {
+    let messages: Vec<_> = (0..100)
+        .map(|n| {
+            let id = if n == 41 { format!("evt_{DEADLY}") } else { format!("evt_{n:03}") };
+            guarded(&id, &format!("row_{n:03}"), 1, &json!(n)).message()
+        })
+        .collect();
+    let pipeline = Pipeline::start().survived(&messages);
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM guarded"), 99);
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 99);
+    let letters = pipeline.sql("SELECT event_id, reason FROM dead_letters");
+    assert_eq!(letters, [[json!(format!("evt_{DEADLY}")), json!("dropped")]]);
+    let error = value(&pipeline, "SELECT error FROM dead_letters");
+    assert_eq!(
+        error,
+        "given up: the consumer began to handle this event 3 times and ended each time before it was done; \
+         the event may need too much memory or time"
+    );
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM begun_deliveries"), 0);
+}
+
+#[test]
+fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_applied() {
+    // 20,000 rows.
+    let items: Vec<_> = (0..20_000).map(|n| json!({ "id": n })).collect();
+    let many = stripe("test.listed", "evt_many", 1, json!({ "id": "a", "items": items }));
+    // Some kilobytes, repeated for each of 9,000 rows: 36 MB.
+    let items: Vec<_> = (0..9_000).map(|n| json!({ "id": n })).collect();
+    let object = json!({ "id": "b", "note": "n".repeat(4_000), "items": items });
+    let long = stripe("test.listed", "evt_long", 1, object);
+    let pipeline = Pipeline::start();
+    for (number, event) in [many, long].iter().enumerate() {
+        accepted(
+            &pipeline,
+            &guarded(&format!("evt_{number}"), &format!("row_{number}"), 1, &json!(1)),
+        );
+        accepted(&pipeline, event);
+    }
+    accepted(&pipeline, &guarded("evt_2", "row_2", 1, &json!(1)));
+    pipeline.settle();
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM guarded"), 3);
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM listed"), 0);
+    let letters = pipeline
+        .sql("SELECT event_id, reason, attempts, error FROM dead_letters ORDER BY event_id");
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    for (letter, (id, what)) in letters.iter().zip([("evt_long", "bytes"), ("evt_many", "rows")]) {
+        assert_eq!(letter[..3], [json!(id), json!("permanent"), json!(1)]);
+        let error = letter[3].as_str().unwrap();
+        assert!(error.contains(what) && error.contains("rule `listed`"), "{error}");
+    }
 }
 
 #[test]

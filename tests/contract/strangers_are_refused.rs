@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookmill_core::time::Timestamp;
-use hookmill_tests::event::{Event, now, stripe};
+use hookmill_tests::event::{Event, mailgun, now, signed_at, stripe};
 use hookmill_tests::http::{exchange, exchange_parts, request};
 use hookmill_tests::{STRIPE_SECRET, STRIPE_SECRET_NEXT, eventually};
 use serde_json::json;
@@ -86,7 +86,8 @@ fn a_signature_that_does_not_hold_is_refused_with_the_reason() {
     let other = counted("evt_1", "a", 2);
     for (headers, body, status, reason) in [
         (header(String::new()), &event.body, 401, "missing_header"),
-        (header("t=1".into()), &event.body, 401, "no_matching_signature"),
+        (header(format!("t={}", now().seconds())), &event.body, 401, "no_matching_signature"),
+        (header(good.replace("t=", "t=0")), &event.body, 400, "malformed_header"),
         (header("nonsense".into()), &event.body, 400, "malformed_header"),
         (header(format!("{good}x")), &event.body, 401, "no_matching_signature"),
         (header(good.clone()), &other.body, 401, "no_matching_signature"),
@@ -109,14 +110,51 @@ fn a_signature_that_does_not_hold_is_refused_with_the_reason() {
         let response = pipeline.send(&headers, "stripe", body);
         assert_eq!((response.status, response.reason().as_str()), (status, reason), "{headers:?}");
     }
-    let user = hookmill_tests::event::clerk("user.created", "msg_1", 1, json!({ "id": "user_1" }));
     let ahead = Timestamp::from_seconds(now().seconds() + 400);
+    let response =
+        pipeline.send(&event.headers_signed_with(STRIPE_SECRET, ahead), "stripe", &event.body);
+    assert_eq!((response.status, response.reason().as_str()), (401, "timestamp_in_future"));
+    let user = hookmill_tests::event::clerk("user.created", "msg_1", 1, json!({ "id": "user_1" }));
     let response = pipeline.send(
         &user.headers_signed_with(hookmill_tests::CLERK_SECRET, ahead),
         "clerk",
         &user.body,
     );
     assert_eq!((response.status, response.reason().as_str()), (401, "timestamp_in_future"));
+    unharmed(&pipeline);
+}
+
+#[test]
+fn an_old_signature_does_not_become_new_by_moving_bytes() {
+    let pipeline = Pipeline::start();
+    let old = Timestamp::from_seconds(now().seconds() - 13 * 3600);
+    // Its token begins with digits, which could be those of a later time.
+    let token = "6021cf71a8e35b04";
+    let genuine = mailgun(old, token, "ev_1", "delivered");
+    let refused = |headers: &Vec<_>, source: &str, body: &[u8], status, reason| {
+        let response = pipeline.send(headers, source, body);
+        let shown = String::from_utf8_lossy(body);
+        assert_eq!((response.status, response.reason().as_str()), (status, reason), "{shown}");
+    };
+    let none = Vec::new();
+    refused(&none, "mailgun", genuine.to_string().as_bytes(), 401, "timestamp_too_old");
+    for digits in 1..=4 {
+        let mut moved = genuine.clone();
+        moved["signature"]["timestamp"] = format!("{}{}", old.seconds(), &token[..digits]).into();
+        moved["signature"]["token"] = token[digits..].into();
+        refused(&none, "mailgun", moved.to_string().as_bytes(), 400, "malformed_event");
+    }
+
+    let body = br#"{"type":"a"}"#;
+    let genuine = signed_at(old, "bare", "", "", None, body).headers;
+    refused(&genuine, "bare", body, 401, "timestamp_too_old");
+    // And the other way: what is cut from the time stands before the body, which need not be JSON.
+    for digits in 1..=9 {
+        let mut cut = genuine.clone();
+        let time = cut.iter_mut().find(|(name, _)| name == "X-Timestamp").unwrap();
+        let behind = time.1.split_off(digits);
+        refused(&cut, "bare", &[behind.as_bytes(), body].concat(), 400, "malformed_header");
+    }
     unharmed(&pipeline);
 }
 

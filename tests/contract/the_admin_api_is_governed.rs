@@ -1,7 +1,7 @@
 //! Nobody without a token learns or changes anything; every change is written down, with who did it and why.
 
 use hookmill_tests::api::{Api, Mood};
-use hookmill_tests::event::stripe;
+use hookmill_tests::event::{mailgun, now, stripe};
 use hookmill_tests::http::{exchange, request};
 use hookmill_tests::{Operator, eventually};
 use serde_json::{Value, json};
@@ -198,7 +198,12 @@ fn what_is_not_to_be_shown_is_not_and_is_replayed_whole() {
         body["data"]["object"],
         json!({ "id": "a", "name": hidden, "to": [{ "email": hidden }] })
     );
-    // What cannot be read may hold anything.
+    // What is of a source that hookmill.toml no longer names may hold anything.
+    let gone = event.clone().to("gone").message();
+    pipeline.sql(&format!("UPDATE dead_letters SET message = '{gone}'"));
+    let found = operator.get("/events/strict/evt_1/body").json();
+    assert_eq!(found, json!({ "body": "", "body_form": "redacted" }));
+    // And so may what cannot be read.
     pipeline.sql("UPDATE dead_letters SET message = 'ada@example.com'");
     let hidden = operator.get(&format!("/dead-letters/{id}")).json();
     assert_eq!((&hidden["body"], &hidden["body_form"]), (&"".into(), &"redacted".into()));
@@ -214,6 +219,44 @@ fn what_is_not_to_be_shown_is_not_and_is_replayed_whole() {
     });
     let kept = value(&pipeline, "SELECT message FROM dead_letters");
     assert!(kept.as_str().unwrap().contains("ada@example.com"));
+}
+
+#[test]
+fn what_signs_is_never_shown() {
+    let pipeline = Pipeline::start();
+    let reader = operator(&pipeline, "read");
+    let event = mailgun(now(), "6e0b", "ev_1", "delivered");
+    for source in ["mailgun", "mailgun-strict"] {
+        let response = pipeline.send(&[], source, event.to_string().as_bytes());
+        assert_eq!(response.status, 200, "{}", response.body);
+    }
+    pipeline.settle();
+    let (applied, dead) = eventually("one is applied and one is dead", || {
+        let id = |path: &str| Some(reader.get(path).json()["items"][0]["id"].as_str()?.to_owned());
+        Some((id("/events?source=mailgun")?, id("/dead-letters?source=mailgun-strict")?))
+    });
+    for path in [
+        format!("/events/mailgun/{applied}/body"),
+        format!("/events/mailgun-strict/{applied}/body"),
+        format!("/dead-letters/{dead}"),
+    ] {
+        let shown = reader.get(&path).json();
+        let body: Value = serde_json::from_str(shown["body"].as_str().unwrap()).unwrap();
+        let hidden = "[redacted]";
+        let signature = json!({ "timestamp": hidden, "token": hidden, "signature": hidden });
+        assert_eq!(body["signature"], signature, "{path}");
+        assert_eq!(body["event-data"], event["event-data"], "{path}");
+        // Nothing else that was answered has it either, so it opens nothing.
+        for secret in ["signature", "token"] {
+            let secret = event["signature"][secret].as_str().unwrap();
+            assert!(!shown.to_string().contains(secret), "{path}");
+        }
+        let response = pipeline.send(&[], "mailgun", body.to_string().as_bytes());
+        assert_eq!((response.status, response.reason().as_str()), (400, "malformed_event"));
+    }
+    // What is kept is whole, so a replay is, too.
+    let kept = value(&pipeline, "SELECT message FROM dead_letters");
+    assert!(kept.as_str().unwrap().contains(event["signature"]["signature"].as_str().unwrap()));
 }
 
 #[test]

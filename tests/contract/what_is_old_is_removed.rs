@@ -1,7 +1,10 @@
 //! What is done with is removed by age; what waits for somebody is not, however old.
 
-use hookmill_tests::eventually;
+use hookmill_tests::event::stripe;
+use hookmill_tests::{Operator, eventually};
+use serde_json::json;
 
+use super::{accepted, counted, dead_letters, tally, value};
 use crate::platform::Pipeline;
 
 #[test]
@@ -36,4 +39,42 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
         pipeline.sql("SELECT id FROM outbox WHERE source = 's' ORDER BY id"),
         [["new"], ["waits"]]
     );
+}
+
+#[test]
+fn a_dead_letter_counts_once_though_the_ledger_forgets() {
+    let pipeline = Pipeline::start();
+    pipeline.sql(
+        "CREATE TRIGGER broken BEFORE INSERT ON tallies BEGIN SELECT RAISE(ABORT, 'out of order'); END",
+    );
+    let event = counted("evt_1", "a", 1);
+    accepted(&pipeline, &event);
+    eventually("it is a dead letter", || (dead_letters(&pipeline).len() == 1).then_some(()));
+    pipeline.sql("DROP TRIGGER broken");
+    // The provider sends it again.
+    accepted(&pipeline, &event);
+    eventually("it is applied", || (tally(&pipeline, "a") == [[1, 1]]).then_some(()));
+    // What the platform gives up of an event that has taken effect is no letter either.
+    let pipeline = pipeline.given_up_by_the_platform(&event);
+    pipeline.settle();
+    assert_eq!(pipeline.sql("SELECT state, reason FROM dead_letters"), [["applied", "refused"]]);
+
+    // Somebody has written a letter of their own, whose event the ledger knows.
+    accepted(&pipeline, &stripe("test.unheard.of", "evt_2", 1, json!({})));
+    pipeline.settle();
+    pipeline.sql(
+        "INSERT INTO dead_letters (id, source, event_id, generation, reason, error, fingerprint, attempts, first_failed_at, last_failed_at, message)
+         VALUES ('own', 'stripe', 'evt_2', 0, 'refused', 'x', 'f', 1, 0, 0, 'm')",
+    );
+    pipeline.sql("UPDATE events SET applied_at = 0");
+    let pipeline = pipeline.after_a_minute();
+    let ledger = "SELECT id FROM events";
+    eventually("the ledger forgets one", || (pipeline.sql(ledger) == [["evt_2"]]).then_some(()));
+
+    pipeline.sql("DELETE FROM dead_letters WHERE id = 'own'");
+    let operator = Operator::new(pipeline.admin(), "ines", "operate", |sql| {
+        pipeline.sql(sql);
+    });
+    assert_eq!(operator.post("/replays", &json!({ "all": true })).json()["total"], 0);
+    assert_eq!(value(&pipeline, "SELECT events FROM tallies"), 1);
 }

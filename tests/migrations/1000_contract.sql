@@ -68,3 +68,5 @@ CREATE TABLE revenue (
     amount INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (month, currency)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE listed (list TEXT, id INTEGER, note TEXT, PRIMARY KEY (list, id)) STRICT, WITHOUT ROWID;

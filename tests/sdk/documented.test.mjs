@@ -200,6 +200,26 @@ byHmac({
       "the timestamp": headerTime(TIMESTAMP),
     },
     lenient: { "a bit of the signature": "Node reads hexadecimal in either case" },
+    differences: [
+      {
+        what: "an old timestamp",
+        why: "the signature itself is right",
+        library: true,
+        binary: "timestamp_too_old",
+        request: () => signed(randomJson({ type: 1 }), String(now() - 2 * 3600)),
+      },
+      {
+        what: "digits moved from the timestamp to the body",
+        why: "the signature itself is right",
+        library: true,
+        binary: "malformed_header",
+        request() {
+          const { headers, body } = signed(randomJson({ type: 1 }));
+          const at = headers[TIMESTAMP];
+          return { headers: { ...headers, [TIMESTAMP]: at.slice(0, 7) }, body: at.slice(7) + body };
+        },
+      },
+    ],
   });
 }
 
@@ -229,6 +249,19 @@ byHmac({
       "the token": () => ({ headers: {}, body: body({ ...parts(), token: randomId() }) }),
       "the signature": () => ({ headers: {}, body: body({ ...parts(), signature: signature({ timestamp: "1", token: "" }) }) }),
     },
+    differences: [
+      {
+        what: "digits moved from the token to the timestamp",
+        why: "the signature itself is right",
+        library: true,
+        binary: "malformed_event",
+        request() {
+          const part = { timestamp: String(now()), token: `12${randomId()}` };
+          const moved = { timestamp: `${part.timestamp}12`, token: part.token.slice(2) };
+          return { headers: {}, body: body({ ...moved, signature: signature(part) }) };
+        },
+      },
+    ],
   });
 }
 

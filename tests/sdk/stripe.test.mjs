@@ -83,8 +83,15 @@ crossCheck({
       what: "a timestamp with a leading nought",
       why: "the library writes the number anew before it hashes",
       library: true,
-      binary: "no_matching_signature",
+      binary: "malformed_header",
       request: () => byHand(`0${now()}`),
+    },
+    {
+      what: "a timestamp ahead",
+      why: "the library looks at the past only",
+      library: true,
+      binary: "timestamp_in_future",
+      request: () => signed(event(), now() + 400),
     },
     {
       what: "two timestamps, the last of which was signed",

@@ -36,9 +36,21 @@ fn source(name: &str) -> &'static Source {
 
 /// A request to a source that has development keys.
 pub fn signed(name: &str, kind: &str, id: &str, query: Option<&str>, body: &[u8]) -> Signed {
+    signed_at(now(), name, kind, id, query, body)
+}
+
+/// The same, signed at some time.
+pub fn signed_at(
+    at: Timestamp,
+    name: &str,
+    kind: &str,
+    id: &str,
+    query: Option<&str>,
+    body: &[u8],
+) -> Signed {
     let source = source(name);
     let keys = development(source, &source.secrets[0].name);
-    let event = Outgoing { id, kind, at: now(), query, body };
+    let event = Outgoing { id, kind, at, query, body };
     sign(source, &keys.signing, event).expect("development keys are of their scheme")
 }
 
@@ -72,6 +84,16 @@ pub fn stripe(kind: &str, id: &str, created: i64, object: Value) -> Event {
 pub fn clerk(kind: &str, id: &str, timestamp: i64, data: Value) -> Event {
     let body = json!({ "data": data, "object": "event", "timestamp": timestamp, "type": kind });
     Event { source: "clerk", id: id.to_owned(), body: body.to_string().into_bytes() }
+}
+
+/// A Mailgun event. Its signature covers a time and this token, and nothing else of it.
+pub fn mailgun(at: Timestamp, token: &str, id: &str, kind: &str) -> Value {
+    let body = json!({
+        "signature": { "token": token },
+        "event-data": { "id": id, "event": kind, "recipient": "ada@example.com" },
+    });
+    let signed = signed_at(at, "mailgun", "", "", None, body.to_string().as_bytes());
+    serde_json::from_slice(&signed.body).expect("a signed event is JSON")
 }
 
 impl Event {

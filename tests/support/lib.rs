@@ -40,6 +40,9 @@ pub enum Fault {
     Store,
 }
 
+/// In the body of an event that ends the consumer which applies it, see `Pipeline::survived`.
+pub const DEADLY: &str = "deadly";
+
 /// The secrets of the contract's sources. Their text is what the canary looks for.
 pub const STRIPE_SECRET: &str = "whsec_canaryStripe7d1f";
 /// The second one, for rotation.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::event::Event;
 use crate::http::{Response, exchange, request};
-use crate::{Fault, eventually, folder, secrets};
+use crate::{DEADLY, Fault, eventually, folder, secrets};
 
 /// The binary, built once. It is the program as users run it, so it is not linked in.
 pub fn binary() -> &'static Path {
@@ -212,6 +212,37 @@ impl Pipeline {
         self
     }
 
+    /// Puts messages on the queue together. A process that applies one with [`DEADLY`] in it hangs, and is killed for it; another
+    /// takes its place until nothing is left.
+    #[must_use]
+    pub fn survived(mut self, messages: &[String]) -> Self {
+        // Counts for some hours.
+        self.sql_batch(&format!(
+            "CREATE TRIGGER hangs BEFORE INSERT ON guarded WHEN NEW.text LIKE '%{DEADLY}%' BEGIN
+                SELECT (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000000000) SELECT count(*) FROM n);
+            END"
+        ));
+        self = self.enqueued(messages);
+        eventually("nothing is left", || {
+            if self.is_empty() {
+                return Some(());
+            }
+            let database = self.database("data.db");
+            let waits = database.busy_timeout(std::time::Duration::from_secs(2));
+            waits.expect("SQLite takes a timeout");
+            if database.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_err() {
+                self.kill_and_restart(|_| ());
+            }
+            None
+        });
+        self.sql_batch("DROP TRIGGER hangs");
+        self
+    }
+
+    fn sql_batch(&self, sql: &str) {
+        self.database("data.db").execute_batch(sql).expect("the test's SQL is right");
+    }
+
     /// Has two consumers hold an event at the same time.
     pub fn delivered_to_two_consumers(&self, event: &Event) {
         // One batch waits for the store while the other is received.
@@ -277,12 +308,15 @@ impl Pipeline {
 
     /// Waits until nothing is on the queue.
     pub fn settle(&self) {
-        eventually("the queue is empty", || {
-            let sql = "SELECT (SELECT count(*) FROM events_messages) + (SELECT count(*) FROM dead_letters_messages)
-                + (SELECT count(*) FROM replays_messages)";
-            let count: i64 = self.database("queue.db").query_row(sql, [], |row| row.get(0)).ok()?;
-            (count == 0).then_some(())
-        });
+        eventually("the queue is empty", || self.is_empty().then_some(()));
+    }
+
+    /// Whether nothing is on the queue.
+    fn is_empty(&self) -> bool {
+        let sql = "SELECT (SELECT count(*) FROM events_messages) + (SELECT count(*) FROM dead_letters_messages)
+            + (SELECT count(*) FROM replays_messages)";
+        let count = self.database("queue.db").query_row(sql, [], |row| row.get::<_, i64>(0));
+        count.is_ok_and(|count| count == 0)
     }
 
     /// The keys of the object store.

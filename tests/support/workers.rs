@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::api::Api;
 use crate::event::{Event, now, stripe};
 use crate::http::{Response, exchange, request};
-use crate::{Fault, eventually, folder, secrets};
+use crate::{DEADLY, Fault, eventually, folder, secrets};
 
 /// A running pipeline. It ends when dropped.
 pub struct Pipeline {
@@ -85,6 +85,20 @@ impl Pipeline {
     pub fn enqueued(self, messages: &[String]) -> Self {
         self.control("enqueue", &json!({ "messages": messages }));
         self
+    }
+
+    /// Puts messages on the queue together. An invocation that applies one with [`DEADLY`] in it ends as if it had used up its
+    /// memory. Returns when every message has come to a verdict.
+    #[must_use]
+    pub fn survived(self, messages: &[String]) -> Self {
+        self.control("fault", &json!({ "fault": DEADLY, "broken": true }));
+        let pipeline = self.enqueued(messages);
+        eventually("every message has its verdict", || {
+            let sql = "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM dead_letters)";
+            (pipeline.sql(sql) == [[messages.len()]]).then_some(())
+        });
+        pipeline.settle();
+        pipeline
     }
 
     /// Has two consumers hold an event at the same time.

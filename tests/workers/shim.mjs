@@ -16,10 +16,25 @@ class WorkerQueue {
 }
 
 class D1Database {
-  constructor(database, broken) {
-    this.prepare = (sql) => database.prepare(sql);
+  // `end` ends the invocation.
+  constructor(database, broken, end) {
+    const deadly = new WeakSet();
+    this.prepare = (sql) => {
+      const statement = database.prepare(sql);
+      if (!sql.startsWith("-- rule")) return statement;
+      const bind = (...values) => {
+        const bound = statement.bind(...values);
+        if (values.some((value) => value.includes("deadly"))) deadly.add(bound);
+        return bound;
+      };
+      return { bind };
+    };
     this.batch = async (statements) => {
       if (await broken("store")) throw new Error("D1_ERROR: Network connection lost.");
+      if (statements.some((statement) => deadly.has(statement)) && (await broken("deadly"))) {
+        end();
+        await new Promise(() => {});
+      }
       return database.batch(statements);
     };
   }
@@ -33,7 +48,7 @@ export default class extends Worker {
     const broken = async (fault) => (await env.FAULTS.fetch(`http://faults/${fault}`)).status === 503;
     const wrapped = { ...env };
     if (env.EVENTS) wrapped.EVENTS = new WorkerQueue(env.EVENTS, broken);
-    if (env.DB) wrapped.DB = new D1Database(env.DB, broken);
+    if (env.DB) wrapped.DB = new D1Database(env.DB, broken, () => this.end());
     wrapped.METRICS = metrics;
     super(ctx, wrapped);
     this.broken = broken;
@@ -43,6 +58,10 @@ export default class extends Worker {
     if (batch.queue.endsWith("-events") && (await this.broken("consumer"))) {
       throw new Error("the consumer has ended");
     }
-    return super.queue(batch);
+    // What the platform does with an invocation that uses up its memory.
+    const ended = new Promise((_, reject) => {
+      this.end = () => reject(new Error("Worker exceeded memory limit."));
+    });
+    return Promise.race([super.queue(batch), ended]);
   }
 }

@@ -26,7 +26,8 @@ pub enum Step {
     Deny,
     /// The tests beside the code
     Unit,
-    /// The contract against the native binary, its command line, kill -9 under load, and the benchmark in a small form
+    /// The contract against the native binary, its command line, what statements cost, kill -9 under load, and the benchmark
+    /// in a small form
     Native,
     /// The contract against the three Workers in workerd, and the benchmark in a small form
     Workers,

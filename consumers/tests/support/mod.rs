@@ -64,6 +64,7 @@ impl Fixture {
             &self.config,
             batch,
             Timestamp::from_millis(0),
+            |_, _| {},
         ));
         settled.into_iter().map(|settled| (settled.fate, settled.verdict)).collect()
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use hookmill_cloudflare::{Batch, D1, Metrics, R2, now};
 use hookmill_consumers::{Count, Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::Consumers;
-use hookmill_core::delivery::{Delivery, Verdict, wakes};
+use hookmill_core::delivery::{Delivery, wakes};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{
@@ -49,14 +49,15 @@ pub async fn queue(
         if wakes(batch.deliveries()) {
             outgoing::refetch(&env, &config()).await;
             outgoing::send(&env, &config()).await;
-            batch.settle(&vec![Verdict::Ack; batch.deliveries().len()]);
+            batch.acknowledge();
             return Ok(JsValue::UNDEFINED);
         }
         let failed = |error: worker::Error| JsValue::from(js_sys::Error::new(&error.to_string()));
         let store = D1::new(&env, "DB").map_err(failed)?;
         let objects = R2::new(&env, "BODIES").map_err(failed)?;
         let config = config();
-        let driven = drive(&store, &objects, &config, batch.deliveries(), now()).await;
+        let told = |index: usize, settled: &Settled| batch.settle(index, settled.verdict);
+        let driven = drive(&store, &objects, &config, batch.deliveries(), now(), told).await;
         let Driven { settled, due_at } = driven;
         log(batch.deliveries(), &settled);
         let mut metrics = Metrics::new(&env, "METRICS");
@@ -64,8 +65,6 @@ pub async fn queue(
             let secret = secret.map(|secret| secret.to_string()).unwrap_or_default();
             metrics.count("deliveries", [source, &secret, fate], deliveries);
         }
-        let verdicts: Vec<_> = settled.iter().map(|settled| settled.verdict).collect();
-        batch.settle(&verdicts);
         if let Some(due_at) = due_at {
             outgoing::wake(&env, due_at + config.shortest_wait()).await;
         }

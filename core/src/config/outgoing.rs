@@ -10,6 +10,7 @@ use super::parse::{
 use super::toml_reader::{ConfigError, Item, Located, Section};
 use super::{AlertUrl, AlertWebhook, Alerts, Api, Emails, OnDoubt, Quota, Sending, Sms};
 use crate::email::Mailbox;
+use crate::limits::COUNTED;
 use crate::outbound::{Outcome, Provider};
 use crate::secret::SecretName;
 
@@ -250,7 +251,8 @@ pub(super) fn alerts(root: &Section<'_>, emails: bool) -> Option<Alerts> {
     let lag = time("lag", 1);
     let name = section.get("name").and_then(|item| Some(item.string("a name")?.value));
     let repeat = time("repeat", 600).unwrap_or(24 * HOUR);
-    let dead_letters = section.get("dead_letters").and_then(|item| integer(&item, 1..=1_000_000));
+    let dead_letters =
+        section.get("dead_letters").and_then(|item| integer(&item, 1..=COUNTED.into()));
     let dead_letters = dead_letters.and_then(|count| u32::try_from(count).ok());
     section.finish();
     Some(Alerts { name, email, webhook, oldest_dead_letter, dead_letters, lag, repeat })

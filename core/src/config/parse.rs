@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::expectations::{TestText, tests};
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
 use super::{
-    Access, Alerts, Api, Batch, Emails, Ingress, RateLimit, Retention, Retry, SecretRef, Sending,
-    Sms, Source, outgoing, source,
+    Access, Alerts, Api, Batch, Emails, Ingress, Limits, RateLimit, Retention, Retry, SecretRef,
+    Sending, Sms, Source, outgoing, source,
 };
 use crate::limits;
 use crate::outbound::{Outcome, Provider};
@@ -25,7 +25,7 @@ pub struct Config {
     pub presets: BTreeMap<String, &'static str>,
     /// By source: what becomes of an event that no rule names.
     pub unknown: BTreeMap<String, Unknown>,
-    /// By source: what of its bodies is not shown.
+    /// By source, for every one: what of its bodies is not shown.
     pub redact: BTreeMap<String, Vec<Redaction>>,
     /// By source: its provider's API, to ask for objects.
     pub apis: BTreeMap<String, Api>,
@@ -33,6 +33,8 @@ pub struct Config {
     pub rules: Vec<RuleText>,
     /// `[retry]`.
     pub retry: Retry,
+    /// `[limits]`.
+    pub limits: Limits,
     /// `[queue]`.
     pub batch: Batch,
     /// `queue.batch_size`, if it is written: then the queues of the Workers have to have it as well.
@@ -286,6 +288,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
             max: Duration::from_secs(3600),
             jitter: 0.5,
         },
+        limits: Limits::default(),
         batch: Batch { size: limits::BATCH_MESSAGES, wait: Duration::ZERO },
         batch_size: None,
         retention: Retention::default(),
@@ -310,6 +313,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     sources(&root, &mut config);
     ingress(&root, &mut config.ingress);
     retry(&root, &mut config.retry);
+    config.limits = event_limits(&root);
     config.batch_size = batch(&root, &mut config.batch);
     retention(&root, &mut config.retention);
     config.emails = outgoing::emails(&root);
@@ -379,7 +383,17 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
     }
     let rate_limit = section.get("rate_limit").and_then(|item| rate_limit(&item));
     let unknown = section.get("unknown").and_then(|item| item.choice(&UNKNOWN));
-    let redact = section.get("redact").map(|item| redactions(&item)).unwrap_or_default();
+    if let (Some(unknown), Some(signing)) = (&unknown, &signing)
+        && unknown.value == Unknown::Ignore
+        && signing.scheme.leaves_body_open()
+    {
+        let problem = unknown.error(
+            "the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event",
+        );
+        section.report(problem.hint("expected \"record\" or \"dead_letter\""));
+    }
+    let mut redact = section.get("redact").map(|item| redactions(&item)).unwrap_or_default();
+    redact.extend(signing.iter().flat_map(source::Signing::proofs));
     if let Some(item) = section.get("api") {
         let preset = preset.as_ref().map(|preset| preset.value.0);
         let scheme = signing.as_ref().map(|signing| signing.scheme_name.as_str());
@@ -403,9 +417,7 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
     config
         .unknown
         .insert(name.to_owned(), unknown.map(|unknown| unknown.value).unwrap_or_default());
-    if !redact.is_empty() {
-        config.redact.insert(name.to_owned(), redact);
-    }
+    config.redact.insert(name.to_owned(), redact);
     config.ingress.sources.extend(signing.map(|signing| Source {
         name: name.to_owned(),
         scheme_name: signing.scheme_name,
@@ -514,7 +526,9 @@ fn ingress(root: &Section<'_>, ingress: &mut Ingress) {
     let Some(section) = root.get("ingress").and_then(|item| item.section("a table")) else {
         return;
     };
-    if let Some(limit) = section.get("body_limit").and_then(|item| byte_size(&item)) {
+    if let Some(limit) =
+        section.get("body_limit").and_then(|item| byte_size(&item, limits::BODY_BYTES))
+    {
         ingress.body_limit = limit;
     }
     let range = Duration::from_millis(100)..=Duration::from_secs(300);
@@ -569,6 +583,24 @@ fn retry(root: &Section<'_>, retry: &mut Retry) {
         retry.jitter = jitter;
     }
     section.finish();
+}
+
+fn event_limits(root: &Section<'_>) -> Limits {
+    let mut found = Limits::default();
+    let Some(section) = root.get("limits").and_then(|item| item.section("a table")) else {
+        return found;
+    };
+    let most = i64::try_from(limits::EVENT_ROWS).unwrap_or(i64::MAX);
+    let rows = section.get("rows_per_event").and_then(|item| integer(&item, 1..=most));
+    if let Some(rows) = rows.and_then(|rows| usize::try_from(rows).ok()) {
+        found.rows = rows;
+    }
+    let bytes = section.get("bytes_per_event");
+    if let Some(bytes) = bytes.and_then(|item| byte_size(&item, limits::EVENT_BYTES)) {
+        found.bytes = bytes;
+    }
+    section.finish();
+    found
 }
 
 fn retention(root: &Section<'_>, retention: &mut Retention) {
@@ -1114,13 +1146,13 @@ pub(super) fn integer(item: &Item<'_>, range: std::ops::RangeInclusive<i64>) -> 
     None
 }
 
-fn byte_size(item: &Item<'_>) -> Option<usize> {
+fn byte_size(item: &Item<'_>, most: usize) -> Option<usize> {
     let found = item.parsed("a size such as \"1MiB\"", str::parse::<bytesize::ByteSize>)?;
     let bytes = usize::try_from(found.value.as_u64()).unwrap_or(usize::MAX);
-    if (1..=limits::BODY_BYTES).contains(&bytes) {
+    if (1..=most).contains(&bytes) {
         return Some(bytes);
     }
-    let most = bytesize::ByteSize(limits::BODY_BYTES as u64);
+    let most = bytesize::ByteSize(most as u64);
     item.report(
         found.error(format!("found {}", found.value)).hint(format!("expected at most {most}")),
     );
@@ -1130,6 +1162,7 @@ fn byte_size(item: &Item<'_>) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scheme::Tolerance;
     use crate::time::Timestamp;
 
     fn errors(text: &str) -> String {
@@ -1145,7 +1178,7 @@ mod tests {
         let (config, errors) = parse("hookmill.toml", GOOD);
         assert!(errors.is_empty());
         insta::assert_debug_snapshot!(
-            (&config.ingress.body_limit, &config.ingress.body_timeout, &config.unknown, &config.retry, &config.batch, &config.retention),
+            (&config.ingress.body_limit, &config.ingress.body_timeout, &config.unknown, &config.retry, &config.limits, &config.batch, &config.retention),
             @r#"
         (
             1048576,
@@ -1159,6 +1192,10 @@ mod tests {
                 multiplier: 2.0,
                 max: 3600s,
                 jitter: 0.5,
+            },
+            Limits {
+                rows: 10000,
+                bytes: 16777216,
             },
             Batch {
                 size: 100,
@@ -1177,10 +1214,8 @@ mod tests {
         "#
         );
         let source = &config.ingress.sources[0];
-        assert_eq!(
-            (source.tolerance.past, source.tolerance.future),
-            (Some(Duration::from_secs(300)), None)
-        );
+        let minutes = Duration::from_secs(300);
+        assert_eq!(source.tolerance, Some(Tolerance { past: minutes, future: minutes }));
         assert_eq!(source.secrets, [SecretRef { name: SecretName("A".into()), not_after: None }]);
     }
 
@@ -1297,7 +1332,7 @@ mod tests {
         hookmill.toml:6:10: alerts.repeat: found 1m
           hint: expected a duration from 10m to 30d
         hookmill.toml:7:16: alerts.dead_letters: found 0
-          hint: expected a whole number from 1 to 1000000
+          hint: expected a whole number from 1 to 10000
         hookmill.toml:5:11: alerts.webhook: `secret` is missing
           hint: what signs it: secret = "env:ALERTS_SECRET"
         hookmill.toml:5:19: alerts.webhook.url: found "http://a.test"
@@ -1359,21 +1394,23 @@ mod tests {
         hookmill.toml:6:66: sources.s.signature.list: found ",,": it has not one character
           hint: expected one character, such as ","
         hookmill.toml:7:11: sources.s.payload: found {time}
-          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are
         hookmill.toml:8:16: sources.s.event.id: nothing is named
-          hint: expected a path such as "data.id", "header:X-Name", "hash:body", or a list of these
+          hint: expected a path such as "data.id", "header:X-Name", "hash:body", "hash:signed", or a list of these
         hookmill.toml:8:27: sources.s.event.type: found a whole number
-          hint: expected a path such as "data.id", "header:X-Name", "hash:body", or a list of these
+          hint: expected a path such as "data.id", "header:X-Name", "hash:body", "hash:signed", or a list of these
         hookmill.toml:8:37: sources.s.event.many: found a whole number
           hint: expected true or false
         hookmill.toml:8:40: sources.s.event: unknown key `kind`
           hint: possible here: `id`, `type`, `default`, `many`, `hash`
         hookmill.toml:6:11: sources.s.payload: a brace is not closed
-          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are
         hookmill.toml:5:11: sources.s.payload: `{timestamp}` is signed, and it is not said where it is
           hint: for instance timestamp = { header = "X-Timestamp" }
         hookmill.toml:5:11: sources.s.payload: nothing of the body is signed
-          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are
+        hookmill.toml:6:9: sources.s.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
+          hint: name the event by its signature: id = "hash:signed"
         hookmill.toml:5:36: sources.s.timestamp.unit: found "h"
           hint: did you mean `s`?
         hookmill.toml:6:11: sources.s.payload: `{timestamp}` is not in it, so the time proves nothing (sources.s.timestamp)
@@ -1444,6 +1481,8 @@ mod tests {
         hookmill.toml:4:11: sources.f.payload: the signature would have to sign itself
         hookmill.toml:6:29: sources.f.event.type: a hash is no type: no rule could name it
         hookmill.toml:6:52: sources.f.event.default: it is blank
+        hookmill.toml:10:11: sources.g.payload: no fixed characters separate `{header:x-s}` from `{body}`, so bytes can be moved from one to the other under the same signature
+          hint: put in the characters that the provider signs between them, or say how long the first is, if that is always the same: {header:x-s:36}; a provider that signs none cannot be verified safely
         hookmill.toml:10:11: sources.g.payload: the signature would have to sign itself
         hookmill.toml:11:38: sources.g.signature.list: found "=": it stands between a key and its value
           hint: expected one character, such as ","
@@ -1462,6 +1501,154 @@ mod tests {
         hookmill.toml:24:13: sources.d.timestamp: this is where the signature is
         hookmill.toml:28:11: sources.e.payload: the signature would have to sign itself
         hookmill.toml:31:13: sources.e.timestamp: this is where the signature is
+        "#);
+    }
+
+    #[test]
+    fn what_lets_one_signature_be_several_events_is_reported() {
+        let hmac = |name: &str, payload: &str, event: &str| {
+            format!(
+                "[sources.{name}]\nscheme = \"hmac\"\nsecrets = [\"env:A\"]\npublic_url = \"https://a.test/\"\nsignature = {{ header = \"X-S\", encoding = \"hex\" }}\ntimestamp = {{ header = \"X-T\" }}\npayload = \"{payload}\"\nevent = {event}\n"
+            )
+        };
+        let event = "{ id = \"hash:signed\", type = \"type\" }";
+        // Bytes can be moved between two parts of varying length.
+        let apart = [
+            ("a", "{url}{timestamp}{header:X-Id}{body}"),
+            ("b", "{timestamp}{url}.{header:X-Id}{timestamp}{body}"),
+            ("c", "{timestamp}{url}.{body:a}{body:b}"),
+            ("d", "{timestamp}{body}{url}"),
+            ("e", "{timestamp}{url}.{header:X-Id:0}.{body}"),
+        ];
+        insta::assert_snapshot!(errors(&apart.map(|(name, payload)| hmac(name, payload, event)).concat()), @r#"
+        hookmill.toml:7:11: sources.a.payload: no fixed characters separate `{header:X-Id}` from `{body}`, so bytes can be moved from one to the other under the same signature
+          hint: put in the characters that the provider signs between them, or say how long the first is, if that is always the same: {header:X-Id:36}; a provider that signs none cannot be verified safely
+        hookmill.toml:7:11: sources.a.payload: no fixed characters separate `{url}` from `{header:X-Id}`, so bytes can be moved from one to the other under the same signature
+          hint: put in the characters that the provider signs between them; a provider that signs none cannot be verified safely
+        hookmill.toml:15:11: sources.b.payload: no fixed characters separate `{header:X-Id}` from `{body}`, so bytes can be moved from one to the other under the same signature
+          hint: put in the characters that the provider signs between them, or say how long the first is, if that is always the same: {header:X-Id:36}; a provider that signs none cannot be verified safely
+        hookmill.toml:23:11: sources.c.payload: no fixed characters separate `{body:a}` from `{body:b}`, so bytes can be moved from one to the other under the same signature
+          hint: put in the characters that the provider signs between them; a provider that signs none cannot be verified safely
+        hookmill.toml:31:11: sources.d.payload: no fixed characters separate `{body}` from `{url}`, so bytes can be moved from one to the other under the same signature
+          hint: put in the characters that the provider signs between them; a provider that signs none cannot be verified safely
+        hookmill.toml:39:11: sources.e.payload: found {header:X-Id:0}: a length is a number from 1 to 256
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are
+        "#);
+        // An end can be told where the length is known: of a time, of a method, and where it is stated; and where JSON begins.
+        let together = [
+            ("a", "{timestamp}{url}.{body}"),
+            ("b", "{method}{url}{body}{timestamp}"),
+            ("c", "{timestamp}{plain_url}{body}"),
+            ("d", "{header:X-Id:36}{timestamp}{url}{body}"),
+            ("e", "{header:X-Id}|{url}{timestamp}{header:X-Other:3}{body}"),
+        ];
+        assert_eq!(
+            errors(&together.map(|(name, payload)| hmac(name, payload, event)).concat()),
+            ""
+        );
+
+        let open = "{timestamp}{url}.{body:token}";
+        let more = [
+            hmac("a", open, "{ id = \"id\", type = \"type\" }"),
+            hmac("b", open, "{ id = [\"hash:signed\", \"header:X-Id\"], type = \"type\", hash = false }"),
+            hmac("c", open, "{ id = \"hash:body\", type = \"type\" }"),
+            hmac("d", open, "{ id = \"token\", type = \"type\", many = true }"),
+            hmac("e", "{timestamp}{url}.{body}", "{ id = [\"id\", \"hash:signed\"], type = \"type\", many = true }"),
+            hmac("f", open, "{ id = \"token\", type = \"hash:signed\" }"),
+            hmac("g", open, event) + "unknown = \"ignore\"\n",
+            "[sources.h]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { header = \"X-T\" }\nevent = { id = \"hash:signed\", type = \"type\" }\n".to_owned(),
+            "[sources.i]\nscheme = \"mailgun\"\nsecrets = [\"env:A\"]\nevent = { id = \"event-data.id\", type = \"event-data.event\" }\nunknown = \"ignore\"\n".to_owned(),
+            "[sources.j]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { body = \"[0].token\" }\nevent = { id = \"id\", type = \"type\", many = true }\n".to_owned(),
+        ];
+        insta::assert_snapshot!(errors(&more.concat()), @r#"
+        hookmill.toml:8:9: sources.a.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
+          hint: name the event by its signature: id = "hash:signed"
+        hookmill.toml:16:9: sources.b.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
+          hint: name the event by its signature: id = "hash:signed"
+        hookmill.toml:24:9: sources.c.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
+          hint: name the event by its signature: id = "hash:signed"
+        hookmill.toml:32:9: sources.d.event: the signature does not cover the body, so one request could hold any number of events
+          hint: take one event from each request: leave out `many`
+        hookmill.toml:40:9: sources.e.event: all events of a request would have the same id
+          hint: leave "hash:signed" out of `id`
+        hookmill.toml:48:32: sources.f.event.type: a hash is no type: no rule could name it
+        hookmill.toml:57:11: sources.g.unknown: the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event
+          hint: expected "record" or "dead_letter"
+        hookmill.toml:62:9: sources.h.event: a token signs nothing, so there is no hash of it
+        hookmill.toml:66:9: sources.i.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
+          hint: name the event by its signature: id = "hash:signed"
+        hookmill.toml:67:11: sources.i.unknown: the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event
+          hint: expected "record" or "dead_letter"
+        hookmill.toml:72:9: sources.j.event: the token is in the body, so the body is one event
+          hint: take one event from each request: leave out `many`
+        "#);
+    }
+
+    #[test]
+    fn what_signs_is_never_shown() {
+        let text = "[sources.mailgun]\nscheme = \"mailgun\"\nsecrets = [\"env:A\"]\nredact = [\"event-data.recipient\"]\n[sources.token]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { body = \"auth.secret\" }\nevent = { id = \"id\", type = \"type\" }\n[sources.linear]\nscheme = \"linear\"\nsecrets = [\"env:A\"]\n";
+        let (config, faults) = parse("hookmill.toml", text);
+        assert!(faults.is_empty(), "{faults:?}");
+        let redactions =
+            |places: &[&str]| places.iter().map(|place| place.parse().unwrap()).collect();
+        assert_eq!(
+            config.redact,
+            BTreeMap::from([
+                (
+                    "mailgun".to_owned(),
+                    redactions(&[
+                        "event-data.recipient",
+                        "signature.signature",
+                        "signature.timestamp",
+                        "signature.token",
+                    ]),
+                ),
+                ("token".to_owned(), redactions(&["auth.secret"])),
+                ("linear".to_owned(), Vec::new()),
+            ])
+        );
+    }
+
+    #[test]
+    fn a_time_has_limits_on_both_sides() {
+        let minutes = Duration::from_secs(300);
+        for (scheme, more, past, future) in [
+            ("stripe", "", 300, 300),
+            ("stripe", "tolerance = \"1h\"\n", 3_600, 300),
+            ("paddle", "", 30, 300),
+            ("linear", "", 60, 60),
+            ("mailgun", "", 43_200, 300),
+            ("discord", "", 3_600, 300),
+            ("sendgrid", "future_tolerance = \"1s\"\n", 86_400, 1),
+        ] {
+            let text = format!("[sources.s]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\n{more}");
+            let source = parse("hookmill.toml", &text).0.ingress.sources.remove(0);
+            let [past, future] = [past, future].map(Duration::from_secs);
+            assert_eq!(source.tolerance, Some(Tolerance { past, future }), "{scheme} {more}");
+        }
+        // No scheme that signs a time does without.
+        for scheme in source::scheme_names() {
+            let text = format!(
+                "[sources.s]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\npublic_url = \"https://a.test/\"\n"
+            );
+            let (config, _) = parse("hookmill.toml", &text);
+            let Some(source) = config.ingress.sources.first() else { continue };
+            let signs_time = match &source.scheme {
+                crate::scheme::Scheme::Template(template) => template.timestamp.is_some(),
+                scheme => matches!(scheme, crate::scheme::Scheme::StandardWebhooks { .. }),
+            };
+            assert_eq!(source.tolerance.is_some(), signs_time, "{scheme}");
+            assert!(
+                source.tolerance.is_none_or(|tolerance| tolerance.future <= minutes),
+                "{scheme}"
+            );
+        }
+        // It cannot be switched off.
+        insta::assert_snapshot!(errors("[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\ntolerance = \"0s\"\nfuture_tolerance = \"0s\"\n"), @r#"
+        hookmill.toml:4:13: sources.s.tolerance: found 0s
+          hint: expected a duration from 1s to 1d
+        hookmill.toml:5:20: sources.s.future_tolerance: found 0s
+          hint: expected a duration from 1s to 1d
         "#);
     }
 

@@ -262,6 +262,8 @@ struct Hookmill {
     ingress: Option<Ingress>,
     /// When what could not be applied is tried again.
     retry: Option<Retry>,
+    /// What one event may write. An event that would write more becomes a dead letter.
+    limits: Option<Limits>,
     /// How the native queue gathers batches. On Cloudflare, consumers/worker/wrangler.toml says so.
     queue: Option<Queue>,
     /// How long what is done with is kept.
@@ -322,8 +324,8 @@ struct Source {
     /// mostly 5 minutes.
     #[schemars(extend("examples" = ["5m"]))]
     tolerance: Option<Span>,
-    /// How far ahead of our clock a signature may be, where the scheme signs a time: from a second to a day. By default that is
-    /// 5 minutes for Standard Webhooks, and mostly not looked at for others.
+    /// How far ahead of our clock a signature may be, where the scheme signs a time: from a second to a day. The default is 5
+    /// minutes, and 1 minute for Linear.
     #[schemars(extend("examples" = ["5m"]))]
     future_tolerance: Option<Span>,
     /// The URL that the provider was told to call, without a query. Needed where the scheme signs it: `hubspot`, `square`,
@@ -347,8 +349,8 @@ struct Source {
     /// Where the signed time is, if one is signed.
     #[schemars(extend("examples" = [{ "header": "X-Slack-Request-Timestamp" }]))]
     timestamp: Option<SignedTime>,
-    /// What is signed: `{body}`, `{timestamp}`, `{method}`, `{url}`, `{plain_url}`, `{header:NAME}`, `{body:PATH}`, and other
-    /// characters as they are.
+    /// What is signed: `{body}`, `{timestamp}`, `{method}`, `{url}`, `{plain_url}`, `{header:NAME}`, `{header:NAME:LENGTH}`,
+    /// `{body:PATH}`, and other characters as they are.
     #[schemars(extend("examples" = ["{timestamp}.{body}"]))]
     payload: Option<String>,
     /// Where an event's id and type are.
@@ -472,8 +474,8 @@ struct SignedTime {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Event {
-    /// Where the id is: a path in the body, `header:X-Name`, or `hash:body`; of a list, all are joined. Needed by all but
-    /// Standard Webhooks, which have it in a header.
+    /// Where the id is: a path in the body, `header:X-Name`, `hash:body`, or `hash:signed`, the hash of what is signed; of a
+    /// list, all are joined. Needed by all but Standard Webhooks, which have it in a header.
     #[schemars(extend("examples" = ["header:X-GitHub-Delivery"]))]
     id: Option<OneOrMore<Path>>,
     /// Where the type is: a path in the body, or `header:X-Name`; of a list, those that are there are joined.
@@ -485,7 +487,7 @@ struct Event {
     /// Whether a body is a list of events, or one after the other, as lines.
     #[schemars(extend("default" = false))]
     many: Option<bool>,
-    /// Whether an id that is not signed is combined with a hash of what is.
+    /// Whether an id that is not signed is combined with a hash of the body.
     #[schemars(extend("default" = true))]
     hash: Option<bool>,
 }
@@ -522,6 +524,17 @@ struct Ingress {
     /// How long a body may take to arrive: from 100 milliseconds to 5 minutes.
     #[schemars(extend("default" = "10s"))]
     body_timeout: Option<Span>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Limits {
+    /// How many rows one event may write, in all tables together.
+    #[schemars(range(min = 1, max = limits::EVENT_ROWS), extend("default" = 10_000))]
+    rows_per_event: Option<Whole>,
+    /// How many bytes of rows one event may write: at most 256 MiB.
+    #[schemars(extend("default" = "16MiB"))]
+    bytes_per_event: Option<String>,
 }
 
 #[derive(JsonSchema)]
@@ -779,7 +792,7 @@ struct Alerts {
     #[schemars(extend("default" = "1h"))]
     oldest_dead_letter: Option<Span>,
     /// They are told if so many dead letters wait.
-    #[schemars(range(min = 1, max = 1_000_000), extend("examples" = [100]))]
+    #[schemars(range(min = 1, max = limits::COUNTED), extend("examples" = [100]))]
     dead_letters: Option<Whole>,
     /// They are told if an event took so long from ingress to its tables: from a second to 30 days.
     #[schemars(extend("examples" = ["5m"]))]

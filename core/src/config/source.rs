@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::parse::duration;
 use super::toml_reader::{ConfigError, Document, Item, Located, Section};
+use crate::redact::Redaction;
 use crate::rules::{Path, Reads};
 use crate::scheme::{
-    Algorithm, Answer, Encoding, Events, Handshake, Hashed, KeyForm, NamePart, Part, Place, Scheme,
-    SignatureAt, Template, TimeAt, TimeUnit, Tolerance,
+    Algorithm, Answer, Encoding, Events, Handshake, KeyForm, NamePart, Part, Place, Scheme,
+    SignatureAt, Template, TimeAt, TimeUnit, Tolerance, unseparated,
 };
 
 /// The schemes that the others are made of.
@@ -53,6 +54,9 @@ pub(super) const ENCODINGS: [(&str, Encoding); 2] =
 pub(super) const TIME_UNITS: [(&str, TimeUnit); 3] =
     [("s", TimeUnit::Seconds), ("ms", TimeUnit::Milliseconds), ("rfc3339", TimeUnit::Rfc3339)];
 
+/// The longest value of a header whose length a payload may state.
+const MAX_HEADER_LENGTH: usize = 256;
+
 /// Every scheme that a source can name.
 pub fn scheme_names() -> impl Iterator<Item = &'static str> {
     NAMED.iter().map(|(name, _)| *name).chain(GENERAL)
@@ -62,10 +66,33 @@ pub fn scheme_names() -> impl Iterator<Item = &'static str> {
 pub(super) struct Signing {
     pub(super) scheme_name: String,
     pub(super) scheme: Scheme,
-    pub(super) tolerance: Tolerance,
+    pub(super) tolerance: Option<Tolerance>,
     pub(super) public_url: Option<String>,
     pub(super) events: Events,
     pub(super) answer: Option<Answer>,
+}
+
+impl Signing {
+    /// What of a body would let whoever sees it sign another: never shown, whatever `redact` says.
+    pub(super) fn proofs(&self) -> Vec<Redaction> {
+        let Scheme::Template(template) = &self.scheme else {
+            // Paddle Classic's signature is not a part of the event that is kept.
+            return Vec::new();
+        };
+        let Place::Body(_, signature) = &template.signature.place else {
+            return Vec::new();
+        };
+        let time = template.timestamp.as_ref().and_then(|time| match &time.place {
+            Place::Body(_, path) => Some(path),
+            Place::Header(_) | Place::Member(_) => None,
+        });
+        let members = template.payload.iter().filter_map(|part| match part {
+            Part::Member(_, path) => Some(path),
+            _ => None,
+        });
+        let paths = [signature].into_iter().chain(time).chain(members);
+        paths.filter_map(|path| Some(Redaction::from(&path.parse::<Path>().ok()?))).collect()
+    }
 }
 
 /// A source's section, and behind it the file of its scheme.
@@ -186,17 +213,16 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
             let template = template(layers, general);
             let mut events = Events::none();
             let hint = "where an event's id and type are: { id = \"id\", type = \"type\" }";
-            let hashed = match layers.require("event", hint) {
-                Some(item) => event(&item, true, &mut events),
-                None => true,
-            };
+            let item = layers.require("event", hint);
+            let hashed = item.as_ref().is_none_or(|item| event(item, true, &mut events));
             let handshakes = layers.get("handshake");
             for item in handshakes.iter().flat_map(|item| item.list("a list", false)) {
                 let handshake = handshake(&item, &mut events.reads);
                 events.handshakes.extend(handshake);
             }
-            if let Some(template) = template.as_ref().filter(|_| hashed) {
-                events.hash = hash(template, &events.id);
+            if let (Some(template), Some(item)) = (&template, &item) {
+                events.hash = hashed && hash(template, &events.id);
+                one_event(template, &events, item);
             }
             (template.map(|template| Scheme::Template(Box::new(template))), events)
         }
@@ -222,16 +248,9 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
         }
         tolerance(&item).filter(|_| signs_time)
     };
-    let minutes = Duration::from_secs(300);
-    let is_general = name.value == general;
-    let tolerance = Tolerance {
-        past: within("tolerance").or_else(|| {
-            let default = general == "standard-webhooks" || (is_general && signs_time);
-            default.then_some(minutes)
-        }),
-        future: within("future_tolerance")
-            .or_else(|| (general == "standard-webhooks").then_some(minutes)),
-    };
+    let limit = |key| within(key).unwrap_or(Duration::from_secs(300));
+    let (past, future) = (limit("tolerance"), limit("future_tolerance"));
+    let tolerance = signs_time.then_some(Tolerance { past, future });
     if scheme.signs_url() && url.is_none() {
         let problem = name.error("this scheme signs the URL, so `public_url` is needed");
         layers.report(problem.hint(
@@ -294,7 +313,7 @@ impl Events {
             kind: Vec::new(),
             default_kind: None,
             many: false,
-            hash: None,
+            hash: false,
             handshakes: Vec::new(),
         }
     }
@@ -365,6 +384,26 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
         {
             item.report(item.here.error("the signature would have to sign itself"));
         }
+        // The verifier tells a URL from the body behind it.
+        let separable = |first: &Part, second: &Part| {
+            matches!(first, Part::Url | Part::PlainUrl) && *second == Part::Body
+        };
+        for (first, second) in unseparated(&payload) {
+            if !separable(first, second) {
+                let problem = item.here.error(format!(
+                    "no fixed characters separate `{first}` from `{second}`, so bytes can be moved from one to the other under the same signature"
+                ));
+                let length = match first {
+                    Part::Header(name, _) => format!(
+                        ", or say how long the first is, if that is always the same: {{header:{name}:36}}"
+                    ),
+                    _ => String::new(),
+                };
+                item.report(problem.hint(format!(
+                    "put in the characters that the provider signs between them{length}; a provider that signs none cannot be verified safely"
+                )));
+            }
+        }
         payload
     };
     let signature = signature?;
@@ -394,7 +433,7 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
 fn signs(part: &Part, signature: &Place) -> bool {
     match (part, signature) {
         (Part::Body, Place::Body(..)) => true,
-        (Part::Header(signed), Place::Header(name)) => signed.eq_ignore_ascii_case(name),
+        (Part::Header(signed, _), Place::Header(name)) => signed.eq_ignore_ascii_case(name),
         (Part::Member(_, signed), Place::Body(_, path)) => signed == path,
         _ => false,
     }
@@ -515,7 +554,7 @@ fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
     let mut rest = text.value.as_str();
     let fault = |problem: String| {
         item.report(text.error(problem).hint(
-            "possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {body:PATH}, and other characters as they are",
+            "possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are",
         ));
     };
     while let Some(open) = rest.find('{') {
@@ -534,8 +573,18 @@ fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
             None if name == "plain_url" => Part::PlainUrl,
             None if name == "body" => Part::Body,
             Some(("header", header)) => {
+                let (header, length) = match header.split_once(':') {
+                    Some((header, length)) => match length.parse() {
+                        Ok(length @ 1..=MAX_HEADER_LENGTH) => (header, Some(length)),
+                        _ => {
+                            fault(format!("found {{{name}}}: a length is a number from 1 to {MAX_HEADER_LENGTH}"));
+                            return None;
+                        }
+                    },
+                    None => (header, None),
+                };
                 check_header(item, &text, header);
-                Part::Header(header.to_owned())
+                Part::Header(header.to_owned(), length)
             }
             Some(("body", path)) => match path.parse::<Path>() {
                 Ok(path) => Part::Member(reads.add(&path), path.to_string()),
@@ -572,7 +621,8 @@ fn event(item: &Item<'_>, with_id: bool, events: &mut Events) -> bool {
     }
     if let Some(item) = section.require("type", "where it is: \"type\", or \"header:X-Type\"") {
         events.kind = name_parts(&item, &mut events.reads);
-        if events.kind.contains(&NamePart::BodyHash) {
+        let hash = |part: &NamePart| matches!(part, NamePart::BodyHash | NamePart::SignedHash);
+        if events.kind.iter().any(hash) {
             item.report(item.here.error("a hash is no type: no rule could name it"));
         }
     }
@@ -594,8 +644,7 @@ fn event(item: &Item<'_>, with_id: bool, events: &mut Events) -> bool {
 }
 
 fn name_parts(item: &Item<'_>, reads: &mut Reads) -> Vec<NamePart> {
-    let expected =
-        "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", or a list of these";
+    let expected = "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", \"hash:signed\", or a list of these";
     let list = item.list(expected, item.is_string());
     if list.is_empty() && item.is_list() {
         item.report(item.here.error("nothing is named").hint(format!("expected {expected}")));
@@ -606,8 +655,10 @@ fn name_parts(item: &Item<'_>, reads: &mut Reads) -> Vec<NamePart> {
             check_header(item, &text, header);
             return Some(NamePart::Header(header.to_owned()));
         }
-        if text.value == "hash:body" {
-            return Some(NamePart::BodyHash);
+        match text.value.as_str() {
+            "hash:body" => return Some(NamePart::BodyHash),
+            "hash:signed" => return Some(NamePart::SignedHash),
+            _ => {}
         }
         if text.value.starts_with(|c: char| c.is_ascii_uppercase()) && text.value.contains('-') {
             let problem = text.error(format!("found {:?}, a path in the body", text.value));
@@ -623,29 +674,57 @@ fn name_parts(item: &Item<'_>, reads: &mut Reads) -> Vec<NamePart> {
     list.iter().filter_map(&mut part).collect()
 }
 
-/// What an id has to be combined with, if the signature does not cover it.
-fn hash(template: &Template, id: &[NamePart]) -> Option<Hashed> {
-    let whole = template.payload.contains(&Part::Body);
-    let signed = |part: &NamePart| match part {
-        NamePart::Header(name) => template
-            .payload
-            .iter()
-            .any(|part| matches!(part, Part::Header(signed) if signed.eq_ignore_ascii_case(name))),
+/// Whether the signature covers this part of an id.
+fn covers(template: &Template, part: &NamePart) -> bool {
+    let payload = &template.payload;
+    let whole = payload.contains(&Part::Body);
+    match part {
+        NamePart::Header(name) => payload.iter().any(
+            |part| matches!(part, Part::Header(signed, _) if signed.eq_ignore_ascii_case(name)),
+        ),
         NamePart::Body(_, path) => {
             whole
-                || template
-                    .payload
+                || payload
                     .iter()
                     .any(|part| matches!(part, Part::Member(_, signed) if signed == path))
         }
         NamePart::BodyHash => whole,
-    };
-    if template.algorithm == Algorithm::Token || id.iter().all(signed) {
-        None
-    } else if whole {
-        Some(Hashed::Body)
-    } else {
-        Some(Hashed::Signed)
+        NamePart::SignedHash => true,
+    }
+}
+
+/// Whether an id has to be combined with a hash of the body: that is signed, and the id is not.
+fn hash(template: &Template, id: &[NamePart]) -> bool {
+    template.payload.contains(&Part::Body) && !id.iter().all(|part| covers(template, part))
+}
+
+/// Reports what would let one signature be several events.
+fn one_event(template: &Template, events: &Events, item: &Item<'_>) {
+    let token = template.algorithm == Algorithm::Token;
+    let whole = template.payload.contains(&Part::Body);
+    let by_signature = events.id.contains(&NamePart::SignedHash);
+    if token && by_signature {
+        item.report(item.here.error("a token signs nothing, so there is no hash of it"));
+    }
+    if !token && !events.id.iter().all(|part| whole || covers(template, part)) {
+        let problem = item.here.error(
+            "the signature covers neither the body nor this id, so one signature could be sent with any number of events",
+        );
+        item.report(problem.hint("name the event by its signature: id = \"hash:signed\""));
+    }
+    let one = "take one event from each request: leave out `many`";
+    if events.many && by_signature && whole {
+        let problem = item.here.error("all events of a request would have the same id");
+        item.report(problem.hint("leave \"hash:signed\" out of `id`"));
+    } else if events.many && !token && !whole {
+        let problem = item.here.error(
+            "the signature does not cover the body, so one request could hold any number of events",
+        );
+        item.report(problem.hint(one));
+    } else if events.many && matches!(template.signature.place, Place::Body(..)) {
+        // It would be kept as a part of some event, where nobody knows that it is not to be shown.
+        let problem = item.here.error("the token is in the body, so the body is one event");
+        item.report(problem.hint(one));
     }
 }
 

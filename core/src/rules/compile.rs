@@ -440,7 +440,7 @@ fn check_kind(
             );
         }
         if rule.kind() == Kind::List {
-            return check_list(rule_name, rule, missing.len() == GUARD_COLUMNS.len(), errors);
+            return check_list(rule_name, rule, table, errors);
         }
         if rule.update && !rule.tombstone {
             let error = rule_name.error("a rule that only updates removes no rows");
@@ -490,10 +490,10 @@ fn check_kind(
 fn check_list(
     rule_name: &Located<String>,
     rule: &TableText,
-    unguarded: bool,
+    table: &Table,
     errors: &mut Vec<ConfigError>,
 ) {
-    if !unguarded {
+    if GUARD_COLUMNS.iter().any(|name| table.column(name).is_some()) {
         let error = rule.table.error(format!("table `{}` is kept by version", rule.table.value));
         errors.push(error.hint(format!(
             "the rows of a list have a version together, so their table has none of the columns {}",
@@ -504,6 +504,24 @@ fn check_list(
     if of_element == 0 || of_element == rule.key.len() {
         let error = rule.table.error("`key` has to say whose list it is, and which element");
         errors.push(error.hint("key = { subscription_id = \"data.object.id\", id = \"@.id\" }"));
+    } else {
+        let whose = rule.key.iter().filter(|(_, text)| !text.value.is_of_element());
+        let whose: BTreeSet<_> = whose.map(|(name, _)| name.value.as_str()).collect();
+        let begins = |index: &Vec<String>| {
+            whose.len() <= index.len()
+                && index[..whose.len()].iter().all(|name| whose.contains(name.as_str()))
+        };
+        if !table.indexes.iter().any(begins) {
+            let whose = Vec::from_iter(whose).join(", ");
+            let error = rule.table.error(format!(
+                "no index of `{}` begins with ({whose}), so each event would read the whole table",
+                rule.table.value
+            ));
+            errors.push(error.hint(format!(
+                "begin the primary key with the columns that say whose list it is, or add an index: CREATE INDEX … ON {} ({whose})",
+                rule.table.value
+            )));
+        }
     }
     if rule.update || !rule.tombstone {
         let error = rule_name.error("`update` and `tombstone` do not go with `each`");

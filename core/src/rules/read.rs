@@ -1,6 +1,7 @@
 //! Reading what rules need out of a body, in one pass and without building the rest.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -152,16 +153,80 @@ impl SelectRead {
             return Ok(None);
         }
         let wanted: serde_json::Value = serde_json::from_str(wanted)?;
-        for element in serde_json::from_str::<Vec<&'b RawValue>>(array)? {
-            let values = self.element.read(element.get().as_bytes())?;
-            let Some(field) = values.0[self.field] else {
-                continue;
-            };
-            if serde_json::from_str::<serde_json::Value>(field)? == wanted {
-                return Ok(values.0[self.rest]);
-            }
+        let found = each_element(array, |element| {
+            let values = self.element.read(element.as_bytes())?;
+            let Some(field) = values.0[self.field] else { return Ok(ControlFlow::Continue(())) };
+            Ok(match serde_json::from_str::<serde_json::Value>(field)? == wanted {
+                true => ControlFlow::Break(values.0[self.rest]),
+                false => ControlFlow::Continue(()),
+            })
+        });
+        match found {
+            Ok(ControlFlow::Break(found)) => Ok(found),
+            Ok(ControlFlow::Continue(())) => Ok(None),
+            Err(Stopped::NotAList(error)) => Err(error),
+            Err(Stopped::By(error)) => Err(error),
         }
-        Ok(None)
+    }
+}
+
+/// Why [`each_element`] did not go through a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stopped<E> {
+    /// The text is not a JSON array.
+    NotAList(NotJson),
+    /// What was done with an element failed.
+    By(E),
+}
+
+/// Does something with the JSON text of each element of an array, in order, until that breaks or fails. Only one element is
+/// looked at a time, so a long list takes no memory.
+///
+/// # Errors
+///
+/// [`Stopped`].
+pub fn each_element<'b, B, E>(
+    array: &'b str,
+    each: impl FnMut(&'b str) -> Result<ControlFlow<B>, E>,
+) -> Result<ControlFlow<B>, Stopped<E>> {
+    struct Elements<F, B, E> {
+        each: F,
+        /// What stopped it.
+        stopped: Option<Result<B, E>>,
+    }
+
+    impl<'b, F, B, E> Visitor<'b> for &mut Elements<F, B, E>
+    where
+        F: FnMut(&'b str) -> Result<ControlFlow<B>, E>,
+    {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'b>>(self, mut list: A) -> Result<(), A::Error> {
+            while let Some(element) = list.next_element::<&'b RawValue>()? {
+                let stop = match (self.each)(element.get()) {
+                    Ok(ControlFlow::Continue(())) => continue,
+                    Ok(ControlFlow::Break(value)) => Ok(value),
+                    Err(error) => Err(error),
+                };
+                self.stopped = Some(stop);
+                return Err(serde::de::Error::custom("stopped"));
+            }
+            Ok(())
+        }
+    }
+
+    let mut elements = Elements { each, stopped: None };
+    let mut json = serde_json::Deserializer::from_str(array);
+    let read = json.deserialize_seq(&mut elements);
+    match (elements.stopped, read) {
+        (Some(Ok(value)), _) => Ok(ControlFlow::Break(value)),
+        (Some(Err(error)), _) => Err(Stopped::By(error)),
+        (None, Ok(())) => Ok(ControlFlow::Continue(())),
+        (None, Err(error)) => Err(Stopped::NotAList(error.into())),
     }
 }
 

@@ -400,13 +400,15 @@ async function overview(page, _parts, query) {
     const recent = stats.activity.filter((one) => one.at > stats.at - 5 * 60_000);
     const events = recent.reduce((sum, one) => sum + one.events, 0);
     const dead = stats.dead_letters;
+    // Counts of rows stop somewhere, so that counting costs little.
+    const counted = (count) => (count < stats.counted_to ? number(count) : `${number(stats.counted_to)}+`);
     const tile = (name, value, note, of) => element("div", { class: "tile", "data-state": of }, element("dt", {}, name), element("dd", {}, element("span", { class: "figure" }, value), note && element("span", { class: "note" }, note)));
     refresh(
       tiles,
       tile("Events a minute", number(Math.round((events / 5) * 10) / 10), "over the last 5 minutes"),
       tile("Lag", recent.length ? duration(Math.max(...recent.map((one) => one.lag))) : "–", recent.length ? "the longest in 5 minutes" : "no events in 5 minutes"),
       tile("Waiting on the queue", stats.waiting === undefined ? "–" : number(stats.waiting), stats.waiting === undefined && "not known on this platform"),
-      tile("Dead letters", element("a", { href: "#/dead-letters" }, number(dead.dead)), dead.replaying > 0 && `${number(dead.replaying)} on their way again`, dead.dead > 0 && "dead"),
+      tile("Dead letters", element("a", { href: "#/dead-letters" }, counted(dead.dead)), dead.replaying > 0 && `${counted(dead.replaying)} on their way again`, dead.dead > 0 && "dead"),
       tile("Oldest dead letter", dead.oldest ? duration(stats.at - dead.oldest) : "–", dead.oldest && time(dead.oldest), dead.oldest && "dead"),
       tile("Replays under way", element("a", { href: "#/replays" }, number(stats.replays))),
     );
@@ -415,8 +417,8 @@ async function overview(page, _parts, query) {
     lag.update(bars.map((bar) => ({ at: bar.at, value: bar.lag })), duration);
     refresh(
       tables,
-      tally("Dead letters by reason", ["Reason", "Letters"], dead.reasons, ({ kind, count }) => [element("a", { href: address("#/dead-letters", { reason: kind }) }, kind), number(count)], "None."),
-      tally("Outbox", ["Channel", "State", "Count"], stats.outbox, ({ of, kind, count }) => [of, element("a", { href: address("#/outbox", { channel: of, state: kind }) }, badge(kind)), number(count)], "Empty."),
+      tally("Dead letters by reason", ["Reason", "Letters"], dead.reasons, ({ kind, count }) => [element("a", { href: address("#/dead-letters", { reason: kind }) }, kind), counted(count)], "None."),
+      tally("Outbox", ["Channel", "State", "Count"], stats.outbox, ({ of, kind, count }) => [of, element("a", { href: address("#/outbox", { channel: of, state: kind }) }, badge(kind)), counted(count)], "Nothing waits, and nothing failed."),
       tally("Rejections in this time", ["Source", "Reason", "Requests"], stats.rejections, ({ of, kind, count }) => [of || "none", element("a", { href: address("#/rejections", { source: of, reason: kind }) }, kind), number(count)], "None."),
       tally("Taken by providers (UTC)", ["Provider", "Period", "Sent", "Requests"], stats.usage, ({ provider, period, sent, requests }) => [provider, period, number(sent), number(requests)], "Nothing today."),
     );
@@ -660,7 +662,7 @@ async function deadLetter(page, [, id]) {
     const letter = await page.get(path("dead-letters", id));
     const name = letter.event_id ?? letter.id.slice(0, 12);
     const replay = () =>
-      ask({ title: "Replay this letter", text: "It goes through the whole path again. If its event has taken effect meanwhile, nothing changes.", action: "Replay" }, async ({ why }) => {
+      ask({ title: "Replay this letter", text: "It goes through the whole path again.", action: "Replay" }, async ({ why }) => {
         const started = await api(`${path("dead-letters", letter.id)}/replay`, { method: "POST", body: { reason: why } });
         go(link("replays", started.id));
       });
@@ -873,7 +875,7 @@ function planOfLetters(planned) {
       ["Error", (one) => element("bdi", {}, one.error)],
     ], planned.sample).whole;
   return [
-    element("p", {}, `${count(planned.total, "letter")}; of their events ${number(planned.applied_meanwhile)} took effect meanwhile, and replaying those changes nothing.`),
+    element("p", {}, `${count(planned.total, "letter")}.`),
     planned.first_failed_at && element("p", {}, "They failed first at ", time(planned.first_failed_at), ", and last at ", time(planned.last_failed_at), "."),
     sample,
   ];

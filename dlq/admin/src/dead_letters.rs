@@ -90,6 +90,11 @@ impl Search {
         params.push(self.state.clone().unwrap_or_else(|| "dead".to_owned()));
         Ok(params)
     }
+
+    /// The state as SQL: an index serves one state, and another all of them.
+    fn condition(&self) -> &'static str {
+        if self.state.as_deref() == Some("any") { "?9 = 'any'" } else { "state = ?9" }
+    }
 }
 
 const OBJECT: &str = "json_object('id', id, 'source', source, 'event_id', event_id, 'generation', generation, 'type', type,
@@ -108,10 +113,10 @@ pub(crate) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<DeadLetter>>, Problem> {
     let (at, id) = paging.after()?;
-    let mut params = search.params()?;
+    let (mut params, state) = (search.params()?, search.condition());
     params.extend([at, id, paging.limit()?.to_string()]);
     let sql = format!(
-        "-- dead letters\nSELECT {OBJECT} FROM dead_letters WHERE {WHERE} AND (?9 = 'any' OR state = ?9)
+        "-- dead letters\nSELECT {OBJECT} FROM dead_letters WHERE {WHERE} AND {state}
         AND (?10 = '' OR last_failed_at < CAST(?10 AS INTEGER) OR (last_failed_at = CAST(?10 AS INTEGER) AND id < ?11))
         ORDER BY last_failed_at DESC, id DESC LIMIT CAST(?12 AS INTEGER)"
     );
@@ -147,6 +152,7 @@ pub(crate) async fn groups(
     State(admin): State<Admin>,
     Query(search): Query<Search>,
 ) -> Result<Json<Vec<Group>>, Problem> {
+    let state = search.condition();
     let sql = format!(
         "-- dead letters by what went wrong
         SELECT json_object('fingerprint', fingerprint, 'reason', reason, 'error', error, 'count', count,
@@ -155,7 +161,7 @@ pub(crate) async fn groups(
             SELECT fingerprint, reason, error, count(*) AS count, min(first_failed_at) AS first, max(last_failed_at) AS last,
                 json_group_array(DISTINCT source) FILTER (WHERE source IS NOT NULL) AS sources,
                 json_group_array(DISTINCT type) FILTER (WHERE type IS NOT NULL) AS types
-            FROM dead_letters WHERE {WHERE} AND (?9 = 'any' OR state = ?9)
+            FROM dead_letters WHERE {WHERE} AND {state}
             GROUP BY fingerprint
         )
         ORDER BY count DESC, fingerprint LIMIT 200"

@@ -59,11 +59,10 @@ const OBJECT: &str = "json_object('id', id, 'generation', generation, 'filter', 
     'total', total, 'sent', sent, 'planned_by', planned_by, 'planned_at', planned_at, 'run_by', run_by,
     'started_at', started_at, 'ended_at', ended_at, 'error', error,
     'applied', iif(generation > 0, applied, (
-        SELECT count(*) FROM dead_letters WHERE replay = replays.id AND (state = 'applied' OR (state = 'replayed'
-        AND EXISTS (SELECT 1 FROM events WHERE events.source = dead_letters.source
-            AND events.id = event_id AND events.generation = dead_letters.generation))))),
+        SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'applied')),
     'failed', iif(generation > 0,
-        (SELECT count(*) FROM dead_letters WHERE dead_letters.generation = replays.generation AND dead_letters.state = 'dead'),
+        (SELECT count(*) FROM dead_letters
+            WHERE dead_letters.generation > 0 AND dead_letters.generation = replays.generation AND dead_letters.state = 'dead'),
         (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'dead' AND dead_letters.replays > 0)))";
 
 /// List replays, the latest first.
@@ -128,8 +127,6 @@ pub(crate) struct Plan {
     /// The replay, which waits to be run.
     #[serde(flatten)]
     replay: Replay,
-    /// Of the letters, how many have taken effect meanwhile: replaying these changes nothing.
-    applied_meanwhile: u64,
     #[schema(value_type = Option<i64>)]
     first_failed_at: Option<Timestamp>,
     #[schema(value_type = Option<i64>)]
@@ -162,7 +159,6 @@ pub(crate) async fn plan(
     struct Span {
         first: Option<Timestamp>,
         last: Option<Timestamp>,
-        applied: u64,
     }
     one_of("reason", selection.reason.as_ref(), &REASONS)?;
     let (filter, now) = (Filter::from(selection), admin.now());
@@ -177,28 +173,18 @@ pub(crate) async fn plan(
     let replay = find(&admin, &id).await?;
     let sql = format!(
         "-- what a plan spans
-        SELECT json_object('first', min(first_failed_at), 'last', max(last_failed_at), 'applied', coalesce(sum(EXISTS (
-            SELECT 1 FROM events WHERE events.source = dead_letters.source AND events.id = event_id
-                AND events.generation = dead_letters.generation
-        )), 0))
+        SELECT json_object('first', min(first_failed_at), 'last', max(last_failed_at))
         FROM dead_letters WHERE state = 'dead' AND {WHERE}"
     );
     let span = admin.ask::<Span>(&sql, filter.params()).await?.pop();
-    let Span { first, last, applied } =
-        span.unwrap_or(Span { first: None, last: None, applied: 0 });
+    let Span { first, last } = span.unwrap_or(Span { first: None, last: None });
     let sql = format!(
         "-- some of a plan
         SELECT json_object('id', id, 'source', source, 'event_id', event_id, 'type', type, 'error', error)
         FROM dead_letters WHERE state = 'dead' AND {WHERE} ORDER BY last_failed_at LIMIT 10"
     );
     let sample = admin.ask::<Sample>(&sql, filter.params()).await?;
-    let plan = Plan {
-        replay,
-        applied_meanwhile: applied,
-        first_failed_at: first,
-        last_failed_at: last,
-        sample,
-    };
+    let plan = Plan { replay, first_failed_at: first, last_failed_at: last, sample };
     Ok((StatusCode::CREATED, Json(plan)))
 }
 

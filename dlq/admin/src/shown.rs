@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hookmill_core::config::Admin as Config;
 use hookmill_core::message::{BodyForm, decode};
 use hookmill_core::redact::redact;
 use serde::Serialize;
@@ -16,7 +17,8 @@ pub(crate) struct Shown {
     /// Blank if there is none any more, or nothing of it is shown.
     body: String,
     /// `text`, or `base64` if it is no text; `unreadable` if the message cannot be read: then it is the whole message;
-    /// `redacted` if something in it is not to be shown, and nothing can be found in it.
+    /// `redacted` if something in it is not to be shown and nothing can be found in it, or if hookmill.toml no longer names
+    /// its source.
     body_form: &'static str,
 }
 
@@ -24,12 +26,23 @@ impl Shown {
     /// What is shown of a message; its body may be in the object store.
     pub(crate) async fn of(admin: &Admin, message: &str) -> Result<Self, Problem> {
         let config = admin.0.config();
+        let redacts = |config: &Config| !config.redact.values().all(Vec::is_empty);
         let Ok(read) = decode(message) else {
             // Nobody knows whose it is.
-            return Ok(match config.filter(|config| !config.redact.is_empty()) {
+            return Ok(match config.filter(|config| redacts(config)) {
                 Some(_) => Self::hidden(),
                 None => Self { body: message.to_owned(), body_form: "unreadable" },
             });
+        };
+        let nothing = Vec::new();
+        let redactions = match config {
+            None => &nothing,
+            Some(config) => match config.redact.get(&read.envelope.source) {
+                Some(redactions) => redactions,
+                // A source that was removed or renamed: nobody knows what was not to be shown.
+                None if redacts(config) => return Ok(Self::hidden()),
+                None => &nothing,
+            },
         };
         let bytes = match &read.envelope.body {
             BodyForm::Object(check) => {
@@ -38,17 +51,18 @@ impl Shown {
             }
             _ => read.body.into_owned(),
         };
-        let redactions = config.and_then(|config| config.redact.get(&read.envelope.source));
-        Ok(match (String::from_utf8(bytes), redactions) {
-            (Ok(body), Some(redactions)) if !body.is_empty() => match redact(&body, redactions) {
+        Ok(match String::from_utf8(bytes) {
+            Ok(body) if body.is_empty() || redactions.is_empty() => {
+                Self { body, body_form: "text" }
+            }
+            Ok(body) => match redact(&body, redactions) {
                 Some(body) => Self { body, body_form: "text" },
                 None => Self::hidden(),
             },
-            (Ok(body), _) => Self { body, body_form: "text" },
-            (Err(_), Some(_)) => Self::hidden(),
-            (Err(error), None) => {
+            Err(error) if redactions.is_empty() => {
                 Self { body: STANDARD.encode(error.as_bytes()), body_form: "base64" }
             }
+            Err(_) => Self::hidden(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use hookmill_core::limits::COUNTED;
 use hookmill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,9 +27,12 @@ pub(crate) struct Stats {
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<u64>,
     dead_letters: DeadLetters,
+    /// Where counts of dead letters and of the outbox stop: this many means this many or more.
+    #[schema(example = 10_000)]
+    counted_to: u32,
     /// Replays that are running or paused.
     replays: u64,
-    /// By channel and state.
+    /// The outbox by channel and state, without what was sent: that is in `usage`.
     outbox: Vec<Tally>,
     /// Requests that were refused at the door in this window, by source and reason.
     rejections: Vec<Tally>,
@@ -98,28 +102,46 @@ const ACTIVITY: &str = "\
 SELECT json_object('at', minute * 60000, 'source', source, 'outcome', outcome, 'events', events, 'lag', lag)
 FROM activity WHERE minute > CAST(?1 AS INTEGER) ORDER BY minute, source, outcome";
 
+/// `?1` [`COUNTED`].
 const DEAD: &str = "\
 -- what is dead
+WITH dead AS MATERIALIZED (SELECT reason FROM dead_letters WHERE state = 'dead' LIMIT CAST(?1 AS INTEGER))
 SELECT json_object(
-    'dead', (SELECT count(*) FROM dead_letters WHERE state = 'dead'),
-    'replaying', (SELECT count(*) FROM dead_letters WHERE state IN ('replaying', 'replayed')),
-    'oldest', (SELECT min(first_failed_at) FROM dead_letters WHERE state = 'dead'),
+    'dead', (SELECT count(*) FROM dead),
+    'replaying', (SELECT count(*) FROM (
+        SELECT 1 FROM dead_letters WHERE state IN ('replaying', 'replayed') LIMIT CAST(?1 AS INTEGER)
+    )),
+    'oldest', (SELECT min(first_failed_at) FROM dead_letters INDEXED BY dead_letters_oldest WHERE state = 'dead'),
     'reasons', json((SELECT json_group_array(json_object('of', '', 'kind', reason, 'count', n)) FROM (
-        SELECT reason, count(*) AS n FROM dead_letters WHERE state = 'dead' GROUP BY reason ORDER BY reason
+        SELECT reason, count(*) AS n FROM dead GROUP BY reason ORDER BY reason
     ))))";
 
 const REPLAYS: &str = "\
 -- replays on their way
 SELECT json_quote(count(*)) FROM replays WHERE state IN ('running', 'paused')";
 
+/// `?1` [`COUNTED`]. Each state is counted by the index for it.
 const OUTBOX: &str = "\
 -- where the outbox stands
-SELECT json_object('of', channel, 'kind', state, 'count', count(*)) FROM outbox GROUP BY channel, state ORDER BY channel, state";
+SELECT json_object('of', channel, 'kind', state, 'count', sum(n)) FROM (
+    SELECT channel, 'pending' AS state, 1 AS n FROM (
+        SELECT channel FROM outbox WHERE state = 'pending' LIMIT CAST(?1 AS INTEGER)
+    )
+    UNION ALL
+    SELECT channel, 'sealed', json_array_length(members) FROM (
+        SELECT channel, members FROM outbox_batches WHERE state IN ('sealed', 'sending') LIMIT CAST(?1 AS INTEGER)
+    )
+    UNION ALL
+    SELECT channel, state, 1 FROM (
+        SELECT channel, state FROM outbox WHERE state IN ('refused', 'suppressed', 'in_doubt') LIMIT CAST(?1 AS INTEGER)
+    )
+) GROUP BY channel, state ORDER BY channel, state";
 
 const REJECTED: &str = "\
 -- what was refused
-SELECT json_object('of', source, 'kind', reason, 'count', sum(count)) FROM rejection_counts
-WHERE hour > CAST(?1 AS INTEGER) GROUP BY source, reason ORDER BY source, reason";
+WITH recent AS MATERIALIZED (SELECT source, reason, count FROM rejection_counts WHERE hour > CAST(?1 AS INTEGER))
+SELECT json_object('of', source, 'kind', reason, 'count', sum(count)) FROM recent
+GROUP BY source, reason ORDER BY source, reason";
 
 const USAGE: &str = "\
 -- what providers have taken
@@ -147,9 +169,10 @@ pub(crate) async fn stats(
         at: now,
         activity: admin.ask(ACTIVITY, vec![minute.to_string()]).await?,
         waiting: admin.0.waiting().await,
-        dead_letters: admin.ask(DEAD, Vec::new()).await?.pop().unwrap_or(none),
+        dead_letters: admin.ask(DEAD, vec![COUNTED.to_string()]).await?.pop().unwrap_or(none),
+        counted_to: COUNTED,
         replays: admin.ask(REPLAYS, Vec::new()).await?.pop().unwrap_or_default(),
-        outbox: admin.ask(OUTBOX, Vec::new()).await?,
+        outbox: admin.ask(OUTBOX, vec![COUNTED.to_string()]).await?,
         rejections: admin.ask(REJECTED, vec![since]).await?,
         usage: admin.ask(USAGE, vec![now.day(), now.month()]).await?,
     }))

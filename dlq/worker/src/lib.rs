@@ -33,7 +33,7 @@ pub async fn queue(
         let batch = Batch::new(&event)?;
         if wakes(batch.deliveries()) {
             admin::replay(&env).await;
-            batch.settle(&vec![Verdict::Ack; batch.deliveries().len()]);
+            batch.acknowledge();
             return Ok(JsValue::UNDEFINED);
         }
         let failed = |error: worker::Error| JsValue::from(js_sys::Error::new(&error.to_string()));
@@ -53,7 +53,9 @@ pub async fn queue(
                     Verdict::Retry { delay: RETRY_REPORTS }
                 }
             };
-            batch.settle(&vec![verdict; reports.len()]);
+            for index in 0..reports.len() {
+                batch.settle(index, verdict);
+            }
             return Ok(JsValue::UNDEFINED);
         }
         let (verdicts, error) = drain(&store, batch.deliveries(), now()).await;
@@ -63,7 +65,9 @@ pub async fn queue(
             }
             None => console_warn!("buried what the queue gave up on: {}", verdicts.len()),
         }
-        batch.settle(&verdicts);
+        for (index, verdict) in verdicts.into_iter().enumerate() {
+            batch.settle(index, verdict);
+        }
         Ok(JsValue::UNDEFINED)
     })
     .await

@@ -50,23 +50,24 @@ impl Batch {
         &self.deliveries
     }
 
-    /// Tells the queue the verdicts, one for each delivery, in order.
-    pub fn settle(&self, verdicts: &[Verdict]) {
-        if verdicts.iter().all(|verdict| !matches!(verdict, Verdict::Retry { .. })) {
-            self.all.ack_all();
-            return;
-        }
-        for (message, verdict) in self.messages.iter().zip(verdicts) {
-            match verdict {
-                Verdict::Ack | Verdict::Bury => message.ack(),
-                Verdict::Retry { delay } => {
-                    // The platform counts whole seconds: rounded up, a retry is never early.
-                    let seconds = delay.as_millis().div_ceil(1000);
-                    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-                    message.retry_with_options(
-                        &QueueRetryOptionsBuilder::new().with_delay_seconds(seconds).build(),
-                    );
-                }
+    /// Tells the queue that every message is done.
+    pub fn acknowledge(&self) {
+        self.all.ack_all();
+    }
+
+    /// Tells the queue the verdict on one delivery. It stands even if the invocation fails later.
+    /// Source: <https://developers.cloudflare.com/queues/configuration/batching-retries/#explicit-acknowledgement-and-retries>.
+    pub fn settle(&self, index: usize, verdict: Verdict) {
+        let Some(message) = self.messages.get(index) else { return };
+        match verdict {
+            Verdict::Ack | Verdict::Bury => message.ack(),
+            Verdict::Retry { delay } => {
+                // The platform counts whole seconds: rounded up, a retry is never early.
+                let seconds = delay.as_millis().div_ceil(1000);
+                let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+                message.retry_with_options(
+                    &QueueRetryOptionsBuilder::new().with_delay_seconds(seconds).build(),
+                );
             }
         }
     }

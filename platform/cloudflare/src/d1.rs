@@ -26,10 +26,11 @@ impl D1 {
     /// `batch()` is one round trip and one transaction: all statements, or none.
     async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Rows>> {
         let mut prepared = Vec::with_capacity(statements.len());
-        for statement in &statements {
+        // Each value is let go as soon as JavaScript has it: a batch's exist once, not twice.
+        for Statement { sql, params } in statements {
             let params: Vec<_> =
-                statement.params.iter().map(|param| JsValue::from_str(param)).collect();
-            prepared.push(self.0.prepare(&*statement.sql).bind(&params)?);
+                params.into_iter().map(|param| JsValue::from_str(&param)).collect();
+            prepared.push(self.0.prepare(&*sql).bind(&params)?);
         }
         let results = self.0.batch(prepared).await?;
         results

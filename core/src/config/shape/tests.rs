@@ -66,7 +66,7 @@ const SAMPLES: [&str; 14] = [
     signature = { body = "s.s", encoding = "base64" }
     timestamp = { body = "s.t" }
     payload = "{timestamp}{body:s.token}"
-    event = { id = "header:X-I", type = "type" }
+    event = { id = "hash:signed", type = "type" }
     "#,
     r#"
     [sources.webhooks]
@@ -103,6 +103,10 @@ const SAMPLES: [&str; 14] = [
     multiplier = 3.0
     max = "2h"
     jitter = 0.25
+
+    [limits]
+    rows_per_event = 100
+    bytes_per_event = "1MiB"
 
     [queue]
     batch_size = 10
