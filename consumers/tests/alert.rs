@@ -255,9 +255,7 @@ fn many_dead_letters_and_a_long_lag_are_told_of() {
     for id in ["a", "b"] {
         world.letter(id, HOUR);
     }
-    world.sql(&format!(
-        "INSERT INTO activity VALUES (({START} + {HOUR}) / 60000, 's', 'applied', 1, 29999)"
-    ));
+    world.sql(&format!("INSERT INTO activity VALUES (({START} + {HOUR}) / 60000, 's', 'applied', 1, 29999)"));
     assert_eq!(world.told(HOUR), Vec::<String>::new());
     world.letter("c", HOUR);
     world.sql("UPDATE activity SET lag = 30000");
