@@ -1,108 +1,181 @@
-// CPU per event of the Workers, end to end in workerd, against a floor Worker in the same run. What is counted is the time
-// that the process workerd spent on a processor: ingress, queue, consumer and D1, with all that the local runtime itself
-// does. Run by `cargo xtask bench`.
+// The Workers in workerd: CPU per event against a floor and against the usual Worker in the same run, and the rows that D1
+// reads and writes per event.
+//
+// CPU is the time that the process workerd spent on a processor, from the first request to the last row: ingress, queue,
+// consumer and D1, with all that the local runtime itself does. `cargo xtask bench` runs this with the defaults below; a test
+// runs a small form of it (tests/workers/bench.test.mjs), in which no time is looked at.
+import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { Agent, request as httpRequest } from "node:http";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { Miniflare, convertV4MiniflareOptions } from "miniflare";
 
 const bench = dirname(fileURLToPath(import.meta.url));
 const root = dirname(dirname(bench));
-const EVENTS = 4000;
-const CONNECTIONS = 32;
-const ROUNDS = 9;
 const SECRET = "whsec_benchmark";
-const { subscription } = JSON.parse(readFileSync(join(root, "hookmill/samples/stripe.json"), "utf8"));
 
-const queue = { maxBatchSize: 100, maxBatchTimeout: 1, maxRetries: 3, retryDelay: 0 };
-const common = { compatibilityDate: "2026-11-01", modulesRoot: "/" };
+// What `cargo xtask bench` measures.
+const DEFAULTS = {
+  // The folder of the built Workers, and what their configuration calls the secret of its source `stripe`.
+  built: "target/workers-bench",
+  secret: "STRIPE_WEBHOOK_SECRET",
+  // Events in a measurement, which is a multiple of a batch; measurements of each contestant, in turn.
+  events: 2000,
+  rounds: 9,
+  connections: 32,
+  // Rows in each table, where that is little and where that is much.
+  small: 1000,
+  large: 200_000,
+};
 
-function ours(stage) {
-  const built = join(root, "target/workers", stage);
-  return {
+const BATCH = 100;
+const text = (...path) => readFileSync(join(root, ...path), "utf8");
+const statements = (sql) => sql.replace(/--.*$/gm, "").split(";").filter((statement) => statement.trim());
+
+// Full-size `customer.subscription.updated` events, as tests/bench/events.rs makes them.
+const { subscription } = JSON.parse(text("hookmill/samples/stripe.json"));
+const NEW = 1_000_000;
+const CREATED = 1_767_225_600;
+const spread = (number) => (Math.imul(number, 2654435761) >>> 0).toString(16).padStart(8, "0");
+
+let next = NEW;
+// Every other event is about one of the subscriptions that the tables hold, each of the others about a new one.
+function events(count, held) {
+  const timestamp = Math.floor(Date.now() / 1000);
+  const batch = { requests: [], added: [], subscriptions: new Set() };
+  for (let i = 0; i < count; i++) {
+    const number = next++;
+    const isHeld = held > 0 && number % 2 === 0;
+    const id = spread(isHeld ? (number / 2) % held : number);
+    const [item] = subscription.items.data;
+    const items = { ...subscription.items, data: [{ ...item, id: `si_${id}`, subscription: `sub_${id}` }] };
+    const event = {
+      id: `evt_${spread(number)}`,
+      object: "event",
+      api_version: "2026-10-28.endive",
+      created: CREATED + number - NEW,
+      data: { object: { ...subscription, id: `sub_${id}`, items } },
+      livemode: false,
+      pending_webhooks: 1,
+      type: "customer.subscription.updated",
+    };
+    // Indented, as Stripe sends it.
+    const body = JSON.stringify(event, null, 2);
+    const signature = createHmac("sha256", SECRET).update(`${timestamp}.${body}`).digest("hex");
+    batch.requests.push({ body, signature: `t=${timestamp},v1=${signature}` });
+    batch.added.push(spread(number));
+    batch.subscriptions.add(`sub_${id}`);
+  }
+  return batch;
+}
+
+const module = (name) => ({ type: "ESModule", path: `/${name}`, contents: text("tests/bench", name) });
+const common = { compatibilityDate: "2026-11-01", modulesRoot: "/", d1Databases: { DB: "db" } };
+const consuming = (queue, maxBatchTimeout) => ({
+  queueConsumers: { [queue]: { maxBatchSize: BATCH, maxBatchTimeout, maxRetries: 3, retryDelay: 0 } },
+});
+
+// The tables of subscriptions, which the floor does not have.
+const tables = { subscriptions: "subscriptions", items: "subscription_items" };
+
+// A Worker by hand that is ingress and consumer in one. `seen` counts those of some events that took effect; the floor does not
+// know their ids.
+function byHand(name, contestant) {
+  const worker = {
     ...common,
-    name: stage,
-    modules: [
-      { type: "ESModule", path: "/index.js", contents: readFileSync(join(built, "index.js"), "utf8") },
-      { type: "CompiledWasm", path: "/index_bg.wasm", contents: readFileSync(join(built, "index_bg.wasm")) },
-    ],
+    name,
+    modules: [module(`${name}.mjs`)],
+    queueProducers: { EVENTS: { queueName: "events" } },
+    ...consuming("events", 1),
+    bindings: { STRIPE_WEBHOOK_SECRET: SECRET },
+  };
+  return { name, workers: [worker], ...contestant };
+}
+
+// Hookmill's Workers; `metered` adds up the rows that D1 reads and writes, and has batches gather for as long as they take.
+function hookmill(name, { built, secret }, held, metered = false) {
+  const modules = (stage) => {
+    const folder = join(root, built, stage);
+    assert.ok(existsSync(folder), `there is no ${folder}: run this with \`cargo xtask bench\`, which builds it`);
+    return [
+      { type: "ESModule", path: "/index.js", contents: readFileSync(join(folder, "index.js"), "utf8") },
+      { type: "CompiledWasm", path: "/index_bg.wasm", contents: readFileSync(join(folder, "index_bg.wasm")) },
+    ];
+  };
+  const ingress = {
+    ...common,
+    name: "ingress",
+    modules: modules("ingress"),
     r2Buckets: { BODIES: "bodies" },
+    queueProducers: { EVENTS: { queueName: "events" } },
+    bindings: { [secret]: SECRET },
+  };
+  const consumers = {
+    ...common,
+    name: "consumers",
+    modules: metered ? [module("meter.mjs"), ...modules("consumers")] : modules("consumers"),
+    r2Buckets: { BODIES: "bodies" },
+    ...consuming("events", metered ? 30 : 1),
+  };
+  const migrations = readdirSync(join(root, "migrations")).filter((file) => file.endsWith(".sql")).sort();
+  const schema = migrations.flatMap((file) => statements(text("migrations", file)));
+  const seen = "SELECT count(*) AS n FROM events WHERE source = 'stripe' AND id IN (SELECT 'evt_' || value FROM json_each(?1))";
+  return {
+    name,
+    workers: [ingress, consumers],
+    schema,
+    tables: { events: "events", ...tables, dead: "dead_letters" },
+    seen,
+    held,
+    ours: true,
   };
 }
 
-const contestants = {
-  floor: {
-    table: "floor",
-    workers: [
-      {
-        ...common,
-        name: "floor",
-        modules: [{ type: "ESModule", path: "/floor.mjs", contents: readFileSync(join(bench, "floor.mjs"), "utf8") }],
-        queueProducers: { EVENTS: { queueName: "events" } },
-        queueConsumers: { events: queue },
-        d1Databases: { DB: "db" },
-      },
-    ],
-  },
-  hookmill: {
-    table: "events",
-    workers: [
-      {
-        ...ours("ingress"),
-        queueProducers: { EVENTS: { queueName: "hookmill-events" } },
-        bindings: { STRIPE_WEBHOOK_SECRET: SECRET, CLERK_WEBHOOK_SECRET: "whsec_YmVuY2htYXJr" },
-      },
-      { ...ours("consumers"), queueConsumers: { "hookmill-events": queue }, d1Databases: { DB: "db" } },
-    ],
-  },
-};
-
-async function start({ workers }) {
-  const miniflare = new Miniflare(convertV4MiniflareOptions({ host: "127.0.0.1", port: 0, workers, handleStructuredLogs: () => {} }));
+// Starts one, its tables filled.
+async function start(contestant) {
+  const logs = [];
+  const options = {
+    host: "127.0.0.1",
+    port: 0,
+    workers: contestant.workers,
+    handleStructuredLogs: ({ level, message }) => ["warn", "error"].includes(level) && logs.push(message),
+  };
+  const miniflare = new Miniflare(convertV4MiniflareOptions(options));
   const url = await miniflare.ready;
-  const database = await miniflare.getD1Database("DB", workers.at(-1).name);
-  await database.prepare("CREATE TABLE floor (id TEXT PRIMARY KEY, length INTEGER) WITHOUT ROWID").run();
-  for (const name of readdirSync(join(root, "migrations")).filter((name) => name.endsWith(".sql")).sort()) {
-    const sql = readFileSync(join(root, "migrations", name), "utf8").replace(/--.*$/gm, "");
-    for (const statement of sql.split(";")) if (statement.trim()) await database.prepare(statement).run();
-  }
+  const database = await miniflare.getD1Database("DB", contestant.workers.at(-1).name);
+  for (const statement of contestant.schema) await database.prepare(statement).run();
   // workerd is the child that this start made.
   const pid = children().find((child) => !known.has(child));
   known.add(pid);
-  return { miniflare, url, database, pid };
+  const running = { ...contestant, miniflare, url, database, pid, logs };
+  if (contestant.ours) await fill(running, 0, contestant.held);
+  return running;
+}
+
+// In steps, so that no statement takes long.
+async function fill({ database }, from, to) {
+  for (let first = from; first < to; first += 20_000) {
+    const range = [first, Math.min(first + 20_000, to)];
+    for (const sql of statements(text("tests/bench/fill.sql"))) await database.prepare(sql).bind(...range).run();
+  }
 }
 
 const known = new Set();
-const children = () =>
-  readFileSync(`/proc/self/task/${process.pid}/children`, "utf8")
-    .split(" ")
-    .filter((pid) => pid && readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("workerd"));
+const linux = process.platform === "linux";
+function children() {
+  if (!linux) return [];
+  const all = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").split(" ");
+  return all.filter((pid) => pid && readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("workerd"));
+}
 
 // Clock ticks, of which Linux counts 100 in a second.
 function ticks(pid) {
+  if (!linux) return NaN;
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
   return Number(fields[11]) + Number(fields[12]);
-}
-
-let number = 0;
-function signedRequests() {
-  const timestamp = Math.floor(Date.now() / 1000);
-  return Array.from({ length: EVENTS }, () => {
-    number += 1;
-    const object = { ...subscription, id: `sub_${number}` };
-    const body = JSON.stringify({
-      id: `evt_${number}`,
-      object: "event",
-      created: timestamp,
-      data: { object },
-      livemode: false,
-      type: "customer.subscription.updated",
-    });
-    const signature = createHmac("sha256", SECRET).update(`${timestamp}.${body}`).digest("hex");
-    return { body, signature: `t=${timestamp},v1=${signature}` };
-  });
 }
 
 function post(url, agent, { body, signature }) {
@@ -117,41 +190,139 @@ function post(url, agent, { body, signature }) {
   });
 }
 
-// Microseconds of processor time per event, from the first request to the last row.
-async function measure({ url, database, pid }, table) {
-  const requests = signedRequests();
-  const count = async () => (await database.prepare(`SELECT count(*) AS n FROM ${table}`).first()).n;
-  const expected = (await count()) + EVENTS;
-  const agent = new Agent({ keepAlive: true, maxSockets: CONNECTIONS });
-  const before = ticks(pid);
-  let next = 0;
-  await Promise.all(
-    Array.from({ length: CONNECTIONS }, async () => {
-      while (next < requests.length) await post(url, agent, requests[next++]);
-    }),
-  );
-  for (let tries = 0; (await count()) < expected; tries++) {
-    if (tries > 300) throw new Error(`only ${await count()} of ${expected} rows`);
+const number = async (database, sql, ...values) => (await database.prepare(sql).bind(...values).first()).n;
+
+// How many rows there are in the tables that a contestant has.
+async function counts({ database, tables }) {
+  const found = {};
+  for (const [what, table] of Object.entries(tables)) found[what] = await number(database, `SELECT count(*) AS n FROM ${table}`);
+  return found;
+}
+
+// Sends events and waits for their rows: microseconds of processor time per event. Fails if any event is lost, applied twice
+// or given up.
+async function measure(running, count, connections) {
+  const { name, url, database, pid, held, seen, ours, logs } = running;
+  const batch = events(count, held);
+  const before = await counts(running);
+  const expected = { ...before, events: before.events + count };
+  if ("subscriptions" in before) {
+    const sql = "SELECT count(*) AS n FROM subscriptions WHERE id IN (SELECT value FROM json_each(?1))";
+    const known = await number(database, sql, JSON.stringify([...batch.subscriptions]));
+    expected.subscriptions += batch.subscriptions.size - known;
+    expected.items += batch.subscriptions.size - known;
+  }
+  // Looking costs processor time as well, so it reads the rows of the last events alone.
+  const last = batch.added.slice(-2 * connections);
+  const there = async () =>
+    seen
+      ? (await number(database, seen, JSON.stringify(last))) === last.length
+      : (await counts(running)).events === expected.events;
+  const agent = new Agent({ keepAlive: true, maxSockets: connections });
+  const start = ticks(pid);
+  let sent = 0;
+  const send = async () => {
+    while (sent < count) await post(url, agent, batch.requests[sent++]);
+  };
+  await Promise.all(Array.from({ length: connections }, send));
+  // A batch takes milliseconds: a minute in which no event takes effect is too long.
+  for (let tries = 0, most = before.events; !(await there()); tries++) {
+    if (tries === 300) {
+      const found = (await counts(running)).events;
+      const log = logs.slice(-5).join("\n") || "nothing";
+      assert.ok(found > most, `${name}: ${found - before.events} of ${count} events took effect, and none in a minute. It logged: ${log}`);
+      [tries, most] = [0, found];
+    }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
   agent.destroy();
-  return ((ticks(pid) - before) * 10_000) / EVENTS;
+  const cost = ((ticks(pid) - start) * 10_000) / count;
+  assert.deepEqual(await counts(running), expected, `${name}: the rows that are there, and those that should be`);
+  // What Hookmill has added goes, so that its tables keep their size.
+  if (ours) {
+    const added = JSON.stringify(batch.added);
+    for (const sql of statements(text("tests/bench/clear.sql"))) await database.prepare(sql).bind(added).run();
+  }
+  return cost;
+}
+
+// Rows that D1 reads and writes per event, in full batches, at tables of both sizes.
+async function growth(options) {
+  const { small, large, connections } = options;
+  const running = await start(hookmill("metered", options, small, true));
+  const consumers = await running.miniflare.getWorker("consumers");
+  const meter = async () => (await consumers.fetch("http://meter")).json();
+  const measured = async (held) => {
+    const count = 2 * BATCH;
+    await meter();
+    await measure({ ...running, held }, count, connections);
+    const { transactions, read, written } = await meter();
+    assert.equal(transactions, count / BATCH, "a full batch is one transaction");
+    return { read: read / count, written: written / count };
+  };
+  const few = await measured(small);
+  await fill(running, small, large);
+  const many = await measured(large);
+  await running.miniflare.dispose();
+  return { few, many };
 }
 
 const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
-const running = {};
-for (const [name, contestant] of Object.entries(contestants)) {
-  running[name] = await start(contestant);
-  await measure(running[name], contestant.table);
+// Measures everything, prints it and returns the rows per event. `print` is told each line.
+export async function run(given = {}, print = console.log) {
+  const options = { ...DEFAULTS, ...given };
+  const { rounds, connections, small, large } = options;
+  print(`${options.events} events of ${events(1, 0).requests[0].body.length} bytes over ${connections} connections in a measurement, ${rounds} rounds`);
+
+  const contestants = [
+    byHand("floor", {
+      schema: ["CREATE TABLE floor (id TEXT PRIMARY KEY, length INTEGER) WITHOUT ROWID"],
+      tables: { events: "floor" },
+      held: small,
+    }),
+    byHand("usual", {
+      schema: statements(text("tests/bench/usual.sql")),
+      tables: { events: "stripe_events", ...tables },
+      seen: "SELECT count(*) AS n FROM stripe_events WHERE id IN (SELECT 'evt_' || value FROM json_each(?1))",
+      held: small,
+    }),
+    hookmill("few", options, small),
+    hookmill("many", options, large),
+  ];
+  const running = [];
+  for (const contestant of contestants) running.push(await start(contestant));
+  const costs = Object.fromEntries(running.map(({ name }) => [name, []]));
+  // The first round only warms up.
+  for (let round = 0; round <= rounds; round++) {
+    for (const contestant of running) {
+      const cost = await measure(contestant, options.events, connections);
+      if (round > 0) costs[contestant.name].push(cost);
+    }
+  }
+  for (const { miniflare } of running) await miniflare.dispose();
+  const ratio = (name, to) => {
+    const ratios = costs[name].map((cost, round) => cost / costs[to][round]);
+    return `${median(ratios).toFixed(2)} (rounds ${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})`;
+  };
+  print(`Worker CPU per event with \`preset = "stripe"\`, to the floor: ${ratio("few", "floor")}; the bar is 1.6`);
+  print(`  to the usual Worker: ${ratio("few", "usual")}; the aim is 0.5`);
+  print(`  at ${large} rows to ${small}: ${ratio("many", "few")}; the bar is 1.2`);
+  const each = Object.entries(costs).map(([name, cost]) => `${name} ${median(cost).toFixed(0)}`);
+  print(`  microseconds per event, of which the local runtime has most: ${each.join(", ")}`);
+
+  const rows = await growth(options);
+  for (const kind of ["read", "written"]) {
+    const { few, many } = rows;
+    print(`D1 rows ${kind} per event: ${few[kind].toFixed(2)} at ${small} rows, ${many[kind].toFixed(2)} at ${large}`);
+  }
+  return rows;
 }
-const ratios = [];
-const costs = { floor: [], hookmill: [] };
-for (let round = 0; round < ROUNDS; round++) {
-  for (const [name, { table }] of Object.entries(contestants)) costs[name].push(await measure(running[name], table));
-  ratios.push(costs.hookmill[round] / costs.floor[round]);
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const sizes = ["events", "rounds", "connections", "small", "large"];
+  const options = Object.fromEntries(Object.keys(DEFAULTS).map((name) => [name, { type: "string" }]));
+  const { values } = parseArgs({ options });
+  for (const name of sizes) if (name in values) values[name] = Number(values[name]);
+  await run(values);
 }
-for (const { miniflare } of Object.values(running)) await miniflare.dispose();
-const spread = `${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}`;
-console.log(`${EVENTS} events of ${signedRequests()[0].body.length} bytes over ${CONNECTIONS} connections, ${ROUNDS} rounds`);
-console.log(`Worker CPU per event, to the floor: ${median(ratios).toFixed(2)} (rounds ${spread}); the bar is 1.25`);

@@ -1,35 +1,79 @@
 //! `cargo xtask bench`: where Hookmill stands, as ratios to something measured in the same run.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
 
 use crate::build::{Worker, build};
 use crate::shell::{cargo, root, run as shell, target};
 use crate::tools::Tools;
 
-/// Measures both platforms.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only these; without any, all.
+    parts: Vec<Part>,
+}
+
+/// A part of the benchmark that can be run by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Part {
+    /// The binary: ingress, from the first request to the last row, growth, and drain
+    Native,
+    /// The Workers in workerd: processor time, and rows of D1
+    Workers,
+    /// A verification, to the HMAC in it
+    Verification,
+    /// Planning events, to parsing them
+    Planning,
+}
+
+/// Measures. A small form of the first two parts is among the tests.
 ///
 /// # Errors
 ///
 /// If something cannot be installed, built or measured.
-pub fn run() -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if std::env::consts::OS != "linux" {
         bail!("memory and processor time are read from /proc: run this on Linux");
     }
-    let tools = Tools::install()?;
-    shell(cargo().args(["build", "--release", "--package", "hookmill"]))?;
-    let mut build_bench = cargo();
-    build_bench.args(["build", "--release", "--package", "hookmill-tests", "--features", "bench"]);
-    shell(&mut build_bench)?;
-    for worker in [Worker::Ingress, Worker::Consumers] {
-        build(&tools, worker, None, None)?;
+    let parts = if arguments.parts.is_empty() { Part::value_variants() } else { &arguments.parts };
+    let mut times = Vec::new();
+    for part in parts {
+        let start = Instant::now();
+        match part {
+            Part::Native => native()?,
+            Part::Workers => workers()?,
+            Part::Verification => verification()?,
+            Part::Planning => planning()?,
+        }
+        times.push((part, start.elapsed()));
     }
-    let release = target().join("release");
-    let mut native = std::process::Command::new(release.join("hookmill-bench"));
-    native.current_dir(root()).arg("native").arg(release.join("hookmill")).arg("hookmill.toml");
-    shell(&mut native)?;
-    shell(tools.node().arg("tests/bench/workers.mjs"))?;
-    verification()?;
-    planning()
+    eprintln!();
+    for (part, time) in times {
+        eprintln!("{:>8} s  {part:?}", time.as_secs());
+    }
+    Ok(())
+}
+
+/// The binary, with the configurations in tests/bench.
+fn native() -> anyhow::Result<()> {
+    // Together they would share features, and the binary would not be the one that is released.
+    shell(cargo().args(["build", "--release", "--package", "hookmill"]))?;
+    let mut bench = cargo();
+    bench.args(["run", "--release", "--package", "hookmill-tests", "--features", "bench"]);
+    bench.args(["--bin", "hookmill-bench", "--", "native"]);
+    shell(bench.arg(target().join("release/hookmill")))
+}
+
+/// The Workers, built with the configuration in tests/bench.
+fn workers() -> anyhow::Result<()> {
+    let tools = Tools::install()?;
+    for worker in [Worker::Ingress, Worker::Consumers] {
+        let out = root().join("target/workers-bench").join(worker.name());
+        build(&tools, worker, Some(&out), Some(&root().join("tests/bench/preset.toml")))?;
+    }
+    shell(tools.node().arg("tests/bench/workers.mjs"))
 }
 
 /// The cost of a verification to that of its HMAC, from what criterion wrote.

@@ -49,8 +49,8 @@ enum Command {
     },
     /// Install what the tests need and run all of them
     Test(test::Arguments),
-    /// Measure both platforms, as ratios to a bare server and to a Worker that only stores
-    Bench,
+    /// Measure both platforms, as ratios to references in the same run
+    Bench(bench::Arguments),
     /// Write docs/hookmill.schema.json, the JSON Schema of hookmill.toml, from the types that say its shape
     Schema,
 }
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Command::Wrangler { arguments } => Tools::install()
             .and_then(|tools| shell::become_program(tools.wrangler().args(arguments))),
         Command::Test(arguments) => test::run(&arguments),
-        Command::Bench => bench::run(),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Schema => schema::run(),
     };
     match result {

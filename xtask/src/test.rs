@@ -26,9 +26,10 @@ pub enum Step {
     Deny,
     /// The tests beside the code
     Unit,
-    /// The contract against the native binary, its command line, what statements cost, and kill -9 under load
+    /// The contract against the native binary, its command line, what statements cost, kill -9 under load, and the benchmark
+    /// in a small form
     Native,
-    /// The contract against the three Workers in workerd
+    /// The contract against the three Workers in workerd, and the benchmark in a small form
     Workers,
     /// Every parser of headers and bodies against inputs made up by libFuzzer, for a bounded time
     Fuzz,
@@ -136,11 +137,12 @@ fn contract() -> Command {
 }
 
 fn native() -> anyhow::Result<()> {
-    shell(
-        contract()
-            .args(["--test", "native", "--test", "cli", "--test", "presets", "--test", "growth"])
-            .args(["--test", "crash"]),
-    )
+    let mut test = contract();
+    test.args(["--features", "bench"]);
+    for name in ["native", "cli", "folder", "presets", "growth", "crash", "bench"] {
+        test.args(["--test", name]);
+    }
+    shell(&mut test)
 }
 
 /// Said where something could not be checked, since there is no Python.

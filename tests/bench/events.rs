@@ -1,0 +1,140 @@
+//! Events, the requests that carry them, and what sends these.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hookmill_tests::event::{Event, stripe};
+use hookmill_tests::http::request;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// A subscription that no event was about yet has a number from here on.
+const NEW: u32 = 1_000_000;
+/// The time of the first event. Rows of fill.sql are older.
+const CREATED: i64 = 1_767_225_600;
+
+/// The id of fill.sql with this number: spread over the whole table, as a provider's ids are.
+fn spread(number: u32) -> String {
+    format!("{:08x}", number.wrapping_mul(2_654_435_761))
+}
+
+/// Full-size `customer.subscription.updated` events, about 4.5 KB each. No two have the same id, and each is newer than
+/// those before it.
+pub struct Events {
+    subscription: Value,
+    next: u32,
+}
+
+/// Events that are sent together.
+pub struct Batch {
+    /// The events.
+    pub events: Vec<Event>,
+    /// The numbers of the events and of the subscriptions in the ids that they add to the tables.
+    pub added: Vec<String>,
+    /// How many of the subscriptions are new.
+    pub new: usize,
+}
+
+impl Events {
+    /// From the sample that `hookmill send` sends.
+    pub fn new() -> Self {
+        let samples: Value =
+            serde_json::from_str(include_str!("../../hookmill/samples/stripe.json"))
+                .expect("the samples are JSON");
+        Self { subscription: samples["subscription"].clone(), next: NEW }
+    }
+
+    /// Each event is about a subscription of its own, if the tables hold none. If they hold `held`, every other event is
+    /// about one of those.
+    pub fn batch(&mut self, count: usize, held: u32) -> Batch {
+        let (mut events, mut added, mut new) = (Vec::with_capacity(count), Vec::new(), 0);
+        for _ in 0..count {
+            let number = self.next;
+            self.next += 1;
+            let subscription = if held > 0 && number.is_multiple_of(2) {
+                number / 2 % held
+            } else {
+                new += 1;
+                number
+            };
+            let (event, id) = (spread(number), spread(subscription));
+            let mut object = self.subscription.clone();
+            object["id"] = json!(format!("sub_{id}"));
+            object["items"]["data"][0]["id"] = json!(format!("si_{id}"));
+            object["items"]["data"][0]["subscription"] = json!(format!("sub_{id}"));
+            let created = CREATED + i64::from(number - NEW);
+            let kind = "customer.subscription.updated";
+            events.push(indented(stripe(kind, &format!("evt_{event}"), created, object)));
+            added.push(event);
+        }
+        Batch { events, added, new }
+    }
+}
+
+/// As Stripe sends it.
+fn indented(mut event: Event) -> Event {
+    let body: Value = serde_json::from_slice(&event.body).expect("a body is JSON");
+    event.body = format!("{body:#}").into_bytes();
+    event
+}
+
+/// Signed requests, written out, that keep their connection.
+pub fn requests(events: &[Event]) -> Arc<Vec<Vec<u8>>> {
+    let write = |event: &Event| {
+        let bytes = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
+        let close = b"Connection: close\r\n";
+        let at = bytes
+            .windows(close.len())
+            .position(|window| window == close)
+            .expect("it is written there");
+        [&bytes[..at], &bytes[at + close.len()..]].concat()
+    };
+    Arc::new(events.iter().map(write).collect())
+}
+
+/// Sends every request, over all connections at once. Returns the time that took.
+pub async fn load(
+    address: SocketAddr,
+    connections: usize,
+    requests: Arc<Vec<Vec<u8>>>,
+) -> Duration {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut streams = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("a socket takes options");
+        streams.push(stream);
+    }
+    let start = Instant::now();
+    let senders = streams.into_iter().map(|mut stream| {
+        let (requests, next) = (requests.clone(), next.clone());
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 4096];
+            while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                stream.write_all(request).await.expect("the server reads");
+                let mut length = 0;
+                loop {
+                    let read = stream.read(&mut buffer[length..]).await;
+                    let read = read.expect("the server answers");
+                    length += read;
+                    // Both servers answer with this body, last.
+                    if buffer[..length].ends_with(b"{\"accepted\":1}") {
+                        break;
+                    }
+                    assert!(
+                        read > 0 && buffer.starts_with(b"HTTP/1.1 200"),
+                        "an answer that is not 200: {}",
+                        String::from_utf8_lossy(&buffer[..length])
+                    );
+                }
+            }
+        })
+    });
+    for sender in senders.collect::<Vec<_>>() {
+        sender.await.expect("no connection fails");
+    }
+    start.elapsed()
+}
