@@ -10,7 +10,10 @@ use hookmill_tests::http::request;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
+/// How long nothing may happen before the benchmark gives up. A request, or a batch, takes milliseconds.
+pub const STUCK: Duration = Duration::from_secs(60);
 /// A subscription that no event was about yet has a number from here on.
 const NEW: u32 = 1_000_000;
 /// The time of the first event. Rows of fill.sql are older.
@@ -117,8 +120,10 @@ pub async fn load(
                 stream.write_all(request).await.expect("the server reads");
                 let mut length = 0;
                 loop {
-                    let read = stream.read(&mut buffer[length..]).await;
-                    let read = read.expect("the server answers");
+                    let read = timeout(STUCK, stream.read(&mut buffer[length..])).await;
+                    let read = read
+                        .unwrap_or_else(|_| panic!("no answer to a request in {STUCK:?}"))
+                        .expect("the server answers");
                     length += read;
                     // Both servers answer with this body, last.
                     if buffer[..length].ends_with(b"{\"accepted\":1}") {

@@ -10,10 +10,7 @@ use rusqlite::Connection;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::events::Batch;
-
-/// How long nothing may leave the queue before the benchmark gives up. A single batch takes milliseconds.
-const STUCK: Duration = Duration::from_secs(60);
+use crate::events::{Batch, STUCK};
 
 /// A process that ends with this value.
 pub struct Server(Child);
@@ -157,9 +154,7 @@ impl Pipeline {
             }
             assert!(
                 since.elapsed() < STUCK,
-                "{left} events are on the queue, and none has left it for {} s; hookmill's log is above, its data folder is {}",
-                STUCK.as_secs(),
-                self.data.path().display()
+                "{left} events are on the queue, and none has left it for {STUCK:?}; hookmill's log is above"
             );
             std::thread::sleep(Duration::from_millis(if left > 10_000 { 100 } else { 5 }));
         }

@@ -134,6 +134,12 @@ function hookmill(name, { built, secret }, held, metered = false) {
   };
 }
 
+// Those that run. Whoever fails has to end them, or node waits for them.
+const instances = [];
+async function stop() {
+  await Promise.all(instances.splice(0).map((miniflare) => miniflare.dispose()));
+}
+
 // Starts one, its tables filled.
 async function start(contestant) {
   const logs = [];
@@ -144,6 +150,7 @@ async function start(contestant) {
     handleStructuredLogs: ({ level, message }) => ["warn", "error"].includes(level) && logs.push(message),
   };
   const miniflare = new Miniflare(convertV4MiniflareOptions(options));
+  instances.push(miniflare);
   const url = await miniflare.ready;
   const database = await miniflare.getD1Database("DB", contestant.workers.at(-1).name);
   for (const statement of contestant.schema) await database.prepare(statement).run();
@@ -186,6 +193,7 @@ function post(url, agent, { body, signature }) {
       response.on("end", () => (response.statusCode === 200 ? resolve() : reject(new Error(`status ${response.statusCode}`))));
     });
     request.on("error", reject);
+    request.setTimeout(60_000, () => request.destroy(new Error("no answer to a request in a minute")));
     request.end(body);
   });
 }
@@ -263,18 +271,14 @@ async function growth(options) {
   const few = await measured(small);
   await fill(running, small, large);
   const many = await measured(large);
-  await running.miniflare.dispose();
   return { few, many };
 }
 
 const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
-// Measures everything, prints it and returns the rows per event. `print` is told each line.
-export async function run(given = {}, print = console.log) {
-  const options = { ...DEFAULTS, ...given };
+// Processor time per event of every contestant, in turn.
+async function cpu(options, print) {
   const { rounds, connections, small, large } = options;
-  print(`${options.events} events of ${events(1, 0).requests[0].body.length} bytes over ${connections} connections in a measurement, ${rounds} rounds`);
-
   const contestants = [
     byHand("floor", {
       schema: ["CREATE TABLE floor (id TEXT PRIMARY KEY, length INTEGER) WITHOUT ROWID"],
@@ -300,23 +304,36 @@ export async function run(given = {}, print = console.log) {
       if (round > 0) costs[contestant.name].push(cost);
     }
   }
-  for (const { miniflare } of running) await miniflare.dispose();
   const ratio = (name, to) => {
     const ratios = costs[name].map((cost, round) => cost / costs[to][round]);
     return `${median(ratios).toFixed(2)} (rounds ${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})`;
   };
   print(`Worker CPU per event with \`preset = "stripe"\`, to the floor: ${ratio("few", "floor")}; the bar is 1.6`);
   print(`  to the usual Worker: ${ratio("few", "usual")}; the aim is 0.5`);
+  print(`  of the usual Worker, to the floor: ${ratio("usual", "floor")}`);
   print(`  at ${large} rows to ${small}: ${ratio("many", "few")}; the bar is 1.2`);
   const each = Object.entries(costs).map(([name, cost]) => `${name} ${median(cost).toFixed(0)}`);
-  print(`  microseconds per event, of which the local runtime has most: ${each.join(", ")}`);
+  print(`  microseconds per event, the local runtime's own included: ${each.join(", ")}`);
+}
 
-  const rows = await growth(options);
-  for (const kind of ["read", "written"]) {
-    const { few, many } = rows;
-    print(`D1 rows ${kind} per event: ${few[kind].toFixed(2)} at ${small} rows, ${many[kind].toFixed(2)} at ${large}`);
+// Measures everything, prints it and returns the rows per event. `print` is told each line.
+export async function run(given = {}, print = console.log) {
+  const options = { ...DEFAULTS, ...given };
+  const { rounds, connections, small, large } = options;
+  const bytes = events(1, 0).requests[0].body.length;
+  print(`${options.events} events of ${bytes} bytes over ${connections} connections in a measurement, ${rounds} rounds`);
+  try {
+    await cpu(options, print);
+    await stop();
+    const rows = await growth(options);
+    for (const kind of ["read", "written"]) {
+      const [few, many] = [rows.few[kind].toFixed(2), rows.many[kind].toFixed(2)];
+      print(`D1 rows ${kind} per event: ${few} at ${small} rows, ${many} at ${large}`);
+    }
+    return rows;
+  } finally {
+    await stop();
   }
-  return rows;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
