@@ -18,7 +18,7 @@ mod standing;
 mod sweep;
 
 pub use bury::{Letter, Reason, bury};
-pub use drain::drain;
+pub use drain::{DRAIN_RETRY, drain};
 pub use keep::{SAMPLES_KEPT, keep};
 pub use standing::{Standing, read_standing, standing};
 pub use sweep::{Swept, sweep};

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
 
 use crate::files::Files;
-use crate::queue::SqliteQueue;
+use crate::queue::{QueueName, SqliteQueue};
 use crate::sqlite::{self, Sqlite};
 
 /// The pages of the application's database, as SQLite has them by default.
@@ -148,14 +148,18 @@ impl DataFolder {
         Ok(salt)
     }
 
-    /// Opens the queues.
+    /// Opens the queues. `longest_retry` says for how long a verdict may delay a message.
     ///
     /// # Errors
     ///
     /// If the database cannot be opened.
-    pub fn queue(&self) -> Result<SqliteQueue, FolderError> {
+    pub fn queue(
+        &self,
+        longest_retry: impl Fn(QueueName) -> Duration,
+    ) -> Result<SqliteQueue, FolderError> {
         let path = self.path.join("queue.db");
-        SqliteQueue::open(&path).map_err(|source| FolderError::Database { path, source })
+        SqliteQueue::open(&path, longest_retry)
+            .map_err(|source| FolderError::Database { path, source })
     }
 
     /// Says in the folder where its process listens, for [`DataFolder::listening`].
