@@ -41,6 +41,7 @@ pub fn own() -> Vec<Migration> {
         ("0010_alerts.sql", include_str!("../0010_alerts.sql")),
         ("0011_rules.sql", include_str!("../0011_rules.sql")),
         ("0012_presets.sql", include_str!("../0012_presets.sql")),
+        ("0015_clock.sql", include_str!("../0015_clock.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()
