@@ -269,7 +269,7 @@ fn fill(data: &Path) {
     let mut queue = Connection::open(data.join("queue.db")).expect("the queue opens");
     let transaction = queue.transaction().expect("nobody has it");
     for number in 0..BACKLOG {
-        put(&transaction, &event(number).message(), 0);
+        put(&transaction, event(number).message().as_bytes(), 0);
     }
     transaction.commit().expect("the disk is not full");
 }
