@@ -1330,7 +1330,9 @@ fn migrate_applies_what_is_missing() {
     0010_alerts.sql
     0011_rules.sql
     0012_presets.sql
+    0013_growth.sql
     0014_bodies.sql
+    0015_clock.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"
@@ -1549,7 +1551,7 @@ fn an_event_is_found_and_its_story_told_wherever_it_is() {
     dev.stop();
     let queue = rusqlite::Connection::open(example.path().join(".hookmill/queue.db")).unwrap();
     let event = hookmill_tests::event::stripe("customer.created", "evt_2", 1, Value::Null);
-    hookmill_tests::native::put(&queue, &event.message(), 0);
+    hookmill_tests::native::put(&queue, event.message().as_bytes(), 0);
     let events = printed(example.path(), &["events", "--type", "cust*", "--json"]);
     let states = events
         .as_array()
