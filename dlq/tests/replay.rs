@@ -146,6 +146,11 @@ impl World {
                 "INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret)
                  VALUES ('{source}', '{id}', {generation}, '{kind}', 'applied', 0, 3000, 1, 0)"
             ));
+            // In the same transaction.
+            self.sql(&format!(
+                "UPDATE dead_letters SET state = 'applied' WHERE source = '{source}' AND event_id = '{id}'
+                    AND generation = {generation} AND state IN ('dead', 'replaying', 'replayed')"
+            ));
         }
     }
 
