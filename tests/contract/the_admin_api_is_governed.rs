@@ -160,6 +160,12 @@ fn an_event_is_found_with_its_whole_story() {
     for wrong in ["/events?limit=0", "/events?limit=x", "/events?cursor=%00", "/stats?minutes=0"] {
         assert_eq!(reader.get(wrong).status, 422, "{wrong}");
     }
+    // A blank filter is none.
+    for blank in ["/events?state=&source=&id=", "/events?source=&id=&type=", "/dead-letters?state="]
+    {
+        let path = blank.split('?').next().unwrap();
+        assert_eq!(reader.get(blank).json()["items"], reader.get(path).json()["items"], "{blank}");
+    }
     let activity = reader.get("/stats").json()["activity"].clone();
     let events: u64 =
         activity.as_array().unwrap().iter().filter_map(|minute| minute["events"].as_u64()).sum();
