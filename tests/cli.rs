@@ -551,7 +551,7 @@ fn what_a_template_needs_and_is_not_given_is_found() {
     --- stdout
     --- stderr
     error: hookmill.toml:59:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
-    hookmill.toml:112:7: rules[1].sms: `body` needs `code`
+    hookmill.toml:117:7: rules[1].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     2 errors in the configuration
     "#);
@@ -566,7 +566,7 @@ fn what_a_template_needs_and_is_not_given_is_found() {
       hint: say where it is: data = { signed_up = "data.…" }
     hookmill.toml:55:10: rules[0].email.data.nmae: template `welcome` does not use `nmae`
       hint: did you mean `name`?
-    hookmill.toml:112:7: rules[1].sms: `body` needs `code`
+    hookmill.toml:117:7: rules[1].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     4 errors in the configuration
     "#);
@@ -899,9 +899,9 @@ fn migrations_that_the_workers_would_not_have_are_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:101:14 names them
+    error: consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:106:14 names them
       hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
-    dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:101:14 names them
+    dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:106:14 names them
       hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
     2 errors in the configuration
     "#);
@@ -1330,7 +1330,9 @@ fn migrate_applies_what_is_missing() {
     0010_alerts.sql
     0011_rules.sql
     0012_presets.sql
+    0013_growth.sql
     0014_bodies.sql
+    0015_clock.sql
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"
@@ -1365,7 +1367,7 @@ fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_star
     exit code 1
     --- stdout
     --- stderr
-    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:117:9: rules[1].set.cents: table `refunded_charges` has no column `cents`
+    error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:122:9: rules[1].set.cents: table `refunded_charges` has no column `cents`
       hint: possible here: `id`, `amount`, `customer_id`
     1 error in the configuration
     ");
@@ -1549,7 +1551,7 @@ fn an_event_is_found_and_its_story_told_wherever_it_is() {
     dev.stop();
     let queue = rusqlite::Connection::open(example.path().join(".hookmill/queue.db")).unwrap();
     let event = hookmill_tests::event::stripe("customer.created", "evt_2", 1, Value::Null);
-    hookmill_tests::native::put(&queue, &event.message(), 0);
+    hookmill_tests::native::put(&queue, event.message().as_bytes(), 0);
     let events = printed(example.path(), &["events", "--type", "cust*", "--json"]);
     let states = events
         .as_array()

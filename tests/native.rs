@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use hookmill_tests::api::Api;
-use hookmill_tests::event::stripe;
-use hookmill_tests::http::Connection;
+use hookmill_tests::event::{now, stripe};
+use hookmill_tests::http::{Connection, exchange, request};
 use hookmill_tests::native as platform;
 use hookmill_tests::{Operator, eventually};
 use serde_json::json;
@@ -119,4 +119,45 @@ fn ten_thousand_dead_letters_are_replayed_and_each_takes_effect_once_though_the_
         [[LETTERS, LETTERS]]
     );
     assert_eq!(after.get("/stats").json()["dead_letters"]["dead"], 0);
+}
+
+// On Cloudflare, queue and clock are the platform's.
+#[test]
+fn an_event_that_was_to_be_tried_again_by_a_clock_that_was_ahead_is_tried_again_now() {
+    let event = stripe("test.counted", "evt_1", 1, json!({ "id": "a", "amount": 1 }));
+    let mut pipeline = platform::Pipeline::start();
+    pipeline.kill_and_restart(|queue| {
+        platform::put(queue, event.message().as_bytes(), 1);
+        let tomorrow = now().millis() + 86_400_000;
+        queue.execute("UPDATE events_deliveries SET due_at = ?1", [tomorrow]).unwrap();
+    });
+    pipeline.settle();
+    assert_eq!(pipeline.sql("SELECT events, amount FROM tallies"), [[1, 1]]);
+}
+
+// On Cloudflare, receiving is the platform's.
+#[test]
+fn readyz_says_when_messages_are_taken_and_cannot_be_received() {
+    let pipeline = platform::Pipeline::start();
+    let ready =
+        || exchange(pipeline.address(), &request("GET", "/readyz", &[], b"")).expect("it listens");
+    assert_eq!(ready().status, 200);
+    let queue = pipeline.database("queue.db");
+    queue
+        .execute_batch(
+            "CREATE TRIGGER broken BEFORE INSERT ON events_deliveries BEGIN SELECT RAISE(ABORT, 'broken'); END",
+        )
+        .unwrap();
+    let event = stripe("test.counted", "evt_1", 1, json!({ "id": "a", "amount": 1 }));
+    assert_eq!(pipeline.post(&event).status, 200);
+    let told = eventually("it is told", || {
+        let told = ready();
+        (told.status == 503).then_some(told.body)
+    });
+    assert!(told.contains("messages cannot be received from the queue"), "{told}");
+    assert!(pipeline.logs().contains("the queue failed: broken"), "{}", pipeline.logs());
+    queue.execute_batch("DROP TRIGGER broken").unwrap();
+    pipeline.settle();
+    assert_eq!(ready().status, 200);
+    assert_eq!(pipeline.sql("SELECT events, amount FROM tallies"), [[1, 1]]);
 }

@@ -168,7 +168,11 @@ fn notices(settings: &Alerts, standing: &Standing, told: &[Told], now: Timestamp
         let before = last.filter(|told| !told.ended);
         let (kind, since, text) = match (is_so, before) {
             (true, None) => ("alert.raised", now, text),
-            (true, Some(before)) if now >= before.at + settings.repeat => {
+            // Whoever told it while the clock was ahead told it before now.
+            (true, Some(before))
+                if now >= before.at + settings.repeat
+                    || before.at > now.horizon(Duration::ZERO) =>
+            {
                 ("alert.repeated", before.since, text)
             }
             (false, Some(before)) => ("alert.ended", before.since, over),

@@ -22,6 +22,8 @@ use serde::Serialize;
 
 /// How long a batch may take to be sent before whoever sends it is taken to be gone.
 pub const LEASE: Duration = Duration::from_secs(120);
+/// How long another stands in for a provider that is away.
+pub const AWAY: Duration = Duration::from_secs(5 * 60);
 
 /// What waits to be sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,6 +111,32 @@ impl End {
         }
     }
 }
+
+/// `?1` now, `?2` the latest time at which something can have been written. What is meant to wait waits for as long as before.
+const WRITTEN_AHEAD: &str = "\
+-- what was written by a clock that was ahead
+UPDATE outbox SET due_at = due_at - created_at + CAST(?1 AS INTEGER), created_at = CAST(?1 AS INTEGER)
+WHERE state = 'pending' AND created_at > CAST(?2 AS INTEGER)";
+
+/// `?1` now, `?2` the latest time for which something can be put back.
+const PUT_BACK_AHEAD: &str = "\
+-- what was put back by a clock that was ahead
+UPDATE outbox SET due_at = CAST(?1 AS INTEGER) WHERE state = 'pending' AND attempts > 0 AND due_at > CAST(?2 AS INTEGER)";
+
+/// `?1` now, `?2` the latest time at which a batch can be tried again, `?3` the latest end of a lease, `?4` channel. The age of a
+/// key is known from now on.
+const BATCHES_AHEAD: &str = "\
+-- batches that a clock that was ahead has set
+UPDATE outbox_batches SET due_at = CAST(?1 AS INTEGER), sealed_at = min(sealed_at, CAST(?1 AS INTEGER))
+WHERE state IN ('sealed', 'sending') AND channel = ?4 AND due_at > CAST(?2 AS INTEGER)
+    AND (state = 'sealed' OR due_at > CAST(?3 AS INTEGER))";
+
+/// `?1` now, `?2` the latest time at which a provider can be free, `?3` the latest until which it can be away, `?4` JSON: which.
+const SENDERS_AHEAD: &str = "\
+-- providers that a clock that was ahead has set
+UPDATE outbox_senders SET free_at = iif(free_at > CAST(?2 AS INTEGER), CAST(?1 AS INTEGER), free_at),
+    away_until = iif(away_until > CAST(?3 AS INTEGER), CAST(?1 AS INTEGER), away_until)
+WHERE provider IN (SELECT value FROM json_each(?4)) AND (free_at > CAST(?2 AS INTEGER) OR away_until > CAST(?3 AS INTEGER))";
 
 // Every statement about open batches says `state IN ('sealed', 'sending')` first: that is the condition of their index, and
 // SQLite uses the index only where it finds the same words.
@@ -256,11 +284,12 @@ ON CONFLICT DO NOTHING";
 const RECENT: &str = "\
 -- what has gone to somebody
 SELECT count(*) FROM outbox
-WHERE recipient = ?2 AND due_at > CAST(?3 AS INTEGER) AND channel = ?1 AND state IN ('sealed', 'sent', 'in_doubt')";
+WHERE recipient = ?2 AND due_at > CAST(?3 AS INTEGER) AND due_at <= CAST(?4 AS INTEGER) AND channel = ?1 AND state IN ('sealed', 'sent', 'in_doubt')";
 
 const RELEASE: &str = "\
 -- send a batch later
-UPDATE outbox_batches SET state = 'sealed', arrived = max(arrived, ?4 = 'true'), due_at = CAST(?2 AS INTEGER), error = ?3
+UPDATE outbox_batches SET state = 'sealed', arrived = max(arrived, ?4 = 'true'), due_at = CAST(?2 AS INTEGER), error = ?3,
+    sealed_at = min(sealed_at, CAST(?2 AS INTEGER))
 WHERE id = ?1 AND state = 'sending'";
 
 const USE: &str = "\
@@ -313,6 +342,26 @@ SELECT channel, '', count(*), 0 FROM outbox WHERE state = 'pending' GROUP BY cha
 UNION ALL
 SELECT channel, provider, count(*), sum(arrived = 1 OR state = 'sending') FROM outbox_batches WHERE state IN ('sealed', 'sending') GROUP BY channel, provider";
 
+/// Makes due what waits for a time that only a wrong clock can have set, see [`Timestamp::horizon`]. `longest_retry`: for how
+/// long something may wait to be tried again.
+pub fn put_right(channel: &str, now: Timestamp, longest_retry: Duration) -> Vec<Statement> {
+    let at = |longest| now.horizon(longest).millis().to_string();
+    let (now, written) = (now.millis().to_string(), at(Duration::ZERO));
+    let (again, lease) = (at(longest_retry), at(LEASE));
+    vec![
+        statement(WRITTEN_AHEAD, vec![now.clone(), written]),
+        statement(PUT_BACK_AHEAD, vec![now.clone(), again.clone()]),
+        statement(BATCHES_AHEAD, vec![now, again, lease, channel.to_owned()]),
+    ]
+}
+
+/// As [`put_right()`], for when providers may be asked again.
+pub fn put_senders_right(providers: &[&str], now: Timestamp, longest_retry: Duration) -> Statement {
+    let at = |longest| now.horizon(longest).millis().to_string();
+    let params = vec![now.millis().to_string(), at(longest_retry), at(AWAY), json(&providers)];
+    statement(SENDERS_AHEAD, params)
+}
+
 /// Asks for what may be sent through these providers, the oldest first; and how providers are doing.
 pub fn pending(channel: &str, providers: &[&str], now: Timestamp, most: usize) -> Vec<Statement> {
     let adopt = ADOPT.map(|sql| statement(sql, vec![channel.to_owned(), json(&providers)]));
@@ -353,10 +402,12 @@ pub fn suppressed(addresses: &[String]) -> Statement {
     statement(SUPPRESSED, vec![json(&addresses)])
 }
 
-/// Asks how much has gone to an address, as the column `recipient` has it.
-pub fn recent(channel: &str, recipient: &str, since: Timestamp) -> Statement {
-    let since = since.millis().to_string();
-    statement(RECENT, vec![channel.to_owned(), recipient.to_owned(), since])
+/// Asks how much has gone to an address, as the column `recipient` has it, in this time until now.
+pub fn recent(channel: &str, recipient: &str, now: Timestamp, within: Duration) -> Statement {
+    let (since, until) = (now - within, now.horizon(Duration::ZERO));
+    let times = [since, until].map(|at| at.millis().to_string());
+    let params = [channel.to_owned(), recipient.to_owned()].into_iter().chain(times);
+    statement(RECENT, params.collect())
 }
 
 /// What [`recent()`] was answered with.
@@ -430,7 +481,7 @@ pub fn doubtful(channel: &str, provider: Provider, now: Timestamp, since: Timest
 }
 
 /// The batches that [`doubtful()`] was answered with, without their bodies.
-pub fn read_doubtful(rows: &[Rows]) -> Vec<Taken> {
+pub fn read_doubtful(rows: Option<&Rows>) -> Vec<Taken> {
     let read = |row: &Vec<Option<String>>| match row.as_slice() {
         [Some(id), Some(members), Some(attempts), Some(arrived)] => Some(Taken {
             id: id.clone(),
@@ -442,7 +493,7 @@ pub fn read_doubtful(rows: &[Rows]) -> Vec<Taken> {
         }),
         _ => None,
     };
-    rows.first().into_iter().flatten().filter_map(read).collect()
+    rows.into_iter().flatten().filter_map(read).collect()
 }
 
 /// Gives up what no batch can have: id, state (`refused` or `suppressed`), and why.

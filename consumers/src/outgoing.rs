@@ -23,11 +23,9 @@ use hookmill_providers::{resend, sendgrid};
 use serde_json::json;
 use thiserror::Error;
 
-use crate::outbox::{self, End, Pending, Sealing, Standing, Taken, Unsent};
+use crate::outbox::{self, AWAY, End, Pending, Sealing, Standing, Taken, Unsent};
 use crate::retry::delay;
 
-/// How long another stands in for a provider that is away.
-const AWAY: Duration = Duration::from_secs(5 * 60);
 /// How long a batch is tried under the same key: as long as that counts at Resend, with an hour to spare.
 const TRIED: Duration = resend::KEY_COUNTS.saturating_sub(Duration::from_secs(3600));
 /// How often an answer is tried to be written down. Natively a try waits five seconds for whoever has the database.
@@ -355,7 +353,7 @@ pub async fn round<S: Store, F: Fetch>(
 }
 
 /// Settles batches of which nobody knows whether they were sent, since whoever sent them is gone; and those that were tried for
-/// too long.
+/// too long. Before that, puts right what a clock that was ahead has set.
 async fn doubt<S: Store>(
     store: &S,
     outgoing: &Outgoing,
@@ -363,10 +361,12 @@ async fn doubt<S: Store>(
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<(), StoreError> {
-    let rows = store
-        .execute(vec![outbox::doubtful(outgoing.channel(), provider, now, now - TRIED)])
-        .await?;
-    for batch in outbox::read_doubtful(&rows) {
+    let (channel, longest) = (outgoing.channel(), outgoing.retry.longest());
+    let mut statements = outbox::put_right(channel, now, longest);
+    statements.push(outbox::put_senders_right(&[provider.as_str()], now, longest));
+    statements.push(outbox::doubtful(channel, provider, now, now - TRIED));
+    let rows = store.execute(statements).await?;
+    for batch in outbox::read_doubtful(rows.last()) {
         let hours = TRIED.as_secs() / 3600;
         let statements = if !batch.arrived {
             let error = format!("given up after {} attempts in {hours} hours", batch.attempts);

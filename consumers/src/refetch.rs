@@ -19,6 +19,7 @@ use hookmill_core::time::Timestamp;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::outbox;
 use crate::outgoing::{Unable, usable};
 use crate::plan::Making;
 use crate::retry::delay;
@@ -84,6 +85,11 @@ struct Wanted {
     attempts: u32,
 }
 
+/// `?1` now, `?2` the latest time for which an object can wait, `?3` source.
+const AHEAD: &str = "\
+-- objects that a clock that was ahead has set
+UPDATE refetches SET due_at = CAST(?1 AS INTEGER) WHERE source = ?3 AND due_at > CAST(?2 AS INTEGER)";
+
 /// `?1` now, `?2` the end of the lease, `?3` source, `?4` provider.
 const TAKE: &str = "\
 -- an object that is to be asked for
@@ -132,10 +138,11 @@ pub async fn round<S: Store, F: Fetch>(
     now: impl Fn() -> Timestamp,
 ) -> Result<Asked, StoreError> {
     let mut asked = Asked::default();
+    let longest = config.retry.longest();
     for (source, (api, key)) in &apis.0 {
         for _ in 0..OBJECTS {
             let start = now();
-            let Some(wanted) = take(store, source, api, start).await? else { break };
+            let Some(wanted) = take(store, source, api, start, longest).await? else { break };
             let answer = fetch.ask(request(api, &wanted), key).await;
             let answer = answer
                 .map_err(|error| error.to_string().replace(key.expose_secret().trim(), "[key]"));
@@ -158,10 +165,15 @@ async fn take<S: Store>(
     source: &str,
     api: &Api,
     now: Timestamp,
+    longest_retry: Duration,
 ) -> Result<Option<Wanted>, StoreError> {
     let (lease, provider) = ((now + LEASE).millis().to_string(), api.provider.as_str().to_owned());
     let free_at = now + Duration::from_secs(1) / api.rate.max(1);
+    let senders = outbox::put_senders_right(&[&provider], now, longest_retry);
+    let horizon = now.horizon(LEASE.max(longest_retry)).millis().to_string();
     let now = now.millis().to_string();
+    let ahead =
+        Statement { sql: AHEAD.into(), params: vec![now.clone(), horizon, source.to_owned()] };
     let take = Statement {
         sql: TAKE.into(),
         params: vec![now, lease.clone(), source.to_owned(), provider.clone()],
@@ -170,11 +182,11 @@ async fn take<S: Store>(
         sql: SPACE.into(),
         params: vec![provider, lease, free_at.millis().to_string(), source.to_owned()],
     };
-    Ok(read_taken(&store.execute(vec![take, space]).await?))
+    Ok(read_taken(store.execute(vec![senders, ahead, take, space]).await?.get(2)))
 }
 
-fn read_taken(rows: &[Rows]) -> Option<Wanted> {
-    match rows.first()?.first()?.as_slice() {
+fn read_taken(rows: Option<&Rows>) -> Option<Wanted> {
+    match rows?.first()?.as_slice() {
         [
             Some(rule),
             Some(path),

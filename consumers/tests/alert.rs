@@ -227,6 +227,15 @@ fn an_alert_is_raised_repeated_and_ended() {
 }
 
 #[test]
+fn an_alert_that_was_told_by_a_clock_that_was_ahead_is_repeated() {
+    let world = World::new();
+    world.letter("a", 0);
+    assert_eq!(world.told(1000 * HOUR).len(), 1);
+    assert_eq!(world.told(HOUR).len(), 1);
+    assert_eq!(world.told(2 * HOUR), Vec::<String>::new());
+}
+
+#[test]
 fn two_hookmills_have_nothing_to_say_under_the_same_id() {
     let ids = [World::new(), World::new()].map(|world| {
         world.letter("a", 0);

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use hookmill_consumers::outbox;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, Unable, round, stranded};
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnDoubt, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
@@ -411,6 +412,107 @@ fn a_key_that_counts_no_longer_is_not_used_again() {
     world.until_done(1_000 + 24 * 3_600_000);
     assert_eq!(world.states(), BTreeMap::from([("in_doubt".into(), 1)]));
     assert_eq!(world.accepted.lock().unwrap().len(), 1);
+}
+
+const HOUR: i64 = 3_600_000;
+
+#[test]
+fn a_clock_that_was_ahead_delays_no_email() {
+    let moods = [
+        Mood::Accepts,
+        Mood::Busy { after: 1 },
+        Mood::Broken { accepts: false },
+        Mood::Silent { accepts: true },
+        Mood::NoConnection,
+    ];
+    let dies = [None, Some((3, Death::Before)), Some((3, Death::After))];
+    for (mood, death) in moods.into_iter().flat_map(|mood| dies.map(|death| (mood, death))) {
+        for ahead in [HOUR, 24 * HOUR, 400 * 24 * HOUR] {
+            let world = World::new(Provider::Resend, 3);
+            *world.moods.lock().unwrap() = vec![mood];
+            *world.death.lock().unwrap() = death;
+            let _ = world.round(ahead);
+            // The clock is right again, and what is written now goes out now.
+            world.sql(
+                "INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, due_at, created_at)
+                 SELECT 'new', source, 'new', 0, rule, channel, content, 10, 10 FROM outbox LIMIT 1",
+                vec![],
+            );
+            let end = world.until_done(10);
+            assert_eq!(world.states(), BTreeMap::from([("sent".into(), 4)]), "{mood:?} {death:?}");
+            assert!(end < 10_000, "{mood:?} {death:?} {ahead}: {end}");
+        }
+    }
+}
+
+#[test]
+fn a_key_counts_no_longer_though_its_batch_was_sealed_by_a_clock_that_was_ahead() {
+    let world = World::new(Provider::Resend, 1);
+    world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
+    assert_eq!(world.round(24 * HOUR).unwrap().sent.problems.len(), 1);
+    *world.away.lock().unwrap() = Some("resend");
+    let mut now = 1_000;
+    while now < 25 * HOUR {
+        world.round(now).unwrap();
+        now += HOUR;
+    }
+    *world.away.lock().unwrap() = None;
+    world.until_done(now);
+    assert_eq!(world.states(), BTreeMap::from([("in_doubt".into(), 1)]));
+}
+
+#[test]
+fn what_was_written_by_a_clock_that_was_ahead_waits_for_as_long_as_it_is_meant_to() {
+    let world = World::new(Provider::Resend, 4);
+    let day = 24 * HOUR;
+    // At once, in three days, in three days by a clock that is right, and one that was put back.
+    for (event, created_at, due_at, attempts) in [
+        ("evt_0", 365 * day, 365 * day, 0),
+        ("evt_1", 365 * day, 368 * day, 0),
+        ("evt_2", 0, 3 * day, 0),
+        ("evt_3", 0, 365 * day, 1),
+    ] {
+        world.sql(
+            &format!("UPDATE outbox SET created_at = {created_at}, due_at = {due_at}, attempts = {attempts} WHERE event_id = ?1"),
+            vec![event.into()],
+        );
+    }
+    let first = world.round(1_000).unwrap();
+    assert_eq!(first.sent.accepted, 2);
+    assert_eq!(first.next, Some(Timestamp::from_millis(3 * day)));
+    let second = world.round(3 * day).unwrap();
+    assert_eq!(
+        (second.sent.accepted, second.next),
+        (1, Some(Timestamp::from_millis(3 * day + 1_000)))
+    );
+    assert_eq!(world.round(3 * day + 1_000).unwrap().sent.accepted, 1);
+}
+
+#[test]
+fn a_clock_that_was_ahead_keeps_no_provider_away() {
+    let mut world = World::new(Provider::Resend, 2);
+    world.emails().apis.push(api(Provider::SendGrid));
+    world.sql(
+        "INSERT INTO outbox_senders (provider, free_at, failures, away_until) VALUES ('resend', ?1, 3, ?1)",
+        vec![(24 * HOUR).to_string()],
+    );
+    world.until_done(1_000);
+    let provider = world.sql("SELECT DISTINCT provider FROM outbox_batches", vec![]);
+    assert_eq!(provider, [[Some("resend".to_owned())]]);
+}
+
+#[test]
+fn what_a_clock_has_set_is_found_by_an_index() {
+    let world = World::new(Provider::Resend, 0);
+    let now = Timestamp::from_millis(0);
+    let mut statements = outbox::put_right("email", now, Duration::from_secs(60));
+    statements.push(outbox::put_senders_right(&["resend"], now, Duration::from_secs(60)));
+    for Statement { sql, params } in statements {
+        let plan = world.sql(&format!("EXPLAIN QUERY PLAN {sql}"), params);
+        let steps: Vec<_> = plan.iter().filter_map(|row| row[3].as_deref()).collect();
+        assert!(steps.iter().any(|step| step.starts_with("SEARCH outbox")), "{steps:?}");
+        assert!(!steps.iter().any(|step| step.starts_with("SCAN outbox")), "{steps:?}");
+    }
 }
 
 #[test]

@@ -321,6 +321,28 @@ fn an_api_that_fails_is_asked_again_and_given_up_in_the_end() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_delays_no_request() {
+    for mood in [Mood::Answers, Mood::IsAway, Mood::Says(429)] {
+        let world = World::new();
+        world.is(&subscription(&[9]));
+        let tie = [
+            updated("evt_1", 100, &subscription(&[1])),
+            updated("evt_2", 100, &subscription(&[2])),
+        ];
+        world.applied(&tie);
+        let right = *world.api.clock.lock().unwrap();
+        world.api.moods.lock().unwrap().push(mood);
+        world.later(Duration::from_secs(86_400));
+        world.round();
+        *world.api.clock.lock().unwrap() = right;
+        world.rounds();
+        assert_eq!(world.quantity(), [["9", "0"]]);
+        let took = *world.api.clock.lock().unwrap() - right;
+        assert!(took < 60_000, "{mood:?}: {took}");
+    }
+}
+
+#[test]
 fn what_is_gone_is_left_to_its_deletion() {
     let world = World::new();
     let tie = |n: i64| {

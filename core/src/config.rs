@@ -42,6 +42,7 @@ pub use toml_reader::{ConfigError, Located, Place};
 pub use wrangler::{WranglerCheck, check_wrangler};
 
 use crate::email::{Mailbox, TemplateText};
+use crate::limits::DELAY_SECONDS;
 use crate::outbound::Provider;
 use crate::redact::Redaction;
 use crate::rules::Program;
@@ -134,6 +135,13 @@ pub struct Retry {
     pub max: Duration,
     /// The share of the delay by which it is varied at random, so that what failed together does not return together.
     pub jitter: f64,
+}
+
+impl Retry {
+    /// The longest delay, jitter included.
+    pub fn longest(&self) -> Duration {
+        self.max.mul_f64(1.0 + self.jitter).min(Duration::from_secs(DELAY_SECONDS))
+    }
 }
 
 /// How deliveries are gathered into a batch.

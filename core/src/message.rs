@@ -92,6 +92,59 @@ pub struct Message<'a> {
     pub body: Cow<'a, [u8]>,
 }
 
+/// Why something on a queue is not the text of a message.
+///
+/// A consumer is handed a text in its place, so that it is buried like any other message that cannot be read, and the dead
+/// letter keeps what there is of it: one line of JSON, a line feed, and the rest. The line is
+/// `{"unreadable":"not_utf8","rest":"base64"}`: the name of the variant, and what the rest is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Unreadable {
+    /// Bytes that are not UTF-8. The rest is `base64`.
+    #[error(
+        "the message is not UTF-8, so it was damaged or is not ours; the dead letter keeps its bytes in base64"
+    )]
+    NotUtf8,
+    /// A value that is neither text nor bytes. The rest is `json`.
+    #[error("the message is not text, so it is not ours; the dead letter keeps it as JSON")]
+    NotText,
+    /// There is no text. The rest is the `place` where it should be.
+    #[error(
+        "the text of the message is missing from the queue's database; have the provider send its latest events again"
+    )]
+    Missing,
+    /// The database cannot read the text. The rest is the `place` where it is.
+    #[error(
+        "the text of the message is in a damaged part of the queue's database; stop Hookmill, and look for it with \
+         `sqlite3 queue.db .recover`"
+    )]
+    Damaged,
+}
+
+impl Unreadable {
+    /// The line.
+    fn line(self) -> String {
+        let name = serde_json::to_string(&self).expect("a variant's name serializes");
+        let rest = match self {
+            Self::NotUtf8 => "base64",
+            Self::NotText => "json",
+            Self::Missing | Self::Damaged => "place",
+        };
+        format!("{{\"unreadable\":{name},\"rest\":\"{rest}\"}}")
+    }
+
+    /// The text in place of the message. `rest` is what there is of it.
+    pub fn text(self, rest: &str) -> String {
+        self.line() + "\n" + rest
+    }
+}
+
+/// The text of a message that a queue holds as bytes: the bytes, or [`Unreadable::NotUtf8`].
+pub fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| Unreadable::NotUtf8.text(&STANDARD.encode(error.as_bytes())))
+}
+
 /// Why a text is not a message. Never holds a part of the text.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum DecodeError {
@@ -103,6 +156,9 @@ pub enum DecodeError {
         /// Column in the envelope, from 1.
         column: usize,
     },
+    /// The text stands in place of something that is none.
+    #[error("{0}")]
+    Unreadable(Unreadable),
     /// A newer producer wrote it.
     #[error("the message is of version {0}; this consumer reads version {VERSION}")]
     Version(u32),
@@ -168,8 +224,9 @@ pub fn decode(text: &str) -> Result<Message<'_>, DecodeError> {
 /// The envelope, and what is behind it.
 fn open(text: &str) -> Result<(Envelope, &str), DecodeError> {
     #[derive(Deserialize)]
-    struct Version {
-        v: u32,
+    struct Other {
+        v: Option<u32>,
+        unreadable: Option<Unreadable>,
     }
     let (head, rest) = text.split_once('\n').unwrap_or((text, ""));
     let malformed =
@@ -178,7 +235,8 @@ fn open(text: &str) -> Result<(Envelope, &str), DecodeError> {
         Ok(envelope) => envelope,
         // A later version need not have today's fields: read its number by itself before calling it malformed.
         Err(error) => match serde_json::from_str(head) {
-            Ok(Version { v }) if v != VERSION => return Err(DecodeError::Version(v)),
+            Ok(Other { unreadable: Some(why), .. }) => return Err(DecodeError::Unreadable(why)),
+            Ok(Other { v: Some(v), .. }) if v != VERSION => return Err(DecodeError::Version(v)),
             _ => return Err(malformed(error)),
         },
     };
@@ -250,7 +308,37 @@ mod tests {
         insta::assert_snapshot!(decode(&base64).unwrap_err(), @"the message's body is not base64");
     }
 
+    #[test]
+    fn what_cannot_be_read_is_kept_and_says_why() {
+        let text = text_of(vec![b'{', 0xff]);
+        insta::assert_snapshot!(text, @r#"
+        {"unreadable":"not_utf8","rest":"base64"}
+        e/8=
+        "#);
+        insta::assert_snapshot!(decode(&text).unwrap_err(), @"the message is not UTF-8, so it was damaged or is not ours; the dead letter keeps its bytes in base64");
+        for why in [Unreadable::NotText, Unreadable::Missing, Unreadable::Damaged] {
+            let text = why.text("events 7");
+            assert_eq!(decode(&text), Err(DecodeError::Unreadable(why)));
+            assert_eq!(text.split_once('\n').map(|(_, rest)| rest), Some("events 7"));
+        }
+        let unheard_of = decode("{\"unreadable\":\"hunter2\"}").unwrap_err();
+        assert!(matches!(unheard_of, DecodeError::Envelope { .. }), "{unheard_of}");
+    }
+
     proptest! {
+        #[test]
+        fn bytes_that_are_not_a_text_can_be_recovered(bytes: Vec<u8>) {
+            let text = text_of(bytes.clone());
+            match String::from_utf8(bytes) {
+                Ok(same) => prop_assert_eq!(text, same),
+                Err(error) => {
+                    let (_, rest) = text.split_once('\n').unwrap();
+                    prop_assert_eq!(STANDARD.decode(rest).unwrap(), error.into_bytes());
+                    prop_assert_eq!(decode(&text), Err(DecodeError::Unreadable(Unreadable::NotUtf8)));
+                }
+            }
+        }
+
         #[test]
         fn every_body_comes_back_byte_for_byte(body: Vec<u8>, id: String, generation: u32) {
             let sent = Envelope { id, generation, ..envelope() };

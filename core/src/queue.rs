@@ -5,9 +5,9 @@ use std::future::Future;
 
 use thiserror::Error;
 
-/// The queue did not take the messages, or not all of them.
+/// The queue did not do what it was asked to: it did not take all messages, hand any over, or carry out a verdict.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("the queue did not take the message: {0}")]
+#[error("the queue failed: {0}")]
 pub struct QueueError(pub String);
 
 /// Takes messages.

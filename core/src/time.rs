@@ -12,7 +12,20 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
+/// How far apart the clocks of two processes may be before one of them counts as wrong.
+const CLOCK_SLACK: Duration = Duration::from_secs(10);
+
 impl Timestamp {
+    /// The latest time that something can wait for now, if nothing is ever made to wait for longer than `longest`.
+    ///
+    /// Whatever waits for a later time was made to by a clock that was ahead. It counts as due, so that a clock that is put
+    /// right holds up nothing for as long as it was wrong. This applies to every time in a database that somebody waits for: a
+    /// retry, the end of a lease, the next request that a rate allows.
+    #[must_use]
+    pub fn horizon(self, longest: Duration) -> Self {
+        self + longest + CLOCK_SLACK
+    }
+
     /// From milliseconds since the Unix epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)

@@ -12,8 +12,8 @@ use hookmill_core::time::Timestamp;
 
 use crate::bury::{Letter, Reason, bury};
 
-/// While the store is away, every letter waits; with a hundred deliveries, for two days.
-const RETRY: Duration = Duration::from_secs(30 * 60);
+/// While the store is away, every letter waits for this long; with a hundred deliveries, for two days.
+pub const DRAIN_RETRY: Duration = Duration::from_secs(30 * 60);
 
 /// Buries what the platform gave up on. One verdict for each delivery, in order, and the error if there was one.
 ///
@@ -35,7 +35,7 @@ pub async fn drain<S: Store>(
                 .to_owned(),
         })
         .collect();
-    let retry = Verdict::Retry { delay: RETRY };
+    let retry = Verdict::Retry { delay: DRAIN_RETRY };
     match store.execute(bury(&letters, now)).await {
         Ok(_) => (vec![Verdict::Bury; batch.len()], None),
         Err(error @ StoreError::Unavailable(_)) => (vec![retry; batch.len()], Some(error)),

@@ -23,7 +23,7 @@ mod sweep;
 
 pub use bodies::unreferenced;
 pub use bury::{Letter, Reason, bury};
-pub use drain::drain;
+pub use drain::{DRAIN_RETRY, drain};
 pub use keep::{SAMPLES_KEPT, keep};
 pub use recover::recover;
 pub use standing::{Standing, read_standing, standing};

@@ -204,6 +204,17 @@ UPDATE replays SET state = ?2, ended_at = iif(?2 = 'cancelled', CAST(?4 AS INTEG
 WHERE id = ?1 AND state IN (SELECT value FROM json_each(?3))
 RETURNING id";
 
+/// `?1` now, `?2` the latest end of a lease.
+const AHEAD: &str = "\
+-- replays that a clock that was ahead has set
+UPDATE replays SET due_at = CAST(?1 AS INTEGER) WHERE state = 'running' AND due_at > CAST(?2 AS INTEGER)";
+
+/// A replay only has letters that failed before it was planned. `?1` now, `?2` the latest time at which one can have failed.
+const FAILED_AHEAD: &str = "\
+-- letters that failed by a clock that was ahead
+UPDATE dead_letters SET last_failed_at = CAST(?1 AS INTEGER), first_failed_at = min(first_failed_at, CAST(?1 AS INTEGER))
+WHERE state = 'dead' AND last_failed_at > CAST(?2 AS INTEGER)";
+
 const TAKE: &str = "\
 -- take a replay
 UPDATE replays SET due_at = CAST(?2 AS INTEGER)
@@ -242,11 +253,13 @@ const DONE: &str = "\
 -- a replay is at its end
 UPDATE replays SET state = 'done', ended_at = CAST(?2 AS INTEGER), error = NULL WHERE id = ?1 AND state = 'running'";
 
-/// Letters of a replay that was cancelled while somebody was at it, or after they had died.
+/// `?1` now, `?2` the latest end of a lease. Letters of a replay that was cancelled while somebody was at it, or after they had died.
 const GIVE_BACK: &str = "\
 -- letters that were not sent after all
 UPDATE dead_letters SET state = 'dead'
-WHERE state = 'replaying' AND replay IN (SELECT id FROM replays WHERE state = 'cancelled' AND due_at <= CAST(?1 AS INTEGER))";
+WHERE state = 'replaying' AND replay IN (
+    SELECT id FROM replays WHERE state = 'cancelled' AND (due_at <= CAST(?1 AS INTEGER) OR due_at > CAST(?2 AS INTEGER))
+)";
 
 const NEXT: &str = "\
 -- when a replay goes on
@@ -331,14 +344,18 @@ pub async fn step<S: Store, Q: Queue>(
 ) -> Result<Stepped, StoreError> {
     let start = now();
     let millis = |at: Timestamp| at.millis().to_string();
+    let leased = vec![millis(start), millis(start.horizon(LEASE))];
+    let failed = vec![millis(start), millis(start.horizon(Duration::ZERO))];
     let take = vec![
-        statement(GIVE_BACK, vec![millis(start)]),
+        statement(FAILED_AHEAD, failed),
+        statement(AHEAD, leased.clone()),
+        statement(GIVE_BACK, leased),
         statement(TAKE, vec![millis(start), millis(start + LEASE)]),
         statement(NEXT, Vec::new()),
     ];
     let rows = store.execute(take).await?;
-    let Some(taken) = rows.get(1).and_then(taken) else {
-        return Ok(Stepped { next: next(rows.get(2)), ..Stepped::default() });
+    let Some(taken) = rows.get(3).and_then(taken) else {
+        return Ok(Stepped { next: next(rows.last()), ..Stepped::default() });
     };
     let most = taken.rate.min(STEP);
     let portion = match taken.generation {

@@ -146,6 +146,11 @@ impl World {
                 "INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret)
                  VALUES ('{source}', '{id}', {generation}, '{kind}', 'applied', 0, 3000, 1, 0)"
             ));
+            // In the same transaction.
+            self.sql(&format!(
+                "UPDATE dead_letters SET state = 'applied' WHERE source = '{source}' AND event_id = '{id}'
+                    AND generation = {generation} AND state IN ('dead', 'replaying', 'replayed')"
+            ));
         }
     }
 
@@ -358,12 +363,48 @@ fn a_replay_can_be_paused_resumed_and_cancelled() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_delays_no_replay() {
+    const DAY: i64 = 86_400_000;
+    // The process lives, or dies in one of its transactions.
+    for death in [None, Some((0, false)), Some((1, false)), Some((2, true))] {
+        let world = World::new(25);
+        world.running(&all(), 10, 2_000);
+        *world.death.lock().unwrap() = death;
+        let _ = world.step(DAY);
+        let end = world.until_done(3_000);
+        assert!(end < 10_000, "{death:?}: {end}");
+        assert_eq!(world.states(), BTreeMap::from([("replayed".into(), 25)]));
+    }
+}
+
+#[test]
+fn letters_that_failed_by_a_clock_that_was_ahead_are_replayed() {
+    let world = World::new(1);
+    world.bury(1, 86_400_000);
+    world.step(2_000).unwrap();
+    world.running(&all(), 10, 2_000);
+    world.until_done(2_000);
+    assert_eq!(world.sent(), ["message 0", "message 1"]);
+}
+
+#[test]
+fn a_cancelled_replay_gives_its_letters_back_though_the_clock_was_ahead() {
+    let world = World::new(5);
+    let id = world.running(&all(), 10, 2_000);
+    *world.death.lock().unwrap() = Some((1, false));
+    assert!(world.step(86_400_000).is_err());
+    assert!(world.does(turn_replay(&id, Turn::Cancel, at(2_100))));
+    world.step(2_200).unwrap();
+    assert_eq!(world.states(), BTreeMap::from([("dead".into(), 5)]));
+}
+
+#[test]
 fn a_queue_that_is_away_is_asked_again() {
     let world = World::new(5);
     world.running(&all(), 10, 2_000);
     *world.refusing.lock().unwrap() = 2;
     let stepped = world.step(2_000).unwrap();
-    assert_eq!(stepped.error.as_deref(), Some("the queue did not take the message: away"));
+    assert_eq!(stepped.error.as_deref(), Some("the queue failed: away"));
     assert_eq!(stepped.next, Some(at(7_000)));
     world.until_done(7_000);
     assert_eq!(world.sent().len(), 5);

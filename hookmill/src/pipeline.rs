@@ -135,7 +135,10 @@ impl Platform for Native {
 
     async fn problems(&self) -> Vec<String> {
         let (queue, store) = tokio::join!(self.queue.check(), self.store.check());
-        let queue = queue.err().map(|_| "the queue does not answer".to_owned());
+        let queue = match queue {
+            Ok(()) => self.queue.problem().map(ToOwned::to_owned),
+            Err(_) => Some("the queue does not answer".to_owned()),
+        };
         let store = store.err().map(|_| "the store does not answer".to_owned());
         queue.into_iter().chain(store).collect()
     }
@@ -178,7 +181,7 @@ pub fn run(
     for name in applied {
         info!(migration = name, "applied a migration");
     }
-    let queue = folder.queue()?;
+    let queue = folder.queue(|queue| longest_retry(queue, &config))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let told_to_stop = told_to_stop()?;
@@ -263,6 +266,14 @@ pub fn run(
         while consumers.join_next().await.is_some() {}
         Ok(())
     })
+}
+
+/// For how long a consumer of this queue may have a message wait.
+fn longest_retry(queue: QueueName, config: &Consumers) -> Duration {
+    match queue {
+        QueueName::Events | QueueName::Replays => config.retry.longest(),
+        QueueName::DeadLetters => hookmill_dlq::DRAIN_RETRY,
+    }
 }
 
 async fn serve_metrics(
@@ -433,13 +444,15 @@ async fn consume_dead_letters(
         let batch = queue
             .receive(QueueName::DeadLetters, BATCH_MESSAGES, Duration::ZERO, &mut stopped)
             .await;
-        let Ok(batch) = batch else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
+        let batch = match batch {
+            Ok(batch) if batch.is_empty() => return,
+            Ok(batch) => batch,
+            Err(error) => {
+                error!(%error, "cannot receive what the queue gave up on");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
         };
-        if batch.is_empty() {
-            return;
-        }
         let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
         let (verdicts, failed) = hookmill_dlq::drain(&store, &deliveries, now()).await;
         match failed {

@@ -43,6 +43,7 @@ pub fn own() -> Vec<Migration> {
         ("0012_presets.sql", include_str!("../0012_presets.sql")),
         ("0013_growth.sql", include_str!("../0013_growth.sql")),
         ("0014_bodies.sql", include_str!("../0014_bodies.sql")),
+        ("0015_clock.sql", include_str!("../0015_clock.sql")),
     ]
     .map(|(name, sql)| Migration { name: name.to_owned(), sql: sql.to_owned() })
     .to_vec()

@@ -195,7 +195,7 @@ impl Bench<'_> {
         let mut queue = pipeline.database("queue.db");
         let transaction = queue.transaction().expect("nothing serves it");
         for event in &batch.events {
-            put(&transaction, &event.message(), 0);
+            put(&transaction, event.message().as_bytes(), 0);
         }
         transaction.commit().expect("the disk is not full");
         drop(queue);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hookmill_tests::api::{Api, Mood, Recorded};
-use hookmill_tests::event::{Event, signed, stripe};
+use hookmill_tests::event::{Event, now, signed, stripe};
 use hookmill_tests::{Fault, RESEND_KEY, SENDGRID_KEY, eventually};
 use serde_json::{Value, json};
 
@@ -51,6 +51,20 @@ fn an_event_that_comes_again_sends_nothing_again() {
     insta::with_settings!({ snapshot_path => "../snapshots", prepend_module_to_snapshot => false }, {
         insta::assert_debug_snapshot!("a_request_to_resend", first);
     });
+}
+
+#[test]
+fn a_clock_that_was_ahead_delays_no_email() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let tomorrow = now().millis() + 86_400_000;
+    // What a process writes whose clock is a day ahead.
+    pipeline.sql(&format!(
+        "INSERT INTO outbox_senders (provider, free_at, away_until) VALUES ('resend', {tomorrow}, {tomorrow})"
+    ));
+    accepted(&pipeline, &mailed("evt_1"));
+    sent(&pipeline);
+    assert_eq!(api.accepted(), ["evt_1@example.com"]);
 }
 
 #[test]

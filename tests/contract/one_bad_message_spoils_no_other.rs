@@ -1,5 +1,6 @@
 //! Decoding, planning and failing are per message; a refused batch is split until only the offender is left.
 
+use hookmill_core::message::text_of;
 use hookmill_tests::event::stripe;
 use hookmill_tests::{DEADLY, Fault, eventually};
 use serde_json::{Value, json};
@@ -105,6 +106,20 @@ fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_app
         let error = letter[3].as_str().unwrap();
         assert!(error.contains(what) && error.contains("rule `listed`"), "{error}");
     }
+}
+
+#[test]
+fn a_message_that_is_not_utf8_is_buried_with_its_bytes_and_spoils_no_other() {
+    let good = |n: usize| counted(&format!("evt_{n}"), "a", 1).message().into_bytes();
+    let mut bad = good(1);
+    let middle = bad.len() / 2;
+    bad[middle] = 0xff;
+    let pipeline = Pipeline::start().enqueued(&[good(0), bad.clone(), good(2)]);
+    pipeline.settle();
+    assert_eq!(value(&pipeline, "SELECT events FROM tallies WHERE id = 'a'"), 2);
+    let letters = pipeline.sql("SELECT reason, attempts, error, message FROM dead_letters");
+    let error = "the message is not UTF-8, so it was damaged or is not ours; the dead letter keeps its bytes in base64";
+    assert_eq!(letters, [[json!("unreadable"), json!(1), json!(error), json!(text_of(bad))]]);
 }
 
 #[test]

@@ -42,6 +42,9 @@ fn nobody_without_a_token_learns_or_changes_anything() {
     let told = (0..20).map(|_| stranger.get("/stats")).find(|answer| answer.status == 429).unwrap();
     assert!(told.header("retry-after").is_some());
     assert_eq!(reader.get("/stats").status, 200);
+    // But not until tomorrow because the clock was ahead.
+    pipeline.sql("UPDATE admin_failures SET since = since + 86400000");
+    assert_eq!(stranger.get("/stats").status, 401);
     assert_eq!(pipeline.sql("SELECT count(*) FROM audit"), [[0]]);
     // The document says nothing of anybody's data.
     let document =
@@ -156,6 +159,12 @@ fn an_event_is_found_with_its_whole_story() {
     }
     for wrong in ["/events?limit=0", "/events?limit=x", "/events?cursor=%00", "/stats?minutes=0"] {
         assert_eq!(reader.get(wrong).status, 422, "{wrong}");
+    }
+    // A blank filter is none.
+    for blank in ["/events?state=&source=&id=", "/events?source=&id=&type=", "/dead-letters?state="]
+    {
+        let path = blank.split('?').next().unwrap();
+        assert_eq!(reader.get(blank).json()["items"], reader.get(path).json()["items"], "{blank}");
     }
     let activity = reader.get("/stats").json()["activity"].clone();
     let events: u64 =

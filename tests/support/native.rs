@@ -41,9 +41,9 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// Puts a message on the queue of events of a process that is down.
-pub fn put(queue: &Connection, message: &str, attempts: u32) {
-    let sql = "INSERT INTO events_messages (sent_at, text) VALUES (0, ?1)";
+/// Puts a message on the queue of events of a process that is down. It need not be UTF-8.
+pub fn put(queue: &Connection, message: &[u8], attempts: u32) {
+    let sql = "INSERT INTO events_messages (sent_at, text) VALUES (0, CAST(?1 AS TEXT))";
     queue.execute(sql, [message]).expect("the table is there");
     if attempts > 0 {
         let sql = "INSERT INTO events_deliveries (seq, attempts, due_at, leased) VALUES (last_insert_rowid(), ?1, 0, 0)";
@@ -208,13 +208,13 @@ impl Pipeline {
         exchange(self.address, &bytes).expect("the pipeline listens")
     }
 
-    /// Puts messages on the queue of events together, past ingress.
+    /// Puts messages on the queue of events together, past ingress. They need not be UTF-8.
     #[must_use]
-    pub fn enqueued(mut self, messages: &[String]) -> Self {
+    pub fn enqueued(mut self, messages: &[impl AsRef<[u8]>]) -> Self {
         self.kill_and_restart(|queue| {
             queue.execute_batch("BEGIN IMMEDIATE").expect("the process is down");
             for message in messages {
-                put(queue, message, 0);
+                put(queue, message.as_ref(), 0);
             }
             queue.execute_batch("COMMIT").expect("the disk is not full");
         });
@@ -275,7 +275,7 @@ impl Pipeline {
     #[must_use]
     pub fn given_up_by_the_platform(mut self, event: &Event) -> Self {
         self.kill_and_restart(|queue| {
-            put(queue, &event.message(), 101);
+            put(queue, event.message().as_bytes(), 101);
         });
         self
     }
@@ -375,7 +375,8 @@ impl Pipeline {
         text.lines().find_map(|line| line.strip_prefix(&name)).map(ToOwned::to_owned)
     }
 
-    fn database(&self, name: &str) -> Connection {
+    /// A connection to one of its databases, as a person with a shell would have it.
+    pub fn database(&self, name: &str) -> Connection {
         let database = Connection::open(self.data.path().join(name)).expect("the database opens");
         database.busy_timeout(std::time::Duration::from_secs(10)).expect("SQLite takes a timeout");
         database

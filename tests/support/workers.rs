@@ -80,9 +80,14 @@ impl Pipeline {
         exchange(self.address, &bytes).expect("the Workers listen")
     }
 
-    /// Puts messages on the queue of events together, past ingress.
+    /// Puts messages on the queue of events together, past ingress. They need not be UTF-8.
     #[must_use]
-    pub fn enqueued(self, messages: &[String]) -> Self {
+    pub fn enqueued(self, messages: &[impl AsRef<[u8]>]) -> Self {
+        let message = |message: &[u8]| match std::str::from_utf8(message) {
+            Ok(text) => json!(text),
+            Err(_) => json!({ "bytes": message }),
+        };
+        let messages: Vec<_> = messages.iter().map(|bytes| message(bytes.as_ref())).collect();
         self.control("enqueue", &json!({ "messages": messages }));
         self
     }
@@ -99,6 +104,11 @@ impl Pipeline {
         });
         pipeline.settle();
         pipeline
+    }
+
+    /// Puts a value on the queue of events that is neither text nor bytes.
+    pub fn enqueue_value(&self, value: &Value) {
+        self.control("enqueue", &json!({ "messages": [{ "json": value }] }));
     }
 
     /// Has two consumers hold an event at the same time.

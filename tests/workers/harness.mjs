@@ -103,6 +103,13 @@ for (const path of migrations) {
   }
 }
 
+// A text, or what somebody else may put on a queue.
+const message = (body) => {
+  if (typeof body === "string") return { body, contentType: "text" };
+  if (body.bytes) return { body: new Uint8Array(body.bytes), contentType: "bytes" };
+  return { body: body.json, contentType: "json" };
+};
+
 const commands = {
   sql: async ({ sql }) => (await database.prepare(sql).raw()),
   enqueue: async ({ messages }) => {
@@ -110,7 +117,7 @@ const commands = {
     // As many as the platform takes at a time.
     for (let first = 0; first < messages.length; first += 100) {
       const batch = messages.slice(first, first + 100);
-      await queue.sendBatch(batch.map((body) => ({ body, contentType: "text" })));
+      await queue.sendBatch(batch.map(message));
     }
     return null;
   },

@@ -47,7 +47,7 @@ pub(super) async fn compose<S: Store>(
             }
         };
         let number = message.to.clone();
-        let rows = store.execute(vec![outbox::recent("sms", &number, now - HOUR)]).await?;
+        let rows = store.execute(vec![outbox::recent("sms", &number, now, HOUR)]).await?;
         let sent = outbox::read_recent(&rows);
         if sent >= settings.per_hour {
             let why = format!("{sent} messages have gone to this number within an hour");

@@ -1,5 +1,7 @@
 //! Who may ask: tokens of which only hashes are kept, and a limit for addresses that come without one.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::http::{Method, header};
@@ -94,13 +96,14 @@ SELECT name, hash, role FROM admin_tokens";
 
 const FAILED: &str = "\
 -- failures of an address
-SELECT failures, since FROM admin_failures WHERE address = ?1 AND since > CAST(?2 AS INTEGER)";
+SELECT failures, since FROM admin_failures WHERE address = ?1 AND since > CAST(?2 AS INTEGER) AND since <= CAST(?3 AS INTEGER)";
 
 const FAIL: &str = "\
 -- an address has failed
 INSERT INTO admin_failures (address, failures, since) VALUES (?1, 1, CAST(?2 AS INTEGER))
-ON CONFLICT (address) DO UPDATE SET failures = iif(since > CAST(?3 AS INTEGER), failures + 1, 1),
-    since = iif(since > CAST(?3 AS INTEGER), since, excluded.since)";
+ON CONFLICT (address) DO UPDATE SET
+    failures = iif(since > CAST(?3 AS INTEGER) AND since <= CAST(?4 AS INTEGER), failures + 1, 1),
+    since = iif(since > CAST(?3 AS INTEGER) AND since <= CAST(?4 AS INTEGER), since, excluded.since)";
 
 const FORGET: &str = "\
 -- forget failures
@@ -120,9 +123,11 @@ pub(crate) async fn guard(
     let window = Timestamp::from_seconds(now.seconds().saturating_sub(WINDOW_SECONDS));
     let address = network(remote.map(|Extension(Remote(address))| address).unwrap_or_default());
     let window_text = window.millis().to_string();
+    // What failed later than that failed while the clock was ahead.
+    let latest = now.horizon(Duration::ZERO).millis().to_string();
     let asked = vec![
         statement(TOKENS, Vec::new()),
-        statement(FAILED, vec![address.clone(), window_text.clone()]),
+        statement(FAILED, vec![address.clone(), window_text.clone(), latest.clone()]),
     ];
     let rows = match admin.execute(asked).await {
         Ok(rows) => rows,
@@ -150,7 +155,7 @@ pub(crate) async fn guard(
         }
         let millis = now.millis().to_string();
         let failures = vec![
-            statement(FAIL, vec![address, millis, window_text.clone()]),
+            statement(FAIL, vec![address, millis, window_text.clone(), latest]),
             statement(FORGET, vec![window_text, ADDRESSES.to_string()]),
         ];
         return match admin.execute(failures).await {

@@ -87,7 +87,8 @@ impl Search {
             ..Filter::default()
         };
         let mut params = filter.params();
-        params.push(self.state.clone().unwrap_or_else(|| "dead".to_owned()));
+        let state = self.state.clone().filter(|state| !state.is_empty());
+        params.push(state.unwrap_or_else(|| "dead".to_owned()));
         Ok(params)
     }
 

@@ -60,6 +60,11 @@ const IN_LEDGER: [&str; 2] = ["applied", "recorded"];
 /// States of events that were given up.
 const IN_LETTERS: [&str; 4] = ["dead", "replaying", "replayed", "discarded"];
 
+/// A filter, unless it is blank, which selects everything.
+fn given(filter: &Option<String>) -> Option<&str> {
+    filter.as_deref().filter(|text| !text.is_empty())
+}
+
 impl Search {
     /// The question for a page that begins behind `?5` and `?6`, or for the first page. The ledger is asked for a page, and the
     /// dead letters for one of each state, so that an index says where to stop; a table without rows of the state that is
@@ -71,7 +76,8 @@ impl Search {
                 "ORDER BY {at} {order}, source || ' ' || {id} || ' ' || generation {order} LIMIT CAST(?7 AS INTEGER)"
             )
         };
-        let searched = |state: &&str| self.state.as_deref().is_none_or(|only| only == *state);
+        let only = given(&self.state);
+        let searched = |state: &&str| only.is_none_or(|only| only == *state);
         let ledger = IN_LEDGER.iter().any(|state| searched(&state)).then(|| {
             let rows = "NULL AS error, secret FROM events WHERE (?4 = '' OR outcome = ?4)";
             ("id", "outcome", "applied_at", rows.to_owned())
@@ -89,7 +95,7 @@ impl Search {
                 AND (?1 = '' OR source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
                 AND (?3 = '' OR {id} = ?3)"
             );
-            if self.source.is_some() && self.id.is_some() {
+            if given(&self.source).is_some() && given(&self.id).is_some() {
                 sql.push_str(&format!(" AND source = ?1 AND {id} = ?3"));
             }
             if !first {

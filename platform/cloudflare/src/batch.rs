@@ -4,9 +4,15 @@
 //! messages are read and settled one by one. `worker` does not show how often a message was delivered, so that is read
 //! from the message itself.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hookmill_core::delivery::{Delivery, Verdict};
-use worker::js_sys::{JSON, Reflect};
-use worker::wasm_bindgen::JsValue;
+use hookmill_core::message::{Unreadable, text_of};
+use worker::js_sys::{
+    Array, ArrayBuffer, Function, JSON, JsString, Map, Object, Reflect, Set, Uint8Array,
+};
+use worker::wasm_bindgen::closure::Closure;
+use worker::wasm_bindgen::{JsCast as _, JsValue};
 use worker::{MessageBatch, MessageExt as _, QueueRetryOptionsBuilder, RawMessage, worker_sys};
 
 /// A batch as the platform hands it over.
@@ -73,9 +79,54 @@ impl Batch {
     }
 }
 
-/// Our messages are text. Whatever else somebody put on the queue is kept as JSON, to be buried as it is.
+/// The text of a message. Ours are text. Whatever else somebody has put on the queue becomes a dead letter that keeps it.
 fn text(body: &JsValue) -> String {
-    body.as_string()
-        .or_else(|| JSON::stringify(body).ok().map(String::from))
-        .unwrap_or_else(|| "a message that is not text".to_owned())
+    if let Some(text) = body.dyn_ref::<JsString>().filter(|text| text.is_valid_utf16()) {
+        return text.into();
+    }
+    match bytes(body) {
+        Some(bytes) => text_of(bytes),
+        None => Unreadable::NotText.text(&json(body)),
+    }
+}
+
+/// The bytes of a buffer, or of a view of one.
+fn bytes(value: &JsValue) -> Option<Vec<u8>> {
+    if let Some(buffer) = value.dyn_ref::<ArrayBuffer>() {
+        return Some(Uint8Array::new(buffer).to_vec());
+    }
+    // Every view has these three members.
+    let view: &Uint8Array = ArrayBuffer::is_view(value).then(|| value.unchecked_ref())?;
+    let (buffer, offset, length) = (view.buffer(), view.byte_offset(), view.byte_length());
+    Some(Uint8Array::new_with_byte_offset_and_length(&buffer, offset, length).to_vec())
+}
+
+/// A value as JSON. Its parts that JSON has no form for become objects with one member, which says what they were.
+fn json(value: &JsValue) -> String {
+    let replace = Closure::<dyn Fn(JsValue, JsValue) -> JsValue>::new(|_, part: JsValue| {
+        let (name, is) = if let Some(bytes) = bytes(&part) {
+            ("base64", JsValue::from(STANDARD.encode(bytes)))
+        } else if part.is_bigint() {
+            ("bigint", written(&part))
+        } else if part.has_type::<Map>() {
+            ("map", Array::from(&part).into())
+        } else if part.has_type::<Set>() {
+            ("set", Array::from(&part).into())
+        } else {
+            return part;
+        };
+        let object = Object::new();
+        // Setting a member of a new object does not fail.
+        let _ = Reflect::set(&object, &name.into(), &is);
+        object.into()
+    });
+    let replace: &Function = replace.as_ref().unchecked_ref();
+    let text = JSON::stringify_with_replacer(value, replace).ok().and_then(|text| text.as_string());
+    // There is no JSON of `undefined`, or of what holds itself.
+    text.or_else(|| JSON::stringify(&written(value)).ok()?.as_string()).unwrap_or_default()
+}
+
+/// A value as JavaScript writes it.
+fn written(value: &JsValue) -> JsValue {
+    Object::from(value.clone()).to_string().into()
 }

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::durable::{absent_as_none, write_durably};
 use crate::files::Files;
-use crate::queue::SqliteQueue;
+use crate::queue::{QueueName, SqliteQueue};
 use crate::reader::{Reader, there};
 use crate::sqlite::{self, Sqlite};
 
@@ -195,14 +195,18 @@ impl DataFolder {
         write_durably(&path, &incoming, content).map_err(|source| FolderError::Io { path, source })
     }
 
-    /// Opens the queues.
+    /// Opens the queues. `longest_retry` says for how long a verdict may delay a message.
     ///
     /// # Errors
     ///
     /// If the database cannot be opened.
-    pub fn queue(&self) -> Result<SqliteQueue, FolderError> {
+    pub fn queue(
+        &self,
+        longest_retry: impl Fn(QueueName) -> Duration,
+    ) -> Result<SqliteQueue, FolderError> {
         let path = self.path.join(QUEUE);
-        SqliteQueue::open(&path).map_err(|source| FolderError::Database { path, source })
+        SqliteQueue::open(&path, longest_retry)
+            .map_err(|source| FolderError::Database { path, source })
     }
 
     /// Says in the folder where its process listens, for [`DataFolder::listening`].

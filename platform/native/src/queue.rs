@@ -9,19 +9,31 @@
 //! delivered. `deliveries` holds the few that are in hand or to be retried, with a due date: a lease is a due date in the
 //! future. A consumer that dies leaves nothing to clean up: the message is due again when the lease ends. A verdict counts
 //! only while its lease does, which the attempts tell.
+//!
+//! A damaged message spoils no other. Texts are read as bytes, and what is no text, is missing, or lies on a page that SQLite
+//! cannot read is delivered as [`Unreadable`], to become a dead letter. Messages on a damaged page of `messages` itself cannot
+//! even be told apart: they are skipped and stay in the file. SQLite cannot go on without the other pages, those of
+//! `deliveries` and those that lead to others; then receiving fails as a whole.
 
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::limits::PLATFORM_DELIVERIES;
+use hookmill_core::message::{Unreadable, text_of};
 use hookmill_core::queue::{Queue, QueueError};
+use hookmill_core::time::Timestamp;
 use rusqlite::hooks::Wal;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::types::ValueRef;
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params,
+};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tracing::error;
 
 use crate::now;
 use crate::sqlite;
@@ -58,6 +70,7 @@ impl QueueName {
 /// The statements about one queue.
 struct Sql {
     send: String,
+    put_right: String,
     count: String,
     next_due: String,
     lease_again: String,
@@ -66,6 +79,7 @@ struct Sql {
     lease_new: String,
     end: String,
     remove: String,
+    keep: String,
     delay: String,
 }
 
@@ -73,11 +87,15 @@ impl Sql {
     fn new(queue: QueueName) -> Self {
         Self {
             send: queue.sql("INSERT INTO {q}_messages (seq, sent_at, text) VALUES (?1, ?2, ?3)"),
+            put_right: queue.sql(&format!(
+                "UPDATE {{q}}_deliveries SET due_at = ?1
+                 WHERE due_at > ?2 AND due_at < {NEVER} AND (leased = 0 OR due_at > ?3)"
+            )),
             count: queue.sql(
                 "SELECT count(*) FROM (
                     SELECT 1 FROM {q}_deliveries WHERE due_at <= ?1
                     UNION ALL
-                    SELECT 1 FROM {q}_messages WHERE seq > ?2
+                    SELECT 1 FROM {q}_messages WHERE seq >= ?2
                         AND NOT EXISTS (SELECT 1 FROM {q}_deliveries WHERE {q}_deliveries.seq = {q}_messages.seq)
                     LIMIT ?3
                 )",
@@ -90,7 +108,7 @@ impl Sql {
             ),
             text: queue.sql("SELECT text FROM {q}_messages WHERE seq = ?1"),
             new: queue.sql(
-                "SELECT seq, text FROM {q}_messages WHERE seq > ?1
+                "SELECT seq FROM {q}_messages WHERE seq >= ?1
                     AND NOT EXISTS (SELECT 1 FROM {q}_deliveries WHERE {q}_deliveries.seq = {q}_messages.seq)
                  ORDER BY seq LIMIT ?2",
             ),
@@ -98,6 +116,9 @@ impl Sql {
                 .sql("INSERT INTO {q}_deliveries (seq, attempts, due_at, leased) VALUES (?1, 1, ?2, 1)"),
             end: queue.sql("DELETE FROM {q}_deliveries WHERE seq = ?1 AND attempts = ?2"),
             remove: queue.sql("DELETE FROM {q}_messages WHERE seq = ?1"),
+            keep: queue.sql(&format!(
+                "UPDATE {{q}}_deliveries SET due_at = {NEVER}, leased = 0 WHERE seq = ?1 AND attempts = ?2"
+            )),
             delay: queue.sql(
                 "UPDATE {q}_deliveries SET due_at = ?3, leased = 0 WHERE seq = ?1 AND attempts = ?2",
             ),
@@ -119,6 +140,16 @@ pub struct SqliteQueue {
     operations: mpsc::Sender<Operation>,
     /// One for each queue: something may have come.
     arrivals: Arc<[Notify; 3]>,
+    trouble: Arc<Trouble>,
+}
+
+/// What keeps messages from being received.
+#[derive(Default)]
+struct Trouble {
+    /// For each queue, whether the last look for messages failed.
+    failing: [AtomicBool; 3],
+    /// Whether the database has a damaged part.
+    damaged: AtomicBool,
 }
 
 /// The pages of the database. Ten events fit into one, so a group's commit writes few of them.
@@ -129,6 +160,12 @@ const WAITING: usize = 4096;
 const GROUP: usize = 1024;
 /// How long a consumer has for a batch. Longer than any batch takes: should it expire all the same, the ledger holds.
 const LEASE: Duration = Duration::from_secs(120);
+/// The longest that somebody who waits for messages does not look for them: the clock may be set meanwhile.
+const LOOK: Duration = Duration::from_secs(60);
+/// The due date of a message that is done, and that a damaged database cannot remove.
+const NEVER: i64 = i64::MAX;
+/// How many messages are skipped at most to get past a damaged part. A page holds no more than some hundreds.
+const SKIPPED: i64 = 10_000;
 
 /// What the thread is asked to do, and who waits for it.
 struct Operation {
@@ -159,7 +196,10 @@ struct Outcome {
 
 impl SqliteQueue {
     /// Opens or makes the database, and starts its thread.
-    pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
+    pub(crate) fn open(
+        path: &Path,
+        longest_retry: impl Fn(QueueName) -> Duration,
+    ) -> rusqlite::Result<Self> {
         let mut database = sqlite::open(path, PAGE_BYTES)?;
         database.execute_batch("CREATE TABLE IF NOT EXISTS probe (at INTEGER NOT NULL) STRICT")?;
         for queue in QueueName::ALL {
@@ -192,14 +232,31 @@ impl SqliteQueue {
                 [],
                 |row| row.get(0),
             )?;
-            queues.push(State { sql: Sql::new(queue), last, delivered: 0 });
+            let (sql, longest_retry) = (Sql::new(queue), longest_retry(queue));
+            queues.push(State {
+                sql,
+                longest_retry,
+                last,
+                delivered: 0,
+                unbroken: None,
+                unreadable: BTreeSet::new(),
+                stuck: BTreeSet::new(),
+            });
         }
         let (operations, waiting) = mpsc::channel(WAITING);
         let arrivals = Arc::new([Notify::new(), Notify::new(), Notify::new()]);
+        let trouble = Arc::<Trouble>::default();
         let log = Log::start(path, &mut database)?;
-        let thread = Thread { database, queues, arrivals: arrivals.clone(), log, failed: false };
+        let thread = Thread {
+            database,
+            queues,
+            arrivals: arrivals.clone(),
+            trouble: trouble.clone(),
+            log,
+            failed: false,
+        };
         spawn("queue", move || thread.run(waiting))?;
-        Ok(Self { operations, arrivals })
+        Ok(Self { operations, arrivals, trouble })
     }
 
     /// The sending side of a queue.
@@ -223,23 +280,14 @@ impl SqliteQueue {
         while !*stopped.borrow() {
             // Registered before looking, so that what comes in between is not missed.
             let arrival = self.arrivals[queue as usize].notified();
-            let mut found = Outcome::default();
-            if !wait.is_zero() {
-                found = self.ask(Task::Count { queue, most }).await?;
-                if found.count > 0 {
-                    tokio::select! {
-                        gathered = self.gather(queue, most, wait) => gathered?,
-                        _ = stopped.wait_for(|stopped| *stopped) => {}
-                    }
-                }
+            let found = self.look(queue, most, wait, stopped).await;
+            self.trouble.failing[queue as usize].store(found.is_err(), Ordering::Relaxed);
+            let found = found?;
+            if !found.leased.is_empty() {
+                return Ok(found.leased);
             }
-            if wait.is_zero() || found.count > 0 {
-                found = self.ask(Task::Lease { queue, most }).await?;
-                if !found.leased.is_empty() {
-                    return Ok(found.leased);
-                }
-            }
-            let due = tokio::time::timeout(found.next_due_in.unwrap_or(Duration::MAX), arrival);
+            let due =
+                tokio::time::timeout(found.next_due_in.map_or(LOOK, |due| due.min(LOOK)), arrival);
             tokio::select! {
                 _ = due => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {}
@@ -248,23 +296,42 @@ impl SqliteQueue {
         Ok(Vec::new())
     }
 
-    /// Returns when `most` messages are waiting, or after `wait`.
-    async fn gather(
+    /// Looks for messages, and leases those that there are once they are `most`, or after `wait`.
+    async fn look(
         &self,
         queue: QueueName,
         most: usize,
         wait: Duration,
-    ) -> Result<(), QueueError> {
+        stopped: &mut watch::Receiver<bool>,
+    ) -> Result<Outcome, QueueError> {
+        if !wait.is_zero() {
+            match self.ask(Task::Count { queue, most }).await {
+                Ok(found) if found.count == 0 => return Ok(found),
+                Ok(_) => tokio::select! {
+                    () = self.gather(queue, most, wait) => {}
+                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                },
+                // Leasing gets past a damaged part, and counting does not.
+                Err(_) => {}
+            }
+        }
+        self.ask(Task::Lease { queue, most }).await
+    }
+
+    /// Returns when `most` messages are waiting, or after `wait`.
+    async fn gather(&self, queue: QueueName, most: usize, wait: Duration) {
         let full = async {
             loop {
                 let arrival = self.arrivals[queue as usize].notified();
-                if self.ask(Task::Count { queue, most }).await?.count >= most {
-                    return Ok(());
+                let found = self.ask(Task::Count { queue, most }).await;
+                if found.is_ok_and(|found| found.count >= most) {
+                    return;
                 }
                 arrival.await;
             }
         };
-        tokio::time::timeout(wait, full).await.unwrap_or(Ok(()))
+        // Whoever has waited for long enough takes what there is.
+        let _ = tokio::time::timeout(wait, full).await;
     }
 
     /// Carries out verdicts. Those whose lease has ended change nothing.
@@ -303,6 +370,20 @@ impl SqliteQueue {
         self.ask(Task::Check).await.map(drop)
     }
 
+    /// What keeps messages from being received, as a sentence; none if nothing does. They are still taken.
+    pub fn problem(&self) -> Option<&'static str> {
+        let Trouble { failing, damaged } = &*self.trouble;
+        if failing.iter().any(|failing| failing.load(Ordering::Relaxed)) {
+            Some("messages cannot be received from the queue; the log says why")
+        } else if damaged.load(Ordering::Relaxed) {
+            Some(
+                "a part of queue.db is damaged; the log and the dead letters say which messages are not delivered",
+            )
+        } else {
+            None
+        }
+    }
+
     async fn ask(&self, task: Task) -> Result<Outcome, QueueError> {
         let (answer, answered) = oneshot::channel();
         let gone = || QueueError("the queue's thread has ended".into());
@@ -327,11 +408,19 @@ impl Queue for QueueSender {
 /// What the thread knows of a queue, besides what is in its tables.
 struct State {
     sql: Sql,
+    /// For how long a verdict may delay a message.
+    longest_retry: Duration,
     /// The last number given to a message. No number is given twice in the life of a process, so that a late verdict
     /// cannot hit another message.
     last: i64,
     /// Every message up to here has been delivered, so that what is new need not be searched for.
     delivered: i64,
+    /// How many new messages there are before a damaged part, if it is known that there is one.
+    unbroken: Option<usize>,
+    /// Messages whose texts are damaged.
+    unreadable: BTreeSet<i64>,
+    /// Messages that cannot be removed.
+    stuck: BTreeSet<i64>,
 }
 
 /// The thread that has the database.
@@ -340,6 +429,7 @@ struct Thread {
     /// In the order of [`QueueName::ALL`].
     queues: Vec<State>,
     arrivals: Arc<[Notify; 3]>,
+    trouble: Arc<Trouble>,
     log: Log,
     /// Whether the last transaction that was to write failed.
     failed: bool,
@@ -366,181 +456,312 @@ impl Thread {
     }
 
     /// Carries out a group in one transaction, then answers each: all of it is on the disk, or none.
+    ///
+    /// SQLite lets a transaction that has met a damaged part write nothing more. So the group is carried out again, with what has
+    /// been learned of the damage, or without the operation that cannot get past it. No sender fails because receiving does.
     fn carry_out(&mut self, group: &mut Vec<Operation>) {
+        while !group.is_empty() {
+            // Whoever asked may be gone: an event whose sender went away is on the queue all the same.
+            match self.attempt(group) {
+                Ok(outcomes) => {
+                    for arrived in outcomes.iter().filter_map(|outcome| outcome.arrived) {
+                        self.arrivals[arrived as usize].notify_waiters();
+                    }
+                    for (operation, outcome) in group.drain(..).zip(outcomes) {
+                        let _ = operation.answer.send(Ok(outcome));
+                    }
+                }
+                Err((_, Failure { damage: Some(damage), .. })) if self.learn(damage) => {}
+                // There are few that do not send, so this is not done often.
+                Err((Some(index), Failure { error, .. }))
+                    if damaged(&error) || !matches!(group[index].task, Task::Send { .. }) =>
+                {
+                    self.failed = true;
+                    let error = QueueError(sqlite::text(&error));
+                    let _ = group.remove(index).answer.send(Err(error));
+                }
+                Err((_, Failure { error, .. })) => {
+                    self.failed = true;
+                    let error = QueueError(sqlite::text(&error));
+                    for operation in group.drain(..) {
+                        let _ = operation.answer.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out a group in one transaction. If it fails, nothing has changed; with the operation that failed.
+    fn attempt(&mut self, group: &[Operation]) -> Result<Vec<Outcome>, (Option<usize>, Failure)> {
         let before: Vec<_> =
             self.queues.iter().map(|queue| (queue.last, queue.delivered)).collect();
+        let mut at = None;
         let result = (|| {
             let transaction =
                 self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut outcomes = Vec::with_capacity(group.len());
             let before = transaction.total_changes();
-            for operation in &*group {
-                if self.failed && matches!(operation.task, Task::Check) {
+            for (index, Operation { task, .. }) in group.iter().enumerate() {
+                at = Some(index);
+                if self.failed && matches!(task, Task::Check) {
                     transaction.execute("DELETE FROM probe", [])?;
                     transaction.execute("INSERT INTO probe (at) VALUES (?1)", [now().millis()])?;
                 }
-                outcomes.push(carry_out(&transaction, &mut self.queues, &operation.task)?);
+                let mut work = Work { transaction: &transaction, queues: &mut self.queues };
+                outcomes.push(work.carry_out(task)?);
             }
+            at = None;
             let wrote = transaction.total_changes() > before;
             transaction.commit()?;
             self.failed &= !wrote;
             Ok(outcomes)
         })();
-        // Whoever asked may be gone: an event whose sender went away is on the queue all the same.
-        match result {
-            Ok(outcomes) => {
-                for arrived in outcomes.iter().filter_map(|outcome| outcome.arrived) {
-                    self.arrivals[arrived as usize].notify_waiters();
-                }
-                for (operation, outcome) in group.drain(..).zip(outcomes) {
-                    let _ = operation.answer.send(Ok(outcome));
-                }
+        result.map_err(|failure| {
+            for (queue, before) in self.queues.iter_mut().zip(before) {
+                (queue.last, queue.delivered) = before;
             }
-            Err(error) => {
-                self.failed = true;
-                for (queue, (last, delivered)) in self.queues.iter_mut().zip(before) {
-                    (queue.last, queue.delivered) = (last, delivered);
-                }
-                let error = QueueError(sqlite::text(&error));
-                for operation in group.drain(..) {
-                    let _ = operation.answer.send(Err(error.clone()));
-                }
+            (at, failure)
+        })
+    }
+
+    /// Notes where the database is damaged. Whether that was unknown, so that it is of use to try again.
+    fn learn(&mut self, damage: Damage) -> bool {
+        self.trouble.damaged.store(true, Ordering::Relaxed);
+        match damage {
+            Damage::Text(queue, seq) => self.queues[queue as usize].unreadable.insert(seq),
+            Damage::Removal(queue, seq) => self.queues[queue as usize].stuck.insert(seq),
+            Damage::New(queue, 0) => self.skip(queue),
+            Damage::New(queue, listed) => {
+                self.queues[queue as usize].unbroken.replace(listed) != Some(listed)
             }
         }
     }
+
+    /// Goes past the damaged part that new messages begin with. Whether there is anything behind it.
+    fn skip(&mut self, name: QueueName) -> bool {
+        let queue = &mut self.queues[name as usize];
+        let first = queue.delivered + 1;
+        let last = queue.last.min(first.saturating_add(SKIPPED));
+        let readable = |from: &i64| {
+            let new = self.database.prepare_cached(&queue.sql.new);
+            new.and_then(|mut new| new.exists(params![from, 1])).is_ok()
+        };
+        let Some(next) = (first + 1..=last).find(readable) else { return false };
+        (queue.delivered, queue.unbroken) = (next - 1, None);
+        error!(
+            queue = name.prefix(),
+            from = first,
+            to = next - 1,
+            "a part of queue.db is damaged, and messages in it are not delivered; stop Hookmill, and look for them with \
+             `sqlite3 queue.db .recover`"
+        );
+        true
+    }
 }
 
-fn carry_out(
-    transaction: &Transaction<'_>,
-    queues: &mut [State],
-    task: &Task,
-) -> rusqlite::Result<Outcome> {
-    let now = now().millis();
-    match task {
-        Task::Send { queue: name, messages } => {
-            let queue = &mut queues[*name as usize];
-            let mut send = transaction.prepare_cached(&queue.sql.send)?;
-            for message in messages {
-                queue.last += 1;
-                send.execute(params![queue.last, now, message])?;
+/// Why an operation failed.
+struct Failure {
+    error: rusqlite::Error,
+    damage: Option<Damage>,
+}
+
+/// Where an operation met a damaged part of the database.
+#[derive(Clone, Copy)]
+enum Damage {
+    /// At the text of a message.
+    Text(QueueName, i64),
+    /// At a message that was to be removed.
+    Removal(QueueName, i64),
+    /// Behind so many new messages.
+    New(QueueName, usize),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self { error, damage: None }
+    }
+}
+
+impl Failure {
+    fn at(damage: Damage) -> impl FnOnce(rusqlite::Error) -> Self {
+        move |error| Self { damage: damaged(&error).then_some(damage), error }
+    }
+}
+
+/// Whether a part of the database cannot be read.
+fn damaged(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+}
+
+/// A transaction, and what it needs to carry out operations.
+struct Work<'a> {
+    transaction: &'a Transaction<'a>,
+    /// In the order of [`QueueName::ALL`].
+    queues: &'a mut [State],
+}
+
+impl Work<'_> {
+    fn carry_out(&mut self, task: &Task) -> Result<Outcome, Failure> {
+        let now = now();
+        match task {
+            Task::Send { queue: name, messages } => {
+                let queue = &mut self.queues[*name as usize];
+                let mut send = self.transaction.prepare_cached(&queue.sql.send)?;
+                for message in messages {
+                    queue.last += 1;
+                    send.execute(params![queue.last, now.millis(), message])?;
+                }
+                Ok(Outcome { arrived: Some(*name), ..Outcome::default() })
             }
-            Ok(Outcome { arrived: Some(*name), ..Outcome::default() })
-        }
-        Task::Check => Ok(Outcome::default()),
-        Task::Lease { queue, most } => lease(transaction, queues, *queue, *most, now),
-        Task::Settle { queue: name, verdicts } => {
-            let queue = &queues[*name as usize];
-            let mut end = transaction.prepare_cached(&queue.sql.end)?;
-            let mut remove = transaction.prepare_cached(&queue.sql.remove)?;
-            let mut delay = transaction.prepare_cached(&queue.sql.delay)?;
-            let mut arrived = None;
-            for (seq, attempts, verdict) in verdicts {
-                match verdict {
-                    Verdict::Ack | Verdict::Bury => {
-                        if end.execute(params![seq, attempts])? > 0 {
-                            remove.execute([seq])?;
+            Task::Check => Ok(Outcome::default()),
+            Task::Lease { queue, most } => self.lease(*queue, *most, now),
+            Task::Settle { queue: name, verdicts } => {
+                let queue = &self.queues[*name as usize];
+                let mut delay = self.transaction.prepare_cached(&queue.sql.delay)?;
+                let mut arrived = None;
+                for (seq, attempts, verdict) in verdicts {
+                    match verdict {
+                        Verdict::Ack | Verdict::Bury => self.remove(*name, *seq, *attempts)?,
+                        Verdict::Retry { delay: after } => {
+                            delay.execute(params![seq, attempts, (now + *after).millis()])?;
+                            arrived = Some(*name);
                         }
                     }
-                    Verdict::Retry { delay: after } => {
-                        delay.execute(params![seq, attempts, now + millis(*after)])?;
-                        arrived = Some(*name);
-                    }
                 }
+                Ok(Outcome { arrived, ..Outcome::default() })
             }
-            Ok(Outcome { arrived, ..Outcome::default() })
-        }
-        Task::Count { queue, most } => {
-            let queue = &queues[*queue as usize];
-            let mut count = transaction.prepare_cached(&queue.sql.count)?;
-            let values = params![now, queue.delivered, limit(*most)];
-            let count = count.query_row(values, |row| row.get::<_, u32>(0))?;
-            let next_due_in = if count == 0 { next_due_in(transaction, queue, now)? } else { None };
-            let count = usize::try_from(count).unwrap_or(usize::MAX);
-            Ok(Outcome { next_due_in, count, ..Outcome::default() })
-        }
-    }
-}
-
-/// How long until a delivery of the queue is due, if there is any.
-fn next_due_in(
-    transaction: &Transaction<'_>,
-    queue: &State,
-    now: i64,
-) -> rusqlite::Result<Option<Duration>> {
-    let next: Option<i64> =
-        transaction.prepare_cached(&queue.sql.next_due)?.query_row([], |row| row.get(0))?;
-    // At least a millisecond, so that a clock that was set back makes no busy loop.
-    Ok(next.map(|due_at| {
-        Duration::from_millis(u64::try_from(due_at - now).unwrap_or_default().max(1))
-    }))
-}
-
-/// What is due again comes first, then what is new.
-fn lease(
-    transaction: &Transaction<'_>,
-    queues: &mut [State],
-    name: QueueName,
-    most: usize,
-    now: i64,
-) -> rusqlite::Result<Outcome> {
-    let queue = &mut queues[name as usize];
-    let lease_ends = now + millis(LEASE);
-    let mut outcome = Outcome::default();
-    let mut given_up = Vec::new();
-    let mut again = transaction.prepare_cached(&queue.sql.lease_again)?;
-    let again: Vec<(i64, u32)> = again
-        .query_map(params![now, lease_ends, limit(most)], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    let mut text = transaction.prepare_cached(&queue.sql.text)?;
-    for (seq, attempts) in again {
-        if name != QueueName::DeadLetters && attempts > PLATFORM_DELIVERIES {
-            given_up.push(seq);
-        } else {
-            let text = text.query_row([seq], |row| row.get(0))?;
-            outcome.leased.push(Leased { delivery: Delivery { attempts, text }, seq });
+            Task::Count { queue: name, most } => {
+                self.put_right(*name, now)?;
+                let queue = &self.queues[*name as usize];
+                let mut count = self.transaction.prepare_cached(&queue.sql.count)?;
+                let values = params![now.millis(), queue.delivered + 1, limit(*most)];
+                let count = count.query_row(values, |row| row.get::<_, u32>(0))?;
+                let next_due_in = if count == 0 { self.next_due_in(*name, now)? } else { None };
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                Ok(Outcome { next_due_in, count, ..Outcome::default() })
+            }
         }
     }
 
-    let mut new = transaction.prepare_cached(&queue.sql.new)?;
-    let mut lease_new = transaction.prepare_cached(&queue.sql.lease_new)?;
-    let left = limit(most.saturating_sub(outcome.leased.len()));
-    let new: Vec<(i64, String)> = new
-        .query_map(params![queue.delivered, left], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    for (seq, text) in new {
-        lease_new.execute(params![seq, lease_ends])?;
-        queue.delivered = seq;
-        outcome.leased.push(Leased { delivery: Delivery { attempts: 1, text }, seq });
+    /// Makes due what waits for a time that only a wrong clock can have set.
+    fn put_right(&self, name: QueueName, now: Timestamp) -> rusqlite::Result<()> {
+        let State { sql, longest_retry, .. } = &self.queues[name as usize];
+        let (retries, leases) = (now.horizon(*longest_retry), now.horizon(LEASE));
+        let values = params![now.millis(), retries.millis(), leases.millis()];
+        self.transaction.prepare_cached(&sql.put_right)?.execute(values).map(drop)
     }
-    if outcome.leased.is_empty() {
-        outcome.next_due_in = next_due_in(transaction, queue, now)?;
-    }
-    if !given_up.is_empty() {
-        outcome.arrived = Some(QueueName::DeadLetters);
-        give_up(transaction, queues, name, &given_up, now)?;
-    }
-    Ok(outcome)
-}
 
-/// Moves events to the dead letters: they have been delivered too often without a verdict.
-fn give_up(
-    transaction: &Transaction<'_>,
-    queues: &mut [State],
-    from: QueueName,
-    events: &[i64],
-    now: i64,
-) -> rusqlite::Result<()> {
-    let dead_letters = &mut queues[QueueName::DeadLetters as usize];
-    let bury = from.sql(
-        "INSERT INTO dead_letters_messages (seq, sent_at, text) SELECT ?1, ?2, text FROM {q}_messages WHERE seq = ?3",
-    );
-    for seq in events {
+    /// How long until a delivery of the queue is due, if there is any.
+    fn next_due_in(&self, name: QueueName, now: Timestamp) -> rusqlite::Result<Option<Duration>> {
+        let next_due = &self.queues[name as usize].sql.next_due;
+        let next: Option<i64> =
+            self.transaction.prepare_cached(next_due)?.query_row([], |row| row.get(0))?;
+        // At least a millisecond, so that a clock that was set back makes no busy loop.
+        let after = |due_at| Timestamp::from_millis(due_at) - now;
+        Ok(next.map(|due_at| after(due_at).max(Duration::from_millis(1))))
+    }
+
+    /// What is due again comes first, then what is new.
+    fn lease(&mut self, name: QueueName, most: usize, now: Timestamp) -> Result<Outcome, Failure> {
+        self.put_right(name, now)?;
+        let transaction = self.transaction;
+        let lease_ends = (now + LEASE).millis();
+        let mut outcome = Outcome::default();
+        let sql = &self.queues[name as usize].sql;
+        let again: Vec<(i64, u32)> = transaction
+            .prepare_cached(&sql.lease_again)?
+            .query_map(params![now.millis(), lease_ends, limit(most)], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        for (seq, attempts) in again {
+            let text = self.text(name, seq)?;
+            if name != QueueName::DeadLetters && attempts > PLATFORM_DELIVERIES {
+                outcome.arrived = Some(QueueName::DeadLetters);
+                self.give_up(name, seq, attempts, &text, now)?;
+            } else {
+                outcome.leased.push(Leased { delivery: Delivery { attempts, text }, seq });
+            }
+        }
+        for seq in self.unseen(name, most.saturating_sub(outcome.leased.len()))? {
+            let text = self.text(name, seq)?;
+            let queue = &mut self.queues[name as usize];
+            transaction.prepare_cached(&queue.sql.lease_new)?.execute([seq, lease_ends])?;
+            queue.delivered = seq;
+            outcome.leased.push(Leased { delivery: Delivery { attempts: 1, text }, seq });
+        }
+        if outcome.leased.is_empty() {
+            outcome.next_due_in = self.next_due_in(name, now)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Messages that have never been delivered, up to a damaged part.
+    fn unseen(&mut self, name: QueueName, most: usize) -> Result<Vec<i64>, Failure> {
+        let queue = &mut self.queues[name as usize];
+        let most = queue.unbroken.map_or(most, |unbroken| most.min(unbroken));
+        let mut new = self.transaction.prepare_cached(&queue.sql.new)?;
+        let mut rows = new.query(params![queue.delivered + 1, limit(most)])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().map_err(Failure::at(Damage::New(name, found.len())))? {
+            found.push(row.get(0)?);
+        }
+        queue.unbroken = None;
+        Ok(found)
+    }
+
+    /// The text of a message, or what is delivered in its place.
+    fn text(&self, name: QueueName, seq: i64) -> Result<String, Failure> {
+        let queue = &self.queues[name as usize];
+        let place = || format!("{}_messages {seq}", name.prefix());
+        if queue.unreadable.contains(&seq) {
+            return Ok(Unreadable::Damaged.text(&place()));
+        }
+        let text = self.transaction.prepare_cached(&queue.sql.text)?.query_row([seq], |row| {
+            Ok(match row.get_ref(0)? {
+                ValueRef::Text(bytes) | ValueRef::Blob(bytes) => text_of(bytes.to_vec()),
+                // The table takes nothing but texts.
+                ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => {
+                    Unreadable::Damaged.text(&place())
+                }
+            })
+        });
+        let text = text.optional().map_err(Failure::at(Damage::Text(name, seq)))?;
+        Ok(text.unwrap_or_else(|| Unreadable::Missing.text(&place())))
+    }
+
+    /// Moves an event to the dead letters: it has been delivered too often without a verdict.
+    fn give_up(
+        &mut self,
+        from: QueueName,
+        seq: i64,
+        attempts: u32,
+        text: &str,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let dead_letters = &mut self.queues[QueueName::DeadLetters as usize];
         dead_letters.last += 1;
-        transaction.execute(&bury, params![dead_letters.last, now, seq])?;
-        transaction.execute(&from.sql("DELETE FROM {q}_deliveries WHERE seq = ?1"), [seq])?;
-        transaction.execute(&from.sql("DELETE FROM {q}_messages WHERE seq = ?1"), [seq])?;
+        self.transaction.prepare_cached(&dead_letters.sql.send)?.execute(params![
+            dead_letters.last,
+            now.millis(),
+            text
+        ])?;
+        self.remove(from, seq, attempts)
     }
-    Ok(())
+
+    /// Removes a message that is done, if its lease has not ended. One that a damaged database cannot remove stays, and is not
+    /// delivered again.
+    fn remove(&self, name: QueueName, seq: i64, attempts: u32) -> Result<(), Failure> {
+        let State { sql, stuck, .. } = &self.queues[name as usize];
+        let prepare = |sql| self.transaction.prepare_cached(sql);
+        if stuck.contains(&seq) {
+            prepare(&sql.keep)?.execute(params![seq, attempts])?;
+        } else if prepare(&sql.end)?.execute(params![seq, attempts])? > 0 {
+            let removed = prepare(&sql.remove)?.execute([seq]);
+            removed.map_err(Failure::at(Damage::Removal(name, seq)))?;
+        }
+        Ok(())
+    }
 }
 
 /// Keeps SQLite's write-ahead log short.
@@ -598,12 +819,10 @@ fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use hookmill_core::message::{DecodeError, decode};
+
     use super::*;
 
     struct Fixture {
@@ -611,9 +830,16 @@ mod tests {
         folder: tempfile::TempDir,
     }
 
+    /// The longest retry of these tests.
+    const RETRY: Duration = Duration::from_secs(60);
+
     fn fixture() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
-        Fixture { queue: SqliteQueue::open(&folder.path().join("queue.db")).unwrap(), folder }
+        Fixture { queue: open(&folder), folder }
+    }
+
+    fn open(folder: &tempfile::TempDir) -> SqliteQueue {
+        SqliteQueue::open(&folder.path().join("queue.db"), |_| RETRY).unwrap()
     }
 
     impl Fixture {
@@ -719,8 +945,7 @@ mod tests {
         let queue = Fixture { queue, folder };
         queue.send(&["a"]).await;
         assert_eq!(queue.receive(1).await.len(), 1);
-        let restarted = SqliteQueue::open(&queue.folder.path().join("queue.db")).unwrap();
-        let restarted = Fixture { queue: restarted, folder: queue.folder };
+        let restarted = Fixture { queue: open(&queue.folder), folder: queue.folder };
         assert_eq!(texts(&restarted.receive(1).await), [("a", 2)]);
     }
 
@@ -796,5 +1021,190 @@ mod tests {
         lock.execute_batch("ROLLBACK").unwrap();
         sender.send(messages()).await.unwrap();
         assert_eq!(texts(&fixture.receive(9).await), [("a", 1)]);
+    }
+
+    /// The rest of an unreadable message's text.
+    fn rest(leased: &Leased) -> &str {
+        leased.delivery.text.split_once('\n').unwrap().1
+    }
+
+    fn why(leased: &Leased) -> Option<Unreadable> {
+        match decode(&leased.delivery.text) {
+            Err(DecodeError::Unreadable(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_text_is_delivered_as_unreadable_with_its_bytes_and_its_neighbors_as_they_are()
+     {
+        let fixture = fixture();
+        fixture.send(&["a", "b", "c"]).await;
+        fixture.sql("UPDATE events_messages SET text = CAST(x'7bff7d' AS TEXT) WHERE text = 'b'");
+        let leased = fixture.receive(3).await;
+        assert_eq!(leased[1].delivery.text, text_of(b"{\xff}".to_vec()));
+        assert_eq!(why(&leased[1]), Some(Unreadable::NotUtf8));
+        assert_eq!((texts(&leased)[0], texts(&leased)[2]), (("a", 1), ("c", 1)));
+        // Buried once, it does not come again.
+        let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Bury)).collect();
+        fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+        fixture.send(&["d"]).await;
+        assert_eq!(texts(&fixture.receive(3).await), [("d", 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_delivery_without_its_message_is_unreadable_and_ends() {
+        let fixture = fixture();
+        fixture.send(&["a", "b"]).await;
+        assert_eq!(fixture.receive(2).await.len(), 2);
+        fixture.sql(
+            "DELETE FROM events_messages WHERE text = 'a'; UPDATE events_deliveries SET due_at = 0",
+        );
+        let leased = fixture.receive(2).await;
+        assert_eq!(
+            (why(&leased[0]), rest(&leased[0])),
+            (Some(Unreadable::Missing), "events_messages 1")
+        );
+        assert_eq!(texts(&leased)[1], ("b", 2));
+        let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Bury)).collect();
+        fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+        fixture.send(&["c"]).await;
+        assert_eq!(texts(&fixture.receive(3).await), [("c", 1)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_on_and_cannot_be_read_keeps_its_bytes() {
+        let fixture = fixture();
+        fixture.send(&["a", "b"]).await;
+        assert_eq!(fixture.receive(1).await.len(), 1);
+        fixture.sql(&format!(
+            "UPDATE events_messages SET text = CAST(x'ff' AS TEXT) WHERE text = 'a';
+            UPDATE events_deliveries SET due_at = 0, attempts = {PLATFORM_DELIVERIES}"
+        ));
+        assert_eq!(texts(&fixture.receive(10).await), [("b", 1)]);
+        let dead = fixture.gathered(QueueName::DeadLetters, 10, Duration::ZERO).await;
+        assert_eq!(dead[0].delivery.text, text_of(vec![0xff]));
+    }
+
+    /// Overwrites the page of the database that has this text in it, as a bad disk would.
+    fn damage(folder: &tempfile::TempDir, text: &str) {
+        let path = folder.path().join("queue.db");
+        let database = Connection::open(&path).unwrap();
+        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(database);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let found = bytes.windows(text.len()).position(|window| window == text.as_bytes());
+        let page = PAGE_BYTES as usize;
+        let start = found.unwrap() / page * page;
+        bytes[start..start + page].fill(0xa5);
+        std::fs::write(&path, bytes).unwrap();
+    }
+
+    /// Messages of which some ten share a page.
+    fn long_messages(count: usize) -> Vec<String> {
+        (0..count).map(|n| format!("message {n:03} {}", "x".repeat(3000))).collect()
+    }
+
+    fn numbers(leased: &[Leased]) -> Vec<usize> {
+        leased.iter().map(|leased| leased.delivery.text[8..11].parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn messages_around_a_damaged_page_are_delivered_and_sending_goes_on() {
+        let Fixture { queue, folder } = fixture();
+        queue.sender(QueueName::Events).send(long_messages(100)).await.unwrap();
+        drop(queue);
+        damage(&folder, "message 050 ");
+        let fixture = Fixture { queue: open(&folder), folder };
+        let (mut delivered, mut batches) = (Vec::new(), 0);
+        while delivered.last() != Some(&99) {
+            // The second is gathered, which counts first.
+            let wait = if batches == 1 { Duration::from_millis(1) } else { Duration::ZERO };
+            let leased = fixture.gathered(QueueName::Events, 30, wait).await;
+            delivered.extend(numbers(&leased));
+            let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Ack)).collect();
+            fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+            batches += 1;
+        }
+        let skipped: Vec<_> = (0..100).filter(|n| !delivered.contains(n)).collect();
+        assert!(skipped.contains(&50) && skipped.len() < 15, "{skipped:?}");
+        assert!(skipped.windows(2).all(|two| two[0] + 1 == two[1]), "one page: {skipped:?}");
+        assert!(fixture.queue.problem().unwrap().contains("damaged"));
+        fixture.send(&["message 100 "]).await;
+        assert_eq!(numbers(&fixture.receive(9).await), [100]);
+    }
+
+    #[tokio::test]
+    async fn a_message_whose_rest_is_damaged_is_unreadable_and_does_not_come_again() {
+        let Fixture { queue, folder } = fixture();
+        // Too long for a page: the rest lies on others.
+        let long = format!("{}needle{}", "x".repeat(40_000), "y".repeat(60_000));
+        let texts = vec!["a".to_owned(), long, "c".to_owned()];
+        queue.sender(QueueName::Events).send(texts).await.unwrap();
+        drop(queue);
+        damage(&folder, "needle");
+        let fixture = Fixture { queue: open(&folder), folder };
+        let leased = fixture.receive(3).await;
+        assert_eq!(why(&leased[1]), Some(Unreadable::Damaged));
+        assert_eq!(
+            (leased[0].delivery.text.as_str(), leased[2].delivery.text.as_str()),
+            ("a", "c")
+        );
+        let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Bury)).collect();
+        fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+        fixture.sql("UPDATE events_deliveries SET due_at = 0 WHERE leased = 1");
+        fixture.send(&["d"]).await;
+        let leased = fixture.receive(3).await;
+        assert_eq!(self::texts(&leased), [("d", 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_cannot_be_received_from_says_so_until_it_can() {
+        let fixture = fixture();
+        fixture.send(&["a"]).await;
+        assert_eq!(fixture.queue.problem(), None);
+        fixture.sql(
+            "CREATE TRIGGER broken BEFORE INSERT ON events_deliveries BEGIN SELECT RAISE(ABORT, 'broken'); END",
+        );
+        let (_stop, mut stopped) = watch::channel(false);
+        for wait in [Duration::ZERO, Duration::from_millis(1)] {
+            let received = fixture.queue.receive(QueueName::Events, 1, wait, &mut stopped).await;
+            assert!(received.is_err());
+            assert!(fixture.queue.problem().unwrap().contains("cannot be received"));
+        }
+        fixture.send(&["b"]).await;
+        fixture.sql("DROP TRIGGER broken");
+        assert_eq!(texts(&fixture.receive(2).await), [("a", 1), ("b", 1)]);
+        assert_eq!(fixture.queue.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_delays_neither_retries_nor_leases() {
+        let fixture = fixture();
+        fixture.send(&["retried", "leased", "late", "in hand"]).await;
+        let now = now();
+        assert_eq!(fixture.receive(4).await.len(), 4);
+        let day = Duration::from_secs(86_400);
+        let due = |seq: i64, leased: i64, at: Timestamp| {
+            format!(
+                "UPDATE events_deliveries SET due_at = {}, leased = {leased} WHERE seq = {seq};",
+                at.millis()
+            )
+        };
+        // What was set a day ahead, and what may be as late as it is.
+        fixture.sql(
+            &[
+                due(1, 0, now + day + Duration::from_secs(1)),
+                due(2, 1, now + day + LEASE),
+                due(3, 0, now + RETRY),
+                due(4, 1, now + LEASE),
+            ]
+            .concat(),
+        );
+        assert_eq!(texts(&fixture.receive(9).await), [("retried", 2), ("leased", 2)]);
+        // Whoever waits for more than one message counts them first.
+        fixture.sql(&due(1, 0, now + day));
+        let gathered = fixture.gathered(QueueName::Events, 9, Duration::from_millis(1)).await;
+        assert_eq!(texts(&gathered), [("retried", 3)]);
     }
 }
