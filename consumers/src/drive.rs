@@ -98,8 +98,8 @@ impl Item<'_> {
         let times = self.begun;
         let error = || {
             format!(
-                "given up: the consumer began to handle this event {times} times and ended each time before it was done; \
-                 the event may need too much memory or time"
+                "given up: handling of this event began {times} times and left no verdict; either it ended the consumer each time \
+                 (too much memory or time), or the store failed each time"
             )
         };
         (times >= BEGINNINGS).then(|| Fate::Condemned { reason: Reason::Dropped, error: error() })
@@ -220,7 +220,9 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
         write_letters(self.store, self.config, &deliveries, &mut settled, self.now).await;
         if !notes.is_empty() {
             // A note that stays counts once too often, which is better than a verdict that waits.
-            let _ = self.store.execute(begun::end(&notes)).await;
+            if self.store.execute(begun::end(&notes)).await.is_err() {
+                let _ = self.store.execute(begun::end(&notes)).await;
+            }
         }
         remove_bodies(self.store, self.objects, &settled).await;
         for (index, settled) in indexes.into_iter().zip(settled) {
@@ -347,10 +349,21 @@ async fn write_letters<S: Store>(
     if letters.is_empty() {
         return;
     }
-    let events = letters.iter().filter_map(|letter| letter.envelope);
-    let statements = bury(&letters, now).into_iter().chain(plan::seen(events)).collect();
-    let seen = store.execute(statements).await.map(|rows| plan::events(&rows));
-    for index in condemned {
+    let write = async |letters: &[Letter<'_>]| {
+        let events = letters.iter().filter_map(|letter| letter.envelope);
+        let statements = bury(letters, now).into_iter().chain(plan::seen(events)).collect();
+        store.execute(statements).await.map(|rows| plan::events(&rows))
+    };
+    let all = write(&letters).await;
+    let mut written = Vec::with_capacity(letters.len());
+    for letter in &letters {
+        // A letter that is refused must not keep the others from being written.
+        written.push(match &all {
+            Err(StoreError::Refused(_)) => write(std::slice::from_ref(letter)).await,
+            all => all.clone(),
+        });
+    }
+    for (index, seen) in condemned.into_iter().zip(written) {
         let Settled { envelope, fate, verdict } = &mut settled[index];
         match &seen {
             Ok(seen) if envelope.as_ref().is_some_and(|e| seen.contains(&EventKey::of(e))) => {

@@ -361,6 +361,30 @@ impl<'e> Making<'e> {
         Ok(())
     }
 
+    /// The texts in a JSON text: itself, or those of a list. They are counted as they are read: a list may be as long as a body.
+    fn texts(&mut self, rule: &str, json: Option<&str>) -> Result<Vec<String>, Fate> {
+        let json = json.unwrap_or("null");
+        if !json.starts_with('[') {
+            return Ok(match serde_json::from_str(json) {
+                Ok(serde_json::Value::String(text)) => vec![text],
+                Ok(serde_json::Value::Number(number)) => vec![number.to_string()],
+                _ => Vec::new(),
+            });
+        }
+        let mut texts = Vec::new();
+        let through = each_element(json, |element| {
+            if let Ok(text) = serde_json::from_str::<String>(element) {
+                self.spend(rule, 0, size_of::<String>() + text.len())?;
+                texts.push(text);
+            }
+            Ok(ControlFlow::<()>::Continue(()))
+        });
+        match through {
+            Err(Stopped::By(fate)) => Err(fate),
+            _ => Ok(texts),
+        }
+    }
+
     /// Keeps a row of a rule.
     fn keep(&mut self, (number, rule): (usize, &Rule), row: String) -> Result<(), Fate> {
         fits(&rule.name, row.len())?;
@@ -401,14 +425,20 @@ impl<'e> Making<'e> {
         }
         match (&rule.effect, &rule.each) {
             (Effect::Row { guard, columns, .. }, Some(each)) => {
-                elements(rule, each, scope, |scope| {
-                    let mut row = self.row(&rule.name, guard.as_ref(), columns, scope)?;
+                let mut shared = Shared::default();
+                elements(rule, each, scope, |element| {
+                    let shared = shared.of(&rule.name, columns, scope)?;
+                    let columns = read_columns(&rule.name, columns, shared, element)?;
+                    let mut row = self.row(&rule.name, guard.as_ref(), &columns, element)?;
                     row.push(']');
+                    self.spend(&rule.name, 1, row.len())?;
                     self.keep((number, rule), row)
                 })?;
             }
             (Effect::Row { table, guard, columns }, None) => {
-                let mut row = self.row(&rule.name, guard.as_ref(), columns, scope)?;
+                let read = read_columns(&rule.name, columns, &[], scope)?;
+                let mut row = self.row(&rule.name, guard.as_ref(), &read, scope)?;
+                self.spend(&rule.name, 1, row.len())?;
                 self.push_object(&mut row, &rule.name, guard.as_ref(), scope, body)?;
                 row.push(']');
                 self.keep((number, rule), row)?;
@@ -416,10 +446,12 @@ impl<'e> Making<'e> {
             }
             (Effect::Rows { table, guard, owner, columns }, each) => {
                 let mut list = String::new();
+                let mut shared = Shared::default();
                 let known = match each {
                     _ if guard.deletes(&self.envelope.kind) => true,
-                    Some(each) => elements(rule, each, scope, |scope| {
-                        let columns = read_columns(&rule.name, columns, scope)?;
+                    Some(each) => elements(rule, each, scope, |element| {
+                        let shared = shared.of(&rule.name, columns, scope)?;
+                        let columns = read_columns(&rule.name, columns, shared, element)?;
                         self.spend(&rule.name, 1, length(&columns))?;
                         fits(&rule.name, list.len() + length(&columns))?;
                         list.push(if list.is_empty() { '[' } else { ',' });
@@ -430,7 +462,8 @@ impl<'e> Making<'e> {
                 };
                 // An event that does not have the list says nothing about it.
                 if known {
-                    let mut row = self.row(&rule.name, Some(guard), owner, scope)?;
+                    let columns = read_columns(&rule.name, owner, &[], scope)?;
+                    let mut row = self.row(&rule.name, Some(guard), &columns, scope)?;
                     let open = if list.is_empty() { "[" } else { "" };
                     let _ = write!(row, ",{open}{list}]");
                     self.push_object(&mut row, &rule.name, Some(guard), scope, body)?;
@@ -446,12 +479,14 @@ impl<'e> Making<'e> {
             }
             (Effect::Outcome { of, outcome, .. }, _) => {
                 // The provider may send for others as well.
-                for id in texts(json(&rule.name, of, scope)?.as_deref()).into_iter().take(1) {
+                let of = json(&rule.name, of, scope)?;
+                for id in self.texts(&rule.name, of.as_deref())?.into_iter().take(1) {
                     self.push((number, rule), &(id, outcome.as_str(), outcome.rank(), self.now))?;
                 }
             }
             (Effect::Suppress { address, reason }, _) => {
-                for address in texts(json(&rule.name, address, scope)?.as_deref()) {
+                let address = json(&rule.name, address, scope)?;
+                for address in self.texts(&rule.name, address.as_deref())? {
                     self.push((number, rule), &(address_key(&address), reason, self.now))?;
                 }
             }
@@ -479,7 +514,7 @@ impl<'e> Making<'e> {
         let asked = guard.and_then(|guard| Some((guard, guard.refetch.as_ref()?)));
         let Some((guard, refetch)) = asked else { return Ok(()) };
         let kind = &self.envelope.kind;
-        let id = texts(refetch.id.json(scope).map_err(not_json)?);
+        let id = self.texts(rule, refetch.id.json(scope).map_err(not_json)?)?;
         let path = id.first().and_then(|id| path(refetch.provider, kind, id));
         let Some(path) = path.filter(|_| !guard.deletes(kind)) else {
             row.push_str(",null,null,null");
@@ -496,24 +531,21 @@ impl<'e> Making<'e> {
 
     /// The row that a rule makes of an event, as [`Effect::Row`] says: an array that is still open.
     fn row(
-        &mut self,
+        &self,
         rule: &str,
         guard: Option<&Guard>,
-        columns: &[Column],
+        columns: &[Option<Cow<'_, str>>],
         scope: Scope<'_>,
     ) -> Result<String, Fate> {
-        let columns = read_columns(rule, columns, scope)?;
-        let length = length(&columns);
-        self.spend(rule, 1, self.identity.len() + length)?;
-        let mut row = with_room(&self.identity, ROOM + length);
+        let mut row = with_room(&self.identity, ROOM + length(columns));
         if let Some(guard) = guard {
             let version = guard.version.version(scope).map_err(|error| unfit(rule, error))?;
             let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
-            let rank = guard.rank(&self.envelope.kind, &columns);
+            let rank = guard.rank(&self.envelope.kind, columns);
             let deleted = u8::from(guard.deletes(&self.envelope.kind));
             let _ = write!(row, ",{version},{rank},{deleted}");
         }
-        for value in &columns {
+        for value in columns {
             row.push(',');
             row.push_str(value.as_deref().unwrap_or("null"));
         }
@@ -549,7 +581,7 @@ impl<'e> Making<'e> {
     /// What cannot be sent as it is, for want of an address for instance, is written all the same: it ends in the outbox, with
     /// the reason, and does not keep its event from taking effect.
     fn sent(
-        &self,
+        &mut self,
         rule: &str,
         send: &Send,
         data: &[(String, Value)],
@@ -557,7 +589,7 @@ impl<'e> Making<'e> {
         due_at: Timestamp,
     ) -> Result<String, Fate> {
         let envelope = self.envelope;
-        let found = |value: &Value| Ok::<_, Fate>(texts(json(rule, value, scope)?.as_deref()));
+        let mut found = |value: &Value| self.texts(rule, json(rule, value, scope)?.as_deref());
         let (channel, to, mut content) = match send {
             Send::Email { template, to, cc, reply_to } => {
                 let to = found(to)?;
@@ -650,15 +682,43 @@ fn not_json(error: NotJson) -> Fate {
     Fate::unreadable(error.to_string())
 }
 
-/// What goes into the columns of a row.
+/// What goes into those columns of a list's rows that do not come from the element. It is read for the first element and
+/// kept, so that a path into the body is not followed again for each.
+#[derive(Default)]
+struct Shared<'v>(Vec<Option<Option<Cow<'v, str>>>>);
+
+impl<'v> Shared<'v> {
+    /// For each column its value, `None` if it comes from the element.
+    fn of(
+        &mut self,
+        rule: &str,
+        columns: &'v [Column],
+        body: Scope<'v>,
+    ) -> Result<&[Option<Option<Cow<'v, str>>>], Fate> {
+        if self.0.is_empty() {
+            let shared = |column: &'v Column| {
+                let is_shared = !column.value.is_of_element();
+                is_shared.then(|| json(rule, &column.value, body)).transpose()
+            };
+            self.0 = columns.iter().map(shared).collect::<Result<_, _>>()?;
+        }
+        Ok(&self.0)
+    }
+}
+
+/// What goes into the columns of a row; `shared` are the values that are known, if any are.
 fn read_columns<'v>(
     rule: &str,
     columns: &'v [Column],
+    shared: &'v [Option<Option<Cow<'v, str>>>],
     scope: Scope<'v>,
 ) -> Result<Vec<Option<Cow<'v, str>>>, Fate> {
     let mut values = Vec::with_capacity(columns.len());
-    for column in columns {
-        let value = json(rule, &column.value, scope)?;
+    for (number, column) in columns.iter().enumerate() {
+        let value = match shared.get(number) {
+            Some(Some(value)) => value.as_deref().map(Cow::Borrowed),
+            _ => json(rule, &column.value, scope)?,
+        };
         if column.required && value.is_none() {
             return Err(missing(rule, &format!("`{}` of the key", column.name), &column.value));
         }
@@ -713,18 +773,6 @@ fn holds(rule: &Rule, scope: Scope<'_>, of_element: bool) -> Result<bool, Fate> 
         }
     }
     Ok(true)
-}
-
-/// The texts in a JSON text: itself, or those of a list.
-fn texts(json: Option<&str>) -> Vec<String> {
-    match serde_json::from_str(json.unwrap_or("null")) {
-        Ok(serde_json::Value::String(text)) => vec![text],
-        Ok(serde_json::Value::Number(number)) => vec![number.to_string()],
-        Ok(serde_json::Value::Array(list)) => {
-            list.iter().filter_map(|item| item.as_str().map(ToOwned::to_owned)).collect()
-        }
-        _ => Vec::new(),
-    }
 }
 
 /// The JSON text of a value, if it is there.

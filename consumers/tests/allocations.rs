@@ -105,3 +105,56 @@ add = { quantity = 1 }
         assert!(held.bytes_max < most, "{} bytes at once", held.bytes_max);
     }
 }
+
+/// A path that looks for an entry of the body goes through a list, once for the event and not once for each row.
+#[test]
+fn a_path_into_the_body_is_followed_once_for_all_rows_of_a_list() {
+    let rule = r#"
+[[rules]]
+name = "stripe-subscription-items"
+on = ["stripe:customer.subscription.*"]
+each = "data.object.items.data"
+table = "subscription_items"
+key = { subscription_id = "data.object.id", id = "@.id" }
+version = "created"
+set = { metadata = "data.object.names[id = data.object.wanted].name" }
+"#;
+    let (items, names) = (200, 2_000);
+    let body = json!({
+        "id": "evt_1",
+        "type": "customer.subscription.updated",
+        "created": 1_767_225_600,
+        "data": { "object": {
+            "id": "sub_1",
+            "wanted": names - 1,
+            "items": { "data": (0..items).map(|i| json!({ "id": i })).collect::<Vec<_>>() },
+            "names": (0..names).map(|i| json!({ "id": i, "name": "n" })).collect::<Vec<_>>(),
+        } },
+    });
+    let allocations = planning(&stripe::config(rule), &[body.to_string()]).count_total;
+    assert!(allocations < 10 * (items + names), "{allocations}");
+}
+
+/// So many addresses in one event would take a gigabyte if they were read first and counted then.
+#[test]
+fn a_list_of_addresses_is_counted_while_it_is_read() {
+    let rule = r#"
+[[rules]]
+name = "unwanted"
+on = ["stripe:customer.updated"]
+suppress = { address = "data.object.addresses", reason = "complained" }
+[limits]
+bytes_per_event = "1MiB"
+"#;
+    let config = stripe::config(rule);
+    let body = json!({
+        "id": "evt_1",
+        "type": "customer.updated",
+        "created": 1_767_225_600,
+        "data": { "object": { "id": "cus_1", "addresses": vec!["a"; 1_000_000] } },
+    });
+    let batch = [stripe::delivery(&body.to_string())];
+    let now = Timestamp::from_millis(1_767_225_601_000);
+    let held = measure(|| assert!(hookmill_consumers::plan(&config, &batch, now).is_empty()));
+    assert!(held.bytes_max < 4_000_000, "{} bytes at once", held.bytes_max);
+}

@@ -609,6 +609,8 @@ fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_app
     );
     let batch = [
         amplified("small", 400, 10),
+        // As many as there may be: 500 of each rule.
+        amplified("most", 500, 10),
         // Bodies below a megabyte that would make gigabytes.
         amplified("rows", 60_000, 10),
         amplified("bytes", 400, 400_000),
@@ -628,6 +630,7 @@ fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_app
     });
     insta::assert_debug_snapshot!(errors.collect::<Vec<_>>(), @r#"
     [
+        "applied",
         "applied",
         "permanent: rule `items`: the event would write more than 1000 rows, the limit for one event; `rows_per_event` of [limits] in hookmill.toml raises it",
         "permanent: rule `items`: the event would write more than 1048576 bytes, the limit for one event; `bytes_per_event` of [limits] in hookmill.toml raises it",

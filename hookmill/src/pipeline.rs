@@ -421,10 +421,11 @@ impl Consumer {
             }
             let verdicts =
                 batch.into_iter().zip(settled.into_iter().map(|settled| settled.verdict)).collect();
-            let queue = self.queue.clone();
-            // Not waited for: settling this batch and leasing the next one share a commit.
+            // On its way before the next batch is leased, so that this one is settled even if its lease has ended. Its answer is
+            // not waited for: settling this batch and leasing the next one share a commit.
+            let settled = self.queue.settle_before(lane, verdicts).await;
             settling = Some(tokio::spawn(async move {
-                if let Err(error) = queue.settle(lane, verdicts).await {
+                if let Err(error) = settled.await {
                     error!(%error, "cannot settle a batch; it will be delivered again");
                 }
             }));

@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_whose_rows_no_index_finds_is_refused() {
+    fn a_list_in_a_table_that_does_not_suit_it_is_refused() {
         let rule = |table: &str| {
             format!(
                 "[[rules]]\nname = 'list'\non = ['s:*']\neach = 'list'\ntable = '{table}'\n\
@@ -448,6 +448,11 @@ mod tests {
         };
         assert_eq!(faults(&rule("members")), "none");
         assert_eq!(faults(&rule("indexed")), "none");
+        insta::assert_snapshot!(faults(&rule("untyped")), @r"
+        hookmill.toml:11:24: rules[0].key.id: column `id` of the key has no type of its own
+          hint: a number and its text would be two keys: make it TEXT or INTEGER
+        1 error in the configuration
+        ");
         insta::assert_snapshot!(faults(&rule("backwards")), @r"
         hookmill.toml:10:9: rules[0].table: no index of `backwards` begins with (team), so each event would read the whole table
           hint: begin the primary key with the columns that say whose list it is, or add an index: CREATE INDEX … ON backwards (team)
@@ -520,6 +525,7 @@ mod tests {
              CREATE TABLE tallies (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT;
              CREATE TABLE members (team TEXT, id TEXT, name TEXT, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE backwards (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
+             CREATE TABLE untyped (team TEXT, id ANY, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE indexed (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
              CREATE INDEX indexed_team ON indexed (team);
              CREATE TABLE accounts (id TEXT PRIMARY KEY, customer TEXT UNIQUE, plan TEXT, {guard}) STRICT;"

@@ -160,13 +160,25 @@ fn signed<'r>(
     timestamp: Option<&str>,
     values: Option<&Values<'_>>,
 ) -> Result<Vec<Cow<'r, [u8]>>, Rejection> {
+    let mut behind = template.payload.iter().skip(1);
     let parts = template.payload.iter().map(|part| {
+        let separator = match behind.next() {
+            Some(Part::Literal(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        let check = |what: &str, value: &str| separated(what, value, separator);
         Ok(match part {
             Part::Literal(text) => Cow::Owned(text.as_bytes().to_vec()),
             Part::Timestamp => Cow::Owned(timestamp.unwrap_or_default().as_bytes().to_vec()),
             Part::Method => Cow::Borrowed(request.method.as_bytes()),
-            Part::Url => Cow::Owned(url(public_url, request.query).into_bytes()),
-            Part::PlainUrl => Cow::Owned(plain(&url(public_url, request.query)).into_bytes()),
+            Part::Url => {
+                check("the query", request.query.unwrap_or_default())?;
+                Cow::Owned(url(public_url, request.query).into_bytes())
+            }
+            Part::PlainUrl => {
+                check("the query", &plain(request.query.unwrap_or_default()))?;
+                Cow::Owned(plain(&url(public_url, request.query)).into_bytes())
+            }
             Part::Body => Cow::Borrowed(request.body),
             Part::Header(name, length) => {
                 let value = request.required_header(name)?;
@@ -175,12 +187,32 @@ fn signed<'r>(
                     let detail = format!("{name} has {found} bytes, and `payload` says {length}");
                     return Err(rejected(Reason::MalformedHeader, detail));
                 }
+                if length.is_none() {
+                    check(name, &value)?;
+                }
                 Cow::Owned(value.as_bytes().to_vec())
             }
-            Part::Member(read, path) => Cow::Owned(member(read, path, values)?.into_bytes()),
+            Part::Member(read, path) => {
+                let value = member(read, path, values)?;
+                check(path, &value)?;
+                Cow::Owned(value.into_bytes())
+            }
         })
     });
     parts.collect()
+}
+
+/// A part that holds the characters that separate it from the next could be cut in another place under the same signature.
+fn separated(what: &str, value: &str, separator: Option<&str>) -> Result<(), Rejection> {
+    match separator {
+        Some(separator) if value.contains(separator) => {
+            let detail = format!(
+                "{what} contains {separator:?}, which `payload` has behind it, so it could be cut in another place under the same signature"
+            );
+            Err(rejected(Reason::MalformedHeader, detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Some providers sign the URL and right behind it the body. Where the URL ends can be told if the body is JSON in an object or

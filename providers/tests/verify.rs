@@ -338,6 +338,30 @@ fn a_header_of_stated_length_has_that_length() {
 }
 
 #[test]
+fn a_signed_part_does_not_hold_what_separates_it_from_the_next() {
+    let more = "signature = { header = \"X-S\", encoding = \"hex\" }\npayload = \"{header:X-Id}.{header:X-Topic}.{body}\"\nevent = { id = \"header:X-Id\", type = \"header:X-Topic\" }\n";
+    let source = source("hmac", 1, more);
+    let sent = |id: &str, topic: &str| {
+        let event = Outgoing { kind: "order.paid", ..outgoing("evt_1", b"{}") };
+        let mut signed = sign(&source, &"secret".into(), event).unwrap();
+        for (name, value) in [("X-Id", id), ("X-Topic", topic)] {
+            let header = signed.headers.iter_mut().find(|(header, _)| header == name).unwrap();
+            value.clone_into(&mut header.1);
+        }
+        let request =
+            Request { method: "POST", query: None, headers: &signed.headers, body: b"{}" };
+        judge(&source, &["secret"], &request, NOW).0
+    };
+    // The same bytes, divided in two ways: neither says which was meant.
+    assert_eq!(sent("evt_1", "order.paid"), "malformed_header");
+    assert_eq!(sent("evt_1.order", "paid"), "malformed_header");
+    let event = Outgoing { kind: "order", ..outgoing("evt_1", b"{}") };
+    let signed = sign(&source, &"secret".into(), event).unwrap();
+    let request = Request { method: "POST", query: None, headers: &signed.headers, body: b"{}" };
+    assert_eq!(judge(&source, &["secret"], &request, NOW).0, "valid");
+}
+
+#[test]
 fn what_is_kept_of_a_form_has_no_signature_in_it() {
     let sent = Sent::new(source("paddle-classic", 1, ""), "");
     let request = Request {

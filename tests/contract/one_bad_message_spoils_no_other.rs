@@ -71,8 +71,8 @@ fn an_event_that_ends_its_consumer_is_given_up_and_its_neighbors_are_applied() {
     let error = value(&pipeline, "SELECT error FROM dead_letters");
     assert_eq!(
         error,
-        "given up: the consumer began to handle this event 3 times and ended each time before it was done; \
-         the event may need too much memory or time"
+        "given up: handling of this event began 3 times and left no verdict; either it ended the consumer each time \
+         (too much memory or time), or the store failed each time"
     );
     assert_eq!(value(&pipeline, "SELECT count(*) FROM begun_deliveries"), 0);
 }

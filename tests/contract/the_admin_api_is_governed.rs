@@ -160,6 +160,12 @@ fn an_event_is_found_with_its_whole_story() {
     for wrong in ["/events?limit=0", "/events?limit=x", "/events?cursor=%00", "/stats?minutes=0"] {
         assert_eq!(reader.get(wrong).status, 422, "{wrong}");
     }
+    for state in ["applied", "recorded", "dead", "replaying", "replayed", "discarded"] {
+        let found = reader.get(&format!("/events?state={state}"));
+        assert_eq!(found.status, 200, "{state}: {}", found.body);
+        let items = found.json()["items"].clone();
+        assert!(items.as_array().unwrap().iter().all(|event| event["state"] == state), "{items}");
+    }
     // A blank filter is none.
     for blank in ["/events?state=&source=&id=", "/events?source=&id=&type=", "/dead-letters?state="]
     {

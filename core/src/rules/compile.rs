@@ -368,6 +368,19 @@ fn check_columns(rule: &TableText, unset: &[&str], table: &Table, errors: &mut V
             );
         }
     }
+    // What orders these rows stands beside the table, under the text of their key: 7 and "7" must be one key in the table too.
+    if matches!(rule.kind(), Kind::List | Kind::Remove) {
+        for (name, _) in &rule.key {
+            let column = table.column(&name.value);
+            if column.is_some_and(|column| matches!(column.kind.as_str(), "ANY" | "BLOB" | "")) {
+                let error = name
+                    .error(format!("column `{}` of the key has no type of its own", name.value));
+                errors.push(
+                    error.hint("a number and its text would be two keys: make it TEXT or INTEGER"),
+                );
+            }
+        }
+    }
     let key = table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str());
     let key: BTreeSet<_> = key.collect();
     let named: BTreeSet<_> = names(&rule.key).collect();

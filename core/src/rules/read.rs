@@ -156,16 +156,17 @@ impl SelectRead {
         let found = each_element(array, |element| {
             let values = self.element.read(element.as_bytes())?;
             let Some(field) = values.0[self.field] else { return Ok(ControlFlow::Continue(())) };
-            Ok(match serde_json::from_str::<serde_json::Value>(field)? == wanted {
-                true => ControlFlow::Break(values.0[self.rest]),
-                false => ControlFlow::Continue(()),
+            let is_wanted = serde_json::from_str::<serde_json::Value>(field)? == wanted;
+            Ok(if is_wanted {
+                ControlFlow::Break(values.0[self.rest])
+            } else {
+                ControlFlow::Continue(())
             })
         });
         match found {
             Ok(ControlFlow::Break(found)) => Ok(found),
             Ok(ControlFlow::Continue(())) => Ok(None),
-            Err(Stopped::NotAList(error)) => Err(error),
-            Err(Stopped::By(error)) => Err(error),
+            Err(Stopped::NotAList(error) | Stopped::By(error)) => Err(error),
         }
     }
 }

@@ -226,6 +226,11 @@ impl fmt::Display for Value {
 }
 
 impl Value {
+    /// Whether it is read from an element of a list.
+    pub fn is_of_element(&self) -> bool {
+        matches!(self, Self::Paths { paths, .. } if paths.iter().any(PathRead::of_element))
+    }
+
     /// The value as JSON text, as it is stored; `None` where there is nothing.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ impl Search {
         });
         let letters = IN_LETTERS.into_iter().filter(searched).map(|state| {
             let rows = format!(
-                "error, NULL FROM dead_letters WHERE state = '{state}' AND source IS NOT NULL"
+                "error, NULL AS secret FROM dead_letters WHERE state = '{state}' AND source IS NOT NULL"
             );
             ("event_id", "state", "last_failed_at", rows)
         });

@@ -344,11 +344,22 @@ impl SqliteQueue {
         queue: QueueName,
         verdicts: Vec<(Leased, Verdict)>,
     ) -> Result<(), QueueError> {
+        self.settle_before(queue, verdicts).await.await
+    }
+
+    /// As [`SqliteQueue::settle`], in two steps: what is asked of the queue after the first comes after these verdicts, and the
+    /// second waits for the answer.
+    pub async fn settle_before(
+        &self,
+        queue: QueueName,
+        verdicts: Vec<(Leased, Verdict)>,
+    ) -> impl Future<Output = Result<(), QueueError>> + Send + use<> {
         let verdicts = verdicts
             .into_iter()
             .map(|(leased, verdict)| (leased.seq, leased.delivery.attempts, verdict))
             .collect();
-        self.ask(Task::Settle { queue, verdicts }).await.map(drop)
+        let answer = self.start(Task::Settle { queue, verdicts }).await;
+        async { answer.await.map(drop) }
     }
 
     /// How many messages are waiting; at most `most` are counted.
@@ -385,10 +396,21 @@ impl SqliteQueue {
     }
 
     async fn ask(&self, task: Task) -> Result<Outcome, QueueError> {
+        self.start(task).await.await
+    }
+
+    /// Hands a task to the thread, which carries out its tasks in order. The future that this returns waits for the answer.
+    async fn start(
+        &self,
+        task: Task,
+    ) -> impl Future<Output = Result<Outcome, QueueError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
-        let gone = || QueueError("the queue's thread has ended".into());
-        self.operations.send(Operation { task, answer }).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        let sent = self.operations.send(Operation { task, answer }).await;
+        async move {
+            let gone = || QueueError("the queue's thread has ended".into());
+            sent.map_err(|_| gone())?;
+            answered.await.map_err(|_| gone())?
+        }
     }
 }
 
@@ -937,6 +959,19 @@ mod tests {
         fixture.queue.settle(QueueName::Events, vec![(late, Verdict::Ack)]).await.unwrap();
         fixture.sql("UPDATE events_deliveries SET due_at = 0");
         assert_eq!(texts(&fixture.receive(1).await), [("a", 3)], "still there");
+    }
+
+    #[tokio::test]
+    async fn verdicts_that_were_handed_over_come_before_the_next_lease() {
+        let fixture = fixture();
+        fixture.send(&["a", "b"]).await;
+        let late = fixture.receive(1).await.remove(0);
+        // The batch took longer than its lease.
+        fixture.sql("UPDATE events_deliveries SET due_at = 0");
+        let verdicts = vec![(late, Verdict::Ack)];
+        let settled = fixture.queue.settle_before(QueueName::Events, verdicts).await;
+        assert_eq!(texts(&fixture.receive(2).await), [("b", 1)]);
+        settled.await.unwrap();
     }
 
     #[tokio::test]
