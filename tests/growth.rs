@@ -419,18 +419,52 @@ fn presets() {
     });
 }
 
-/// A rule of every kind on tables of every shape: keys of one column and of two, of text and of whole numbers, with and without
-/// a rowid.
-fn rules_of_every_kind() -> (String, String) {
-    let mut config = String::from(
-        "[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:SECRET\"]\napi = { key = \"env:API_KEY\" }\n\
+/// What the rules of these tests need.
+const HEAD: &str = "[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:SECRET\"]\napi = { key = \"env:API_KEY\" }\n\
          [limits]\nrows_per_event = 1000000\nbytes_per_event = \"256MiB\"\n\
          [database]\nmigrations = \"app\"\n\
          [email]\nprovider = \"resend\"\nfrom = \"a@example.com\"\n\
          [templates.done]\nsubject = \"Done\"\nhtml = \"done.html\"\n\
          [sms]\naccount = \"AC00000000000000000000000000000000\"\nfrom = \"+15005550006\"\n\
-         [tracking.posthog]\n[tracking.mixpanel]\n",
-    );
+         [tracking.posthog]\n[tracking.mixpanel]\n";
+
+/// Rules that write none of the user's tables.
+const SENDS: &str = r#"
+[[rules]]
+name = "mail"
+on = ["s:customer.*"]
+email = { template = "done", to = "data.object.email", data = { text = "data.object.text" } }
+
+[[rules]]
+name = "text"
+on = ["s:customer.*"]
+sms = { to = "data.object.phone", body = "Done" }
+
+[[rules]]
+name = "seen"
+on = ["s:customer.*"]
+track = { provider = "posthog", event = "seen", user = "data.object.email" }
+
+[[rules]]
+name = "opened"
+on = ["s:customer.*"]
+outcome = { email = "data.object.mailed", is = "opened" }
+
+[[rules]]
+name = "delivered"
+on = ["s:customer.*"]
+outcome = { provider_id = "data.object.mailed", is = "delivered" }
+
+[[rules]]
+name = "complained"
+on = ["s:customer.*"]
+suppress = { address = "data.object.unwanted", reason = "complained" }
+"#;
+
+/// A rule of every kind on tables of every shape: keys of one column and of two, of text and of whole numbers, with and without
+/// a rowid.
+fn rules_of_every_kind() -> (String, String) {
+    let mut config = HEAD.to_owned();
     let mut tables = String::new();
     let guard = "_version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL";
     for (storage, without) in [("rowid", "STRICT"), ("keyed", "STRICT, WITHOUT ROWID")] {
@@ -534,39 +568,7 @@ add = {{ n = 1 }}
             }
         }
     }
-    config.push_str(
-        r#"
-[[rules]]
-name = "mail"
-on = ["s:customer.*"]
-email = { template = "done", to = "data.object.email", data = { text = "data.object.text" } }
-
-[[rules]]
-name = "text"
-on = ["s:customer.*"]
-sms = { to = "data.object.phone", body = "Done" }
-
-[[rules]]
-name = "seen"
-on = ["s:customer.*"]
-track = { provider = "posthog", event = "seen", user = "data.object.email" }
-
-[[rules]]
-name = "opened"
-on = ["s:customer.*"]
-outcome = { email = "data.object.mailed", is = "opened" }
-
-[[rules]]
-name = "delivered"
-on = ["s:customer.*"]
-outcome = { provider_id = "data.object.mailed", is = "delivered" }
-
-[[rules]]
-name = "complained"
-on = ["s:customer.*"]
-suppress = { address = "data.object.unwanted", reason = "complained" }
-"#,
-    );
+    config.push_str(SENDS);
     (config, tables)
 }
 

@@ -685,20 +685,23 @@ fn not_json(error: NotJson) -> Fate {
 /// What goes into those columns of a list's rows that do not come from the element. It is read for the first element and
 /// kept, so that a path into the body is not followed again for each.
 #[derive(Default)]
-struct Shared<'v>(Vec<Option<Option<Cow<'v, str>>>>);
+struct Shared<'v>(Vec<Option<Cow<'v, str>>>);
 
 impl<'v> Shared<'v> {
-    /// For each column its value, `None` if it comes from the element.
+    /// For each column its value; `None` for those that come from the element.
     fn of(
         &mut self,
         rule: &str,
         columns: &'v [Column],
         body: Scope<'v>,
-    ) -> Result<&[Option<Option<Cow<'v, str>>>], Fate> {
+    ) -> Result<&[Option<Cow<'v, str>>], Fate> {
         if self.0.is_empty() {
             let shared = |column: &'v Column| {
-                let is_shared = !column.value.is_of_element();
-                is_shared.then(|| json(rule, &column.value, body)).transpose()
+                if column.value.is_of_element() {
+                    Ok(None)
+                } else {
+                    json(rule, &column.value, body)
+                }
             };
             self.0 = columns.iter().map(shared).collect::<Result<_, _>>()?;
         }
@@ -710,13 +713,13 @@ impl<'v> Shared<'v> {
 fn read_columns<'v>(
     rule: &str,
     columns: &'v [Column],
-    shared: &'v [Option<Option<Cow<'v, str>>>],
+    shared: &'v [Option<Cow<'v, str>>],
     scope: Scope<'v>,
 ) -> Result<Vec<Option<Cow<'v, str>>>, Fate> {
     let mut values = Vec::with_capacity(columns.len());
     for (number, column) in columns.iter().enumerate() {
         let value = match shared.get(number) {
-            Some(Some(value)) => value.as_deref().map(Cow::Borrowed),
+            Some(value) if !column.value.is_of_element() => value.as_deref().map(Cow::Borrowed),
             _ => json(rule, &column.value, scope)?,
         };
         if column.required && value.is_none() {

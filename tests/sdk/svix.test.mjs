@@ -78,9 +78,9 @@ function check({ name, source, secret, samples, Webhook, family, differences }) 
       },
       {
         what: "a timestamp with a leading nought",
-        why: "the library writes the number anew before it hashes",
+        why: "the library writes the number anew before it hashes; a signed time has ten digits here",
         library: true,
-        binary: "no_matching_signature",
+        binary: "malformed_header",
         request() {
           const request = signed(event());
           return withHeaders(request, { [timestamp]: `0${request.headers[timestamp]}` });

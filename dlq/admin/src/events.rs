@@ -61,8 +61,8 @@ const IN_LEDGER: [&str; 2] = ["applied", "recorded"];
 const IN_LETTERS: [&str; 4] = ["dead", "replaying", "replayed", "discarded"];
 
 /// A filter, unless it is blank, which selects everything.
-fn given(filter: &Option<String>) -> Option<&str> {
-    filter.as_deref().filter(|text| !text.is_empty())
+fn given(filter: Option<&String>) -> Option<&str> {
+    filter.map(String::as_str).filter(|text| !text.is_empty())
 }
 
 impl Search {
@@ -76,9 +76,9 @@ impl Search {
                 "ORDER BY {at} {order}, source || ' ' || {id} || ' ' || generation {order} LIMIT CAST(?7 AS INTEGER)"
             )
         };
-        let only = given(&self.state);
+        let only = given(self.state.as_ref());
         let searched = |state: &&str| only.is_none_or(|only| only == *state);
-        let ledger = IN_LEDGER.iter().any(|state| searched(&state)).then(|| {
+        let ledger = IN_LEDGER.iter().any(searched).then(|| {
             let rows = "NULL AS error, secret FROM events WHERE (?4 = '' OR outcome = ?4)";
             ("id", "outcome", "applied_at", rows.to_owned())
         });
@@ -95,7 +95,7 @@ impl Search {
                 AND (?1 = '' OR source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
                 AND (?3 = '' OR {id} = ?3)"
             );
-            if given(&self.source).is_some() && given(&self.id).is_some() {
+            if given(self.source.as_ref()).is_some() && given(self.id.as_ref()).is_some() {
                 sql.push_str(&format!(" AND source = ?1 AND {id} = ?3"));
             }
             if !first {
