@@ -51,7 +51,7 @@ pub struct Driven {
 ///
 /// An event that needs too much memory or time ends the process before any verdict, and the queue delivers the whole batch
 /// again. So new deliveries come first. Those that were delivered before follow in small parts, and the store notes that a part
-/// has begun; the note goes with the verdict. An event with such a note is handled alone, and after [`BEGINNINGS`] of them it is
+/// has begun; the note goes with the verdict. An event with such a note is handled alone, and after three of them it is
 /// given up.
 pub async fn drive<S: Store, O: Objects>(
     store: &S,

@@ -257,7 +257,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataFolder::lock(folder.path()).unwrap();
         data.store(&hookmill_migrations::own()).unwrap();
-        data.queue(|_| std::time::Duration::from_secs(1)).unwrap();
+        data.queue(|_| Duration::from_secs(1)).unwrap();
         let reader = DataFolder::read(folder.path()).unwrap();
         let run = |sql: &str| {
             let statement = Statement { sql: sql.into(), params: Vec::new() };
