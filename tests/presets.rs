@@ -7,43 +7,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use hookmill_tests::fixtures;
 use hookmill_tests::native::binary;
+use hookmill_tests::{PRESETS, fixtures};
 use serde_json::Value;
-
-/// A source for each preset.
-const CONFIG: &str = r#"
-[sources.stripe]
-scheme = "stripe"
-secrets = ["env:SECRET"]
-preset = "stripe"
-
-[sources.clerk]
-scheme = "clerk"
-secrets = ["env:SECRET"]
-preset = "clerk"
-
-[sources.paddle]
-scheme = "paddle"
-secrets = ["env:SECRET"]
-preset = "paddle"
-
-[sources.twilio]
-scheme = "twilio"
-secrets = ["env:SECRET"]
-public_url = "https://hooks.example.com/webhooks/twilio"
-preset = "twilio"
-
-[sources.resend]
-scheme = "resend"
-secrets = ["env:SECRET"]
-preset = "resend"
-
-[sources.sendgrid]
-scheme = "sendgrid"
-secrets = ["env:SECRET"]
-preset = "sendgrid"
-"#;
 
 /// What becomes of an event: the rows that it makes, and what it comes to.
 fn explained(folder: &Path, provider: &str, file: &Path) -> Value {
@@ -60,7 +26,7 @@ fn explained(folder: &Path, provider: &str, file: &Path) -> Value {
 /// Every fixture of a provider, and the rows that it makes.
 fn rows_of(provider: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("hookmill.toml"), CONFIG).unwrap();
+    std::fs::write(folder.path().join("hookmill.toml"), PRESETS).unwrap();
     let mut text = String::new();
     for (name, _) in fixtures(provider) {
         let file = hookmill_tests::folder().join("fixtures").join(provider).join(&name);

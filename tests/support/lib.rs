@@ -84,6 +84,40 @@ pub fn folder() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A configuration with a source for each preset, of the preset's name.
+pub const PRESETS: &str = r#"
+[sources.stripe]
+scheme = "stripe"
+secrets = ["env:SECRET"]
+preset = "stripe"
+
+[sources.clerk]
+scheme = "clerk"
+secrets = ["env:SECRET"]
+preset = "clerk"
+
+[sources.paddle]
+scheme = "paddle"
+secrets = ["env:SECRET"]
+preset = "paddle"
+
+[sources.twilio]
+scheme = "twilio"
+secrets = ["env:SECRET"]
+public_url = "https://hooks.example.com/webhooks/twilio"
+preset = "twilio"
+
+[sources.resend]
+scheme = "resend"
+secrets = ["env:SECRET"]
+preset = "resend"
+
+[sources.sendgrid]
+scheme = "sendgrid"
+secrets = ["env:SECRET"]
+preset = "sendgrid"
+"#;
+
 /// The fixtures of a provider, in the order of their names: for each the name of its file, and the body that it holds.
 pub fn fixtures(provider: &str) -> Vec<(String, Vec<u8>)> {
     let path = folder().join("fixtures").join(provider);
