@@ -168,7 +168,7 @@ fn notices(settings: &Alerts, standing: &Standing, told: &[Told], now: Timestamp
         let before = last.filter(|told| !told.ended);
         let (kind, since, text) = match (is_so, before) {
             (true, None) => ("alert.raised", now, text),
-            // Whoever told it while the clock was ahead told it before now.
+            // An alert that was sent while the clock was ahead was sent before now.
             (true, Some(before))
                 if now >= before.at + settings.repeat
                     || before.at > now.horizon(Duration::ZERO) =>

@@ -182,7 +182,7 @@ WHERE NOT EXISTS (
 GROUP BY 1, 2, 3
 ON CONFLICT (minute, source, outcome) DO UPDATE SET events = events + excluded.events, lag = max(lag, excluded.lag)";
 
-/// Letters of events that take effect, whoever sent them again: nothing is left to replay, and a letter that could be replayed
+/// Letters of events that take effect, also if the provider sent these again: nothing is left to replay, and a letter that could be replayed
 /// after the ledger has forgotten the event would count twice. A letter of another generation waits for its own event.
 const LETTERS: &str = "\
 -- letters of events that take effect

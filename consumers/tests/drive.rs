@@ -659,7 +659,7 @@ fn a_large_body_that_a_letter_refers_to_stays() {
     let again = reprocessed(&text, 1, &[]).unwrap();
     assert_eq!(settled(again.clone()).1, Verdict::Bury);
     sql(&fixture, "ALTER TABLE gone RENAME TO things");
-    // The letter of the reprocessing waits for somebody, and then has its event's body for as long as it is there.
+    // The letter of the reprocessing keeps its event's body for as long as the letter is there.
     assert_eq!(settled(text), (Fate::Applied, Verdict::Ack));
     assert!(objects.0.lock().unwrap().is_some());
     assert_eq!(settled(again.clone()), (Fate::Applied, Verdict::Ack));
@@ -691,7 +691,7 @@ fn an_event_that_takes_effect_settles_its_letter_and_no_other() {
         ["evt_001 0 dead", "applied", "0", "0"],
         ["evt_001 0 discarded", "discarded", "1", "0"],
         ["evt_001 0 replayed", "applied", "0", "0"],
-        // It was sent, and nobody had written that down yet.
+        // It was sent, and the replay had not recorded that yet.
         ["evt_001 0 replaying", "applied", "0", "1"],
         ["evt_001 1 dead", "dead", "1", "0"],
         ["evt_002 0 dead", "dead", "1", "0"],
