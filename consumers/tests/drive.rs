@@ -803,7 +803,7 @@ proptest! {
                     if written_down {
                         sql(&fixture, "UPDATE dead_letters SET state = 'replayed' WHERE state = 'replaying'");
                     } else {
-                        // Whoever was at it died, and the replay was cancelled.
+                        // The process died in this step, and the replay was canceled.
                         sql(&fixture, "UPDATE dead_letters SET state = 'dead' WHERE state = 'replaying'");
                     }
                 }

@@ -156,7 +156,7 @@ pub enum DecodeError {
         /// Column in the envelope, from 1.
         column: usize,
     },
-    /// The text stands in place of something that is none.
+    /// The text replaces content that is not text.
     #[error("{0}")]
     Unreadable(Unreadable),
     /// A newer producer wrote it.

@@ -295,8 +295,8 @@ pub struct Events {
     pub default_kind: Option<String>,
     /// Whether the body is a list of events, or a line for each.
     pub many: bool,
-    /// Whether the id is combined with a hash of the body: the signature covers the body and not the id, so that nobody can
-    /// send the body of one event under the id of another.
+    /// Whether the id is combined with a hash of the body: the signature covers the body and not the id. The hash keeps
+    /// an attacker from sending the body of one event under the id of another.
     pub hash: bool,
     /// Requests that are no events and want an answer of their own.
     pub handshakes: Vec<Handshake>,

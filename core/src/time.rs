@@ -16,11 +16,10 @@ pub struct Timestamp(i64);
 const CLOCK_SLACK: Duration = Duration::from_secs(10);
 
 impl Timestamp {
-    /// The latest time that something can wait for now, if nothing is ever made to wait for longer than `longest`.
+    /// The latest time that the pipeline can have set as a due time, if no wait is longer than `longest`.
     ///
-    /// Whatever waits for a later time was made to by a clock that was ahead. It counts as due, so that a clock that is put
-    /// right holds up nothing for as long as it was wrong. This applies to every time in a database that somebody waits for: a
-    /// retry, the end of a lease, the next request that a rate allows.
+    /// A later due time comes from a clock that was ahead. It counts as due now, so a corrected clock delays nothing. This
+    /// applies to every due time in a database: a retry, the end of a lease, the next request that a rate allows.
     #[must_use]
     pub fn horizon(self, longest: Duration) -> Self {
         self + longest + CLOCK_SLACK

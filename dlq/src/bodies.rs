@@ -4,7 +4,7 @@
 //! `event_messages` and `dead_letters` holds the key. An object is deleted when the last of these rows is gone.
 //!
 //! Messages on a queue refer to bodies too, and SQL does not see them. So there are two ways to delete a body, and each is safe
-//! in any order with whoever writes a row or sends a message at the same time:
+//! in any order with a process that writes a row or sends a message at the same time:
 //!
 //! - **A row is removed** ([`stale`]). Its transaction notes the key in `stale_bodies`. After [`GRACE`],
 //!   [`sweep()`](crate::sweep()) asks whether a row refers to the body, and deletes the object if none does. A letter that is

@@ -7,7 +7,7 @@
 //!           ^---------'---------'  it was not sent after all; it has failed again
 //! ```
 //!
-//! A letter is `applied` from any of these states, in the transaction of its event, whoever sent the event again.
+//! A letter is `applied` from any of these states, in the transaction of its event, also if the provider sent the event again.
 //!
 //! A reprocessing is a replay of events that have taken effect ([`reprocess`]): it runs, pauses and ends in the same way.
 //!
@@ -253,7 +253,7 @@ const DONE: &str = "\
 -- a replay is at its end
 UPDATE replays SET state = 'done', ended_at = CAST(?2 AS INTEGER), error = NULL WHERE id = ?1 AND state = 'running'";
 
-/// `?1` now, `?2` the latest end of a lease. Letters of a replay that was cancelled while somebody was at it, or after they had died.
+/// `?1` now, `?2` the latest end of a lease. Letters of a replay that was canceled during a step, or after the process of that step had died.
 const GIVE_BACK: &str = "\
 -- letters that were not sent after all
 UPDATE dead_letters SET state = 'dead'

@@ -190,7 +190,7 @@ impl Pipeline {
         self.checkpoint();
     }
 
-    /// Empties the write-ahead log, so that nobody does it while the clock runs.
+    /// Empties the write-ahead log, so that no checkpoint falls into the measurement.
     fn checkpoint(&self) {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
         let done = self.database("data.db").query_row(sql, [], |_| Ok(()));

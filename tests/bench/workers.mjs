@@ -134,7 +134,7 @@ function hookmill(name, { built, secret }, held, metered = false) {
   };
 }
 
-// Those that run. Whoever fails has to end them, or node waits for them.
+// The instances that run. A failure has to end them, or node waits for them.
 const instances = [];
 async function stop() {
   await Promise.all(instances.splice(0).map((miniflare) => miniflare.dispose()));

@@ -73,7 +73,7 @@ pub(super) struct Signing {
 }
 
 impl Signing {
-    /// What of a body would let whoever sees it sign another: never shown, whatever `redact` says.
+    /// The parts of a body that are enough to sign another body. The API never shows them, whatever `redact` says.
     pub(super) fn proofs(&self) -> Vec<Redaction> {
         let Scheme::Template(template) = &self.scheme else {
             // Paddle Classic's signature is not a part of the event that is kept.
@@ -722,7 +722,7 @@ fn one_event(template: &Template, events: &Events, item: &Item<'_>) {
         );
         item.report(problem.hint(one));
     } else if events.many && matches!(template.signature.place, Place::Body(..)) {
-        // It would be kept as a part of some event, where nobody knows that it is not to be shown.
+        // The token would be stored inside one of the events, where redaction does not find it.
         let problem = item.here.error("the token is in the body, so the body is one event");
         item.report(problem.hint(one));
     }

@@ -39,7 +39,7 @@ impl Shown {
             None => &nothing,
             Some(config) => match config.redact.get(&read.envelope.source) {
                 Some(redactions) => redactions,
-                // A source that was removed or renamed: nobody knows what was not to be shown.
+                // The source was removed or renamed, so its redactions are unknown.
                 None if redacts(config) => return Ok(Self::hidden()),
                 None => &nothing,
             },

@@ -79,7 +79,7 @@ impl Batch {
     }
 }
 
-/// The text of a message. Ours are text. Whatever else somebody has put on the queue becomes a dead letter that keeps it.
+/// The text of a message. Hookmill sends text. Any other content becomes a dead letter that keeps it.
 fn text(body: &JsValue) -> String {
     if let Some(text) = body.dyn_ref::<JsString>().filter(|text| text.is_valid_utf16()) {
         return text.into();

@@ -160,7 +160,7 @@ const WAITING: usize = 4096;
 const GROUP: usize = 1024;
 /// How long a consumer has for a batch. Longer than any batch takes: should it expire all the same, the ledger holds.
 const LEASE: Duration = Duration::from_secs(120);
-/// The longest that somebody who waits for messages does not look for them: the clock may be set meanwhile.
+/// The longest time between two looks for messages: the clock may be set in between.
 const LOOK: Duration = Duration::from_secs(60);
 /// The due date of a message that is done, and that a damaged database cannot remove.
 const NEVER: i64 = i64::MAX;
@@ -330,7 +330,7 @@ impl SqliteQueue {
                 arrival.await;
             }
         };
-        // Whoever has waited for long enough takes what there is.
+        // After the wait, a batch that is not full is taken as well.
         let _ = tokio::time::timeout(wait, full).await;
     }
 
