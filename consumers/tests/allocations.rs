@@ -18,6 +18,12 @@ fn planning(config: &Consumers, bodies: &[String]) -> AllocationInfo {
     measure(|| drop(hookmill_consumers::plan(config, &batch, now)))
 }
 
+/// The body of an event about an object.
+fn event(kind: &str, object: &Value) -> String {
+    let data = json!({ "object": object });
+    json!({ "id": "evt_1", "type": kind, "created": 1_767_225_600, "data": data }).to_string()
+}
+
 /// 21 are needed. `serde_json::Value` needs 222 for these bodies.
 #[test]
 fn an_event_is_planned_with_few_allocations() {
@@ -90,13 +96,11 @@ key = { subscription_id = "data.object.metadata", id = "@.id" }
 add = { quantity = 1 }
 "#;
     let items = (0..30_000).map(|i| json!({ "id": i })).collect::<Vec<_>>();
-    let body = json!({
-        "id": "evt_1",
-        "type": "customer.subscription.updated",
-        "created": 1_767_225_600,
-        "data": { "object": { "id": "sub_1", "metadata": "m".repeat(500_000), "items": { "data": items } } },
-    });
-    let batch = [stripe::delivery(&body.to_string())];
+    let body = event(
+        "customer.subscription.updated",
+        &json!({ "id": "sub_1", "metadata": "m".repeat(500_000), "items": { "data": items } }),
+    );
+    let batch = [stripe::delivery(&body)];
     let now = Timestamp::from_millis(1_767_225_601_000);
     for rule in [list, counter] {
         let config = stripe::config(rule);
@@ -120,18 +124,16 @@ version = "created"
 set = { metadata = "data.object.names[id = data.object.wanted].name" }
 "#;
     let (items, names) = (200, 2_000);
-    let body = json!({
-        "id": "evt_1",
-        "type": "customer.subscription.updated",
-        "created": 1_767_225_600,
-        "data": { "object": {
+    let body = event(
+        "customer.subscription.updated",
+        &json!({
             "id": "sub_1",
             "wanted": names - 1,
             "items": { "data": (0..items).map(|i| json!({ "id": i })).collect::<Vec<_>>() },
             "names": (0..names).map(|i| json!({ "id": i, "name": "n" })).collect::<Vec<_>>(),
-        } },
-    });
-    let allocations = planning(&stripe::config(rule), &[body.to_string()]).count_total;
+        }),
+    );
+    let allocations = planning(&stripe::config(rule), &[body]).count_total;
     assert!(allocations < 10 * (items + names), "{allocations}");
 }
 
@@ -147,13 +149,9 @@ suppress = { address = "data.object.addresses", reason = "complained" }
 bytes_per_event = "1MiB"
 "#;
     let config = stripe::config(rule);
-    let body = json!({
-        "id": "evt_1",
-        "type": "customer.updated",
-        "created": 1_767_225_600,
-        "data": { "object": { "id": "cus_1", "addresses": vec!["a"; 1_000_000] } },
-    });
-    let batch = [stripe::delivery(&body.to_string())];
+    let body =
+        event("customer.updated", &json!({ "id": "cus_1", "addresses": vec!["a"; 1_000_000] }));
+    let batch = [stripe::delivery(&body)];
     let now = Timestamp::from_millis(1_767_225_601_000);
     let held = measure(|| assert!(hookmill_consumers::plan(&config, &batch, now).is_empty()));
     assert!(held.bytes_max < 4_000_000, "{} bytes at once", held.bytes_max);
