@@ -3,6 +3,8 @@
 use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hookmill_core::schema::Schema;
@@ -10,6 +12,7 @@ use hookmill_migrations::{Migration, MigrationError, apply, schema};
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
 
+use crate::checkpoint::Checkpoints;
 use crate::durable::{absent_as_none, write_durably};
 use crate::files::Files;
 use crate::queue::{QueueName, SqliteQueue};
@@ -24,6 +27,10 @@ pub(crate) const BODIES: &str = "bodies";
 /// The pages of the application's database, as SQLite has them by default.
 const PAGE_BYTES: u32 = 4096;
 
+/// The most memory that SQLite uses for pages of the application's database. A batch touches a page of every index for each of
+/// its events; with SQLite's default of 2 MB, a transaction reads and writes the same pages several times.
+const CACHE_KIB: i64 = 64 * 1024;
+
 /// How often a lock is tried, and how long between two tries: [`DataFolder::listening`] holds it for a moment.
 const TRIES: u32 = 20;
 const BETWEEN_TRIES: Duration = Duration::from_millis(25);
@@ -31,9 +38,11 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(25);
 /// The commands that keep a folder.
 const KEEPERS: [&str; 2] = ["serve", "dev"];
 
-/// A data folder, locked for as long as this value lives.
+/// A data folder, locked for as long as this value lives. The value must outlive the queues that it opened: its drop waits until
+/// their thread has closed the database, so that the process does not end, and the lock is not released, before that.
 pub struct DataFolder {
     path: PathBuf,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// Holds the lock, which the system takes back when the process ends, however it ends.
     _lock: File,
 }
@@ -121,7 +130,10 @@ impl DataFolder {
         let lock = File::create(path.join("lock")).map_err(io)?;
         for _ in 0..TRIES {
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Ok(()) => {
+                    let threads = Mutex::default();
+                    return Ok(Self { path: path.to_owned(), threads, _lock: lock });
+                }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN_TRIES),
                 Err(TryLockError::Error(source)) => return Err(io(source)),
             }
@@ -138,9 +150,11 @@ impl DataFolder {
         let path = self.path.join(DATA);
         let failed = |source| FolderError::Database { path: path.clone(), source };
         let mut database = sqlite::open(&path, PAGE_BYTES).map_err(failed)?;
+        database.pragma_update(None, "cache_size", -CACHE_KIB).map_err(failed)?;
         let applied = apply(&mut database, migrations)?;
         let schema = schema(&database).map_err(failed)?;
-        Ok(Opened { store: Sqlite::new(database), applied, schema })
+        let checkpoints = Checkpoints::start(&path, PAGE_BYTES, &mut database).map_err(failed)?;
+        Ok(Opened { store: Sqlite::with_checkpoints(database, checkpoints), applied, schema })
     }
 
     /// Makes it the folder of a command, unless it is that of another.
@@ -205,8 +219,10 @@ impl DataFolder {
         longest_retry: impl Fn(QueueName) -> Duration,
     ) -> Result<SqliteQueue, FolderError> {
         let path = self.path.join(QUEUE);
-        SqliteQueue::open(&path, longest_retry)
-            .map_err(|source| FolderError::Database { path, source })
+        let (queue, thread) = SqliteQueue::open(&path, longest_retry)
+            .map_err(|source| FolderError::Database { path, source })?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(queue)
     }
 
     /// Says in the folder where its process listens, for [`DataFolder::listening`].
@@ -265,8 +281,19 @@ impl DataFolder {
     }
 }
 
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use hookmill_core::queue::Queue as _;
+
     use super::*;
 
     #[test]
@@ -316,6 +343,24 @@ mod tests {
         for by in ["dev\n", "another"] {
             fs::write(folder.path().join("kept-by"), by).unwrap();
             assert!(matches!(data.keep_for("serve"), Err(FolderError::Kept { .. })), "{by}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_databases_are_closed_when_the_folder_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..50 {
+            let data = DataFolder::lock(folder.path()).unwrap();
+            let store = data.store(&hookmill_migrations::own()).unwrap().store;
+            let queue = data.queue(|_| Duration::from_secs(1)).unwrap();
+            store.check().await.unwrap();
+            queue.sender(QueueName::Events).send(vec!["a".into()]).await.unwrap();
+            drop((store, queue, data));
+            let names =
+                fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.collect();
+            names.sort();
+            assert_eq!(names, ["data.db", "lock", "queue.db"]);
         }
     }
 

@@ -11,6 +11,7 @@
 //!
 //! All of it lies in one folder, [`DataFolder`], which one process has at a time. Commands look at it with a [`Reader`].
 
+mod checkpoint;
 mod durable;
 mod fetch;
 mod files;

@@ -16,10 +16,10 @@
 //! `deliveries` and those that lead to others; then receiving fails as a whole.
 
 use std::collections::BTreeSet;
-use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hookmill_core::delivery::{Delivery, Verdict};
@@ -27,7 +27,6 @@ use hookmill_core::limits::PLATFORM_DELIVERIES;
 use hookmill_core::message::{Unreadable, text_of};
 use hookmill_core::queue::{Queue, QueueError};
 use hookmill_core::time::Timestamp;
-use rusqlite::hooks::Wal;
 use rusqlite::types::ValueRef;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params,
@@ -35,6 +34,7 @@ use rusqlite::{
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::error;
 
+use crate::checkpoint::{Checkpoints, spawn};
 use crate::now;
 use crate::sqlite;
 
@@ -195,11 +195,11 @@ struct Outcome {
 }
 
 impl SqliteQueue {
-    /// Opens or makes the database, and starts its thread.
+    /// Opens or makes the database, and starts its thread. The thread ends, and closes the database, once every handle is gone.
     pub(crate) fn open(
         path: &Path,
         longest_retry: impl Fn(QueueName) -> Duration,
-    ) -> rusqlite::Result<Self> {
+    ) -> rusqlite::Result<(Self, JoinHandle<()>)> {
         let mut database = sqlite::open(path, PAGE_BYTES)?;
         database.execute_batch("CREATE TABLE IF NOT EXISTS probe (at INTEGER NOT NULL) STRICT")?;
         for queue in QueueName::ALL {
@@ -246,17 +246,17 @@ impl SqliteQueue {
         let (operations, waiting) = mpsc::channel(WAITING);
         let arrivals = Arc::new([Notify::new(), Notify::new(), Notify::new()]);
         let trouble = Arc::<Trouble>::default();
-        let log = Log::start(path, &mut database)?;
+        let checkpoints = Checkpoints::start(path, PAGE_BYTES, &mut database)?;
         let thread = Thread {
             database,
             queues,
             arrivals: arrivals.clone(),
             trouble: trouble.clone(),
-            log,
+            checkpoints,
             failed: false,
         };
-        spawn("queue", move || thread.run(waiting))?;
-        Ok(Self { operations, arrivals, trouble })
+        let thread = spawn("queue", move || thread.run(waiting))?;
+        Ok((Self { operations, arrivals, trouble }, thread))
     }
 
     /// The sending side of a queue.
@@ -447,19 +447,15 @@ struct State {
 
 /// The thread that has the database.
 struct Thread {
+    // Dropped before the database, so that the writer's connection is the last one and removes the log.
+    checkpoints: Checkpoints,
     database: Connection,
     /// In the order of [`QueueName::ALL`].
     queues: Vec<State>,
     arrivals: Arc<[Notify; 3]>,
     trouble: Arc<Trouble>,
-    log: Log,
     /// Whether the last transaction that was to write failed.
     failed: bool,
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> rusqlite::Result<()> {
-    let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
-    spawned.map(drop).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 impl Thread {
@@ -473,7 +469,7 @@ impl Thread {
                 group.push(operation);
             }
             self.carry_out(&mut group);
-            self.log.keep_short(&self.database);
+            self.checkpoints.keep_short(&self.database);
         }
     }
 
@@ -786,57 +782,6 @@ impl Work<'_> {
     }
 }
 
-/// Keeps SQLite's write-ahead log short.
-///
-/// Copying the log into the database file would hold up every sender for as long as it takes. So a thread of its own
-/// copies what there is, and the queue's thread only the rest that has come meanwhile; then the log begins anew.
-struct Log {
-    /// How long it is, in pages.
-    pages: Arc<AtomicUsize>,
-    /// Set while the other thread copies; what it says when it has.
-    copying: bool,
-    ask: std::sync::mpsc::Sender<()>,
-    done: std::sync::mpsc::Receiver<()>,
-}
-
-/// How long the log may get before it is copied, in pages: 16 MiB.
-const LOG_PAGES: usize = 16 * 1024 * 1024 / PAGE_BYTES as usize;
-const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-
-impl Log {
-    /// Starts the other thread, and takes the place of SQLite's own checkpoints on the writer's connection.
-    fn start(path: &Path, writer: &mut Connection) -> rusqlite::Result<Self> {
-        let database = sqlite::open(path, PAGE_BYTES)?;
-        let pages = Arc::new(AtomicUsize::new(0));
-        let counted = pages.clone();
-        writer.wal_hook(Some(move |_: &mut Wal, pages: c_int| {
-            counted.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
-            Ok(())
-        }))?;
-        let (ask, asked) = std::sync::mpsc::channel();
-        let (say, done) = std::sync::mpsc::channel();
-        spawn("checkpoint", move || {
-            while asked.recv().is_ok() {
-                // What it could not copy stays in the log, and is durable there.
-                let _ = database.query_row(CHECKPOINT, [], |_| Ok(()));
-                let _ = say.send(());
-            }
-        })?;
-        Ok(Self { pages, copying: false, ask, done })
-    }
-
-    fn keep_short(&mut self, database: &Connection) {
-        if self.copying {
-            if self.done.try_recv().is_ok() {
-                let _ = database.query_row(CHECKPOINT, [], |_| Ok(()));
-                self.copying = false;
-            }
-        } else if self.pages.load(Ordering::Relaxed) > LOG_PAGES {
-            self.copying = self.ask.send(()).is_ok();
-        }
-    }
-}
-
 fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
@@ -861,7 +806,7 @@ mod tests {
     }
 
     fn open(folder: &tempfile::TempDir) -> SqliteQueue {
-        SqliteQueue::open(&folder.path().join("queue.db"), |_| RETRY).unwrap()
+        SqliteQueue::open(&folder.path().join("queue.db"), |_| RETRY).unwrap().0
     }
 
     impl Fixture {

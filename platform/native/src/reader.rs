@@ -26,6 +26,9 @@ use crate::sqlite::{text, transaction};
 /// How often a question is asked again because the file has changed meanwhile: once suffices, unless processes come and go.
 const LOOKS: usize = 10;
 
+/// How long a process may take to remove the log after the index of it, as far as one look is concerned.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// What in a path is no part of a URI: <https://www.sqlite.org/uri.html>.
 const IN_URI: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
 
@@ -138,18 +141,21 @@ fn look<T>(
         left -= 1;
         let before = at_rest(path).map_err(io)?;
         let answer = connect(path, before.is_some()).and_then(|mut database| ask(&mut database));
-        let counts = match (before, at_rest(path).map_err(io)?) {
-            (None, after) => answer.is_ok() || after.is_none(),
-            (before, after) => before == after,
+        let after = at_rest(path).map_err(io)?;
+        // A process that closes the database removes the index of the log before the log, so it may be about to do that.
+        let unclosed = before.is_none() && answer.is_err() && !beside(path, "-shm").exists();
+        let counts = match before {
+            None => answer.is_ok() || (after.is_none() && !unclosed),
+            before => before == after,
         };
         if counts || left == 0 {
-            return answer.map_err(|source| {
-                if before.is_none() && !beside(path, "-shm").exists() {
-                    FolderError::Unclosed(path.to_owned())
-                } else {
-                    FolderError::Database { path: path.to_owned(), source }
-                }
+            return answer.map_err(|source| match unclosed {
+                true => FolderError::Unclosed(path.to_owned()),
+                false => FolderError::Database { path: path.to_owned(), source },
             });
+        }
+        if unclosed {
+            std::thread::sleep(PAUSE);
         }
     }
 }

@@ -8,9 +8,17 @@ use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
 
+use crate::checkpoint::Checkpoints;
+
 /// The application's database.
 #[derive(Clone)]
-pub struct Sqlite(Arc<Mutex<Connection>>);
+pub struct Sqlite(Arc<Mutex<Writer>>);
+
+struct Writer {
+    // Dropped before the database, so that the writer's connection is the last one and removes the log.
+    checkpoints: Option<Checkpoints>,
+    database: Connection,
+}
 
 /// Opens a database for durable writing: a commit is on the disk when it returns. A new one gets pages of this size.
 pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection> {
@@ -26,7 +34,12 @@ pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection>
 impl Sqlite {
     /// A store on a database that is open and migrated.
     pub fn new(database: Connection) -> Self {
-        Self(Arc::new(Mutex::new(database)))
+        Self(Arc::new(Mutex::new(Writer { checkpoints: None, database })))
+    }
+
+    /// Likewise, whose checkpoints do not hold up its transactions.
+    pub(crate) fn with_checkpoints(database: Connection, checkpoints: Checkpoints) -> Self {
+        Self(Arc::new(Mutex::new(Writer { checkpoints: Some(checkpoints), database })))
     }
 
     /// Whether the database answers.
@@ -43,12 +56,17 @@ impl Sqlite {
 
 impl Store for Sqlite {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
-        let database = self.0.clone();
+        let writer = self.0.clone();
         let run = move || {
             // A poisoned lock is a panic between two transactions; the connection itself rolled back.
-            let mut database = database.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            transaction(&mut database, TransactionBehavior::Immediate, &statements)
-                .map_err(|error| StoreError::from_text(&text(&error)))
+            let mut writer = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let Writer { checkpoints, database } = &mut *writer;
+            let rows = transaction(database, TransactionBehavior::Immediate, &statements)
+                .map_err(|error| StoreError::from_text(&text(&error)))?;
+            if let Some(checkpoints) = checkpoints {
+                checkpoints.keep_short(database);
+            }
+            Ok(rows)
         };
         let result = tokio::task::spawn_blocking(run).await;
         result.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))

@@ -1,0 +1,95 @@
+//! Keeps SQLite's write-ahead log short without holding up the writer.
+//!
+//! Copying the log into the database file delays every writer for as long as it takes. So a thread with a connection of its own
+//! copies what is in the log, and the writer copies only what was added meanwhile. Then the log starts over.
+
+use std::ffi::c_int;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+
+use crate::sqlite;
+
+/// The length at which the log is copied, in bytes. A page that is written often is copied once, so a longer log means fewer
+/// writes; recovery after a crash reads all of it.
+const LOG_BYTES: u32 = 16 * 1024 * 1024;
+const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// The checkpoints of one database. They end with the value: its connection is closed when the drop returns.
+pub(crate) struct Checkpoints {
+    /// The length of the log, in pages, and the length at which it is copied.
+    pages: Arc<AtomicUsize>,
+    limit: usize,
+    /// Whether the thread has been asked to copy and has not answered yet.
+    copying: bool,
+    ask: Option<Sender<()>>,
+    done: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpoints {
+    /// Starts the thread. It replaces SQLite's own checkpoints on the writer's connection.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be opened a second time, or no thread can be started.
+    pub(crate) fn start(
+        path: &Path,
+        page_bytes: u32,
+        writer: &mut Connection,
+    ) -> rusqlite::Result<Self> {
+        let database = sqlite::open(path, page_bytes)?;
+        let pages = Arc::new(AtomicUsize::new(0));
+        let counted = pages.clone();
+        writer.wal_hook(Some(move |_: &mut Wal, pages: c_int| {
+            counted.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let (ask, asked) = channel();
+        let (say, done) = channel();
+        let thread = spawn("checkpoint", move || {
+            while asked.recv().is_ok() {
+                // Pages that it could not copy stay in the log, where they are durable.
+                let _ = database.query_row(CHECKPOINT, [], |_| Ok(()));
+                let _ = say.send(());
+            }
+        })?;
+        let limit = usize::try_from(LOG_BYTES / page_bytes).unwrap_or(usize::MAX);
+        Ok(Self { pages, limit, copying: false, ask: Some(ask), done, thread: Some(thread) })
+    }
+
+    /// To be called by the writer after each transaction.
+    pub(crate) fn keep_short(&mut self, writer: &Connection) {
+        if self.copying {
+            if self.done.try_recv().is_ok() {
+                let _ = writer.query_row(CHECKPOINT, [], |_| Ok(()));
+                self.copying = false;
+            }
+        } else if self.pages.load(Ordering::Relaxed) > self.limit {
+            self.copying = self.ask.as_ref().is_some_and(|ask| ask.send(()).is_ok());
+        }
+    }
+}
+
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        self.ask = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts a thread with a name.
+pub(crate) fn spawn(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> rusqlite::Result<JoinHandle<()>> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
+    spawned.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
