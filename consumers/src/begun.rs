@@ -52,12 +52,16 @@ pub(crate) fn read(rows: &[Rows]) -> BTreeMap<EventKey, u32> {
 }
 
 /// Takes the notes of these events away.
-pub(crate) fn end(events: &[EventKey]) -> Vec<Statement> {
+pub(crate) fn end<'e>(events: impl IntoIterator<Item = &'e EventKey>) -> Vec<Statement> {
     for_rows(END, keys(events))
 }
 
-fn keys(events: &[EventKey]) -> impl Iterator<Item = serde_json::Result<String>> {
-    events.iter().map(|event| serde_json::to_string(&(&event.source, &event.id, event.generation)))
+fn keys<'e>(
+    events: impl IntoIterator<Item = &'e EventKey>,
+) -> impl Iterator<Item = serde_json::Result<String>> {
+    let key =
+        |event: &EventKey| serde_json::to_string(&(&event.source, &event.id, event.generation));
+    events.into_iter().map(key)
 }
 
 fn for_rows(sql: &str, rows: impl Iterator<Item = serde_json::Result<String>>) -> Vec<Statement> {

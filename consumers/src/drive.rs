@@ -44,7 +44,8 @@ pub struct Driven {
 /// What each part does to the world, and why doing it again is harmless:
 ///
 /// 1. reads bodies from the object store;
-/// 2. one transaction for all events of the part, gated on the ledger: a redelivery finds its event there;
+/// 2. one transaction for all events of the part, which the ledger refuses if one of them is in it: a redelivery finds its event
+///    there;
 /// 3. dead letters, keyed by event: burying again rewrites the letter, and an event in the ledger gets none;
 /// 4. removes the bodies of acknowledged events from the object store, unless a message that is kept or a letter refers to
 ///    them: a redelivery that misses one asks the ledger.
@@ -198,8 +199,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
             };
         }
         // Notes that did not go with the transaction of their events.
-        let applied =
-            |fate: &Fate| matches!(fate, Fate::Applied | Fate::Recorded | Fate::Duplicate);
+        let applied = |fate: &Fate| matches!(fate, Fate::Applied | Fate::Recorded);
         let notes = part.iter().zip(is_planned.iter().zip(&fates));
         let notes = notes.filter(|(item, (is_planned, fate))| {
             (noted || item.begun > 0) && !(**is_planned && fate.as_ref().is_some_and(applied))
@@ -232,59 +232,75 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
     }
 
     /// Carries out the writes: all in one transaction, or, where the store refuses that or lacks a table for it, in halves,
-    /// until an offender stands alone.
+    /// until an offender stands alone. The first refusal may be the ledger's, so events that are in it are left out then; what
+    /// another process applies after that is found when its letter is to be written.
     async fn apply(&mut self, writes: &[Writes], fates: &mut [Option<Fate>], noted: bool) {
-        let mut work = vec![writes];
-        while let Some(part) = work.pop() {
+        let mut work = vec![writes.iter().collect::<Vec<_>>()];
+        let mut asked = false;
+        while let Some(mut part) = work.pop() {
             if part.is_empty() {
                 continue;
             }
             let result = match &self.away {
                 Some(error) => Err(error.clone()),
                 None => {
-                    let mut statements = plan::statements(&self.config.program, part);
+                    let mut statements = plan::statements(&self.config.program, &part);
                     if noted {
-                        let events: Vec<_> = part.iter().map(|write| write.event.clone()).collect();
-                        statements.extend(begun::end(&events));
+                        statements.extend(begun::end(part.iter().map(|write| &write.event)));
                     }
                     self.store.execute(statements).await
                 }
             };
-            match result {
+            let error = match result {
                 Ok(rows) => {
-                    let new = plan::events(&rows);
                     self.due_at = self.due_at.into_iter().chain(plan::first_due(&rows)).min();
                     for write in part {
-                        fates[write.index] = Some(if new.contains(&write.event) {
-                            write.fate.clone()
-                        } else {
-                            Fate::Duplicate
-                        });
+                        fates[write.index] = Some(write.fate.clone());
                     }
+                    continue;
                 }
                 Err(error @ StoreError::Unavailable(_)) => {
                     for write in part {
                         fates[write.index] = Some(Fate::Unavailable(error.to_string()));
                     }
                     self.away = Some(error);
+                    continue;
                 }
-                Err(error) => match part {
-                    [write] => {
-                        let rules = write.rules(&self.config.program);
-                        fates[write.index] = Some(match error {
-                            StoreError::Refused(_) => Fate::Condemned {
-                                reason: Reason::Refused,
-                                error: format!("{rules}: {error}"),
-                            },
-                            _ => Fate::Unavailable(format!("{rules}: {error}")),
-                        });
+                Err(error) => error,
+            };
+            if matches!(error, StoreError::Refused(_)) && !asked {
+                asked = true;
+                let before = part.len();
+                match self.store.execute(plan::repeated(&part)).await {
+                    Ok(rows) => {
+                        let seen = plan::events(&rows);
+                        for write in part.extract_if(.., |write| seen.contains(&write.event)) {
+                            fates[write.index] = Some(Fate::Duplicate);
+                        }
                     }
-                    _ => {
-                        let (first, second) = part.split_at(part.len() / 2);
-                        work.push(second);
-                        work.push(first);
-                    }
-                },
+                    Err(error) => self.away = Some(error),
+                }
+                if part.len() < before || self.away.is_some() {
+                    work.push(part);
+                    continue;
+                }
+            }
+            match part[..] {
+                [write] => {
+                    let rules = write.rules(&self.config.program);
+                    fates[write.index] = Some(match error {
+                        StoreError::Refused(_) => Fate::Condemned {
+                            reason: Reason::Refused,
+                            error: format!("{rules}: {error}"),
+                        },
+                        _ => Fate::Unavailable(format!("{rules}: {error}")),
+                    });
+                }
+                _ => {
+                    let second = part.split_off(part.len() / 2);
+                    work.push(second);
+                    work.push(part);
+                }
             }
         }
     }
@@ -312,13 +328,15 @@ async fn body<'m, S: Store, O: Objects>(
             check.bytes
         ))),
         // It is removed once its event has taken effect, so the ledger knows whether something is wrong.
-        Ok(None) => Err(match store.execute(plan::seen([&message.envelope])).await {
-            Ok(rows) if plan::events(&rows).is_empty() => {
-                Fate::unreadable("the body is not in the object store".into())
-            }
-            Ok(_) => Fate::Duplicate,
-            Err(error) => Fate::Unavailable(error.to_string()),
-        }),
+        Ok(None) => {
+            Err(match store.execute(plan::seen([&EventKey::of(&message.envelope)])).await {
+                Ok(rows) if plan::events(&rows).is_empty() => {
+                    Fate::unreadable("the body is not in the object store".into())
+                }
+                Ok(_) => Fate::Duplicate,
+                Err(error) => Fate::Unavailable(error.to_string()),
+            })
+        }
         Err(error) => Err(Fate::Unavailable(error.to_string())),
     }
 }
@@ -350,8 +368,9 @@ async fn write_letters<S: Store>(
         return;
     }
     let write = async |letters: &[Letter<'_>]| {
-        let events = letters.iter().filter_map(|letter| letter.envelope);
-        let statements = bury(letters, now).into_iter().chain(plan::seen(events)).collect();
+        let events: Vec<_> =
+            letters.iter().filter_map(|letter| letter.envelope.map(EventKey::of)).collect();
+        let statements = bury(letters, now).into_iter().chain(plan::seen(&events)).collect();
         store.execute(statements).await.map(|rows| plan::events(&rows))
     };
     let all = write(&letters).await;

@@ -5,7 +5,7 @@
 //! ```text
 //! sort   (pure)  each delivery by itself: readable, or poison
 //! plan   (pure)  rules to rows, rows to statements; duplicates within the batch folded
-//! Store::execute one transaction: rules' statements, gated on "not in the ledger"; the ledger last
+//! Store::execute one transaction: the ledger, which fails if an event is in it; then rules' statements
 //! settle (pure)  what came of each to Ack, Retry or Bury
 //! ```
 //!

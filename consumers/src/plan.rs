@@ -40,7 +40,7 @@ pub fn plan(config: &Consumers, batch: &[Delivery], now: Timestamp) -> Vec<State
         };
         planned.add(config, delivery, read, now);
     }
-    statements(&config.program, &fold(planned.writes).0)
+    statements(&config.program, &fold(planned.writes).0.iter().collect::<Vec<_>>())
 }
 
 /// What is known of a batch before the store is asked.
@@ -131,17 +131,15 @@ impl EventKey {
     }
 }
 
-/// The ledger comes last in its transaction: the statements before it ask whether the event is in it.
+/// The ledger comes first in its transaction, and fails if an event is in it already: then nothing of the transaction happens,
+/// and [`SEEN`] says which events these are. So no other statement has to ask.
 const LEDGER: &str = "\
 -- ledger
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
 INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret, wrote)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
     value ->> 8, value ->> 9
-FROM rows
-WHERE true
-ON CONFLICT DO NOTHING
-RETURNING source, id, generation";
+FROM rows";
 
 /// The messages of events that take effect for the first time.
 const MESSAGES: &str = "\
@@ -149,9 +147,7 @@ const MESSAGES: &str = "\
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
 INSERT INTO event_messages (applied_at, source, id, message)
 SELECT value ->> 3, value ->> 0, value ->> 1, value ->> 4 FROM rows
-WHERE NOT EXISTS (
-    SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 AND seen.id = value ->> 1 AND seen.generation = value ->> 2
-)
+WHERE true
 ON CONFLICT DO NOTHING";
 
 /// How far reprocessing is.
@@ -160,14 +156,10 @@ const REPROCESSED: &str = "\
 WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
 UPDATE replays SET applied = applied + new.n FROM (
     SELECT value ->> 2 AS generation, count(*) AS n FROM rows
-    WHERE value ->> 2 > 0 AND NOT EXISTS (
-        SELECT 1 FROM events AS seen
-        WHERE seen.source = value ->> 0 AND seen.id = value ->> 1 AND seen.generation = value ->> 2
-    )
     GROUP BY 1
 ) AS new WHERE replays.generation = new.generation";
 
-/// How many events took effect in which minute, and how long they took. Before the ledger, like every other statement. What was
+/// How many events took effect in which minute, and how long they took. What was
 /// a dead letter has waited for somebody, and so has what is reprocessed, which is no lag of the pipeline's.
 const ACTIVITY: &str = "\
 -- activity
@@ -176,9 +168,7 @@ INSERT INTO activity (minute, source, outcome, events, lag)
 SELECT (value ->> 6) / 60000, value ->> 0, value ->> 4, count(*), max(iif(value ->> 2 > 0 OR EXISTS (
     SELECT 1 FROM dead_letters WHERE dead_letters.source = value ->> 0 AND event_id = value ->> 1
 ), 0, (value ->> 6) - (value ->> 5))) FROM rows
-WHERE NOT EXISTS (
-    SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 AND seen.id = value ->> 1 AND seen.generation = value ->> 2
-)
+WHERE true
 GROUP BY 1, 2, 3
 ON CONFLICT (minute, source, outcome) DO UPDATE SET events = events + excluded.events, lag = max(lag, excluded.lag)";
 
@@ -192,7 +182,9 @@ UPDATE dead_letters SET state = 'applied', state_at = (SELECT value ->> 6 FROM r
 WHERE id IN (
     SELECT dead_letters.id FROM rows CROSS JOIN dead_letters ON dead_letters.source = value ->> 0
         AND event_id = value ->> 1 AND dead_letters.generation = value ->> 2
-    WHERE state IN ('dead', 'replaying', 'replayed')
+    WHERE state IN ('dead', 'replaying', 'replayed') AND EXISTS (
+        SELECT 1 FROM events WHERE events.source = value ->> 0 AND events.id = value ->> 1 AND events.generation = value ->> 2
+    )
 )";
 
 /// Which of these events are in the ledger.
@@ -798,9 +790,12 @@ pub(crate) fn fold(mut writes: Vec<Writes>) -> (Vec<Writes>, Vec<(usize, usize)>
     (writes, repeated)
 }
 
-/// One transaction for these deliveries: a statement for each rule that has rows, and the ledger last.
-pub(crate) fn statements(program: &Program, writes: &[Writes]) -> Vec<Statement> {
-    let mut statements = Vec::new();
+/// One transaction for these deliveries: the ledger first, then a statement for each rule that has rows.
+pub(crate) fn statements(program: &Program, writes: &[&Writes]) -> Vec<Statement> {
+    let ledger = |sql: &str| {
+        Statement::for_rows(&Arc::from(sql), writes.iter().map(|write| write.ledger.as_str()))
+    };
+    let mut statements = ledger(LEDGER);
     for (number, rule) in program.rules.iter().enumerate() {
         let rows = writes.iter().flat_map(|write| &write.rows).filter(|(rule, _)| *rule == number);
         for sql in &rule.sql {
@@ -813,16 +808,22 @@ pub(crate) fn statements(program: &Program, writes: &[Writes]) -> Vec<Statement>
     let reprocessed = writes.iter().filter(|write| write.event.generation > 0);
     let reprocessed = reprocessed.map(|write| write.ledger.as_str());
     statements.extend(Statement::for_rows(&Arc::from(REPROCESSED), reprocessed));
-    for sql in [ACTIVITY, LETTERS, LEDGER] {
-        let ledger = writes.iter().map(|write| write.ledger.as_str());
-        statements.extend(Statement::for_rows(&Arc::from(sql), ledger));
-    }
+    statements.extend(ledger(ACTIVITY));
+    statements.extend(ledger(LETTERS));
+    statements
+}
+
+/// Asks which of these deliveries repeat an event that has taken effect, and settles the letters of those.
+pub(crate) fn repeated(writes: &[&Writes]) -> Vec<Statement> {
+    let mut statements = seen(writes.iter().map(|write| &write.event));
+    let ledger = writes.iter().map(|write| write.ledger.as_str());
+    statements.extend(Statement::for_rows(&Arc::from(LETTERS), ledger));
     statements
 }
 
 /// Asks which events have taken effect.
-pub(crate) fn seen<'e>(events: impl IntoIterator<Item = &'e Envelope>) -> Vec<Statement> {
-    let row = |event: &Envelope| json!([event.source, event.id, event.generation]).to_string();
+pub(crate) fn seen<'e>(events: impl IntoIterator<Item = &'e EventKey>) -> Vec<Statement> {
+    let row = |event: &EventKey| json!([event.source, event.id, event.generation]).to_string();
     let rows: Vec<_> = events.into_iter().map(row).collect();
     Statement::for_rows(&Arc::from(SEEN), rows.iter().map(String::as_str))
 }
@@ -836,7 +837,7 @@ pub(crate) fn first_due(rows: &[Rows]) -> Option<Timestamp> {
     rows.iter().flatten().filter_map(due_at).min()
 }
 
-/// The events that [`LEDGER`] or [`SEEN`] answered with.
+/// The events that [`SEEN`] answered with.
 pub(crate) fn events(rows: &[Rows]) -> BTreeSet<EventKey> {
     let key = |row: &Vec<Option<String>>| match row.as_slice() {
         [Some(source), Some(id), Some(generation)] => Some(EventKey {

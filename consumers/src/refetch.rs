@@ -345,16 +345,13 @@ fn applied(
     Ok(rule.sql.iter().flat_map(statement).collect())
 }
 
-/// The row, of a generation that is never in the ledger, and above all events of its version; and nothing is asked for because
-/// of it.
+/// The row, above all events of its version; and nothing is asked for because of it.
 fn outranking(rule: &Rule, row: &str, start: Timestamp) -> Option<String> {
-    const GENERATION: usize = 2;
     const PRECEDENCE: usize = 4;
     let members: Vec<&RawValue> = serde_json::from_str(row).ok()?;
     rule.effect.guard()?.refetch.as_ref()?;
     let path = members.len().checked_sub(3)?;
     let members = members.iter().enumerate().map(|(place, member)| match place {
-        GENERATION => "-1".to_owned(),
         PRECEDENCE => start.millis().to_string(),
         place if place >= path => "null".to_owned(),
         _ => member.get().to_owned(),

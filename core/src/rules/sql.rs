@@ -1,4 +1,6 @@
 //! The statements of rules, made once. Each has one parameter: a JSON array with an array for each row.
+//!
+//! None of them asks the ledger. The transaction begins with the ledger's own statement, which fails if an event is in it.
 
 use super::{DELETION, FETCHED, GUARD_COLUMNS};
 use crate::schema::ROW_GUARDS;
@@ -6,10 +8,6 @@ use crate::schema::ROW_GUARDS;
 /// The rows of the parameter, `value` each. Materialised, since `json_each` renders an element anew for every column that
 /// is taken from it.
 const ROWS: &str = "WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))";
-
-/// True for a row whose event is not in the ledger: what makes any statement take effect once.
-const NOT_SEEN: &str = "NOT EXISTS (SELECT 1 FROM events AS seen WHERE seen.source = value ->> 0 \
-                        AND seen.id = value ->> 1 AND seen.generation = value ->> 2)";
 
 /// Where the first column stands in the array of a row with a version, behind what orders it.
 const FIRST: usize = 6;
@@ -103,7 +101,7 @@ impl Target<'_> {
             "{head}\n\
              INSERT INTO {target} ({columns}, {guard_columns})\n\
              SELECT {values} FROM rows\n\
-             WHERE {NOT_SEEN}{gone}\n\
+             WHERE true{gone}\n\
              ON CONFLICT ({key}) DO UPDATE SET {updates}\n\
              WHERE (excluded.\"_version\", excluded.\"_precedence\", excluded.\"_event_id\")\n\
              >= {order}",
@@ -122,7 +120,7 @@ impl Target<'_> {
     pub(super) fn remove(&self) -> [String; 2] {
         let (head, target, key) = (head(self.rule), quoted(self.table), quoted_list(&self.key));
         let dead = format!(
-            "\"_deleted\" = 1 AND ({key}) IN (SELECT {values} FROM rows WHERE value ->> 5 = 1 AND {NOT_SEEN})",
+            "\"_deleted\" = 1 AND ({key}) IN (SELECT {values} FROM rows WHERE value ->> 5 = 1)",
             values = list(members(FIRST, self.key.len())),
         );
         let keep = format!(
@@ -165,7 +163,7 @@ impl Target<'_> {
         format!(
             "{head},\n\
              fresh AS (SELECT value, count(*) OVER (PARTITION BY {key}, value ->> 3, value ->> 4) AS alike\n\
-             FROM rows WHERE {NOT_SEEN} AND value ->> 5 = 0)\n\
+             FROM rows WHERE value ->> 5 = 0)\n\
              INSERT INTO refetches (rule, path, source, event_id, type, rest, due_at, attempts)\n\
              SELECT {rule}, value ->> {path}, value ->> 0, value ->> 1, value ->> {kind}, value -> {rest}, 0, 0\n\
              FROM fresh LEFT JOIN {held}\n\
@@ -198,7 +196,7 @@ impl Target<'_> {
         format!(
             "{head},\n\
              newest AS (SELECT value, row_number() OVER (PARTITION BY {partition} ORDER BY {order} DESC) AS place\n\
-             FROM rows WHERE {NOT_SEEN})\n\
+             FROM rows)\n\
              UPDATE {target} SET {updates} FROM newest\n\
              WHERE place = 1 AND {key}\n\
              AND ({target}.\"_version\" IS NULL OR {ORDER} >= {order_of_target})",
@@ -211,7 +209,7 @@ impl Target<'_> {
         )
     }
 
-    /// Additions commute, so a counter needs no version; the ledger sees to it that each is made once.
+    /// Additions commute, so a counter needs no version.
     pub(super) fn count(&self) -> String {
         let target = quoted(self.table);
         let columns = [self.key.as_slice(), &self.set].concat();
@@ -223,7 +221,7 @@ impl Target<'_> {
             "{head}\n\
              INSERT INTO {target} ({columns})\n\
              SELECT {values} FROM rows\n\
-             WHERE {NOT_SEEN}\n\
+             WHERE true\n\
              ON CONFLICT ({key}) DO UPDATE SET {updates}",
             head = head(self.rule),
             columns = quoted_list(&columns),
@@ -244,7 +242,7 @@ impl Target<'_> {
             "{head}\n\
              INSERT INTO {ROW_GUARDS} (table_name, key, version, precedence, event_id)\n\
              SELECT {table}, {owner_key}, value ->> 3, value ->> 4, value ->> 1 FROM rows\n\
-             WHERE {NOT_SEEN}\n\
+             WHERE true\n\
              {newest}",
             head = head(self.rule),
             newest = newest_guard(),
@@ -255,8 +253,7 @@ impl Target<'_> {
             "{head},\n\
              won AS MATERIALIZED (SELECT {values}, value -> {elements} AS list FROM rows JOIN {ROW_GUARDS} AS held\n\
              ON held.table_name = {table} AND held.key = {owner_key}\n\
-             AND held.version = value ->> 3 AND held.precedence = value ->> 4 AND held.event_id = value ->> 1\n\
-             WHERE {NOT_SEEN}),\n\
+             AND held.version = value ->> 3 AND held.precedence = value ->> 4 AND held.event_id = value ->> 1),\n\
              items AS MATERIALIZED (SELECT {owners}, item.value AS item FROM won, json_each(list) AS item)",
             head = head(self.rule),
             values =
@@ -315,7 +312,7 @@ pub(super) fn outbox(rule: &str) -> String {
         "{head}\n\
          INSERT INTO outbox (source, event_id, generation, rule, id, channel, recipient, content, due_at, created_at)\n\
          SELECT {values}, value ->> 6, value -> 7, value ->> 8, value ->> 9 FROM rows\n\
-         WHERE {NOT_SEEN}\n\
+         WHERE true\n\
          ON CONFLICT DO NOTHING\n\
          RETURNING due_at",
         head = head(rule),
@@ -330,7 +327,7 @@ pub(super) fn outcome(rule: &str, column: &str) -> String {
         "{head}\n\
          UPDATE outbox SET outcome = row ->> 4, outcome_rank = row ->> 5, outcome_at = row ->> 6,\n\
          state = iif({doubt}, 'sent', state), error = iif({doubt}, NULL, error)\n\
-         FROM (SELECT value AS row, max(value ->> 5) AS rank FROM rows WHERE {NOT_SEEN} GROUP BY value ->> 3)\n\
+         FROM (SELECT value AS row, max(value ->> 5) AS rank FROM rows GROUP BY value ->> 3)\n\
          WHERE {column} = row ->> 3 AND outcome_rank < rank",
         doubt = "state = 'in_doubt' OR (state = 'pending' AND attempts > 0)",
         head = head(rule),
@@ -342,7 +339,7 @@ pub(super) fn suppress(rule: &str) -> String {
         "{head}\n\
          INSERT INTO suppressions (address, reason, source, event_id, created_at)\n\
          SELECT value ->> 3, value ->> 4, value ->> 0, value ->> 1, value ->> 5 FROM rows\n\
-         WHERE {NOT_SEEN}\n\
+         WHERE true\n\
          ON CONFLICT DO NOTHING",
         head = head(rule),
     )
