@@ -2,6 +2,7 @@
 
 use hookmill_core::config::Consumers;
 use hookmill_core::message::Envelope;
+use hookmill_core::rules::row::Row;
 use hookmill_core::rules::{Effect, Rule, Scope};
 use hookmill_core::time::Timestamp;
 use serde_json::Value;
@@ -32,10 +33,10 @@ pub enum Made {
     },
     /// Nothing: why, in words.
     Nothing(&'static str),
-    /// Rows for its statements, each the text of a JSON array; and which rows of which tables these are about.
+    /// Rows for its statements; and which rows of which tables these are about.
     Rows {
         /// The rows.
-        rows: Vec<String>,
+        rows: Vec<Row>,
         /// What they are about.
         about: Vec<About>,
     },
@@ -109,26 +110,23 @@ fn made(
 }
 
 /// The rows that a row of a statement's parameter is about.
-fn about(rule: &Rule, row: &str) -> Option<About> {
-    let row: Vec<Value> = serde_json::from_str(row).ok()?;
-    let keyed = |table: &str, keys: Vec<&str>, first: usize| {
-        let columns = keys.into_iter().zip(row.get(first..)?);
+fn about(rule: &Rule, row: &Row) -> Option<About> {
+    let columns = row.columns(&rule.effect)?;
+    let keyed = |table: &str, first: usize, keys: Vec<&str>| {
+        let columns = keys.into_iter().zip(columns.get(first..)?);
         let columns = columns.map(|(name, value)| (name.to_owned(), value.clone())).collect();
         Some(About { table: table.to_owned(), columns })
     };
     match &rule.effect {
-        Effect::Row { table, guard, columns } => {
+        Effect::Row { table, columns, .. } | Effect::Rows { table, owner: columns, .. } => {
             let keys = columns.iter().filter(|column| column.required);
-            let first = if guard.is_some() { 6 } else { 3 };
-            keyed(table, keys.map(|column| column.name.as_str()).collect(), first)
+            keyed(table, 0, keys.map(|column| column.name.as_str()).collect())
         }
-        Effect::Rows { table, owner, .. } => {
-            keyed(table, owner.iter().map(|column| column.name.as_str()).collect(), 6)
-        }
-        Effect::Send { .. } => keyed("outbox", vec!["id"], 4),
+        // Behind its rule.
+        Effect::Send { .. } => keyed("outbox", 1, vec!["id"]),
         Effect::Outcome { by_provider_id, .. } => {
-            keyed("outbox", vec![if *by_provider_id { "provider_id" } else { "id" }], 3)
+            keyed("outbox", 0, vec![if *by_provider_id { "provider_id" } else { "id" }])
         }
-        Effect::Suppress { .. } => keyed("suppressions", vec!["address"], 3),
+        Effect::Suppress { .. } => keyed("suppressions", 0, vec!["address"]),
     }
 }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -12,9 +11,10 @@ use hookmill_core::delivery::Delivery;
 use hookmill_core::email::{address_key, number};
 use hookmill_core::handler::Event;
 use hookmill_core::hash::sha256_hex;
-use hookmill_core::limits::{EMAIL_BYTES, SQL_VALUE_BYTES};
+use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
 use hookmill_core::refetch::path;
+use hookmill_core::rules::row::{Identity, ROW_BYTES, Row, RowWriter, push_json};
 use hookmill_core::rules::{
     Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Rule, Scope, Send, Stopped,
     Unfit, Unknown, Value, Values, each_element,
@@ -86,19 +86,19 @@ pub(crate) struct Writes {
     pub(crate) event: EventKey,
     /// What it comes to if the event is new.
     pub(crate) fate: Fate,
-    /// Rows by rule: the rule's index, and the row as the text of a JSON array.
-    rows: Vec<(usize, String)>,
-    /// Its row in the ledger, likewise.
-    ledger: String,
-    /// Its row among the messages, likewise, if they are kept.
-    message: Option<String>,
+    /// Rows by rule: the rule's index, and the row.
+    rows: Vec<(usize, Row)>,
+    /// Its row in the ledger.
+    ledger: Row,
+    /// Its row among the messages, if they are kept.
+    message: Option<Row>,
 }
 
 impl Writes {
     /// How long its rows are, in bytes.
     fn bytes(&self) -> usize {
-        let rows = self.rows.iter().map(|(_, row)| row.len()).sum::<usize>();
-        rows + self.ledger.len() + self.message.as_ref().map_or(0, String::len)
+        let rows = self.rows.iter().map(|(_, row)| row);
+        rows.chain([&self.ledger]).chain(&self.message).map(Row::bytes).sum()
     }
 
     /// The rules that write, for messages.
@@ -240,25 +240,23 @@ fn writes(
     if !wrote.is_empty() {
         wrote.push(']');
     }
-    let mut ledger = with_room(&identity, ROOM + envelope.kind.len() + 2 * wrote.len());
-    push_rest(
-        &mut ledger,
-        &(
-            &envelope.kind,
-            fate.as_str(),
-            envelope.received_at,
-            now,
-            delivery.attempts,
-            envelope.verified.secret,
-            (!wrote.is_empty()).then_some(wrote),
-        ),
-    );
+    let mut ledger = identity.row(ROOM + envelope.kind.len() + 2 * wrote.len());
+    ledger.values(&(
+        &envelope.kind,
+        fate.as_str(),
+        envelope.received_at,
+        now,
+        delivery.attempts,
+        envelope.verified.secret,
+        (!wrote.is_empty()).then_some(wrote),
+    ));
     let message = (config.keep_messages && envelope.generation == 0).then(|| {
         // Quotes are escaped: a fifth, in the bodies that we know.
-        let mut row = with_room(&identity, ROOM + delivery.text.len() * 5 / 4);
-        push_rest(&mut row, &(now, &delivery.text));
-        row
+        let mut row = identity.row(ROOM + delivery.text.len() * 5 / 4);
+        row.values(&(now, &delivery.text));
+        row.end()
     });
+    let ledger = ledger.end();
     Ok(Writes { index, event: EventKey::of(envelope), fate, rows, ledger, message })
 }
 
@@ -274,41 +272,6 @@ fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
 /// What numbers and punctuation take of a row at most, so that it need not grow.
 const ROOM: usize = 128;
 
-/// The longest row: it has to fit into one bound value, in the brackets of an array.
-const ROW_BYTES: usize = SQL_VALUE_BYTES - 2;
-
-/// A text with room for more behind it.
-fn with_room(text: &str, room: usize) -> String {
-    let mut row = String::with_capacity(text.len() + room);
-    row.push_str(text);
-    row
-}
-
-/// Writes a value behind a text, as JSON.
-fn push_json(text: &mut String, value: &impl Serialize) {
-    struct End<'t>(&'t mut String);
-
-    impl io::Write for End<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.push_str(std::str::from_utf8(bytes).map_err(io::Error::other)?);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    serde_json::to_writer(End(text), value).expect("texts and numbers serialise");
-}
-
-/// Goes on with an open JSON array, up to its end.
-fn push_rest(row: &mut String, rest: &impl Serialize) {
-    let bracket = row.len();
-    push_json(row, rest);
-    row.replace_range(bracket..=bracket, ",");
-}
-
 /// What the rules make of an event.
 pub(crate) struct Making<'e> {
     envelope: &'e Envelope,
@@ -316,20 +279,16 @@ pub(crate) struct Making<'e> {
     /// What it may still write.
     left: Limits,
     limits: Limits,
-    /// What every row begins with: source, id and generation, as an open JSON array.
-    identity: String,
-    /// Rows by rule: the rule's index, and the row as the text of a JSON array.
-    pub(crate) rows: Vec<(usize, String)>,
+    identity: Identity,
+    /// Rows by rule: the rule's index, and the row.
+    pub(crate) rows: Vec<(usize, Row)>,
     /// Which rows of which tables these are, as an open JSON array; or whose rows.
     wrote: String,
 }
 
 impl<'e> Making<'e> {
     pub(crate) fn of(envelope: &'e Envelope, limits: Limits, now: Timestamp) -> Self {
-        let mut identity =
-            String::with_capacity(envelope.source.len() + envelope.id.len() + ROOM / 4);
-        push_json(&mut identity, &(&envelope.source, &envelope.id, envelope.generation));
-        identity.pop();
+        let identity = Identity::new(&envelope.source, &envelope.id, envelope.generation);
         let (rows, wrote) = (Vec::new(), String::new());
         Self { envelope, now, left: limits, limits, identity, rows, wrote }
     }
@@ -378,8 +337,10 @@ impl<'e> Making<'e> {
     }
 
     /// Keeps a row of a rule.
-    fn keep(&mut self, (number, rule): (usize, &Rule), row: String) -> Result<(), Fate> {
-        fits(&rule.name, row.len())?;
+    fn keep(&mut self, (number, rule): (usize, &Rule), row: Row) -> Result<(), Fate> {
+        if !row.fits() {
+            return Err(too_long(&rule.name));
+        }
         self.rows.push((number, row));
         Ok(())
     }
@@ -421,52 +382,48 @@ impl<'e> Making<'e> {
                 elements(rule, each, scope, |element| {
                     let shared = shared.of(&rule.name, columns, scope)?;
                     let columns = read_columns(&rule.name, columns, shared, element)?;
-                    let mut row = self.row(&rule.name, guard.as_ref(), &columns, element)?;
-                    row.push(']');
-                    self.spend(&rule.name, 1, row.len())?;
+                    let row = self.row(&rule.name, guard.as_ref(), &columns, element)?.end();
+                    self.spend(&rule.name, 1, row.bytes())?;
                     self.keep((number, rule), row)
                 })?;
             }
             (Effect::Row { table, guard, columns }, None) => {
                 let read = read_columns(&rule.name, columns, &[], scope)?;
                 let mut row = self.row(&rule.name, guard.as_ref(), &read, scope)?;
-                self.spend(&rule.name, 1, row.len())?;
-                self.push_object(&mut row, &rule.name, guard.as_ref(), scope, body)?;
-                row.push(']');
-                self.keep((number, rule), row)?;
+                self.spend(&rule.name, 1, row.bytes())?;
+                self.fetched(&mut row, &rule.name, guard.as_ref(), scope, body)?;
+                self.keep((number, rule), row.end())?;
                 self.wrote(&rule.name, table, columns, scope)?;
             }
             (Effect::Rows { table, guard, owner, columns }, each) => {
-                let mut list = String::new();
-                let mut shared = Shared::default();
-                let known = match each {
-                    _ if guard.deletes(&self.envelope.kind) => true,
-                    Some(each) => elements(rule, each, scope, |element| {
+                let deleted = guard.deletes(&self.envelope.kind);
+                let list = each.as_ref().map(|each| each.list.json(scope));
+                // An event that does not have the list says nothing about it.
+                if !deleted && list.transpose().map_err(not_json)?.flatten().is_none() {
+                    return Ok(());
+                }
+                let whose = read_columns(&rule.name, owner, &[], scope)?;
+                let mut row = self.row(&rule.name, Some(guard), &whose, scope)?;
+                self.spend(&rule.name, 0, row.bytes())?;
+                self.fetched(&mut row, &rule.name, Some(guard), scope, body)?;
+                if let Some(each) = each.as_ref().filter(|_| !deleted) {
+                    row.list(&self.envelope.id, whose.iter().map(Option::as_deref));
+                    let mut shared = Shared::default();
+                    elements(rule, each, scope, |element| {
                         let shared = shared.of(&rule.name, columns, scope)?;
                         let columns = read_columns(&rule.name, columns, shared, element)?;
-                        self.spend(&rule.name, 1, length(&columns))?;
-                        fits(&rule.name, list.len() + length(&columns))?;
-                        list.push(if list.is_empty() { '[' } else { ',' });
-                        push_columns(&mut list, &columns);
-                        Ok(())
-                    })?,
-                    None => false,
-                };
-                // An event that does not have the list says nothing about it.
-                if known {
-                    let columns = read_columns(&rule.name, owner, &[], scope)?;
-                    let mut row = self.row(&rule.name, Some(guard), &columns, scope)?;
-                    let open = if list.is_empty() { "[" } else { "" };
-                    let _ = write!(row, ",{open}{list}]");
-                    self.push_object(&mut row, &rule.name, Some(guard), scope, body)?;
-                    row.push(']');
-                    self.keep((number, rule), row)?;
-                    self.wrote(&rule.name, table, owner, scope)?;
+                        let before = row.bytes();
+                        row.element(columns.iter().map(Option::as_deref));
+                        self.spend(&rule.name, 1, row.bytes() - before)?;
+                        if row.fits() { Ok(()) } else { Err(too_long(&rule.name)) }
+                    })?;
                 }
+                self.keep((number, rule), row.end())?;
+                self.wrote(&rule.name, table, owner, scope)?;
             }
             (Effect::Send { send, data, delay }, _) => {
                 let row = self.sent(&rule.name, send, data, scope, self.now + *delay)?;
-                self.spend(&rule.name, 1, row.len())?;
+                self.spend(&rule.name, 1, row.bytes())?;
                 self.keep((number, rule), row)?;
             }
             (Effect::Outcome { of, outcome, .. }, _) => {
@@ -488,16 +445,17 @@ impl<'e> Making<'e> {
 
     /// A row of which what is behind its identity is known.
     fn push(&mut self, rule: (usize, &Rule), rest: &impl Serialize) -> Result<(), Fate> {
-        let mut row = with_room(&self.identity, ROOM);
-        push_rest(&mut row, rest);
-        self.spend(&rule.1.name, 1, row.len())?;
+        let mut row = self.identity.row(ROOM);
+        row.values(rest);
+        let row = row.end();
+        self.spend(&rule.1.name, 1, row.bytes())?;
         self.keep(rule, row)
     }
 
-    /// What goes on behind the row, if the object is fetched on a tie: where it is, and what else is in the event.
-    fn push_object(
+    /// What stands behind the columns, if the object is fetched on a tie: where it is, and what else is in the event.
+    fn fetched(
         &mut self,
-        row: &mut String,
+        row: &mut RowWriter,
         rule: &str,
         guard: Option<&Guard>,
         scope: Scope<'_>,
@@ -509,37 +467,34 @@ impl<'e> Making<'e> {
         let id = self.texts(rule, refetch.id.json(scope).map_err(not_json)?)?;
         let path = id.first().and_then(|id| path(refetch.provider, kind, id));
         let Some(path) = path.filter(|_| !guard.deletes(kind)) else {
-            row.push_str(",null,null,null");
+            row.not_fetched();
             return Ok(());
         };
         self.spend(rule, 0, body.len())?;
         let mut rest: BTreeMap<Cow<'_, str>, &RawValue> =
             serde_json::from_slice(body).map_err(|error| not_json(error.into()))?;
         rest.remove("data");
-        push_rest(row, &(path, kind, rest));
-        row.pop();
+        row.fetched(&path, kind, &rest);
         Ok(())
     }
 
-    /// The row that a rule makes of an event, as [`Effect::Row`] says: an array that is still open.
+    /// The row that a rule makes of an event, up to its columns.
     fn row(
         &self,
         rule: &str,
         guard: Option<&Guard>,
         columns: &[Option<Cow<'_, str>>],
         scope: Scope<'_>,
-    ) -> Result<String, Fate> {
-        let mut row = with_room(&self.identity, ROOM + length(columns));
+    ) -> Result<RowWriter, Fate> {
+        let mut row = self.identity.row(ROOM + length(columns));
         if let Some(guard) = guard {
             let version = guard.version.version(scope).map_err(|error| unfit(rule, error))?;
             let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
             let rank = guard.rank(&self.envelope.kind, columns);
-            let deleted = u8::from(guard.deletes(&self.envelope.kind));
-            let _ = write!(row, ",{version},{rank},{deleted}");
+            row.order(version, rank, guard.deletes(&self.envelope.kind));
         }
         for value in columns {
-            row.push(',');
-            row.push_str(value.as_deref().unwrap_or("null"));
+            row.column(value.as_deref());
         }
         Ok(row)
     }
@@ -579,7 +534,7 @@ impl<'e> Making<'e> {
         data: &[(String, Value)],
         scope: Scope<'_>,
         due_at: Timestamp,
-    ) -> Result<String, Fate> {
+    ) -> Result<Row, Fate> {
         let envelope = self.envelope;
         let mut found = |value: &Value| self.texts(rule, json(rule, value, scope)?.as_deref());
         let (channel, to, mut content) = match send {
@@ -627,11 +582,11 @@ impl<'e> Making<'e> {
             Send::Email { .. } | Send::Track { .. } => address_key(to),
         };
         let recipient = to.first().map(key);
-        let mut row = with_room(&self.identity, 2 * ROOM + content.len());
-        push_rest(&mut row, &(rule, id, channel, recipient));
-        row.pop();
-        let _ = write!(row, ",{content},{},{}]", due_at.millis(), self.now.millis());
-        Ok(row)
+        let mut row = self.identity.row(2 * ROOM + content.len());
+        row.values(&(rule, id, channel, recipient));
+        row.column(Some(&content));
+        row.values(&(due_at, self.now));
+        Ok(row.end())
     }
 }
 
@@ -722,31 +677,18 @@ fn read_columns<'v>(
     Ok(values)
 }
 
-/// Whether what a rule makes of one event fits into the database.
-fn fits(rule: &str, bytes: usize) -> Result<(), Fate> {
-    if bytes <= ROW_BYTES {
-        return Ok(());
-    }
+/// What a rule makes of one event does not fit into the database.
+fn too_long(rule: &str) -> Fate {
     let error = format!(
         "rule `{rule}`: what it writes for this event is longer than {ROW_BYTES} bytes, the most that the database takes as one \
          value; keep less of the body in columns"
     );
-    Err(Fate::Condemned { reason: Reason::Permanent, error })
+    Fate::Condemned { reason: Reason::Permanent, error }
 }
 
 /// How long the values of columns are as a JSON array, in bytes.
 fn length(columns: &[Option<Cow<'_, str>>]) -> usize {
     columns.iter().map(|value| value.as_ref().map_or(4, |value| value.len()) + 1).sum::<usize>() + 1
-}
-
-/// Writes the values of columns behind a text, as a JSON array.
-fn push_columns(text: &mut String, columns: &[Option<Cow<'_, str>>]) {
-    text.push('[');
-    for (number, value) in columns.iter().enumerate() {
-        text.push_str(if number == 0 { "" } else { "," });
-        text.push_str(value.as_deref().unwrap_or("null"));
-    }
-    text.push(']');
 }
 
 fn missing(rule: &str, what: &str, value: &Value) -> Fate {
@@ -792,32 +734,31 @@ pub(crate) fn fold(mut writes: Vec<Writes>) -> (Vec<Writes>, Vec<(usize, usize)>
 
 /// One transaction for these deliveries: the ledger first, then a statement for each rule that has rows.
 pub(crate) fn statements(program: &Program, writes: &[&Writes]) -> Vec<Statement> {
-    let ledger = |sql: &str| {
-        Statement::for_rows(&Arc::from(sql), writes.iter().map(|write| write.ledger.as_str()))
-    };
-    let mut statements = ledger(LEDGER);
+    let ledger = writes.iter().map(|write| &write.ledger);
+    let mut statements = own(LEDGER, ledger.clone());
     for (number, rule) in program.rules.iter().enumerate() {
         let rows = writes.iter().flat_map(|write| &write.rows).filter(|(rule, _)| *rule == number);
         for sql in &rule.sql {
-            let rows = rows.clone().map(|(_, row)| row.as_str());
-            statements.extend(Statement::for_rows(sql, rows));
+            statements.extend(Row::statements(sql, rows.clone().map(|(_, row)| row)));
         }
     }
-    let messages = writes.iter().filter_map(|write| write.message.as_deref());
-    statements.extend(Statement::for_rows(&Arc::from(MESSAGES), messages));
+    statements.extend(own(MESSAGES, writes.iter().filter_map(|write| write.message.as_ref())));
     let reprocessed = writes.iter().filter(|write| write.event.generation > 0);
-    let reprocessed = reprocessed.map(|write| write.ledger.as_str());
-    statements.extend(Statement::for_rows(&Arc::from(REPROCESSED), reprocessed));
-    statements.extend(ledger(ACTIVITY));
-    statements.extend(ledger(LETTERS));
+    statements.extend(own(REPROCESSED, reprocessed.map(|write| &write.ledger)));
+    statements.extend(own(ACTIVITY, ledger.clone()));
+    statements.extend(own(LETTERS, ledger));
     statements
+}
+
+/// A statement that is not a rule's.
+fn own<'r>(sql: &str, rows: impl Iterator<Item = &'r Row>) -> Vec<Statement> {
+    Statement::for_rows(&Arc::from(sql), rows.map(Row::text))
 }
 
 /// Asks which of these deliveries repeat an event that has taken effect, and settles the letters of those.
 pub(crate) fn repeated(writes: &[&Writes]) -> Vec<Statement> {
     let mut statements = seen(writes.iter().map(|write| &write.event));
-    let ledger = writes.iter().map(|write| write.ledger.as_str());
-    statements.extend(Statement::for_rows(&Arc::from(LETTERS), ledger));
+    statements.extend(own(LETTERS, writes.iter().map(|write| &write.ledger)));
     statements
 }
 

@@ -12,11 +12,10 @@ use hookmill_core::fetch::Fetch;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
 use hookmill_core::refetch::object;
-use hookmill_core::rules::Rule;
+use hookmill_core::rules::row::Row;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::outbox;
@@ -339,22 +338,9 @@ fn applied(
     let values = config.program.reads.read(body.as_bytes()).map_err(|error| error.to_string())?;
     let mut made = Making::of(&envelope, config.limits, start);
     made.carry_out((0, rule), (&values, body.as_bytes())).map_err(said)?;
-    let rows = made.rows.iter().map(|(_, row)| outranking(rule, row, start));
+    // A rule that was changed meanwhile may ask for nothing.
+    let asks = rule.effect.guard().is_some_and(|guard| guard.refetch.is_some());
+    let rows = made.rows.iter().map(|(_, row)| row.outranking(start).filter(|_| asks));
     let rows = rows.collect::<Option<Vec<_>>>().ok_or("it makes no row")?;
-    let statement = |sql| Statement::for_rows(sql, rows.iter().map(String::as_str));
-    Ok(rule.sql.iter().flat_map(statement).collect())
-}
-
-/// The row, above all events of its version; and nothing is asked for because of it.
-fn outranking(rule: &Rule, row: &str, start: Timestamp) -> Option<String> {
-    const PRECEDENCE: usize = 4;
-    let members: Vec<&RawValue> = serde_json::from_str(row).ok()?;
-    rule.effect.guard()?.refetch.as_ref()?;
-    let path = members.len().checked_sub(3)?;
-    let members = members.iter().enumerate().map(|(place, member)| match place {
-        PRECEDENCE => start.millis().to_string(),
-        place if place >= path => "null".to_owned(),
-        _ => member.get().to_owned(),
-    });
-    Some(format!("[{}]", members.collect::<Vec<_>>().join(",")))
+    Ok(rule.sql.iter().flat_map(|sql| Row::statements(sql, &rows)).collect())
 }

@@ -12,6 +12,7 @@
 mod path;
 mod pattern;
 mod read;
+pub mod row;
 #[cfg(feature = "config")]
 mod sql;
 mod value;
@@ -54,9 +55,8 @@ pub struct Rule {
     pub name: String,
     /// The events it applies to.
     pub on: Vec<Pattern>,
-    /// Statements, in order, with one parameter each and all with the same: a JSON array with an array for each row, that
-    /// begins with `source, event id, generation`; the rest is what [`Effect`] says.
-    pub sql: Vec<Arc<str>>,
+    /// Statements, in order. Each is given the same rows, in the format of [`row`].
+    pub sql: Vec<Sql>,
     /// If code says what its values are: which.
     pub handler: Option<Handled>,
     /// If it makes a row of each element of a list: of which.
@@ -89,9 +89,7 @@ pub struct Each {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// It writes a row of a table. Its array goes on with `version, precedence, deleted`, which a counter has not, and the
-    /// columns. If the object is fetched on a tie, there follow its path in the provider's API, the event's
-    /// type, and its body without the object, all `null` if nothing is to be asked for.
+    /// It writes a row of a table.
     Row {
         /// The table.
         table: String,
@@ -100,9 +98,7 @@ pub enum Effect {
         /// What goes into the row's columns, keys first.
         columns: Vec<Column>,
     },
-    /// It writes the rows that a list makes, and removes those that are no longer in it. Its array goes on with
-    /// `version, precedence, deleted`, the columns that say whose rows they are, and an array with an array for each row;
-    /// then likewise.
+    /// It writes the rows that a list makes, and removes those that are no longer in it. The row is that of the list.
     Rows {
         /// The table.
         table: String,
@@ -113,7 +109,7 @@ pub enum Effect {
         /// The other columns, those of the key first.
         columns: Vec<Column>,
     },
-    /// It writes something into the outbox. Its array goes on with `rule, id, channel, recipient, content, due at, now`.
+    /// It writes something into the outbox. The columns of its row are `rule, id, channel, recipient, content, due at, now`.
     Send {
         /// What.
         send: Send,
@@ -122,7 +118,7 @@ pub enum Effect {
         /// How long after its event it is sent.
         delay: Duration,
     },
-    /// It writes down what became of something that was sent. Its array goes on with `id, outcome, rank, now`.
+    /// It writes down what became of something that was sent. The columns of its row are `id, outcome, rank, now`.
     Outcome {
         /// Its id, as the provider was told it and tells it again; or what the provider knows it by.
         of: Value,
@@ -131,7 +127,7 @@ pub enum Effect {
         /// What became of it.
         outcome: Outcome,
     },
-    /// It puts addresses on the list of those that are not written to: an array for each, that goes on with
+    /// It puts addresses on the list of those that are not written to: a row for each, with the columns
     /// `address, reason, now`.
     Suppress {
         /// The address, or a list of them.
@@ -139,6 +135,15 @@ pub enum Effect {
         /// Why.
         reason: String,
     },
+}
+
+/// A statement of a rule, made once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Sql {
+    /// SQL text.
+    pub text: Arc<str>,
+    /// Whether it takes the elements of lists as `?2`, beside the rows as `?1`.
+    pub takes_elements: bool,
 }
 
 /// What a rule sends because of an event.

@@ -17,27 +17,47 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// The statement for a list of rows, each the text of a JSON array: its parameter is an array of them. Lists that are
-    /// too long for one bound value become several statements.
+    /// The statement for some rows, each the text of a JSON array: `?1` is an array of them. Rows that are too long for one bound
+    /// value become several statements.
     pub fn for_rows<'r>(sql: &Arc<str>, rows: impl IntoIterator<Item = &'r str>) -> Vec<Self> {
-        let rows: Vec<&str> = rows.into_iter().collect();
-        let mut bytes_left = rows.iter().map(|row| row.len() + 1).sum::<usize>() + 1;
+        Self::for_arrays(sql, rows.into_iter().map(|row| [row]).collect())
+    }
+
+    /// Likewise for rows with lists: `?2` is an array of the elements of all lists. Those of one row are given as texts with
+    /// commas between them; a row and its elements stay in one statement.
+    pub fn for_lists<'r>(
+        sql: &Arc<str>,
+        rows: impl IntoIterator<Item = (&'r str, &'r str)>,
+    ) -> Vec<Self> {
+        Self::for_arrays(sql, rows.into_iter().map(|(row, elements)| [row, elements]).collect())
+    }
+
+    fn for_arrays<const PARAMS: usize>(sql: &Arc<str>, rows: Vec<[&str; PARAMS]>) -> Vec<Self> {
         let mut statements: Vec<Self> = Vec::new();
+        let mut left: [usize; PARAMS] =
+            std::array::from_fn(|param| rows.iter().map(|row| row[param].len() + 1).sum());
         for row in rows {
-            match statements.last_mut().and_then(|statement| statement.params.first_mut()) {
-                Some(param) if param.len() + row.len() + 2 <= SQL_VALUE_BYTES => {
-                    param.push(',');
-                    param.push_str(row);
-                }
-                _ => {
-                    let room = bytes_left.min(SQL_VALUE_BYTES).max(row.len() + 2);
-                    let mut param = String::with_capacity(room);
+            let fits = |statement: &Self| {
+                let mut params = statement.params.iter().zip(row);
+                params.all(|(param, text)| param.len() + text.len() + 2 <= SQL_VALUE_BYTES)
+            };
+            if !statements.last().is_some_and(fits) {
+                let room = left.map(|bytes| (bytes + 1).min(SQL_VALUE_BYTES));
+                let params = room.iter().zip(row).map(|(room, text)| {
+                    let mut param = String::with_capacity(*room.max(&(text.len() + 2)));
                     param.push('[');
-                    param.push_str(row);
-                    statements.push(Self { sql: sql.clone(), params: vec![param] });
-                }
+                    param
+                });
+                statements.push(Self { sql: sql.clone(), params: params.collect() });
             }
-            bytes_left -= row.len() + 1;
+            let params = statements.last_mut().into_iter().flat_map(|it| &mut it.params);
+            for ((param, text), left) in params.zip(row).zip(&mut left) {
+                if param.len() > 1 && !text.is_empty() {
+                    param.push(',');
+                }
+                param.push_str(text);
+                *left -= text.len() + 1;
+            }
         }
         for param in statements.iter_mut().flat_map(|statement| &mut statement.params) {
             param.push(']');
@@ -115,6 +135,25 @@ mod tests {
         assert_eq!(params(&["[1]", "[2]"]), ["[[1],[2]]"]);
         let long = format!("[\"{}\"]", "x".repeat(SQL_VALUE_BYTES / 2));
         assert_eq!(params(&[&long, &long, "[3]"]), [format!("[{long}]"), format!("[{long},[3]]")]);
+    }
+
+    #[test]
+    fn a_row_and_the_elements_of_its_list_stay_in_one_statement() {
+        let sql: Arc<str> = "SQL".into();
+        let params = |rows: &[(&str, &str)]| -> Vec<Vec<String>> {
+            Statement::for_lists(&sql, rows.iter().copied()).into_iter().map(|s| s.params).collect()
+        };
+        let lists = [("[1]", ""), ("[2]", "[2,1],[2,2]"), ("[3]", ""), ("[4]", "[4,1]")];
+        assert_eq!(params(&lists), [["[[1],[2],[3],[4]]", "[[2,1],[2,2],[4,1]]"]]);
+        assert_eq!(params(&[("[1]", "")]), [["[[1]]", "[]"]]);
+        let long = format!("[\"{}\"]", "x".repeat(SQL_VALUE_BYTES / 2));
+        assert_eq!(
+            params(&[("[1]", &long), ("[2]", ""), ("[3]", &long)]),
+            [
+                ["[[1],[2]]".to_owned(), format!("[{long}]")],
+                ["[[3]]".to_owned(), format!("[{long}]")]
+            ]
+        );
     }
 
     #[test]

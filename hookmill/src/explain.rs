@@ -12,6 +12,7 @@ use hookmill_consumers::explain::{About, Explained, Made, explain};
 use hookmill_core::config::{Consumers, Source};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{Verified, decode};
+use hookmill_core::rules::row;
 use hookmill_core::schema::{ROW_GUARDS, Schema};
 use hookmill_core::time::Timestamp;
 use hookmill_migrations::Loaded;
@@ -75,10 +76,10 @@ struct RuleOf {
     carried_out: bool,
     /// Why not, or what failed.
     why: Option<String>,
-    /// Its statements, each with the parameter `?1`.
+    /// Its statements, which take `?1`, or `?1` and `?2`.
     sql: Vec<String>,
-    /// That parameter: an array with an array for each row.
-    parameter: Option<Value>,
+    /// These parameters: an array with an array for each row; and for a list, one with an array for each element.
+    parameters: Vec<Value>,
 }
 
 /// What becomes of a row.
@@ -311,30 +312,34 @@ async fn rows(
 
 impl RuleOf {
     fn new(Explained { rule, made }: &Explained<'_>, source: &str) -> Self {
-        let sql = || rule.sql.iter().map(ToString::to_string).collect();
-        let (why, sql, parameter) = match made {
+        let sql = || rule.sql.iter().map(|sql| sql.text.to_string()).collect();
+        let (why, sql, parameters) = match made {
             Made::NotNamed => {
                 let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
-                (Some(format!("it is for {}", on.join(", "))), Vec::new(), None)
+                (Some(format!("it is for {}", on.join(", "))), Vec::new(), Vec::new())
             }
             Made::Unfulfilled { path, found } => {
                 let found = if found == "null" { "nothing" } else { found };
                 (
                     Some(format!("`when` asks for another value at `{path}`: there is {found}")),
                     Vec::new(),
-                    None,
+                    Vec::new(),
                 )
             }
-            Made::Nothing(why) => (Some((*why).to_owned()), Vec::new(), None),
-            Made::Failed(error) => (Some(error.clone()), sql(), None),
+            Made::Nothing(why) => (Some((*why).to_owned()), Vec::new(), Vec::new()),
+            Made::Failed(error) => (Some(error.clone()), sql(), Vec::new()),
             Made::Rows { rows, .. } => {
-                let rows = rows.iter().filter_map(|row| serde_json::from_str::<Value>(row).ok());
-                (None, sql(), Some(rows.collect()))
+                // Where the rows do not fit into one statement, those of the first.
+                let all = rule.sql.iter().map(|sql| row::Row::statements(sql, rows));
+                let most = all.filter_map(|all| Some(all.into_iter().next()?.params));
+                let most = most.max_by_key(Vec::len).unwrap_or_default();
+                let parameters = most.iter().filter_map(|param| serde_json::from_str(param).ok());
+                (None, sql(), parameters.collect())
             }
         };
-        let carried_out = parameter.is_some();
+        let carried_out = !parameters.is_empty();
         let of_source = rule.on.iter().any(|pattern| pattern.source == source);
-        Self { name: rule.name.clone(), of_source, carried_out, why, sql, parameter }
+        Self { name: rule.name.clone(), of_source, carried_out, why, sql, parameters }
     }
 }
 
@@ -347,8 +352,9 @@ impl Explanation {
             for sql in &rule.sql {
                 let _ = write!(text, "{}\n\n", indented(sql));
             }
-            let parameter = rule.parameter.as_ref().map(Value::to_string).unwrap_or_default();
-            let _ = writeln!(text, "    ?1 = {}", plain(&parameter));
+            for (index, parameter) in rule.parameters.iter().enumerate() {
+                let _ = writeln!(text, "    ?{} = {}", index + 1, plain(&parameter.to_string()));
+            }
         }
         text.push('\n');
         let others = self.rules.iter().filter(|rule| !rule.carried_out);

@@ -1,12 +1,11 @@
 //! From rules as written to a [`Program`]: names checked against the schema, paths gathered, SQL made once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::sql::{self, Target};
 use super::{
     Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, Handled, Path, PathRead, Places,
-    Precedence, Program, Reads, Refetch, Rule, Send, Step, Value, ValuePath,
+    Precedence, Program, Reads, Refetch, Rule, Send, Sql, Step, Value, ValuePath,
 };
 use crate::config::{
     ConditionText, Config, ConfigError, EffectText, Located, NamedValues, PrecedenceText, RuleText,
@@ -90,17 +89,20 @@ fn compile_rule(
             compile_table(rule, table, managed, (schema, config), &mut places)?
         }
         EffectText::Send(send) => {
-            (vec![sql::outbox(name)], compile_send(send, config, &mut places)?)
+            (vec![sql::outbox(name).into()], compile_send(send, config, &mut places)?)
         }
         EffectText::Outcome { of, by_provider_id, outcome } => {
             let of = value(&of.value, &mut places);
             let (by_provider_id, outcome) = (*by_provider_id, *outcome);
             let column = if by_provider_id { "provider_id" } else { "id" };
-            (vec![sql::outcome(name, column)], Effect::Outcome { of, by_provider_id, outcome })
+            (
+                vec![sql::outcome(name, column).into()],
+                Effect::Outcome { of, by_provider_id, outcome },
+            )
         }
         EffectText::Suppress { address, reason } => {
             let address = value(&address.value, &mut places);
-            (vec![sql::suppress(name)], Effect::Suppress { address, reason: reason.clone() })
+            (vec![sql::suppress(name).into()], Effect::Suppress { address, reason: reason.clone() })
         }
     };
     let condition = |when: &ConditionText| Condition {
@@ -113,7 +115,7 @@ fn compile_rule(
     Ok(Rule {
         name: name.to_owned(),
         on: rule.on.clone(),
-        sql: sql.into_iter().map(Arc::from).collect(),
+        sql,
         handler: rule
             .handler
             .as_ref()
@@ -140,7 +142,7 @@ fn compile_table(
     managed: &Managed<'_>,
     (schema, config): (&Schema, &Config),
     places: &mut Places<'_>,
-) -> Result<(Vec<String>, Effect), Vec<ConfigError>> {
+) -> Result<(Vec<Sql>, Effect), Vec<ConfigError>> {
     let mut errors = Vec::new();
     let (name, table_name) = (&whole.name, &rule.table.value);
     if OWN_TABLES.contains(&table_name.as_str()) {
@@ -206,21 +208,27 @@ fn compile_table(
         (Kind::List, Some(guard)) => {
             let rows = columns.split_off(owners);
             let ties = asked.map(|_| target.ties_of_list(owners));
-            let sql = ties.into_iter().chain(target.replace(owners)).collect();
+            let sql = ties.into_iter().map(Sql::from).chain(target.replace(owners)).collect();
             (sql, Effect::Rows { table, guard, owner: columns, columns: rows })
         }
-        (Kind::Update, guard) => (vec![target.update()], Effect::Row { table, guard, columns }),
+        (Kind::Update, guard) => {
+            (vec![target.update().into()], Effect::Row { table, guard, columns })
+        }
         (Kind::Upsert, guard) => {
             let ties = asked.map(|_| target.ties());
-            let sql = ties.into_iter().chain([target.upsert(managed.removes)]).collect();
+            let sql =
+                ties.into_iter().chain([target.upsert(managed.removes)]).map(Sql::from).collect();
             (sql, Effect::Row { table, guard, columns })
         }
         (Kind::Remove, guard) => {
             let [keep, delete] = target.remove();
-            (vec![target.upsert(true), keep, delete], Effect::Row { table, guard, columns })
+            (
+                vec![target.upsert(true).into(), keep.into(), delete.into()],
+                Effect::Row { table, guard, columns },
+            )
         }
         (Kind::Count | Kind::List, guard) => {
-            (vec![target.count()], Effect::Row { table, guard, columns })
+            (vec![target.count().into()], Effect::Row { table, guard, columns })
         }
     })
 }

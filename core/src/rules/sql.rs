@@ -1,19 +1,17 @@
-//! The statements of rules, made once. Each has one parameter: a JSON array with an array for each row.
+//! The statements of rules, made once. Each takes its rows as `?1`, in the format of [`row`](super::row); those of lists may take the
+//! elements as `?2`.
 //!
 //! None of them asks the ledger. The transaction begins with the ledger's own statement, which fails if an event is in it.
 
-use super::{DELETION, FETCHED, GUARD_COLUMNS};
+use super::row::{
+    DELETED, ELEMENT, EVENT_ID, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
+};
+use super::{DELETION, FETCHED, GUARD_COLUMNS, Sql};
 use crate::schema::ROW_GUARDS;
 
 /// The rows of the parameter, `value` each. Materialised, since `json_each` renders an element anew for every column that
 /// is taken from it.
 const ROWS: &str = "WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))";
-
-/// Where the first column stands in the array of a row with a version, behind what orders it.
-const FIRST: usize = 6;
-
-/// What orders a row of the parameter.
-const ORDER: &str = "(value ->> 3, value ->> 4, value ->> 1)";
 
 /// A table that rules write, and its columns by what they are for.
 pub(super) struct Target<'r> {
@@ -45,9 +43,19 @@ fn quoted_list(names: &[&str]) -> String {
     list(names.iter().map(|name| quoted(name)))
 }
 
+/// A member of the row.
+fn member(index: usize) -> String {
+    format!("value ->> {index}")
+}
+
 /// `count` members of the row, from the `first`.
 fn members(first: usize, count: usize) -> impl Iterator<Item = String> {
-    (first..first + count).map(|i| format!("value ->> {i}"))
+    (first..first + count).map(member)
+}
+
+/// What orders a row of the parameter.
+fn order() -> String {
+    format!("({})", list([VERSION, PRECEDENCE, EVENT_ID].map(member)))
 }
 
 /// A key as it is kept in `row_guards`: the texts of its values.
@@ -76,8 +84,8 @@ impl Target<'_> {
     /// `>=`, since one event may write one row twice: the ledger, not this comparison, keeps redeliveries out.
     pub(super) fn upsert(&self, removed: bool) -> String {
         let columns = [self.key.as_slice(), &self.set].concat();
-        let values = members(FIRST, columns.len());
-        let guard = ["value ->> 3", "value ->> 4", "value ->> 1", "value ->> 5"];
+        let values = members(GUARDED, columns.len());
+        let guard = [VERSION, PRECEDENCE, EVENT_ID, DELETED].map(member);
         let updates = list(
             self.set
                 .iter()
@@ -90,9 +98,10 @@ impl Target<'_> {
         let gone = if removed {
             format!(
                 "\nAND NOT EXISTS (SELECT 1 FROM {ROW_GUARDS} AS gone WHERE gone.table_name = {table} AND gone.key = {key}\n\
-                 AND (gone.version, gone.precedence, gone.event_id) > {ORDER})",
+                 AND (gone.version, gone.precedence, gone.event_id) > {order})",
+                order = order(),
                 table = literal(self.table),
-                key = key_text(members(FIRST, self.key.len())),
+                key = key_text(members(GUARDED, self.key.len())),
             )
         } else {
             String::new()
@@ -109,7 +118,7 @@ impl Target<'_> {
             target = quoted(self.table),
             columns = quoted_list(&columns),
             guard_columns = quoted_list(&GUARD_COLUMNS),
-            values = list(values.chain(guard.map(ToOwned::to_owned))),
+            values = list(values.chain(guard)),
             key = quoted_list(&self.key),
             order = self.order_of_target(),
         )
@@ -120,8 +129,9 @@ impl Target<'_> {
     pub(super) fn remove(&self) -> [String; 2] {
         let (head, target, key) = (head(self.rule), quoted(self.table), quoted_list(&self.key));
         let dead = format!(
-            "\"_deleted\" = 1 AND ({key}) IN (SELECT {values} FROM rows WHERE value ->> 5 = 1)",
-            values = list(members(FIRST, self.key.len())),
+            "\"_deleted\" = 1 AND ({key}) IN (SELECT {values} FROM rows WHERE {deleted} = 1)",
+            deleted = member(DELETED),
+            values = list(members(GUARDED, self.key.len())),
         );
         let keep = format!(
             "{head}\n\
@@ -138,12 +148,12 @@ impl Target<'_> {
 
     /// Before [`Target::upsert`]: what has the same version and nothing that decides, so that the object is to be asked for.
     pub(super) fn ties(&self) -> String {
-        let key = self.key.iter().zip(members(FIRST, self.key.len()));
+        let key = self.key.iter().zip(members(GUARDED, self.key.len()));
         let key = key.map(|(name, value)| format!("held.{} = {value}", quoted(name)));
         let key = key.collect::<Vec<_>>().join(" AND ");
         let held = format!("{} AS held ON {key}", quoted(self.table));
         let order = ["\"_version\"", "\"_precedence\"", "\"_event_id\""];
-        self.tied(&held, order, self.key.len(), FIRST + self.key.len() + self.set.len())
+        self.tied(&held, order, self.key.len(), GUARDED + self.key.len() + self.set.len())
     }
 
     /// Before [`Target::replace`], likewise.
@@ -151,34 +161,38 @@ impl Target<'_> {
         let held = format!(
             "{ROW_GUARDS} AS held ON held.table_name = {} AND held.key = {}",
             literal(self.table),
-            key_text(members(FIRST, owner))
+            key_text(members(GUARDED, owner))
         );
-        self.tied(&held, ["version", "precedence", "event_id"], owner, FIRST + owner + 1)
+        self.tied(&held, ["version", "precedence", "event_id"], owner, GUARDED + owner)
     }
 
     /// `held` is what there is, with the columns that order it; the first `key` columns say which it is, and the path of the
     /// object is the member `path` of the parameter's rows. A deletion is tied with nothing.
     fn tied(&self, held: &str, order: [&str; 3], key: usize, path: usize) -> String {
         let [version, precedence, event_id] = order.map(|name| format!("held.{name}"));
+        let [new_version, new_precedence, new_event, deleted] =
+            [VERSION, PRECEDENCE, EVENT_ID, DELETED].map(member);
         format!(
             "{head},\n\
-             fresh AS (SELECT value, count(*) OVER (PARTITION BY {key}, value ->> 3, value ->> 4) AS alike\n\
-             FROM rows WHERE value ->> 5 = 0)\n\
+             fresh AS (SELECT value, count(*) OVER (PARTITION BY {key}, {new_version}, {new_precedence}) AS alike\n\
+             FROM rows WHERE {deleted} = 0)\n\
              INSERT INTO refetches (rule, path, source, event_id, type, rest, due_at, attempts)\n\
-             SELECT {rule}, value ->> {path}, value ->> 0, value ->> 1, value ->> {kind}, value -> {rest}, 0, 0\n\
+             SELECT {rule}, {object}, {source}, {new_event}, {kind}, value -> {rest}, 0, 0\n\
              FROM fresh LEFT JOIN {held}\n\
-             WHERE value ->> {path} IS NOT NULL AND (\n\
-             (alike > 1 AND ({version} IS NULL OR {version} < value ->> 3))\n\
-             OR ({version} = value ->> 3 AND {precedence} < {DELETION} AND (\n\
-             (alike > 1 AND {precedence} <= value ->> 4)\n\
-             OR ({event_id} <> value ->> 1 AND ({precedence} = value ->> 4 OR {precedence} > {FETCHED})))))\n\
+             WHERE {object} IS NOT NULL AND (\n\
+             (alike > 1 AND ({version} IS NULL OR {version} < {new_version}))\n\
+             OR ({version} = {new_version} AND {precedence} < {DELETION} AND (\n\
+             (alike > 1 AND {precedence} <= {new_precedence})\n\
+             OR ({event_id} <> {new_event} AND ({precedence} = {new_precedence} OR {precedence} > {FETCHED})))))\n\
              ON CONFLICT (rule, path) DO UPDATE SET source = excluded.source, event_id = excluded.event_id,\n\
              type = excluded.type, rest = excluded.rest, due_at = 0, attempts = 0\n\
              RETURNING due_at",
             head = head(self.rule),
-            key = list(members(FIRST, key)),
+            key = list(members(GUARDED, key)),
             rule = literal(self.rule),
-            kind = path + 1,
+            source = member(SOURCE),
+            object = member(path),
+            kind = member(path + 1),
             rest = path + 2,
         )
     }
@@ -186,23 +200,24 @@ impl Target<'_> {
     /// Only rows that are there, which somebody else has made.
     pub(super) fn update(&self) -> String {
         let target = quoted(self.table);
-        let first = FIRST + self.key.len();
+        let first = GUARDED + self.key.len();
         let sets = self.set.iter().zip(members(first, self.set.len()));
-        let guard = GUARD_COLUMNS.iter().zip([3, 4, 1, 5].map(|i| format!("value ->> {i}")));
+        let guard = GUARD_COLUMNS.iter().zip([VERSION, PRECEDENCE, EVENT_ID, DELETED].map(member));
         let updates = sets.chain(guard).map(|(name, value)| format!("{} = {value}", quoted(name)));
         let unset = self.unset.iter().map(|name| format!("{} = NULL", quoted(name)));
-        let key = self.key.iter().zip(members(FIRST, self.key.len()));
+        let key = self.key.iter().zip(members(GUARDED, self.key.len()));
         let key = key.map(|(name, value)| format!("{target}.{} = {value}", quoted(name)));
         format!(
             "{head},\n\
-             newest AS (SELECT value, row_number() OVER (PARTITION BY {partition} ORDER BY {order} DESC) AS place\n\
+             newest AS (SELECT value, row_number() OVER (PARTITION BY {partition} ORDER BY {newest}) AS place\n\
              FROM rows)\n\
              UPDATE {target} SET {updates} FROM newest\n\
              WHERE place = 1 AND {key}\n\
-             AND ({target}.\"_version\" IS NULL OR {ORDER} >= {order_of_target})",
+             AND ({target}.\"_version\" IS NULL OR {order} >= {order_of_target})",
             head = head(self.rule),
-            partition = list(members(FIRST, self.key.len())),
-            order = "value ->> 3 DESC, value ->> 4 DESC, value ->> 1",
+            order = order(),
+            partition = list(members(GUARDED, self.key.len())),
+            newest = list([VERSION, PRECEDENCE, EVENT_ID].map(|index| member(index) + " DESC")),
             updates = list(updates.chain(unset)),
             key = key.collect::<Vec<_>>().join(" AND "),
             order_of_target = self.order_of_target(),
@@ -213,7 +228,8 @@ impl Target<'_> {
     pub(super) fn count(&self) -> String {
         let target = quoted(self.table);
         let columns = [self.key.as_slice(), &self.set].concat();
-        let add = members(3 + self.key.len(), self.set.len()).map(|v| format!("coalesce({v}, 0)"));
+        let add =
+            members(PLAIN + self.key.len(), self.set.len()).map(|v| format!("coalesce({v}, 0)"));
         let updates = self.set.iter().map(|name| quoted(name));
         let updates =
             updates.map(|name| format!("{name} = coalesce({target}.{name}, 0) + excluded.{name}"));
@@ -225,7 +241,7 @@ impl Target<'_> {
              ON CONFLICT ({key}) DO UPDATE SET {updates}",
             head = head(self.rule),
             columns = quoted_list(&columns),
-            values = list(members(3, self.key.len()).chain(add)),
+            values = list(members(PLAIN, self.key.len()).chain(add)),
             key = quoted_list(&self.key),
             updates = list(updates),
         )
@@ -234,45 +250,46 @@ impl Target<'_> {
     /// The rows of the newest event about a list: first whose list it is, then what is no longer in it goes, and the rest is
     /// written. The first `owner` columns of the key say whose the list is; what orders it stands beside the table, since an
     /// empty list has no row to keep that in.
-    pub(super) fn replace(&self, owner: usize) -> [String; 3] {
+    pub(super) fn replace(&self, owner: usize) -> [Sql; 3] {
         let (target, table) = (quoted(self.table), literal(self.table));
-        let (whose, of_element) = self.key.split_at(owner);
-        let owner_key = key_text(members(FIRST, owner));
+        let owner_key = key_text(members(GUARDED, owner));
+        let [version, precedence, event_id] = [VERSION, PRECEDENCE, EVENT_ID].map(member);
         let guard = format!(
             "{head}\n\
              INSERT INTO {ROW_GUARDS} (table_name, key, version, precedence, event_id)\n\
-             SELECT {table}, {owner_key}, value ->> 3, value ->> 4, value ->> 1 FROM rows\n\
+             SELECT {table}, {owner_key}, {version}, {precedence}, {event_id} FROM rows\n\
              WHERE true\n\
              {newest}",
             head = head(self.rule),
             newest = newest_guard(),
         );
-        // The columns of the owner are taken out of each list once: a list is as long as its event.
-        let owners = (0..owner).map(|i| format!("owner{i}")).collect::<Vec<_>>().join(", ");
+        let whose = || (0..owner).map(|i| format!("owner{i}"));
+        // An element names the event and the owner of its list.
         let won = format!(
             "{head},\n\
-             won AS MATERIALIZED (SELECT {values}, value -> {elements} AS list FROM rows JOIN {ROW_GUARDS} AS held\n\
+             won AS MATERIALIZED (SELECT {event_id} AS event_id, {owners} FROM rows JOIN {ROW_GUARDS} AS held\n\
              ON held.table_name = {table} AND held.key = {owner_key}\n\
-             AND held.version = value ->> 3 AND held.precedence = value ->> 4 AND held.event_id = value ->> 1),\n\
-             items AS MATERIALIZED (SELECT {owners}, item.value AS item FROM won, json_each(list) AS item)",
+             AND held.version = {version} AND held.precedence = {precedence} AND held.event_id = {event_id}),\n\
+             items AS MATERIALIZED (SELECT value FROM json_each(?2)\n\
+             WHERE ({of_list}) IN (SELECT event_id, {whose} FROM won))",
             head = head(self.rule),
-            values =
-                list(members(FIRST, owner).enumerate().map(|(i, v)| format!("{v} AS owner{i}"))),
-            elements = FIRST + owner,
+            owners = list(
+                members(GUARDED, owner).zip(whose()).map(|(v, name)| format!("{v} AS {name}"))
+            ),
+            of_list = list(members(0, ELEMENT + owner)),
+            whose = list(whose()),
         );
-        let of_owner = (0..owner).map(|i| format!("owner{i}"));
-        let of_item = |count: usize| (0..count).map(|i| format!("item ->> {i}"));
         // One text for the whole key, since `NOT IN` compares a row value with every row of its list.
         let remove = format!(
             "{won}\n\
              DELETE FROM {target}\n\
-             WHERE ({whose_list}) IN (SELECT {owners} FROM won)\n\
+             WHERE ({owner_columns}) IN (SELECT {whose} FROM won)\n\
              AND {stored} NOT IN (SELECT {kept} FROM items)",
-            whose_list = quoted_list(whose),
+            owner_columns = quoted_list(&self.key[..owner]),
+            whose = list(whose()),
             stored = key_text(self.key.iter().map(|name| quoted(name))),
-            kept = key_text(of_owner.clone().chain(of_item(of_element.len()))),
+            kept = key_text(members(ELEMENT, self.key.len())),
         );
-        let values = of_owner.chain(of_item(of_element.len() + self.set.len()));
         let updates = if self.set.is_empty() {
             "NOTHING".to_owned()
         } else {
@@ -283,17 +300,25 @@ impl Target<'_> {
             );
             format!("UPDATE SET {}\nWHERE ({now}) IS NOT ({new})", list(updates))
         };
+        let columns = [self.key.as_slice(), &self.set].concat();
         let write = format!(
             "{won}\n\
-             INSERT INTO {target} ({columns})\n\
+             INSERT INTO {target} ({names})\n\
              SELECT {values} FROM items\n\
              WHERE true\n\
              ON CONFLICT ({key}) DO {updates}",
-            columns = quoted_list(&[self.key.as_slice(), &self.set].concat()),
-            values = list(values),
+            names = quoted_list(&columns),
+            values = list(members(ELEMENT, columns.len())),
             key = quoted_list(&self.key),
         );
-        [guard, remove, write]
+        let of_elements = |text: String| Sql { text: text.into(), takes_elements: true };
+        [Sql::from(guard), of_elements(remove), of_elements(write)]
+    }
+}
+
+impl From<String> for Sql {
+    fn from(text: String) -> Self {
+        Self { text: text.into(), takes_elements: false }
     }
 }
 
@@ -311,24 +336,29 @@ pub(super) fn outbox(rule: &str) -> String {
     format!(
         "{head}\n\
          INSERT INTO outbox (source, event_id, generation, rule, id, channel, recipient, content, due_at, created_at)\n\
-         SELECT {values}, value ->> 6, value -> 7, value ->> 8, value ->> 9 FROM rows\n\
+         SELECT {identity}, {address}, value -> {content}, {times} FROM rows\n\
          WHERE true\n\
          ON CONFLICT DO NOTHING\n\
          RETURNING due_at",
         head = head(rule),
-        values = list(members(0, 6)),
+        identity = list(members(SOURCE, GENERATION + 1)),
+        // The rule, the id, the channel, the recipient; the content; when it is due, and when it was made.
+        address = list(members(PLAIN, 4)),
+        content = PLAIN + 4,
+        times = list(members(PLAIN + 5, 2)),
     )
 }
 
 /// The greatest outcome stays, in whatever order they come. What is in doubt, or was to be sent again for that, has been sent
 /// after all: the provider speaks of it. `column` is the outbox's column that the outcome names its email by.
 pub(super) fn outcome(rule: &str, column: &str) -> String {
+    let (id, outcome, rank, at) = (PLAIN, PLAIN + 1, PLAIN + 2, PLAIN + 3);
     format!(
         "{head}\n\
-         UPDATE outbox SET outcome = row ->> 4, outcome_rank = row ->> 5, outcome_at = row ->> 6,\n\
+         UPDATE outbox SET outcome = row ->> {outcome}, outcome_rank = row ->> {rank}, outcome_at = row ->> {at},\n\
          state = iif({doubt}, 'sent', state), error = iif({doubt}, NULL, error)\n\
-         FROM (SELECT value AS row, max(value ->> 5) AS rank FROM rows GROUP BY value ->> 3)\n\
-         WHERE {column} = row ->> 3 AND outcome_rank < rank",
+         FROM (SELECT value AS row, max(value ->> {rank}) AS rank FROM rows GROUP BY value ->> {id})\n\
+         WHERE {column} = row ->> {id} AND outcome_rank < rank",
         doubt = "state = 'in_doubt' OR (state = 'pending' AND attempts > 0)",
         head = head(rule),
     )
@@ -338,9 +368,10 @@ pub(super) fn suppress(rule: &str) -> String {
     format!(
         "{head}\n\
          INSERT INTO suppressions (address, reason, source, event_id, created_at)\n\
-         SELECT value ->> 3, value ->> 4, value ->> 0, value ->> 1, value ->> 5 FROM rows\n\
+         SELECT {values} FROM rows\n\
          WHERE true\n\
          ON CONFLICT DO NOTHING",
         head = head(rule),
+        values = list([PLAIN, PLAIN + 1, SOURCE, EVENT_ID, PLAIN + 2].map(member)),
     )
 }

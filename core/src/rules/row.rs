@@ -1,0 +1,236 @@
+//! The row format: what a rule writes for one event, as text on its way from the plan to the rule's statements.
+//!
+//! A row is a JSON array. It holds, in this order:
+//!
+//! | Members | When |
+//! | --- | --- |
+//! | source, event id, generation | always |
+//! | version, precedence, deleted (0 or 1) | the table compares events ([`Guard`](super::Guard)) |
+//! | the columns | always; for a list, those that say whose list it is |
+//! | path of the object, event type, the body without the object | the object is fetched on a tie; `null` if it is not to be |
+//!
+//! The elements of a list are arrays of their own beside the row: event id, the columns that say whose list it is, and the columns
+//! of the element. So the database reads a list's text once, however long the list is.
+//!
+//! Only this module knows at which index a member stands: the statements (`sql.rs`), the plan, the refetch and `explain` ask it.
+
+use std::fmt::Write as _;
+use std::io;
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{Effect, Sql};
+use crate::limits::SQL_VALUE_BYTES;
+use crate::store::Statement;
+use crate::time::Timestamp;
+
+/// The name of the event's source.
+pub const SOURCE: usize = 0;
+/// The event's id.
+pub const EVENT_ID: usize = 1;
+/// How many times the event is reprocessed.
+pub const GENERATION: usize = 2;
+/// The version, in a row with a guard.
+pub const VERSION: usize = 3;
+/// The precedence among rows of one version, likewise.
+pub const PRECEDENCE: usize = 4;
+/// Whether the event deletes the row, likewise: 0 or 1.
+pub const DELETED: usize = 5;
+/// The first column of a row without a guard.
+pub const PLAIN: usize = 3;
+/// The first column of a row with a guard.
+pub const GUARDED: usize = 6;
+/// How many members stand behind the columns, if the object is fetched on a tie.
+pub const FETCH: usize = 3;
+/// The first column of an element of a list.
+pub const ELEMENT: usize = 1;
+
+/// The longest row, and the longest list, in bytes: each has to fit into one bound value, in the brackets of an array.
+pub const ROW_BYTES: usize = SQL_VALUE_BYTES - 2;
+
+/// What a statement is given for one event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    text: String,
+    elements: String,
+}
+
+impl Row {
+    /// The row, as the text of a JSON array.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The elements of its list, if it has one: the texts of JSON arrays with commas between them.
+    pub fn elements(&self) -> &str {
+        &self.elements
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.text.len() + self.elements.len()
+    }
+
+    /// Whether the row and its list can each be bound as one value.
+    pub fn fits(&self) -> bool {
+        self.text.len().max(self.elements.len()) <= ROW_BYTES
+    }
+
+    /// The values of its columns, as the effect of its rule has them. None if it is no such row.
+    pub fn columns(&self, effect: &Effect) -> Option<Vec<Value>> {
+        let mut members: Vec<Value> = serde_json::from_str(&self.text).ok()?;
+        let first = if effect.guard().is_some() { GUARDED } else { PLAIN };
+        (members.len() >= first).then(|| members.split_off(first))
+    }
+
+    /// The row with a precedence above that of all events of its version, and which asks for no object. None if the row has no
+    /// version, or its rule fetches nothing.
+    pub fn outranking(&self, at: Timestamp) -> Option<Self> {
+        let members: Vec<&RawValue> = serde_json::from_str(&self.text).ok()?;
+        let fetch = members.len().checked_sub(FETCH).filter(|fetch| *fetch > GUARDED)?;
+        let mut text = String::with_capacity(self.text.len());
+        for (index, member) in members.into_iter().enumerate() {
+            text.push(if index == 0 { '[' } else { ',' });
+            match index {
+                PRECEDENCE => push_json(&mut text, &at),
+                index if index >= fetch => text.push_str("null"),
+                _ => text.push_str(member.get()),
+            }
+        }
+        text.push(']');
+        Some(Self { text, elements: self.elements.clone() })
+    }
+
+    /// The statements that write these rows: `sql` once, or several times if the rows do not fit into one bound value.
+    pub fn statements<'r>(sql: &Sql, rows: impl IntoIterator<Item = &'r Self>) -> Vec<Statement> {
+        let rows = rows.into_iter().map(|row| (row.text.as_str(), row.elements.as_str()));
+        if sql.takes_elements {
+            Statement::for_lists(&sql.text, rows)
+        } else {
+            Statement::for_rows(&sql.text, rows.map(|(text, _)| text))
+        }
+    }
+}
+
+/// What all rows of an event begin with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity(
+    /// An open JSON array.
+    String,
+);
+
+impl Identity {
+    /// Of an event, and of how many times it is reprocessed.
+    pub fn new(source: &str, event_id: &str, generation: u32) -> Self {
+        let mut open = String::with_capacity(source.len() + event_id.len() + 24);
+        push_json(&mut open, &(source, event_id, generation));
+        open.pop();
+        Self(open)
+    }
+
+    /// A row that is still to be written, with room for this many bytes.
+    pub fn row(&self, room: usize) -> RowWriter {
+        let mut text = String::with_capacity(self.0.len() + room);
+        text.push_str(&self.0);
+        RowWriter { row: Row { text, elements: String::new() }, element: String::new() }
+    }
+}
+
+/// Writes a row, member by member.
+#[derive(Debug)]
+pub struct RowWriter {
+    row: Row,
+    /// What every element of its list begins with: an open JSON array.
+    element: String,
+}
+
+impl RowWriter {
+    /// What orders the row.
+    pub fn order(&mut self, version: i64, precedence: i64, deleted: bool) {
+        let _ = write!(self.row.text, ",{version},{precedence},{}", u8::from(deleted));
+    }
+
+    /// The next member, as a JSON text; `null` for none.
+    pub fn column(&mut self, json: Option<&str>) {
+        self.row.text.push(',');
+        self.row.text.push_str(json.unwrap_or("null"));
+    }
+
+    /// The next members: those of a tuple.
+    pub fn values(&mut self, values: &impl Serialize) {
+        let bracket = self.row.text.len();
+        push_json(&mut self.row.text, values);
+        self.row.text.replace_range(bracket..=bracket, ",");
+        self.row.text.pop();
+    }
+
+    /// The object that is fetched on a tie: its path, the event's type, and the body without the object.
+    pub fn fetched(&mut self, path: &str, kind: &str, rest: &impl Serialize) {
+        self.values(&(path, kind, rest));
+    }
+
+    /// No object is fetched on a tie.
+    pub fn not_fetched(&mut self) {
+        self.row.text.push_str(",null,null,null");
+    }
+
+    /// The list of an event begins. These columns say whose it is.
+    pub fn list<'c>(&mut self, event_id: &str, owner: impl Iterator<Item = Option<&'c str>>) {
+        self.element.push('[');
+        push_json(&mut self.element, event_id);
+        for json in owner {
+            self.element.push(',');
+            self.element.push_str(json.unwrap_or("null"));
+        }
+    }
+
+    /// The next element of the list.
+    pub fn element<'c>(&mut self, columns: impl Iterator<Item = Option<&'c str>>) {
+        let elements = &mut self.row.elements;
+        if !elements.is_empty() {
+            elements.push(',');
+        }
+        elements.push_str(&self.element);
+        for json in columns {
+            elements.push(',');
+            elements.push_str(json.unwrap_or("null"));
+        }
+        elements.push(']');
+    }
+
+    /// How long the row is so far, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.row.bytes()
+    }
+
+    /// Whether the row fits, as far as it is written.
+    pub fn fits(&self) -> bool {
+        self.row.fits()
+    }
+
+    /// The row.
+    pub fn end(mut self) -> Row {
+        self.row.text.push(']');
+        self.row
+    }
+}
+
+/// Writes a value behind a text, as JSON.
+pub fn push_json(text: &mut String, value: &(impl Serialize + ?Sized)) {
+    struct End<'t>(&'t mut String);
+
+    impl io::Write for End<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push_str(std::str::from_utf8(bytes).map_err(io::Error::other)?);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    serde_json::to_writer(End(text), value).expect("texts and numbers serialize");
+}
