@@ -2,10 +2,14 @@
 --
 -- A table keyed by text is WITHOUT ROWID: an ordinary one would write a second row, into the index of its key,
 -- with every insert, and D1 bills rows.
+--
+-- The indexes are those of the statements that run with every event, every minute, at every wake-up and for the dashboard: none
+-- of these reads a whole table.
+
+-- Events
 
 -- The ledger: an event that is in here has taken effect.
--- It is written last in the transaction that applies the event; every other statement of that transaction first asks
--- whether the event is in here already.
+-- It is written first in the transaction that applies the event, which fails if the event is in here already.
 CREATE TABLE events (
     source TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -19,21 +23,238 @@ CREATE TABLE events (
     attempts INTEGER NOT NULL,
     -- Which of the source's secrets had signed it, from 0 in the order of hookmill.toml.
     secret INTEGER NOT NULL,
+    -- JSON: the rows that its rules name, [table, {column: value}] each, by their keys. A later event may have written them since.
+    wrote TEXT,
     PRIMARY KEY (source, id, generation)
 ) STRICT, WITHOUT ROWID;
 
--- What is to be sent because of an event, written in the same transaction.
+-- The latest events. The index costs a row with every event; without it, any look at the latest events would read all of them.
+CREATE INDEX events_applied ON events (applied_at);
+
+-- The messages of events that took effect, for as long as hookmill.toml says. In the order in which they did, which is the
+-- order in which they are carried out again, and removed.
+CREATE TABLE event_messages (
+    applied_at INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    id TEXT NOT NULL,
+    message TEXT NOT NULL,
+    -- As in dead_letters.
+    body_key TEXT GENERATED ALWAYS AS (
+        CASE WHEN instr(substr(message, 1, 2000), '"body":{"object"') > 0 AND json_valid(message)
+        THEN message ->> '$.body.object.key' END
+    ) VIRTUAL,
+    PRIMARY KEY (applied_at, source, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX event_messages_body ON event_messages (body_key) WHERE body_key IS NOT NULL;
+
+-- How many events took effect, minute by minute: written in their transaction, so that they are counted once.
+CREATE TABLE activity (
+    -- Minutes since the Unix epoch.
+    minute INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    events INTEGER NOT NULL,
+    -- The longest that one took from ingress to here, in milliseconds; of those that were never dead letters.
+    lag INTEGER NOT NULL,
+    PRIMARY KEY (minute, source, outcome)
+) STRICT, WITHOUT ROWID;
+
+-- What orders rows that are not there: rows that were removed, and lists, which may be empty. An older event that comes later
+-- finds here that it is older.
+CREATE TABLE row_guards (
+    table_name TEXT NOT NULL,
+    -- JSON: the texts of the key of the removed row, or of the columns that say whose list it is.
+    key TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    precedence INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    PRIMARY KEY (table_name, key)
+) STRICT, WITHOUT ROWID;
+
+-- Objects that are to be asked for, since two events about them have the same version and nothing else decides. One row for
+-- each object and rule, however many events.
+CREATE TABLE refetches (
+    rule TEXT NOT NULL,
+    -- Of the object, in the API of its source's provider.
+    path TEXT NOT NULL,
+    source TEXT NOT NULL,
+    -- The event that has asked for it last, and JSON: what is in its body besides the object.
+    event_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    rest TEXT NOT NULL,
+    -- When it is asked for next.
+    due_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    PRIMARY KEY (rule, path)
+) STRICT, WITHOUT ROWID;
+
+-- Objects to ask for, the one that has waited longest first.
+CREATE INDEX refetches_due ON refetches (source, due_at);
+
+-- Deliveries whose handling has begun, of those that were delivered before. A row that is left says that the process which
+-- wrote it ended before a verdict: its event is handled alone next, and given up after some times.
+CREATE TABLE begun_deliveries (
+    source TEXT NOT NULL,
+    id TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    times INTEGER NOT NULL,
+    -- The last time.
+    begun_at INTEGER NOT NULL,
+    PRIMARY KEY (source, id, generation)
+) STRICT, WITHOUT ROWID;
+
+-- Bodies that a row referred to and does no longer. The sweep deletes those that no other row refers to.
+CREATE TABLE stale_bodies (
+    -- In the object store.
+    key TEXT NOT NULL PRIMARY KEY,
+    -- When the sweep looks at it: a day after the row was removed.
+    due_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX stale_bodies_due ON stale_bodies (due_at);
+
+-- Rejections: how many requests were refused, and the last few of each kind. Both tables are bounded, however much is refused.
+-- `source` is '' where the request named no source that there is.
+
+CREATE TABLE rejection_counts (
+    source TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    -- When the hour began.
+    hour INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (source, reason, hour)
+) STRICT, WITHOUT ROWID;
+
+-- By age.
+CREATE INDEX rejection_counts_hour ON rejection_counts (hour);
+
+CREATE TABLE rejections (
+    source TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    -- Hash of the address; '' where that is not known.
+    remote TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    -- What the request said of its body, and what was read of it, in bytes.
+    content_length INTEGER,
+    body_bytes INTEGER,
+    PRIMARY KEY (source, reason, at, remote)
+) STRICT, WITHOUT ROWID;
+
+-- Outbox
+
+-- An email, an SMS, or what somebody did, written in the transaction of its event: there is one for each event and rule,
+-- however often it is delivered.
 CREATE TABLE outbox (
+    -- SHA-256 of source, event id, generation and rule. Providers are told it, and tell it again.
+    id TEXT NOT NULL PRIMARY KEY,
     source TEXT NOT NULL,
     event_id TEXT NOT NULL,
-    generation INTEGER NOT NULL DEFAULT 0,
+    generation INTEGER NOT NULL,
     rule TEXT NOT NULL,
-    -- JSON: what the rule made of the event.
-    payload TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'pending',
+    channel TEXT NOT NULL CHECK (channel IN ('email', 'sms', 'mixpanel', 'posthog')),
+    -- The first address, or the number, in lower case and without a name.
+    recipient TEXT,
+    -- JSON, of an email: { "template": …, "to": […], "cc": […], "reply_to": …, "data": {…} };
+    -- of an SMS: { "to": […], "body": …, "data": {…} }; of the others: { "event": …, "to": […], "at": …, "data": {…} }.
+    content TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending'
+        CHECK (state IN ('pending', 'sealed', 'sent', 'refused', 'suppressed', 'in_doubt')),
+    -- When it may be sent.
+    due_at INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
-    PRIMARY KEY (source, event_id, generation, rule)
+    -- Batches that it was in and that were dissolved.
+    attempts INTEGER NOT NULL DEFAULT 0,
+    -- The most that may be in its batch, itself included, after a provider has refused a batch as a whole; NULL for no limit.
+    together INTEGER,
+    -- Recipients that it was not sent to, since they are suppressed, and why.
+    left_out TEXT,
+    -- The batch that it is in, or was sent in.
+    batch TEXT,
+    -- What the provider knows it by.
+    provider_id TEXT,
+    error TEXT,
+    settled_at INTEGER,
+    -- What became of it, as the provider reported later; the greater rank stays.
+    outcome TEXT,
+    outcome_rank INTEGER NOT NULL DEFAULT 0,
+    outcome_at INTEGER
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX outbox_pending ON outbox (channel, due_at) WHERE state = 'pending';
+CREATE INDEX outbox_event ON outbox (source, event_id);
+CREATE INDEX outbox_recipient ON outbox (recipient, due_at);
+CREATE INDEX outbox_provider_id ON outbox (provider_id) WHERE provider_id IS NOT NULL;
+-- What was not sent, for counts.
+CREATE INDEX outbox_unsent ON outbox (channel, state) WHERE state IN ('refused', 'suppressed', 'in_doubt');
+-- What was settled, by age, for retention.
+CREATE INDEX outbox_settled ON outbox (settled_at) WHERE settled_at IS NOT NULL;
+-- What waits for a time that only a clock that was ahead can have set, without what is meant to wait.
+CREATE INDEX outbox_written ON outbox (created_at) WHERE state = 'pending';
+CREATE INDEX outbox_again ON outbox (due_at) WHERE state = 'pending' AND attempts > 0;
+
+-- A sealed batch: what is in it, its body and its key never change, so that it can be sent again, byte for byte.
+CREATE TABLE outbox_batches (
+    -- The idempotency key.
+    id TEXT NOT NULL PRIMARY KEY,
+    channel TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    -- JSON: the ids of what is in it, in the order of the body.
+    members TEXT NOT NULL,
+    body TEXT NOT NULL,
+    -- 'sending' from before a request goes out until its answer has been written down; 'dissolved' when what was in it went
+    -- back to be sent in another.
+    state TEXT NOT NULL DEFAULT 'sealed'
+        CHECK (state IN ('sealed', 'sending', 'sent', 'refused', 'in_doubt', 'dissolved')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    -- Whether an attempt may have reached the provider.
+    arrived INTEGER NOT NULL DEFAULT 0,
+    -- When it may be sent; of one that is being sent, when whoever does that is taken to be gone.
+    due_at INTEGER NOT NULL,
+    sealed_at INTEGER NOT NULL,
+    error TEXT,
+    settled_at INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX outbox_batches_open ON outbox_batches (channel, due_at) WHERE state IN ('sealed', 'sending');
+CREATE INDEX outbox_batches_settled ON outbox_batches (settled_at) WHERE settled_at IS NOT NULL;
+
+-- How each provider is doing: what keeps all who send to it under its rate, and turns to another when it is away.
+CREATE TABLE outbox_senders (
+    provider TEXT NOT NULL PRIMARY KEY,
+    -- When the next request may go out.
+    free_at INTEGER NOT NULL DEFAULT 0,
+    -- Requests in a row that it did not take because it was away.
+    failures INTEGER NOT NULL DEFAULT 0,
+    -- Until when nothing is sealed for it, if there is another.
+    away_until INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+-- What providers have taken, by day and by month (UTC): for quotas.
+CREATE TABLE outbox_usage (
+    provider TEXT NOT NULL,
+    -- YYYY-MM-DD, or YYYY-MM.
+    period TEXT NOT NULL,
+    sent INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    -- When it was said that the quota is nearly used up.
+    warned_at INTEGER,
+    PRIMARY KEY (provider, period)
+) STRICT, WITHOUT ROWID;
+
+-- Who is not to be written to.
+CREATE TABLE suppressions (
+    -- An email address in lower case, or a number.
+    address TEXT NOT NULL PRIMARY KEY,
+    reason TEXT NOT NULL,
+    -- The event that said so.
+    source TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Dead letters and replays
 
 -- What was given up, with all that is needed to understand it and to send it through again.
 -- The message comes last, so that a list of letters does not have to read past it.
@@ -53,5 +274,117 @@ CREATE TABLE dead_letters (
     attempts INTEGER NOT NULL,
     first_failed_at INTEGER NOT NULL,
     last_failed_at INTEGER NOT NULL,
-    message TEXT NOT NULL
+    -- 'replaying': a replay has it and sends it now; 'replayed': it is back on the queue; 'applied': its event has taken
+    -- effect. What fails again after a replay is 'dead' again.
+    state TEXT NOT NULL DEFAULT 'dead' CHECK (state IN ('dead', 'replaying', 'replayed', 'applied', 'discarded')),
+    -- The replay that has it, or had it last.
+    replay TEXT,
+    -- How often it was replayed.
+    replays INTEGER NOT NULL DEFAULT 0,
+    -- When it came into its state.
+    state_at INTEGER NOT NULL DEFAULT 0,
+    message TEXT NOT NULL,
+    -- The key of the body, if the message holds a claim check: one line of JSON and nothing after it.
+    body_key TEXT GENERATED ALWAYS AS (
+        CASE WHEN instr(substr(message, 1, 2000), '"body":{"object"') > 0 AND json_valid(message)
+        THEN message ->> '$.body.object.key' END
+    ) VIRTUAL
 ) STRICT;
+
+-- By state, the latest first, with their reasons for counts.
+CREATE INDEX dead_letters_state ON dead_letters (state, last_failed_at, reason);
+-- All of them, the latest first, for a list.
+CREATE INDEX dead_letters_failed ON dead_letters (last_failed_at, id);
+CREATE INDEX dead_letters_event ON dead_letters (source, event_id);
+-- The oldest that waits, for alerts.
+CREATE INDEX dead_letters_oldest ON dead_letters (first_failed_at) WHERE state = 'dead';
+-- Those that were applied or discarded, by age, for retention.
+CREATE INDEX dead_letters_settled ON dead_letters (state_at) WHERE state IN ('applied', 'discarded');
+-- What became of the letters of a replay, and of the events of a reprocessing.
+CREATE INDEX dead_letters_replay ON dead_letters (replay, state) WHERE replay IS NOT NULL;
+CREATE INDEX dead_letters_generation ON dead_letters (generation, state) WHERE generation > 0;
+CREATE INDEX dead_letters_body ON dead_letters (body_key) WHERE body_key IS NOT NULL;
+
+-- Many letters, or many events, sent through the whole path again.
+CREATE TABLE replays (
+    id TEXT NOT NULL PRIMARY KEY,
+    -- JSON: which letters; none that failed after the plan was made.
+    filter TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('planned', 'running', 'paused', 'cancelled', 'done')),
+    -- Letters in a second.
+    rate INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    -- How many letters there were when it was planned.
+    total INTEGER NOT NULL,
+    -- How many have been sent.
+    sent INTEGER NOT NULL DEFAULT 0,
+    planned_by TEXT NOT NULL,
+    planned_at INTEGER NOT NULL,
+    -- Who let it run.
+    run_by TEXT,
+    started_at INTEGER,
+    ended_at INTEGER,
+    -- When the next letters may be sent; while somebody is at it, when they are taken to be gone.
+    due_at INTEGER NOT NULL DEFAULT 0,
+    -- What kept it from going on the last time.
+    error TEXT,
+    -- 0 for a replay of dead letters. A reprocessing has a number of its own, which no other ever has: the ledger takes each event
+    -- once more under it.
+    generation INTEGER NOT NULL DEFAULT 0,
+    -- JSON, of a reprocessing: the key in event_messages that it has come to.
+    reached TEXT,
+    -- Of a reprocessing: how many have taken effect.
+    applied INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX replays_running ON replays (due_at) WHERE state = 'running';
+-- Those under way, all of them by age, and those that were cancelled.
+CREATE INDEX replays_open ON replays (state) WHERE state IN ('running', 'paused');
+CREATE INDEX replays_planned ON replays (planned_at);
+CREATE INDEX replays_cancelled ON replays (due_at) WHERE state = 'cancelled';
+
+-- Operations
+
+-- Who may use the admin API. Of a token there is only its hash.
+CREATE TABLE admin_tokens (
+    name TEXT NOT NULL PRIMARY KEY,
+    -- SHA-256 in hex. A token is 256 random bits, so nobody guesses it from that.
+    hash TEXT NOT NULL,
+    role TEXT NOT NULL CHECK (role IN ('read', 'operate')),
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Addresses that came without a token that counts, so that nobody tries for long.
+CREATE TABLE admin_failures (
+    address TEXT NOT NULL PRIMARY KEY,
+    failures INTEGER NOT NULL,
+    -- When the first was.
+    since INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Every change that somebody made through the admin API, in order.
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    -- The name of the token.
+    actor TEXT NOT NULL,
+    -- Such as 'replay.run'.
+    action TEXT NOT NULL,
+    -- What it was done to: the id of a letter or a replay, an address.
+    target TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    -- JSON: what else there is to say.
+    detail TEXT NOT NULL
+) STRICT;
+
+-- Alerts that were sent.
+CREATE TABLE alerts (
+    -- 'oldest_dead_letter', 'dead_letters' or 'lag'.
+    name TEXT NOT NULL PRIMARY KEY,
+    since INTEGER NOT NULL,
+    told_at INTEGER NOT NULL,
+    -- 1 if it is over, and the webhook has still to be told.
+    ended INTEGER NOT NULL,
+    -- JSON: the id and the body of the webhook that has not arrived yet.
+    pending TEXT
+) STRICT, WITHOUT ROWID;

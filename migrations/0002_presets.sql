@@ -1,6 +1,51 @@
--- Tables that came to the presets. Times are Unix milliseconds in all of them, whatever the provider has.
+-- Tables of the presets. Times are Unix milliseconds in all of them, whatever the provider has; Stripe's amounts are in the
+-- currency's smallest unit, as Stripe's are.
+--
+-- The columns that begin with an underscore say which event wrote the row; see ARCHITECTURE.md, "Versions and ties".
+-- A deleted object is a row with _deleted = 1: select WHERE _deleted = 0.
 
--- Preset `stripe`.
+-- Preset `stripe`
+
+CREATE TABLE customers (
+    id TEXT NOT NULL PRIMARY KEY,
+    email TEXT,
+    name TEXT,
+    phone TEXT,
+    currency TEXT,
+    delinquent INTEGER,
+    balance INTEGER,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE subscriptions (
+    id TEXT NOT NULL PRIMARY KEY,
+    customer_id TEXT,
+    latest_invoice_id TEXT,
+    status TEXT,
+    price_id TEXT,
+    quantity INTEGER,
+    currency TEXT,
+    current_period_start INTEGER,
+    current_period_end INTEGER,
+    cancel_at_period_end INTEGER,
+    cancel_at INTEGER,
+    canceled_at INTEGER,
+    ended_at INTEGER,
+    trial_end INTEGER,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE subscription_items (
     subscription_id TEXT NOT NULL,
@@ -17,6 +62,33 @@ CREATE TABLE subscription_items (
     metadata TEXT,
     created INTEGER,
     PRIMARY KEY (subscription_id, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE invoices (
+    id TEXT NOT NULL PRIMARY KEY,
+    customer_id TEXT,
+    subscription_id TEXT,
+    payment_intent_id TEXT,
+    status TEXT,
+    number TEXT,
+    currency TEXT,
+    total INTEGER,
+    amount_due INTEGER,
+    amount_paid INTEGER,
+    amount_remaining INTEGER,
+    attempt_count INTEGER,
+    next_payment_attempt INTEGER,
+    billing_reason TEXT,
+    period_start INTEGER,
+    period_end INTEGER,
+    hosted_invoice_url TEXT,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE payment_intents (
@@ -133,26 +205,28 @@ CREATE TABLE disputes (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- These were in seconds, as Stripe's are.
-UPDATE customers SET created = created * 1000;
-UPDATE subscriptions SET
-    current_period_start = current_period_start * 1000,
-    current_period_end = current_period_end * 1000,
-    cancel_at = cancel_at * 1000,
-    canceled_at = canceled_at * 1000,
-    ended_at = ended_at * 1000,
-    trial_end = trial_end * 1000,
-    created = created * 1000;
-UPDATE invoices SET
-    next_payment_attempt = next_payment_attempt * 1000,
-    period_start = period_start * 1000,
-    period_end = period_end * 1000,
-    created = created * 1000;
+-- Preset `clerk`
 
-ALTER TABLE subscriptions ADD COLUMN latest_invoice_id TEXT;
-ALTER TABLE invoices ADD COLUMN payment_intent_id TEXT;
-
--- Preset `clerk`.
+CREATE TABLE users (
+    id TEXT NOT NULL PRIMARY KEY,
+    -- The primary email address.
+    email TEXT,
+    first_name TEXT,
+    last_name TEXT,
+    username TEXT,
+    image_url TEXT,
+    external_id TEXT,
+    public_metadata TEXT,
+    banned INTEGER,
+    locked INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    last_sign_in_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE organizations (
     id TEXT NOT NULL PRIMARY KEY,
@@ -186,7 +260,7 @@ CREATE TABLE organization_memberships (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Preset `paddle`.
+-- Preset `paddle`
 
 CREATE TABLE paddle_customers (
     id TEXT NOT NULL PRIMARY KEY,
@@ -302,7 +376,7 @@ CREATE TABLE paddle_adjustments (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Preset `twilio`.
+-- Preset `twilio`
 
 CREATE TABLE twilio_messages (
     sid TEXT NOT NULL PRIMARY KEY,
