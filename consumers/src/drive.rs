@@ -9,7 +9,8 @@ use hookmill_core::objects::Objects;
 use hookmill_core::rules::Program;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::{Letter, Reason, bury, unreferenced};
+use hookmill_core::words::LetterReason;
+use hookmill_dlq::{Letter, bury, unreferenced};
 
 use crate::begun;
 use crate::plan::{self, EventKey, Planned, Writes};
@@ -103,7 +104,8 @@ impl Item<'_> {
                  (too much memory or time), or the store failed each time"
             )
         };
-        (times >= BEGINNINGS).then(|| Fate::Condemned { reason: Reason::Dropped, error: error() })
+        (times >= BEGINNINGS)
+            .then(|| Fate::Condemned { reason: LetterReason::Dropped, error: error() })
     }
 }
 
@@ -290,7 +292,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
                     let rules = write.rules(&self.config.program);
                     fates[write.index] = Some(match error {
                         StoreError::Refused(_) => Fate::Condemned {
-                            reason: Reason::Refused,
+                            reason: LetterReason::Refused,
                             error: format!("{rules}: {error}"),
                         },
                         _ => Fate::Unavailable(format!("{rules}: {error}")),

@@ -21,7 +21,7 @@ use hookmill_core::rules::{
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::Reason;
+use hookmill_core::words::LetterReason;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -231,7 +231,7 @@ fn writes(
             Unknown::Ignore => return Err(Fate::Ignored),
             Unknown::DeadLetter => {
                 let error = format!("no rule names events of type `{}`", envelope.kind);
-                return Err(Fate::Condemned { reason: Reason::Permanent, error });
+                return Err(Fate::Condemned { reason: LetterReason::Permanent, error });
             }
         }
     }
@@ -264,7 +264,7 @@ fn writes(
 fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
     match envelope.rules.as_slice() {
         _ if envelope.generation == 0 => true,
-        [] => rule.is_repeatable(),
+        [] => rule.effect.word().is_repeatable(),
         named => named.contains(&rule.name),
     }
 }
@@ -297,7 +297,7 @@ impl<'e> Making<'e> {
     fn spend(&mut self, rule: &str, rows: usize, bytes: usize) -> Result<(), Fate> {
         let Limits { rows: most_rows, bytes: most_bytes } = self.limits;
         let too_much = |what: String, key: &str| Fate::Condemned {
-            reason: Reason::Permanent,
+            reason: LetterReason::Permanent,
             error: format!(
                 "rule `{rule}`: the event would write more than {what}, the limit for one event; \
                  `{key}` of [limits] in hookmill.toml raises it"
@@ -683,7 +683,7 @@ fn too_long(rule: &str) -> Fate {
         "rule `{rule}`: what it writes for this event is longer than {ROW_BYTES} bytes, the most that the database takes as one \
          value; keep less of the body in columns"
     );
-    Fate::Condemned { reason: Reason::Permanent, error }
+    Fate::Condemned { reason: LetterReason::Permanent, error }
 }
 
 /// How long the values of columns are as a JSON array, in bytes.

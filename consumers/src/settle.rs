@@ -5,7 +5,7 @@ use std::fmt;
 use hookmill_core::config::Retry;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::Envelope;
-use hookmill_dlq::Reason;
+use hookmill_core::words::LetterReason;
 
 use crate::retry::delay;
 
@@ -25,7 +25,7 @@ pub enum Fate {
     /// It will never take effect.
     Condemned {
         /// Why.
-        reason: Reason,
+        reason: LetterReason,
         /// What went wrong, in words; never a part of a body.
         error: String,
     },
@@ -33,7 +33,7 @@ pub enum Fate {
 
 impl Fate {
     pub(crate) fn unreadable(error: String) -> Self {
-        Self::Condemned { reason: Reason::Unreadable, error }
+        Self::Condemned { reason: LetterReason::Unreadable, error }
     }
 
     /// The word for it in logs and metrics.
@@ -79,7 +79,7 @@ pub(crate) fn settle(
     let (fate, verdict) = match fate {
         Fate::Unavailable(error) if delivery.attempts >= retry.max_attempts => {
             let error = format!("given up after {} attempts: {error}", delivery.attempts);
-            (Fate::Condemned { reason: Reason::Exhausted, error }, Verdict::Bury)
+            (Fate::Condemned { reason: LetterReason::Exhausted, error }, Verdict::Bury)
         }
         Fate::Unavailable(_) => (fate, Verdict::Retry { delay: delay(retry, delivery.attempts) }),
         Fate::Condemned { .. } => (fate, Verdict::Bury),

@@ -41,3 +41,4 @@ pub mod store;
 #[cfg(feature = "templates")]
 pub mod template;
 pub mod time;
+pub mod words;

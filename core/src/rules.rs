@@ -28,6 +28,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::outbound::{Outcome, Provider};
+use crate::words::RuleEffect;
 pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
 
@@ -315,20 +316,26 @@ impl Effect {
         }
     }
 
+    /// The word for it.
+    pub const fn word(&self) -> RuleEffect {
+        match self {
+            Self::Row { guard: Some(_), .. } => RuleEffect::Row,
+            Self::Row { guard: None, .. } => RuleEffect::Count,
+            Self::Rows { .. } => RuleEffect::Rows,
+            Self::Send { send: Send::Email { .. }, .. } => RuleEffect::Email,
+            Self::Send { send: Send::Sms { .. }, .. } => RuleEffect::Sms,
+            Self::Send { send: Send::Track { .. }, .. } => RuleEffect::Track,
+            Self::Outcome { .. } => RuleEffect::Outcome,
+            Self::Suppress { .. } => RuleEffect::Suppress,
+        }
+    }
+
     /// The table that it writes, if that is one of the user's or a preset's.
     pub fn table(&self) -> Option<&str> {
         match self {
             Self::Row { table, .. } | Self::Rows { table, .. } => Some(table),
             Self::Send { .. } | Self::Outcome { .. } | Self::Suppress { .. } => None,
         }
-    }
-}
-
-impl Rule {
-    /// Whether carrying it out again for an event that it was carried out for does no harm: it writes the row that is there,
-    /// or leaves it to a later event. A counter would count again, and whoever was written to would be written to again.
-    pub const fn is_repeatable(&self) -> bool {
-        matches!(self.effect, Effect::Row { guard: Some(_), .. } | Effect::Rows { .. })
     }
 }
 

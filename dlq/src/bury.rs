@@ -1,6 +1,5 @@
 //! A dead letter is a row, before its message is acknowledged.
 
-use std::fmt;
 use std::sync::Arc;
 
 use hookmill_core::delivery::Delivery;
@@ -8,43 +7,10 @@ use hookmill_core::hash::sha256_hex;
 use hookmill_core::message::Envelope;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::LetterReason;
 
 use crate::bodies;
 use crate::replay::json;
-
-/// Why a delivery was given up. The text form stands in `dead_letters.reason`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Reason {
-    /// The message, its body, or what a rule needs of it cannot be read.
-    Unreadable,
-    /// The store said no: a constraint, a value of the wrong type.
-    Refused,
-    /// It was tried as often as `retry.max_attempts` says.
-    Exhausted,
-    /// Trying again is of no use: hookmill.toml says so of events that no rule names.
-    Permanent,
-    /// The platform gave it up before we could.
-    Dropped,
-}
-
-impl Reason {
-    /// The text form.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::Refused => "refused",
-            Self::Exhausted => "exhausted",
-            Self::Permanent => "permanent",
-            Self::Dropped => "dropped",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// A delivery that is given up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,7 +20,7 @@ pub struct Letter<'a> {
     /// Its envelope, if it could be read.
     pub envelope: Option<&'a Envelope>,
     /// Why it is given up.
-    pub reason: Reason,
+    pub reason: LetterReason,
     /// What went wrong, in words; never a part of a body.
     pub error: String,
 }
@@ -135,7 +101,7 @@ fn shortened(error: &str) -> &str {
 }
 
 /// The same for errors of the same kind: numbers and what stands in quotes do not count. 16 hex digits.
-fn fingerprint(reason: Reason, error: &str) -> String {
+fn fingerprint(reason: LetterReason, error: &str) -> String {
     let mut kind = String::from(reason.as_str());
     let mut quoted = false;
     for c in error.chars() {
@@ -175,7 +141,7 @@ mod tests {
         let letter = |envelope| Letter {
             delivery: &delivery,
             envelope,
-            reason: Reason::Refused,
+            reason: LetterReason::Refused,
             error: "NOT NULL constraint failed".into(),
         };
         let statements = bury(&[letter(Some(&envelope)), letter(None)], Timestamp::from_millis(2));
@@ -186,10 +152,10 @@ mod tests {
 
     #[test]
     fn errors_of_the_same_kind_have_the_same_fingerprint() {
-        let of = |error| fingerprint(Reason::Unreadable, error);
+        let of = |error| fingerprint(LetterReason::Unreadable, error);
         assert_eq!(of("nothing at `a.b` (line 3)"), of("nothing at `c` (line 12)"));
         assert_ne!(of("nothing at `a`"), of("no text at `a`"));
-        assert_ne!(of("x"), fingerprint(Reason::Refused, "x"));
+        assert_ne!(of("x"), fingerprint(LetterReason::Refused, "x"));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::decode;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::LetterReason;
 
-use crate::bury::{Letter, Reason, bury};
+use crate::bury::{Letter, bury};
 
 /// While the store is away, every letter waits for this long; with a hundred deliveries, for two days.
 pub const DRAIN_RETRY: Duration = Duration::from_secs(30 * 60);
@@ -30,7 +31,7 @@ pub async fn drain<S: Store>(
         .map(|(delivery, message)| Letter {
             delivery,
             envelope: message.as_ref().ok().map(|message| &message.envelope),
-            reason: Reason::Dropped,
+            reason: LetterReason::Dropped,
             error: "the platform gave the message up before a consumer had come to a verdict"
                 .to_owned(),
         })

@@ -22,7 +22,7 @@ mod standing;
 mod sweep;
 
 pub use bodies::unreferenced;
-pub use bury::{Letter, Reason, bury};
+pub use bury::{Letter, bury};
 pub use drain::{DRAIN_RETRY, drain};
 pub use keep::{SAMPLES_KEPT, keep};
 pub use recover::recover;

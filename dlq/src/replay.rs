@@ -22,6 +22,7 @@ use hookmill_core::limits::PATTERN_BYTES;
 use hookmill_core::queue::Queue;
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::LetterReason;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -48,7 +49,7 @@ pub struct Filter {
     pub kind: Option<String>,
     /// Given up for this reason.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<LetterReason>,
     /// With this kind of error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
@@ -155,7 +156,7 @@ impl Filter {
         check_blank(&[
             ("source", self.source.as_deref()),
             ("type", self.kind.as_deref()),
-            ("reason", self.reason.as_deref()),
+            ("reason", self.reason.map(LetterReason::as_str)),
             ("fingerprint", self.fingerprint.as_deref()),
             ("event_id", self.event_id.as_deref()),
         ])?;
@@ -167,7 +168,7 @@ impl Filter {
         vec![
             text(self.source.as_ref()),
             glob(self.kind.as_ref()),
-            text(self.reason.as_ref()),
+            self.reason.map_or_else(String::new, |reason| reason.to_string()),
             text(self.fingerprint.as_ref()),
             text(self.event_id.as_ref()),
             text(self.id.as_ref()),

@@ -12,11 +12,12 @@ use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, decode, enco
 use hookmill_core::queue::{Queue, QueueError};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::LetterReason;
 use hookmill_dlq::replay::{
     Filter, FilterError, Stepped, Turn, plan_replay, replay_id, run_replay, step, turn_replay,
 };
 use hookmill_dlq::reprocess::{Filter as Events, LOOK, plan_reprocess, reprocess_id};
-use hookmill_dlq::{Letter, Reason, bury, recover};
+use hookmill_dlq::{Letter, bury, recover};
 use hookmill_native::{DataFolder, Sqlite};
 use proptest::prelude::*;
 
@@ -127,7 +128,7 @@ impl World {
         let letter = Letter {
             delivery: &Delivery { attempts: 3, text: format!("message {n}") },
             envelope: Some(&envelope),
-            reason: Reason::Exhausted,
+            reason: LetterReason::Exhausted,
             error: "away".into(),
         };
         self.store.execute(bury(&[letter], at(now))).await.unwrap();
@@ -281,8 +282,8 @@ fn a_filter_has_to_say_which() {
         (Filter { source: Some("stripe".into()), ..Filter::default() }, 10),
         (Filter { kind: Some("type.1*".into()), ..Filter::default() }, 11),
         (Filter { kind: Some("type".into()), ..Filter::default() }, 0),
-        (Filter { reason: Some("exhausted".into()), ..Filter::default() }, 20),
-        (Filter { reason: Some("refused".into()), ..Filter::default() }, 0),
+        (Filter { reason: Some(LetterReason::Exhausted), ..Filter::default() }, 20),
+        (Filter { reason: Some(LetterReason::Refused), ..Filter::default() }, 0),
         (Filter { event_id: Some("evt_3".into()), ..Filter::default() }, 1),
         (Filter { failed_from: Some(at(1_000)), ..Filter::default() }, 20),
         (Filter { failed_before: Some(at(1_000)), ..Filter::default() }, 0),
@@ -629,7 +630,7 @@ fn a_reprocessing_that_a_restored_queue_lacks_goes_back_to_what_is_proven() {
         let letter = Letter {
             delivery: &delivery,
             envelope: Some(&envelope),
-            reason: Reason::Refused,
+            reason: LetterReason::Refused,
             error: "no".into(),
         };
         block(world.store.execute(bury(&[letter], at(2_500)))).unwrap();

@@ -16,7 +16,8 @@ use hookmill_core::message::{
 use hookmill_core::objects::{ObjectError, Objects};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::{Letter, Reason, Swept, bury, sweep, unreferenced};
+use hookmill_core::words::LetterReason;
+use hookmill_dlq::{Letter, Swept, bury, sweep, unreferenced};
 use hookmill_native::{DataFolder, Sqlite};
 use proptest::prelude::*;
 
@@ -371,7 +372,7 @@ impl World {
         let letter = Letter {
             delivery: &delivery,
             envelope: Some(&message.envelope),
-            reason: Reason::Refused,
+            reason: LetterReason::Refused,
             error: "x".into(),
         };
         block(self.store.execute(bury(&[letter], self.now()))).unwrap();

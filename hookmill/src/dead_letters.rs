@@ -1,9 +1,12 @@
 //! `hookmill dead-letters`: what was given up, and what is to become of it.
 
+use clap::builder::PossibleValuesParser;
+use hookmill_core::words::{LetterReason, LetterState, Search};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Listing, Operator, Place};
 use crate::list::{json, listed, put, text, time};
+use crate::words::word;
 
 /// Dead letters: list, show, replay or discard
 #[derive(clap::Args)]
@@ -33,8 +36,8 @@ pub struct Which {
     #[arg(long, value_name = "GLOB")]
     r#type: Option<String>,
     /// Given up for this reason.
-    #[arg(long, value_parser = ["unreadable", "refused", "exhausted", "permanent", "dropped"])]
-    reason: Option<String>,
+    #[arg(long, value_parser = word::<LetterReason>())]
+    reason: Option<LetterReason>,
     /// With this kind of error: `hookmill dead-letters groups` shows them.
     #[arg(long, value_name = "HEX")]
     fingerprint: Option<String>,
@@ -49,7 +52,7 @@ impl Which {
         [
             ("source", self.source.clone()),
             ("type", self.r#type.clone()),
-            ("reason", self.reason.clone()),
+            ("reason", self.reason.map(|reason| reason.to_string())),
             ("fingerprint", self.fingerprint.clone()),
             ("event_id", self.event_id.clone()),
         ]
@@ -62,7 +65,7 @@ struct List {
     #[command(flatten)]
     which: Which,
     /// In this state.
-    #[arg(long, default_value = "dead", value_parser = ["dead", "replaying", "replayed", "applied", "discarded", "any"])]
+    #[arg(long, default_value = "dead", value_parser = PossibleValuesParser::new(Search::<LetterState>::words()))]
     state: String,
     #[command(flatten)]
     listing: Listing,

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use hookmill_core::template::Templates;
+use hookmill_core::words::{OutboxState, Unsent};
 use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Listing, Operator, Place, encoded};
 use crate::list::{listed, text, time};
 use crate::pipeline::load;
+use crate::words::word;
 
 /// Emails: preview a template, list the outbox, send again, and who is not written to
 #[derive(clap::Args)]
@@ -54,8 +56,8 @@ struct Preview {
 #[derive(clap::Args)]
 struct List {
     /// Only those in this state.
-    #[arg(long, value_parser = STATES)]
-    state: Option<String>,
+    #[arg(long, value_parser = word::<OutboxState>())]
+    state: Option<OutboxState>,
     #[command(flatten)]
     listing: Listing,
 }
@@ -64,8 +66,8 @@ struct List {
 #[derive(clap::Args)]
 struct Retry {
     /// Which.
-    #[arg(long, value_parser = ["refused", "in_doubt", "suppressed"])]
-    state: String,
+    #[arg(long, value_parser = word::<Unsent>())]
+    state: Unsent,
     /// Only those of this rule.
     #[arg(long, value_name = "NAME")]
     rule: Option<String>,
@@ -93,8 +95,6 @@ struct Unsuppress {
 
 /// How much of an id a list shows.
 const SHOWN: usize = 12;
-
-const STATES: [&str; 6] = ["pending", "sealed", "sent", "refused", "suppressed", "in_doubt"];
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.command {
@@ -159,7 +159,10 @@ fn read_data(file: &Path) -> anyhow::Result<Map<String, Value>> {
 }
 
 fn run_list(list: &List) -> anyhow::Result<()> {
-    let query = [("state", list.state.clone()), ("limit", Some(list.listing.limit.to_string()))];
+    let query = [
+        ("state", list.state.map(|state| state.to_string())),
+        ("limit", Some(list.listing.limit.to_string())),
+    ];
     let mut page = Client::new(&list.listing.place)?.get("/outbox", &query)?;
     let row = |email: &Value| {
         let what = |key: &str| text(&email[key]);

@@ -6,8 +6,10 @@ use std::path::Path;
 use anyhow::bail;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use clap::builder::PossibleValuesParser;
 use hookmill_core::message::decode;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::{EventState, QueueState, Word as _};
 use hookmill_dlq::replay::glob as as_pattern;
 use hookmill_native::{DataFolder, FolderError, Reader, now};
 use rusqlite::{Connection, Row};
@@ -46,7 +48,7 @@ struct List {
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// In this state; `queued` and `retrying`, on the queue, are known of a data folder only.
-    #[arg(long, value_parser = ["queued", "retrying", "applied", "recorded", "dead", "replaying", "replayed", "discarded"])]
+    #[arg(long, value_parser = PossibleValuesParser::new(QueueState::words().chain(EventState::words())))]
     state: Option<String>,
     #[command(flatten)]
     listing: Listing,
@@ -142,9 +144,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn run_list(list: &List) -> anyhow::Result<()> {
-    const QUEUE: [&str; 2] = ["queued", "retrying"];
     let List { source, r#type, id, state, listing } = list;
-    let on_queue = state.as_ref().filter(|state| QUEUE.contains(&state.as_str()));
+    let on_queue = state.as_ref().filter(|state| QueueState::parse(state).is_ok());
     let mut events = match listing.place.folder() {
         // The queue first: what leaves it meanwhile, the API knows.
         Some(folder) => waiting(&DataFolder::read(folder)?, r#type.as_deref())?,
@@ -296,7 +297,7 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
             id: envelope.id,
             generation: 0,
             r#type: envelope.kind,
-            state: if retrying { "retrying" } else { "queued" }.to_owned(),
+            state: if retrying { QueueState::Retrying } else { QueueState::Queued }.to_string(),
             received_at: Some(envelope.received_at),
             settled_at: None,
             attempts,

@@ -37,6 +37,7 @@ mod tail;
 mod token;
 mod trial;
 mod verify;
+mod words;
 
 use std::process::ExitCode;
 

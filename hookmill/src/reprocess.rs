@@ -52,7 +52,7 @@ fn check_rules(arguments: &Arguments) -> anyhow::Result<()> {
         let Some(rule) = program.rules.iter().find(|rule| rule.name == *name) else {
             bail!("there is no rule `{name}` in {}", arguments.config.display());
         };
-        if !rule.is_repeatable() {
+        if !rule.effect.word().is_repeatable() {
             eprintln!(
                 "`{name}` counts or sends again what these events have counted or sent already; --before says up to when"
             );

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hookmill_admin::auth::{PREFIX, Role, keep_token, token_hash};
+use hookmill_admin::auth::{PREFIX, keep_token, token_hash};
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::Role;
 use hookmill_native::{DataFolder, now};
 use rusqlite::{Row, params_from_iter};
 use serde::Serialize;
 
 use crate::list::print;
+use crate::words::word;
 
 /// Tokens for the admin API: create, list, revoke
 #[derive(clap::Args)]
@@ -33,8 +35,8 @@ struct Create {
     /// What it is called: who did what is told by this name.
     name: String,
     /// What it allows: to look, or to change as well.
-    #[arg(long, value_parser = ["read", "operate"])]
-    role: String,
+    #[arg(long, value_parser = word::<Role>())]
+    role: Role,
     /// Do not keep the hash, but print the SQL that does: for D1, by `wrangler d1 execute`.
     #[arg(long)]
     sql: bool,
@@ -81,14 +83,13 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
         );
     }
     let token = random()?;
-    let role = if create.role == "operate" { Role::Operate } else { Role::Read };
     if create.sql {
         // Its parts are hexadecimal digits, words of ours, and a name of plain characters.
         eprintln!(
             "INSERT OR REPLACE INTO admin_tokens (name, hash, role, created_at) VALUES ('{}', '{}', '{}', {});",
             create.name,
             token_hash(&token),
-            role.as_str(),
+            create.role,
             now().millis()
         );
     } else {
@@ -104,7 +105,7 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
                 create.name
             );
         }
-        keep(&create.data, &create.name, &token, role)?;
+        keep(&create.data, &create.name, &token, create.role)?;
         eprintln!("this is shown once; `hookmill token revoke {}` ends it", create.name);
     }
     println!("{token}");

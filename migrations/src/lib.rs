@@ -368,6 +368,7 @@ fn users(
 #[cfg(test)]
 mod tests {
     use hookmill_core::schema::OWN_TABLES;
+    use hookmill_core::words::{LetterReason, LetterState, OutboxState, ReplayState, Role, Word};
 
     use super::*;
 
@@ -429,6 +430,30 @@ mod tests {
         let mut database = Connection::open_in_memory().unwrap();
         assert_eq!(apply(&mut database, &own()).unwrap().len(), own().len());
         assert_eq!(apply(&mut database, &own()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_database_takes_the_words_of_the_enums() {
+        fn list<W: Word>() -> String {
+            W::words().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(", ")
+        }
+        let mut database = Connection::open_in_memory().unwrap();
+        apply(&mut database, &own()).unwrap();
+        for (table, column, words) in [
+            ("dead_letters", "reason", list::<LetterReason>()),
+            ("dead_letters", "state", list::<LetterState>()),
+            ("outbox", "state", list::<OutboxState>()),
+            ("replays", "state", list::<ReplayState>()),
+            ("admin_tokens", "role", list::<Role>()),
+        ] {
+            let sql: String = database
+                .query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [table], |row| {
+                    row.get(0)
+                })
+                .unwrap();
+            let check = format!("CHECK ({column} IN ({words}))");
+            assert!(sql.contains(&check), "{table}: {check}");
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ async function because(reason, action) {
 }
 
 test("the files say that nothing else may run, and hold nobody's data", async () => {
-  for (const [path, kind] of [["/admin", "text/html"], ["/admin/", "text/html"], ["/admin/app.js", "text/javascript"], ["/admin/style.css", "text/css"]]) {
+  for (const [path, kind] of [["/admin", "text/html"], ["/admin/", "text/html"], ["/admin/app.js", "text/javascript"], ["/admin/words.js", "text/javascript"], ["/admin/style.css", "text/css"]]) {
     const answer = await fetch(pipeline.address + path);
     assert.equal(answer.status, 200, path);
     assert.match(answer.headers.get("content-type"), new RegExp(`^${kind}`));

@@ -284,10 +284,10 @@ fn whoever_asks_is_told_who_they_are_and_what_is_in_force() {
         configuration["file"]["sources"]["quiet"]["secrets"],
         json!(["env:TEST_STRIPE_SECRET"])
     );
-    let tallies = json!({ "name": "tallies", "on": ["stripe:test.counted"], "does": "count", "what": "tallies" });
+    let tallies = json!({ "name": "tallies", "on": ["stripe:test.counted"], "effect": "count", "target": "tallies" });
     assert!(configuration["rules"].as_array().unwrap().contains(&tallies), "{configuration}");
     let presets = configuration["rules"].as_array().unwrap().iter();
-    assert!(presets.filter(|rule| rule["what"] == "subscriptions").count() > 0);
+    assert!(presets.filter(|rule| rule["target"] == "subscriptions").count() > 0);
 
     let event = counted("evt_1", "a", 1);
     accepted(&pipeline, &event);

@@ -13,20 +13,16 @@ pub fn overview(text: &str, program: &Program) -> String {
     // What was loaded parses.
     let file = DeTable::parse(text).map(|file| to_json(&DeValue::Table(file.into_inner())));
     let rules = program.rules.iter().map(|rule| {
-        let (does, what) = match &rule.effect {
-            Effect::Row { guard: Some(_), table, .. } => ("row", table.clone()),
-            Effect::Rows { table, .. } => ("rows", table.clone()),
-            Effect::Row { guard: None, table, .. } => ("count", table.clone()),
-            Effect::Send { send: Send::Email { template, .. }, .. } => ("email", template.clone()),
-            Effect::Send { send: Send::Sms { .. }, .. } => ("sms", String::new()),
-            Effect::Send { send: Send::Track { provider, .. }, .. } => {
-                ("track", provider.as_str().to_owned())
-            }
-            Effect::Outcome { outcome, .. } => ("outcome", outcome.as_str().to_owned()),
-            Effect::Suppress { reason, .. } => ("suppress", reason.clone()),
+        let target = match &rule.effect {
+            Effect::Row { table, .. } | Effect::Rows { table, .. } => table.as_str(),
+            Effect::Send { send: Send::Email { template, .. }, .. } => template,
+            Effect::Send { send: Send::Sms { .. }, .. } => "",
+            Effect::Send { send: Send::Track { provider, .. }, .. } => provider.as_str(),
+            Effect::Outcome { outcome, .. } => outcome.as_str(),
+            Effect::Suppress { reason, .. } => reason,
         };
         let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
-        json!({ "name": rule.name, "on": on, "does": does, "what": what })
+        json!({ "name": rule.name, "on": on, "effect": rule.effect.word(), "target": target })
     });
     let overview = json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -1,5 +1,7 @@
 // The dashboard, over the admin API. Most of what it shows was said by strangers: it goes into the page as text, never as markup.
 
+import { EVENT_STATES, LETTER_REASONS, LETTER_STATES, OUTBOX_STATES } from "/admin/words.js";
+
 const API = "/admin/api/v1";
 // For this tab, and gone with it.
 const TOKEN = "hookmill-token";
@@ -437,7 +439,6 @@ async function overview(page, _parts, query) {
 
 // ---- Events
 
-const EVENT_STATES = ["applied", "recorded", "dead", "replaying", "replayed", "discarded"];
 
 async function events(page, _parts, query) {
   page.begin("Events");
@@ -535,8 +536,6 @@ function bodyOfEvent(page, { source, id }) {
 
 // ---- Dead letters
 
-const REASONS = ["refused", "exhausted", "unreadable", "permanent", "dropped"];
-const LETTER_STATES = ["dead", "replaying", "replayed", "applied", "discarded", "any"];
 
 // What plans say beyond the replay; it is not kept by the API.
 const plans = new Map();
@@ -555,10 +554,10 @@ async function deadLetters(page, _parts, query) {
   const form = search("#/dead-letters", query, [
     { name: "source", label: "Source" },
     { name: "type", label: "Type", hint: "* stands for anything" },
-    { name: "reason", label: "Reason", options: REASONS },
+    { name: "reason", label: "Reason", options: LETTER_REASONS },
     { name: "event_id", label: "Event id" },
     { name: "fingerprint", label: "Fingerprint", hint: "The same for the same kind of error" },
-    { name: "state", label: "State", options: LETTER_STATES.slice(1), hint: "Dead, unless it is said" },
+    { name: "state", label: "State", options: LETTER_STATES.filter((state) => state !== "dead"), hint: "Default: dead" },
   ]);
   // Not chosen is dead, as the API has it.
   form.elements.state.options[0].textContent = "dead";
@@ -771,7 +770,7 @@ async function replays(page) {
     fields: [
       { name: "source", label: "Source" },
       { name: "type", label: "Type", hint: "* stands for anything" },
-      { name: "reason", label: "Reason", options: REASONS },
+      { name: "reason", label: "Reason", options: LETTER_REASONS },
       { name: "event_id", label: "Event id" },
       { name: "fingerprint", label: "Fingerprint" },
       { name: "failed_from", label: "Failed last from", type: "datetime-local" },
@@ -883,7 +882,6 @@ function planOfLetters(planned) {
 
 // ---- Outbox
 
-const OUTBOX_STATES = ["pending", "sealed", "sent", "refused", "suppressed", "in_doubt"];
 const AGAIN = ["refused", "suppressed", "in_doubt"];
 
 function sendAgain(text, selection) {
@@ -1006,7 +1004,7 @@ async function audit(page) {
 
 // ---- Configuration
 
-const DOES = { row: "keeps a row", count: "counts", email: "sends an email", sms: "sends an SMS", track: "tracks", outcome: "takes note of an outcome", suppress: "suppresses an address" };
+const EFFECTS = { row: "upserts a row", rows: "replaces the rows of a list", count: "counts", email: "sends an email", sms: "sends an SMS", track: "tracks an event", outcome: "records an outcome", suppress: "suppresses an address" };
 
 async function configuration(page) {
   page.begin("Configuration");
@@ -1014,8 +1012,8 @@ async function configuration(page) {
   const listed = table("Rules", [
     ["Rule", ({ name }) => word(name)],
     ["On", ({ on }) => on.map((event) => element("div", {}, element("bdi", {}, event)))],
-    ["Does", ({ does }) => DOES[does] ?? does],
-    ["What", ({ what }) => what && element("code", {}, what)],
+    ["Effect", ({ effect }) => EFFECTS[effect] ?? effect],
+    ["Target", ({ target }) => target && element("code", {}, target)],
   ], rules);
   page.fill(
     facts([["Hookmill", version], ["SHA-256 of hookmill.toml", copyable(sha256)]]),

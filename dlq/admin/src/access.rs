@@ -9,13 +9,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hookmill_core::config::Access;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::Role;
 use rsa::{BigUint, Pkcs1v15Sign, RsaPublicKey};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use crate::Admin;
-use crate::auth::{Actor, Role};
+use crate::auth::Actor;
 use crate::problem::Problem;
 
 /// The header that the JWT is in.

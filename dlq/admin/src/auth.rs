@@ -11,7 +11,8 @@ use hookmill_core::config::Access;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use hookmill_core::words::Role;
+use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
 
@@ -26,26 +27,6 @@ const FAILURES: u32 = 10;
 const WINDOW_SECONDS: i64 = 300;
 /// The most addresses that are kept count of.
 const ADDRESSES: u32 = 10_000;
-
-/// What a token allows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// To look.
-    Read,
-    /// To look and to change.
-    Operate,
-}
-
-impl Role {
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Operate => "operate",
-        }
-    }
-}
 
 /// Who asks.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -187,7 +168,7 @@ fn known(rows: Option<&Rows>, token: &str) -> Option<Actor> {
     for row in rows.into_iter().flatten() {
         let [Some(name), Some(kept), Some(role)] = row.as_slice() else { continue };
         if bool::from(kept.as_bytes().ct_eq(hash.as_bytes())) {
-            let role = if role == "operate" { Role::Operate } else { Role::Read };
+            let Ok(role) = role.parse() else { continue };
             found = Some(Actor { name: name.clone(), role });
         }
     }

@@ -10,6 +10,8 @@ use axum::http::header::{
 };
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hookmill_core::words::{EventState, LetterReason, LetterState, OutboxState, Search, Word as _};
+use serde_json::json;
 
 use crate::Admin;
 
@@ -27,7 +29,23 @@ pub(crate) fn routes() -> Router<Admin> {
         .route("/admin", get(page))
         .route("/admin/", get(page))
         .route("/admin/app.js", get(async || file("text/javascript; charset=utf-8", SCRIPT.into())))
+        .route(
+            "/admin/words.js",
+            get(async || file("text/javascript; charset=utf-8", words().into())),
+        )
         .route("/admin/style.css", get(async || file("text/css; charset=utf-8", STYLE.into())))
+}
+
+/// The lists of words that the page offers.
+fn words() -> String {
+    let list = |name: &str, words: Vec<&str>| format!("export const {name} = {};\n", json!(words));
+    [
+        list("EVENT_STATES", EventState::words().collect()),
+        list("LETTER_REASONS", LetterReason::words().collect()),
+        list("LETTER_STATES", Search::<LetterState>::words().collect()),
+        list("OUTBOX_STATES", OutboxState::words().collect()),
+    ]
+    .concat()
 }
 
 /// The page is told whether people may come through Cloudflare Access: then it looks whether somebody has before it asks for a
@@ -45,7 +63,7 @@ fn file(kind: &'static str, text: Cow<'static, str>) -> Response {
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
-        // The three are of one version: who has one of an older asks anew.
+        // The files are of one version: who has one of an older asks anew.
         (CACHE_CONTROL, "no-cache"),
     ];
     (headers, text).into_response()
@@ -53,7 +71,20 @@ fn file(kind: &'static str, text: Cow<'static, str>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::{PAGE, SCRIPT, STYLE};
+    use hookmill_core::words::{RuleEffect, Word as _};
+
+    use super::{PAGE, SCRIPT, STYLE, words};
+
+    #[test]
+    fn the_page_takes_its_words_from_the_enums() {
+        for name in words().lines().filter_map(|line| line.split(' ').nth(2)) {
+            assert!(SCRIPT.contains(&format!("options: {name}")), "{name} is not used");
+        }
+        let effects = SCRIPT.lines().find(|line| line.starts_with("const EFFECTS")).unwrap();
+        for word in RuleEffect::words() {
+            assert!(effects.contains(&format!(" {word}: ")), "{word} has no description");
+        }
+    }
 
     #[test]
     fn text_never_becomes_markup() {

@@ -4,16 +4,19 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::{self, LetterReason, LetterState};
 use hookmill_dlq::replay::{
     Filter, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id, run_replay,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Admin;
 use crate::auth::{Actor, audit};
 use crate::page::{Page, Paging};
-use crate::problem::{Body, Path, Problem, Query, one_of};
+use crate::problem::{Body, Path, Problem, Query};
 use crate::replays::Replay;
 use crate::shown::Shown;
 
@@ -29,8 +32,7 @@ pub(crate) struct DeadLetter {
     r#type: Option<String>,
     #[schema(value_type = Option<i64>)]
     received_at: Option<Timestamp>,
-    /// `unreadable`, `refused`, `exhausted`, `permanent` or `dropped`.
-    reason: String,
+    reason: LetterReason,
     /// What went wrong, in words.
     error: String,
     /// The same for the same kind of error.
@@ -41,8 +43,7 @@ pub(crate) struct DeadLetter {
     first_failed_at: Timestamp,
     #[schema(value_type = i64)]
     last_failed_at: Timestamp,
-    /// `dead`, `replaying`, `replayed` (back on the queue), `applied`, or `discarded`.
-    state: String,
+    state: LetterState,
     /// The replay that had it last.
     replay: Option<String>,
     /// How often it was replayed.
@@ -58,43 +59,51 @@ pub(crate) struct Search {
     /// Of events of this type; `*` stands for anything: `customer.*`.
     r#type: Option<String>,
     /// Given up for this reason.
-    reason: Option<String>,
+    #[param(inline)]
+    reason: Option<LetterReason>,
     /// With this kind of error.
     fingerprint: Option<String>,
     /// Of this event, by the provider's id.
     event_id: Option<String>,
-    /// In this state: `dead`, unless it is said; `any`.
-    state: Option<String>,
+    /// In this state. Default: `dead`.
+    #[param(schema_with = letter_states)]
+    state: Option<words::Search<LetterState>>,
 }
 
-/// Why something is a dead letter.
-pub(crate) const REASONS: [&str; 5] =
-    ["unreadable", "refused", "exhausted", "permanent", "dropped"];
+fn letter_states() -> RefOr<Schema> {
+    words::schema(words::Search::<LetterState>::words())
+}
 
 impl Search {
     /// The parameters of [`WHERE`], and the state.
     fn params(&self) -> Result<Vec<String>, Problem> {
-        const STATES: [&str; 6] = ["dead", "replaying", "replayed", "applied", "discarded", "any"];
         check_pattern(self.r#type.as_deref())?;
-        one_of("state", self.state.as_ref(), &STATES)?;
-        one_of("reason", self.reason.as_ref(), &REASONS)?;
         let filter = Filter {
             source: self.source.clone(),
             kind: self.r#type.clone(),
-            reason: self.reason.clone(),
+            reason: self.reason,
             fingerprint: self.fingerprint.clone(),
             event_id: self.event_id.clone(),
             ..Filter::default()
         };
         let mut params = filter.params();
-        let state = self.state.clone().filter(|state| !state.is_empty());
-        params.push(state.unwrap_or_else(|| "dead".to_owned()));
+        params.push(match self.state() {
+            words::Search::Any => "any".to_owned(),
+            words::Search::Only(state) => state.to_string(),
+        });
         Ok(params)
     }
 
     /// The state as SQL: an index serves one state, and another all of them.
     fn condition(&self) -> &'static str {
-        if self.state.as_deref() == Some("any") { "?9 = 'any'" } else { "state = ?9" }
+        match self.state() {
+            words::Search::Any => "?9 = 'any'",
+            words::Search::Only(_) => "state = ?9",
+        }
+    }
+
+    fn state(&self) -> words::Search<LetterState> {
+        self.state.unwrap_or(words::Search::Only(LetterState::Dead))
     }
 }
 
@@ -129,7 +138,7 @@ pub(crate) async fn list(
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Group {
     fingerprint: String,
-    reason: String,
+    reason: LetterReason,
     /// The error of the latest of them.
     error: String,
     /// How many there are.

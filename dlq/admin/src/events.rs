@@ -3,13 +3,14 @@
 use axum::Json;
 use axum::extract::State;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::{EventState, Word as _};
 use hookmill_dlq::replay::{check_pattern, glob};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::page::{Page, Paging};
-use crate::problem::{Path, Problem, Query, one_of};
+use crate::problem::{Path, Problem, Query};
 use crate::shown::Shown;
 use crate::{Admin, read, statement};
 
@@ -23,8 +24,7 @@ pub(crate) struct Event {
     /// 0 for an event as it came; each reprocessing is one more.
     generation: u32,
     r#type: String,
-    /// `applied`, `recorded` (no rule names it), or a dead letter's `dead`, `replaying`, `replayed`, `discarded`.
-    state: String,
+    state: EventState,
     /// When ingress took it in; not known of a letter that cannot be read.
     #[schema(value_type = Option<i64>)]
     received_at: Option<Timestamp>,
@@ -50,15 +50,11 @@ pub(crate) struct Search {
     /// With this id.
     id: Option<String>,
     /// In this state.
-    state: Option<String>,
+    #[param(inline)]
+    state: Option<EventState>,
     /// That took effect, or failed last, at this time or later, in milliseconds since the Unix epoch: then the first come first.
     since: Option<i64>,
 }
-
-/// States of events in the ledger.
-const IN_LEDGER: [&str; 2] = ["applied", "recorded"];
-/// States of events that were given up.
-const IN_LETTERS: [&str; 4] = ["dead", "replaying", "replayed", "discarded"];
 
 /// A filter, unless it is blank, which selects everything.
 fn given(filter: Option<&String>) -> Option<&str> {
@@ -76,13 +72,13 @@ impl Search {
                 "ORDER BY {at} {order}, source || ' ' || {id} || ' ' || generation {order} LIMIT CAST(?7 AS INTEGER)"
             )
         };
-        let only = given(self.state.as_ref());
-        let searched = |state: &&str| only.is_none_or(|only| only == *state);
-        let ledger = IN_LEDGER.iter().any(searched).then(|| {
+        let searched = |state: &EventState| self.state.is_none_or(|only| only == *state);
+        let states = || EventState::ALL.iter().copied().filter(searched);
+        let ledger = states().any(EventState::is_in_ledger).then(|| {
             let rows = "NULL AS error, secret FROM events WHERE (?4 = '' OR outcome = ?4)";
             ("id", "outcome", "applied_at", rows.to_owned())
         });
-        let letters = IN_LETTERS.into_iter().filter(searched).map(|state| {
+        let letters = states().filter(|state| !state.is_in_ledger()).map(|state| {
             let rows = format!(
                 "error, NULL AS secret FROM dead_letters WHERE state = '{state}' AND source IS NOT NULL"
             );
@@ -130,7 +126,6 @@ pub(crate) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Event>>, Problem> {
     check_pattern(search.r#type.as_deref())?;
-    one_of("state", search.state.as_ref(), &[&IN_LEDGER[..], &IN_LETTERS].concat())?;
     let (mut at, id) = paging.after()?;
     if let (true, Some(since)) = (at.is_empty(), search.since) {
         // Every key is behind the blank one.
@@ -138,7 +133,8 @@ pub(crate) async fn list(
     }
     let sql = search.sql(at.is_empty());
     let kind = search.r#type.as_ref().map(|kind| glob(Some(kind)));
-    let texts = [search.source, kind, search.id, search.state];
+    let state = search.state.map(|state| state.to_string());
+    let texts = [search.source, kind, search.id, state];
     let mut params: Vec<_> = texts.into_iter().map(Option::unwrap_or_default).collect();
     params.extend([at, id, paging.limit()?.to_string()]);
     let events = admin.ask::<Event>(&sql, params).await?;

@@ -5,6 +5,7 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use hookmill_core::email::address_key;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::{OutboxState, Unsent};
 use hookmill_dlq::replay::check_blank;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -27,8 +28,7 @@ pub(crate) struct Outgoing {
     channel: String,
     /// The first address, or the number.
     recipient: Option<String>,
-    /// `pending`, `sealed`, `sent`, `refused`, `suppressed` or `in_doubt`.
-    state: String,
+    state: OutboxState,
     /// Who delivers it, once that is settled.
     provider: Option<String>,
     /// What the provider knows it by.
@@ -56,7 +56,8 @@ pub(crate) struct Outgoing {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Search {
     /// In this state.
-    state: Option<String>,
+    #[param(inline)]
+    state: Option<OutboxState>,
     /// Of this channel.
     channel: Option<String>,
     /// Of this rule.
@@ -88,28 +89,15 @@ pub(crate) async fn list(
     Query(search): Query<Search>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Outgoing>>, Problem> {
-    const STATES: [&str; 6] = ["pending", "sealed", "sent", "refused", "suppressed", "in_doubt"];
     let (at, id) = paging.after()?;
-    one_of("state", search.state.as_ref(), &STATES)?;
     one_of("channel", search.channel.as_ref(), &["email", "sms", "mixpanel", "posthog"])?;
     let recipient = search.recipient.map(|recipient| address_key(&recipient));
-    let texts = [search.state, search.channel, search.rule, recipient];
+    let state = search.state.map(|state| state.to_string());
+    let texts = [state, search.channel, search.rule, recipient];
     let mut params: Vec<_> = texts.into_iter().map(Option::unwrap_or_default).collect();
     params.extend([at, id, paging.limit()?.to_string()]);
     let found = admin.ask::<Outgoing>(LIST, params).await?;
     Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.id.clone()))?))
-}
-
-/// A state from which something can be sent once more.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Unsent {
-    /// It was not sent, for the reason that is given.
-    Refused,
-    /// It was for somebody who is not written to.
-    Suppressed,
-    /// Nobody knows; it may arrive twice.
-    InDoubt,
 }
 
 /// What is to be sent once more.

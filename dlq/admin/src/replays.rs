@@ -5,6 +5,7 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::{LetterReason, ReplayState};
 use hookmill_dlq::replay::{
     Filter, MOST_PER_SECOND, Turn, WHERE, plan_replay, replay_id, run_replay, turn_replay,
 };
@@ -15,9 +16,9 @@ use utoipa::ToSchema;
 
 use crate::Admin;
 use crate::auth::{Actor, audit};
-use crate::dead_letters::{Because, REASONS, reason};
+use crate::dead_letters::{Because, reason};
 use crate::page::{Page, Paging};
-use crate::problem::{Body, Path, Problem, Query, one_of};
+use crate::problem::{Body, Path, Problem, Query};
 use crate::stats::{Configuration, Tally};
 
 /// Dead letters that are sent through the whole path again, or events that took effect (a reprocessing). Times are milliseconds
@@ -29,8 +30,7 @@ pub(crate) struct Replay {
     generation: u32,
     /// Which of them, as it was planned.
     filter: Value,
-    /// `planned`, `running`, `paused`, `cancelled` or `done`.
-    state: String,
+    state: ReplayState,
     /// How many in a second.
     rate: u32,
     /// Why.
@@ -92,7 +92,7 @@ pub(crate) struct Selection {
     /// Of events of this type; `*` stands for anything: `customer.*`.
     r#type: Option<String>,
     /// Given up for this reason.
-    reason: Option<String>,
+    reason: Option<LetterReason>,
     /// With this kind of error.
     fingerprint: Option<String>,
     /// Of this event, by the provider's id.
@@ -160,7 +160,6 @@ pub(crate) async fn plan(
         first: Option<Timestamp>,
         last: Option<Timestamp>,
     }
-    one_of("reason", selection.reason.as_ref(), &REASONS)?;
     let (filter, now) = (Filter::from(selection), admin.now());
     filter.check()?;
     let id = replay_id(&filter, &actor.name, now);
@@ -299,7 +298,7 @@ fn repeated(admin: &Admin, filter: &reprocess::Filter) -> Result<Vec<String>, Pr
     for name in &filter.rules {
         match rules.iter().find(|rule| rule.name == *name) {
             None => return Err(Problem::invalid(format!("there is no rule `{name}`"))),
-            Some(rule) if rule.does != "row" => repeats.push(name.clone()),
+            Some(rule) if !rule.effect.is_repeatable() => repeats.push(name.clone()),
             Some(_) => {}
         }
     }

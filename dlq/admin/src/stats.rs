@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use hookmill_core::limits::COUNTED;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::RuleEffect;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -215,7 +216,7 @@ pub(crate) struct Rejection {
     reason: String,
     #[schema(value_type = i64)]
     at: Timestamp,
-    /// The address, hashed unless hookmill.toml says otherwise.
+    /// A hash of the address.
     remote: String,
     /// What was found.
     detail: String,
@@ -320,10 +321,9 @@ pub(crate) struct RuleInForce {
     pub(crate) name: String,
     /// The events that it names.
     on: Vec<String>,
-    /// `row`, `count`, `email`, `sms`, `track`, `outcome` or `suppress`.
-    pub(crate) does: String,
+    pub(crate) effect: RuleEffect,
     /// The table, the template, the provider, the outcome or the reason; blank for an SMS.
-    what: String,
+    target: String,
 }
 
 /// The configuration as it was loaded.
