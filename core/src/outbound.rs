@@ -8,85 +8,137 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::{ExposeSecret as _, Secret};
 
-/// Whose API is asked: to deliver what is sent, or what an object is now.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// <https://resend.com>.
-    Resend,
-    /// <https://sendgrid.com>.
-    SendGrid,
-    /// <https://www.twilio.com/docs/messaging>.
-    Twilio,
-    /// <https://mixpanel.com>.
-    Mixpanel,
-    /// <https://posthog.com>.
-    PostHog,
-    /// <https://docs.stripe.com/api>.
-    Stripe,
-    /// <https://clerk.com/docs/reference/backend-api>.
-    Clerk,
-    /// <https://developer.paddle.com/api-reference>.
-    Paddle,
-    /// Nobody: for development, where what goes out is shown and not sent.
-    Local,
+/// What hookmill.toml has to know of a provider's API. All else that is known of it stands in its file in `hookmill_providers`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// Its name in hookmill.toml and in the database.
+    pub name: &'static str,
+    /// What people call it.
+    pub title: &'static str,
+    /// What it is asked for.
+    pub purpose: Purpose,
+    /// The base URL of its API, unless hookmill.toml names another.
+    pub url: &'static str,
+    /// The most requests in a second, unless hookmill.toml says otherwise.
+    pub rate: u32,
+}
+
+/// What an API is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To deliver emails.
+    Email,
+    /// To deliver SMS.
+    Sms,
+    /// To record what users did.
+    Tracking,
+    /// To say what an object is now.
+    Objects,
+}
+
+/// Declares the providers: an entry for each, and nothing else lists them.
+macro_rules! providers {
+    ($($(#[$doc:meta])* $variant:ident = $facts:expr;)*) => {
+        /// A provider whose API Hookmill uses.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum Provider {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Provider {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// What hookmill.toml has to know of it.
+            pub const fn facts(self) -> Facts {
+                match self {
+                    $(Self::$variant => $facts,)*
+                }
+            }
+        }
+    };
+}
+
+providers! {
+    /// <https://resend.com>. Rate: <https://resend.com/docs/api-reference/introduction#rate-limit>.
+    Resend = Facts {
+        name: "resend",
+        title: "Resend",
+        purpose: Purpose::Email,
+        url: "https://api.resend.com",
+        rate: 2,
+    };
+    /// <https://sendgrid.com>. It accepts far more requests than a pipeline makes.
+    SendGrid = Facts {
+        name: "sendgrid",
+        title: "SendGrid",
+        purpose: Purpose::Email,
+        url: "https://api.sendgrid.com",
+        rate: 100,
+    };
+    /// <https://www.twilio.com/docs/messaging>. Twilio queues what is too much for a number.
+    Twilio = Facts {
+        name: "twilio",
+        title: "Twilio",
+        purpose: Purpose::Sms,
+        url: "https://api.twilio.com",
+        rate: 10,
+    };
+    /// <https://mixpanel.com>. It accepts far more requests than a pipeline makes.
+    Mixpanel = Facts {
+        name: "mixpanel",
+        title: "Mixpanel",
+        purpose: Purpose::Tracking,
+        url: "https://api.mixpanel.com",
+        rate: 100,
+    };
+    /// <https://posthog.com>. It accepts far more requests than a pipeline makes.
+    PostHog = Facts {
+        name: "posthog",
+        title: "PostHog",
+        purpose: Purpose::Tracking,
+        url: "https://us.i.posthog.com",
+        rate: 100,
+    };
+    /// <https://docs.stripe.com/api>. Rate: 25 in a sandbox, <https://docs.stripe.com/rate-limits>.
+    Stripe = Facts {
+        name: "stripe",
+        title: "Stripe",
+        purpose: Purpose::Objects,
+        url: "https://api.stripe.com",
+        rate: 20,
+    };
+    /// <https://clerk.com/docs/reference/backend-api>. Rate: 100 in ten seconds for a development instance,
+    /// <https://clerk.com/docs/guides/how-clerk-works/system-limits>.
+    Clerk = Facts {
+        name: "clerk",
+        title: "Clerk",
+        purpose: Purpose::Objects,
+        url: "https://api.clerk.com",
+        rate: 10,
+    };
+    /// <https://developer.paddle.com/api-reference>. Rate: 240 in a minute,
+    /// <https://developer.paddle.com/api-reference/about/rate-limiting>.
+    Paddle = Facts {
+        name: "paddle",
+        title: "Paddle",
+        purpose: Purpose::Objects,
+        url: "https://api.paddle.com",
+        rate: 4,
+    };
 }
 
 impl Provider {
     /// Its name in hookmill.toml and in the database.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Resend => "resend",
-            Self::SendGrid => "sendgrid",
-            Self::Twilio => "twilio",
-            Self::Mixpanel => "mixpanel",
-            Self::PostHog => "posthog",
-            Self::Stripe => "stripe",
-            Self::Clerk => "clerk",
-            Self::Paddle => "paddle",
-            Self::Local => "local",
-        }
+        self.facts().name
     }
 
-    /// Where its API is, unless hookmill.toml says otherwise.
-    pub const fn url(self) -> &'static str {
-        match self {
-            Self::Resend => "https://api.resend.com",
-            Self::SendGrid => "https://api.sendgrid.com",
-            Self::Twilio => "https://api.twilio.com",
-            Self::Mixpanel => "https://api.mixpanel.com",
-            Self::PostHog => "https://us.i.posthog.com",
-            Self::Stripe => "https://api.stripe.com",
-            Self::Clerk => "https://api.clerk.com",
-            Self::Paddle => "https://api.paddle.com",
-            Self::Local => "local:",
-        }
-    }
-
-    /// How many requests it takes in a second, unless hookmill.toml says otherwise.
-    ///
-    /// Resend: 2, <https://resend.com/docs/api-reference/introduction#rate-limit>. Twilio queues what is too much for a number.
-    /// Stripe: 25 in a sandbox, <https://docs.stripe.com/rate-limits>. Clerk: 100 in ten seconds for a development instance,
-    /// <https://clerk.com/docs/guides/how-clerk-works/system-limits>. Paddle: 240 in a minute,
-    /// <https://developer.paddle.com/api-reference/about/rate-limiting>.
-    /// The others take more than anybody needs.
-    pub const fn rate(self) -> u32 {
-        match self {
-            Self::Resend => 2,
-            Self::Stripe => 20,
-            Self::Twilio | Self::Clerk => 10,
-            Self::Paddle => 4,
-            Self::SendGrid | Self::Mixpanel | Self::PostHog => 100,
-            Self::Local => 10_000,
-        }
-    }
-
-    /// Whether it knows a batch again by its key, so that sending it once more does no harm.
-    pub const fn knows_keys(self) -> bool {
-        match self {
-            Self::Resend | Self::Mixpanel | Self::PostHog | Self::Local => true,
-            Self::SendGrid | Self::Twilio | Self::Stripe | Self::Clerk | Self::Paddle => false,
-        }
+    /// Those that are asked for this, with their names.
+    pub fn of(purpose: Purpose) -> Vec<(&'static str, Self)> {
+        let providers = Self::ALL.iter().filter(|provider| provider.facts().purpose == purpose);
+        providers.map(|provider| (provider.as_str(), *provider)).collect()
     }
 }
 
@@ -237,4 +289,17 @@ pub enum Delivered {
     Refused(String),
     /// The recipient wants none, in its words: now and from now on.
     Unwanted(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_serialized_by_its_name() {
+        for provider in Provider::ALL {
+            let json = serde_json::to_string(provider).unwrap();
+            assert_eq!(json, format!("{:?}", provider.as_str()));
+        }
+    }
 }

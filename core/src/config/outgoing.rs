@@ -11,11 +11,8 @@ use super::toml_reader::{ConfigError, Item, Located, Section};
 use super::{AlertUrl, AlertWebhook, Alerts, Api, Emails, OnDoubt, Quota, Sending, Sms};
 use crate::email::Mailbox;
 use crate::limits::COUNTED;
-use crate::outbound::{Outcome, Provider};
+use crate::outbound::{Outcome, Provider, Purpose};
 use crate::secret::SecretName;
-
-pub(super) const PROVIDERS: [(&str, Provider); 2] =
-    [("resend", Provider::Resend), ("sendgrid", Provider::SendGrid)];
 
 pub(super) const ON_DOUBT: [(&str, OnDoubt); 2] =
     [("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)];
@@ -23,9 +20,10 @@ pub(super) const ON_DOUBT: [(&str, OnDoubt); 2] =
 /// Reads `[email]`. What is missing in it is reported, and something stands in for it.
 pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
     let section = root.get("email")?.section("a table")?;
+    let providers = Provider::of(Purpose::Email);
     let provider = section.require("provider", "who delivers: provider = \"resend\"");
-    let provider = provider.and_then(|item| item.choice(&PROVIDERS));
-    let fallback = section.get("fallback").and_then(|item| item.choice(&PROVIDERS));
+    let provider = provider.and_then(|item| item.choice(&providers));
+    let fallback = section.get("fallback").and_then(|item| item.choice(&providers));
     let from =
         section.require("from", "whose emails they are: from = \"Acme <hello@example.com>\"");
     let from = from.and_then(|item| mailbox(&item));
@@ -39,10 +37,11 @@ pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
     if let Some(count) = failover_after {
         sending.failover_after = u32::try_from(count).unwrap_or(sending.failover_after);
     }
-    let settings = PROVIDERS.map(|(name, provider)| {
+    let settings = providers.into_iter().map(|(name, provider)| {
         let section = section.get(name).and_then(|item| item.section("a table"));
         api(provider, section)
     });
+    let settings: Vec<_> = settings.collect();
     if let (Some(provider), Some(fallback)) = (&provider, &fallback)
         && provider.value == fallback.value
     {
@@ -105,7 +104,6 @@ pub(super) fn sms(root: &Section<'_>) -> Option<Sms> {
         sending.wait = Duration::ZERO;
     }
     let mut api = default_api(Provider::Twilio);
-    api.key = SecretName("TWILIO_AUTH_TOKEN".to_owned());
     api_settings(&mut api, &section);
     section.finish();
     sending.apis = vec![api];
@@ -118,9 +116,6 @@ pub(super) fn sms(root: &Section<'_>) -> Option<Sms> {
     })
 }
 
-pub(super) const TRACKERS: [(&str, Provider); 2] =
-    [("mixpanel", Provider::Mixpanel), ("posthog", Provider::PostHog)];
-
 /// Reads `[tracking]`.
 pub(super) fn tracking(root: &Section<'_>) -> Vec<(Provider, Sending)> {
     let mut tracking = Vec::new();
@@ -128,7 +123,7 @@ pub(super) fn tracking(root: &Section<'_>) -> Vec<(Provider, Sending)> {
     let Some(section) = root.get("tracking").and_then(|item| item.section(expected)) else {
         return tracking;
     };
-    for (name, provider) in TRACKERS {
+    for (name, provider) in Provider::of(Purpose::Tracking) {
         let Some(section) = section.get(name).and_then(|item| item.section("a table")) else {
             continue;
         };
@@ -180,12 +175,24 @@ pub(super) fn api(provider: Provider, section: Option<Section<'_>>) -> Api {
     api
 }
 
+/// The environment variable with what opens an API, unless hookmill.toml names another.
+pub(super) fn default_key(provider: Provider) -> String {
+    let facts = provider.facts();
+    match facts.purpose {
+        // What Twilio itself calls it.
+        Purpose::Sms => format!("{}_AUTH_TOKEN", facts.name.to_uppercase()),
+        Purpose::Email | Purpose::Tracking | Purpose::Objects => {
+            format!("{}_API_KEY", facts.name.to_uppercase())
+        }
+    }
+}
+
 fn default_api(provider: Provider) -> Api {
     Api {
         provider,
-        key: SecretName(format!("{}_API_KEY", provider.as_str().to_uppercase())),
-        url: provider.url().to_owned(),
-        rate: provider.rate(),
+        key: SecretName(default_key(provider)),
+        url: provider.facts().url.to_owned(),
+        rate: provider.facts().rate,
     }
 }
 
@@ -398,7 +405,7 @@ pub(super) fn track(item: &Item<'_>) -> Option<EffectText> {
     let example = "{ provider = \"posthog\", event = \"Subscribed\", user = \"data.user_id\" }";
     let section = item.section(&format!("what somebody did: {example}"))?;
     let provider = section.require("provider", "who is told: provider = \"posthog\"");
-    let provider = provider.and_then(|item| item.choice(&TRACKERS));
+    let provider = provider.and_then(|item| item.choice(&Provider::of(Purpose::Tracking)));
     let event = section.require("event", "what it is called: event = \"Subscribed\"");
     let event = event.and_then(|item| item.string("a name"));
     let user = section.require("user", "who has done it: user = \"data.user_id\"");
