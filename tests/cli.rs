@@ -278,7 +278,7 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     std::fs::copy(root.join(template), temporary.path().join(template)).unwrap();
     // All of them together, with the sources that they are about.
     let blocks = toml_blocks("email.md");
-    assert_eq!(blocks.len(), 5);
+    assert_eq!(blocks.len(), 6);
     let mut config = blocks.concat();
     for source in ["clerk", "stripe", "support"] {
         config += &format!("[sources.{source}]\nscheme = \"svix\"\nsecrets = [\"env:A\"]\n");
@@ -288,7 +288,7 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 5 sources and 24 rules, no errors
+    hookmill.toml: 6 sources and 28 rules, no errors
     ");
 }
 

@@ -13,7 +13,7 @@ use hookmill_consumers::outgoing::{Outgoing, Round, Sent, Unable, round, strande
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnDoubt, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider, Purpose};
 use hookmill_core::rules::Program;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
@@ -264,31 +264,74 @@ impl Store for World {
     }
 }
 
+/// What the providers do differently, as far as a world knows them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Fake(Provider);
+
+impl Fake {
+    /// Whose URL it is, see [`api()`].
+    fn of(url: &str) -> Self {
+        let named =
+            |provider: &&Provider| url.starts_with(&format!("https://{}/", provider.as_str()));
+        Self(*Provider::ALL.iter().find(named).unwrap())
+    }
+
+    /// The first recipient of each email.
+    fn addresses(self, request: &ApiRequest) -> Vec<String> {
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        let (emails, to) = match self.0 {
+            Provider::Resend => (&body, "/to/0"),
+            Provider::SendGrid => (&body["personalizations"], "/to/0/email"),
+            Provider::Postmark => (&body, "/To"),
+            other => panic!("{other:?} takes no emails"),
+        };
+        let address = |email: &Value| {
+            let to = email.pointer(to).unwrap().as_str().unwrap();
+            to.split(',').next().unwrap().to_owned()
+        };
+        emails.as_array().unwrap().iter().map(address).collect()
+    }
+
+    /// What it recognizes the request by.
+    fn key(self, request: &ApiRequest) -> Option<String> {
+        let mut headers = request.headers.iter();
+        let key = headers.find(|(name, _)| *name == "idempotency-key").map(|(_, key)| key.clone());
+        assert_eq!(key.is_some(), recognizes(self.0), "{self:?}");
+        key
+    }
+
+    /// Its answer when it accepts so many emails.
+    fn accepts(self, emails: usize) -> (u16, Value) {
+        let each = |json: fn(usize) -> Value| (0..emails).map(json).collect::<Value>();
+        match self.0 {
+            Provider::Resend => (200, json!({ "data": each(|n| json!({ "id": n.to_string() })) })),
+            Provider::SendGrid => (202, Value::Null),
+            Provider::Postmark => {
+                let email = |n: usize| json!({ "ErrorCode": 0, "Message": "OK", "MessageID": n.to_string() });
+                (200, each(email))
+            }
+            other => panic!("{other:?} takes no emails"),
+        }
+    }
+}
+
+/// Every provider of emails.
+fn providers() -> Vec<Provider> {
+    Provider::of(Purpose::Email).into_iter().map(|(_, provider)| provider).collect()
+}
+
 impl Fetch for World {
     async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
         assert_eq!(key.expose_secret(), "the-key");
         *self.requests.lock().unwrap() += 1;
         let mood = self.moods.lock().unwrap().pop().unwrap_or(Mood::Accepts);
-        let body: Value = serde_json::from_str(&request.body).unwrap();
-        let resend = request.url.starts_with("https://resend");
+        let fake = Fake::of(&request.url);
         let away = self.away.lock().unwrap().is_some_and(|away| request.url.contains(away));
         let mood = if away { Mood::NoConnection } else { mood };
-        let emails = if resend { &body } else { &body["personalizations"] };
-        let emails = emails.as_array().unwrap();
-        let to: Vec<_> = emails
-            .iter()
-            .map(|email| match &email["to"][0] {
-                Value::String(to) => to.clone(),
-                to => to["email"].as_str().unwrap().to_owned(),
-            })
-            .collect();
+        let to = fake.addresses(&request);
         let accept = || {
-            if resend {
-                let key =
-                    request.headers.iter().find(|(name, _)| *name == "idempotency-key").unwrap();
-                if let Some(known) =
-                    self.keys.lock().unwrap().insert(key.1.clone(), request.body.clone())
-                {
+            if let Some(key) = fake.key(&request) {
+                if let Some(known) = self.keys.lock().unwrap().insert(key, request.body.clone()) {
                     assert_eq!(known, request.body, "the same key has the same bytes");
                     return;
                 }
@@ -307,9 +350,8 @@ impl Fetch for World {
         match mood {
             Mood::Accepts | Mood::AcceptsWhileLocked { .. } => {
                 accept();
-                let ids: Vec<_> =
-                    (0..emails.len()).map(|n| json!({ "id": n.to_string() })).collect();
-                response(if resend { 200 } else { 202 }, json!({ "data": ids }).to_string())
+                let (status, body) = fake.accepts(to.len());
+                response(status, body.to_string())
             }
             Mood::Busy { after } => response(429, "{}".into()).map(|mut response| {
                 response.retry_after = Some(after.to_string());
@@ -335,7 +377,9 @@ impl Fetch for World {
 
 #[test]
 fn many_emails_go_out_in_few_requests_and_no_faster_than_the_provider_takes_them() {
-    for (provider, requests) in [(Provider::Resend, 100), (Provider::SendGrid, 10)] {
+    let expected = [(Provider::Resend, 100), (Provider::SendGrid, 10), (Provider::Postmark, 20)];
+    assert_eq!(expected.map(|(provider, _)| provider).to_vec(), providers());
+    for (provider, requests) in expected {
         let world = World::new(provider, 10_000);
         let end = world.until_done(1_000);
         assert_eq!(world.states(), BTreeMap::from([("sent".into(), 10_000)]));
@@ -618,7 +662,7 @@ fn another_stands_in_for_a_provider_that_is_away() {
 
 #[test]
 fn a_batch_that_is_refused_as_a_whole_is_split_until_the_offenders_stand_alone() {
-    for provider in [Provider::Resend, Provider::SendGrid] {
+    for provider in providers() {
         let world = World::new(provider, 100);
         *world.refused.lock().unwrap() = vec!["3@example.com", "77@example.com"];
         let first = world.round(1_000).unwrap().sent;
@@ -720,7 +764,7 @@ fn what_was_never_sent_goes_to_the_provider_that_is_named_now() {
 
 #[test]
 fn an_address_stands_once_in_an_email_and_every_recipient_counts() {
-    for provider in [Provider::Resend, Provider::SendGrid] {
+    for provider in providers() {
         let world = World::new(provider, 2);
         let content = json!({ "template": "welcome", "to": ["a@example.com", "A@EXAMPLE.com", "b@example.com"],
             "cc": ["B@example.com", "c@example.com"], "data": { "name": "x" } });
@@ -821,7 +865,7 @@ fn somebody_is_told_once_that_a_quota_is_nearly_used_up() {
 
 #[test]
 fn a_process_may_die_before_or_after_any_single_step() {
-    for provider in [Provider::Resend, Provider::SendGrid] {
+    for provider in providers() {
         let mut died = 0;
         for step in 0..12 {
             for death in [Death::Before, Death::After] {
@@ -836,7 +880,7 @@ fn a_process_may_die_before_or_after_any_single_step() {
                 if recognizes(provider) {
                     assert_eq!((accepted, states["sent"]), (3, 3), "{step} {death:?}");
                 } else {
-                    // It died while it asked SendGrid: nobody knows, and nobody is written to twice.
+                    // It died while it asked: nobody knows, and nobody is written to twice.
                     let sent = states.get("sent").copied().unwrap_or(0);
                     let in_doubt = states.get("in_doubt").copied().unwrap_or(0);
                     assert!(accepted <= 3 && sent + in_doubt == 3, "{step} {death:?} {states:?}");
@@ -867,13 +911,12 @@ proptest! {
 
     #[test]
     fn an_email_is_not_lost_and_not_sent_twice(
-        resend in any::<bool>(),
+        provider in prop::sample::select(providers()),
         moods in prop::collection::vec(mood(), 0..12),
         deaths in prop::collection::vec((0_usize..6, any::<bool>()), 0..8),
         intrusions in prop::collection::vec(0_usize..8, 0..8),
     ) {
         const EMAILS: usize = 7;
-        let provider = if resend { Provider::Resend } else { Provider::SendGrid };
         let world = World::new(provider, EMAILS);
         *world.moods.lock().unwrap() = moods;
         let mut now = 1_000_000;
@@ -899,7 +942,7 @@ proptest! {
         let once: BTreeSet<_> = accepted.iter().collect();
         prop_assert_eq!(once.len(), accepted.len(), "nothing is accepted twice");
         prop_assert_eq!(count("sent") + count("in_doubt"), EMAILS as u64, "{:?}", states);
-        if resend {
+        if recognizes(provider) {
             prop_assert_eq!(count("sent"), EMAILS as u64);
             prop_assert_eq!(once.len(), EMAILS);
         }

@@ -77,6 +77,14 @@ providers! {
         url: "https://api.sendgrid.com",
         rate: 100,
     };
+    /// <https://postmarkapp.com>. It publishes no limit, and answers 429 above it; a request may have 500 emails.
+    Postmark = Facts {
+        name: "postmark",
+        title: "Postmark",
+        purpose: Purpose::Email,
+        url: "https://api.postmarkapp.com",
+        rate: 10,
+    };
     /// <https://www.twilio.com/docs/messaging>. Twilio queues what is too much for a number.
     Twilio = Facts {
         name: "twilio",
@@ -226,22 +234,26 @@ pub enum Authorization {
     Password(String),
     /// As the name of a user who has no password.
     User,
+    /// As the value of this header.
+    Header(&'static str),
     /// It is in the body.
     None,
 }
 
 impl ApiRequest {
-    /// The value of the header `Authorization`, if there is to be one.
-    pub fn authorize(&self, key: &Secret) -> Option<String> {
+    /// The header that the key goes in, with its value, if it goes in one.
+    pub fn authorize(&self, key: &Secret) -> Option<(&'static str, String)> {
         // A line end at its end comes from a file or a shell, and is never part of a key.
         let key = key.expose_secret().trim();
-        let basic = |pair: String| Some(format!("Basic {}", STANDARD.encode(pair)));
-        match &self.authorization {
-            Authorization::Bearer => Some(format!("Bearer {key}")),
+        let basic = |pair: String| format!("Basic {}", STANDARD.encode(pair));
+        let value = match &self.authorization {
+            Authorization::Bearer => format!("Bearer {key}"),
             Authorization::Password(user) => basic(format!("{user}:{key}")),
             Authorization::User => basic(format!("{key}:")),
-            Authorization::None => None,
-        }
+            Authorization::Header(name) => return Some((*name, key.to_owned())),
+            Authorization::None => return None,
+        };
+        Some(("authorization", value))
     }
 }
 

@@ -16,7 +16,7 @@ use hookmill_core::outbound::{ApiRequest, ApiResponse};
 use hookmill_core::secret::Secret;
 use hookmill_native::{HttpClient, Metrics, Sqlite, now};
 use tokio::sync::{Notify, watch};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 /// The longest time without a look into the outbox, which others may write as well.
 const LOOK: Duration = Duration::from_secs(10);

@@ -4,6 +4,7 @@
 //! [`Provider`]s. What there is to know beyond that is in its file: batches, idempotency, requests, answers, and how the
 //! provider names an email in its reports.
 
+mod postmark;
 mod resend;
 mod sendgrid;
 
@@ -12,6 +13,7 @@ use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::outbound::Provider;
 
 use crate::api::Api;
+pub use crate::email::postmark::Postmark;
 pub use crate::email::resend::Resend;
 pub use crate::email::sendgrid::SendGrid;
 
@@ -31,7 +33,7 @@ pub trait EmailApi: Api {
 }
 
 /// The APIs that take emails.
-pub static EMAIL_APIS: &[&dyn EmailApi] = &[&Resend, &SendGrid];
+pub static EMAIL_APIS: &[&dyn EmailApi] = &[&Resend, &SendGrid, &Postmark];
 
 /// The API of a provider. `None`: that provider takes no emails.
 pub fn email_api(provider: Provider) -> Option<&'static dyn EmailApi> {
@@ -115,7 +117,7 @@ mod tests {
             found.push(name);
         }
         // There is no preset for the others.
-        assert_eq!((found, missing), (vec!["resend", "sendgrid"], Vec::<&str>::new()));
+        assert_eq!((found, missing), (vec!["resend", "sendgrid"], vec!["postmark"]));
     }
 
     proptest! {

@@ -72,10 +72,8 @@ impl Fetch for HttpClient {
             Method::Get => self.0.get(&request.url),
             Method::Post => self.0.post(&request.url).body(request.body),
         };
-        let post =
-            authorization.into_iter().fold(post, |post, value| post.header("authorization", value));
-        let post =
-            request.headers.into_iter().fold(post, |post, (name, value)| post.header(name, value));
+        let headers = authorization.into_iter().chain(request.headers);
+        let post = headers.fold(post, |post, (name, value)| post.header(name, value));
         let response = post.send().await.map_err(failed)?;
         let header = |name: &str| {
             let value = response.headers().get(name)?.to_str().ok()?;

@@ -143,6 +143,7 @@ const SAMPLES: [&str; 14] = [
     quota = { day = 1, month = 2, warn_at = 0.5, notify = "a@b.test" }
     resend = { key = "env:B", rate = 3, url = "https://a.test" }
     sendgrid = { key = "env:B", rate = 3, url = "https://a.test" }
+    postmark = { key = "env:B", rate = 3, url = "https://a.test" }
 
     [templates.welcome]
     subject = "a"
