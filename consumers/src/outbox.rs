@@ -251,7 +251,8 @@ RETURNING id, source, event_id, rule, state, error";
 
 const LEAVE_OUT: &str = "\
 -- who is left out
-UPDATE outbox SET left_out = value ->> 1 FROM json_each(?1) WHERE outbox.id = value ->> 0";
+UPDATE outbox SET left_out = coalesce(left_out || ', ', '') || (value ->> 1) FROM json_each(?1)
+WHERE outbox.id = value ->> 0 AND instr(coalesce(left_out, ''), value ->> 1) = 0";
 
 const SETTLE_MEMBERS: &str = "\
 -- what became of it
@@ -525,7 +526,7 @@ pub fn delivered(
 ) -> Vec<Statement> {
     let members = batch.members.iter().zip(said).map(|(id, said)| {
         let (state, provider_id, error) = match said {
-            Delivered::Accepted(provider_id) => ("sent", provider_id.as_deref(), None),
+            Delivered::Accepted(id) | Delivered::Partly { id, .. } => ("sent", id.as_deref(), None),
             Delivered::Refused(error) => ("refused", None, Some(error)),
             Delivered::Unwanted(error) => ("suppressed", None, Some(error)),
         };
@@ -534,13 +535,19 @@ pub fn delivered(
     let mut statements = for_rows(SETTLE_MEMBERS, &members.collect::<Vec<_>>());
     statements.push(settle_batch(batch, "sent", "", now));
     let accepted = said.iter().zip(recipients);
-    let accepted = accepted.filter(|(said, _)| matches!(said, Delivered::Accepted(_)));
+    let accepted = accepted
+        .filter(|(said, _)| matches!(said, Delivered::Accepted(_) | Delivered::Partly { .. }));
     let sent: usize = accepted.map(|(_, recipients)| recipients).sum();
     let unwanted = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
         Delivered::Unwanted(error) => Some(json(&(id, provider, error, now))),
-        _ => None,
+        Delivered::Accepted(_) | Delivered::Partly { .. } | Delivered::Refused(_) => None,
     });
     statements.extend(for_rows(SUPPRESS, &unwanted.collect::<Vec<_>>()));
+    let left_out = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
+        Delivered::Partly { left_out, .. } => Some((id.clone(), left_out.clone())),
+        Delivered::Accepted(_) | Delivered::Refused(_) | Delivered::Unwanted(_) => None,
+    });
+    statements.extend(leave_out(&left_out.collect::<Vec<_>>()));
     let params = vec![provider.into(), now.day(), now.month(), sent.to_string()];
     statements.push(statement(USE, params));
     statements.push(note(provider, now, false, None));

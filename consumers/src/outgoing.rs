@@ -12,7 +12,7 @@ use hookmill_core::config::{Api, Consumers, OnDoubt, Retry, Sending, Sms};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
-use hookmill_core::outbound::{Answer, Provider};
+use hookmill_core::outbound::{Answer, Provider, Transport};
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::template::{TemplateError, Templates};
@@ -135,9 +135,17 @@ pub(crate) fn usable(
     api: &Api,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
 ) -> Result<Secret, Unable> {
+    if api.provider.is_native_only() && api.user.is_none() {
+        // Nobody logs in.
+        return Ok(Secret::from(""));
+    }
     let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
     let key = key.ok_or_else(|| Unable::Key(api.key.clone(), api.provider))?;
-    let odd = |c: char| !c.is_ascii_graphic() || c == '"' || c == '\'';
+    let odd = |c: char| match api.provider.facts().transport {
+        Transport::Https { .. } => !c.is_ascii_graphic() || c == '"' || c == '\'',
+        // A password is whatever somebody chose.
+        Transport::Smtp => c.is_control(),
+    };
     if key.expose_secret().trim().contains(odd) {
         return Err(Unable::OddKey(api.key.clone()));
     }
@@ -498,7 +506,10 @@ async fn send<S: Store, F: Fetch>(
     let standings = outbox::read_standings(rows.last());
     let request = api.request(&Sealed { channel, id: &batch.id, body: &batch.body, settings, key });
     // Some say the key again when they do not like it.
-    let without_key = |text: &str| text.replace(key.expose_secret().trim(), "[key]");
+    let without_key = |text: &str| match key.expose_secret().trim() {
+        "" => text.to_owned(),
+        key => text.replace(key, "[key]"),
+    };
     let answer = match fetch.ask(request, key).await {
         Ok(mut response) => {
             response.body = without_key(&response.body);
@@ -557,6 +568,12 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
                 outbox::note(name, due_at, false, None),
             ]
         }
+        // It takes others, so nothing else waits for this.
+        Answer::Later(error) => {
+            let due_at = now + delay(&outgoing.retry, batch.attempts);
+            sent.problems.push(format!("{error}; it is asked again at {due_at}"));
+            vec![outbox::release(batch, due_at, &error, false), answers]
+        }
         Answer::Away(error) => is_away(outgoing, said, &error, false, sent),
         Answer::Unavailable(error) => is_away(outgoing, said, &error, true, sent),
         // It has been said before that it may have it.
@@ -593,7 +610,7 @@ fn is_away(
     let others = outgoing.providers().filter(|other| *other != name);
     let away = outgoing.senders.len() > 1 && failures >= outgoing.settings.failover_after;
     // One that is away itself does not stand in.
-    let other = others.into_iter().find(|other| away_until(standings, *other) <= now);
+    let other = others.into_iter().find(|other| away_until(standings, other) <= now);
     let other = other.filter(|_| away);
     if away && away_until(standings, name) <= now {
         let instead = other.unwrap_or("nobody");

@@ -17,10 +17,22 @@ pub struct Facts {
     pub title: &'static str,
     /// What it is asked for.
     pub purpose: Purpose,
-    /// The base URL of its API, unless hookmill.toml names another.
-    pub url: &'static str,
+    /// How it is reached.
+    pub transport: Transport,
     /// The most requests in a second, unless hookmill.toml says otherwise.
     pub rate: u32,
+}
+
+/// How a provider is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// By requests over HTTPS.
+    Https {
+        /// The base URL, unless hookmill.toml names another.
+        url: &'static str,
+    },
+    /// By SMTP, which only the native binary speaks: <https://www.rfc-editor.org/rfc/rfc5321>. hookmill.toml names the server.
+    Smtp,
 }
 
 /// What an API is asked for.
@@ -66,7 +78,7 @@ providers! {
         name: "resend",
         title: "Resend",
         purpose: Purpose::Email,
-        url: "https://api.resend.com",
+        transport: Transport::Https { url: "https://api.resend.com" },
         rate: 2,
     };
     /// <https://sendgrid.com>. It accepts far more requests than a pipeline makes.
@@ -74,7 +86,7 @@ providers! {
         name: "sendgrid",
         title: "SendGrid",
         purpose: Purpose::Email,
-        url: "https://api.sendgrid.com",
+        transport: Transport::Https { url: "https://api.sendgrid.com" },
         rate: 100,
     };
     /// <https://postmarkapp.com>. It publishes no limit, and answers 429 above it; a request may have 500 emails.
@@ -82,7 +94,16 @@ providers! {
         name: "postmark",
         title: "Postmark",
         purpose: Purpose::Email,
-        url: "https://api.postmarkapp.com",
+        transport: Transport::Https { url: "https://api.postmarkapp.com" },
+        rate: 10,
+    };
+    /// Any server that takes emails, such as Amazon SES. The rate is what SES lets a new account send outside its sandbox:
+    /// <https://docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas.html>.
+    Smtp = Facts {
+        name: "smtp",
+        title: "SMTP",
+        purpose: Purpose::Email,
+        transport: Transport::Smtp,
         rate: 10,
     };
     /// <https://www.twilio.com/docs/messaging>. Twilio queues what is too much for a number.
@@ -90,7 +111,7 @@ providers! {
         name: "twilio",
         title: "Twilio",
         purpose: Purpose::Sms,
-        url: "https://api.twilio.com",
+        transport: Transport::Https { url: "https://api.twilio.com" },
         rate: 10,
     };
     /// <https://mixpanel.com>. It accepts far more requests than a pipeline makes.
@@ -98,7 +119,7 @@ providers! {
         name: "mixpanel",
         title: "Mixpanel",
         purpose: Purpose::Tracking,
-        url: "https://api.mixpanel.com",
+        transport: Transport::Https { url: "https://api.mixpanel.com" },
         rate: 100,
     };
     /// <https://posthog.com>. It accepts far more requests than a pipeline makes.
@@ -106,7 +127,7 @@ providers! {
         name: "posthog",
         title: "PostHog",
         purpose: Purpose::Tracking,
-        url: "https://us.i.posthog.com",
+        transport: Transport::Https { url: "https://us.i.posthog.com" },
         rate: 100,
     };
     /// <https://docs.stripe.com/api>. Rate: 25 in a sandbox, <https://docs.stripe.com/rate-limits>.
@@ -114,7 +135,7 @@ providers! {
         name: "stripe",
         title: "Stripe",
         purpose: Purpose::Objects,
-        url: "https://api.stripe.com",
+        transport: Transport::Https { url: "https://api.stripe.com" },
         rate: 20,
     };
     /// <https://clerk.com/docs/reference/backend-api>. Rate: 100 in ten seconds for a development instance,
@@ -123,7 +144,7 @@ providers! {
         name: "clerk",
         title: "Clerk",
         purpose: Purpose::Objects,
-        url: "https://api.clerk.com",
+        transport: Transport::Https { url: "https://api.clerk.com" },
         rate: 10,
     };
     /// <https://developer.paddle.com/api-reference>. Rate: 240 in a minute,
@@ -132,12 +153,17 @@ providers! {
         name: "paddle",
         title: "Paddle",
         purpose: Purpose::Objects,
-        url: "https://api.paddle.com",
+        transport: Transport::Https { url: "https://api.paddle.com" },
         rate: 4,
     };
 }
 
 impl Provider {
+    /// Whether only the native binary can reach it.
+    pub fn is_native_only(self) -> bool {
+        self.facts().transport == Transport::Smtp
+    }
+
     /// Its name in hookmill.toml and in the database.
     pub const fn as_str(self) -> &'static str {
         self.facts().name
@@ -282,6 +308,8 @@ pub enum Answer {
         /// Its words.
         error: String,
     },
+    /// It cannot take this batch now, has taken nothing of it, and takes others.
+    Later(String),
     /// It cannot do it now, and has taken nothing.
     Away(String),
     /// It cannot do it now, and may have taken the batch all the same.
@@ -297,6 +325,13 @@ pub enum Answer {
 pub enum Delivered {
     /// It will deliver it, and knows it by this id, if it gave one.
     Accepted(Option<String>),
+    /// As `Accepted`, but not to all of its recipients.
+    Partly {
+        /// What the provider knows it by, if it gave an id.
+        id: Option<String>,
+        /// Who is left out, and why.
+        left_out: String,
+    },
     /// It will not, in its words.
     Refused(String),
     /// The recipient wants none, in its words: now and from now on.

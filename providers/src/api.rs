@@ -134,7 +134,7 @@ pub(crate) fn first_line(body: &str) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use hookmill_core::outbound::Provider;
+    use hookmill_core::outbound::{Provider, Transport};
     use hookmill_core::secret::SecretName;
 
     use super::*;
@@ -145,8 +145,12 @@ pub(crate) mod tests {
         let settings = config::Api {
             provider,
             key: SecretName("KEY".into()),
-            url: format!("{}/", facts.url),
+            url: match facts.transport {
+                Transport::Https { url } => format!("{url}/"),
+                Transport::Smtp => "smtps://mail.example.com:465".to_owned(),
+            },
             rate: facts.rate,
+            user: None,
         };
         let key = Secret::from("phc_\"key");
         let sealed =

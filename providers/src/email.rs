@@ -7,6 +7,7 @@
 mod postmark;
 mod resend;
 mod sendgrid;
+pub mod smtp;
 
 use hookmill_core::email::Email;
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
@@ -16,6 +17,7 @@ use crate::api::Api;
 pub use crate::email::postmark::Postmark;
 pub use crate::email::resend::Resend;
 pub use crate::email::sendgrid::SendGrid;
+pub use crate::email::smtp::Smtp;
 
 /// An API that takes emails.
 pub trait EmailApi: Api {
@@ -33,7 +35,7 @@ pub trait EmailApi: Api {
 }
 
 /// The APIs that take emails.
-pub static EMAIL_APIS: &[&dyn EmailApi] = &[&Resend, &SendGrid, &Postmark];
+pub static EMAIL_APIS: &[&dyn EmailApi] = &[&Resend, &SendGrid, &Postmark, &Smtp];
 
 /// The API of a provider. `None`: that provider takes no emails.
 pub fn email_api(provider: Provider) -> Option<&'static dyn EmailApi> {
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn every_provider_of_emails_has_one_api() {
-        let names: Vec<_> = EMAIL_APIS.iter().map(|api| api.name()).collect();
+        let names: Vec<_> = EMAIL_APIS.iter().map(Api::name).collect();
         let configured: Vec<_> =
             Provider::of(Purpose::Email).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, configured);
@@ -117,7 +119,7 @@ mod tests {
             found.push(name);
         }
         // There is no preset for the others.
-        assert_eq!((found, missing), (vec!["resend", "sendgrid"], vec!["postmark"]));
+        assert_eq!((found, missing), (vec!["resend", "sendgrid"], vec!["postmark", "smtp"]));
     }
 
     proptest! {

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn every_provider_of_tracking_has_one_api() {
-        let names: Vec<_> = TRACK_APIS.iter().map(|api| api.name()).collect();
+        let names: Vec<_> = TRACK_APIS.iter().map(Api::name).collect();
         let configured: Vec<_> =
             Provider::of(Purpose::Tracking).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, configured);

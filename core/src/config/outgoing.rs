@@ -8,21 +8,27 @@ use super::parse::{
     ValueText, duration, integer, is_private, secret_name, value,
 };
 use super::toml_reader::{ConfigError, Item, Located, Section};
-use super::{AlertUrl, AlertWebhook, Alerts, Api, Emails, OnDoubt, Quota, Sending, Sms};
+use super::{
+    AlertUrl, AlertWebhook, Alerts, Api, Emails, OnDoubt, Quota, SMTP_SCHEMES, Sending, Sms,
+};
 use crate::email::Mailbox;
 use crate::limits::COUNTED;
-use crate::outbound::{Outcome, Provider, Purpose};
+use crate::outbound::{Outcome, Provider, Purpose, Transport};
 use crate::secret::SecretName;
 
 pub(super) const ON_DOUBT: [(&str, OnDoubt); 2] =
     [("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)];
 
-/// Reads `[email]`. What is missing in it is reported, and something stands in for it.
-pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
+/// Reads `[email]`. What is missing in it is reported, and something stands in for it. `native_only`: where a provider is named
+/// that a Worker cannot reach.
+pub(super) fn emails(
+    root: &Section<'_>,
+    native_only: &mut Option<Located<Provider>>,
+) -> Option<Emails> {
     let section = root.get("email")?.section("a table")?;
     let providers = Provider::of(Purpose::Email);
     let provider = section.require("provider", "who delivers: provider = \"resend\"");
-    let provider = provider.and_then(|item| item.choice(&providers));
+    let chosen = provider.and_then(|item| item.choice(&providers));
     let fallback = section.get("fallback").and_then(|item| item.choice(&providers));
     let from =
         section.require("from", "whose emails they are: from = \"Acme <hello@example.com>\"");
@@ -37,22 +43,33 @@ pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
     if let Some(count) = failover_after {
         sending.failover_after = u32::try_from(count).unwrap_or(sending.failover_after);
     }
-    let settings = providers.into_iter().map(|(name, provider)| {
-        let section = section.get(name).and_then(|item| item.section("a table"));
-        api(provider, section)
+    let settings = providers.into_iter().filter_map(|(name, provider)| {
+        let item = section.get(name);
+        let named = [&chosen, &fallback].into_iter().flatten().find(|p| p.value == provider);
+        let table = item.as_ref().and_then(|item| item.section("a table"));
+        match (provider.facts().transport, table, named) {
+            (Transport::Https { .. }, table, _) => Some(api(provider, table)),
+            (Transport::Smtp, Some(table), _) => Some(smtp_server(provider, table)),
+            (Transport::Smtp, None, Some(named)) if item.is_none() => {
+                let problem = named.error(format!("`[email.{name}]` is missing"));
+                section.report(problem.hint(format!("name the server: {SMTP_EXAMPLE}")));
+                None
+            }
+            (Transport::Smtp, None, _) => None,
+        }
     });
     let settings: Vec<_> = settings.collect();
-    if let (Some(provider), Some(fallback)) = (&provider, &fallback)
+    if let (Some(provider), Some(fallback)) = (&chosen, &fallback)
         && provider.value == fallback.value
     {
         let problem = fallback.error("this is the provider that it is to stand in for");
         section.report(problem.hint("name another, or none"));
     }
     section.finish();
-    let chosen = provider.map_or(Provider::Resend, |provider| provider.value);
-    let chosen = [Some(chosen), fallback.map(|fallback| fallback.value)];
-    let apis = chosen.into_iter().flatten();
-    let apis = apis.filter_map(|p| settings.iter().find(|api| api.provider == p)).cloned();
+    let named = || [&chosen, &fallback].into_iter().flatten();
+    *native_only = named().find(|named| named.value.is_native_only()).cloned();
+    let apis = named().filter_map(|named| settings.iter().find(|api| api.provider == named.value));
+    let apis = apis.cloned();
     let nobody = || Mailbox { name: None, address: String::new() };
     sending.apis = apis.collect();
     Some(Emails { sending, from: from.unwrap_or_else(nobody), reply_to })
@@ -175,24 +192,82 @@ pub(super) fn api(provider: Provider, section: Option<Section<'_>>) -> Api {
     api
 }
 
+/// How a server is named.
+const SMTP_EXAMPLE: &str =
+    "smtp = { host = \"email-smtp.us-east-1.amazonaws.com\", user = \"AKIA…\" }";
+
+/// `[email.smtp]`: a server instead of a URL, and a user whose password is the key.
+fn smtp_server(provider: Provider, section: Section<'_>) -> Api {
+    let mut api = default_api(provider);
+    let host = section.require("host", "the server: host = \"email-smtp.us-east-1.amazonaws.com\"");
+    let host = host.and_then(|item| item.string("the name of a server"));
+    let host = host.filter(|host| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+        let fits = !host.value.is_empty() && host.value.chars().all(plain);
+        if !fits {
+            let problem = host.error(format!("found {:?}", host.value));
+            section.report(
+                problem.hint("expected a host name such as \"mail.example.com\"; `port` and `tls` are keys of their own"),
+            );
+        }
+        fits
+    });
+    let tls = section.get("tls").and_then(|item| item.choice(&SMTP_SCHEMES));
+    let [(_, usual), ..] = SMTP_SCHEMES;
+    let (scheme, usual_port) = tls.as_ref().map_or(usual, |tls| tls.value);
+    if let (Some(tls), Some(host)) = (&tls, &host)
+        && scheme == "smtp"
+        && !["localhost", "127.0.0.1"].contains(&host.value.as_str())
+    {
+        let problem = tls.error("emails and the password would go out unencrypted");
+        section.report(problem.hint("use tls = \"starttls\" or \"implicit\"; \"none\" is only for a server on this machine, host = \"localhost\""));
+    }
+    let port = section.get("port").and_then(|item| integer(&item, 1..=65_535));
+    let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(usual_port);
+    let host = host.map(|host| host.value).unwrap_or_default();
+    api.url = format!("{scheme}://{host}:{port}");
+    let user = section.get("user");
+    api.user = user.as_ref().and_then(|item| Some(item.string("who logs in")?.value));
+    if let Some(item) = section.get("password") {
+        if let Some(name) = secret_name(&item, &format!("env:{}", api.key.0)) {
+            api.key = name;
+        }
+        if user.is_none() {
+            let problem = item.here.error("`password` needs a `user`");
+            section.report(problem.hint("name the user: user = \"AKIA…\""));
+        }
+    }
+    if let Some(rate) = section.get("rate").and_then(|item| integer(&item, 1..=10_000)) {
+        api.rate = u32::try_from(rate).unwrap_or(api.rate);
+    }
+    section.finish();
+    api
+}
+
 /// The environment variable with what opens an API, unless hookmill.toml names another.
 pub(super) fn default_key(provider: Provider) -> String {
     let facts = provider.facts();
-    match facts.purpose {
+    let what = match (facts.transport, facts.purpose) {
+        (Transport::Smtp, _) => "PASSWORD",
         // What Twilio itself calls it.
-        Purpose::Sms => format!("{}_AUTH_TOKEN", facts.name.to_uppercase()),
-        Purpose::Email | Purpose::Tracking | Purpose::Objects => {
-            format!("{}_API_KEY", facts.name.to_uppercase())
+        (Transport::Https { .. }, Purpose::Sms) => "AUTH_TOKEN",
+        (Transport::Https { .. }, Purpose::Email | Purpose::Tracking | Purpose::Objects) => {
+            "API_KEY"
         }
-    }
+    };
+    format!("{}_{what}", facts.name.to_uppercase())
 }
 
 fn default_api(provider: Provider) -> Api {
     Api {
         provider,
         key: SecretName(default_key(provider)),
-        url: provider.facts().url.to_owned(),
+        url: match provider.facts().transport {
+            Transport::Https { url } => url.to_owned(),
+            Transport::Smtp => String::new(),
+        },
         rate: provider.facts().rate,
+        user: None,
     }
 }
 

@@ -24,15 +24,12 @@ use serde_json::{Map, Value, json};
 
 use super::{expectations, outgoing, parse, source};
 use crate::limits;
-use crate::outbound::{Outcome, Provider, Purpose};
+use crate::outbound::{Outcome, Provider, Purpose, Transport};
 use crate::rules::EventField;
 
 /// The JSON Schema of hookmill.toml, draft 2020-12.
 pub fn json_schema() -> Value {
-    // Nearly without references: Taplo, and with it most editors, shows nothing of what stands beside one.
-    let settings =
-        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut generator = settings.into_generator();
+    let mut generator = generator();
     let value = generator.subschema_for::<ValueForms>();
     let mut schema = generator.into_root_schema_for::<Hookmill>();
     schema.insert("$defs".to_owned(), json!({ "value": value }));
@@ -41,6 +38,13 @@ pub fn json_schema() -> Value {
     RecursiveTransform(merge).transform(&mut schema);
     RecursiveTransform(describe).transform(&mut schema);
     schema.to_value()
+}
+
+/// Nearly without references: Taplo, and with it most editors, shows nothing of what stands beside one.
+fn generator() -> SchemaGenerator {
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator()
 }
 
 /// An `Option` may be null, and TOML has none: a key is there or it is not.
@@ -228,6 +232,7 @@ types! {
     Field = { "type": "string", "enum": names(&EventField::ALL) }
     EmailProvider = { "type": "string", "enum": names(&Provider::of(Purpose::Email)) }
     TrackerName = { "type": "string", "enum": names(&Provider::of(Purpose::Tracking)) }
+    SmtpTls = { "type": "string", "enum": names(&super::SMTP_SCHEMES) }
     OnDoubt = { "type": "string", "enum": names(&outgoing::ON_DOUBT) }
     OutcomeName = { "type": "string", "enum": names(&Outcome::ALL) }
     Became = { "type": "string", "enum": names(&expectations::OUTCOMES) }
@@ -652,6 +657,29 @@ struct EmailApi {
     url: Option<String>,
 }
 
+/// An SMTP server that takes emails, such as that of Amazon SES. Only the native binary can reach it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct SmtpServer {
+    /// The name of the server.
+    #[schemars(extend("examples" = ["email-smtp.us-east-1.amazonaws.com"]))]
+    host: String,
+    /// The port; by default 587 with `starttls`, 465 with `implicit`, and 25 with `none`.
+    #[schemars(range(min = 1, max = 65_535), extend("examples" = [2587]))]
+    port: Option<Whole>,
+    /// How the connection is encrypted: after `STARTTLS`, from the start, or, on this machine, not at all.
+    #[schemars(extend("default" = "starttls"))]
+    tls: Option<SmtpTls>,
+    /// Who logs in. Without it, nobody does.
+    #[schemars(extend("examples" = ["AKIAIOSFODNN7EXAMPLE"]))]
+    user: Option<String>,
+    /// The name of the secret that is the user's password.
+    password: Option<SecretName>,
+    /// The most emails in a second.
+    #[schemars(range(min = 1, max = 10_000))]
+    rate: Option<Whole>,
+}
+
 fn email_apis(schema: &mut Schema) {
     provider_tables::<EmailApi>(schema, Purpose::Email, |title| format!("The API of {title}."));
 }
@@ -666,17 +694,26 @@ fn provider_tables<T: JsonSchema>(
     purpose: Purpose,
     describe: impl Fn(&str) -> String,
 ) {
-    let settings =
-        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let table = settings.into_generator().subschema_for::<T>().to_value();
+    let table = generator().subschema_for::<T>().to_value();
     for (name, provider) in Provider::of(purpose) {
         let facts = provider.facts();
-        let mut table = table.clone();
-        table["description"] = describe(facts.title).into();
-        table["properties"]["key"]["default"] =
-            format!("env:{}", outgoing::default_key(provider)).into();
-        table["properties"]["rate"]["default"] = facts.rate.into();
-        table["properties"]["url"]["default"] = facts.url.into();
+        let key = format!("env:{}", outgoing::default_key(provider));
+        let table = match facts.transport {
+            Transport::Https { url } => {
+                let mut table = table.clone();
+                table["description"] = describe(facts.title).into();
+                table["properties"]["key"]["default"] = key.into();
+                table["properties"]["rate"]["default"] = facts.rate.into();
+                table["properties"]["url"]["default"] = url.into();
+                table
+            }
+            Transport::Smtp => {
+                let mut table = generator().subschema_for::<SmtpServer>().to_value();
+                table["properties"]["password"]["default"] = key.into();
+                table["properties"]["rate"]["default"] = facts.rate.into();
+                table
+            }
+        };
         if let Some(members) = schema.as_object_mut() {
             let properties = members.entry("properties").or_insert_with(|| json!({}));
             properties[name] = table;

@@ -1,4 +1,4 @@
-//! Requests to providers' APIs.
+//! Requests to providers' APIs: over HTTPS, or to an SMTP server, if that is what the URL names.
 
 use std::time::Duration;
 
@@ -6,6 +6,8 @@ use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Method, USER_AGENT};
 use hookmill_core::secret::Secret;
 use reqwest::{Client, redirect};
+
+use crate::smtp;
 
 /// How long a request may take, its answer included. Far below the lease of a batch.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,6 +69,9 @@ async fn read(mut response: reqwest::Response) -> String {
 
 impl Fetch for HttpClient {
     async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
+        if request.url.starts_with("smtp") {
+            return smtp::send(&request, key).await;
+        }
         let authorization = request.authorize(key);
         let post = match request.method {
             Method::Get => self.0.get(&request.url),

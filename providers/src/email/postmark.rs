@@ -189,9 +189,12 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
     }
 }
 
-/// What became of one email. Of one with several recipients, code 0 says as well that some of them are left out.
+/// What became of one email. Code 0 may come with words about recipients who are inactive, where there are others.
 fn outcome(said: Said) -> Delivered {
     match said.error_code {
+        0 if said.message.contains("inactive") => {
+            Delivered::Partly { id: said.message_id, left_out: kept(&said.message) }
+        }
         0 => Delivered::Accepted(said.message_id),
         Said::INACTIVE => Delivered::Unwanted(said.words()),
         _ => Delivered::Refused(said.words()),
@@ -286,7 +289,10 @@ mod tests {
                     "Postmark error 406: You tried to send to recipient(s) that have been marked as inactive.".into()
                 ),
                 Delivered::Refused("Postmark error 300: Invalid 'To' address: 'c'.".into()),
-                Delivered::Accepted(Some("id-d".into())),
+                Delivered::Partly {
+                    id: Some("id-d".into()),
+                    left_out: "Message OK, but will not deliver to these inactive addresses: d@example.com".into(),
+                },
             ])
         );
         // Without a code for each email, nobody knows what Postmark has sent.
@@ -320,6 +326,7 @@ mod tests {
         ] {
             let found = match answer(2, &response(status, &problem(code))) {
                 Answer::Busy { .. } => "busy",
+                Answer::Later(_) => "later",
                 Answer::Away(_) => "away",
                 Answer::Unavailable(_) => "unavailable",
                 Answer::Malformed(_) => "malformed",

@@ -242,6 +242,7 @@ mod tests {
         ] {
             let found = match answer(1, &response(status, &problem(name))) {
                 Answer::Busy { .. } => "busy",
+                Answer::Later(_) => "later",
                 Answer::Away(_) => "away",
                 Answer::Unavailable(_) => "unavailable",
                 Answer::Malformed(_) => "malformed",
