@@ -8,7 +8,7 @@ mod track;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::config::{Api, Consumers, OnDoubt, Retry, Sending, Sms};
+use hookmill_core::config::{self, Consumers, OnDoubt, Retry, Sending, Sms};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
@@ -17,7 +17,7 @@ use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::template::{TemplateError, Templates};
 use hookmill_core::time::Timestamp;
-use hookmill_providers::api::{Api as _, Sealed};
+use hookmill_providers::api::{Api, Sealed};
 use hookmill_providers::email::{EmailApi, email_api};
 use hookmill_providers::sms::Twilio;
 use hookmill_providers::track::{TrackApi, track_api};
@@ -27,9 +27,9 @@ use thiserror::Error;
 use crate::outbox::{self, AWAY, End, Pending, Sealing, Sender, Standing, Taken, Unsent};
 use crate::retry::delay;
 
-/// The longest that a batch is tried.
+/// The longest time for which a batch is tried.
 const TRIED: Duration = Duration::from_secs(23 * 3600);
-/// How long before a provider ceases to recognize a batch it is not sent to it any more.
+/// A batch is not sent again for so long before its provider ceases to recognize it.
 const SPARE: Duration = Duration::from_secs(3600);
 /// How often an answer is tried to be written down. Natively a try waits five seconds for whoever has the database.
 const WRITES: u32 = 6;
@@ -49,12 +49,24 @@ pub struct Outgoing {
 /// An API that batches go out through.
 #[derive(Debug)]
 struct Route {
-    api: Box<dyn hookmill_providers::api::Api>,
-    settings: Api,
+    api: Box<dyn Api>,
+    settings: config::Api,
     key: Secret,
 }
 
 impl Route {
+    /// The way out of a channel through the API of a provider, if that has one for the channel.
+    fn new(
+        channel: &'static str,
+        api: Option<impl Api + 'static>,
+        settings: &config::Api,
+        lookup: impl Fn(&SecretName) -> Option<Secret>,
+    ) -> Result<Self, Unable> {
+        let api = api.ok_or(Unable::Purpose(settings.provider, channel))?;
+        let key = usable(settings, lookup)?;
+        Ok(Self { api: Box::new(api), settings: settings.clone(), key })
+    }
+
     fn name(&self) -> &'static str {
         self.api.name()
     }
@@ -116,8 +128,8 @@ pub enum Unable {
     /// A key is not set.
     #[error("{} is not set: it is the key for {}", .0.0, .1.as_str())]
     Key(SecretName, Provider),
-    /// The configuration names a provider that does not take what is to be sent.
-    #[error("{} does not take what goes out through the channel {}", .0.as_str(), .1)]
+    /// A provider that has no API for a channel.
+    #[error("{} has no API for the channel {}", .0.as_str(), .1)]
     Purpose(Provider, &'static str),
     /// A key cannot be one.
     #[error("{} holds a blank, a quote or another character that no key has", .0.0)]
@@ -132,18 +144,18 @@ pub enum Unable {
 
 /// What opens an API, if it can be that.
 pub(crate) fn usable(
-    api: &Api,
+    api: &config::Api,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
 ) -> Result<Secret, Unable> {
     if api.provider.is_native_only() && api.user.is_none() {
-        // Nobody logs in.
+        // Without a user, there is no password.
         return Ok(Secret::from(""));
     }
     let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
     let key = key.ok_or_else(|| Unable::Key(api.key.clone(), api.provider))?;
     let odd = |c: char| match api.provider.facts().transport {
         Transport::Https { .. } => !c.is_ascii_graphic() || c == '"' || c == '\'',
-        // A password is whatever somebody chose.
+        // A password may have any character that can be typed.
         Transport::Smtp => c.is_control(),
     };
     if key.expose_secret().trim().contains(odd) {
@@ -204,15 +216,9 @@ impl Outgoing {
         lookup: impl Fn(&SecretName) -> Option<Secret>,
     ) -> Result<Vec<Self>, Vec<Unable>> {
         let (mut all, mut unable) = (Vec::new(), Vec::new());
-        let mut route = |api: Box<dyn hookmill_providers::api::Api>, settings: &Api| {
-            match usable(settings, &lookup) {
-                Ok(key) => return Some(Route { api, settings: settings.clone(), key }),
-                Err(problem) => unable.push(problem),
-            }
-            None
-        };
-        let mut foreign = Vec::new();
-        let mut channel = |channel, settings: &Sending, senders| {
+        let mut found =
+            |route: Result<Route, Unable>| route.map_err(|problem| unable.push(problem)).ok();
+        let mut add = |channel, settings: &Sending, senders| {
             let (settings, retry) = (settings.clone(), config.retry.clone());
             all.push(Self { channel, settings, senders, retry });
         };
@@ -221,38 +227,35 @@ impl Outgoing {
                 .map_err(|errors| errors.into_iter().map(Unable::Template).collect::<Vec<_>>())?;
             let (mut apis, mut senders) = (Vec::new(), Vec::new());
             for named in &settings.sending.apis {
-                match email_api(named.provider) {
-                    Some(api) => {
-                        apis.push(api);
-                        senders.extend(route(Box::new(api), named));
-                    }
-                    None => foreign.push(Unable::Purpose(named.provider, "email")),
-                }
+                let api = email_api(named.provider);
+                senders.extend(found(Route::new("email", api, named, &lookup)));
+                apis.extend(api);
             }
             let composer = email::Composer { settings: settings.clone(), templates, apis };
-            channel(Channel::Email(Box::new(composer)), &settings.sending, senders);
+            add(Channel::Email(Box::new(composer)), &settings.sending, senders);
         }
         if let Some(sms) = &config.sms {
-            let twilio = Twilio { account: sms.account.clone() };
-            let named = sms.sending.apis.iter();
-            let senders = named.filter_map(|named| route(Box::new(twilio.clone()), named));
-            let senders = senders.collect();
-            channel(Channel::Sms(Box::new(sms.clone())), &sms.sending, senders);
+            let route = |named: &config::Api| {
+                let twilio = Twilio { account: sms.account.clone() };
+                let api = Some(twilio).filter(|api| api.name() == named.provider.as_str());
+                found(Route::new("sms", api, named, &lookup))
+            };
+            let senders = sms.sending.apis.iter().filter_map(route).collect();
+            add(Channel::Sms(Box::new(sms.clone())), &sms.sending, senders);
         }
         for (provider, sending) in &config.tracking {
-            let Some(api) = track_api(*provider) else {
-                foreign.push(Unable::Purpose(*provider, "tracking"));
-                continue;
-            };
-            let senders = sending.apis.iter().filter_map(|named| route(Box::new(api), named));
-            let senders = senders.collect();
-            channel(Channel::Track(api), sending, senders);
+            let api = track_api(*provider);
+            let route = |named| found(Route::new("tracking", api, named, &lookup));
+            let senders = sending.apis.iter().filter_map(route).collect();
+            // A provider that records nothing has been found unable.
+            if let Some(api) = api {
+                add(Channel::Track(api), sending, senders);
+            }
         }
-        unable.extend(foreign);
         if unable.is_empty() { Ok(all) } else { Err(unable) }
     }
 
-    /// Has everything go out through an API that stands in for those of the configuration, at once: for development.
+    /// Has everything go out at once, and through an API that stands in for those of the configuration: for development.
     #[must_use]
     pub fn through(mut self, api: &'static dyn EmailApi) -> Self {
         self.senders.truncate(1);
@@ -568,7 +571,7 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
                 outbox::note(name, due_at, false, None),
             ]
         }
-        // It takes others, so nothing else waits for this.
+        // The provider takes others, so nothing else waits for this.
         Answer::Later(error) => {
             let due_at = now + delay(&outgoing.retry, batch.attempts);
             sent.problems.push(format!("{error}; it is asked again at {due_at}"));

@@ -43,6 +43,10 @@ enum Mood {
     /// Says 503, and has not accepted it.
     NotBegun,
     NoConnection,
+    /// Accepts all but the one at this place, whose recipient is inactive, as Postmark calls it.
+    Inactive {
+        place: usize,
+    },
     /// Accepts, and meanwhile somebody else has the database, for so many tries to write.
     AcceptsWhileLocked {
         tries: usize,
@@ -139,8 +143,8 @@ impl World {
                 json!([format!("evt_{n}"), content])
             })
             .collect();
-        let sql = "INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, due_at, created_at) \
-            SELECT 'id_' || (value ->> 0), 's', value ->> 0, 0, 'welcome', 'email', value -> 1, 0, 0 FROM json_each(?1)";
+        let sql = "INSERT INTO outbox (id, source, event_id, generation, rule, channel, recipient, content, due_at, created_at) \
+            SELECT 'id_' || (value ->> 0), 's', value ->> 0, 0, 'welcome', 'email', value ->> '$[1].to[0]', value -> 1, 0, 0 FROM json_each(?1)";
         world.sql(sql, vec![json!(rows).to_string()]);
         world
     }
@@ -381,6 +385,14 @@ impl Fetch for World {
                 let (status, body) = fake.accepts(to.len());
                 response(status, body.to_string())
             }
+            Mood::Inactive { place } => {
+                let mut taken = to.clone();
+                taken.remove(place);
+                self.accepted.lock().unwrap().extend(taken);
+                let (status, mut body) = fake.accepts(to.len());
+                body[place] = json!({ "ErrorCode": 406, "Message": "an inactive recipient" });
+                response(status, body.to_string())
+            }
             Mood::Busy { after } => response(429, "{}".into()).map(|mut response| {
                 response.retry_after = Some(after.to_string());
                 response
@@ -479,6 +491,25 @@ fn who_is_suppressed_is_not_written_to() {
     let body = &world.sql("SELECT body FROM outbox_batches", vec![])[0][0];
     let body: Value = serde_json::from_str(body.as_ref().unwrap()).unwrap();
     assert_eq!((&body[0]["to"], &body[0]["cc"]), (&json!(["1@example.com"]), &Value::Null));
+}
+
+#[test]
+fn who_is_inactive_at_postmark_is_not_written_to_again() {
+    let world = World::new(Provider::Postmark, 3);
+    world.moods.lock().unwrap().push(Mood::Inactive { place: 1 });
+    world.until_done(1_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 2), ("suppressed".into(), 1)]));
+    let suppressed = world.sql("SELECT address, source, reason FROM suppressions", vec![]);
+    let address = world.sql("SELECT content FROM outbox WHERE state = 'suppressed'", vec![]);
+    let content: Value = serde_json::from_str(address[0][0].as_ref().unwrap()).unwrap();
+    let address = content["to"][0].as_str().unwrap();
+    let expected = [address, "postmark", "Postmark error 406: an inactive recipient"];
+    assert_eq!(suppressed, [expected.map(|text| Some(text.to_owned()))]);
+    world.sql("UPDATE outbox SET state = 'pending', batch = NULL", vec![]);
+    world.until_done(10_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 2), ("suppressed".into(), 1)]));
+    let twice = world.accepted.lock().unwrap().iter().filter(|to| *to == address).count();
+    assert_eq!(twice, 0);
 }
 
 #[test]
@@ -614,6 +645,15 @@ fn what_cannot_be_a_key_is_refused_and_a_line_end_is_none_of_it() {
     for key in ["\"re_key\"", "re key", "re_kéy", "re\nkey"] {
         assert_eq!(with(key), Some(vec![Unable::OddKey(name())]), "{key}");
     }
+}
+
+#[test]
+fn a_provider_that_takes_no_emails_is_not_spoken_to_as_if_it_did() {
+    let mut world = World::new(Provider::Resend, 0);
+    world.emails().apis.push(api(Provider::Twilio));
+    let key = |_: &SecretName| Some(Secret::from("the-key"));
+    let unable = Outgoing::all(&world.config, key).err();
+    assert_eq!(unable, Some(vec![Unable::Purpose(Provider::Twilio, "email")]));
 }
 
 #[test]

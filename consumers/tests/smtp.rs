@@ -309,13 +309,17 @@ async fn a_recipient_who_is_refused_keeps_nothing_from_the_others() {
     assert_eq!(outbox[1][0], "refused");
     assert_eq!(outbox[1][1], "SMTP answered 550: 1@example.com: 550 5.1.1 No such user");
 
-    // Of several recipients, those that the server takes get the email.
+    // Of several recipients, those that are wanted and that the server takes get the email.
     let world = World::new(0, &[Mood::Recipient("b@", "550 5.1.1 No such user")]).await;
+    let suppress = "INSERT INTO suppressions (address, reason, source, event_id, created_at) \
+        VALUES ('c@example.com', 'complained', 's', 'e', 0)";
+    world.sql(suppress, Vec::new()).await;
     world.write(0, &json!(["a@example.com", "b@example.com"]), &json!(["c@example.com"])).await;
     assert_eq!(world.until_done().await.accepted, 1);
     let [state, error, _, left_out] = world.outbox().await.remove(0);
     assert_eq!((state.as_str(), error.as_str()), ("sent", ""));
-    assert_eq!(left_out, "b@example.com: 550 5.1.1 No such user");
+    assert_eq!(left_out, "c@example.com: complained, b@example.com: 550 5.1.1 No such user");
+    assert!(!world.commands().contains(&"RCPT TO:<c@example.com>".to_owned()));
 }
 
 #[tokio::test]
