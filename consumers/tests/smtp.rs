@@ -346,6 +346,17 @@ async fn what_the_server_defers_is_sent_later_and_holds_nothing_up() {
 }
 
 #[tokio::test]
+async fn an_email_goes_to_none_of_its_recipients_while_one_is_deferred() {
+    let world = World::new(0, &[Mood::Recipient("b@", "450 4.2.1 Greylisted")]).await;
+    world.write(0, &json!(["a@example.com", "b@example.com"]), &json!([])).await;
+    assert_eq!(world.round(1_000).await.sent.accepted, 0);
+    assert_eq!(world.message_ids(), Vec::<String>::new());
+    world.until_done().await;
+    assert_eq!(world.outbox().await, [["sent", "", "4SkQ6h1Wz", ""].map(str::to_owned)]);
+    assert_eq!(world.message_ids().len(), 1);
+}
+
+#[tokio::test]
 async fn a_server_that_is_busy_or_away_is_left_alone_and_then_asked_again() {
     for mood in [
         Mood::Greets("421 4.3.2 Too many concurrent connections"),
