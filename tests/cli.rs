@@ -277,8 +277,18 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     let template = "templates/welcome.html";
     std::fs::copy(root.join(template), temporary.path().join(template)).unwrap();
     // All of them together, with the sources that they are about.
-    let blocks = toml_blocks("email.md");
-    assert_eq!(blocks.len(), 5);
+    let mut blocks = toml_blocks("email.md");
+    assert_eq!(blocks.len(), 7);
+    // Emails are sent in one way or the other.
+    let smtp = blocks.iter().position(|block| block.contains("provider = \"smtp\"")).unwrap();
+    let smtp = blocks.remove(smtp);
+    let (smtp, errors) = hookmill_core::config::parse(
+        "docs/email.md",
+        &format!("[sources.a]\nscheme = \"svix\"\nsecrets = [\"env:A\"]\n{smtp}"),
+    );
+    assert!(errors.is_empty(), "{}", errors[0]);
+    let [api] = smtp.emails.unwrap().sending.apis.try_into().unwrap();
+    assert_eq!(api.url, "smtp+starttls://email-smtp.us-east-1.amazonaws.com:587");
     let mut config = blocks.concat();
     for source in ["clerk", "stripe", "support"] {
         config += &format!("[sources.{source}]\nscheme = \"svix\"\nsecrets = [\"env:A\"]\n");
@@ -288,7 +298,7 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 5 sources and 24 rules, no errors
+    hookmill.toml: 6 sources and 28 rules, no errors
     ");
 }
 

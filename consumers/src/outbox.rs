@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookmill_core::outbound::{Delivered, Provider};
+use hookmill_core::outbound::Delivered;
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
 use serde::Serialize;
@@ -61,7 +61,7 @@ pub struct Sealing {
     /// What it goes out through.
     pub channel: &'static str,
     /// Who is to send it.
-    pub provider: Provider,
+    pub provider: &'static str,
     /// The ids of what is in it, in the order of the body.
     pub members: Vec<String>,
     /// The request's body.
@@ -92,6 +92,15 @@ pub struct Standing {
     pub provider: String,
     /// Until when nothing is sealed for it, if there is another.
     pub away_until: Timestamp,
+}
+
+/// Whom a batch is sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sender<'a> {
+    /// The provider's name.
+    pub provider: &'a str,
+    /// Whether the provider recognizes a batch that it has had, so that sending it again does no harm.
+    pub recognizes: bool,
 }
 
 /// How a batch ends without having been taken.
@@ -242,7 +251,8 @@ RETURNING id, source, event_id, rule, state, error";
 
 const LEAVE_OUT: &str = "\
 -- who is left out
-UPDATE outbox SET left_out = value ->> 1 FROM json_each(?1) WHERE outbox.id = value ->> 0";
+UPDATE outbox SET left_out = coalesce(left_out || ', ', '') || (value ->> 1) FROM json_each(?1)
+WHERE outbox.id = value ->> 0 AND instr(coalesce(left_out, ''), value ->> 1) = 0";
 
 const SETTLE_MEMBERS: &str = "\
 -- what became of it
@@ -419,7 +429,7 @@ pub fn read_recent(rows: &[Rows]) -> u32 {
 /// Seals batches, to be carried out in one transaction. The first statement answers with the ids of those that were.
 pub fn seal(batches: &[Sealing], now: Timestamp) -> Vec<Statement> {
     let rows = batches.iter().map(|batch| {
-        json(&(&batch.id, batch.provider.as_str(), &batch.members, &batch.body, now, batch.channel))
+        json(&(&batch.id, batch.provider, &batch.members, &batch.body, now, batch.channel))
     });
     let rows: Vec<_> = rows.collect();
     [SEAL, SEALED].iter().flat_map(|sql| for_rows(sql, &rows)).collect()
@@ -429,16 +439,16 @@ pub fn seal(batches: &[Sealing], now: Timestamp) -> Vec<Statement> {
 /// next request to this one goes out `interval` later. `since`: when a batch must have been sealed to be sent again.
 pub fn take(
     channel: &str,
-    provider: Provider,
+    sender: Sender<'_>,
     now: Timestamp,
     interval: Duration,
     since: Timestamp,
 ) -> Vec<Statement> {
-    let name = provider.as_str().to_owned();
+    let name = sender.provider.to_owned();
     let lease = (now + LEASE).millis().to_string();
     let params = vec![
         name.clone(),
-        provider.knows_keys().to_string(),
+        sender.recognizes.to_string(),
         now.millis().to_string(),
         lease.clone(),
         since.millis().to_string(),
@@ -468,11 +478,10 @@ pub fn read_taken(rows: &[Rows]) -> Option<Taken> {
 
 /// Asks for batches that are due and not sent again as they are: whoever sent them is gone and the provider knows no keys, or
 /// they were sealed before `since`.
-pub fn doubtful(channel: &str, provider: Provider, now: Timestamp, since: Timestamp) -> Statement {
-    let name = provider.as_str().to_owned();
+pub fn doubtful(channel: &str, sender: Sender<'_>, now: Timestamp, since: Timestamp) -> Statement {
     let params = vec![
-        name,
-        provider.knows_keys().to_string(),
+        sender.provider.to_owned(),
+        sender.recognizes.to_string(),
         now.millis().to_string(),
         since.millis().to_string(),
         channel.to_owned(),
@@ -509,7 +518,7 @@ pub fn leave_out(members: &[(String, String)]) -> Vec<Statement> {
 
 /// Writes down what the provider has said of each member of a batch that it has taken; `recipients`: to how many each goes.
 pub fn delivered(
-    provider: Provider,
+    provider: &str,
     batch: &Taken,
     said: &[Delivered],
     recipients: &[usize],
@@ -517,7 +526,7 @@ pub fn delivered(
 ) -> Vec<Statement> {
     let members = batch.members.iter().zip(said).map(|(id, said)| {
         let (state, provider_id, error) = match said {
-            Delivered::Accepted(provider_id) => ("sent", provider_id.as_deref(), None),
+            Delivered::Accepted(id) | Delivered::Partly { id, .. } => ("sent", id.as_deref(), None),
             Delivered::Refused(error) => ("refused", None, Some(error)),
             Delivered::Unwanted(error) => ("suppressed", None, Some(error)),
         };
@@ -526,14 +535,20 @@ pub fn delivered(
     let mut statements = for_rows(SETTLE_MEMBERS, &members.collect::<Vec<_>>());
     statements.push(settle_batch(batch, "sent", "", now));
     let accepted = said.iter().zip(recipients);
-    let accepted = accepted.filter(|(said, _)| matches!(said, Delivered::Accepted(_)));
+    let accepted = accepted
+        .filter(|(said, _)| matches!(said, Delivered::Accepted(_) | Delivered::Partly { .. }));
     let sent: usize = accepted.map(|(_, recipients)| recipients).sum();
     let unwanted = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
-        Delivered::Unwanted(error) => Some(json(&(id, provider.as_str(), error, now))),
-        _ => None,
+        Delivered::Unwanted(error) => Some(json(&(id, provider, error, now))),
+        Delivered::Accepted(_) | Delivered::Partly { .. } | Delivered::Refused(_) => None,
     });
     statements.extend(for_rows(SUPPRESS, &unwanted.collect::<Vec<_>>()));
-    let params = vec![provider.as_str().into(), now.day(), now.month(), sent.to_string()];
+    let left_out = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
+        Delivered::Partly { left_out, .. } => Some((id.clone(), left_out.clone())),
+        Delivered::Accepted(_) | Delivered::Refused(_) | Delivered::Unwanted(_) => None,
+    });
+    statements.extend(leave_out(&left_out.collect::<Vec<_>>()));
+    let params = vec![provider.into(), now.day(), now.month(), sent.to_string()];
     statements.push(statement(USE, params));
     statements.push(note(provider, now, false, None));
     statements
@@ -616,14 +631,14 @@ pub fn release(batch: &Taken, due_at: Timestamp, error: &str, arrived: bool) -> 
 /// Writes down how a provider is doing: when it may be asked again, whether it was away, and until when nothing is sealed
 /// for it.
 pub fn note(
-    provider: Provider,
+    provider: &str,
     free_at: Timestamp,
     away: bool,
     away_until: Option<Timestamp>,
 ) -> Statement {
     let away_until = away_until.map_or(0, Timestamp::millis);
     let params = vec![
-        provider.as_str().to_owned(),
+        provider.to_owned(),
         free_at.millis().to_string(),
         u8::from(away).to_string(),
         away_until.to_string(),
@@ -648,9 +663,9 @@ pub fn read_next(rows: &[Rows]) -> (Option<Timestamp>, Option<Timestamp>) {
 }
 
 /// Asks which periods have more sent in them than these, and have not been warned of.
-pub fn used(provider: Provider, now: Timestamp, day: u64, month: u64) -> Statement {
+pub fn used(provider: &str, now: Timestamp, day: u64, month: u64) -> Statement {
     let (day, month) = ((now.day(), day.to_string()), (now.month(), month.to_string()));
-    statement(USED, vec![provider.as_str().into(), day.0, day.1, month.0, month.1])
+    statement(USED, vec![provider.into(), day.0, day.1, month.0, month.1])
 }
 
 /// The periods that [`used()`] was answered with, and how much has been sent in each.
@@ -663,9 +678,9 @@ pub fn read_used(rows: &[Rows]) -> Vec<(String, u64)> {
 }
 
 /// Notes that somebody has been told of a period.
-pub fn warned(provider: Provider, period: &str, now: Timestamp) -> Statement {
+pub fn warned(provider: &str, period: &str, now: Timestamp) -> Statement {
     let now = now.millis().to_string();
-    statement(WARNED, vec![provider.as_str().into(), period.into(), now])
+    statement(WARNED, vec![provider.into(), period.into(), now])
 }
 
 /// Writes an email of Hookmill's own, once under each id. `about` and `rule` stand where an event's id and its rule do.

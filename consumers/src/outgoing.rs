@@ -8,26 +8,29 @@ mod track;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::config::{Api, Consumers, OnDoubt, Retry, Sending, Sms};
+use hookmill_core::config::{self, Consumers, OnDoubt, Retry, Sending, Sms};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
-use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
-};
+use hookmill_core::outbound::{Answer, Provider, Transport};
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::template::{TemplateError, Templates};
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{resend, sendgrid};
+use hookmill_providers::api::{Api, Sealed};
+use hookmill_providers::email::{EmailApi, email_api};
+use hookmill_providers::sms::Twilio;
+use hookmill_providers::track::{TrackApi, track_api};
 use serde_json::json;
 use thiserror::Error;
 
-use crate::outbox::{self, AWAY, End, Pending, Sealing, Standing, Taken, Unsent};
+use crate::outbox::{self, AWAY, End, Pending, Sealing, Sender, Standing, Taken, Unsent};
 use crate::retry::delay;
 
-/// How long a batch is tried under the same key: as long as that counts at Resend, with an hour to spare.
-const TRIED: Duration = resend::KEY_COUNTS.saturating_sub(Duration::from_secs(3600));
+/// The longest time for which a batch is tried.
+const TRIED: Duration = Duration::from_secs(23 * 3600);
+/// A batch is not sent again for so long before its provider ceases to recognize it.
+const SPARE: Duration = Duration::from_secs(3600);
 /// How often an answer is tried to be written down. Natively a try waits five seconds for whoever has the database.
 const WRITES: u32 = 6;
 /// The least time between two rounds, so that one which could do nothing is not tried in a spin.
@@ -38,9 +41,50 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Outgoing {
     channel: Channel,
     settings: Sending,
-    /// In the order of the APIs.
-    keys: Vec<Secret>,
+    /// The first is the one that batches are sealed for; the others stand in for it.
+    senders: Vec<Route>,
     retry: Retry,
+}
+
+/// An API that batches go out through.
+#[derive(Debug)]
+struct Route {
+    api: Box<dyn Api>,
+    settings: config::Api,
+    key: Secret,
+}
+
+impl Route {
+    /// The way out of a channel through the API of a provider, if that has one for the channel.
+    fn new(
+        channel: &'static str,
+        api: Option<impl Api + 'static>,
+        settings: &config::Api,
+        lookup: impl Fn(&SecretName) -> Option<Secret>,
+    ) -> Result<Self, Unable> {
+        let api = api.ok_or(Unable::Purpose(settings.provider, channel))?;
+        let key = usable(settings, lookup)?;
+        Ok(Self { api: Box::new(api), settings: settings.clone(), key })
+    }
+
+    fn name(&self) -> &'static str {
+        self.api.name()
+    }
+
+    fn recognizes(&self) -> bool {
+        self.api.recognizes_for().is_some()
+    }
+
+    /// As the outbox's statements have it.
+    fn sender(&self) -> Sender<'static> {
+        Sender { provider: self.name(), recognizes: self.recognizes() }
+    }
+
+    /// For how long a batch is tried.
+    fn tried(&self) -> Duration {
+        let recognizes = self.api.recognizes_for();
+        recognizes.map_or(TRIED, |time| time.saturating_sub(SPARE).min(TRIED))
+    }
 }
 
 #[derive(Debug)]
@@ -48,16 +92,16 @@ enum Channel {
     Email(Box<email::Composer>),
     Sms(Box<Sms>),
     /// By provider: each has its own.
-    Track(Provider),
+    Track(&'static dyn TrackApi),
 }
 
 impl Channel {
     /// What it is called in the column `channel`.
-    const fn name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Self::Email(_) => "email",
             Self::Sms(_) => "sms",
-            Self::Track(provider) => provider.as_str(),
+            Self::Track(api) => api.name(),
         }
     }
 }
@@ -84,6 +128,9 @@ pub enum Unable {
     /// A key is not set.
     #[error("{} is not set: it is the key for {}", .0.0, .1.as_str())]
     Key(SecretName, Provider),
+    /// A provider that has no API for a channel.
+    #[error("{} has no API for the channel {}", .0.as_str(), .1)]
+    Purpose(Provider, &'static str),
     /// A key cannot be one.
     #[error("{} holds a blank, a quote or another character that no key has", .0.0)]
     OddKey(SecretName),
@@ -97,12 +144,20 @@ pub enum Unable {
 
 /// What opens an API, if it can be that.
 pub(crate) fn usable(
-    api: &Api,
+    api: &config::Api,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
 ) -> Result<Secret, Unable> {
+    if api.provider.is_native_only() && api.user.is_none() {
+        // Without a user, there is no password.
+        return Ok(Secret::from(""));
+    }
     let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
     let key = key.ok_or_else(|| Unable::Key(api.key.clone(), api.provider))?;
-    let odd = |c: char| !c.is_ascii_graphic() || c == '"' || c == '\'';
+    let odd = |c: char| match api.provider.facts().transport {
+        Transport::Https { .. } => !c.is_ascii_graphic() || c == '"' || c == '\'',
+        // A password may have any character that can be typed.
+        Transport::Smtp => c.is_control(),
+    };
     if key.expose_secret().trim().contains(odd) {
         return Err(Unable::OddKey(api.key.clone()));
     }
@@ -160,111 +215,87 @@ impl Outgoing {
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
     ) -> Result<Vec<Self>, Vec<Unable>> {
-        let mut channels = Vec::new();
+        let (mut all, mut unable) = (Vec::new(), Vec::new());
+        let mut found =
+            |route: Result<Route, Unable>| route.map_err(|problem| unable.push(problem)).ok();
+        let mut add = |channel, settings: &Sending, senders| {
+            let (settings, retry) = (settings.clone(), config.retry.clone());
+            all.push(Self { channel, settings, senders, retry });
+        };
         if let Some(settings) = &config.emails {
             let templates = Templates::new(&config.templates)
                 .map_err(|errors| errors.into_iter().map(Unable::Template).collect::<Vec<_>>())?;
-            let composer = email::Composer { settings: settings.clone(), templates };
-            channels.push((Channel::Email(Box::new(composer)), &settings.sending));
-        }
-        channels.extend(
-            config.sms.iter().map(|sms| (Channel::Sms(Box::new(sms.clone())), &sms.sending)),
-        );
-        for (provider, sending) in &config.tracking {
-            channels.push((Channel::Track(*provider), sending));
-        }
-        let mut unable = Vec::new();
-        let outgoing = |(channel, settings): (Channel, &Sending)| {
-            let mut keys = Vec::new();
-            for api in &settings.apis {
-                match usable(api, &lookup) {
-                    Ok(key) => keys.push(key),
-                    Err(problem) => unable.push(problem),
-                }
+            let (mut apis, mut senders) = (Vec::new(), Vec::new());
+            for named in &settings.sending.apis {
+                let api = email_api(named.provider);
+                senders.extend(found(Route::new("email", api, named, &lookup)));
+                apis.extend(api);
             }
-            Self { channel, settings: settings.clone(), keys, retry: config.retry.clone() }
-        };
-        let all = channels.into_iter().map(outgoing).collect();
+            let composer = email::Composer { settings: settings.clone(), templates, apis };
+            add(Channel::Email(Box::new(composer)), &settings.sending, senders);
+        }
+        if let Some(sms) = &config.sms {
+            let route = |named: &config::Api| {
+                let twilio = Twilio { account: sms.account.clone() };
+                let api = Some(twilio).filter(|api| api.name() == named.provider.as_str());
+                found(Route::new("sms", api, named, &lookup))
+            };
+            let senders = sms.sending.apis.iter().filter_map(route).collect();
+            add(Channel::Sms(Box::new(sms.clone())), &sms.sending, senders);
+        }
+        for (provider, sending) in &config.tracking {
+            let api = track_api(*provider);
+            let route = |named| found(Route::new("tracking", api, named, &lookup));
+            let senders = sending.apis.iter().filter_map(route).collect();
+            // A provider that records nothing has been found unable.
+            if let Some(api) = api {
+                add(Channel::Track(api), sending, senders);
+            }
+        }
         if unable.is_empty() { Ok(all) } else { Err(unable) }
     }
 
+    /// Has everything go out at once, and through an API that stands in for those of the configuration: for development.
+    #[must_use]
+    pub fn through(mut self, api: &'static dyn EmailApi) -> Self {
+        self.senders.truncate(1);
+        for sender in &mut self.senders {
+            sender.api = Box::new(api);
+            sender.settings.rate = u32::MAX;
+        }
+        if let Channel::Email(composer) = &mut self.channel {
+            composer.apis = vec![api];
+        }
+        self
+    }
+
     /// What it is called: `email`, `sms`, or the provider that is told what somebody did.
-    pub const fn channel(&self) -> &'static str {
+    pub fn channel(&self) -> &'static str {
         self.channel.name()
     }
 
-    fn providers(&self) -> impl Iterator<Item = Provider> {
-        self.settings.apis.iter().map(|api| api.provider)
+    /// The names of its providers.
+    fn providers(&self) -> impl Iterator<Item = &'static str> {
+        self.senders.iter().map(Route::name)
     }
 
-    /// Who is to deliver what is sealed now: the first that is not away; if all are, whoever may be back first.
-    fn chosen(&self, standings: &[Standing], now: Timestamp) -> Option<Provider> {
-        let away = |provider: &Provider| away_until(standings, *provider).max(now);
-        self.providers().min_by_key(away)
-    }
-
-    /// The most that goes to a provider in one request.
-    fn most(&self, provider: Provider) -> usize {
-        match (&self.channel, provider) {
-            (Channel::Email(_), Provider::SendGrid) => sendgrid::BATCH_EMAILS,
-            (Channel::Email(_), _) => resend::BATCH_EMAILS,
-            (Channel::Sms(_), _) => 1,
-            (Channel::Track(Provider::Mixpanel), _) => hookmill_providers::track::MIXPANEL_EVENTS,
-            (Channel::Track(_), _) => hookmill_providers::track::POSTHOG_EVENTS,
-        }
+    /// Who is to deliver what is sealed now, by its place: the first that is not away; if all are, whoever may be back first.
+    fn chosen(&self, standings: &[Standing], now: Timestamp) -> Option<(usize, &Route)> {
+        let away = |(_, sender): &(usize, &Route)| away_until(standings, sender.name()).max(now);
+        self.senders.iter().enumerate().min_by_key(away)
     }
 
     async fn compose<S: Store>(
         &self,
         store: &S,
-        provider: Provider,
+        place: usize,
         pending: &[Pending],
         now: Timestamp,
     ) -> Result<Composed, StoreError> {
         match &self.channel {
-            Channel::Email(composer) => composer.compose(store, provider, pending).await,
+            Channel::Email(composer) => composer.compose(store, place, pending).await,
             Channel::Sms(settings) => sms::compose(settings, store, pending, now).await,
-            Channel::Track(provider) => Ok(track::compose(*provider, pending)),
-        }
-    }
-
-    /// To how many each goes, as providers count: an email to two is two.
-    fn recipients(&self, provider: Provider, batch: &Taken) -> Vec<usize> {
-        match (&self.channel, provider) {
-            (Channel::Email(_), Provider::SendGrid) => sendgrid::recipients(&batch.body),
-            (Channel::Email(_), _) => resend::recipients(&batch.body),
-            _ => vec![1; batch.members.len()],
-        }
-    }
-
-    fn request(&self, provider: Provider, url: &str, key: &Secret, batch: &Taken) -> ApiRequest {
-        let body = batch.body.clone();
-        match (&self.channel, provider) {
-            (_, Provider::Local) => ApiRequest {
-                method: Method::Post,
-                url: format!("{url}{}", self.channel()),
-                headers: Vec::new(),
-                authorization: Authorization::None,
-                body,
-            },
-            (Channel::Email(_), Provider::SendGrid) => sendgrid::request(url, body),
-            (Channel::Email(_), _) => resend::request(url, &batch.id, body),
-            (Channel::Sms(sms), _) => hookmill_providers::sms::request(url, &sms.account, body),
-            (Channel::Track(provider), _) => {
-                hookmill_providers::track::request(*provider, url, key, body)
-            }
-        }
-    }
-
-    fn answer(&self, provider: Provider, members: usize, response: &ApiResponse) -> Answer {
-        match (&self.channel, provider) {
-            (_, Provider::Local) => Answer::Taken(vec![Delivered::Accepted(None); members]),
-            (Channel::Email(_), Provider::SendGrid) => sendgrid::answer(members, response),
-            (Channel::Email(_), _) => resend::answer(members, response),
-            (Channel::Sms(_), _) => hookmill_providers::sms::answer(response),
-            (Channel::Track(provider), _) => {
-                hookmill_providers::track::answer(*provider, members, response)
-            }
+            Channel::Track(api) => Ok(track::compose(*api, pending)),
         }
     }
 }
@@ -299,7 +330,7 @@ pub async fn stranded<S: Store>(
                 "{count} of the channel {name} wait, and nothing says how they are sent"
             )),
             (Some(channel), provider)
-                if provider.is_empty() || channel.providers().any(|p| p.as_str() == provider) =>
+                if provider.is_empty() || channel.providers().any(|p| p == provider) =>
             {
                 None
             }
@@ -334,18 +365,19 @@ pub async fn round<S: Store, F: Fetch>(
     now: impl Fn() -> Timestamp,
 ) -> Result<Round, StoreError> {
     let mut sent = Sent::default();
-    for provider in outgoing.providers() {
-        doubt(store, outgoing, provider, now(), &mut sent).await?;
+    for sender in &outgoing.senders {
+        doubt(store, outgoing, sender, now(), &mut sent).await?;
     }
     while seal(store, outgoing, now(), &mut sent).await? {}
-    for place in 0..outgoing.keys.len() {
+    for (place, sender) in outgoing.senders.iter().enumerate() {
         let before = sent.accepted;
-        send(store, fetch, outgoing, place, &now, &mut sent).await?;
-        if sent.accepted > before {
-            warn(store, outgoing, place, now(), &mut sent).await?;
+        send(store, fetch, outgoing, sender, &now, &mut sent).await?;
+        // The quota is that of the first provider; another only stands in.
+        if sent.accepted > before && place == 0 {
+            warn(store, outgoing, sender.name(), now(), &mut sent).await?;
         }
     }
-    let providers: Vec<_> = outgoing.providers().map(Provider::as_str).collect();
+    let providers: Vec<_> = outgoing.providers().collect();
     let rows = store.execute(vec![outbox::next(outgoing.channel(), &providers)]).await?;
     let (pending, batch) = outbox::read_next(&rows);
     let next = pending.map(|due_at| due_at + outgoing.settings.wait).into_iter().chain(batch).min();
@@ -357,21 +389,22 @@ pub async fn round<S: Store, F: Fetch>(
 async fn doubt<S: Store>(
     store: &S,
     outgoing: &Outgoing,
-    provider: Provider,
+    route: &Route,
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<(), StoreError> {
     let (channel, longest) = (outgoing.channel(), outgoing.retry.longest());
+    let tried = route.tried();
     let mut statements = outbox::put_right(channel, now, longest);
-    statements.push(outbox::put_senders_right(&[provider.as_str()], now, longest));
-    statements.push(outbox::doubtful(channel, provider, now, now - TRIED));
+    statements.push(outbox::put_senders_right(&[route.name()], now, longest));
+    statements.push(outbox::doubtful(channel, route.sender(), now, now - tried));
     let rows = store.execute(statements).await?;
     for batch in outbox::read_doubtful(rows.last()) {
-        let hours = TRIED.as_secs() / 3600;
+        let hours = tried.as_secs() / 3600;
         let statements = if !batch.arrived {
             let error = format!("given up after {} attempts in {hours} hours", batch.attempts);
             outbox::end(&batch, End::Refused, &error, now)
-        } else if provider.knows_keys() {
+        } else if route.recognizes() {
             let error = format!(
                 "none of {} attempts in {hours} hours was answered, and its key is too old for another",
                 batch.attempts
@@ -393,25 +426,26 @@ async fn seal<S: Store>(
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<bool, StoreError> {
-    let most = outgoing.providers().map(|provider| outgoing.most(provider)).max();
-    let providers: Vec<_> = outgoing.providers().map(Provider::as_str).collect();
+    let most = outgoing.senders.iter().map(|sender| sender.api.max_batch()).max();
+    let providers: Vec<_> = outgoing.providers().collect();
     let asked = outbox::pending(outgoing.channel(), &providers, now, most.unwrap_or_default());
     let (mut pending, standings) = outbox::read_pending(&store.execute(asked).await?);
-    let Some(provider) = outgoing.chosen(&standings, now) else { return Ok(false) };
-    let (most, full) = first_batch(&pending, outgoing.most(provider));
+    let Some((place, route)) = outgoing.chosen(&standings, now) else { return Ok(false) };
+    let provider = route.name();
+    let (most, full) = first_batch(&pending, route.api.max_batch());
     pending.truncate(most);
     let waits = |oldest: &Pending| !full && oldest.due_at + outgoing.settings.wait > now;
     if pending.first().is_none_or(waits) {
         return Ok(false);
     }
-    let composed = outgoing.compose(store, provider, &pending, now).await?;
+    let composed = outgoing.compose(store, place, &pending, now).await?;
     let refused = composed.refused.iter().map(|(id, why)| (id.as_str(), "refused", why.clone()));
     let suppressed =
         composed.suppressed.iter().map(|(id, why)| (id.as_str(), "suppressed", why.clone()));
     let unsent: Vec<_> = refused.chain(suppressed).collect();
     let sealing = composed.drafts.into_iter().map(|Draft { members, body }| {
         // No other batch has these at this time, so the key is its own.
-        let key = format!("{}\0{}\0{}", provider.as_str(), now.millis(), members.join("\0"));
+        let key = format!("{provider}\0{}\0{}", now.millis(), members.join("\0"));
         Sealing {
             id: sha256_hex(&[key.as_bytes()]),
             channel: outgoing.channel(),
@@ -448,8 +482,8 @@ fn first_batch(pending: &[Pending], most: usize) -> (usize, bool) {
 }
 
 /// Until when a provider is taken to be away; long ago, if it is not.
-fn away_until(standings: &[Standing], provider: Provider) -> Timestamp {
-    let standing = standings.iter().find(|standing| standing.provider == provider.as_str());
+fn away_until(standings: &[Standing], provider: &str) -> Timestamp {
+    let standing = standings.iter().find(|standing| standing.provider == provider);
     standing.map_or(Timestamp::from_millis(0), |standing| standing.away_until)
 }
 
@@ -462,35 +496,34 @@ async fn send<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
     outgoing: &Outgoing,
-    place: usize,
+    route: &Route,
     now: impl Fn() -> Timestamp,
     sent: &mut Sent,
 ) -> Result<(), StoreError> {
-    let (Some(api), Some(key)) = (outgoing.settings.apis.get(place), outgoing.keys.get(place))
-    else {
-        return Ok(());
-    };
-    let start = now();
-    let interval = Duration::from_secs(1) / api.rate.max(1);
-    let rows = store
-        .execute(outbox::take(outgoing.channel(), api.provider, start, interval, start - TRIED))
-        .await?;
+    let Route { api, settings, key } = route;
+    let (start, channel) = (now(), outgoing.channel());
+    let interval = Duration::from_secs(1) / settings.rate.max(1);
+    let since = start - route.tried();
+    let rows = store.execute(outbox::take(channel, route.sender(), start, interval, since)).await?;
     let Some(batch) = outbox::read_taken(&rows) else { return Ok(()) };
     let standings = outbox::read_standings(rows.last());
-    let request = outgoing.request(api.provider, &api.url, key, &batch);
+    let request = api.request(&Sealed { channel, id: &batch.id, body: &batch.body, settings, key });
     // Some say the key again when they do not like it.
-    let without_key = |text: &str| text.replace(key.expose_secret().trim(), "[key]");
+    let without_key = |text: &str| match key.expose_secret().trim() {
+        "" => text.to_owned(),
+        key => text.replace(key, "[key]"),
+    };
     let answer = match fetch.ask(request, key).await {
         Ok(mut response) => {
             response.body = without_key(&response.body);
-            outgoing.answer(api.provider, batch.members.len(), &response)
+            api.answer(batch.members.len(), &response)
         }
         Err(error @ FetchError::NotSent(_)) => Answer::Away(without_key(&error.to_string())),
         Err(error @ FetchError::NoAnswer(_)) => {
             Answer::Unavailable(without_key(&error.to_string()))
         }
     };
-    let said = Said { provider: api.provider, batch: &batch, standings: &standings, now: now() };
+    let said = Said { route, batch: &batch, standings: &standings, now: now() };
     let statements = judge(outgoing, &said, answer, sent);
     // What is not written down is as good as a lost answer.
     let mut written = store.execute(statements.clone()).await;
@@ -506,7 +539,7 @@ async fn send<S: Store, F: Fetch>(
 
 /// Who has answered, to what.
 struct Said<'a> {
-    provider: Provider,
+    route: &'a Route,
     batch: &'a Taken,
     /// How providers were doing before.
     standings: &'a [Standing],
@@ -515,18 +548,18 @@ struct Said<'a> {
 
 /// What is written down of an answer.
 fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) -> Vec<Statement> {
-    let Said { provider, batch, now, .. } = *said;
-    let (members, name) = (batch.members.len(), provider.as_str());
+    let Said { route, batch, now, .. } = *said;
+    let (members, name) = (batch.members.len(), route.name());
     // Whatever it thinks of the batch, it answers.
     let away = matches!(answer, Answer::Away(_) | Answer::Unavailable(_));
-    if !away && away_until(said.standings, provider) > now {
+    if !away && away_until(said.standings, name) > now {
         sent.problems.push(format!("{name} answers again"));
     }
-    let answers = outbox::note(provider, now, false, None);
+    let answers = outbox::note(name, now, false, None);
     match answer {
         Answer::Taken(delivered) => {
-            let recipients = outgoing.recipients(provider, batch);
-            outbox::delivered(provider, batch, &delivered, &recipients, now)
+            let recipients = route.api.recipients(members, &batch.body);
+            outbox::delivered(name, batch, &delivered, &recipients, now)
         }
         // It has taken nothing, so waiting costs nothing but time; and it wants to be left alone altogether.
         Answer::Busy { after, error } => {
@@ -535,8 +568,14 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
             sent.problems.push(format!("{error}; it is asked again at {due_at}"));
             vec![
                 outbox::release(batch, due_at, &error, false),
-                outbox::note(provider, due_at, false, None),
+                outbox::note(name, due_at, false, None),
             ]
+        }
+        // The provider takes others, so nothing else waits for this.
+        Answer::Later(error) => {
+            let due_at = now + delay(&outgoing.retry, batch.attempts);
+            sent.problems.push(format!("{error}; it is asked again at {due_at}"));
+            vec![outbox::release(batch, due_at, &error, false), answers]
         }
         Answer::Away(error) => is_away(outgoing, said, &error, false, sent),
         Answer::Unavailable(error) => is_away(outgoing, said, &error, true, sent),
@@ -568,25 +607,25 @@ fn is_away(
     arrived: bool,
     sent: &mut Sent,
 ) -> Vec<Statement> {
-    let Said { provider, batch, standings, now } = *said;
+    let Said { route, batch, standings, now } = *said;
+    let name = route.name();
     let failures = batch.failures + 1;
-    let others = outgoing.providers().filter(|other| *other != provider);
-    let away = outgoing.keys.len() > 1 && failures >= outgoing.settings.failover_after;
+    let others = outgoing.providers().filter(|other| *other != name);
+    let away = outgoing.senders.len() > 1 && failures >= outgoing.settings.failover_after;
     // One that is away itself does not stand in.
-    let other = others.into_iter().find(|other| away_until(standings, *other) <= now);
+    let other = others.into_iter().find(|other| away_until(standings, other) <= now);
     let other = other.filter(|_| away);
-    if away && away_until(standings, provider) <= now {
-        let name = provider.as_str();
-        let instead = other.map_or("nobody", Provider::as_str);
+    if away && away_until(standings, name) <= now {
+        let instead = other.unwrap_or("nobody");
         sent.problems.push(format!(
             "{name} was away {failures} times in a row: {instead} stands in for it until it answers again, or until {}",
             now + AWAY
         ));
     }
-    let mut statements = vec![outbox::note(provider, now, true, away.then_some(now + AWAY))];
+    let mut statements = vec![outbox::note(name, now, true, away.then_some(now + AWAY))];
     let may_have_it = arrived || batch.arrived;
     let (members, attempts) = (batch.members.len(), batch.attempts);
-    if may_have_it && !provider.knows_keys() {
+    if may_have_it && !route.recognizes() {
         statements.extend(in_doubt(outgoing, batch, error, now, sent));
     } else if other.is_some() && !may_have_it {
         statements.extend(outbox::dissolve(batch, None, error, now));
@@ -604,24 +643,18 @@ fn is_away(
 async fn warn<S: Store>(
     store: &S,
     outgoing: &Outgoing,
-    place: usize,
+    name: &str,
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<(), StoreError> {
-    // The quota is that of the first provider; another only stands in.
-    let (Some(quota), Some(provider), 0) =
-        (&outgoing.settings.quota, outgoing.providers().nth(place), place)
-    else {
-        return Ok(());
-    };
+    let Some(quota) = &outgoing.settings.quota else { return Ok(()) };
     let (day, month) = (quota.threshold(quota.day), quota.threshold(quota.month));
-    let rows = store.execute(vec![outbox::used(provider, now, day, month)]).await?;
+    let rows = store.execute(vec![outbox::used(name, now, day, month)]).await?;
     for (period, emails) in outbox::read_used(&rows) {
         let daily = period == now.day();
         let most = if daily { quota.day } else { quota.month }.unwrap_or_default();
-        let name = provider.as_str();
         let warning = format!("{emails} of {most} emails of {period} have been sent by {name}");
-        let mut statements = vec![outbox::warned(provider, &period, now)];
+        let mut statements = vec![outbox::warned(name, &period, now)];
         if let Some(to) = &quota.notify {
             let about = format!("quota-{name}-{period}");
             let id = sha256_hex(&[about.as_bytes()]);

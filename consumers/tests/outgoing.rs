@@ -1,5 +1,5 @@
 //! Sending on a real SQLite, to providers that lose answers, are busy or away, by processes that die after any statement:
-//! Resend accepts each email once, and SendGrid none twice; what nobody knows is on record.
+//! Resend accepts each email once, and the others none twice; what nobody knows is on record.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -13,12 +13,14 @@ use hookmill_consumers::outgoing::{Outgoing, Round, Sent, Unable, round, strande
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnDoubt, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider, Purpose};
 use hookmill_core::rules::Program;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, Sqlite};
+use hookmill_providers::email::email_api;
+use hookmill_providers::email::smtp::{Reply, Step};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -41,6 +43,10 @@ enum Mood {
     /// Says 503, and has not accepted it.
     NotBegun,
     NoConnection,
+    /// Accepts all but the one at this place, whose recipient is inactive, as Postmark calls it.
+    Inactive {
+        place: usize,
+    },
     /// Accepts, and meanwhile somebody else has the database, for so many tries to write.
     AcceptsWhileLocked {
         tries: usize,
@@ -137,8 +143,8 @@ impl World {
                 json!([format!("evt_{n}"), content])
             })
             .collect();
-        let sql = "INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, due_at, created_at) \
-            SELECT 'id_' || (value ->> 0), 's', value ->> 0, 0, 'welcome', 'email', value -> 1, 0, 0 FROM json_each(?1)";
+        let sql = "INSERT INTO outbox (id, source, event_id, generation, rule, channel, recipient, content, due_at, created_at) \
+            SELECT 'id_' || (value ->> 0), 's', value ->> 0, 0, 'welcome', 'email', value ->> '$[1].to[0]', value -> 1, 0, 0 FROM json_each(?1)";
         world.sql(sql, vec![json!(rows).to_string()]);
         world
     }
@@ -190,9 +196,14 @@ fn sending(provider: Provider) -> Sending {
     }
 }
 
+/// Whether the provider recognizes a batch that it has had.
+fn recognizes(provider: Provider) -> bool {
+    email_api(provider).unwrap().recognizes_for().is_some()
+}
+
 fn api(provider: Provider) -> Api {
     let (key, url) = (SecretName("KEY".into()), format!("https://{}", provider.as_str()));
-    Api { provider, key, url, rate: 10 }
+    Api { provider, key, url, rate: 10, user: Some("somebody".into()) }
 }
 
 fn block<T>(future: impl Future<Output = T>) -> T {
@@ -258,38 +269,108 @@ impl Store for World {
     }
 }
 
+/// What the providers do differently, as far as a world knows them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Fake(Provider);
+
+impl Fake {
+    /// Whose URL it is, see [`api()`].
+    fn of(url: &str) -> Self {
+        let named = |provider: &&Provider| {
+            format!("{url}/").starts_with(&format!("https://{}/", provider.as_str()))
+        };
+        Self(*Provider::ALL.iter().find(named).unwrap())
+    }
+
+    /// The first recipient of each email.
+    fn addresses(self, request: &ApiRequest) -> Vec<String> {
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        let alone = json!([body]);
+        let (emails, to) = match self.0 {
+            Provider::Resend => (&body, "/to/0"),
+            Provider::SendGrid => (&body["personalizations"], "/to/0/email"),
+            Provider::Postmark => (&body, "/To"),
+            Provider::Smtp => (&alone, "/to/0"),
+            other => panic!("{other:?} takes no emails"),
+        };
+        let address = |email: &Value| {
+            let to = email.pointer(to).unwrap().as_str().unwrap();
+            to.split(',').next().unwrap().to_owned()
+        };
+        emails.as_array().unwrap().iter().map(address).collect()
+    }
+
+    /// What it recognizes the request by.
+    fn key(self, request: &ApiRequest) -> Option<String> {
+        let mut headers = request.headers.iter();
+        let key = headers.find(|(name, _)| *name == "idempotency-key").map(|(_, key)| key.clone());
+        assert_eq!(key.is_some(), recognizes(self.0), "{self:?}");
+        key
+    }
+
+    /// Its answer when it accepts so many emails.
+    fn accepts(self, emails: usize) -> (u16, Value) {
+        let each = |json: fn(usize) -> Value| (0..emails).map(json).collect::<Value>();
+        match self.0 {
+            Provider::Resend => (200, json!({ "data": each(|n| json!({ "id": n.to_string() })) })),
+            Provider::SendGrid => (202, Value::Null),
+            Provider::Postmark => {
+                let email = |n: usize| json!({ "ErrorCode": 0, "Message": "OK", "MessageID": n.to_string() });
+                (200, each(email))
+            }
+            Provider::Smtp => (250, Value::Null),
+            other => panic!("{other:?} takes no emails"),
+        }
+    }
+
+    /// How it says what others say by a status of HTTP. `None`: it has nothing of the kind, and the connection breaks.
+    fn says(self, status: u16, body: String) -> Option<(u16, String)> {
+        let (code, step) = match (self.0, status) {
+            (Provider::Smtp, 250) => (250, Step::Message),
+            (Provider::Smtp, 422) => (550, Step::Recipient),
+            (Provider::Smtp, 429) => (454, Step::Message),
+            (Provider::Smtp, 503) => (421, Step::Login),
+            (Provider::Smtp, _) => return None,
+            _ => return Some((status, body)),
+        };
+        let reply = Reply { step, text: "Ok 0100018c".into(), left_out: Vec::new() };
+        Some((code, serde_json::to_string(&reply).unwrap()))
+    }
+}
+
+/// Those that take several emails in a request.
+fn in_batches() -> Vec<Provider> {
+    let several = |provider: &Provider| email_api(*provider).unwrap().max_batch() > 1;
+    providers().into_iter().filter(several).collect()
+}
+
+/// Every provider of emails.
+fn providers() -> Vec<Provider> {
+    Provider::of(Purpose::Email).into_iter().map(|(_, provider)| provider).collect()
+}
+
 impl Fetch for World {
     async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
         assert_eq!(key.expose_secret(), "the-key");
         *self.requests.lock().unwrap() += 1;
         let mood = self.moods.lock().unwrap().pop().unwrap_or(Mood::Accepts);
-        let body: Value = serde_json::from_str(&request.body).unwrap();
-        let resend = request.url.starts_with("https://resend");
+        let fake = Fake::of(&request.url);
         let away = self.away.lock().unwrap().is_some_and(|away| request.url.contains(away));
         let mood = if away { Mood::NoConnection } else { mood };
-        let emails = if resend { &body } else { &body["personalizations"] };
-        let emails = emails.as_array().unwrap();
-        let to: Vec<_> = emails
-            .iter()
-            .map(|email| match &email["to"][0] {
-                Value::String(to) => to.clone(),
-                to => to["email"].as_str().unwrap().to_owned(),
-            })
-            .collect();
+        let to = fake.addresses(&request);
         let accept = || {
-            if resend {
-                let key =
-                    request.headers.iter().find(|(name, _)| *name == "idempotency-key").unwrap();
-                if let Some(known) =
-                    self.keys.lock().unwrap().insert(key.1.clone(), request.body.clone())
-                {
-                    assert_eq!(known, request.body, "the same key has the same bytes");
-                    return;
-                }
+            if let Some(key) = fake.key(&request)
+                && let Some(known) = self.keys.lock().unwrap().insert(key, request.body.clone())
+            {
+                assert_eq!(known, request.body, "the same key has the same bytes");
+                return;
             }
             self.accepted.lock().unwrap().extend(to.iter().cloned());
         };
         let response = |status: u16, body: String| {
+            let Some((status, body)) = fake.says(status, body) else {
+                return Err(FetchError::NoAnswer("the connection broke".into()));
+            };
             Ok(ApiResponse { status, retry_after: None, message_id: Some("id".into()), body })
         };
         if let Mood::AcceptsWhileLocked { tries } = mood {
@@ -301,9 +382,16 @@ impl Fetch for World {
         match mood {
             Mood::Accepts | Mood::AcceptsWhileLocked { .. } => {
                 accept();
-                let ids: Vec<_> =
-                    (0..emails.len()).map(|n| json!({ "id": n.to_string() })).collect();
-                response(if resend { 200 } else { 202 }, json!({ "data": ids }).to_string())
+                let (status, body) = fake.accepts(to.len());
+                response(status, body.to_string())
+            }
+            Mood::Inactive { place } => {
+                let mut taken = to.clone();
+                taken.remove(place);
+                self.accepted.lock().unwrap().extend(taken);
+                let (status, mut body) = fake.accepts(to.len());
+                body[place] = json!({ "ErrorCode": 406, "Message": "an inactive recipient" });
+                response(status, body.to_string())
             }
             Mood::Busy { after } => response(429, "{}".into()).map(|mut response| {
                 response.retry_after = Some(after.to_string());
@@ -329,7 +417,9 @@ impl Fetch for World {
 
 #[test]
 fn many_emails_go_out_in_few_requests_and_no_faster_than_the_provider_takes_them() {
-    for (provider, requests) in [(Provider::Resend, 100), (Provider::SendGrid, 10)] {
+    let expected = [(Provider::Resend, 100), (Provider::SendGrid, 10), (Provider::Postmark, 20)];
+    assert_eq!(expected.map(|(provider, _)| provider).to_vec(), in_batches());
+    for (provider, requests) in expected {
         let world = World::new(provider, 10_000);
         let end = world.until_done(1_000);
         assert_eq!(world.states(), BTreeMap::from([("sent".into(), 10_000)]));
@@ -401,6 +491,25 @@ fn who_is_suppressed_is_not_written_to() {
     let body = &world.sql("SELECT body FROM outbox_batches", vec![])[0][0];
     let body: Value = serde_json::from_str(body.as_ref().unwrap()).unwrap();
     assert_eq!((&body[0]["to"], &body[0]["cc"]), (&json!(["1@example.com"]), &Value::Null));
+}
+
+#[test]
+fn who_is_inactive_at_postmark_is_not_written_to_again() {
+    let world = World::new(Provider::Postmark, 3);
+    world.moods.lock().unwrap().push(Mood::Inactive { place: 1 });
+    world.until_done(1_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 2), ("suppressed".into(), 1)]));
+    let suppressed = world.sql("SELECT address, source, reason FROM suppressions", vec![]);
+    let address = world.sql("SELECT content FROM outbox WHERE state = 'suppressed'", vec![]);
+    let content: Value = serde_json::from_str(address[0][0].as_ref().unwrap()).unwrap();
+    let address = content["to"][0].as_str().unwrap();
+    let expected = [address, "postmark", "Postmark error 406: an inactive recipient"];
+    assert_eq!(suppressed, [expected.map(|text| Some(text.to_owned()))]);
+    world.sql("UPDATE outbox SET state = 'pending', batch = NULL", vec![]);
+    world.until_done(10_000);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 2), ("suppressed".into(), 1)]));
+    let twice = world.accepted.lock().unwrap().iter().filter(|to| *to == address).count();
+    assert_eq!(twice, 0);
 }
 
 #[test]
@@ -539,6 +648,15 @@ fn what_cannot_be_a_key_is_refused_and_a_line_end_is_none_of_it() {
 }
 
 #[test]
+fn a_provider_that_takes_no_emails_is_not_spoken_to_as_if_it_did() {
+    let mut world = World::new(Provider::Resend, 0);
+    world.emails().apis.push(api(Provider::Twilio));
+    let key = |_: &SecretName| Some(Secret::from("the-key"));
+    let unable = Outgoing::all(&world.config, key).err();
+    assert_eq!(unable, Some(vec![Unable::Purpose(Provider::Twilio, "email")]));
+}
+
+#[test]
 fn what_nobody_sends_any_more_is_told() {
     let mut world = World::new(Provider::Resend, 2);
     let key = |_: &SecretName| Some(Secret::from("the-key"));
@@ -612,7 +730,7 @@ fn another_stands_in_for_a_provider_that_is_away() {
 
 #[test]
 fn a_batch_that_is_refused_as_a_whole_is_split_until_the_offenders_stand_alone() {
-    for provider in [Provider::Resend, Provider::SendGrid] {
+    for provider in in_batches() {
         let world = World::new(provider, 100);
         *world.refused.lock().unwrap() = vec!["3@example.com", "77@example.com"];
         let first = world.round(1_000).unwrap().sent;
@@ -714,7 +832,7 @@ fn what_was_never_sent_goes_to_the_provider_that_is_named_now() {
 
 #[test]
 fn an_address_stands_once_in_an_email_and_every_recipient_counts() {
-    for provider in [Provider::Resend, Provider::SendGrid] {
+    for provider in providers() {
         let world = World::new(provider, 2);
         let content = json!({ "template": "welcome", "to": ["a@example.com", "A@EXAMPLE.com", "b@example.com"],
             "cc": ["B@example.com", "c@example.com"], "data": { "name": "x" } });
@@ -725,8 +843,8 @@ fn an_address_stands_once_in_an_email_and_every_recipient_counts() {
         world.until_done(1_000);
         let used = "SELECT sent FROM outbox_usage WHERE period = '1970-01'";
         assert_eq!(world.sql(used, vec![]), [[Some("4".into())]], "{provider:?}");
-        let body =
-            world.sql("SELECT body FROM outbox_batches", vec![]).remove(0).remove(0).unwrap();
+        let bodies = world.sql("SELECT group_concat(body) FROM outbox_batches", vec![]);
+        let body = bodies[0][0].clone().unwrap();
         assert_eq!(body.to_lowercase().matches("b@example.com").count(), 1, "{body}");
     }
 }
@@ -815,11 +933,13 @@ fn somebody_is_told_once_that_a_quota_is_nearly_used_up() {
 
 #[test]
 fn a_process_may_die_before_or_after_any_single_step() {
-    for provider in [Provider::Resend, Provider::SendGrid] {
+    for provider in providers() {
+        // As many as go out in one request.
+        let emails = email_api(provider).unwrap().max_batch().min(3);
         let mut died = 0;
         for step in 0..12 {
             for death in [Death::Before, Death::After] {
-                let world = World::new(provider, 3);
+                let world = World::new(provider, emails);
                 *world.death.lock().unwrap() = Some((step, death));
                 died += usize::from(world.round(1_000).is_err());
                 *world.death.lock().unwrap() = None;
@@ -827,19 +947,28 @@ fn a_process_may_die_before_or_after_any_single_step() {
                 world.until_done(1_000_000);
                 let accepted = world.accepted.lock().unwrap().len();
                 let states = world.states();
-                if provider.knows_keys() {
-                    assert_eq!((accepted, states["sent"]), (3, 3), "{step} {death:?}");
+                if recognizes(provider) {
+                    assert_eq!(
+                        (accepted, states["sent"]),
+                        (emails, emails as u64),
+                        "{step} {death:?}"
+                    );
                 } else {
-                    // It died while it asked SendGrid: nobody knows, and nobody is written to twice.
+                    // It died while it asked: nobody knows, and nobody is written to twice.
                     let sent = states.get("sent").copied().unwrap_or(0);
                     let in_doubt = states.get("in_doubt").copied().unwrap_or(0);
-                    assert!(accepted <= 3 && sent + in_doubt == 3, "{step} {death:?} {states:?}");
-                    assert!(sent == 0 || accepted == 3, "{step} {death:?} {states:?}");
+                    assert!(
+                        accepted <= emails && sent + in_doubt == emails as u64,
+                        "{step} {death:?} {states:?}"
+                    );
+                    assert!(sent == 0 || accepted == emails, "{step} {death:?} {states:?}");
                 }
             }
         }
         // Doubt, what is due, suppressions, sealing, taking, marking and the look for what is next.
-        assert_eq!(died, 2 * 7, "{provider:?}");
+        // After a full batch comes another look at what is due.
+        let full = emails == email_api(provider).unwrap().max_batch();
+        assert_eq!(died, 2 * (7 + usize::from(full)), "{provider:?}");
     }
 }
 
@@ -861,13 +990,12 @@ proptest! {
 
     #[test]
     fn an_email_is_not_lost_and_not_sent_twice(
-        resend in any::<bool>(),
+        provider in prop::sample::select(providers()),
         moods in prop::collection::vec(mood(), 0..12),
         deaths in prop::collection::vec((0_usize..6, any::<bool>()), 0..8),
         intrusions in prop::collection::vec(0_usize..8, 0..8),
     ) {
         const EMAILS: usize = 7;
-        let provider = if resend { Provider::Resend } else { Provider::SendGrid };
         let world = World::new(provider, EMAILS);
         *world.moods.lock().unwrap() = moods;
         let mut now = 1_000_000;
@@ -893,7 +1021,7 @@ proptest! {
         let once: BTreeSet<_> = accepted.iter().collect();
         prop_assert_eq!(once.len(), accepted.len(), "nothing is accepted twice");
         prop_assert_eq!(count("sent") + count("in_doubt"), EMAILS as u64, "{:?}", states);
-        if resend {
+        if recognizes(provider) {
             prop_assert_eq!(count("sent"), EMAILS as u64);
             prop_assert_eq!(once.len(), EMAILS);
         }

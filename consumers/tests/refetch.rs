@@ -57,7 +57,8 @@ enum Mood {
 
 impl Fetch for Api {
     async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
-        assert_eq!(request.authorize(key).unwrap(), "Bearer sk_test");
+        let authorization = ("authorization", "Bearer sk_test".to_owned());
+        assert_eq!(request.authorize(key), Some(authorization));
         let path = request.url.strip_prefix("https://api.stripe.com").unwrap().to_owned();
         self.asked.lock().unwrap().push(request);
         let mood = self.moods.lock().unwrap().pop().unwrap_or(Mood::Answers);

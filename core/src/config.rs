@@ -39,7 +39,7 @@ pub use parse::{
 #[cfg(feature = "config")]
 pub use toml_reader::{ConfigError, Located, Place};
 #[cfg(feature = "config")]
-pub use wrangler::{WranglerCheck, check_wrangler};
+pub use wrangler::{WranglerCheck, check_wrangler, native_only};
 
 use crate::email::{Mailbox, TemplateText};
 use crate::limits::DELAY_SECONDS;
@@ -245,11 +245,19 @@ pub struct Api {
     pub provider: Provider,
     /// What opens it.
     pub key: SecretName,
-    /// Where it is.
+    /// Where it is. Of an SMTP server the scheme says how the connection is encrypted, see [`SMTP_SCHEMES`].
     pub url: String,
     /// The most requests in a second.
     pub rate: u32,
+    /// Who logs in with the key, at an SMTP server. `None`: nobody logs in there, and there is no key.
+    pub user: Option<String>,
 }
+
+/// By their names in hookmill.toml, the ways to encrypt a connection to an SMTP server: the scheme of its URL, and its usual port.
+///
+/// Sources: <https://www.rfc-editor.org/rfc/rfc3207> and <https://www.rfc-editor.org/rfc/rfc8314#section-3>.
+pub const SMTP_SCHEMES: [(&str, (&str, u16)); 3] =
+    [("starttls", ("smtp+starttls", 587)), ("implicit", ("smtps", 465)), ("none", ("smtp", 25))];
 
 /// What becomes of a batch of which nobody knows whether it was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -8,85 +8,171 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::{ExposeSecret as _, Secret};
 
-/// Whose API is asked: to deliver what is sent, or what an object is now.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// <https://resend.com>.
-    Resend,
-    /// <https://sendgrid.com>.
-    SendGrid,
-    /// <https://www.twilio.com/docs/messaging>.
-    Twilio,
-    /// <https://mixpanel.com>.
-    Mixpanel,
-    /// <https://posthog.com>.
-    PostHog,
-    /// <https://docs.stripe.com/api>.
-    Stripe,
-    /// <https://clerk.com/docs/reference/backend-api>.
-    Clerk,
-    /// <https://developer.paddle.com/api-reference>.
-    Paddle,
-    /// Nobody: for development, where what goes out is shown and not sent.
-    Local,
+/// What hookmill.toml has to know of a provider's API. All else that is known of it stands in its file in `hookmill_providers`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// Its name in hookmill.toml and in the database.
+    pub name: &'static str,
+    /// What people call it.
+    pub title: &'static str,
+    /// What it is asked for.
+    pub purpose: Purpose,
+    /// How it is reached.
+    pub transport: Transport,
+    /// The most requests in a second, unless hookmill.toml says otherwise.
+    pub rate: u32,
+}
+
+/// How a provider is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// By requests over HTTPS.
+    Https {
+        /// The base URL, unless hookmill.toml names another.
+        url: &'static str,
+    },
+    /// By SMTP, which only the native binary speaks: <https://www.rfc-editor.org/rfc/rfc5321>. hookmill.toml names the server.
+    Smtp,
+}
+
+/// What an API is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To deliver emails.
+    Email,
+    /// To deliver SMS.
+    Sms,
+    /// To record what users did.
+    Tracking,
+    /// To say what an object is now.
+    Objects,
+}
+
+/// Declares the providers: an entry for each, and nothing else lists them.
+macro_rules! providers {
+    ($($(#[$doc:meta])* $variant:ident = $facts:expr;)*) => {
+        /// A provider whose API Hookmill uses.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum Provider {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Provider {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// What hookmill.toml has to know of it.
+            pub const fn facts(self) -> Facts {
+                match self {
+                    $(Self::$variant => $facts,)*
+                }
+            }
+        }
+    };
+}
+
+providers! {
+    /// <https://resend.com>. Rate: <https://resend.com/docs/api-reference/introduction#rate-limit>.
+    Resend = Facts {
+        name: "resend",
+        title: "Resend",
+        purpose: Purpose::Email,
+        transport: Transport::Https { url: "https://api.resend.com" },
+        rate: 2,
+    };
+    /// <https://sendgrid.com>. It accepts far more requests than a pipeline makes.
+    SendGrid = Facts {
+        name: "sendgrid",
+        title: "SendGrid",
+        purpose: Purpose::Email,
+        transport: Transport::Https { url: "https://api.sendgrid.com" },
+        rate: 100,
+    };
+    /// <https://postmarkapp.com>. It publishes no limit, and answers 429 above it; a request may have 500 emails.
+    Postmark = Facts {
+        name: "postmark",
+        title: "Postmark",
+        purpose: Purpose::Email,
+        transport: Transport::Https { url: "https://api.postmarkapp.com" },
+        rate: 10,
+    };
+    /// Any server that takes emails, such as Amazon SES. The rate is what SES lets a new account send outside its sandbox:
+    /// <https://docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas.html>.
+    Smtp = Facts {
+        name: "smtp",
+        title: "SMTP",
+        purpose: Purpose::Email,
+        transport: Transport::Smtp,
+        rate: 10,
+    };
+    /// <https://www.twilio.com/docs/messaging>. Twilio queues what is too much for a number.
+    Twilio = Facts {
+        name: "twilio",
+        title: "Twilio",
+        purpose: Purpose::Sms,
+        transport: Transport::Https { url: "https://api.twilio.com" },
+        rate: 10,
+    };
+    /// <https://mixpanel.com>. It accepts far more requests than a pipeline makes.
+    Mixpanel = Facts {
+        name: "mixpanel",
+        title: "Mixpanel",
+        purpose: Purpose::Tracking,
+        transport: Transport::Https { url: "https://api.mixpanel.com" },
+        rate: 100,
+    };
+    /// <https://posthog.com>. It accepts far more requests than a pipeline makes.
+    PostHog = Facts {
+        name: "posthog",
+        title: "PostHog",
+        purpose: Purpose::Tracking,
+        transport: Transport::Https { url: "https://us.i.posthog.com" },
+        rate: 100,
+    };
+    /// <https://docs.stripe.com/api>. Rate: 25 in a sandbox, <https://docs.stripe.com/rate-limits>.
+    Stripe = Facts {
+        name: "stripe",
+        title: "Stripe",
+        purpose: Purpose::Objects,
+        transport: Transport::Https { url: "https://api.stripe.com" },
+        rate: 20,
+    };
+    /// <https://clerk.com/docs/reference/backend-api>. Rate: 100 in ten seconds for a development instance,
+    /// <https://clerk.com/docs/guides/how-clerk-works/system-limits>.
+    Clerk = Facts {
+        name: "clerk",
+        title: "Clerk",
+        purpose: Purpose::Objects,
+        transport: Transport::Https { url: "https://api.clerk.com" },
+        rate: 10,
+    };
+    /// <https://developer.paddle.com/api-reference>. Rate: 240 in a minute,
+    /// <https://developer.paddle.com/api-reference/about/rate-limiting>.
+    Paddle = Facts {
+        name: "paddle",
+        title: "Paddle",
+        purpose: Purpose::Objects,
+        transport: Transport::Https { url: "https://api.paddle.com" },
+        rate: 4,
+    };
 }
 
 impl Provider {
+    /// Whether only the native binary can reach it.
+    pub fn is_native_only(self) -> bool {
+        self.facts().transport == Transport::Smtp
+    }
+
     /// Its name in hookmill.toml and in the database.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Resend => "resend",
-            Self::SendGrid => "sendgrid",
-            Self::Twilio => "twilio",
-            Self::Mixpanel => "mixpanel",
-            Self::PostHog => "posthog",
-            Self::Stripe => "stripe",
-            Self::Clerk => "clerk",
-            Self::Paddle => "paddle",
-            Self::Local => "local",
-        }
+        self.facts().name
     }
 
-    /// Where its API is, unless hookmill.toml says otherwise.
-    pub const fn url(self) -> &'static str {
-        match self {
-            Self::Resend => "https://api.resend.com",
-            Self::SendGrid => "https://api.sendgrid.com",
-            Self::Twilio => "https://api.twilio.com",
-            Self::Mixpanel => "https://api.mixpanel.com",
-            Self::PostHog => "https://us.i.posthog.com",
-            Self::Stripe => "https://api.stripe.com",
-            Self::Clerk => "https://api.clerk.com",
-            Self::Paddle => "https://api.paddle.com",
-            Self::Local => "local:",
-        }
-    }
-
-    /// How many requests it takes in a second, unless hookmill.toml says otherwise.
-    ///
-    /// Resend: 2, <https://resend.com/docs/api-reference/introduction#rate-limit>. Twilio queues what is too much for a number.
-    /// Stripe: 25 in a sandbox, <https://docs.stripe.com/rate-limits>. Clerk: 100 in ten seconds for a development instance,
-    /// <https://clerk.com/docs/guides/how-clerk-works/system-limits>. Paddle: 240 in a minute,
-    /// <https://developer.paddle.com/api-reference/about/rate-limiting>.
-    /// The others take more than anybody needs.
-    pub const fn rate(self) -> u32 {
-        match self {
-            Self::Resend => 2,
-            Self::Stripe => 20,
-            Self::Twilio | Self::Clerk => 10,
-            Self::Paddle => 4,
-            Self::SendGrid | Self::Mixpanel | Self::PostHog => 100,
-            Self::Local => 10_000,
-        }
-    }
-
-    /// Whether it knows a batch again by its key, so that sending it once more does no harm.
-    pub const fn knows_keys(self) -> bool {
-        match self {
-            Self::Resend | Self::Mixpanel | Self::PostHog | Self::Local => true,
-            Self::SendGrid | Self::Twilio | Self::Stripe | Self::Clerk | Self::Paddle => false,
-        }
+    /// Those that are asked for this, with their names.
+    pub fn of(purpose: Purpose) -> Vec<(&'static str, Self)> {
+        let providers = Self::ALL.iter().filter(|provider| provider.facts().purpose == purpose);
+        providers.map(|provider| (provider.as_str(), *provider)).collect()
     }
 }
 
@@ -174,22 +260,26 @@ pub enum Authorization {
     Password(String),
     /// As the name of a user who has no password.
     User,
+    /// As the value of this header.
+    Header(&'static str),
     /// It is in the body.
     None,
 }
 
 impl ApiRequest {
-    /// The value of the header `Authorization`, if there is to be one.
-    pub fn authorize(&self, key: &Secret) -> Option<String> {
+    /// The header that the key goes in, with its value, if it goes in one.
+    pub fn authorize(&self, key: &Secret) -> Option<(&'static str, String)> {
         // A line end at its end comes from a file or a shell, and is never part of a key.
         let key = key.expose_secret().trim();
-        let basic = |pair: String| Some(format!("Basic {}", STANDARD.encode(pair)));
-        match &self.authorization {
-            Authorization::Bearer => Some(format!("Bearer {key}")),
+        let basic = |pair: String| format!("Basic {}", STANDARD.encode(pair));
+        let value = match &self.authorization {
+            Authorization::Bearer => format!("Bearer {key}"),
             Authorization::Password(user) => basic(format!("{user}:{key}")),
             Authorization::User => basic(format!("{key}:")),
-            Authorization::None => None,
-        }
+            Authorization::Header(name) => return Some((*name, key.to_owned())),
+            Authorization::None => return None,
+        };
+        Some(("authorization", value))
     }
 }
 
@@ -218,6 +308,8 @@ pub enum Answer {
         /// Its words.
         error: String,
     },
+    /// It cannot take this batch now, has taken nothing of it, and takes others.
+    Later(String),
     /// It cannot do it now, and has taken nothing.
     Away(String),
     /// It cannot do it now, and may have taken the batch all the same.
@@ -233,8 +325,28 @@ pub enum Answer {
 pub enum Delivered {
     /// It will deliver it, and knows it by this id, if it gave one.
     Accepted(Option<String>),
+    /// As `Accepted`, but not to all of its recipients.
+    Partly {
+        /// What the provider knows it by, if it gave an id.
+        id: Option<String>,
+        /// Who is left out, and why.
+        left_out: String,
+    },
     /// It will not, in its words.
     Refused(String),
     /// The recipient wants none, in its words: now and from now on.
     Unwanted(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_serialized_by_its_name() {
+        for provider in Provider::ALL {
+            let json = serde_json::to_string(provider).unwrap();
+            assert_eq!(json, format!("{:?}", provider.as_str()));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Where providers' APIs have the objects that their events are about.
 
-use crate::outbound::Provider;
+use crate::outbound::{Provider, Purpose};
 
 /// By provider and the beginning of an event's type: the beginning of a path. What follows is one word in the type, and the
 /// object's id in the path.
@@ -27,9 +27,8 @@ const OBJECTS: &[(Provider, &str, &str)] = &[
 
 /// Whose API has the objects of a source's events, by the name of its scheme or its preset.
 pub fn provider(name: &str) -> Option<Provider> {
-    [Provider::Clerk, Provider::Paddle, Provider::Stripe]
-        .into_iter()
-        .find(|provider| provider.as_str() == name)
+    let mut providers = Provider::of(Purpose::Objects).into_iter();
+    providers.find(|(provider, _)| *provider == name).map(|(_, provider)| provider)
 }
 
 /// The path of an object, if the API has one; ids are letters, digits, `_` and `-`.

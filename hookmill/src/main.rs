@@ -32,6 +32,7 @@ mod secrets;
 mod send;
 mod sender;
 mod serve;
+mod shown;
 mod stats;
 mod tail;
 mod token;

@@ -31,6 +31,7 @@ use tracing::{debug, error, info, warn};
 use crate::admin::{self, clean, replay};
 use crate::secrets::{from_environment, wrapped};
 use crate::sender::{Out, refetch, send, shown_only, watch_over};
+use crate::shown::Shown;
 
 /// Batches of events in hand at a time: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
@@ -332,7 +333,11 @@ fn outgoing(
         Outbox::Sent => (config, from_environment),
         Outbox::Shown => (shown_only(config), |_| Some(Secret::from("whsec_bm9uZQ=="))),
     };
-    let (channels, alarm) = (Outgoing::all(&config, key), Alarm::new(&config, key));
+    let mut channels = Outgoing::all(&config, key);
+    if let (Outbox::Shown, Ok(channels)) = (outbox, &mut channels) {
+        *channels = std::mem::take(channels).into_iter().map(|c| c.through(&Shown)).collect();
+    }
+    let alarm = Alarm::new(&config, key);
     (config, channels, alarm)
 }
 

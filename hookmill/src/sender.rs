@@ -1,22 +1,22 @@
 //! Sends what is in the outbox, whenever there is something to do.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::secrets::from_environment;
+use crate::shown::{SCHEME, show};
 use hookmill_consumers::alert::{Alarm, Looked, look};
 use hookmill_consumers::outbox::Unsent;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
 use hookmill_consumers::refetch::{self, Apis, Asked};
-use hookmill_core::config::{AlertUrl, Api, Consumers};
+use hookmill_core::config::{AlertUrl, Consumers};
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider};
-use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::outbound::{ApiRequest, ApiResponse};
+use hookmill_core::secret::Secret;
 use hookmill_native::{HttpClient, Metrics, Sqlite, now};
-use serde::Deserialize;
 use tokio::sync::{Notify, watch};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 /// The longest time without a look into the outbox, which others may write as well.
 const LOOK: Duration = Duration::from_secs(10);
@@ -144,21 +144,12 @@ pub async fn watch_over(
     }
 }
 
-/// Has everything shown instead of sent: what `dev` does.
+/// Has everything shown instead of sent that is not in the outbox: what `dev` does.
 pub fn shown_only(mut config: Consumers) -> Consumers {
-    let emails = config.emails.iter_mut().map(|emails| &mut emails.sending);
-    let sms = config.sms.iter_mut().map(|sms| &mut sms.sending);
-    let tracking = config.tracking.iter_mut().map(|(_, sending)| sending);
-    for sending in emails.chain(sms).chain(tracking) {
-        let provider = Provider::Local;
-        let key = SecretName(String::new());
-        let (url, rate) = (provider.url().to_owned(), provider.rate());
-        sending.apis = vec![Api { provider, key, url, rate }];
-    }
     // What is asked of an API changes nothing there; in development its key need not be set.
     config.apis.retain(|_, api| from_environment(&api.key).is_some());
     if let Some(webhook) = config.alerts.as_mut().and_then(|alerts| alerts.webhook.as_mut()) {
-        webhook.url = AlertUrl::Literal(format!("{}alert", Provider::Local.url()));
+        webhook.url = AlertUrl::Literal(format!("{SCHEME}alert"));
     }
     config
 }
@@ -174,50 +165,9 @@ pub enum Out {
 
 impl Fetch for Out {
     async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
-        let folder = match self {
-            Self::Sent(client) => return client.ask(request, key).await,
-            Self::Shown { folder } => folder,
-        };
-        let channel = request.url.trim_start_matches(Provider::Local.url());
-        if channel == "email" {
-            let emails = serde_json::from_str(&request.body);
-            let emails: Vec<Shown> = emails.map_err(|error| not_shown(&error))?;
-            for email in emails {
-                show(folder, email)?;
-            }
-        } else {
-            info!("{channel}, shown and not sent:\n\n{}\n", request.body);
+        match self {
+            Self::Sent(client) => client.ask(request, key).await,
+            Self::Shown { folder } => show(folder, &request),
         }
-        Ok(ApiResponse { status: 200, retry_after: None, message_id: None, body: String::new() })
     }
-}
-
-/// An email as it would have gone to Resend.
-#[derive(Deserialize)]
-struct Shown {
-    to: Vec<String>,
-    subject: String,
-    html: String,
-    text: String,
-    tags: Vec<Tag>,
-}
-
-#[derive(Deserialize)]
-struct Tag {
-    value: String,
-}
-
-fn not_shown(error: &dyn std::fmt::Display) -> FetchError {
-    FetchError::NotSent(error.to_string())
-}
-
-fn show(folder: &Path, email: Shown) -> Result<(), FetchError> {
-    std::fs::create_dir_all(folder).map_err(|error| not_shown(&error))?;
-    let id = email.tags.first().map(|tag| tag.value.as_str()).unwrap_or_default();
-    let file = folder.join(format!("{id}.html"));
-    std::fs::write(&file, &email.html).map_err(|error| not_shown(&error))?;
-    let (to, subject, text) = (email.to.join(", "), email.subject, email.text);
-    let file = file.display();
-    info!("an email to {to}, shown and not sent ({file}):\n\n{subject}\n\n{text}\n");
-    Ok(())
 }

@@ -1,13 +1,89 @@
-//! What the APIs that are sent to have in common.
+//! What the APIs that batches are sent to have in common.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
-use hookmill_core::email::Email;
-use hookmill_core::outbound::{Answer, ApiResponse};
+use hookmill_core::config;
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse};
+use hookmill_core::secret::Secret;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// What providers are told an email's id by: a tag of Resend's, a custom argument of SendGrid's.
+/// An API that takes sealed batches: how it is asked, and what its answers mean. Pure; somebody else sends the requests.
+pub trait Api: Debug + Send + Sync {
+    /// The provider's name in the database, and in hookmill.toml if it stands there.
+    fn name(&self) -> &'static str;
+
+    /// For how long the provider recognizes a batch that it has had: by the idempotency key that goes with it, or by the ids in
+    /// it. Within this time, sending the batch again does no harm. `None`: it recognizes nothing, so a batch whose answer was
+    /// lost may have been sent.
+    fn recognizes_for(&self) -> Option<Duration>;
+
+    /// The most members of a batch.
+    fn max_batch(&self) -> usize;
+
+    /// The request that sends a batch.
+    fn request(&self, batch: &Sealed<'_>) -> ApiRequest;
+
+    /// What the provider has done with a batch of so many members.
+    fn answer(&self, members: usize, response: &ApiResponse) -> Answer;
+
+    /// To how many recipients each of so many members of a batch goes, as the provider counts them.
+    fn recipients(&self, members: usize, _body: &str) -> Vec<usize> {
+        vec![1; members]
+    }
+}
+
+/// A static API is one like any other.
+impl<A: Api + ?Sized> Api for &'static A {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn recognizes_for(&self) -> Option<Duration> {
+        (**self).recognizes_for()
+    }
+
+    fn max_batch(&self) -> usize {
+        (**self).max_batch()
+    }
+
+    fn request(&self, batch: &Sealed<'_>) -> ApiRequest {
+        (**self).request(batch)
+    }
+
+    fn answer(&self, members: usize, response: &ApiResponse) -> Answer {
+        (**self).answer(members, response)
+    }
+
+    fn recipients(&self, members: usize, body: &str) -> Vec<usize> {
+        (**self).recipients(members, body)
+    }
+}
+
+/// A sealed batch, and what is needed to send it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sealed<'a> {
+    /// The channel that it goes out through.
+    pub channel: &'static str,
+    /// What tells it from every other batch: 64 hexadecimal digits. The idempotency key, where the provider supports one.
+    pub id: &'a str,
+    /// The body, as it was sealed.
+    pub body: &'a str,
+    /// What hookmill.toml says of the API.
+    pub settings: &'a config::Api,
+    /// What opens the API.
+    pub key: &'a Secret,
+}
+
+impl Sealed<'_> {
+    /// A URL of the API.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.settings.url.trim_end_matches('/'))
+    }
+}
+
+/// The name that providers are told an email's id by, as a tag or an argument, so that they say it in their reports.
 pub(crate) const EMAIL_ID: &str = "hookmill";
 
 /// The longest that a provider's words are kept, in characters.
@@ -56,8 +132,29 @@ pub(crate) fn first_line(body: &str) -> String {
     format!(": {}", line.chars().take(200).collect::<String>())
 }
 
-/// About how many bytes an email adds to a request.
-pub(crate) fn length(email: &Email) -> usize {
-    let recipients: usize = email.to.iter().chain(&email.cc).map(|to| to.address.len() + 100).sum();
-    email.subject.len() + email.html.len() + email.text.len() + recipients + 500
+#[cfg(test)]
+pub(crate) mod tests {
+    use hookmill_core::outbound::{Provider, Transport};
+    use hookmill_core::secret::SecretName;
+
+    use super::*;
+
+    /// The request that an API makes of a body, with the provider's own settings.
+    pub(crate) fn request(api: &dyn Api, provider: Provider, body: &str) -> ApiRequest {
+        let facts = provider.facts();
+        let settings = config::Api {
+            provider,
+            key: SecretName("KEY".into()),
+            url: match facts.transport {
+                Transport::Https { url } => format!("{url}/"),
+                Transport::Smtp => "smtps://mail.example.com:465".to_owned(),
+            },
+            rate: facts.rate,
+            user: None,
+        };
+        let key = Secret::from("phc_\"key");
+        let sealed =
+            Sealed { channel: "email", id: "batch-1", body, settings: &settings, key: &key };
+        api.request(&sealed)
+    }
 }

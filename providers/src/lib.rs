@@ -4,13 +4,12 @@
 //! Most schemes are parameters of one engine, `template`; those that are not have a file that names the provider's page.
 //! What all share is here: the keys of a source ([`Verifier`]), freshness, and what an event is called.
 
-mod api;
+pub mod api;
+pub mod email;
 mod form;
 mod identity;
 mod key;
 mod paddle_classic;
-pub mod resend;
-pub mod sendgrid;
 #[cfg(feature = "sign")]
 mod sign;
 pub mod sms;

@@ -2,11 +2,15 @@
 //!
 //! One message in a request, and no idempotency key: of one whose answer was lost, nobody can say whether it was sent.
 
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method};
+use std::time::Duration;
+
+use hookmill_core::outbound::{
+    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use crate::api::{first_line, kept, not_taken};
+use crate::api::{Api, Sealed, first_line, kept, not_taken};
 
 /// The longest message, in characters.
 pub const BODY_CHARACTERS: usize = 1600;
@@ -37,22 +41,45 @@ pub fn body(sms: &Sms) -> String {
     fields.collect::<Vec<_>>().join("&")
 }
 
-/// The request that sends a message from an account, `AC…`. `url`: where the API is.
-pub fn request(url: &str, account: &str, body: String) -> ApiRequest {
-    let url = url.trim_end_matches('/');
-    ApiRequest {
-        method: Method::Post,
-        url: format!("{url}/2010-04-01/Accounts/{account}/Messages.json"),
-        headers: vec![("content-type", "application/x-www-form-urlencoded".to_owned())],
-        authorization: Authorization::Password(account.to_owned()),
-        body,
+/// Twilio's API, as one account uses it.
+#[derive(Clone, Debug)]
+pub struct Twilio {
+    /// The account: `AC…`.
+    pub account: String,
+}
+
+impl Api for Twilio {
+    fn name(&self) -> &'static str {
+        Provider::Twilio.as_str()
+    }
+
+    fn recognizes_for(&self) -> Option<Duration> {
+        None
+    }
+
+    fn max_batch(&self) -> usize {
+        1
+    }
+
+    fn request(&self, batch: &Sealed<'_>) -> ApiRequest {
+        ApiRequest {
+            method: Method::Post,
+            url: batch.url(&format!("/2010-04-01/Accounts/{}/Messages.json", self.account)),
+            headers: vec![("content-type", "application/x-www-form-urlencoded".to_owned())],
+            authorization: Authorization::Password(self.account.clone()),
+            body: batch.body.to_owned(),
+        }
+    }
+
+    fn answer(&self, _members: usize, response: &ApiResponse) -> Answer {
+        answer(response)
     }
 }
 
 /// What Twilio has said.
 ///
 /// Errors: <https://www.twilio.com/docs/api/errors>.
-pub fn answer(response: &ApiResponse) -> Answer {
+fn answer(response: &ApiResponse) -> Answer {
     /// The recipient has answered STOP: <https://www.twilio.com/docs/api/errors/21610>.
     const OPTED_OUT: u32 = 21610;
     #[derive(Deserialize, Default)]
@@ -82,6 +109,7 @@ pub fn answer(response: &ApiResponse) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tests::request;
 
     #[test]
     fn a_message_is_a_form() {
@@ -91,11 +119,9 @@ mod tests {
             body: "Olá & welcome: 50 % off+1".into(),
             status_callback: Some("https://a.test/webhooks/twilio".into()),
         };
-        insta::assert_debug_snapshot!(request(
-            "https://api.twilio.com",
-            "AC11111111111111111111111111111111",
-            body(&sms)
-        ));
+        let account = "AC11111111111111111111111111111111".to_owned();
+        let request = request(&Twilio { account }, Provider::Twilio, &body(&sms));
+        insta::assert_debug_snapshot!(request);
         sms.from = "MG1".into();
         sms.status_callback = None;
         assert_eq!(

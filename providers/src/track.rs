@@ -1,21 +1,30 @@
-//! How Mixpanel and PostHog are told what somebody did.
-//!
-//! Both know an event again by an id of it, so a batch whose answer was lost is simply sent once more.
+//! The APIs that record what users did: a file for each, and a line in [`TRACK_APIS`].
 
-use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
-};
-use hookmill_core::secret::{ExposeSecret as _, Secret};
+mod mixpanel;
+mod posthog;
+
+use hookmill_core::outbound::Provider;
 use hookmill_core::time::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::api::{first_line, kept, not_taken};
+use crate::api::Api;
+pub use crate::track::mixpanel::Mixpanel;
+pub use crate::track::posthog::PostHog;
 
-/// The most events in one request to Mixpanel: <https://docs.mixpanel.com/reference/import-events>.
-pub const MIXPANEL_EVENTS: usize = 2000;
-/// The most events in one request to PostHog, which says nothing of a number.
-pub const POSTHOG_EVENTS: usize = 500;
+/// An API that records what users did.
+pub trait TrackApi: Api {
+    /// The body of a batch.
+    fn body(&self, events: &[Tracked]) -> String;
+}
+
+/// The APIs that record what users did.
+pub static TRACK_APIS: &[&dyn TrackApi] = &[&Mixpanel, &PostHog];
+
+/// The API of a provider. `None`: that provider records nothing.
+pub fn track_api(provider: Provider) -> Option<&'static dyn TrackApi> {
+    TRACK_APIS.iter().copied().find(|api| api.name() == provider.as_str())
+}
 
 /// What somebody did.
 #[derive(Clone, PartialEq, Debug)]
@@ -32,111 +41,17 @@ pub struct Tracked {
     pub properties: Map<String, Value>,
 }
 
-/// The body of a batch.
-pub fn body(provider: Provider, events: &[Tracked]) -> String {
-    let events: Vec<_> = events.iter().map(|event| written(provider, event)).collect();
-    match provider {
-        Provider::PostHog => json(&json!({ "batch": events })),
-        _ => json(&events),
-    }
-}
-
-fn written(provider: Provider, event: &Tracked) -> Value {
-    let mut properties = event.properties.clone();
-    if provider == Provider::PostHog {
-        return json!({
-            "event": event.event,
-            "distinct_id": event.user,
-            "timestamp": event.time.to_string(),
-            "uuid": uuid(&event.id),
-            "properties": properties,
-        });
-    }
-    properties.insert("time".into(), event.time.millis().into());
-    properties.insert("distinct_id".into(), event.user.as_str().into());
-    // At most 36 characters: letters, digits and `-`.
-    properties.insert("$insert_id".into(), event.id.get(..32).unwrap_or_default().into());
-    json!({ "event": event.event, "properties": properties })
-}
-
-/// The first 16 bytes in the form of a UUID of a kind of one's own: <https://www.rfc-editor.org/rfc/rfc9562#section-5.8>.
-fn uuid(id: &str) -> String {
-    let part = |places| id.get(places).unwrap_or_default();
-    let (low, mid, high) = (part(0..8), part(8..12), part(13..16));
-    format!("{low}-{mid}-8{high}-8{}-{}", part(17..20), part(20..32))
-}
-
-/// The request that sends a batch. `url`: where the API is.
-pub fn request(provider: Provider, url: &str, key: &Secret, body: String) -> ApiRequest {
-    let url = url.trim_end_matches('/');
-    let headers = vec![("content-type", "application/json".to_owned())];
-    if provider == Provider::PostHog {
-        let key = json(&key.expose_secret().trim());
-        // What is sealed is without the key.
-        let body = body.replacen('{', &format!("{{\"api_key\":{key},"), 1);
-        let authorization = Authorization::None;
-        return ApiRequest {
-            method: Method::Post,
-            url: format!("{url}/batch/"),
-            headers,
-            authorization,
-            body,
-        };
-    }
-    let url = format!("{url}/import?strict=1");
-    ApiRequest { method: Method::Post, url, headers, authorization: Authorization::User, body }
-}
-
-/// What the provider has said to a batch of so many events.
-pub fn answer(provider: Provider, events: usize, response: &ApiResponse) -> Answer {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Said {
-        error: Value,
-        /// PostHog's words.
-        detail: String,
-        /// Mixpanel's: some have been taken, and these have not.
-        failed_records: Vec<Failed>,
-        num_records_imported: Option<usize>,
-    }
-    #[derive(Deserialize)]
-    struct Failed {
-        index: usize,
-        #[serde(default)]
-        field: String,
-        #[serde(default)]
-        message: String,
-    }
-    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
-    let partly = response.status == 400 && said.num_records_imported.is_some();
-    if (200..300).contains(&response.status) || partly {
-        let outcome = |place| {
-            let failed = said.failed_records.iter().find(|failed| failed.index == place);
-            match failed {
-                Some(Failed { field, message, .. }) => {
-                    Delivered::Refused(kept(&format!("{field}: {message}")))
-                }
-                None => Delivered::Accepted(None),
-            }
-        };
-        return Answer::Taken((0..events).map(outcome).collect());
-    }
-    let name = if provider == Provider::PostHog { "PostHog" } else { "Mixpanel" };
-    let words = match &said.error {
-        Value::String(error) => format!(": {error}"),
-        _ if said.detail.is_empty() => first_line(&response.body),
-        _ => format!(": {}", said.detail),
-    };
-    not_taken(response, kept(&format!("{name} answered {}{words}", response.status)))
-}
-
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("texts and numbers serialise")
 }
 
 #[cfg(test)]
 mod tests {
+    use hookmill_core::outbound::Purpose;
+    use serde_json::json;
+
     use super::*;
+    use crate::api::tests::request;
 
     fn events() -> Vec<Tracked> {
         let event = |n: u8, event: &str| Tracked {
@@ -150,10 +65,19 @@ mod tests {
     }
 
     #[test]
+    fn every_provider_of_tracking_has_one_api() {
+        let names: Vec<_> = TRACK_APIS.iter().map(Api::name).collect();
+        let configured: Vec<_> =
+            Provider::of(Purpose::Tracking).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, configured);
+        assert!(track_api(Provider::Resend).is_none());
+    }
+
+    #[test]
     fn a_batch_is_written_as_each_documents_it() {
-        let key = Secret::from("phc_\"key");
-        for provider in [Provider::Mixpanel, Provider::PostHog] {
-            let request = request(provider, provider.url(), &key, body(provider, &events()));
+        for (_, provider) in Provider::of(Purpose::Tracking) {
+            let api = track_api(provider).unwrap();
+            let request = request(&api, provider, &api.body(&events()));
             let body: Value = serde_json::from_str(&request.body).unwrap();
             insta::assert_json_snapshot!(provider.as_str(), body);
             insta::assert_debug_snapshot!(
@@ -161,33 +85,5 @@ mod tests {
                 (request.url, request.headers, request.authorization)
             );
         }
-    }
-
-    #[test]
-    fn each_event_of_a_batch_has_its_own_outcome() {
-        let response = |status, body: &str| ApiResponse {
-            status,
-            retry_after: None,
-            message_id: None,
-            body: body.into(),
-        };
-        let partly = r#"{"code":400,"error":"some data points in the request failed validation","num_records_imported":1,"status":"Bad Request","failed_records":[{"index":1,"insert_id":"x","field":"properties.time","message":"is too old"}]}"#;
-        assert_eq!(
-            answer(Provider::Mixpanel, 2, &response(400, partly)),
-            Answer::Taken(vec![
-                Delivered::Accepted(None),
-                Delivered::Refused("properties.time: is too old".into())
-            ])
-        );
-        assert_eq!(
-            answer(Provider::PostHog, 2, &response(200, r#"{"status":1}"#)),
-            Answer::Taken(vec![Delivered::Accepted(None); 2])
-        );
-        assert_eq!(
-            answer(Provider::Mixpanel, 1, &response(401, r#"{"error":"Unauthorized"}"#)),
-            Answer::Refused("Mixpanel answered 401: Unauthorized".into())
-        );
-        assert!(matches!(answer(Provider::PostHog, 1, &response(429, "")), Answer::Busy { .. }));
-        assert!(matches!(answer(Provider::PostHog, 1, &response(503, "")), Answer::Away(_)));
     }
 }

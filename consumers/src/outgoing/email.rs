@@ -1,14 +1,13 @@
-//! Emails: from rows of the outbox to batches for Resend or SendGrid.
+//! Emails: from rows of the outbox to batches for an API.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::config::Emails;
 use hookmill_core::email::{Email, Mailbox, address_key};
 use hookmill_core::limits::EMAIL_BYTES;
-use hookmill_core::outbound::Provider;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::template::{Rendered, Templates};
-use hookmill_providers::{resend, sendgrid};
+use hookmill_providers::email::EmailApi;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -20,6 +19,8 @@ use crate::outbox::{self, Pending};
 pub(super) struct Composer {
     pub(super) settings: Emails,
     pub(super) templates: Templates,
+    /// In the order of the senders.
+    pub(super) apis: Vec<&'static dyn EmailApi>,
 }
 
 /// What an email has in the column `content`.
@@ -41,11 +42,11 @@ struct Content {
 }
 
 impl Composer {
-    /// Batches of what is pending, and what cannot be sent.
+    /// Batches of what is pending for one of the APIs, by its place, and what cannot be sent.
     pub(super) async fn compose<S: Store>(
         &self,
         store: &S,
-        provider: Provider,
+        place: usize,
         pending: &[Pending],
     ) -> Result<Composed, StoreError> {
         let mut composed = Composed::default();
@@ -57,7 +58,7 @@ impl Composer {
             }
         }
         let emails = without_suppressed(store, emails, &mut composed).await?;
-        composed.drafts = drafts(provider, &emails);
+        composed.drafts = self.apis.get(place).map_or_else(Vec::new, |api| drafts(*api, &emails));
         Ok(composed)
     }
 
@@ -106,15 +107,13 @@ impl Composer {
     }
 }
 
-fn drafts(provider: Provider, emails: &[Email]) -> Vec<Draft> {
-    let sendgrid = provider == Provider::SendGrid;
-    let batches = if sendgrid { sendgrid::batches(emails) } else { resend::batches(emails) };
+fn drafts(api: &dyn EmailApi, emails: &[Email]) -> Vec<Draft> {
     let draft = |batch: Vec<usize>| {
-        let members = || batch.iter().filter_map(|place| emails.get(*place));
-        let body = if sendgrid { sendgrid::body(members())? } else { resend::body(members()) };
-        Some(Draft { members: members().map(|email| email.id.clone()).collect(), body })
+        let emails: Vec<_> = batch.iter().filter_map(|place| emails.get(*place)).collect();
+        let body = api.body(&emails)?;
+        Some(Draft { members: emails.iter().map(|email| email.id.clone()).collect(), body })
     };
-    batches.into_iter().filter_map(draft).collect()
+    api.batches(emails).into_iter().filter_map(draft).collect()
 }
 
 /// Leaves out recipients who are not to be written to; and emails to whom nobody else is left. The reasons are noted.

@@ -1,9 +1,8 @@
-//! What somebody did: from rows of the outbox to batches for Mixpanel or PostHog.
+//! What somebody did: from rows of the outbox to batches for an API.
 
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
-use hookmill_core::outbound::Provider;
 use hookmill_core::time::Timestamp;
-use hookmill_providers::track::{Tracked, body};
+use hookmill_providers::track::{TrackApi, Tracked};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -24,7 +23,7 @@ struct Content {
 }
 
 /// Batches of what is pending, and what cannot be sent.
-pub(super) fn compose(provider: Provider, pending: &[Pending]) -> Composed {
+pub(super) fn compose(api: &dyn TrackApi, pending: &[Pending]) -> Composed {
     let mut composed = Composed::default();
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut drafts = Vec::new();
@@ -48,7 +47,7 @@ pub(super) fn compose(provider: Provider, pending: &[Pending]) -> Composed {
     drafts.push(batch);
     let draft = |batch: Vec<Tracked>| Draft {
         members: batch.iter().map(|event| event.id.clone()).collect(),
-        body: body(provider, &batch),
+        body: api.body(&batch),
     };
     composed.drafts = drafts.into_iter().filter(|batch| !batch.is_empty()).map(draft).collect();
     composed

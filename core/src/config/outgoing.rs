@@ -8,24 +8,28 @@ use super::parse::{
     ValueText, duration, integer, is_private, secret_name, value,
 };
 use super::toml_reader::{ConfigError, Item, Located, Section};
-use super::{AlertUrl, AlertWebhook, Alerts, Api, Emails, OnDoubt, Quota, Sending, Sms};
+use super::{
+    AlertUrl, AlertWebhook, Alerts, Api, Emails, OnDoubt, Quota, SMTP_SCHEMES, Sending, Sms,
+};
 use crate::email::Mailbox;
 use crate::limits::COUNTED;
-use crate::outbound::{Outcome, Provider};
+use crate::outbound::{Outcome, Provider, Purpose, Transport};
 use crate::secret::SecretName;
-
-pub(super) const PROVIDERS: [(&str, Provider); 2] =
-    [("resend", Provider::Resend), ("sendgrid", Provider::SendGrid)];
 
 pub(super) const ON_DOUBT: [(&str, OnDoubt); 2] =
     [("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)];
 
-/// Reads `[email]`. What is missing in it is reported, and something stands in for it.
-pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
+/// Reads `[email]`. What is missing in it is reported, and something stands in for it. `native_only`: where a provider is named
+/// that a Worker cannot reach.
+pub(super) fn emails(
+    root: &Section<'_>,
+    native_only: &mut Option<Located<Provider>>,
+) -> Option<Emails> {
     let section = root.get("email")?.section("a table")?;
+    let providers = Provider::of(Purpose::Email);
     let provider = section.require("provider", "who delivers: provider = \"resend\"");
-    let provider = provider.and_then(|item| item.choice(&PROVIDERS));
-    let fallback = section.get("fallback").and_then(|item| item.choice(&PROVIDERS));
+    let chosen = provider.and_then(|item| item.choice(&providers));
+    let fallback = section.get("fallback").and_then(|item| item.choice(&providers));
     let from =
         section.require("from", "whose emails they are: from = \"Acme <hello@example.com>\"");
     let from = from.and_then(|item| mailbox(&item));
@@ -39,21 +43,33 @@ pub(super) fn emails(root: &Section<'_>) -> Option<Emails> {
     if let Some(count) = failover_after {
         sending.failover_after = u32::try_from(count).unwrap_or(sending.failover_after);
     }
-    let settings = PROVIDERS.map(|(name, provider)| {
-        let section = section.get(name).and_then(|item| item.section("a table"));
-        api(provider, section)
+    let settings = providers.into_iter().filter_map(|(name, provider)| {
+        let item = section.get(name);
+        let named = [&chosen, &fallback].into_iter().flatten().find(|p| p.value == provider);
+        let table = item.as_ref().and_then(|item| item.section("a table"));
+        match (provider.facts().transport, table, named) {
+            (Transport::Https { .. }, table, _) => Some(api(provider, table)),
+            (Transport::Smtp, Some(table), _) => Some(smtp_server(provider, table)),
+            (Transport::Smtp, None, Some(named)) if item.is_none() => {
+                let problem = named.error(format!("`[email.{name}]` is missing"));
+                section.report(problem.hint(format!("name the server: {SMTP_EXAMPLE}")));
+                None
+            }
+            (Transport::Smtp, None, _) => None,
+        }
     });
-    if let (Some(provider), Some(fallback)) = (&provider, &fallback)
+    let settings: Vec<_> = settings.collect();
+    if let (Some(provider), Some(fallback)) = (&chosen, &fallback)
         && provider.value == fallback.value
     {
         let problem = fallback.error("this is the provider that it is to stand in for");
         section.report(problem.hint("name another, or none"));
     }
     section.finish();
-    let chosen = provider.map_or(Provider::Resend, |provider| provider.value);
-    let chosen = [Some(chosen), fallback.map(|fallback| fallback.value)];
-    let apis = chosen.into_iter().flatten();
-    let apis = apis.filter_map(|p| settings.iter().find(|api| api.provider == p)).cloned();
+    let named = || [&chosen, &fallback].into_iter().flatten();
+    *native_only = named().find(|named| named.value.is_native_only()).cloned();
+    let apis = named().filter_map(|named| settings.iter().find(|api| api.provider == named.value));
+    let apis = apis.cloned();
     let nobody = || Mailbox { name: None, address: String::new() };
     sending.apis = apis.collect();
     Some(Emails { sending, from: from.unwrap_or_else(nobody), reply_to })
@@ -105,7 +121,6 @@ pub(super) fn sms(root: &Section<'_>) -> Option<Sms> {
         sending.wait = Duration::ZERO;
     }
     let mut api = default_api(Provider::Twilio);
-    api.key = SecretName("TWILIO_AUTH_TOKEN".to_owned());
     api_settings(&mut api, &section);
     section.finish();
     sending.apis = vec![api];
@@ -118,9 +133,6 @@ pub(super) fn sms(root: &Section<'_>) -> Option<Sms> {
     })
 }
 
-pub(super) const TRACKERS: [(&str, Provider); 2] =
-    [("mixpanel", Provider::Mixpanel), ("posthog", Provider::PostHog)];
-
 /// Reads `[tracking]`.
 pub(super) fn tracking(root: &Section<'_>) -> Vec<(Provider, Sending)> {
     let mut tracking = Vec::new();
@@ -128,7 +140,7 @@ pub(super) fn tracking(root: &Section<'_>) -> Vec<(Provider, Sending)> {
     let Some(section) = root.get("tracking").and_then(|item| item.section(expected)) else {
         return tracking;
     };
-    for (name, provider) in TRACKERS {
+    for (name, provider) in Provider::of(Purpose::Tracking) {
         let Some(section) = section.get(name).and_then(|item| item.section("a table")) else {
             continue;
         };
@@ -180,12 +192,82 @@ pub(super) fn api(provider: Provider, section: Option<Section<'_>>) -> Api {
     api
 }
 
+/// How a server is named.
+const SMTP_EXAMPLE: &str =
+    "smtp = { host = \"email-smtp.us-east-1.amazonaws.com\", user = \"AKIA…\" }";
+
+/// `[email.smtp]`: a server instead of a URL, and a user whose password is the key.
+fn smtp_server(provider: Provider, section: Section<'_>) -> Api {
+    let mut api = default_api(provider);
+    let host = section.require("host", "the server: host = \"email-smtp.us-east-1.amazonaws.com\"");
+    let host = host.and_then(|item| item.string("the name of a server"));
+    let host = host.filter(|host| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+        let fits = !host.value.is_empty() && host.value.chars().all(plain);
+        if !fits {
+            let problem = host.error(format!("found {:?}", host.value));
+            section.report(
+                problem.hint("expected a host name such as \"mail.example.com\"; `port` and `tls` are keys of their own"),
+            );
+        }
+        fits
+    });
+    let tls = section.get("tls").and_then(|item| item.choice(&SMTP_SCHEMES));
+    let [(_, usual), ..] = SMTP_SCHEMES;
+    let (scheme, usual_port) = tls.as_ref().map_or(usual, |tls| tls.value);
+    if let (Some(tls), Some(host)) = (&tls, &host)
+        && scheme == "smtp"
+        && !["localhost", "127.0.0.1"].contains(&host.value.as_str())
+    {
+        let problem = tls.error("emails and the password would go out unencrypted");
+        section.report(problem.hint("use tls = \"starttls\" or \"implicit\"; \"none\" is only for a server on this machine, host = \"localhost\""));
+    }
+    let port = section.get("port").and_then(|item| integer(&item, 1..=65_535));
+    let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(usual_port);
+    let host = host.map(|host| host.value).unwrap_or_default();
+    api.url = format!("{scheme}://{host}:{port}");
+    let user = section.get("user");
+    api.user = user.as_ref().and_then(|item| Some(item.string("who logs in")?.value));
+    if let Some(item) = section.get("password") {
+        if let Some(name) = secret_name(&item, &format!("env:{}", api.key.0)) {
+            api.key = name;
+        }
+        if user.is_none() {
+            let problem = item.here.error("`password` needs a `user`");
+            section.report(problem.hint("name the user: user = \"AKIA…\""));
+        }
+    }
+    if let Some(rate) = section.get("rate").and_then(|item| integer(&item, 1..=10_000)) {
+        api.rate = u32::try_from(rate).unwrap_or(api.rate);
+    }
+    section.finish();
+    api
+}
+
+/// The environment variable with what opens an API, unless hookmill.toml names another.
+pub(super) fn default_key(provider: Provider) -> String {
+    let facts = provider.facts();
+    let what = match (facts.transport, facts.purpose) {
+        (Transport::Smtp, _) => "PASSWORD",
+        // What Twilio itself calls it.
+        (Transport::Https { .. }, Purpose::Sms) => "AUTH_TOKEN",
+        (Transport::Https { .. }, Purpose::Email | Purpose::Tracking | Purpose::Objects) => {
+            "API_KEY"
+        }
+    };
+    format!("{}_{what}", facts.name.to_uppercase())
+}
+
 fn default_api(provider: Provider) -> Api {
     Api {
         provider,
-        key: SecretName(format!("{}_API_KEY", provider.as_str().to_uppercase())),
-        url: provider.url().to_owned(),
-        rate: provider.rate(),
+        key: SecretName(default_key(provider)),
+        url: match provider.facts().transport {
+            Transport::Https { url } => url.to_owned(),
+            Transport::Smtp => String::new(),
+        },
+        rate: provider.facts().rate,
+        user: None,
     }
 }
 
@@ -398,7 +480,7 @@ pub(super) fn track(item: &Item<'_>) -> Option<EffectText> {
     let example = "{ provider = \"posthog\", event = \"Subscribed\", user = \"data.user_id\" }";
     let section = item.section(&format!("what somebody did: {example}"))?;
     let provider = section.require("provider", "who is told: provider = \"posthog\"");
-    let provider = provider.and_then(|item| item.choice(&TRACKERS));
+    let provider = provider.and_then(|item| item.choice(&Provider::of(Purpose::Tracking)));
     let event = section.require("event", "what it is called: event = \"Subscribed\"");
     let event = event.and_then(|item| item.string("a name"));
     let user = section.require("user", "who has done it: user = \"data.user_id\"");

@@ -43,6 +43,8 @@ pub struct Config {
     pub retention: Retention,
     /// `[email]`.
     pub emails: Option<Emails>,
+    /// Where `[email]` names a provider that only the native binary can reach, if it does.
+    pub native_only: Option<Located<Provider>>,
     /// `[sms]`.
     pub sms: Option<Sms>,
     /// `[tracking]`.
@@ -293,6 +295,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
         batch_size: None,
         retention: Retention::default(),
         emails: None,
+        native_only: None,
         sms: None,
         tracking: Vec::new(),
         templates: BTreeMap::new(),
@@ -316,7 +319,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
     config.limits = event_limits(&root);
     config.batch_size = batch(&root, &mut config.batch);
     retention(&root, &mut config.retention);
-    config.emails = outgoing::emails(&root);
+    config.emails = outgoing::emails(&root, &mut config.native_only);
     config.sms = outgoing::sms(&root);
     config.tracking = outgoing::tracking(&root);
     config.templates = outgoing::templates(&root);
@@ -1309,6 +1312,71 @@ mod tests {
           hint: expected one address or name; there are no patterns
         hookmill.toml:7:30: admin.access.operators[2]: found a whole number
           hint: expected a list of addresses, and names of service tokens
+        "#);
+    }
+
+    #[test]
+    fn a_server_for_emails_is_a_url_and_a_user() {
+        let api = |lines: &str| {
+            let email = "[email]\nprovider = \"smtp\"\nfrom = \"a@b.test\"\n[email.smtp]\n";
+            let (config, errors) = parse("hookmill.toml", &format!("{GOOD}{email}{lines}"));
+            assert_eq!(errors, []);
+            assert_eq!(config.native_only.unwrap().value, Provider::Smtp);
+            let [api] = config.emails.unwrap().sending.apis.try_into().unwrap();
+            (api.url, api.user, api.key.0, api.rate)
+        };
+        let password = || "SMTP_PASSWORD".to_owned();
+        assert_eq!(
+            api("host = \"a.test\""),
+            ("smtp+starttls://a.test:587".to_owned(), None, password(), 10)
+        );
+        assert_eq!(
+            api(
+                "host = \"a.test\"\ntls = \"implicit\"\nuser = \"u\"\npassword = \"env:P\"\nrate = 1"
+            ),
+            ("smtps://a.test:465".to_owned(), Some("u".to_owned()), "P".to_owned(), 1)
+        );
+        assert_eq!(
+            api("host = \"localhost\"\ntls = \"none\"\nport = 1025").0,
+            "smtp://localhost:1025"
+        );
+    }
+
+    #[test]
+    fn faults_of_a_server_for_emails_are_reported_with_what_would_do() {
+        let smtp = |lines: &str| {
+            errors(&format!("{GOOD}[email]\nprovider = \"smtp\"\nfrom = \"a@b.test\"\n{lines}"))
+        };
+        insta::assert_snapshot!([
+            smtp(""),
+            smtp("[email.smtp]"),
+            smtp("smtp = 1"),
+            smtp("[email.smtp]\nhost = \"https://a.test\"\npassword = \"hunter2\"\nport = 0\ntls = \"required\"\nkey = \"env:A\""),
+            smtp("[email.smtp]\nhost = \"a.test\"\ntls = \"none\"\npassword = \"env:A\""),
+        ]
+        .join("\n"), @r#"
+        hookmill.toml:5:12: email.provider: `[email.smtp]` is missing
+          hint: name the server: smtp = { host = "email-smtp.us-east-1.amazonaws.com", user = "AKIA…" }
+        hookmill.toml:7:1: email.smtp: `host` is missing
+          hint: the server: host = "email-smtp.us-east-1.amazonaws.com"
+        hookmill.toml:7:8: email.smtp: found a whole number
+          hint: expected a table
+        hookmill.toml:8:8: email.smtp.host: found "https://a.test"
+          hint: expected a host name such as "mail.example.com"; `port` and `tls` are keys of their own
+        hookmill.toml:9:12: email.smtp.password: `password` needs a `user`
+          hint: name the user: user = "AKIA…"
+        hookmill.toml:9:12: email.smtp.password: this is not the name of a secret; a secret itself does not belong in this file
+          hint: put the secret into an environment variable and name that: "env:SMTP_PASSWORD"
+        hookmill.toml:10:8: email.smtp.port: found 0
+          hint: expected a whole number from 1 to 65535
+        hookmill.toml:11:7: email.smtp.tls: found "required"
+          hint: possible here: `starttls`, `implicit`, `none`
+        hookmill.toml:12:1: email.smtp: unknown key `key`
+          hint: possible here: `host`, `tls`, `port`, `user`, `password`, `rate`
+        hookmill.toml:9:7: email.smtp.tls: emails and the password would go out unencrypted
+          hint: use tls = "starttls" or "implicit"; "none" is only for a server on this machine, host = "localhost"
+        hookmill.toml:10:12: email.smtp.password: `password` needs a `user`
+          hint: name the user: user = "AKIA…"
         "#);
     }
 

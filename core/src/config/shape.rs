@@ -24,15 +24,12 @@ use serde_json::{Map, Value, json};
 
 use super::{expectations, outgoing, parse, source};
 use crate::limits;
-use crate::outbound::Outcome;
+use crate::outbound::{Outcome, Provider, Purpose, Transport};
 use crate::rules::EventField;
 
 /// The JSON Schema of hookmill.toml, draft 2020-12.
 pub fn json_schema() -> Value {
-    // Nearly without references: Taplo, and with it most editors, shows nothing of what stands beside one.
-    let settings =
-        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut generator = settings.into_generator();
+    let mut generator = generator();
     let value = generator.subschema_for::<ValueForms>();
     let mut schema = generator.into_root_schema_for::<Hookmill>();
     schema.insert("$defs".to_owned(), json!({ "value": value }));
@@ -41,6 +38,13 @@ pub fn json_schema() -> Value {
     RecursiveTransform(merge).transform(&mut schema);
     RecursiveTransform(describe).transform(&mut schema);
     schema.to_value()
+}
+
+/// Nearly without references: Taplo, and with it most editors, shows nothing of what stands beside one.
+fn generator() -> SchemaGenerator {
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator()
 }
 
 /// An `Option` may be null, and TOML has none: a key is there or it is not.
@@ -226,8 +230,9 @@ types! {
     Encoding = { "type": "string", "enum": names(&source::ENCODINGS) }
     TimeUnit = { "type": "string", "enum": names(&source::TIME_UNITS) }
     Field = { "type": "string", "enum": names(&EventField::ALL) }
-    EmailProvider = { "type": "string", "enum": names(&outgoing::PROVIDERS) }
-    Tracker = { "type": "string", "enum": names(&outgoing::TRACKERS) }
+    EmailProvider = { "type": "string", "enum": names(&Provider::of(Purpose::Email)) }
+    TrackerName = { "type": "string", "enum": names(&Provider::of(Purpose::Tracking)) }
+    SmtpTls = { "type": "string", "enum": names(&super::SMTP_SCHEMES) }
     OnDoubt = { "type": "string", "enum": names(&outgoing::ON_DOUBT) }
     OutcomeName = { "type": "string", "enum": names(&Outcome::ALL) }
     Became = { "type": "string", "enum": names(&expectations::OUTCOMES) }
@@ -590,7 +595,11 @@ struct Retention {
 }
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("dependentRequired" = { "failover_after": ["fallback"] }))]
+#[schemars(
+    deny_unknown_fields,
+    extend("dependentRequired" = { "failover_after": ["fallback"] }),
+    transform = email_apis
+)]
 struct Emails {
     /// Who delivers.
     #[schemars(extend("examples" = ["resend"]))]
@@ -616,10 +625,6 @@ struct Emails {
     /// How many emails there may be, and who is told when they are nearly used up. It warns, and caps nothing.
     #[schemars(extend("examples" = [{ "month": 3000 }]))]
     quota: Option<Quota>,
-    /// The API of Resend.
-    resend: Option<ResendApi>,
-    /// The API of SendGrid.
-    sendgrid: Option<SendGridApi>,
 }
 
 #[derive(JsonSchema)]
@@ -639,27 +644,82 @@ struct Quota {
     notify: Option<String>,
 }
 
-/// Makes the table of a provider's API: its keys are the same everywhere, its defaults are not.
-macro_rules! api {
-    ($name:ident, $key:literal, $rate:literal, $url:literal) => {
-        #[derive(JsonSchema)]
-        #[schemars(deny_unknown_fields)]
-        struct $name {
-            /// The name of the secret that opens it.
-            #[schemars(extend("default" = $key))]
-            key: Option<SecretName>,
-            /// The most requests in a second.
-            #[schemars(range(min = 1, max = 10_000), extend("default" = $rate))]
-            rate: Option<Whole>,
-            /// Where it is.
-            #[schemars(extend("default" = $url))]
-            url: Option<String>,
-        }
-    };
+/// The table of an API that takes emails; [`provider_tables`] adds its defaults.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct EmailApi {
+    /// The name of the secret that opens it.
+    key: Option<SecretName>,
+    /// The most requests in a second.
+    #[schemars(range(min = 1, max = 10_000))]
+    rate: Option<Whole>,
+    /// Where it is.
+    url: Option<String>,
 }
 
-api!(ResendApi, "env:RESEND_API_KEY", 2, "https://api.resend.com");
-api!(SendGridApi, "env:SENDGRID_API_KEY", 100, "https://api.sendgrid.com");
+/// An SMTP server that takes emails, such as that of Amazon SES. Only the native binary can reach it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct SmtpServer {
+    /// The name of the server.
+    #[schemars(extend("examples" = ["email-smtp.us-east-1.amazonaws.com"]))]
+    host: String,
+    /// The port; by default 587 with `starttls`, 465 with `implicit`, and 25 with `none`.
+    #[schemars(range(min = 1, max = 65_535), extend("examples" = [2587]))]
+    port: Option<Whole>,
+    /// How the connection is encrypted: after `STARTTLS`, from the start, or, on this machine, not at all.
+    #[schemars(extend("default" = "starttls"))]
+    tls: Option<SmtpTls>,
+    /// Who logs in. Without it, nobody does.
+    #[schemars(extend("examples" = ["AKIAIOSFODNN7EXAMPLE"]))]
+    user: Option<String>,
+    /// The name of the secret that is the user's password.
+    password: Option<SecretName>,
+    /// The most emails in a second.
+    #[schemars(range(min = 1, max = 10_000))]
+    rate: Option<Whole>,
+}
+
+fn email_apis(schema: &mut Schema) {
+    provider_tables::<EmailApi>(schema, Purpose::Email, |title| format!("The API of {title}."));
+}
+
+fn trackers(schema: &mut Schema) {
+    provider_tables::<Tracker>(schema, Purpose::Tracking, |title| format!("{title}."));
+}
+
+/// Adds a table for each provider that serves a purpose, with the provider's own defaults.
+fn provider_tables<T: JsonSchema>(
+    schema: &mut Schema,
+    purpose: Purpose,
+    describe: impl Fn(&str) -> String,
+) {
+    let table = generator().subschema_for::<T>().to_value();
+    for (name, provider) in Provider::of(purpose) {
+        let facts = provider.facts();
+        let key = format!("env:{}", outgoing::default_key(provider));
+        let table = match facts.transport {
+            Transport::Https { url } => {
+                let mut table = table.clone();
+                table["description"] = describe(facts.title).into();
+                table["properties"]["key"]["default"] = key.into();
+                table["properties"]["rate"]["default"] = facts.rate.into();
+                table["properties"]["url"]["default"] = url.into();
+                table
+            }
+            Transport::Smtp => {
+                let mut table = generator().subschema_for::<SmtpServer>().to_value();
+                table["properties"]["password"]["default"] = key.into();
+                table["properties"]["rate"]["default"] = facts.rate.into();
+                table
+            }
+        };
+        if let Some(members) = schema.as_object_mut() {
+            let properties = members.entry("properties").or_insert_with(|| json!({}));
+            properties[name] = table;
+        }
+    }
+}
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -697,44 +757,30 @@ struct SmsChannel {
 }
 
 #[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, transform = trackers)]
+struct Tracking {}
+
+/// The table of an API that records what users did; [`provider_tables`] adds its defaults.
+#[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct Tracking {
-    /// Mixpanel.
-    mixpanel: Option<Mixpanel>,
-    /// PostHog.
-    posthog: Option<PostHog>,
+struct Tracker {
+    /// The name of the secret that opens its API: the project's key or token.
+    key: Option<SecretName>,
+    /// The most requests in a second.
+    #[schemars(range(min = 1, max = 10_000))]
+    rate: Option<Whole>,
+    /// Where its API is; for the EU another.
+    url: Option<String>,
+    /// How long a batch waits to be full: at most an hour.
+    #[schemars(extend("default" = "5s"))]
+    wait: Option<Span>,
+    /// What becomes of a batch of which nobody knows whether it was taken: `bury` it, or send it again, `resend`.
+    #[schemars(extend("default" = "bury"))]
+    on_doubt: Option<OnDoubt>,
+    /// How much there may be, and who is told when it is nearly used up. It warns, and caps nothing.
+    #[schemars(extend("examples" = [{ "month": 1_000_000 }]))]
+    quota: Option<Quota>,
 }
-
-/// Makes the table of somebody who is told what somebody did.
-macro_rules! tracker {
-    ($name:ident, $key:literal, $url:literal) => {
-        #[derive(JsonSchema)]
-        #[schemars(deny_unknown_fields)]
-        struct $name {
-            /// The name of the secret that opens its API: the project's key or token.
-            #[schemars(extend("default" = $key))]
-            key: Option<SecretName>,
-            /// The most requests in a second.
-            #[schemars(range(min = 1, max = 10_000), extend("default" = 100))]
-            rate: Option<Whole>,
-            /// Where its API is; for the EU another.
-            #[schemars(extend("default" = $url))]
-            url: Option<String>,
-            /// How long a batch waits to be full: at most an hour.
-            #[schemars(extend("default" = "5s"))]
-            wait: Option<Span>,
-            /// What becomes of a batch of which nobody knows whether it was taken: `bury` it, or send it again, `resend`.
-            #[schemars(extend("default" = "bury"))]
-            on_doubt: Option<OnDoubt>,
-            /// How much there may be, and who is told when it is nearly used up. It warns, and caps nothing.
-            #[schemars(extend("examples" = [{ "month": 1_000_000 }]))]
-            quota: Option<Quota>,
-        }
-    };
-}
-
-tracker!(Mixpanel, "env:MIXPANEL_API_KEY", "https://api.mixpanel.com");
-tracker!(PostHog, "env:POSTHOG_API_KEY", "https://us.i.posthog.com");
 
 /// A template of emails, in the language of Jinja.
 #[derive(JsonSchema)]
@@ -1062,7 +1108,7 @@ struct Sms {
 struct Track {
     /// Who is told.
     #[schemars(extend("examples" = ["posthog"]))]
-    provider: Tracker,
+    provider: TrackerName,
     /// What it is called.
     #[schemars(extend("examples" = ["Subscribed"]))]
     event: String,

@@ -204,9 +204,19 @@ pub fn check_wrangler(
         .filter_map(|(worker, file, deployments)| Some((worker, file, deployments?)))
         .collect();
     check.faults.extend(environments(config, &found));
+    check.faults.extend(native_only(config));
     check.faults.sort();
     check.faults.dedup();
     check
+}
+
+/// What keeps a configuration from running on Cloudflare: it names a provider that a Worker cannot reach.
+pub fn native_only(config: &Config) -> Option<ConfigError> {
+    let provider = config.native_only.as_ref()?;
+    let problem = format!("a Worker cannot send through {:?}", provider.value.as_str());
+    Some(provider.error(problem).hint(
+        "name a provider with an HTTPS API, such as \"resend\"; or run `hookmill serve`, and remove the wrangler.toml of the Workers",
+    ))
 }
 
 type Found = (Worker, String, BTreeMap<String, Deployment>);
@@ -567,6 +577,20 @@ mod tests {
     fn the_files_of_this_repository_agree() {
         assert_eq!(with("", &[]), "");
         assert_eq!(with("[queue]\nbatch_size = 100\nbatch_wait = \"0s\"\n", &[]), "");
+    }
+
+    #[test]
+    fn what_a_worker_cannot_reach_is_refused() {
+        let email = |lines: &str| with(&format!("[email]\nfrom = \"a@b.test\"\n{lines}"), &[]);
+        assert_eq!(email("provider = \"resend\""), "");
+        // A server that nothing goes through is no fault.
+        let smtp = "smtp = { host = \"mail.example.com\" }";
+        assert_eq!(email(&format!("provider = \"resend\"\n{smtp}")), "");
+        for provider in ["provider = \"smtp\"", "provider = \"resend\"\nfallback = \"smtp\""] {
+            let said = email(&format!("{provider}\n{smtp}"));
+            assert!(said.contains("a Worker cannot send through \"smtp\""), "{said}");
+            assert!(said.contains("hint: name a provider with an HTTPS API"), "{said}");
+        }
     }
 
     #[test]

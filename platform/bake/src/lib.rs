@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 
+use hookmill_core::config::native_only;
 use hookmill_migrations::{Loaded, load};
 use serde::Serialize;
 
@@ -42,7 +43,12 @@ pub fn ingress() {
 
 /// For the consumer Worker: `OUT_DIR/config`, a [`hookmill_core::config::Consumers`].
 pub fn consumers() {
-    write("config", &serialised(&checked().consumers()));
+    let loaded = checked();
+    if let Some(fault) = native_only(&loaded.config) {
+        eprintln!("{fault}");
+        exit(1);
+    }
+    write("config", &serialised(&loaded.consumers()));
 }
 
 /// For the dead-letter Worker: `OUT_DIR/config`, a [`hookmill_core::config::Admin`].

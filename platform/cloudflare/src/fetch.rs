@@ -39,10 +39,8 @@ impl HttpClient {
     async fn request(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse> {
         let headers = Headers::new();
         headers.set("user-agent", USER_AGENT)?;
-        if let Some(authorization) = request.authorize(key) {
-            headers.set("authorization", &authorization)?;
-        }
-        for (name, value) in &request.headers {
+        let authorization = request.authorize(key);
+        for (name, value) in authorization.iter().chain(&request.headers) {
             headers.set(name, value)?;
         }
         let (method, body) = match request.method {

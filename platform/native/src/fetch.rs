@@ -1,4 +1,4 @@
-//! Requests to providers' APIs.
+//! Requests to providers' APIs: over HTTPS, or to an SMTP server, if that is what the URL names.
 
 use std::time::Duration;
 
@@ -6,6 +6,8 @@ use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Method, USER_AGENT};
 use hookmill_core::secret::Secret;
 use reqwest::{Client, redirect};
+
+use crate::smtp;
 
 /// How long a request may take, its answer included. Far below the lease of a batch.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,15 +69,16 @@ async fn read(mut response: reqwest::Response) -> String {
 
 impl Fetch for HttpClient {
     async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
+        if request.url.starts_with("smtp") {
+            return smtp::send(&request, key).await;
+        }
         let authorization = request.authorize(key);
         let post = match request.method {
             Method::Get => self.0.get(&request.url),
             Method::Post => self.0.post(&request.url).body(request.body),
         };
-        let post =
-            authorization.into_iter().fold(post, |post, value| post.header("authorization", value));
-        let post =
-            request.headers.into_iter().fold(post, |post, (name, value)| post.header(name, value));
+        let headers = authorization.into_iter().chain(request.headers);
+        let post = headers.fold(post, |post, (name, value)| post.header(name, value));
         let response = post.send().await.map_err(failed)?;
         let header = |name: &str| {
             let value = response.headers().get(name)?.to_str().ok()?;

@@ -21,6 +21,7 @@ mod metrics;
 mod queue;
 mod rate_limits;
 mod reader;
+mod smtp;
 mod sqlite;
 
 pub use fetch::HttpClient;

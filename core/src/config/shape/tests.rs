@@ -13,7 +13,7 @@ use super::{json_schema, to_toml};
 
 /// Configurations without faults that together reach every section. Names that anybody may choose begin with `x-`, but for
 /// those of sources and templates.
-const SAMPLES: [&str; 14] = [
+const SAMPLES: [&str; 15] = [
     r#"
     [sources.stripe]
     scheme = "stripe"
@@ -143,6 +143,7 @@ const SAMPLES: [&str; 14] = [
     quota = { day = 1, month = 2, warn_at = 0.5, notify = "a@b.test" }
     resend = { key = "env:B", rate = 3, url = "https://a.test" }
     sendgrid = { key = "env:B", rate = 3, url = "https://a.test" }
+    postmark = { key = "env:B", rate = 3, url = "https://a.test" }
 
     [templates.welcome]
     subject = "a"
@@ -157,6 +158,16 @@ const SAMPLES: [&str; 14] = [
     dead_letters = 2
     lag = "2m"
     repeat = "2h"
+    "#,
+    r#"
+    [sources.s]
+    scheme = "github"
+    secrets = ["env:A"]
+
+    [email]
+    provider = "smtp"
+    from = "a@b.test"
+    smtp = { host = "a.test", port = 2, tls = "implicit", user = "a", password = "env:B", rate = 3 }
     "#,
     r#"
     [sources.s]

@@ -6,22 +6,82 @@
 //! has its own text for that tag. What is too long for a substitution goes by itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method};
+use hookmill_core::outbound::{
+    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{EMAIL_ID, Recipients, first_line, kept, length, not_taken};
+use super::{EmailApi, length};
+use crate::api::{Api, EMAIL_ID, Recipients, Sealed, first_line, kept, not_taken};
 
 /// The most emails in one batch: personalizations of a request.
-pub const BATCH_EMAILS: usize = 1000;
-
+const BATCH_EMAILS: usize = 1000;
 /// The most recipients of one request, those of copies included.
 /// Source: <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>.
 const RECIPIENTS: usize = 1000;
 /// The most that the substitutions of one recipient may have together, in bytes; SendGrid says 10,000.
 const SUBSTITUTION_BYTES: usize = 9_500;
+
+/// SendGrid's API.
+#[derive(Clone, Copy, Debug)]
+pub struct SendGrid;
+
+impl Api for SendGrid {
+    fn name(&self) -> &'static str {
+        Provider::SendGrid.as_str()
+    }
+
+    fn recognizes_for(&self) -> Option<Duration> {
+        None
+    }
+
+    fn max_batch(&self) -> usize {
+        BATCH_EMAILS
+    }
+
+    fn request(&self, batch: &Sealed<'_>) -> ApiRequest {
+        ApiRequest {
+            method: Method::Post,
+            url: batch.url("/v3/mail/send"),
+            headers: vec![("content-type", "application/json".to_owned())],
+            authorization: Authorization::Bearer,
+            body: batch.body.to_owned(),
+        }
+    }
+
+    fn answer(&self, emails: usize, response: &ApiResponse) -> Answer {
+        answer(emails, response)
+    }
+
+    fn recipients(&self, _emails: usize, body: &str) -> Vec<usize> {
+        #[derive(Deserialize, Default)]
+        struct Request {
+            personalizations: Vec<Recipients>,
+        }
+        let Request { personalizations } = serde_json::from_str(body).unwrap_or_default();
+        personalizations.iter().map(Recipients::count).collect()
+    }
+}
+
+impl EmailApi for SendGrid {
+    fn batches(&self, emails: &[Email]) -> Vec<Vec<usize>> {
+        batches(emails)
+    }
+
+    fn body(&self, emails: &[&Email]) -> Option<String> {
+        body(emails)
+    }
+
+    /// The custom argument that each email has:
+    /// <https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event#unique-arguments>.
+    fn reported_id(&self) -> Option<&'static str> {
+        Some("hookmill")
+    }
+}
 
 /// A batch that is not full.
 struct Open {
@@ -31,7 +91,7 @@ struct Open {
 }
 
 /// Which of these emails go out in one request, by their places; in order of the first of each.
-pub fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
+fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     // Sender and where answers go are the request's; all else is a recipient's own.
     let mut open: BTreeMap<(&Mailbox, Option<&Mailbox>), Open> = BTreeMap::new();
@@ -63,7 +123,7 @@ pub fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
 }
 
 /// The body of a batch of emails that [`batches`] put together; `None` for no email.
-pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
+fn body(emails: &[&Email]) -> Option<String> {
     #[derive(Serialize)]
     struct Request<'e> {
         personalizations: Vec<Personalization<'e>>,
@@ -100,7 +160,6 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
         Address { email: &mailbox.address, name: mailbox.name.as_deref() }
     }
 
-    let emails: Vec<_> = emails.into_iter().collect();
     let first = emails.first()?;
     let alone = emails.len() == 1;
     // No text has the id of an email in it, so nothing that stands in one is taken for a tag.
@@ -129,30 +188,8 @@ pub fn body<'e>(emails: impl IntoIterator<Item = &'e Email>) -> Option<String> {
     serde_json::to_string(&request).ok()
 }
 
-/// To how many addresses each email of a batch goes.
-pub fn recipients(body: &str) -> Vec<usize> {
-    #[derive(Deserialize, Default)]
-    struct Request {
-        personalizations: Vec<Recipients>,
-    }
-    let Request { personalizations } = serde_json::from_str(body).unwrap_or_default();
-    personalizations.iter().map(Recipients::count).collect()
-}
-
-/// The request that sends a batch. `url`: where the API is.
-pub fn request(url: &str, body: String) -> ApiRequest {
-    let headers = vec![("content-type", "application/json".to_owned())];
-    ApiRequest {
-        method: Method::Post,
-        url: format!("{}/v3/mail/send", url.trim_end_matches('/')),
-        headers,
-        authorization: Authorization::Bearer,
-        body,
-    }
-}
-
 /// What SendGrid has said to a batch of so many emails. It answers for the request as a whole, with one id for all.
-pub fn answer(emails: usize, response: &ApiResponse) -> Answer {
+fn answer(emails: usize, response: &ApiResponse) -> Answer {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Problems {
@@ -210,14 +247,15 @@ mod tests {
         let mut second = email("Bea <b@example.com>", "Olá \"B\"");
         second.cc = vec!["c@example.com".parse().unwrap()];
         let emails = [email("a@example.com", "Hello A"), second];
-        let body: serde_json::Value = serde_json::from_str(&body(&emails).unwrap()).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_str(&body(&emails.each_ref()).unwrap()).unwrap();
         insta::assert_json_snapshot!(body);
     }
 
     #[test]
     fn one_email_is_written_out() {
         let body: serde_json::Value =
-            serde_json::from_str(&body(&[email("a@example.com", "Hello")]).unwrap()).unwrap();
+            serde_json::from_str(&body(&[&email("a@example.com", "Hello")]).unwrap()).unwrap();
         insta::assert_json_snapshot!(body);
         assert_eq!(super::body(&[]), None);
     }

@@ -1,0 +1,109 @@
+//! What `dev` does instead of sending: everything goes to an API that exists only here, and what it is asked to send is shown.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hookmill_core::email::Email;
+use hookmill_core::fetch::FetchError;
+use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method};
+use hookmill_providers::api::{Api, Sealed};
+use hookmill_providers::email::EmailApi;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+/// What the URLs of such requests begin with; the rest is the channel.
+pub const SCHEME: &str = "local:";
+
+/// The API that `dev` has everything go to. Each email is shown once however often it comes, so doubt does not arise.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown;
+
+impl Api for Shown {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn recognizes_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+
+    fn max_batch(&self) -> usize {
+        100
+    }
+
+    fn request(&self, batch: &Sealed<'_>) -> ApiRequest {
+        ApiRequest {
+            method: Method::Post,
+            url: format!("{SCHEME}{}", batch.channel),
+            headers: Vec::new(),
+            authorization: Authorization::None,
+            body: batch.body.to_owned(),
+        }
+    }
+
+    fn answer(&self, members: usize, _response: &ApiResponse) -> Answer {
+        Answer::Taken(vec![Delivered::Accepted(None); members])
+    }
+
+    fn recipients(&self, members: usize, body: &str) -> Vec<usize> {
+        let Ok(emails) = serde_json::from_str::<Vec<Content>>(body) else {
+            return vec![1; members];
+        };
+        emails.iter().map(|email| email.to.len()).collect()
+    }
+}
+
+impl EmailApi for Shown {
+    fn body(&self, emails: &[&Email]) -> Option<String> {
+        let content = emails.iter().map(|email| Content {
+            id: email.id.clone(),
+            to: email.to.iter().chain(&email.cc).map(ToString::to_string).collect(),
+            subject: email.subject.clone(),
+            html: email.html.clone(),
+            text: email.text.clone(),
+        });
+        serde_json::to_string(&content.collect::<Vec<_>>()).ok()
+    }
+
+    fn reported_id(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// An email as it is shown.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    id: String,
+    to: Vec<String>,
+    subject: String,
+    html: String,
+    text: String,
+}
+
+/// Shows what a request would send, and keeps the HTML parts of emails in a folder.
+pub fn show(folder: &Path, request: &ApiRequest) -> Result<ApiResponse, FetchError> {
+    let channel = request.url.trim_start_matches(SCHEME);
+    if channel == "email" {
+        let emails: Vec<Content> = serde_json::from_str(&request.body).map_err(not_shown)?;
+        for email in emails {
+            show_email(folder, email).map_err(not_shown)?;
+        }
+    } else {
+        info!("{channel}, shown and not sent:\n\n{}\n", request.body);
+    }
+    Ok(ApiResponse { status: 200, retry_after: None, message_id: None, body: String::new() })
+}
+
+fn not_shown(error: impl std::fmt::Display) -> FetchError {
+    FetchError::NotSent(error.to_string())
+}
+
+fn show_email(folder: &Path, email: Content) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let Content { id, to, subject, html, text } = email;
+    let file = folder.join(format!("{id}.html"));
+    std::fs::write(&file, html)?;
+    let (to, file) = (to.join(", "), file.display());
+    info!("an email to {to}, shown and not sent ({file}):\n\n{subject}\n\n{text}\n");
+    Ok(())
+}

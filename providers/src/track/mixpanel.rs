@@ -1,0 +1,127 @@
+//! How Mixpanel is spoken to: <https://docs.mixpanel.com/reference/import-events>.
+//!
+//! It recognizes an event by its `$insert_id`, so a batch whose answer was lost is simply sent once more.
+
+use std::time::Duration;
+
+use hookmill_core::outbound::{
+    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{TrackApi, Tracked, json};
+use crate::api::{Api, Sealed, first_line, kept, not_taken};
+
+/// Mixpanel's API.
+#[derive(Clone, Copy, Debug)]
+pub struct Mixpanel;
+
+impl Api for Mixpanel {
+    fn name(&self) -> &'static str {
+        Provider::Mixpanel.as_str()
+    }
+
+    fn recognizes_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+
+    fn max_batch(&self) -> usize {
+        2000
+    }
+
+    fn request(&self, batch: &Sealed<'_>) -> ApiRequest {
+        ApiRequest {
+            method: Method::Post,
+            url: batch.url("/import?strict=1"),
+            headers: vec![("content-type", "application/json".to_owned())],
+            authorization: Authorization::User,
+            body: batch.body.to_owned(),
+        }
+    }
+
+    fn answer(&self, events: usize, response: &ApiResponse) -> Answer {
+        answer(events, response)
+    }
+}
+
+impl TrackApi for Mixpanel {
+    fn body(&self, events: &[Tracked]) -> String {
+        json(&events.iter().map(written).collect::<Vec<_>>())
+    }
+}
+
+fn written(event: &Tracked) -> Value {
+    let mut properties = event.properties.clone();
+    properties.insert("time".into(), event.time.millis().into());
+    properties.insert("distinct_id".into(), event.user.as_str().into());
+    // At most 36 characters: letters, digits and `-`.
+    properties.insert("$insert_id".into(), event.id.get(..32).unwrap_or_default().into());
+    json!({ "event": event.event, "properties": properties })
+}
+
+/// What Mixpanel has said to a batch of so many events.
+fn answer(events: usize, response: &ApiResponse) -> Answer {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Said {
+        error: Value,
+        /// Some have been taken, and these have not.
+        failed_records: Vec<Failed>,
+        num_records_imported: Option<usize>,
+    }
+    #[derive(Deserialize)]
+    struct Failed {
+        index: usize,
+        #[serde(default)]
+        field: String,
+        #[serde(default)]
+        message: String,
+    }
+    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
+    let partly = response.status == 400 && said.num_records_imported.is_some();
+    if (200..300).contains(&response.status) || partly {
+        let outcome = |place| {
+            let failed = said.failed_records.iter().find(|failed| failed.index == place);
+            match failed {
+                Some(Failed { field, message, .. }) => {
+                    Delivered::Refused(kept(&format!("{field}: {message}")))
+                }
+                None => Delivered::Accepted(None),
+            }
+        };
+        return Answer::Taken((0..events).map(outcome).collect());
+    }
+    let words = match &said.error {
+        Value::String(error) => format!(": {error}"),
+        _ => first_line(&response.body),
+    };
+    not_taken(response, kept(&format!("Mixpanel answered {}{words}", response.status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_of_a_batch_has_its_own_outcome() {
+        let response = |status, body: &str| ApiResponse {
+            status,
+            retry_after: None,
+            message_id: None,
+            body: body.into(),
+        };
+        let partly = r#"{"code":400,"error":"some data points in the request failed validation","num_records_imported":1,"status":"Bad Request","failed_records":[{"index":1,"insert_id":"x","field":"properties.time","message":"is too old"}]}"#;
+        assert_eq!(
+            answer(2, &response(400, partly)),
+            Answer::Taken(vec![
+                Delivered::Accepted(None),
+                Delivered::Refused("properties.time: is too old".into())
+            ])
+        );
+        assert_eq!(
+            answer(1, &response(401, r#"{"error":"Unauthorized"}"#)),
+            Answer::Refused("Mixpanel answered 401: Unauthorized".into())
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! How PostHog is spoken to: <https://posthog.com/docs/api/capture>.
+//!
+//! It recognizes an event by its `uuid`, so a batch whose answer was lost is simply sent once more.
+
+use std::time::Duration;
+
+use hookmill_core::outbound::{
+    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+};
+use hookmill_core::secret::ExposeSecret as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{TrackApi, Tracked, json};
+use crate::api::{Api, Sealed, first_line, kept, not_taken};
+
+/// PostHog's API.
+#[derive(Clone, Copy, Debug)]
+pub struct PostHog;
+
+impl Api for PostHog {
+    fn name(&self) -> &'static str {
+        Provider::PostHog.as_str()
+    }
+
+    fn recognizes_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+
+    /// PostHog documents no limit.
+    fn max_batch(&self) -> usize {
+        500
+    }
+
+    fn request(&self, batch: &Sealed<'_>) -> ApiRequest {
+        let key = json(&batch.key.expose_secret().trim());
+        ApiRequest {
+            method: Method::Post,
+            url: batch.url("/batch/"),
+            headers: vec![("content-type", "application/json".to_owned())],
+            authorization: Authorization::None,
+            // What is sealed is without the key.
+            body: batch.body.replacen('{', &format!("{{\"api_key\":{key},"), 1),
+        }
+    }
+
+    fn answer(&self, events: usize, response: &ApiResponse) -> Answer {
+        answer(events, response)
+    }
+}
+
+impl TrackApi for PostHog {
+    fn body(&self, events: &[Tracked]) -> String {
+        json(&json!({ "batch": events.iter().map(written).collect::<Vec<_>>() }))
+    }
+}
+
+fn written(event: &Tracked) -> Value {
+    json!({
+        "event": event.event,
+        "distinct_id": event.user,
+        "timestamp": event.time.to_string(),
+        "uuid": uuid(&event.id),
+        "properties": event.properties,
+    })
+}
+
+/// The first 16 bytes in the form of a UUID of a kind of one's own: <https://www.rfc-editor.org/rfc/rfc9562#section-5.8>.
+fn uuid(id: &str) -> String {
+    let part = |places| id.get(places).unwrap_or_default();
+    let (low, mid, high) = (part(0..8), part(8..12), part(13..16));
+    format!("{low}-{mid}-8{high}-8{}-{}", part(17..20), part(20..32))
+}
+
+/// What PostHog has said to a batch of so many events.
+fn answer(events: usize, response: &ApiResponse) -> Answer {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Said {
+        error: Value,
+        detail: String,
+    }
+    if (200..300).contains(&response.status) {
+        return Answer::Taken(vec![Delivered::Accepted(None); events]);
+    }
+    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
+    let words = match &said.error {
+        Value::String(error) => format!(": {error}"),
+        _ if said.detail.is_empty() => first_line(&response.body),
+        _ => format!(": {}", said.detail),
+    };
+    not_taken(response, kept(&format!("PostHog answered {}{words}", response.status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_taken_as_a_whole_or_not_at_all() {
+        let answer = |status, body: &str| {
+            let body = body.into();
+            answer(2, &ApiResponse { status, retry_after: None, message_id: None, body })
+        };
+        assert_eq!(
+            answer(200, r#"{"status":1}"#),
+            Answer::Taken(vec![Delivered::Accepted(None); 2])
+        );
+        assert_eq!(
+            answer(401, r#"{"detail":"Project API key invalid."}"#),
+            Answer::Refused("PostHog answered 401: Project API key invalid.".into())
+        );
+        assert!(matches!(answer(429, ""), Answer::Busy { .. }));
+        assert!(matches!(answer(503, ""), Answer::Away(_)));
+    }
+}
