@@ -160,7 +160,7 @@ CREATE TABLE outbox (
     -- of an SMS: { "to": […], "body": …, "data": {…} }; of the others: { "event": …, "to": […], "at": …, "data": {…} }.
     content TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'pending'
-        CHECK (state IN ('pending', 'sealed', 'sent', 'refused', 'suppressed', 'in_doubt')),
+        CHECK (state IN ('pending', 'sealed', 'sent', 'refused', 'suppressed', 'uncertain')),
     -- When it may be sent.
     due_at INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
@@ -169,7 +169,7 @@ CREATE TABLE outbox (
     -- The most that may be in its batch, itself included, after a provider has refused a batch as a whole; NULL for no limit.
     together INTEGER,
     -- Recipients that it was not sent to, since they are suppressed, and why.
-    left_out TEXT,
+    skipped_recipients TEXT,
     -- The batch that it is in, or was sent in.
     batch TEXT,
     -- What the provider knows it by.
@@ -187,7 +187,7 @@ CREATE INDEX outbox_event ON outbox (source, event_id);
 CREATE INDEX outbox_recipient ON outbox (recipient, due_at);
 CREATE INDEX outbox_provider_id ON outbox (provider_id) WHERE provider_id IS NOT NULL;
 -- What was not sent, for counts.
-CREATE INDEX outbox_unsent ON outbox (channel, state) WHERE state IN ('refused', 'suppressed', 'in_doubt');
+CREATE INDEX outbox_unsent ON outbox (channel, state) WHERE state IN ('refused', 'suppressed', 'uncertain');
 -- What was settled, by age, for retention.
 CREATE INDEX outbox_settled ON outbox (settled_at) WHERE settled_at IS NOT NULL;
 -- What waits for a time that only a clock that was ahead can have set, without what is meant to wait.
@@ -206,7 +206,7 @@ CREATE TABLE outbox_batches (
     -- 'sending' from before a request goes out until its answer has been written down; 'dissolved' when what was in it went
     -- back to be sent in another.
     state TEXT NOT NULL DEFAULT 'sealed'
-        CHECK (state IN ('sealed', 'sending', 'sent', 'refused', 'in_doubt', 'dissolved')),
+        CHECK (state IN ('sealed', 'sending', 'sent', 'refused', 'uncertain', 'dissolved')),
     attempts INTEGER NOT NULL DEFAULT 0,
     -- Whether an attempt may have reached the provider.
     arrived INTEGER NOT NULL DEFAULT 0,

@@ -465,7 +465,7 @@ provider = "sendmail"
 fallback = "resend"
 from = "Acme"
 wait = "2h"
-on_doubt = "maybe"
+on_uncertain = "maybe"
 [email.resend]
 key = "re_secret"
 url = "http://api.resend.com"
@@ -527,7 +527,7 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
       hint: expected an address, as in "Acme <hello@example.com>"
     hookmill.toml:56:8: email.wait: found 2h
       hint: expected a duration from 0s to 1h
-    hookmill.toml:57:12: email.on_doubt: found "maybe"
+    hookmill.toml:57:12: email.on_uncertain: found "maybe"
       hint: possible here: `bury`, `resend`
     hookmill.toml:59:7: email.resend.key: this is not the name of a secret; a secret itself does not belong in this file
       hint: put the secret into an environment variable and name that: "env:RESEND_API_KEY"
@@ -609,7 +609,7 @@ fn an_email_is_shown_in_development_and_listed() {
     let database = rusqlite::Connection::open(example.path().join(".hookmill/data.db")).unwrap();
     database
         .execute_batch(
-            "UPDATE outbox SET state = 'suppressed', error = 'bounced' || char(27) || '[2J', left_out = 'b@example.com: bounced';
+            "UPDATE outbox SET state = 'suppressed', error = 'bounced' || char(27) || '[2J', skipped_recipients = 'b@example.com: bounced';
              INSERT INTO suppressions VALUES ('a@example.com', 'bounced', 'resend', 'msg_1', 0);",
         )
         .unwrap();
@@ -1725,7 +1725,7 @@ fn tail_ends_when_nobody_reads() {
 #[test]
 fn send_says_no_more_than_can_be_known() {
     let temporary = tempfile::tempdir().unwrap();
-    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nunknown = \"ignore\"\n[sources.discord]\nscheme = \"discord\"\nsecrets = [\"env:B\"]\n";
+    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nunmatched = \"ignore\"\n[sources.discord]\nscheme = \"discord\"\nsecrets = [\"env:B\"]\n";
     std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
     let _dev = Dev::start(temporary.path());
     let last = |arguments: &[&str]| {

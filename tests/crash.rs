@@ -48,7 +48,7 @@ fn event(sender: usize, number: usize) -> Event {
 }
 
 /// The same for emails, though answers get lost as well: each is accepted once; or, where SendGrid stood in for Resend, the
-/// doubt is on record.
+/// uncertainty is on record.
 #[test]
 fn an_email_is_not_lost_and_not_sent_twice() {
     const EMAILS: usize = 1500;
@@ -93,11 +93,11 @@ fn an_email_is_not_lost_and_not_sent_twice() {
         let to = email[0].as_str().unwrap().replace("evt_", "") + "@example.com";
         match email[1].as_str() {
             Some("sent") => assert!(once.contains(to.as_str()), "{email:?}"),
-            Some("in_doubt") if email[2] == "sendgrid" => doubts += 1,
+            Some("uncertain") if email[2] == "sendgrid" => doubts += 1,
             _ => panic!("{email:?}"),
         }
     }
-    println!("{EMAILS} emails, {doubts} in doubt, {requests} requests, {KILLS} kills");
+    println!("{EMAILS} emails, {doubts} uncertain, {requests} requests, {KILLS} kills");
     assert!(requests >= EMAILS / 100 && once.len() >= EMAILS - doubts);
 }
 

@@ -618,8 +618,13 @@ fn stages() {
                 step(store, &Taken, clock).await.unwrap();
             }
             let age = Some(Duration::from_secs(300));
-            let retention =
-                Retention { events: age, messages: age, done: age, dead_letters: age, audit: age };
+            let retention = Retention {
+                events: age,
+                messages: age,
+                settled: age,
+                dead_letters: age,
+                audit: age,
+            };
             for now in [clock(), clock() + Duration::from_secs(2 * 24 * 3600)] {
                 sweep(store, &NoObjects, &retention, now).await.unwrap();
             }
@@ -658,7 +663,7 @@ fn a_backlog_is_counted_up_to_a_limit() {
         ("dead_letters.reason", "'exhausted'"),
         ("dead_letters.generation", "0"),
         ("outbox.channel", "'email'"),
-        ("outbox.state", "CASE i % 2 WHEN 0 THEN 'pending' ELSE 'in_doubt' END"),
+        ("outbox.state", "CASE i % 2 WHEN 0 THEN 'pending' ELSE 'uncertain' END"),
         ("outbox_batches.channel", "'email'"),
         ("outbox_batches.members", "'[1, 2]'"),
         ("outbox_batches.state", "'sealed'"),

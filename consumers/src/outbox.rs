@@ -2,9 +2,9 @@
 //! is sent here.
 //!
 //! ```text
-//! email   pending -> sealed -> sent | refused | suppressed | in_doubt
+//! email   pending -> sealed -> sent | refused | suppressed | uncertain
 //!            ^---------'  it goes into another batch
-//! batch   sealed -> sending -> sent | refused | in_doubt | dissolved
+//! batch   sealed -> sending -> sent | refused | uncertain | dissolved
 //!            ^---------'  the provider has taken nothing of it, or will know it again by its key
 //! ```
 //!
@@ -47,7 +47,7 @@ pub struct Unsent {
     pub event: (String, String),
     /// The rule that wanted it sent.
     pub rule: String,
-    /// `refused`, `suppressed` or `in_doubt`.
+    /// `refused`, `suppressed` or `uncertain`.
     pub state: String,
     /// Why.
     pub error: String,
@@ -109,14 +109,14 @@ pub enum End {
     /// The provider will not have it.
     Refused,
     /// Nobody knows whether it has it.
-    InDoubt,
+    Uncertain,
 }
 
 impl End {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
-            Self::InDoubt => "in_doubt",
+            Self::Uncertain => "uncertain",
         }
     }
 }
@@ -251,8 +251,8 @@ RETURNING id, source, event_id, rule, state, error";
 
 const LEAVE_OUT: &str = "\
 -- who is left out
-UPDATE outbox SET left_out = coalesce(left_out || ', ', '') || (value ->> 1) FROM json_each(?1)
-WHERE outbox.id = value ->> 0 AND instr(coalesce(left_out, ''), value ->> 1) = 0";
+UPDATE outbox SET skipped_recipients = coalesce(skipped_recipients || ', ', '') || (value ->> 1) FROM json_each(?1)
+WHERE outbox.id = value ->> 0 AND instr(coalesce(skipped_recipients, ''), value ->> 1) = 0";
 
 const SETTLE_MEMBERS: &str = "\
 -- what became of it
@@ -294,7 +294,7 @@ ON CONFLICT DO NOTHING";
 const RECENT: &str = "\
 -- what has gone to somebody
 SELECT count(*) FROM outbox
-WHERE recipient = ?2 AND due_at > CAST(?3 AS INTEGER) AND due_at <= CAST(?4 AS INTEGER) AND channel = ?1 AND state IN ('sealed', 'sent', 'in_doubt')";
+WHERE recipient = ?2 AND due_at > CAST(?3 AS INTEGER) AND due_at <= CAST(?4 AS INTEGER) AND channel = ?1 AND state IN ('sealed', 'sent', 'uncertain')";
 
 const RELEASE: &str = "\
 -- send a batch later

@@ -8,7 +8,7 @@ mod track;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::config::{self, Consumers, OnDoubt, Retry, Sending, Sms};
+use hookmill_core::config::{self, Consumers, OnUncertain, Retry, Sending, Sms};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
@@ -409,10 +409,10 @@ async fn doubt<S: Store>(
                 "none of {} attempts in {hours} hours was answered, and its key is too old for another",
                 batch.attempts
             );
-            in_doubt(outgoing, &batch, &error, now, sent)
+            uncertain(outgoing, &batch, &error, now, sent)
         } else {
             let error = "whoever sent it ended before the answer was written down";
-            in_doubt(outgoing, &batch, error, now, sent)
+            uncertain(outgoing, &batch, error, now, sent)
         };
         sent.settled(&store.execute(statements).await?);
     }
@@ -581,7 +581,7 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
         Answer::Unavailable(error) => is_away(outgoing, said, &error, true, sent),
         // It has been said before that it may have it.
         Answer::Malformed(error) | Answer::Refused(error) if batch.arrived => {
-            let mut statements = in_doubt(outgoing, batch, &error, now, sent);
+            let mut statements = uncertain(outgoing, batch, &error, now, sent);
             statements.push(answers);
             statements
         }
@@ -626,7 +626,7 @@ fn is_away(
     let may_have_it = arrived || batch.arrived;
     let (members, attempts) = (batch.members.len(), batch.attempts);
     if may_have_it && !route.recognizes() {
-        statements.extend(in_doubt(outgoing, batch, error, now, sent));
+        statements.extend(uncertain(outgoing, batch, error, now, sent));
     } else if other.is_some() && !may_have_it {
         statements.extend(outbox::dissolve(batch, None, error, now));
     } else {
@@ -668,8 +668,8 @@ async fn warn<S: Store>(
     Ok(())
 }
 
-/// Ends a batch of which nobody knows whether it was sent: its emails are left in doubt, or sent again in another.
-fn in_doubt(
+/// Ends a batch whose delivery is uncertain: its emails are left uncertain, or sent again in another.
+fn uncertain(
     outgoing: &Outgoing,
     batch: &Taken,
     error: &str,
@@ -678,11 +678,11 @@ fn in_doubt(
 ) -> Vec<Statement> {
     let error = format!("it may have been sent: {error}");
     let mut statements = Vec::new();
-    if outgoing.settings.on_doubt == OnDoubt::Resend {
+    if outgoing.settings.on_uncertain == OnUncertain::Retry {
         let Retry { initial, max, max_attempts, .. } = outgoing.retry;
         statements.push(outbox::put_back(batch, now, (initial, max), &error, max_attempts));
-        sent.problems.push(format!("{error}; on_doubt = \"resend\" has it sent again"));
+        sent.problems.push(format!("{error}; on_uncertain = \"retry\" has it sent again"));
     }
-    statements.extend(outbox::end(batch, End::InDoubt, &error, now));
+    statements.extend(outbox::end(batch, End::Uncertain, &error, now));
     statements
 }

@@ -17,7 +17,7 @@ use hookmill_core::refetch::path;
 use hookmill_core::rules::row::{Identity, ROW_BYTES, Row, RowWriter, push_json};
 use hookmill_core::rules::{
     Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Rule, Scope, Send, Stopped,
-    Unfit, Unknown, Value, Values, each_element,
+    Unfit, Unmatched, Value, Values, each_element,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -209,14 +209,14 @@ fn writes(
 ) -> Result<Writes, Fate> {
     let program = &config.program;
     let mut making = Making::of(envelope, config.limits, now);
-    let (mut values, mut unknown) = (None, true);
+    let (mut values, mut unmatched) = (None, true);
     for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
         // Only an event that a rule names is read, and then once for all of its rules.
         let values = match &values {
             Some(values) => values,
             None => values.insert(program.reads.read(body).map_err(not_json)?),
         };
-        unknown = false;
+        unmatched = false;
         if !is_carried_out(rule, envelope) {
             continue;
         }
@@ -225,17 +225,17 @@ fn writes(
             Some(handled) => making.handle((number, rule), handled, body)?,
         }
     }
-    if unknown {
-        match program.unknown.get(&envelope.source).copied().unwrap_or_default() {
-            Unknown::Record => {}
-            Unknown::Ignore => return Err(Fate::Ignored),
-            Unknown::DeadLetter => {
+    if unmatched {
+        match program.unmatched.get(&envelope.source).copied().unwrap_or_default() {
+            Unmatched::Record => {}
+            Unmatched::Ignore => return Err(Fate::Ignored),
+            Unmatched::DeadLetter => {
                 let error = format!("no rule names events of type `{}`", envelope.kind);
                 return Err(Fate::Condemned { reason: LetterReason::Permanent, error });
             }
         }
     }
-    let fate = if unknown { Fate::Recorded } else { Fate::Applied };
+    let fate = if unmatched { Fate::Recorded } else { Fate::Applied };
     let Making { identity, rows, mut wrote, .. } = making;
     if !wrote.is_empty() {
         wrote.push(']');

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hookmill_consumers::outbox;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, Unable, round, stranded};
-use hookmill_core::config::{Api, Consumers, Emails, Limits, OnDoubt, Quota, Retry, Sending};
+use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider, Purpose};
@@ -191,7 +191,7 @@ fn sending(provider: Provider) -> Sending {
         apis: vec![api(provider)],
         failover_after: 3,
         wait: Duration::ZERO,
-        on_doubt: OnDoubt::Bury,
+        on_uncertain: OnUncertain::Hold,
         quota: None,
     }
 }
@@ -483,7 +483,8 @@ fn who_is_suppressed_is_not_written_to() {
     let rows = world.sql("SELECT state, error FROM outbox WHERE event_id = 'evt_0'", vec![]);
     let expected = ["suppressed", "its recipient is suppressed: 0@example.com: bounced"];
     assert_eq!(rows, [expected.map(|text| Some(text.to_owned()))]);
-    let left_out = world.sql("SELECT left_out FROM outbox WHERE event_id = 'evt_1'", vec![]);
+    let left_out =
+        world.sql("SELECT skipped_recipients FROM outbox WHERE event_id = 'evt_1'", vec![]);
     assert_eq!(
         left_out[0][0].as_deref(),
         Some("0@EXAMPLE.com: bounced, C@example.com: complained")
@@ -519,7 +520,7 @@ fn a_key_that_counts_no_longer_is_not_used_again() {
     assert_eq!(world.round(1_000).unwrap().sent.problems.len(), 1);
     // A day later, Resend would take the batch for another.
     world.until_done(1_000 + 24 * 3_600_000);
-    assert_eq!(world.states(), BTreeMap::from([("in_doubt".into(), 1)]));
+    assert_eq!(world.states(), BTreeMap::from([("uncertain".into(), 1)]));
     assert_eq!(world.accepted.lock().unwrap().len(), 1);
 }
 
@@ -567,7 +568,7 @@ fn a_key_counts_no_longer_though_its_batch_was_sealed_by_a_clock_that_was_ahead(
     }
     *world.away.lock().unwrap() = None;
     world.until_done(now);
-    assert_eq!(world.states(), BTreeMap::from([("in_doubt".into(), 1)]));
+    assert_eq!(world.states(), BTreeMap::from([("uncertain".into(), 1)]));
 }
 
 #[test]
@@ -674,7 +675,7 @@ fn what_nobody_sends_any_more_is_told() {
 }
 
 #[test]
-fn what_is_in_doubt_is_not_asked_for_again_however_much_there_is() {
+fn what_is_uncertain_is_not_asked_for_again_however_much_there_is() {
     // More than one round settles.
     let left = |provider: Provider, state: &str| {
         let world = World::new(provider, 0);
@@ -694,7 +695,7 @@ fn what_is_in_doubt_is_not_asked_for_again_however_much_there_is() {
         world.until_done(now);
         assert_eq!(*world.requests.lock().unwrap(), 0);
         let states = world.sql("SELECT DISTINCT state FROM outbox_batches", vec![]);
-        assert_eq!(states, [[Some("in_doubt".into())]]);
+        assert_eq!(states, [[Some("uncertain".into())]]);
     }
 }
 
@@ -758,7 +759,7 @@ fn what_may_have_been_sent_is_not_split() {
     world.round(1_000).unwrap();
     *world.refused.lock().unwrap() = vec!["1@example.com"];
     let sent = world.round(10_000).unwrap().sent;
-    assert_eq!(sent.states(), BTreeMap::from([("in_doubt", 2)]));
+    assert_eq!(sent.states(), BTreeMap::from([("uncertain", 2)]));
     assert_eq!(world.accepted.lock().unwrap().len(), 2);
 }
 
@@ -869,21 +870,21 @@ fn what_may_have_been_sent_is_not_given_to_another_provider() {
 }
 
 #[test]
-fn what_is_in_doubt_is_sent_again_if_that_is_wanted_and_not_for_ever() {
+fn what_is_uncertain_is_sent_again_if_that_is_wanted_and_not_for_ever() {
     let mut world = World::new(Provider::SendGrid, 1);
-    world.emails().on_doubt = OnDoubt::Resend;
+    world.emails().on_uncertain = OnUncertain::Retry;
     *world.moods.lock().unwrap() = vec![Mood::Accepts, Mood::Silent { accepts: true }];
     world.until_done(1_000);
     assert_eq!(world.states(), BTreeMap::from([("sent".into(), 1)]));
     assert_eq!(world.accepted.lock().unwrap().len(), 2);
     let batches = world.sql("SELECT state FROM outbox_batches ORDER BY sealed_at", vec![]);
-    assert_eq!(batches, [["in_doubt"], ["sent"]].map(|row| row.map(|s| Some(s.to_owned()))));
+    assert_eq!(batches, [["uncertain"], ["sent"]].map(|row| row.map(|s| Some(s.to_owned()))));
 
     let mut world = World::new(Provider::SendGrid, 1);
-    world.emails().on_doubt = OnDoubt::Resend;
+    world.emails().on_uncertain = OnUncertain::Retry;
     *world.moods.lock().unwrap() = vec![Mood::Silent { accepts: false }; 9];
     world.until_done(1_000);
-    assert_eq!(world.states(), BTreeMap::from([("in_doubt".into(), 1)]));
+    assert_eq!(world.states(), BTreeMap::from([("uncertain".into(), 1)]));
     assert_eq!(*world.requests.lock().unwrap(), 3);
 }
 
@@ -956,9 +957,9 @@ fn a_process_may_die_before_or_after_any_single_step() {
                 } else {
                     // It died while it asked: nobody knows, and nobody is written to twice.
                     let sent = states.get("sent").copied().unwrap_or(0);
-                    let in_doubt = states.get("in_doubt").copied().unwrap_or(0);
+                    let uncertain = states.get("uncertain").copied().unwrap_or(0);
                     assert!(
-                        accepted <= emails && sent + in_doubt == emails as u64,
+                        accepted <= emails && sent + uncertain == emails as u64,
                         "{step} {death:?} {states:?}"
                     );
                     assert!(sent == 0 || accepted == emails, "{step} {death:?} {states:?}");
@@ -1020,7 +1021,7 @@ proptest! {
         let accepted = world.accepted.lock().unwrap();
         let once: BTreeSet<_> = accepted.iter().collect();
         prop_assert_eq!(once.len(), accepted.len(), "nothing is accepted twice");
-        prop_assert_eq!(count("sent") + count("in_doubt"), EMAILS as u64, "{:?}", states);
+        prop_assert_eq!(count("sent") + count("uncertain"), EMAILS as u64, "{:?}", states);
         if recognizes(provider) {
             prop_assert_eq!(count("sent"), EMAILS as u64);
             prop_assert_eq!(once.len(), EMAILS);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
-use hookmill_core::config::{Api, Consumers, Emails, Limits, OnDoubt, Retry, Sending};
+use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::outbound::Provider;
 use hookmill_core::rules::Program;
@@ -155,7 +155,7 @@ impl World {
             apis: vec![api],
             failover_after: 3,
             wait: Duration::ZERO,
-            on_doubt: OnDoubt::Bury,
+            on_uncertain: OnUncertain::Hold,
             quota: None,
         };
         let config = Consumers {
@@ -203,7 +203,8 @@ impl World {
 
     /// What the outbox says of each email: state, error, the provider's id, and who is left out.
     async fn outbox(&self) -> Vec<[String; 4]> {
-        let sql = "SELECT state, error, provider_id, left_out FROM outbox ORDER BY event_id";
+        let sql =
+            "SELECT state, error, provider_id, skipped_recipients FROM outbox ORDER BY event_id";
         let rows = self.sql(sql, Vec::new()).await;
         let text = |row: &Vec<Option<String>>, n: usize| row[n].clone().unwrap_or_default();
         rows.iter().map(|row| [0, 1, 2, 3].map(|n| text(row, n))).collect()
@@ -407,16 +408,16 @@ async fn a_connection_that_breaks_after_the_message_leaves_doubt() {
         let world = World::new(1, &[Mood::BreaksAfter { takes }]).await;
         world.until_done().await;
         let [state, error, ..] = world.outbox().await.remove(0);
-        assert_eq!(state, "in_doubt");
+        assert_eq!(state, "uncertain");
         assert!(error.starts_with("it may have been sent: no answer: "), "{error}");
         assert_eq!(world.message_ids().len(), usize::from(takes));
     }
 }
 
 #[tokio::test]
-async fn what_is_sent_again_in_doubt_has_the_same_message_id() {
+async fn what_is_sent_again_uncertain_has_the_same_message_id() {
     let mut world = World::new(1, &[Mood::BreaksAfter { takes: true }]).await;
-    world.config.emails.as_mut().unwrap().sending.on_doubt = OnDoubt::Resend;
+    world.config.emails.as_mut().unwrap().sending.on_uncertain = OnUncertain::Retry;
     world.until_done().await;
     assert_eq!(world.states().await, ["sent"]);
     assert_eq!(world.message_ids(), ["<id_0@example.com>"; 2]);

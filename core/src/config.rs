@@ -153,7 +153,7 @@ pub struct Batch {
     pub wait: Duration,
 }
 
-/// How long what is done with is kept. `None`: for ever, unless it is said otherwise.
+/// How long rows are kept. `None`: for ever, unless a field says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Retention {
     /// Rows of the ledger, since their events took effect. An event that comes again after that takes effect again.
@@ -161,18 +161,18 @@ pub struct Retention {
     /// Messages of events that took effect, to look at and to reprocess; `None`: not at all.
     pub messages: Option<Duration>,
     /// Emails and the like that are settled, letters that were applied or discarded, replays that have ended.
-    pub done: Option<Duration>,
+    pub settled: Option<Duration>,
     /// Dead letters that nobody has replayed or discarded, since they failed last.
     pub dead_letters: Option<Duration>,
     /// Who did what.
     pub audit: Option<Duration>,
 }
 
-/// What is said nowhere is kept, but for what is done with: 90 days.
+/// By default, only what is settled is removed: after 90 days.
 impl Default for Retention {
     fn default() -> Self {
-        let done = Some(Duration::from_secs(90 * 86_400));
-        Self { events: None, messages: None, done, dead_letters: None, audit: None }
+        let settled = Some(Duration::from_secs(90 * 86_400));
+        Self { events: None, messages: None, settled, dead_letters: None, audit: None }
     }
 }
 
@@ -259,15 +259,15 @@ pub struct Api {
 pub const SMTP_SCHEMES: [(&str, (&str, u16)); 3] =
     [("starttls", ("smtp+starttls", 587)), ("implicit", ("smtps", 465)), ("none", ("smtp", 25))];
 
-/// What becomes of a batch of which nobody knows whether it was sent.
+/// What becomes of a batch whose delivery is uncertain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OnDoubt {
-    /// It is sent again: nobody goes without, and somebody may have it twice.
-    Resend,
-    /// It is not: nobody has it twice, and somebody may go without. Its emails are `in_doubt` in the outbox.
+pub enum OnUncertain {
+    /// It is sent again: a recipient may get it twice.
+    Retry,
+    /// It is not sent again: a recipient may go without. Its emails are `uncertain` in the outbox until an operator decides.
     #[default]
-    Bury,
+    Hold,
 }
 
 /// How many emails the provider takes, and when somebody is told that they are nearly used up.
@@ -305,8 +305,8 @@ pub struct Sending {
     pub failover_after: u32,
     /// How long a batch waits to be full.
     pub wait: Duration,
-    /// What becomes of a batch of which nobody knows whether it was sent.
-    pub on_doubt: OnDoubt,
+    /// What becomes of a batch whose delivery is uncertain.
+    pub on_uncertain: OnUncertain,
     /// How many there may be.
     pub quota: Option<Quota>,
 }

@@ -46,7 +46,7 @@ pub struct Program {
     /// The rules, in the order of hookmill.toml.
     pub rules: Vec<Rule>,
     /// By source: what becomes of an event that no rule names.
-    pub unknown: BTreeMap<String, Unknown>,
+    pub unmatched: BTreeMap<String, Unmatched>,
 }
 
 /// One compiled rule.
@@ -296,7 +296,7 @@ pub struct Column {
 /// What becomes of a verified event that no rule names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Unknown {
+pub enum Unmatched {
     /// It is acknowledged and leaves no trace.
     Ignore,
     /// It is recorded in the ledger.

@@ -228,7 +228,7 @@ words! {
         /// Its recipient is suppressed.
         Suppressed = "suppressed",
         /// Its delivery is uncertain.
-        InDoubt = "in_doubt",
+        Uncertain = "uncertain",
     }
 }
 
@@ -239,8 +239,8 @@ words! {
         Refused = "refused",
         /// [`OutboxState::Suppressed`].
         Suppressed = "suppressed",
-        /// [`OutboxState::InDoubt`]: it may arrive twice.
-        InDoubt = "in_doubt",
+        /// [`OutboxState::Uncertain`]: it may arrive twice.
+        Uncertain = "uncertain",
     }
 }
 

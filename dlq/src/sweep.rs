@@ -153,16 +153,16 @@ pub async fn sweep<S: Store, O: Objects>(
     retention: &Retention,
     now: Timestamp,
 ) -> Result<Swept, StoreError> {
-    let Retention { events, messages, done, dead_letters, audit } = *retention;
+    let Retention { events, messages, settled, dead_letters, audit } = *retention;
     let kinds = [
         (&EVENTS, events),
         // What was kept while hookmill.toml said so goes when it no longer does.
         (&MESSAGES, Some(messages.unwrap_or_default())),
-        (&OUTBOX, done),
-        (&BATCHES, done),
-        (&SETTLED_LETTERS, done),
+        (&OUTBOX, settled),
+        (&BATCHES, settled),
+        (&SETTLED_LETTERS, settled),
         (&DEAD_LETTERS, dead_letters),
-        (&REPLAYS, done),
+        (&REPLAYS, settled),
         (&MINUTES, Some(ACTIVITY)),
         (&AUDIT, audit),
     ];

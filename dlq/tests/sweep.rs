@@ -153,7 +153,7 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
     let retention = Retention {
         events: Some(days(35)),
         messages: Some(days(35)),
-        done: None,
+        settled: None,
         dead_letters: Some(days(90)),
         audit: Some(days(365)),
     };
@@ -166,7 +166,7 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
     swept_on(401, &store, &objects, &retention);
     assert!(removed().is_empty());
     sql(&store, "UPDATE dead_letters SET state = 'discarded'");
-    let retention = Retention { done: Some(days(300)), ..retention };
+    let retention = Retention { settled: Some(days(300)), ..retention };
     swept_on(402, &store, &objects, &retention);
     let found = swept_on(403, &store, &objects, &retention);
     assert_eq!((found.removed.get("large bodies"), removed()), (Some(&1), vec!["s/1".to_owned()]));
@@ -389,7 +389,7 @@ impl World {
         let retention = Retention {
             events: None,
             messages: Some(days(2)),
-            done: Some(days(3)),
+            settled: Some(days(3)),
             dead_letters: Some(days(4)),
             audit: None,
         };

@@ -62,7 +62,7 @@ struct List {
     listing: Listing,
 }
 
-/// Send what was refused, suppressed or is in doubt once more; what is in doubt may arrive twice
+/// Send again what was refused, suppressed or is uncertain; what is uncertain may arrive twice
 #[derive(clap::Args)]
 struct Retry {
     /// Which.
@@ -174,8 +174,8 @@ fn run_list(list: &List) -> anyhow::Result<()> {
             what("state"),
             more(", ", what("outcome")),
             more(": ", what("error")),
-            more("; again at ", time(&email["again_at"])),
-            more("; left out: ", what("left_out")),
+            more("; again at ", time(&email["retry_at"])),
+            more("; skipped: ", what("skipped_recipients")),
         ];
         let through = if email["provider"].is_null() { what("channel") } else { what("provider") };
         let event = format!("{}:{}", what("source"), what("event_id"));

@@ -35,14 +35,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let requests = client.get("/rejections", &query)?["items"].take();
     let stats = client.get("/stats", &[("minutes", Some((24 * 60).to_string()))])?;
     let like = |said: &Option<String>, found| said.as_ref().is_none_or(|said| *said == found);
-    let counts = stats["rejections"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|tally| like(source, name(&tally["of"])) && like(reason, text(&tally["kind"])));
+    let counts = stats["rejections"].as_array().into_iter().flatten().filter(|tally| {
+        like(source, name(&tally["source"])) && like(reason, text(&tally["reason"]))
+    });
     if arguments.json {
         let counts = counts.map(
-            |tally| json!({ "source": tally["of"], "reason": tally["kind"], "requests": tally["count"] }),
+            |tally| json!({ "source": tally["source"], "reason": tally["reason"], "requests": tally["count"] }),
         );
         let counts = counts.collect::<Vec<_>>();
         return put(json(&json!({ "counts": counts, "requests": requests }))?);
@@ -55,7 +53,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let count = |tally: &Value| [name(&tally["of"]), text(&tally["kind"]), text(&tally["count"])];
+    let count =
+        |tally: &Value| [name(&tally["source"]), text(&tally["reason"]), text(&tally["count"])];
     put(format!("{}\n", table(["SOURCE", "REASON", "LAST 24 HOURS"], counts.map(count))))?;
     let request = |request: &Value| {
         let bytes = request["body_bytes"].as_u64().or(request["content_length"].as_u64());

@@ -108,7 +108,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         time(&planned["last_applied_at"])
     );
     for kind in planned["types"].as_array().into_iter().flatten() {
-        println!("  {}:{} {}", text(&kind["of"]), text(&kind["kind"]), text(&kind["count"]));
+        println!("  {}:{} {}", text(&kind["source"]), text(&kind["type"]), text(&kind["count"]));
     }
     println!("hookmill replays run {} --rate 50 --reason '…' sends them", what("id"));
     Ok(())

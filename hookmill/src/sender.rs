@@ -65,7 +65,7 @@ fn report(channel: &str, sent: &Sent, metrics: &Metrics) {
     for unsent in sent.unsent.iter().take(LINES) {
         let Unsent { id, event: (source, event), rule, state, error } = unsent;
         let what =
-            if state == "in_doubt" { "nobody knows whether it was sent" } else { "not sent" };
+            if state == "uncertain" { "nobody knows whether it was sent" } else { "not sent" };
         warn!(channel, id, rule, source, event, state, error, "{what}");
     }
     if sent.unsent.len() > LINES {

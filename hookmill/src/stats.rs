@@ -48,10 +48,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         counted(&dead["dead"]),
         counted(&dead["replaying"])
     );
-    for (title, key) in [("outbox", "outbox"), ("rejected", "rejections")] {
+    for (title, key, [of, kind]) in [
+        ("outbox", "outbox", ["channel", "state"]),
+        ("rejected", "rejections", ["source", "reason"]),
+    ] {
         let counts = each(key);
         let counts = counts.iter().map(|tally| {
-            format!("{} {} {}", text(&tally["of"]), text(&tally["kind"]), text(&tally["count"]))
+            format!("{} {} {}", text(&tally[of]), text(&tally[kind]), text(&tally["count"]))
         });
         let counts = counts.collect::<Vec<_>>();
         println!(

@@ -158,7 +158,7 @@ fn an_email_waits_for_a_store_that_is_away() {
 }
 
 #[test]
-fn another_provider_stands_in_and_what_it_may_have_sent_is_in_doubt_and_not_sent_again() {
+fn another_provider_stands_in_and_what_it_may_have_sent_is_uncertain_and_not_sent_again() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     api.lasting("resend", Mood::Silent);
@@ -179,7 +179,7 @@ fn another_provider_stands_in_and_what_it_may_have_sent_is_in_doubt_and_not_sent
     state("evt_2", "sent");
     api.lasting("sendgrid", Mood::Silent);
     accepted(&pipeline, &mailed("evt_3"));
-    state("evt_3", "in_doubt");
+    state("evt_3", "uncertain");
     // What Resend may have is for Resend to say.
     assert_eq!(pipeline.sql("SELECT state FROM outbox WHERE event_id = 'evt_1'"), [["sealed"]]);
     api.lasting("resend", Mood::Accepts);
@@ -283,12 +283,12 @@ fn no_key_leaves_and_nothing_that_an_email_says_is_logged() {
 }
 
 #[test]
-fn a_report_settles_what_was_in_doubt() {
+fn a_report_settles_what_was_uncertain() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     accepted(&pipeline, &mailed("evt_1"));
     sent(&pipeline);
-    pipeline.sql("UPDATE outbox SET state = 'in_doubt'");
+    pipeline.sql("UPDATE outbox SET state = 'uncertain'");
     let id = pipeline.sql("SELECT id FROM outbox")[0][0].clone();
     let event = |event: &str, number: u8, more: &Value| {
         let mut event = json!({ "sg_event_id": format!("sg_{number}"), "event": event, "email": "EVT_1@example.com" });

@@ -21,7 +21,7 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
     for (id, state, settled_at) in [
         ("sent", "sent", "0"),
         ("new", "sent", "unixepoch() * 1000"),
-        ("waits", "in_doubt", "NULL"),
+        ("waits", "uncertain", "NULL"),
     ] {
         pipeline.sql(&format!(
             "INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, state, due_at, created_at, settled_at)

@@ -56,13 +56,13 @@ fn an_sms_goes_out_once_and_what_became_of_it_is_written_down() {
 }
 
 #[test]
-fn an_sms_that_may_have_been_sent_is_in_doubt() {
+fn an_sms_that_may_have_been_sent_is_uncertain() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     api.moods([Mood::Silent]);
     accepted(&pipeline, &texted("evt_1", "+15550100002"));
     sent(&pipeline);
-    assert_eq!(states(&pipeline), [["evt_1", "in_doubt"]]);
+    assert_eq!(states(&pipeline), [["evt_1", "uncertain"]]);
     assert_eq!(api.requests().len(), 1);
 }
 

@@ -148,7 +148,7 @@ fn report(channel: &str, sent: &Sent, metrics: &mut Metrics) {
     for unsent in sent.unsent.iter().take(LINES) {
         let Unsent { id, event: (source, event), rule, state, error } = unsent;
         let what =
-            if state == "in_doubt" { "nobody knows whether it was sent" } else { "not sent" };
+            if state == "uncertain" { "nobody knows whether it was sent" } else { "not sent" };
         console_warn!(
             "{what} channel={channel} id={id} rule={rule:?} event={source}:{event:?} state={state} error={error:?}"
         );

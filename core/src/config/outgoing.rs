@@ -9,15 +9,15 @@ use super::parse::{
 };
 use super::toml_reader::{ConfigError, Item, Located, Section};
 use super::{
-    AlertUrl, AlertWebhook, Alerts, Api, Emails, OnDoubt, Quota, SMTP_SCHEMES, Sending, Sms,
+    AlertUrl, AlertWebhook, Alerts, Api, Emails, OnUncertain, Quota, SMTP_SCHEMES, Sending, Sms,
 };
 use crate::email::Mailbox;
 use crate::limits::COUNTED;
 use crate::outbound::{Outcome, Provider, Purpose, Transport};
 use crate::secret::SecretName;
 
-pub(super) const ON_DOUBT: [(&str, OnDoubt); 2] =
-    [("bury", OnDoubt::Bury), ("resend", OnDoubt::Resend)];
+pub(super) const ON_UNCERTAIN: [(&str, OnUncertain); 2] =
+    [("hold", OnUncertain::Hold), ("retry", OnUncertain::Retry)];
 
 /// Reads `[email]`. What is missing in it is reported, and something stands in for it. `native_only`: where a provider is named
 /// that a Worker cannot reach.
@@ -79,12 +79,12 @@ pub(super) fn emails(
 fn sending(section: &Section<'_>) -> Sending {
     let wait = section.get("wait");
     let wait = wait.and_then(|item| duration(&item, Duration::ZERO..=Duration::from_secs(3600)));
-    let on_doubt = section.get("on_doubt").and_then(|item| item.choice(&ON_DOUBT));
+    let on_uncertain = section.get("on_uncertain").and_then(|item| item.choice(&ON_UNCERTAIN));
     Sending {
         apis: Vec::new(),
         failover_after: 3,
         wait: wait.unwrap_or(Duration::from_secs(5)),
-        on_doubt: on_doubt.map(|on_doubt| on_doubt.value).unwrap_or_default(),
+        on_uncertain: on_uncertain.map(|on_uncertain| on_uncertain.value).unwrap_or_default(),
         quota: section.get("quota").and_then(|item| quota(&item)),
     }
 }

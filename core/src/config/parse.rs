@@ -13,7 +13,7 @@ use crate::limits;
 use crate::outbound::{Outcome, Provider};
 use crate::redact::Redaction;
 use crate::refetch;
-use crate::rules::{EventField, Form, Pattern, Unknown, ValuePath};
+use crate::rules::{EventField, Form, Pattern, Unmatched, ValuePath};
 use crate::secret::SecretName;
 
 /// What hookmill.toml says. Its rules have still to be checked against the schema: [`crate::rules::compile`].
@@ -24,7 +24,7 @@ pub struct Config {
     /// By source: its preset.
     pub presets: BTreeMap<String, &'static str>,
     /// By source: what becomes of an event that no rule names.
-    pub unknown: BTreeMap<String, Unknown>,
+    pub unmatched: BTreeMap<String, Unmatched>,
     /// By source, for every one: what of its bodies is not shown.
     pub redact: BTreeMap<String, Vec<Redaction>>,
     /// By source: its provider's API, to ask for objects.
@@ -279,7 +279,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
             body_timeout: Duration::from_secs(10),
         },
         presets: BTreeMap::new(),
-        unknown: BTreeMap::new(),
+        unmatched: BTreeMap::new(),
         redact: BTreeMap::new(),
         apis: BTreeMap::new(),
         rules: Vec::new(),
@@ -385,9 +385,9 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
         section.report(problem.hint(format!("scheme = {}", needed.join(" or "))));
     }
     let rate_limit = section.get("rate_limit").and_then(|item| rate_limit(&item));
-    let unknown = section.get("unknown").and_then(|item| item.choice(&UNKNOWN));
+    let unknown = section.get("unmatched").and_then(|item| item.choice(&UNMATCHED));
     if let (Some(unknown), Some(signing)) = (&unknown, &signing)
-        && unknown.value == Unknown::Ignore
+        && unknown.value == Unmatched::Ignore
         && signing.scheme.leaves_body_open()
     {
         let problem = unknown.error(
@@ -418,7 +418,7 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
         config.presets.insert(name.to_owned(), preset.value.0);
     }
     config
-        .unknown
+        .unmatched
         .insert(name.to_owned(), unknown.map(|unknown| unknown.value).unwrap_or_default());
     config.redact.insert(name.to_owned(), redact);
     config.ingress.sources.extend(signing.map(|signing| Source {
@@ -435,10 +435,10 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
 }
 
 /// What becomes of an event that no rule names, as hookmill.toml calls it.
-pub(super) const UNKNOWN: [(&str, Unknown); 3] = [
-    ("ignore", Unknown::Ignore),
-    ("record", Unknown::Record),
-    ("dead_letter", Unknown::DeadLetter),
+pub(super) const UNMATCHED: [(&str, Unmatched); 3] = [
+    ("ignore", Unmatched::Ignore),
+    ("record", Unmatched::Record),
+    ("dead_letter", Unmatched::DeadLetter),
 ];
 
 /// The periods of rate limits, in seconds.
@@ -620,7 +620,7 @@ fn retention(root: &Section<'_>, retention: &mut Retention) {
     // Providers send again for days by themselves, and for a month if somebody asks them to: Stripe for 30 days.
     read("events", days(35), &mut retention.events);
     read("messages", Duration::from_secs(3600), &mut retention.messages);
-    read("done", days(1), &mut retention.done);
+    read("settled", days(1), &mut retention.settled);
     read("dead_letters", days(1), &mut retention.dead_letters);
     read("audit", days(30), &mut retention.audit);
     section.finish();
@@ -1181,7 +1181,7 @@ mod tests {
         let (config, errors) = parse("hookmill.toml", GOOD);
         assert!(errors.is_empty());
         insta::assert_debug_snapshot!(
-            (&config.ingress.body_limit, &config.ingress.body_timeout, &config.unknown, &config.retry, &config.limits, &config.batch, &config.retention),
+            (&config.ingress.body_limit, &config.ingress.body_timeout, &config.unmatched, &config.retry, &config.limits, &config.batch, &config.retention),
             @r#"
         (
             1048576,
@@ -1207,7 +1207,7 @@ mod tests {
             Retention {
                 events: None,
                 messages: None,
-                done: Some(
+                settled: Some(
                     7776000s,
                 ),
                 dead_letters: None,
@@ -1492,7 +1492,7 @@ mod tests {
         hookmill.toml:11:1: sources.s.handshake[0]: unknown key `echoes`
           hint: did you mean `echo`?
         hookmill.toml:4:1: sources.s: unknown key `families`
-          hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `rate_limit`, `unknown`, `redact`, `api`
+          hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `rate_limit`, `unmatched`, `redact`, `api`
         hookmill.toml:4:12: sources.s.families: no family is named
           hint: expected what the headers begin with, such as ["svix", "webhook"]
         hookmill.toml:5:11: sources.s.event: unknown key `id`
@@ -1623,9 +1623,9 @@ mod tests {
             hmac("d", open, "{ id = \"token\", type = \"type\", many = true }"),
             hmac("e", "{timestamp}{url}.{body}", "{ id = [\"id\", \"hash:signed\"], type = \"type\", many = true }"),
             hmac("f", open, "{ id = \"token\", type = \"hash:signed\" }"),
-            hmac("g", open, event) + "unknown = \"ignore\"\n",
+            hmac("g", open, event) + "unmatched = \"ignore\"\n",
             "[sources.h]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { header = \"X-T\" }\nevent = { id = \"hash:signed\", type = \"type\" }\n".to_owned(),
-            "[sources.i]\nscheme = \"mailgun\"\nsecrets = [\"env:A\"]\nevent = { id = \"event-data.id\", type = \"event-data.event\" }\nunknown = \"ignore\"\n".to_owned(),
+            "[sources.i]\nscheme = \"mailgun\"\nsecrets = [\"env:A\"]\nevent = { id = \"event-data.id\", type = \"event-data.event\" }\nunmatched = \"ignore\"\n".to_owned(),
             "[sources.j]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { body = \"[0].token\" }\nevent = { id = \"id\", type = \"type\", many = true }\n".to_owned(),
         ];
         insta::assert_snapshot!(errors(&more.concat()), @r#"
@@ -1640,12 +1640,12 @@ mod tests {
         hookmill.toml:40:9: sources.e.event: all events of a request would have the same id
           hint: leave "hash:signed" out of `id`
         hookmill.toml:48:32: sources.f.event.type: a hash is no type: no rule could name it
-        hookmill.toml:57:11: sources.g.unknown: the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event
+        hookmill.toml:57:13: sources.g.unmatched: the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event
           hint: expected "record" or "dead_letter"
         hookmill.toml:62:9: sources.h.event: a token signs nothing, so there is no hash of it
         hookmill.toml:66:9: sources.i.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
           hint: name the event by its signature: id = "hash:signed"
-        hookmill.toml:67:11: sources.i.unknown: the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event
+        hookmill.toml:67:13: sources.i.unmatched: the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event
           hint: expected "record" or "dead_letter"
         hookmill.toml:72:9: sources.j.event: the token is in the body, so the body is one event
           hint: take one event from each request: leave out `many`
@@ -1745,7 +1745,7 @@ secrets = ["whsec_literal", "env:lower", "env:A", "env:A"]
 tolerance = "5 minuts"
 future_tolerance = "2d"
 preset = "strype"
-unknown = "drop"
+unmatched = "drop"
 rate_limit = { requests = 0, per = "5s" }
 tolerence = "5m"
 
@@ -1785,7 +1785,7 @@ batch_wait = "2m"
           hint: expected a duration from 1s to 1d
         hookmill.toml:8:10: sources.Stripe.preset: found "strype"
           hint: did you mean `stripe`?
-        hookmill.toml:9:11: sources.Stripe.unknown: found "drop"
+        hookmill.toml:9:13: sources.Stripe.unmatched: found "drop"
           hint: possible here: `ignore`, `record`, `dead_letter`
         hookmill.toml:10:27: sources.Stripe.rate_limit.requests: found 0
           hint: expected a whole number from 1 to 4294967295

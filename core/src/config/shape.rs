@@ -223,7 +223,7 @@ types! {
 
     SchemeName = { "type": "string", "enum": source::scheme_names().collect::<Vec<_>>() }
     Preset = { "type": "string", "enum": parse::PRESETS.map(|(name, ..)| name) }
-    Unknown = { "type": "string", "enum": names(&parse::UNKNOWN) }
+    Unmatched = { "type": "string", "enum": names(&parse::UNMATCHED) }
     Period = { "type": "string", "enum": names(&parse::PERIODS) }
     Algorithm = { "type": "string", "enum": names(&source::ALGORITHMS) }
     KeyForm = { "type": "string", "enum": names(&source::KEY_FORMS) }
@@ -233,7 +233,7 @@ types! {
     EmailProvider = { "type": "string", "enum": names(&Provider::of(Purpose::Email)) }
     TrackerName = { "type": "string", "enum": names(&Provider::of(Purpose::Tracking)) }
     SmtpTls = { "type": "string", "enum": names(&super::SMTP_SCHEMES) }
-    OnDoubt = { "type": "string", "enum": names(&outgoing::ON_DOUBT) }
+    OnUncertain = { "type": "string", "enum": names(&outgoing::ON_UNCERTAIN) }
     OutcomeName = { "type": "string", "enum": names(&Outcome::ALL) }
     Became = { "type": "string", "enum": names(&expectations::OUTCOMES) }
     Nothing = { "const": "nothing" }
@@ -318,7 +318,7 @@ struct Source {
     rate_limit: Option<RateLimit>,
     /// What becomes of an event that no rule names: it is recorded in the ledger, or leaves no trace, or is a dead letter.
     #[schemars(extend("default" = "record"))]
-    unknown: Option<Unknown>,
+    unmatched: Option<Unmatched>,
     /// What of its bodies is not shown: names with `.` between them, `*` for any one and `**` for any number of them.
     #[schemars(extend("examples" = [["data.first_name", "**.email_address"]]))]
     redact: Option<Vec<Path>>,
@@ -585,7 +585,7 @@ struct Retention {
     messages: Option<Span>,
     /// Letters that were applied or discarded, emails and the like that are settled, replays that have ended: at least a day.
     #[schemars(extend("default" = "90d"))]
-    done: Option<Span>,
+    settled: Option<Span>,
     /// Dead letters that nobody has replayed or discarded: at least a day. Without it, for ever.
     #[schemars(extend("examples" = ["365d"]))]
     dead_letters: Option<Span>,
@@ -620,8 +620,8 @@ struct Emails {
     #[schemars(extend("default" = "5s"))]
     wait: Option<Span>,
     /// What becomes of emails of which nobody knows whether they were sent: `bury` them, or send them again, `resend`.
-    #[schemars(extend("default" = "bury"))]
-    on_doubt: Option<OnDoubt>,
+    #[schemars(extend("default" = "hold"))]
+    on_uncertain: Option<OnUncertain>,
     /// How many emails there may be, and who is told when they are nearly used up. It warns, and caps nothing.
     #[schemars(extend("examples" = [{ "month": 3000 }]))]
     quota: Option<Quota>,
@@ -740,8 +740,8 @@ struct SmsChannel {
     #[schemars(extend("default" = "0s"))]
     wait: Option<Span>,
     /// What becomes of messages of which nobody knows whether they were sent: `bury` them, or send them again, `resend`.
-    #[schemars(extend("default" = "bury"))]
-    on_doubt: Option<OnDoubt>,
+    #[schemars(extend("default" = "hold"))]
+    on_uncertain: Option<OnUncertain>,
     /// How many messages there may be, and who is told when they are nearly used up. It warns, and caps nothing.
     #[schemars(extend("examples" = [{ "month": 3000 }]))]
     quota: Option<Quota>,
@@ -775,8 +775,8 @@ struct Tracker {
     #[schemars(extend("default" = "5s"))]
     wait: Option<Span>,
     /// What becomes of a batch of which nobody knows whether it was taken: `bury` it, or send it again, `resend`.
-    #[schemars(extend("default" = "bury"))]
-    on_doubt: Option<OnDoubt>,
+    #[schemars(extend("default" = "hold"))]
+    on_uncertain: Option<OnUncertain>,
     /// How much there may be, and who is told when it is nearly used up. It warns, and caps nothing.
     #[schemars(extend("examples" = [{ "month": 1_000_000 }]))]
     quota: Option<Quota>,

@@ -26,7 +26,7 @@ pub fn compile(
     schema: &Schema,
     handlers: &[&str],
 ) -> Result<Program, Vec<ConfigError>> {
-    let mut program = Program { unknown: config.unknown.clone(), ..Program::default() };
+    let mut program = Program { unmatched: config.unmatched.clone(), ..Program::default() };
     let mut errors = Vec::new();
     let tables = || {
         config.rules.iter().filter_map(|rule| match &rule.effect {

@@ -349,17 +349,17 @@ pub(super) fn outbox(rule: &str) -> String {
     )
 }
 
-/// The greatest outcome stays, in whatever order they come. What is in doubt, or was to be sent again for that, has been sent
+/// The greatest outcome stays, in whatever order they come. What is uncertain, or was to be sent again for that, has been sent
 /// after all: the provider speaks of it. `column` is the outbox's column that the outcome names its email by.
 pub(super) fn outcome(rule: &str, column: &str) -> String {
     let (id, outcome, rank, at) = (PLAIN, PLAIN + 1, PLAIN + 2, PLAIN + 3);
     format!(
         "{head}\n\
          UPDATE outbox SET outcome = row ->> {outcome}, outcome_rank = row ->> {rank}, outcome_at = row ->> {at},\n\
-         state = iif({doubt}, 'sent', state), error = iif({doubt}, NULL, error)\n\
+         state = iif({uncertain}, 'sent', state), error = iif({uncertain}, NULL, error)\n\
          FROM (SELECT value AS row, max(value ->> {rank}) AS rank FROM rows GROUP BY value ->> {id})\n\
          WHERE {column} = row ->> {id} AND outcome_rank < rank",
-        doubt = "state = 'in_doubt' OR (state = 'pending' AND attempts > 0)",
+        uncertain = "state = 'uncertain' OR (state = 'pending' AND attempts > 0)",
         head = head(rule),
     )
 }

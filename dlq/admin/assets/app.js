@@ -419,9 +419,9 @@ async function overview(page, _parts, query) {
     lag.update(bars.map((bar) => ({ at: bar.at, value: bar.lag })), duration);
     refresh(
       tables,
-      tally("Dead letters by reason", ["Reason", "Letters"], dead.reasons, ({ kind, count }) => [element("a", { href: address("#/dead-letters", { reason: kind }) }, kind), counted(count)], "None."),
-      tally("Outbox", ["Channel", "State", "Count"], stats.outbox, ({ of, kind, count }) => [of, element("a", { href: address("#/outbox", { channel: of, state: kind }) }, badge(kind)), counted(count)], "Nothing waits, and nothing failed."),
-      tally("Rejections in this time", ["Source", "Reason", "Requests"], stats.rejections, ({ of, kind, count }) => [of || "none", element("a", { href: address("#/rejections", { source: of, reason: kind }) }, kind), number(count)], "None."),
+      tally("Dead letters by reason", ["Reason", "Letters"], dead.reasons, ({ reason, count }) => [element("a", { href: address("#/dead-letters", { reason }) }, reason), counted(count)], "None."),
+      tally("Outbox", ["Channel", "State", "Count"], stats.outbox, ({ channel, state, count }) => [channel, element("a", { href: address("#/outbox", { channel, state }) }, badge(state)), counted(count)], "Nothing waits, and nothing failed."),
+      tally("Rejections in this time", ["Source", "Reason", "Requests"], stats.rejections, ({ source, reason, count }) => [source || "none", element("a", { href: address("#/rejections", { source, reason }) }, reason), number(count)], "None."),
       tally("Taken by providers (UTC)", ["Provider", "Period", "Sent", "Requests"], stats.usage, ({ provider, period, sent, requests }) => [provider, period, number(sent), number(requests)], "Nothing today."),
     );
     at.replaceChildren("As of ", time(stats.at, (date) => date.toLocaleTimeString()), ".");
@@ -477,7 +477,7 @@ const STEPS = {
   sent: "Sent",
   refused: "Refused by the provider",
   suppressed: "Not sent: the address is suppressed",
-  in_doubt: "May have been sent",
+  uncertain: "May have been sent",
   outcome: "Reported by the provider",
   "letter.discard": "Discarded",
   "letter.replay": "Replay asked for",
@@ -856,7 +856,7 @@ async function replay(page, [, id]) {
 }
 
 function planOfEvents(planned) {
-  const types = table("By type", [["Source", ({ of }) => word(of)], ["Type", ({ kind }) => word(kind)], ["Events", ({ count }) => number(count)]], planned.types);
+  const types = table("By type", [["Source", ({ source }) => word(source)], ["Type", ({ type }) => word(type)], ["Events", ({ count }) => number(count)]], planned.types);
   return [
     element("p", {}, `${count(planned.total, "event")}. What a later event has written stays as it is.`),
     planned.first_applied_at && element("p", {}, "The first took effect at ", time(planned.first_applied_at), ", the last at ", time(planned.last_applied_at), "."),
@@ -882,10 +882,10 @@ function planOfLetters(planned) {
 
 // ---- Outbox
 
-const AGAIN = ["refused", "suppressed", "in_doubt"];
+const AGAIN = ["refused", "suppressed", "uncertain"];
 
 function sendAgain(text, selection) {
-  const doubt = selection.state === "in_doubt" ? " It may arrive twice." : "";
+  const doubt = selection.state === "uncertain" ? " It may arrive twice." : "";
   ask({ title: "Send once more", text: text + doubt, action: "Send once more" }, async ({ why }) => {
     const { count: again } = await api("/outbox/retry", { method: "POST", body: { ...selection, reason: why } });
     await show();
@@ -912,7 +912,7 @@ async function outbox(page, _parts, query) {
       ["Channel", (one) => one.channel],
       ["Rule", (one) => one.rule],
       ["Recipient", (one) => one.recipient && word(one.recipient)],
-      ["State", (one) => element("div", {}, badge(one.state), [one.outcome && `reported: ${one.outcome}`, one.error, one.left_out && `left out: ${one.left_out}`].filter(Boolean).map((text) => element("div", {}, element("bdi", {}, text))))],
+      ["State", (one) => element("div", {}, badge(one.state), [one.outcome && `reported: ${one.outcome}`, one.error, one.skipped_recipients && `left out: ${one.skipped_recipients}`].filter(Boolean).map((text) => element("div", {}, element("bdi", {}, text))))],
       ["Event", (one) => element("a", { href: link("events", one.source, one.event_id) }, word(one.event_id))],
       change(["Again", (one) => AGAIN.includes(one.state) && element("button", { type: "button", class: "small", "aria-label": `Send once more to ${one.recipient ?? one.id}`, click: () => sendAgain(`To ${one.recipient ?? one.id}.`, { state: one.state, id: one.id }) }, "Send…")]),
     ],
@@ -966,8 +966,8 @@ async function rejections(page, _parts, query) {
     ],
   });
   const counted = table("Requests that were refused in the last day", [
-    ["Source", ({ of }) => of || "none"],
-    ["Reason", ({ of, kind }) => element("a", { href: address("#/rejections", { source: of, reason: kind }) }, kind)],
+    ["Source", ({ source }) => source || "none"],
+    ["Reason", ({ source, reason }) => element("a", { href: address("#/rejections", { source, reason }) }, reason)],
     ["Requests", ({ count }) => number(count)],
   ], tallies);
   page.fill(

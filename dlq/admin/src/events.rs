@@ -193,7 +193,7 @@ const TIMELINE: [&str; 10] = [
         json_object('id', id, 'rule', rule, 'channel', channel, 'to', recipient) AS detail
     FROM outbox WHERE source = ?1 AND event_id = ?2",
     "SELECT settled_at AS at, 5 AS place, state AS what,
-        json_object('id', id, 'provider_id', provider_id, 'error', error, 'left_out', left_out) AS detail
+        json_object('id', id, 'provider_id', provider_id, 'error', error, 'skipped_recipients', skipped_recipients) AS detail
     FROM outbox WHERE source = ?1 AND event_id = ?2 AND settled_at IS NOT NULL",
     "SELECT outcome_at AS at, 6 AS place, 'outcome' AS what, json_object('id', id, 'outcome', outcome) AS detail
     FROM outbox WHERE source = ?1 AND event_id = ?2 AND outcome_at IS NOT NULL",

@@ -37,9 +37,9 @@ pub(crate) struct Outgoing {
     error: Option<String>,
     /// When its batch is sent again, if it is to be.
     #[schema(value_type = Option<i64>)]
-    again_at: Option<Timestamp>,
+    retry_at: Option<Timestamp>,
     /// Recipients it was not sent to, and why.
-    left_out: Option<String>,
+    skipped_recipients: Option<String>,
     /// What the provider reported later.
     outcome: Option<String>,
     #[schema(value_type = i64)]
@@ -70,8 +70,8 @@ const LIST: &str = "\
 -- the outbox
 SELECT json_object('id', outbox.id, 'source', source, 'event_id', event_id, 'rule', rule, 'channel', outbox.channel,
     'recipient', recipient, 'state', outbox.state, 'provider', provider, 'provider_id', provider_id,
-    'error', iif(outbox.state = 'sealed', outbox_batches.error, outbox.error), 'left_out', left_out,
-    'again_at', iif(outbox_batches.state = 'sealed' AND outbox_batches.attempts > 0, outbox_batches.due_at, NULL),
+    'error', iif(outbox.state = 'sealed', outbox_batches.error, outbox.error), 'skipped_recipients', skipped_recipients,
+    'retry_at', iif(outbox_batches.state = 'sealed' AND outbox_batches.attempts > 0, outbox_batches.due_at, NULL),
     'outcome', outcome, 'created_at', created_at, 'due_at', outbox.due_at, 'settled_at', outbox.settled_at)
 FROM outbox LEFT JOIN outbox_batches ON outbox_batches.id = batch
 WHERE (?1 = '' OR outbox.state = ?1) AND (?2 = '' OR outbox.channel = ?2) AND (?3 = '' OR rule = ?3)
@@ -136,7 +136,7 @@ pub(crate) async fn retry(
     const RETRY: &str = "\
 -- send once more
 UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = CAST(?1 AS INTEGER), error = NULL,
-    together = NULL, left_out = NULL, settled_at = NULL
+    together = NULL, skipped_recipients = NULL, settled_at = NULL
 WHERE state = ?2 AND (?3 = '' OR rule = ?3) AND (?4 = '' OR substr(id, 1, length(?4)) = ?4)
 RETURNING id";
     let (now, why) = (admin.now(), reason(again.reason)?);
@@ -147,7 +147,7 @@ RETURNING id";
     let state = match again.state {
         Unsent::Refused => "refused",
         Unsent::Suppressed => "suppressed",
-        Unsent::InDoubt => "in_doubt",
+        Unsent::Uncertain => "uncertain",
     };
     let params = vec![now.millis().to_string(), state.to_owned(), rule, id.clone()];
     let statements =

@@ -19,7 +19,7 @@ use crate::auth::{Actor, audit};
 use crate::dead_letters::{Because, reason};
 use crate::page::{Page, Paging};
 use crate::problem::{Body, Path, Problem, Query};
-use crate::stats::{Configuration, Tally};
+use crate::stats::Configuration;
 
 /// Dead letters that are sent through the whole path again, or events that took effect (a reprocessing). Times are milliseconds
 /// since the Unix epoch.
@@ -222,6 +222,14 @@ impl From<Reprocess> for reprocess::Filter {
     }
 }
 
+/// How many events of a source have a type.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct TypeCount {
+    source: String,
+    r#type: String,
+    count: u64,
+}
+
 /// What a reprocessing would send.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct ReprocessPlan {
@@ -233,7 +241,7 @@ pub(crate) struct ReprocessPlan {
     #[schema(value_type = Option<i64>)]
     last_applied_at: Option<Timestamp>,
     /// How many there are of each type, the most first; at most twenty types.
-    types: Vec<Tally>,
+    types: Vec<TypeCount>,
     /// Of the rules that are carried out, those that count again or send again what these events have counted or sent already;
     /// not known where only the data is at hand.
     repeats: Vec<String>,
@@ -280,10 +288,10 @@ pub(crate) async fn reprocess(
     let span = admin.ask::<Span>(&sql, filter.params()).await?.pop();
     let Span { first, last } = span.unwrap_or(Span { first: None, last: None });
     let sql = format!(
-        "-- what a plan is about\nSELECT json_object('of', source, 'kind', type, 'count', count(*)) {planned}
+        "-- what a plan is about\nSELECT json_object('source', source, 'type', type, 'count', count(*)) {planned}
         GROUP BY source, type ORDER BY count(*) DESC, type LIMIT 20"
     );
-    let types = admin.ask::<Tally>(&sql, filter.params()).await?;
+    let types = admin.ask::<TypeCount>(&sql, filter.params()).await?;
     let plan =
         ReprocessPlan { replay, first_applied_at: first, last_applied_at: last, types, repeats };
     Ok((StatusCode::CREATED, Json(plan)))

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use hookmill_core::limits::COUNTED;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::RuleEffect;
+use hookmill_core::words::{LetterReason, OutboxState, RuleEffect};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -34,9 +34,9 @@ pub(crate) struct Stats {
     /// Replays that are running or paused.
     replays: u64,
     /// The outbox by channel and state, without what was sent: that is in `usage`.
-    outbox: Vec<Tally>,
+    outbox: Vec<OutboxCount>,
     /// Requests that were refused at the door in this window, by source and reason.
-    rejections: Vec<Tally>,
+    rejections: Vec<RejectionCount>,
     /// What providers have taken today and this month (UTC).
     usage: Vec<Usage>,
 }
@@ -65,16 +65,30 @@ pub(crate) struct DeadLetters {
     #[schema(value_type = Option<i64>)]
     oldest: Option<Timestamp>,
     /// The dead by reason.
-    reasons: Vec<Tally>,
+    reasons: Vec<ReasonCount>,
 }
 
-/// How many of a kind.
+/// How many dead letters have a reason.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub(crate) struct Tally {
-    /// A source or a channel; blank where there is none.
-    of: String,
-    /// A reason, a state or a type.
-    kind: String,
+pub(crate) struct ReasonCount {
+    reason: LetterReason,
+    count: u64,
+}
+
+/// How much of a channel is in a state.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct OutboxCount {
+    channel: String,
+    state: OutboxState,
+    count: u64,
+}
+
+/// How many requests to a source were rejected for a reason.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RejectionCount {
+    /// Blank if the request named no source that there is.
+    source: String,
+    reason: String,
     count: u64,
 }
 
@@ -113,7 +127,7 @@ SELECT json_object(
         SELECT 1 FROM dead_letters WHERE state IN ('replaying', 'replayed') LIMIT CAST(?1 AS INTEGER)
     )),
     'oldest', (SELECT min(first_failed_at) FROM dead_letters INDEXED BY dead_letters_oldest WHERE state = 'dead'),
-    'reasons', json((SELECT json_group_array(json_object('of', '', 'kind', reason, 'count', n)) FROM (
+    'reasons', json((SELECT json_group_array(json_object('reason', reason, 'count', n)) FROM (
         SELECT reason, count(*) AS n FROM dead GROUP BY reason ORDER BY reason
     ))))";
 
@@ -124,7 +138,7 @@ SELECT json_quote(count(*)) FROM replays WHERE state IN ('running', 'paused')";
 /// `?1` [`COUNTED`]. Each state is counted by the index for it.
 const OUTBOX: &str = "\
 -- where the outbox stands
-SELECT json_object('of', channel, 'kind', state, 'count', sum(n)) FROM (
+SELECT json_object('channel', channel, 'state', state, 'count', sum(n)) FROM (
     SELECT channel, 'pending' AS state, 1 AS n FROM (
         SELECT channel FROM outbox WHERE state = 'pending' LIMIT CAST(?1 AS INTEGER)
     )
@@ -134,14 +148,14 @@ SELECT json_object('of', channel, 'kind', state, 'count', sum(n)) FROM (
     )
     UNION ALL
     SELECT channel, state, 1 FROM (
-        SELECT channel, state FROM outbox WHERE state IN ('refused', 'suppressed', 'in_doubt') LIMIT CAST(?1 AS INTEGER)
+        SELECT channel, state FROM outbox WHERE state IN ('refused', 'suppressed', 'uncertain') LIMIT CAST(?1 AS INTEGER)
     )
 ) GROUP BY channel, state ORDER BY channel, state";
 
 const REJECTED: &str = "\
 -- what was refused
 WITH recent AS MATERIALIZED (SELECT source, reason, count FROM rejection_counts WHERE hour > CAST(?1 AS INTEGER))
-SELECT json_object('of', source, 'kind', reason, 'count', sum(count)) FROM recent
+SELECT json_object('source', source, 'reason', reason, 'count', sum(count)) FROM recent
 GROUP BY source, reason ORDER BY source, reason";
 
 const USAGE: &str = "\

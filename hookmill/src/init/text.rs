@@ -99,7 +99,7 @@ fn source(provider: &Provider, first: bool) -> String {
             "What becomes of an event that no rule names: \"record\" it in the ledger, which is the default, \"ignore\" it, or \
              make it a \"dead_letter\". docs/configuration.md#sources has what else a source can say.",
         );
-        text += "# unknown = \"record\"\n";
+        text += "# unmatched = \"record\"\n";
     }
     text
 }

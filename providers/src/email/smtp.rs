@@ -5,7 +5,7 @@
 //!
 //! SMTP has no idempotency keys: if the connection breaks after the message and before the reply, the server may have taken the
 //! email. An email has the same Message-ID however often it is sent, so that a recipient can recognize a repetition. A request
-//! has one email, so that a connection that breaks leaves only one in doubt.
+//! has one email, so that a connection that breaks leaves only one uncertain.
 
 use std::time::Duration;
 

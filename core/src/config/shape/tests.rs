@@ -20,7 +20,7 @@ const SAMPLES: [&str; 15] = [
     secrets = ["env:A", { name = "env:B", not_after = 2026-12-31T00:00:00Z }]
     preset = "stripe"
     rate_limit = { requests = 10, per = "10s" }
-    unknown = "ignore"
+    unmatched = "ignore"
     redact = ["a.b"]
     api = { key = "env:B", rate = 10, url = "https://a.test" }
     tolerance = "5m"
@@ -115,7 +115,7 @@ const SAMPLES: [&str; 15] = [
     [retention]
     events = "36d"
     messages = "2h"
-    done = "2d"
+    settled = "2d"
     dead_letters = "2d"
     audit = "31d"
 
@@ -139,7 +139,7 @@ const SAMPLES: [&str; 15] = [
     from = "a@b.test"
     reply_to = "a@b.test"
     wait = "1s"
-    on_doubt = "resend"
+    on_uncertain = "retry"
     quota = { day = 1, month = 2, warn_at = 0.5, notify = "a@b.test" }
     resend = { key = "env:B", rate = 3, url = "https://a.test" }
     sendgrid = { key = "env:B", rate = 3, url = "https://a.test" }
@@ -180,7 +180,7 @@ const SAMPLES: [&str; 15] = [
     status_callback = "https://a.test"
     per_hour = 2
     wait = "1s"
-    on_doubt = "resend"
+    on_uncertain = "retry"
     quota = { month = 2 }
     key = "env:B"
     rate = 3
@@ -191,7 +191,7 @@ const SAMPLES: [&str; 15] = [
     rate = 3
     url = "https://a.test"
     wait = "1s"
-    on_doubt = "resend"
+    on_uncertain = "retry"
     quota = { month = 2 }
 
     [tracking.posthog]
@@ -199,7 +199,7 @@ const SAMPLES: [&str; 15] = [
     rate = 3
     url = "https://a.test"
     wait = "1s"
-    on_doubt = "resend"
+    on_uncertain = "retry"
     quota = { month = 2 }
     "#,
     r#"
@@ -707,7 +707,7 @@ fn what_is_misspelt_is_refused_by_both() {
         ("", ""),
         ("tolerence = '5m'", "an unknown key"),
         ("preset = 'strype'", "an unknown preset"),
-        ("unknown = 'drop'", "an unknown word"),
+        ("unmatched = 'drop'", "an unknown word"),
         ("tolerance = 300", "a number for a duration"),
         ("tolerance = 'five minutes'", "no duration"),
         ("rate_limit = { requests = 10, per = '5s' }", "an unknown period"),
