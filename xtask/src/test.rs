@@ -111,8 +111,9 @@ fn lint() -> anyhow::Result<()> {
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--all-features"]);
     let mut doc = cargo();
-    // With the features that clippy has, so that both share what cargo made of the dependencies.
-    doc.args(["doc", "--workspace", "--all-features", "--no-deps", "--document-private-items"])
+    // Examples bring in the features of dev-dependencies: clippy has them, so both share what cargo made of the dependencies.
+    doc.args(["doc", "--workspace", "--all-features", "--lib", "--bins", "--examples"])
+        .args(["--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-D warnings");
     let mut clippy_wasm = cargo();
     clippy_wasm.args(["clippy", "--target", WASM]);
@@ -127,8 +128,7 @@ fn lint() -> anyhow::Result<()> {
     shell(&mut doc)
 }
 
-/// Has clippy check packages with none of their features, with each one, and with all. The steps native and workers build
-/// hookmill-tests with each of its own.
+/// Has clippy check packages with none of their features, with each one, and with all.
 fn features() -> anyhow::Result<()> {
     let hack = |packages: &[&str]| -> anyhow::Result<()> {
         let mut hack = tool("cargo-hack")?;
@@ -152,20 +152,21 @@ fn deny() -> anyhow::Result<Option<&'static str>> {
     Ok(None)
 }
 
+/// The packages that are not for Workers only, with all their features. Every step that runs tests selects the same: cargo
+/// decides about features by what is selected, and would compile the dependencies once for each selection.
+fn all(command: &mut Command) -> &mut Command {
+    command.args(["--workspace", "--all-features"]);
+    for package in WORKERS {
+        command.args(["--exclude", package]);
+    }
+    command
+}
+
 fn unit() -> anyhow::Result<()> {
-    let packages = |command: &mut Command| {
-        command.args(["--workspace", "--all-features", "--exclude", "hookmill-tests"]);
-        for package in WORKERS {
-            command.args(["--exclude", package]);
-        }
-    };
     let mut test = tool("cargo-nextest")?;
-    packages(test.arg("run"));
-    shell(&mut test)?;
+    shell(all(test.arg("run")).args(["--filterset", "not package(hookmill-tests)"]))?;
     // nextest does not run the tests in the documentation.
-    let mut doc = cargo();
-    packages(doc.args(["test", "--doc"]));
-    shell(&mut doc)
+    shell(all(cargo().args(["test", "--doc"])))
 }
 
 /// The binary as users build it.
@@ -174,18 +175,18 @@ fn binary() -> anyhow::Result<PathBuf> {
     Ok(target().join(format!("debug/hookmill{EXE_SUFFIX}")))
 }
 
-fn contract() -> anyhow::Result<Command> {
+/// These tests of hookmill-tests.
+fn contract(names: &[&str]) -> anyhow::Result<Command> {
     let mut test = tool("cargo-nextest")?;
-    test.args(["run", "--package", "hookmill-tests"]);
+    all(test.arg("run"));
+    for name in names {
+        test.args(["--test", name]);
+    }
     Ok(test)
 }
 
 fn native() -> anyhow::Result<()> {
-    let mut test = contract()?;
-    test.args(["--features", "bench"]);
-    for name in ["native", "cli", "folder", "presets", "growth", "crash", "bench"] {
-        test.args(["--test", name]);
-    }
+    let mut test = contract(&["native", "cli", "folder", "presets", "growth", "crash", "bench"])?;
     // Each test is a process of its own: left to themselves, all of them would ask cargo for it.
     shell(test.env("HOOKMILL_TEST_BINARY", binary()?))
 }
@@ -202,11 +203,7 @@ fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
         build_with(tools, worker, Some(&out), Some(&config), |step| shell_output(step).map(drop))
     })?;
     let node = tools.node();
-    shell(
-        contract()?
-            .args(["--features", "workers", "--test", "workers"])
-            .env("HOOKMILL_TEST_NODE", node.get_program()),
-    )?;
+    shell(contract(&["workers"])?.env("HOOKMILL_TEST_NODE", node.get_program()))?;
     let mut test = tools.node();
     test.args(["--test", "--test-reporter=spec", "tests/workers/*.test.mjs"]);
     let python = Tools::python()?;
