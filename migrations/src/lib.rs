@@ -598,7 +598,7 @@ mod tests {
             table = "teams"
             key = { id = "id" }
             version = "v"
-            set = { nam = "n", _version = "v" }
+            set = { nme = "n", _version = "v" }
 
             [[rules]]
             name = "precedence"
@@ -606,7 +606,7 @@ mod tests {
             table = "teams"
             key = { org = "o", id = "id" }
             version = "v"
-            tie = { precedence = { column = "nam", order = [] } }
+            tie = { precedence = { column = "nme", order = [] } }
             set = { name = "n", size = "s" }
 
             [[rules]]
@@ -671,17 +671,17 @@ mod tests {
           hint: add `name` to `set`, or let the column be NULL
         hookmill.toml:24:21: rules[2].table: the primary key of `teams` is (id, org), and `key` names (id)
           hint: `key` has to name the whole primary key: it says which row an event is about
-        hookmill.toml:27:21: rules[2].set.nam: table `teams` has no column `nam`
+        hookmill.toml:27:21: rules[2].set.nme: table `teams` has no column `nme`
           hint: did you mean `name`?
         hookmill.toml:27:32: rules[2].set._version: `_version` is kept by Hookmill
           hint: it follows from `version`, `tie` and `delete`
-        hookmill.toml:32:21: rules[3].table: rules `columns` and `precedence` both write `teams`, and only one of them sets `name`, `size`, `_version`, `nam`
+        hookmill.toml:32:21: rules[3].table: rules `columns` and `precedence` both write `teams`, and only one of them sets `name`, `size`, `_version`, `nme`
           hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
-        hookmill.toml:35:34: rules[3].tie.precedence: `nam` is not set by this rule
+        hookmill.toml:35:34: rules[3].tie.precedence: `nme` is not set by this rule
           hint: did you mean `name`?
         hookmill.toml:35:60: rules[3].tie.precedence.order: the list is empty
           hint: expected a list, weakest first
-        hookmill.toml:41:21: rules[4].table: rules `columns` and `other-columns` both write `teams`, and only one of them sets `name`, `note`, `_version`, `nam`
+        hookmill.toml:41:21: rules[4].table: rules `columns` and `other-columns` both write `teams`, and only one of them sets `name`, `note`, `_version`, `nme`
           hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
         hookmill.toml:49:21: rules[5].table: column `name` is NOT NULL, and the rule gives it no value
           hint: add `name` to `set`, or let the column be NULL
@@ -693,7 +693,7 @@ mod tests {
           hint: count in a table of its own
         hookmill.toml:61:20: rules[7].name: the rule has neither `version` nor `add`
           hint: say which of two events is newer (version = "created"), or what to count (add = { total = 1 })
-        hookmill.toml:70:21: rules[8].table: rules `columns` and `adds-with-a-version` both write `teams`, and only one of them sets `name`, `size`, `_version`, `nam`
+        hookmill.toml:70:21: rules[8].table: rules `columns` and `adds-with-a-version` both write `teams`, and only one of them sets `name`, `size`, `_version`, `nme`
           hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
         hookmill.toml:74:21: rules[8].add.note: a rule with a `version` cannot `add`
           hint: count in a table of its own, by a rule without `version` and `set`

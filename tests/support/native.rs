@@ -15,10 +15,14 @@ use crate::event::Event;
 use crate::http::{Response, exchange, request};
 use crate::{DEADLY, Fault, eventually, folder, secrets};
 
-/// The binary, built once. It is the program as users run it, so it is not linked in.
+/// The binary: the one that `HOOKMILL_TEST_BINARY` names, or else one that is built once. It is the program as users run it, so
+/// it is not linked in.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(built) = std::env::var_os("HOOKMILL_TEST_BINARY") {
+            return PathBuf::from(built);
+        }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
             .args([

@@ -1,6 +1,7 @@
 //! Builds Workers.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -49,6 +50,21 @@ pub fn build(
     worker: Worker,
     out: Option<&Path>,
     config: Option<&Path>,
+) -> anyhow::Result<()> {
+    build_with(tools, worker, out, config, run)
+}
+
+/// The same, with the programs run by `run`.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn build_with(
+    tools: &Tools,
+    worker: Worker,
+    out: Option<&Path>,
+    config: Option<&Path>,
+    run: impl Fn(&mut Command) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let out = out.map_or_else(|| root().join("target/workers").join(worker.name()), Path::to_owned);
     let mut command = tools.worker_build();

@@ -51,7 +51,7 @@ enum Command {
     Test(test::Arguments),
     /// Measure both platforms, as ratios to references in the same run
     Bench(bench::Arguments),
-    /// Write docs/hookmill.schema.json, the JSON Schema of hookmill.toml, from the types that say its shape
+    /// Write the JSON Schema of hookmill.toml and the OpenAPI document of the admin API into docs/, from the code
     Schema,
 }
 

@@ -1,19 +1,33 @@
-//! `cargo xtask schema`: the JSON Schema of hookmill.toml, written from the types in core/src/config/shape.rs.
+//! `cargo xtask schema`: the descriptions under docs/ that are made from the code. Tests compare them with it.
 
-use anyhow::Context as _;
+use std::fs;
+
+use anyhow::{Context as _, bail};
 use hookmill_core::config::json_schema;
 
-use crate::shell::root;
+use crate::shell::{cargo, output, root};
 
-/// Where it is: editors read it from there, and the binary has it compiled in.
-const FILE: &str = "docs/hookmill.schema.json";
+/// The JSON Schema of hookmill.toml: editors read it from there, and the binary has it compiled in.
+const CONFIGURATION: &str = "docs/hookmill.schema.json";
 
-/// Writes it.
+/// The OpenAPI document of the admin API, as the router serves it.
+const ADMIN: &str = "docs/openapi.json";
+
+/// Writes both.
 ///
 /// # Errors
 ///
-/// If the file cannot be written.
+/// If the admin API does not build, or a file cannot be written.
 pub fn run() -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(&json_schema())? + "\n";
-    std::fs::write(root().join(FILE), text).with_context(|| format!("cannot write {FILE}"))
+    let write = |file: &str, text: String| {
+        fs::write(root().join(file), text + "\n").with_context(|| format!("cannot write {file}"))
+    };
+    write(CONFIGURATION, serde_json::to_string_pretty(&json_schema())?)?;
+    // A program of its own, so that the other commands need not build the admin API.
+    let mut openapi = cargo();
+    openapi.args(["run", "--quiet", "--package", "hookmill-admin", "--example", "openapi"]);
+    let Some(document) = output(&mut openapi) else {
+        bail!("the admin API does not build: cargo run --package hookmill-admin --example openapi");
+    };
+    write(ADMIN, document)
 }

