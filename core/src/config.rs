@@ -144,7 +144,7 @@ impl Retry {
     }
 }
 
-/// How deliveries are gathered into a batch.
+/// How the native queue gathers deliveries into a batch. On Cloudflare, wrangler.toml says that.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Batch {
     /// The most deliveries in one batch.

@@ -13,6 +13,13 @@ pub const MESSAGE_BYTES: usize = 127_000;
 /// Source: <https://developers.cloudflare.com/queues/platform/limits/>.
 pub const BATCH_MESSAGES: usize = 100;
 
+/// The most deliveries in a batch of the native queue, unless hookmill.toml says less. Each transaction writes every page that it
+/// touches once, so a backlog is applied faster in large batches; [`NATIVE_BATCH_BYTES`] bounds their memory.
+pub const NATIVE_BATCH_MESSAGES: usize = 1000;
+
+/// The length at which a batch of the native queue takes no further message, in bytes.
+pub const NATIVE_BATCH_BYTES: usize = 4_000_000;
+
 /// The most bytes in one `sendBatch`; Cloudflare says 256 KB, of which some are metadata.
 /// Source: <https://developers.cloudflare.com/queues/platform/limits/>.
 pub const SEND_BATCH_BYTES: usize = 240_000;

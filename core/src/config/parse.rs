@@ -291,7 +291,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
             jitter: 0.5,
         },
         limits: Limits::default(),
-        batch: Batch { size: limits::BATCH_MESSAGES, wait: Duration::ZERO },
+        batch: Batch { size: limits::NATIVE_BATCH_MESSAGES, wait: Duration::ZERO },
         batch_size: None,
         retention: Retention::default(),
         emails: None,
@@ -1201,7 +1201,7 @@ mod tests {
                 bytes: 16777216,
             },
             Batch {
-                size: 100,
+                size: 1000,
                 wait: 0ns,
             },
             Retention {

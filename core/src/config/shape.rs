@@ -565,8 +565,8 @@ struct Retry {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Queue {
-    /// The most deliveries in a batch.
-    #[schemars(range(min = 1, max = limits::BATCH_MESSAGES), extend("default" = limits::BATCH_MESSAGES))]
+    /// The most deliveries in a batch. Left out, wrangler.toml says that on Cloudflare, and it is 1,000 natively.
+    #[schemars(range(min = 1, max = limits::BATCH_MESSAGES))]
     batch_size: Option<Whole>,
     /// How long a batch waits to be full: at most a minute.
     #[schemars(extend("default" = "0s"))]

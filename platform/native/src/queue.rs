@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hookmill_core::delivery::{Delivery, Verdict};
-use hookmill_core::limits::PLATFORM_DELIVERIES;
+use hookmill_core::limits::{BATCH_MESSAGES, NATIVE_BATCH_BYTES, PLATFORM_DELIVERIES};
 use hookmill_core::message::{Unreadable, text_of};
 use hookmill_core::queue::{Queue, QueueError};
 use hookmill_core::time::Timestamp;
@@ -679,7 +679,8 @@ impl Work<'_> {
         Ok(next.map(|due_at| after(due_at).max(Duration::from_millis(1))))
     }
 
-    /// What is due again comes first, then what is new.
+    /// What is due again comes first, and no more of it than on Cloudflare: its handling may have ended a process. Then comes what
+    /// is new, up to a length in bytes.
     fn lease(&mut self, name: QueueName, most: usize, now: Timestamp) -> Result<Outcome, Failure> {
         self.put_right(name, now)?;
         let transaction = self.transaction;
@@ -688,7 +689,7 @@ impl Work<'_> {
         let sql = &self.queues[name as usize].sql;
         let again: Vec<(i64, u32)> = transaction
             .prepare_cached(&sql.lease_again)?
-            .query_map(params![now.millis(), lease_ends, limit(most)], |row| {
+            .query_map(params![now.millis(), lease_ends, limit(most.min(BATCH_MESSAGES))], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?
             .collect::<Result<_, _>>()?;
@@ -701,8 +702,13 @@ impl Work<'_> {
                 outcome.leased.push(Leased { delivery: Delivery { attempts, text }, seq });
             }
         }
+        let mut bytes = 0;
         for seq in self.unseen(name, most.saturating_sub(outcome.leased.len()))? {
+            if bytes >= NATIVE_BATCH_BYTES {
+                break;
+            }
             let text = self.text(name, seq)?;
+            bytes += text.len();
             let queue = &mut self.queues[name as usize];
             transaction.prepare_cached(&queue.sql.lease_new)?.execute([seq, lease_ends])?;
             queue.delivered = seq;
@@ -1030,6 +1036,25 @@ mod tests {
         fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
         fixture.send(&["d"]).await;
         assert_eq!(texts(&fixture.receive(3).await), [("d", 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_bounded_by_its_bytes_and_by_what_is_delivered_again() {
+        let fixture = fixture();
+        let texts: Vec<_> = (0..300).map(|n| format!("{n} {}", "x".repeat(50_000))).collect();
+        fixture.queue.sender(QueueName::Events).send(texts).await.unwrap();
+        let leased = fixture.receive(1000).await;
+        let bytes = leased.iter().map(|leased| leased.delivery.text.len()).sum::<usize>();
+        assert!((NATIVE_BATCH_BYTES..NATIVE_BATCH_BYTES + 60_000).contains(&bytes), "{bytes}");
+        // The others follow, in order.
+        let mut found = leased.len();
+        while found < 300 {
+            let leased = fixture.receive(1000).await;
+            assert!(leased[0].delivery.text.starts_with(&format!("{found} ")));
+            found += leased.len();
+        }
+        fixture.sql("UPDATE events_deliveries SET due_at = 0");
+        assert_eq!(fixture.receive(1000).await.len(), BATCH_MESSAGES);
     }
 
     #[tokio::test]
