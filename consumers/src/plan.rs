@@ -16,8 +16,8 @@ use hookmill_core::message::Envelope;
 use hookmill_core::refetch::path;
 use hookmill_core::rules::row::{Identity, ROW_BYTES, Row, RowWriter, push_json};
 use hookmill_core::rules::{
-    Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Rule, Scope, Send, Stopped,
-    Unfit, Unmatched, Value, Values, each_element,
+    Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Reads, Rule, Scope, Send,
+    Stopped, Unfit, Unmatched, Value, Values, each_element,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -323,8 +323,8 @@ impl<'e> Making<'e> {
             });
         }
         let mut texts = Vec::new();
-        let through = each_element(json, |element| {
-            if let Ok(text) = serde_json::from_str::<String>(element) {
+        let through = each_element(json, &Reads::whole(), |element| {
+            if let Ok(text) = serde_json::from_str::<String>(element.whole()) {
                 self.spend(rule, 0, size_of::<String>() + text.len())?;
                 texts.push(text);
             }
@@ -607,8 +607,7 @@ fn elements(
     mut make: impl FnMut(Scope<'_>) -> Result<(), Fate>,
 ) -> Result<bool, Fate> {
     let Some(list) = each.list.json(scope).map_err(not_json)? else { return Ok(false) };
-    let through = each_element(list, |element| {
-        let values = each.reads.read(element.as_bytes()).map_err(not_json)?;
+    let through = each_element(list, &each.reads, |values| {
         let scope = Scope { element: Some(&values), ..scope };
         if holds(rule, scope, true)? {
             make(scope)?;
@@ -618,7 +617,8 @@ fn elements(
     match through {
         Ok(_) => Ok(true),
         Err(Stopped::By(fate)) => Err(fate),
-        Err(Stopped::NotAList(_)) => Err(Fate::unreadable(format!(
+        Err(Stopped::NotJson(error)) => Err(not_json(error)),
+        Err(Stopped::NotAList) => Err(Fate::unreadable(format!(
             "rule `{}`: the value at `{}` is not a list",
             rule.name, each.list.text
         ))),

@@ -61,7 +61,19 @@ impl From<serde_json::Error> for NotJson {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Values<'b>(Vec<Option<&'b str>>);
 
+impl Values<'_> {
+    /// The text of a value that [`Reads::whole`] reads.
+    pub fn whole(&self) -> &str {
+        self.0.first().copied().flatten().unwrap_or("null")
+    }
+}
+
 impl Reads {
+    /// Reads a value whole.
+    pub fn whole() -> Self {
+        Self { root: Node { slot: Some(0), ..Node::default() }, slots: 1 }
+    }
+
     /// Makes room for a path; the same path twice has one place.
     pub fn add(&mut self, path: &Path) -> Read {
         let slot = self.slot(&path.steps);
@@ -149,12 +161,8 @@ impl SelectRead {
         let (Some(array), Some(wanted)) = (array, wanted) else {
             return Ok(None);
         };
-        if !array.starts_with('[') {
-            return Ok(None);
-        }
         let wanted: serde_json::Value = serde_json::from_str(wanted)?;
-        let found = each_element(array, |element| {
-            let values = self.element.read(element.as_bytes())?;
+        let found = each_element(array, &self.element, |values| {
             let Some(field) = values.0[self.field] else { return Ok(ControlFlow::Continue(())) };
             let is_wanted = serde_json::from_str::<serde_json::Value>(field)? == wanted;
             Ok(if is_wanted {
@@ -165,8 +173,8 @@ impl SelectRead {
         });
         match found {
             Ok(ControlFlow::Break(found)) => Ok(found),
-            Ok(ControlFlow::Continue(())) => Ok(None),
-            Err(Stopped::NotAList(error) | Stopped::By(error)) => Err(error),
+            Ok(ControlFlow::Continue(())) | Err(Stopped::NotAList) => Ok(None),
+            Err(Stopped::NotJson(error) | Stopped::By(error)) => Err(error),
         }
     }
 }
@@ -175,12 +183,14 @@ impl SelectRead {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stopped<E> {
     /// The text is not a JSON array.
-    NotAList(NotJson),
+    NotAList,
+    /// An element cannot be read.
+    NotJson(NotJson),
     /// What was done with an element failed.
     By(E),
 }
 
-/// Does something with the JSON text of each element of an array, in order, until that breaks or fails. Only one element is
+/// Does something with what is read from each element of an array, in order, until that breaks or fails. Only one element is
 /// looked at a time, so a long list takes no memory.
 ///
 /// # Errors
@@ -188,17 +198,19 @@ pub enum Stopped<E> {
 /// [`Stopped`].
 pub fn each_element<'b, B, E>(
     array: &'b str,
-    each: impl FnMut(&'b str) -> Result<ControlFlow<B>, E>,
+    reads: &Reads,
+    each: impl FnMut(Values<'b>) -> Result<ControlFlow<B>, E>,
 ) -> Result<ControlFlow<B>, Stopped<E>> {
-    struct Elements<F, B, E> {
+    struct Elements<'r, F, B, E> {
+        reads: &'r Reads,
         each: F,
         /// What stopped it.
         stopped: Option<Result<B, E>>,
     }
 
-    impl<'b, F, B, E> Visitor<'b> for &mut Elements<F, B, E>
+    impl<'b, F, B, E> Visitor<'b> for &mut Elements<'_, F, B, E>
     where
-        F: FnMut(&'b str) -> Result<ControlFlow<B>, E>,
+        F: FnMut(Values<'b>) -> Result<ControlFlow<B>, E>,
     {
         type Value = ();
 
@@ -207,8 +219,13 @@ pub fn each_element<'b, B, E>(
         }
 
         fn visit_seq<A: SeqAccess<'b>>(self, mut list: A) -> Result<(), A::Error> {
-            while let Some(element) = list.next_element::<&'b RawValue>()? {
-                let stop = match (self.each)(element.get()) {
+            loop {
+                let mut values = Values(vec![None; self.reads.slots]);
+                let walk = Walk { node: &self.reads.root, values: &mut values };
+                if list.next_element_seed(walk)?.is_none() {
+                    return Ok(());
+                }
+                let stop = match (self.each)(values) {
                     Ok(ControlFlow::Continue(())) => continue,
                     Ok(ControlFlow::Break(value)) => Ok(value),
                     Err(error) => Err(error),
@@ -216,18 +233,18 @@ pub fn each_element<'b, B, E>(
                 self.stopped = Some(stop);
                 return Err(serde::de::Error::custom("stopped"));
             }
-            Ok(())
         }
     }
 
-    let mut elements = Elements { each, stopped: None };
+    let mut elements = Elements { reads, each, stopped: None };
     let mut json = serde_json::Deserializer::from_str(array);
     let read = json.deserialize_seq(&mut elements);
     match (elements.stopped, read) {
         (Some(Ok(value)), _) => Ok(ControlFlow::Break(value)),
         (Some(Err(error)), _) => Err(Stopped::By(error)),
         (None, Ok(())) => Ok(ControlFlow::Continue(())),
-        (None, Err(error)) => Err(Stopped::NotAList(error.into())),
+        (None, Err(_)) if !array.starts_with('[') => Err(Stopped::NotAList),
+        (None, Err(error)) => Err(Stopped::NotJson(error.into())),
     }
 }
 
