@@ -21,6 +21,7 @@ pub struct Reads {
 struct Node {
     /// Where the value goes, if a path ends here.
     slot: Option<usize>,
+    /// Sorted, and so are the elements.
     keys: Vec<(String, Node)>,
     elements: Vec<(usize, Node)>,
 }
@@ -122,10 +123,10 @@ impl Reads {
     }
 }
 
-fn child<'n, K: PartialEq + Clone>(children: &'n mut Vec<(K, Node)>, key: &K) -> &'n mut Node {
-    let position = children.iter().position(|(k, _)| k == key).unwrap_or_else(|| {
-        children.push((key.clone(), Node::default()));
-        children.len() - 1
+fn child<'n, K: Ord + Clone>(children: &'n mut Vec<(K, Node)>, key: &K) -> &'n mut Node {
+    let position = children.binary_search_by(|(k, _)| k.cmp(key)).unwrap_or_else(|position| {
+        children.insert(position, (key.clone(), Node::default()));
+        position
     });
     &mut children[position].1
 }
@@ -285,13 +286,19 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
     }
 
     fn visit_map<A: MapAccess<'b>>(self, mut map: A) -> Result<(), A::Error> {
+        // The places of the first 128 members that were read.
+        let mut read = 0_u128;
         while let Some(place) = map.next_key_seed(KeyIn(&self.node.keys))? {
             let Some(place) = place else {
                 map.next_value::<IgnoredAny>().map(drop)?;
                 continue;
             };
             let node = &self.node.keys[place].1;
-            node.forget(self.values);
+            let bit = u32::try_from(place).ok().and_then(|place| 1_u128.checked_shl(place));
+            if bit.is_none_or(|bit| read & bit != 0) {
+                node.forget(self.values);
+            }
+            read |= bit.unwrap_or_default();
             map.next_value_seed(Walk { node, values: &mut *self.values })?;
         }
         Ok(())
@@ -371,7 +378,7 @@ impl Visitor<'_> for KeyIn<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|(k, _)| k == key))
+        Ok(self.0.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok())
     }
 }
 
