@@ -218,6 +218,10 @@ impl RowWriter {
 }
 
 /// Writes a value behind a text, as JSON.
+///
+/// # Panics
+///
+/// If the value cannot be JSON, such as a map whose keys are not texts.
 pub fn push_json(text: &mut String, value: &(impl Serialize + ?Sized)) {
     struct End<'t>(&'t mut String);
 

@@ -149,9 +149,12 @@ fn look<T>(
             before => before == after,
         };
         if counts || left == 0 {
-            return answer.map_err(|source| match unclosed {
-                true => FolderError::Unclosed(path.to_owned()),
-                false => FolderError::Database { path: path.to_owned(), source },
+            return answer.map_err(|source| {
+                if unclosed {
+                    FolderError::Unclosed(path.to_owned())
+                } else {
+                    FolderError::Database { path: path.to_owned(), source }
+                }
             });
         }
         if unclosed {
