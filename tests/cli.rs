@@ -527,8 +527,8 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
       hint: expected an address, as in "Acme <hello@example.com>"
     hookmill.toml:56:8: email.wait: found 2h
       hint: expected a duration from 0s to 1h
-    hookmill.toml:57:12: email.on_uncertain: found "maybe"
-      hint: possible here: `bury`, `resend`
+    hookmill.toml:57:16: email.on_uncertain: found "maybe"
+      hint: possible here: `hold`, `retry`
     hookmill.toml:59:7: email.resend.key: this is not the name of a secret; a secret itself does not belong in this file
       hint: put the secret into an environment variable and name that: "env:RESEND_API_KEY"
     hookmill.toml:60:7: email.resend.url: found "http://api.resend.com"
@@ -614,7 +614,7 @@ fn an_email_is_shown_in_development_and_listed() {
         )
         .unwrap();
     let list = shown(example.path(), &["email", "list"]);
-    assert!(list.contains(": bounced\u{fffd}[2J; left out: b@example.com: bounced"), "{list}");
+    assert!(list.contains(": bounced\u{fffd}[2J; skipped: b@example.com: bounced"), "{list}");
     assert!(list.contains(&email["id"].as_str().unwrap()[..12]), "{list}");
     insta::assert_snapshot!(
         [
@@ -909,9 +909,9 @@ fn migrations_that_the_workers_would_not_have_are_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:106:14 names them
+    error: consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:107:14 names them
       hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
-    dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:106:14 names them
+    dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:107:14 names them
       hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
     2 errors in the configuration
     "#);
@@ -2358,7 +2358,7 @@ fn every_example_that_init_writes_is_valid_alone_and_says_the_defaults() {
     }
     let opened = uncommented(made.path(), &text, &blocks);
     let defaults = [
-        "unknown",
+        "unmatched",
         "body_limit",
         "body_timeout",
         "max_attempts",
@@ -2366,7 +2366,7 @@ fn every_example_that_init_writes_is_valid_alone_and_says_the_defaults() {
         "multiplier",
         "max",
         "jitter",
-        "done",
+        "settled",
         "oldest_dead_letter",
         "repeat",
     ];

@@ -3,6 +3,8 @@
 //! Each list of words stands in one place, its `words!`. Serde, the OpenAPI document, the command line's parsers and the dashboard's
 //! menus take their lists from there, and a test compares the `CHECK` constraints of the database with it.
 
+use serde::Deserialize as _;
+
 /// A variant of an enum that [`words!`](crate::words!) makes.
 pub trait Word: Copy + Eq + Send + Sync + 'static {
     /// Every variant, in order.
@@ -83,7 +85,7 @@ macro_rules! words {
 
         impl<'de> serde::Deserialize<'de> for $Name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
                 $crate::words::Word::parse(&text).map_err(serde::de::Error::custom)
             }
         }
@@ -105,10 +107,42 @@ macro_rules! words {
 pub fn schema(
     words: impl Iterator<Item = &'static str>,
 ) -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+    one_of(words).into()
+}
+
+#[cfg(feature = "openapi")]
+fn one_of(words: impl Iterator<Item = &'static str>) -> utoipa::openapi::ObjectBuilder {
     utoipa::openapi::ObjectBuilder::new()
         .schema_type(utoipa::openapi::schema::Type::String)
         .enum_values(Some(words))
-        .into()
+}
+
+/// The schema of a word that is looked for; a blank one counts as left out.
+#[cfg(feature = "openapi")]
+pub fn looked_for<W: Word>() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+    one_of(W::words().chain([""])).description(Some("Only these. Blank: all of them.")).into()
+}
+
+/// Likewise, where all of them are `any`, and a blank one counts as `default`.
+#[cfg(feature = "openapi")]
+pub fn searched<W: Word>(default: W) -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+    let description = format!("Only these. Default: `{}`.", default.as_str());
+    one_of(Search::<W>::words().chain([""])).description(Some(description)).into()
+}
+
+/// Reads a word that is looked for. Blank is the same as left out.
+///
+/// # Errors
+///
+/// If it is no such word.
+pub fn unless_blank<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: std::str::FromStr<Err = String>,
+    D: serde::Deserializer<'de>,
+{
+    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+    let word = (!text.is_empty()).then(|| text.parse());
+    word.transpose().map_err(serde::de::Error::custom)
 }
 
 words! {

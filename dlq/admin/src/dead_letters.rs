@@ -59,19 +59,21 @@ pub(crate) struct Search {
     /// Of events of this type; `*` stands for anything: `customer.*`.
     r#type: Option<String>,
     /// Given up for this reason.
-    #[param(inline)]
+    #[serde(default, deserialize_with = "words::unless_blank")]
+    #[param(schema_with = words::looked_for::<LetterReason>)]
     reason: Option<LetterReason>,
     /// With this kind of error.
     fingerprint: Option<String>,
     /// Of this event, by the provider's id.
     event_id: Option<String>,
     /// In this state. Default: `dead`.
+    #[serde(default, deserialize_with = "words::unless_blank")]
     #[param(schema_with = letter_states)]
     state: Option<words::Search<LetterState>>,
 }
 
 fn letter_states() -> RefOr<Schema> {
-    words::schema(words::Search::<LetterState>::words())
+    words::searched(LetterState::Dead)
 }
 
 impl Search {

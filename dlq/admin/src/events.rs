@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::{EventState, Word as _};
+use hookmill_core::words::{self, EventState, Word as _};
 use hookmill_dlq::replay::{check_pattern, glob};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,7 +50,8 @@ pub(crate) struct Search {
     /// With this id.
     id: Option<String>,
     /// In this state.
-    #[param(inline)]
+    #[serde(default, deserialize_with = "words::unless_blank")]
+    #[param(schema_with = words::looked_for::<EventState>)]
     state: Option<EventState>,
     /// That took effect, or failed last, at this time or later, in milliseconds since the Unix epoch: then the first come first.
     since: Option<i64>,

@@ -5,7 +5,7 @@ use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use hookmill_core::email::address_key;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::{OutboxState, Unsent};
+use hookmill_core::words::{self, OutboxState, Unsent};
 use hookmill_dlq::replay::check_blank;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -56,7 +56,8 @@ pub(crate) struct Outgoing {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Search {
     /// In this state.
-    #[param(inline)]
+    #[serde(default, deserialize_with = "words::unless_blank")]
+    #[param(schema_with = words::looked_for::<OutboxState>)]
     state: Option<OutboxState>,
     /// Of this channel.
     channel: Option<String>,
