@@ -393,7 +393,7 @@ test("the configuration is shown as it was loaded", async () => {
   const table = page.getByRole("table", { name: "Rules" });
   await table.waitFor();
   const rules = await rows(table);
-  assert.deepEqual(rules[0], ["Rule", "On", "Does", "What"]);
+  assert.deepEqual(rules[0], ["Rule", "On", "Effect", "Target"]);
   assert.deepEqual(rules.find(([name]) => name === "tallies"), ["tallies", "stripe:test.counted", "counts", "tallies"]);
   assert.deepEqual(rules.find(([name]) => name === "mail").slice(2), ["sends an email", "test"]);
   assert.ok(rules.some(([, , , table]) => table === "subscriptions"), "those of presets as well");
