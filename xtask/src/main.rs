@@ -3,6 +3,8 @@
 // A command line speaks on stdout and stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(test)]
+mod arrows;
 mod bench;
 mod build;
 mod dev;
