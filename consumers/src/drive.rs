@@ -234,8 +234,8 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
     }
 
     /// Carries out the writes: all in one transaction, or, where the store refuses that or lacks a table for it, in halves,
-    /// until an offender stands alone. The first refusal may be the ledger's, so events that are in it are left out then; what
-    /// another process applies after that is found when its letter is to be written.
+    /// until an offender stands alone. The ledger may cause the first refusal, so that refusal leaves out the events that are in
+    /// the ledger. If another process applies an event after that, [`write_letters`] finds it in the ledger.
     async fn apply(&mut self, writes: &[Writes], fates: &mut [Option<Fate>], noted: bool) {
         let mut work = vec![writes.iter().collect::<Vec<_>>()];
         let mut asked = false;

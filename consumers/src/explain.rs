@@ -33,7 +33,7 @@ pub enum Made {
     },
     /// Nothing: why, in words.
     Nothing(&'static str),
-    /// Rows for its statements; and which rows of which tables these are about.
+    /// The parameters of its statements, and the table rows that the statements write.
     Rows {
         /// The rows.
         rows: Vec<Row>,

@@ -269,7 +269,7 @@ impl Outgoing {
         self
     }
 
-    /// What it is called: `email`, `sms`, or the provider that is told what somebody did.
+    /// Its name: `email`, `sms`, or the analytics provider.
     pub fn channel(&self) -> &'static str {
         self.channel.name()
     }

@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 pub const SOURCE: usize = 0;
 /// The event's id.
 pub const EVENT_ID: usize = 1;
-/// How many times the event is reprocessed.
+/// The number of the reprocessing; 0 for an event as it came.
 pub const GENERATION: usize = 2;
 /// The version, in a row with a guard.
 pub const VERSION: usize = 3;
@@ -78,14 +78,14 @@ impl Row {
         self.text.len().max(self.elements.len()) <= ROW_BYTES
     }
 
-    /// The values of its columns, as the effect of its rule has them. None if it is no such row.
+    /// The values of its columns, in the order of its rule's effect. None if the row is not of that effect.
     pub fn columns(&self, effect: &Effect) -> Option<Vec<Value>> {
         let mut members: Vec<Value> = serde_json::from_str(&self.text).ok()?;
         let first = if effect.guard().is_some() { GUARDED } else { PLAIN };
         (members.len() >= first).then(|| members.split_off(first))
     }
 
-    /// The row with a precedence above that of all events of its version, and which asks for no object. None if the row has no
+    /// The same row with a precedence above all events of its version, and without an object to fetch. None if the row has no
     /// version, or its rule fetches nothing.
     pub fn outranking(&self, at: Timestamp) -> Option<Self> {
         let members: Vec<&RawValue> = serde_json::from_str(&self.text).ok()?;
@@ -122,7 +122,7 @@ pub struct Identity(
 );
 
 impl Identity {
-    /// Of an event, and of how many times it is reprocessed.
+    /// The identity of an event in a generation: 0, or the number of its reprocessing.
     pub fn new(source: &str, event_id: &str, generation: u32) -> Self {
         let mut open = String::with_capacity(source.len() + event_id.len() + 24);
         push_json(&mut open, &(source, event_id, generation));
