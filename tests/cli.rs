@@ -2126,7 +2126,7 @@ fn what_rules_make_of_an_event_is_explained() {
 
     rule things is carried out:
         -- rule things
-        WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
         INSERT INTO "things" ("id", "name", "_version", "_precedence", "_event_id", "_deleted")
         SELECT value ->> 6, value ->> 7, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM rows
         WHERE true
@@ -2137,7 +2137,7 @@ fn what_rules_make_of_an_event_is_explained() {
         >= ("things"."_version", "things"."_precedence", "things"."_event_id")
 
         -- rule things
-        WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
         INSERT INTO row_guards (table_name, key, version, precedence, event_id)
         SELECT 'things', json_array(CAST("id" AS TEXT)), "_version", "_precedence", "_event_id" FROM "things"
         WHERE "_deleted" = 1 AND ("id") IN (SELECT value ->> 6 FROM rows WHERE value ->> 5 = 1)
@@ -2147,7 +2147,7 @@ fn what_rules_make_of_an_event_is_explained() {
         >= (row_guards.version, row_guards.precedence, row_guards.event_id)
 
         -- rule things
-        WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
         DELETE FROM "things" WHERE "_deleted" = 1 AND ("id") IN (SELECT value ->> 6 FROM rows WHERE value ->> 5 = 1)
 
         ?1 = [["shop","evt_2",0,3,0,0,"thing_1","new"]]

@@ -12,20 +12,20 @@ use crate::plan::EventKey;
 const BEGIN: &str = "\
 -- deliveries begin
 INSERT INTO begun_deliveries (source, id, generation, times, begun_at)
-SELECT value ->> 0, value ->> 1, value ->> 2, 1, value ->> 3 FROM json_each(?1)
+SELECT value ->> 0, value ->> 1, value ->> 2, 1, value ->> 3 FROM jsonb_each(?1)
 WHERE true
 ON CONFLICT (source, id, generation) DO UPDATE SET times = times + 1, begun_at = excluded.begun_at";
 
 const ASK: &str = "\
 -- which deliveries have begun before
-SELECT begun.source, begun.id, begun.generation, begun.times FROM json_each(?1)
+SELECT begun.source, begun.id, begun.generation, begun.times FROM jsonb_each(?1)
 JOIN begun_deliveries AS begun
     ON begun.source = value ->> 0 AND begun.id = value ->> 1 AND begun.generation = value ->> 2";
 
 const END: &str = "\
 -- deliveries end
 DELETE FROM begun_deliveries WHERE (source, id, generation) IN (
-    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each(?1)
 )";
 
 /// Notes that the handling of these events begins.

@@ -145,7 +145,7 @@ const SENDERS_AHEAD: &str = "\
 -- providers that a clock that was ahead has set
 UPDATE outbox_senders SET free_at = iif(free_at > CAST(?2 AS INTEGER), CAST(?1 AS INTEGER), free_at),
     away_until = iif(away_until > CAST(?3 AS INTEGER), CAST(?1 AS INTEGER), away_until)
-WHERE provider IN (SELECT value FROM json_each(?4)) AND (free_at > CAST(?2 AS INTEGER) OR away_until > CAST(?3 AS INTEGER))";
+WHERE provider IN (SELECT value FROM jsonb_each(?4)) AND (free_at > CAST(?2 AS INTEGER) OR away_until > CAST(?3 AS INTEGER))";
 
 // Every statement about open batches says `state IN ('sealed', 'sending')` first: that is the condition of their index, and
 // SQLite uses the index only where it finds the same words.
@@ -156,15 +156,15 @@ const ADOPT: [&str; 2] = [
 -- what was sealed for a provider that nobody sends through any more
 UPDATE outbox SET state = 'pending', batch = NULL
 WHERE state = 'sealed' AND id IN (
-    SELECT member.value FROM outbox_batches, json_each(members) AS member
+    SELECT member.value FROM outbox_batches, jsonb_each(members) AS member
     WHERE state IN ('sealed', 'sending') AND state = 'sealed' AND channel = ?1 AND arrived = 0
-        AND provider NOT IN (SELECT value FROM json_each(?2))
+        AND provider NOT IN (SELECT value FROM jsonb_each(?2))
 )",
     "\
 -- and its batches
 UPDATE outbox_batches SET state = 'dissolved', body = '', settled_at = due_at
 WHERE state IN ('sealed', 'sending') AND state = 'sealed' AND channel = ?1 AND arrived = 0
-    AND provider NOT IN (SELECT value FROM json_each(?2))",
+    AND provider NOT IN (SELECT value FROM jsonb_each(?2))",
 ];
 
 const PENDING: &str = "\
@@ -179,16 +179,16 @@ SELECT provider, away_until FROM outbox_senders";
 
 const SUPPRESSED: &str = "\
 -- who is not to be written to
-SELECT address, reason FROM suppressions WHERE address IN (SELECT value FROM json_each(?1))";
+SELECT address, reason FROM suppressions WHERE address IN (SELECT value FROM jsonb_each(?1))";
 
 /// Sealed only if every one of its members is pending still: of two that would seal the same email, one does.
 const SEAL: &str = "\
 -- seal batches
 INSERT INTO outbox_batches (id, provider, members, body, due_at, sealed_at, channel)
 SELECT value ->> 0, value ->> 1, value -> 2, value ->> 3, value ->> 4, value ->> 4, value ->> 5
-FROM json_each(?1) AS batch
+FROM jsonb_each(?1) AS batch
 WHERE json_array_length(batch.value -> 2) = (
-    SELECT count(*) FROM json_each(batch.value -> 2) AS member JOIN outbox ON outbox.id = member.value
+    SELECT count(*) FROM jsonb_each(batch.value -> 2) AS member JOIN outbox ON outbox.id = member.value
     WHERE state = 'pending'
 )
 ON CONFLICT DO NOTHING
@@ -199,7 +199,7 @@ const SEALED: &str = "\
 UPDATE outbox SET state = 'sealed', batch = member.batch
 FROM (
     SELECT batch.value ->> 0 AS batch, member.value AS id
-    FROM json_each(?1) AS batch, json_each(batch.value -> 2) AS member
+    FROM jsonb_each(?1) AS batch, jsonb_each(batch.value -> 2) AS member
     WHERE EXISTS (SELECT 1 FROM outbox_batches WHERE outbox_batches.id = batch.value ->> 0)
 ) AS member
 WHERE state = 'pending' AND outbox.id = member.id";
@@ -245,19 +245,19 @@ LIMIT 10";
 const SETTLE_UNSEALED: &str = "\
 -- what cannot be sent
 UPDATE outbox SET state = value ->> 1, error = value ->> 2, settled_at = value ->> 3
-FROM json_each(?1)
+FROM jsonb_each(?1)
 WHERE outbox.id = value ->> 0 AND state = 'pending'
 RETURNING id, source, event_id, rule, state, error";
 
 const LEAVE_OUT: &str = "\
 -- who is left out
-UPDATE outbox SET skipped_recipients = coalesce(skipped_recipients || ', ', '') || (value ->> 1) FROM json_each(?1)
+UPDATE outbox SET skipped_recipients = coalesce(skipped_recipients || ', ', '') || (value ->> 1) FROM jsonb_each(?1)
 WHERE outbox.id = value ->> 0 AND instr(coalesce(skipped_recipients, ''), value ->> 1) = 0";
 
 const SETTLE_MEMBERS: &str = "\
 -- what became of it
 UPDATE outbox SET state = value ->> 2, provider_id = value ->> 3, error = value ->> 4, settled_at = value ->> 5
-FROM json_each(?1)
+FROM jsonb_each(?1)
 WHERE outbox.id = value ->> 0 AND batch = value ->> 1 AND state = 'sealed'
 RETURNING id, source, event_id, rule, state, error";
 
@@ -273,21 +273,21 @@ const PUT_BACK: &str = "\
 -- back, to be sent in another batch
 UPDATE outbox SET state = 'pending', batch = NULL, attempts = attempts + 1, error = ?3,
     due_at = CAST(?2 AS INTEGER) + min(CAST(?5 AS INTEGER) << min(attempts, 20), CAST(?6 AS INTEGER))
-WHERE id IN (SELECT value FROM outbox_batches, json_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
+WHERE id IN (SELECT value FROM outbox_batches, jsonb_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
     AND batch = ?1 AND state = 'sealed' AND attempts + 1 < CAST(?4 AS INTEGER)";
 
 /// `?2` what was the matter, `?3` with how many each may be in a batch from now on, if that is said.
 const DISSOLVE: &str = "\
 -- back, since the provider has not had it
 UPDATE outbox SET state = 'pending', batch = NULL, error = ?2, together = coalesce(CAST(nullif(?3, '') AS INTEGER), together)
-WHERE id IN (SELECT value FROM outbox_batches, json_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
+WHERE id IN (SELECT value FROM outbox_batches, jsonb_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
     AND batch = ?1 AND state = 'sealed'";
 
 const SUPPRESS: &str = "\
 -- recipients who want none
 INSERT INTO suppressions (address, reason, source, event_id, created_at)
 SELECT recipient, value ->> 2, value ->> 1, outbox.id, value ->> 3
-FROM json_each(?1) JOIN outbox ON outbox.id = value ->> 0
+FROM jsonb_each(?1) JOIN outbox ON outbox.id = value ->> 0
 WHERE recipient IS NOT NULL
 ON CONFLICT DO NOTHING";
 
@@ -321,7 +321,7 @@ const NEXT: &str = "\
 SELECT (SELECT min(due_at) FROM outbox WHERE channel = ?1 AND state = 'pending'), (
     SELECT min(max(outbox_batches.due_at, CASE WHEN state = 'sealed' THEN coalesce(free_at, 0) ELSE 0 END))
     FROM outbox_batches LEFT JOIN outbox_senders USING (provider)
-    WHERE channel = ?1 AND state IN ('sealed', 'sending') AND provider IN (SELECT value FROM json_each(?2))
+    WHERE channel = ?1 AND state IN ('sealed', 'sending') AND provider IN (SELECT value FROM jsonb_each(?2))
 )";
 
 /// `?1` provider, `?2` the day and `?3` the most in it, `?4` the month and `?5` the most in it.

@@ -135,7 +135,7 @@ impl EventKey {
 /// and [`SEEN`] says which events these are. So no other statement has to ask.
 const LEDGER: &str = "\
 -- ledger
-WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret, wrote)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
     value ->> 8, value ->> 9
@@ -144,7 +144,7 @@ FROM rows";
 /// The messages of events that take effect for the first time.
 const MESSAGES: &str = "\
 -- messages
-WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 INSERT INTO event_messages (applied_at, source, id, message)
 SELECT value ->> 3, value ->> 0, value ->> 1, value ->> 4 FROM rows
 WHERE true
@@ -153,7 +153,7 @@ ON CONFLICT DO NOTHING";
 /// How far reprocessing is.
 const REPROCESSED: &str = "\
 -- reprocessed
-WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 UPDATE replays SET applied = applied + new.n FROM (
     SELECT value ->> 2 AS generation, count(*) AS n FROM rows
     GROUP BY 1
@@ -163,7 +163,7 @@ UPDATE replays SET applied = applied + new.n FROM (
 /// a dead letter has waited for somebody, and so has what is reprocessed, which is no lag of the pipeline's.
 const ACTIVITY: &str = "\
 -- activity
-WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 INSERT INTO activity (minute, source, outcome, events, lag)
 SELECT (value ->> 6) / 60000, value ->> 0, value ->> 4, count(*), max(iif(value ->> 2 > 0 OR EXISTS (
     SELECT 1 FROM dead_letters WHERE dead_letters.source = value ->> 0 AND event_id = value ->> 1
@@ -176,7 +176,7 @@ ON CONFLICT (minute, source, outcome) DO UPDATE SET events = events + excluded.e
 /// after the ledger has forgotten the event would count twice. A letter of another generation waits for its own event.
 const LETTERS: &str = "\
 -- letters of events that take effect
-WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 UPDATE dead_letters SET state = 'applied', state_at = (SELECT value ->> 6 FROM rows LIMIT 1),
     replays = replays + (state = 'replaying')
 WHERE id IN (
@@ -190,7 +190,7 @@ WHERE id IN (
 /// Which of these events are in the ledger.
 const SEEN: &str = "\
 -- seen
-SELECT events.source, events.id, events.generation FROM json_each(?1)
+SELECT events.source, events.id, events.generation FROM jsonb_each(?1)
 JOIN events ON events.source = value ->> 0 AND events.id = value ->> 1 AND events.generation = value ->> 2";
 
 /// Whether some rule names the event, so that its body is read.

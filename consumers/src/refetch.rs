@@ -122,7 +122,7 @@ const NEXT: &str = "\
 SELECT min(max(
     (SELECT min(due_at) FROM refetches WHERE source = api.value ->> 0),
     coalesce((SELECT free_at FROM outbox_senders WHERE provider = api.value ->> 1), 0)
-)) FROM json_each(?1) AS api";
+)) FROM jsonb_each(?1) AS api";
 
 /// Asks for what is due, as far as the rates of the APIs allow, and applies it.
 ///

@@ -46,11 +46,11 @@ FROM stale_bodies WHERE due_at <= CAST(?1 AS INTEGER) ORDER BY due_at LIMIT CAST
 /// `?1` JSON: keys, `?2` now. One that was noted again since then stays.
 const LOOKED_AT: &str = "\
 -- stale bodies that were looked at
-DELETE FROM stale_bodies WHERE key IN (SELECT value FROM json_each(?1)) AND due_at <= CAST(?2 AS INTEGER)";
+DELETE FROM stale_bodies WHERE key IN (SELECT value FROM jsonb_each(?1)) AND due_at <= CAST(?2 AS INTEGER)";
 
 const UNREFERENCED: &str = "\
 -- bodies that nothing refers to
-SELECT body.value FROM json_each(?1) AS body
+SELECT body.value FROM jsonb_each(?1) AS body
 WHERE NOT EXISTS (SELECT 1 FROM dead_letters WHERE body_key = body.value)
     AND NOT EXISTS (SELECT 1 FROM event_messages WHERE body_key = body.value)
     AND NOT EXISTS (SELECT 1 FROM stale_bodies WHERE stale_bodies.key = body.value)";

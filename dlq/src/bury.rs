@@ -35,7 +35,7 @@ const ERROR_BYTES: usize = 1000;
 /// forgotten the event.
 const BURY: &str = "\
 -- bury
-WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 INSERT INTO dead_letters (id, source, event_id, generation, type, received_at, reason, error, fingerprint, attempts,
     first_failed_at, last_failed_at, state_at, message)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
@@ -51,7 +51,7 @@ WHERE excluded.reason <> 'dropped' OR state <> 'dead'";
 
 /// A letter that is there already gets the message that failed last. A provider may have sent another body with that: `?1` JSON,
 /// the ids of the letters.
-const REPLACED: &str = "SELECT body_key FROM json_each(?1) AS buried JOIN dead_letters ON dead_letters.id = buried.value";
+const REPLACED: &str = "SELECT body_key FROM jsonb_each(?1) AS buried JOIN dead_letters ON dead_letters.id = buried.value";
 
 /// The statements that write dead letters; to be carried out before their deliveries are acknowledged. Writing the same
 /// letter again is harmless. An event that has taken effect gets no letter.

@@ -18,7 +18,7 @@ const COUNT: &str = "\
 -- count rejections
 INSERT INTO rejection_counts (source, reason, hour, count)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3
-FROM json_each(?1)
+FROM jsonb_each(?1)
 WHERE true
 ON CONFLICT (source, reason, hour) DO UPDATE SET count = count + excluded.count";
 
@@ -26,7 +26,7 @@ const SAMPLE: &str = "\
 -- sample rejections
 INSERT INTO rejections (source, reason, at, remote, detail, content_length, body_bytes)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
-FROM json_each(?1)
+FROM jsonb_each(?1)
 WHERE true
 ON CONFLICT DO NOTHING";
 

@@ -202,7 +202,7 @@ RETURNING id";
 const TURN: &str = "\
 -- pause, resume or cancel a replay
 UPDATE replays SET state = ?2, ended_at = iif(?2 = 'cancelled', CAST(?4 AS INTEGER), NULL)
-WHERE id = ?1 AND state IN (SELECT value FROM json_each(?3))
+WHERE id = ?1 AND state IN (SELECT value FROM jsonb_each(?3))
 RETURNING id";
 
 /// `?1` now, `?2` the latest end of a lease.
@@ -241,7 +241,7 @@ SELECT id, message FROM dead_letters WHERE state = 'replaying' AND replay = ?1 L
 const SENT: &str = "\
 -- letters that are back on the queue
 UPDATE dead_letters SET state = 'replayed', replays = replays + 1, state_at = CAST(?3 AS INTEGER)
-WHERE state = 'replaying' AND replay = ?1 AND id IN (SELECT value FROM json_each(?2))";
+WHERE state = 'replaying' AND replay = ?1 AND id IN (SELECT value FROM jsonb_each(?2))";
 
 /// `?2` how many were sent, `?3` when it goes on, `?4` what went wrong, `?5` how far it has come, if that has changed.
 const STEPPED: &str = "\

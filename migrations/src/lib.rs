@@ -1013,7 +1013,7 @@ mod tests {
         "#);
         insta::assert_snapshot!(loaded.program.rules[0].sql[0].text, @r#"
         -- rule clerk-users
-        WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))
+        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
         INSERT INTO "users" ("id", "banned", "created_at", "email", "external_id", "first_name", "image_url", "last_name", "last_sign_in_at", "locked", "public_metadata", "updated_at", "username", "_version", "_precedence", "_event_id", "_deleted")
         SELECT value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM rows
         WHERE true

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -21,10 +23,13 @@ pub struct Reads {
 struct Node {
     /// Where the value goes, if a path ends here.
     slot: Option<usize>,
-    /// Sorted, and so are the elements.
-    keys: Vec<(String, Node)>,
-    elements: Vec<(usize, Node)>,
+    keys: Children<String>,
+    elements: Children<usize>,
 }
+
+/// Every member of a body is looked up in one of these, so the hash is a fast one. It need not withstand an attack: only the
+/// configuration adds to them.
+type Children<K> = IndexMap<K, Node, FxBuildHasher>;
 
 /// A path whose plain parts have a place in a [`Reads`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -91,8 +96,8 @@ impl Reads {
         let mut node = &mut self.root;
         for step in steps {
             node = match step {
-                Step::Key(key) => child(&mut node.keys, key),
-                Step::Index(index) => child(&mut node.elements, index),
+                Step::Key(key) => node.keys.entry(key.clone()).or_default(),
+                Step::Index(index) => node.elements.entry(*index).or_default(),
             };
         }
         *node.slot.get_or_insert_with(|| {
@@ -121,14 +126,6 @@ impl Reads {
         json.end()?;
         Ok(values)
     }
-}
-
-fn child<'n, K: Ord + Clone>(children: &'n mut Vec<(K, Node)>, key: &K) -> &'n mut Node {
-    let position = children.binary_search_by(|(k, _)| k.cmp(key)).unwrap_or_else(|position| {
-        children.insert(position, (key.clone(), Node::default()));
-        position
-    });
-    &mut children[position].1
 }
 
 impl Read {
@@ -293,7 +290,7 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
                 map.next_value::<IgnoredAny>().map(drop)?;
                 continue;
             };
-            let node = &self.node.keys[place].1;
+            let node = &self.node.keys[place];
             let bit = u32::try_from(place).ok().and_then(|place| 1_u128.checked_shl(place));
             if bit.is_none_or(|bit| read & bit != 0) {
                 node.forget(self.values);
@@ -306,8 +303,7 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
 
     fn visit_seq<A: SeqAccess<'b>>(self, mut seq: A) -> Result<(), A::Error> {
         for index in 0.. {
-            let node = self.node.elements.iter().find(|(i, _)| *i == index).map(|(_, node)| node);
-            let more = match node {
+            let more = match self.node.elements.get(&index) {
                 Some(node) => {
                     seq.next_element_seed(Walk { node, values: &mut *self.values })?.is_some()
                 }
@@ -348,9 +344,7 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
 impl Node {
     /// Lets go of what was found here: the member stands twice, and its last value need not have what the first had.
     fn forget(&self, values: &mut Values<'_>) {
-        for node in
-            self.keys.iter().map(|(_, node)| node).chain(self.elements.iter().map(|(_, node)| node))
-        {
+        for node in self.keys.values().chain(self.elements.values()) {
             if let Some(slot) = node.slot {
                 values.0[slot] = None;
             }
@@ -360,7 +354,7 @@ impl Node {
 }
 
 /// Looks a member's name up among the wanted ones, without keeping it. Its place among them, if it is one.
-struct KeyIn<'n>(&'n [(String, Node)]);
+struct KeyIn<'n>(&'n Children<String>);
 
 impl<'b> DeserializeSeed<'b> for KeyIn<'_> {
     type Value = Option<usize>;
@@ -378,7 +372,7 @@ impl Visitor<'_> for KeyIn<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok())
+        Ok(self.0.get_index_of(key))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::schema::ROW_GUARDS;
 
 /// The rows of the parameter, `value` each. Materialised, since `json_each` renders an element anew for every column that
 /// is taken from it.
-const ROWS: &str = "WITH rows AS MATERIALIZED (SELECT value FROM json_each(?1))";
+const ROWS: &str = "WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))";
 
 /// A table that rules write, and its columns by what they are for.
 pub(super) struct Target<'r> {
@@ -270,7 +270,7 @@ impl Target<'_> {
              won AS MATERIALIZED (SELECT {event_id} AS event_id, {owners} FROM rows JOIN {ROW_GUARDS} AS held\n\
              ON held.table_name = {table} AND held.key = {owner_key}\n\
              AND held.version = {version} AND held.precedence = {precedence} AND held.event_id = {event_id}),\n\
-             items AS MATERIALIZED (SELECT value FROM json_each(?2)\n\
+             items AS MATERIALIZED (SELECT value FROM jsonb_each(?2)\n\
              WHERE ({of_list}) IN (SELECT event_id, {whose} FROM won))",
             head = head(self.rule),
             owners = list(
