@@ -30,10 +30,11 @@ use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Filter, plan_replay, replay_id, run_replay, step};
 use hookmill_dlq::{drain, keep, standing, sweep, unreferenced};
+use hookmill_native::rows;
 use hookmill_providers::{Admitted, Verifier, development, sign};
 use hookmill_tests::{PRESETS, fixtures};
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, StatementStatus, params_from_iter};
+
+use rusqlite::{Connection, StatementStatus};
 use serde_json::json;
 
 /// The time of every run.
@@ -66,20 +67,7 @@ impl Counted {
         let mut answers = Vec::new();
         for statement in statements {
             let mut prepared = transaction.prepare(&statement.sql)?;
-            let columns = prepared.column_count();
-            let text = |value: ValueRef<'_>| match value {
-                ValueRef::Null => None,
-                ValueRef::Integer(number) => Some(number.to_string()),
-                ValueRef::Real(number) => Some(number.to_string()),
-                ValueRef::Text(text) | ValueRef::Blob(text) => {
-                    Some(String::from_utf8_lossy(text).into_owned())
-                }
-            };
-            let row = |row: &rusqlite::Row<'_>| {
-                (0..columns).map(|i| Ok(text(row.get_ref(i)?))).collect::<Result<Vec<_>, _>>()
-            };
-            let rows = prepared.query_map(params_from_iter(&statement.params), row)?;
-            answers.push(rows.collect::<Result<_, _>>()?);
+            answers.push(rows(&mut prepared, &statement.params)?);
             self.costs.lock().unwrap().push(Cost {
                 sql: statement.sql.clone(),
                 scanned: prepared.get_status(StatementStatus::FullscanStep),
@@ -98,8 +86,7 @@ impl Counted {
 
 impl Store for Counted {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
-        self.run(&statements)
-            .map_err(|error| StoreError::from_text(&format!("{error}: SQLITE_ERROR")))
+        self.run(&statements).map_err(|error| StoreError::Refused(error.to_string()))
     }
 }
 
@@ -111,6 +98,10 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 impl Platform for Lent {
     fn execute(&self, statements: Vec<Statement>) -> Boxed<'_, Result<Vec<Rows>, StoreError>> {
         Box::pin(Store::execute(&*self.0, statements))
+    }
+
+    fn query(&self, statements: Vec<Statement>) -> Boxed<'_, Result<Vec<Rows>, StoreError>> {
+        Box::pin(Store::query(&*self.0, statements))
     }
 
     fn object<'a>(&'a self, _: &'a str) -> Boxed<'a, Result<Option<Vec<u8>>, String>> {

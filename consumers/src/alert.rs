@@ -3,7 +3,6 @@
 //! An email is written into the outbox in the transaction that notes that somebody has been told. A webhook is written down
 //! there as well, and sent until it arrives, under the same id each time: whoever gets it twice can tell.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,10 +12,12 @@ use hookmill_core::config::{AlertUrl, Alerts, Consumers};
 use hookmill_core::email::address_key;
 use hookmill_core::fetch::Fetch;
 use hookmill_core::outbound::{ApiRequest, Authorization, Method};
+use hookmill_core::params;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
-use hookmill_core::store::{Statement, Store, StoreError};
+use hookmill_core::store::{self, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::{Standing, read_standing, standing};
+use serde::Deserialize;
 use serde_json::json;
 use sha2::Sha256;
 
@@ -141,12 +142,22 @@ fn minutes(duration: Duration) -> String {
 }
 
 /// What somebody has been told of before.
-struct Told {
+#[derive(Deserialize)]
+struct Notified {
     name: String,
     since: Timestamp,
     /// When somebody was told last.
-    at: Timestamp,
+    told_at: Timestamp,
+    #[serde(deserialize_with = "store::flag")]
     ended: bool,
+}
+
+/// A webhook that has not arrived.
+#[derive(Deserialize)]
+struct Pending {
+    name: String,
+    /// JSON: its id and its body.
+    pending: String,
 }
 
 /// What somebody is told now.
@@ -161,7 +172,12 @@ struct Notice {
 }
 
 /// What is new: raised, still so after `repeat`, or over.
-fn notices(settings: &Alerts, standing: &Standing, told: &[Told], now: Timestamp) -> Vec<Notice> {
+fn notices(
+    settings: &Alerts,
+    standing: &Standing,
+    told: &[Notified],
+    now: Timestamp,
+) -> Vec<Notice> {
     let notice = |matter: Matter| {
         let Matter { name, is_so, text, over } = matter;
         let last = told.iter().find(|told| told.name == name);
@@ -170,15 +186,15 @@ fn notices(settings: &Alerts, standing: &Standing, told: &[Told], now: Timestamp
             (true, None) => ("alert.raised", now, text),
             // An alert that was sent while the clock was ahead was sent before now.
             (true, Some(before))
-                if now >= before.at + settings.repeat
-                    || before.at > now.horizon(Duration::ZERO) =>
+                if now >= before.told_at + settings.repeat
+                    || before.told_at > now.horizon(Duration::ZERO) =>
             {
                 ("alert.repeated", before.since, text)
             }
             (false, Some(before)) => ("alert.ended", before.since, over),
             _ => return None,
         };
-        Some(Notice { kind, name, since, text, before: last.map(|told| told.at) })
+        Some(Notice { kind, name, since, text, before: last.map(|told| told.told_at) })
     };
     matters(settings, standing).into_iter().filter_map(notice).collect()
 }
@@ -192,17 +208,17 @@ SELECT name, since, told_at, ended FROM alerts";
 const TELL: &str = "\
 -- somebody is told
 INSERT INTO alerts (name, since, told_at, ended, pending)
-VALUES (?1, CAST(?2 AS INTEGER), CAST(?3 AS INTEGER), CAST(?4 AS INTEGER),
-    iif(?5 = '', NULL, json_array(lower(hex(randomblob(16))), ?5)))
+VALUES (?1, ?2, ?3, ?4,
+    iif(?5 IS NULL, NULL, json_array(lower(hex(randomblob(16))), ?5)))
 ON CONFLICT (name) DO UPDATE SET since = excluded.since, told_at = excluded.told_at, ended = excluded.ended,
     pending = excluded.pending
-WHERE told_at = CAST(?6 AS INTEGER)";
+WHERE told_at = ?6";
 
 /// Right behind [`TELL`]. `?1` what it is about, `?2` to whom, `?3` the content, `?4` now.
 const EMAIL: &str = "\
 -- an email tells it
 INSERT INTO outbox (id, source, event_id, generation, rule, channel, recipient, content, due_at, created_at)
-SELECT lower(hex(randomblob(32))), 'hookmill', ?1, 0, 'alert', 'email', ?2, ?3, CAST(?4 AS INTEGER), CAST(?4 AS INTEGER)
+SELECT lower(hex(randomblob(32))), 'hookmill', ?1, 0, 'alert', 'email', ?2, ?3, ?4, ?4
 WHERE changes() > 0";
 
 const PENDING: &str = "\
@@ -238,23 +254,23 @@ pub async fn look<S: Store, F: Fetch>(
     now: Timestamp,
 ) -> Result<Looked, StoreError> {
     let mut looked = Looked::default();
-    let rows = store.execute(vec![standing(now), statement(TOLD, Vec::new())]).await?;
-    let Some(found) = rows.first().and_then(read_standing) else { return Ok(looked) };
-    let told: Vec<_> = rows.get(1).into_iter().flatten().filter_map(read_told).collect();
+    let rows = store.query(vec![standing(now), Statement::new(TOLD, Vec::new())]).await?;
+    let Some(found) = read_standing(answer(&rows, 0))? else { return Ok(looked) };
+    let told: Vec<Notified> = read(answer(&rows, 1))?;
     let mut statements = Vec::new();
     for notice in notices(&alarm.settings, &found, &told, now) {
         statements.extend(tell(alarm, &notice, now));
         looked.told.push(notice.text);
     }
-    statements.extend([statement(OVER, Vec::new()), statement(PENDING, Vec::new())]);
+    statements.extend([OVER, PENDING].map(|sql| Statement::new(sql, Vec::new())));
     let rows = store.execute(statements).await?;
     let Some((url, secret)) = &alarm.webhook else { return Ok(looked) };
     let mut arrived = Vec::new();
-    for (name, pending) in rows.last().into_iter().flatten().filter_map(read_pending) {
+    for Pending { name, pending } in read(rows.last().map_or(&[], Vec::as_slice))? {
         let Some(request) = request(url, secret, &pending, now) else { continue };
         match fetch.ask(request, &Secret::from("")).await {
             Ok(answer) if (200..300).contains(&answer.status) => {
-                arrived.push(statement(ARRIVED, vec![name, pending]));
+                arrived.push(Statement::new(ARRIVED, params![name, pending]));
             }
             Ok(answer) => {
                 let status = answer.status;
@@ -264,7 +280,7 @@ pub async fn look<S: Store, F: Fetch>(
         }
     }
     if !arrived.is_empty() {
-        arrived.push(statement(OVER, Vec::new()));
+        arrived.push(Statement::new(OVER, Vec::new()));
         store.execute(arrived).await?;
     }
     Ok(looked)
@@ -278,15 +294,9 @@ fn tell(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
     let data =
         json!({ "alert": name, "hookmill": whose, "since": since.to_string(), "message": text });
     let body = json!({ "type": kind, "timestamp": now.to_string(), "data": data }).to_string();
-    let params = vec![
-        (*name).to_owned(),
-        since.millis().to_string(),
-        now.millis().to_string(),
-        u8::from(ended).to_string(),
-        if alarm.webhook.is_some() { body } else { String::new() },
-        before.map_or(i64::MIN, Timestamp::millis).to_string(),
-    ];
-    let mut statements = vec![statement(TELL, params)];
+    let body = alarm.webhook.is_some().then_some(body);
+    let params = params![*name, *since, now, ended, body, *before];
+    let mut statements = vec![Statement::new(TELL, params)];
     if let Some(to) = &alarm.settings.email {
         let whose = alarm.settings.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
         let what = name.replace('_', " ");
@@ -297,8 +307,8 @@ fn tell(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
         };
         let content = json!({ "to": [to.to_string()], "literal": [subject, text] }).to_string();
         let about = format!("{kind}-{name}");
-        let now = now.millis().to_string();
-        statements.push(statement(EMAIL, vec![about, address_key(&to.to_string()), content, now]));
+        let params = params![about, address_key(&to.to_string()), content, now];
+        statements.push(Statement::new(EMAIL, params));
     }
     statements
 }
@@ -322,30 +332,6 @@ fn request(url: &Secret, secret: &Secret, pending: &str, now: Timestamp) -> Opti
         authorization: Authorization::None,
         body,
     })
-}
-
-fn read_told(row: &Vec<Option<String>>) -> Option<Told> {
-    let time = |text: &Option<String>| text.as_ref()?.parse().ok().map(Timestamp::from_millis);
-    match row.as_slice() {
-        [Some(name), since, told_at, Some(ended)] => Some(Told {
-            name: name.clone(),
-            since: time(since)?,
-            at: time(told_at)?,
-            ended: ended == "1",
-        }),
-        _ => None,
-    }
-}
-
-fn read_pending(row: &Vec<Option<String>>) -> Option<(String, String)> {
-    match row.as_slice() {
-        [Some(name), Some(pending)] => Some((name.clone(), pending.clone())),
-        _ => None,
-    }
-}
-
-fn statement(sql: &str, params: Vec<String>) -> Statement {
-    Statement { sql: Arc::from(sql), params }
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //! process which wrote it ended before a verdict.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use hookmill_core::store::{Rows, Statement};
+use hookmill_core::store::{Rows, Statement, StoreError};
 use hookmill_core::time::Timestamp;
+use serde::Deserialize;
 
 use crate::plan::EventKey;
 
@@ -31,40 +31,33 @@ DELETE FROM begun_deliveries WHERE (source, id, generation) IN (
 /// Notes that the handling of these events begins.
 pub(crate) fn begin(events: &[EventKey], now: Timestamp) -> Vec<Statement> {
     let rows = events.iter().map(|event| (&event.source, &event.id, event.generation, now));
-    for_rows(BEGIN, rows.map(|row| serde_json::to_string(&row)))
+    Statement::for_each(BEGIN, rows)
 }
 
 /// Asks how often the handling of each of these events has begun.
 pub(crate) fn ask(events: &[EventKey]) -> Vec<Statement> {
-    for_rows(ASK, keys(events))
+    Statement::for_each(ASK, keys(events))
 }
 
 /// What [`ask()`] was answered with.
-pub(crate) fn read(rows: &[Rows]) -> BTreeMap<EventKey, u32> {
-    let read = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(source), Some(id), Some(generation), Some(times)] => {
-            let (source, id, generation) = (source.clone(), id.clone(), generation.parse().ok()?);
-            Some((EventKey { source, id, generation }, times.parse().ok()?))
-        }
-        _ => None,
-    };
-    rows.iter().flatten().filter_map(read).collect()
+pub(crate) fn read(rows: &[Rows]) -> Result<BTreeMap<EventKey, u32>, StoreError> {
+    #[derive(Deserialize)]
+    struct Begun {
+        #[serde(flatten)]
+        event: EventKey,
+        times: u32,
+    }
+    let begun = rows.iter().flatten().map(|row| row.read::<Begun>().map(|it| (it.event, it.times)));
+    begun.collect()
 }
 
 /// Takes the notes of these events away.
 pub(crate) fn end<'e>(events: impl IntoIterator<Item = &'e EventKey>) -> Vec<Statement> {
-    for_rows(END, keys(events))
+    Statement::for_each(END, keys(events))
 }
 
 fn keys<'e>(
     events: impl IntoIterator<Item = &'e EventKey>,
-) -> impl Iterator<Item = serde_json::Result<String>> {
-    let key =
-        |event: &EventKey| serde_json::to_string(&(&event.source, &event.id, event.generation));
-    events.into_iter().map(key)
-}
-
-fn for_rows(sql: &str, rows: impl Iterator<Item = serde_json::Result<String>>) -> Vec<Statement> {
-    let rows: Vec<_> = rows.map(|row| row.expect("texts and numbers serialise")).collect();
-    Statement::for_rows(&Arc::from(sql), rows.iter().map(String::as_str))
+) -> impl Iterator<Item = (&'e str, &'e str, u32)> {
+    events.into_iter().map(EventKey::row)
 }

@@ -10,7 +10,7 @@ use hookmill_core::rules::Program;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
-use hookmill_dlq::{Letter, bury, unreferenced};
+use hookmill_dlq::{Letter, Unreferenced, bury, unreferenced};
 
 use crate::begun;
 use crate::plan::{self, EventKey, Planned, Writes};
@@ -130,9 +130,9 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
         if events.is_empty() || self.away.is_some() {
             return vec![(items, false)];
         }
-        match self.store.execute(begun::ask(&events)).await {
-            Ok(rows) => {
-                let begun = begun::read(&rows);
+        let begun = self.store.query(begun::ask(&events)).await;
+        match begun.and_then(|rows| begun::read(&rows)) {
+            Ok(begun) => {
                 for item in &mut items {
                     let times = item.event().and_then(|event| begun.get(&event).copied());
                     item.begun = times.unwrap_or_default();
@@ -412,8 +412,8 @@ async fn remove_bodies<S: Store, O: Objects>(store: &S, objects: &O, settled: &[
     if keys.is_empty() {
         return;
     }
-    let rows = store.execute(unreferenced(&keys)).await.unwrap_or_default();
-    for key in rows.iter().flatten().filter_map(|row| row.first()?.as_ref()) {
-        let _ = objects.delete(key).await;
+    let rows = store.query(unreferenced(&keys)).await.unwrap_or_default();
+    for body in rows.iter().flatten().filter_map(|row| row.read::<Unreferenced>().ok()) {
+        let _ = objects.delete(&body.key).await;
     }
 }

@@ -12,13 +12,14 @@
 //! `sending`, until its lease ends. Then a provider that knows keys is sent the same bytes under the same key; of another,
 //! nobody can say whether it had them.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hookmill_core::outbound::Delivered;
-use hookmill_core::store::{Rows, Statement};
+use hookmill_core::params;
+use hookmill_core::store::{self, Param, Rows, Statement, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
-use serde::Serialize;
+use serde::Deserialize;
 
 /// How long a batch may take to be sent before whoever sends it is taken to be gone.
 pub const LEASE: Duration = Duration::from_secs(120);
@@ -26,7 +27,7 @@ pub const LEASE: Duration = Duration::from_secs(120);
 pub const AWAY: Duration = Duration::from_secs(5 * 60);
 
 /// What waits to be sent.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Pending {
     /// Which.
     pub id: String,
@@ -69,24 +70,26 @@ pub struct Sealing {
 }
 
 /// A sealed batch that is to be sent now, by whoever took it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Taken {
     /// The idempotency key.
     pub id: String,
     /// The ids of what is in it, in the order of the body.
+    #[serde(deserialize_with = "store::json")]
     pub members: Vec<String>,
     /// The request's body.
     pub body: String,
     /// How often it was taken, this time included.
     pub attempts: u32,
     /// Whether it may have reached the provider before.
+    #[serde(deserialize_with = "store::flag")]
     pub arrived: bool,
     /// Requests in a row that the provider did not take because it was away, before this one.
     pub failures: u32,
 }
 
 /// How a provider is doing.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Standing {
     /// Its name.
     pub provider: String,
@@ -124,28 +127,28 @@ impl End {
 /// `?1` now, `?2` the latest time at which something can have been written. What is meant to wait waits for as long as before.
 const WRITTEN_AHEAD: &str = "\
 -- what was written by a clock that was ahead
-UPDATE outbox SET due_at = due_at - created_at + CAST(?1 AS INTEGER), created_at = CAST(?1 AS INTEGER)
-WHERE state = 'pending' AND created_at > CAST(?2 AS INTEGER)";
+UPDATE outbox SET due_at = due_at - created_at + ?1, created_at = ?1
+WHERE state = 'pending' AND created_at > ?2";
 
 /// `?1` now, `?2` the latest time for which something can be put back.
 const PUT_BACK_AHEAD: &str = "\
 -- what was put back by a clock that was ahead
-UPDATE outbox SET due_at = CAST(?1 AS INTEGER) WHERE state = 'pending' AND attempts > 0 AND due_at > CAST(?2 AS INTEGER)";
+UPDATE outbox SET due_at = ?1 WHERE state = 'pending' AND attempts > 0 AND due_at > ?2";
 
 /// `?1` now, `?2` the latest time at which a batch can be tried again, `?3` the latest end of a lease, `?4` channel. The age of a
 /// key is known from now on.
 const BATCHES_AHEAD: &str = "\
 -- batches that a clock that was ahead has set
-UPDATE outbox_batches SET due_at = CAST(?1 AS INTEGER), sealed_at = min(sealed_at, CAST(?1 AS INTEGER))
-WHERE state IN ('sealed', 'sending') AND channel = ?4 AND due_at > CAST(?2 AS INTEGER)
-    AND (state = 'sealed' OR due_at > CAST(?3 AS INTEGER))";
+UPDATE outbox_batches SET due_at = ?1, sealed_at = min(sealed_at, ?1)
+WHERE state IN ('sealed', 'sending') AND channel = ?4 AND due_at > ?2
+    AND (state = 'sealed' OR due_at > ?3)";
 
 /// `?1` now, `?2` the latest time at which a provider can be free, `?3` the latest until which it can be away, `?4` JSON: which.
 const SENDERS_AHEAD: &str = "\
 -- providers that a clock that was ahead has set
-UPDATE outbox_senders SET free_at = iif(free_at > CAST(?2 AS INTEGER), CAST(?1 AS INTEGER), free_at),
-    away_until = iif(away_until > CAST(?3 AS INTEGER), CAST(?1 AS INTEGER), away_until)
-WHERE provider IN (SELECT value FROM jsonb_each(?4)) AND (free_at > CAST(?2 AS INTEGER) OR away_until > CAST(?3 AS INTEGER))";
+UPDATE outbox_senders SET free_at = iif(free_at > ?2, ?1, free_at),
+    away_until = iif(away_until > ?3, ?1, away_until)
+WHERE provider IN (SELECT value FROM jsonb_each(?4)) AND (free_at > ?2 OR away_until > ?3)";
 
 // Every statement about open batches says `state IN ('sealed', 'sending')` first: that is the condition of their index, and
 // SQLite uses the index only where it finds the same words.
@@ -170,8 +173,8 @@ WHERE state IN ('sealed', 'sending') AND state = 'sealed' AND channel = ?1 AND a
 const PENDING: &str = "\
 -- what is due
 SELECT id, content, due_at, together FROM outbox
-WHERE channel = ?1 AND state = 'pending' AND due_at <= CAST(?2 AS INTEGER)
-ORDER BY due_at LIMIT CAST(?3 AS INTEGER)";
+WHERE channel = ?1 AND state = 'pending' AND due_at <= ?2
+ORDER BY due_at LIMIT ?3";
 
 const SENDERS: &str = "\
 -- how providers are doing
@@ -209,36 +212,36 @@ WHERE state = 'pending' AND outbox.id = member.id";
 const TAKE: &str = "\
 -- take a batch
 UPDATE outbox_batches
-SET state = 'sending', attempts = attempts + 1, arrived = max(arrived, state = 'sending'), due_at = CAST(?4 AS INTEGER)
+SET state = 'sending', attempts = attempts + 1, arrived = max(arrived, state = 'sending'), due_at = ?4
 WHERE id = (
     SELECT id FROM outbox_batches
-    WHERE state IN ('sealed', 'sending') AND channel = ?6 AND provider = ?1 AND due_at <= CAST(?3 AS INTEGER)
-        AND (state = 'sealed' OR ?2 = 'true')
-        AND (attempts = 0 OR sealed_at > CAST(?5 AS INTEGER))
-        AND NOT EXISTS (SELECT 1 FROM outbox_senders WHERE outbox_senders.provider = ?1 AND free_at > CAST(?3 AS INTEGER))
+    WHERE state IN ('sealed', 'sending') AND channel = ?6 AND provider = ?1 AND due_at <= ?3
+        AND (state = 'sealed' OR ?2)
+        AND (attempts = 0 OR sealed_at > ?5)
+        AND NOT EXISTS (SELECT 1 FROM outbox_senders WHERE outbox_senders.provider = ?1 AND free_at > ?3)
     ORDER BY due_at LIMIT 1
 )
 RETURNING id, members, body, attempts, arrived,
-    coalesce((SELECT failures FROM outbox_senders WHERE outbox_senders.provider = ?1), 0)";
+    coalesce((SELECT failures FROM outbox_senders WHERE outbox_senders.provider = ?1), 0) AS failures";
 
 /// In the transaction of [`TAKE`]. `?1` provider, `?2` the end of the lease, `?3` when the next request may go out, `?4` channel.
 const SPACE: &str = "\
 -- keep to the rate
 INSERT INTO outbox_senders (provider, free_at)
-SELECT ?1, CAST(?3 AS INTEGER)
+SELECT ?1, ?3
 WHERE EXISTS (
     SELECT 1 FROM outbox_batches
-    WHERE state IN ('sealed', 'sending') AND state = 'sending' AND channel = ?4 AND due_at = CAST(?2 AS INTEGER) AND provider = ?1
+    WHERE state IN ('sealed', 'sending') AND state = 'sending' AND channel = ?4 AND due_at = ?2 AND provider = ?1
 )
 ON CONFLICT (provider) DO UPDATE SET free_at = excluded.free_at WHERE free_at < excluded.free_at";
 
 /// Those that are due and that [`TAKE`] leaves.
 const DOUBTFUL: &str = "\
 -- batches that are not sent again as they are
-SELECT id, members, attempts, arrived OR state = 'sending' FROM outbox_batches
-WHERE state IN ('sealed', 'sending') AND channel = ?5 AND provider = ?1 AND due_at <= CAST(?3 AS INTEGER) AND (
-    (state = 'sending' AND (?2 <> 'true' OR sealed_at <= CAST(?4 AS INTEGER)))
-    OR (state = 'sealed' AND attempts > 0 AND sealed_at <= CAST(?4 AS INTEGER))
+SELECT id, members, '' AS body, attempts, arrived OR state = 'sending' AS arrived, 0 AS failures FROM outbox_batches
+WHERE state IN ('sealed', 'sending') AND channel = ?5 AND provider = ?1 AND due_at <= ?3 AND (
+    (state = 'sending' AND (NOT ?2 OR sealed_at <= ?4))
+    OR (state = 'sealed' AND attempts > 0 AND sealed_at <= ?4)
 )
 LIMIT 10";
 
@@ -263,7 +266,7 @@ RETURNING id, source, event_id, rule, state, error";
 
 const SETTLE_BATCH: &str = "\
 -- what became of the batch
-UPDATE outbox_batches SET state = ?2, error = nullif(?3, ''), settled_at = CAST(?4 AS INTEGER),
+UPDATE outbox_batches SET state = ?2, error = ?3, settled_at = ?4,
     body = iif(?2 = 'dissolved', '', body)
 WHERE id = ?1 AND state IN ('sealed', 'sending')";
 
@@ -272,14 +275,14 @@ WHERE id = ?1 AND state IN ('sealed', 'sending')";
 const PUT_BACK: &str = "\
 -- back, to be sent in another batch
 UPDATE outbox SET state = 'pending', batch = NULL, attempts = attempts + 1, error = ?3,
-    due_at = CAST(?2 AS INTEGER) + min(CAST(?5 AS INTEGER) << min(attempts, 20), CAST(?6 AS INTEGER))
+    due_at = ?2 + min(?5 << min(attempts, 20), ?6)
 WHERE id IN (SELECT value FROM outbox_batches, jsonb_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
-    AND batch = ?1 AND state = 'sealed' AND attempts + 1 < CAST(?4 AS INTEGER)";
+    AND batch = ?1 AND state = 'sealed' AND attempts + 1 < ?4";
 
 /// `?2` what was the matter, `?3` with how many each may be in a batch from now on, if that is said.
 const DISSOLVE: &str = "\
 -- back, since the provider has not had it
-UPDATE outbox SET state = 'pending', batch = NULL, error = ?2, together = coalesce(CAST(nullif(?3, '') AS INTEGER), together)
+UPDATE outbox SET state = 'pending', batch = NULL, error = ?2, together = coalesce(?3, together)
 WHERE id IN (SELECT value FROM outbox_batches, jsonb_each(outbox_batches.members) WHERE outbox_batches.id = ?1)
     AND batch = ?1 AND state = 'sealed'";
 
@@ -293,146 +296,143 @@ ON CONFLICT DO NOTHING";
 
 const RECENT: &str = "\
 -- what has gone to somebody
-SELECT count(*) FROM outbox
-WHERE recipient = ?2 AND due_at > CAST(?3 AS INTEGER) AND due_at <= CAST(?4 AS INTEGER) AND channel = ?1 AND state IN ('sealed', 'sent', 'uncertain')";
+SELECT count(*) AS count FROM outbox
+WHERE recipient = ?2 AND due_at > ?3 AND due_at <= ?4 AND channel = ?1 AND state IN ('sealed', 'sent', 'uncertain')";
 
 const RELEASE: &str = "\
 -- send a batch later
-UPDATE outbox_batches SET state = 'sealed', arrived = max(arrived, ?4 = 'true'), due_at = CAST(?2 AS INTEGER), error = ?3,
-    sealed_at = min(sealed_at, CAST(?2 AS INTEGER))
+UPDATE outbox_batches SET state = 'sealed', arrived = max(arrived, ?4), due_at = ?2, error = ?3,
+    sealed_at = min(sealed_at, ?2)
 WHERE id = ?1 AND state = 'sending'";
 
 const USE: &str = "\
 -- count towards quotas
 INSERT INTO outbox_usage (provider, period, sent, requests)
-VALUES (?1, ?2, CAST(?4 AS INTEGER), 1), (?1, ?3, CAST(?4 AS INTEGER), 1)
+VALUES (?1, ?2, ?4, 1), (?1, ?3, ?4, 1)
 ON CONFLICT (provider, period) DO UPDATE SET sent = sent + excluded.sent, requests = requests + 1";
 
 const NOTE: &str = "\
 -- how the provider is doing
 INSERT INTO outbox_senders (provider, free_at, failures, away_until)
-VALUES (?1, CAST(?2 AS INTEGER), CAST(?3 AS INTEGER), CAST(?4 AS INTEGER))
+VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT (provider) DO UPDATE SET free_at = max(free_at, excluded.free_at), away_until = excluded.away_until,
     failures = CASE WHEN excluded.failures = 0 THEN 0 ELSE failures + 1 END";
 
 /// `?1` the channel, `?2` JSON: the providers there are keys for.
 const NEXT: &str = "\
 -- when there is something to do
-SELECT (SELECT min(due_at) FROM outbox WHERE channel = ?1 AND state = 'pending'), (
+SELECT (SELECT min(due_at) FROM outbox WHERE channel = ?1 AND state = 'pending') AS pending, (
     SELECT min(max(outbox_batches.due_at, CASE WHEN state = 'sealed' THEN coalesce(free_at, 0) ELSE 0 END))
     FROM outbox_batches LEFT JOIN outbox_senders USING (provider)
     WHERE channel = ?1 AND state IN ('sealed', 'sending') AND provider IN (SELECT value FROM jsonb_each(?2))
-)";
+) AS sealed";
 
 /// `?1` provider, `?2` the day and `?3` the most in it, `?4` the month and `?5` the most in it.
 const USED: &str = "\
 -- quotas that are nearly used up, and nobody has been told
 SELECT period, sent FROM outbox_usage
 WHERE provider = ?1 AND warned_at IS NULL
-    AND ((period = ?2 AND sent >= CAST(?3 AS INTEGER)) OR (period = ?4 AND sent >= CAST(?5 AS INTEGER)))";
+    AND ((period = ?2 AND sent >= ?3) OR (period = ?4 AND sent >= ?5))";
 
 const WARNED: &str = "\
 -- somebody has been told
-UPDATE outbox_usage SET warned_at = CAST(?3 AS INTEGER) WHERE provider = ?1 AND period = ?2";
+UPDATE outbox_usage SET warned_at = ?3 WHERE provider = ?1 AND period = ?2";
 
 const WRITE: &str = "\
 -- an email of Hookmill's own
 INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, due_at, created_at)
-VALUES (?1, 'hookmill', ?2, 0, ?3, 'email', ?4, CAST(?5 AS INTEGER), CAST(?5 AS INTEGER))
+VALUES (?1, 'hookmill', ?2, 0, ?3, 'email', ?4, ?5, ?5)
 ON CONFLICT DO NOTHING";
 
 const FREE: &str = "\
 -- nobody else is sending
-UPDATE outbox_batches SET due_at = CAST(?1 AS INTEGER)
-WHERE state IN ('sealed', 'sending') AND state = 'sending' AND due_at > CAST(?1 AS INTEGER)";
+UPDATE outbox_batches SET due_at = ?1
+WHERE state IN ('sealed', 'sending') AND state = 'sending' AND due_at > ?1";
 
 const OPEN: &str = "\
 -- what waits, and for whom
-SELECT channel, '', count(*), 0 FROM outbox WHERE state = 'pending' GROUP BY channel
+SELECT channel, NULL AS provider, count(*) AS count, 0 AS uncertain FROM outbox WHERE state = 'pending' GROUP BY channel
 UNION ALL
 SELECT channel, provider, count(*), sum(arrived = 1 OR state = 'sending') FROM outbox_batches WHERE state IN ('sealed', 'sending') GROUP BY channel, provider";
 
 /// Makes due what waits for a time that only a wrong clock can have set, see [`Timestamp::horizon`]. `longest_retry`: for how
 /// long something may wait to be tried again.
 pub fn put_right(channel: &str, now: Timestamp, longest_retry: Duration) -> Vec<Statement> {
-    let at = |longest| now.horizon(longest).millis().to_string();
-    let (now, written) = (now.millis().to_string(), at(Duration::ZERO));
-    let (again, lease) = (at(longest_retry), at(LEASE));
+    let (written, again) = (now.horizon(Duration::ZERO), now.horizon(longest_retry));
     vec![
-        statement(WRITTEN_AHEAD, vec![now.clone(), written]),
-        statement(PUT_BACK_AHEAD, vec![now.clone(), again.clone()]),
-        statement(BATCHES_AHEAD, vec![now, again, lease, channel.to_owned()]),
+        Statement::new(WRITTEN_AHEAD, params![now, written]),
+        Statement::new(PUT_BACK_AHEAD, params![now, again]),
+        Statement::new(BATCHES_AHEAD, params![now, again, now.horizon(LEASE), channel]),
     ]
 }
 
 /// As [`put_right()`], for when providers may be asked again.
 pub fn put_senders_right(providers: &[&str], now: Timestamp, longest_retry: Duration) -> Statement {
-    let at = |longest| now.horizon(longest).millis().to_string();
-    let params = vec![now.millis().to_string(), at(longest_retry), at(AWAY), json(&providers)];
-    statement(SENDERS_AHEAD, params)
+    let (again, away) = (now.horizon(longest_retry), now.horizon(AWAY));
+    Statement::new(SENDERS_AHEAD, params![now, again, away, Param::json(providers)])
 }
 
 /// Asks for what may be sent through these providers, the oldest first; and how providers are doing.
 pub fn pending(channel: &str, providers: &[&str], now: Timestamp, most: usize) -> Vec<Statement> {
-    let adopt = ADOPT.map(|sql| statement(sql, vec![channel.to_owned(), json(&providers)]));
-    let params = vec![channel.to_owned(), now.millis().to_string(), most.to_string()];
-    let asked = [statement(PENDING, params), statement(SENDERS, Vec::new())];
-    adopt.into_iter().chain(asked).collect()
+    let adopt = ADOPT.map(|sql| Statement::new(sql, params![channel, Param::json(providers)]));
+    let pending = Statement::new(PENDING, params![channel, now, most]);
+    adopt.into_iter().chain([pending, Statement::new(SENDERS, Vec::new())]).collect()
 }
 
 /// What [`pending()`] was answered with.
-pub fn read_pending(rows: &[Rows]) -> (Vec<Pending>, Vec<Standing>) {
-    let pending = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(id), Some(content), Some(due_at), together] => Some(Pending {
-            id: id.clone(),
-            content: content.clone(),
-            due_at: Timestamp::from_millis(due_at.parse().ok()?),
-            together: together.as_ref().and_then(|most| most.parse().ok()),
-        }),
-        _ => None,
-    };
-    let rows_of = |place| rows.get(place).into_iter().flatten();
-    (rows_of(ADOPT.len()).filter_map(pending).collect(), read_standings(rows.last()))
-}
-
-/// How providers are doing.
-pub fn read_standings(rows: Option<&Rows>) -> Vec<Standing> {
-    let sender = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(provider), Some(away_until)] => Some(Standing {
-            provider: provider.clone(),
-            away_until: Timestamp::from_millis(away_until.parse().ok()?),
-        }),
-        _ => None,
-    };
-    rows.into_iter().flatten().filter_map(sender).collect()
+///
+/// # Errors
+///
+/// If a value is not of its type.
+pub fn read_pending(rows: &[Rows]) -> Result<(Vec<Pending>, Vec<Standing>), StoreError> {
+    Ok((read(answer(rows, ADOPT.len()))?, read(answer(rows, ADOPT.len() + 1))?))
 }
 
 /// Asks which of these addresses, in lower case, are not to be written to, and why: pairs.
 pub fn suppressed(addresses: &[String]) -> Statement {
-    statement(SUPPRESSED, vec![json(&addresses)])
+    Statement::new(SUPPRESSED, params![Param::json(addresses)])
+}
+
+/// What [`suppressed()`] was answered with.
+///
+/// # Errors
+///
+/// If a value is not of its type.
+pub fn read_suppressed(rows: &[Rows]) -> Result<BTreeMap<String, String>, StoreError> {
+    #[derive(Deserialize)]
+    struct Suppressed {
+        address: String,
+        reason: String,
+    }
+    let suppressed = read::<Suppressed>(answer(rows, 0))?;
+    Ok(suppressed.into_iter().map(|one| (one.address, one.reason)).collect())
 }
 
 /// Asks how much has gone to an address, as the column `recipient` has it, in this time until now.
 pub fn recent(channel: &str, recipient: &str, now: Timestamp, within: Duration) -> Statement {
-    let (since, until) = (now - within, now.horizon(Duration::ZERO));
-    let times = [since, until].map(|at| at.millis().to_string());
-    let params = [channel.to_owned(), recipient.to_owned()].into_iter().chain(times);
-    statement(RECENT, params.collect())
+    let until = now.horizon(Duration::ZERO);
+    Statement::new(RECENT, params![channel, recipient, now - within, until])
 }
 
 /// What [`recent()`] was answered with.
-pub fn read_recent(rows: &[Rows]) -> u32 {
-    let count = rows.first().and_then(|rows| rows.first()?.first()?.as_ref()?.parse().ok());
-    count.unwrap_or_default()
+///
+/// # Errors
+///
+/// If a value is not of its type.
+pub fn read_recent(rows: &[Rows]) -> Result<u32, StoreError> {
+    #[derive(Deserialize)]
+    struct Recent {
+        count: u32,
+    }
+    Ok(read::<Recent>(answer(rows, 0))?.first().map_or(0, |recent| recent.count))
 }
 
 /// Seals batches, to be carried out in one transaction. The first statement answers with the ids of those that were.
 pub fn seal(batches: &[Sealing], now: Timestamp) -> Vec<Statement> {
-    let rows = batches.iter().map(|batch| {
-        json(&(&batch.id, batch.provider, &batch.members, &batch.body, now, batch.channel))
-    });
-    let rows: Vec<_> = rows.collect();
-    [SEAL, SEALED].iter().flat_map(|sql| for_rows(sql, &rows)).collect()
+    let rows = batches
+        .iter()
+        .map(|batch| (&batch.id, batch.provider, &batch.members, &batch.body, now, batch.channel));
+    [SEAL, SEALED].iter().flat_map(|sql| Statement::for_each(sql, rows.clone())).collect()
 }
 
 /// Takes a batch that is due, for [`LEASE`], unless the provider is not to be asked yet; and asks how providers are doing. The
@@ -444,76 +444,40 @@ pub fn take(
     interval: Duration,
     since: Timestamp,
 ) -> Vec<Statement> {
-    let name = sender.provider.to_owned();
-    let lease = (now + LEASE).millis().to_string();
-    let params = vec![
-        name.clone(),
-        sender.recognizes.to_string(),
-        now.millis().to_string(),
-        lease.clone(),
-        since.millis().to_string(),
-        channel.to_owned(),
-    ];
-    let free_at = (now + interval).millis().to_string();
-    let space = statement(SPACE, vec![name, lease, free_at, channel.to_owned()]);
-    vec![statement(TAKE, params), space, statement(SENDERS, Vec::new())]
+    let Sender { provider, recognizes } = sender;
+    let lease = now + LEASE;
+    vec![
+        Statement::new(TAKE, params![provider, recognizes, now, lease, since, channel]),
+        Statement::new(SPACE, params![provider, lease, now + interval, channel]),
+        Statement::new(SENDERS, Vec::new()),
+    ]
 }
 
-/// The batch that [`take()`] was answered with.
-pub fn read_taken(rows: &[Rows]) -> Option<Taken> {
-    match rows.first()?.first()?.as_slice() {
-        [Some(id), Some(members), Some(body), Some(attempts), Some(arrived), Some(failures)] => {
-            Some(Taken {
-                id: id.clone(),
-                members: serde_json::from_str(members).ok()?,
-                body: body.clone(),
-                attempts: attempts.parse().ok()?,
-                arrived: arrived != "0",
-                failures: failures.parse().ok()?,
-            })
-        }
-        _ => None,
-    }
+/// The batch that [`take()`] was answered with, if there was one; and how providers are doing.
+///
+/// # Errors
+///
+/// If a value is not of its type.
+pub fn read_taken(rows: &[Rows]) -> Result<(Option<Taken>, Vec<Standing>), StoreError> {
+    Ok((read(answer(rows, 0))?.pop(), read(answer(rows, 2))?))
 }
 
 /// Asks for batches that are due and not sent again as they are: whoever sent them is gone and the provider knows no keys, or
-/// they were sealed before `since`.
+/// they were sealed before `since`. To be read as [`Taken`], without their bodies.
 pub fn doubtful(channel: &str, sender: Sender<'_>, now: Timestamp, since: Timestamp) -> Statement {
-    let params = vec![
-        sender.provider.to_owned(),
-        sender.recognizes.to_string(),
-        now.millis().to_string(),
-        since.millis().to_string(),
-        channel.to_owned(),
-    ];
-    statement(DOUBTFUL, params)
-}
-
-/// The batches that [`doubtful()`] was answered with, without their bodies.
-pub fn read_doubtful(rows: Option<&Rows>) -> Vec<Taken> {
-    let read = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(id), Some(members), Some(attempts), Some(arrived)] => Some(Taken {
-            id: id.clone(),
-            members: serde_json::from_str(members).ok()?,
-            body: String::new(),
-            attempts: attempts.parse().ok()?,
-            arrived: arrived != "0",
-            failures: 0,
-        }),
-        _ => None,
-    };
-    rows.into_iter().flatten().filter_map(read).collect()
+    let Sender { provider, recognizes } = sender;
+    Statement::new(DOUBTFUL, params![provider, recognizes, now, since, channel])
 }
 
 /// Gives up what no batch can have: id, state (`refused` or `suppressed`), and why.
 pub fn refuse(members: &[(&str, &str, String)], now: Timestamp) -> Vec<Statement> {
-    let rows = members.iter().map(|(id, state, error)| json(&(id, state, error, now)));
-    for_rows(SETTLE_UNSEALED, &rows.collect::<Vec<_>>())
+    let rows = members.iter().map(|(id, state, error)| (id, state, error, now));
+    Statement::for_each(SETTLE_UNSEALED, rows)
 }
 
 /// Writes down which recipients are left out of what is sent: id, and who and why.
 pub fn leave_out(members: &[(String, String)]) -> Vec<Statement> {
-    for_rows(LEAVE_OUT, &members.iter().map(json).collect::<Vec<_>>())
+    Statement::for_each(LEAVE_OUT, members)
 }
 
 /// Writes down what the provider has said of each member of a batch that it has taken; `recipients`: to how many each goes.
@@ -530,38 +494,35 @@ pub fn delivered(
             Delivered::Refused(error) => ("refused", None, Some(error)),
             Delivered::Unwanted(error) => ("suppressed", None, Some(error)),
         };
-        json(&(id, &batch.id, state, provider_id, error, now))
+        (id, &batch.id, state, provider_id, error, now)
     });
-    let mut statements = for_rows(SETTLE_MEMBERS, &members.collect::<Vec<_>>());
-    statements.push(settle_batch(batch, "sent", "", now));
+    let mut statements = Statement::for_each(SETTLE_MEMBERS, members);
+    statements.push(settle_batch(batch, "sent", None, now));
     let accepted = said.iter().zip(recipients);
     let accepted = accepted
         .filter(|(said, _)| matches!(said, Delivered::Accepted(_) | Delivered::Partly { .. }));
     let sent: usize = accepted.map(|(_, recipients)| recipients).sum();
     let unwanted = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
-        Delivered::Unwanted(error) => Some(json(&(id, provider, error, now))),
+        Delivered::Unwanted(error) => Some((id, provider, error, now)),
         Delivered::Accepted(_) | Delivered::Partly { .. } | Delivered::Refused(_) => None,
     });
-    statements.extend(for_rows(SUPPRESS, &unwanted.collect::<Vec<_>>()));
+    statements.extend(Statement::for_each(SUPPRESS, unwanted));
     let left_out = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
         Delivered::Partly { left_out, .. } => Some((id.clone(), left_out.clone())),
         Delivered::Accepted(_) | Delivered::Refused(_) | Delivered::Unwanted(_) => None,
     });
     statements.extend(leave_out(&left_out.collect::<Vec<_>>()));
-    let params = vec![provider.into(), now.day(), now.month(), sent.to_string()];
-    statements.push(statement(USE, params));
+    statements.push(Statement::new(USE, params![provider, now.day(), now.month(), sent]));
     statements.push(note(provider, now, false, None));
     statements
 }
 
 /// Ends a batch that was not taken, and what is still in it.
 pub fn end(batch: &Taken, end: End, error: &str, now: Timestamp) -> Vec<Statement> {
-    let members = batch
-        .members
-        .iter()
-        .map(|id| json(&(id, &batch.id, end.as_str(), None::<&str>, error, now)));
-    let mut statements = for_rows(SETTLE_MEMBERS, &members.collect::<Vec<_>>());
-    statements.push(settle_batch(batch, end.as_str(), error, now));
+    let members =
+        batch.members.iter().map(|id| (id, &batch.id, end.as_str(), None::<&str>, error, now));
+    let mut statements = Statement::for_each(SETTLE_MEMBERS, members);
+    statements.push(settle_batch(batch, end.as_str(), Some(error), now));
     statements
 }
 
@@ -574,15 +535,7 @@ pub fn put_back(
     error: &str,
     most: u32,
 ) -> Statement {
-    let params = vec![
-        batch.id.clone(),
-        now.millis().to_string(),
-        error.to_owned(),
-        most.to_string(),
-        initial.as_millis().to_string(),
-        max.as_millis().to_string(),
-    ];
-    statement(PUT_BACK, params)
+    Statement::new(PUT_BACK, params![&batch.id, now, error, most, initial, max])
 }
 
 /// Puts back what is in a batch that the provider has not had, to be sent in others now; `together`: of at most so many.
@@ -592,40 +545,43 @@ pub fn dissolve(
     error: &str,
     now: Timestamp,
 ) -> Vec<Statement> {
-    let together = together.map(|most| most.to_string()).unwrap_or_default();
-    let dissolve = statement(DISSOLVE, vec![batch.id.clone(), error.into(), together]);
-    vec![dissolve, settle_batch(batch, "dissolved", error, now)]
+    let dissolve = Statement::new(DISSOLVE, params![&batch.id, error, together]);
+    vec![dissolve, settle_batch(batch, "dissolved", Some(error), now)]
 }
 
 /// What became of each, as the statements answer that settle it: how many were sent, and which were not.
-pub fn read_settled(rows: &[Rows]) -> (usize, Vec<Unsent>) {
-    let (mut sent, mut unsent) = (0, Vec::new());
-    for row in rows.iter().flatten() {
-        let [Some(id), Some(source), Some(event), Some(rule), Some(state), error] = row.as_slice()
-        else {
-            continue;
-        };
-        if state == "sent" {
-            sent += 1;
-            continue;
-        }
-        unsent.push(Unsent {
-            id: id.clone(),
-            event: (source.clone(), event.clone()),
-            rule: rule.clone(),
-            state: state.clone(),
-            error: error.clone().unwrap_or_default(),
-        });
+///
+/// # Errors
+///
+/// If a value is not of its type.
+pub fn read_settled(rows: &[Rows]) -> Result<(usize, Vec<Unsent>), StoreError> {
+    #[derive(Deserialize)]
+    struct Settled {
+        id: String,
+        source: String,
+        event_id: String,
+        rule: String,
+        state: String,
+        error: Option<String>,
     }
-    (sent, unsent)
+    let (mut sent, mut unsent) = (0, Vec::new());
+    for rows in rows {
+        for Settled { id, source, event_id, rule, state, error } in read(rows)? {
+            if state == "sent" {
+                sent += 1;
+                continue;
+            }
+            let error = error.unwrap_or_default();
+            unsent.push(Unsent { id, event: (source, event_id), rule, state, error });
+        }
+    }
+    Ok((sent, unsent))
 }
 
 /// Leaves a batch for later: the provider has taken nothing of it, or will know it again by its key. `arrived`: it may have
 /// reached the provider.
 pub fn release(batch: &Taken, due_at: Timestamp, error: &str, arrived: bool) -> Statement {
-    let params =
-        vec![batch.id.clone(), due_at.millis().to_string(), error.to_owned(), arrived.to_string()];
-    statement(RELEASE, params)
+    Statement::new(RELEASE, params![&batch.id, due_at, error, arrived])
 }
 
 /// Writes down how a provider is doing: when it may be asked again, whether it was away, and until when nothing is sealed
@@ -637,82 +593,77 @@ pub fn note(
     away_until: Option<Timestamp>,
 ) -> Statement {
     let away_until = away_until.map_or(0, Timestamp::millis);
-    let params = vec![
-        provider.to_owned(),
-        free_at.millis().to_string(),
-        u8::from(away).to_string(),
-        away_until.to_string(),
-    ];
-    statement(NOTE, params)
+    Statement::new(NOTE, params![provider, free_at, away, away_until])
 }
 
 /// Asks when there is something to do: since when something is pending, and when a batch of one of these providers may be
 /// sent.
 pub fn next(channel: &str, providers: &[&str]) -> Statement {
-    statement(NEXT, vec![channel.to_owned(), json(&providers)])
+    Statement::new(NEXT, params![channel, Param::json(providers)])
 }
 
 /// What [`next()`] was answered with.
-pub fn read_next(rows: &[Rows]) -> (Option<Timestamp>, Option<Timestamp>) {
-    let row = rows.first().and_then(|rows| rows.first());
-    let time = |place: usize| {
-        let text = row.and_then(|row| row.get(place)?.as_ref());
-        text.and_then(|text| text.parse().ok()).map(Timestamp::from_millis)
-    };
-    (time(0), time(1))
+///
+/// # Errors
+///
+/// If a value is not of its type.
+pub fn read_next(rows: &[Rows]) -> Result<(Option<Timestamp>, Option<Timestamp>), StoreError> {
+    #[derive(Deserialize)]
+    struct Next {
+        pending: Option<Timestamp>,
+        sealed: Option<Timestamp>,
+    }
+    let next = read::<Next>(answer(rows, 0))?.pop();
+    Ok(next.map_or((None, None), |next| (next.pending, next.sealed)))
 }
 
 /// Asks which periods have more sent in them than these, and have not been warned of.
 pub fn used(provider: &str, now: Timestamp, day: u64, month: u64) -> Statement {
-    let (day, month) = ((now.day(), day.to_string()), (now.month(), month.to_string()));
-    statement(USED, vec![provider.into(), day.0, day.1, month.0, month.1])
+    Statement::new(USED, params![provider, now.day(), day, now.month(), month])
 }
 
-/// The periods that [`used()`] was answered with, and how much has been sent in each.
-pub fn read_used(rows: &[Rows]) -> Vec<(String, u64)> {
-    let read = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(period), Some(sent)] => Some((period.clone(), sent.parse().ok()?)),
-        _ => None,
-    };
-    rows.first().into_iter().flatten().filter_map(read).collect()
+/// A period, and how much has been sent in it: what [`used()`] is answered with.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Used {
+    /// The day or the month.
+    pub period: String,
+    /// Emails, or what else the channel counts.
+    pub sent: u64,
 }
 
 /// Notes that somebody has been told of a period.
 pub fn warned(provider: &str, period: &str, now: Timestamp) -> Statement {
-    let now = now.millis().to_string();
-    statement(WARNED, vec![provider.into(), period.into(), now])
+    Statement::new(WARNED, params![provider, period, now])
 }
 
 /// Writes an email of Hookmill's own, once under each id. `about` and `rule` stand where an event's id and its rule do.
 pub fn write(id: &str, about: &str, rule: &str, content: &str, now: Timestamp) -> Statement {
-    let params = [id, about, rule, content].map(ToOwned::to_owned);
-    statement(WRITE, params.into_iter().chain([now.millis().to_string()]).collect())
+    Statement::new(WRITE, params![id, about, rule, content, now])
 }
 
 /// Ends every lease, for whoever knows that those who had them are gone.
 pub fn free(now: Timestamp) -> Statement {
-    statement(FREE, vec![now.millis().to_string()])
+    Statement::new(FREE, params![now])
 }
 
-/// Asks what waits: channel, the provider whose batches they are (blank for what is in none), how many, and how many of these
-/// may have been sent.
+/// Asks what waits, to be read as [`Open`].
 pub fn open() -> Statement {
-    statement(OPEN, Vec::new())
+    Statement::new(OPEN, Vec::new())
 }
 
-fn settle_batch(batch: &Taken, state: &str, error: &str, now: Timestamp) -> Statement {
-    let params = vec![batch.id.clone(), state.into(), error.into(), now.millis().to_string()];
-    statement(SETTLE_BATCH, params)
+/// What waits in a channel.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Open {
+    /// Its name.
+    pub channel: String,
+    /// The provider whose batches they are; none for what is in no batch.
+    pub provider: Option<String>,
+    /// How many emails, or how many batches.
+    pub count: u64,
+    /// How many of them may have been sent.
+    pub uncertain: u64,
 }
 
-fn statement(sql: &str, params: Vec<String>) -> Statement {
-    Statement { sql: Arc::from(sql), params }
-}
-
-fn for_rows(sql: &str, rows: &[String]) -> Vec<Statement> {
-    Statement::for_rows(&Arc::from(sql), rows.iter().map(String::as_str))
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("texts and numbers serialise")
+fn settle_batch(batch: &Taken, state: &str, error: Option<&str>, now: Timestamp) -> Statement {
+    Statement::new(SETTLE_BATCH, params![&batch.id, state, error, now])
 }

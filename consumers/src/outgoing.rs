@@ -14,7 +14,7 @@ use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::outbound::{Answer, Provider, Transport};
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::template::{TemplateError, Templates};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::api::{Api, Sealed};
@@ -24,7 +24,9 @@ use hookmill_providers::track::{TrackApi, track_api};
 use serde_json::json;
 use thiserror::Error;
 
-use crate::outbox::{self, AWAY, End, Pending, Sealing, Sender, Standing, Taken, Unsent};
+use crate::outbox::{
+    self, AWAY, End, Open, Pending, Sealing, Sender, Standing, Taken, Unsent, Used,
+};
 use crate::retry::delay;
 
 /// The longest time for which a batch is tried.
@@ -189,10 +191,11 @@ impl Sent {
     }
 
     /// Adds what the statements answered that say what became of it.
-    fn settled(&mut self, rows: &[Rows]) {
-        let (accepted, unsent) = outbox::read_settled(rows);
+    fn settled(&mut self, rows: &[Rows]) -> Result<(), StoreError> {
+        let (accepted, unsent) = outbox::read_settled(rows)?;
         self.accepted += accepted;
         self.unsent.extend(unsent);
+        Ok(())
     }
 }
 
@@ -319,32 +322,30 @@ pub async fn stranded<S: Store>(
     store: &S,
     channels: &[Outgoing],
 ) -> Result<Vec<String>, StoreError> {
-    let rows = store.execute(vec![outbox::open()]).await?;
-    let stranded = |row: &Vec<Option<String>>| {
-        let [Some(name), Some(provider), Some(count), Some(doubtful)] = row.as_slice() else {
-            return None;
-        };
+    let rows = store.query(vec![outbox::open()]).await?;
+    let stranded = |Open { channel: name, provider, count, uncertain }| {
         let channel = channels.iter().find(|channel| channel.channel() == name);
-        match (channel, provider.as_str()) {
-            (None, "") => Some(format!(
+        let names = |provider: &str| {
+            channel.is_some_and(|channel| channel.providers().any(|name| name == provider))
+        };
+        match provider {
+            None if channel.is_some() => None,
+            None => Some(format!(
                 "{count} of the channel {name} wait, and nothing says how they are sent"
             )),
-            (Some(channel), provider)
-                if provider.is_empty() || channel.providers().any(|p| p == provider) =>
-            {
-                None
-            }
+            Some(provider) if names(&provider) => None,
             // The others go to whoever sends now.
-            (Some(_), _) if doubtful == "0" => None,
-            (channel, provider) => {
-                let count = if channel.is_some() { doubtful } else { count };
+            Some(_) if channel.is_some() && uncertain == 0 => None,
+            Some(provider) => {
+                let count = if channel.is_some() { uncertain } else { count };
                 Some(format!(
                     "batches of the channel {name} that wait for {provider}: {count}; hookmill.toml does not name it any more, as `fallback` for instance"
                 ))
             }
         }
     };
-    Ok(rows.iter().flatten().filter_map(stranded).collect())
+    let open = read(answer(&rows, 0))?;
+    Ok(open.into_iter().filter_map(stranded).collect())
 }
 
 /// Does what there is to do: seals what is due, and sends a batch through each provider.
@@ -378,8 +379,8 @@ pub async fn round<S: Store, F: Fetch>(
         }
     }
     let providers: Vec<_> = outgoing.providers().collect();
-    let rows = store.execute(vec![outbox::next(outgoing.channel(), &providers)]).await?;
-    let (pending, batch) = outbox::read_next(&rows);
+    let rows = store.query(vec![outbox::next(outgoing.channel(), &providers)]).await?;
+    let (pending, batch) = outbox::read_next(&rows)?;
     let next = pending.map(|due_at| due_at + outgoing.settings.wait).into_iter().chain(batch).min();
     Ok(Round { sent, next: next.map(|next| next.max(now() + PAUSE)) })
 }
@@ -399,7 +400,7 @@ async fn doubt<S: Store>(
     statements.push(outbox::put_senders_right(&[route.name()], now, longest));
     statements.push(outbox::doubtful(channel, route.sender(), now, now - tried));
     let rows = store.execute(statements).await?;
-    for batch in outbox::read_doubtful(rows.last()) {
+    for batch in read::<Taken>(rows.last().map_or(&[], Vec::as_slice))? {
         let hours = tried.as_secs() / 3600;
         let statements = if !batch.arrived {
             let error = format!("given up after {} attempts in {hours} hours", batch.attempts);
@@ -414,7 +415,7 @@ async fn doubt<S: Store>(
             let error = "whoever sent it ended before the answer was written down";
             uncertain(outgoing, &batch, error, now, sent)
         };
-        sent.settled(&store.execute(statements).await?);
+        sent.settled(&store.execute(statements).await?)?;
     }
     Ok(())
 }
@@ -429,7 +430,7 @@ async fn seal<S: Store>(
     let most = outgoing.senders.iter().map(|sender| sender.api.max_batch()).max();
     let providers: Vec<_> = outgoing.providers().collect();
     let asked = outbox::pending(outgoing.channel(), &providers, now, most.unwrap_or_default());
-    let (mut pending, standings) = outbox::read_pending(&store.execute(asked).await?);
+    let (mut pending, standings) = outbox::read_pending(&store.execute(asked).await?)?;
     let Some((place, route)) = outgoing.chosen(&standings, now) else { return Ok(false) };
     let provider = route.name();
     let (most, full) = first_batch(&pending, route.api.max_batch());
@@ -462,8 +463,9 @@ async fn seal<S: Store>(
         return Ok(false);
     }
     let rows = store.execute(statements).await?;
-    let sealed = rows.iter().take(sealing).flatten().count();
-    sent.settled(&rows);
+    let (seals, settled) = rows.split_at_checked(sealing).unwrap_or_default();
+    let sealed = seals.iter().flatten().count();
+    sent.settled(settled)?;
     // If another seals at the same time, the rest is left to that.
     Ok(full && (sealed > 0 || !unsent.is_empty()))
 }
@@ -505,8 +507,7 @@ async fn send<S: Store, F: Fetch>(
     let interval = Duration::from_secs(1) / settings.rate.max(1);
     let since = start - route.tried();
     let rows = store.execute(outbox::take(channel, route.sender(), start, interval, since)).await?;
-    let Some(batch) = outbox::read_taken(&rows) else { return Ok(()) };
-    let standings = outbox::read_standings(rows.last());
+    let (Some(batch), standings) = outbox::read_taken(&rows)? else { return Ok(()) };
     let request = api.request(&Sealed { channel, id: &batch.id, body: &batch.body, settings, key });
     // Some say the key again when they do not like it.
     let without_key = |text: &str| match key.expose_secret().trim() {
@@ -533,8 +534,7 @@ async fn send<S: Store, F: Fetch>(
         }
         written = store.execute(statements.clone()).await;
     }
-    sent.settled(&written?);
-    Ok(())
+    sent.settled(&written?)
 }
 
 /// Who has answered, to what.
@@ -649,8 +649,8 @@ async fn warn<S: Store>(
 ) -> Result<(), StoreError> {
     let Some(quota) = &outgoing.settings.quota else { return Ok(()) };
     let (day, month) = (quota.threshold(quota.day), quota.threshold(quota.month));
-    let rows = store.execute(vec![outbox::used(name, now, day, month)]).await?;
-    for (period, emails) in outbox::read_used(&rows) {
+    let rows = store.query(vec![outbox::used(name, now, day, month)]).await?;
+    for Used { period, sent: emails } in read(answer(&rows, 0))? {
         let daily = period == now.day();
         let most = if daily { quota.day } else { quota.month }.unwrap_or_default();
         let warning = format!("{emails} of {most} emails of {period} have been sent by {name}");

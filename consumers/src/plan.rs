@@ -11,10 +11,11 @@ use hookmill_core::delivery::Delivery;
 use hookmill_core::email::{address_key, number};
 use hookmill_core::handler::Event;
 use hookmill_core::hash::sha256_hex;
+use hookmill_core::json::{push_json, to_json};
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
 use hookmill_core::refetch::path;
-use hookmill_core::rules::row::{Identity, ROW_BYTES, Row, RowWriter, push_json};
+use hookmill_core::rules::row::{Identity, ROW_BYTES, Row, RowWriter};
 use hookmill_core::rules::{
     Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Reads, Rule, Scope, Send,
     Stopped, Unfit, Unmatched, Value, Values, each_element,
@@ -22,7 +23,7 @@ use hookmill_core::rules::{
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -114,7 +115,7 @@ impl Writes {
 }
 
 /// What decides that two messages are the same event.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 pub(crate) struct EventKey {
     pub(crate) source: String,
     pub(crate) id: String,
@@ -128,6 +129,11 @@ impl EventKey {
             id: envelope.id.clone(),
             generation: envelope.generation,
         }
+    }
+
+    /// As a row of a statement.
+    pub(crate) fn row(&self) -> (&str, &str, u32) {
+        (&self.source, &self.id, self.generation)
     }
 }
 
@@ -576,7 +582,7 @@ impl<'e> Making<'e> {
         content.pop();
         let _ = write!(content, ",\"data\":{{{}}}}}", members.join(","));
         let event = (&envelope.source, &envelope.id, envelope.generation, rule);
-        let id = sha256_hex(&[&serde_json::to_vec(&event).expect("texts and numbers serialise")]);
+        let id = sha256_hex(&[to_json(&event).as_bytes()]);
         let key = |to: &String| match send {
             Send::Sms { .. } => number(to).unwrap_or_else(|| to.clone()),
             Send::Email { .. } | Send::Track { .. } => address_key(to),
@@ -764,29 +770,19 @@ pub(crate) fn repeated(writes: &[&Writes]) -> Vec<Statement> {
 
 /// Asks which events have taken effect.
 pub(crate) fn seen<'e>(events: impl IntoIterator<Item = &'e EventKey>) -> Vec<Statement> {
-    let row = |event: &EventKey| json!([event.source, event.id, event.generation]).to_string();
-    let rows: Vec<_> = events.into_iter().map(row).collect();
-    Statement::for_rows(&Arc::from(SEEN), rows.iter().map(String::as_str))
+    Statement::for_each(SEEN, events.into_iter().map(EventKey::row))
 }
 
 /// Since when the first may be sent of what was written into the outbox: what the statements of rules answered with.
 pub(crate) fn first_due(rows: &[Rows]) -> Option<Timestamp> {
-    let due_at = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(due_at)] => due_at.parse().ok().map(Timestamp::from_millis),
-        _ => None,
-    };
-    rows.iter().flatten().filter_map(due_at).min()
+    #[derive(Deserialize)]
+    struct Due {
+        due_at: Timestamp,
+    }
+    rows.iter().flatten().filter_map(|row| row.read::<Due>().ok()).map(|due| due.due_at).min()
 }
 
 /// The events that [`SEEN`] answered with.
 pub(crate) fn events(rows: &[Rows]) -> BTreeSet<EventKey> {
-    let key = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(source), Some(id), Some(generation)] => Some(EventKey {
-            source: source.clone(),
-            id: id.clone(),
-            generation: generation.parse().ok()?,
-        }),
-        _ => None,
-    };
-    rows.iter().flatten().filter_map(key).collect()
+    rows.iter().flatten().filter_map(|row| row.read().ok()).collect()
 }

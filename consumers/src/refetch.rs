@@ -11,11 +11,13 @@ use hookmill_core::config::{Api, Consumers};
 use hookmill_core::fetch::Fetch;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
+use hookmill_core::params;
 use hookmill_core::refetch::object;
 use hookmill_core::rules::row::Row;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Param, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::outbox;
@@ -71,13 +73,14 @@ pub struct Asked {
     pub next: Option<Timestamp>,
 }
 
-/// An object that is to be asked for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// An object that is to be asked for: what [`TAKE`] is answered with.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 struct Wanted {
     rule: String,
     path: String,
     source: String,
     event_id: String,
+    #[serde(rename = "type")]
     kind: String,
     /// JSON: what is in the event's body besides the object.
     rest: String,
@@ -87,15 +90,15 @@ struct Wanted {
 /// `?1` now, `?2` the latest time for which an object can wait, `?3` source.
 const AHEAD: &str = "\
 -- objects that a clock that was ahead has set
-UPDATE refetches SET due_at = CAST(?1 AS INTEGER) WHERE source = ?3 AND due_at > CAST(?2 AS INTEGER)";
+UPDATE refetches SET due_at = ?1 WHERE source = ?3 AND due_at > ?2";
 
 /// `?1` now, `?2` the end of the lease, `?3` source, `?4` provider.
 const TAKE: &str = "\
 -- an object that is to be asked for
-UPDATE refetches SET due_at = CAST(?2 AS INTEGER), attempts = attempts + 1
+UPDATE refetches SET due_at = ?2, attempts = attempts + 1
 WHERE (rule, path) = (
-    SELECT rule, path FROM refetches WHERE source = ?3 AND due_at <= CAST(?1 AS INTEGER)
-        AND NOT EXISTS (SELECT 1 FROM outbox_senders WHERE provider = ?4 AND free_at > CAST(?1 AS INTEGER))
+    SELECT rule, path FROM refetches WHERE source = ?3 AND due_at <= ?1
+        AND NOT EXISTS (SELECT 1 FROM outbox_senders WHERE provider = ?4 AND free_at > ?1)
     ORDER BY due_at LIMIT 1
 )
 RETURNING rule, path, source, event_id, type, rest, attempts";
@@ -104,8 +107,8 @@ RETURNING rule, path, source, event_id, type, rest, attempts";
 const SPACE: &str = "\
 -- keep to the rate
 INSERT INTO outbox_senders (provider, free_at)
-SELECT ?1, CAST(?3 AS INTEGER)
-WHERE EXISTS (SELECT 1 FROM refetches WHERE source = ?4 AND due_at = CAST(?2 AS INTEGER))
+SELECT ?1, ?3
+WHERE EXISTS (SELECT 1 FROM refetches WHERE source = ?4 AND due_at = ?2)
 ON CONFLICT (provider) DO UPDATE SET free_at = excluded.free_at WHERE free_at < excluded.free_at";
 
 /// Unless another event has asked for it meanwhile.
@@ -115,14 +118,20 @@ DELETE FROM refetches WHERE rule = ?1 AND path = ?2 AND event_id = ?3";
 
 const LATER: &str = "\
 -- it is asked for later
-UPDATE refetches SET due_at = CAST(?4 AS INTEGER) WHERE rule = ?1 AND path = ?2 AND event_id = ?3";
+UPDATE refetches SET due_at = ?4 WHERE rule = ?1 AND path = ?2 AND event_id = ?3";
 
 const NEXT: &str = "\
 -- when the next object is to be asked for
 SELECT min(max(
     (SELECT min(due_at) FROM refetches WHERE source = api.value ->> 0),
     coalesce((SELECT free_at FROM outbox_senders WHERE provider = api.value ->> 1), 0)
-)) FROM jsonb_each(?1) AS api";
+)) AS at FROM jsonb_each(?1) AS api";
+
+/// What [`NEXT`] is answered with.
+#[derive(Deserialize)]
+struct Next {
+    at: Option<Timestamp>,
+}
 
 /// Asks for what is due, as far as the rates of the APIs allow, and applies it.
 ///
@@ -151,11 +160,10 @@ pub async fn round<S: Store, F: Fetch>(
     }
     let pairs: Vec<_> =
         apis.0.iter().map(|(source, (api, _))| (source, api.provider.as_str())).collect();
-    let pairs = serde_json::to_string(&pairs).unwrap_or_default();
-    let rows = store.execute(vec![Statement { sql: NEXT.into(), params: vec![pairs] }]).await?;
-    let next = rows.first().and_then(|rows| rows.first()?.first()?.as_ref()?.parse().ok());
+    let next = Statement::new(NEXT, params![Param::json(&pairs)]);
+    let next = read::<Next>(answer(&store.query(vec![next]).await?, 0))?.pop();
     // What could not be asked for now is not tried in a spin.
-    asked.next = next.map(|at| Timestamp::from_millis(at).max(now() + Duration::from_millis(20)));
+    asked.next = next.and_then(|next| next.at).map(|at| at.max(now() + Duration::from_millis(20)));
     Ok(asked)
 }
 
@@ -166,45 +174,16 @@ async fn take<S: Store>(
     now: Timestamp,
     longest_retry: Duration,
 ) -> Result<Option<Wanted>, StoreError> {
-    let (lease, provider) = ((now + LEASE).millis().to_string(), api.provider.as_str().to_owned());
+    let (lease, provider) = (now + LEASE, api.provider.as_str());
     let free_at = now + Duration::from_secs(1) / api.rate.max(1);
-    let senders = outbox::put_senders_right(&[&provider], now, longest_retry);
-    let horizon = now.horizon(LEASE.max(longest_retry)).millis().to_string();
-    let now = now.millis().to_string();
-    let ahead =
-        Statement { sql: AHEAD.into(), params: vec![now.clone(), horizon, source.to_owned()] };
-    let take = Statement {
-        sql: TAKE.into(),
-        params: vec![now, lease.clone(), source.to_owned(), provider.clone()],
-    };
-    let space = Statement {
-        sql: SPACE.into(),
-        params: vec![provider, lease, free_at.millis().to_string(), source.to_owned()],
-    };
-    Ok(read_taken(store.execute(vec![senders, ahead, take, space]).await?.get(2)))
-}
-
-fn read_taken(rows: Option<&Rows>) -> Option<Wanted> {
-    match rows?.first()?.as_slice() {
-        [
-            Some(rule),
-            Some(path),
-            Some(source),
-            Some(id),
-            Some(kind),
-            Some(rest),
-            Some(attempts),
-        ] => Some(Wanted {
-            rule: rule.clone(),
-            path: path.clone(),
-            source: source.clone(),
-            event_id: id.clone(),
-            kind: kind.clone(),
-            rest: rest.clone(),
-            attempts: attempts.parse().ok()?,
-        }),
-        _ => None,
-    }
+    let horizon = now.horizon(LEASE.max(longest_retry));
+    let statements = vec![
+        outbox::put_senders_right(&[provider], now, longest_retry),
+        Statement::new(AHEAD, params![now, horizon, source]),
+        Statement::new(TAKE, params![now, lease, source, provider]),
+        Statement::new(SPACE, params![provider, lease, free_at, source]),
+    ];
+    Ok(read(answer(&store.execute(statements).await?, 2))?.pop())
 }
 
 /// The object as the event's endpoint would have it: Stripe's are of the API version that an endpoint was made with.
@@ -235,8 +214,7 @@ fn judge(
     asked: &mut Asked,
 ) -> Vec<Statement> {
     let Wanted { rule, path, event_id, attempts, .. } = wanted;
-    let this = vec![rule.clone(), path.clone(), event_id.clone()];
-    let done = Statement { sql: DONE.into(), params: this.clone() };
+    let done = Statement::new(DONE, params![rule, path, event_id]);
     let (error, after) = match answer {
         Ok(ApiResponse { status: 200, body, .. }) => match read_object(api.provider, path, &body) {
             Object::Is(object) => match applied(config, wanted, object, start) {
@@ -278,8 +256,7 @@ fn judge(
     asked
         .problems
         .push(format!("{provider} was asked for {path}: {error}; it is asked again at {due_at}"));
-    let params = this.into_iter().chain([due_at.millis().to_string()]).collect();
-    vec![Statement { sql: LATER.into(), params }]
+    vec![Statement::new(LATER, params![rule, path, event_id, due_at])]
 }
 
 /// What an API says of an object.

@@ -14,7 +14,7 @@ use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
 use hookmill_core::request::Request;
 use hookmill_core::secret::{Secret, SecretName};
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_migrations::Loaded;
 use hookmill_native::{DataFolder, Sqlite};
@@ -97,9 +97,10 @@ impl World {
         }
     }
 
-    fn sql(&self, sql: &str) -> Rows {
-        let statement = Statement { sql: sql.into(), params: Vec::new() };
-        block(self.store.execute(vec![statement])).unwrap().remove(0)
+    fn sql(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        let statement = Statement::new(sql, Vec::new());
+        let rows = block(self.store.execute(vec![statement])).unwrap().remove(0);
+        rows.iter().map(Row::texts).collect()
     }
 
     fn letter(&self, id: &str, failed_at: i64) {
@@ -205,7 +206,7 @@ fn an_alert_is_raised_repeated_and_ended() {
     world.sql("UPDATE dead_letters SET state = 'discarded'");
     assert_eq!(world.told(14 * HOUR), ["No dead letter has waited for 1h."]);
     assert_eq!(world.told(15 * HOUR), Vec::<String>::new());
-    assert_eq!(world.sql("SELECT * FROM alerts"), Rows::new());
+    assert_eq!(world.sql("SELECT * FROM alerts"), Vec::<Vec<_>>::new());
     let webhooks = world.webhooks();
     let kinds: Vec<_> =
         webhooks.iter().map(|(_, kind, about)| (kind.clone(), about.clone())).collect();
@@ -306,7 +307,7 @@ fn a_webhook_is_sent_until_it_arrives_under_the_same_id() {
     let (raised, ended) = ("alert.raised", "alert.ended");
     assert_eq!(kinds, [raised, raised, raised, ended, ended]);
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 2);
-    assert_eq!(world.sql("SELECT * FROM alerts"), Rows::new());
+    assert_eq!(world.sql("SELECT * FROM alerts"), Vec::<Vec<_>>::new());
     // The email did not wait for it.
     assert_eq!(world.emails().len(), 2);
 }

@@ -15,7 +15,7 @@ use hookmill_core::config::Retention;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{ClaimCheck, decode, encode_claim_check, reprocessed};
 use hookmill_core::objects::{ObjectError, Objects};
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Param, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::{drain, sweep};
 use hookmill_native::Sqlite;
@@ -87,7 +87,7 @@ CREATE TABLE counts (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT, 
 ";
 
 fn sql(fixture: &Fixture, sql: &str) {
-    let statement = Statement { sql: sql.into(), params: Vec::new() };
+    let statement = Statement::new(sql, Vec::new());
     fixture.runtime.block_on(fixture.store.execute(vec![statement])).unwrap();
 }
 
@@ -432,6 +432,14 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
     }
 }
 
+/// The text of a parameter.
+fn text(param: &Param) -> &str {
+    match param {
+        Param::Text(text) => text,
+        Param::Integer(_) | Param::Null => "",
+    }
+}
+
 /// A store on which the events of some bodies end the process: it never answers, and says that it is over.
 struct Deadly<'s> {
     store: &'s Sqlite,
@@ -441,7 +449,8 @@ struct Deadly<'s> {
 impl Store for Deadly<'_> {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
         let is_deadly = |statement: &Statement| {
-            statement.sql.starts_with("-- rule") && statement.params[0].contains("deadly")
+            let rows = statement.params.iter().any(|param| text(param).contains("deadly"));
+            statement.sql.starts_with("-- rule") && rows
         };
         if statements.iter().any(is_deadly) {
             self.over.notify_one();
@@ -539,8 +548,8 @@ struct Measured<'s>(&'s Sqlite, Mutex<Vec<usize>>);
 
 impl Store for Measured<'_> {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
-        let bytes =
-            statements.iter().flat_map(|statement| &statement.params).map(String::len).sum();
+        let params = statements.iter().flat_map(|statement| &statement.params);
+        let bytes = params.map(|param| text(param).len()).sum();
         self.1.lock().unwrap().push(bytes);
         self.0.execute(statements).await
     }

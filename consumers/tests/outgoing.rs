@@ -14,9 +14,10 @@ use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Quota, 
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider, Purpose};
+use hookmill_core::params;
 use hookmill_core::rules::Program;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, Sqlite};
 use hookmill_providers::email::email_api;
@@ -145,12 +146,14 @@ impl World {
             .collect();
         let sql = "INSERT INTO outbox (id, source, event_id, generation, rule, channel, recipient, content, due_at, created_at) \
             SELECT 'id_' || (value ->> 0), 's', value ->> 0, 0, 'welcome', 'email', value ->> '$[1].to[0]', value -> 1, 0, 0 FROM json_each(?1)";
-        world.sql(sql, vec![json!(rows).to_string()]);
+        world.sql(sql, params![json!(rows).to_string()]);
         world
     }
 
-    fn sql(&self, sql: &str, params: Vec<String>) -> Rows {
-        block(self.store.execute(vec![Statement { sql: sql.into(), params }])).unwrap().remove(0)
+    fn sql(&self, sql: &str, params: Vec<Param>) -> Vec<Vec<Option<String>>> {
+        let statement = Statement::new(sql, params);
+        let rows = block(self.store.execute(vec![statement])).unwrap().remove(0);
+        rows.iter().map(Row::texts).collect()
     }
 
     fn states(&self) -> BTreeMap<String, u64> {
@@ -461,7 +464,7 @@ fn what_cannot_be_composed_is_refused_alone() {
         ("evt_2", json!({ "template": "welcome", "to": [], "data": { "name": "x" } })),
     ] {
         let sql = "UPDATE outbox SET content = ?2 WHERE event_id = ?1";
-        world.sql(sql, vec![event.into(), content.to_string()]);
+        world.sql(sql, params![event, content.to_string()]);
     }
     let sent = world.round(1_000).unwrap().sent;
     assert_eq!(sent.states(), BTreeMap::from([("refused", 3), ("sent", 1)]));
@@ -477,7 +480,7 @@ fn who_is_suppressed_is_not_written_to() {
     world.sql(suppress, vec![]);
     let content = json!({ "template": "welcome", "to": ["1@example.com", "0@EXAMPLE.com"], "cc": ["C@example.com"], "data": { "name": "x" } });
     let sql = "UPDATE outbox SET content = ?1 WHERE event_id = 'evt_1'";
-    world.sql(sql, vec![content.to_string()]);
+    world.sql(sql, params![content.to_string()]);
     let sent = world.round(1_000).unwrap().sent;
     assert_eq!(sent.states(), BTreeMap::from([("sent", 2), ("suppressed", 1)]));
     let rows = world.sql("SELECT state, error FROM outbox WHERE event_id = 'evt_0'", vec![]);
@@ -604,7 +607,7 @@ fn a_clock_that_was_ahead_keeps_no_provider_away() {
     world.emails().apis.push(api(Provider::SendGrid));
     world.sql(
         "INSERT INTO outbox_senders (provider, free_at, failures, away_until) VALUES ('resend', ?1, 3, ?1)",
-        vec![(24 * HOUR).to_string()],
+        params![(24 * HOUR).to_string()],
     );
     world.until_done(1_000);
     let provider = world.sql("SELECT DISTINCT provider FROM outbox_batches", vec![]);
@@ -839,7 +842,7 @@ fn an_address_stands_once_in_an_email_and_every_recipient_counts() {
             "cc": ["B@example.com", "c@example.com"], "data": { "name": "x" } });
         world.sql(
             "UPDATE outbox SET content = ?1 WHERE event_id = 'evt_1'",
-            vec![content.to_string()],
+            params![content.to_string()],
         );
         world.until_done(1_000);
         let used = "SELECT sent FROM outbox_usage WHERE period = '1970-01'";

@@ -11,9 +11,10 @@ use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::outbound::Provider;
+use hookmill_core::params;
 use hookmill_core::rules::Program;
 use hookmill_core::secret::{Secret, SecretName};
-use hookmill_core::store::{Rows, Statement, Store as _};
+use hookmill_core::store::{Param, Row, Statement, Store as _};
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, HttpClient, Sqlite};
 use serde_json::{Value, json};
@@ -193,12 +194,12 @@ impl World {
         let content = json!({ "template": "welcome", "to": to, "cc": cc, "data": { "name": n } });
         let sql = "INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, due_at, created_at) \
             VALUES ('id_' || ?1, 's', 'evt_' || ?1, 0, 'welcome', 'email', ?2, 0, 0)";
-        self.sql(sql, vec![n.to_string(), content.to_string()]).await;
+        self.sql(sql, params![n.to_string(), content.to_string()]).await;
     }
 
-    async fn sql(&self, sql: &str, params: Vec<String>) -> Rows {
-        let statement = Statement { sql: sql.into(), params };
-        self.store.execute(vec![statement]).await.unwrap().remove(0)
+    async fn sql(&self, sql: &str, params: Vec<Param>) -> Vec<Vec<Option<String>>> {
+        let rows = self.store.execute(vec![Statement::new(sql, params)]).await.unwrap().remove(0);
+        rows.iter().map(Row::texts).collect()
     }
 
     /// What the outbox says of each email: state, error, the provider's id, and who is left out.

@@ -23,6 +23,7 @@ pub mod email;
 pub mod fetch;
 pub mod handler;
 pub mod hash;
+pub mod json;
 pub mod limits;
 pub mod message;
 pub mod objects;

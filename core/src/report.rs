@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::json::to_json;
+
 use crate::rejection::Reason;
 use crate::time::Timestamp;
 
@@ -59,15 +61,11 @@ impl Report {
 
     /// Its text on the queue of reports.
     pub fn encode(&self) -> String {
-        json(self)
+        to_json(self)
     }
 
     /// Reads what [`Report::encode`] wrote; `None` if it is no report, or of a newer version.
     pub fn decode(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok().filter(|report: &Self| report.v == VERSION)
     }
-}
-
-fn json(report: &Report) -> String {
-    serde_json::to_string(report).expect("texts and numbers serialise")
 }

@@ -2,21 +2,145 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+use serde::de::value::MapDeserializer;
+use serde::{Deserialize as _, Deserializer, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
+use crate::json::to_json;
 use crate::limits::SQL_VALUE_BYTES;
+use crate::time::Timestamp;
+
+/// A value that is bound to a parameter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Param {
+    /// No value.
+    Null,
+    /// An integer. Every adapter binds it as one: D1, which binds JavaScript's numbers as `REAL`, through a cast.
+    Integer(i64),
+    /// A text. Whole batches travel as one JSON array.
+    Text(String),
+}
+
+impl Param {
+    /// A value as a JSON text.
+    ///
+    /// # Panics
+    ///
+    /// If the value cannot be JSON, such as a map whose keys are not texts.
+    pub fn json(value: &(impl Serialize + ?Sized)) -> Self {
+        Self::Text(to_json(value))
+    }
+}
+
+impl From<i64> for Param {
+    fn from(integer: i64) -> Self {
+        Self::Integer(integer)
+    }
+}
+
+impl From<u32> for Param {
+    fn from(integer: u32) -> Self {
+        Self::Integer(integer.into())
+    }
+}
+
+/// At most [`i64::MAX`].
+impl From<u64> for Param {
+    fn from(integer: u64) -> Self {
+        Self::Integer(i64::try_from(integer).unwrap_or(i64::MAX))
+    }
+}
+
+/// At most [`i64::MAX`].
+impl From<usize> for Param {
+    fn from(integer: usize) -> Self {
+        Self::Integer(i64::try_from(integer).unwrap_or(i64::MAX))
+    }
+}
+
+/// 0 or 1, as SQLite has it.
+impl From<bool> for Param {
+    fn from(is: bool) -> Self {
+        Self::Integer(is.into())
+    }
+}
+
+/// In milliseconds.
+impl From<Timestamp> for Param {
+    fn from(at: Timestamp) -> Self {
+        Self::Integer(at.millis())
+    }
+}
+
+/// In milliseconds; at most [`i64::MAX`].
+impl From<Duration> for Param {
+    fn from(duration: Duration) -> Self {
+        Self::Integer(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<&str> for Param {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<&String> for Param {
+    fn from(text: &String) -> Self {
+        Self::Text(text.clone())
+    }
+}
+
+impl From<String> for Param {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<T: Into<Param>> From<Option<T>> for Param {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// The parameters of a statement, `?1` first: whatever a [`Param`] can be made from.
+#[macro_export]
+macro_rules! params {
+    ($($param:expr),* $(,)?) => {
+        vec![$($crate::store::Param::from($param)),*]
+    };
+}
 
 /// A statement with its parameters, `?1` first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Statement {
     /// SQL text. It is never built from a payload.
     pub sql: Arc<str>,
-    /// Bound values; text only, since whole batches travel as one JSON array.
-    pub params: Vec<String>,
+    /// Bound values.
+    pub params: Vec<Param>,
 }
 
 impl Statement {
+    /// A statement with [`params!`](crate::params).
+    pub fn new(sql: impl Into<Arc<str>>, params: Vec<Param>) -> Self {
+        Self { sql: sql.into(), params }
+    }
+
+    /// The statement for some rows, each a tuple: `?1` is an array of arrays. Rows that are too long for one bound value become
+    /// several statements.
+    ///
+    /// # Panics
+    ///
+    /// If a row cannot be JSON.
+    pub fn for_each<T: Serialize>(sql: &str, rows: impl IntoIterator<Item = T>) -> Vec<Self> {
+        let rows: Vec<_> = rows.into_iter().map(|row| to_json(&row)).collect();
+        Self::for_rows(&sql.into(), rows.iter().map(String::as_str))
+    }
+
     /// The statement for some rows, each the text of a JSON array: `?1` is an array of them. Rows that are too long for one bound
     /// value become several statements.
     pub fn for_rows<'r>(sql: &Arc<str>, rows: impl IntoIterator<Item = &'r str>) -> Vec<Self> {
@@ -33,24 +157,23 @@ impl Statement {
     }
 
     fn for_arrays<const PARAMS: usize>(sql: &Arc<str>, rows: Vec<[&str; PARAMS]>) -> Vec<Self> {
-        let mut statements: Vec<Self> = Vec::new();
+        let mut statements: Vec<[String; PARAMS]> = Vec::new();
         let mut left: [usize; PARAMS] =
             std::array::from_fn(|param| rows.iter().map(|row| row[param].len() + 1).sum());
         for row in rows {
-            let fits = |statement: &Self| {
-                let mut params = statement.params.iter().zip(row);
+            let fits = |params: &[String; PARAMS]| {
+                let mut params = params.iter().zip(row);
                 params.all(|(param, text)| param.len() + text.len() + 2 <= SQL_VALUE_BYTES)
             };
             if !statements.last().is_some_and(fits) {
-                let room = left.map(|bytes| (bytes + 1).min(SQL_VALUE_BYTES));
-                let params = room.iter().zip(row).map(|(room, text)| {
-                    let mut param = String::with_capacity(*room.max(&(text.len() + 2)));
-                    param.push('[');
-                    param
-                });
-                statements.push(Self { sql: sql.clone(), params: params.collect() });
+                statements.push(std::array::from_fn(|param| {
+                    let room = (left[param] + 1).min(SQL_VALUE_BYTES);
+                    let mut text = String::with_capacity(room.max(row[param].len() + 2));
+                    text.push('[');
+                    text
+                }));
             }
-            let params = statements.last_mut().into_iter().flat_map(|it| &mut it.params);
+            let params = statements.last_mut().into_iter().flatten();
             for ((param, text), left) in params.zip(row).zip(&mut left) {
                 if param.len() > 1 && !text.is_empty() {
                     param.push(',');
@@ -59,15 +182,98 @@ impl Statement {
                 *left -= text.len() + 1;
             }
         }
-        for param in statements.iter_mut().flat_map(|statement| &mut statement.params) {
+        let end = |mut param: String| {
             param.push(']');
-        }
-        statements
+            Param::Text(param)
+        };
+        let statements = statements.into_iter();
+        statements.map(|params| Self::new(sql.clone(), params.map(end).into())).collect()
     }
 }
 
-/// The rows that a statement returned (`SELECT`, `RETURNING`): the text of each column, in order.
-pub type Rows = Vec<Vec<Option<String>>>;
+/// The rows that a statement returned (`SELECT`, `RETURNING`).
+pub type Rows = Vec<Row>;
+
+/// A row that a statement returned: a value for each column, in order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Row {
+    columns: Arc<[String]>,
+    values: Vec<Value>,
+}
+
+impl Row {
+    /// A row of values: null, a number or a text for each column.
+    pub fn new(columns: Arc<[String]>, values: Vec<Value>) -> Self {
+        Self { columns, values }
+    }
+
+    /// The row as a type that has a field for each column, by name.
+    ///
+    /// # Errors
+    ///
+    /// If a value is not of the type of its field.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
+        let columns = self.columns.iter().map(String::as_str).zip(self.values.iter().cloned());
+        T::deserialize(MapDeserializer::new(columns))
+            .map_err(|error: serde_json::Error| StoreError::Refused(error.to_string()))
+    }
+
+    /// The values in the order of the columns, as SQLite would cast them to text.
+    pub fn texts(&self) -> Vec<Option<String>> {
+        let text = |value: &Value| match value {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        self.values.iter().map(text).collect()
+    }
+}
+
+/// Reads every row of a statement's answer as a type, see [`Row::read`].
+///
+/// # Errors
+///
+/// If a value is not of the type of its field.
+pub fn read<T: DeserializeOwned>(rows: &[Row]) -> Result<Vec<T>, StoreError> {
+    rows.iter().map(Row::read).collect()
+}
+
+/// The rows of a statement of a transaction, by its place among the statements; none if there is no such statement.
+pub fn answer(rows: &[Rows], place: usize) -> &[Row] {
+    rows.get(place).map_or(&[], Vec::as_slice)
+}
+
+/// Reads the rows of a statement that makes a JSON text of each: its only column.
+///
+/// # Errors
+///
+/// If a text is not of the type.
+pub fn read_json<T: DeserializeOwned>(rows: &[Row]) -> Result<Vec<T>, StoreError> {
+    let read = |row: &Row| {
+        let text = row.values.first().and_then(Value::as_str).unwrap_or("null");
+        serde_json::from_str(text).map_err(|error| StoreError::Refused(error.to_string()))
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Reads a column that holds 0 or 1, for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+///
+/// If it is not an integer.
+pub fn flag<'de, D: Deserializer<'de>>(column: D) -> Result<bool, D::Error> {
+    i64::deserialize(column).map(|is| is != 0)
+}
+
+/// Reads a column that holds a JSON text, likewise.
+///
+/// # Errors
+///
+/// If it does not, or the JSON is not of the type.
+pub fn json<'de, T: DeserializeOwned, D: Deserializer<'de>>(column: D) -> Result<T, D::Error> {
+    let text = String::deserialize(column)?;
+    serde_json::from_str(&text).map_err(serde::de::Error::custom)
+}
 
 /// Why a transaction did not happen. Nothing of it was written.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -85,27 +291,37 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Classifies what SQLite says, directly or through D1.
+    /// What `SQLITE_ERROR` means, by its message: SQLite has one code for a statement that is wrong and for one that asks for a
+    /// table or column that is not there.
     ///
-    /// Sources: <https://www.sqlite.org/rescode.html>, <https://developers.cloudflare.com/d1/observability/debug-d1/>.
-    pub fn from_text(text: &str) -> Self {
-        const REFUSED: [&str; 7] = [
+    /// Source: <https://www.sqlite.org/rescode.html>.
+    pub fn from_sqlite_error(message: String) -> Self {
+        const MISSING: [&str; 3] = ["no such table", "no such column", "has no column named"];
+        if MISSING.iter().any(|mark| message.contains(mark)) {
+            Self::NotReady(message)
+        } else {
+            Self::Refused(message)
+        }
+    }
+
+    /// What D1 says. It gives no code but in its text.
+    ///
+    /// Source: <https://developers.cloudflare.com/d1/observability/debug-d1/>.
+    pub fn from_d1(text: String) -> Self {
+        const REFUSED: [&str; 5] = [
             "SQLITE_CONSTRAINT",
-            "SQLITE_ERROR",
             "SQLITE_MISMATCH",
             "SQLITE_TOOBIG",
             "SQLITE_RANGE",
             "D1_TYPE_ERROR",
-            "constraint failed",
         ];
-        const MISSING: [&str; 3] = ["no such table", "no such column", "has no column named"];
-        let is_one_of = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
-        let make = match () {
-            () if is_one_of(&MISSING) => Self::NotReady,
-            () if is_one_of(&REFUSED) => Self::Refused,
-            () => Self::Unavailable,
-        };
-        make(text.to_owned())
+        if REFUSED.iter().any(|mark| text.contains(mark)) {
+            Self::Refused(text)
+        } else if text.contains("SQLITE_ERROR") {
+            Self::from_sqlite_error(text)
+        } else {
+            Self::Unavailable(text)
+        }
     }
 }
 
@@ -116,20 +332,57 @@ pub trait Store: Send + Sync {
         &self,
         statements: Vec<Statement>,
     ) -> impl Future<Output = Result<Vec<Rows>, StoreError>> + Send;
+
+    /// Likewise, for statements that only read. They see one state of the database. Where a store can, they neither wait for a
+    /// writer nor make one wait.
+    fn query(
+        &self,
+        statements: Vec<Statement>,
+    ) -> impl Future<Output = Result<Vec<Rows>, StoreError>> + Send {
+        self.execute(statements)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
+
+    fn texts(statement: Statement) -> Vec<String> {
+        let text = |param| match param {
+            Param::Text(text) => text,
+            other => panic!("{other:?}"),
+        };
+        statement.params.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_row_is_read_by_the_names_of_its_columns() {
+        #[derive(Deserialize, PartialEq, Debug)]
+        struct Batch {
+            members: u32,
+            id: Option<String>,
+            #[serde(deserialize_with = "flag")]
+            arrived: bool,
+            #[serde(deserialize_with = "json")]
+            content: Vec<u8>,
+        }
+        let columns: Arc<[String]> =
+            ["arrived", "id", "members", "content"].map(ToOwned::to_owned).into();
+        let row = |values: [Value; 4]| Row::new(columns.clone(), values.into());
+        let read = row([1.into(), Value::Null, 7.into(), "[1,2]".into()]).read();
+        let batch = Batch { members: 7, id: None, arrived: true, content: vec![1, 2] };
+        assert_eq!(read, Ok(batch));
+        let wrong = row([1.into(), "b".into(), "seven".into(), "[]".into()]).read::<Batch>();
+        assert!(matches!(wrong, Err(StoreError::Refused(_))), "{wrong:?}");
+    }
 
     #[test]
     fn rows_become_arrays_that_fit_a_bound_value() {
         let sql: Arc<str> = "SQL".into();
         let params = |rows: &[&str]| -> Vec<String> {
-            Statement::for_rows(&sql, rows.iter().copied())
-                .into_iter()
-                .flat_map(|s| s.params)
-                .collect()
+            Statement::for_rows(&sql, rows.iter().copied()).into_iter().flat_map(texts).collect()
         };
         assert_eq!(params(&[]), Vec::<String>::new());
         assert_eq!(params(&["[1]", "[2]"]), ["[[1],[2]]"]);
@@ -141,7 +394,7 @@ mod tests {
     fn a_row_and_the_elements_of_its_list_stay_in_one_statement() {
         let sql: Arc<str> = "SQL".into();
         let params = |rows: &[(&str, &str)]| -> Vec<Vec<String>> {
-            Statement::for_lists(&sql, rows.iter().copied()).into_iter().map(|s| s.params).collect()
+            Statement::for_lists(&sql, rows.iter().copied()).into_iter().map(texts).collect()
         };
         let lists = [("[1]", ""), ("[2]", "[2,1],[2,2]"), ("[3]", ""), ("[4]", "[4,1]")];
         assert_eq!(params(&lists), [["[[1],[2],[3],[4]]", "[[2,1],[2,2],[4,1]]"]]);
@@ -164,20 +417,22 @@ mod tests {
             "D1_TYPE_ERROR: Type 'bigint' not supported",
             "D1_ERROR: malformed JSON: SQLITE_ERROR",
         ] {
-            assert!(matches!(StoreError::from_text(text), StoreError::Refused(_)), "{text}");
+            assert!(matches!(StoreError::from_d1(text.into()), StoreError::Refused(_)), "{text}");
         }
         for text in [
             "D1_ERROR: Network connection lost.",
             "D1_ERROR: D1 DB is overloaded. Requests queued for too long.",
-            "database is locked",
         ] {
-            assert!(matches!(StoreError::from_text(text), StoreError::Unavailable(_)), "{text}");
+            assert!(
+                matches!(StoreError::from_d1(text.into()), StoreError::Unavailable(_)),
+                "{text}"
+            );
         }
         for text in [
             "D1_ERROR: no such table: subscriptions: SQLITE_ERROR",
             "D1_ERROR: table t has no column named x: SQLITE_ERROR",
         ] {
-            assert!(matches!(StoreError::from_text(text), StoreError::NotReady(_)), "{text}");
+            assert!(matches!(StoreError::from_d1(text.into()), StoreError::NotReady(_)), "{text}");
         }
     }
 }

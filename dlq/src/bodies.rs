@@ -18,13 +18,12 @@
 //! it becomes a dead letter that says so: that takes an event whose letter was removed before it took effect, and that is sent
 //! again when the day is about to end.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use hookmill_core::store::Statement;
+use hookmill_core::params;
+use hookmill_core::store::{self, Param, Statement};
 use hookmill_core::time::Timestamp;
-
-use crate::replay::{json, statement};
+use serde::Deserialize;
 
 /// How long a body stays after a row that referred to it is gone: longer than a message is on a queue, unless a consumer was
 /// down all the time.
@@ -34,43 +33,59 @@ pub(crate) const GRACE: Duration = Duration::from_secs(24 * 3600);
 const STALE: &str = "\
 -- bodies that lose a row
 INSERT INTO stale_bodies (key, due_at)
-SELECT body_key, CAST({due_at} AS INTEGER) FROM ({rows}) WHERE body_key IS NOT NULL
+SELECT body_key, {due_at} FROM ({rows}) WHERE body_key IS NOT NULL
 ON CONFLICT (key) DO UPDATE SET due_at = excluded.due_at";
 
 /// `?1` now, `?2` at most so many. Whether a row refers to it: `1` or `0`.
 const DUE: &str = "\
 -- stale bodies
-SELECT key, EXISTS (SELECT 1 FROM dead_letters WHERE body_key = key) OR EXISTS (SELECT 1 FROM event_messages WHERE body_key = key)
-FROM stale_bodies WHERE due_at <= CAST(?1 AS INTEGER) ORDER BY due_at LIMIT CAST(?2 AS INTEGER)";
+SELECT key, EXISTS (SELECT 1 FROM dead_letters WHERE body_key = key) OR EXISTS (SELECT 1 FROM event_messages WHERE body_key = key) AS referred
+FROM stale_bodies WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2";
 
 /// `?1` JSON: keys, `?2` now. One that was noted again since then stays.
 const LOOKED_AT: &str = "\
 -- stale bodies that were looked at
-DELETE FROM stale_bodies WHERE key IN (SELECT value FROM jsonb_each(?1)) AND due_at <= CAST(?2 AS INTEGER)";
+DELETE FROM stale_bodies WHERE key IN (SELECT value FROM jsonb_each(?1)) AND due_at <= ?2";
 
 const UNREFERENCED: &str = "\
 -- bodies that nothing refers to
-SELECT body.value FROM jsonb_each(?1) AS body
+SELECT body.value AS key FROM jsonb_each(?1) AS body
 WHERE NOT EXISTS (SELECT 1 FROM dead_letters WHERE body_key = body.value)
     AND NOT EXISTS (SELECT 1 FROM event_messages WHERE body_key = body.value)
     AND NOT EXISTS (SELECT 1 FROM stale_bodies WHERE stale_bodies.key = body.value)";
 
 /// Notes the bodies of rows that are removed, or get another message, in the same transaction. `rows` is a query for their
 /// `body_key`, with its parameters.
-pub(crate) fn stale(rows: &str, mut params: Vec<String>, now: Timestamp) -> Statement {
-    params.push((now + GRACE).millis().to_string());
+pub(crate) fn stale(rows: &str, mut params: Vec<Param>, now: Timestamp) -> Statement {
+    params.push((now + GRACE).into());
     let due_at = format!("?{}", params.len());
-    statement(&STALE.replace("{due_at}", &due_at).replace("{rows}", rows), params)
+    Statement::new(STALE.replace("{due_at}", &due_at).replace("{rows}", rows), params)
 }
 
-/// Asks for stale bodies that are due: the key, and `1` if a row refers to it.
+/// A body that has lost a row: what [`due`] is answered with.
+#[derive(Deserialize)]
+pub(crate) struct Stale {
+    pub(crate) key: String,
+    /// Whether a row refers to it.
+    #[serde(deserialize_with = "store::flag")]
+    pub(crate) referred: bool,
+}
+
+/// Asks for stale bodies that are due.
 pub(crate) fn due(most: usize, now: Timestamp) -> Statement {
-    statement(DUE, vec![now.millis().to_string(), most.to_string()])
+    Statement::new(DUE, params![now, most])
 }
 
 /// Forgets stale bodies that were due and have been looked at.
-pub(crate) fn looked_at(keys: &[&str], now: Timestamp) -> Statement {
-    statement(LOOKED_AT, vec![json(&keys), now.millis().to_string()])
+pub(crate) fn looked_at(keys: &[String], now: Timestamp) -> Statement {
+    Statement::new(LOOKED_AT, params![Param::json(keys), now])
+}
+
+/// A body that nothing refers to: what [`unreferenced`] is answered with.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Unreferenced {
+    /// Its key in the object store.
+    pub key: String,
 }
 
 /// Asks which of these bodies nothing in the database refers to: the keys of those can be deleted, once their events are
@@ -80,6 +95,5 @@ pub(crate) fn looked_at(keys: &[&str], now: Timestamp) -> Statement {
 /// that refers to it. A reprocessing is known to the ledger under another generation; but its message comes from a row of
 /// `event_messages`, which is there, or has left a note that it is gone.
 pub fn unreferenced(keys: &[String]) -> Vec<Statement> {
-    let keys: Vec<_> = keys.iter().map(json).collect();
-    Statement::for_rows(&Arc::from(UNREFERENCED), keys.iter().map(String::as_str))
+    Statement::for_each(UNREFERENCED, keys)
 }

@@ -1,16 +1,15 @@
 //! A dead letter is a row, before its message is acknowledged.
 
-use std::sync::Arc;
-
 use hookmill_core::delivery::Delivery;
 use hookmill_core::hash::sha256_hex;
+use hookmill_core::json::to_json;
 use hookmill_core::message::Envelope;
-use hookmill_core::store::Statement;
+use hookmill_core::params;
+use hookmill_core::store::{Param, Statement};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
 
 use crate::bodies;
-use crate::replay::json;
 
 /// A delivery that is given up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,15 +57,15 @@ const REPLACED: &str = "SELECT body_key FROM jsonb_each(?1) AS buried JOIN dead_
 pub fn bury(letters: &[Letter<'_>], now: Timestamp) -> Vec<Statement> {
     let ids: Vec<_> = letters.iter().map(id).collect();
     let rows: Vec<_> = letters.iter().zip(&ids).map(|(letter, id)| row(letter, id, now)).collect();
-    let buried = Statement::for_rows(&Arc::from(BURY), rows.iter().map(String::as_str));
-    let stale = (!ids.is_empty()).then(|| bodies::stale(REPLACED, vec![json(&ids)], now));
+    let buried = Statement::for_rows(&BURY.into(), rows.iter().map(String::as_str));
+    let stale = (!ids.is_empty()).then(|| bodies::stale(REPLACED, params![Param::json(&ids)], now));
     stale.into_iter().chain(buried).collect()
 }
 
 /// The letter's id: that of its event, or of its message where that cannot be read.
 fn id(letter: &Letter<'_>) -> String {
     let identity = match letter.envelope {
-        Some(envelope) => json(&(&envelope.source, &envelope.id, envelope.generation)),
+        Some(envelope) => to_json(&(&envelope.source, &envelope.id, envelope.generation)),
         None => letter.delivery.text.clone(),
     };
     sha256_hex(&[identity.as_bytes()])
@@ -75,7 +74,7 @@ fn id(letter: &Letter<'_>) -> String {
 fn row(letter: &Letter<'_>, id: &str, now: Timestamp) -> String {
     let Letter { delivery, envelope, reason, error } = letter;
     let error = shortened(error);
-    json(&(
+    to_json(&(
         id,
         envelope.map(|e| &e.source),
         envelope.map(|e| &e.id),
@@ -147,7 +146,8 @@ mod tests {
         let statements = bury(&[letter(Some(&envelope)), letter(None)], Timestamp::from_millis(2));
         let [stale, buried] = statements.as_slice() else { panic!("{statements:?}") };
         assert_eq!(stale.params.len(), 2);
-        insta::assert_snapshot!(buried.params[0], @r#"[["5b5e6e68dc02a30471b5692198f95de731064c6168591a5c5218235c58be2c2d","stripe","evt_1",0,"invoice.paid",1,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"],["9d51ddc07ee02d0735290ea0ca44e7f82c595640f8aae7c4582483a1f9554724",null,null,null,null,null,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"]]"#);
+        let [Param::Text(rows)] = buried.params.as_slice() else { panic!("{buried:?}") };
+        insta::assert_snapshot!(rows, @r#"[["5b5e6e68dc02a30471b5692198f95de731064c6168591a5c5218235c58be2c2d","stripe","evt_1",0,"invoice.paid",1,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"],["9d51ddc07ee02d0735290ea0ca44e7f82c595640f8aae7c4582483a1f9554724",null,null,null,null,null,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"]]"#);
     }
 
     #[test]

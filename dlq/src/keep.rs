@@ -1,11 +1,9 @@
 //! Rejections, kept within bounds: counts by the hour, and the last few of each kind.
 
-use std::sync::Arc;
-
+use hookmill_core::params;
 use hookmill_core::report::Report;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
-use serde::Serialize;
 
 /// How many samples of each source and reason are kept; a flood of one kind does not wash away another.
 pub const SAMPLES_KEPT: u32 = 20;
@@ -37,12 +35,12 @@ DELETE FROM rejections WHERE (source, reason, at, remote) IN (
         SELECT source, reason, at, remote,
             row_number() OVER (PARTITION BY source, reason ORDER BY at DESC, remote) AS place
         FROM rejections
-    ) WHERE place > CAST(?1 AS INTEGER)
+    ) WHERE place > ?1
 )";
 
 const FORGET_COUNTS: &str = "\
 -- forget counts of rejections
-DELETE FROM rejection_counts WHERE hour < CAST(?1 AS INTEGER)";
+DELETE FROM rejection_counts WHERE hour < ?1";
 
 /// The statements that keep reports, and forget what is older.
 ///
@@ -54,9 +52,9 @@ pub fn keep(reports: &[Report], now: Timestamp) -> Vec<Statement> {
         for tally in &report.rejections {
             let source = tally.source.as_deref().unwrap_or_default();
             let (reason, count) = (tally.reason, i64::try_from(tally.count).unwrap_or(i64::MAX));
-            counts.push(json(&(source, reason, hour, count)));
+            counts.push((source, reason, hour, count));
             samples.extend(tally.samples.iter().map(|sample| {
-                json(&(
+                (
                     source,
                     reason,
                     sample.at,
@@ -64,20 +62,13 @@ pub fn keep(reports: &[Report], now: Timestamp) -> Vec<Statement> {
                     &sample.detail,
                     sample.content_length,
                     sample.body_bytes,
-                ))
+                )
             }));
         }
     }
-    let rows = |sql, rows: &[String]| {
-        Statement::for_rows(&Arc::from(sql), rows.iter().map(String::as_str))
-    };
-    let with = |sql, param: String| Statement { sql: Arc::from(sql), params: vec![param] };
-    let mut statements = [rows(COUNT, &counts), rows(SAMPLE, &samples)].concat();
-    statements.push(with(FORGET_SAMPLES, SAMPLES_KEPT.to_string()));
-    statements.push(with(FORGET_COUNTS, (now.millis() - COUNTS_KEPT_MS).to_string()));
+    let mut statements = Statement::for_each(COUNT, counts);
+    statements.extend(Statement::for_each(SAMPLE, samples));
+    statements.push(Statement::new(FORGET_SAMPLES, params![SAMPLES_KEPT]));
+    statements.push(Statement::new(FORGET_COUNTS, params![now.millis() - COUNTS_KEPT_MS]));
     statements
-}
-
-fn json(row: &impl Serialize) -> String {
-    serde_json::to_string(row).expect("texts and numbers serialise")
 }

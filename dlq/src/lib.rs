@@ -21,7 +21,7 @@ pub mod reprocess;
 mod standing;
 mod sweep;
 
-pub use bodies::unreferenced;
+pub use bodies::{Unreferenced, unreferenced};
 pub use bury::{Letter, bury};
 pub use drain::{DRAIN_RETRY, drain};
 pub use keep::{SAMPLES_KEPT, keep};

@@ -8,7 +8,6 @@
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 
-use crate::replay::statement;
 use crate::reprocess;
 
 /// About `dead_letters`.
@@ -59,7 +58,7 @@ RETURNING id";
 /// transaction; they have no parameters. The second answers with a row for each letter that is dead again, and the last with
 /// one for each reprocessing that has gone back.
 pub fn recover(now: Timestamp) -> Vec<Statement> {
-    let said = |name| format!("coalesce(replays.filter ->> '{name}', '')");
+    let said = |name| format!("(replays.filter ->> '{name}')");
     let kind = said("type");
     // As `replay::glob` has it.
     let kind = format!(
@@ -74,6 +73,6 @@ pub fn recover(now: Timestamp) -> Vec<Statement> {
     let now = now.millis().to_string();
     [REPLAYS, LETTERS, REPROCESSINGS]
         .map(|sql| sql.replace("{lost}", LOST).replace("{where}", &filter).replace("{now}", &now))
-        .map(|sql| statement(&sql, Vec::new()))
+        .map(|sql| Statement::new(sql, Vec::new()))
         .into()
 }

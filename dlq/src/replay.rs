@@ -14,13 +14,14 @@
 //! A letter belongs to one replay at a time, so that two replays over the same letters do not send them twice. One that is
 //! sent twice all the same, since somebody died before it was written down, finds its event in the ledger.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hookmill_core::hash::sha256_hex;
+use hookmill_core::json::to_json;
 use hookmill_core::limits::PATTERN_BYTES;
+use hookmill_core::params;
 use hookmill_core::queue::Queue;
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Param, Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
 use serde::{Deserialize, Serialize};
@@ -101,7 +102,7 @@ pub enum FilterError {
 /// If it is too long.
 pub fn check_pattern(kind: Option<&str>) -> Result<(), FilterError> {
     match kind {
-        Some(kind) if kind.contains('*') && glob(Some(&kind.to_owned())).len() > PATTERN_BYTES => {
+        Some(kind) if kind.contains('*') && glob(kind).len() > PATTERN_BYTES => {
             Err(FilterError::Pattern)
         }
         _ => Ok(()),
@@ -121,9 +122,8 @@ pub fn check_blank(said: &[(&'static str, Option<&str>)]) -> Result<(), FilterEr
 }
 
 /// A pattern as `GLOB` reads it: nothing but `*` is special to us.
-pub fn glob(kind: Option<&String>) -> String {
-    let kind = text(kind);
-    if kind.contains('*') { kind.replace('[', "[[]").replace('?', "[?]") } else { kind }
+pub fn glob(kind: &str) -> String {
+    if kind.contains('*') { kind.replace('[', "[[]").replace('?', "[?]") } else { kind.to_owned() }
 }
 
 /// Either something is said, or everything.
@@ -133,16 +133,6 @@ pub(crate) const fn check_said(something: bool, all: bool) -> Result<(), FilterE
         (true, true) => Err(FilterError::Both),
         _ => Ok(()),
     }
-}
-
-/// A text and a time as parameters: blank if nothing is said.
-pub(crate) fn text(text: Option<&String>) -> String {
-    text.cloned().unwrap_or_default()
-}
-
-/// See [`text`].
-pub(crate) fn time(at: Option<Timestamp>) -> String {
-    at.map(|at| at.millis().to_string()).unwrap_or_default()
 }
 
 impl Filter {
@@ -164,129 +154,128 @@ impl Filter {
     }
 
     /// The parameters of [`WHERE`], from the first.
-    pub fn params(&self) -> Vec<String> {
-        vec![
-            text(self.source.as_ref()),
-            glob(self.kind.as_ref()),
-            self.reason.map_or_else(String::new, |reason| reason.to_string()),
-            text(self.fingerprint.as_ref()),
-            text(self.event_id.as_ref()),
-            text(self.id.as_ref()),
-            time(self.failed_from),
-            time(self.failed_before),
+    pub fn params(&self) -> Vec<Param> {
+        params![
+            self.source.as_ref(),
+            self.kind.as_deref().map(glob),
+            self.reason.map(LetterReason::as_str),
+            self.fingerprint.as_ref(),
+            self.event_id.as_ref(),
+            self.id.as_ref(),
+            self.failed_from,
+            self.failed_before,
         ]
     }
 }
 
 /// What a filter selects, as SQL about `dead_letters`; `?1` to `?8` are [`Filter::params`].
-pub const WHERE: &str = "(?1 = '' OR source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2)) AND (?3 = '' OR reason = ?3) \
-    AND (?4 = '' OR fingerprint = ?4) AND (?5 = '' OR event_id = ?5) AND (?6 = '' OR id = ?6) \
-    AND (?7 = '' OR last_failed_at >= CAST(?7 AS INTEGER)) AND (?8 = '' OR last_failed_at < CAST(?8 AS INTEGER))";
+pub const WHERE: &str = "(?1 IS NULL OR source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2)) \
+    AND (?3 IS NULL OR reason = ?3) AND (?4 IS NULL OR fingerprint = ?4) AND (?5 IS NULL OR event_id = ?5) \
+    AND (?6 IS NULL OR id = ?6) AND (?7 IS NULL OR last_failed_at >= ?7) AND (?8 IS NULL OR last_failed_at < ?8)";
 
 /// `?9` id, `?10` the filter, `?11` who, `?12` now.
 const PLAN: &str = "\
 -- plan a replay
 INSERT INTO replays (id, filter, state, total, planned_by, planned_at)
-SELECT ?9, ?10, 'planned', count(*), ?11, CAST(?12 AS INTEGER)
-FROM dead_letters WHERE state = 'dead' AND last_failed_at <= CAST(?12 AS INTEGER) AND {where}
+SELECT ?9, ?10, 'planned', count(*), ?11, ?12
+FROM dead_letters WHERE state = 'dead' AND last_failed_at <= ?12 AND {where}
 ON CONFLICT DO NOTHING";
 
 const RUN: &str = "\
 -- let a replay run
-UPDATE replays SET state = 'running', rate = CAST(?2 AS INTEGER), reason = ?3, run_by = ?4, started_at = CAST(?5 AS INTEGER),
-    due_at = CAST(?5 AS INTEGER)
+UPDATE replays SET state = 'running', rate = ?2, reason = ?3, run_by = ?4, started_at = ?5,
+    due_at = ?5
 WHERE id = ?1 AND state = 'planned'
 RETURNING id";
 
 /// `?2` the state it is to be in, `?3` JSON: those it may be in, `?4` now.
 const TURN: &str = "\
 -- pause, resume or cancel a replay
-UPDATE replays SET state = ?2, ended_at = iif(?2 = 'cancelled', CAST(?4 AS INTEGER), NULL)
+UPDATE replays SET state = ?2, ended_at = iif(?2 = 'cancelled', ?4, NULL)
 WHERE id = ?1 AND state IN (SELECT value FROM jsonb_each(?3))
 RETURNING id";
 
 /// `?1` now, `?2` the latest end of a lease.
 const AHEAD: &str = "\
 -- replays that a clock that was ahead has set
-UPDATE replays SET due_at = CAST(?1 AS INTEGER) WHERE state = 'running' AND due_at > CAST(?2 AS INTEGER)";
+UPDATE replays SET due_at = ?1 WHERE state = 'running' AND due_at > ?2";
 
 /// A replay only has letters that failed before it was planned. `?1` now, `?2` the latest time at which one can have failed.
 const FAILED_AHEAD: &str = "\
 -- letters that failed by a clock that was ahead
-UPDATE dead_letters SET last_failed_at = CAST(?1 AS INTEGER), first_failed_at = min(first_failed_at, CAST(?1 AS INTEGER))
-WHERE state = 'dead' AND last_failed_at > CAST(?2 AS INTEGER)";
+UPDATE dead_letters SET last_failed_at = ?1, first_failed_at = min(first_failed_at, ?1)
+WHERE state = 'dead' AND last_failed_at > ?2";
 
 const TAKE: &str = "\
 -- take a replay
-UPDATE replays SET due_at = CAST(?2 AS INTEGER)
-WHERE id = (SELECT id FROM replays WHERE state = 'running' AND due_at <= CAST(?1 AS INTEGER) ORDER BY due_at LIMIT 1)
-RETURNING id, filter, rate, planned_at, generation, coalesce(reached, '')";
+UPDATE replays SET due_at = ?2
+WHERE id = (SELECT id FROM replays WHERE state = 'running' AND due_at <= ?1 ORDER BY due_at LIMIT 1)
+RETURNING id, filter, rate, planned_at, generation, reached";
 
 /// `?9` the replay, `?10` when it was planned, `?11` the most that is in hand at a time, `?12` now. What somebody left who is
 /// gone is in hand already.
 const CLAIM: &str = "\
 -- claim letters
-UPDATE dead_letters SET state = 'replaying', replay = ?9, state_at = CAST(?12 AS INTEGER)
+UPDATE dead_letters SET state = 'replaying', replay = ?9, state_at = ?12
 WHERE id IN (
     SELECT id FROM dead_letters
-    WHERE state = 'dead' AND last_failed_at <= CAST(?10 AS INTEGER) AND {where}
+    WHERE state = 'dead' AND last_failed_at <= ?10 AND {where}
     ORDER BY last_failed_at
-    LIMIT max(0, CAST(?11 AS INTEGER) - (SELECT count(*) FROM dead_letters WHERE state = 'replaying' AND replay = ?9))
+    LIMIT max(0, ?11 - (SELECT count(*) FROM dead_letters WHERE state = 'replaying' AND replay = ?9))
 )";
 
 const CLAIMED: &str = "\
 -- letters in hand
-SELECT id, message FROM dead_letters WHERE state = 'replaying' AND replay = ?1 LIMIT CAST(?2 AS INTEGER)";
+SELECT id, message FROM dead_letters WHERE state = 'replaying' AND replay = ?1 LIMIT ?2";
 
 const SENT: &str = "\
 -- letters that are back on the queue
-UPDATE dead_letters SET state = 'replayed', replays = replays + 1, state_at = CAST(?3 AS INTEGER)
+UPDATE dead_letters SET state = 'replayed', replays = replays + 1, state_at = ?3
 WHERE state = 'replaying' AND replay = ?1 AND id IN (SELECT value FROM jsonb_each(?2))";
 
 /// `?2` how many were sent, `?3` when it goes on, `?4` what went wrong, `?5` how far it has come, if that has changed.
 const STEPPED: &str = "\
 -- what came of a step
-UPDATE replays SET sent = sent + CAST(?2 AS INTEGER), due_at = CAST(?3 AS INTEGER), error = nullif(?4, ''),
-    reached = coalesce(nullif(?5, ''), reached)
+UPDATE replays SET sent = sent + ?2, due_at = ?3, error = ?4,
+    reached = coalesce(?5, reached)
 WHERE id = ?1";
 
 const DONE: &str = "\
 -- a replay is at its end
-UPDATE replays SET state = 'done', ended_at = CAST(?2 AS INTEGER), error = NULL WHERE id = ?1 AND state = 'running'";
+UPDATE replays SET state = 'done', ended_at = ?2, error = NULL WHERE id = ?1 AND state = 'running'";
 
 /// `?1` now, `?2` the latest end of a lease. Letters of a replay that was canceled during a step, or after the process of that step had died.
 const GIVE_BACK: &str = "\
 -- letters that were not sent after all
 UPDATE dead_letters SET state = 'dead'
 WHERE state = 'replaying' AND replay IN (
-    SELECT id FROM replays WHERE state = 'cancelled' AND (due_at <= CAST(?1 AS INTEGER) OR due_at > CAST(?2 AS INTEGER))
+    SELECT id FROM replays WHERE state = 'cancelled' AND (due_at <= ?1 OR due_at > ?2)
 )";
 
 const NEXT: &str = "\
 -- when a replay goes on
-SELECT min(due_at) FROM replays WHERE state = 'running'";
+SELECT min(due_at) AS due_at FROM replays WHERE state = 'running'";
 
 const DISCARD: &str = "\
 -- discard a letter
-UPDATE dead_letters SET state = 'discarded', state_at = CAST(?2 AS INTEGER) WHERE id = ?1 AND state = 'dead' RETURNING id";
+UPDATE dead_letters SET state = 'discarded', state_at = ?2 WHERE id = ?1 AND state = 'dead' RETURNING id";
 
 /// The id of a replay: the same for who plans the same at the same time.
 pub fn replay_id(filter: &Filter, actor: &str, now: Timestamp) -> String {
-    let plan = json(&(filter, actor, now));
+    let plan = to_json(&(filter, actor, now));
     sha256_hex(&[plan.as_bytes()])[..16].to_owned()
 }
 
 /// Plans a replay of what is dead now and matches.
 pub fn plan_replay(id: &str, filter: &Filter, actor: &str, now: Timestamp) -> Statement {
     let mut params = filter.params();
-    params.extend([id.to_owned(), json(filter), actor.to_owned(), now.millis().to_string()]);
-    statement(&PLAN.replace("{where}", WHERE), params)
+    params.extend(params![id, Param::json(filter), actor, now]);
+    Statement::new(PLAN.replace("{where}", WHERE), params)
 }
 
 /// Lets a planned replay run. Answers with its id, if it was planned and had not run.
 pub fn run_replay(id: &str, rate: u32, reason: &str, actor: &str, now: Timestamp) -> Statement {
-    let (rate, now) = (rate.clamp(1, MOST_PER_SECOND).to_string(), now.millis().to_string());
-    statement(RUN, vec![id.into(), rate, reason.into(), actor.into(), now])
+    Statement::new(RUN, params![id, rate.clamp(1, MOST_PER_SECOND), reason, actor, now])
 }
 
 /// What a replay can be told.
@@ -314,12 +303,12 @@ impl Turn {
 /// Pauses, resumes or cancels a replay. Answers with its id, if it was in a state for that.
 pub fn turn_replay(id: &str, turn: Turn, now: Timestamp) -> Statement {
     let (to, from) = turn.states();
-    statement(TURN, vec![id.into(), to.into(), json(&from), now.millis().to_string()])
+    Statement::new(TURN, params![id, to, Param::json(from), now])
 }
 
 /// Discards a letter: it stays, and is not counted as dead any more. Answers with its id, if it was dead.
 pub fn discard(id: &str, now: Timestamp) -> Statement {
-    statement(DISCARD, vec![id.into(), now.millis().to_string()])
+    Statement::new(DISCARD, params![id, now])
 }
 
 /// What a step came to.
@@ -344,21 +333,20 @@ pub async fn step<S: Store, Q: Queue>(
     now: impl Fn() -> Timestamp,
 ) -> Result<Stepped, StoreError> {
     let start = now();
-    let millis = |at: Timestamp| at.millis().to_string();
-    let leased = vec![millis(start), millis(start.horizon(LEASE))];
-    let failed = vec![millis(start), millis(start.horizon(Duration::ZERO))];
+    let leased = start.horizon(LEASE);
     let take = vec![
-        statement(FAILED_AHEAD, failed),
-        statement(AHEAD, leased.clone()),
-        statement(GIVE_BACK, leased),
-        statement(TAKE, vec![millis(start), millis(start + LEASE)]),
-        statement(NEXT, Vec::new()),
+        Statement::new(FAILED_AHEAD, params![start, start.horizon(Duration::ZERO)]),
+        Statement::new(AHEAD, params![start, leased]),
+        Statement::new(GIVE_BACK, params![start, leased]),
+        Statement::new(TAKE, params![start, start + LEASE]),
+        Statement::new(NEXT, Vec::new()),
     ];
     let rows = store.execute(take).await?;
-    let Some(taken) = rows.get(3).and_then(taken) else {
-        return Ok(Stepped { next: next(rows.last()), ..Stepped::default() });
+    let Some(taken) = read::<Taken>(answer(&rows, 3))?.pop() else {
+        return Ok(Stepped { next: next(rows.last())?, ..Stepped::default() });
     };
-    let most = taken.rate.min(STEP);
+    let rate = taken.rate.max(1);
+    let most = rate.min(STEP);
     let portion = match taken.generation {
         0 => letters(store, &taken, most, start).await?,
         _ => reprocess::portion(store, &taken, most).await?,
@@ -366,32 +354,30 @@ pub async fn step<S: Store, Q: Queue>(
     let id = taken.id;
     let mut stepped = Stepped::default();
     let mut statements = match portion {
-        None => vec![statement(DONE, vec![id, millis(now())])],
+        None => vec![Statement::new(DONE, params![id, now()])],
         Some(Portion { messages, letters, reached }) => {
             let count = messages.len();
             match if messages.is_empty() { Ok(()) } else { queue.send(messages).await } {
                 Ok(()) => {
-                    let took =
-                        Duration::from_secs(1) * u32::try_from(count).unwrap_or(STEP) / taken.rate;
+                    let took = Duration::from_secs(1) * u32::try_from(count).unwrap_or(STEP) / rate;
                     stepped.sent = (count > 0).then(|| (id.clone(), count));
-                    let sent = statement(SENT, vec![id.clone(), json(&letters), millis(now())]);
+                    let sent = Statement::new(SENT, params![&id, Param::json(&letters), now()]);
                     let sent = (!letters.is_empty()).then_some(sent);
-                    let goes_on = millis(start + took);
-                    let step = vec![id, count.to_string(), goes_on, String::new(), reached];
-                    sent.into_iter().chain([statement(STEPPED, step)]).collect()
+                    let step = params![id, count, start + took, None::<&str>, reached];
+                    sent.into_iter().chain([Statement::new(STEPPED, step)]).collect()
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    stepped.error = Some(error.clone());
-                    let step = vec![id, "0".into(), millis(now() + PAUSE), error, String::new()];
-                    vec![statement(STEPPED, step)]
+                    let step = params![id, 0_u32, now() + PAUSE, &error, None::<&str>];
+                    stepped.error = Some(error);
+                    vec![Statement::new(STEPPED, step)]
                 }
             }
         }
     };
-    statements.push(statement(NEXT, Vec::new()));
+    statements.push(Statement::new(NEXT, Vec::new()));
     let rows = store.execute(statements).await?;
-    stepped.next = next(rows.last());
+    stepped.next = next(rows.last())?;
     Ok(stepped)
 }
 
@@ -402,7 +388,7 @@ pub(crate) struct Portion {
     /// The letters that these are, if they are letters.
     letters: Vec<String>,
     /// How far it has come with them, of a reprocessing.
-    pub(crate) reached: String,
+    pub(crate) reached: Option<String>,
 }
 
 /// Claims some letters; `None` if there are none.
@@ -414,62 +400,40 @@ async fn letters<S: Store>(
 ) -> Result<Option<Portion>, StoreError> {
     let filter: Filter = serde_json::from_str(&taken.filter)
         .map_err(|error| StoreError::Refused(error.to_string()))?;
-    let (id, most) = (taken.id.clone(), most.to_string());
     let mut params = filter.params();
-    let planned_at = taken.planned_at.millis().to_string();
-    params.extend([id.clone(), planned_at, most.clone(), now.millis().to_string()]);
+    params.extend(params![&taken.id, taken.planned_at, most, now]);
     let claim = vec![
-        statement(&CLAIM.replace("{where}", WHERE), params),
-        statement(CLAIMED, vec![id, most]),
+        Statement::new(CLAIM.replace("{where}", WHERE), params),
+        Statement::new(CLAIMED, params![&taken.id, most]),
     ];
-    let rows = store.execute(claim).await?;
-    let found = rows.get(1).into_iter().flatten().filter_map(letter);
-    let (letters, messages): (Vec<_>, Vec<_>) = found.unzip();
-    Ok((!letters.is_empty()).then(|| Portion { messages, letters, reached: String::new() }))
+    let found: Vec<Letter> = read(answer(&store.execute(claim).await?, 1))?;
+    let (letters, messages): (Vec<_>, Vec<_>) =
+        found.into_iter().map(|letter| (letter.id, letter.message)).unzip();
+    Ok((!letters.is_empty()).then_some(Portion { messages, letters, reached: None }))
 }
 
-/// A replay in hand.
+/// A replay in hand: what [`TAKE`] is answered with.
+#[derive(Deserialize)]
 pub(crate) struct Taken {
     id: String,
     pub(crate) filter: String,
     rate: u32,
     pub(crate) planned_at: Timestamp,
     pub(crate) generation: u32,
-    pub(crate) reached: String,
+    pub(crate) reached: Option<String>,
 }
 
-fn taken(rows: &Rows) -> Option<Taken> {
-    match rows.first()?.as_slice() {
-        [Some(id), Some(filter), Some(rate), Some(planned_at), Some(generation), Some(reached)] => {
-            Some(Taken {
-                id: id.clone(),
-                filter: filter.clone(),
-                rate: rate.parse::<u32>().ok()?.max(1),
-                planned_at: Timestamp::from_millis(planned_at.parse().ok()?),
-                generation: generation.parse().ok()?,
-                reached: reached.clone(),
-            })
-        }
-        _ => None,
+/// What [`CLAIMED`] is answered with.
+#[derive(Deserialize)]
+struct Letter {
+    id: String,
+    message: String,
+}
+
+fn next(rows: Option<&Rows>) -> Result<Option<Timestamp>, StoreError> {
+    #[derive(Deserialize)]
+    struct Next {
+        due_at: Option<Timestamp>,
     }
-}
-
-fn letter(row: &Vec<Option<String>>) -> Option<(String, String)> {
-    match row.as_slice() {
-        [Some(id), Some(message)] => Some((id.clone(), message.clone())),
-        _ => None,
-    }
-}
-
-fn next(rows: Option<&Rows>) -> Option<Timestamp> {
-    let text = rows?.first()?.first()?.as_ref()?;
-    text.parse().ok().map(Timestamp::from_millis)
-}
-
-pub(crate) fn statement(sql: &str, params: Vec<String>) -> Statement {
-    Statement { sql: Arc::from(sql), params }
-}
-
-pub(crate) fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("texts and numbers serialise")
+    Ok(read::<Next>(rows.map_or(&[], Vec::as_slice))?.pop().and_then(|next| next.due_at))
 }

@@ -7,15 +7,14 @@
 //! An event can be reprocessed as long as its message is kept: `messages` of `[retention]` says how long.
 
 use hookmill_core::hash::sha256_hex;
+use hookmill_core::json::to_json;
 use hookmill_core::message::reprocessed;
-use hookmill_core::store::{Statement, Store, StoreError};
+use hookmill_core::params;
+use hookmill_core::store::{Param, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::replay::{
-    FilterError, Portion, Taken, check_blank, check_pattern, check_said, glob, json, statement,
-    text, time,
-};
+use crate::replay::{FilterError, Portion, Taken, check_blank, check_pattern, check_said, glob};
 
 /// The most events that are looked at in one step, whether or not they match.
 pub const LOOK: u32 = 2_000;
@@ -66,7 +65,7 @@ impl Filter {
         for rule in &self.rules {
             check_blank(&[("rules", Some(rule))])?;
         }
-        if json(&self.rules).len() > RULES_BYTES {
+        if to_json(&self.rules).len() > RULES_BYTES {
             return Err(FilterError::Rules);
         }
         let none = Self { rules: self.rules.clone(), ..Self::default() };
@@ -74,30 +73,30 @@ impl Filter {
     }
 
     /// The parameters of [`WHERE`], from the first.
-    pub fn params(&self) -> Vec<String> {
-        vec![
-            text(self.source.as_ref()),
-            glob(self.kind.as_ref()),
-            text(self.event_id.as_ref()),
-            time(self.applied_from),
-            time(self.applied_before),
+    pub fn params(&self) -> Vec<Param> {
+        params![
+            self.source.as_ref(),
+            self.kind.as_deref().map(glob),
+            self.event_id.as_ref(),
+            self.applied_from,
+            self.applied_before,
         ]
     }
 }
 
 /// What a filter selects, as SQL about `events`; `?1` to `?5` are [`Filter::params`]. Each event counts once, as it came.
 pub const WHERE: &str =
-    "events.generation = 0 AND (?1 = '' OR events.source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
-    AND (?3 = '' OR events.id = ?3) AND (?4 = '' OR events.applied_at >= CAST(?4 AS INTEGER))
-    AND (?5 = '' OR events.applied_at < CAST(?5 AS INTEGER))";
+    "events.generation = 0 AND (?1 IS NULL OR events.source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
+    AND (?3 IS NULL OR events.id = ?3) AND (?4 IS NULL OR events.applied_at >= ?4)
+    AND (?5 IS NULL OR events.applied_at < ?5)";
 
 /// `?6` id, `?7` the filter, `?8` who, `?9` now.
 const PLAN: &str = "\
 -- plan a reprocessing
 INSERT INTO replays (id, filter, state, total, planned_by, planned_at, generation)
-SELECT ?6, ?7, 'planned', count(*), ?8, CAST(?9 AS INTEGER), (SELECT coalesce(max(generation), 0) + 1 FROM replays)
+SELECT ?6, ?7, 'planned', count(*), ?8, ?9, (SELECT coalesce(max(generation), 0) + 1 FROM replays)
 FROM events JOIN event_messages USING (applied_at, source, id)
-WHERE applied_at <= CAST(?9 AS INTEGER) AND {where}
+WHERE applied_at <= ?9 AND {where}
 ON CONFLICT DO NOTHING";
 
 /// Some of the messages behind the last, in the order in which their events took effect; `NULL` where one does not match.
@@ -107,31 +106,31 @@ const NEXT: &str = "\
 SELECT applied_at, source, id, iif(matches, (
     SELECT message FROM event_messages AS kept
     WHERE kept.applied_at = looked.applied_at AND kept.source = looked.source AND kept.id = looked.id
-), NULL)
+), NULL) AS message
 FROM (
     SELECT next.applied_at, next.source, next.id, events.id IS NOT NULL AS matches,
         sum(events.id IS NOT NULL) OVER (ORDER BY next.applied_at, next.source, next.id) AS place
     FROM (
         SELECT applied_at, source, id FROM event_messages
-        WHERE (applied_at, source, id) > (CAST(?6 AS INTEGER), ?7, ?8) AND applied_at <= CAST(?9 AS INTEGER)
-        ORDER BY applied_at, source, id LIMIT CAST(?10 AS INTEGER)
+        WHERE (applied_at, source, id) > (?6, ?7, ?8) AND applied_at <= ?9
+        ORDER BY applied_at, source, id LIMIT ?10
     ) AS next
     LEFT JOIN events ON events.source = next.source AND events.id = next.id AND {where}
 ) AS looked
-WHERE place <= CAST(?11 AS INTEGER)
+WHERE place <= ?11
 ORDER BY applied_at, source, id";
 
 /// The id of a reprocessing: the same for who plans the same at the same time.
 pub fn reprocess_id(filter: &Filter, actor: &str, now: Timestamp) -> String {
-    let plan = json(&("reprocess", filter, actor, now));
+    let plan = to_json(&("reprocess", filter, actor, now));
     sha256_hex(&[plan.as_bytes()])[..16].to_owned()
 }
 
 /// Plans a reprocessing of what has taken effect by now, matches, and is kept.
 pub fn plan_reprocess(id: &str, filter: &Filter, actor: &str, now: Timestamp) -> Statement {
     let mut params = filter.params();
-    params.extend([id.to_owned(), json(filter), actor.to_owned(), now.millis().to_string()]);
-    statement(&PLAN.replace("{where}", WHERE), params)
+    params.extend(params![id, Param::json(filter), actor, now]);
+    Statement::new(PLAN.replace("{where}", WHERE), params)
 }
 
 /// Where a reprocessing has come to: a key in `event_messages`.
@@ -145,32 +144,32 @@ pub(crate) async fn portion<S: Store>(
 ) -> Result<Option<Portion>, StoreError> {
     let unreadable = |error: serde_json::Error| StoreError::Refused(error.to_string());
     let filter: Filter = serde_json::from_str(&taken.filter).map_err(unreadable)?;
-    let (at, source, id): Reached = match taken.reached.as_str() {
-        "" => (i64::MIN, String::new(), String::new()),
-        reached => serde_json::from_str(reached).map_err(unreadable)?,
+    let (at, source, id): Reached = match &taken.reached {
+        None => (i64::MIN, String::new(), String::new()),
+        Some(reached) => serde_json::from_str(reached).map_err(unreadable)?,
     };
     let mut params = filter.params();
-    params.extend([at.to_string(), source, id, taken.planned_at.millis().to_string()]);
-    params.extend([LOOK.to_string(), most.to_string()]);
-    let rows = store.execute(vec![statement(&NEXT.replace("{where}", WHERE), params)]).await?;
+    params.extend(params![at, source, id, taken.planned_at, LOOK, most]);
+    let next = Statement::new(NEXT.replace("{where}", WHERE), params);
+    let rows = store.query(vec![next]).await?;
     let mut portion = Portion::default();
     let mut last: Option<Reached> = None;
-    for (reached, message) in rows.first().into_iter().flatten().filter_map(kept) {
-        last = Some(reached);
+    for Kept { applied_at, source, id, message } in read(answer(&rows, 0))? {
+        last = Some((applied_at, source, id));
         // It has taken effect, so it is a message.
         let message =
             message.and_then(|text| reprocessed(&text, taken.generation, &filter.rules).ok());
         portion.messages.extend(message);
     }
-    portion.reached = last.as_ref().map(json).unwrap_or_default();
+    portion.reached = last.as_ref().map(to_json);
     Ok(last.map(|_| portion))
 }
 
-fn kept(row: &Vec<Option<String>>) -> Option<(Reached, Option<String>)> {
-    match row.as_slice() {
-        [Some(at), Some(source), Some(id), message] => {
-            Some(((at.parse().ok()?, source.clone(), id.clone()), message.clone()))
-        }
-        _ => None,
-    }
+/// What [`NEXT`] is answered with.
+#[derive(Deserialize)]
+struct Kept {
+    applied_at: i64,
+    source: String,
+    id: String,
+    message: Option<String>,
 }

@@ -1,11 +1,10 @@
 //! How things stand: for metrics, and for whoever raises an alert.
 
 use hookmill_core::limits::COUNTED;
-use hookmill_core::store::{Rows, Statement};
+use hookmill_core::params;
+use hookmill_core::store::{Row, Statement, StoreError, read_json};
 use hookmill_core::time::Timestamp;
 use serde::Deserialize;
-
-use crate::replay::statement;
 
 /// How things stand, as the tables say.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
@@ -33,21 +32,21 @@ impl Standing {
 const STANDING: &str = "\
 -- how things stand
 SELECT json_object(
-    'lag', (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > CAST(?1 AS INTEGER) / 60000 - 5),
-    'oldest_dead_letter', (SELECT coalesce((CAST(?1 AS INTEGER) - min(first_failed_at)) / 1000.0, 0)
+    'lag', (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > ?1 / 60000 - 5),
+    'oldest_dead_letter', (SELECT coalesce((?1 - min(first_failed_at)) / 1000.0, 0)
         FROM dead_letters INDEXED BY dead_letters_oldest WHERE state = 'dead'),
     'dead_letters', json((SELECT json_group_array(json_array(reason, n)) FROM (
         SELECT reason, count(*) AS n FROM (
-            SELECT reason FROM dead_letters WHERE state = 'dead' LIMIT CAST(?2 AS INTEGER)
+            SELECT reason FROM dead_letters WHERE state = 'dead' LIMIT ?2
         ) GROUP BY reason))),
     'outbox', json((SELECT json_group_array(json_array(channel, n)) FROM (
         SELECT channel, sum(n) AS n FROM (
             SELECT channel, count(*) AS n FROM (
-                SELECT channel FROM outbox WHERE state = 'pending' LIMIT CAST(?2 AS INTEGER)
+                SELECT channel FROM outbox WHERE state = 'pending' LIMIT ?2
             ) GROUP BY channel
             UNION ALL
             SELECT channel, json_array_length(members) FROM (
-                SELECT channel, members FROM outbox_batches WHERE state IN ('sealed', 'sending') LIMIT CAST(?2 AS INTEGER)
+                SELECT channel, members FROM outbox_batches WHERE state IN ('sealed', 'sending') LIMIT ?2
             )
         ) GROUP BY channel))),
     'replays', json((SELECT json_array(json_array('total', coalesce(sum(total), 0)), json_array('sent', coalesce(sum(sent), 0)))
@@ -55,10 +54,14 @@ SELECT json_object(
 
 /// Asks how things stand.
 pub fn standing(now: Timestamp) -> Statement {
-    statement(STANDING, vec![now.millis().to_string(), COUNTED.to_string()])
+    Statement::new(STANDING, params![now, COUNTED])
 }
 
 /// What [`standing()`] was answered with.
-pub fn read_standing(rows: &Rows) -> Option<Standing> {
-    serde_json::from_str(rows.first()?.first()?.as_ref()?).ok()
+///
+/// # Errors
+///
+/// If the database holds what no version of ours writes.
+pub fn read_standing(rows: &[Row]) -> Result<Option<Standing>, StoreError> {
+    Ok(read_json(rows)?.pop())
 }

@@ -1,15 +1,15 @@
 //! Removes what is old, as hookmill.toml says: a little at a time, so that nobody waits for it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hookmill_core::config::Retention;
 use hookmill_core::objects::Objects;
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::params;
+use hookmill_core::store::{Rows, Statement, Store, StoreError, read};
 use hookmill_core::time::Timestamp;
 
-use crate::bodies;
+use crate::bodies::{self, Stale};
 
 /// The most rows of a kind in one step.
 const STEP: usize = 500;
@@ -36,7 +36,7 @@ const EVENTS: Kind = Kind {
     name: "events",
     table: "events",
     key: "source, id, generation",
-    old: "WHERE applied_at < CAST(?1 AS INTEGER) AND NOT EXISTS (
+    old: "WHERE applied_at < ?1 AND NOT EXISTS (
         SELECT 1 FROM dead_letters WHERE dead_letters.source = events.source AND event_id = events.id
             AND dead_letters.generation = events.generation AND state IN ('dead', 'replaying', 'replayed')
     ) ORDER BY applied_at",
@@ -47,7 +47,7 @@ const OUTBOX: Kind = Kind {
     name: "outbox",
     table: "outbox",
     key: "id",
-    old: "WHERE settled_at < CAST(?1 AS INTEGER) ORDER BY settled_at",
+    old: "WHERE settled_at < ?1 ORDER BY settled_at",
     messages: false,
 };
 
@@ -55,7 +55,7 @@ const BATCHES: Kind = Kind {
     name: "outbox batches",
     table: "outbox_batches",
     key: "id",
-    old: "WHERE settled_at < CAST(?1 AS INTEGER) ORDER BY settled_at",
+    old: "WHERE settled_at < ?1 ORDER BY settled_at",
     messages: false,
 };
 
@@ -64,7 +64,7 @@ const SETTLED_LETTERS: Kind = Kind {
     table: "dead_letters",
     key: "id",
     old: "INDEXED BY dead_letters_settled
-    WHERE state IN ('applied', 'discarded') AND state_at < CAST(?1 AS INTEGER) ORDER BY state_at, rowid",
+    WHERE state IN ('applied', 'discarded') AND state_at < ?1 ORDER BY state_at, rowid",
     messages: true,
 };
 
@@ -72,7 +72,7 @@ const DEAD_LETTERS: Kind = Kind {
     name: "dead letters",
     table: "dead_letters",
     key: "id",
-    old: "WHERE state = 'dead' AND last_failed_at < CAST(?1 AS INTEGER) ORDER BY last_failed_at, rowid",
+    old: "WHERE state = 'dead' AND last_failed_at < ?1 ORDER BY last_failed_at, rowid",
     messages: true,
 };
 
@@ -80,7 +80,7 @@ const MESSAGES: Kind = Kind {
     name: "messages",
     table: "event_messages",
     key: "applied_at, source, id",
-    old: "WHERE applied_at < CAST(?1 AS INTEGER) ORDER BY applied_at, source, id",
+    old: "WHERE applied_at < ?1 ORDER BY applied_at, source, id",
     messages: true,
 };
 
@@ -89,7 +89,7 @@ const REPLAYS: Kind = Kind {
     name: "replays",
     table: "replays",
     key: "id",
-    old: "WHERE planned_at < CAST(?1 AS INTEGER) AND state IN ('planned', 'cancelled', 'done')
+    old: "WHERE planned_at < ?1 AND state IN ('planned', 'cancelled', 'done')
         AND (generation = 0 OR generation < (SELECT max(generation) FROM replays)) ORDER BY planned_at",
     messages: false,
 };
@@ -98,7 +98,7 @@ const MINUTES: Kind = Kind {
     name: "activity",
     table: "activity",
     key: "minute, source, outcome",
-    old: "WHERE minute < CAST(?1 AS INTEGER) / 60000 ORDER BY minute",
+    old: "WHERE minute < ?1 / 60000 ORDER BY minute",
     messages: false,
 };
 
@@ -107,7 +107,7 @@ const AUDIT: Kind = Kind {
     table: "audit",
     key: "id",
     // The oldest come first: behind as many of them as go at a time, no row is looked at.
-    old: "WHERE id <= (SELECT min(id) + CAST(?2 AS INTEGER) FROM audit) AND at < CAST(?1 AS INTEGER) ORDER BY id",
+    old: "WHERE id <= (SELECT min(id) + ?2 FROM audit) AND at < ?1 ORDER BY id",
     messages: false,
 };
 
@@ -116,18 +116,18 @@ impl Kind {
     /// with a row for each that was removed.
     fn statements(&self, before: Timestamp, now: Timestamp) -> Vec<Statement> {
         let Self { name, table, key, old, messages } = self;
-        let params = vec![before.millis().to_string(), STEP.to_string()];
+        let params = params![before, STEP];
         let stale = messages.then(|| {
-            let rows = format!("SELECT body_key FROM {table} {old} LIMIT CAST(?2 AS INTEGER)");
+            let rows = format!("SELECT body_key FROM {table} {old} LIMIT ?2");
             bodies::stale(&rows, params.clone(), now)
         });
         let sql = format!(
             "-- sweep {name}
 DELETE FROM {table} WHERE ({key}) IN (
-    SELECT {key} FROM {table} {old} LIMIT CAST(?2 AS INTEGER)
+    SELECT {key} FROM {table} {old} LIMIT ?2
 ) RETURNING NULL"
         );
-        stale.into_iter().chain([Statement { sql: Arc::from(sql), params }]).collect()
+        stale.into_iter().chain([Statement::new(sql, params)]).collect()
     }
 }
 
@@ -203,15 +203,14 @@ async fn remove_bodies<S: Store, O: Objects>(
 ) -> Result<(), StoreError> {
     let mut looked_at = Vec::new();
     let mut removed = 0;
-    for row in due {
-        let [Some(key), Some(referred)] = row.as_slice() else { continue };
-        if referred == "0" {
-            if objects.delete(key).await.is_err() {
+    for Stale { key, referred } in read(due)? {
+        if !referred {
+            if objects.delete(&key).await.is_err() {
                 continue;
             }
             removed += 1;
         }
-        looked_at.push(key.as_str());
+        looked_at.push(key);
     }
     if looked_at.is_empty() {
         return Ok(());

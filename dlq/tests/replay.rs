@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, decode, encode};
 use hookmill_core::queue::{Queue, QueueError};
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
 use hookmill_dlq::replay::{
@@ -93,7 +93,7 @@ impl World {
             })
             .collect();
         let rows = serde_json::to_string(&rows).unwrap();
-        let write = |sql: &str| Statement { sql: sql.into(), params: vec![rows.clone()] };
+        let write = |sql: &str| Statement::new(sql, vec![Param::Text(rows.clone())]);
         let ledger = "INSERT INTO events (source, id, type, outcome, received_at, applied_at, attempts, secret)
             SELECT value ->> 0, value ->> 1, value ->> 2, 'applied', 0, value ->> 3, 1, 0 FROM json_each(?1)";
         let messages = "INSERT INTO event_messages (applied_at, source, id, message)
@@ -134,9 +134,10 @@ impl World {
         self.store.execute(bury(&[letter], at(now))).await.unwrap();
     }
 
-    fn sql(&self, sql: &str) -> Rows {
-        let statement = Statement { sql: sql.into(), params: Vec::new() };
-        block(self.store.execute(vec![statement])).unwrap().remove(0)
+    fn sql(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        let statement = Statement::new(sql, Vec::new());
+        let rows = block(self.store.execute(vec![statement])).unwrap().remove(0);
+        rows.iter().map(Row::texts).collect()
     }
 
     /// Has events take effect, under a generation.
@@ -585,7 +586,10 @@ fn letters_that_a_restored_queue_lacks_are_sent_again() {
     assert_eq!(sent(&world), row(["done", "30", "30"]));
     world.step(120_000).unwrap();
     assert_eq!(world.states(), BTreeMap::from([("applied".into(), 30)]));
-    assert_eq!(world.sql(&format!("SELECT 1 FROM replays WHERE id <> '{id}'")), Rows::new());
+    assert_eq!(
+        world.sql(&format!("SELECT 1 FROM replays WHERE id <> '{id}'")),
+        Vec::<Vec<_>>::new()
+    );
 }
 
 #[test]

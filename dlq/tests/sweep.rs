@@ -14,7 +14,7 @@ use hookmill_core::message::{
     BodyForm, ClaimCheck, Envelope, VERSION, Verified, decode, encode_claim_check, reprocessed,
 };
 use hookmill_core::objects::{ObjectError, Objects};
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
 use hookmill_dlq::{Letter, Swept, bury, sweep, unreferenced};
@@ -47,9 +47,10 @@ fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-fn sql(store: &Sqlite, sql: &str) -> Rows {
-    let statement = Statement { sql: sql.into(), params: Vec::new() };
-    block(store.execute(vec![statement])).unwrap().remove(0)
+fn sql(store: &Sqlite, sql: &str) -> Vec<Vec<Option<String>>> {
+    let statement = Statement::new(sql, Vec::new());
+    let rows = block(store.execute(vec![statement])).unwrap().remove(0);
+    rows.iter().map(Row::texts).collect()
 }
 
 /// A store in which each kind has one row of each of these days.
@@ -410,7 +411,7 @@ impl World {
                     sql(&self.store, &insert);
                 }
                 let keys = block(self.store.execute(unreferenced(&[key]))).unwrap();
-                for key in keys.into_iter().flatten().flatten().flatten() {
+                for key in keys.into_iter().flatten().flat_map(|row| row.texts()).flatten() {
                     self.bodies.lock().unwrap().remove(&key);
                 }
             }

@@ -46,6 +46,10 @@ impl<S: Store + 'static> Platform for Native<S> {
         Box::pin(self.store.execute(statements))
     }
 
+    fn query(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
+        Box::pin(self.store.query(statements))
+    }
+
     fn object<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>> {
         Box::pin(async { self.bodies.get(key).await.map_err(|error| error.to_string()) })
     }
@@ -157,8 +161,8 @@ pub async fn standing(store: Sqlite, queue: SqliteQueue) -> Option<Standing> {
         let count = queue.waiting(lane, COUNTED).await.ok()?;
         waiting.push((name.to_owned(), i64::try_from(count).unwrap_or(i64::MAX)));
     }
-    let rows = store.execute(vec![hookmill_dlq::standing(now())]).await.ok()?;
-    let found = hookmill_dlq::read_standing(rows.first()?)?;
+    let rows = store.query(vec![hookmill_dlq::standing(now())]).await.ok()?;
+    let found = hookmill_dlq::read_standing(rows.first()?).ok()??;
     let hookmill_dlq::Standing { lag, dead_letters, oldest_dead_letter, outbox, replays } = found;
     Some(Standing { waiting, lag, dead_letters, oldest_dead_letter, outbox, replays })
 }

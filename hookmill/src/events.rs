@@ -282,7 +282,7 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
     let mut query = database.prepare(QUEUED)?;
     let mut like =
         database.prepare("SELECT ?2 IS NULL OR iif(instr(?2, '*'), ?1 GLOB ?3, ?1 = ?2)")?;
-    let pattern = glob.map(|kind| as_pattern(Some(&kind.to_owned())));
+    let pattern = glob.map(as_pattern);
     let mut events = Vec::new();
     for message in query.query_map([], row)? {
         let (text, attempts, due_at) = message?;

@@ -14,6 +14,7 @@ use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{Verified, decode};
 use hookmill_core::rules::row;
 use hookmill_core::schema::{ROW_GUARDS, Schema};
+use hookmill_core::store::Param;
 use hookmill_core::time::Timestamp;
 use hookmill_migrations::Loaded;
 use hookmill_native::{DataFolder, FolderError, Reader, now};
@@ -333,7 +334,11 @@ impl RuleOf {
                 let all = rule.sql.iter().map(|sql| row::Row::statements(sql, rows));
                 let most = all.filter_map(|all| Some(all.into_iter().next()?.params));
                 let most = most.max_by_key(Vec::len).unwrap_or_default();
-                let parameters = most.iter().filter_map(|param| serde_json::from_str(param).ok());
+                let json = |param: &Param| match param {
+                    Param::Text(text) => serde_json::from_str(text).ok(),
+                    Param::Integer(_) | Param::Null => None,
+                };
+                let parameters = most.iter().filter_map(json);
                 (None, sql(), parameters.collect())
             }
         };

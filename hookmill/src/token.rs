@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hookmill_admin::auth::{PREFIX, keep_token, token_hash};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::Role;
-use hookmill_native::{DataFolder, now};
-use rusqlite::{Row, params_from_iter};
+use hookmill_native::{DataFolder, now, transaction};
+use rusqlite::{Row, TransactionBehavior};
 use serde::Serialize;
 
 use crate::list::print;
@@ -121,7 +121,7 @@ fn random() -> anyhow::Result<String> {
 
 fn keep(data: &Path, name: &str, token: &str, role: Role) -> anyhow::Result<()> {
     let keep = keep_token(name, token, role, now());
-    DataFolder::write(data)?.execute(&keep.sql, params_from_iter(&keep.params))?;
+    transaction(&mut DataFolder::write(data)?, TransactionBehavior::Immediate, &[keep])?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
 use hookmill_core::objects::{ObjectError, Objects};
 use hookmill_core::request::Request;
 use hookmill_core::schema::Schema;
-use hookmill_core::store::{Statement, Store as _, StoreError};
+use hookmill_core::store::{Statement, Store as _, StoreError, answer, read_json};
 use hookmill_core::time::Timestamp;
 use hookmill_migrations::{Loaded, apply, schema};
 use hookmill_native::{Sqlite, now};
@@ -79,10 +79,8 @@ impl<'l> Trial<'l> {
     ///
     /// What the database says.
     pub async fn ask(&self, sql: &str) -> Result<Vec<Row>, StoreError> {
-        let statement = Statement { sql: sql.into(), params: Vec::new() };
-        let rows = self.store.execute(vec![statement]).await?;
-        let object = |row: &Vec<Option<String>>| serde_json::from_str(row.first()?.as_ref()?).ok();
-        Ok(rows.first().into_iter().flatten().filter_map(object).collect())
+        let rows = self.store.execute(vec![Statement::new(sql, Vec::new())]).await?;
+        read_json(answer(&rows, 0))
     }
 
     /// The query for every row of a table as a JSON object.

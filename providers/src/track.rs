@@ -5,7 +5,6 @@ mod posthog;
 
 use hookmill_core::outbound::Provider;
 use hookmill_core::time::Timestamp;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::api::Api;
@@ -39,10 +38,6 @@ pub struct Tracked {
     pub time: Timestamp,
     /// What else there is to say.
     pub properties: Map<String, Value>,
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("texts and numbers serialise")
 }
 
 #[cfg(test)]

@@ -158,10 +158,5 @@ pub(super) async fn suppressed<S: Store>(
     if addresses.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let rows = store.execute(vec![outbox::suppressed(&addresses)]).await?;
-    let pair = |row: &Vec<Option<String>>| match row.as_slice() {
-        [Some(address), Some(reason)] => Some((address.clone(), reason.clone())),
-        _ => None,
-    };
-    Ok(rows.iter().flatten().filter_map(pair).collect())
+    outbox::read_suppressed(&store.query(vec![outbox::suppressed(&addresses)]).await?)
 }

@@ -47,8 +47,8 @@ pub(super) async fn compose<S: Store>(
             }
         };
         let number = message.to.clone();
-        let rows = store.execute(vec![outbox::recent("sms", &number, now, HOUR)]).await?;
-        let sent = outbox::read_recent(&rows);
+        let rows = store.query(vec![outbox::recent("sms", &number, now, HOUR)]).await?;
+        let sent = outbox::read_recent(&rows)?;
         if sent >= settings.per_hour {
             let why = format!("{sent} messages have gone to this number within an hour");
             composed.suppressed.push((pending.id.clone(), why));

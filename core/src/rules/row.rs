@@ -15,13 +15,13 @@
 //! Only this module knows at which index a member stands: the statements (`sql.rs`), the plan, the refetch and `explain` ask it.
 
 use std::fmt::Write as _;
-use std::io;
 
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Effect, Sql};
+use crate::json::push_json;
 use crate::limits::SQL_VALUE_BYTES;
 use crate::store::Statement;
 use crate::time::Timestamp;
@@ -215,26 +215,4 @@ impl RowWriter {
         self.row.text.push(']');
         self.row
     }
-}
-
-/// Writes a value behind a text, as JSON.
-///
-/// # Panics
-///
-/// If the value cannot be JSON, such as a map whose keys are not texts.
-pub fn push_json(text: &mut String, value: &(impl Serialize + ?Sized)) {
-    struct End<'t>(&'t mut String);
-
-    impl io::Write for End<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.push_str(std::str::from_utf8(bytes).map_err(io::Error::other)?);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    serde_json::to_writer(End(text), value).expect("texts and numbers serialize");
 }

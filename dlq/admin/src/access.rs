@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use crate::Admin;
-use crate::auth::Actor;
+use crate::actor::Actor;
+use crate::platform::Admin;
 use crate::problem::Problem;
 
 /// The header that the JWT is in.
@@ -200,6 +200,10 @@ mod tests {
 
     impl Platform for Away {
         fn execute(&self, _: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
+            Box::pin(ready(Ok(Vec::new())))
+        }
+
+        fn query(&self, _: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
             Box::pin(ready(Ok(Vec::new())))
         }
 

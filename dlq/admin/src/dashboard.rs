@@ -13,7 +13,7 @@ use axum::routing::get;
 use hookmill_core::words::{EventState, LetterReason, LetterState, OutboxState, Search, Word as _};
 use serde_json::json;
 
-use crate::Admin;
+use crate::platform::Admin;
 
 const PAGE: &str = include_str!("../assets/index.html");
 const SCRIPT: &str = include_str!("../assets/app.js");

@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
+use hookmill_core::params;
+use hookmill_core::store::Param;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{self, LetterReason, LetterState};
 use hookmill_dlq::replay::{
@@ -13,9 +15,10 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::Admin;
-use crate::auth::{Actor, audit};
+use crate::actor::Actor;
+use crate::audit::{Because, audit};
 use crate::page::{Page, Paging};
+use crate::platform::{Admin, given};
 use crate::problem::{Body, Path, Problem, Query};
 use crate::replays::Replay;
 use crate::shown::Shown;
@@ -78,20 +81,20 @@ fn letter_states() -> RefOr<Schema> {
 
 impl Search {
     /// The parameters of [`WHERE`], and the state.
-    fn params(&self) -> Result<Vec<String>, Problem> {
+    fn params(&self) -> Result<Vec<Param>, Problem> {
         check_pattern(self.r#type.as_deref())?;
         let filter = Filter {
-            source: self.source.clone(),
-            kind: self.r#type.clone(),
+            source: given(self.source.as_ref()).map(ToOwned::to_owned),
+            kind: given(self.r#type.as_ref()).map(ToOwned::to_owned),
             reason: self.reason,
-            fingerprint: self.fingerprint.clone(),
-            event_id: self.event_id.clone(),
+            fingerprint: given(self.fingerprint.as_ref()).map(ToOwned::to_owned),
+            event_id: given(self.event_id.as_ref()).map(ToOwned::to_owned),
             ..Filter::default()
         };
         let mut params = filter.params();
         params.push(match self.state() {
-            words::Search::Any => "any".to_owned(),
-            words::Search::Only(state) => state.to_string(),
+            words::Search::Any => Param::Null,
+            words::Search::Only(state) => state.as_str().into(),
         });
         Ok(params)
     }
@@ -99,7 +102,7 @@ impl Search {
     /// The state as SQL: an index serves one state, and another all of them.
     fn condition(&self) -> &'static str {
         match self.state() {
-            words::Search::Any => "?9 = 'any'",
+            words::Search::Any => "?9 IS NULL",
             words::Search::Only(_) => "state = ?9",
         }
     }
@@ -126,11 +129,11 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<DeadLetter>>, Problem> {
     let (at, id) = paging.after()?;
     let (mut params, state) = (search.params()?, search.condition());
-    params.extend([at, id, paging.limit()?.to_string()]);
+    params.extend(params![at, id, paging.limit()?]);
     let sql = format!(
         "-- dead letters\nSELECT {OBJECT} FROM dead_letters WHERE {WHERE} AND {state}
-        AND (?10 = '' OR last_failed_at < CAST(?10 AS INTEGER) OR (last_failed_at = CAST(?10 AS INTEGER) AND id < ?11))
-        ORDER BY last_failed_at DESC, id DESC LIMIT CAST(?12 AS INTEGER)"
+        AND (?10 IS NULL OR last_failed_at < ?10 OR (last_failed_at = ?10 AND id < ?11))
+        ORDER BY last_failed_at DESC, id DESC LIMIT ?12"
     );
     let letters = admin.ask::<DeadLetter>(&sql, params).await?;
     Ok(Json(paging.page(letters, |letter| (letter.last_failed_at.millis(), letter.id.clone()))?))
@@ -213,37 +216,13 @@ pub(crate) async fn show(
         "-- a dead letter\nSELECT json_patch({OBJECT}, json_object('message', message)) FROM dead_letters WHERE id = ?1"
     );
     let (id, _) = resolved(&admin, &id).await?;
-    let found = admin.ask::<Found>(&sql, vec![id]).await?.pop();
+    let found = admin.ask::<Found>(&sql, params![id]).await?.pop();
     let Found { letter, message } = found.ok_or_else(gone)?;
     Ok(Json(Whole { letter, shown: Shown::of(&admin, &message).await? }))
 }
 
 fn gone() -> Problem {
     Problem::not_found("there is no dead letter with this id")
-}
-
-/// Why somebody does something.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Because {
-    /// For the record: who looks at `audit` later wants to know.
-    #[schema(min_length = 1, max_length = 500)]
-    reason: String,
-}
-
-impl Because {
-    pub(crate) fn reason(self) -> Result<String, Problem> {
-        reason(self.reason)
-    }
-}
-
-/// A reason says something, and is no novel.
-pub(crate) fn reason(text: String) -> Result<String, Problem> {
-    let length = text.trim().chars().count();
-    if (1..=500).contains(&length) {
-        return Ok(text.trim().to_owned());
-    }
-    Err(Problem::invalid(format!("the reason has {length} characters; it may have 1 to 500")))
 }
 
 /// Sends one letter through the whole path again.
@@ -306,7 +285,7 @@ async fn resolved(admin: &Admin, id: &str) -> Result<(String, String), Problem> 
     const RESOLVE: &str = "\
 -- which letter
 SELECT json_array(id, state) FROM dead_letters WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 2";
-    let mut found = admin.ask::<(String, String)>(RESOLVE, vec![id.to_owned()]).await?;
+    let mut found = admin.ask::<(String, String)>(RESOLVE, params![id]).await?;
     match (found.len(), id.len() >= 6) {
         (1, true) => found.pop().ok_or_else(gone),
         (2, true) => {

@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use hookmill_core::params;
+use hookmill_core::store::{Statement, read_json};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{self, EventState, Word as _};
 use hookmill_dlq::replay::{check_pattern, glob};
@@ -10,9 +12,9 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::page::{Page, Paging};
+use crate::platform::{Admin, given, problem};
 use crate::problem::{Path, Problem, Query};
 use crate::shown::Shown;
-use crate::{Admin, read, statement};
 
 /// An event that has taken effect, or has been given up. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -57,11 +59,6 @@ pub(crate) struct Search {
     since: Option<i64>,
 }
 
-/// A filter, unless it is blank, which selects everything.
-fn given(filter: Option<&String>) -> Option<&str> {
-    filter.map(String::as_str).filter(|text| !text.is_empty())
-}
-
 impl Search {
     /// The question for a page that begins behind `?5` and `?6`, or for the first page. The ledger is asked for a page, and the
     /// dead letters for one of each state, so that an index says where to stop; a table without rows of the state that is
@@ -70,13 +67,13 @@ impl Search {
         let (behind, order) = if self.since.is_some() { (">", "ASC") } else { ("<", "DESC") };
         let page = |at: &str, id: &str| {
             format!(
-                "ORDER BY {at} {order}, source || ' ' || {id} || ' ' || generation {order} LIMIT CAST(?7 AS INTEGER)"
+                "ORDER BY {at} {order}, source || ' ' || {id} || ' ' || generation {order} LIMIT ?7"
             )
         };
         let searched = |state: &EventState| self.state.is_none_or(|only| only == *state);
         let states = || EventState::ALL.iter().copied().filter(searched);
         let ledger = states().any(EventState::is_in_ledger).then(|| {
-            let rows = "NULL AS error, secret FROM events WHERE (?4 = '' OR outcome = ?4)";
+            let rows = "NULL AS error, secret FROM events WHERE (?4 IS NULL OR outcome = ?4)";
             ("id", "outcome", "applied_at", rows.to_owned())
         });
         let letters = states().filter(|state| !state.is_in_ledger()).map(|state| {
@@ -89,15 +86,15 @@ impl Search {
             let mut sql = format!(
                 "SELECT * FROM (SELECT source, {id} AS id, generation, type, {state} AS state, received_at, {at} AS settled_at,
                     attempts, {rows}
-                AND (?1 = '' OR source = ?1) AND (?2 = '' OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
-                AND (?3 = '' OR {id} = ?3)"
+                AND (?1 IS NULL OR source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
+                AND (?3 IS NULL OR {id} = ?3)"
             );
             if given(self.source.as_ref()).is_some() && given(self.id.as_ref()).is_some() {
                 sql.push_str(&format!(" AND source = ?1 AND {id} = ?3"));
             }
             if !first {
                 sql.push_str(&format!(
-                    " AND {at} {behind}= CAST(?5 AS INTEGER) AND ({at} <> CAST(?5 AS INTEGER)
+                    " AND {at} {behind}= ?5 AND ({at} <> ?5
                         OR source || ' ' || {id} || ' ' || generation {behind} ?6)"
                 ));
             }
@@ -127,17 +124,19 @@ pub(crate) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Event>>, Problem> {
     check_pattern(search.r#type.as_deref())?;
-    let (mut at, id) = paging.after()?;
-    if let (true, Some(since)) = (at.is_empty(), search.since) {
+    let (at, id) = paging.after()?;
+    let at = at.or(search.since);
+    let params = params![
+        given(search.source.as_ref()),
+        given(search.r#type.as_ref()).map(glob),
+        given(search.id.as_ref()),
+        search.state.map(EventState::as_str),
+        at,
         // Every key is behind the blank one.
-        at = since.to_string();
-    }
-    let sql = search.sql(at.is_empty());
-    let kind = search.r#type.as_ref().map(|kind| glob(Some(kind)));
-    let state = search.state.map(|state| state.to_string());
-    let texts = [search.source, kind, search.id, state];
-    let mut params: Vec<_> = texts.into_iter().map(Option::unwrap_or_default).collect();
-    params.extend([at, id, paging.limit()?.to_string()]);
+        id.unwrap_or_default(),
+        paging.limit()?,
+    ];
+    let sql = search.sql(at.is_none());
     let events = admin.ask::<Event>(&sql, params).await?;
     let key = |event: &Event| {
         let key = format!("{} {} {}", event.source, event.id, event.generation);
@@ -214,11 +213,11 @@ pub(crate) async fn timeline(
         let sql = format!(
             "-- what happened to an event\nSELECT json_array(place, json_object('at', at, 'what', what, 'detail', json(detail))) FROM ({steps})"
         );
-        statement(&sql, vec![source.clone(), id.clone()])
+        Statement::new(sql, params![&source, &id])
     });
     let mut steps: Vec<(u8, Step)> = Vec::new();
-    for rows in admin.execute(asked.into()).await? {
-        steps.extend(read::<(u8, Step)>(&[rows])?);
+    for rows in admin.query(asked.into()).await? {
+        steps.extend(read_json::<(u8, Step)>(&rows).map_err(problem)?);
     }
     steps.sort_by_key(|(place, step)| (step.at, *place));
     let steps: Vec<_> = steps.into_iter().map(|(_, step)| step).collect();
@@ -244,7 +243,7 @@ SELECT json_quote(message) FROM events JOIN event_messages USING (applied_at, so
 WHERE source = ?1 AND id = ?2 AND generation = 0
 UNION ALL
 SELECT json_quote(message) FROM dead_letters WHERE source = ?1 AND event_id = ?2 LIMIT 1";
-    let message = admin.ask::<String>(MESSAGE, vec![source, id]).await?.pop();
+    let message = admin.ask::<String>(MESSAGE, params![source, id]).await?.pop();
     let gone = "no message of this event is kept; `messages` of [retention] in hookmill.toml says for how long they are";
     let message = message.ok_or_else(|| Problem::not_found(gone))?;
     Shown::of(&admin, &message).await.map(Json)

@@ -8,12 +8,15 @@
 #![allow(unused_qualifications)]
 
 mod access;
+mod actor;
+mod audit;
 pub mod auth;
 mod dashboard;
 mod dead_letters;
 mod events;
 mod outbox;
 mod page;
+mod platform;
 mod problem;
 mod replays;
 mod shown;
@@ -24,95 +27,19 @@ use std::sync::Arc;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
-use futures_util::future::BoxFuture;
-use hookmill_core::config::Admin as Config;
-use hookmill_core::store::{Rows, Statement, StoreError};
-use hookmill_core::time::Timestamp;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::actor::Actor;
+use crate::platform::Admin;
+pub use crate::platform::{Platform, Remote};
 use crate::problem::Problem;
 
 /// Where the API is.
 pub const BASE: &str = "/admin/api/v1";
-
-/// The address that a request came from: the platform puts it into the request's extensions.
-#[derive(Clone, Debug)]
-pub struct Remote(pub String);
-
-/// What the platform lends the API.
-pub trait Platform: Send + Sync {
-    /// As [`hookmill_core::store::Store::execute`].
-    fn execute(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>>;
-
-    /// A body from the object store; `None` if it is not there.
-    fn object<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
-
-    /// Has whoever replays look for what there is to do.
-    fn wake(&self) -> BoxFuture<'_, ()>;
-
-    /// How many messages wait on the queue; `None` if that cannot be told.
-    fn waiting(&self) -> BoxFuture<'_, Option<u64>>;
-
-    /// What is at this URL, by GET.
-    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>>;
-
-    /// What hookmill.toml says; `None` where only the data is at hand.
-    fn config(&self) -> Option<&Config>;
-
-    /// The time.
-    fn now(&self) -> Timestamp;
-}
-
-/// What every handler has.
-#[derive(Clone)]
-pub(crate) struct Admin(Arc<dyn Platform>);
-
-impl Admin {
-    pub(crate) fn now(&self) -> Timestamp {
-        self.0.now()
-    }
-
-    pub(crate) async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, Problem> {
-        self.0.execute(statements).await.map_err(|error| match error {
-            StoreError::Unavailable(_) => Problem::unavailable("the database does not answer"),
-            // What it says is about our own statements.
-            error => Problem::broken(&error.to_string()),
-        })
-    }
-
-    /// Asks one question; each row is a JSON object.
-    pub(crate) async fn ask<T: DeserializeOwned>(
-        &self,
-        sql: &str,
-        params: Vec<String>,
-    ) -> Result<Vec<T>, Problem> {
-        let statement = Statement { sql: Arc::from(sql), params };
-        read(&self.execute(vec![statement]).await?)
-    }
-}
-
-/// The rows of the first statement, each one JSON object.
-pub(crate) fn read<T: DeserializeOwned>(rows: &[Rows]) -> Result<Vec<T>, Problem> {
-    let object = |row: &Vec<Option<String>>| {
-        let text = row.first().and_then(Option::as_deref).unwrap_or("null");
-        serde_json::from_str(text).map_err(|error| Problem::broken(&error.to_string()))
-    };
-    rows.first().into_iter().flatten().map(object).collect()
-}
-
-pub(crate) fn statement(sql: &str, params: Vec<String>) -> Statement {
-    Statement { sql: Arc::from(sql), params }
-}
-
-pub(crate) fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("texts and numbers serialise")
-}
 
 #[derive(OpenApi)]
 #[openapi(
@@ -191,7 +118,7 @@ pub fn router(platform: Arc<dyn Platform>) -> Router {
 pub fn local(platform: Arc<dyn Platform>, name: &str) -> Router {
     let (api, _) = routes().split_for_parts();
     let api = api.fallback(nothing_here).method_not_allowed_fallback(not_so);
-    let api = api.layer(Extension(auth::Actor::local(name)));
+    let api = api.layer(Extension(Actor::local(name)));
     Router::new().nest(BASE, api).with_state(Admin(platform))
 }
 

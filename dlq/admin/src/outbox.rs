@@ -4,6 +4,8 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use hookmill_core::email::address_key;
+use hookmill_core::params;
+use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{self, OutboxState, Unsent};
 use hookmill_dlq::replay::check_blank;
@@ -11,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::auth::{Actor, audit};
-use crate::dead_letters::{Because, reason};
+use crate::actor::Actor;
+use crate::audit::{Because, audit, reason};
 use crate::page::{Page, Paging};
+use crate::platform::{Admin, given};
 use crate::problem::{Body, Path, Problem, Query, one_of};
-use crate::{Admin, statement};
 
 /// Something that was to be sent because of an event. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -75,10 +77,10 @@ SELECT json_object('id', outbox.id, 'source', source, 'event_id', event_id, 'rul
     'retry_at', iif(outbox_batches.state = 'sealed' AND outbox_batches.attempts > 0, outbox_batches.due_at, NULL),
     'outcome', outcome, 'created_at', created_at, 'due_at', outbox.due_at, 'settled_at', outbox.settled_at)
 FROM outbox LEFT JOIN outbox_batches ON outbox_batches.id = batch
-WHERE (?1 = '' OR outbox.state = ?1) AND (?2 = '' OR outbox.channel = ?2) AND (?3 = '' OR rule = ?3)
-    AND (?4 = '' OR recipient = ?4)
-    AND (?5 = '' OR created_at < CAST(?5 AS INTEGER) OR (created_at = CAST(?5 AS INTEGER) AND outbox.id < ?6))
-ORDER BY created_at DESC, outbox.id DESC LIMIT CAST(?7 AS INTEGER)";
+WHERE (?1 IS NULL OR outbox.state = ?1) AND (?2 IS NULL OR outbox.channel = ?2) AND (?3 IS NULL OR rule = ?3)
+    AND (?4 IS NULL OR recipient = ?4)
+    AND (?5 IS NULL OR created_at < ?5 OR (created_at = ?5 AND outbox.id < ?6))
+ORDER BY created_at DESC, outbox.id DESC LIMIT ?7";
 
 /// List the outbox, the latest first.
 #[utoipa::path(
@@ -92,11 +94,15 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<Outgoing>>, Problem> {
     let (at, id) = paging.after()?;
     one_of("channel", search.channel.as_ref(), &["email", "sms", "mixpanel", "posthog"])?;
-    let recipient = search.recipient.map(|recipient| address_key(&recipient));
-    let state = search.state.map(|state| state.to_string());
-    let texts = [state, search.channel, search.rule, recipient];
-    let mut params: Vec<_> = texts.into_iter().map(Option::unwrap_or_default).collect();
-    params.extend([at, id, paging.limit()?.to_string()]);
+    let params = params![
+        search.state.map(OutboxState::as_str),
+        given(search.channel.as_ref()),
+        given(search.rule.as_ref()),
+        given(search.recipient.as_ref()).map(address_key),
+        at,
+        id,
+        paging.limit()?,
+    ];
     let found = admin.ask::<Outgoing>(LIST, params).await?;
     Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.id.clone()))?))
 }
@@ -136,23 +142,23 @@ pub(crate) async fn retry(
 ) -> Result<(StatusCode, Json<Retried>), Problem> {
     const RETRY: &str = "\
 -- send once more
-UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = CAST(?1 AS INTEGER), error = NULL,
+UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = ?1, error = NULL,
     together = NULL, skipped_recipients = NULL, settled_at = NULL
-WHERE state = ?2 AND (?3 = '' OR rule = ?3) AND (?4 = '' OR substr(id, 1, length(?4)) = ?4)
+WHERE state = ?2 AND (?3 IS NULL OR rule = ?3) AND (?4 IS NULL OR substr(id, 1, length(?4)) = ?4)
 RETURNING id";
     let (now, why) = (admin.now(), reason(again.reason)?);
     check_blank(&[("rule", again.rule.as_deref()), ("id", again.id.as_deref())])?;
-    let rule = again.rule.unwrap_or_default();
-    let id = again.id.unwrap_or_default();
-    let detail = json!({ "state": again.state, "rule": rule });
+    let detail = json!({ "state": again.state, "rule": again.rule.as_deref().unwrap_or_default() });
+    let target = again.id.as_deref().unwrap_or_default();
     let state = match again.state {
         Unsent::Refused => "refused",
         Unsent::Suppressed => "suppressed",
         Unsent::Uncertain => "uncertain",
     };
-    let params = vec![now.millis().to_string(), state.to_owned(), rule, id.clone()];
-    let statements =
-        vec![statement(RETRY, params), audit(&actor, "outbox.retry", &id, &why, &detail, now)];
+    let statements = vec![
+        Statement::new(RETRY, params![now, state, again.rule.as_ref(), again.id.as_ref()]),
+        audit(&actor, "outbox.retry", target, &why, &detail, now),
+    ];
     let rows = admin.execute(statements).await?;
     let count = rows.first().map_or(0, Vec::len);
     admin.0.wake().await;
@@ -185,10 +191,10 @@ pub(crate) async fn suppressions(
 -- who is not written to
 SELECT json_object('address', address, 'reason', reason, 'source', source, 'event_id', event_id, 'created_at', created_at)
 FROM suppressions
-WHERE ?1 = '' OR created_at < CAST(?1 AS INTEGER) OR (created_at = CAST(?1 AS INTEGER) AND address < ?2)
-ORDER BY created_at DESC, address DESC LIMIT CAST(?3 AS INTEGER)";
+WHERE ?1 IS NULL OR created_at < ?1 OR (created_at = ?1 AND address < ?2)
+ORDER BY created_at DESC, address DESC LIMIT ?3";
     let (at, address) = paging.after()?;
-    let params = vec![at, address, paging.limit()?.to_string()];
+    let params = params![at, address, paging.limit()?];
     let found = admin.ask::<Suppression>(LIST, params).await?;
     Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.address.clone()))?))
 }
@@ -209,7 +215,7 @@ pub(crate) async fn unsuppress(
     let address = address_key(&address);
     let remove = "-- write to an address again\nDELETE FROM suppressions WHERE address = ?1 RETURNING address";
     let statements = vec![
-        statement(remove, vec![address.clone()]),
+        Statement::new(remove, params![&address]),
         audit(&actor, "suppression.remove", &address, &reason, &json!({}), now),
     ];
     let rows = admin.execute(statements).await?;

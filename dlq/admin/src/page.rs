@@ -42,17 +42,19 @@ impl Paging {
         }
     }
 
-    /// Where the page before ended: a time in milliseconds and an id, blank for the first page.
-    pub(crate) fn after(&self) -> Result<(String, String), Problem> {
+    /// Where the page before ended: a time in milliseconds and an id, none for the first page.
+    pub(crate) fn after(&self) -> Result<(Option<i64>, Option<String>), Problem> {
         let cursor = self.cursor.as_ref().filter(|cursor| !cursor.is_empty());
-        let Some(cursor) = cursor else { return Ok(Default::default()) };
-        let read = || -> Option<(String, String)> {
+        let Some(cursor) = cursor else { return Ok((None, None)) };
+        let read = || -> Option<(i64, String)> {
             let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
             let (at, id) = text.split_once(' ')?;
-            at.parse::<i64>().ok()?;
-            Some((at.to_owned(), id.to_owned()))
+            Some((at.parse().ok()?, id.to_owned()))
         };
-        read().ok_or_else(|| Problem::invalid("the cursor is none; take `next` of the page before"))
+        let (at, id) = read().ok_or_else(|| {
+            Problem::invalid("invalid cursor: pass `next` from the previous page")
+        })?;
+        Ok((Some(at), Some(id)))
     }
 
     /// A page of what was found, where `key` says where an item stands.

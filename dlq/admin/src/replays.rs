@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
+use hookmill_core::params;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{LetterReason, ReplayState};
@@ -14,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::Admin;
-use crate::auth::{Actor, audit};
-use crate::dead_letters::{Because, reason};
+use crate::actor::Actor;
+use crate::audit::{Because, audit, reason};
 use crate::page::{Page, Paging};
+use crate::platform::Admin;
 use crate::problem::{Body, Path, Problem, Query};
 use crate::stats::Configuration;
 
@@ -76,10 +77,10 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<Replay>>, Problem> {
     let (at, id) = paging.after()?;
     let sql = format!(
-        "-- replays\nSELECT {OBJECT} FROM replays WHERE ?1 = '' OR planned_at < CAST(?1 AS INTEGER)
-        OR (planned_at = CAST(?1 AS INTEGER) AND id < ?2) ORDER BY planned_at DESC, id DESC LIMIT CAST(?3 AS INTEGER)"
+        "-- replays\nSELECT {OBJECT} FROM replays WHERE ?1 IS NULL OR planned_at < ?1
+        OR (planned_at = ?1 AND id < ?2) ORDER BY planned_at DESC, id DESC LIMIT ?3"
     );
-    let replays = admin.ask::<Replay>(&sql, vec![at, id, paging.limit()?.to_string()]).await?;
+    let replays = admin.ask::<Replay>(&sql, params![at, id, paging.limit()?]).await?;
     Ok(Json(paging.page(replays, |replay| (replay.planned_at.millis(), replay.id.clone()))?))
 }
 
@@ -327,7 +328,7 @@ pub(crate) async fn show(
 
 pub(crate) async fn find(admin: &Admin, id: &str) -> Result<Replay, Problem> {
     let sql = format!("-- a replay\nSELECT {OBJECT} FROM replays WHERE id = ?1");
-    let found = admin.ask::<Replay>(&sql, vec![id.to_owned()]).await?.pop();
+    let found = admin.ask::<Replay>(&sql, params![id]).await?.pop();
     found.ok_or_else(|| Problem::not_found("there is no replay with this id"))
 }
 

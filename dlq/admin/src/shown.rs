@@ -8,7 +8,7 @@ use hookmill_core::redact::redact;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::Admin;
+use crate::platform::Admin;
 use crate::problem::Problem;
 
 /// A body as the provider sent it, but for what hookmill.toml says is not shown.

@@ -3,14 +3,15 @@
 use axum::Json;
 use axum::extract::State;
 use hookmill_core::limits::COUNTED;
+use hookmill_core::params;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{LetterReason, OutboxState, RuleEffect};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::Admin;
 use crate::page::{Page, Paging};
+use crate::platform::{Admin, given};
 use crate::problem::{Problem, Query};
 
 /// How long a window may be: a day.
@@ -115,16 +116,16 @@ pub(crate) struct Window {
 const ACTIVITY: &str = "\
 -- what took effect
 SELECT json_object('at', minute * 60000, 'source', source, 'outcome', outcome, 'events', events, 'lag', lag)
-FROM activity WHERE minute > CAST(?1 AS INTEGER) ORDER BY minute, source, outcome";
+FROM activity WHERE minute > ?1 ORDER BY minute, source, outcome";
 
 /// `?1` [`COUNTED`].
 const DEAD: &str = "\
 -- what is dead
-WITH dead AS MATERIALIZED (SELECT reason FROM dead_letters WHERE state = 'dead' LIMIT CAST(?1 AS INTEGER))
+WITH dead AS MATERIALIZED (SELECT reason FROM dead_letters WHERE state = 'dead' LIMIT ?1)
 SELECT json_object(
     'dead', (SELECT count(*) FROM dead),
     'replaying', (SELECT count(*) FROM (
-        SELECT 1 FROM dead_letters WHERE state IN ('replaying', 'replayed') LIMIT CAST(?1 AS INTEGER)
+        SELECT 1 FROM dead_letters WHERE state IN ('replaying', 'replayed') LIMIT ?1
     )),
     'oldest', (SELECT min(first_failed_at) FROM dead_letters INDEXED BY dead_letters_oldest WHERE state = 'dead'),
     'reasons', json((SELECT json_group_array(json_object('reason', reason, 'count', n)) FROM (
@@ -140,21 +141,21 @@ const OUTBOX: &str = "\
 -- where the outbox stands
 SELECT json_object('channel', channel, 'state', state, 'count', sum(n)) FROM (
     SELECT channel, 'pending' AS state, 1 AS n FROM (
-        SELECT channel FROM outbox WHERE state = 'pending' LIMIT CAST(?1 AS INTEGER)
+        SELECT channel FROM outbox WHERE state = 'pending' LIMIT ?1
     )
     UNION ALL
     SELECT channel, 'sealed', json_array_length(members) FROM (
-        SELECT channel, members FROM outbox_batches WHERE state IN ('sealed', 'sending') LIMIT CAST(?1 AS INTEGER)
+        SELECT channel, members FROM outbox_batches WHERE state IN ('sealed', 'sending') LIMIT ?1
     )
     UNION ALL
     SELECT channel, state, 1 FROM (
-        SELECT channel, state FROM outbox WHERE state IN ('refused', 'suppressed', 'uncertain') LIMIT CAST(?1 AS INTEGER)
+        SELECT channel, state FROM outbox WHERE state IN ('refused', 'suppressed', 'uncertain') LIMIT ?1
     )
 ) GROUP BY channel, state ORDER BY channel, state";
 
 const REJECTED: &str = "\
 -- what was refused
-WITH recent AS MATERIALIZED (SELECT source, reason, count FROM rejection_counts WHERE hour > CAST(?1 AS INTEGER))
+WITH recent AS MATERIALIZED (SELECT source, reason, count FROM rejection_counts WHERE hour > ?1)
 SELECT json_object('source', source, 'reason', reason, 'count', sum(count)) FROM recent
 GROUP BY source, reason ORDER BY source, reason";
 
@@ -178,18 +179,18 @@ pub(crate) async fn stats(
     }
     let now = admin.now();
     let minute = now.millis().div_euclid(60_000) - minutes;
-    let since = (now.millis() - minutes * 60_000 - 3_600_000).to_string();
+    let since = now.millis() - minutes * 60_000 - 3_600_000;
     let none = DeadLetters { dead: 0, replaying: 0, oldest: None, reasons: Vec::new() };
     Ok(Json(Stats {
         at: now,
-        activity: admin.ask(ACTIVITY, vec![minute.to_string()]).await?,
+        activity: admin.ask(ACTIVITY, params![minute]).await?,
         waiting: admin.0.waiting().await,
-        dead_letters: admin.ask(DEAD, vec![COUNTED.to_string()]).await?.pop().unwrap_or(none),
+        dead_letters: admin.ask(DEAD, params![COUNTED]).await?.pop().unwrap_or(none),
         counted_to: COUNTED,
         replays: admin.ask(REPLAYS, Vec::new()).await?.pop().unwrap_or_default(),
-        outbox: admin.ask(OUTBOX, vec![COUNTED.to_string()]).await?,
-        rejections: admin.ask(REJECTED, vec![since]).await?,
-        usage: admin.ask(USAGE, vec![now.day(), now.month()]).await?,
+        outbox: admin.ask(OUTBOX, params![COUNTED]).await?,
+        rejections: admin.ask(REJECTED, params![since]).await?,
+        usage: admin.ask(USAGE, params![now.day(), now.month()]).await?,
     }))
 }
 
@@ -214,12 +215,12 @@ pub(crate) async fn usage(
     const LIST: &str = "\
 -- what providers have taken
 SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'requests', requests) FROM outbox_usage
-ORDER BY length(period), period DESC, provider LIMIT CAST(?1 AS INTEGER)";
+ORDER BY length(period), period DESC, provider LIMIT ?1";
     let limit = most.limit.unwrap_or(40);
     if !(1..=1000).contains(&limit) {
         return Err(Problem::invalid(format!("limit is {limit}; it may be 1 to 1000")));
     }
-    Ok(Json(admin.ask(LIST, vec![limit.to_string()]).await?))
+    Ok(Json(admin.ask(LIST, params![limit]).await?))
 }
 
 /// A request that was refused at the door: one of the last few of its kind.
@@ -265,13 +266,12 @@ pub(crate) async fn rejections(
 SELECT json_object('source', source, 'reason', reason, 'at', at, 'remote', remote, 'detail', coalesce(detail, ''),
     'content_length', content_length, 'body_bytes', body_bytes)
 FROM rejections
-WHERE (?1 = '' OR source = iif(?1 = '-', '', ?1)) AND (?2 = '' OR reason = ?2) AND (?3 = '' OR at < CAST(?3 AS INTEGER)
-    OR (at = CAST(?3 AS INTEGER) AND source || ' ' || reason || ' ' || remote < ?4))
-ORDER BY at DESC, source || ' ' || reason || ' ' || remote DESC LIMIT CAST(?5 AS INTEGER)";
+WHERE (?1 IS NULL OR source = iif(?1 = '-', '', ?1)) AND (?2 IS NULL OR reason = ?2) AND (?3 IS NULL OR at < ?3
+    OR (at = ?3 AND source || ' ' || reason || ' ' || remote < ?4))
+ORDER BY at DESC, source || ' ' || reason || ' ' || remote DESC LIMIT ?5";
     let (at, id) = paging.after()?;
-    let texts = [refused.source, refused.reason].map(Option::unwrap_or_default);
-    let mut params = texts.to_vec();
-    params.extend([at, id, paging.limit()?.to_string()]);
+    let (source, reason) = (given(refused.source.as_ref()), given(refused.reason.as_ref()));
+    let params = params![source, reason, at, id, paging.limit()?];
     let found = admin.ask::<Rejection>(LIST, params).await?;
     let key = |one: &Rejection| {
         (one.at.millis(), format!("{} {} {}", one.source, one.reason, one.remote))
@@ -310,9 +310,9 @@ pub(crate) async fn audit(
 -- who did what
 SELECT json_object('id', id, 'at', at, 'actor', actor, 'action', action, 'target', target, 'reason', reason,
     'detail', json(detail))
-FROM audit WHERE ?1 = '' OR id < CAST(?1 AS INTEGER) ORDER BY id DESC LIMIT CAST(?2 AS INTEGER)";
+FROM audit WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2";
     let (id, _) = paging.after()?;
-    let found = admin.ask::<Act>(LIST, vec![id, paging.limit()?.to_string()]).await?;
+    let found = admin.ask::<Act>(LIST, params![id, paging.limit()?]).await?;
     Ok(Json(paging.page(found, |act| (act.id, String::new()))?))
 }
 

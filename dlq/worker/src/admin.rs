@@ -53,6 +53,13 @@ impl Platform for Cloudflare {
         Box::pin(self.store.execute(statements))
     }
 
+    fn query(
+        &self,
+        statements: Vec<Statement>,
+    ) -> Pending<'_, std::result::Result<Vec<Rows>, StoreError>> {
+        Box::pin(self.store.query(statements))
+    }
+
     fn object<'a>(
         &'a self,
         key: &'a str,
@@ -170,7 +177,7 @@ async fn tell_standing(env: &Env) {
         Err(error) => return console_error!("nobody knows how things stand: {error}"),
     };
     let Some(Standing { lag, dead_letters, oldest_dead_letter, outbox, replays }) =
-        rows.first().and_then(read_standing)
+        rows.first().and_then(|rows| read_standing(rows).ok()?)
     else {
         return;
     };

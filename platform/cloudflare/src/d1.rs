@@ -1,10 +1,14 @@
 //! The store on D1.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use worker::wasm_bindgen::JsValue;
 use worker::{D1Database, Env, Result};
 
@@ -28,14 +32,18 @@ impl D1 {
         let mut prepared = Vec::with_capacity(statements.len());
         // Each value is let go as soon as JavaScript has it: a batch's exist once, not twice.
         for Statement { sql, params } in statements {
-            let params: Vec<_> =
-                params.into_iter().map(|param| JsValue::from_str(&param)).collect();
+            let sql = with_casts(&sql, &params);
+            let params: Vec<_> = params.into_iter().map(bound).collect();
             prepared.push(self.0.prepare(&*sql).bind(&params)?);
         }
         let results = self.0.batch(prepared).await?;
         results
             .iter()
-            .map(|result| Ok(result.results::<Row>()?.into_iter().map(|row| row.0).collect()))
+            .map(|result| {
+                let columns = RefCell::default();
+                let rows = result.results::<Columns>()?.into_iter();
+                Ok(rows.map(|row| row.into_row(&columns)).collect())
+            })
             .collect()
     }
 }
@@ -46,44 +54,97 @@ impl Store for D1 {
         &self,
         statements: Vec<Statement>,
     ) -> std::result::Result<Vec<Rows>, StoreError> {
-        self.batch(statements).await.map_err(|error| StoreError::from_text(&text(&error)))
+        self.batch(statements).await.map_err(|error| StoreError::from_d1(text(&error)))
     }
 }
 
-/// A row as D1 returns it, an object with a member for each column: their values as text, in order.
-struct Row(Vec<Option<String>>);
+/// The statement with a cast around each parameter that is an integer. D1 would bind a JavaScript number as `REAL`, whose division
+/// and text differ from an integer's, and it takes no `BigInt`; so integers travel as text.
+fn with_casts<'s>(sql: &'s str, params: &[Param]) -> Cow<'s, str> {
+    if !params.iter().any(|param| matches!(param, Param::Integer(_))) {
+        return Cow::Borrowed(sql);
+    }
+    let mut parts = sql.split('?');
+    let mut cast = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let (number, rest) = part.split_at(digits);
+        let param =
+            number.parse::<usize>().ok().and_then(|number| params.get(number.checked_sub(1)?));
+        cast.push_str(&match param {
+            Some(Param::Integer(_)) => format!("CAST(?{number} AS INTEGER)"),
+            _ => format!("?{number}"),
+        });
+        cast.push_str(rest);
+    }
+    Cow::Owned(cast)
+}
 
-impl<'de> Deserialize<'de> for Row {
+fn bound(param: Param) -> JsValue {
+    match param {
+        Param::Null => JsValue::NULL,
+        Param::Integer(integer) => JsValue::from_str(&integer.to_string()),
+        Param::Text(text) => JsValue::from_str(&text),
+    }
+}
+
+/// A row as D1 returns it: an object with a member for each column.
+struct Columns {
+    names: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Columns {
+    /// Rows of one statement share the names of their columns.
+    fn into_row(self, shared: &RefCell<Arc<[String]>>) -> Row {
+        let mut shared = shared.borrow_mut();
+        if **shared != *self.names {
+            *shared = self.names.into();
+        }
+        Row::new(shared.clone(), self.values)
+    }
+}
+
+impl<'de> Deserialize<'de> for Columns {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_map(RowVisitor)
+        deserializer.deserialize_map(ColumnsVisitor)
     }
 }
 
-struct RowVisitor;
+struct ColumnsVisitor;
 
-impl<'de> Visitor<'de> for RowVisitor {
-    type Value = Row;
+impl<'de> Visitor<'de> for ColumnsVisitor {
+    type Value = Columns;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a row")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Row, A::Error> {
-        let mut columns = Vec::with_capacity(map.size_hint().unwrap_or_default());
-        while map.next_key::<IgnoredAny>()?.is_some() {
-            columns.push(map.next_value::<Option<Column>>()?.map(|column| match column {
-                Column::Text(text) => text,
-                Column::Number(number) => number.to_string(),
-            }));
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Columns, A::Error> {
+        let mut columns = Columns { names: Vec::new(), values: Vec::new() };
+        while let Some((name, value)) = map.next_entry()? {
+            columns.names.push(name);
+            columns.values.push(value);
         }
-        Ok(Row(columns))
+        Ok(columns)
     }
 }
 
-/// JavaScript has one kind of number; a whole one prints without a fraction.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Column {
-    Text(String),
-    Number(f64),
+#[cfg(test)]
+mod tests {
+    use hookmill_core::params;
+
+    use super::*;
+
+    #[test]
+    fn only_integers_are_cast() {
+        let sql = "SELECT ?1, ?2 WHERE a = ?10 OR b = ?2";
+        let params =
+            params!["a", 2_u32, 3_u32, 4_u32, 5_u32, 6_u32, 7_u32, 8_u32, 9_u32, None::<i64>];
+        assert_eq!(
+            with_casts(sql, &params),
+            "SELECT ?1, CAST(?2 AS INTEGER) WHERE a = ?10 OR b = CAST(?2 AS INTEGER)"
+        );
+        assert_eq!(with_casts("SELECT ?1", &params[..1]), "SELECT ?1");
+    }
 }

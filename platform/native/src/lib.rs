@@ -31,7 +31,7 @@ pub use metrics::{Metrics, Standing};
 pub use queue::{Leased, QueueName, QueueSender, SqliteQueue};
 pub use rate_limits::RateLimits;
 pub use reader::Reader;
-pub use sqlite::Sqlite;
+pub use sqlite::{Sqlite, rows, transaction};
 
 use hookmill_core::time::Timestamp;
 

@@ -495,12 +495,12 @@ impl Thread {
                     if damaged(&error) || !matches!(group[index].task, Task::Send { .. }) =>
                 {
                     self.failed = true;
-                    let error = QueueError(sqlite::text(&error));
+                    let error = QueueError(sqlite::message(&error));
                     let _ = group.remove(index).answer.send(Err(error));
                 }
                 Err((_, Failure { error, .. })) => {
                     self.failed = true;
-                    let error = QueueError(sqlite::text(&error));
+                    let error = QueueError(sqlite::message(&error));
                     for operation in group.drain(..) {
                         let _ = operation.answer.send(Err(error.clone()));
                     }

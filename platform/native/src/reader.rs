@@ -21,7 +21,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::durable::absent_as_none;
 use crate::files::Bodies;
 use crate::folder::{BODIES, DATA, FolderError, QUEUE};
-use crate::sqlite::{text, transaction};
+use crate::sqlite::{blocking, carry_out, store_error};
 
 /// How often a question is asked again because the file has changed meanwhile: once suffices, unless processes come and go.
 const LOOKS: usize = 10;
@@ -92,17 +92,16 @@ impl Store for Reader {
     /// Statements that would change something are refused.
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
         let reader = self.clone();
-        let run = move || {
+        blocking(move || {
             let ask = |database: &mut Connection| {
-                transaction(database, TransactionBehavior::Deferred, &statements)
+                carry_out(database, TransactionBehavior::Deferred, &statements)
             };
             reader.data(ask).map_err(|error| match error {
-                FolderError::Database { source, .. } => StoreError::from_text(&text(&source)),
+                FolderError::Database { source, .. } => store_error(&source),
                 error => StoreError::Unavailable(error.to_string()),
             })
-        };
-        let result = tokio::task::spawn_blocking(run).await;
-        result.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+        })
+        .await
     }
 }
 
@@ -268,13 +267,10 @@ mod tests {
         data.store(&hookmill_migrations::own()).unwrap();
         data.queue(|_| Duration::from_secs(1)).unwrap();
         let reader = DataFolder::read(folder.path()).unwrap();
-        let run = |sql: &str| {
-            let statement = Statement { sql: sql.into(), params: Vec::new() };
-            reader.execute(vec![statement])
-        };
+        let run = |sql: &str| reader.execute(vec![Statement::new(sql, Vec::new())]);
         assert_eq!(
-            run("SELECT count(*) FROM events").await.unwrap()[0][0][0].as_deref(),
-            Some("0")
+            run("SELECT count(*) FROM events").await.unwrap()[0][0].texts(),
+            [Some("0".to_owned())]
         );
         run("DELETE FROM events").await.unwrap_err();
     }

@@ -1,21 +1,38 @@
 //! The store on SQLite.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hookmill_core::store::{Rows, Statement, Store, StoreError};
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
+use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
+use rusqlite::types::{Null, ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::checkpoint::Checkpoints;
 
-/// The application's database.
+/// How long a connection waits for another process that holds the lock.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// How many statements may read at the same time. Each holds a connection.
+const READERS: usize = 4;
+
+/// The application's database: one connection writes, and others read beside it.
 #[derive(Clone)]
-pub struct Sqlite(Arc<Mutex<Writer>>);
+pub struct Sqlite(Arc<Connections>);
+
+struct Connections {
+    // Dropped before the writer, whose connection is the last one and removes the log.
+    readers: Mutex<Vec<Connection>>,
+    /// Where a reader finds the database; a database in memory has no other connection than its writer.
+    path: Option<PathBuf>,
+    reading: Semaphore,
+    writer: Mutex<Writer>,
+}
 
 struct Writer {
-    // Dropped before the database, so that the writer's connection is the last one and removes the log.
+    // Dropped before the database, likewise.
     checkpoints: Option<Checkpoints>,
     database: Connection,
 }
@@ -27,53 +44,114 @@ pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection>
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "FULL")?;
     database.pragma_update(None, "foreign_keys", true)?;
-    database.busy_timeout(Duration::from_secs(5))?;
+    database.busy_timeout(BUSY)?;
     Ok(database)
 }
 
 impl Sqlite {
     /// A store on a database that is open and migrated.
     pub fn new(database: Connection) -> Self {
-        Self(Arc::new(Mutex::new(Writer { checkpoints: None, database })))
+        Self::of(database, None)
     }
 
     /// Likewise, whose checkpoints do not hold up its transactions.
     pub(crate) fn with_checkpoints(database: Connection, checkpoints: Checkpoints) -> Self {
-        Self(Arc::new(Mutex::new(Writer { checkpoints: Some(checkpoints), database })))
+        Self::of(database, Some(checkpoints))
     }
 
-    /// Whether the database answers.
+    fn of(database: Connection, checkpoints: Option<Checkpoints>) -> Self {
+        Self(Arc::new(Connections {
+            readers: Mutex::default(),
+            path: database.path().filter(|path| !path.is_empty()).map(PathBuf::from),
+            reading: Semaphore::new(READERS),
+            writer: Mutex::new(Writer { checkpoints, database }),
+        }))
+    }
+
+    /// Whether the database answers a writer.
     ///
     /// # Errors
     ///
     /// What it says instead.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let statement =
-            Statement { sql: "SELECT 1 FROM events LIMIT 1".into(), params: Vec::new() };
-        self.execute(vec![statement]).await.map(drop)
+        self.execute(vec![Statement::new("SELECT 1 FROM events LIMIT 1", Vec::new())])
+            .await
+            .map(drop)
     }
 }
 
 impl Store for Sqlite {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
-        let writer = self.0.clone();
-        let run = move || {
-            // A poisoned lock is a panic between two transactions; the connection itself rolled back.
-            let mut writer = writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let Writer { checkpoints, database } = &mut *writer;
-            let rows = transaction(database, TransactionBehavior::Immediate, &statements)
-                .map_err(|error| StoreError::from_text(&text(&error)))?;
-            if let Some(checkpoints) = checkpoints {
-                checkpoints.keep_short(database);
-            }
-            Ok(rows)
-        };
-        let result = tokio::task::spawn_blocking(run).await;
-        result.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+        let connections = self.0.clone();
+        blocking(move || connections.write(&statements)).await
+    }
+
+    async fn query(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        let connections = self.0.clone();
+        let Some(path) = connections.path.clone() else { return self.execute(statements).await };
+        // The semaphore is never closed.
+        let _turn = self.0.reading.acquire().await;
+        blocking(move || connections.read(&path, &statements)).await
     }
 }
 
-pub(crate) fn transaction(
+impl Connections {
+    fn write(&self, statements: &[Statement]) -> Result<Vec<Rows>, StoreError> {
+        let Writer { checkpoints, database } = &mut *locked(&self.writer);
+        let rows = transaction(database, TransactionBehavior::Immediate, statements)?;
+        if let Some(checkpoints) = checkpoints {
+            checkpoints.keep_short(database);
+        }
+        Ok(rows)
+    }
+
+    fn read(&self, path: &Path, statements: &[Statement]) -> Result<Vec<Rows>, StoreError> {
+        let idle = locked(&self.readers).pop();
+        let mut reader = match idle {
+            Some(reader) => reader,
+            None => open_reader(path).map_err(|error| store_error(&error))?,
+        };
+        let rows = transaction(&mut reader, TransactionBehavior::Deferred, statements);
+        locked(&self.readers).push(reader);
+        rows
+    }
+}
+
+/// Locks. If a lock is poisoned, there was a panic between two transactions, and the connection itself has rolled back.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection that reads beside the writer of the same process.
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let reader = Connection::open_with_flags(path, flags)?;
+    reader.busy_timeout(BUSY)?;
+    Ok(reader)
+}
+
+/// Does what may block elsewhere.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+}
+
+/// Carries statements out in one transaction.
+///
+/// # Errors
+///
+/// What the database says; nothing is written then.
+pub fn transaction(
+    database: &mut Connection,
+    behavior: TransactionBehavior,
+    statements: &[Statement],
+) -> Result<Vec<Rows>, StoreError> {
+    carry_out(database, behavior, statements).map_err(|error| store_error(&error))
+}
+
+pub(crate) fn carry_out(
     database: &mut Connection,
     behavior: TransactionBehavior,
     statements: &[Statement],
@@ -82,42 +160,124 @@ pub(crate) fn transaction(
     let mut results = Vec::with_capacity(statements.len());
     for statement in statements {
         let mut prepared = transaction.prepare_cached(&statement.sql)?;
-        let columns = prepared.column_count();
-        let row =
-            |row: &rusqlite::Row<'_>| (0..columns).map(|i| Ok(column(row.get_ref(i)?))).collect();
-        let rows = prepared
-            .query_map(params_from_iter(&statement.params), row)?
-            .collect::<Result<_, _>>()?;
-        results.push(rows);
+        results.push(rows(&mut prepared, &statement.params)?);
     }
     transaction.commit()?;
     Ok(results)
 }
 
-fn column(value: ValueRef<'_>) -> Option<String> {
-    match value {
-        ValueRef::Null => None,
-        ValueRef::Integer(number) => Some(number.to_string()),
-        ValueRef::Real(number) => Some(number.to_string()),
-        ValueRef::Text(text) | ValueRef::Blob(text) => {
-            Some(String::from_utf8_lossy(text).into_owned())
+/// The rows that a statement returns with these parameters.
+///
+/// # Errors
+///
+/// If SQLite refuses.
+pub fn rows(prepared: &mut rusqlite::Statement<'_>, params: &[Param]) -> rusqlite::Result<Rows> {
+    for (index, param) in params.iter().enumerate() {
+        match param {
+            Param::Null => prepared.raw_bind_parameter(index + 1, Null)?,
+            Param::Integer(integer) => prepared.raw_bind_parameter(index + 1, integer)?,
+            Param::Text(text) => prepared.raw_bind_parameter(index + 1, text)?,
         }
+    }
+    let columns: Arc<[String]> = prepared.column_names().map(ToOwned::to_owned).collect();
+    let mut returned = prepared.raw_query();
+    let mut rows = Vec::new();
+    while let Some(row) = returned.next()? {
+        let values = (0..columns.len()).map(|index| Ok(value(row.get_ref(index)?)));
+        rows.push(Row::new(columns.clone(), values.collect::<rusqlite::Result<_>>()?));
+    }
+    Ok(rows)
+}
+
+fn value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => number.into(),
+        ValueRef::Real(number) => number.into(),
+        ValueRef::Text(text) | ValueRef::Blob(text) => String::from_utf8_lossy(text).into(),
     }
 }
 
-/// What SQLite says, with the name of its code, as D1 writes it.
-pub(crate) fn text(error: &rusqlite::Error) -> String {
-    // Its own text would quote the whole statement.
-    if let rusqlite::Error::SqlInputError { msg, .. } = error {
-        return format!("{msg}: SQLITE_ERROR");
-    }
-    let code = match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation) => "SQLITE_CONSTRAINT",
-        Some(ErrorCode::TypeMismatch) => "SQLITE_MISMATCH",
-        Some(ErrorCode::TooBig) => "SQLITE_TOOBIG",
-        Some(ErrorCode::ParameterOutOfRange) => "SQLITE_RANGE",
-        Some(ErrorCode::Unknown) => "SQLITE_ERROR",
-        _ => return error.to_string(),
+/// What an error of SQLite means, by its code: <https://www.sqlite.org/rescode.html>.
+pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
+    let code = match error {
+        rusqlite::Error::SqlInputError { error, .. } => Some(error.code),
+        error => error.sqlite_error_code(),
     };
-    format!("{error}: {code}")
+    match code {
+        Some(ErrorCode::Unknown) => StoreError::from_sqlite_error(message(error)),
+        Some(
+            ErrorCode::ConstraintViolation
+            | ErrorCode::TypeMismatch
+            | ErrorCode::TooBig
+            | ErrorCode::ParameterOutOfRange,
+        ) => StoreError::Refused(message(error)),
+        _ => StoreError::Unavailable(message(error)),
+    }
+}
+
+/// What SQLite says, without the statement.
+pub(crate) fn message(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reading_does_not_wait_for_a_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.db");
+        let database = open(&path, 4096).unwrap();
+        database.execute_batch("CREATE TABLE t (n INTEGER) STRICT").unwrap();
+        let store = Sqlite::new(database);
+        let other = open(&path, 4096).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let write = Statement::new("INSERT INTO t VALUES (?1)", vec![Param::Integer(7)]);
+        let writing = tokio::spawn({
+            let store = store.clone();
+            async move { store.execute(vec![write]).await }
+        });
+        let count = || vec![Statement::new("SELECT n FROM t", Vec::new())];
+        for _ in 0..2 * READERS {
+            assert_eq!(store.query(count()).await.unwrap(), [Rows::new()]);
+        }
+        assert!(!writing.is_finished());
+        other.execute_batch("ROLLBACK").unwrap();
+        writing.await.unwrap().unwrap();
+        assert_eq!(store.query(count()).await.unwrap()[0][0].texts(), [Some("7".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn a_reader_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = open(&folder.path().join("data.db"), 4096).unwrap();
+        database.execute_batch("CREATE TABLE t (n INTEGER) STRICT").unwrap();
+        let store = Sqlite::new(database);
+        let write = Statement::new("INSERT INTO t VALUES (1)", Vec::new());
+        store.query(vec![write]).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn the_code_of_an_error_says_whether_to_try_again() {
+        let database = Connection::open_in_memory().unwrap();
+        database.execute_batch("CREATE TABLE t (n INTEGER NOT NULL) STRICT").unwrap();
+        let store = Sqlite::new(database);
+        let error = async |sql: &str| {
+            store.execute(vec![Statement::new(sql, Vec::new())]).await.unwrap_err()
+        };
+        for sql in ["INSERT INTO t VALUES (NULL)", "INSERT INTO t VALUES ('x')", "SELECT '{' -> 0"]
+        {
+            let error = error(sql).await;
+            assert!(matches!(error, StoreError::Refused(_)), "{sql}: {error}");
+        }
+        for sql in ["SELECT * FROM u", "SELECT m FROM t", "INSERT INTO t (m) VALUES (1)"] {
+            let error = error(sql).await;
+            assert!(matches!(error, StoreError::NotReady(_)), "{sql}: {error}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hookmill_core::email::{Email, Mailbox};
+use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
     Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
 };
@@ -109,7 +110,7 @@ fn body(emails: &[&Email]) -> String {
         message_stream: STREAM,
         metadata: BTreeMap::from([(EMAIL_ID, email.id.as_str())]),
     });
-    serde_json::to_string(&items.collect::<Vec<_>>()).expect("texts serialize")
+    to_json(&items.collect::<Vec<_>>())
 }
 
 /// Postmark takes several addresses as one text, with commas between them.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use hookmill_core::email::Email;
+use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
     Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
 };
@@ -99,7 +100,7 @@ fn body(emails: &[&Email]) -> String {
         text: &email.text,
         tags: [Tag { name: EMAIL_ID, value: &email.id }],
     });
-    json(&items.collect::<Vec<_>>())
+    to_json(&items.collect::<Vec<_>>())
 }
 
 /// What Resend has said to a batch of so many emails.
@@ -167,10 +168,6 @@ fn delivered(emails: usize, body: &str) -> Option<Vec<Delivered>> {
         None => ids.next().map(|id| Delivered::Accepted(Some(id))),
     };
     (0..emails).map(email).collect()
-}
-
-fn json(items: &impl Serialize) -> String {
-    serde_json::to_string(items).expect("texts serialise")
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
+use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
     Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{TrackApi, Tracked, json};
+use super::{TrackApi, Tracked};
 use crate::api::{Api, Sealed, first_line, kept, not_taken};
 
 /// Mixpanel's API.
@@ -47,7 +48,7 @@ impl Api for Mixpanel {
 
 impl TrackApi for Mixpanel {
     fn body(&self, events: &[Tracked]) -> String {
-        json(&events.iter().map(written).collect::<Vec<_>>())
+        to_json(&events.iter().map(written).collect::<Vec<_>>())
     }
 }
 

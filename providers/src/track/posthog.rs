@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
     Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
 };
@@ -11,7 +12,7 @@ use hookmill_core::secret::ExposeSecret as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{TrackApi, Tracked, json};
+use super::{TrackApi, Tracked};
 use crate::api::{Api, Sealed, first_line, kept, not_taken};
 
 /// PostHog's API.
@@ -33,7 +34,7 @@ impl Api for PostHog {
     }
 
     fn request(&self, batch: &Sealed<'_>) -> ApiRequest {
-        let key = json(&batch.key.expose_secret().trim());
+        let key = to_json(&batch.key.expose_secret().trim());
         ApiRequest {
             method: Method::Post,
             url: batch.url("/batch/"),
@@ -51,7 +52,7 @@ impl Api for PostHog {
 
 impl TrackApi for PostHog {
     fn body(&self, events: &[Tracked]) -> String {
-        json(&json!({ "batch": events.iter().map(written).collect::<Vec<_>>() }))
+        to_json(&json!({ "batch": events.iter().map(written).collect::<Vec<_>>() }))
     }
 }
 

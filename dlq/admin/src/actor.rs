@@ -1,0 +1,24 @@
+//! Who asks, once that is known.
+
+use hookmill_core::words::Role;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Who asks.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Actor {
+    /// The name of the token, or what Cloudflare Access says: an address, or the name of a service token.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+}
+
+impl Actor {
+    pub(crate) const fn of(name: String, role: Role) -> Self {
+        Self { name, role }
+    }
+
+    /// Somebody who has the data anyway.
+    pub(crate) fn local(name: &str) -> Self {
+        Self::of(name.to_owned(), Role::Operate)
+    }
+}

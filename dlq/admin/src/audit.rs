@@ -1,0 +1,52 @@
+//! Who did what, and why.
+
+use hookmill_core::params;
+use hookmill_core::store::{Param, Statement};
+use hookmill_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::actor::Actor;
+use crate::problem::Problem;
+
+/// Why somebody does something.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Because {
+    /// For the record: who looks at `audit` later wants to know.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+impl Because {
+    pub(crate) fn reason(self) -> Result<String, Problem> {
+        reason(self.reason)
+    }
+}
+
+/// A reason says something, and is no novel.
+pub(crate) fn reason(text: String) -> Result<String, Problem> {
+    let length = text.trim().chars().count();
+    if (1..=500).contains(&length) {
+        return Ok(text.trim().to_owned());
+    }
+    Err(Problem::invalid(format!("the reason has {length} characters; it may have 1 to 500")))
+}
+
+/// Writes down that somebody has done something: to be carried out right behind the statement that does it, and only if that
+/// has changed something.
+pub(crate) fn audit(
+    actor: &Actor,
+    action: &str,
+    target: &str,
+    reason: &str,
+    detail: &impl Serialize,
+    now: Timestamp,
+) -> Statement {
+    const AUDIT: &str = "\
+-- who did what
+INSERT INTO audit (at, actor, action, target, reason, detail)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE changes() > 0";
+    let params = params![now, &actor.name, action, target, reason, Param::json(detail)];
+    Statement::new(AUDIT, params)
+}
