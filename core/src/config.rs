@@ -33,8 +33,8 @@ pub use expectations::{Expectation, Given, TestText};
 pub use overview::overview;
 #[cfg(feature = "config")]
 pub use parse::{
-    ConditionText, Config, EffectText, EmailText, NamedValues, PrecedenceText, RuleText, SendText,
-    SmsText, TableText, TemplateFiles, TrackText, ValueText, parse,
+    ConditionDecl, Config, EffectDecl, EmailDecl, NamedValues, Newest, PrecedenceDecl, RuleDecl,
+    SendDecl, SmsDecl, TableDecl, TableWrite, TemplateFiles, TrackDecl, ValueDecl, parse,
 };
 #[cfg(feature = "config")]
 pub use toml_reader::{ConfigError, Located, Place};

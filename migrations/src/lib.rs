@@ -843,11 +843,9 @@ mod tests {
         hookmill.toml:70:31: rules[6].tie.refetch: only a rule that keeps the newest state of rows asks for it
           hint: it goes neither with `update`, `tombstone`, `add` nor `handler`
         hookmill.toml:74:20: rules[7].name: `delete`, `tie`, `update` and `tombstone` need a `version`
-        hookmill.toml:80:31: rules[7].tie.refetch: only a rule that keeps the newest state of rows asks for it
-          hint: it goes neither with `update`, `tombstone`, `add` nor `handler`
         hookmill.toml:85:20: rules[8].each: `each` makes rows of a table
           hint: a rule that sends something sends it once for its event
-        29 errors in the configuration
+        28 errors in the configuration
         "#);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use hookmill_core::config::{Config, ConfigError, EffectText, Located, SendText, TemplateFiles};
+use hookmill_core::config::{Config, ConfigError, EffectDecl, Located, SendDecl, TemplateFiles};
 use hookmill_core::email::TemplateText;
 use hookmill_core::template::{Templates, text_variables};
 
@@ -55,14 +55,14 @@ fn unmatched(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError>
     let mut faults = Vec::new();
     for rule in &config.rules {
         let (data, what, used) = match &rule.effect {
-            EffectText::Send(SendText::Email(email)) => {
+            EffectDecl::Send(SendDecl::Email(email)) => {
                 let name = &email.template.value;
                 // A template that cannot be read has been reported.
                 let there = |templates: &&Templates| templates.names().any(|known| known == name);
                 let Some(templates) = templates.filter(there) else { continue };
                 (&email.data, format!("template `{name}`"), templates.variables(name))
             }
-            EffectText::Send(SendText::Sms(sms)) => match text_variables(&sms.body.value) {
+            EffectDecl::Send(SendDecl::Sms(sms)) => match text_variables(&sms.body.value) {
                 Ok(used) => (&sms.data, "`body`".to_owned(), used),
                 Err(error) => {
                     faults.push(sms.body.error(error.problem));

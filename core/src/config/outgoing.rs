@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::parse::{
-    ConditionText, EffectText, EmailText, NamedValues, SendText, SmsText, TemplateFiles, TrackText,
-    ValueText, duration, integer, is_private, secret_name, value,
+    ConditionDecl, EffectDecl, EmailDecl, NamedValues, SendDecl, SmsDecl, TemplateFiles, TrackDecl,
+    ValueDecl, duration, integer, is_private, secret_name, value,
 };
 use super::toml_reader::{ConfigError, Item, Located, Section};
 use super::{
@@ -403,7 +403,7 @@ pub(super) fn templates(root: &Section<'_>) -> BTreeMap<String, TemplateFiles> {
 }
 
 /// Reads the `email` of a rule.
-pub(super) fn email(item: &Item<'_>) -> Option<EffectText> {
+pub(super) fn email(item: &Item<'_>) -> Option<EffectDecl> {
     let example = "{ template = \"welcome\", to = \"data.email\" }";
     let section = item.section(&format!("an email: {example}"))?;
     let template = section.require("template", "a template of [templates]");
@@ -420,12 +420,12 @@ pub(super) fn email(item: &Item<'_>) -> Option<EffectText> {
     let delay = delay(&section);
     no_conditions(&section);
     section.finish();
-    let email = EmailText { template: template?, to: to?, cc, reply_to, data, delay };
-    Some(EffectText::Send(SendText::Email(email)))
+    let email = EmailDecl { template: template?, to: to?, cc, reply_to, data, delay };
+    Some(EffectDecl::Send(SendDecl::Email(email)))
 }
 
 /// Reads the `sms` of a rule.
-pub(super) fn text(item: &Item<'_>) -> Option<EffectText> {
+pub(super) fn text(item: &Item<'_>) -> Option<EffectDecl> {
     let section = item.section("an SMS: { to = \"data.phone\", body = \"…\" }")?;
     let to = section.require("to", "a path to a number: to = \"data.phone\"");
     let to = to.map(|item| numbers(&item));
@@ -435,7 +435,7 @@ pub(super) fn text(item: &Item<'_>) -> Option<EffectText> {
     let delay = delay(&section);
     no_conditions(&section);
     section.finish();
-    Some(EffectText::Send(SendText::Sms(SmsText { to: to?, body: body?, data, delay })))
+    Some(EffectDecl::Send(SendDecl::Sms(SmsDecl { to: to?, body: body?, data, delay })))
 }
 
 /// Whether it is an identifier of Twilio's: two letters and 32 hexadecimal digits.
@@ -461,7 +461,7 @@ fn number_error(text: &Located<String>) -> ConfigError {
 }
 
 /// A number as it is, or a path to one: what begins with `+` or a digit is no path.
-fn numbers(item: &Item<'_>) -> Located<ValueText> {
+fn numbers(item: &Item<'_>) -> Located<ValueDecl> {
     if item.is_string()
         && let Some(text) = item.string("a number")
         && text.value.starts_with(|c: char| c == '+' || c.is_ascii_digit())
@@ -470,13 +470,13 @@ fn numbers(item: &Item<'_>) -> Located<ValueText> {
             item.report(number_error(&text));
         }
         let constant = serde_json::to_string(&text.value).unwrap_or_default();
-        return item.here.clone().map(|()| ValueText::Constant(constant));
+        return item.here.clone().map(|()| ValueDecl::Constant(constant));
     }
     item.here.clone().map(|()| value(item))
 }
 
 /// Reads the `track` of a rule.
-pub(super) fn track(item: &Item<'_>) -> Option<EffectText> {
+pub(super) fn track(item: &Item<'_>) -> Option<EffectDecl> {
     let example = "{ provider = \"posthog\", event = \"Subscribed\", user = \"data.user_id\" }";
     let section = item.section(&format!("what somebody did: {example}"))?;
     let provider = section.require("provider", "who is told: provider = \"posthog\"");
@@ -490,8 +490,8 @@ pub(super) fn track(item: &Item<'_>) -> Option<EffectText> {
     no_conditions(&section);
     section.finish();
     let (provider, event) = (provider?, event?.value);
-    let track = TrackText { provider, event, user: user?, properties, delay };
-    Some(EffectText::Send(SendText::Track(track)))
+    let track = TrackDecl { provider, event, user: user?, properties, delay };
+    Some(EffectDecl::Send(SendDecl::Track(track)))
 }
 
 /// Names, and where their values are from; located at whom they are for, if there are none.
@@ -521,7 +521,7 @@ fn no_conditions(section: &Section<'_>) {
 }
 
 /// Reads the `outcome` of a rule.
-pub(super) fn outcome(item: &Item<'_>) -> Option<EffectText> {
+pub(super) fn outcome(item: &Item<'_>) -> Option<EffectDecl> {
     let section =
         item.section("an outcome: { email = \"data.tags.hookmill\", is = \"bounced\" }")?;
     let by_provider_id = section.get("provider_id");
@@ -536,11 +536,11 @@ pub(super) fn outcome(item: &Item<'_>) -> Option<EffectText> {
     let outcome = outcome.and_then(|item| item.choice(&Outcome::ALL));
     no_conditions(&section);
     section.finish();
-    Some(EffectText::Outcome { of: of?, by_provider_id, outcome: outcome?.value })
+    Some(EffectDecl::Outcome { of: of?, by_provider_id, outcome: outcome?.value })
 }
 
 /// Reads the `suppress` of a rule.
-pub(super) fn suppress(item: &Item<'_>) -> Option<EffectText> {
+pub(super) fn suppress(item: &Item<'_>) -> Option<EffectDecl> {
     let section = item.section("an address: { address = \"data.to\", reason = \"bounced\" }")?;
     let address = section.require("address", "where it is: address = \"data.to\"");
     let address = address.map(|item| item.here.clone().map(|()| value(&item)));
@@ -548,11 +548,11 @@ pub(super) fn suppress(item: &Item<'_>) -> Option<EffectText> {
     let reason = reason.and_then(|item| item.string("a word or two"));
     no_conditions(&section);
     section.finish();
-    Some(EffectText::Suppress { address: address?, reason: reason?.value })
+    Some(EffectDecl::Suppress { address: address?, reason: reason?.value })
 }
 
 /// Addresses as they are, or a path to them: what has an `@` is no path.
-fn recipients(item: &Item<'_>) -> Option<Located<ValueText>> {
+fn recipients(item: &Item<'_>) -> Option<Located<ValueDecl>> {
     let expected = "a path to an address, or an address, or a list of one kind or the other";
     let list = item.list(expected, item.is_string());
     if list.is_empty() {
@@ -573,11 +573,11 @@ fn recipients(item: &Item<'_>) -> Option<Located<ValueText>> {
     }
     let mailboxes: Vec<_> = list.iter().filter_map(mailbox).map(|m| m.to_string()).collect();
     let constant = serde_json::to_string(&mailboxes).unwrap_or_default();
-    Some(item.here.clone().map(|()| ValueText::Constant(constant)))
+    Some(item.here.clone().map(|()| ValueDecl::Constant(constant)))
 }
 
 /// What has to hold: paths in quotes, and what their values may be.
-pub(super) fn conditions(item: &Item<'_>) -> Vec<ConditionText> {
+pub(super) fn conditions(item: &Item<'_>) -> Vec<ConditionDecl> {
     let expected = "paths and their values: { \"data.object.status\" = \"active\" }";
     let Some(section) = item.section(expected) else { return Vec::new() };
     let condition = |(name, item): (Located<String>, Item<'_>)| {
@@ -590,16 +590,16 @@ pub(super) fn conditions(item: &Item<'_>) -> Vec<ConditionText> {
             }
         };
         if !item.is_table() {
-            return Some(ConditionText { path, any_of: values(&item), not: false });
+            return Some(ConditionDecl { path, any_of: values(&item), not: false });
         }
         let section = item.section(expected)?;
         let (not, exists) = (section.get("not"), section.get("exists"));
         let null = || vec!["null".to_owned()];
         let found = match (not, exists) {
-            (Some(not), None) => Some(ConditionText { path, any_of: values(&not), not: true }),
+            (Some(not), None) => Some(ConditionDecl { path, any_of: values(&not), not: true }),
             (None, Some(exists)) => {
                 let not = exists.boolean()?;
-                Some(ConditionText { path, any_of: null(), not })
+                Some(ConditionDecl { path, any_of: null(), not })
             }
             _ => {
                 let problem = section.here.error("it is not clear what has to hold");

@@ -30,7 +30,7 @@ pub struct Config {
     /// By source: its provider's API, to ask for objects.
     pub apis: BTreeMap<String, Api>,
     /// The rules of the presets, and `[[rules]]`.
-    pub rules: Vec<RuleText>,
+    pub rules: Vec<RuleDecl>,
     /// `[retry]`.
     pub retry: Retry,
     /// `[limits]`.
@@ -63,7 +63,7 @@ pub struct Config {
 
 /// A rule as written.
 #[derive(Clone, PartialEq, Debug)]
-pub struct RuleText {
+pub struct RuleDecl {
     /// `name`.
     pub name: Located<String>,
     /// Whether it is a preset's.
@@ -75,22 +75,22 @@ pub struct RuleText {
     /// `each`: the list of whose elements it makes rows.
     pub each: Option<Located<ValuePath>>,
     /// `when`: all of these have to hold.
-    pub when: Vec<ConditionText>,
+    pub when: Vec<ConditionDecl>,
     /// What it does.
-    pub effect: EffectText,
+    pub effect: EffectDecl,
 }
 
 /// What a rule does, as written.
 #[derive(Clone, PartialEq, Debug)]
-pub enum EffectText {
+pub enum EffectDecl {
     /// It writes a table.
-    Table(TableText),
+    Table(TableDecl),
     /// `email`, `sms` or `track`: it sends something.
-    Send(SendText),
+    Send(SendDecl),
     /// `outcome`: what became of an email.
     Outcome {
         /// `email`: its id; or `provider_id`: what its provider knows it by.
-        of: Located<ValueText>,
+        of: Located<ValueDecl>,
         /// Whether it is the provider's id.
         by_provider_id: bool,
         /// `is`.
@@ -99,7 +99,7 @@ pub enum EffectText {
     /// `suppress`: an address that is not to be written to.
     Suppress {
         /// `address`: one, or a list of them.
-        address: Located<ValueText>,
+        address: Located<ValueDecl>,
         /// `reason`.
         reason: String,
     },
@@ -107,53 +107,114 @@ pub enum EffectText {
 
 /// A rule that writes a table, as written.
 #[derive(Clone, PartialEq, Debug)]
-pub struct TableText {
+pub struct TableDecl {
     /// `table`.
     pub table: Located<String>,
     /// `key`: columns and where their values are from.
-    pub key: Vec<(Located<String>, Located<ValueText>)>,
-    /// `set`, likewise.
-    pub set: Vec<(Located<String>, Located<ValueText>)>,
-    /// `add`, likewise: what a counter grows by.
-    pub add: Vec<(Located<String>, Located<ValueText>)>,
-    /// Whether it has `each`: its rows are those of a list.
-    pub of_list: bool,
-    /// `update`: whether it changes only rows that are there.
-    pub update: bool,
-    /// `tombstone`: whether a row that is deleted stays, with `_deleted = 1`.
-    pub tombstone: bool,
+    pub key: NamedValues,
+    /// What it does with the rows.
+    pub write: TableWrite,
+}
+
+/// What a rule does with the rows of its table.
+#[derive(Clone, PartialEq, Debug)]
+pub enum TableWrite {
+    /// `add`: columns grow. Without a version, since additions commute.
+    Count {
+        /// What each column grows by.
+        add: NamedValues,
+    },
+    /// The row of the newest event. A deleted row stays, with `_deleted = 1`.
+    Upsert {
+        /// The columns, and what orders events.
+        newest: Newest,
+        /// `tie.precedence`.
+        precedence: Option<PrecedenceDecl>,
+        /// `tie.refetch`: whether the provider's API is asked.
+        refetch: Option<Located<()>>,
+    },
+    /// Likewise; `tombstone = false`: a deleted row is removed.
+    Remove {
+        /// The columns, and what orders events.
+        newest: Newest,
+        /// `tie.precedence`.
+        precedence: Option<PrecedenceDecl>,
+    },
+    /// `update`: only rows that are there.
+    Update {
+        /// The columns, and what orders events.
+        newest: Newest,
+        /// `tie.precedence`.
+        precedence: Option<PrecedenceDecl>,
+    },
+    /// `each`: the rows of the newest event's list.
+    List {
+        /// The columns, and what orders events.
+        newest: Newest,
+        /// `tie.precedence`: patterns of event types, weakest first.
+        precedence: Option<Vec<String>>,
+        /// `tie.refetch`: whether the provider's API is asked.
+        refetch: Option<Located<()>>,
+    },
+}
+
+/// What the newest event writes, and which event that is.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Newest {
+    /// `set`: columns and where their values are from.
+    pub set: NamedValues,
     /// `version`.
-    pub version: Option<Located<ValueText>>,
-    /// `tie.precedence`.
-    pub precedence: Option<Located<PrecedenceText>>,
-    /// `tie.refetch`: whether the provider's API is asked.
-    pub refetch: Option<Located<()>>,
+    pub version: Located<ValueDecl>,
     /// `delete`: patterns of the event types that delete.
     pub delete: Vec<Located<String>>,
 }
 
+impl TableDecl {
+    /// What the newest event writes, unless the rule counts.
+    pub const fn newest(&self) -> Option<&Newest> {
+        match &self.write {
+            TableWrite::Count { .. } => None,
+            TableWrite::Upsert { newest, .. }
+            | TableWrite::Remove { newest, .. }
+            | TableWrite::Update { newest, .. }
+            | TableWrite::List { newest, .. } => Some(newest),
+        }
+    }
+
+    /// The columns that are not the key: those of `set`, or of `add`.
+    pub fn columns(&self) -> &NamedValues {
+        match &self.write {
+            TableWrite::Count { add } => add,
+            TableWrite::Upsert { newest, .. }
+            | TableWrite::Remove { newest, .. }
+            | TableWrite::Update { newest, .. }
+            | TableWrite::List { newest, .. } => &newest.set,
+        }
+    }
+}
+
 /// What a rule sends, as written.
 #[derive(Clone, PartialEq, Debug)]
-pub enum SendText {
+pub enum SendDecl {
     /// `email`.
-    Email(EmailText),
+    Email(EmailDecl),
     /// `sms`.
-    Sms(SmsText),
+    Sms(SmsDecl),
     /// `track`: what somebody did.
-    Track(TrackText),
+    Track(TrackDecl),
 }
 
 /// A rule's email as written.
 #[derive(Clone, PartialEq, Debug)]
-pub struct EmailText {
+pub struct EmailDecl {
     /// `template`.
     pub template: Located<String>,
     /// `to`.
-    pub to: Located<ValueText>,
+    pub to: Located<ValueDecl>,
     /// `cc`.
-    pub cc: Option<Located<ValueText>>,
+    pub cc: Option<Located<ValueDecl>>,
     /// `reply_to`.
-    pub reply_to: Option<Located<ValueText>>,
+    pub reply_to: Option<Located<ValueDecl>>,
     /// `data`.
     pub data: Located<NamedValues>,
     /// `delay`.
@@ -161,13 +222,13 @@ pub struct EmailText {
 }
 
 /// Names, and where their values are from.
-pub type NamedValues = Vec<(Located<String>, Located<ValueText>)>;
+pub type NamedValues = Vec<(Located<String>, Located<ValueDecl>)>;
 
 /// A rule's SMS as written.
 #[derive(Clone, PartialEq, Debug)]
-pub struct SmsText {
+pub struct SmsDecl {
     /// `to`.
-    pub to: Located<ValueText>,
+    pub to: Located<ValueDecl>,
     /// `body`: a template.
     pub body: Located<String>,
     /// `data`.
@@ -178,13 +239,13 @@ pub struct SmsText {
 
 /// What a rule tracks, as written.
 #[derive(Clone, PartialEq, Debug)]
-pub struct TrackText {
+pub struct TrackDecl {
     /// `provider`.
     pub provider: Located<Provider>,
     /// `event`: its name.
     pub event: String,
     /// `user`: who has done it.
-    pub user: Located<ValueText>,
+    pub user: Located<ValueDecl>,
     /// `properties`.
     pub properties: NamedValues,
     /// `delay`.
@@ -193,7 +254,7 @@ pub struct TrackText {
 
 /// A condition as written.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConditionText {
+pub struct ConditionDecl {
     /// Where the value is.
     pub path: ValuePath,
     /// What it may be: JSON texts, of which one is enough.
@@ -215,7 +276,7 @@ pub struct TemplateFiles {
 
 /// Where a value is from, as written.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ValueText {
+pub enum ValueDecl {
     /// One path, or several of which the first that is there counts.
     Paths {
         /// Where.
@@ -229,7 +290,7 @@ pub enum ValueText {
     Event(EventField),
 }
 
-impl ValueText {
+impl ValueDecl {
     /// Whether it is from the element of `each`.
     pub fn is_of_element(&self) -> bool {
         matches!(self, Self::Paths { paths, .. } if paths.iter().any(|path| path.element))
@@ -241,13 +302,13 @@ impl ValueText {
     }
 }
 
-/// `tie.precedence` as written.
+/// `tie.precedence`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PrecedenceText {
+pub enum PrecedenceDecl {
     /// `{ column = "status", order = ["trialing", "active"] }`.
     Column {
-        /// A column of `set`.
-        column: String,
+        /// The place of the column in `set`.
+        column: usize,
         /// Its values, weakest first.
         order: Vec<String>,
     },
@@ -700,7 +761,7 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
         }
     }
     for (i, rule) in own.iter().enumerate() {
-        if own[..i].iter().any(|other: &RuleText| other.name.value == rule.name.value) {
+        if own[..i].iter().any(|other: &RuleDecl| other.name.value == rule.name.value) {
             root.report(
                 rule.name.error(format!("there are two rules called {:?}", rule.name.value)),
             );
@@ -743,7 +804,7 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
 }
 
 /// The fault of a rule that takes the place of a preset's, and leaves a source out that has the preset as well.
-fn left_out(own: &RuleText, preset: &str, users: &[&String]) -> Option<ConfigError> {
+fn left_out(own: &RuleDecl, preset: &str, users: &[&String]) -> Option<ConfigError> {
     let named = |source: &str| own.on.iter().any(|pattern| pattern.source == source);
     let source = users.iter().find(|source| !named(source))?;
     let name = &own.name.value;
@@ -761,7 +822,7 @@ enum Sources<'a> {
     Preset(&'a [&'a String]),
 }
 
-fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
+fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
     let section = item.section("a rule: [[rules]]")?;
     let name = section.require("name", "a name of its own, for messages and for overriding");
     let name = name.and_then(|item| item.string("a name"));
@@ -807,26 +868,32 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleText> {
         // Each is read, so that what is wrong with it is reported.
         read.collect::<Vec<_>>().pop()?
     } else {
-        EffectText::Table(table(section, &on, each.is_some())?)
+        let rule = TableRule {
+            on: &on,
+            name: name.as_ref(),
+            has_each: each.is_some(),
+            has_handler: handler.is_some(),
+        };
+        EffectDecl::Table(table(section, &rule)?)
     };
     let preset = matches!(sources, Sources::Preset(_));
-    let rule = RuleText { name: name?, preset, on, handler, each, when, effect };
+    let rule = RuleDecl { name: name?, preset, on, handler, each, when, effect };
     if rule.each.is_none() {
         rule.report_elements(item);
     }
     Some(rule)
 }
 
-impl RuleText {
+impl RuleDecl {
     /// Reports every path that begins at an element, where there is no list.
     fn report_elements(&self, item: &Item<'_>) {
-        let mut values: Vec<&Located<ValueText>> = Vec::new();
+        let mut values: Vec<&Located<ValueDecl>> = Vec::new();
         match &self.effect {
-            EffectText::Table(table) => {
-                let columns = table.key.iter().chain(&table.set).chain(&table.add);
-                values.extend(columns.map(|(_, value)| value).chain(&table.version));
+            EffectDecl::Table(table) => {
+                values.extend(table.key.iter().chain(table.columns()).map(|(_, value)| value));
+                values.extend(table.newest().map(|newest| &newest.version));
             }
-            EffectText::Send(SendText::Email(email)) => {
+            EffectDecl::Send(SendDecl::Email(email)) => {
                 values.extend(
                     [Some(&email.to), email.cc.as_ref(), email.reply_to.as_ref()]
                         .into_iter()
@@ -834,13 +901,13 @@ impl RuleText {
                 );
                 values.extend(email.data.value.iter().map(|(_, value)| value));
             }
-            EffectText::Send(SendText::Sms(sms)) => {
+            EffectDecl::Send(SendDecl::Sms(sms)) => {
                 values.extend(sms.data.value.iter().map(|(_, value)| value).chain([&sms.to]));
             }
-            EffectText::Send(SendText::Track(track)) => {
+            EffectDecl::Send(SendDecl::Track(track)) => {
                 values.extend(track.properties.iter().map(|(_, value)| value).chain([&track.user]));
             }
-            EffectText::Outcome { of: value, .. } | EffectText::Suppress { address: value, .. } => {
+            EffectDecl::Outcome { of: value, .. } | EffectDecl::Suppress { address: value, .. } => {
                 values.push(value);
             }
         }
@@ -857,8 +924,16 @@ impl RuleText {
     }
 }
 
-/// The rest of a rule that writes a table. `of_list`: whether it has `each`.
-fn table(section: Section<'_>, on: &[Pattern], of_list: bool) -> Option<TableText> {
+/// What of a rule decides how it writes its table.
+struct TableRule<'r> {
+    on: &'r [Pattern],
+    name: Option<&'r Located<String>>,
+    has_each: bool,
+    has_handler: bool,
+}
+
+/// The rest of a rule that writes a table.
+fn table(section: Section<'_>, rule: &TableRule<'_>) -> Option<TableDecl> {
     let table = section
         .require("table", "the table it writes; or send an `email`")
         .and_then(|item| item.string("the name of a table"));
@@ -873,7 +948,7 @@ fn table(section: Section<'_>, on: &[Pattern], of_list: bool) -> Option<TableTex
     }
     // A version that cannot be read is one all the same, for what else is said of the rule.
     let version = section.get("version").map(|item| item.here.clone().map(|()| version(&item)));
-    let (precedence, refetch) = section.get("tie").map(|item| tie(&item, on)).unwrap_or_default();
+    let tie = section.get("tie").map(|item| tie(&item, rule.on)).unwrap_or_default();
     let delete: Vec<_> = section
         .get("delete")
         .map(|item| item.list("a list of event types", true))
@@ -882,7 +957,7 @@ fn table(section: Section<'_>, on: &[Pattern], of_list: bool) -> Option<TableTex
         .filter_map(|item| {
             item.string("an event type such as \"customer.deleted\" or \"*.deleted\"")
         })
-        .inspect(|text| section.report_all(not_of(on, text)))
+        .inspect(|text| section.report_all(not_of(rule.on, text)))
         .collect();
     let update = section.get("update").and_then(|item| item.boolean()).unwrap_or(false);
     let tombstone = section.get("tombstone").and_then(|item| item.boolean());
@@ -890,35 +965,130 @@ fn table(section: Section<'_>, on: &[Pattern], of_list: bool) -> Option<TableTex
         let problem = item.here.error("the rule deletes nothing");
         section.report(problem.hint("say which events delete: delete = \"*.deleted\""));
     }
-    section.finish();
     let tombstone = tombstone.unwrap_or(true);
-    Some(TableText {
-        table: table?,
-        key,
-        set,
-        add,
-        of_list,
-        update,
-        tombstone,
-        version,
-        precedence,
-        refetch,
-        delete,
-    })
+    let write = match version {
+        None => {
+            if add.is_empty() {
+                section.report(rule.error(&section, "the rule has neither `version` nor `add`").hint(
+                    "say which of two events is newer (version = \"created\"), or what to count (add = { total = 1 })",
+                ));
+            } else if let Some((name, _)) = set.first() {
+                let problem = name.error("a rule that `set`s needs a `version`");
+                section.report(
+                    problem
+                        .hint("without one, the order of arrival would decide what the row says"),
+                );
+            }
+            if !delete.is_empty() || tie.is_said() || update || !tombstone {
+                let problem = "`delete`, `tie`, `update` and `tombstone` need a `version`";
+                section.report(rule.error(&section, problem));
+            }
+            // Reported already: the columns are written all the same, for what else is said of the rule.
+            TableWrite::Count { add: if add.is_empty() { set } else { add } }
+        }
+        Some(version) => {
+            if let Some((name, _)) = add.first() {
+                let problem = name.error("a rule with a `version` cannot `add`");
+                section
+                    .report(problem.hint(
+                        "count in a table of its own, by a rule without `version` and `set`",
+                    ));
+            }
+            if matches!(version.value, ValueDecl::Constant(_)) && tie.precedence.is_none() {
+                let problem =
+                    version.error("all events have the same version, and there is no `tie`");
+                section.report(problem.hint(
+                    "say what tells an older event from a newer one: tie = { precedence = … }",
+                ));
+            }
+            newest(&section, rule, Newest { set, version, delete }, tie, update, tombstone)
+        }
+    };
+    section.finish();
+    Some(TableDecl { table: table?, key, write })
 }
 
+impl TableRule<'_> {
+    fn error(&self, section: &Section<'_>, problem: &str) -> ConfigError {
+        match self.name {
+            Some(name) => name.error(problem),
+            None => section.here.error(problem),
+        }
+    }
+}
+
+/// Which of the ways to keep the newest event's rows a rule has. What goes together with none of them is reported.
+fn newest(
+    section: &Section<'_>,
+    rule: &TableRule<'_>,
+    newest: Newest,
+    Tie { precedence, refetch }: Tie,
+    update: bool,
+    tombstone: bool,
+) -> TableWrite {
+    let fits = !rule.has_handler && (rule.has_each || (!update && tombstone));
+    if let Some(said) = refetch.as_ref().filter(|_| !fits) {
+        let problem = said.error("only a rule that keeps the newest state of rows asks for it");
+        section.report(
+            problem.hint("it goes neither with `update`, `tombstone`, `add` nor `handler`"),
+        );
+    }
+    let refetch = refetch.filter(|_| fits);
+    if rule.has_each {
+        if update || !tombstone {
+            let problem = rule.error(section, "`update` and `tombstone` do not go with `each`");
+            section.report(problem.hint("what is no longer in the list is removed"));
+        }
+        let precedence = precedence.and_then(|precedence| match precedence.value {
+            TieBreak::Type(types) => Some(types),
+            TieBreak::Column { .. } => {
+                let problem = precedence.error("a list has no column that could decide");
+                section
+                    .report(problem.hint("precedence = { type = [\"*.created\", \"*.updated\"] }"));
+                None
+            }
+        });
+        return TableWrite::List { newest, precedence, refetch };
+    }
+    let precedence = precedence.and_then(|precedence| match &precedence.value {
+        TieBreak::Type(types) => Some(PrecedenceDecl::Type(types.clone())),
+        TieBreak::Column { column, order } => {
+            let mut names = newest.set.iter().map(|(name, _)| name.value.as_str());
+            match names.position(|name| name == column) {
+                Some(column) => Some(PrecedenceDecl::Column { column, order: order.clone() }),
+                None => {
+                    let problem = precedence.error(format!("`{column}` is not set by this rule"));
+                    let names = newest.set.iter().map(|(name, _)| name.value.as_str());
+                    section.report(problem.suggest(column, names));
+                    None
+                }
+            }
+        }
+    });
+    match (update, tombstone) {
+        (true, false) => {
+            let problem = rule.error(section, "a rule that only updates removes no rows");
+            section
+                .report(problem.hint("leave `tombstone` away: `_deleted` says that it is deleted"));
+            TableWrite::Update { newest, precedence }
+        }
+        (true, true) => TableWrite::Update { newest, precedence },
+        (false, true) => TableWrite::Upsert { newest, precedence, refetch },
+        (false, false) => TableWrite::Remove { newest, precedence },
+    }
+}
 /// Which of two events is newer: a whole number, or a time.
-fn version(item: &Item<'_>) -> ValueText {
+fn version(item: &Item<'_>) -> ValueDecl {
     let found = value(item);
     let fits = match &found {
-        ValueText::Paths { form, .. } => {
+        ValueDecl::Paths { form, .. } => {
             form.is_time() || matches!(form, Form::AsIs | Form::Decimal { .. })
         }
-        ValueText::Event(field) => *field == EventField::ReceivedAt,
+        ValueDecl::Event(field) => *field == EventField::ReceivedAt,
         // What cannot be read has been reported.
-        ValueText::Constant(json) => json == "null" || json.parse::<i64>().is_ok(),
+        ValueDecl::Constant(json) => json == "null" || json.parse::<i64>().is_ok(),
     };
-    if let ValueText::Event(EventField::ReceivedAt) = found {
+    if let ValueDecl::Event(EventField::ReceivedAt) = found {
         let problem = item.here.error("the order of arrival is not the order of events");
         item.report(problem.hint("expected what the provider says: version = \"created\""));
     } else if !fits {
@@ -979,7 +1149,7 @@ fn not_of(on: &[Pattern], text: &Located<String>) -> Option<ConfigError> {
     Some(error.hint(format!("expected a type without its source, of those in `on`: {types}")))
 }
 
-fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<ValueText>)> {
+fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<ValueDecl>)> {
     let Some(section) =
         item.section("columns and where their values are from: { id = \"data.object.id\" }")
     else {
@@ -988,7 +1158,7 @@ fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<Value
     let value = |item: &Item<'_>| {
         if numbers && !item.is_string() && !item.is_table() && !item.is_list() {
             let number = item.integer("a whole number, or a path");
-            return ValueText::Constant(number.map_or(0, |number| number.value).to_string());
+            return ValueDecl::Constant(number.map_or(0, |number| number.value).to_string());
         }
         value(item)
     };
@@ -1000,12 +1170,12 @@ fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<Value
 }
 
 /// A value that cannot be read stands for its column all the same, for what else is said of the rule.
-pub(super) fn value(item: &Item<'_>) -> ValueText {
+pub(super) fn value(item: &Item<'_>) -> ValueDecl {
     let expected = "a path, a list of paths of which the first that is there counts, or a table such as { value = … }";
     if !item.is_table() {
-        return ValueText::Paths { paths: paths(item, expected), form: Form::AsIs };
+        return ValueDecl::Paths { paths: paths(item, expected), form: Form::AsIs };
     }
-    formed(item).unwrap_or_else(|| ValueText::Constant("null".to_owned()))
+    formed(item).unwrap_or_else(|| ValueDecl::Constant("null".to_owned()))
 }
 
 fn paths(item: &Item<'_>, expected: &str) -> Vec<ValuePath> {
@@ -1031,11 +1201,11 @@ pub(super) const FORMS: [(&str, Form); 8] = [
 ];
 
 /// A value that is said by a table: `{ value = … }`, `{ event = "id" }` or `{ rfc3339 = "occurred_at" }`.
-fn formed(item: &Item<'_>) -> Option<ValueText> {
+fn formed(item: &Item<'_>) -> Option<ValueDecl> {
     let section = item.section("a table")?;
-    let constant = section.get("value").map(|item| item.json().map(ValueText::Constant));
+    let constant = section.get("value").map(|item| item.json().map(ValueDecl::Constant));
     let event = section.get("event");
-    let event = event.map(|item| Some(ValueText::Event(item.choice(&EventField::ALL)?.value)));
+    let event = event.map(|item| Some(ValueDecl::Event(item.choice(&EventField::ALL)?.value)));
     let found = FORMS.iter().filter_map(|(name, form)| Some((*name, *form, section.get(name)?)));
     let found = found.map(|(name, form, item)| {
         let paths = paths(&item, "a path, or a list of paths of which the first that is there counts");
@@ -1047,7 +1217,7 @@ fn formed(item: &Item<'_>) -> Option<ValueText> {
             }
             _ => form,
         };
-        Some(ValueText::Paths { paths, form })
+        Some(ValueDecl::Paths { paths, form })
     });
     let mut found: Vec<_> = found.chain(constant).chain(event).collect();
     if found.len() == 1 {
@@ -1061,9 +1231,28 @@ fn formed(item: &Item<'_>) -> Option<ValueText> {
 }
 
 /// What decides between events of equal version: `precedence`, and `refetch`.
-fn tie(item: &Item<'_>, on: &[Pattern]) -> (Option<Located<PrecedenceText>>, Option<Located<()>>) {
+/// What decides between events of one version.
+#[derive(Default)]
+struct Tie {
+    precedence: Option<Located<TieBreak>>,
+    refetch: Option<Located<()>>,
+}
+
+impl Tie {
+    const fn is_said(&self) -> bool {
+        self.precedence.is_some() || self.refetch.is_some()
+    }
+}
+
+/// `tie.precedence` as written.
+enum TieBreak {
+    Column { column: String, order: Vec<String> },
+    Type(Vec<String>),
+}
+
+fn tie(item: &Item<'_>, on: &[Pattern]) -> Tie {
     let example = "precedence = { column = \"status\", order = [\"trialing\", \"active\"] }, or { type = [\"*.created\", \"*.updated\"] }; or refetch = true";
-    let Some(section) = item.section(example) else { return (None, None) };
+    let Some(section) = item.section(example) else { return Tie::default() };
     let found = section.get("precedence");
     let refetch = section.get("refetch").and_then(|item| item.boolean()?.then_some(item.here));
     if found.is_none() && section.get("refetch").is_none() {
@@ -1071,10 +1260,10 @@ fn tie(item: &Item<'_>, on: &[Pattern]) -> (Option<Located<PrecedenceText>>, Opt
         section.report(missing.hint(example));
     }
     section.finish();
-    (found.and_then(|item| precedence(&item, on, example)), refetch)
+    Tie { precedence: found.and_then(|item| precedence(&item, on, example)), refetch }
 }
 
-fn precedence(item: &Item<'_>, on: &[Pattern], example: &str) -> Option<Located<PrecedenceText>> {
+fn precedence(item: &Item<'_>, on: &[Pattern], example: &str) -> Option<Located<TieBreak>> {
     let section = item.section(example)?;
     let words = |item: &Item<'_>| -> Vec<Located<String>> {
         let list = item.list("a list, weakest first", false);
@@ -1101,10 +1290,8 @@ fn precedence(item: &Item<'_>, on: &[Pattern], example: &str) -> Option<Located<
     });
     let here = section.here.clone();
     let found = match (column, order, types) {
-        (Some(column), Some(order), None) => {
-            Some(PrecedenceText::Column { column: column.value, order })
-        }
-        (None, None, Some(types)) => Some(PrecedenceText::Type(types)),
+        (Some(column), Some(order), None) => Some(TieBreak::Column { column: column.value, order }),
+        (None, None, Some(types)) => Some(TieBreak::Type(types)),
         _ => {
             section.report(
                 here.error("it is not clear what decides").hint(format!("expected {example}")),
@@ -1843,6 +2030,7 @@ batch_wait = "2m"
         hookmill.toml:10:39: rules[0].tie.precedence.type[1]: `on` names no event of the type "c"
           hint: expected a type without its source, of those in `on`: "a.*"
         hookmill.toml:10:44: rules[0].tie.precedence.type[2]: "a.b" is named twice
+        hookmill.toml:10:22: rules[0].tie.precedence: `x` is not set by this rule
         hookmill.toml:10:46: rules[0].tie.precedence.order: the list is empty
           hint: expected a list, weakest first
         hookmill.toml:4:10: sources.stripe.preset: its events are not signed by "stripe"
@@ -1902,12 +2090,16 @@ table = "t"
           hint: expected a path, a list of paths of which the first that is there counts, or a table such as { value = … }
         hookmill.toml:12:26: rules[0].set.b[1]: found a whole number
           hint: expected a path such as "data.object.id"
+        hookmill.toml:13:9: rules[0].add.n: a rule with a `version` cannot `add`
+          hint: count in a table of its own, by a rule without `version` and `set`
         hookmill.toml:13:13: rules[0].add.n: found a number
           hint: expected a whole number, or a path
         hookmill.toml:14:10: rules[0].delete: found a boolean
           hint: expected an event type such as "customer.deleted" or "*.deleted"
         hookmill.toml:23:1: rules[2]: `key` is missing
           hint: which row: key = { id = "data.object.id" }
+        hookmill.toml:24:8: rules[2].name: the rule has neither `version` nor `add`
+          hint: say which of two events is newer (version = "created"), or what to count (add = { total = 1 })
         hookmill.toml:24:8: rules[2].name: there are two rules called "b"
         "#);
     }
@@ -1933,7 +2125,7 @@ table = "t"
         let named: Vec<_> =
             config.rules.iter().filter(|rule| rule.name.value == "stripe-customers").collect();
         assert!(
-            matches!(&named[..], [rule] if matches!(&rule.effect, EffectText::Table(table) if table.table.value == "mine"))
+            matches!(&named[..], [rule] if matches!(&rule.effect, EffectDecl::Table(table) if table.table.value == "mine"))
         );
     }
 

@@ -8,8 +8,8 @@ use super::{
     Precedence, Program, Reads, Refetch, Rule, Send, Sql, Step, Value, ValuePath,
 };
 use crate::config::{
-    ConditionText, Config, ConfigError, EffectText, Located, NamedValues, PrecedenceText, RuleText,
-    SendText, TableText, ValueText,
+    ConditionDecl, Config, ConfigError, EffectDecl, Located, NamedValues, Newest, PrecedenceDecl,
+    RuleDecl, SendDecl, TableDecl, TableWrite, ValueDecl,
 };
 use crate::outbound::Provider;
 use crate::refetch;
@@ -30,7 +30,7 @@ pub fn compile(
     let mut errors = Vec::new();
     let tables = || {
         config.rules.iter().filter_map(|rule| match &rule.effect {
-            EffectText::Table(table) => Some((&rule.name, table)),
+            EffectDecl::Table(table) => Some((&rule.name, table)),
             _ => None,
         })
     };
@@ -60,19 +60,19 @@ struct Managed<'r> {
     removes: bool,
 }
 
-fn managed<'r>(rules: impl Iterator<Item = &'r TableText>) -> BTreeMap<&'r str, Managed<'r>> {
+fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, Managed<'r>> {
     let mut managed = BTreeMap::<_, Managed<'r>>::new();
     for rule in rules {
         let table = managed.entry(rule.table.value.as_str()).or_default();
-        table.columns.extend(names(&rule.set));
-        table.removes |= rule.kind() == Kind::Remove;
+        table.columns.extend(rule.newest().into_iter().flat_map(|newest| names(&newest.set)));
+        table.removes |= matches!(rule.write, TableWrite::Remove { .. });
     }
     managed
 }
 
 /// `body` is where paths into the event's body get their places.
 fn compile_rule(
-    rule: &RuleText,
+    rule: &RuleDecl,
     config: &Config,
     managed: &BTreeMap<&str, Managed<'_>>,
     schema: &Schema,
@@ -83,15 +83,15 @@ fn compile_rule(
     let mut places = Places { body, element: &mut elements };
     let name = rule.name.value.as_str();
     let (sql, effect) = match &rule.effect {
-        EffectText::Table(table) => {
+        EffectDecl::Table(table) => {
             let none = Managed::default();
             let managed = managed.get(table.table.value.as_str()).unwrap_or(&none);
             compile_table(rule, table, managed, (schema, config), &mut places)?
         }
-        EffectText::Send(send) => {
+        EffectDecl::Send(send) => {
             (vec![sql::outbox(name).into()], compile_send(send, config, &mut places)?)
         }
-        EffectText::Outcome { of, by_provider_id, outcome } => {
+        EffectDecl::Outcome { of, by_provider_id, outcome } => {
             let of = value(&of.value, &mut places);
             let (by_provider_id, outcome) = (*by_provider_id, *outcome);
             let column = if by_provider_id { "provider_id" } else { "id" };
@@ -100,12 +100,12 @@ fn compile_rule(
                 Effect::Outcome { of, by_provider_id, outcome },
             )
         }
-        EffectText::Suppress { address, reason } => {
+        EffectDecl::Suppress { address, reason } => {
             let address = value(&address.value, &mut places);
             (vec![sql::suppress(name).into()], Effect::Suppress { address, reason: reason.clone() })
         }
     };
-    let condition = |when: &ConditionText| Condition {
+    let condition = |when: &ConditionDecl| Condition {
         path: places.add(&when.path),
         any_of: when.any_of.clone(),
         not: when.not,
@@ -126,19 +126,19 @@ fn compile_rule(
     })
 }
 
-fn value(text: &ValueText, places: &mut Places<'_>) -> Value {
+fn value(text: &ValueDecl, places: &mut Places<'_>) -> Value {
     match text {
-        ValueText::Constant(json) => Value::Constant(json.clone()),
-        ValueText::Event(field) => Value::Event(*field),
-        ValueText::Paths { paths, form } => {
+        ValueDecl::Constant(json) => Value::Constant(json.clone()),
+        ValueDecl::Event(field) => Value::Event(*field),
+        ValueDecl::Paths { paths, form } => {
             Value::Paths { paths: paths.iter().map(|path| places.add(path)).collect(), form: *form }
         }
     }
 }
 
 fn compile_table(
-    whole: &RuleText,
-    rule: &TableText,
+    whole: &RuleDecl,
+    rule: &TableDecl,
     managed: &Managed<'_>,
     (schema, config): (&Schema, &Config),
     places: &mut Places<'_>,
@@ -158,9 +158,11 @@ fn compile_table(
 
     // What other rules of the table set, and this one does not.
     let others = managed.columns.iter().copied();
-    let unset: Vec<_> = others.filter(|name| !names(&rule.set).any(|set| set == *name)).collect();
+    let sets =
+        |name: &str| rule.newest().is_some_and(|newest| names(&newest.set).any(|set| set == name));
+    let unset: Vec<_> = others.filter(|name| !sets(name)).collect();
     check_columns(rule, &unset, table, &mut errors);
-    check_kind(name, rule, table, &mut errors);
+    check_kind(rule, table, &mut errors);
     let asked = asked(whole, rule, config).unwrap_or_else(|fault| {
         errors.push(fault);
         None
@@ -169,90 +171,93 @@ fn compile_table(
         return Err(errors);
     }
 
-    let mut column = |(name, text): &(Located<String>, Located<ValueText>), required| Column {
+    let mut column = |(name, text): &(Located<String>, Located<ValueDecl>), required| Column {
         name: name.value.clone(),
         value: value(&text.value, places),
         required,
     };
     // Of a list's rows, what they have in common stands before what each has of its own.
-    let (owner, of_element): (Vec<_>, Vec<_>) = rule
-        .key
-        .iter()
-        .partition(|(_, text)| rule.kind() != Kind::List || !text.value.is_of_element());
+    let is_list = matches!(rule.write, TableWrite::List { .. });
+    let (owner, of_element): (Vec<_>, Vec<_>) =
+        rule.key.iter().partition(|(_, text)| !is_list || !text.value.is_of_element());
     let mut columns: Vec<_> = owner.iter().map(|key| column(key, true)).collect();
     let owners = columns.len();
     columns.extend(of_element.iter().map(|key| column(key, true)));
-    columns.extend(rule.set.iter().chain(&rule.add).map(|value| column(value, false)));
-    let guard = rule.version.as_ref().map(|version| Guard {
-        version: value(&version.value, places),
-        delete: rule.delete.iter().map(|glob| glob.value.clone()).collect(),
-        precedence: match rule.precedence.as_ref().map(|precedence| &precedence.value) {
-            None => Precedence::None,
-            Some(PrecedenceText::Type(order)) => Precedence::Type { order: order.clone() },
-            Some(PrecedenceText::Column { column, order }) => Precedence::Value {
-                column: columns.iter().position(|c| c.name == *column).unwrap_or_default(),
-                order: order.clone(),
-            },
-        },
+    let keys = columns.len();
+    columns.extend(rule.columns().iter().map(|value| column(value, false)));
+    let mut guard = |newest: &Newest, precedence| Guard {
+        version: value(&newest.version.value, places),
+        delete: newest.delete.iter().map(|glob| glob.value.clone()).collect(),
+        precedence,
         refetch: asked.map(|provider| Refetch { provider, id: id_of_object(provider, places) }),
-    });
+    };
+    let precedence = |decl: &Option<PrecedenceDecl>| match decl {
+        None => Precedence::None,
+        Some(PrecedenceDecl::Type(order)) => Precedence::Type { order: order.clone() },
+        Some(PrecedenceDecl::Column { column, order }) => {
+            Precedence::Value { column: keys + column, order: order.clone() }
+        }
+    };
     let target = Target {
         rule: &name.value,
         table: table_name,
         key: owner.iter().chain(&of_element).map(|(name, _)| name.value.as_str()).collect(),
-        set: names(&rule.set).chain(names(&rule.add)).collect(),
+        set: names(rule.columns()).collect(),
         unset,
     };
     let table = table_name.clone();
-    Ok(match (rule.kind(), guard) {
-        (Kind::List, Some(guard)) => {
-            let rows = columns.split_off(owners);
-            let ties = asked.map(|_| target.ties_of_list(owners));
-            let sql = ties.into_iter().map(Sql::from).chain(target.replace(owners)).collect();
-            (sql, Effect::Rows { table, guard, owner: columns, columns: rows })
+    Ok(match &rule.write {
+        TableWrite::Count { .. } => {
+            (vec![target.count().into()], Effect::Row { table, guard: None, columns })
         }
-        (Kind::Update, guard) => {
-            (vec![target.update().into()], Effect::Row { table, guard, columns })
-        }
-        (Kind::Upsert, guard) => {
+        TableWrite::Upsert { newest, precedence: decl, .. } => {
+            let guard = Some(guard(newest, precedence(decl)));
             let ties = asked.map(|_| target.ties());
             let sql =
                 ties.into_iter().chain([target.upsert(managed.removes)]).map(Sql::from).collect();
             (sql, Effect::Row { table, guard, columns })
         }
-        (Kind::Remove, guard) => {
+        TableWrite::Remove { newest, precedence: decl } => {
+            let guard = Some(guard(newest, precedence(decl)));
             let [keep, delete] = target.remove();
-            (
-                vec![target.upsert(true).into(), keep.into(), delete.into()],
-                Effect::Row { table, guard, columns },
-            )
+            let sql = [target.upsert(true), keep, delete].map(Sql::from).into();
+            (sql, Effect::Row { table, guard, columns })
         }
-        (Kind::Count | Kind::List, guard) => {
-            (vec![target.count().into()], Effect::Row { table, guard, columns })
+        TableWrite::Update { newest, precedence: decl } => {
+            let guard = Some(guard(newest, precedence(decl)));
+            (vec![target.update().into()], Effect::Row { table, guard, columns })
+        }
+        TableWrite::List { newest, precedence, .. } => {
+            let order = precedence.clone();
+            let order = order.map_or(Precedence::None, |order| Precedence::Type { order });
+            let guard = guard(newest, order);
+            let rows = columns.split_off(owners);
+            let ties = asked.map(|_| target.ties_of_list(owners));
+            let sql = ties.into_iter().map(Sql::from).chain(target.replace(owners)).collect();
+            (sql, Effect::Rows { table, guard, owner: columns, columns: rows })
         }
     })
 }
 
 /// Whose API is asked for the object if nothing else decides: if the rule says so, or if it is a preset's and there is one.
 fn asked(
-    rule: &RuleText,
-    table: &TableText,
+    rule: &RuleDecl,
+    table: &TableDecl,
     config: &Config,
 ) -> Result<Option<Provider>, ConfigError> {
-    let said = table.refetch.as_ref();
-    let fits = matches!(table.kind(), Kind::Upsert | Kind::List) && rule.handler.is_none();
+    let (TableWrite::Upsert { refetch: said, .. } | TableWrite::List { refetch: said, .. }) =
+        &table.write
+    else {
+        return Ok(None);
+    };
     let mut providers: Vec<_> =
         rule.on.iter().map(|on| Some(config.apis.get(&on.source)?.provider)).collect();
     providers.dedup();
     let Some(said) = said else {
         let [Some(provider)] = providers.as_slice() else { return Ok(None) };
         let knows = rule.on.iter().all(|on| refetch::knows(*provider, &on.event_type));
-        return Ok((rule.preset && fits && knows).then_some(*provider));
+        return Ok((rule.preset && rule.handler.is_none() && knows).then_some(*provider));
     };
-    if !fits {
-        let problem = said.error("only a rule that keeps the newest state of rows asks for it");
-        return Err(problem.hint("it goes neither with `update`, `tombstone`, `add` nor `handler`"));
-    }
     let [Some(provider)] = providers.as_slice() else {
         let problem = said.error("it is not known whose API is to be asked");
         let sources: BTreeSet<_> = rule.on.iter().map(|on| on.source.as_str()).collect();
@@ -277,37 +282,10 @@ fn id_of_object(provider: Provider, places: &mut Places<'_>) -> PathRead {
     places.add(&ValuePath { element: false, path: Path { steps, select: None } })
 }
 
-/// What a rule does with the rows of its table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    /// It adds.
-    Count,
-    /// It makes them, and deletes them by a mark.
-    Upsert,
-    /// It makes them, and removes them.
-    Remove,
-    /// It changes those that are there.
-    Update,
-    /// It makes those of a list.
-    List,
-}
-
-impl TableText {
-    fn kind(&self) -> Kind {
-        match () {
-            () if self.version.is_none() => Kind::Count,
-            () if self.of_list => Kind::List,
-            () if self.update => Kind::Update,
-            () if !self.tombstone => Kind::Remove,
-            () => Kind::Upsert,
-        }
-    }
-}
-
 /// What is sent through is configured, and an email's template is there; what templates need is checked where their texts are
 /// read.
 fn compile_send(
-    send: &SendText,
+    send: &SendDecl,
     config: &Config,
     places: &mut Places<'_>,
 ) -> Result<Effect, Vec<ConfigError>> {
@@ -316,7 +294,7 @@ fn compile_send(
         data.iter().map(|(n, text)| (n.value.clone(), value(&text.value, places))).collect()
     };
     let (send, data, delay) = match send {
-        SendText::Email(email) => {
+        SendDecl::Email(email) => {
             let template = &email.template;
             if config.emails.is_none() {
                 let problem = template.error("nothing says how emails are sent");
@@ -335,7 +313,7 @@ fn compile_send(
             };
             (send, named(&email.data.value, places), email.delay)
         }
-        SendText::Sms(sms) => {
+        SendDecl::Sms(sms) => {
             if config.sms.is_none() {
                 let problem = sms.to.error("nothing says how SMS are sent");
                 errors.push(problem.hint("add [sms] with `account` and `from`"));
@@ -344,7 +322,7 @@ fn compile_send(
             let send = Send::Sms { to, body: sms.body.value.clone() };
             (send, named(&sms.data.value, places), sms.delay)
         }
-        SendText::Track(track) => {
+        SendDecl::Track(track) => {
             let provider = track.provider.value;
             if !config.tracking.iter().any(|(known, _)| *known == provider) {
                 let name = provider.as_str();
@@ -360,9 +338,8 @@ fn compile_send(
 }
 
 /// Every column exists, the key is the table's key, and no column that must have a value is left out.
-fn check_columns(rule: &TableText, unset: &[&str], table: &Table, errors: &mut Vec<ConfigError>) {
-    let written: Vec<_> =
-        rule.key.iter().chain(&rule.set).chain(&rule.add).map(|(name, _)| name).collect();
+fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut Vec<ConfigError>) {
+    let written: Vec<_> = rule.key.iter().chain(rule.columns()).map(|(name, _)| name).collect();
     for name in &written {
         if GUARD_COLUMNS.contains(&name.value.as_str()) {
             let error = name.error(format!("`{}` is kept by Hookmill", name.value));
@@ -377,7 +354,7 @@ fn check_columns(rule: &TableText, unset: &[&str], table: &Table, errors: &mut V
         }
     }
     // What orders these rows stands beside the table, under the text of their key: 7 and "7" must be one key in the table too.
-    if matches!(rule.kind(), Kind::List | Kind::Remove) {
+    if matches!(rule.write, TableWrite::List { .. } | TableWrite::Remove { .. }) {
         for (name, _) in &rule.key {
             let column = table.column(&name.value);
             if column.is_some_and(|column| matches!(column.kind.as_str(), "ANY" | "BLOB" | "")) {
@@ -392,7 +369,7 @@ fn check_columns(rule: &TableText, unset: &[&str], table: &Table, errors: &mut V
     let key = table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str());
     let key: BTreeSet<_> = key.collect();
     let named: BTreeSet<_> = names(&rule.key).collect();
-    if rule.kind() == Kind::Update {
+    if matches!(rule.write, TableWrite::Update { .. }) {
         let is_named = |columns: &Vec<String>| {
             columns.len() == named.len() && columns.iter().all(|name| named.contains(name.as_str()))
         };
@@ -433,41 +410,20 @@ fn check_columns(rule: &TableText, unset: &[&str], table: &Table, errors: &mut V
     }
 }
 
-/// A rule either keeps the newest state of a row (`version`, `set`) or counts (`add`), and its table is made for that.
-fn check_kind(
-    rule_name: &Located<String>,
-    rule: &TableText,
-    table: &Table,
-    errors: &mut Vec<ConfigError>,
-) {
+/// A rule either keeps the newest state of a row or counts, and its table is made for that.
+fn check_kind(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     let missing: Vec<_> =
         GUARD_COLUMNS.into_iter().filter(|name| table.column(name).is_none()).collect();
-    if rule.version.is_some() {
-        if let Some((name, _)) = rule.add.first() {
-            let error = name.error("a rule with a `version` cannot `add`");
-            errors.push(
-                error.hint("count in a table of its own, by a rule without `version` and `set`"),
-            );
+    match &rule.write {
+        TableWrite::List { .. } => check_list(rule, table, errors),
+        TableWrite::Count { .. } if missing.len() < GUARD_COLUMNS.len() => {
+            let error =
+                rule.table.error(format!("table `{}` is kept by version", rule.table.value));
+            errors.push(error.hint("count in a table of its own"));
         }
-        if let Some(version) = &rule.version
-            && matches!(version.value, ValueText::Constant(_))
-            && rule.precedence.is_none()
+        TableWrite::Upsert { .. } | TableWrite::Remove { .. } | TableWrite::Update { .. }
+            if !missing.is_empty() =>
         {
-            let error = version.error("all events have the same version, and there is no `tie`");
-            errors.push(
-                error.hint(
-                    "say what tells an older event from a newer one: tie = { precedence = … }",
-                ),
-            );
-        }
-        if rule.kind() == Kind::List {
-            return check_list(rule_name, rule, table, errors);
-        }
-        if rule.update && !rule.tombstone {
-            let error = rule_name.error("a rule that only updates removes no rows");
-            errors.push(error.hint("leave `tombstone` away: `_deleted` says that it is deleted"));
-        }
-        if !missing.is_empty() {
             let error = rule.table.error(format!(
                 "table `{}` lacks {}",
                 rule.table.value,
@@ -478,42 +434,15 @@ fn check_kind(
                  _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL",
             ));
         }
-        if let Some(precedence) = &rule.precedence
-            && let PrecedenceText::Column { column, .. } = &precedence.value
-            && !rule.set.iter().any(|(name, _)| name.value == *column)
-        {
-            let error = precedence.error(format!("`{column}` is not set by this rule"));
-            errors
-                .push(error.suggest(column, rule.set.iter().map(|(name, _)| name.value.as_str())));
-        }
-        return;
-    }
-    if rule.add.is_empty() {
-        let error = rule_name.error("the rule has neither `version` nor `add`");
-        errors.push(error.hint(
-            "say which of two events is newer (version = \"created\"), or what to count (add = { total = 1 })",
-        ));
-    } else if let Some((name, _)) = rule.set.first() {
-        let error = name.error("a rule that `set`s needs a `version`");
-        errors.push(error.hint("without one, the order of arrival would decide what the row says"));
-    }
-    let tie = rule.precedence.is_some() || rule.refetch.is_some();
-    if !rule.delete.is_empty() || tie || rule.update || !rule.tombstone {
-        errors.push(rule_name.error("`delete`, `tie`, `update` and `tombstone` need a `version`"));
-    }
-    if missing.len() < GUARD_COLUMNS.len() {
-        let error = rule.table.error(format!("table `{}` is kept by version", rule.table.value));
-        errors.push(error.hint("count in a table of its own"));
+        TableWrite::Count { .. }
+        | TableWrite::Upsert { .. }
+        | TableWrite::Remove { .. }
+        | TableWrite::Update { .. } => {}
     }
 }
 
 /// The rows of a list are written and removed together, and what orders them stands beside their table.
-fn check_list(
-    rule_name: &Located<String>,
-    rule: &TableText,
-    table: &Table,
-    errors: &mut Vec<ConfigError>,
-) {
+fn check_list(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     if GUARD_COLUMNS.iter().any(|name| table.column(name).is_some()) {
         let error = rule.table.error(format!("table `{}` is kept by version", rule.table.value));
         errors.push(error.hint(format!(
@@ -544,35 +473,27 @@ fn check_list(
             )));
         }
     }
-    if rule.update || !rule.tombstone {
-        let error = rule_name.error("`update` and `tombstone` do not go with `each`");
-        errors.push(error.hint("what is no longer in the list is removed"));
-    }
-    if let Some(precedence) = &rule.precedence
-        && matches!(precedence.value, PrecedenceText::Column { .. })
-    {
-        let error = precedence.error("a list has no column that could decide");
-        errors.push(error.hint("precedence = { type = [\"*.created\", \"*.updated\"] }"));
-    }
 }
 
 /// A row is a function of the greatest event for its key. That needs every rule of a table to set the same columns;
 /// otherwise what an older event alone could set would depend on whether it arrived first.
 fn disagreements<'r>(
-    rules: impl Iterator<Item = (&'r Located<String>, &'r TableText)>,
+    rules: impl Iterator<Item = (&'r Located<String>, &'r TableDecl)>,
 ) -> Vec<ConfigError> {
-    let mut first: BTreeMap<&str, (&Located<String>, &TableText)> = BTreeMap::new();
+    let mut first: BTreeMap<&str, (&Located<String>, &TableDecl, &Newest)> = BTreeMap::new();
     let mut errors = Vec::new();
-    let columns = |rule: &TableText| -> Vec<String> {
-        let mut names: Vec<_> = rule.set.iter().map(|(name, _)| name.value.clone()).collect();
+    let columns = |newest: &Newest| -> Vec<String> {
+        let mut names: Vec<_> = names(&newest.set).map(ToOwned::to_owned).collect();
         names.sort_unstable();
         names
     };
-    let only_deletes = |rule: &TableText| rule.delete.iter().any(|glob| glob.value == "*");
+    let only_deletes = |newest: &Newest| newest.delete.iter().any(|glob| glob.value == "*");
+    let rules = rules.filter_map(|(name, rule)| Some((name, rule, rule.newest()?)));
     let (deleting, writing): (Vec<_>, Vec<_>) =
-        rules.filter(|(_, rule)| rule.version.is_some()).partition(|(_, rule)| only_deletes(rule));
-    for (name, rule) in writing.into_iter().chain(deleting) {
-        let (other_name, other) = *first.entry(&rule.table.value).or_insert((name, rule));
+        rules.partition(|(_, _, newest)| only_deletes(newest));
+    for (name, rule, newest) in writing.into_iter().chain(deleting) {
+        let (other_name, other, others) =
+            *first.entry(&rule.table.value).or_insert((name, rule, newest));
         for what in differences(rule, other) {
             let error = rule.table.error(format!(
                 "rules `{}` and `{}` both write `{}`, and only one of them {what}",
@@ -580,8 +501,8 @@ fn disagreements<'r>(
             ));
             errors.push(error.hint("all rules of a table keep it in the same way"));
         }
-        let (mine, theirs) = (columns(rule), columns(other));
-        if mine != theirs && !only_deletes(rule) {
+        let (mine, theirs) = (columns(newest), columns(others));
+        if mine != theirs && !only_deletes(newest) {
             let differing: Vec<_> = mine
                 .iter()
                 .filter(|name| !theirs.contains(name))
@@ -605,24 +526,26 @@ fn disagreements<'r>(
 }
 
 /// In which ways two rules keep the same table differently.
-fn differences(one: &TableText, other: &TableText) -> Vec<&'static str> {
+fn differences(one: &TableDecl, other: &TableDecl) -> Vec<&'static str> {
     let time =
-        |rule: &TableText| rule.version.as_ref().is_some_and(|version| version.value.is_time());
-    let deletes = |rule: &TableText| !rule.delete.is_empty();
-    let of_element = |rule: &TableText| -> BTreeSet<String> {
+        |rule: &TableDecl| rule.newest().is_some_and(|newest| newest.version.value.is_time());
+    let of_element = |rule: &TableDecl| -> BTreeSet<String> {
         let keys = rule.key.iter().filter(|(_, text)| text.value.is_of_element());
         keys.map(|(name, _)| name.value.clone()).collect()
     };
-    let is_list = |rule: &TableText| rule.kind() == Kind::List;
+    let is_list = |rule: &TableDecl| matches!(rule.write, TableWrite::List { .. });
+    let updates = |rule: &TableDecl| matches!(rule.write, TableWrite::Update { .. });
+    let removes = |rule: &TableDecl| matches!(rule.write, TableWrite::Remove { .. });
+    let deletes = |rule: &TableDecl| rule.newest().is_some_and(|newest| !newest.delete.is_empty());
     let lists = is_list(one) && is_list(other);
     let differences = [
         ("has a time as its version", time(one) != time(other)),
         ("has `each`", is_list(one) != is_list(other)),
         ("takes this key from the element", lists && of_element(one) != of_element(other)),
-        ("has `update`", one.update != other.update),
+        ("has `update`", updates(one) != updates(other)),
         (
             "has `tombstone = false`",
-            deletes(one) && deletes(other) && one.tombstone != other.tombstone,
+            deletes(one) && deletes(other) && removes(one) != removes(other),
         ),
     ];
     differences.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()

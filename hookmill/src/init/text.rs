@@ -1,6 +1,6 @@
 //! What `init` writes: hookmill.toml, and the .env.example that goes with it.
 
-use hookmill_core::config::{Config, EffectText};
+use hookmill_core::config::{Config, EffectDecl};
 use hookmill_core::refetch;
 use hookmill_core::time::Timestamp;
 use serde_json::Value;
@@ -109,11 +109,11 @@ fn preset(config: &Config) -> String {
     let (mut tables, mut outcomes, mut suppressions) = (Vec::new(), false, false);
     for rule in &config.rules {
         match &rule.effect {
-            EffectText::Table(table) if tables.contains(&&table.table.value) => {}
-            EffectText::Table(table) => tables.push(&table.table.value),
-            EffectText::Outcome { .. } => outcomes = true,
-            EffectText::Suppress { .. } => suppressions = true,
-            EffectText::Send(_) => {}
+            EffectDecl::Table(table) if tables.contains(&&table.table.value) => {}
+            EffectDecl::Table(table) => tables.push(&table.table.value),
+            EffectDecl::Outcome { .. } => outcomes = true,
+            EffectDecl::Suppress { .. } => suppressions = true,
+            EffectDecl::Send(_) => {}
         }
     }
     let mut kept: Vec<_> = tables.into_iter().map(|table| format!("`{table}`")).collect();

@@ -216,11 +216,9 @@ const SAMPLES: [&str; 15] = [
     table = "a"
     key = { x-id = { decimal = "a", scale = 3 }, x-n = ["@.n", "@.m"] }
     version = { unix_seconds = "a" }
-    tie = { precedence = { column = "a", order = ["a", "b"] } }
+    tie = { precedence = { type = ["a", "b"] } }
     set = { x-a = { value = 1 }, x-b = { event = "id" }, x-c = { text = "a" }, x-d = { json = ["a"] } }
     delete = "a"
-    update = true
-    tombstone = false
 
     [[rules]]
     name = "b"
@@ -231,6 +229,26 @@ const SAMPLES: [&str; 15] = [
     tie = { precedence = { type = ["a", "b"] }, refetch = true }
     set = { x-a = { boolean = "a" }, x-b = { integer = "a" }, x-c = { decimal = "a", scale = 3 } }
     delete = ["a"]
+
+    [[rules]]
+    name = "c"
+    on = "stripe:*"
+    table = "c"
+    key = { x-id = "id" }
+    version = "a"
+    tie = { precedence = { column = "x-a", order = ["a", "b"] } }
+    set = { x-a = "a", status = "a" }
+    update = true
+
+    [[rules]]
+    name = "d"
+    on = "stripe:*"
+    table = "d"
+    key = { x-id = "id" }
+    version = "a"
+    set = { x-a = "a" }
+    delete = "a"
+    tombstone = false
     "#,
     r#"
     [sources.stripe]
