@@ -7,9 +7,9 @@ use anyhow::bail;
 use hookmill_core::config::Source;
 use hookmill_core::secret::ExposeSecret as _;
 
-use crate::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
-use crate::secrets::{for_development, from_environment};
-use crate::token;
+use crate::commands::token;
+use crate::run::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
+use crate::run::secrets::{for_development, from_environment};
 
 /// Run the whole pipeline for development, with development secrets where none are set
 #[derive(clap::Args)]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::secrets::from_environment;
-use crate::shown::{SCHEME, show};
+use crate::run::secrets::from_environment;
+use crate::run::shown::{SCHEME, show};
 use hookmill_consumers::alert::{Alarm, Looked, look};
 use hookmill_consumers::outbox::Unsent;
 use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hookmill_native::{DataFolder, Opened};
 use serde_json::json;
 
-use crate::pipeline::{load, open_store};
+use crate::run::pipeline::{load, open_store};
 
 /// Apply the migrations that the database lacks
 #[derive(clap::Args)]

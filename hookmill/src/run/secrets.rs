@@ -8,7 +8,7 @@ use hookmill_migrations::Loaded;
 use hookmill_native::now;
 use hookmill_providers::{Development, KeyError, Verifier, development};
 
-use crate::pipeline::lacking;
+use crate::run::pipeline::lacking;
 
 /// The secret from the environment, if it is set.
 pub fn from_environment(name: &SecretName) -> Option<Secret> {

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Listing, Operator, Place};
-use crate::dead_letters::Which;
+use crate::commands::dead_letters::Which;
 use crate::list::{json, listed, put, text, time};
 
 /// How long between two looks at a replay.

@@ -1,5 +1,7 @@
 //! `hookmill check`: whether a configuration would run, before it does.
 
+mod rule_tests;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +11,8 @@ use hookmill_migrations::{Faults, LoadError, Loaded};
 use hookmill_native::now;
 use serde_json::{Value, json};
 
-use crate::pipeline::load;
-use crate::{rule_tests, secrets};
+use crate::run::pipeline::load;
+use crate::run::secrets;
 
 /// Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
 #[derive(clap::Args)]

@@ -8,7 +8,7 @@ use anyhow::bail;
 use serde_json::{Value, json};
 
 use crate::client::{Away, Client, Place};
-use crate::events::Event;
+use crate::commands::events::Event;
 use crate::list::{escaped, name, text, time};
 
 /// How long between two looks.

@@ -14,13 +14,13 @@ use clap::error::ErrorKind;
 use hookmill_core::config::scheme_names;
 
 use self::provider::Provider;
-use crate::dev::program;
+use crate::run::dev::program;
 
 /// The configurations of the Workers: those of a clone of Hookmill, since they build it.
 const WORKERS: [(&str, &str); 3] = [
-    ("ingress/worker/wrangler.toml", include_str!("../../ingress/worker/wrangler.toml")),
-    ("consumers/worker/wrangler.toml", include_str!("../../consumers/worker/wrangler.toml")),
-    ("dlq/worker/wrangler.toml", include_str!("../../dlq/worker/wrangler.toml")),
+    ("ingress/worker/wrangler.toml", include_str!("../../../ingress/worker/wrangler.toml")),
+    ("consumers/worker/wrangler.toml", include_str!("../../../consumers/worker/wrangler.toml")),
+    ("dlq/worker/wrangler.toml", include_str!("../../../dlq/worker/wrangler.toml")),
 ];
 
 /// Write hookmill.toml, .env.example and the wrangler.toml of the Workers for these providers, ready for `check`

@@ -3,7 +3,7 @@
 use crate::list::put;
 
 /// As `cargo xtask schema` writes it, of the types that the reader is compared with.
-const SCHEMA: &str = include_str!("../../docs/hookmill.schema.json");
+const SCHEMA: &str = include_str!("../../../docs/hookmill.schema.json");
 
 /// Print the JSON Schema of hookmill.toml, by which an editor completes and checks it
 #[derive(clap::Args)]

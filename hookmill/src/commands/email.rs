@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Listing, Operator, Place, encoded};
 use crate::list::{listed, text, time};
-use crate::pipeline::load;
+use crate::run::pipeline::load;
 use crate::words::word;
 
 /// Emails: preview a template, list the outbox, send again, and who is not written to

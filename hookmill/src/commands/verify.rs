@@ -18,8 +18,8 @@ use reqwest::Url;
 use serde_json::json;
 
 use self::trial::Trial;
-use crate::pipeline::load;
-use crate::secrets::{development_keys, from_environment};
+use crate::run::pipeline::load;
+use crate::run::secrets::{development_keys, from_environment};
 
 /// Verify a captured request, and say what is wrong with it
 ///

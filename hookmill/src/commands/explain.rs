@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::client::{Client, Place, encoded};
 use crate::list::{json, plain, put};
-use crate::pipeline::load;
+use crate::run::pipeline::load;
 use crate::trial::{Row, Trial, admit, delivery, literal, quoted};
 
 /// Say what rules make of an event: which are carried out and why others are not, with what SQL, and what becomes of which rows

@@ -2,8 +2,8 @@
 
 use tracing::info;
 
-use crate::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
-use crate::secrets::from_environment;
+use crate::run::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
+use crate::run::secrets::from_environment;
 
 /// Run the whole pipeline on this machine, with secrets from the environment
 ///

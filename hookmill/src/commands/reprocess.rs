@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::client::{Operator, Place};
 use crate::list::{json, put, text, time};
-use crate::pipeline::load;
+use crate::run::pipeline::load;
 
 /// Plan to carry out rules again for events that took effect; `hookmill replays run` carries it out
 #[derive(clap::Args)]

@@ -14,9 +14,10 @@ use hookmill_providers::{Admitted, Outgoing, Signed, Verifier, sign};
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 
-use crate::pipeline::load;
-use crate::secrets::{development_keys, from_environment};
-use crate::{events, samples};
+use crate::commands::events;
+use crate::run::pipeline::load;
+use crate::run::secrets::{development_keys, from_environment};
+use crate::samples;
 
 /// Sign a realistic event and post it, as a provider would
 ///

@@ -10,7 +10,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_providers::Verifier;
 
 use super::{Captured, without_credentials};
-use crate::secrets::unwrapped;
+use crate::run::secrets::unwrapped;
 
 /// A request that is not valid, and what it is tried with.
 pub(super) struct Trial<'a> {

@@ -5,7 +5,7 @@
 
 use hookmill_core::config::{Config, parse};
 
-const DOCUMENT: &str = include_str!("../../../docs/providers.md");
+const DOCUMENT: &str = include_str!("../../../../docs/providers.md");
 
 /// Who sends webhooks.
 #[derive(Clone, Debug)]

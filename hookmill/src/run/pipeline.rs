@@ -28,10 +28,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use crate::admin::{self, clean, replay};
-use crate::secrets::{from_environment, wrapped};
-use crate::sender::{Out, refetch, send, shown_only, watch_over};
-use crate::shown::Shown;
+use crate::run::admin::{self, clean, replay};
+use crate::run::secrets::{from_environment, wrapped};
+use crate::run::sender::{Out, refetch, send, shown_only, watch_over};
+use crate::run::shown::Shown;
 
 /// Batches of events in hand at a time: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
