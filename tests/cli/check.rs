@@ -241,6 +241,21 @@ fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
     "#);
 }
 
+#[test]
+fn a_rule_that_names_an_unknown_handler_is_refused() {
+    let example = with_example();
+    documented(example.path());
+    replace(example.path(), "hookmill.toml", "\"stripe-revenue\"", "\"revenue-by-day\"");
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:82:11: rules[5].handler: there is no handler `revenue-by-day`
+      hint: possible here: `stripe-revenue`
+    1 error in the configuration
+    ");
+}
+
 /// Everything that can be wrong with what is sent.
 const FAULTY: &str = r#"
 [sources.s]

@@ -92,7 +92,7 @@ pub fn start_log(place: &Place, default: &str) {
 
 /// Reads and checks a configuration.
 pub fn load(config: &Path) -> anyhow::Result<Loaded> {
-    hookmill_migrations::load(config).map_err(|error| match error {
+    hookmill_migrations::load(config, &hookmill_handlers::names()).map_err(|error| match error {
         hookmill_migrations::LoadError::Read { .. } if !config.exists() => {
             anyhow::Error::new(error).context("there is no configuration here; --config names it")
         }
