@@ -75,7 +75,7 @@ fn load(text: &str) -> Loaded {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hookmill.toml");
     std::fs::write(&path, text).unwrap();
-    hookmill_migrations::load(&path).unwrap_or_else(|error| panic!("{error}"))
+    hookmill_migrations::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"))
 }
 
 impl World {

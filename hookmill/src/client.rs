@@ -19,7 +19,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tower_service::Service as _;
 
-use crate::admin::Native;
+use crate::run::admin::Native;
 
 /// How long the API may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);

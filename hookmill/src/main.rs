@@ -1,4 +1,5 @@
-//! The one binary. Each subcommand is a function in a file of its own; `main` turns what it returns into an exit code.
+//! The one binary. Each subcommand is a function in a file of its own, below `commands` or `run`; `main` turns what it returns
+//! into an exit code.
 //!
 //! | Exit code | Means |
 //! | --- | --- |
@@ -9,40 +10,23 @@
 // A command line speaks on stdout and stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-mod admin;
-mod backup;
-mod check;
 mod client;
-mod dead_letters;
-mod dev;
-mod email;
-mod events;
-mod explain;
-mod init;
+mod commands;
 mod list;
-mod migrate;
-mod pipeline;
-mod rejections;
-mod replays;
-mod reprocess;
-mod rule_tests;
+mod run;
 mod samples;
-mod schema;
-mod secrets;
-mod send;
-mod sender;
-mod serve;
-mod shown;
-mod stats;
-mod tail;
-mod token;
 mod trial;
-mod verify;
 mod words;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    backup, check, dead_letters, email, events, explain, init, migrate, rejections, replays,
+    reprocess, schema, send, stats, tail, token, verify,
+};
+use crate::run::{dev, serve};
 
 /// Takes webhooks in, and makes each one take effect once.
 ///

@@ -16,7 +16,7 @@ use hookmill_providers::{Admitted, Outgoing, Verifier, sign};
 use rusqlite::Connection;
 use serde_json::{Map, Value};
 
-use crate::secrets::development_keys;
+use crate::run::secrets::development_keys;
 
 /// A row as a JSON object.
 pub type Row = Map<String, Value>;

@@ -13,7 +13,6 @@ use hookmill_core::config::{Admin, Config, ConfigError, Consumers, Located, over
 use hookmill_core::email::TemplateText;
 use hookmill_core::rules::{Program, compile};
 use hookmill_core::schema::{OWN_TABLES, Schema, Table, TableColumn};
-use hookmill_handlers::HANDLERS;
 use rusqlite::Connection;
 use thiserror::Error;
 
@@ -219,6 +218,8 @@ pub struct Loaded {
     pub migrations: Vec<Migration>,
     /// What is in force, for people: [`hookmill_core::config::overview()`].
     pub overview: String,
+    /// The handlers that its rules may name.
+    handlers: Vec<&'static str>,
 }
 
 impl Loaded {
@@ -255,14 +256,8 @@ impl Loaded {
     ///
     /// The faults of rules that the database has no tables or columns for.
     pub fn check_against(&self, schema: &Schema) -> Result<(), Faults> {
-        compile_rules(&self.config, schema).map(drop).map_err(Faults)
+        compile::compile(&self.config, schema, &self.handlers).map(drop).map_err(Faults)
     }
-}
-
-/// Compiles with the handlers that are built in.
-fn compile_rules(config: &Config, schema: &Schema) -> Result<Program, Vec<ConfigError>> {
-    let handlers: Vec<_> = HANDLERS.iter().map(|(name, _)| *name).collect();
-    compile::compile(config, schema, &handlers)
 }
 
 /// Why a configuration was not loaded.
@@ -302,12 +297,13 @@ impl fmt::Display for Faults {
     }
 }
 
-/// Reads a configuration and checks all of it: its text, its templates, its migrations, its rules against the schema.
+/// Reads a configuration and checks all of it: its text, its templates, its migrations, its rules against the schema and
+/// against the names of the handlers that are built in.
 ///
 /// # Errors
 ///
 /// [`LoadError`]; faults of the file are reported all at once.
-pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError> {
     let text = fs::read_to_string(path)
         .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let (config, mut faults) = parse(&path.display().to_string(), &text);
@@ -336,10 +332,11 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
             }
         }
     }
-    match compile_rules(&config, &schema(&database)?) {
+    match compile::compile(&config, &schema(&database)?, handlers) {
         Ok(program) if faults.is_empty() => {
             let overview = overview(&text, &program);
-            Ok(Loaded { config, program, templates, migrations, overview })
+            let handlers = handlers.to_vec();
+            Ok(Loaded { config, program, templates, migrations, overview, handlers })
         }
         compiled => {
             faults.extend(compiled.err().unwrap_or_default());
@@ -411,7 +408,7 @@ mod tests {
         // The last one's.
         let config = sources.concat() + "public_url = 'https://example.com/webhooks/twilio'\n";
         let folder = folder(&[("hookmill.toml", &config)]);
-        load(&folder.path().join("hookmill.toml")).unwrap_or_else(|error| panic!("{error}"))
+        load(&folder.path().join("hookmill.toml"), &[]).unwrap_or_else(|error| panic!("{error}"))
     }
 
     #[test]
@@ -541,7 +538,7 @@ mod tests {
         let folder = folder(&[("hookmill.toml", &text)]);
         fs::create_dir(folder.path().join("app")).unwrap();
         fs::write(folder.path().join("app/1000_a.sql"), "DROP TABLE outbox").unwrap();
-        let error = load(&folder.path().join("hookmill.toml")).unwrap_err().to_string();
+        let error = load(&folder.path().join("hookmill.toml"), &[]).unwrap_err().to_string();
         assert!(error.contains("a migration changes `outbox`, Hookmill's own table"), "{error}");
     }
 
@@ -568,7 +565,7 @@ mod tests {
         );
         fs::write(app.join("1000_teams.sql"), sql).unwrap();
         let path = folder.path().join("hookmill.toml");
-        match load(&path) {
+        match load(&path, &["stripe-revenue"]) {
             Ok(_) => "none".to_owned(),
             Err(error) => error.to_string().replace(&format!("{}/", folder.path().display()), ""),
         }
@@ -850,6 +847,32 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_names_a_handler_of_this_build() {
+        let rule = "[[rules]]\nname = 'r'\non = 's:*'\nhandler = 'a'\ntable = 't'\nkey = { id = 'id' }\nadd = { n = 1 }\n";
+        let config = format!("{SOURCE}[database]\nmigrations = 'app'\n{rule}");
+        let folder = folder(&[("hookmill.toml", &config)]);
+        fs::create_dir(folder.path().join("app")).unwrap();
+        let sql = "CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT";
+        fs::write(folder.path().join("app/1000_t.sql"), sql).unwrap();
+        let path = folder.path().join("hookmill.toml");
+        assert!(load(&path, &["a", "b"]).is_ok());
+        let refused = |handlers: &[&'static str]| {
+            let error = load(&path, handlers).unwrap_err().to_string();
+            error.replace(&format!("{}/", folder.path().display()), "")
+        };
+        insta::assert_snapshot!(refused(&["longer-name"]), @"
+        hookmill.toml:9:11: rules[0].handler: there is no handler `a`
+          hint: possible here: `longer-name`
+        1 error in the configuration
+        ");
+        insta::assert_snapshot!(refused(&[]), @"
+        hookmill.toml:9:11: rules[0].handler: there is no handler `a`
+          hint: this build has no handlers; add one in consumers/handlers
+        1 error in the configuration
+        ");
+    }
+
+    #[test]
     fn a_rule_that_takes_a_presets_place_takes_it_for_all_its_sources() {
         let rule = |on: &str| {
             format!(
@@ -938,7 +961,7 @@ mod tests {
         let folder =
             folder(&[("hookmill.toml", &format!("{SOURCE}[database]\nmigrations = 'app'\n"))]);
         let shown = |folder: &tempfile::TempDir| {
-            let error = load(&folder.path().join("hookmill.toml")).unwrap_err().to_string();
+            let error = load(&folder.path().join("hookmill.toml"), &[]).unwrap_err().to_string();
             error.replace(&format!("{}/", folder.path().display()), "")
         };
         insta::assert_snapshot!(shown(&folder), @"

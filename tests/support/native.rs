@@ -15,8 +15,8 @@ use crate::event::Event;
 use crate::http::{Response, exchange, request};
 use crate::{DEADLY, Fault, eventually, folder, secrets};
 
-/// The binary: the one that `HOOKMILL_TEST_BINARY` names, or else one that is built once. It is the program as users run it, so
-/// it is not linked in.
+/// The binary: the one that `HOOKMILL_TEST_BINARY` names, or else one that is built once. It is the program as users run it,
+/// with the example of a handler, so it is not linked in.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -30,6 +30,8 @@ pub fn binary() -> &'static Path {
                 "--quiet",
                 "--package",
                 "hookmill",
+                "--features",
+                "example-handler",
                 "--message-format=json-render-diagnostics",
             ])
             .current_dir(folder())

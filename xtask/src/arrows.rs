@@ -7,8 +7,8 @@ use crate::shell::{cargo, output};
 /// The crates by layer, the lowest first. A crate depends only on crates of lower layers.
 const LAYERS: [&[&str]; 5] = [
     &["hookmill-core"],
-    &["hookmill-dlq", "hookmill-providers", "hookmill-handlers"],
-    &["hookmill-consumers", "hookmill-admin", "hookmill-ingress", "hookmill-migrations"],
+    &["hookmill-dlq", "hookmill-providers", "hookmill-handlers", "hookmill-migrations"],
+    &["hookmill-consumers", "hookmill-admin", "hookmill-ingress"],
     &["hookmill-native", "hookmill-cloudflare", "hookmill-bake"],
     &["hookmill", "hookmill-ingress-worker", "hookmill-consumers-worker", "hookmill-dlq-worker"],
 ];

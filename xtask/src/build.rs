@@ -51,10 +51,10 @@ pub fn build(
     out: Option<&Path>,
     config: Option<&Path>,
 ) -> anyhow::Result<()> {
-    build_with(tools, worker, out, config, run)
+    build_with(tools, worker, out, config, &[], run)
 }
 
-/// The same, with the programs run by `run`.
+/// The same, with more features of its package, and with the programs run by `run`.
 ///
 /// # Errors
 ///
@@ -64,6 +64,7 @@ pub fn build_with(
     worker: Worker,
     out: Option<&Path>,
     config: Option<&Path>,
+    more: &[&'static str],
     run: impl Fn(&mut Command) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let out = out.map_or_else(|| root().join("target/workers").join(worker.name()), Path::to_owned);
@@ -80,11 +81,12 @@ pub fn build_with(
     if config.is_none() && faults.is_empty() {
         check(&parsed)?;
     }
+    let mut features = more.to_vec();
     if worker == Worker::Ingress {
-        let features = features(&parsed.ingress);
-        if !features.is_empty() {
-            command.args([".", "--", "--features", &features.join(",")]);
-        }
+        features.extend(algorithms(&parsed.ingress));
+    }
+    if !features.is_empty() {
+        command.args([".", "--", "--features", &features.join(",")]);
     }
     run(&mut command)?;
     if worker == Worker::Ingress {
@@ -111,7 +113,7 @@ fn parsed(config: Option<&Path>) -> anyhow::Result<(Config, Vec<ConfigError>)> {
 }
 
 /// The algorithms that the configuration needs and not every build has.
-fn features(ingress: &Ingress) -> Vec<&'static str> {
+fn algorithms(ingress: &Ingress) -> Vec<&'static str> {
     let sources = ingress.sources.iter();
     let mut features: Vec<_> = sources.filter_map(|source| source.scheme.feature()).collect();
     features.sort_unstable();

@@ -169,9 +169,12 @@ fn unit() -> anyhow::Result<()> {
     shell(all(cargo().args(["test", "--doc"])))
 }
 
-/// The binary as users build it.
+/// What a binary or a Worker has in tests alone: the example of a handler, which tests/hookmill.toml and the documents name.
+const FOR_TESTS: &str = "example-handler";
+
+/// The binary as users build it, with the example of a handler.
 fn binary() -> anyhow::Result<PathBuf> {
-    shell(cargo().args(["build", "--package", "hookmill"]))?;
+    shell(cargo().args(["build", "--package", "hookmill", "--features", FOR_TESTS]))?;
     Ok(target().join(format!("debug/hookmill{EXE_SUFFIX}")))
 }
 
@@ -200,7 +203,8 @@ fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
     at_once(&Worker::ALL, |&worker| {
         let out = root().join("target/workers-test").join(worker.name());
         let config = root().join("tests/hookmill.toml");
-        build_with(tools, worker, Some(&out), Some(&config), |step| shell_output(step).map(drop))
+        let run = |step: &mut Command| shell_output(step).map(drop);
+        build_with(tools, worker, Some(&out), Some(&config), &[FOR_TESTS], run)
     })?;
     let node = tools.node();
     shell(contract(&["workers"])?.env("HOOKMILL_TEST_NODE", node.get_program()))?;

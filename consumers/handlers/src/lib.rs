@@ -1,12 +1,21 @@
 //! Handlers: code of yours, where rules end. The binary and the consumer Worker are built with what is in [`HANDLERS`], and
 //! `hookmill check` knows their names. To add one, write a file beside `revenue.rs` and name it below.
 
+#[cfg(feature = "example-handler")]
 mod revenue;
 
 use hookmill_core::handler::Handler;
 
-/// Every handler, by the name that rules call it by.
-pub const HANDLERS: &[(&str, &dyn Handler)] = &[("stripe-revenue", &revenue::Revenue)];
+/// Every handler, by the name that rules call it by. There is none but the example, which the tests are built with.
+pub const HANDLERS: &[(&str, &dyn Handler)] = &[
+    #[cfg(feature = "example-handler")]
+    ("stripe-revenue", &revenue::Revenue),
+];
+
+/// The names that rules can call handlers by.
+pub fn names() -> Vec<&'static str> {
+    HANDLERS.iter().map(|(name, _)| *name).collect()
+}
 
 /// The handler of this name.
 pub fn find(name: &str) -> Option<&'static dyn Handler> {

@@ -38,7 +38,11 @@ pub fn compile(
     for rule in &config.rules {
         if let Some(name) = rule.handler.as_ref().filter(|name| !handlers.contains(&&*name.value)) {
             let problem = name.error(format!("there is no handler `{}`", name.value));
-            errors.push(problem.suggest(&name.value, handlers.iter().copied()));
+            errors.push(if handlers.is_empty() {
+                problem.hint("this build has no handlers; add one in consumers/handlers")
+            } else {
+                problem.suggest(&name.value, handlers.iter().copied())
+            });
         }
         match compile_rule(rule, config, &managed, schema, &mut program.reads) {
             Ok(rule) => program.rules.push(rule),

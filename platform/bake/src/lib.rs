@@ -61,7 +61,7 @@ fn checked() -> Loaded {
         .map_or_else(|| workspace().join("hookmill.toml"), PathBuf::from);
     println!("cargo::rerun-if-env-changed=HOOKMILL_CONFIG");
     println!("cargo::rerun-if-changed={}", path.display());
-    match load(&path) {
+    match load(&path, &hookmill_handlers::names()) {
         Ok(loaded) => {
             if let Some(folder) = &loaded.config.migrations {
                 let folder = path.parent().unwrap_or(Path::new("")).join(&folder.value);

@@ -1,0 +1,19 @@
+//! The commands that do one thing and end: a file for each, with its arguments and `run`. `dev` and `serve` are in `run`.
+
+pub mod backup;
+pub mod check;
+pub mod dead_letters;
+pub mod email;
+pub mod events;
+pub mod explain;
+pub mod init;
+pub mod migrate;
+pub mod rejections;
+pub mod replays;
+pub mod reprocess;
+pub mod schema;
+pub mod send;
+pub mod stats;
+pub mod tail;
+pub mod token;
+pub mod verify;

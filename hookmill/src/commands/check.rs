@@ -1,0 +1,161 @@
+//! `hookmill check`: whether a configuration would run, before it does.
+
+mod rule_tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use hookmill_core::config::{ConfigError, WranglerCheck, check_wrangler};
+use hookmill_migrations::{Faults, LoadError, Loaded};
+use hookmill_native::now;
+use serde_json::{Value, json};
+
+use crate::run::pipeline::load;
+use crate::run::secrets;
+
+/// Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    config: PathBuf,
+    /// Look as well whether the environment has the secrets that the configuration names, and whether `serve` could use them.
+    #[arg(long)]
+    secrets: bool,
+    /// Print {"valid":…,"errors":[…]}.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let loaded = load(&arguments.config).and_then(|loaded| {
+        let found = Found::new(arguments, &loaded)?;
+        if found.is_empty() { Ok(loaded) } else { Err(found.into()) }
+    });
+    if !arguments.json {
+        let Loaded { config, program, .. } = loaded?;
+        let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
+        eprintln!(
+            "{}: {sources} source{} and {rules} rule{}, no errors{}",
+            arguments.config.display(),
+            s(sources),
+            s(rules),
+            match config.tests.len() {
+                0 => String::new(),
+                tests => format!("; {tests} test{} passed", s(tests)),
+            }
+        );
+        return Ok(());
+    }
+    let errors = loaded.map_or_else(|error| listed(&error), |_| Vec::new());
+    println!("{}", json!({ "valid": errors.is_empty(), "errors": errors }));
+    if !errors.is_empty() {
+        bail!("the configuration is not valid");
+    }
+    Ok(())
+}
+
+const fn s(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// The errors, for programs.
+fn listed(error: &anyhow::Error) -> Vec<Value> {
+    let problem = |problem: &str| json!({ "problem": problem });
+    if let Some(LoadError::Faults(Faults(faults))) = error.downcast_ref() {
+        faults.iter().map(fault).collect()
+    } else if let Some(Found { faults, problems }) = error.downcast_ref() {
+        faults.iter().map(fault).chain(problems.iter().map(|text| problem(text))).collect()
+    } else {
+        vec![problem(&format!("{error:#}"))]
+    }
+}
+
+/// What is wrong with a configuration that can be loaded.
+#[derive(Debug)]
+struct Found {
+    faults: Vec<ConfigError>,
+    /// What has no place in a file.
+    problems: Vec<String>,
+}
+
+impl Found {
+    fn new(arguments: &Arguments, loaded: &Loaded) -> anyhow::Result<Self> {
+        let mut faults = wrangler(&arguments.config, loaded);
+        // What events do is as `[[tests]]` say.
+        faults.extend(rule_tests::run(&arguments.config, loaded)?);
+        let expired = expired(loaded);
+        let mut problems: Vec<_> = expired
+            .iter()
+            .map(|source| {
+                format!(
+                    "{source}: `not_after` of every secret has passed; name the secret that is valid now"
+                )
+            })
+            .collect();
+        if arguments.secrets {
+            let found = secrets::check(loaded);
+            // Whether secrets are set that have expired does not matter.
+            let new = |problem: &String| !expired.iter().any(|source| problem.starts_with(source));
+            problems.extend(found.problems.into_iter().filter(new));
+            for note in found.notes {
+                eprintln!("note: {note}");
+            }
+        }
+        Ok(Self { faults, problems })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.faults.is_empty() && self.problems.is_empty()
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { faults, problems } = self;
+        if problems.is_empty() {
+            return Faults(faults.clone()).fmt(f);
+        }
+        let lines = faults.iter().map(ToString::to_string).chain(problems.iter().cloned());
+        let lines: Vec<_> = lines.collect();
+        f.write_str(&lines.join("\n"))?;
+        match lines.len() {
+            1 => Ok(()),
+            count => write!(f, "\n{count} errors"),
+        }
+    }
+}
+
+impl std::error::Error for Found {}
+
+/// What is deployed from the folder of the configuration has to agree with it; nothing is, if there is no Worker in it.
+fn wrangler(config: &Path, loaded: &Loaded) -> Vec<ConfigError> {
+    let read = |path: &Path| std::fs::read_to_string(path);
+    let WranglerCheck { faults, unchecked } =
+        check_wrangler(&loaded.config, &config.with_file_name(""), read);
+    for file in unchecked {
+        eprintln!(
+            "note: {file} is not checked, and neither is what depends on it: only wrangler.toml is read"
+        );
+    }
+    faults
+}
+
+/// A source whose secrets have all been replaced takes nothing. As messages call it.
+fn expired(loaded: &Loaded) -> Vec<String> {
+    let sources = loaded.config.ingress.sources.iter();
+    let expired = sources.filter(|source| source.secrets.iter().all(|s| s.expired(now())));
+    expired.map(|source| format!("source `{}`", source.name)).collect()
+}
+
+fn fault(fault: &ConfigError) -> Value {
+    json!({
+        "file": *fault.at.file,
+        "line": fault.at.line,
+        "column": fault.at.column,
+        "key": fault.key,
+        "problem": fault.problem,
+        "hint": fault.hint,
+    })
+}

@@ -1,0 +1,237 @@
+//! `hookmill email`: what a template makes of data, what is in the outbox, and who is not written to.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use hookmill_core::template::Templates;
+use hookmill_core::words::{OutboxState, Unsent};
+use serde_json::{Map, Value, json};
+
+use crate::client::{Client, Listing, Operator, Place, encoded};
+use crate::list::{listed, text, time};
+use crate::run::pipeline::load;
+use crate::words::word;
+
+/// Emails: preview a template, list the outbox, send again, and who is not written to
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Preview(Preview),
+    List(List),
+    Retry(Retry),
+    /// List the addresses that are not written to, and why
+    Suppressions(Listing),
+    Unsuppress(Unsuppress),
+    /// Show how much each provider has taken, by day and by month (UTC)
+    Usage(Listing),
+}
+
+/// Print what a template makes of data, or open it in a browser
+#[derive(clap::Args)]
+struct Preview {
+    /// A template of hookmill.toml.
+    template: String,
+    /// A file with a JSON object: what the rule's `data` would be.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Open the HTML part in the browser instead.
+    #[arg(long)]
+    open: bool,
+    /// Print {"subject":…,"html":…,"text":…}.
+    #[arg(long, conflicts_with = "open")]
+    json: bool,
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    config: PathBuf,
+}
+
+/// List the outbox: the latest emails, SMS and what was tracked, and what became of them
+#[derive(clap::Args)]
+struct List {
+    /// Only those in this state.
+    #[arg(long, value_parser = word::<OutboxState>())]
+    state: Option<OutboxState>,
+    #[command(flatten)]
+    listing: Listing,
+}
+
+/// Send again what was refused, suppressed or is uncertain; what is uncertain may arrive twice
+#[derive(clap::Args)]
+struct Retry {
+    /// Which.
+    #[arg(long, value_parser = word::<Unsent>())]
+    state: Unsent,
+    /// Only those of this rule.
+    #[arg(long, value_name = "NAME")]
+    rule: Option<String>,
+    /// Only the one whose id is this, or begins with it.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Have an address written to again
+#[derive(clap::Args)]
+struct Unsuppress {
+    /// The address.
+    address: String,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// How much of an id a list shows.
+const SHOWN: usize = 12;
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        Command::Preview(preview) => run_preview(preview),
+        Command::List(list) => run_list(list),
+        Command::Retry(retry) => run_retry(retry),
+        Command::Suppressions(suppressions) => run_suppressions(suppressions),
+        Command::Unsuppress(unsuppress) => run_unsuppress(unsuppress),
+        Command::Usage(usage) => run_usage(usage),
+    }
+}
+
+fn run_preview(preview: &Preview) -> anyhow::Result<()> {
+    let loaded = load(&preview.config)?;
+    let name = &preview.template;
+    if !loaded.templates.contains_key(name) {
+        let names: Vec<_> = loaded.templates.keys().map(String::as_str).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        bail!("there is no template `{name}` in {}; there: {names}", preview.config.display());
+    }
+    let Ok(templates) = Templates::new(&loaded.templates) else {
+        bail!("the templates of a configuration that has been checked are whole");
+    };
+    let data = match &preview.data {
+        Some(file) => read_data(file)?,
+        None => Map::new(),
+    };
+    let rendered = templates.render(name, &data).map_err(|error| {
+        let used = templates.variables(name).into_iter();
+        let missing = used.filter(|(name, needed)| *needed && !data.contains_key(name));
+        let missing: Vec<_> = missing.map(|(name, _)| name).collect();
+        let error = anyhow::Error::new(error);
+        if missing.is_empty() {
+            return error;
+        }
+        let missing = missing.join("`, `");
+        error.context(format!("the data lacks `{missing}`; --data names a file with a JSON object"))
+    })?;
+    if preview.json {
+        let (subject, html, text) = (rendered.subject, rendered.html, rendered.text);
+        println!("{}", json!({ "subject": subject, "html": html, "text": text }));
+        return Ok(());
+    }
+    if preview.open {
+        let file = std::env::temp_dir().join(format!("hookmill-{}.html", uuid::Uuid::new_v4()));
+        // A new file: in a folder that all may write to, another's could lead elsewhere.
+        let written =
+            File::create_new(&file).and_then(|mut open| open.write_all(rendered.html.as_bytes()));
+        written.with_context(|| format!("cannot write {}", file.display()))?;
+        eprintln!("Subject: {}\n{}", rendered.subject, file.display());
+        return open::that(&file).context("no browser can be opened");
+    }
+    println!("Subject: {}\n\n{}\n\n{}", rendered.subject, rendered.text.trim_end(), rendered.html);
+    Ok(())
+}
+
+fn read_data(file: &Path) -> anyhow::Result<Map<String, Value>> {
+    let shown = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{shown} is not a JSON object, such as {{ \"name\": \"Inês\" }}"))
+}
+
+fn run_list(list: &List) -> anyhow::Result<()> {
+    let query = [
+        ("state", list.state.map(|state| state.to_string())),
+        ("limit", Some(list.listing.limit.to_string())),
+    ];
+    let mut page = Client::new(&list.listing.place)?.get("/outbox", &query)?;
+    let row = |email: &Value| {
+        let what = |key: &str| text(&email[key]);
+        let more = |before: &str, what: String| match what.as_str() {
+            "" => String::new(),
+            what => format!("{before}{what}"),
+        };
+        let state = [
+            what("state"),
+            more(", ", what("outcome")),
+            more(": ", what("error")),
+            more("; again at ", time(&email["retry_at"])),
+            more("; skipped: ", what("skipped_recipients")),
+        ];
+        let through = if email["provider"].is_null() { what("channel") } else { what("provider") };
+        let event = format!("{}:{}", what("source"), what("event_id"));
+        let id = what("id").chars().take(SHOWN).collect();
+        [
+            time(&email["created_at"]),
+            id,
+            through,
+            what("rule"),
+            what("recipient"),
+            event,
+            state.concat(),
+        ]
+    };
+    let header = ["CREATED", "ID", "THROUGH", "RULE", "TO", "EVENT", "STATE"];
+    let nothing = "there is nothing like that in the outbox";
+    listed(page["items"].take(), list.listing.json, nothing, header, row)
+}
+
+fn run_retry(retry: &Retry) -> anyhow::Result<()> {
+    let Retry { state, rule, id, reason, place } = retry;
+    let body = json!({ "state": state, "rule": rule, "id": id, "reason": reason });
+    let retried = Operator::new(place)?.post("/outbox/retry", &body)?;
+    if retried["count"] == 0 {
+        bail!("nothing like that is {state}; `hookmill email list --state {state}` shows what is");
+    }
+    eprintln!("to be sent once more: {}", text(&retried["count"]));
+    Ok(())
+}
+
+fn run_suppressions(listing: &Listing) -> anyhow::Result<()> {
+    let query = [("limit", Some(listing.limit.to_string()))];
+    let mut page = Client::new(&listing.place)?.get("/suppressions", &query)?;
+    let row = |one: &Value| {
+        let what = |key: &str| text(&one[key]);
+        let event = format!("{}:{}", what("source"), what("event_id"));
+        [time(&one["created_at"]), what("address"), what("reason"), event]
+    };
+    let header = ["SINCE", "ADDRESS", "REASON", "EVENT"];
+    listed(page["items"].take(), listing.json, "every address is written to", header, row)
+}
+
+fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
+    let Unsuppress { address, reason, place } = arguments;
+    let path = format!("/suppressions/{}", encoded(address));
+    Operator::new(place)?.delete(&path, &json!({ "reason": reason }))?;
+    eprintln!(
+        "{address} is written to again; what was suppressed stays so: `hookmill email retry`"
+    );
+    Ok(())
+}
+
+fn run_usage(listing: &Listing) -> anyhow::Result<()> {
+    let query = [("limit", Some(listing.limit.to_string()))];
+    let found = Client::new(&listing.place)?.get("/usage", &query)?;
+    let row = |used: &Value| ["period", "provider", "sent", "requests"].map(|key| text(&used[key]));
+    let header = ["PERIOD", "PROVIDER", "SENT", "REQUESTS"];
+    listed(found, listing.json, "nothing has been sent yet", header, row)
+}

@@ -1,0 +1,422 @@
+//! `hookmill explain`: what rules make of an event, and why others make nothing of it. Nothing is written.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hookmill_consumers::Fate;
+use hookmill_consumers::explain::{About, Explained, Made, explain};
+use hookmill_core::config::{Consumers, Source};
+use hookmill_core::delivery::Delivery;
+use hookmill_core::message::{Verified, decode};
+use hookmill_core::rules::row;
+use hookmill_core::schema::{ROW_GUARDS, Schema};
+use hookmill_core::store::Param;
+use hookmill_core::time::Timestamp;
+use hookmill_migrations::Loaded;
+use hookmill_native::{DataFolder, FolderError, Reader, now};
+use rusqlite::{Connection, params_from_iter, types};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::client::{Client, Place, encoded};
+use crate::list::{json, plain, put};
+use crate::run::pipeline::load;
+use crate::trial::{Row, Trial, admit, delivery, literal, quoted};
+
+/// Say what rules make of an event: which are carried out and why others are not, with what SQL, and what becomes of which rows
+///
+/// The event is one that was taken in, or a file with a body. It is applied to a copy of the rows that it is about, as if it
+/// came for the first time; nothing is written, and nothing is sent.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Its source, as in the configuration.
+    source: String,
+    /// Its id, which the provider gave it.
+    #[arg(required_unless_present = "file")]
+    id: Option<String>,
+    /// This file's bytes are the body, as the provider would send it.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// With --file: its type, for providers that say it in a header.
+    #[arg(long, value_name = "TYPE", requires = "file")]
+    event: Option<String>,
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    config: PathBuf,
+    /// Print a JSON array with an object for each event.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What there is to say of an event.
+#[derive(Serialize)]
+struct Explanation {
+    source: String,
+    id: String,
+    r#type: String,
+    /// `applied`, `recorded`, `ignored` or `dead_letter`.
+    outcome: &'static str,
+    /// Why it is a dead letter.
+    error: Option<String>,
+    rules: Vec<RuleOf>,
+    rows: Vec<Change>,
+}
+
+/// What a rule makes of it.
+#[derive(Serialize)]
+struct RuleOf {
+    name: String,
+    /// Whether it is for events of this source at all.
+    of_source: bool,
+    carried_out: bool,
+    /// Why not, or what failed.
+    why: Option<String>,
+    /// Its statements, which take `?1`, or `?1` and `?2`.
+    sql: Vec<String>,
+    /// These parameters: an array with an array for each row; and for a list, one with an array for each element.
+    parameters: Vec<Value>,
+}
+
+/// What becomes of a row.
+#[derive(Serialize)]
+struct Change {
+    table: String,
+    /// `null` if it is not there.
+    before: Option<Row>,
+    after: Option<Row>,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let loaded = load(&arguments.config)?;
+    let consumers = loaded.consumers();
+    let mut sources = loaded.config.ingress.sources.iter();
+    let source = sources.find(|source| source.name == arguments.source);
+    let source = source.with_context(|| {
+        format!("there is no source `{}` in {}", arguments.source, arguments.config.display())
+    })?;
+    let batch = match &arguments.file {
+        Some(file) => from_file(arguments, source, file)?,
+        None => vec![stored(arguments)?],
+    };
+    let live = match arguments.place.folder().map(DataFolder::read) {
+        Some(Err(FolderError::Empty(_))) | None => None,
+        Some(live) => Some(live?),
+    };
+    if live.is_none() && !arguments.json {
+        eprintln!(
+            "there is no data folder here: the tables are empty, as far as this is concerned"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let explanation =
+        |delivery| runtime.block_on(explained(&loaded, &consumers, live.as_ref(), delivery));
+    let explanations = batch.iter().map(explanation).collect::<Result<Vec<_>, _>>()?;
+    if arguments.json {
+        return put(json(&explanations)?);
+    }
+    put(explanations.iter().map(Explanation::text).collect::<Vec<_>>().join("\n\n"))
+}
+
+fn from_file(arguments: &Arguments, source: &Source, file: &Path) -> anyhow::Result<Vec<Delivery>> {
+    let body = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let id = arguments.id.as_deref().unwrap_or("explained");
+    let kind = arguments.event.as_deref().unwrap_or_default();
+    admit(source, &body, id, kind)
+        .map_err(anyhow::Error::msg)
+        .with_context(|| format!("{} is no event of `{}`", file.display(), source.name))
+}
+
+/// An event that was taken in, for as long as its message is kept.
+fn stored(arguments: &Arguments) -> anyhow::Result<Delivery> {
+    let Arguments { source, id, .. } = arguments;
+    let id = id.as_deref().unwrap_or_default();
+    let client = Client::new(&arguments.place)?;
+    let path = format!("/events/{}/{}", encoded(source), encoded(id));
+    let story = client.get(&path, &[])?;
+    let shown = client.get(&format!("{path}/body"), &[])?;
+    let text = shown["body"].as_str().unwrap_or_default();
+    let body = match shown["body_form"].as_str() {
+        Some("text") => text.as_bytes().to_vec(),
+        Some("base64") => STANDARD.decode(text)?,
+        _ => bail!("its body is not shown whole, so nobody can say what rules make of it"),
+    };
+    let mut steps = story["steps"].as_array().into_iter().flatten();
+    let received = steps.find(|step| step["what"] == "received");
+    let received = received.context("nobody knows of what type it is")?;
+    let kind = received["detail"]["type"].as_str().unwrap_or_default();
+    let received_at = received["at"].as_i64().map_or_else(now, Timestamp::from_millis);
+    let verified = Verified { secret: 0, signed_at: None };
+    Ok(delivery(source, (id, kind), received_at, verified, &body))
+}
+
+async fn explained(
+    loaded: &Loaded,
+    consumers: &Consumers,
+    live: Option<&Reader>,
+    delivery: &Delivery,
+) -> anyhow::Result<Explanation> {
+    let message = decode(&delivery.text)?;
+    let rules = explain(consumers, &message.envelope, &message.body, now());
+    let about = rules.iter().filter_map(|rule| match &rule.made {
+        Made::Rows { about, .. } => Some(about.as_slice()),
+        _ => None,
+    });
+    let about = about.collect::<Vec<_>>().concat();
+    let trial = Trial::new(loaded, consumers, |database| match live {
+        Some(live) => copy(database, live, loaded, &about),
+        None => Ok(()),
+    })?;
+    let before = rows(&trial, &about).await?;
+    let fate = trial.apply(std::slice::from_ref(delivery)).await.pop();
+    let mut after = rows(&trial, &about).await?;
+    let mut changes = Vec::new();
+    for ((table, key), row) in before {
+        let after = after.remove(&(table.clone(), key));
+        changes.push(Change { table, before: Some(row), after });
+    }
+    let made =
+        after.into_iter().map(|((table, _), row)| Change { table, before: None, after: Some(row) });
+    changes.extend(made);
+    changes.sort_by(|one, other| one.table.cmp(&other.table));
+    let (outcome, error) = match fate {
+        Some(Fate::Condemned { reason, error }) => {
+            ("dead_letter", Some(format!("{reason}: {error}")))
+        }
+        Some(fate) => (fate.as_str(), None),
+        None => bail!("the event came to nothing"),
+    };
+    let source = message.envelope.source;
+    Ok(Explanation {
+        rules: rules.iter().map(|rule| RuleOf::new(rule, &source)).collect(),
+        source,
+        id: message.envelope.id,
+        r#type: message.envelope.kind,
+        outcome,
+        error,
+        rows: changes,
+    })
+}
+
+/// Copies the rows that an event is about, and what orders them.
+fn copy(
+    database: &Connection,
+    live: &Reader,
+    loaded: &Loaded,
+    about: &[About],
+) -> anyhow::Result<()> {
+    let schema = hookmill_migrations::schema(database)?;
+    let found = live.data(|live| {
+        let mut found = Vec::new();
+        for About { table, columns } in about {
+            let conditions: Vec<_> =
+                columns.iter().map(|(column, _)| format!("{} = ?", quoted(column))).collect();
+            let values: Vec<_> = columns.iter().map(|(_, value)| bound(value)).collect();
+            let key: Vec<_> = columns.iter().map(|(_, value)| plain_text(value)).collect();
+            let key = serde_json::to_string(&key).unwrap_or_default();
+            let guard = [table.clone(), key].map(types::Value::Text).to_vec();
+            found.push(Found::new(live, &schema, table, &conditions.join(" AND "), values)?);
+            let condition = "table_name = ?1 AND key = ?2";
+            found.push(Found::new(live, &schema, ROW_GUARDS, condition, guard)?);
+        }
+        Ok(found)
+    });
+    let migrations = loaded.migrations.len();
+    let found = found.with_context(|| {
+        format!("the database has not the tables that these {migrations} migrations make; `hookmill migrate` sees to that")
+    })?;
+    for Found { table, names, rows } in found {
+        for row in rows {
+            let values = vec!["?"; row.len()].join(", ");
+            database.execute(
+                &format!("INSERT OR IGNORE INTO {table} ({names}) VALUES ({values})"),
+                params_from_iter(row),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows of a table: the values of its columns.
+struct Found {
+    table: String,
+    names: String,
+    rows: Vec<Vec<types::Value>>,
+}
+
+impl Found {
+    fn new(
+        live: &Connection,
+        schema: &Schema,
+        table: &str,
+        condition: &str,
+        values: Vec<types::Value>,
+    ) -> rusqlite::Result<Self> {
+        let columns = schema.tables.get(table).into_iter().flat_map(|table| &table.columns);
+        let names: Vec<_> = columns.map(|column| quoted(&column.name)).collect();
+        let (count, names, table) = (names.len(), names.join(", "), quoted(table));
+        let mut query = live.prepare(&format!("SELECT {names} FROM {table} WHERE {condition}"))?;
+        let row = |row: &rusqlite::Row<'_>| (0..count).map(|column| row.get(column)).collect();
+        let rows = query.query_map(params_from_iter(values), row)?.collect::<Result<_, _>>()?;
+        Ok(Self { table, names, rows })
+    }
+}
+
+fn bound(value: &Value) -> types::Value {
+    match value {
+        Value::Null => types::Value::Null,
+        Value::Bool(truth) => types::Value::Integer(i64::from(*truth)),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => types::Value::Integer(number),
+            None => types::Value::Real(number.as_f64().unwrap_or_default()),
+        },
+        value => types::Value::Text(plain_text(value)),
+    }
+}
+
+fn plain_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+/// The rows that an event is about, by table and primary key.
+async fn rows(
+    trial: &Trial<'_>,
+    about: &[About],
+) -> anyhow::Result<BTreeMap<(String, String), Row>> {
+    let mut found = BTreeMap::new();
+    for About { table, columns } in about {
+        let conditions = columns.iter().map(|(column, value)| {
+            let value = match bound(value) {
+                types::Value::Text(text) => literal(&text),
+                types::Value::Integer(number) => number.to_string(),
+                types::Value::Real(number) => number.to_string(),
+                _ => "NULL".to_owned(),
+            };
+            format!("{} = {value}", quoted(column))
+        });
+        let conditions = conditions.collect::<Vec<_>>().join(" AND ");
+        let known = trial.schema.tables.get(table);
+        let keys: Vec<_> = known.into_iter().flat_map(|table| &table.columns).collect();
+        for row in trial.ask(&format!("{} WHERE {conditions}", trial.select(table))).await? {
+            let key = keys.iter().filter(|column| column.key).map(|column| &row[&column.name]);
+            let key = key.map(Value::to_string).collect::<Vec<_>>().join(",");
+            found.insert((table.clone(), key), row);
+        }
+    }
+    Ok(found)
+}
+
+impl RuleOf {
+    fn new(Explained { rule, made }: &Explained<'_>, source: &str) -> Self {
+        let sql = || rule.sql.iter().map(|sql| sql.text.to_string()).collect();
+        let (why, sql, parameters) = match made {
+            Made::NotNamed => {
+                let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
+                (Some(format!("it is for {}", on.join(", "))), Vec::new(), Vec::new())
+            }
+            Made::Unfulfilled { path, found } => {
+                let found = if found == "null" { "nothing" } else { found };
+                (
+                    Some(format!("`when` asks for another value at `{path}`: there is {found}")),
+                    Vec::new(),
+                    Vec::new(),
+                )
+            }
+            Made::Nothing(why) => (Some((*why).to_owned()), Vec::new(), Vec::new()),
+            Made::Failed(error) => (Some(error.clone()), sql(), Vec::new()),
+            Made::Rows { rows, .. } => {
+                // Where the rows do not fit into one statement, those of the first.
+                let all = rule.sql.iter().map(|sql| row::Row::statements(sql, rows));
+                let most = all.filter_map(|all| Some(all.into_iter().next()?.params));
+                let most = most.max_by_key(Vec::len).unwrap_or_default();
+                let json = |param: &Param| match param {
+                    Param::Text(text) => serde_json::from_str(text).ok(),
+                    Param::Integer(_) | Param::Null => None,
+                };
+                let parameters = most.iter().filter_map(json);
+                (None, sql(), parameters.collect())
+            }
+        };
+        let carried_out = !parameters.is_empty();
+        let of_source = rule.on.iter().any(|pattern| pattern.source == source);
+        Self { name: rule.name.clone(), of_source, carried_out, why, sql, parameters }
+    }
+}
+
+impl Explanation {
+    /// For people.
+    fn text(&self) -> String {
+        let mut text = format!("{}: {} {}\n", self.source, plain(&self.r#type), plain(&self.id));
+        for rule in self.rules.iter().filter(|rule| rule.carried_out) {
+            let _ = write!(text, "\nrule {} is carried out:\n", rule.name);
+            for sql in &rule.sql {
+                let _ = write!(text, "{}\n\n", indented(sql));
+            }
+            for (index, parameter) in rule.parameters.iter().enumerate() {
+                let _ = writeln!(text, "    ?{} = {}", index + 1, plain(&parameter.to_string()));
+            }
+        }
+        text.push('\n');
+        let others = self.rules.iter().filter(|rule| !rule.carried_out);
+        let (of_source, elsewhere): (Vec<_>, Vec<_>) = others.partition(|rule| rule.of_source);
+        for rule in of_source {
+            let why = rule.why.as_deref().unwrap_or_default();
+            let _ = writeln!(text, "rule {} is not carried out: {}", rule.name, plain(why));
+        }
+        if !elsewhere.is_empty() {
+            let _ = writeln!(text, "rules of other sources: {}", elsewhere.len());
+        }
+        for change in &self.rows {
+            let _ = write!(text, "\n{}", change.text());
+        }
+        match &self.error {
+            Some(error) => {
+                let _ = write!(text, "\nThe event becomes a dead letter: {}", plain(error));
+            }
+            None => {
+                let _ = write!(text, "\nThe event is {}.", self.outcome);
+            }
+        }
+        text
+    }
+}
+
+impl Change {
+    fn text(&self) -> String {
+        let what = match (&self.before, &self.after) {
+            (None, _) => "a new row",
+            (Some(_), None) => "a row that is removed",
+            (before, after) if before == after => "a row that stays as it is",
+            _ => "a row that changes",
+        };
+        let mut text = format!("{}: {what}\n", self.table);
+        let empty = Row::new();
+        let (before, after) = (self.before.as_ref(), self.after.as_ref());
+        let names = before.or(after).unwrap_or(&empty).keys();
+        for name in names {
+            let (old, new) =
+                (before.and_then(|row| row.get(name)), after.and_then(|row| row.get(name)));
+            let mut line = |sign: &str, value: Option<&Value>| {
+                if let Some(value) = value {
+                    let _ = writeln!(text, "  {sign} {name} = {}", plain(&value.to_string()));
+                }
+            };
+            if old == new {
+                line(" ", new);
+            } else {
+                line("-", old);
+                line("+", new);
+            }
+        }
+        text
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}

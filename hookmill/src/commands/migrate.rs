@@ -1,0 +1,38 @@
+//! `hookmill migrate`: brings the database up to date without serving.
+
+use std::path::PathBuf;
+
+use hookmill_native::{DataFolder, Opened};
+use serde_json::json;
+
+use crate::run::pipeline::{load, open_store};
+
+/// Apply the migrations that the database lacks
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The configuration, which may name migrations of your own.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    config: PathBuf,
+    /// The data folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    data: PathBuf,
+    /// Print {"applied":[…]}.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let loaded = load(&arguments.config)?;
+    let folder = DataFolder::lock(&arguments.data)?;
+    let Opened { applied, .. } = open_store(&folder, &loaded)?;
+    if arguments.json {
+        println!("{}", json!({ "applied": applied }));
+    } else if applied.is_empty() {
+        eprintln!("the database is up to date");
+    } else {
+        for name in applied {
+            println!("{name}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! `hookmill replays`: dead letters sent through the whole path again.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+
+use crate::client::{Client, Listing, Operator, Place};
+use crate::commands::dead_letters::Which;
+use crate::list::{json, listed, put, text, time};
+
+/// How long between two looks at a replay.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Replays: plan, run, watch, pause, resume, cancel
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List replays, the latest first
+    List(Listing),
+    Plan(Plan),
+    Run(Run),
+    Show(One),
+    /// Show how far a replay is, until it has come to its end
+    Watch(One),
+    /// Pause a replay: what is on the queue already is applied
+    Pause(Turn),
+    /// Resume a replay that is paused
+    Resume(Turn),
+    /// Cancel a replay: what has not been sent stays dead
+    Cancel(Turn),
+}
+
+/// Plan a replay: say which letters, and see how many; nothing is sent until it is run
+#[derive(clap::Args)]
+struct Plan {
+    #[command(flatten)]
+    which: Which,
+    /// Every letter.
+    #[arg(long)]
+    all: bool,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Run a replay that was planned
+#[derive(clap::Args)]
+struct Run {
+    /// Its id.
+    id: String,
+    /// How many in a second, 1 to 10000.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Do not wait for its end.
+    #[arg(long)]
+    detach: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Show a replay, and how far it is, as JSON
+#[derive(clap::Args)]
+struct One {
+    /// Its id.
+    id: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(clap::Args)]
+struct Turn {
+    /// Its id.
+    id: String,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        Command::List(list) => run_list(list),
+        Command::Plan(plan) => run_plan(plan),
+        Command::Run(run) => {
+            let client = Operator::new(&run.place)?;
+            let body = json!({ "rate": run.rate, "reason": run.reason });
+            client.post(&format!("/replays/{}/run", run.id), &body)?;
+            if run.detach { Ok(()) } else { watch(&client, &run.id) }
+        }
+        Command::Show(one) => put(json(&show(&Client::new(&one.place)?, &one.id)?)?),
+        Command::Watch(one) => watch(&Client::new(&one.place)?, &one.id),
+        Command::Pause(turn) => run_turn(turn, "pause"),
+        Command::Resume(turn) => run_turn(turn, "resume"),
+        Command::Cancel(turn) => run_turn(turn, "cancel"),
+    }
+}
+
+fn show(client: &Client, id: &str) -> anyhow::Result<Value> {
+    client.get(&format!("/replays/{id}"), &[])
+}
+
+fn run_list(list: &Listing) -> anyhow::Result<()> {
+    let query = [("limit", Some(list.limit.to_string()))];
+    let mut page = Client::new(&list.place)?.get("/replays", &query)?;
+    let row = |replay: &Value| {
+        let what = |key: &str| text(&replay[key]);
+        let sent = format!("{} of {}", what("sent"), what("total"));
+        let became = format!("{} applied, {} failed again", what("applied"), what("failed"));
+        let of = if replay["generation"].as_u64() > Some(0) { "events" } else { "dead letters" };
+        [
+            time(&replay["planned_at"]),
+            what("id"),
+            of.to_owned(),
+            what("state"),
+            sent,
+            became,
+            what("planned_by"),
+            what("reason"),
+        ]
+    };
+    let header = ["PLANNED", "ID", "OF", "STATE", "SENT", "CAME TO", "BY", "REASON"];
+    listed(page["items"].take(), list.json, "nothing has been replayed", header, row)
+}
+
+fn run_plan(plan: &Plan) -> anyhow::Result<()> {
+    let pairs = plan.which.pairs().into_iter();
+    let said = pairs.filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?))));
+    let mut body: Map<String, Value> = said.collect();
+    if plan.all {
+        body.insert("all".to_owned(), true.into());
+    }
+    let planned = Operator::new(&plan.place)?.post("/replays", &body.into())?;
+    if plan.json {
+        return put(json(&planned)?);
+    }
+    let what = |key: &str| text(&planned[key]);
+    if planned["total"] == 0 {
+        println!("no dead letter is meant");
+        return Ok(());
+    }
+    println!(
+        "{} letters, failed first {} and last {}",
+        what("total"),
+        time(&planned["first_failed_at"]),
+        time(&planned["last_failed_at"])
+    );
+    for letter in planned["sample"].as_array().into_iter().flatten() {
+        let what = |key: &str| text(&letter[key]);
+        println!("  {}:{} {} {}", what("source"), what("event_id"), what("type"), what("error"));
+    }
+    println!("hookmill replays run {} --rate 50 --reason '…' sends them", what("id"));
+    Ok(())
+}
+
+fn run_turn(turn: &Turn, what: &str) -> anyhow::Result<()> {
+    let body = json!({ "reason": turn.reason });
+    let replay =
+        Operator::new(&turn.place)?.post(&format!("/replays/{}/{what}", turn.id), &body)?;
+    eprintln!(
+        "{} is {}, {} of {} sent",
+        turn.id,
+        text(&replay["state"]),
+        text(&replay["sent"]),
+        text(&replay["total"])
+    );
+    Ok(())
+}
+
+/// Shows how far a replay is, until what it has sent has come to an end.
+fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
+    let number = |replay: &Value, key: &str| replay[key].as_u64().unwrap_or_default();
+    let first = show(client, id)?;
+    let bar = ProgressBar::new(number(&first, "total"));
+    let style = "{bar:40} {pos}/{len} sent, {msg} ({elapsed})";
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    loop {
+        let replay = show(client, id)?;
+        let (sent, applied, failed) =
+            (number(&replay, "sent"), number(&replay, "applied"), number(&replay, "failed"));
+        bar.set_position(sent);
+        bar.set_message(format!(
+            "{applied} applied, {failed} failed again, {}",
+            text(&replay["state"])
+        ));
+        let ended =
+            matches!(replay["state"].as_str(), Some("done" | "cancelled" | "paused" | "planned"));
+        if ended && (applied + failed >= sent || replay["state"] != "done") {
+            bar.abandon();
+            eprintln!(
+                "{}: {sent} sent, {applied} applied, {failed} failed again",
+                text(&replay["state"])
+            );
+            let total = number(&replay, "total");
+            if replay["state"] == "done" && sent < total {
+                let others = total - sent;
+                eprintln!(
+                    "the other {others} had been taken by another replay, applied or discarded meanwhile"
+                );
+            }
+            return Ok(());
+        }
+        std::thread::sleep(GLANCE);
+    }
+}

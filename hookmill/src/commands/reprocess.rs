@@ -1,0 +1,115 @@
+//! `hookmill reprocess`: events that took effect, sent through the whole path again after a rule has changed.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use hookmill_core::time::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::client::{Operator, Place};
+use crate::list::{json, put, text, time};
+use crate::run::pipeline::load;
+
+/// Plan to carry out rules again for events that took effect; `hookmill replays run` carries it out
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Of this source.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Of this type; `*` stands for anything: 'customer.*'.
+    #[arg(long, value_name = "GLOB")]
+    r#type: Option<String>,
+    /// With this id.
+    #[arg(long, value_name = "ID")]
+    event_id: Option<String>,
+    /// That took effect first at this time or later: 2026-01-31T00:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Timestamp>,
+    /// That took effect first before this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    before: Option<Timestamp>,
+    /// Every event whose message is kept.
+    #[arg(long)]
+    all: bool,
+    /// This rule and no other; may be said several times. Without it, the rules that keep rows by version: counters count again,
+    /// and emails are sent again, only if they are named. A counter that has counted already needs `--before`.
+    #[arg(long = "rule", value_name = "NAME")]
+    rules: Vec<String>,
+    /// Where rules are looked up, for a data folder: the configuration that runs on it.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    config: PathBuf,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Each rule that is named is there. The API of a data folder knows no rules.
+fn check_rules(arguments: &Arguments) -> anyhow::Result<()> {
+    let program = load(&arguments.config)?.program;
+    for name in &arguments.rules {
+        let Some(rule) = program.rules.iter().find(|rule| rule.name == *name) else {
+            bail!("there is no rule `{name}` in {}", arguments.config.display());
+        };
+        if !rule.effect.word().is_repeatable() {
+            eprintln!(
+                "`{name}` counts or sends again what these events have counted or sent already; --before says up to when"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn parse_time(text: &str) -> anyhow::Result<Timestamp> {
+    Timestamp::parse_rfc3339(text).context("expected a time such as 2026-01-31T00:00:00Z")
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let said = [
+        ("source", &arguments.source),
+        ("type", &arguments.r#type),
+        ("event_id", &arguments.event_id),
+    ];
+    let said = said.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    let mut body: Map<String, Value> =
+        said.map(|(name, value)| (name.to_owned(), value.into())).collect();
+    for (name, at) in [("applied_from", arguments.since), ("applied_before", arguments.before)] {
+        body.extend(at.map(|at| (name.to_owned(), at.millis().into())));
+    }
+    if arguments.all {
+        body.insert("all".to_owned(), true.into());
+    }
+    if !arguments.rules.is_empty() {
+        body.insert("rules".to_owned(), arguments.rules.clone().into());
+    }
+    if arguments.place.folder().is_some() && !arguments.rules.is_empty() {
+        check_rules(arguments)?;
+    }
+    let planned = Operator::new(&arguments.place)?.post("/reprocess", &body.into())?;
+    if arguments.json {
+        return put(json(&planned)?);
+    }
+    let what = |key: &str| text(&planned[key]);
+    if planned["total"] == 0 {
+        println!("no event whose message is kept is meant");
+        return Ok(());
+    }
+    for rule in planned["repeats"].as_array().into_iter().flatten() {
+        eprintln!(
+            "`{}` counts or sends again what these events have counted or sent already; --before says up to when",
+            text(rule)
+        );
+    }
+    println!(
+        "{} events, which took effect from {} to {}",
+        what("total"),
+        time(&planned["first_applied_at"]),
+        time(&planned["last_applied_at"])
+    );
+    for kind in planned["types"].as_array().into_iter().flatten() {
+        println!("  {}:{} {}", text(&kind["source"]), text(&kind["type"]), text(&kind["count"]));
+    }
+    println!("hookmill replays run {} --rate 50 --reason '…' sends them", what("id"));
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! `hookmill tail`: what comes in, and what becomes of it, as it happens.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::{Value, json};
+
+use crate::client::{Away, Client, Place};
+use crate::commands::events::Event;
+use crate::list::{escaped, name, text, time};
+
+/// How long between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many are asked for at a time: as many as the API gives.
+const MOST: &str = "500";
+/// How far a look goes back behind the latest that was seen, in milliseconds: what took effect first is not always there first,
+/// since batches are applied side by side.
+const BACK: i64 = 2_000;
+/// How far it goes back every [`FURTHER_EVERY`] looks: a batch that is split in halves takes its time.
+const FURTHER: i64 = 60_000;
+const FURTHER_EVERY: u32 = 10;
+/// What was refused is written down every few seconds, and on Cloudflare comes by a queue.
+const REFUSED_EVERY: u32 = 5;
+const REFUSED_BACK: i64 = 600_000;
+
+/// Print events as they take effect, fail, or are refused at the door, until Ctrl-C
+///
+/// Of requests that are refused, those are printed of which `hookmill rejections` has samples. They have no type.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only those of this source.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Only those of this type, and nothing that was refused; `*` stands for anything: 'customer.*'.
+    #[arg(long, value_name = "GLOB")]
+    r#type: Option<String>,
+    /// Print a JSON object a line, as the admin API has it; a request that was refused has the state `rejected`. Times are
+    /// milliseconds since the Unix epoch.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let client = Client::new(&arguments.place)?;
+    let tail =
+        Tail { client: &client, arguments, events: Seen::default(), refused: Seen::default() };
+    match client.until_interrupted(tail.follow()) {
+        Err(error) if closed(&error) => Ok(()),
+        ended => ended,
+    }
+}
+
+/// Whether whoever reads has read enough, as `head` does.
+fn closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Fails as printing would if nobody reads any more: who has nothing to print would not learn of it.
+fn somebody_reads() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+        let stdout = io::stdout();
+        let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+        let gone = PollFlags::ERR | PollFlags::HUP;
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().intersects(gone) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+    }
+    Ok(())
+}
+
+/// What was seen, as far back as is looked.
+#[derive(Default)]
+struct Seen {
+    /// The latest time.
+    newest: i64,
+    keys: BTreeSet<(i64, String)>,
+}
+
+impl Seen {
+    /// Takes note of something; whether it is new.
+    fn note(&mut self, at: i64, key: String) -> bool {
+        self.newest = self.newest.max(at);
+        self.keys.insert((at, key))
+    }
+
+    /// Forgets what is no longer looked at.
+    fn forget(&mut self, back: i64) {
+        self.keys = self.keys.split_off(&(self.newest - back, String::new()));
+    }
+}
+
+struct Tail<'a> {
+    client: &'a Client,
+    arguments: &'a Arguments,
+    events: Seen,
+    refused: Seen,
+}
+
+impl Tail<'_> {
+    /// Looks again and again. A Hookmill that is away is waited for, but not at the beginning: the address may be wrong.
+    async fn follow(mut self) -> anyhow::Result<()> {
+        let stats = self.client.look("/stats", &[("minutes", Some("1".to_owned()))]).await?;
+        let Some(begun) = stats["at"].as_i64() else {
+            bail!("the API does not say what time it is")
+        };
+        (self.events.newest, self.refused.newest) = (begun, begun);
+        self.look_for_events(FURTHER, begun).await?;
+        self.look_for_rejections(begun).await?;
+        eprintln!("waiting for events; Ctrl-C ends");
+        let mut away = false;
+        for round in 1_u32.. {
+            tokio::time::sleep(PAUSE).await;
+            somebody_reads()?;
+            match self.look(round, away).await {
+                Ok(()) if away => {
+                    eprintln!("Hookmill is back");
+                    away = false;
+                }
+                Ok(()) => {}
+                Err(error) if error.is::<Away>() => {
+                    if !away {
+                        eprintln!("{error:#}; it is asked again until it does");
+                    }
+                    away = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self, round: u32, was_away: bool) -> anyhow::Result<()> {
+        let further = was_away || round.is_multiple_of(FURTHER_EVERY);
+        self.look_for_events(if further { FURTHER } else { BACK }, i64::MIN).await?;
+        if was_away || round.is_multiple_of(REFUSED_EVERY) {
+            self.look_for_rejections(i64::MIN).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells of events that took effect or failed from a time on, the first first; of those before it, takes note.
+    async fn look_for_events(&mut self, back: i64, from: i64) -> anyhow::Result<()> {
+        let Arguments { source, r#type, .. } = self.arguments;
+        let since = (self.events.newest - back).to_string();
+        let mut cursor = None;
+        loop {
+            let query = [
+                ("since", Some(since.clone())),
+                ("source", source.clone()),
+                ("type", r#type.clone()),
+            ];
+            let (items, next) = self.page("/events", &query, cursor).await?;
+            for item in items {
+                let key = json!([item["source"], item["id"], item["generation"]]).to_string();
+                let at = item["settled_at"].as_i64().unwrap_or_default();
+                if self.events.note(at, key) && at >= from {
+                    let event: Event = serde_json::from_value(item.clone())?;
+                    self.tell(&item, &event.line())?;
+                }
+            }
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        self.events.forget(FURTHER);
+        Ok(())
+    }
+
+    /// Tells of requests that were refused, likewise. The API has the latest first.
+    async fn look_for_rejections(&mut self, from: i64) -> anyhow::Result<()> {
+        if self.arguments.r#type.is_some() {
+            return Ok(());
+        }
+        let oldest = self.refused.newest - REFUSED_BACK;
+        let (mut found, mut cursor) = (Vec::new(), None);
+        loop {
+            let query = [("source", self.arguments.source.clone())];
+            let (items, next) = self.page("/rejections", &query, cursor).await?;
+            let before = found.len() + items.len();
+            found.extend(items.into_iter().filter(|item| item["at"].as_i64() >= Some(oldest)));
+            cursor = next.filter(|_| found.len() == before);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        for mut item in found.into_iter().rev() {
+            let key = json!([item["source"], item["reason"], item["remote"]]).to_string();
+            let at = item["at"].as_i64().unwrap_or_default();
+            if self.refused.note(at, key) && at >= from {
+                item["state"] = json!("rejected");
+                let why = format!("{}: {}", text(&item["reason"]), text(&item["detail"]));
+                let line = format!(
+                    "{}  {}  -  -  rejected: {why}",
+                    time(&item["at"]),
+                    name(&item["source"])
+                );
+                self.tell(&item, &line)?;
+            }
+        }
+        self.refused.forget(REFUSED_BACK);
+        Ok(())
+    }
+
+    /// A page of a list, and the cursor of the next.
+    async fn page(
+        &self,
+        path: &str,
+        query: &[(&str, Option<String>)],
+        cursor: Option<String>,
+    ) -> anyhow::Result<(Vec<Value>, Option<String>)> {
+        let paging = [("limit", Some(MOST.to_owned())), ("cursor", cursor)];
+        let mut page = self.client.look(path, &[query, &paging].concat()).await?;
+        let Value::Array(items) = page["items"].take() else {
+            bail!("the API answered with no list")
+        };
+        Ok((items, page["next"].as_str().map(ToOwned::to_owned)))
+    }
+
+    fn tell(&self, item: &Value, line: &str) -> io::Result<()> {
+        if self.arguments.json {
+            writeln!(io::stdout(), "{}", escaped(item.to_string()))
+        } else {
+            writeln!(io::stdout(), "{line}")
+        }
+    }
+}

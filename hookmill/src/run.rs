@@ -1,0 +1,9 @@
+//! The pipeline in one process: `dev` and `serve` start it, `pipeline` runs all stages, and the rest is what it runs on.
+
+pub mod admin;
+pub mod dev;
+pub mod pipeline;
+pub mod secrets;
+pub mod sender;
+pub mod serve;
+pub mod shown;

@@ -1,0 +1,99 @@
+//! `hookmill dev`: the whole pipeline, ready for a signed webhook, with no setup.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::bail;
+use hookmill_core::config::Source;
+use hookmill_core::secret::ExposeSecret as _;
+
+use crate::commands::token;
+use crate::run::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
+use crate::run::secrets::{for_development, from_environment};
+
+/// Run the whole pipeline for development, with development secrets where none are set
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let place = &arguments.place;
+    if !place.listen.ip().is_loopback() {
+        bail!(
+            "dev listens on loopback only, since everybody knows its secrets; `hookmill serve` is for {}",
+            place.listen
+        );
+    }
+    start_log(place, "debug");
+    let loaded = load(&place.config)?;
+    let ingress = loaded.config.ingress.clone();
+    let ready = |address: SocketAddr| {
+        eprintln!(
+            "\nHookmill takes webhooks on http://{address} and keeps everything in {}.\n",
+            place.data.display()
+        );
+        for source in &ingress.sources {
+            eprintln!(
+                "  http://{address}/webhooks/{}\n      {}",
+                source.name,
+                secret_line(source, &|name| { for_development(&ingress, name) })
+            );
+        }
+        eprintln!(
+            "\n  http://{address}/admin\n      TOKEN for the dashboard, until dev is started again: {}",
+            token::for_development(&place.data)?
+        );
+        let (place, data) = options(place);
+        let program = program();
+        eprintln!("\nIn another terminal:\n");
+        for source in &ingress.sources {
+            if let Some(event) = crate::samples::suggested(&source.scheme_name) {
+                eprintln!("  {program} send {} {event}{place}", source.name);
+            }
+        }
+        eprintln!("  {program} tail{data}");
+        eprintln!("  {program} events{data}\n");
+        Ok(())
+    };
+    run_pipeline(place, loaded, |name| for_development(&ingress, name), Outbox::Shown, ready)
+}
+
+/// What signs a source's events. A secret from the environment is named; a development secret is shown.
+fn secret_line(
+    source: &Source,
+    lookup: &dyn Fn(&hookmill_core::secret::SecretName) -> Option<hookmill_core::secret::Secret>,
+) -> String {
+    let lines: Vec<_> = source
+        .secrets
+        .iter()
+        .map(|secret| &secret.name)
+        .filter_map(|name| match from_environment(name) {
+            Some(_) => Some(format!("signed with {} from the environment", name.0)),
+            None => lookup(name).map(|secret| {
+                let what = if source.scheme.has_public_keys() { "PUBLIC KEY" } else { "SECRET" };
+                format!("DEVELOPMENT {what}, not for production: {}", secret.expose_secret())
+            }),
+        })
+        .collect();
+    lines.join("\n      ")
+}
+
+/// What has to be said besides, where this is not the usual place: `send` finds the address in the data folder.
+fn options(place: &Place) -> (String, String) {
+    let option = |name: &str, path: &Path, usual: &str| {
+        if path == Path::new(usual) {
+            String::new()
+        } else {
+            format!(" --{name} {}", path.display())
+        }
+    };
+    let data = option("data", &place.data, ".hookmill");
+    (option("config", &place.config, "hookmill.toml") + &data, data)
+}
+
+/// How this program was called, for suggestions that can be pasted.
+pub fn program() -> &'static str {
+    if std::env::var_os("CARGO").is_some() { "cargo run --" } else { "hookmill" }
+}

@@ -1,0 +1,563 @@
+//! The whole pipeline in one process: HTTP in, two queues, their consumers. `dev` and `serve` both run this.
+
+use std::io::IsTerminal as _;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use hookmill_consumers::alert::Alarm;
+use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
+use hookmill_consumers::refetch::Apis;
+use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
+use hookmill_core::config::{Batch, Consumers, Source};
+use hookmill_core::delivery::Verdict;
+use hookmill_core::limits::BATCH_MESSAGES;
+use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::store::Store as _;
+use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
+use hookmill_migrations::Loaded;
+use hookmill_native::http::{Service, serve};
+use hookmill_native::{
+    DataFolder, Files, HttpClient, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite,
+    SqliteQueue, now,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+use crate::run::admin::{self, clean, replay};
+use crate::run::secrets::{from_environment, wrapped};
+use crate::run::sender::{Out, refetch, send, shown_only, watch_over};
+use crate::run::shown::Shown;
+
+/// Batches of events in hand at a time: while one waits for the disk, the next is planned.
+const CONSUMERS: usize = 2;
+/// How long a consumer waits after its queue did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a batch that is replayed waits for events that come in.
+const GIVE_WAY: Duration = Duration::from_secs(2);
+/// How long between two looks for these.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Where the pipeline runs.
+#[derive(clap::Args)]
+pub struct Place {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    pub config: PathBuf,
+    /// Where to listen: an address of this machine and a port; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787", value_parser = parse_listen)]
+    pub listen: SocketAddr,
+    /// Where to serve metrics for Prometheus, at /metrics; nowhere, unless this is given. Keep it from the outside.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_listen)]
+    pub metrics: Option<SocketAddr>,
+    /// The folder for everything that is kept. One process has it at a time.
+    #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
+    pub data: PathBuf,
+    /// What is logged to stderr; every event that is accepted and applied is a line of `debug`, the default of `dev`.
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log: Option<String>,
+    /// Log one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
+    let addresses = text.to_socket_addrs().ok();
+    addresses
+        .and_then(|mut addresses| addresses.next())
+        .context("expected an address and a port, such as 127.0.0.1:8787")
+}
+
+/// Starts the log. Only Hookmill's own lines are shown: those of its libraries may quote what strangers send.
+pub fn start_log(place: &Place, default: &str) {
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "off,hookmill={}",
+        place.log.as_deref().unwrap_or(default)
+    ));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    if place.json {
+        log.json().flatten_event(true).init();
+    } else {
+        log.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
+/// Reads and checks a configuration.
+pub fn load(config: &Path) -> anyhow::Result<Loaded> {
+    hookmill_migrations::load(config, &hookmill_handlers::names()).map_err(|error| match error {
+        hookmill_migrations::LoadError::Read { .. } if !config.exists() => {
+            anyhow::Error::new(error).context("there is no configuration here; --config names it")
+        }
+        error => error.into(),
+    })
+}
+
+/// Opens the store, migrated, and makes sure that the rules fit what is there.
+pub fn open_store(folder: &DataFolder, loaded: &Loaded) -> anyhow::Result<Opened> {
+    let opened = folder.store(&loaded.migrations)?;
+    loaded.check_against(&opened.schema).context(
+        "the database is not what the migrations make; was one changed after it had been applied? \
+         Leave it as it was, and add another",
+    )?;
+    Ok(opened)
+}
+
+struct Native {
+    queue: SqliteQueue,
+    sender: QueueSender,
+    store: Sqlite,
+    objects: Files,
+    rate_limits: RateLimits,
+}
+
+impl Platform for Native {
+    type Queue = QueueSender;
+    type Objects = Files;
+
+    fn queue(&self) -> &QueueSender {
+        &self.sender
+    }
+
+    fn objects(&self) -> &Files {
+        &self.objects
+    }
+
+    async fn limited(&self, source: &Source) -> Option<Duration> {
+        self.rate_limits.limited(source)
+    }
+
+    async fn problems(&self) -> Vec<String> {
+        let (queue, store) = tokio::join!(self.queue.check(), self.store.check());
+        let queue = match queue {
+            Ok(()) => self.queue.problem().map(ToOwned::to_owned),
+            Err(_) => Some("the queue does not answer".to_owned()),
+        };
+        let store = store.err().map(|_| "the store does not answer".to_owned());
+        queue.into_iter().chain(store).collect()
+    }
+}
+
+/// What becomes of what is in the outbox.
+#[derive(Clone, Copy)]
+pub enum Outbox {
+    /// It is sent.
+    Sent,
+    /// It is shown, and emails are kept in the data folder.
+    Shown,
+}
+
+/// Runs the pipeline until the process is told to stop (SIGINT, SIGTERM); then finishes what is in hand.
+///
+/// `ready` is called with the address once requests are taken.
+pub fn run(
+    place: &Place,
+    loaded: Loaded,
+    lookup: impl Fn(&SecretName) -> Option<Secret>,
+    outbox: Outbox,
+    ready: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for what in wrapped(&loaded.config.ingress.sources) {
+        warn!("{what}");
+    }
+    let folder = DataFolder::lock(&place.data)?;
+    folder.keep_for(match outbox {
+        Outbox::Sent => "serve",
+        Outbox::Shown => "dev",
+    })?;
+    let (equipment, problems) = equip(&loaded, folder.salt()?, lookup, outbox);
+    let Equipment { gate, config, channels, alarm, apis } = equipment;
+    let gate = Arc::new(gate);
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    let Opened { store, applied, .. } = open_store(&folder, &loaded)?;
+    for name in applied {
+        info!(migration = name, "applied a migration");
+    }
+    let queue = folder.queue(|queue| longest_retry(queue, &config))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let told_to_stop = told_to_stop()?;
+        let listening = TcpListener::bind(place.listen).await;
+        let listener = listening.with_context(|| format!("cannot listen on {}", place.listen))?;
+        let address = listener.local_addr()?;
+        folder.announce(address)?;
+        let metrics = Metrics::default();
+        if let Some(address) = place.metrics {
+            serve_metrics(address, &metrics, &store, &queue).await?;
+        }
+
+        let (stop, stopped) = watch::channel(false);
+        let mut consumers = JoinSet::new();
+        let objects = folder.objects()?;
+        let written = Arc::new(Notify::new());
+        // The folder is locked, so whoever was sending is gone.
+        if let Err(error) = resume(&store, now()).await {
+            error!(%error, "what was being sent waits for the end of its lease");
+        }
+        for what in stranded(&store, &channels).await.unwrap_or_default() {
+            warn!("{what}");
+        }
+        let client = HttpClient::new().context("no HTTPS client can be made")?;
+        let out = match outbox {
+            Outbox::Sent => Out::Sent(client.clone()),
+            Outbox::Shown => Out::Shown { folder: place.data.join("emails") },
+        };
+        if let Some(alarm) = alarm {
+            let (written, stopped) = (written.clone(), stopped.clone());
+            consumers.spawn(watch_over(store.clone(), out.clone(), alarm, written, stopped));
+        }
+        if !apis.is_empty() {
+            let (written, stopped) = (written.clone(), stopped.clone());
+            let (store, client) = (store.clone(), client.clone());
+            consumers.spawn(refetch(store, client, config.clone(), apis, written, stopped));
+        }
+        for channel in channels {
+            let (store, out, metrics) = (store.clone(), out.clone(), metrics.clone());
+            let (written, stopped) = (written.clone(), stopped.clone());
+            consumers.spawn(send(store, out, channel, metrics, written, stopped));
+        }
+        let consumer = Consumer {
+            queue: queue.clone(),
+            store: store.clone(),
+            objects: objects.clone(),
+            metrics: metrics.clone(),
+            written: written.clone(),
+            config,
+            batch: loaded.config.batch.clone(),
+        };
+        for _ in 0..CONSUMERS {
+            consumers.spawn(consumer.clone().consume(QueueName::Events, stopped.clone()));
+        }
+        consumers.spawn(consumer.consume(QueueName::Replays, stopped.clone()));
+        let asked = Arc::new(Notify::new());
+        let replays = replay(store.clone(), queue.clone(), asked.clone(), stopped.clone());
+        consumers.spawn(replays);
+        let retention = loaded.config.retention;
+        consumers.spawn(clean(store.clone(), objects.clone(), retention, stopped.clone()));
+        let running = Some(admin::Running { queue: queue.clone(), client, asked, written });
+        let config = Some(loaded.admin());
+        let lent =
+            admin::Native { store: store.clone(), bodies: objects.bodies(), config, running };
+        let admin = hookmill_admin::router(Arc::new(lent));
+        consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
+        let counted = metrics.clone();
+        consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));
+
+        let platform = Native {
+            sender: queue.sender(QueueName::Events),
+            queue,
+            store,
+            objects,
+            rate_limits: RateLimits::new(&loaded.config.ingress.sources),
+        };
+        let service = Service { platform, gate, observe: observe(counted) };
+        ready(address)?;
+        serve(listener, service, admin, told_to_stop).await;
+        info!("stopping: finishing what is in hand");
+        stop.send_replace(true);
+        while consumers.join_next().await.is_some() {}
+        Ok(())
+    })
+}
+
+/// For how long a consumer of this queue may have a message wait.
+fn longest_retry(queue: QueueName, config: &Consumers) -> Duration {
+    match queue {
+        QueueName::Events | QueueName::Replays => config.retry.longest(),
+        QueueName::DeadLetters => hookmill_dlq::DRAIN_RETRY,
+    }
+}
+
+async fn serve_metrics(
+    address: SocketAddr,
+    metrics: &Metrics,
+    store: &Sqlite,
+    queue: &SqliteQueue,
+) -> anyhow::Result<()> {
+    let listening = TcpListener::bind(address).await;
+    let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
+    info!(address = %listener.local_addr()?, "serving metrics");
+    let (store, queue) = (store.clone(), queue.clone());
+    let standing = move || admin::standing(store.clone(), queue.clone());
+    tokio::spawn(metrics.clone().serve(listener, standing));
+    Ok(())
+}
+
+/// What has a use for secrets.
+struct Equipment {
+    gate: Gate,
+    config: Consumers,
+    channels: Vec<Outgoing>,
+    alarm: Option<Alarm>,
+    apis: Apis,
+}
+
+/// Takes what is needed out of a configuration; with everything that is the matter with its secrets.
+fn equip(
+    loaded: &Loaded,
+    salt: [u8; 16],
+    lookup: impl Fn(&SecretName) -> Option<Secret>,
+    outbox: Outbox,
+) -> (Equipment, Vec<String>) {
+    let gate = Gate::new(loaded.config.ingress.clone(), salt, lookup);
+    let mut problems = gate.problems(now());
+    let (config, channels, alarm) = outgoing(loaded.consumers(), outbox);
+    let channels = or_problems(channels, &mut problems);
+    let alarm = or_problems(alarm, &mut problems);
+    let apis = or_problems(Apis::new(&config, from_environment), &mut problems);
+    (Equipment { gate, config, channels, alarm, apis }, problems)
+}
+
+/// Why `serve` would not start with the secrets of this environment.
+pub fn lacking(loaded: &Loaded) -> Vec<String> {
+    equip(loaded, [0; 16], from_environment, Outbox::Sent).1
+}
+
+type Able<T> = Result<T, Vec<Unable>>;
+
+/// What goes out and through which channels, and who is told if something is the matter; or what is missing for that.
+fn outgoing(
+    config: Consumers,
+    outbox: Outbox,
+) -> (Consumers, Able<Vec<Outgoing>>, Able<Option<Alarm>>) {
+    let (config, key): (_, fn(&SecretName) -> Option<Secret>) = match outbox {
+        Outbox::Sent => (config, from_environment),
+        Outbox::Shown => (shown_only(config), |_| Some(Secret::from("whsec_bm9uZQ=="))),
+    };
+    let mut channels = Outgoing::all(&config, key);
+    if let (Outbox::Shown, Ok(channels)) = (outbox, &mut channels) {
+        *channels = std::mem::take(channels).into_iter().map(|c| c.through(&Shown)).collect();
+    }
+    let alarm = Alarm::new(&config, key);
+    (config, channels, alarm)
+}
+
+/// What there is, or nothing and what is missing for it.
+fn or_problems<T: Default>(able: Able<T>, problems: &mut Vec<String>) -> T {
+    able.unwrap_or_else(|unable| {
+        problems.extend(unable.iter().map(ToString::to_string));
+        T::default()
+    })
+}
+
+/// From now on, whoever tells the process to stop is heard; ready when somebody does.
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    #[cfg(unix)]
+    let terminated = async move { terminate.recv().await };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    Ok(async {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated => {}
+        }
+    })
+}
+
+#[derive(Clone)]
+struct Consumer {
+    queue: SqliteQueue,
+    store: Sqlite,
+    objects: Files,
+    metrics: Metrics,
+    /// Told when there is something new in the outbox.
+    written: Arc<Notify>,
+    config: Consumers,
+    batch: Batch,
+}
+
+impl Consumer {
+    /// Waits while events come in, for some seconds: what is replayed has waited for longer.
+    async fn give_way(&self) {
+        let since = Instant::now();
+        while since.elapsed() < GIVE_WAY {
+            match self.queue.waiting(QueueName::Events, 1).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => tokio::time::sleep(GLANCE).await,
+            }
+        }
+    }
+
+    async fn consume(self, lane: QueueName, mut stopped: watch::Receiver<bool>) {
+        let Batch { size, wait } = self.batch;
+        let mut settling = None;
+        loop {
+            if lane == QueueName::Replays {
+                self.give_way().await;
+            }
+            let batch = match self.queue.receive(lane, size, wait, &mut stopped).await {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => batch,
+                Err(error) => {
+                    error!(%error, "cannot receive events");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
+            let driven =
+                drive(&self.store, &self.objects, &self.config, &deliveries, now(), |_, _| {})
+                    .await;
+            let Driven { settled, due_at } = driven;
+            if due_at.is_some() {
+                self.written.notify_waiters();
+            }
+            for (delivery, settled) in deliveries.iter().zip(&settled) {
+                log_settled(delivery.attempts, settled);
+            }
+            for count in counts(&settled) {
+                self.metrics.count_deliveries(
+                    count.source,
+                    count.secret,
+                    count.fate,
+                    count.deliveries,
+                );
+            }
+            let verdicts =
+                batch.into_iter().zip(settled.into_iter().map(|settled| settled.verdict)).collect();
+            // On its way before the next batch is leased, so that this one is settled even if its lease has ended. Its answer is
+            // not waited for: settling this batch and leasing the next one share a commit.
+            let settled = self.queue.settle_before(lane, verdicts).await;
+            settling = Some(tokio::spawn(async move {
+                if let Err(error) = settled.await {
+                    error!(%error, "cannot settle a batch; it will be delivered again");
+                }
+            }));
+        }
+        if let Some(settling) = settling {
+            let _ = settling.await;
+        }
+    }
+}
+
+async fn consume_dead_letters(
+    queue: SqliteQueue,
+    store: Sqlite,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let batch = queue
+            .receive(QueueName::DeadLetters, BATCH_MESSAGES, Duration::ZERO, &mut stopped)
+            .await;
+        let batch = match batch {
+            Ok(batch) if batch.is_empty() => return,
+            Ok(batch) => batch,
+            Err(error) => {
+                error!(%error, "cannot receive what the queue gave up on");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
+        let (verdicts, failed) = hookmill_dlq::drain(&store, &deliveries, now()).await;
+        match failed {
+            Some(error) => error!(%error, "cannot write dead letters that the queue gave up on"),
+            None => warn!(count = verdicts.len(), "buried what the queue gave up on"),
+        }
+        let verdicts = batch.into_iter().zip(verdicts).collect();
+        if let Err(error) = queue.settle(QueueName::DeadLetters, verdicts).await {
+            error!(%error, "cannot settle dead letters; they will be delivered again");
+        }
+    }
+}
+
+/// Writes down what was refused, once in a while.
+async fn keep_rejections(
+    gate: Arc<Gate>,
+    store: Sqlite,
+    metrics: Metrics,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut last = false;
+    while !last {
+        tokio::select! {
+            () = tokio::time::sleep(REPORT_WINDOW) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => last = true,
+        }
+        let reports = gate.rejections().take(now());
+        if reports.is_empty() {
+            continue;
+        }
+        for tally in reports.iter().flat_map(|report| &report.rejections) {
+            let source = tally.source.as_deref();
+            metrics.count_rejections(
+                source.unwrap_or_default(),
+                tally.reason.as_str(),
+                tally.count,
+            );
+            let source = source.unwrap_or("-");
+            let more = tally.count - tally.samples.len() as u64;
+            if more > 0 {
+                warn!(source, reason = %tally.reason, more, "rejected");
+            }
+        }
+        if let Err(error) = store.execute(hookmill_dlq::keep(&reports, now())).await {
+            error!(%error, "cannot write down what was refused");
+        }
+    }
+}
+
+/// Counts and logs what comes of requests.
+fn observe(metrics: Metrics) -> Box<dyn Fn(&Outcome) + Send + Sync> {
+    Box::new(move |outcome| {
+        if let Outcome::Accepted { events } = outcome
+            && let Some(first) = events.first()
+        {
+            metrics.count_received(&first.source, events.len() as u64);
+        }
+        log_outcome(outcome);
+    })
+}
+
+fn log_outcome(outcome: &Outcome) {
+    match outcome {
+        Outcome::Probe => {}
+        Outcome::Handshake { source } => info!(source, "answered a handshake"),
+        Outcome::Accepted { events } => {
+            for event in events {
+                debug!(source = event.source, event = event.id, r#type = event.kind, "accepted");
+            }
+        }
+        // The others are counted: a flood fills no log.
+        Outcome::Rejected { recorded, .. } if !recorded.sampled => {}
+        Outcome::Rejected { source, rejection, .. } => {
+            let source = source.as_deref().unwrap_or("-");
+            warn!(source, reason = %rejection.reason, detail = rejection.detail, "rejected");
+        }
+        Outcome::Unavailable { source, error } => error!(source, error, "not taken"),
+    }
+}
+
+fn log_settled(attempts: u32, settled: &Settled) {
+    let envelope = settled.envelope.as_ref();
+    let source = envelope.map_or("-", |envelope| envelope.source.as_str());
+    let event = envelope.map_or("-", |envelope| envelope.id.as_str());
+    let r#type = envelope.map_or("-", |envelope| envelope.kind.as_str());
+    match (&settled.fate, settled.verdict) {
+        (Fate::Applied, _) => debug!(source, event, r#type, "applied"),
+        (Fate::Recorded, _) => debug!(source, event, r#type, "recorded: no rule names it"),
+        (Fate::Duplicate, _) => debug!(source, event, r#type, "duplicate: nothing changed"),
+        (Fate::Ignored, _) => debug!(source, event, r#type, "ignored: no rule names it"),
+        (Fate::Unavailable(error), Verdict::Retry { delay }) => {
+            let delay = format!("{:.1} s", delay.as_secs_f64());
+            warn!(source, event, r#type, attempts, delay, error, "to be tried again");
+        }
+        (Fate::Unavailable(error), _) => {
+            warn!(source, event, r#type, attempts, error, "not applied");
+        }
+        (Fate::Condemned { reason, error }, _) => {
+            error!(source, event, r#type, attempts, %reason, error, "buried: a dead letter");
+        }
+    }
+}

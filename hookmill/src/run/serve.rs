@@ -1,0 +1,27 @@
+//! `hookmill serve`: the whole pipeline on one server.
+
+use tracing::info;
+
+use crate::run::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
+use crate::run::secrets::from_environment;
+
+/// Run the whole pipeline on this machine, with secrets from the environment
+///
+/// Hookmill speaks plain HTTP: put a proxy that ends TLS in front of it. Migrations that are pending are applied first.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let place = &arguments.place;
+    start_log(place, "info");
+    let loaded = load(&place.config)?;
+    let data = place.data.display().to_string();
+    let ready = |address: std::net::SocketAddr| {
+        info!(%address, data, "taking webhooks");
+        Ok(())
+    };
+    run_pipeline(place, loaded, from_environment, Outbox::Sent, ready)
+}

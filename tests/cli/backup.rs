@@ -1,0 +1,110 @@
+//! `hookmill backup` and `hookmill restore`.
+
+use serde_json::Value;
+
+use crate::{Dev, hookmill, shown, with_example};
+
+#[test]
+fn a_backup_is_made_while_it_is_in_use_and_restored() {
+    let example = with_example();
+    let mut dev = Dev::start(example.path());
+    for _ in 0..3 {
+        assert_eq!(
+            hookmill(example.path(), &["send", "stripe", "customer.created"]).status.code(),
+            Some(0)
+        );
+    }
+    insta::assert_snapshot!(
+        [
+            shown(example.path(), &["backup", "copy"]),
+            shown(example.path(), &["backup", ".hookmill/copy"]),
+            shown(example.path(), &["backup", "copy"]),
+            shown(example.path(), &["restore", "copy", "--data", "restored"]),
+            shown(example.path(), &["restore", "copy"]),
+            shown(example.path(), &["restore", "nothing", "--data", "other"]),
+        ]
+        .concat(),
+        @"
+    exit code 0
+    --- stdout
+    --- stderr
+    copy holds what .hookmill held
+    exit code 1
+    --- stdout
+    --- stderr
+    error: .hookmill/copy is inside of .hookmill; name a folder elsewhere
+    exit code 1
+    --- stdout
+    --- stderr
+    error: copy is there already; name a folder that is not
+    exit code 0
+    --- stdout
+    --- stderr
+    restored is as the backup was; `hookmill serve` goes on from there
+    exit code 1
+    --- stdout
+    --- stderr
+    error: .hookmill is there already; name a folder that is not
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no backup in nothing; `hookmill backup` makes one
+    "
+    );
+    dev.stop();
+    let events = |data: &str| {
+        let output = hookmill(example.path(), &["events", "--json", "--data", data]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(events("restored").as_array().map(Vec::len), Some(3));
+    assert_eq!(events("restored"), events(".hookmill"));
+    std::fs::write(example.path().join("copy/data.db"), "damaged").unwrap();
+    let damaged = hookmill(example.path(), &["restore", "copy", "--data", "other"]);
+    assert_eq!(damaged.status.code(), Some(1));
+    // Nothing is left of what could not be made, under whatever name.
+    let mut left: Vec<_> = std::fs::read_dir(example.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [".hookmill", "copy", "hookmill.toml", "restored", "templates"]);
+}
+
+#[test]
+fn what_makes_d1_whole_is_printed_as_sql_and_does_the_same() {
+    let example = with_example();
+    hookmill(example.path(), &["migrate"]);
+    let printed = hookmill(example.path(), &["restore", "--sql"]);
+    assert_eq!(printed.status.code(), Some(0), "{printed:?}");
+    let sql = String::from_utf8(printed.stdout).unwrap();
+    let database = rusqlite::Connection::open(example.path().join(".hookmill/data.db")).unwrap();
+    let letter = |state: &str| {
+        format!(
+            "INSERT INTO dead_letters (id, source, event_id, generation, type, reason, error, fingerprint, attempts,
+                first_failed_at, last_failed_at, state, replay, replays, message)
+            VALUES ('{state}', 's', 'e', 0, 't', 'refused', 'no', 'f', 1, 0, 0, '{state}', 'r', 1, '')"
+        )
+    };
+    for state in ["replayed", "discarded"] {
+        database.execute(&letter(state), []).unwrap();
+    }
+    database
+        .execute_batch(
+            "INSERT INTO replays (id, filter, state, total, sent, planned_by, planned_at)
+            VALUES ('r', '{\"all\":true}', 'done', 2, 2, 'ines', 0)",
+        )
+        .unwrap();
+    database.execute_batch(&sql).unwrap();
+    let states: String = database
+        .query_row(
+            "SELECT group_concat(state) FROM (SELECT state FROM dead_letters ORDER BY id)",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(states, "discarded,dead");
+    let replay: (String, u32) = database
+        .query_row("SELECT state, sent FROM replays", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(replay, ("running".to_owned(), 1));
+}

@@ -1,0 +1,210 @@
+//! `hookmill explain`.
+
+use serde_json::{Value, json};
+
+use crate::{Dev, hookmill, shown};
+
+/// A rule of each kind of answer that `explain` has.
+const EXPLAINED: &str = r#"
+[sources.shop]
+scheme = "svix"
+secrets = ["env:A"]
+
+[sources.other]
+scheme = "github"
+secrets = ["env:B"]
+
+[database]
+migrations = "migrations/app"
+
+[retention]
+messages = "30d"
+
+[[rules]]
+name = "things"
+on = ["shop:thing.*"]
+table = "things"
+key = { id = "id" }
+version = "at"
+set = { name = "name" }
+delete = "thing.deleted"
+tombstone = false
+
+[[rules]]
+name = "dear-things"
+on = ["shop:thing.*"]
+when = { price = "dear" }
+table = "counts"
+key = { id = "id" }
+add = { n = 1 }
+
+[[rules]]
+name = "parts"
+on = ["shop:thing.*"]
+each = "parts"
+table = "counts"
+key = { id = "@.id" }
+add = { n = 1 }
+
+[[rules]]
+name = "orders"
+on = ["shop:orders.*"]
+table = "counts"
+key = { id = "id" }
+add = { n = 1 }
+
+[[rules]]
+name = "elsewhere"
+on = ["other:*"]
+table = "counts"
+key = { id = "id" }
+add = { n = 1 }
+"#;
+
+/// A folder with [`EXPLAINED`], its tables, and bodies.
+fn explained() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("migrations/app")).unwrap();
+    std::fs::write(folder.path().join("hookmill.toml"), EXPLAINED).unwrap();
+    let sql = "CREATE TABLE things (id TEXT PRIMARY KEY, name TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+        _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+        CREATE TABLE counts (id TEXT PRIMARY KEY, n INTEGER) STRICT, WITHOUT ROWID;";
+    std::fs::write(folder.path().join("migrations/app/1000_things.sql"), sql).unwrap();
+    let write = |name: &str, body: &str| std::fs::write(folder.path().join(name), body).unwrap();
+    write("older.json", r#"{ "type": "thing.updated", "id": "thing_1", "at": 1, "name": "old" }"#);
+    let newer =
+        r#"{ "type": "thing.updated", "id": "thing_1", "at": 3, "name": "new", "parts": [] }"#;
+    write("newer.json", newer);
+    write("deleted.json", &newer.replace("updated", "deleted"));
+    write("unknown.json", &newer.replace("thing.updated", "unknown"));
+    write("odd.json", &newer.replace('3', "\"today\""));
+    write("no.json", "no");
+    folder
+}
+
+#[test]
+fn what_rules_make_of_an_event_is_explained() {
+    let folder = explained();
+    let explain = |file: &str| shown(folder.path(), &["explain", "shop", "evt_2", "--file", file]);
+    insta::assert_snapshot!(explain("newer.json"), @r#"
+    exit code 0
+    --- stdout
+    shop: thing.updated evt_2
+
+    rule things is carried out:
+        -- rule things
+        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
+        INSERT INTO "things" ("id", "name", "_version", "_precedence", "_event_id", "_deleted")
+        SELECT value ->> 6, value ->> 7, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM rows
+        WHERE true
+        AND NOT EXISTS (SELECT 1 FROM row_guards AS gone WHERE gone.table_name = 'things' AND gone.key = json_array(CAST(value ->> 6 AS TEXT))
+        AND (gone.version, gone.precedence, gone.event_id) > (value ->> 3, value ->> 4, value ->> 1))
+        ON CONFLICT ("id") DO UPDATE SET "name" = excluded."name", "_version" = excluded."_version", "_precedence" = excluded."_precedence", "_event_id" = excluded."_event_id", "_deleted" = excluded."_deleted"
+        WHERE (excluded."_version", excluded."_precedence", excluded."_event_id")
+        >= ("things"."_version", "things"."_precedence", "things"."_event_id")
+
+        -- rule things
+        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
+        INSERT INTO row_guards (table_name, key, version, precedence, event_id)
+        SELECT 'things', json_array(CAST("id" AS TEXT)), "_version", "_precedence", "_event_id" FROM "things"
+        WHERE "_deleted" = 1 AND ("id") IN (SELECT value ->> 6 FROM rows WHERE value ->> 5 = 1)
+        ON CONFLICT (table_name, key) DO UPDATE SET
+        version = excluded.version, precedence = excluded.precedence, event_id = excluded.event_id
+        WHERE (excluded.version, excluded.precedence, excluded.event_id)
+        >= (row_guards.version, row_guards.precedence, row_guards.event_id)
+
+        -- rule things
+        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
+        DELETE FROM "things" WHERE "_deleted" = 1 AND ("id") IN (SELECT value ->> 6 FROM rows WHERE value ->> 5 = 1)
+
+        ?1 = [["shop","evt_2",0,3,0,0,"thing_1","new"]]
+
+    rule dear-things is not carried out: `when` asks for another value at `price`: there is nothing
+    rule parts is not carried out: there is no list, or nothing in it that fulfils its conditions
+    rule orders is not carried out: it is for shop:orders.*
+    rules of other sources: 1
+
+    things: a new row
+      + _deleted = 0
+      + _event_id = "evt_2"
+      + _precedence = 0
+      + _version = 3
+      + id = "thing_1"
+      + name = "new"
+
+    The event is applied.
+    --- stderr
+    there is no data folder here: the tables are empty, as far as this is concerned
+    "#);
+
+    insta::assert_snapshot!(shown(folder.path(), &["explain", "shop", "evt_9"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` makes it, --data names it
+    ");
+    insta::assert_snapshot!(shown(folder.path(), &["explain", "shap", "evt_9"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no source `shap` in hookmill.toml
+    ");
+    insta::assert_snapshot!(explain("no.json"), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: no.json is no event of `shop`: ingress refuses it: malformed_event: the body is not valid JSON (line 1, column 2)
+    ");
+}
+
+#[test]
+fn what_becomes_of_rows_is_explained_and_nothing_is_written() {
+    let folder = explained();
+    let dev = Dev::start(folder.path());
+    let send = ["send", "shop", "thing.updated", "--id", "evt_1", "--body", "older.json"];
+    let sent = hookmill(folder.path(), &send);
+    assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
+    drop(dev);
+    let counts = || {
+        let data = folder.path().join(".hookmill/data.db");
+        let database = rusqlite::Connection::open(data).unwrap();
+        let count = |table: &str| {
+            let sql = format!("SELECT count(*), coalesce(max(_version), 0) FROM {table}");
+            let sql = if table == "things" { sql } else { sql.replace("max(_version)", "0") };
+            database.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+        };
+        ["events", "things", "counts", "row_guards", "dead_letters"].map(count)
+    };
+    let written: [(i64, i64); 5] = counts();
+    assert_eq!(written, [(1, 0), (1, 1), (0, 0), (0, 0), (0, 0)]);
+    let changes = |arguments: &[&str]| {
+        let all = [&["explain", "shop", "--json"], arguments].concat();
+        let output = hookmill(folder.path(), &all);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let event = &explained[0];
+        json!([event["outcome"], event["error"], event["rows"]])
+    };
+    let row = |version: i64, event: &str, name: &str| json!({ "id": "thing_1", "name": name, "_version": version, "_precedence": 0, "_event_id": event, "_deleted": 0 });
+    // What was taken in, as if it came for the first time.
+    let old = row(1, "evt_1", "old");
+    assert_eq!(
+        changes(&["evt_1"]),
+        json!(["applied", null, [{ "table": "things", "before": old, "after": old }]])
+    );
+    let of_file = |file: &str| changes(&["evt_2", "--file", file]);
+    assert_eq!(
+        of_file("newer.json"),
+        json!(["applied", null, [{ "table": "things", "before": old, "after": row(3, "evt_2", "new") }]])
+    );
+    assert_eq!(
+        of_file("deleted.json"),
+        json!(["applied", null, [{ "table": "things", "before": old, "after": null }]])
+    );
+    assert_eq!(of_file("unknown.json"), json!(["recorded", null, []]));
+    assert_eq!(
+        of_file("odd.json"),
+        json!(["dead_letter", "unreadable: rule `things`: what is at `at` is no whole number", []])
+    );
+    assert_eq!(counts(), written);
+}

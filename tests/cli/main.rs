@@ -1,0 +1,197 @@
+//! The command line, as a person meets it: what is printed, where, and the exit code. A file for each command.
+
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
+mod backup;
+mod check;
+mod dev;
+mod email;
+mod events;
+mod explain;
+mod init;
+mod migrate;
+mod rejections;
+mod reprocess;
+mod schema;
+mod send;
+mod serve;
+mod tail;
+mod token;
+mod verify;
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use hookmill_tests::native::binary;
+use hookmill_tests::{eventually, folder};
+use serde_json::Value;
+
+/// `hookmill` in a folder, with nothing in its environment that it might listen to.
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    for name in
+        ["CARGO", "STRIPE_WEBHOOK_SECRET", "CLERK_WEBHOOK_SECRET", "HOOKMILL_URL", "HOOKMILL_TOKEN"]
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs `hookmill` in a folder, to its end.
+fn hookmill(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().unwrap()
+}
+
+/// What it prints, which is JSON.
+fn printed(folder: &Path, arguments: &[&str]) -> Value {
+    let output = hookmill(folder, arguments);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+/// Exit code, standard output and standard error, the folder's path taken out.
+fn shown(folder: &Path, arguments: &[&str]) -> String {
+    let output = hookmill(folder, arguments);
+    let text = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes).replace(&folder.display().to_string(), "[folder]")
+    };
+    format!(
+        "exit code {}\n--- stdout\n{}--- stderr\n{}",
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr)
+    )
+}
+
+/// A folder with the example configuration.
+fn with_example() -> tempfile::TempDir {
+    let root = folder().parent().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    std::fs::create_dir(temporary.path().join("templates")).unwrap();
+    for file in ["hookmill.toml", "templates/welcome.html"] {
+        std::fs::copy(root.join(file), temporary.path().join(file)).unwrap();
+    }
+    temporary
+}
+
+/// `hookmill dev`, until it is dropped.
+struct Dev {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Dev {
+    fn start(folder: &Path) -> Self {
+        Self::start_at(folder, "127.0.0.1:0")
+    }
+
+    fn start_at(folder: &Path, listen: &str) -> Self {
+        // What an earlier process wrote here must not be taken for this one's.
+        let _ = std::fs::remove_file(folder.join(".hookmill/listening"));
+        let child = Command::new(binary())
+            .args(["dev", "--listen", listen])
+            .current_dir(folder)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let listening = folder.join(".hookmill/listening");
+        let address = eventually("dev listens", || {
+            let address = std::fs::read_to_string(&listening).ok()?;
+            address.parse().ok()
+        });
+        Self { child, address }
+    }
+
+    /// Where its admin API is, and a token for that, as the environment says them.
+    fn remote(&self, folder: &Path, role: &str) -> [(&'static str, String); 2] {
+        let token = hookmill(folder, &["token", "create", role, "--role", role]).stdout;
+        let token = String::from_utf8(token).unwrap().trim().to_owned();
+        [("HOOKMILL_URL", format!("http://{}", self.address)), ("HOOKMILL_TOKEN", token)]
+    }
+
+    /// Tells it to stop, and waits until it has.
+    fn stop(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn help_lists_the_commands() {
+    insta::assert_snapshot!(shown(folder(), &["--help"]), @"
+    exit code 0
+    --- stdout
+    Takes webhooks in, and makes each one take effect once.
+
+    Exit codes: 0 done, 1 failed, 2 the command line was not understood.
+
+    Usage: hookmill <COMMAND>
+
+    Commands:
+      init          Write hookmill.toml, .env.example and the wrangler.toml of the Workers for these providers, ready for `check`
+      dev           Run the whole pipeline for development, with development secrets where none are set
+      serve         Run the whole pipeline on this machine, with secrets from the environment
+      check         Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
+      schema        Print the JSON Schema of hookmill.toml, by which an editor completes and checks it
+      send          Sign a realistic event and post it, as a provider would
+      verify        Verify a captured request, and say what is wrong with it
+      explain       Say what rules make of an event: which are carried out and why others are not, with what SQL, and what becomes of which rows
+      events        Events: list the latest, or tell the whole story of one
+      tail          Print events as they take effect, fail, or are refused at the door, until Ctrl-C
+      email         Emails: preview a template, list the outbox, send again, and who is not written to
+      rejections    List the requests that were refused: how many in the last 24 hours, and the last few of each kind
+      dead-letters  Dead letters: list, show, replay or discard
+      replays       Replays: plan, run, watch, pause, resume, cancel
+      reprocess     Plan to carry out rules again for events that took effect; `hookmill replays run` carries it out
+      stats         Show how it is doing: events a minute, lag, dead letters, the outbox, rejections
+      token         Tokens for the admin API: create, list, revoke
+      migrate       Apply the migrations that the database lacks
+      backup        Copy the data folder into a new folder; what runs on it goes on
+      restore       Make a data folder from a backup
+      help          Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+    --- stderr
+    ");
+    assert_eq!(hookmill(folder(), &["nonsense"]).status.code(), Some(2));
+}
+
+/// The code block of README.md that begins with this line.
+fn readme_block(first: &str) -> String {
+    let readme = std::fs::read_to_string(folder().parent().unwrap().join("README.md")).unwrap();
+    let start = readme.find(&format!("\n{first}\n")).unwrap() + 1;
+    readme[start..].split("```").next().unwrap().to_owned()
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Lines, as they come.
+fn collected(from: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+    let lines: Arc<Mutex<Vec<_>>> = Arc::default();
+    let kept = lines.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            kept.lock().unwrap().push(line);
+        }
+    });
+    lines
+}

@@ -1,0 +1,23 @@
+//! `hookmill reprocess`.
+
+use crate::{Dev, hookmill, with_example};
+
+#[test]
+fn a_reprocessing_knows_its_rules_and_times() {
+    let example = with_example();
+    let _dev = Dev::start(example.path());
+    let sent = hookmill(example.path(), &["send", "stripe", "customer.created"]);
+    assert_eq!(sent.status.code(), Some(0));
+    let planned = |more: &[&str]| {
+        let arguments = [&["reprocess", "--source", "stripe"], more].concat();
+        let output = hookmill(example.path(), &arguments);
+        let line =
+            |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().next().map(ToOwned::to_owned);
+        line(&output.stderr).or_else(|| line(&output.stdout)).unwrap_or_default()
+    };
+    insta::assert_snapshot!(planned(&["--rule", "nosuch"]), @"error: there is no rule `nosuch` in hookmill.toml");
+    insta::assert_snapshot!(planned(&["--rule", "welcome"]), @"`welcome` counts or sends again what these events have counted or sent already; --before says up to when");
+    insta::assert_snapshot!(planned(&["--before", "2026-01-01T00:00:00Z"]), @"no event whose message is kept is meant");
+    assert!(planned(&["--since", "2026-01-01T00:00:00Z"]).starts_with("1 events"));
+    insta::assert_snapshot!(planned(&["--since", "yesterday"]), @"error: invalid value 'yesterday' for '--since <TIME>': expected a time such as 2026-01-31T00:00:00Z");
+}

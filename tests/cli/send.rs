@@ -1,0 +1,181 @@
+//! `hookmill send`.
+
+use serde_json::Value;
+
+use crate::{Dev, hookmill, shown, with_example};
+
+#[test]
+fn the_types_that_can_be_sent_are_listed() {
+    let example = with_example();
+    insta::assert_snapshot!(shown(example.path(), &["send", "clerk"]), @"
+    exit code 0
+    --- stdout
+    user.created
+    user.updated
+    user.deleted
+    --- stderr
+    ");
+    insta::assert_snapshot!(shown(example.path(), &["send", "clerk", "user.forgotten"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no sample of `user.forgotten`; there are:
+      user.created
+      user.updated
+      user.deleted
+    To send another type, change one of them (--set type=user.forgotten), or send a body of yours (--body FILE)
+    ");
+    insta::assert_snapshot!(shown(example.path(), &["send", "paddle"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no source `paddle` in the configuration; there are: clerk, stripe
+    ");
+}
+
+#[test]
+fn send_says_that_nobody_is_there() {
+    let example = with_example();
+    insta::assert_snapshot!(shown(example.path(), &["send", "clerk", "user.created", "--to", "http://127.0.0.1:9"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: cannot reach http://127.0.0.1:9/webhooks/clerk; is the pipeline running? (`hookmill dev`): error sending request for url (http://127.0.0.1:9/webhooks/clerk): client error (Connect): tcp connect error: Connection refused (os error 111)
+    ");
+}
+
+#[test]
+fn an_event_is_sent_and_seen_to_be_applied_once() {
+    let example = with_example();
+    let _dev = Dev::start(example.path());
+    let send = |arguments: &[&str]| {
+        let arguments = [&["send"], arguments, &["--json"]].concat();
+        let output = hookmill(example.path(), &arguments);
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (output.status.code(), lines)
+    };
+
+    let (code, sent) = send(&["stripe", "customer.subscription.updated", "--id", "evt_1"]);
+    assert_eq!((code, &sent[0]["status"]), (Some(0), &200.into()));
+    assert_eq!(sent[0]["answer"], serde_json::json!({ "accepted": 1 }));
+    assert_eq!(
+        (&sent[0]["event"]["state"], &sent[0]["duplicate"]),
+        (&"applied".into(), &false.into())
+    );
+    let (_, again) = send(&["stripe", "customer.subscription.updated", "--id", "evt_1"]);
+    assert_eq!((&again[0]["event"], &again[0]["duplicate"]), (&sent[0]["event"], &true.into()));
+    let shown = hookmill(
+        example.path(),
+        &["send", "stripe", "customer.subscription.updated", "--id", "evt_1"],
+    );
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.starts_with("200 evt_1 applied "), "{shown}");
+    assert!(shown.ends_with("that was before, and nothing changed\n"), "{shown}");
+
+    let (_, many) = send(&[
+        "clerk",
+        "user.created",
+        "--count",
+        "3",
+        "--set",
+        "data.id=user_{number}",
+        "--set",
+        "data.first_name=null",
+    ]);
+    assert_eq!(many.len(), 3);
+    // What the table cannot hold becomes a dead letter, and send says so.
+    let (code, refused) =
+        send(&["stripe", "customer.created", "--id", "evt_2", "--set", "data.object.balance=many"]);
+    assert_eq!((code, &refused[0]["event"]["state"]), (Some(1), &"dead".into()));
+    let error = refused[0]["event"]["error"].as_str().unwrap();
+    assert!(error.starts_with("rule `stripe-customers`: the store refused:"), "{error}");
+    let (code, wrong) = send(&["stripe", "customer.created", "--secret", "whsec_wrong"]);
+    assert_eq!((code, &wrong[0]["status"]), (Some(1), &401.into()));
+    assert_eq!(wrong[0]["answer"]["reason"], "no_matching_signature");
+
+    let output = hookmill(example.path(), &["events", "--json"]);
+    let events: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let states: Vec<_> = events
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| (event["type"].as_str(), event["state"].as_str()))
+        .collect();
+    let user = (Some("user.created"), Some("applied"));
+    assert_eq!(
+        states,
+        [
+            (Some("customer.created"), Some("dead")),
+            user,
+            user,
+            user,
+            (Some("customer.subscription.updated"), Some("applied")),
+        ]
+    );
+    let table = String::from_utf8(hookmill(example.path(), &["events"]).stdout).unwrap();
+    assert!(table.lines().next().unwrap().contains("RECEIVED"), "{table}");
+    assert_eq!(table.lines().count(), 6, "{table}");
+
+    let database = rusqlite::Connection::open(example.path().join(".hookmill/data.db")).unwrap();
+    let row = database.query_row("SELECT id, status, quantity FROM subscriptions", [], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+    });
+    assert_eq!(row.unwrap(), ("sub_HMsample0001".into(), "active".into(), 5));
+}
+
+#[test]
+fn send_says_no_more_than_can_be_known() {
+    let temporary = tempfile::tempdir().unwrap();
+    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nunmatched = \"ignore\"\n[sources.discord]\nscheme = \"discord\"\nsecrets = [\"env:B\"]\n";
+    std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
+    let _dev = Dev::start(temporary.path());
+    let last = |arguments: &[&str]| {
+        let output = hookmill(temporary.path(), arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim().splitn(3, ' ').last().unwrap().to_owned()
+    };
+    let ignored = last(&["send", "stripe", "invoice.paid"]);
+    assert_eq!(ignored, "accepted, and ignored: no rule names it");
+    // With a private key alone, nobody here can tell what the event is called there.
+    let (config, _) = hookmill_core::config::parse("hookmill.toml", config);
+    let source = config.ingress.sources.iter().find(|source| source.name == "discord").unwrap();
+    let keys = hookmill_providers::development(source, &source.secrets[0].name);
+    let secret = hookmill_core::secret::ExposeSecret::expose_secret(&keys.signing);
+    let unknown = last(&["send", "discord", "APPLICATION_AUTHORIZED", "--secret", secret]);
+    assert_eq!(unknown, "accepted");
+}
+
+#[test]
+fn every_sample_of_every_scheme_is_accepted_and_recorded() {
+    let temporary = tempfile::tempdir().unwrap();
+    let general = ["ecdsa-p256", "ed25519", "hmac", "token"];
+    let schemes: Vec<_> =
+        hookmill_core::config::scheme_names().filter(|scheme| !general.contains(scheme)).collect();
+    let mut config = String::new();
+    for scheme in &schemes {
+        let name = scheme.to_uppercase().replace('-', "_");
+        config +=
+            &format!("[sources.{scheme}]\nscheme = \"{scheme}\"\nsecrets = [\"env:{name}\"]\n");
+        if ["hubspot", "square", "twilio"].contains(scheme) {
+            config += &format!("public_url = \"https://hooks.test/webhooks/{scheme}\"\n");
+        }
+    }
+    std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
+    let _dev = Dev::start(temporary.path());
+    let mut sent = 0;
+    for scheme in schemes {
+        let types = hookmill(temporary.path(), &["send", scheme]).stdout;
+        for kind in String::from_utf8(types).unwrap().lines() {
+            let output = hookmill(temporary.path(), &["send", scheme, kind, "--json"]);
+            let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let status = if scheme == "discord" { 204 } else { 200 };
+            assert_eq!(shown["status"], status, "{scheme} {kind}: {shown}");
+            assert_eq!(shown["event"]["state"], "recorded", "{scheme} {kind}: {shown}");
+            assert_eq!(shown["event"]["type"], kind, "{scheme}");
+            sent += 1;
+        }
+    }
+    assert!(sent > 60, "{sent}");
+}
