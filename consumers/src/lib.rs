@@ -18,6 +18,8 @@ mod begun;
 mod count;
 mod drive;
 pub mod explain;
+pub mod jobs;
+pub mod log;
 pub mod outbox;
 pub mod outgoing;
 mod plan;

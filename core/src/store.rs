@@ -343,6 +343,22 @@ pub trait Store: Send + Sync {
     }
 }
 
+impl<S: Store> Store for &S {
+    fn execute(
+        &self,
+        statements: Vec<Statement>,
+    ) -> impl Future<Output = Result<Vec<Rows>, StoreError>> + Send {
+        S::execute(self, statements)
+    }
+
+    fn query(
+        &self,
+        statements: Vec<Statement>,
+    ) -> impl Future<Output = Result<Vec<Rows>, StoreError>> + Send {
+        S::query(self, statements)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use hookmill_core::delivery::{Delivery, Verdict};
+use hookmill_core::log::{Entry, Fields};
 use hookmill_core::message::decode;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
@@ -15,6 +16,20 @@ use crate::bury::{Letter, bury};
 
 /// While the store is away, every letter waits for this long; with a hundred deliveries, for two days.
 pub const DRAIN_RETRY: Duration = Duration::from_secs(30 * 60);
+
+/// The line of the log about a batch of which so many verdicts stand, and the error if there was one.
+pub fn drained(verdicts: usize, error: Option<&StoreError>) -> Entry {
+    let fields = Fields {
+        count: Some(verdicts.to_string()),
+        error: error.map(ToString::to_string),
+        ..Fields::default()
+    };
+    if error.is_some() {
+        Entry::error("cannot write dead letters from the queue, will retry", fields)
+    } else {
+        Entry::warn("wrote dead letters from the queue", fields)
+    }
+}
 
 /// Buries what the platform gave up on. One verdict for each delivery, in order, and the error if there was one.
 ///

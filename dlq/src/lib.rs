@@ -14,6 +14,7 @@
 mod bodies;
 mod bury;
 mod drain;
+pub mod jobs;
 mod keep;
 mod recover;
 pub mod replay;
@@ -23,7 +24,7 @@ mod sweep;
 
 pub use bodies::{Unreferenced, unreferenced};
 pub use bury::{Letter, bury};
-pub use drain::{DRAIN_RETRY, drain};
+pub use drain::{DRAIN_RETRY, drain, drained};
 pub use keep::{SAMPLES_KEPT, keep};
 pub use recover::recover;
 pub use standing::{Standing, read_standing, standing};

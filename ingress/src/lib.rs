@@ -7,6 +7,7 @@
 
 mod admit;
 mod http;
+pub mod log;
 mod rejections;
 
 pub use admit::{Admission, Gate, admit};

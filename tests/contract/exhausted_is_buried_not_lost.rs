@@ -41,7 +41,9 @@ fn what_comes_back_in_time_is_applied_and_not_buried() {
     let pipeline = Pipeline::start();
     pipeline.sql(AWAY);
     accepted(&pipeline, &stripe("test.fleeting", "evt_1", 1, json!({ "id": "a" })));
-    eventually("it was tried once", || pipeline.logs().contains("to be tried again").then_some(()));
+    eventually("it was tried once", || {
+        pipeline.logs().contains("delivery failed, will retry").then_some(())
+    });
     pipeline.sql(BACK);
     eventually("it is applied", || pipeline.sql("SELECT id FROM fleeting").first().map(drop));
     pipeline.settle();
@@ -56,7 +58,9 @@ fn what_cannot_be_buried_either_is_kept_on_the_queue() {
     // It can neither be applied nor, being refused, be written down as a dead letter.
     accepted(&pipeline, &guarded("evt_1", "a", 1, &json!(-1)));
     accepted(&pipeline, &counted("evt_2", "a", 1));
-    eventually("it was tried", || pipeline.logs().contains("to be tried again").then_some(()));
+    eventually("it was tried", || {
+        pipeline.logs().contains("delivery failed, will retry").then_some(())
+    });
     drop(store_away);
     eventually("the store has both", || {
         (dead_letters(&pipeline).len() == 1 && tally(&pipeline, "a") == [[1, 1]]).then_some(())

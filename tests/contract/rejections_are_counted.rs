@@ -180,7 +180,7 @@ fn rejections_that_cannot_be_written_hold_nothing_up() {
         assert_eq!(pipeline.send(&[], "stripe", b"{}").status, 401);
     }
     eventually("they could not be written down", || {
-        pipeline.logs().contains("cannot write down what was refused").then_some(())
+        pipeline.logs().contains("cannot record rejections").then_some(())
     });
     accepted(&pipeline, &counted("evt_1", "a", 1));
     drop(store_away);

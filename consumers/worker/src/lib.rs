@@ -6,16 +6,14 @@ use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
-use hookmill_cloudflare::{Batch, D1, Metrics, R2, now};
+use hookmill_cloudflare::{Batch, D1, Metrics, R2, log, now};
+use hookmill_consumers::log::entry;
 use hookmill_consumers::{Count, Driven, Fate, Settled, counts, drive};
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, wakes};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
-use worker::{
-    Env, ScheduleContext, ScheduledEvent, console_error, console_log, console_warn, event, js_sys,
-    worker_sys,
-};
+use worker::{Env, ScheduleContext, ScheduledEvent, console_log, event, js_sys, worker_sys};
 
 /// Checked, compiled and written by the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
@@ -59,7 +57,7 @@ pub async fn queue(
         let told = |index: usize, settled: &Settled| batch.settle(index, settled.verdict);
         let driven = drive(&store, &objects, &config, batch.deliveries(), now(), told).await;
         let Driven { settled, due_at } = driven;
-        log(batch.deliveries(), &settled);
+        log_batch(batch.deliveries(), &settled);
         let mut metrics = Metrics::new(&env, "METRICS");
         for Count { source, secret, fate, deliveries } in counts(&settled) {
             let secret = secret.map(|secret| secret.to_string()).unwrap_or_default();
@@ -84,29 +82,14 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
 }
 
 /// One line for the batch, and one for each delivery that did not simply take effect.
-fn log(deliveries: &[Delivery], settled: &[Settled]) {
+fn log_batch(deliveries: &[Delivery], settled: &[Settled]) {
     let mut applied = 0;
-    for (delivery, Settled { envelope, fate, .. }) in deliveries.iter().zip(settled) {
-        if matches!(fate, Fate::Applied | Fate::Recorded | Fate::Ignored) {
+    for (delivery, settled) in deliveries.iter().zip(settled) {
+        if matches!(settled.fate, Fate::Applied | Fate::Recorded | Fate::Ignored) {
             applied += 1;
             continue;
         }
-        let event = match envelope {
-            Some(envelope) => format!("source={} event={}", envelope.source, envelope.id),
-            None => "source=- event=-".to_owned(),
-        };
-        let attempts = delivery.attempts;
-        match fate {
-            Fate::Unavailable(error) => {
-                console_warn!("to be tried again {event} attempts={attempts} error={error:?}");
-            }
-            Fate::Condemned { reason, error } => {
-                console_error!(
-                    "buried: a dead letter {event} attempts={attempts} reason={reason} error={error:?}"
-                );
-            }
-            _ => console_log!("duplicate: nothing changed {event}"),
-        }
+        log(&entry(delivery.attempts, settled));
     }
     console_log!("batch deliveries={} applied={applied}", deliveries.len());
 }

@@ -5,28 +5,22 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hookmill_admin::{Platform, Remote, nothing_here, router};
-use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, now};
+use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, jobs, now};
 use hookmill_core::config::Admin as Config;
-use hookmill_core::delivery::WAKE;
 use hookmill_core::objects::Objects as _;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::replay::{Stepped, step};
-use hookmill_dlq::{Standing, Swept, read_standing, standing, sweep};
+use hookmill_dlq::jobs::{RunReplays, SweepOld};
+use hookmill_dlq::{Standing, read_standing, standing};
 use tower_service::Service as _;
 use worker::send::SendFuture;
 use worker::{
-    Context, Delay, Env, HttpRequest, Result, ScheduleContext, ScheduledEvent, console_error,
-    console_log, console_warn, event,
+    Context, Env, HttpRequest, Result, ScheduleContext, ScheduledEvent, console_error, event,
 };
 
 /// Steps in one invocation. Each makes some five requests, and an invocation may make 50 (on the free plan):
 /// <https://developers.cloudflare.com/workers/platform/limits/#subrequests>.
 const STEPS: usize = 8;
-/// The longest that an invocation waits for the next step.
-const WAIT: Duration = Duration::from_secs(5);
-/// What is due later than this is left to the cron trigger, which comes every minute.
-const SOON: Duration = Duration::from_secs(60);
 
 /// Checked and written by the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
@@ -69,8 +63,8 @@ impl Platform for Cloudflare {
 
     fn wake(&self) -> Pending<'_, ()> {
         Box::pin(SendFuture::new(async {
-            wake(&self.env, "JOBS", Duration::ZERO).await;
-            wake(&self.env, "OUTBOX", Duration::ZERO).await;
+            jobs::wake(&self.env, "JOBS", Duration::ZERO).await;
+            jobs::wake(&self.env, "OUTBOX", Duration::ZERO).await;
         }))
     }
 
@@ -114,47 +108,13 @@ async fn fetch(
     Ok(answered.unwrap_or_else(|never| match never {}))
 }
 
-/// Has a queue wake somebody up.
-async fn wake(env: &Env, queue: &str, delay: Duration) {
-    let sent = match CloudflareQueue::new(env, queue) {
-        Ok(queue) => queue.send_later(WAKE, delay).await,
-        Err(error) => Err(error),
-    };
-    // The cron trigger comes in any case.
-    if let Err(error) = sent {
-        console_warn!("{queue} waits for the cron trigger: {error}");
-    }
-}
-
-/// Goes on with replays, a few steps; and has itself woken up for the rest.
+/// Runs replays.
 pub(crate) async fn replay(env: &Env) {
-    let (store, queue) = match (D1::new(env, "DB"), CloudflareQueue::new(env, "REPLAYS")) {
-        (Ok(store), Ok(queue)) => (store, queue),
-        (Err(error), _) | (_, Err(error)) => return console_error!("nothing is replayed: {error}"),
-    };
-    for steps in 1.. {
-        let next = match step(&store, &queue, now).await {
-            Ok(Stepped { sent, error, next }) => {
-                if let Some((replay, letters)) = sent {
-                    console_log!("replayed replay={replay} letters={letters}");
-                }
-                if let Some(error) = error {
-                    console_warn!("a replay waits: {error}");
-                }
-                next
-            }
-            // The cron trigger tries again.
-            Err(error) => return console_error!("cannot look for replays: {error}"),
-        };
-        let Some(next) = next else { return };
-        let wait = next - now();
-        if steps >= STEPS || wait > WAIT {
-            if wait <= SOON {
-                wake(env, "JOBS", wait).await;
-            }
-            return;
+    match (D1::new(env, "DB"), CloudflareQueue::new(env, "REPLAYS")) {
+        (Ok(store), Ok(queue)) => {
+            jobs::run(env, &[RunReplays { store, queue }], STEPS, Some("JOBS")).await;
         }
-        Delay::from(wait).await;
+        (Err(error), _) | (_, Err(error)) => jobs::failed("replay", &error.to_string()),
     }
 }
 
@@ -170,11 +130,11 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
 async fn tell_standing(env: &Env) {
     let rows = match D1::new(env, "DB") {
         Ok(store) => store.execute(vec![standing(now())]).await,
-        Err(error) => return console_error!("nobody knows how things stand: {error}"),
+        Err(error) => return console_error!("cannot read the pipeline status: {error}"),
     };
     let rows = match rows {
         Ok(rows) => rows,
-        Err(error) => return console_error!("nobody knows how things stand: {error}"),
+        Err(error) => return console_error!("cannot read the pipeline status: {error}"),
     };
     let Some(Standing { lag, dead_letters, oldest_dead_letter, outbox, replays }) =
         rows.first().and_then(|rows| read_standing(rows).ok()?)
@@ -195,21 +155,11 @@ async fn tell_standing(env: &Env) {
 }
 
 async fn clean(env: &Env) {
-    let (store, objects) = match (D1::new(env, "DB"), R2::new(env, "BODIES")) {
-        (Ok(store), Ok(objects)) => (store, objects),
-        (Err(error), _) | (_, Err(error)) => return console_error!("nothing is removed: {error}"),
-    };
-    match sweep(&store, &objects, &config().retention, now()).await {
-        Ok(Swept { removed, unseen, .. }) => {
-            for (kind, count) in removed {
-                console_log!("old: removed kind={kind:?} count={count}");
-            }
-            if unseen > 0 {
-                console_warn!(
-                    "dead letters were removed for their age, and nobody had looked at them count={unseen}"
-                );
-            }
+    let retention = config().retention;
+    match (D1::new(env, "DB"), R2::new(env, "BODIES")) {
+        (Ok(store), Ok(objects)) => {
+            jobs::run(env, &[SweepOld { store, objects, retention }], 1, None).await;
         }
-        Err(error) => console_error!("cannot remove what is old: {error}"),
+        (Err(error), _) | (_, Err(error)) => jobs::failed("sweep", &error.to_string()),
     }
 }

@@ -6,14 +6,14 @@ mod admin;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use hookmill_cloudflare::{Batch, D1, Metrics, now};
+use hookmill_cloudflare::{Batch, D1, Metrics, log, now};
 use hookmill_core::delivery::{Verdict, wakes};
 use hookmill_core::report::Report;
 use hookmill_core::store::Store as _;
-use hookmill_dlq::{drain, keep};
+use hookmill_dlq::{drain, drained, keep};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
-use worker::{Env, console_error, console_warn, js_sys, worker_sys};
+use worker::{Env, console_error, js_sys, worker_sys};
 
 /// While the store is away, reports wait; with `max_retries` of wrangler.toml, for ten minutes.
 const RETRY_REPORTS: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ pub async fn queue(
                     Verdict::Ack
                 }
                 Err(error) => {
-                    console_error!("cannot write down what was refused: {error}");
+                    console_error!("cannot record rejections: {error}");
                     Verdict::Retry { delay: RETRY_REPORTS }
                 }
             };
@@ -59,12 +59,7 @@ pub async fn queue(
             return Ok(JsValue::UNDEFINED);
         }
         let (verdicts, error) = drain(&store, batch.deliveries(), now()).await;
-        match error {
-            Some(error) => {
-                console_error!("cannot write dead letters that the queue gave up on: {error}");
-            }
-            None => console_warn!("buried what the queue gave up on: {}", verdicts.len()),
-        }
+        log(&drained(verdicts.len(), error.as_ref()));
         for (index, verdict) in verdicts.into_iter().enumerate() {
             batch.settle(index, verdict);
         }

@@ -1,23 +1,15 @@
-//! What the admin API is lent on this machine, and who replays.
+//! What the admin API is lent on this machine.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hookmill_admin::Platform;
-use hookmill_core::config::{Admin as Config, Retention};
+use hookmill_core::config::Admin as Config;
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::replay::{Stepped, step};
-use hookmill_dlq::{Swept, sweep};
-use hookmill_native::{Bodies, Files, HttpClient, QueueName, Sqlite, SqliteQueue, Standing, now};
-use tokio::sync::{Notify, watch};
-use tracing::{debug, error, warn};
+use hookmill_native::{Bodies, HttpClient, QueueName, Sqlite, SqliteQueue, Standing, now};
+use tokio::sync::Notify;
 
-/// The longest time without a look for replays.
-const LOOK: Duration = Duration::from_secs(2);
-/// How long to wait after the store did not answer.
-const PAUSE: Duration = Duration::from_secs(1);
 /// The most waiting messages that are counted.
 const COUNTED: usize = 1_000_000;
 
@@ -83,74 +75,6 @@ impl<S: Store + 'static> Platform for Native<S> {
 
     fn now(&self) -> Timestamp {
         now()
-    }
-}
-
-/// Replays until `stopped` says so.
-pub async fn replay(
-    store: Sqlite,
-    queue: SqliteQueue,
-    asked: Arc<Notify>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let sender = queue.sender(QueueName::Replays);
-    while !*stopped.borrow() {
-        let wait = match step(&store, &sender, now).await {
-            Ok(Stepped { sent, error, next }) => {
-                if let Some((replay, letters)) = sent {
-                    debug!(replay, letters, "replayed");
-                }
-                if let Some(error) = error {
-                    warn!(error, "a replay waits");
-                }
-                next.map_or(LOOK, |next| next - now()).min(LOOK)
-            }
-            Err(error) => {
-                error!(%error, "cannot look for replays");
-                PAUSE
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = asked.notified() => {}
-            _ = stopped.wait_for(|stopped| *stopped) => {}
-        }
-    }
-}
-
-/// How often what is old is looked for.
-const SWEEP: Duration = Duration::from_secs(60);
-
-/// Removes what is old until `stopped` says so.
-pub async fn clean(
-    store: Sqlite,
-    objects: Files,
-    retention: Retention,
-    mut stopped: watch::Receiver<bool>,
-) {
-    while !*stopped.borrow() {
-        let wait = match sweep(&store, &objects, &retention, now()).await {
-            Ok(Swept { removed, unseen, more }) => {
-                for (kind, count) in removed {
-                    debug!(kind, count, "old: removed");
-                }
-                if unseen > 0 {
-                    warn!(
-                        count = unseen,
-                        "dead letters were removed for their age, and nobody had looked at them"
-                    );
-                }
-                if more { PAUSE } else { SWEEP }
-            }
-            Err(error) => {
-                error!(%error, "cannot remove what is old");
-                SWEEP
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            _ = stopped.wait_for(|stopped| *stopped) => {}
-        }
     }
 }
 

@@ -10,9 +10,8 @@ use anyhow::{Context as _, bail};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
 use hookmill_consumers::refetch::Apis;
-use hookmill_consumers::{Driven, Fate, Settled, counts, drive};
+use hookmill_consumers::{Driven, Fate, counts, drive};
 use hookmill_core::config::{Batch, Consumers, Source};
-use hookmill_core::delivery::Verdict;
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
@@ -28,10 +27,15 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use crate::run::admin::{self, clean, replay};
+use crate::run::admin;
+use crate::run::jobs::Runner;
+use crate::run::log;
+use crate::run::out::{Out, shown_only};
 use crate::run::secrets::{from_environment, wrapped};
-use crate::run::sender::{Out, refetch, send, shown_only, watch_over};
 use crate::run::shown::Shown;
+use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
+use hookmill_dlq::jobs::{RunReplays, SweepOld};
+use hookmill_dlq::{drain, drained};
 
 /// Batches of events in hand at a time: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
@@ -211,20 +215,10 @@ pub fn run(
             Outbox::Sent => Out::Sent(client.clone()),
             Outbox::Shown => Out::Shown { folder: place.data.join("emails") },
         };
-        if let Some(alarm) = alarm {
-            let (written, stopped) = (written.clone(), stopped.clone());
-            consumers.spawn(watch_over(store.clone(), out.clone(), alarm, written, stopped));
-        }
-        if !apis.is_empty() {
-            let (written, stopped) = (written.clone(), stopped.clone());
-            let (store, client) = (store.clone(), client.clone());
-            consumers.spawn(refetch(store, client, config.clone(), apis, written, stopped));
-        }
-        for channel in channels {
-            let (store, out, metrics) = (store.clone(), out.clone(), metrics.clone());
-            let (written, stopped) = (written.clone(), stopped.clone());
-            consumers.spawn(send(store, out, channel, metrics, written, stopped));
-        }
+        let runner =
+            Runner { metrics: metrics.clone(), outbox: written.clone(), stopped: stopped.clone() };
+        let sending = Sending { channels, alarm, apis, out, client: client.clone() };
+        sending.start(&mut consumers, &runner, &store, &config);
         let consumer = Consumer {
             queue: queue.clone(),
             store: store.clone(),
@@ -239,10 +233,11 @@ pub fn run(
         }
         consumers.spawn(consumer.consume(QueueName::Replays, stopped.clone()));
         let asked = Arc::new(Notify::new());
-        let replays = replay(store.clone(), queue.clone(), asked.clone(), stopped.clone());
-        consumers.spawn(replays);
+        let replays = RunReplays { store: store.clone(), queue: queue.sender(QueueName::Replays) };
+        consumers.spawn(runner.clone().run(replays, asked.clone()));
         let retention = loaded.config.retention;
-        consumers.spawn(clean(store.clone(), objects.clone(), retention, stopped.clone()));
+        let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
+        consumers.spawn(runner.run(sweep, Arc::default()));
         let running = Some(admin::Running { queue: queue.clone(), client, asked, written });
         let config = Some(loaded.admin());
         let lent =
@@ -267,6 +262,37 @@ pub fn run(
         while consumers.join_next().await.is_some() {}
         Ok(())
     })
+}
+
+/// The jobs that send requests to providers, with what they need.
+struct Sending {
+    channels: Vec<Outgoing>,
+    alarm: Option<Alarm>,
+    apis: Apis,
+    out: Out,
+    client: HttpClient,
+}
+
+impl Sending {
+    fn start(self, tasks: &mut JoinSet<()>, runner: &Runner, store: &Sqlite, config: &Consumers) {
+        let Self { channels, alarm, apis, out, client } = self;
+        for outgoing in channels {
+            let send = SendOutbox { store: store.clone(), fetch: out.clone(), outgoing };
+            tasks.spawn(runner.clone().run(send, runner.outbox.clone()));
+        }
+        if let Some(alarm) = alarm {
+            let alerts = SendAlerts { store: store.clone(), fetch: out, alarm };
+            tasks.spawn(runner.clone().run(alerts, Arc::default()));
+        }
+        if !apis.is_empty() {
+            let (runner, store, config) = (runner.clone(), store.clone(), config.clone());
+            tasks.spawn(async move {
+                let refetch = RefetchObjects { store, fetch: client, config: &config, apis };
+                let woken = runner.outbox.clone();
+                runner.run(refetch, woken).await;
+            });
+        }
+    }
 }
 
 /// For how long a consumer of this queue may have a message wait.
@@ -414,7 +440,9 @@ impl Consumer {
                 self.written.notify_waiters();
             }
             for (delivery, settled) in deliveries.iter().zip(&settled) {
-                log_settled(delivery.attempts, settled);
+                if needs_attention(&settled.fate) || tracing::enabled!(tracing::Level::DEBUG) {
+                    log::write(&hookmill_consumers::log::entry(delivery.attempts, settled));
+                }
             }
             for count in counts(&settled) {
                 self.metrics.count_deliveries(
@@ -454,17 +482,14 @@ async fn consume_dead_letters(
             Ok(batch) if batch.is_empty() => return,
             Ok(batch) => batch,
             Err(error) => {
-                error!(%error, "cannot receive what the queue gave up on");
+                error!(%error, "cannot receive dead letters from the queue");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
         let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
-        let (verdicts, failed) = hookmill_dlq::drain(&store, &deliveries, now()).await;
-        match failed {
-            Some(error) => error!(%error, "cannot write dead letters that the queue gave up on"),
-            None => warn!(count = verdicts.len(), "buried what the queue gave up on"),
-        }
+        let (verdicts, failed) = drain(&store, &deliveries, now()).await;
+        log::write(&drained(verdicts.len(), failed.as_ref()));
         let verdicts = batch.into_iter().zip(verdicts).collect();
         if let Err(error) = queue.settle(QueueName::DeadLetters, verdicts).await {
             error!(%error, "cannot settle dead letters; they will be delivered again");
@@ -503,7 +528,7 @@ async fn keep_rejections(
             }
         }
         if let Err(error) = store.execute(hookmill_dlq::keep(&reports, now())).await {
-            error!(%error, "cannot write down what was refused");
+            error!(%error, "cannot record rejections");
         }
     }
 }
@@ -529,35 +554,15 @@ fn log_outcome(outcome: &Outcome) {
                 debug!(source = event.source, event = event.id, r#type = event.kind, "accepted");
             }
         }
-        // The others are counted: a flood fills no log.
-        Outcome::Rejected { recorded, .. } if !recorded.sampled => {}
-        Outcome::Rejected { source, rejection, .. } => {
-            let source = source.as_deref().unwrap_or("-");
-            warn!(source, reason = %rejection.reason, detail = rejection.detail, "rejected");
+        Outcome::Rejected { .. } | Outcome::Unavailable { .. } => {
+            if let Some(entry) = hookmill_ingress::log::entry(outcome) {
+                log::write(&entry);
+            }
         }
-        Outcome::Unavailable { source, error } => error!(source, error, "not taken"),
     }
 }
 
-fn log_settled(attempts: u32, settled: &Settled) {
-    let envelope = settled.envelope.as_ref();
-    let source = envelope.map_or("-", |envelope| envelope.source.as_str());
-    let event = envelope.map_or("-", |envelope| envelope.id.as_str());
-    let r#type = envelope.map_or("-", |envelope| envelope.kind.as_str());
-    match (&settled.fate, settled.verdict) {
-        (Fate::Applied, _) => debug!(source, event, r#type, "applied"),
-        (Fate::Recorded, _) => debug!(source, event, r#type, "recorded: no rule names it"),
-        (Fate::Duplicate, _) => debug!(source, event, r#type, "duplicate: nothing changed"),
-        (Fate::Ignored, _) => debug!(source, event, r#type, "ignored: no rule names it"),
-        (Fate::Unavailable(error), Verdict::Retry { delay }) => {
-            let delay = format!("{:.1} s", delay.as_secs_f64());
-            warn!(source, event, r#type, attempts, delay, error, "to be tried again");
-        }
-        (Fate::Unavailable(error), _) => {
-            warn!(source, event, r#type, attempts, error, "not applied");
-        }
-        (Fate::Condemned { reason, error }, _) => {
-            error!(source, event, r#type, attempts, %reason, error, "buried: a dead letter");
-        }
-    }
+/// Whether a line about it is written even if the log has no details.
+const fn needs_attention(fate: &Fate) -> bool {
+    matches!(fate, Fate::Unavailable(_) | Fate::Condemned { .. })
 }

@@ -6,12 +6,12 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hookmill_cloudflare::{CloudflareQueue, Metrics, R2, http, limited, now, secret};
+use hookmill_cloudflare::{CloudflareQueue, Metrics, R2, http, limited, log, now, secret};
 use hookmill_core::config::{Ingress, RateLimit, Source};
 use hookmill_core::queue::Queue as _;
 use hookmill_core::report::Report;
 use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
-use worker::{Context, Delay, Env, Request, Response, Result, console_error, console_warn, event};
+use worker::{Context, Delay, Env, Request, Response, Result, console_error, event};
 
 /// Checked and written by the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
@@ -80,30 +80,21 @@ async fn fetch(request: Request, env: Env, context: Context) -> Result<Response>
         env: env.clone(),
     };
     let (response, outcome) = http::serve(&platform, &gate, &request).await?;
+    if let Some(entry) = hookmill_ingress::log::entry(&outcome) {
+        log(&entry);
+    }
     match outcome {
-        Outcome::Probe | Outcome::Handshake { .. } => {}
+        Outcome::Probe | Outcome::Handshake { .. } | Outcome::Unavailable { .. } => {}
         Outcome::Accepted { events } => {
             if let Some(first) = events.first() {
                 let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
                 Metrics::new(&env, "METRICS").count("received", [first.source.as_str()], count);
             }
         }
-        Outcome::Rejected { source, rejection, recorded } => {
-            // The others are counted: a flood fills no log.
-            if recorded.sampled {
-                let source = source.as_deref().unwrap_or("-");
-                console_warn!(
-                    "rejected source={source} reason={} detail={:?}",
-                    rejection.reason,
-                    rejection.detail
-                );
-            }
+        Outcome::Rejected { recorded, .. } => {
             if recorded.first {
                 context.wait_until(report(gate, env));
             }
-        }
-        Outcome::Unavailable { source, error } => {
-            console_error!("not taken source={source} error={error:?}");
         }
     }
     Ok(response)
@@ -118,6 +109,6 @@ async fn report(gate: Rc<Gate>, env: Env) {
         Err(error) => Err(error.to_string()),
     };
     if let Err(error) = sent {
-        console_error!("cannot report what was refused: {error}");
+        console_error!("cannot report rejections: {error}");
     }
 }

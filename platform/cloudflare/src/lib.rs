@@ -8,6 +8,7 @@
 //! | rate limits | [`limited`] |
 //! | HTTP | [`http`], and [`HttpClient`] for providers' APIs |
 //! | metrics | [`Metrics`] |
+//! | background jobs | [`jobs`], their runner |
 //!
 //! Futures around JavaScript promises are not `Send`, and the ports are: `#[worker::send]` bridges that here, and only
 //! here. It is sound because a Worker has one thread.
@@ -16,6 +17,8 @@ mod batch;
 mod d1;
 mod fetch;
 pub mod http;
+pub mod jobs;
+mod log;
 mod metrics;
 mod queue;
 mod r2;
@@ -24,6 +27,7 @@ mod rate_limiter;
 pub use batch::Batch;
 pub use d1::D1;
 pub use fetch::HttpClient;
+pub use log::log;
 pub use metrics::Metrics;
 pub use queue::CloudflareQueue;
 pub use r2::R2;

@@ -1,0 +1,128 @@
+//! The background jobs of this stage: sending, fetching objects again, and alerts.
+
+use std::time::Duration;
+
+use hookmill_core::config::Consumers;
+use hookmill_core::fetch::Fetch;
+use hookmill_core::job::{self, Job, Step};
+use hookmill_core::log::{Entry, Fields};
+use hookmill_core::store::{Store, StoreError};
+use hookmill_core::time::Timestamp;
+
+use crate::alert::{Alarm, Looked, look};
+use crate::outbox::Unsent;
+use crate::outgoing::{Outgoing, Round, Sent, round};
+use crate::refetch::{self, Apis, Asked};
+
+/// The most lines in the log about the messages that one round has not sent.
+const LINES: usize = 20;
+
+/// Sends what is in the outbox for one channel.
+#[derive(Debug)]
+pub struct SendOutbox<S, F> {
+    /// The store.
+    pub store: S,
+    /// The way to the provider.
+    pub fetch: F,
+    /// The channel.
+    pub outgoing: Outgoing,
+}
+
+impl<S: Store, F: Fetch> Job for SendOutbox<S, F> {
+    const NAME: &'static str = "send";
+    // Another process may write to the outbox as well.
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
+        let Round { sent, next } = round(&self.store, &self.fetch, &self.outgoing, now).await?;
+        Ok(Step { next, ..sent_step(self.outgoing.channel(), &sent) })
+    }
+}
+
+fn sent_step(channel: &'static str, sent: &Sent) -> Step {
+    let fields = || Fields { channel: Some(channel.to_owned()), ..Fields::default() };
+    let mut step = Step::default();
+    for (state, count) in sent.states() {
+        step.outgoing.push(job::Outgoing { channel, state: state.to_owned(), count });
+        let (state, count) = (Some(state.to_owned()), Some(count.to_string()));
+        step.log.push(Entry::debug("outbox", Fields { state, count, ..fields() }));
+    }
+    for unsent in sent.unsent.iter().take(LINES) {
+        let Unsent { id, event: (source, event), rule, state, error } = unsent.clone();
+        let message = if state == "uncertain" { "delivery uncertain" } else { "not sent" };
+        let fields = Fields {
+            id: Some(id),
+            rule: Some(rule),
+            source: Some(source),
+            event: Some(event),
+            state: Some(state),
+            error: Some(error),
+            ..fields()
+        };
+        step.log.push(Entry::warn(message, fields));
+    }
+    if let Some(more) = sent.unsent.len().checked_sub(LINES).filter(|more| *more > 0) {
+        let fields = Fields { count: Some(more.to_string()), ..fields() };
+        step.log.push(Entry::warn("more were not sent: see `hookmill email list`", fields));
+    }
+    let problems = sent.problems.iter().map(|problem| Entry::warn(problem.clone(), fields()));
+    step.log.extend(problems);
+    step
+}
+
+/// Fetches the objects that rules ask for on a tie, and applies them.
+#[derive(Debug)]
+pub struct RefetchObjects<'c, S, F> {
+    /// The store.
+    pub store: S,
+    /// The way to the APIs.
+    pub fetch: F,
+    /// The configuration, with the rules.
+    pub config: &'c Consumers,
+    /// The APIs.
+    pub apis: Apis,
+}
+
+impl<S: Store, F: Fetch> Job for RefetchObjects<'_, S, F> {
+    const NAME: &'static str = "refetch";
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
+        let asked = refetch::round(&self.store, &self.fetch, self.config, &self.apis, now);
+        let Asked { applied, problems, next } = asked.await?;
+        let mut step = Step { next, ..Step::default() };
+        if applied > 0 {
+            let fields = Fields { count: Some(applied.to_string()), ..Fields::default() };
+            step.log.push(Entry::debug("fetched and applied objects", fields));
+        }
+        let problems = problems.into_iter().map(|text| Entry::warn(text, Fields::default()));
+        step.log.extend(problems);
+        Ok(step)
+    }
+}
+
+/// Sends alerts.
+#[derive(Debug)]
+pub struct SendAlerts<S, F> {
+    /// The store.
+    pub store: S,
+    /// The way to the webhook.
+    pub fetch: F,
+    /// The settings.
+    pub alarm: Alarm,
+}
+
+impl<S: Store, F: Fetch> Job for SendAlerts<S, F> {
+    const NAME: &'static str = "alerts";
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
+        let looked = look(&self.store, &self.fetch, &self.alarm, now()).await?;
+        let Looked { told, problems } = looked;
+        let writes_outbox = !told.is_empty();
+        let told = told.into_iter().map(|text| format!("alert: {text}"));
+        let problems = problems.into_iter().map(|text| format!("{text}; will retry in a minute"));
+        let log = told.chain(problems).map(|text| Entry::warn(text, Fields::default()));
+        Ok(Step { log: log.collect(), writes_outbox, ..Step::default() })
+    }
+}

@@ -1,0 +1,49 @@
+//! Background jobs. A job does a step of its work when its runner calls it, and reports the result. Each platform has one runner,
+//! which decides when the next step comes, and writes the log and the metrics.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::log::Entry;
+use crate::store::StoreError;
+use crate::time::Timestamp;
+
+/// Work in the background.
+pub trait Job: Send + Sync {
+    /// Its name in the log.
+    const NAME: &'static str;
+    /// The longest time between two steps.
+    const INTERVAL: Duration;
+
+    /// Does some of the work that is due.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails. The step is repeated later, so repeating it must be harmless.
+    fn step(&self, now: fn() -> Timestamp)
+    -> impl Future<Output = Result<Step, StoreError>> + Send;
+}
+
+/// The result of a step.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Step {
+    /// When more work is due; none if no work is known.
+    pub next: Option<Timestamp>,
+    /// Lines for the log.
+    pub log: Vec<Entry>,
+    /// Counts for the metric of outgoing messages.
+    pub outgoing: Vec<Outgoing>,
+    /// Whether it has written to the outbox, so that sending is due.
+    pub writes_outbox: bool,
+}
+
+/// How many messages of a channel came to a state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    /// The channel.
+    pub channel: &'static str,
+    /// The state, as the outbox calls it.
+    pub state: String,
+    /// How many.
+    pub count: usize,
+}

@@ -1,0 +1,76 @@
+//! The background jobs of this stage: replays, and the retention sweep.
+
+use std::time::Duration;
+
+use hookmill_core::config::Retention;
+use hookmill_core::job::{Job, Step};
+use hookmill_core::log::{Entry, Fields};
+use hookmill_core::objects::Objects;
+use hookmill_core::queue::Queue;
+use hookmill_core::store::{Store, StoreError};
+use hookmill_core::time::Timestamp;
+
+use crate::replay::{Stepped, step};
+use crate::sweep::{Swept, sweep};
+
+/// How soon a sweep goes on that has not removed everything.
+const NEXT_SWEEP: Duration = Duration::from_secs(1);
+
+/// Sends the letters and events of replays.
+#[derive(Debug)]
+pub struct RunReplays<S, Q> {
+    /// The store.
+    pub store: S,
+    /// The queue of replays.
+    pub queue: Q,
+}
+
+impl<S: Store, Q: Queue> Job for RunReplays<S, Q> {
+    const NAME: &'static str = "replay";
+    const INTERVAL: Duration = Duration::from_secs(2);
+
+    async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
+        let Stepped { sent, error, next } = step(&self.store, &self.queue, now).await?;
+        let sent = sent.map(|(id, count)| {
+            let (id, count) = (Some(id), Some(count.to_string()));
+            Entry::debug("replayed", Fields { id, count, ..Fields::default() })
+        });
+        let failed = error.map(|error| {
+            let fields = Fields { error: Some(error), ..Fields::default() };
+            Entry::warn("the queue did not accept a replay, will retry", fields)
+        });
+        Ok(Step { next, log: sent.into_iter().chain(failed).collect(), ..Step::default() })
+    }
+}
+
+/// Removes old rows and their bodies.
+#[derive(Debug)]
+pub struct SweepOld<S, O> {
+    /// The store.
+    pub store: S,
+    /// The bodies.
+    pub objects: O,
+    /// For how long rows are kept.
+    pub retention: Retention,
+}
+
+impl<S: Store, O: Objects> Job for SweepOld<S, O> {
+    const NAME: &'static str = "sweep";
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
+        let swept = sweep(&self.store, &self.objects, &self.retention, now()).await?;
+        let Swept { removed, unseen, more } = swept;
+        let removed = removed.into_iter().map(|(kind, count)| {
+            let (kind, count) = (Some(kind.to_owned()), Some(count.to_string()));
+            Entry::debug("removed old rows", Fields { kind, count, ..Fields::default() })
+        });
+        let mut log: Vec<_> = removed.collect();
+        if unseen > 0 {
+            let fields = Fields { count: Some(unseen.to_string()), ..Fields::default() };
+            let message = "removed old dead letters that were neither replayed nor discarded";
+            log.push(Entry::warn(message, fields));
+        }
+        Ok(Step { next: more.then(|| now() + NEXT_SWEEP), log, ..Step::default() })
+    }
+}

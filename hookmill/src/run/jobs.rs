@@ -1,0 +1,106 @@
+//! The native runner of background jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookmill_core::job::{Job, Step};
+use hookmill_core::log::{Entry, Fields};
+use hookmill_native::{Metrics, now};
+use tokio::sync::{Notify, watch};
+
+use crate::run::log;
+
+/// The least wait after the store failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs jobs until the process stops.
+#[derive(Clone)]
+pub struct Runner {
+    pub metrics: Metrics,
+    /// Wakes the jobs that look into the outbox.
+    pub outbox: Arc<Notify>,
+    pub stopped: watch::Receiver<bool>,
+}
+
+impl Runner {
+    /// Runs a job: as soon as work is due, when `wake` says so, and at least once in its interval.
+    pub async fn run<J: Job>(mut self, job: J, wake: Arc<Notify>) {
+        while !*self.stopped.borrow() {
+            // Registered before the step, so that a signal during the step is not missed.
+            let woken = wake.notified();
+            let wait = match job.step(now).await {
+                Ok(step) => self.report(step).map_or(J::INTERVAL, |wait| wait.min(J::INTERVAL)),
+                Err(error) => {
+                    let (job, error) = (Some(J::NAME.to_owned()), Some(error.to_string()));
+                    let fields = Fields { job, error, ..Fields::default() };
+                    log::write(&Entry::error("a background job failed, will retry", fields));
+                    PAUSE.max(J::INTERVAL / 10)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = woken => {}
+                _ = self.stopped.wait_for(|stopped| *stopped) => {}
+            }
+        }
+    }
+
+    /// How long the next step has to wait, if work is known.
+    fn report(&self, Step { next, log, outgoing, writes_outbox }: Step) -> Option<Duration> {
+        log.iter().for_each(log::write);
+        for counted in outgoing {
+            let count = counted.count as u64;
+            self.metrics.count_outgoing(counted.channel, &counted.state, count);
+        }
+        if writes_outbox {
+            self.outbox.notify_waiters();
+        }
+        next.map(|next| next - now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hookmill_core::store::StoreError;
+    use hookmill_core::time::Timestamp;
+
+    use super::*;
+
+    /// Fails at first, and then has nothing to do.
+    #[derive(Clone, Default)]
+    struct Counting(Arc<AtomicUsize>, Arc<Notify>);
+
+    impl Job for Counting {
+        const NAME: &'static str = "counting";
+        const INTERVAL: Duration = Duration::from_secs(3600);
+
+        async fn step(&self, _: fn() -> Timestamp) -> Result<Step, StoreError> {
+            let steps = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+            self.1.notify_one();
+            match steps {
+                1 => Err(StoreError::Unavailable("away".into())),
+                _ => Ok(Step { writes_outbox: true, ..Step::default() }),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_goes_on_after_a_failure_when_woken_and_ends_with_the_process() {
+        let (stop, stopped) = watch::channel(false);
+        let outbox = Arc::new(Notify::new());
+        let runner = Runner { metrics: Metrics::default(), outbox: outbox.clone(), stopped };
+        let (job, wake) = (Counting::default(), Arc::new(Notify::new()));
+        let written = outbox.notified();
+        let running = tokio::spawn(runner.run(job.clone(), wake.clone()));
+        job.1.notified().await;
+        // Its next step would come in minutes.
+        wake.notify_one();
+        job.1.notified().await;
+        written.await;
+        assert_eq!(job.0.load(Ordering::Relaxed), 2);
+        stop.send_replace(true);
+        running.await.unwrap();
+    }
+}

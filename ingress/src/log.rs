@@ -1,0 +1,29 @@
+//! The log of requests.
+
+use hookmill_core::log::{Entry, Fields};
+
+use crate::http::Outcome;
+
+/// The line about a request that was not accepted. Most rejections are only counted, so that a flood fills no log.
+pub fn entry(outcome: &Outcome) -> Option<Entry> {
+    match outcome {
+        Outcome::Probe | Outcome::Handshake { .. } | Outcome::Accepted { .. } => None,
+        Outcome::Rejected { recorded, .. } if !recorded.sampled => None,
+        Outcome::Rejected { source, rejection, .. } => {
+            let fields = Fields {
+                source: Some(source.as_deref().unwrap_or("-").to_owned()),
+                reason: Some(rejection.reason.to_string()),
+                detail: Some(rejection.detail.clone()),
+                ..Fields::default()
+            };
+            Some(Entry::warn("rejected", fields))
+        }
+        Outcome::Unavailable { source, error } => {
+            let (source, error) = (Some(source.clone()), Some(error.clone()));
+            Some(Entry::error(
+                "request not accepted",
+                Fields { source, error, ..Fields::default() },
+            ))
+        }
+    }
+}
