@@ -22,6 +22,8 @@ const DEFAULTS = {
   // The folder of the built Workers, and what their configuration calls the secret of its source `stripe`.
   built: "target/workers-bench",
   secret: "STRIPE_WEBHOOK_SECRET",
+  // Keys that the consumer needs for what runs each minute.
+  keys: {},
   // Events in a measurement, which is a multiple of a batch; measurements of each contestant, in turn.
   events: 2000,
   rounds: 9,
@@ -96,7 +98,7 @@ function byHand(name, contestant) {
 }
 
 // Hookmill's Workers; `metered` adds up the rows that D1 reads and writes, and has batches gather for as long as they take.
-function hookmill(name, { built, secret }, held, metered = false) {
+function hookmill(name, { built, secret, keys }, held, metered = false) {
   const modules = (stage) => {
     const folder = join(root, built, stage);
     assert.ok(existsSync(folder), `there is no ${folder}: run this with \`cargo xtask bench\`, which builds it`);
@@ -119,13 +121,22 @@ function hookmill(name, { built, secret }, held, metered = false) {
     modules: metered ? [module("meter.mjs"), ...modules("consumers")] : modules("consumers"),
     r2Buckets: { BODIES: "bodies" },
     ...consuming("events", metered ? 30 : 1),
+    queueProducers: { OUTBOX: { queueName: "outbox" } },
+    bindings: keys,
+  };
+  const dlq = metered && {
+    ...common,
+    name: "dlq",
+    modules: [module("meter.mjs"), ...modules("dlq")],
+    r2Buckets: { BODIES: "bodies" },
+    queueProducers: { REPLAYS: { queueName: "replays" }, JOBS: { queueName: "jobs" } },
   };
   const migrations = readdirSync(join(root, "migrations")).filter((file) => file.endsWith(".sql")).sort();
   const schema = migrations.flatMap((file) => statements(text("migrations", file)));
   const seen = "SELECT count(*) AS n FROM events WHERE source = 'stripe' AND id IN (SELECT 'evt_' || value FROM json_each(?1))";
   return {
     name,
-    workers: [ingress, consumers],
+    workers: dlq ? [ingress, dlq, consumers] : [ingress, consumers],
     schema,
     tables: { events: "events", ...tables, dead: "dead_letters" },
     seen,
@@ -259,14 +270,30 @@ async function growth(options) {
   const { small, large, connections } = options;
   const running = await start(hookmill("metered", options, small, true));
   const consumers = await running.miniflare.getWorker("consumers");
-  const meter = async () => (await consumers.fetch("http://meter")).json();
+  const dlq = await running.miniflare.getWorker("dlq");
+  const told = async (worker) => (await worker.fetch("http://meter")).json();
+  const meter = () => told(consumers);
+  // What the cron trigger has both Workers do.
+  const minute = async () => {
+    let read = 0;
+    for (const worker of [consumers, dlq]) {
+      await told(worker);
+      await worker.scheduled({ cron: "* * * * *" });
+      const { transactions, read: rows } = await told(worker);
+      // Without keys, the consumer has nothing to send and asks nothing.
+      const asks = worker === dlq || Object.keys(options.keys).length > 0;
+      assert.equal(transactions > 0, asks, "whether the cron trigger asks the database");
+      read += rows;
+    }
+    return read;
+  };
   const measured = async (held) => {
     const count = 2 * BATCH;
     await meter();
     await measure({ ...running, held }, count, connections);
     const { transactions, read, written } = await meter();
     assert.equal(transactions, count / BATCH, "a full batch is one transaction");
-    return { read: read / count, written: written / count };
+    return { read: read / count, written: written / count, minute: await minute() };
   };
   const few = await measured(small);
   await fill(running, small, large);
@@ -330,6 +357,7 @@ export async function run(given = {}, print = console.log) {
       const [few, many] = [rows.few[kind].toFixed(2), rows.many[kind].toFixed(2)];
       print(`D1 rows ${kind} per event: ${few} at ${small} rows, ${many} at ${large}`);
     }
+    print(`D1 rows read each minute: ${rows.few.minute} at ${small} rows, ${rows.many.minute} at ${large}`);
     return rows;
   } finally {
     await stop();

@@ -69,7 +69,7 @@ fn native() -> anyhow::Result<()> {
 /// The Workers, built with the configuration in tests/bench.
 fn workers() -> anyhow::Result<()> {
     let tools = Tools::install()?;
-    for worker in [Worker::Ingress, Worker::Consumers] {
+    for worker in [Worker::Ingress, Worker::Consumers, Worker::Dlq] {
         let out = root().join("target/workers-bench").join(worker.name());
         build(&tools, worker, Some(&out), Some(&root().join("tests/bench/preset.toml")))?;
     }
