@@ -17,6 +17,7 @@ use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::template::{TemplateError, Templates};
 use hookmill_core::time::Timestamp;
+use hookmill_core::words;
 use hookmill_providers::api::{Api, Sealed};
 use hookmill_providers::email::{EmailApi, email_api};
 use hookmill_providers::sms::Twilio;
@@ -101,8 +102,8 @@ impl Channel {
     /// What it is called in the column `channel`.
     fn name(&self) -> &'static str {
         match self {
-            Self::Email(_) => "email",
-            Self::Sms(_) => "sms",
+            Self::Email(_) => words::Channel::Email.as_str(),
+            Self::Sms(_) => words::Channel::Sms.as_str(),
             Self::Track(api) => api.name(),
         }
     }
@@ -231,7 +232,12 @@ impl Outgoing {
             let (mut apis, mut senders) = (Vec::new(), Vec::new());
             for named in &settings.sending.apis {
                 let api = email_api(named.provider);
-                senders.extend(found(Route::new("email", api, named, &lookup)));
+                senders.extend(found(Route::new(
+                    words::Channel::Email.as_str(),
+                    api,
+                    named,
+                    &lookup,
+                )));
                 apis.extend(api);
             }
             let composer = email::Composer { settings: settings.clone(), templates, apis };
@@ -241,7 +247,7 @@ impl Outgoing {
             let route = |named: &config::Api| {
                 let twilio = Twilio { account: sms.account.clone() };
                 let api = Some(twilio).filter(|api| api.name() == named.provider.as_str());
-                found(Route::new("sms", api, named, &lookup))
+                found(Route::new(words::Channel::Sms.as_str(), api, named, &lookup))
             };
             let senders = sms.sending.apis.iter().filter_map(route).collect();
             add(Channel::Sms(Box::new(sms.clone())), &sms.sending, senders);

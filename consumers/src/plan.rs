@@ -22,7 +22,7 @@ use hookmill_core::rules::{
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::LetterReason;
+use hookmill_core::words::{Channel, LetterReason};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -553,12 +553,12 @@ impl<'e> Making<'e> {
                 if let Some(reply_to) = reply_to {
                     content["reply_to"] = found(reply_to)?.into_iter().next().into();
                 }
-                ("email", to, content)
+                (Channel::Email.as_str(), to, content)
             }
             Send::Sms { to, body } => {
                 let to = found(to)?;
                 let content = json!({ "to": to, "body": body });
-                ("sms", to, content)
+                (Channel::Sms.as_str(), to, content)
             }
             Send::Track { provider, event, user } => {
                 let to = found(user)?;

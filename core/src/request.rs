@@ -80,6 +80,10 @@ impl Request<'_> {
     }
 }
 
+/// The address that a request came from. The platform puts it into the extensions of a request to the admin API.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remote(pub String);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -267,6 +267,20 @@ words! {
 }
 
 words! {
+    /// What something is sent through: `outbox.channel`. Each tracking provider is a channel of its own.
+    pub enum Channel {
+        /// Email.
+        Email = "email",
+        /// SMS.
+        Sms = "sms",
+        /// Events to Mixpanel.
+        Mixpanel = "mixpanel",
+        /// Events to PostHog.
+        PostHog = "posthog",
+    }
+}
+
+words! {
     /// A state from which an operator may have something sent again.
     pub enum Unsent {
         /// [`OutboxState::Refused`].

@@ -365,7 +365,9 @@ fn users(
 #[cfg(test)]
 mod tests {
     use hookmill_core::schema::OWN_TABLES;
-    use hookmill_core::words::{LetterReason, LetterState, OutboxState, ReplayState, Role, Word};
+    use hookmill_core::words::{
+        Channel, LetterReason, LetterState, OutboxState, ReplayState, Role, Word,
+    };
 
     use super::*;
 
@@ -439,6 +441,7 @@ mod tests {
         for (table, column, words) in [
             ("dead_letters", "reason", list::<LetterReason>()),
             ("dead_letters", "state", list::<LetterState>()),
+            ("outbox", "channel", list::<Channel>()),
             ("outbox", "state", list::<OutboxState>()),
             ("replays", "state", list::<ReplayState>()),
             ("admin_tokens", "role", list::<Role>()),

@@ -7,6 +7,7 @@ use hookmill_core::email::number;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::template::render_text;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::Channel;
 use hookmill_providers::sms::{self, BODY_CHARACTERS, Sms};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -47,7 +48,8 @@ pub(super) async fn compose<S: Store>(
             }
         };
         let number = message.to.clone();
-        let rows = store.query(vec![outbox::recent("sms", &number, now, HOUR)]).await?;
+        let rows =
+            store.query(vec![outbox::recent(Channel::Sms.as_str(), &number, now, HOUR)]).await?;
         let sent = outbox::read_recent(&rows)?;
         if sent >= settings.per_hour {
             let why = format!("{sent} messages have gone to this number within an hour");

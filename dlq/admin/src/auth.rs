@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use hookmill_core::config::Access;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::params;
+use hookmill_core::request::Remote;
 use hookmill_core::store::{Rows, Statement, answer, read};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::Role;
@@ -18,7 +19,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::access;
 use crate::actor::Actor;
-use crate::platform::{Admin, Remote, problem};
+use crate::platform::{Admin, problem};
 use crate::problem::Problem;
 
 /// What every token begins with, so that scanners for secrets know it.

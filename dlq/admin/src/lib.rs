@@ -35,7 +35,7 @@ use utoipa_axum::routes;
 
 use crate::actor::Actor;
 use crate::platform::Admin;
-pub use crate::platform::{Platform, Remote};
+pub use crate::platform::Platform;
 use crate::problem::Problem;
 
 /// Where the API is.

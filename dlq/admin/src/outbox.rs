@@ -7,7 +7,7 @@ use hookmill_core::email::address_key;
 use hookmill_core::params;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::{self, OutboxState, Unsent};
+use hookmill_core::words::{self, Channel, OutboxState, Unsent};
 use hookmill_dlq::replay::check_blank;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -17,7 +17,7 @@ use crate::actor::Actor;
 use crate::audit::{Because, audit, reason};
 use crate::page::{Page, Paging};
 use crate::platform::{Admin, given};
-use crate::problem::{Body, Path, Problem, Query, one_of};
+use crate::problem::{Body, Path, Problem, Query};
 
 /// Something that was to be sent because of an event. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -62,7 +62,9 @@ pub(crate) struct Search {
     #[param(schema_with = words::looked_for::<OutboxState>)]
     state: Option<OutboxState>,
     /// Of this channel.
-    channel: Option<String>,
+    #[serde(default, deserialize_with = "words::unless_blank")]
+    #[param(schema_with = words::looked_for::<Channel>)]
+    channel: Option<Channel>,
     /// Of this rule.
     rule: Option<String>,
     /// To this address or number.
@@ -93,10 +95,9 @@ pub(crate) async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Outgoing>>, Problem> {
     let (at, id) = paging.after()?;
-    one_of("channel", search.channel.as_ref(), &["email", "sms", "mixpanel", "posthog"])?;
     let params = params![
         search.state.map(OutboxState::as_str),
-        given(search.channel.as_ref()),
+        search.channel.map(Channel::as_str),
         given(search.rule.as_ref()),
         given(search.recipient.as_ref()).map(address_key),
         at,
@@ -150,13 +151,11 @@ RETURNING id";
     check_blank(&[("rule", again.rule.as_deref()), ("id", again.id.as_deref())])?;
     let detail = json!({ "state": again.state, "rule": again.rule.as_deref().unwrap_or_default() });
     let target = again.id.as_deref().unwrap_or_default();
-    let state = match again.state {
-        Unsent::Refused => "refused",
-        Unsent::Suppressed => "suppressed",
-        Unsent::Uncertain => "uncertain",
-    };
     let statements = vec![
-        Statement::new(RETRY, params![now, state, again.rule.as_ref(), again.id.as_ref()]),
+        Statement::new(
+            RETRY,
+            params![now, again.state.as_str(), again.rule.as_ref(), again.id.as_ref()],
+        ),
         audit(&actor, "outbox.retry", target, &why, &detail, now),
     ];
     let rows = admin.execute(statements).await?;

@@ -10,10 +10,6 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-/// The address that a request came from: the platform puts it into the request's extensions.
-#[derive(Clone, Debug)]
-pub struct Remote(pub String);
-
 /// What the platform lends the API.
 pub trait Platform: Send + Sync {
     /// As [`hookmill_core::store::Store::execute`].

@@ -22,18 +22,6 @@ pub(crate) struct Problem {
     retry_after: Option<u64>,
 }
 
-/// Checks that a word is one of those there are. A blank one says nothing.
-pub(crate) fn one_of(name: &str, found: Option<&String>, words: &[&str]) -> Result<(), Problem> {
-    match found.map(String::as_str) {
-        None | Some("") => Ok(()),
-        Some(found) if words.contains(&found) => Ok(()),
-        Some(found) => {
-            let words = words.join(", ");
-            Err(Problem::invalid(format!("{name} is {found:?}; it may be one of {words}")))
-        }
-    }
-}
-
 /// A filter that cannot be meant.
 impl From<FilterError> for Problem {
     fn from(error: FilterError) -> Self {

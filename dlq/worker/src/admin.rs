@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use hookmill_admin::{Platform, Remote, nothing_here, router};
+use hookmill_admin::{Platform, nothing_here, router};
 use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, jobs, now};
 use hookmill_core::config::Admin as Config;
 use hookmill_core::objects::Objects as _;
+use hookmill_core::request::Remote;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::jobs::{RunReplays, SweepOld};

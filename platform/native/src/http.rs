@@ -13,8 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Router};
-use hookmill_admin::Remote;
-use hookmill_core::request::Headers;
+use hookmill_core::request::{Headers, Remote};
 use hookmill_ingress::{
     Body, BodyError, Gate, Incoming, Outcome, Platform, Reply, serve as ingress,
 };
