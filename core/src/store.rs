@@ -308,19 +308,19 @@ impl StoreError {
     ///
     /// Source: <https://developers.cloudflare.com/d1/observability/debug-d1/>.
     pub fn from_d1(text: String) -> Self {
-        const REFUSED: [&str; 5] = [
+        const REFUSED: [&str; 7] = [
             "SQLITE_CONSTRAINT",
+            "SQLITE_ERROR",
             "SQLITE_MISMATCH",
             "SQLITE_TOOBIG",
             "SQLITE_RANGE",
             "D1_TYPE_ERROR",
+            "constraint failed",
         ];
-        if REFUSED.iter().any(|mark| text.contains(mark)) {
-            Self::Refused(text)
-        } else if text.contains("SQLITE_ERROR") {
-            Self::from_sqlite_error(text)
-        } else {
-            Self::Unavailable(text)
+        let is_refused = REFUSED.iter().any(|mark| text.contains(mark));
+        match Self::from_sqlite_error(text) {
+            Self::Refused(text) if !is_refused => Self::Unavailable(text),
+            error => error,
         }
     }
 }
@@ -447,6 +447,7 @@ mod tests {
         for text in [
             "D1_ERROR: no such table: subscriptions: SQLITE_ERROR",
             "D1_ERROR: table t has no column named x: SQLITE_ERROR",
+            "no such table: subscriptions",
         ] {
             assert!(matches!(StoreError::from_d1(text.into()), StoreError::NotReady(_)), "{text}");
         }

@@ -34,7 +34,7 @@ impl Runner {
                     let (job, error) = (Some(J::NAME.to_owned()), Some(error.to_string()));
                     let fields = Fields { job, error, ..Fields::default() };
                     log::write(&Entry::error("a background job failed, will retry", fields));
-                    PAUSE.max(J::INTERVAL / 10)
+                    PAUSE.max(J::INTERVAL / 4)
                 }
             };
             tokio::select! {

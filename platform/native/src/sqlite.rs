@@ -27,7 +27,7 @@ struct Connections {
     readers: Mutex<Vec<Connection>>,
     /// Where a reader finds the database; a database in memory has no other connection than its writer.
     path: Option<PathBuf>,
-    reading: Semaphore,
+    reading: Arc<Semaphore>,
     writer: Mutex<Writer>,
 }
 
@@ -60,10 +60,12 @@ impl Sqlite {
     }
 
     fn of(database: Connection, checkpoints: Option<Checkpoints>) -> Self {
+        // Only a connection that has read opens the log, and removes it when it is the last to close. A reader cannot.
+        let _ = database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
         Self(Arc::new(Connections {
             readers: Mutex::default(),
             path: database.path().filter(|path| !path.is_empty()).map(PathBuf::from),
-            reading: Semaphore::new(READERS),
+            reading: Arc::new(Semaphore::new(READERS)),
             writer: Mutex::new(Writer { checkpoints, database }),
         }))
     }
@@ -89,9 +91,14 @@ impl Store for Sqlite {
     async fn query(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
         let connections = self.0.clone();
         let Some(path) = connections.path.clone() else { return self.execute(statements).await };
-        // The semaphore is never closed.
-        let _turn = self.0.reading.acquire().await;
-        blocking(move || connections.read(&path, &statements)).await
+        // The semaphore is never closed. The turn ends with the work, even if the caller no longer waits.
+        let turn = self.0.reading.clone().acquire_owned().await;
+        blocking(move || {
+            let rows = connections.read(&path, &statements);
+            drop(turn);
+            rows
+        })
+        .await
     }
 }
 
@@ -172,6 +179,11 @@ pub(crate) fn carry_out(
 ///
 /// If SQLite refuses.
 pub fn rows(prepared: &mut rusqlite::Statement<'_>, params: &[Param]) -> rusqlite::Result<Rows> {
+    // SQLite takes a parameter that is not bound for NULL.
+    if params.len() != prepared.parameter_count() {
+        let (given, needed) = (params.len(), prepared.parameter_count());
+        return Err(rusqlite::Error::InvalidParameterCount(given, needed));
+    }
     for (index, param) in params.iter().enumerate() {
         match param {
             Param::Null => prepared.raw_bind_parameter(index + 1, Null)?,
@@ -250,6 +262,28 @@ mod tests {
         other.execute_batch("ROLLBACK").unwrap();
         writing.await.unwrap().unwrap();
         assert_eq!(store.query(count()).await.unwrap()[0][0].texts(), [Some("7".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn questions_alone_leave_nothing_beside_the_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.db");
+        let database = open(&path, 4096).unwrap();
+        database.execute_batch("CREATE TABLE t (n INTEGER) STRICT").unwrap();
+        drop(database);
+        let store = Sqlite::new(open(&path, 4096).unwrap());
+        store.query(vec![Statement::new("SELECT n FROM t", Vec::new())]).await.unwrap();
+        drop(store);
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_statement_has_all_of_its_parameters() {
+        let store = Sqlite::new(Connection::open_in_memory().unwrap());
+        for params in [Vec::new(), vec![Param::Null, Param::Null]] {
+            store.execute(vec![Statement::new("SELECT ?1", params)]).await.unwrap_err();
+        }
     }
 
     #[tokio::test]
