@@ -28,7 +28,7 @@ enum Step {
 
 /// Why a text is no [`Redaction`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("this is no place in a body")]
+#[error("not a valid path")]
 pub struct RedactionError;
 
 impl FromStr for Redaction {

@@ -26,7 +26,7 @@ pub trait Word: Copy + Eq + Send + Sync + 'static {
     fn parse(text: &str) -> Result<Self, String> {
         Self::ALL.iter().copied().find(|variant| variant.as_str() == text).ok_or_else(|| {
             let words = Self::words().collect::<Vec<_>>().join(", ");
-            format!("unknown value {text:?}; it may be one of {words}")
+            format!("unknown value {text:?}; use one of {words}")
         })
     }
 }
@@ -361,10 +361,7 @@ mod tests {
         assert_eq!("any".parse(), Ok(Search::<LetterState>::Any));
         assert_eq!("dead".parse(), Ok(Search::Only(LetterState::Dead)));
         let error = serde_json::from_str::<Role>("\"admin\"").unwrap_err().to_string();
-        assert!(
-            error.contains("unknown value \"admin\"; it may be one of read, operate"),
-            "{error}"
-        );
+        assert!(error.contains("unknown value \"admin\"; use one of read, operate"), "{error}");
     }
 
     #[test]

@@ -75,22 +75,22 @@ pub struct Filter {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum FilterError {
     /// It says nothing.
-    #[error("it is not said which; `all` is for every one (`\"all\": true`, `--all`)")]
+    #[error("no filter given; pass `--all` (`\"all\": true`) to select everything")]
     Empty,
     /// Something is said, and is blank: a variable that is not set, most likely.
-    #[error("`{0}` is blank; leave it out if it does not matter")]
+    #[error("the filter `{0}` is blank; set it or remove it")]
     Blank(&'static str),
     /// It says both.
-    #[error("`all` stands beside a filter; say one or the other")]
+    #[error("`all` excludes other filters; use one or the other")]
     Both,
     /// It has a pattern that D1 does not take.
     #[error(
-        "`type` has a `*` and more than {PATTERN_BYTES} bytes; shorten it, or say the whole type"
+        "`type` has a `*` and more than {PATTERN_BYTES} bytes; shorten it, or use the full type without `*`"
     )]
     Pattern,
     /// It names more rules than a message can carry.
     #[error(
-        "the names of the rules are longer than {RULES_BYTES} bytes together; reprocess for some of them at a time"
+        "the names of the rules have more than {RULES_BYTES} bytes in total; reprocess fewer rules at a time"
     )]
     Rules,
 }

@@ -493,13 +493,13 @@ mod tests {
         assert_eq!(faults(&rule("members")), "none");
         assert_eq!(faults(&rule("indexed")), "none");
         insta::assert_snapshot!(faults(&rule("untyped")), @r"
-        hookmill.toml:11:24: rules[0].key.id: column `id` of the key has no type of its own
-          hint: a number and its text would be two keys: make it TEXT or INTEGER
+        hookmill.toml:11:24: rules[0].key.id: the key column `id` has no fixed type
+          hint: use TEXT or INTEGER; otherwise a number and its text would be two keys
         1 error in the configuration
         ");
         insta::assert_snapshot!(faults(&rule("backwards")), @r"
         hookmill.toml:10:9: rules[0].table: no index of `backwards` begins with (team), so each event would read the whole table
-          hint: begin the primary key with the columns that say whose list it is, or add an index: CREATE INDEX … ON backwards (team)
+          hint: begin the primary key with the columns of the list's owner, or add an index: CREATE INDEX … ON backwards (team)
         1 error in the configuration
         ");
     }
@@ -666,37 +666,37 @@ mod tests {
         hookmill.toml:10:21: rules[0].table: there is no table `teems`
           hint: did you mean `teams`?
         hookmill.toml:17:21: rules[1].table: `events` is Hookmill's own table
-          hint: rules write the tables of your application
-        hookmill.toml:24:21: rules[2].table: column `name` is NOT NULL, and the rule gives it no value
-          hint: add `name` to `set`, or let the column be NULL
+          hint: use a table of your application
+        hookmill.toml:24:21: rules[2].table: column `name` is NOT NULL, but the rule does not set it
+          hint: add `name` to `set`, or allow NULL in the column
         hookmill.toml:24:21: rules[2].table: the primary key of `teams` is (id, org), and `key` names (id)
-          hint: `key` has to name the whole primary key: it says which row an event is about
+          hint: `key` must contain the whole primary key
         hookmill.toml:27:21: rules[2].set.nme: table `teams` has no column `nme`
           hint: did you mean `name`?
-        hookmill.toml:27:32: rules[2].set._version: `_version` is kept by Hookmill
-          hint: it follows from `version`, `tie` and `delete`
-        hookmill.toml:32:21: rules[3].table: rules `columns` and `precedence` both write `teams`, and only one of them sets `name`, `size`, `_version`, `nme`
-          hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
+        hookmill.toml:27:32: rules[2].set._version: Hookmill maintains `_version`
+          hint: remove it; its value follows from `version`, `tie` and `delete`
+        hookmill.toml:32:21: rules[3].table: rules `columns` and `precedence` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
+          hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
         hookmill.toml:35:34: rules[3].tie.precedence: `nme` is not set by this rule
           hint: did you mean `name`?
         hookmill.toml:35:60: rules[3].tie.precedence.order: the list is empty
           hint: expected a list, weakest first
-        hookmill.toml:41:21: rules[4].table: rules `columns` and `other-columns` both write `teams`, and only one of them sets `name`, `note`, `_version`, `nme`
-          hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
-        hookmill.toml:49:21: rules[5].table: column `name` is NOT NULL, and the rule gives it no value
-          hint: add `name` to `set`, or let the column be NULL
-        hookmill.toml:55:20: rules[6].name: the rule has neither `version` nor `add`
-          hint: say which of two events is newer (version = "created"), or what to count (add = { total = 1 })
-        hookmill.toml:57:21: rules[6].table: column `name` is NOT NULL, and the rule gives it no value
-          hint: add `name` to `set`, or let the column be NULL
-        hookmill.toml:57:21: rules[6].table: table `teams` is kept by version
-          hint: count in a table of its own
-        hookmill.toml:61:20: rules[7].name: the rule has neither `version` nor `add`
-          hint: say which of two events is newer (version = "created"), or what to count (add = { total = 1 })
-        hookmill.toml:70:21: rules[8].table: rules `columns` and `adds-with-a-version` both write `teams`, and only one of them sets `name`, `size`, `_version`, `nme`
-          hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
+        hookmill.toml:41:21: rules[4].table: rules `columns` and `other-columns` both write `teams`, but only one of them sets `name`, `note`, `_version`, `nme`
+          hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
+        hookmill.toml:49:21: rules[5].table: column `name` is NOT NULL, but the rule does not set it
+          hint: add `name` to `set`, or allow NULL in the column
+        hookmill.toml:55:20: rules[6].name: the rule needs `version` or `add`
+          hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
+        hookmill.toml:57:21: rules[6].table: column `name` is NOT NULL, but the rule does not set it
+          hint: add `name` to `set`, or allow NULL in the column
+        hookmill.toml:57:21: rules[6].table: rules write the table `teams` by version
+          hint: count in a separate table
+        hookmill.toml:61:20: rules[7].name: the rule needs `version` or `add`
+          hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
+        hookmill.toml:70:21: rules[8].table: rules `columns` and `adds-with-a-version` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
+          hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
         hookmill.toml:74:21: rules[8].add.note: a rule with a `version` cannot `add`
-          hint: count in a table of its own, by a rule without `version` and `set`
+          hint: count in a separate table, with a rule without `version` and `set`
         hookmill.toml:79:21: rules[9].table: table `tallies` lacks _version, _precedence, _event_id, _deleted
           hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
         hookmill.toml:85:20: rules[10].name: `delete`, `tie`, `update` and `tombstone` need a `version`
@@ -790,61 +790,61 @@ mod tests {
     #[test]
     fn what_rules_cannot_say_is_reported_with_what_would_do() {
         insta::assert_snapshot!(faults(UNSAYABLE), @r#"
-        hookmill.toml:8:20: rules[0].name: `when` asks for "@.kept", and there is no `each`
-          hint: `@` is an element of the list that `each` names: each = "data.object.items.data"
-        hookmill.toml:11:26: rules[0].key.id: there is no `each`
-          hint: `@` is an element of the list that `each` names: each = "data.object.items.data"
-        hookmill.toml:12:23: rules[0].version: this is no version
+        hookmill.toml:8:20: rules[0].name: `when` asks for "@.kept", but `each` is missing
+          hint: `@` refers to an element of the list that `each` selects: each = "data.object.items.data"
+        hookmill.toml:11:26: rules[0].key.id: `each` is missing
+          hint: `@` refers to an element of the list that `each` selects: each = "data.object.items.data"
+        hookmill.toml:12:23: rules[0].version: not a usable version
           hint: expected a path to a whole number, or to a time: { rfc3339 = "occurred_at" }
         hookmill.toml:14:28: rules[0].set.plan: `scale` is missing
-          hint: how many digits behind the point are kept: { decimal = "amount", scale = 2 }
-        hookmill.toml:14:58: rules[0].set.customer: it is not clear what the value is
+          hint: add the number of decimal places: { decimal = "amount", scale = 2 }
+        hookmill.toml:14:58: rules[0].set.customer: unknown value form
           hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
         hookmill.toml:14:68: rules[0].set.customer.event: found "ip"
           hint: did you mean `id`?
         hookmill.toml:21:23: rules[1].version: the order of arrival is not the order of events
-          hint: expected what the provider says: version = "created"
-        hookmill.toml:22:28: rules[1].set.plan: it is not clear what the value is
+          hint: use a value of the provider: version = "created"
+        hookmill.toml:22:28: rules[1].set.plan: unknown value form
           hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
         hookmill.toml:22:66: rules[1].set.customer.json: no path is given
-          hint: expected a path, or a list of paths of which the first that is there counts
-        hookmill.toml:29:23: rules[2].version: all events have the same version, and there is no `tie`
-          hint: say what tells an older event from a newer one: tie = { precedence = … }
-        hookmill.toml:33:20: rules[3].name: `update` and `tombstone` do not go with `each`
-          hint: what is no longer in the list is removed
+          hint: expected a path, or a list of paths (the first one found is used)
+        hookmill.toml:29:23: rules[2].version: all events have the same version, but `tie` is missing
+          hint: add what orders the events: tie = { precedence = … }
+        hookmill.toml:33:20: rules[3].name: `update` and `tombstone` cannot be combined with `each`
+          hint: remove them: Hookmill removes rows that leave the list
         hookmill.toml:35:20: rules[3].each: found "@.list"
-          hint: expected a path into the body; `@` is an element of this list
-        hookmill.toml:36:21: rules[3].table: `key` has to say whose list it is, and which element
+          hint: expected a path into the body; `@` refers to an element of this list
+        hookmill.toml:36:21: rules[3].table: `key` must identify the owner of the list and the element
           hint: key = { subscription_id = "data.object.id", id = "@.id" }
-        hookmill.toml:40:34: rules[3].tie.precedence: a list has no column that could decide
+        hookmill.toml:40:34: rules[3].tie.precedence: a list has no column to compare
           hint: precedence = { type = ["*.created", "*.updated"] }
-        hookmill.toml:47:21: rules[4].table: `key` has to say whose list it is, and which element
+        hookmill.toml:47:21: rules[4].table: `key` must identify the owner of the list and the element
           hint: key = { subscription_id = "data.object.id", id = "@.id" }
-        hookmill.toml:47:21: rules[4].table: rules `values` and `a-list-in-a-table-kept-by-version` both write `accounts`, and only one of them has `each`
-          hint: all rules of a table keep it in the same way
-        hookmill.toml:47:21: rules[4].table: table `accounts` is kept by version
-          hint: the rows of a list have a version together, so their table has none of the columns _version, _precedence, _event_id, _deleted
-        hookmill.toml:53:20: rules[5].name: a rule that only updates removes no rows
-          hint: leave `tombstone` away: `_deleted` says that it is deleted
+        hookmill.toml:47:21: rules[4].table: rules `values` and `a-list-in-a-table-kept-by-version` both write `accounts`, but only one of them has `each`
+          hint: all rules of a table must agree in this
+        hookmill.toml:47:21: rules[4].table: rules write the table `accounts` by version
+          hint: the rows of a list share one version; remove the columns _version, _precedence, _event_id, _deleted
+        hookmill.toml:53:20: rules[5].name: a rule with `update` cannot remove rows
+          hint: remove `tombstone`: `_deleted` marks deleted rows
         hookmill.toml:55:21: rules[5].table: (plan) is neither the primary key of `accounts` nor UNIQUE
-          hint: `key` says which row an event is about, so there is one
-        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, and only one of them has `update`
-          hint: all rules of a table keep it in the same way
-        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, and only one of them has a time as its version
-          hint: all rules of a table keep it in the same way
-        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, and only one of them sets `plan`
-          hint: the newest event decides about the whole row, so all rules of a table set the same columns; put the others into a table of their own
-        hookmill.toml:58:25: rules[5].tombstone: the rule deletes nothing
-          hint: say which events delete: delete = "*.deleted"
-        hookmill.toml:60:31: rules[5].tie.refetch: only a rule that keeps the newest state of rows asks for it
-          hint: it goes neither with `update`, `tombstone`, `add` nor `handler`
+          hint: `key` must identify exactly one row
+        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, but only one of them has `update`
+          hint: all rules of a table must agree in this
+        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, but only one of them has a time as its version
+          hint: all rules of a table must agree in this
+        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, but only one of them sets `plan`
+          hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
+        hookmill.toml:58:25: rules[5].tombstone: `tombstone` needs `delete`
+          hint: add the event types that delete: delete = "*.deleted"
+        hookmill.toml:60:31: rules[5].tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
+          hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
         hookmill.toml:66:23: rules[6].handler: there is no handler `stripe-revenu`
           hint: did you mean `stripe-revenue`?
-        hookmill.toml:70:31: rules[6].tie.refetch: only a rule that keeps the newest state of rows asks for it
-          hint: it goes neither with `update`, `tombstone`, `add` nor `handler`
+        hookmill.toml:70:31: rules[6].tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
+          hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
         hookmill.toml:74:20: rules[7].name: `delete`, `tie`, `update` and `tombstone` need a `version`
-        hookmill.toml:85:20: rules[8].each: `each` makes rows of a table
-          hint: a rule that sends something sends it once for its event
+        hookmill.toml:85:20: rules[8].each: `each` works only with `table`
+          hint: remove `each`: a rule sends once for each event
         28 errors in the configuration
         "#);
     }
@@ -887,7 +887,7 @@ mod tests {
         };
         assert_eq!(faults(&rule("['a:customer.deleted', 'b:customer.deleted']")), "none");
         insta::assert_snapshot!(faults(&rule("'a:customer.deleted'")), @r#"
-        hookmill.toml:15:8: rules[0].name: it takes the place of the preset's rule "stripe-customers-deleted", and leaves out `b`, which has the preset "stripe" as well
+        hookmill.toml:15:8: rules[0].name: it replaces the preset's rule "stripe-customers-deleted" but does not cover `b`, which has the preset "stripe" as well
           hint: name the events of `b` in `on`, or choose another name
         1 error in the configuration
         "#);
@@ -924,12 +924,12 @@ mod tests {
             tie = { refetch = true }
             set = { plan = "p", customer = "c" }
         "#), @r#"
-        hookmill.toml:15:19: sources.c.api: it is not known how this provider's API is asked for objects
-          hint: it is asked on a tie, of Stripe, Clerk and Paddle
-        hookmill.toml:23:31: rules[0].tie.refetch: the API of stripe has no object that "customer_portal.updated" is about
-          hint: it can be asked about charge.*, charge.dispute.*, checkout.session.*, customer.*, customer.subscription.*, invoice.*, payment_intent.*, price.*, product.*, refund.*
-        hookmill.toml:32:31: rules[1].tie.refetch: it is not known whose API is to be asked
-          hint: add [sources.b.api] and [sources.s.api], of one provider
+        hookmill.toml:15:19: sources.c.api: Hookmill cannot fetch objects from this provider's API
+          hint: remove `api`; it is supported for Stripe, Clerk and Paddle
+        hookmill.toml:23:31: rules[0].tie.refetch: the API of stripe has no object for "customer_portal.updated"
+          hint: its objects are charge.*, charge.dispute.*, checkout.session.*, customer.*, customer.subscription.*, invoice.*, payment_intent.*, price.*, product.*, refund.*
+        hookmill.toml:32:31: rules[1].tie.refetch: `refetch` needs the API of one provider
+          hint: add [sources.b.api] and [sources.s.api], all of the same provider
         3 errors in the configuration
         "#);
     }

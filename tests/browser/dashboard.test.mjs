@@ -98,7 +98,7 @@ test("the files say that nothing else may run, and hold nobody's data", async ()
 
 test("who has no token that counts stays outside, in the API's words", async () => {
   await logIn(page, "hookmill_nobody's");
-  await alert().filter({ hasText: "No token that counts: show a token" }).waitFor();
+  await alert().filter({ hasText: "Missing or invalid token: send `Authorization: Bearer" }).waitFor();
   await screenshot(page, "log-in");
   assert.deepEqual(await barriers(page), []);
 });
@@ -214,7 +214,7 @@ test("a replay is planned and run to its end", async () => {
   await open("Replays");
   const plan = page.getByRole("form", { name: "Plan a replay" });
   await plan.getByRole("button", { name: "Plan" }).click();
-  await alert().filter({ hasText: "The request cannot be meant: it is not said which; `all` is for every one" }).waitFor();
+  await alert().filter({ hasText: "Invalid request: no filter given" }).waitFor();
   await plan.getByLabel("Source").fill("stripe");
   await plan.getByLabel("Type").fill("test.*");
   await plan.getByLabel("Reason").selectOption("refused");
@@ -382,7 +382,7 @@ test("a token that counts no longer leads back to the beginning", async () => {
   pipeline.sql("DELETE FROM admin_tokens WHERE name = 'rui'");
   await other.getByRole("link", { name: "Replays", exact: true }).click();
   await heading("Log in", other).waitFor();
-  await alert(other).filter({ hasText: "No token that counts" }).waitFor();
+  await alert(other).filter({ hasText: "Missing or invalid token" }).waitFor();
   assert.equal(await other.evaluate(() => sessionStorage.length), 0);
   assert.deepEqual(faults, []);
   await close();
@@ -437,7 +437,7 @@ test("events that took effect are reprocessed", async () => {
   await open("Replays");
   const form = page.getByRole("form", { name: "Plan a reprocessing" });
   await form.getByRole("button", { name: "Plan" }).click();
-  await alert().filter({ hasText: "The request cannot be meant" }).waitFor();
+  await alert().filter({ hasText: "Invalid request" }).waitFor();
   await form.getByLabel("Type").fill("customer.*");
   await form.getByLabel("Rules").fill("stripe-customers, tallies");
   await form.getByRole("button", { name: "Plan" }).click();

@@ -337,35 +337,35 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
       hint: did you mean `welcome`?
     hookmill.toml:14:10: rules[1].when.a.: found "a.": expected a name at character 3
       hint: expected a path such as "data.object.status"
-    hookmill.toml:14:24: rules[1].when.b: it is not clear what has to hold
-      hint: expected a value, a list of values, { not = … }, or { exists = true }; a path with dots stands in quotes
-    hookmill.toml:15:38: rules[1].email.to: addresses and paths stand together
-      hint: expected a path to an address, or an address, or a list of one kind or the other
-    hookmill.toml:15:100: rules[1].email.when: `when` stands beside what a rule does, not in it
-      hint: write it below `on`: when = { "data.status" = "active" }
+    hookmill.toml:14:24: rules[1].when.b: invalid condition
+      hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
+    hookmill.toml:15:38: rules[1].email.to: the list mixes addresses and paths; use one kind
+      hint: expected a path to an address, an address, or a list of either
+    hookmill.toml:15:100: rules[1].email.when: `when` is a key of the rule, not of its effect
+      hint: move it below `on`: when = { "data.status" = "active" }
     hookmill.toml:15:119: rules[1].email.delay: found 1year
       hint: expected a duration from 0s to 30d
-    hookmill.toml:17:1: rules[2]: a rule does one thing
-      hint: let another rule, with a name of its own, do the other
+    hookmill.toml:17:1: rules[2]: a rule can have only one effect
+      hint: move the other effect to another rule
     hookmill.toml:20:38: rules[2].email.to: found "a@b c"
       hint: expected an address, as in "Acme <hello@example.com>"
     hookmill.toml:20:47: rules[2].email: unknown key `dat`
       hint: did you mean `data`?
     hookmill.toml:21:7: rules[2].sms: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
-    hookmill.toml:21:14: rules[2].sms.to: found "+1"
-      hint: expected a number with its country, such as "+15550100002"
-    hookmill.toml:21:14: rules[2].sms.to: nothing says how SMS are sent
+    hookmill.toml:21:14: rules[2].sms.to: `[sms]` is not configured
       hint: add [sms] with `account` and `from`
-    hookmill.toml:26:14: rules[3].sms.to: nothing says how SMS are sent
+    hookmill.toml:21:14: rules[2].sms.to: found "+1"
+      hint: expected a phone number with country code, such as "+15550100002"
+    hookmill.toml:26:14: rules[3].sms.to: `[sms]` is not configured
       hint: add [sms] with `account` and `from`
     hookmill.toml:26:30: rules[3].sms.body: syntax error: unexpected end of input, expected end of variable block
-    hookmill.toml:31:22: rules[4].track.provider: nothing says how posthog is told
+    hookmill.toml:31:22: rules[4].track.provider: `[tracking.posthog]` is not configured
       hint: add [tracking.posthog]
     hookmill.toml:36:32: rules[5].outcome.is: found "eaten"
       hint: possible here: `delayed`, `delivered`, `opened`, `clicked`, `failed`, `bounced`, `unsubscribed`, `complained`
     hookmill.toml:41:12: rules[6].suppress: `reason` is missing
-      hint: a word or two for the record: reason = "bounced"
+      hint: add a short reason: reason = "bounced"
     hookmill.toml:46:8: templates.welcome.text: cannot read nowhere.txt: No such file or directory (os error 2)
     hookmill.toml:49:11: templates.broken.subject: line 1: syntax error: unexpected end of block
     hookmill.toml:50:8: templates.broken.html: broken.html, line 2: syntax error: unknown statement endif
@@ -377,16 +377,16 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
       hint: expected a duration from 0s to 1h
     hookmill.toml:57:16: email.on_uncertain: found "maybe"
       hint: possible here: `hold`, `retry`
-    hookmill.toml:59:7: email.resend.key: this is not the name of a secret; a secret itself does not belong in this file
-      hint: put the secret into an environment variable and name that: "env:RESEND_API_KEY"
+    hookmill.toml:59:7: email.resend.key: not the name of a secret; never write a secret into this file
+      hint: put the secret into an environment variable and use its name: "env:RESEND_API_KEY"
     hookmill.toml:60:7: email.resend.url: found "http://api.resend.com"
-      hint: expected https://: the key goes with each request
-    hookmill.toml:62:7: email.sendgrid.url: a name or a password in a URL does not belong in this file
-      hint: `key` names what opens the API
-    hookmill.toml:63:1: email.quota: there is neither `day` nor `month`
-      hint: say how many emails there may be: month = 3000
+      hint: expected https://, because each request carries the key
+    hookmill.toml:62:7: email.sendgrid.url: the URL contains a user name or password
+      hint: remove it and name the API key's secret in `key`
+    hookmill.toml:63:1: email.quota: the quota has neither `day` nor `month`
+      hint: add at least one, such as month = 3000
     hookmill.toml:64:11: email.quota.warn_at: found 2
-      hint: expected a share, above 0 and at most 1
+      hint: expected a fraction above 0 and at most 1
     29 errors in the configuration
     "#);
 }
@@ -462,14 +462,14 @@ fn a_configuration_with_errors_is_refused_before_anything_starts() {
     --- stderr
     error: hookmill.toml:2:10: sources.a.scheme: found "strip"
       hint: did you mean `stripe`?
-    hookmill.toml:3:12: sources.a.secrets[0]: this is not the name of a secret; a secret itself does not belong in this file
-      hint: put the secret into an environment variable and name that: "env:STRIPE_WEBHOOK_SECRET"
+    hookmill.toml:3:12: sources.a.secrets[0]: not the name of a secret; never write a secret into this file
+      hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
     2 errors in the configuration
     "#);
     insta::assert_snapshot!(shown(temporary.path(), &["check", "--json"]), @r#"
     exit code 1
     --- stdout
-    {"errors":[{"column":10,"file":"hookmill.toml","hint":"did you mean `stripe`?","key":"sources.a.scheme","line":2,"problem":"found \"strip\""},{"column":12,"file":"hookmill.toml","hint":"put the secret into an environment variable and name that: \"env:STRIPE_WEBHOOK_SECRET\"","key":"sources.a.secrets[0]","line":3,"problem":"this is not the name of a secret; a secret itself does not belong in this file"}],"valid":false}
+    {"errors":[{"column":10,"file":"hookmill.toml","hint":"did you mean `stripe`?","key":"sources.a.scheme","line":2,"problem":"found \"strip\""},{"column":12,"file":"hookmill.toml","hint":"put the secret into an environment variable and use its name: \"env:STRIPE_WEBHOOK_SECRET\"","key":"sources.a.secrets[0]","line":3,"problem":"not the name of a secret; never write a secret into this file"}],"valid":false}
     --- stderr
     error: the configuration is not valid
     "#);
@@ -499,7 +499,7 @@ fn a_rate_limit_that_the_worker_lacks_is_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
+    error: ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit but no binding
       hint: [[ratelimits]]
             name = "RATE_LIMIT_STRIPE"
             namespace_id = "1001"
@@ -538,14 +538,14 @@ fn workers_that_do_not_fit_together_are_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: dlq/worker/wrangler.toml:64:15: d1_databases[0].database_id: "10000000-0000-0000-0000-000000000000" here, and "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
+    error: dlq/worker/wrangler.toml:64:15: d1_databases[0].database_id: "10000000-0000-0000-0000-000000000000" here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
       hint: database_id = "00000000-0000-0000-0000-000000000000"
     ingress/worker/wrangler.toml:14:9: queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-event"
       hint: did you mean `hookmill-events`?
     2 errors in the configuration
     exit code 1
     --- stdout
-    {"errors":[{"column":15,"file":"dlq/worker/wrangler.toml","hint":"database_id = \"00000000-0000-0000-0000-000000000000\"","key":"d1_databases[0].database_id","line":64,"problem":"\"10000000-0000-0000-0000-000000000000\" here, and \"00000000-0000-0000-0000-000000000000\" at consumers/worker/wrangler.toml:54:15"},{"column":9,"file":"ingress/worker/wrangler.toml","hint":"did you mean `hookmill-events`?","key":"queues.producers[0].queue","line":14,"problem":"consumers/worker/wrangler.toml has no consumer of \"hookmill-event\""}],"valid":false}
+    {"errors":[{"column":15,"file":"dlq/worker/wrangler.toml","hint":"database_id = \"00000000-0000-0000-0000-000000000000\"","key":"d1_databases[0].database_id","line":64,"problem":"\"10000000-0000-0000-0000-000000000000\" here, but \"00000000-0000-0000-0000-000000000000\" at consumers/worker/wrangler.toml:54:15"},{"column":9,"file":"ingress/worker/wrangler.toml","hint":"did you mean `hookmill-events`?","key":"queues.producers[0].queue","line":14,"problem":"consumers/worker/wrangler.toml has no consumer of \"hookmill-event\""}],"valid":false}
     --- stderr
     error: the configuration is not valid
     "#
@@ -565,8 +565,8 @@ fn workers_that_do_not_fit_together_are_found() {
     --- stdout
     --- stderr
     note: dlq/worker/wrangler.jsonc is not checked, and neither is what depends on it: only wrangler.toml is read
-    error: ingress/worker/wrangler.toml:1:1: there is no such file, and the other Workers have theirs
-      hint: all three are deployed; the ingress Worker is described here
+    error: ingress/worker/wrangler.toml:1:1: the file is missing, but other Workers have one
+      hint: all three Workers are required; this file configures the ingress Worker
     1 error in the configuration
     ");
 }
@@ -584,10 +584,10 @@ fn migrations_that_the_workers_would_not_have_are_found() {
     exit code 1
     --- stdout
     --- stderr
-    error: consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:107:14 names them
-      hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
-    dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:107:14 names them
-      hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
+    error: consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:107:14 names
+      hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
+    dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:107:14 names
+      hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
     2 errors in the configuration
     "#);
 }

@@ -58,7 +58,7 @@ fn an_event_is_found_and_its_story_told_wherever_it_is() {
         let (_, body) = run(&["events", "show", "stripe", "evt_1", "--body"]);
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["id"], "evt_1");
         insta::allow_duplicates! {
-            insta::assert_snapshot!(run(&["events", "show", "stripe", "evt_0"]).1, @"error: Not found: nothing is known of this event; it may be on the queue");
+            insta::assert_snapshot!(run(&["events", "show", "stripe", "evt_0"]).1, @"error: Not found: no history of this event; it may still be on the queue");
         }
     }
     let environment = remote.iter().map(|(name, value)| (name, value));

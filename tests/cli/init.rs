@@ -316,7 +316,7 @@ fn init_says_which_providers_there_are() {
     exit code 2
     --- stdout
     --- stderr
-    error: `stripe` is named twice
+    error: `stripe` is listed twice
     ");
     assert_eq!(std::fs::read_dir(made.path()).unwrap().count(), 0, "nothing was written");
 }

@@ -155,7 +155,7 @@ fn an_event_is_found_with_its_whole_story() {
     ] {
         let answer = reader.get(wrong);
         assert_eq!(answer.status, 422, "{wrong}");
-        assert!(answer.body.contains("it may be one of"), "{}", answer.body);
+        assert!(answer.body.contains("use one of"), "{}", answer.body);
     }
     for wrong in ["/events?limit=0", "/events?limit=x", "/events?cursor=%00", "/stats?minutes=0"] {
         assert_eq!(reader.get(wrong).status, 422, "{wrong}");

@@ -74,12 +74,12 @@ fn test(item: &Item<'_>, sources: &BTreeSet<String>) -> Option<TestText> {
     let section = item.section("a table: [[tests]]")?;
     let name = section.get("name").and_then(|item| item.string("a name"));
     let name = name.unwrap_or_else(|| section.here.clone().map(|()| section.here.key.clone()));
-    let hint = "the events that come: given = { source = \"stripe\", file = \"tests/paid.json\" }";
+    let hint = "add the events: given = { source = \"stripe\", file = \"tests/paid.json\" }";
     let given = section.require("given", hint).map(|item| item.list("a table, or a list", true));
     let given = given.unwrap_or_default();
     let given = given.iter().filter_map(|item| read_given(item, sources)).collect();
     let hint =
-        "what is to become of them: expect = { table = \"invoices\", row = { id = \"in_1\" } }";
+        "add the expected results: expect = { table = \"invoices\", row = { id = \"in_1\" } }";
     let expect = section.require("expect", hint).map(|item| item.list("a table, or a list", true));
     let expect = expect.unwrap_or_default();
     let expect = expect.iter().filter_map(expectation).collect();
@@ -89,7 +89,7 @@ fn test(item: &Item<'_>, sources: &BTreeSet<String>) -> Option<TestText> {
 
 fn read_given(item: &Item<'_>, sources: &BTreeSet<String>) -> Option<Given> {
     let section = item.section("a table: { source = \"stripe\", file = \"tests/paid.json\" }")?;
-    let source = section.require("source", "whose event it is: source = \"stripe\"");
+    let source = section.require("source", "add the event's source: source = \"stripe\"");
     let source = source.and_then(|item| item.string("the name of a source"));
     if let Some(source) = &source
         && !sources.contains(&source.value)
@@ -97,7 +97,7 @@ fn read_given(item: &Item<'_>, sources: &BTreeSet<String>) -> Option<Given> {
         let problem = source.error(format!("there is no source `{}`", source.value));
         section.report(problem.suggest(&source.value, sources.iter().map(String::as_str)));
     }
-    let file = section.require("file", "its body: file = \"tests/paid.json\"");
+    let file = section.require("file", "add the file with its body: file = \"tests/paid.json\"");
     let file = file.and_then(|item| item.string("a file"));
     let text = |key| Some(section.get(key)?.string("a text")?.value);
     let (kind, id) = (text("event"), text("id"));
@@ -139,7 +139,7 @@ fn expectation(item: &Item<'_>) -> Option<Located<Expectation>> {
         if let Some(table) = section.get("table") {
             let table = table.string("the name of a table")?.value;
             if let Some(rows) = section.get("rows") {
-                let expected = "a whole number, of rows";
+                let expected = "a number of rows";
                 let count = rows.integer(expected)?;
                 let Ok(count) = u64::try_from(count.value) else {
                     let problem = count.error(format!("found {}", count.value));
@@ -148,14 +148,15 @@ fn expectation(item: &Item<'_>) -> Option<Located<Expectation>> {
                 };
                 return Some(Expectation::Rows { table, count });
             }
-            let hint = "what it says: row = { id = \"in_1\" }; or how many: rows = 0";
+            let hint =
+                "add the expected row, row = { id = \"in_1\" }, or the number of rows, rows = 0";
             let expected = "columns and their values: row = { id = \"in_1\" }";
             let row = members(&section.require("row", hint)?, expected)?;
             return Some(Expectation::Row { table, row });
         }
         for what in ["email", "sms", "track"] {
             if let Some(content) = section.get(what) {
-                let content = members(&content, "what is so of it, as a table")?;
+                let content = members(&content, "a table of expected values")?;
                 return Some(Expectation::Sent { what, content });
             }
         }

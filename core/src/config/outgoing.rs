@@ -27,18 +27,17 @@ pub(super) fn emails(
 ) -> Option<Emails> {
     let section = root.get("email")?.section("a table")?;
     let providers = Provider::of(Purpose::Email);
-    let provider = section.require("provider", "who delivers: provider = \"resend\"");
+    let provider = section.require("provider", "add the provider: provider = \"resend\"");
     let chosen = provider.and_then(|item| item.choice(&providers));
     let fallback = section.get("fallback").and_then(|item| item.choice(&providers));
-    let from =
-        section.require("from", "whose emails they are: from = \"Acme <hello@example.com>\"");
+    let from = section.require("from", "add the sender: from = \"Acme <hello@example.com>\"");
     let from = from.and_then(|item| mailbox(&item));
     let reply_to = section.get("reply_to").and_then(|item| mailbox(&item));
     let mut sending = sending(&section);
     let failover_after = section.get("failover_after").and_then(|item| integer(&item, 1..=1000));
     if let (Some(item), None) = (section.get("failover_after"), &fallback) {
-        let problem = item.here.error("there is nobody to turn to");
-        section.report(problem.hint("name who: fallback = \"sendgrid\""));
+        let problem = item.here.error("`failover_after` needs a `fallback`");
+        section.report(problem.hint("add the fallback provider: fallback = \"sendgrid\""));
     }
     if let Some(count) = failover_after {
         sending.failover_after = u32::try_from(count).unwrap_or(sending.failover_after);
@@ -52,7 +51,7 @@ pub(super) fn emails(
             (Transport::Smtp, Some(table), _) => Some(smtp_server(provider, table)),
             (Transport::Smtp, None, Some(named)) if item.is_none() => {
                 let problem = named.error(format!("`[email.{name}]` is missing"));
-                section.report(problem.hint(format!("name the server: {SMTP_EXAMPLE}")));
+                section.report(problem.hint(format!("add the server: {SMTP_EXAMPLE}")));
                 None
             }
             (Transport::Smtp, None, _) => None,
@@ -62,8 +61,8 @@ pub(super) fn emails(
     if let (Some(provider), Some(fallback)) = (&chosen, &fallback)
         && provider.value == fallback.value
     {
-        let problem = fallback.error("this is the provider that it is to stand in for");
-        section.report(problem.hint("name another, or none"));
+        let problem = fallback.error("`fallback` is the same as `provider`");
+        section.report(problem.hint("use another provider, or remove `fallback`"));
     }
     section.finish();
     let named = || [&chosen, &fallback].into_iter().flatten();
@@ -92,23 +91,22 @@ fn sending(section: &Section<'_>) -> Sending {
 /// Reads `[sms]`.
 pub(super) fn sms(root: &Section<'_>) -> Option<Sms> {
     let section = root.get("sms")?.section("a table")?;
-    let account = section.require("account", "Twilio's account: account = \"AC…\"");
-    let account = account.and_then(|item| item.string("an account, AC…"));
+    let account = section.require("account", "add your Twilio Account SID: account = \"AC…\"");
+    let account = account.and_then(|item| item.string("an Account SID, \"AC…\""));
     if let Some(text) = &account
         && !is_sid("AC", &text.value)
     {
         let problem = text.error(format!("found {:?}", text.value));
         section.report(problem.hint("expected Twilio's Account SID: AC and 32 hexadecimal digits"));
     }
-    let from =
-        section.require("from", "whose messages they are: from = \"+15550100001\", or \"MG…\"");
-    let from = from.and_then(|item| item.string("a number, or a messaging service"));
+    let from = section.require("from", "add the sender: from = \"+15550100001\", or \"MG…\"");
+    let from = from.and_then(|item| item.string("a phone number or a messaging service"));
     if let Some(text) = &from
         && !is_sms_sender(&text.value)
     {
         let problem = text.error(format!("found {:?}", text.value));
         section.report(problem.hint(
-            "expected a number with its country (+15550100001), a messaging service (MG and 32 hexadecimal digits), a short code, or a name of at most 11 letters and digits",
+            "expected a phone number with country code (+15550100001), a messaging service (MG and 32 hexadecimal digits), a short code, or a sender name of at most 11 letters and digits",
         ));
     }
     let status_callback = section.get("status_callback").and_then(|item| {
@@ -164,7 +162,7 @@ fn quota(item: &Item<'_>) -> Option<Quota> {
     };
     let (day, month) = (count("day"), count("month"));
     let warn_at = section.get("warn_at").and_then(|item| {
-        let expected = "a share, above 0 and at most 1";
+        let expected = "a fraction above 0 and at most 1";
         let found = item.float(expected)?;
         let within = found.value > 0.0 && found.value <= 1.0;
         if !within {
@@ -175,8 +173,8 @@ fn quota(item: &Item<'_>) -> Option<Quota> {
     });
     let notify = section.get("notify").and_then(|item| mailbox(&item));
     if day.is_none() && month.is_none() {
-        let problem = section.here.error("there is neither `day` nor `month`");
-        section.report(problem.hint("say how many emails there may be: month = 3000"));
+        let problem = section.here.error("the quota has neither `day` nor `month`");
+        section.report(problem.hint("add at least one, such as month = 3000"));
     }
     section.finish();
     Some(Quota { day, month, warn_at: warn_at.unwrap_or(0.8), notify })
@@ -199,15 +197,16 @@ const SMTP_EXAMPLE: &str =
 /// `[email.smtp]`: a server instead of a URL, and a user whose password is the key.
 fn smtp_server(provider: Provider, section: Section<'_>) -> Api {
     let mut api = default_api(provider);
-    let host = section.require("host", "the server: host = \"email-smtp.us-east-1.amazonaws.com\"");
-    let host = host.and_then(|item| item.string("the name of a server"));
+    let host =
+        section.require("host", "add the server: host = \"email-smtp.us-east-1.amazonaws.com\"");
+    let host = host.and_then(|item| item.string("a host name"));
     let host = host.filter(|host| {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
         let fits = !host.value.is_empty() && host.value.chars().all(plain);
         if !fits {
             let problem = host.error(format!("found {:?}", host.value));
             section.report(
-                problem.hint("expected a host name such as \"mail.example.com\"; `port` and `tls` are keys of their own"),
+                problem.hint("expected a host name such as \"mail.example.com\"; `port` and `tls` are separate keys"),
             );
         }
         fits
@@ -219,22 +218,22 @@ fn smtp_server(provider: Provider, section: Section<'_>) -> Api {
         && scheme == "smtp"
         && !["localhost", "127.0.0.1"].contains(&host.value.as_str())
     {
-        let problem = tls.error("emails and the password would go out unencrypted");
-        section.report(problem.hint("use tls = \"starttls\" or \"implicit\"; \"none\" is only for a server on this machine, host = \"localhost\""));
+        let problem = tls.error("tls = \"none\" would send emails and the password unencrypted");
+        section.report(problem.hint("use tls = \"starttls\" or \"implicit\"; \"none\" is only for a local server, host = \"localhost\""));
     }
     let port = section.get("port").and_then(|item| integer(&item, 1..=65_535));
     let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(usual_port);
     let host = host.map(|host| host.value).unwrap_or_default();
     api.url = format!("{scheme}://{host}:{port}");
     let user = section.get("user");
-    api.user = user.as_ref().and_then(|item| Some(item.string("who logs in")?.value));
+    api.user = user.as_ref().and_then(|item| Some(item.string("a user name")?.value));
     if let Some(item) = section.get("password") {
         if let Some(name) = secret_name(&item, &format!("env:{}", api.key.0)) {
             api.key = name;
         }
         if user.is_none() {
             let problem = item.here.error("`password` needs a `user`");
-            section.report(problem.hint("name the user: user = \"AKIA…\""));
+            section.report(problem.hint("add the user: user = \"AKIA…\""));
         }
     }
     if let Some(rate) = section.get("rate").and_then(|item| integer(&item, 1..=10_000)) {
@@ -286,14 +285,14 @@ fn api_settings(api: &mut Api, section: &Section<'_>) {
         // What opens the API goes with each request.
         if url.value.contains('@') {
             // It may be one, so it is not quoted.
-            let problem = url.error("a name or a password in a URL does not belong in this file");
-            return item.report(problem.hint("`key` names what opens the API"));
+            let problem = url.error("the URL contains a user name or password");
+            return item.report(problem.hint("remove it and name the API key's secret in `key`"));
         }
         if is_private(&url.value) {
             url.value.trim_end_matches('/').clone_into(&mut api.url);
         } else {
             let problem = url.error(format!("found {:?}", url.value));
-            item.report(problem.hint("expected https://: the key goes with each request"));
+            item.report(problem.hint("expected https://, because each request carries the key"));
         }
     }
 }
@@ -315,12 +314,12 @@ pub(super) fn alerts(root: &Section<'_>, emails: bool) -> Option<Alerts> {
     let section = root.get("alerts")?.section("a table")?;
     let (email, webhook) = (section.get("email"), section.get("webhook"));
     if let (Some(item), false) = (&email, emails) {
-        let problem = item.here.error("nothing says how emails are sent");
+        let problem = item.here.error("`[email]` is not configured");
         section.report(problem.hint("add [email] with `provider` and `from`"));
     }
     if email.is_none() && webhook.is_none() {
-        let problem = section.here.error("nobody is told");
-        section.report(problem.hint("say who: email = \"Ops <ops@example.com>\", or webhook = { url = \"https://…\", secret = \"env:ALERTS_SECRET\" }"));
+        let problem = section.here.error("`[alerts]` has no recipient");
+        section.report(problem.hint("add email = \"Ops <ops@example.com>\", or webhook = { url = \"https://…\", secret = \"env:ALERTS_SECRET\" }"));
     }
     let email = email.and_then(|item| mailbox(&item));
     let webhook = webhook.and_then(|item| alert_webhook(&item));
@@ -345,23 +344,27 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn alert_webhook(item: &Item<'_>) -> Option<AlertWebhook> {
     let section =
         item.section("a table: { url = \"https://…\", secret = \"env:ALERTS_SECRET\" }")?;
-    let url = section.require("url", "where it goes: url = \"https://…\", or \"env:ALERTS_URL\"");
+    let url = section.require("url", "add the URL: url = \"https://…\", or \"env:ALERTS_URL\"");
     let url = url.and_then(|item| alert_url(&item));
-    let secret = section.require("secret", "what signs it: secret = \"env:ALERTS_SECRET\"");
+    let secret =
+        section.require("secret", "add the signing secret: secret = \"env:ALERTS_SECRET\"");
     let secret = secret.and_then(|item| secret_name(&item, "env:ALERTS_SECRET"));
     section.finish();
     Some(AlertWebhook { url: url?, secret: secret? })
 }
 
 fn alert_url(item: &Item<'_>) -> Option<AlertUrl> {
-    let text = item.string("a URL, or the name of one, such as \"env:ALERTS_URL\"")?;
+    let text =
+        item.string("a URL, or the name of a secret that contains it, such as \"env:ALERTS_URL\"")?;
     if text.value.starts_with("env:") {
         return secret_name(item, "env:ALERTS_URL").map(AlertUrl::Named);
     }
     if text.value.contains(['@', '?']) {
         // What is secret in it is not quoted.
-        let problem = text.error("a URL with something secret in it does not belong in this file");
-        item.report(problem.hint("put it into an environment variable: url = \"env:ALERTS_URL\""));
+        let problem = text.error("the URL contains a secret");
+        item.report(
+            problem.hint("put the URL into an environment variable: url = \"env:ALERTS_URL\""),
+        );
         return None;
     }
     if !is_private(&text.value) {
@@ -375,21 +378,20 @@ fn alert_url(item: &Item<'_>) -> Option<AlertUrl> {
 /// Reads `[templates]`.
 pub(super) fn templates(root: &Section<'_>) -> BTreeMap<String, TemplateFiles> {
     let mut templates = BTreeMap::new();
-    let expected = "a table of templates, for instance [templates.welcome]";
+    let expected = "a table of templates, such as [templates.welcome]";
     let Some(section) = root.get("templates").and_then(|item| item.section(expected)) else {
         return templates;
     };
     for (name, item) in section.members() {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         if name.value.is_empty() || !name.value.chars().all(plain) {
-            let problem = name.error(format!("a template cannot be called {:?}", name.value));
+            let problem = name.error(format!("invalid template name {:?}", name.value));
             item.report(problem.hint("a-z, 0-9, `-` and `_`"));
         }
         let Some(section) = item.section("a table") else { continue };
         let subject =
-            section.require("subject", "the subject line: subject = \"Welcome, {{ name }}\"");
-        let html = section
-            .require("html", "the file with the HTML part: html = \"templates/welcome.html\"");
+            section.require("subject", "add the subject line: subject = \"Welcome, {{ name }}\"");
+        let html = section.require("html", "add the HTML file: html = \"templates/welcome.html\"");
         let text = section.get("text").and_then(|item| item.string("a file"));
         let files = TemplateFiles {
             subject: subject.and_then(|item| item.string("a subject line")),
@@ -406,15 +408,16 @@ pub(super) fn templates(root: &Section<'_>) -> BTreeMap<String, TemplateFiles> {
 pub(super) fn email(item: &Item<'_>) -> Option<EffectDecl> {
     let example = "{ template = \"welcome\", to = \"data.email\" }";
     let section = item.section(&format!("an email: {example}"))?;
-    let template = section.require("template", "a template of [templates]");
+    let template = section
+        .require("template", "add the name of a template in `[templates]`: template = \"welcome\"");
     let template = template.and_then(|item| item.string("the name of a template"));
-    let to = section.require("to", "a path to an address, or an address: to = \"data.email\"");
+    let to = section.require("to", "add the recipient, a path or an address: to = \"data.email\"");
     let to = to.and_then(|item| recipients(&item));
     let cc = section.get("cc").and_then(|item| recipients(&item));
     let reply_to = section.get("reply_to").and_then(|item| recipients(&item));
     if let Some(item) = section.get("bcc") {
-        let problem = item.here.error("blind copies are not sent");
-        item.report(problem.hint("another rule can send an email of its own"));
+        let problem = item.here.error("`bcc` is not supported");
+        item.report(problem.hint("use another rule to send a separate email"));
     }
     let data = data(&section, "data");
     let delay = delay(&section);
@@ -427,9 +430,9 @@ pub(super) fn email(item: &Item<'_>) -> Option<EffectDecl> {
 /// Reads the `sms` of a rule.
 pub(super) fn text(item: &Item<'_>) -> Option<EffectDecl> {
     let section = item.section("an SMS: { to = \"data.phone\", body = \"…\" }")?;
-    let to = section.require("to", "a path to a number: to = \"data.phone\"");
+    let to = section.require("to", "add a path to a phone number: to = \"data.phone\"");
     let to = to.map(|item| numbers(&item));
-    let body = section.require("body", "what it says: body = \"Your code is {{ code }}\"");
+    let body = section.require("body", "add the text: body = \"Your code is {{ code }}\"");
     let body = body.and_then(|item| item.string("a template"));
     let data = data(&section, "data");
     let delay = delay(&section);
@@ -457,7 +460,7 @@ fn is_sms_sender(text: &str) -> bool {
 
 fn number_error(text: &Located<String>) -> ConfigError {
     let problem = text.error(format!("found {:?}", text.value));
-    problem.hint("expected a number with its country, such as \"+15550100002\"")
+    problem.hint("expected a phone number with country code, such as \"+15550100002\"")
 }
 
 /// A number as it is, or a path to one: what begins with `+` or a digit is no path.
@@ -478,12 +481,12 @@ fn numbers(item: &Item<'_>) -> Located<ValueDecl> {
 /// Reads the `track` of a rule.
 pub(super) fn track(item: &Item<'_>) -> Option<EffectDecl> {
     let example = "{ provider = \"posthog\", event = \"Subscribed\", user = \"data.user_id\" }";
-    let section = item.section(&format!("what somebody did: {example}"))?;
-    let provider = section.require("provider", "who is told: provider = \"posthog\"");
+    let section = item.section(&format!("a tracking event: {example}"))?;
+    let provider = section.require("provider", "add the provider: provider = \"posthog\"");
     let provider = provider.and_then(|item| item.choice(&Provider::of(Purpose::Tracking)));
-    let event = section.require("event", "what it is called: event = \"Subscribed\"");
+    let event = section.require("event", "add the name of the event: event = \"Subscribed\"");
     let event = event.and_then(|item| item.string("a name"));
-    let user = section.require("user", "who has done it: user = \"data.user_id\"");
+    let user = section.require("user", "add the user: user = \"data.user_id\"");
     let user = user.map(|item| item.here.clone().map(|()| value(&item)));
     let properties = data(&section, "properties").value;
     let delay = delay(&section);
@@ -496,7 +499,7 @@ pub(super) fn track(item: &Item<'_>) -> Option<EffectDecl> {
 
 /// Names, and where their values are from; located at whom they are for, if there are none.
 fn data(section: &Section<'_>, key: &'static str) -> Located<NamedValues> {
-    let expected = "names and where their values are from: { name = \"data.first_name\" }";
+    let expected = "names and paths of their values: { name = \"data.first_name\" }";
     let Some(item) = section.get(key) else { return section.here.clone().map(|()| Vec::new()) };
     let members = item.section(expected).map(|section| section.members()).unwrap_or_default();
     let values = members.into_iter().map(|(name, item)| {
@@ -515,8 +518,8 @@ fn delay(section: &Section<'_>) -> Duration {
 /// Conditions are those of a rule, whatever it does.
 fn no_conditions(section: &Section<'_>) {
     if let Some(item) = section.get("when") {
-        let problem = item.here.error("`when` stands beside what a rule does, not in it");
-        item.report(problem.hint("write it below `on`: when = { \"data.status\" = \"active\" }"));
+        let problem = item.here.error("`when` is a key of the rule, not of its effect");
+        item.report(problem.hint("move it below `on`: when = { \"data.status\" = \"active\" }"));
     }
 }
 
@@ -528,11 +531,11 @@ pub(super) fn outcome(item: &Item<'_>) -> Option<EffectDecl> {
     let of = if let Some(item) = &by_provider_id {
         Some(item.here.clone().map(|()| value(item)))
     } else {
-        let hint = "where the email's id is: email = \"data.tags.hookmill\"";
+        let hint = "add the path of the email's id: email = \"data.tags.hookmill\"";
         section.require("email", hint).map(|item| item.here.clone().map(|()| value(&item)))
     };
     let by_provider_id = by_provider_id.is_some();
-    let outcome = section.require("is", "what became of it: is = \"bounced\"");
+    let outcome = section.require("is", "add the outcome: is = \"bounced\"");
     let outcome = outcome.and_then(|item| item.choice(&Outcome::ALL));
     no_conditions(&section);
     section.finish();
@@ -542,10 +545,10 @@ pub(super) fn outcome(item: &Item<'_>) -> Option<EffectDecl> {
 /// Reads the `suppress` of a rule.
 pub(super) fn suppress(item: &Item<'_>) -> Option<EffectDecl> {
     let section = item.section("an address: { address = \"data.to\", reason = \"bounced\" }")?;
-    let address = section.require("address", "where it is: address = \"data.to\"");
+    let address = section.require("address", "add the path of the address: address = \"data.to\"");
     let address = address.map(|item| item.here.clone().map(|()| value(&item)));
-    let reason = section.require("reason", "a word or two for the record: reason = \"bounced\"");
-    let reason = reason.and_then(|item| item.string("a word or two"));
+    let reason = section.require("reason", "add a short reason: reason = \"bounced\"");
+    let reason = reason.and_then(|item| item.string("a short reason"));
     no_conditions(&section);
     section.finish();
     Some(EffectDecl::Suppress { address: address?, reason: reason?.value })
@@ -553,11 +556,15 @@ pub(super) fn suppress(item: &Item<'_>) -> Option<EffectDecl> {
 
 /// Addresses as they are, or a path to them: what has an `@` is no path.
 fn recipients(item: &Item<'_>) -> Option<Located<ValueDecl>> {
-    let expected = "a path to an address, or an address, or a list of one kind or the other";
+    let expected = "a path to an address, an address, or a list of either";
     let list = item.list(expected, item.is_string());
     if list.is_empty() {
         if item.is_list() {
-            item.report(item.here.error("nobody is named").hint(format!("expected {expected}")));
+            item.report(
+                item.here
+                    .error("the list of recipients is empty")
+                    .hint(format!("expected {expected}")),
+            );
         }
         return None;
     }
@@ -567,7 +574,7 @@ fn recipients(item: &Item<'_>) -> Option<Located<ValueDecl>> {
         return Some(item.here.clone().map(|()| value(item)));
     }
     if addresses < list.len() {
-        let problem = item.here.error("addresses and paths stand together");
+        let problem = item.here.error("the list mixes addresses and paths; use one kind");
         item.report(problem.hint(format!("expected {expected}")));
         return None;
     }
@@ -602,9 +609,9 @@ pub(super) fn conditions(item: &Item<'_>) -> Vec<ConditionDecl> {
                 Some(ConditionDecl { path, any_of: null(), not })
             }
             _ => {
-                let problem = section.here.error("it is not clear what has to hold");
+                let problem = section.here.error("invalid condition");
                 section.report(problem.hint(
-                    "expected a value, a list of values, { not = … }, or { exists = true }; a path with dots stands in quotes",
+                    "expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots",
                 ));
                 None
             }
@@ -621,7 +628,7 @@ pub(super) fn conditions(item: &Item<'_>) -> Vec<ConditionDecl> {
 fn values(item: &Item<'_>) -> Vec<String> {
     let list = item.list("a value, or a list of values", !item.is_list());
     if list.is_empty() {
-        item.report(item.here.error("no value is given"));
+        item.report(item.here.error("the list of values is empty"));
     }
     list.iter().filter_map(Item::json).collect()
 }

@@ -405,7 +405,7 @@ pub fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
 }
 
 fn sources(root: &Section<'_>, config: &mut Config) {
-    let hint = "name at least one place webhooks come from, for instance [sources.stripe]";
+    let hint = "add at least one source, such as [sources.stripe]";
     let Some(section) =
         root.require("sources", hint).and_then(|item| item.section("a table of sources"))
     else {
@@ -413,15 +413,15 @@ fn sources(root: &Section<'_>, config: &mut Config) {
     };
     let members = section.members();
     if members.is_empty() {
-        section.report(section.here.error("there is no source").hint(hint));
+        section.report(section.here.error("no source is configured").hint(hint));
     }
     for (name, item) in members {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         if name.value.is_empty() || name.value.len() > 64 || !name.value.chars().all(plain) {
-            let problem = name.error(format!("a source cannot be called {:?}", name.value));
-            item.report(
-                problem.hint("its name stands in a URL: a-z, 0-9, `-` and `_`, at most 64 of them"),
-            );
+            let problem = name.error(format!("invalid source name {:?}", name.value));
+            item.report(problem.hint(
+                "the name is part of a URL: use a-z, 0-9, `-` and `_`, at most 64 characters",
+            ));
         }
         if let Some(section) = item.section("a table") {
             source(&name.value, section, config);
@@ -431,7 +431,10 @@ fn sources(root: &Section<'_>, config: &mut Config) {
 
 fn source(name: &str, section: Section<'_>, config: &mut Config) {
     let secrets = section
-        .require("secrets", "for instance secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]")
+        .require(
+            "secrets",
+            "add the names of its secrets: secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]",
+        )
         .map(|item| secret_names(&item))
         .unwrap_or_default();
     let signing = source::signing(&section);
@@ -441,8 +444,8 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
         && !preset.value.1.contains(&signing.scheme_name.as_str())
     {
         let needed: Vec<_> = preset.value.1.iter().map(|name| format!("{name:?}")).collect();
-        let problem =
-            preset.error(format!("its events are not signed by {:?}", signing.scheme_name));
+        let problem = preset
+            .error(format!("this preset does not support the scheme {:?}", signing.scheme_name));
         section.report(problem.hint(format!("scheme = {}", needed.join(" or "))));
     }
     let rate_limit = section.get("rate_limit").and_then(|item| rate_limit(&item));
@@ -452,9 +455,9 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
         && signing.scheme.leaves_body_open()
     {
         let problem = unknown.error(
-            "the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event",
+            "the signature does not cover the body and an ignored event is not recorded, so an attacker could reuse the signature for another event",
         );
-        section.report(problem.hint("expected \"record\" or \"dead_letter\""));
+        section.report(problem.hint("use \"record\" or \"dead_letter\""));
     }
     let mut redact = section.get("redact").map(|item| redactions(&item)).unwrap_or_default();
     redact.extend(signing.iter().flat_map(source::Signing::proofs));
@@ -468,8 +471,8 @@ fn source(name: &str, section: Section<'_>, config: &mut Config) {
             }
             None => item.report(
                 item.here
-                    .error("it is not known how this provider's API is asked for objects")
-                    .hint("it is asked on a tie, of Stripe, Clerk and Paddle"),
+                    .error("Hookmill cannot fetch objects from this provider's API")
+                    .hint("remove `api`; it is supported for Stripe, Clerk and Paddle"),
             ),
         }
     }
@@ -520,9 +523,8 @@ fn rate_limit(item: &Item<'_>) -> Option<RateLimit> {
 
 /// Secrets are named, not held. What is not a name may be a secret, so it is never quoted.
 fn redactions(item: &Item<'_>) -> Vec<Redaction> {
-    let expected =
-        "names with `.` between them, such as `data.object.email`, `lines.*.name` or `**.email`";
-    let entries = item.list("a list of places such as \"data.object.email\"", false).into_iter();
+    let expected = "a path with names separated by `.`, such as `data.object.email`, `lines.*.name` or `**.email`";
+    let entries = item.list("a list of paths such as \"data.object.email\"", false).into_iter();
     entries
         .filter_map(|entry| Some(entry.parsed(expected, str::parse::<Redaction>)?.value))
         .collect()
@@ -549,17 +551,19 @@ fn secret_names(item: &Item<'_>) -> Vec<SecretRef> {
         match named(&entry, &text, "env:STRIPE_WEBHOOK_SECRET") {
             None => {}
             Some(name) if names.iter().any(|secret| secret.name == name) => {
-                entry.report(text.error(format!("env:{} is named twice", name.0)));
+                entry.report(text.error(format!("env:{} is listed twice", name.0)));
             }
             Some(name) => names.push(SecretRef { name, not_after }),
         }
     }
     if item.list(expected, true).is_empty() {
-        item.report(item.here.error("no secret is named").hint(format!("expected {expected}")));
+        item.report(
+            item.here.error("the list of secrets is empty").hint(format!("expected {expected}")),
+        );
     }
     if names.len() > limits::SECRETS {
-        let problem = item.here.error(format!("{} secrets are named", names.len()));
-        item.report(problem.hint(format!("at most {} are tried", limits::SECRETS)));
+        let problem = item.here.error(format!("{} secrets are listed", names.len()));
+        item.report(problem.hint(format!("use at most {}", limits::SECRETS)));
     }
     names
 }
@@ -576,11 +580,9 @@ fn named(item: &Item<'_>, text: &Located<String>, example: &str) -> Option<Secre
             && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
     });
     if name.is_none() {
-        let problem = text.error(
-            "this is not the name of a secret; a secret itself does not belong in this file",
-        );
+        let problem = text.error("not the name of a secret; never write a secret into this file");
         item.report(problem.hint(format!(
-            "put the secret into an environment variable and name that: {example:?}"
+            "put the secret into an environment variable and use its name: {example:?}"
         )));
     }
     name.map(|name| SecretName(name.to_owned()))
@@ -625,7 +627,7 @@ fn retry(root: &Section<'_>, retry: &mut Retry) {
         let here = max.map_or(section.here.clone(), |item| item.here);
         section.report(
             here.error("`max` is shorter than `initial`")
-                .hint("the delay grows from `initial` to `max`"),
+                .hint("the delay grows from `initial` to `max`; raise `max` or lower `initial`"),
         );
     }
     let number = |key, range: std::ops::RangeInclusive<f64>| {
@@ -692,14 +694,15 @@ fn access(item: &Item<'_>) -> Option<Access> {
     let section = item.section(
         "a table: { issuer = \"https://acme.cloudflareaccess.com\", audience = \"…\", operators = [] }",
     )?;
-    let hint = "the team's domain: issuer = \"https://acme.cloudflareaccess.com\"";
+    let hint = "add the team's domain: issuer = \"https://acme.cloudflareaccess.com\"";
     let issuer = section.require("issuer", hint).and_then(|item| item.string("a URL"));
     if let Some(issuer) = &issuer
         && (!is_private(&issuer.value) || issuer.value.ends_with('/'))
     {
         let problem = issuer.error(format!("found {:?}", issuer.value));
-        section
-            .report(problem.hint("expected https://, the team's domain, and no slash behind it"));
+        section.report(
+            problem.hint("expected https:// and the team's domain, without a trailing slash"),
+        );
     }
     let hint = "the application's audience tag (AUD), as Cloudflare shows it";
     let audience = section.require("audience", hint).and_then(|item| item.string("a tag"));
@@ -708,13 +711,13 @@ fn access(item: &Item<'_>) -> Option<Access> {
         section.report(problem.hint(format!("expected {hint}: 64 hexadecimal digits")));
     }
     let operators = section.get("operators").into_iter().flat_map(|item| {
-        let expected = "a list of addresses, and names of service tokens";
+        let expected = "a list of email addresses and names of service tokens";
         let entries = item.list(expected, false).into_iter();
         let name = |entry: Item<'_>| {
             let name = entry.string(expected)?;
             if name.value.trim().is_empty() || name.value.contains('*') {
                 let problem = name.error(format!("found {:?}", name.value));
-                entry.report(problem.hint("expected one address or name; there are no patterns"));
+                entry.report(problem.hint("expected one address or name, not a pattern"));
             }
             Some(name.value)
         };
@@ -762,9 +765,7 @@ fn rules(root: &Section<'_>, config: &mut Config) -> Vec<ConfigError> {
     }
     for (i, rule) in own.iter().enumerate() {
         if own[..i].iter().any(|other: &RuleDecl| other.name.value == rule.name.value) {
-            root.report(
-                rule.name.error(format!("there are two rules called {:?}", rule.name.value)),
-            );
+            root.report(rule.name.error(format!("two rules have the name {:?}", rule.name.value)));
         }
     }
     let mut errors = Vec::new();
@@ -809,7 +810,7 @@ fn left_out(own: &RuleDecl, preset: &str, users: &[&String]) -> Option<ConfigErr
     let source = users.iter().find(|source| !named(source))?;
     let name = &own.name.value;
     let problem = own.name.error(format!(
-        "it takes the place of the preset's rule {name:?}, and leaves out `{source}`, which has the preset {preset:?} as well"
+        "it replaces the preset's rule {name:?} but does not cover `{source}`, which has the preset {preset:?} as well"
     ));
     Some(problem.hint(format!("name the events of `{source}` in `on`, or choose another name")))
 }
@@ -824,13 +825,13 @@ enum Sources<'a> {
 
 fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
     let section = item.section("a rule: [[rules]]")?;
-    let name = section.require("name", "a name of its own, for messages and for overriding");
+    let name = section.require("name", "add a unique name");
     let name = name.and_then(|item| item.string("a name"));
-    let example = "the events it is about, for instance on = [\"stripe:invoice.*\"]";
+    let example = "add the events: on = [\"stripe:invoice.*\"]";
     let on = section.require("on", example).map(|item| {
         let list = item.list("a list of events", true);
         if list.is_empty() {
-            item.report(item.here.error("no event is named").hint(example));
+            item.report(item.here.error("the list of events is empty").hint(example));
         }
         list.iter().flat_map(|item| patterns(item, sources)).collect::<Vec<_>>()
     });
@@ -841,20 +842,21 @@ fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
     });
     if let Some(list) = each.as_ref().filter(|list| list.value.element) {
         let problem = list.error(format!("found {:?}", list.value.to_string()));
-        section
-            .report(problem.hint("expected a path into the body; `@` is an element of this list"));
+        section.report(
+            problem.hint("expected a path into the body; `@` refers to an element of this list"),
+        );
     }
     let when = section.get("when").map(|item| outgoing::conditions(&item)).unwrap_or_default();
     let sends = ["email", "sms", "track", "outcome", "suppress"].map(|key| section.get(key));
     let effect = if sends.iter().any(Option::is_some) {
         let said: Vec<_> = sends.iter().flatten().collect();
         if said.len() > 1 {
-            let problem = section.here.error("a rule does one thing");
-            section.report(problem.hint("let another rule, with a name of its own, do the other"));
+            let problem = section.here.error("a rule can have only one effect");
+            section.report(problem.hint("move the other effect to another rule"));
         }
         if let Some(list) = &each {
-            let problem = list.error("`each` makes rows of a table");
-            section.report(problem.hint("a rule that sends something sends it once for its event"));
+            let problem = list.error("`each` works only with `table`");
+            section.report(problem.hint("remove `each`: a rule sends once for each event"));
         }
         let readers = [
             outgoing::email,
@@ -911,14 +913,13 @@ impl RuleDecl {
                 values.push(value);
             }
         }
-        let hint =
-            "`@` is an element of the list that `each` names: each = \"data.object.items.data\"";
+        let hint = "`@` refers to an element of the list that `each` selects: each = \"data.object.items.data\"";
         for value in values.into_iter().filter(|value| value.value.is_of_element()) {
-            item.report(value.error("there is no `each`").hint(hint));
+            item.report(value.error("`each` is missing").hint(hint));
         }
         if let Some(when) = self.when.iter().find(|when| when.path.element) {
             let problem =
-                format!("`when` asks for {:?}, and there is no `each`", when.path.to_string());
+                format!("`when` asks for {:?}, but `each` is missing", when.path.to_string());
             item.report(self.name.error(problem).hint(hint));
         }
     }
@@ -935,9 +936,9 @@ struct TableRule<'r> {
 /// The rest of a rule that writes a table.
 fn table(section: Section<'_>, rule: &TableRule<'_>) -> Option<TableDecl> {
     let table = section
-        .require("table", "the table it writes; or send an `email`")
+        .require("table", "add the table that the rule writes, or another effect such as `email`")
         .and_then(|item| item.string("the name of a table"));
-    let key = section.require("key", "which row: key = { id = \"data.object.id\" }");
+    let key = section.require("key", "add the row's key: key = { id = \"data.object.id\" }");
     let key = key.map(|item| values(&item, false)).unwrap_or_default();
     let set = section.get("set").map(|item| values(&item, false)).unwrap_or_default();
     let add = section.get("add").map(|item| values(&item, true)).unwrap_or_default();
@@ -962,21 +963,20 @@ fn table(section: Section<'_>, rule: &TableRule<'_>) -> Option<TableDecl> {
     let update = section.get("update").and_then(|item| item.boolean()).unwrap_or(false);
     let tombstone = section.get("tombstone").and_then(|item| item.boolean());
     if let (Some(item), true) = (section.get("tombstone"), delete.is_empty()) {
-        let problem = item.here.error("the rule deletes nothing");
-        section.report(problem.hint("say which events delete: delete = \"*.deleted\""));
+        let problem = item.here.error("`tombstone` needs `delete`");
+        section.report(problem.hint("add the event types that delete: delete = \"*.deleted\""));
     }
     let tombstone = tombstone.unwrap_or(true);
     let write = match version {
         None => {
             if add.is_empty() {
-                section.report(rule.error(&section, "the rule has neither `version` nor `add`").hint(
-                    "say which of two events is newer (version = \"created\"), or what to count (add = { total = 1 })",
+                section.report(rule.error(&section, "the rule needs `version` or `add`").hint(
+                    "add what orders the events (version = \"created\"), or what to count (add = { total = 1 })",
                 ));
             } else if let Some((name, _)) = set.first() {
-                let problem = name.error("a rule that `set`s needs a `version`");
+                let problem = name.error("`set` needs a `version`");
                 section.report(
-                    problem
-                        .hint("without one, the order of arrival would decide what the row says"),
+                    problem.hint("without it, the row would depend on the order of arrival"),
                 );
             }
             if !delete.is_empty() || tie.is_said() || update || !tombstone {
@@ -991,15 +991,14 @@ fn table(section: Section<'_>, rule: &TableRule<'_>) -> Option<TableDecl> {
                 let problem = name.error("a rule with a `version` cannot `add`");
                 section
                     .report(problem.hint(
-                        "count in a table of its own, by a rule without `version` and `set`",
+                        "count in a separate table, with a rule without `version` and `set`",
                     ));
             }
             if matches!(version.value, ValueDecl::Constant(_)) && tie.precedence.is_none() {
                 let problem =
-                    version.error("all events have the same version, and there is no `tie`");
-                section.report(problem.hint(
-                    "say what tells an older event from a newer one: tie = { precedence = … }",
-                ));
+                    version.error("all events have the same version, but `tie` is missing");
+                section
+                    .report(problem.hint("add what orders the events: tie = { precedence = … }"));
             }
             newest(&section, rule, Newest { set, version, delete }, tie, update, tombstone)
         }
@@ -1028,21 +1027,23 @@ fn newest(
 ) -> TableWrite {
     let fits = !rule.has_handler && (rule.has_each || (!update && tombstone));
     if let Some(said) = refetch.as_ref().filter(|_| !fits) {
-        let problem = said.error("only a rule that keeps the newest state of rows asks for it");
+        let problem =
+            said.error("`refetch` works only in a rule that keeps the newest state of rows");
         section.report(
-            problem.hint("it goes neither with `update`, `tombstone`, `add` nor `handler`"),
+            problem.hint("remove it, or remove `update`, `tombstone`, `add` and `handler`"),
         );
     }
     let refetch = refetch.filter(|_| fits);
     if rule.has_each {
         if update || !tombstone {
-            let problem = rule.error(section, "`update` and `tombstone` do not go with `each`");
-            section.report(problem.hint("what is no longer in the list is removed"));
+            let problem =
+                rule.error(section, "`update` and `tombstone` cannot be combined with `each`");
+            section.report(problem.hint("remove them: Hookmill removes rows that leave the list"));
         }
         let precedence = precedence.and_then(|precedence| match precedence.value {
             TieBreak::Type(types) => Some(types),
             TieBreak::Column { .. } => {
-                let problem = precedence.error("a list has no column that could decide");
+                let problem = precedence.error("a list has no column to compare");
                 section
                     .report(problem.hint("precedence = { type = [\"*.created\", \"*.updated\"] }"));
                 None
@@ -1067,9 +1068,8 @@ fn newest(
     });
     match (update, tombstone) {
         (true, false) => {
-            let problem = rule.error(section, "a rule that only updates removes no rows");
-            section
-                .report(problem.hint("leave `tombstone` away: `_deleted` says that it is deleted"));
+            let problem = rule.error(section, "a rule with `update` cannot remove rows");
+            section.report(problem.hint("remove `tombstone`: `_deleted` marks deleted rows"));
             TableWrite::Update { newest, precedence }
         }
         (true, true) => TableWrite::Update { newest, precedence },
@@ -1090,9 +1090,9 @@ fn version(item: &Item<'_>) -> ValueDecl {
     };
     if let ValueDecl::Event(EventField::ReceivedAt) = found {
         let problem = item.here.error("the order of arrival is not the order of events");
-        item.report(problem.hint("expected what the provider says: version = \"created\""));
+        item.report(problem.hint("use a value of the provider: version = \"created\""));
     } else if !fits {
-        let problem = item.here.error("this is no version");
+        let problem = item.here.error("not a usable version");
         item.report(problem.hint(
             "expected a path to a whole number, or to a time: { rfc3339 = \"occurred_at\" }",
         ));
@@ -1119,7 +1119,7 @@ fn patterns(item: &Item<'_>, sources: &Sources<'_>) -> Vec<Pattern> {
                 Some((_, event_type))
                     if event_type.contains(|c: char| c.is_whitespace() || c.is_control()) =>
                 {
-                    item.report(error.hint("the type of an event has no blanks"));
+                    item.report(error.hint("an event type cannot contain whitespace"));
                 }
                 Some((source, event_type)) if names.contains(source) => {
                     return vec![Pattern {
@@ -1143,15 +1143,15 @@ fn not_of(on: &[Pattern], text: &Located<String>) -> Option<ConfigError> {
     if on.is_empty() || on.iter().any(|pattern| pattern.may_be(&text.value)) {
         return None;
     }
-    let error = text.error(format!("`on` names no event of the type {:?}", text.value));
+    let error = text.error(format!("`on` matches no event of type {:?}", text.value));
     let types = on.iter().map(|pattern| format!("{:?}", pattern.event_type));
     let types = types.collect::<Vec<_>>().join(", ");
-    Some(error.hint(format!("expected a type without its source, of those in `on`: {types}")))
+    Some(error.hint(format!("expected a type without its source, from those in `on`: {types}")))
 }
 
 fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<ValueDecl>)> {
     let Some(section) =
-        item.section("columns and where their values are from: { id = \"data.object.id\" }")
+        item.section("columns and paths of their values: { id = \"data.object.id\" }")
     else {
         return Vec::new();
     };
@@ -1171,7 +1171,8 @@ fn values(item: &Item<'_>, numbers: bool) -> Vec<(Located<String>, Located<Value
 
 /// A value that cannot be read stands for its column all the same, for what else is said of the rule.
 pub(super) fn value(item: &Item<'_>) -> ValueDecl {
-    let expected = "a path, a list of paths of which the first that is there counts, or a table such as { value = … }";
+    let expected =
+        "a path, a list of paths (the first one found is used), or a table such as { value = … }";
     if !item.is_table() {
         return ValueDecl::Paths { paths: paths(item, expected), form: Form::AsIs };
     }
@@ -1208,10 +1209,10 @@ fn formed(item: &Item<'_>) -> Option<ValueDecl> {
     let event = event.map(|item| Some(ValueDecl::Event(item.choice(&EventField::ALL)?.value)));
     let found = FORMS.iter().filter_map(|(name, form)| Some((*name, *form, section.get(name)?)));
     let found = found.map(|(name, form, item)| {
-        let paths = paths(&item, "a path, or a list of paths of which the first that is there counts");
+        let paths = paths(&item, "a path, or a list of paths (the first one found is used)");
         let form = match name {
             "decimal" => {
-                let hint = "how many digits behind the point are kept: { decimal = \"amount\", scale = 2 }";
+                let hint = "add the number of decimal places: { decimal = \"amount\", scale = 2 }";
                 let scale = section.require("scale", hint).and_then(|item| integer(&item, 0..=18));
                 Form::Decimal { scale: scale.and_then(|scale| u32::try_from(scale).ok())? }
             }
@@ -1225,7 +1226,7 @@ fn formed(item: &Item<'_>) -> Option<ValueDecl> {
         return found.pop()?;
     }
     let names = FORMS.map(|(name, _)| name).join(", ");
-    let problem = section.here.error("it is not clear what the value is");
+    let problem = section.here.error("unknown value form");
     section.report(problem.hint(format!("expected one of value, event, {names}")));
     None
 }
@@ -1275,7 +1276,7 @@ fn precedence(item: &Item<'_>, on: &[Pattern], example: &str) -> Option<Located<
         let words: Vec<_> = list.iter().filter_map(|item| item.string("a text")).collect();
         for (i, word) in words.iter().enumerate() {
             if words[..i].iter().any(|other| other.value == word.value) {
-                item.report(word.error(format!("{:?} is named twice", word.value)));
+                item.report(word.error(format!("{:?} is listed twice", word.value)));
             }
         }
         words
@@ -1294,7 +1295,8 @@ fn precedence(item: &Item<'_>, on: &[Pattern], example: &str) -> Option<Located<
         (None, None, Some(types)) => Some(TieBreak::Type(types)),
         _ => {
             section.report(
-                here.error("it is not clear what decides").hint(format!("expected {example}")),
+                here.error("`precedence` needs either `column` and `order`, or `type`")
+                    .hint(format!("expected {example}")),
             );
             None
         }
@@ -1441,11 +1443,11 @@ mod tests {
         ]
         .join("\n"), @r#"
         hookmill.toml:4:1: tests[0]: `expect` is missing
-          hint: what is to become of them: expect = { table = "invoices", row = { id = "in_1" } }
+          hint: add the expected results: expect = { table = "invoices", row = { id = "in_1" } }
         hookmill.toml:4:1: tests[0]: `given` is missing
-          hint: the events that come: given = { source = "stripe", file = "tests/paid.json" }
+          hint: add the events: given = { source = "stripe", file = "tests/paid.json" }
         hookmill.toml:5:9: tests[0].given: `file` is missing
-          hint: its body: file = "tests/paid.json"
+          hint: add the file with its body: file = "tests/paid.json"
         hookmill.toml:5:20: tests[0].given.source: there is no source `strip`
           hint: did you mean `stripe`?
         hookmill.toml:5:29: tests[0].given: unknown key `path`
@@ -1453,17 +1455,17 @@ mod tests {
         hookmill.toml:6:10: tests[0].expect: found "something"
           hint: expected "nothing", or a table with `table`, `email`, `sms`, `track` or `outcome`
         hookmill.toml:6:10: tests[0].expect: `row` is missing
-          hint: what it says: row = { id = "in_1" }; or how many: rows = 0
+          hint: add the expected row, row = { id = "in_1" }, or the number of rows, rows = 0
         hookmill.toml:6:33: tests[0].expect[0].rows: found a string
-          hint: expected a whole number, of rows
+          hint: expected a number of rows
         hookmill.toml:6:52: tests[0].expect[1].outcome: found "buried"
           hint: possible here: `applied`, `recorded`, `ignored`, `dead_letter`
         hookmill.toml:6:33: tests[0].expect[0].rows: found -1
-          hint: expected a whole number, of rows
+          hint: expected a number of rows
         hookmill.toml:6:60: tests[0].expect[1].row: found a whole number
           hint: expected columns and their values: row = { id = "in_1" }
         hookmill.toml:6:75: tests[0].expect[2].email: found a string
-          hint: expected what is so of it, as a table
+          hint: expected a table of expected values
         hookmill.toml:6:40: tests[0].expect: unknown key `to`
           hint: possible here: `table`, `email`
         hookmill.toml:6:10: tests[0].expect: `outcome` is missing
@@ -1486,19 +1488,19 @@ mod tests {
         hookmill.toml:4:1: admin.access: `audience` is missing
           hint: the application's audience tag (AUD), as Cloudflare shows it
         hookmill.toml:4:1: admin.access: `issuer` is missing
-          hint: the team's domain: issuer = "https://acme.cloudflareaccess.com"
+          hint: add the team's domain: issuer = "https://acme.cloudflareaccess.com"
         hookmill.toml:5:10: admin.access.issuer: found "acme.cloudflareaccess.com"
-          hint: expected https://, the team's domain, and no slash behind it
+          hint: expected https:// and the team's domain, without a trailing slash
         hookmill.toml:6:12: admin.access.audience: found "short"
           hint: expected the application's audience tag (AUD), as Cloudflare shows it: 64 hexadecimal digits
         hookmill.toml:5:10: admin.access.issuer: found "https://a.cloudflareaccess.com/"
-          hint: expected https://, the team's domain, and no slash behind it
+          hint: expected https:// and the team's domain, without a trailing slash
         hookmill.toml:7:14: admin.access.operators[0]: found ""
-          hint: expected one address or name; there are no patterns
+          hint: expected one address or name, not a pattern
         hookmill.toml:7:18: admin.access.operators[1]: found "*@a.test"
-          hint: expected one address or name; there are no patterns
+          hint: expected one address or name, not a pattern
         hookmill.toml:7:30: admin.access.operators[2]: found a whole number
-          hint: expected a list of addresses, and names of service tokens
+          hint: expected a list of email addresses and names of service tokens
         "#);
     }
 
@@ -1543,27 +1545,27 @@ mod tests {
         ]
         .join("\n"), @r#"
         hookmill.toml:5:12: email.provider: `[email.smtp]` is missing
-          hint: name the server: smtp = { host = "email-smtp.us-east-1.amazonaws.com", user = "AKIA…" }
+          hint: add the server: smtp = { host = "email-smtp.us-east-1.amazonaws.com", user = "AKIA…" }
         hookmill.toml:7:1: email.smtp: `host` is missing
-          hint: the server: host = "email-smtp.us-east-1.amazonaws.com"
+          hint: add the server: host = "email-smtp.us-east-1.amazonaws.com"
         hookmill.toml:7:8: email.smtp: found a whole number
           hint: expected a table
         hookmill.toml:8:8: email.smtp.host: found "https://a.test"
-          hint: expected a host name such as "mail.example.com"; `port` and `tls` are keys of their own
+          hint: expected a host name such as "mail.example.com"; `port` and `tls` are separate keys
         hookmill.toml:9:12: email.smtp.password: `password` needs a `user`
-          hint: name the user: user = "AKIA…"
-        hookmill.toml:9:12: email.smtp.password: this is not the name of a secret; a secret itself does not belong in this file
-          hint: put the secret into an environment variable and name that: "env:SMTP_PASSWORD"
+          hint: add the user: user = "AKIA…"
+        hookmill.toml:9:12: email.smtp.password: not the name of a secret; never write a secret into this file
+          hint: put the secret into an environment variable and use its name: "env:SMTP_PASSWORD"
         hookmill.toml:10:8: email.smtp.port: found 0
           hint: expected a whole number from 1 to 65535
         hookmill.toml:11:7: email.smtp.tls: found "required"
           hint: possible here: `starttls`, `implicit`, `none`
         hookmill.toml:12:1: email.smtp: unknown key `key`
           hint: possible here: `host`, `tls`, `port`, `user`, `password`, `rate`
-        hookmill.toml:9:7: email.smtp.tls: emails and the password would go out unencrypted
-          hint: use tls = "starttls" or "implicit"; "none" is only for a server on this machine, host = "localhost"
+        hookmill.toml:9:7: email.smtp.tls: tls = "none" would send emails and the password unencrypted
+          hint: use tls = "starttls" or "implicit"; "none" is only for a local server, host = "localhost"
         hookmill.toml:10:12: email.smtp.password: `password` needs a `user`
-          hint: name the user: user = "AKIA…"
+          hint: add the user: user = "AKIA…"
         "#);
     }
 
@@ -1580,30 +1582,30 @@ mod tests {
             errors(&format!("{source}redact = [\"a..b\", 3]")),
         ]
         .join("\n"), @r#"
-        hookmill.toml:4:1: alerts: nobody is told
-          hint: say who: email = "Ops <ops@example.com>", or webhook = { url = "https://…", secret = "env:ALERTS_SECRET" }
-        hookmill.toml:5:9: alerts.email: nothing says how emails are sent
+        hookmill.toml:4:1: alerts: `[alerts]` has no recipient
+          hint: add email = "Ops <ops@example.com>", or webhook = { url = "https://…", secret = "env:ALERTS_SECRET" }
+        hookmill.toml:5:9: alerts.email: `[email]` is not configured
           hint: add [email] with `provider` and `from`
         hookmill.toml:6:10: alerts.repeat: found 1m
           hint: expected a duration from 10m to 30d
         hookmill.toml:7:16: alerts.dead_letters: found 0
           hint: expected a whole number from 1 to 10000
         hookmill.toml:5:11: alerts.webhook: `secret` is missing
-          hint: what signs it: secret = "env:ALERTS_SECRET"
+          hint: add the signing secret: secret = "env:ALERTS_SECRET"
         hookmill.toml:5:19: alerts.webhook.url: found "http://a.test"
           hint: expected https://
-        hookmill.toml:5:19: alerts.webhook.url: a URL with something secret in it does not belong in this file
-          hint: put it into an environment variable: url = "env:ALERTS_URL"
-        hookmill.toml:5:61: alerts.webhook.secret: this is not the name of a secret; a secret itself does not belong in this file
-          hint: put the secret into an environment variable and name that: "env:ALERTS_SECRET"
-        hookmill.toml:5:19: alerts.webhook.url: this is not the name of a secret; a secret itself does not belong in this file
-          hint: put the secret into an environment variable and name that: "env:ALERTS_URL"
+        hookmill.toml:5:19: alerts.webhook.url: the URL contains a secret
+          hint: put the URL into an environment variable: url = "env:ALERTS_URL"
+        hookmill.toml:5:61: alerts.webhook.secret: not the name of a secret; never write a secret into this file
+          hint: put the secret into an environment variable and use its name: "env:ALERTS_SECRET"
+        hookmill.toml:5:19: alerts.webhook.url: not the name of a secret; never write a secret into this file
+          hint: put the secret into an environment variable and use its name: "env:ALERTS_URL"
         hookmill.toml:6:1: alerts: unknown key `oldest`
           hint: possible here: `email`, `webhook`, `oldest_dead_letter`, `lag`, `name`, `repeat`, `dead_letters`
-        hookmill.toml:4:11: sources.s.redact[0]: found "a..b": this is no place in a body
-          hint: expected names with `.` between them, such as `data.object.email`, `lines.*.name` or `**.email`
+        hookmill.toml:4:11: sources.s.redact[0]: found "a..b": not a valid path
+          hint: expected a path with names separated by `.`, such as `data.object.email`, `lines.*.name` or `**.email`
         hookmill.toml:4:19: sources.s.redact[1]: found a whole number
-          hint: expected names with `.` between them, such as `data.object.email`, `lines.*.name` or `**.email`
+          hint: expected a path with names separated by `.`, such as `data.object.email`, `lines.*.name` or `**.email`
         "#);
     }
 
@@ -1623,34 +1625,34 @@ mod tests {
             source("scheme = \"github\"\nfamilies = [\"svix\"]"),
             source("scheme = \"standard-webhooks\"\nfamilies = []\nevent = { id = \"id\", type = \"type\" }"),
         ].join("\n"), @r#"
-        hookmill.toml:3:10: sources.s.scheme: PayPal signs with a certificate that has to be fetched, which is not supported
-          hint: ask PayPal's API about each event (POST /v1/notifications/verify-webhook-signature) in a service of your own
+        hookmill.toml:3:10: sources.s.scheme: PayPal signs with a certificate that the recipient must fetch; Hookmill does not support this
+          hint: verify PayPal's events in your own service (POST /v1/notifications/verify-webhook-signature)
         hookmill.toml:3:10: sources.s.scheme: found "githab"
           hint: did you mean `github`?
-        hookmill.toml:3:10: sources.s.scheme: this scheme signs the URL, so `public_url` is needed
-          hint: the URL that the provider was told to call: public_url = "https://hooks.example.com/webhooks/…"
-        hookmill.toml:4:13: sources.s.tolerance: the scheme "twilio" signs no time
-        hookmill.toml:4:14: sources.s.public_url: "https://a.test/?x=1" has a query or a fragment: the query is taken from each request, and a fragment is never sent
+        hookmill.toml:3:10: sources.s.scheme: this scheme signs the URL and needs `public_url`
+          hint: add the URL exactly as registered with the provider: public_url = "https://hooks.example.com/webhooks/…"
+        hookmill.toml:4:13: sources.s.tolerance: the scheme "twilio" does not sign a time
+        hookmill.toml:4:14: sources.s.public_url: "https://a.test/?x=1" has a query or a fragment; remove it: Hookmill takes the query from each request
           hint: expected a URL such as "https://hooks.example.com/webhooks/twilio"
         hookmill.toml:1:1: sources.s: `event` is missing
-          hint: where an event's id and type are: { id = "id", type = "type" }
+          hint: add the places of the event's id and type: event = { id = "id", type = "type" }
         hookmill.toml:1:1: sources.s: `payload` is missing
-          hint: what is signed: payload = "{timestamp}.{body}"
+          hint: add the signed text: payload = "{timestamp}.{body}"
         hookmill.toml:1:1: sources.s: `signature` is missing
-          hint: where the signature is: { header = "X-Signature", encoding = "hex" }
+          hint: add the place of the signature: signature = { header = "X-Signature", encoding = "hex" }
         hookmill.toml:4:13: sources.s.tolerance: found 2d
           hint: expected a duration from 1s to 1d
         hookmill.toml:4:13: sources.s.algorithm: found "md5"
           hint: possible here: `sha1`, `sha256`, `sha512`
         hookmill.toml:5:7: sources.s.key: found "raw"
           hint: possible here: `text`, `hex`, `base64`
-        hookmill.toml:6:13: sources.s.signature: it is not clear where this is
-          hint: expected one of header = "X-Name", body = "a.path"
-        hookmill.toml:6:66: sources.s.signature.list: found ",,": it has not one character
+        hookmill.toml:6:13: sources.s.signature: expected exactly one place
+          hint: add one of header = "X-Name", body = "a.path"
+        hookmill.toml:6:66: sources.s.signature.list: found ",,": not a single character
           hint: expected one character, such as ","
         hookmill.toml:7:11: sources.s.payload: found {time}
-          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are
-        hookmill.toml:8:16: sources.s.event.id: nothing is named
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
+        hookmill.toml:8:16: sources.s.event.id: no path is given
           hint: expected a path such as "data.id", "header:X-Name", "hash:body", "hash:signed", or a list of these
         hookmill.toml:8:27: sources.s.event.type: found a whole number
           hint: expected a path such as "data.id", "header:X-Name", "hash:body", "hash:signed", or a list of these
@@ -1658,30 +1660,30 @@ mod tests {
           hint: expected true or false
         hookmill.toml:8:40: sources.s.event: unknown key `kind`
           hint: possible here: `id`, `type`, `default`, `many`, `hash`
-        hookmill.toml:6:11: sources.s.payload: a brace is not closed
-          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are
-        hookmill.toml:5:11: sources.s.payload: `{timestamp}` is signed, and it is not said where it is
-          hint: for instance timestamp = { header = "X-Timestamp" }
-        hookmill.toml:5:11: sources.s.payload: nothing of the body is signed
-          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are
-        hookmill.toml:6:9: sources.s.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
-          hint: name the event by its signature: id = "hash:signed"
+        hookmill.toml:6:11: sources.s.payload: missing a closing brace
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
+        hookmill.toml:5:11: sources.s.payload: `payload` contains `{timestamp}` but `timestamp` is missing
+          hint: add the place of the time: timestamp = { header = "X-Timestamp" }
+        hookmill.toml:5:11: sources.s.payload: `payload` does not sign the body
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
+        hookmill.toml:6:9: sources.s.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+          hint: use the hash of the signed bytes: id = "hash:signed"
         hookmill.toml:5:36: sources.s.timestamp.unit: found "h"
           hint: did you mean `s`?
-        hookmill.toml:6:11: sources.s.payload: `{timestamp}` is not in it, so the time proves nothing (sources.s.timestamp)
-          hint: put it in, if the provider signs it
+        hookmill.toml:6:11: sources.s.payload: `payload` does not sign `{timestamp}`, so the timestamp can be forged (sources.s.timestamp)
+          hint: add `{timestamp}` if the provider signs it; otherwise remove `timestamp`
         hookmill.toml:8:23: sources.s.response.status: found 404
-          hint: expected a status from 200 to 299: anything else asks the provider to send again
-        hookmill.toml:8:43: sources.s.response.content_type: a header has only ASCII characters
+          hint: expected a status from 200 to 299; providers retry on any other status
+        hookmill.toml:8:43: sources.s.response.content_type: a header can contain only ASCII characters
         hookmill.toml:10:10: sources.s.handshake[0].when.a..b: expected a name at character 3
         hookmill.toml:10:19: sources.s.handshake[0].when.a..b: found a number
-          hint: expected a text, a whole number or a boolean
+          hint: expected a string, a whole number or a boolean
         hookmill.toml:11:1: sources.s.handshake[0]: unknown key `echoes`
           hint: did you mean `echo`?
         hookmill.toml:4:1: sources.s: unknown key `families`
           hint: possible here: `secrets`, `scheme`, `public_url`, `response`, `algorithm`, `key`, `signature`, `timestamp`, `payload`, `event`, `handshake`, `tolerance`, `future_tolerance`, `preset`, `rate_limit`, `unmatched`, `redact`, `api`
-        hookmill.toml:4:12: sources.s.families: no family is named
-          hint: expected what the headers begin with, such as ["svix", "webhook"]
+        hookmill.toml:4:12: sources.s.families: the list is empty
+          hint: expected a list of header prefixes, such as ["svix", "webhook"]
         hookmill.toml:5:11: sources.s.event: unknown key `id`
           hint: possible here: `type`, `default`
         "#);
@@ -1733,29 +1735,29 @@ mod tests {
             ),
         ];
         insta::assert_snapshot!(errors(&more.concat()), @r#"
-        hookmill.toml:4:11: sources.f.payload: the signature would have to sign itself
-        hookmill.toml:6:29: sources.f.event.type: a hash is no type: no rule could name it
-        hookmill.toml:6:52: sources.f.event.default: it is blank
-        hookmill.toml:10:11: sources.g.payload: no fixed characters separate `{header:x-s}` from `{body}`, so bytes can be moved from one to the other under the same signature
-          hint: put in the characters that the provider signs between them, or say how long the first is, if that is always the same: {header:x-s:36}; a provider that signs none cannot be verified safely
-        hookmill.toml:10:11: sources.g.payload: the signature would have to sign itself
-        hookmill.toml:11:38: sources.g.signature.list: found "=": it stands between a key and its value
+        hookmill.toml:4:11: sources.f.payload: `payload` contains the signature itself; remove it
+        hookmill.toml:6:29: sources.f.event.type: a hash cannot be the type, since no rule could match it
+        hookmill.toml:6:52: sources.f.event.default: the type is blank; set it or remove it
+        hookmill.toml:10:11: sources.g.payload: `payload` contains the signature itself; remove it
+        hookmill.toml:10:11: sources.g.payload: no fixed characters separate `{header:x-s}` from `{body}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them, or add the length of the first if it is fixed: {header:x-s:36}; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:11:38: sources.g.signature.list: found "=": `=` separates keys from values
           hint: expected one character, such as ","
-        hookmill.toml:13:35: sources.g.response.body: an answer with status 204 has no body
-        hookmill.toml:17:11: sources.h.payload: `{timestamp}` is not in it, so the time proves nothing (timestamp)
-          hint: put it in, if the provider signs it
-        hookmill.toml:21:50: sources.i.signature.prefix: no header's value begins with a blank
+        hookmill.toml:13:35: sources.g.response.body: a response with status 204 cannot have a body; remove `body`
+        hookmill.toml:17:11: sources.h.payload: `payload` does not sign `{timestamp}`, so the timestamp can be forged (timestamp)
+          hint: add `{timestamp}` if the provider signs it; otherwise remove `timestamp`
+        hookmill.toml:21:50: sources.i.signature.prefix: a header value cannot begin with whitespace; remove it from `prefix`
         "#);
         insta::assert_snapshot!(errors(&text.concat()), @r#"
-        hookmill.toml:4:14: sources.a.public_url: the scheme "github" signs no URL
-        hookmill.toml:9:13: sources.b.timestamp: a token signs nothing, so this time proves nothing
+        hookmill.toml:4:14: sources.a.public_url: the scheme "github" does not sign the URL
+        hookmill.toml:9:13: sources.b.timestamp: the scheme `token` does not sign the time, so it can be forged; remove `timestamp`
         hookmill.toml:10:16: sources.b.event.id: found "X-Acme-Id", a path in the body
-          hint: for a header: "header:X-Acme-Id"; for the body all the same: '["X-Acme-Id"]'
-        hookmill.toml:16:81: sources.c.signature.prefix: a list has keys, and nothing stands before it
-        hookmill.toml:17:13: sources.c.timestamp: this is where the signature is
-        hookmill.toml:24:13: sources.d.timestamp: this is where the signature is
-        hookmill.toml:28:11: sources.e.payload: the signature would have to sign itself
-        hookmill.toml:31:13: sources.e.timestamp: this is where the signature is
+          hint: for a header: "header:X-Acme-Id"; for a path in the body: '["X-Acme-Id"]'
+        hookmill.toml:16:81: sources.c.signature.prefix: a list cannot have a `prefix`; remove it
+        hookmill.toml:17:13: sources.c.timestamp: the time has the same place as the signature; give it another place
+        hookmill.toml:24:13: sources.d.timestamp: the time has the same place as the signature; give it another place
+        hookmill.toml:28:11: sources.e.payload: `payload` contains the signature itself; remove it
+        hookmill.toml:31:13: sources.e.timestamp: the time has the same place as the signature; give it another place
         "#);
     }
 
@@ -1776,18 +1778,18 @@ mod tests {
             ("e", "{timestamp}{url}.{header:X-Id:0}.{body}"),
         ];
         insta::assert_snapshot!(errors(&apart.map(|(name, payload)| hmac(name, payload, event)).concat()), @r#"
-        hookmill.toml:7:11: sources.a.payload: no fixed characters separate `{header:X-Id}` from `{body}`, so bytes can be moved from one to the other under the same signature
-          hint: put in the characters that the provider signs between them, or say how long the first is, if that is always the same: {header:X-Id:36}; a provider that signs none cannot be verified safely
-        hookmill.toml:7:11: sources.a.payload: no fixed characters separate `{url}` from `{header:X-Id}`, so bytes can be moved from one to the other under the same signature
-          hint: put in the characters that the provider signs between them; a provider that signs none cannot be verified safely
-        hookmill.toml:15:11: sources.b.payload: no fixed characters separate `{header:X-Id}` from `{body}`, so bytes can be moved from one to the other under the same signature
-          hint: put in the characters that the provider signs between them, or say how long the first is, if that is always the same: {header:X-Id:36}; a provider that signs none cannot be verified safely
-        hookmill.toml:23:11: sources.c.payload: no fixed characters separate `{body:a}` from `{body:b}`, so bytes can be moved from one to the other under the same signature
-          hint: put in the characters that the provider signs between them; a provider that signs none cannot be verified safely
-        hookmill.toml:31:11: sources.d.payload: no fixed characters separate `{body}` from `{url}`, so bytes can be moved from one to the other under the same signature
-          hint: put in the characters that the provider signs between them; a provider that signs none cannot be verified safely
+        hookmill.toml:7:11: sources.a.payload: no fixed characters separate `{header:X-Id}` from `{body}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them, or add the length of the first if it is fixed: {header:X-Id:36}; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:7:11: sources.a.payload: no fixed characters separate `{url}` from `{header:X-Id}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:15:11: sources.b.payload: no fixed characters separate `{header:X-Id}` from `{body}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them, or add the length of the first if it is fixed: {header:X-Id:36}; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:23:11: sources.c.payload: no fixed characters separate `{body:a}` from `{body:b}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:31:11: sources.d.payload: no fixed characters separate `{body}` from `{url}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them; without either, Hookmill cannot verify this provider safely
         hookmill.toml:39:11: sources.e.payload: found {header:X-Id:0}: a length is a number from 1 to 256
-          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
         "#);
         // An end can be told where the length is known: of a time, of a method, and where it is stated; and where JSON begins.
         let together = [
@@ -1816,26 +1818,26 @@ mod tests {
             "[sources.j]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { body = \"[0].token\" }\nevent = { id = \"id\", type = \"type\", many = true }\n".to_owned(),
         ];
         insta::assert_snapshot!(errors(&more.concat()), @r#"
-        hookmill.toml:8:9: sources.a.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
-          hint: name the event by its signature: id = "hash:signed"
-        hookmill.toml:16:9: sources.b.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
-          hint: name the event by its signature: id = "hash:signed"
-        hookmill.toml:24:9: sources.c.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
-          hint: name the event by its signature: id = "hash:signed"
-        hookmill.toml:32:9: sources.d.event: the signature does not cover the body, so one request could hold any number of events
-          hint: take one event from each request: leave out `many`
-        hookmill.toml:40:9: sources.e.event: all events of a request would have the same id
-          hint: leave "hash:signed" out of `id`
-        hookmill.toml:48:32: sources.f.event.type: a hash is no type: no rule could name it
-        hookmill.toml:57:13: sources.g.unmatched: the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event
-          hint: expected "record" or "dead_letter"
-        hookmill.toml:62:9: sources.h.event: a token signs nothing, so there is no hash of it
-        hookmill.toml:66:9: sources.i.event: the signature covers neither the body nor this id, so one signature could be sent with any number of events
-          hint: name the event by its signature: id = "hash:signed"
-        hookmill.toml:67:13: sources.i.unmatched: the signature does not cover the body, and an ignored event leaves no trace: its signature could be sent again with another event
-          hint: expected "record" or "dead_letter"
-        hookmill.toml:72:9: sources.j.event: the token is in the body, so the body is one event
-          hint: take one event from each request: leave out `many`
+        hookmill.toml:8:9: sources.a.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+          hint: use the hash of the signed bytes: id = "hash:signed"
+        hookmill.toml:16:9: sources.b.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+          hint: use the hash of the signed bytes: id = "hash:signed"
+        hookmill.toml:24:9: sources.c.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+          hint: use the hash of the signed bytes: id = "hash:signed"
+        hookmill.toml:32:9: sources.d.event: the signature does not cover the body, so an attacker could put many events into one request
+          hint: remove `many`, so that each request is one event
+        hookmill.toml:40:9: sources.e.event: all events of a request would get the same id
+          hint: remove "hash:signed" from `id`
+        hookmill.toml:48:32: sources.f.event.type: a hash cannot be the type, since no rule could match it
+        hookmill.toml:57:13: sources.g.unmatched: the signature does not cover the body and an ignored event is not recorded, so an attacker could reuse the signature for another event
+          hint: use "record" or "dead_letter"
+        hookmill.toml:62:9: sources.h.event: the scheme `token` signs nothing to hash; use "hash:body" or a path
+        hookmill.toml:66:9: sources.i.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+          hint: use the hash of the signed bytes: id = "hash:signed"
+        hookmill.toml:67:13: sources.i.unmatched: the signature does not cover the body and an ignored event is not recorded, so an attacker could reuse the signature for another event
+          hint: use "record" or "dead_letter"
+        hookmill.toml:72:9: sources.j.event: the token is in the body, so the body must be one event
+          hint: remove `many`, so that each request is one event
         "#);
     }
 
@@ -1957,15 +1959,15 @@ batch_wait = "2m"
 "#), @r#"
         hookmill.toml:2:1: unknown key `surces`
           hint: did you mean `sources`?
-        hookmill.toml:3:10: sources.Stripe: a source cannot be called "Stripe"
-          hint: its name stands in a URL: a-z, 0-9, `-` and `_`, at most 64 of them
+        hookmill.toml:3:10: sources.Stripe: invalid source name "Stripe"
+          hint: the name is part of a URL: use a-z, 0-9, `-` and `_`, at most 64 characters
         hookmill.toml:4:10: sources.Stripe.scheme: found "strip"
           hint: did you mean `stripe`?
-        hookmill.toml:5:12: sources.Stripe.secrets[0]: this is not the name of a secret; a secret itself does not belong in this file
-          hint: put the secret into an environment variable and name that: "env:STRIPE_WEBHOOK_SECRET"
-        hookmill.toml:5:29: sources.Stripe.secrets[1]: this is not the name of a secret; a secret itself does not belong in this file
-          hint: put the secret into an environment variable and name that: "env:STRIPE_WEBHOOK_SECRET"
-        hookmill.toml:5:51: sources.Stripe.secrets[3]: env:A is named twice
+        hookmill.toml:5:12: sources.Stripe.secrets[0]: not the name of a secret; never write a secret into this file
+          hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
+        hookmill.toml:5:29: sources.Stripe.secrets[1]: not the name of a secret; never write a secret into this file
+          hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
+        hookmill.toml:5:51: sources.Stripe.secrets[3]: env:A is listed twice
         hookmill.toml:6:13: sources.Stripe.tolerance: found "5 minuts": unknown time unit "minuts", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)
           hint: expected a duration such as "5m"
         hookmill.toml:7:20: sources.Stripe.future_tolerance: found 2d
@@ -1982,7 +1984,7 @@ batch_wait = "2m"
           hint: did you mean `tolerance`?
         hookmill.toml:14:10: sources.clerk.scheme: found a whole number
           hint: expected the name of a scheme
-        hookmill.toml:15:11: sources.clerk.secrets: no secret is named
+        hookmill.toml:15:11: sources.clerk.secrets: the list of secrets is empty
           hint: expected a list of names such as "env:STRIPE_WEBHOOK_SECRET"
         hookmill.toml:18:14: ingress.body_limit: found 953.7 MiB
           hint: expected at most 25.0 MiB
@@ -1991,7 +1993,7 @@ batch_wait = "2m"
         hookmill.toml:22:16: retry.max_attempts: found 0
           hint: expected a whole number from 1 to 100
         hookmill.toml:24:7: retry.max: `max` is shorter than `initial`
-          hint: the delay grows from `initial` to `max`
+          hint: the delay grows from `initial` to `max`; raise `max` or lower `initial`
         hookmill.toml:25:14: retry.multiplier: found 0.5
           hint: expected a number from 1 to 10
         hookmill.toml:26:10: retry.jitter: found a string
@@ -2016,24 +2018,24 @@ batch_wait = "2m"
             with("on = \"stripe:a.*\"\ntie = { precedence = { column = \"x\", order = [] } }"),
             errors(&format!("{GOOD}preset = \"clerk\"\n")),
         ].join("\n"), @r#"
-        hookmill.toml:9:6: rules[0].on: no event is named
-          hint: the events it is about, for instance on = ["stripe:invoice.*"]
+        hookmill.toml:9:6: rules[0].on: the list of events is empty
+          hint: add the events: on = ["stripe:invoice.*"]
         hookmill.toml:10:9: rules[0].set.id: `id` is part of the key
         hookmill.toml:10:26: rules[0].set.x: no path is given
-          hint: expected a path, a list of paths of which the first that is there counts, or a table such as { value = … }
+          hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
         hookmill.toml:9:6: rules[0].on: found "stripe:a b"
-          hint: the type of an event has no blanks
-        hookmill.toml:10:11: rules[0].delete[0]: `on` names no event of the type "stripe:a.gone"
-          hint: expected a type without its source, of those in `on`: "a.*"
-        hookmill.toml:10:28: rules[0].delete[1]: `on` names no event of the type "b.gone"
-          hint: expected a type without its source, of those in `on`: "a.*"
-        hookmill.toml:10:39: rules[0].tie.precedence.type[1]: `on` names no event of the type "c"
-          hint: expected a type without its source, of those in `on`: "a.*"
-        hookmill.toml:10:44: rules[0].tie.precedence.type[2]: "a.b" is named twice
+          hint: an event type cannot contain whitespace
+        hookmill.toml:10:11: rules[0].delete[0]: `on` matches no event of type "stripe:a.gone"
+          hint: expected a type without its source, from those in `on`: "a.*"
+        hookmill.toml:10:28: rules[0].delete[1]: `on` matches no event of type "b.gone"
+          hint: expected a type without its source, from those in `on`: "a.*"
+        hookmill.toml:10:39: rules[0].tie.precedence.type[1]: `on` matches no event of type "c"
+          hint: expected a type without its source, from those in `on`: "a.*"
+        hookmill.toml:10:44: rules[0].tie.precedence.type[2]: "a.b" is listed twice
         hookmill.toml:10:22: rules[0].tie.precedence: `x` is not set by this rule
         hookmill.toml:10:46: rules[0].tie.precedence.order: the list is empty
           hint: expected a list, weakest first
-        hookmill.toml:4:10: sources.stripe.preset: its events are not signed by "stripe"
+        hookmill.toml:4:10: sources.stripe.preset: this preset does not support the scheme "stripe"
           hint: scheme = "clerk" or "svix" or "standard-webhooks"
         "#);
     }
@@ -2079,28 +2081,28 @@ table = "t"
         hookmill.toml:9:14: rules[0].key.id: found "data..id": expected a name at character 6
           hint: expected a path such as "data.object.id"
         hookmill.toml:9:34: rules[0].key.other: no path is given
-          hint: expected a path, a list of paths of which the first that is there counts, or a table such as { value = … }
+          hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
         hookmill.toml:10:11: rules[0].version: found "": expected a name at character 1
           hint: expected a path such as "data.object.id"
-        hookmill.toml:11:22: rules[0].tie.precedence: it is not clear what decides
+        hookmill.toml:11:22: rules[0].tie.precedence: `precedence` needs either `column` and `order`, or `type`
           hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*.updated"] }; or refetch = true
         hookmill.toml:11:45: rules[0].tie: unknown key `order`
           hint: possible here: `precedence`, `refetch`
         hookmill.toml:12:13: rules[0].set.a: found a whole number
-          hint: expected a path, a list of paths of which the first that is there counts, or a table such as { value = … }
+          hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
         hookmill.toml:12:26: rules[0].set.b[1]: found a whole number
           hint: expected a path such as "data.object.id"
         hookmill.toml:13:9: rules[0].add.n: a rule with a `version` cannot `add`
-          hint: count in a table of its own, by a rule without `version` and `set`
+          hint: count in a separate table, with a rule without `version` and `set`
         hookmill.toml:13:13: rules[0].add.n: found a number
           hint: expected a whole number, or a path
         hookmill.toml:14:10: rules[0].delete: found a boolean
           hint: expected an event type such as "customer.deleted" or "*.deleted"
         hookmill.toml:23:1: rules[2]: `key` is missing
-          hint: which row: key = { id = "data.object.id" }
-        hookmill.toml:24:8: rules[2].name: the rule has neither `version` nor `add`
-          hint: say which of two events is newer (version = "created"), or what to count (add = { total = 1 })
-        hookmill.toml:24:8: rules[2].name: there are two rules called "b"
+          hint: add the row's key: key = { id = "data.object.id" }
+        hookmill.toml:24:8: rules[2].name: the rule needs `version` or `add`
+          hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
+        hookmill.toml:24:8: rules[2].name: two rules have the name "b"
         "#);
     }
 

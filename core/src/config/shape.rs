@@ -255,121 +255,120 @@ enum OneOrMany<T> {
     Many(Vec<T>),
 }
 
-/// What Hookmill takes in, and what it does with it. `hookmill check` finds what an editor does not.
+/// The webhooks that Hookmill accepts, and their effects. `hookmill check` reports errors that an editor cannot find.
 #[derive(JsonSchema)]
 #[schemars(title = "hookmill.toml", deny_unknown_fields)]
 struct Hookmill {
-    /// The places webhooks come from. A source's name is the last part of its address, `/webhooks/NAME`: `a-z`, `0-9`, `-` and
-    /// `_`, at most 64 of them.
+    /// The sources of webhooks. The name of a source is the last part of its URL, `/webhooks/NAME`: `a-z`, `0-9`, `-` and `_`,
+    /// at most 64 characters.
     #[schemars(extend("minProperties" = 1, "propertyNames" = { "pattern": "^[a-z0-9_-]{1,64}$" }))]
     sources: BTreeMap<String, Source>,
-    /// What is taken in at all.
+    /// Limits on request bodies.
     ingress: Option<Ingress>,
-    /// When what could not be applied is tried again.
+    /// When to retry an event that could not be applied.
     retry: Option<Retry>,
-    /// What one event may write. An event that would write more becomes a dead letter.
+    /// The most that one event may write. An event over the limit becomes a dead letter.
     limits: Option<Limits>,
-    /// How the native queue gathers batches. On Cloudflare, consumers/worker/wrangler.toml says so.
+    /// Batches of the native queue. On Cloudflare, consumers/worker/wrangler.toml has these settings.
     queue: Option<Queue>,
-    /// How long what is done with is kept.
+    /// How long to keep data.
     retention: Option<Retention>,
-    /// How emails are sent.
+    /// The email provider.
     email: Option<Emails>,
-    /// How SMS are sent, through Twilio.
+    /// SMS through Twilio.
     sms: Option<SmsChannel>,
-    /// Who is told what somebody did.
+    /// The providers of tracking events.
     tracking: Option<Tracking>,
-    /// The texts of emails, by name: `a-z`, `0-9`, `-` and `_`.
+    /// Email templates by name: `a-z`, `0-9`, `-` and `_`.
     #[schemars(extend("propertyNames" = { "pattern": "^[a-z0-9_-]+$" }))]
     templates: Option<BTreeMap<String, Template>>,
-    /// Who may use the admin API.
+    /// Access to the admin API.
     admin: Option<Admin>,
-    /// Who is told that something is the matter, and when.
+    /// Alerts about waiting dead letters and slow events.
     alerts: Option<Alerts>,
     /// The database.
     database: Option<Database>,
-    /// Which events change which rows, and what is sent because of them. A rule with the name of a preset's takes its place.
+    /// The rules: the effects of events. A rule with the name of a preset's rule replaces it.
     rules: Option<Vec<Rule>>,
-    /// Events as they come, and what is to become of them. `hookmill check` carries them out.
+    /// Tests: events and their expected results. `hookmill check` runs them.
     tests: Option<Vec<Test>>,
 }
 
-/// A place webhooks come from.
+/// A source of webhooks.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Source {
-    /// How its requests are signed: a provider's name, or one of the schemes those are made of, whose parameters stand beside
-    /// it: `hmac`, `ed25519`, `ecdsa-p256`, `token`, `standard-webhooks`. Any parameter takes the place of a provider's.
+    /// The signature scheme: a provider's name, or a general scheme with parameters: `hmac`, `ed25519`, `ecdsa-p256`, `token`,
+    /// `standard-webhooks`. A parameter overrides the provider's own.
     #[schemars(extend("examples" = ["stripe"]))]
     scheme: SchemeName,
-    /// The names of the secrets, or of public keys, each an environment variable or a Worker's secret. Any of them that is set
-    /// may have signed: name the next one beside the old one to rotate.
+    /// The names of secrets or public keys: environment variables, or a Worker's secrets. A signature by any secret that is set
+    /// is valid. To rotate, list the new secret beside the old one.
     #[schemars(
         length(min = 1, max = limits::SECRETS),
         extend("examples" = [["env:STRIPE_WEBHOOK_SECRET", "env:STRIPE_WEBHOOK_SECRET_NEXT"]])
     )]
     secrets: Vec<Secret>,
-    /// Rules that come with Hookmill, for the events of this provider.
+    /// Rules that come with Hookmill for this provider.
     #[schemars(extend("examples" = ["stripe"]))]
     preset: Option<Preset>,
-    /// How many requests are looked at; one too many is answered 429. Without it, every one is. On Cloudflare it needs a
-    /// binding in ingress/worker/wrangler.toml.
+    /// A rate limit: requests over the limit get 429. Default: no limit. On Cloudflare it needs a binding in
+    /// ingress/worker/wrangler.toml.
     #[schemars(extend("examples" = [{ "requests": 1000, "per": "10s" }]))]
     rate_limit: Option<RateLimit>,
-    /// What becomes of an event that no rule names: it is recorded in the ledger, or leaves no trace, or is a dead letter.
+    /// What to do with an event that no rule matches: record it in the ledger, ignore it, or make it a dead letter.
     #[schemars(extend("default" = "record"))]
     unmatched: Option<Unmatched>,
-    /// What of its bodies is not shown: names with `.` between them, `*` for any one and `**` for any number of them.
+    /// Paths of values to redact in bodies: names separated by `.`, `*` for any name, `**` for any number of names.
     #[schemars(extend("examples" = [["data.first_name", "**.email_address"]]))]
     redact: Option<Vec<Path>>,
-    /// The provider's API, of Stripe, Clerk or Paddle, to be asked for objects where two events have the same version.
+    /// The API of Stripe, Clerk or Paddle, from which Hookmill fetches an object if two of its events have the same version.
     #[schemars(extend("examples" = [{ "key": "env:STRIPE_API_KEY" }]))]
     api: Option<ObjectsApi>,
-    /// How old a signature may be, where the scheme signs a time: from a second to a day. The default is the scheme's, and
-    /// mostly 5 minutes.
+    /// The maximum age of a signature, if the scheme signs a time: 1 second to 1 day. The default depends on the scheme; mostly
+    /// 5 minutes.
     #[schemars(extend("examples" = ["5m"]))]
     tolerance: Option<Span>,
-    /// How far ahead of our clock a signature may be, where the scheme signs a time: from a second to a day. The default is 5
-    /// minutes, and 1 minute for Linear.
+    /// How far in the future a signed time may be: 1 second to 1 day. The default is 5 minutes; 1 minute for Linear.
     #[schemars(extend("examples" = ["5m"]))]
     future_tolerance: Option<Span>,
-    /// The URL that the provider was told to call, without a query. Needed where the scheme signs it: `hubspot`, `square`,
+    /// The URL as registered with the provider, without a query. Required if the scheme signs it: `hubspot`, `square`,
     /// `twilio`, and `payload` with `{url}`.
     #[schemars(extend("examples" = ["https://hooks.example.com/webhooks/twilio"]))]
     public_url: Option<String>,
-    /// What is answered once the events are on the queue, if not how many they are.
+    /// The response once the events are queued. Default: their number.
     #[schemars(extend("examples" = [{ "content_type": "text/xml", "body": "<Response/>" }]))]
     response: Option<Response>,
-    /// The hash of an HMAC.
+    /// The hash function of an HMAC.
     #[schemars(extend("default" = "sha256"))]
     algorithm: Option<Algorithm>,
-    /// How the key of an HMAC is written, `text` unless it is said; and that of Ed25519, `hex` unless it is said.
+    /// The encoding of the key. Default: `text` for an HMAC, `hex` for Ed25519.
     #[schemars(extend("examples" = ["base64"]))]
     key: Option<KeyForm>,
-    /// Where the signature is; for `token`, the token.
+    /// The place of the signature, or of the token for `token`.
     #[schemars(extend("examples" = [
         { "header": "X-Hub-Signature-256", "prefix": "sha256=", "encoding": "hex" }
     ]))]
     signature: Option<Signature>,
-    /// Where the signed time is, if one is signed.
+    /// The place of the signed time, if the scheme signs one.
     #[schemars(extend("examples" = [{ "header": "X-Slack-Request-Timestamp" }]))]
     timestamp: Option<SignedTime>,
-    /// What is signed: `{body}`, `{timestamp}`, `{method}`, `{url}`, `{plain_url}`, `{header:NAME}`, `{header:NAME:LENGTH}`,
-    /// `{body:PATH}`, and other characters as they are.
+    /// The signed text: `{body}`, `{timestamp}`, `{method}`, `{url}`, `{plain_url}`, `{header:NAME}`, `{header:NAME:LENGTH}`,
+    /// `{body:PATH}`, and literal characters.
     #[schemars(extend("examples" = ["{timestamp}.{body}"]))]
     payload: Option<String>,
-    /// Where an event's id and type are.
+    /// The places of an event's id and type.
     #[schemars(extend("examples" = [{ "id": "header:X-GitHub-Delivery", "type": "action" }]))]
     event: Option<Event>,
-    /// Signed requests that are no events, and what is answered to them.
+    /// Signed requests that are not events, and the responses to them.
     #[schemars(extend("examples" = [
         [{ "when": { "type": "url_verification" }, "echo": "challenge" }]
     ]))]
     handshake: Option<Vec<Handshake>>,
-    /// What the headers of Standard Webhooks begin with; the first that was sent counts.
+    /// The header prefixes of Standard Webhooks. Hookmill uses the first one found.
     #[schemars(length(min = 1), extend("examples" = [["svix", "webhook"]]))]
     families: Option<Vec<String>>,
-    /// Whether a secret of Standard Webhooks may be a public key, `whpk_…`.
+    /// Whether a Standard Webhooks secret may be a public key, `whpk_…`.
     #[schemars(extend("default" = false))]
     asymmetric: Option<bool>,
 }
@@ -382,14 +381,14 @@ enum Secret {
     Ending(EndingSecret),
 }
 
-/// A secret that ceases to count.
+/// A secret that expires.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct EndingSecret {
     /// The name of the secret.
     #[schemars(extend("examples" = ["env:STRIPE_WEBHOOK_SECRET_OLD"]))]
     name: SecretName,
-    /// When it ceases to count: a date and time with an offset, in quotes or without.
+    /// When it expires: a date and time with an offset, with or without quotes.
     #[schemars(extend("examples" = ["2026-12-31T00:00:00Z"]))]
     not_after: Option<Time>,
 }
@@ -397,13 +396,13 @@ struct EndingSecret {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct ObjectsApi {
-    /// The name of the secret that opens it; by default `env:STRIPE_API_KEY`, `env:CLERK_API_KEY` or `env:PADDLE_API_KEY`.
+    /// The name of the API key's secret. Default: `env:STRIPE_API_KEY`, `env:CLERK_API_KEY` or `env:PADDLE_API_KEY`.
     #[schemars(extend("examples" = ["env:STRIPE_API_KEY"]))]
     key: Option<SecretName>,
-    /// The most requests in a second; by default 20 to Stripe, 10 to Clerk, and 4 to Paddle.
+    /// The maximum requests per second. Default: 20 for Stripe, 10 for Clerk, 4 for Paddle.
     #[schemars(range(min = 1, max = 10_000), extend("examples" = [10]))]
     rate: Option<Whole>,
-    /// Where it is, if not where the provider has it.
+    /// The base URL, if not the provider's own.
     #[schemars(extend("examples" = ["https://sandbox-api.paddle.com"]))]
     url: Option<String>,
 }
@@ -411,7 +410,7 @@ struct ObjectsApi {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct RateLimit {
-    /// The most requests in each period.
+    /// The maximum requests per period.
     #[schemars(range(min = 1, max = u32::MAX), extend("examples" = [1000]))]
     requests: Whole,
     /// The period.
@@ -422,7 +421,7 @@ struct RateLimit {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Response {
-    /// A status that tells the provider not to send again.
+    /// The status, 200 to 299.
     #[schemars(range(min = 200, max = 299), extend("default" = 200))]
     status: Option<Whole>,
     /// The header `Content-Type`.
@@ -439,19 +438,19 @@ struct Response {
     "dependentRequired" = { "list": ["key"], "key": ["list"] },
 ))]
 struct Signature {
-    /// The header that it is in.
+    /// The header.
     #[schemars(extend("examples" = ["X-Hub-Signature-256"]))]
     header: Option<String>,
-    /// Where in the body it is, as a path.
+    /// The path in the body.
     #[schemars(extend("examples" = ["signature.signature"]))]
     body: Option<Path>,
-    /// What stands before it; not with a list.
+    /// A prefix. Not allowed with a list.
     #[schemars(extend("default" = "", "examples" = ["sha256="]))]
     prefix: Option<String>,
-    /// How it is written: `hex` in lower case, or `base64` with padding. Needed by all but `token`, which has none.
+    /// The encoding: `hex` in lower case, or `base64` with padding. Required except for `token`, which has none.
     #[schemars(extend("examples" = ["hex"]))]
     encoding: Option<Encoding>,
-    /// Of a header that is a list, such as `t=1,v1=ab`: the character between its members.
+    /// The separator of a header that is a list, such as `t=1,v1=ab`.
     #[schemars(length(min = 1, max = 1), extend("examples" = [","]))]
     list: Option<String>,
     /// The key of the signatures in that list.
@@ -462,13 +461,13 @@ struct Signature {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("if" = true, "then" = { "oneOf": needs(["header", "body", "list"]) }))]
 struct SignedTime {
-    /// The header that it is in.
+    /// The header.
     #[schemars(extend("examples" = ["X-Slack-Request-Timestamp"]))]
     header: Option<String>,
-    /// Where in the body it is, as a path.
+    /// The path in the body.
     #[schemars(extend("examples" = ["signature.timestamp"]))]
     body: Option<Path>,
-    /// Its key in the signature's list.
+    /// The key in the signature's list.
     #[schemars(extend("examples" = ["t"]))]
     list: Option<String>,
     /// Seconds or milliseconds since 1970, or RFC 3339.
@@ -479,20 +478,20 @@ struct SignedTime {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Event {
-    /// Where the id is: a path in the body, `header:X-Name`, `hash:body`, or `hash:signed`, the hash of what is signed; of a
-    /// list, all are joined. Needed by all but Standard Webhooks, which have it in a header.
+    /// The id: a path in the body, `header:X-Name`, `hash:body`, or `hash:signed`, the hash of the signed bytes. A list joins
+    /// all values. Required except for Standard Webhooks, which sends it in a header.
     #[schemars(extend("examples" = ["header:X-GitHub-Delivery"]))]
     id: Option<OneOrMore<Path>>,
-    /// Where the type is: a path in the body, or `header:X-Name`; of a list, those that are there are joined.
+    /// The type: a path in the body, or `header:X-Name`. A list joins the values that exist.
     #[schemars(extend("examples" = ["type"]))]
     r#type: OneOrMore<Path>,
-    /// The type of what has none. Without it, that is rejected.
+    /// The type of an event without one. Without a default, Hookmill rejects such an event.
     #[schemars(length(min = 1), extend("examples" = ["unknown"]))]
     default: Option<String>,
-    /// Whether a body is a list of events, or one after the other, as lines.
+    /// Whether a body contains many events, as a list or as lines.
     #[schemars(extend("default" = false))]
     many: Option<bool>,
-    /// Whether an id that is not signed is combined with a hash of the body.
+    /// Whether to combine an unsigned id with a hash of the body.
     #[schemars(extend("default" = true))]
     hash: Option<bool>,
 }
@@ -500,22 +499,22 @@ struct Event {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("not" = { "required": ["echo", "body"] }))]
 struct Handshake {
-    /// What such a request holds: paths in its body, and their values.
+    /// Paths in the body of such a request, and their values.
     #[schemars(extend("examples" = [{ "type": "url_verification" }]))]
     when: BTreeMap<String, Scalar>,
-    /// A path that must not be there.
+    /// A path that must not exist.
     #[schemars(extend("examples" = ["event"]))]
     unless: Option<Path>,
-    /// A path whose text is answered.
+    /// A path whose text is the response.
     #[schemars(extend("examples" = ["challenge"]))]
     echo: Option<Path>,
-    /// The status of the answer.
+    /// The status of the response.
     #[schemars(range(min = 200, max = 299), extend("default" = 200))]
     status: Option<Whole>,
-    /// The answer's header `Content-Type`.
+    /// The `Content-Type` of the response.
     #[schemars(extend("default" = "text/plain", "examples" = ["application/json"]))]
     content_type: Option<String>,
-    /// The body of the answer, if it is not `echo`.
+    /// The body of the response, unless `echo` is set.
     #[schemars(extend("default" = "", "examples" = ["{\"type\":1}"]))]
     body: Option<String>,
 }
@@ -523,10 +522,10 @@ struct Handshake {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Ingress {
-    /// The longest body that is taken: at most 25 MiB. A longer one is answered 413.
+    /// The maximum size of a body, at most 25 MiB. A larger body gets 413.
     #[schemars(extend("default" = "1MiB"))]
     body_limit: Option<String>,
-    /// How long a body may take to arrive: from 100 milliseconds to 5 minutes.
+    /// The maximum time for a body to arrive: 100 milliseconds to 5 minutes.
     #[schemars(extend("default" = "10s"))]
     body_timeout: Option<Span>,
 }
@@ -534,10 +533,10 @@ struct Ingress {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Limits {
-    /// How many rows one event may write, in all tables together.
+    /// The maximum rows that one event may write, in all tables.
     #[schemars(range(min = 1, max = limits::EVENT_ROWS), extend("default" = 10_000))]
     rows_per_event: Option<Whole>,
-    /// How many bytes of rows one event may write: at most 256 MiB.
+    /// The maximum bytes of rows that one event may write, at most 256 MiB.
     #[schemars(extend("default" = "16MiB"))]
     bytes_per_event: Option<String>,
 }
@@ -545,19 +544,19 @@ struct Limits {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Retry {
-    /// How often something is tried, the first time included, before it is a dead letter.
+    /// The number of attempts, including the first, before an event becomes a dead letter.
     #[schemars(range(min = 1, max = limits::PLATFORM_DELIVERIES - 1), extend("default" = 8))]
     max_attempts: Option<Whole>,
-    /// How long after the first time the second comes: at most a day.
+    /// The delay before the second attempt, at most 1 day.
     #[schemars(extend("default" = "10s"))]
     initial: Option<Span>,
-    /// What that grows by each time.
+    /// The factor by which the delay grows with each attempt.
     #[schemars(range(min = 1, max = 10), extend("default" = 2.0))]
     multiplier: Option<Number>,
-    /// What it grows to: at most a day.
+    /// The maximum delay, at most 1 day.
     #[schemars(extend("default" = "1h"))]
     max: Option<Span>,
-    /// The share of the delay by which it is varied at random, so that what failed together does not come back together.
+    /// The fraction of the delay that is random, so that events that failed together do not retry together.
     #[schemars(range(min = 0, max = 1), extend("default" = 0.5))]
     jitter: Option<Number>,
 }
@@ -565,10 +564,10 @@ struct Retry {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Queue {
-    /// The most deliveries in a batch. Left out, wrangler.toml says that on Cloudflare, and it is 1,000 natively.
+    /// The maximum deliveries in a batch. Default: 1,000 natively; on Cloudflare, the value in wrangler.toml.
     #[schemars(range(min = 1, max = limits::BATCH_MESSAGES))]
     batch_size: Option<Whole>,
-    /// How long a batch waits to be full: at most a minute.
+    /// How long to wait for a full batch, at most 1 minute.
     #[schemars(extend("default" = "0s"))]
     batch_wait: Option<Span>,
 }
@@ -576,20 +575,20 @@ struct Queue {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Retention {
-    /// The ledger: at least 35 days, since an event that comes again after that takes effect again. Without it, for ever.
+    /// The ledger: at least 35 days, because a duplicate that arrives later is applied again. Default: forever.
     #[schemars(extend("examples" = ["400d"]))]
     events: Option<Span>,
-    /// The messages of events that took effect, to look at and to reprocess after a rule has changed: at least an hour. Without
-    /// it, they are not kept.
+    /// The messages of applied events, to view them and to reprocess them after a rule has changed: at least 1 hour. Default:
+    /// not kept.
     #[schemars(extend("examples" = ["30d"]))]
     messages: Option<Span>,
-    /// Letters that were applied or discarded, emails and the like that are settled, replays that have ended: at least a day.
+    /// Applied or discarded dead letters, settled emails, SMS and tracking events, and ended replays: at least 1 day.
     #[schemars(extend("default" = "90d"))]
     settled: Option<Span>,
-    /// Dead letters that nobody has replayed or discarded: at least a day. Without it, for ever.
+    /// Dead letters that were neither replayed nor discarded: at least 1 day. Default: forever.
     #[schemars(extend("examples" = ["365d"]))]
     dead_letters: Option<Span>,
-    /// Who did what: at least 30 days. Without it, for ever.
+    /// The audit of changes: at least 30 days. Default: forever.
     #[schemars(extend("examples" = ["1000d"]))]
     audit: Option<Span>,
 }
@@ -601,28 +600,28 @@ struct Retention {
     transform = email_apis
 )]
 struct Emails {
-    /// Who delivers.
+    /// The provider.
     #[schemars(extend("examples" = ["resend"]))]
     provider: EmailProvider,
-    /// Who stands in while that one is away.
+    /// The provider to use while the first is unavailable.
     #[schemars(extend("examples" = ["sendgrid"]))]
     fallback: Option<EmailProvider>,
-    /// After how many requests in a row that were not answered, or answered with 5xx, the other stands in.
+    /// The number of consecutive requests without a response, or with 5xx, after which Hookmill uses the fallback.
     #[schemars(range(min = 1, max = 1000), extend("default" = 3))]
     failover_after: Option<Whole>,
-    /// Whose emails they are.
+    /// The sender.
     #[schemars(extend("examples" = ["Acme <hello@example.com>"]))]
     from: String,
-    /// Where answers go, if not to the sender, and a rule does not say.
+    /// The address for replies, unless a rule sets one. Default: the sender.
     #[schemars(extend("examples" = ["Support <support@example.com>"]))]
     reply_to: Option<String>,
-    /// How long a batch waits to be full: at most an hour.
+    /// How long to wait for a full batch, at most 1 hour.
     #[schemars(extend("default" = "5s"))]
     wait: Option<Span>,
-    /// What becomes of emails of which nobody knows whether they were sent: `bury` them, or send them again, `resend`.
+    /// What to do with emails whose delivery is uncertain: `hold` them for an operator, or `retry`.
     #[schemars(extend("default" = "hold"))]
     on_uncertain: Option<OnUncertain>,
-    /// How many emails there may be, and who is told when they are nearly used up. It warns, and caps nothing.
+    /// The provider's quota, and the recipient of a warning before it is used up. It limits nothing.
     #[schemars(extend("examples" = [{ "month": 3000 }]))]
     quota: Option<Quota>,
 }
@@ -630,52 +629,52 @@ struct Emails {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("if" = true, "then" = { "anyOf": needs(["day", "month"]) }))]
 struct Quota {
-    /// How many there may be in a day, UTC.
+    /// The quota per day (UTC).
     #[schemars(range(min = 1, max = 1_000_000_000), extend("examples" = [100]))]
     day: Option<Whole>,
-    /// How many there may be in a month, UTC.
+    /// The quota per month (UTC).
     #[schemars(range(min = 1, max = 1_000_000_000), extend("examples" = [3000]))]
     month: Option<Whole>,
-    /// The share of either that is warned at: above 0, at most 1.
+    /// The fraction of a quota at which to warn: above 0, at most 1.
     #[schemars(range(max = 1), extend("default" = 0.8, "exclusiveMinimum" = 0))]
     warn_at: Option<Number>,
-    /// Who gets an email then.
+    /// The recipient of the warning.
     #[schemars(extend("examples" = ["Ops <ops@example.com>"]))]
     notify: Option<String>,
 }
 
-/// The table of an API that takes emails; [`provider_tables`] adds its defaults.
+/// The table of an email API; [`provider_tables`] adds its defaults.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct EmailApi {
-    /// The name of the secret that opens it.
+    /// The name of the API key's secret.
     key: Option<SecretName>,
-    /// The most requests in a second.
+    /// The maximum requests per second.
     #[schemars(range(min = 1, max = 10_000))]
     rate: Option<Whole>,
-    /// Where it is.
+    /// The base URL.
     url: Option<String>,
 }
 
-/// An SMTP server that takes emails, such as that of Amazon SES. Only the native binary can reach it.
+/// An SMTP server, such as that of Amazon SES. Only the native binary can use it.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct SmtpServer {
-    /// The name of the server.
+    /// The host name of the server.
     #[schemars(extend("examples" = ["email-smtp.us-east-1.amazonaws.com"]))]
     host: String,
-    /// The port; by default 587 with `starttls`, 465 with `implicit`, and 25 with `none`.
+    /// The port. Default: 587 with `starttls`, 465 with `implicit`, 25 with `none`.
     #[schemars(range(min = 1, max = 65_535), extend("examples" = [2587]))]
     port: Option<Whole>,
-    /// How the connection is encrypted: after `STARTTLS`, from the start, or, on this machine, not at all.
+    /// The encryption of the connection: after `STARTTLS`, from the start, or none, for a local server only.
     #[schemars(extend("default" = "starttls"))]
     tls: Option<SmtpTls>,
-    /// Who logs in. Without it, nobody does.
+    /// The user name. Without it, Hookmill does not log in.
     #[schemars(extend("examples" = ["AKIAIOSFODNN7EXAMPLE"]))]
     user: Option<String>,
-    /// The name of the secret that is the user's password.
+    /// The name of the secret that contains the password.
     password: Option<SecretName>,
-    /// The most emails in a second.
+    /// The maximum emails per second.
     #[schemars(range(min = 1, max = 10_000))]
     rate: Option<Whole>,
 }
@@ -727,31 +726,31 @@ struct SmsChannel {
     /// Twilio's Account SID: `AC` and 32 hexadecimal digits.
     #[schemars(extend("examples" = ["AC00000000000000000000000000000000"]))]
     account: String,
-    /// Whose messages they are: a number with its country, a messaging service (`MG…`), a short code, or a name.
+    /// The sender: a phone number with country code, a messaging service (`MG…`), a short code, or a name.
     #[schemars(extend("examples" = ["+15550100001"]))]
     from: String,
-    /// Where Twilio reports what became of a message: a source with the scheme and the preset `twilio`.
+    /// The URL for Twilio's delivery reports: a source with the scheme and the preset `twilio`.
     #[schemars(extend("examples" = ["https://hooks.example.com/webhooks/twilio"]))]
     status_callback: Option<String>,
-    /// The most messages to one number in an hour.
+    /// The maximum messages to one number per hour.
     #[schemars(range(min = 1, max = 100_000), extend("default" = 5))]
     per_hour: Option<Whole>,
-    /// How long messages wait before they are sent: at most an hour.
+    /// How long messages wait before they are sent, at most 1 hour.
     #[schemars(extend("default" = "0s"))]
     wait: Option<Span>,
-    /// What becomes of messages of which nobody knows whether they were sent: `bury` them, or send them again, `resend`.
+    /// What to do with messages whose delivery is uncertain: `hold` them for an operator, or `retry`.
     #[schemars(extend("default" = "hold"))]
     on_uncertain: Option<OnUncertain>,
-    /// How many messages there may be, and who is told when they are nearly used up. It warns, and caps nothing.
+    /// The provider's quota, and the recipient of a warning before it is used up. It limits nothing.
     #[schemars(extend("examples" = [{ "month": 3000 }]))]
     quota: Option<Quota>,
-    /// The name of the secret that opens Twilio's API.
+    /// The name of the secret for Twilio's API.
     #[schemars(extend("default" = "env:TWILIO_AUTH_TOKEN"))]
     key: Option<SecretName>,
-    /// The most requests in a second.
+    /// The maximum requests per second.
     #[schemars(range(min = 1, max = 10_000), extend("default" = 10))]
     rate: Option<Whole>,
-    /// Where Twilio's API is.
+    /// The base URL of Twilio's API.
     #[schemars(extend("default" = "https://api.twilio.com"))]
     url: Option<String>,
 }
@@ -764,35 +763,35 @@ struct Tracking {}
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Tracker {
-    /// The name of the secret that opens its API: the project's key or token.
+    /// The name of the secret that contains the project's key or token.
     key: Option<SecretName>,
-    /// The most requests in a second.
+    /// The maximum requests per second.
     #[schemars(range(min = 1, max = 10_000))]
     rate: Option<Whole>,
-    /// Where its API is; for the EU another.
+    /// The base URL of its API; the EU has another.
     url: Option<String>,
-    /// How long a batch waits to be full: at most an hour.
+    /// How long to wait for a full batch, at most 1 hour.
     #[schemars(extend("default" = "5s"))]
     wait: Option<Span>,
-    /// What becomes of a batch of which nobody knows whether it was taken: `bury` it, or send it again, `resend`.
+    /// What to do with a batch whose delivery is uncertain: `hold` it for an operator, or `retry`.
     #[schemars(extend("default" = "hold"))]
     on_uncertain: Option<OnUncertain>,
-    /// How much there may be, and who is told when it is nearly used up. It warns, and caps nothing.
+    /// The provider's quota, and the recipient of a warning before it is used up. It limits nothing.
     #[schemars(extend("examples" = [{ "month": 1_000_000 }]))]
     quota: Option<Quota>,
 }
 
-/// A template of emails, in the language of Jinja.
+/// An email template, in Jinja.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Template {
-    /// The subject line itself.
+    /// The subject line, a template.
     #[schemars(extend("examples" = ["Welcome, {{ name }}"]))]
     subject: String,
     /// The file with the HTML part, relative to hookmill.toml.
     #[schemars(extend("examples" = ["templates/welcome.html"]))]
     html: String,
-    /// The file with the text part, likewise. Without it, that is derived from the HTML.
+    /// The file with the text part, relative to hookmill.toml. Default: derived from the HTML.
     #[schemars(extend("examples" = ["templates/welcome.txt"]))]
     text: Option<String>,
 }
@@ -800,7 +799,7 @@ struct Template {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Admin {
-    /// Whoever comes through Cloudflare Access needs no token.
+    /// Users who come through Cloudflare Access need no token.
     access: Option<Access>,
 }
 
@@ -815,7 +814,7 @@ struct Access {
         "32eafc7626e974616deaf0dc3ce63d7bcbed58a2731e84d06bc3cdf1b53c4228"
     ]))]
     audience: String,
-    /// Who may change things: addresses, and names of service tokens. Everybody else may look.
+    /// Email addresses, and names of service tokens, that may change things. All others can only view.
     #[schemars(extend("examples" = [["ines@example.com"]]))]
     operators: Option<Vec<String>>,
 }
@@ -823,27 +822,27 @@ struct Access {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("if" = true, "then" = { "anyOf": needs(["email", "webhook"]) }))]
 struct Alerts {
-    /// Which Hookmill this is, for whoever has several.
+    /// A name for this Hookmill, if you run several.
     #[schemars(extend("examples" = ["production"]))]
     name: Option<String>,
-    /// Who gets an email, through `[email]`.
+    /// The recipient of alerts by email, through `[email]`.
     #[schemars(extend("examples" = ["Ops <ops@example.com>"]))]
     email: Option<String>,
-    /// What is called.
+    /// The webhook to call.
     #[schemars(extend("examples" = [
         { "url": "https://alerts.example.com/hookmill", "secret": "env:ALERTS_SECRET" }
     ]))]
     webhook: Option<AlertWebhook>,
-    /// They are told if a dead letter has waited for so long: from a minute to 30 days.
+    /// The age of a waiting dead letter that raises an alert: 1 minute to 30 days.
     #[schemars(extend("default" = "1h"))]
     oldest_dead_letter: Option<Span>,
-    /// They are told if so many dead letters wait.
+    /// The number of waiting dead letters that raises an alert.
     #[schemars(range(min = 1, max = limits::COUNTED), extend("examples" = [100]))]
     dead_letters: Option<Whole>,
-    /// They are told if an event took so long from ingress to its tables: from a second to 30 days.
+    /// The time from receipt of an event to its tables that raises an alert: 1 second to 30 days.
     #[schemars(extend("examples" = ["5m"]))]
     lag: Option<Span>,
-    /// When they are told again, if it is still so: from 10 minutes to 30 days.
+    /// When to repeat an alert whose cause persists: 10 minutes to 30 days.
     #[schemars(extend("default" = "24h"))]
     repeat: Option<Span>,
 }
@@ -851,10 +850,10 @@ struct Alerts {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct AlertWebhook {
-    /// Where it goes; or, if that is secret, the name of the secret that says so.
+    /// The URL, or the name of a secret that contains it.
     #[schemars(extend("examples" = ["env:ALERTS_URL"]))]
     url: String,
-    /// The name of the secret that signs it, as Standard Webhooks says: `whsec_`, and base64.
+    /// The name of the signing secret in the form of Standard Webhooks: `whsec_` and base64.
     #[schemars(extend("examples" = ["env:ALERTS_SECRET"]))]
     secret: SecretName,
 }
@@ -862,12 +861,12 @@ struct AlertWebhook {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Database {
-    /// The folder of your own migrations, relative to hookmill.toml. They are numbered from 1000.
+    /// The folder of your own migrations, relative to hookmill.toml. Their numbers start at 1000.
     #[schemars(extend("examples" = ["migrations/app"]))]
     migrations: Option<String>,
 }
 
-/// Which events change which rows, or what is sent because of them. A rule does one thing.
+/// A rule: the events, and one effect.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend(
     "if" = true, "then" = { "oneOf": needs(["table", "email", "sms", "track", "outcome", "suppress"]) },
@@ -885,72 +884,72 @@ struct Database {
     },
 ))]
 struct Rule {
-    /// A name of its own, for messages. That of a preset's rule takes its place.
+    /// A unique name. A rule with the name of a preset's rule replaces it.
     #[schemars(extend("examples" = ["refunds"]))]
     name: String,
-    /// The events that it is about, by source and type; `*` stands for any number of characters.
+    /// The events, by source and type. `*` matches any text.
     #[schemars(extend("examples" = ["stripe:invoice.*"]))]
     on: OneOrMore<EventPattern>,
-    /// The handler that says what its values are, if not the body. A handler is code.
+    /// The handler, which is code, whose values the paths select from. Default: the body.
     handler: Option<String>,
-    /// The list of whose elements it makes rows. A path that begins with `@` is then about an element.
+    /// The list whose elements become rows. A path that begins with `@` selects from an element.
     #[schemars(extend("examples" = ["data.object.items.data"]))]
     each: Option<Path>,
-    /// What has to hold, all of it: paths, in quotes if they have dots, and what their values may be.
+    /// The conditions, all of which must hold: paths, quoted if they contain dots, and allowed values.
     #[schemars(extend("examples" = [{ "data.object.status": ["active", "trialing"] }]))]
     when: Option<BTreeMap<String, Condition>>,
-    /// The table that it writes.
+    /// The table to write.
     #[schemars(extend("examples" = ["refunds"]))]
     table: Option<String>,
-    /// Which row: the columns of the table's key, and where their values are from.
+    /// The row: the columns of the table's key, and paths of their values.
     #[schemars(extend("examples" = [{ "id": "data.object.id" }]))]
     key: Option<BTreeMap<String, ValueFrom>>,
-    /// What is written into it: other columns, and where their values are from. Where there is nothing, the column becomes NULL.
+    /// The other columns to write, and paths of their values. A missing value becomes NULL.
     #[schemars(extend("examples" = [{ "amount": "data.object.amount" }]))]
     set: Option<BTreeMap<String, ValueFrom>>,
-    /// Of a rule that counts: columns, and what they grow by. What is missing counts as 0.
+    /// For a counter: columns, and the amounts to add. A missing value counts as 0.
     #[schemars(extend("examples" = [{ "total": 1 }]))]
     add: Option<BTreeMap<String, Growth>>,
-    /// Where the event says how new it is: a whole number, or a time. Of two events with the same key, the newer one counts.
+    /// The path of the event's version: a whole number, or a time. Of two events with the same key, the newer one wins.
     #[schemars(extend("examples" = ["created"]))]
     version: Option<ValueFrom>,
-    /// Which of two events with the same version counts.
+    /// Which of two events with the same version wins.
     #[schemars(extend("examples" = [{ "precedence": { "type": ["*.created", "*.updated"] } }]))]
     tie: Option<Tie>,
-    /// The types of events, of those in `on`, that delete the row.
+    /// The event types, from those in `on`, that delete the row.
     #[schemars(extend("examples" = ["*.deleted"]))]
     delete: Option<OneOrMany<String>>,
-    /// Whether it changes only rows that are there.
+    /// Whether the rule changes existing rows only.
     #[schemars(extend("default" = false))]
     update: Option<bool>,
-    /// Whether a row that is deleted stays, with `_deleted = 1`, so that a late update cannot bring it back.
+    /// Whether a deleted row stays, with `_deleted = 1`, so that a late update cannot restore it.
     #[schemars(extend("default" = true))]
     tombstone: Option<bool>,
-    /// An email that is sent.
+    /// An email to send.
     #[schemars(extend("examples" = [{ "template": "welcome", "to": "data.email" }]))]
     email: Option<Email>,
-    /// An SMS that is sent.
+    /// An SMS to send.
     #[schemars(extend("examples" = [{ "to": "data.phone", "body": "Welcome." }]))]
     sms: Option<Sms>,
-    /// What somebody did.
+    /// A tracking event to send.
     #[schemars(extend("examples" = [
         { "provider": "posthog", "event": "Subscribed", "user": "data.user_id" }
     ]))]
     track: Option<Track>,
-    /// What became of something that was sent, as its provider reports it.
+    /// The outcome of a sent message, as its provider reports it.
     #[schemars(extend("examples" = [{ "email": "data.tags.hookmill", "is": "bounced" }]))]
     outcome: Option<OutcomeOf>,
-    /// An address that is not to be written to again.
+    /// An address to suppress.
     #[schemars(extend("examples" = [{ "address": "data.to", "reason": "bounced" }]))]
     suppress: Option<Suppress>,
 }
 
-/// What a value may be.
+/// A condition on a value.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum Condition {
     Is(Scalar),
-    /// This value, or one of these.
+    /// The value, or one of a list.
     IsOneOf(#[schemars(length(min = 1))] Vec<Scalar>),
     IsNot(IsNot),
     Exists(Exists),
@@ -959,29 +958,28 @@ enum Condition {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct IsNot {
-    /// None of these; also if there is nothing.
+    /// None of these values; also true for a missing value.
     not: OneOrMore<Scalar>,
 }
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Exists {
-    /// Whether there has to be a value, or must not be.
+    /// Whether the value must exist.
     exists: bool,
 }
 
-/// Where a value is from.
+/// A value.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum ValueForms {
     Path(Path),
-    /// A path into the body, or paths of which the first that leads somewhere counts.
+    /// A path in the body, or a list of paths, of which the first that exists is used.
     Paths(#[schemars(length(min = 1))] Vec<Path>),
     Table(ValueTable),
 }
 
-/// A value that is always the same, something that is known of every event, or a value that has another form in the body than
-/// it is stored in.
+/// A constant, a field of the event, or a value whose form in the body differs from the stored form.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend(
     "if" = true,
@@ -989,36 +987,36 @@ enum ValueForms {
     "dependentRequired" = { "decimal": ["scale"], "scale": ["decimal"] },
 ))]
 struct ValueTable {
-    /// Always this.
+    /// A constant.
     value: Option<Scalar>,
-    /// Something that is known of every event.
+    /// A field that every event has.
     event: Option<Field>,
     /// A path to a text, a number or a boolean, stored as text.
     text: Option<OneOrMore<Path>>,
     /// A path to anything, stored as the text of its JSON.
     json: Option<OneOrMore<Path>>,
-    /// A path to true or false, also as 1 or 0, or in quotes, stored as 1 or 0.
+    /// A path to true or false, or to 1 or 0, with or without quotes, stored as 1 or 0.
     boolean: Option<OneOrMore<Path>>,
-    /// A path to a whole number, also in quotes.
+    /// A path to a whole number, with or without quotes.
     integer: Option<OneOrMore<Path>>,
-    /// A path to a number, also in quotes, stored as the whole number of its smallest units.
+    /// A path to a number, with or without quotes, stored as a whole number of its smallest units.
     decimal: Option<OneOrMore<Path>>,
-    /// How many digits behind the point of a `decimal` are kept: of "12.50" and 2, 1250 is stored.
+    /// The decimal places of a `decimal` to keep: "12.50" with 2 is stored as 1250.
     #[schemars(range(min = 0, max = 18), extend("examples" = [2]))]
     scale: Option<Whole>,
     /// A path to a time in seconds since 1970, stored in milliseconds.
     unix_seconds: Option<OneOrMore<Path>>,
     /// A path to a time in milliseconds since 1970.
     unix_milliseconds: Option<OneOrMore<Path>>,
-    /// A path to a time as RFC 3339 has it, stored in milliseconds since 1970.
+    /// A path to an RFC 3339 time, stored in milliseconds since 1970.
     rfc3339: Option<OneOrMore<Path>>,
 }
 
-/// What a counter grows by.
+/// The amount that a counter adds.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum Growth {
-    /// This much.
+    /// A constant amount.
     By(Whole),
     From(ValueFrom),
 }
@@ -1026,10 +1024,10 @@ enum Growth {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("minProperties" = 1))]
 struct Tie {
-    /// What decides: the value of a column, or the event's type, each with its order, weakest first.
+    /// The order that decides, weakest first: of a column's values, or of event types.
     #[schemars(extend("examples" = [{ "column": "status", "order": ["trialing", "active"] }]))]
     precedence: Option<Precedence>,
-    /// Whether the provider's API is asked what the object is now, if there is no precedence or it decides nothing.
+    /// Whether to fetch the object from the provider's API if no precedence decides.
     #[schemars(extend("default" = false))]
     refetch: Option<bool>,
 }
@@ -1058,7 +1056,7 @@ struct ColumnPrecedence {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct TypePrecedence {
-    /// Types of events, without their sources, weakest first; `*` stands for any number of characters.
+    /// Event types without their sources, weakest first. `*` matches any text.
     #[schemars(length(min = 1), extend("uniqueItems" = true, "examples" = [["*.created", "*.updated"]]))]
     r#type: Vec<String>,
 }
@@ -1069,19 +1067,19 @@ struct Email {
     /// A template of `[templates]`.
     #[schemars(extend("examples" = ["welcome"]))]
     template: String,
-    /// To whom: a path to an address or to a list of them; or an address as it is, which has an `@`, or a list of these.
+    /// The recipients: a path to an address or to a list of addresses, or an address with an `@`, or a list of these.
     #[schemars(extend("examples" = ["data.email"]))]
     to: OneOrMore<Path>,
-    /// Who has a copy, likewise.
+    /// The recipients of a copy, like `to`.
     #[schemars(extend("examples" = ["Ops <ops@example.com>"]))]
     cc: Option<OneOrMore<Path>>,
-    /// Where answers go, likewise, if not where `[email]` says.
+    /// The address for replies, like `to`. Default: that of `[email]`.
     #[schemars(extend("examples" = ["data.owner.email"]))]
     reply_to: Option<OneOrMore<Path>>,
-    /// What the template is filled in with: names, and where their values are from.
+    /// The template's variables: names, and paths of their values.
     #[schemars(extend("examples" = [{ "name": "data.first_name" }]))]
     data: Option<BTreeMap<String, ValueFrom>>,
-    /// How long after the event it is sent: at most 30 days.
+    /// The delay after the event, at most 30 days.
     #[schemars(extend("default" = "0s", "examples" = ["1h"]))]
     delay: Option<Span>,
 }
@@ -1089,16 +1087,16 @@ struct Email {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Sms {
-    /// To whom: a path to a number with its country, or such a number.
+    /// The recipient: a path to a phone number with country code, or such a number.
     #[schemars(extend("examples" = ["data.phone"]))]
     to: ValueFrom,
-    /// What it says: a template.
+    /// The text, a template.
     #[schemars(extend("examples" = ["Your code is {{ code }}"]))]
     body: String,
-    /// What that is filled in with: names, and where their values are from.
+    /// The template's variables: names, and paths of their values.
     #[schemars(extend("examples" = [{ "code": "data.code" }]))]
     data: Option<BTreeMap<String, ValueFrom>>,
-    /// How long after the event it is sent: at most 30 days.
+    /// The delay after the event, at most 30 days.
     #[schemars(extend("default" = "0s", "examples" = ["1h"]))]
     delay: Option<Span>,
 }
@@ -1106,19 +1104,19 @@ struct Sms {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Track {
-    /// Who is told.
+    /// The provider.
     #[schemars(extend("examples" = ["posthog"]))]
     provider: TrackerName,
-    /// What it is called.
+    /// The name of the tracking event.
     #[schemars(extend("examples" = ["Subscribed"]))]
     event: String,
-    /// Who has done it.
+    /// The user.
     #[schemars(extend("examples" = ["data.user_id"]))]
     user: ValueFrom,
-    /// What else is told: names, and where their values are from.
+    /// The properties: names, and paths of their values.
     #[schemars(extend("examples" = [{ "plan": "data.plan" }]))]
     properties: Option<BTreeMap<String, ValueFrom>>,
-    /// How long after the event it is sent: at most 30 days.
+    /// The delay after the event, at most 30 days.
     #[schemars(extend("default" = "0s", "examples" = ["1h"]))]
     delay: Option<Span>,
 }
@@ -1126,13 +1124,13 @@ struct Track {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("if" = true, "then" = { "oneOf": needs(["email", "provider_id"]) }))]
 struct OutcomeOf {
-    /// Where the id is that went along with it.
+    /// The path of the email's id.
     #[schemars(extend("examples" = ["data.tags.hookmill"]))]
     email: Option<ValueFrom>,
-    /// Where the id is that its provider knows it by.
+    /// The path of the provider's message id.
     #[schemars(extend("examples" = ["MessageSid"]))]
     provider_id: Option<ValueFrom>,
-    /// What became of it. A later one of these takes the place of an earlier one.
+    /// The outcome. A later value in this list replaces an earlier one.
     #[schemars(extend("examples" = ["bounced"]))]
     is: OutcomeName,
 }
@@ -1140,25 +1138,25 @@ struct OutcomeOf {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Suppress {
-    /// Where the address is, or a list of them.
+    /// The path of an address, or of a list of addresses.
     #[schemars(extend("examples" = ["data.to"]))]
     address: ValueFrom,
-    /// A word or two for the record.
+    /// A short reason.
     #[schemars(extend("examples" = ["bounced"]))]
     reason: String,
 }
 
-/// Events as they come, and what is to become of them.
+/// A test: events, and their expected results.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Test {
-    /// What it is called where it fails.
+    /// The name of the test in messages.
     #[schemars(extend("examples" = ["who signs up is a user"]))]
     name: Option<String>,
-    /// The events that come, in this order.
+    /// The events, in order of arrival.
     #[schemars(extend("examples" = [{ "source": "stripe", "file": "tests/paid.json" }]))]
     given: OneOrMany<Given>,
-    /// What has become of them: all of it.
+    /// The expected results.
     #[schemars(extend("examples" = [{ "table": "invoices", "row": { "id": "in_1" } }]))]
     expect: OneOrMany<Expectation>,
 }
@@ -1166,16 +1164,16 @@ struct Test {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Given {
-    /// Whose event it is.
+    /// The event's source.
     #[schemars(extend("examples" = ["stripe"]))]
     source: String,
-    /// Its body, relative to hookmill.toml.
+    /// The file with the body, relative to hookmill.toml.
     #[schemars(extend("examples" = ["tests/paid.json"]))]
     file: String,
-    /// Its type, where the body does not say it.
+    /// The event's type, if the body does not contain it.
     #[schemars(extend("examples" = ["issues"]))]
     event: Option<String>,
-    /// Its id, where the body does not say it.
+    /// The event's id, if the body does not contain it.
     #[schemars(extend("examples" = ["1"]))]
     id: Option<String>,
 }
@@ -1183,7 +1181,7 @@ struct Given {
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum Expectation {
-    /// No rule has written or sent anything, and nothing is a dead letter.
+    /// No rule writes or sends anything, and there is no dead letter.
     Nothing(Nothing),
     Something(Something),
 }
@@ -1198,25 +1196,25 @@ enum Expectation {
     { "required": ["outcome"] },
 ] }))]
 struct Something {
-    /// The table that is looked at.
+    /// The table.
     #[schemars(extend("examples" = ["invoices"]))]
     table: Option<String>,
-    /// A row that it has: columns and their values. Others do not matter; `{ exists = false }` is NULL.
+    /// An expected row: columns and their values. Other columns do not matter; `{ exists = false }` is NULL.
     #[schemars(extend("examples" = [{ "id": "in_1" }]))]
     row: Option<Free>,
-    /// How many rows it has.
+    /// The expected number of rows.
     #[schemars(range(min = 0), extend("examples" = [0]))]
     rows: Option<Whole>,
-    /// An email that is sent: `rule`, `template`, `to`, `cc`, `data`.
+    /// An expected email: `rule`, `template`, `to`, `cc`, `data`.
     #[schemars(extend("examples" = [{ "template": "welcome" }]))]
     email: Option<Free>,
-    /// An SMS that is sent: `rule`, `to`, `data`.
+    /// An expected SMS: `rule`, `to`, `data`.
     #[schemars(extend("examples" = [{ "to": "+15550100002" }]))]
     sms: Option<Free>,
-    /// What is tracked: `rule`, `event`, `to`, `data`.
+    /// An expected tracking event: `rule`, `event`, `to`, `data`.
     #[schemars(extend("examples" = [{ "event": "Subscribed" }]))]
     track: Option<Free>,
-    /// What became of the last event.
+    /// The result of the last event.
     #[schemars(extend("examples" = ["applied"]))]
     outcome: Option<Became>,
 }

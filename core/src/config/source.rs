@@ -121,17 +121,16 @@ impl<'s> Layers<'s> {
 
 /// Reads how a source's requests are signed.
 pub(super) fn signing(section: &Section<'_>) -> Option<Signing> {
-    let hint = "for instance scheme = \"stripe\"";
+    let hint = "add the signature scheme: scheme = \"stripe\"";
     let found =
         section.require("scheme", hint).and_then(|item| item.string("the name of a scheme"));
     let Some(name) = found else {
         return unclear(section);
     };
     if name.value == "paypal" {
-        let problem =
-            "PayPal signs with a certificate that has to be fetched, which is not supported";
+        let problem = "PayPal signs with a certificate that the recipient must fetch; Hookmill does not support this";
         section.report(name.error(problem).hint(
-            "ask PayPal's API about each event (POST /v1/notifications/verify-webhook-signature) in a service of your own",
+            "verify PayPal's events in your own service (POST /v1/notifications/verify-webhook-signature)",
         ));
         return unclear(section);
     }
@@ -212,7 +211,7 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
         _ => {
             let template = template(layers, general);
             let mut events = Events::none();
-            let hint = "where an event's id and type are: { id = \"id\", type = \"type\" }";
+            let hint = "add the places of the event's id and type: event = { id = \"id\", type = \"type\" }";
             let item = layers.require("event", hint);
             let hashed = item.as_ref().is_none_or(|item| event(item, true, &mut events));
             let handshakes = layers.get("handshake");
@@ -244,7 +243,9 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
         let item = layers.get(key)?;
         // What stands in the scheme's file means nothing if the source took the time away.
         if !signs_time && let Some(item) = layers.source.get(key) {
-            layers.report(item.here.error(format!("the scheme {:?} signs no time", name.value)));
+            layers.report(
+                item.here.error(format!("the scheme {:?} does not sign a time", name.value)),
+            );
         }
         tolerance(&item).filter(|_| signs_time)
     };
@@ -252,15 +253,16 @@ fn read(layers: &Layers<'_>, name: &Located<String>, general: &str) -> Option<Si
     let (past, future) = (limit("tolerance"), limit("future_tolerance"));
     let tolerance = signs_time.then_some(Tolerance { past, future });
     if scheme.signs_url() && url.is_none() {
-        let problem = name.error("this scheme signs the URL, so `public_url` is needed");
+        let problem = name.error("this scheme signs the URL and needs `public_url`");
         layers.report(problem.hint(
-            "the URL that the provider was told to call: public_url = \"https://hooks.example.com/webhooks/…\"",
+            "add the URL exactly as registered with the provider: public_url = \"https://hooks.example.com/webhooks/…\"",
         ));
     }
     if let Some(item) = url
         && !scheme.signs_url()
     {
-        layers.report(item.here.error(format!("the scheme {:?} signs no URL", name.value)));
+        layers
+            .report(item.here.error(format!("the scheme {:?} does not sign the URL", name.value)));
     }
     Some(Signing { scheme_name: name.value.clone(), scheme, tolerance, public_url, events, answer })
 }
@@ -272,11 +274,9 @@ fn public_url(item: &Item<'_>) -> Option<String> {
     let fault = if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
         Some("is not a URL")
     } else if text.value.contains(['?', '#']) {
-        Some(
-            "has a query or a fragment: the query is taken from each request, and a fragment is never sent",
-        )
+        Some("has a query or a fragment; remove it: Hookmill takes the query from each request")
     } else if text.value.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        Some("has blanks")
+        Some("contains whitespace")
     } else {
         None
     };
@@ -289,7 +289,7 @@ fn public_url(item: &Item<'_>) -> Option<String> {
 }
 
 fn families(layers: &Layers<'_>) -> Vec<String> {
-    let expected = "what the headers begin with, such as [\"svix\", \"webhook\"]";
+    let expected = "a list of header prefixes, such as [\"svix\", \"webhook\"]";
     let Some(item) = layers.get("families") else {
         return vec!["svix".to_owned(), "webhook".to_owned()];
     };
@@ -300,7 +300,7 @@ fn families(layers: &Layers<'_>) -> Vec<String> {
         .map(|text| text.value)
         .collect();
     if families.is_empty() {
-        item.report(item.here.error("no family is named").hint(format!("expected {expected}")));
+        item.report(item.here.error("the list is empty").hint(format!("expected {expected}")));
     }
     families
 }
@@ -348,41 +348,47 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
     };
     let key = layers.get("key").and_then(|item| item.choice(&KEY_FORMS));
     let mut reads = Reads::default();
-    let hint = "where the signature is: { header = \"X-Signature\", encoding = \"hex\" }";
+    let hint = "add the place of the signature: signature = { header = \"X-Signature\", encoding = \"hex\" }";
     let signature =
         layers.require("signature", hint).and_then(|item| signature(&item, algorithm, &mut reads));
     let timestamp_item = layers.get("timestamp");
     let timestamp = timestamp_item.as_ref().and_then(|item| timestamp(item, &mut reads));
     let payload = if algorithm == Algorithm::Token {
         if let Some(item) = &timestamp_item {
-            item.report(item.here.error("a token signs nothing, so this time proves nothing"));
+            item.report(item.here.error("the scheme `token` does not sign the time, so it can be forged; remove `timestamp`"));
         }
         Vec::new()
     } else {
-        let hint = "what is signed: payload = \"{timestamp}.{body}\"";
+        let hint = "add the signed text: payload = \"{timestamp}.{body}\"";
         let item = layers.require("payload", hint)?;
         let payload = payload(&item, &mut reads)?;
         let has_time = payload.contains(&Part::Timestamp);
         if has_time && timestamp_item.is_none() {
             let problem =
-                item.here.error("`{timestamp}` is signed, and it is not said where it is");
-            item.report(problem.hint("for instance timestamp = { header = \"X-Timestamp\" }"));
+                item.here.error("`payload` contains `{timestamp}` but `timestamp` is missing");
+            item.report(
+                problem.hint("add the place of the time: timestamp = { header = \"X-Timestamp\" }"),
+            );
         }
         if let (Some(time), Some(time_item)) = (&timestamp, &timestamp_item)
             && !has_time
             && !(matches!(time.place, Place::Body(..)) && payload.contains(&Part::Body))
         {
             let key = &time_item.here.key;
-            let problem = item
-                .here
-                .error(format!("`{{timestamp}}` is not in it, so the time proves nothing ({key})"));
-            item.report(problem.hint("put it in, if the provider signs it"));
+            let problem = item.here.error(format!(
+                "`payload` does not sign `{{timestamp}}`, so the timestamp can be forged ({key})"
+            ));
+            item.report(
+                problem.hint(
+                    "add `{timestamp}` if the provider signs it; otherwise remove `timestamp`",
+                ),
+            );
         }
         if signature
             .as_ref()
             .is_some_and(|signature| payload.iter().any(|part| signs(part, &signature.place)))
         {
-            item.report(item.here.error("the signature would have to sign itself"));
+            item.report(item.here.error("`payload` contains the signature itself; remove it"));
         }
         // The verifier tells a URL from the body behind it.
         let separable = |first: &Part, second: &Part| {
@@ -391,16 +397,16 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
         for (first, second) in unseparated(&payload) {
             if !separable(first, second) {
                 let problem = item.here.error(format!(
-                    "no fixed characters separate `{first}` from `{second}`, so bytes can be moved from one to the other under the same signature"
+                    "no fixed characters separate `{first}` from `{second}`, so an attacker could move bytes from one to the other without changing the signature"
                 ));
                 let length = match first {
                     Part::Header(name, _) => format!(
-                        ", or say how long the first is, if that is always the same: {{header:{name}:36}}"
+                        ", or add the length of the first if it is fixed: {{header:{name}:36}}"
                     ),
                     _ => String::new(),
                 };
                 item.report(problem.hint(format!(
-                    "put in the characters that the provider signs between them{length}; a provider that signs none cannot be verified safely"
+                    "add the characters that the provider signs between them{length}; without either, Hookmill cannot verify this provider safely"
                 )));
             }
         }
@@ -410,14 +416,16 @@ fn template(layers: &Layers<'_>, general: &str) -> Option<Template> {
     if let (Some(TimeAt { place: Place::Member(_), .. }), None, Some(item)) =
         (&timestamp, &signature.list, &timestamp_item)
     {
-        item.report(item.here.error("the signature's header is no list").hint(
-            "say so: signature = { header = \"…\", list = \",\", key = \"v1\", encoding = \"hex\" }",
+        item.report(item.here.error("the signature's header is not declared as a list").hint(
+            "declare it: signature = { header = \"…\", list = \",\", key = \"v1\", encoding = \"hex\" }",
         ));
     }
     if let (Some(time), Some(item)) = (&timestamp, &timestamp_item)
         && is_at(&time.place, &signature)
     {
-        item.report(item.here.error("this is where the signature is"));
+        item.report(
+            item.here.error("the time has the same place as the signature; give it another place"),
+        );
     }
     Some(Template {
         algorithm,
@@ -453,7 +461,7 @@ fn is_at(time: &Place, signature: &SignatureAt) -> bool {
 fn check_header(item: &Item<'_>, text: &Located<String>, name: &str) {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) {
-        item.report(text.error(format!("{name:?} cannot be the name of a header")));
+        item.report(text.error(format!("{name:?} is not a valid header name")));
     }
 }
 
@@ -479,8 +487,8 @@ fn place(section: &Section<'_>, reads: &mut Reads, list: bool) -> Option<Place> 
         }
         (None, None, Some(member)) => Some(Place::Member(member.value)),
         _ => {
-            let problem = section.here.error("it is not clear where this is");
-            let hint = "expected one of header = \"X-Name\", body = \"a.path\"";
+            let problem = section.here.error("expected exactly one place");
+            let hint = "add one of header = \"X-Name\", body = \"a.path\"";
             let more = if list { ", list = \"t\"" } else { "" };
             section.report(problem.hint(format!("{hint}{more}")));
             None
@@ -491,7 +499,7 @@ fn place(section: &Section<'_>, reads: &mut Reads, list: bool) -> Option<Place> 
 fn signature(item: &Item<'_>, algorithm: Algorithm, reads: &mut Reads) -> Option<SignatureAt> {
     let section = item.section("a table")?;
     let place = place(&section, reads, false);
-    let prefix = section.get("prefix").and_then(|item| item.string("what stands before it"));
+    let prefix = section.get("prefix").and_then(|item| item.string("a prefix"));
     let encoding = if algorithm == Algorithm::Token {
         Encoding::Text
     } else {
@@ -507,9 +515,9 @@ fn signature(item: &Item<'_>, algorithm: Algorithm, reads: &mut Reads) -> Option
         item.parsed(expected, |text| {
             let mut chars = text.chars();
             match (chars.next(), chars.next()) {
-                (Some('='), None) => Err("it stands between a key and its value"),
+                (Some('='), None) => Err("`=` separates keys from values"),
                 (Some(separator), None) => Ok(separator),
-                _ => Err("it has not one character"),
+                _ => Err("not a single character"),
             }
         })
     });
@@ -517,12 +525,14 @@ fn signature(item: &Item<'_>, algorithm: Algorithm, reads: &mut Reads) -> Option
         section.get("key");
     }
     if let (Some(prefix), Some(_)) = (&prefix, &separator) {
-        section.report(prefix.error("a list has keys, and nothing stands before it"));
+        section.report(prefix.error("a list cannot have a `prefix`; remove it"));
     }
     if let (Some(prefix), Some(Place::Header(_))) = (&prefix, &place)
         && prefix.value.starts_with(char::is_whitespace)
     {
-        section.report(prefix.error("no header's value begins with a blank"));
+        section.report(
+            prefix.error("a header value cannot begin with whitespace; remove it from `prefix`"),
+        );
     }
     let list = separator.and_then(|separator| {
         let hint = "the key of the signatures in the list, such as \"v1\"";
@@ -554,7 +564,7 @@ fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
     let mut rest = text.value.as_str();
     let fault = |problem: String| {
         item.report(text.error(problem).hint(
-            "possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and other characters as they are",
+            "possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters",
         ));
     };
     while let Some(open) = rest.find('{') {
@@ -562,7 +572,7 @@ fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
             parts.push(Part::Literal(rest[..open].to_owned()));
         }
         let Some(length) = rest[open..].find('}') else {
-            fault("a brace is not closed".to_owned());
+            fault("missing a closing brace".to_owned());
             return None;
         };
         let name = &rest[open + 1..open + length];
@@ -604,7 +614,7 @@ fn payload(item: &Item<'_>, reads: &mut Reads) -> Option<Vec<Part>> {
         parts.push(Part::Literal(rest.to_owned()));
     }
     if !parts.iter().any(|part| matches!(part, Part::Body | Part::Member(..))) {
-        fault("nothing of the body is signed".to_owned());
+        fault("`payload` does not sign the body".to_owned());
     }
     Some(parts)
 }
@@ -615,21 +625,25 @@ fn event(item: &Item<'_>, with_id: bool, events: &mut Events) -> bool {
     let Some(section) = item.section("a table: { id = \"id\", type = \"type\" }") else {
         return true;
     };
-    if with_id && let Some(item) = section.require("id", "where it is: \"id\", or \"header:X-Id\"")
+    if with_id
+        && let Some(item) =
+            section.require("id", "add the place of the id: id = \"id\", or \"header:X-Id\"")
     {
         events.id = name_parts(&item, &mut events.reads);
     }
-    if let Some(item) = section.require("type", "where it is: \"type\", or \"header:X-Type\"") {
+    if let Some(item) =
+        section.require("type", "add the place of the type: type = \"type\", or \"header:X-Type\"")
+    {
         events.kind = name_parts(&item, &mut events.reads);
         let hash = |part: &NamePart| matches!(part, NamePart::BodyHash | NamePart::SignedHash);
         if events.kind.iter().any(hash) {
-            item.report(item.here.error("a hash is no type: no rule could name it"));
+            item.report(item.here.error("a hash cannot be the type, since no rule could match it"));
         }
     }
     let default = section.get("default").and_then(|item| {
         let text = item.string("a type")?;
         if text.value.is_empty() {
-            item.report(text.error("it is blank"));
+            item.report(text.error("the type is blank; set it or remove it"));
         }
         Some(text)
     });
@@ -647,7 +661,7 @@ fn name_parts(item: &Item<'_>, reads: &mut Reads) -> Vec<NamePart> {
     let expected = "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", \"hash:signed\", or a list of these";
     let list = item.list(expected, item.is_string());
     if list.is_empty() && item.is_list() {
-        item.report(item.here.error("nothing is named").hint(format!("expected {expected}")));
+        item.report(item.here.error("no path is given").hint(format!("expected {expected}")));
     }
     let mut part = |item: &Item<'_>| {
         let text = item.string(expected)?;
@@ -663,7 +677,7 @@ fn name_parts(item: &Item<'_>, reads: &mut Reads) -> Vec<NamePart> {
         if text.value.starts_with(|c: char| c.is_ascii_uppercase()) && text.value.contains('-') {
             let problem = text.error(format!("found {:?}, a path in the body", text.value));
             let hint = format!(
-                "for a header: \"header:{0}\"; for the body all the same: '[\"{0}\"]'",
+                "for a header: \"header:{0}\"; for a path in the body: '[\"{0}\"]'",
                 text.value
             );
             item.report(problem.hint(hint));
@@ -704,26 +718,29 @@ fn one_event(template: &Template, events: &Events, item: &Item<'_>) {
     let whole = template.payload.contains(&Part::Body);
     let by_signature = events.id.contains(&NamePart::SignedHash);
     if token && by_signature {
-        item.report(item.here.error("a token signs nothing, so there is no hash of it"));
+        item.report(
+            item.here
+                .error("the scheme `token` signs nothing to hash; use \"hash:body\" or a path"),
+        );
     }
     if !token && !events.id.iter().all(|part| whole || covers(template, part)) {
         let problem = item.here.error(
-            "the signature covers neither the body nor this id, so one signature could be sent with any number of events",
+            "the signature covers neither the body nor this id, so an attacker could reuse one signature for many events",
         );
-        item.report(problem.hint("name the event by its signature: id = \"hash:signed\""));
+        item.report(problem.hint("use the hash of the signed bytes: id = \"hash:signed\""));
     }
-    let one = "take one event from each request: leave out `many`";
+    let one = "remove `many`, so that each request is one event";
     if events.many && by_signature && whole {
-        let problem = item.here.error("all events of a request would have the same id");
-        item.report(problem.hint("leave \"hash:signed\" out of `id`"));
+        let problem = item.here.error("all events of a request would get the same id");
+        item.report(problem.hint("remove \"hash:signed\" from `id`"));
     } else if events.many && !token && !whole {
         let problem = item.here.error(
-            "the signature does not cover the body, so one request could hold any number of events",
+            "the signature does not cover the body, so an attacker could put many events into one request",
         );
         item.report(problem.hint(one));
     } else if events.many && matches!(template.signature.place, Place::Body(..)) {
         // The token would be stored inside one of the events, where redaction does not find it.
-        let problem = item.here.error("the token is in the body, so the body is one event");
+        let problem = item.here.error("the token is in the body, so the body must be one event");
         item.report(problem.hint(one));
     }
 }
@@ -731,7 +748,7 @@ fn one_event(template: &Template, events: &Events, item: &Item<'_>) {
 fn handshake(item: &Item<'_>, reads: &mut Reads) -> Option<Handshake> {
     let section = item.section("a table")?;
     let mut when = Vec::new();
-    let hint = "what such a request holds: { type = \"url_verification\" }";
+    let hint = "a table of members of such a request: { type = \"url_verification\" }";
     let conditions = section.require("when", hint).and_then(|item| item.section(hint))?;
     for (name, item) in conditions.members() {
         match (name.value.parse::<Path>(), item.json()) {
@@ -754,7 +771,7 @@ fn handshake(item: &Item<'_>, reads: &mut Reads) -> Option<Handshake> {
 /// `status`, `content_type` and `body` of a section.
 fn answer(section: &Section<'_>, with_body: bool) -> Option<Answer> {
     let status = section.get("status").map(|item| {
-        let expected = "a status from 200 to 299: anything else asks the provider to send again";
+        let expected = "a status from 200 to 299; providers retry on any other status";
         let status = item.integer(expected)?;
         let found = u16::try_from(status.value).ok().filter(|status| (200..=299).contains(status));
         if found.is_none() {
@@ -766,14 +783,14 @@ fn answer(section: &Section<'_>, with_body: bool) -> Option<Answer> {
     let content_type = section.get("content_type").and_then(|item| {
         let text = item.string("such as \"text/xml\"")?;
         if !text.value.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-            item.report(text.error("a header has only ASCII characters"));
+            item.report(text.error("a header can contain only ASCII characters"));
         }
         Some(text)
     });
     let body =
         if with_body { section.get("body").and_then(|item| item.string("a text")) } else { None };
     if let (Some(Some(204)), Some(body)) = (status, &body) {
-        section.report(body.error("an answer with status 204 has no body"));
+        section.report(body.error("a response with status 204 cannot have a body; remove `body`"));
     }
     Some(Answer {
         status: status.unwrap_or(Some(200))?,

@@ -365,7 +365,7 @@ impl<'s> Item<'s> {
             DeValue::Boolean(truth) => Some(truth.to_string()),
             DeValue::Integer(_) => self.integer("").map(|number| number.value.to_string()),
             _ => {
-                self.mismatch("a text, a whole number or a boolean");
+                self.mismatch("a string, a whole number or a boolean");
                 None
             }
         }

@@ -71,26 +71,26 @@ const WAYS: [Way; 6] = [
     Way {
         from: Worker::Dlq,
         binding: "REPLAYS",
-        carries: "what is replayed",
+        carries: "replayed events",
         to: Worker::Consumers,
     },
     Way {
         from: Worker::Consumers,
         binding: "OUTBOX",
-        carries: "what wakes it up",
+        carries: "its wake-up messages",
         to: Worker::Consumers,
     },
     Way {
         from: Worker::Dlq,
         binding: "OUTBOX",
-        carries: "what wakes up the consumer Worker",
+        carries: "the wake-up messages of the consumer Worker",
         to: Worker::Consumers,
     },
-    Way { from: Worker::Dlq, binding: "JOBS", carries: "what wakes it up", to: Worker::Dlq },
+    Way { from: Worker::Dlq, binding: "JOBS", carries: "its wake-up messages", to: Worker::Dlq },
     Way {
         from: Worker::Ingress,
         binding: "REPORTS",
-        carries: "counts of what was refused",
+        carries: "counts of rejected requests",
         to: Worker::Dlq,
     },
 ];
@@ -130,7 +130,7 @@ const DATABASE: Shared = Shared {
     optional: false,
     keys: &[
         ("database_name", Some("hookmill")),
-        ("database_id", Some("what `wrangler d1 create` prints")),
+        ("database_id", Some("printed by `wrangler d1 create`")),
         ("jurisdiction", None),
     ],
     said: &[
@@ -194,8 +194,9 @@ pub fn check_wrangler(
         return check;
     }
     for (worker, file) in missing {
-        let problem = "there is no such file, and the other Workers have theirs".to_owned();
-        let hint = format!("all three are deployed; {} is described here", worker.name());
+        let problem = "the file is missing, but other Workers have one".to_owned();
+        let hint =
+            format!("all three Workers are required; this file configures {}", worker.name());
         check.faults.push(fault(&file, problem).hint(hint));
     }
     // What is no TOML has been reported; what it means is a guess.
@@ -215,7 +216,7 @@ pub fn native_only(config: &Config) -> Option<ConfigError> {
     let provider = config.native_only.as_ref()?;
     let problem = format!("a Worker cannot send through {:?}", provider.value.as_str());
     Some(provider.error(problem).hint(
-        "name a provider with an HTTPS API, such as \"resend\"; or run `hookmill serve`, and remove the wrangler.toml of the Workers",
+        "use a provider with an HTTPS API, such as \"resend\"; or run `hookmill serve`, and remove the wrangler.toml of the Workers",
     ))
 }
 
@@ -239,8 +240,8 @@ fn environments(config: &Config, found: &[Found]) -> Vec<ConfigError> {
             match deployments.get(name) {
                 Some(deployment) => set.of.push((*worker, deployment)),
                 None => faults.push(
-                    fault(file, format!("there is no [env.{name}], and another Worker has one"))
-                        .hint("an environment inherits no binding: it says all of them again"),
+                    fault(file, format!("there is no [env.{name}], but another Worker has one"))
+                        .hint("an environment inherits no bindings; repeat all of them"),
                 ),
             }
         }
@@ -305,9 +306,11 @@ fn names_differ(set: &Set<'_>) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     for (i, name) in names.iter().enumerate() {
         if let Some(other) = names[..i].iter().find(|other| other.value == name.value) {
-            let problem = format!("{:?} is the Worker of {} as well", name.value, other.at);
-            faults
-                .push(name.error(problem).hint("the one that is deployed last replaces the other"));
+            let problem = format!("{:?} is also the Worker of {}", name.value, other.at);
+            faults.push(
+                name.error(problem)
+                    .hint("use different names; otherwise the last deployment replaces the other"),
+            );
         }
     }
     faults
@@ -342,15 +345,15 @@ fn queues(set: &Set<'_>) -> Vec<ConfigError> {
             other.binding != way.binding && name.value == queue.value
         };
         if let Some((other, _)) = queues[..i].iter().find(same) {
-            let problem = format!("{:?} is the queue {:?} as well", queue.value, other.binding);
-            faults.push(queue.error(problem).hint("each has a queue of its own"));
+            let problem = format!("{:?} is also the queue {:?}", queue.value, other.binding);
+            faults.push(queue.error(problem).hint("use a separate queue for each"));
         }
     }
     let consumers: Vec<_> = set.all_consumers().collect();
     for (i, Consumer { queue, .. }) in consumers.iter().enumerate() {
         if let Some(other) = consumers[..i].iter().find(|other| other.queue.value == queue.value) {
             let problem = format!("{:?} has a consumer at {}", queue.value, other.queue.at);
-            faults.push(queue.error(problem).hint("Cloudflare lets a queue have one"));
+            faults.push(queue.error(problem).hint("Cloudflare allows one consumer per queue"));
         }
     }
     faults
@@ -374,7 +377,7 @@ fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
         let Some(dead) = &consumer.dead_letter_queue else {
             let name = named().map_or("hookmill-dead-letters", |name| name.value.as_str());
             let problem =
-                "there is no dead_letter_queue: an event that the platform gives up on is lost";
+                "dead_letter_queue is missing; events that the platform gives up would be lost";
             let hint = format!("dead_letter_queue = {name:?}");
             faults.push(consumer.here.error(problem).hint(hint));
             continue;
@@ -383,14 +386,14 @@ fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
         let taker = set.get(Worker::Dlq);
         match (taken, taker, net) {
             (Some((way, _)), ..) => {
-                let problem = format!("{:?} is the queue {:?} as well", dead.value, way.binding);
-                faults.push(dead.error(problem).hint("dead letters have a queue of their own"));
+                let problem = format!("{:?} is also the queue {:?}", dead.value, way.binding);
+                faults.push(dead.error(problem).hint("use a separate queue for dead letters"));
             }
             (None, Some(taker), _) if taker.consumer(&dead.value).is_none() => {
                 faults.push(nobody_takes(dead, taker));
             }
             (None, _, Some(net)) if net.value != dead.value => {
-                let problem = format!("{:?} here, and {:?} at {}", dead.value, net.value, net.at);
+                let problem = format!("{:?} here, but {:?} at {}", dead.value, net.value, net.at);
                 let hint = format!("dead_letter_queue = {:?}", net.value);
                 faults.push(dead.error(problem).hint(hint));
             }
@@ -401,9 +404,8 @@ fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
     let last = set.get(Worker::Dlq).and_then(|taker| taker.consumer(&net.value));
     if let Some(last) = last.filter(|last| last.max_retries() < MAX_RETRIES) {
         let deliveries = last.max_retries() + 1;
-        let problem = format!(
-            "a dead letter that cannot be written {deliveries} times is deleted: nobody comes after this"
-        );
+        let problem =
+            format!("Cloudflare deletes a dead letter after {deliveries} failed deliveries");
         let here = last.place(last.max_retries.as_ref());
         faults.push(here.error(problem).hint(format!("max_retries = {MAX_RETRIES}")));
     }
@@ -411,8 +413,9 @@ fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
     let others = others.filter_map(|(way, queue)| set.get(way.to)?.consumer(&queue.value));
     for Consumer { queue, dead_letter_queue, .. } in others {
         if let Some(dead) = dead_letter_queue.as_ref().filter(|dead| dead.value == net.value) {
-            let problem = format!("{:?} is for events, and {:?} has none", dead.value, queue.value);
-            faults.push(dead.error(problem).hint("leave dead_letter_queue out"));
+            let problem =
+                format!("{:?} is for events, but {:?} carries none", dead.value, queue.value);
+            faults.push(dead.error(problem).hint("remove dead_letter_queue"));
         }
     }
     faults
@@ -425,9 +428,9 @@ fn gives_up_early(consumer: &Consumer, max_attempts: u32) -> Option<ConfigError>
         return None;
     }
     let problem = format!(
-        "the platform gives up after {deliveries} deliveries, and retry.max_attempts is {max_attempts}"
+        "the platform gives up after {deliveries} deliveries, but retry.max_attempts is {max_attempts}"
     );
-    let hint = format!("max_retries = {MAX_RETRIES}; hookmill.toml decides long before");
+    let hint = format!("max_retries = {MAX_RETRIES}; hookmill.toml sets the lower limit");
     Some(consumer.place(consumer.max_retries.as_ref()).error(problem).hint(hint))
 }
 
@@ -442,7 +445,7 @@ fn other_batch_size(consumer: &Consumer, config: &Config) -> Option<ConfigError>
     }
     let here = consumer.place(consumer.max_batch_size.as_ref());
     let problem = format!("{found} messages in a batch, and batch_size is {size} at {}", wanted.at);
-    Some(here.error(problem).hint(format!("max_batch_size = {size}, or leave batch_size out")))
+    Some(here.error(problem).hint(format!("max_batch_size = {size}, or remove batch_size")))
 }
 
 /// What one Worker writes, another looks for: all of them use the same one.
@@ -472,7 +475,7 @@ fn shared(set: &Set<'_>, what: &Shared) -> Vec<ConfigError> {
     let names: Vec<_> = names.collect();
     if !names.is_empty() && names.iter().all(|key| usual(key, None).is_none()) {
         // wrangler would make one for each Worker.
-        let problem = format!("nothing says which one it is: {} is missing", names.join(" or "));
+        let problem = format!("incomplete binding: {} is missing", names.join(" or "));
         faults.extend(found.iter().map(|resource| resource.here.error(problem.as_str())));
     }
     for (key, _) in what.keys {
@@ -492,11 +495,11 @@ fn disagreeing(key: &str, said: &[Located<Option<String>>]) -> Vec<ConfigError> 
     let others = said.iter().filter(|one| one.value != usual.value);
     let fault = |one: &Located<Option<String>>| {
         let problem = match (&one.value, &usual.value) {
-            (Some(one), Some(other)) => format!("{one:?} here, and {other:?} at {}", usual.at),
-            (Some(one), None) => format!("{one:?} here, and no {key} at {}", usual.at),
+            (Some(one), Some(other)) => format!("{one:?} here, but {other:?} at {}", usual.at),
+            (Some(one), None) => format!("{one:?} here, but no {key} at {}", usual.at),
             (None, other) => {
                 let other = other.as_deref().unwrap_or_default();
-                format!("no {key} here, and {other:?} at {}", usual.at)
+                format!("no {key} here, but {other:?} at {}", usual.at)
             }
         };
         one.error(problem).hint(match &usual.value {
@@ -515,10 +518,8 @@ fn crons(set: &Set<'_>) -> Vec<ConfigError> {
     let fault = |(worker, deployment): &(Worker, &Deployment)| {
         let here =
             deployment.crons.clone().map_or(deployment.here.clone(), |crons| crons.map(|_| ()));
-        let problem = format!(
-            "there is no cron trigger: nobody wakes up {} for what is due later",
-            worker.name()
-        );
+        let problem =
+            format!("there is no cron trigger to wake up {} for delayed work", worker.name());
         let hint = format!("[{}]\n        crons = [\"* * * * *\"]", deployment.key("triggers"));
         here.error(problem).hint(hint)
     };
@@ -589,7 +590,7 @@ mod tests {
         for provider in ["provider = \"smtp\"", "provider = \"resend\"\nfallback = \"smtp\""] {
             let said = email(&format!("{provider}\n{smtp}"));
             assert!(said.contains("a Worker cannot send through \"smtp\""), "{said}");
-            assert!(said.contains("hint: name a provider with an HTTPS API"), "{said}");
+            assert!(said.contains("hint: use a provider with an HTTPS API"), "{said}");
         }
     }
 
@@ -636,8 +637,8 @@ mod tests {
 
         dlq/worker/wrangler.toml:46:9: queues.producers[1].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-reports"
           hint: did you mean `hookmill-replays`?
-        ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: "hookmill-reports" is the queue "REPLAYS" as well
-          hint: each has a queue of its own
+        ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: "hookmill-reports" is also the queue "REPLAYS"
+          hint: use a separate queue for each
 
         consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letters"
           hint: possible here: `dead`, `hookmill-reports`, `hookmill-jobs`
@@ -664,7 +665,7 @@ mod tests {
                 binding = "EVENTS"
                 queue = "hookmill-events"
 
-        ingress/worker/wrangler.toml:1:1: the binding "REPORTS" is missing: the ingress Worker sends counts of what was refused there
+        ingress/worker/wrangler.toml:1:1: the binding "REPORTS" is missing: the ingress Worker sends counts of rejected requests there
           hint: [[queues.producers]]
                 binding = "REPORTS"
                 queue = "hookmill-reports"
@@ -674,7 +675,7 @@ mod tests {
                 binding = "BODIES"
                 bucket_name = "hookmill-bodies"
 
-        consumers/worker/wrangler.toml:1:1: the binding "OUTBOX" is missing: the consumer Worker sends what wakes it up there
+        consumers/worker/wrangler.toml:1:1: the binding "OUTBOX" is missing: the consumer Worker sends its wake-up messages there
           hint: [[queues.producers]]
                 binding = "OUTBOX"
                 queue = "hookmill-outbox"
@@ -687,12 +688,12 @@ mod tests {
                 migrations_dir = "../../migrations"
                 migrations_pattern = "../../migrations/**/*.sql"
 
-        dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends what wakes it up there
+        dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends its wake-up messages there
           hint: [[queues.producers]]
                 binding = "JOBS"
                 queue = "hookmill-jobs"
 
-        dlq/worker/wrangler.toml:1:1: the binding "REPLAYS" is missing: the dead-letter Worker sends what is replayed there
+        dlq/worker/wrangler.toml:1:1: the binding "REPLAYS" is missing: the dead-letter Worker sends replayed events there
           hint: [[queues.producers]]
                 binding = "REPLAYS"
                 queue = "hookmill-replays"
@@ -720,14 +721,14 @@ mod tests {
             changed("dlq", "\"hookmill-jobs\"", "\"hookmill-reports\""),
             changed("dlq", "[triggers]", twice),
         ].join("\n\n"), @r#"
-        dlq/worker/wrangler.toml:46:9: queues.producers[1].queue: "hookmill-events" is the queue "EVENTS" as well
-          hint: each has a queue of its own
+        dlq/worker/wrangler.toml:46:9: queues.producers[1].queue: "hookmill-events" is also the queue "EVENTS"
+          hint: use a separate queue for each
 
-        ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: "hookmill-reports" is the queue "JOBS" as well
-          hint: each has a queue of its own
+        ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: "hookmill-reports" is also the queue "JOBS"
+          hint: use a separate queue for each
 
         dlq/worker/wrangler.toml:55:9: queues.consumers[3].queue: "hookmill-events" has a consumer at consumers/worker/wrangler.toml:13:9
-          hint: Cloudflare lets a queue have one
+          hint: Cloudflare allows one consumer per queue
         "#);
     }
 
@@ -748,30 +749,30 @@ mod tests {
             changed("dlq", "max_retries = 100", "max_retries = 99"),
             changed("dlq", "max_retries = 100", ""),
         ].join("\n\n"), @r#"
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: there is no dead_letter_queue: an event that the platform gives up on is lost
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: dead_letter_queue is missing; events that the platform gives up would be lost
           hint: dead_letter_queue = "hookmill-dead-letters"
 
         consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letter"
           hint: did you mean `hookmill-dead-letters`?
 
-        consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: "hookmill-jobs" is the queue "JOBS" as well
-          hint: dead letters have a queue of their own
+        consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: "hookmill-jobs" is also the queue "JOBS"
+          hint: use a separate queue for dead letters
 
-        consumers/worker/wrangler.toml:32:21: queues.consumers[1].dead_letter_queue: "hookmill-dead-letters" here, and "dead" at consumers/worker/wrangler.toml:22:21
+        consumers/worker/wrangler.toml:32:21: queues.consumers[1].dead_letter_queue: "hookmill-dead-letters" here, but "dead" at consumers/worker/wrangler.toml:22:21
           hint: dead_letter_queue = "dead"
 
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, and retry.max_attempts is 8
-          hint: max_retries = 100; hookmill.toml decides long before
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: there is no dead_letter_queue: an event that the platform gives up on is lost
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: dead_letter_queue is missing; events that the platform gives up would be lost
           hint: dead_letter_queue = "hookmill-dead-letters"
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
+          hint: max_retries = 100; hookmill.toml sets the lower limit
 
-        consumers/worker/wrangler.toml:46:21: queues.consumers[2].dead_letter_queue: "hookmill-dead-letters" is for events, and "hookmill-outbox" has none
-          hint: leave dead_letter_queue out
+        consumers/worker/wrangler.toml:46:21: queues.consumers[2].dead_letter_queue: "hookmill-dead-letters" is for events, but "hookmill-outbox" carries none
+          hint: remove dead_letter_queue
 
-        dlq/worker/wrangler.toml:19:15: queues.consumers[0].max_retries: a dead letter that cannot be written 100 times is deleted: nobody comes after this
+        dlq/worker/wrangler.toml:19:15: queues.consumers[0].max_retries: Cloudflare deletes a dead letter after 100 failed deliveries
           hint: max_retries = 100
 
-        dlq/worker/wrangler.toml:13:1: queues.consumers[0]: a dead letter that cannot be written 4 times is deleted: nobody comes after this
+        dlq/worker/wrangler.toml:13:1: queues.consumers[0]: Cloudflare deletes a dead letter after 4 failed deliveries
           hint: max_retries = 100
         "#);
     }
@@ -784,14 +785,14 @@ mod tests {
             changed("consumers", "max_retries = 100", ""),
             with("[retry]\nmax_attempts = 50\n", &[("consumers", "max_retries = 100", "max_retries = 49")]),
         ].join("\n\n"), @"
-        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: the platform gives up after 8 deliveries, and retry.max_attempts is 8
-          hint: max_retries = 100; hookmill.toml decides long before
+        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: the platform gives up after 8 deliveries, but retry.max_attempts is 8
+          hint: max_retries = 100; hookmill.toml sets the lower limit
 
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, and retry.max_attempts is 8
-          hint: max_retries = 100; hookmill.toml decides long before
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
+          hint: max_retries = 100; hookmill.toml sets the lower limit
 
-        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: the platform gives up after 50 deliveries, and retry.max_attempts is 50
-          hint: max_retries = 100; hookmill.toml decides long before
+        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: the platform gives up after 50 deliveries, but retry.max_attempts is 50
+          hint: max_retries = 100; hookmill.toml sets the lower limit
         ");
     }
 
@@ -804,12 +805,12 @@ mod tests {
             with(size, &[("consumers", "max_batch_size = 100", "")]),
         ].join("\n\n"), @"
         consumers/worker/wrangler.toml:27:18: queues.consumers[1].max_batch_size: 100 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
-          hint: max_batch_size = 50, or leave batch_size out
+          hint: max_batch_size = 50, or remove batch_size
 
         consumers/worker/wrangler.toml:12:1: queues.consumers[0]: 10 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
-          hint: max_batch_size = 50, or leave batch_size out
+          hint: max_batch_size = 50, or remove batch_size
         consumers/worker/wrangler.toml:27:18: queues.consumers[1].max_batch_size: 100 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
-          hint: max_batch_size = 50, or leave batch_size out
+          hint: max_batch_size = 50, or remove batch_size
         ");
         assert_eq!(with("[queue]\nbatch_wait = \"5s\"\n", &[]), "");
     }
@@ -852,25 +853,25 @@ mod tests {
             changed("dlq", "[[r2_buckets]]", "[[r2_buckets]]\nbucket = \"x\""),
             changed("dlq", "queue = \"hookmill-jobs\"", "name = \"hookmill-jobs\""),
         ].join("\n\n"), @r#"
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, and retry.max_attempts is 8
-          hint: max_retries = 100; hookmill.toml decides long before
+        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
+          hint: max_retries = 100; hookmill.toml sets the lower limit
         consumers/worker/wrangler.toml:21:1: queues.consumers[0]: unknown key `max_retrys`
           hint: did you mean `max_retries`?
 
-        dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends what wakes it up there
+        dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends its wake-up messages there
           hint: [[queues.producers]]
                 binding = "JOBS"
                 queue = "hookmill-jobs"
         dlq/worker/wrangler.toml:31:10: queues: unknown key `producer`
           hint: did you mean `producers`?
 
-        dlq/worker/wrangler.toml:1:1: there is no cron trigger: nobody wakes up the dead-letter Worker for what is due later
+        dlq/worker/wrangler.toml:1:1: there is no cron trigger to wake up the dead-letter Worker for delayed work
           hint: [triggers]
                 crons = ["* * * * *"]
         dlq/worker/wrangler.toml:55:1: triggers: unknown key `cron`
           hint: did you mean `crons`?
 
-        dlq/worker/wrangler.toml:61:1: d1_databases[0]: no database_id here, and "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
+        dlq/worker/wrangler.toml:61:1: d1_databases[0]: no database_id here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
           hint: database_id = "00000000-0000-0000-0000-000000000000"
         dlq/worker/wrangler.toml:64:1: d1_databases[0]: unknown key `databse_id`
           hint: did you mean `database_id`?
@@ -878,12 +879,12 @@ mod tests {
         dlq/worker/wrangler.toml:58:1: r2_buckets[0]: unknown key `bucket`
           hint: possible here: `binding`, `bucket_name`, `jurisdiction`, `preview_bucket_name`, `remote`, `local_dev`
 
-        dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends what wakes it up there
+        dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends its wake-up messages there
           hint: [[queues.producers]]
                 binding = "JOBS"
                 queue = "hookmill-jobs"
         dlq/worker/wrangler.toml:31:1: queues.producers[0]: `queue` is missing
-          hint: the name of the queue: queue = "hookmill-events"
+          hint: add the queue: queue = "hookmill-events"
         dlq/worker/wrangler.toml:33:1: queues.producers[0]: unknown key `name`
           hint: possible here: `binding`, `queue`, `delivery_delay`, `remote`
         "#);
@@ -911,30 +912,30 @@ mod tests {
             with("", &[("ingress", "[observability]", &one), ("dlq", "[observability]", &other)]),
             changed("dlq", "\"hookmill-dlq\"", "\"hookmill-ingress\""),
         ].join("\n\n"), @r#"
-        ingress/worker/wrangler.toml:24:15: r2_buckets[0].bucket_name: "bodies" here, and "hookmill-bodies" at consumers/worker/wrangler.toml:61:15
+        ingress/worker/wrangler.toml:24:15: r2_buckets[0].bucket_name: "bodies" here, but "hookmill-bodies" at consumers/worker/wrangler.toml:61:15
           hint: bucket_name = "hookmill-bodies"
 
-        dlq/worker/wrangler.toml:60:16: r2_buckets[0].jurisdiction: "eu" here, and no jurisdiction at ingress/worker/wrangler.toml:22:1
+        dlq/worker/wrangler.toml:60:16: r2_buckets[0].jurisdiction: "eu" here, but no jurisdiction at ingress/worker/wrangler.toml:22:1
           hint: leave jurisdiction out
 
-        dlq/worker/wrangler.toml:57:1: r2_buckets[0]: no bucket_name here, and "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
+        dlq/worker/wrangler.toml:57:1: r2_buckets[0]: no bucket_name here, but "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
           hint: bucket_name = "hookmill-bodies"
 
-        consumers/worker/wrangler.toml:59:1: r2_buckets[0]: nothing says which one it is: bucket_name is missing
-        dlq/worker/wrangler.toml:57:1: r2_buckets[0]: nothing says which one it is: bucket_name is missing
-        ingress/worker/wrangler.toml:22:1: r2_buckets[0]: nothing says which one it is: bucket_name is missing
+        consumers/worker/wrangler.toml:59:1: r2_buckets[0]: incomplete binding: bucket_name is missing
+        dlq/worker/wrangler.toml:57:1: r2_buckets[0]: incomplete binding: bucket_name is missing
+        ingress/worker/wrangler.toml:22:1: r2_buckets[0]: incomplete binding: bucket_name is missing
 
-        dlq/worker/wrangler.toml:64:15: d1_databases[0].database_id: "1" here, and "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
+        dlq/worker/wrangler.toml:64:15: d1_databases[0].database_id: "1" here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
           hint: database_id = "00000000-0000-0000-0000-000000000000"
 
-        dlq/worker/wrangler.toml:63:17: d1_databases[0].database_name: "hookmil" here, and "hookmill" at consumers/worker/wrangler.toml:53:17
+        dlq/worker/wrangler.toml:63:17: d1_databases[0].database_name: "hookmil" here, but "hookmill" at consumers/worker/wrangler.toml:53:17
           hint: database_name = "hookmill"
 
-        dlq/worker/wrangler.toml:11:11: analytics_engine_datasets[0].dataset: "other" here, and "one" at ingress/worker/wrangler.toml:11:11
+        dlq/worker/wrangler.toml:11:11: analytics_engine_datasets[0].dataset: "other" here, but "one" at ingress/worker/wrangler.toml:11:11
           hint: dataset = "one"
 
-        dlq/worker/wrangler.toml:2:8: name: "hookmill-ingress" is the Worker of ingress/worker/wrangler.toml:2:8 as well
-          hint: the one that is deployed last replaces the other
+        dlq/worker/wrangler.toml:2:8: name: "hookmill-ingress" is also the Worker of ingress/worker/wrangler.toml:2:8
+          hint: use different names; otherwise the last deployment replaces the other
         "#);
     }
 
@@ -944,11 +945,11 @@ mod tests {
             changed("consumers", "[triggers]\ncrons = [\"* * * * *\"]", ""),
             changed("dlq", "crons = [\"* * * * *\"]", "crons = []"),
         ].join("\n\n"), @r#"
-        consumers/worker/wrangler.toml:1:1: there is no cron trigger: nobody wakes up the consumer Worker for what is due later
+        consumers/worker/wrangler.toml:1:1: there is no cron trigger to wake up the consumer Worker for delayed work
           hint: [triggers]
                 crons = ["* * * * *"]
 
-        dlq/worker/wrangler.toml:55:9: triggers.crons: there is no cron trigger: nobody wakes up the dead-letter Worker for what is due later
+        dlq/worker/wrangler.toml:55:9: triggers.crons: there is no cron trigger to wake up the dead-letter Worker for delayed work
           hint: [triggers]
                 crons = ["* * * * *"]
         "#);
@@ -971,20 +972,20 @@ mod tests {
             changed("dlq", "\"../../migrations/**/*.sql\"", "\"../../migrations/app/*.sql\""),
             with("", &[("dlq", pattern, ""), ("dlq", "migrations_dir = \"../../migrations\"", "")]),
         ].join("\n\n"), @r#"
-        consumers/worker/wrangler.toml:55:18: d1_databases[0].migrations_dir: the migrations in "migrations/app" are not found from here: hookmill.toml:5:14 names them
+        consumers/worker/wrangler.toml:55:18: d1_databases[0].migrations_dir: this does not find the migrations in "migrations/app", which hookmill.toml:5:14 names
           hint: migrations_dir = "../../migrations"
                 migrations_pattern = "../../migrations/**/*.sql"
 
-        consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:5:14 names them
-          hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
-        dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: the migrations in "sql" are not found from here: hookmill.toml:5:14 names them
-          hint: wrangler looks in one folder and below it: put them below `migrations`, as migrations/app
+        consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:5:14 names
+          hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
+        dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:5:14 names
+          hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
 
-        dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: Hookmill's own migrations are not found from here, and no table is made
+        dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: this does not find Hookmill's own migrations, so no table would be created
           hint: migrations_dir = "../../migrations"
                 migrations_pattern = "../../migrations/**/*.sql"
 
-        dlq/worker/wrangler.toml:61:1: d1_databases[0]: Hookmill's own migrations are not found from here, and no table is made
+        dlq/worker/wrangler.toml:61:1: d1_databases[0]: this does not find Hookmill's own migrations, so no table would be created
           hint: migrations_dir = "../../migrations"
                 migrations_pattern = "../../migrations/**/*.sql"
         "#);
@@ -1024,7 +1025,7 @@ mod tests {
             broken(2, "[[env.staging.d1_databases]]", "[[env.staging.d1_database]]"),
             broken(2, "env.staging.", "env.production."),
         ].join("\n\n"), @r#"
-        ingress/worker/wrangler.toml:12:7: env.staging: the source `stripe` has a rate_limit, and no binding
+        ingress/worker/wrangler.toml:12:7: env.staging: the source `stripe` has a rate_limit but no binding
           hint: [[env.staging.ratelimits]]
                 name = "RATE_LIMIT_STRIPE"
                 namespace_id = "1001"
@@ -1041,12 +1042,12 @@ mod tests {
                 migrations_dir = "../../migrations"
                 migrations_pattern = "../../migrations/**/*.sql"
 
-        consumers/worker/wrangler.toml:1:1: there is no [env.production], and another Worker has one
-          hint: an environment inherits no binding: it says all of them again
-        dlq/worker/wrangler.toml:1:1: there is no [env.staging], and another Worker has one
-          hint: an environment inherits no binding: it says all of them again
-        ingress/worker/wrangler.toml:1:1: there is no [env.production], and another Worker has one
-          hint: an environment inherits no binding: it says all of them again
+        consumers/worker/wrangler.toml:1:1: there is no [env.production], but another Worker has one
+          hint: an environment inherits no bindings; repeat all of them
+        dlq/worker/wrangler.toml:1:1: there is no [env.staging], but another Worker has one
+          hint: an environment inherits no bindings; repeat all of them
+        ingress/worker/wrangler.toml:1:1: there is no [env.production], but another Worker has one
+          hint: an environment inherits no bindings; repeat all of them
         "#);
     }
 
@@ -1057,8 +1058,8 @@ mod tests {
         let mut two = files(&[]);
         two.remove(1);
         insta::assert_snapshot!(shown(&checked(CONFIG, &two)), @"
-        consumers/worker/wrangler.toml:1:1: there is no such file, and the other Workers have theirs
-          hint: all three are deployed; the consumer Worker is described here
+        consumers/worker/wrangler.toml:1:1: the file is missing, but other Workers have one
+          hint: all three Workers are required; this file configures the consumer Worker
         ");
         two.push(("consumers/worker/wrangler.jsonc".to_owned(), "{}".to_owned()));
         let check = checked(CONFIG, &two);
@@ -1068,7 +1069,7 @@ mod tests {
         two[1].1 = two[1].1.replace("\"hookmill-bodies\"", "\"bodies\"");
         two[0].1 = two[0].1.replace("\"EVENTS\"", "\"EVENT\"");
         insta::assert_snapshot!(shown(&checked(CONFIG, &two)), @r#"
-        dlq/worker/wrangler.toml:59:15: r2_buckets[0].bucket_name: "bodies" here, and "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
+        dlq/worker/wrangler.toml:59:15: r2_buckets[0].bucket_name: "bodies" here, but "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
           hint: bucket_name = "hookmill-bodies"
         ingress/worker/wrangler.toml:1:1: the binding "EVENTS" is missing: the ingress Worker sends events there
           hint: [[queues.producers]]
@@ -1121,34 +1122,34 @@ namespace_id = \"2\"
             check(&right.replace("period = 60", "perod = 60")),
             check("[observability]\n"),
         ].join("\n\n"), @r#"
-        ingress/worker/wrangler.toml:14:8: ratelimits[1].name: "RATE_LIMIT_STRIPE" is not what the source `stripe` says
+        ingress/worker/wrangler.toml:14:8: ratelimits[1].name: "RATE_LIMIT_STRIPE" differs from rate_limit of the source `stripe`
           hint: simple = { limit = 100, period = 60 }
 
-        ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
+        ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit but no binding
           hint: [[ratelimits]]
                 name = "RATE_LIMIT_STRIPE"
                 namespace_id = "1001"
                 simple = { limit = 100, period = 60 }
         ingress/worker/wrangler.toml:14:8: ratelimits[1].name: no source with a rate_limit has the binding "RATE_LIMIT_GONE"
-        ingress/worker/wrangler.toml:15:16: ratelimits[1].namespace_id: "RATE_LIMIT_GITHUB_2" counts in the same namespace
-          hint: limiters with the same number share their counts
+        ingress/worker/wrangler.toml:15:16: ratelimits[1].namespace_id: "RATE_LIMIT_GITHUB_2" has the same namespace
+          hint: use different numbers; limiters with the same number share their counts
 
         ingress/worker/wrangler.toml:11:16: ratelimits[0].namespace_id: found a whole number
           hint: expected a whole number in quotes, such as "1001"
         ingress/worker/wrangler.toml:13:1: ratelimits[1]: `namespace_id` is missing
           hint: a whole number in quotes, such as "1001"
 
-        ingress/worker/wrangler.toml:14:8: ratelimits[1].name: "RATE_LIMIT_STRIPE" is not what the source `stripe` says
+        ingress/worker/wrangler.toml:14:8: ratelimits[1].name: "RATE_LIMIT_STRIPE" differs from rate_limit of the source `stripe`
           hint: simple = { limit = 100, period = 60 }
         ingress/worker/wrangler.toml:18:3: ratelimits[1].simple: unknown key `perod`
           hint: did you mean `period`?
 
-        ingress/worker/wrangler.toml:1:1: the source `github-2` has a rate_limit, and no binding
+        ingress/worker/wrangler.toml:1:1: the source `github-2` has a rate_limit but no binding
           hint: [[ratelimits]]
                 name = "RATE_LIMIT_GITHUB_2"
                 namespace_id = "1001"
                 simple = { limit = 1000, period = 10 }
-        ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit, and no binding
+        ingress/worker/wrangler.toml:1:1: the source `stripe` has a rate_limit but no binding
           hint: [[ratelimits]]
                 name = "RATE_LIMIT_STRIPE"
                 namespace_id = "1002"

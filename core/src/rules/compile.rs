@@ -151,7 +151,7 @@ fn compile_table(
     let (name, table_name) = (&whole.name, &rule.table.value);
     if OWN_TABLES.contains(&table_name.as_str()) {
         let error = rule.table.error(format!("`{table_name}` is Hookmill's own table"));
-        return Err(vec![error.hint("rules write the tables of your application")]);
+        return Err(vec![error.hint("use a table of your application")]);
     }
     let Some(table) = schema.tables.get(table_name) else {
         let error = rule.table.error(format!("there is no table `{table_name}`"));
@@ -263,18 +263,17 @@ fn asked(
         return Ok((rule.preset && rule.handler.is_none() && knows).then_some(*provider));
     };
     let [Some(provider)] = providers.as_slice() else {
-        let problem = said.error("it is not known whose API is to be asked");
+        let problem = said.error("`refetch` needs the API of one provider");
         let sources: BTreeSet<_> = rule.on.iter().map(|on| on.source.as_str()).collect();
         let names: Vec<_> = sources.iter().map(|name| format!("[sources.{name}.api]")).collect();
-        return Err(problem.hint(format!("add {}, of one provider", names.join(" and "))));
+        return Err(problem.hint(format!("add {}, all of the same provider", names.join(" and "))));
     };
     match rule.on.iter().find(|on| !refetch::knows(*provider, &on.event_type)) {
         None => Ok(Some(*provider)),
         Some(on) => {
             let (name, objects) = (provider.as_str(), refetch::objects(*provider));
-            let problem =
-                format!("the API of {name} has no object that {:?} is about", on.event_type);
-            Err(said.error(problem).hint(format!("it can be asked about {objects}")))
+            let problem = format!("the API of {name} has no object for {:?}", on.event_type);
+            Err(said.error(problem).hint(format!("its objects are {objects}")))
         }
     }
 }
@@ -301,7 +300,7 @@ fn compile_send(
         SendDecl::Email(email) => {
             let template = &email.template;
             if config.emails.is_none() {
-                let problem = template.error("nothing says how emails are sent");
+                let problem = template.error("`[email]` is not configured");
                 errors.push(problem.hint("add [email] with `provider` and `from`"));
             }
             if !config.templates.contains_key(&template.value) {
@@ -319,7 +318,7 @@ fn compile_send(
         }
         SendDecl::Sms(sms) => {
             if config.sms.is_none() {
-                let problem = sms.to.error("nothing says how SMS are sent");
+                let problem = sms.to.error("`[sms]` is not configured");
                 errors.push(problem.hint("add [sms] with `account` and `from`"));
             }
             let to = value(&sms.to.value, places);
@@ -330,7 +329,8 @@ fn compile_send(
             let provider = track.provider.value;
             if !config.tracking.iter().any(|(known, _)| *known == provider) {
                 let name = provider.as_str();
-                let problem = track.provider.error(format!("nothing says how {name} is told"));
+                let problem =
+                    track.provider.error(format!("`[tracking.{name}]` is not configured"));
                 errors.push(problem.hint(format!("add [tracking.{name}]")));
             }
             let (event, user) = (track.event.clone(), value(&track.user.value, places));
@@ -346,8 +346,10 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
     let written: Vec<_> = rule.key.iter().chain(rule.columns()).map(|(name, _)| name).collect();
     for name in &written {
         if GUARD_COLUMNS.contains(&name.value.as_str()) {
-            let error = name.error(format!("`{}` is kept by Hookmill", name.value));
-            errors.push(error.hint("it follows from `version`, `tie` and `delete`"));
+            let error = name.error(format!("Hookmill maintains `{}`", name.value));
+            errors.push(
+                error.hint("remove it; its value follows from `version`, `tie` and `delete`"),
+            );
         } else if table.column(&name.value).is_none() {
             let error =
                 name.error(format!("table `{}` has no column `{}`", rule.table.value, name.value));
@@ -362,11 +364,11 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
         for (name, _) in &rule.key {
             let column = table.column(&name.value);
             if column.is_some_and(|column| matches!(column.kind.as_str(), "ANY" | "BLOB" | "")) {
-                let error = name
-                    .error(format!("column `{}` of the key has no type of its own", name.value));
-                errors.push(
-                    error.hint("a number and its text would be two keys: make it TEXT or INTEGER"),
-                );
+                let error =
+                    name.error(format!("the key column `{}` has no fixed type", name.value));
+                errors.push(error.hint(
+                    "use TEXT or INTEGER; otherwise a number and its text would be two keys",
+                ));
             }
         }
     }
@@ -383,7 +385,7 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
                 Vec::from_iter(named).join(", "),
                 rule.table.value
             ));
-            errors.push(error.hint("`key` says which row an event is about, so there is one"));
+            errors.push(error.hint("`key` must identify exactly one row"));
         }
         return;
     }
@@ -394,11 +396,7 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
             Vec::from_iter(key).join(", "),
             Vec::from_iter(named).join(", ")
         ));
-        errors.push(
-            error.hint(
-                "`key` has to name the whole primary key: it says which row an event is about",
-            ),
-        );
+        errors.push(error.hint("`key` must contain the whole primary key"));
     }
     for column in table.columns.iter().filter(|column| column.not_null && !column.key) {
         let name = column.name.as_str();
@@ -408,8 +406,8 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
         if !GUARD_COLUMNS.contains(&name) && !written.iter().any(|written| written.value == name) {
             let error = rule
                 .table
-                .error(format!("column `{name}` is NOT NULL, and the rule gives it no value"));
-            errors.push(error.hint(format!("add `{name}` to `set`, or let the column be NULL")));
+                .error(format!("column `{name}` is NOT NULL, but the rule does not set it"));
+            errors.push(error.hint(format!("add `{name}` to `set`, or allow NULL in the column")));
         }
     }
 }
@@ -421,9 +419,10 @@ fn check_kind(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     match &rule.write {
         TableWrite::List { .. } => check_list(rule, table, errors),
         TableWrite::Count { .. } if missing.len() < GUARD_COLUMNS.len() => {
-            let error =
-                rule.table.error(format!("table `{}` is kept by version", rule.table.value));
-            errors.push(error.hint("count in a table of its own"));
+            let error = rule
+                .table
+                .error(format!("rules write the table `{}` by version", rule.table.value));
+            errors.push(error.hint("count in a separate table"));
         }
         TableWrite::Upsert { .. } | TableWrite::Remove { .. } | TableWrite::Update { .. }
             if !missing.is_empty() =>
@@ -448,15 +447,16 @@ fn check_kind(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
 /// The rows of a list are written and removed together, and what orders them stands beside their table.
 fn check_list(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     if GUARD_COLUMNS.iter().any(|name| table.column(name).is_some()) {
-        let error = rule.table.error(format!("table `{}` is kept by version", rule.table.value));
+        let error =
+            rule.table.error(format!("rules write the table `{}` by version", rule.table.value));
         errors.push(error.hint(format!(
-            "the rows of a list have a version together, so their table has none of the columns {}",
+            "the rows of a list share one version; remove the columns {}",
             GUARD_COLUMNS.join(", ")
         )));
     }
     let of_element = rule.key.iter().filter(|(_, text)| text.value.is_of_element()).count();
     if of_element == 0 || of_element == rule.key.len() {
-        let error = rule.table.error("`key` has to say whose list it is, and which element");
+        let error = rule.table.error("`key` must identify the owner of the list and the element");
         errors.push(error.hint("key = { subscription_id = \"data.object.id\", id = \"@.id\" }"));
     } else {
         let whose = rule.key.iter().filter(|(_, text)| !text.value.is_of_element());
@@ -472,7 +472,7 @@ fn check_list(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
                 rule.table.value
             ));
             errors.push(error.hint(format!(
-                "begin the primary key with the columns that say whose list it is, or add an index: CREATE INDEX … ON {} ({whose})",
+                "begin the primary key with the columns of the list's owner, or add an index: CREATE INDEX … ON {} ({whose})",
                 rule.table.value
             )));
         }
@@ -500,10 +500,10 @@ fn disagreements<'r>(
             *first.entry(&rule.table.value).or_insert((name, rule, newest));
         for what in differences(rule, other) {
             let error = rule.table.error(format!(
-                "rules `{}` and `{}` both write `{}`, and only one of them {what}",
+                "rules `{}` and `{}` both write `{}`, but only one of them {what}",
                 other_name.value, name.value, rule.table.value,
             ));
-            errors.push(error.hint("all rules of a table keep it in the same way"));
+            errors.push(error.hint("all rules of a table must agree in this"));
         }
         let (mine, theirs) = (columns(newest), columns(others));
         if mine != theirs && !only_deletes(newest) {
@@ -514,15 +514,15 @@ fn disagreements<'r>(
                 .map(|name| format!("`{name}`"))
                 .collect();
             let error = rule.table.error(format!(
-                "rules `{}` and `{}` both write `{}`, and only one of them sets {}",
+                "rules `{}` and `{}` both write `{}`, but only one of them sets {}",
                 other_name.value,
                 name.value,
                 rule.table.value,
                 differing.join(", ")
             ));
             errors.push(error.hint(
-                "the newest event decides about the whole row, so all rules of a table set the same columns; \
-                 put the others into a table of their own",
+                "the newest event sets the whole row, so all rules of a table must set the same columns; \
+                 move the others to a separate table",
             ));
         }
     }

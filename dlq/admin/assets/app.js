@@ -26,7 +26,7 @@ class Problem extends Error {
 
 async function api(path, { method = "GET", body, signal, token = sessionStorage.getItem(TOKEN) } = {}) {
   // Nothing else can stand in a header. Whoever comes through Cloudflare Access has none.
-  if (token !== null && !/^[\x21-\x7e]+$/.test(token)) throw new Problem(401, "No token that counts", "a token has neither blanks nor letters beyond ASCII");
+  if (token !== null && !/^[\x21-\x7e]+$/.test(token)) throw new Problem(401, "Missing or invalid token", "a token contains only ASCII characters, without spaces");
   const headers = { ...(token !== null && { Authorization: `Bearer ${token}` }), ...(body && { "Content-Type": "application/json" }) };
   let response;
   let text;

@@ -141,7 +141,7 @@ fn found(
     keys: Option<&BTreeMap<String, RsaPublicKey>>,
     id: &str,
 ) -> Result<Option<RsaPublicKey>, Problem> {
-    let unknown = || Problem::unavailable("the keys of Cloudflare Access cannot be fetched");
+    let unknown = || Problem::unavailable("Hookmill cannot fetch the keys of Cloudflare Access");
     keys.map(|keys| keys.get(id).cloned()).ok_or_else(unknown)
 }
 

@@ -4,10 +4,10 @@ use hookmill_core::words::Role;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Who asks.
+/// The caller.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Actor {
-    /// The name of the token, or what Cloudflare Access says: an address, or the name of a service token.
+    /// The name of the token; with Cloudflare Access, an email address or the name of a service token.
     pub(crate) name: String,
     pub(crate) role: Role,
 }

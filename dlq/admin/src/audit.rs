@@ -9,11 +9,11 @@ use utoipa::ToSchema;
 use crate::actor::Actor;
 use crate::problem::Problem;
 
-/// Why somebody does something.
+/// The reason for a change.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Because {
-    /// For the record: who looks at `audit` later wants to know.
+    /// The reason, for the audit.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
@@ -30,7 +30,7 @@ pub(crate) fn reason(text: String) -> Result<String, Problem> {
     if (1..=500).contains(&length) {
         return Ok(text.trim().to_owned());
     }
-    Err(Problem::invalid(format!("the reason has {length} characters; it may have 1 to 500")))
+    Err(Problem::invalid(format!("the reason has {length} characters; use 1 to 500")))
 }
 
 /// Writes down that somebody has done something: to be carried out right behind the statement that does it, and only if that

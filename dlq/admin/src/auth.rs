@@ -31,7 +31,7 @@ const WINDOW_SECONDS: i64 = 300;
 /// The most addresses that are kept count of.
 const ADDRESSES: u32 = 10_000;
 
-/// Whose token this is, and what it allows.
+/// Get the name and role of this token.
 #[utoipa::path(
     get, path = "/token", tag = "operation",
     responses((status = 200, body = Actor), (status = "4XX", body = Problem, content_type = "application/problem+json"))

@@ -23,11 +23,11 @@ use crate::problem::{Body, Path, Problem, Query};
 use crate::replays::Replay;
 use crate::shown::Shown;
 
-/// An event that was given up. Times are milliseconds since the Unix epoch.
+/// An event that could not be applied. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct DeadLetter {
     id: String,
-    /// Its source in hookmill.toml; not known if its message cannot be read, and so below.
+    /// The source in hookmill.toml. Absent, like the event's other fields, if the message is unreadable.
     source: Option<String>,
     /// The provider's id.
     event_id: Option<String>,
@@ -36,40 +36,40 @@ pub(crate) struct DeadLetter {
     #[schema(value_type = Option<i64>)]
     received_at: Option<Timestamp>,
     reason: LetterReason,
-    /// What went wrong, in words.
+    /// The error message.
     error: String,
-    /// The same for the same kind of error.
+    /// Identifies the kind of error.
     fingerprint: String,
-    /// How often it was delivered.
+    /// The number of delivery attempts.
     attempts: u32,
     #[schema(value_type = i64)]
     first_failed_at: Timestamp,
     #[schema(value_type = i64)]
     last_failed_at: Timestamp,
     state: LetterState,
-    /// The replay that had it last.
+    /// The last replay that selected it.
     replay: Option<String>,
-    /// How often it was replayed.
+    /// The number of replays.
     replays: u32,
 }
 
-/// Which dead letters.
+/// A filter of dead letters.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Search {
-    /// Of this source.
+    /// The source.
     source: Option<String>,
-    /// Of events of this type; `*` stands for anything: `customer.*`.
+    /// The event type. `*` matches any text: `customer.*`.
     r#type: Option<String>,
-    /// Given up for this reason.
+    /// The reason.
     #[serde(default, deserialize_with = "words::unless_blank")]
     #[param(schema_with = words::looked_for::<LetterReason>)]
     reason: Option<LetterReason>,
-    /// With this kind of error.
+    /// The fingerprint of the error.
     fingerprint: Option<String>,
-    /// Of this event, by the provider's id.
+    /// The provider's event id.
     event_id: Option<String>,
-    /// In this state. Default: `dead`.
+    /// The state. Default: `dead`.
     #[serde(default, deserialize_with = "words::unless_blank")]
     #[param(schema_with = letter_states)]
     state: Option<words::Search<LetterState>>,
@@ -117,7 +117,7 @@ const OBJECT: &str = "json_object('id', id, 'source', source, 'event_id', event_
     'first_failed_at', first_failed_at, 'last_failed_at', last_failed_at, 'state', state, 'replay', replay,
     'replays', replays)";
 
-/// List dead letters, the latest first.
+/// List dead letters, latest first.
 #[utoipa::path(
     get, path = "/dead-letters", tag = "dead letters", params(Search, Paging),
     responses((status = 200, body = Page<DeadLetter>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -139,18 +139,18 @@ pub(crate) async fn list(
     Ok(Json(paging.page(letters, |letter| (letter.last_failed_at.millis(), letter.id.clone()))?))
 }
 
-/// Dead letters that failed in the same way.
+/// Dead letters with the same kind of error.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Group {
     fingerprint: String,
     reason: LetterReason,
-    /// The error of the latest of them.
+    /// The latest error message.
     error: String,
-    /// How many there are.
+    /// The number of dead letters.
     count: u64,
-    /// Their sources.
+    /// The sources.
     sources: Vec<String>,
-    /// Their types; at most ten.
+    /// The event types, at most ten.
     types: Vec<String>,
     #[schema(value_type = i64)]
     first_failed_at: Timestamp,
@@ -158,7 +158,7 @@ pub(crate) struct Group {
     last_failed_at: Timestamp,
 }
 
-/// Dead letters by what went wrong, the most first.
+/// Group dead letters by kind of error, most frequent first.
 #[utoipa::path(
     get, path = "/dead-letters/groups", tag = "dead letters", params(Search),
     responses((status = 200, body = Vec<Group>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -188,7 +188,7 @@ pub(crate) async fn groups(
     Ok(Json(groups))
 }
 
-/// A dead letter with its message.
+/// A dead letter with its body.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Whole {
     #[serde(flatten)]
@@ -197,9 +197,9 @@ pub(crate) struct Whole {
     shown: Shown,
 }
 
-/// A dead letter and its body.
+/// Get a dead letter with its body.
 #[utoipa::path(
-    get, path = "/dead-letters/{id}", tag = "dead letters", params(("id" = String, Path, description = "Its id, or how it begins: six digits or more")),
+    get, path = "/dead-letters/{id}", tag = "dead letters", params(("id" = String, Path, description = "The id, or its first digits, at least six")),
     responses((status = 200, body = Whole), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn show(
@@ -222,15 +222,15 @@ pub(crate) async fn show(
 }
 
 fn gone() -> Problem {
-    Problem::not_found("there is no dead letter with this id")
+    Problem::not_found("no dead letter has this id")
 }
 
-/// Sends one letter through the whole path again.
+/// Replay one dead letter.
 #[utoipa::path(
     post, path = "/dead-letters/{id}/replay", tag = "dead letters", request_body = Because,
-    params(("id" = String, Path, description = "Its id, or how it begins: six digits or more")),
+    params(("id" = String, Path, description = "The id, or its first digits, at least six")),
     responses(
-        (status = 202, body = Replay, description = "A replay of this one letter, which runs"),
+        (status = 202, body = Replay, description = "The running replay"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -254,10 +254,10 @@ pub(crate) async fn replay(
     Ok((StatusCode::ACCEPTED, Json(crate::replays::find(&admin, &replay).await?)))
 }
 
-/// Discards a letter: it stays, and is not counted as dead any more.
+/// Discard a dead letter: it stays in the table and can no longer be replayed.
 #[utoipa::path(
     post, path = "/dead-letters/{id}/discard", tag = "dead letters", request_body = Because,
-    params(("id" = String, Path, description = "Its id, or how it begins: six digits or more")),
+    params(("id" = String, Path, description = "The id, or its first digits, at least six")),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn discard(
@@ -275,7 +275,7 @@ pub(crate) async fn discard(
     let rows = admin.execute(statements).await?;
     match rows.iter().flatten().next() {
         Some(_) => Ok(StatusCode::NO_CONTENT),
-        None => Err(Problem::conflict("the letter is not `dead` any more")),
+        None => Err(Problem::conflict("the dead letter is no longer `dead`")),
     }
 }
 
@@ -288,10 +288,10 @@ SELECT json_array(id, state) FROM dead_letters WHERE id >= ?1 AND id < ?1 || 'g'
     let mut found = admin.ask::<(String, String)>(RESOLVE, params![id]).await?;
     match (found.len(), id.len() >= 6) {
         (1, true) => found.pop().ok_or_else(gone),
-        (2, true) => {
-            Err(Problem::invalid("several letters have ids that begin so; say more of it"))
-        }
-        (_, false) => Err(Problem::invalid("say six digits of the id, or more")),
+        (2, true) => Err(Problem::invalid(
+            "several dead letters have ids with these first digits; give more digits",
+        )),
+        (_, false) => Err(Problem::invalid("give at least six digits of the id")),
         _ => Err(gone()),
     }
 }
@@ -300,6 +300,6 @@ SELECT json_array(id, state) FROM dead_letters WHERE id >= ?1 AND id < ?1 || 'g'
 async fn ready(admin: &Admin, id: &str) -> Result<String, Problem> {
     match resolved(admin, id).await? {
         (id, state) if state == "dead" => Ok(id),
-        (_, state) => Err(Problem::conflict(format!("the letter is `{state}`, not `dead`"))),
+        (_, state) => Err(Problem::conflict(format!("the dead letter is `{state}`, not `dead`"))),
     }
 }

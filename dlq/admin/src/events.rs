@@ -16,46 +16,46 @@ use crate::platform::{Admin, given, problem};
 use crate::problem::{Path, Problem, Query};
 use crate::shown::Shown;
 
-/// An event that has taken effect, or has been given up. Times are milliseconds since the Unix epoch.
+/// An event that was applied or is a dead letter. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Event {
-    /// Its source in hookmill.toml.
+    /// The source in hookmill.toml.
     source: String,
-    /// The provider's id.
+    /// The provider's event id.
     id: String,
-    /// 0 for an event as it came; each reprocessing is one more.
+    /// 0 for the original event, 1 or more for a reprocessing.
     generation: u32,
     r#type: String,
     state: EventState,
-    /// When ingress took it in; not known of a letter that cannot be read.
+    /// When Hookmill received it. Absent for an unreadable dead letter.
     #[schema(value_type = Option<i64>)]
     received_at: Option<Timestamp>,
-    /// When it took effect, or failed for the last time.
+    /// When it was applied, or last failed.
     #[schema(value_type = i64)]
     settled_at: Timestamp,
-    /// How often it was delivered.
+    /// The number of delivery attempts.
     attempts: u32,
-    /// Which of the source's secrets had signed it, from 0 in the order of hookmill.toml; not known of dead letters.
+    /// The position of the secret that verified it in the source's list, from 0. Absent for dead letters.
     secret: Option<u32>,
-    /// Why it is dead.
+    /// The error of a dead letter.
     error: Option<String>,
 }
 
-/// Which events.
+/// A filter of events.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Search {
-    /// Of this source.
+    /// The source.
     source: Option<String>,
-    /// Of this type; `*` stands for anything: `customer.*`.
+    /// The event type. `*` matches any text: `customer.*`.
     r#type: Option<String>,
-    /// With this id.
+    /// The provider's event id.
     id: Option<String>,
-    /// In this state.
+    /// The state.
     #[serde(default, deserialize_with = "words::unless_blank")]
     #[param(schema_with = words::looked_for::<EventState>)]
     state: Option<EventState>,
-    /// That took effect, or failed last, at this time or later, in milliseconds since the Unix epoch: then the first come first.
+    /// Applied, or last failed, at or after this time, in milliseconds since the Unix epoch. Sorts earliest first.
     since: Option<i64>,
 }
 
@@ -111,9 +111,9 @@ impl Search {
     }
 }
 
-/// Search events, the latest first; with `since`, the first first.
+/// Search events, latest first; with `since`, earliest first.
 ///
-/// What is still on the queue is not in here: it is in no table yet.
+/// Queued events are not listed.
 #[utoipa::path(
     get, path = "/events", tag = "events", params(Search, Paging),
     responses((status = 200, body = Page<Event>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -145,24 +145,24 @@ pub(crate) async fn list(
     Ok(Json(paging.page(events, key)?))
 }
 
-/// Something that happened to an event.
+/// A step in the history of an event.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Step {
     /// Milliseconds since the Unix epoch.
     #[schema(value_type = i64)]
     at: Timestamp,
-    /// `received`, `applied`, `recorded`, `failed`, `failed again`, `replayed` (when its last replay began), `outbox`, `sent`, `outcome`, or what somebody did: `letter.discard`.
+    /// `received`, `applied`, `recorded`, `failed`, `failed again`, `replayed` (when its last replay began), `outbox`, `sent`, `outcome`, or an operator's change: `letter.discard`.
     what: String,
-    /// What else there is to say.
+    /// Details of the step.
     detail: Value,
 }
 
-/// The whole story of an event.
+/// The history of an event.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Timeline {
     source: String,
     id: String,
-    /// What happened, the first first.
+    /// The steps, earliest first.
     steps: Vec<Step>,
 }
 
@@ -199,10 +199,10 @@ const TIMELINE: [&str; 10] = [
     FROM outbox WHERE source = ?1 AND event_id = ?2 AND outcome_at IS NOT NULL",
 ];
 
-/// The whole story of one event.
+/// Get the history of one event.
 #[utoipa::path(
     get, path = "/events/{source}/{id}", tag = "events",
-    params(("source" = String, Path, description = "Its source"), ("id" = String, Path, description = "The provider's id")),
+    params(("source" = String, Path, description = "The source"), ("id" = String, Path, description = "The provider's event id")),
     responses((status = 200, body = Timeline), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn timeline(
@@ -222,15 +222,15 @@ pub(crate) async fn timeline(
     steps.sort_by_key(|(place, step)| (step.at, *place));
     let steps: Vec<_> = steps.into_iter().map(|(_, step)| step).collect();
     if steps.is_empty() {
-        return Err(Problem::not_found("nothing is known of this event; it may be on the queue"));
+        return Err(Problem::not_found("no history of this event; it may still be on the queue"));
     }
     Ok(Json(Timeline { source, id, steps }))
 }
 
-/// The body of an event that took effect, for as long as its message is kept, or of one that is a dead letter.
+/// Get the body of an applied event whose message is kept, or of a dead letter.
 #[utoipa::path(
     get, path = "/events/{source}/{id}/body", tag = "events",
-    params(("source" = String, Path, description = "Its source"), ("id" = String, Path, description = "The provider's id")),
+    params(("source" = String, Path, description = "The source"), ("id" = String, Path, description = "The provider's event id")),
     responses((status = 200, body = Shown), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn body(
@@ -244,7 +244,7 @@ WHERE source = ?1 AND id = ?2 AND generation = 0
 UNION ALL
 SELECT json_quote(message) FROM dead_letters WHERE source = ?1 AND event_id = ?2 LIMIT 1";
     let message = admin.ask::<String>(MESSAGE, params![source, id]).await?.pop();
-    let gone = "no message of this event is kept; `messages` of [retention] in hookmill.toml says for how long they are";
+    let gone = "the message of this event is not kept; set `messages` in `[retention]` of hookmill.toml to keep messages";
     let message = message.ok_or_else(|| Problem::not_found(gone))?;
     Shown::of(&admin, &message).await.map(Json)
 }

@@ -43,13 +43,13 @@ pub const BASE: &str = "/admin/api/v1";
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Hookmill", description = "What came in, what failed and why, and replays."),
+    info(title = "Hookmill", description = "Events, dead letters, replays, the outbox, and operation."),
     tags(
-        (name = "events", description = "What came in, and what came of it"),
-        (name = "dead letters", description = "What was given up"),
-        (name = "replays", description = "Dead letters, and events that took effect, sent through the whole path again"),
-        (name = "outbox", description = "Emails, SMS and what is tracked"),
-        (name = "operation", description = "How it is doing, and who did what"),
+        (name = "events", description = "Events and their results"),
+        (name = "dead letters", description = "Events that could not be applied"),
+        (name = "replays", description = "Replays of dead letters, and reprocessings of applied events"),
+        (name = "outbox", description = "Emails, SMS and tracking events"),
+        (name = "operation", description = "The current state, and the audit"),
     ),
     // Nothing but a path names it, and these are not looked through.
     components(schemas(replays::Told)),
@@ -129,7 +129,7 @@ async fn not_so() -> Problem {
 
 /// What is said of a path at which there is nothing.
 pub async fn nothing_here() -> Response {
-    Problem::not_found("there is nothing here").into_response()
+    Problem::not_found("this path does not exist").into_response()
 }
 
 #[cfg(test)]
@@ -141,7 +141,7 @@ mod tests {
         let committed: Value =
             serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
         let served: Value = serde_json::from_str(&super::document().to_json().unwrap()).unwrap();
-        assert!(committed == served, "write it again: cargo xtask schema");
+        assert!(committed == served, "run: cargo xtask schema");
     }
 
     #[test]

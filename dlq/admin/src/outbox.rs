@@ -19,55 +19,55 @@ use crate::page::{Page, Paging};
 use crate::platform::{Admin, given};
 use crate::problem::{Body, Path, Problem, Query};
 
-/// Something that was to be sent because of an event. Times are milliseconds since the Unix epoch.
+/// An email, SMS or tracking event that a rule sends. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Outgoing {
     id: String,
     source: String,
     event_id: String,
     rule: String,
-    /// `email`, `sms`, or the provider that is told what somebody did.
+    /// `email`, `sms`, or the provider of the tracking event.
     channel: String,
-    /// The first address, or the number.
+    /// The first address, or the phone number.
     recipient: Option<String>,
     state: OutboxState,
-    /// Who delivers it, once that is settled.
+    /// The provider that delivers it, once chosen.
     provider: Option<String>,
-    /// What the provider knows it by.
+    /// The provider's message id.
     provider_id: Option<String>,
-    /// Why it was not sent, or is tried again.
+    /// Why it failed, or is retried.
     error: Option<String>,
-    /// When its batch is sent again, if it is to be.
+    /// When its batch is retried, if it is.
     #[schema(value_type = Option<i64>)]
     retry_at: Option<Timestamp>,
-    /// Recipients it was not sent to, and why.
+    /// The skipped recipients, each with a reason.
     skipped_recipients: Option<String>,
-    /// What the provider reported later.
+    /// The outcome that the provider reported.
     outcome: Option<String>,
     #[schema(value_type = i64)]
     created_at: Timestamp,
-    /// When it may be sent.
+    /// The earliest time to send it.
     #[schema(value_type = i64)]
     due_at: Timestamp,
     #[schema(value_type = Option<i64>)]
     settled_at: Option<Timestamp>,
 }
 
-/// Which.
+/// A filter of the outbox.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Search {
-    /// In this state.
+    /// The state.
     #[serde(default, deserialize_with = "words::unless_blank")]
     #[param(schema_with = words::looked_for::<OutboxState>)]
     state: Option<OutboxState>,
-    /// Of this channel.
+    /// The channel.
     #[serde(default, deserialize_with = "words::unless_blank")]
     #[param(schema_with = words::looked_for::<Channel>)]
     channel: Option<Channel>,
-    /// Of this rule.
+    /// The rule.
     rule: Option<String>,
-    /// To this address or number.
+    /// The recipient's address or phone number.
     recipient: Option<String>,
 }
 
@@ -84,7 +84,7 @@ WHERE (?1 IS NULL OR outbox.state = ?1) AND (?2 IS NULL OR outbox.channel = ?2) 
     AND (?5 IS NULL OR created_at < ?5 OR (created_at = ?5 AND outbox.id < ?6))
 ORDER BY created_at DESC, outbox.id DESC LIMIT ?7";
 
-/// List the outbox, the latest first.
+/// List the outbox, latest first.
 #[utoipa::path(
     get, path = "/outbox", tag = "outbox", params(Search, Paging),
     responses((status = 200, body = Page<Outgoing>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -108,30 +108,30 @@ pub(crate) async fn list(
     Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.id.clone()))?))
 }
 
-/// What is to be sent once more.
+/// A selection of the outbox to send again.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Again {
-    /// In which state.
+    /// The state.
     state: Unsent,
-    /// Only those of this rule.
+    /// The rule.
     #[serde(default)]
     rule: Option<String>,
-    /// Only the one whose id is this, or begins with it.
+    /// The id, or its first digits.
     #[serde(default)]
     id: Option<String>,
-    /// Why, for the record.
+    /// The reason, for the audit.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
-/// How much is to be sent once more.
+/// The number of messages that are sent again.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Retried {
     count: usize,
 }
 
-/// Send what was not sent, or may have been, once more.
+/// Send messages again that were not sent, or whose delivery is uncertain.
 #[utoipa::path(
     post, path = "/outbox/retry", tag = "outbox", request_body = Again,
     responses((status = 202, body = Retried), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -164,20 +164,20 @@ RETURNING id";
     Ok((StatusCode::ACCEPTED, Json(Retried { count })))
 }
 
-/// An address that is not written to.
+/// A suppressed recipient.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Suppression {
-    /// An email address in lower case, or a number.
+    /// An email address in lower case, or a phone number.
     address: String,
     reason: String,
-    /// The event that said so.
+    /// The event that caused the suppression.
     source: String,
     event_id: String,
     #[schema(value_type = i64)]
     created_at: Timestamp,
 }
 
-/// List the addresses that are not written to, the latest first.
+/// List suppressed recipients, latest first.
 #[utoipa::path(
     get, path = "/suppressions", tag = "outbox", params(Paging),
     responses((status = 200, body = Page<Suppression>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -198,10 +198,10 @@ ORDER BY created_at DESC, address DESC LIMIT ?3";
     Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.address.clone()))?))
 }
 
-/// Have an address written to again. What was suppressed stays so, until it is sent once more.
+/// Remove a suppression. Messages that were suppressed stay so until you send them again.
 #[utoipa::path(
     delete, path = "/suppressions/{address}", tag = "outbox", request_body = Because,
-    params(("address" = String, Path, description = "The address or number")),
+    params(("address" = String, Path, description = "The address or phone number")),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn unsuppress(

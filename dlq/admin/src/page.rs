@@ -12,23 +12,23 @@ const LIMIT: u32 = 50;
 /// The most on a page.
 const MOST: u32 = 500;
 
-/// Which page.
+/// Paging.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
-    /// How many: 50, at most 500.
+    /// The page size, at most 500. Default: 50.
     #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
-    /// `next` of the page before.
+    /// `next` from the previous page.
     cursor: Option<String>,
 }
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Page<T> {
-    /// What there is, the latest first.
+    /// The items, latest first.
     pub(crate) items: Vec<T>,
-    /// The cursor of the next page, if there is one.
+    /// The cursor of the next page. Absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next: Option<String>,
 }
@@ -38,7 +38,7 @@ impl Paging {
     pub(crate) fn limit(&self) -> Result<u32, Problem> {
         match self.limit.unwrap_or(LIMIT) {
             limit @ 1..=MOST => Ok(limit + 1),
-            limit => Err(Problem::invalid(format!("limit is {limit}; it may be 1 to {MOST}"))),
+            limit => Err(Problem::invalid(format!("limit is {limit}; use 1 to {MOST}"))),
         }
     }
 

@@ -67,7 +67,7 @@ impl Admin {
 
 pub(crate) fn problem(error: StoreError) -> Problem {
     match error {
-        StoreError::Unavailable(_) => Problem::unavailable("the database does not answer"),
+        StoreError::Unavailable(_) => Problem::unavailable("the database does not respond"),
         // What it says is about our own statements.
         error => Problem::broken(&error.to_string()),
     }

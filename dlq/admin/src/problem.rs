@@ -8,21 +8,21 @@ use hookmill_dlq::replay::FilterError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What went wrong.
+/// An error.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
     /// The status code.
     status: u16,
-    /// What it is, in a few words: the same for all of its kind.
+    /// A short summary, the same for all problems of this kind.
     title: &'static str,
-    /// What was found, and what would do.
+    /// The cause, and the fix.
     detail: String,
-    /// Seconds after which it may be tried again.
+    /// Seconds until the client may retry.
     #[serde(skip)]
     retry_after: Option<u64>,
 }
 
-/// A filter that cannot be meant.
+/// An invalid filter.
 impl From<FilterError> for Problem {
     fn from(error: FilterError) -> Self {
         Self::invalid(error.to_string())
@@ -35,7 +35,7 @@ impl Problem {
     }
 
     pub(crate) fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The request cannot be meant", detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid request", detail)
     }
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
@@ -43,38 +43,39 @@ impl Problem {
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        let detail = "this path does not know the method; the header Allow has those that it knows";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Not with this method", detail)
+        let detail =
+            "this path does not support the method; the header `Allow` lists the supported ones";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", detail)
     }
 
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "Not in the state for that", detail)
+        Self::new(StatusCode::CONFLICT, "Conflict: wrong state", detail)
     }
 
     pub(crate) fn unauthorized() -> Self {
-        let detail = "show a token: Authorization: Bearer …; `hookmill token create` makes one";
-        Self::new(StatusCode::UNAUTHORIZED, "No token that counts", detail)
+        let detail = "send `Authorization: Bearer …`; `hookmill token create` creates a token";
+        Self::new(StatusCode::UNAUTHORIZED, "Missing or invalid token", detail)
     }
 
     pub(crate) fn forbidden() -> Self {
-        let detail = "this token may read; a change needs the role `operate`";
-        Self::new(StatusCode::FORBIDDEN, "Not allowed", detail)
+        let detail = "this token can only read; use one with the role `operate`";
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", detail)
     }
 
     pub(crate) fn too_many(seconds: u64) -> Self {
-        let title = "Too many attempts without a token that counts";
-        let detail = format!("try again in {seconds} s");
+        let title = "Too many failed attempts";
+        let detail = format!("try again in {seconds} seconds");
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, title, detail);
         Self { retry_after: Some(seconds), ..problem }
     }
 
     pub(crate) fn unavailable(detail: &str) -> Self {
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Not to be had now", detail);
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable", detail);
         Self { retry_after: Some(5), ..problem }
     }
 
     pub(crate) fn broken(detail: &str) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "A fault of Hookmill's", detail)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error", detail)
     }
 }
 

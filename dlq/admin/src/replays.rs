@@ -22,27 +22,26 @@ use crate::platform::Admin;
 use crate::problem::{Body, Path, Problem, Query};
 use crate::stats::Configuration;
 
-/// Dead letters that are sent through the whole path again, or events that took effect (a reprocessing). Times are milliseconds
-/// since the Unix epoch.
+/// A replay of dead letters, or a reprocessing of applied events. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Replay {
     id: String,
-    /// 0 for dead letters; of a reprocessing its number.
+    /// 0 for a replay of dead letters; otherwise the number of the reprocessing.
     generation: u32,
-    /// Which of them, as it was planned.
+    /// The filter.
     filter: Value,
     state: ReplayState,
-    /// How many in a second.
+    /// Messages per second.
     rate: u32,
-    /// Why.
+    /// The reason.
     reason: String,
-    /// How many there were when it was planned.
+    /// The number of selected messages when it was planned.
     total: u64,
-    /// How many have been sent.
+    /// The number of messages sent.
     sent: u64,
-    /// Of those sent, how many have taken effect.
+    /// The number of sent messages whose events were applied.
     applied: u64,
-    /// Of those sent, how many failed (again).
+    /// The number of sent messages whose events failed.
     failed: u64,
     planned_by: String,
     #[schema(value_type = i64)]
@@ -52,7 +51,7 @@ pub(crate) struct Replay {
     started_at: Option<Timestamp>,
     #[schema(value_type = Option<i64>)]
     ended_at: Option<Timestamp>,
-    /// What kept it from going on the last time.
+    /// The last error that stopped it.
     error: Option<String>,
 }
 
@@ -66,7 +65,7 @@ const OBJECT: &str = "json_object('id', id, 'generation', generation, 'filter', 
             WHERE dead_letters.generation > 0 AND dead_letters.generation = replays.generation AND dead_letters.state = 'dead'),
         (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'dead' AND dead_letters.replays > 0)))";
 
-/// List replays, the latest first.
+/// List replays and reprocessings, latest first.
 #[utoipa::path(
     get, path = "/replays", tag = "replays", params(Paging),
     responses((status = 200, body = Page<Replay>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -84,25 +83,25 @@ pub(crate) async fn list(
     Ok(Json(paging.page(replays, |replay| (replay.planned_at.millis(), replay.id.clone()))?))
 }
 
-/// Which letters. Something has to be said; every one is `"all": true`.
+/// A filter of dead letters. At least one field is required; `"all": true` selects every letter.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Selection {
-    /// Of this source.
+    /// The source.
     source: Option<String>,
-    /// Of events of this type; `*` stands for anything: `customer.*`.
+    /// The event type. `*` matches any text: `customer.*`.
     r#type: Option<String>,
-    /// Given up for this reason.
+    /// The reason.
     reason: Option<LetterReason>,
-    /// With this kind of error.
+    /// The fingerprint of the error.
     fingerprint: Option<String>,
-    /// Of this event, by the provider's id.
+    /// The provider's event id.
     event_id: Option<String>,
-    /// That failed last at this time or later, in milliseconds since the Unix epoch.
+    /// Last failed at or after this time, in milliseconds since the Unix epoch.
     failed_from: Option<i64>,
-    /// That failed last before this time.
+    /// Last failed before this time, in milliseconds since the Unix epoch.
     failed_before: Option<i64>,
-    /// Every letter.
+    /// Selects every letter.
     all: bool,
 }
 
@@ -122,21 +121,21 @@ impl From<Selection> for Filter {
     }
 }
 
-/// What a replay would send.
+/// A planned replay.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Plan {
-    /// The replay, which waits to be run.
+    /// The replay to run.
     #[serde(flatten)]
     replay: Replay,
     #[schema(value_type = Option<i64>)]
     first_failed_at: Option<Timestamp>,
     #[schema(value_type = Option<i64>)]
     last_failed_at: Option<Timestamp>,
-    /// Some of them.
+    /// A sample of the selected letters.
     sample: Vec<Sample>,
 }
 
-/// One of the letters of a plan.
+/// A dead letter that the plan selects.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Sample {
     id: String,
@@ -146,7 +145,7 @@ pub(crate) struct Sample {
     error: String,
 }
 
-/// Plan a replay: nothing is sent until it is run.
+/// Plan a replay. Nothing is sent until you run it.
 #[utoipa::path(
     post, path = "/replays", tag = "replays", request_body = Selection,
     responses((status = 201, body = Plan), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -188,24 +187,24 @@ pub(crate) async fn plan(
     Ok((StatusCode::CREATED, Json(plan)))
 }
 
-/// Which events that took effect, and which rules. Something has to be said of the events; every one is `"all": true`.
+/// A filter of applied events, and the rules to run. At least one filter is required; `"all": true` selects every event.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Reprocess {
-    /// Of this source.
+    /// The source.
     source: Option<String>,
-    /// Of this type; `*` stands for anything: `customer.*`.
+    /// The event type. `*` matches any text: `customer.*`.
     r#type: Option<String>,
-    /// With this id.
+    /// The provider's event id.
     event_id: Option<String>,
-    /// That took effect first at this time or later, in milliseconds since the Unix epoch.
+    /// First applied at or after this time, in milliseconds since the Unix epoch.
     applied_from: Option<i64>,
-    /// That took effect first before this time.
+    /// First applied before this time, in milliseconds since the Unix epoch.
     applied_before: Option<i64>,
-    /// Every event whose message is kept.
+    /// Selects every event whose message is kept.
     all: bool,
-    /// The rules that are carried out, by name. Without any: those that keep rows by version, which does no harm. Counters count
-    /// again, and emails are sent again, only if they are named, and then nothing else is carried out.
+    /// The names of the rules to run, and no others. Default: the rules that write rows by `version`, which are safe to run
+    /// again. Counters and rules that send run only if named, and then count or send again.
     rules: Vec<String>,
 }
 
@@ -223,7 +222,7 @@ impl From<Reprocess> for reprocess::Filter {
     }
 }
 
-/// How many events of a source have a type.
+/// The number of events of a source and type.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TypeCount {
     source: String,
@@ -231,24 +230,24 @@ pub(crate) struct TypeCount {
     count: u64,
 }
 
-/// What a reprocessing would send.
+/// A planned reprocessing.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct ReprocessPlan {
-    /// The replay, which waits to be run.
+    /// The replay to run.
     #[serde(flatten)]
     replay: Replay,
     #[schema(value_type = Option<i64>)]
     first_applied_at: Option<Timestamp>,
     #[schema(value_type = Option<i64>)]
     last_applied_at: Option<Timestamp>,
-    /// How many there are of each type, the most first; at most twenty types.
+    /// The number of events by type, most frequent first, at most twenty types.
     types: Vec<TypeCount>,
-    /// Of the rules that are carried out, those that count again or send again what these events have counted or sent already;
-    /// not known where only the data is at hand.
+    /// The named rules that will count or send again for these events. Empty if the API runs on a data folder without a
+    /// configuration.
     repeats: Vec<String>,
 }
 
-/// Plan a reprocessing of events that took effect, after a rule has changed. It is run, paused and cancelled as a replay is.
+/// Plan a reprocessing of applied events, e.g. after changing a rule. You run, pause and cancel it like a replay.
 #[utoipa::path(
     post, path = "/reprocess", tag = "replays", request_body = Reprocess,
     responses((status = 201, body = ReprocessPlan), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -269,7 +268,7 @@ pub(crate) async fn reprocess(
     let repeats = repeated(&admin, &filter)?;
     if admin.ask::<u8>(KEPT, Vec::new()).await? == [0] {
         return Err(Problem::conflict(
-            "no messages of events that took effect are kept; `messages` of [retention] in hookmill.toml says for how long",
+            "no messages of applied events are kept; set `messages` in `[retention]` of hookmill.toml to keep them",
         ));
     }
     let id = reprocess_id(&filter, &actor.name, now);
@@ -306,7 +305,7 @@ fn repeated(admin: &Admin, filter: &reprocess::Filter) -> Result<Vec<String>, Pr
     let mut repeats = Vec::new();
     for name in &filter.rules {
         match rules.iter().find(|rule| rule.name == *name) {
-            None => return Err(Problem::invalid(format!("there is no rule `{name}`"))),
+            None => return Err(Problem::invalid(format!("no rule has the name `{name}`"))),
             Some(rule) if !rule.effect.is_repeatable() => repeats.push(name.clone()),
             Some(_) => {}
         }
@@ -314,9 +313,9 @@ fn repeated(admin: &Admin, filter: &reprocess::Filter) -> Result<Vec<String>, Pr
     Ok(repeats)
 }
 
-/// A replay and how far it is.
+/// Get a replay and its progress.
 #[utoipa::path(
-    get, path = "/replays/{id}", tag = "replays", params(("id" = String, Path, description = "Its id")),
+    get, path = "/replays/{id}", tag = "replays", params(("id" = String, Path, description = "The id")),
     responses((status = 200, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn show(
@@ -329,25 +328,25 @@ pub(crate) async fn show(
 pub(crate) async fn find(admin: &Admin, id: &str) -> Result<Replay, Problem> {
     let sql = format!("-- a replay\nSELECT {OBJECT} FROM replays WHERE id = ?1");
     let found = admin.ask::<Replay>(&sql, params![id]).await?.pop();
-    found.ok_or_else(|| Problem::not_found("there is no replay with this id"))
+    found.ok_or_else(|| Problem::not_found("no replay has this id"))
 }
 
-/// How a replay is to run.
+/// How to run a replay.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Run {
-    /// How many in a second, at most 10,000.
+    /// Messages per second, at most 10,000.
     #[schema(minimum = 1, maximum = 10_000)]
     rate: u32,
-    /// Why, for the record.
+    /// The reason, for the audit.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
-/// Run a replay that was planned.
+/// Run a planned replay.
 #[utoipa::path(
     post, path = "/replays/{id}/run", tag = "replays", request_body = Run,
-    params(("id" = String, Path, description = "Its id")),
+    params(("id" = String, Path, description = "The id")),
     responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn run(
@@ -357,7 +356,7 @@ pub(crate) async fn run(
     Body(Run { rate, reason: why }): Body<Run>,
 ) -> Result<(StatusCode, Json<Replay>), Problem> {
     if !(1..=MOST_PER_SECOND).contains(&rate) {
-        let detail = format!("rate is {rate}; it may be 1 to {MOST_PER_SECOND} in a second");
+        let detail = format!("rate is {rate}; use 1 to {MOST_PER_SECOND} per second");
         return Err(Problem::invalid(detail));
     }
     let (now, why) = (admin.now(), reason(why)?);
@@ -366,24 +365,24 @@ pub(crate) async fn run(
     changed(&admin, &id, change, record).await
 }
 
-/// What a replay can be told.
+/// A command for a replay.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Told {
-    /// To send no more, for now.
+    /// Stop sending until it resumes.
     Pause,
-    /// To go on.
+    /// Continue sending.
     Resume,
-    /// To send no more: what has not been sent stays dead.
+    /// Stop sending. Unsent letters stay dead.
     Cancel,
 }
 
-/// Pause a replay, resume one that is paused, or cancel one.
+/// Pause, resume or cancel a replay.
 #[utoipa::path(
     post, path = "/replays/{id}/{told}", tag = "replays", request_body = Because,
     params(
-        ("id" = String, Path, description = "Its id"),
-        ("told" = Told, Path, description = "What it is told"),
+        ("id" = String, Path, description = "The id"),
+        ("told" = Told, Path, description = "The command"),
     ),
     responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]

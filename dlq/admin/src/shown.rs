@@ -11,14 +11,13 @@ use utoipa::ToSchema;
 use crate::platform::Admin;
 use crate::problem::Problem;
 
-/// A body as the provider sent it, but for what hookmill.toml says is not shown.
+/// A body as the provider sent it, with the values redacted that `redact` in hookmill.toml names.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Shown {
-    /// Blank if there is none any more, or nothing of it is shown.
+    /// Blank if the body is no longer stored or is fully redacted.
     body: String,
-    /// `text`, or `base64` if it is no text; `unreadable` if the message cannot be read: then it is the whole message;
-    /// `redacted` if something in it is not to be shown and nothing can be found in it, or if hookmill.toml no longer names
-    /// its source.
+    /// `text`; `base64` if the body is not UTF-8; `unreadable` if the message cannot be read, and `text` is the whole message;
+    /// `redacted` if the body needs redaction and is not JSON, or if hookmill.toml no longer names its source.
     body_form: &'static str,
 }
 

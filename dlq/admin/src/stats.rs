@@ -17,66 +17,66 @@ use crate::problem::{Problem, Query};
 /// How long a window may be: a day.
 const MINUTES: i64 = 24 * 60;
 
-/// How it is doing. Times are milliseconds since the Unix epoch.
+/// The current state. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Stats {
-    /// When this was so.
+    /// The time of these numbers.
     #[schema(value_type = i64)]
     at: Timestamp,
-    /// What took effect, minute by minute, the first first; minutes in which nothing did are left out.
+    /// Applied events per minute, earliest first. Minutes without events are omitted.
     activity: Vec<Activity>,
-    /// How many messages wait on the queue; where that cannot be told, as on Cloudflare, it is left out.
+    /// The number of messages on the queue. Absent where the platform does not report it, as on Cloudflare.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<u64>,
     dead_letters: DeadLetters,
-    /// Where counts of dead letters and of the outbox stop: this many means this many or more.
+    /// The highest count of dead letters and of the outbox: this value means this many or more.
     #[schema(example = 10_000)]
     counted_to: u32,
     /// Replays that are running or paused.
     replays: u64,
-    /// The outbox by channel and state, without what was sent: that is in `usage`.
+    /// The outbox by channel and state, without sent messages, which are in `usage`.
     outbox: Vec<OutboxCount>,
-    /// Requests that were refused at the door in this window, by source and reason.
+    /// Rejected requests in this window, by source and reason.
     rejections: Vec<RejectionCount>,
-    /// What providers have taken today and this month (UTC).
+    /// Messages sent through providers today and this month (UTC).
     usage: Vec<Usage>,
 }
 
-/// What took effect in a minute.
+/// Events applied in one minute.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Activity {
-    /// When it began.
+    /// The start of the minute.
     #[schema(value_type = i64)]
     at: Timestamp,
     source: String,
     /// `applied`, or `recorded` (no rule names it).
     outcome: String,
     events: u64,
-    /// The longest that one took since it had come in, in milliseconds.
+    /// The longest time from receipt to result, in milliseconds.
     lag: i64,
 }
 
-/// What waits for somebody.
+/// Counts of dead letters.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct DeadLetters {
     dead: u64,
-    /// Being sent again, or back on the queue.
+    /// Letters that a replay has selected or queued.
     replaying: u64,
-    /// When the oldest of the dead failed first.
+    /// When the oldest dead letter first failed.
     #[schema(value_type = Option<i64>)]
     oldest: Option<Timestamp>,
-    /// The dead by reason.
+    /// Dead letters by reason.
     reasons: Vec<ReasonCount>,
 }
 
-/// How many dead letters have a reason.
+/// The number of dead letters with a reason.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ReasonCount {
     reason: LetterReason,
     count: u64,
 }
 
-/// How much of a channel is in a state.
+/// The number of messages of a channel in a state.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct OutboxCount {
     channel: String,
@@ -84,31 +84,31 @@ pub(crate) struct OutboxCount {
     count: u64,
 }
 
-/// How many requests to a source were rejected for a reason.
+/// The number of rejected requests of a source, by reason.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RejectionCount {
-    /// Blank if the request named no source that there is.
+    /// Blank if the request named no configured source.
     source: String,
     reason: String,
     count: u64,
 }
 
-/// How much a provider has taken.
+/// The number of messages sent through a provider.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Usage {
     provider: String,
-    /// `2026-01-01`, or `2026-01`.
+    /// A day (`2026-01-01`) or a month (`2026-01`).
     period: String,
-    /// Emails, one to two recipients being two; messages; events.
+    /// Emails (one per recipient), SMS, or tracking events.
     sent: u64,
     requests: u64,
 }
 
-/// Over which time.
+/// A time window.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Window {
-    /// The last so many minutes: 60, at most 1440.
+    /// The window in minutes, at most 1440. Default: 60.
     #[param(minimum = 1, maximum = 1440)]
     minutes: Option<i64>,
 }
@@ -164,7 +164,7 @@ const USAGE: &str = "\
 SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'requests', requests) FROM outbox_usage
 WHERE period IN (?1, ?2) ORDER BY provider, period";
 
-/// How it is doing.
+/// Get the current state.
 #[utoipa::path(
     get, path = "/stats", tag = "operation", params(Window),
     responses((status = 200, body = Stats), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -175,7 +175,7 @@ pub(crate) async fn stats(
 ) -> Result<Json<Stats>, Problem> {
     let minutes = window.minutes.unwrap_or(60);
     if !(1..=MINUTES).contains(&minutes) {
-        return Err(Problem::invalid(format!("minutes is {minutes}; it may be 1 to {MINUTES}")));
+        return Err(Problem::invalid(format!("minutes is {minutes}; use 1 to {MINUTES}")));
     }
     let now = admin.now();
     let minute = now.millis().div_euclid(60_000) - minutes;
@@ -194,16 +194,16 @@ pub(crate) async fn stats(
     }))
 }
 
-/// How many days and months.
+/// A limit.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Most {
-    /// At most so many: 40, at most 1000.
+    /// The number of rows, at most 1000. Default: 40.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
-/// What providers have taken, by day and by month (UTC), the latest first.
+/// List messages sent through providers, by day and by month (UTC), latest first.
 #[utoipa::path(
     get, path = "/usage", tag = "operation", params(Most),
     responses((status = 200, body = Vec<Usage>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -218,40 +218,40 @@ SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'reques
 ORDER BY length(period), period DESC, provider LIMIT ?1";
     let limit = most.limit.unwrap_or(40);
     if !(1..=1000).contains(&limit) {
-        return Err(Problem::invalid(format!("limit is {limit}; it may be 1 to 1000")));
+        return Err(Problem::invalid(format!("limit is {limit}; use 1 to 1000")));
     }
     Ok(Json(admin.ask(LIST, params![limit]).await?))
 }
 
-/// A request that was refused at the door: one of the last few of its kind.
+/// A rejected request: one of the last few of its kind.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Rejection {
-    /// Blank if no source was meant.
+    /// Blank if the request named no configured source.
     source: String,
     reason: String,
     #[schema(value_type = i64)]
     at: Timestamp,
-    /// A hash of the address.
+    /// A hash of the client's address.
     remote: String,
-    /// What was found.
+    /// What Hookmill found.
     detail: String,
-    /// What the request said.
+    /// The request's `Content-Length`.
     content_length: Option<i64>,
-    /// How much of the body was read, in bytes.
+    /// The number of bytes read from the body.
     body_bytes: Option<i64>,
 }
 
-/// Of which kind.
+/// A filter of rejections.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Refused {
-    /// Of this source; `-` for those that named none that there is.
+    /// The source; `-` for requests that named no configured source.
     source: Option<String>,
-    /// For this reason.
+    /// The reason.
     reason: Option<String>,
 }
 
-/// List requests that were refused, the latest first: the last few of each kind.
+/// List the last few rejected requests of each kind, latest first.
 #[utoipa::path(
     get, path = "/rejections", tag = "operation", params(Refused, Paging),
     responses((status = 200, body = Page<Rejection>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -279,7 +279,7 @@ ORDER BY at DESC, source || ' ' || reason || ' ' || remote DESC LIMIT ?5";
     Ok(Json(paging.page(found, key)?))
 }
 
-/// Something that somebody did.
+/// A change that an operator made.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Act {
     id: i64,
@@ -290,14 +290,14 @@ pub(crate) struct Act {
     /// `letter.replay`, `letter.discard`, `replay.plan`, `replay.run`, `replay.pause`, `replay.resume`, `replay.cancel`,
     /// `reprocess.plan`, `outbox.retry` or `suppression.remove`.
     action: String,
-    /// What it was done to.
+    /// The id, or the address, of the changed object.
     target: String,
     reason: String,
-    /// What else there is to say.
+    /// Details of the change.
     detail: Value,
 }
 
-/// List what was done through this API, the latest first.
+/// List changes made through this API, latest first.
 #[utoipa::path(
     get, path = "/audit", tag = "operation", params(Paging),
     responses((status = 200, body = Page<Act>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -316,16 +316,16 @@ FROM audit WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2";
     Ok(Json(paging.page(found, |act| (act.id, String::new()))?))
 }
 
-/// What is in force.
+/// The loaded configuration.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Configuration {
-    /// Of Hookmill.
+    /// The version of Hookmill.
     version: String,
-    /// Of hookmill.toml, in hex.
+    /// The hash of hookmill.toml, in hex.
     sha256: String,
-    /// What the file says, without its comments. Secrets are names in it.
+    /// The content of hookmill.toml without comments. It contains the names of secrets, not their values.
     file: Value,
-    /// Every rule, in order, those of presets included.
+    /// All rules in order, including those of presets.
     pub(crate) rules: Vec<RuleInForce>,
 }
 
@@ -333,14 +333,14 @@ pub(crate) struct Configuration {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RuleInForce {
     pub(crate) name: String,
-    /// The events that it names.
+    /// The events that it matches.
     on: Vec<String>,
     pub(crate) effect: RuleEffect,
-    /// The table, the template, the provider, the outcome or the reason; blank for an SMS.
+    /// The table, template, provider, outcome or reason. Blank for an SMS.
     target: String,
 }
 
-/// The configuration as it was loaded.
+/// Get the loaded configuration.
 #[utoipa::path(
     get, path = "/configuration", tag = "operation",
     responses((status = 200, body = Configuration), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -348,7 +348,7 @@ pub(crate) struct RuleInForce {
 pub(crate) async fn configuration(
     State(admin): State<Admin>,
 ) -> Result<Json<Configuration>, Problem> {
-    let nothing = "only the data is at hand here, not the configuration";
+    let nothing = "this API runs on a data folder without a configuration";
     let config = admin.0.config().ok_or_else(|| Problem::not_found(nothing))?;
     let read = serde_json::from_str(&config.overview);
     read.map(Json).map_err(|error| Problem::broken(&error.to_string()))

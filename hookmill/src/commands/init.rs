@@ -104,7 +104,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     for (i, provider) in providers.iter().enumerate() {
         if providers[..i].iter().any(|other| other.scheme == provider.scheme) {
-            usage(&format!("`{}` is named twice", provider.scheme)).exit()
+            usage(&format!("`{}` is listed twice", provider.scheme)).exit()
         }
     }
     let own = [

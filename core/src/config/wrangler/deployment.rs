@@ -181,10 +181,9 @@ pub(super) fn allow(section: &Section<'_>, keys: &[&'static str]) {
 }
 
 fn producer(section: Section<'_>) -> Option<(String, Located<String>)> {
-    let binding =
-        section.require("binding", "what the Worker calls the queue: binding = \"EVENTS\"");
+    let binding = section.require("binding", "add the binding: binding = \"EVENTS\"");
     let binding = binding.and_then(|item| item.string("a name"));
-    let queue = section.require("queue", "the name of the queue: queue = \"hookmill-events\"");
+    let queue = section.require("queue", "add the queue: queue = \"hookmill-events\"");
     let queue = queue.and_then(|item| item.string("a name"));
     allow(&section, &["delivery_delay", "remote"]);
     section.finish();
@@ -204,7 +203,7 @@ fn consumer(section: Section<'_>) -> Option<Consumer> {
     number("max_batch_timeout", 0..=60);
     number("max_concurrency", 1..=250);
     number("retry_delay", 0..=i64::try_from(DELAY_SECONDS).unwrap_or(i64::MAX));
-    let queue = section.require("queue", "the name of the queue: queue = \"hookmill-events\"");
+    let queue = section.require("queue", "add the queue: queue = \"hookmill-events\"");
     let queue = queue.and_then(|item| item.string("a name"));
     let dead = section.get("dead_letter_queue").and_then(|item| item.string("the name of a queue"));
     let here = section.here.clone();
@@ -214,7 +213,7 @@ fn consumer(section: Section<'_>) -> Option<Consumer> {
 }
 
 fn resource(section: Section<'_>, what: &Shared) -> Option<Resource> {
-    let hint = format!("what the Worker calls it: binding = {:?}", what.binding);
+    let hint = format!("add the binding: binding = {:?}", what.binding);
     let binding = section.require("binding", &hint).and_then(|item| item.string("a name"));
     let keys = what.keys.iter().chain(what.said).map(|(key, _)| *key);
     let said = keys.filter_map(|key| Some((key, section.get(key)?.string("a text")?)));

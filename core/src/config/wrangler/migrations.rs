@@ -21,7 +21,7 @@ pub(super) fn check(database: &Resource, users: Option<&Located<String>>) -> Opt
         format!("migrations_dir = \"{OWN}\"\n        migrations_pattern = \"{OWN}/**/*.sql\"");
     let own = resolve(folder, OWN);
     if !reaches(database, folder, &own) {
-        let problem = "Hookmill's own migrations are not found from here, and no table is made";
+        let problem = "this does not find Hookmill's own migrations, so no table would be created";
         return Some(here.error(problem).hint(hint));
     }
     let users = users?;
@@ -29,15 +29,13 @@ pub(super) fn check(database: &Resource, users: Option<&Located<String>>) -> Opt
     if reaches(database, folder, &theirs) {
         return None;
     }
-    let problem = format!(
-        "the migrations in {:?} are not found from here: {} names them",
-        users.value, users.at
-    );
+    let problem =
+        format!("this does not find the migrations in {:?}, which {} names", users.value, users.at);
     let hint = if theirs.starts_with(&own) {
         hint
     } else {
         // A pattern has to begin with the one migrations_dir.
-        "wrangler looks in one folder and below it: put them below `migrations`, as migrations/app"
+        "wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app"
             .to_owned()
     };
     Some(here.error(problem).hint(hint))

@@ -40,8 +40,10 @@ impl Limiters {
             if let (Some(id), Some(name)) = (id, &name)
                 && let Some(other) = namespaces.insert(id.value, name.value.clone())
             {
-                let problem = id.error(format!("{other:?} counts in the same namespace"));
-                entry.report(problem.hint("limiters with the same number share their counts"));
+                let problem = id.error(format!("{other:?} has the same namespace"));
+                entry.report(problem.hint(
+                    "use different numbers; limiters with the same number share their counts",
+                ));
             }
             entry.finish();
             all.extend(name.map(|binding| Limiter { binding, simple }));
@@ -81,13 +83,13 @@ pub(super) fn check(ingress: &Ingress, deployed: &Deployment) -> Vec<ConfigError
             Some(limiter) if limiter.simple == Some(wanted) => {}
             Some(Limiter { binding, .. }) => faults.push(
                 binding
-                    .error(format!("{name:?} is not what the source `{}` says", source.name))
+                    .error(format!("{name:?} differs from rate_limit of the source `{}`", source.name))
                     .hint(simple),
             ),
             None => faults.push(
                 deployed
                     .here
-                    .error(format!("the source `{}` has a rate_limit, and no binding", source.name))
+                    .error(format!("the source `{}` has a rate_limit but no binding", source.name))
                     .hint(format!(
                         "[[{}]]\n        name = \"{name}\"\n        namespace_id = \"{}\"\n        {simple}",
                         deployed.key("ratelimits"),

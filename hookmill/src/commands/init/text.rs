@@ -19,10 +19,10 @@ const SCHEMA: &str =
 const KEYS: [(&str, &str); 3] = [
     (
         "public_url",
-        "Put yours here: the address as the provider was told to call it, to the letter, since it is signed.",
+        "Replace this with the URL exactly as registered with the provider, because the signature covers it.",
     ),
-    ("response", "What is answered: the provider reads it."),
-    ("event", "Where a body says its type; and the type, if it says none."),
+    ("response", "The response, which the provider reads."),
+    ("event", "The path of the event's type, and the type of an event without one."),
 ];
 
 /// The longest that a line of comment is.
@@ -33,8 +33,8 @@ pub fn configuration(providers: &[Provider]) -> String {
     let schemes: Vec<_> = providers.iter().map(|provider| provider.scheme).collect();
     let mut text = SCHEMA.to_owned();
     text += &comment(&format!(
-        "What Hookmill takes in, and what it does with it; written by `hookmill init {}`. `hookmill check` reads this file and \
-         reports every error in it at once. Documents that are named here are Hookmill's: {}",
+        "The webhooks that Hookmill accepts, and their effects; written by `hookmill init {}`. `hookmill check` reports every \
+         error in this file at once. The documents named here are in Hookmill's repository: {}",
         schemes.join(" "),
         env!("CARGO_PKG_REPOSITORY"),
     ));
@@ -55,13 +55,9 @@ fn source(provider: &Provider, first: bool) -> String {
     let mut text = format!(
         "\n{}",
         comment(&format!(
-            "{}, at https://hooks.example.com/webhooks/{name}{}. {} has more.",
+            "{}, at https://hooks.example.com/webhooks/{name}{}. See {}.",
             provider.title,
-            if first {
-                ", which ends in the name of the section: it is yours to choose"
-            } else {
-                ""
-            },
+            if first { "; the last part is the name of the section, which you choose" } else { "" },
             provider.more()
         ))
     );
@@ -75,8 +71,8 @@ fn source(provider: &Provider, first: bool) -> String {
         match key {
             "secrets" if first => {
                 text += &comment(
-                    "Secrets are named here and kept in the environment, or in a Worker's secrets. Several let you rotate: any of \
-                     those that are set may have signed.",
+                    "The names of the secrets. Their values are in the environment, or in a Worker's secrets. Several names let \
+                     you rotate: a signature by any secret that is set is valid.",
                 );
             }
             "preset" => text += &comment(&preset(&config)),
@@ -89,15 +85,15 @@ fn source(provider: &Provider, first: bool) -> String {
     }
     if let Some(key) = api_key(provider) {
         text += &comment(&format!(
-            "Where nothing else decides between two events, {} is asked what the object is now.",
+            "If nothing else decides between two events, Hookmill fetches the object from the API of {}.",
             provider.title
         ));
         text += &format!("# api = {{ key = \"env:{key}\" }}\n");
     }
     if first {
         text += &comment(
-            "What becomes of an event that no rule names: \"record\" it in the ledger, which is the default, \"ignore\" it, or \
-             make it a \"dead_letter\". docs/configuration.md#sources has what else a source can say.",
+            "What to do with an event that no rule names: \"record\" it in the ledger (the default), \"ignore\" it, or make it a \
+             \"dead_letter\". docs/configuration.md#sources lists the other keys of a source.",
         );
         text += "# unmatched = \"record\"\n";
     }
@@ -118,24 +114,24 @@ fn preset(config: &Config) -> String {
     }
     let mut kept: Vec<_> = tables.into_iter().map(|table| format!("`{table}`")).collect();
     if outcomes {
-        kept.push("what became of emails and SMS that Hookmill sent".to_owned());
+        kept.push("the outcomes of emails and SMS that Hookmill sent".to_owned());
     }
     if suppressions {
-        kept.push("who is not to be written to".to_owned());
+        kept.push("suppressed recipients".to_owned());
     }
     let last = kept.pop().unwrap_or_default();
     let kept = if kept.is_empty() { last } else { format!("{} and {last}", kept.join(", ")) };
-    format!("Rules that come with Hookmill. They keep {kept}.")
+    format!("Rules that come with Hookmill. They write {kept}.")
 }
 
 /// .env.example: the secrets that hookmill.toml names.
 pub fn environment(providers: &[Provider]) -> String {
-    let mut text = "# The secrets that hookmill.toml names. Copy this to .env, which nobody else is to see, and fill that in.\n\
-         # Hookmill reads its environment, and not the file:\n\
+    let mut text = "# The secrets that hookmill.toml names. Copy this file to .env, fill it in, and keep it private.\n\
+         # Hookmill reads its environment, not the file:\n\
          #\n\
          #     set -a; . ./.env; set +a\n\
          #\n\
-         # A value with blanks stands in single quotes. What you do not have, remove: a blank secret is an error.\n"
+         # Quote a value with spaces in single quotes. Remove what you do not use: a blank secret is an error.\n"
         .to_owned();
     for provider in providers {
         let secret = provider.point("Secret").unwrap_or_default();
@@ -144,14 +140,15 @@ pub fn environment(providers: &[Provider]) -> String {
             text += &format!("{}=\n", secret.name.0);
         }
     }
-    text += "\n# For what is commented out in hookmill.toml:\n";
+    text += "\n# For the sections that are commented out in hookmill.toml:\n";
     for provider in providers {
         if let (Some(key), Some(said)) = (api_key(provider), provider.point("API key")) {
             text += &format!("\n{}# {key}=\n", comment(&format!("{}: {said}", provider.title)));
         }
     }
     text += "\n# [email]: https://resend.com/api-keys\n# RESEND_API_KEY=\n";
-    text += "\n# [alerts]: make it up, `whsec_` and 32 random bytes in base64.\n# ALERTS_SECRET=\n";
+    text +=
+        "\n# [alerts]: generate it: `whsec_` and 32 random bytes in base64.\n# ALERTS_SECRET=\n";
     text
 }
 
