@@ -153,7 +153,8 @@ WHERE provider IN (SELECT value FROM jsonb_each(?4)) AND (free_at > ?2 OR away_u
 // Every statement about open batches says `state IN ('sealed', 'sending')` first: that is the condition of their index, and
 // SQLite uses the index only where it finds the same words.
 
-/// What nobody has been sent goes to whoever sends now. `?2` JSON: their names. In this order in one transaction.
+/// Requeues batches sealed for a provider that is no longer configured, if no request was made. `?2` JSON: their
+/// names. In this order in one transaction.
 const ADOPT: [&str; 2] = [
     "\
 -- requeue batches sealed for a provider that is no longer configured, if no request was made
