@@ -61,9 +61,7 @@ impl Alarm {
         };
         let secret = found(&webhook.secret).and_then(|secret| match key(&secret) {
             Some(_) => Ok(secret),
-            None => {
-                Err(Unable::Alert(webhook.secret.clone(), "is not whsec_ and base64 behind it"))
-            }
+            None => Err(Unable::Alert(webhook.secret.clone(), "is not `whsec_` and base64")),
         });
         match (url, secret) {
             (Ok(url), Ok(secret)) => Ok(Some(Self { settings, webhook: Some((url, secret)) })),
@@ -94,7 +92,7 @@ fn matters(settings: &Alerts, standing: &Standing) -> [Matter; 3] {
     let dead = standing.dead();
     let by_reason = standing.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}"));
     let by_reason = by_reason.collect::<Vec<_>>().join(", ");
-    let look = "`hookmill dead-letters groups` says what went wrong.";
+    let look = "`hookmill dead-letters groups` lists the errors.";
     let limit = |limit: Option<Duration>| minutes(limit.unwrap_or_default());
     [
         Matter {
@@ -109,8 +107,8 @@ fn matters(settings: &Alerts, standing: &Standing) -> [Matter; 3] {
         Matter {
             name: "dead_letters",
             is_so: settings.dead_letters.is_some_and(|limit| dead >= i64::from(limit)),
-            text: format!("{dead} dead letters wait: {by_reason}. {look}"),
-            over: format!("{dead} dead letters wait."),
+            text: format!("{dead} dead letters are waiting: {by_reason}. {look}"),
+            over: format!("{dead} dead letters are waiting."),
         },
         Matter {
             name: "lag",
@@ -274,9 +272,9 @@ pub async fn look<S: Store, F: Fetch>(
             }
             Ok(answer) => {
                 let status = answer.status;
-                looked.problems.push(format!("the webhook for alerts answered {status}"));
+                looked.problems.push(format!("the alert webhook responded with {status}"));
             }
-            Err(error) => looked.problems.push(format!("the webhook for alerts: {error}")),
+            Err(error) => looked.problems.push(format!("the alert webhook: {error}")),
         }
     }
     if !arrived.is_empty() {

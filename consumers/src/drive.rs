@@ -74,7 +74,7 @@ pub async fn drive<S: Store, O: Objects>(
         drive.apply_in_parts(group, noted).await;
     }
     let settled = drive.settled.into_iter().zip(batch).map(|(settled, delivery)| {
-        let left_over = || Fate::Unavailable("the delivery was left over".into());
+        let left_over = || Fate::Unavailable("the delivery got no verdict".into());
         settled.unwrap_or_else(|| settle(delivery, None, left_over(), &config.retry))
     });
     Driven { settled: settled.collect(), due_at: drive.due_at }
@@ -100,8 +100,8 @@ impl Item<'_> {
         let times = self.begun;
         let error = || {
             format!(
-                "given up: handling of this event began {times} times and left no verdict; either it ended the consumer each time \
-                 (too much memory or time), or the store failed each time"
+                "given up: handling of this event began {times} times and left no verdict; each time, either it ended the consumer \
+                 (too much memory or time), or the store failed"
             )
         };
         (times >= BEGINNINGS)
@@ -215,7 +215,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
             .map(|(item, fate)| {
                 let envelope = item.message.ok().map(|message| message.envelope);
                 let fate =
-                    fate.unwrap_or_else(|| Fate::Unavailable("the delivery was left over".into()));
+                    fate.unwrap_or_else(|| Fate::Unavailable("the delivery got no verdict".into()));
                 settle(item.delivery, envelope, fate, &self.config.retry)
             })
             .collect();
@@ -325,7 +325,7 @@ async fn body<'m, S: Store, O: Objects>(
     match objects.get(&check.key).await {
         Ok(Some(body)) if body.len() == check.bytes => Ok(Cow::Owned(body)),
         Ok(Some(body)) => Err(Fate::unreadable(format!(
-            "the body in the object store has {} bytes, and {} were taken in",
+            "the body in the object store has {} bytes, but Hookmill received {}",
             body.len(),
             check.bytes
         ))),

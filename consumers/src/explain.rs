@@ -104,7 +104,7 @@ fn made(
     }
     Ok(Made::Nothing(match (&rule.handler, &rule.each) {
         (Some(_), _) => "its handler returns nothing that fulfils its conditions",
-        (None, Some(_)) => "there is no list, or nothing in it that fulfils its conditions",
+        (None, Some(_)) => "the list is missing, or no element matches the conditions",
         (None, None) => "what it names is not there",
     }))
 }

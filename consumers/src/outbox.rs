@@ -153,10 +153,11 @@ WHERE provider IN (SELECT value FROM jsonb_each(?4)) AND (free_at > ?2 OR away_u
 // Every statement about open batches says `state IN ('sealed', 'sending')` first: that is the condition of their index, and
 // SQLite uses the index only where it finds the same words.
 
-/// What nobody has been sent goes to whoever sends now. `?2` JSON: their names. In this order in one transaction.
+/// Requeues batches sealed for a provider that is no longer configured, if no request was made. `?2` JSON: their
+/// names. In this order in one transaction.
 const ADOPT: [&str; 2] = [
     "\
--- what was sealed for a provider that nobody sends through any more
+-- requeue batches sealed for a provider that is no longer configured, if no request was made
 UPDATE outbox SET state = 'pending', batch = NULL
 WHERE state = 'sealed' AND id IN (
     SELECT member.value FROM outbox_batches, jsonb_each(members) AS member
@@ -164,7 +165,7 @@ WHERE state = 'sealed' AND id IN (
         AND provider NOT IN (SELECT value FROM jsonb_each(?2))
 )",
     "\
--- and its batches
+-- and dissolve these batches
 UPDATE outbox_batches SET state = 'dissolved', body = '', settled_at = due_at
 WHERE state IN ('sealed', 'sending') AND state = 'sealed' AND channel = ?1 AND arrived = 0
     AND provider NOT IN (SELECT value FROM jsonb_each(?2))",

@@ -129,16 +129,16 @@ struct Draft {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum Unable {
     /// A key is not set.
-    #[error("{} is not set: it is the key for {}", .0.0, .1.as_str())]
+    #[error("{} is not set; it must contain the key for {}", .0.0, .1.as_str())]
     Key(SecretName, Provider),
     /// A provider that has no API for a channel.
     #[error("{} has no API for the channel {}", .0.as_str(), .1)]
     Purpose(Provider, &'static str),
     /// A key cannot be one.
-    #[error("{} holds a blank, a quote or another character that no key has", .0.0)]
+    #[error("{} contains a space, a quote or another character that is invalid in a key", .0.0)]
     OddKey(SecretName),
     /// What `[alerts]` names is not set, or cannot be meant.
-    #[error("{} {}: [alerts] names it", .0.0, .1)]
+    #[error("{} {}; `[alerts]` names it", .0.0, .1)]
     Alert(SecretName, &'static str),
     /// A template has a fault.
     #[error("{0}")]
@@ -337,7 +337,12 @@ pub async fn stranded<S: Store>(
         match provider {
             None if channel.is_some() => None,
             None => Some(format!(
-                "{count} of the channel {name} wait, and nothing says how they are sent"
+                "{count} {name} messages are pending, but `[{}]` is not configured",
+                if matches!(name.as_str(), "email" | "sms") {
+                    name.clone()
+                } else {
+                    format!("tracking.{name}")
+                }
             )),
             Some(provider) if names(&provider) => None,
             // The others go to whoever sends now.
@@ -345,7 +350,7 @@ pub async fn stranded<S: Store>(
             Some(provider) => {
                 let count = if channel.is_some() { uncertain } else { count };
                 Some(format!(
-                    "batches of the channel {name} that wait for {provider}: {count}; hookmill.toml does not name it any more, as `fallback` for instance"
+                    "{name} batches waiting for {provider}: {count}; hookmill.toml no longer names it: add it, for instance as `fallback`"
                 ))
             }
         }
@@ -409,16 +414,16 @@ async fn doubt<S: Store>(
     for batch in read::<Taken>(rows.last().map_or(&[], Vec::as_slice))? {
         let hours = tried.as_secs() / 3600;
         let statements = if !batch.arrived {
-            let error = format!("given up after {} attempts in {hours} hours", batch.attempts);
+            let error = format!("gave up after {} attempts in {hours} hours", batch.attempts);
             outbox::end(&batch, End::Refused, &error, now)
         } else if route.recognizes() {
             let error = format!(
-                "none of {} attempts in {hours} hours was answered, and its key is too old for another",
+                "none of {} attempts in {hours} hours got a response, and the idempotency key has expired",
                 batch.attempts
             );
             uncertain(outgoing, &batch, &error, now, sent)
         } else {
-            let error = "whoever sent it ended before the answer was written down";
+            let error = "the sender stopped before it recorded the response";
             uncertain(outgoing, &batch, error, now, sent)
         };
         sent.settled(&store.execute(statements).await?)?;
@@ -496,7 +501,7 @@ fn away_until(standings: &[Standing], provider: &str) -> Timestamp {
 }
 
 fn too_long(bytes: usize) -> String {
-    format!("it has {bytes} bytes, and at most {EMAIL_BYTES} are sent")
+    format!("the email has {bytes} bytes; the maximum is {EMAIL_BYTES}")
 }
 
 /// Sends one batch through an API, if one is due and the provider is to be asked now; and writes down what it has said.
@@ -559,7 +564,7 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
     // Whatever it thinks of the batch, it answers.
     let away = matches!(answer, Answer::Away(_) | Answer::Unavailable(_));
     if !away && away_until(said.standings, name) > now {
-        sent.problems.push(format!("{name} answers again"));
+        sent.problems.push(format!("{name} responds again"));
     }
     let answers = outbox::note(name, now, false, None);
     match answer {
@@ -571,7 +576,7 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
         Answer::Busy { after, error } => {
             let schedule = delay(&outgoing.retry, batch.attempts);
             let due_at = now + after.unwrap_or(schedule).min(outgoing.retry.max);
-            sent.problems.push(format!("{error}; it is asked again at {due_at}"));
+            sent.problems.push(format!("{error}; next request at {due_at}"));
             vec![
                 outbox::release(batch, due_at, &error, false),
                 outbox::note(name, due_at, false, None),
@@ -580,7 +585,7 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
         // The provider takes others, so nothing else waits for this.
         Answer::Later(error) => {
             let due_at = now + delay(&outgoing.retry, batch.attempts);
-            sent.problems.push(format!("{error}; it is asked again at {due_at}"));
+            sent.problems.push(format!("{error}; next request at {due_at}"));
             vec![outbox::release(batch, due_at, &error, false), answers]
         }
         Answer::Away(error) => is_away(outgoing, said, &error, false, sent),
@@ -592,7 +597,9 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
             statements
         }
         Answer::Malformed(error) if members > 1 => {
-            sent.problems.push(format!("{error}; a batch of {members} is split to find out which"));
+            sent.problems.push(format!(
+                "{error}; a batch of {members} is split to find the invalid message"
+            ));
             let mut statements = outbox::dissolve(batch, Some(members / 2), &error, now);
             statements.push(answers);
             statements
@@ -622,9 +629,9 @@ fn is_away(
     let other = others.into_iter().find(|other| away_until(standings, other) <= now);
     let other = other.filter(|_| away);
     if away && away_until(standings, name) <= now {
-        let instead = other.unwrap_or("nobody");
+        let instead = other.unwrap_or("no provider");
         sent.problems.push(format!(
-            "{name} was away {failures} times in a row: {instead} stands in for it until it answers again, or until {}",
+            "{name} was unavailable {failures} times in a row; {instead} replaces it until it responds again, or until {}",
             now + AWAY
         ));
     }
@@ -638,14 +645,14 @@ fn is_away(
     } else {
         let due_at = now + delay(&outgoing.retry, attempts);
         sent.problems.push(format!(
-            "{error}; a batch of {members} was tried {attempts} times and is again at {due_at}"
+            "{error}; a batch of {members} was tried {attempts} times; next attempt at {due_at}"
         ));
         statements.push(outbox::release(batch, due_at, error, arrived));
     }
     statements
 }
 
-/// Says once for each day or month that its quota is nearly used up.
+/// Says once for each day or month that its quota is almost used up.
 async fn warn<S: Store>(
     store: &S,
     outgoing: &Outgoing,
@@ -659,12 +666,12 @@ async fn warn<S: Store>(
     for Used { period, sent: emails } in read(answer(&rows, 0))? {
         let daily = period == now.day();
         let most = if daily { quota.day } else { quota.month }.unwrap_or_default();
-        let warning = format!("{emails} of {most} emails of {period} have been sent by {name}");
+        let warning = format!("{name} has sent {emails} of {most} emails for {period}");
         let mut statements = vec![outbox::warned(name, &period, now)];
         if let Some(to) = &quota.notify {
             let about = format!("quota-{name}-{period}");
             let id = sha256_hex(&[about.as_bytes()]);
-            let subject = format!("Hookmill: the quota of {name} is nearly used up");
+            let subject = format!("Hookmill: the quota of {name} is almost used up");
             let content = json!({ "to": [to.to_string()], "literal": [subject, warning] });
             statements.push(outbox::write(&id, &about, "quota", &content.to_string(), now));
         }
@@ -682,12 +689,12 @@ fn uncertain(
     now: Timestamp,
     sent: &mut Sent,
 ) -> Vec<Statement> {
-    let error = format!("it may have been sent: {error}");
+    let error = format!("delivery is uncertain: {error}");
     let mut statements = Vec::new();
     if outgoing.settings.on_uncertain == OnUncertain::Retry {
         let Retry { initial, max, max_attempts, .. } = outgoing.retry;
         statements.push(outbox::put_back(batch, now, (initial, max), &error, max_attempts));
-        sent.problems.push(format!("{error}; on_uncertain = \"retry\" has it sent again"));
+        sent.problems.push(format!("{error}; on_uncertain = \"retry\" sends it again"));
     }
     statements.extend(outbox::end(batch, End::Uncertain, &error, now));
     statements

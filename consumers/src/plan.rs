@@ -306,7 +306,7 @@ impl<'e> Making<'e> {
             reason: LetterReason::Permanent,
             error: format!(
                 "rule `{rule}`: the event would write more than {what}, the limit for one event; \
-                 `{key}` of [limits] in hookmill.toml raises it"
+                 raise `{key}` in `[limits]` of hookmill.toml"
             ),
         };
         let left_rows = self.left.rows.checked_sub(rows);
@@ -362,7 +362,7 @@ impl<'e> Making<'e> {
             Fate::unreadable(format!("rule `{}`: handler `{}`: {problem}", rule.name, handled.name))
         };
         let handler = hookmill_handlers::find(&handled.name);
-        let handler = handler.ok_or_else(|| failed("there is none of this name".into()))?;
+        let handler = handler.ok_or_else(|| failed("this build does not contain it".into()))?;
         let values = handler.handle(&Event { facts: facts(self.envelope), body });
         for value in values.map_err(|error| failed(error.0))? {
             let text = value.to_string();
@@ -686,8 +686,8 @@ fn read_columns<'v>(
 /// What a rule makes of one event does not fit into the database.
 fn too_long(rule: &str) -> Fate {
     let error = format!(
-        "rule `{rule}`: what it writes for this event is longer than {ROW_BYTES} bytes, the most that the database takes as one \
-         value; keep less of the body in columns"
+        "rule `{rule}`: its value for this event has more than {ROW_BYTES} bytes, the maximum for a database value; \
+         store less of the body in columns"
     );
     Fate::Condemned { reason: LetterReason::Permanent, error }
 }
@@ -698,7 +698,7 @@ fn length(columns: &[Option<Cow<'_, str>>]) -> usize {
 }
 
 fn missing(rule: &str, what: &str, value: &Value) -> Fate {
-    Fate::unreadable(format!("rule `{rule}`: {what} is missing: there is nothing at `{value}`"))
+    Fate::unreadable(format!("rule `{rule}`: {what} is missing: no value at `{value}`"))
 }
 
 fn unfit(rule: &str, error: Unfit) -> Fate {

@@ -224,30 +224,28 @@ fn judge(
                     return statements;
                 }
                 Err(error) => {
-                    asked
-                        .problems
-                        .push(format!("rule `{rule}`: {path} cannot be applied: {error}"));
+                    asked.problems.push(format!("rule `{rule}`: cannot apply {path}: {error}"));
                     return vec![done];
                 }
             },
             // Its deletion is an event of its own.
             Object::IsGone => return vec![done],
-            Object::Unreadable => ("its answer is no such object".to_owned(), None),
+            Object::Unreadable => ("the response is not the requested object".to_owned(), None),
         },
         Ok(ApiResponse { status: 404 | 410, .. }) => return vec![done],
         Ok(ApiResponse { status: status @ (401 | 403), .. }) => {
-            (format!("it answers {status}: is {} a key that may read this?", api.key.0), None)
+            (format!("response {status}; check that the key {} can read this", api.key.0), None)
         }
         Ok(ApiResponse { status, retry_after, .. }) => {
             let after = retry_after.and_then(|seconds| seconds.trim().parse().ok());
-            (format!("it answers {status}"), after.map(Duration::from_secs))
+            (format!("response {status}"), after.map(Duration::from_secs))
         }
         Err(error) => (error, None),
     };
     let provider = api.provider.as_str();
     if *attempts >= config.retry.max_attempts {
         asked.problems.push(format!(
-            "{provider} was asked {attempts} times for {path}, in vain ({error}): the ids of events decide what rule `{rule}` has kept"
+            "gave up fetching {path} from {provider} after {attempts} attempts ({error}); rule `{rule}` falls back to event-id order"
         ));
         return vec![done];
     }
@@ -255,7 +253,7 @@ fn judge(
     let due_at = start + wait;
     asked
         .problems
-        .push(format!("{provider} was asked for {path}: {error}; it is asked again at {due_at}"));
+        .push(format!("cannot fetch {path} from {provider}: {error}; next request at {due_at}"));
     vec![Statement::new(LATER, params![rule, path, event_id, due_at])]
 }
 
@@ -291,8 +289,8 @@ fn applied(
     start: Timestamp,
 ) -> Result<Vec<Statement>, String> {
     let rule = config.program.rules.iter().find(|rule| rule.name == wanted.rule);
-    let rule = rule.ok_or("there is no such rule any more")?;
-    let api = config.apis.get(&wanted.source).ok_or("its source has no API any more")?;
+    let rule = rule.ok_or("the rule no longer exists")?;
+    let api = config.apis.get(&wanted.source).ok_or("the source no longer has an API")?;
     let mut body: Value = serde_json::from_str(&wanted.rest).map_err(|error| error.to_string())?;
     let place = object(api.provider).split('.').fold(&mut body, |body, step| &mut body[step]);
     *place = is;
@@ -318,6 +316,6 @@ fn applied(
     // A rule that was changed meanwhile may ask for nothing.
     let asks = rule.effect.guard().is_some_and(|guard| guard.refetch.is_some());
     let rows = made.rows.iter().map(|(_, row)| row.outranking(start).filter(|_| asks));
-    let rows = rows.collect::<Option<Vec<_>>>().ok_or("it makes no row")?;
+    let rows = rows.collect::<Option<Vec<_>>>().ok_or("the object produces no row")?;
     Ok(rule.sql.iter().flat_map(|sql| Row::statements(sql, &rows)).collect())
 }

@@ -78,7 +78,7 @@ pub(crate) fn settle(
 ) -> Settled {
     let (fate, verdict) = match fate {
         Fate::Unavailable(error) if delivery.attempts >= retry.max_attempts => {
-            let error = format!("given up after {} attempts: {error}", delivery.attempts);
+            let error = format!("gave up after {} attempts: {error}", delivery.attempts);
             (Fate::Condemned { reason: LetterReason::Exhausted, error }, Verdict::Bury)
         }
         Fate::Unavailable(_) => (fate, Verdict::Retry { delay: delay(retry, delivery.attempts) }),
@@ -117,7 +117,7 @@ mod tests {
             envelope: None,
             fate: Condemned {
                 reason: Exhausted,
-                error: "given up after 3 attempts: the store is unavailable: locked",
+                error: "gave up after 3 attempts: the store is unavailable: locked",
             },
             verdict: Bury,
         }

@@ -29,7 +29,7 @@ mod tests {
         Err(
             Condemned {
                 reason: Unreadable,
-                error: "the message has no envelope of ours (line 1, column 1)",
+                error: "the message has no Hookmill envelope (line 1, column 1)",
             },
         )
         "#);

@@ -196,7 +196,7 @@ fn an_alert_is_raised_repeated_and_ended() {
     assert_eq!(
         world.told(HOUR),
         [
-            "A dead letter has waited for 1h; there are 1 refused. `hookmill dead-letters groups` says what went wrong."
+            "A dead letter has waited for 1h; there are 1 refused. `hookmill dead-letters groups` lists the errors."
         ]
     );
     // Once, until it is time to say it again.
@@ -274,14 +274,14 @@ fn many_dead_letters_and_a_long_lag_are_told_of() {
     assert_eq!(
         world.told(HOUR),
         [
-            "3 dead letters wait: 3 refused. `hookmill dead-letters groups` says what went wrong.",
+            "3 dead letters are waiting: 3 refused. `hookmill dead-letters groups` lists the errors.",
             "An event took 30s from ingress to its tables in the last five minutes."
         ]
     );
     world.sql("DELETE FROM dead_letters WHERE id = 'c'");
     assert_eq!(
         world.told(HOUR + 10 * 60_000),
-        ["2 dead letters wait.", "No event took 30s in the last five minutes."]
+        ["2 dead letters are waiting.", "No event took 30s in the last five minutes."]
     );
 }
 
@@ -335,15 +335,17 @@ fn what_is_named_has_to_be_set() {
         let errors = Alarm::new(&config, lookup).unwrap_err();
         errors.iter().map(Unable::to_string).collect()
     };
-    let unset =
-        ["ALERTS_URL is not set: [alerts] names it", "ALERTS_SECRET is not set: [alerts] names it"];
+    let unset = [
+        "ALERTS_URL is not set; `[alerts]` names it",
+        "ALERTS_SECRET is not set; `[alerts]` names it",
+    ];
     assert_eq!(unable(|_| None), unset);
     assert_eq!(unable(|_| Some(" \n".into())), unset);
     assert_eq!(
         unable(|_| Some("plain".into())),
         [
-            "ALERTS_URL does not begin with https://: [alerts] names it",
-            "ALERTS_SECRET is not whsec_ and base64 behind it: [alerts] names it"
+            "ALERTS_URL does not begin with https://; `[alerts]` names it",
+            "ALERTS_SECRET is not `whsec_` and base64; `[alerts]` names it"
         ]
     );
     let nobody = load(CONFIG.split("[alerts]").next().unwrap()).consumers();

@@ -643,8 +643,8 @@ fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_app
     [
         "applied",
         "applied",
-        "permanent: rule `items`: the event would write more than 1000 rows, the limit for one event; `rows_per_event` of [limits] in hookmill.toml raises it",
-        "permanent: rule `items`: the event would write more than 1048576 bytes, the limit for one event; `bytes_per_event` of [limits] in hookmill.toml raises it",
+        "permanent: rule `items`: the event would write more than 1000 rows, the limit for one event; raise `rows_per_event` in `[limits]` of hookmill.toml",
+        "permanent: rule `items`: the event would write more than 1048576 bytes, the limit for one event; raise `bytes_per_event` in `[limits]` of hookmill.toml",
         "applied",
     ]
     "#);

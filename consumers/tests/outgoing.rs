@@ -484,7 +484,7 @@ fn who_is_suppressed_is_not_written_to() {
     let sent = world.round(1_000).unwrap().sent;
     assert_eq!(sent.states(), BTreeMap::from([("sent", 2), ("suppressed", 1)]));
     let rows = world.sql("SELECT state, error FROM outbox WHERE event_id = 'evt_0'", vec![]);
-    let expected = ["suppressed", "its recipient is suppressed: 0@example.com: bounced"];
+    let expected = ["suppressed", "the recipient is suppressed: 0@example.com: bounced"];
     assert_eq!(rows, [expected.map(|text| Some(text.to_owned()))]);
     let left_out =
         world.sql("SELECT skipped_recipients FROM outbox WHERE event_id = 'evt_1'", vec![]);
@@ -740,7 +740,7 @@ fn a_batch_that_is_refused_as_a_whole_is_split_until_the_offenders_stand_alone()
         let first = world.round(1_000).unwrap().sent;
         assert_eq!(first.unsent, []);
         assert!(
-            first.problems[0].ends_with("; a batch of 100 is split to find out which"),
+            first.problems[0].ends_with("; a batch of 100 is split to find the invalid message"),
             "{first:?}"
         );
         world.until_done(1_000);
@@ -771,13 +771,13 @@ fn sendgrid_that_has_not_begun_is_asked_again_and_then_resend() {
     let mut world = World::new(Provider::SendGrid, 3);
     world.emails().apis.push(api(Provider::Resend));
     *world.moods.lock().unwrap() = vec![Mood::NotBegun; 3];
-    assert!(world.round(1_000).unwrap().sent.problems[0].contains("is again at"));
+    assert!(world.round(1_000).unwrap().sent.problems[0].contains("; next attempt at "));
     world.round(3_000).unwrap();
     let third = world.round(6_000).unwrap().sent;
     assert_eq!(
         third.problems,
         [
-            "sendgrid was away 3 times in a row: resend stands in for it until it answers again, or until 1970-01-01T00:05:06.000Z"
+            "sendgrid was unavailable 3 times in a row; resend replaces it until it responds again, or until 1970-01-01T00:05:06.000Z"
         ]
     );
     world.until_done(6_000);
@@ -804,7 +804,7 @@ fn if_both_are_away_what_waits_is_tried_no_more_often_than_retries_allow() {
         .sql("SELECT count(*), max(body) FROM outbox_batches WHERE state = 'dissolved'", vec![]);
     let few = dissolved[0][0].as_ref().unwrap().parse::<u32>().unwrap() < 10;
     assert!(few && dissolved[0][1].as_deref() == Some(""), "{dissolved:?}");
-    let turns = problems.iter().filter(|problem| problem.contains("stands in for it")).count();
+    let turns = problems.iter().filter(|problem| problem.contains("replaces it until")).count();
     assert!(turns < 10, "{problems:#?}");
     // Whoever is back first sends.
     *world.away.lock().unwrap() = Some("resend");
@@ -923,7 +923,7 @@ fn somebody_is_told_once_that_a_quota_is_nearly_used_up() {
         now = next.millis();
     }
     // After the third batch, as 240 are 80 % of 300.
-    assert_eq!(warnings, ["250 of 300 emails of 1970-01 have been sent by resend"]);
+    assert_eq!(warnings, ["resend has sent 250 of 300 emails for 1970-01"]);
     assert_eq!(
         world.accepted.lock().unwrap().iter().filter(|to| **to == "ops@example.com").count(),
         1

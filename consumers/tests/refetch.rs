@@ -246,7 +246,12 @@ fn another_object_than_was_asked_for_is_no_answer() {
     let tie =
         [updated("evt_1", 100, &subscription(&[1])), updated("evt_2", 100, &subscription(&[2]))];
     world.applied(&tie);
-    assert!(world.rounds().iter().any(|problem| problem.contains("its answer is no such object")));
+    assert!(
+        world
+            .rounds()
+            .iter()
+            .any(|problem| problem.contains("the response is not the requested object"))
+    );
     assert_eq!(
         world.fixture.rows("SELECT id, CAST(quantity AS TEXT) FROM subscriptions"),
         [["sub_1", "2"]]
@@ -310,11 +315,11 @@ fn an_api_that_fails_is_asked_again_and_given_up_in_the_end() {
         Mood::Says(429),
     ];
     insta::assert_snapshot!(world.rounds().join("\n"), @"
-    stripe was asked for /v1/subscriptions/sub_1: it answers 429; it is asked again at 2027-01-15T08:00:10.000Z
-    stripe was asked for /v1/subscriptions/sub_1: it answers 500; it is asked again at 2027-01-15T08:00:10.100Z
-    stripe was asked for /v1/subscriptions/sub_1: no answer: [key] is away; it is asked again at 2027-01-15T08:00:30.000Z
-    stripe was asked for /v1/subscriptions/sub_1: it answers 401: is STRIPE_API_KEY a key that may read this?; it is asked again at 2027-01-15T08:00:30.100Z
-    stripe was asked 3 times for /v1/subscriptions/sub_1, in vain (its answer is no such object): the ids of events decide what rule `stripe-subscription-items` has kept
+    cannot fetch /v1/subscriptions/sub_1 from stripe: response 429; next request at 2027-01-15T08:00:10.000Z
+    cannot fetch /v1/subscriptions/sub_1 from stripe: response 500; next request at 2027-01-15T08:00:10.100Z
+    cannot fetch /v1/subscriptions/sub_1 from stripe: no response: [key] is away; next request at 2027-01-15T08:00:30.000Z
+    cannot fetch /v1/subscriptions/sub_1 from stripe: response 401; check that the key STRIPE_API_KEY can read this; next request at 2027-01-15T08:00:30.100Z
+    gave up fetching /v1/subscriptions/sub_1 from stripe after 3 attempts (the response is not the requested object); rule `stripe-subscription-items` falls back to event-id order
     ");
     // Whatever the API does, there is a state, the same for any order.
     assert_eq!(world.items().len(), 1);

@@ -410,7 +410,7 @@ async fn a_connection_that_breaks_after_the_message_leaves_doubt() {
         world.until_done().await;
         let [state, error, ..] = world.outbox().await.remove(0);
         assert_eq!(state, "uncertain");
-        assert!(error.starts_with("it may have been sent: no answer: "), "{error}");
+        assert!(error.starts_with("delivery is uncertain: no response: "), "{error}");
         assert_eq!(world.message_ids().len(), usize::from(takes));
     }
 }

@@ -7,14 +7,14 @@ use thiserror::Error;
 use crate::outbound::{ApiRequest, ApiResponse};
 use crate::secret::Secret;
 
-/// There is no answer.
+/// A request failed without a response.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum FetchError {
     /// The request has not gone out: there was no connection.
     #[error("no connection: {0}")]
     NotSent(String),
     /// The request may have arrived.
-    #[error("no answer: {0}")]
+    #[error("no response: {0}")]
     NoAnswer(String),
 }
 

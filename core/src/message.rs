@@ -102,11 +102,11 @@ pub struct Message<'a> {
 pub enum Unreadable {
     /// Bytes that are not UTF-8. The rest is `base64`.
     #[error(
-        "the message is not UTF-8, so it was damaged or is not ours; the dead letter keeps its bytes in base64"
+        "the message is not UTF-8: it was damaged, or Hookmill did not write it; the dead letter keeps its bytes in base64"
     )]
     NotUtf8,
     /// A value that is neither text nor bytes. The rest is `json`.
-    #[error("the message is not text, so it is not ours; the dead letter keeps it as JSON")]
+    #[error("the message is not text: Hookmill did not write it; the dead letter keeps it as JSON")]
     NotText,
     /// There is no text. The rest is the `place` where it should be.
     #[error(
@@ -149,7 +149,7 @@ pub fn text_of(bytes: Vec<u8>) -> String {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum DecodeError {
     /// There is no envelope line of ours.
-    #[error("the message has no envelope of ours (line {line}, column {column})")]
+    #[error("the message has no Hookmill envelope (line {line}, column {column})")]
     Envelope {
         /// Line in the envelope, from 1.
         line: usize,
@@ -160,7 +160,7 @@ pub enum DecodeError {
     #[error("{0}")]
     Unreadable(Unreadable),
     /// A newer producer wrote it.
-    #[error("the message is of version {0}; this consumer reads version {VERSION}")]
+    #[error("the message has version {0}; this consumer reads version {VERSION}")]
     Version(u32),
     /// The body is said to be base64 and is not.
     #[error("the message's body is not base64")]
@@ -301,9 +301,9 @@ mod tests {
 
     #[test]
     fn what_we_did_not_write_is_refused_without_quoting_it() {
-        insta::assert_snapshot!(decode("{\"secret\":\"hunter2\"}").unwrap_err(), @"the message has no envelope of ours (line 1, column 20)");
-        insta::assert_snapshot!(decode("").unwrap_err(), @"the message has no envelope of ours (line 1, column 0)");
-        insta::assert_snapshot!(decode("{\"v\":2,\"src\":1}\n{}").unwrap_err(), @"the message is of version 2; this consumer reads version 1");
+        insta::assert_snapshot!(decode("{\"secret\":\"hunter2\"}").unwrap_err(), @"the message has no Hookmill envelope (line 1, column 20)");
+        insta::assert_snapshot!(decode("").unwrap_err(), @"the message has no Hookmill envelope (line 1, column 0)");
+        insta::assert_snapshot!(decode("{\"v\":2,\"src\":1}\n{}").unwrap_err(), @"the message has version 2; this consumer reads version 1");
         let base64 = join(&Envelope { body: BodyForm::Base64, ..envelope() }, "*");
         insta::assert_snapshot!(decode(&base64).unwrap_err(), @"the message's body is not base64");
     }
@@ -315,7 +315,7 @@ mod tests {
         {"unreadable":"not_utf8","rest":"base64"}
         e/8=
         "#);
-        insta::assert_snapshot!(decode(&text).unwrap_err(), @"the message is not UTF-8, so it was damaged or is not ours; the dead letter keeps its bytes in base64");
+        insta::assert_snapshot!(decode(&text).unwrap_err(), @"the message is not UTF-8: it was damaged, or Hookmill did not write it; the dead letter keeps its bytes in base64");
         for why in [Unreadable::NotText, Unreadable::Missing, Unreadable::Damaged] {
             let text = why.text("events 7");
             assert_eq!(decode(&text), Err(DecodeError::Unreadable(why)));

@@ -165,8 +165,9 @@ fn date(value: &minijinja::Value, format: Option<&str>) -> Result<String, miniji
         Timestamp::parse_rfc3339(text).or_else(day)
     };
     let time = time.or_else(|| of_text(value.as_str()?));
-    let time = time.ok_or_else(|| fault("`date` wants a time"))?;
-    time.format(format.unwrap_or("%Y-%m-%d")).ok_or_else(|| fault("`date` cannot write it so"))
+    let time = time.ok_or_else(|| fault("`date` needs a time"))?;
+    time.format(format.unwrap_or("%Y-%m-%d"))
+        .ok_or_else(|| fault("`date` does not support this format"))
 }
 
 /// What is `null` is missing, however deep it lies: nobody wants to read "None".
@@ -241,7 +242,7 @@ impl Templates {
     }
 
     /// What a template uses of what it is given, on its top level; and whether it needs it, or asks whether it is there:
-    /// `{% if name %}`, `{{ name | default("there") }}`. None if there is no such template.
+    /// `{% if name %}`, `{{ name | default("there") }}`. None if the template does not exist.
     pub fn variables(&self, name: &str) -> BTreeMap<String, bool> {
         let mut all = BTreeMap::new();
         for (_, template) in parts_of(&self.environment, name) {
@@ -256,7 +257,7 @@ impl Templates {
     ///
     /// # Errors
     ///
-    /// If there is no such template, or something that it needs is missing. The error never holds a part of the data.
+    /// If the template does not exist, or a required value is missing. The error never holds a part of the data.
     pub fn render(&self, name: &str, data: &Map<String, Value>) -> Result<Rendered, TemplateError> {
         let data = context(data);
         let part = |part: &'static str| {
@@ -283,10 +284,10 @@ impl TemplateError {
     fn new(name: &str, part: &'static str, error: &minijinja::Error) -> Self {
         let problem = match error.kind() {
             ErrorKind::UndefinedError => match source(error) {
-                Some(source) => format!("something is missing in `{source}`"),
-                None => "something that it needs is missing".to_owned(),
+                Some(source) => format!("a value is missing in `{source}`"),
+                None => "a required value is missing".to_owned(),
             },
-            ErrorKind::TemplateNotFound => "there is no such template".to_owned(),
+            ErrorKind::TemplateNotFound => "the template does not exist".to_owned(),
             // The detail of these is about the template's text alone.
             ErrorKind::SyntaxError
             | ErrorKind::UnknownFilter
@@ -391,7 +392,7 @@ mod tests {
             ["{{ o.n }}", "{{ o.n | upper }}", "{{ l[0] }}", "{% for n in l %}{{ n }}{% endfor %}"]
         {
             assert!(
-                null(template).unwrap_err().problem.starts_with("something is missing in `{{ "),
+                null(template).unwrap_err().problem.starts_with("a value is missing in `{{ "),
                 "{template}"
             );
         }
@@ -403,7 +404,7 @@ mod tests {
         assert!(!format!("{missing:?}").contains("canary"));
         assert_eq!(
             hello.render("other", &canary).unwrap_err().problem,
-            "there is no such template"
+            "the template does not exist"
         );
         let blank = templates(" {{ name }} ", "", None).unwrap();
         assert!(blank.render("welcome", &data(json!({ "name": "" }))).is_err());

@@ -47,8 +47,7 @@ pub async fn drain<S: Store>(
             delivery,
             envelope: message.as_ref().ok().map(|message| &message.envelope),
             reason: LetterReason::Dropped,
-            error: "the platform gave the message up before a consumer had come to a verdict"
-                .to_owned(),
+            error: "the platform gave up the message before a consumer had a verdict".to_owned(),
         })
         .collect();
     let retry = Verdict::Retry { delay: DRAIN_RETRY };

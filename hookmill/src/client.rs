@@ -27,8 +27,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Which Hookmill.
 #[derive(clap::Args)]
 pub struct Place {
-    /// Where the admin API is, for instance <https://hookmill-dlq.example.workers.dev>; HOOKMILL_URL says so as well. The token
-    /// is in HOOKMILL_TOKEN. Without it, it is the data folder.
+    /// The URL of a remote Hookmill, such as <https://hookmill-dlq.example.workers.dev>; also read from HOOKMILL_URL. The token
+    /// is read from HOOKMILL_TOKEN. Without a URL, the command uses the data folder.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// The data folder.
@@ -60,7 +60,7 @@ pub fn encoded(text: &str) -> String {
 /// How much a list shows, and how.
 #[derive(clap::Args)]
 pub struct Listing {
-    /// At most this many, the latest first.
+    /// The number of rows, latest first.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub limit: u32,
     /// Print a JSON array; times are milliseconds since the Unix epoch.
@@ -145,7 +145,7 @@ impl Operator {
 impl To {
     fn remote(url: &str) -> anyhow::Result<Self> {
         let token = named("HOOKMILL_TOKEN").with_context(|| {
-            format!("HOOKMILL_TOKEN is not set: `hookmill token create` makes one for {url}")
+            format!("HOOKMILL_TOKEN is not set; `hookmill token create` creates a token for {url}")
         })?;
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
@@ -238,7 +238,7 @@ impl Client {
         }
         let said = match (value["title"].as_str(), value["detail"].as_str()) {
             (Some(title), Some(detail)) => format!("{title}: {detail}"),
-            _ => format!("the API answered {status}, and not as Hookmill does"),
+            _ => format!("the API responded with {status}, but not like Hookmill"),
         };
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Err(Away(said).into());
@@ -257,7 +257,7 @@ impl Client {
                 let request =
                     client.request(method, format!("{url}{BASE}{path}")).bearer_auth(token);
                 let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
-                let away = || Away(format!("{url} does not answer"));
+                let away = || Away(format!("{url} does not respond"));
                 let answer = request.send().await.with_context(away)?;
                 Ok((answer.status(), answer.text().await.with_context(away)?))
             }

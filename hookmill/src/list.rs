@@ -64,7 +64,7 @@ pub fn listed<const N: usize>(
     header: [&str; N],
     row: impl Fn(&Value) -> [String; N],
 ) -> anyhow::Result<()> {
-    let Value::Array(items) = found else { anyhow::bail!("the API answered with no list") };
+    let Value::Array(items) = found else { anyhow::bail!("the API response is not a list") };
     print(items, json, nothing, header, |item| row(&item))
 }
 

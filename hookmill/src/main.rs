@@ -28,9 +28,9 @@ use crate::commands::{
 };
 use crate::run::{dev, serve};
 
-/// Takes webhooks in, and makes each one take effect once.
+/// Receives webhooks and applies each event exactly once.
 ///
-/// Exit codes: 0 done, 1 failed, 2 the command line was not understood.
+/// Exit codes: 0 success, 1 failure, 2 invalid command line.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {

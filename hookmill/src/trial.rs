@@ -114,11 +114,11 @@ pub fn literal(text: &str) -> String {
 /// Why it does not come past ingress.
 pub fn admit(source: &Source, body: &[u8], id: &str, kind: &str) -> Result<Vec<Delivery>, String> {
     let keys = source.secrets.iter().find_map(|secret| development_keys(source, &secret.name));
-    let keys = keys.ok_or("its source has no secret to sign with")?;
+    let keys = keys.ok_or("the source has no secret to sign with")?;
     let at = now();
     let outgoing = Outgoing { id, kind, at, query: None, body };
     let signed = sign(source, &keys.signing, outgoing);
-    let signed = signed.map_err(|problem| format!("it cannot be signed: {problem}"))?;
+    let signed = signed.map_err(|problem| format!("cannot sign it: {problem}"))?;
     let verifier = Verifier::new(source, |_| Some(keys.verifying.clone()));
     let verifier = verifier.map_err(|error| error.to_string())?;
     let request =
@@ -131,9 +131,9 @@ pub fn admit(source: &Source, body: &[u8], id: &str, kind: &str) -> Result<Vec<D
             };
             Ok(events.into_iter().map(delivery).collect())
         }
-        Ok(Admitted::Handshake(_)) => Err("this is a handshake, and no event".to_owned()),
+        Ok(Admitted::Handshake(_)) => Err("this is a handshake, not an event".to_owned()),
         Err(rejection) => {
-            Err(format!("ingress refuses it: {}: {}", rejection.reason, rejection.detail))
+            Err(format!("ingress rejects it: {}: {}", rejection.reason, rejection.detail))
         }
     }
 }

@@ -258,7 +258,7 @@ fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejectio
     };
     match place {
         Some(Place::Body(_, path)) => {
-            rejected(Reason::MalformedEvent, format!("what is at `{path}` is not {unit}"))
+            rejected(Reason::MalformedEvent, format!("the value at `{path}` is not {unit}"))
         }
         Some(Place::Header(name)) => {
             rejected(Reason::MalformedHeader, format!("{name} is not {unit}"))

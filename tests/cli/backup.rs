@@ -28,27 +28,27 @@ fn a_backup_is_made_while_it_is_in_use_and_restored() {
     exit code 0
     --- stdout
     --- stderr
-    copy holds what .hookmill held
+    copied .hookmill to copy
     exit code 1
     --- stdout
     --- stderr
-    error: .hookmill/copy is inside of .hookmill; name a folder elsewhere
+    error: .hookmill/copy is inside .hookmill; use another folder
     exit code 1
     --- stdout
     --- stderr
-    error: copy is there already; name a folder that is not
+    error: copy already exists; use a new folder
     exit code 0
     --- stdout
     --- stderr
-    restored is as the backup was; `hookmill serve` goes on from there
+    restored the backup to restored; `hookmill serve` continues from there
     exit code 1
     --- stdout
     --- stderr
-    error: .hookmill is there already; name a folder that is not
+    error: .hookmill already exists; use a new folder
     exit code 1
     --- stdout
     --- stderr
-    error: there is no backup in nothing; `hookmill backup` makes one
+    error: nothing contains no backup; `hookmill backup` creates one
     "
     );
     dev.stop();

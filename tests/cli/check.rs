@@ -213,7 +213,7 @@ fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
         template = "welcome"
       - to = "bob@example.com"
       + to = ["ada@example.com"]
-    hookmill.toml:307:5: tests[0].expect[2]: who signs up is a user, and welcome: `users` has 1 row, and not 2
+    hookmill.toml:307:5: tests[0].expect[2]: who signs up is a user, and welcome: `users` has 1 row, not 2
         _deleted = 0
         _event_id = "test_0"
         _precedence = 0
@@ -225,7 +225,7 @@ fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
         updated_at = 1767225600000
     hookmill.toml:308:5: tests[0].expect[3]: who signs up is a user, and welcome: there is no table `usrs`
       hint: did you mean `users`?
-    hookmill.toml:309:5: tests[0].expect[4]: who signs up is a user, and welcome: the event is applied, and not recorded
+    hookmill.toml:309:5: tests[0].expect[4]: who signs up is a user, and welcome: the event is applied, not recorded
     hookmill.toml:310:5: tests[0].expect[5]: who signs up is a user, and welcome: no sms is sent
     hookmill.toml:311:5: tests[0].expect[6]: who signs up is a user, and welcome: found in `users`
         _deleted = 0
@@ -333,7 +333,7 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:9:22: rules[0].email.template: there is no template `welcom`
+    error: hookmill.toml:9:22: rules[0].email.template: no template has the name `welcom`
       hint: did you mean `welcome`?
     hookmill.toml:14:10: rules[1].when.a.: found "a.": expected a name at character 3
       hint: expected a path such as "data.object.status"
@@ -564,7 +564,7 @@ fn workers_that_do_not_fit_together_are_found() {
     exit code 1
     --- stdout
     --- stderr
-    note: dlq/worker/wrangler.jsonc is not checked, and neither is what depends on it: only wrangler.toml is read
+    note: dlq/worker/wrangler.jsonc is not checked; Hookmill reads only wrangler.toml
     error: ingress/worker/wrangler.toml:1:1: the file is missing, but other Workers have one
       hint: all three Workers are required; this file configures the ingress Worker
     1 error in the configuration
@@ -641,7 +641,7 @@ fn secrets_are_looked_for_if_it_is_asked() {
     exit code 1
     error: source `clerk`: none of its secrets is set (CLERK_WEBHOOK_SECRET)
     source `stripe`: none of its secrets is set (STRIPE_WEBHOOK_SECRET, STRIPE_WEBHOOK_SECRET_NEXT)
-    RESEND_API_KEY is not set: it is the key for resend
+    RESEND_API_KEY is not set; it must contain the key for resend
     3 errors
 
     exit code 0
@@ -651,7 +651,7 @@ fn secrets_are_looked_for_if_it_is_asked() {
     exit code 1
     error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
     source `stripe`: STRIPE_WEBHOOK_SECRET is set, and blank
-    RESEND_API_KEY holds a blank, a quote or another character that no key has
+    RESEND_API_KEY contains a space, a quote or another character that is invalid in a key
     source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is set, and blank
     4 errors
 
@@ -661,7 +661,7 @@ fn secrets_are_looked_for_if_it_is_asked() {
     hookmill.toml: 2 sources and 18 rules, no errors
 
     exit code 1
-    {"errors":[{"problem":"RESEND_API_KEY is not set: it is the key for resend"}],"valid":false}
+    {"errors":[{"problem":"RESEND_API_KEY is not set; it must contain the key for resend"}],"valid":false}
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
     error: the configuration is not valid
     "#
@@ -688,16 +688,16 @@ fn secrets_are_looked_for_if_it_is_asked() {
         @"
     exit code 1
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
-    error: source `clerk`: `not_after` of every secret has passed; name the secret that is valid now
-    ALERT_URL is not set: [alerts] names it
-    ALERT_SECRET is not set: [alerts] names it
+    error: source `clerk`: all secrets have expired (`not_after`); add the current secret
+    ALERT_URL is not set; `[alerts]` names it
+    ALERT_SECRET is not set; `[alerts]` names it
     3 errors
 
     exit code 1
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
-    error: source `clerk`: `not_after` of every secret has passed; name the secret that is valid now
-    ALERT_URL does not begin with https://: [alerts] names it
-    ALERT_SECRET is not whsec_ and base64 behind it: [alerts] names it
+    error: source `clerk`: all secrets have expired (`not_after`); add the current secret
+    ALERT_URL does not begin with https://; `[alerts]` names it
+    ALERT_SECRET is not `whsec_` and base64; `[alerts]` names it
     3 errors
     "
     );

@@ -58,7 +58,7 @@ fn an_email_is_shown_in_development_and_listed() {
     exit code 0
     --- stdout
     --- stderr
-    A <A@example.com> is written to again; what was suppressed stays so: `hookmill email retry`
+    A <A@example.com> is no longer suppressed; to send its suppressed messages, use `hookmill email retry`
     exit code 1
     --- stdout
     --- stderr
@@ -66,15 +66,15 @@ fn an_email_is_shown_in_development_and_listed() {
     exit code 0
     --- stdout
     --- stderr
-    every address is written to
+    no suppressed recipients
     exit code 1
     --- stdout
     --- stderr
-    error: nothing like that is suppressed; `hookmill email list --state suppressed` shows what is
+    error: no suppressed messages match; `hookmill email list --state suppressed` lists them
     exit code 0
     --- stdout
     --- stderr
-    to be sent once more: 1
+    messages to send again: 1
     "
     );
     assert_eq!(listed()[0]["state"], "pending");
@@ -117,7 +117,7 @@ fn a_template_is_previewed() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is no template `welcom` in hookmill.toml; there: welcome
+    error: no template `welcom` in hookmill.toml; templates: welcome
     exit code 1
     --- stdout
     --- stderr

@@ -66,7 +66,7 @@ fn an_event_is_found_and_its_story_told_wherever_it_is() {
         .envs(environment)
         .output()
         .unwrap();
-    insta::assert_snapshot!(String::from_utf8(queued.stderr).unwrap(), @"error: what is queued can be seen where the queue is, in the data folder; from elsewhere `hookmill stats` says how much waits, if that can be told");
+    insta::assert_snapshot!(String::from_utf8(queued.stderr).unwrap(), @"error: queued events are visible only with the data folder, which contains the queue; `hookmill stats` shows the length of the queue where the platform reports it");
 
     // What waits comes first.
     dev.stop();

@@ -91,7 +91,7 @@ fn what_rules_make_of_an_event_is_explained() {
     --- stdout
     shop: thing.updated evt_2
 
-    rule things is carried out:
+    rule things runs:
         -- rule things
         WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
         INSERT INTO "things" ("id", "name", "_version", "_precedence", "_event_id", "_deleted")
@@ -119,9 +119,9 @@ fn what_rules_make_of_an_event_is_explained() {
 
         ?1 = [["shop","evt_2",0,3,0,0,"thing_1","new"]]
 
-    rule dear-things is not carried out: `when` asks for another value at `price`: there is nothing
-    rule parts is not carried out: there is no list, or nothing in it that fulfils its conditions
-    rule orders is not carried out: it is for shop:orders.*
+    rule dear-things does not run: `when` does not match: the value at `price` is nothing
+    rule parts does not run: the list is missing, or no element matches the conditions
+    rule orders does not run: it is for shop:orders.*
     rules of other sources: 1
 
     things: a new row
@@ -134,7 +134,7 @@ fn what_rules_make_of_an_event_is_explained() {
 
     The event is applied.
     --- stderr
-    there is no data folder here: the tables are empty, as far as this is concerned
+    there is no data folder here; the tables are treated as empty
     "#);
 
     insta::assert_snapshot!(shown(folder.path(), &["explain", "shop", "evt_9"]), @"
@@ -147,13 +147,13 @@ fn what_rules_make_of_an_event_is_explained() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is no source `shap` in hookmill.toml
+    error: no source `shap` in hookmill.toml
     ");
     insta::assert_snapshot!(explain("no.json"), @"
     exit code 1
     --- stdout
     --- stderr
-    error: no.json is no event of `shop`: ingress refuses it: malformed_event: the body is not valid JSON (line 1, column 2)
+    error: no.json is not an event of `shop`: ingress rejects it: malformed_event: the body is not valid JSON (line 1, column 2)
     ");
 }
 
@@ -204,7 +204,11 @@ fn what_becomes_of_rows_is_explained_and_nothing_is_written() {
     assert_eq!(of_file("unknown.json"), json!(["recorded", null, []]));
     assert_eq!(
         of_file("odd.json"),
-        json!(["dead_letter", "unreadable: rule `things`: what is at `at` is no whole number", []])
+        json!([
+            "dead_letter",
+            "unreadable: rule `things`: the value at `at` is not a valid whole number",
+            []
+        ])
     );
     assert_eq!(counts(), written);
 }

@@ -196,7 +196,7 @@ fn init_replaces_nothing_unasked() {
       hookmill dev
       hookmill send stripe customer.subscription.updated    # in another terminal
 
-    `serve` needs the secrets that .env.example names; where to get them: docs/providers.md#stripe, #github
+    `serve` needs the secrets that .env.example lists; docs/providers.md#stripe, #github says where to find them
     The Workers are built in a clone of Hookmill: README.md, "Deploy to Cloudflare"
     "#);
     // Once more, there is nothing to write.
@@ -204,7 +204,7 @@ fn init_replaces_nothing_unasked() {
     exit code 0
     --- stdout
     --- stderr
-    every file is there already, and says the same
+    all files already exist with the same content
 
     Next:
 
@@ -212,7 +212,7 @@ fn init_replaces_nothing_unasked() {
       hookmill dev
       hookmill send stripe customer.subscription.updated    # in another terminal
 
-    `serve` needs the secrets that .env.example names; where to get them: docs/providers.md#stripe, #github
+    `serve` needs the secrets that .env.example lists; docs/providers.md#stripe, #github says where to find them
     The Workers are built in a clone of Hookmill: README.md, "Deploy to Cloudflare"
     "#);
 
@@ -224,13 +224,13 @@ fn init_replaces_nothing_unasked() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml is there already, and has other content; nothing was written. --force replaces it; --into FOLDER writes elsewhere, to copy from
+    error: hookmill.toml already exists with other content; nothing was written. --force replaces it; --into FOLDER writes to another folder, to copy from
     ");
     assert_eq!(std::fs::read_to_string(&configuration).unwrap(), "# mine\n");
     assert!(!made.path().join("dlq/worker/wrangler.toml").exists(), "nothing was written");
     std::fs::write(made.path().join(".env.example"), "MINE=\n").unwrap();
     let refused = shown(made.path(), &["init", "stripe", "github"]);
-    assert!(refused.contains("hookmill.toml, .env.example are there already"), "{refused}");
+    assert!(refused.contains("hookmill.toml, .env.example already exist"), "{refused}");
 
     let forced = shown(made.path(), &["init", "stripe", "github", "--force"]);
     let written = "--- stdout\nhookmill.toml\n.env.example\ndlq/worker/wrangler.toml\n--- stderr";
@@ -255,7 +255,7 @@ fn init_replaces_nothing_unasked() {
       hookmill dev
       hookmill send stripe customer.subscription.updated    # in another terminal
 
-    `serve` needs the secrets that .env.example names; where to get them: docs/providers.md#stripe
+    `serve` needs the secrets that .env.example lists; docs/providers.md#stripe says where to find them
     The Workers are built in a clone of Hookmill: README.md, "Deploy to Cloudflare"
     "#);
     std::fs::write(made.path().join("file"), "").unwrap();
@@ -290,7 +290,7 @@ fn init_says_which_providers_there_are() {
     exit code 2
     --- stdout
     --- stderr
-    error: no provider is named
+    error: no provider given
       [possible values: auth0, clerk, discord, github, hubspot, intercom, lemon-squeezy, linear, mailgun, paddle, paddle-classic, resend, sendgrid, shopify, slack, square, stripe, supabase, svix, twilio, typeform, zendesk]
 
     exit code 2
@@ -306,12 +306,12 @@ fn init_says_which_providers_there_are() {
     exit code 2
     --- stdout
     --- stderr
-    error: `hmac` is a way of signing, and not who signs: describe the provider in a section of hookmill.toml, as docs/providers.md#any-other-provider says
+    error: `hmac` is a signature scheme, not a provider; describe the provider in hookmill.toml: docs/providers.md#any-other-provider
 
     exit code 2
     --- stdout
     --- stderr
-    error: PayPal is not supported; docs/providers.md#paypal says what to do instead
+    error: PayPal is not supported; docs/providers.md#paypal describes an alternative
 
     exit code 2
     --- stdout

@@ -133,33 +133,33 @@ fn help_lists_the_commands() {
     insta::assert_snapshot!(shown(folder(), &["--help"]), @"
     exit code 0
     --- stdout
-    Takes webhooks in, and makes each one take effect once.
+    Receives webhooks and applies each event exactly once.
 
-    Exit codes: 0 done, 1 failed, 2 the command line was not understood.
+    Exit codes: 0 success, 1 failure, 2 invalid command line.
 
     Usage: hookmill <COMMAND>
 
     Commands:
-      init          Write hookmill.toml, .env.example and the wrangler.toml of the Workers for these providers, ready for `check`
+      init          Write hookmill.toml, .env.example and the Workers' wrangler.toml for these providers, ready for `check`
       dev           Run the whole pipeline for development, with development secrets where none are set
       serve         Run the whole pipeline on this machine, with secrets from the environment
-      check         Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
-      schema        Print the JSON Schema of hookmill.toml, by which an editor completes and checks it
-      send          Sign a realistic event and post it, as a provider would
-      verify        Verify a captured request, and say what is wrong with it
-      explain       Say what rules make of an event: which are carried out and why others are not, with what SQL, and what becomes of which rows
-      events        Events: list the latest, or tell the whole story of one
-      tail          Print events as they take effect, fail, or are refused at the door, until Ctrl-C
-      email         Emails: preview a template, list the outbox, send again, and who is not written to
-      rejections    List the requests that were refused: how many in the last 24 hours, and the last few of each kind
+      check         Check a configuration: its text, its rules against the schema, its presets and the Workers' wrangler.toml; and run its tests
+      schema        Print the JSON Schema of hookmill.toml, for completion and checks in an editor
+      send          Sign a realistic event and send it, like a provider
+      verify        Verify a captured request, and explain why it is invalid
+      explain       Explain the effects of an event: which rules run and why others do not, their SQL, and the changes to rows
+      events        Events: list the latest, or show the history of one
+      tail          Print events as Hookmill applies or rejects them, or they fail, until Ctrl-C
+      email         Emails: preview a template, list the outbox, send again, list suppressed recipients
+      rejections    List rejected requests: counts of the last 24 hours, and the last few of each kind
       dead-letters  Dead letters: list, show, replay or discard
       replays       Replays: plan, run, watch, pause, resume, cancel
-      reprocess     Plan to carry out rules again for events that took effect; `hookmill replays run` carries it out
-      stats         Show how it is doing: events a minute, lag, dead letters, the outbox, rejections
+      reprocess     Plan to run rules again on applied events, e.g. after changing a rule; start it with `hookmill replays run`
+      stats         Show the current state: events, lag, dead letters, the outbox, rejections
       token         Tokens for the admin API: create, list, revoke
-      migrate       Apply the migrations that the database lacks
-      backup        Copy the data folder into a new folder; what runs on it goes on
-      restore       Make a data folder from a backup
+      migrate       Apply pending migrations to the database
+      backup        Copy the data folder into a new folder, also while Hookmill runs
+      restore       Create a data folder from a backup
       help          Print this message or the help of the given subcommand(s)
 
     Options:

@@ -14,7 +14,7 @@ fn what_was_refused_is_listed() {
         |path: &str| exchange(address, &request("POST", path, &[], b"{}")).unwrap().status;
     assert_eq!(
         shown(example.path(), &["rejections"]),
-        "exit code 0\n--- stdout\n--- stderr\nno request has been refused\n"
+        "exit code 0\n--- stdout\n--- stderr\nno rejected requests\n"
     );
     assert_eq!((refused("/webhooks/stripe"), refused("/webhooks/nobody")), (401, 404));
     // At its end as well, what has been counted is written down.

@@ -15,9 +15,9 @@ fn a_reprocessing_knows_its_rules_and_times() {
             |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().next().map(ToOwned::to_owned);
         line(&output.stderr).or_else(|| line(&output.stdout)).unwrap_or_default()
     };
-    insta::assert_snapshot!(planned(&["--rule", "nosuch"]), @"error: there is no rule `nosuch` in hookmill.toml");
-    insta::assert_snapshot!(planned(&["--rule", "welcome"]), @"`welcome` counts or sends again what these events have counted or sent already; --before says up to when");
-    insta::assert_snapshot!(planned(&["--before", "2026-01-01T00:00:00Z"]), @"no event whose message is kept is meant");
+    insta::assert_snapshot!(planned(&["--rule", "nosuch"]), @"error: no rule has the name `nosuch` in hookmill.toml");
+    insta::assert_snapshot!(planned(&["--rule", "welcome"]), @"`welcome` will count or send again for these events; limit them with --before");
+    insta::assert_snapshot!(planned(&["--before", "2026-01-01T00:00:00Z"]), @"no stored event matches");
     assert!(planned(&["--since", "2026-01-01T00:00:00Z"]).starts_with("1 events"));
     insta::assert_snapshot!(planned(&["--since", "yesterday"]), @"error: invalid value 'yesterday' for '--since <TIME>': expected a time such as 2026-01-31T00:00:00Z");
 }

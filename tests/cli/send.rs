@@ -19,17 +19,17 @@ fn the_types_that_can_be_sent_are_listed() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is no sample of `user.forgotten`; there are:
+    error: no sample of `user.forgotten`; samples:
       user.created
       user.updated
       user.deleted
-    To send another type, change one of them (--set type=user.forgotten), or send a body of yours (--body FILE)
+    To send another type, change one of them (--set type=user.forgotten), or send your own body (--body FILE)
     ");
     insta::assert_snapshot!(shown(example.path(), &["send", "paddle"]), @"
     exit code 1
     --- stdout
     --- stderr
-    error: there is no source `paddle` in the configuration; there are: clerk, stripe
+    error: no source `paddle` in the configuration; sources: clerk, stripe
     ");
 }
 
@@ -72,7 +72,7 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
     );
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.starts_with("200 evt_1 applied "), "{shown}");
-    assert!(shown.ends_with("that was before, and nothing changed\n"), "{shown}");
+    assert!(shown.ends_with("a duplicate, nothing changed\n"), "{shown}");
 
     let (_, many) = send(&[
         "clerk",
@@ -137,7 +137,7 @@ fn send_says_no_more_than_can_be_known() {
         text.trim().splitn(3, ' ').last().unwrap().to_owned()
     };
     let ignored = last(&["send", "stripe", "invoice.paid"]);
-    assert_eq!(ignored, "accepted, and ignored: no rule names it");
+    assert_eq!(ignored, "accepted, and ignored: no rule matches it");
     // With a private key alone, nobody here can tell what the event is called there.
     let (config, _) = hookmill_core::config::parse("hookmill.toml", config);
     let source = config.ingress.sources.iter().find(|source| source.name == "discord").unwrap();

@@ -23,7 +23,7 @@ fn a_source_whose_secrets_have_all_expired_takes_nothing() {
     exit code 1
     --- stdout
     --- stderr
-    error: source `stripe`: `not_after` of every secret has passed; name the secret that is valid now
+    error: source `stripe`: all secrets have expired (`not_after`); add the current secret
     ");
     let run = |arguments: &[&str]| {
         let output = Command::new(binary())
@@ -42,7 +42,7 @@ fn a_source_whose_secrets_have_all_expired_takes_nothing() {
     let header = event.headers().remove(0);
     let header = format!("{}: {}", header.0, header.1);
     let (code, text) = run(&["verify", "stripe", "--body-file", "body", "--header", &header]);
-    let cause = "it was signed with A, which counted until 2020-01-01T00:00:00.000Z";
+    let cause = "it was signed with A, which expired at 2020-01-01T00:00:00.000Z";
     assert!(code == Some(1) && text.contains(cause), "{text}");
 }
 
@@ -55,6 +55,6 @@ fn serve_does_not_start_without_secrets() {
     --- stderr
     error: source `clerk`: none of its secrets is set (CLERK_WEBHOOK_SECRET)
     source `stripe`: none of its secrets is set (STRIPE_WEBHOOK_SECRET, STRIPE_WEBHOOK_SECRET_NEXT)
-    RESEND_API_KEY is not set: it is the key for resend
+    RESEND_API_KEY is not set; it must contain the key for resend
     ");
 }

@@ -122,7 +122,7 @@ fn what_happens_is_told_as_it_happens_and_once() {
     eventually("it is said to be back", || there.has_said(3));
     assert_eq!(there.states(1207).len(), 1207);
     let said = there.said.lock().unwrap().join("\n");
-    assert!(said.contains("does not answer") && said.ends_with("Hookmill is back"), "{said}");
+    assert!(said.contains("does not respond") && said.ends_with("Hookmill is back"), "{said}");
 
     // Ctrl-C is its end, and no fault.
     let pid = there.child.id().to_string();
@@ -152,5 +152,5 @@ fn tail_ends_when_nobody_reads() {
     let away = [("HOOKMILL_URL", "http://127.0.0.1:9"), ("HOOKMILL_TOKEN", "hookmill_none")];
     let output = command(example.path(), &["tail"]).envs(away).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.starts_with("error: http://127.0.0.1:9 does not answer: "), "{error}");
+    assert!(error.starts_with("error: http://127.0.0.1:9 does not respond: "), "{error}");
 }

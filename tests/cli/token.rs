@@ -12,7 +12,7 @@ fn a_token_is_not_replaced_unasked() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is a token called ines already; `hookmill token revoke ines` ends it
+    error: a token ines already exists; `hookmill token revoke ines` revokes it
     ");
     assert_eq!(hookmill(example.path(), &["token", "revoke", "ines"]).status.code(), Some(0));
     assert_eq!(hookmill(example.path(), &create).status.code(), Some(0));

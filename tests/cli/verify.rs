@@ -38,7 +38,7 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     --- stdout
     valid, by the development secret of TEST_GITHUB_SECRET
       event id-1.7f5afcaadb74a4379117e850aaa23aeb of type issues.opened
-      signed is HMAC-SHA256 over `{body}`
+      signature: HMAC-SHA256 over `{body}`
       body: 20 bytes, SHA-256 7f5afcaadb74a4379117e850aaa23aeb60296d0fda92e38718e18969ae598078
     --- stderr
     ");
@@ -52,16 +52,16 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     exit code 1
     --- stdout
     not valid: no_matching_signature: the request was signed with another secret, or changed on its way
-      signed is HMAC-SHA256 over `{body}`
+      signature: HMAC-SHA256 over `{body}`
       body: 19 bytes, SHA-256 d592421cfe150deec6c49b8989cc99478e39c7f8cdd4c36f5b1c4cfeff394e24
-      likely: the body was changed on its way: the line end at its end was lost
+      likely: the body was changed in transit: its final line ending was removed
     --- stderr
     error: not valid: no_matching_signature
     ");
     insta::assert_snapshot!(verified("github", "", &with(b"{ \"action\": \"opened\" }\n"), &["--json"]), @r#"
     exit code 1
     --- stdout
-    {"causes":["the body was changed on its way: blanks were put into the JSON"],"detail":"the request was signed with another secret, or changed on its way","event":null,"events":null,"handshake":false,"reason":"no_matching_signature","valid":false}
+    {"causes":["the body was changed in transit: whitespace was added to the JSON"],"detail":"the request was signed with another secret, or changed on its way","event":null,"events":null,"handshake":false,"reason":"no_matching_signature","valid":false}
     --- stderr
     error: not valid: no_matching_signature
     "#);
@@ -70,7 +70,7 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     exit code 1
     --- stdout
     not valid: malformed_header: X-Hub-Signature-256 was sent more than once
-      signed is HMAC-SHA256 over `{body}`
+      signature: HMAC-SHA256 over `{body}`
       body: 20 bytes, SHA-256 7f5afcaadb74a4379117e850aaa23aeb60296d0fda92e38718e18969ae598078
       sent more than once: x-github-delivery
       sent more than once: x-github-event
@@ -89,7 +89,7 @@ fn a_wrong_public_url_is_found() {
     --- stdout
     valid, by the development secret of TEST_TWILIO_TOKEN
       event SM1 of type message.received
-      signed is HMAC-SHA1 over the URL and the sorted fields of the form
+      signature: HMAC-SHA1 over the URL and the sorted fields of the form
       body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
       URL: https://hooks.test/webhooks/twilio?a=1
     --- stderr
@@ -110,7 +110,7 @@ fn a_wrong_public_url_is_found() {
     --- stdout
     valid, by the development secret of TEST_TWILIO_TOKEN
       event SM1 of type message.received
-      signed is HMAC-SHA1 over the URL and the sorted fields of the form
+      signature: HMAC-SHA1 over the URL and the sorted fields of the form
       body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
       URL: https://hooks.test/webhooks/twilio?a=1
       likely: `public_url` is wrong: the provider calls https://hooks.test/webhooks/twilio
@@ -120,12 +120,12 @@ fn a_wrong_public_url_is_found() {
     exit code 1
     --- stdout
     not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed on its way
-      signed is HMAC-SHA1 over the URL and the sorted fields of the form
+      signature: HMAC-SHA1 over the URL and the sorted fields of the form
       body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
       URL: https://other.test/?a=1
-      likely: the secret is that of another endpoint, or of another mode (test, live)
-      likely: the body is not byte for byte what was sent: parsed and written again, or decoded
-      likely: `public_url` is not the URL that the provider was told to call
+      likely: the secret belongs to another endpoint, or to another mode (test, live)
+      likely: the body differs from the sent bytes: it was parsed and written again, or decoded
+      likely: `public_url` is not the URL registered with the provider
     --- stderr
     error: not valid: no_matching_signature
     ");
@@ -135,7 +135,7 @@ fn a_wrong_public_url_is_found() {
     exit code 1
     --- stdout
     not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed on its way
-      signed is HMAC-SHA1 over the URL and the sorted fields of the form
+      signature: HMAC-SHA1 over the URL and the sorted fields of the form
       body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
       URL: http://hooks.test/webhooks/twilio?a=1
       likely: `public_url` is wrong: the provider calls https://hooks.test/webhooks/twilio
@@ -186,7 +186,7 @@ fn what_is_wrong_with_a_secret_or_a_body_is_found() {
     let cut = verify(secret, "x", &["--header", "Content-Length: 99"]);
     assert_eq!(cut, "0\n", "a signature that holds is no reason to look further");
     let cut = verify("whsec_other", "x", &["--header", "Content-Length: 99"]);
-    assert!(cut.contains("bytes, and Content-Length says 99"), "{cut}");
+    assert!(cut.contains("bytes but Content-Length is 99"), "{cut}");
     let old = verify(secret, "x", &["--now", "4000000000"]);
     assert!(old.contains("not valid: timestamp_too_old") && old.contains("is off by "), "{old}");
     // What is not understood is no verdict.

@@ -204,7 +204,7 @@ fn who_is_suppressed_is_not_written_to() {
     sent(&pipeline);
     assert_eq!(
         pipeline.sql("SELECT state, error FROM outbox WHERE event_id = 'evt_1'"),
-        [["suppressed", "its recipient is suppressed: evt_1@example.com: bounced"]]
+        [["suppressed", "the recipient is suppressed: evt_1@example.com: bounced"]]
     );
     assert_eq!(api.accepted(), ["evt_2@example.com"]);
 }

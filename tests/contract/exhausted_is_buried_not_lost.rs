@@ -27,7 +27,7 @@ fn exhausted_is_buried_not_lost() {
     assert_eq!((&letter[0], &letter[1]), (&json!("stripe"), &json!("test.fleeting")));
     let error = letter[2].as_str().unwrap_or_default();
     assert!(
-        error.starts_with("given up after 3 attempts") && error.contains("no such table: fleeting"),
+        error.starts_with("gave up after 3 attempts") && error.contains("no such table: fleeting"),
         "{error}"
     );
     let message = letter[3].as_str().unwrap_or_default();

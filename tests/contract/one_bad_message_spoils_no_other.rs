@@ -39,7 +39,7 @@ fn one_bad_message_spoils_no_other() {
     let errors = pipeline.sql("SELECT error FROM dead_letters WHERE event_id = 'evt_keyless'");
     assert_eq!(
         errors,
-        [["rule `guarded`: `id` of the key is missing: there is nothing at `data.object.id`"]]
+        [["rule `guarded`: `id` of the key is missing: no value at `data.object.id`"]]
     );
 }
 
@@ -71,8 +71,8 @@ fn an_event_that_ends_its_consumer_is_given_up_and_its_neighbors_are_applied() {
     let error = value(&pipeline, "SELECT error FROM dead_letters");
     assert_eq!(
         error,
-        "given up: handling of this event began 3 times and left no verdict; either it ended the consumer each time \
-         (too much memory or time), or the store failed each time"
+        "given up: handling of this event began 3 times and left no verdict; each time, either it ended the consumer \
+         (too much memory or time), or the store failed"
     );
     assert_eq!(value(&pipeline, "SELECT count(*) FROM begun_deliveries"), 0);
 }
@@ -118,7 +118,7 @@ fn a_message_that_is_not_utf8_is_buried_with_its_bytes_and_spoils_no_other() {
     pipeline.settle();
     assert_eq!(value(&pipeline, "SELECT events FROM tallies WHERE id = 'a'"), 2);
     let letters = pipeline.sql("SELECT reason, attempts, error, message FROM dead_letters");
-    let error = "the message is not UTF-8, so it was damaged or is not ours; the dead letter keeps its bytes in base64";
+    let error = "the message is not UTF-8: it was damaged, or Hookmill did not write it; the dead letter keeps its bytes in base64";
     assert_eq!(letters, [[json!("unreadable"), json!(1), json!(error), json!(text_of(bad))]]);
 }
 

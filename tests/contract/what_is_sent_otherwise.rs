@@ -86,9 +86,9 @@ fn nobody_gets_many_sms_in_an_hour_or_any_who_wants_none() {
     let expected = [
         ["sent", ""],
         ["sent", ""],
-        ["suppressed", "2 messages have gone to this number within an hour"],
+        ["suppressed", "2 messages were sent to this number within an hour"],
         ["suppressed", words],
-        ["suppressed", "its recipient is suppressed: Twilio answered 400: 21610: STOP"],
+        ["suppressed", "the recipient is suppressed: Twilio answered 400: 21610: STOP"],
     ];
     assert_eq!(found, expected.map(|row| row.map(Value::from)));
     let suppressed = pipeline.sql("SELECT address, reason, source FROM suppressions");

@@ -126,9 +126,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
     let read = |path: &Path| std::fs::read_to_string(root().join(path));
     let WranglerCheck { faults, unchecked } = check_wrangler(config, Path::new(""), read);
     for file in unchecked {
-        eprintln!(
-            "note: {file} is not checked, and neither is what depends on it: only wrangler.toml is read"
-        );
+        eprintln!("note: {file} is not checked; Hookmill reads only wrangler.toml");
     }
     for fault in &faults {
         eprintln!("{fault}");

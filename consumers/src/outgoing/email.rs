@@ -65,17 +65,16 @@ impl Composer {
     /// The email, or why there can be none.
     fn email(&self, pending: &Pending) -> Result<Email, String> {
         let content: Content = serde_json::from_str(&pending.content)
-            .map_err(|_| "what the rule has made of its event is no email".to_owned())?;
+            .map_err(|_| "the rule did not produce an email".to_owned())?;
         if let Some(bytes) = content.too_long {
             return Err(too_long(bytes));
         }
         let mailbox = |text: &String| {
-            text.parse::<Mailbox>()
-                .map_err(|error| format!("one of its recipients is none: {error}"))
+            text.parse::<Mailbox>().map_err(|error| format!("invalid recipient: {error}"))
         };
         let mut to = content.to.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
         if to.is_empty() {
-            return Err("it has no recipient".to_owned());
+            return Err("there is no recipient".to_owned());
         }
         let mut cc = content.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
         // An address stands once among the recipients of an email.
@@ -136,7 +135,7 @@ async fn without_suppressed<S: Store>(
         email.cc.retain(&mut wanted);
         let reasons = reasons.join(", ");
         if email.to.is_empty() {
-            let reason = format!("its recipient is suppressed: {reasons}");
+            let reason = format!("the recipient is suppressed: {reasons}");
             composed.suppressed.push((email.id.clone(), reason));
             return false;
         }

@@ -52,12 +52,12 @@ pub(super) async fn compose<S: Store>(
             store.query(vec![outbox::recent(Channel::Sms.as_str(), &number, now, HOUR)]).await?;
         let sent = outbox::read_recent(&rows)?;
         if sent >= settings.per_hour {
-            let why = format!("{sent} messages have gone to this number within an hour");
+            let why = format!("{sent} messages were sent to this number within an hour");
             composed.suppressed.push((pending.id.clone(), why));
             continue;
         }
         if let Some(reason) = suppressed(store, vec![number.clone()]).await?.remove(&number) {
-            let why = format!("its recipient is suppressed: {reason}");
+            let why = format!("the recipient is suppressed: {reason}");
             composed.suppressed.push((pending.id.clone(), why));
             continue;
         }
@@ -69,18 +69,18 @@ pub(super) async fn compose<S: Store>(
 
 fn message(settings: &Settings, pending: &Pending) -> Result<Sms, String> {
     let content: Content = serde_json::from_str(&pending.content)
-        .map_err(|_| "what the rule has made of its event is no SMS".to_owned())?;
+        .map_err(|_| "the rule did not produce an SMS".to_owned())?;
     if let Some(bytes) = content.too_long {
         return Err(too_long(bytes));
     }
     let [to] = content.to.as_slice() else {
-        return Err(format!("it has {} recipients, and an SMS has one", content.to.len()));
+        return Err(format!("an SMS needs one recipient; found {}", content.to.len()));
     };
-    let to = number(to).ok_or("its recipient is no number such as +15550100002")?;
+    let to = number(to).ok_or("the recipient is not a phone number such as +15550100002")?;
     let body = render_text(&content.body, &content.data).map_err(|error| error.to_string())?;
     let characters = body.chars().count();
     if body.trim().is_empty() || characters > BODY_CHARACTERS {
-        return Err(format!("it has {characters} characters, and 1 to {BODY_CHARACTERS} are sent"));
+        return Err(format!("the text has {characters} characters; use 1 to {BODY_CHARACTERS}"));
     }
     Ok(Sms {
         to,

@@ -55,12 +55,12 @@ pub(super) fn compose(api: &dyn TrackApi, pending: &[Pending]) -> Composed {
 
 fn tracked(pending: &Pending) -> Result<Tracked, String> {
     let content: Content = serde_json::from_str(&pending.content)
-        .map_err(|_| "what the rule has made of its event is nothing to track".to_owned())?;
+        .map_err(|_| "the rule did not produce a tracking event".to_owned())?;
     if let Some(bytes) = content.too_long {
         return Err(too_long(bytes));
     }
     let Some(user) = content.to.into_iter().next() else {
-        return Err("it does not say who has done it".to_owned());
+        return Err("the tracking event has no user".to_owned());
     };
     Ok(Tracked {
         id: pending.id.clone(),

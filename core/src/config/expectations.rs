@@ -94,7 +94,7 @@ fn read_given(item: &Item<'_>, sources: &BTreeSet<String>) -> Option<Given> {
     if let Some(source) = &source
         && !sources.contains(&source.value)
     {
-        let problem = source.error(format!("there is no source `{}`", source.value));
+        let problem = source.error(format!("no source has the name `{}`", source.value));
         section.report(problem.suggest(&source.value, sources.iter().map(String::as_str)));
     }
     let file = section.require("file", "add the file with its body: file = \"tests/paid.json\"");

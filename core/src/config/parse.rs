@@ -1128,7 +1128,7 @@ fn patterns(item: &Item<'_>, sources: &Sources<'_>) -> Vec<Pattern> {
                     }];
                 }
                 Some((source, _)) => {
-                    let error = text.error(format!("there is no source `{source}`"));
+                    let error = text.error(format!("no source has the name `{source}`"));
                     item.report(error.suggest(source, names.iter().map(String::as_str)));
                 }
             }
@@ -1448,7 +1448,7 @@ mod tests {
           hint: add the events: given = { source = "stripe", file = "tests/paid.json" }
         hookmill.toml:5:9: tests[0].given: `file` is missing
           hint: add the file with its body: file = "tests/paid.json"
-        hookmill.toml:5:20: tests[0].given.source: there is no source `strip`
+        hookmill.toml:5:20: tests[0].given.source: no source has the name `strip`
           hint: did you mean `stripe`?
         hookmill.toml:5:29: tests[0].given: unknown key `path`
           hint: possible here: `source`, `file`, `event`, `id`
@@ -2072,7 +2072,7 @@ table = "t"
         insta::assert_snapshot!(errors(&text), @r#"
         hookmill.toml:7:7: rules[0].on[0]: found "stripe"
           hint: expected an event such as "stripe:invoice.paid" or "stripe:invoice.*"
-        hookmill.toml:7:17: rules[0].on[1]: there is no source `strip`
+        hookmill.toml:7:17: rules[0].on[1]: no source has the name `strip`
           hint: did you mean `stripe`?
         hookmill.toml:7:39: rules[0].on[2]: found "stripe:"
           hint: the type of the event is missing; `*` means every type

@@ -304,7 +304,8 @@ fn compile_send(
                 errors.push(problem.hint("add [email] with `provider` and `from`"));
             }
             if !config.templates.contains_key(&template.value) {
-                let problem = template.error(format!("there is no template `{}`", template.value));
+                let problem =
+                    template.error(format!("no template has the name `{}`", template.value));
                 let names = config.templates.keys().map(String::as_str);
                 errors.push(problem.suggest(&template.value, names));
             }

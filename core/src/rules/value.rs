@@ -197,7 +197,7 @@ pub enum Unfit {
     #[error(transparent)]
     NotJson(#[from] NotJson),
     /// Another form; the value itself is not told, since errors are kept and shown.
-    #[error("what is at `{path}` is no {expected}")]
+    #[error("the value at `{path}` is not a valid {expected}")]
     Form {
         /// Where it is.
         path: String,
@@ -308,7 +308,7 @@ impl Form {
                 let expected = if scale == 0 {
                     "whole number"
                 } else {
-                    "number with as many digits as `scale` says"
+                    "number with at most `scale` decimal places"
                 };
                 let units = units(&plain(json), scale, false).ok_or(expected)?;
                 Ok(Cow::Owned(units.to_string()))
@@ -327,7 +327,7 @@ impl Form {
             Self::UnixMilliseconds => units(&text, 3, true).ok_or("time in Unix milliseconds"),
             Self::Rfc3339 => {
                 let time = DateTime::parse_from_rfc3339(&text);
-                time.map(|time| time.timestamp_micros()).map_err(|_| "time as of RFC 3339")
+                time.map(|time| time.timestamp_micros()).map_err(|_| "RFC 3339 time")
             }
             _ => return None,
         })
@@ -412,17 +412,17 @@ mod tests {
             (cents, "12", Ok("1200")),
             (cents, "\"-0.05\"", Ok("-5")),
             (cents, "\"12.500\"", Ok("1250")),
-            (cents, "\"12.505\"", Err("number with as many digits as `scale` says")),
-            (cents, "\"12.\"", Err("number with as many digits as `scale` says")),
-            (cents, "\".5\"", Err("number with as many digits as `scale` says")),
-            (cents, "\"1,5\"", Err("number with as many digits as `scale` says")),
+            (cents, "\"12.505\"", Err("number with at most `scale` decimal places")),
+            (cents, "\"12.\"", Err("number with at most `scale` decimal places")),
+            (cents, "\".5\"", Err("number with at most `scale` decimal places")),
+            (cents, "\"1,5\"", Err("number with at most `scale` decimal places")),
             (Form::UnixSeconds, "1767225600", Ok("1767225600000")),
             (Form::UnixSeconds, "\"1767225600.000215\"", Ok("1767225600000")),
             (Form::UnixSeconds, "\"2026-01-01\"", Err("time in Unix seconds")),
             (Form::UnixMilliseconds, "1767225600123", Ok("1767225600123")),
             (Form::Rfc3339, "\"2026-01-01T00:00:00.621022Z\"", Ok("1767225600621")),
             (Form::Rfc3339, "\"2026-01-01T02:00:00+02:00\"", Ok("1767225600000")),
-            (Form::Rfc3339, "1767225600", Err("time as of RFC 3339")),
+            (Form::Rfc3339, "1767225600", Err("RFC 3339 time")),
         ] {
             assert_eq!(form.stored(json).as_deref().map_err(|e| *e), expected, "{form:?} {json}");
         }

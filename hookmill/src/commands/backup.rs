@@ -9,26 +9,26 @@ use hookmill_dlq::recover;
 use hookmill_native::{DataFolder, FolderError, Reader, now};
 use rusqlite::{Connection, OpenFlags};
 
-/// Copy the data folder into a new folder; what runs on it goes on
+/// Copy the data folder into a new folder, also while Hookmill runs
 #[derive(clap::Args)]
 pub struct Backup {
-    /// The folder that is made.
+    /// The folder to create.
     to: PathBuf,
     /// The data folder.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
 }
 
-/// Make a data folder from a backup
+/// Create a data folder from a backup
 #[derive(clap::Args)]
 pub struct Restore {
     /// The backup.
     #[arg(required_unless_present = "sql")]
     from: Option<PathBuf>,
-    /// The data folder, which must not be there yet.
+    /// The data folder, which must not exist yet.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
-    /// Print the SQL that has replays and reprocessings go on, instead: for D1, after Time Travel, by `wrangler d1 execute`.
+    /// Instead, print the SQL that continues replays and reprocessings: for D1 after Time Travel, with `wrangler d1 execute`.
     #[arg(long, conflicts_with_all = ["from", "data"])]
     sql: bool,
 }
@@ -43,10 +43,10 @@ pub fn backup(arguments: &Backup) -> anyhow::Result<()> {
     let (from, to) = (&arguments.data, &arguments.to);
     let reader = DataFolder::read(from)?;
     if std::path::absolute(to)?.starts_with(std::path::absolute(from)?) {
-        bail!("{} is inside of {}; name a folder elsewhere", to.display(), from.display());
+        bail!("{} is inside {}; use another folder", to.display(), from.display());
     }
     whole_or_not(to, |incoming| copy(&reader, from, incoming))?;
-    eprintln!("{} holds what {} held", to.display(), from.display());
+    eprintln!("copied {1} to {0}", to.display(), from.display());
     Ok(())
 }
 
@@ -60,7 +60,7 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
     };
     let reader = DataFolder::read(from).map_err(|error| match error {
         FolderError::Empty(folder) => anyhow::anyhow!(
-            "there is no backup in {}; `hookmill backup` makes one",
+            "{} contains no backup; `hookmill backup` creates one",
             folder.display()
         ),
         error => error.into(),
@@ -79,16 +79,16 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
     let SentAgain { letters, reprocessings } = sent_again;
     if letters > 0 {
         eprintln!(
-            "{letters} dead letters had been replayed, and the backup does not show that they took effect: they are sent again, unless \
+            "{letters} dead letters had been replayed, but the backup does not show that they were applied: they are sent again, unless \
              their replay was cancelled"
         );
     }
     if reprocessings > 0 {
         eprintln!(
-            "{reprocessings} reprocessings go on from what the backup shows to have taken effect"
+            "{reprocessings} reprocessings continue after the events that the backup shows as applied"
         );
     }
-    eprintln!("{} is as the backup was; `hookmill serve` goes on from there", to.display());
+    eprintln!("restored the backup to {}; `hookmill serve` continues from there", to.display());
     Ok(())
 }
 
@@ -124,9 +124,9 @@ fn whole_or_not(
     fill: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     if folder.exists() {
-        bail!("{} is there already; name a folder that is not", folder.display());
+        bail!("{} already exists; use a new folder", folder.display());
     }
-    let made = || format!("cannot make {}", folder.display());
+    let made = || format!("cannot create {}", folder.display());
     let absolute = std::path::absolute(folder)?;
     let parent = absolute.parent().with_context(made)?;
     let mut builder = fs::DirBuilder::new();

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use crate::run::pipeline::load;
 use crate::run::secrets;
 
-/// Check a configuration: its text, its rules against the schema, its presets, the wrangler.toml of the Workers beside it; and run its tests
+/// Check a configuration: its text, its rules against the schema, its presets and the Workers' wrangler.toml; and run its tests
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
-    /// Look as well whether the environment has the secrets that the configuration names, and whether `serve` could use them.
+    /// Also check that the environment contains usable secrets for `serve`.
     #[arg(long)]
     secrets: bool,
     /// Print {"valid":…,"errors":[…]}.
@@ -89,9 +89,7 @@ impl Found {
         let mut problems: Vec<_> = expired
             .iter()
             .map(|source| {
-                format!(
-                    "{source}: `not_after` of every secret has passed; name the secret that is valid now"
-                )
+                format!("{source}: all secrets have expired (`not_after`); add the current secret")
             })
             .collect();
         if arguments.secrets {
@@ -135,9 +133,7 @@ fn wrangler(config: &Path, loaded: &Loaded) -> Vec<ConfigError> {
     let WranglerCheck { faults, unchecked } =
         check_wrangler(&loaded.config, &config.with_file_name(""), read);
     for file in unchecked {
-        eprintln!(
-            "note: {file} is not checked, and neither is what depends on it: only wrangler.toml is read"
-        );
+        eprintln!("note: {file} is not checked; Hookmill reads only wrangler.toml");
     }
     faults
 }

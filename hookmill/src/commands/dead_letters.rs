@@ -20,28 +20,28 @@ enum Command {
     List(List),
     Groups(Groups),
     Show(Show),
-    /// Send a letter through the whole path again
+    /// Replay a dead letter
     Replay(Act),
-    /// Have a letter count as dead no longer: it stays, and is not replayed any more
+    /// Mark a dead letter as discarded: it stays, and can no longer be replayed
     Discard(Act),
 }
 
 /// Which letters.
 #[derive(clap::Args)]
 pub struct Which {
-    /// Of this source.
+    /// The source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Of events of this type; `*` stands for anything: 'customer.*'.
+    /// The event type. `*` matches any text: 'customer.*'.
     #[arg(long, value_name = "GLOB")]
     r#type: Option<String>,
-    /// Given up for this reason.
+    /// The reason.
     #[arg(long, value_parser = word::<LetterReason>())]
     reason: Option<LetterReason>,
-    /// With this kind of error: `hookmill dead-letters groups` shows them.
+    /// The fingerprint of the error; `hookmill dead-letters groups` lists fingerprints.
     #[arg(long, value_name = "HEX")]
     fingerprint: Option<String>,
-    /// Of this event, by the provider's id.
+    /// The provider's event id.
     #[arg(long, value_name = "ID")]
     event_id: Option<String>,
 }
@@ -59,19 +59,19 @@ impl Which {
     }
 }
 
-/// List dead letters, the latest first
+/// List dead letters, latest first
 #[derive(clap::Args)]
 struct List {
     #[command(flatten)]
     which: Which,
-    /// In this state.
+    /// The state.
     #[arg(long, default_value = "dead", value_parser = PossibleValuesParser::new(Search::<LetterState>::words()))]
     state: String,
     #[command(flatten)]
     listing: Listing,
 }
 
-/// Dead letters by what went wrong, the most first
+/// Group dead letters by kind of error, most frequent first
 #[derive(clap::Args)]
 struct Groups {
     #[command(flatten)]
@@ -86,7 +86,7 @@ struct Groups {
 /// Print a dead letter with its body, as JSON
 #[derive(clap::Args)]
 struct Show {
-    /// Its id, or how it begins.
+    /// The id, or its first digits, at least six.
     id: String,
     #[command(flatten)]
     place: Place,
@@ -95,9 +95,9 @@ struct Show {
 /// One letter
 #[derive(clap::Args)]
 struct Act {
-    /// Its id, or how it begins.
+    /// The id, or its first digits, at least six.
     id: String,
-    /// Why, for the record.
+    /// The reason, for the audit.
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
@@ -116,14 +116,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Replay(act) => {
             let replay = run_act(act, "replay")?;
             eprintln!(
-                "replay {}: `hookmill replays show {0}` tells how far it is",
+                "replay {}: `hookmill replays show {0}` shows its progress",
                 text(&replay["id"])
             );
             Ok(())
         }
         Command::Discard(act) => {
             run_act(act, "discard")?;
-            eprintln!("discarded; it stays, and counts as dead no longer");
+            eprintln!("discarded; it stays, and can no longer be replayed");
             Ok(())
         }
     }
@@ -151,7 +151,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         ]
     };
     let header = ["FAILED", "ID", "SOURCE", "TYPE", "EVENT", "STATE", "REASON"];
-    listed(page["items"].take(), list.listing.json, "there is no such dead letter", header, row)
+    listed(page["items"].take(), list.listing.json, "no dead letters match", header, row)
 }
 
 fn run_groups(groups: &Groups) -> anyhow::Result<()> {
@@ -163,7 +163,7 @@ fn run_groups(groups: &Groups) -> anyhow::Result<()> {
         [what("count"), what("fingerprint"), first, last, what("sources"), reason]
     };
     let header = ["COUNT", "FINGERPRINT", "FIRST FAILED", "LAST FAILED", "SOURCES", "REASON"];
-    listed(found, groups.json, "there is no dead letter", header, row)
+    listed(found, groups.json, "no dead letters", header, row)
 }
 
 fn run_act(act: &Act, what: &str) -> anyhow::Result<Value> {

@@ -14,7 +14,7 @@ use crate::list::{listed, text, time};
 use crate::run::pipeline::load;
 use crate::words::word;
 
-/// Emails: preview a template, list the outbox, send again, and who is not written to
+/// Emails: preview a template, list the outbox, send again, list suppressed recipients
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -26,19 +26,19 @@ enum Command {
     Preview(Preview),
     List(List),
     Retry(Retry),
-    /// List the addresses that are not written to, and why
+    /// List suppressed recipients
     Suppressions(Listing),
     Unsuppress(Unsuppress),
-    /// Show how much each provider has taken, by day and by month (UTC)
+    /// Show messages sent through each provider, by day and by month (UTC)
     Usage(Listing),
 }
 
-/// Print what a template makes of data, or open it in a browser
+/// Render a template with data, and print it or open it in a browser
 #[derive(clap::Args)]
 struct Preview {
-    /// A template of hookmill.toml.
+    /// A template in hookmill.toml.
     template: String,
-    /// A file with a JSON object: what the rule's `data` would be.
+    /// A file with a JSON object, like the rule's `data`.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Open the HTML part in the browser instead.
@@ -52,41 +52,41 @@ struct Preview {
     config: PathBuf,
 }
 
-/// List the outbox: the latest emails, SMS and what was tracked, and what became of them
+/// List the outbox: the latest emails, SMS and tracking events, and their states
 #[derive(clap::Args)]
 struct List {
-    /// Only those in this state.
+    /// The state.
     #[arg(long, value_parser = word::<OutboxState>())]
     state: Option<OutboxState>,
     #[command(flatten)]
     listing: Listing,
 }
 
-/// Send again what was refused, suppressed or is uncertain; what is uncertain may arrive twice
+/// Send refused, suppressed or uncertain messages again; uncertain messages may arrive twice
 #[derive(clap::Args)]
 struct Retry {
-    /// Which.
+    /// The state.
     #[arg(long, value_parser = word::<Unsent>())]
     state: Unsent,
-    /// Only those of this rule.
+    /// The rule.
     #[arg(long, value_name = "NAME")]
     rule: Option<String>,
-    /// Only the one whose id is this, or begins with it.
+    /// The id, or its first digits.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// Why, for the record.
+    /// The reason, for the audit.
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
     place: Place,
 }
 
-/// Have an address written to again
+/// Remove a suppression
 #[derive(clap::Args)]
 struct Unsuppress {
     /// The address.
     address: String,
-    /// Why, for the record.
+    /// The reason, for the audit.
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
@@ -113,7 +113,7 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
     if !loaded.templates.contains_key(name) {
         let names: Vec<_> = loaded.templates.keys().map(String::as_str).collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        bail!("there is no template `{name}` in {}; there: {names}", preview.config.display());
+        bail!("no template `{name}` in {}; templates: {names}", preview.config.display());
     }
     let Ok(templates) = Templates::new(&loaded.templates) else {
         bail!("the templates of a configuration that has been checked are whole");
@@ -131,7 +131,7 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
             return error;
         }
         let missing = missing.join("`, `");
-        error.context(format!("the data lacks `{missing}`; --data names a file with a JSON object"))
+        error.context(format!("the data lacks `{missing}`; pass a JSON file with --data"))
     })?;
     if preview.json {
         let (subject, html, text) = (rendered.subject, rendered.html, rendered.text);
@@ -145,7 +145,7 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
             File::create_new(&file).and_then(|mut open| open.write_all(rendered.html.as_bytes()));
         written.with_context(|| format!("cannot write {}", file.display()))?;
         eprintln!("Subject: {}\n{}", rendered.subject, file.display());
-        return open::that(&file).context("no browser can be opened");
+        return open::that(&file).context("cannot open a browser");
     }
     println!("Subject: {}\n\n{}\n\n{}", rendered.subject, rendered.text.trim_end(), rendered.html);
     Ok(())
@@ -191,7 +191,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         ]
     };
     let header = ["CREATED", "ID", "THROUGH", "RULE", "TO", "EVENT", "STATE"];
-    let nothing = "there is nothing like that in the outbox";
+    let nothing = "no messages match";
     listed(page["items"].take(), list.listing.json, nothing, header, row)
 }
 
@@ -200,9 +200,9 @@ fn run_retry(retry: &Retry) -> anyhow::Result<()> {
     let body = json!({ "state": state, "rule": rule, "id": id, "reason": reason });
     let retried = Operator::new(place)?.post("/outbox/retry", &body)?;
     if retried["count"] == 0 {
-        bail!("nothing like that is {state}; `hookmill email list --state {state}` shows what is");
+        bail!("no {state} messages match; `hookmill email list --state {state}` lists them");
     }
-    eprintln!("to be sent once more: {}", text(&retried["count"]));
+    eprintln!("messages to send again: {}", text(&retried["count"]));
     Ok(())
 }
 
@@ -215,7 +215,7 @@ fn run_suppressions(listing: &Listing) -> anyhow::Result<()> {
         [time(&one["created_at"]), what("address"), what("reason"), event]
     };
     let header = ["SINCE", "ADDRESS", "REASON", "EVENT"];
-    listed(page["items"].take(), listing.json, "every address is written to", header, row)
+    listed(page["items"].take(), listing.json, "no suppressed recipients", header, row)
 }
 
 fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
@@ -223,7 +223,7 @@ fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
     let path = format!("/suppressions/{}", encoded(address));
     Operator::new(place)?.delete(&path, &json!({ "reason": reason }))?;
     eprintln!(
-        "{address} is written to again; what was suppressed stays so: `hookmill email retry`"
+        "{address} is no longer suppressed; to send its suppressed messages, use `hookmill email retry`"
     );
     Ok(())
 }
@@ -233,5 +233,5 @@ fn run_usage(listing: &Listing) -> anyhow::Result<()> {
     let found = Client::new(&listing.place)?.get("/usage", &query)?;
     let row = |used: &Value| ["period", "provider", "sent", "requests"].map(|key| text(&used[key]));
     let header = ["PERIOD", "PROVIDER", "SENT", "REQUESTS"];
-    listed(found, listing.json, "nothing has been sent yet", header, row)
+    listed(found, listing.json, "no messages sent yet", header, row)
 }

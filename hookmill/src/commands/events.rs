@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::client::{Client, Listing, Place, encoded};
 use crate::list::{json, plain, print, put, table, text, time};
 
-/// Events: list the latest, or tell the whole story of one
+/// Events: list the latest, or show the history of one
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -35,33 +35,33 @@ enum Command {
     Show(Show),
 }
 
-/// List the latest events: what came in, and what came of it; `hookmill events` alone does so too
+/// List the latest events and their results; the default of `hookmill events`
 #[derive(clap::Args)]
 struct List {
-    /// Of this source.
+    /// The source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Of this type; `*` stands for anything: 'customer.*'.
+    /// The event type. `*` matches any text: 'customer.*'.
     #[arg(long, value_name = "GLOB")]
     r#type: Option<String>,
-    /// With this id, which the provider gave it.
+    /// The provider's event id.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// In this state; `queued` and `retrying`, on the queue, are known of a data folder only.
+    /// The state; `queued` and `retrying` need a data folder.
     #[arg(long, value_parser = PossibleValuesParser::new(QueueState::words().chain(EventState::words())))]
     state: Option<String>,
     #[command(flatten)]
     listing: Listing,
 }
 
-/// Tell the whole story of an event: when it came, failed, took effect, and what was sent because of it
+/// Show the history of an event: when it arrived, failed and was applied, and what it sent
 #[derive(clap::Args)]
 struct Show {
-    /// Its source.
+    /// The source.
     source: String,
-    /// Its id, which the provider gave it.
+    /// The provider's event id.
     id: String,
-    /// Print its body instead, as the provider sent it; for as long as `messages` of `[retention]` says.
+    /// Print the body instead, as the provider sent it, if its message is kept (`messages` in `[retention]`).
     #[arg(long)]
     body: bool,
     /// Print it as JSON; times are milliseconds since the Unix epoch.
@@ -104,7 +104,7 @@ impl Event {
         match (&self.error, self.received_at, self.settled_at) {
             (None, Some(received_at), Some(at)) => {
                 let after = at.millis() - received_at.millis();
-                format!("{} {at}, {after} ms after it came in", self.state)
+                format!("{} {at}, {after} ms after it arrived", self.state)
             }
             _ => self.standing(),
         }
@@ -152,8 +152,8 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         None => {
             if let Some(state) = on_queue {
                 bail!(
-                    "what is {state} can be seen where the queue is, in the data folder; from elsewhere `hookmill stats` says how \
-                     much waits, if that can be told"
+                    "{state} events are visible only with the data folder, which contains the queue; `hookmill stats` shows the \
+                     length of the queue where the platform reports it"
                 );
             }
             Vec::new()
@@ -186,7 +186,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
     let header = ["RECEIVED", "SETTLED", "SOURCE", "TYPE", "ID", "ATTEMPTS", "STATE"];
     let any = source.is_none() && r#type.is_none() && id.is_none() && state.is_none();
     let nothing =
-        if any { "no events yet; `hookmill send` sends one" } else { "no event is like that" };
+        if any { "no events yet; send one with `hookmill send`" } else { "no events match" };
     print(events, listing.json, nothing, header, row)
 }
 
@@ -235,14 +235,14 @@ fn run_body(show: &Show) -> anyhow::Result<()> {
     let body = shown["body"].as_str().unwrap_or_default();
     let terminal = io::stdout().is_terminal();
     match shown["body_form"].as_str() {
-        Some("redacted") => bail!(
-            "hookmill.toml says that something in this body is not shown, and it is no JSON: nothing of it is"
-        ),
+        Some("redacted") => {
+            bail!("the body is not JSON, so `redact` in hookmill.toml hides all of it")
+        }
         Some("base64") if !terminal => return write(&STANDARD.decode(body)?),
         Some("base64") => {
-            eprintln!("it is no text: this is its base64; a file or a pipe gets the bytes");
+            eprintln!("the body is not text: this is base64; a file or a pipe gets the bytes");
         }
-        Some("unreadable") => eprintln!("the message cannot be read; this is all of it"),
+        Some("unreadable") => eprintln!("the message is unreadable; this is all of it"),
         _ => {}
     }
     if terminal {

@@ -27,21 +27,21 @@ use crate::list::{json, plain, put};
 use crate::run::pipeline::load;
 use crate::trial::{Row, Trial, admit, delivery, literal, quoted};
 
-/// Say what rules make of an event: which are carried out and why others are not, with what SQL, and what becomes of which rows
+/// Explain the effects of an event: which rules run and why others do not, their SQL, and the changes to rows
 ///
-/// The event is one that was taken in, or a file with a body. It is applied to a copy of the rows that it is about, as if it
-/// came for the first time; nothing is written, and nothing is sent.
+/// The event is one that Hookmill received, or a file with a body. The command applies it to a copy of its rows, as if it
+/// arrived for the first time; it writes and sends nothing.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Its source, as in the configuration.
+    /// The source in the configuration.
     source: String,
-    /// Its id, which the provider gave it.
+    /// The provider's event id.
     #[arg(required_unless_present = "file")]
     id: Option<String>,
-    /// This file's bytes are the body, as the provider would send it.
+    /// A file with the body, as the provider would send it.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// With --file: its type, for providers that say it in a header.
+    /// With --file: the event type, for providers that send it in a header.
     #[arg(long, value_name = "TYPE", requires = "file")]
     event: Option<String>,
     /// The configuration.
@@ -98,7 +98,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut sources = loaded.config.ingress.sources.iter();
     let source = sources.find(|source| source.name == arguments.source);
     let source = source.with_context(|| {
-        format!("there is no source `{}` in {}", arguments.source, arguments.config.display())
+        format!("no source `{}` in {}", arguments.source, arguments.config.display())
     })?;
     let batch = match &arguments.file {
         Some(file) => from_file(arguments, source, file)?,
@@ -109,9 +109,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Some(live) => Some(live?),
     };
     if live.is_none() && !arguments.json {
-        eprintln!(
-            "there is no data folder here: the tables are empty, as far as this is concerned"
-        );
+        eprintln!("there is no data folder here; the tables are treated as empty");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let explanation =
@@ -129,7 +127,7 @@ fn from_file(arguments: &Arguments, source: &Source, file: &Path) -> anyhow::Res
     let kind = arguments.event.as_deref().unwrap_or_default();
     admit(source, &body, id, kind)
         .map_err(anyhow::Error::msg)
-        .with_context(|| format!("{} is no event of `{}`", file.display(), source.name))
+        .with_context(|| format!("{} is not an event of `{}`", file.display(), source.name))
 }
 
 /// An event that was taken in, for as long as its message is kept.
@@ -144,11 +142,11 @@ fn stored(arguments: &Arguments) -> anyhow::Result<Delivery> {
     let body = match shown["body_form"].as_str() {
         Some("text") => text.as_bytes().to_vec(),
         Some("base64") => STANDARD.decode(text)?,
-        _ => bail!("its body is not shown whole, so nobody can say what rules make of it"),
+        _ => bail!("its body is redacted, so its effects are unknown; use --file"),
     };
     let mut steps = story["steps"].as_array().into_iter().flatten();
     let received = steps.find(|step| step["what"] == "received");
-    let received = received.context("nobody knows of what type it is")?;
+    let received = received.context("its type is unknown")?;
     let kind = received["detail"]["type"].as_str().unwrap_or_default();
     let received_at = received["at"].as_i64().map_or_else(now, Timestamp::from_millis);
     let verified = Verified { secret: 0, signed_at: None };
@@ -189,7 +187,7 @@ async fn explained(
             ("dead_letter", Some(format!("{reason}: {error}")))
         }
         Some(fate) => (fate.as_str(), None),
-        None => bail!("the event came to nothing"),
+        None => bail!("the event had no result"),
     };
     let source = message.envelope.source;
     Ok(Explanation {
@@ -228,7 +226,9 @@ fn copy(
     });
     let migrations = loaded.migrations.len();
     let found = found.with_context(|| {
-        format!("the database has not the tables that these {migrations} migrations make; `hookmill migrate` sees to that")
+        format!(
+            "the database lacks tables of these {migrations} migrations; run `hookmill migrate`"
+        )
     })?;
     for Found { table, names, rows } in found {
         for row in rows {
@@ -322,7 +322,7 @@ impl RuleOf {
             Made::Unfulfilled { path, found } => {
                 let found = if found == "null" { "nothing" } else { found };
                 (
-                    Some(format!("`when` asks for another value at `{path}`: there is {found}")),
+                    Some(format!("`when` does not match: the value at `{path}` is {found}")),
                     Vec::new(),
                     Vec::new(),
                 )
@@ -353,7 +353,7 @@ impl Explanation {
     fn text(&self) -> String {
         let mut text = format!("{}: {} {}\n", self.source, plain(&self.r#type), plain(&self.id));
         for rule in self.rules.iter().filter(|rule| rule.carried_out) {
-            let _ = write!(text, "\nrule {} is carried out:\n", rule.name);
+            let _ = write!(text, "\nrule {} runs:\n", rule.name);
             for sql in &rule.sql {
                 let _ = write!(text, "{}\n\n", indented(sql));
             }
@@ -366,7 +366,7 @@ impl Explanation {
         let (of_source, elsewhere): (Vec<_>, Vec<_>) = others.partition(|rule| rule.of_source);
         for rule in of_source {
             let why = rule.why.as_deref().unwrap_or_default();
-            let _ = writeln!(text, "rule {} is not carried out: {}", rule.name, plain(why));
+            let _ = writeln!(text, "rule {} does not run: {}", rule.name, plain(why));
         }
         if !elsewhere.is_empty() {
             let _ = writeln!(text, "rules of other sources: {}", elsewhere.len());
@@ -390,9 +390,9 @@ impl Change {
     fn text(&self) -> String {
         let what = match (&self.before, &self.after) {
             (None, _) => "a new row",
-            (Some(_), None) => "a row that is removed",
-            (before, after) if before == after => "a row that stays as it is",
-            _ => "a row that changes",
+            (Some(_), None) => "a removed row",
+            (before, after) if before == after => "an unchanged row",
+            _ => "a changed row",
         };
         let mut text = format!("{}: {what}\n", self.table);
         let empty = Row::new();

@@ -23,16 +23,16 @@ const WORKERS: [(&str, &str); 3] = [
     ("dlq/worker/wrangler.toml", include_str!("../../../dlq/worker/wrangler.toml")),
 ];
 
-/// Write hookmill.toml, .env.example and the wrangler.toml of the Workers for these providers, ready for `check`
+/// Write hookmill.toml, .env.example and the Workers' wrangler.toml for these providers, ready for `check`
 ///
-/// Files that are there already with the same content are left alone. If one has other content, nothing is written.
+/// Existing files with the same content stay. If an existing file has other content, the command writes nothing.
 #[derive(clap::Args)]
 #[command(override_usage = "hookmill init [OPTIONS] <PROVIDER>...")]
 pub struct Arguments {
-    /// Who sends webhooks.
+    /// The providers.
     #[arg(value_name = "PROVIDER", value_parser = Providers)]
     providers: Vec<Provider>,
-    /// The folder to write into. It is made if it is not there.
+    /// The folder to write into, created if missing.
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     into: PathBuf,
     /// Replace files that have other content.
@@ -74,13 +74,13 @@ impl TypedValueParser for Providers {
 fn instead(name: &str) -> Option<String> {
     if name == "paypal" {
         return Some(
-            "PayPal is not supported; docs/providers.md#paypal says what to do instead".to_owned(),
+            "PayPal is not supported; docs/providers.md#paypal describes an alternative".to_owned(),
         );
     }
     scheme_names().find(|scheme| *scheme == name).map(|_| {
         format!(
-            "`{name}` is a way of signing, and not who signs: describe the provider in a section of hookmill.toml, as \
-             docs/providers.md#any-other-provider says"
+            "`{name}` is a signature scheme, not a provider; describe the provider in hookmill.toml: \
+             docs/providers.md#any-other-provider"
         )
     })
 }
@@ -100,7 +100,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { providers, into, force } = arguments;
     let Some(first) = providers.first() else {
         let names: Vec<_> = provider::all().into_iter().map(|provider| provider.scheme).collect();
-        usage(&format!("no provider is named\n  [possible values: {}]", names.join(", "))).exit()
+        usage(&format!("no provider given\n  [possible values: {}]", names.join(", "))).exit()
     };
     for (i, provider) in providers.iter().enumerate() {
         if providers[..i].iter().any(|other| other.scheme == provider.scheme) {
@@ -118,7 +118,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let files = files.map(|(name, text)| File { path: folder.join(name), text });
     let written = write(files.collect(), *force)?;
     if written.is_empty() {
-        eprintln!("every file is there already, and says the same");
+        eprintln!("all files already exist with the same content");
     }
     for path in written {
         println!("{}", path.display());
@@ -144,11 +144,11 @@ fn write(files: Vec<File>, force: bool) -> anyhow::Result<Vec<PathBuf>> {
     }
     if !replaced.is_empty() && !force {
         let (has, it) = match replaced.len() {
-            1 => ("is there already, and has", "it"),
-            _ => ("are there already, and have", "them"),
+            1 => ("already exists with", "it"),
+            _ => ("already exist with", "them"),
         };
         bail!(
-            "{} {has} other content; nothing was written. --force replaces {it}; --into FOLDER writes elsewhere, to copy from",
+            "{} {has} other content; nothing was written. --force replaces {it}; --into FOLDER writes to another folder, to copy from",
             replaced.join(", ")
         );
     }
@@ -201,7 +201,7 @@ fn next(into: &Path, first: &Provider, providers: &[Provider]) -> String {
     }
     let anchors: Vec<_> = providers.iter().map(Provider::anchor).collect();
     text += &format!(
-        "\n`serve` needs the secrets that .env.example names; where to get them: docs/providers.md{}\n\
+        "\n`serve` needs the secrets that .env.example lists; docs/providers.md{} says where to find them\n\
          The Workers are built in a clone of Hookmill: README.md, \"Deploy to Cloudflare\"\n",
         anchors.join(", ")
     );

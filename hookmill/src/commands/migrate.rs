@@ -7,10 +7,10 @@ use serde_json::json;
 
 use crate::run::pipeline::{load, open_store};
 
-/// Apply the migrations that the database lacks
+/// Apply pending migrations to the database
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The configuration, which may name migrations of your own.
+    /// The configuration, which can name your own migrations.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
     /// The data folder.

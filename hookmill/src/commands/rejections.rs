@@ -5,16 +5,16 @@ use serde_json::{Value, json};
 use crate::client::{Client, Place};
 use crate::list::{json, name, put, table, text, time};
 
-/// List the requests that were refused: how many in the last 24 hours, and the last few of each kind
+/// List rejected requests: counts of the last 24 hours, and the last few of each kind
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only those of this source; `-` for requests that named none that there is.
+    /// The source; `-` for requests that named no configured source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Only those that were refused for this reason.
+    /// The reason.
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
-    /// At most this many requests, the latest first.
+    /// The number of requests, latest first.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
     /// Print {"counts":[…],"requests":[…]}; times are milliseconds since the Unix epoch.
@@ -48,8 +48,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let requests = requests.as_array().cloned().unwrap_or_default();
     if requests.is_empty() {
         match (source, reason) {
-            (None, None) => eprintln!("no request has been refused"),
-            _ => eprintln!("no such request has been refused"),
+            (None, None) => eprintln!("no rejected requests"),
+            _ => eprintln!("no rejected requests match"),
         }
         return Ok(());
     }

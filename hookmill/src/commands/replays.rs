@@ -21,27 +21,27 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// List replays, the latest first
+    /// List replays, latest first
     List(Listing),
     Plan(Plan),
     Run(Run),
     Show(One),
-    /// Show how far a replay is, until it has come to its end
+    /// Show the progress of a replay until it ends
     Watch(One),
-    /// Pause a replay: what is on the queue already is applied
+    /// Pause a replay; queued events are still applied
     Pause(Turn),
-    /// Resume a replay that is paused
+    /// Resume a paused replay
     Resume(Turn),
-    /// Cancel a replay: what has not been sent stays dead
+    /// Cancel a replay; unsent letters stay dead
     Cancel(Turn),
 }
 
-/// Plan a replay: say which letters, and see how many; nothing is sent until it is run
+/// Plan a replay: select letters and see how many; nothing is sent until you run it
 #[derive(clap::Args)]
 struct Plan {
     #[command(flatten)]
     which: Which,
-    /// Every letter.
+    /// Select every letter.
     #[arg(long)]
     all: bool,
     /// Print it as JSON.
@@ -51,28 +51,28 @@ struct Plan {
     place: Place,
 }
 
-/// Run a replay that was planned
+/// Run a planned replay
 #[derive(clap::Args)]
 struct Run {
-    /// Its id.
+    /// The id.
     id: String,
-    /// How many in a second, 1 to 10000.
+    /// Messages per second, 1 to 10000.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// Why, for the record.
+    /// The reason, for the audit.
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Do not wait for its end.
+    /// Do not wait for the end.
     #[arg(long)]
     detach: bool,
     #[command(flatten)]
     place: Place,
 }
 
-/// Show a replay, and how far it is, as JSON
+/// Show a replay and its progress, as JSON
 #[derive(clap::Args)]
 struct One {
-    /// Its id.
+    /// The id.
     id: String,
     #[command(flatten)]
     place: Place,
@@ -80,9 +80,9 @@ struct One {
 
 #[derive(clap::Args)]
 struct Turn {
-    /// Its id.
+    /// The id.
     id: String,
-    /// Why, for the record.
+    /// The reason, for the audit.
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
@@ -131,7 +131,7 @@ fn run_list(list: &Listing) -> anyhow::Result<()> {
         ]
     };
     let header = ["PLANNED", "ID", "OF", "STATE", "SENT", "CAME TO", "BY", "REASON"];
-    listed(page["items"].take(), list.json, "nothing has been replayed", header, row)
+    listed(page["items"].take(), list.json, "no replays", header, row)
 }
 
 fn run_plan(plan: &Plan) -> anyhow::Result<()> {
@@ -147,11 +147,11 @@ fn run_plan(plan: &Plan) -> anyhow::Result<()> {
     }
     let what = |key: &str| text(&planned[key]);
     if planned["total"] == 0 {
-        println!("no dead letter is meant");
+        println!("no dead letters match");
         return Ok(());
     }
     println!(
-        "{} letters, failed first {} and last {}",
+        "{} letters, first failed {}, last failed {}",
         what("total"),
         time(&planned["first_failed_at"]),
         time(&planned["last_failed_at"])
@@ -208,7 +208,7 @@ fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
             if replay["state"] == "done" && sent < total {
                 let others = total - sent;
                 eprintln!(
-                    "the other {others} had been taken by another replay, applied or discarded meanwhile"
+                    "the other {others} were selected by another replay, applied or discarded meanwhile"
                 );
             }
             return Ok(());

@@ -10,32 +10,32 @@ use crate::client::{Operator, Place};
 use crate::list::{json, put, text, time};
 use crate::run::pipeline::load;
 
-/// Plan to carry out rules again for events that took effect; `hookmill replays run` carries it out
+/// Plan to run rules again on applied events, e.g. after changing a rule; start it with `hookmill replays run`
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Of this source.
+    /// The source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Of this type; `*` stands for anything: 'customer.*'.
+    /// The event type. `*` matches any text: 'customer.*'.
     #[arg(long, value_name = "GLOB")]
     r#type: Option<String>,
-    /// With this id.
+    /// The provider's event id.
     #[arg(long, value_name = "ID")]
     event_id: Option<String>,
-    /// That took effect first at this time or later: 2026-01-31T00:00:00Z.
+    /// First applied at or after this time: 2026-01-31T00:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<Timestamp>,
-    /// That took effect first before this time.
+    /// First applied before this time.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     before: Option<Timestamp>,
-    /// Every event whose message is kept.
+    /// Select every event whose message is kept.
     #[arg(long)]
     all: bool,
-    /// This rule and no other; may be said several times. Without it, the rules that keep rows by version: counters count again,
-    /// and emails are sent again, only if they are named. A counter that has counted already needs `--before`.
+    /// Run only this rule; repeatable. Default: the rules that write rows by `version`. Counters and rules that send run only
+    /// if named, and then count or send again. An existing counter needs `--before`.
     #[arg(long = "rule", value_name = "NAME")]
     rules: Vec<String>,
-    /// Where rules are looked up, for a data folder: the configuration that runs on it.
+    /// The configuration that contains the rules, for a data folder.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
     /// Print it as JSON.
@@ -50,11 +50,11 @@ fn check_rules(arguments: &Arguments) -> anyhow::Result<()> {
     let program = load(&arguments.config)?.program;
     for name in &arguments.rules {
         let Some(rule) = program.rules.iter().find(|rule| rule.name == *name) else {
-            bail!("there is no rule `{name}` in {}", arguments.config.display());
+            bail!("no rule has the name `{name}` in {}", arguments.config.display());
         };
         if !rule.effect.word().is_repeatable() {
             eprintln!(
-                "`{name}` counts or sends again what these events have counted or sent already; --before says up to when"
+                "`{name}` will count or send again for these events; limit them with --before"
             );
         }
     }
@@ -92,17 +92,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let what = |key: &str| text(&planned[key]);
     if planned["total"] == 0 {
-        println!("no event whose message is kept is meant");
+        println!("no stored event matches");
         return Ok(());
     }
     for rule in planned["repeats"].as_array().into_iter().flatten() {
         eprintln!(
-            "`{}` counts or sends again what these events have counted or sent already; --before says up to when",
+            "`{}` will count or send again for these events; limit them with --before",
             text(rule)
         );
     }
     println!(
-        "{} events, which took effect from {} to {}",
+        "{} events, applied from {} to {}",
         what("total"),
         time(&planned["first_applied_at"]),
         time(&planned["last_applied_at"])

@@ -5,7 +5,7 @@ use crate::list::put;
 /// As `cargo xtask schema` writes it, of the types that the reader is compared with.
 const SCHEMA: &str = include_str!("../../../docs/hookmill.schema.json");
 
-/// Print the JSON Schema of hookmill.toml, by which an editor completes and checks it
+/// Print the JSON Schema of hookmill.toml, for completion and checks in an editor
 #[derive(clap::Args)]
 pub struct Arguments {}
 

@@ -19,47 +19,47 @@ use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
 use crate::samples;
 
-/// Sign a realistic event and post it, as a provider would
+/// Sign a realistic event and send it, like a provider
 ///
-/// If the pipeline that takes it keeps its data here (--data), this waits and says what came of it.
+/// If the pipeline's data folder is here (--data), the command waits and prints the result.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The source, as in the configuration.
+    /// The source in the configuration.
     source: String,
-    /// The type of event; without it, the types are listed.
+    /// The event type. Without it, the command lists the types.
     event: Option<String>,
-    /// The event's id; without it, a new one for each event.
+    /// The event's id. Default: a new one for each event.
     #[arg(long)]
     id: Option<String>,
-    /// How many events to send, one after the other.
+    /// The number of events to send, one after another.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// Where the pipeline is, without the path of the source. By default the one that has the data folder, or else
+    /// The URL of the pipeline, without the path of the source. Default: the one that uses the data folder, or
     /// http://127.0.0.1:8787.
     #[arg(long, value_name = "URL")]
     to: Option<Url>,
-    /// Change the body: data.object.status=active. The value is JSON, or else text; {number} in it is the number of the
+    /// Change the body: data.object.status=active. The value is JSON, or text; {number} in it becomes the number of the
     /// event. With type=charge.refunded, the sample becomes an event of another type.
     #[arg(long, value_name = "PATH=VALUE", value_parser = parse_set)]
     set: Vec<(BodyPath, String)>,
-    /// Send this file's bytes as the body, not a sample. Where the provider signs into the body, that is written into it.
+    /// Send this file as the body instead of a sample. If the provider puts its signature into the body, the command adds it.
     #[arg(long, value_name = "FILE", conflicts_with = "set")]
     body: Option<PathBuf>,
     /// Print the body, for a test of your rules or for `hookmill explain`, and send nothing.
     #[arg(long, conflicts_with_all = ["body", "to", "secret", "count", "json"])]
     print: bool,
-    /// Sign with this secret, not with the one that the configuration names. Where that is a public key, this has to be the
-    /// private one: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
+    /// Sign with this secret instead of the configured one. If the configured one is a public key, pass the private key: 32 bytes
+    /// in hexadecimal for Ed25519 and P-256, PEM for RSA.
     #[arg(long, value_name = "SECRET", allow_hyphen_values = true)]
     secret: Option<String>,
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
-    /// The data folder of the pipeline, to see what comes of the event.
+    /// The data folder of the pipeline, to show the result of the event.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
-    /// Print one JSON object for each request: the id of its event, and how many others are in it, the status and the answer, and where the event stands: as `hookmill
-    /// events` says it, or null if that cannot be seen from here; whether it had taken effect before.
+    /// Print one JSON object for each request: the id of its event, the number of other events, the status and the response, the
+    /// event as in `hookmill events` (null if unknown here), and whether it had been applied before.
     #[arg(long)]
     json: bool,
 }
@@ -68,7 +68,7 @@ fn parse_set(text: &str) -> anyhow::Result<(BodyPath, String)> {
     let (path, value) = text.split_once('=').context("expected PATH=VALUE")?;
     let path: BodyPath = path.parse()?;
     if path.select.is_some() {
-        bail!("a selection names no place to write to");
+        bail!("`--set` needs a path of names, without a selection");
     }
     Ok((path, value.to_owned()))
 }
@@ -115,7 +115,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let id = match named.into_iter().next() {
             Some((id, kind)) => {
                 if number == 1 && arguments.event.as_ref().is_some_and(|wanted| *wanted != kind) {
-                    eprintln!("the type of this event is in its body, which says {kind}");
+                    eprintln!("the type of this event is in its body: {kind}");
                 }
                 id
             }
@@ -169,9 +169,7 @@ impl<'a> Bodies<'a> {
         }
         let known = samples::types(scheme);
         if known.is_empty() {
-            bail!(
-                "there are no samples for the scheme `{scheme}`; --body FILE sends a body of yours"
-            );
+            bail!("no samples for the scheme `{scheme}`; send your own body with --body FILE");
         }
         match kind {
             None => Ok(None),
@@ -179,8 +177,8 @@ impl<'a> Bodies<'a> {
                 Ok(Some(Self { arguments, scheme, kind, file: None }))
             }
             Some(kind) => bail!(
-                "there is no sample of `{kind}`; there are:\n  {}\nTo send another type, change one of them (--set type={kind}), \
-                 or send a body of yours (--body FILE)",
+                "no sample of `{kind}`; samples:\n  {}\nTo send another type, change one of them (--set type={kind}), \
+                 or send your own body (--body FILE)",
                 known.join("\n  ")
             ),
         }
@@ -267,10 +265,10 @@ impl Sent {
         let accepted = self.status.is_success();
         let outcome = match self.event {
             Some(event) if self.duplicate => {
-                format!("{}; that was before, and nothing changed", event.summary())
+                format!("{}; a duplicate, nothing changed", event.summary())
             }
             Some(event) => event.summary(),
-            None if self.gone => "accepted, and ignored: no rule names it".to_owned(),
+            None if self.gone => "accepted, and ignored: no rule matches it".to_owned(),
             None if accepted && followed => "accepted, and still on the queue".to_owned(),
             None if accepted => "accepted".to_owned(),
             None => self.answer,
@@ -287,7 +285,7 @@ fn source<'l>(loaded: &'l Loaded, name: &str) -> anyhow::Result<&'l Source> {
     let sources = &loaded.config.ingress.sources;
     sources.iter().find(|source| source.name == name).with_context(|| {
         let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
-        format!("there is no source `{name}` in the configuration; there are: {}", names.join(", "))
+        format!("no source `{name}` in the configuration; sources: {}", names.join(", "))
     })
 }
 
@@ -306,7 +304,7 @@ fn keys(source: &Source, url: &Url, arguments: &Arguments) -> anyhow::Result<Key
         whose,
     };
     if let Some(secret) = &arguments.secret {
-        return Ok(same(secret.clone().into(), "the secret given".to_owned()));
+        return Ok(same(secret.clone().into(), "the given secret".to_owned()));
     }
     let local =
         url.host_str().is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]"));
@@ -321,7 +319,7 @@ fn keys(source: &Source, url: &Url, arguments: &Arguments) -> anyhow::Result<Key
     };
     source.secrets.iter().find_map(lookup).with_context(|| {
         let names: Vec<_> = source.secrets.iter().map(|secret| secret.name.0.as_str()).collect();
-        format!("no secret to sign with: set {}, or give --secret", names.join(" or "))
+        format!("no secret to sign with; set {}, or pass --secret", names.join(" or "))
     })
 }
 
@@ -394,7 +392,7 @@ fn set(body: &mut Value, steps: &[Step], value: Value) -> anyhow::Result<()> {
                 }
                 &mut array[*index]
             }
-            _ => bail!("there is something else in its way"),
+            _ => bail!("the body has a value of another kind there"),
         };
     }
     *place = value;

@@ -5,10 +5,10 @@ use serde_json::Value;
 use crate::client::{Client, Place};
 use crate::list::{json, put, text, time};
 
-/// Show how it is doing: events a minute, lag, dead letters, the outbox, rejections
+/// Show the current state: events, lag, dead letters, the outbox, rejections
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Over the last so many minutes.
+    /// The window in minutes.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1440))]
     minutes: u32,
     /// Print it as JSON; times are milliseconds since the Unix epoch.
@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let dead = &stats["dead_letters"];
     let oldest = match &dead["oldest"] {
         Value::Null => String::new(),
-        at => format!(", the oldest failed {}", time(at)),
+        at => format!(", oldest failed {}", time(at)),
     };
     // Counts of rows stop there.
     let counted = |count: &Value| {
@@ -59,7 +59,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let counts = counts.collect::<Vec<_>>();
         println!(
             "{title:12}  {}",
-            if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") }
+            if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
         );
     }
     for usage in each("usage") {

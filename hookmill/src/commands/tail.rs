@@ -25,19 +25,19 @@ const FURTHER_EVERY: u32 = 10;
 const REFUSED_EVERY: u32 = 5;
 const REFUSED_BACK: i64 = 600_000;
 
-/// Print events as they take effect, fail, or are refused at the door, until Ctrl-C
+/// Print events as Hookmill applies or rejects them, or they fail, until Ctrl-C
 ///
-/// Of requests that are refused, those are printed of which `hookmill rejections` has samples. They have no type.
+/// Of rejected requests, it prints those that `hookmill rejections` samples. They have no type.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only those of this source.
+    /// The source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Only those of this type, and nothing that was refused; `*` stands for anything: 'customer.*'.
+    /// The event type; excludes rejected requests. `*` matches any text: 'customer.*'.
     #[arg(long, value_name = "GLOB")]
     r#type: Option<String>,
-    /// Print a JSON object a line, as the admin API has it; a request that was refused has the state `rejected`. Times are
-    /// milliseconds since the Unix epoch.
+    /// Print one JSON object per line, as in the admin API; a rejected request has the state `rejected`. Times are milliseconds
+    /// since the Unix epoch.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -108,13 +108,11 @@ impl Tail<'_> {
     /// Looks again and again. A Hookmill that is away is waited for, but not at the beginning: the address may be wrong.
     async fn follow(mut self) -> anyhow::Result<()> {
         let stats = self.client.look("/stats", &[("minutes", Some("1".to_owned()))]).await?;
-        let Some(begun) = stats["at"].as_i64() else {
-            bail!("the API does not say what time it is")
-        };
+        let Some(begun) = stats["at"].as_i64() else { bail!("the API response has no time") };
         (self.events.newest, self.refused.newest) = (begun, begun);
         self.look_for_events(FURTHER, begun).await?;
         self.look_for_rejections(begun).await?;
-        eprintln!("waiting for events; Ctrl-C ends");
+        eprintln!("waiting for events; press Ctrl-C to stop");
         let mut away = false;
         for round in 1_u32.. {
             tokio::time::sleep(PAUSE).await;
@@ -127,7 +125,7 @@ impl Tail<'_> {
                 Ok(()) => {}
                 Err(error) if error.is::<Away>() => {
                     if !away {
-                        eprintln!("{error:#}; it is asked again until it does");
+                        eprintln!("{error:#}; retrying");
                     }
                     away = true;
                 }
@@ -220,7 +218,7 @@ impl Tail<'_> {
         let paging = [("limit", Some(MOST.to_owned())), ("cursor", cursor)];
         let mut page = self.client.look(path, &[query, &paging].concat()).await?;
         let Value::Array(items) = page["items"].take() else {
-            bail!("the API answered with no list")
+            bail!("the API response is not a list")
         };
         Ok((items, page["next"].as_str().map(ToOwned::to_owned)))
     }

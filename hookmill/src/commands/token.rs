@@ -29,15 +29,15 @@ enum Command {
     Revoke(Revoke),
 }
 
-/// Make a token, print it once, and keep its hash
+/// Create a token, print it once, and store its hash
 #[derive(clap::Args)]
 struct Create {
-    /// What it is called: who did what is told by this name.
+    /// The name, which the audit records with every change.
     name: String,
-    /// What it allows: to look, or to change as well.
+    /// The role: `read` can only view; `operate` can change things.
     #[arg(long, value_parser = word::<Role>())]
     role: Role,
-    /// Do not keep the hash, but print the SQL that does: for D1, by `wrangler d1 execute`.
+    /// Print the SQL that stores the hash instead of storing it: for D1, with `wrangler d1 execute`.
     #[arg(long)]
     sql: bool,
     /// The data folder.
@@ -45,7 +45,7 @@ struct Create {
     data: PathBuf,
 }
 
-/// List the tokens there are
+/// List tokens
 #[derive(clap::Args)]
 struct List {
     /// The data folder.
@@ -56,10 +56,10 @@ struct List {
     json: bool,
 }
 
-/// Have a token count no longer
+/// Revoke a token
 #[derive(clap::Args)]
 struct Revoke {
-    /// What it is called.
+    /// The name.
     name: String,
     /// The data folder.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
@@ -78,7 +78,7 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
     if create.name.is_empty() || create.name.len() > 64 || !create.name.chars().all(plain) {
         bail!(
-            "a token cannot be called {:?}: at most 64 of a-z, A-Z, 0-9, `-`, `_`, `.` and `@`",
+            "invalid token name {:?}; use at most 64 of a-z, A-Z, 0-9, `-`, `_`, `.` and `@`",
             create.name
         );
     }
@@ -101,12 +101,15 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
         )?;
         if there > 0 {
             bail!(
-                "there is a token called {0} already; `hookmill token revoke {0}` ends it",
+                "a token {0} already exists; `hookmill token revoke {0}` revokes it",
                 create.name
             );
         }
         keep(&create.data, &create.name, &token, create.role)?;
-        eprintln!("this is shown once; `hookmill token revoke {}` ends it", create.name);
+        eprintln!(
+            "the token is shown only once; `hookmill token revoke {}` revokes it",
+            create.name
+        );
     }
     println!("{token}");
     Ok(())
@@ -150,18 +153,15 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         database.prepare(sql)?.query_map([], token)?.collect::<Result<Vec<_>, _>>()
     })?;
     let row = |token: Token| [token.name, token.role, token.created_at.to_string()];
-    let nothing = "there is no token; `hookmill token create NAME --role read` makes one";
+    let nothing = "no tokens; `hookmill token create NAME --role read` creates one";
     print(tokens, list.json, nothing, ["NAME", "ROLE", "CREATED"], row)
 }
 
 fn run_revoke(revoke: &Revoke) -> anyhow::Result<()> {
     let database = DataFolder::write(&revoke.data)?;
     if database.execute("DELETE FROM admin_tokens WHERE name = ?1", [&revoke.name])? == 0 {
-        bail!(
-            "there is no token called {:?}; `hookmill token list` shows those there are",
-            revoke.name
-        );
+        bail!("no token {:?}; `hookmill token list` lists tokens", revoke.name);
     }
-    eprintln!("{} counts no longer", revoke.name);
+    eprintln!("revoked {}", revoke.name);
     Ok(())
 }

@@ -21,15 +21,15 @@ use self::trial::Trial;
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
 
-/// Verify a captured request, and say what is wrong with it
+/// Verify a captured request, and explain why it is invalid
 ///
-/// The request is one that was captured, byte for byte: by --request, or by --header and --body-file. Exit code 0 if it is
-/// valid, 1 if it is not.
+/// Pass the request byte for byte with --request, or with --header and --body-file. The exit code is 0 if it is valid, and 1
+/// if it is not.
 #[derive(clap::Args)]
 #[group(skip)]
 #[command(group = clap::ArgGroup::new("captured").args(["request", "header", "body_file"]).multiple(true).required(true))]
 pub struct Arguments {
-    /// The source, as in the configuration.
+    /// The source in the configuration.
     source: String,
     /// A file with the request as it was sent: request line, headers, an empty line, body.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["header", "body_file", "method"])]
@@ -37,7 +37,7 @@ pub struct Arguments {
     /// The method.
     #[arg(long, default_value = "POST")]
     method: String,
-    /// The URL that the provider called; by default the source's public_url.
+    /// The URL that the provider called. Default: the source's public_url.
     #[arg(long)]
     url: Option<Url>,
     /// A header: 'Name: value'.
@@ -46,13 +46,13 @@ pub struct Arguments {
     /// A file with the body.
     #[arg(long, value_name = "FILE")]
     body_file: Option<PathBuf>,
-    /// The time of the request, in Unix seconds; by default the present.
+    /// The time of the request, in Unix seconds. Default: now.
     #[arg(long, value_name = "UNIX", value_parser = clap::value_parser!(i64).range(0..100_000_000_000))]
     now: Option<i64>,
-    /// Verify with this secret, not with those that the configuration names.
+    /// Verify with this secret instead of the configured ones.
     #[arg(long, allow_hyphen_values = true)]
     secret: Option<String>,
-    /// Where a secret is not set, use the development secret.
+    /// Use the development secret for secrets that are not set.
     #[arg(long)]
     dev: bool,
     /// The configuration.
@@ -96,7 +96,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let source = sources.iter().find(|source| source.name == arguments.source);
     let source = source.with_context(|| {
         let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
-        format!("there is no source `{}`; there are: {}", arguments.source, names.join(", "))
+        format!("no source `{}`; sources: {}", arguments.source, names.join(", "))
     })?;
     // The configured one is among what is tried if this does not fit.
     let configured = source.public_url.clone();
@@ -131,7 +131,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let verdict = if source.takes(&captured.method) {
         verifier.verify(&captured.request(), now)
     } else {
-        let detail = format!("the source takes no {}", captured.method);
+        let detail = format!("the source does not accept {}", captured.method);
         Err(Rejection::new(Reason::MethodNotAllowed, detail))
     };
     let causes = match &verdict {
@@ -171,14 +171,14 @@ fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
     // Editors and tools end lines either way; the body is what follows the first empty line.
     let (head, body) = split(&bytes, b"\r\n\r\n")
         .or_else(|| split(&bytes, b"\n\n"))
-        .context("there is no empty line between the headers and the body")?;
+        .context("an empty line between the headers and the body is missing")?;
     let head = std::str::from_utf8(head).context("the headers are not text")?;
     let mut lines = head.lines();
     let mut first = lines.next().unwrap_or_default().split_whitespace();
     let (Some(method), Some(target), Some("HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | "HTTP/3") | None) =
         (first.next(), first.next(), first.next())
     else {
-        bail!("the first line is no request line, such as POST /webhooks/stripe HTTP/1.1");
+        bail!("the first line is not a request line, such as POST /webhooks/stripe HTTP/1.1");
     };
     let headers: Vec<(String, String)> = lines.map(parse_header).collect::<anyhow::Result<_>>()?;
     let chunked = headers.iter().any(|(name, value)| {
@@ -272,7 +272,7 @@ fn report(
         (Ok(_), Some((verified, events))) => {
             let name = &source.secrets[verified.secret].name;
             let whose = match (&arguments.secret, from_environment(name)) {
-                (Some(_), _) => "the secret given".to_owned(),
+                (Some(_), _) => "the given secret".to_owned(),
                 (None, Some(_)) => name.0.clone(),
                 (None, None) => format!("the development secret of {}", name.0),
             };
@@ -281,9 +281,9 @@ fn report(
                 println!("  event {} of type {}", event.id, event.kind);
             }
         }
-        (Ok(_), None) => println!("valid, and no event: a handshake"),
+        (Ok(_), None) => println!("valid; a handshake, not an event"),
     }
-    println!("  signed is {}", source.scheme);
+    println!("  signature: {}", source.scheme);
     println!("  body: {} bytes, SHA-256 {}", captured.body.len(), sha256_hex(&[&captured.body]));
     if source.scheme.signs_url() {
         let query = captured.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();

@@ -74,7 +74,7 @@ impl Trial<'_> {
         })?;
         let mut sources = self.loaded.config.ingress.sources.iter();
         let source = sources.find(|source| source.name == given.source.value);
-        let source = source.ok_or_else(|| given.source.error("there is no such source"))?;
+        let source = source.ok_or_else(|| given.source.error("this source does not exist"))?;
         let id = given.id.clone().unwrap_or_else(|| format!("test_{number}"));
         let kind = given.kind.as_deref().unwrap_or_default();
         admit(source, &body, &id, kind).map_err(|problem| given.file.error(problem))
@@ -83,7 +83,7 @@ impl Trial<'_> {
     async fn nothing(&self, last: &[Fate]) -> Result<(), Wrong> {
         for fate in last {
             if let Fate::Condemned { reason, error } = fate {
-                return Err(Wrong::Found(format!("it is a dead letter: {reason}: {error}")));
+                return Err(Wrong::Found(format!("the event is a dead letter: {reason}: {error}")));
             }
         }
         let tables = self.loaded.program.rules.iter().filter_map(|rule| rule.effect.table());
@@ -138,10 +138,10 @@ impl Trial<'_> {
         };
         Err(Wrong::Found(match rows.iter().find(meant) {
             Some(found) => format!("`{table}` is not as expected\n{}", difference(row, found)),
-            None if rows.is_empty() => format!("there is no row in `{table}`"),
+            None if rows.is_empty() => format!("`{table}` has no rows"),
             None => {
                 let found = rows.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join("\n");
-                format!("there is no such row in `{table}`, but\n{found}")
+                format!("`{table}` has no such row; it has\n{found}")
             }
         }))
     }
@@ -162,7 +162,7 @@ impl Trial<'_> {
 ",
         );
         Err(Wrong::Found(format!(
-            "`{table}` has {} row{}, and not {count}\n{found}",
+            "`{table}` has {} row{}, not {count}\n{found}",
             rows.len(),
             if rows.len() == 1 { "" } else { "s" }
         )))
@@ -183,7 +183,7 @@ impl Trial<'_> {
             [one] => format!("the {what} is not as expected\n{}", difference(content, one)),
             several => {
                 let found = several.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join("\n");
-                format!("no {what} is as expected, but\n{found}")
+                format!("no {what} is as expected; found\n{found}")
             }
         }))
     }
@@ -211,9 +211,9 @@ fn became(outcome: &str, last: &[Fate]) -> Result<(), Wrong> {
     match last.iter().find(|fate| name(fate) != outcome) {
         None => Ok(()),
         Some(Fate::Condemned { reason, error }) => {
-            Err(Wrong::Found(format!("it is a dead letter: {reason}: {error}")))
+            Err(Wrong::Found(format!("the event is a dead letter: {reason}: {error}")))
         }
-        Some(fate) => Err(Wrong::Found(format!("the event is {}, and not {outcome}", name(fate)))),
+        Some(fate) => Err(Wrong::Found(format!("the event is {}, not {outcome}", name(fate)))),
     }
 }
 

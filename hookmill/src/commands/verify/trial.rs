@@ -37,7 +37,7 @@ impl Trial<'_> {
         let clock = signed_at.map(|signed_at| {
             let off = self.now.seconds().abs_diff(signed_at.seconds());
             format!(
-                "the clock of this machine or of the sender is off by {off} s; --now {} is when it was signed",
+                "the clock of this machine or of the sender is off by {off} s; use --now {} for the time of signing",
                 signed_at.seconds()
             )
         });
@@ -46,7 +46,7 @@ impl Trial<'_> {
             Reason::TimestampTooOld => {
                 causes.extend(clock);
                 causes.push(
-                    "it was held up on its way, or sent a second time; `tolerance` says how old it may be"
+                    "the request was delayed, or sent a second time; `tolerance` sets the maximum age"
                         .to_owned(),
                 );
             }
@@ -64,7 +64,7 @@ impl Trial<'_> {
         let said: usize = std::str::from_utf8(&said).ok()?.trim().parse().ok()?;
         let found = self.captured.body.len();
         (said != found).then(|| {
-            format!("the body has {found} bytes, and Content-Length says {said}: it was cut, changed or decoded")
+            format!("the body has {found} bytes but Content-Length is {said}: it was cut, changed or decoded")
         })
     }
 
@@ -74,12 +74,12 @@ impl Trial<'_> {
         for (changed, body) in variants(&captured.body) {
             if body != captured.body && self.holds(verifier, &Captured { body, ..captured.clone() })
             {
-                causes.push(format!("the body was changed on its way: {changed}"));
+                causes.push(format!("the body was changed in transit: {changed}"));
             }
         }
         for SecretRef { name, not_after } in &self.source.secrets {
             let Some(secret) = (self.lookup)(self.source, name) else { continue };
-            let name = if self.given { "the secret given" } else { &name.0 };
+            let name = if self.given { "the given secret" } else { &name.0 };
             for (what, secret) in unwrapped(secret.expose_secret()) {
                 if self.holds_with(self.source, &secret) {
                     causes.push(format!("{name} {what}"));
@@ -89,7 +89,7 @@ impl Trial<'_> {
                 && *end < self.now
                 && self.holds_with(self.source, &secret)
             {
-                causes.push(format!("it was signed with {name}, which counted until {end}"));
+                causes.push(format!("it was signed with {name}, which expired at {end}"));
             }
         }
         for other in self.sources.iter().filter(|other| other.name != self.source.name) {
@@ -118,17 +118,15 @@ impl Trial<'_> {
         }
         if causes.is_empty() {
             causes.push(
-                "the secret is that of another endpoint, or of another mode (test, live)"
+                "the secret belongs to another endpoint, or to another mode (test, live)"
                     .to_owned(),
             );
             causes.push(
-                "the body is not byte for byte what was sent: parsed and written again, or decoded"
+                "the body differs from the sent bytes: it was parsed and written again, or decoded"
                     .to_owned(),
             );
             if signs_url {
-                causes.push(
-                    "`public_url` is not the URL that the provider was told to call".to_owned(),
-                );
+                causes.push("`public_url` is not the URL registered with the provider".to_owned());
             }
         }
     }
@@ -155,9 +153,9 @@ fn variants(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut variants = Vec::new();
     let mut end = |text: String| {
         let what = if text.len() > body.len() {
-            "the line end at its end was lost"
+            "its final line ending was removed"
         } else {
-            "a line end was added at its end"
+            "a final line ending was added"
         };
         variants.push((what, text.into_bytes()));
     };
@@ -165,18 +163,18 @@ fn variants(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         end(format!("{trimmed}{line_end}"));
     }
     variants.push((
-        "its line ends were changed from CR LF to LF",
+        "its line endings were changed from CR LF to LF",
         text.replace('\n', "\r\n").into_bytes(),
     ));
     variants.push((
-        "its line ends were changed from LF to CR LF",
+        "its line endings were changed from LF to CR LF",
         text.replace("\r\n", "\n").into_bytes(),
     ));
     let minified = minified(trimmed);
     if minified != trimmed {
         for line_end in ["", "\n"] {
             variants.push((
-                "blanks were put into the JSON",
+                "whitespace was added to the JSON",
                 format!("{minified}{line_end}").into_bytes(),
             ));
         }
