@@ -35,6 +35,22 @@ pub fn put(text: impl Display) -> anyhow::Result<()> {
     }
 }
 
+/// Prints a line as `println!` does, but without a panic if the reader has closed the pipe.
+macro_rules! print_line {
+    ($($text:tt)*) => {
+        $crate::list::put(format_args!($($text)*))?
+    };
+}
+pub(crate) use print_line;
+
+/// Writes bytes as they are.
+pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    match io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
 /// As JSON, over several lines.
 pub fn json(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(escaped(serde_json::to_string_pretty(value)?))

@@ -8,7 +8,7 @@
 //! | 2 | the command line was not understood |
 
 // A command line speaks on stdout and stderr.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stderr)]
 
 mod client;
 mod commands;

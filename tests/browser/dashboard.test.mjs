@@ -422,7 +422,7 @@ test("the body of an event that took effect is shown, and stays text", async () 
   pipeline.sql("DELETE FROM event_messages WHERE id = 'evt_script'");
   await page.reload();
   await show.click();
-  await shown("no message of this event is kept").waitFor();
+  await shown("the message of this event is not kept").waitFor();
   await page.goto(`${pipeline.address}/admin#/events/strict/evt_strict`);
   await show.click();
   await region.filter({ hasText: "evt_strict" }).waitFor();

@@ -195,3 +195,23 @@ fn collected(from: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     });
     lines
 }
+
+#[test]
+fn a_reader_that_closes_the_pipe_ends_a_command_without_a_fault() {
+    let folder = with_example();
+    for arguments in [
+        &["schema"][..],
+        &["check", "--json"],
+        &["send", "stripe"],
+        &["send", "stripe", "customer.updated", "--print"],
+        &["migrate", "--json", "--data", "data"],
+        &["token", "create", "ines", "--role", "operate", "--data", "data"],
+        &["stats", "--data", "data"],
+        &["replays", "plan", "--all", "--data", "data"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(folder.path(), arguments).stdout(writer).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+}

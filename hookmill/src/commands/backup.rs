@@ -1,5 +1,6 @@
 //! `hookmill backup` and `hookmill restore`: the whole data folder, while it is in use.
 
+use crate::list::print_line;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,7 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
     let Restore { from, data: to, .. } = arguments;
     let Some(from) = from else {
         for statement in recover(now()) {
-            println!("{};", statement.sql);
+            print_line!("{};", statement.sql);
         }
         return Ok(());
     };

@@ -11,6 +11,7 @@ use hookmill_migrations::{Faults, LoadError, Loaded};
 use hookmill_native::now;
 use serde_json::{Value, json};
 
+use crate::list::print_line;
 use crate::run::pipeline::load;
 use crate::run::secrets;
 
@@ -49,7 +50,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let errors = loaded.map_or_else(|error| listed(&error), |_| Vec::new());
-    println!("{}", json!({ "valid": errors.is_empty(), "errors": errors }));
+    print_line!("{}", json!({ "valid": errors.is_empty(), "errors": errors }));
     if !errors.is_empty() {
         bail!("the configuration is not valid");
     }

@@ -10,6 +10,7 @@ use hookmill_core::words::{OutboxState, Unsent};
 use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Listing, Operator, Place, encoded};
+use crate::list::print_line;
 use crate::list::{listed, text, time};
 use crate::run::pipeline::load;
 use crate::words::word;
@@ -135,7 +136,7 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
     })?;
     if preview.json {
         let (subject, html, text) = (rendered.subject, rendered.html, rendered.text);
-        println!("{}", json!({ "subject": subject, "html": html, "text": text }));
+        print_line!("{}", json!({ "subject": subject, "html": html, "text": text }));
         return Ok(());
     }
     if preview.open {
@@ -147,7 +148,12 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
         eprintln!("Subject: {}\n{}", rendered.subject, file.display());
         return open::that(&file).context("cannot open a browser");
     }
-    println!("Subject: {}\n\n{}\n\n{}", rendered.subject, rendered.text.trim_end(), rendered.html);
+    print_line!(
+        "Subject: {}\n\n{}\n\n{}",
+        rendered.subject,
+        rendered.text.trim_end(),
+        rendered.html
+    );
     Ok(())
 }
 

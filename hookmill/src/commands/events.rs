@@ -1,6 +1,6 @@
 //! `hookmill events`: what came in, and what came of it.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
 use anyhow::bail;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::client::{Client, Listing, Place, encoded};
-use crate::list::{json, plain, print, put, table, text, time};
+use crate::list::{json, plain, print, put, table, text, time, write};
 
 /// Events: list the latest, or show the history of one
 #[derive(clap::Args)]
@@ -250,14 +250,6 @@ fn run_body(show: &Show) -> anyhow::Result<()> {
         return put(body.replace(plain, "\u{fffd}"));
     }
     write(body.as_bytes())
-}
-
-/// Writes bytes as they are, to whoever is no terminal.
-fn write(bytes: &[u8]) -> anyhow::Result<()> {
-    match io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
 }
 
 fn search(client: &Client, query: &[(&str, Option<String>)]) -> anyhow::Result<Vec<Event>> {

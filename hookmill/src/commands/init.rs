@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use hookmill_core::config::scheme_names;
 
 use self::provider::Provider;
+use crate::list::print_line;
 use crate::run::dev::program;
 
 /// The configurations of the Workers: those of a clone of Hookmill, since they build it.
@@ -121,7 +122,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         eprintln!("all files already exist with the same content");
     }
     for path in written {
-        println!("{}", path.display());
+        print_line!("{}", path.display());
     }
     eprint!("{}", next(into, first, providers));
     Ok(())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use hookmill_native::{DataFolder, Opened};
 use serde_json::json;
 
+use crate::list::print_line;
 use crate::run::pipeline::{load, open_store};
 
 /// Apply pending migrations to the database
@@ -26,12 +27,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = DataFolder::lock(&arguments.data)?;
     let Opened { applied, .. } = open_store(&folder, &loaded)?;
     if arguments.json {
-        println!("{}", json!({ "applied": applied }));
+        print_line!("{}", json!({ "applied": applied }));
     } else if applied.is_empty() {
         eprintln!("the database is up to date");
     } else {
         for name in applied {
-            println!("{name}");
+            print_line!("{name}");
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Listing, Operator, Place};
 use crate::commands::dead_letters::Which;
+use crate::list::print_line;
 use crate::list::{json, listed, put, text, time};
 
 /// How long between two looks at a replay.
@@ -147,10 +148,10 @@ fn run_plan(plan: &Plan) -> anyhow::Result<()> {
     }
     let what = |key: &str| text(&planned[key]);
     if planned["total"] == 0 {
-        println!("no dead letters match");
+        print_line!("no dead letters match");
         return Ok(());
     }
-    println!(
+    print_line!(
         "{} letters, first failed {}, last failed {}",
         what("total"),
         time(&planned["first_failed_at"]),
@@ -158,9 +159,9 @@ fn run_plan(plan: &Plan) -> anyhow::Result<()> {
     );
     for letter in planned["sample"].as_array().into_iter().flatten() {
         let what = |key: &str| text(&letter[key]);
-        println!("  {}:{} {} {}", what("source"), what("event_id"), what("type"), what("error"));
+        print_line!("  {}:{} {} {}", what("source"), what("event_id"), what("type"), what("error"));
     }
-    println!("hookmill replays run {} --rate 50 --reason '…' sends them", what("id"));
+    print_line!("hookmill replays run {} --rate 50 --reason '…' sends them", what("id"));
     Ok(())
 }
 

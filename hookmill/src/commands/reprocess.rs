@@ -7,6 +7,7 @@ use hookmill_core::time::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::client::{Operator, Place};
+use crate::list::print_line;
 use crate::list::{json, put, text, time};
 use crate::run::pipeline::load;
 
@@ -92,7 +93,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let what = |key: &str| text(&planned[key]);
     if planned["total"] == 0 {
-        println!("no stored event matches");
+        print_line!("no stored event matches");
         return Ok(());
     }
     for rule in planned["repeats"].as_array().into_iter().flatten() {
@@ -101,15 +102,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             text(rule)
         );
     }
-    println!(
+    print_line!(
         "{} events, applied from {} to {}",
         what("total"),
         time(&planned["first_applied_at"]),
         time(&planned["last_applied_at"])
     );
     for kind in planned["types"].as_array().into_iter().flatten() {
-        println!("  {}:{} {}", text(&kind["source"]), text(&kind["type"]), text(&kind["count"]));
+        print_line!("  {}:{} {}", text(&kind["source"]), text(&kind["type"]), text(&kind["count"]));
     }
-    println!("hookmill replays run {} --rate 50 --reason '…' sends them", what("id"));
+    print_line!("hookmill replays run {} --rate 50 --reason '…' sends them", what("id"));
     Ok(())
 }

@@ -15,6 +15,7 @@ use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 
 use crate::commands::events;
+use crate::list::{print_line, write};
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
 use crate::samples;
@@ -78,13 +79,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let source = source(&loaded, &arguments.source)?;
     let Some(bodies) = Bodies::new(arguments, &source.scheme_name)? else {
         for kind in samples::types(&source.scheme_name) {
-            println!("{kind}");
+            print_line!("{kind}");
         }
         return Ok(());
     };
     if arguments.print {
         let id = arguments.id.clone().unwrap_or_else(|| new_id(&source.scheme_name));
-        print!("{}", bodies.printed(&id)?);
+        write(bodies.printed(&id)?.as_bytes())?;
         return Ok(());
     }
     let to = match (&arguments.to, DataFolder::listening(&arguments.data)) {
@@ -136,7 +137,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         unverified |= status == StatusCode::UNAUTHORIZED;
         dead += u32::from(event.as_ref().is_some_and(events::Event::dead));
         let sent = Sent { id, others, status, answer, event, gone, duplicate };
-        println!("{}", if arguments.json { sent.json() } else { sent.line(follow.is_some()) });
+        print_line!("{}", if arguments.json { sent.json() } else { sent.line(follow.is_some()) });
     }
     if refused > 0 {
         let signed =

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::client::{Client, Place};
+use crate::list::print_line;
 use crate::list::{json, put, text, time};
 
 /// Show the current state: events, lag, dead letters, the outbox, rejections
@@ -28,9 +29,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let activity = each("activity");
     let events: u64 = activity.iter().filter_map(|minute| minute["events"].as_u64()).sum();
     let lag = activity.iter().filter_map(|minute| minute["lag"].as_i64()).max().unwrap_or_default();
-    println!("events        {events} in {} minutes, the slowest took {lag} ms", arguments.minutes);
+    print_line!(
+        "events        {events} in {} minutes, the slowest took {lag} ms",
+        arguments.minutes
+    );
     if let Some(waiting) = stats["waiting"].as_u64() {
-        println!("queue         {waiting} waiting");
+        print_line!("queue         {waiting} waiting");
     }
     let dead = &stats["dead_letters"];
     let oldest = match &dead["oldest"] {
@@ -43,7 +47,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let or_more = if stopped { "+" } else { "" };
         format!("{}{or_more}", text(count))
     };
-    println!(
+    print_line!(
         "dead letters  {}{oldest}; {} replaying",
         counted(&dead["dead"]),
         counted(&dead["replaying"])
@@ -57,14 +61,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             format!("{} {} {}", text(&tally[of]), text(&tally[kind]), text(&tally["count"]))
         });
         let counts = counts.collect::<Vec<_>>();
-        println!(
+        print_line!(
             "{title:12}  {}",
             if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
         );
     }
     for usage in each("usage") {
         let what = |key: &str| text(&usage[key]);
-        println!(
+        print_line!(
             "{:12}  {} in {} requests, {}",
             what("provider"),
             what("sent"),

@@ -13,6 +13,7 @@ use rusqlite::{Row, TransactionBehavior};
 use serde::Serialize;
 
 use crate::list::print;
+use crate::list::print_line;
 use crate::words::word;
 
 /// Tokens for the admin API: create, list, revoke
@@ -111,7 +112,7 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
             create.name
         );
     }
-    println!("{token}");
+    print_line!("{token}");
     Ok(())
 }
 

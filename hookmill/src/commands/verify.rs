@@ -18,6 +18,7 @@ use reqwest::Url;
 use serde_json::json;
 
 use self::trial::Trial;
+use crate::list::print_line;
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
 
@@ -120,7 +121,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Ok(verifier) => verifier,
         Err(error) if arguments.json => {
             let reason = "source_not_ready";
-            println!(
+            print_line!(
                 "{}",
                 json!({ "valid": false, "reason": reason, "detail": error.to_string() })
             );
@@ -146,7 +147,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             trial.causes(&verifier, rejection.reason, configured)
         }
     };
-    report(arguments, source, &captured, &verdict, &causes);
+    report(arguments, source, &captured, &verdict, &causes)?;
     if let Err(rejection) = verdict {
         bail!("not valid: {}", rejection.reason);
     }
@@ -241,7 +242,7 @@ fn report(
     captured: &Captured,
     verdict: &Result<Admitted<'_>, Rejection>,
     causes: &[String],
-) {
+) -> anyhow::Result<()> {
     let events = match verdict {
         Ok(Admitted::Events(verified, events)) => Some((verified, events)),
         _ => None,
@@ -253,7 +254,7 @@ fn report(
             let event = events.first()?;
             Some(json!({ "id": event.id, "type": event.kind, "secret": verified.secret }))
         });
-        println!(
+        print_line!(
             "{}",
             json!({
                 "valid": verdict.is_ok(),
@@ -265,10 +266,10 @@ fn report(
                 "causes": causes,
             })
         );
-        return;
+        return Ok(());
     }
     match (verdict, events) {
-        (Err(rejection), _) => println!("not valid: {}: {}", rejection.reason, rejection.detail),
+        (Err(rejection), _) => print_line!("not valid: {}: {}", rejection.reason, rejection.detail),
         (Ok(_), Some((verified, events))) => {
             let name = &source.secrets[verified.secret].name;
             let whose = match (&arguments.secret, from_environment(name)) {
@@ -276,26 +277,27 @@ fn report(
                 (None, Some(_)) => name.0.clone(),
                 (None, None) => format!("the development secret of {}", name.0),
             };
-            println!("valid, by {whose}");
+            print_line!("valid, by {whose}");
             for event in events {
-                println!("  event {} of type {}", event.id, event.kind);
+                print_line!("  event {} of type {}", event.id, event.kind);
             }
         }
-        (Ok(_), None) => println!("valid; a handshake, not an event"),
+        (Ok(_), None) => print_line!("valid; a handshake, not an event"),
     }
-    println!("  signature: {}", source.scheme);
-    println!("  body: {} bytes, SHA-256 {}", captured.body.len(), sha256_hex(&[&captured.body]));
+    print_line!("  signature: {}", source.scheme);
+    print_line!("  body: {} bytes, SHA-256 {}", captured.body.len(), sha256_hex(&[&captured.body]));
     if source.scheme.signs_url() {
         let query = captured.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
         let url = source.public_url.as_deref().unwrap_or_default();
-        println!("  URL: {}{query}", without_credentials(url));
+        print_line!("  URL: {}{query}", without_credentials(url));
     }
     let names = captured.headers.iter().map(|(name, _)| name.to_lowercase());
     let repeated: BTreeSet<_> = names.filter(|name| captured.headers.all(name).len() > 1).collect();
     for name in repeated {
-        println!("  sent more than once: {name}");
+        print_line!("  sent more than once: {name}");
     }
     for cause in causes {
-        println!("  likely: {cause}");
+        print_line!("  likely: {cause}");
     }
+    Ok(())
 }
