@@ -17,7 +17,7 @@ use crate::bury::{Letter, bury};
 /// While the store is away, every letter waits for this long; with a hundred deliveries, for two days.
 pub const DRAIN_RETRY: Duration = Duration::from_secs(30 * 60);
 
-/// The line of the log about a batch of which so many verdicts stand, and the error if there was one.
+/// The line of the log about a batch: the number of verdicts, and the error if there was one.
 pub fn drained(verdicts: usize, error: Option<&StoreError>) -> Entry {
     let fields = Fields {
         count: Some(verdicts.to_string()),

@@ -6,7 +6,7 @@ mod revenue;
 
 use hookmill_core::handler::Handler;
 
-/// Every handler, by the name that rules call it by. There is none but the example, which the tests are built with.
+/// Every handler, by its name in rules. The list is empty, except in builds with the example, such as those of the tests.
 pub const HANDLERS: &[(&str, &dyn Handler)] = &[
     #[cfg(feature = "example-handler")]
     ("stripe-revenue", &revenue::Revenue),

@@ -17,7 +17,7 @@ impl Actor {
         Self { name, role }
     }
 
-    /// Somebody who has the data anyway.
+    /// An operator with access to the data folder.
     pub(crate) fn local(name: &str) -> Self {
         Self::of(name.to_owned(), Role::Operate)
     }

@@ -33,8 +33,8 @@ pub(crate) fn reason(text: String) -> Result<String, Problem> {
     Err(Problem::invalid(format!("the reason has {length} characters; use 1 to 500")))
 }
 
-/// Writes down that somebody has done something: to be carried out right behind the statement that does it, and only if that
-/// has changed something.
+/// The statement that records an action. It follows the statement that carries the action out, in the same transaction, and
+/// records nothing if that has changed nothing.
 pub(crate) fn audit(
     actor: &Actor,
     action: &str,

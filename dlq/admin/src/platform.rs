@@ -21,7 +21,7 @@ pub trait Platform: Send + Sync {
     /// A body from the object store; `None` if it is not there.
     fn object<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
 
-    /// Has whoever replays look for what there is to do.
+    /// Wakes the jobs that replay and send.
     fn wake(&self) -> BoxFuture<'_, ()>;
 
     /// How many messages wait on the queue; `None` if that cannot be told.
