@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::log::Entry;
+use crate::log::{Entry, Fields};
 use crate::store::StoreError;
 use crate::time::Timestamp;
 
@@ -35,6 +35,12 @@ pub struct Step {
     pub outgoing: Vec<Outgoing>,
     /// Whether it has written to the outbox, so that sending is due.
     pub writes_outbox: bool,
+}
+
+/// The line of the log about a job whose step failed, or that cannot run.
+pub fn failed(job: &str, error: impl ToString) -> Entry {
+    let (job, error) = (Some(job.to_owned()), Some(error.to_string()));
+    Entry::error("a background job failed, will retry", Fields { job, error, ..Fields::default() })
 }
 
 /// How many messages of a channel came to a state.

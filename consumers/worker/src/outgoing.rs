@@ -1,12 +1,12 @@
 //! The background jobs of this Worker.
 
-use hookmill_cloudflare::jobs::{self, failed};
-use hookmill_cloudflare::{D1, HttpClient, now, secret};
+use hookmill_cloudflare::{D1, HttpClient, jobs, log, now, secret};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
 use hookmill_consumers::outgoing::Outgoing;
 use hookmill_consumers::refetch::Apis;
 use hookmill_core::config::Consumers;
+use hookmill_core::job::failed;
 use hookmill_core::time::Timestamp;
 use worker::Env;
 
@@ -56,5 +56,7 @@ fn store(env: &Env) -> Result<D1, Vec<worker::Error>> {
 
 /// What a job needs, if it is there; what is missing is logged.
 fn able<T, E: ToString>(job: &str, needed: Result<T, Vec<E>>) -> Option<T> {
-    needed.map_err(|errors| errors.iter().for_each(|error| failed(job, &error.to_string()))).ok()
+    needed
+        .map_err(|errors| errors.iter().for_each(|error| log(&failed(job, error.to_string()))))
+        .ok()
 }

@@ -895,7 +895,7 @@ struct Rule {
     /// The list whose elements become rows. A path that begins with `@` selects from an element.
     #[schemars(extend("examples" = ["data.object.items.data"]))]
     each: Option<Path>,
-    /// The conditions, all of which must hold: paths, quoted if they contain dots, and allowed values.
+    /// Conditions: paths and their allowed values. The rule runs if every condition holds. Quote a path that contains dots.
     #[schemars(extend("examples" = [{ "data.object.status": ["active", "trialing"] }]))]
     when: Option<BTreeMap<String, Condition>>,
     /// The table to write.
@@ -974,7 +974,7 @@ struct Exists {
 #[schemars(untagged)]
 enum ValueForms {
     Path(Path),
-    /// A path in the body, or a list of paths, of which the first that exists is used.
+    /// A path in the body, or a list of paths. The rule uses the first path that exists.
     Paths(#[schemars(length(min = 1))] Vec<Path>),
     Table(ValueTable),
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hookmill_admin::{Platform, nothing_here, router};
-use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, jobs, now};
+use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, jobs, log, now};
 use hookmill_core::config::Admin as Config;
+use hookmill_core::job::failed;
 use hookmill_core::objects::Objects as _;
 use hookmill_core::request::Remote;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
@@ -115,7 +116,7 @@ pub(crate) async fn replay(env: &Env) {
         (Ok(store), Ok(queue)) => {
             jobs::run(env, &[RunReplays { store, queue }], STEPS, Some("JOBS")).await;
         }
-        (Err(error), _) | (_, Err(error)) => jobs::failed("replay", &error.to_string()),
+        (Err(error), _) | (_, Err(error)) => log(&failed("replay", error)),
     }
 }
 
@@ -161,6 +162,6 @@ async fn clean(env: &Env) {
         (Ok(store), Ok(objects)) => {
             jobs::run(env, &[SweepOld { store, objects, retention }], 1, None).await;
         }
-        (Err(error), _) | (_, Err(error)) => jobs::failed("sweep", &error.to_string()),
+        (Err(error), _) | (_, Err(error)) => log(&failed("sweep", error)),
     }
 }

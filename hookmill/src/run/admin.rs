@@ -17,7 +17,7 @@ const COUNTED: usize = 1_000_000;
 pub struct Native<S> {
     pub store: S,
     pub bodies: Bodies,
-    /// `None`: whoever has the data folder sees all of it.
+    /// `None` for commands on the data folder, which redact nothing.
     pub config: Option<Config>,
     /// What runs in this process. Whatever runs in another looks every few seconds for what there is to do.
     pub running: Option<Running>,
@@ -29,7 +29,7 @@ pub struct Running {
     pub client: HttpClient,
     /// Told when something is to be replayed, or sent once more.
     pub asked: Arc<Notify>,
-    /// Whoever sends.
+    /// Wakes the jobs that send.
     pub written: Arc<Notify>,
 }
 

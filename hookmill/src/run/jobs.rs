@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookmill_core::job::{Job, Step};
-use hookmill_core::log::{Entry, Fields};
+use hookmill_core::job::{Job, Step, failed};
 use hookmill_native::{Metrics, now};
 use tokio::sync::{Notify, watch};
 
@@ -31,9 +30,7 @@ impl Runner {
             let wait = match job.step(now).await {
                 Ok(step) => self.report(step).map_or(J::INTERVAL, |wait| wait.min(J::INTERVAL)),
                 Err(error) => {
-                    let (job, error) = (Some(J::NAME.to_owned()), Some(error.to_string()));
-                    let fields = Fields { job, error, ..Fields::default() };
-                    log::write(&Entry::error("a background job failed, will retry", fields));
+                    log::write(&failed(J::NAME, error));
                     PAUSE.max(J::INTERVAL / 4)
                 }
             };

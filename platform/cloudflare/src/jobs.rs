@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hookmill_core::delivery::WAKE;
-use hookmill_core::job::Job;
+use hookmill_core::job::{Job, failed};
 use hookmill_core::log::{Entry, Fields};
 use hookmill_core::time::Timestamp;
 use worker::{Delay, Env};
@@ -35,7 +35,7 @@ pub async fn run<J: Job>(env: &Env, jobs: &[J], steps: usize, queue: Option<&str
                     next = next.into_iter().chain(step.next).min();
                 }
                 // The cron trigger tries again.
-                Err(error) => return failed(J::NAME, &error.to_string()),
+                Err(error) => return log(&failed(J::NAME, error)),
             }
         }
         let Some(next) = next else { return };
@@ -49,13 +49,6 @@ pub async fn run<J: Job>(env: &Env, jobs: &[J], steps: usize, queue: Option<&str
         }
         Delay::from(wait).await;
     }
-}
-
-/// Logs why a job cannot run.
-pub fn failed(job: &str, error: &str) {
-    let (job, error) = (Some(job.to_owned()), Some(error.to_owned()));
-    let fields = Fields { job, error, ..Fields::default() };
-    log(&Entry::error("a background job failed, will retry", fields));
 }
 
 /// Asks a queue to wake a Worker after this time, unless the cron trigger comes before.
