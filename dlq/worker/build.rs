@@ -1,5 +1,5 @@
 //! Bakes the checked configuration in.
 
 fn main() {
-    hookmill_bake::dlq();
+    hookmill_loader::bake::dlq();
 }

@@ -1,5 +1,5 @@
 //! Bakes the checked configuration in.
 
 fn main() {
-    hookmill_bake::ingress();
+    hookmill_loader::bake::ingress();
 }

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 5] = [
     &["hookmill-core"],
     &["hookmill-dlq", "hookmill-providers", "hookmill-handlers", "hookmill-migrations"],
     &["hookmill-consumers", "hookmill-admin", "hookmill-ingress"],
-    &["hookmill-native", "hookmill-cloudflare", "hookmill-bake"],
+    &["hookmill-native", "hookmill-cloudflare", "hookmill-loader"],
     &["hookmill", "hookmill-ingress-worker", "hookmill-consumers-worker", "hookmill-dlq-worker"],
 ];
 

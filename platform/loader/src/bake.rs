@@ -1,10 +1,10 @@
-//! For the build scripts of the Workers: checks hookmill.toml, and bakes in what the Worker carries of it, so that no
-//! TOML is parsed and no rule compiled at the edge. It is written with postcard, which takes less code to read than
-//! JSON: an ingress Worker's size is its cold start. A configuration with errors fails the build.
+//! The functions of the Workers' build scripts. Each checks hookmill.toml and writes the part that its Worker contains, so
+//! that a Worker parses no TOML and compiles no rules. The format is postcard, which takes less code to read than JSON: an
+//! ingress Worker's size determines its cold start. A configuration with errors fails the build.
 //!
-//! The file is `hookmill.toml` beside the workspace's `Cargo.lock`, or what `HOOKMILL_CONFIG` names.
+//! The file is `hookmill.toml` beside the workspace's `Cargo.lock`, or the one that `HOOKMILL_CONFIG` names.
 
-// What a build script prints is how it talks to cargo.
+// A build script talks to cargo by printing.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::env;

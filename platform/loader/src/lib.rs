@@ -1,0 +1,4 @@
+//! Turns files into a checked configuration.
+
+#[cfg(feature = "bake")]
+pub mod bake;
