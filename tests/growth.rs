@@ -173,7 +173,7 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
     std::fs::write(folder.path().join("done.html"), "{{ text }}").unwrap();
     std::fs::create_dir(folder.path().join("app")).unwrap();
     std::fs::write(folder.path().join("app/1000_tables.sql"), tables).unwrap();
-    let loaded = hookmill_migrations::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let loaded = hookmill_loader::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
     let mut database = Connection::open_in_memory().unwrap();
     hookmill_migrations::apply(&mut database, &loaded.migrations).unwrap();
     (loaded.consumers(), database)

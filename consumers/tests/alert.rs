@@ -16,7 +16,7 @@ use hookmill_core::request::Request;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_migrations::Loaded;
+use hookmill_loader::Loaded;
 use hookmill_native::{DataFolder, Sqlite};
 use hookmill_providers::{Admitted, Verifier};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn load(text: &str) -> Loaded {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hookmill.toml");
     std::fs::write(&path, text).unwrap();
-    hookmill_migrations::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"))
+    hookmill_loader::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"))
 }
 
 impl World {

@@ -31,8 +31,7 @@ impl Fixture {
         fs::write(folder.path().join("done.html"), "{{ text }}{{ nothing }}").unwrap();
         fs::create_dir(folder.path().join("app")).unwrap();
         fs::write(folder.path().join("app/1000_things.sql"), tables).unwrap();
-        let loaded =
-            hookmill_migrations::load(&config, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let loaded = hookmill_loader::load(&config, &[]).unwrap_or_else(|error| panic!("{error}"));
         let data = DataFolder::lock(&folder.path().join("data")).unwrap();
         let store = data.store(&loaded.migrations).unwrap().store;
         Self {

@@ -18,7 +18,7 @@ pub fn config(rules: &str) -> Consumers {
     let path = folder.path().join("hookmill.toml");
     let source = "[sources.stripe]\nscheme = 'stripe'\nsecrets = ['env:A']\npreset = 'stripe'\n";
     fs::write(&path, format!("{source}{rules}")).unwrap();
-    hookmill_migrations::load(&path, &[]).unwrap_or_else(|error| panic!("{error}")).consumers()
+    hookmill_loader::load(&path, &[]).unwrap_or_else(|error| panic!("{error}")).consumers()
 }
 
 /// So many bodies, those of the fixtures over and over, each with an id of its own.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use hookmill_core::config::{ConfigError, WranglerCheck, check_wrangler};
-use hookmill_migrations::{Faults, LoadError, Loaded};
+use hookmill_loader::{Faults, LoadError, Loaded};
 use hookmill_native::now;
 use serde_json::{Value, json};
 

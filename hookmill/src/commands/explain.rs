@@ -16,7 +16,7 @@ use hookmill_core::rules::row;
 use hookmill_core::schema::{ROW_GUARDS, Schema};
 use hookmill_core::store::Param;
 use hookmill_core::time::Timestamp;
-use hookmill_migrations::Loaded;
+use hookmill_loader::Loaded;
 use hookmill_native::{DataFolder, FolderError, Reader, now};
 use rusqlite::{Connection, params_from_iter, types};
 use serde::Serialize;

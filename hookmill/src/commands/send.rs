@@ -8,7 +8,7 @@ use hookmill_core::config::{SecretRef, Source};
 use hookmill_core::request::Request;
 use hookmill_core::rules::{Path as BodyPath, Step};
 use hookmill_core::secret::Secret;
-use hookmill_migrations::Loaded;
+use hookmill_loader::Loaded;
 use hookmill_native::{DataFolder, now};
 use hookmill_providers::{Admitted, Outgoing, Signed, Verifier, sign};
 use reqwest::{Client, StatusCode, Url};

@@ -16,7 +16,7 @@ use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
 use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
-use hookmill_migrations::Loaded;
+use hookmill_loader::Loaded;
 use hookmill_native::http::{Service, serve};
 use hookmill_native::{
     DataFolder, Files, HttpClient, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite,
@@ -96,8 +96,8 @@ pub fn start_log(place: &Place, default: &str) {
 
 /// Reads and checks a configuration.
 pub fn load(config: &Path) -> anyhow::Result<Loaded> {
-    hookmill_migrations::load(config, &hookmill_handlers::names()).map_err(|error| match error {
-        hookmill_migrations::LoadError::Read { .. } if !config.exists() => {
+    hookmill_loader::load(config, &hookmill_handlers::names()).map_err(|error| match error {
+        hookmill_loader::LoadError::Read { .. } if !config.exists() => {
             anyhow::Error::new(error).context("there is no configuration here; --config names it")
         }
         error => error.into(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hookmill_core::config::{Ingress, Source};
 use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
-use hookmill_migrations::Loaded;
+use hookmill_loader::Loaded;
 use hookmill_native::now;
 use hookmill_providers::{Development, KeyError, Verifier, development};
 

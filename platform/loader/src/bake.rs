@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::exit;
 
 use hookmill_core::config::native_only;
-use hookmill_migrations::{Loaded, load};
 use serde::Serialize;
+
+use crate::{Loaded, load};
 
 /// For the ingress Worker: `OUT_DIR/config`, a [`hookmill_core::config::Ingress`], and `OUT_DIR/salt`, 16 random bytes for
 /// the hashes of addresses.

@@ -7,7 +7,7 @@ use hookmill_consumers::Fate;
 use hookmill_core::config::{ConfigError, Expectation, Given, Located, TestText};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::store::StoreError;
-use hookmill_migrations::Loaded;
+use hookmill_loader::Loaded;
 use serde_json::Value;
 
 use crate::trial::{Row, Trial, admit};

@@ -1,0 +1,752 @@
+//! [`load`]: a hookmill.toml, checked with its templates and against the schema of its migrations.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hookmill_core::config::{Admin, Config, ConfigError, Consumers, Located, overview, parse};
+use hookmill_core::email::TemplateText;
+use hookmill_core::rules::{Program, compile};
+use hookmill_core::schema::{OWN_TABLES, Schema};
+use hookmill_migrations::{Migration, MigrationError, apply, in_folder, own, schema};
+use rusqlite::Connection;
+use thiserror::Error;
+
+use crate::templates;
+
+/// A configuration that has been checked whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Loaded {
+    /// What the file says.
+    pub config: Config,
+    /// Its rules, compiled.
+    pub program: Program,
+    /// The texts of its templates.
+    pub templates: BTreeMap<String, TemplateText>,
+    /// Hookmill's migrations and the user's, in order.
+    pub migrations: Vec<Migration>,
+    /// What is in force, for people: [`hookmill_core::config::overview()`].
+    pub overview: String,
+    /// The handlers that its rules may name.
+    handlers: Vec<&'static str>,
+}
+
+impl Loaded {
+    /// What the consumers carry of it.
+    pub fn consumers(&self) -> Consumers {
+        Consumers {
+            program: self.program.clone(),
+            retry: self.config.retry.clone(),
+            limits: self.config.limits,
+            apis: self.config.apis.clone(),
+            keep_messages: self.config.retention.messages.is_some(),
+            emails: self.config.emails.clone(),
+            sms: self.config.sms.clone(),
+            tracking: self.config.tracking.clone(),
+            templates: self.templates.clone(),
+            alerts: self.config.alerts.clone(),
+        }
+    }
+
+    /// What the admin API carries of it.
+    pub fn admin(&self) -> Admin {
+        Admin {
+            retention: self.config.retention,
+            redact: self.config.redact.clone(),
+            access: self.config.access.clone(),
+            overview: self.overview.clone(),
+        }
+    }
+
+    /// Checks the rules against the schema of a database that these migrations were applied to. It is another one than they
+    /// make if one of them was changed after it had been applied.
+    ///
+    /// # Errors
+    ///
+    /// The faults of rules that the database has no tables or columns for.
+    pub fn check_against(&self, schema: &Schema) -> Result<(), Faults> {
+        compile::compile(&self.config, schema, &self.handlers).map(drop).map_err(Faults)
+    }
+}
+
+/// Why a configuration was not loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it was not read.
+        source: std::io::Error,
+    },
+    /// Every fault of the file.
+    #[error("{0}")]
+    Faults(Faults),
+    /// Hookmill's own migrations do not make a schema.
+    #[error("Hookmill's own migrations cannot be applied")]
+    Own(#[source] MigrationError),
+    /// The schema cannot be read.
+    #[error("the schema cannot be read")]
+    Schema(#[from] rusqlite::Error),
+}
+
+/// The faults of a configuration, at least one.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub struct Faults(pub Vec<ConfigError>);
+
+/// Each fault on a line of its own, and how many there are.
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in &self.0 {
+            writeln!(f, "{fault}")?;
+        }
+        let (count, plural) = (self.0.len(), if self.0.len() == 1 { "" } else { "s" });
+        write!(f, "{count} error{plural} in the configuration")
+    }
+}
+
+/// Reads a configuration and checks all of it: its text, its templates, its migrations, its rules against the schema and
+/// against the names of the handlers that are built in.
+///
+/// # Errors
+///
+/// [`LoadError`]; faults of the file are reported all at once.
+pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let (config, mut faults) = parse(&path.display().to_string(), &text);
+
+    let base = path.parent().unwrap_or(Path::new(""));
+    let templates = templates::read(&config, base, &mut faults);
+    let mut database = Connection::open_in_memory()?;
+    let mut migrations = own();
+    apply(&mut database, &migrations).map_err(LoadError::Own)?;
+    if let Some(folder) = &config.migrations {
+        let before = schema(&database)?;
+        match users(&mut database, &base.join(&folder.value), folder) {
+            Ok(users) => migrations.extend(users),
+            Err(fault) => faults.push(fault),
+        }
+        let after = schema(&database)?;
+        for table in OWN_TABLES {
+            // An index of the user's own does no harm.
+            let shape = |schema: &Schema| {
+                let table = schema.tables.get(table);
+                table.map(|table| (table.columns.clone(), table.unique.clone()))
+            };
+            if shape(&before) != shape(&after) {
+                let problem = format!("a migration changes `{table}`, Hookmill's own table");
+                faults.push(folder.error(problem));
+            }
+        }
+    }
+    match compile::compile(&config, &schema(&database)?, handlers) {
+        Ok(program) if faults.is_empty() => {
+            let overview = overview(&text, &program);
+            let handlers = handlers.to_vec();
+            Ok(Loaded { config, program, templates, migrations, overview, handlers })
+        }
+        compiled => {
+            faults.extend(compiled.err().unwrap_or_default());
+            faults.sort();
+            Err(LoadError::Faults(Faults(faults)))
+        }
+    }
+}
+
+/// Applies the user's migrations to the scratch database.
+fn users(
+    database: &mut Connection,
+    folder: &Path,
+    named: &Located<String>,
+) -> Result<Vec<Migration>, ConfigError> {
+    let fault = |error: MigrationError| {
+        let cause =
+            std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        named.error(format!("{error}{cause}"))
+    };
+    let migrations = in_folder(folder).map_err(fault)?;
+    apply(database, &migrations).map_err(fault)?;
+    Ok(migrations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    /// Every preset.
+    fn presets() -> Loaded {
+        let sources = [
+            ("stripe", "stripe"),
+            ("clerk", "standard-webhooks"),
+            ("paddle", "paddle"),
+            ("resend", "resend"),
+            ("sendgrid", "sendgrid"),
+            ("twilio", "twilio"),
+        ];
+        let sources = sources.map(|(preset, scheme)| {
+            format!(
+                "[sources.{preset}]\nscheme = '{scheme}'\nsecrets = ['env:A']\npreset = '{preset}'\n"
+            )
+        });
+        // The last one's.
+        let config = sources.concat() + "public_url = 'https://example.com/webhooks/twilio'\n";
+        let folder = folder(&[("hookmill.toml", &config)]);
+        load(&folder.path().join("hookmill.toml"), &[]).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn no_rule_writes_a_table_of_hookmills_own() {
+        let mut database = Connection::open_in_memory().unwrap();
+        apply(&mut database, &own()).unwrap();
+        let rules = presets().program.rules;
+        let written: Vec<_> = rules.iter().filter_map(|rule| rule.effect.table()).collect();
+        let tables = schema(&database).unwrap().tables.into_keys();
+        let own: Vec<_> = tables.filter(|table| !written.contains(&table.as_str())).collect();
+        assert_eq!(own, OWN_TABLES);
+    }
+
+    #[test]
+    fn a_list_in_a_table_that_does_not_suit_it_is_refused() {
+        let rule = |table: &str| {
+            format!(
+                "[[rules]]\nname = 'list'\non = ['s:*']\neach = 'list'\ntable = '{table}'\n\
+                 key = {{ team = 'team', id = '@.id' }}\nversion = 'v'\n"
+            )
+        };
+        assert_eq!(faults(&rule("members")), "none");
+        assert_eq!(faults(&rule("indexed")), "none");
+        insta::assert_snapshot!(faults(&rule("untyped")), @r"
+        hookmill.toml:11:24: rules[0].key.id: the key column `id` has no fixed type
+          hint: use TEXT or INTEGER; otherwise a number and its text would be two keys
+        1 error in the configuration
+        ");
+        insta::assert_snapshot!(faults(&rule("backwards")), @r"
+        hookmill.toml:10:9: rules[0].table: no index of `backwards` begins with (team), so each event would read the whole table
+          hint: begin the primary key with the columns of the list's owner, or add an index: CREATE INDEX … ON backwards (team)
+        1 error in the configuration
+        ");
+    }
+
+    #[test]
+    fn a_migration_that_changes_a_table_of_hookmill_is_refused() {
+        let text = format!("{SOURCE}[database]\nmigrations = 'app'\n");
+        let folder = folder(&[("hookmill.toml", &text)]);
+        fs::create_dir(folder.path().join("app")).unwrap();
+        fs::write(folder.path().join("app/1000_a.sql"), "DROP TABLE outbox").unwrap();
+        let error = load(&folder.path().join("hookmill.toml"), &[]).unwrap_err().to_string();
+        assert!(error.contains("a migration changes `outbox`, Hookmill's own table"), "{error}");
+    }
+
+    const SOURCE: &str = "[sources.s]\nscheme = 'stripe'\nsecrets = ['env:A']\n";
+
+    /// The faults of a configuration with these rules, on a schema with a few tables.
+    fn faults(rules: &str) -> String {
+        let folder = folder(&[(
+            "hookmill.toml",
+            &format!("{SOURCE}[database]\nmigrations = 'app'\n{rules}"),
+        )]);
+        let app = folder.path().join("app");
+        fs::create_dir(&app).unwrap();
+        let guard = "_version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL";
+        let sql = format!(
+            "CREATE TABLE teams (org TEXT, id TEXT, name TEXT NOT NULL, size INTEGER, note TEXT, {guard}, PRIMARY KEY (org, id)) STRICT;
+             CREATE TABLE tallies (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT;
+             CREATE TABLE members (team TEXT, id TEXT, name TEXT, PRIMARY KEY (team, id)) STRICT;
+             CREATE TABLE backwards (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
+             CREATE TABLE untyped (team TEXT, id ANY, PRIMARY KEY (team, id)) STRICT;
+             CREATE TABLE indexed (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
+             CREATE INDEX indexed_team ON indexed (team);
+             CREATE TABLE accounts (id TEXT PRIMARY KEY, customer TEXT UNIQUE, plan TEXT, {guard}) STRICT;"
+        );
+        fs::write(app.join("1000_teams.sql"), sql).unwrap();
+        let path = folder.path().join("hookmill.toml");
+        match load(&path, &["stripe-revenue"]) {
+            Ok(_) => "none".to_owned(),
+            Err(error) => error.to_string().replace(&format!("{}/", folder.path().display()), ""),
+        }
+    }
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "one configuration with every fault")]
+    fn rules_that_do_not_fit_the_schema_are_reported_all_at_once() {
+        insta::assert_snapshot!(faults(r#"
+            [[rules]]
+            name = "no-such-table"
+            on = "s:*"
+            table = "teems"
+            key = { id = "id" }
+            version = "v"
+
+            [[rules]]
+            name = "own-table"
+            on = "s:*"
+            table = "events"
+            key = { id = "id" }
+            version = "v"
+
+            [[rules]]
+            name = "columns"
+            on = "s:*"
+            table = "teams"
+            key = { id = "id" }
+            version = "v"
+            set = { nme = "n", _version = "v" }
+
+            [[rules]]
+            name = "precedence"
+            on = "s:*"
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            tie = { precedence = { column = "nme", order = [] } }
+            set = { name = "n", size = "s" }
+
+            [[rules]]
+            name = "other-columns"
+            on = "s:*"
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            set = { name = "n", note = "s" }
+
+            [[rules]]
+            name = "erases-what-cannot-be-null"
+            on = "s:deleted"
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            delete = "*"
+
+            [[rules]]
+            name = "neither"
+            on = "s:*"
+            table = "teams"
+            key = { org = "o", id = "id" }
+
+            [[rules]]
+            name = "sets-without-a-version"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            set = { n = "n" }
+
+            [[rules]]
+            name = "adds-with-a-version"
+            on = "s:*"
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            set = { name = "n", size = "s" }
+            add = { note = 1 }
+
+            [[rules]]
+            name = "version-where-there-is-none"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            version = "v"
+            set = { n = "n" }
+
+            [[rules]]
+            name = "adds-and-deletes"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            add = { n = 1 }
+            delete = "*"
+        "#), @r#"
+        hookmill.toml:10:21: rules[0].table: there is no table `teems`
+          hint: did you mean `teams`?
+        hookmill.toml:17:21: rules[1].table: `events` is Hookmill's own table
+          hint: use a table of your application
+        hookmill.toml:24:21: rules[2].table: column `name` is NOT NULL, but the rule does not set it
+          hint: add `name` to `set`, or allow NULL in the column
+        hookmill.toml:24:21: rules[2].table: the primary key of `teams` is (id, org), and `key` names (id)
+          hint: `key` must contain the whole primary key
+        hookmill.toml:27:21: rules[2].set.nme: table `teams` has no column `nme`
+          hint: did you mean `name`?
+        hookmill.toml:27:32: rules[2].set._version: Hookmill maintains `_version`
+          hint: remove it; its value follows from `version`, `tie` and `delete`
+        hookmill.toml:32:21: rules[3].table: rules `columns` and `precedence` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
+          hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
+        hookmill.toml:35:34: rules[3].tie.precedence: `nme` is not set by this rule
+          hint: did you mean `name`?
+        hookmill.toml:35:60: rules[3].tie.precedence.order: the list is empty
+          hint: expected a list, weakest first
+        hookmill.toml:41:21: rules[4].table: rules `columns` and `other-columns` both write `teams`, but only one of them sets `name`, `note`, `_version`, `nme`
+          hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
+        hookmill.toml:49:21: rules[5].table: column `name` is NOT NULL, but the rule does not set it
+          hint: add `name` to `set`, or allow NULL in the column
+        hookmill.toml:55:20: rules[6].name: the rule needs `version` or `add`
+          hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
+        hookmill.toml:57:21: rules[6].table: column `name` is NOT NULL, but the rule does not set it
+          hint: add `name` to `set`, or allow NULL in the column
+        hookmill.toml:57:21: rules[6].table: rules write the table `teams` by version
+          hint: count in a separate table
+        hookmill.toml:61:20: rules[7].name: the rule needs `version` or `add`
+          hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
+        hookmill.toml:70:21: rules[8].table: rules `columns` and `adds-with-a-version` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
+          hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
+        hookmill.toml:74:21: rules[8].add.note: a rule with a `version` cannot `add`
+          hint: count in a separate table, with a rule without `version` and `set`
+        hookmill.toml:79:21: rules[9].table: table `tallies` lacks _version, _precedence, _event_id, _deleted
+          hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
+        hookmill.toml:85:20: rules[10].name: `delete`, `tie`, `update` and `tombstone` need a `version`
+        19 errors in the configuration
+        "#);
+    }
+
+    const UNSAYABLE: &str = r#"
+            [[rules]]
+            name = "values"
+            on = "s:*"
+            table = "accounts"
+            key = { id = "@.id" }
+            version = { text = "v" }
+            when = { "@.kept" = true }
+            set = { plan = { decimal = "a" }, customer = { event = "ip", value = 1 } }
+
+            [[rules]]
+            name = "versions"
+            on = "s:*"
+            table = "accounts"
+            key = { id = "id" }
+            version = { event = "received_at" }
+            set = { plan = { integr = "a" }, customer = { json = [] } }
+
+            [[rules]]
+            name = "constant"
+            on = "s:*"
+            table = "accounts"
+            key = { id = "id" }
+            version = { value = 1 }
+            set = { plan = "p", customer = "c" }
+
+            [[rules]]
+            name = "lists"
+            on = "s:*"
+            each = "@.list"
+            table = "members"
+            key = { team = "id", id = "id" }
+            version = "v"
+            update = true
+            tie = { precedence = { column = "name", order = ["a"] } }
+            set = { name = "@.name" }
+
+            [[rules]]
+            name = "a-list-in-a-table-kept-by-version"
+            on = "s:*"
+            each = "list"
+            table = "accounts"
+            key = { id = "@.id" }
+            version = "v"
+            set = { plan = "p", customer = "c" }
+
+            [[rules]]
+            name = "updates"
+            on = "s:*"
+            table = "accounts"
+            key = { plan = "plan" }
+            update = true
+            tombstone = false
+            version = { rfc3339 = "v" }
+            tie = { refetch = true }
+            set = { customer = "c" }
+
+            [[rules]]
+            name = "asks-nobody"
+            on = ["s:*"]
+            handler = "stripe-revenu"
+            table = "accounts"
+            key = { id = "id" }
+            version = "v"
+            tie = { refetch = true }
+            set = { plan = "p", customer = "c" }
+
+            [[rules]]
+            name = "counts-with-what-is-for-versions"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            add = { n = 1 }
+            update = true
+            tie = { refetch = true }
+
+            [[rules]]
+            name = "sends-a-list"
+            on = "s:*"
+            each = "list"
+            suppress = { address = "@.email", reason = "x" }
+        "#;
+
+    #[test]
+    fn what_rules_cannot_say_is_reported_with_what_would_do() {
+        insta::assert_snapshot!(faults(UNSAYABLE), @r#"
+        hookmill.toml:8:20: rules[0].name: `when` asks for "@.kept", but `each` is missing
+          hint: `@` refers to an element of the list that `each` selects: each = "data.object.items.data"
+        hookmill.toml:11:26: rules[0].key.id: `each` is missing
+          hint: `@` refers to an element of the list that `each` selects: each = "data.object.items.data"
+        hookmill.toml:12:23: rules[0].version: not a usable version
+          hint: expected a path to a whole number, or to a time: { rfc3339 = "occurred_at" }
+        hookmill.toml:14:28: rules[0].set.plan: `scale` is missing
+          hint: add the number of decimal places: { decimal = "amount", scale = 2 }
+        hookmill.toml:14:58: rules[0].set.customer: unknown value form
+          hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
+        hookmill.toml:14:68: rules[0].set.customer.event: found "ip"
+          hint: did you mean `id`?
+        hookmill.toml:21:23: rules[1].version: the order of arrival is not the order of events
+          hint: use a value of the provider: version = "created"
+        hookmill.toml:22:28: rules[1].set.plan: unknown value form
+          hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
+        hookmill.toml:22:66: rules[1].set.customer.json: no path is given
+          hint: expected a path, or a list of paths (the first one found is used)
+        hookmill.toml:29:23: rules[2].version: all events have the same version, but `tie` is missing
+          hint: add what orders the events: tie = { precedence = … }
+        hookmill.toml:33:20: rules[3].name: `update` and `tombstone` cannot be combined with `each`
+          hint: remove them: Hookmill removes rows that leave the list
+        hookmill.toml:35:20: rules[3].each: found "@.list"
+          hint: expected a path into the body; `@` refers to an element of this list
+        hookmill.toml:36:21: rules[3].table: `key` must identify the owner of the list and the element
+          hint: key = { subscription_id = "data.object.id", id = "@.id" }
+        hookmill.toml:40:34: rules[3].tie.precedence: a list has no column to compare
+          hint: precedence = { type = ["*.created", "*.updated"] }
+        hookmill.toml:47:21: rules[4].table: `key` must identify the owner of the list and the element
+          hint: key = { subscription_id = "data.object.id", id = "@.id" }
+        hookmill.toml:47:21: rules[4].table: rules `values` and `a-list-in-a-table-kept-by-version` both write `accounts`, but only one of them has `each`
+          hint: all rules of a table must agree in this
+        hookmill.toml:47:21: rules[4].table: rules write the table `accounts` by version
+          hint: the rows of a list share one version; remove the columns _version, _precedence, _event_id, _deleted
+        hookmill.toml:53:20: rules[5].name: a rule with `update` cannot remove rows
+          hint: remove `tombstone`: `_deleted` marks deleted rows
+        hookmill.toml:55:21: rules[5].table: (plan) is neither the primary key of `accounts` nor UNIQUE
+          hint: `key` must identify exactly one row
+        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, but only one of them has `update`
+          hint: all rules of a table must agree in this
+        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, but only one of them has a time as its version
+          hint: all rules of a table must agree in this
+        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, but only one of them sets `plan`
+          hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
+        hookmill.toml:58:25: rules[5].tombstone: `tombstone` needs `delete`
+          hint: add the event types that delete: delete = "*.deleted"
+        hookmill.toml:60:31: rules[5].tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
+          hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
+        hookmill.toml:66:23: rules[6].handler: there is no handler `stripe-revenu`
+          hint: did you mean `stripe-revenue`?
+        hookmill.toml:70:31: rules[6].tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
+          hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
+        hookmill.toml:74:20: rules[7].name: `delete`, `tie`, `update` and `tombstone` need a `version`
+        hookmill.toml:85:20: rules[8].each: `each` works only with `table`
+          hint: remove `each`: a rule sends once for each event
+        28 errors in the configuration
+        "#);
+    }
+
+    #[test]
+    fn a_rule_names_a_handler_of_this_build() {
+        let rule = "[[rules]]\nname = 'r'\non = 's:*'\nhandler = 'a'\ntable = 't'\nkey = { id = 'id' }\nadd = { n = 1 }\n";
+        let config = format!("{SOURCE}[database]\nmigrations = 'app'\n{rule}");
+        let folder = folder(&[("hookmill.toml", &config)]);
+        fs::create_dir(folder.path().join("app")).unwrap();
+        let sql = "CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT";
+        fs::write(folder.path().join("app/1000_t.sql"), sql).unwrap();
+        let path = folder.path().join("hookmill.toml");
+        assert!(load(&path, &["a", "b"]).is_ok());
+        let refused = |handlers: &[&'static str]| {
+            let error = load(&path, handlers).unwrap_err().to_string();
+            error.replace(&format!("{}/", folder.path().display()), "")
+        };
+        insta::assert_snapshot!(refused(&["longer-name"]), @"
+        hookmill.toml:9:11: rules[0].handler: there is no handler `a`
+          hint: possible here: `longer-name`
+        1 error in the configuration
+        ");
+        insta::assert_snapshot!(refused(&[]), @"
+        hookmill.toml:9:11: rules[0].handler: there is no handler `a`
+          hint: this build has no handlers; add one in consumers/handlers
+        1 error in the configuration
+        ");
+    }
+
+    #[test]
+    fn a_rule_that_takes_a_presets_place_takes_it_for_all_its_sources() {
+        let rule = |on: &str| {
+            format!(
+                "[sources.a]\nscheme = 'stripe'\nsecrets = ['env:A']\npreset = 'stripe'\n\
+                 [sources.b]\nscheme = 'stripe'\nsecrets = ['env:B']\npreset = 'stripe'\n\
+                 [[rules]]\nname = 'stripe-customers-deleted'\non = {on}\ntable = 'customers'\n\
+                 key = {{ id = 'data.object.id' }}\nversion = 'created'\ndelete = '*'"
+            )
+        };
+        assert_eq!(faults(&rule("['a:customer.deleted', 'b:customer.deleted']")), "none");
+        insta::assert_snapshot!(faults(&rule("'a:customer.deleted'")), @r#"
+        hookmill.toml:15:8: rules[0].name: it replaces the preset's rule "stripe-customers-deleted" but does not cover `b`, which has the preset "stripe" as well
+          hint: name the events of `b` in `on`, or choose another name
+        1 error in the configuration
+        "#);
+    }
+
+    #[test]
+    fn an_api_that_cannot_be_asked_is_reported_with_what_would_do() {
+        insta::assert_snapshot!(faults(r#"
+            [sources.b]
+            scheme = "stripe"
+            secrets = ["env:A"]
+            api = {}
+
+            [sources.c]
+            scheme = "github"
+            secrets = ["env:A"]
+            api = {}
+
+            [[rules]]
+            name = "no-such-object"
+            on = ["b:customer.updated", "b:customer_portal.updated"]
+            table = "accounts"
+            key = { id = "id" }
+            version = "v"
+            tie = { refetch = true }
+            set = { plan = "p", customer = "c" }
+
+            [[rules]]
+            name = "two-apis"
+            on = ["b:customer.updated", "s:customer.updated"]
+            table = "accounts"
+            key = { id = "id" }
+            version = "v"
+            tie = { refetch = true }
+            set = { plan = "p", customer = "c" }
+        "#), @r#"
+        hookmill.toml:15:19: sources.c.api: Hookmill cannot fetch objects from this provider's API
+          hint: remove `api`; it is supported for Stripe, Clerk and Paddle
+        hookmill.toml:23:31: rules[0].tie.refetch: the API of stripe has no object for "customer_portal.updated"
+          hint: its objects are charge.*, charge.dispute.*, checkout.session.*, customer.*, customer.subscription.*, invoice.*, payment_intent.*, price.*, product.*, refund.*
+        hookmill.toml:32:31: rules[1].tie.refetch: `refetch` needs the API of one provider
+          hint: add [sources.b.api] and [sources.s.api], all of the same provider
+        3 errors in the configuration
+        "#);
+    }
+
+    #[test]
+    fn rules_that_fit_are_compiled() {
+        assert_eq!(
+            faults(
+                r#"
+            [[rules]]
+            name = "teams"
+            on = ["s:team.created", "s:team.updated"]
+            table = "teams"
+            key = { org = "o", id = "id" }
+            version = "v"
+            set = { name = "n", size = "s" }
+
+            [[rules]]
+            name = "tallies"
+            on = "s:*"
+            table = "tallies"
+            key = { id = "id" }
+            add = { n = 1 }
+            "#
+            ),
+            "none"
+        );
+    }
+
+    #[test]
+    fn a_migration_of_the_user_that_fails_is_a_fault_of_the_configuration() {
+        let folder =
+            folder(&[("hookmill.toml", &format!("{SOURCE}[database]\nmigrations = 'app'\n"))]);
+        let shown = |folder: &tempfile::TempDir| {
+            let error = load(&folder.path().join("hookmill.toml"), &[]).unwrap_err().to_string();
+            error.replace(&format!("{}/", folder.path().display()), "")
+        };
+        insta::assert_snapshot!(shown(&folder), @"
+        hookmill.toml:5:14: database.migrations: cannot read app: No such file or directory (os error 2)
+        1 error in the configuration
+        ");
+        fs::create_dir(folder.path().join("app")).unwrap();
+        fs::write(folder.path().join("app/1000_a.sql"), "NONSENSE").unwrap();
+        insta::assert_snapshot!(shown(&folder), @r#"
+        hookmill.toml:5:14: database.migrations: migration 1000_a.sql failed: near "NONSENSE": syntax error in NONSENSE at offset 0
+        1 error in the configuration
+        "#);
+    }
+
+    #[test]
+    fn the_presets_fit_the_schema() {
+        let loaded = presets();
+        let rules: Vec<_> = loaded.program.rules.iter().map(|rule| rule.name.as_str()).collect();
+        insta::assert_debug_snapshot!(rules, @r#"
+        [
+            "clerk-users",
+            "clerk-users-deleted",
+            "clerk-organizations",
+            "clerk-organizations-deleted",
+            "clerk-organization-memberships",
+            "clerk-organization-memberships-deleted",
+            "paddle-customers",
+            "paddle-subscriptions",
+            "paddle-subscription-items",
+            "paddle-transactions",
+            "paddle-adjustments",
+            "resend-delayed",
+            "resend-delivered",
+            "resend-opened",
+            "resend-clicked",
+            "resend-failed",
+            "resend-bounced",
+            "resend-suppress-bounced",
+            "resend-complained",
+            "resend-suppress-complained",
+            "sendgrid-delayed",
+            "sendgrid-delivered",
+            "sendgrid-opened",
+            "sendgrid-clicked",
+            "sendgrid-dropped",
+            "sendgrid-bounced",
+            "sendgrid-suppress-bounced",
+            "sendgrid-complained",
+            "sendgrid-suppress-complained",
+            "sendgrid-unsubscribed",
+            "sendgrid-suppress-unsubscribed",
+            "stripe-customers",
+            "stripe-customers-deleted",
+            "stripe-subscriptions",
+            "stripe-subscription-items",
+            "stripe-invoices",
+            "stripe-invoices-deleted",
+            "stripe-payment-intents",
+            "stripe-checkout-sessions",
+            "stripe-charges",
+            "stripe-refunds",
+            "stripe-disputes",
+            "twilio-delivered",
+            "twilio-read",
+            "twilio-failed",
+            "twilio-undelivered",
+            "twilio-messages",
+            "twilio-inbound-messages",
+        ]
+        "#);
+        insta::assert_snapshot!(loaded.program.rules[0].sql[0].text, @r#"
+        -- rule clerk-users
+        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
+        INSERT INTO "users" ("id", "banned", "created_at", "email", "external_id", "first_name", "image_url", "last_name", "last_sign_in_at", "locked", "public_metadata", "updated_at", "username", "_version", "_precedence", "_event_id", "_deleted")
+        SELECT value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM rows
+        WHERE true
+        ON CONFLICT ("id") DO UPDATE SET "banned" = excluded."banned", "created_at" = excluded."created_at", "email" = excluded."email", "external_id" = excluded."external_id", "first_name" = excluded."first_name", "image_url" = excluded."image_url", "last_name" = excluded."last_name", "last_sign_in_at" = excluded."last_sign_in_at", "locked" = excluded."locked", "public_metadata" = excluded."public_metadata", "updated_at" = excluded."updated_at", "username" = excluded."username", "_version" = excluded."_version", "_precedence" = excluded."_precedence", "_event_id" = excluded."_event_id", "_deleted" = excluded."_deleted"
+        WHERE (excluded."_version", excluded."_precedence", excluded."_event_id")
+        >= ("users"."_version", "users"."_precedence", "users"."_event_id")
+        "#);
+    }
+}
