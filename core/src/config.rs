@@ -14,8 +14,6 @@ mod shape;
 mod source;
 #[cfg(feature = "config")]
 mod toml_reader;
-#[cfg(feature = "config")]
-mod wrangler;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,8 +36,6 @@ pub use parse::{
 };
 #[cfg(feature = "config")]
 pub use toml_reader::{ConfigError, Located, Place};
-#[cfg(feature = "config")]
-pub use wrangler::{WranglerCheck, check_wrangler, native_only};
 
 use crate::email::{Mailbox, TemplateText};
 use crate::limits::DELAY_SECONDS;

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use hookmill_core::config::{Config, ConfigError, Ingress, WranglerCheck, check_wrangler, parse};
+use hookmill_core::config::{Config, ConfigError, Ingress, parse};
+use hookmill_loader::wrangler::{self, Findings};
 
 use crate::shell::{root, run};
 use crate::tools::Tools;
@@ -124,7 +125,7 @@ fn algorithms(ingress: &Ingress) -> Vec<&'static str> {
 /// A Worker is not built to be deployed beside others that do not fit it.
 fn check(config: &Config) -> anyhow::Result<()> {
     let read = |path: &Path| std::fs::read_to_string(root().join(path));
-    let WranglerCheck { faults, unchecked } = check_wrangler(config, Path::new(""), read);
+    let Findings { faults, unchecked } = wrangler::check(config, Path::new(""), read);
     for file in unchecked {
         eprintln!("note: {file} is not checked; Hookmill reads only wrangler.toml");
     }

@@ -6,7 +6,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use hookmill_core::config::{ConfigError, WranglerCheck, check_wrangler};
+use hookmill_core::config::ConfigError;
+use hookmill_loader::wrangler::{self, Findings};
 use hookmill_loader::{Faults, LoadError, Loaded};
 use hookmill_native::now;
 use serde_json::{Value, json};
@@ -83,7 +84,7 @@ struct Found {
 
 impl Found {
     fn new(arguments: &Arguments, loaded: &Loaded) -> anyhow::Result<Self> {
-        let mut faults = wrangler(&arguments.config, loaded);
+        let mut faults = check_workers(&arguments.config, loaded);
         // What events do is as `[[tests]]` say.
         faults.extend(rule_tests::run(&arguments.config, loaded)?);
         let expired = expired(loaded);
@@ -128,11 +129,11 @@ impl fmt::Display for Found {
 
 impl std::error::Error for Found {}
 
-/// What is deployed from the folder of the configuration has to agree with it; nothing is, if there is no Worker in it.
-fn wrangler(config: &Path, loaded: &Loaded) -> Vec<ConfigError> {
+/// The differences between the configuration and the Workers in its folder, if it has any.
+fn check_workers(config: &Path, loaded: &Loaded) -> Vec<ConfigError> {
     let read = |path: &Path| std::fs::read_to_string(path);
-    let WranglerCheck { faults, unchecked } =
-        check_wrangler(&loaded.config, &config.with_file_name(""), read);
+    let Findings { faults, unchecked } =
+        wrangler::check(&loaded.config, &config.with_file_name(""), read);
     for file in unchecked {
         eprintln!("note: {file} is not checked; Hookmill reads only wrangler.toml");
     }

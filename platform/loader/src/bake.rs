@@ -12,10 +12,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::exit;
 
-use hookmill_core::config::native_only;
 use serde::Serialize;
 
-use crate::{Loaded, load};
+use crate::{Loaded, load, wrangler};
 
 /// For the ingress Worker: `OUT_DIR/config`, a [`hookmill_core::config::Ingress`], and `OUT_DIR/salt`, 16 random bytes for
 /// the hashes of addresses.
@@ -45,7 +44,7 @@ pub fn ingress() {
 /// For the consumer Worker: `OUT_DIR/config`, a [`hookmill_core::config::Consumers`].
 pub fn consumers() {
     let loaded = checked();
-    if let Some(fault) = native_only(&loaded.config) {
+    if let Some(fault) = wrangler::check_provider(&loaded.config) {
         eprintln!("{fault}");
         exit(1);
     }

@@ -5,5 +5,6 @@
 pub mod bake;
 mod load;
 mod templates;
+pub mod wrangler;
 
 pub use load::{Faults, LoadError, Loaded, load};

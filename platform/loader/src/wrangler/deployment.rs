@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use hookmill_core::config::{ConfigError, Located};
+use hookmill_core::limits::{BATCH_MESSAGES, DELAY_SECONDS, PLATFORM_DELIVERIES};
+
 use super::rate_limits::Limiters;
+use super::reader::{Document, Section};
 use super::{BUCKET, DATABASE, DATASET, Shared};
-use crate::config::parse::integer;
-use crate::config::toml_reader::{ConfigError, Document, Located, Section};
-use crate::limits::{BATCH_MESSAGES, DELAY_SECONDS, PLATFORM_DELIVERIES};
 
 /// The messages in a batch, where nothing is said.
 /// Source: <https://developers.cloudflare.com/queues/configuration/batching-retries/>.
@@ -169,7 +170,7 @@ pub(super) fn entries<'s>(
     key: &'static str,
     expected: &str,
 ) -> Vec<Section<'s>> {
-    let list = section.get(key).into_iter().flat_map(|item| item.list(expected, false));
+    let list = section.get(key).into_iter().flat_map(|item| item.list(expected));
     list.filter_map(|entry| entry.section("a table")).collect()
 }
 
@@ -195,7 +196,7 @@ fn consumer(section: Section<'_>) -> Option<Consumer> {
     let number = |key, range: std::ops::RangeInclusive<i64>| {
         let item = section.get(key)?;
         let most = *range.end();
-        Some(item.here.clone().map(|()| integer(&item, range).unwrap_or(most)))
+        Some(item.here.clone().map(|()| item.integer_in(range).unwrap_or(most)))
     };
     // Source of these: <https://developers.cloudflare.com/queues/platform/limits/>.
     let max_batch_size = number("max_batch_size", 1..=i64::try_from(BATCH_MESSAGES).unwrap_or(100));
@@ -227,7 +228,7 @@ fn resource(section: Section<'_>, what: &Shared) -> Option<Resource> {
 fn crons(section: &Section<'_>) -> Option<Located<usize>> {
     let triggers = section.get("triggers")?.section("a table: [triggers]")?;
     let crons = triggers.get("crons").map(|item| {
-        let list = item.list("a list such as [\"* * * * *\"]", false);
+        let list = item.list("a list such as [\"* * * * *\"]");
         item.here.clone().map(|()| list.len())
     });
     allow(&triggers, &["events"]);

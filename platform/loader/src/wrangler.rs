@@ -1,29 +1,29 @@
-//! Whether the three wrangler.toml agree with hookmill.toml and with one another. The platform reads the ones, and the
-//! Workers carry the other; where they disagree, nothing says so until something is lost.
+//! Compares the three wrangler.toml files with hookmill.toml and with one another. The platform reads the former, and the
+//! Workers contain the latter. Without this check, a difference shows only when something is lost.
 //!
-//! What comes in are the files, and what goes out is every difference that matters to the Workers, at its place. Whatever
-//! else a wrangler.toml says is between its author and wrangler.
+//! [`check`] reports every difference that matters to the Workers, at its place. It ignores all other settings.
 
 mod deployment;
 mod migrations;
 mod rate_limits;
+mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
+use hookmill_core::config::{Config, ConfigError, Located, Place};
+
 use self::deployment::{
     Consumer, DEFAULT_BATCH_SIZE, Deployment, MAX_RETRIES, Resource, read_deployments,
 };
-use super::Config;
-use super::toml_reader::{ConfigError, Located, Place};
 
-/// What became of looking at the configurations of the Workers.
+/// The result of [`check`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct WranglerCheck {
-    /// What has to be changed, in order of its place.
+pub struct Findings {
+    /// The differences, in order of their places.
     pub faults: Vec<ConfigError>,
-    /// Configurations in another form than TOML, which are not looked at.
+    /// Files in a format other than TOML, which the check does not read.
     pub unchecked: Vec<String>,
 }
 
@@ -158,16 +158,12 @@ const DATASET: Shared = Shared {
     more: &["remote"],
 };
 
-/// Checks the wrangler.toml of each Worker below `root`, the folder of hookmill.toml, against the configuration and against
-/// the others, in each of their environments. `read` reads a file.
+/// Compares the wrangler.toml of each Worker below `root`, the folder of hookmill.toml, with the configuration and with the
+/// others, in each of their environments. `read` reads a file.
 ///
-/// Nothing is deployed from a folder that has none of them, so there nothing is checked.
-pub fn check_wrangler(
-    config: &Config,
-    root: &Path,
-    read: impl Fn(&Path) -> io::Result<String>,
-) -> WranglerCheck {
-    let mut check = WranglerCheck::default();
+/// A folder without any of them deploys nothing, so its result is empty.
+pub fn check(config: &Config, root: &Path, read: impl Fn(&Path) -> io::Result<String>) -> Findings {
+    let mut findings = Findings::default();
     let mut missing = Vec::new();
     let mut found = Vec::new();
     for worker in Worker::ALL {
@@ -177,42 +173,42 @@ pub fn check_wrangler(
         match read(&path) {
             Ok(text) => {
                 let (deployments, faults) = read_deployments(&file, &text);
-                check.faults.extend(faults);
+                findings.faults.extend(faults);
                 found.push((worker, file, deployments));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let others = ["wrangler.json", "wrangler.jsonc"].map(|name| folder.join(name));
                 match others.iter().find(|other| read(other).is_ok()) {
-                    Some(other) => check.unchecked.push(other.display().to_string()),
+                    Some(other) => findings.unchecked.push(other.display().to_string()),
                     None => missing.push((worker, file)),
                 }
             }
-            Err(error) => check.faults.push(fault(&file, format!("it cannot be read: {error}"))),
+            Err(error) => findings.faults.push(fault(&file, format!("it cannot be read: {error}"))),
         }
     }
     if missing.len() == Worker::ALL.len() {
-        return check;
+        return findings;
     }
     for (worker, file) in missing {
         let problem = "the file is missing, but other Workers have one".to_owned();
         let hint =
             format!("all three Workers are required; this file configures {}", worker.name());
-        check.faults.push(fault(&file, problem).hint(hint));
+        findings.faults.push(fault(&file, problem).hint(hint));
     }
     // What is no TOML has been reported; what it means is a guess.
     let found: Vec<_> = found
         .into_iter()
         .filter_map(|(worker, file, deployments)| Some((worker, file, deployments?)))
         .collect();
-    check.faults.extend(environments(config, &found));
-    check.faults.extend(native_only(config));
-    check.faults.sort();
-    check.faults.dedup();
-    check
+    findings.faults.extend(environments(config, &found));
+    findings.faults.extend(check_provider(config));
+    findings.faults.sort();
+    findings.faults.dedup();
+    findings
 }
 
-/// What keeps a configuration from running on Cloudflare: it names a provider that a Worker cannot reach.
-pub fn native_only(config: &Config) -> Option<ConfigError> {
+/// Reports the use of a provider that a Worker cannot reach, such as an SMTP server.
+pub fn check_provider(config: &Config) -> Option<ConfigError> {
     let provider = config.native_only.as_ref()?;
     let problem = format!("a Worker cannot send through {:?}", provider.value.as_str());
     Some(provider.error(problem).hint(
@@ -528,7 +524,8 @@ fn crons(set: &Set<'_>) -> Vec<ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use hookmill_core::config::parse;
+
     use super::*;
 
     const FILES: [(&str, &str); 3] = [
@@ -539,16 +536,16 @@ mod tests {
     const CONFIG: &str = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
 
     /// What is said of hookmill.toml and of the files of a folder.
-    fn checked(config: &str, files: &[(String, String)]) -> WranglerCheck {
+    fn checked(config: &str, files: &[(String, String)]) -> Findings {
         let (config, faults) = parse("hookmill.toml", config);
         assert_eq!(faults, []);
-        check_wrangler(&config, Path::new(""), |path| {
+        check(&config, Path::new(""), |path| {
             let file = files.iter().find(|(name, _)| Path::new(name) == path);
             file.map(|(_, text)| text.clone()).ok_or(io::ErrorKind::NotFound.into())
         })
     }
 
-    fn shown(check: &WranglerCheck) -> String {
+    fn shown(check: &Findings) -> String {
         check.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
@@ -1054,7 +1051,7 @@ mod tests {
     #[test]
     fn all_three_are_there_or_none() {
         let limited = format!("{CONFIG}rate_limit = {{ requests = 5, per = \"10s\" }}\n");
-        assert_eq!(checked(&limited, &[]), WranglerCheck::default());
+        assert_eq!(checked(&limited, &[]), Findings::default());
         let mut two = files(&[]);
         two.remove(1);
         insta::assert_snapshot!(shown(&checked(CONFIG, &two)), @"

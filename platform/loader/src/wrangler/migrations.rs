@@ -3,9 +3,9 @@
 use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
+use hookmill_core::config::{ConfigError, Located};
 
 use super::deployment::Resource;
-use crate::config::toml_reader::{ConfigError, Located};
 
 /// Hookmill's own, as the Workers see them.
 const OWN: &str = "../../migrations";

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use hookmill_core::config::{ConfigError, Ingress, Located};
+
 use super::deployment::{Deployment, entries};
-use crate::config::Ingress;
-use crate::config::toml_reader::{ConfigError, Item, Located, Section};
+use super::reader::{Item, Section};
 
 /// `[[ratelimits]]`.
 pub(super) struct Limiters {
