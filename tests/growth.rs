@@ -14,7 +14,7 @@ use std::time::Duration;
 use hookmill_admin::{BASE, Platform, local};
 use hookmill_consumers::alert::{Alarm, look};
 use hookmill_consumers::outgoing::{Outgoing, resume, round, stranded};
-use hookmill_consumers::{drive, refetch};
+use hookmill_consumers::{process_batch, refetch};
 use hookmill_core::config::{Admin, Config, Consumers, Retention};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -270,7 +270,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Applies a batch; every event of it takes effect.
 fn apply(store: &Counted, config: &Consumers, batch: &[Delivery]) {
-    let driven = runtime().block_on(drive(
+    let result = runtime().block_on(process_batch(
         store,
         &NoObjects,
         config,
@@ -278,7 +278,7 @@ fn apply(store: &Counted, config: &Consumers, batch: &[Delivery]) {
         Timestamp::from_millis(NOW),
         |_, _| {},
     ));
-    for settled in driven.settled {
+    for settled in result.settled {
         assert_eq!(settled.fate.as_str(), "applied", "{settled:?}");
     }
 }
@@ -360,7 +360,7 @@ fn presets() {
             // New rows, and once more: rows that are there.
             for round in 0..2 {
                 let batch = batch(&parsed, provider, round);
-                let driven = runtime().block_on(drive(
+                let result = runtime().block_on(process_batch(
                     &**store,
                     &NoObjects,
                     config,
@@ -368,7 +368,7 @@ fn presets() {
                     Timestamp::from_millis(NOW),
                     |_, _| {},
                 ));
-                for settled in driven.settled {
+                for settled in result.settled {
                     let fate = settled.fate.as_str();
                     assert!(["applied", "recorded"].contains(&fate), "{settled:?}");
                 }
@@ -596,9 +596,9 @@ fn stages() {
                     .map(|event| Delivery { attempts: 2, ..event.clone() })
                     .collect::<Vec<_>>()
             };
-            drive(store, &NoObjects, config, &before(&events[..5]), clock(), |_, _| {}).await;
+            process_batch(store, &NoObjects, config, &before(&events[..5]), clock(), |_, _| {}).await;
             let poison = Delivery { attempts: 1, text: "poison".into() };
-            drive(store, &NoObjects, config, &[poison], clock(), |_, _| {}).await;
+            process_batch(store, &NoObjects, config, &[poison], clock(), |_, _| {}).await;
             drain(store, &events, clock()).await;
             let filter = Filter { all: true, ..Filter::default() };
             let id = replay_id(&filter, "ada", clock());

@@ -3,20 +3,20 @@
 //! [`explain`]. And asks providers' APIs for objects where events do not say which is the newer one: [`refetch`].
 //!
 //! ```text
-//! sort   (pure)  each delivery by itself: readable, or poison
+//! decode (pure)  each delivery separately: a message, or unreadable
 //! plan   (pure)  rules to rows, rows to statements; duplicates within the batch folded
 //! Store::execute one transaction: the ledger, which fails if an event is in it; then rules' statements
 //! settle (pure)  what came of each to Ack, Retry or Bury
 //! ```
 //!
-//! [`drive()`] connects them, the same on every platform. It cannot fail: whatever happens, every delivery gets exactly one
+//! [`process_batch()`] connects them, the same on every platform. It cannot fail: whatever happens, every delivery gets exactly one
 //! verdict, and no fault of one delivery reaches another. Correctness does not depend on the queue delivering once, in
 //! order, or to one consumer at a time: the ledger's primary key decides, inside the transaction.
 
 pub mod alert;
 mod begun;
 mod count;
-mod drive;
+mod process_batch;
 pub mod explain;
 pub mod jobs;
 pub mod log;
@@ -26,9 +26,9 @@ mod plan;
 pub mod refetch;
 mod retry;
 mod settle;
-mod sort;
+mod decode;
 
 pub use count::{Count, counts};
-pub use drive::{Driven, drive};
+pub use process_batch::{BatchResult, process_batch};
 pub use plan::plan;
 pub use settle::{Fate, Settled};

@@ -28,13 +28,13 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::settle::Fate;
-use crate::sort::sort;
+use crate::decode::decode_batch;
 
-/// What a batch writes, in one transaction: what [`drive()`](crate::drive()) asks the store for first. Bodies in the object store
+/// What a batch writes, in one transaction: what [`process_batch()`](crate::process_batch()) asks the store for first. Bodies in the object store
 /// are not there to be read, so their events are left out.
 pub fn plan(config: &Consumers, batch: &[Delivery], now: Timestamp) -> Vec<Statement> {
     let mut planned = Planned::default();
-    for (delivery, message) in batch.iter().zip(&sort(batch)) {
+    for (delivery, message) in batch.iter().zip(&decode_batch(batch)) {
         let read = match message {
             Ok(message) => Ok((&message.envelope, Cow::Borrowed(&message.body[..]))),
             Err(fate) => Err(fate.clone()),

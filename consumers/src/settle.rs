@@ -69,7 +69,7 @@ pub struct Settled {
 /// Decides about one delivery. Total: every fate has a verdict.
 ///
 /// A delivery that something kept from being applied is tried again until `retry.max_attempts`, then buried. If it cannot
-/// be buried either, [`drive()`](crate::drive()) has it tried again all the same, so that it is never lost.
+/// be buried either, [`process_batch()`](crate::process_batch()) has it tried again all the same, so that it is never lost.
 pub(crate) fn settle(
     delivery: &Delivery,
     envelope: Option<Envelope>,

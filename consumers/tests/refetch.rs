@@ -91,7 +91,7 @@ impl World {
     }
 
     fn applied(&self, batch: &[Delivery]) {
-        for (fate, _) in self.fixture.drive(&self.fixture.store, batch) {
+        for (fate, _) in self.fixture.process(&self.fixture.store, batch) {
             assert!(matches!(fate, Fate::Applied | Fate::Duplicate), "{fate:?}");
         }
     }

@@ -306,7 +306,7 @@ proptest! {
         while !order.is_empty() {
             let size = sizes.next().unwrap_or(1).min(order.len());
             let batch: Vec<_> = order.drain(..size).map(|number| delivery(number, &events[number])).collect();
-            for (fate, verdict) in fixture.drive(&fixture.store, &batch) {
+            for (fate, verdict) in fixture.process(&fixture.store, &batch) {
                 prop_assert!(matches!(fate, Fate::Applied | Fate::Duplicate), "{:?}", fate);
                 prop_assert_eq!(verdict, Verdict::Ack);
             }

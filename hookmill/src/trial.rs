@@ -1,7 +1,7 @@
 //! A trial: events are signed, verified and applied as they would be, to a database of their own in memory. Nothing of the
 //! user's is touched, and nothing is sent.
 
-use hookmill_consumers::{Fate, drive};
+use hookmill_consumers::{Fate, process_batch};
 use hookmill_core::config::{Consumers, Source};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
@@ -69,8 +69,8 @@ impl<'l> Trial<'l> {
 
     /// Applies a batch: what becomes of each.
     pub async fn apply(&self, batch: &[Delivery]) -> Vec<Fate> {
-        let driven = drive(&self.store, &NoObjects, self.consumers, batch, now(), |_, _| {}).await;
-        driven.settled.into_iter().map(|settled| settled.fate).collect()
+        let result = process_batch(&self.store, &NoObjects, self.consumers, batch, now(), |_, _| {}).await;
+        result.settled.into_iter().map(|settled| settled.fate).collect()
     }
 
     /// The rows that a query answers with, of which each is a JSON text.

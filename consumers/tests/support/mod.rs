@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use hookmill_consumers::{Driven, Fate, drive};
+use hookmill_consumers::{BatchResult, Fate, process_batch};
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
@@ -58,8 +58,8 @@ impl Fixture {
     }
 
     /// What becomes of each delivery of a batch.
-    pub fn drive(&self, store: &impl Store, batch: &[Delivery]) -> Vec<(Fate, Verdict)> {
-        let Driven { settled, .. } = self.runtime.block_on(drive(
+    pub fn process(&self, store: &impl Store, batch: &[Delivery]) -> Vec<(Fate, Verdict)> {
+        let BatchResult { settled, .. } = self.runtime.block_on(process_batch(
             store,
             &NoObjects,
             &self.config,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use hookmill_cloudflare::{Batch, D1, Metrics, R2, log, now};
 use hookmill_consumers::log::entry;
-use hookmill_consumers::{Count, Driven, Fate, Settled, counts, drive};
+use hookmill_consumers::{BatchResult, Count, Fate, Settled, counts, process_batch};
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, wakes};
 use worker::wasm_bindgen::JsValue;
@@ -54,9 +54,9 @@ pub async fn queue(
         let store = D1::new(&env, "DB").map_err(failed)?;
         let objects = R2::new(&env, "BODIES").map_err(failed)?;
         let config = config();
-        let told = |index: usize, settled: &Settled| batch.settle(index, settled.verdict);
-        let driven = drive(&store, &objects, &config, batch.deliveries(), now(), told).await;
-        let Driven { settled, due_at } = driven;
+        let on_settled = |index: usize, settled: &Settled| batch.settle(index, settled.verdict);
+        let result = process_batch(&store, &objects, &config, batch.deliveries(), now(), on_settled).await;
+        let BatchResult { settled, due_at } = result;
         log_batch(batch.deliveries(), &settled);
         let mut metrics = Metrics::new(&env, "METRICS");
         for Count { source, secret, fate, deliveries } in counts(&settled) {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
 use hookmill_consumers::refetch::Apis;
-use hookmill_consumers::{Driven, Fate, counts, drive};
+use hookmill_consumers::{BatchResult, Fate, counts, process_batch};
 use hookmill_core::config::{Batch, Consumers, Source};
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
@@ -189,7 +189,7 @@ pub fn run(
     let queue = folder.queue(|queue| longest_retry(queue, &config))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let told_to_stop = told_to_stop()?;
+        let stop_signal = stop_signal()?;
         let listening = TcpListener::bind(place.listen).await;
         let listener = listening.with_context(|| format!("cannot listen on {}", place.listen))?;
         let address = listener.local_addr()?;
@@ -256,7 +256,7 @@ pub fn run(
         };
         let service = Service { platform, gate, observe: observe(counted) };
         ready(address)?;
-        serve(listener, service, admin, told_to_stop).await;
+        serve(listener, service, admin, stop_signal).await;
         info!("stopping: finishing what is in hand");
         stop.send_replace(true);
         while consumers.join_next().await.is_some() {}
@@ -376,7 +376,7 @@ fn or_problems<T: Default>(able: Able<T>, problems: &mut Vec<String>) -> T {
 }
 
 /// From now on, whoever tells the process to stop is heard; ready when somebody does.
-fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     #[cfg(unix)]
@@ -432,10 +432,10 @@ impl Consumer {
                 }
             };
             let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
-            let driven =
-                drive(&self.store, &self.objects, &self.config, &deliveries, now(), |_, _| {})
+            let result =
+                process_batch(&self.store, &self.objects, &self.config, &deliveries, now(), |_, _| {})
                     .await;
-            let Driven { settled, due_at } = driven;
+            let BatchResult { settled, due_at } = result;
             if due_at.is_some() {
                 self.written.notify_waiters();
             }

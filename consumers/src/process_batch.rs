@@ -16,7 +16,7 @@ use crate::begun;
 use crate::plan::{self, EventKey, Planned, Writes};
 use crate::retry::delay;
 use crate::settle::{Fate, Settled, settle};
-use crate::sort::sort;
+use crate::decode::decode_batch;
 
 /// The size at which a transaction takes no further event, in bytes. What is written exists several times on its way into the
 /// store, and a Worker has 128 MB for everything.
@@ -31,16 +31,16 @@ const BEGINNINGS: u32 = 3;
 
 /// What came of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Driven {
+pub struct BatchResult {
     /// Of each delivery, in order.
     pub settled: Vec<Settled>,
     /// Since when the first may be sent of what the batch has put into the outbox.
     pub due_at: Option<Timestamp>,
 }
 
-/// Applies a batch. Answers for each delivery, in order, whatever happens; there is no `?` in here. `told` is called with the
-/// index of each delivery as soon as its verdict stands: a queue that is told at once keeps that verdict even if a later part
-/// of the batch ends the process.
+/// Applies a batch. Answers for each delivery, in order, whatever happens; there is no `?` in here. It calls `on_settled`
+/// with the index of each delivery as soon as its verdict is final, so a queue keeps that verdict even if a later part of the
+/// batch ends the process.
 ///
 /// What each part does to the world, and why doing it again is harmless:
 ///
@@ -55,29 +55,29 @@ pub struct Driven {
 /// again. So new deliveries come first. Those that were delivered before follow in small parts, and the store notes that a part
 /// has begun; the note goes with the verdict. An event with such a note is handled alone, and after three of them it is
 /// given up.
-pub async fn drive<S: Store, O: Objects>(
+pub async fn process_batch<S: Store, O: Objects>(
     store: &S,
     objects: &O,
     config: &Consumers,
     batch: &[Delivery],
     now: Timestamp,
-    told: impl FnMut(usize, &Settled),
-) -> Driven {
-    let messages = batch.iter().zip(sort(batch)).enumerate();
+    on_settled: impl FnMut(usize, &Settled),
+) -> BatchResult {
+    let messages = batch.iter().zip(decode_batch(batch)).enumerate();
     let items =
         messages.map(|(index, (delivery, message))| Item { index, delivery, message, begun: 0 });
     let (new, again): (Vec<_>, Vec<_>) = items.partition(|item| item.delivery.attempts <= 1);
     let (settled, due_at) = (vec![None; batch.len()], None);
-    let mut drive = Drive { store, objects, config, now, told, settled, due_at, away: None };
-    drive.apply_in_parts(new, false).await;
-    for (group, noted) in drive.groups(again).await {
-        drive.apply_in_parts(group, noted).await;
+    let mut run = BatchRun { store, objects, config, now, on_settled, settled, due_at, away: None };
+    run.apply_in_parts(new, false).await;
+    for (group, noted) in run.groups(again).await {
+        run.apply_in_parts(group, noted).await;
     }
-    let settled = drive.settled.into_iter().zip(batch).map(|(settled, delivery)| {
+    let settled = run.settled.into_iter().zip(batch).map(|(settled, delivery)| {
         let left_over = || Fate::Unavailable("the delivery got no verdict".into());
         settled.unwrap_or_else(|| settle(delivery, None, left_over(), &config.retry))
     });
-    Driven { settled: settled.collect(), due_at: drive.due_at }
+    BatchResult { settled: settled.collect(), due_at: run.due_at }
 }
 
 /// A delivery on its way to its verdict.
@@ -110,19 +110,19 @@ impl Item<'_> {
 }
 
 /// A batch on its way to its verdicts.
-struct Drive<'b, S, O, T> {
+struct BatchRun<'b, S, O, T> {
     store: &'b S,
     objects: &'b O,
     config: &'b Consumers,
     now: Timestamp,
-    told: T,
+    on_settled: T,
     settled: Vec<Option<Settled>>,
     due_at: Option<Timestamp>,
     /// Why the store is away. It is not asked again for the rest of the batch.
     away: Option<StoreError>,
 }
 
-impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
+impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
     /// Divides deliveries that were delivered before into those that are handled together; each group with whether the store
     /// notes its beginning.
     async fn groups<'b>(&mut self, mut items: Vec<Item<'b>>) -> Vec<(Vec<Item<'b>>, bool)> {
@@ -228,7 +228,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
         }
         remove_bodies(self.store, self.objects, &settled).await;
         for (index, settled) in indexes.into_iter().zip(settled) {
-            (self.told)(index, &settled);
+            (self.on_settled)(index, &settled);
             self.settled[index] = Some(settled);
         }
     }

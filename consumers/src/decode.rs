@@ -7,7 +7,7 @@ use hookmill_core::message::{Message, decode};
 use crate::settle::Fate;
 
 /// Reads the deliveries of a batch. Index by index: a message, or what becomes of the delivery instead.
-pub(crate) fn sort(batch: &[Delivery]) -> Vec<Result<Message<'_>, Fate>> {
+pub(crate) fn decode_batch(batch: &[Delivery]) -> Vec<Result<Message<'_>, Fate>> {
     batch
         .iter()
         .map(|delivery| decode(&delivery.text).map_err(|error| Fate::unreadable(error.to_string())))
@@ -23,9 +23,9 @@ mod tests {
         let delivery = |text: &str| Delivery { attempts: 1, text: text.into() };
         let good = r#"{"v":1,"source":"s","id":"e","type":"t","received_at":1,"verified":{"secret":0},"body":"text"}"#;
         let batch = [delivery(good), delivery("poison"), delivery(good)];
-        let sorted = sort(&batch);
-        assert!(sorted[0].is_ok() && sorted[2].is_ok());
-        insta::assert_debug_snapshot!(sorted[1], @r#"
+        let decoded = decode_batch(&batch);
+        assert!(decoded[0].is_ok() && decoded[2].is_ok());
+        insta::assert_debug_snapshot!(decoded[1], @r#"
         Err(
             Condemned {
                 reason: Unreadable,

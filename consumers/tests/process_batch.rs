@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hookmill_consumers::{Fate, drive};
+use hookmill_consumers::{Fate, process_batch};
 use hookmill_core::config::Retention;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{ClaimCheck, decode, encode_claim_check, reprocessed};
@@ -189,7 +189,7 @@ proptest! {
             let batch: Vec<_> = waiting.drain(..size).collect();
             let deliveries: Vec<_> =
                 batch.iter().map(|(number, attempts)| delivery(*number, &things[*number], *attempts)).collect();
-            let settled = fixture.drive(&store, &deliveries);
+            let settled = fixture.process(&store, &deliveries);
             prop_assert_eq!(settled.len(), deliveries.len());
             for ((number, attempts), (_, verdict)) in batch.into_iter().zip(settled) {
                 if let Verdict::Retry { .. } = verdict {
@@ -262,14 +262,14 @@ fn a_batch_is_one_round_trip() {
     let batch: Vec<_> = (0..100).map(|number| delivery(number, &thing(1, false), 1)).collect();
     assert!(
         fixture
-            .drive(&store, &batch)
+            .process(&store, &batch)
             .iter()
             .all(|settled| *settled == (Fate::Applied, Verdict::Ack))
     );
     assert_eq!(*store.calls.lock().unwrap(), 1);
     assert!(
         fixture
-            .drive(&store, &batch)
+            .process(&store, &batch)
             .iter()
             .all(|settled| *settled == (Fate::Duplicate, Verdict::Ack))
     );
@@ -283,7 +283,7 @@ fn one_offender_among_a_hundred_is_found_in_few_round_trips() {
     let store = Flaky { store: &fixture.store, script: Mutex::default(), calls: Arc::default() };
     let batch: Vec<_> =
         (0..100).map(|number| delivery(number, &thing(1, number == 61), 1)).collect();
-    let settled = fixture.drive(&store, &batch);
+    let settled = fixture.process(&store, &batch);
     assert_eq!(settled.iter().filter(|(fate, _)| *fate == Fate::Applied).count(), 99);
     assert_eq!(settled[61].1, Verdict::Bury);
     // The whole is refused, and the ledger does not know the events. Halving a hundred takes seven steps, each with a half that
@@ -300,7 +300,7 @@ fn a_store_that_is_away_is_asked_once_for_a_batch() {
         calls: Arc::default(),
     };
     let batch: Vec<_> = (0..100).map(|number| delivery(number, &thing(1, false), 1)).collect();
-    let settled = fixture.drive(&store, &batch);
+    let settled = fixture.process(&store, &batch);
     assert!(settled.iter().all(|(_, verdict)| matches!(verdict, Verdict::Retry { .. })));
     assert_eq!(*store.calls.lock().unwrap(), 1);
 }
@@ -313,9 +313,9 @@ fn what_can_neither_be_applied_nor_buried_is_tried_again_however_often_it_was() 
         script: Mutex::new(vec![Mood::Away; 9]),
         calls: Arc::default(),
     };
-    let settled = fixture.drive(&store, &[delivery(1, &thing(1, false), 50)]);
+    let settled = fixture.process(&store, &[delivery(1, &thing(1, false), 50)]);
     assert!(matches!(settled[..], [(Fate::Unavailable(_), Verdict::Retry { .. })]), "{settled:?}");
-    let settled = fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 51)]);
+    let settled = fixture.process(&fixture.store, &[delivery(1, &thing(1, false), 51)]);
     assert_eq!(settled, [(Fate::Applied, Verdict::Ack)]);
 }
 
@@ -325,7 +325,7 @@ fn an_email_is_in_the_outbox_once_with_what_its_rule_says() {
     let done = r#"{"id":"thing_1","version":1,"status":"done","text":"\"<b>","people":["a@example.com",3,"b@example.com"]}"#;
     let batch = [event("evt_1", "thing.updated", done, 1)];
     for fate in [Fate::Applied, Fate::Duplicate] {
-        assert_eq!(fixture.drive(&fixture.store, &batch), [(fate, Verdict::Ack)]);
+        assert_eq!(fixture.process(&fixture.store, &batch), [(fate, Verdict::Ack)]);
     }
     insta::assert_debug_snapshot!(fixture.rows(
         "SELECT id, source, event_id, rule, channel, content, state, CAST(due_at AS TEXT) FROM outbox"
@@ -350,7 +350,7 @@ fn an_email_is_only_written_if_every_condition_holds() {
         let body = format!("{{\"to\":\"a@example.com\",{members}}}");
         let batch = [event(&number.to_string(), "asked", &body, 1)];
         // Whatever the rule makes of it, it has been named by one.
-        assert_eq!(fixture.drive(&fixture.store, &batch), [(Fate::Applied, Verdict::Ack)]);
+        assert_eq!(fixture.process(&fixture.store, &batch), [(Fate::Applied, Verdict::Ack)]);
     }
     let written: BTreeSet<_> =
         fixture.rows("SELECT event_id FROM outbox").into_iter().flatten().collect();
@@ -371,7 +371,7 @@ fn an_email_that_cannot_be_sent_keeps_nothing_from_taking_effect() {
     let batch = bodies.iter().enumerate();
     let batch: Vec<_> =
         batch.map(|(n, body)| event(&format!("evt_{n}"), "thing.updated", body, 1)).collect();
-    let settled = fixture.drive(&fixture.store, &batch);
+    let settled = fixture.process(&fixture.store, &batch);
     assert!(settled.iter().all(|settled| *settled == (Fate::Applied, Verdict::Ack)));
     insta::assert_debug_snapshot!(fixture.rows("SELECT content FROM outbox ORDER BY event_id"));
 }
@@ -406,8 +406,8 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
         let objects = OneObject(Mutex::new(Some(body.to_vec())));
         let settled = |fixture: &Fixture, text: String, now: i64| {
             let (batch, now) = ([Delivery { attempts: 1, text }], Timestamp::from_millis(now));
-            let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
-            fixture.runtime.block_on(driven).settled.remove(0).fate
+            let result = process_batch(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
+            fixture.runtime.block_on(result).settled.remove(0).fate
         };
         assert_eq!(settled(&fixture, text.clone(), 7), Fate::Applied);
         assert_eq!(objects.0.lock().unwrap().is_some(), kept);
@@ -469,26 +469,26 @@ fn survive(fixture: &Fixture, mut batch: Vec<Delivery>, forgets: bool) -> (usize
         assert!(deaths < 50, "the process ends again and again: {verdicts:?}");
         let waiting: Vec<_> = (0..batch.len()).filter(|i| verdicts[*i].is_none()).collect();
         let deliveries: Vec<_> = waiting.iter().map(|i| batch[*i].clone()).collect();
-        let told = Mutex::new(Vec::new());
-        let driven = fixture.runtime.block_on(async {
+        let reported = Mutex::new(Vec::new());
+        let result = fixture.runtime.block_on(async {
             let now = Timestamp::from_millis(0);
-            let told = |index: usize, settled: &hookmill_consumers::Settled| {
-                told.lock().unwrap().push((index, settled.verdict));
+            let on_settled = |index: usize, settled: &hookmill_consumers::Settled| {
+                reported.lock().unwrap().push((index, settled.verdict));
             };
             tokio::select! {
-                driven = drive(&store, &NoObjects, &fixture.config, &deliveries, now, told) => Some(driven),
+                result = process_batch(&store, &NoObjects, &fixture.config, &deliveries, now, on_settled) => Some(result),
                 () = store.over.notified() => None,
             }
         });
-        if driven.is_some() || !forgets {
-            for (index, verdict) in told.into_inner().unwrap() {
+        if result.is_some() || !forgets {
+            for (index, verdict) in reported.into_inner().unwrap() {
                 verdicts[waiting[index]] = Some(verdict);
             }
         }
         for index in waiting {
             batch[index].attempts += 1;
         }
-        if driven.is_some() {
+        if result.is_some() {
             return (deaths, verdicts.into_iter().map(Option::unwrap).collect());
         }
     }
@@ -536,7 +536,7 @@ fn a_verdict_takes_the_note_of_its_delivery_away() {
     let script = vec![Mood::Works, Mood::Away, Mood::Works, Mood::Works];
     let store = Flaky { store: &fixture.store, script: Mutex::new(script), calls: Arc::default() };
     for attempts in 2..6 {
-        let settled = fixture.drive(&store, &[good(attempts), poison.clone()]);
+        let settled = fixture.process(&store, &[good(attempts), poison.clone()]);
         assert_eq!(settled[0].1 == Verdict::Ack, attempts > 2, "{settled:?}");
         assert_eq!(settled[1].1, Verdict::Bury);
         assert!(fixture.rows("SELECT id FROM begun_deliveries").is_empty(), "{attempts}");
@@ -566,7 +566,7 @@ fn a_batch_of_large_events_is_applied_in_parts() {
         event(&format!("evt_{i}"), "thing.updated", &body, 1)
     };
     let store = Measured(&fixture.store, Mutex::default());
-    let settled = fixture.drive(&store, &(0..100).map(event).collect::<Vec<_>>());
+    let settled = fixture.process(&store, &(0..100).map(event).collect::<Vec<_>>());
     assert!(settled.iter().all(|(fate, _)| *fate == Fate::Applied));
     let transactions = store.1.into_inner().unwrap();
     assert!(transactions.len() <= 4, "few transactions: {transactions:?}");
@@ -627,7 +627,7 @@ fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_app
         amplified("bytes", 400, 400_000),
         amplified("last", 400, 10),
     ];
-    let driven = fixture.runtime.block_on(drive(
+    let result = fixture.runtime.block_on(process_batch(
         &fixture.store,
         &NoObjects,
         &fixture.config,
@@ -635,7 +635,7 @@ fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_app
         Timestamp::from_millis(0),
         |_, _| {},
     ));
-    let errors = driven.settled.iter().map(|settled| match &settled.fate {
+    let errors = result.settled.iter().map(|settled| match &settled.fate {
         Fate::Condemned { reason, error } => format!("{reason}: {error}"),
         fate => fate.to_string(),
     });
@@ -662,8 +662,8 @@ fn a_large_body_that_a_letter_refers_to_stays() {
     let settled = |text: String| {
         let batch = [Delivery { attempts: 8, text }];
         let now = Timestamp::from_millis(7);
-        let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
-        let settled = fixture.runtime.block_on(driven).settled.remove(0);
+        let result = process_batch(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
+        let settled = fixture.runtime.block_on(result).settled.remove(0);
         (settled.fate, settled.verdict)
     };
     sql(&fixture, "ALTER TABLE things RENAME TO gone");
@@ -696,7 +696,7 @@ fn an_event_that_takes_effect_settles_its_letter_and_no_other() {
     }
     letter("evt_001", 1, "dead");
     letter("evt_002", 0, "dead");
-    fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
+    fixture.process(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
     let letters = "SELECT id, state, CAST(state_at AS TEXT), CAST(replays AS TEXT) FROM dead_letters ORDER BY id";
     let expected = [
         ["evt_001 0 dead", "applied", "0", "0"],
@@ -710,7 +710,7 @@ fn an_event_that_takes_effect_settles_its_letter_and_no_other() {
     assert_eq!(fixture.rows(letters), expected);
     // What had taken effect before is settled as well: the message of a replay is a duplicate then.
     sql(&fixture, "UPDATE dead_letters SET state = 'replayed' WHERE id = 'evt_001 0 dead'");
-    let duplicate = fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
+    let duplicate = fixture.process(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
     assert_eq!(duplicate, [(Fate::Duplicate, Verdict::Ack)]);
     assert_eq!(fixture.rows(letters), expected);
 }
@@ -719,13 +719,13 @@ fn an_event_that_takes_effect_settles_its_letter_and_no_other() {
 fn what_fails_after_its_event_took_effect_is_a_duplicate_and_no_letter() {
     let fixture = fixture();
     let [good, new] = [1, 2].map(|number| delivery(number, &thing(1, false), 9));
-    fixture.drive(&fixture.store, std::slice::from_ref(&good));
+    fixture.process(&fixture.store, std::slice::from_ref(&good));
     let flaky = Flaky {
         store: &fixture.store,
         script: Mutex::new(vec![Mood::Away]),
         calls: Arc::default(),
     };
-    let settled = fixture.drive(&flaky, &[good.clone(), new]);
+    let settled = fixture.process(&flaky, &[good.clone(), new]);
     assert_eq!(settled[0], (Fate::Duplicate, Verdict::Ack));
     assert_eq!(settled[1].1, Verdict::Bury);
     // The platform gives one up, and no letter comes of that either.
@@ -774,12 +774,12 @@ proptest! {
     ) {
         let fixture = fixture();
         let message = |number: usize, attempts| delivery(number, &thing(1, false), attempts);
-        let driven = |mood, delivery: Delivery, now| {
+        let process = |mood, delivery: Delivery, now| {
             let script = Mutex::new(vec![mood]);
             let store = Flaky { store: &fixture.store, script, calls: Arc::default() };
             let (batch, now) = ([delivery], Timestamp::from_millis(now));
-            let driven = drive(&store, &NoObjects, &fixture.config, &batch, now, |_, _| {});
-            fixture.runtime.block_on(driven);
+            let result = process_batch(&store, &NoObjects, &fixture.config, &batch, now, |_, _| {});
+            fixture.runtime.block_on(result);
         };
         let retention = Retention { events: Some(Duration::from_secs(35 * 86_400)), ..Retention::default() };
         let mut came = BTreeSet::new();
@@ -796,11 +796,11 @@ proptest! {
             match step {
                 Step::Applied(number) => {
                     came.insert(number);
-                    driven(Mood::Works, message(number, 1), now);
+                    process(Mood::Works, message(number, 1), now);
                 }
                 Step::Exhausted(number) => {
                     came.insert(number);
-                    driven(Mood::Away, message(number, 9), now);
+                    process(Mood::Away, message(number, 9), now);
                 }
                 Step::Dropped(number) => {
                     came.insert(number);
@@ -820,7 +820,7 @@ proptest! {
                 }
                 Step::Arrives if on_queue.is_empty() => {}
                 Step::Arrives => {
-                    driven(Mood::Works, on_queue.remove(0), now);
+                    process(Mood::Works, on_queue.remove(0), now);
                 }
                 Step::Swept => {
                     let swept = sweep(&fixture.store, &NoObjects, &retention, Timestamp::from_millis(now));
@@ -829,7 +829,7 @@ proptest! {
             }
         }
         while let Some(delivery) = on_queue.pop() {
-            driven(Mood::Works, delivery, 36 * 86_400_000);
+            process(Mood::Works, delivery, 36 * 86_400_000);
         }
         let counts = fixture.rows("SELECT CAST(total(n) AS INTEGER) || '' FROM counts");
         prop_assert_eq!(counts, [[came.len().to_string()]]);
