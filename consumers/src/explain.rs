@@ -16,12 +16,12 @@ pub struct Explained<'c> {
     /// Which.
     pub rule: &'c Rule,
     /// What it makes of it.
-    pub made: Made,
+    pub result: RuleResult,
 }
 
 /// What a rule makes of an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Made {
+pub enum RuleResult {
     /// Nothing: its `on` names other events.
     NotNamed,
     /// Nothing: this condition does not hold.
@@ -61,30 +61,30 @@ pub fn explain<'c>(
     now: Timestamp,
 ) -> Vec<Explained<'c>> {
     let explained = |rule: &'c Rule| {
-        let made = made(config, rule, envelope, body, now);
-        let made = made.unwrap_or_else(|fate| match fate {
-            Fate::Condemned { error, .. } => Made::Failed(error),
-            fate => Made::Failed(fate.as_str().to_owned()),
+        let result = rule_result(config, rule, envelope, body, now);
+        let result = result.unwrap_or_else(|fate| match fate {
+            Fate::Condemned { error, .. } => RuleResult::Failed(error),
+            fate => RuleResult::Failed(fate.as_str().to_owned()),
         });
-        Explained { rule, made }
+        Explained { rule, result }
     };
     config.program.rules.iter().map(explained).collect()
 }
 
-fn made(
+fn rule_result(
     config: &Consumers,
     rule: &Rule,
     envelope: &Envelope,
     body: &[u8],
     now: Timestamp,
-) -> Result<Made, Fate> {
+) -> Result<RuleResult, Fate> {
     if !rule.on.iter().any(|pattern| pattern.matches(&envelope.source, &envelope.kind)) {
-        return Ok(Made::NotNamed);
+        return Ok(RuleResult::NotNamed);
     }
     let unreadable = |error: hookmill_core::rules::NotJson| Fate::unreadable(error.to_string());
-    let mut made = plan::Making::of(envelope, config.limits, now);
-    if let Some(handled) = &rule.handler {
-        made.handle((0, rule), handled, body)?;
+    let mut builder = plan::RowBuilder::of(envelope, config.limits, now);
+    if let Some(handler) = &rule.handler {
+        builder.handle((0, rule), handler, body)?;
     } else {
         let values = config.program.reads.read(body).map_err(unreadable)?;
         let scope = Scope { body: &values, element: None, event: facts(envelope) };
@@ -92,17 +92,17 @@ fn made(
             if !condition.holds(scope).map_err(unreadable)? {
                 let found = condition.path.json(scope).map_err(unreadable)?.unwrap_or("null");
                 let path = condition.path.text.clone();
-                return Ok(Made::Unfulfilled { path, found: found.to_owned() });
+                return Ok(RuleResult::Unfulfilled { path, found: found.to_owned() });
             }
         }
-        made.carry_out((0, rule), (&values, body))?;
+        builder.carry_out((0, rule), (&values, body))?;
     }
-    let rows: Vec<_> = made.rows.into_iter().map(|(_, row)| row).collect();
+    let rows: Vec<_> = builder.rows.into_iter().map(|(_, row)| row).collect();
     if !rows.is_empty() {
         let about = rows.iter().filter_map(|row| about(rule, row)).collect();
-        return Ok(Made::Rows { rows, about });
+        return Ok(RuleResult::Rows { rows, about });
     }
-    Ok(Made::Nothing(match (&rule.handler, &rule.each) {
+    Ok(RuleResult::Nothing(match (&rule.handler, &rule.each) {
         (Some(_), _) => "its handler returns nothing that fulfils its conditions",
         (None, Some(_)) => "the list is missing, or no element matches the conditions",
         (None, None) => "what it names is not there",

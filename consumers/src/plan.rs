@@ -17,8 +17,8 @@ use hookmill_core::message::Envelope;
 use hookmill_core::refetch::path;
 use hookmill_core::rules::row::{Identity, ROW_BYTES, Row, RowWriter};
 use hookmill_core::rules::{
-    Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Reads, Rule, Scope, Send,
-    Stopped, Unfit, Unmatched, Value, Values, each_element,
+    Column, Each, Effect, EventFacts, Guard, HandlerRef, NotJson, Program, Reads, Rule, Scope, Send,
+    Stopped, ValueError, Unmatched, Value, Values, each_element,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -214,7 +214,7 @@ fn writes(
     now: Timestamp,
 ) -> Result<Writes, Fate> {
     let program = &config.program;
-    let mut making = Making::of(envelope, config.limits, now);
+    let mut builder = RowBuilder::of(envelope, config.limits, now);
     let (mut values, mut unmatched) = (None, true);
     for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
         // Only an event that a rule names is read, and then once for all of its rules.
@@ -227,8 +227,8 @@ fn writes(
             continue;
         }
         match &rule.handler {
-            None => making.carry_out((number, rule), (values, body))?,
-            Some(handled) => making.handle((number, rule), handled, body)?,
+            None => builder.carry_out((number, rule), (values, body))?,
+            Some(handler) => builder.handle((number, rule), handler, body)?,
         }
     }
     if unmatched {
@@ -242,7 +242,7 @@ fn writes(
         }
     }
     let fate = if unmatched { Fate::Recorded } else { Fate::Applied };
-    let Making { identity, rows, mut wrote, .. } = making;
+    let RowBuilder { identity, rows, mut wrote, .. } = builder;
     if !wrote.is_empty() {
         wrote.push(']');
     }
@@ -279,7 +279,7 @@ fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
 const ROOM: usize = 128;
 
 /// What the rules make of an event.
-pub(crate) struct Making<'e> {
+pub(crate) struct RowBuilder<'e> {
     envelope: &'e Envelope,
     now: Timestamp,
     /// What it may still write.
@@ -292,7 +292,7 @@ pub(crate) struct Making<'e> {
     wrote: String,
 }
 
-impl<'e> Making<'e> {
+impl<'e> RowBuilder<'e> {
     pub(crate) fn of(envelope: &'e Envelope, limits: Limits, now: Timestamp) -> Self {
         let identity = Identity::new(&envelope.source, &envelope.id, envelope.generation);
         let (rows, wrote) = (Vec::new(), String::new());
@@ -355,18 +355,18 @@ impl<'e> Making<'e> {
     pub(crate) fn handle(
         &mut self,
         (number, rule): (usize, &Rule),
-        handled: &Handled,
+        named: &HandlerRef,
         body: &[u8],
     ) -> Result<(), Fate> {
         let failed = |problem: String| {
-            Fate::unreadable(format!("rule `{}`: handler `{}`: {problem}", rule.name, handled.name))
+            Fate::unreadable(format!("rule `{}`: handler `{}`: {problem}", rule.name, named.name))
         };
-        let handler = hookmill_handlers::find(&handled.name);
+        let handler = hookmill_handlers::find(&named.name);
         let handler = handler.ok_or_else(|| failed("this build does not contain it".into()))?;
         let values = handler.handle(&Event { facts: facts(self.envelope), body });
         for value in values.map_err(|error| failed(error.0))? {
             let text = value.to_string();
-            let values = handled.reads.read(text.as_bytes()).map_err(not_json)?;
+            let values = named.reads.read(text.as_bytes()).map_err(not_json)?;
             self.carry_out((number, rule), (&values, text.as_bytes()))?;
         }
         Ok(())
@@ -494,7 +494,7 @@ impl<'e> Making<'e> {
     ) -> Result<RowWriter, Fate> {
         let mut row = self.identity.row(ROOM + length(columns));
         if let Some(guard) = guard {
-            let version = guard.version.version(scope).map_err(|error| unfit(rule, error))?;
+            let version = guard.version.version(scope).map_err(|error| value_error(rule, error))?;
             let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
             let rank = guard.rank(&self.envelope.kind, columns);
             row.order(version, rank, guard.deletes(&self.envelope.kind));
@@ -701,10 +701,10 @@ fn missing(rule: &str, what: &str, value: &Value) -> Fate {
     Fate::unreadable(format!("rule `{rule}`: {what} is missing: no value at `{value}`"))
 }
 
-fn unfit(rule: &str, error: Unfit) -> Fate {
+fn value_error(rule: &str, error: ValueError) -> Fate {
     match error {
-        Unfit::NotJson(error) => not_json(error),
-        error @ Unfit::Form { .. } => Fate::unreadable(format!("rule `{rule}`: {error}")),
+        ValueError::NotJson(error) => not_json(error),
+        error @ ValueError::Form { .. } => Fate::unreadable(format!("rule `{rule}`: {error}")),
     }
 }
 
@@ -720,7 +720,7 @@ fn holds(rule: &Rule, scope: Scope<'_>, of_element: bool) -> Result<bool, Fate> 
 
 /// The JSON text of a value, if it is there.
 fn json<'v>(rule: &str, value: &'v Value, scope: Scope<'v>) -> Result<Option<Cow<'v, str>>, Fate> {
-    value.json(scope).map_err(|error| unfit(rule, error))
+    value.json(scope).map_err(|error| value_error(rule, error))
 }
 
 /// The first delivery of each event; and of those that repeat one, their index and the first's.

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::outbox;
 use crate::outgoing::{Unable, usable};
-use crate::plan::Making;
+use crate::plan::RowBuilder;
 use crate::retry::delay;
 use crate::settle::Fate;
 
@@ -306,16 +306,16 @@ fn applied(
         rules: Vec::new(),
         body: BodyForm::Text,
     };
-    let said = |fate: Fate| match fate {
+    let describe = |fate: Fate| match fate {
         Fate::Condemned { error, .. } => error,
         fate => fate.as_str().to_owned(),
     };
     let values = config.program.reads.read(body.as_bytes()).map_err(|error| error.to_string())?;
-    let mut made = Making::of(&envelope, config.limits, start);
-    made.carry_out((0, rule), (&values, body.as_bytes())).map_err(said)?;
+    let mut builder = RowBuilder::of(&envelope, config.limits, start);
+    builder.carry_out((0, rule), (&values, body.as_bytes())).map_err(describe)?;
     // A rule that was changed meanwhile may ask for nothing.
     let asks = rule.effect.guard().is_some_and(|guard| guard.refetch.is_some());
-    let rows = made.rows.iter().map(|(_, row)| row.outranking(start).filter(|_| asks));
+    let rows = builder.rows.iter().map(|(_, row)| row.outranking(start).filter(|_| asks));
     let rows = rows.collect::<Option<Vec<_>>>().ok_or("the object produces no row")?;
     Ok(rule.sql.iter().flat_map(|sql| Row::statements(sql, &rows)).collect())
 }

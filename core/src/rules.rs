@@ -33,7 +33,7 @@ pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
 
 pub use read::{NotJson, Read, Reads, Stopped, Values, each_element};
-pub use value::{EventFacts, EventField, Form, PathRead, Places, Scope, Unfit, Value, ValuePath};
+pub use value::{EventFacts, EventField, Form, PathRead, Places, Scope, ValueError, Value, ValuePath};
 
 /// Columns that a table needs for rules with a version, besides those that the rules name.
 pub const GUARD_COLUMNS: [&str; 4] = ["_version", "_precedence", "_event_id", "_deleted"];
@@ -59,7 +59,7 @@ pub struct Rule {
     /// Statements, in order. Each is given the same rows, in the format of [`row`].
     pub sql: Vec<Sql>,
     /// If code says what its values are: which.
-    pub handler: Option<Handled>,
+    pub handler: Option<HandlerRef>,
     /// If it makes a row of each element of a list: of which.
     pub each: Option<Each>,
     /// What has to hold for it to be carried out: all of these. Of an element, for that to make a row.
@@ -70,7 +70,7 @@ pub struct Rule {
 
 /// A rule whose paths are not those of the body, but of what a handler makes of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Handled {
+pub struct HandlerRef {
     /// The handler's name.
     pub name: String,
     /// What is read of each value that it returns.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::sql::{self, Target};
 use super::{
-    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, Handled, Path, PathRead, Places,
+    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead, Places,
     Precedence, Program, Reads, Refetch, Rule, Send, Sql, Step, Value, ValuePath,
 };
 use crate::config::{
@@ -123,7 +123,7 @@ fn compile_rule(
         handler: rule
             .handler
             .as_ref()
-            .map(|name| Handled { name: name.value.clone(), reads: returned }),
+            .map(|name| HandlerRef { name: name.value.clone(), reads: returned }),
         each: list.map(|list| Each { list, reads: elements }),
         when,
         effect,

@@ -192,7 +192,7 @@ pub enum Form {
 
 /// What is at a path has not the form that the rule says.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum Unfit {
+pub enum ValueError {
     /// The body is not JSON.
     #[error(transparent)]
     NotJson(#[from] NotJson),
@@ -235,8 +235,8 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`Unfit`].
-    pub fn json<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, Unfit> {
+    /// [`ValueError`].
+    pub fn json<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, ValueError> {
         self.read(scope, Form::stored)
     }
 
@@ -244,8 +244,8 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`Unfit`].
-    pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, Unfit> {
+    /// [`ValueError`].
+    pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, ValueError> {
         let found = self.read(scope, |form, json| match form.micros(json) {
             Some(time) => time.map(|micros| Cow::Owned(micros.to_string())),
             None if form == Form::AsIs => {
@@ -260,7 +260,7 @@ impl Value {
         &'b self,
         scope: Scope<'b>,
         convert: impl Fn(Form, &'b str) -> Result<Cow<'b, str>, &'static str>,
-    ) -> Result<Option<Cow<'b, str>>, Unfit> {
+    ) -> Result<Option<Cow<'b, str>>, ValueError> {
         let text = |text: &str| serde_json::Value::from(text).to_string();
         match self {
             Self::Constant(json) => Ok(Some(Cow::Borrowed(json))),
@@ -273,8 +273,8 @@ impl Value {
             Self::Paths { paths, form } => {
                 for path in paths {
                     let Some(json) = path.json(scope)? else { continue };
-                    let unfit = |expected| Unfit::Form { path: path.text.clone(), expected };
-                    return convert(*form, json).map(Some).map_err(unfit);
+                    let form = |expected| ValueError::Form { path: path.text.clone(), expected };
+                    return convert(*form, json).map(Some).map_err(form);
                 }
                 Ok(None)
             }

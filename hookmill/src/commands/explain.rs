@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookmill_consumers::Fate;
-use hookmill_consumers::explain::{About, Explained, Made, explain};
+use hookmill_consumers::explain::{About, Explained, RuleResult, explain};
 use hookmill_core::config::{Consumers, Source};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{Verified, decode};
@@ -161,8 +161,8 @@ async fn explained(
 ) -> anyhow::Result<Explanation> {
     let message = decode(&delivery.text)?;
     let rules = explain(consumers, &message.envelope, &message.body, now());
-    let about = rules.iter().filter_map(|rule| match &rule.made {
-        Made::Rows { about, .. } => Some(about.as_slice()),
+    let about = rules.iter().filter_map(|rule| match &rule.result {
+        RuleResult::Rows { about, .. } => Some(about.as_slice()),
         _ => None,
     });
     let about = about.collect::<Vec<_>>().concat();
@@ -178,9 +178,9 @@ async fn explained(
         let after = after.remove(&(table.clone(), key));
         changes.push(Change { table, before: Some(row), after });
     }
-    let made =
+    let created =
         after.into_iter().map(|((table, _), row)| Change { table, before: None, after: Some(row) });
-    changes.extend(made);
+    changes.extend(created);
     changes.sort_by(|one, other| one.table.cmp(&other.table));
     let (outcome, error) = match fate {
         Some(Fate::Condemned { reason, error }) => {
@@ -312,14 +312,14 @@ async fn rows(
 }
 
 impl RuleOf {
-    fn new(Explained { rule, made }: &Explained<'_>, source: &str) -> Self {
+    fn new(Explained { rule, result }: &Explained<'_>, source: &str) -> Self {
         let sql = || rule.sql.iter().map(|sql| sql.text.to_string()).collect();
-        let (why, sql, parameters) = match made {
-            Made::NotNamed => {
+        let (why, sql, parameters) = match result {
+            RuleResult::NotNamed => {
                 let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
                 (Some(format!("it is for {}", on.join(", "))), Vec::new(), Vec::new())
             }
-            Made::Unfulfilled { path, found } => {
+            RuleResult::Unfulfilled { path, found } => {
                 let found = if found == "null" { "nothing" } else { found };
                 (
                     Some(format!("`when` does not match: the value at `{path}` is {found}")),
@@ -327,18 +327,18 @@ impl RuleOf {
                     Vec::new(),
                 )
             }
-            Made::Nothing(why) => (Some((*why).to_owned()), Vec::new(), Vec::new()),
-            Made::Failed(error) => (Some(error.clone()), sql(), Vec::new()),
-            Made::Rows { rows, .. } => {
+            RuleResult::Nothing(why) => (Some((*why).to_owned()), Vec::new(), Vec::new()),
+            RuleResult::Failed(error) => (Some(error.clone()), sql(), Vec::new()),
+            RuleResult::Rows { rows, .. } => {
                 // Where the rows do not fit into one statement, those of the first.
                 let all = rule.sql.iter().map(|sql| row::Row::statements(sql, rows));
-                let most = all.filter_map(|all| Some(all.into_iter().next()?.params));
-                let most = most.max_by_key(Vec::len).unwrap_or_default();
+                let parameters = all.filter_map(|all| Some(all.into_iter().next()?.params));
+                let parameters = parameters.max_by_key(Vec::len).unwrap_or_default();
                 let json = |param: &Param| match param {
                     Param::Text(text) => serde_json::from_str(text).ok(),
                     Param::Integer(_) | Param::Null => None,
                 };
-                let parameters = most.iter().filter_map(json);
+                let parameters = parameters.iter().filter_map(json);
                 (None, sql(), parameters.collect())
             }
         };
