@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::Sha256;
 
-use crate::outgoing::Unable;
+use crate::outgoing::ChannelError;
 
 /// What is looked at, who is told, and what that takes.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Alarm {
     pub fn new(
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
-    ) -> Result<Option<Self>, Vec<Unable>> {
+    ) -> Result<Option<Self>, Vec<ChannelError>> {
         let Some(settings) = config.alerts.clone() else { return Ok(None) };
         let Some(webhook) = &settings.webhook else {
             return Ok(Some(Self { settings, webhook: None }));
@@ -48,7 +48,7 @@ impl Alarm {
         let found = |name: &SecretName| {
             let found = lookup(name).map(|text| Secret::from(text.expose_secret().trim()));
             let found = found.filter(|text| !text.expose_secret().is_empty());
-            found.ok_or_else(|| Unable::Alert(name.clone(), "is not set"))
+            found.ok_or_else(|| ChannelError::Alert(name.clone(), "is not set"))
         };
         let url = match &webhook.url {
             AlertUrl::Literal(url) => Ok(Secret::from(url.as_str())),
@@ -56,12 +56,12 @@ impl Alarm {
                 let is_url = url.expose_secret().starts_with("https://");
                 is_url
                     .then_some(url)
-                    .ok_or(Unable::Alert(name.clone(), "does not begin with https://"))
+                    .ok_or(ChannelError::Alert(name.clone(), "does not begin with https://"))
             }),
         };
         let secret = found(&webhook.secret).and_then(|secret| match key(&secret) {
             Some(_) => Ok(secret),
-            None => Err(Unable::Alert(webhook.secret.clone(), "is not `whsec_` and base64")),
+            None => Err(ChannelError::Alert(webhook.secret.clone(), "is not `whsec_` and base64")),
         });
         match (url, secret) {
             (Ok(url), Ok(secret)) => Ok(Some(Self { settings, webhook: Some((url, secret)) })),

@@ -64,8 +64,8 @@ impl Route {
         api: Option<impl Api + 'static>,
         settings: &config::Api,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
-    ) -> Result<Self, Unable> {
-        let api = api.ok_or(Unable::Purpose(settings.provider, channel))?;
+    ) -> Result<Self, ChannelError> {
+        let api = api.ok_or(ChannelError::Purpose(settings.provider, channel))?;
         let key = usable(settings, lookup)?;
         Ok(Self { api: Box::new(api), settings: settings.clone(), key })
     }
@@ -127,7 +127,7 @@ struct Draft {
 
 /// Why nothing can be sent.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum Unable {
+pub enum ChannelError {
     /// A key is not set.
     #[error("{} is not set; it must contain the key for {}", .0.0, .1.as_str())]
     Key(SecretName, Provider),
@@ -149,20 +149,20 @@ pub enum Unable {
 pub(crate) fn usable(
     api: &config::Api,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
-) -> Result<Secret, Unable> {
+) -> Result<Secret, ChannelError> {
     if api.provider.is_native_only() && api.user.is_none() {
         // Without a user, there is no password.
         return Ok(Secret::from(""));
     }
     let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
-    let key = key.ok_or_else(|| Unable::Key(api.key.clone(), api.provider))?;
+    let key = key.ok_or_else(|| ChannelError::Key(api.key.clone(), api.provider))?;
     let odd = |c: char| match api.provider.facts().transport {
         Transport::Https { .. } => !c.is_ascii_graphic() || c == '"' || c == '\'',
         // A password may have any character that can be typed.
         Transport::Smtp => c.is_control(),
     };
     if key.expose_secret().trim().contains(odd) {
-        return Err(Unable::OddKey(api.key.clone()));
+        return Err(ChannelError::OddKey(api.key.clone()));
     }
     Ok(key)
 }
@@ -218,17 +218,17 @@ impl Outgoing {
     pub fn all(
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
-    ) -> Result<Vec<Self>, Vec<Unable>> {
-        let (mut all, mut unable) = (Vec::new(), Vec::new());
+    ) -> Result<Vec<Self>, Vec<ChannelError>> {
+        let (mut all, mut errors) = (Vec::new(), Vec::new());
         let mut found =
-            |route: Result<Route, Unable>| route.map_err(|problem| unable.push(problem)).ok();
+            |route: Result<Route, ChannelError>| route.map_err(|problem| errors.push(problem)).ok();
         let mut add = |channel, settings: &Sending, senders| {
             let (settings, retry) = (settings.clone(), config.retry.clone());
             all.push(Self { channel, settings, senders, retry });
         };
         if let Some(settings) = &config.emails {
             let templates = Templates::new(&config.templates)
-                .map_err(|errors| errors.into_iter().map(Unable::Template).collect::<Vec<_>>())?;
+                .map_err(|errors| errors.into_iter().map(ChannelError::Template).collect::<Vec<_>>())?;
             let (mut apis, mut senders) = (Vec::new(), Vec::new());
             for named in &settings.sending.apis {
                 let api = email_api(named.provider);
@@ -256,12 +256,12 @@ impl Outgoing {
             let api = track_api(*provider);
             let route = |named| found(Route::new("tracking", api, named, &lookup));
             let senders = sending.apis.iter().filter_map(route).collect();
-            // A provider that records nothing has been found unable.
+            // A provider that records nothing has been reported above.
             if let Some(api) = api {
                 add(Channel::Track(api), sending, senders);
             }
         }
-        if unable.is_empty() { Ok(all) } else { Err(unable) }
+        if errors.is_empty() { Ok(all) } else { Err(errors) }
     }
 
     /// Has everything go out at once, and through an API that stands in for those of the configuration: for development.

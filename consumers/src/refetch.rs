@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::outbox;
-use crate::outgoing::{Unable, usable};
+use crate::outgoing::{ChannelError, usable};
 use crate::plan::RowBuilder;
 use crate::retry::delay;
 use crate::settle::Fate;
@@ -44,16 +44,16 @@ impl Apis {
     pub fn new(
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
-    ) -> Result<Self, Vec<Unable>> {
-        let mut unable = Vec::new();
+    ) -> Result<Self, Vec<ChannelError>> {
+        let mut errors = Vec::new();
         let mut apis = BTreeMap::new();
         for (source, api) in &config.apis {
             match usable(api, &lookup) {
                 Ok(key) => drop(apis.insert(source.clone(), (api.clone(), key))),
-                Err(problem) => unable.push(problem),
+                Err(problem) => errors.push(problem),
             }
         }
-        if unable.is_empty() { Ok(Self(apis)) } else { Err(unable) }
+        if errors.is_empty() { Ok(Self(apis)) } else { Err(errors) }
     }
 
     /// Whether there is none.

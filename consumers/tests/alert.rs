@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use hookmill_consumers::alert::{Alarm, Looked, look};
-use hookmill_consumers::outgoing::Unable;
+use hookmill_consumers::outgoing::ChannelError;
 use hookmill_core::config::Consumers;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
@@ -331,18 +331,18 @@ fn whoever_dies_somebody_is_told() {
 #[test]
 fn what_is_named_has_to_be_set() {
     let config: Consumers = load(CONFIG).consumers();
-    let unable = |lookup: fn(&SecretName) -> Option<Secret>| -> Vec<String> {
+    let messages = |lookup: fn(&SecretName) -> Option<Secret>| -> Vec<String> {
         let errors = Alarm::new(&config, lookup).unwrap_err();
-        errors.iter().map(Unable::to_string).collect()
+        errors.iter().map(ChannelError::to_string).collect()
     };
     let unset = [
         "ALERTS_URL is not set; `[alerts]` names it",
         "ALERTS_SECRET is not set; `[alerts]` names it",
     ];
-    assert_eq!(unable(|_| None), unset);
-    assert_eq!(unable(|_| Some(" \n".into())), unset);
+    assert_eq!(messages(|_| None), unset);
+    assert_eq!(messages(|_| Some(" \n".into())), unset);
     assert_eq!(
-        unable(|_| Some("plain".into())),
+        messages(|_| Some("plain".into())),
         [
             "ALERTS_URL does not begin with https://; `[alerts]` names it",
             "ALERTS_SECRET is not `whsec_` and base64; `[alerts]` names it"

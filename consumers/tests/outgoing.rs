@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hookmill_consumers::outbox;
-use hookmill_consumers::outgoing::{Outgoing, Round, Sent, Unable, round, stranded};
+use hookmill_consumers::outgoing::{Outgoing, Round, Sent, ChannelError, round, stranded};
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -645,9 +645,9 @@ fn what_cannot_be_a_key_is_refused_and_a_line_end_is_none_of_it() {
     };
     assert_eq!(with("re_key\n"), None);
     let name = || SecretName("KEY".into());
-    assert_eq!(with(" \n"), Some(vec![Unable::Key(name(), Provider::Resend)]));
+    assert_eq!(with(" \n"), Some(vec![ChannelError::Key(name(), Provider::Resend)]));
     for key in ["\"re_key\"", "re key", "re_kéy", "re\nkey"] {
-        assert_eq!(with(key), Some(vec![Unable::OddKey(name())]), "{key}");
+        assert_eq!(with(key), Some(vec![ChannelError::OddKey(name())]), "{key}");
     }
 }
 
@@ -656,8 +656,8 @@ fn a_provider_that_takes_no_emails_is_not_spoken_to_as_if_it_did() {
     let mut world = World::new(Provider::Resend, 0);
     world.emails().apis.push(api(Provider::Twilio));
     let key = |_: &SecretName| Some(Secret::from("the-key"));
-    let unable = Outgoing::all(&world.config, key).err();
-    assert_eq!(unable, Some(vec![Unable::Purpose(Provider::Twilio, "email")]));
+    let errors = Outgoing::all(&world.config, key).err();
+    assert_eq!(errors, Some(vec![ChannelError::Purpose(Provider::Twilio, "email")]));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hookmill_consumers::alert::Alarm;
-use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
+use hookmill_consumers::outgoing::{Outgoing, ChannelError, resume, stranded};
 use hookmill_consumers::refetch::Apis;
 use hookmill_consumers::{BatchResult, Fate, counts, process_batch};
 use hookmill_core::config::{Batch, Consumers, Source};
@@ -348,7 +348,7 @@ pub fn lacking(loaded: &Loaded) -> Vec<String> {
     equip(loaded, [0; 16], from_environment, Outbox::Sent).1
 }
 
-type Able<T> = Result<T, Vec<Unable>>;
+type Able<T> = Result<T, Vec<ChannelError>>;
 
 /// What goes out and through which channels, and who is told if something is the matter; or what is missing for that.
 fn outgoing(
@@ -369,8 +369,8 @@ fn outgoing(
 
 /// What there is, or nothing and what is missing for it.
 fn or_problems<T: Default>(able: Able<T>, problems: &mut Vec<String>) -> T {
-    able.unwrap_or_else(|unable| {
-        problems.extend(unable.iter().map(ToString::to_string));
+    able.unwrap_or_else(|errors| {
+        problems.extend(errors.iter().map(ToString::to_string));
         T::default()
     })
 }

@@ -201,7 +201,7 @@ enum Error {
     /// The server has refused a recipient, with this code.
     Recipient(u16, String),
     /// The server cannot take it.
-    Unable(String),
+    Undeliverable(String),
 }
 
 /// Gives the commands up to DATA, after which the server waits for the message. Returns the recipients that the server has
@@ -242,7 +242,7 @@ async fn lead(
     if !ascii(&letter.from) || !letter.to.iter().all(ascii) {
         if !knows(&connection, Extension::SmtpUtfEight) {
             let words = "an address is not ASCII, and the server does not support SMTPUTF8";
-            let error = Error::Unable(words.to_owned());
+            let error = Error::Undeliverable(words.to_owned());
             return Err(Failure { step: Step::Sender, error });
         }
         parameters.push(MailParameter::SmtpUtfEight);
@@ -284,7 +284,7 @@ impl Error {
         match self {
             Self::Smtp(error) => error.status().map(u16::from),
             Self::Recipient(code, _) => Some(*code),
-            Self::Unable(_) => Some(UNDELIVERABLE),
+            Self::Undeliverable(_) => Some(UNDELIVERABLE),
         }
     }
 
@@ -292,7 +292,7 @@ impl Error {
     fn words(&self) -> String {
         let error = match self {
             Self::Smtp(error) => error,
-            Self::Recipient(_, words) | Self::Unable(words) => return words.clone(),
+            Self::Recipient(_, words) | Self::Undeliverable(words) => return words.clone(),
         };
         let mut source = std::error::Error::source(error);
         if let (Some(_), Some(words)) = (error.status(), source) {
