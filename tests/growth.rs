@@ -29,7 +29,7 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Filter, plan_replay, replay_id, run_replay, step};
-use hookmill_dlq::{drain, keep, standing, sweep, unreferenced};
+use hookmill_dlq::{drain, record_rejections, standing, sweep, unreferenced};
 use hookmill_native::rows;
 use hookmill_providers::{Admitted, Verifier, development, sign};
 use hookmill_tests::{PRESETS, fixtures};
@@ -622,7 +622,7 @@ fn stages() {
             store.execute(unreferenced(&["s/1".to_owned()])).await.unwrap();
             let tally =
                 Tally { source: None, reason: Reason::NotFound, count: 1, samples: Vec::new() };
-            store.execute(keep(&[Report::new(clock(), vec![tally])], clock())).await.unwrap();
+            store.execute(record_rejections(&[Report::new(clock(), vec![tally])], clock())).await.unwrap();
         });
     });
 }

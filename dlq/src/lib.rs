@@ -9,13 +9,13 @@
 //!
 //! [`sweep()`] removes what is old, and bodies that no row refers to any more. [`standing()`] asks how things stand.
 //!
-//! What never became an event is kept as well, counted and sampled: [`keep()`] makes statements of a report.
+//! What never became an event is kept as well, counted and sampled: [`record_rejections()`] makes statements of a report.
 
 mod bodies;
 mod bury;
 mod drain;
 pub mod jobs;
-mod keep;
+mod rejections;
 mod recover;
 pub mod replay;
 pub mod reprocess;
@@ -25,7 +25,7 @@ mod sweep;
 pub use bodies::{Unreferenced, unreferenced};
 pub use bury::{Letter, bury};
 pub use drain::{DRAIN_RETRY, drain, drained};
-pub use keep::{SAMPLES_KEPT, keep};
+pub use rejections::{SAMPLES_KEPT, record_rejections};
 pub use recover::recover;
 pub use standing::{Standing, read_standing, standing};
 pub use sweep::{Swept, sweep};

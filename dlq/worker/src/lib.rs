@@ -10,7 +10,7 @@ use hookmill_cloudflare::{Batch, D1, Metrics, log, now};
 use hookmill_core::delivery::{Verdict, wakes};
 use hookmill_core::report::Report;
 use hookmill_core::store::Store as _;
-use hookmill_dlq::{drain, drained, keep};
+use hookmill_dlq::{drain, drained, record_rejections};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, console_error, js_sys, worker_sys};
@@ -43,7 +43,7 @@ pub async fn queue(
         if let Some(reports) =
             texts.map(|text| Report::decode(text)).collect::<Option<Vec<Report>>>()
         {
-            let verdict = match store.execute(keep(&reports, now())).await {
+            let verdict = match store.execute(record_rejections(&reports, now())).await {
                 Ok(_) => {
                     count(&env, &reports);
                     Verdict::Ack

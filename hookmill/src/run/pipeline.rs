@@ -527,7 +527,7 @@ async fn keep_rejections(
                 warn!(source, reason = %tally.reason, more, "rejected");
             }
         }
-        if let Err(error) = store.execute(hookmill_dlq::keep(&reports, now())).await {
+        if let Err(error) = store.execute(hookmill_dlq::record_rejections(&reports, now())).await {
             error!(%error, "cannot record rejections");
         }
     }

@@ -45,7 +45,7 @@ DELETE FROM rejection_counts WHERE hour < ?1";
 /// The statements that keep reports, and forget what is older.
 ///
 /// A report that is delivered twice counts twice: these are numbers to watch, not to settle accounts with.
-pub fn keep(reports: &[Report], now: Timestamp) -> Vec<Statement> {
+pub fn record_rejections(reports: &[Report], now: Timestamp) -> Vec<Statement> {
     let (mut counts, mut samples) = (Vec::new(), Vec::new());
     for report in reports {
         let hour = report.at.millis() - report.at.millis().rem_euclid(HOUR_MS);
