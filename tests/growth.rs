@@ -29,7 +29,7 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{Filter, plan_replay, replay_id, run_replay, step};
-use hookmill_dlq::{drain, record_rejections, standing, sweep, unreferenced};
+use hookmill_dlq::{drain, record_rejections, status, sweep, unreferenced};
 use hookmill_native::rows;
 use hookmill_providers::{Admitted, Verifier, development, sign};
 use hookmill_tests::{PRESETS, fixtures};
@@ -596,7 +596,8 @@ fn stages() {
                     .map(|event| Delivery { attempts: 2, ..event.clone() })
                     .collect::<Vec<_>>()
             };
-            process_batch(store, &NoObjects, config, &before(&events[..5]), clock(), |_, _| {}).await;
+            process_batch(store, &NoObjects, config, &before(&events[..5]), clock(), |_, _| {})
+                .await;
             let poison = Delivery { attempts: 1, text: "poison".into() };
             process_batch(store, &NoObjects, config, &[poison], clock(), |_, _| {}).await;
             drain(store, &events, clock()).await;
@@ -622,7 +623,10 @@ fn stages() {
             store.execute(unreferenced(&["s/1".to_owned()])).await.unwrap();
             let tally =
                 Tally { source: None, reason: Reason::NotFound, count: 1, samples: Vec::new() };
-            store.execute(record_rejections(&[Report::new(clock(), vec![tally])], clock())).await.unwrap();
+            store
+                .execute(record_rejections(&[Report::new(clock(), vec![tally])], clock()))
+                .await
+                .unwrap();
         });
     });
 }
@@ -667,7 +671,7 @@ fn a_backlog_is_counted_up_to_a_limit() {
         fill(&database, rows, &backlog);
         let store = Arc::new(Counted::new(database));
         ask(&store, "/stats");
-        runtime().block_on(store.execute(vec![standing(Timestamp::from_millis(NOW))])).unwrap();
+        runtime().block_on(store.execute(vec![status(Timestamp::from_millis(NOW))])).unwrap();
         store.costs()
     });
     compare(&few, &many);

@@ -16,7 +16,7 @@ use hookmill_core::params;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{self, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::{Standing, read_standing, standing};
+use hookmill_dlq::{PipelineStatus, read_status, status};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::Sha256;
@@ -85,12 +85,12 @@ struct Matter {
     over: String,
 }
 
-/// What of `standing` is the matter. What nobody wants to be told of never is.
-fn matters(settings: &Alerts, standing: &Standing) -> [Matter; 3] {
-    let waited = Duration::from_secs_f64(standing.oldest_dead_letter.max(0.0));
-    let lag = Duration::from_secs_f64(standing.lag.max(0.0));
-    let dead = standing.dead();
-    let by_reason = standing.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}"));
+/// What of `status` is the matter. What nobody wants to be told of never is.
+fn matters(settings: &Alerts, status: &PipelineStatus) -> [Matter; 3] {
+    let waited = Duration::from_secs_f64(status.oldest_dead_letter.max(0.0));
+    let lag = Duration::from_secs_f64(status.lag.max(0.0));
+    let dead = status.dead();
+    let by_reason = status.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}"));
     let by_reason = by_reason.collect::<Vec<_>>().join(", ");
     let look = "`hookmill dead-letters groups` lists the errors.";
     let limit = |limit: Option<Duration>| minutes(limit.unwrap_or_default());
@@ -172,7 +172,7 @@ struct Notice {
 /// What is new: raised, still so after `repeat`, or over.
 fn notices(
     settings: &Alerts,
-    standing: &Standing,
+    status: &PipelineStatus,
     told: &[Notified],
     now: Timestamp,
 ) -> Vec<Notice> {
@@ -194,7 +194,7 @@ fn notices(
         };
         Some(Notice { kind, name, since, text, before: last.map(|told| told.told_at) })
     };
-    matters(settings, standing).into_iter().filter_map(notice).collect()
+    matters(settings, status).into_iter().filter_map(notice).collect()
 }
 
 const TOLD: &str = "\
@@ -252,8 +252,8 @@ pub async fn look<S: Store, F: Fetch>(
     now: Timestamp,
 ) -> Result<Looked, StoreError> {
     let mut looked = Looked::default();
-    let rows = store.query(vec![standing(now), Statement::new(TOLD, Vec::new())]).await?;
-    let Some(found) = read_standing(answer(&rows, 0))? else { return Ok(looked) };
+    let rows = store.query(vec![status(now), Statement::new(TOLD, Vec::new())]).await?;
+    let Some(found) = read_status(answer(&rows, 0))? else { return Ok(looked) };
     let told: Vec<Notified> = read(answer(&rows, 1))?;
     let mut statements = Vec::new();
     for notice in notices(&alarm.settings, &found, &told, now) {

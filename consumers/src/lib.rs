@@ -16,19 +16,19 @@
 pub mod alert;
 mod begun;
 mod count;
-mod process_batch;
+mod decode;
 pub mod explain;
 pub mod jobs;
 pub mod log;
 pub mod outbox;
 pub mod outgoing;
 mod plan;
+mod process_batch;
 pub mod refetch;
 mod retry;
 mod settle;
-mod decode;
 
 pub use count::{Count, counts};
-pub use process_batch::{BatchResult, process_batch};
 pub use plan::plan;
+pub use process_batch::{BatchResult, process_batch};
 pub use settle::{Fate, Settled};

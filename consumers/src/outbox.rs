@@ -90,7 +90,7 @@ pub struct Taken {
 
 /// How a provider is doing.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Standing {
+pub struct ProviderHealth {
     /// Its name.
     pub provider: String,
     /// Until when nothing is sealed for it, if there is another.
@@ -385,7 +385,7 @@ pub fn pending(channel: &str, providers: &[&str], now: Timestamp, most: usize) -
 /// # Errors
 ///
 /// If a value is not of its type.
-pub fn read_pending(rows: &[Rows]) -> Result<(Vec<Pending>, Vec<Standing>), StoreError> {
+pub fn read_pending(rows: &[Rows]) -> Result<(Vec<Pending>, Vec<ProviderHealth>), StoreError> {
     Ok((read(answer(rows, ADOPT.len()))?, read(answer(rows, ADOPT.len() + 1))?))
 }
 
@@ -459,7 +459,7 @@ pub fn take(
 /// # Errors
 ///
 /// If a value is not of its type.
-pub fn read_taken(rows: &[Rows]) -> Result<(Option<Taken>, Vec<Standing>), StoreError> {
+pub fn read_taken(rows: &[Rows]) -> Result<(Option<Taken>, Vec<ProviderHealth>), StoreError> {
     Ok((read(answer(rows, 0))?.pop(), read(answer(rows, 2))?))
 }
 

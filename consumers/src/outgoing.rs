@@ -26,7 +26,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::outbox::{
-    self, AWAY, End, Open, Pending, Sealing, Sender, Standing, Taken, Unsent, Used,
+    self, AWAY, End, Open, Pending, ProviderHealth, Sealing, Sender, Taken, Unsent, Used,
 };
 use crate::retry::delay;
 
@@ -227,8 +227,9 @@ impl Outgoing {
             all.push(Self { channel, settings, senders, retry });
         };
         if let Some(settings) = &config.emails {
-            let templates = Templates::new(&config.templates)
-                .map_err(|errors| errors.into_iter().map(ChannelError::Template).collect::<Vec<_>>())?;
+            let templates = Templates::new(&config.templates).map_err(|errors| {
+                errors.into_iter().map(ChannelError::Template).collect::<Vec<_>>()
+            })?;
             let (mut apis, mut senders) = (Vec::new(), Vec::new());
             for named in &settings.sending.apis {
                 let api = email_api(named.provider);
@@ -289,8 +290,8 @@ impl Outgoing {
     }
 
     /// Who is to deliver what is sealed now, by its place: the first that is not away; if all are, whoever may be back first.
-    fn chosen(&self, standings: &[Standing], now: Timestamp) -> Option<(usize, &Route)> {
-        let away = |(_, sender): &(usize, &Route)| away_until(standings, sender.name()).max(now);
+    fn chosen(&self, health: &[ProviderHealth], now: Timestamp) -> Option<(usize, &Route)> {
+        let away = |(_, sender): &(usize, &Route)| away_until(health, sender.name()).max(now);
         self.senders.iter().enumerate().min_by_key(away)
     }
 
@@ -441,8 +442,8 @@ async fn seal<S: Store>(
     let most = outgoing.senders.iter().map(|sender| sender.api.max_batch()).max();
     let providers: Vec<_> = outgoing.providers().collect();
     let asked = outbox::pending(outgoing.channel(), &providers, now, most.unwrap_or_default());
-    let (mut pending, standings) = outbox::read_pending(&store.execute(asked).await?)?;
-    let Some((place, route)) = outgoing.chosen(&standings, now) else { return Ok(false) };
+    let (mut pending, health) = outbox::read_pending(&store.execute(asked).await?)?;
+    let Some((place, route)) = outgoing.chosen(&health, now) else { return Ok(false) };
     let provider = route.name();
     let (most, full) = first_batch(&pending, route.api.max_batch());
     pending.truncate(most);
@@ -495,9 +496,9 @@ fn first_batch(pending: &[Pending], most: usize) -> (usize, bool) {
 }
 
 /// Until when a provider is taken to be away; long ago, if it is not.
-fn away_until(standings: &[Standing], provider: &str) -> Timestamp {
-    let standing = standings.iter().find(|standing| standing.provider == provider);
-    standing.map_or(Timestamp::from_millis(0), |standing| standing.away_until)
+fn away_until(health: &[ProviderHealth], provider: &str) -> Timestamp {
+    let found = health.iter().find(|health| health.provider == provider);
+    found.map_or(Timestamp::from_millis(0), |health| health.away_until)
 }
 
 fn too_long(bytes: usize) -> String {
@@ -518,7 +519,7 @@ async fn send<S: Store, F: Fetch>(
     let interval = Duration::from_secs(1) / settings.rate.max(1);
     let since = start - route.tried();
     let rows = store.execute(outbox::take(channel, route.sender(), start, interval, since)).await?;
-    let (Some(batch), standings) = outbox::read_taken(&rows)? else { return Ok(()) };
+    let (Some(batch), health) = outbox::read_taken(&rows)? else { return Ok(()) };
     let request = api.request(&Sealed { channel, id: &batch.id, body: &batch.body, settings, key });
     // Some say the key again when they do not like it.
     let without_key = |text: &str| match key.expose_secret().trim() {
@@ -535,7 +536,7 @@ async fn send<S: Store, F: Fetch>(
             Answer::Unavailable(without_key(&error.to_string()))
         }
     };
-    let said = Said { route, batch: &batch, standings: &standings, now: now() };
+    let said = Said { route, batch: &batch, health: &health, now: now() };
     let statements = judge(outgoing, &said, answer, sent);
     // What is not written down is as good as a lost answer.
     let mut written = store.execute(statements.clone()).await;
@@ -553,7 +554,7 @@ struct Said<'a> {
     route: &'a Route,
     batch: &'a Taken,
     /// How providers were doing before.
-    standings: &'a [Standing],
+    health: &'a [ProviderHealth],
     now: Timestamp,
 }
 
@@ -563,7 +564,7 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
     let (members, name) = (batch.members.len(), route.name());
     // Whatever it thinks of the batch, it answers.
     let away = matches!(answer, Answer::Away(_) | Answer::Unavailable(_));
-    if !away && away_until(said.standings, name) > now {
+    if !away && away_until(said.health, name) > now {
         sent.problems.push(format!("{name} responds again"));
     }
     let answers = outbox::note(name, now, false, None);
@@ -620,15 +621,15 @@ fn is_away(
     arrived: bool,
     sent: &mut Sent,
 ) -> Vec<Statement> {
-    let Said { route, batch, standings, now } = *said;
+    let Said { route, batch, health, now } = *said;
     let name = route.name();
     let failures = batch.failures + 1;
     let others = outgoing.providers().filter(|other| *other != name);
     let away = outgoing.senders.len() > 1 && failures >= outgoing.settings.failover_after;
     // One that is away itself does not stand in.
-    let other = others.into_iter().find(|other| away_until(standings, other) <= now);
+    let other = others.into_iter().find(|other| away_until(health, other) <= now);
     let other = other.filter(|_| away);
-    if away && away_until(standings, name) <= now {
+    if away && away_until(health, name) <= now {
         let instead = other.unwrap_or("no provider");
         sent.problems.push(format!(
             "{name} was unavailable {failures} times in a row; {instead} replaces it until it responds again, or until {}",

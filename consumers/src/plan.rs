@@ -17,8 +17,8 @@ use hookmill_core::message::Envelope;
 use hookmill_core::refetch::path;
 use hookmill_core::rules::row::{Identity, ROW_BYTES, Row, RowWriter};
 use hookmill_core::rules::{
-    Column, Each, Effect, EventFacts, Guard, HandlerRef, NotJson, Program, Reads, Rule, Scope, Send,
-    Stopped, ValueError, Unmatched, Value, Values, each_element,
+    Column, Each, Effect, EventFacts, Guard, HandlerRef, NotJson, Program, Reads, Rule, Scope,
+    Send, Stopped, Unmatched, Value, ValueError, Values, each_element,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::settle::Fate;
 use crate::decode::decode_batch;
+use crate::settle::Fate;
 
 /// What a batch writes, in one transaction: what [`process_batch()`](crate::process_batch()) asks the store for first. Bodies in the object store
 /// are not there to be read, so their events are left out.

@@ -13,10 +13,10 @@ use hookmill_core::words::LetterReason;
 use hookmill_dlq::{Letter, Unreferenced, bury, unreferenced};
 
 use crate::begun;
+use crate::decode::decode_batch;
 use crate::plan::{self, EventKey, Planned, Writes};
 use crate::retry::delay;
 use crate::settle::{Fate, Settled, settle};
-use crate::decode::decode_batch;
 
 /// The size at which a transaction takes no further event, in bytes. What is written exists several times on its way into the
 /// store, and a Worker has 128 MB for everything.

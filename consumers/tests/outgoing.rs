@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hookmill_consumers::outbox;
-use hookmill_consumers::outgoing::{Outgoing, Round, Sent, ChannelError, round, stranded};
+use hookmill_consumers::outgoing::{ChannelError, Outgoing, Round, Sent, round, stranded};
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};

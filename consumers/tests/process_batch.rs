@@ -406,7 +406,8 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
         let objects = OneObject(Mutex::new(Some(body.to_vec())));
         let settled = |fixture: &Fixture, text: String, now: i64| {
             let (batch, now) = ([Delivery { attempts: 1, text }], Timestamp::from_millis(now));
-            let result = process_batch(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
+            let result =
+                process_batch(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
             fixture.runtime.block_on(result).settled.remove(0).fate
         };
         assert_eq!(settled(&fixture, text.clone(), 7), Fate::Applied);
@@ -662,7 +663,8 @@ fn a_large_body_that_a_letter_refers_to_stays() {
     let settled = |text: String| {
         let batch = [Delivery { attempts: 8, text }];
         let now = Timestamp::from_millis(7);
-        let result = process_batch(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
+        let result =
+            process_batch(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
         let settled = fixture.runtime.block_on(result).settled.remove(0);
         (settled.fate, settled.verdict)
     };

@@ -33,7 +33,9 @@ pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
 
 pub use read::{NotJson, Read, Reads, Stopped, Values, each_element};
-pub use value::{EventFacts, EventField, Form, PathRead, Places, Scope, ValueError, Value, ValuePath};
+pub use value::{
+    EventFacts, EventField, Form, PathRead, Places, Scope, Value, ValueError, ValuePath,
+};
 
 /// Columns that a table needs for rules with a version, besides those that the rules name.
 pub const GUARD_COLUMNS: [&str; 4] = ["_version", "_precedence", "_event_id", "_deleted"];

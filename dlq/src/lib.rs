@@ -7,7 +7,7 @@
 //!
 //! [`recover()`] sends again what a database that has gone back in time takes to be sent.
 //!
-//! [`sweep()`] removes what is old, and bodies that no row refers to any more. [`standing()`] asks how things stand.
+//! [`sweep()`] removes what is old, and bodies that no row refers to any more. [`status()`] asks how things stand.
 //!
 //! What never became an event is kept as well, counted and sampled: [`record_rejections()`] makes statements of a report.
 
@@ -15,17 +15,17 @@ mod bodies;
 mod bury;
 mod drain;
 pub mod jobs;
-mod rejections;
 mod recover;
+mod rejections;
 pub mod replay;
 pub mod reprocess;
-mod standing;
+mod status;
 mod sweep;
 
 pub use bodies::{Unreferenced, unreferenced};
 pub use bury::{Letter, bury};
 pub use drain::{DRAIN_RETRY, drain, drained};
-pub use rejections::{SAMPLES_KEPT, record_rejections};
 pub use recover::recover;
-pub use standing::{Standing, read_standing, standing};
+pub use rejections::{SAMPLES_KEPT, record_rejections};
+pub use status::{PipelineStatus, read_status, status};
 pub use sweep::{Swept, sweep};

@@ -69,7 +69,8 @@ impl<'l> Trial<'l> {
 
     /// Applies a batch: what becomes of each.
     pub async fn apply(&self, batch: &[Delivery]) -> Vec<Fate> {
-        let result = process_batch(&self.store, &NoObjects, self.consumers, batch, now(), |_, _| {}).await;
+        let result =
+            process_batch(&self.store, &NoObjects, self.consumers, batch, now(), |_, _| {}).await;
         result.settled.into_iter().map(|settled| settled.fate).collect()
     }
 

@@ -55,7 +55,8 @@ pub async fn queue(
         let objects = R2::new(&env, "BODIES").map_err(failed)?;
         let config = config();
         let on_settled = |index: usize, settled: &Settled| batch.settle(index, settled.verdict);
-        let result = process_batch(&store, &objects, &config, batch.deliveries(), now(), on_settled).await;
+        let result =
+            process_batch(&store, &objects, &config, batch.deliveries(), now(), on_settled).await;
         let BatchResult { settled, due_at } = result;
         log_batch(batch.deliveries(), &settled);
         let mut metrics = Metrics::new(&env, "METRICS");

@@ -13,7 +13,7 @@ use hookmill_core::request::Remote;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::jobs::{RunReplays, SweepOld};
-use hookmill_dlq::{Standing, read_standing, standing};
+use hookmill_dlq::{PipelineStatus, read_status, status};
 use tower_service::Service as _;
 use worker::send::SendFuture;
 use worker::{
@@ -125,21 +125,21 @@ pub(crate) async fn replay(env: &Env) {
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     replay(&env).await;
     clean(&env).await;
-    tell_standing(&env).await;
+    record_status(&env).await;
 }
 
 /// Writes down how things stand.
-async fn tell_standing(env: &Env) {
+async fn record_status(env: &Env) {
     let rows = match D1::new(env, "DB") {
-        Ok(store) => store.execute(vec![standing(now())]).await,
+        Ok(store) => store.execute(vec![status(now())]).await,
         Err(error) => return console_error!("cannot read the pipeline status: {error}"),
     };
     let rows = match rows {
         Ok(rows) => rows,
         Err(error) => return console_error!("cannot read the pipeline status: {error}"),
     };
-    let Some(Standing { lag, dead_letters, oldest_dead_letter, outbox, replays }) =
-        rows.first().and_then(|rows| read_standing(rows).ok()?)
+    let Some(PipelineStatus { lag, dead_letters, oldest_dead_letter, outbox, replays }) =
+        rows.first().and_then(|rows| read_status(rows).ok()?)
     else {
         return;
     };

@@ -106,7 +106,7 @@ impl Event {
                 let after = at.millis() - received_at.millis();
                 format!("{} {at}, {after} ms after it arrived", self.state)
             }
-            _ => self.standing(),
+            _ => self.status(),
         }
     }
 
@@ -114,11 +114,11 @@ impl Event {
     pub fn line(&self) -> String {
         let at = self.settled_at.or(self.received_at).map(|at| at.to_string()).unwrap_or_default();
         let (source, id, kind) = (&self.source, &self.id, &self.r#type);
-        plain(&format!("{at}  {source}  {id}  {kind}  {}", self.standing()))
+        plain(&format!("{at}  {source}  {id}  {kind}  {}", self.status()))
     }
 
     /// Its state and what explains it.
-    fn standing(&self) -> String {
+    fn status(&self) -> String {
         let again = match self.generation {
             0 => String::new(),
             generation => format!(", generation {generation}"),
@@ -180,8 +180,8 @@ fn run_list(list: &List) -> anyhow::Result<()> {
     let row = |event: Event| {
         let at = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
         let (received_at, settled_at) = (at(event.received_at), at(event.settled_at));
-        let (attempts, standing) = (event.attempts.to_string(), event.standing());
-        [received_at, settled_at, event.source, event.r#type, event.id, attempts, standing]
+        let (attempts, status) = (event.attempts.to_string(), event.status());
+        [received_at, settled_at, event.source, event.r#type, event.id, attempts, status]
     };
     let header = ["RECEIVED", "SETTLED", "SOURCE", "TYPE", "ID", "ATTEMPTS", "STATE"];
     let any = source.is_none() && r#type.is_none() && id.is_none() && state.is_none();

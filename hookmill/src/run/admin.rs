@@ -7,7 +7,7 @@ use hookmill_admin::Platform;
 use hookmill_core::config::Admin as Config;
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_native::{Bodies, HttpClient, QueueName, Sqlite, SqliteQueue, Standing, now};
+use hookmill_native::{Bodies, HttpClient, QueueName, Sqlite, SqliteQueue, StatusMetrics, now};
 use tokio::sync::Notify;
 
 /// The most waiting messages that are counted.
@@ -79,14 +79,15 @@ impl<S: Store + 'static> Platform for Native<S> {
 }
 
 /// How things stand, for metrics; `None` if the database does not answer.
-pub async fn standing(store: Sqlite, queue: SqliteQueue) -> Option<Standing> {
+pub async fn status(store: Sqlite, queue: SqliteQueue) -> Option<StatusMetrics> {
     let mut waiting = Vec::new();
     for (name, lane) in [("events", QueueName::Events), ("replays", QueueName::Replays)] {
         let count = queue.waiting(lane, COUNTED).await.ok()?;
         waiting.push((name.to_owned(), i64::try_from(count).unwrap_or(i64::MAX)));
     }
-    let rows = store.query(vec![hookmill_dlq::standing(now())]).await.ok()?;
-    let found = hookmill_dlq::read_standing(rows.first()?).ok()??;
-    let hookmill_dlq::Standing { lag, dead_letters, oldest_dead_letter, outbox, replays } = found;
-    Some(Standing { waiting, lag, dead_letters, oldest_dead_letter, outbox, replays })
+    let rows = store.query(vec![hookmill_dlq::status(now())]).await.ok()?;
+    let found = hookmill_dlq::read_status(rows.first()?).ok()??;
+    let hookmill_dlq::PipelineStatus { lag, dead_letters, oldest_dead_letter, outbox, replays } =
+        found;
+    Some(StatusMetrics { waiting, lag, dead_letters, oldest_dead_letter, outbox, replays })
 }

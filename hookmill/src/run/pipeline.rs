@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hookmill_consumers::alert::Alarm;
-use hookmill_consumers::outgoing::{Outgoing, ChannelError, resume, stranded};
+use hookmill_consumers::outgoing::{ChannelError, Outgoing, resume, stranded};
 use hookmill_consumers::refetch::Apis;
 use hookmill_consumers::{BatchResult, Fate, counts, process_batch};
 use hookmill_core::config::{Batch, Consumers, Source};
@@ -313,8 +313,8 @@ async fn serve_metrics(
     let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
     info!(address = %listener.local_addr()?, "serving metrics");
     let (store, queue) = (store.clone(), queue.clone());
-    let standing = move || admin::standing(store.clone(), queue.clone());
-    tokio::spawn(metrics.clone().serve(listener, standing));
+    let status = move || admin::status(store.clone(), queue.clone());
+    tokio::spawn(metrics.clone().serve(listener, status));
     Ok(())
 }
 
@@ -432,9 +432,15 @@ impl Consumer {
                 }
             };
             let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
-            let result =
-                process_batch(&self.store, &self.objects, &self.config, &deliveries, now(), |_, _| {})
-                    .await;
+            let result = process_batch(
+                &self.store,
+                &self.objects,
+                &self.config,
+                &deliveries,
+                now(),
+                |_, _| {},
+            )
+            .await;
             let BatchResult { settled, due_at } = result;
             if due_at.is_some() {
                 self.written.notify_waiters();

@@ -27,7 +27,7 @@ mod sqlite;
 pub use fetch::HttpClient;
 pub use files::{Bodies, Files};
 pub use folder::{DataFolder, FolderError, Opened};
-pub use metrics::{Metrics, Standing};
+pub use metrics::{Metrics, StatusMetrics};
 pub use queue::{Leased, QueueName, QueueSender, SqliteQueue};
 pub use rate_limits::RateLimits;
 pub use reader::Reader;

@@ -33,7 +33,7 @@ pub struct Metrics {
 
 /// How things stand, as the tables say.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Standing {
+pub struct StatusMetrics {
     /// Messages that wait, by queue.
     pub waiting: Vec<(String, i64)>,
     /// The longest that an event took from ingress to its tables in the last five minutes, in seconds.
@@ -134,7 +134,7 @@ impl Metrics {
 
     /// `hookmill_queue_waiting{queue}`, `hookmill_lag_seconds`, `hookmill_dead_letters{reason}`,
     /// `hookmill_oldest_dead_letter_seconds`, `hookmill_outbox_waiting{channel}`, `hookmill_replay_letters{state}`.
-    fn set(&self, standing: Standing) {
+    fn set(&self, status: StatusMetrics) {
         let set = |family: &Family<Labels<1>, Gauge>, label, counts: Vec<(String, i64)>| {
             // What is not there any more is not said any more.
             family.clear();
@@ -142,31 +142,31 @@ impl Metrics {
                 family.get_or_create(&[(label, of)]).set(count);
             }
         };
-        set(&self.waiting, "queue", standing.waiting);
-        set(&self.dead_letters, "reason", standing.dead_letters);
-        set(&self.outbox, "channel", standing.outbox);
-        set(&self.replays, "state", standing.replays);
-        self.lag.set(standing.lag);
-        self.oldest_dead_letter.set(standing.oldest_dead_letter);
+        set(&self.waiting, "queue", status.waiting);
+        set(&self.dead_letters, "reason", status.dead_letters);
+        set(&self.outbox, "channel", status.outbox);
+        set(&self.replays, "state", status.replays);
+        self.lag.set(status.lag);
+        self.oldest_dead_letter.set(status.oldest_dead_letter);
     }
 
-    /// Serves them at `/metrics`, until the task is ended. `standing` tells how things stand whenever somebody asks; if it
+    /// Serves them at `/metrics`, until the task is ended. `status` tells how things stand whenever somebody asks; if it
     /// does not, what it told last stands.
     ///
     /// # Errors
     ///
     /// If the listener fails.
-    pub async fn serve<F: Future<Output = Option<Standing>> + Send + 'static>(
+    pub async fn serve<F: Future<Output = Option<StatusMetrics>> + Send + 'static>(
         self,
         listener: TcpListener,
-        standing: impl Fn() -> F + Clone + Send + Sync + 'static,
+        status: impl Fn() -> F + Clone + Send + Sync + 'static,
     ) -> std::io::Result<()> {
         const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         let text = move || {
-            let (metrics, standing) = (self.clone(), standing());
+            let (metrics, status) = (self.clone(), status());
             async move {
-                if let Some(standing) = standing.await {
-                    metrics.set(standing);
+                if let Some(status) = status.await {
+                    metrics.set(status);
                 }
                 let mut text = String::new();
                 let registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 /// How things stand, as the tables say.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
-pub struct Standing {
+pub struct PipelineStatus {
     /// The longest that an event took from ingress to its tables in the last five minutes, in seconds.
     pub lag: f64,
     /// Dead letters that wait for an operator, by reason; at most [`COUNTED`] in all.
@@ -21,7 +21,7 @@ pub struct Standing {
     pub replays: Vec<(String, i64)>,
 }
 
-impl Standing {
+impl PipelineStatus {
     /// How many dead letters wait for somebody.
     pub fn dead(&self) -> i64 {
         self.dead_letters.iter().map(|(_, count)| count).sum()
@@ -29,7 +29,7 @@ impl Standing {
 }
 
 /// `?1` now, `?2` [`COUNTED`]. Each part reads an index, or a few rows.
-const STANDING: &str = "\
+const STATUS: &str = "\
 -- how things stand
 SELECT json_object(
     'lag', (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > ?1 / 60000 - 5),
@@ -53,15 +53,15 @@ SELECT json_object(
         FROM replays WHERE state IN ('running', 'paused'))))";
 
 /// Asks how things stand.
-pub fn standing(now: Timestamp) -> Statement {
-    Statement::new(STANDING, params![now, COUNTED])
+pub fn status(now: Timestamp) -> Statement {
+    Statement::new(STATUS, params![now, COUNTED])
 }
 
-/// What [`standing()`] was answered with.
+/// What [`status()`] was answered with.
 ///
 /// # Errors
 ///
 /// If the database holds what no version of ours writes.
-pub fn read_standing(rows: &[Row]) -> Result<Option<Standing>, StoreError> {
+pub fn read_status(rows: &[Row]) -> Result<Option<PipelineStatus>, StoreError> {
     Ok(read_json(rows)?.pop())
 }
