@@ -77,7 +77,7 @@ fn key(secret: &Secret) -> Option<Vec<u8>> {
 }
 
 /// Something that can be the matter: its name, whether it is, and in words.
-struct Matter {
+struct AlertCondition {
     name: &'static str,
     is_so: bool,
     text: String,
@@ -86,36 +86,36 @@ struct Matter {
 }
 
 /// What of `status` is the matter. What nobody wants to be told of never is.
-fn matters(settings: &Alerts, status: &PipelineStatus) -> [Matter; 3] {
+fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3] {
     let waited = Duration::from_secs_f64(status.oldest_dead_letter.max(0.0));
     let lag = Duration::from_secs_f64(status.lag.max(0.0));
     let dead = status.dead();
     let by_reason = status.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}"));
     let by_reason = by_reason.collect::<Vec<_>>().join(", ");
     let look = "`hookmill dead-letters groups` lists the errors.";
-    let limit = |limit: Option<Duration>| minutes(limit.unwrap_or_default());
+    let limit = |limit: Option<Duration>| format_duration(limit.unwrap_or_default());
     [
-        Matter {
+        AlertCondition {
             name: "oldest_dead_letter",
             is_so: settings.oldest_dead_letter.is_some_and(|limit| dead > 0 && waited >= limit),
             text: format!(
                 "A dead letter has waited for {}; there are {by_reason}. {look}",
-                minutes(waited)
+                format_duration(waited)
             ),
             over: format!("No dead letter has waited for {}.", limit(settings.oldest_dead_letter)),
         },
-        Matter {
+        AlertCondition {
             name: "dead_letters",
             is_so: settings.dead_letters.is_some_and(|limit| dead >= i64::from(limit)),
             text: format!("{dead} dead letters are waiting: {by_reason}. {look}"),
             over: format!("{dead} dead letters are waiting."),
         },
-        Matter {
+        AlertCondition {
             name: "lag",
             is_so: settings.lag.is_some_and(|limit| lag >= limit),
             text: format!(
                 "An event took {} from ingress to its tables in the last five minutes.",
-                minutes(lag)
+                format_duration(lag)
             ),
             over: format!("No event took {} in the last five minutes.", limit(settings.lag)),
         },
@@ -123,7 +123,7 @@ fn matters(settings: &Alerts, status: &PipelineStatus) -> [Matter; 3] {
 }
 
 /// In hours, minutes and seconds, of which the first two that are not zero: `1h 5m`.
-fn minutes(duration: Duration) -> String {
+fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let parts = [
         (seconds / 86_400, "d"),
@@ -173,13 +173,13 @@ struct Notice {
 fn notices(
     settings: &Alerts,
     status: &PipelineStatus,
-    told: &[Notified],
+    notified: &[Notified],
     now: Timestamp,
 ) -> Vec<Notice> {
-    let notice = |matter: Matter| {
-        let Matter { name, is_so, text, over } = matter;
-        let last = told.iter().find(|told| told.name == name);
-        let before = last.filter(|told| !told.ended);
+    let notice = |condition: AlertCondition| {
+        let AlertCondition { name, is_so, text, over } = condition;
+        let last = notified.iter().find(|earlier| earlier.name == name);
+        let before = last.filter(|earlier| !earlier.ended);
         let (kind, since, text) = match (is_so, before) {
             (true, None) => ("alert.raised", now, text),
             // An alert that was sent while the clock was ahead was sent before now.
@@ -192,18 +192,18 @@ fn notices(
             (false, Some(before)) => ("alert.ended", before.since, over),
             _ => return None,
         };
-        Some(Notice { kind, name, since, text, before: last.map(|told| told.told_at) })
+        Some(Notice { kind, name, since, text, before: last.map(|earlier| earlier.told_at) })
     };
-    matters(settings, status).into_iter().filter_map(notice).collect()
+    conditions(settings, status).into_iter().filter_map(notice).collect()
 }
 
-const TOLD: &str = "\
+const NOTIFIED: &str = "\
 -- what somebody has been told
 SELECT name, since, told_at, ended FROM alerts";
 
 /// `?5` the body of the webhook, `?6` when somebody was told last, as it was read: whoever else is at it does not tell as well.
 /// The id is random: what two Hookmills have to say in the same minute is not the same.
-const TELL: &str = "\
+const TRANSITION: &str = "\
 -- somebody is told
 INSERT INTO alerts (name, since, told_at, ended, pending)
 VALUES (?1, ?2, ?3, ?4,
@@ -212,7 +212,7 @@ ON CONFLICT (name) DO UPDATE SET since = excluded.since, told_at = excluded.told
     pending = excluded.pending
 WHERE told_at = ?6";
 
-/// Right behind [`TELL`]. `?1` what it is about, `?2` to whom, `?3` the content, `?4` now.
+/// Right behind [`TRANSITION`]. `?1` what it is about, `?2` to whom, `?3` the content, `?4` now.
 const EMAIL: &str = "\
 -- an email tells it
 INSERT INTO outbox (id, source, event_id, generation, rule, channel, recipient, content, due_at, created_at)
@@ -235,7 +235,7 @@ DELETE FROM alerts WHERE ended = 1 AND pending IS NULL";
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Looked {
     /// What somebody is told, in words.
-    pub told: Vec<String>,
+    pub notified: Vec<String>,
     /// Why a webhook has not arrived; it is sent again at the next look.
     pub problems: Vec<String>,
 }
@@ -252,13 +252,13 @@ pub async fn look<S: Store, F: Fetch>(
     now: Timestamp,
 ) -> Result<Looked, StoreError> {
     let mut looked = Looked::default();
-    let rows = store.query(vec![status(now), Statement::new(TOLD, Vec::new())]).await?;
+    let rows = store.query(vec![status(now), Statement::new(NOTIFIED, Vec::new())]).await?;
     let Some(found) = read_status(answer(&rows, 0))? else { return Ok(looked) };
-    let told: Vec<Notified> = read(answer(&rows, 1))?;
+    let notified: Vec<Notified> = read(answer(&rows, 1))?;
     let mut statements = Vec::new();
-    for notice in notices(&alarm.settings, &found, &told, now) {
-        statements.extend(tell(alarm, &notice, now));
-        looked.told.push(notice.text);
+    for notice in notices(&alarm.settings, &found, &notified, now) {
+        statements.extend(transition(alarm, &notice, now));
+        looked.notified.push(notice.text);
     }
     statements.extend([OVER, PENDING].map(|sql| Statement::new(sql, Vec::new())));
     let rows = store.execute(statements).await?;
@@ -285,7 +285,7 @@ pub async fn look<S: Store, F: Fetch>(
 }
 
 /// Notes that somebody is told, and writes the email.
-fn tell(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
+fn transition(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
     let Notice { kind, name, since, text, before } = notice;
     let ended = *kind == "alert.ended";
     let whose = &alarm.settings.name;
@@ -294,7 +294,7 @@ fn tell(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
     let body = json!({ "type": kind, "timestamp": now.to_string(), "data": data }).to_string();
     let body = alarm.webhook.is_some().then_some(body);
     let params = params![*name, *since, now, ended, body, *before];
-    let mut statements = vec![Statement::new(TELL, params)];
+    let mut statements = vec![Statement::new(TRANSITION, params)];
     if let Some(to) = &alarm.settings.email {
         let whose = alarm.settings.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
         let what = name.replace('_', " ");
@@ -348,7 +348,7 @@ mod tests {
             (90_000, "1d 1h"),
             (86_401, "1d"),
         ] {
-            assert_eq!(minutes(Duration::from_secs(seconds)), expected);
+            assert_eq!(format_duration(Duration::from_secs(seconds)), expected);
         }
     }
 }

@@ -118,11 +118,11 @@ impl<S: Store, F: Fetch> Job for SendAlerts<S, F> {
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
         let looked = look(&self.store, &self.fetch, &self.alarm, now()).await?;
-        let Looked { told, problems } = looked;
-        let writes_outbox = !told.is_empty();
-        let told = told.into_iter().map(|text| format!("alert: {text}"));
+        let Looked { notified, problems } = looked;
+        let writes_outbox = !notified.is_empty();
+        let notified = notified.into_iter().map(|text| format!("alert: {text}"));
         let problems = problems.into_iter().map(|text| format!("{text}; will retry in a minute"));
-        let log = told.chain(problems).map(|text| Entry::warn(text, Fields::default()));
+        let log = notified.chain(problems).map(|text| Entry::warn(text, Fields::default()));
         Ok(Step { log: log.collect(), writes_outbox, ..Step::default() })
     }
 }

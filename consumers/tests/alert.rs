@@ -116,8 +116,8 @@ impl World {
     }
 
     /// What is told at this time.
-    fn told(&self, now: i64) -> Vec<String> {
-        self.look(now).unwrap().told
+    fn notified(&self, now: i64) -> Vec<String> {
+        self.look(now).unwrap().notified
     }
 
     /// Each webhook that has been sent: its id, its type and what it is about; each verified as whoever gets it would.
@@ -190,22 +190,22 @@ impl Fetch for World {
 #[test]
 fn an_alert_is_raised_repeated_and_ended() {
     let world = World::new();
-    assert_eq!(world.told(0), Vec::<String>::new());
+    assert_eq!(world.notified(0), Vec::<String>::new());
     world.letter("a", 0);
-    assert_eq!(world.told(HOUR - 1), Vec::<String>::new());
+    assert_eq!(world.notified(HOUR - 1), Vec::<String>::new());
     assert_eq!(
-        world.told(HOUR),
+        world.notified(HOUR),
         [
             "A dead letter has waited for 1h; there are 1 refused. `hookmill dead-letters groups` lists the errors."
         ]
     );
     // Once, until it is time to say it again.
-    assert_eq!(world.told(2 * HOUR), Vec::<String>::new());
-    assert_eq!(world.told(13 * HOUR - 1), Vec::<String>::new());
-    assert_eq!(world.told(13 * HOUR).len(), 1);
+    assert_eq!(world.notified(2 * HOUR), Vec::<String>::new());
+    assert_eq!(world.notified(13 * HOUR - 1), Vec::<String>::new());
+    assert_eq!(world.notified(13 * HOUR).len(), 1);
     world.sql("UPDATE dead_letters SET state = 'discarded'");
-    assert_eq!(world.told(14 * HOUR), ["No dead letter has waited for 1h."]);
-    assert_eq!(world.told(15 * HOUR), Vec::<String>::new());
+    assert_eq!(world.notified(14 * HOUR), ["No dead letter has waited for 1h."]);
+    assert_eq!(world.notified(15 * HOUR), Vec::<String>::new());
     assert_eq!(world.sql("SELECT * FROM alerts"), Vec::<Vec<_>>::new());
     let webhooks = world.webhooks();
     let kinds: Vec<_> =
@@ -223,7 +223,7 @@ fn an_alert_is_raised_repeated_and_ended() {
     );
     // Once more, and it is raised once more.
     world.sql("UPDATE dead_letters SET state = 'dead'");
-    assert_eq!(world.told(16 * HOUR).len(), 1);
+    assert_eq!(world.notified(16 * HOUR).len(), 1);
     assert_eq!(world.webhooks()[3].1, "alert.raised");
 }
 
@@ -231,16 +231,16 @@ fn an_alert_is_raised_repeated_and_ended() {
 fn an_alert_that_was_told_by_a_clock_that_was_ahead_is_repeated() {
     let world = World::new();
     world.letter("a", 0);
-    assert_eq!(world.told(1000 * HOUR).len(), 1);
-    assert_eq!(world.told(HOUR).len(), 1);
-    assert_eq!(world.told(2 * HOUR), Vec::<String>::new());
+    assert_eq!(world.notified(1000 * HOUR).len(), 1);
+    assert_eq!(world.notified(HOUR).len(), 1);
+    assert_eq!(world.notified(2 * HOUR), Vec::<String>::new());
 }
 
 #[test]
 fn two_hookmills_have_nothing_to_say_under_the_same_id() {
     let ids = [World::new(), World::new()].map(|world| {
         world.letter("a", 0);
-        world.told(HOUR);
+        world.notified(HOUR);
         let email = world.sql("SELECT id FROM outbox").remove(0).remove(0);
         (world.webhooks().remove(0).0, email)
     });
@@ -268,11 +268,11 @@ fn many_dead_letters_and_a_long_lag_are_told_of() {
     world.sql(&format!(
         "INSERT INTO activity VALUES (({START} + {HOUR}) / 60000, 's', 'applied', 1, 29999)"
     ));
-    assert_eq!(world.told(HOUR), Vec::<String>::new());
+    assert_eq!(world.notified(HOUR), Vec::<String>::new());
     world.letter("c", HOUR);
     world.sql("UPDATE activity SET lag = 30000");
     assert_eq!(
-        world.told(HOUR),
+        world.notified(HOUR),
         [
             "3 dead letters are waiting: 3 refused. `hookmill dead-letters groups` lists the errors.",
             "An event took 30s from ingress to its tables in the last five minutes."
@@ -280,7 +280,7 @@ fn many_dead_letters_and_a_long_lag_are_told_of() {
     );
     world.sql("DELETE FROM dead_letters WHERE id = 'c'");
     assert_eq!(
-        world.told(HOUR + 10 * 60_000),
+        world.notified(HOUR + 10 * 60_000),
         ["2 dead letters are waiting.", "No event took 30s in the last five minutes."]
     );
 }
@@ -297,10 +297,10 @@ fn a_webhook_is_sent_until_it_arrives_under_the_same_id() {
     }
     // It is over before anybody knew.
     world.sql("DELETE FROM dead_letters");
-    world.told(2 * HOUR);
+    world.notified(2 * HOUR);
     *world.status.lock().unwrap() = 200;
-    world.told(2 * HOUR + 60_000);
-    world.told(2 * HOUR + 120_000);
+    world.notified(2 * HOUR + 60_000);
+    world.notified(2 * HOUR + 120_000);
     let webhooks = world.webhooks();
     let ids: Vec<_> = webhooks.iter().map(|(id, ..)| id.as_str()).collect();
     let kinds: Vec<_> = webhooks.iter().map(|(_, kind, _)| kind.as_str().unwrap()).collect();

@@ -2,10 +2,10 @@
 
 pub mod admin;
 pub mod dev;
+pub mod display;
 pub mod jobs;
 pub mod log;
 pub mod out;
 pub mod pipeline;
 pub mod secrets;
 pub mod serve;
-pub mod shown;

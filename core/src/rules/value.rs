@@ -273,8 +273,9 @@ impl Value {
             Self::Paths { paths, form } => {
                 for path in paths {
                     let Some(json) = path.json(scope)? else { continue };
-                    let form = |expected| ValueError::Form { path: path.text.clone(), expected };
-                    return convert(*form, json).map(Some).map_err(form);
+                    let wrong_form =
+                        |expected| ValueError::Form { path: path.text.clone(), expected };
+                    return convert(*form, json).map(Some).map_err(wrong_form);
                 }
                 Ok(None)
             }

@@ -98,10 +98,10 @@ pub(crate) async fn guard(
         Ok(answered) => answered,
         Err(problem) => return problem.into_response(),
     };
-    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.split_once(' '));
-    let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let actor = match shown {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.split_once(' '));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let actor = match given {
         Some((_, token)) => known(tokens, token.trim()),
         None => match assertion(&admin, &request) {
             None => None,
@@ -152,10 +152,10 @@ struct Token {
 
 /// Whose token it is. Every token is compared, and each in constant time.
 fn known(tokens: Vec<Token>, token: &str) -> Option<Actor> {
-    let shown = token_hash(token);
+    let given = token_hash(token);
     let mut found = None;
     for Token { name, hash, role } in tokens {
-        if bool::from(hash.as_bytes().ct_eq(shown.as_bytes())) {
+        if bool::from(hash.as_bytes().ct_eq(given.as_bytes())) {
             let Ok(role) = role.parse() else { continue };
             found = Some(Actor { name, role });
         }

@@ -17,11 +17,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::actor::Actor;
 use crate::audit::{Because, audit};
+use crate::body_view::BodyView;
 use crate::page::{Page, Paging};
 use crate::platform::{Admin, given};
 use crate::problem::{Body, Path, Problem, Query};
 use crate::replays::Replay;
-use crate::shown::Shown;
 
 /// An event that could not be applied. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -194,7 +194,7 @@ pub(crate) struct Whole {
     #[serde(flatten)]
     letter: DeadLetter,
     #[serde(flatten)]
-    shown: Shown,
+    body: BodyView,
 }
 
 /// Get a dead letter with its body.
@@ -218,7 +218,7 @@ pub(crate) async fn show(
     let (id, _) = resolved(&admin, &id).await?;
     let found = admin.ask::<Found>(&sql, params![id]).await?.pop();
     let Found { letter, message } = found.ok_or_else(gone)?;
-    Ok(Json(Whole { letter, shown: Shown::of(&admin, &message).await? }))
+    Ok(Json(Whole { letter, body: BodyView::of(&admin, &message).await? }))
 }
 
 fn gone() -> Problem {

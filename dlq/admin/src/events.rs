@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::body_view::BodyView;
 use crate::page::{Page, Paging};
 use crate::platform::{Admin, given, problem};
 use crate::problem::{Path, Problem, Query};
-use crate::shown::Shown;
 
 /// An event that was applied or is a dead letter. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -231,12 +231,12 @@ pub(crate) async fn timeline(
 #[utoipa::path(
     get, path = "/events/{source}/{id}/body", tag = "events",
     params(("source" = String, Path, description = "The source"), ("id" = String, Path, description = "The provider's event id")),
-    responses((status = 200, body = Shown), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = BodyView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn body(
     State(admin): State<Admin>,
     Path((source, id)): Path<(String, String)>,
-) -> Result<Json<Shown>, Problem> {
+) -> Result<Json<BodyView>, Problem> {
     const MESSAGE: &str = "\
 -- the message of an event
 SELECT json_quote(message) FROM events JOIN event_messages USING (applied_at, source, id)
@@ -246,5 +246,5 @@ SELECT json_quote(message) FROM dead_letters WHERE source = ?1 AND event_id = ?2
     let message = admin.ask::<String>(MESSAGE, params![source, id]).await?.pop();
     let gone = "the message of this event is not kept; set `messages` in `[retention]` of hookmill.toml to keep messages";
     let message = message.ok_or_else(|| Problem::not_found(gone))?;
-    Shown::of(&admin, &message).await.map(Json)
+    BodyView::of(&admin, &message).await.map(Json)
 }

@@ -11,6 +11,7 @@ mod access;
 mod actor;
 mod audit;
 pub mod auth;
+mod body_view;
 mod dashboard;
 mod dead_letters;
 mod events;
@@ -19,7 +20,6 @@ mod page;
 mod platform;
 mod problem;
 mod replays;
-mod shown;
 mod stats;
 
 use std::sync::Arc;

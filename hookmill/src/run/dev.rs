@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         eprintln!("  {program} events{data}\n");
         Ok(())
     };
-    run_pipeline(place, loaded, |name| for_development(&ingress, name), Outbox::Shown, ready)
+    run_pipeline(place, loaded, |name| for_development(&ingress, name), Outbox::Displayed, ready)
 }
 
 /// What signs a source's events. A secret from the environment is named; a development secret is shown.

@@ -8,11 +8,11 @@ use hookmill_core::outbound::{ApiRequest, ApiResponse};
 use hookmill_core::secret::Secret;
 use hookmill_native::HttpClient;
 
+use crate::run::display::{SCHEME, show};
 use crate::run::secrets::from_environment;
-use crate::run::shown::{SCHEME, show};
 
 /// Has everything shown instead of sent that is not in the outbox: what `dev` does.
-pub fn shown_only(mut config: Consumers) -> Consumers {
+pub fn display_only(mut config: Consumers) -> Consumers {
     // What is asked of an API changes nothing there; in development its key need not be set.
     config.apis.retain(|_, api| from_environment(&api.key).is_some());
     if let Some(webhook) = config.alerts.as_mut().and_then(|alerts| alerts.webhook.as_mut()) {
@@ -25,16 +25,16 @@ pub fn shown_only(mut config: Consumers) -> Consumers {
 #[derive(Clone)]
 pub enum Out {
     /// They go out.
-    Sent(HttpClient),
+    Network(HttpClient),
     /// They are shown, and the HTML parts of emails are kept in this folder.
-    Shown { folder: PathBuf },
+    Display { folder: PathBuf },
 }
 
 impl Fetch for Out {
     async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
         match self {
-            Self::Sent(client) => client.ask(request, key).await,
-            Self::Shown { folder } => show(folder, &request),
+            Self::Network(client) => client.ask(request, key).await,
+            Self::Display { folder } => show(folder, &request),
         }
     }
 }

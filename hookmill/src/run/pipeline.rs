@@ -28,11 +28,11 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::run::admin;
+use crate::run::display::DisplayApi;
 use crate::run::jobs::Runner;
 use crate::run::log;
-use crate::run::out::{Out, shown_only};
+use crate::run::out::{Out, display_only};
 use crate::run::secrets::{from_environment, wrapped};
-use crate::run::shown::Shown;
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
 use hookmill_dlq::jobs::{RunReplays, SweepOld};
 use hookmill_dlq::{drain, drained};
@@ -155,7 +155,7 @@ pub enum Outbox {
     /// It is sent.
     Sent,
     /// It is shown, and emails are kept in the data folder.
-    Shown,
+    Displayed,
 }
 
 /// Runs the pipeline until the process is told to stop (SIGINT, SIGTERM); then finishes what is in hand.
@@ -174,7 +174,7 @@ pub fn run(
     let folder = DataFolder::lock(&place.data)?;
     folder.keep_for(match outbox {
         Outbox::Sent => "serve",
-        Outbox::Shown => "dev",
+        Outbox::Displayed => "dev",
     })?;
     let (equipment, problems) = equip(&loaded, folder.salt()?, lookup, outbox);
     let Equipment { gate, config, channels, alarm, apis } = equipment;
@@ -212,8 +212,8 @@ pub fn run(
         }
         let client = HttpClient::new().context("no HTTPS client can be made")?;
         let out = match outbox {
-            Outbox::Sent => Out::Sent(client.clone()),
-            Outbox::Shown => Out::Shown { folder: place.data.join("emails") },
+            Outbox::Sent => Out::Network(client.clone()),
+            Outbox::Displayed => Out::Display { folder: place.data.join("emails") },
         };
         let runner =
             Runner { metrics: metrics.clone(), outbox: written.clone(), stopped: stopped.clone() };
@@ -357,11 +357,11 @@ fn outgoing(
 ) -> (Consumers, Able<Vec<Outgoing>>, Able<Option<Alarm>>) {
     let (config, key): (_, fn(&SecretName) -> Option<Secret>) = match outbox {
         Outbox::Sent => (config, from_environment),
-        Outbox::Shown => (shown_only(config), |_| Some(Secret::from("whsec_bm9uZQ=="))),
+        Outbox::Displayed => (display_only(config), |_| Some(Secret::from("whsec_bm9uZQ=="))),
     };
     let mut channels = Outgoing::all(&config, key);
-    if let (Outbox::Shown, Ok(channels)) = (outbox, &mut channels) {
-        *channels = std::mem::take(channels).into_iter().map(|c| c.through(&Shown)).collect();
+    if let (Outbox::Displayed, Ok(channels)) = (outbox, &mut channels) {
+        *channels = std::mem::take(channels).into_iter().map(|c| c.through(&DisplayApi)).collect();
     }
     let alarm = Alarm::new(&config, key);
     (config, channels, alarm)

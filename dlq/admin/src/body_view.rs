@@ -13,7 +13,7 @@ use crate::problem::Problem;
 
 /// A body as the provider sent it, with the values redacted that `redact` in hookmill.toml names.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct Shown {
+pub(crate) struct BodyView {
     /// Blank if the body is no longer stored or is fully redacted.
     body: String,
     /// `text`; `base64` if the body is not UTF-8; `unreadable` if the message cannot be read, and `text` is the whole message;
@@ -21,7 +21,7 @@ pub(crate) struct Shown {
     body_form: &'static str,
 }
 
-impl Shown {
+impl BodyView {
     /// What is shown of a message; its body may be in the object store.
     pub(crate) async fn of(admin: &Admin, message: &str) -> Result<Self, Problem> {
         let config = admin.0.config();

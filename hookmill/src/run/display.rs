@@ -16,9 +16,9 @@ pub const SCHEME: &str = "local:";
 
 /// The API that `dev` has everything go to. Each email is shown once however often it comes, so doubt does not arise.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown;
+pub struct DisplayApi;
 
-impl Api for Shown {
+impl Api for DisplayApi {
     fn name(&self) -> &'static str {
         "local"
     }
@@ -53,7 +53,7 @@ impl Api for Shown {
     }
 }
 
-impl EmailApi for Shown {
+impl EmailApi for DisplayApi {
     fn body(&self, emails: &[&Email]) -> Option<String> {
         let content = emails.iter().map(|email| Content {
             id: email.id.clone(),
@@ -84,9 +84,9 @@ struct Content {
 pub fn show(folder: &Path, request: &ApiRequest) -> Result<ApiResponse, FetchError> {
     let channel = request.url.trim_start_matches(SCHEME);
     if channel == "email" {
-        let emails: Vec<Content> = serde_json::from_str(&request.body).map_err(not_shown)?;
+        let emails: Vec<Content> = serde_json::from_str(&request.body).map_err(cannot_display)?;
         for email in emails {
-            show_email(folder, email).map_err(not_shown)?;
+            show_email(folder, email).map_err(cannot_display)?;
         }
     } else {
         info!("{channel}, shown and not sent:\n\n{}\n", request.body);
@@ -94,7 +94,7 @@ pub fn show(folder: &Path, request: &ApiRequest) -> Result<ApiResponse, FetchErr
     Ok(ApiResponse { status: 200, retry_after: None, message_id: None, body: String::new() })
 }
 
-fn not_shown(error: impl std::fmt::Display) -> FetchError {
+fn cannot_display(error: impl std::fmt::Display) -> FetchError {
     FetchError::NotSent(error.to_string())
 }
 
