@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hookmill_admin::{BASE, Platform, local};
 use hookmill_consumers::alert::{Alarm, look};
-use hookmill_consumers::outgoing::{Outgoing, resume, round, stranded};
+use hookmill_consumers::outbox::{OutboxChannel, resume, round, stranded};
 use hookmill_consumers::{process_batch, refetch};
 use hookmill_core::config::{Admin, Config, Consumers, Retention};
 use hookmill_core::delivery::Delivery;
@@ -577,7 +577,7 @@ fn stages() {
         apply(store, config, &again.collect::<Vec<_>>());
         runtime.block_on(async {
             resume(store, clock()).await.unwrap();
-            let channels = Outgoing::all(config, key).unwrap();
+            let channels = OutboxChannel::all(config, key).unwrap();
             stranded(store, &channels).await.unwrap();
             for answer in [Says(503, "{}"), Says(200, "{\"data\":[]}")] {
                 for channel in &channels {

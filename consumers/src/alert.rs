@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::Sha256;
 
-use crate::outgoing::ChannelError;
+use crate::outbox::ChannelError;
 
 /// What is looked at, who is told, and what that takes.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ struct Notified {
 
 /// A webhook that has not arrived.
 #[derive(Deserialize)]
-struct Pending {
+struct PendingWebhook {
     name: String,
     /// JSON: its id and its body.
     pending: String,
@@ -264,7 +264,7 @@ pub async fn look<S: Store, F: Fetch>(
     let rows = store.execute(statements).await?;
     let Some((url, secret)) = &alarm.webhook else { return Ok(looked) };
     let mut arrived = Vec::new();
-    for Pending { name, pending } in read(rows.last().map_or(&[], Vec::as_slice))? {
+    for PendingWebhook { name, pending } in read(rows.last().map_or(&[], Vec::as_slice))? {
         let Some(request) = request(url, secret, &pending, now) else { continue };
         match fetch.ask(request, &Secret::from("")).await {
             Ok(answer) if (200..300).contains(&answer.status) => {

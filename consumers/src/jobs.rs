@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use hookmill_core::config::Consumers;
 use hookmill_core::fetch::Fetch;
-use hookmill_core::job::{self, Job, Step};
+use hookmill_core::job::{Job, OutboxCount, Step};
 use hookmill_core::log::{Entry, Fields};
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 
 use crate::alert::{Alarm, Looked, look};
-use crate::outbox::Unsent;
-use crate::outgoing::{Outgoing, Round, Sent, round};
+use crate::outbox::state::UnsentMessage;
+use crate::outbox::{OutboxChannel, Round, Sent, round};
 use crate::refetch::{self, Apis, Asked};
 
 /// The most lines in the log about the messages that one round has not sent.
@@ -25,7 +25,7 @@ pub struct SendOutbox<S, F> {
     /// The way to the provider.
     pub fetch: F,
     /// The channel.
-    pub outgoing: Outgoing,
+    pub channel: OutboxChannel,
 }
 
 impl<S: Store, F: Fetch> Job for SendOutbox<S, F> {
@@ -34,8 +34,8 @@ impl<S: Store, F: Fetch> Job for SendOutbox<S, F> {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
-        let Round { sent, next } = round(&self.store, &self.fetch, &self.outgoing, now).await?;
-        Ok(Step { next, ..sent_step(self.outgoing.channel(), &sent) })
+        let Round { sent, next } = round(&self.store, &self.fetch, &self.channel, now).await?;
+        Ok(Step { next, ..sent_step(self.channel.name(), &sent) })
     }
 }
 
@@ -43,12 +43,12 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
     let fields = || Fields { channel: Some(channel.to_owned()), ..Fields::default() };
     let mut step = Step::default();
     for (state, count) in sent.states() {
-        step.outgoing.push(job::Outgoing { channel, state: state.to_owned(), count });
+        step.outbox.push(OutboxCount { channel, state: state.to_owned(), count });
         let (state, count) = (Some(state.to_owned()), Some(count.to_string()));
         step.log.push(Entry::debug("outbox", Fields { state, count, ..fields() }));
     }
     for unsent in sent.unsent.iter().take(LINES) {
-        let Unsent { id, event: (source, event), rule, state, error } = unsent.clone();
+        let UnsentMessage { id, event: (source, event), rule, state, error } = unsent.clone();
         let message = if state == "uncertain" { "delivery uncertain" } else { "not sent" };
         let fields = Fields {
             id: Some(id),

@@ -21,7 +21,6 @@ pub mod explain;
 pub mod jobs;
 pub mod log;
 pub mod outbox;
-pub mod outgoing;
 mod plan;
 mod process_batch;
 pub mod refetch;

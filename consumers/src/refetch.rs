@@ -20,8 +20,7 @@ use hookmill_core::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::outbox;
-use crate::outgoing::{ChannelError, usable};
+use crate::outbox::{ChannelError, state, usable};
 use crate::plan::RowBuilder;
 use crate::retry::delay;
 use crate::settle::Fate;
@@ -178,7 +177,7 @@ async fn take<S: Store>(
     let free_at = now + Duration::from_secs(1) / api.rate.max(1);
     let horizon = now.horizon(LEASE.max(longest_retry));
     let statements = vec![
-        outbox::put_senders_right(&[provider], now, longest_retry),
+        state::put_senders_right(&[provider], now, longest_retry),
         Statement::new(AHEAD, params![now, horizon, source]),
         Statement::new(TAKE, params![now, lease, source, provider]),
         Statement::new(SPACE, params![provider, lease, free_at, source]),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use hookmill_consumers::alert::{Alarm, Looked, look};
-use hookmill_consumers::outgoing::ChannelError;
+use hookmill_consumers::outbox::ChannelError;
 use hookmill_core::config::Consumers;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
+use hookmill_consumers::outbox::{OutboxChannel, Round, Sent, round};
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::outbound::Provider;
@@ -217,7 +217,7 @@ impl World {
 
     async fn round(&self, now: i64) -> Round {
         let password = |_: &SecretName| Some(Secret::from("pass \"word\"\n"));
-        let channel = Outgoing::all(&self.config, password).unwrap().remove(0);
+        let channel = OutboxChannel::all(&self.config, password).unwrap().remove(0);
         round(&self.store, &self.client, &channel, || Timestamp::from_millis(now)).await.unwrap()
     }
 

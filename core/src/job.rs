@@ -31,8 +31,8 @@ pub struct Step {
     pub next: Option<Timestamp>,
     /// Lines for the log.
     pub log: Vec<Entry>,
-    /// Counts for the metric of outgoing messages.
-    pub outgoing: Vec<Outgoing>,
+    /// Counts for the metric of messages in the outbox.
+    pub outbox: Vec<OutboxCount>,
     /// Whether it has written to the outbox, so that sending is due.
     pub writes_outbox: bool,
 }
@@ -45,7 +45,7 @@ pub fn failed(job: &str, error: impl ToString) -> Entry {
 
 /// How many messages of a channel came to a state.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Outgoing {
+pub struct OutboxCount {
     /// The channel.
     pub channel: &'static str,
     /// The state, as the outbox calls it.

@@ -1,6 +1,6 @@
 //! The consumer Worker: the queue of events to D1, and the outbox to providers.
 
-mod outgoing;
+mod background;
 
 use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
@@ -45,8 +45,8 @@ pub async fn queue(
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
         if wakes(batch.deliveries()) {
-            outgoing::refetch(&env, &config()).await;
-            outgoing::send(&env, &config()).await;
+            background::refetch(&env, &config()).await;
+            background::send(&env, &config()).await;
             batch.acknowledge();
             return Ok(JsValue::UNDEFINED);
         }
@@ -65,7 +65,7 @@ pub async fn queue(
             metrics.count("deliveries", [source, &secret, fate], deliveries);
         }
         if let Some(due_at) = due_at {
-            outgoing::wake(&env, due_at + config.shortest_wait()).await;
+            background::wake(&env, due_at + config.shortest_wait()).await;
         }
         Ok(JsValue::UNDEFINED)
     })
@@ -77,9 +77,9 @@ pub async fn queue(
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     let config = config();
-    AssertUnwindSafe(outgoing::watch_over(&env, &config)).await;
-    AssertUnwindSafe(outgoing::refetch(&env, &config)).await;
-    AssertUnwindSafe(outgoing::send(&env, &config)).await;
+    AssertUnwindSafe(background::watch_over(&env, &config)).await;
+    AssertUnwindSafe(background::refetch(&env, &config)).await;
+    AssertUnwindSafe(background::send(&env, &config)).await;
 }
 
 /// One line for the batch, and one for each delivery that did not simply take effect.

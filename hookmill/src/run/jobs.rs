@@ -43,9 +43,9 @@ impl Runner {
     }
 
     /// How long the next step has to wait, if work is known.
-    fn report(&self, Step { next, log, outgoing, writes_outbox }: Step) -> Option<Duration> {
+    fn report(&self, Step { next, log, outbox, writes_outbox }: Step) -> Option<Duration> {
         log.iter().for_each(log::write);
-        for counted in outgoing {
+        for counted in outbox {
             let count = counted.count as u64;
             self.metrics.count_outgoing(counted.channel, &counted.state, count);
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hookmill_consumers::alert::Alarm;
-use hookmill_consumers::outgoing::{ChannelError, Outgoing, resume, stranded};
+use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
 use hookmill_consumers::refetch::Apis;
 use hookmill_consumers::{BatchResult, Fate, counts, process_batch};
 use hookmill_core::config::{Batch, Consumers, Source};
@@ -266,7 +266,7 @@ pub fn run(
 
 /// The jobs that send requests to providers, with what they need.
 struct Sending {
-    channels: Vec<Outgoing>,
+    channels: Vec<OutboxChannel>,
     alarm: Option<Alarm>,
     apis: Apis,
     out: Out,
@@ -276,8 +276,8 @@ struct Sending {
 impl Sending {
     fn start(self, tasks: &mut JoinSet<()>, runner: &Runner, store: &Sqlite, config: &Consumers) {
         let Self { channels, alarm, apis, out, client } = self;
-        for outgoing in channels {
-            let send = SendOutbox { store: store.clone(), fetch: out.clone(), outgoing };
+        for channel in channels {
+            let send = SendOutbox { store: store.clone(), fetch: out.clone(), channel };
             tasks.spawn(runner.clone().run(send, runner.outbox.clone()));
         }
         if let Some(alarm) = alarm {
@@ -322,7 +322,7 @@ async fn serve_metrics(
 struct Equipment {
     gate: Gate,
     config: Consumers,
-    channels: Vec<Outgoing>,
+    channels: Vec<OutboxChannel>,
     alarm: Option<Alarm>,
     apis: Apis,
 }
@@ -336,7 +336,7 @@ fn equip(
 ) -> (Equipment, Vec<String>) {
     let gate = Gate::new(loaded.config.ingress.clone(), salt, lookup);
     let mut problems = gate.problems(now());
-    let (config, channels, alarm) = outgoing(loaded.consumers(), outbox);
+    let (config, channels, alarm) = channels(loaded.consumers(), outbox);
     let channels = or_problems(channels, &mut problems);
     let alarm = or_problems(alarm, &mut problems);
     let apis = or_problems(Apis::new(&config, from_environment), &mut problems);
@@ -351,15 +351,15 @@ pub fn lacking(loaded: &Loaded) -> Vec<String> {
 type Able<T> = Result<T, Vec<ChannelError>>;
 
 /// What goes out and through which channels, and who is told if something is the matter; or what is missing for that.
-fn outgoing(
+fn channels(
     config: Consumers,
     outbox: Outbox,
-) -> (Consumers, Able<Vec<Outgoing>>, Able<Option<Alarm>>) {
+) -> (Consumers, Able<Vec<OutboxChannel>>, Able<Option<Alarm>>) {
     let (config, key): (_, fn(&SecretName) -> Option<Secret>) = match outbox {
         Outbox::Sent => (config, from_environment),
         Outbox::Displayed => (display_only(config), |_| Some(Secret::from("whsec_bm9uZQ=="))),
     };
-    let mut channels = Outgoing::all(&config, key);
+    let mut channels = OutboxChannel::all(&config, key);
     if let (Outbox::Displayed, Ok(channels)) = (outbox, &mut channels) {
         *channels = std::mem::take(channels).into_iter().map(|c| c.through(&DisplayApi)).collect();
     }

@@ -28,7 +28,7 @@ pub async fn run<J: Job>(env: &Env, jobs: &[J], steps: usize, queue: Option<&str
             match job.step(now).await {
                 Ok(step) => {
                     step.log.iter().for_each(log);
-                    for counted in &step.outgoing {
+                    for counted in &step.outbox {
                         let count = u32::try_from(counted.count).unwrap_or(u32::MAX);
                         metrics.count("outgoing", [counted.channel, &counted.state], count);
                     }

@@ -11,16 +11,16 @@ use hookmill_providers::email::EmailApi;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Composed, Draft, too_long};
-use crate::outbox::{self, Pending};
+use crate::outbox::draft::{Composed, Draft, too_long};
+use crate::outbox::state::{self, PendingMessage};
 
 /// What composes emails.
 #[derive(Debug)]
-pub(super) struct Composer {
-    pub(super) settings: Emails,
-    pub(super) templates: Templates,
+pub(in crate::outbox) struct EmailComposer {
+    pub(in crate::outbox) settings: Emails,
+    pub(in crate::outbox) templates: Templates,
     /// In the order of the senders.
-    pub(super) apis: Vec<&'static dyn EmailApi>,
+    pub(in crate::outbox) apis: Vec<&'static dyn EmailApi>,
 }
 
 /// What an email has in the column `content`.
@@ -41,13 +41,13 @@ struct Content {
     too_long: Option<usize>,
 }
 
-impl Composer {
+impl EmailComposer {
     /// Batches of what is pending for one of the APIs, by its place, and what cannot be sent.
     pub(super) async fn compose<S: Store>(
         &self,
         store: &S,
         place: usize,
-        pending: &[Pending],
+        pending: &[PendingMessage],
     ) -> Result<Composed, StoreError> {
         let mut composed = Composed::default();
         let mut emails = Vec::new();
@@ -63,7 +63,7 @@ impl Composer {
     }
 
     /// The email, or why there can be none.
-    fn email(&self, pending: &Pending) -> Result<Email, String> {
+    fn email(&self, pending: &PendingMessage) -> Result<Email, String> {
         let content: Content = serde_json::from_str(&pending.content)
             .map_err(|_| "the rule did not produce an email".to_owned())?;
         if let Some(bytes) = content.too_long {
@@ -157,5 +157,5 @@ pub(super) async fn suppressed<S: Store>(
     if addresses.is_empty() {
         return Ok(BTreeMap::new());
     }
-    outbox::read_suppressed(&store.query(vec![outbox::suppressed(&addresses)]).await?)
+    state::read_suppressed(&store.query(vec![state::suppressed(&addresses)]).await?)
 }

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hookmill_consumers::outbox;
-use hookmill_consumers::outgoing::{ChannelError, Outgoing, Round, Sent, round, stranded};
+use hookmill_consumers::outbox::{
+    ChannelError, OutboxChannel, Round, Sent, round, state, stranded,
+};
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -173,7 +174,7 @@ impl World {
         *self.now.lock().unwrap() = now;
         *self.dead.lock().unwrap() = false;
         let key = |_: &SecretName| Some(Secret::from("the-key"));
-        let channel = Outgoing::all(&self.config, key).unwrap().remove(0);
+        let channel = OutboxChannel::all(&self.config, key).unwrap().remove(0);
         block(round(self, self, &channel, || Timestamp::from_millis(now)))
     }
 
@@ -618,8 +619,8 @@ fn a_clock_that_was_ahead_keeps_no_provider_away() {
 fn what_a_clock_has_set_is_found_by_an_index() {
     let world = World::new(Provider::Resend, 0);
     let now = Timestamp::from_millis(0);
-    let mut statements = outbox::put_right("email", now, Duration::from_secs(60));
-    statements.push(outbox::put_senders_right(&["resend"], now, Duration::from_secs(60)));
+    let mut statements = state::put_right("email", now, Duration::from_secs(60));
+    statements.push(state::put_senders_right(&["resend"], now, Duration::from_secs(60)));
     for Statement { sql, params } in statements {
         let plan = world.sql(&format!("EXPLAIN QUERY PLAN {sql}"), params);
         let steps: Vec<_> = plan.iter().filter_map(|row| row[3].as_deref()).collect();
@@ -641,7 +642,7 @@ fn an_answer_is_not_forgotten_because_the_database_is_locked() {
 fn what_cannot_be_a_key_is_refused_and_a_line_end_is_none_of_it() {
     let world = World::new(Provider::Resend, 0);
     let with = |key: &'static str| {
-        Outgoing::all(&world.config, |_: &SecretName| Some(Secret::from(key))).err()
+        OutboxChannel::all(&world.config, |_: &SecretName| Some(Secret::from(key))).err()
     };
     assert_eq!(with("re_key\n"), None);
     let name = || SecretName("KEY".into());
@@ -656,7 +657,7 @@ fn a_provider_that_takes_no_emails_is_not_spoken_to_as_if_it_did() {
     let mut world = World::new(Provider::Resend, 0);
     world.emails().apis.push(api(Provider::Twilio));
     let key = |_: &SecretName| Some(Secret::from("the-key"));
-    let errors = Outgoing::all(&world.config, key).err();
+    let errors = OutboxChannel::all(&world.config, key).err();
     assert_eq!(errors, Some(vec![ChannelError::Purpose(Provider::Twilio, "email")]));
 }
 
@@ -665,7 +666,7 @@ fn what_nobody_sends_any_more_is_told() {
     let mut world = World::new(Provider::Resend, 2);
     let key = |_: &SecretName| Some(Secret::from("the-key"));
     let told = |world: &World, config: &Consumers| {
-        block(stranded(&world.store, &Outgoing::all(config, key).unwrap())).unwrap()
+        block(stranded(&world.store, &OutboxChannel::all(config, key).unwrap())).unwrap()
     };
     let nothing = Consumers { emails: None, ..world.config.clone() };
     assert_eq!(told(&world, &world.config), Vec::<String>::new());

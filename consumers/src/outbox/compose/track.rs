@@ -6,8 +6,8 @@ use hookmill_providers::track::{TrackApi, Tracked};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Composed, Draft, too_long};
-use crate::outbox::Pending;
+use crate::outbox::draft::{Composed, Draft, too_long};
+use crate::outbox::state::PendingMessage;
 
 /// What it has in the column `content`.
 #[derive(Deserialize)]
@@ -23,7 +23,7 @@ struct Content {
 }
 
 /// Batches of what is pending, and what cannot be sent.
-pub(super) fn compose(api: &dyn TrackApi, pending: &[Pending]) -> Composed {
+pub(super) fn compose(api: &dyn TrackApi, pending: &[PendingMessage]) -> Composed {
     let mut composed = Composed::default();
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut drafts = Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn compose(api: &dyn TrackApi, pending: &[Pending]) -> Composed {
     composed
 }
 
-fn tracked(pending: &Pending) -> Result<Tracked, String> {
+fn tracked(pending: &PendingMessage) -> Result<Tracked, String> {
     let content: Content = serde_json::from_str(&pending.content)
         .map_err(|_| "the rule did not produce a tracking event".to_owned())?;
     if let Some(bytes) = content.too_long {

@@ -3,7 +3,7 @@
 use hookmill_cloudflare::{D1, HttpClient, jobs, log, now, secret};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
-use hookmill_consumers::outgoing::Outgoing;
+use hookmill_consumers::outbox::OutboxChannel;
 use hookmill_consumers::refetch::Apis;
 use hookmill_core::config::Consumers;
 use hookmill_core::job::failed;
@@ -31,11 +31,11 @@ pub(crate) async fn refetch(env: &Env, config: &Consumers) {
 
 /// Sends what is in the outbox.
 pub(crate) async fn send(env: &Env, config: &Consumers) {
-    let channels = Outgoing::all(config, |name| secret(env, name));
+    let channels = OutboxChannel::all(config, |name| secret(env, name));
     let Some(channels) = able("send", channels).filter(|channels| !channels.is_empty()) else {
         return;
     };
-    let job = |outgoing| Ok(SendOutbox { store: D1::new(env, "DB")?, fetch: HttpClient, outgoing });
+    let job = |channel| Ok(SendOutbox { store: D1::new(env, "DB")?, fetch: HttpClient, channel });
     let jobs = channels.into_iter().map(job).collect::<worker::Result<Vec<_>>>();
     let Some(jobs) = able("send", jobs.map_err(|error| vec![error])) else { return };
     jobs::run(env, &jobs, STEPS, Some(QUEUE)).await;

@@ -1,32 +1,30 @@
 //! Sends what is in the outbox. What decides is pure and elsewhere; this carries it out, step by step, so that whoever dies
 //! between two steps leaves a state from which another goes on.
 
-mod email;
-mod sms;
-mod track;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::config::{self, Consumers, OnUncertain, Retry, Sending, Sms};
+use hookmill_core::config::{self, Consumers, OnUncertain, Retry, Sending};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
-use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::outbound::{Answer, Provider, Transport};
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::template::{TemplateError, Templates};
 use hookmill_core::time::Timestamp;
-use hookmill_core::words;
+use hookmill_core::words::Channel;
 use hookmill_providers::api::{Api, Sealed};
 use hookmill_providers::email::{EmailApi, email_api};
 use hookmill_providers::sms::Twilio;
-use hookmill_providers::track::{TrackApi, track_api};
+use hookmill_providers::track::track_api;
 use serde_json::json;
 use thiserror::Error;
 
-use crate::outbox::{
-    self, AWAY, End, Open, Pending, ProviderHealth, Sealing, Sender, Taken, Unsent, Used,
+use super::compose::{Composer, EmailComposer};
+use super::draft::Draft;
+use super::state::{
+    self, AWAY, BatchEnd, LeasedBatch, NewBatch, OpenCount, PendingMessage, ProviderHealth,
+    QuotaUsage, SendingProvider, UnsentMessage,
 };
 use crate::retry::delay;
 
@@ -41,11 +39,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A channel that something goes out through, with what that takes.
 #[derive(Debug)]
-pub struct Outgoing {
-    channel: Channel,
+pub struct OutboxChannel {
+    composer: Composer,
     settings: Sending,
     /// The first is the one that batches are sealed for; the others stand in for it.
-    senders: Vec<Route>,
+    routes: Vec<Route>,
     retry: Retry,
 }
 
@@ -79,8 +77,8 @@ impl Route {
     }
 
     /// As the outbox's statements have it.
-    fn sender(&self) -> Sender<'static> {
-        Sender { provider: self.name(), recognizes: self.recognizes() }
+    fn provider(&self) -> SendingProvider<'static> {
+        SendingProvider { provider: self.name(), recognizes: self.recognizes() }
     }
 
     /// For how long a batch is tried.
@@ -88,41 +86,6 @@ impl Route {
         let recognizes = self.api.recognizes_for();
         recognizes.map_or(TRIED, |time| time.saturating_sub(SPARE).min(TRIED))
     }
-}
-
-#[derive(Debug)]
-enum Channel {
-    Email(Box<email::Composer>),
-    Sms(Box<Sms>),
-    /// By provider: each has its own.
-    Track(&'static dyn TrackApi),
-}
-
-impl Channel {
-    /// What it is called in the column `channel`.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Email(_) => words::Channel::Email.as_str(),
-            Self::Sms(_) => words::Channel::Sms.as_str(),
-            Self::Track(api) => api.name(),
-        }
-    }
-}
-
-/// Batches that are to be sealed, and what is not sent: ids, and why.
-#[derive(Default)]
-struct Composed {
-    drafts: Vec<Draft>,
-    refused: Vec<(String, String)>,
-    suppressed: Vec<(String, String)>,
-    /// Ids of what is sent, and which of its recipients are left out.
-    left_out: Vec<(String, String)>,
-}
-
-/// A batch that is to be sealed.
-struct Draft {
-    members: Vec<String>,
-    body: String,
 }
 
 /// Why nothing can be sent.
@@ -173,7 +136,7 @@ pub struct Sent {
     /// How much a provider has accepted.
     pub accepted: usize,
     /// What is not sent, or may have been, with the reason.
-    pub unsent: Vec<Unsent>,
+    pub unsent: Vec<UnsentMessage>,
     /// What was the matter with batches that are tried again, and quotas that are nearly used up: sentences.
     pub problems: Vec<String>,
 }
@@ -193,7 +156,7 @@ impl Sent {
 
     /// Adds what the statements answered that say what became of it.
     fn settled(&mut self, rows: &[Rows]) -> Result<(), StoreError> {
-        let (accepted, unsent) = outbox::read_settled(rows)?;
+        let (accepted, unsent) = state::read_settled(rows)?;
         self.accepted += accepted;
         self.unsent.extend(unsent);
         Ok(())
@@ -209,7 +172,7 @@ pub struct Round {
     pub next: Option<Timestamp>,
 }
 
-impl Outgoing {
+impl OutboxChannel {
     /// Takes what is needed out of a configuration: for each channel that it has.
     ///
     /// # Errors
@@ -222,44 +185,39 @@ impl Outgoing {
         let (mut all, mut errors) = (Vec::new(), Vec::new());
         let mut found =
             |route: Result<Route, ChannelError>| route.map_err(|problem| errors.push(problem)).ok();
-        let mut add = |channel, settings: &Sending, senders| {
+        let mut add = |composer, settings: &Sending, routes| {
             let (settings, retry) = (settings.clone(), config.retry.clone());
-            all.push(Self { channel, settings, senders, retry });
+            all.push(Self { composer, settings, routes, retry });
         };
         if let Some(settings) = &config.emails {
             let templates = Templates::new(&config.templates).map_err(|errors| {
                 errors.into_iter().map(ChannelError::Template).collect::<Vec<_>>()
             })?;
-            let (mut apis, mut senders) = (Vec::new(), Vec::new());
+            let (mut apis, mut routes) = (Vec::new(), Vec::new());
             for named in &settings.sending.apis {
                 let api = email_api(named.provider);
-                senders.extend(found(Route::new(
-                    words::Channel::Email.as_str(),
-                    api,
-                    named,
-                    &lookup,
-                )));
+                routes.extend(found(Route::new(Channel::Email.as_str(), api, named, &lookup)));
                 apis.extend(api);
             }
-            let composer = email::Composer { settings: settings.clone(), templates, apis };
-            add(Channel::Email(Box::new(composer)), &settings.sending, senders);
+            let composer = EmailComposer { settings: settings.clone(), templates, apis };
+            add(Composer::Email(Box::new(composer)), &settings.sending, routes);
         }
         if let Some(sms) = &config.sms {
             let route = |named: &config::Api| {
                 let twilio = Twilio { account: sms.account.clone() };
                 let api = Some(twilio).filter(|api| api.name() == named.provider.as_str());
-                found(Route::new(words::Channel::Sms.as_str(), api, named, &lookup))
+                found(Route::new(Channel::Sms.as_str(), api, named, &lookup))
             };
-            let senders = sms.sending.apis.iter().filter_map(route).collect();
-            add(Channel::Sms(Box::new(sms.clone())), &sms.sending, senders);
+            let routes = sms.sending.apis.iter().filter_map(route).collect();
+            add(Composer::Sms(Box::new(sms.clone())), &sms.sending, routes);
         }
         for (provider, sending) in &config.tracking {
             let api = track_api(*provider);
             let route = |named| found(Route::new("tracking", api, named, &lookup));
-            let senders = sending.apis.iter().filter_map(route).collect();
+            let routes = sending.apis.iter().filter_map(route).collect();
             // A provider that records nothing has been reported above.
             if let Some(api) = api {
-                add(Channel::Track(api), sending, senders);
+                add(Composer::Track(api), sending, routes);
             }
         }
         if errors.is_empty() { Ok(all) } else { Err(errors) }
@@ -268,45 +226,31 @@ impl Outgoing {
     /// Has everything go out at once, and through an API that stands in for those of the configuration: for development.
     #[must_use]
     pub fn through(mut self, api: &'static dyn EmailApi) -> Self {
-        self.senders.truncate(1);
-        for sender in &mut self.senders {
-            sender.api = Box::new(api);
-            sender.settings.rate = u32::MAX;
+        self.routes.truncate(1);
+        for route in &mut self.routes {
+            route.api = Box::new(api);
+            route.settings.rate = u32::MAX;
         }
-        if let Channel::Email(composer) = &mut self.channel {
+        if let Composer::Email(composer) = &mut self.composer {
             composer.apis = vec![api];
         }
         self
     }
 
     /// Its name: `email`, `sms`, or the analytics provider.
-    pub fn channel(&self) -> &'static str {
-        self.channel.name()
+    pub fn name(&self) -> &'static str {
+        self.composer.channel()
     }
 
     /// The names of its providers.
     fn providers(&self) -> impl Iterator<Item = &'static str> {
-        self.senders.iter().map(Route::name)
+        self.routes.iter().map(Route::name)
     }
 
     /// Who is to deliver what is sealed now, by its place: the first that is not away; if all are, whoever may be back first.
     fn chosen(&self, health: &[ProviderHealth], now: Timestamp) -> Option<(usize, &Route)> {
-        let away = |(_, sender): &(usize, &Route)| away_until(health, sender.name()).max(now);
-        self.senders.iter().enumerate().min_by_key(away)
-    }
-
-    async fn compose<S: Store>(
-        &self,
-        store: &S,
-        place: usize,
-        pending: &[Pending],
-        now: Timestamp,
-    ) -> Result<Composed, StoreError> {
-        match &self.channel {
-            Channel::Email(composer) => composer.compose(store, place, pending).await,
-            Channel::Sms(settings) => sms::compose(settings, store, pending, now).await,
-            Channel::Track(api) => Ok(track::compose(*api, pending)),
-        }
+        let away = |(_, route): &(usize, &Route)| away_until(health, route.name()).max(now);
+        self.routes.iter().enumerate().min_by_key(away)
     }
 }
 
@@ -316,7 +260,7 @@ impl Outgoing {
 ///
 /// If the store does not do it; then it is taken up when the leases end.
 pub async fn resume<S: Store>(store: &S, now: Timestamp) -> Result<(), StoreError> {
-    store.execute(vec![outbox::free(now)]).await.map(drop)
+    store.execute(vec![state::free(now)]).await.map(drop)
 }
 
 /// What waits, and none of these channels sends: sentences for whoever runs it. What was sealed for one provider is not given
@@ -327,11 +271,11 @@ pub async fn resume<S: Store>(store: &S, now: Timestamp) -> Result<(), StoreErro
 /// If the store does not answer.
 pub async fn stranded<S: Store>(
     store: &S,
-    channels: &[Outgoing],
+    channels: &[OutboxChannel],
 ) -> Result<Vec<String>, StoreError> {
-    let rows = store.query(vec![outbox::open()]).await?;
-    let stranded = |Open { channel: name, provider, count, uncertain }| {
-        let channel = channels.iter().find(|channel| channel.channel() == name);
+    let rows = store.query(vec![state::open()]).await?;
+    let stranded = |OpenCount { channel: name, provider, count, uncertain }| {
+        let channel = channels.iter().find(|channel| channel.name() == name);
         let names = |provider: &str| {
             channel.is_some_and(|channel| channel.providers().any(|name| name == provider))
         };
@@ -366,7 +310,7 @@ pub async fn stranded<S: Store>(
 ///
 /// 1. batches that nobody can bring to an end any more are settled;
 /// 2. what is due is sealed into batches: of two that would seal the same email, the transaction lets one;
-/// 3. a batch is taken, so that nobody else does for [`outbox::LEASE`]; sent; and what the provider says is written down.
+/// 3. a batch is taken, so that nobody else does for [`state::LEASE`]; sent; and what the provider says is written down.
 ///
 /// # Errors
 ///
@@ -374,26 +318,26 @@ pub async fn stranded<S: Store>(
 pub async fn round<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
-    outgoing: &Outgoing,
+    channel: &OutboxChannel,
     now: impl Fn() -> Timestamp,
 ) -> Result<Round, StoreError> {
     let mut sent = Sent::default();
-    for sender in &outgoing.senders {
-        doubt(store, outgoing, sender, now(), &mut sent).await?;
+    for route in &channel.routes {
+        doubt(store, channel, route, now(), &mut sent).await?;
     }
-    while seal(store, outgoing, now(), &mut sent).await? {}
-    for (place, sender) in outgoing.senders.iter().enumerate() {
+    while seal(store, channel, now(), &mut sent).await? {}
+    for (index, route) in channel.routes.iter().enumerate() {
         let before = sent.accepted;
-        send(store, fetch, outgoing, sender, &now, &mut sent).await?;
+        send(store, fetch, channel, route, &now, &mut sent).await?;
         // The quota is that of the first provider; another only stands in.
-        if sent.accepted > before && place == 0 {
-            warn(store, outgoing, sender.name(), now(), &mut sent).await?;
+        if sent.accepted > before && index == 0 {
+            warn(store, channel, route.name(), now(), &mut sent).await?;
         }
     }
-    let providers: Vec<_> = outgoing.providers().collect();
-    let rows = store.query(vec![outbox::next(outgoing.channel(), &providers)]).await?;
-    let (pending, batch) = outbox::read_next(&rows)?;
-    let next = pending.map(|due_at| due_at + outgoing.settings.wait).into_iter().chain(batch).min();
+    let providers: Vec<_> = channel.providers().collect();
+    let rows = store.query(vec![state::next(channel.name(), &providers)]).await?;
+    let (pending, batch) = state::read_next(&rows)?;
+    let next = pending.map(|due_at| due_at + channel.settings.wait).into_iter().chain(batch).min();
     Ok(Round { sent, next: next.map(|next| next.max(now() + PAUSE)) })
 }
 
@@ -401,31 +345,31 @@ pub async fn round<S: Store, F: Fetch>(
 /// too long. Before that, puts right what a clock that was ahead has set.
 async fn doubt<S: Store>(
     store: &S,
-    outgoing: &Outgoing,
+    channel: &OutboxChannel,
     route: &Route,
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<(), StoreError> {
-    let (channel, longest) = (outgoing.channel(), outgoing.retry.longest());
+    let (name, longest) = (channel.name(), channel.retry.longest());
     let tried = route.tried();
-    let mut statements = outbox::put_right(channel, now, longest);
-    statements.push(outbox::put_senders_right(&[route.name()], now, longest));
-    statements.push(outbox::doubtful(channel, route.sender(), now, now - tried));
+    let mut statements = state::put_right(name, now, longest);
+    statements.push(state::put_senders_right(&[route.name()], now, longest));
+    statements.push(state::doubtful(name, route.provider(), now, now - tried));
     let rows = store.execute(statements).await?;
-    for batch in read::<Taken>(rows.last().map_or(&[], Vec::as_slice))? {
+    for batch in read::<LeasedBatch>(rows.last().map_or(&[], Vec::as_slice))? {
         let hours = tried.as_secs() / 3600;
         let statements = if !batch.arrived {
             let error = format!("gave up after {} attempts in {hours} hours", batch.attempts);
-            outbox::end(&batch, End::Refused, &error, now)
+            state::end(&batch, BatchEnd::Refused, &error, now)
         } else if route.recognizes() {
             let error = format!(
                 "none of {} attempts in {hours} hours got a response, and the idempotency key has expired",
                 batch.attempts
             );
-            uncertain(outgoing, &batch, &error, now, sent)
+            uncertain(channel, &batch, &error, now, sent)
         } else {
             let error = "the sender stopped before it recorded the response";
-            uncertain(outgoing, &batch, error, now, sent)
+            uncertain(channel, &batch, error, now, sent)
         };
         sent.settled(&store.execute(statements).await?)?;
     }
@@ -435,23 +379,23 @@ async fn doubt<S: Store>(
 /// Seals what is due into batches: as much as goes into one request. Whether there may be more.
 async fn seal<S: Store>(
     store: &S,
-    outgoing: &Outgoing,
+    channel: &OutboxChannel,
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<bool, StoreError> {
-    let most = outgoing.senders.iter().map(|sender| sender.api.max_batch()).max();
-    let providers: Vec<_> = outgoing.providers().collect();
-    let asked = outbox::pending(outgoing.channel(), &providers, now, most.unwrap_or_default());
-    let (mut pending, health) = outbox::read_pending(&store.execute(asked).await?)?;
-    let Some((place, route)) = outgoing.chosen(&health, now) else { return Ok(false) };
+    let limit = channel.routes.iter().map(|route| route.api.max_batch()).max();
+    let providers: Vec<_> = channel.providers().collect();
+    let statements = state::pending(channel.name(), &providers, now, limit.unwrap_or_default());
+    let (mut pending, health) = state::read_pending(&store.execute(statements).await?)?;
+    let Some((index, route)) = channel.chosen(&health, now) else { return Ok(false) };
     let provider = route.name();
-    let (most, full) = first_batch(&pending, route.api.max_batch());
-    pending.truncate(most);
-    let waits = |oldest: &Pending| !full && oldest.due_at + outgoing.settings.wait > now;
+    let (count, full) = first_batch(&pending, route.api.max_batch());
+    pending.truncate(count);
+    let waits = |oldest: &PendingMessage| !full && oldest.due_at + channel.settings.wait > now;
     if pending.first().is_none_or(waits) {
         return Ok(false);
     }
-    let composed = outgoing.compose(store, place, &pending, now).await?;
+    let composed = channel.composer.compose(store, index, &pending, now).await?;
     let refused = composed.refused.iter().map(|(id, why)| (id.as_str(), "refused", why.clone()));
     let suppressed =
         composed.suppressed.iter().map(|(id, why)| (id.as_str(), "suppressed", why.clone()));
@@ -459,18 +403,18 @@ async fn seal<S: Store>(
     let sealing = composed.drafts.into_iter().map(|Draft { members, body }| {
         // No other batch has these at this time, so the key is its own.
         let key = format!("{provider}\0{}\0{}", now.millis(), members.join("\0"));
-        Sealing {
+        NewBatch {
             id: sha256_hex(&[key.as_bytes()]),
-            channel: outgoing.channel(),
+            channel: channel.name(),
             provider,
             members,
             body,
         }
     });
-    let mut statements = outbox::seal(&sealing.collect::<Vec<_>>(), now);
+    let mut statements = state::seal(&sealing.collect::<Vec<_>>(), now);
     let sealing = statements.len();
-    statements.extend(outbox::leave_out(&composed.left_out));
-    statements.extend(outbox::refuse(&unsent, now));
+    statements.extend(state::leave_out(&composed.left_out));
+    statements.extend(state::refuse(&unsent, now));
     if statements.is_empty() {
         return Ok(false);
     }
@@ -483,16 +427,15 @@ async fn seal<S: Store>(
 }
 
 /// How many of these go into the next batch, of at most so many; and whether more would not.
-fn first_batch(pending: &[Pending], most: usize) -> (usize, bool) {
-    let mut most = most;
+fn first_batch(pending: &[PendingMessage], limit: usize) -> (usize, bool) {
+    let mut limit = limit;
     for (count, pending) in pending.iter().enumerate() {
-        let limit = pending.together.map_or(most, |together| most.min(together.max(1)));
+        limit = pending.together.map_or(limit, |together| limit.min(together.max(1)));
         if count >= limit {
             return (count, true);
         }
-        most = limit;
     }
-    (pending.len(), pending.len() == most)
+    (pending.len(), pending.len() == limit)
 }
 
 /// Until when a provider is taken to be away; long ago, if it is not.
@@ -501,26 +444,30 @@ fn away_until(health: &[ProviderHealth], provider: &str) -> Timestamp {
     found.map_or(Timestamp::from_millis(0), |health| health.away_until)
 }
 
-fn too_long(bytes: usize) -> String {
-    format!("the email has {bytes} bytes; the maximum is {EMAIL_BYTES}")
-}
-
 /// Sends one batch through an API, if one is due and the provider is to be asked now; and writes down what it has said.
 async fn send<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
-    outgoing: &Outgoing,
+    channel: &OutboxChannel,
     route: &Route,
     now: impl Fn() -> Timestamp,
     sent: &mut Sent,
 ) -> Result<(), StoreError> {
     let Route { api, settings, key } = route;
-    let (start, channel) = (now(), outgoing.channel());
+    let start = now();
     let interval = Duration::from_secs(1) / settings.rate.max(1);
     let since = start - route.tried();
-    let rows = store.execute(outbox::take(channel, route.sender(), start, interval, since)).await?;
-    let (Some(batch), health) = outbox::read_taken(&rows)? else { return Ok(()) };
-    let request = api.request(&Sealed { channel, id: &batch.id, body: &batch.body, settings, key });
+    let rows = store
+        .execute(state::take(channel.name(), route.provider(), start, interval, since))
+        .await?;
+    let (Some(batch), health) = state::read_taken(&rows)? else { return Ok(()) };
+    let request = api.request(&Sealed {
+        channel: channel.name(),
+        id: &batch.id,
+        body: &batch.body,
+        settings,
+        key,
+    });
     // Some say the key again when they do not like it.
     let without_key = |text: &str| match key.expose_secret().trim() {
         "" => text.to_owned(),
@@ -536,8 +483,8 @@ async fn send<S: Store, F: Fetch>(
             Answer::Unavailable(without_key(&error.to_string()))
         }
     };
-    let said = Said { route, batch: &batch, health: &health, now: now() };
-    let statements = judge(outgoing, &said, answer, sent);
+    let reply = Reply { route, batch: &batch, health: &health, now: now() };
+    let statements = judge(channel, &reply, answer, sent);
     // What is not written down is as good as a lost answer.
     let mut written = store.execute(statements.clone()).await;
     for _ in 1..WRITES {
@@ -550,50 +497,55 @@ async fn send<S: Store, F: Fetch>(
 }
 
 /// Who has answered, to what.
-struct Said<'a> {
+struct Reply<'a> {
     route: &'a Route,
-    batch: &'a Taken,
+    batch: &'a LeasedBatch,
     /// How providers were doing before.
     health: &'a [ProviderHealth],
     now: Timestamp,
 }
 
 /// What is written down of an answer.
-fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) -> Vec<Statement> {
-    let Said { route, batch, now, .. } = *said;
+fn judge(
+    channel: &OutboxChannel,
+    reply: &Reply<'_>,
+    answer: Answer,
+    sent: &mut Sent,
+) -> Vec<Statement> {
+    let Reply { route, batch, now, .. } = *reply;
     let (members, name) = (batch.members.len(), route.name());
     // Whatever it thinks of the batch, it answers.
     let away = matches!(answer, Answer::Away(_) | Answer::Unavailable(_));
-    if !away && away_until(said.health, name) > now {
+    if !away && away_until(reply.health, name) > now {
         sent.problems.push(format!("{name} responds again"));
     }
-    let answers = outbox::note(name, now, false, None);
+    let answers = state::note(name, now, false, None);
     match answer {
         Answer::Taken(delivered) => {
             let recipients = route.api.recipients(members, &batch.body);
-            outbox::delivered(name, batch, &delivered, &recipients, now)
+            state::delivered(name, batch, &delivered, &recipients, now)
         }
         // It has taken nothing, so waiting costs nothing but time; and it wants to be left alone altogether.
         Answer::Busy { after, error } => {
-            let schedule = delay(&outgoing.retry, batch.attempts);
-            let due_at = now + after.unwrap_or(schedule).min(outgoing.retry.max);
+            let schedule = delay(&channel.retry, batch.attempts);
+            let due_at = now + after.unwrap_or(schedule).min(channel.retry.max);
             sent.problems.push(format!("{error}; next request at {due_at}"));
             vec![
-                outbox::release(batch, due_at, &error, false),
-                outbox::note(name, due_at, false, None),
+                state::release(batch, due_at, &error, false),
+                state::note(name, due_at, false, None),
             ]
         }
         // The provider takes others, so nothing else waits for this.
         Answer::Later(error) => {
-            let due_at = now + delay(&outgoing.retry, batch.attempts);
+            let due_at = now + delay(&channel.retry, batch.attempts);
             sent.problems.push(format!("{error}; next request at {due_at}"));
-            vec![outbox::release(batch, due_at, &error, false), answers]
+            vec![state::release(batch, due_at, &error, false), answers]
         }
-        Answer::Away(error) => is_away(outgoing, said, &error, false, sent),
-        Answer::Unavailable(error) => is_away(outgoing, said, &error, true, sent),
+        Answer::Away(error) => is_away(channel, reply, &error, false, sent),
+        Answer::Unavailable(error) => is_away(channel, reply, &error, true, sent),
         // It has been said before that it may have it.
         Answer::Malformed(error) | Answer::Refused(error) if batch.arrived => {
-            let mut statements = uncertain(outgoing, batch, &error, now, sent);
+            let mut statements = uncertain(channel, batch, &error, now, sent);
             statements.push(answers);
             statements
         }
@@ -601,12 +553,12 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
             sent.problems.push(format!(
                 "{error}; a batch of {members} is split to find the invalid message"
             ));
-            let mut statements = outbox::dissolve(batch, Some(members / 2), &error, now);
+            let mut statements = state::dissolve(batch, Some(members / 2), &error, now);
             statements.push(answers);
             statements
         }
         Answer::Malformed(error) | Answer::Refused(error) => {
-            let mut statements = outbox::end(batch, End::Refused, &error, now);
+            let mut statements = state::end(batch, BatchEnd::Refused, &error, now);
             statements.push(answers);
             statements
         }
@@ -615,17 +567,17 @@ fn judge(outgoing: &Outgoing, said: &Said<'_>, answer: Answer, sent: &mut Sent) 
 
 /// What is written down when a provider is away. `arrived`: it may have taken the batch all the same.
 fn is_away(
-    outgoing: &Outgoing,
-    said: &Said<'_>,
+    channel: &OutboxChannel,
+    reply: &Reply<'_>,
     error: &str,
     arrived: bool,
     sent: &mut Sent,
 ) -> Vec<Statement> {
-    let Said { route, batch, health, now } = *said;
+    let Reply { route, batch, health, now } = *reply;
     let name = route.name();
     let failures = batch.failures + 1;
-    let others = outgoing.providers().filter(|other| *other != name);
-    let away = outgoing.senders.len() > 1 && failures >= outgoing.settings.failover_after;
+    let others = channel.providers().filter(|other| *other != name);
+    let away = channel.routes.len() > 1 && failures >= channel.settings.failover_after;
     // One that is away itself does not stand in.
     let other = others.into_iter().find(|other| away_until(health, other) <= now);
     let other = other.filter(|_| away);
@@ -636,19 +588,19 @@ fn is_away(
             now + AWAY
         ));
     }
-    let mut statements = vec![outbox::note(name, now, true, away.then_some(now + AWAY))];
+    let mut statements = vec![state::note(name, now, true, away.then_some(now + AWAY))];
     let may_have_it = arrived || batch.arrived;
     let (members, attempts) = (batch.members.len(), batch.attempts);
     if may_have_it && !route.recognizes() {
-        statements.extend(uncertain(outgoing, batch, error, now, sent));
+        statements.extend(uncertain(channel, batch, error, now, sent));
     } else if other.is_some() && !may_have_it {
-        statements.extend(outbox::dissolve(batch, None, error, now));
+        statements.extend(state::dissolve(batch, None, error, now));
     } else {
-        let due_at = now + delay(&outgoing.retry, attempts);
+        let due_at = now + delay(&channel.retry, attempts);
         sent.problems.push(format!(
             "{error}; a batch of {members} was tried {attempts} times; next attempt at {due_at}"
         ));
-        statements.push(outbox::release(batch, due_at, error, arrived));
+        statements.push(state::release(batch, due_at, error, arrived));
     }
     statements
 }
@@ -656,25 +608,25 @@ fn is_away(
 /// Says once for each day or month that its quota is almost used up.
 async fn warn<S: Store>(
     store: &S,
-    outgoing: &Outgoing,
+    channel: &OutboxChannel,
     name: &str,
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<(), StoreError> {
-    let Some(quota) = &outgoing.settings.quota else { return Ok(()) };
+    let Some(quota) = &channel.settings.quota else { return Ok(()) };
     let (day, month) = (quota.threshold(quota.day), quota.threshold(quota.month));
-    let rows = store.query(vec![outbox::used(name, now, day, month)]).await?;
-    for Used { period, sent: emails } in read(answer(&rows, 0))? {
+    let rows = store.query(vec![state::used(name, now, day, month)]).await?;
+    for QuotaUsage { period, sent: emails } in read(answer(&rows, 0))? {
         let daily = period == now.day();
-        let most = if daily { quota.day } else { quota.month }.unwrap_or_default();
-        let warning = format!("{name} has sent {emails} of {most} emails for {period}");
-        let mut statements = vec![outbox::warned(name, &period, now)];
+        let limit = if daily { quota.day } else { quota.month }.unwrap_or_default();
+        let warning = format!("{name} has sent {emails} of {limit} emails for {period}");
+        let mut statements = vec![state::warned(name, &period, now)];
         if let Some(to) = &quota.notify {
             let about = format!("quota-{name}-{period}");
             let id = sha256_hex(&[about.as_bytes()]);
             let subject = format!("Hookmill: the quota of {name} is almost used up");
             let content = json!({ "to": [to.to_string()], "literal": [subject, warning] });
-            statements.push(outbox::write(&id, &about, "quota", &content.to_string(), now));
+            statements.push(state::write(&id, &about, "quota", &content.to_string(), now));
         }
         store.execute(statements).await?;
         sent.problems.push(warning);
@@ -684,19 +636,19 @@ async fn warn<S: Store>(
 
 /// Ends a batch whose delivery is uncertain: its emails are left uncertain, or sent again in another.
 fn uncertain(
-    outgoing: &Outgoing,
-    batch: &Taken,
+    channel: &OutboxChannel,
+    batch: &LeasedBatch,
     error: &str,
     now: Timestamp,
     sent: &mut Sent,
 ) -> Vec<Statement> {
     let error = format!("delivery is uncertain: {error}");
     let mut statements = Vec::new();
-    if outgoing.settings.on_uncertain == OnUncertain::Retry {
-        let Retry { initial, max, max_attempts, .. } = outgoing.retry;
-        statements.push(outbox::put_back(batch, now, (initial, max), &error, max_attempts));
+    if channel.settings.on_uncertain == OnUncertain::Retry {
+        let Retry { initial, max, max_attempts, .. } = channel.retry;
+        statements.push(state::put_back(batch, now, (initial, max), &error, max_attempts));
         sent.problems.push(format!("{error}; on_uncertain = \"retry\" sends it again"));
     }
-    statements.extend(outbox::end(batch, End::Uncertain, &error, now));
+    statements.extend(state::end(batch, BatchEnd::Uncertain, &error, now));
     statements
 }
