@@ -28,7 +28,7 @@ use hookmill_core::request::Request;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::replay::{Filter, plan_replay, replay_id, run_replay, step};
+use hookmill_dlq::replay::{LetterFilter, plan_replay, replay_id, run_replay, step};
 use hookmill_dlq::{drain, record_rejections, status, sweep, unreferenced};
 use hookmill_native::rows;
 use hookmill_providers::{Admitted, Verifier, development, sign};
@@ -146,10 +146,10 @@ impl Objects for NoObjects {
     }
 }
 
-/// Takes whatever is sent.
-struct Taken;
+/// Accepts every message.
+struct AcceptingQueue;
 
-impl Queue for Taken {
+impl Queue for AcceptingQueue {
     async fn send(&self, _: Vec<String>) -> Result<(), QueueError> {
         Ok(())
     }
@@ -332,7 +332,8 @@ fn batch(config: &Config, provider: &str, round: usize) -> Vec<Delivery> {
     for (name, body) in fixtures(provider) {
         let kind = name.trim_end_matches(".json");
         let id = format!("{name}-{round}");
-        let outgoing = hookmill_providers::Outgoing { id: &id, kind, at, query: None, body: &body };
+        let outgoing =
+            hookmill_providers::UnsignedEvent { id: &id, kind, at, query: None, body: &body };
         let signed = sign(source, &keys.signing, outgoing).unwrap();
         let headers = &signed.headers;
         let request = Request { method: "POST", query: None, headers, body: &signed.body };
@@ -601,13 +602,13 @@ fn stages() {
             let poison = Delivery { attempts: 1, text: "poison".into() };
             process_batch(store, &NoObjects, config, &[poison], clock(), |_, _| {}).await;
             drain(store, &events, clock()).await;
-            let filter = Filter { all: true, ..Filter::default() };
+            let filter = LetterFilter { all: true, ..LetterFilter::default() };
             let id = replay_id(&filter, "ada", clock());
             store.execute(vec![plan_replay(&id, &filter, "ada", clock())]).await.unwrap();
             store.execute(vec![run_replay(&id, 100, "", "ada", clock())]).await.unwrap();
             store.costs.lock().unwrap().retain(|cost| !named(&cost.sql).contains("plan a replay"));
             for _ in 0..3 {
-                step(store, &Taken, clock).await.unwrap();
+                step(store, &AcceptingQueue, clock).await.unwrap();
             }
             let age = Some(Duration::from_secs(300));
             let retention = Retention {

@@ -298,9 +298,9 @@ pub struct ApiResponse {
 
 /// What a provider has done with a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub enum SendResult {
     /// It has taken it, and said something of each email, in order.
-    Taken(Vec<Delivered>),
+    Accepted(Vec<MessageResult>),
     /// It has taken nothing, since it was asked too often or is still at it.
     Busy {
         /// When it wants to be asked again.
@@ -309,11 +309,11 @@ pub enum Answer {
         error: String,
     },
     /// It cannot take this batch now, has taken nothing of it, and takes others.
-    Later(String),
+    Deferred(String),
     /// It cannot do it now, and has taken nothing.
-    Away(String),
-    /// It cannot do it now, and may have taken the batch all the same.
     Unavailable(String),
+    /// It cannot do it now, and may have taken the batch all the same.
+    Uncertain(String),
     /// It will not take the batch as it is; one email in it may be at fault.
     Malformed(String),
     /// It will take nothing of this kind, whatever is in the batch.
@@ -322,7 +322,7 @@ pub enum Answer {
 
 /// What a provider has done with one email of a batch that it has taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Delivered {
+pub enum MessageResult {
     /// It will deliver it, and knows it by this id, if it gave one.
     Accepted(Option<String>),
     /// As `Accepted`, but not to all of its recipients.

@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Which letters. What is not said does not matter.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Filter {
+pub struct LetterFilter {
     /// Of this source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
@@ -135,7 +135,7 @@ pub(crate) const fn check_said(something: bool, all: bool) -> Result<(), FilterE
     }
 }
 
-impl Filter {
+impl LetterFilter {
     /// Checks that it says which.
     ///
     /// # Errors
@@ -168,7 +168,7 @@ impl Filter {
     }
 }
 
-/// What a filter selects, as SQL about `dead_letters`; `?1` to `?8` are [`Filter::params`].
+/// What a filter selects, as SQL about `dead_letters`; `?1` to `?8` are [`LetterFilter::params`].
 pub const WHERE: &str = "(?1 IS NULL OR source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2)) \
     AND (?3 IS NULL OR reason = ?3) AND (?4 IS NULL OR fingerprint = ?4) AND (?5 IS NULL OR event_id = ?5) \
     AND (?6 IS NULL OR id = ?6) AND (?7 IS NULL OR last_failed_at >= ?7) AND (?8 IS NULL OR last_failed_at < ?8)";
@@ -261,13 +261,13 @@ const DISCARD: &str = "\
 UPDATE dead_letters SET state = 'discarded', state_at = ?2 WHERE id = ?1 AND state = 'dead' RETURNING id";
 
 /// The id of a replay: the same for who plans the same at the same time.
-pub fn replay_id(filter: &Filter, actor: &str, now: Timestamp) -> String {
+pub fn replay_id(filter: &LetterFilter, actor: &str, now: Timestamp) -> String {
     let plan = to_json(&(filter, actor, now));
     sha256_hex(&[plan.as_bytes()])[..16].to_owned()
 }
 
 /// Plans a replay of what is dead now and matches.
-pub fn plan_replay(id: &str, filter: &Filter, actor: &str, now: Timestamp) -> Statement {
+pub fn plan_replay(id: &str, filter: &LetterFilter, actor: &str, now: Timestamp) -> Statement {
     let mut params = filter.params();
     params.extend(params![id, Param::json(filter), actor, now]);
     Statement::new(PLAN.replace("{where}", WHERE), params)
@@ -342,16 +342,16 @@ pub async fn step<S: Store, Q: Queue>(
         Statement::new(NEXT, Vec::new()),
     ];
     let rows = store.execute(take).await?;
-    let Some(taken) = read::<Taken>(answer(&rows, 3))?.pop() else {
+    let Some(replay) = read::<LeasedReplay>(answer(&rows, 3))?.pop() else {
         return Ok(Stepped { next: next(rows.last())?, ..Stepped::default() });
     };
-    let rate = taken.rate.max(1);
+    let rate = replay.rate.max(1);
     let most = rate.min(STEP);
-    let portion = match taken.generation {
-        0 => letters(store, &taken, most, start).await?,
-        _ => reprocess::portion(store, &taken, most).await?,
+    let portion = match replay.generation {
+        0 => letters(store, &replay, most, start).await?,
+        _ => reprocess::portion(store, &replay, most).await?,
     };
-    let id = taken.id;
+    let id = replay.id;
     let mut stepped = Stepped::default();
     let mut statements = match portion {
         None => vec![Statement::new(DONE, params![id, now()])],
@@ -394,17 +394,17 @@ pub(crate) struct Portion {
 /// Claims some letters; `None` if there are none.
 async fn letters<S: Store>(
     store: &S,
-    taken: &Taken,
+    replay: &LeasedReplay,
     most: u32,
     now: Timestamp,
 ) -> Result<Option<Portion>, StoreError> {
-    let filter: Filter = serde_json::from_str(&taken.filter)
+    let filter: LetterFilter = serde_json::from_str(&replay.filter)
         .map_err(|error| StoreError::Refused(error.to_string()))?;
     let mut params = filter.params();
-    params.extend(params![&taken.id, taken.planned_at, most, now]);
+    params.extend(params![&replay.id, replay.planned_at, most, now]);
     let claim = vec![
         Statement::new(CLAIM.replace("{where}", WHERE), params),
-        Statement::new(CLAIMED, params![&taken.id, most]),
+        Statement::new(CLAIMED, params![&replay.id, most]),
     ];
     let found: Vec<Letter> = read(answer(&store.execute(claim).await?, 1))?;
     let (letters, messages): (Vec<_>, Vec<_>) =
@@ -414,7 +414,7 @@ async fn letters<S: Store>(
 
 /// A replay in hand: what [`TAKE`] is answered with.
 #[derive(Deserialize)]
-pub(crate) struct Taken {
+pub(crate) struct LeasedReplay {
     id: String,
     pub(crate) filter: String,
     rate: u32,

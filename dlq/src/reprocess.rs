@@ -14,7 +14,9 @@ use hookmill_core::store::{Param, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::replay::{FilterError, Portion, Taken, check_blank, check_pattern, check_said, glob};
+use crate::replay::{
+    FilterError, LeasedReplay, Portion, check_blank, check_pattern, check_said, glob,
+};
 
 /// The most events that are looked at in one step, whether or not they match.
 pub const LOOK: u32 = 2_000;
@@ -24,7 +26,7 @@ pub const RULES_BYTES: usize = 600;
 /// Which events, and what is done with them. What is not said does not matter.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Filter {
+pub struct EventFilter {
     /// Of this source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
@@ -48,7 +50,7 @@ pub struct Filter {
     pub rules: Vec<String>,
 }
 
-impl Filter {
+impl EventFilter {
     /// Checks that it says which.
     ///
     /// # Errors
@@ -84,7 +86,7 @@ impl Filter {
     }
 }
 
-/// What a filter selects, as SQL about `events`; `?1` to `?5` are [`Filter::params`]. Each event counts once, as it came.
+/// What a filter selects, as SQL about `events`; `?1` to `?5` are [`EventFilter::params`]. Each event counts once, as it came.
 pub const WHERE: &str =
     "events.generation = 0 AND (?1 IS NULL OR events.source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
     AND (?3 IS NULL OR events.id = ?3) AND (?4 IS NULL OR events.applied_at >= ?4)
@@ -121,13 +123,13 @@ WHERE place <= ?11
 ORDER BY applied_at, source, id";
 
 /// The id of a reprocessing: the same for who plans the same at the same time.
-pub fn reprocess_id(filter: &Filter, actor: &str, now: Timestamp) -> String {
+pub fn reprocess_id(filter: &EventFilter, actor: &str, now: Timestamp) -> String {
     let plan = to_json(&("reprocess", filter, actor, now));
     sha256_hex(&[plan.as_bytes()])[..16].to_owned()
 }
 
 /// Plans a reprocessing of what has taken effect by now, matches, and is kept.
-pub fn plan_reprocess(id: &str, filter: &Filter, actor: &str, now: Timestamp) -> Statement {
+pub fn plan_reprocess(id: &str, filter: &EventFilter, actor: &str, now: Timestamp) -> Statement {
     let mut params = filter.params();
     params.extend(params![id, Param::json(filter), actor, now]);
     Statement::new(PLAN.replace("{where}", WHERE), params)
@@ -139,17 +141,17 @@ type Reached = (i64, String, String);
 /// The next messages, at most so many; `None` if there are none behind the last.
 pub(crate) async fn portion<S: Store>(
     store: &S,
-    taken: &Taken,
+    replay: &LeasedReplay,
     most: u32,
 ) -> Result<Option<Portion>, StoreError> {
     let unreadable = |error: serde_json::Error| StoreError::Refused(error.to_string());
-    let filter: Filter = serde_json::from_str(&taken.filter).map_err(unreadable)?;
-    let (at, source, id): Reached = match &taken.reached {
+    let filter: EventFilter = serde_json::from_str(&replay.filter).map_err(unreadable)?;
+    let (at, source, id): Reached = match &replay.reached {
         None => (i64::MIN, String::new(), String::new()),
         Some(reached) => serde_json::from_str(reached).map_err(unreadable)?,
     };
     let mut params = filter.params();
-    params.extend(params![at, source, id, taken.planned_at, LOOK, most]);
+    params.extend(params![at, source, id, replay.planned_at, LOOK, most]);
     let next = Statement::new(NEXT.replace("{where}", WHERE), params);
     let rows = store.query(vec![next]).await?;
     let mut portion = Portion::default();
@@ -158,7 +160,7 @@ pub(crate) async fn portion<S: Store>(
         last = Some((applied_at, source, id));
         // It has taken effect, so it is a message.
         let message =
-            message.and_then(|text| reprocessed(&text, taken.generation, &filter.rules).ok());
+            message.and_then(|text| reprocessed(&text, replay.generation, &filter.rules).ok());
         portion.messages.extend(message);
     }
     portion.reached = last.as_ref().map(to_json);

@@ -14,9 +14,9 @@ use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
 use hookmill_dlq::replay::{
-    Filter, FilterError, Stepped, Turn, plan_replay, replay_id, run_replay, step, turn_replay,
+    FilterError, LetterFilter, Stepped, Turn, plan_replay, replay_id, run_replay, step, turn_replay,
 };
-use hookmill_dlq::reprocess::{Filter as Events, LOOK, plan_reprocess, reprocess_id};
+use hookmill_dlq::reprocess::{EventFilter, LOOK, plan_reprocess, reprocess_id};
 use hookmill_dlq::{Letter, bury, recover};
 use hookmill_native::{DataFolder, Sqlite};
 use proptest::prelude::*;
@@ -43,8 +43,8 @@ fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-fn all() -> Filter {
-    Filter { all: true, ..Filter::default() }
+fn all() -> LetterFilter {
+    LetterFilter { all: true, ..LetterFilter::default() }
 }
 
 fn envelope(n: usize) -> Envelope {
@@ -102,7 +102,7 @@ impl World {
         world
     }
 
-    fn reprocessing(&self, filter: &Events, rate: u32, now: i64) -> String {
+    fn reprocessing(&self, filter: &EventFilter, rate: u32, now: i64) -> String {
         let id = reprocess_id(filter, "ines", at(now));
         block(self.store.execute(vec![plan_reprocess(&id, filter, "ines", at(now))])).unwrap();
         assert!(self.does(run_replay(&id, rate, "a rule has changed", "ines", at(now))));
@@ -171,7 +171,7 @@ impl World {
         rows.iter().map(pair).collect()
     }
 
-    fn planned(&self, filter: &Filter, actor: &str, now: i64) -> String {
+    fn planned(&self, filter: &LetterFilter, actor: &str, now: i64) -> String {
         let id = replay_id(filter, actor, at(now));
         block(self.store.execute(vec![plan_replay(&id, filter, actor, at(now))])).unwrap();
         id
@@ -181,7 +181,7 @@ impl World {
         !block(self.store.execute(vec![statement])).unwrap().remove(0).is_empty()
     }
 
-    fn running(&self, filter: &Filter, rate: u32, now: i64) -> String {
+    fn running(&self, filter: &LetterFilter, rate: u32, now: i64) -> String {
         let id = self.planned(filter, "ines", now);
         assert!(self.does(run_replay(&id, rate, "mended", "ines", at(now))));
         id
@@ -274,21 +274,21 @@ fn every_letter_is_sent_once_and_no_faster_than_is_said() {
 
 #[test]
 fn a_filter_has_to_say_which() {
-    assert_eq!(Filter::default().check(), Err(FilterError::Empty));
+    assert_eq!(LetterFilter::default().check(), Err(FilterError::Empty));
     assert_eq!(all().check(), Ok(()));
-    let both = Filter { source: Some("stripe".into()), ..all() };
+    let both = LetterFilter { source: Some("stripe".into()), ..all() };
     assert_eq!(both.check(), Err(FilterError::Both));
     let world = World::new(20);
     for (filter, expected) in [
-        (Filter { source: Some("stripe".into()), ..Filter::default() }, 10),
-        (Filter { kind: Some("type.1*".into()), ..Filter::default() }, 11),
-        (Filter { kind: Some("type".into()), ..Filter::default() }, 0),
-        (Filter { reason: Some(LetterReason::Exhausted), ..Filter::default() }, 20),
-        (Filter { reason: Some(LetterReason::Refused), ..Filter::default() }, 0),
-        (Filter { event_id: Some("evt_3".into()), ..Filter::default() }, 1),
-        (Filter { failed_from: Some(at(1_000)), ..Filter::default() }, 20),
-        (Filter { failed_before: Some(at(1_000)), ..Filter::default() }, 0),
-        (Filter { source: Some("' OR 1=1 --".into()), ..Filter::default() }, 0),
+        (LetterFilter { source: Some("stripe".into()), ..LetterFilter::default() }, 10),
+        (LetterFilter { kind: Some("type.1*".into()), ..LetterFilter::default() }, 11),
+        (LetterFilter { kind: Some("type".into()), ..LetterFilter::default() }, 0),
+        (LetterFilter { reason: Some(LetterReason::Exhausted), ..LetterFilter::default() }, 20),
+        (LetterFilter { reason: Some(LetterReason::Refused), ..LetterFilter::default() }, 0),
+        (LetterFilter { event_id: Some("evt_3".into()), ..LetterFilter::default() }, 1),
+        (LetterFilter { failed_from: Some(at(1_000)), ..LetterFilter::default() }, 20),
+        (LetterFilter { failed_before: Some(at(1_000)), ..LetterFilter::default() }, 0),
+        (LetterFilter { source: Some("' OR 1=1 --".into()), ..LetterFilter::default() }, 0),
     ] {
         let id = world.planned(&filter, "ines", 2_000);
         let total = world.sql(&format!("SELECT total FROM replays WHERE id = '{id}'"));
@@ -299,7 +299,7 @@ fn a_filter_has_to_say_which() {
 #[test]
 fn two_replays_over_the_same_letters_do_not_double_them() {
     let world = World::new(30);
-    let stripe = Filter { source: Some("stripe".into()), ..Filter::default() };
+    let stripe = LetterFilter { source: Some("stripe".into()), ..LetterFilter::default() };
     world.running(&all(), 10, 2_000);
     world.running(&stripe, 10, 2_001);
     world.until_done(3_000);
@@ -467,7 +467,7 @@ proptest! {
 #[test]
 fn every_event_that_matches_is_reprocessed_under_a_number_of_its_own() {
     let world = World::with_applied(300);
-    let stripe = Events { source: Some("stripe".into()), ..Events::default() };
+    let stripe = EventFilter { source: Some("stripe".into()), ..EventFilter::default() };
     let id = world.reprocessing(&stripe, 60, 2_000);
     let first = world.step(2_000).unwrap();
     assert_eq!((first.sent, first.next), (Some((id, 60)), Some(at(3_000))));
@@ -494,12 +494,15 @@ fn every_event_that_matches_is_reprocessed_under_a_number_of_its_own() {
 
 #[test]
 fn a_reprocessing_says_which_events_and_which_rules() {
-    let rules = |rules: Vec<String>| Events { rules, ..Events::default() };
+    let rules = |rules: Vec<String>| EventFilter { rules, ..EventFilter::default() };
     assert_eq!(rules(vec!["welcome".into()]).check(), Err(FilterError::Empty));
-    let all = Events { all: true, ..rules(vec!["welcome".into()]) };
+    let all = EventFilter { all: true, ..rules(vec!["welcome".into()]) };
     assert_eq!(all.check(), Ok(()));
-    assert_eq!(Events { source: Some("s".into()), ..all.clone() }.check(), Err(FilterError::Both));
-    let long = Events { rules: vec!["x".repeat(100); 6], ..all.clone() };
+    assert_eq!(
+        EventFilter { source: Some("s".into()), ..all.clone() }.check(),
+        Err(FilterError::Both)
+    );
+    let long = EventFilter { rules: vec!["x".repeat(100); 6], ..all.clone() };
     assert_eq!(long.check(), Err(FilterError::Rules));
     let world = World::with_applied(1);
     world.reprocessing(&all, 1, 2_000);
@@ -512,7 +515,7 @@ fn a_reprocessing_says_which_events_and_which_rules() {
 fn what_matches_is_found_behind_many_that_do_not() {
     let last = LOOK as usize * 2 + 7;
     let world = World::with_applied(last + 1);
-    let filter = Events { event_id: Some(format!("evt_{last}")), ..Events::default() };
+    let filter = EventFilter { event_id: Some(format!("evt_{last}")), ..EventFilter::default() };
     world.reprocessing(&filter, 100, 2_000);
     let step = world.step(2_000).unwrap();
     assert_eq!((step.sent, step.next), (None, Some(at(2_000))));
@@ -530,7 +533,7 @@ proptest! {
         rate in 1_u32..40,
     ) {
         let world = World::with_applied(60);
-        world.reprocessing(&Events { all: true, ..Events::default() }, rate, 2_000);
+        world.reprocessing(&EventFilter { all: true, ..EventFilter::default() }, rate, 2_000);
         *world.refusing.lock().unwrap() = refusals;
         let mut now = 2_000;
         for death in deaths {
@@ -595,12 +598,15 @@ fn letters_that_a_restored_queue_lacks_are_sent_again() {
 #[test]
 fn letters_whose_replay_does_not_go_on_are_dead_again() {
     let world = World::new(20);
-    let stripe = Filter { source: Some("stripe".into()), ..Filter::default() };
+    let stripe = LetterFilter { source: Some("stripe".into()), ..LetterFilter::default() };
     let cancelled = world.running(&stripe, 5, 2_000);
     world.step(2_000).unwrap();
     assert!(world.does(turn_replay(&cancelled, Turn::Cancel, at(2_500))));
-    let forgotten =
-        world.running(&Filter { source: Some("clerk".into()), ..Filter::default() }, 10, 3_000);
+    let forgotten = world.running(
+        &LetterFilter { source: Some("clerk".into()), ..LetterFilter::default() },
+        10,
+        3_000,
+    );
     world.until_done(3_000);
     world.sql(&format!("DELETE FROM replays WHERE id = '{forgotten}'"));
     world.bury(1, 3_500);
@@ -614,10 +620,10 @@ fn letters_whose_replay_does_not_go_on_are_dead_again() {
 fn a_reprocessing_that_a_restored_queue_lacks_goes_back_to_what_is_proven() {
     let row = |texts: [&str; 4]| texts.map(|text| Some(text.to_owned())).to_vec();
     for filter in [
-        Events { source: Some("stripe".into()), ..Events::default() },
-        Events { all: true, ..Events::default() },
-        Events { kind: Some("type.*".into()), ..Events::default() },
-        Events { applied_before: Some(at(1_006)), ..Events::default() },
+        EventFilter { source: Some("stripe".into()), ..EventFilter::default() },
+        EventFilter { all: true, ..EventFilter::default() },
+        EventFilter { kind: Some("type.*".into()), ..EventFilter::default() },
+        EventFilter { applied_before: Some(at(1_006)), ..EventFilter::default() },
     ] {
         let world = World::with_applied(100);
         world.reprocessing(&filter, 20, 2_000);
@@ -659,7 +665,8 @@ fn a_reprocessing_that_a_restored_queue_lacks_goes_back_to_what_is_proven() {
 fn a_reprocessing_that_is_paused_or_cancelled_stays_so() {
     for (turn, state, back) in [(Turn::Pause, "paused", 1), (Turn::Cancel, "cancelled", 0)] {
         let world = World::with_applied(100);
-        let id = world.reprocessing(&Events { all: true, ..Events::default() }, 20, 2_000);
+        let id =
+            world.reprocessing(&EventFilter { all: true, ..EventFilter::default() }, 20, 2_000);
         world.step(2_000).unwrap();
         assert!(world.does(turn_replay(&id, turn, at(2_500))));
         assert_eq!(world.restored(60_000), back);

@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which Hookmill.
 #[derive(clap::Args)]
-pub struct Place {
+pub struct Target {
     /// The URL of a remote Hookmill, such as <https://hookmill-dlq.example.workers.dev>; also read from HOOKMILL_URL. The token
     /// is read from HOOKMILL_TOKEN. Without a URL, the command uses the data folder.
     #[arg(long, value_name = "URL")]
@@ -36,7 +36,7 @@ pub struct Place {
     data: PathBuf,
 }
 
-impl Place {
+impl Target {
     /// The data folder, unless it is another Hookmill.
     pub fn folder(&self) -> Option<&Path> {
         self.url().is_none().then_some(self.data.as_path())
@@ -67,7 +67,7 @@ pub struct Listing {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub place: Place,
+    pub target: Target,
 }
 
 /// Asks the admin API, and changes nothing: of a data folder it is given a [`Reader`].
@@ -112,12 +112,12 @@ impl Operator {
     /// # Errors
     ///
     /// If there is no token for it, or no data in the folder.
-    pub fn new(place: &Place) -> anyhow::Result<Self> {
-        let to = match place.url() {
+    pub fn new(target: &Target) -> anyhow::Result<Self> {
+        let to = match target.url() {
             Some(url) => To::remote(&url)?,
             None => {
-                let reader = DataFolder::read(&place.data)?;
-                To::local(Sqlite::new(DataFolder::write(&place.data)?), &reader)
+                let reader = DataFolder::read(&target.data)?;
+                To::local(Sqlite::new(DataFolder::write(&target.data)?), &reader)
             }
         };
         Client::to(to).map(Self)
@@ -165,10 +165,10 @@ impl Client {
     /// # Errors
     ///
     /// If there is no token for it, or no data in the folder.
-    pub fn new(place: &Place) -> anyhow::Result<Self> {
-        match place.url() {
+    pub fn new(target: &Target) -> anyhow::Result<Self> {
+        match target.url() {
             Some(url) => Self::to(To::remote(&url)?),
-            None => Self::local(&DataFolder::read(&place.data)?),
+            None => Self::local(&DataFolder::read(&target.data)?),
         }
     }
 

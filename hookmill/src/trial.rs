@@ -12,7 +12,7 @@ use hookmill_core::store::{Statement, Store as _, StoreError, answer, read_json}
 use hookmill_core::time::Timestamp;
 use hookmill_migrations::{Loaded, apply, schema};
 use hookmill_native::{Sqlite, now};
-use hookmill_providers::{Admitted, Outgoing, Verifier, sign};
+use hookmill_providers::{Admitted, UnsignedEvent, Verifier, sign};
 use rusqlite::Connection;
 use serde_json::{Map, Value};
 
@@ -117,7 +117,7 @@ pub fn admit(source: &Source, body: &[u8], id: &str, kind: &str) -> Result<Vec<D
     let keys = source.secrets.iter().find_map(|secret| development_keys(source, &secret.name));
     let keys = keys.ok_or("the source has no secret to sign with")?;
     let at = now();
-    let outgoing = Outgoing { id, kind, at, query: None, body };
+    let outgoing = UnsignedEvent { id, kind, at, query: None, body };
     let signed = sign(source, &keys.signing, outgoing);
     let signed = signed.map_err(|problem| format!("cannot sign it: {problem}"))?;
     let verifier = Verifier::new(source, |_| Some(keys.verifying.clone()));

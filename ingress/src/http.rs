@@ -85,7 +85,7 @@ pub struct Reply {
 
 /// What became of a request, for logs and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// A health check.
     Probe,
     /// The provider asked for an answer, and sent no event.
@@ -125,14 +125,14 @@ pub async fn serve<P: Platform, B: Body>(
     gate: &Gate,
     mut incoming: Incoming<'_, B>,
     now: Timestamp,
-) -> (Reply, Outcome) {
+) -> (Reply, RequestOutcome) {
     let mut seen = Seen {
         remote: incoming.remote.take(),
         content_length: incoming.content_length,
         body_bytes: None,
     };
     let (reply, mut outcome) = answer(platform, gate, incoming, now, &mut seen.body_bytes).await;
-    if let Outcome::Rejected { source, rejection, recorded } = &mut outcome {
+    if let RequestOutcome::Rejected { source, rejection, recorded } = &mut outcome {
         *recorded = gate.rejections().record(source.as_deref(), rejection, &seen, now);
     }
     (reply, outcome)
@@ -144,7 +144,7 @@ async fn answer<P: Platform, B: Body>(
     incoming: Incoming<'_, B>,
     now: Timestamp,
     body_bytes: &mut Option<u64>,
-) -> (Reply, Outcome) {
+) -> (Reply, RequestOutcome) {
     let probe = matches!(incoming.path, "/healthz" | "/readyz");
     if probe {
         if !matches!(incoming.method, "GET" | "HEAD") {
@@ -154,7 +154,7 @@ async fn answer<P: Platform, B: Body>(
             "/healthz" => Vec::new(),
             _ => [gate.problems(now), platform.problems().await].concat(),
         };
-        return (health(&problems), Outcome::Probe);
+        return (health(&problems), RequestOutcome::Probe);
     }
     let Some(name) = incoming.path.strip_prefix("/webhooks/") else {
         let detail =
@@ -175,7 +175,7 @@ async fn answer<P: Platform, B: Body>(
     if incoming.method == "HEAD" {
         // Some providers ask whether there is anybody before they send (Intercom does).
         let reply = Reply { status: 200, headers: Vec::new(), body: String::new() };
-        return (reply, Outcome::Probe);
+        return (reply, RequestOutcome::Probe);
     }
     if !source.takes(incoming.method) {
         let allow = if source.takes("GET") { "GET, POST" } else { "POST" };
@@ -209,7 +209,7 @@ async fn answer<P: Platform, B: Body>(
     let admitted = match admit(verifier, &request, now) {
         Ok(Admission::Events(events)) => events,
         Ok(Admission::Handshake(answer)) => {
-            return (reply(&answer), Outcome::Handshake { source: name.to_owned() });
+            return (reply(&answer), RequestOutcome::Handshake { source: name.to_owned() });
         }
         Err(rejection) => return rejected(Some(name), rejection),
     };
@@ -244,7 +244,7 @@ async fn answer<P: Platform, B: Body>(
             body: format!("{{\"accepted\":{}}}", events.len()),
         },
     };
-    (reply, Outcome::Accepted { events })
+    (reply, RequestOutcome::Accepted { events })
 }
 
 fn reply(answer: &Answer) -> Reply {
@@ -292,7 +292,7 @@ async fn read<B: Body>(
     }
 }
 
-fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, Outcome) {
+fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, RequestOutcome) {
     let status = match rejection.reason {
         Reason::MissingHeader
         | Reason::TimestampTooOld
@@ -307,10 +307,10 @@ fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, Outcome) {
     };
     let reply = problem(status, rejection.reason.as_str(), &rejection.detail);
     let source = source.map(ToOwned::to_owned);
-    (reply, Outcome::Rejected { source, rejection, recorded: Recorded::default() })
+    (reply, RequestOutcome::Rejected { source, rejection, recorded: Recorded::default() })
 }
 
-fn rate_limited(source: &str, wait: Duration) -> (Reply, Outcome) {
+fn rate_limited(source: &str, wait: Duration) -> (Reply, RequestOutcome) {
     let detail = "this source has had as many requests as it may have for now; send it again";
     let (mut reply, outcome) = rejected(Some(source), Rejection::new(Reason::RateLimited, detail));
     reply.headers.push(retry_after(wait));
@@ -323,7 +323,7 @@ fn retry_after(wait: Duration) -> (&'static str, Cow<'static, str>) {
     ("retry-after", seconds.max(1).to_string().into())
 }
 
-fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, Outcome) {
+fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, RequestOutcome) {
     let detail = format!("this path is for {allow}");
     let (mut reply, outcome) = rejected(source, Rejection::new(Reason::MethodNotAllowed, detail));
     reply.headers.push(("allow", allow.into()));
@@ -331,10 +331,10 @@ fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, Outc
 }
 
 /// 503 and never 4xx: to a provider, 4xx says that sending again is of no use.
-fn unavailable(source: &str, reason: &'static str, error: String) -> (Reply, Outcome) {
+fn unavailable(source: &str, reason: &'static str, error: String) -> (Reply, RequestOutcome) {
     let mut reply = problem(503, reason, "the event was not taken; send it again");
     reply.headers.push(retry_after(RETRY_AFTER));
-    (reply, Outcome::Unavailable { source: source.to_owned(), error })
+    (reply, RequestOutcome::Unavailable { source: source.to_owned(), error })
 }
 
 /// Problem details: <https://www.rfc-editor.org/rfc/rfc9457>, with `reason` as an extension member.

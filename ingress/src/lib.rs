@@ -11,5 +11,5 @@ pub mod log;
 mod rejections;
 
 pub use admit::{Admission, Gate, admit};
-pub use http::{Body, BodyError, Incoming, Outcome, Platform, Reply, serve};
+pub use http::{Body, BodyError, Incoming, Platform, Reply, RequestOutcome, serve};
 pub use rejections::{REPORT_WINDOW, Recorded, Rejections};

@@ -11,7 +11,7 @@ use hookmill_core::config::parse;
 use hookmill_core::request::Request;
 use hookmill_core::secret::Secret;
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{Outgoing, Verifier, sign};
+use hookmill_providers::{UnsignedEvent, Verifier, sign};
 use sha2::Sha256;
 
 const SECRET: &str = "whsec_benchmark";
@@ -27,7 +27,7 @@ fn verify(criterion: &mut Criterion) {
     // Four kilobytes, as an event of several items has.
     let body = format!("{:4096}", event.to_string());
     let at = Timestamp::from_seconds(1_767_225_600);
-    let outgoing = Outgoing { id: "", kind: "", at, query: None, body: body.as_bytes() };
+    let outgoing = UnsignedEvent { id: "", kind: "", at, query: None, body: body.as_bytes() };
     let mut headers = sign(&source(""), &SECRET.into(), outgoing).unwrap().headers;
     headers.push(("X-Event".to_owned(), "evt_1".to_owned()));
     let request = Request { method: "POST", query: None, headers: &headers, body: body.as_bytes() };

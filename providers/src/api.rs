@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use hookmill_core::config;
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, SendResult};
 use hookmill_core::secret::Secret;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -26,7 +26,7 @@ pub trait Api: Debug + Send + Sync {
     fn request(&self, batch: &Sealed<'_>) -> ApiRequest;
 
     /// What the provider has done with a batch of so many members.
-    fn answer(&self, members: usize, response: &ApiResponse) -> Answer;
+    fn answer(&self, members: usize, response: &ApiResponse) -> SendResult;
 
     /// To how many recipients each of so many members of a batch goes, as the provider counts them.
     fn recipients(&self, members: usize, _body: &str) -> Vec<usize> {
@@ -52,7 +52,7 @@ impl<A: Api + ?Sized> Api for &'static A {
         (**self).request(batch)
     }
 
-    fn answer(&self, members: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, members: usize, response: &ApiResponse) -> SendResult {
         (**self).answer(members, response)
     }
 
@@ -109,17 +109,17 @@ impl Recipients {
 }
 
 /// What an answer comes to that is no success, where the status alone tells: <https://www.rfc-editor.org/rfc/rfc9110#section-15>.
-pub(crate) fn not_taken(response: &ApiResponse, error: String) -> Answer {
+pub(crate) fn not_taken(response: &ApiResponse, error: String) -> SendResult {
     match response.status {
         429 => {
             let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
-            Answer::Busy { after: after.map(Duration::from_secs), error }
+            SendResult::Busy { after: after.map(Duration::from_secs), error }
         }
         // It has not begun: <https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4>.
-        408 | 503 => Answer::Away(error),
-        500.. => Answer::Unavailable(error),
-        400 | 413 | 422 => Answer::Malformed(error),
-        _ => Answer::Refused(error),
+        408 | 503 => SendResult::Unavailable(error),
+        500.. => SendResult::Uncertain(error),
+        400 | 413 | 422 => SendResult::Malformed(error),
+        _ => SendResult::Refused(error),
     }
 }
 

@@ -71,7 +71,7 @@ fn length(email: &Email) -> usize {
 #[cfg(test)]
 mod tests {
     use hookmill_core::config::parse;
-    use hookmill_core::outbound::{Answer, ApiResponse, Purpose};
+    use hookmill_core::outbound::{ApiResponse, Purpose, SendResult};
     use proptest::prelude::*;
 
     use super::*;
@@ -152,7 +152,7 @@ mod tests {
             body in ".{0,200}|\\{\"data\":\\[(\\{\"id\":\"[a-z]\"\\},?){0,5}\\],\"errors\":\\[\\{\"index\":[0-9]{1,4},\"message\":\"x\"\\}\\]\\}",
         ) {
             let response = ApiResponse { status, retry_after: None, message_id: None, body };
-            if let Answer::Taken(delivered) = api.answer(emails, &response) {
+            if let SendResult::Accepted(delivered) = api.answer(emails, &response) {
                 prop_assert!((200..300).contains(&status));
                 prop_assert_eq!(delivered.len(), emails);
             }

@@ -33,7 +33,7 @@ use thiserror::Error;
 
 use crate::key::Key;
 #[cfg(feature = "sign")]
-pub use crate::sign::{Development, Outgoing, Signed, development, sign};
+pub use crate::sign::{Development, Signed, UnsignedEvent, development, sign};
 
 /// A source with its keys, ready to verify.
 #[derive(Debug)]

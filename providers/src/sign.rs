@@ -23,7 +23,7 @@ use crate::{member_text, paddle_classic, plain, standard_webhooks, twilio, url};
 
 /// An event that is to be sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Outgoing<'a> {
+pub struct UnsignedEvent<'a> {
     /// Its id, for providers that have it in a header.
     pub id: &'a str,
     /// Its type, likewise.
@@ -51,7 +51,7 @@ pub struct Signed {
 /// # Errors
 ///
 /// What is wrong with the secret, or the body.
-pub fn sign(source: &Source, secret: &Secret, event: Outgoing<'_>) -> Result<Signed, String> {
+pub fn sign(source: &Source, secret: &Secret, event: UnsignedEvent<'_>) -> Result<Signed, String> {
     let secret = secret.expose_secret().trim();
     let body = event.body.to_vec();
     match &source.scheme {
@@ -110,7 +110,7 @@ fn by_template(
     kind: &[NamePart],
     source: &Source,
     secret: &str,
-    event: Outgoing<'_>,
+    event: UnsignedEvent<'_>,
 ) -> Result<Signed, String> {
     let mut headers = Vec::new();
     let mut json: Option<Value> = serde_json::from_slice(event.body).ok();

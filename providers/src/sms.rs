@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -71,7 +71,7 @@ impl Api for Twilio {
         }
     }
 
-    fn answer(&self, _members: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, _members: usize, response: &ApiResponse) -> SendResult {
         answer(response)
     }
 }
@@ -79,7 +79,7 @@ impl Api for Twilio {
 /// What Twilio has said.
 ///
 /// Errors: <https://www.twilio.com/docs/api/errors>.
-fn answer(response: &ApiResponse) -> Answer {
+fn answer(response: &ApiResponse) -> SendResult {
     /// The recipient has answered STOP: <https://www.twilio.com/docs/api/errors/21610>.
     const OPTED_OUT: u32 = 21610;
     #[derive(Deserialize, Default)]
@@ -91,7 +91,7 @@ fn answer(response: &ApiResponse) -> Answer {
     }
     let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
     if (200..300).contains(&response.status) {
-        return Answer::Taken(vec![Delivered::Accepted(said.sid)]);
+        return SendResult::Accepted(vec![MessageResult::Accepted(said.sid)]);
     }
     let code = said.code.map(|code| format!(": {code}")).unwrap_or_default();
     let words = match said.message.as_str() {
@@ -100,7 +100,7 @@ fn answer(response: &ApiResponse) -> Answer {
     };
     let error = kept(&format!("Twilio answered {}{code}{words}", response.status));
     match said.code {
-        Some(OPTED_OUT) => Answer::Taken(vec![Delivered::Unwanted(error)]),
+        Some(OPTED_OUT) => SendResult::Accepted(vec![MessageResult::Unwanted(error)]),
         // A 429 is 20429, which has not been looked at: <https://www.twilio.com/docs/api/errors/20429>.
         _ => not_taken(response, error),
     }
@@ -137,20 +137,22 @@ mod tests {
         };
         assert_eq!(
             said(201, r#"{"sid":"SM1","status":"queued","error_code":null}"#),
-            Answer::Taken(vec![Delivered::Accepted(Some("SM1".into()))])
+            SendResult::Accepted(vec![MessageResult::Accepted(Some("SM1".into()))])
         );
-        assert_eq!(said(201, "<html>"), Answer::Taken(vec![Delivered::Accepted(None)]));
+        assert_eq!(said(201, "<html>"), SendResult::Accepted(vec![MessageResult::Accepted(None)]));
         let problem = |code: u32| format!(r#"{{"code":{code},"message":"words","status":400}}"#);
         assert_eq!(
             said(400, &problem(21610)),
-            Answer::Taken(vec![Delivered::Unwanted("Twilio answered 400: 21610: words".into())])
+            SendResult::Accepted(vec![MessageResult::Unwanted(
+                "Twilio answered 400: 21610: words".into()
+            )])
         );
         assert_eq!(
             said(400, &problem(21211)),
-            Answer::Malformed("Twilio answered 400: 21211: words".into())
+            SendResult::Malformed("Twilio answered 400: 21211: words".into())
         );
-        assert!(matches!(said(429, &problem(20429)), Answer::Busy { .. }));
-        assert!(matches!(said(401, &problem(20003)), Answer::Refused(_)));
-        assert!(matches!(said(503, ""), Answer::Away(_)));
+        assert!(matches!(said(429, &problem(20429)), SendResult::Busy { .. }));
+        assert!(matches!(said(401, &problem(20003)), SendResult::Refused(_)));
+        assert!(matches!(said(503, ""), SendResult::Unavailable(_)));
     }
 }

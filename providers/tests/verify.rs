@@ -7,7 +7,7 @@ use hookmill_core::rejection::Reason;
 use hookmill_core::request::Request;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{Admitted, Outgoing, Signed, Verifier, development, sign};
+use hookmill_providers::{Admitted, Signed, UnsignedEvent, Verifier, development, sign};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -137,8 +137,8 @@ fn secret(scheme: &str) -> &'static str {
     if scheme == "stripe" { STRIPE } else { STANDARD }
 }
 
-fn outgoing<'a>(id: &'a str, body: &'a [u8]) -> Outgoing<'a> {
-    Outgoing { id, kind: "kind", at: Timestamp::from_seconds(NOW), query: None, body }
+fn outgoing<'a>(id: &'a str, body: &'a [u8]) -> UnsignedEvent<'a> {
+    UnsignedEvent { id, kind: "kind", at: Timestamp::from_seconds(NOW), query: None, body }
 }
 
 fn signed(scheme: &str, id: &str, body: &[u8]) -> Vec<(String, String)> {
@@ -342,7 +342,7 @@ fn a_signed_part_does_not_hold_what_separates_it_from_the_next() {
     let more = "signature = { header = \"X-S\", encoding = \"hex\" }\npayload = \"{header:X-Id}.{header:X-Topic}.{body}\"\nevent = { id = \"header:X-Id\", type = \"header:X-Topic\" }\n";
     let source = source("hmac", 1, more);
     let sent = |id: &str, topic: &str| {
-        let event = Outgoing { kind: "order.paid", ..outgoing("evt_1", b"{}") };
+        let event = UnsignedEvent { kind: "order.paid", ..outgoing("evt_1", b"{}") };
         let mut signed = sign(&source, &"secret".into(), event).unwrap();
         for (name, value) in [("X-Id", id), ("X-Topic", topic)] {
             let header = signed.headers.iter_mut().find(|(header, _)| header == name).unwrap();
@@ -355,7 +355,7 @@ fn a_signed_part_does_not_hold_what_separates_it_from_the_next() {
     // The same bytes, divided in two ways: neither says which was meant.
     assert_eq!(sent("evt_1", "order.paid"), "malformed_header");
     assert_eq!(sent("evt_1.order", "paid"), "malformed_header");
-    let event = Outgoing { kind: "order", ..outgoing("evt_1", b"{}") };
+    let event = UnsignedEvent { kind: "order", ..outgoing("evt_1", b"{}") };
     let signed = sign(&source, &"secret".into(), event).unwrap();
     let request = Request { method: "POST", query: None, headers: &signed.headers, body: b"{}" };
     assert_eq!(judge(&source, &["secret"], &request, NOW).0, "valid");

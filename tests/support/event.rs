@@ -9,7 +9,7 @@ use hookmill_core::message::{
 };
 use hookmill_core::objects::claim_check_key;
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{Outgoing, Signed, development, sign};
+use hookmill_providers::{Signed, UnsignedEvent, development, sign};
 use serde_json::{Value, json};
 
 use crate::{CLERK_SECRET, STRIPE_SECRET};
@@ -50,7 +50,7 @@ pub fn signed_at(
 ) -> Signed {
     let source = source(name);
     let keys = development(source, &source.secrets[0].name);
-    let event = Outgoing { id, kind, at, query, body };
+    let event = UnsignedEvent { id, kind, at, query, body };
     sign(source, &keys.signing, event).expect("development keys are of their scheme")
 }
 
@@ -114,7 +114,7 @@ impl Event {
 
     /// The headers, signed with some secret at some time.
     pub fn headers_signed_with(&self, secret: &str, at: Timestamp) -> Vec<(String, String)> {
-        let event = Outgoing { id: &self.id, kind: "", at, query: None, body: &self.body };
+        let event = UnsignedEvent { id: &self.id, kind: "", at, query: None, body: &self.body };
         let signed = sign(source(self.source), &secret.into(), event)
             .expect("the contract's secrets are of their scheme");
         signed.headers

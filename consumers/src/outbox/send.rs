@@ -7,7 +7,7 @@ use std::time::Duration;
 use hookmill_core::config::{self, Consumers, OnUncertain, Retry, Sending};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
-use hookmill_core::outbound::{Answer, Provider, Transport};
+use hookmill_core::outbound::{Provider, SendResult, Transport};
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::template::{TemplateError, Templates};
@@ -478,9 +478,11 @@ async fn send<S: Store, F: Fetch>(
             response.body = without_key(&response.body);
             api.answer(batch.members.len(), &response)
         }
-        Err(error @ FetchError::NotSent(_)) => Answer::Away(without_key(&error.to_string())),
+        Err(error @ FetchError::NotSent(_)) => {
+            SendResult::Unavailable(without_key(&error.to_string()))
+        }
         Err(error @ FetchError::NoAnswer(_)) => {
-            Answer::Unavailable(without_key(&error.to_string()))
+            SendResult::Uncertain(without_key(&error.to_string()))
         }
     };
     let reply = Reply { route, batch: &batch, health: &health, now: now() };
@@ -509,24 +511,24 @@ struct Reply<'a> {
 fn judge(
     channel: &OutboxChannel,
     reply: &Reply<'_>,
-    answer: Answer,
+    answer: SendResult,
     sent: &mut Sent,
 ) -> Vec<Statement> {
     let Reply { route, batch, now, .. } = *reply;
     let (members, name) = (batch.members.len(), route.name());
     // Whatever it thinks of the batch, it answers.
-    let away = matches!(answer, Answer::Away(_) | Answer::Unavailable(_));
+    let away = matches!(answer, SendResult::Unavailable(_) | SendResult::Uncertain(_));
     if !away && away_until(reply.health, name) > now {
         sent.problems.push(format!("{name} responds again"));
     }
     let answers = state::note(name, now, false, None);
     match answer {
-        Answer::Taken(delivered) => {
+        SendResult::Accepted(delivered) => {
             let recipients = route.api.recipients(members, &batch.body);
             state::delivered(name, batch, &delivered, &recipients, now)
         }
         // It has taken nothing, so waiting costs nothing but time; and it wants to be left alone altogether.
-        Answer::Busy { after, error } => {
+        SendResult::Busy { after, error } => {
             let schedule = delay(&channel.retry, batch.attempts);
             let due_at = now + after.unwrap_or(schedule).min(channel.retry.max);
             sent.problems.push(format!("{error}; next request at {due_at}"));
@@ -536,20 +538,20 @@ fn judge(
             ]
         }
         // The provider takes others, so nothing else waits for this.
-        Answer::Later(error) => {
+        SendResult::Deferred(error) => {
             let due_at = now + delay(&channel.retry, batch.attempts);
             sent.problems.push(format!("{error}; next request at {due_at}"));
             vec![state::release(batch, due_at, &error, false), answers]
         }
-        Answer::Away(error) => is_away(channel, reply, &error, false, sent),
-        Answer::Unavailable(error) => is_away(channel, reply, &error, true, sent),
+        SendResult::Unavailable(error) => is_away(channel, reply, &error, false, sent),
+        SendResult::Uncertain(error) => is_away(channel, reply, &error, true, sent),
         // It has been said before that it may have it.
-        Answer::Malformed(error) | Answer::Refused(error) if batch.arrived => {
+        SendResult::Malformed(error) | SendResult::Refused(error) if batch.arrived => {
             let mut statements = uncertain(channel, batch, &error, now, sent);
             statements.push(answers);
             statements
         }
-        Answer::Malformed(error) if members > 1 => {
+        SendResult::Malformed(error) if members > 1 => {
             sent.problems.push(format!(
                 "{error}; a batch of {members} is split to find the invalid message"
             ));
@@ -557,7 +559,7 @@ fn judge(
             statements.push(answers);
             statements
         }
-        Answer::Malformed(error) | Answer::Refused(error) => {
+        SendResult::Malformed(error) | SendResult::Refused(error) => {
             let mut statements = state::end(batch, BatchEnd::Refused, &error, now);
             statements.push(answers);
             statements

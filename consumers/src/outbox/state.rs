@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::outbound::Delivered;
+use hookmill_core::outbound::MessageResult;
 use hookmill_core::params;
 use hookmill_core::store::{self, Param, Rows, Statement, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
@@ -492,32 +492,37 @@ pub fn leave_out(members: &[(String, String)]) -> Vec<Statement> {
 pub fn delivered(
     provider: &str,
     batch: &LeasedBatch,
-    said: &[Delivered],
+    said: &[MessageResult],
     recipients: &[usize],
     now: Timestamp,
 ) -> Vec<Statement> {
     let members = batch.members.iter().zip(said).map(|(id, said)| {
         let (state, provider_id, error) = match said {
-            Delivered::Accepted(id) | Delivered::Partly { id, .. } => ("sent", id.as_deref(), None),
-            Delivered::Refused(error) => ("refused", None, Some(error)),
-            Delivered::Unwanted(error) => ("suppressed", None, Some(error)),
+            MessageResult::Accepted(id) | MessageResult::Partly { id, .. } => {
+                ("sent", id.as_deref(), None)
+            }
+            MessageResult::Refused(error) => ("refused", None, Some(error)),
+            MessageResult::Unwanted(error) => ("suppressed", None, Some(error)),
         };
         (id, &batch.id, state, provider_id, error, now)
     });
     let mut statements = Statement::for_each(SETTLE_MEMBERS, members);
     statements.push(settle_batch(batch, "sent", None, now));
     let accepted = said.iter().zip(recipients);
-    let accepted = accepted
-        .filter(|(said, _)| matches!(said, Delivered::Accepted(_) | Delivered::Partly { .. }));
+    let accepted = accepted.filter(|(said, _)| {
+        matches!(said, MessageResult::Accepted(_) | MessageResult::Partly { .. })
+    });
     let sent: usize = accepted.map(|(_, recipients)| recipients).sum();
     let unwanted = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
-        Delivered::Unwanted(error) => Some((id, provider, error, now)),
-        Delivered::Accepted(_) | Delivered::Partly { .. } | Delivered::Refused(_) => None,
+        MessageResult::Unwanted(error) => Some((id, provider, error, now)),
+        MessageResult::Accepted(_) | MessageResult::Partly { .. } | MessageResult::Refused(_) => {
+            None
+        }
     });
     statements.extend(Statement::for_each(SUPPRESS, unwanted));
     let left_out = batch.members.iter().zip(said).filter_map(|(id, said)| match said {
-        Delivered::Partly { left_out, .. } => Some((id.clone(), left_out.clone())),
-        Delivered::Accepted(_) | Delivered::Refused(_) | Delivered::Unwanted(_) => None,
+        MessageResult::Partly { left_out, .. } => Some((id.clone(), left_out.clone())),
+        MessageResult::Accepted(_) | MessageResult::Refused(_) | MessageResult::Unwanted(_) => None,
     });
     statements.extend(leave_out(&left_out.collect::<Vec<_>>()));
     statements.push(Statement::new(USE, params![provider, now.day(), now.month(), sent]));

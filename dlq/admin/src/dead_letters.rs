@@ -8,7 +8,8 @@ use hookmill_core::store::Param;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{self, LetterReason, LetterState};
 use hookmill_dlq::replay::{
-    Filter, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id, run_replay,
+    LetterFilter, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id,
+    run_replay,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::RefOr;
@@ -83,13 +84,13 @@ impl Search {
     /// The parameters of [`WHERE`], and the state.
     fn params(&self) -> Result<Vec<Param>, Problem> {
         check_pattern(self.r#type.as_deref())?;
-        let filter = Filter {
+        let filter = LetterFilter {
             source: given(self.source.as_ref()).map(ToOwned::to_owned),
             kind: given(self.r#type.as_ref()).map(ToOwned::to_owned),
             reason: self.reason,
             fingerprint: given(self.fingerprint.as_ref()).map(ToOwned::to_owned),
             event_id: given(self.event_id.as_ref()).map(ToOwned::to_owned),
-            ..Filter::default()
+            ..LetterFilter::default()
         };
         let mut params = filter.params();
         params.push(match self.state() {
@@ -242,7 +243,7 @@ pub(crate) async fn replay(
 ) -> Result<(StatusCode, Json<Replay>), Problem> {
     let (now, reason) = (admin.now(), because.reason()?);
     let id = ready(&admin, &id).await?;
-    let filter = Filter { id: Some(id.clone()), ..Filter::default() };
+    let filter = LetterFilter { id: Some(id.clone()), ..LetterFilter::default() };
     let replay = replay_id(&filter, &actor.name, now);
     let statements = vec![
         plan_replay(&replay, &filter, &actor.name, now),

@@ -8,9 +8,9 @@ use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{LetterReason, ReplayState};
 use hookmill_dlq::replay::{
-    Filter, MOST_PER_SECOND, Turn, WHERE, plan_replay, replay_id, run_replay, turn_replay,
+    LetterFilter, MOST_PER_SECOND, Turn, WHERE, plan_replay, replay_id, run_replay, turn_replay,
 };
-use hookmill_dlq::reprocess::{self, plan_reprocess, reprocess_id};
+use hookmill_dlq::reprocess::{self, EventFilter, plan_reprocess, reprocess_id};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -105,7 +105,7 @@ pub(crate) struct Selection {
     all: bool,
 }
 
-impl From<Selection> for Filter {
+impl From<Selection> for LetterFilter {
     fn from(selection: Selection) -> Self {
         Self {
             source: selection.source,
@@ -160,7 +160,7 @@ pub(crate) async fn plan(
         first: Option<Timestamp>,
         last: Option<Timestamp>,
     }
-    let (filter, now) = (Filter::from(selection), admin.now());
+    let (filter, now) = (LetterFilter::from(selection), admin.now());
     filter.check()?;
     let id = replay_id(&filter, &actor.name, now);
     let detail = json!({ "filter": filter });
@@ -208,7 +208,7 @@ pub(crate) struct Reprocess {
     rules: Vec<String>,
 }
 
-impl From<Reprocess> for reprocess::Filter {
+impl From<Reprocess> for EventFilter {
     fn from(asked: Reprocess) -> Self {
         Self {
             source: asked.source,
@@ -263,7 +263,7 @@ pub(crate) async fn reprocess(
         last: Option<Timestamp>,
     }
     const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
-    let (filter, now) = (reprocess::Filter::from(asked), admin.now());
+    let (filter, now) = (EventFilter::from(asked), admin.now());
     filter.check()?;
     let repeats = repeated(&admin, &filter)?;
     if admin.ask::<u8>(KEPT, Vec::new()).await? == [0] {
@@ -298,7 +298,7 @@ pub(crate) async fn reprocess(
 }
 
 /// Of the rules that are named, those that do harm a second time; each has to be there.
-fn repeated(admin: &Admin, filter: &reprocess::Filter) -> Result<Vec<String>, Problem> {
+fn repeated(admin: &Admin, filter: &EventFilter) -> Result<Vec<String>, Problem> {
     let Some(config) = admin.0.config() else { return Ok(Vec::new()) };
     let Configuration { rules, .. } = serde_json::from_str(&config.overview)
         .map_err(|error| Problem::broken(&error.to_string()))?;

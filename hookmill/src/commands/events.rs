@@ -16,7 +16,7 @@ use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::client::{Client, Listing, Place, encoded};
+use crate::client::{Client, Listing, Target, encoded};
 use crate::list::{json, plain, print, put, table, text, time, write};
 
 /// Events: list the latest, or show the history of one
@@ -68,7 +68,7 @@ struct Show {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 /// An event and where it stands: as the admin API says it, or as it is on the queue.
@@ -146,7 +146,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn run_list(list: &List) -> anyhow::Result<()> {
     let List { source, r#type, id, state, listing } = list;
     let on_queue = state.as_ref().filter(|state| QueueState::parse(state).is_ok());
-    let mut events = match listing.place.folder() {
+    let mut events = match listing.target.folder() {
         // The queue first: what leaves it meanwhile, the API knows.
         Some(folder) => waiting(&DataFolder::read(folder)?, r#type.as_deref())?,
         None => {
@@ -171,7 +171,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         ("state", state.clone()),
         ("limit", Some(listing.limit.to_string())),
     ];
-    let client = Client::new(&listing.place)?;
+    let client = Client::new(&listing.target)?;
     // The API knows nothing of the queue.
     let found = if on_queue.is_some() { Vec::new() } else { search(&client, &query)? };
     events.retain(|waiting| !found.iter().any(|event| event.settles(waiting)));
@@ -193,7 +193,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
 fn run_show(show: &Show) -> anyhow::Result<()> {
     let Show { source, id, .. } = show;
     let path = format!("/events/{}/{}", encoded(source), encoded(id));
-    let story = Client::new(&show.place)?.get(&path, &[])?;
+    let story = Client::new(&show.target)?.get(&path, &[])?;
     if show.json {
         return put(json(&story)?);
     }
@@ -228,7 +228,7 @@ fn wrote(rows: &Value) -> String {
 
 fn run_body(show: &Show) -> anyhow::Result<()> {
     let path = format!("/events/{}/{}/body", encoded(&show.source), encoded(&show.id));
-    let shown = Client::new(&show.place)?.get(&path, &[])?;
+    let shown = Client::new(&show.target)?.get(&path, &[])?;
     if show.json {
         return put(json(&shown)?);
     }

@@ -22,7 +22,7 @@ use rusqlite::{Connection, params_from_iter, types};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::client::{Client, Place, encoded};
+use crate::client::{Client, Target, encoded};
 use crate::list::{json, plain, put};
 use crate::run::pipeline::load;
 use crate::trial::{Row, Trial, admit, delivery, literal, quoted};
@@ -51,7 +51,7 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 /// What there is to say of an event.
@@ -104,7 +104,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Some(file) => from_file(arguments, source, file)?,
         None => vec![stored(arguments)?],
     };
-    let live = match arguments.place.folder().map(DataFolder::read) {
+    let live = match arguments.target.folder().map(DataFolder::read) {
         Some(Err(FolderError::Empty(_))) | None => None,
         Some(live) => Some(live?),
     };
@@ -134,7 +134,7 @@ fn from_file(arguments: &Arguments, source: &Source, file: &Path) -> anyhow::Res
 fn stored(arguments: &Arguments) -> anyhow::Result<Delivery> {
     let Arguments { source, id, .. } = arguments;
     let id = id.as_deref().unwrap_or_default();
-    let client = Client::new(&arguments.place)?;
+    let client = Client::new(&arguments.target)?;
     let path = format!("/events/{}/{}", encoded(source), encoded(id));
     let story = client.get(&path, &[])?;
     let shown = client.get(&format!("{path}/body"), &[])?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Place};
+use crate::client::{Client, Target};
 use crate::list::{json, name, put, table, text, time};
 
 /// List rejected requests: counts of the last 24 hours, and the last few of each kind
@@ -21,12 +21,12 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { source, reason, .. } = arguments;
-    let client = Client::new(&arguments.place)?;
+    let client = Client::new(&arguments.target)?;
     let query = [
         ("source", source.clone()),
         ("reason", reason.clone()),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use hookmill_core::time::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::client::{Operator, Place};
+use crate::client::{Operator, Target};
 use crate::list::print_line;
 use crate::list::{json, put, text, time};
 use crate::run::pipeline::load;
@@ -43,7 +43,7 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 /// Each rule that is named is there. The API of a data folder knows no rules.
@@ -84,10 +84,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.rules.is_empty() {
         body.insert("rules".to_owned(), arguments.rules.clone().into());
     }
-    if arguments.place.folder().is_some() && !arguments.rules.is_empty() {
+    if arguments.target.folder().is_some() && !arguments.rules.is_empty() {
         check_rules(arguments)?;
     }
-    let planned = Operator::new(&arguments.place)?.post("/reprocess", &body.into())?;
+    let planned = Operator::new(&arguments.target)?.post("/reprocess", &body.into())?;
     if arguments.json {
         return put(json(&planned)?);
     }

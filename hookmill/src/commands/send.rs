@@ -10,7 +10,7 @@ use hookmill_core::rules::{Path as BodyPath, Step};
 use hookmill_core::secret::Secret;
 use hookmill_migrations::Loaded;
 use hookmill_native::{DataFolder, now};
-use hookmill_providers::{Admitted, Outgoing, Signed, Verifier, sign};
+use hookmill_providers::{Admitted, Signed, UnsignedEvent, Verifier, sign};
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 
@@ -105,8 +105,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for number in 1..=arguments.count {
         let id = arguments.id.clone().unwrap_or_else(|| new_id(&source.scheme_name));
         let body = bodies.body(&id, number)?;
-        let outgoing =
-            Outgoing { id: &id, kind: bodies.kind, at: now(), query: url.query(), body: &body };
+        let outgoing = UnsignedEvent {
+            id: &id,
+            kind: bodies.kind,
+            at: now(),
+            query: url.query(),
+            body: &body,
+        };
         let signed = sign(source, &keys.signing, outgoing)
             .map_err(|problem| anyhow!("the secret {problem}"))?;
         let named = identities(source, &keys, &url, &signed);
@@ -129,8 +134,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             _ => None,
         };
         let (event, gone) = match outcome {
-            Some(Outcome::Settled(event)) => (Some(event), false),
-            Some(Outcome::Gone) => (None, true),
+            Some(EventOutcome::Settled(event)) => (Some(event), false),
+            Some(EventOutcome::Gone) => (None, true),
             None => (None, false),
         };
         refused += u32::from(!status.is_success());
@@ -379,12 +384,12 @@ fn set_field(form: &mut String, field: &str, value: &Value) {
 
 /// Writes a value into a body; makes objects on the way, and elements at the end of arrays.
 fn set(body: &mut Value, steps: &[Step], value: Value) -> anyhow::Result<()> {
-    let mut place = body;
+    let mut target = body;
     for step in steps {
-        place = match (step, place) {
-            (Step::Key(key), place @ Value::Null) => {
-                *place = json!({});
-                &mut place[key]
+        target = match (step, target) {
+            (Step::Key(key), target @ Value::Null) => {
+                *target = json!({});
+                &mut target[key]
             }
             (Step::Key(key), Value::Object(object)) => object.entry(key).or_insert(Value::Null),
             (Step::Index(index), Value::Array(array)) if *index <= array.len() => {
@@ -396,12 +401,12 @@ fn set(body: &mut Value, steps: &[Step], value: Value) -> anyhow::Result<()> {
             _ => bail!("the body has a value of another kind there"),
         };
     }
-    *place = value;
+    *target = value;
     Ok(())
 }
 
 /// What came of an event.
-enum Outcome {
+enum EventOutcome {
     /// It is in the ledger, or a dead letter.
     Settled(events::Event),
     /// It is nowhere.
@@ -425,12 +430,12 @@ impl Follower {
     }
 
     /// What came of an event that was accepted, once it is off the queue; waits for that a few seconds.
-    fn outcome(&self, source: &str, id: &str) -> Option<Outcome> {
+    fn outcome(&self, source: &str, id: &str) -> Option<EventOutcome> {
         for _ in 0..250 {
             match self.0.find(source, id).ok()? {
                 // What is accepted is on the queue, and what leaves that is in the ledger or a dead letter: or nowhere.
-                None => return Some(Outcome::Gone),
-                Some(event) if event.settled() => return Some(Outcome::Settled(event)),
+                None => return Some(EventOutcome::Gone),
+                Some(event) if event.settled() => return Some(EventOutcome::Settled(event)),
                 Some(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }

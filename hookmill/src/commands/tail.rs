@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use crate::client::{Away, Client, Place};
+use crate::client::{Away, Client, Target};
 use crate::commands::events::Event;
 use crate::list::{escaped, name, text, time};
 
@@ -41,11 +41,11 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let client = Client::new(&arguments.place)?;
+    let client = Client::new(&arguments.target)?;
     let tail =
         Tail { client: &client, arguments, events: Seen::default(), refused: Seen::default() };
     match client.until_interrupted(tail.follow()) {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use hookmill_core::email::Email;
 use hookmill_core::fetch::FetchError;
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method};
+use hookmill_core::outbound::{
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, SendResult,
+};
 use hookmill_providers::api::{Api, Sealed};
 use hookmill_providers::email::EmailApi;
 use serde::{Deserialize, Serialize};
@@ -41,8 +43,8 @@ impl Api for DisplayApi {
         }
     }
 
-    fn answer(&self, members: usize, _response: &ApiResponse) -> Answer {
-        Answer::Taken(vec![Delivered::Accepted(None); members])
+    fn answer(&self, members: usize, _response: &ApiResponse) -> SendResult {
+        SendResult::Accepted(vec![MessageResult::Accepted(None); members])
     }
 
     fn recipients(&self, members: usize, body: &str) -> Vec<usize> {

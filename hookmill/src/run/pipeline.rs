@@ -15,7 +15,7 @@ use hookmill_core::config::{Batch, Consumers, Source};
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
-use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
+use hookmill_ingress::{Gate, Platform, REPORT_WINDOW, RequestOutcome};
 use hookmill_migrations::Loaded;
 use hookmill_native::http::{Service, serve};
 use hookmill_native::{
@@ -49,7 +49,7 @@ const GLANCE: Duration = Duration::from_millis(20);
 
 /// Where the pipeline runs.
 #[derive(clap::Args)]
-pub struct Place {
+pub struct RunOptions {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     pub config: PathBuf,
@@ -78,16 +78,16 @@ fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
 }
 
 /// Starts the log. Only Hookmill's own lines are shown: those of its libraries may quote what strangers send.
-pub fn start_log(place: &Place, default: &str) {
+pub fn start_log(options: &RunOptions, default: &str) {
     let filter = tracing_subscriber::EnvFilter::new(format!(
         "off,hookmill={}",
-        place.log.as_deref().unwrap_or(default)
+        options.log.as_deref().unwrap_or(default)
     ));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false);
-    if place.json {
+    if options.json {
         log.json().flatten_event(true).init();
     } else {
         log.with_ansi(std::io::stderr().is_terminal()).init();
@@ -162,7 +162,7 @@ pub enum Outbox {
 ///
 /// `ready` is called with the address once requests are taken.
 pub fn run(
-    place: &Place,
+    options: &RunOptions,
     loaded: Loaded,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
     outbox: Outbox,
@@ -171,7 +171,7 @@ pub fn run(
     for what in wrapped(&loaded.config.ingress.sources) {
         warn!("{what}");
     }
-    let folder = DataFolder::lock(&place.data)?;
+    let folder = DataFolder::lock(&options.data)?;
     folder.keep_for(match outbox {
         Outbox::Sent => "serve",
         Outbox::Displayed => "dev",
@@ -190,12 +190,12 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop_signal = stop_signal()?;
-        let listening = TcpListener::bind(place.listen).await;
-        let listener = listening.with_context(|| format!("cannot listen on {}", place.listen))?;
+        let listening = TcpListener::bind(options.listen).await;
+        let listener = listening.with_context(|| format!("cannot listen on {}", options.listen))?;
         let address = listener.local_addr()?;
         folder.announce(address)?;
         let metrics = Metrics::default();
-        if let Some(address) = place.metrics {
+        if let Some(address) = options.metrics {
             serve_metrics(address, &metrics, &store, &queue).await?;
         }
 
@@ -213,7 +213,7 @@ pub fn run(
         let client = HttpClient::new().context("no HTTPS client can be made")?;
         let out = match outbox {
             Outbox::Sent => Out::Network(client.clone()),
-            Outbox::Displayed => Out::Display { folder: place.data.join("emails") },
+            Outbox::Displayed => Out::Display { folder: options.data.join("emails") },
         };
         let runner =
             Runner { metrics: metrics.clone(), outbox: written.clone(), stopped: stopped.clone() };
@@ -540,9 +540,9 @@ async fn keep_rejections(
 }
 
 /// Counts and logs what comes of requests.
-fn observe(metrics: Metrics) -> Box<dyn Fn(&Outcome) + Send + Sync> {
+fn observe(metrics: Metrics) -> Box<dyn Fn(&RequestOutcome) + Send + Sync> {
     Box::new(move |outcome| {
-        if let Outcome::Accepted { events } = outcome
+        if let RequestOutcome::Accepted { events } = outcome
             && let Some(first) = events.first()
         {
             metrics.count_received(&first.source, events.len() as u64);
@@ -551,16 +551,16 @@ fn observe(metrics: Metrics) -> Box<dyn Fn(&Outcome) + Send + Sync> {
     })
 }
 
-fn log_outcome(outcome: &Outcome) {
+fn log_outcome(outcome: &RequestOutcome) {
     match outcome {
-        Outcome::Probe => {}
-        Outcome::Handshake { source } => info!(source, "answered a handshake"),
-        Outcome::Accepted { events } => {
+        RequestOutcome::Probe => {}
+        RequestOutcome::Handshake { source } => info!(source, "answered a handshake"),
+        RequestOutcome::Accepted { events } => {
             for event in events {
                 debug!(source = event.source, event = event.id, r#type = event.kind, "accepted");
             }
         }
-        Outcome::Rejected { .. } | Outcome::Unavailable { .. } => {
+        RequestOutcome::Rejected { .. } | RequestOutcome::Unavailable { .. } => {
             if let Some(entry) = hookmill_ingress::log::entry(outcome) {
                 log::write(&entry);
             }

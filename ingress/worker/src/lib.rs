@@ -10,7 +10,7 @@ use hookmill_cloudflare::{CloudflareQueue, Metrics, R2, http, limited, log, now,
 use hookmill_core::config::{Ingress, RateLimit, Source};
 use hookmill_core::queue::Queue as _;
 use hookmill_core::report::Report;
-use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
+use hookmill_ingress::{Gate, Platform, REPORT_WINDOW, RequestOutcome};
 use worker::{Context, Delay, Env, Request, Response, Result, console_error, event};
 
 /// Checked and written by the build script.
@@ -84,14 +84,16 @@ async fn fetch(request: Request, env: Env, context: Context) -> Result<Response>
         log(&entry);
     }
     match outcome {
-        Outcome::Probe | Outcome::Handshake { .. } | Outcome::Unavailable { .. } => {}
-        Outcome::Accepted { events } => {
+        RequestOutcome::Probe
+        | RequestOutcome::Handshake { .. }
+        | RequestOutcome::Unavailable { .. } => {}
+        RequestOutcome::Accepted { events } => {
             if let Some(first) = events.first() {
                 let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
                 Metrics::new(&env, "METRICS").count("received", [first.source.as_str()], count);
             }
         }
-        Outcome::Rejected { recorded, .. } => {
+        RequestOutcome::Rejected { recorded, .. } => {
             if recorded.first {
                 context.wait_until(report(gate, env));
             }

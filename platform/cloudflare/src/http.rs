@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use hookmill_core::request::Headers;
 use hookmill_ingress::{
-    Body, BodyError, Gate, Incoming, Outcome, Platform, Reply, serve as ingress,
+    Body, BodyError, Gate, Incoming, Platform, Reply, RequestOutcome, serve as ingress,
 };
 use worker::js_sys::futures::JsFuture;
 use worker::js_sys::{Reflect, Uint8Array};
@@ -26,7 +26,7 @@ pub async fn serve<P: Platform>(
     platform: &P,
     gate: &Gate,
     request: &Request,
-) -> Result<(Response, Outcome)> {
+) -> Result<(Response, RequestOutcome)> {
     let headers = WorkerHeaders(SendWrapper::new(request.headers().clone()));
     let content_length =
         request.headers().get("content-length")?.and_then(|length| length.parse().ok());

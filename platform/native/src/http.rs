@@ -15,7 +15,7 @@ use axum::response::Response;
 use axum::{Extension, Router};
 use hookmill_core::request::{Headers, Remote};
 use hookmill_ingress::{
-    Body, BodyError, Gate, Incoming, Outcome, Platform, Reply, serve as ingress,
+    Body, BodyError, Gate, Incoming, Platform, Reply, RequestOutcome, serve as ingress,
 };
 use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
@@ -48,7 +48,7 @@ pub struct Service<P> {
     /// The sources and their keys.
     pub gate: Arc<Gate>,
     /// Told of every outcome, for logs and metrics.
-    pub observe: Box<dyn Fn(&Outcome) + Send + Sync>,
+    pub observe: Box<dyn Fn(&RequestOutcome) + Send + Sync>,
 }
 
 struct Shared<P> {

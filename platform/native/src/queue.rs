@@ -170,7 +170,7 @@ const SKIPPED: i64 = 10_000;
 /// What the thread is asked to do, and who waits for it.
 struct Operation {
     task: Task,
-    answer: oneshot::Sender<Result<Outcome, QueueError>>,
+    answer: oneshot::Sender<Result<TaskResult, QueueError>>,
 }
 
 enum Task {
@@ -183,7 +183,7 @@ enum Task {
 
 /// What a task came to.
 #[derive(Default)]
-struct Outcome {
+struct TaskResult {
     /// Of a lease: the deliveries.
     leased: Vec<Leased>,
     /// Of a lease that got none: when a message is due.
@@ -303,7 +303,7 @@ impl SqliteQueue {
         most: usize,
         wait: Duration,
         stopped: &mut watch::Receiver<bool>,
-    ) -> Result<Outcome, QueueError> {
+    ) -> Result<TaskResult, QueueError> {
         if !wait.is_zero() {
             match self.ask(Task::Count { queue, most }).await {
                 Ok(found) if found.count == 0 => return Ok(found),
@@ -368,7 +368,7 @@ impl SqliteQueue {
     ///
     /// If the database does not answer.
     pub async fn waiting(&self, queue: QueueName, most: usize) -> Result<usize, QueueError> {
-        self.ask(Task::Count { queue, most }).await.map(|outcome| outcome.count)
+        self.ask(Task::Count { queue, most }).await.map(|result| result.count)
     }
 
     /// Whether the database answers, and writes. It is only made to write if it has just failed to: whoever asks all the
@@ -395,7 +395,7 @@ impl SqliteQueue {
         }
     }
 
-    async fn ask(&self, task: Task) -> Result<Outcome, QueueError> {
+    async fn ask(&self, task: Task) -> Result<TaskResult, QueueError> {
         self.start(task).await.await
     }
 
@@ -403,7 +403,7 @@ impl SqliteQueue {
     async fn start(
         &self,
         task: Task,
-    ) -> impl Future<Output = Result<Outcome, QueueError>> + Send + use<> {
+    ) -> impl Future<Output = Result<TaskResult, QueueError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         let sent = self.operations.send(Operation { task, answer }).await;
         async move {
@@ -481,12 +481,12 @@ impl Thread {
         while !group.is_empty() {
             // Whoever asked may be gone: an event whose sender went away is on the queue all the same.
             match self.attempt(group) {
-                Ok(outcomes) => {
-                    for arrived in outcomes.iter().filter_map(|outcome| outcome.arrived) {
+                Ok(results) => {
+                    for arrived in results.iter().filter_map(|result| result.arrived) {
                         self.arrivals[arrived as usize].notify_waiters();
                     }
-                    for (operation, outcome) in group.drain(..).zip(outcomes) {
-                        let _ = operation.answer.send(Ok(outcome));
+                    for (operation, result) in group.drain(..).zip(results) {
+                        let _ = operation.answer.send(Ok(result));
                     }
                 }
                 Err((_, Failure { damage: Some(damage), .. })) if self.learn(damage) => {}
@@ -510,14 +510,17 @@ impl Thread {
     }
 
     /// Carries out a group in one transaction. If it fails, nothing has changed; with the operation that failed.
-    fn attempt(&mut self, group: &[Operation]) -> Result<Vec<Outcome>, (Option<usize>, Failure)> {
+    fn attempt(
+        &mut self,
+        group: &[Operation],
+    ) -> Result<Vec<TaskResult>, (Option<usize>, Failure)> {
         let before: Vec<_> =
             self.queues.iter().map(|queue| (queue.last, queue.delivered)).collect();
         let mut at = None;
         let result = (|| {
             let transaction =
                 self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut outcomes = Vec::with_capacity(group.len());
+            let mut results = Vec::with_capacity(group.len());
             let before = transaction.total_changes();
             for (index, Operation { task, .. }) in group.iter().enumerate() {
                 at = Some(index);
@@ -526,13 +529,13 @@ impl Thread {
                     transaction.execute("INSERT INTO probe (at) VALUES (?1)", [now().millis()])?;
                 }
                 let mut work = Work { transaction: &transaction, queues: &mut self.queues };
-                outcomes.push(work.carry_out(task)?);
+                results.push(work.carry_out(task)?);
             }
             at = None;
             let wrote = transaction.total_changes() > before;
             transaction.commit()?;
             self.failed &= !wrote;
-            Ok(outcomes)
+            Ok(results)
         })();
         result.map_err(|failure| {
             for (queue, before) in self.queues.iter_mut().zip(before) {
@@ -619,7 +622,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn carry_out(&mut self, task: &Task) -> Result<Outcome, Failure> {
+    fn carry_out(&mut self, task: &Task) -> Result<TaskResult, Failure> {
         let now = now();
         match task {
             Task::Send { queue: name, messages } => {
@@ -629,9 +632,9 @@ impl Work<'_> {
                     queue.last += 1;
                     send.execute(params![queue.last, now.millis(), message])?;
                 }
-                Ok(Outcome { arrived: Some(*name), ..Outcome::default() })
+                Ok(TaskResult { arrived: Some(*name), ..TaskResult::default() })
             }
-            Task::Check => Ok(Outcome::default()),
+            Task::Check => Ok(TaskResult::default()),
             Task::Lease { queue, most } => self.lease(*queue, *most, now),
             Task::Settle { queue: name, verdicts } => {
                 let queue = &self.queues[*name as usize];
@@ -646,7 +649,7 @@ impl Work<'_> {
                         }
                     }
                 }
-                Ok(Outcome { arrived, ..Outcome::default() })
+                Ok(TaskResult { arrived, ..TaskResult::default() })
             }
             Task::Count { queue: name, most } => {
                 self.put_right(*name, now)?;
@@ -656,7 +659,7 @@ impl Work<'_> {
                 let count = count.query_row(values, |row| row.get::<_, u32>(0))?;
                 let next_due_in = if count == 0 { self.next_due_in(*name, now)? } else { None };
                 let count = usize::try_from(count).unwrap_or(usize::MAX);
-                Ok(Outcome { next_due_in, count, ..Outcome::default() })
+                Ok(TaskResult { next_due_in, count, ..TaskResult::default() })
             }
         }
     }
@@ -681,11 +684,16 @@ impl Work<'_> {
 
     /// What is due again comes first, and no more of it than on Cloudflare: its handling may have ended a process. Then comes what
     /// is new, up to a length in bytes.
-    fn lease(&mut self, name: QueueName, most: usize, now: Timestamp) -> Result<Outcome, Failure> {
+    fn lease(
+        &mut self,
+        name: QueueName,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<TaskResult, Failure> {
         self.put_right(name, now)?;
         let transaction = self.transaction;
         let lease_ends = (now + LEASE).millis();
-        let mut outcome = Outcome::default();
+        let mut result = TaskResult::default();
         let sql = &self.queues[name as usize].sql;
         let again: Vec<(i64, u32)> = transaction
             .prepare_cached(&sql.lease_again)?
@@ -696,14 +704,14 @@ impl Work<'_> {
         for (seq, attempts) in again {
             let text = self.text(name, seq)?;
             if name != QueueName::DeadLetters && attempts > PLATFORM_DELIVERIES {
-                outcome.arrived = Some(QueueName::DeadLetters);
+                result.arrived = Some(QueueName::DeadLetters);
                 self.give_up(name, seq, attempts, &text, now)?;
             } else {
-                outcome.leased.push(Leased { delivery: Delivery { attempts, text }, seq });
+                result.leased.push(Leased { delivery: Delivery { attempts, text }, seq });
             }
         }
         let mut bytes = 0;
-        for seq in self.unseen(name, most.saturating_sub(outcome.leased.len()))? {
+        for seq in self.unseen(name, most.saturating_sub(result.leased.len()))? {
             if bytes >= NATIVE_BATCH_BYTES {
                 break;
             }
@@ -712,12 +720,12 @@ impl Work<'_> {
             let queue = &mut self.queues[name as usize];
             transaction.prepare_cached(&queue.sql.lease_new)?.execute([seq, lease_ends])?;
             queue.delivered = seq;
-            outcome.leased.push(Leased { delivery: Delivery { attempts: 1, text }, seq });
+            result.leased.push(Leased { delivery: Delivery { attempts: 1, text }, seq });
         }
-        if outcome.leased.is_empty() {
-            outcome.next_due_in = self.next_due_in(name, now)?;
+        if result.leased.is_empty() {
+            result.next_due_in = self.next_due_in(name, now)?;
         }
-        Ok(outcome)
+        Ok(result)
     }
 
     /// Messages that have never been delivered, up to a damaged part.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ impl Api for Postmark {
         }
     }
 
-    fn answer(&self, emails: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, emails: usize, response: &ApiResponse) -> SendResult {
         answer(emails, response)
     }
 
@@ -162,14 +162,14 @@ impl Said {
 /// What Postmark has said to a batch of so many emails.
 ///
 /// Statuses: <https://postmarkapp.com/developer/api/overview#http-response-codes>.
-fn answer(emails: usize, response: &ApiResponse) -> Answer {
+fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     if (200..300).contains(&response.status) {
         // It has taken the batch, and does not say again what of it.
         return match serde_json::from_str::<Vec<Said>>(&response.body) {
             Ok(said) if said.len() == emails => {
-                Answer::Taken(said.into_iter().map(outcome).collect())
+                SendResult::Accepted(said.into_iter().map(outcome).collect())
             }
-            _ => Answer::Unavailable(format!(
+            _ => SendResult::Uncertain(format!(
                 "Postmark answered {} and no list of {emails} emails",
                 response.status
             )),
@@ -182,23 +182,23 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
     };
     let error = kept(&format!("Postmark answered {}{words}", response.status));
     match said {
-        Some(said) if said.concerns_sender() => Answer::Refused(error),
+        Some(said) if said.concerns_sender() => SendResult::Refused(error),
         Some(Said { error_code: Said::INACTIVE, .. }) if emails == 1 => {
-            Answer::Taken(vec![Delivered::Unwanted(error)])
+            SendResult::Accepted(vec![MessageResult::Unwanted(error)])
         }
         _ => not_taken(response, error),
     }
 }
 
 /// What became of one email. Code 0 may come with words about recipients who are inactive, where there are others.
-fn outcome(said: Said) -> Delivered {
+fn outcome(said: Said) -> MessageResult {
     match said.error_code {
         0 if said.message.contains("inactive") => {
-            Delivered::Partly { id: said.message_id, left_out: kept(&said.message) }
+            MessageResult::Partly { id: said.message_id, left_out: kept(&said.message) }
         }
-        0 => Delivered::Accepted(said.message_id),
-        Said::INACTIVE => Delivered::Unwanted(said.words()),
-        _ => Delivered::Refused(said.words()),
+        0 => MessageResult::Accepted(said.message_id),
+        Said::INACTIVE => MessageResult::Unwanted(said.words()),
+        _ => MessageResult::Refused(said.words()),
     }
 }
 
@@ -284,13 +284,13 @@ mod tests {
         ]"#;
         assert_eq!(
             answer(4, &response(200, body)),
-            Answer::Taken(vec![
-                Delivered::Accepted(Some("id-a".into())),
-                Delivered::Unwanted(
+            SendResult::Accepted(vec![
+                MessageResult::Accepted(Some("id-a".into())),
+                MessageResult::Unwanted(
                     "Postmark error 406: You tried to send to recipient(s) that have been marked as inactive.".into()
                 ),
-                Delivered::Refused("Postmark error 300: Invalid 'To' address: 'c'.".into()),
-                Delivered::Partly {
+                MessageResult::Refused("Postmark error 300: Invalid 'To' address: 'c'.".into()),
+                MessageResult::Partly {
                     id: Some("id-d".into()),
                     left_out: "Message OK, but will not deliver to these inactive addresses: d@example.com".into(),
                 },
@@ -298,7 +298,7 @@ mod tests {
         );
         // Without a code for each email, nobody knows what Postmark has sent.
         for body in ["", "{}", "[]", "<html>", r#"[{"ErrorCode":0}]"#, r#"[{"Message":"OK"},{}]"#] {
-            assert!(matches!(answer(2, &response(200, body)), Answer::Unavailable(_)), "{body}");
+            assert!(matches!(answer(2, &response(200, body)), SendResult::Uncertain(_)), "{body}");
         }
     }
 
@@ -326,27 +326,29 @@ mod tests {
             (503, 100, "away"),
         ] {
             let found = match answer(2, &response(status, &problem(code))) {
-                Answer::Busy { .. } => "busy",
-                Answer::Later(_) => "later",
-                Answer::Away(_) => "away",
-                Answer::Unavailable(_) => "unavailable",
-                Answer::Malformed(_) => "malformed",
-                Answer::Refused(_) => "refused",
-                Answer::Taken(_) => "taken",
+                SendResult::Busy { .. } => "busy",
+                SendResult::Deferred(_) => "later",
+                SendResult::Unavailable(_) => "away",
+                SendResult::Uncertain(_) => "unavailable",
+                SendResult::Malformed(_) => "malformed",
+                SendResult::Refused(_) => "refused",
+                SendResult::Accepted(_) => "taken",
             };
             assert_eq!(found, expected, "{status} {code}");
         }
         assert_eq!(
             answer(2, &response(401, &problem(10))),
-            Answer::Refused("Postmark answered 401: 10: words".into())
+            SendResult::Refused("Postmark answered 401: 10: words".into())
         );
         assert_eq!(
             answer(1, &response(422, &problem(406))),
-            Answer::Taken(vec![Delivered::Unwanted("Postmark answered 422: 406: words".into())])
+            SendResult::Accepted(vec![MessageResult::Unwanted(
+                "Postmark answered 422: 406: words".into()
+            )])
         );
         assert_eq!(
             answer(1, &response(503, "Service Unavailable")),
-            Answer::Away("Postmark answered 503: Service Unavailable".into())
+            SendResult::Unavailable("Postmark answered 503: Service Unavailable".into())
         );
     }
 }

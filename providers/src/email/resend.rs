@@ -8,7 +8,7 @@ use std::time::Duration;
 use hookmill_core::email::Email;
 use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ impl Api for Resend {
         }
     }
 
-    fn answer(&self, emails: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, emails: usize, response: &ApiResponse) -> SendResult {
         answer(emails, response)
     }
 
@@ -106,7 +106,7 @@ fn body(emails: &[&Email]) -> String {
 /// What Resend has said to a batch of so many emails.
 ///
 /// Errors: <https://resend.com/docs/api-reference/errors>.
-fn answer(emails: usize, response: &ApiResponse) -> Answer {
+fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Problem {
@@ -117,12 +117,12 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
         // It has taken the batch, and under the same key it says once more what of it.
         return delivered(emails, &response.body).map_or_else(
             || {
-                Answer::Unavailable(format!(
+                SendResult::Uncertain(format!(
                     "Resend answered {} and no list of emails",
                     response.status
                 ))
             },
-            Answer::Taken,
+            SendResult::Accepted,
         );
     }
     let problem: Problem = serde_json::from_str(&response.body).unwrap_or_default();
@@ -136,18 +136,18 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
     match (response.status, name.as_str()) {
         // A quota does not come back within the time that a retry is worth; and the sender is the same for all.
         (429, "daily_quota_exceeded" | "monthly_quota_exceeded") | (_, "invalid_from_address") => {
-            Answer::Refused(error)
+            SendResult::Refused(error)
         }
-        (409, "concurrent_idempotent_requests") => Answer::Busy { after: None, error },
+        (409, "concurrent_idempotent_requests") => SendResult::Busy { after: None, error },
         _ => not_taken(response, error),
     }
 }
 
 /// The ids stand in the order of the emails, without a place for those that were refused; these are named by their place.
 /// `None` if it does not speak of each email.
-fn delivered(emails: usize, body: &str) -> Option<Vec<Delivered>> {
+fn delivered(emails: usize, body: &str) -> Option<Vec<MessageResult>> {
     #[derive(Deserialize)]
-    struct Taken {
+    struct Accepted {
         data: Vec<Id>,
         #[serde(default)]
         errors: Vec<Refused>,
@@ -161,11 +161,11 @@ fn delivered(emails: usize, body: &str) -> Option<Vec<Delivered>> {
         index: usize,
         message: String,
     }
-    let Taken { data, mut errors } = serde_json::from_str(body).ok()?;
-    let mut ids = data.into_iter().map(|taken| taken.id);
+    let Accepted { data, mut errors } = serde_json::from_str(body).ok()?;
+    let mut ids = data.into_iter().map(|accepted| accepted.id);
     let email = |index| match errors.iter().position(|error| error.index == index) {
-        Some(place) => Some(Delivered::Refused(kept(&errors.swap_remove(place).message))),
-        None => ids.next().map(|id| Delivered::Accepted(Some(id))),
+        Some(place) => Some(MessageResult::Refused(kept(&errors.swap_remove(place).message))),
+        None => ids.next().map(|id| MessageResult::Accepted(Some(id))),
     };
     (0..emails).map(email).collect()
 }
@@ -196,10 +196,10 @@ mod tests {
         let body = r#"{"data":[{"id":"id-a"},{"id":"id-c"}],"errors":[{"index":1,"message":"Invalid `to` field."}]}"#;
         assert_eq!(
             answer(3, &response(200, body)),
-            Answer::Taken(vec![
-                Delivered::Accepted(Some("id-a".into())),
-                Delivered::Refused("Invalid `to` field.".into()),
-                Delivered::Accepted(Some("id-c".into())),
+            SendResult::Accepted(vec![
+                MessageResult::Accepted(Some("id-a".into())),
+                MessageResult::Refused("Invalid `to` field.".into()),
+                MessageResult::Accepted(Some("id-c".into())),
             ])
         );
         // What cannot be read, or does not speak of each, is asked for again.
@@ -211,7 +211,7 @@ mod tests {
             r#"{"data":[{"id":"a"}]}"#,
             r#"{"data":[{"id":"a"}],"errors":[{"ind"#,
         ] {
-            assert!(matches!(answer(2, &response(200, body)), Answer::Unavailable(_)), "{body}");
+            assert!(matches!(answer(2, &response(200, body)), SendResult::Uncertain(_)), "{body}");
         }
     }
 
@@ -238,13 +238,13 @@ mod tests {
             (503, "", "away"),
         ] {
             let found = match answer(1, &response(status, &problem(name))) {
-                Answer::Busy { .. } => "busy",
-                Answer::Later(_) => "later",
-                Answer::Away(_) => "away",
-                Answer::Unavailable(_) => "unavailable",
-                Answer::Malformed(_) => "malformed",
-                Answer::Refused(_) => "refused",
-                Answer::Taken(_) => "taken",
+                SendResult::Busy { .. } => "busy",
+                SendResult::Deferred(_) => "later",
+                SendResult::Unavailable(_) => "away",
+                SendResult::Uncertain(_) => "unavailable",
+                SendResult::Malformed(_) => "malformed",
+                SendResult::Refused(_) => "refused",
+                SendResult::Accepted(_) => "taken",
             };
             assert_eq!(found, expected, "{status} {name}");
         }
@@ -254,7 +254,7 @@ mod tests {
         };
         assert_eq!(
             answer(1, &limited),
-            Answer::Busy {
+            SendResult::Busy {
                 after: Some(Duration::from_secs(7)),
                 error: "Resend answered 429: rate_limit_exceeded: words".into()
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,7 @@ impl Api for SendGrid {
         }
     }
 
-    fn answer(&self, emails: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, emails: usize, response: &ApiResponse) -> SendResult {
         answer(emails, response)
     }
 
@@ -189,7 +189,7 @@ fn body(emails: &[&Email]) -> Option<String> {
 }
 
 /// What SendGrid has said to a batch of so many emails. It answers for the request as a whole, with one id for all.
-fn answer(emails: usize, response: &ApiResponse) -> Answer {
+fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Problems {
@@ -202,7 +202,10 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
         field: Option<String>,
     }
     if (200..300).contains(&response.status) {
-        return Answer::Taken(vec![Delivered::Accepted(response.message_id.clone()); emails]);
+        return SendResult::Accepted(vec![
+            MessageResult::Accepted(response.message_id.clone());
+            emails
+        ]);
     }
     let Problems { errors } = serde_json::from_str(&response.body).unwrap_or_default();
     let words = errors.iter().map(|Problem { message, field }| match field {
@@ -216,7 +219,7 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
     let of_sender =
         |problem: &Problem| problem.field.as_deref().is_some_and(|f| f.starts_with("from"));
     if response.status == 400 && errors.iter().any(of_sender) {
-        return Answer::Refused(error);
+        return SendResult::Refused(error);
     }
     not_taken(response, error)
 }
@@ -287,36 +290,42 @@ mod tests {
         };
         assert_eq!(
             answer(202, ""),
-            Answer::Taken(vec![Delivered::Accepted(Some("id-1".into())); 2])
+            SendResult::Accepted(vec![MessageResult::Accepted(Some("id-1".into())); 2])
         );
         let problem = r#"{"errors":[{"message":"Does not contain a valid address.","field":"from.email","help":null}]}"#;
         assert_eq!(
             answer(400, problem),
-            Answer::Refused(
+            SendResult::Refused(
                 "SendGrid answered 400: from.email: Does not contain a valid address.".into()
             )
         );
         assert_eq!(
             answer(429, r#"{"errors":[{"message":"too many requests","field":null}]}"#),
-            Answer::Busy {
+            SendResult::Busy {
                 after: Some(Duration::from_secs(3)),
                 error: "SendGrid answered 429: too many requests".into()
             }
         );
         let problem = r#"{"errors":[{"message":"Does not contain a valid address.","field":"personalizations.3.to.0.email"}]}"#;
-        assert!(matches!(answer(400, problem), Answer::Malformed(_)));
-        assert!(matches!(answer(413, ""), Answer::Malformed(_)));
+        assert!(matches!(answer(400, problem), SendResult::Malformed(_)));
+        assert!(matches!(answer(413, ""), SendResult::Malformed(_)));
         for status in [500, 502, 504] {
             assert_eq!(
                 answer(status, "<html>"),
-                Answer::Unavailable(format!("SendGrid answered {status}"))
+                SendResult::Uncertain(format!("SendGrid answered {status}"))
             );
         }
         for status in [408, 503] {
-            assert_eq!(answer(status, ""), Answer::Away(format!("SendGrid answered {status}")));
+            assert_eq!(
+                answer(status, ""),
+                SendResult::Unavailable(format!("SendGrid answered {status}"))
+            );
         }
         for status in [401, 403, 404] {
-            assert_eq!(answer(status, ""), Answer::Refused(format!("SendGrid answered {status}")));
+            assert_eq!(
+                answer(status, ""),
+                SendResult::Refused(format!("SendGrid answered {status}"))
+            );
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +94,7 @@ impl Api for Smtp {
         }
     }
 
-    fn answer(&self, emails: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, emails: usize, response: &ApiResponse) -> SendResult {
         answer(emails, response)
     }
 
@@ -131,9 +131,9 @@ impl EmailApi for Smtp {
 
 /// What the server has done with an email. Codes: <https://www.rfc-editor.org/rfc/rfc5321#section-4.2>; those of Amazon SES:
 /// <https://docs.aws.amazon.com/ses/latest/dg/troubleshoot-smtp.html>.
-fn answer(emails: usize, response: &ApiResponse) -> Answer {
+fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     let Ok(Reply { step, text, left_out }) = serde_json::from_str(&response.body) else {
-        return Answer::Unavailable(format!("SMTP answered {} and no reply", response.status));
+        return SendResult::Uncertain(format!("SMTP answered {} and no reply", response.status));
     };
     let status = response.status;
     let error = kept(&format!("SMTP answered {status}: {text}"));
@@ -141,19 +141,21 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
         (200..300, Step::Message) => {
             let id = queued_as(&text);
             let delivered = match left_out.join(", ") {
-                left_out if left_out.is_empty() => Delivered::Accepted(id),
-                left_out => Delivered::Partly { id, left_out: kept(&left_out) },
+                left_out if left_out.is_empty() => MessageResult::Accepted(id),
+                left_out => MessageResult::Partly { id, left_out: kept(&left_out) },
             };
-            Answer::Taken(vec![delivered; emails])
+            SendResult::Accepted(vec![delivered; emails])
         }
         // The server shuts down, or has too many connections.
-        (421, _) => Answer::Away(error),
+        (421, _) => SendResult::Unavailable(error),
         // SES: too many emails in a second or a day. Elsewhere: logins are impossible for the time being.
-        (454, _) | (400..500, Step::Login | Step::Sender) => Answer::Busy { after: None, error },
+        (454, _) | (400..500, Step::Login | Step::Sender) => {
+            SendResult::Busy { after: None, error }
+        }
         // A full mailbox or a greylisted sender concerns this email alone.
-        (400..500, Step::Recipient | Step::Message) => Answer::Later(error),
-        (500..600, _) => Answer::Refused(error),
-        _ => Answer::Unavailable(error),
+        (400..500, Step::Recipient | Step::Message) => SendResult::Deferred(error),
+        (500..600, _) => SendResult::Refused(error),
+        _ => SendResult::Uncertain(error),
     }
 }
 
@@ -209,13 +211,13 @@ mod tests {
             let id = id.map(ToOwned::to_owned);
             assert_eq!(
                 said(250, Step::Message, text, &[]),
-                Answer::Taken(vec![Delivered::Accepted(id)]),
+                SendResult::Accepted(vec![MessageResult::Accepted(id)]),
                 "{text}"
             );
         }
         assert_eq!(
             said(250, Step::Message, "Ok", &["c@example.com: 550 no such user"]),
-            Answer::Taken(vec![Delivered::Partly {
+            SendResult::Accepted(vec![MessageResult::Partly {
                 id: None,
                 left_out: "c@example.com: 550 no such user".into()
             }])
@@ -237,19 +239,19 @@ mod tests {
             (354, Step::Message, "unavailable"),
         ] {
             let found = match said(status, step, "words", &[]) {
-                Answer::Busy { .. } => "busy",
-                Answer::Later(_) => "later",
-                Answer::Away(_) => "away",
-                Answer::Unavailable(_) => "unavailable",
-                Answer::Malformed(_) => "malformed",
-                Answer::Refused(_) => "refused",
-                Answer::Taken(_) => "taken",
+                SendResult::Busy { .. } => "busy",
+                SendResult::Deferred(_) => "later",
+                SendResult::Unavailable(_) => "away",
+                SendResult::Uncertain(_) => "unavailable",
+                SendResult::Malformed(_) => "malformed",
+                SendResult::Refused(_) => "refused",
+                SendResult::Accepted(_) => "taken",
             };
             assert_eq!(found, expected, "{status} {step:?}");
         }
         assert_eq!(
             said(550, Step::Recipient, "b@example.com: no such user", &[]),
-            Answer::Refused("SMTP answered 550: b@example.com: no such user".into())
+            SendResult::Refused("SMTP answered 550: b@example.com: no such user".into())
         );
     }
 }

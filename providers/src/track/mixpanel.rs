@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ impl Api for Mixpanel {
         }
     }
 
-    fn answer(&self, events: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, events: usize, response: &ApiResponse) -> SendResult {
         answer(events, response)
     }
 }
@@ -62,7 +62,7 @@ fn written(event: &Tracked) -> Value {
 }
 
 /// What Mixpanel has said to a batch of so many events.
-fn answer(events: usize, response: &ApiResponse) -> Answer {
+fn answer(events: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Said {
@@ -86,12 +86,12 @@ fn answer(events: usize, response: &ApiResponse) -> Answer {
             let failed = said.failed_records.iter().find(|failed| failed.index == place);
             match failed {
                 Some(Failed { field, message, .. }) => {
-                    Delivered::Refused(kept(&format!("{field}: {message}")))
+                    MessageResult::Refused(kept(&format!("{field}: {message}")))
                 }
-                None => Delivered::Accepted(None),
+                None => MessageResult::Accepted(None),
             }
         };
-        return Answer::Taken((0..events).map(outcome).collect());
+        return SendResult::Accepted((0..events).map(outcome).collect());
     }
     let words = match &said.error {
         Value::String(error) => format!(": {error}"),
@@ -115,14 +115,14 @@ mod tests {
         let partly = r#"{"code":400,"error":"some data points in the request failed validation","num_records_imported":1,"status":"Bad Request","failed_records":[{"index":1,"insert_id":"x","field":"properties.time","message":"is too old"}]}"#;
         assert_eq!(
             answer(2, &response(400, partly)),
-            Answer::Taken(vec![
-                Delivered::Accepted(None),
-                Delivered::Refused("properties.time: is too old".into())
+            SendResult::Accepted(vec![
+                MessageResult::Accepted(None),
+                MessageResult::Refused("properties.time: is too old".into())
             ])
         );
         assert_eq!(
             answer(1, &response(401, r#"{"error":"Unauthorized"}"#)),
-            Answer::Refused("Mixpanel answered 401: Unauthorized".into())
+            SendResult::Refused("Mixpanel answered 401: Unauthorized".into())
         );
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use hookmill_core::secret::ExposeSecret as _;
 use serde::Deserialize;
@@ -45,7 +45,7 @@ impl Api for PostHog {
         }
     }
 
-    fn answer(&self, events: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, events: usize, response: &ApiResponse) -> SendResult {
         answer(events, response)
     }
 }
@@ -74,7 +74,7 @@ fn uuid(id: &str) -> String {
 }
 
 /// What PostHog has said to a batch of so many events.
-fn answer(events: usize, response: &ApiResponse) -> Answer {
+fn answer(events: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Said {
@@ -82,7 +82,7 @@ fn answer(events: usize, response: &ApiResponse) -> Answer {
         detail: String,
     }
     if (200..300).contains(&response.status) {
-        return Answer::Taken(vec![Delivered::Accepted(None); events]);
+        return SendResult::Accepted(vec![MessageResult::Accepted(None); events]);
     }
     let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
     let words = match &said.error {
@@ -105,13 +105,13 @@ mod tests {
         };
         assert_eq!(
             answer(200, r#"{"status":1}"#),
-            Answer::Taken(vec![Delivered::Accepted(None); 2])
+            SendResult::Accepted(vec![MessageResult::Accepted(None); 2])
         );
         assert_eq!(
             answer(401, r#"{"detail":"Project API key invalid."}"#),
-            Answer::Refused("PostHog answered 401: Project API key invalid.".into())
+            SendResult::Refused("PostHog answered 401: Project API key invalid.".into())
         );
-        assert!(matches!(answer(429, ""), Answer::Busy { .. }));
-        assert!(matches!(answer(503, ""), Answer::Away(_)));
+        assert!(matches!(answer(429, ""), SendResult::Busy { .. }));
+        assert!(matches!(answer(503, ""), SendResult::Unavailable(_)));
     }
 }

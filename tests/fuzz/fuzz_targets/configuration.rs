@@ -5,7 +5,7 @@ use hookmill_core::config::parse;
 use hookmill_core::rejection::Reason;
 use hookmill_core::request::Request;
 use hookmill_fuzz::{NOW, Prepared};
-use hookmill_providers::{Outgoing, sign};
+use hookmill_providers::{UnsignedEvent, sign};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -23,7 +23,7 @@ fuzz_target!(|text: &str| {
     for source in config.ingress.sources {
         let prepared = Prepared::new(source);
         let body = br#"{"id":"evt_1","type":"kind"}"#;
-        let event = Outgoing { id: "msg_1", kind: "kind", at: NOW, query: None, body };
+        let event = UnsignedEvent { id: "msg_1", kind: "kind", at: NOW, query: None, body };
         let Ok(signed) = sign(&prepared.source, &prepared.signing, event) else { continue };
         let request =
             Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };

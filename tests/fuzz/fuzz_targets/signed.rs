@@ -6,13 +6,13 @@ use hookmill_core::rejection::Reason;
 use hookmill_core::request::Request;
 use hookmill_core::scheme::{Part, Scheme};
 use hookmill_fuzz::{NOW, Text};
-use hookmill_providers::{Admitted, Outgoing, sign};
+use hookmill_providers::{Admitted, UnsignedEvent, sign};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 
 fuzz_target!(|data: &[u8]| {
     let Some(Text { to, query, body, .. }) = Text::parse(data) else { return };
-    let event = Outgoing { id: "msg_1", kind: "kind", at: NOW, query, body };
+    let event = UnsignedEvent { id: "msg_1", kind: "kind", at: NOW, query, body };
     // What is no form, or no JSON, cannot be signed where the signature is a part of it.
     let Ok(signed) = sign(&to.source, &to.signing, event) else { return };
     let verify = |body: &[u8]| {
