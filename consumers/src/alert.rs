@@ -1,7 +1,7 @@
-//! Tells somebody that something is the matter, that it still is, and that it is over: by email, and by a webhook.
+//! Sends alerts by email and by webhook: when a condition begins, while it persists, and when it ends.
 //!
-//! An email is written into the outbox in the transaction that notes that somebody has been told. A webhook is written down
-//! there as well, and sent until it arrives, under the same id each time: whoever gets it twice can tell.
+//! The transaction that records a notification also writes its email into the outbox, and stores its webhook. The webhook
+//! is sent until the receiver accepts it, each time under the same id, so the receiver can recognize repetitions.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use sha2::Sha256;
 
 use crate::outbox::ChannelError;
 
-/// What is looked at, who is told, and what that takes.
+/// The conditions of alerts and their recipients.
 #[derive(Debug)]
 pub struct Alarm {
     settings: Alerts,
@@ -32,11 +32,11 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Takes what is needed out of a configuration; `None` if nobody is to be told.
+    /// Reads the settings from a configuration; `None` without alerts.
     ///
     /// # Errors
     ///
-    /// Every name that is not set, or holds what cannot be meant.
+    /// Every secret that is not set or not valid.
     pub fn new(
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
@@ -70,22 +70,22 @@ impl Alarm {
     }
 }
 
-/// The bytes that sign: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
+/// The signing key: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
 fn key(secret: &Secret) -> Option<Vec<u8>> {
     let text = secret.expose_secret().strip_prefix("whsec_")?;
     STANDARD.decode(text).ok().filter(|key| !key.is_empty())
 }
 
-/// Something that can be the matter: its name, whether it is, and in words.
+/// A condition of an alert.
 struct AlertCondition {
     name: &'static str,
     is_so: bool,
     text: String,
-    /// What is said when it is over.
+    /// The text when the condition has ended.
     over: String,
 }
 
-/// What of `status` is the matter. What nobody wants to be told of never is.
+/// The conditions in this status. A condition without a limit is never met.
 fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3] {
     let waited = Duration::from_secs_f64(status.oldest_dead_letter.max(0.0));
     let lag = Duration::from_secs_f64(status.lag.max(0.0));
@@ -122,7 +122,7 @@ fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3]
     ]
 }
 
-/// In hours, minutes and seconds, of which the first two that are not zero: `1h 5m`.
+/// Days, hours, minutes and seconds; the first two units that are not zero: `1h 5m`.
 fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let parts = [
@@ -139,18 +139,18 @@ fn format_duration(duration: Duration) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
-/// What somebody has been told of before.
+/// The last notification of an alert.
 #[derive(Deserialize)]
 struct Notified {
     name: String,
     since: Timestamp,
-    /// When somebody was told last.
+    /// When it was sent.
     told_at: Timestamp,
     #[serde(deserialize_with = "store::flag")]
     ended: bool,
 }
 
-/// A webhook that has not arrived.
+/// A webhook that its receiver has not accepted.
 #[derive(Deserialize)]
 struct PendingWebhook {
     name: String,
@@ -158,18 +158,18 @@ struct PendingWebhook {
     pending: String,
 }
 
-/// What somebody is told now.
+/// A notification that is due.
 struct Notice {
     /// `alert.raised`, `alert.repeated` or `alert.ended`.
     kind: &'static str,
     name: &'static str,
     since: Timestamp,
     text: String,
-    /// When somebody was told of it last.
+    /// When the last notification of this alert was sent.
     before: Option<Timestamp>,
 }
 
-/// What is new: raised, still so after `repeat`, or over.
+/// The notifications that are due: an alert was raised, persists after `repeat`, or ended.
 fn notices(
     settings: &Alerts,
     status: &PipelineStatus,
@@ -182,7 +182,7 @@ fn notices(
         let before = last.filter(|earlier| !earlier.ended);
         let (kind, since, text) = match (is_so, before) {
             (true, None) => ("alert.raised", now, text),
-            // An alert that was sent while the clock was ahead was sent before now.
+            // A time in the future comes from a clock that was ahead. That notification was sent before now.
             (true, Some(before))
                 if now >= before.told_at + settings.repeat
                     || before.told_at > now.horizon(Duration::ZERO) =>
@@ -198,13 +198,13 @@ fn notices(
 }
 
 const NOTIFIED: &str = "\
--- what somebody has been told
+-- notifications
 SELECT name, since, told_at, ended FROM alerts";
 
-/// `?5` the body of the webhook, `?6` when somebody was told last, as it was read: whoever else is at it does not tell as well.
-/// The id is random: what two Hookmills have to say in the same minute is not the same.
+/// `?5` the body of the webhook, `?6` the time of the last notification, as it was read: of two processes, one sends the
+/// notification. The id is random, since two Hookmills may send the same notification in the same minute.
 const TRANSITION: &str = "\
--- somebody is told
+-- record a notification
 INSERT INTO alerts (name, since, told_at, ended, pending)
 VALUES (?1, ?2, ?3, ?4,
     iif(?5 IS NULL, NULL, json_array(lower(hex(randomblob(16))), ?5)))
@@ -212,39 +212,39 @@ ON CONFLICT (name) DO UPDATE SET since = excluded.since, told_at = excluded.told
     pending = excluded.pending
 WHERE told_at = ?6";
 
-/// Right behind [`TRANSITION`]. `?1` what it is about, `?2` to whom, `?3` the content, `?4` now.
+/// Directly after [`TRANSITION`]. `?1` a name in place of an event's id, `?2` the recipient, `?3` the content, `?4` now.
 const EMAIL: &str = "\
--- an email tells it
+-- its email
 INSERT INTO outbox (id, source, event_id, generation, rule, channel, recipient, content, due_at, created_at)
 SELECT lower(hex(randomblob(32))), 'hookmill', ?1, 0, 'alert', 'email', ?2, ?3, ?4, ?4
 WHERE changes() > 0";
 
 const PENDING: &str = "\
--- webhooks that have not arrived
+-- pending webhooks
 SELECT name, pending FROM alerts WHERE pending IS NOT NULL";
 
 const ARRIVED: &str = "\
--- a webhook has arrived
+-- a webhook was accepted
 UPDATE alerts SET pending = NULL WHERE name = ?1 AND pending = ?2";
 
 const OVER: &str = "\
--- what is over is forgotten
+-- forget ended alerts
 DELETE FROM alerts WHERE ended = 1 AND pending IS NULL";
 
-/// What a look came to.
+/// The result of [`look()`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Looked {
-    /// What somebody is told, in words.
+    /// The texts of new notifications.
     pub notified: Vec<String>,
-    /// Why a webhook has not arrived; it is sent again at the next look.
+    /// Why a webhook was not accepted; the next call sends it again.
     pub problems: Vec<String>,
 }
 
-/// Looks whether something is the matter, and tells whoever wants to know: to be done each minute.
+/// Checks the conditions and sends notifications. Call it every minute.
 ///
 /// # Errors
 ///
-/// If the store does not do its part. What was not written down is told at the next look.
+/// If the store fails. The next call sends the notifications that were not recorded.
 pub async fn look<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
@@ -284,7 +284,7 @@ pub async fn look<S: Store, F: Fetch>(
     Ok(looked)
 }
 
-/// Notes that somebody is told, and writes the email.
+/// Records a notification, and writes its email.
 fn transition(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
     let Notice { kind, name, since, text, before } = notice;
     let ended = *kind == "alert.ended";
@@ -311,7 +311,7 @@ fn transition(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> 
     statements
 }
 
-/// The webhook, signed now.
+/// The webhook, signed with the time `now`.
 fn request(url: &Secret, secret: &Secret, pending: &str, now: Timestamp) -> Option<ApiRequest> {
     let (id, body): (String, String) = serde_json::from_str(pending).ok()?;
     let at = now.seconds().to_string();
@@ -337,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_said_in_two_parts() {
+    fn a_duration_has_at_most_two_units() {
         for (seconds, expected) in [
             (0, "0s"),
             (59, "59s"),

@@ -1,4 +1,4 @@
-//! What each rule makes of an event, and why others make nothing of it: for people, nothing is done.
+//! Explains the result of each rule for an event. Nothing is written.
 
 use hookmill_core::config::Consumers;
 use hookmill_core::message::Envelope;
@@ -10,50 +10,50 @@ use serde_json::Value;
 use crate::plan::{self, facts};
 use crate::settle::Fate;
 
-/// A rule, and what it makes of the event.
+/// A rule and its result for an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Explained<'c> {
-    /// Which.
+    /// The rule.
     pub rule: &'c Rule,
-    /// What it makes of it.
+    /// The result.
     pub result: RuleResult,
 }
 
-/// What a rule makes of an event.
+/// The result of a rule for an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RuleResult {
-    /// Nothing: its `on` names other events.
+    /// The rule's `on` does not match the event.
     NotNamed,
-    /// Nothing: this condition does not hold.
+    /// This condition is not met.
     Unfulfilled {
-        /// Its path.
+        /// The condition's path.
         path: String,
-        /// What was found there: a JSON text, `null` for nothing.
+        /// The value at the path as JSON; `null` if there is none.
         found: String,
     },
-    /// Nothing: why, in words.
+    /// The rule runs and produces nothing, for this reason.
     Nothing(&'static str),
-    /// The parameters of its statements, and the table rows that the statements write.
+    /// The rule produces rows.
     Rows {
-        /// The rows.
+        /// The rows, which are parameters of the rule's statements.
         rows: Vec<Row>,
-        /// What they are about.
+        /// The rows of tables that the statements write.
         about: Vec<About>,
     },
-    /// The event becomes a dead letter: why.
+    /// The event becomes a dead letter with this error.
     Failed(String),
 }
 
-/// Some rows of a table: those that have these values.
+/// The rows of a table with these values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct About {
     /// The table.
     pub table: String,
-    /// Columns, and their values.
+    /// Columns and their values.
     pub columns: Vec<(String, Value)>,
 }
 
-/// What every rule makes of an event, in the order of hookmill.toml.
+/// The result of every rule, in the order of hookmill.toml.
 pub fn explain<'c>(
     config: &'c Consumers,
     envelope: &Envelope,
@@ -109,7 +109,7 @@ fn rule_result(
     }))
 }
 
-/// The rows that a row of a statement's parameter is about.
+/// The rows of a table that this row of a statement's parameter writes.
 fn about(rule: &Rule, row: &Row) -> Option<About> {
     let columns = row.columns(&rule.effect)?;
     let keyed = |table: &str, first: usize, keys: Vec<&str>| {
@@ -122,7 +122,7 @@ fn about(rule: &Rule, row: &Row) -> Option<About> {
             let keys = columns.iter().filter(|column| column.required);
             keyed(table, 0, keys.map(|column| column.name.as_str()).collect())
         }
-        // Behind its rule.
+        // The first value is the rule's name.
         Effect::Send { .. } => keyed("outbox", 1, vec!["id"]),
         Effect::Outcome { by_provider_id, .. } => {
             keyed("outbox", 0, vec![if *by_provider_id { "provider_id" } else { "id" }])

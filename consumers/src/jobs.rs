@@ -1,4 +1,4 @@
-//! The background jobs of this stage: sending, fetching objects again, and alerts.
+//! The background jobs of this stage: sending, refetching, and alerts.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use hookmill_core::time::Timestamp;
 use crate::alert::{Alarm, Looked, look};
 use crate::outbox::state::UnsentMessage;
 use crate::outbox::{OutboxChannel, Round, Sent, round};
-use crate::refetch::{self, Apis, Asked};
+use crate::refetch::{self, Apis, Fetched};
 
-/// The most lines in the log about the messages that one round has not sent.
+/// The maximum number of log lines about messages that one round has not sent.
 const LINES: usize = 20;
 
-/// Sends what is in the outbox for one channel.
+/// Sends the pending messages of a channel.
 #[derive(Debug)]
 pub struct SendOutbox<S, F> {
     /// The store.
     pub store: S,
-    /// The way to the provider.
+    /// The client for the provider.
     pub fetch: F,
     /// The channel.
     pub channel: OutboxChannel,
@@ -30,7 +30,7 @@ pub struct SendOutbox<S, F> {
 
 impl<S: Store, F: Fetch> Job for SendOutbox<S, F> {
     const NAME: &'static str = "send";
-    // Another process may write to the outbox as well.
+    // Another process may write to the outbox too.
     const INTERVAL: Duration = Duration::from_secs(10);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
@@ -70,12 +70,12 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
     step
 }
 
-/// Fetches the objects that rules ask for on a tie, and applies them.
+/// Fetches objects for rules with `refetch` whose events have equal versions, and applies them.
 #[derive(Debug)]
 pub struct RefetchObjects<'c, S, F> {
     /// The store.
     pub store: S,
-    /// The way to the APIs.
+    /// The client for the APIs.
     pub fetch: F,
     /// The configuration, with the rules.
     pub config: &'c Consumers,
@@ -88,8 +88,8 @@ impl<S: Store, F: Fetch> Job for RefetchObjects<'_, S, F> {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
-        let asked = refetch::round(&self.store, &self.fetch, self.config, &self.apis, now);
-        let Asked { applied, problems, next } = asked.await?;
+        let round = refetch::round(&self.store, &self.fetch, self.config, &self.apis, now);
+        let Fetched { applied, problems, next } = round.await?;
         let mut step = Step { next, ..Step::default() };
         if applied > 0 {
             let fields = Fields { count: Some(applied.to_string()), ..Fields::default() };
@@ -106,7 +106,7 @@ impl<S: Store, F: Fetch> Job for RefetchObjects<'_, S, F> {
 pub struct SendAlerts<S, F> {
     /// The store.
     pub store: S,
-    /// The way to the webhook.
+    /// The client for the webhook.
     pub fetch: F,
     /// The settings.
     pub alarm: Alarm,

@@ -1,5 +1,5 @@
-//! Alerts on a real SQLite, to a webhook that is away, by a process that dies: whoever wants to know is told once, again if it
-//! is still so, and when it is over.
+//! Alerts on a real SQLite, with a webhook that is unavailable and a process that ends: each alert is sent once, repeated
+//! while its condition persists, and sent when it has ended.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -21,7 +21,7 @@ use hookmill_native::{DataFolder, Sqlite};
 use hookmill_providers::{Admitted, Verifier};
 use serde_json::{Value, json};
 
-/// It has a source that verifies what it sends.
+/// Its source verifies the alerts.
 const CONFIG: &str = r#"
 [sources.alerts]
 scheme = "standard-webhooks"
@@ -41,19 +41,19 @@ repeat = "12h"
 "#;
 
 const HOUR: i64 = 3_600_000;
-/// When a test begins: times are told from here.
+/// The time at which a test begins; other times are relative to it.
 const START: i64 = 1_767_225_600_000;
 
 struct World {
     store: Sqlite,
     loaded: Loaded,
     alarm: Alarm,
-    /// The status that the webhook answers with; 0 for none.
+    /// The status of the webhook's response; 0 for no response.
     status: Mutex<u16>,
     requests: Mutex<Vec<ApiRequest>>,
-    /// In how many transactions the process dies, after it.
+    /// The number of transactions after which the process ends.
     death: Mutex<Option<usize>>,
-    /// In how many transactions another process looks as well, before it.
+    /// The number of transactions before which another process sends alerts too.
     intrusion: Mutex<Option<usize>>,
     _folder: tempfile::TempDir,
     _data: DataFolder,
@@ -115,12 +115,12 @@ impl World {
         block(look(self, self, &self.alarm, Timestamp::from_millis(START + now)))
     }
 
-    /// What is told at this time.
+    /// The notifications at this time.
     fn notified(&self, now: i64) -> Vec<String> {
         self.look(now).unwrap().notified
     }
 
-    /// Each webhook that has been sent: its id, its type and what it is about; each verified as whoever gets it would.
+    /// The webhooks that were sent: id, type and data, verified as a receiver verifies them.
     fn webhooks(&self) -> Vec<(String, Value, Value)> {
         let verifier = Verifier::new(&self.loaded.config.ingress.sources[0], secret).unwrap();
         let requests = self.requests.lock().unwrap();
@@ -199,7 +199,7 @@ fn an_alert_is_raised_repeated_and_ended() {
             "A dead letter has waited for 1h; there are 1 refused. `hookmill dead-letters groups` lists the errors."
         ]
     );
-    // Once, until it is time to say it again.
+    // Nothing until the alert is due to be repeated.
     assert_eq!(world.notified(2 * HOUR), Vec::<String>::new());
     assert_eq!(world.notified(13 * HOUR - 1), Vec::<String>::new());
     assert_eq!(world.notified(13 * HOUR).len(), 1);
@@ -221,14 +221,14 @@ fn an_alert_is_raised_repeated_and_ended() {
             "Hookmill, over: oldest dead letter"
         ]
     );
-    // Once more, and it is raised once more.
+    // Dead again, so the alert is raised again.
     world.sql("UPDATE dead_letters SET state = 'dead'");
     assert_eq!(world.notified(16 * HOUR).len(), 1);
     assert_eq!(world.webhooks()[3].1, "alert.raised");
 }
 
 #[test]
-fn an_alert_that_was_told_by_a_clock_that_was_ahead_is_repeated() {
+fn an_alert_from_a_clock_that_was_ahead_is_repeated() {
     let world = World::new();
     world.letter("a", 0);
     assert_eq!(world.notified(1000 * HOUR).len(), 1);
@@ -237,7 +237,7 @@ fn an_alert_that_was_told_by_a_clock_that_was_ahead_is_repeated() {
 }
 
 #[test]
-fn two_hookmills_have_nothing_to_say_under_the_same_id() {
+fn two_hookmills_use_different_ids() {
     let ids = [World::new(), World::new()].map(|world| {
         world.letter("a", 0);
         world.notified(HOUR);
@@ -249,10 +249,10 @@ fn two_hookmills_have_nothing_to_say_under_the_same_id() {
 }
 
 #[test]
-fn whoever_else_is_at_it_tells_nothing() {
+fn a_concurrent_process_sends_no_second_alert() {
     let world = World::new();
     world.letter("a", 0);
-    // Another looks, and tells, between the look and the word of this one.
+    // Another process sends the alert between this one's read and write.
     *world.intrusion.lock().unwrap() = Some(1);
     world.look(HOUR).unwrap();
     assert_eq!(world.emails().len(), 1);
@@ -260,7 +260,7 @@ fn whoever_else_is_at_it_tells_nothing() {
 }
 
 #[test]
-fn many_dead_letters_and_a_long_lag_are_told_of() {
+fn many_dead_letters_and_a_long_lag_raise_alerts() {
     let world = World::new();
     for id in ["a", "b"] {
         world.letter(id, HOUR);
@@ -286,7 +286,7 @@ fn many_dead_letters_and_a_long_lag_are_told_of() {
 }
 
 #[test]
-fn a_webhook_is_sent_until_it_arrives_under_the_same_id() {
+fn a_webhook_is_sent_under_the_same_id_until_it_is_accepted() {
     let world = World::new();
     world.letter("a", 0);
     for status in [0, 500, 404] {
@@ -295,7 +295,7 @@ fn a_webhook_is_sent_until_it_arrives_under_the_same_id() {
         assert_eq!(looked.problems.len(), 1, "{looked:?}");
         assert!(!looked.problems[0].contains("token"), "{looked:?}");
     }
-    // It is over before anybody knew.
+    // The condition ends before the webhook was accepted.
     world.sql("DELETE FROM dead_letters");
     world.notified(2 * HOUR);
     *world.status.lock().unwrap() = 200;
@@ -308,12 +308,12 @@ fn a_webhook_is_sent_until_it_arrives_under_the_same_id() {
     assert_eq!(kinds, [raised, raised, raised, ended, ended]);
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 2);
     assert_eq!(world.sql("SELECT * FROM alerts"), Vec::<Vec<_>>::new());
-    // The email did not wait for it.
+    // The email did not wait for the webhook.
     assert_eq!(world.emails().len(), 2);
 }
 
 #[test]
-fn whoever_dies_somebody_is_told() {
+fn an_alert_survives_a_crash() {
     for transactions in 0..3 {
         let world = World::new();
         world.letter("a", 0);
@@ -329,7 +329,7 @@ fn whoever_dies_somebody_is_told() {
 }
 
 #[test]
-fn what_is_named_has_to_be_set() {
+fn a_secret_that_alerts_name_must_be_set() {
     let config: Consumers = load(CONFIG).consumers();
     let messages = |lookup: fn(&SecretName) -> Option<Secret>| -> Vec<String> {
         let errors = Alarm::new(&config, lookup).unwrap_err();

@@ -1,15 +1,15 @@
-//! What could not be applied, kept where it can be seen, understood and replayed.
+//! Dead letters: events that could not be applied, stored so that operators can see and replay them.
 //!
 //! [`bury()`] is pure: dead letters in, statements out. The consumers write them before they acknowledge a delivery;
-//! [`drain()`] writes those that the platform gave up on without our verdict.
+//! [`drain()`] writes those that the platform gave up without a verdict.
 //!
 //! [`replay`] sends letters through the whole path again, and [`reprocess`] events that have taken effect.
 //!
-//! [`recover()`] sends again what a database that has gone back in time takes to be sent.
+//! [`recover()`] prepares a restored database: it sends again what the ledger does not prove.
 //!
-//! [`sweep()`] removes what is old, and bodies that no row refers to any more. [`status()`] asks how things stand.
+//! [`sweep()`] removes old rows, and bodies that no row refers to. [`status()`] asks for the pipeline's status.
 //!
-//! What never became an event is kept as well, counted and sampled: [`record_rejections()`] makes statements of a report.
+//! Rejected requests are counted and sampled: [`record_rejections()`] returns the statements for a report.
 
 mod bodies;
 mod bury;

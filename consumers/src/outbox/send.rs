@@ -1,5 +1,5 @@
-//! Sends what is in the outbox. What decides is pure and elsewhere; this carries it out, step by step, so that whoever dies
-//! between two steps leaves a state from which another goes on.
+//! Sends the messages of the outbox. The decisions are pure; this module executes them step by step. A crash between any
+//! two steps leaves a state that the next run can resume.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,26 +28,26 @@ use super::state::{
 };
 use crate::retry::delay;
 
-/// The longest time for which a batch is tried.
+/// The maximum time for which a batch is retried.
 const TRIED: Duration = Duration::from_secs(23 * 3600);
-/// A batch is not sent again for so long before its provider ceases to recognize it.
+/// Retries stop this long before the provider ceases to recognize the batch.
 const SPARE: Duration = Duration::from_secs(3600);
-/// How often an answer is tried to be written down. Natively a try waits five seconds for whoever has the database.
+/// The number of attempts to record an answer. Natively, an attempt waits five seconds for a lock on the database.
 const WRITES: u32 = 6;
-/// The least time between two rounds, so that one which could do nothing is not tried in a spin.
+/// The minimum time between two rounds, so that rounds that cannot do anything do not spin.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A channel that something goes out through, with what that takes.
+/// A channel with its settings, its APIs and their keys.
 #[derive(Debug)]
 pub struct OutboxChannel {
     composer: Composer,
     settings: Sending,
-    /// The first is the one that batches are sealed for; the others stand in for it.
+    /// The first sends; the others are fallbacks.
     routes: Vec<Route>,
     retry: Retry,
 }
 
-/// An API that batches go out through.
+/// An API that batches are sent through.
 #[derive(Debug)]
 struct Route {
     api: Box<dyn Api>,
@@ -56,7 +56,7 @@ struct Route {
 }
 
 impl Route {
-    /// The way out of a channel through the API of a provider, if that has one for the channel.
+    /// The route through the API of a provider, if the provider has one for the channel.
     fn new(
         channel: &'static str,
         api: Option<impl Api + 'static>,
@@ -76,52 +76,52 @@ impl Route {
         self.api.recognizes_for().is_some()
     }
 
-    /// As the outbox's statements have it.
+    /// The parameters for statements of the outbox.
     fn provider(&self) -> SendingProvider<'static> {
         SendingProvider { provider: self.name(), recognizes: self.recognizes() }
     }
 
-    /// For how long a batch is tried.
+    /// The time for which a batch is retried.
     fn tried(&self) -> Duration {
         let recognizes = self.api.recognizes_for();
         recognizes.map_or(TRIED, |time| time.saturating_sub(SPARE).min(TRIED))
     }
 }
 
-/// Why nothing can be sent.
+/// Why a channel cannot send.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum ChannelError {
     /// A key is not set.
     #[error("{} is not set; it must contain the key for {}", .0.0, .1.as_str())]
     Key(SecretName, Provider),
-    /// A provider that has no API for a channel.
+    /// The provider has no API for the channel.
     #[error("{} has no API for the channel {}", .0.as_str(), .1)]
     Purpose(Provider, &'static str),
-    /// A key cannot be one.
+    /// The value is not a valid key.
     #[error("{} contains a space, a quote or another character that is invalid in a key", .0.0)]
     OddKey(SecretName),
-    /// What `[alerts]` names is not set, or cannot be meant.
+    /// A secret of `[alerts]` is not set or not valid.
     #[error("{} {}; `[alerts]` names it", .0.0, .1)]
     Alert(SecretName, &'static str),
-    /// A template has a fault.
+    /// A template has an error.
     #[error("{0}")]
     Template(TemplateError),
 }
 
-/// What opens an API, if it can be that.
+/// The key of an API, if it is valid.
 pub(crate) fn usable(
     api: &config::Api,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
 ) -> Result<Secret, ChannelError> {
     if api.provider.is_native_only() && api.user.is_none() {
-        // Without a user, there is no password.
+        // Without a user there is no password.
         return Ok(Secret::from(""));
     }
     let key = lookup(&api.key).filter(|key| !key.expose_secret().trim().is_empty());
     let key = key.ok_or_else(|| ChannelError::Key(api.key.clone(), api.provider))?;
     let odd = |c: char| match api.provider.facts().transport {
         Transport::Https { .. } => !c.is_ascii_graphic() || c == '"' || c == '\'',
-        // A password may have any character that can be typed.
+        // A password may contain any printable character.
         Transport::Smtp => c.is_control(),
     };
     if key.expose_secret().trim().contains(odd) {
@@ -130,19 +130,19 @@ pub(crate) fn usable(
     Ok(key)
 }
 
-/// What was done.
+/// The result of sending.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sent {
-    /// How much a provider has accepted.
+    /// The number of messages that a provider has accepted.
     pub accepted: usize,
-    /// What is not sent, or may have been, with the reason.
+    /// Messages that were not sent or whose delivery is uncertain, with the reasons.
     pub unsent: Vec<UnsentMessage>,
-    /// What was the matter with batches that are tried again, and quotas that are nearly used up: sentences.
+    /// Sentences about batches that will be retried, and quotas that are almost used up.
     pub problems: Vec<String>,
 }
 
 impl Sent {
-    /// How many by state, as the outbox calls it.
+    /// The number of messages by state.
     pub fn states(&self) -> BTreeMap<&str, usize> {
         let mut states = BTreeMap::new();
         if self.accepted > 0 {
@@ -154,7 +154,7 @@ impl Sent {
         states
     }
 
-    /// Adds what the statements answered that say what became of it.
+    /// Adds the answers of statements that settle messages.
     fn settled(&mut self, rows: &[Rows]) -> Result<(), StoreError> {
         let (accepted, unsent) = state::read_settled(rows)?;
         self.accepted += accepted;
@@ -163,21 +163,21 @@ impl Sent {
     }
 }
 
-/// What a round came to.
+/// The result of a round.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Round {
-    /// What was done.
+    /// What the round has sent.
     pub sent: Sent,
-    /// When there is something to do; none if the outbox is empty.
+    /// When more work is due; none if the outbox is empty.
     pub next: Option<Timestamp>,
 }
 
 impl OutboxChannel {
-    /// Takes what is needed out of a configuration: for each channel that it has.
+    /// The channels of a configuration.
     ///
     /// # Errors
     ///
-    /// Every key that is not set or cannot be one; or a fault of a template, which a checked configuration has not.
+    /// Every key that is not set or not valid, or the errors of templates, of which a checked configuration has none.
     pub fn all(
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
@@ -215,7 +215,7 @@ impl OutboxChannel {
             let api = track_api(*provider);
             let route = |named| found(Route::new("tracking", api, named, &lookup));
             let routes = sending.apis.iter().filter_map(route).collect();
-            // A provider that records nothing has been reported above.
+            // A provider without a tracking API is among the errors.
             if let Some(api) = api {
                 add(Composer::Track(api), sending, routes);
             }
@@ -223,7 +223,7 @@ impl OutboxChannel {
         if errors.is_empty() { Ok(all) } else { Err(errors) }
     }
 
-    /// Has everything go out at once, and through an API that stands in for those of the configuration: for development.
+    /// For development: sends without delay, through this API in place of the configured ones.
     #[must_use]
     pub fn through(mut self, api: &'static dyn EmailApi) -> Self {
         self.routes.truncate(1);
@@ -237,7 +237,7 @@ impl OutboxChannel {
         self
     }
 
-    /// Its name: `email`, `sms`, or the analytics provider.
+    /// The channel's name: `email`, `sms`, or the analytics provider.
     pub fn name(&self) -> &'static str {
         self.composer.channel()
     }
@@ -247,28 +247,29 @@ impl OutboxChannel {
         self.routes.iter().map(Route::name)
     }
 
-    /// Who is to deliver what is sealed now, by its place: the first that is not away; if all are, whoever may be back first.
+    /// The route for new batches and its index: the first whose provider is available, else the one that is available
+    /// first.
     fn chosen(&self, health: &[ProviderHealth], now: Timestamp) -> Option<(usize, &Route)> {
         let away = |(_, route): &(usize, &Route)| away_until(health, route.name()).max(now);
         self.routes.iter().enumerate().min_by_key(away)
     }
 }
 
-/// Takes up at once what others were sending; for whoever knows that they are gone.
+/// Resumes batches that other processes were sending; for a caller that knows that these processes have ended.
 ///
 /// # Errors
 ///
-/// If the store does not do it; then it is taken up when the leases end.
+/// If the store fails. Then the batches are resumed when their leases end.
 pub async fn resume<S: Store>(store: &S, now: Timestamp) -> Result<(), StoreError> {
     store.execute(vec![state::free(now)]).await.map(drop)
 }
 
-/// What waits, and none of these channels sends: sentences for whoever runs it. What was sealed for one provider is not given
-/// to another, since it may have been sent.
+/// Sentences about pending messages that none of these channels sends. A batch for one provider does not move to another,
+/// since the first may have received it.
 ///
 /// # Errors
 ///
-/// If the store does not answer.
+/// If the store fails.
 pub async fn stranded<S: Store>(
     store: &S,
     channels: &[OutboxChannel],
@@ -290,7 +291,7 @@ pub async fn stranded<S: Store>(
                 }
             )),
             Some(provider) if names(&provider) => None,
-            // The others go to whoever sends now.
+            // The round moves the others to a current provider.
             Some(_) if channel.is_some() && uncertain == 0 => None,
             Some(provider) => {
                 let count = if channel.is_some() { uncertain } else { count };
@@ -304,17 +305,18 @@ pub async fn stranded<S: Store>(
     Ok(open.into_iter().filter_map(stranded).collect())
 }
 
-/// Does what there is to do: seals what is due, and sends a batch through each provider.
+/// Seals the messages that are due, and sends a batch through each provider.
 ///
-/// What it does to the world, and why doing it again, or twice at a time, is harmless:
+/// The steps, each of which may be repeated or run twice at the same time:
 ///
-/// 1. batches that nobody can bring to an end any more are settled;
-/// 2. what is due is sealed into batches: of two that would seal the same email, the transaction lets one;
-/// 3. a batch is taken, so that nobody else does for [`state::LEASE`]; sent; and what the provider says is written down.
+/// 1. Batches that cannot be sent any more are settled.
+/// 2. Messages that are due are sealed into batches. If two processes seal the same message, the transaction lets one
+///    succeed.
+/// 3. A batch is leased for [`state::LEASE`] and sent, and the provider's answer is recorded.
 ///
 /// # Errors
 ///
-/// If the store does not do its part. What was being sent is taken up again when its lease has ended.
+/// If the store fails. A batch that was being sent is resumed when its lease ends.
 pub async fn round<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
@@ -329,7 +331,7 @@ pub async fn round<S: Store, F: Fetch>(
     for (index, route) in channel.routes.iter().enumerate() {
         let before = sent.accepted;
         send(store, fetch, channel, route, &now, &mut sent).await?;
-        // The quota is that of the first provider; another only stands in.
+        // The quota belongs to the first provider; the others are fallbacks.
         if sent.accepted > before && index == 0 {
             warn(store, channel, route.name(), now(), &mut sent).await?;
         }
@@ -341,8 +343,8 @@ pub async fn round<S: Store, F: Fetch>(
     Ok(Round { sent, next: next.map(|next| next.max(now() + PAUSE)) })
 }
 
-/// Settles batches of which nobody knows whether they were sent, since whoever sent them is gone; and those that were tried for
-/// too long. Before that, puts right what a clock that was ahead has set.
+/// Settles batches whose sender has ended and whose delivery is uncertain, and batches that were retried for too long.
+/// First corrects times from a clock that was ahead.
 async fn doubt<S: Store>(
     store: &S,
     channel: &OutboxChannel,
@@ -376,7 +378,7 @@ async fn doubt<S: Store>(
     Ok(())
 }
 
-/// Seals what is due into batches: as much as goes into one request. Whether there may be more.
+/// Seals messages that are due into batches: as many as one request may have. Returns whether there may be more.
 async fn seal<S: Store>(
     store: &S,
     channel: &OutboxChannel,
@@ -401,7 +403,7 @@ async fn seal<S: Store>(
         composed.suppressed.iter().map(|(id, why)| (id.as_str(), "suppressed", why.clone()));
     let unsent: Vec<_> = refused.chain(suppressed).collect();
     let sealing = composed.drafts.into_iter().map(|Draft { members, body }| {
-        // No other batch has these at this time, so the key is its own.
+        // These messages are in no other batch at this time, so the key is unique.
         let key = format!("{provider}\0{}\0{}", now.millis(), members.join("\0"));
         NewBatch {
             id: sha256_hex(&[key.as_bytes()]),
@@ -422,11 +424,11 @@ async fn seal<S: Store>(
     let (seals, settled) = rows.split_at_checked(sealing).unwrap_or_default();
     let sealed = seals.iter().flatten().count();
     sent.settled(settled)?;
-    // If another seals at the same time, the rest is left to that.
+    // If another process seals at the same time, it does the rest.
     Ok(full && (sealed > 0 || !unsent.is_empty()))
 }
 
-/// How many of these go into the next batch, of at most so many; and whether more would not.
+/// The number of messages in the next batch, and whether the batch is full.
 fn first_batch(pending: &[PendingMessage], limit: usize) -> (usize, bool) {
     let mut limit = limit;
     for (count, pending) in pending.iter().enumerate() {
@@ -438,13 +440,13 @@ fn first_batch(pending: &[PendingMessage], limit: usize) -> (usize, bool) {
     (pending.len(), pending.len() == limit)
 }
 
-/// Until when a provider is taken to be away; long ago, if it is not.
+/// The end of a provider's unavailability; in the distant past if it is available.
 fn away_until(health: &[ProviderHealth], provider: &str) -> Timestamp {
     let found = health.iter().find(|health| health.provider == provider);
     found.map_or(Timestamp::from_millis(0), |health| health.away_until)
 }
 
-/// Sends one batch through an API, if one is due and the provider is to be asked now; and writes down what it has said.
+/// Sends one batch through an API, if one is due and the rate allows it, and records the answer.
 async fn send<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
@@ -468,7 +470,7 @@ async fn send<S: Store, F: Fetch>(
         settings,
         key,
     });
-    // Some say the key again when they do not like it.
+    // Some APIs quote an invalid key in their answer.
     let without_key = |text: &str| match key.expose_secret().trim() {
         "" => text.to_owned(),
         key => text.replace(key, "[key]"),
@@ -487,7 +489,7 @@ async fn send<S: Store, F: Fetch>(
     };
     let reply = Reply { route, batch: &batch, health: &health, now: now() };
     let statements = judge(channel, &reply, answer, sent);
-    // What is not written down is as good as a lost answer.
+    // An answer that is not recorded is as good as lost.
     let mut written = store.execute(statements.clone()).await;
     for _ in 1..WRITES {
         if !matches!(written, Err(StoreError::Unavailable(_))) {
@@ -498,16 +500,16 @@ async fn send<S: Store, F: Fetch>(
     sent.settled(&written?)
 }
 
-/// Who has answered, to what.
+/// The context of an answer.
 struct Reply<'a> {
     route: &'a Route,
     batch: &'a LeasedBatch,
-    /// How providers were doing before.
+    /// The providers' health before the request.
     health: &'a [ProviderHealth],
     now: Timestamp,
 }
 
-/// What is written down of an answer.
+/// The statements that record an answer.
 fn judge(
     channel: &OutboxChannel,
     reply: &Reply<'_>,
@@ -516,7 +518,7 @@ fn judge(
 ) -> Vec<Statement> {
     let Reply { route, batch, now, .. } = *reply;
     let (members, name) = (batch.members.len(), route.name());
-    // Whatever it thinks of the batch, it answers.
+    // Any other answer shows that the provider is available.
     let away = matches!(answer, SendResult::Unavailable(_) | SendResult::Uncertain(_));
     if !away && away_until(reply.health, name) > now {
         sent.problems.push(format!("{name} responds again"));
@@ -527,7 +529,7 @@ fn judge(
             let recipients = route.api.recipients(members, &batch.body);
             state::delivered(name, batch, &delivered, &recipients, now)
         }
-        // It has taken nothing, so waiting costs nothing but time; and it wants to be left alone altogether.
+        // The provider has accepted nothing, so a delay costs only time. It asks for no requests at all.
         SendResult::Busy { after, error } => {
             let schedule = delay(&channel.retry, batch.attempts);
             let due_at = now + after.unwrap_or(schedule).min(channel.retry.max);
@@ -537,7 +539,7 @@ fn judge(
                 state::note(name, due_at, false, None),
             ]
         }
-        // The provider takes others, so nothing else waits for this.
+        // The provider accepts other batches, so these do not wait.
         SendResult::Deferred(error) => {
             let due_at = now + delay(&channel.retry, batch.attempts);
             sent.problems.push(format!("{error}; next request at {due_at}"));
@@ -545,7 +547,7 @@ fn judge(
         }
         SendResult::Unavailable(error) => is_away(channel, reply, &error, false, sent),
         SendResult::Uncertain(error) => is_away(channel, reply, &error, true, sent),
-        // It has been said before that it may have it.
+        // The delivery was uncertain before.
         SendResult::Malformed(error) | SendResult::Refused(error) if batch.arrived => {
             let mut statements = uncertain(channel, batch, &error, now, sent);
             statements.push(answers);
@@ -567,7 +569,7 @@ fn judge(
     }
 }
 
-/// What is written down when a provider is away. `arrived`: it may have taken the batch all the same.
+/// The statements that record that a provider is unavailable. `arrived`: it may have accepted the batch.
 fn is_away(
     channel: &OutboxChannel,
     reply: &Reply<'_>,
@@ -580,7 +582,7 @@ fn is_away(
     let failures = batch.failures + 1;
     let others = channel.providers().filter(|other| *other != name);
     let away = channel.routes.len() > 1 && failures >= channel.settings.failover_after;
-    // One that is away itself does not stand in.
+    // An unavailable provider is no fallback.
     let other = others.into_iter().find(|other| away_until(health, other) <= now);
     let other = other.filter(|_| away);
     if away && away_until(health, name) <= now {
@@ -607,7 +609,7 @@ fn is_away(
     statements
 }
 
-/// Says once for each day or month that its quota is almost used up.
+/// Warns once for each day or month that its quota is almost used up.
 async fn warn<S: Store>(
     store: &S,
     channel: &OutboxChannel,
@@ -636,7 +638,7 @@ async fn warn<S: Store>(
     Ok(())
 }
 
-/// Ends a batch whose delivery is uncertain: its emails are left uncertain, or sent again in another.
+/// Ends a batch whose delivery is uncertain: its emails stay uncertain, or are sent again in another batch.
 fn uncertain(
     channel: &OutboxChannel,
     batch: &LeasedBatch,

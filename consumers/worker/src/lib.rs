@@ -1,4 +1,4 @@
-//! The consumer Worker: the queue of events to D1, and the outbox to providers.
+//! The consumer Worker: applies the queue of events to D1, and sends the outbox to providers.
 
 mod background;
 
@@ -15,7 +15,7 @@ use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, ScheduleContext, ScheduledEvent, console_log, event, js_sys, worker_sys};
 
-/// Checked, compiled and written by the build script.
+/// The checked and compiled configuration, from the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
 
 thread_local! {
@@ -30,12 +30,12 @@ fn config() -> Rc<Consumers> {
     })
 }
 
-/// Applies a batch, or sends what is in the outbox. Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a
-/// panic.
+/// Applies a batch, or sends the messages of the outbox. Exported by hand: `#[event(queue)]` hides the number of attempts,
+/// and turns an error into a panic.
 ///
 /// # Errors
 ///
-/// If a binding is missing; everything comes again.
+/// If a binding is missing; the queue delivers the batch again.
 #[wasm_bindgen(wasm_bindgen = ::worker::wasm_bindgen, wasm_bindgen_futures = ::worker::wasm_bindgen_futures, js_sys = ::worker::js_sys)]
 pub async fn queue(
     event: worker_sys::MessageBatch,
@@ -72,8 +72,8 @@ pub async fn queue(
     .await
 }
 
-/// Tells whoever wants to know if something is the matter; and sends what nobody was woken up for: what is due later, and what
-/// was left by somebody who is gone.
+/// Sends alerts, and does work that no message woke this Worker for: messages that are due later, and work of processes
+/// that ended.
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     let config = config();
@@ -82,7 +82,7 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
     AssertUnwindSafe(background::send(&env, &config)).await;
 }
 
-/// One line for the batch, and one for each delivery that did not simply take effect.
+/// One line for the batch, and one for each delivery that was not simply applied.
 fn log_batch(deliveries: &[Delivery], settled: &[Settled]) {
     let mut applied = 0;
     for (delivery, settled) in deliveries.iter().zip(settled) {

@@ -14,21 +14,21 @@ use serde_json::{Map, Value};
 use crate::outbox::draft::{Composed, Draft, too_long};
 use crate::outbox::state::{self, PendingMessage};
 
-/// What composes emails.
+/// Composes emails.
 #[derive(Debug)]
 pub(in crate::outbox) struct EmailComposer {
     pub(in crate::outbox) settings: Emails,
     pub(in crate::outbox) templates: Templates,
-    /// In the order of the senders.
+    /// In the order of the routes.
     pub(in crate::outbox) apis: Vec<&'static dyn EmailApi>,
 }
 
-/// What an email has in the column `content`.
+/// An email in the column `content`.
 #[derive(Deserialize)]
 struct Content {
     #[serde(default)]
     template: String,
-    /// What it says, if no template does: a subject and a text.
+    /// A subject and a text, in place of a template.
     literal: Option<(String, String)>,
     #[serde(default)]
     to: Vec<String>,
@@ -37,12 +37,12 @@ struct Content {
     reply_to: Option<String>,
     #[serde(default)]
     data: Map<String, Value>,
-    /// How many bytes it would have had, if these were too many to be kept.
+    /// The size in bytes of content that was too large to store.
     too_long: Option<usize>,
 }
 
 impl EmailComposer {
-    /// Batches of what is pending for one of the APIs, by its place, and what cannot be sent.
+    /// Composes pending messages into batches for the API with this index.
     pub(super) async fn compose<S: Store>(
         &self,
         store: &S,
@@ -62,7 +62,7 @@ impl EmailComposer {
         Ok(composed)
     }
 
-    /// The email, or why there can be none.
+    /// The email, or the reason why it cannot be sent.
     fn email(&self, pending: &PendingMessage) -> Result<Email, String> {
         let content: Content = serde_json::from_str(&pending.content)
             .map_err(|_| "the rule did not produce an email".to_owned())?;
@@ -77,7 +77,7 @@ impl EmailComposer {
             return Err("there is no recipient".to_owned());
         }
         let mut cc = content.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
-        // An address stands once among the recipients of an email.
+        // Each address receives an email once.
         let mut seen = BTreeSet::new();
         to.retain(|to| seen.insert(address_key(&to.address)));
         cc.retain(|cc| seen.insert(address_key(&cc.address)));
@@ -115,7 +115,7 @@ fn drafts(api: &dyn EmailApi, emails: &[Email]) -> Vec<Draft> {
     api.batches(emails).into_iter().filter_map(draft).collect()
 }
 
-/// Leaves out recipients who are not to be written to; and emails to whom nobody else is left. The reasons are noted.
+/// Removes suppressed recipients, and emails that have no other recipient. `composed` gets the reasons.
 async fn without_suppressed<S: Store>(
     store: &S,
     mut emails: Vec<Email>,
@@ -147,7 +147,7 @@ async fn without_suppressed<S: Store>(
     Ok(emails)
 }
 
-/// Which of these addresses are not to be written to, and why.
+/// The suppressed addresses among these, with the reasons.
 pub(super) async fn suppressed<S: Store>(
     store: &S,
     mut addresses: Vec<String>,

@@ -16,10 +16,10 @@ use super::email::suppressed;
 use crate::outbox::draft::{Composed, Draft, too_long};
 use crate::outbox::state::{self, PendingMessage};
 
-/// What [`Settings::per_hour`] is counted over.
+/// The period of [`Settings::per_hour`].
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What an SMS has in the column `content`.
+/// An SMS in the column `content`.
 #[derive(Deserialize)]
 struct Content {
     #[serde(default)]
@@ -31,7 +31,7 @@ struct Content {
     too_long: Option<usize>,
 }
 
-/// A message of what is pending, or why there can be none.
+/// Composes pending messages, each as a batch of one.
 pub(super) async fn compose<S: Store>(
     settings: &Settings,
     store: &S,

@@ -1,4 +1,4 @@
-//! What somebody did: from rows of the outbox to batches for an API.
+//! Tracking events: from rows of the outbox to batches for an API.
 
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::time::Timestamp;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::outbox::draft::{Composed, Draft, too_long};
 use crate::outbox::state::PendingMessage;
 
-/// What it has in the column `content`.
+/// A tracking event in the column `content`.
 #[derive(Deserialize)]
 struct Content {
     #[serde(default)]
@@ -22,7 +22,7 @@ struct Content {
     too_long: Option<usize>,
 }
 
-/// Batches of what is pending, and what cannot be sent.
+/// Composes pending messages into batches.
 pub(super) fn compose(api: &dyn TrackApi, pending: &[PendingMessage]) -> Composed {
     let mut composed = Composed::default();
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -35,7 +35,7 @@ pub(super) fn compose(api: &dyn TrackApi, pending: &[PendingMessage]) -> Compose
                 continue;
             }
         };
-        // What is added to it is far below its own length again.
+        // The API's own members take far less than the content's length.
         let length = 2 * pending.content.len() + 500;
         if bytes + length > EMAIL_BATCH_BYTES && !batch.is_empty() {
             drafts.push(std::mem::take(&mut batch));
