@@ -1,4 +1,4 @@
-//! The shell: one request in, one reply out, on every platform.
+//! Serves one request, on every platform.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -18,22 +18,22 @@ use serde::Serialize;
 use crate::admit::{Admission, Gate, admit};
 use crate::rejections::{Recorded, Seen};
 
-/// What ingress asks of its platform.
+/// The interface of ingress to its platform.
 pub trait Platform: Sync {
     /// The queue of events.
     type Queue: Queue;
-    /// Where bodies go that are too long for the queue.
+    /// The store of bodies that are too large for the queue.
     type Objects: Objects;
 
     /// The queue of events.
     fn queue(&self) -> &Self::Queue;
     /// The object store.
     fn objects(&self) -> &Self::Objects;
-    /// Counts a request of a source that has a `rate_limit`. If it is one too many: how long to wait.
+    /// Counts a request of a source with a `rate_limit`. If it exceeds the limit, returns how long to wait.
     ///
-    /// A limiter that does not answer lets the request pass: a flood is verified at a cost, an event that is refused is lost.
+    /// If a limiter fails, the request passes: verifying a flood costs time, but a rejected event is lost.
     fn limited(&self, source: &Source) -> impl Future<Output = Option<Duration>> + Send;
-    /// What is wrong with the platform itself, for `/readyz`; empty if nothing is.
+    /// Problems of the platform, for `/readyz`; empty if there are none.
     fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
 }
 
@@ -43,18 +43,18 @@ pub trait Body: Send {
     fn chunk(&mut self) -> impl Future<Output = Result<Option<Vec<u8>>, BodyError>> + Send;
 }
 
-/// Why a body did not arrive whole.
+/// Why a body is incomplete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyError {
     /// It took longer than `ingress.body_timeout`.
     TimedOut,
-    /// The connection ended before it did.
+    /// The connection ended before the body.
     Incomplete,
-    /// There is no memory for it now: too many large bodies are arriving at once.
+    /// Too many large bodies are arriving at once, and there is no memory for this one.
     Overloaded,
 }
 
-/// A request whose body has not been read.
+/// A request before its body is read.
 pub struct Incoming<'a, B> {
     /// The method, upper case.
     pub method: &'a str,
@@ -64,15 +64,15 @@ pub struct Incoming<'a, B> {
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a dyn Headers,
-    /// The address it comes from, if the platform knows.
+    /// The client's address, if the platform knows it.
     pub remote: Option<String>,
-    /// The length of the body, if the request says so.
+    /// The `Content-Length`, if there is one.
     pub content_length: Option<u64>,
     /// The body.
     pub body: B,
 }
 
-/// What is answered.
+/// A response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
     /// The status code.
@@ -83,12 +83,12 @@ pub struct Reply {
     pub body: String,
 }
 
-/// What became of a request, for logs and metrics.
+/// The result of a request, for logs and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RequestOutcome {
     /// A health check.
     Probe,
-    /// The provider asked for an answer, and sent no event.
+    /// The provider requested a response, and sent no event.
     Handshake {
         /// The source.
         source: String,
@@ -98,25 +98,25 @@ pub enum RequestOutcome {
         /// The events.
         events: Vec<Envelope>,
     },
-    /// Refused: nothing of it was kept.
+    /// Rejected: nothing of it was stored.
     Rejected {
-        /// The source, if the request got that far.
+        /// The source, if the request named one.
         source: Option<String>,
-        /// Why.
+        /// The reason.
         rejection: Rejection,
-        /// What was made of it.
+        /// How the rejection was recorded.
         recorded: Recorded,
     },
-    /// Not taken for a reason of ours: the provider sends it again.
+    /// Not accepted for a reason on this side: the provider sends it again.
     Unavailable {
         /// The source.
         source: String,
-        /// What is the matter; for the log, not for the caller.
+        /// The error; for the log, not for the client.
         error: String,
     },
 }
 
-/// After how long a provider that keeps to it may send again, if we cannot take an event now.
+/// The `Retry-After` of a 503, for providers that respect it.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Serves one request: `POST /webhooks/{source}`, `GET /healthz`, `GET /readyz`.
@@ -173,7 +173,7 @@ async fn answer<P: Platform, B: Body>(
     };
     let source = verifier.source();
     if incoming.method == "HEAD" {
-        // Some providers ask whether there is anybody before they send (Intercom does).
+        // Some providers check the URL before they send (Intercom does).
         let reply = Reply { status: 200, headers: Vec::new(), body: String::new() };
         return (reply, RequestOutcome::Probe);
     }
@@ -223,7 +223,7 @@ async fn answer<P: Platform, B: Body>(
             events.push(event);
             continue;
         }
-        // Put first, send second: a message must never point at nothing.
+        // The body is stored before the message is sent, so a message never refers to a missing body.
         let check = ClaimCheck { key: claim_check_key(name, &event.id, &body), bytes: body.len() };
         if let Err(error) = platform.objects().put(&check.key, &body).await {
             return unavailable(name, "object_store_unavailable", error.to_string());
@@ -260,7 +260,7 @@ enum ReadError {
     Overloaded,
 }
 
-/// Reads a body of at most `limit` bytes; gives up as soon as it is longer.
+/// Reads a body of at most `limit` bytes, and stops as soon as it is longer.
 async fn read<B: Body>(
     mut body: B,
     content_length: Option<u64>,
@@ -317,7 +317,7 @@ fn rate_limited(source: &str, wait: Duration) -> (Reply, RequestOutcome) {
     (reply, outcome)
 }
 
-/// Whole seconds, rounded up: who keeps to it does not come too early.
+/// Whole seconds, rounded up, so that a client that waits is not early.
 fn retry_after(wait: Duration) -> (&'static str, Cow<'static, str>) {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     ("retry-after", seconds.max(1).to_string().into())
@@ -330,7 +330,7 @@ fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, Requ
     (reply, outcome)
 }
 
-/// 503 and never 4xx: to a provider, 4xx says that sending again is of no use.
+/// 503 and never 4xx: after a 4xx, providers do not retry.
 fn unavailable(source: &str, reason: &'static str, error: String) -> (Reply, RequestOutcome) {
     let mut reply = problem(503, reason, "the event was not taken; send it again");
     reply.headers.push(retry_after(RETRY_AFTER));

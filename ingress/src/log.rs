@@ -4,7 +4,8 @@ use hookmill_core::log::{Entry, Fields};
 
 use crate::http::RequestOutcome;
 
-/// The line about a request that was not accepted. Most rejections are only counted, so that a flood fills no log.
+/// The log line about a request that was not accepted. Most rejections are only counted, so that a flood does not fill the
+/// log.
 pub fn entry(outcome: &RequestOutcome) -> Option<Entry> {
     match outcome {
         RequestOutcome::Probe

@@ -1,4 +1,4 @@
-//! The other side: signs a request as the provider would. For `hookmill send` and for tests.
+//! Signs requests as the provider would, for `hookmill send` and for tests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,36 +21,36 @@ use sha1::{Digest as _, Sha1};
 use crate::key::{Key, pkcs1v15_sha1};
 use crate::{member_text, paddle_classic, plain, standard_webhooks, twilio, url};
 
-/// An event that is to be sent.
+/// An event to sign.
 #[derive(Clone, Copy, Debug)]
 pub struct UnsignedEvent<'a> {
-    /// Its id, for providers that have it in a header.
+    /// Its id, for providers that send it in a header.
     pub id: &'a str,
-    /// Its type, likewise.
+    /// Its type, for providers that send it in a header.
     pub kind: &'a str,
-    /// When it is signed.
+    /// The time of signing.
     pub at: Timestamp,
-    /// The query of the URL that it is sent to, if it has one.
+    /// The query of the URL, if there is one.
     pub query: Option<&'a str>,
     /// Its body.
     pub body: &'a [u8],
 }
 
-/// A request that is signed.
+/// A signed request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Signed {
     /// Its headers.
     pub headers: Vec<(String, String)>,
-    /// Its body: some providers put a signature or a time into it.
+    /// Its body: some providers add a signature or a time to it.
     pub body: Vec<u8>,
 }
 
-/// Signs a request as the provider of a source would. Where the source's secret is a public key, `secret` has to be the
-/// private one: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
+/// Signs a request as the provider of a source would. If the source's secret is a public key, `secret` must be the private
+/// one: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
 ///
 /// # Errors
 ///
-/// What is wrong with the secret, or the body.
+/// The problem with the secret, or the body.
 pub fn sign(source: &Source, secret: &Secret, event: UnsignedEvent<'_>) -> Result<Signed, String> {
     let secret = secret.expose_secret().trim();
     let body = event.body.to_vec();
@@ -124,7 +124,7 @@ fn by_template(
         headers.push((name.clone(), event.id.to_owned()));
     }
     if let [NamePart::Header(name), more @ ..] = kind {
-        // What follows the header's part is in the body.
+        // The parts after the header are in the body.
         let kind = if more.is_empty() {
             event.kind
         } else {
@@ -165,7 +165,7 @@ fn by_template(
             let member = match there {
                 Some(there) => there,
                 None => {
-                    // A token: anything that is not there twice.
+                    // A token: any value that does not repeat.
                     let token = sha256_hex(&[event.id.as_bytes()]);
                     put(path, json!(token))?;
                     token
@@ -213,7 +213,7 @@ fn by_template(
     Ok(Signed { headers, body })
 }
 
-/// A signature as it stands in the request, with what stands around it.
+/// A signature as it appears in the request, with its prefix.
 fn spelled(template: &Template, timestamp: &str, signature: &[u8]) -> String {
     let signature = match template.signature.encoding {
         Encoding::Hex => base16ct::lower::encode_string(signature),
@@ -254,7 +254,7 @@ fn seed(text: &str) -> Option<[u8; 32]> {
     base16ct::mixed::decode_vec(text).ok()?.try_into().ok()
 }
 
-/// Writes a value at a path of members, making objects on the way.
+/// Writes a value at a path of members, and creates missing objects.
 fn set(json: &mut Value, path: &str, value: Value) -> Result<(), String> {
     let path: Path = path.parse().map_err(|error| format!("{error}"))?;
     let mut place = json;
@@ -272,13 +272,13 @@ fn set(json: &mut Value, path: &str, value: Value) -> Result<(), String> {
     Ok(())
 }
 
-/// The keys that `hookmill dev` and `hookmill send` use where none are set. They are the same everywhere and thus no
-/// secrets: they let the development loop run without any setup, and their text says what they are.
+/// The keys that `hookmill dev` and `hookmill send` use if none are set. They are the same everywhere and thus not secret:
+/// they make development work without setup, and their text says what they are.
 #[derive(Debug)]
 pub struct Development {
-    /// What a source verifies with.
+    /// The key that the source verifies with.
     pub verifying: Secret,
-    /// What `send` signs with; the same, unless the scheme has public keys.
+    /// The key that `send` signs with; the same, unless the scheme has public keys.
     pub signing: Secret,
 }
 
@@ -326,5 +326,5 @@ pub fn development(source: &Source, name: &SecretName) -> Development {
     }
 }
 
-/// Known to everybody who reads this: it protects nothing.
+/// Public: it protects nothing.
 const DEVELOPMENT_RSA: &str = include_str!("development_rsa.pem");

@@ -1,6 +1,6 @@
-//! How Twilio is told to send an SMS: <https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>.
+//! SMS by Twilio: <https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>.
 //!
-//! One message in a request, and no idempotency key: of one whose answer was lost, nobody can say whether it was sent.
+//! A request has one message and no idempotency key: after a lost response, delivery is uncertain.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use serde::Deserialize;
 
 use crate::api::{Api, Sealed, first_line, kept, not_taken};
 
-/// The longest message, in characters.
+/// The maximum length of a message, in characters.
 pub const BODY_CHARACTERS: usize = 1600;
-/// What stands for itself in a form: <https://url.spec.whatwg.org/#application-x-www-form-urlencoded-percent-encode-set>.
+/// Characters that a form escapes: <https://url.spec.whatwg.org/#application-x-www-form-urlencoded-percent-encode-set>.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
 
-/// A message as it is to be sent.
+/// An SMS to send.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sms {
-    /// A number: `+15550100002`.
+    /// The recipient's number: `+15550100002`.
     pub to: String,
-    /// Whose it is: a number, or a messaging service, `MG…`.
+    /// The sender: a number, or a messaging service, `MG…`.
     pub from: String,
-    /// What it says.
+    /// The text.
     pub body: String,
-    /// Where Twilio reports what became of it.
+    /// The URL for Twilio's reports.
     pub status_callback: Option<String>,
 }
 
@@ -41,7 +41,7 @@ pub fn body(sms: &Sms) -> String {
     fields.collect::<Vec<_>>().join("&")
 }
 
-/// Twilio's API, as one account uses it.
+/// Twilio's API for one account.
 #[derive(Clone, Debug)]
 pub struct Twilio {
     /// The account: `AC…`.
@@ -76,11 +76,11 @@ impl Api for Twilio {
     }
 }
 
-/// What Twilio has said.
+/// The result of sending.
 ///
 /// Errors: <https://www.twilio.com/docs/api/errors>.
 fn answer(response: &ApiResponse) -> SendResult {
-    /// The recipient has answered STOP: <https://www.twilio.com/docs/api/errors/21610>.
+    /// The recipient has replied STOP: <https://www.twilio.com/docs/api/errors/21610>.
     const OPTED_OUT: u32 = 21610;
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -101,7 +101,7 @@ fn answer(response: &ApiResponse) -> SendResult {
     let error = kept(&format!("Twilio answered {}{code}{words}", response.status));
     match said.code {
         Some(OPTED_OUT) => SendResult::Accepted(vec![MessageResult::Unwanted(error)]),
-        // A 429 is 20429, which has not been looked at: <https://www.twilio.com/docs/api/errors/20429>.
+        // A 429 has code 20429, and was not processed: <https://www.twilio.com/docs/api/errors/20429>.
         _ => not_taken(response, error),
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_again_and_what_is_not() {
+    fn a_status_decides_between_retry_and_refusal() {
         let said = |status, body: &str| {
             answer(&ApiResponse { status, retry_after: None, message_id: None, body: body.into() })
         };

@@ -1,13 +1,13 @@
-//! Standard Webhooks, as Svix signs and so Clerk and Resend:
+//! Standard Webhooks, which Svix uses and so Clerk and Resend:
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>,
 //! <https://docs.svix.com/receiving/verifying-payloads/how-manual>.
 //!
-//! Headers `webhook-id`, `webhook-timestamp` (Unix seconds), `webhook-signature`, or the same with another family's name
-//! before them, such as `svix-`. Signed is `<id>.<timestamp>.<body>`. The signature header is a list separated by spaces:
-//! `v1,<base64>` is HMAC-SHA256 with the base64 behind `whsec_` as its key, `v1a,<base64>` is Ed25519 with the public key
-//! behind `whpk_`. A sender that rotates its secret puts in a signature for each.
+//! Headers `webhook-id`, `webhook-timestamp` (Unix seconds), `webhook-signature`, or the same with another prefix, such as
+//! `svix-`. The signed text is `<id>.<timestamp>.<body>`. The signature header is a list separated by spaces: `v1,<base64>`
+//! is HMAC-SHA256 with the base64 after `whsec_` as its key, `v1a,<base64>` is Ed25519 with the public key after `whpk_`. A
+//! sender that rotates its secret adds a signature for each.
 //!
-//! The id is part of what is signed and stays the same over retries: it is the event's identity.
+//! The signature covers the id, which stays the same in retries: it is the event's id.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,7 +43,7 @@ pub(crate) fn key(asymmetric: bool, secret: &str) -> Result<Key, &'static str> {
     }
 }
 
-/// The private key in a secret that is one: `whsk_` and the base64 of it and of the public key.
+/// The private key in a secret: `whsk_` and the base64 of it and of the public key.
 #[cfg(feature = "sign")]
 pub(crate) fn private_key(secret: &str) -> Option<Result<ed25519_dalek::SigningKey, &'static str>> {
     let base64 = secret.strip_prefix("whsk_")?;
@@ -86,7 +86,7 @@ pub(crate) fn verify(
         return Err(rejected(Reason::NoMatchingSignature, detail));
     }
     let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body];
-    // An HMAC that was made with a public key as its secret must not pass for a signature, nor the other way round.
+    // An HMAC with a public key as its secret must not count as a signature, and the reverse.
     let (secret, public): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, key)| key.is_hmac());
     let secret = matching(secret, &signed, &symmetric)
         .or_else(|_| matching(public, &signed, &asymmetric))?;

@@ -1,7 +1,7 @@
-//! Schemes that are parameters: where the signature is, what is signed, and with what.
+//! Schemes that are parameters: the location of the signature, the signed parts, and the algorithm.
 //!
-//! The order is the same for all of them: headers are read by their grammar, the signature is checked over raw bytes, and
-//! only then does anything else count.
+//! The order is the same for all of them: parse the headers, check the signature over raw bytes, and only then use anything
+//! else.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ use hookmill_core::time::Timestamp;
 use crate::key::{Key, matching};
 use crate::{member_text, plain, rejected, url};
 
-/// What a verified request proved: with which secret, when, and over which parts.
+/// The evidence of a verified request: the secret, the time, and the signed parts.
 pub(crate) struct Proof<'r> {
     pub(crate) verified: Verified,
     pub(crate) signed: Vec<Cow<'r, [u8]>>,
@@ -33,8 +33,8 @@ pub(crate) fn verify<'r>(
     keys: &[(usize, Key)],
 ) -> Result<Proof<'r>, Rejection> {
     let SignatureAt { place, prefix, encoding, list } = &template.signature;
-    // Some providers sign members of the body and put the signature beside them. All others are verified before anything
-    // is parsed.
+    // Some providers sign members of the body and put the signature beside them. All others are verified before the body is
+    // parsed.
     let values = if needs_body(template) {
         Some(
             template
@@ -114,7 +114,7 @@ pub(crate) fn verify<'r>(
         })?;
     check_url_ends(template, request)?;
 
-    // A time in a body that is signed as a whole is read once it is known to be genuine.
+    // A time in a body that is signed as a whole is read after verification.
     if let (Some(time), None) = (time, &timestamp)
         && let Place::Body(read, path) = &time.place
     {
@@ -127,7 +127,7 @@ pub(crate) fn verify<'r>(
     Ok(Proof { verified: Verified { secret, signed_at }, signed })
 }
 
-/// The time and the signatures of a list `key=value`; or what is wrong with it.
+/// The time and the signatures of a list `key=value`, or the problem with it.
 fn listed<'h>(
     header: &'h str,
     separator: char,
@@ -152,7 +152,7 @@ fn listed<'h>(
     }
 }
 
-/// What is signed, part by part.
+/// The signed parts.
 fn signed<'r>(
     template: &Template,
     public_url: Option<&str>,
@@ -202,7 +202,7 @@ fn signed<'r>(
     parts.collect()
 }
 
-/// A part that holds the characters that separate it from the next could be cut in another place under the same signature.
+/// A part that contains the separator after it could be divided in another place under the same signature.
 fn separated(what: &str, value: &str, separator: Option<&str>) -> Result<(), Rejection> {
     match separator {
         Some(separator) if value.contains(separator) => {
@@ -215,8 +215,9 @@ fn separated(what: &str, value: &str, separator: Option<&str>) -> Result<(), Rej
     }
 }
 
-/// Some providers sign the URL and right behind it the body. Where the URL ends can be told if the body is JSON in an object or
-/// a list, and the query has no character that begins one: otherwise one signature would be good for several requests.
+/// Some providers sign the URL, directly followed by the body. The end of the URL is certain only if the body is a JSON
+/// object or list, and the query contains no character that begins one. Otherwise one signature would be valid for several
+/// requests.
 fn check_url_ends(template: &Template, request: &Request<'_>) -> Result<(), Rejection> {
     let met = unseparated(&template.payload).any(|(first, second)| {
         matches!(first, Part::Url | Part::PlainUrl) && *second == Part::Body
@@ -234,7 +235,7 @@ fn check_url_ends(template: &Template, request: &Request<'_>) -> Result<(), Reje
     Err(rejected(Reason::MalformedEvent, detail))
 }
 
-/// Whether the signature or what is signed is in the body.
+/// Whether the signature or a signed part is in the body.
 fn needs_body(template: &Template) -> bool {
     matches!(template.signature.place, Place::Body(..))
         || template.payload.iter().any(|part| matches!(part, Part::Member(..)))
@@ -269,8 +270,8 @@ fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejectio
     }
 }
 
-/// A signed time. Digits only, since a lenient parser would accept what was not signed; and always as many, since otherwise
-/// digits could be moved between the time and what is signed behind it.
+/// A signed time. Digits only, since a lenient parser would accept text that was not signed. A fixed number of digits,
+/// since otherwise digits could move between the time and the next signed part.
 pub(crate) fn parse_time(text: &str, unit: TimeUnit) -> Option<Timestamp> {
     let digits = |count| {
         let exact = text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
@@ -326,7 +327,7 @@ mod tests {
     }
 
     proptest! {
-        /// What `unseparated` relies on: of what is signed, only one beginning is a time.
+        /// `unseparated` relies on this: only one prefix of the signed text is a time.
         #[test]
         fn no_time_begins_with_another(
             time in "[0-9]{10,14}|20[0-9]{2}-0[1-9]-[0-2][1-9][Tt ]1[0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?([Zz]|[+-]0[0-9]:[0-5][0-9])",

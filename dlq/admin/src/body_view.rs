@@ -1,4 +1,4 @@
-//! A message's body as it is shown.
+//! A message's body with redactions.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,12 +22,12 @@ pub(crate) struct BodyView {
 }
 
 impl BodyView {
-    /// What is shown of a message; its body may be in the object store.
+    /// The view of a message's body, which may be in the object store.
     pub(crate) async fn of(admin: &Admin, message: &str) -> Result<Self, Problem> {
         let config = admin.0.config();
         let redacts = |config: &Config| !config.redact.values().all(Vec::is_empty);
         let Ok(read) = decode(message) else {
-            // Nobody knows whose it is.
+            // The source is unknown, and so are its redactions.
             return Ok(match config.filter(|config| redacts(config)) {
                 Some(_) => Self::hidden(),
                 None => Self { body: message.to_owned(), body_form: "unreadable" },

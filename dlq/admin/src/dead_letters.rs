@@ -1,4 +1,4 @@
-//! What was given up: lists, groups, one with its body; replay and discard of one.
+//! Dead letters: lists, groups, details; replay and discard of one.
 
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -100,7 +100,7 @@ impl Search {
         Ok(params)
     }
 
-    /// The state as SQL: an index serves one state, and another all of them.
+    /// The state as SQL: one index serves one state, another all of them.
     fn condition(&self) -> &'static str {
         match self.state() {
             words::Search::Any => "?9 IS NULL",
@@ -280,11 +280,11 @@ pub(crate) async fn discard(
     }
 }
 
-/// The letter with this id, or whose id begins so; and its state.
+/// The letter with this id or prefix, and its state.
 async fn resolved(admin: &Admin, id: &str) -> Result<(String, String), Problem> {
-    // Ids are hexadecimal digits, so `g` comes behind all that begin so.
+    // Ids are hexadecimal digits, so `g` sorts after all that begin with the prefix.
     const RESOLVE: &str = "\
--- which letter
+-- find a letter
 SELECT json_array(id, state) FROM dead_letters WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 2";
     let mut found = admin.ask::<(String, String)>(RESOLVE, params![id]).await?;
     match (found.len(), id.len() >= 6) {

@@ -1,4 +1,4 @@
-//! What came in, and what came of it.
+//! Events and their history.
 
 use axum::Json;
 use axum::extract::State;
@@ -60,9 +60,8 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// The question for a page that begins behind `?5` and `?6`, or for the first page. The ledger is asked for a page, and the
-    /// dead letters for one of each state, so that an index says where to stop; a table without rows of the state that is
-    /// searched for is not asked.
+    /// The query for a page after `?5` and `?6`, or for the first page. It reads one page of the ledger, and one of the
+    /// dead letters for each state, so that an index limits each part; a table without the searched state is skipped.
     fn sql(&self, first: bool) -> String {
         let (behind, order) = if self.since.is_some() { (">", "ASC") } else { ("<", "DESC") };
         let page = |at: &str, id: &str| {
@@ -132,7 +131,7 @@ pub(crate) async fn list(
         given(search.id.as_ref()),
         search.state.map(EventState::as_str),
         at,
-        // Every key is behind the blank one.
+        // Every key sorts after the blank one.
         id.unwrap_or_default(),
         paging.limit()?,
     ];
@@ -166,8 +165,8 @@ pub(crate) struct Timeline {
     steps: Vec<Step>,
 }
 
-/// Each answers with steps: when, which comes first of those at the same time, what, and what else there is to say. D1 takes no
-/// more than five terms in one UNION.
+/// Queries for steps: the time, the order among steps of the same time, the name, and details. D1 allows at most five terms
+/// in a UNION.
 const TIMELINE: [&str; 10] = [
     "SELECT received_at AS at, 0 AS place, 'received' AS what,
         json_object('type', type, 'secret', secret, 'generation', generation) AS detail

@@ -1,4 +1,4 @@
-//! Replays: planned, looked at, and let run.
+//! Replays and reprocessings: plan, run and change.
 
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -297,7 +297,7 @@ pub(crate) async fn reprocess(
     Ok((StatusCode::CREATED, Json(plan)))
 }
 
-/// Of the rules that are named, those that do harm a second time; each has to be there.
+/// The named rules that are not repeatable; every name must exist.
 fn repeated(admin: &Admin, filter: &EventFilter) -> Result<Vec<String>, Problem> {
     let Some(config) = admin.0.config() else { return Ok(Vec::new()) };
     let Configuration { rules, .. } = serde_json::from_str(&config.overview)
@@ -402,7 +402,7 @@ pub(crate) async fn tell(
     changed(&admin, &id, turn_replay(&id, turn, now), record).await
 }
 
-/// Carries out a change, if the replay is in a state for that, and writes it down; the record stands only if it was.
+/// Carries out a change and records it, if the replay's state allows the change.
 async fn changed(
     admin: &Admin,
     id: &str,

@@ -1,4 +1,4 @@
-//! Metrics, as Prometheus reads them.
+//! Metrics for Prometheus.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 
-/// The counters of one process. Labels are bounded: configured sources, and words and numbers of ours.
+/// The counters of one process. Labels are bounded: configured sources, and Hookmill's own words and numbers.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
@@ -31,20 +31,20 @@ pub struct Metrics {
     replays: Family<Labels<1>, Gauge>,
 }
 
-/// How things stand, as the tables say.
+/// The pipeline's status and the queues, as gauges.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct StatusMetrics {
-    /// Messages that wait, by queue.
+    /// Waiting messages, by queue.
     pub waiting: Vec<(String, i64)>,
-    /// The longest that an event took from ingress to its tables in the last five minutes, in seconds.
+    /// The longest time from ingress to the tables in the last five minutes, in seconds.
     pub lag: f64,
     /// Dead letters by reason.
     pub dead_letters: Vec<(String, i64)>,
-    /// How long ago the oldest of these failed first, in seconds; zero if there is none.
+    /// The time since the first failure of the oldest dead letter, in seconds; zero without dead letters.
     pub oldest_dead_letter: f64,
-    /// What waits to be sent, by channel.
+    /// Pending messages, by channel.
     pub outbox: Vec<(String, i64)>,
-    /// Letters of replays that are running or paused: `total` and `sent`.
+    /// Letters of running and paused replays: `total` and `sent`.
     pub replays: Vec<(String, i64)>,
 }
 
@@ -136,7 +136,7 @@ impl Metrics {
     /// `hookmill_oldest_dead_letter_seconds`, `hookmill_outbox_waiting{channel}`, `hookmill_replay_letters{state}`.
     fn set(&self, status: StatusMetrics) {
         let set = |family: &Family<Labels<1>, Gauge>, label, counts: Vec<(String, i64)>| {
-            // What is not there any more is not said any more.
+            // Labels without a value disappear.
             family.clear();
             for (of, count) in counts {
                 family.get_or_create(&[(label, of)]).set(count);
@@ -150,8 +150,8 @@ impl Metrics {
         self.oldest_dead_letter.set(status.oldest_dead_letter);
     }
 
-    /// Serves them at `/metrics`, until the task is ended. `status` tells how things stand whenever somebody asks; if it
-    /// does not, what it told last stands.
+    /// Serves the metrics at `/metrics`, until the task is aborted. Each request calls `status`; if that returns none, the
+    /// last values stay.
     ///
     /// # Errors
     ///

@@ -1,19 +1,19 @@
-//! Queues on SQLite, with what Cloudflare Queues offers and no more: batches, delays, attempts, leases that expire, a
-//! dead-letter queue, at least once.
+//! Queues on SQLite with the features of Cloudflare Queues: batches, delays, attempts, leases that expire, a dead-letter
+//! queue, at-least-once delivery.
 //!
-//! One thread has the database. It takes every operation that is waiting, carries them out in one transaction, and answers
-//! when that is on the disk: requests that arrive together share one commit, so durability costs one fsync for all of
-//! them. Settling a batch and leasing the next one share one in the same way.
+//! One thread owns the database. It takes all waiting operations, executes them in one transaction, and answers when that
+//! is on disk. Requests that arrive together share one commit, so durability costs one fsync for all of them. Settling a
+//! batch and leasing the next one share a commit in the same way.
 //!
 //! A queue is two tables. `messages` is written once and read once; a message without a row in `deliveries` has never been
-//! delivered. `deliveries` holds the few that are in hand or to be retried, with a due date: a lease is a due date in the
-//! future. A consumer that dies leaves nothing to clean up: the message is due again when the lease ends. A verdict counts
-//! only while its lease does, which the attempts tell.
+//! delivered. `deliveries` contains the few messages that are leased or wait for a retry, with a due date; a lease is a due
+//! date in the future. A consumer that crashes leaves nothing to clean up: the message is due again when the lease ends. A
+//! verdict counts only during its lease, which the number of attempts identifies.
 //!
-//! A damaged message spoils no other. Texts are read as bytes, and what is no text, is missing, or lies on a page that SQLite
-//! cannot read is delivered as [`Unreadable`], to become a dead letter. Messages on a damaged page of `messages` itself cannot
-//! even be told apart: they are skipped and stay in the file. SQLite cannot go on without the other pages, those of
-//! `deliveries` and those that lead to others; then receiving fails as a whole.
+//! A damaged message does not affect others. Texts are read as bytes. Content that is not text, is missing, or is on a page
+//! that SQLite cannot read is delivered as [`Unreadable`], to become a dead letter. Messages on a damaged page of
+//! `messages` itself cannot be told apart: they are skipped and stay in the file. SQLite needs the other pages, those of
+//! `deliveries` and inner ones; if these are damaged, receiving fails as a whole.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,21 +38,21 @@ use crate::checkpoint::{Checkpoints, spawn};
 use crate::now;
 use crate::sqlite;
 
-/// The queues there are.
+/// The names of queues.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum QueueName {
     /// Verified events.
     Events,
-    /// What was delivered [`PLATFORM_DELIVERIES`] times without a verdict.
+    /// Messages that were delivered [`PLATFORM_DELIVERIES`] times without a verdict.
     DeadLetters,
-    /// Events that are replayed: they wait for those that come in.
+    /// Events of replays, which wait for new ones.
     Replays,
 }
 
 impl QueueName {
     const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Replays];
 
-    /// What its tables begin with.
+    /// The prefix of its tables.
     const fn prefix(self) -> &'static str {
         match self {
             Self::Events => "events",
@@ -61,7 +61,7 @@ impl QueueName {
         }
     }
 
-    /// SQL about its tables: `{q}` stands for the prefix.
+    /// SQL about its tables: `{q}` becomes the prefix.
     fn sql(self, sql: &str) -> String {
         sql.replace("{q}", self.prefix())
     }
@@ -126,10 +126,10 @@ impl Sql {
     }
 }
 
-/// A delivery, and what identifies its lease.
+/// A delivery, and the identity of its lease.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Leased {
-    /// For the consumer.
+    /// The delivery for the consumer.
     pub delivery: Delivery,
     seq: i64,
 }
@@ -138,36 +138,37 @@ pub struct Leased {
 #[derive(Clone)]
 pub struct SqliteQueue {
     operations: mpsc::Sender<Operation>,
-    /// One for each queue: something may have come.
+    /// For each queue: a message may have arrived.
     arrivals: Arc<[Notify; 3]>,
     trouble: Arc<Trouble>,
 }
 
-/// What keeps messages from being received.
+/// Problems that prevent receiving.
 #[derive(Default)]
 struct Trouble {
-    /// For each queue, whether the last look for messages failed.
+    /// For each queue, whether the last attempt to receive failed.
     failing: [AtomicBool; 3],
     /// Whether the database has a damaged part.
     damaged: AtomicBool,
 }
 
-/// The pages of the database. Ten events fit into one, so a group's commit writes few of them.
+/// The page size. Ten events fit into a page, so a group's commit writes few pages.
 const PAGE_BYTES: u32 = 32 * 1024;
-/// Operations waiting for the thread; beyond these, senders wait.
+/// The maximum number of operations that wait for the thread; beyond it, senders wait.
 const WAITING: usize = 4096;
-/// The most operations in one transaction.
+/// The maximum number of operations in one transaction.
 const GROUP: usize = 1024;
-/// How long a consumer has for a batch. Longer than any batch takes: should it expire all the same, the ledger holds.
+/// The time that a consumer has for a batch, longer than any batch takes. If it expires nevertheless, the ledger rejects
+/// the duplicates.
 const LEASE: Duration = Duration::from_secs(120);
-/// The longest time between two looks for messages: the clock may be set in between.
+/// The maximum time between two attempts to receive, since the clock may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
-/// The due date of a message that is done, and that a damaged database cannot remove.
+/// The due date of a settled message that a damaged database cannot remove.
 const NEVER: i64 = i64::MAX;
-/// How many messages are skipped at most to get past a damaged part. A page holds no more than some hundreds.
+/// The maximum number of messages that are skipped to get past a damaged part. A page has no more than some hundreds.
 const SKIPPED: i64 = 10_000;
 
-/// What the thread is asked to do, and who waits for it.
+/// A task of the thread, and the channel for its result.
 struct Operation {
     task: Task,
     answer: oneshot::Sender<Result<TaskResult, QueueError>>,
@@ -181,21 +182,22 @@ enum Task {
     Check,
 }
 
-/// What a task came to.
+/// The result of a task.
 #[derive(Default)]
 struct TaskResult {
-    /// Of a lease: the deliveries.
+    /// For a lease: the deliveries.
     leased: Vec<Leased>,
-    /// Of a lease that got none: when a message is due.
+    /// For a lease without deliveries: the time until a message is due.
     next_due_in: Option<Duration>,
-    /// Of a count.
+    /// For a count: the number.
     count: usize,
-    /// The queue in which a message may be due earlier than whoever waits for it thinks.
+    /// The queue in which a message may be due earlier than its receiver expects.
     arrived: Option<QueueName>,
 }
 
 impl SqliteQueue {
-    /// Opens or makes the database, and starts its thread. The thread ends, and closes the database, once every handle is gone.
+    /// Opens or creates the database, and starts its thread. The thread ends, and closes the database, once every handle is
+    /// dropped.
     pub(crate) fn open(
         path: &Path,
         longest_retry: impl Fn(QueueName) -> Duration,
@@ -220,7 +222,7 @@ impl SqliteQueue {
                 ) STRICT;
                 CREATE INDEX IF NOT EXISTS {q}_deliveries_due ON {q}_deliveries (due_at);",
             ))?;
-            // The folder is locked, so whoever had a lease is gone.
+            // The folder is locked, so the holders of leases have ended.
             let free =
                 queue.sql("UPDATE {q}_deliveries SET due_at = ?1, leased = 0 WHERE leased = 1");
             database.execute(&free, [now().millis()])?;
@@ -264,12 +266,12 @@ impl SqliteQueue {
         QueueSender { queue: self.clone(), name: queue }
     }
 
-    /// Waits for messages and leases them: at least one and at most `most`, gathered for at most `wait`. None once `stopped`
-    /// says so; what has been leased is always returned.
+    /// Waits for messages and leases them: at least one and at most `most`, gathered for at most `wait`. None once
+    /// `stopped` is true; leased messages are always returned.
     ///
     /// # Errors
     ///
-    /// If the database does not answer.
+    /// If the database fails.
     pub async fn receive(
         &self,
         queue: QueueName,
@@ -278,7 +280,7 @@ impl SqliteQueue {
         stopped: &mut watch::Receiver<bool>,
     ) -> Result<Vec<Leased>, QueueError> {
         while !*stopped.borrow() {
-            // Registered before looking, so that what comes in between is not missed.
+            // Registered before the query, so that no arrival in between is missed.
             let arrival = self.arrivals[queue as usize].notified();
             let found = self.look(queue, most, wait, stopped).await;
             self.trouble.failing[queue as usize].store(found.is_err(), Ordering::Relaxed);
@@ -296,7 +298,7 @@ impl SqliteQueue {
         Ok(Vec::new())
     }
 
-    /// Looks for messages, and leases those that there are once they are `most`, or after `wait`.
+    /// Leases messages once `most` are waiting, or after `wait`.
     async fn look(
         &self,
         queue: QueueName,
@@ -311,7 +313,7 @@ impl SqliteQueue {
                     () = self.gather(queue, most, wait) => {}
                     _ = stopped.wait_for(|stopped| *stopped) => {}
                 },
-                // Leasing gets past a damaged part, and counting does not.
+                // Leasing gets past a damaged part; counting does not.
                 Err(_) => {}
             }
         }
@@ -330,15 +332,15 @@ impl SqliteQueue {
                 arrival.await;
             }
         };
-        // After the wait, a batch that is not full is taken as well.
+        // After the wait, a batch that is not full is leased too.
         let _ = tokio::time::timeout(wait, full).await;
     }
 
-    /// Carries out verdicts. Those whose lease has ended change nothing.
+    /// Applies verdicts. Those whose lease has ended change nothing.
     ///
     /// # Errors
     ///
-    /// If the database does not answer; the messages come again when their leases end.
+    /// If the database fails; the messages are delivered again when their leases end.
     pub async fn settle(
         &self,
         queue: QueueName,
@@ -347,8 +349,8 @@ impl SqliteQueue {
         self.settle_before(queue, verdicts).await.await
     }
 
-    /// As [`SqliteQueue::settle`], in two steps: what is asked of the queue after the first comes after these verdicts, and the
-    /// second waits for the answer.
+    /// Like [`SqliteQueue::settle`], in two steps: operations that follow the first step come after these verdicts, and the
+    /// second step waits for the result.
     pub async fn settle_before(
         &self,
         queue: QueueName,
@@ -362,26 +364,26 @@ impl SqliteQueue {
         async { answer.await.map(drop) }
     }
 
-    /// How many messages are waiting; at most `most` are counted.
+    /// The number of waiting messages, counted up to `most`.
     ///
     /// # Errors
     ///
-    /// If the database does not answer.
+    /// If the database fails.
     pub async fn waiting(&self, queue: QueueName, most: usize) -> Result<usize, QueueError> {
         self.ask(Task::Count { queue, most }).await.map(|result| result.count)
     }
 
-    /// Whether the database answers, and writes. It is only made to write if it has just failed to: whoever asks all the
-    /// time causes no load.
+    /// Whether the database answers and can write. It writes only if its last write failed, so frequent checks cause no
+    /// load.
     ///
     /// # Errors
     ///
-    /// What it says instead.
+    /// The database's error.
     pub async fn check(&self) -> Result<(), QueueError> {
         self.ask(Task::Check).await.map(drop)
     }
 
-    /// What keeps messages from being received, as a sentence; none if nothing does. They are still taken.
+    /// A sentence about a problem that prevents receiving; none if there is none. Sending still works.
     pub fn problem(&self) -> Option<&'static str> {
         let Trouble { failing, damaged } = &*self.trouble;
         if failing.iter().any(|failing| failing.load(Ordering::Relaxed)) {
@@ -399,7 +401,7 @@ impl SqliteQueue {
         self.start(task).await.await
     }
 
-    /// Hands a task to the thread, which carries out its tasks in order. The future that this returns waits for the answer.
+    /// Gives a task to the thread, which executes its tasks in order. The returned future waits for the result.
     async fn start(
         &self,
         task: Task,
@@ -427,17 +429,17 @@ impl Queue for QueueSender {
     }
 }
 
-/// What the thread knows of a queue, besides what is in its tables.
+/// The thread's knowledge about a queue, besides its tables.
 struct State {
     sql: Sql,
-    /// For how long a verdict may delay a message.
+    /// The maximum delay of a verdict.
     longest_retry: Duration,
-    /// The last number given to a message. No number is given twice in the life of a process, so that a late verdict
-    /// cannot hit another message.
+    /// The last number of a message. No number is assigned twice in the life of a process, so that a late verdict cannot
+    /// affect another message.
     last: i64,
-    /// Every message up to here has been delivered, so that what is new need not be searched for.
+    /// Every message up to this one has been delivered, so that new ones are found without a search.
     delivered: i64,
-    /// How many new messages there are before a damaged part, if it is known that there is one.
+    /// The number of new messages before a damaged part, if one is known.
     unbroken: Option<usize>,
     /// Messages whose texts are damaged.
     unreadable: BTreeSet<i64>,
@@ -445,7 +447,7 @@ struct State {
     stuck: BTreeSet<i64>,
 }
 
-/// The thread that has the database.
+/// The thread that owns the database.
 struct Thread {
     // Dropped before the database, so that the writer's connection is the last one and removes the log.
     checkpoints: Checkpoints,
@@ -454,12 +456,12 @@ struct Thread {
     queues: Vec<State>,
     arrivals: Arc<[Notify; 3]>,
     trouble: Arc<Trouble>,
-    /// Whether the last transaction that was to write failed.
+    /// Whether the last writing transaction failed.
     failed: bool,
 }
 
 impl Thread {
-    /// Runs until every handle is gone.
+    /// Runs until every handle is dropped.
     fn run(mut self, mut waiting: mpsc::Receiver<Operation>) {
         let mut group = Vec::with_capacity(GROUP);
         while let Some(operation) = waiting.blocking_recv() {
@@ -473,13 +475,14 @@ impl Thread {
         }
     }
 
-    /// Carries out a group in one transaction, then answers each: all of it is on the disk, or none.
+    /// Executes a group in one transaction, then answers each operation: all of it is on disk, or none.
     ///
-    /// SQLite lets a transaction that has met a damaged part write nothing more. So the group is carried out again, with what has
-    /// been learned of the damage, or without the operation that cannot get past it. No sender fails because receiving does.
+    /// After SQLite meets a damaged part, the transaction can write nothing more. So the group is executed again, with the
+    /// knowledge about the damage, or without the operation that cannot get past it. No sender fails because receiving
+    /// does.
     fn carry_out(&mut self, group: &mut Vec<Operation>) {
         while !group.is_empty() {
-            // Whoever asked may be gone: an event whose sender went away is on the queue all the same.
+            // The caller may be gone: an event whose sender disconnected is on the queue nevertheless.
             match self.attempt(group) {
                 Ok(results) => {
                     for arrived in results.iter().filter_map(|result| result.arrived) {
@@ -490,7 +493,7 @@ impl Thread {
                     }
                 }
                 Err((_, Failure { damage: Some(damage), .. })) if self.learn(damage) => {}
-                // There are few that do not send, so this is not done often.
+                // Few operations do not send, so this is rare.
                 Err((Some(index), Failure { error, .. }))
                     if damaged(&error) || !matches!(group[index].task, Task::Send { .. }) =>
                 {
@@ -509,7 +512,8 @@ impl Thread {
         }
     }
 
-    /// Carries out a group in one transaction. If it fails, nothing has changed; with the operation that failed.
+    /// Executes a group in one transaction. On an error, nothing has changed, and the index of the failed operation is
+    /// returned.
     fn attempt(
         &mut self,
         group: &[Operation],
@@ -545,7 +549,7 @@ impl Thread {
         })
     }
 
-    /// Notes where the database is damaged. Whether that was unknown, so that it is of use to try again.
+    /// Records where the database is damaged. Returns whether that is new, so that another attempt is useful.
     fn learn(&mut self, damage: Damage) -> bool {
         self.trouble.damaged.store(true, Ordering::Relaxed);
         match damage {
@@ -558,7 +562,7 @@ impl Thread {
         }
     }
 
-    /// Goes past the damaged part that new messages begin with. Whether there is anything behind it.
+    /// Skips a damaged part at the beginning of the new messages. Whether there are messages behind it.
     fn skip(&mut self, name: QueueName) -> bool {
         let queue = &mut self.queues[name as usize];
         let first = queue.delivered + 1;
@@ -580,20 +584,20 @@ impl Thread {
     }
 }
 
-/// Why an operation failed.
+/// The error of an operation.
 struct Failure {
     error: rusqlite::Error,
     damage: Option<Damage>,
 }
 
-/// Where an operation met a damaged part of the database.
+/// The place of damage that an operation found.
 #[derive(Clone, Copy)]
 enum Damage {
-    /// At the text of a message.
+    /// The text of a message.
     Text(QueueName, i64),
-    /// At a message that was to be removed.
+    /// A message to remove.
     Removal(QueueName, i64),
-    /// Behind so many new messages.
+    /// After this number of new messages.
     New(QueueName, usize),
 }
 
@@ -609,12 +613,12 @@ impl Failure {
     }
 }
 
-/// Whether a part of the database cannot be read.
+/// Whether the error says that a part of the database is damaged.
 fn damaged(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }
 
-/// A transaction, and what it needs to carry out operations.
+/// A transaction with the state that operations need.
 struct Work<'a> {
     transaction: &'a Transaction<'a>,
     /// In the order of [`QueueName::ALL`].
@@ -664,7 +668,7 @@ impl Work<'_> {
         }
     }
 
-    /// Makes due what waits for a time that only a wrong clock can have set.
+    /// Makes messages due whose times only a clock that was ahead can have set.
     fn put_right(&self, name: QueueName, now: Timestamp) -> rusqlite::Result<()> {
         let State { sql, longest_retry, .. } = &self.queues[name as usize];
         let (retries, leases) = (now.horizon(*longest_retry), now.horizon(LEASE));
@@ -672,18 +676,18 @@ impl Work<'_> {
         self.transaction.prepare_cached(&sql.put_right)?.execute(values).map(drop)
     }
 
-    /// How long until a delivery of the queue is due, if there is any.
+    /// The time until a delivery of the queue is due, if there is one.
     fn next_due_in(&self, name: QueueName, now: Timestamp) -> rusqlite::Result<Option<Duration>> {
         let next_due = &self.queues[name as usize].sql.next_due;
         let next: Option<i64> =
             self.transaction.prepare_cached(next_due)?.query_row([], |row| row.get(0))?;
-        // At least a millisecond, so that a clock that was set back makes no busy loop.
+        // At least a millisecond, so that a clock that was set back causes no busy loop.
         let after = |due_at| Timestamp::from_millis(due_at) - now;
         Ok(next.map(|due_at| after(due_at).max(Duration::from_millis(1))))
     }
 
-    /// What is due again comes first, and no more of it than on Cloudflare: its handling may have ended a process. Then comes what
-    /// is new, up to a length in bytes.
+    /// Redelivered messages come first, and no more of them than on Cloudflare, since one of them may have ended a process.
+    /// Then come new ones, up to a size in bytes.
     fn lease(
         &mut self,
         name: QueueName,
@@ -742,7 +746,7 @@ impl Work<'_> {
         Ok(found)
     }
 
-    /// The text of a message, or what is delivered in its place.
+    /// The text of a message, or its replacement.
     fn text(&self, name: QueueName, seq: i64) -> Result<String, Failure> {
         let queue = &self.queues[name as usize];
         let place = || format!("{}_messages {seq}", name.prefix());
@@ -752,7 +756,7 @@ impl Work<'_> {
         let text = self.transaction.prepare_cached(&queue.sql.text)?.query_row([seq], |row| {
             Ok(match row.get_ref(0)? {
                 ValueRef::Text(bytes) | ValueRef::Blob(bytes) => text_of(bytes.to_vec()),
-                // The table takes nothing but texts.
+                // The table accepts only texts.
                 ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => {
                     Unreadable::Damaged.text(&place())
                 }
@@ -762,7 +766,7 @@ impl Work<'_> {
         Ok(text.unwrap_or_else(|| Unreadable::Missing.text(&place())))
     }
 
-    /// Moves an event to the dead letters: it has been delivered too often without a verdict.
+    /// Moves an event to the dead letters after too many deliveries without a verdict.
     fn give_up(
         &mut self,
         from: QueueName,
@@ -781,7 +785,7 @@ impl Work<'_> {
         self.remove(from, seq, attempts)
     }
 
-    /// Removes a message that is done, if its lease has not ended. One that a damaged database cannot remove stays, and is not
+    /// Removes a settled message, if its lease has not ended. If a damaged database cannot remove it, it stays, and is not
     /// delivered again.
     fn remove(&self, name: QueueName, seq: i64, attempts: u32) -> Result<(), Failure> {
         let State { sql, stuck, .. } = &self.queues[name as usize];
@@ -811,7 +815,7 @@ mod tests {
         folder: tempfile::TempDir,
     }
 
-    /// The longest retry of these tests.
+    /// The maximum delay of a retry in these tests.
     const RETRY: Duration = Duration::from_secs(60);
 
     fn fixture() -> Fixture {
@@ -838,7 +842,7 @@ mod tests {
             self.queue.receive(queue, most, wait, &mut stopped).await.unwrap()
         }
 
-        /// Changes the database as time would.
+        /// Changes the database, to simulate the passing of time.
         fn sql(&self, sql: &str) {
             let database = Connection::open(self.folder.path().join("queue.db")).unwrap();
             database.busy_timeout(Duration::from_secs(5)).unwrap();
@@ -862,7 +866,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_message_of_a_batch_is_settled_by_itself() {
+    async fn each_message_of_a_batch_is_settled_separately() {
         let fixture = fixture();
         fixture.send(&["a", "b", "c"]).await;
         let verdicts = [Verdict::Ack, Verdict::Retry { delay: Duration::ZERO }, Verdict::Bury];
@@ -891,11 +895,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_told_of_a_retry() {
+    async fn a_receiver_wakes_up_for_a_retry() {
         let fixture = fixture();
         fixture.send(&["a"]).await;
         let mut leased = fixture.receive(1).await;
-        // Waits for the end of the lease, minutes away, until the verdict makes the message due before that.
+        // Waits for the end of the lease, minutes away, until the verdict makes the message due earlier.
         let waiting = fixture.receive(1);
         let settle = async {
             tokio::task::yield_now().await;
@@ -921,7 +925,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn verdicts_that_were_handed_over_come_before_the_next_lease() {
+    async fn earlier_verdicts_are_applied_before_the_next_lease() {
         let fixture = fixture();
         fixture.send(&["a", "b"]).await;
         let late = fixture.receive(1).await.remove(0);
@@ -934,7 +938,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_leased_when_the_process_died_is_due_at_once() {
+    async fn a_lease_ends_with_its_process() {
         let Fixture { queue, folder } = fixture();
         let queue = Fixture { queue, folder };
         queue.send(&["a"]).await;
@@ -944,7 +948,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_delivered_too_often_goes_to_the_dead_letters() {
+    async fn a_message_that_is_delivered_too_often_goes_to_the_dead_letters() {
         let fixture = fixture();
         fixture.send(&["a", "b"]).await;
         assert_eq!(fixture.receive(1).await.len(), 1);
@@ -974,7 +978,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_told_to_stop() {
+    async fn a_receiver_stops_on_request() {
         let fixture = fixture();
         let (stop, mut stopped) = watch::channel(false);
         let receive = fixture.queue.receive(QueueName::Events, 1, Duration::ZERO, &mut stopped);
@@ -986,7 +990,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_queue_that_does_not_write_says_so_until_it_does() {
+    async fn a_queue_that_cannot_write_says_so_until_it_can() {
         let fixture = fixture();
         fixture.queue.check().await.unwrap();
         for table in ["events_messages", "probe"] {
@@ -1004,7 +1008,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn senders_that_come_together_share_a_commit_and_a_failing_commit_fails_them_all() {
+    async fn concurrent_senders_share_a_commit_and_a_failed_commit_fails_them_all() {
         let fixture = fixture();
         let lock = Connection::open(fixture.folder.path().join("queue.db")).unwrap();
         lock.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -1030,8 +1034,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_text_is_delivered_as_unreadable_with_its_bytes_and_its_neighbors_as_they_are()
-     {
+    async fn content_that_is_not_text_is_delivered_as_unreadable_and_its_neighbors_unchanged() {
         let fixture = fixture();
         fixture.send(&["a", "b", "c"]).await;
         fixture.sql("UPDATE events_messages SET text = CAST(x'7bff7d' AS TEXT) WHERE text = 'b'");
@@ -1039,7 +1042,7 @@ mod tests {
         assert_eq!(leased[1].delivery.text, text_of(b"{\xff}".to_vec()));
         assert_eq!(why(&leased[1]), Some(Unreadable::NotUtf8));
         assert_eq!((texts(&leased)[0], texts(&leased)[2]), (("a", 1), ("c", 1)));
-        // Buried once, it does not come again.
+        // After its verdict, it is not delivered again.
         let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Bury)).collect();
         fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
         fixture.send(&["d"]).await;
@@ -1047,7 +1050,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_is_bounded_by_its_bytes_and_by_what_is_delivered_again() {
+    async fn a_batch_is_bounded_by_its_bytes_and_by_its_redeliveries() {
         let fixture = fixture();
         let texts: Vec<_> = (0..300).map(|n| format!("{n} {}", "x".repeat(50_000))).collect();
         fixture.queue.sender(QueueName::Events).send(texts).await.unwrap();
@@ -1086,7 +1089,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_given_up_on_and_cannot_be_read_keeps_its_bytes() {
+    async fn an_unreadable_message_that_is_given_up_keeps_its_bytes() {
         let fixture = fixture();
         fixture.send(&["a", "b"]).await;
         assert_eq!(fixture.receive(1).await.len(), 1);
@@ -1099,7 +1102,7 @@ mod tests {
         assert_eq!(dead[0].delivery.text, text_of(vec![0xff]));
     }
 
-    /// Overwrites the page of the database that has this text in it, as a bad disk would.
+    /// Overwrites the database page that contains this text, as a bad disk would.
     fn damage(folder: &tempfile::TempDir, text: &str) {
         let path = folder.path().join("queue.db");
         let database = Connection::open(&path).unwrap();
@@ -1113,7 +1116,7 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
     }
 
-    /// Messages of which some ten share a page.
+    /// Messages that share a page by tens.
     fn long_messages(count: usize) -> Vec<String> {
         (0..count).map(|n| format!("message {n:03} {}", "x".repeat(3000))).collect()
     }
@@ -1148,9 +1151,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_whose_rest_is_damaged_is_unreadable_and_does_not_come_again() {
+    async fn a_message_with_a_damaged_end_is_unreadable_and_is_delivered_once() {
         let Fixture { queue, folder } = fixture();
-        // Too long for a page: the rest lies on others.
+        // Too long for a page, so other pages contain the end.
         let long = format!("{}needle{}", "x".repeat(40_000), "y".repeat(60_000));
         let texts = vec!["a".to_owned(), long, "c".to_owned()];
         queue.sender(QueueName::Events).send(texts).await.unwrap();
@@ -1204,7 +1207,7 @@ mod tests {
                 at.millis()
             )
         };
-        // What was set a day ahead, and what may be as late as it is.
+        // Due dates that were set a day ahead, and one at the limit.
         fixture.sql(
             &[
                 due(1, 0, now + day + Duration::from_secs(1)),
@@ -1215,7 +1218,7 @@ mod tests {
             .concat(),
         );
         assert_eq!(texts(&fixture.receive(9).await), [("retried", 2), ("leased", 2)]);
-        // Whoever waits for more than one message counts them first.
+        // Receiving more than one message counts them first.
         fixture.sql(&due(1, 0, now + day));
         let gathered = fixture.gathered(QueueName::Events, 9, Duration::from_millis(1)).await;
         assert_eq!(texts(&gathered), [("retried", 3)]);

@@ -1,7 +1,7 @@
-//! How Resend is spoken to: <https://resend.com/docs/api-reference/emails/send-batch-emails>.
+//! Resend: <https://resend.com/docs/api-reference/emails/send-batch-emails>.
 //!
-//! A batch goes out under an idempotency key. For 24 hours, the same body under the same key is answered as it was the first
-//! time, and nothing is sent again: so a batch whose answer was lost is simply sent once more.
+//! A batch has an idempotency key. For 24 hours, Resend answers the same body under the same key with its first response,
+//! and sends nothing again. So a batch whose response was lost is sent once more.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Api for Resend {
         let headers = vec![
             ("content-type", "application/json".to_owned()),
             ("idempotency-key", batch.id.to_owned()),
-            // One address that is none does not take the others with it.
+            // One invalid address does not reject the other emails.
             ("x-batch-validation", "permissive".to_owned()),
         ];
         ApiRequest {
@@ -64,7 +64,7 @@ impl EmailApi for Resend {
         (!emails.is_empty()).then(|| body(emails))
     }
 
-    /// The tag that each email has: <https://resend.com/docs/dashboard/webhooks/event-types>.
+    /// The tag of each email: <https://resend.com/docs/dashboard/webhooks/event-types>.
     fn reported_id(&self) -> Option<&'static str> {
         Some("data.tags.hookmill")
     }
@@ -82,7 +82,7 @@ fn body(emails: &[&Email]) -> String {
         subject: &'e str,
         html: &'e str,
         text: &'e str,
-        /// What Resend tells again of when it reports what became of the email.
+        /// Resend returns it in its reports about the email.
         tags: [Tag<'e>; 1],
     }
     #[derive(Serialize)]
@@ -103,7 +103,7 @@ fn body(emails: &[&Email]) -> String {
     to_json(&items.collect::<Vec<_>>())
 }
 
-/// What Resend has said to a batch of so many emails.
+/// The result of sending a batch of this size.
 ///
 /// Errors: <https://resend.com/docs/api-reference/errors>.
 fn answer(emails: usize, response: &ApiResponse) -> SendResult {
@@ -114,7 +114,7 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
         message: String,
     }
     if (200..300).contains(&response.status) {
-        // It has taken the batch, and under the same key it says once more what of it.
+        // Resend has accepted the batch, and repeats its results under the same key.
         return delivered(emails, &response.body).map_or_else(
             || {
                 SendResult::Uncertain(format!(
@@ -134,7 +134,7 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     };
     let error = kept(&format!("Resend answered {}{words}", response.status));
     match (response.status, name.as_str()) {
-        // A quota does not come back within the time that a retry is worth; and the sender is the same for all.
+        // A quota is not available again within the time of retries, and the sender is the same for all emails.
         (429, "daily_quota_exceeded" | "monthly_quota_exceeded") | (_, "invalid_from_address") => {
             SendResult::Refused(error)
         }
@@ -143,8 +143,8 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     }
 }
 
-/// The ids stand in the order of the emails, without a place for those that were refused; these are named by their place.
-/// `None` if it does not speak of each email.
+/// The ids are in the order of the emails, without refused ones, whose indexes the errors contain. `None` if an email has
+/// no result.
 fn delivered(emails: usize, body: &str) -> Option<Vec<MessageResult>> {
     #[derive(Deserialize)]
     struct Accepted {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_written_as_resend_documents_it() {
+    fn a_batch_has_resends_documented_format() {
         let mut emails = ["a@example.com", "b@example.com"].map(|to| email(to, "Olá, Ines & co"));
         for email in &mut emails {
             email.html = "<p>Olá, Ines &amp; co</p>".into();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn each_email_of_a_batch_has_its_own_outcome() {
+    fn each_email_of_a_batch_has_its_own_result() {
         let body = r#"{"data":[{"id":"id-a"},{"id":"id-c"}],"errors":[{"index":1,"message":"Invalid `to` field."}]}"#;
         assert_eq!(
             answer(3, &response(200, body)),
@@ -202,7 +202,7 @@ mod tests {
                 MessageResult::Accepted(Some("id-c".into())),
             ])
         );
-        // What cannot be read, or does not speak of each, is asked for again.
+        // An unreadable or incomplete response causes a retry.
         for body in [
             "",
             "{}",
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_again_and_what_is_not() {
+    fn a_status_decides_between_retry_and_refusal() {
         let problem =
             |name: &str| format!(r#"{{"statusCode":0,"name":"{name}","message":"words"}}"#);
         for (status, name, expected) in [

@@ -1,11 +1,11 @@
-//! How an SMTP server is spoken to: <https://www.rfc-editor.org/rfc/rfc5321>. Amazon SES has one, as most providers do.
+//! SMTP: <https://www.rfc-editor.org/rfc/rfc5321>. Amazon SES has an SMTP server, as most providers do.
 //!
-//! Only the transport differs from that of the other APIs, and only the native binary has it. A request names the server by a
-//! URL, and its body is a [`Message`]; the answer has the server's code as its status, and a [`Reply`] as its body.
+//! Only the transport differs from that of the other APIs, and only the native binary has it. A request names the server by
+//! a URL, and its body is a [`Message`]; the response has the server's code as its status, and a [`Reply`] as its body.
 //!
-//! SMTP has no idempotency keys: if the connection breaks after the message and before the reply, the server may have taken the
-//! email. An email has the same Message-ID however often it is sent, so that a recipient can recognize a repetition. A request
-//! has one email, so that a connection that breaks leaves only one uncertain.
+//! SMTP has no idempotency keys: if the connection breaks after the message and before the reply, the server may have
+//! accepted the email. An email has the same Message-ID in every attempt, so that a recipient can recognize a repetition. A
+//! request has one email, so that a broken connection leaves only one uncertain.
 
 use std::time::Duration;
 
@@ -22,20 +22,20 @@ use crate::api::{Api, Sealed, kept};
 #[derive(Clone, Copy, Debug)]
 pub struct Smtp;
 
-/// An email as the transport is told of it: in the body of a request.
+/// An email for the transport: the body of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Message {
-    /// The Message-ID, with its angle brackets: always the same for one email.
+    /// The Message-ID with its angle brackets: the same in every attempt.
     pub id: String,
-    /// What separates its parts; it stands in none of them.
+    /// The boundary between its parts, which no part contains.
     pub boundary: String,
-    /// Whose it is.
+    /// The sender.
     pub from: Mailbox,
     /// The recipients; at least one.
     pub to: Vec<Mailbox>,
     /// Recipients of a copy.
     pub cc: Vec<Mailbox>,
-    /// Where answers go, if not to the sender.
+    /// The mailbox for replies, if not the sender.
     pub reply_to: Option<Mailbox>,
     /// The subject line.
     pub subject: String,
@@ -45,14 +45,14 @@ pub struct Message {
     pub text: String,
 }
 
-/// What the transport says of the dialogue: in the body of an answer, whose status is the server's last code.
+/// The transport's report: the body of a response, whose status is the server's last code.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reply {
-    /// What the server replied to.
+    /// The step that the server replied to.
     pub step: Step,
     /// The server's words.
     pub text: String,
-    /// The recipients that it has refused for good, with its words, where it has taken the email for others.
+    /// The recipients that it has refused permanently, with its words, if it has accepted the email for others.
     pub left_out: Vec<String>,
 }
 
@@ -60,11 +60,11 @@ pub struct Reply {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
-    /// Until the user is logged in: the greeting, EHLO, STARTTLS and AUTH.
+    /// The greeting, EHLO, STARTTLS and AUTH.
     Login,
-    /// MAIL: whose email it is.
+    /// MAIL: the sender.
     Sender,
-    /// RCPT: to whom it goes.
+    /// RCPT: a recipient.
     Recipient,
     /// DATA, and the message.
     Message,
@@ -129,7 +129,7 @@ impl EmailApi for Smtp {
     }
 }
 
-/// What the server has done with an email. Codes: <https://www.rfc-editor.org/rfc/rfc5321#section-4.2>; those of Amazon SES:
+/// The server's result for an email. Codes: <https://www.rfc-editor.org/rfc/rfc5321#section-4.2>; those of Amazon SES:
 /// <https://docs.aws.amazon.com/ses/latest/dg/troubleshoot-smtp.html>.
 fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     let Ok(Reply { step, text, left_out }) = serde_json::from_str(&response.body) else {
@@ -148,19 +148,19 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
         }
         // The server shuts down, or has too many connections.
         (421, _) => SendResult::Unavailable(error),
-        // SES: too many emails in a second or a day. Elsewhere: logins are impossible for the time being.
+        // SES: too many emails in a second or a day. Elsewhere: logins are temporarily impossible.
         (454, _) | (400..500, Step::Login | Step::Sender) => {
             SendResult::Busy { after: None, error }
         }
-        // A full mailbox or a greylisted sender concerns this email alone.
+        // A full mailbox or a greylisted sender affects this email only.
         (400..500, Step::Recipient | Step::Message) => SendResult::Deferred(error),
         (500..600, _) => SendResult::Refused(error),
         _ => SendResult::Uncertain(error),
     }
 }
 
-/// The id that the server gives the email. Each server has its own words, with the id at the end: `Ok 0100018c-…` (SES),
-/// `2.0.0 Ok: queued as 4SkQ6h` (Postfix), `OK id=1rAbCd-00` (Exim).
+/// The server's id for the email. Each server has its own words, with the id at the end: `Ok 0100018c-…` (SES), `2.0.0 Ok:
+/// queued as 4SkQ6h` (Postfix), `OK id=1rAbCd-00` (Exim).
 fn queued_as(text: &str) -> Option<String> {
     let last = text.split_whitespace().last()?;
     let id = last.rsplit_once('=').map_or(last, |(_, id)| id).trim_matches(['<', '>']);
@@ -175,7 +175,7 @@ mod tests {
     use crate::api::tests::request;
 
     #[test]
-    fn an_email_has_the_same_bytes_and_message_id_whenever_it_is_written() {
+    fn an_email_has_the_same_bytes_and_message_id_in_every_attempt() {
         let mut email = email("Bea <b@example.com>", "Olá");
         email.id = "ab".repeat(32);
         email.cc = vec!["c@example.com".parse().unwrap()];
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_again_and_what_is_not() {
+    fn a_code_decides_between_retry_and_refusal() {
         let said = |status, step, text: &str, left_out: &[&str]| {
             let left_out = left_out.iter().map(ToString::to_string).collect();
             let reply = Reply { step, text: text.into(), left_out };
@@ -234,7 +234,7 @@ mod tests {
             (553, Step::Sender, "refused"),
             (550, Step::Recipient, "refused"),
             (554, Step::Message, "refused"),
-            // It is no reply to a message.
+            // Not a reply to a message.
             (250, Step::Recipient, "unavailable"),
             (354, Step::Message, "unavailable"),
         ] {

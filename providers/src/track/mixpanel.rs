@@ -1,6 +1,6 @@
-//! How Mixpanel is spoken to: <https://docs.mixpanel.com/reference/import-events>.
+//! Mixpanel: <https://docs.mixpanel.com/reference/import-events>.
 //!
-//! It recognizes an event by its `$insert_id`, so a batch whose answer was lost is simply sent once more.
+//! It recognizes an event by its `$insert_id`, so a batch whose response was lost is sent again.
 
 use std::time::Duration;
 
@@ -61,13 +61,13 @@ fn written(event: &Tracked) -> Value {
     json!({ "event": event.event, "properties": properties })
 }
 
-/// What Mixpanel has said to a batch of so many events.
+/// The result of sending a batch of this size.
 fn answer(events: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Said {
         error: Value,
-        /// Some have been taken, and these have not.
+        /// Some events were accepted, but not these.
         failed_records: Vec<Failed>,
         num_records_imported: Option<usize>,
     }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_event_of_a_batch_has_its_own_outcome() {
+    fn each_event_of_a_batch_has_its_own_result() {
         let response = |status, body: &str| ApiResponse {
             status,
             retry_after: None,

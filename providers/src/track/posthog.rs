@@ -1,6 +1,6 @@
-//! How PostHog is spoken to: <https://posthog.com/docs/api/capture>.
+//! PostHog: <https://posthog.com/docs/api/capture>.
 //!
-//! It recognizes an event by its `uuid`, so a batch whose answer was lost is simply sent once more.
+//! It recognizes an event by its `uuid`, so a batch whose response was lost is sent again.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Api for PostHog {
             url: batch.url("/batch/"),
             headers: vec![("content-type", "application/json".to_owned())],
             authorization: Authorization::None,
-            // What is sealed is without the key.
+            // The sealed body does not contain the key.
             body: batch.body.replacen('{', &format!("{{\"api_key\":{key},"), 1),
         }
     }
@@ -66,14 +66,14 @@ fn written(event: &Tracked) -> Value {
     })
 }
 
-/// The first 16 bytes in the form of a UUID of a kind of one's own: <https://www.rfc-editor.org/rfc/rfc9562#section-5.8>.
+/// The first 16 bytes as a custom UUID: <https://www.rfc-editor.org/rfc/rfc9562#section-5.8>.
 fn uuid(id: &str) -> String {
     let part = |places| id.get(places).unwrap_or_default();
     let (low, mid, high) = (part(0..8), part(8..12), part(13..16));
     format!("{low}-{mid}-8{high}-8{}-{}", part(17..20), part(20..32))
 }
 
-/// What PostHog has said to a batch of so many events.
+/// The result of sending a batch of this size.
 fn answer(events: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_taken_as_a_whole_or_not_at_all() {
+    fn a_batch_is_accepted_as_a_whole_or_not_at_all() {
         let answer = |status, body: &str| {
             let body = body.into();
             answer(2, &ApiResponse { status, retry_after: None, message_id: None, body })
