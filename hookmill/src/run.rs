@@ -1,4 +1,4 @@
-//! The pipeline in one process: `dev` and `serve` start it, `pipeline` runs all stages, and the rest is what it runs on.
+//! The pipeline in one process: `dev` and `serve` start it, `pipeline` runs all stages, and the other modules support it.
 
 pub mod admin;
 pub mod dev;

@@ -1,4 +1,4 @@
-//! `hookmill dev`: what it shows, who may reach it, and how it stops.
+//! `hookmill dev`: its output, its access, and its end.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{Dev, collected, command, hookmill, printed, shown, with_example};
 
 #[test]
-fn every_channel_is_shown_in_development() {
+fn every_channel_is_displayed_in_development() {
     let example = with_example();
     let path = example.path().join("hookmill.toml");
     let more = r#"
@@ -47,7 +47,7 @@ wait = "0s"
 }
 
 #[test]
-fn what_serve_keeps_is_not_shown_by_dev() {
+fn a_folder_of_serve_is_not_displayed_by_dev() {
     let example = with_example();
     std::fs::create_dir(example.path().join(".hookmill")).unwrap();
     std::fs::write(example.path().join(".hookmill/kept-by"), "serve").unwrap();
@@ -60,7 +60,7 @@ fn what_serve_keeps_is_not_shown_by_dev() {
 }
 
 #[test]
-fn dev_says_how_to_open_the_dashboard_and_serve_does_not() {
+fn dev_prints_how_to_open_the_dashboard_and_serve_does_not() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
@@ -81,7 +81,7 @@ fn dev_says_how_to_open_the_dashboard_and_serve_does_not() {
         let tokens = printed(folder, &["token", "list", "--json", "--data", data]);
         (child, said, tokens)
     };
-    // Whether a token counts at an address.
+    // Whether an address accepts a token.
     let counts = |address: &str, token: &str| {
         let environment = [("HOOKMILL_URL", address), ("HOOKMILL_TOKEN", token)];
         command(folder, &["stats"]).envs(environment).output().unwrap().status.success()
@@ -95,7 +95,7 @@ fn dev_says_how_to_open_the_dashboard_and_serve_does_not() {
         let address = line.trim().strip_suffix("/admin").unwrap();
         let token = said.split_whitespace().find(|word| word.starts_with("hookmill_")).unwrap();
         assert!(counts(address, token));
-        // That of the start before does not any more.
+        // The token of the previous start is no longer valid.
         assert!(before.is_none_or(|before: String| !counts(address, &before)));
         before = Some(token.to_owned());
         child.kill().unwrap();
@@ -109,7 +109,7 @@ fn dev_says_how_to_open_the_dashboard_and_serve_does_not() {
 }
 
 #[test]
-fn dev_keeps_to_loopback() {
+fn dev_listens_on_loopback_only() {
     let example = with_example();
     insta::assert_snapshot!(shown(example.path(), &["dev", "--listen", "0.0.0.0:8787"]), @"
     exit code 1
@@ -120,7 +120,7 @@ fn dev_keeps_to_loopback() {
 }
 
 #[test]
-fn a_second_process_on_the_same_folder_is_refused() {
+fn a_second_process_on_the_same_folder_is_rejected() {
     let example = with_example();
     let _dev = Dev::start(example.path());
     insta::assert_snapshot!(shown(example.path(), &["dev", "--log", "error"]), @"
@@ -139,7 +139,7 @@ fn a_second_process_on_the_same_folder_is_refused() {
 
 #[cfg(unix)]
 #[test]
-fn told_to_stop_it_finishes_what_is_in_hand() {
+fn a_stop_signal_lets_work_in_progress_finish() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
     let sent = hookmill(example.path(), &["send", "clerk", "user.created", "--count", "20"]);

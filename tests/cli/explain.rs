@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{Dev, hookmill, shown};
 
-/// A rule of each kind of answer that `explain` has.
+/// Rules for each kind of result of `explain`.
 const EXPLAINED: &str = r#"
 [sources.shop]
 scheme = "svix"
@@ -83,7 +83,7 @@ fn explained() -> tempfile::TempDir {
 }
 
 #[test]
-fn what_rules_make_of_an_event_is_explained() {
+fn the_results_of_rules_are_explained() {
     let folder = explained();
     let explain = |file: &str| shown(folder.path(), &["explain", "shop", "evt_2", "--file", file]);
     insta::assert_snapshot!(explain("newer.json"), @r#"
@@ -158,7 +158,7 @@ fn what_rules_make_of_an_event_is_explained() {
 }
 
 #[test]
-fn what_becomes_of_rows_is_explained_and_nothing_is_written() {
+fn the_changes_to_rows_are_explained_and_nothing_is_written() {
     let folder = explained();
     let dev = Dev::start(folder.path());
     let send = ["send", "shop", "thing.updated", "--id", "evt_1", "--body", "older.json"];
@@ -186,7 +186,7 @@ fn what_becomes_of_rows_is_explained_and_nothing_is_written() {
         json!([event["outcome"], event["error"], event["rows"]])
     };
     let row = |version: i64, event: &str, name: &str| json!({ "id": "thing_1", "name": name, "_version": version, "_precedence": 0, "_event_id": event, "_deleted": 0 });
-    // What was taken in, as if it came for the first time.
+    // A stored event, as if it arrived for the first time.
     let old = row(1, "evt_1", "old");
     assert_eq!(
         changes(&["evt_1"]),

@@ -37,7 +37,7 @@ impl Tail {
         (self.said.lock().unwrap().len() == lines).then_some(())
     }
 
-    /// The lines that it has printed, once there are so many.
+    /// Its output, once it has this many lines.
     fn lines(&self, count: usize) -> Vec<String> {
         eventually("tail prints what has happened", || {
             let lines = self.lines.lock().unwrap();
@@ -45,7 +45,7 @@ impl Tail {
         })
     }
 
-    /// What it has printed, as JSON: the states by the events' ids.
+    /// Its output as JSON: the states by event id.
     fn states(&self, count: usize) -> BTreeMap<String, String> {
         let lines = self.lines(count);
         let states = lines.iter().map(|line| {
@@ -65,7 +65,7 @@ impl Drop for Tail {
     }
 }
 
-/// Events that took effect so many milliseconds ago, all of them at once.
+/// Events that took effect this many milliseconds ago, all at the same time.
 fn took_effect(folder: &Path, ids: &str, count: u32, ago: i64) {
     let database = rusqlite::Connection::open(folder.join(".hookmill/data.db")).unwrap();
     database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
@@ -78,7 +78,7 @@ fn took_effect(folder: &Path, ids: &str, count: u32, ago: i64) {
 
 #[cfg(unix)]
 #[test]
-fn what_happens_is_told_as_it_happens_and_once() {
+fn every_event_is_printed_once_as_it_happens() {
     let example = with_example();
     let folder = example.path();
     let mut dev = Dev::start(folder);
@@ -93,7 +93,8 @@ fn what_happens_is_told_as_it_happens_and_once() {
     hookmill(folder, &[&["send", "stripe", "customer.created"], &bad[..]].concat());
     hookmill(folder, &["send", "stripe", "customer.created", "--secret", "whsec_wrong"]);
     hookmill(folder, &["send", "clerk", "user.created", "--id", "msg_1"]);
-    // More than are on a page, and as many on one millisecond; and some that took effect before them, and are there only now.
+    // More events than a page has, all in the same millisecond; and some that took effect earlier and become visible only
+    // now.
     took_effect(folder, "evt_many_", 1200, 0);
     there.lines(1204);
     took_effect(folder, "evt_late_", 2, 1_000);
@@ -113,7 +114,7 @@ fn what_happens_is_told_as_it_happens_and_once() {
     assert!(line("rejected").contains("Z  stripe  -  -  rejected: no_matching_signature: "));
     assert!(line("evt_many_7 ").ends_with("made.up\u{fffd}\u{fffd}[2J  recorded"));
 
-    // It is waited for while it is away, and that is said once.
+    // It waits for an unavailable pipeline, and prints that once.
     let address = dev.address.to_string();
     dev.stop();
     eventually("it is said to be away", || there.has_said(2));
@@ -124,7 +125,7 @@ fn what_happens_is_told_as_it_happens_and_once() {
     let said = there.said.lock().unwrap().join("\n");
     assert!(said.contains("does not respond") && said.ends_with("Hookmill is back"), "{said}");
 
-    // Ctrl-C is its end, and no fault.
+    // Ctrl-C ends it without an error.
     let pid = there.child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert_eq!(there.child.wait().unwrap().code(), Some(0));
@@ -133,7 +134,7 @@ fn what_happens_is_told_as_it_happens_and_once() {
 
 #[cfg(unix)]
 #[test]
-fn tail_ends_when_nobody_reads() {
+fn tail_ends_when_its_reader_closes_the_pipe() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
     let mut child = command(example.path(), &["tail"])
@@ -143,12 +144,12 @@ fn tail_ends_when_nobody_reads() {
         .unwrap();
     let said = collected(child.stderr.take().unwrap());
     eventually("tail waits for events", || (said.lock().unwrap().len() == 1).then_some(()));
-    // With nothing to print, too.
+    // Without output, too.
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(said.lock().unwrap().len(), 1);
     dev.stop();
-    // At the beginning, an address at which nobody is may be a wrong one; and a token that does not count never will.
+    // At the beginning, an unreachable address may be a wrong one, and an invalid token stays invalid.
     let away = [("HOOKMILL_URL", "http://127.0.0.1:9"), ("HOOKMILL_TOKEN", "hookmill_none")];
     let output = command(example.path(), &["tail"]).envs(away).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! `hookmill dead-letters`: what was given up, and what is to become of it.
+//! `hookmill dead-letters`: list, replay and discard dead letters.
 
 use clap::builder::PossibleValuesParser;
 use hookmill_core::words::{LetterReason, LetterState, Search};
@@ -26,7 +26,7 @@ enum Command {
     Discard(Act),
 }
 
-/// Which letters.
+/// A filter of letters.
 #[derive(clap::Args)]
 pub struct Which {
     /// The source.

@@ -1,4 +1,4 @@
-//! `hookmill email`: what a template makes of data, what is in the outbox, and who is not written to.
+//! `hookmill email`: template previews, the outbox, and suppressions.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -94,7 +94,7 @@ struct Unsuppress {
     target: Target,
 }
 
-/// How much of an id a list shows.
+/// The length of an id in a list.
 const SHOWN: usize = 12;
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -141,7 +141,7 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
     }
     if preview.open {
         let file = std::env::temp_dir().join(format!("hookmill-{}.html", uuid::Uuid::new_v4()));
-        // A new file: in a folder that all may write to, another's could lead elsewhere.
+        // A new file: in a folder that all users may write to, another user's file could be a link.
         let written =
             File::create_new(&file).and_then(|mut open| open.write_all(rendered.html.as_bytes()));
         written.with_context(|| format!("cannot write {}", file.display()))?;

@@ -1,4 +1,4 @@
-//! `hookmill explain`: what rules make of an event, and why others make nothing of it. Nothing is written.
+//! `hookmill explain`: the effect of rules on an event. Nothing is written.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -54,7 +54,7 @@ pub struct Arguments {
     target: Target,
 }
 
-/// What there is to say of an event.
+/// The explanation of an event.
 #[derive(Serialize)]
 struct Explanation {
     source: String,
@@ -62,32 +62,32 @@ struct Explanation {
     r#type: String,
     /// `applied`, `recorded`, `ignored` or `dead_letter`.
     outcome: &'static str,
-    /// Why it is a dead letter.
+    /// The error of a dead letter.
     error: Option<String>,
     rules: Vec<RuleOf>,
     rows: Vec<Change>,
 }
 
-/// What a rule makes of it.
+/// The result of a rule.
 #[derive(Serialize)]
 struct RuleOf {
     name: String,
-    /// Whether it is for events of this source at all.
+    /// Whether it matches events of this source.
     of_source: bool,
     carried_out: bool,
-    /// Why not, or what failed.
+    /// Why it did not run, or its error.
     why: Option<String>,
     /// Its statements, which take `?1`, or `?1` and `?2`.
     sql: Vec<String>,
-    /// These parameters: an array with an array for each row; and for a list, one with an array for each element.
+    /// Their parameters: an array with an array for each row; and for a list, one with an array for each element.
     parameters: Vec<Value>,
 }
 
-/// What becomes of a row.
+/// The change of a row.
 #[derive(Serialize)]
 struct Change {
     table: String,
-    /// `null` if it is not there.
+    /// `null` if it did not exist.
     before: Option<Row>,
     after: Option<Row>,
 }
@@ -130,7 +130,7 @@ fn from_file(arguments: &Arguments, source: &Source, file: &Path) -> anyhow::Res
         .with_context(|| format!("{} is not an event of `{}`", file.display(), source.name))
 }
 
-/// An event that was taken in, for as long as its message is kept.
+/// A received event whose message is kept.
 fn stored(arguments: &Arguments) -> anyhow::Result<Delivery> {
     let Arguments { source, id, .. } = arguments;
     let id = id.as_deref().unwrap_or_default();
@@ -201,7 +201,7 @@ async fn explained(
     })
 }
 
-/// Copies the rows that an event is about, and what orders them.
+/// Copies the rows that an event changes, and their guards.
 fn copy(
     database: &Connection,
     live: &Reader,
@@ -283,7 +283,7 @@ fn plain_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-/// The rows that an event is about, by table and primary key.
+/// The rows that an event changes, by table and primary key.
 async fn rows(
     trial: &Trial<'_>,
     about: &[About],
@@ -330,7 +330,7 @@ impl RuleOf {
             RuleResult::Nothing(why) => (Some((*why).to_owned()), Vec::new(), Vec::new()),
             RuleResult::Failed(error) => (Some(error.clone()), sql(), Vec::new()),
             RuleResult::Rows { rows, .. } => {
-                // Where the rows do not fit into one statement, those of the first.
+                // If the rows do not fit into one statement, the parameters of the first.
                 let all = rule.sql.iter().map(|sql| row::Row::statements(sql, rows));
                 let parameters = all.filter_map(|all| Some(all.into_iter().next()?.params));
                 let parameters = parameters.max_by_key(Vec::len).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `hookmill rejections`: what was refused, and why.
+//! `hookmill rejections`: rejected requests, and the reasons.
 
 use serde_json::{Value, json};
 

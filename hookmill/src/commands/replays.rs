@@ -1,4 +1,4 @@
-//! `hookmill replays`: dead letters sent through the whole path again.
+//! `hookmill replays`: replays and reprocessings.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::commands::dead_letters::Which;
 use crate::list::print_line;
 use crate::list::{json, listed, put, text, time};
 
-/// How long between two looks at a replay.
+/// The time between two queries of a replay.
 const GLANCE: Duration = Duration::from_millis(500);
 
 /// Replays: plan, run, watch, pause, resume, cancel
@@ -179,7 +179,7 @@ fn run_turn(turn: &Turn, what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows how far a replay is, until what it has sent has come to an end.
+/// Prints the progress of a replay until its messages are applied or have failed.
 fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
     let number = |replay: &Value, key: &str| replay[key].as_u64().unwrap_or_default();
     let first = show(client, id)?;

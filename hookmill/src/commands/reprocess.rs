@@ -1,4 +1,4 @@
-//! `hookmill reprocess`: events that took effect, sent through the whole path again after a rule has changed.
+//! `hookmill reprocess`: sends applied events through the whole path again after a rule has changed.
 
 use std::path::PathBuf;
 
@@ -46,7 +46,7 @@ pub struct Arguments {
     target: Target,
 }
 
-/// Each rule that is named is there. The API of a data folder knows no rules.
+/// Checks that the named rules exist. The API of a data folder does not know the rules.
 fn check_rules(arguments: &Arguments) -> anyhow::Result<()> {
     let program = load(&arguments.config)?.program;
     for name in &arguments.rules {

@@ -1,4 +1,4 @@
-//! `hookmill stats`: how it is doing.
+//! `hookmill stats`: the current state.
 
 use serde_json::Value;
 

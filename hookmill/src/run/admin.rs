@@ -1,4 +1,4 @@
-//! What the admin API is lent on this machine.
+//! The admin API's platform on this machine.
 
 use std::sync::Arc;
 
@@ -10,24 +10,24 @@ use hookmill_core::time::Timestamp;
 use hookmill_native::{Bodies, HttpClient, QueueName, Sqlite, SqliteQueue, StatusMetrics, now};
 use tokio::sync::Notify;
 
-/// The most waiting messages that are counted.
+/// The limit for counting waiting messages.
 const COUNTED: usize = 1_000_000;
 
-/// What the admin API is lent.
+/// The admin API's platform.
 pub struct Native<S> {
     pub store: S,
     pub bodies: Bodies,
     /// `None` for commands on the data folder, which redact nothing.
     pub config: Option<Config>,
-    /// What runs in this process. Whatever runs in another looks every few seconds for what there is to do.
+    /// The parts that run in this process. Those in another process check for work every few seconds.
     pub running: Option<Running>,
 }
 
-/// What the API asks and wakes up.
+/// The parts of the pipeline that the API uses.
 pub struct Running {
     pub queue: SqliteQueue,
     pub client: HttpClient,
-    /// Told when something is to be replayed, or sent once more.
+    /// Notified when there is something to replay or to send again.
     pub asked: Arc<Notify>,
     /// Wakes the jobs that send.
     pub written: Arc<Notify>,
@@ -78,7 +78,7 @@ impl<S: Store + 'static> Platform for Native<S> {
     }
 }
 
-/// How things stand, for metrics; `None` if the database does not answer.
+/// The pipeline's status, for metrics; `None` if the database fails.
 pub async fn status(store: Sqlite, queue: SqliteQueue) -> Option<StatusMetrics> {
     let mut waiting = Vec::new();
     for (name, lane) in [("events", QueueName::Events), ("replays", QueueName::Replays)] {

@@ -1,4 +1,4 @@
-//! `hookmill dev`: the whole pipeline, ready for a signed webhook, with no setup.
+//! `hookmill dev`: the whole pipeline without setup, ready for a signed webhook.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     run_pipeline(options, loaded, |name| for_development(&ingress, name), Outbox::Displayed, ready)
 }
 
-/// What signs a source's events. A secret from the environment is named; a development secret is shown.
+/// How a source's events are signed: the name of a secret from the environment, or the development secret itself.
 fn secret_line(
     source: &Source,
     lookup: &dyn Fn(&hookmill_core::secret::SecretName) -> Option<hookmill_core::secret::Secret>,
@@ -80,7 +80,7 @@ fn secret_line(
     lines.join("\n      ")
 }
 
-/// What has to be said besides, where this is not the usual place: `send` finds the address in the data folder.
+/// Options that the suggested commands need if they differ from the defaults. `send` finds the address in the data folder.
 fn command_options(options: &RunOptions) -> (String, String) {
     let option = |name: &str, path: &Path, usual: &str| {
         if path == Path::new(usual) {
@@ -93,7 +93,7 @@ fn command_options(options: &RunOptions) -> (String, String) {
     (option("config", &options.config, "hookmill.toml") + &data, data)
 }
 
-/// How this program was called, for suggestions that can be pasted.
+/// How this program was started, for suggestions that can be pasted.
 pub fn program() -> &'static str {
     if std::env::var_os("CARGO").is_some() { "cargo run --" } else { "hookmill" }
 }

@@ -1,4 +1,4 @@
-//! What `dev` does instead of sending: everything goes to an API that exists only here, and what it is asked to send is shown.
+//! The API that `dev` uses in place of all others: it displays messages instead of sending them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use hookmill_providers::email::EmailApi;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-/// What the URLs of such requests begin with; the rest is the channel.
+/// The prefix of its URLs, followed by the channel.
 pub const SCHEME: &str = "local:";
 
-/// The API that `dev` has everything go to. Each email is shown once however often it comes, so doubt does not arise.
+/// The API of `dev`. It displays a repeated email once, so delivery is never uncertain.
 #[derive(Clone, Copy, Debug)]
 pub struct DisplayApi;
 
@@ -72,7 +72,7 @@ impl EmailApi for DisplayApi {
     }
 }
 
-/// An email as it is shown.
+/// An email for display.
 #[derive(Serialize, Deserialize)]
 struct Content {
     id: String,
@@ -82,7 +82,7 @@ struct Content {
     text: String,
 }
 
-/// Shows what a request would send, and keeps the HTML parts of emails in a folder.
+/// Displays the content of a request, and writes the HTML parts of emails to a folder.
 pub fn show(folder: &Path, request: &ApiRequest) -> Result<ApiResponse, FetchError> {
     let channel = request.url.trim_start_matches(SCHEME);
     if channel == "email" {

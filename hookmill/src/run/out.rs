@@ -1,4 +1,4 @@
-//! Where requests to providers go: out, or, in development, onto the screen.
+//! The destination of requests to providers: the network, or in development the screen.
 
 use std::path::PathBuf;
 
@@ -11,9 +11,9 @@ use hookmill_native::HttpClient;
 use crate::run::display::{SCHEME, show};
 use crate::run::secrets::from_environment;
 
-/// Has everything shown instead of sent that is not in the outbox: what `dev` does.
+/// For `dev`: changes the configuration so that requests besides the outbox are displayed too.
 pub fn display_only(mut config: Consumers) -> Consumers {
-    // What is asked of an API changes nothing there; in development its key need not be set.
+    // A refetch only reads, so it is sent; in development its key need not be set.
     config.apis.retain(|_, api| from_environment(&api.key).is_some());
     if let Some(webhook) = config.alerts.as_mut().and_then(|alerts| alerts.webhook.as_mut()) {
         webhook.url = AlertUrl::Literal(format!("{SCHEME}alert"));
@@ -21,12 +21,12 @@ pub fn display_only(mut config: Consumers) -> Consumers {
     config
 }
 
-/// What becomes of requests to providers.
+/// The destination of requests.
 #[derive(Clone)]
 pub enum Out {
-    /// They go out.
+    /// The network.
     Network(HttpClient),
-    /// They are shown, and the HTML parts of emails are kept in this folder.
+    /// The screen; the HTML parts of emails go to this folder.
     Display { folder: PathBuf },
 }
 

@@ -1,4 +1,4 @@
-//! The whole pipeline in one process: HTTP in, two queues, their consumers. `dev` and `serve` both run this.
+//! The whole pipeline in one process: HTTP, two queues, and their consumers. `dev` and `serve` run it.
 
 use std::io::IsTerminal as _;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -37,35 +37,35 @@ use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
 use hookmill_dlq::jobs::{RunReplays, SweepOld};
 use hookmill_dlq::{drain, drained};
 
-/// Batches of events in hand at a time: while one waits for the disk, the next is planned.
+/// The number of concurrent batches: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
-/// How long a consumer waits after its queue did not answer.
+/// The delay of a consumer after its queue failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a batch that is replayed waits for events that come in.
+/// The maximum time that a replayed batch waits for new events.
 const GIVE_WAY: Duration = Duration::from_secs(2);
-/// How long between two looks for these.
+/// The time between two checks for new events.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Where the pipeline runs.
+/// Options of the pipeline.
 #[derive(clap::Args)]
 pub struct RunOptions {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     pub config: PathBuf,
-    /// Where to listen: an address of this machine and a port; port 0 takes a free one.
+    /// The address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787", value_parser = parse_listen)]
     pub listen: SocketAddr,
-    /// Where to serve metrics for Prometheus, at /metrics; nowhere, unless this is given. Keep it from the outside.
+    /// The address and port for Prometheus metrics at /metrics. Default: none. Do not expose it to the internet.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_listen)]
     pub metrics: Option<SocketAddr>,
-    /// The folder for everything that is kept. One process has it at a time.
+    /// The folder for all data. One process uses it at a time.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     pub data: PathBuf,
-    /// What is logged to stderr; every event that is accepted and applied is a line of `debug`, the default of `dev`.
+    /// The level of the log on stderr. Accepted and applied events are lines of `debug`, the default of `dev`.
     #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
     pub log: Option<String>,
-    /// Log one JSON object a line.
+    /// Log one JSON object per line.
     #[arg(long)]
     pub json: bool,
 }
@@ -77,7 +77,7 @@ fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
         .context("expected an address and a port, such as 127.0.0.1:8787")
 }
 
-/// Starts the log. Only Hookmill's own lines are shown: those of its libraries may quote what strangers send.
+/// Starts the log. It contains only Hookmill's own lines, since those of libraries may quote unverified text.
 pub fn start_log(options: &RunOptions, default: &str) {
     let filter = tracing_subscriber::EnvFilter::new(format!(
         "off,hookmill={}",
@@ -94,7 +94,7 @@ pub fn start_log(options: &RunOptions, default: &str) {
     }
 }
 
-/// Reads and checks a configuration.
+/// Loads and checks a configuration.
 pub fn load(config: &Path) -> anyhow::Result<Loaded> {
     hookmill_migrations::load(config, &hookmill_handlers::names()).map_err(|error| match error {
         hookmill_migrations::LoadError::Read { .. } if !config.exists() => {
@@ -104,7 +104,7 @@ pub fn load(config: &Path) -> anyhow::Result<Loaded> {
     })
 }
 
-/// Opens the store, migrated, and makes sure that the rules fit what is there.
+/// Opens the migrated store, and checks that the rules match its tables.
 pub fn open_store(folder: &DataFolder, loaded: &Loaded) -> anyhow::Result<Opened> {
     let opened = folder.store(&loaded.migrations)?;
     loaded.check_against(&opened.schema).context(
@@ -149,18 +149,18 @@ impl Platform for Native {
     }
 }
 
-/// What becomes of what is in the outbox.
+/// The destination of messages in the outbox.
 #[derive(Clone, Copy)]
 pub enum Outbox {
-    /// It is sent.
+    /// Sent to providers.
     Sent,
-    /// It is shown, and emails are kept in the data folder.
+    /// Displayed, with the HTML parts of emails in the data folder.
     Displayed,
 }
 
-/// Runs the pipeline until the process is told to stop (SIGINT, SIGTERM); then finishes what is in hand.
+/// Runs the pipeline until a stop signal (SIGINT, SIGTERM); then finishes work in progress.
 ///
-/// `ready` is called with the address once requests are taken.
+/// Calls `ready` with the address once it accepts requests.
 pub fn run(
     options: &RunOptions,
     loaded: Loaded,
@@ -203,7 +203,7 @@ pub fn run(
         let mut consumers = JoinSet::new();
         let objects = folder.objects()?;
         let written = Arc::new(Notify::new());
-        // The folder is locked, so whoever was sending is gone.
+        // The folder is locked, so the processes that were sending have ended.
         if let Err(error) = resume(&store, now()).await {
             error!(%error, "what was being sent waits for the end of its lease");
         }
@@ -264,7 +264,7 @@ pub fn run(
     })
 }
 
-/// The jobs that send requests to providers, with what they need.
+/// The parts of the jobs that send requests to providers.
 struct Sending {
     channels: Vec<OutboxChannel>,
     alarm: Option<Alarm>,
@@ -295,7 +295,7 @@ impl Sending {
     }
 }
 
-/// For how long a consumer of this queue may have a message wait.
+/// The maximum delay of a verdict of this queue's consumers.
 fn longest_retry(queue: QueueName, config: &Consumers) -> Duration {
     match queue {
         QueueName::Events | QueueName::Replays => config.retry.longest(),
@@ -318,7 +318,7 @@ async fn serve_metrics(
     Ok(())
 }
 
-/// What has a use for secrets.
+/// The parts that need secrets.
 struct Equipment {
     gate: Gate,
     config: Consumers,
@@ -327,7 +327,7 @@ struct Equipment {
     apis: Apis,
 }
 
-/// Takes what is needed out of a configuration; with everything that is the matter with its secrets.
+/// Creates the parts of a configuration that need secrets; also returns all problems with the secrets.
 fn equip(
     loaded: &Loaded,
     salt: [u8; 16],
@@ -350,7 +350,7 @@ pub fn lacking(loaded: &Loaded) -> Vec<String> {
 
 type Able<T> = Result<T, Vec<ChannelError>>;
 
-/// What goes out and through which channels, and who is told if something is the matter; or what is missing for that.
+/// The channels of the outbox and the alerts, or what is missing for them.
 fn channels(
     config: Consumers,
     outbox: Outbox,
@@ -367,7 +367,7 @@ fn channels(
     (config, channels, alarm)
 }
 
-/// What there is, or nothing and what is missing for it.
+/// The value, or its default after recording the problems.
 fn or_problems<T: Default>(able: Able<T>, problems: &mut Vec<String>) -> T {
     able.unwrap_or_else(|errors| {
         problems.extend(errors.iter().map(ToString::to_string));
@@ -375,7 +375,7 @@ fn or_problems<T: Default>(able: Able<T>, problems: &mut Vec<String>) -> T {
     })
 }
 
-/// From now on, whoever tells the process to stop is heard; ready when somebody does.
+/// Handles stop signals from now on; the future is ready when one arrives.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -397,14 +397,14 @@ struct Consumer {
     store: Sqlite,
     objects: Files,
     metrics: Metrics,
-    /// Told when there is something new in the outbox.
+    /// Notified when there are new messages in the outbox.
     written: Arc<Notify>,
     config: Consumers,
     batch: Batch,
 }
 
 impl Consumer {
-    /// Waits while events come in, for some seconds: what is replayed has waited for longer.
+    /// Waits a few seconds while new events arrive: replayed ones are less urgent.
     async fn give_way(&self) {
         let since = Instant::now();
         while since.elapsed() < GIVE_WAY {
@@ -460,8 +460,8 @@ impl Consumer {
             }
             let verdicts =
                 batch.into_iter().zip(settled.into_iter().map(|settled| settled.verdict)).collect();
-            // On its way before the next batch is leased, so that this one is settled even if its lease has ended. Its answer is
-            // not waited for: settling this batch and leasing the next one share a commit.
+            // The verdicts are sent before the next batch is leased, so that they count even if the lease has ended. Their
+            // result is not awaited: settling this batch and leasing the next one share a commit.
             let settled = self.queue.settle_before(lane, verdicts).await;
             settling = Some(tokio::spawn(async move {
                 if let Err(error) = settled.await {
@@ -503,7 +503,7 @@ async fn consume_dead_letters(
     }
 }
 
-/// Writes down what was refused, once in a while.
+/// Records rejections every few seconds.
 async fn keep_rejections(
     gate: Arc<Gate>,
     store: Sqlite,
@@ -539,7 +539,7 @@ async fn keep_rejections(
     }
 }
 
-/// Counts and logs what comes of requests.
+/// Counts and logs the results of requests.
 fn observe(metrics: Metrics) -> Box<dyn Fn(&RequestOutcome) + Send + Sync> {
     Box::new(move |outcome| {
         if let RequestOutcome::Accepted { events } = outcome
@@ -568,7 +568,7 @@ fn log_outcome(outcome: &RequestOutcome) {
     }
 }
 
-/// Whether a line about it is written even if the log has no details.
+/// Whether it is logged at every level.
 const fn needs_attention(fate: &Fate) -> bool {
     matches!(fate, Fate::Unavailable(_) | Fate::Condemned { .. })
 }

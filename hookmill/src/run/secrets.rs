@@ -1,4 +1,4 @@
-//! Where secrets come from on one machine: the environment, and for development a text that everybody knows.
+//! The sources of secrets on one machine: the environment, and for development public texts.
 
 use std::collections::BTreeSet;
 
@@ -21,27 +21,27 @@ pub fn for_development(ingress: &Ingress, name: &SecretName) -> Option<Secret> {
     from_environment(name).or_else(|| Some(development_keys(source()?, name)?.verifying))
 }
 
-/// The development keys of a source, for this secret of it. One is enough; the others are for rotation.
+/// The development keys of a source, for this secret. Only its first has one; the others are for rotation.
 pub fn development_keys(source: &Source, name: &SecretName) -> Option<Development> {
     let first = source.secrets.first().is_some_and(|secret| secret.name == *name);
     first.then(|| development(source, name))
 }
 
-/// What was found out about the secrets in the environment. It names them, and shows none.
+/// The result of checking the secrets in the environment. It names them, and contains none.
 pub struct Checked {
     /// Why `serve` would not start.
     pub problems: Vec<String>,
-    /// What it would start with all the same.
+    /// Notes that do not prevent the start.
     pub notes: Vec<String>,
 }
 
-/// Looks whether all the secrets that a configuration names are set and can be used.
+/// Checks whether all secrets of a configuration are set and valid.
 pub fn check(loaded: &Loaded) -> Checked {
     let (mut problems, mut notes) = (lacking(loaded), Vec::new());
     let sources = &loaded.config.ingress.sources;
     for source in sources {
         let (mut set, mut unset) = (0, Vec::new());
-        // Each for itself, since a source says no more than what is wrong with the first.
+        // Checked separately, since a source reports only its first problem.
         for secret in &source.secrets {
             let alone = Source { secrets: vec![secret.clone()], ..source.clone() };
             match Verifier::new(&alone, from_environment) {
@@ -68,7 +68,7 @@ pub fn check(loaded: &Loaded) -> Checked {
     Checked { problems, notes }
 }
 
-/// Tells of secrets that have something around them that is none of theirs.
+/// Reports secrets with surrounding characters that do not belong to them.
 pub fn wrapped(sources: &[Source]) -> Vec<String> {
     let names = sources.iter().flat_map(|source| &source.secrets).map(|secret| &secret.name);
     let wrapped = |name: &SecretName| {
@@ -80,7 +80,7 @@ pub fn wrapped(sources: &[Source]) -> Vec<String> {
     names.flat_map(wrapped).collect()
 }
 
-/// What becomes of a secret on its way into a variable, undone.
+/// The secret without changes that happen on its way into a variable.
 pub fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
     let secret = secret.trim();
     let quoted = ['"', '\'']

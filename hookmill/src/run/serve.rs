@@ -7,7 +7,8 @@ use crate::run::secrets::from_environment;
 
 /// Run the whole pipeline on this machine, with secrets from the environment
 ///
-/// Hookmill speaks plain HTTP: put a proxy that ends TLS in front of it. Migrations that are pending are applied first.
+/// Hookmill speaks plain HTTP: put a proxy that terminates TLS in front of it. The command applies pending migrations
+/// first.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! A configuration: every fault has a place in it, and a source that is taken can be signed for and verifies that.
+//! A configuration: every error has a location, and an accepted source can sign and verify.
 #![no_main]
 
 use hookmill_core::config::parse;
@@ -12,7 +12,7 @@ fuzz_target!(|text: &str| {
     let (config, faults) = parse("hookmill.toml", text);
     let lines = text.lines().count().max(1);
     for fault in &faults {
-        // What is overridden may disagree with the file of its scheme, and has its place there.
+        // Overridden parameters may contradict the file of the scheme; then the error is located there.
         let own = &*fault.at.file == "hookmill.toml";
         assert!(!own || (1..=lines + 1).contains(&fault.at.line), "{fault}");
         assert!(!fault.problem.is_empty());
