@@ -422,7 +422,7 @@ fn reading_as_another_user_leaves_everything_to_its_owner() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(
         said,
-        "error: this user may not read data/data.db; run the command as the user that hookmill runs as\n"
+        "error: this user may not read data/data.db; run the command as the user of the Hookmill process\n"
     );
     world.readable();
     world.looks_and_changes_nothing();

@@ -103,9 +103,9 @@ fn rule_result(
         return Ok(RuleResult::Rows { rows, about });
     }
     Ok(RuleResult::Nothing(match (&rule.handler, &rule.each) {
-        (Some(_), _) => "its handler returns nothing that fulfils its conditions",
+        (Some(_), _) => "its handler returns no value that meets the conditions",
         (None, Some(_)) => "the list is missing, or no element matches the conditions",
-        (None, None) => "what it names is not there",
+        (None, None) => "the event has no value at its paths",
     }))
 }
 

@@ -63,7 +63,10 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
     }
     if let Some(more) = sent.unsent.len().checked_sub(LINES).filter(|more| *more > 0) {
         let fields = Fields { count: Some(more.to_string()), ..fields() };
-        step.log.push(Entry::warn("more were not sent: see `hookmill email list`", fields));
+        step.log.push(Entry::warn(
+            "more messages were not sent; `hookmill email list` lists them",
+            fields,
+        ));
     }
     let problems = sent.problems.iter().map(|problem| Entry::warn(problem.clone(), fields()));
     step.log.extend(problems);

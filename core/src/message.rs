@@ -110,12 +110,12 @@ pub enum Unreadable {
     NotText,
     /// There is no text. The rest is the `place` where it should be.
     #[error(
-        "the text of the message is missing from the queue's database; have the provider send its latest events again"
+        "the text of the message is missing from the queue's database; resend the latest events at the provider"
     )]
     Missing,
     /// The database cannot read the text. The rest is the `place` of the text.
     #[error(
-        "the text of the message is in a damaged part of the queue's database; stop Hookmill, and look for it with \
+        "the text of the message is in a damaged part of the queue's database; stop Hookmill, and recover it with \
          `sqlite3 queue.db .recover`"
     )]
     Damaged,

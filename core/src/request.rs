@@ -62,7 +62,7 @@ impl Request<'_> {
         };
         let text = text.ok_or_else(|| malformed("is not text"))?;
         if text.contains(", ") {
-            return Err(malformed("was sent more than once, or holds several values"));
+            return Err(malformed("was sent more than once, or has several values"));
         }
         Ok(Some(text))
     }

@@ -60,7 +60,7 @@ const BATCHES: Kind = Kind {
 };
 
 const SETTLED_LETTERS: Kind = Kind {
-    name: "letters that were applied or discarded",
+    name: "settled dead letters",
     table: "dead_letters",
     key: "id",
     old: "INDEXED BY dead_letters_settled

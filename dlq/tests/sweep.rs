@@ -128,7 +128,7 @@ fn old_rows_are_removed_unless_an_operator_has_to_act() {
     Swept {
         removed: {
             "activity": 1,
-            "letters that were applied or discarded": 2,
+            "settled dead letters": 2,
             "messages": 2,
             "outbox": 1,
             "outbox batches": 1,

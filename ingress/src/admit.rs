@@ -71,7 +71,7 @@ fn ready<'v>(
 ) -> Result<&'v Verifier, String> {
     match verifier {
         Ok(verifier) if verifier.expired(now) => {
-            Err(format!("source `{name}`: `not_after` of every secret that is set has passed"))
+            Err(format!("source `{name}`: all secrets that are set have expired (`not_after`)"))
         }
         Ok(verifier) => Ok(verifier),
         Err(error) => Err(error.to_string()),

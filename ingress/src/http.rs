@@ -157,8 +157,7 @@ async fn answer<P: Platform, B: Body>(
         return (health(&problems), RequestOutcome::Probe);
     }
     let Some(name) = incoming.path.strip_prefix("/webhooks/") else {
-        let detail =
-            "webhooks are taken at /webhooks/{source}, and health is told at /healthz and /readyz";
+        let detail = "webhooks go to /webhooks/{source}; health checks are at /healthz and /readyz";
         return rejected(None, Rejection::new(Reason::NotFound, detail));
     };
     let Some(verifier) = gate.source(name, now) else {
@@ -267,7 +266,8 @@ async fn read<B: Body>(
     limit: usize,
 ) -> Result<Vec<u8>, ReadError> {
     let reject = |reason, detail: String| Err(ReadError::Rejected(Rejection::new(reason, detail)));
-    let too_large = || reject(Reason::BodyTooLarge, format!("at most {limit} bytes are taken"));
+    let too_large =
+        || reject(Reason::BodyTooLarge, format!("the body exceeds the limit of {limit} bytes"));
     if content_length.is_some_and(|length| length > limit as u64) {
         return too_large();
     }
@@ -311,7 +311,7 @@ fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, RequestOutcom
 }
 
 fn rate_limited(source: &str, wait: Duration) -> (Reply, RequestOutcome) {
-    let detail = "this source has had as many requests as it may have for now; send it again";
+    let detail = "the source has reached its rate limit; retry later";
     let (mut reply, outcome) = rejected(Some(source), Rejection::new(Reason::RateLimited, detail));
     reply.headers.push(retry_after(wait));
     (reply, outcome)
@@ -324,7 +324,7 @@ fn retry_after(wait: Duration) -> (&'static str, Cow<'static, str>) {
 }
 
 fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, RequestOutcome) {
-    let detail = format!("this path is for {allow}");
+    let detail = format!("this path accepts only {allow}");
     let (mut reply, outcome) = rejected(source, Rejection::new(Reason::MethodNotAllowed, detail));
     reply.headers.push(("allow", allow.into()));
     (reply, outcome)
@@ -332,7 +332,7 @@ fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, Requ
 
 /// 503 and never 4xx: after a 4xx, providers do not retry.
 fn unavailable(source: &str, reason: &'static str, error: String) -> (Reply, RequestOutcome) {
-    let mut reply = problem(503, reason, "the event was not taken; send it again");
+    let mut reply = problem(503, reason, "the event was not accepted; retry later");
     reply.headers.push(retry_after(RETRY_AFTER));
     (reply, RequestOutcome::Unavailable { source: source.to_owned(), error })
 }

@@ -30,7 +30,7 @@ pub(crate) fn events<'r>(
     let elements = elements(request.body)?;
     if elements.len() > limits::REQUEST_EVENTS {
         let detail = format!(
-            "the request has {} events, and at most {} are taken",
+            "the request has {} events; the maximum is {}",
             elements.len(),
             limits::REQUEST_EVENTS
         );
@@ -144,7 +144,7 @@ fn missing(what: &str, part: &NamePart) -> Rejection {
         NamePart::Body(_, path) => format!("`{path}` of the body"),
         NamePart::BodyHash | NamePart::SignedHash => "the body".to_owned(),
     };
-    rejected(Reason::MalformedEvent, format!("there is no {what} of the event in {place}"))
+    rejected(Reason::MalformedEvent, format!("the event's {what} is missing in {place}"))
 }
 
 /// The response to a request that is not an event.

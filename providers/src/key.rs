@@ -74,46 +74,46 @@ impl Key {
 
     #[cfg(not(feature = "sha512"))]
     fn hmac_sha512(_: &[u8]) -> Result<Self, &'static str> {
-        Err("is a key of HMAC-SHA512, and this build was made without that: build it again")
+        Err("is an HMAC-SHA512 key, which this build does not support; build it again")
     }
 
     #[cfg(feature = "ed25519")]
     pub(crate) fn ed25519(form: KeyForm, secret: &str) -> Result<Self, &'static str> {
-        const WRONG: &str = "is not a public key of Ed25519: 32 bytes, in hexadecimal or base64";
+        const WRONG: &str = "is not an Ed25519 public key: 32 bytes, in hexadecimal or base64";
         let form = if form == KeyForm::Text { KeyForm::Hex } else { form };
         let key: [u8; 32] = bytes(form, secret)?.try_into().map_err(|_| WRONG)?;
         let key = Ed25519Key::from_bytes(&key).map_err(|_| WRONG)?;
         // With such a key, one signature is valid for many messages.
-        if key.is_weak() { Err("is a weak key of Ed25519") } else { Ok(Self::Ed25519(key)) }
+        if key.is_weak() { Err("is a weak Ed25519 key") } else { Ok(Self::Ed25519(key)) }
     }
 
     #[cfg(not(feature = "ed25519"))]
     pub(crate) fn ed25519(_: KeyForm, _: &str) -> Result<Self, &'static str> {
-        Err("is a public key of Ed25519, and this build was made without that: build it again")
+        Err("is an Ed25519 key, which this build does not support; build it again")
     }
 
     #[cfg(feature = "ecdsa")]
     fn ecdsa_p256(secret: &str) -> Result<Self, &'static str> {
         EcdsaKey::from_public_key_der(&der(secret)?)
             .map(Self::EcdsaP256)
-            .map_err(|_| "is not a public key of P-256: base64 of DER, or PEM")
+            .map_err(|_| "is not a P-256 public key: base64 of DER, or PEM")
     }
 
     #[cfg(not(feature = "ecdsa"))]
     fn ecdsa_p256(_: &str) -> Result<Self, &'static str> {
-        Err("is a public key of P-256, and this build was made without that: build it again")
+        Err("is a P-256 key, which this build does not support; build it again")
     }
 
     #[cfg(feature = "rsa")]
     pub(crate) fn rsa_sha1(secret: &str) -> Result<Self, &'static str> {
         RsaPublicKey::from_public_key_der(&der(secret)?)
             .map(Self::RsaSha1)
-            .map_err(|_| "is not a public key of RSA: PEM, or base64 of DER")
+            .map_err(|_| "is not an RSA public key: PEM, or base64 of DER")
     }
 
     #[cfg(not(feature = "rsa"))]
     pub(crate) fn rsa_sha1(_: &str) -> Result<Self, &'static str> {
-        Err("is a public key of RSA, and this build was made without that: build it again")
+        Err("is an RSA key, which this build does not support; build it again")
     }
 
     /// Whether it is an HMAC key.
@@ -251,7 +251,7 @@ pub(crate) fn matching<'k>(
     matching.map(|(index, _)| *index).ok_or_else(|| {
         Rejection::new(
             Reason::NoMatchingSignature,
-            "the request was signed with another secret, or changed on its way",
+            "the request was signed with another secret, or changed in transit",
         )
     })
 }

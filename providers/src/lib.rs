@@ -231,12 +231,12 @@ impl Verifier {
         let (too_old, too_new) = (seconds(past), seconds(future));
         if age > too_old {
             let detail =
-                format!("the signature is {age} s old, and this source accepts {too_old} s");
+                format!("the signature is {age} s old; this source accepts at most {too_old} s");
             return Err(rejected(Reason::TimestampTooOld, detail));
         }
         if ahead > too_new {
             let detail = format!(
-                "the signature is {ahead} s in the future, and this source accepts {too_new} s"
+                "the signature is {ahead} s in the future; this source accepts at most {too_new} s"
             );
             return Err(rejected(Reason::TimestampInFuture, detail));
         }
@@ -248,7 +248,7 @@ impl Verifier {
 fn keys(scheme: &Scheme, secret: &Secret) -> Result<Vec<Key>, &'static str> {
     let secret = secret.expose_secret().trim();
     if secret.is_empty() {
-        return Err("is set, and blank");
+        return Err("is set but blank");
     }
     Ok(match scheme {
         Scheme::Template(template) => vec![Key::new(template.algorithm, template.key, secret)?],
@@ -311,7 +311,7 @@ fn check_name(what: &str, name: &str) -> Result<(), Rejection> {
     let problem = if name.is_empty() {
         "is blank".to_owned()
     } else if name.len() > limits::NAME_BYTES {
-        format!("is {} bytes long, and at most {} are taken", name.len(), limits::NAME_BYTES)
+        format!("has {} bytes; the maximum is {}", name.len(), limits::NAME_BYTES)
     } else if name.chars().any(char::is_control) {
         "has control characters".to_owned()
     } else {

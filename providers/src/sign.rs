@@ -68,7 +68,7 @@ pub fn sign(source: &Source, secret: &Secret, event: UnsignedEvent<'_>) -> Resul
                 }
                 None => {
                     let tag = standard_webhooks::key(true, secret)?.tag(&parts);
-                    let tag = tag.ok_or("is a public key, with which nothing can be signed")?;
+                    let tag = tag.ok_or("is a public key, which cannot sign")?;
                     format!("v1,{}", STANDARD.encode(tag))
                 }
             };
@@ -85,7 +85,7 @@ pub fn sign(source: &Source, secret: &Secret, event: UnsignedEvent<'_>) -> Resul
         }
         Scheme::PaddleClassic => {
             let key = RsaPrivateKey::from_pkcs8_pem(secret)
-                .map_err(|_| "is not a private key of RSA in PEM")?;
+                .map_err(|_| "is not an RSA private key in PEM")?;
             let signed = paddle_classic::signed(event.body).map_err(|error| error.detail)?;
             let signature = key
                 .sign(pkcs1v15_sha1(), &Sha1::digest(signed))
@@ -234,12 +234,12 @@ fn signature(template: &Template, secret: &str, signed: &[&[u8]]) -> Result<Vec<
         Algorithm::Token => secret.as_bytes().to_vec(),
         Algorithm::Ed25519 => {
             let seed =
-                seed(secret).ok_or("is not a private key of Ed25519: 32 bytes in hexadecimal")?;
+                seed(secret).ok_or("is not an Ed25519 private key: 32 bytes in hexadecimal")?;
             Ed25519Key::from_bytes(&seed).sign(&signed.concat()).to_bytes().to_vec()
         }
         Algorithm::EcdsaP256 => {
             let key = seed(secret).and_then(|seed| EcdsaKey::from_slice(&seed).ok());
-            let key = key.ok_or("is not a private key of P-256: 32 bytes in hexadecimal")?;
+            let key = key.ok_or("is not a P-256 private key: 32 bytes in hexadecimal")?;
             let signature: EcdsaSignature = key.sign(&signed.concat());
             signature.to_der().as_bytes().to_vec()
         }
@@ -260,12 +260,12 @@ fn set(json: &mut Value, path: &str, value: Value) -> Result<(), String> {
     let mut place = json;
     for step in &path.steps {
         let Step::Key(key) = step else {
-            return Err("the body has no such place".to_owned());
+            return Err("the body has no such path".to_owned());
         };
         if place.is_null() {
             *place = json!({});
         }
-        let object = place.as_object_mut().ok_or("the body has no such place")?;
+        let object = place.as_object_mut().ok_or("the body has no such path")?;
         place = object.entry(key).or_insert(Value::Null);
     }
     *place = value;

@@ -24,21 +24,19 @@ use crate::template::parse_time;
 pub(crate) fn key(asymmetric: bool, secret: &str) -> Result<Key, &'static str> {
     if let Some(base64) = secret.strip_prefix("whpk_") {
         if !asymmetric {
-            return Err("is a public key, and the source does not say `asymmetric = true`");
+            return Err("is a public key; set `asymmetric = true` in the source");
         }
         return Key::ed25519(KeyForm::Base64, base64);
     }
     if secret.starts_with("whsk_") {
-        return Err(
-            "is a private key, which the sender keeps; the receiver has the one with `whpk_`",
-        );
+        return Err("is the sender's private key; use the public key, which begins with `whpk_`");
     }
     // Supabase writes the version of the scheme before the secret.
     let secret = secret.strip_prefix("v1,").unwrap_or(secret);
     let base64 = secret.strip_prefix("whsec_").unwrap_or(secret);
     match STANDARD.decode(base64) {
         Ok(key) if !key.is_empty() => Ok(Key::hmac_sha256(&key)),
-        Ok(_) => Err("is set, and has no key behind `whsec_`"),
+        Ok(_) => Err("has no key after `whsec_`"),
         Err(_) => Err("is not a secret of this scheme: `whsec_` and base64"),
     }
 }
@@ -73,7 +71,7 @@ pub(crate) fn verify(
         )
     })?;
     if list.split(' ').count() > limits::SIGNATURES {
-        let detail = format!("{signature_header} has more signatures than are tried");
+        let detail = format!("{signature_header} has too many signatures");
         return Err(rejected(Reason::MalformedHeader, detail));
     }
     let signatures = |version: &str| -> Vec<Vec<u8>> {

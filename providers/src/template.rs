@@ -69,7 +69,7 @@ pub(crate) fn verify<'r>(
         },
     };
     if texts.len() > limits::SIGNATURES {
-        return Err(malformed("has more signatures than are tried".into()));
+        return Err(malformed("has too many signatures".into()));
     }
 
     let time = template.timestamp.as_ref();
@@ -109,7 +109,9 @@ pub(crate) fn verify<'r>(
     let parts: Vec<&[u8]> = signed.iter().map(|part| &**part).collect();
     let secret =
         matching(keys, &parts, &signatures).map_err(|rejection| match template.algorithm {
-            Algorithm::Token => rejected(rejection.reason, "the token is none of the source's"),
+            Algorithm::Token => {
+                rejected(rejection.reason, "the token matches no secret of the source")
+            }
             _ => rejection,
         })?;
     check_url_ends(template, request)?;
@@ -207,7 +209,7 @@ fn separated(what: &str, value: &str, separator: Option<&str>) -> Result<(), Rej
     match separator {
         Some(separator) if value.contains(separator) => {
             let detail = format!(
-                "{what} contains {separator:?}, which `payload` has behind it, so it could be cut in another place under the same signature"
+                "{what} contains {separator:?}, which separates it from the next part of `payload`, so the signature is ambiguous"
             );
             Err(rejected(Reason::MalformedHeader, detail))
         }
@@ -226,9 +228,9 @@ fn check_url_ends(template: &Template, request: &Request<'_>) -> Result<(), Reje
         return Ok(());
     }
     let detail = if !request.body.starts_with(b"{") && !request.body.starts_with(b"[") {
-        "the body does not begin with `{` or `[`, so it cannot be told from the signed URL"
+        "the body does not begin with `{` or `[`, so the end of the signed URL is ambiguous"
     } else if request.query.is_some_and(|query| query.contains(['{', '['])) {
-        "the URL's query has a `{` or `[`, so it cannot be told from the signed body; escape it"
+        "the URL's query contains `{` or `[`, so the start of the signed body is ambiguous; escape it"
     } else {
         return Ok(());
     };
@@ -244,10 +246,7 @@ fn needs_body(template: &Template) -> bool {
 fn member(read: &Read, path: &str, values: Option<&Values<'_>>) -> Result<String, Rejection> {
     let text = values.and_then(|values| member_text(read, values));
     text.ok_or_else(|| {
-        rejected(
-            Reason::MalformedEvent,
-            format!("there is neither a text nor a number at `{path}`"),
-        )
+        rejected(Reason::MalformedEvent, format!("there is no string or number at `{path}`"))
     })
 }
 
@@ -255,7 +254,7 @@ fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejectio
     let unit = match unit {
         TimeUnit::Seconds => "Unix seconds, in 10 digits",
         TimeUnit::Milliseconds => "Unix milliseconds, in 13 digits",
-        TimeUnit::Rfc3339 => "a time of RFC 3339",
+        TimeUnit::Rfc3339 => "an RFC 3339 time",
     };
     match place {
         Some(Place::Body(_, path)) => {

@@ -49,7 +49,7 @@ pub(crate) fn verify(
         None | Some(Some("HMAC_SHA1")) => false,
         Some(Some("HMAC_SHA256")) => true,
         Some(_) => {
-            let detail = format!("{SETTINGS} names no algorithm that Twilio documents");
+            let detail = format!("{SETTINGS} does not name an algorithm that Twilio documents");
             return Err(rejected(Reason::MalformedHeader, detail));
         }
     };
@@ -58,7 +58,7 @@ pub(crate) fn verify(
     let body_hash = query.split('&').find_map(|field| field.strip_prefix("bodySHA256="));
     // Not secret: the URL contains it. It binds the signature to this body, whatever the content type.
     if body_hash.is_some_and(|hash| hash != sha256_hex(&[request.body])) {
-        let detail = "the body is not the one whose hash is in the URL (bodySHA256)";
+        let detail = "the body does not match its hash in the URL (bodySHA256)";
         return Err(rejected(Reason::NoMatchingSignature, detail));
     }
     let (content, params) = if request.method == "GET" {
@@ -72,8 +72,7 @@ pub(crate) fn verify(
     } else if body_hash.is_some() {
         (Content::Json, String::new())
     } else {
-        let detail =
-            "the body is no form, and no hash of it is in the URL (bodySHA256): nothing covers it";
+        let detail = "the body is not a form, and the URL has no hash of it (bodySHA256), so the signature does not cover it";
         return Err(rejected(Reason::NoMatchingSignature, detail));
     };
 
@@ -91,7 +90,7 @@ pub(crate) fn verify(
     let secret = result.map_err(|_| {
         rejected(
             Reason::NoMatchingSignature,
-            "the request was signed with another auth token or for another URL than `public_url`, or changed on its way",
+            "the request was signed with another auth token or for another URL than `public_url`, or changed in transit",
         )
     })?;
     Ok((Verified { secret, signed_at: None }, content))

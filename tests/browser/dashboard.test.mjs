@@ -110,7 +110,7 @@ test("who has one sees how it is doing", async () => {
   await tile("Dead letters").filter({ hasText: String(LETTERS + 4) }).waitFor();
   await tile("Oldest dead letter").filter({ hasText: /\d (ms|s|min)/ }).waitFor();
   await tile("Waiting on the queue").filter({ hasText: "0" }).waitFor();
-  const chart = page.getByRole("img", { name: /^Events a minute, from .* until now: at most/ });
+  const chart = page.getByRole("img", { name: /^Events per minute, from .* until now: at most/ });
   await chart.waitFor();
   assert.equal(await chart.locator("rect").count(), 60);
   await page.getByRole("img", { name: /^Longest lag, from .* until now: at most .* (ms|s)/ }).waitFor();
@@ -118,18 +118,18 @@ test("who has one sees how it is doing", async () => {
   assert.deepEqual(await table("Dead letters by reason"), [["Reason", "Letters"], ["permanent", "2"], ["refused", String(LETTERS + 2)]]);
   assert.deepEqual(await table("Outbox"), [["Channel", "State", "Count"], ["email", "refused", "1"]]);
   // What was sent is counted by provider.
-  const taken = (await table("Taken by providers (UTC)")).map(([provider, , sent, requests]) => [provider, sent, requests]);
+  const taken = (await table("Sent through providers (UTC)")).map(([provider, , sent, requests]) => [provider, sent, requests]);
   assert.deepEqual(taken, [["Provider", "Sent", "Requests"], ["local", "2", "1"], ["local", "2", "1"]]);
-  assert.deepEqual(await table("Rejections in this time"), [["Source", "Reason", "Requests"], ["stripe", "no_matching_signature", "3"]]);
+  assert.deepEqual(await table("Rejections in this window"), [["Source", "Reason", "Requests"], ["stripe", "no_matching_signature", "3"]]);
   await page.getByRole("link", { name: "Day", exact: true }).click();
   await page.locator("[aria-current=true]", { hasText: "Day" }).waitFor();
   // It asks again by itself.
-  const before = await text(tile("Events a minute").locator(".figure"));
+  const before = await text(tile("Events per minute").locator(".figure"));
   for (let n = 0; n < 5; n++) await pipeline.send("stripe", "test.counted", `evt_late_${n}`, { id: "good", amount: 1 });
-  await eventually("it has the events", async () => (await text(tile("Events a minute").locator(".figure"))) !== before);
+  await eventually("it has the events", async () => (await text(tile("Events per minute").locator(".figure"))) !== before);
   const figure = page.getByRole("figure").first();
   await figure.getByText("As a table").click();
-  await figure.getByRole("table", { name: "Events a minute" }).waitFor();
+  await figure.getByRole("table", { name: "Events per minute" }).waitFor();
 });
 
 test("an event is searched for, and its story told", async () => {
@@ -141,7 +141,7 @@ test("an event is searched for, and its story told", async () => {
   await heading("Event").waitFor();
   const steps = page.getByRole("main").getByRole("list").getByRole("listitem");
   await steps.last().waitFor();
-  assert.deepEqual(await steps.getByRole("heading").allInnerTexts(), ["Received", "Took effect"]);
+  assert.deepEqual(await steps.getByRole("heading").allInnerTexts(), ["Received", "Applied"]);
   assert.match(page.url(), /#\/events\/stripe\/evt_customer$/);
   await screenshot(page, "timeline");
   // Back is where the search was.
@@ -195,7 +195,7 @@ test("what an event says stays text", async () => {
   for (const place of ["#/dead-letters", "#/events", "#/audit"]) {
     await page.goto(`${pipeline.address}/admin${place}`);
     await page.getByRole("heading", { level: 1 }).waitFor();
-    await page.getByRole("table").first().or(shown("Nobody has changed anything.")).waitFor();
+    await page.getByRole("table").first().or(shown("No changes yet.")).waitFor();
     assert.equal(await page.locator("main script, main img").count(), 0);
   }
   assert.equal(await page.evaluate(() => window.ran), undefined);
@@ -209,7 +209,7 @@ test("a replay is planned and run to its end", async () => {
   await page.getByRole("button", { name: "Replay…" }).click();
   await because("the trigger is gone", "Replay");
   await heading("Replay").waitFor();
-  await shown("1 of 1 sent, 1 took effect, 0 failed again").waitFor();
+  await shown("1 of 1 sent, 1 applied, 0 failed again").waitFor();
   // Of the others some, so that another replay has the rest.
   await open("Replays");
   const plan = page.getByRole("form", { name: "Plan a replay" });
@@ -226,7 +226,7 @@ test("a replay is planned and run to its end", async () => {
   await screenshot(page, "plan");
   await page.getByRole("button", { name: "Run…" }).click();
   const dialog = page.getByRole("dialog", { name: "Run this replay" });
-  await dialog.getByLabel("Letters a second").fill("4");
+  await dialog.getByLabel("Letters per second").fill("4");
   await screenshot(page, "run", false);
   assert.deepEqual(await barriers(page), []);
   await because("the trigger is gone", "Run");
@@ -235,7 +235,7 @@ test("a replay is planned and run to its end", async () => {
   await eventually("some are sent", async () => (await bar.evaluate((bar) => bar.value)) > 0);
   await screenshot(page, "running");
   await page.locator(".badge", { hasText: "done" }).waitFor();
-  await shown(`${total} of ${total} sent, ${LETTERS - 1} took effect, 2 failed again`).waitFor();
+  await shown(`${total} of ${total} sent, ${LETTERS - 1} applied, 2 failed again`).waitFor();
   assert.deepEqual(await bar.evaluate((bar) => [bar.value, bar.max]), [total, total]);
   assert.match(await text(page.getByRole("status")), /done/);
   await screenshot(page, "done");
@@ -249,10 +249,10 @@ test("another is paused, resumed and cancelled; what was not sent stays dead", a
   await eventually("they are dead", () => dead() === LETTERS);
   pipeline.sql("DROP TRIGGER broken");
   await open("Dead letters");
-  await page.getByRole("button", { name: /^Plan a replay of those that failed by .*out of order/ }).click();
+  await page.getByRole("button", { name: /^Plan a replay of letters with the error .*out of order/ }).click();
   await heading("Replay").waitFor();
   await page.getByRole("button", { name: "Run…" }).click();
-  await page.getByLabel("Letters a second").fill("1");
+  await page.getByLabel("Letters per second").fill("1");
   await because("to try some", "Run");
   await eventually("some are sent", async () => (await page.getByRole("progressbar").evaluate((bar) => bar.value)) > 0);
   await page.getByRole("button", { name: "Pause…" }).click();
@@ -273,12 +273,12 @@ test("another is paused, resumed and cancelled; what was not sent stays dead", a
 
 test("an email is sent once more, and an address written to again", async () => {
   await open("Outbox");
-  await page.getByRole("button", { name: "Send once more to grace@example.com" }).click();
-  await because("she has a mailbox now", "Send once more");
+  await page.getByRole("button", { name: "Send again to grace@example.com" }).click();
+  await because("she has a mailbox now", "Send again");
   await eventually("it is sent", () => pipeline.one("SELECT count(*) FROM outbox WHERE state = 'sent'") === 2);
-  await page.getByRole("button", { name: "Write to bob@example.com again" }).click();
-  await because("he asked for it", "Write to it again");
-  await shown("Everybody is written to.").waitFor();
+  await page.getByRole("button", { name: "Remove the suppression of bob@example.com" }).click();
+  await because("he asked for it", "Remove the suppression");
+  await shown("No suppressed addresses.").waitFor();
 });
 
 test("what was refused at the door, and who did what", async () => {
@@ -286,7 +286,7 @@ test("what was refused at the door, and who did what", async () => {
   await page.getByRole("table", { name: "The last of each kind" }).getByText("no_matching_signature").first().waitFor();
   await open("Audit");
   await shown("10 shown.").waitFor();
-  const acts = await rows(page.getByRole("table", { name: "Who did what" }));
+  const acts = await rows(page.getByRole("table", { name: "Changes" }));
   assert.deepEqual(acts.slice(1).map(([, who, what]) => `${who} ${what}`), [
     "ines suppression.remove",
     "ines outbox.retry",
@@ -319,7 +319,7 @@ test("who may only read sees nothing that changes something, and why", async () 
   await logIn(other, tokens.rui);
   const banner = other.getByRole("banner");
   await banner.getByText("rui (read)").waitFor();
-  const why = other.getByRole("main").getByText("This token may look.");
+  const why = other.getByRole("main").getByText("This token can only view.");
   const letter = pipeline.one("SELECT id FROM dead_letters WHERE event_id = 'evt_strict'");
   const replay = pipeline.one("SELECT id FROM replays WHERE state = 'done' LIMIT 1");
   pipeline.sql(`UPDATE replays SET state = 'paused' WHERE id = '${replay}'`);
@@ -350,7 +350,7 @@ test("who may only read sees nothing that changes something, and why", async () 
   await logIn(other, tokens.ines);
   await banner.getByText("ines (operate)").waitFor();
   await other.goto(`${pipeline.address}/admin#/outbox?state=refused`);
-  await other.getByRole("button", { name: "Write to eve@example.com again" }).waitFor();
+  await other.getByRole("button", { name: "Remove the suppression of eve@example.com" }).waitFor();
   assert.equal(await why.count(), 0);
   pipeline.sql(`UPDATE replays SET state = 'done' WHERE id = '${replay}'`);
   pipeline.sql("UPDATE outbox SET state = 'sent' WHERE event_id = 'evt_mail_grace'");
@@ -449,10 +449,10 @@ test("events that took effect are reprocessed", async () => {
   await screenshot(page, "reprocess-plan");
   assert.deepEqual(await barriers(page), []);
   await page.getByRole("button", { name: "Run…" }).click();
-  await page.getByLabel("Events a second").fill("10");
+  await page.getByLabel("Events per second").fill("10");
   await because("a rule has changed", "Run");
   await page.locator(".badge", { hasText: "done" }).waitFor();
-  await shown("1 of 1 sent, 1 took effect, 0 failed").waitFor();
+  await shown("1 of 1 sent, 1 applied, 0 failed").waitFor();
   assert.equal(pipeline.one("SELECT email FROM customers"), "ada@example.com");
   // Each says what it is of.
   await open("Replays");
@@ -468,7 +468,7 @@ test("a server that is away is said to be, and found when it is back", async () 
   await logIn(other, tokens.ines);
   await heading("Overview", other).waitFor();
   await other.context().setOffline(true);
-  await alert(other).filter({ hasText: "Hookmill does not answer" }).waitFor();
+  await alert(other).filter({ hasText: "Hookmill does not respond" }).waitFor();
   await other.context().setOffline(false);
   await alert(other).waitFor({ state: "detached" });
   assert.ok(faults.every((fault) => fault.includes("ERR_INTERNET_DISCONNECTED")), faults.join());

@@ -486,7 +486,7 @@ fn a_configuration_with_errors_is_rejected_before_anything_starts() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is no configuration here; --config names it: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
+    error: no configuration found; pass its path with --config: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
     ");
 }
 
@@ -645,24 +645,24 @@ fn secrets_are_checked_only_on_request() {
     3 errors
 
     exit code 0
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     hookmill.toml: 2 sources and 18 rules, no errors
 
     exit code 1
     error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
-    source `stripe`: STRIPE_WEBHOOK_SECRET is set, and blank
+    source `stripe`: STRIPE_WEBHOOK_SECRET is set but blank
     RESEND_API_KEY contains a space, a quote or another character that is invalid in a key
-    source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is set, and blank
+    source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is set but blank
     4 errors
 
     exit code 0
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
-    note: STRIPE_WEBHOOK_SECRET is in quotes, which are not a part of it, most likely
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
+    note: STRIPE_WEBHOOK_SECRET probably is in quotes, which are not part of it
     hookmill.toml: 2 sources and 18 rules, no errors
 
     exit code 1
     {"errors":[{"problem":"RESEND_API_KEY is not set; it must contain the key for resend"}],"valid":false}
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: the configuration is not valid
     "#
     );
@@ -687,14 +687,14 @@ fn secrets_are_checked_only_on_request() {
         .join("\n"),
         @"
     exit code 1
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: source `clerk`: all secrets have expired (`not_after`); add the current secret
     ALERT_URL is not set; `[alerts]` names it
     ALERT_SECRET is not set; `[alerts]` names it
     3 errors
 
     exit code 1
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: source `clerk`: all secrets have expired (`not_after`); add the current secret
     ALERT_URL does not begin with https://; `[alerts]` names it
     ALERT_SECRET is not `whsec_` and base64; `[alerts]` names it

@@ -55,7 +55,7 @@ fn a_folder_of_serve_is_not_displayed_by_dev() {
     exit code 1
     --- stdout
     --- stderr
-    error: .hookmill is what `hookmill serve` keeps: `dev` shows what `serve` sends, and each would take what waits for the other; --data names another folder
+    error: .hookmill belongs to `hookmill serve`: `dev` displays messages that `serve` sends, and each would take the other's; choose another folder with --data
     ");
 }
 
@@ -73,7 +73,7 @@ fn dev_prints_how_to_open_the_dashboard_and_serve_does_not() {
             .spawn()
             .unwrap();
         let said = collected(child.stderr.take().unwrap());
-        let last = if what == "dev" { "hookmill events" } else { "taking webhooks" };
+        let last = if what == "dev" { "hookmill events" } else { "accepting webhooks" };
         let said = eventually("it is ready", || {
             let said = said.lock().unwrap().join("\n");
             said.contains(last).then_some(said)
@@ -115,7 +115,7 @@ fn dev_listens_on_loopback_only() {
     exit code 1
     --- stdout
     --- stderr
-    error: dev listens on loopback only, since everybody knows its secrets; `hookmill serve` is for 0.0.0.0:8787
+    error: dev listens on loopback only, because its secrets are public; use `hookmill serve` for 0.0.0.0:8787
     ");
 }
 

@@ -11,7 +11,7 @@ fn there_are_no_events_before_there_is_data() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` makes it, --data names it
+    error: no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` creates it; --data chooses another folder
     ");
 }
 

@@ -121,7 +121,7 @@ fn the_results_of_rules_are_explained() {
 
     rule dear-things does not run: `when` does not match: the value at `price` is nothing
     rule parts does not run: the list is missing, or no element matches the conditions
-    rule orders does not run: it is for shop:orders.*
+    rule orders does not run: `on` matches only shop:orders.*
     rules of other sources: 1
 
     things: a new row
@@ -141,7 +141,7 @@ fn the_results_of_rules_are_explained() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` makes it, --data names it
+    error: no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` creates it; --data chooses another folder
     ");
     insta::assert_snapshot!(shown(folder.path(), &["explain", "shap", "evt_9"]), @"
     exit code 1

@@ -51,7 +51,7 @@ fn a_captured_request_is_verified_and_its_errors_are_explained() {
     insta::assert_snapshot!(verified("github", "", &with(&body[..19]), &[]), @"
     exit code 1
     --- stdout
-    not valid: no_matching_signature: the request was signed with another secret, or changed on its way
+    not valid: no_matching_signature: the request was signed with another secret, or changed in transit
       signature: HMAC-SHA256 over `{body}`
       body: 19 bytes, SHA-256 d592421cfe150deec6c49b8989cc99478e39c7f8cdd4c36f5b1c4cfeff394e24
       likely: the body was changed in transit: its final line ending was removed
@@ -61,7 +61,7 @@ fn a_captured_request_is_verified_and_its_errors_are_explained() {
     insta::assert_snapshot!(verified("github", "", &with(b"{ \"action\": \"opened\" }\n"), &["--json"]), @r#"
     exit code 1
     --- stdout
-    {"causes":["the body was changed in transit: whitespace was added to the JSON"],"detail":"the request was signed with another secret, or changed on its way","event":null,"events":null,"handshake":false,"reason":"no_matching_signature","valid":false}
+    {"causes":["the body was changed in transit: whitespace was added to the JSON"],"detail":"the request was signed with another secret, or changed in transit","event":null,"events":null,"handshake":false,"reason":"no_matching_signature","valid":false}
     --- stderr
     error: not valid: no_matching_signature
     "#);
@@ -119,7 +119,7 @@ fn a_wrong_public_url_is_found() {
     insta::assert_snapshot!(url("https://other.test/?a=1"), @"
     exit code 1
     --- stdout
-    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed on its way
+    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed in transit
       signature: HMAC-SHA1 over the URL and the sorted fields of the form
       body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
       URL: https://other.test/?a=1
@@ -134,7 +134,7 @@ fn a_wrong_public_url_is_found() {
     insta::assert_snapshot!(shown(temporary.path(), &["verify", "twilio", "--dev", "--request", "request"]), @"
     exit code 1
     --- stdout
-    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed on its way
+    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed in transit
       signature: HMAC-SHA1 over the URL and the sorted fields of the form
       body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
       URL: http://hooks.test/webhooks/twilio?a=1
@@ -176,7 +176,7 @@ fn an_error_in_a_secret_or_a_body_is_explained() {
     for (a, b, cause) in [
         (format!("\"{secret}\""), "x", "A is in quotes"),
         (format!("{secret}\\n"), "x", "A ends with a backslash and an n"),
-        (format!("STRIPE_WEBHOOK_SECRET={secret}"), "x", "A holds a name and an equals sign"),
+        (format!("STRIPE_WEBHOOK_SECRET={secret}"), "x", "A contains a name and an equals sign"),
         ("whsec_other".to_owned(), secret, "a secret of the source `github`"),
     ] {
         let found = verify(&a, b, &[]);

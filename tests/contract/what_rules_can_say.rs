@@ -191,7 +191,7 @@ fn code_says_what_rules_cannot() {
         pipeline.sql("SELECT event_id, error FROM dead_letters"),
         [row(json!([
             "evt_3",
-            "rule `revenue`: handler `stripe-revenue`: this is no invoice (line 1)"
+            "rule `revenue`: handler `stripe-revenue`: not an invoice (line 1)"
         ]))]
     );
 }

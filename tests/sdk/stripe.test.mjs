@@ -101,7 +101,7 @@ crossCheck({
       request: () => byHand(now(), (signature) => `t=1,t=${now()},v1=${signature}`),
     },
     {
-      what: "more signatures than are tried",
+      what: "too many signatures",
       why: "each costs a comparison, and a sender has two secrets at most",
       library: true,
       binary: "malformed_header",

@@ -48,7 +48,7 @@ struct Period {
 impl Handler for Revenue {
     fn handle(&self, event: &Event<'_>) -> Result<Vec<Value>, Unhandled> {
         let body: Body = serde_json::from_slice(event.body)
-            .map_err(|error| Unhandled(format!("this is no invoice (line {})", error.line())))?;
+            .map_err(|error| Unhandled(format!("not an invoice (line {})", error.line())))?;
         let Invoice { currency, lines } = body.data.object;
         let mut values = Vec::new();
         for Line { amount, period } in lines.data {
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_body_that_is_not_an_invoice_is_an_error() {
         let said = handled(&json!({ "data": {} })).unwrap_err();
-        assert_eq!(said.to_string(), "this is no invoice (line 1)");
+        assert_eq!(said.to_string(), "not an invoice (line 1)");
         let mut odd = invoice(1, "2026-01-01", "2026-02-01");
         odd["data"]["object"]["lines"]["data"][0]["period"]["start"] = i64::MAX.into();
         assert!(handled(&odd).is_err());

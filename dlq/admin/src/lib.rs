@@ -52,7 +52,7 @@ pub const BASE: &str = "/admin/api/v1";
         (name = "operation", description = "The current state, and the audit"),
     ),
     // Only a path parameter names it, which utoipa does not follow.
-    components(schemas(replays::Told)),
+    components(schemas(replays::ReplayCommand)),
 )]
 struct Api;
 

@@ -368,7 +368,7 @@ pub(crate) async fn run(
 /// A command for a replay.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Told {
+pub(crate) enum ReplayCommand {
     /// Stop sending until it resumes.
     Pause,
     /// Continue sending.
@@ -379,24 +379,24 @@ pub(crate) enum Told {
 
 /// Pause, resume or cancel a replay.
 #[utoipa::path(
-    post, path = "/replays/{id}/{told}", tag = "replays", request_body = Because,
+    post, path = "/replays/{id}/{command}", tag = "replays", request_body = Because,
     params(
         ("id" = String, Path, description = "The id"),
-        ("told" = Told, Path, description = "The command"),
+        ("command" = ReplayCommand, Path, description = "The command"),
     ),
     responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn tell(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
-    Path((id, told)): Path<(String, Told)>,
+    Path((id, command)): Path<(String, ReplayCommand)>,
     Body(because): Body<Because>,
 ) -> Result<(StatusCode, Json<Replay>), Problem> {
     let (now, reason) = (admin.now(), because.reason()?);
-    let (turn, action) = match told {
-        Told::Pause => (Turn::Pause, "replay.pause"),
-        Told::Resume => (Turn::Resume, "replay.resume"),
-        Told::Cancel => (Turn::Cancel, "replay.cancel"),
+    let (turn, action) = match command {
+        ReplayCommand::Pause => (Turn::Pause, "replay.pause"),
+        ReplayCommand::Resume => (Turn::Resume, "replay.resume"),
+        ReplayCommand::Cancel => (Turn::Cancel, "replay.cancel"),
     };
     let record = audit(&actor, action, &id, &reason, &json!({}), now);
     changed(&admin, &id, turn_replay(&id, turn, now), record).await

@@ -117,7 +117,7 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
         bail!("no template `{name}` in {}; templates: {names}", preview.config.display());
     }
     let Ok(templates) = Templates::new(&loaded.templates) else {
-        bail!("the templates of a configuration that has been checked are whole");
+        bail!("a template has an error");
     };
     let data = match &preview.data {
         Some(file) => read_data(file)?,

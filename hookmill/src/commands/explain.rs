@@ -317,7 +317,7 @@ impl RuleOf {
         let (why, sql, parameters) = match result {
             RuleResult::NotNamed => {
                 let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
-                (Some(format!("it is for {}", on.join(", "))), Vec::new(), Vec::new())
+                (Some(format!("`on` matches only {}", on.join(", "))), Vec::new(), Vec::new())
             }
             RuleResult::Unfulfilled { path, found } => {
                 let found = if found == "null" { "nothing" } else { found };

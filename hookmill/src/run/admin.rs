@@ -64,7 +64,9 @@ impl<S: Store + 'static> Platform for Native<S> {
 
     fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>> {
         Box::pin(async {
-            let Some(running) = &self.running else { return Err("nothing runs here".to_owned()) };
+            let Some(running) = &self.running else {
+                return Err("no pipeline runs here".to_owned());
+            };
             running.client.get(url).await.map_err(|error| error.to_string())
         })
     }

@@ -22,7 +22,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = &arguments.options;
     if !options.listen.ip().is_loopback() {
         bail!(
-            "dev listens on loopback only, since everybody knows its secrets; `hookmill serve` is for {}",
+            "dev listens on loopback only, because its secrets are public; use `hookmill serve` for {}",
             options.listen
         );
     }
@@ -31,7 +31,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let ingress = loaded.config.ingress.clone();
     let ready = |address: SocketAddr| {
         eprintln!(
-            "\nHookmill takes webhooks on http://{address} and keeps everything in {}.\n",
+            "\nHookmill accepts webhooks at http://{address} and stores its data in {}.\n",
             options.data.display()
         );
         for source in &ingress.sources {
@@ -42,7 +42,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             );
         }
         eprintln!(
-            "\n  http://{address}/admin\n      TOKEN for the dashboard, until dev is started again: {}",
+            "\n  http://{address}/admin\n      TOKEN for the dashboard, valid until the next start of dev: {}",
             token::for_development(&options.data)?
         );
         let (config, data) = command_options(options);

@@ -91,7 +91,7 @@ pub fn show(folder: &Path, request: &ApiRequest) -> Result<ApiResponse, FetchErr
             show_email(folder, email).map_err(cannot_display)?;
         }
     } else {
-        info!("{channel}, shown and not sent:\n\n{}\n", request.body);
+        info!("{channel}, displayed instead of sent:\n\n{}\n", request.body);
     }
     Ok(ApiResponse { status: 200, retry_after: None, message_id: None, body: String::new() })
 }
@@ -106,6 +106,6 @@ fn show_email(folder: &Path, email: Content) -> std::io::Result<()> {
     let file = folder.join(format!("{id}.html"));
     std::fs::write(&file, html)?;
     let (to, file) = (to.join(", "), file.display());
-    info!("an email to {to}, shown and not sent ({file}):\n\n{subject}\n\n{text}\n");
+    info!("an email to {to}, displayed instead of sent ({file}):\n\n{subject}\n\n{text}\n");
     Ok(())
 }

@@ -98,7 +98,7 @@ pub fn start_log(options: &RunOptions, default: &str) {
 pub fn load(config: &Path) -> anyhow::Result<Loaded> {
     hookmill_migrations::load(config, &hookmill_handlers::names()).map_err(|error| match error {
         hookmill_migrations::LoadError::Read { .. } if !config.exists() => {
-            anyhow::Error::new(error).context("there is no configuration here; --config names it")
+            anyhow::Error::new(error).context("no configuration found; pass its path with --config")
         }
         error => error.into(),
     })
@@ -142,9 +142,9 @@ impl Platform for Native {
         let (queue, store) = tokio::join!(self.queue.check(), self.store.check());
         let queue = match queue {
             Ok(()) => self.queue.problem().map(ToOwned::to_owned),
-            Err(_) => Some("the queue does not answer".to_owned()),
+            Err(_) => Some("the queue does not respond".to_owned()),
         };
-        let store = store.err().map(|_| "the store does not answer".to_owned());
+        let store = store.err().map(|_| "the store does not respond".to_owned());
         queue.into_iter().chain(store).collect()
     }
 }
@@ -205,12 +205,12 @@ pub fn run(
         let written = Arc::new(Notify::new());
         // The folder is locked, so the processes that were sending have ended.
         if let Err(error) = resume(&store, now()).await {
-            error!(%error, "what was being sent waits for the end of its lease");
+            error!(%error, "cannot resume batches that were being sent; they resume when their leases end");
         }
         for what in stranded(&store, &channels).await.unwrap_or_default() {
             warn!("{what}");
         }
-        let client = HttpClient::new().context("no HTTPS client can be made")?;
+        let client = HttpClient::new().context("cannot create an HTTPS client")?;
         let out = match outbox {
             Outbox::Sent => Out::Network(client.clone()),
             Outbox::Displayed => Out::Display { folder: options.data.join("emails") },
@@ -257,7 +257,7 @@ pub fn run(
         let service = Service { platform, gate, observe: observe(counted) };
         ready(address)?;
         serve(listener, service, admin, stop_signal).await;
-        info!("stopping: finishing what is in hand");
+        info!("stopping; finishing work in progress");
         stop.send_replace(true);
         while consumers.join_next().await.is_some() {}
         Ok(())

@@ -55,7 +55,7 @@ pub fn check(loaded: &Loaded) -> Checked {
         if set > 0 {
             let name = &source.name;
             let note = |secret| {
-                format!("source `{name}`: {secret} is not set, and another of its secrets is")
+                format!("source `{name}`: {secret} is not set; another secret of the source is")
             };
             notes.extend(unset.into_iter().map(note));
         }
@@ -75,7 +75,7 @@ pub fn wrapped(sources: &[Source]) -> Vec<String> {
         let secret = from_environment(name);
         let secret = secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
         let found = unwrapped(secret).into_iter();
-        found.map(|(what, _)| format!("{} {what}, most likely", name.0)).collect::<Vec<_>>()
+        found.map(|(what, _)| format!("{} probably {what}", name.0)).collect::<Vec<_>>()
     };
     names.flat_map(wrapped).collect()
 }
@@ -86,10 +86,10 @@ pub fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
     let quoted = ['"', '\'']
         .iter()
         .find_map(|quote| secret.strip_prefix(*quote)?.strip_suffix(*quote))
-        .map(|inner| ("is in quotes, which are not a part of it", inner));
+        .map(|inner| ("is in quotes, which are not part of it", inner));
     let ended = secret
         .strip_suffix("\\n")
-        .map(|inner| ("ends with a backslash and an n, which are not a part of it", inner));
+        .map(|inner| ("ends with a backslash and an n, which are not part of it", inner));
     let assigned = secret
         .split_once('=')
         .filter(|(name, inner)| {
@@ -98,7 +98,7 @@ pub fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
                 && inner.len() > 1
                 && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
         })
-        .map(|(_, inner)| ("holds a name and an equals sign before the secret", inner));
+        .map(|(_, inner)| ("contains a name and an equals sign before the secret", inner));
     let found = [quoted, ended, assigned].into_iter().flatten();
     found.map(|(what, inner)| (what, Secret::from(inner))).collect()
 }

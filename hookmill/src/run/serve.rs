@@ -21,7 +21,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = load(&options.config)?;
     let data = options.data.display().to_string();
     let ready = |address: std::net::SocketAddr| {
-        info!(%address, data, "taking webhooks");
+        info!(%address, data, "accepting webhooks");
         Ok(())
     };
     run_pipeline(options, loaded, from_environment, Outbox::Sent, ready)

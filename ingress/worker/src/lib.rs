@@ -48,7 +48,7 @@ impl Platform for Cloudflare {
         match limited(&self.env, &source.rate_limit_binding(), &source.name).await {
             Ok(limited) => limited.then_some(per),
             Err(error) => {
-                console_error!("no rate limit source={} error={error}", source.name);
+                console_error!("the rate limiter failed source={} error={error}", source.name);
                 None
             }
         }

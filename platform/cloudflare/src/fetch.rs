@@ -30,7 +30,7 @@ impl HttpClient {
             let mut response = worker::Fetch::Request(request).send().await?;
             match response.status_code() {
                 200 => response.text().await,
-                status => Err(worker::Error::RustError(format!("the answer was {status}"))),
+                status => Err(worker::Error::RustError(format!("the response was {status}"))),
             }
         };
         get.await.map_err(|error: worker::Error| text(&error))

@@ -19,5 +19,5 @@ pub async fn limited(env: &Env, binding: &str, key: &str) -> Result<bool> {
     let limiter: worker_sys::RateLimiter = limiter.unchecked_into();
     let outcome: JsValue = JsFuture::from(limiter.limit(options)?).await?;
     let success = Reflect::get(&outcome, &"success".into())?.as_bool();
-    success.map(|success| !success).ok_or_else(|| "the limiter has no answer".into())
+    success.map(|success| !success).ok_or_else(|| "the limiter did not respond".into())
 }

@@ -49,7 +49,7 @@ impl HttpClient {
         let response = self.0.get(url).send().await.map_err(failed)?;
         let status = response.status();
         if status.as_u16() != 200 {
-            return Err(FetchError::NoAnswer(format!("the answer was {status}")));
+            return Err(FetchError::NoAnswer(format!("the response was {status}")));
         }
         Ok(read(response).await)
     }

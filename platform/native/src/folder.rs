@@ -67,21 +67,21 @@ pub enum FolderError {
     InUse(PathBuf),
     /// It has no data.
     #[error(
-        "there is no Hookmill data in {0}; `hookmill dev` or `hookmill serve` makes it, --data names it"
+        "no Hookmill data in {0}; `hookmill dev` or `hookmill serve` creates it; --data chooses another folder"
     )]
     Empty(PathBuf),
     /// Another user owns it.
-    #[error("this user may not read {0}; run the command as the user that hookmill runs as")]
+    #[error("this user may not read {0}; run the command as the user of the Hookmill process")]
     Denied(PathBuf),
     /// The process that had locked it was killed, and an index that SQLite kept beside the database is lost.
     #[error(
-        "{0} was not closed and needs to be recovered, which only the process that has the folder does: \
+        "{0} was not closed and needs recovery, which only the process that locks the folder does; \
          run `hookmill serve` or `hookmill migrate` as its owner"
     )]
     Unclosed(PathBuf),
     /// It belongs to another command.
     #[error(
-        "{path} is what `hookmill {by}` keeps: `dev` shows what `serve` sends, and each would take what waits for the other; --data names another folder"
+        "{path} belongs to `hookmill {by}`: `dev` displays messages that `serve` sends, and each would take the other's; choose another folder with --data"
     )]
     Kept {
         /// The folder.

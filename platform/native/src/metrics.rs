@@ -54,41 +54,37 @@ impl Default for Metrics {
             (Family::default(), Family::default(), Family::default());
         let received = Family::default();
         let mut registry = Registry::with_prefix("hookmill");
-        registry.register("received", "Events that were put on the queue", received.clone());
+        registry.register("received", "Events that were accepted and enqueued", received.clone());
         registry.register(
             "deliveries",
-            "Deliveries of events by what came of them and by which of the source's secrets had signed, from 0",
+            "Deliveries of events by result and by the index of the secret that signed, from 0",
             deliveries.clone(),
         );
-        registry.register("rejections", "Requests that were refused", rejections.clone());
-        registry.register(
-            "outgoing",
-            "What was to be sent, by what became of it",
-            outgoing.clone(),
-        );
+        registry.register("rejections", "Rejected requests", rejections.clone());
+        registry.register("outgoing", "Messages of the outbox by result", outgoing.clone());
         let (waiting, dead_letters) = (Family::default(), Family::default());
         let (outbox, replays) = (Family::default(), Family::default());
         let (lag, oldest_dead_letter) = (Gauge::default(), Gauge::default());
-        registry.register("queue_waiting", "Messages that wait", waiting.clone());
+        registry.register("queue_waiting", "Messages that wait on the queue", waiting.clone());
         registry.register(
             "lag_seconds",
-            "The longest that an event took from ingress to its tables in the last five minutes",
+            "The longest time from ingress to the tables in the last five minutes",
             lag.clone(),
         );
         registry.register(
             "dead_letters",
-            "Dead letters that wait for somebody",
+            "Dead letters that wait for an operator",
             dead_letters.clone(),
         );
         registry.register(
             "oldest_dead_letter_seconds",
-            "How long ago the oldest of these failed first",
+            "The time since the first failure of the oldest dead letter",
             oldest_dead_letter.clone(),
         );
-        registry.register("outbox_waiting", "What waits to be sent", outbox.clone());
+        registry.register("outbox_waiting", "Messages that wait to be sent", outbox.clone());
         registry.register(
             "replay_letters",
-            "Letters of replays that are running or paused",
+            "Letters of running and paused replays",
             replays.clone(),
         );
         Self {

@@ -135,7 +135,7 @@ impl Server {
             "smtps" => Encryption::Implicit,
             "smtp+starttls" => Encryption::StartTls,
             "smtp" => Encryption::None,
-            _ => return Err(format!("{url} names no SMTP server")),
+            _ => return Err(format!("{url} is not the URL of an SMTP server")),
         };
         match (parsed.host_str(), parsed.port()) {
             (Some(host), Some(port)) => Ok(Self { host: host.to_owned(), port, encryption }),

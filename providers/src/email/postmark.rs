@@ -169,7 +169,7 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
                 SendResult::Accepted(said.into_iter().map(outcome).collect())
             }
             _ => SendResult::Uncertain(format!(
-                "Postmark answered {} and no list of {emails} emails",
+                "Postmark answered {} without results for {emails} emails",
                 response.status
             )),
         };

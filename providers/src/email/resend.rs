@@ -118,7 +118,7 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
         return delivered(emails, &response.body).map_or_else(
             || {
                 SendResult::Uncertain(format!(
-                    "Resend answered {} and no list of emails",
+                    "Resend answered {} without results for the emails",
                     response.status
                 ))
             },

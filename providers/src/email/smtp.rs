@@ -133,7 +133,7 @@ impl EmailApi for Smtp {
 /// <https://docs.aws.amazon.com/ses/latest/dg/troubleshoot-smtp.html>.
 fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     let Ok(Reply { step, text, left_out }) = serde_json::from_str(&response.body) else {
-        return SendResult::Uncertain(format!("SMTP answered {} and no reply", response.status));
+        return SendResult::Uncertain(format!("SMTP answered {} without a reply", response.status));
     };
     let status = response.status;
     let error = kept(&format!("SMTP answered {status}: {text}"));

@@ -74,7 +74,7 @@ impl EmailComposer {
         };
         let mut to = content.to.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
         if to.is_empty() {
-            return Err("there is no recipient".to_owned());
+            return Err("the email has no recipient".to_owned());
         }
         let mut cc = content.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
         // Each address receives an email once.
