@@ -104,7 +104,7 @@ fn every_command_has_a_known_use_of_the_folder() {
     }
     let known: Vec<_> = COMMANDS.iter().map(|(command, _)| (*command).to_owned()).collect();
     let (one, other): (BTreeSet<_>, BTreeSet<_>) = (found.iter().collect(), known.iter().collect());
-    assert_eq!(one, other, "a new command has to be in COMMANDS");
+    assert_eq!(one, other, "a new command must be in COMMANDS");
 }
 
 const NOBODY: u32 = 65_534;
@@ -388,7 +388,7 @@ fn reading_as_another_user_leaves_everything_to_its_owner() {
     }
     let world = World::new(Some(NOBODY), None);
     world.looks_and_changes_nothing();
-    let all_nobodys = || {
+    let all_owned_by_server = || {
         let owned = world.owned();
         let others: Vec<_> = owned.iter().filter(|(_, file)| file.0 != NOBODY).collect();
         assert!(others.is_empty(), "{others:?}");
@@ -398,7 +398,7 @@ fn reading_as_another_user_leaves_everything_to_its_owner() {
             if let Changes(arguments) = what {
                 // The command may have nothing to change.
                 let _ = world.process(command, arguments).output().unwrap();
-                all_nobodys();
+                all_owned_by_server();
             }
         }
     };
@@ -409,7 +409,7 @@ fn reading_as_another_user_leaves_everything_to_its_owner() {
     let serve = world.serve();
     look_under_load(&world, &serve);
     change();
-    all_nobodys();
+    all_owned_by_server();
     assert_eq!(serve.post_large("evt_after"), 200);
     drop(serve);
     world.looks_and_changes_nothing();
@@ -419,9 +419,9 @@ fn reading_as_another_user_leaves_everything_to_its_owner() {
     let world = World::new(None, Some(NOBODY));
     fs::set_permissions(world.data(), Permissions::from_mode(0o700)).unwrap();
     let refused = world.command(Some(NOBODY), &["stats", "--data", "data"]).output().unwrap();
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let output = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(
-        said,
+        output,
         "error: this user may not read data/data.db; run the command as the user of the Hookmill process\n"
     );
     world.readable();

@@ -95,8 +95,8 @@ fn ten_thousand_dead_letters_are_replayed_and_each_takes_effect_once_though_the_
     let sent =
         |operator: &Operator| operator.get(&replay).json()["sent"].as_u64().unwrap_or_default();
     for part in [1, 2] {
-        let somebody = operator(&pipeline, &format!("somebody-{part}"));
-        eventually("it is on its way", || (sent(&somebody) > part * 2_000).then_some(()));
+        let user = operator(&pipeline, &format!("user-{part}"));
+        eventually("it is on its way", || (sent(&user) > part * 2_000).then_some(()));
         pipeline.kill_and_restart(|_| ());
     }
     // Live traffic comes first.
@@ -150,11 +150,11 @@ fn readyz_reports_that_messages_are_accepted_and_cannot_be_received() {
         .unwrap();
     let event = stripe("test.counted", "evt_1", 1, json!({ "id": "a", "amount": 1 }));
     assert_eq!(pipeline.post(&event).status, 200);
-    let told = eventually("it is told", || {
-        let told = ready();
-        (told.status == 503).then_some(told.body)
+    let problem = eventually("readyz reports it", || {
+        let response = ready();
+        (response.status == 503).then_some(response.body)
     });
-    assert!(told.contains("messages cannot be received from the queue"), "{told}");
+    assert!(problem.contains("messages cannot be received from the queue"), "{problem}");
     assert!(pipeline.logs().contains("the queue failed: broken"), "{}", pipeline.logs());
     queue.execute_batch("DROP TRIGGER broken").unwrap();
     pipeline.settle();

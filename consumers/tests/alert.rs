@@ -131,13 +131,13 @@ impl World {
                 headers.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
             let at = &headers.iter().find(|(name, _)| name == "webhook-timestamp").unwrap().1;
             let now = Timestamp::from_seconds(at.parse().unwrap());
-            let asked = Request {
+            let webhook = Request {
                 method: "POST",
                 query: None,
                 headers: &headers,
                 body: request.body.as_bytes(),
             };
-            let Admitted::Events(_, events) = verifier.verify(&asked, now).unwrap() else {
+            let Admitted::Events(_, events) = verifier.verify(&webhook, now).unwrap() else {
                 panic!("no event")
             };
             let body: Value = serde_json::from_str(&request.body).unwrap();
@@ -348,6 +348,6 @@ fn a_secret_that_alerts_name_must_be_set() {
             "ALERTS_SECRET is not `whsec_` and base64; `[alerts]` names it"
         ]
     );
-    let nobody = load(CONFIG.split("[alerts]").next().unwrap()).consumers();
-    assert!(Alarm::new(&nobody, |_| None).unwrap().is_none());
+    let without_alerts = load(CONFIG.split("[alerts]").next().unwrap()).consumers();
+    assert!(Alarm::new(&without_alerts, |_| None).unwrap().is_none());
 }

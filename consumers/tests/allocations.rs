@@ -105,8 +105,8 @@ add = { quantity = 1 }
     for rule in [list, counter] {
         let config = stripe::config(rule);
         let held = measure(|| assert!(hookmill_consumers::plan(&config, &batch, now).is_empty()));
-        let most = u64::try_from(config.limits.bytes).unwrap() + 4_000_000;
-        assert!(held.bytes_max < most, "{} bytes at once", held.bytes_max);
+        let limit = u64::try_from(config.limits.bytes).unwrap() + 4_000_000;
+        assert!(held.bytes_max < limit, "{} bytes at once", held.bytes_max);
     }
 }
 

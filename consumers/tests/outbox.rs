@@ -665,17 +665,17 @@ fn a_provider_without_an_email_api_is_an_error() {
 fn messages_without_a_configured_sender_are_reported() {
     let mut world = World::new(Provider::Resend, 2);
     let key = |_: &SecretName| Some(Secret::from("the-key"));
-    let told = |world: &World, config: &Consumers| {
+    let reported = |world: &World, config: &Consumers| {
         block(stranded(&world.store, &OutboxChannel::all(config, key).unwrap())).unwrap()
     };
     let nothing = Consumers { emails: None, ..world.config.clone() };
-    assert_eq!(told(&world, &world.config), Vec::<String>::new());
-    assert_eq!(told(&world, &nothing).len(), 1);
+    assert_eq!(reported(&world, &world.config), Vec::<String>::new());
+    assert_eq!(reported(&world, &nothing).len(), 1);
     world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
     world.round(1_000).unwrap();
-    assert_eq!(told(&world, &world.config), Vec::<String>::new());
+    assert_eq!(reported(&world, &world.config), Vec::<String>::new());
     world.emails().apis = vec![api(Provider::SendGrid)];
-    insta::assert_debug_snapshot!([told(&world, &world.config), told(&world, &nothing)]);
+    insta::assert_debug_snapshot!([reported(&world, &world.config), reported(&world, &nothing)]);
 }
 
 #[test]

@@ -68,7 +68,7 @@ tie = { precedence = { type = ["thing.created", "thing.updated"] } }
 set = { amount = { decimal = "@.amount", scale = 2 }, text = "data.text" }
 delete = "thing.deleted"
 
-# Rows that somebody else has made, by a column that is not their key.
+# Rows of the application, found by a column other than their key.
 [[rules]]
 name = "accounts"
 on = ["s:thing.*"]

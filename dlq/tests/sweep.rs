@@ -128,11 +128,11 @@ fn old_rows_are_removed_unless_an_operator_has_to_act() {
     Swept {
         removed: {
             "activity": 1,
-            "settled dead letters": 2,
             "messages": 2,
             "outbox": 1,
             "outbox batches": 1,
             "replays": 2,
+            "settled dead letters": 2,
         },
         unseen: 0,
         more: false,
@@ -242,7 +242,7 @@ struct World {
     store: Sqlite,
     /// Whether the process ends after it has asked what to remove.
     dies: AtomicBool,
-    asked: AtomicBool,
+    queried: AtomicBool,
     /// Whether the object store rejects deletions.
     away: AtomicBool,
     bodies: Mutex<BTreeSet<String>>,
@@ -256,7 +256,7 @@ struct World {
 
 impl Store for World {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
-        if self.asked.swap(true, Ordering::Relaxed) && self.dies.load(Ordering::Relaxed) {
+        if self.queried.swap(true, Ordering::Relaxed) && self.dies.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("the process has died".into()));
         }
         self.store.execute(statements).await
@@ -352,7 +352,7 @@ impl World {
         Self {
             store,
             dies: AtomicBool::default(),
-            asked: AtomicBool::default(),
+            queried: AtomicBool::default(),
             away: AtomicBool::default(),
             bodies: Mutex::default(),
             on_queue: Vec::new(),
@@ -394,7 +394,7 @@ impl World {
             dead_letters: Some(days(4)),
             audit: None,
         };
-        self.asked.store(false, Ordering::Relaxed);
+        self.queried.store(false, Ordering::Relaxed);
         let _ = block(sweep(self, self, &retention, self.now()));
     }
 

@@ -236,14 +236,14 @@ impl Client {
         if status.is_success() {
             return Ok(value);
         }
-        let said = match (value["title"].as_str(), value["detail"].as_str()) {
+        let message = match (value["title"].as_str(), value["detail"].as_str()) {
             (Some(title), Some(detail)) => format!("{title}: {detail}"),
             _ => format!("the API responded with {status}, but not like Hookmill"),
         };
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(Away(said).into());
+            return Err(Away(message).into());
         }
-        bail!(said)
+        bail!(message)
     }
 
     async fn answer(

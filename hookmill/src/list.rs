@@ -124,10 +124,10 @@ mod tests {
 
     #[test]
     fn foreign_text_cannot_move_the_cursor() {
-        let said = serde_json::json!({ "id": "a\u{1b}[2J\u{9b}2J\u{7f}\nb" });
-        assert_eq!(text(&said["id"]), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}b");
-        let shown = json(&said).unwrap();
+        let value = serde_json::json!({ "id": "a\u{1b}[2J\u{9b}2J\u{7f}\nb" });
+        assert_eq!(text(&value["id"]), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}b");
+        let shown = json(&value).unwrap();
         assert_eq!(shown, "{\n  \"id\": \"a\\u001b[2J\\u009b2J\\u007f\\nb\"\n}");
-        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), said);
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
     }
 }

@@ -118,12 +118,12 @@ mod tests {
     fn a_flood_is_one_count_and_a_few_samples() {
         let rejections = Rejections::new([7; 16]);
         let unsigned = Rejection::new(Reason::MissingHeader, "Stripe-Signature is missing");
-        let nobody = Rejection::new(Reason::UnknownSource, "no source of this name is configured");
+        let unknown = Rejection::new(Reason::UnknownSource, "no source of this name is configured");
         for n in 0..100_000_i64 {
             let at = Timestamp::from_millis(n);
             let recorded = rejections.record(Some("stripe"), &unsigned, &seen(&n.to_string()), at);
             assert_eq!(recorded, Recorded { first: n == 0, sampled: n < 2 });
-            rejections.record(None, &nobody, &seen("::1"), at);
+            rejections.record(None, &unknown, &seen("::1"), at);
         }
         let reports = rejections.take(Timestamp::from_millis(100_000));
         assert_eq!(reports.len(), 1);

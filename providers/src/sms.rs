@@ -84,22 +84,22 @@ fn answer(response: &ApiResponse) -> SendResult {
     const OPTED_OUT: u32 = 21610;
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Said {
+    struct Reply {
         sid: Option<String>,
         code: Option<u32>,
         message: String,
     }
-    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
+    let reply: Reply = serde_json::from_str(&response.body).unwrap_or_default();
     if (200..300).contains(&response.status) {
-        return SendResult::Accepted(vec![MessageResult::Accepted(said.sid)]);
+        return SendResult::Accepted(vec![MessageResult::Accepted(reply.sid)]);
     }
-    let code = said.code.map(|code| format!(": {code}")).unwrap_or_default();
-    let words = match said.message.as_str() {
+    let code = reply.code.map(|code| format!(": {code}")).unwrap_or_default();
+    let words = match reply.message.as_str() {
         "" => first_line(&response.body),
         message => format!(": {message}"),
     };
     let error = kept(&format!("Twilio answered {}{code}{words}", response.status));
-    match said.code {
+    match reply.code {
         Some(OPTED_OUT) => SendResult::Accepted(vec![MessageResult::Unwanted(error)]),
         // A 429 has code 20429, and was not processed: <https://www.twilio.com/docs/api/errors/20429>.
         _ => not_taken(response, error),
@@ -132,27 +132,27 @@ mod tests {
 
     #[test]
     fn a_status_decides_between_retry_and_refusal() {
-        let said = |status, body: &str| {
+        let reply = |status, body: &str| {
             answer(&ApiResponse { status, retry_after: None, message_id: None, body: body.into() })
         };
         assert_eq!(
-            said(201, r#"{"sid":"SM1","status":"queued","error_code":null}"#),
+            reply(201, r#"{"sid":"SM1","status":"queued","error_code":null}"#),
             SendResult::Accepted(vec![MessageResult::Accepted(Some("SM1".into()))])
         );
-        assert_eq!(said(201, "<html>"), SendResult::Accepted(vec![MessageResult::Accepted(None)]));
+        assert_eq!(reply(201, "<html>"), SendResult::Accepted(vec![MessageResult::Accepted(None)]));
         let problem = |code: u32| format!(r#"{{"code":{code},"message":"words","status":400}}"#);
         assert_eq!(
-            said(400, &problem(21610)),
+            reply(400, &problem(21610)),
             SendResult::Accepted(vec![MessageResult::Unwanted(
                 "Twilio answered 400: 21610: words".into()
             )])
         );
         assert_eq!(
-            said(400, &problem(21211)),
+            reply(400, &problem(21211)),
             SendResult::Malformed("Twilio answered 400: 21211: words".into())
         );
-        assert!(matches!(said(429, &problem(20429)), SendResult::Busy { .. }));
-        assert!(matches!(said(401, &problem(20003)), SendResult::Refused(_)));
-        assert!(matches!(said(503, ""), SendResult::Unavailable(_)));
+        assert!(matches!(reply(429, &problem(20429)), SendResult::Busy { .. }));
+        assert!(matches!(reply(401, &problem(20003)), SendResult::Refused(_)));
+        assert!(matches!(reply(503, ""), SendResult::Unavailable(_)));
     }
 }

@@ -72,14 +72,14 @@ fn dev_prints_how_to_open_the_dashboard_and_serve_does_not() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = collected(child.stderr.take().unwrap());
+        let output = collected(child.stderr.take().unwrap());
         let last = if what == "dev" { "hookmill events" } else { "accepting webhooks" };
-        let said = eventually("it is ready", || {
-            let said = said.lock().unwrap().join("\n");
-            said.contains(last).then_some(said)
+        let output = eventually("it is ready", || {
+            let output = output.lock().unwrap().join("\n");
+            output.contains(last).then_some(output)
         });
         let tokens = printed(folder, &["token", "list", "--json", "--data", data]);
-        (child, said, tokens)
+        (child, output, tokens)
     };
     // Whether an address accepts a token.
     let counts = |address: &str, token: &str| {
@@ -88,12 +88,12 @@ fn dev_prints_how_to_open_the_dashboard_and_serve_does_not() {
     };
     let mut before = None;
     for _ in 0..2 {
-        let (mut child, said, tokens) = ran("dev", "one");
+        let (mut child, output, tokens) = ran("dev", "one");
         assert_eq!(tokens.as_array().map(Vec::len), Some(1), "{tokens}");
         assert_eq!((&tokens[0]["name"], &tokens[0]["role"]), (&"dev".into(), &"operate".into()));
-        let line = said.lines().find(|line| line.ends_with("/admin")).unwrap();
+        let line = output.lines().find(|line| line.ends_with("/admin")).unwrap();
         let address = line.trim().strip_suffix("/admin").unwrap();
-        let token = said.split_whitespace().find(|word| word.starts_with("hookmill_")).unwrap();
+        let token = output.split_whitespace().find(|word| word.starts_with("hookmill_")).unwrap();
         assert!(counts(address, token));
         // The token of the previous start is no longer valid.
         assert!(before.is_none_or(|before: String| !counts(address, &before)));
@@ -101,11 +101,11 @@ fn dev_prints_how_to_open_the_dashboard_and_serve_does_not() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let (mut child, said, tokens) = ran("serve", "other");
+    let (mut child, output, tokens) = ran("serve", "other");
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(tokens, serde_json::json!([]));
-    assert!(!said.contains("hookmill_") && !said.contains("/admin"), "{said}");
+    assert!(!output.contains("hookmill_") && !output.contains("/admin"), "{output}");
 }
 
 #[test]

@@ -35,7 +35,10 @@ fn a_source_with_expired_secrets_accepts_nothing() {
         (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };
     let (code, text) = run(&["serve", "--listen", "127.0.0.1:0"]);
-    assert!(code == Some(1) && text.contains("all secrets that are set have expired (`not_after`)"), "{text}");
+    assert!(
+        code == Some(1) && text.contains("all secrets that are set have expired (`not_after`)"),
+        "{text}"
+    );
     // `verify` finds the cause.
     let event = hookmill_tests::event::stripe("a", "evt_1", 1, Value::Null);
     std::fs::write(temporary.path().join("body"), &event.body).unwrap();

@@ -14,7 +14,7 @@ use crate::{Dev, collected, command, hookmill, text_of, with_example};
 struct Tail {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    said: Arc<Mutex<Vec<String>>>,
+    stderr: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tail {
@@ -27,14 +27,14 @@ impl Tail {
             .spawn()
             .unwrap();
         let lines = collected(child.stdout.take().unwrap());
-        let said = collected(child.stderr.take().unwrap());
-        let tail = Self { child, lines, said };
+        let stderr = collected(child.stderr.take().unwrap());
+        let tail = Self { child, lines, stderr };
         eventually("tail waits for events", || tail.has_said(1));
         tail
     }
 
     fn has_said(&self, lines: usize) -> Option<()> {
-        (self.said.lock().unwrap().len() == lines).then_some(())
+        (self.stderr.lock().unwrap().len() == lines).then_some(())
     }
 
     /// Its output, once it has this many lines.
@@ -53,7 +53,7 @@ impl Tail {
             (text_of(&event["id"]), text_of(&event["state"]))
         });
         let states = states.collect::<BTreeMap<_, _>>();
-        assert_eq!(states.len(), lines.len(), "nothing is told twice");
+        assert_eq!(states.len(), lines.len(), "no event is printed twice");
         states
     }
 }
@@ -117,13 +117,16 @@ fn every_event_is_printed_once_as_it_happens() {
     // It waits for an unavailable pipeline, and prints that once.
     let address = dev.address.to_string();
     dev.stop();
-    eventually("it is said to be away", || there.has_said(2));
+    eventually("it is stderr to be away", || there.has_said(2));
     took_effect(folder, "evt_meanwhile_", 1, 0);
     let mut dev = Dev::start_at(folder, &address);
-    eventually("it is said to be back", || there.has_said(3));
+    eventually("it is stderr to be back", || there.has_said(3));
     assert_eq!(there.states(1207).len(), 1207);
-    let said = there.said.lock().unwrap().join("\n");
-    assert!(said.contains("does not respond") && said.ends_with("Hookmill is back"), "{said}");
+    let stderr = there.stderr.lock().unwrap().join("\n");
+    assert!(
+        stderr.contains("does not respond") && stderr.ends_with("Hookmill is back"),
+        "{stderr}"
+    );
 
     // Ctrl-C ends it without an error.
     let pid = there.child.id().to_string();
@@ -142,12 +145,12 @@ fn tail_ends_when_its_reader_closes_the_pipe() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let said = collected(child.stderr.take().unwrap());
-    eventually("tail waits for events", || (said.lock().unwrap().len() == 1).then_some(()));
+    let stderr = collected(child.stderr.take().unwrap());
+    eventually("tail waits for events", || (stderr.lock().unwrap().len() == 1).then_some(()));
     // Without output, too.
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(said.lock().unwrap().len(), 1);
+    assert_eq!(stderr.lock().unwrap().len(), 1);
     dev.stop();
     // At the beginning, an unreachable address may be a wrong one, and an invalid token stays invalid.
     let away = [("HOOKMILL_URL", "http://127.0.0.1:9"), ("HOOKMILL_TOKEN", "hookmill_none")];

@@ -125,7 +125,7 @@ impl Tools {
             run(Command::new("apt-get").args(install).env("DEBIAN_FRONTEND", "noninteractive"))?;
         }
         installed().context(
-            "the dashboard is tested in Chromium, and there is none; install Chromium or Chrome (Debian: `apt-get install \
+            "the browser test needs Chromium; install Chromium or Chrome (Debian: `apt-get install \
             chromium`), so that `chromium`, `chromium-browser` or `google-chrome` is on the PATH, or say where it is in \
             HOOKMILL_CHROMIUM",
         )

@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn a_body_that_is_not_an_invoice_is_an_error() {
-        let said = handled(&json!({ "data": {} })).unwrap_err();
-        assert_eq!(said.to_string(), "not an invoice (line 1)");
+        let error = handled(&json!({ "data": {} })).unwrap_err();
+        assert_eq!(error.to_string(), "not an invoice (line 1)");
         let mut odd = invoice(1, "2026-01-01", "2026-02-01");
         odd["data"]["object"]["lines"]["data"][0]["period"]["start"] = i64::MAX.into();
         assert!(handled(&odd).is_err());

@@ -196,7 +196,7 @@ mod tests {
     #[derive(Default)]
     struct Away {
         now: AtomicI64,
-        asked: AtomicUsize,
+        fetches: AtomicUsize,
     }
 
     impl Platform for Away {
@@ -221,7 +221,7 @@ mod tests {
         }
 
         fn fetch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, String>> {
-            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.fetches.fetch_add(1, Ordering::Relaxed);
             Box::pin(ready(Err("away".to_owned())))
         }
 
@@ -243,11 +243,11 @@ mod tests {
             audience: "audience".into(),
             operators: Vec::new(),
         };
-        for (second, asked) in [(0, 1), (1, 1), (59, 1), (60, 2), (100, 2), (120, 3)] {
+        for (second, fetches) in [(0, 1), (1, 1), (59, 1), (60, 2), (100, 2), (120, 3)] {
             team.now.store(second, Ordering::Relaxed);
             let answer = key(&admin, &access, &format!("key-{second}")).now_or_never();
             assert!(matches!(answer, Some(Err(_))), "{second}");
-            assert_eq!(team.asked.load(Ordering::Relaxed), asked, "{second}");
+            assert_eq!(team.fetches.load(Ordering::Relaxed), fetches, "{second}");
         }
     }
 }

@@ -88,12 +88,12 @@ pub(crate) async fn guard(
     let address = network(remote.map(|Extension(Remote(address))| address).unwrap_or_default());
     // A later time comes from a clock that was ahead.
     let latest = now.horizon(Duration::ZERO);
-    let asked = vec![
+    let statements = vec![
         Statement::new(TOKENS, Vec::new()),
         Statement::new(FAILED, params![&address, window, latest]),
     ];
     let read = |rows: Vec<Rows>| Ok((read(answer(&rows, 0))?, read(answer(&rows, 1))?));
-    let answered = admin.query(asked).await.and_then(|rows| read(rows).map_err(problem));
+    let answered = admin.query(statements).await.and_then(|rows| read(rows).map_err(problem));
     let (tokens, failed): (Vec<Token>, Vec<Failed>) = match answered {
         Ok(answered) => answered,
         Err(problem) => return problem.into_response(),

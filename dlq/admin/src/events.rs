@@ -208,14 +208,14 @@ pub(crate) async fn timeline(
     State(admin): State<Admin>,
     Path((source, id)): Path<(String, String)>,
 ) -> Result<Json<Timeline>, Problem> {
-    let asked = TIMELINE.map(|steps| {
+    let queries = TIMELINE.map(|steps| {
         let sql = format!(
             "-- what happened to an event\nSELECT json_array(place, json_object('at', at, 'what', what, 'detail', json(detail))) FROM ({steps})"
         );
         Statement::new(sql, params![&source, &id])
     });
     let mut steps: Vec<(u8, Step)> = Vec::new();
-    for rows in admin.query(asked.into()).await? {
+    for rows in admin.query(queries.into()).await? {
         steps.extend(read_json::<(u8, Step)>(&rows).map_err(problem)?);
     }
     steps.sort_by_key(|(place, step)| (step.at, *place));

@@ -209,15 +209,15 @@ pub(crate) struct Reprocess {
 }
 
 impl From<Reprocess> for EventFilter {
-    fn from(asked: Reprocess) -> Self {
+    fn from(request: Reprocess) -> Self {
         Self {
-            source: asked.source,
-            kind: asked.r#type,
-            event_id: asked.event_id,
-            applied_from: asked.applied_from.map(Timestamp::from_millis),
-            applied_before: asked.applied_before.map(Timestamp::from_millis),
-            all: asked.all,
-            rules: asked.rules,
+            source: request.source,
+            kind: request.r#type,
+            event_id: request.event_id,
+            applied_from: request.applied_from.map(Timestamp::from_millis),
+            applied_before: request.applied_before.map(Timestamp::from_millis),
+            all: request.all,
+            rules: request.rules,
         }
     }
 }
@@ -255,7 +255,7 @@ pub(crate) struct ReprocessPlan {
 pub(crate) async fn reprocess(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
-    Body(asked): Body<Reprocess>,
+    Body(request): Body<Reprocess>,
 ) -> Result<(StatusCode, Json<ReprocessPlan>), Problem> {
     #[derive(Deserialize)]
     struct Span {
@@ -263,7 +263,7 @@ pub(crate) async fn reprocess(
         last: Option<Timestamp>,
     }
     const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
-    let (filter, now) = (EventFilter::from(asked), admin.now());
+    let (filter, now) = (EventFilter::from(request), admin.now());
     filter.check()?;
     let repeats = repeated(&admin, &filter)?;
     if admin.ask::<u8>(KEPT, Vec::new()).await? == [0] {

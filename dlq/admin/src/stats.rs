@@ -197,7 +197,7 @@ pub(crate) async fn stats(
 /// A limit.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Most {
+pub(crate) struct Limited {
     /// The number of rows, at most 1000. Default: 40.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -205,18 +205,18 @@ pub(crate) struct Most {
 
 /// List messages sent through providers, by day and by month (UTC), latest first.
 #[utoipa::path(
-    get, path = "/usage", tag = "operation", params(Most),
+    get, path = "/usage", tag = "operation", params(Limited),
     responses((status = 200, body = Vec<Usage>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn usage(
     State(admin): State<Admin>,
-    Query(most): Query<Most>,
+    Query(limited): Query<Limited>,
 ) -> Result<Json<Vec<Usage>>, Problem> {
     const LIST: &str = "\
 -- usage of providers
 SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'requests', requests) FROM outbox_usage
 ORDER BY length(period), period DESC, provider LIMIT ?1";
-    let limit = most.limit.unwrap_or(40);
+    let limit = limited.limit.unwrap_or(40);
     if !(1..=1000).contains(&limit) {
         return Err(Problem::invalid(format!("limit is {limit}; use 1 to 1000")));
     }

@@ -159,10 +159,11 @@ fn run_list(list: &List) -> anyhow::Result<()> {
             Vec::new()
         }
     };
-    let like =
-        |said: &Option<String>, found: &String| said.as_ref().is_none_or(|said| said == found);
+    let matches = |filter: &Option<String>, found: &String| {
+        filter.as_ref().is_none_or(|filter| filter == found)
+    };
     events.retain(|event| {
-        like(source, &event.source) && like(id, &event.id) && like(state, &event.state)
+        matches(source, &event.source) && matches(id, &event.id) && matches(state, &event.state)
     });
     let query = [
         ("source", source.clone()),
@@ -204,16 +205,16 @@ fn run_show(show: &Show) -> anyhow::Result<()> {
 
 /// Details of a step.
 fn detail(detail: &Value) -> String {
-    let said = detail.as_object().into_iter().flatten().filter(|(name, value)| {
+    let details = detail.as_object().into_iter().flatten().filter(|(name, value)| {
         // Generation 0 is the original event, which is not mentioned.
         !text(value).is_empty() && (name.as_str(), value.as_u64()) != ("generation", Some(0))
     });
-    let said = said.map(|(name, value)| match name.as_str() {
+    let details = details.map(|(name, value)| match name.as_str() {
         "wrote" => format!("wrote {}", wrote(value)),
         name if name.ends_with("_at") => format!("{} {}", name.replace('_', " "), time(value)),
         name => format!("{} {}", name.replace('_', " "), text(value)),
     });
-    said.collect::<Vec<_>>().join(", ")
+    details.collect::<Vec<_>>().join(", ")
 }
 
 /// Rows, each as a table and its key.
@@ -272,7 +273,7 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
         Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, i64>(2)?))
     };
     let mut query = database.prepare(QUEUED)?;
-    let mut like =
+    let mut matches =
         database.prepare("SELECT ?2 IS NULL OR iif(instr(?2, '*'), ?1 GLOB ?3, ?1 = ?2)")?;
     let pattern = glob.map(as_pattern);
     let mut events = Vec::new();
@@ -280,7 +281,7 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
         let (text, attempts, due_at) = message?;
         let Ok(message) = decode(&text) else { continue };
         let envelope = message.envelope;
-        if !like.query_row((&envelope.kind, glob, &pattern), |row| row.get(0))? {
+        if !matches.query_row((&envelope.kind, glob, &pattern), |row| row.get(0))? {
             continue;
         }
         let retrying = attempts > 0 && due_at > now().millis();

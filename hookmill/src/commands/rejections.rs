@@ -34,9 +34,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ];
     let requests = client.get("/rejections", &query)?["items"].take();
     let stats = client.get("/stats", &[("minutes", Some((24 * 60).to_string()))])?;
-    let like = |said: &Option<String>, found| said.as_ref().is_none_or(|said| *said == found);
+    let matches =
+        |filter: &Option<String>, found| filter.as_ref().is_none_or(|filter| *filter == found);
     let counts = stats["rejections"].as_array().into_iter().flatten().filter(|tally| {
-        like(source, name(&tally["source"])) && like(reason, text(&tally["reason"]))
+        matches(source, name(&tally["source"])) && matches(reason, text(&tally["reason"]))
     });
     if arguments.json {
         let counts = counts.map(

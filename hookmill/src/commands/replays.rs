@@ -137,8 +137,8 @@ fn run_list(list: &Listing) -> anyhow::Result<()> {
 
 fn run_plan(plan: &Plan) -> anyhow::Result<()> {
     let pairs = plan.which.pairs().into_iter();
-    let said = pairs.filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?))));
-    let mut body: Map<String, Value> = said.collect();
+    let filters = pairs.filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?))));
+    let mut body: Map<String, Value> = filters.collect();
     if plan.all {
         body.insert("all".to_owned(), true.into());
     }

@@ -67,14 +67,14 @@ fn parse_time(text: &str) -> anyhow::Result<Timestamp> {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let said = [
+    let filters = [
         ("source", &arguments.source),
         ("type", &arguments.r#type),
         ("event_id", &arguments.event_id),
     ];
-    let said = said.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    let filters = filters.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
     let mut body: Map<String, Value> =
-        said.map(|(name, value)| (name.to_owned(), value.into())).collect();
+        filters.map(|(name, value)| (name.to_owned(), value.into())).collect();
     for (name, at) in [("applied_from", arguments.since), ("applied_before", arguments.before)] {
         body.extend(at.map(|at| (name.to_owned(), at.millis().into())));
     }

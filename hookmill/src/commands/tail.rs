@@ -60,16 +60,16 @@ fn closed(error: &anyhow::Error) -> bool {
 }
 
 /// Fails if the reader has closed the pipe: without a line to print, the command would not notice.
-fn somebody_reads() -> io::Result<()> {
+fn check_reader() -> io::Result<()> {
     #[cfg(unix)]
     {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
         let stdout = io::stdout();
-        let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+        let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
         let gone = PollFlags::ERR | PollFlags::HUP;
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().intersects(gone) {
+        if poll(&mut polled, Some(&at_once)).is_ok() && polled[0].revents().intersects(gone) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
     }
@@ -117,7 +117,7 @@ impl Tail<'_> {
         let mut away = false;
         for round in 1_u32.. {
             tokio::time::sleep(PAUSE).await;
-            somebody_reads()?;
+            check_reader()?;
             match self.look(round, away).await {
                 Ok(()) if away => {
                     eprintln!("Hookmill is back");

@@ -28,7 +28,7 @@ pub struct Running {
     pub queue: SqliteQueue,
     pub client: HttpClient,
     /// Notified when there is something to replay or to send again.
-    pub asked: Arc<Notify>,
+    pub replay_requested: Arc<Notify>,
     /// Wakes the jobs that send.
     pub written: Arc<Notify>,
 }
@@ -48,7 +48,7 @@ impl<S: Store + 'static> Platform for Native<S> {
 
     fn wake(&self) -> BoxFuture<'_, ()> {
         if let Some(running) = &self.running {
-            running.asked.notify_one();
+            running.replay_requested.notify_one();
             running.written.notify_waiters();
         }
         Box::pin(std::future::ready(()))

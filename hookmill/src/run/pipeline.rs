@@ -232,13 +232,13 @@ pub fn run(
             consumers.spawn(consumer.clone().consume(QueueName::Events, stopped.clone()));
         }
         consumers.spawn(consumer.consume(QueueName::Replays, stopped.clone()));
-        let asked = Arc::new(Notify::new());
+        let replay_requested = Arc::new(Notify::new());
         let replays = RunReplays { store: store.clone(), queue: queue.sender(QueueName::Replays) };
-        consumers.spawn(runner.clone().run(replays, asked.clone()));
+        consumers.spawn(runner.clone().run(replays, replay_requested.clone()));
         let retention = loaded.config.retention;
         let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
         consumers.spawn(runner.run(sweep, Arc::default()));
-        let running = Some(admin::Running { queue: queue.clone(), client, asked, written });
+        let running = Some(admin::Running { queue: queue.clone(), client, replay_requested, written });
         let config = Some(loaded.admin());
         let lent =
             admin::Native { store: store.clone(), bodies: objects.bodies(), config, running };

@@ -62,8 +62,8 @@ pub fn check(loaded: &Loaded) -> Checked {
     }
     notes.extend(wrapped(sources));
     let mut known = BTreeSet::new();
-    for said in [&mut problems, &mut notes] {
-        said.retain(|what| known.insert(what.clone()));
+    for list in [&mut problems, &mut notes] {
+        list.retain(|what| known.insert(what.clone()));
     }
     Checked { problems, notes }
 }

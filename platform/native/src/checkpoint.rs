@@ -50,17 +50,17 @@ impl Checkpoints {
             counted.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        let (ask, asked) = channel();
+        let (sender, requests) = channel();
         let (say, done) = channel();
         let thread = spawn("checkpoint", move || {
-            while asked.recv().is_ok() {
+            while requests.recv().is_ok() {
                 // Pages that were not copied stay in the log, where they are durable.
                 let _ = database.query_row(CHECKPOINT, [], |_| Ok(()));
                 let _ = say.send(());
             }
         })?;
         let limit = usize::try_from(LOG_BYTES / page_bytes).unwrap_or(usize::MAX);
-        Ok(Self { pages, limit, copying: false, ask: Some(ask), done, thread: Some(thread) })
+        Ok(Self { pages, limit, copying: false, ask: Some(sender), done, thread: Some(thread) })
     }
 
     /// The writer calls this after each transaction.

@@ -176,9 +176,9 @@ struct Operation {
 
 enum Task {
     Send { queue: QueueName, messages: Vec<String> },
-    Lease { queue: QueueName, most: usize },
+    Lease { queue: QueueName, limit: usize },
     Settle { queue: QueueName, verdicts: Vec<(i64, u32, Verdict)> },
-    Count { queue: QueueName, most: usize },
+    Count { queue: QueueName, limit: usize },
     Check,
 }
 
@@ -266,7 +266,7 @@ impl SqliteQueue {
         QueueSender { queue: self.clone(), name: queue }
     }
 
-    /// Waits for messages and leases them: at least one and at most `most`, gathered for at most `wait`. None once
+    /// Waits for messages and leases them: at least one and at most `limit`, gathered for at most `wait`. None once
     /// `stopped` is true; leased messages are always returned.
     ///
     /// # Errors
@@ -275,14 +275,14 @@ impl SqliteQueue {
     pub async fn receive(
         &self,
         queue: QueueName,
-        most: usize,
+        limit: usize,
         wait: Duration,
         stopped: &mut watch::Receiver<bool>,
     ) -> Result<Vec<Leased>, QueueError> {
         while !*stopped.borrow() {
             // Registered before the query, so that no arrival in between is missed.
             let arrival = self.arrivals[queue as usize].notified();
-            let found = self.look(queue, most, wait, stopped).await;
+            let found = self.look(queue, limit, wait, stopped).await;
             self.trouble.failing[queue as usize].store(found.is_err(), Ordering::Relaxed);
             let found = found?;
             if !found.leased.is_empty() {
@@ -298,35 +298,35 @@ impl SqliteQueue {
         Ok(Vec::new())
     }
 
-    /// Leases messages once `most` are waiting, or after `wait`.
+    /// Leases messages once `limit` are waiting, or after `wait`.
     async fn look(
         &self,
         queue: QueueName,
-        most: usize,
+        limit: usize,
         wait: Duration,
         stopped: &mut watch::Receiver<bool>,
     ) -> Result<TaskResult, QueueError> {
         if !wait.is_zero() {
-            match self.ask(Task::Count { queue, most }).await {
+            match self.ask(Task::Count { queue, limit }).await {
                 Ok(found) if found.count == 0 => return Ok(found),
                 Ok(_) => tokio::select! {
-                    () = self.gather(queue, most, wait) => {}
+                    () = self.gather(queue, limit, wait) => {}
                     _ = stopped.wait_for(|stopped| *stopped) => {}
                 },
                 // Leasing gets past a damaged part; counting does not.
                 Err(_) => {}
             }
         }
-        self.ask(Task::Lease { queue, most }).await
+        self.ask(Task::Lease { queue, limit }).await
     }
 
-    /// Returns when `most` messages are waiting, or after `wait`.
-    async fn gather(&self, queue: QueueName, most: usize, wait: Duration) {
+    /// Returns when `limit` messages are waiting, or after `wait`.
+    async fn gather(&self, queue: QueueName, limit: usize, wait: Duration) {
         let full = async {
             loop {
                 let arrival = self.arrivals[queue as usize].notified();
-                let found = self.ask(Task::Count { queue, most }).await;
-                if found.is_ok_and(|found| found.count >= most) {
+                let found = self.ask(Task::Count { queue, limit }).await;
+                if found.is_ok_and(|found| found.count >= limit) {
                     return;
                 }
                 arrival.await;
@@ -364,13 +364,13 @@ impl SqliteQueue {
         async { answer.await.map(drop) }
     }
 
-    /// The number of waiting messages, counted up to `most`.
+    /// The number of waiting messages, counted up to `limit`.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn waiting(&self, queue: QueueName, most: usize) -> Result<usize, QueueError> {
-        self.ask(Task::Count { queue, most }).await.map(|result| result.count)
+    pub async fn waiting(&self, queue: QueueName, limit: usize) -> Result<usize, QueueError> {
+        self.ask(Task::Count { queue, limit }).await.map(|result| result.count)
     }
 
     /// Whether the database answers and can write. It writes only if its last write failed, so frequent checks cause no
@@ -639,7 +639,7 @@ impl Work<'_> {
                 Ok(TaskResult { arrived: Some(*name), ..TaskResult::default() })
             }
             Task::Check => Ok(TaskResult::default()),
-            Task::Lease { queue, most } => self.lease(*queue, *most, now),
+            Task::Lease { queue, limit } => self.lease(*queue, *limit, now),
             Task::Settle { queue: name, verdicts } => {
                 let queue = &self.queues[*name as usize];
                 let mut delay = self.transaction.prepare_cached(&queue.sql.delay)?;
@@ -655,11 +655,11 @@ impl Work<'_> {
                 }
                 Ok(TaskResult { arrived, ..TaskResult::default() })
             }
-            Task::Count { queue: name, most } => {
+            Task::Count { queue: name, limit } => {
                 self.put_right(*name, now)?;
                 let queue = &self.queues[*name as usize];
                 let mut count = self.transaction.prepare_cached(&queue.sql.count)?;
-                let values = params![now.millis(), queue.delivered + 1, limit(*most)];
+                let values = params![now.millis(), queue.delivered + 1, sql_limit(*limit)];
                 let count = count.query_row(values, |row| row.get::<_, u32>(0))?;
                 let next_due_in = if count == 0 { self.next_due_in(*name, now)? } else { None };
                 let count = usize::try_from(count).unwrap_or(usize::MAX);
@@ -691,7 +691,7 @@ impl Work<'_> {
     fn lease(
         &mut self,
         name: QueueName,
-        most: usize,
+        limit: usize,
         now: Timestamp,
     ) -> Result<TaskResult, Failure> {
         self.put_right(name, now)?;
@@ -701,9 +701,10 @@ impl Work<'_> {
         let sql = &self.queues[name as usize].sql;
         let again: Vec<(i64, u32)> = transaction
             .prepare_cached(&sql.lease_again)?
-            .query_map(params![now.millis(), lease_ends, limit(most.min(BATCH_MESSAGES))], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?
+            .query_map(
+                params![now.millis(), lease_ends, sql_limit(limit.min(BATCH_MESSAGES))],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?
             .collect::<Result<_, _>>()?;
         for (seq, attempts) in again {
             let text = self.text(name, seq)?;
@@ -715,7 +716,7 @@ impl Work<'_> {
             }
         }
         let mut bytes = 0;
-        for seq in self.unseen(name, most.saturating_sub(result.leased.len()))? {
+        for seq in self.unseen(name, limit.saturating_sub(result.leased.len()))? {
             if bytes >= NATIVE_BATCH_BYTES {
                 break;
             }
@@ -733,11 +734,11 @@ impl Work<'_> {
     }
 
     /// Messages that have never been delivered, up to a damaged part.
-    fn unseen(&mut self, name: QueueName, most: usize) -> Result<Vec<i64>, Failure> {
+    fn unseen(&mut self, name: QueueName, limit: usize) -> Result<Vec<i64>, Failure> {
         let queue = &mut self.queues[name as usize];
-        let most = queue.unbroken.map_or(most, |unbroken| most.min(unbroken));
+        let limit = queue.unbroken.map_or(limit, |unbroken| limit.min(unbroken));
         let mut new = self.transaction.prepare_cached(&queue.sql.new)?;
-        let mut rows = new.query(params![queue.delivered + 1, limit(most)])?;
+        let mut rows = new.query(params![queue.delivered + 1, sql_limit(limit)])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(Failure::at(Damage::New(name, found.len())))? {
             found.push(row.get(0)?);
@@ -800,8 +801,8 @@ impl Work<'_> {
     }
 }
 
-fn limit(most: usize) -> i64 {
-    i64::try_from(most).unwrap_or(i64::MAX)
+fn sql_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -833,13 +834,13 @@ mod tests {
             self.queue.sender(QueueName::Events).send(texts).await.unwrap();
         }
 
-        async fn receive(&self, most: usize) -> Vec<Leased> {
-            self.gathered(QueueName::Events, most, Duration::ZERO).await
+        async fn receive(&self, limit: usize) -> Vec<Leased> {
+            self.gathered(QueueName::Events, limit, Duration::ZERO).await
         }
 
-        async fn gathered(&self, queue: QueueName, most: usize, wait: Duration) -> Vec<Leased> {
+        async fn gathered(&self, queue: QueueName, limit: usize, wait: Duration) -> Vec<Leased> {
             let (_stop, mut stopped) = watch::channel(false);
-            self.queue.receive(queue, most, wait, &mut stopped).await.unwrap()
+            self.queue.receive(queue, limit, wait, &mut stopped).await.unwrap()
         }
 
         /// Changes the database, to simulate the passing of time.

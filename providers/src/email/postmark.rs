@@ -135,7 +135,7 @@ fn mailboxes(list: &str) -> usize {
 /// Postmark's result for an email or a request: <https://postmarkapp.com/developer/api/overview#error-codes>.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
-struct Said {
+struct EmailResult {
     error_code: u32,
     #[serde(default)]
     message: String,
@@ -143,7 +143,7 @@ struct Said {
     message_id: Option<String>,
 }
 
-impl Said {
+impl EmailResult {
     /// The recipients have hard-bounced, complained, or been suppressed by hand.
     const INACTIVE: u32 = 406;
 
@@ -164,9 +164,9 @@ impl Said {
 fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     if (200..300).contains(&response.status) {
         // Postmark has accepted the batch, and does not repeat its results.
-        return match serde_json::from_str::<Vec<Said>>(&response.body) {
-            Ok(said) if said.len() == emails => {
-                SendResult::Accepted(said.into_iter().map(outcome).collect())
+        return match serde_json::from_str::<Vec<EmailResult>>(&response.body) {
+            Ok(result) if result.len() == emails => {
+                SendResult::Accepted(result.into_iter().map(outcome).collect())
             }
             _ => SendResult::Uncertain(format!(
                 "Postmark answered {} without results for {emails} emails",
@@ -174,15 +174,15 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
             )),
         };
     }
-    let said = serde_json::from_str::<Said>(&response.body).ok();
-    let words = match &said {
-        Some(Said { error_code, message, .. }) => format!(": {error_code}: {message}"),
+    let result = serde_json::from_str::<EmailResult>(&response.body).ok();
+    let words = match &result {
+        Some(EmailResult { error_code, message, .. }) => format!(": {error_code}: {message}"),
         None => first_line(&response.body),
     };
     let error = kept(&format!("Postmark answered {}{words}", response.status));
-    match said {
-        Some(said) if said.concerns_sender() => SendResult::Refused(error),
-        Some(Said { error_code: Said::INACTIVE, .. }) if emails == 1 => {
+    match result {
+        Some(result) if result.concerns_sender() => SendResult::Refused(error),
+        Some(EmailResult { error_code: EmailResult::INACTIVE, .. }) if emails == 1 => {
             SendResult::Accepted(vec![MessageResult::Unwanted(error)])
         }
         _ => not_taken(response, error),
@@ -190,14 +190,14 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
 }
 
 /// The result for one email. Code 0 may have a message about inactive recipients, if there are others.
-fn outcome(said: Said) -> MessageResult {
-    match said.error_code {
-        0 if said.message.contains("inactive") => {
-            MessageResult::Partly { id: said.message_id, left_out: kept(&said.message) }
+fn outcome(result: EmailResult) -> MessageResult {
+    match result.error_code {
+        0 if result.message.contains("inactive") => {
+            MessageResult::Partly { id: result.message_id, left_out: kept(&result.message) }
         }
-        0 => MessageResult::Accepted(said.message_id),
-        Said::INACTIVE => MessageResult::Unwanted(said.words()),
-        _ => MessageResult::Refused(said.words()),
+        0 => MessageResult::Accepted(result.message_id),
+        EmailResult::INACTIVE => MessageResult::Unwanted(result.words()),
+        _ => MessageResult::Refused(result.words()),
     }
 }
 

@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_code_decides_between_retry_and_refusal() {
-        let said = |status, step, text: &str, left_out: &[&str]| {
+        let result = |status, step, text: &str, left_out: &[&str]| {
             let left_out = left_out.iter().map(ToString::to_string).collect();
             let reply = Reply { step, text: text.into(), left_out };
             let body = serde_json::to_string(&reply).unwrap();
@@ -210,13 +210,13 @@ mod tests {
         ] {
             let id = id.map(ToOwned::to_owned);
             assert_eq!(
-                said(250, Step::Message, text, &[]),
+                result(250, Step::Message, text, &[]),
                 SendResult::Accepted(vec![MessageResult::Accepted(id)]),
                 "{text}"
             );
         }
         assert_eq!(
-            said(250, Step::Message, "Ok", &["c@example.com: 550 no such user"]),
+            result(250, Step::Message, "Ok", &["c@example.com: 550 no such user"]),
             SendResult::Accepted(vec![MessageResult::Partly {
                 id: None,
                 left_out: "c@example.com: 550 no such user".into()
@@ -238,7 +238,7 @@ mod tests {
             (250, Step::Recipient, "unavailable"),
             (354, Step::Message, "unavailable"),
         ] {
-            let found = match said(status, step, "words", &[]) {
+            let found = match result(status, step, "words", &[]) {
                 SendResult::Busy { .. } => "busy",
                 SendResult::Deferred(_) => "later",
                 SendResult::Unavailable(_) => "away",
@@ -250,7 +250,7 @@ mod tests {
             assert_eq!(found, expected, "{status} {step:?}");
         }
         assert_eq!(
-            said(550, Step::Recipient, "b@example.com: no such user", &[]),
+            result(550, Step::Recipient, "b@example.com: no such user", &[]),
             SendResult::Refused("SMTP answered 550: b@example.com: no such user".into())
         );
     }

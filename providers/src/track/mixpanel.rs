@@ -65,7 +65,7 @@ fn written(event: &Tracked) -> Value {
 fn answer(events: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Said {
+    struct Reply {
         error: Value,
         /// Some events were accepted, but not these.
         failed_records: Vec<Failed>,
@@ -79,11 +79,11 @@ fn answer(events: usize, response: &ApiResponse) -> SendResult {
         #[serde(default)]
         message: String,
     }
-    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
-    let partly = response.status == 400 && said.num_records_imported.is_some();
+    let reply: Reply = serde_json::from_str(&response.body).unwrap_or_default();
+    let partly = response.status == 400 && reply.num_records_imported.is_some();
     if (200..300).contains(&response.status) || partly {
         let outcome = |place| {
-            let failed = said.failed_records.iter().find(|failed| failed.index == place);
+            let failed = reply.failed_records.iter().find(|failed| failed.index == place);
             match failed {
                 Some(Failed { field, message, .. }) => {
                     MessageResult::Refused(kept(&format!("{field}: {message}")))
@@ -93,7 +93,7 @@ fn answer(events: usize, response: &ApiResponse) -> SendResult {
         };
         return SendResult::Accepted((0..events).map(outcome).collect());
     }
-    let words = match &said.error {
+    let words = match &reply.error {
         Value::String(error) => format!(": {error}"),
         _ => first_line(&response.body),
     };

@@ -77,18 +77,18 @@ fn uuid(id: &str) -> String {
 fn answer(events: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Said {
+    struct Reply {
         error: Value,
         detail: String,
     }
     if (200..300).contains(&response.status) {
         return SendResult::Accepted(vec![MessageResult::Accepted(None); events]);
     }
-    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
-    let words = match &said.error {
+    let reply: Reply = serde_json::from_str(&response.body).unwrap_or_default();
+    let words = match &reply.error {
         Value::String(error) => format!(": {error}"),
-        _ if said.detail.is_empty() => first_line(&response.body),
-        _ => format!(": {}", said.detail),
+        _ if reply.detail.is_empty() => first_line(&response.body),
+        _ => format!(": {}", reply.detail),
     };
     not_taken(response, kept(&format!("PostHog answered {}{words}", response.status)))
 }

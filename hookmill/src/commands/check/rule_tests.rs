@@ -226,8 +226,10 @@ fn agrees(expected: &Row, found: &Row) -> bool {
 /// expected. `{ exists = false }` means no value.
 fn same(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
-        (Value::Object(said), found) if said.len() == 1 && said.contains_key("exists") => {
-            said["exists"] == Value::Bool(!found.is_null())
+        (Value::Object(expected), found)
+            if expected.len() == 1 && expected.contains_key("exists") =>
+        {
+            expected["exists"] == Value::Bool(!found.is_null())
         }
         (Value::Object(expected), Value::Object(found)) => agrees(expected, found),
         (Value::Object(_) | Value::Array(_), Value::String(text)) => {
@@ -245,8 +247,8 @@ fn same(expected: &Value, found: &Value) -> bool {
 }
 
 fn shown(row: &Row) -> String {
-    let said = row.iter().filter(|(_, value)| !value.is_null());
-    said.map(|(name, value)| format!("    {name} = {value}")).collect::<Vec<_>>().join("\n")
+    let values = row.iter().filter(|(_, value)| !value.is_null());
+    values.map(|(name, value)| format!("    {name} = {value}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The expected and actual values that differ.

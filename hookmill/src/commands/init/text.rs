@@ -62,8 +62,8 @@ fn source(provider: &Provider, first: bool) -> String {
         ))
     );
     for point in ["Create", "Settings", "Events", "Id and type"] {
-        if let Some(said) = provider.point(point) {
-            text += &comment(&format!("{point}: {said}"));
+        if let Some(value) = provider.point(point) {
+            text += &comment(&format!("{point}: {value}"));
         }
     }
     for line in provider.toml.lines() {
@@ -142,8 +142,8 @@ pub fn environment(providers: &[Provider]) -> String {
     }
     text += "\n# For the sections that are commented out in hookmill.toml:\n";
     for provider in providers {
-        if let (Some(key), Some(said)) = (api_key(provider), provider.point("API key")) {
-            text += &format!("\n{}# {key}=\n", comment(&format!("{}: {said}", provider.title)));
+        if let (Some(key), Some(value)) = (api_key(provider), provider.point("API key")) {
+            text += &format!("\n{}# {key}=\n", comment(&format!("{}: {value}", provider.title)));
         }
     }
     text += "\n# [email]: https://resend.com/api-keys\n# RESEND_API_KEY=\n";

@@ -60,11 +60,11 @@ impl Trial<'_> {
 
     /// Whether the body is truncated or does not belong to the request.
     fn cut(&self) -> Option<String> {
-        let said = self.captured.headers.all("content-length").first()?.to_vec();
-        let said: usize = std::str::from_utf8(&said).ok()?.trim().parse().ok()?;
+        let length = self.captured.headers.all("content-length").first()?.to_vec();
+        let length: usize = std::str::from_utf8(&length).ok()?.trim().parse().ok()?;
         let found = self.captured.body.len();
-        (said != found).then(|| {
-            format!("the body has {found} bytes but Content-Length is {said}: it was cut, changed or decoded")
+        (length != found).then(|| {
+            format!("the body has {found} bytes but Content-Length is {length}: it was cut, changed or decoded")
         })
     }
 
