@@ -75,7 +75,7 @@ fn an_email_is_not_lost_and_not_sent_twice() {
         pipeline.kill_and_restart(|_| {});
     }
     pipeline.settle();
-    eventually("the outbox is through", || {
+    eventually("the outbox is empty", || {
         let open =
             pipeline.sql("SELECT 1 FROM outbox WHERE state IN ('pending', 'sealed') LIMIT 1");
         open.is_empty().then_some(())
@@ -337,7 +337,7 @@ fn letters_that_are_replayed_during_a_backup_take_effect_in_the_copy() {
         (count("SELECT count(*) FROM dead_letters WHERE state = 'applied'") == LETTERS)
             .then_some(())
     });
-    eventually("the replay is at its end", || {
+    eventually("the replay has ended", || {
         let replays = restored.sql("SELECT state, sent FROM replays");
         (replays == [[json!("done"), json!(LETTERS)]]).then_some(())
     });
@@ -365,10 +365,10 @@ fn events_that_are_reprocessed_during_a_backup_take_effect_in_the_copy() {
     let emptied = "DELETE FROM elsewhere; ALTER TABLE elsewhere RENAME TO fleeting";
     assert_eq!(changed(&backup, emptied), 0, "they were sent after the queue was copied");
     let restored = Pipeline::restored_remembering(&backup);
-    eventually("they have taken effect once more", || {
+    eventually("they have taken effect again", || {
         (restored.sql("SELECT count(*) FROM fleeting")[0][0] == EVENTS).then_some(())
     });
-    eventually("the reprocessing is at its end", || {
+    eventually("the reprocessing has ended", || {
         let replays = restored.sql("SELECT state, sent, applied FROM replays");
         (replays == [[json!("done"), json!(EVENTS), json!(EVENTS)]]).then_some(())
     });

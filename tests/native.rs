@@ -96,7 +96,7 @@ fn ten_thousand_dead_letters_are_replayed_and_each_takes_effect_once_though_the_
         |operator: &Operator| operator.get(&replay).json()["sent"].as_u64().unwrap_or_default();
     for part in [1, 2] {
         let user = operator(&pipeline, &format!("user-{part}"));
-        eventually("it is on its way", || (sent(&user) > part * 2_000).then_some(()));
+        eventually("its letters are being sent", || (sent(&user) > part * 2_000).then_some(()));
         pipeline.kill_and_restart(|_| ());
     }
     // Live traffic comes first.

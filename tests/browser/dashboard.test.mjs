@@ -38,10 +38,10 @@ before(async () => {
   await pipeline.send("strict", "invoice.made_up", "evt_strict", { id: "in_1" });
   hostileBody = await pipeline.send("strict", HOSTILE.type, HOSTILE.id, HOSTILE.object);
   for (let n = 0; n < 3; n++) assert.equal((await pipeline.post("stripe", { id: "evt_forged" }, "whsec_of-somebody-else")).status, 401);
-  await eventually("what can be applied is", () => pipeline.one("SELECT count(*) FROM events") === 11);
+  await eventually("the events are applied", () => pipeline.one("SELECT count(*) FROM events") === 11);
   await eventually("the others are dead", () => pipeline.one("SELECT count(*) FROM dead_letters WHERE state = 'dead'") === LETTERS + 4);
-  await eventually("emails are shown", () => pipeline.one("SELECT count(*) FROM outbox WHERE state = 'sent'") === 2);
-  await eventually("rejections are written down", () => pipeline.one("SELECT sum(count) FROM rejection_counts") === 3);
+  await eventually("emails are displayed", () => pipeline.one("SELECT count(*) FROM outbox WHERE state = 'sent'") === 2);
+  await eventually("rejections are recorded", () => pipeline.one("SELECT sum(count) FROM rejection_counts") === 3);
   pipeline.sql("DROP TRIGGER broken");
   pipeline.sql("UPDATE outbox SET state = 'refused', error = 'invalid address' WHERE event_id = 'evt_mail_grace'");
   pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, created_at) VALUES ('bob@example.com', 'bounced', 'resend', 'msg_1', 0)");

@@ -36,7 +36,7 @@ wait = "0s"
         let sent = hookmill(example.path(), &["send", "clerk", "user.created"]);
         assert_eq!(sent.status.code(), Some(0));
     }
-    eventually("all have been shown", || {
+    eventually("all are displayed", || {
         let output = hookmill(example.path(), &["email", "list", "--state", "sent", "--json"]);
         let sent: Value = serde_json::from_slice(&output.stdout).unwrap();
         (sent.as_array()?.len() == 15).then_some(())

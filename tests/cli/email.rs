@@ -15,7 +15,7 @@ fn an_email_is_displayed_in_development_and_listed() {
         let output = hookmill(example.path(), &["email", "list", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let email = eventually("the email has been shown", || {
+    let email = eventually("the email is displayed", || {
         let email = listed()[0].clone();
         (email["state"] == "sent").then_some(email)
     });

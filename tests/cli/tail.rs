@@ -117,10 +117,10 @@ fn every_event_is_printed_once_as_it_happens() {
     // It waits for an unavailable pipeline, and prints that once.
     let address = dev.address.to_string();
     dev.stop();
-    eventually("it is stderr to be away", || there.has_said(2));
+    eventually("tail reports that it is away", || there.has_said(2));
     took_effect(folder, "evt_meanwhile_", 1, 0);
     let mut dev = Dev::start_at(folder, &address);
-    eventually("it is stderr to be back", || there.has_said(3));
+    eventually("tail reports that it is back", || there.has_said(3));
     assert_eq!(there.states(1207).len(), 1207);
     let stderr = there.stderr.lock().unwrap().join("\n");
     assert!(

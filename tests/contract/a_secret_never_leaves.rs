@@ -92,12 +92,12 @@ fn a_secret_never_leaves() {
     let queue_refuses = pipeline.broken(Fault::Queue);
     seen.push(pipeline.post(event).body);
     drop(queue_refuses);
-    eventually("everything is buried that will be", || {
+    eventually("all dead letters are written", || {
         (dead_letters(&pipeline).len() == 6).then_some(())
     });
     pipeline.settle();
 
-    eventually("the rejections are written down", || {
+    eventually("the rejections are recorded", || {
         let kinds = pipeline.sql("SELECT reason FROM rejections WHERE source = 'stripe'").len();
         (kinds >= 4).then_some(())
     });

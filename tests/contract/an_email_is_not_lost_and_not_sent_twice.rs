@@ -164,7 +164,7 @@ fn another_provider_stands_in_and_what_it_may_have_sent_is_uncertain_and_not_sen
     api.lasting("resend", Mood::Silent);
     accepted(&pipeline, &mailed("evt_1"));
     pipeline.settle();
-    eventually("Resend is taken to be away", || {
+    eventually("Resend counts as unavailable", || {
         let away = pipeline
             .sql("SELECT 1 FROM outbox_senders WHERE provider = 'resend' AND away_until > 0");
         away.first().map(drop)

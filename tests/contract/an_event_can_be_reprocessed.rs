@@ -25,7 +25,7 @@ fn reprocess(operator: &Operator, filter: &Value) -> Value {
     let body = json!({ "rate": 1000, "reason": "a rule has changed" });
     let ran = operator.post(&format!("/replays/{id}/run"), &body);
     assert_eq!(ran.status, 202, "{}", ran.body);
-    eventually("it has come to an end", || {
+    eventually("it has ended", || {
         let replay = operator.get(&format!("/replays/{id}")).json();
         let came_to = replay["applied"].as_u64()? + replay["failed"].as_u64()?;
         (replay["state"] == "done" && replay["sent"] == came_to).then_some(replay)
@@ -129,7 +129,7 @@ fn what_fails_is_a_dead_letter_and_is_replayed_as_one() {
     let id = letter["id"].as_str().unwrap();
     let because = json!({ "reason": "the trigger is gone" });
     assert_eq!(operator.post(&format!("/dead-letters/{id}/replay"), &because).status, 202);
-    eventually("it counts once more", || (tally(&pipeline, "a") == [[2, 2]]).then_some(()));
+    eventually("it counts again", || (tally(&pipeline, "a") == [[2, 2]]).then_some(()));
 }
 
 #[test]

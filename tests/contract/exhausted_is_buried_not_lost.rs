@@ -72,7 +72,7 @@ fn what_cannot_be_buried_either_is_kept_on_the_queue() {
 fn what_the_platform_drops_is_buried() {
     let event = counted("evt_1", "a", 1);
     let pipeline = Pipeline::start().given_up_by_the_platform(&event);
-    eventually("the letter is there", || (!dead_letters(&pipeline).is_empty()).then_some(()));
+    eventually("the letter exists", || (!dead_letters(&pipeline).is_empty()).then_some(()));
     pipeline.settle();
     let letter = pipeline.sql("SELECT event_id, reason, message FROM dead_letters").remove(0);
     assert_eq!((&letter[0], &letter[1]), (&json!("evt_1"), &json!("dropped")));

@@ -79,7 +79,7 @@ fn run(pipeline: &Pipeline, actor: &str, path: &str, letter: &str) {
     let run = format!("/replays/{}/run", plan.json()["id"].as_str().unwrap_or_default());
     let ran = operator.post(&run, &json!({ "rate": 100, "reason": "the trigger is gone" }));
     assert_eq!(ran.status, 202, "{}", ran.body);
-    eventually("the letter is in its state", || {
+    eventually("the letter has its state", || {
         (pipeline.sql("SELECT state FROM dead_letters") == [[letter]]).then_some(())
     });
 }
@@ -91,7 +91,7 @@ fn emptied(pipeline: Pipeline, table: &str) -> Pipeline {
     eventually("what is old is removed", || (value(&pipeline, &rows) == 0).then_some(()));
     let pipeline = a_day_later(pipeline);
     let stale = "SELECT count(*) FROM stale_bodies";
-    eventually("it was looked at", || (value(&pipeline, stale) == 0).then_some(()));
+    eventually("the body was checked", || (value(&pipeline, stale) == 0).then_some(()));
     assert_eq!(pipeline.objects().len(), 1);
     pipeline
 }

@@ -49,7 +49,7 @@ fn accepted(pipeline: &Pipeline, event: &Event) {
 /// Waits until the outbox is empty.
 fn sent(pipeline: &Pipeline) {
     pipeline.settle();
-    eventually("the outbox is through", || {
+    eventually("the outbox is empty", || {
         let open =
             pipeline.sql("SELECT 1 FROM outbox WHERE state IN ('pending', 'sealed') LIMIT 1");
         open.is_empty().then_some(())

@@ -15,7 +15,7 @@ use super::{accepted, counted, value};
 
 /// Waits until this number of rejections is recorded.
 fn refused(pipeline: &Pipeline, count: i64) {
-    eventually("the rejections are written down", || {
+    eventually("the rejections are recorded", || {
         let sum = value(pipeline, "SELECT coalesce(sum(count), 0) FROM rejection_counts");
         (sum == count).then_some(())
     });
@@ -93,7 +93,7 @@ fn every_reason_is_reached_and_counted() {
 
     let mut wanted: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     wanted.sort_unstable();
-    eventually("every reason is written down", || {
+    eventually("every reason is recorded", || {
         let rows = pipeline.sql("SELECT DISTINCT reason FROM rejection_counts ORDER BY reason");
         (rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>() == wanted).then_some(())
     });
@@ -179,7 +179,7 @@ fn rejections_that_cannot_be_written_hold_nothing_up() {
     for _ in 0..3 {
         assert_eq!(pipeline.send(&[], "stripe", b"{}").status, 401);
     }
-    eventually("they could not be written down", || {
+    eventually("recording them failed", || {
         pipeline.logs().contains("cannot record rejections").then_some(())
     });
     accepted(&pipeline, &counted("evt_1", "a", 1));

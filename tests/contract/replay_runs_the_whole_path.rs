@@ -133,7 +133,7 @@ fn a_replay_is_paused_resumed_and_cancelled() {
     eventually("it is applied", || (tally(&pipeline, "b") == [[1, 1]]).then_some(()));
     let sent = replay(&operator, &id)["sent"].clone();
     assert_eq!(turn("resume").status, 202);
-    eventually("it goes on", || {
+    eventually("it continues", || {
         (replay(&operator, &id)["sent"].as_u64() > sent.as_u64()).then_some(())
     });
     let cancelled = turn("cancel");

@@ -31,7 +31,7 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
     let pipeline = pipeline.after_a_minute();
     // The sweep may have run between these inserts, so one kind may disappear before the other.
     let left = |sql: &str, count: usize| {
-        eventually("the old are removed", || {
+        eventually("old rows are removed", || {
             let left = pipeline.sql(sql);
             (left.len() == count).then_some(left)
         })

@@ -106,7 +106,7 @@ fn what_somebody_did_is_told_once_and_what_is_refused_is_on_record() {
     let events: Vec<_> =
         (1..=2).map(|number| tracked(&format!("evt_{number}")).message()).collect();
     let pipeline = pipeline.enqueued(&events);
-    eventually("PostHog has been told", || {
+    eventually("PostHog has the events", || {
         api.requests().iter().any(|request| request.path.contains("posthog")).then_some(())
     });
     api.lasting("posthog", Mood::Accepts);

@@ -212,7 +212,7 @@ fn an_object_is_asked_for_where_nothing_else_decides() {
     // The API is busy at first.
     api.moods([Mood::Busy]);
     accepted(&pipeline, &customer(2, 200, "or that"));
-    let asked = eventually("the object has been asked for", || {
+    let asked = eventually("the object has been fetched", || {
         let rows = pipeline.sql(rows);
         (rows[0][0] == "as it is now").then_some(rows)
     });

@@ -162,7 +162,7 @@ impl Pipeline {
             stripe("test.marker", &format!("evt_marker_{}", now().millis()), 0, Value::Null);
         self.control("enqueue", &json!({ "messages": [marker.message()] }));
         let sql = format!("SELECT 1 FROM events WHERE id = '{}'", marker.id);
-        eventually("the queue is through", || self.sql(&sql).first().map(drop));
+        eventually("the queue is empty", || self.sql(&sql).first().map(drop));
         for table in ["events", "event_messages"] {
             self.sql(&format!("DELETE FROM {table} WHERE id = '{}'", marker.id));
         }
