@@ -127,7 +127,7 @@ pub fn looked_for<W: Word>() -> utoipa::openapi::RefOr<utoipa::openapi::schema::
 #[cfg(feature = "openapi")]
 pub fn searched<W: Word>(default: W) -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
     let description = format!("Only these. Default: `{}`.", default.as_str());
-    one_of(Search::<W>::words().chain([""])).description(Some(description)).into()
+    one_of(WordFilter::<W>::words().chain([""])).description(Some(description)).into()
 }
 
 /// Reads an optional filter. Blank means none.
@@ -179,14 +179,14 @@ words! {
 
 /// A search by state: one word, or `any`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Search<W> {
+pub enum WordFilter<W> {
     /// All of them.
     Any,
     /// Those with this word.
     Only(W),
 }
 
-impl<W: Word> Search<W> {
+impl<W: Word> WordFilter<W> {
     const ANY: &'static str = "any";
 
     /// Every word, in order, and `any`.
@@ -195,7 +195,7 @@ impl<W: Word> Search<W> {
     }
 }
 
-impl<W: Word> std::str::FromStr for Search<W> {
+impl<W: Word> std::str::FromStr for WordFilter<W> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -206,7 +206,7 @@ impl<W: Word> std::str::FromStr for Search<W> {
     }
 }
 
-impl<'de, W: Word> serde::Deserialize<'de> for Search<W> {
+impl<'de, W: Word> serde::Deserialize<'de> for WordFilter<W> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
@@ -358,8 +358,8 @@ mod tests {
             let json = serde_json::to_string(state).unwrap();
             assert_eq!(serde_json::from_str::<LetterState>(&json).unwrap(), *state);
         }
-        assert_eq!("any".parse(), Ok(Search::<LetterState>::Any));
-        assert_eq!("dead".parse(), Ok(Search::Only(LetterState::Dead)));
+        assert_eq!("any".parse(), Ok(WordFilter::<LetterState>::Any));
+        assert_eq!("dead".parse(), Ok(WordFilter::Only(LetterState::Dead)));
         let error = serde_json::from_str::<Role>("\"admin\"").unwrap_err().to_string();
         assert!(error.contains("unknown value \"admin\"; use one of read, operate"), "{error}");
     }

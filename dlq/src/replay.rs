@@ -408,7 +408,7 @@ async fn letters<S: Store>(
         Statement::new(CLAIM.replace("{where}", WHERE), params),
         Statement::new(CLAIMED, params![&replay.id, limit]),
     ];
-    let found: Vec<Letter> = read(answer(&store.execute(claim).await?, 1))?;
+    let found: Vec<ClaimedLetter> = read(answer(&store.execute(claim).await?, 1))?;
     let (letters, messages): (Vec<_>, Vec<_>) =
         found.into_iter().map(|letter| (letter.id, letter.message)).unzip();
     Ok((!letters.is_empty()).then_some(Portion { messages, letters, reached: None }))
@@ -427,7 +427,7 @@ pub(crate) struct LeasedReplay {
 
 /// A claimed letter: the answer to [`CLAIMED`].
 #[derive(Deserialize)]
-struct Letter {
+struct ClaimedLetter {
     id: String,
     message: String,
 }

@@ -10,7 +10,9 @@ use axum::http::header::{
 };
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hookmill_core::words::{EventState, LetterReason, LetterState, OutboxState, Search, Word as _};
+use hookmill_core::words::{
+    EventState, LetterReason, LetterState, OutboxState, Word as _, WordFilter,
+};
 use serde_json::json;
 
 use crate::platform::Admin;
@@ -42,7 +44,7 @@ fn words() -> String {
     [
         list("EVENT_STATES", EventState::words().collect()),
         list("LETTER_REASONS", LetterReason::words().collect()),
-        list("LETTER_STATES", Search::<LetterState>::words().collect()),
+        list("LETTER_STATES", WordFilter::<LetterState>::words().collect()),
         list("OUTBOX_STATES", OutboxState::words().collect()),
     ]
     .concat()

@@ -73,7 +73,7 @@ pub(crate) struct Search {
     /// The state. Default: `dead`.
     #[serde(default, deserialize_with = "words::unless_blank")]
     #[param(schema_with = letter_states)]
-    state: Option<words::Search<LetterState>>,
+    state: Option<words::WordFilter<LetterState>>,
 }
 
 fn letter_states() -> RefOr<Schema> {
@@ -94,8 +94,8 @@ impl Search {
         };
         let mut params = filter.params();
         params.push(match self.state() {
-            words::Search::Any => Param::Null,
-            words::Search::Only(state) => state.as_str().into(),
+            words::WordFilter::Any => Param::Null,
+            words::WordFilter::Only(state) => state.as_str().into(),
         });
         Ok(params)
     }
@@ -103,13 +103,13 @@ impl Search {
     /// The state as SQL: one index serves one state, another all of them.
     fn condition(&self) -> &'static str {
         match self.state() {
-            words::Search::Any => "?9 IS NULL",
-            words::Search::Only(_) => "state = ?9",
+            words::WordFilter::Any => "?9 IS NULL",
+            words::WordFilter::Only(_) => "state = ?9",
         }
     }
 
-    fn state(&self) -> words::Search<LetterState> {
-        self.state.unwrap_or(words::Search::Only(LetterState::Dead))
+    fn state(&self) -> words::WordFilter<LetterState> {
+        self.state.unwrap_or(words::WordFilter::Only(LetterState::Dead))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `hookmill dead-letters`: list, replay and discard dead letters.
 
 use clap::builder::PossibleValuesParser;
-use hookmill_core::words::{LetterReason, LetterState, Search};
+use hookmill_core::words::{LetterReason, LetterState, WordFilter};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Listing, Operator, Target};
@@ -65,7 +65,7 @@ struct List {
     #[command(flatten)]
     which: Which,
     /// The state.
-    #[arg(long, default_value = "dead", value_parser = PossibleValuesParser::new(Search::<LetterState>::words()))]
+    #[arg(long, default_value = "dead", value_parser = PossibleValuesParser::new(WordFilter::<LetterState>::words()))]
     state: String,
     #[command(flatten)]
     listing: Listing,

@@ -1,6 +1,6 @@
 //! `hookmill verify`: checks whether a captured request is valid, and explains why not.
 
-mod trial;
+mod diagnosis;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use hookmill_providers::{Admitted, Event, Verifier};
 use reqwest::Url;
 use serde_json::json;
 
-use self::trial::Trial;
+use self::diagnosis::Diagnosis;
 use crate::list::print_line;
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
@@ -143,8 +143,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Ok(_) => Vec::new(),
         Err(rejection) => {
             let given = arguments.secret.is_some();
-            let trial = Trial { source, sources, captured: &captured, now, given, lookup: &lookup };
-            trial.causes(&verifier, rejection.reason, configured)
+            let diagnosis =
+                Diagnosis { source, sources, captured: &captured, now, given, lookup: &lookup };
+            diagnosis.causes(&verifier, rejection.reason, configured)
         }
     };
     report(arguments, source, &captured, &verdict, &causes)?;

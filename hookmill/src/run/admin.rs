@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 const COUNTED: usize = 1_000_000;
 
 /// The admin API's platform.
-pub struct Native<S> {
+pub struct AdminPlatform<S> {
     pub store: S,
     pub bodies: Bodies,
     /// `None` for commands on the data folder, which redact nothing.
@@ -33,7 +33,7 @@ pub struct Running {
     pub written: Arc<Notify>,
 }
 
-impl<S: Store + 'static> Platform for Native<S> {
+impl<S: Store + 'static> Platform for AdminPlatform<S> {
     fn execute(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
         Box::pin(self.store.execute(statements))
     }

@@ -114,7 +114,7 @@ pub fn open_store(folder: &DataFolder, loaded: &Loaded) -> anyhow::Result<Opened
     Ok(opened)
 }
 
-struct Native {
+struct IngressPlatform {
     queue: SqliteQueue,
     sender: QueueSender,
     store: Sqlite,
@@ -122,7 +122,7 @@ struct Native {
     rate_limits: RateLimits,
 }
 
-impl Platform for Native {
+impl Platform for IngressPlatform {
     type Queue = QueueSender;
     type Objects = Files;
 
@@ -241,13 +241,13 @@ pub fn run(
         let running = Some(admin::Running { queue: queue.clone(), client, replay_requested, written });
         let config = Some(loaded.admin());
         let lent =
-            admin::Native { store: store.clone(), bodies: objects.bodies(), config, running };
+            admin::AdminPlatform { store: store.clone(), bodies: objects.bodies(), config, running };
         let admin = hookmill_admin::router(Arc::new(lent));
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
         let counted = metrics.clone();
         consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));
 
-        let platform = Native {
+        let platform = IngressPlatform {
             sender: queue.sender(QueueName::Events),
             queue,
             store,

@@ -13,7 +13,7 @@ use super::{Captured, without_credentials};
 use crate::run::secrets::unwrapped;
 
 /// An invalid request and the material for trials.
-pub(super) struct Trial<'a> {
+pub(super) struct Diagnosis<'a> {
     pub(super) source: &'a Source,
     pub(super) sources: &'a [Source],
     pub(super) captured: &'a Captured,
@@ -23,7 +23,7 @@ pub(super) struct Trial<'a> {
     pub(super) lookup: &'a dyn Fn(&Source, &SecretName) -> Option<Secret>,
 }
 
-impl Trial<'_> {
+impl Diagnosis<'_> {
     /// The likely causes.
     pub(super) fn causes(
         &self,
