@@ -1,4 +1,4 @@
-//! The outbox: messages that rules have written, and alerts. [`state`] has the statements, [`send`] sends.
+//! The outbox: messages that rules have written, and alerts. [`state`] has the statements, and `send` executes them.
 
 mod compose;
 mod draft;
