@@ -1,7 +1,7 @@
-//! kill -9 at any moment under load: nothing acknowledged is lost, nothing takes effect twice.
+//! kill -9 at any moment under load: no acknowledged event is lost, and none takes effect twice.
 //!
-//! Senders behave like providers: what is not answered 2xx is sent again, and now and then what was is sent again too.
-//! Meanwhile the process is killed at random moments and started again on what it left.
+//! Senders behave like providers: they send again without a 2xx, and sometimes after one. Meanwhile the process is killed
+//! at random moments and started again on its data.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -25,7 +25,7 @@ const KILLS: usize = 25;
 const SENDERS: usize = 8;
 const ENTITIES: usize = 5;
 
-/// A small generator of numbers that look random, so that a run can be repeated from its seed.
+/// A small pseudo-random generator, so that a run can be repeated from its seed.
 struct Numbers(u64);
 
 impl Numbers {
@@ -41,14 +41,13 @@ impl Numbers {
 
 fn event(sender: usize, number: usize) -> Event {
     let entity = format!("entity_{}", number % ENTITIES);
-    // Some are too long for the queue and go by claim check.
+    // Some are too large for the queue and go to the object store.
     let padding = if number % 20 == 7 { "x".repeat(150_000) } else { "x".repeat(2_000) };
     let object = json!({ "id": entity, "amount": 3, "padding": padding });
     stripe("test.counted", &format!("evt_{sender}_{number}"), 1, object)
 }
 
-/// The same for emails, though answers get lost as well: each is accepted once; or, where SendGrid stood in for Resend, the
-/// uncertainty is on record.
+/// The same for emails, with lost responses: each is accepted once, or recorded as uncertain if SendGrid replaced Resend.
 #[test]
 fn an_email_is_not_lost_and_not_sent_twice() {
     const EMAILS: usize = 1500;
@@ -76,7 +75,7 @@ fn an_email_is_not_lost_and_not_sent_twice() {
         pipeline.kill_and_restart(|_| {});
     }
     pipeline.settle();
-    eventually("the outbox is through", || {
+    eventually("the outbox is empty", || {
         let open =
             pipeline.sql("SELECT 1 FROM outbox WHERE state IN ('pending', 'sealed') LIMIT 1");
         open.is_empty().then_some(())
@@ -102,7 +101,7 @@ fn an_email_is_not_lost_and_not_sent_twice() {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_and_nothing_takes_effect_twice() {
+fn no_acknowledged_event_is_lost_and_none_takes_effect_twice() {
     let seed = u64::try_from(now().millis()).unwrap();
     println!("seed {seed}");
     let mut pipeline = Pipeline::forgetful();
@@ -122,7 +121,7 @@ fn nothing_acknowledged_is_lost_and_nothing_takes_effect_twice() {
             let current = *address.read().unwrap();
             if post(current, &event) {
                 acknowledged.lock().unwrap().insert(event.id.clone());
-                // Sent once more, and like a provider's own deliveries until it is taken.
+                // Sent again until it is accepted, like a provider's own retries.
                 let mut again = numbers.below(10) == 0;
                 while again {
                     again = !post(*address.read().unwrap(), &event);
@@ -141,7 +140,7 @@ fn nothing_acknowledged_is_lost_and_nothing_takes_effect_twice() {
         let mut numbers = Numbers(seed);
         for _ in 0..KILLS {
             std::thread::sleep(Duration::from_millis(numbers.below(300)));
-            // Senders hold no lock while they post: they run into the dead process.
+            // Senders hold no lock while they post, so they meet the dead process.
             pipeline.kill_and_restart(|_| {});
             *address.write().unwrap() = pipeline.address();
         }
@@ -157,7 +156,7 @@ fn nothing_acknowledged_is_lost_and_nothing_takes_effect_twice() {
     assert_eq!(pipeline.objects(), Vec::<String>::new(), "no body is left over");
 }
 
-/// Everything that was acknowledged has taken effect, and whatever has taken effect has once.
+/// Every acknowledged event has taken effect, and each event at most once.
 fn assert_whole(pipeline: &Pipeline, acknowledged: &BTreeSet<String>) {
     let ledger: Vec<_> =
         pipeline.sql("SELECT id FROM events").into_iter().map(|mut row| row.remove(0)).collect();
@@ -166,7 +165,8 @@ fn assert_whole(pipeline: &Pipeline, acknowledged: &BTreeSet<String>) {
     let lost: Vec<_> = acknowledged.difference(&applied).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
 
-    // An event that was sent and not acknowledged may have been applied too. Every one in the ledger counted exactly once.
+    // An event that was sent and not acknowledged may have been applied too. Every event in the ledger counted exactly
+    // once.
     let mut expected = [0_i64; ENTITIES];
     for id in &applied {
         let number = id.rsplit('_').next().and_then(|number| number.parse::<usize>().ok());
@@ -183,9 +183,9 @@ fn assert_whole(pipeline: &Pipeline, acknowledged: &BTreeSet<String>) {
     assert!(letters.is_empty(), "{letters:?}");
 }
 
-/// A backup that is made under load holds everything that was acknowledged before it began, and its events take effect once.
+/// A backup under load contains every event that was acknowledged before it began, and its events take effect once.
 #[test]
-fn a_backup_under_load_loses_nothing_that_was_acknowledged() {
+fn a_backup_under_load_loses_no_acknowledged_event() {
     const BACKUPS: usize = 6;
     let pipeline = Pipeline::forgetful();
     let acknowledged = Mutex::new(BTreeSet::new());
@@ -208,7 +208,7 @@ fn a_backup_under_load_loses_nothing_that_was_acknowledged() {
             scope.spawn(move || send(sender));
         }
         for backup in 0..BACKUPS {
-            // Each under a load of its own: some hundreds of events more.
+            // Each under new load: some hundreds of events more.
             eventually("there is load", || {
                 (acknowledged.lock().unwrap().len() > 200 * (backup + 1)).then_some(())
             });
@@ -228,7 +228,7 @@ fn a_backup_under_load_loses_nothing_that_was_acknowledged() {
     assert_whole(&pipeline, &acknowledged.into_inner().unwrap());
 }
 
-/// A command on a pipeline's data folder, and what it prints.
+/// A command on a pipeline's data folder, and its output.
 fn hookmill(pipeline: &Pipeline, arguments: &[&str]) -> Value {
     let output = Command::new(binary()).args(arguments).arg("--data").arg(pipeline.data()).output();
     let output = output.unwrap();
@@ -236,7 +236,7 @@ fn hookmill(pipeline: &Pipeline, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
-/// A backup that is held up between the queue and the data, while something else happens.
+/// A backup that is blocked between the queue and the data, while other changes happen.
 #[cfg(unix)]
 fn back_up_slowly(pipeline: &Pipeline, to: &Path, meanwhile: impl FnOnce()) {
     const BODIES: usize = 1_000;
@@ -250,7 +250,7 @@ fn back_up_slowly(pipeline: &Pipeline, to: &Path, meanwhile: impl FnOnce()) {
         let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     };
-    // How many bodies are in the folder in which the copy is made.
+    // The number of bodies in the new folder.
     let copied = || {
         let incoming = std::fs::read_dir(to.parent().unwrap()).unwrap().next()?.unwrap().path();
         std::fs::read_dir(incoming.join("bodies/stripe")).ok().map(Iterator::count)
@@ -276,7 +276,7 @@ fn back_up_slowly(pipeline: &Pipeline, to: &Path, meanwhile: impl FnOnce()) {
     assert!(backup.wait().unwrap().success());
 }
 
-/// Plans a replay or a reprocessing by a command, runs it, and waits until all is sent.
+/// Plans and runs a replay or a reprocessing with commands, and waits until all is sent.
 #[cfg(unix)]
 fn send_again(pipeline: &Pipeline, plan: &[&str], count: usize) {
     let plan = hookmill(pipeline, plan);
@@ -290,7 +290,7 @@ fn send_again(pipeline: &Pipeline, plan: &[&str], count: usize) {
     });
 }
 
-/// The copy, changed while nothing runs on it; and what is on its queues.
+/// The copy, changed while no process uses it; and the content of its queues.
 #[cfg(unix)]
 fn changed(backup: &Path, sql: &str) -> i64 {
     let open = |name| rusqlite::Connection::open(backup.join(name)).unwrap();
@@ -319,7 +319,7 @@ fn letters_that_are_replayed_during_a_backup_take_effect_in_the_copy() {
         pipeline.sql("SELECT count(*) FROM dead_letters WHERE state = 'dead'")[0][0].clone()
     };
     eventually("all are dead", || (dead(&pipeline) == LETTERS).then_some(()));
-    // What is replayed waits for its table, on the queue.
+    // Replayed events wait on the queue for their table.
     pipeline.sql("ALTER TABLE fleeting RENAME TO elsewhere");
     let folder = tempfile::tempdir().unwrap();
     let backup = folder.path().join("backup");
@@ -337,7 +337,7 @@ fn letters_that_are_replayed_during_a_backup_take_effect_in_the_copy() {
         (count("SELECT count(*) FROM dead_letters WHERE state = 'applied'") == LETTERS)
             .then_some(())
     });
-    eventually("the replay is at its end", || {
+    eventually("the replay has ended", || {
         let replays = restored.sql("SELECT state, sent FROM replays");
         (replays == [[json!("done"), json!(LETTERS)]]).then_some(())
     });
@@ -365,10 +365,10 @@ fn events_that_are_reprocessed_during_a_backup_take_effect_in_the_copy() {
     let emptied = "DELETE FROM elsewhere; ALTER TABLE elsewhere RENAME TO fleeting";
     assert_eq!(changed(&backup, emptied), 0, "they were sent after the queue was copied");
     let restored = Pipeline::restored_remembering(&backup);
-    eventually("they have taken effect once more", || {
+    eventually("they have taken effect again", || {
         (restored.sql("SELECT count(*) FROM fleeting")[0][0] == EVENTS).then_some(())
     });
-    eventually("the reprocessing is at its end", || {
+    eventually("the reprocessing has ended", || {
         let replays = restored.sql("SELECT state, sent, applied FROM replays");
         (replays == [[json!("done"), json!(EVENTS), json!(EVENTS)]]).then_some(())
     });

@@ -1,4 +1,4 @@
-//! Commands that look at a data folder leave it as it is, whether or not something runs on it, and whoever the user is.
+//! Commands that read a data folder do not change it, whether or not a process uses it, and for any user.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -23,22 +23,22 @@ use serde_json::{Value, json};
 
 /// What a command does with the data folder.
 enum Use {
-    /// It looks at it, with any of these arguments.
+    /// It reads the folder, with any of these arguments.
     Looks(&'static [&'static [&'static str]]),
-    /// It looks where the process that has the folder listens.
+    /// It reads the address of the process that has locked the folder.
     Sends(&'static [&'static str]),
-    /// It changes rows by hand, beside the process that has the folder.
+    /// It changes rows beside the process that has locked the folder.
     Changes(&'static [&'static str]),
-    /// It has the folder to itself.
+    /// It locks the folder.
     Keeps,
-    /// It makes a folder.
+    /// It creates a folder.
     Makes,
-    /// It has nothing to do with one.
+    /// It uses no folder.
     Elsewhere,
 }
 use Use::{Changes, Elsewhere, Keeps, Looks, Makes, Sends};
 
-/// Every command there is. EVENT, LETTER and REPLAY are ids, and NEW is a folder that is not there.
+/// Every command. EVENT, LETTER and REPLAY are ids, and NEW is a folder that does not exist.
 const COMMANDS: &[(&str, Use)] = &[
     ("init", Elsewhere),
     ("dev", Keeps),
@@ -81,20 +81,20 @@ const COMMANDS: &[(&str, Use)] = &[
     ("restore", Makes),
 ];
 
-/// The commands that `--help` names below one.
+/// The subcommands in the output of `--help`.
 fn listed(above: &[&str]) -> Vec<String> {
     let output = Command::new(binary()).args(above).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let names = commands.take_while(|line| !line.is_empty());
-    // What a command does may go on in a line that is indented further.
+    // The description of a command may continue on an indented line.
     let names = names.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let names = names.filter_map(|line| line.split_whitespace().next());
     names.filter(|name| *name != "help").map(ToOwned::to_owned).collect()
 }
 
 #[test]
-fn it_is_known_of_every_command_what_it_does_with_the_folder() {
+fn every_command_has_a_known_use_of_the_folder() {
     let mut found = Vec::new();
     for command in listed(&[]) {
         match listed(&[&command]) {
@@ -104,15 +104,15 @@ fn it_is_known_of_every_command_what_it_does_with_the_folder() {
     }
     let known: Vec<_> = COMMANDS.iter().map(|(command, _)| (*command).to_owned()).collect();
     let (one, other): (BTreeSet<_>, BTreeSet<_>) = (found.iter().collect(), known.iter().collect());
-    assert_eq!(one, other, "a new command has to be in COMMANDS");
+    assert_eq!(one, other, "a new command must be in COMMANDS");
 }
 
 const NOBODY: u32 = 65_534;
 
-/// Where a pipeline keeps everything, and its configuration.
+/// The folder of a pipeline and its configuration.
 struct World {
     folder: tempfile::TempDir,
-    /// Who runs the server, and who the commands; nobody in particular if that is whoever runs the tests.
+    /// The users of the server and of the commands; none for the user who runs the tests.
     server: Option<u32>,
     looker: Option<u32>,
     letter: String,
@@ -160,9 +160,10 @@ fn as_user(command: &mut Command, user: Option<u32>) {
 impl World {
     fn new(server: Option<u32>, looker: Option<u32>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Any user may run it, wherever the tests are built.
+        // Any user may execute it, wherever the tests are built.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        // A file that this process writes could not be run while another test starts a process, which has it open.
+        // A copy by another process: if this process wrote the file, a test that starts a process meanwhile would keep it
+        // open, and it could not be executed.
         let copied = Command::new("cp").arg(binary()).arg(folder.path().join("hookmill")).status();
         assert!(copied.unwrap().success());
         let config = "[sources.stripe]\nscheme = 'stripe'\nsecrets = ['env:STRIPE_WEBHOOK_SECRET']\n\
@@ -242,7 +243,7 @@ impl World {
         self.command(self.looker, &arguments)
     }
 
-    /// Runs one, to a good end.
+    /// Runs a command and expects success.
     fn run(&self, command: &str, arguments: &[&str]) {
         let mut process = self.process(command, arguments);
         if command == "tail" {
@@ -262,7 +263,7 @@ impl World {
         }
     }
 
-    /// Whose each file of the folder is, and who may do what with it.
+    /// The owner and the permissions of each file in the folder.
     fn owned(&self) -> BTreeMap<PathBuf, (u32, u32, u32)> {
         let mut owned = BTreeMap::new();
         walk(&self.data(), &mut |path, file| {
@@ -271,7 +272,7 @@ impl World {
         owned
     }
 
-    /// All that can be told of the files, but for what is in them.
+    /// The attributes of the files, without their content.
     fn files(&self) -> BTreeMap<PathBuf, (u64, u64, SystemTime)> {
         let mut files = BTreeMap::new();
         walk(&self.data(), &mut |path, file| {
@@ -286,7 +287,7 @@ impl World {
         assert_eq!((self.owned(), self.files()), before);
     }
 
-    /// Has every user read the folder, and every file in it.
+    /// Makes the folder and all files readable for every user.
     fn readable(&self) {
         walk(&self.data(), &mut |path, file| {
             let mode = if file.is_dir() { 0o755 } else { 0o644 };
@@ -295,7 +296,7 @@ impl World {
     }
 }
 
-/// It goes on until it is told to stop.
+/// Runs until it is stopped.
 fn tail(mut tail: Command) {
     let mut child = tail.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -306,7 +307,7 @@ fn tail(mut tail: Command) {
 }
 
 fn walk(path: &Path, found: &mut impl FnMut(PathBuf, fs::Metadata)) {
-    // A body may go at any moment.
+    // A body may disappear at any moment.
     let Ok(file) = fs::symlink_metadata(path) else { return };
     if file.is_dir() {
         for entry in fs::read_dir(path).unwrap() {
@@ -316,13 +317,13 @@ fn walk(path: &Path, found: &mut impl FnMut(PathBuf, fs::Metadata)) {
     found(path.to_owned(), file);
 }
 
-/// What is not a body: these come and go under load.
+/// All files except bodies, which come and go under load.
 fn own(files: BTreeMap<PathBuf, (u32, u32, u32)>) -> BTreeMap<PathBuf, (u32, u32, u32)> {
     let body = |path: &Path| path.components().any(|part| part.as_os_str() == "bodies");
     files.into_iter().filter(|(path, _)| !body(path)).collect()
 }
 
-/// Looks while large events come in: each of them is taken.
+/// Reads the folder while large events arrive: each of them is accepted.
 fn look_under_load(world: &World, serve: &Serve) {
     let (done, posted) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -350,9 +351,9 @@ fn look_under_load(world: &World, serve: &Serve) {
 }
 
 #[test]
-fn looking_disturbs_nothing_that_runs_and_changes_nothing_that_does_not() {
+fn reading_disturbs_no_process_and_changes_no_file() {
     let world = World::new(None, None);
-    // What runs was stopped.
+    // The process was stopped.
     world.looks_and_changes_nothing();
     let serve = world.serve();
     let before = own(world.owned());
@@ -364,9 +365,10 @@ fn looking_disturbs_nothing_that_runs_and_changes_nothing_that_does_not() {
     world.looks_and_changes_nothing();
 }
 
-/// Root looks at what another user runs; or, where the tests do not run as root, somebody at what may only be read.
+/// Root reads the folder of another user's process; if the tests do not run as root, a user reads a folder that is
+/// read-only.
 #[test]
-fn looking_as_another_user_leaves_everything_to_its_owner() {
+fn reading_as_another_user_leaves_everything_to_its_owner() {
     if fs::metadata(tempfile::tempdir().unwrap().path()).unwrap().uid() != 0 {
         let world = World::new(None, None);
         let read_only = |world: &World, write: u32| {
@@ -386,7 +388,7 @@ fn looking_as_another_user_leaves_everything_to_its_owner() {
     }
     let world = World::new(Some(NOBODY), None);
     world.looks_and_changes_nothing();
-    let all_nobodys = || {
+    let all_owned_by_server = || {
         let owned = world.owned();
         let others: Vec<_> = owned.iter().filter(|(_, file)| file.0 != NOBODY).collect();
         assert!(others.is_empty(), "{others:?}");
@@ -394,9 +396,9 @@ fn looking_as_another_user_leaves_everything_to_its_owner() {
     let change = || {
         for (command, what) in COMMANDS {
             if let Changes(arguments) = what {
-                // Whether there is something to change does not matter here.
+                // The command may have nothing to change.
                 let _ = world.process(command, arguments).output().unwrap();
-                all_nobodys();
+                all_owned_by_server();
             }
         }
     };
@@ -407,20 +409,20 @@ fn looking_as_another_user_leaves_everything_to_its_owner() {
     let serve = world.serve();
     look_under_load(&world, &serve);
     change();
-    all_nobodys();
+    all_owned_by_server();
     assert_eq!(serve.post_large("evt_after"), 200);
     drop(serve);
     world.looks_and_changes_nothing();
     world.serve().stop();
 
-    // Nobody looks at what root runs.
+    // Another user may not read the folder of root's process.
     let world = World::new(None, Some(NOBODY));
     fs::set_permissions(world.data(), Permissions::from_mode(0o700)).unwrap();
     let refused = world.command(Some(NOBODY), &["stats", "--data", "data"]).output().unwrap();
-    let said = String::from_utf8(refused.stderr).unwrap();
+    let output = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(
-        said,
-        "error: this user may not read data/data.db; run the command as the user that hookmill runs as\n"
+        output,
+        "error: this user may not read data/data.db; run the command as the user of the Hookmill process\n"
     );
     world.readable();
     world.looks_and_changes_nothing();

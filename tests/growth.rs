@@ -1,7 +1,7 @@
-//! What every statement costs, by SQLite's own counters: as much in a large table as in a small one, and in proportion to a
-//! list. No clock is asked, so a slow machine changes nothing.
+//! The cost of every statement, by SQLite's own counters: equal in large and small tables, and proportional to a list. No
+//! clock is read, so a slow machine changes nothing.
 //!
-//! The statements are those that the pipeline runs: every stage runs here on a store that counts.
+//! The statements are those of the pipeline: every stage runs here on a store that counts.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use hookmill_admin::{BASE, Platform, local};
 use hookmill_consumers::alert::{Alarm, look};
-use hookmill_consumers::outgoing::{Outgoing, resume, round, stranded};
-use hookmill_consumers::{drive, refetch};
+use hookmill_consumers::outbox::{OutboxChannel, resume, round, stranded};
+use hookmill_consumers::{process_batch, refetch};
 use hookmill_core::config::{Admin, Config, Consumers, Retention};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -28,8 +28,8 @@ use hookmill_core::request::Request;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::replay::{Filter, plan_replay, replay_id, run_replay, step};
-use hookmill_dlq::{drain, keep, standing, sweep, unreferenced};
+use hookmill_dlq::replay::{LetterFilter, plan_replay, replay_id, run_replay, step};
+use hookmill_dlq::{drain, record_rejections, status, sweep, unreferenced};
 use hookmill_native::rows;
 use hookmill_providers::{Admitted, Verifier, development, sign};
 use hookmill_tests::{PRESETS, fixtures};
@@ -40,17 +40,17 @@ use serde_json::json;
 /// The time of every run.
 const NOW: i64 = 1_767_225_600_000;
 
-/// What one statement cost.
+/// The cost of one statement.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Cost {
     sql: Arc<str>,
-    /// Rows of tables that it read one after the other, without an index.
+    /// Rows of tables that it scanned without an index.
     scanned: i32,
     /// Instructions of SQLite's virtual machine.
     steps: i32,
 }
 
-/// A store on SQLite that writes down what each statement costs.
+/// A store on SQLite that records the cost of each statement.
 struct Counted {
     database: Mutex<Connection>,
     costs: Mutex<Vec<Cost>>,
@@ -78,7 +78,7 @@ impl Counted {
         Ok(answers)
     }
 
-    /// What has been run since the last time.
+    /// The costs since the last call.
     fn costs(&self) -> Vec<Cost> {
         std::mem::take(&mut self.costs.lock().unwrap())
     }
@@ -146,16 +146,16 @@ impl Objects for NoObjects {
     }
 }
 
-/// Takes whatever is sent.
-struct Taken;
+/// Accepts every message.
+struct AcceptingQueue;
 
-impl Queue for Taken {
+impl Queue for AcceptingQueue {
     async fn send(&self, _: Vec<String>) -> Result<(), QueueError> {
         Ok(())
     }
 }
 
-/// A provider that says the same to every request.
+/// A provider with the same response to every request.
 struct Says(u16, &'static str);
 
 impl Fetch for Says {
@@ -179,8 +179,8 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
     (loaded.consumers(), database)
 }
 
-/// What stands in columns whose values matter to some statement; `i` is the number of the row. What is filled in is history:
-/// it is done with, but not yet so old that it is removed.
+/// Values of columns that matter to some statement; `i` is the number of the row. The rows are history: settled, but not
+/// old enough to be removed.
 const HISTORY: [(&str, &str); 22] = [
     ("events.outcome", "'applied'"),
     ("events.generation", "0"),
@@ -206,11 +206,11 @@ const HISTORY: [(&str, &str); 22] = [
     ("refetches.due_at", "1767225600000 + 3600000 + i"),
 ];
 
-/// Tables whose rows are few by design, however long Hookmill runs.
+/// Tables with few rows by design, however long Hookmill runs.
 const BOUNDED: [&str; 6] =
     ["admin_failures", "admin_tokens", "alerts", "outbox_senders", "outbox_usage", "rejections"];
 
-/// Puts so many rows into every table.
+/// Writes this number of rows into every table.
 fn fill(database: &Connection, rows: u32, known: &[(&str, &str)]) {
     database.execute_batch("PRAGMA ignore_check_constraints = on").unwrap();
     let tables = hookmill_migrations::schema(database).unwrap().tables;
@@ -270,7 +270,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Applies a batch; every event of it takes effect.
 fn apply(store: &Counted, config: &Consumers, batch: &[Delivery]) {
-    let driven = runtime().block_on(drive(
+    let result = runtime().block_on(process_batch(
         store,
         &NoObjects,
         config,
@@ -278,17 +278,17 @@ fn apply(store: &Counted, config: &Consumers, batch: &[Delivery]) {
         Timestamp::from_millis(NOW),
         |_, _| {},
     ));
-    for settled in driven.settled {
+    for settled in result.settled {
         assert_eq!(settled.fate.as_str(), "applied", "{settled:?}");
     }
 }
 
-/// The first lines of a statement, which say what it is for.
+/// The first lines of a statement, which name it.
 fn named(sql: &str) -> String {
     sql.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
 }
 
-/// Runs the same on tables of 1,000 rows and of 200,000, and compares what every statement costs.
+/// Runs the same on tables of 1,000 and of 200,000 rows, and compares the cost of every statement.
 fn grows_with_nothing(config: &str, tables: &str, run: impl Fn(&Arc<Counted>, &Consumers)) {
     let [few, many] = [1_000, 200_000].map(|rows| {
         let (config, database) = database(config, tables);
@@ -300,7 +300,7 @@ fn grows_with_nothing(config: &str, tables: &str, run: impl Fn(&Arc<Counted>, &C
     compare(&few, &many);
 }
 
-/// Every statement costs the same in both runs: at most a tenth more.
+/// Every statement has the same cost in both runs, with a tolerance of a tenth.
 fn compare(few: &[Cost], many: &[Cost]) {
     let mut faults = String::new();
     assert_eq!(few.len(), many.len(), "both runs run the same statements");
@@ -322,7 +322,7 @@ fn compare(few: &[Cost], many: &[Cost]) {
     assert!(faults.is_empty(), "{faults}");
 }
 
-/// The fixtures of a provider, signed and verified; each event has an id of its own in each round.
+/// The fixtures of a provider, signed and verified; each event has another id in each round.
 fn batch(config: &Config, provider: &str, round: usize) -> Vec<Delivery> {
     let source = config.ingress.sources.iter().find(|source| source.name == provider).unwrap();
     let keys = development(source, &source.secrets[0].name);
@@ -332,7 +332,8 @@ fn batch(config: &Config, provider: &str, round: usize) -> Vec<Delivery> {
     for (name, body) in fixtures(provider) {
         let kind = name.trim_end_matches(".json");
         let id = format!("{name}-{round}");
-        let outgoing = hookmill_providers::Outgoing { id: &id, kind, at, query: None, body: &body };
+        let outgoing =
+            hookmill_providers::UnsignedEvent { id: &id, kind, at, query: None, body: &body };
         let signed = sign(source, &keys.signing, outgoing).unwrap();
         let headers = &signed.headers;
         let request = Request { method: "POST", query: None, headers, body: &signed.body };
@@ -349,7 +350,7 @@ fn batch(config: &Config, provider: &str, round: usize) -> Vec<Delivery> {
 
 #[test]
 fn presets() {
-    // Objects are asked for on ties, and messages are kept.
+    // Ties cause refetches, and messages are kept.
     let stripe = "preset = \"stripe\"\n";
     let config =
         PRESETS.replace(stripe, &format!("{stripe}api = {{ key = \"env:STRIPE_API_KEY\" }}\n"));
@@ -357,10 +358,10 @@ fn presets() {
     let parsed = hookmill_core::config::parse("hookmill.toml", &config).0;
     grows_with_nothing(&config, "", |store, config| {
         for provider in ["stripe", "clerk", "paddle", "twilio", "resend", "sendgrid"] {
-            // New rows, and once more: rows that are there.
+            // New rows, then existing rows.
             for round in 0..2 {
                 let batch = batch(&parsed, provider, round);
-                let driven = runtime().block_on(drive(
+                let result = runtime().block_on(process_batch(
                     &**store,
                     &NoObjects,
                     config,
@@ -368,7 +369,7 @@ fn presets() {
                     Timestamp::from_millis(NOW),
                     |_, _| {},
                 ));
-                for settled in driven.settled {
+                for settled in result.settled {
                     let fate = settled.fate.as_str();
                     assert!(["applied", "recorded"].contains(&fate), "{settled:?}");
                 }
@@ -377,7 +378,7 @@ fn presets() {
     });
 }
 
-/// What the rules of these tests need.
+/// The parts that the rules of these tests need.
 const HEAD: &str = "[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:SECRET\"]\napi = { key = \"env:API_KEY\" }\n\
          [limits]\nrows_per_event = 1000000\nbytes_per_event = \"256MiB\"\n\
          [database]\nmigrations = \"app\"\n\
@@ -530,7 +531,7 @@ add = {{ n = 1 }}
     (config, tables)
 }
 
-/// An event about a customer whose list has the items from the first to the last.
+/// An event about a customer whose list contains these items.
 fn customer(event: usize, kind: &str, customer: usize, items: std::ops::Range<usize>) -> Delivery {
     let items = items
         .map(|i| json!({ "id": format!("item-{i}"), "number": i, "text": format!("text {i}") }));
@@ -567,7 +568,7 @@ fn stages() {
         let (store, clock) = (&**store, || Timestamp::from_millis(NOW));
         let events: Vec<_> = (0..10).map(|i| customer(i, "customer.created", i, 0..3)).collect();
         apply(store, config, &events);
-        // The same versions once more: objects to ask for.
+        // The same versions again: objects to fetch.
         let again: Vec<_> =
             (10..20).map(|i| customer(i - 10, "customer.updated", i - 10, 0..3)).collect();
         let again = again.iter().enumerate().map(|(i, delivery)| Delivery {
@@ -577,7 +578,7 @@ fn stages() {
         apply(store, config, &again.collect::<Vec<_>>());
         runtime.block_on(async {
             resume(store, clock()).await.unwrap();
-            let channels = Outgoing::all(config, key).unwrap();
+            let channels = OutboxChannel::all(config, key).unwrap();
             stranded(store, &channels).await.unwrap();
             for answer in [Says(503, "{}"), Says(200, "{\"data\":[]}")] {
                 for channel in &channels {
@@ -589,24 +590,25 @@ fn stages() {
             let alarm = Alarm::new(config, key).unwrap().unwrap();
             look(store, &Says(200, ""), &alarm, clock()).await.unwrap();
 
-            // What was delivered before is handled with a note; half of it once more.
+            // Redelivered events are processed with a note; half of them again.
             let before = |events: &[Delivery]| {
                 events
                     .iter()
                     .map(|event| Delivery { attempts: 2, ..event.clone() })
                     .collect::<Vec<_>>()
             };
-            drive(store, &NoObjects, config, &before(&events[..5]), clock(), |_, _| {}).await;
+            process_batch(store, &NoObjects, config, &before(&events[..5]), clock(), |_, _| {})
+                .await;
             let poison = Delivery { attempts: 1, text: "poison".into() };
-            drive(store, &NoObjects, config, &[poison], clock(), |_, _| {}).await;
+            process_batch(store, &NoObjects, config, &[poison], clock(), |_, _| {}).await;
             drain(store, &events, clock()).await;
-            let filter = Filter { all: true, ..Filter::default() };
+            let filter = LetterFilter { all: true, ..LetterFilter::default() };
             let id = replay_id(&filter, "ada", clock());
             store.execute(vec![plan_replay(&id, &filter, "ada", clock())]).await.unwrap();
             store.execute(vec![run_replay(&id, 100, "", "ada", clock())]).await.unwrap();
             store.costs.lock().unwrap().retain(|cost| !named(&cost.sql).contains("plan a replay"));
             for _ in 0..3 {
-                step(store, &Taken, clock).await.unwrap();
+                step(store, &AcceptingQueue, clock).await.unwrap();
             }
             let age = Some(Duration::from_secs(300));
             let retention = Retention {
@@ -622,12 +624,15 @@ fn stages() {
             store.execute(unreferenced(&["s/1".to_owned()])).await.unwrap();
             let tally =
                 Tally { source: None, reason: Reason::NotFound, count: 1, samples: Vec::new() };
-            store.execute(keep(&[Report::new(clock(), vec![tally])], clock())).await.unwrap();
+            store
+                .execute(record_rejections(&[Report::new(clock(), vec![tally])], clock()))
+                .await
+                .unwrap();
         });
     });
 }
 
-/// Asks the admin API.
+/// Queries the admin API.
 fn ask(store: &Arc<Counted>, question: &str) {
     let request = axum::http::Request::get(format!("{BASE}{question}"));
     let request = request.body(axum::body::Body::empty()).unwrap();
@@ -637,7 +642,7 @@ fn ask(store: &Arc<Counted>, question: &str) {
 }
 
 #[test]
-fn what_the_dashboard_asks() {
+fn the_dashboards_queries() {
     let (config, tables) = rules_of_every_kind();
     grows_with_nothing(&config, &tables, |store, _| {
         for question in ["/stats", "/replays", "/events", "/dead-letters", "/audit"] {
@@ -646,7 +651,7 @@ fn what_the_dashboard_asks() {
     });
 }
 
-/// A count costs what it counts, so it stops somewhere.
+/// A count takes time in proportion to its result, so it has a limit.
 #[test]
 fn a_backlog_is_counted_up_to_a_limit() {
     let backlog = [
@@ -667,21 +672,21 @@ fn a_backlog_is_counted_up_to_a_limit() {
         fill(&database, rows, &backlog);
         let store = Arc::new(Counted::new(database));
         ask(&store, "/stats");
-        runtime().block_on(store.execute(vec![standing(Timestamp::from_millis(NOW))])).unwrap();
+        runtime().block_on(store.execute(vec![status(Timestamp::from_millis(NOW))])).unwrap();
         store.costs()
     });
     compare(&few, &many);
 }
 
 #[test]
-fn a_list_costs_what_it_is_long() {
+fn a_list_costs_in_proportion_to_its_length() {
     let (config, tables) = rules_of_every_kind();
     let cost = |length: usize| {
         let (config, database) = database(&config, &tables);
         let store = Counted::new(database);
         apply(&store, &config, &[customer(0, "customer.created", 0, 0..length)]);
         store.costs();
-        // Half of it goes, and as many come.
+        // Half of it is removed, and as many are added.
         apply(
             &store,
             &config,

@@ -11,9 +11,9 @@ use serde_json::json;
 
 mod contract;
 
-// On Cloudflare, connections are the platform's.
+// On Cloudflare, the platform handles connections.
 #[test]
-fn an_answer_that_did_not_need_the_body_is_read_and_keeps_the_connection() {
+fn a_response_that_did_not_need_the_body_is_read_and_keeps_the_connection() {
     let pipeline = platform::Pipeline::start();
     let mut connection = Connection::open(pipeline.address()).unwrap();
     let event = stripe("test.counted", "evt_1", 1, json!({ "id": "a", "amount": 1 }));
@@ -28,7 +28,7 @@ fn an_answer_that_did_not_need_the_body_is_read_and_keeps_the_connection() {
     }
     let status = connection.post("/webhooks/stripe", &event.headers(), &event.body);
     assert_eq!(status.ok(), Some(200));
-    // Too long, and still told so.
+    // The body is too large, and the client gets the response.
     let mut connection = Connection::open(pipeline.address()).unwrap();
     let status = connection.post("/webhooks/stripe", &[], &vec![b' '; 3 * 1024 * 1024]);
     assert_eq!(status.ok(), Some(413));
@@ -38,7 +38,7 @@ fn an_answer_that_did_not_need_the_body_is_read_and_keeps_the_connection() {
 
 // Far more than a test in workerd has time for.
 #[test]
-fn ten_thousand_emails_go_out_in_a_hundred_requests() {
+fn ten_thousand_emails_are_sent_in_a_hundred_requests() {
     const EMAILS: usize = 10_000;
     let api = Api::start();
     let event = |n: usize| {
@@ -54,11 +54,11 @@ fn ten_thousand_emails_go_out_in_a_hundred_requests() {
     let (accepted, requests) = (api.accepted(), api.requests().len());
     assert_eq!(accepted.iter().collect::<BTreeSet<_>>().len(), EMAILS);
     assert_eq!(accepted.len(), EMAILS);
-    // A batch that has waited for long enough goes out before it is full.
+    // A batch that has waited long enough is sent before it is full.
     assert!((EMAILS / 100..=EMAILS / 80).contains(&requests), "{requests}");
 }
 
-/// What a dead letter of an event looks like, as SQL values.
+/// A dead letter of an event, as SQL values.
 fn letter(n: usize) -> String {
     let message =
         stripe("test.counted", &format!("evt_{n}"), 1, json!({ "id": "a", "amount": 1 })).message();
@@ -95,11 +95,11 @@ fn ten_thousand_dead_letters_are_replayed_and_each_takes_effect_once_though_the_
     let sent =
         |operator: &Operator| operator.get(&replay).json()["sent"].as_u64().unwrap_or_default();
     for part in [1, 2] {
-        let somebody = operator(&pipeline, &format!("somebody-{part}"));
-        eventually("it is on its way", || (sent(&somebody) > part * 2_000).then_some(()));
+        let user = operator(&pipeline, &format!("user-{part}"));
+        eventually("its letters are being sent", || (sent(&user) > part * 2_000).then_some(()));
         pipeline.kill_and_restart(|_| ());
     }
-    // Live traffic goes first.
+    // Live traffic comes first.
     let live = stripe("test.counted", "evt_live", 1, json!({ "id": "b", "amount": 1 }));
     assert_eq!(pipeline.post(&live).status, 200);
     eventually("it is applied", || {
@@ -121,9 +121,9 @@ fn ten_thousand_dead_letters_are_replayed_and_each_takes_effect_once_though_the_
     assert_eq!(after.get("/stats").json()["dead_letters"]["dead"], 0);
 }
 
-// On Cloudflare, queue and clock are the platform's.
+// On Cloudflare, the platform handles queue and clock.
 #[test]
-fn an_event_that_was_to_be_tried_again_by_a_clock_that_was_ahead_is_tried_again_now() {
+fn a_retry_from_a_clock_that_was_ahead_is_due_now() {
     let event = stripe("test.counted", "evt_1", 1, json!({ "id": "a", "amount": 1 }));
     let mut pipeline = platform::Pipeline::start();
     pipeline.kill_and_restart(|queue| {
@@ -135,9 +135,9 @@ fn an_event_that_was_to_be_tried_again_by_a_clock_that_was_ahead_is_tried_again_
     assert_eq!(pipeline.sql("SELECT events, amount FROM tallies"), [[1, 1]]);
 }
 
-// On Cloudflare, receiving is the platform's.
+// On Cloudflare, the platform handles receiving.
 #[test]
-fn readyz_says_when_messages_are_taken_and_cannot_be_received() {
+fn readyz_reports_that_messages_are_accepted_and_cannot_be_received() {
     let pipeline = platform::Pipeline::start();
     let ready =
         || exchange(pipeline.address(), &request("GET", "/readyz", &[], b"")).expect("it listens");
@@ -150,11 +150,11 @@ fn readyz_says_when_messages_are_taken_and_cannot_be_received() {
         .unwrap();
     let event = stripe("test.counted", "evt_1", 1, json!({ "id": "a", "amount": 1 }));
     assert_eq!(pipeline.post(&event).status, 200);
-    let told = eventually("it is told", || {
-        let told = ready();
-        (told.status == 503).then_some(told.body)
+    let problem = eventually("readyz reports it", || {
+        let response = ready();
+        (response.status == 503).then_some(response.body)
     });
-    assert!(told.contains("messages cannot be received from the queue"), "{told}");
+    assert!(problem.contains("messages cannot be received from the queue"), "{problem}");
     assert!(pipeline.logs().contains("the queue failed: broken"), "{}", pipeline.logs());
     queue.execute_batch("DROP TRIGGER broken").unwrap();
     pipeline.settle();

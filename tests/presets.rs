@@ -1,4 +1,5 @@
-//! What the presets make of each event of their providers: the rows that `hookmill explain` says a body of tests/fixtures makes.
+//! The rows of presets for each event of their providers: the output of `hookmill explain` for the bodies in
+//! tests/fixtures.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -11,7 +12,7 @@ use hookmill_tests::native::binary;
 use hookmill_tests::{PRESETS, fixtures};
 use serde_json::Value;
 
-/// What becomes of an event: the rows that it makes, and what it comes to.
+/// The result of an event, and its rows.
 fn explained(folder: &Path, provider: &str, file: &Path) -> Value {
     let arguments = ["explain", provider, "--json", "--file"];
     let output = Command::new(binary()).args(arguments).arg(file).current_dir(folder).output();
@@ -23,7 +24,7 @@ fn explained(folder: &Path, provider: &str, file: &Path) -> Value {
     events[0].take()
 }
 
-/// Every fixture of a provider, and the rows that it makes.
+/// Every fixture of a provider, and its rows.
 fn rows_of(provider: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("hookmill.toml"), PRESETS).unwrap();
@@ -37,7 +38,7 @@ fn rows_of(provider: &str) -> String {
         for change in event["rows"].as_array().unwrap() {
             let _ = writeln!(text, "  {}", change["table"].as_str().unwrap());
             for (column, value) in change["after"].as_object().unwrap() {
-                // What a preset takes from an event is told; what Hookmill says of when it came, is not.
+                // Values from the event are compared; Hookmill's times of receipt are not.
                 let came = ["received_at", "created_at"].contains(&column.as_str());
                 let by_clock = provider != "clerk" && provider != "paddle" && came;
                 let value = if by_clock { "[when it came]".to_owned() } else { value.to_string() };

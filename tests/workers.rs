@@ -11,7 +11,7 @@ mod contract;
 #[test]
 fn a_hundred_large_events_take_a_part_of_the_memory_of_an_isolate() {
     let pipeline = platform::Pipeline::start();
-    // As long as a message may be; the preset keeps all of it.
+    // The maximum size of a message; the preset keeps all of it.
     let event = |n: usize| {
         let metadata: serde_json::Map<_, _> =
             (0..1_500).map(|key| (format!("key_{key}"), json!("v".repeat(64)))).collect();
@@ -26,7 +26,7 @@ fn a_hundred_large_events_take_a_part_of_the_memory_of_an_isolate() {
     assert!(memory < 40_000_000, "{memory} bytes");
 }
 
-// A native queue holds texts.
+// A native queue contains texts only.
 #[test]
 fn a_message_that_is_neither_text_nor_bytes_is_buried_as_json() {
     let pipeline = platform::Pipeline::start();

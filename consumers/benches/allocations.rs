@@ -1,7 +1,7 @@
-//! What planning a batch of 100 full-size Stripe events allocates, to parsing the same bodies into `serde_json::Value`. Run by
-//! `cargo xtask bench`.
+//! Allocations while planning a batch of 100 full-size Stripe events, relative to parsing the same bodies into
+//! `serde_json::Value`. Run by `cargo xtask bench`.
 
-// A benchmark stops at the first thing that is not as it should be, and says what it found.
+// A benchmark stops at the first unexpected result, and prints it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "../tests/support/stripe.rs"]

@@ -1,7 +1,7 @@
-//! How long planning a batch of 100 full-size Stripe events takes, to parsing the same bodies into `serde_json::Value`. Run by
-//! `cargo xtask bench`. What both allocate is in `allocations.rs`: counting costs time.
+//! The time to plan a batch of 100 full-size Stripe events, relative to parsing the same bodies into `serde_json::Value`.
+//! Run by `cargo xtask bench`. `allocations.rs` counts the allocations of both, since counting takes time.
 
-// A benchmark stops at the first thing that is not as it should be.
+// A benchmark stops at the first unexpected result.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../tests/support/stripe.rs"]

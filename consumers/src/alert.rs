@@ -1,7 +1,7 @@
-//! Tells somebody that something is the matter, that it still is, and that it is over: by email, and by a webhook.
+//! Sends alerts by email and by webhook: when a condition begins, while it persists, and when it ends.
 //!
-//! An email is written into the outbox in the transaction that notes that somebody has been told. A webhook is written down
-//! there as well, and sent until it arrives, under the same id each time: whoever gets it twice can tell.
+//! The transaction that records a notification also writes its email into the outbox, and stores its webhook. The webhook
+//! is sent until the receiver accepts it, each time under the same id, so the receiver can recognize repetitions.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use hookmill_core::params;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{self, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::{Standing, read_standing, standing};
+use hookmill_dlq::{PipelineStatus, read_status, status};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::Sha256;
 
-use crate::outgoing::Unable;
+use crate::outbox::ChannelError;
 
-/// What is looked at, who is told, and what that takes.
+/// The conditions of alerts and their recipients.
 #[derive(Debug)]
 pub struct Alarm {
     settings: Alerts,
@@ -32,15 +32,15 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Takes what is needed out of a configuration; `None` if nobody is to be told.
+    /// Reads the settings from a configuration; `None` without alerts.
     ///
     /// # Errors
     ///
-    /// Every name that is not set, or holds what cannot be meant.
+    /// Every secret that is not set or not valid.
     pub fn new(
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
-    ) -> Result<Option<Self>, Vec<Unable>> {
+    ) -> Result<Option<Self>, Vec<ChannelError>> {
         let Some(settings) = config.alerts.clone() else { return Ok(None) };
         let Some(webhook) = &settings.webhook else {
             return Ok(Some(Self { settings, webhook: None }));
@@ -48,7 +48,7 @@ impl Alarm {
         let found = |name: &SecretName| {
             let found = lookup(name).map(|text| Secret::from(text.expose_secret().trim()));
             let found = found.filter(|text| !text.expose_secret().is_empty());
-            found.ok_or_else(|| Unable::Alert(name.clone(), "is not set"))
+            found.ok_or_else(|| ChannelError::Alert(name.clone(), "is not set"))
         };
         let url = match &webhook.url {
             AlertUrl::Literal(url) => Ok(Secret::from(url.as_str())),
@@ -56,12 +56,12 @@ impl Alarm {
                 let is_url = url.expose_secret().starts_with("https://");
                 is_url
                     .then_some(url)
-                    .ok_or(Unable::Alert(name.clone(), "does not begin with https://"))
+                    .ok_or(ChannelError::Alert(name.clone(), "does not begin with https://"))
             }),
         };
         let secret = found(&webhook.secret).and_then(|secret| match key(&secret) {
             Some(_) => Ok(secret),
-            None => Err(Unable::Alert(webhook.secret.clone(), "is not `whsec_` and base64")),
+            None => Err(ChannelError::Alert(webhook.secret.clone(), "is not `whsec_` and base64")),
         });
         match (url, secret) {
             (Ok(url), Ok(secret)) => Ok(Some(Self { settings, webhook: Some((url, secret)) })),
@@ -70,60 +70,60 @@ impl Alarm {
     }
 }
 
-/// The bytes that sign: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
+/// The signing key: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
 fn key(secret: &Secret) -> Option<Vec<u8>> {
     let text = secret.expose_secret().strip_prefix("whsec_")?;
     STANDARD.decode(text).ok().filter(|key| !key.is_empty())
 }
 
-/// Something that can be the matter: its name, whether it is, and in words.
-struct Matter {
+/// A condition of an alert.
+struct AlertCondition {
     name: &'static str,
     is_so: bool,
     text: String,
-    /// What is said when it is over.
+    /// The text when the condition has ended.
     over: String,
 }
 
-/// What of `standing` is the matter. What nobody wants to be told of never is.
-fn matters(settings: &Alerts, standing: &Standing) -> [Matter; 3] {
-    let waited = Duration::from_secs_f64(standing.oldest_dead_letter.max(0.0));
-    let lag = Duration::from_secs_f64(standing.lag.max(0.0));
-    let dead = standing.dead();
-    let by_reason = standing.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}"));
+/// The conditions in this status. A condition without a limit is never met.
+fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3] {
+    let waited = Duration::from_secs_f64(status.oldest_dead_letter.max(0.0));
+    let lag = Duration::from_secs_f64(status.lag.max(0.0));
+    let dead = status.dead();
+    let by_reason = status.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}"));
     let by_reason = by_reason.collect::<Vec<_>>().join(", ");
     let look = "`hookmill dead-letters groups` lists the errors.";
-    let limit = |limit: Option<Duration>| minutes(limit.unwrap_or_default());
+    let limit = |limit: Option<Duration>| format_duration(limit.unwrap_or_default());
     [
-        Matter {
+        AlertCondition {
             name: "oldest_dead_letter",
             is_so: settings.oldest_dead_letter.is_some_and(|limit| dead > 0 && waited >= limit),
             text: format!(
                 "A dead letter has waited for {}; there are {by_reason}. {look}",
-                minutes(waited)
+                format_duration(waited)
             ),
             over: format!("No dead letter has waited for {}.", limit(settings.oldest_dead_letter)),
         },
-        Matter {
+        AlertCondition {
             name: "dead_letters",
             is_so: settings.dead_letters.is_some_and(|limit| dead >= i64::from(limit)),
             text: format!("{dead} dead letters are waiting: {by_reason}. {look}"),
             over: format!("{dead} dead letters are waiting."),
         },
-        Matter {
+        AlertCondition {
             name: "lag",
             is_so: settings.lag.is_some_and(|limit| lag >= limit),
             text: format!(
                 "An event took {} from ingress to its tables in the last five minutes.",
-                minutes(lag)
+                format_duration(lag)
             ),
             over: format!("No event took {} in the last five minutes.", limit(settings.lag)),
         },
     ]
 }
 
-/// In hours, minutes and seconds, of which the first two that are not zero: `1h 5m`.
-fn minutes(duration: Duration) -> String {
+/// Days, hours, minutes and seconds; the first two units that are not zero: `1h 5m`.
+fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let parts = [
         (seconds / 86_400, "d"),
@@ -139,50 +139,50 @@ fn minutes(duration: Duration) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
-/// What somebody has been told of before.
+/// The last notification of an alert.
 #[derive(Deserialize)]
 struct Notified {
     name: String,
     since: Timestamp,
-    /// When somebody was told last.
+    /// When it was sent.
     told_at: Timestamp,
     #[serde(deserialize_with = "store::flag")]
     ended: bool,
 }
 
-/// A webhook that has not arrived.
+/// A webhook that its receiver has not accepted.
 #[derive(Deserialize)]
-struct Pending {
+struct PendingWebhook {
     name: String,
     /// JSON: its id and its body.
     pending: String,
 }
 
-/// What somebody is told now.
+/// A notification that is due.
 struct Notice {
     /// `alert.raised`, `alert.repeated` or `alert.ended`.
     kind: &'static str,
     name: &'static str,
     since: Timestamp,
     text: String,
-    /// When somebody was told of it last.
+    /// When the last notification of this alert was sent.
     before: Option<Timestamp>,
 }
 
-/// What is new: raised, still so after `repeat`, or over.
+/// The notifications that are due: an alert was raised, persists after `repeat`, or ended.
 fn notices(
     settings: &Alerts,
-    standing: &Standing,
-    told: &[Notified],
+    status: &PipelineStatus,
+    notified: &[Notified],
     now: Timestamp,
 ) -> Vec<Notice> {
-    let notice = |matter: Matter| {
-        let Matter { name, is_so, text, over } = matter;
-        let last = told.iter().find(|told| told.name == name);
-        let before = last.filter(|told| !told.ended);
+    let notice = |condition: AlertCondition| {
+        let AlertCondition { name, is_so, text, over } = condition;
+        let last = notified.iter().find(|earlier| earlier.name == name);
+        let before = last.filter(|earlier| !earlier.ended);
         let (kind, since, text) = match (is_so, before) {
             (true, None) => ("alert.raised", now, text),
-            // An alert that was sent while the clock was ahead was sent before now.
+            // A time in the future comes from a clock that was ahead. That notification was sent before now.
             (true, Some(before))
                 if now >= before.told_at + settings.repeat
                     || before.told_at > now.horizon(Duration::ZERO) =>
@@ -192,19 +192,19 @@ fn notices(
             (false, Some(before)) => ("alert.ended", before.since, over),
             _ => return None,
         };
-        Some(Notice { kind, name, since, text, before: last.map(|told| told.told_at) })
+        Some(Notice { kind, name, since, text, before: last.map(|earlier| earlier.told_at) })
     };
-    matters(settings, standing).into_iter().filter_map(notice).collect()
+    conditions(settings, status).into_iter().filter_map(notice).collect()
 }
 
-const TOLD: &str = "\
--- what somebody has been told
+const NOTIFIED: &str = "\
+-- notifications
 SELECT name, since, told_at, ended FROM alerts";
 
-/// `?5` the body of the webhook, `?6` when somebody was told last, as it was read: whoever else is at it does not tell as well.
-/// The id is random: what two Hookmills have to say in the same minute is not the same.
-const TELL: &str = "\
--- somebody is told
+/// `?5` the body of the webhook, `?6` the time of the last notification, as it was read: of two processes, one sends the
+/// notification. The id is random, since two Hookmills may send the same notification in the same minute.
+const TRANSITION: &str = "\
+-- record a notification
 INSERT INTO alerts (name, since, told_at, ended, pending)
 VALUES (?1, ?2, ?3, ?4,
     iif(?5 IS NULL, NULL, json_array(lower(hex(randomblob(16))), ?5)))
@@ -212,39 +212,39 @@ ON CONFLICT (name) DO UPDATE SET since = excluded.since, told_at = excluded.told
     pending = excluded.pending
 WHERE told_at = ?6";
 
-/// Right behind [`TELL`]. `?1` what it is about, `?2` to whom, `?3` the content, `?4` now.
+/// Directly after [`TRANSITION`]. `?1` a name in place of an event's id, `?2` the recipient, `?3` the content, `?4` now.
 const EMAIL: &str = "\
--- an email tells it
+-- its email
 INSERT INTO outbox (id, source, event_id, generation, rule, channel, recipient, content, due_at, created_at)
 SELECT lower(hex(randomblob(32))), 'hookmill', ?1, 0, 'alert', 'email', ?2, ?3, ?4, ?4
 WHERE changes() > 0";
 
 const PENDING: &str = "\
--- webhooks that have not arrived
+-- pending webhooks
 SELECT name, pending FROM alerts WHERE pending IS NOT NULL";
 
 const ARRIVED: &str = "\
--- a webhook has arrived
+-- a webhook was accepted
 UPDATE alerts SET pending = NULL WHERE name = ?1 AND pending = ?2";
 
 const OVER: &str = "\
--- what is over is forgotten
+-- forget ended alerts
 DELETE FROM alerts WHERE ended = 1 AND pending IS NULL";
 
-/// What a look came to.
+/// The result of [`look()`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Looked {
-    /// What somebody is told, in words.
-    pub told: Vec<String>,
-    /// Why a webhook has not arrived; it is sent again at the next look.
+    /// The texts of new notifications.
+    pub notified: Vec<String>,
+    /// Why a webhook was not accepted; the next call sends it again.
     pub problems: Vec<String>,
 }
 
-/// Looks whether something is the matter, and tells whoever wants to know: to be done each minute.
+/// Checks the conditions and sends notifications. Call it every minute.
 ///
 /// # Errors
 ///
-/// If the store does not do its part. What was not written down is told at the next look.
+/// If the store fails. The next call sends the notifications that were not recorded.
 pub async fn look<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
@@ -252,19 +252,19 @@ pub async fn look<S: Store, F: Fetch>(
     now: Timestamp,
 ) -> Result<Looked, StoreError> {
     let mut looked = Looked::default();
-    let rows = store.query(vec![standing(now), Statement::new(TOLD, Vec::new())]).await?;
-    let Some(found) = read_standing(answer(&rows, 0))? else { return Ok(looked) };
-    let told: Vec<Notified> = read(answer(&rows, 1))?;
+    let rows = store.query(vec![status(now), Statement::new(NOTIFIED, Vec::new())]).await?;
+    let Some(found) = read_status(answer(&rows, 0))? else { return Ok(looked) };
+    let notified: Vec<Notified> = read(answer(&rows, 1))?;
     let mut statements = Vec::new();
-    for notice in notices(&alarm.settings, &found, &told, now) {
-        statements.extend(tell(alarm, &notice, now));
-        looked.told.push(notice.text);
+    for notice in notices(&alarm.settings, &found, &notified, now) {
+        statements.extend(transition(alarm, &notice, now));
+        looked.notified.push(notice.text);
     }
     statements.extend([OVER, PENDING].map(|sql| Statement::new(sql, Vec::new())));
     let rows = store.execute(statements).await?;
     let Some((url, secret)) = &alarm.webhook else { return Ok(looked) };
     let mut arrived = Vec::new();
-    for Pending { name, pending } in read(rows.last().map_or(&[], Vec::as_slice))? {
+    for PendingWebhook { name, pending } in read(rows.last().map_or(&[], Vec::as_slice))? {
         let Some(request) = request(url, secret, &pending, now) else { continue };
         match fetch.ask(request, &Secret::from("")).await {
             Ok(answer) if (200..300).contains(&answer.status) => {
@@ -284,8 +284,8 @@ pub async fn look<S: Store, F: Fetch>(
     Ok(looked)
 }
 
-/// Notes that somebody is told, and writes the email.
-fn tell(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
+/// Records a notification, and writes its email.
+fn transition(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
     let Notice { kind, name, since, text, before } = notice;
     let ended = *kind == "alert.ended";
     let whose = &alarm.settings.name;
@@ -294,7 +294,7 @@ fn tell(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
     let body = json!({ "type": kind, "timestamp": now.to_string(), "data": data }).to_string();
     let body = alarm.webhook.is_some().then_some(body);
     let params = params![*name, *since, now, ended, body, *before];
-    let mut statements = vec![Statement::new(TELL, params)];
+    let mut statements = vec![Statement::new(TRANSITION, params)];
     if let Some(to) = &alarm.settings.email {
         let whose = alarm.settings.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
         let what = name.replace('_', " ");
@@ -311,7 +311,7 @@ fn tell(alarm: &Alarm, notice: &Notice, now: Timestamp) -> Vec<Statement> {
     statements
 }
 
-/// The webhook, signed now.
+/// The webhook, signed with the time `now`.
 fn request(url: &Secret, secret: &Secret, pending: &str, now: Timestamp) -> Option<ApiRequest> {
     let (id, body): (String, String) = serde_json::from_str(pending).ok()?;
     let at = now.seconds().to_string();
@@ -337,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_said_in_two_parts() {
+    fn a_duration_has_at_most_two_units() {
         for (seconds, expected) in [
             (0, "0s"),
             (59, "59s"),
@@ -348,7 +348,7 @@ mod tests {
             (90_000, "1d 1h"),
             (86_401, "1d"),
         ] {
-            assert_eq!(minutes(Duration::from_secs(seconds)), expected);
+            assert_eq!(format_duration(Duration::from_secs(seconds)), expected);
         }
     }
 }

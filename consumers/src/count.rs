@@ -1,21 +1,21 @@
-//! What came of deliveries, counted for metrics.
+//! Results of deliveries, counted for metrics.
 
 use crate::settle::Settled;
 
-/// Deliveries of one source, signed with the same secret, that came to the same end.
+/// Deliveries with the same source, secret and result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Count<'s> {
     /// The source; blank if the message cannot be read.
     pub source: &'s str,
-    /// Which of the source's secrets had signed, from 0 in the order of hookmill.toml.
+    /// The index of the secret that signed, in the order of hookmill.toml.
     pub secret: Option<usize>,
     /// [`Fate::as_str`](crate::Fate::as_str).
     pub fate: &'static str,
-    /// How many.
+    /// Their number.
     pub deliveries: u32,
 }
 
-/// Counts a batch, in order of what comes first.
+/// Counts a batch, in the order of first occurrence.
 pub fn counts(settled: &[Settled]) -> Vec<Count<'_>> {
     let mut counts: Vec<Count<'_>> = Vec::new();
     for Settled { envelope, fate, .. } in settled {

@@ -1,4 +1,4 @@
-//! What each rule makes of an event, and why others make nothing of it: for people, nothing is done.
+//! Explains the result of each rule for an event. Nothing is written.
 
 use hookmill_core::config::Consumers;
 use hookmill_core::message::Envelope;
@@ -10,50 +10,50 @@ use serde_json::Value;
 use crate::plan::{self, facts};
 use crate::settle::Fate;
 
-/// A rule, and what it makes of the event.
+/// A rule and its result for an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Explained<'c> {
-    /// Which.
+    /// The rule.
     pub rule: &'c Rule,
-    /// What it makes of it.
-    pub made: Made,
+    /// The result.
+    pub result: RuleResult,
 }
 
-/// What a rule makes of an event.
+/// The result of a rule for an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Made {
-    /// Nothing: its `on` names other events.
+pub enum RuleResult {
+    /// The rule's `on` does not match the event.
     NotNamed,
-    /// Nothing: this condition does not hold.
+    /// This condition is not met.
     Unfulfilled {
-        /// Its path.
+        /// The condition's path.
         path: String,
-        /// What was found there: a JSON text, `null` for nothing.
+        /// The value at the path as JSON; `null` if there is none.
         found: String,
     },
-    /// Nothing: why, in words.
+    /// The rule runs and produces nothing, for this reason.
     Nothing(&'static str),
-    /// The parameters of its statements, and the table rows that the statements write.
+    /// The rule produces rows.
     Rows {
-        /// The rows.
+        /// The rows, which are parameters of the rule's statements.
         rows: Vec<Row>,
-        /// What they are about.
+        /// The rows of tables that the statements write.
         about: Vec<About>,
     },
-    /// The event becomes a dead letter: why.
+    /// The event becomes a dead letter with this error.
     Failed(String),
 }
 
-/// Some rows of a table: those that have these values.
+/// The rows of a table with these values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct About {
     /// The table.
     pub table: String,
-    /// Columns, and their values.
+    /// Columns and their values.
     pub columns: Vec<(String, Value)>,
 }
 
-/// What every rule makes of an event, in the order of hookmill.toml.
+/// The result of every rule, in the order of hookmill.toml.
 pub fn explain<'c>(
     config: &'c Consumers,
     envelope: &Envelope,
@@ -61,30 +61,30 @@ pub fn explain<'c>(
     now: Timestamp,
 ) -> Vec<Explained<'c>> {
     let explained = |rule: &'c Rule| {
-        let made = made(config, rule, envelope, body, now);
-        let made = made.unwrap_or_else(|fate| match fate {
-            Fate::Condemned { error, .. } => Made::Failed(error),
-            fate => Made::Failed(fate.as_str().to_owned()),
+        let result = rule_result(config, rule, envelope, body, now);
+        let result = result.unwrap_or_else(|fate| match fate {
+            Fate::Condemned { error, .. } => RuleResult::Failed(error),
+            fate => RuleResult::Failed(fate.as_str().to_owned()),
         });
-        Explained { rule, made }
+        Explained { rule, result }
     };
     config.program.rules.iter().map(explained).collect()
 }
 
-fn made(
+fn rule_result(
     config: &Consumers,
     rule: &Rule,
     envelope: &Envelope,
     body: &[u8],
     now: Timestamp,
-) -> Result<Made, Fate> {
+) -> Result<RuleResult, Fate> {
     if !rule.on.iter().any(|pattern| pattern.matches(&envelope.source, &envelope.kind)) {
-        return Ok(Made::NotNamed);
+        return Ok(RuleResult::NotNamed);
     }
     let unreadable = |error: hookmill_core::rules::NotJson| Fate::unreadable(error.to_string());
-    let mut made = plan::Making::of(envelope, config.limits, now);
-    if let Some(handled) = &rule.handler {
-        made.handle((0, rule), handled, body)?;
+    let mut builder = plan::RowBuilder::of(envelope, config.limits, now);
+    if let Some(handler) = &rule.handler {
+        builder.handle((0, rule), handler, body)?;
     } else {
         let values = config.program.reads.read(body).map_err(unreadable)?;
         let scope = Scope { body: &values, element: None, event: facts(envelope) };
@@ -92,24 +92,24 @@ fn made(
             if !condition.holds(scope).map_err(unreadable)? {
                 let found = condition.path.json(scope).map_err(unreadable)?.unwrap_or("null");
                 let path = condition.path.text.clone();
-                return Ok(Made::Unfulfilled { path, found: found.to_owned() });
+                return Ok(RuleResult::Unfulfilled { path, found: found.to_owned() });
             }
         }
-        made.carry_out((0, rule), (&values, body))?;
+        builder.carry_out((0, rule), (&values, body))?;
     }
-    let rows: Vec<_> = made.rows.into_iter().map(|(_, row)| row).collect();
+    let rows: Vec<_> = builder.rows.into_iter().map(|(_, row)| row).collect();
     if !rows.is_empty() {
         let about = rows.iter().filter_map(|row| about(rule, row)).collect();
-        return Ok(Made::Rows { rows, about });
+        return Ok(RuleResult::Rows { rows, about });
     }
-    Ok(Made::Nothing(match (&rule.handler, &rule.each) {
-        (Some(_), _) => "its handler returns nothing that fulfils its conditions",
+    Ok(RuleResult::Nothing(match (&rule.handler, &rule.each) {
+        (Some(_), _) => "its handler returns no value that meets the conditions",
         (None, Some(_)) => "the list is missing, or no element matches the conditions",
-        (None, None) => "what it names is not there",
+        (None, None) => "the event has no value at its paths",
     }))
 }
 
-/// The rows that a row of a statement's parameter is about.
+/// The rows of a table that this row of a statement's parameter writes.
 fn about(rule: &Rule, row: &Row) -> Option<About> {
     let columns = row.columns(&rule.effect)?;
     let keyed = |table: &str, first: usize, keys: Vec<&str>| {
@@ -122,7 +122,7 @@ fn about(rule: &Rule, row: &Row) -> Option<About> {
             let keys = columns.iter().filter(|column| column.required);
             keyed(table, 0, keys.map(|column| column.name.as_str()).collect())
         }
-        // Behind its rule.
+        // The first value is the rule's name.
         Effect::Send { .. } => keyed("outbox", 1, vec!["id"]),
         Effect::Outcome { by_provider_id, .. } => {
             keyed("outbox", 0, vec![if *by_provider_id { "provider_id" } else { "id" }])

@@ -1,41 +1,41 @@
-//! The background jobs of this stage: sending, fetching objects again, and alerts.
+//! The background jobs of this stage: sending, refetching, and alerts.
 
 use std::time::Duration;
 
 use hookmill_core::config::Consumers;
 use hookmill_core::fetch::Fetch;
-use hookmill_core::job::{self, Job, Step};
+use hookmill_core::job::{Job, OutboxCount, Step};
 use hookmill_core::log::{Entry, Fields};
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 
 use crate::alert::{Alarm, Looked, look};
-use crate::outbox::Unsent;
-use crate::outgoing::{Outgoing, Round, Sent, round};
-use crate::refetch::{self, Apis, Asked};
+use crate::outbox::state::UnsentMessage;
+use crate::outbox::{OutboxChannel, Round, Sent, round};
+use crate::refetch::{self, Apis, Fetched};
 
-/// The most lines in the log about the messages that one round has not sent.
+/// The maximum number of log lines about messages that one round has not sent.
 const LINES: usize = 20;
 
-/// Sends what is in the outbox for one channel.
+/// Sends the pending messages of a channel.
 #[derive(Debug)]
 pub struct SendOutbox<S, F> {
     /// The store.
     pub store: S,
-    /// The way to the provider.
+    /// The client for the provider.
     pub fetch: F,
     /// The channel.
-    pub outgoing: Outgoing,
+    pub channel: OutboxChannel,
 }
 
 impl<S: Store, F: Fetch> Job for SendOutbox<S, F> {
     const NAME: &'static str = "send";
-    // Another process may write to the outbox as well.
+    // Another process may write to the outbox too.
     const INTERVAL: Duration = Duration::from_secs(10);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
-        let Round { sent, next } = round(&self.store, &self.fetch, &self.outgoing, now).await?;
-        Ok(Step { next, ..sent_step(self.outgoing.channel(), &sent) })
+        let Round { sent, next } = round(&self.store, &self.fetch, &self.channel, now).await?;
+        Ok(Step { next, ..sent_step(self.channel.name(), &sent) })
     }
 }
 
@@ -43,12 +43,12 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
     let fields = || Fields { channel: Some(channel.to_owned()), ..Fields::default() };
     let mut step = Step::default();
     for (state, count) in sent.states() {
-        step.outgoing.push(job::Outgoing { channel, state: state.to_owned(), count });
+        step.outbox.push(OutboxCount { channel, state: state.to_owned(), count });
         let (state, count) = (Some(state.to_owned()), Some(count.to_string()));
         step.log.push(Entry::debug("outbox", Fields { state, count, ..fields() }));
     }
     for unsent in sent.unsent.iter().take(LINES) {
-        let Unsent { id, event: (source, event), rule, state, error } = unsent.clone();
+        let UnsentMessage { id, event: (source, event), rule, state, error } = unsent.clone();
         let message = if state == "uncertain" { "delivery uncertain" } else { "not sent" };
         let fields = Fields {
             id: Some(id),
@@ -63,19 +63,22 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
     }
     if let Some(more) = sent.unsent.len().checked_sub(LINES).filter(|more| *more > 0) {
         let fields = Fields { count: Some(more.to_string()), ..fields() };
-        step.log.push(Entry::warn("more were not sent: see `hookmill email list`", fields));
+        step.log.push(Entry::warn(
+            "more messages were not sent; `hookmill email list` lists them",
+            fields,
+        ));
     }
     let problems = sent.problems.iter().map(|problem| Entry::warn(problem.clone(), fields()));
     step.log.extend(problems);
     step
 }
 
-/// Fetches the objects that rules ask for on a tie, and applies them.
+/// Fetches objects for rules with `refetch` whose events have equal versions, and applies them.
 #[derive(Debug)]
 pub struct RefetchObjects<'c, S, F> {
     /// The store.
     pub store: S,
-    /// The way to the APIs.
+    /// The client for the APIs.
     pub fetch: F,
     /// The configuration, with the rules.
     pub config: &'c Consumers,
@@ -88,8 +91,8 @@ impl<S: Store, F: Fetch> Job for RefetchObjects<'_, S, F> {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
-        let asked = refetch::round(&self.store, &self.fetch, self.config, &self.apis, now);
-        let Asked { applied, problems, next } = asked.await?;
+        let round = refetch::round(&self.store, &self.fetch, self.config, &self.apis, now);
+        let Fetched { applied, problems, next } = round.await?;
         let mut step = Step { next, ..Step::default() };
         if applied > 0 {
             let fields = Fields { count: Some(applied.to_string()), ..Fields::default() };
@@ -106,7 +109,7 @@ impl<S: Store, F: Fetch> Job for RefetchObjects<'_, S, F> {
 pub struct SendAlerts<S, F> {
     /// The store.
     pub store: S,
-    /// The way to the webhook.
+    /// The client for the webhook.
     pub fetch: F,
     /// The settings.
     pub alarm: Alarm,
@@ -118,11 +121,11 @@ impl<S: Store, F: Fetch> Job for SendAlerts<S, F> {
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
         let looked = look(&self.store, &self.fetch, &self.alarm, now()).await?;
-        let Looked { told, problems } = looked;
-        let writes_outbox = !told.is_empty();
-        let told = told.into_iter().map(|text| format!("alert: {text}"));
+        let Looked { notified, problems } = looked;
+        let writes_outbox = !notified.is_empty();
+        let notified = notified.into_iter().map(|text| format!("alert: {text}"));
         let problems = problems.into_iter().map(|text| format!("{text}; will retry in a minute"));
-        let log = told.chain(problems).map(|text| Entry::warn(text, Fields::default()));
+        let log = notified.chain(problems).map(|text| Entry::warn(text, Fields::default()));
         Ok(Step { log: log.collect(), writes_outbox, ..Step::default() })
     }
 }

@@ -5,7 +5,7 @@ use hookmill_core::log::{Entry, Fields};
 
 use crate::settle::{Fate, Settled};
 
-/// The line about a delivery.
+/// The log line about a delivery.
 pub fn entry(attempts: u32, settled: &Settled) -> Entry {
     let envelope = settled.envelope.as_ref();
     let fields = Fields {

@@ -1,4 +1,4 @@
-//! From events to rows, and from rows to statements. Reads each body once.
+//! Plans a batch: events to rows, and rows to statements. Each body is read once.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +17,8 @@ use hookmill_core::message::Envelope;
 use hookmill_core::refetch::path;
 use hookmill_core::rules::row::{Identity, ROW_BYTES, Row, RowWriter};
 use hookmill_core::rules::{
-    Column, Each, Effect, EventFacts, Guard, Handled, NotJson, Program, Reads, Rule, Scope, Send,
-    Stopped, Unfit, Unmatched, Value, Values, each_element,
+    Column, Each, Effect, EventFacts, Guard, HandlerRef, NotJson, Program, Reads, Rule, Scope,
+    Send, Stopped, Unmatched, Value, ValueError, Values, each_element,
 };
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -27,14 +27,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::decode::decode_batch;
 use crate::settle::Fate;
-use crate::sort::sort;
 
-/// What a batch writes, in one transaction: what [`drive()`](crate::drive()) asks the store for first. Bodies in the object store
-/// are not there to be read, so their events are left out.
+/// The first transaction of a batch in [`process_batch()`](crate::process_batch()). It leaves out events whose bodies are
+/// in the object store, which it cannot read.
 pub fn plan(config: &Consumers, batch: &[Delivery], now: Timestamp) -> Vec<Statement> {
     let mut planned = Planned::default();
-    for (delivery, message) in batch.iter().zip(&sort(batch)) {
+    for (delivery, message) in batch.iter().zip(&decode_batch(batch)) {
         let read = match message {
             Ok(message) => Ok((&message.envelope, Cow::Borrowed(&message.body[..]))),
             Err(fate) => Err(fate.clone()),
@@ -44,19 +44,20 @@ pub fn plan(config: &Consumers, batch: &[Delivery], now: Timestamp) -> Vec<State
     statements(&config.program, &fold(planned.writes).0.iter().collect::<Vec<_>>())
 }
 
-/// What is known of a batch before the store is asked.
+/// The plan of a batch.
 #[derive(Default)]
 pub(crate) struct Planned {
-    /// What its deliveries write, but for those that have their fate.
+    /// The writes of deliveries that have no fate yet.
     pub(crate) writes: Vec<Writes>,
-    /// Of each delivery, what has become of it already.
+    /// For each delivery, its fate, if it is known before the transaction.
     pub(crate) fates: Vec<Option<Fate>>,
-    /// How long everything is that is going to be written.
+    /// The size of all rows in bytes.
     pub(crate) bytes: usize,
 }
 
 impl Planned {
-    /// Plans the next delivery. Its body is let go again as soon as its rows are known: a hundred large ones would be too much.
+    /// Plans the next delivery. Its body is dropped as soon as its rows are known, since a hundred large bodies would take
+    /// too much memory.
     pub(crate) fn add(
         &mut self,
         config: &Consumers,
@@ -78,31 +79,31 @@ impl Planned {
     }
 }
 
-/// What one delivery is going to write.
+/// The rows that one delivery writes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Writes {
     /// Index of the delivery in its batch.
     pub(crate) index: usize,
     /// Its event.
     pub(crate) event: EventKey,
-    /// What it comes to if the event is new.
+    /// The delivery's fate if the event is new.
     pub(crate) fate: Fate,
     /// Rows by rule: the rule's index, and the row.
     rows: Vec<(usize, Row)>,
     /// Its row in the ledger.
     ledger: Row,
-    /// Its row among the messages, if they are kept.
+    /// Its row in `event_messages`, if messages are kept.
     message: Option<Row>,
 }
 
 impl Writes {
-    /// How long its rows are, in bytes.
+    /// The size of its rows in bytes.
     fn bytes(&self) -> usize {
         let rows = self.rows.iter().map(|(_, row)| row);
         rows.chain([&self.ledger]).chain(&self.message).map(Row::bytes).sum()
     }
 
-    /// The rules that write, for messages.
+    /// The names of the rules that write, for error messages.
     pub(crate) fn rules(&self, program: &Program) -> String {
         let names = self.rows.iter().map(|(rule, _)| format!("`{}`", program.rules[*rule].name));
         let names: Vec<_> = names.collect();
@@ -114,7 +115,7 @@ impl Writes {
     }
 }
 
-/// What decides that two messages are the same event.
+/// The identity of an event.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 pub(crate) struct EventKey {
     pub(crate) source: String,
@@ -131,14 +132,14 @@ impl EventKey {
         }
     }
 
-    /// As a row of a statement.
+    /// The key as a row of a statement's parameter.
     pub(crate) fn row(&self) -> (&str, &str, u32) {
         (&self.source, &self.id, self.generation)
     }
 }
 
-/// The ledger comes first in its transaction, and fails if an event is in it already: then nothing of the transaction happens,
-/// and [`SEEN`] says which events these are. So no other statement has to ask.
+/// The ledger's insert comes first in the transaction. If an event is in the ledger, it fails, nothing is written, and
+/// [`SEEN`] returns these events. So no other statement needs to query the ledger.
 const LEDGER: &str = "\
 -- ledger
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
@@ -156,7 +157,7 @@ SELECT value ->> 3, value ->> 0, value ->> 1, value ->> 4 FROM rows
 WHERE true
 ON CONFLICT DO NOTHING";
 
-/// How far reprocessing is.
+/// The progress of a reprocessing.
 const REPROCESSED: &str = "\
 -- reprocessed
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
@@ -165,8 +166,8 @@ UPDATE replays SET applied = applied + new.n FROM (
     GROUP BY 1
 ) AS new WHERE replays.generation = new.generation";
 
-/// How many events took effect in which minute, and how long they took. What was
-/// a dead letter has waited for somebody, and so has what is reprocessed, which is no lag of the pipeline's.
+/// The number of events and the maximum lag by minute. Dead letters and reprocessed events count with a lag of zero, since
+/// their waiting time is not the pipeline's.
 const ACTIVITY: &str = "\
 -- activity
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
@@ -178,8 +179,9 @@ WHERE true
 GROUP BY 1, 2, 3
 ON CONFLICT (minute, source, outcome) DO UPDATE SET events = events + excluded.events, lag = max(lag, excluded.lag)";
 
-/// Letters of events that take effect, also if the provider sent these again: nothing is left to replay, and a letter that could be replayed
-/// after the ledger has forgotten the event would count twice. A letter of another generation waits for its own event.
+/// Settles the letters of events that take effect, including those that the provider sent again. Nothing is left to replay,
+/// and a letter that could be replayed after the ledger has forgotten the event would count twice. A letter of another
+/// generation waits for its own event.
 const LETTERS: &str = "\
 -- letters of events that take effect
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
@@ -193,18 +195,18 @@ WHERE id IN (
     )
 )";
 
-/// Which of these events are in the ledger.
+/// The events that are in the ledger.
 const SEEN: &str = "\
 -- seen
 SELECT events.source, events.id, events.generation FROM jsonb_each(?1)
 JOIN events ON events.source = value ->> 0 AND events.id = value ->> 1 AND events.generation = value ->> 2";
 
-/// Whether some rule names the event, so that its body is read.
+/// Whether a rule matches the event, so that its body is read.
 pub(crate) fn is_read(program: &Program, envelope: &Envelope) -> bool {
     program.matching(&envelope.source, &envelope.kind).next().is_some()
 }
 
-/// Works out what a delivery writes, or what becomes of it instead.
+/// Plans the rows of a delivery, or returns its fate.
 fn writes(
     config: &Consumers,
     index: usize,
@@ -214,10 +216,10 @@ fn writes(
     now: Timestamp,
 ) -> Result<Writes, Fate> {
     let program = &config.program;
-    let mut making = Making::of(envelope, config.limits, now);
+    let mut builder = RowBuilder::of(envelope, config.limits, now);
     let (mut values, mut unmatched) = (None, true);
     for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
-        // Only an event that a rule names is read, and then once for all of its rules.
+        // A body is read only if a rule matches the event, and then once for all rules.
         let values = match &values {
             Some(values) => values,
             None => values.insert(program.reads.read(body).map_err(not_json)?),
@@ -227,8 +229,8 @@ fn writes(
             continue;
         }
         match &rule.handler {
-            None => making.carry_out((number, rule), (values, body))?,
-            Some(handled) => making.handle((number, rule), handled, body)?,
+            None => builder.carry_out((number, rule), (values, body))?,
+            Some(handler) => builder.handle((number, rule), handler, body)?,
         }
     }
     if unmatched {
@@ -242,7 +244,7 @@ fn writes(
         }
     }
     let fate = if unmatched { Fate::Recorded } else { Fate::Applied };
-    let Making { identity, rows, mut wrote, .. } = making;
+    let RowBuilder { identity, rows, mut wrote, .. } = builder;
     if !wrote.is_empty() {
         wrote.push(']');
     }
@@ -257,7 +259,7 @@ fn writes(
         (!wrote.is_empty()).then_some(wrote),
     ));
     let message = (config.keep_messages && envelope.generation == 0).then(|| {
-        // Quotes are escaped: a fifth, in the bodies that we know.
+        // Escaped quotes add a fifth in typical bodies.
         let mut row = identity.row(ROOM + delivery.text.len() * 5 / 4);
         row.values(&(now, &delivery.text));
         row.end()
@@ -266,7 +268,7 @@ fn writes(
     Ok(Writes { index, event: EventKey::of(envelope), fate, rows, ledger, message })
 }
 
-/// Whether a rule is carried out for an event that it names: of a reprocessing, those that it names, or those that do no harm.
+/// Whether a matching rule runs. In a reprocessing, only the rules that it names run, or without names the repeatable ones.
 fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
     match envelope.rules.as_slice() {
         _ if envelope.generation == 0 => true,
@@ -275,33 +277,33 @@ fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
     }
 }
 
-/// What numbers and punctuation take of a row at most, so that it need not grow.
+/// The maximum size of numbers and punctuation in a row, so that its buffer need not grow.
 const ROOM: usize = 128;
 
-/// What the rules make of an event.
-pub(crate) struct Making<'e> {
+/// Builds the rows of an event.
+pub(crate) struct RowBuilder<'e> {
     envelope: &'e Envelope,
     now: Timestamp,
-    /// What it may still write.
+    /// What remains of the limits.
     left: Limits,
     limits: Limits,
     identity: Identity,
     /// Rows by rule: the rule's index, and the row.
     pub(crate) rows: Vec<(usize, Row)>,
-    /// Which rows of which tables these are, as an open JSON array; or whose rows.
+    /// An open JSON array with the tables and keys of the written rows; for lists, the owner's key.
     wrote: String,
 }
 
-impl<'e> Making<'e> {
+impl<'e> RowBuilder<'e> {
     pub(crate) fn of(envelope: &'e Envelope, limits: Limits, now: Timestamp) -> Self {
         let identity = Identity::new(&envelope.source, &envelope.id, envelope.generation);
         let (rows, wrote) = (Vec::new(), String::new());
         Self { envelope, now, left: limits, limits, identity, rows, wrote }
     }
 
-    /// Counts a row of this length before it is made: one event must not take the memory of all others.
+    /// Counts a row of this size before it is built: one event must not use the memory of all others.
     fn spend(&mut self, rule: &str, rows: usize, bytes: usize) -> Result<(), Fate> {
-        let Limits { rows: most_rows, bytes: most_bytes } = self.limits;
+        let Limits { rows: max_rows, bytes: max_bytes } = self.limits;
         let too_much = |what: String, key: &str| Fate::Condemned {
             reason: LetterReason::Permanent,
             error: format!(
@@ -311,14 +313,15 @@ impl<'e> Making<'e> {
         };
         let left_rows = self.left.rows.checked_sub(rows);
         self.left.rows =
-            left_rows.ok_or_else(|| too_much(format!("{most_rows} rows"), "rows_per_event"))?;
+            left_rows.ok_or_else(|| too_much(format!("{max_rows} rows"), "rows_per_event"))?;
         let left_bytes = self.left.bytes.checked_sub(bytes);
         self.left.bytes =
-            left_bytes.ok_or_else(|| too_much(format!("{most_bytes} bytes"), "bytes_per_event"))?;
+            left_bytes.ok_or_else(|| too_much(format!("{max_bytes} bytes"), "bytes_per_event"))?;
         Ok(())
     }
 
-    /// The texts in a JSON text: itself, or those of a list. They are counted as they are read: a list may be as long as a body.
+    /// The texts in a JSON value: the value itself, or the elements of a list. They count towards the limits while they are
+    /// read, since a list may be as long as a body.
     fn texts(&mut self, rule: &str, json: Option<&str>) -> Result<Vec<String>, Fate> {
         let json = json.unwrap_or("null");
         if !json.starts_with('[') {
@@ -342,7 +345,7 @@ impl<'e> Making<'e> {
         }
     }
 
-    /// Keeps a row of a rule.
+    /// Adds a row of a rule.
     fn keep(&mut self, (number, rule): (usize, &Rule), row: Row) -> Result<(), Fate> {
         if !row.fits() {
             return Err(too_long(&rule.name));
@@ -351,28 +354,28 @@ impl<'e> Making<'e> {
         Ok(())
     }
 
-    /// Carries a rule out for each value that its handler returns.
+    /// Applies a rule to each value that its handler returns.
     pub(crate) fn handle(
         &mut self,
         (number, rule): (usize, &Rule),
-        handled: &Handled,
+        named: &HandlerRef,
         body: &[u8],
     ) -> Result<(), Fate> {
         let failed = |problem: String| {
-            Fate::unreadable(format!("rule `{}`: handler `{}`: {problem}", rule.name, handled.name))
+            Fate::unreadable(format!("rule `{}`: handler `{}`: {problem}", rule.name, named.name))
         };
-        let handler = hookmill_handlers::find(&handled.name);
+        let handler = hookmill_handlers::find(&named.name);
         let handler = handler.ok_or_else(|| failed("this build does not contain it".into()))?;
         let values = handler.handle(&Event { facts: facts(self.envelope), body });
         for value in values.map_err(|error| failed(error.0))? {
             let text = value.to_string();
-            let values = handled.reads.read(text.as_bytes()).map_err(not_json)?;
+            let values = named.reads.read(text.as_bytes()).map_err(not_json)?;
             self.carry_out((number, rule), (&values, text.as_bytes()))?;
         }
         Ok(())
     }
 
-    /// Carries a rule out, if its conditions hold. `values` are those of `body`: the event's, or what a handler has made of it.
+    /// Applies a rule, if its conditions are met. `values` belong to `body`: the event's body, or a value from a handler.
     pub(crate) fn carry_out(
         &mut self,
         (number, rule): (usize, &Rule),
@@ -404,7 +407,7 @@ impl<'e> Making<'e> {
             (Effect::Rows { table, guard, owner, columns }, each) => {
                 let deleted = guard.deletes(&self.envelope.kind);
                 let list = each.as_ref().map(|each| each.list.json(scope));
-                // An event that does not have the list says nothing about it.
+                // An event without the list does not change it.
                 if !deleted && list.transpose().map_err(not_json)?.flatten().is_none() {
                     return Ok(());
                 }
@@ -433,7 +436,7 @@ impl<'e> Making<'e> {
                 self.keep((number, rule), row)?;
             }
             (Effect::Outcome { of, outcome, .. }, _) => {
-                // The provider may send for others as well.
+                // The provider's account may also send for other applications.
                 let of = json(&rule.name, of, scope)?;
                 for id in self.texts(&rule.name, of.as_deref())?.into_iter().take(1) {
                     self.push((number, rule), &(id, outcome.as_str(), outcome.rank(), self.now))?;
@@ -449,7 +452,7 @@ impl<'e> Making<'e> {
         Ok(())
     }
 
-    /// A row of which what is behind its identity is known.
+    /// Adds a row with these values after its identity.
     fn push(&mut self, rule: (usize, &Rule), rest: &impl Serialize) -> Result<(), Fate> {
         let mut row = self.identity.row(ROOM);
         row.values(rest);
@@ -458,7 +461,8 @@ impl<'e> Making<'e> {
         self.keep(rule, row)
     }
 
-    /// What stands behind the columns, if the object is fetched on a tie: where it is, and what else is in the event.
+    /// Adds the values after the columns if the rule fetches the object on a tie: the object's path, and the rest of the
+    /// event.
     fn fetched(
         &mut self,
         row: &mut RowWriter,
@@ -467,8 +471,8 @@ impl<'e> Making<'e> {
         scope: Scope<'_>,
         body: &[u8],
     ) -> Result<(), Fate> {
-        let asked = guard.and_then(|guard| Some((guard, guard.refetch.as_ref()?)));
-        let Some((guard, refetch)) = asked else { return Ok(()) };
+        let fetching = guard.and_then(|guard| Some((guard, guard.refetch.as_ref()?)));
+        let Some((guard, refetch)) = fetching else { return Ok(()) };
         let kind = &self.envelope.kind;
         let id = self.texts(rule, refetch.id.json(scope).map_err(not_json)?)?;
         let path = id.first().and_then(|id| path(refetch.provider, kind, id));
@@ -484,7 +488,7 @@ impl<'e> Making<'e> {
         Ok(())
     }
 
-    /// The row that a rule makes of an event, up to its columns.
+    /// The row of a rule for an event, up to its columns.
     fn row(
         &self,
         rule: &str,
@@ -494,7 +498,7 @@ impl<'e> Making<'e> {
     ) -> Result<RowWriter, Fate> {
         let mut row = self.identity.row(ROOM + length(columns));
         if let Some(guard) = guard {
-            let version = guard.version.version(scope).map_err(|error| unfit(rule, error))?;
+            let version = guard.version.version(scope).map_err(|error| value_error(rule, error))?;
             let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
             let rank = guard.rank(&self.envelope.kind, columns);
             row.order(version, rank, guard.deletes(&self.envelope.kind));
@@ -505,7 +509,7 @@ impl<'e> Making<'e> {
         Ok(row)
     }
 
-    /// Writes down which row that is, or whose rows: the table, and the key as a JSON object.
+    /// Records the table and the key of the written row as a JSON object.
     fn wrote(
         &mut self,
         rule: &str,
@@ -529,10 +533,10 @@ impl<'e> Making<'e> {
         Ok(())
     }
 
-    /// The row of what a rule sends because of an event, as [`Effect::Send`] says.
+    /// The row of a message that a rule sends, as [`Effect::Send`] describes.
     ///
-    /// What cannot be sent as it is, for want of an address for instance, is written all the same: it ends in the outbox, with
-    /// the reason, and does not keep its event from taking effect.
+    /// A message that cannot be sent, for instance without an address, is written too. It ends in the outbox with the
+    /// reason, and its event takes effect.
     fn sent(
         &mut self,
         rule: &str,
@@ -568,13 +572,13 @@ impl<'e> Making<'e> {
         };
         let mut members = Vec::with_capacity(data.len());
         for (name, value) in data {
-            // What is not there is missing in the template as well, where it can be asked for.
+            // Templates see a missing value as undefined, and can test for it.
             let Some(value) = json(rule, value, scope)? else { continue };
             members.push(format!("{}:{value}", serde_json::Value::from(name.as_str())));
         }
         let bytes = members.iter().map(String::len).sum::<usize>();
         if bytes > EMAIL_BYTES {
-            // It is refused, and what is left of it says why.
+            // The message will be refused; the content that remains gives the reason.
             content = json!({ "to": to, "too_long": bytes });
             members.clear();
         }
@@ -605,7 +609,7 @@ pub(crate) const fn facts(envelope: &Envelope) -> EventFacts<'_> {
     }
 }
 
-/// Has something made of each element that fulfils the rule's conditions. Whether there is a list at all.
+/// Calls `make` for each element that meets the rule's conditions. Returns whether the list exists.
 fn elements(
     rule: &Rule,
     each: &Each,
@@ -635,13 +639,12 @@ fn not_json(error: NotJson) -> Fate {
     Fate::unreadable(error.to_string())
 }
 
-/// What goes into those columns of a list's rows that do not come from the element. It is read for the first element and
-/// kept, so that a path into the body is not followed again for each.
+/// The values of list columns that do not come from the element. They are read once, for the first element.
 #[derive(Default)]
 struct Shared<'v>(Vec<Option<Cow<'v, str>>>);
 
 impl<'v> Shared<'v> {
-    /// For each column its value; `None` for those that come from the element.
+    /// The value of each column; `None` for columns that come from the element.
     fn of(
         &mut self,
         rule: &str,
@@ -662,7 +665,7 @@ impl<'v> Shared<'v> {
     }
 }
 
-/// What goes into the columns of a row; `shared` are the values that are known, if any are.
+/// The values of a row's columns; `shared` are values that are already known.
 fn read_columns<'v>(
     rule: &str,
     columns: &'v [Column],
@@ -683,7 +686,7 @@ fn read_columns<'v>(
     Ok(values)
 }
 
-/// What a rule makes of one event does not fit into the database.
+/// A value is too large for the database.
 fn too_long(rule: &str) -> Fate {
     let error = format!(
         "rule `{rule}`: its value for this event has more than {ROW_BYTES} bytes, the maximum for a database value; \
@@ -692,7 +695,7 @@ fn too_long(rule: &str) -> Fate {
     Fate::Condemned { reason: LetterReason::Permanent, error }
 }
 
-/// How long the values of columns are as a JSON array, in bytes.
+/// The size in bytes of column values as a JSON array.
 fn length(columns: &[Option<Cow<'_, str>>]) -> usize {
     columns.iter().map(|value| value.as_ref().map_or(4, |value| value.len()) + 1).sum::<usize>() + 1
 }
@@ -701,14 +704,14 @@ fn missing(rule: &str, what: &str, value: &Value) -> Fate {
     Fate::unreadable(format!("rule `{rule}`: {what} is missing: no value at `{value}`"))
 }
 
-fn unfit(rule: &str, error: Unfit) -> Fate {
+fn value_error(rule: &str, error: ValueError) -> Fate {
     match error {
-        Unfit::NotJson(error) => not_json(error),
-        error @ Unfit::Form { .. } => Fate::unreadable(format!("rule `{rule}`: {error}")),
+        ValueError::NotJson(error) => not_json(error),
+        error @ ValueError::Form { .. } => Fate::unreadable(format!("rule `{rule}`: {error}")),
     }
 }
 
-/// Whether the conditions of a rule hold: those of the body, or those of an element.
+/// Whether the conditions of a rule are met: those about the body, or those about an element.
 fn holds(rule: &Rule, scope: Scope<'_>, of_element: bool) -> Result<bool, Fate> {
     for condition in rule.when.iter().filter(|when| when.path.of_element() == of_element) {
         if !condition.holds(scope).map_err(not_json)? {
@@ -718,12 +721,12 @@ fn holds(rule: &Rule, scope: Scope<'_>, of_element: bool) -> Result<bool, Fate> 
     Ok(true)
 }
 
-/// The JSON text of a value, if it is there.
+/// The JSON text of a value, if it exists.
 fn json<'v>(rule: &str, value: &'v Value, scope: Scope<'v>) -> Result<Option<Cow<'v, str>>, Fate> {
-    value.json(scope).map_err(|error| unfit(rule, error))
+    value.json(scope).map_err(|error| value_error(rule, error))
 }
 
-/// The first delivery of each event; and of those that repeat one, their index and the first's.
+/// Keeps the first delivery of each event. Also returns the index of each repeated delivery, with that of its first.
 pub(crate) fn fold(mut writes: Vec<Writes>) -> (Vec<Writes>, Vec<(usize, usize)>) {
     let mut firsts = BTreeMap::new();
     let mut repeated = Vec::new();
@@ -738,7 +741,7 @@ pub(crate) fn fold(mut writes: Vec<Writes>) -> (Vec<Writes>, Vec<(usize, usize)>
     (writes, repeated)
 }
 
-/// One transaction for these deliveries: the ledger first, then a statement for each rule that has rows.
+/// The transaction for these deliveries: the ledger, then a statement for each rule with rows.
 pub(crate) fn statements(program: &Program, writes: &[&Writes]) -> Vec<Statement> {
     let ledger = writes.iter().map(|write| &write.ledger);
     let mut statements = own(LEDGER, ledger.clone());
@@ -756,24 +759,24 @@ pub(crate) fn statements(program: &Program, writes: &[&Writes]) -> Vec<Statement
     statements
 }
 
-/// A statement that is not a rule's.
+/// A statement of Hookmill itself, not of a rule.
 fn own<'r>(sql: &str, rows: impl Iterator<Item = &'r Row>) -> Vec<Statement> {
     Statement::for_rows(&Arc::from(sql), rows.map(Row::text))
 }
 
-/// Asks which of these deliveries repeat an event that has taken effect, and settles the letters of those.
+/// Asks which of these deliveries repeat an event that is in the ledger, and settles those events' letters.
 pub(crate) fn repeated(writes: &[&Writes]) -> Vec<Statement> {
     let mut statements = seen(writes.iter().map(|write| &write.event));
     statements.extend(own(LETTERS, writes.iter().map(|write| &write.ledger)));
     statements
 }
 
-/// Asks which events have taken effect.
+/// Asks which of these events are in the ledger.
 pub(crate) fn seen<'e>(events: impl IntoIterator<Item = &'e EventKey>) -> Vec<Statement> {
     Statement::for_each(SEEN, events.into_iter().map(EventKey::row))
 }
 
-/// Since when the first may be sent of what was written into the outbox: what the statements of rules answered with.
+/// The earliest due time of new messages in the outbox, from the answers of rules' statements.
 pub(crate) fn first_due(rows: &[Rows]) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Due {
@@ -782,7 +785,7 @@ pub(crate) fn first_due(rows: &[Rows]) -> Option<Timestamp> {
     rows.iter().flatten().filter_map(|row| row.read::<Due>().ok()).map(|due| due.due_at).min()
 }
 
-/// The events that [`SEEN`] answered with.
+/// Reads the answer to [`SEEN`].
 pub(crate) fn events(rows: &[Rows]) -> BTreeSet<EventKey> {
     rows.iter().flatten().filter_map(|row| row.read().ok()).collect()
 }

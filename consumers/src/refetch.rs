@@ -1,8 +1,8 @@
-//! Asks providers' APIs for objects, where two events have the same version and nothing else decides which is the newer one.
+//! Fetches objects from providers' APIs when two events have the same version and the rule has no other way to order them.
 //!
-//! The transaction that applies such an event writes down that its object is to be asked for, so whoever dies after it loses
-//! nothing. What the API answers is applied by the event's rule, under the same guard: it outranks every event of that version
-//! and whatever was asked for before, and neither a newer version nor a deletion.
+//! The transaction that applies such an event records that its object must be fetched, so a crash after it loses nothing.
+//! The event's rule applies the fetched object under the same guard: it outranks every event of that version and earlier
+//! fetches, but no newer version and no deletion.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,60 +20,59 @@ use hookmill_core::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::outbox;
-use crate::outgoing::{Unable, usable};
-use crate::plan::Making;
+use crate::outbox::{ChannelError, state, usable};
+use crate::plan::RowBuilder;
 use crate::retry::delay;
 use crate::settle::Fate;
 
-/// How long an object may take to be asked for before whoever asks is taken to be gone.
+/// The time for which a process may fetch an object. After that, the process counts as ended.
 const LEASE: Duration = Duration::from_secs(120);
-/// The most objects of one source that are asked for in one round.
+/// The maximum number of objects that one round fetches for a source.
 const OBJECTS: usize = 5;
 
-/// The APIs that are asked, and what opens them.
+/// The APIs and their keys, by source.
 #[derive(Debug, Default)]
 pub struct Apis(BTreeMap<String, (Api, Secret)>);
 
 impl Apis {
-    /// Takes what is needed out of a configuration.
+    /// The APIs of a configuration.
     ///
     /// # Errors
     ///
-    /// Every key that is not set or cannot be one.
+    /// Every key that is not set or not valid.
     pub fn new(
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
-    ) -> Result<Self, Vec<Unable>> {
-        let mut unable = Vec::new();
+    ) -> Result<Self, Vec<ChannelError>> {
+        let mut errors = Vec::new();
         let mut apis = BTreeMap::new();
         for (source, api) in &config.apis {
             match usable(api, &lookup) {
                 Ok(key) => drop(apis.insert(source.clone(), (api.clone(), key))),
-                Err(problem) => unable.push(problem),
+                Err(problem) => errors.push(problem),
             }
         }
-        if unable.is_empty() { Ok(Self(apis)) } else { Err(unable) }
+        if errors.is_empty() { Ok(Self(apis)) } else { Err(errors) }
     }
 
-    /// Whether there is none.
+    /// Whether no API is configured.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What a round came to.
+/// The result of a round.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Asked {
-    /// How many objects were applied.
+pub struct Fetched {
+    /// The number of objects that were applied.
     pub applied: usize,
-    /// What was the matter: sentences.
+    /// Sentences about failures.
     pub problems: Vec<String>,
-    /// When there is something to do; none if there is nothing.
+    /// When more work is due; none if no work is known.
     pub next: Option<Timestamp>,
 }
 
-/// An object that is to be asked for: what [`TAKE`] is answered with.
+/// An object to fetch: the answer to [`TAKE`].
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 struct Wanted {
     rule: String,
@@ -82,19 +81,19 @@ struct Wanted {
     event_id: String,
     #[serde(rename = "type")]
     kind: String,
-    /// JSON: what is in the event's body besides the object.
+    /// JSON: the event's body without the object.
     rest: String,
     attempts: u32,
 }
 
-/// `?1` now, `?2` the latest time for which an object can wait, `?3` source.
+/// `?1` now, `?2` the latest possible due time, `?3` source.
 const AHEAD: &str = "\
--- objects that a clock that was ahead has set
+-- objects with times of a clock that was ahead
 UPDATE refetches SET due_at = ?1 WHERE source = ?3 AND due_at > ?2";
 
 /// `?1` now, `?2` the end of the lease, `?3` source, `?4` provider.
 const TAKE: &str = "\
--- an object that is to be asked for
+-- lease an object
 UPDATE refetches SET due_at = ?2, attempts = attempts + 1
 WHERE (rule, path) = (
     SELECT rule, path FROM refetches WHERE source = ?3 AND due_at <= ?1
@@ -103,49 +102,50 @@ WHERE (rule, path) = (
 )
 RETURNING rule, path, source, event_id, type, rest, attempts";
 
-/// In the transaction of [`TAKE`]. `?1` provider, `?2` the end of the lease, `?3` when the next request may go out, `?4` source.
+/// In the transaction of [`TAKE`]. `?1` provider, `?2` the end of the lease, `?3` the earliest time of the next request,
+/// `?4` source.
 const SPACE: &str = "\
--- keep to the rate
+-- keep the rate limit
 INSERT INTO outbox_senders (provider, free_at)
 SELECT ?1, ?3
 WHERE EXISTS (SELECT 1 FROM refetches WHERE source = ?4 AND due_at = ?2)
 ON CONFLICT (provider) DO UPDATE SET free_at = excluded.free_at WHERE free_at < excluded.free_at";
 
-/// Unless another event has asked for it meanwhile.
+/// Unless another event has requested the object meanwhile.
 const DONE: &str = "\
--- it has been asked for
+-- the object was fetched
 DELETE FROM refetches WHERE rule = ?1 AND path = ?2 AND event_id = ?3";
 
 const LATER: &str = "\
--- it is asked for later
+-- retry later
 UPDATE refetches SET due_at = ?4 WHERE rule = ?1 AND path = ?2 AND event_id = ?3";
 
 const NEXT: &str = "\
--- when the next object is to be asked for
+-- when the next object is due
 SELECT min(max(
     (SELECT min(due_at) FROM refetches WHERE source = api.value ->> 0),
     coalesce((SELECT free_at FROM outbox_senders WHERE provider = api.value ->> 1), 0)
 )) AS at FROM jsonb_each(?1) AS api";
 
-/// What [`NEXT`] is answered with.
+/// The answer to [`NEXT`].
 #[derive(Deserialize)]
 struct Next {
     at: Option<Timestamp>,
 }
 
-/// Asks for what is due, as far as the rates of the APIs allow, and applies it.
+/// Fetches the objects that are due, within the rate limits of the APIs, and applies them.
 ///
 /// # Errors
 ///
-/// If the store does not do its part. What was being asked for is asked for again when its lease has ended.
+/// If the store fails. An object that was being fetched is fetched again when its lease ends.
 pub async fn round<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
     config: &Consumers,
     apis: &Apis,
     now: impl Fn() -> Timestamp,
-) -> Result<Asked, StoreError> {
-    let mut asked = Asked::default();
+) -> Result<Fetched, StoreError> {
+    let mut fetched = Fetched::default();
     let longest = config.retry.longest();
     for (source, (api, key)) in &apis.0 {
         for _ in 0..OBJECTS {
@@ -154,7 +154,7 @@ pub async fn round<S: Store, F: Fetch>(
             let answer = fetch.ask(request(api, &wanted), key).await;
             let answer = answer
                 .map_err(|error| error.to_string().replace(key.expose_secret().trim(), "[key]"));
-            let statements = judge(config, api, &wanted, answer, start, &mut asked);
+            let statements = judge(config, api, &wanted, answer, start, &mut fetched);
             store.execute(statements).await?;
         }
     }
@@ -162,9 +162,10 @@ pub async fn round<S: Store, F: Fetch>(
         apis.0.iter().map(|(source, (api, _))| (source, api.provider.as_str())).collect();
     let next = Statement::new(NEXT, params![Param::json(&pairs)]);
     let next = read::<Next>(answer(&store.query(vec![next]).await?, 0))?.pop();
-    // What could not be asked for now is not tried in a spin.
-    asked.next = next.and_then(|next| next.at).map(|at| at.max(now() + Duration::from_millis(20)));
-    Ok(asked)
+    // The pause keeps objects that cannot be fetched now from spinning.
+    fetched.next =
+        next.and_then(|next| next.at).map(|at| at.max(now() + Duration::from_millis(20)));
+    Ok(fetched)
 }
 
 async fn take<S: Store>(
@@ -178,7 +179,7 @@ async fn take<S: Store>(
     let free_at = now + Duration::from_secs(1) / api.rate.max(1);
     let horizon = now.horizon(LEASE.max(longest_retry));
     let statements = vec![
-        outbox::put_senders_right(&[provider], now, longest_retry),
+        state::put_senders_right(&[provider], now, longest_retry),
         Statement::new(AHEAD, params![now, horizon, source]),
         Statement::new(TAKE, params![now, lease, source, provider]),
         Statement::new(SPACE, params![provider, lease, free_at, source]),
@@ -186,8 +187,8 @@ async fn take<S: Store>(
     Ok(read(answer(&store.execute(statements).await?, 2))?.pop())
 }
 
-/// The object as the event's endpoint would have it: Stripe's are of the API version that an endpoint was made with.
-/// <https://docs.stripe.com/api/versioning>
+/// Requests the object in the version of the event's endpoint: Stripe's objects have the API version that the endpoint was
+/// created with. <https://docs.stripe.com/api/versioning>
 fn request(api: &Api, wanted: &Wanted) -> ApiRequest {
     let rest: Map<String, Value> = serde_json::from_str(&wanted.rest).unwrap_or_default();
     let version = rest.get("api_version").and_then(Value::as_str);
@@ -204,14 +205,14 @@ fn request(api: &Api, wanted: &Wanted) -> ApiRequest {
     }
 }
 
-/// What is written down of an answer.
+/// The statements that record an answer.
 fn judge(
     config: &Consumers,
     api: &Api,
     wanted: &Wanted,
     answer: Result<ApiResponse, String>,
     start: Timestamp,
-    asked: &mut Asked,
+    fetched: &mut Fetched,
 ) -> Vec<Statement> {
     let Wanted { rule, path, event_id, attempts, .. } = wanted;
     let done = Statement::new(DONE, params![rule, path, event_id]);
@@ -219,16 +220,16 @@ fn judge(
         Ok(ApiResponse { status: 200, body, .. }) => match read_object(api.provider, path, &body) {
             Object::Is(object) => match applied(config, wanted, object, start) {
                 Ok(mut statements) => {
-                    asked.applied += 1;
+                    fetched.applied += 1;
                     statements.push(done);
                     return statements;
                 }
                 Err(error) => {
-                    asked.problems.push(format!("rule `{rule}`: cannot apply {path}: {error}"));
+                    fetched.problems.push(format!("rule `{rule}`: cannot apply {path}: {error}"));
                     return vec![done];
                 }
             },
-            // Its deletion is an event of its own.
+            // The provider sends the deletion as an event.
             Object::IsGone => return vec![done],
             Object::Unreadable => ("the response is not the requested object".to_owned(), None),
         },
@@ -244,20 +245,20 @@ fn judge(
     };
     let provider = api.provider.as_str();
     if *attempts >= config.retry.max_attempts {
-        asked.problems.push(format!(
+        fetched.problems.push(format!(
             "gave up fetching {path} from {provider} after {attempts} attempts ({error}); rule `{rule}` falls back to event-id order"
         ));
         return vec![done];
     }
     let wait = after.unwrap_or_else(|| delay(&config.retry, *attempts)).min(config.retry.max);
     let due_at = start + wait;
-    asked
+    fetched
         .problems
         .push(format!("cannot fetch {path} from {provider}: {error}; next request at {due_at}"));
     vec![Statement::new(LATER, params![rule, path, event_id, due_at])]
 }
 
-/// What an API says of an object.
+/// An API's answer about an object.
 enum Object {
     Is(Value),
     IsGone,
@@ -273,7 +274,7 @@ fn read_object(provider: Provider, path: &str, body: &str) -> Object {
         Value::Object(object) if object.get("deleted") == Some(&Value::Bool(true)) => {
             Object::IsGone
         }
-        // Another object would be kept as if it were this one.
+        // Otherwise the answer would be stored as the requested object.
         object if object["id"].as_str().is_some_and(|id| path.rsplit('/').next() == Some(id)) => {
             Object::Is(object)
         }
@@ -281,7 +282,7 @@ fn read_object(provider: Provider, path: &str, body: &str) -> Object {
     }
 }
 
-/// What the rule makes of the event with the object as it is now. No statements, if the rule's conditions do not hold any more.
+/// The statements of the rule for the event with its current object. None if the rule's conditions are no longer met.
 fn applied(
     config: &Consumers,
     wanted: &Wanted,
@@ -306,16 +307,16 @@ fn applied(
         rules: Vec::new(),
         body: BodyForm::Text,
     };
-    let said = |fate: Fate| match fate {
+    let describe = |fate: Fate| match fate {
         Fate::Condemned { error, .. } => error,
         fate => fate.as_str().to_owned(),
     };
     let values = config.program.reads.read(body.as_bytes()).map_err(|error| error.to_string())?;
-    let mut made = Making::of(&envelope, config.limits, start);
-    made.carry_out((0, rule), (&values, body.as_bytes())).map_err(said)?;
-    // A rule that was changed meanwhile may ask for nothing.
+    let mut builder = RowBuilder::of(&envelope, config.limits, start);
+    builder.carry_out((0, rule), (&values, body.as_bytes())).map_err(describe)?;
+    // The rule may have changed and no longer use `refetch`.
     let asks = rule.effect.guard().is_some_and(|guard| guard.refetch.is_some());
-    let rows = made.rows.iter().map(|(_, row)| row.outranking(start).filter(|_| asks));
+    let rows = builder.rows.iter().map(|(_, row)| row.outranking(start).filter(|_| asks));
     let rows = rows.collect::<Option<Vec<_>>>().ok_or("the object produces no row")?;
     Ok(rule.sql.iter().flat_map(|sql| Row::statements(sql, &rows)).collect())
 }

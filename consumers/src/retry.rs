@@ -1,4 +1,4 @@
-//! The retry schedule, computed by the `backoff` crate. That crate is no longer maintained, so nothing else names it.
+//! The retry schedule, computed by the `backoff` crate. That crate is no longer maintained, so only this module uses it.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 use hookmill_core::config::Retry;
 use hookmill_core::limits::DELAY_SECONDS;
 
-/// The delay after the given attempt, from 1: exponential up to the longest, and varied at random by the jitter, so that
-/// deliveries which failed together do not come back together.
+/// The delay after the given attempt, counted from 1: exponential up to the maximum, with random jitter, so that deliveries
+/// that failed together are not retried together.
 ///
 /// The crate draws the random number itself; with a jitter of 0 the delay is exact.
 pub(crate) fn delay(retry: &Retry, attempts: u32) -> Duration {
@@ -21,7 +21,7 @@ pub(crate) fn delay(retry: &Retry, attempts: u32) -> Duration {
         .build();
     let mut delay = retry.max;
     for _ in 0..attempts.clamp(1, 100) {
-        // `None` would mean that the time allowed is used up, and none was set.
+        // `None` would mean that the maximum elapsed time is over, and there is none.
         delay = backoff.next_backoff().unwrap_or(retry.max);
     }
     delay.min(Duration::from_secs(DELAY_SECONDS))
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn the_delay_doubles_up_to_the_longest() {
+    fn the_delay_doubles_up_to_the_maximum() {
         let seconds: Vec<_> =
             (1..=12).map(|attempts| delay(&retry(0.0), attempts).as_secs()).collect();
         assert_eq!(seconds, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]);

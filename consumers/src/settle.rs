@@ -1,4 +1,4 @@
-//! From what came of each delivery to what the queue is told.
+//! Turns the fate of each delivery into a verdict for the queue.
 
 use std::fmt;
 
@@ -9,24 +9,24 @@ use hookmill_core::words::LetterReason;
 
 use crate::retry::delay;
 
-/// What came of a delivery.
+/// The result of a delivery.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fate {
     /// Its event took effect with this delivery.
     Applied,
-    /// No rule names its event; the ledger has it.
+    /// No rule matches its event; the ledger has it.
     Recorded,
-    /// Its event had taken effect before: nothing changed.
+    /// Its event is already in the ledger. Nothing changed.
     Duplicate,
-    /// No rule names its event, and the source's are ignored.
+    /// No rule matches its event, and the source ignores such events.
     Ignored,
-    /// Something was away. Nothing was written.
+    /// A dependency was unavailable. Nothing was written.
     Unavailable(String),
     /// It will never take effect.
     Condemned {
-        /// Why.
+        /// The reason.
         reason: LetterReason,
-        /// What went wrong, in words; never a part of a body.
+        /// The error; never contains a part of a body.
         error: String,
     },
 }
@@ -36,7 +36,7 @@ impl Fate {
         Self::Condemned { reason: LetterReason::Unreadable, error }
     }
 
-    /// The word for it in logs and metrics.
+    /// The name in logs and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -58,18 +58,18 @@ impl fmt::Display for Fate {
 /// A delivery's fate and its verdict.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settled {
-    /// What is known of its event; `None` if its message cannot be read.
+    /// The envelope of its event; `None` if its message is unreadable.
     pub envelope: Option<Envelope>,
-    /// What came of it.
+    /// Its fate.
     pub fate: Fate,
-    /// What the queue is told.
+    /// The verdict for the queue.
     pub verdict: Verdict,
 }
 
-/// Decides about one delivery. Total: every fate has a verdict.
+/// Settles one delivery. Every fate has a verdict.
 ///
-/// A delivery that something kept from being applied is tried again until `retry.max_attempts`, then buried. If it cannot
-/// be buried either, [`drive()`](crate::drive()) has it tried again all the same, so that it is never lost.
+/// A delivery that could not be applied is retried until `retry.max_attempts`, then buried. If it cannot be buried either,
+/// [`process_batch()`](crate::process_batch()) retries it nevertheless, so that it is never lost.
 pub(crate) fn settle(
     delivery: &Delivery,
     envelope: Option<Envelope>,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_away_is_tried_again_and_then_buried() {
+    fn an_unavailable_delivery_is_retried_and_then_buried() {
         let away = || Fate::Unavailable("the store is unavailable: locked".into());
         let verdict = |attempts| settled(attempts, away()).verdict;
         assert_eq!(verdict(1), Verdict::Retry { delay: Duration::from_secs(10) });
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_is_acknowledged_and_what_never_will_be_is_buried() {
+    fn applied_deliveries_are_acknowledged_and_condemned_ones_buried() {
         for fate in [Fate::Applied, Fate::Recorded, Fate::Duplicate, Fate::Ignored] {
             assert_eq!(settled(1, fate).verdict, Verdict::Ack);
         }

@@ -1,5 +1,5 @@
-//! Alerts on a real SQLite, to a webhook that is away, by a process that dies: whoever wants to know is told once, again if it
-//! is still so, and when it is over.
+//! Alerts on a real SQLite, with a webhook that is unavailable and a process that ends: each alert is sent once, repeated
+//! while its condition persists, and sent when it has ended.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use hookmill_consumers::alert::{Alarm, Looked, look};
-use hookmill_consumers::outgoing::Unable;
+use hookmill_consumers::outbox::ChannelError;
 use hookmill_core::config::Consumers;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
@@ -21,7 +21,7 @@ use hookmill_native::{DataFolder, Sqlite};
 use hookmill_providers::{Admitted, Verifier};
 use serde_json::{Value, json};
 
-/// It has a source that verifies what it sends.
+/// Its source verifies the alerts.
 const CONFIG: &str = r#"
 [sources.alerts]
 scheme = "standard-webhooks"
@@ -41,19 +41,19 @@ repeat = "12h"
 "#;
 
 const HOUR: i64 = 3_600_000;
-/// When a test begins: times are told from here.
+/// The time at which a test begins; other times are relative to it.
 const START: i64 = 1_767_225_600_000;
 
 struct World {
     store: Sqlite,
     loaded: Loaded,
     alarm: Alarm,
-    /// The status that the webhook answers with; 0 for none.
+    /// The status of the webhook's response; 0 for no response.
     status: Mutex<u16>,
     requests: Mutex<Vec<ApiRequest>>,
-    /// In how many transactions the process dies, after it.
+    /// The number of transactions after which the process ends.
     death: Mutex<Option<usize>>,
-    /// In how many transactions another process looks as well, before it.
+    /// The number of transactions before which another process sends alerts too.
     intrusion: Mutex<Option<usize>>,
     _folder: tempfile::TempDir,
     _data: DataFolder,
@@ -115,12 +115,12 @@ impl World {
         block(look(self, self, &self.alarm, Timestamp::from_millis(START + now)))
     }
 
-    /// What is told at this time.
-    fn told(&self, now: i64) -> Vec<String> {
-        self.look(now).unwrap().told
+    /// The notifications at this time.
+    fn notified(&self, now: i64) -> Vec<String> {
+        self.look(now).unwrap().notified
     }
 
-    /// Each webhook that has been sent: its id, its type and what it is about; each verified as whoever gets it would.
+    /// The webhooks that were sent: id, type and data, verified as a receiver verifies them.
     fn webhooks(&self) -> Vec<(String, Value, Value)> {
         let verifier = Verifier::new(&self.loaded.config.ingress.sources[0], secret).unwrap();
         let requests = self.requests.lock().unwrap();
@@ -131,13 +131,13 @@ impl World {
                 headers.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
             let at = &headers.iter().find(|(name, _)| name == "webhook-timestamp").unwrap().1;
             let now = Timestamp::from_seconds(at.parse().unwrap());
-            let asked = Request {
+            let webhook = Request {
                 method: "POST",
                 query: None,
                 headers: &headers,
                 body: request.body.as_bytes(),
             };
-            let Admitted::Events(_, events) = verifier.verify(&asked, now).unwrap() else {
+            let Admitted::Events(_, events) = verifier.verify(&webhook, now).unwrap() else {
                 panic!("no event")
             };
             let body: Value = serde_json::from_str(&request.body).unwrap();
@@ -190,22 +190,22 @@ impl Fetch for World {
 #[test]
 fn an_alert_is_raised_repeated_and_ended() {
     let world = World::new();
-    assert_eq!(world.told(0), Vec::<String>::new());
+    assert_eq!(world.notified(0), Vec::<String>::new());
     world.letter("a", 0);
-    assert_eq!(world.told(HOUR - 1), Vec::<String>::new());
+    assert_eq!(world.notified(HOUR - 1), Vec::<String>::new());
     assert_eq!(
-        world.told(HOUR),
+        world.notified(HOUR),
         [
             "A dead letter has waited for 1h; there are 1 refused. `hookmill dead-letters groups` lists the errors."
         ]
     );
-    // Once, until it is time to say it again.
-    assert_eq!(world.told(2 * HOUR), Vec::<String>::new());
-    assert_eq!(world.told(13 * HOUR - 1), Vec::<String>::new());
-    assert_eq!(world.told(13 * HOUR).len(), 1);
+    // Nothing until the alert is due to be repeated.
+    assert_eq!(world.notified(2 * HOUR), Vec::<String>::new());
+    assert_eq!(world.notified(13 * HOUR - 1), Vec::<String>::new());
+    assert_eq!(world.notified(13 * HOUR).len(), 1);
     world.sql("UPDATE dead_letters SET state = 'discarded'");
-    assert_eq!(world.told(14 * HOUR), ["No dead letter has waited for 1h."]);
-    assert_eq!(world.told(15 * HOUR), Vec::<String>::new());
+    assert_eq!(world.notified(14 * HOUR), ["No dead letter has waited for 1h."]);
+    assert_eq!(world.notified(15 * HOUR), Vec::<String>::new());
     assert_eq!(world.sql("SELECT * FROM alerts"), Vec::<Vec<_>>::new());
     let webhooks = world.webhooks();
     let kinds: Vec<_> =
@@ -221,26 +221,26 @@ fn an_alert_is_raised_repeated_and_ended() {
             "Hookmill, over: oldest dead letter"
         ]
     );
-    // Once more, and it is raised once more.
+    // Dead again, so the alert is raised again.
     world.sql("UPDATE dead_letters SET state = 'dead'");
-    assert_eq!(world.told(16 * HOUR).len(), 1);
+    assert_eq!(world.notified(16 * HOUR).len(), 1);
     assert_eq!(world.webhooks()[3].1, "alert.raised");
 }
 
 #[test]
-fn an_alert_that_was_told_by_a_clock_that_was_ahead_is_repeated() {
+fn an_alert_from_a_clock_that_was_ahead_is_repeated() {
     let world = World::new();
     world.letter("a", 0);
-    assert_eq!(world.told(1000 * HOUR).len(), 1);
-    assert_eq!(world.told(HOUR).len(), 1);
-    assert_eq!(world.told(2 * HOUR), Vec::<String>::new());
+    assert_eq!(world.notified(1000 * HOUR).len(), 1);
+    assert_eq!(world.notified(HOUR).len(), 1);
+    assert_eq!(world.notified(2 * HOUR), Vec::<String>::new());
 }
 
 #[test]
-fn two_hookmills_have_nothing_to_say_under_the_same_id() {
+fn two_hookmills_use_different_ids() {
     let ids = [World::new(), World::new()].map(|world| {
         world.letter("a", 0);
-        world.told(HOUR);
+        world.notified(HOUR);
         let email = world.sql("SELECT id FROM outbox").remove(0).remove(0);
         (world.webhooks().remove(0).0, email)
     });
@@ -249,10 +249,10 @@ fn two_hookmills_have_nothing_to_say_under_the_same_id() {
 }
 
 #[test]
-fn whoever_else_is_at_it_tells_nothing() {
+fn a_concurrent_process_sends_no_second_alert() {
     let world = World::new();
     world.letter("a", 0);
-    // Another looks, and tells, between the look and the word of this one.
+    // Another process sends the alert between this one's read and write.
     *world.intrusion.lock().unwrap() = Some(1);
     world.look(HOUR).unwrap();
     assert_eq!(world.emails().len(), 1);
@@ -260,7 +260,7 @@ fn whoever_else_is_at_it_tells_nothing() {
 }
 
 #[test]
-fn many_dead_letters_and_a_long_lag_are_told_of() {
+fn many_dead_letters_and_a_long_lag_raise_alerts() {
     let world = World::new();
     for id in ["a", "b"] {
         world.letter(id, HOUR);
@@ -268,11 +268,11 @@ fn many_dead_letters_and_a_long_lag_are_told_of() {
     world.sql(&format!(
         "INSERT INTO activity VALUES (({START} + {HOUR}) / 60000, 's', 'applied', 1, 29999)"
     ));
-    assert_eq!(world.told(HOUR), Vec::<String>::new());
+    assert_eq!(world.notified(HOUR), Vec::<String>::new());
     world.letter("c", HOUR);
     world.sql("UPDATE activity SET lag = 30000");
     assert_eq!(
-        world.told(HOUR),
+        world.notified(HOUR),
         [
             "3 dead letters are waiting: 3 refused. `hookmill dead-letters groups` lists the errors.",
             "An event took 30s from ingress to its tables in the last five minutes."
@@ -280,13 +280,13 @@ fn many_dead_letters_and_a_long_lag_are_told_of() {
     );
     world.sql("DELETE FROM dead_letters WHERE id = 'c'");
     assert_eq!(
-        world.told(HOUR + 10 * 60_000),
+        world.notified(HOUR + 10 * 60_000),
         ["2 dead letters are waiting.", "No event took 30s in the last five minutes."]
     );
 }
 
 #[test]
-fn a_webhook_is_sent_until_it_arrives_under_the_same_id() {
+fn a_webhook_is_sent_under_the_same_id_until_it_is_accepted() {
     let world = World::new();
     world.letter("a", 0);
     for status in [0, 500, 404] {
@@ -295,12 +295,12 @@ fn a_webhook_is_sent_until_it_arrives_under_the_same_id() {
         assert_eq!(looked.problems.len(), 1, "{looked:?}");
         assert!(!looked.problems[0].contains("token"), "{looked:?}");
     }
-    // It is over before anybody knew.
+    // The condition ends before the webhook was accepted.
     world.sql("DELETE FROM dead_letters");
-    world.told(2 * HOUR);
+    world.notified(2 * HOUR);
     *world.status.lock().unwrap() = 200;
-    world.told(2 * HOUR + 60_000);
-    world.told(2 * HOUR + 120_000);
+    world.notified(2 * HOUR + 60_000);
+    world.notified(2 * HOUR + 120_000);
     let webhooks = world.webhooks();
     let ids: Vec<_> = webhooks.iter().map(|(id, ..)| id.as_str()).collect();
     let kinds: Vec<_> = webhooks.iter().map(|(_, kind, _)| kind.as_str().unwrap()).collect();
@@ -308,12 +308,12 @@ fn a_webhook_is_sent_until_it_arrives_under_the_same_id() {
     assert_eq!(kinds, [raised, raised, raised, ended, ended]);
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 2);
     assert_eq!(world.sql("SELECT * FROM alerts"), Vec::<Vec<_>>::new());
-    // The email did not wait for it.
+    // The email did not wait for the webhook.
     assert_eq!(world.emails().len(), 2);
 }
 
 #[test]
-fn whoever_dies_somebody_is_told() {
+fn an_alert_survives_a_crash() {
     for transactions in 0..3 {
         let world = World::new();
         world.letter("a", 0);
@@ -329,25 +329,25 @@ fn whoever_dies_somebody_is_told() {
 }
 
 #[test]
-fn what_is_named_has_to_be_set() {
+fn a_secret_that_alerts_name_must_be_set() {
     let config: Consumers = load(CONFIG).consumers();
-    let unable = |lookup: fn(&SecretName) -> Option<Secret>| -> Vec<String> {
+    let messages = |lookup: fn(&SecretName) -> Option<Secret>| -> Vec<String> {
         let errors = Alarm::new(&config, lookup).unwrap_err();
-        errors.iter().map(Unable::to_string).collect()
+        errors.iter().map(ChannelError::to_string).collect()
     };
     let unset = [
         "ALERTS_URL is not set; `[alerts]` names it",
         "ALERTS_SECRET is not set; `[alerts]` names it",
     ];
-    assert_eq!(unable(|_| None), unset);
-    assert_eq!(unable(|_| Some(" \n".into())), unset);
+    assert_eq!(messages(|_| None), unset);
+    assert_eq!(messages(|_| Some(" \n".into())), unset);
     assert_eq!(
-        unable(|_| Some("plain".into())),
+        messages(|_| Some("plain".into())),
         [
             "ALERTS_URL does not begin with https://; `[alerts]` names it",
             "ALERTS_SECRET is not `whsec_` and base64; `[alerts]` names it"
         ]
     );
-    let nobody = load(CONFIG.split("[alerts]").next().unwrap()).consumers();
-    assert!(Alarm::new(&nobody, |_| None).unwrap().is_none());
+    let without_alerts = load(CONFIG.split("[alerts]").next().unwrap()).consumers();
+    assert!(Alarm::new(&without_alerts, |_| None).unwrap().is_none());
 }

@@ -1,4 +1,4 @@
-//! What planning allocates: little, and nothing for what no rule reads.
+//! Allocations while planning: few, and none for values that no rule reads.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -24,7 +24,7 @@ fn event(kind: &str, object: &Value) -> String {
     json!({ "id": "evt_1", "type": kind, "created": 1_767_225_600, "data": data }).to_string()
 }
 
-/// 21 are needed. `serde_json::Value` needs 222 for these bodies.
+/// The plan needs 21. `serde_json::Value` needs 222 for these bodies.
 #[test]
 fn an_event_is_planned_with_few_allocations() {
     let allocations = planning(&stripe::config(""), &stripe::bodies(100)).count_total;
@@ -32,10 +32,10 @@ fn an_event_is_planned_with_few_allocations() {
 }
 
 #[test]
-fn what_no_rule_reads_is_not_allocated() {
+fn values_that_no_rule_reads_are_not_allocated() {
     let config = stripe::config("");
     for body in stripe::bodies(38) {
-        // Beside the object, in it, and in the elements of its lists.
+        // Members beside the object, in it, and in the elements of its lists.
         let with = |count: usize| {
             let unread = json!({ "text \\ \"": ["many \\ \"words\"".repeat(10), 1.5, null] });
             let unread = Value::Array(vec![unread; count]);
@@ -57,7 +57,7 @@ fn what_no_rule_reads_is_not_allocated() {
     }
 }
 
-/// What a body holds is kept in one allocation, so that reading it again would be one more.
+/// A body's values are in one allocation, so a second read would add one.
 #[test]
 fn a_body_is_read_once_for_all_rules() {
     let bodies = stripe::bodies(1);
@@ -73,9 +73,9 @@ fn a_body_is_read_once_for_all_rules() {
     assert_eq!(with(10).count_total, with(0).count_total);
 }
 
-/// A body below a megabyte that would make 15 GB of rows: each of 30,000 elements repeats a value of 500 KB.
+/// A body below a megabyte that would become 15 GB of rows: each of 30,000 elements repeats a value of 500 KB.
 #[test]
-fn planning_never_holds_more_than_one_event_may_write() {
+fn planning_never_uses_more_memory_than_one_event_may_write() {
     let list = r#"
 [[rules]]
 name = "stripe-subscription-items"
@@ -105,12 +105,12 @@ add = { quantity = 1 }
     for rule in [list, counter] {
         let config = stripe::config(rule);
         let held = measure(|| assert!(hookmill_consumers::plan(&config, &batch, now).is_empty()));
-        let most = u64::try_from(config.limits.bytes).unwrap() + 4_000_000;
-        assert!(held.bytes_max < most, "{} bytes at once", held.bytes_max);
+        let limit = u64::try_from(config.limits.bytes).unwrap() + 4_000_000;
+        assert!(held.bytes_max < limit, "{} bytes at once", held.bytes_max);
     }
 }
 
-/// A path that looks for an entry of the body goes through a list, once for the event and not once for each row.
+/// A path that searches a list of the body goes through it once for the event, not once for each row.
 #[test]
 fn a_path_into_the_body_is_followed_once_for_all_rows_of_a_list() {
     let rule = r#"
@@ -137,7 +137,7 @@ set = { metadata = "data.object.names[id = data.object.wanted].name" }
     assert!(allocations < 10 * (items + names), "{allocations}");
 }
 
-/// So many addresses in one event would take a gigabyte if they were read first and counted then.
+/// These addresses would take a gigabyte if they were counted only after reading.
 #[test]
 fn a_list_of_addresses_is_counted_while_it_is_read() {
     let rule = r#"

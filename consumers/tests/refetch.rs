@@ -1,5 +1,5 @@
-//! Objects are asked for where events have the same version and nothing else decides, and only there; what the API says is
-//! applied under the same guard. On a real SQLite, with an API that has the truth.
+//! Objects are fetched only if events have the same version and nothing else orders them; the API's answer is applied under
+//! the same guard. On a real SQLite, with an API that has the current objects.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hookmill_consumers::Fate;
-use hookmill_consumers::refetch::{Apis, Asked, round};
+use hookmill_consumers::refetch::{Apis, Fetched, round};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::message::reprocessed;
@@ -37,13 +37,13 @@ max_attempts = 3
 migrations = "app"
 "#;
 
-/// What the API answers, and what it was asked.
+/// The API's answers, and the requests to it.
 #[derive(Default)]
 struct Api {
     /// By path.
     objects: Mutex<BTreeMap<String, Value>>,
     moods: Mutex<Vec<Mood>>,
-    asked: Mutex<Vec<ApiRequest>>,
+    requests: Mutex<Vec<ApiRequest>>,
     clock: Mutex<i64>,
 }
 
@@ -60,7 +60,7 @@ impl Fetch for Api {
         let authorization = ("authorization", "Bearer sk_test".to_owned());
         assert_eq!(request.authorize(key), Some(authorization));
         let path = request.url.strip_prefix("https://api.stripe.com").unwrap().to_owned();
-        self.asked.lock().unwrap().push(request);
+        self.requests.lock().unwrap().push(request);
         let mood = self.moods.lock().unwrap().pop().unwrap_or(Mood::Answers);
         let (status, body) = match mood {
             Mood::Answers => match self.objects.lock().unwrap().get(&path) {
@@ -91,30 +91,30 @@ impl World {
     }
 
     fn applied(&self, batch: &[Delivery]) {
-        for (fate, _) in self.fixture.drive(&self.fixture.store, batch) {
+        for (fate, _) in self.fixture.process(&self.fixture.store, batch) {
             assert!(matches!(fate, Fate::Applied | Fate::Duplicate), "{fate:?}");
         }
     }
 
-    /// Time passes.
+    /// Advances the time.
     fn later(&self, by: Duration) {
         *self.api.clock.lock().unwrap() += i64::try_from(by.as_millis()).unwrap();
     }
 
-    fn round(&self) -> Asked {
+    fn round(&self) -> Fetched {
         let now = || Timestamp::from_millis(*self.api.clock.lock().unwrap());
         let fixture = &self.fixture;
         let round = round(&fixture.store, &self.api, &fixture.config, &self.apis, now);
         fixture.runtime.block_on(round).unwrap()
     }
 
-    /// Rounds until there is nothing to do, and what was the matter.
+    /// Runs rounds until no work is left. Returns their problems.
     fn rounds(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for _ in 0..100 {
-            let asked = self.round();
-            problems.extend(asked.problems);
-            let Some(next) = asked.next else { return problems };
+            let fetched = self.round();
+            problems.extend(fetched.problems);
+            let Some(next) = fetched.next else { return problems };
             let now = Timestamp::from_millis(*self.api.clock.lock().unwrap());
             self.later((next - now).max(Duration::from_millis(1)));
         }
@@ -126,8 +126,8 @@ impl World {
         self.api.objects.lock().unwrap().insert(path, object.clone());
     }
 
-    fn asked(&self) -> usize {
-        self.api.asked.lock().unwrap().len()
+    fn request_count(&self) -> usize {
+        self.api.requests.lock().unwrap().len()
     }
 
     fn quantity(&self) -> Vec<Vec<String>> {
@@ -140,7 +140,7 @@ impl World {
     }
 }
 
-/// A subscription whose items are these.
+/// A subscription with these items.
 fn subscription(quantities: &[i64]) -> Value {
     let item = |(place, quantity): (usize, &i64)| json!({ "id": format!("si_{place}"), "quantity": quantity, "price": { "id": "price_1" } });
     let items: Vec<_> = quantities.iter().enumerate().map(item).collect();
@@ -160,23 +160,23 @@ fn happened(what: &str, id: &str, created: i64, object: &Value) -> Delivery {
 }
 
 #[test]
-fn only_a_tie_is_asked_about_and_the_answer_stays() {
+fn only_a_tie_is_fetched_and_the_answer_stays() {
     let world = World::new();
     world.is(&subscription(&[9, 8]));
     world.applied(&[updated("evt_1", 100, &subscription(&[1]))]);
     world.applied(&[updated("evt_2", 200, &subscription(&[2]))]);
-    // Older, and so decided.
+    // An older version, so there is no tie.
     world.applied(&[updated("evt_0", 100, &subscription(&[0]))]);
     assert!(world.rounds().is_empty());
-    assert_eq!(world.asked(), 0);
+    assert_eq!(world.request_count(), 0);
     assert_eq!(world.quantity(), [["2", "0"]]);
-    // In the same second: the id alone would have decided, for either.
+    // In the same second: only the id would decide.
     world.applied(&[updated("evt_1b", 200, &subscription(&[3]))]);
     assert_eq!(world.quantity(), [["2", "0"]]);
     assert!(world.rounds().is_empty());
     // Once for the subscription, and once for its items.
-    assert_eq!(world.asked(), 2);
-    insta::assert_debug_snapshot!(world.api.asked.lock().unwrap()[0], @r#"
+    assert_eq!(world.request_count(), 2);
+    insta::assert_debug_snapshot!(world.api.requests.lock().unwrap()[0], @r#"
     ApiRequest {
         method: Get,
         url: "https://api.stripe.com/v1/subscriptions/sub_1",
@@ -193,18 +193,18 @@ fn only_a_tie_is_asked_about_and_the_answer_stays() {
     assert_eq!(world.quantity(), [["9", "0"]]);
     assert_eq!(world.items(), [["si_0", "9"], ["si_1", "8"]]);
     assert!(world.fixture.rows("SELECT rule FROM refetches").is_empty());
-    // What comes again is no tie; what else comes of that second may be newer than the answer.
+    // A duplicate is no tie; another event of that second may be newer than the answer.
     world.applied(&[updated("evt_1b", 200, &subscription(&[3]))]);
     assert!(world.rounds().is_empty());
-    assert_eq!(world.asked(), 2);
+    assert_eq!(world.request_count(), 2);
     world.is(&subscription(&[7]));
     world.applied(&[updated("evt_9", 200, &subscription(&[4]))]);
     world.later(Duration::from_secs(1));
     assert!(world.rounds().is_empty());
-    assert_eq!(world.asked(), 4);
+    assert_eq!(world.request_count(), 4);
     assert_eq!(world.quantity(), [["7", "0"]]);
     assert_eq!(world.items(), [["si_0", "7"]]);
-    // A newer event is newer than any answer about an older second; a deletion is, even of the same.
+    // An event of a later second is newer than the answer; a deletion is, even of the same second.
     world.applied(&[updated("evt_3", 300, &subscription(&[5]))]);
     assert_eq!(world.quantity(), [["5", "0"]]);
     world.applied(&[updated("evt_4", 300, &subscription(&[6]))]);
@@ -212,16 +212,16 @@ fn only_a_tie_is_asked_about_and_the_answer_stays() {
     world.rounds();
     assert_eq!(world.quantity(), [["6", "1"]]);
     assert!(world.items().is_empty());
-    // Nothing is tied with a deletion.
-    let asked = world.asked();
+    // A deletion is in no tie.
+    let before = world.request_count();
     world.applied(&[updated("evt_6", 300, &subscription(&[7]))]);
     assert!(world.rounds().is_empty());
-    assert_eq!(world.asked(), asked);
+    assert_eq!(world.request_count(), before);
     assert_eq!(world.quantity(), [["6", "1"]]);
 }
 
 #[test]
-fn what_was_asked_for_stays_when_its_event_is_reprocessed() {
+fn a_fetched_object_stays_when_its_event_is_reprocessed() {
     let world = World::new();
     world.is(&subscription(&[9]));
     let tie = [
@@ -230,7 +230,7 @@ fn what_was_asked_for_stays_when_its_event_is_reprocessed() {
     ];
     world.applied(&tie);
     world.rounds();
-    // The answer is credited to the last of them.
+    // The answer counts as the last of these events.
     let again = reprocessed(&tie[1].text, 1, &[]).unwrap();
     world.applied(&[Delivery { attempts: 1, text: again }]);
     assert_eq!(world.quantity(), [["9", "0"]]);
@@ -238,7 +238,7 @@ fn what_was_asked_for_stays_when_its_event_is_reprocessed() {
 }
 
 #[test]
-fn another_object_than_was_asked_for_is_no_answer() {
+fn an_answer_with_another_object_is_not_applied() {
     let world = World::new();
     let mut other = subscription(&[9]);
     other["id"] = "sub_2".into();
@@ -259,13 +259,13 @@ fn another_object_than_was_asked_for_is_no_answer() {
 }
 
 #[test]
-fn two_in_one_batch_are_a_tie() {
+fn two_events_in_one_batch_are_a_tie() {
     let world = World::new();
     world.is(&subscription(&[9]));
     world.applied(&[
         updated("evt_1", 100, &subscription(&[1])),
         updated("evt_2", 100, &subscription(&[2])),
-        // What is decided otherwise is none: the status comes later in the life of a subscription.
+        // No tie: the status comes later in the life of a subscription.
         event(
             "evt_3",
             "customer.subscription.updated",
@@ -299,13 +299,13 @@ fn two_in_one_batch_are_a_tie() {
 }
 
 #[test]
-fn an_api_that_fails_is_asked_again_and_given_up_in_the_end() {
+fn an_api_that_fails_is_retried_and_finally_given_up() {
     let world = World::new();
     world.is(&subscription(&[9]));
     let tie =
         [updated("evt_1", 100, &subscription(&[1])), updated("evt_2", 100, &subscription(&[2]))];
     world.applied(&tie);
-    // The last comes first; the two rules take turns.
+    // Moods are popped from the end; the two rules take turns.
     *world.api.moods.lock().unwrap() = vec![
         Mood::Answers,
         Mood::Raves,
@@ -321,7 +321,7 @@ fn an_api_that_fails_is_asked_again_and_given_up_in_the_end() {
     cannot fetch /v1/subscriptions/sub_1 from stripe: response 401; check that the key STRIPE_API_KEY can read this; next request at 2027-01-15T08:00:30.100Z
     gave up fetching /v1/subscriptions/sub_1 from stripe after 3 attempts (the response is not the requested object); rule `stripe-subscription-items` falls back to event-id order
     ");
-    // Whatever the API does, there is a state, the same for any order.
+    // Whatever the API does, the state is the same for any order.
     assert_eq!(world.items().len(), 1);
     assert!(world.fixture.rows("SELECT rule FROM refetches").is_empty());
 }
@@ -349,7 +349,7 @@ fn a_clock_that_was_ahead_delays_no_request() {
 }
 
 #[test]
-fn what_is_gone_is_left_to_its_deletion() {
+fn a_missing_object_is_left_to_its_deletion_event() {
     let world = World::new();
     let tie = |n: i64| {
         [
@@ -357,18 +357,18 @@ fn what_is_gone_is_left_to_its_deletion() {
             updated(&format!("evt_{n}b"), n, &subscription(&[2])),
         ]
     };
-    // 404, and what Stripe says of a deleted customer.
+    // 404, and Stripe's answer for a deleted customer.
     world.applied(&tie(100));
     assert!(world.rounds().is_empty());
     world.is(&json!({ "id": "sub_1", "deleted": true }));
     world.applied(&tie(200));
     assert!(world.rounds().is_empty());
-    assert_eq!(world.asked(), 4);
+    assert_eq!(world.request_count(), 4);
     assert_eq!(world.quantity(), [["2", "0"]]);
 }
 
 #[test]
-fn requests_are_spaced_as_the_rate_says() {
+fn requests_keep_the_rate_limit() {
     let world = World::new();
     world.is(&subscription(&[9]));
     for second in [100, 200] {
@@ -377,10 +377,10 @@ fn requests_are_spaced_as_the_rate_says() {
         world.applied(&tie);
         let mut times = Vec::new();
         for _ in 0..30 {
-            let before = world.asked();
+            let before = world.request_count();
             world.round();
-            if world.asked() > before {
-                assert_eq!(world.asked(), before + 1);
+            if world.request_count() > before {
+                assert_eq!(world.request_count(), before + 1);
                 times.push(*world.api.clock.lock().unwrap());
             }
             world.later(Duration::from_millis(10));
@@ -397,9 +397,9 @@ fn any_mood() -> impl Strategy<Value = Mood> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Histories in which nothing tells the events of a second apart.
+    /// Histories whose events of one second are not ordered.
     #[test]
-    fn whatever_the_order_the_last_state_of_an_object_stays(
+    fn the_last_state_of_an_object_stays_in_any_order(
         seconds in prop::collection::vec(any::<bool>(), 1..10),
         swaps in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..20),
         pauses in prop::collection::vec(any::<bool>(), 1..10),
@@ -412,13 +412,13 @@ proptest! {
             .enumerate()
             .map(|(number, later)| {
                 second += i64::from(*later);
-                // Ids are against the order in which it happened.
+                // Ids contradict the order of the history.
                 let id = format!("evt_{:02}", 99 - number);
                 let items: Vec<_> = (0..=number % 3).map(|_| i64::try_from(number).unwrap()).collect();
                 (second, updated(&id, second, &subscription(&items)), subscription(&items))
             })
             .collect();
-        // What happened last is what the API has, from the beginning.
+        // The API has the last state from the beginning.
         let (_, _, truth) = events.last().unwrap();
         world.is(truth);
         *world.api.moods.lock().unwrap() = moods;
@@ -440,7 +440,7 @@ proptest! {
         world.applied(&batch);
         world.later(Duration::from_secs(1));
         world.rounds();
-        for request in world.api.asked.lock().unwrap().iter() {
+        for request in world.api.requests.lock().unwrap().iter() {
             prop_assert_eq!(request.method, Method::Get);
         }
         let expected = truth["items"]["data"].as_array().unwrap();

@@ -1,5 +1,5 @@
-//! What rules can say, on a real SQLite: for any history of events, delivered in any order, in any batches and with any
-//! duplicates, the tables are those of an oracle that applies the history once, in its order.
+//! Rules on a real SQLite: for any history of events, delivered in any order and batches, with any duplicates, the tables
+//! are those of an oracle that applies the history once, in order.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -68,7 +68,7 @@ tie = { precedence = { type = ["thing.created", "thing.updated"] } }
 set = { amount = { decimal = "@.amount", scale = 2 }, text = "data.text" }
 delete = "thing.deleted"
 
-# Rows that somebody else has made, by a column that is not their key.
+# Rows of the application, found by a column other than their key.
 [[rules]]
 name = "accounts"
 on = ["s:thing.*"]
@@ -126,13 +126,13 @@ CREATE TABLE sold (id TEXT PRIMARY KEY, n INTEGER) STRICT, WITHOUT ROWID;
 
 const STATUSES: [&str; 3] = ["new", "open", "done"];
 
-/// Something that happens to a thing.
+/// A change of a thing.
 #[derive(Clone, Debug)]
 struct Step {
     thing: usize,
     /// Whether a second passes before it.
     later: bool,
-    /// How far its status goes.
+    /// How many steps its status advances.
     further: usize,
     deletes: bool,
     /// Its list: which of three items are in it, and which of those count.
@@ -146,22 +146,22 @@ fn any_step() -> impl Strategy<Value = Step> {
     )
 }
 
-/// The events of a history, as its provider sends them: types and bodies.
+/// The events of a history, as the provider sends them: types and bodies.
 fn events(steps: &[Step]) -> Vec<(&'static str, Value)> {
-    // Of each thing: whether it is there, and its status.
+    // For each thing: whether it exists, and its status.
     let mut things: [Option<usize>; 3] = [None; 3];
     let mut was_there = [false; 3];
     let mut second = 1_767_225_600;
     let mut events = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         let thing = &mut things[step.thing];
-        // What is made anew is made in another second: in the same, it would be taken for deleted.
+        // A recreated thing is created in another second; in the same second it would count as deleted.
         let anew = thing.is_none() && was_there[step.thing];
         second += i64::from(step.later || anew);
         let (kind, status) = match *thing {
             None => ("thing.created", 0),
             Some(status) if step.deletes => ("thing.deleted", status),
-            // A status that is still new would leave two columns to their events' ids, and those are against it.
+            // If the status stayed new, the ids of two events would decide, and they contradict the history.
             Some(0) if !step.deletes => ("thing.updated", 1 + step.further),
             Some(status) => ("thing.updated", (status + step.further).min(2)),
         };
@@ -180,7 +180,7 @@ fn events(steps: &[Step]) -> Vec<(&'static str, Value)> {
             "text": format!("text {number}"),
             "total": "0.25",
         });
-        // Now and then an event has no list, and says nothing about it.
+        // Some events have no list, and do not change it.
         if number % 5 != 4 {
             data["items"] = items.into();
         }
@@ -189,7 +189,7 @@ fn events(steps: &[Step]) -> Vec<(&'static str, Value)> {
     events
 }
 
-/// Ids grow with the history, but for those of creations: what decides about them is not their ids.
+/// Ids grow with the history, except those of creations, where ids do not decide.
 fn id_of(number: usize, kind: &str) -> String {
     let letter = if kind == "thing.created" { 'z' } else { 'a' };
     format!("evt_{letter}{number:03}")
@@ -198,7 +198,7 @@ fn id_of(number: usize, kind: &str) -> String {
 /// Tables by name: rows by key, as texts.
 type Tables = BTreeMap<&'static str, BTreeMap<String, Vec<String>>>;
 
-/// What a history comes to: each event applied once, in its order, by whoever needs no versions.
+/// The result of a history: each event applied once, in order, without versions.
 fn oracle(events: &[(&str, Value)]) -> Tables {
     let mut tables: Tables =
         ["marked", "removed", "items", "accounts", "finished", "counts", "sold"]
@@ -259,7 +259,7 @@ fn oracle(events: &[(&str, Value)]) -> Tables {
     tables
 }
 
-/// The tables as they are.
+/// The actual tables.
 fn tables(fixture: &Fixture) -> Tables {
     let read = |columns: &str, table: &str| {
         let rows = fixture.rows(&format!("SELECT {columns} FROM {table}"));
@@ -306,7 +306,7 @@ proptest! {
         while !order.is_empty() {
             let size = sizes.next().unwrap_or(1).min(order.len());
             let batch: Vec<_> = order.drain(..size).map(|number| delivery(number, &events[number])).collect();
-            for (fate, verdict) in fixture.drive(&fixture.store, &batch) {
+            for (fate, verdict) in fixture.process(&fixture.store, &batch) {
                 prop_assert!(matches!(fate, Fate::Applied | Fate::Duplicate), "{:?}", fate);
                 prop_assert_eq!(verdict, Verdict::Ack);
             }

@@ -1,4 +1,4 @@
-//! Sending by SMTP from a real SQLite, to a server on loopback that refuses, defers, and breaks connections off.
+//! Sending by SMTP from a real SQLite, to a server on loopback that refuses, defers, and breaks connections.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hookmill_consumers::outgoing::{Outgoing, Round, Sent, round};
+use hookmill_consumers::outbox::{OutboxChannel, Round, Sent, round};
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::outbound::Provider;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the server does in the next dialogue that it leads.
+/// The server's behavior in the next dialogue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mood {
     Accepts,
@@ -35,9 +35,9 @@ enum Mood {
     Recipient(&'static str, &'static str),
     /// It replies with this to the message.
     Message(&'static str),
-    /// It breaks the connection off instead of replying to this command.
+    /// It breaks the connection instead of replying to this command.
     Breaks(&'static str),
-    /// It breaks the connection off after the message, which it has taken or not.
+    /// It breaks the connection after the message, which it has accepted or not.
     BreaksAfter {
         takes: bool,
     },
@@ -45,21 +45,21 @@ enum Mood {
     NoTls,
 }
 
-/// What the server has seen.
+/// What the server has received.
 #[derive(Default)]
 struct Seen {
     moods: Vec<Mood>,
     /// The commands of all dialogues.
     commands: Vec<String>,
-    /// The messages that it has taken.
+    /// The messages that it has accepted.
     messages: Vec<String>,
 }
 
-/// Leads dialogues, one after the other, until the test ends.
+/// Runs dialogues, one after the other, until the test ends.
 async fn serve(listener: TcpListener, seen: Arc<Mutex<Seen>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let mood = seen.lock().unwrap().moods.pop().unwrap_or(Mood::Accepts);
-        // A client that goes away ends its dialogue, and nothing else.
+        // A client that disconnects ends its dialogue only.
         let _ = dialogue(stream, mood, &seen).await;
     }
 }
@@ -132,7 +132,7 @@ struct World {
 }
 
 impl World {
-    /// So many emails, for `0@example.com` and so on, and a server.
+    /// A world with this number of emails, for `0@example.com` and so on, and a server.
     async fn new(emails: usize, moods: &[Mood]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = DataFolder::lock(folder.path()).unwrap();
@@ -140,7 +140,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheme = if moods.contains(&Mood::NoTls) { "smtp+starttls" } else { "smtp" };
         let url = format!("{scheme}://127.0.0.1:{}", listener.local_addr().unwrap().port());
-        // The last one is popped first.
+        // Moods are popped from the end.
         let moods = moods.iter().rev().copied().collect();
         let seen = Arc::new(Mutex::new(Seen { moods, ..Seen::default() }));
         tokio::spawn(serve(listener, seen.clone()));
@@ -202,7 +202,7 @@ impl World {
         rows.iter().map(Row::texts).collect()
     }
 
-    /// What the outbox says of each email: state, error, the provider's id, and who is left out.
+    /// Each email in the outbox: state, error, the provider's id, and skipped recipients.
     async fn outbox(&self) -> Vec<[String; 4]> {
         let sql =
             "SELECT state, error, provider_id, skipped_recipients FROM outbox ORDER BY event_id";
@@ -217,11 +217,11 @@ impl World {
 
     async fn round(&self, now: i64) -> Round {
         let password = |_: &SecretName| Some(Secret::from("pass \"word\"\n"));
-        let channel = Outgoing::all(&self.config, password).unwrap().remove(0);
+        let channel = OutboxChannel::all(&self.config, password).unwrap().remove(0);
         round(&self.store, &self.client, &channel, || Timestamp::from_millis(now)).await.unwrap()
     }
 
-    /// Rounds, each when the one before says, until nothing is left to do.
+    /// Runs rounds, each when the previous one is due, until no work is left.
     async fn until_done(&self) -> Sent {
         let (mut now, mut all) = (1_000, Sent::default());
         for _ in 0..100 {
@@ -241,7 +241,7 @@ impl World {
         self.seen.lock().unwrap().commands.clone()
     }
 
-    /// The Message-IDs of what the server has taken, in order.
+    /// The Message-IDs of the messages that the server has accepted, in order.
     fn message_ids(&self) -> Vec<String> {
         let seen = self.seen.lock().unwrap();
         let id = |message: &String| {
@@ -253,7 +253,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn an_email_goes_out_as_its_parts_and_the_outbox_knows_its_id() {
+async fn an_email_is_sent_with_all_parts_and_the_outbox_has_its_id() {
     let world = World::new(0, &[]).await;
     let to = json!(["Bea <b@example.com>"]);
     world.write(0, &to, &json!(["c@example.com"])).await;
@@ -302,7 +302,7 @@ async fn an_email_goes_out_as_its_parts_and_the_outbox_knows_its_id() {
 }
 
 #[tokio::test]
-async fn a_recipient_who_is_refused_keeps_nothing_from_the_others() {
+async fn a_refused_recipient_does_not_affect_the_others() {
     let refuses = Mood::Recipient("1@", "550 5.1.1 No such user");
     let world = World::new(3, &[refuses; 3]).await;
     let sent = world.until_done().await;
@@ -311,7 +311,7 @@ async fn a_recipient_who_is_refused_keeps_nothing_from_the_others() {
     assert_eq!(outbox[1][0], "refused");
     assert_eq!(outbox[1][1], "SMTP answered 550: 1@example.com: 550 5.1.1 No such user");
 
-    // Of several recipients, those that are wanted and that the server takes get the email.
+    // Of several recipients, those that are not suppressed and that the server accepts get the email.
     let world = World::new(0, &[Mood::Recipient("b@", "550 5.1.1 No such user")]).await;
     let suppress = "INSERT INTO suppressions (address, reason, source, event_id, created_at) \
         VALUES ('c@example.com', 'complained', 's', 'e', 0)";
@@ -325,7 +325,7 @@ async fn a_recipient_who_is_refused_keeps_nothing_from_the_others() {
 }
 
 #[tokio::test]
-async fn what_the_server_defers_is_sent_later_and_holds_nothing_up() {
+async fn a_deferred_email_is_sent_later_and_delays_no_other() {
     for defers in [
         Mood::Recipient("", "450 4.2.1 Greylisted, try again"),
         Mood::Message("452 4.3.1 Insufficient system storage"),
@@ -333,7 +333,7 @@ async fn what_the_server_defers_is_sent_later_and_holds_nothing_up() {
         let world = World::new(2, &[defers, Mood::Accepts, Mood::Accepts]).await;
         let first = world.round(1_000).await;
         assert_eq!(first.sent.accepted, 0, "{defers:?}");
-        // The other goes out before the first one is tried again.
+        // The other is sent before the first one is retried.
         let next = first.next.unwrap().millis();
         assert!(next < 2_000, "{defers:?}: {next}");
         assert_eq!(world.round(next).await.sent.accepted, 1, "{defers:?}");
@@ -348,7 +348,7 @@ async fn what_the_server_defers_is_sent_later_and_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn an_email_goes_to_none_of_its_recipients_while_one_is_deferred() {
+async fn no_recipient_gets_an_email_while_one_is_deferred() {
     let world = World::new(0, &[Mood::Recipient("b@", "450 4.2.1 Greylisted")]).await;
     world.write(0, &json!(["a@example.com", "b@example.com"]), &json!([])).await;
     assert_eq!(world.round(1_000).await.sent.accepted, 0);
@@ -359,13 +359,13 @@ async fn an_email_goes_to_none_of_its_recipients_while_one_is_deferred() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_busy_or_away_is_left_alone_and_then_asked_again() {
+async fn a_busy_or_unavailable_server_is_retried_later() {
     for mood in [
         Mood::Greets("421 4.3.2 Too many concurrent connections"),
         Mood::Login("454 4.7.0 Temporary authentication failure"),
         Mood::Sender("451 4.3.0 Temporary service failure"),
         Mood::Message("454 Throttling failure: Maximum sending rate exceeded."),
-        // The server cannot have taken what it has not been sent.
+        // The server cannot have accepted a message that it was not sent.
         Mood::Breaks("RCPT"),
         Mood::Breaks("DATA"),
     ] {
@@ -380,7 +380,7 @@ async fn a_server_that_is_busy_or_away_is_left_alone_and_then_asked_again() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_for_good_is_refused_with_the_servers_words() {
+async fn a_permanent_error_is_recorded_with_the_servers_words() {
     for (mood, words) in [
         (
             Mood::Login("535 Authentication Credentials Invalid"),
@@ -391,7 +391,7 @@ async fn what_is_wrong_for_good_is_refused_with_the_servers_words() {
             Mood::Message("554 Message rejected: Email address is not verified."),
             "554: Message rejected: Email address is not verified.",
         ),
-        // What the server says again of the password is not kept.
+        // If the server quotes the password, it is not stored.
         (Mood::Login("535 not pass \"word\""), "535: not [key]"),
         (Mood::Login("501 not AHNvbWVib2R5AHBhc3MgIndvcmQi"), "501: not [key]"),
     ] {
@@ -404,7 +404,7 @@ async fn what_is_wrong_for_good_is_refused_with_the_servers_words() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_after_the_message_leaves_doubt() {
+async fn a_connection_that_breaks_after_the_message_leaves_delivery_uncertain() {
     for takes in [true, false] {
         let world = World::new(1, &[Mood::BreaksAfter { takes }]).await;
         world.until_done().await;
@@ -416,7 +416,7 @@ async fn a_connection_that_breaks_after_the_message_leaves_doubt() {
 }
 
 #[tokio::test]
-async fn what_is_sent_again_uncertain_has_the_same_message_id() {
+async fn a_retried_uncertain_email_has_the_same_message_id() {
     let mut world = World::new(1, &[Mood::BreaksAfter { takes: true }]).await;
     world.config.emails.as_mut().unwrap().sending.on_uncertain = OnUncertain::Retry;
     world.until_done().await;
@@ -425,7 +425,7 @@ async fn what_is_sent_again_uncertain_has_the_same_message_id() {
 }
 
 #[tokio::test]
-async fn neither_password_nor_email_goes_out_where_tls_is_not_to_be_had() {
+async fn without_tls_neither_password_nor_email_is_sent() {
     let world = World::new(1, &[Mood::NoTls]).await;
     let first = world.round(1_000).await;
     assert_eq!(first.sent.problems.len(), 1);
@@ -439,7 +439,7 @@ async fn neither_password_nor_email_goes_out_where_tls_is_not_to_be_had() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_has_taken_nothing() {
+async fn an_unreachable_server_has_accepted_nothing() {
     let mut world = World::new(1, &[]).await;
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = |world: &mut World, url: String| {

@@ -1,34 +1,34 @@
-//! A message as a queue hands it to a consumer, and what the consumer tells the queue.
+//! A message that a queue delivers to a consumer, and the consumer's verdict.
 
 use std::time::Duration;
 
-/// One handing-over of one message. A message is delivered at least once, in any order.
+/// One delivery of a message. A message is delivered at least once, in any order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delivery {
-    /// How often the message has been delivered, this time included; from 1.
+    /// The number of deliveries of the message, including this one.
     pub attempts: u32,
     /// The message's text, see [`crate::message`].
     pub text: String,
 }
 
-/// The text of a message that wakes somebody up, and says nothing else: what there is to do is in the database.
+/// The text of a message that wakes a Worker. It carries no data; the work is in the database.
 pub const WAKE: &str = "wake";
 
-/// Whether a batch does nothing but wake somebody up. What is in a queue says what it is for, so it may have any name.
+/// Whether a batch only wakes the Worker. The content of a queue tells its purpose, so a queue may have any name.
 pub fn wakes(batch: &[Delivery]) -> bool {
     batch.iter().all(|delivery| delivery.text == WAKE)
 }
 
-/// What the queue is told about a delivery. There is exactly one for each.
+/// The verdict about a delivery. There is exactly one for each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Done: applied, or applied before.
+    /// Done: applied now or before.
     Ack,
-    /// Not now: deliver it again after the delay.
+    /// Deliver the message again after the delay.
     Retry {
         /// At most [`crate::limits::DELAY_SECONDS`].
         delay: Duration,
     },
-    /// Given up: it is a row in `dead_letters`, and done as far as the queue is concerned.
+    /// Given up: the message is a row in `dead_letters`, and the queue is done with it.
     Bury,
 }

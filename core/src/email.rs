@@ -1,4 +1,4 @@
-//! Emails: whose they are, to whom they go, and what they say.
+//! Emails: senders, recipients and content.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,18 +6,18 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A mailbox: an address, and maybe whose it is. In text `Acme <hello@example.com>`, or the bare address.
-/// Source: <https://www.rfc-editor.org/rfc/rfc5322#section-3.4>, without comments and groups.
+/// A mailbox: an address and an optional name. In text `Acme <hello@example.com>`, or the bare address. Source:
+/// <https://www.rfc-editor.org/rfc/rfc5322#section-3.4>, without comments and groups.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Mailbox {
-    /// The name that is shown.
+    /// The display name.
     pub name: Option<String>,
     /// The address.
     pub address: String,
 }
 
-/// Why a text is no mailbox. Does not hold the text.
+/// A text is not a mailbox. Does not contain the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("expected an address such as hello@example.com, or Acme <hello@example.com>")]
 pub struct NoMailbox;
@@ -31,7 +31,7 @@ impl FromStr for Mailbox {
             Some((name, address)) => (unquoted(name.trim())?, address),
             None => (String::new(), text),
         };
-        // What else an address may be is for the provider to say.
+        // The provider checks the rest of the address.
         let (local, domain) = address.rsplit_once('@').ok_or(NoMailbox)?;
         let odd = |c: char| c.is_whitespace() || c.is_control() || "<>()[]\\,;:\"@".contains(c);
         let whole = !local.is_empty() && !domain.is_empty() && address.len() <= ADDRESS_BYTES;
@@ -43,14 +43,14 @@ impl FromStr for Mailbox {
     }
 }
 
-/// What tells an address from others: it in lower case, without the name of whose it is.
+/// The key of an address: the bare address in lower case.
 pub fn address_key(text: &str) -> String {
     let address = text.parse().map(|mailbox: Mailbox| mailbox.address);
     address.unwrap_or_else(|_| text.trim().to_owned()).to_lowercase()
 }
 
-/// A number as it is dialled everywhere, of what people make of it: `+15550100002` of `+1 (555) 010-0002`. `None` if it is
-/// none, or is one only within a country. Source: ITU-T E.164, <https://www.itu.int/rec/T-REC-E.164/en>.
+/// A phone number in international form: `+15550100002` for `+1 (555) 010-0002`. `None` if the text is not a number, or a
+/// number without a country code. Source: ITU-T E.164, <https://www.itu.int/rec/T-REC-E.164/en>.
 pub fn number(text: &str) -> Option<String> {
     let digits = text.trim().strip_prefix('+')?;
     let digits = digits.replace([' ', '(', ')', '-', '.', '\u{a0}'], "");
@@ -58,13 +58,13 @@ pub fn number(text: &str) -> Option<String> {
     (whole && digits.bytes().all(|b| b.is_ascii_digit())).then(|| format!("+{digits}"))
 }
 
-/// The longest address: <https://www.rfc-editor.org/errata/eid1690>.
+/// The maximum length of an address: <https://www.rfc-editor.org/errata/eid1690>.
 const ADDRESS_BYTES: usize = 254;
 
-/// Characters that a name has only in quotes.
+/// Characters that a name may contain only in quotes.
 const SPECIAL: &str = "()<>[]:;@\\,.\"";
 
-/// A name without the quotes that it may stand in.
+/// A name without its quotes.
 fn unquoted(name: &str) -> Result<String, NoMailbox> {
     if name.contains(char::is_control) {
         return Err(NoMailbox);
@@ -111,29 +111,29 @@ impl TryFrom<String> for Mailbox {
     }
 }
 
-/// A template as it is written.
+/// The source of a template.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TemplateText {
     /// The subject line.
     pub subject: String,
     /// The HTML part.
     pub html: String,
-    /// The text part, if it is not to be derived from the other.
+    /// The text part; derived from the HTML part if absent.
     pub text: Option<String>,
 }
 
-/// An email as it is to be sent: rendered, and for one mailbox or a few that may know of each other.
+/// A rendered email, for one mailbox or for a few that may see each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Email {
-    /// What tells it from every other: the provider is told, and says so when it reports what became of it.
+    /// Its id. The provider gets it and returns it in reports.
     pub id: String,
-    /// Whose it is.
+    /// The sender.
     pub from: Mailbox,
     /// The recipients; at least one.
     pub to: Vec<Mailbox>,
     /// Recipients of a copy.
     pub cc: Vec<Mailbox>,
-    /// Where answers go, if not to the sender.
+    /// The mailbox for replies, if not the sender.
     pub reply_to: Option<Mailbox>,
     /// The subject line.
     pub subject: String,
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mailbox_is_an_address_and_maybe_a_name() {
+    fn a_mailbox_is_an_address_with_an_optional_name() {
         for (text, name, address) in [
             ("hello@example.com", None, "hello@example.com"),
             (" <a+b@c.test> ", None, "a+b@c.test"),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_the_same_however_it_is_spelt() {
+    fn a_number_has_one_form_for_all_spellings() {
         for text in ["+15550100002", " +1 (555) 010-0002", "+1.555.010.0002"] {
             assert_eq!(number(text).as_deref(), Some("+15550100002"), "{text}");
         }

@@ -10,7 +10,7 @@ use crate::secret::Secret;
 /// A request failed without a response.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum FetchError {
-    /// The request has not gone out: there was no connection.
+    /// The request was not sent: there was no connection.
     #[error("no connection: {0}")]
     NotSent(String),
     /// The request may have arrived.
@@ -18,9 +18,9 @@ pub enum FetchError {
     NoAnswer(String),
 }
 
-/// Asks an API.
+/// Sends requests to an API.
 pub trait Fetch: Send + Sync {
-    /// The answer, whatever its status. The key goes with it as the request says. Ends in a bounded time.
+    /// Sends a request with the key. Returns the response, whatever its status, in a bounded time.
     fn ask(
         &self,
         request: ApiRequest,

@@ -1,4 +1,4 @@
-//! Code, where rules end: a [`Handler`] says what an event comes to, and a rule of hookmill.toml what becomes of that.
+//! The interface for code beyond rules: a [`Handler`] turns an event into values, and a rule of hookmill.toml applies them.
 
 use serde_json::Value;
 use thiserror::Error;
@@ -8,27 +8,28 @@ use crate::rules::EventFacts;
 /// A verified event.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'e> {
-    /// What is known of it besides its body.
+    /// What is known of it besides its body: source, id, type and time.
     pub facts: EventFacts<'e>,
     /// Its body, as the provider sent it.
     pub body: &'e [u8],
 }
 
-/// What rules cannot say of an event. A rule names it (`handler = "…"`), and its paths are then those of the values that the
-/// handler returns. So whatever a rule does, a handler can do, checked against the schema and applied once and in any order.
+/// Code for events that rules cannot describe. A rule names it (`handler = "…"`), and then the rule's paths refer to the
+/// values that the handler returns. So a handler can do everything that a rule can, checked against the schema, applied
+/// once and in any order.
 ///
-/// It is pure: it has no clock, asks nobody and keeps nothing. The same event may be handled several times, in any order among
-/// others and by several processes, and has to come to the same each time.
+/// It is pure: no clock, no requests, no state. The same event may be handled several times, in any order and by several
+/// processes, and must produce the same values each time.
 pub trait Handler: Sync {
-    /// What the event comes to: the rule is carried out for each value, as if that were the body. None of them: it does nothing.
+    /// The values of the event. The rule is applied to each as if it were the body; without values, the rule does nothing.
     ///
     /// # Errors
     ///
-    /// [`Unhandled`] makes the event a dead letter, which can be replayed when the code has been mended.
+    /// [`Unhandled`] makes the event a dead letter, which can be replayed after the code is fixed.
     fn handle(&self, event: &Event<'_>) -> Result<Vec<Value>, Unhandled>;
 }
 
-/// Why an event cannot be handled: a sentence that tells nothing of the body, since it is kept and shown.
+/// Why an event cannot be handled: a sentence without parts of the body, since it is stored and displayed.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("{0}")]
 pub struct Unhandled(pub String);

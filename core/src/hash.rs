@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of the parts, one after the other, in lower-case hex: 64 characters.
+/// The SHA-256 of the concatenated parts in lower-case hex: 64 characters.
 pub fn sha256_hex(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {

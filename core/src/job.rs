@@ -31,25 +31,25 @@ pub struct Step {
     pub next: Option<Timestamp>,
     /// Lines for the log.
     pub log: Vec<Entry>,
-    /// Counts for the metric of outgoing messages.
-    pub outgoing: Vec<Outgoing>,
+    /// Counts for the metric of messages in the outbox.
+    pub outbox: Vec<OutboxCount>,
     /// Whether it has written to the outbox, so that sending is due.
     pub writes_outbox: bool,
 }
 
-/// The line of the log about a job whose step failed, or that cannot run.
+/// The log line about a job whose step failed, or that cannot run.
 pub fn failed(job: &str, error: impl ToString) -> Entry {
     let (job, error) = (Some(job.to_owned()), Some(error.to_string()));
     Entry::error("a background job failed, will retry", Fields { job, error, ..Fields::default() })
 }
 
-/// How many messages of a channel came to a state.
+/// The number of messages of a channel that reached a state.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Outgoing {
+pub struct OutboxCount {
     /// The channel.
     pub channel: &'static str,
-    /// The state, as the outbox calls it.
+    /// The state, as in the outbox.
     pub state: String,
-    /// How many.
+    /// The number.
     pub count: usize,
 }

@@ -1,4 +1,4 @@
-//! JSON texts of values of ours, which always have one.
+//! JSON texts of Hookmill's own values, which are always serializable.
 
 use std::io;
 
@@ -8,18 +8,18 @@ use serde::Serialize;
 ///
 /// # Panics
 ///
-/// If the value cannot be JSON, such as a map whose keys are not texts.
+/// If the value is not serializable, such as a map whose keys are not texts.
 pub fn to_json(value: &(impl Serialize + ?Sized)) -> String {
     let mut text = String::new();
     push_json(&mut text, value);
     text
 }
 
-/// Writes a value behind a text, as JSON.
+/// Appends a value to a text as JSON.
 ///
 /// # Panics
 ///
-/// If the value cannot be JSON.
+/// If the value is not serializable.
 pub fn push_json(text: &mut String, value: &(impl Serialize + ?Sized)) {
     struct End<'t>(&'t mut String);
 

@@ -2,17 +2,17 @@
 //!
 //! | Word | Means | Where |
 //! | --- | --- | --- |
-//! | source | a configured place webhooks come from | [`config`] |
+//! | source | a configured sender of webhooks | [`config`] |
 //! | event | a verified webhook, with the provider's id | [`message::Envelope`] |
-//! | message | an event as it lies on the queue | [`message`] |
-//! | delivery, verdict | a message as the queue hands it to us, and what we tell the queue | [`delivery`] |
-//! | rule, program | what an event changes, as written and as compiled | [`rules`] |
-//! | handler | code that says what rules cannot | [`handler`] |
-//! | email, template | what is to be sent, and its texts | [`email`], `template` |
-//! | batch, answer | what goes to a provider in one request, and what it says of that | [`outbound`] |
-//! | scheme | how a source's requests are signed, and what events are in them | [`scheme`] |
-//! | rejection, report | why a request was refused, and how many were | [`rejection`], [`report`] |
-//! | port | what a stage asks of its platform: [`store`], [`queue`], [`objects`] | |
+//! | message | an event on the queue | [`message`] |
+//! | delivery, verdict | a message from the queue, and the consumer's answer | [`delivery`] |
+//! | rule, program | the changes for an event, as written and as compiled | [`rules`] |
+//! | handler | code for events that rules cannot describe | [`handler`] |
+//! | email, template | an email, and the source of its texts | [`email`], `template` |
+//! | batch, send result | a request with several messages, and the provider's answer | [`outbound`] |
+//! | scheme | how a source signs requests, and where they contain events | [`scheme`] |
+//! | rejection, report | why a request was rejected, and how many were | [`rejection`], [`report`] |
+//! | port | an interface to the platform: [`store`], [`queue`], [`objects`] | |
 //!
 //! Nothing here reads a clock, does IO, or names a platform. The ports are the only `async` signatures, declared
 //! `-> impl Future + Send` on every target.

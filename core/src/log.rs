@@ -1,22 +1,22 @@
-//! Lines of the log, as the stages make them. Each platform writes them in its own way.
+//! Log lines from the stages. Each platform writes them in its own way.
 
 use std::borrow::Cow;
 
-/// How much attention a line of the log needs.
+/// The level of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Level {
-    /// None: all is well.
+    /// Everything is fine.
     Debug,
-    /// Some: Hookmill goes on by itself.
+    /// Hookmill recovers without help.
     Warn,
-    /// An operator's.
+    /// An operator has to act.
     Error,
 }
 
 /// A line of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// How much attention it needs.
+    /// The level.
     pub level: Level,
     /// The sentence.
     pub message: Cow<'static, str>,
@@ -25,12 +25,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A line that needs no attention.
+    /// A line without a problem.
     pub fn debug(message: impl Into<Cow<'static, str>>, fields: Fields) -> Self {
         Self { level: Level::Debug, message: message.into(), fields }
     }
 
-    /// A line about trouble from which Hookmill recovers by itself.
+    /// A line about a problem from which Hookmill recovers without help.
     pub fn warn(message: impl Into<Cow<'static, str>>, fields: Fields) -> Self {
         Self { level: Level::Warn, message: message.into(), fields }
     }
@@ -43,14 +43,14 @@ impl Entry {
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident $label:literal,)*) => {
-        /// The details of a line of the log. Their names are fixed, since the native log is structured.
+        /// The details of a log line. Their names are fixed, since the native log is structured.
         #[derive(Clone, PartialEq, Eq, Debug, Default)]
         pub struct Fields {
             $($(#[$doc])* pub $name: Option<String>,)*
         }
 
         impl Fields {
-            /// Those that are there, with their names.
+            /// The details that are set, with their names.
             pub fn present(&self) -> impl Iterator<Item = (&'static str, &str)> {
                 let all = [$(($label, self.$name.as_deref())),*];
                 all.into_iter().filter_map(|(name, value)| Some((name, value?)))
@@ -64,7 +64,7 @@ fields! {
     job "job",
     /// The channel of a message.
     channel "channel",
-    /// The state that something came to.
+    /// The new state.
     state "state",
     /// The id of a message in the outbox, or of a replay.
     id "id",
@@ -76,19 +76,19 @@ fields! {
     event "event",
     /// The type of an event.
     r#type "type",
-    /// How often something was tried.
+    /// The number of attempts.
     attempts "attempts",
-    /// How long the next try waits.
+    /// The delay of the next attempt.
     delay "delay",
     /// The reason of a dead letter.
     reason "reason",
-    /// What kind of rows.
+    /// The kind of rows.
     kind "kind",
-    /// How many.
+    /// The number.
     count "count",
-    /// What was found in a request.
+    /// Details of a request.
     detail "detail",
-    /// What went wrong.
+    /// The error.
     error "error",
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_that_are_there_have_their_names() {
+    fn fields_that_are_set_have_their_names() {
         let fields = Fields {
             r#type: Some("invoice.paid".into()),
             job: Some("send".into()),

@@ -1,14 +1,14 @@
-//! A verified event as it lies on the queue: an envelope, and the body as the provider sent it.
+//! A verified event on the queue: an envelope, and the body as the provider sent it.
 //!
-//! The text form is one line of JSON (the envelope), a line feed, and the body untouched:
+//! The text form is one line of JSON (the envelope), a line feed, and the untouched body:
 //!
 //! ```text
 //! {"v":1,"source":"stripe","id":"evt_1","type":"invoice.paid","received_at":1767225600000,…,"body":"text"}
 //! {"id":"evt_1","object":"event",…}
 //! ```
 //!
-//! A body inside the JSON would have to be escaped: a fifth longer, nearer to the queue's limit, and unescaped again by
-//! every consumer. Producers and consumers are deployed apart, so fields are only ever added within a version.
+//! As an escaped JSON string, the body would be a fifth longer, nearer to the queue's limit, and every consumer would have
+//! to unescape it. Producers and consumers are deployed separately, so within a version fields are only added.
 
 use std::borrow::Cow;
 
@@ -34,17 +34,17 @@ pub struct Envelope {
     /// The provider's type of the event, such as `customer.subscription.updated`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// When ingress took it in.
+    /// When ingress received it.
     pub received_at: Timestamp,
-    /// How it was verified. A replay checks no timestamp again; this is the evidence.
+    /// How it was verified. A replay does not check timestamps again; this is the evidence.
     pub verified: Verified,
-    /// 0 for an event as it came; each reprocessing is one more.
+    /// 0 for the original event; the number of the reprocessing otherwise.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub generation: u32,
-    /// Of a reprocessing: the rules that are carried out, by name; none for those that do no harm when carried out again.
+    /// For a reprocessing: the names of the rules to run; if empty, the repeatable rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,
-    /// Where the body is.
+    /// The location of the body.
     pub body: BodyForm,
 }
 
@@ -55,14 +55,14 @@ fn is_zero(generation: &u32) -> bool {
 /// The evidence of a verification.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verified {
-    /// Index of the secret that matched, in the order of hookmill.toml; never the secret.
+    /// The index of the secret that matched, in the order of hookmill.toml; never the secret.
     pub secret: usize,
-    /// The time that was signed, if the scheme signs one.
+    /// The signed time, if the scheme signs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_at: Option<Timestamp>,
 }
 
-/// Where and how the body of a message is kept.
+/// The location and form of a message's body.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyForm {
@@ -74,7 +74,7 @@ pub enum BodyForm {
     Object(ClaimCheck),
 }
 
-/// Points at a body that was too long for the queue.
+/// Refers to a body that was too large for the queue.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClaimCheck {
     /// Key in the object store.
@@ -86,17 +86,17 @@ pub struct ClaimCheck {
 /// A message with its body, or with the claim check for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message<'a> {
-    /// What is known of the event.
+    /// The envelope.
     pub envelope: Envelope,
     /// The body; empty when the envelope holds a claim check.
     pub body: Cow<'a, [u8]>,
 }
 
-/// Why something on a queue is not the text of a message.
+/// Why content on a queue is not the text of a message.
 ///
-/// A consumer is handed a text in its place, so that it is buried like any other message that cannot be read, and the dead
-/// letter keeps what there is of it: one line of JSON, a line feed, and the rest. The line is
-/// `{"unreadable":"not_utf8","rest":"base64"}`: the name of the variant, and what the rest is.
+/// A consumer gets a text in its place, so that it becomes a dead letter like any other unreadable message, and the dead
+/// letter preserves the content: one line of JSON, a line feed, and the rest. The line is
+/// `{"unreadable":"not_utf8","rest":"base64"}`: the name of the variant, and the form of the rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Error)]
 #[serde(rename_all = "snake_case")]
 pub enum Unreadable {
@@ -110,12 +110,12 @@ pub enum Unreadable {
     NotText,
     /// There is no text. The rest is the `place` where it should be.
     #[error(
-        "the text of the message is missing from the queue's database; have the provider send its latest events again"
+        "the text of the message is missing from the queue's database; resend the latest events at the provider"
     )]
     Missing,
-    /// The database cannot read the text. The rest is the `place` where it is.
+    /// The database cannot read the text. The rest is the `place` of the text.
     #[error(
-        "the text of the message is in a damaged part of the queue's database; stop Hookmill, and look for it with \
+        "the text of the message is in a damaged part of the queue's database; stop Hookmill, and recover it with \
          `sqlite3 queue.db .recover`"
     )]
     Damaged,
@@ -133,22 +133,22 @@ impl Unreadable {
         format!("{{\"unreadable\":{name},\"rest\":\"{rest}\"}}")
     }
 
-    /// The text in place of the message. `rest` is what there is of it.
+    /// The text in place of the message. `rest` is the remaining content.
     pub fn text(self, rest: &str) -> String {
         self.line() + "\n" + rest
     }
 }
 
-/// The text of a message that a queue holds as bytes: the bytes, or [`Unreadable::NotUtf8`].
+/// The text of a message that a queue stores as bytes, or [`Unreadable::NotUtf8`].
 pub fn text_of(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|error| Unreadable::NotUtf8.text(&STANDARD.encode(error.as_bytes())))
 }
 
-/// Why a text is not a message. Never holds a part of the text.
+/// Why a text is not a message. Never contains a part of the text.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum DecodeError {
-    /// There is no envelope line of ours.
+    /// The text has no envelope line from Hookmill.
     #[error("the message has no Hookmill envelope (line {line}, column {column})")]
     Envelope {
         /// Line in the envelope, from 1.
@@ -159,15 +159,15 @@ pub enum DecodeError {
     /// The text replaces content that is not text.
     #[error("{0}")]
     Unreadable(Unreadable),
-    /// A newer producer wrote it.
+    /// A newer version of Hookmill wrote it.
     #[error("the message has version {0}; this consumer reads version {VERSION}")]
     Version(u32),
-    /// The body is said to be base64 and is not.
+    /// The envelope says that the body is base64, and it is not.
     #[error("the message's body is not base64")]
     Base64,
 }
 
-/// Writes a message's text: the envelope, and behind it the body. Picks the body's form and notes it in the envelope.
+/// Writes a message's text: the envelope, then the body. Sets the body's form in the envelope.
 pub fn encode(envelope: &mut Envelope, body: &[u8]) -> String {
     match std::str::from_utf8(body) {
         Ok(text) => {
@@ -196,11 +196,11 @@ fn join(envelope: &Envelope, body: &str) -> String {
     text
 }
 
-/// The text of the same event for its reprocessing: the body untouched.
+/// The text of the same event for a reprocessing, with the same body.
 ///
 /// # Errors
 ///
-/// [`DecodeError`] if it is no message.
+/// [`DecodeError`] if the text is not a message.
 pub fn reprocessed(text: &str, generation: u32, rules: &[String]) -> Result<String, DecodeError> {
     let (envelope, body) = open(text)?;
     Ok(join(&Envelope { generation, rules: rules.to_vec(), ..envelope }, body))
@@ -221,7 +221,7 @@ pub fn decode(text: &str) -> Result<Message<'_>, DecodeError> {
     Ok(Message { envelope, body })
 }
 
-/// The envelope, and what is behind it.
+/// The envelope, and the text after it.
 fn open(text: &str) -> Result<(Envelope, &str), DecodeError> {
     #[derive(Deserialize)]
     struct Other {
@@ -233,7 +233,7 @@ fn open(text: &str) -> Result<(Envelope, &str), DecodeError> {
         |e: serde_json::Error| DecodeError::Envelope { line: e.line(), column: e.column() };
     let envelope: Envelope = match serde_json::from_str(head) {
         Ok(envelope) => envelope,
-        // A later version need not have today's fields: read its number by itself before calling it malformed.
+        // A later version may not have today's fields, so its number is read separately.
         Err(error) => match serde_json::from_str(head) {
             Ok(Other { unreadable: Some(why), .. }) => return Err(DecodeError::Unreadable(why)),
             Ok(Other { v: Some(v), .. }) if v != VERSION => return Err(DecodeError::Version(v)),
@@ -293,14 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_check_comes_back() {
+    fn a_claim_check_survives_encoding() {
         let check = ClaimCheck { key: "stripe/ab".into(), bytes: 130_000 };
         let text = encode_claim_check(&mut envelope(), check.clone());
         assert_eq!(decode(&text).unwrap().envelope.body, BodyForm::Object(check));
     }
 
     #[test]
-    fn what_we_did_not_write_is_refused_without_quoting_it() {
+    fn a_foreign_text_is_rejected_without_quoting_it() {
         insta::assert_snapshot!(decode("{\"secret\":\"hunter2\"}").unwrap_err(), @"the message has no Hookmill envelope (line 1, column 20)");
         insta::assert_snapshot!(decode("").unwrap_err(), @"the message has no Hookmill envelope (line 1, column 0)");
         insta::assert_snapshot!(decode("{\"v\":2,\"src\":1}\n{}").unwrap_err(), @"the message has version 2; this consumer reads version 1");
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_kept_and_says_why() {
+    fn unreadable_content_is_preserved_with_its_reason() {
         let text = text_of(vec![b'{', 0xff]);
         insta::assert_snapshot!(text, @r#"
         {"unreadable":"not_utf8","rest":"base64"}
@@ -327,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_that_are_not_a_text_can_be_recovered(bytes: Vec<u8>) {
+        fn bytes_that_are_not_text_can_be_recovered(bytes: Vec<u8>) {
             let text = text_of(bytes.clone());
             match String::from_utf8(bytes) {
                 Ok(same) => prop_assert_eq!(text, same),
@@ -340,7 +340,7 @@ mod tests {
         }
 
         #[test]
-        fn every_body_comes_back_byte_for_byte(body: Vec<u8>, id: String, generation: u32) {
+        fn every_body_survives_byte_for_byte(body: Vec<u8>, id: String, generation: u32) {
             let sent = Envelope { id, generation, ..envelope() };
             let text = encode(&mut sent.clone(), &body);
             let message = decode(&text).unwrap();

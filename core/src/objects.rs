@@ -1,30 +1,30 @@
-//! The object store: bodies too long for the queue.
+//! The object store: bodies that are too large for the queue.
 
 use std::future::Future;
 
 use thiserror::Error;
 
-/// The object store cannot do it now.
+/// The object store is unavailable.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("the object store is unavailable: {0}")]
 pub struct ObjectError(pub String);
 
-/// Keeps bodies by key. Keys are made by [`claim_check_key`] and safe as file names.
+/// Stores bodies by key. [`claim_check_key`] makes the keys, which are safe as file names.
 pub trait Objects: Send + Sync {
-    /// Returns once the object is durable. Writing the same key again is harmless: its content is the same.
+    /// Returns once the object is durable. Writing the same key again is harmless, since its content is the same.
     fn put(&self, key: &str, body: &[u8]) -> impl Future<Output = Result<(), ObjectError>> + Send;
 
-    /// The object, or `None` if there is none.
+    /// The object, or `None` if it does not exist.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Vec<u8>>, ObjectError>> + Send;
 
-    /// Returns once the object is gone; it need not have been there.
+    /// Returns once the object is deleted, or if it did not exist.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), ObjectError>> + Send;
 }
 
 /// The key of an event's body: `{source}/{hex SHA-256 of the event's id, a NUL, and the body}`.
 ///
-/// A provider that sends again writes the same object again. Two events never share one: the body of the first is removed
-/// once that has taken effect.
+/// A provider that sends an event again writes the same object. Two events never share one: the body of the first is
+/// removed after that event has taken effect.
 pub fn claim_check_key(source: &str, event_id: &str, body: &[u8]) -> String {
     format!("{source}/{}", crate::hash::sha256_hex(&[event_id.as_bytes(), b"\0", body]))
 }

@@ -1,4 +1,4 @@
-//! What goes out: requests to the APIs of providers, in batches, and what comes back.
+//! Outgoing requests to providers' APIs, in batches, and their results.
 
 use std::time::Duration;
 
@@ -8,47 +8,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::{ExposeSecret as _, Secret};
 
-/// What hookmill.toml has to know of a provider's API. All else that is known of it stands in its file in `hookmill_providers`.
+/// The facts about a provider's API that hookmill.toml needs. Its file in `hookmill_providers` has all others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// Its name in hookmill.toml and in the database.
     pub name: &'static str,
-    /// What people call it.
+    /// Its name for people.
     pub title: &'static str,
-    /// What it is asked for.
+    /// The use of the API.
     pub purpose: Purpose,
-    /// How it is reached.
+    /// The protocol.
     pub transport: Transport,
-    /// The most requests in a second, unless hookmill.toml says otherwise.
+    /// The default maximum number of requests in a second.
     pub rate: u32,
 }
 
-/// How a provider is reached.
+/// The protocol of a provider.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
-    /// By requests over HTTPS.
+    /// HTTPS.
     Https {
-        /// The base URL, unless hookmill.toml names another.
+        /// The default base URL.
         url: &'static str,
     },
-    /// By SMTP, which only the native binary speaks: <https://www.rfc-editor.org/rfc/rfc5321>. hookmill.toml names the server.
+    /// SMTP, which only the native binary speaks: <https://www.rfc-editor.org/rfc/rfc5321>. hookmill.toml names the server.
     Smtp,
 }
 
-/// What an API is asked for.
+/// The use of an API.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// To deliver emails.
+    /// Sending emails.
     Email,
-    /// To deliver SMS.
+    /// Sending SMS.
     Sms,
-    /// To record what users did.
+    /// Recording user events.
     Tracking,
-    /// To say what an object is now.
+    /// Fetching current objects.
     Objects,
 }
 
-/// Declares the providers: an entry for each, and nothing else lists them.
+/// Declares the providers: one entry each, and no other list.
 macro_rules! providers {
     ($($(#[$doc:meta])* $variant:ident = $facts:expr;)*) => {
         /// A provider whose API Hookmill uses.
@@ -62,7 +62,7 @@ macro_rules! providers {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// What hookmill.toml has to know of it.
+            /// The facts that hookmill.toml needs.
             pub const fn facts(self) -> Facts {
                 match self {
                     $(Self::$variant => $facts,)*
@@ -81,7 +81,7 @@ providers! {
         transport: Transport::Https { url: "https://api.resend.com" },
         rate: 2,
     };
-    /// <https://sendgrid.com>. It accepts far more requests than a pipeline makes.
+    /// <https://sendgrid.com>. Its limit is far above a pipeline's rate.
     SendGrid = Facts {
         name: "sendgrid",
         title: "SendGrid",
@@ -89,7 +89,7 @@ providers! {
         transport: Transport::Https { url: "https://api.sendgrid.com" },
         rate: 100,
     };
-    /// <https://postmarkapp.com>. It publishes no limit, and answers 429 above it; a request may have 500 emails.
+    /// <https://postmarkapp.com>. It publishes no limit and answers 429 above it; a request may have 500 emails.
     Postmark = Facts {
         name: "postmark",
         title: "Postmark",
@@ -97,7 +97,7 @@ providers! {
         transport: Transport::Https { url: "https://api.postmarkapp.com" },
         rate: 10,
     };
-    /// Any server that takes emails, such as Amazon SES. The rate is what SES lets a new account send outside its sandbox:
+    /// Any SMTP server, such as Amazon SES. The rate is that of a new SES account outside its sandbox:
     /// <https://docs.aws.amazon.com/ses/latest/dg/manage-sending-quotas.html>.
     Smtp = Facts {
         name: "smtp",
@@ -106,7 +106,7 @@ providers! {
         transport: Transport::Smtp,
         rate: 10,
     };
-    /// <https://www.twilio.com/docs/messaging>. Twilio queues what is too much for a number.
+    /// <https://www.twilio.com/docs/messaging>. Twilio queues messages above a number's rate.
     Twilio = Facts {
         name: "twilio",
         title: "Twilio",
@@ -114,7 +114,7 @@ providers! {
         transport: Transport::Https { url: "https://api.twilio.com" },
         rate: 10,
     };
-    /// <https://mixpanel.com>. It accepts far more requests than a pipeline makes.
+    /// <https://mixpanel.com>. Its limit is far above a pipeline's rate.
     Mixpanel = Facts {
         name: "mixpanel",
         title: "Mixpanel",
@@ -122,7 +122,7 @@ providers! {
         transport: Transport::Https { url: "https://api.mixpanel.com" },
         rate: 100,
     };
-    /// <https://posthog.com>. It accepts far more requests than a pipeline makes.
+    /// <https://posthog.com>. Its limit is far above a pipeline's rate.
     PostHog = Facts {
         name: "posthog",
         title: "PostHog",
@@ -169,33 +169,33 @@ impl Provider {
         self.facts().name
     }
 
-    /// Those that are asked for this, with their names.
+    /// The providers for this use, with their names.
     pub fn of(purpose: Purpose) -> Vec<(&'static str, Self)> {
         let providers = Self::ALL.iter().filter(|provider| provider.facts().purpose == purpose);
         providers.map(|provider| (provider.as_str(), *provider)).collect()
     }
 }
 
-/// What became of something that a provider took, as it reports later. In the order in which one takes the place of another,
-/// so that the order in which the reports arrive does not matter.
+/// The outcome of a message, as a provider reports it later. A greater outcome replaces a lesser one, so the order of the
+/// reports does not matter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It could not be delivered yet.
+    /// Not delivered yet.
     Delayed,
-    /// It has been delivered.
+    /// Delivered.
     Delivered,
-    /// It has been opened.
+    /// Opened by the recipient.
     Opened,
-    /// A link in it has been followed.
+    /// The recipient followed a link.
     Clicked,
-    /// The provider has given it up.
+    /// The provider gave up.
     Failed,
-    /// The recipient's server has refused it.
+    /// The recipient's server rejected it.
     Bounced,
-    /// The recipient wants no more of these.
+    /// The recipient unsubscribed.
     Unsubscribed,
-    /// The recipient has called it spam.
+    /// The recipient reported it as spam.
     Complained,
 }
 
@@ -217,7 +217,7 @@ impl Outcome {
         Self::ALL.iter().find(|(_, outcome)| *outcome == self).map_or("", |(name, _)| name)
     }
 
-    /// The greater takes the place of the lesser; from 1.
+    /// The greater rank replaces the lesser; from 1.
     pub const fn rank(self) -> u8 {
         self as u8 + 1
     }
@@ -226,50 +226,50 @@ impl Outcome {
 /// A request to a provider's API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiRequest {
-    /// What is done.
+    /// The method.
     pub method: Method,
-    /// Where to.
+    /// The URL.
     pub url: String,
-    /// The headers, without the one that authorises.
+    /// The headers, without the one with the key.
     pub headers: Vec<(&'static str, String)>,
-    /// How the key goes with it.
+    /// Where the key goes.
     pub authorization: Authorization,
     /// The body.
     pub body: String,
 }
 
-/// What a request does.
+/// The method of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Method {
-    /// It looks at something, and has no body.
+    /// Reads, without a body.
     Get,
-    /// It has something done.
+    /// Changes something.
     Post,
 }
 
-/// What requests say of who sends them: Resend answers 403 without it.
-/// Source: <https://resend.com/docs/api-reference/introduction>.
+/// The user agent of requests: Resend answers 403 without one. Source:
+/// <https://resend.com/docs/api-reference/introduction>.
 pub const USER_AGENT: &str = concat!("hookmill/", env!("CARGO_PKG_VERSION"));
 
-/// How a key goes with a request.
+/// Where the key of a request goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Authorization {
     /// As a bearer token: <https://www.rfc-editor.org/rfc/rfc6750#section-2.1>.
     Bearer,
     /// As the password of this user: <https://www.rfc-editor.org/rfc/rfc7617>.
     Password(String),
-    /// As the name of a user who has no password.
+    /// As a user name without a password.
     User,
     /// As the value of this header.
     Header(&'static str),
-    /// It is in the body.
+    /// The body contains it.
     None,
 }
 
 impl ApiRequest {
-    /// The header that the key goes in, with its value, if it goes in one.
+    /// The header with the key, if it goes into a header.
     pub fn authorize(&self, key: &Secret) -> Option<(&'static str, String)> {
-        // A line end at its end comes from a file or a shell, and is never part of a key.
+        // A trailing newline comes from a file or a shell, and is never part of a key.
         let key = key.expose_secret().trim();
         let basic = |pair: String| format!("Basic {}", STANDARD.encode(pair));
         let value = match &self.authorization {
@@ -283,7 +283,7 @@ impl ApiRequest {
     }
 }
 
-/// What came back.
+/// A response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiResponse {
     /// The status code.
@@ -296,45 +296,45 @@ pub struct ApiResponse {
     pub body: String,
 }
 
-/// What a provider has done with a batch.
+/// The result of sending a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Answer {
-    /// It has taken it, and said something of each email, in order.
-    Taken(Vec<Delivered>),
-    /// It has taken nothing, since it was asked too often or is still at it.
+pub enum SendResult {
+    /// The provider accepted the batch. One result for each email, in order.
+    Accepted(Vec<MessageResult>),
+    /// The provider accepted nothing: too many requests, or it still processes an earlier one.
     Busy {
-        /// When it wants to be asked again.
+        /// The delay that it asks for.
         after: Option<Duration>,
-        /// Its words.
+        /// Its error message.
         error: String,
     },
-    /// It cannot take this batch now, has taken nothing of it, and takes others.
-    Later(String),
-    /// It cannot do it now, and has taken nothing.
-    Away(String),
-    /// It cannot do it now, and may have taken the batch all the same.
+    /// The provider accepted nothing of this batch now, but accepts others.
+    Deferred(String),
+    /// The provider is unavailable and accepted nothing.
     Unavailable(String),
-    /// It will not take the batch as it is; one email in it may be at fault.
+    /// The provider is unavailable and may have accepted the batch.
+    Uncertain(String),
+    /// The provider rejects the batch; one of its emails may be the cause.
     Malformed(String),
-    /// It will take nothing of this kind, whatever is in the batch.
+    /// The provider rejects every batch, for instance because of the key.
     Refused(String),
 }
 
-/// What a provider has done with one email of a batch that it has taken.
+/// The result for one email of an accepted batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Delivered {
-    /// It will deliver it, and knows it by this id, if it gave one.
+pub enum MessageResult {
+    /// Accepted, with the provider's id if it gave one.
     Accepted(Option<String>),
-    /// As `Accepted`, but not to all of its recipients.
+    /// Accepted, but not for all recipients.
     Partly {
-        /// What the provider knows it by, if it gave an id.
+        /// The provider's id, if it gave one.
         id: Option<String>,
-        /// Who is left out, and why.
+        /// The skipped recipients, with reasons.
         left_out: String,
     },
-    /// It will not, in its words.
+    /// Rejected, with the provider's words.
     Refused(String),
-    /// The recipient wants none, in its words: now and from now on.
+    /// The recipient wants no messages, now or later; with the provider's words.
     Unwanted(String),
 }
 

@@ -5,15 +5,16 @@ use std::future::Future;
 
 use thiserror::Error;
 
-/// The queue did not do what it was asked to: it did not take all messages, hand any over, or carry out a verdict.
+/// The queue failed: it did not accept all messages, deliver any, or apply a verdict.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("the queue failed: {0}")]
 pub struct QueueError(pub String);
 
-/// Takes messages.
+/// Accepts messages.
 pub trait Queue: Send + Sync {
     /// Returns once every message is durable.
     ///
-    /// On an error some may have been taken: the sender answers 503, the provider sends again, and the ledger tells.
+    /// After an error, some messages may have been accepted. The sender answers 503, the provider sends again, and the
+    /// ledger rejects the duplicates.
     fn send(&self, messages: Vec<String>) -> impl Future<Output = Result<(), QueueError>> + Send;
 }

@@ -1,4 +1,4 @@
-//! What of a body is not shown. What is kept, queued and replayed stays whole.
+//! Redaction: hides parts of bodies where they are displayed. Stored, queued and replayed bodies stay complete.
 
 use std::str::FromStr;
 
@@ -8,17 +8,17 @@ use thiserror::Error;
 
 use crate::rules::{self, Path};
 
-/// What stands in the place of what is not shown.
+/// Replaces a redacted value.
 pub const REDACTED: &str = "[redacted]";
 
-/// A place in a body that is not shown: `data.object.email`, with `*` for any member or element, and `**` for any number of
-/// steps, none included: `**.email`.
+/// The path of a redacted value: `data.object.email`, with `*` for any member or element, and `**` for any number of steps,
+/// including none: `**.email`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Redaction(Vec<Step>);
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 enum Step {
-    /// A member of this name, or the element of this number.
+    /// The member with this name, or the element with this index.
     Name(String),
     /// Any member or element.
     Any,
@@ -26,7 +26,7 @@ enum Step {
     Deep,
 }
 
-/// Why a text is no [`Redaction`].
+/// A text is not a [`Redaction`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error("not a valid path")]
 pub struct RedactionError;
@@ -39,18 +39,18 @@ impl FromStr for Redaction {
             "" => None,
             "*" => Some(Step::Any),
             "**" => Some(Step::Deep),
-            // Part of a name is no pattern, and rules' ways to name elements are not these.
+            // Wildcards inside a name and rules' selectors are not supported.
             name if name.contains(['*', '[', ']', ' ']) || name == "$" => None,
             name => Some(Step::Name(name.to_owned())),
         };
         let steps: Option<Vec<_>> = text.split('.').map(step).collect();
-        // Everything behind `**` at the end would be everything.
+        // A trailing `**` would match everything.
         let steps = steps.filter(|steps| steps.last() != Some(&Step::Deep));
         steps.map(Self).ok_or(RedactionError)
     }
 }
 
-/// The place that a path leads to. Where the path selects one element of a list, any of them.
+/// The redaction for a path. A selector of the path becomes any element.
 impl From<&Path> for Redaction {
     fn from(path: &Path) -> Self {
         let step = |step: &rules::Step| match step {
@@ -66,7 +66,7 @@ impl From<&Path> for Redaction {
     }
 }
 
-/// A body as it is shown; `None` if it is no JSON, in which nothing can be found.
+/// A body with redactions; `None` if it is not JSON.
 pub fn redact(body: &str, redactions: &[Redaction]) -> Option<String> {
     let mut value: Value = serde_json::from_str(body).ok()?;
     let steps: Vec<&[Step]> = redactions.iter().map(|redaction| redaction.0.as_slice()).collect();
@@ -74,7 +74,7 @@ pub fn redact(body: &str, redactions: &[Redaction]) -> Option<String> {
     serde_json::to_string_pretty(&value).ok()
 }
 
-/// `open`: the steps that are left, of those that lead here.
+/// `open`: the remaining steps of the redactions that lead here.
 fn hide(value: &mut Value, open: &[&[Step]]) {
     if open.is_empty() {
         return;
@@ -104,7 +104,7 @@ fn hide(value: &mut Value, open: &[&[Step]]) {
     }
 }
 
-/// What is left of `steps` inside the member `name`.
+/// Adds the steps that remain inside the member `name`.
 fn follow<'s>(steps: &'s [Step], name: &str, left: &mut Vec<&'s [Step]>) {
     match steps.split_first() {
         Some((Step::Any, rest)) => left.push(rest),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_is_not_shown() {
+    fn a_named_value_is_redacted() {
         let body = r#"{"a":{"email":"x","b":{"email":["y","z"],"n":1}},"l":[{"name":"u"},{"name":"v"},3],"email":{"deep":1}}"#;
         for (redactions, expected) in [
             (vec![], body.to_owned()),
@@ -145,12 +145,12 @@ mod tests {
             assert_eq!(shown(body, &redactions), Some(expected), "{redactions:?}");
         }
         assert_eq!(shown("a=b&email=c", &["email"]), None);
-        // A member that stands twice is shown once.
+        // A repeated member is displayed once.
         assert_eq!(shown(r#"{"email":"x","email":"y"}"#, &["email"]).unwrap()["email"], REDACTED);
     }
 
     #[test]
-    fn what_a_path_reads_is_not_shown() {
+    fn a_value_that_a_path_reads_is_redacted() {
         let body = r#"{"s":{"a.b":"x","l":[{"k":"u","v":"y"},{"k":"w","v":"z"}]},"t":"kept"}"#;
         for (path, expected) in [
             (r#"s["a.b"]"#, body.replace(r#""x""#, r#""[redacted]""#)),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_refused() {
+    fn an_invalid_path_is_rejected() {
         for text in ["", "a..b", "a[0].b", "**", "a.**", "data.e*", "a b", ".", "$.data.email"] {
             assert_eq!(text.parse::<Redaction>(), Err(RedactionError), "{text}");
         }

@@ -1,9 +1,9 @@
-//! Where providers' APIs have the objects that their events are about.
+//! The locations of objects in providers' APIs.
 
 use crate::outbound::{Provider, Purpose};
 
-/// By provider and the beginning of an event's type: the beginning of a path. What follows is one word in the type, and the
-/// object's id in the path.
+/// Provider, beginning of an event type, beginning of a path. One word follows in the type, and the object's id in the
+/// path.
 ///
 /// Sources: <https://docs.stripe.com/api>, <https://clerk.com/docs/reference/backend-api>,
 /// <https://developer.paddle.com/api-reference>.
@@ -25,13 +25,13 @@ const OBJECTS: &[(Provider, &str, &str)] = &[
     (Provider::Stripe, "refund.", "/v1/refunds/"),
 ];
 
-/// Whose API has the objects of a source's events, by the name of its scheme or its preset.
+/// The provider whose API has the objects of a source, by the name of its scheme or preset.
 pub fn provider(name: &str) -> Option<Provider> {
     let mut providers = Provider::of(Purpose::Objects).into_iter();
     providers.find(|(provider, _)| *provider == name).map(|(_, provider)| provider)
 }
 
-/// The path of an object, if the API has one; ids are letters, digits, `_` and `-`.
+/// The path of an object, if the API has one. Ids consist of letters, digits, `_` and `-`.
 pub fn path(provider: Provider, event_type: &str, id: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if id.is_empty() || !id.chars().all(plain) {
@@ -44,21 +44,21 @@ pub fn path(provider: Provider, event_type: &str, id: &str) -> Option<String> {
     Some(format!("{path}{id}"))
 }
 
-/// Whether there are objects of every type that a pattern of event types names.
+/// Whether the API has objects for every event type that a pattern matches.
 #[cfg(feature = "config")]
 pub(crate) fn knows(provider: Provider, pattern: &str) -> bool {
     let head = pattern.split('*').next().unwrap_or_default();
     OBJECTS.iter().any(|(whose, prefix, _)| *whose == provider && head.starts_with(prefix))
 }
 
-/// What can be asked for, for messages.
+/// The objects of the API, for messages.
 #[cfg(feature = "config")]
 pub(crate) fn objects(provider: Provider) -> String {
     let types = OBJECTS.iter().filter(|(whose, ..)| *whose == provider);
     types.map(|(_, prefix, _)| format!("{prefix}*")).collect::<Vec<_>>().join(", ")
 }
 
-/// Where in a body the object is.
+/// The path of the object in a body.
 pub const fn object(provider: Provider) -> &'static str {
     match provider {
         Provider::Stripe => "data.object",
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_is_that_of_the_object_and_not_of_one_that_is_called_alike() {
+    fn a_path_belongs_to_its_object_and_not_to_one_with_a_similar_name() {
         for (provider, event_type, id, expected) in [
             (Provider::Stripe, "customer.updated", "cus_1", Some("/v1/customers/cus_1")),
             (

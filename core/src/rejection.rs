@@ -1,24 +1,24 @@
-//! Why a request was refused: a stable reason for programs, a sentence for people.
+//! Why a request was rejected: a stable reason for programs, and a sentence for people.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a request was refused. The text form is stable: it stands in responses, metrics and documents.
+/// The reason of a rejection. The text form is stable: responses, metrics and documents contain it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// A header that the scheme needs was not sent.
+    /// A header that the scheme requires is missing.
     MissingHeader,
-    /// A header was sent that the scheme does not allow: repeated, not text, or not of its grammar.
+    /// A header is invalid: repeated, not text, or malformed.
     MalformedHeader,
-    /// The signature is right, and older than the source's tolerance.
+    /// The signature is valid, and older than the source's tolerance.
     TimestampTooOld,
-    /// The signature is right, and further in the future than the source's tolerance.
+    /// The signature is valid, and further in the future than the source's tolerance.
     TimestampInFuture,
-    /// None of the signatures was made with any of the source's secrets over this body.
+    /// No signature matches this body and one of the source's secrets.
     NoMatchingSignature,
-    /// The body is longer than the source takes.
+    /// The body exceeds the source's limit.
     BodyTooLarge,
     /// The body did not arrive in time.
     BodyTimeout,
@@ -30,9 +30,9 @@ pub enum Reason {
     NotFound,
     /// The path exists, for another method.
     MethodNotAllowed,
-    /// The source has had as many requests as its `rate_limit` allows.
+    /// The source has reached its `rate_limit`.
     RateLimited,
-    /// The signature is right, and the body is not an event of this provider.
+    /// The signature is valid, and the body is not an event of this provider.
     MalformedEvent,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A refusal. `detail` names what was found and never holds a secret, a signature or a part of a body.
+/// A rejection. `detail` never contains a secret, a signature or a part of a body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rejection {
     /// The stable reason.
@@ -90,7 +90,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A refusal for `reason`, explained by `detail`.
+    /// A rejection with this reason and detail.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }

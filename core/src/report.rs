@@ -1,7 +1,7 @@
-//! What ingress tells of the requests that it refused: how many, and a few of them.
+//! Reports about the requests that ingress rejected: counts, and a few samples.
 //!
-//! Whoever can reach ingress can be refused as often as they like, so a rejection must cost less than an event: it is
-//! counted in memory, and a report is made of the counts once in a while.
+//! Anyone can cause rejections at any rate, so a rejection must cost less than an event: ingress counts them in memory, and
+//! sends a report every few seconds.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,48 +13,48 @@ use crate::time::Timestamp;
 /// The version of [`Report`] that this code writes.
 const VERSION: u32 = 1;
 
-/// The requests that one ingress refused in a few seconds. Fields are only ever added within a version.
+/// The requests that one ingress rejected in a few seconds. Within a version fields are only added.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The version of this form.
     v: u32,
-    /// When it was made.
+    /// When the report was made.
     pub at: Timestamp,
     /// One tally for each source and reason.
     pub rejections: Vec<Tally>,
 }
 
-/// Requests that were refused for the same reason at the same source.
+/// Rejected requests with the same source and reason.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Tally {
-    /// The source; `None` if the request named none that there is.
+    /// The source; `None` if the request named no configured source.
     pub source: Option<String>,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// How many.
+    /// Their number.
     pub count: u64,
     /// The first few of them.
     pub samples: Vec<Sample>,
 }
 
-/// One request that was refused. It holds nothing that the request was made of: no secret, no signature, no body.
+/// A rejected request. It contains no part of the request: no secret, no signature, no body.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Sample {
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// The sentence that was answered.
+    /// The sentence in the response.
     pub detail: String,
-    /// Hash of the address it came from, 16 hex digits, if that is known. The same address has the same hash until the
-    /// Worker is built anew, or natively as long as the data folder is kept.
+    /// A hash of the client's address, 16 hex digits, if the address is known. The same address has the same hash until the
+    /// Worker is built again, or natively until the data folder is replaced.
     pub remote: Option<String>,
-    /// How long the body was said to be, in bytes.
+    /// The request's `Content-Length`.
     pub content_length: Option<u64>,
-    /// How long the body was, in bytes, if it was read.
+    /// The size of the body in bytes, if it was read.
     pub body_bytes: Option<u64>,
 }
 
 impl Report {
-    /// A report of these.
+    /// A report about these rejections.
     pub const fn new(at: Timestamp, rejections: Vec<Tally>) -> Self {
         Self { v: VERSION, at, rejections }
     }
@@ -64,7 +64,7 @@ impl Report {
         to_json(self)
     }
 
-    /// Reads what [`Report::encode`] wrote; `None` if it is no report, or of a newer version.
+    /// Reads a text from [`Report::encode`]; `None` if it is not a report, or has a newer version.
     pub fn decode(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok().filter(|report: &Self| report.v == VERSION)
     }

@@ -1,15 +1,15 @@
-//! A webhook request as the verifiers see it: method, headers, raw body.
+//! A webhook request for the verifiers: method, headers, raw body.
 
 use std::borrow::Cow;
 
 use crate::rejection::{Reason, Rejection};
 
-/// The headers of a request, looked up by name. Names are case-insensitive.
+/// The headers of a request, by name. Names are case-insensitive.
 ///
-/// Platforms differ in what they know: a Worker sees repeated headers joined with `", "`, a native server sees each.
-/// [`Request::header`] makes one rule of both.
+/// Platforms differ: a Worker gets repeated headers joined with `", "`, a native server gets each. [`Request::header`]
+/// treats both alike.
 pub trait Headers: Sync {
-    /// Every value sent under `name`, in order; a Worker gives at most one, joined.
+    /// Every value of `name`, in order; a Worker returns at most one, joined.
     fn all(&self, name: &str) -> Vec<Cow<'_, [u8]>>;
 }
 
@@ -22,26 +22,26 @@ impl Headers for Vec<(String, String)> {
     }
 }
 
-/// A request whose body has been read whole.
+/// A request with its complete body.
 pub struct Request<'a> {
     /// The method, upper case.
     pub method: &'a str,
-    /// The query of its URL, as it was sent, without the question mark.
+    /// The query of its URL as sent, without the question mark.
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a dyn Headers,
-    /// The body, byte for byte as received. Signatures cover bytes, so nothing is decoded before they are verified.
+    /// The body, byte for byte as received. Signatures cover bytes, so nothing is decoded before verification.
     pub body: &'a [u8],
 }
 
 impl Request<'_> {
-    /// The value of a header that a signature depends on, blanks around it trimmed; `None` if it was not sent.
+    /// The value of a header that a signature depends on, trimmed; `None` if it was not sent.
     ///
     /// # Errors
     ///
-    /// `malformed_header` if it was sent more than once, or is not text.
-    /// Libraries that join repeats accept a forged value beside a good one; a value with `", "` in it counts as repeated,
-    /// because that is how a Worker sees repeats.
+    /// `malformed_header` if it was sent more than once, or is not text. Libraries that join repeated headers accept a
+    /// forged value beside a valid one. A value that contains `", "` counts as repeated, because that is what a Worker gets
+    /// for repeated headers.
     pub fn header(&self, name: &str) -> Result<Option<Cow<'_, str>>, Rejection> {
         let mut values = self.headers.all(name).into_iter();
         let Some(value) = values.next() else {
@@ -62,12 +62,12 @@ impl Request<'_> {
         };
         let text = text.ok_or_else(|| malformed("is not text"))?;
         if text.contains(", ") {
-            return Err(malformed("was sent more than once, or holds several values"));
+            return Err(malformed("was sent more than once, or has several values"));
         }
         Ok(Some(text))
     }
 
-    /// As [`Request::header`], for a header that must be there.
+    /// Like [`Request::header`], for a required header.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl Request<'_> {
     }
 }
 
-/// The address that a request came from. The platform puts it into the extensions of a request to the admin API.
+/// The client's address. The platform adds it to the extensions of a request to the admin API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remote(pub String);
 
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_header_is_refused_however_the_platform_shows_it() {
+    fn a_repeated_header_is_rejected_on_both_platforms() {
         for sent in [&[("Signature", "a"), ("signature", "b")][..], &[("Signature", "a, b")]] {
             assert_eq!(header(sent).unwrap_err().reason, Reason::MalformedHeader);
         }

@@ -1,13 +1,13 @@
-//! Rules: which events change which rows. Written in hookmill.toml, compiled once to SQL, carried out by the consumers.
+//! Rules: which events change which rows. Written in hookmill.toml, compiled once to SQL, executed by the consumers.
 //!
-//! A [`Program`] is the compiled form. It holds no name that was not checked against the schema and no text that came from
-//! a payload; values travel as one bound JSON array for each statement.
+//! A [`Program`] is the compiled form. It contains only names that were checked against the schema, and no text from a
+//! payload; values travel as one bound JSON array for each statement.
 //!
 //! The law that makes the order of arrival irrelevant: **a row is a function of the greatest event for its key**, where
 //! events compare by (version, precedence, event id). So every rule of a table sets the same columns; a deletion may set
-//! fewer, and leaves the rest `NULL` on the tombstone. Where a rule has `each`, what is said of the row is true of the set of
-//! rows that one list makes: it is a function of the greatest event for that list. Counters are the other kind of table:
-//! additions commute, and the ledger sees to it that each is made once.
+//! fewer, and leaves the others `NULL` on the tombstone. For a rule with `each`, the law holds for the set of rows that one
+//! list produces: it is a function of the greatest event for that list. Counters are the other kind of table: additions
+//! commute, and the ledger ensures that each happens once.
 
 mod path;
 mod pattern;
@@ -33,19 +33,21 @@ pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
 
 pub use read::{NotJson, Read, Reads, Stopped, Values, each_element};
-pub use value::{EventFacts, EventField, Form, PathRead, Places, Scope, Unfit, Value, ValuePath};
+pub use value::{
+    EventFacts, EventField, Form, PathRead, Places, Scope, Value, ValueError, ValuePath,
+};
 
 /// Columns that a table needs for rules with a version, besides those that the rules name.
 pub const GUARD_COLUMNS: [&str; 4] = ["_version", "_precedence", "_event_id", "_deleted"];
 
-/// All rules, ready to be carried out.
+/// All rules, ready to run.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Program {
-    /// Everything any rule reads.
+    /// The paths that rules read.
     pub reads: Reads,
     /// The rules, in the order of hookmill.toml.
     pub rules: Vec<Rule>,
-    /// By source: what becomes of an event that no rule names.
+    /// By source: how to treat an event that no rule matches.
     pub unmatched: BTreeMap<String, Unmatched>,
 }
 
@@ -56,37 +58,37 @@ pub struct Rule {
     pub name: String,
     /// The events it applies to.
     pub on: Vec<Pattern>,
-    /// Statements, in order. Each is given the same rows, in the format of [`row`].
+    /// Statements, in order. Each gets the same rows, in the format of [`row`].
     pub sql: Vec<Sql>,
-    /// If code says what its values are: which.
-    pub handler: Option<Handled>,
-    /// If it makes a row of each element of a list: of which.
+    /// The handler, if the rule has one.
+    pub handler: Option<HandlerRef>,
+    /// The list, if the rule writes a row for each of its elements.
     pub each: Option<Each>,
-    /// What has to hold for it to be carried out: all of these. Of an element, for that to make a row.
+    /// The conditions, all of which must be met for the rule to run, or for an element to produce a row.
     pub when: Vec<Condition>,
-    /// What it does.
+    /// The effect.
     pub effect: Effect,
 }
 
-/// A rule whose paths are not those of the body, but of what a handler makes of it.
+/// A handler of a rule. The rule's paths refer to the values that the handler returns.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Handled {
+pub struct HandlerRef {
     /// The handler's name.
     pub name: String,
-    /// What is read of each value that it returns.
+    /// The paths that the rule reads in each returned value.
     pub reads: Reads,
 }
 
-/// The list that a rule goes through.
+/// The list of a rule.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Each {
-    /// Where it is.
+    /// The path of the list.
     pub list: PathRead,
-    /// What is read of each element.
+    /// The paths that the rule reads in each element.
     pub reads: Reads,
 }
 
-/// What a rule does with an event.
+/// The effect of a rule.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
@@ -96,49 +98,50 @@ pub enum Effect {
         table: String,
         /// How the rows of its table compare; `None` for a counter.
         guard: Option<Guard>,
-        /// What goes into the row's columns, keys first.
+        /// The columns and their values, keys first.
         columns: Vec<Column>,
     },
-    /// It writes the rows that a list makes, and removes those that are no longer in it. The row is that of the list.
+    /// It writes the rows of a list, and removes rows that are no longer in it. The row in [`row`] format belongs to the
+    /// list.
     Rows {
         /// The table.
         table: String,
         /// How two events about the same list compare.
         guard: Guard,
-        /// The columns of the key that are the same for all rows of the list.
+        /// The columns of the key that are equal for all rows of the list.
         owner: Vec<Column>,
         /// The other columns, those of the key first.
         columns: Vec<Column>,
     },
-    /// It writes something into the outbox. The columns of its row are `rule, id, channel, recipient, content, due at, now`.
+    /// It writes a message into the outbox. The columns of its row are `rule, id, channel, recipient, content, due at,
+    /// now`.
     Send {
-        /// What.
+        /// The message.
         send: Send,
         /// Its data, by name.
         data: Vec<(String, Value)>,
-        /// How long after its event it is sent.
+        /// The delay after its event.
         delay: Duration,
     },
-    /// It writes down what became of something that was sent. The columns of its row are `id, outcome, rank, now`.
+    /// It records the outcome of a message. The columns of its row are `id, outcome, rank, now`.
     Outcome {
-        /// Its id, as the provider was told it and tells it again; or what the provider knows it by.
+        /// The id of the message, as Hookmill gave it to the provider; or the provider's own id.
         of: Value,
-        /// Whether that is what the provider knows it by.
+        /// Whether it is the provider's id.
         by_provider_id: bool,
-        /// What became of it.
+        /// The outcome.
         outcome: Outcome,
     },
-    /// It puts addresses on the list of those that are not written to: a row for each, with the columns
-    /// `address, reason, now`.
+    /// It suppresses addresses: a row for each, with the columns `address, reason, now`.
     Suppress {
         /// The address, or a list of them.
         address: Value,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// A statement of a rule, made once.
+/// A compiled statement of a rule.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Sql {
     /// SQL text.
@@ -147,7 +150,7 @@ pub struct Sql {
     pub takes_elements: bool,
 }
 
-/// What a rule sends because of an event.
+/// A message that a rule sends.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Send {
@@ -155,104 +158,104 @@ pub enum Send {
     Email {
         /// The name of its template.
         template: String,
-        /// To whom: a mailbox, or a list of them.
+        /// The recipients: a mailbox, or a list of them.
         to: Value,
-        /// Who has a copy.
+        /// The recipients of a copy.
         cc: Option<Value>,
-        /// Where answers go, if not where `[email]` says.
+        /// The mailbox for replies, if not that of `[email]`.
         reply_to: Option<Value>,
     },
     /// An SMS.
     Sms {
-        /// To whom: a number.
+        /// The recipient: a phone number.
         to: Value,
-        /// What it says: a template.
+        /// The text: a template.
         body: String,
     },
-    /// What somebody did.
+    /// A tracking event.
     Track {
-        /// Who is told.
+        /// The analytics provider.
         provider: Provider,
-        /// What it is called.
+        /// The name of the event.
         event: String,
-        /// Who has done it.
+        /// The user.
         user: Value,
     },
 }
 
-/// What a value in the payload has to be.
+/// A condition on a value of the payload.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Condition {
-    /// Where the value is.
+    /// The path of the value.
     pub path: PathRead,
-    /// What it may be: JSON texts, of which one is enough; `null` for nothing there.
+    /// JSON texts, one of which must match; `null` for a missing value.
     pub any_of: Vec<String>,
-    /// If true, it has to be none of these.
+    /// If true, none of them may match.
     pub not: bool,
 }
 
 impl Condition {
-    /// Whether it holds.
+    /// Whether it is met.
     ///
     /// # Errors
     ///
     /// If the body is not JSON.
     pub fn holds(&self, scope: Scope<'_>) -> Result<bool, NotJson> {
         let found = self.path.json(scope)?.unwrap_or("null");
-        // Numbers and texts have several spellings.
+        // Numbers and strings have several spellings.
         let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
         let found = parse(found);
         Ok(self.any_of.iter().any(|value| parse(value) == found) != self.not)
     }
 }
 
-/// How two events for the same row compare, besides by their ids, and which of them delete.
+/// How two events for the same row compare, besides by their ids, and which events delete.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Guard {
     /// Patterns of the event types that delete; a deletion wins among equal versions.
     pub delete: Vec<String>,
-    /// Where the version is: [`Value::version`].
+    /// The version: [`Value::version`].
     pub version: Value,
-    /// What decides between equal versions, before the event's id does.
+    /// Decides between equal versions, before the event's id.
     pub precedence: Precedence,
-    /// If that decides nothing: whose API is asked for the object.
+    /// If precedence does not decide: the API that has the object.
     pub refetch: Option<Refetch>,
 }
 
-/// Whose API is asked for an object, and for which.
+/// An API and the object to fetch.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Refetch {
-    /// Whose.
+    /// The provider.
     pub provider: Provider,
-    /// Where the object's id is.
+    /// The path of the object's id.
     pub id: PathRead,
 }
 
-/// What decides between events of equal version.
+/// Decides between events with equal versions.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precedence {
-    /// Nothing but the event's id.
+    /// Only the event's id.
     None,
-    /// The value of a column: the later in `order`, the stronger.
+    /// The value of a column; a later one in `order` wins.
     Value {
         /// Index into the row's columns.
         column: usize,
         /// Values, weakest first.
         order: Vec<String>,
     },
-    /// The event's type: the later in `order`, the stronger.
+    /// The event's type; a later one in `order` wins.
     Type {
         /// Patterns of event types, weakest first.
         order: Vec<String>,
     },
 }
 
-/// Above any place in a configured order, and below any time in milliseconds, which is the precedence of an object that was
-/// fetched then.
+/// Above any position in a configured order, and below any time in milliseconds, which is the precedence of a fetched
+/// object.
 pub const FETCHED: i64 = 1_000_000;
 
-/// Precedence of a deletion: above that of any object that was fetched.
+/// The precedence of a deletion: above that of any fetched object.
 pub const DELETION: i64 = 1 << 52;
 
 impl Guard {
@@ -261,9 +264,10 @@ impl Guard {
         self.delete.iter().any(|glob| pattern::matches(glob, event_type))
     }
 
-    /// The number that is compared between equal versions: [`DELETION`], a place in the order, or -1 for what is not in it.
+    /// The number that is compared between equal versions: [`DELETION`], a position in the order, or -1 for values that are
+    /// not in it.
     pub fn rank(&self, event_type: &str, columns: &[Option<Cow<'_, str>>]) -> i64 {
-        let place =
+        let position =
             |position: Option<usize>| position.and_then(|p| i64::try_from(p).ok()).unwrap_or(-1);
         if self.deletes(event_type) {
             return DELETION;
@@ -273,27 +277,27 @@ impl Guard {
             Precedence::Value { column, order } => {
                 let value = columns.get(*column).and_then(Option::as_deref);
                 let value = value.and_then(|text| serde_json::from_str::<String>(text).ok());
-                place(value.and_then(|value| order.iter().position(|o| *o == value)))
+                position(value.and_then(|value| order.iter().position(|o| *o == value)))
             }
             Precedence::Type { order } => {
-                place(order.iter().position(|glob| pattern::matches(glob, event_type)))
+                position(order.iter().position(|glob| pattern::matches(glob, event_type)))
             }
         }
     }
 }
 
-/// What goes into a column.
+/// The value of a column.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Column {
     /// The column's name.
     pub name: String,
-    /// Where its value is from.
+    /// The value.
     pub value: Value,
-    /// Whether the row cannot be without it: part of the key.
+    /// Whether the value is required: the column is part of the key.
     pub required: bool,
 }
 
-/// What becomes of a verified event that no rule names.
+/// How to treat a verified event that no rule matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unmatched {
@@ -307,7 +311,7 @@ pub enum Unmatched {
 }
 
 impl Effect {
-    /// How the rows that it writes compare, if they do.
+    /// How the rows that it writes compare; `None` if they do not.
     pub const fn guard(&self) -> Option<&Guard> {
         match self {
             Self::Row { guard, .. } => guard.as_ref(),
@@ -316,7 +320,7 @@ impl Effect {
         }
     }
 
-    /// The word for it.
+    /// The name of the effect.
     pub const fn word(&self) -> RuleEffect {
         match self {
             Self::Row { guard: Some(_), .. } => RuleEffect::Row,
@@ -330,7 +334,7 @@ impl Effect {
         }
     }
 
-    /// The table that it writes, if that is one of the user's or a preset's.
+    /// The table that it writes, if it is one of the user's or a preset's.
     pub fn table(&self) -> Option<&str> {
         match self {
             Self::Row { table, .. } | Self::Rows { table, .. } => Some(table),
@@ -340,7 +344,7 @@ impl Effect {
 }
 
 impl Program {
-    /// The rules for an event, in order.
+    /// The rules that match an event, in order.
     pub fn matching<'p>(
         &'p self,
         source: &'p str,

@@ -1,4 +1,4 @@
-//! What tables there are, as far as rules need to know. Read from a migrated database, never written by hand.
+//! The tables of the database, as far as rules need them. Read from a migrated database.
 
 use std::collections::BTreeMap;
 
@@ -35,10 +35,10 @@ pub struct TableColumn {
     pub key: bool,
 }
 
-/// The table of what orders rows that are not there, and lists.
+/// The table with the versions of removed rows, and of lists.
 pub const ROW_GUARDS: &str = "row_guards";
 
-/// Tables that are Hookmill's own: no rule writes them.
+/// Hookmill's own tables, which rules cannot write.
 pub const OWN_TABLES: [&str; 20] = [
     "activity",
     "admin_failures",

@@ -1,7 +1,7 @@
-//! How a source's requests are signed, and what events are in them, as data: what a Worker carries of it.
+//! Signature schemes as data: how a source signs requests, and where they contain events.
 //!
-//! Most providers differ only in parameters: which header, which parts are signed, in which encoding. Those are a
-//! [`Template`]. Named schemes (`scheme = "github"`) are such parameters in files, `core/schemes`.
+//! Most providers differ only in parameters: the header, the signed parts, the encodings. Those are a [`Template`]. Named
+//! schemes (`scheme = "github"`) are such parameters in files, `core/schemes`.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub enum Scheme {
     Template(Box<Template>),
     /// Standard Webhooks: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
     StandardWebhooks {
-        /// What the headers begin with, of which a request uses the first that it has: `svix`, `webhook`.
+        /// The prefixes of the headers; a request uses the first that it has: `svix`, `webhook`.
         families: Vec<String>,
         /// Whether a secret may be a public key (`whpk_`).
         asymmetric: bool,
@@ -29,7 +29,7 @@ pub enum Scheme {
     PaddleClassic,
 }
 
-/// What is signed and with what, for people: ``HMAC-SHA256 over `{timestamp}.{body}` ``.
+/// The algorithm and the signed parts, for people: ``HMAC-SHA256 over `{timestamp}.{body}` ``.
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let template = match self {
@@ -59,7 +59,7 @@ impl fmt::Display for Scheme {
 }
 
 impl Scheme {
-    /// Whether the URL is signed.
+    /// Whether the signature covers the URL.
     pub fn signs_url(&self) -> bool {
         match self {
             Self::Template(template) => {
@@ -70,9 +70,9 @@ impl Scheme {
         }
     }
 
-    /// Whether a signature proves only that the request is the provider's, and nothing about what is in its body.
+    /// Whether a signature proves only that the request is the provider's, and does not cover the body.
     ///
-    /// Such a signature fits any body, so it may count for one event only. Tokens are not meant: they sign nothing.
+    /// Such a signature is valid with any body, so it may count for one event only. Tokens are excluded: they sign nothing.
     pub fn leaves_body_open(&self) -> bool {
         match self {
             Self::Template(template) => {
@@ -82,7 +82,7 @@ impl Scheme {
         }
     }
 
-    /// The algorithm that not every build has and it needs: a feature of `hookmill-providers` and of the ingress Worker.
+    /// The optional algorithm that it needs: a feature of `hookmill-providers` and of the ingress Worker.
     pub fn feature(&self) -> Option<&'static str> {
         match self {
             Self::Template(template) => match template.algorithm {
@@ -97,7 +97,7 @@ impl Scheme {
         }
     }
 
-    /// Whether its secrets are public keys, with which nothing can be signed.
+    /// Whether its secrets are public keys, which cannot sign.
     pub fn has_public_keys(&self) -> bool {
         match self {
             Self::Template(template) => {
@@ -112,21 +112,21 @@ impl Scheme {
 /// A signature over parts of the request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Template {
-    /// What makes the signature.
+    /// The algorithm.
     pub algorithm: Algorithm,
-    /// How the key is written in the secret.
+    /// The form of the key in the secret.
     pub key: KeyForm,
-    /// Where the signature is.
+    /// The location of the signature.
     pub signature: SignatureAt,
-    /// Where the time is that was signed, if one was.
+    /// The location of the signed time, if there is one.
     pub timestamp: Option<TimeAt>,
-    /// What is signed, in order.
+    /// The signed parts, in order.
     pub payload: Vec<Part>,
-    /// What [`Place::Body`] and [`Part::Body`] read, of the body before it is verified.
+    /// The paths of [`Place::Body`] and [`Part::Body`] in the body before verification.
     pub reads: Reads,
 }
 
-/// What makes a signature.
+/// The algorithm of a signature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
@@ -140,15 +140,15 @@ pub enum Algorithm {
     Ed25519,
     /// ECDSA over P-256 with SHA-256, in DER; the secret is a public key.
     EcdsaP256,
-    /// None: what is sent is the secret itself.
+    /// None: the request contains the secret itself.
     Token,
 }
 
-/// How a key is written.
+/// The form of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyForm {
-    /// Its bytes are the text's.
+    /// The bytes of the text.
     #[default]
     Text,
     /// Hexadecimal.
@@ -157,7 +157,7 @@ pub enum KeyForm {
     Base64,
 }
 
-/// How a signature is written.
+/// The form of a signature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
@@ -165,46 +165,46 @@ pub enum Encoding {
     Hex,
     /// Base64 with padding.
     Base64,
-    /// As it is.
+    /// Plain text.
     Text,
 }
 
-/// Where a signature is.
+/// The location of a signature.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SignatureAt {
     /// The header or the member of the body.
     pub place: Place,
-    /// What stands before it.
+    /// A prefix before it.
     pub prefix: String,
-    /// How it is written.
+    /// Its form.
     pub encoding: Encoding,
-    /// If the header is a list `key=value`: what separates its members, and the key of the signatures.
+    /// If the header is a list `key=value`: the separator of its members, and the key of the signatures.
     pub list: Option<(char, String)>,
 }
 
-/// Where something is in a request.
+/// A location in a request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
     /// A header.
     Header(String),
-    /// The member of this key in the list that the signature stands in.
+    /// The member with this key in the list that contains the signature.
     Member(String),
     /// A path in the body, and its text for messages.
     Body(Read, String),
 }
 
-/// Where a time is.
+/// The location of a time.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TimeAt {
-    /// Where.
+    /// The location.
     pub place: Place,
-    /// How it is written.
+    /// Its form.
     pub unit: TimeUnit,
 }
 
-/// How a time is written. No unit has a time that begins with another time, so what follows a time in a payload cannot pass
-/// for a part of it.
+/// The form of a time. In no form can a time begin with another time, so the text after a time in a payload cannot pass for
+/// a part of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeUnit {
@@ -217,30 +217,30 @@ pub enum TimeUnit {
     Rfc3339,
 }
 
-/// A part of what is signed.
+/// A signed part.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// These very bytes.
+    /// These bytes.
     Literal(String),
-    /// The time, as it is written in the request.
+    /// The time, as the request writes it.
     Timestamp,
     /// The method, upper case.
     Method,
     /// `public_url`, and the query of the request.
     Url,
-    /// The same, with the escapes of ``:/?@!$'()*,;`` undone.
+    /// The same, with ``:/?@!$'()*,;`` unescaped.
     PlainUrl,
     /// The body.
     Body,
-    /// A header's value, and its length in bytes if the provider always sends the same.
+    /// A header's value, and its length in bytes if that is fixed.
     Header(String, Option<usize>),
     /// A member of the body: the text of a string, or a number as written; and its path for messages.
     Member(Read, String),
 }
 
 impl Part {
-    /// Whether its length is known before the request is.
+    /// Whether its length is fixed.
     const fn has_fixed_length(&self) -> bool {
         match self {
             // Providers only POST to a template's source.
@@ -269,7 +269,8 @@ impl fmt::Display for Part {
     }
 }
 
-/// Neighbors of varying length that no fixed characters separate. A signature over them does not say where the first ends.
+/// Adjacent parts of variable length without fixed characters between them. A signature over them does not determine where
+/// the first ends.
 pub fn unseparated(payload: &[Part]) -> impl Iterator<Item = (&Part, &Part)> {
     let mut open: Option<&Part> = None;
     payload.iter().filter_map(move |part| match part {
@@ -282,23 +283,23 @@ pub fn unseparated(payload: &[Part]) -> impl Iterator<Item = (&Part, &Part)> {
     })
 }
 
-/// What events a verified request holds.
+/// The events of a verified request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Events {
-    /// What is read of each event.
+    /// The paths that are read in each event.
     pub reads: Reads,
-    /// What makes an event's id: all of these, joined with full stops.
+    /// The parts of an event's id, joined with periods.
     pub id: Vec<NamePart>,
-    /// What makes its type: the first of these and those others that are there, joined with full stops.
+    /// The parts of its type, joined with periods: the first, and the others that exist.
     pub kind: Vec<NamePart>,
-    /// Its type if nothing says one.
+    /// The type if no part exists.
     pub default_kind: Option<String>,
-    /// Whether the body is a list of events, or a line for each.
+    /// Whether the body is a list of events, or has one on each line.
     pub many: bool,
-    /// Whether the id is combined with a hash of the body: the signature covers the body and not the id. The hash keeps
-    /// an attacker from sending the body of one event under the id of another.
+    /// Whether the id is combined with a hash of the body: the signature covers the body and not the id. With the hash, an
+    /// attacker cannot send the body of one event under the id of another.
     pub hash: bool,
-    /// Requests that are no events and want an answer of their own.
+    /// Requests that are not events and need their own response.
     pub handshakes: Vec<Handshake>,
 }
 
@@ -312,24 +313,24 @@ pub enum NamePart {
     Body(Read, String),
     /// The SHA-256 of the event's body.
     BodyHash,
-    /// The SHA-256 of what was signed: one signature is one event.
+    /// The SHA-256 of the signed bytes: one signature is one event.
     SignedHash,
 }
 
-/// A request that is no event: a challenge, a ping.
+/// A request that is not an event: a challenge, a ping.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Handshake {
-    /// Paths, and the JSON text of what has to be there.
+    /// Paths, and the JSON texts that must be there.
     pub when: Vec<(Read, String)>,
-    /// What must not be there.
+    /// A path at which there must be no value.
     pub unless: Option<Read>,
-    /// What is answered.
+    /// The response.
     pub answer: Answer,
-    /// The member of the request that is answered instead of `answer.body`, as text.
+    /// The member of the request that replaces `answer.body`, as text.
     pub echo: Option<Read>,
 }
 
-/// A reply that a source wants.
+/// A response that a source needs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// The status; 2xx.
@@ -340,11 +341,11 @@ pub struct Answer {
     pub body: String,
 }
 
-/// The limits between which a signature's time is fresh.
+/// The tolerances for a signature's time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Tolerance {
-    /// How old it may be.
+    /// The maximum age.
     pub past: Duration,
-    /// How far ahead it may be: the sender's clock may be a little off.
+    /// The maximum time ahead, since the sender's clock may be slightly off.
     pub future: Duration,
 }

@@ -1,4 +1,4 @@
-//! The store port: SQL in one transaction. Every statement lives in the stage that owns it.
+//! The store port: SQL in transactions. Every statement belongs to the stage that uses it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 pub enum Param {
     /// No value.
     Null,
-    /// An integer. Every adapter binds it as one: D1, which binds JavaScript's numbers as `REAL`, through a cast.
+    /// An integer. D1 binds JavaScript numbers as `REAL`, so its adapter casts them.
     Integer(i64),
     /// A text. Whole batches travel as one JSON array.
     Text(String),
@@ -30,7 +30,7 @@ impl Param {
     ///
     /// # Panics
     ///
-    /// If the value cannot be JSON, such as a map whose keys are not texts.
+    /// If the value is not serializable, such as a map whose keys are not texts.
     pub fn json(value: &(impl Serialize + ?Sized)) -> Self {
         Self::Text(to_json(value))
     }
@@ -107,7 +107,7 @@ impl<T: Into<Param>> From<Option<T>> for Param {
     }
 }
 
-/// The parameters of a statement, `?1` first: whatever a [`Param`] can be made from.
+/// The parameters of a statement, `?1` first: values that convert to [`Param`].
 #[macro_export]
 macro_rules! params {
     ($($param:expr),* $(,)?) => {
@@ -130,12 +130,12 @@ impl Statement {
         Self { sql: sql.into(), params }
     }
 
-    /// The statement for some rows, each a tuple: `?1` is an array of arrays. Rows that are too long for one bound value become
-    /// several statements.
+    /// The statement for some rows, each a tuple: `?1` is an array of arrays. Rows that are too long for one bound value
+    /// become several statements.
     ///
     /// # Panics
     ///
-    /// If a row cannot be JSON.
+    /// If a row is not serializable.
     pub fn for_each<T: Serialize>(sql: &str, rows: impl IntoIterator<Item = T>) -> Vec<Self> {
         let rows: Vec<_> = rows.into_iter().map(|row| to_json(&row)).collect();
         Self::for_rows(&sql.into(), rows.iter().map(String::as_str))
@@ -147,8 +147,8 @@ impl Statement {
         Self::for_arrays(sql, rows.into_iter().map(|row| [row]).collect())
     }
 
-    /// Likewise for rows with lists: `?2` is an array of the elements of all lists. Those of one row are given as texts with
-    /// commas between them; a row and its elements stay in one statement.
+    /// The same for rows with lists: `?2` is an array of the elements of all lists. The elements of a row are texts joined
+    /// with commas; a row and its elements stay in one statement.
     pub fn for_lists<'r>(
         sql: &Arc<str>,
         rows: impl IntoIterator<Item = (&'r str, &'r str)>,
@@ -207,11 +207,11 @@ impl Row {
         Self { columns, values }
     }
 
-    /// The row as a type that has a field for each column, by name.
+    /// The row as a type with a field for each column, by name.
     ///
     /// # Errors
     ///
-    /// If a value is not of the type of its field.
+    /// If a value has the wrong type.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
         let columns = self.columns.iter().map(String::as_str).zip(self.values.iter().cloned());
         T::deserialize(MapDeserializer::new(columns))
@@ -229,25 +229,25 @@ impl Row {
     }
 }
 
-/// Reads every row of a statement's answer as a type, see [`Row::read`].
+/// Reads every row of a statement's answer, see [`Row::read`].
 ///
 /// # Errors
 ///
-/// If a value is not of the type of its field.
+/// If a value has the wrong type.
 pub fn read<T: DeserializeOwned>(rows: &[Row]) -> Result<Vec<T>, StoreError> {
     rows.iter().map(Row::read).collect()
 }
 
-/// The rows of a statement of a transaction, by its place among the statements; none if there is no such statement.
-pub fn answer(rows: &[Rows], place: usize) -> &[Row] {
-    rows.get(place).map_or(&[], Vec::as_slice)
+/// The rows of the statement with this index in a transaction; empty if it does not exist.
+pub fn answer(rows: &[Rows], index: usize) -> &[Row] {
+    rows.get(index).map_or(&[], Vec::as_slice)
 }
 
-/// Reads the rows of a statement that makes a JSON text of each: its only column.
+/// Reads the rows of a statement with one column of JSON texts.
 ///
 /// # Errors
 ///
-/// If a text is not of the type.
+/// If a text does not have the type.
 pub fn read_json<T: DeserializeOwned>(rows: &[Row]) -> Result<Vec<T>, StoreError> {
     let read = |row: &Row| {
         let text = row.values.first().and_then(Value::as_str).unwrap_or("null");
@@ -265,34 +265,33 @@ pub fn flag<'de, D: Deserializer<'de>>(column: D) -> Result<bool, D::Error> {
     i64::deserialize(column).map(|is| is != 0)
 }
 
-/// Reads a column that holds a JSON text, likewise.
+/// Reads a column with a JSON text, for `#[serde(deserialize_with)]`.
 ///
 /// # Errors
 ///
-/// If it does not, or the JSON is not of the type.
+/// If it is not JSON of the type.
 pub fn json<'de, T: DeserializeOwned, D: Deserializer<'de>>(column: D) -> Result<T, D::Error> {
     let text = String::deserialize(column)?;
     serde_json::from_str(&text).map_err(serde::de::Error::custom)
 }
 
-/// Why a transaction did not happen. Nothing of it was written.
+/// Why a transaction failed. Nothing of it was written.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum StoreError {
-    /// The store cannot do it now: try again later.
+    /// The store is unavailable; a retry may succeed.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The store cannot do it yet: a table or column is missing, which a migration will bring. Other statements are not
-    /// concerned.
+    /// A table or column is missing, which a migration will create. Other statements are not affected.
     #[error("the store is not ready: {0}")]
     NotReady(String),
-    /// The store will not do it, however often it is asked: a constraint, a value of the wrong type.
+    /// The store rejects the statement, and will reject it again: a constraint, a value of the wrong type.
     #[error("the store refused: {0}")]
     Refused(String),
 }
 
 impl StoreError {
-    /// What `SQLITE_ERROR` means, by its message: SQLite has one code for a statement that is wrong and for one that asks for a
-    /// table or column that is not there.
+    /// Classifies `SQLITE_ERROR` by its message: SQLite has one code for a wrong statement and for a missing table or
+    /// column.
     ///
     /// Source: <https://www.sqlite.org/rescode.html>.
     pub fn from_sqlite_error(message: String) -> Self {
@@ -304,7 +303,7 @@ impl StoreError {
         }
     }
 
-    /// What D1 says. It gives no code but in its text.
+    /// Classifies an error of D1, which has its code only in the text.
     ///
     /// Source: <https://developers.cloudflare.com/d1/observability/debug-d1/>.
     pub fn from_d1(text: String) -> Self {
@@ -327,14 +326,14 @@ impl StoreError {
 
 /// Runs SQL.
 pub trait Store: Send + Sync {
-    /// Runs every statement in order in one transaction, or none of them. Answers with each statement's rows.
+    /// Executes every statement in order in one transaction, or none of them. Returns each statement's rows.
     fn execute(
         &self,
         statements: Vec<Statement>,
     ) -> impl Future<Output = Result<Vec<Rows>, StoreError>> + Send;
 
-    /// Likewise, for statements that only read. They see one state of the database. Where a store can, they neither wait for a
-    /// writer nor make one wait.
+    /// The same for statements that only read. They see one state of the database. If the store supports it, they neither
+    /// wait for a writer nor delay one.
     fn query(
         &self,
         statements: Vec<Statement>,
@@ -426,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sqlite_says_decides_whether_to_try_again() {
+    fn the_error_of_sqlite_decides_whether_to_retry() {
         for text in [
             "D1_ERROR: UNIQUE constraint failed: u.id: SQLITE_CONSTRAINT (extended: SQLITE_CONSTRAINT_PRIMARYKEY)",
             "D1_ERROR: cannot store TEXT value in INTEGER column t.n: SQLITE_CONSTRAINT (extended: SQLITE_CONSTRAINT_DATATYPE)",

@@ -1,7 +1,7 @@
-//! The texts of emails: templates of minijinja, a subject line and an HTML part, and a text part that is given or derived.
+//! The texts of emails: templates of minijinja with a subject line, an HTML part, and a text part that is given or derived.
 //!
-//! What stands in a template by mistake is found when it is loaded, and what it misses when it is compared with the data
-//! that rules give it: [`Templates::variables`].
+//! Errors in a template are found when it is loaded. Missing variables are found when it is compared with the data of the
+//! rules: [`Templates::variables`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use thiserror::Error;
 use crate::email::TemplateText;
 use crate::time::Timestamp;
 
-/// Templates, ready to be filled in.
+/// Templates, ready to render.
 #[derive(Debug)]
 pub struct Templates {
     environment: Environment<'static>,
-    /// Name, and whether there is a text part.
+    /// By name, whether there is a text part.
     names: BTreeMap<String, bool>,
 }
 
@@ -32,7 +32,7 @@ pub struct Rendered {
     pub text: String,
 }
 
-/// What is wrong with a template.
+/// An error in a template.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Error)]
 #[error("template `{template}`, {part}{}: {problem}", .line.map(|line| format!(", line {line}")).unwrap_or_default())]
 pub struct TemplateError {
@@ -40,9 +40,9 @@ pub struct TemplateError {
     pub template: String,
     /// `subject`, `html` or `text`.
     pub part: &'static str,
-    /// The line in that part, from 1, if the fault has one.
+    /// The line in that part, from 1, if known.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
 }
 
@@ -52,10 +52,10 @@ fn key(name: &str, part: &str) -> String {
     format!("{name}.{part}")
 }
 
-/// What [`render_text`] and [`text_variables`] call their template in an error.
+/// The name of the template of [`render_text`] and [`text_variables`] in errors.
 const TEXT: &str = "text";
 
-/// Fills in a template that is no more than a text.
+/// Renders a template that is a single text.
 ///
 /// # Errors
 ///
@@ -65,11 +65,11 @@ pub fn render_text(text: &str, data: &Map<String, Value>) -> Result<String, Temp
     rendered.map_err(|error| TemplateError::new(TEXT, TEXT, &error))
 }
 
-/// What such a template uses, as [`Templates::variables`].
+/// The variables of such a template, as [`Templates::variables`].
 ///
 /// # Errors
 ///
-/// If it has a fault.
+/// If it has an error.
 pub fn text_variables(text: &str) -> Result<BTreeMap<String, bool>, TemplateError> {
     let mut environment = environment();
     let added = environment.add_template(TEXT, text);
@@ -83,19 +83,19 @@ pub fn text_variables(text: &str) -> Result<BTreeMap<String, bool>, TemplateErro
     }
 }
 
-/// What a template uses, without what is there in every template; and whether it has to be given, or is asked for first.
+/// The variables of a template, without those that every template has; and whether each is required.
 fn used(environment: &Environment<'_>, template: &Template<'_, '_>) -> BTreeMap<String, bool> {
-    let asked = asked(template);
+    let tested = tested(template);
     let there = |name: &String| environment.globals().any(|(global, _)| global == *name);
     let names = template.undeclared_variables(false).into_iter().filter(|name| !there(name));
-    names.map(|name| (name.clone(), !asked.contains(&name))).collect()
+    names.map(|name| (name.clone(), !tested.contains(&name))).collect()
 }
 
-/// What a template asks for: `{% if name %}`, `{{ name | default("there") }}`, `name is defined`, `name or …`.
-fn asked(template: &Template<'_, '_>) -> BTreeSet<String> {
+/// The variables that a template tests: `{% if name %}`, `{{ name | default("there") }}`, `name is defined`, `name or …`.
+fn tested(template: &Template<'_, '_>) -> BTreeSet<String> {
     let code = &get_compiled_template(template).instructions;
-    let asks = |place: u32| {
-        let mut following = (place + 1..).map_while(|place| code.get(place));
+    let asks = |index: u32| {
+        let mut following = (index + 1..).map_while(|index| code.get(index));
         let next = following.find(|next| !matches!(next, Instruction::LoadConst(_)));
         matches!(
             next,
@@ -109,16 +109,16 @@ fn asked(template: &Template<'_, '_>) -> BTreeSet<String> {
             )
         )
     };
-    let names = (0..).map_while(|place| Some((place, code.get(place)?)));
-    let names = names.filter_map(|(place, instruction)| match instruction {
-        Instruction::Lookup(name) if asks(place) => Some((*name).to_owned()),
+    let names = (0..).map_while(|index| Some((index, code.get(index)?)));
+    let names = names.filter_map(|(index, instruction)| match instruction {
+        Instruction::Lookup(name) if asks(index) => Some((*name).to_owned()),
         _ => None,
     });
     names.collect()
 }
 
-/// The first filter, test or function that there is none of: it would show only when somebody is written to. Its line, and a
-/// sentence.
+/// The first unknown filter, test or function, which would otherwise fail only when an email is sent. Returns its line, and
+/// a sentence.
 fn unknown(
     environment: &Environment<'_>,
     template: &Template<'_, '_>,
@@ -126,7 +126,7 @@ fn unknown(
     let code = &get_compiled_template(template).instructions;
     let undeclared = template.undeclared_variables(false);
     let mut state = environment.empty_state();
-    (0..).map_while(|place| Some((place, code.get(place)?))).find_map(|(place, instruction)| {
+    (0..).map_while(|index| Some((index, code.get(index)?))).find_map(|(index, instruction)| {
         let (kind, name) = match instruction {
             Instruction::ApplyFilter(name, ..) => {
                 let error = state.apply_filter(name, &[]).err()?;
@@ -142,12 +142,12 @@ fn unknown(
             }
             _ => None,
         }?;
-        Some((code.get_line(place), format!("there is no {kind} `{name}`")))
+        Some((code.get_line(index), format!("there is no {kind} `{name}`")))
     })
 }
 
-/// The filter `date`: a time in UTC, as seconds or milliseconds since the Unix epoch or in RFC 3339, in the words of
-/// <https://docs.rs/chrono/latest/chrono/format/strftime/index.html>.
+/// The filter `date`: formats a time in UTC, given as seconds or milliseconds since the Unix epoch or in RFC 3339, with a
+/// format of <https://docs.rs/chrono/latest/chrono/format/strftime/index.html>.
 fn date(value: &minijinja::Value, format: Option<&str>) -> Result<String, minijinja::Error> {
     let fault = |problem| minijinja::Error::new(ErrorKind::InvalidOperation, problem);
     let number = || value.as_i64().or_else(|| value.as_str()?.parse().ok());
@@ -170,7 +170,7 @@ fn date(value: &minijinja::Value, format: Option<&str>) -> Result<String, miniji
         .ok_or_else(|| fault("`date` does not support this format"))
 }
 
-/// What is `null` is missing, however deep it lies: nobody wants to read "None".
+/// `null` counts as missing at any depth, so that no email says "None".
 fn context(data: &Map<String, Value>) -> minijinja::Value {
     fn without_null(value: &Value) -> Value {
         match value {
@@ -188,9 +188,10 @@ fn context(data: &Map<String, Value>) -> minijinja::Value {
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    // What is missing is an error, never a blank; whether it is there may be asked.
+    // A missing value is an error, never blank; templates may test for it.
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-    // So that an error knows what in the template it is about. What it knows of the data besides is never shown.
+    // Debug information tells which part of the template an error is about. Its information about the data is never
+    // displayed.
     environment.set_debug(true);
     environment.add_filter("date", date);
     environment.set_formatter(|out, state, value| {
@@ -207,11 +208,11 @@ fn environment() -> Environment<'static> {
 }
 
 impl Templates {
-    /// Reads templates.
+    /// Loads templates.
     ///
     /// # Errors
     ///
-    /// What is wrong with them: the first fault of each part.
+    /// The first error of each part.
     pub fn new(texts: &BTreeMap<String, TemplateText>) -> Result<Self, Vec<TemplateError>> {
         let mut environment = environment();
         let mut errors = Vec::new();
@@ -236,13 +237,13 @@ impl Templates {
         if errors.is_empty() { Ok(Self { environment, names }) } else { Err(errors) }
     }
 
-    /// The names there are.
+    /// The names of the templates.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)
     }
 
-    /// What a template uses of what it is given, on its top level; and whether it needs it, or asks whether it is there:
-    /// `{% if name %}`, `{{ name | default("there") }}`. None if the template does not exist.
+    /// The top-level variables of a template, and whether each is required or tested: `{% if name %}`, `{{ name |
+    /// default("there") }}`. None if the template does not exist.
     pub fn variables(&self, name: &str) -> BTreeMap<String, bool> {
         let mut all = BTreeMap::new();
         for (_, template) in parts_of(&self.environment, name) {
@@ -253,11 +254,11 @@ impl Templates {
         all
     }
 
-    /// Fills a template in.
+    /// Renders a template.
     ///
     /// # Errors
     ///
-    /// If the template does not exist, or a required value is missing. The error never holds a part of the data.
+    /// If the template does not exist, or a required value is missing. The error never contains a part of the data.
     pub fn render(&self, name: &str, data: &Map<String, Value>) -> Result<Rendered, TemplateError> {
         let data = context(data);
         let part = |part: &'static str| {
@@ -270,7 +271,7 @@ impl Templates {
             Some(true) => part("text")?,
             _ => nanohtml2text::html2text(&html).trim().to_owned(),
         };
-        // A line end in a subject would begin another header.
+        // A line break in a subject would begin another header.
         let subject = subject.split_whitespace().collect::<Vec<_>>().join(" ");
         if subject.is_empty() {
             let problem = "the subject line is blank".to_owned();
@@ -288,7 +289,7 @@ impl TemplateError {
                 None => "a required value is missing".to_owned(),
             },
             ErrorKind::TemplateNotFound => "the template does not exist".to_owned(),
-            // The detail of these is about the template's text alone.
+            // The details of these errors contain only the template's text.
             ErrorKind::SyntaxError
             | ErrorKind::UnknownFilter
             | ErrorKind::UnknownTest
@@ -309,7 +310,7 @@ impl TemplateError {
     }
 }
 
-/// What in the template an error is about: the tag that it stands in.
+/// The tag of the template that an error is about.
 fn source(error: &minijinja::Error) -> Option<&str> {
     let (template, range) = (error.template_source()?, error.range()?);
     let from = template.get(..range.start)?.rfind(['{'])?;
@@ -319,7 +320,7 @@ fn source(error: &minijinja::Error) -> Option<&str> {
     template.get(from..to).filter(|source| source.len() <= 200)
 }
 
-/// The parts of a template that there are.
+/// The parts that a template has.
 fn parts_of<'e>(
     environment: &'e Environment<'_>,
     name: &str,
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_part_that_is_given_is_not_escaped() {
+    fn a_given_text_part_is_not_escaped() {
         let templates = templates("s", "<p>{{ name }}</p>", Some("Olá, {{ name }}")).unwrap();
         let rendered = templates.render("welcome", &data(json!({ "name": "A & B" }))).unwrap();
         assert_eq!(
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_without_the_data() {
+    fn an_error_does_not_contain_the_data() {
         let errors = templates("{{ name", "<p>\n{% if %}</p>", Some("{{ name | nonsense }}"));
         insta::assert_debug_snapshot!(errors.unwrap_err());
         let errors = templates(
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_template_asks_for_need_not_be_given() {
+    fn a_tested_variable_is_not_required() {
         let html = "{% if a %}{{ a }}{% endif %}{{ b | default(\"there\") }}{{ c or 1 }}{{ d if d is defined }}\
                     {% if not e %}{% endif %}{% if f and g %}{% endif %}{{ h }}{% if h.i == 1 %}{% endif %}\
                     {% macro m(x) %}{{ x }}{% endmacro %}{{ m(j) }}{% for n in range(2) %}{{ n }}{% endfor %}";

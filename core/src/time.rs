@@ -1,4 +1,4 @@
-//! A point in time, as every stage sees it. No stage reads a clock: `now` is an argument.
+//! Points in time. No stage reads a clock: `now` is an argument.
 
 use std::fmt::{self, Write as _};
 use std::ops::{Add, Sub};
@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
-/// How far apart the clocks of two processes may be before one of them counts as wrong.
+/// How far the clocks of two processes may differ before one of them counts as wrong.
 const CLOCK_SLACK: Duration = Duration::from_secs(10);
 
 impl Timestamp {
-    /// The latest time that the pipeline can have set as a due time, if no wait is longer than `longest`.
+    /// The latest due time that the pipeline can have set, if no delay is longer than `longest`.
     ///
-    /// A later due time comes from a clock that was ahead. It counts as due now, so a corrected clock delays nothing. This
+    /// A later due time comes from a clock that was ahead. It counts as due, so a corrected clock delays nothing. This
     /// applies to every due time in a database: a retry, the end of a lease, the next request that a rate allows.
     #[must_use]
     pub fn horizon(self, longest: Duration) -> Self {
@@ -52,7 +52,8 @@ impl Timestamp {
         day.rsplit_once('-').map_or("", |(month, _)| month).to_owned()
     }
 
-    /// In UTC, in the words of <https://docs.rs/chrono/latest/chrono/format/strftime/index.html>; `None` if these are none.
+    /// In UTC, with a format of <https://docs.rs/chrono/latest/chrono/format/strftime/index.html>; `None` if the format is
+    /// invalid.
     pub fn format(self, words: &str) -> Option<String> {
         let time = DateTime::from_timestamp_millis(self.0)?;
         let mut text = String::new();
@@ -71,7 +72,7 @@ impl Timestamp {
     }
 }
 
-/// Later; saturates.
+/// Adds; saturates.
 impl Add<Duration> for Timestamp {
     type Output = Self;
 
@@ -80,7 +81,7 @@ impl Add<Duration> for Timestamp {
     }
 }
 
-/// Earlier; saturates.
+/// Subtracts; saturates.
 impl Sub<Duration> for Timestamp {
     type Output = Self;
 
@@ -89,7 +90,7 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
-/// How much later it is; zero if it is not.
+/// The difference; zero if negative.
 impl Sub for Timestamp {
     type Output = Duration;
 
@@ -102,7 +103,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// RFC 3339 with milliseconds, for people: `2026-01-01T00:00:00.000Z`.
+/// RFC 3339 with milliseconds: `2026-01-01T00:00:00.000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match DateTime::from_timestamp_millis(self.0) {

@@ -1,7 +1,7 @@
-//! Enums whose variants are words: in the database, in JSON, on the command line and in the dashboard.
+//! Enums whose variants have names in the database, in JSON, on the command line and in the dashboard.
 //!
-//! Each list of words stands in one place, its `words!`. Serde, the OpenAPI document, the command line's parsers and the dashboard's
-//! menus take their lists from there, and a test compares the `CHECK` constraints of the database with it.
+//! Each list of names is in one place, its `words!`. Serde, the OpenAPI document, the command line's parsers and the
+//! dashboard's menus use it, and a test compares the `CHECK` constraints of the database with it.
 
 use serde::Deserialize as _;
 
@@ -18,11 +18,11 @@ pub trait Word: Copy + Eq + Send + Sync + 'static {
         Self::ALL.iter().map(|variant| variant.as_str())
     }
 
-    /// The variant of a word.
+    /// The variant with this name.
     ///
     /// # Errors
     ///
-    /// A message that lists the words there are.
+    /// A message that lists the names.
     fn parse(text: &str) -> Result<Self, String> {
         Self::ALL.iter().copied().find(|variant| variant.as_str() == text).ok_or_else(|| {
             let words = Self::words().collect::<Vec<_>>().join(", ");
@@ -117,24 +117,24 @@ fn one_of(words: impl Iterator<Item = &'static str>) -> utoipa::openapi::ObjectB
         .enum_values(Some(words))
 }
 
-/// The schema of a word that is looked for; a blank one counts as left out.
+/// The schema of an optional filter; blank means none.
 #[cfg(feature = "openapi")]
 pub fn looked_for<W: Word>() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
     one_of(W::words().chain([""])).description(Some("Only these. Blank: all of them.")).into()
 }
 
-/// Likewise, where all of them are `any`, and a blank one counts as `default`.
+/// The same with `any` for all words; blank means `default`.
 #[cfg(feature = "openapi")]
 pub fn searched<W: Word>(default: W) -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
     let description = format!("Only these. Default: `{}`.", default.as_str());
-    one_of(Search::<W>::words().chain([""])).description(Some(description)).into()
+    one_of(WordFilter::<W>::words().chain([""])).description(Some(description)).into()
 }
 
-/// Reads a word that is looked for. Blank is the same as left out.
+/// Reads an optional filter. Blank means none.
 ///
 /// # Errors
 ///
-/// If it is no such word.
+/// If it is not one of the words.
 pub fn unless_blank<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: std::str::FromStr<Err = String>,
@@ -146,15 +146,15 @@ where
 }
 
 words! {
-    /// Why a delivery was given up: `dead_letters.reason`.
+    /// Why Hookmill gave up a delivery: `dead_letters.reason`.
     pub enum LetterReason {
-        /// The message, its body, or what a rule needs of it cannot be read.
+        /// The message, its body, or a value that a rule needs is unreadable.
         Unreadable = "unreadable",
-        /// The store refused it: a constraint, or a value of the wrong type.
+        /// The store rejected it: a constraint, or a value of the wrong type.
         Refused = "refused",
-        /// It was tried as often as `retry.max_attempts` says.
+        /// It reached `retry.max_attempts`.
         Exhausted = "exhausted",
-        /// Another attempt is of no use: hookmill.toml says so of events that no rule names.
+        /// A retry is of no use: the event exceeds a limit, or hookmill.toml makes unmatched events dead letters.
         Permanent = "permanent",
         /// The platform gave it up before Hookmill could.
         Dropped = "dropped",
@@ -162,11 +162,11 @@ words! {
 }
 
 words! {
-    /// What became of a dead letter: `dead_letters.state`.
+    /// The state of a dead letter: `dead_letters.state`.
     pub enum LetterState {
         /// It waits for an operator.
         Dead = "dead",
-        /// A replay has it and sends it now.
+        /// A replay has claimed it and is sending it.
         Replaying = "replaying",
         /// It is back on the queue.
         Replayed = "replayed",
@@ -177,16 +177,16 @@ words! {
     }
 }
 
-/// What a list is searched for: a word, or `any` for all of them.
+/// A search by state: one word, or `any`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Search<W> {
+pub enum WordFilter<W> {
     /// All of them.
     Any,
     /// Those with this word.
     Only(W),
 }
 
-impl<W: Word> Search<W> {
+impl<W: Word> WordFilter<W> {
     const ANY: &'static str = "any";
 
     /// Every word, in order, and `any`.
@@ -195,7 +195,7 @@ impl<W: Word> Search<W> {
     }
 }
 
-impl<W: Word> std::str::FromStr for Search<W> {
+impl<W: Word> std::str::FromStr for WordFilter<W> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -206,7 +206,7 @@ impl<W: Word> std::str::FromStr for Search<W> {
     }
 }
 
-impl<'de, W: Word> serde::Deserialize<'de> for Search<W> {
+impl<'de, W: Word> serde::Deserialize<'de> for WordFilter<W> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
@@ -214,11 +214,11 @@ impl<'de, W: Word> serde::Deserialize<'de> for Search<W> {
 }
 
 words! {
-    /// What became of an event that left the queue.
+    /// The state of an event that has left the queue.
     pub enum EventState {
-        /// Some rule applied it.
+        /// A rule was applied.
         Applied = "applied",
-        /// It is in the ledger, and no rule names it.
+        /// It is in the ledger, and no rule matches it.
         Recorded = "recorded",
         /// It is a dead letter.
         Dead = "dead",
@@ -232,7 +232,7 @@ words! {
 }
 
 impl EventState {
-    /// Whether it is the ledger that has events in this state, and not the dead letters.
+    /// Whether events in this state are in the ledger, not in the dead letters.
     pub const fn is_in_ledger(self) -> bool {
         matches!(self, Self::Applied | Self::Recorded)
     }
@@ -249,15 +249,15 @@ words! {
 }
 
 words! {
-    /// What became of something that is sent: `outbox.state`.
+    /// The state of a message in the outbox: `outbox.state`.
     pub enum OutboxState {
-        /// It waits for its batch.
+        /// It waits for a batch.
         Pending = "pending",
-        /// It is in a batch that is sent.
+        /// It is in a batch that is being sent.
         Sealed = "sealed",
         /// The provider has accepted it.
         Sent = "sent",
-        /// The provider has refused it, or it cannot be made.
+        /// The provider has rejected it, or it cannot be composed.
         Refused = "refused",
         /// Its recipient is suppressed.
         Suppressed = "suppressed",
@@ -267,7 +267,7 @@ words! {
 }
 
 words! {
-    /// What something is sent through: `outbox.channel`. Each tracking provider is a channel of its own.
+    /// The channel of a message: `outbox.channel`. Each tracking provider is its own channel.
     pub enum Channel {
         /// Email.
         Email = "email",
@@ -281,7 +281,7 @@ words! {
 }
 
 words! {
-    /// A state from which an operator may have something sent again.
+    /// A state from which an operator may send a message again.
     pub enum Unsent {
         /// [`OutboxState::Refused`].
         Refused = "refused",
@@ -293,13 +293,13 @@ words! {
 }
 
 words! {
-    /// How far a replay or a reprocessing is: `replays.state`.
+    /// The state of a replay or a reprocessing: `replays.state`.
     pub enum ReplayState {
-        /// It does not run until an operator runs it.
+        /// It waits for an operator to run it.
         Planned = "planned",
         /// It runs.
         Running = "running",
-        /// It goes on when an operator resumes it.
+        /// It continues when an operator resumes it.
         Paused = "paused",
         /// It will not run again.
         Cancelled = "cancelled",
@@ -309,7 +309,7 @@ words! {
 }
 
 words! {
-    /// What a token of the admin API permits: `admin_tokens.role`.
+    /// The role of a token for the admin API: `admin_tokens.role`.
     pub enum Role {
         /// Reading.
         Read = "read",
@@ -319,7 +319,7 @@ words! {
 }
 
 words! {
-    /// What a rule does with an event.
+    /// The effect of a rule.
     pub enum RuleEffect {
         /// It writes a row of a table.
         Row = "row",
@@ -341,8 +341,8 @@ words! {
 }
 
 impl RuleEffect {
-    /// Whether the rule may be carried out again for an event: it writes the rows that are there, or leaves them to a later event.
-    /// A counter would count again, and a recipient would be written to again.
+    /// Whether the rule may run again for an event: rows are written with the same values, or belong to a later event. A
+    /// counter would count again, and a recipient would get another message.
     pub const fn is_repeatable(self) -> bool {
         matches!(self, Self::Row | Self::Rows)
     }
@@ -353,13 +353,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_read_as_it_is_written() {
+    fn a_word_parses_to_its_variant() {
         for state in LetterState::ALL {
             let json = serde_json::to_string(state).unwrap();
             assert_eq!(serde_json::from_str::<LetterState>(&json).unwrap(), *state);
         }
-        assert_eq!("any".parse(), Ok(Search::<LetterState>::Any));
-        assert_eq!("dead".parse(), Ok(Search::Only(LetterState::Dead)));
+        assert_eq!("any".parse(), Ok(WordFilter::<LetterState>::Any));
+        assert_eq!("dead".parse(), Ok(WordFilter::Only(LetterState::Dead)));
         let error = serde_json::from_str::<Role>("\"admin\"").unwrap_err().to_string();
         assert!(error.contains("unknown value \"admin\"; use one of read, operate"), "{error}");
     }

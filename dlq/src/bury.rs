@@ -1,4 +1,4 @@
-//! A dead letter is a row, before its message is acknowledged.
+//! Writes dead letters, before their messages are acknowledged.
 
 use hookmill_core::delivery::Delivery;
 use hookmill_core::hash::sha256_hex;
@@ -11,27 +11,27 @@ use hookmill_core::words::LetterReason;
 
 use crate::bodies;
 
-/// A delivery that is given up.
+/// A delivery that Hookmill gives up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Letter<'a> {
     /// The delivery, with the whole message.
     pub delivery: &'a Delivery,
     /// Its envelope, if it could be read.
     pub envelope: Option<&'a Envelope>,
-    /// Why it is given up.
+    /// The reason.
     pub reason: LetterReason,
-    /// What went wrong, in words; never a part of a body.
+    /// The error; never contains a part of a body.
     pub error: String,
 }
 
-/// The longest error text that is kept, in bytes.
+/// The maximum size of a stored error in bytes.
 const ERROR_BYTES: usize = 1000;
 
-/// An event has at most one letter. What the platform dropped after we had buried it with a reason changes nothing; what
-/// fails again after a replay is dead again, even before whoever replays has written down that it was sent.
+/// An event has at most one letter. A message that the platform drops after Hookmill buried it changes nothing. An event
+/// that fails again after a replay is dead again, even if the replay has not yet recorded that it was sent.
 ///
-/// An event that has taken effect gets none, however its later deliveries fail: its letter would count twice when the ledger has
-/// forgotten the event.
+/// An event in the ledger gets no letter, even if later deliveries fail: the replay of such a letter would count twice
+/// after the ledger has forgotten the event.
 const BURY: &str = "\
 -- bury
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
@@ -48,12 +48,11 @@ ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, error = excluded.error,
     state = 'dead', state_at = excluded.state_at, replays = replays + (state = 'replaying')
 WHERE excluded.reason <> 'dropped' OR state <> 'dead'";
 
-/// A letter that is there already gets the message that failed last. A provider may have sent another body with that: `?1` JSON,
-/// the ids of the letters.
+/// An existing letter gets the message that failed last, whose body may be another one. `?1` JSON: the ids of the letters.
 const REPLACED: &str = "SELECT body_key FROM jsonb_each(?1) AS buried JOIN dead_letters ON dead_letters.id = buried.value";
 
-/// The statements that write dead letters; to be carried out before their deliveries are acknowledged. Writing the same
-/// letter again is harmless. An event that has taken effect gets no letter.
+/// The statements that write dead letters. Execute them before the deliveries are acknowledged. Writing the same letter
+/// again is harmless. An event in the ledger gets no letter.
 pub fn bury(letters: &[Letter<'_>], now: Timestamp) -> Vec<Statement> {
     let ids: Vec<_> = letters.iter().map(id).collect();
     let rows: Vec<_> = letters.iter().zip(&ids).map(|(letter, id)| row(letter, id, now)).collect();
@@ -62,7 +61,7 @@ pub fn bury(letters: &[Letter<'_>], now: Timestamp) -> Vec<Statement> {
     stale.into_iter().chain(buried).collect()
 }
 
-/// The letter's id: that of its event, or of its message where that cannot be read.
+/// The letter's id: a hash of its event, or of its message if that is unreadable.
 fn id(letter: &Letter<'_>) -> String {
     let identity = match letter.envelope {
         Some(envelope) => to_json(&(&envelope.source, &envelope.id, envelope.generation)),
@@ -99,7 +98,7 @@ fn shortened(error: &str) -> &str {
     &error[..end.unwrap_or(0)]
 }
 
-/// The same for errors of the same kind: numbers and what stands in quotes do not count. 16 hex digits.
+/// A hash that is equal for errors of the same kind: it ignores numbers and quoted text. 16 hex digits.
 fn fingerprint(reason: LetterReason, error: &str) -> String {
     let mut kind = String::from(reason.as_str());
     let mut quoted = false;

@@ -1,7 +1,7 @@
-//! The last net: the platform's own dead-letter queue.
+//! Handles the platform's own dead-letter queue.
 //!
-//! A message gets here when its consumer never reached a verdict, a hundred deliveries long. It does one insert and
-//! nothing else, because what fails here is deleted by the platform.
+//! A message gets here if no consumer reached a verdict in a hundred deliveries. This does one insert and nothing else,
+//! since the platform deletes a message that fails here.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use hookmill_core::words::LetterReason;
 
 use crate::bury::{Letter, bury};
 
-/// While the store is away, every letter waits for this long; with a hundred deliveries, for two days.
+/// The delay while the store is unavailable; a hundred deliveries last two days.
 pub const DRAIN_RETRY: Duration = Duration::from_secs(30 * 60);
 
-/// The line of the log about a batch: the number of verdicts, and the error if there was one.
+/// The log line about a batch: the number of verdicts, and the error if there was one.
 pub fn drained(verdicts: usize, error: Option<&StoreError>) -> Entry {
     let fields = Fields {
         count: Some(verdicts.to_string()),
@@ -31,9 +31,10 @@ pub fn drained(verdicts: usize, error: Option<&StoreError>) -> Entry {
     }
 }
 
-/// Buries what the platform gave up on. One verdict for each delivery, in order, and the error if there was one.
+/// Buries messages that the platform gave up. Returns a verdict for each delivery, in order, and the error if there was
+/// one.
 ///
-/// Should the store refuse the whole, each letter is tried by itself.
+/// If the store rejects the transaction, each letter is written separately.
 pub async fn drain<S: Store>(
     store: &S,
     batch: &[Delivery],

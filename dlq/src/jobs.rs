@@ -13,7 +13,7 @@ use hookmill_core::time::Timestamp;
 use crate::replay::{Stepped, step};
 use crate::sweep::{Swept, sweep};
 
-/// How soon a sweep goes on that has not removed everything.
+/// The delay before a sweep continues.
 const NEXT_SWEEP: Duration = Duration::from_secs(1);
 
 /// Sends the letters and events of replays.
@@ -50,7 +50,7 @@ pub struct SweepOld<S, O> {
     pub store: S,
     /// The bodies.
     pub objects: O,
-    /// For how long rows are kept.
+    /// The retention periods.
     pub retention: Retention,
 }
 

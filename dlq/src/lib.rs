@@ -1,31 +1,31 @@
-//! What could not be applied, kept where it can be seen, understood and replayed.
+//! Dead letters: events that could not be applied, stored so that operators can see and replay them.
 //!
 //! [`bury()`] is pure: dead letters in, statements out. The consumers write them before they acknowledge a delivery;
-//! [`drain()`] writes those that the platform gave up on without our verdict.
+//! [`drain()`] writes those that the platform gave up without a verdict.
 //!
 //! [`replay`] sends letters through the whole path again, and [`reprocess`] events that have taken effect.
 //!
-//! [`recover()`] sends again what a database that has gone back in time takes to be sent.
+//! [`recover()`] prepares a restored database: it sends again what the ledger does not prove.
 //!
-//! [`sweep()`] removes what is old, and bodies that no row refers to any more. [`standing()`] asks how things stand.
+//! [`sweep()`] removes old rows, and bodies that no row refers to. [`status()`] asks for the pipeline's status.
 //!
-//! What never became an event is kept as well, counted and sampled: [`keep()`] makes statements of a report.
+//! Rejected requests are counted and sampled: [`record_rejections()`] returns the statements for a report.
 
 mod bodies;
 mod bury;
 mod drain;
 pub mod jobs;
-mod keep;
 mod recover;
+mod rejections;
 pub mod replay;
 pub mod reprocess;
-mod standing;
+mod status;
 mod sweep;
 
 pub use bodies::{Unreferenced, unreferenced};
 pub use bury::{Letter, bury};
 pub use drain::{DRAIN_RETRY, drain, drained};
-pub use keep::{SAMPLES_KEPT, keep};
 pub use recover::recover;
-pub use standing::{Standing, read_standing, standing};
+pub use rejections::{SAMPLES_KEPT, record_rejections};
+pub use status::{PipelineStatus, read_status, status};
 pub use sweep::{Swept, sweep};

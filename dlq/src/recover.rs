@@ -1,24 +1,24 @@
-//! After a database has gone back in time, which the queue has not: what was sent and is now nowhere is sent again.
+//! Recovery after a database was restored to an earlier time and its queue was not: messages that are lost are sent again.
 //!
-//! Events go from the queue into the data, and replays and reprocessings go the other way. So a backup may hold a letter as
-//! sent whose message is not in its copy of the queue; and when D1 goes back to an earlier minute, the queue has moved on. Only
-//! the ledger proves that something has taken effect. Whatever it does not prove counts as not sent. If that is wrong, and the
-//! message is still on the queue, it is sent twice, and the ledger lets one of them take effect.
+//! Events go from the queue into the data; replays and reprocessings go the other way. So a backup may show a letter as
+//! sent whose message is not in its copy of the queue, and after D1 went back to an earlier minute, the queue has moved on.
+//! Only the ledger proves that an event has taken effect. Everything else counts as not sent. If its message is on the
+//! queue after all, it is sent twice, and the ledger rejects one of them.
 
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 
 use crate::reprocess;
 
-/// About `dead_letters`.
+/// A condition on `dead_letters`.
 const LOST: &str = "dead_letters.state = 'replayed' AND NOT EXISTS (
         SELECT 1 FROM events WHERE events.source = dead_letters.source AND events.id = dead_letters.event_id
             AND events.generation = dead_letters.generation
     )";
 
-/// Replays with letters that are not proven go on, and claim these again.
+/// Resumes replays with unproven letters, so that they claim these again.
 const REPLAYS: &str = "\
--- replays go on
+-- resume replays
 UPDATE replays SET sent = max(0, sent - lost.letters), due_at = iif(state = 'done', {now}, due_at),
     ended_at = iif(state = 'done', NULL, ended_at), state = iif(state = 'done', 'running', state)
 FROM (SELECT replay, count(*) AS letters FROM dead_letters WHERE {lost} GROUP BY replay) AS lost
@@ -26,13 +26,13 @@ WHERE replays.id = lost.replay AND replays.generation = 0
 RETURNING id";
 
 const LETTERS: &str = "\
--- letters are dead again
+-- unproven letters are dead again
 UPDATE dead_letters SET state = 'dead', replays = max(0, replays - 1), state_at = {now} WHERE {lost}
 RETURNING id";
 
-/// Reprocessings go back to the first event that has neither taken effect under their generation nor failed.
+/// Moves reprocessings back to the first event that has neither taken effect in their generation nor failed.
 const REPROCESSINGS: &str = "\
--- reprocessings go on
+-- move reprocessings back
 WITH sent AS MATERIALIZED (
     SELECT replays.id AS replay, kept.applied_at AS at, NOT EXISTS (
         SELECT 1 FROM events AS again WHERE again.source = kept.source AND again.id = kept.id AND again.generation = replays.generation
@@ -54,22 +54,22 @@ FROM (SELECT replay, min(at) AS at FROM sent WHERE lost GROUP BY replay) AS firs
 WHERE replays.id = first.replay
 RETURNING id";
 
-/// The statements that make a database whole which has gone back in time: after a restore, and before anything runs on it. In one
-/// transaction; they have no parameters. The second answers with a row for each letter that is dead again, and the last with
-/// one for each reprocessing that has gone back.
+/// The statements that make a restored database consistent, before anything runs on it. They run in one transaction and
+/// have no parameters. The second returns a row for each letter that is dead again, and the last a row for each
+/// reprocessing that moved back.
 pub fn recover(now: Timestamp) -> Vec<Statement> {
-    let said = |name| format!("(replays.filter ->> '{name}')");
-    let kind = said("type");
-    // As `replay::glob` has it.
+    let field = |name| format!("(replays.filter ->> '{name}')");
+    let kind = field("type");
+    // Like `replay::glob`.
     let kind = format!(
         "iif(instr({kind}, '*'), replace(replace({kind}, '[', '[[]'), '?', '[?]'), {kind})"
     );
     let filter = reprocess::WHERE
-        .replace("?1", &said("source"))
+        .replace("?1", &field("source"))
         .replace("?2", &kind)
-        .replace("?3", &said("event_id"))
-        .replace("?4", &said("applied_from"))
-        .replace("?5", &said("applied_before"));
+        .replace("?3", &field("event_id"))
+        .replace("?4", &field("applied_from"))
+        .replace("?5", &field("applied_before"));
     let now = now.millis().to_string();
     [REPLAYS, LETTERS, REPROCESSINGS]
         .map(|sql| sql.replace("{lost}", LOST).replace("{where}", &filter).replace("{now}", &now))

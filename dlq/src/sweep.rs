@@ -1,4 +1,4 @@
-//! Removes what is old, as hookmill.toml says: a little at a time, so that nobody waits for it.
+//! Removes old rows as `[retention]` says, in small steps that do not block other transactions for long.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use hookmill_core::time::Timestamp;
 
 use crate::bodies::{self, Stale};
 
-/// The most rows of a kind in one step.
+/// The maximum number of rows of a kind in one step.
 const STEP: usize = 500;
-/// How long activity is kept: it is for charts.
+/// The time for which activity is kept, for charts.
 const ACTIVITY: Duration = Duration::from_secs(90 * 24 * 3600);
-/// What bodies are called among what was removed.
+/// The name of bodies among the removed kinds.
 const BODIES: &str = "large bodies";
 
-/// A kind of what is removed.
+/// A kind of rows to remove.
 struct Kind {
     name: &'static str,
     table: &'static str,
-    /// The columns that say which row.
+    /// The columns of its key.
     key: &'static str,
-    /// What follows the table: which rows are older than `?1`, the oldest first.
+    /// The rest of the query: rows older than `?1`, the oldest first.
     old: &'static str,
-    /// Whether its rows hold messages, which may refer to bodies.
+    /// Whether its rows contain messages, which may refer to bodies.
     messages: bool,
 }
 
-/// The ledger remembers an event for as long as its letter can be replayed: without it, the replay would count twice. An event
-/// settles its letter, so such a row is rare, and the rows behind it are reached all the same.
+/// The ledger keeps an event while its letter can be replayed: without the row, the replay would count twice. An event
+/// settles its letter, so such rows are rare and do not hide the rows behind them.
 const EVENTS: Kind = Kind {
     name: "events",
     table: "events",
@@ -60,7 +60,7 @@ const BATCHES: Kind = Kind {
 };
 
 const SETTLED_LETTERS: Kind = Kind {
-    name: "letters that were applied or discarded",
+    name: "settled dead letters",
     table: "dead_letters",
     key: "id",
     old: "INDEXED BY dead_letters_settled
@@ -84,7 +84,7 @@ const MESSAGES: Kind = Kind {
     messages: true,
 };
 
-/// The last reprocessing stays: its number is not to be given again.
+/// The last reprocessing stays, so that its number is not assigned again.
 const REPLAYS: Kind = Kind {
     name: "replays",
     table: "replays",
@@ -106,14 +106,14 @@ const AUDIT: Kind = Kind {
     name: "audit",
     table: "audit",
     key: "id",
-    // The oldest come first: behind as many of them as go at a time, no row is looked at.
+    // Ids grow with time, so one step reads only the lowest ids.
     old: "WHERE id <= (SELECT min(id) + ?2 FROM audit) AND at < ?1 ORDER BY id",
     messages: false,
 };
 
 impl Kind {
-    /// Removes the oldest rows before a time, and notes the bodies that they refer to first. The last of the statements answers
-    /// with a row for each that was removed.
+    /// Removes the oldest rows before a time, after noting the bodies that they refer to. The last statement returns a row
+    /// for each removed row.
     fn statements(&self, before: Timestamp, now: Timestamp) -> Vec<Statement> {
         let Self { name, table, key, old, messages } = self;
         let params = params![before, STEP];
@@ -131,22 +131,22 @@ DELETE FROM {table} WHERE ({key}) IN (
     }
 }
 
-/// What a step has removed.
+/// The result of a step.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Swept {
-    /// How many, by kind.
+    /// The number of removed rows, by kind.
     pub removed: BTreeMap<&'static str, usize>,
-    /// Dead letters that nobody had replayed or discarded.
+    /// The number of removed dead letters that were neither replayed nor discarded.
     pub unseen: usize,
-    /// Whether there may be more.
+    /// Whether more rows may be due.
     pub more: bool,
 }
 
-/// Does one step.
+/// Runs one step.
 ///
 /// # Errors
 ///
-/// If the store does not do its part; what was removed stays removed.
+/// If the store fails; removed rows stay removed.
 pub async fn sweep<S: Store, O: Objects>(
     store: &S,
     objects: &O,
@@ -156,7 +156,7 @@ pub async fn sweep<S: Store, O: Objects>(
     let Retention { events, messages, settled, dead_letters, audit } = *retention;
     let kinds = [
         (&EVENTS, events),
-        // What was kept while hookmill.toml said so goes when it no longer does.
+        // Without `messages` in hookmill.toml, earlier messages are removed.
         (&MESSAGES, Some(messages.unwrap_or_default())),
         (&OUTBOX, settled),
         (&BATCHES, settled),
@@ -193,7 +193,7 @@ pub async fn sweep<S: Store, O: Objects>(
     Ok(swept)
 }
 
-/// Deletes the bodies that no row refers to. One that the object store does not delete is tried again by the next step.
+/// Deletes the bodies that no row refers to. If a deletion fails, the next step tries again.
 async fn remove_bodies<S: Store, O: Objects>(
     store: &S,
     objects: &O,

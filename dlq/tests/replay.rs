@@ -1,5 +1,5 @@
-//! Replays on a real SQLite, by processes that die after any transaction: every letter that matches is sent, none by two
-//! replays, and what has failed since is left to the next.
+//! Replays on a real SQLite, with processes that end after any transaction: every matching letter is sent, two replays do
+//! not send the same one, and letters that fail again are left to the next replay.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -14,22 +14,22 @@ use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
 use hookmill_dlq::replay::{
-    Filter, FilterError, Stepped, Turn, plan_replay, replay_id, run_replay, step, turn_replay,
+    FilterError, LetterFilter, Stepped, Turn, plan_replay, replay_id, run_replay, step, turn_replay,
 };
-use hookmill_dlq::reprocess::{Filter as Events, LOOK, plan_reprocess, reprocess_id};
+use hookmill_dlq::reprocess::{EventFilter, LOOK, plan_reprocess, reprocess_id};
 use hookmill_dlq::{Letter, bury, recover};
 use hookmill_native::{DataFolder, Sqlite};
 use proptest::prelude::*;
 
 struct World {
     store: Sqlite,
-    /// In how many transactions the process dies, and whether before or after that.
+    /// After how many transactions the process ends, and whether before or after the last.
     death: Mutex<Option<(usize, bool)>>,
-    /// What the queue was sent.
+    /// The messages that the queue has accepted.
     sent: Mutex<Vec<String>>,
-    /// How often the queue will not take anything.
+    /// How many more requests the queue rejects.
     refusing: Mutex<usize>,
-    /// Whether a consumer is quick, and what is sent fails before it is written down that it was.
+    /// Whether a fast consumer fails each message before the replay records that it was sent.
     failing: Mutex<bool>,
     _folder: tempfile::TempDir,
     _data: DataFolder,
@@ -43,8 +43,8 @@ fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-fn all() -> Filter {
-    Filter { all: true, ..Filter::default() }
+fn all() -> LetterFilter {
+    LetterFilter { all: true, ..LetterFilter::default() }
 }
 
 fn envelope(n: usize) -> Envelope {
@@ -62,7 +62,7 @@ fn envelope(n: usize) -> Envelope {
 }
 
 impl World {
-    /// With so many dead letters, of two sources in turn, that failed at 1,000 ms.
+    /// A world with this number of dead letters, of two sources in turn, that failed at 1,000 ms.
     fn new(letters: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = DataFolder::lock(folder.path()).unwrap();
@@ -82,7 +82,7 @@ impl World {
         world
     }
 
-    /// With so many events that took effect, of two sources in turn, ten in each millisecond from 1,000.
+    /// A world with this number of applied events, of two sources in turn, ten in each millisecond from 1,000.
     fn with_applied(events: usize) -> Self {
         let world = Self::new(0);
         let rows: Vec<_> = (0..events)
@@ -102,14 +102,14 @@ impl World {
         world
     }
 
-    fn reprocessing(&self, filter: &Events, rate: u32, now: i64) -> String {
+    fn reprocessing(&self, filter: &EventFilter, rate: u32, now: i64) -> String {
         let id = reprocess_id(filter, "ines", at(now));
         block(self.store.execute(vec![plan_reprocess(&id, filter, "ines", at(now))])).unwrap();
         assert!(self.does(run_replay(&id, rate, "a rule has changed", "ines", at(now))));
         id
     }
 
-    /// The events that were sent: their ids and generations, and how often.
+    /// The events that were sent: id and generation, and how often.
     fn reprocessed(&self) -> BTreeMap<(String, u32), usize> {
         let mut sent = BTreeMap::new();
         for message in self.sent() {
@@ -140,7 +140,7 @@ impl World {
         rows.iter().map(Row::texts).collect()
     }
 
-    /// Has events take effect, under a generation.
+    /// Applies events under a generation.
     fn apply(&self, events: impl Iterator<Item = usize>, generation: u32) {
         for n in events {
             let Envelope { source, id, kind, .. } = envelope(n);
@@ -156,7 +156,7 @@ impl World {
         }
     }
 
-    /// As after a restore: what the queue held is gone.
+    /// As after a restore: the queue is empty.
     fn restored(&self, now: i64) -> usize {
         self.sent.lock().unwrap().clear();
         let rows = block(self.store.execute(recover(at(now)))).unwrap();
@@ -171,7 +171,7 @@ impl World {
         rows.iter().map(pair).collect()
     }
 
-    fn planned(&self, filter: &Filter, actor: &str, now: i64) -> String {
+    fn planned(&self, filter: &LetterFilter, actor: &str, now: i64) -> String {
         let id = replay_id(filter, actor, at(now));
         block(self.store.execute(vec![plan_replay(&id, filter, actor, at(now))])).unwrap();
         id
@@ -181,7 +181,7 @@ impl World {
         !block(self.store.execute(vec![statement])).unwrap().remove(0).is_empty()
     }
 
-    fn running(&self, filter: &Filter, rate: u32, now: i64) -> String {
+    fn running(&self, filter: &LetterFilter, rate: u32, now: i64) -> String {
         let id = self.planned(filter, "ines", now);
         assert!(self.does(run_replay(&id, rate, "mended", "ines", at(now))));
         id
@@ -191,7 +191,7 @@ impl World {
         block(step(self, self, || at(now)))
     }
 
-    /// Steps, each when the one before says, until nothing is left to do.
+    /// Runs steps, each when the previous one is due, until no work is left.
     fn until_done(&self, mut now: i64) -> i64 {
         for _ in 0..1000 {
             match self.step(now).unwrap().next {
@@ -209,7 +209,7 @@ impl World {
     }
 }
 
-/// The store of a process that may die.
+/// The store of a process that may end.
 impl Store for World {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
         let death = {
@@ -255,7 +255,7 @@ impl Queue for World {
 }
 
 #[test]
-fn every_letter_is_sent_once_and_no_faster_than_is_said() {
+fn every_letter_is_sent_once_and_within_the_rate() {
     let world = World::new(250);
     let id = world.running(&all(), 50, 2_000);
     let first = world.step(2_000).unwrap();
@@ -273,22 +273,22 @@ fn every_letter_is_sent_once_and_no_faster_than_is_said() {
 }
 
 #[test]
-fn a_filter_has_to_say_which() {
-    assert_eq!(Filter::default().check(), Err(FilterError::Empty));
+fn a_filter_must_select_something() {
+    assert_eq!(LetterFilter::default().check(), Err(FilterError::Empty));
     assert_eq!(all().check(), Ok(()));
-    let both = Filter { source: Some("stripe".into()), ..all() };
+    let both = LetterFilter { source: Some("stripe".into()), ..all() };
     assert_eq!(both.check(), Err(FilterError::Both));
     let world = World::new(20);
     for (filter, expected) in [
-        (Filter { source: Some("stripe".into()), ..Filter::default() }, 10),
-        (Filter { kind: Some("type.1*".into()), ..Filter::default() }, 11),
-        (Filter { kind: Some("type".into()), ..Filter::default() }, 0),
-        (Filter { reason: Some(LetterReason::Exhausted), ..Filter::default() }, 20),
-        (Filter { reason: Some(LetterReason::Refused), ..Filter::default() }, 0),
-        (Filter { event_id: Some("evt_3".into()), ..Filter::default() }, 1),
-        (Filter { failed_from: Some(at(1_000)), ..Filter::default() }, 20),
-        (Filter { failed_before: Some(at(1_000)), ..Filter::default() }, 0),
-        (Filter { source: Some("' OR 1=1 --".into()), ..Filter::default() }, 0),
+        (LetterFilter { source: Some("stripe".into()), ..LetterFilter::default() }, 10),
+        (LetterFilter { kind: Some("type.1*".into()), ..LetterFilter::default() }, 11),
+        (LetterFilter { kind: Some("type".into()), ..LetterFilter::default() }, 0),
+        (LetterFilter { reason: Some(LetterReason::Exhausted), ..LetterFilter::default() }, 20),
+        (LetterFilter { reason: Some(LetterReason::Refused), ..LetterFilter::default() }, 0),
+        (LetterFilter { event_id: Some("evt_3".into()), ..LetterFilter::default() }, 1),
+        (LetterFilter { failed_from: Some(at(1_000)), ..LetterFilter::default() }, 20),
+        (LetterFilter { failed_before: Some(at(1_000)), ..LetterFilter::default() }, 0),
+        (LetterFilter { source: Some("' OR 1=1 --".into()), ..LetterFilter::default() }, 0),
     ] {
         let id = world.planned(&filter, "ines", 2_000);
         let total = world.sql(&format!("SELECT total FROM replays WHERE id = '{id}'"));
@@ -299,19 +299,19 @@ fn a_filter_has_to_say_which() {
 #[test]
 fn two_replays_over_the_same_letters_do_not_double_them() {
     let world = World::new(30);
-    let stripe = Filter { source: Some("stripe".into()), ..Filter::default() };
+    let stripe = LetterFilter { source: Some("stripe".into()), ..LetterFilter::default() };
     world.running(&all(), 10, 2_000);
     world.running(&stripe, 10, 2_001);
     world.until_done(3_000);
     assert_eq!(world.sent().len(), 30);
-    // What has been sent is not dead, so a plan does not find it.
+    // Sent letters are not dead, so a plan does not find them.
     let later = world.planned(&all(), "ines", 9_000);
     let total = world.sql(&format!("SELECT total FROM replays WHERE id = '{later}'"));
     assert_eq!(total, [[Some("0".into())]]);
 }
 
 #[test]
-fn what_fails_again_is_dead_again_and_left_to_the_next_replay() {
+fn a_letter_that_fails_again_is_dead_again_and_left_to_the_next_replay() {
     let world = World::new(3);
     world.running(&all(), 1, 2_000);
     world.step(2_000).unwrap();
@@ -319,7 +319,7 @@ fn what_fails_again_is_dead_again_and_left_to_the_next_replay() {
         world.bury(n, 2_500);
     }
     world.until_done(3_000);
-    // Of the others, each had failed again before it was sent.
+    // Each of the others failed again before it was sent.
     assert_eq!(world.sent().len(), 1);
     assert_eq!(world.states(), BTreeMap::from([("dead".into(), 3)]));
     let rows = world
@@ -331,7 +331,7 @@ fn what_fails_again_is_dead_again_and_left_to_the_next_replay() {
 }
 
 #[test]
-fn what_fails_again_before_it_is_written_down_that_it_was_sent_is_dead() {
+fn a_letter_that_fails_before_its_replay_is_recorded_is_dead() {
     let world = World::new(3);
     world.running(&all(), 10, 2_000);
     *world.failing.lock().unwrap() = true;
@@ -351,7 +351,7 @@ fn a_replay_can_be_paused_resumed_and_cancelled() {
     assert!(!world.does(turn_replay(&id, Turn::Pause, at(2_100))), "it is paused already");
     assert!(world.does(turn_replay(&id, Turn::Resume, at(60_000))));
     world.step(60_000).unwrap();
-    // While somebody is at it: what is in hand is given back later.
+    // A process is still sending: its letters are given back later.
     world.sql("UPDATE dead_letters SET state = 'replaying' WHERE id IN (SELECT id FROM dead_letters WHERE state = 'dead' LIMIT 5)");
     world.sql(&format!("UPDATE dead_letters SET replay = '{id}' WHERE state = 'replaying'"));
     assert!(world.does(turn_replay(&id, Turn::Cancel, at(60_100))));
@@ -367,7 +367,7 @@ fn a_replay_can_be_paused_resumed_and_cancelled() {
 #[test]
 fn a_clock_that_was_ahead_delays_no_replay() {
     const DAY: i64 = 86_400_000;
-    // The process lives, or dies in one of its transactions.
+    // The process survives, or ends in one of its transactions.
     for death in [None, Some((0, false)), Some((1, false)), Some((2, true))] {
         let world = World::new(25);
         world.running(&all(), 10, 2_000);
@@ -401,7 +401,7 @@ fn a_cancelled_replay_gives_its_letters_back_though_the_clock_was_ahead() {
 }
 
 #[test]
-fn a_queue_that_is_away_is_asked_again() {
+fn an_unavailable_queue_is_retried() {
     let world = World::new(5);
     world.running(&all(), 10, 2_000);
     *world.refusing.lock().unwrap() = 2;
@@ -414,7 +414,7 @@ fn a_queue_that_is_away_is_asked_again() {
 }
 
 #[test]
-fn an_event_that_has_taken_effect_gets_no_letter() {
+fn an_applied_event_gets_no_letter() {
     let world = World::new(2);
     world.sql(
         "INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret) \
@@ -423,7 +423,7 @@ fn an_event_that_has_taken_effect_gets_no_letter() {
     for n in [2, 3, 4] {
         world.bury(n, 4_000);
     }
-    // A letter of another generation is of another event.
+    // A letter of another generation belongs to another event.
     let letters = world.sql("SELECT event_id FROM dead_letters ORDER BY event_id");
     let expected = ["evt_0", "evt_1", "evt_3", "evt_4"];
     assert_eq!(letters, expected.map(|id| vec![Some(id.to_owned())]));
@@ -433,7 +433,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whoever_dies_nothing_is_left_out(
+    fn a_crash_leaves_no_letter_out(
         letters in 1_usize..30,
         rate in 1_u32..20,
         deaths in prop::collection::vec((0_usize..4, any::<bool>()), 0..8),
@@ -457,7 +457,7 @@ proptest! {
         let all = sent.len();
         sent.dedup();
         prop_assert_eq!(sent.len(), letters, "each is sent");
-        // Whoever died after sending and before writing that down had at most one step in hand.
+        // A process that ended between sending and recording had claimed at most one step.
         prop_assert!(all <= letters + died * rate as usize);
         let replay = world.sql(&format!("SELECT state, total FROM replays WHERE id = '{id}'"));
         prop_assert_eq!(replay, [[Some("done".to_owned()), Some(letters.to_string())]]);
@@ -465,13 +465,13 @@ proptest! {
 }
 
 #[test]
-fn every_event_that_matches_is_reprocessed_under_a_number_of_its_own() {
+fn every_matching_event_is_reprocessed_in_its_own_generation() {
     let world = World::with_applied(300);
-    let stripe = Events { source: Some("stripe".into()), ..Events::default() };
+    let stripe = EventFilter { source: Some("stripe".into()), ..EventFilter::default() };
     let id = world.reprocessing(&stripe, 60, 2_000);
     let first = world.step(2_000).unwrap();
     assert_eq!((first.sent, first.next), (Some((id, 60)), Some(at(3_000))));
-    // What takes effect now is not of the plan.
+    // Events that take effect now are not in the plan.
     world.sql(
         "INSERT INTO events SELECT source, 'late', 0, type, outcome, 0, 2001, 1, 0, NULL FROM events WHERE source = 'stripe' LIMIT 1",
     );
@@ -481,7 +481,7 @@ fn every_event_that_matches_is_reprocessed_under_a_number_of_its_own() {
     let expected =
         |generation| (0..300).step_by(2).map(move |n| ((format!("evt_{n}"), generation), 1));
     assert_eq!(world.reprocessed(), expected(1).collect());
-    // Once more, and they count once more.
+    // A second reprocessing counts again.
     world.reprocessing(&stripe, 1000, 2_000_000);
     world.sql("DELETE FROM events WHERE id = 'late'");
     world.until_done(2_000_000);
@@ -494,12 +494,15 @@ fn every_event_that_matches_is_reprocessed_under_a_number_of_its_own() {
 
 #[test]
 fn a_reprocessing_says_which_events_and_which_rules() {
-    let rules = |rules: Vec<String>| Events { rules, ..Events::default() };
+    let rules = |rules: Vec<String>| EventFilter { rules, ..EventFilter::default() };
     assert_eq!(rules(vec!["welcome".into()]).check(), Err(FilterError::Empty));
-    let all = Events { all: true, ..rules(vec!["welcome".into()]) };
+    let all = EventFilter { all: true, ..rules(vec!["welcome".into()]) };
     assert_eq!(all.check(), Ok(()));
-    assert_eq!(Events { source: Some("s".into()), ..all.clone() }.check(), Err(FilterError::Both));
-    let long = Events { rules: vec!["x".repeat(100); 6], ..all.clone() };
+    assert_eq!(
+        EventFilter { source: Some("s".into()), ..all.clone() }.check(),
+        Err(FilterError::Both)
+    );
+    let long = EventFilter { rules: vec!["x".repeat(100); 6], ..all.clone() };
     assert_eq!(long.check(), Err(FilterError::Rules));
     let world = World::with_applied(1);
     world.reprocessing(&all, 1, 2_000);
@@ -509,10 +512,10 @@ fn a_reprocessing_says_which_events_and_which_rules() {
 }
 
 #[test]
-fn what_matches_is_found_behind_many_that_do_not() {
+fn matches_are_found_behind_many_other_events() {
     let last = LOOK as usize * 2 + 7;
     let world = World::with_applied(last + 1);
-    let filter = Events { event_id: Some(format!("evt_{last}")), ..Events::default() };
+    let filter = EventFilter { event_id: Some(format!("evt_{last}")), ..EventFilter::default() };
     world.reprocessing(&filter, 100, 2_000);
     let step = world.step(2_000).unwrap();
     assert_eq!((step.sent, step.next), (None, Some(at(2_000))));
@@ -524,13 +527,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn whoever_dies_no_event_is_left_out_of_a_reprocessing(
+    fn a_crash_leaves_no_event_out_of_a_reprocessing(
         deaths in prop::collection::vec((0_usize..6, any::<bool>()), 0..6),
         refusals in 0_usize..3,
         rate in 1_u32..40,
     ) {
         let world = World::with_applied(60);
-        world.reprocessing(&Events { all: true, ..Events::default() }, rate, 2_000);
+        world.reprocessing(&EventFilter { all: true, ..EventFilter::default() }, rate, 2_000);
         *world.refusing.lock().unwrap() = refusals;
         let mut now = 2_000;
         for death in deaths {
@@ -539,7 +542,7 @@ proptest! {
                 match world.step(now) {
                     Ok(Stepped { next: Some(next), .. }) => now = now.max(next.millis()),
                     Ok(_) => break,
-                    // Whoever is next takes over when the lease has ended.
+                    // The next process resumes when the lease has ended.
                     Err(_) => now += 60_000,
                 }
             }
@@ -563,7 +566,7 @@ fn letters_that_a_restored_queue_lacks_are_sent_again() {
         world.step(now).unwrap();
     }
     world.apply(0..5, 0);
-    // In the middle of it.
+    // During the replay.
     assert_eq!(world.restored(60_000), 15);
     let sent = |world: &World| world.sql("SELECT state, total, sent FROM replays");
     let row = |texts: [&str; 3]| vec![texts.map(|text| Some(text.to_owned())).to_vec()];
@@ -580,7 +583,7 @@ fn letters_that_a_restored_queue_lacks_are_sent_again() {
     world.until_done(90_000);
     assert_eq!(world.sent().len(), 10);
     assert_eq!(sent(&world), row(["done", "30", "30"]));
-    // All is proven: nothing goes on.
+    // The ledger proves everything: nothing is resumed.
     world.apply(20..30, 0);
     assert_eq!(world.restored(120_000), 0);
     assert_eq!(sent(&world), row(["done", "30", "30"]));
@@ -593,14 +596,17 @@ fn letters_that_a_restored_queue_lacks_are_sent_again() {
 }
 
 #[test]
-fn letters_whose_replay_does_not_go_on_are_dead_again() {
+fn letters_of_a_replay_that_is_not_resumed_are_dead_again() {
     let world = World::new(20);
-    let stripe = Filter { source: Some("stripe".into()), ..Filter::default() };
+    let stripe = LetterFilter { source: Some("stripe".into()), ..LetterFilter::default() };
     let cancelled = world.running(&stripe, 5, 2_000);
     world.step(2_000).unwrap();
     assert!(world.does(turn_replay(&cancelled, Turn::Cancel, at(2_500))));
-    let forgotten =
-        world.running(&Filter { source: Some("clerk".into()), ..Filter::default() }, 10, 3_000);
+    let forgotten = world.running(
+        &LetterFilter { source: Some("clerk".into()), ..LetterFilter::default() },
+        10,
+        3_000,
+    );
     world.until_done(3_000);
     world.sql(&format!("DELETE FROM replays WHERE id = '{forgotten}'"));
     world.bury(1, 3_500);
@@ -611,13 +617,13 @@ fn letters_whose_replay_does_not_go_on_are_dead_again() {
 }
 
 #[test]
-fn a_reprocessing_that_a_restored_queue_lacks_goes_back_to_what_is_proven() {
+fn a_reprocessing_moves_back_to_the_proven_events_after_a_restore() {
     let row = |texts: [&str; 4]| texts.map(|text| Some(text.to_owned())).to_vec();
     for filter in [
-        Events { source: Some("stripe".into()), ..Events::default() },
-        Events { all: true, ..Events::default() },
-        Events { kind: Some("type.*".into()), ..Events::default() },
-        Events { applied_before: Some(at(1_006)), ..Events::default() },
+        EventFilter { source: Some("stripe".into()), ..EventFilter::default() },
+        EventFilter { all: true, ..EventFilter::default() },
+        EventFilter { kind: Some("type.*".into()), ..EventFilter::default() },
+        EventFilter { applied_before: Some(at(1_006)), ..EventFilter::default() },
     ] {
         let world = World::with_applied(100);
         world.reprocessing(&filter, 20, 2_000);
@@ -648,7 +654,7 @@ fn a_reprocessing_that_a_restored_queue_lacks_goes_back_to_what_is_proven() {
         assert_eq!(world.reprocessed().len(), again.len());
         assert!(again.iter().all(|n| world.reprocessed().contains_key(&(format!("evt_{n}"), 1))));
         assert_eq!(found()[0][..3], row(["done", &total, &total, ""])[..3]);
-        // All is proven now.
+        // The ledger proves everything now.
         world.apply(numbers.iter().copied().filter(|n| *n >= 40 && *n != 44), 1);
         assert_eq!(world.restored(90_000), 0);
         assert_eq!(found()[0][0].as_deref(), Some("done"));
@@ -656,10 +662,11 @@ fn a_reprocessing_that_a_restored_queue_lacks_goes_back_to_what_is_proven() {
 }
 
 #[test]
-fn a_reprocessing_that_is_paused_or_cancelled_stays_so() {
+fn a_paused_or_cancelled_reprocessing_keeps_its_state() {
     for (turn, state, back) in [(Turn::Pause, "paused", 1), (Turn::Cancel, "cancelled", 0)] {
         let world = World::with_applied(100);
-        let id = world.reprocessing(&Events { all: true, ..Events::default() }, 20, 2_000);
+        let id =
+            world.reprocessing(&EventFilter { all: true, ..EventFilter::default() }, 20, 2_000);
         world.step(2_000).unwrap();
         assert!(world.does(turn_replay(&id, turn, at(2_500))));
         assert_eq!(world.restored(60_000), back);

@@ -1,4 +1,4 @@
-//! What is old is removed, a little at a time, and nothing else. A body is deleted when no row refers to it any more.
+//! The sweep removes old rows in steps, and nothing else. A body is deleted when no row refers to it any more.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -24,7 +24,7 @@ use proptest::prelude::*;
 const DAY: u64 = 86_400;
 const HOUR: i64 = 3_600_000;
 
-/// Which bodies were removed.
+/// The bodies that were removed.
 #[derive(Default)]
 struct Removed(Mutex<Vec<String>>);
 
@@ -53,7 +53,7 @@ fn sql(store: &Sqlite, sql: &str) -> Vec<Vec<Option<String>>> {
     rows.iter().map(Row::texts).collect()
 }
 
-/// A store in which each kind has one row of each of these days.
+/// A store in which each kind has one row for each of these days.
 fn filled(folder: &tempfile::TempDir, days: &[u64]) -> (DataFolder, Sqlite) {
     let data = DataFolder::lock(folder.path()).unwrap();
     let store = data.store(&hookmill_migrations::own()).unwrap().store;
@@ -118,21 +118,21 @@ fn swept_on(day: u64, store: &Sqlite, objects: &Removed, retention: &Retention) 
 }
 
 #[test]
-fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
+fn old_rows_are_removed_unless_an_operator_has_to_act() {
     let folder = tempfile::tempdir().unwrap();
     let (_data, store) = filled(&folder, &[1, 399]);
     let objects = Removed::default();
     let found = swept(&store, &objects, &Retention::default());
-    // Nothing is said of events, dead letters or the audit, so these stay; nor of messages, which are not kept then.
+    // Events, dead letters and the audit have no retention here, so they stay. Messages are not kept without a retention.
     insta::assert_debug_snapshot!(found, @r#"
     Swept {
         removed: {
             "activity": 1,
-            "letters that were applied or discarded": 2,
             "messages": 2,
             "outbox": 1,
             "outbox batches": 1,
             "replays": 2,
+            "settled dead letters": 2,
         },
         unseen: 0,
         more: false,
@@ -163,7 +163,7 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
     assert_eq!(found.unseen, 1);
     assert!(removed().is_empty());
 
-    // A day later: one that is replayed needs its body, and so do those that are new.
+    // A day later: bodies of replayed and of new events stay.
     swept_on(401, &store, &objects, &retention);
     assert!(removed().is_empty());
     sql(&store, "UPDATE dead_letters SET state = 'discarded'");
@@ -175,10 +175,10 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
 }
 
 #[test]
-fn the_ledger_remembers_an_event_as_long_as_its_letter_can_be_replayed() {
+fn the_ledger_keeps_an_event_while_its_letter_can_be_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let (_data, store) = filled(&folder, &[]);
-    // More than are removed in one step, and older than the others. Of the last event, a letter of another generation waits.
+    // More rows than one step removes, older than the others. A letter of another generation of the last event waits.
     sql(
         &store,
         "INSERT INTO events (source, id, type, outcome, received_at, applied_at, attempts, secret)
@@ -206,7 +206,7 @@ fn the_ledger_remembers_an_event_as_long_as_its_letter_can_be_replayed() {
 }
 
 #[test]
-fn messages_stay_as_long_as_it_is_said_and_the_last_number_for_ever() {
+fn messages_stay_for_their_retention_and_the_last_generation_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let (_data, store) = filled(&folder, &[1, 2]);
     let objects = Removed::default();
@@ -222,7 +222,7 @@ fn messages_stay_as_long_as_it_is_said_and_the_last_number_for_ever() {
 }
 
 #[test]
-fn much_is_removed_in_steps() {
+fn many_rows_are_removed_in_steps() {
     let folder = tempfile::tempdir().unwrap();
     let (_data, store) = filled(&folder, &[]);
     sql(
@@ -237,16 +237,16 @@ fn much_is_removed_in_steps() {
     assert_eq!((second.removed["audit"], second.more), (200, false));
 }
 
-/// A pipeline that has nothing but large bodies: those in the object store, and what refers to them.
+/// A pipeline with large bodies only: objects in the store, and the rows that refer to them.
 struct World {
     store: Sqlite,
-    /// Whether the process dies once it has asked for what to remove.
+    /// Whether the process ends after it has asked what to remove.
     dies: AtomicBool,
-    asked: AtomicBool,
-    /// Whether the object store deletes nothing.
+    queried: AtomicBool,
+    /// Whether the object store rejects deletions.
     away: AtomicBool,
     bodies: Mutex<BTreeSet<String>>,
-    /// Messages of reprocessings on the queue, and since when.
+    /// Messages of reprocessings on the queue, with the time.
     on_queue: Vec<(i64, String)>,
     generation: u32,
     now: i64,
@@ -256,7 +256,7 @@ struct World {
 
 impl Store for World {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
-        if self.asked.swap(true, Ordering::Relaxed) && self.dies.load(Ordering::Relaxed) {
+        if self.queried.swap(true, Ordering::Relaxed) && self.dies.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("the process has died".into()));
         }
         self.store.execute(statements).await
@@ -284,13 +284,13 @@ impl Objects for World {
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
-    /// An event comes, with one of two bodies, and takes effect; its message is kept, or not.
+    /// An event arrives with one of two bodies and takes effect; its message is kept, or not.
     Applied {
         event: u8,
         body: u8,
         kept: bool,
     },
-    /// An event comes and fails.
+    /// An event arrives and fails.
     Buried {
         event: u8,
         body: u8,
@@ -300,7 +300,7 @@ enum Act {
         event: u8,
         state: &'static str,
     },
-    /// Every message that is kept is put on the queue once more.
+    /// Every kept message is sent to the queue again.
     Reprocessed,
     /// The first message on the queue fails.
     Failed,
@@ -328,7 +328,7 @@ fn any_act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The text of a message whose body is in the object store, and its key.
+/// The text of a message with its body in the object store, and the key.
 fn large(event: u8, body: u8) -> (String, String) {
     let mut envelope = Envelope {
         v: VERSION,
@@ -352,7 +352,7 @@ impl World {
         Self {
             store,
             dies: AtomicBool::default(),
-            asked: AtomicBool::default(),
+            queried: AtomicBool::default(),
             away: AtomicBool::default(),
             bodies: Mutex::default(),
             on_queue: Vec::new(),
@@ -394,7 +394,7 @@ impl World {
             dead_letters: Some(days(4)),
             audit: None,
         };
-        self.asked.store(false, Ordering::Relaxed);
+        self.queried.store(false, Ordering::Relaxed);
         let _ = block(sweep(self, self, &retention, self.now()));
     }
 
@@ -438,7 +438,7 @@ impl World {
             Act::Waits { hours } => {
                 for _ in 0..hours {
                     self.now += HOUR;
-                    // No message is on the queue for a day.
+                    // No message stays on the queue for a day.
                     while self.on_queue.first().is_some_and(|(at, _)| self.now - at > 23 * HOUR) {
                         self.fails(0);
                     }
@@ -454,7 +454,7 @@ impl World {
         }
     }
 
-    /// The bodies that are needed, and are not there.
+    /// Bodies that are needed and missing.
     fn missing(&self) -> Vec<String> {
         let rows = sql(
             &self.store,
@@ -470,7 +470,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_body_goes_with_the_last_row_that_refers_to_it_and_never_before(
+    fn a_body_is_deleted_after_the_last_row_that_refers_to_it(
         acts in prop::collection::vec(any_act(), 1..40),
     ) {
         let mut world = World::new();
@@ -478,7 +478,7 @@ proptest! {
             world.does(act);
             prop_assert_eq!(world.missing(), Vec::<String>::new(), "after {:?}", act);
         }
-        // Whatever happened, nothing is left over in the end.
+        // In the end, nothing is left over.
         world.does(Act::Waits { hours: 24 });
         sql(&world.store, "UPDATE dead_letters SET state = 'applied'");
         for _ in 0..3 {

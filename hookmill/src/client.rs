@@ -1,5 +1,5 @@
-//! The admin API, for commands: of a Hookmill anywhere, or of a data folder on this machine, whether or not something runs on
-//! it.
+//! The admin API for commands: that of a remote Hookmill, or of a data folder on this machine, whether or not a process has
+//! locked it.
 
 use std::fmt::{self, Display};
 use std::ops::Deref;
@@ -19,14 +19,14 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tower_service::Service as _;
 
-use crate::run::admin::Native;
+use crate::run::admin::AdminPlatform;
 
-/// How long the API may take for an answer.
+/// The maximum time for a response of the API.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Which Hookmill.
+/// The Hookmill that a command talks to.
 #[derive(clap::Args)]
-pub struct Place {
+pub struct Target {
     /// The URL of a remote Hookmill, such as <https://hookmill-dlq.example.workers.dev>; also read from HOOKMILL_URL. The token
     /// is read from HOOKMILL_TOKEN. Without a URL, the command uses the data folder.
     #[arg(long, value_name = "URL")]
@@ -36,8 +36,8 @@ pub struct Place {
     data: PathBuf,
 }
 
-impl Place {
-    /// The data folder, unless it is another Hookmill.
+impl Target {
+    /// The data folder, unless the target is remote.
     pub fn folder(&self) -> Option<&Path> {
         self.url().is_none().then_some(self.data.as_path())
     }
@@ -47,7 +47,7 @@ impl Place {
     }
 }
 
-/// What the environment says, if that is something.
+/// An environment variable that is set and not blank.
 fn named(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -57,7 +57,7 @@ pub fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// How much a list shows, and how.
+/// The size and format of a list.
 #[derive(clap::Args)]
 pub struct Listing {
     /// The number of rows, latest first.
@@ -67,16 +67,16 @@ pub struct Listing {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub place: Place,
+    pub target: Target,
 }
 
-/// Asks the admin API, and changes nothing: of a data folder it is given a [`Reader`].
+/// A read-only client of the admin API; for a data folder, it uses a [`Reader`].
 pub struct Client {
     runtime: tokio::runtime::Runtime,
     to: To,
 }
 
-/// The API does not answer, or says that it cannot now.
+/// The API is unreachable or temporarily unavailable.
 #[derive(Debug)]
 pub struct Away(String);
 
@@ -89,13 +89,13 @@ impl Display for Away {
 impl std::error::Error for Away {}
 
 enum To {
-    /// Somebody else, with a token.
+    /// A remote Hookmill, with a token.
     Remote { client: reqwest::Client, url: String, token: String },
-    /// The data folder, which whoever can read it has anyway.
+    /// The data folder; read access to it is sufficient.
     Local(Router),
 }
 
-/// Has the admin API change something as well.
+/// A client that can also make changes.
 pub struct Operator(Client);
 
 impl Deref for Operator {
@@ -107,36 +107,36 @@ impl Deref for Operator {
 }
 
 impl Operator {
-    /// Finds the API.
+    /// Connects to the API.
     ///
     /// # Errors
     ///
-    /// If there is no token for it, or no data in the folder.
-    pub fn new(place: &Place) -> anyhow::Result<Self> {
-        let to = match place.url() {
+    /// If there is no token, or no data in the folder.
+    pub fn new(target: &Target) -> anyhow::Result<Self> {
+        let to = match target.url() {
             Some(url) => To::remote(&url)?,
             None => {
-                let reader = DataFolder::read(&place.data)?;
-                To::local(Sqlite::new(DataFolder::write(&place.data)?), &reader)
+                let reader = DataFolder::read(&target.data)?;
+                To::local(Sqlite::new(DataFolder::write(&target.data)?), &reader)
             }
         };
         Client::to(to).map(Self)
     }
 
-    /// Has something done.
+    /// Posts a change.
     ///
     /// # Errors
     ///
-    /// What the API says instead, in its words.
+    /// The API's error.
     pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.runtime.block_on(self.ask(Method::POST, path, Some(body)))
     }
 
-    /// Has something removed.
+    /// Deletes something.
     ///
     /// # Errors
     ///
-    /// What the API says instead, in its words.
+    /// The API's error.
     pub fn delete(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.runtime.block_on(self.ask(Method::DELETE, path, Some(body)))
     }
@@ -154,21 +154,22 @@ impl To {
 
     fn local(store: impl Store + 'static, reader: &Reader) -> Self {
         let user = named("USER").unwrap_or_else(|| "local".to_owned());
-        let lent = Native { store, bodies: reader.bodies(), config: None, running: None };
-        Self::Local(local(Arc::new(lent), &user))
+        let platform =
+            AdminPlatform { store, bodies: reader.bodies(), config: None, running: None };
+        Self::Local(local(Arc::new(platform), &user))
     }
 }
 
 impl Client {
-    /// Finds the API.
+    /// Connects to the API.
     ///
     /// # Errors
     ///
-    /// If there is no token for it, or no data in the folder.
-    pub fn new(place: &Place) -> anyhow::Result<Self> {
-        match place.url() {
+    /// If there is no token, or no data in the folder.
+    pub fn new(target: &Target) -> anyhow::Result<Self> {
+        match target.url() {
             Some(url) => Self::to(To::remote(&url)?),
-            None => Self::local(&DataFolder::read(&place.data)?),
+            None => Self::local(&DataFolder::read(&target.data)?),
         }
     }
 
@@ -176,7 +177,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the system does not let it wait.
+    /// If the runtime cannot be created.
     pub fn local(reader: &Reader) -> anyhow::Result<Self> {
         Self::to(To::local(reader.clone(), reader))
     }
@@ -186,20 +187,20 @@ impl Client {
         Ok(Self { runtime, to })
     }
 
-    /// Looks at something.
+    /// Reads a path.
     ///
     /// # Errors
     ///
-    /// What the API says instead, in its words.
+    /// The API's error.
     pub fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> anyhow::Result<Value> {
         self.runtime.block_on(self.look(path, query))
     }
 
-    /// As [`Client::get`], for whoever has more to wait for.
+    /// Like [`Client::get`], for asynchronous callers.
     ///
     /// # Errors
     ///
-    /// Likewise; [`Away`] if there is hope that it answers later.
+    /// The API's error; [`Away`] if a retry may succeed.
     pub async fn look(
         &self,
         path: &str,
@@ -212,7 +213,7 @@ impl Client {
         self.ask(Method::GET, &path, None).await
     }
 
-    /// Works until that comes to an end, or somebody presses Ctrl-C.
+    /// Runs work to its end or until Ctrl-C.
     ///
     /// # Errors
     ///
@@ -236,14 +237,14 @@ impl Client {
         if status.is_success() {
             return Ok(value);
         }
-        let said = match (value["title"].as_str(), value["detail"].as_str()) {
+        let message = match (value["title"].as_str(), value["detail"].as_str()) {
             (Some(title), Some(detail)) => format!("{title}: {detail}"),
             _ => format!("the API responded with {status}, but not like Hookmill"),
         };
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(Away(said).into());
+            return Err(Away(message).into());
         }
-        bail!(said)
+        bail!(message)
     }
 
     async fn answer(

@@ -1,4 +1,4 @@
-//! The commands that do one thing and end: a file for each, with its arguments and `run`. `dev` and `serve` are in `run`.
+//! Commands that do one thing and end: a file for each, with its arguments and `run`. `dev` and `serve` are in `run`.
 
 pub mod backup;
 pub mod check;

@@ -1,4 +1,4 @@
-//! How a command lists what it has found.
+//! The output of lists.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -8,7 +8,7 @@ use hookmill_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Prints a list: as a JSON array; or as a table, a row for each, and if there is nothing what is to be said of that.
+/// Prints a list as a JSON array or as a table; `nothing` is the text for an empty list.
 pub fn print<T: Serialize, const N: usize>(
     items: Vec<T>,
     as_json: bool,
@@ -29,7 +29,7 @@ pub fn print<T: Serialize, const N: usize>(
 /// Prints a line, or several.
 pub fn put(text: impl Display) -> anyhow::Result<()> {
     match writeln!(io::stdout(), "{text}") {
-        // Whoever reads has read enough, as `head` does.
+        // The reader has closed the pipe, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => Ok(printed?),
     }
@@ -51,12 +51,12 @@ pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// As JSON, over several lines.
+/// As JSON on several lines.
 pub fn json(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(escaped(serde_json::to_string_pretty(value)?))
 }
 
-/// JSON in which nothing moves the cursor: beyond ASCII there are control characters too, which need no escape in JSON.
+/// JSON without control characters: beyond ASCII there are some that JSON does not escape.
 pub fn escaped(json: String) -> String {
     let moves = |c: char| c.is_control() && c != '\n';
     if !json.contains(moves) {
@@ -72,7 +72,7 @@ pub fn escaped(json: String) -> String {
     })
 }
 
-/// Prints what the admin API has found, likewise.
+/// Prints a list from the admin API in the same way.
 pub fn listed<const N: usize>(
     found: Value,
     json: bool,
@@ -84,7 +84,7 @@ pub fn listed<const N: usize>(
     print(items, json, nothing, header, |item| row(&item))
 }
 
-/// A value of the API's as a text in which nothing moves the cursor; blank if there is none.
+/// A value from the API as a text without control characters; blank if there is none.
 pub fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -94,17 +94,17 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// What something of the API's is called; `-` if it has no name.
+/// A name from the API; `-` if there is none.
 pub fn name(value: &Value) -> String {
     Some(text(value)).filter(|name| !name.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
-/// A time of the API's, for people; blank if there is none.
+/// A time from the API, for people; blank if there is none.
 pub fn time(value: &Value) -> String {
     value.as_i64().map(|at| Timestamp::from_millis(at).to_string()).unwrap_or_default()
 }
 
-/// A table in columns and without lines. Whatever would move the cursor is replaced: payloads are others' text.
+/// A table with aligned columns. Control characters are replaced, since payloads are not trusted.
 pub fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -113,7 +113,7 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [Stri
     table
 }
 
-/// A text in which nothing moves the cursor.
+/// A text without control characters.
 pub fn plain(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
@@ -123,11 +123,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_others_say_moves_the_cursor() {
-        let said = serde_json::json!({ "id": "a\u{1b}[2J\u{9b}2J\u{7f}\nb" });
-        assert_eq!(text(&said["id"]), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}b");
-        let shown = json(&said).unwrap();
+    fn foreign_text_cannot_move_the_cursor() {
+        let value = serde_json::json!({ "id": "a\u{1b}[2J\u{9b}2J\u{7f}\nb" });
+        assert_eq!(text(&value["id"]), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}b");
+        let shown = json(&value).unwrap();
         assert_eq!(shown, "{\n  \"id\": \"a\\u001b[2J\\u009b2J\\u007f\\nb\"\n}");
-        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), said);
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
     }
 }

@@ -1,13 +1,13 @@
-//! The one binary. Each subcommand is a function in a file of its own, below `commands` or `run`; `main` turns what it returns
-//! into an exit code.
+//! The binary. Each subcommand is a function in its own file, below `commands` or `run`; `main` turns its result into an
+//! exit code.
 //!
 //! | Exit code | Means |
 //! | --- | --- |
-//! | 0 | done |
-//! | 1 | failed; the reason is on stderr |
-//! | 2 | the command line was not understood |
+//! | 0 | success |
+//! | 1 | failure; the reason is on stderr |
+//! | 2 | invalid command line |
 
-// A command line speaks on stdout and stderr.
+// Commands print to stdout and stderr.
 #![allow(clippy::print_stderr)]
 
 mod client;

@@ -1,11 +1,11 @@
-//! The pipeline in one process: `dev` and `serve` start it, `pipeline` runs all stages, and the rest is what it runs on.
+//! The pipeline in one process: `dev` and `serve` start it, `pipeline` runs all stages, and the other modules support it.
 
 pub mod admin;
 pub mod dev;
+pub mod display;
 pub mod jobs;
 pub mod log;
 pub mod out;
 pub mod pipeline;
 pub mod secrets;
 pub mod serve;
-pub mod shown;

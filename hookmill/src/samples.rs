@@ -1,18 +1,17 @@
-//! Realistic, full-size events for `hookmill send`: one object for each resource, and what each type of event changes
-//! about it.
+//! Realistic, full-size events for `hookmill send`: one object for each resource, and the changes for each type of event.
 
 use hookmill_core::time::Timestamp;
 use serde_json::{Map, Value, json};
 
-/// The events of a provider, by the schemes that sign them.
+/// The events of a provider, by its schemes.
 struct Samples {
     schemes: &'static [&'static str],
     objects: &'static str,
-    /// Type of event, its object, and what differs in it.
+    /// Type of event, its object, and the change.
     events: &'static [(&'static str, &'static str, Change)],
 }
 
-/// Changes an object to what it is at the time of an event; `now` is in Unix seconds.
+/// Changes an object for an event; `now` is in Unix seconds.
 type Change = fn(object: &mut Value, now: i64);
 
 const SAMPLES: [Samples; 2] = [
@@ -78,7 +77,7 @@ const SAMPLES: [Samples; 2] = [
 ];
 
 /// Events of other providers: a JSON object with a body for each type, a form as a text. In it, `@id`, `@seconds`,
-/// `@millis` and `@time` stand for the event's id and the time.
+/// `@millis` and `@time` are replaced by the event's id and the time.
 const OTHERS: [(&str, &str); 19] = [
     ("auth0", include_str!("../samples/auth0.json")),
     ("discord", include_str!("../samples/discord.json")),
@@ -101,7 +100,7 @@ const OTHERS: [(&str, &str); 19] = [
     ("zendesk", include_str!("../samples/zendesk.json")),
 ];
 
-/// The types of events there are samples of.
+/// The types of events that have samples.
 pub fn types(scheme: &str) -> Vec<String> {
     if let Some(samples) = samples(scheme) {
         return samples.events.iter().map(|(kind, _, _)| (*kind).to_owned()).collect();
@@ -145,7 +144,7 @@ pub fn event(scheme: &str, kind: &str, id: &str, now: Timestamp) -> Option<Value
     })
 }
 
-/// Puts the id and the time in their places: a text that is only a time becomes a number.
+/// Replaces the id and the time. A text that is only a time becomes a number.
 fn fill(value: &mut Value, id: &str, now: Timestamp) {
     match value {
         Value::Object(members) => members.values_mut().for_each(|value| fill(value, id, now)),
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_sample_is_of_its_type_and_full_size() {
+    fn every_sample_has_its_type_and_full_size() {
         let now = Timestamp::from_seconds(1_767_225_600);
         for samples in &SAMPLES {
             for (kind, _, _) in samples.events {

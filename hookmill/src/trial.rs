@@ -1,7 +1,7 @@
-//! A trial: events are signed, verified and applied as they would be, to a database of their own in memory. Nothing of the
-//! user's is touched, and nothing is sent.
+//! A trial: events are signed, verified and applied to an in-memory database. It changes no data of the user, and sends
+//! nothing.
 
-use hookmill_consumers::{Fate, drive};
+use hookmill_consumers::{Fate, process_batch};
 use hookmill_core::config::{Consumers, Source};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
@@ -13,7 +13,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_loader::Loaded;
 use hookmill_migrations::{apply, schema};
 use hookmill_native::{Sqlite, now};
-use hookmill_providers::{Admitted, Outgoing, Verifier, sign};
+use hookmill_providers::{Admitted, UnsignedEvent, Verifier, sign};
 use rusqlite::Connection;
 use serde_json::{Map, Value};
 
@@ -22,18 +22,18 @@ use crate::run::secrets::development_keys;
 /// A row as a JSON object.
 pub type Row = Map<String, Value>;
 
-/// A database in memory, and what is applied to it.
+/// A database in memory, and its configuration.
 pub struct Trial<'l> {
     /// The configuration.
     pub loaded: &'l Loaded,
-    /// What the consumers carry of it.
+    /// The consumers' part of it.
     pub consumers: &'l Consumers,
     /// The tables.
     pub schema: Schema,
     store: Sqlite,
 }
 
-/// No body is too long for a trial.
+/// In a trial, no body is too large.
 struct NoObjects;
 
 impl Objects for NoObjects {
@@ -51,11 +51,11 @@ impl Objects for NoObjects {
 }
 
 impl<'l> Trial<'l> {
-    /// With the tables that the migrations make, and `fill`ed.
+    /// A database with the tables of the migrations, prepared by `fill`.
     ///
     /// # Errors
     ///
-    /// If there is no such database, or it cannot be filled.
+    /// If the database cannot be created, or `fill` fails.
     pub fn new(
         loaded: &'l Loaded,
         consumers: &'l Consumers,
@@ -68,17 +68,18 @@ impl<'l> Trial<'l> {
         Ok(Self { loaded, consumers, schema, store: Sqlite::new(database) })
     }
 
-    /// Applies a batch: what becomes of each.
+    /// Applies a batch; returns each delivery's fate.
     pub async fn apply(&self, batch: &[Delivery]) -> Vec<Fate> {
-        let driven = drive(&self.store, &NoObjects, self.consumers, batch, now(), |_, _| {}).await;
-        driven.settled.into_iter().map(|settled| settled.fate).collect()
+        let result =
+            process_batch(&self.store, &NoObjects, self.consumers, batch, now(), |_, _| {}).await;
+        result.settled.into_iter().map(|settled| settled.fate).collect()
     }
 
-    /// The rows that a query answers with, of which each is a JSON text.
+    /// The rows of a query, each a JSON text.
     ///
     /// # Errors
     ///
-    /// What the database says.
+    /// The database's error.
     pub async fn ask(&self, sql: &str) -> Result<Vec<Row>, StoreError> {
         let rows = self.store.execute(vec![Statement::new(sql, Vec::new())]).await?;
         read_json(answer(&rows, 0))
@@ -89,7 +90,7 @@ impl<'l> Trial<'l> {
         let columns = self.schema.tables.get(table).into_iter().flat_map(|table| &table.columns);
         let columns =
             columns.map(|column| format!("{}, {}", literal(&column.name), quoted(&column.name)));
-        // A function takes so many arguments and no more.
+        // A function has a maximum number of arguments.
         let parts: Vec<_> = columns.collect();
         let parts = parts.chunks(40).map(|part| format!("json_object({})", part.join(", ")));
         let object = parts.reduce(|all, part| format!("json_patch({all}, {part})"));
@@ -108,16 +109,16 @@ pub fn literal(text: &str) -> String {
 }
 
 /// The messages of a request with this body, signed and verified as if its provider had sent it. `id` and `kind` are for
-/// providers that say them in headers.
+/// providers that send them in headers.
 ///
 /// # Errors
 ///
-/// Why it does not come past ingress.
+/// Why ingress rejects it.
 pub fn admit(source: &Source, body: &[u8], id: &str, kind: &str) -> Result<Vec<Delivery>, String> {
     let keys = source.secrets.iter().find_map(|secret| development_keys(source, &secret.name));
     let keys = keys.ok_or("the source has no secret to sign with")?;
     let at = now();
-    let outgoing = Outgoing { id, kind, at, query: None, body };
+    let outgoing = UnsignedEvent { id, kind, at, query: None, body };
     let signed = sign(source, &keys.signing, outgoing);
     let signed = signed.map_err(|problem| format!("cannot sign it: {problem}"))?;
     let verifier = Verifier::new(source, |_| Some(keys.verifying.clone()));
@@ -139,7 +140,7 @@ pub fn admit(source: &Source, body: &[u8], id: &str, kind: &str) -> Result<Vec<D
     }
 }
 
-/// An event, by its id and type, as it comes from the queue.
+/// An event with this id and type, as the queue delivers it.
 pub fn delivery(
     source: &str,
     (id, kind): (&str, &str),

@@ -1,4 +1,4 @@
-//! The decision: which requests are events, and which events.
+//! Decides which requests are accepted, and which events they contain.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use hookmill_providers::{Admitted, Event, KeyError, Verifier};
 
 use crate::rejections::Rejections;
 
-/// The sources with their keys, and what was refused of them.
+/// The sources with their keys, and the counts of rejections.
 #[derive(Debug)]
 pub struct Gate {
     config: config::Ingress,
@@ -23,9 +23,9 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Makes the keys of every source. `lookup` finds a secret by name; `salt` is that of [`Rejections::new`].
+    /// Loads the keys of every source. `lookup` finds a secret by name; `salt` is that of [`Rejections::new`].
     ///
-    /// A source whose secrets cannot be used stays closed, and says why in [`Gate::problems`]; the others are served.
+    /// A source without valid secrets rejects its requests, and [`Gate::problems`] gives the reason; the others work.
     pub fn new(
         config: config::Ingress,
         salt: [u8; 16],
@@ -39,7 +39,7 @@ impl Gate {
         Self { config, verifiers, rejections: Rejections::new(salt) }
     }
 
-    /// Why sources cannot verify anything; empty if all can.
+    /// Why sources cannot verify requests; empty if all can.
     pub fn problems(&self, now: Timestamp) -> Vec<String> {
         self.verifiers
             .iter()
@@ -47,17 +47,17 @@ impl Gate {
             .collect()
     }
 
-    /// The configuration it was made of.
+    /// Its configuration.
     pub fn config(&self) -> &config::Ingress {
         &self.config
     }
 
-    /// What was refused since the last report.
+    /// The rejections since the last report.
     pub const fn rejections(&self) -> &Rejections {
         &self.rejections
     }
 
-    /// The source of this name, if it is configured; or why it cannot verify anything.
+    /// The source with this name, if it is configured; or why it cannot verify requests.
     pub(crate) fn source(&self, name: &str, now: Timestamp) -> Option<Result<&Verifier, String>> {
         let (name, verifier) = self.verifiers.iter().find(|(known, _)| known == name)?;
         Some(ready(name, verifier, now))
@@ -71,27 +71,27 @@ fn ready<'v>(
 ) -> Result<&'v Verifier, String> {
     match verifier {
         Ok(verifier) if verifier.expired(now) => {
-            Err(format!("source `{name}`: `not_after` of every secret that is set has passed"))
+            Err(format!("source `{name}`: all secrets that are set have expired (`not_after`)"))
         }
         Ok(verifier) => Ok(verifier),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// What a request is.
+/// The content of an accepted request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Admission<'r> {
-    /// Events with their bodies, to be enqueued before it is answered.
+    /// Events with their bodies, to be enqueued before the response.
     Events(Vec<(Envelope, Cow<'r, [u8]>)>),
-    /// No event, and an answer that the provider waits for.
+    /// A handshake: no event, but a response that the provider needs.
     Handshake(Answer),
 }
 
-/// Decides about a request: the events in it, or why there are none.
+/// Verifies a request and returns its events.
 ///
 /// # Errors
 ///
-/// [`Rejection`]; nothing of the request is to be kept.
+/// [`Rejection`]; nothing of the request is stored.
 pub fn admit<'r>(
     verifier: &Verifier,
     request: &Request<'r>,
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(gate.problems(before), Vec::<String>::new());
         assert!(gate.source("s", before).unwrap().is_ok());
         assert_eq!(gate.problems(after).len(), 1);
-        // Which is answered with 503.
+        // The response is 503.
         assert!(gate.source("s", after).unwrap().is_err());
     }
 }

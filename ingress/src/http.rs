@@ -1,4 +1,4 @@
-//! The shell: one request in, one reply out, on every platform.
+//! Serves one request, on every platform.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -18,22 +18,22 @@ use serde::Serialize;
 use crate::admit::{Admission, Gate, admit};
 use crate::rejections::{Recorded, Seen};
 
-/// What ingress asks of its platform.
+/// The interface of ingress to its platform.
 pub trait Platform: Sync {
     /// The queue of events.
     type Queue: Queue;
-    /// Where bodies go that are too long for the queue.
+    /// The store of bodies that are too large for the queue.
     type Objects: Objects;
 
     /// The queue of events.
     fn queue(&self) -> &Self::Queue;
     /// The object store.
     fn objects(&self) -> &Self::Objects;
-    /// Counts a request of a source that has a `rate_limit`. If it is one too many: how long to wait.
+    /// Counts a request of a source with a `rate_limit`. If it exceeds the limit, returns how long to wait.
     ///
-    /// A limiter that does not answer lets the request pass: a flood is verified at a cost, an event that is refused is lost.
+    /// If a limiter fails, the request passes: verifying a flood costs time, but a rejected event is lost.
     fn limited(&self, source: &Source) -> impl Future<Output = Option<Duration>> + Send;
-    /// What is wrong with the platform itself, for `/readyz`; empty if nothing is.
+    /// Problems of the platform, for `/readyz`; empty if there are none.
     fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
 }
 
@@ -43,18 +43,18 @@ pub trait Body: Send {
     fn chunk(&mut self) -> impl Future<Output = Result<Option<Vec<u8>>, BodyError>> + Send;
 }
 
-/// Why a body did not arrive whole.
+/// Why a body is incomplete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyError {
     /// It took longer than `ingress.body_timeout`.
     TimedOut,
-    /// The connection ended before it did.
+    /// The connection ended before the body.
     Incomplete,
-    /// There is no memory for it now: too many large bodies are arriving at once.
+    /// Too many large bodies are arriving at once, and there is no memory for this one.
     Overloaded,
 }
 
-/// A request whose body has not been read.
+/// A request before its body is read.
 pub struct Incoming<'a, B> {
     /// The method, upper case.
     pub method: &'a str,
@@ -64,15 +64,15 @@ pub struct Incoming<'a, B> {
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a dyn Headers,
-    /// The address it comes from, if the platform knows.
+    /// The client's address, if the platform knows it.
     pub remote: Option<String>,
-    /// The length of the body, if the request says so.
+    /// The `Content-Length`, if there is one.
     pub content_length: Option<u64>,
     /// The body.
     pub body: B,
 }
 
-/// What is answered.
+/// A response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
     /// The status code.
@@ -83,12 +83,12 @@ pub struct Reply {
     pub body: String,
 }
 
-/// What became of a request, for logs and metrics.
+/// The result of a request, for logs and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// A health check.
     Probe,
-    /// The provider asked for an answer, and sent no event.
+    /// The provider requested a response, and sent no event.
     Handshake {
         /// The source.
         source: String,
@@ -98,25 +98,25 @@ pub enum Outcome {
         /// The events.
         events: Vec<Envelope>,
     },
-    /// Refused: nothing of it was kept.
+    /// Rejected: nothing of it was stored.
     Rejected {
-        /// The source, if the request got that far.
+        /// The source, if the request named one.
         source: Option<String>,
-        /// Why.
+        /// The reason.
         rejection: Rejection,
-        /// What was made of it.
+        /// How the rejection was recorded.
         recorded: Recorded,
     },
-    /// Not taken for a reason of ours: the provider sends it again.
+    /// Not accepted for a reason on this side: the provider sends it again.
     Unavailable {
         /// The source.
         source: String,
-        /// What is the matter; for the log, not for the caller.
+        /// The error; for the log, not for the client.
         error: String,
     },
 }
 
-/// After how long a provider that keeps to it may send again, if we cannot take an event now.
+/// The `Retry-After` of a 503, for providers that respect it.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Serves one request: `POST /webhooks/{source}`, `GET /healthz`, `GET /readyz`.
@@ -125,14 +125,14 @@ pub async fn serve<P: Platform, B: Body>(
     gate: &Gate,
     mut incoming: Incoming<'_, B>,
     now: Timestamp,
-) -> (Reply, Outcome) {
+) -> (Reply, RequestOutcome) {
     let mut seen = Seen {
         remote: incoming.remote.take(),
         content_length: incoming.content_length,
         body_bytes: None,
     };
     let (reply, mut outcome) = answer(platform, gate, incoming, now, &mut seen.body_bytes).await;
-    if let Outcome::Rejected { source, rejection, recorded } = &mut outcome {
+    if let RequestOutcome::Rejected { source, rejection, recorded } = &mut outcome {
         *recorded = gate.rejections().record(source.as_deref(), rejection, &seen, now);
     }
     (reply, outcome)
@@ -144,7 +144,7 @@ async fn answer<P: Platform, B: Body>(
     incoming: Incoming<'_, B>,
     now: Timestamp,
     body_bytes: &mut Option<u64>,
-) -> (Reply, Outcome) {
+) -> (Reply, RequestOutcome) {
     let probe = matches!(incoming.path, "/healthz" | "/readyz");
     if probe {
         if !matches!(incoming.method, "GET" | "HEAD") {
@@ -154,11 +154,10 @@ async fn answer<P: Platform, B: Body>(
             "/healthz" => Vec::new(),
             _ => [gate.problems(now), platform.problems().await].concat(),
         };
-        return (health(&problems), Outcome::Probe);
+        return (health(&problems), RequestOutcome::Probe);
     }
     let Some(name) = incoming.path.strip_prefix("/webhooks/") else {
-        let detail =
-            "webhooks are taken at /webhooks/{source}, and health is told at /healthz and /readyz";
+        let detail = "webhooks go to /webhooks/{source}; health checks are at /healthz and /readyz";
         return rejected(None, Rejection::new(Reason::NotFound, detail));
     };
     let Some(verifier) = gate.source(name, now) else {
@@ -173,9 +172,9 @@ async fn answer<P: Platform, B: Body>(
     };
     let source = verifier.source();
     if incoming.method == "HEAD" {
-        // Some providers ask whether there is anybody before they send (Intercom does).
+        // Some providers check the URL before they send (Intercom does).
         let reply = Reply { status: 200, headers: Vec::new(), body: String::new() };
-        return (reply, Outcome::Probe);
+        return (reply, RequestOutcome::Probe);
     }
     if !source.takes(incoming.method) {
         let allow = if source.takes("GET") { "GET, POST" } else { "POST" };
@@ -209,7 +208,7 @@ async fn answer<P: Platform, B: Body>(
     let admitted = match admit(verifier, &request, now) {
         Ok(Admission::Events(events)) => events,
         Ok(Admission::Handshake(answer)) => {
-            return (reply(&answer), Outcome::Handshake { source: name.to_owned() });
+            return (reply(&answer), RequestOutcome::Handshake { source: name.to_owned() });
         }
         Err(rejection) => return rejected(Some(name), rejection),
     };
@@ -223,7 +222,7 @@ async fn answer<P: Platform, B: Body>(
             events.push(event);
             continue;
         }
-        // Put first, send second: a message must never point at nothing.
+        // The body is stored before the message is sent, so a message never refers to a missing body.
         let check = ClaimCheck { key: claim_check_key(name, &event.id, &body), bytes: body.len() };
         if let Err(error) = platform.objects().put(&check.key, &body).await {
             return unavailable(name, "object_store_unavailable", error.to_string());
@@ -244,7 +243,7 @@ async fn answer<P: Platform, B: Body>(
             body: format!("{{\"accepted\":{}}}", events.len()),
         },
     };
-    (reply, Outcome::Accepted { events })
+    (reply, RequestOutcome::Accepted { events })
 }
 
 fn reply(answer: &Answer) -> Reply {
@@ -260,14 +259,15 @@ enum ReadError {
     Overloaded,
 }
 
-/// Reads a body of at most `limit` bytes; gives up as soon as it is longer.
+/// Reads a body of at most `limit` bytes, and stops as soon as it is longer.
 async fn read<B: Body>(
     mut body: B,
     content_length: Option<u64>,
     limit: usize,
 ) -> Result<Vec<u8>, ReadError> {
     let reject = |reason, detail: String| Err(ReadError::Rejected(Rejection::new(reason, detail)));
-    let too_large = || reject(Reason::BodyTooLarge, format!("at most {limit} bytes are taken"));
+    let too_large =
+        || reject(Reason::BodyTooLarge, format!("the body exceeds the limit of {limit} bytes"));
     if content_length.is_some_and(|length| length > limit as u64) {
         return too_large();
     }
@@ -292,7 +292,7 @@ async fn read<B: Body>(
     }
 }
 
-fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, Outcome) {
+fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, RequestOutcome) {
     let status = match rejection.reason {
         Reason::MissingHeader
         | Reason::TimestampTooOld
@@ -307,34 +307,34 @@ fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, Outcome) {
     };
     let reply = problem(status, rejection.reason.as_str(), &rejection.detail);
     let source = source.map(ToOwned::to_owned);
-    (reply, Outcome::Rejected { source, rejection, recorded: Recorded::default() })
+    (reply, RequestOutcome::Rejected { source, rejection, recorded: Recorded::default() })
 }
 
-fn rate_limited(source: &str, wait: Duration) -> (Reply, Outcome) {
-    let detail = "this source has had as many requests as it may have for now; send it again";
+fn rate_limited(source: &str, wait: Duration) -> (Reply, RequestOutcome) {
+    let detail = "the source has reached its rate limit; retry later";
     let (mut reply, outcome) = rejected(Some(source), Rejection::new(Reason::RateLimited, detail));
     reply.headers.push(retry_after(wait));
     (reply, outcome)
 }
 
-/// Whole seconds, rounded up: who keeps to it does not come too early.
+/// Whole seconds, rounded up, so that a client that waits is not early.
 fn retry_after(wait: Duration) -> (&'static str, Cow<'static, str>) {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     ("retry-after", seconds.max(1).to_string().into())
 }
 
-fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, Outcome) {
-    let detail = format!("this path is for {allow}");
+fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, RequestOutcome) {
+    let detail = format!("this path accepts only {allow}");
     let (mut reply, outcome) = rejected(source, Rejection::new(Reason::MethodNotAllowed, detail));
     reply.headers.push(("allow", allow.into()));
     (reply, outcome)
 }
 
-/// 503 and never 4xx: to a provider, 4xx says that sending again is of no use.
-fn unavailable(source: &str, reason: &'static str, error: String) -> (Reply, Outcome) {
-    let mut reply = problem(503, reason, "the event was not taken; send it again");
+/// 503 and never 4xx: after a 4xx, providers do not retry.
+fn unavailable(source: &str, reason: &'static str, error: String) -> (Reply, RequestOutcome) {
+    let mut reply = problem(503, reason, "the event was not accepted; retry later");
     reply.headers.push(retry_after(RETRY_AFTER));
-    (reply, Outcome::Unavailable { source: source.to_owned(), error })
+    (reply, RequestOutcome::Unavailable { source: source.to_owned(), error })
 }
 
 /// Problem details: <https://www.rfc-editor.org/rfc/rfc9457>, with `reason` as an extension member.

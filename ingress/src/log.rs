@@ -2,14 +2,17 @@
 
 use hookmill_core::log::{Entry, Fields};
 
-use crate::http::Outcome;
+use crate::http::RequestOutcome;
 
-/// The line about a request that was not accepted. Most rejections are only counted, so that a flood fills no log.
-pub fn entry(outcome: &Outcome) -> Option<Entry> {
+/// The log line about a request that was not accepted. Most rejections are only counted, so that a flood does not fill the
+/// log.
+pub fn entry(outcome: &RequestOutcome) -> Option<Entry> {
     match outcome {
-        Outcome::Probe | Outcome::Handshake { .. } | Outcome::Accepted { .. } => None,
-        Outcome::Rejected { recorded, .. } if !recorded.sampled => None,
-        Outcome::Rejected { source, rejection, .. } => {
+        RequestOutcome::Probe
+        | RequestOutcome::Handshake { .. }
+        | RequestOutcome::Accepted { .. } => None,
+        RequestOutcome::Rejected { recorded, .. } if !recorded.sampled => None,
+        RequestOutcome::Rejected { source, rejection, .. } => {
             let fields = Fields {
                 source: Some(source.as_deref().unwrap_or("-").to_owned()),
                 reason: Some(rejection.reason.to_string()),
@@ -18,7 +21,7 @@ pub fn entry(outcome: &Outcome) -> Option<Entry> {
             };
             Some(Entry::warn("rejected", fields))
         }
-        Outcome::Unavailable { source, error } => {
+        RequestOutcome::Unavailable { source, error } => {
             let (source, error) = (Some(source.clone()), Some(error.clone()));
             Some(Entry::error(
                 "request not accepted",

@@ -1,7 +1,7 @@
-//! What was refused, counted in memory until it is reported.
+//! Counts rejections in memory until they are reported.
 //!
-//! A stranger who floods must not be able to cause writes or growth in proportion. So there is one count for each
-//! configured source and reason, a few samples with it, and one report for a whole window, however much was refused in it.
+//! A flood must not cause writes or memory in proportion. So there is one count for each configured source and reason with
+//! a few samples, and one report for a whole window.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,49 +11,49 @@ use hookmill_core::rejection::Rejection;
 use hookmill_core::report::{Report, Sample, Tally};
 use hookmill_core::time::Timestamp;
 
-/// How long rejections are gathered before they are reported.
+/// The window of a report.
 pub const REPORT_WINDOW: Duration = Duration::from_secs(5);
-/// Samples for each source and reason in a window.
+/// The number of samples for each source and reason in a window.
 const SAMPLES: usize = 2;
-/// Tallies in one report: it stays far below the longest message.
+/// The maximum number of tallies in one report, so that it stays far below the maximum size of a message.
 const TALLIES: usize = 100;
 
-/// What is known of a request besides why it was refused.
+/// Facts about a rejected request.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Seen {
-    /// The address it came from.
+    /// The client's address.
     pub(crate) remote: Option<String>,
-    /// How long its body was said to be.
+    /// The `Content-Length`.
     pub(crate) content_length: Option<u64>,
-    /// How long its body was.
+    /// The number of bytes read from the body.
     pub(crate) body_bytes: Option<u64>,
 }
 
-/// What was made of a rejection.
+/// How a rejection was recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Recorded {
-    /// It is the first since the last report: another is due after [`REPORT_WINDOW`].
+    /// It is the first since the last report: the next report is due after [`REPORT_WINDOW`].
     pub first: bool,
-    /// It is one of the samples, and worth a line in the log.
+    /// It is a sample, and gets a line in the log.
     pub sampled: bool,
 }
 
 /// The rejections since the last report.
 #[derive(Debug)]
 pub struct Rejections {
-    /// Without it, an address could be found by hashing all there are.
+    /// Without a salt, an address could be found by hashing all addresses.
     salt: [u8; 16],
     /// At most one for each configured source and reason.
     tallies: Mutex<Vec<Tally>>,
 }
 
 impl Rejections {
-    /// None yet. `salt` is random, and kept from whoever sees the reports.
+    /// No rejections. `salt` is random, and unknown to readers of the reports.
     pub const fn new(salt: [u8; 16]) -> Self {
         Self { salt, tallies: Mutex::new(Vec::new()) }
     }
 
-    /// Counts a rejection. `source` is a configured one.
+    /// Counts a rejection. `source` must be a configured one.
     pub(crate) fn record(
         &self,
         source: Option<&str>,
@@ -88,7 +88,7 @@ impl Rejections {
         Recorded { first, sampled }
     }
 
-    /// Takes what there is to be reported, and begins anew. More than one report only where there are very many sources.
+    /// Returns the reports and starts over. There is more than one report only with very many sources.
     pub fn take(&self, now: Timestamp) -> Vec<Report> {
         let mut tallies = std::mem::take(&mut *self.lock());
         let mut reports = Vec::new();
@@ -118,12 +118,12 @@ mod tests {
     fn a_flood_is_one_count_and_a_few_samples() {
         let rejections = Rejections::new([7; 16]);
         let unsigned = Rejection::new(Reason::MissingHeader, "Stripe-Signature is missing");
-        let nobody = Rejection::new(Reason::UnknownSource, "no source of this name is configured");
+        let unknown = Rejection::new(Reason::UnknownSource, "no source of this name is configured");
         for n in 0..100_000_i64 {
             let at = Timestamp::from_millis(n);
             let recorded = rejections.record(Some("stripe"), &unsigned, &seen(&n.to_string()), at);
             assert_eq!(recorded, Recorded { first: n == 0, sampled: n < 2 });
-            rejections.record(None, &nobody, &seen("::1"), at);
+            rejections.record(None, &unknown, &seen("::1"), at);
         }
         let reports = rejections.take(Timestamp::from_millis(100_000));
         assert_eq!(reports.len(), 1);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_told_apart_and_not_told() {
+    fn equal_addresses_have_equal_hashes_and_are_not_stored() {
         let remote = |salt, remote: &str| {
             let rejections = Rejections::new(salt);
             let rejection = Rejection::new(Reason::NotFound, "");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn very_many_sources_make_several_reports_none_of_them_long() {
+    fn very_many_sources_produce_several_short_reports() {
         let rejections = Rejections::new([7; 16]);
         for n in 0..250 {
             let rejection = Rejection::new(Reason::MissingHeader, "x".repeat(200));

@@ -1,6 +1,7 @@
-//! What verifying a Stripe event of full size costs, to the bare HMAC over the same bytes. Run by `cargo xtask bench`.
+//! The cost of verifying a full-size Stripe event, relative to the bare HMAC over the same bytes. Run by `cargo xtask
+//! bench`.
 
-// A benchmark stops at the first thing that is not as it should be.
+// A benchmark stops at the first unexpected result.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -11,7 +12,7 @@ use hookmill_core::config::parse;
 use hookmill_core::request::Request;
 use hookmill_core::secret::Secret;
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{Outgoing, Verifier, sign};
+use hookmill_providers::{UnsignedEvent, Verifier, sign};
 use sha2::Sha256;
 
 const SECRET: &str = "whsec_benchmark";
@@ -24,10 +25,10 @@ fn verify(criterion: &mut Criterion) {
     let samples = include_str!("../../hookmill/samples/stripe.json");
     let object = &serde_json::from_str::<serde_json::Value>(samples).unwrap()["subscription"];
     let event = serde_json::json!({ "id": "evt_1", "type": "customer.subscription.updated", "data": { "object": object } });
-    // Four kilobytes, as an event of several items has.
+    // Four kilobytes, like an event with several items.
     let body = format!("{:4096}", event.to_string());
     let at = Timestamp::from_seconds(1_767_225_600);
-    let outgoing = Outgoing { id: "", kind: "", at, query: None, body: body.as_bytes() };
+    let outgoing = UnsignedEvent { id: "", kind: "", at, query: None, body: body.as_bytes() };
     let mut headers = sign(&source(""), &SECRET.into(), outgoing).unwrap().headers;
     headers.push(("X-Event".to_owned(), "evt_1".to_owned()));
     let request = Request { method: "POST", query: None, headers: &headers, body: body.as_bytes() };
@@ -41,7 +42,7 @@ fn verify(criterion: &mut Criterion) {
             mac.finalize()
         });
     });
-    // The signature alone: nothing of the body is read.
+    // Only the signature: the body is not read.
     let signature =
         verifier("event = { id = \"header:X-Event\", type = \"header:X-Event\", hash = false }\n");
     criterion.bench_function("signature", |bencher| {

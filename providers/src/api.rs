@@ -1,40 +1,39 @@
-//! What the APIs that batches are sent to have in common.
+//! The common interface of APIs that accept batches.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use hookmill_core::config;
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, SendResult};
 use hookmill_core::secret::Secret;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// An API that takes sealed batches: how it is asked, and what its answers mean. Pure; somebody else sends the requests.
+/// An API that accepts sealed batches: its requests, and the meaning of its responses. Pure; the caller sends the requests.
 pub trait Api: Debug + Send + Sync {
-    /// The provider's name in the database, and in hookmill.toml if it stands there.
+    /// The provider's name in the database and in hookmill.toml.
     fn name(&self) -> &'static str;
 
-    /// For how long the provider recognizes a batch that it has had: by the idempotency key that goes with it, or by the ids in
-    /// it. Within this time, sending the batch again does no harm. `None`: it recognizes nothing, so a batch whose answer was
-    /// lost may have been sent.
+    /// For how long the provider recognizes a batch that it has received, by its idempotency key or by the ids in it.
+    /// Within this time, sending the batch again is harmless. `None`: after a lost response, delivery is uncertain.
     fn recognizes_for(&self) -> Option<Duration>;
 
-    /// The most members of a batch.
+    /// The maximum size of a batch.
     fn max_batch(&self) -> usize;
 
     /// The request that sends a batch.
     fn request(&self, batch: &Sealed<'_>) -> ApiRequest;
 
-    /// What the provider has done with a batch of so many members.
-    fn answer(&self, members: usize, response: &ApiResponse) -> Answer;
+    /// The result of sending a batch of this size.
+    fn answer(&self, members: usize, response: &ApiResponse) -> SendResult;
 
-    /// To how many recipients each of so many members of a batch goes, as the provider counts them.
+    /// The number of recipients of each of the batch's messages, as the provider counts them.
     fn recipients(&self, members: usize, _body: &str) -> Vec<usize> {
         vec![1; members]
     }
 }
 
-/// A static API is one like any other.
+/// A reference to a static API is an API.
 impl<A: Api + ?Sized> Api for &'static A {
     fn name(&self) -> &'static str {
         (**self).name()
@@ -52,7 +51,7 @@ impl<A: Api + ?Sized> Api for &'static A {
         (**self).request(batch)
     }
 
-    fn answer(&self, members: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, members: usize, response: &ApiResponse) -> SendResult {
         (**self).answer(members, response)
     }
 
@@ -61,18 +60,18 @@ impl<A: Api + ?Sized> Api for &'static A {
     }
 }
 
-/// A sealed batch, and what is needed to send it.
+/// A sealed batch, and the settings to send it.
 #[derive(Clone, Copy, Debug)]
 pub struct Sealed<'a> {
-    /// The channel that it goes out through.
+    /// Its channel.
     pub channel: &'static str,
-    /// What tells it from every other batch: 64 hexadecimal digits. The idempotency key, where the provider supports one.
+    /// Its id: 64 hexadecimal digits. The idempotency key, if the provider supports one.
     pub id: &'a str,
-    /// The body, as it was sealed.
+    /// The sealed body.
     pub body: &'a str,
-    /// What hookmill.toml says of the API.
+    /// The API's settings in hookmill.toml.
     pub settings: &'a config::Api,
-    /// What opens the API.
+    /// The API's key.
     pub key: &'a Secret,
 }
 
@@ -83,18 +82,18 @@ impl Sealed<'_> {
     }
 }
 
-/// The name that providers are told an email's id by, as a tag or an argument, so that they say it in their reports.
+/// The name of the tag or argument with an email's id, which providers return in their reports.
 pub(crate) const EMAIL_ID: &str = "hookmill";
 
-/// The longest that a provider's words are kept, in characters.
+/// The maximum length of a stored message from a provider, in characters.
 const WORDS: usize = 500;
 
-/// A provider's words, as far as they are kept.
+/// A message from a provider, shortened.
 pub(crate) fn kept(words: &str) -> String {
     words.chars().take(WORDS).collect()
 }
 
-/// Whom an email goes to, as far as they are counted.
+/// An email's recipients, for counting.
 #[derive(Deserialize)]
 pub(crate) struct Recipients {
     to: Vec<IgnoredAny>,
@@ -108,22 +107,22 @@ impl Recipients {
     }
 }
 
-/// What an answer comes to that is no success, where the status alone tells: <https://www.rfc-editor.org/rfc/rfc9110#section-15>.
-pub(crate) fn not_taken(response: &ApiResponse, error: String) -> Answer {
+/// The result of an unsuccessful response whose status is sufficient: <https://www.rfc-editor.org/rfc/rfc9110#section-15>.
+pub(crate) fn not_taken(response: &ApiResponse, error: String) -> SendResult {
     match response.status {
         429 => {
             let after = response.retry_after.as_ref().and_then(|text| text.trim().parse().ok());
-            Answer::Busy { after: after.map(Duration::from_secs), error }
+            SendResult::Busy { after: after.map(Duration::from_secs), error }
         }
-        // It has not begun: <https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4>.
-        408 | 503 => Answer::Away(error),
-        500.. => Answer::Unavailable(error),
-        400 | 413 | 422 => Answer::Malformed(error),
-        _ => Answer::Refused(error),
+        // The provider did not process the request: <https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4>.
+        408 | 503 => SendResult::Unavailable(error),
+        500.. => SendResult::Uncertain(error),
+        400 | 413 | 422 => SendResult::Malformed(error),
+        _ => SendResult::Refused(error),
     }
 }
 
-/// What a provider has said, if it is neither JSON nor a page: its first line.
+/// The first line of a response that is neither JSON nor HTML.
 pub(crate) fn first_line(body: &str) -> String {
     let line = body.trim().lines().next().unwrap_or_default();
     if line.is_empty() || line.starts_with(['<', '{', '[']) {
@@ -139,7 +138,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The request that an API makes of a body, with the provider's own settings.
+    /// A request with this body to an API, with the provider's own settings.
     pub(crate) fn request(api: &dyn Api, provider: Provider, body: &str) -> ApiRequest {
         let facts = provider.facts();
         let settings = config::Api {

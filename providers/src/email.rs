@@ -1,8 +1,7 @@
-//! The APIs that take emails: a file for each, and a line in [`EMAIL_APIS`].
+//! The email APIs: a file for each, and a line in [`EMAIL_APIS`].
 //!
-//! What hookmill.toml has to know of an API, its name, its URL and its rate, is an entry among core's
-//! [`Provider`]s. What there is to know beyond that is in its file: batches, idempotency, requests, answers, and how the
-//! provider names an email in its reports.
+//! The facts that hookmill.toml needs, name, URL and rate, are an entry among core's [`Provider`]s. The API's file has
+//! everything else: batches, idempotency, requests, responses, and the email's id in the provider's reports.
 
 mod postmark;
 mod resend;
@@ -19,30 +18,31 @@ pub use crate::email::resend::Resend;
 pub use crate::email::sendgrid::SendGrid;
 pub use crate::email::smtp::Smtp;
 
-/// An API that takes emails.
+/// An email API.
 pub trait EmailApi: Api {
-    /// Which of these emails go out in one request, by their places. Each is in one batch.
+    /// Divides emails into requests, by index. Each email is in one batch.
     fn batches(&self, emails: &[Email]) -> Vec<Vec<usize>> {
         in_order(emails, self.max_batch())
     }
 
-    /// The body of a batch of these emails, which [`batches`](Self::batches) put together: sealed with the batch, and the same
-    /// whenever it is sent. `None` for no email.
+    /// The body of a batch of these emails, as divided by [`batches`](Self::batches). It is sealed with the batch, and
+    /// equal in every request. `None` without emails.
     fn body(&self, emails: &[&Email]) -> Option<String>;
 
-    /// Where in the provider's webhooks the email's id is, as a path in a rule. `None`: it sends no webhook that has it.
+    /// The path of the email's id in the provider's webhooks, as in a rule. `None`: the provider's webhooks do not contain
+    /// it.
     fn reported_id(&self) -> Option<&'static str>;
 }
 
-/// The APIs that take emails.
+/// The email APIs.
 pub static EMAIL_APIS: &[&dyn EmailApi] = &[&Resend, &SendGrid, &Postmark, &Smtp];
 
-/// The API of a provider. `None`: that provider takes no emails.
+/// The email API of a provider. `None`: the provider has none.
 pub fn email_api(provider: Provider) -> Option<&'static dyn EmailApi> {
     EMAIL_APIS.iter().copied().find(|api| api.name() == provider.as_str())
 }
 
-/// Batches of at most so many emails, and at most so many bytes, in order.
+/// Batches of at most this many emails and bytes, in order.
 fn in_order(emails: &[Email], max_batch: usize) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut bytes = 0;
@@ -62,7 +62,7 @@ fn in_order(emails: &[Email], max_batch: usize) -> Vec<Vec<usize>> {
     batches
 }
 
-/// About how many bytes an email adds to a request.
+/// The approximate size that an email adds to a request, in bytes.
 fn length(email: &Email) -> usize {
     let recipients: usize = email.to.iter().chain(&email.cc).map(|to| to.address.len() + 100).sum();
     email.subject.len() + email.html.len() + email.text.len() + recipients + 500
@@ -71,7 +71,7 @@ fn length(email: &Email) -> usize {
 #[cfg(test)]
 mod tests {
     use hookmill_core::config::parse;
-    use hookmill_core::outbound::{Answer, ApiResponse, Purpose};
+    use hookmill_core::outbound::{ApiResponse, Purpose, SendResult};
     use proptest::prelude::*;
 
     use super::*;
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn every_provider_of_emails_has_one_api() {
+    fn every_email_provider_has_one_api() {
         let names: Vec<_> = EMAIL_APIS.iter().map(Api::name).collect();
         let configured: Vec<_> =
             Provider::of(Purpose::Email).into_iter().map(|(name, _)| name).collect();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preset_finds_the_id_of_an_email_where_its_api_says() {
+    fn a_preset_finds_the_id_of_an_email_at_its_apis_path() {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for api in EMAIL_APIS {
             let name = api.name();
@@ -145,14 +145,14 @@ mod tests {
         }
 
         #[test]
-        fn there_is_an_outcome_for_each_email_whatever_is_answered(
+        fn every_email_has_a_result_for_any_response(
             api in prop::sample::select(EMAIL_APIS),
             emails in 0_usize..120,
             status in 100_u16..600,
             body in ".{0,200}|\\{\"data\":\\[(\\{\"id\":\"[a-z]\"\\},?){0,5}\\],\"errors\":\\[\\{\"index\":[0-9]{1,4},\"message\":\"x\"\\}\\]\\}",
         ) {
             let response = ApiResponse { status, retry_after: None, message_id: None, body };
-            if let Answer::Taken(delivered) = api.answer(emails, &response) {
+            if let SendResult::Accepted(delivered) = api.answer(emails, &response) {
                 prop_assert!((200..300).contains(&status));
                 prop_assert_eq!(delivered.len(), emails);
             }

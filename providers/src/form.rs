@@ -1,5 +1,5 @@
-//! `application/x-www-form-urlencoded`, as strictly as a signature needs it: every field, in order, in the bytes that were
-//! signed. Decoders for browsers replace what is not UTF-8, and two bodies would then have one meaning.
+//! `application/x-www-form-urlencoded`, decoded as strictly as a signature requires: every field, in order, in the signed
+//! bytes. Browsers' decoders replace bytes that are not UTF-8, so that two bodies could have one meaning.
 //! <https://url.spec.whatwg.org/#application/x-www-form-urlencoded>
 
 use std::collections::BTreeMap;
@@ -26,15 +26,15 @@ pub(crate) fn fields(body: &[u8]) -> Result<Vec<(String, String)>, Rejection> {
         .collect()
 }
 
-/// The fields as a JSON object of texts, which is what rules read. Of a field that stands twice, the last counts.
+/// The fields as a JSON object of strings, for rules. Of a repeated field, the last counts.
 pub(crate) fn to_json(fields: &[(String, String)]) -> Vec<u8> {
     serde_json::to_vec(&by_name(fields)).expect("texts serialise")
 }
 
-/// The fields sorted by name; of one that stands twice, the last.
+/// The fields sorted by name; of a repeated one, the last.
 pub(crate) fn by_name(fields: &[(String, String)]) -> BTreeMap<&str, &str> {
     let mut by_name = BTreeMap::new();
-    // Not `collect`, which would bring a sort of its own into a Worker.
+    // `collect` would add its own sort to a Worker.
     for (name, value) in fields {
         by_name.insert(name.as_str(), value.as_str());
     }
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf_8_is_refused() {
+    fn bytes_that_are_not_utf_8_are_rejected() {
         assert_eq!(fields(b"a=%ff").unwrap_err().reason, Reason::MalformedEvent);
         assert_eq!(fields(b"a=\xff").unwrap_err().reason, Reason::MalformedEvent);
     }

@@ -1,4 +1,4 @@
-//! What the events of a verified request are called.
+//! The identity of the events of a verified request.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 
 use crate::{Event, member_text, rejected};
 
-/// Characters of a hash in an id: 128 bits, so that nobody finds two bodies with the same.
+/// The number of a hash's characters in an id: 128 bits, so that two bodies with the same hash cannot be found.
 const HASH_CHARACTERS: usize = 32;
 
-/// The events of a request. `id` is the id where the scheme signs one, `signed` what was signed, part by part.
+/// The events of a request. `id` is the id if the scheme signs one, `signed` the signed parts.
 pub(crate) fn events<'r>(
     how: &Events,
     request: &Request<'r>,
@@ -30,7 +30,7 @@ pub(crate) fn events<'r>(
     let elements = elements(request.body)?;
     if elements.len() > limits::REQUEST_EVENTS {
         let detail = format!(
-            "the request has {} events, and at most {} are taken",
+            "the request has {} events; the maximum is {}",
             elements.len(),
             limits::REQUEST_EVENTS
         );
@@ -40,7 +40,7 @@ pub(crate) fn events<'r>(
         .into_iter()
         .map(|element| {
             let body = element.get().as_bytes();
-            // One that is not what the others are is an event all the same: refused here, it would take them with it.
+            // An element of an unexpected form is an event too. If it were rejected, the others would be lost with it.
             let named = |id| event(how, request, body, id, hash.as_deref(), signed);
             named(None).or_else(|_| named(Some(sha256_hex(&[body])))).or_else(|_| {
                 let id = sha256_hex(&[body]);
@@ -54,7 +54,7 @@ fn default_kind(how: &Events) -> String {
     how.default_kind.clone().unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// The elements of a list; or one value, or several that follow each other, as lines do.
+/// The elements of a list; or one value, or several, one after the other, such as lines.
 fn elements(body: &[u8]) -> Result<Vec<&RawValue>, Rejection> {
     let text = text(body)?;
     if text.trim_start().starts_with('[') {
@@ -82,7 +82,7 @@ fn event<'r>(
     hash: Option<&str>,
     signed: &[&[u8]],
 ) -> Result<Event<'r>, Rejection> {
-    // Where nothing is read of the body, it need not be JSON.
+    // If no part comes from the body, it need not be JSON.
     let reads = |parts: &[NamePart]| parts.iter().any(|part| matches!(part, NamePart::Body(..)));
     let values = if reads(&how.id) || reads(&how.kind) {
         match how.reads.read(body) {
@@ -112,7 +112,7 @@ fn event<'r>(
     for part in &how.kind {
         kind.push(name(part, request, body, values.as_ref(), signed)?);
     }
-    // Its first part says what the others are about.
+    // The first part qualifies the others.
     let kind = match (kind.first(), &how.default_kind, how.kind.first()) {
         (Some(Some(_)), _, _) => kind.into_iter().flatten().collect::<Vec<_>>().join("."),
         (_, None, Some(part)) => return Err(missing("type", part)),
@@ -144,10 +144,10 @@ fn missing(what: &str, part: &NamePart) -> Rejection {
         NamePart::Body(_, path) => format!("`{path}` of the body"),
         NamePart::BodyHash | NamePart::SignedHash => "the body".to_owned(),
     };
-    rejected(Reason::MalformedEvent, format!("there is no {what} of the event in {place}"))
+    rejected(Reason::MalformedEvent, format!("the event's {what} is missing in {place}"))
 }
 
-/// The answer to a request that is no event.
+/// The response to a request that is not an event.
 pub(crate) fn handshake(how: &Events, request: &Request<'_>) -> Option<Answer> {
     if how.handshakes.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! Keys: what a source's secret is for its scheme, and the one place where signatures are compared.
+//! Keys: the form of a source's secret in its scheme, and the only comparison of signatures.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ use sha2::Sha256;
 use sha2::Sha512;
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// A key, ready to verify. An HMAC key has the two blocks it starts every hash with computed once.
+/// A key, ready to verify. For an HMAC key, the two initial blocks of every hash are computed once.
 #[derive(Clone)]
 pub(crate) enum Key {
     HmacSha1(Hmac<Sha1>),
@@ -42,7 +42,7 @@ pub(crate) enum Key {
 }
 
 impl Key {
-    /// The key that a secret holds, or what is wrong with it.
+    /// The key of a secret, or the problem with the secret.
     pub(crate) fn new(
         algorithm: Algorithm,
         form: KeyForm,
@@ -74,49 +74,49 @@ impl Key {
 
     #[cfg(not(feature = "sha512"))]
     fn hmac_sha512(_: &[u8]) -> Result<Self, &'static str> {
-        Err("is a key of HMAC-SHA512, and this build was made without that: build it again")
+        Err("is an HMAC-SHA512 key, which this build does not support; build it again")
     }
 
     #[cfg(feature = "ed25519")]
     pub(crate) fn ed25519(form: KeyForm, secret: &str) -> Result<Self, &'static str> {
-        const WRONG: &str = "is not a public key of Ed25519: 32 bytes, in hexadecimal or base64";
+        const WRONG: &str = "is not an Ed25519 public key: 32 bytes, in hexadecimal or base64";
         let form = if form == KeyForm::Text { KeyForm::Hex } else { form };
         let key: [u8; 32] = bytes(form, secret)?.try_into().map_err(|_| WRONG)?;
         let key = Ed25519Key::from_bytes(&key).map_err(|_| WRONG)?;
-        // With such a key, one signature would fit many messages.
-        if key.is_weak() { Err("is a weak key of Ed25519") } else { Ok(Self::Ed25519(key)) }
+        // With such a key, one signature is valid for many messages.
+        if key.is_weak() { Err("is a weak Ed25519 key") } else { Ok(Self::Ed25519(key)) }
     }
 
     #[cfg(not(feature = "ed25519"))]
     pub(crate) fn ed25519(_: KeyForm, _: &str) -> Result<Self, &'static str> {
-        Err("is a public key of Ed25519, and this build was made without that: build it again")
+        Err("is an Ed25519 key, which this build does not support; build it again")
     }
 
     #[cfg(feature = "ecdsa")]
     fn ecdsa_p256(secret: &str) -> Result<Self, &'static str> {
         EcdsaKey::from_public_key_der(&der(secret)?)
             .map(Self::EcdsaP256)
-            .map_err(|_| "is not a public key of P-256: base64 of DER, or PEM")
+            .map_err(|_| "is not a P-256 public key: base64 of DER, or PEM")
     }
 
     #[cfg(not(feature = "ecdsa"))]
     fn ecdsa_p256(_: &str) -> Result<Self, &'static str> {
-        Err("is a public key of P-256, and this build was made without that: build it again")
+        Err("is a P-256 key, which this build does not support; build it again")
     }
 
     #[cfg(feature = "rsa")]
     pub(crate) fn rsa_sha1(secret: &str) -> Result<Self, &'static str> {
         RsaPublicKey::from_public_key_der(&der(secret)?)
             .map(Self::RsaSha1)
-            .map_err(|_| "is not a public key of RSA: PEM, or base64 of DER")
+            .map_err(|_| "is not an RSA public key: PEM, or base64 of DER")
     }
 
     #[cfg(not(feature = "rsa"))]
     pub(crate) fn rsa_sha1(_: &str) -> Result<Self, &'static str> {
-        Err("is a public key of RSA, and this build was made without that: build it again")
+        Err("is an RSA key, which this build does not support; build it again")
     }
 
-    /// Whether it is an HMAC's.
+    /// Whether it is an HMAC key.
     pub(crate) fn is_hmac(&self) -> bool {
         match self {
             Self::HmacSha1(_) | Self::HmacSha256(_) => true,
@@ -126,7 +126,7 @@ impl Key {
         }
     }
 
-    /// The HMAC over the parts, one after the other; `None` if the key is of another kind.
+    /// The HMAC over the concatenated parts; `None` for another kind of key.
     pub(crate) fn tag(&self, parts: &[&[u8]]) -> Option<Vec<u8>> {
         macro_rules! tag {
             ($mac:expr) => {{
@@ -152,8 +152,8 @@ impl Key {
         }
     }
 
-    /// Whether this key made any of the signatures. Where there is a secret to be guessed, this takes the same time for
-    /// every signature of the list.
+    /// Whether this key made any of the signatures. For secret keys, this takes the same time for every signature in the
+    /// list.
     fn made_any(&self, parts: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
         let equals = |expected: &[u8]| {
             let found = signatures
@@ -168,7 +168,7 @@ impl Key {
             Self::HmacSha1(_) | Self::HmacSha256(_) => false,
             #[cfg(feature = "sha512")]
             Self::HmacSha512(_) => false,
-            // Compared as hashes, so that not even the length of the secret can be measured.
+            // Compared as hashes, so that the time does not reveal the length of the secret.
             Self::Token(token) => {
                 let hashes: Vec<_> =
                     signatures.iter().map(|sent| Sha256::digest(sent).to_vec()).collect();
@@ -232,7 +232,7 @@ fn bytes(form: KeyForm, secret: &str) -> Result<Vec<u8>, &'static str> {
     }
 }
 
-/// DER out of PEM, or out of base64 by itself. In an environment variable, line feeds are often written as `\n`.
+/// DER from PEM, or from base64 alone. Environment variables often contain line feeds as `\n`.
 #[cfg(any(feature = "ecdsa", feature = "rsa"))]
 fn der(secret: &str) -> Result<Vec<u8>, &'static str> {
     let lines = secret.replace("\\n", "\n");
@@ -251,7 +251,7 @@ pub(crate) fn matching<'k>(
     matching.map(|(index, _)| *index).ok_or_else(|| {
         Rejection::new(
             Reason::NoMatchingSignature,
-            "the request was signed with another secret, or changed on its way",
+            "the request was signed with another secret, or changed in transit",
         )
     })
 }

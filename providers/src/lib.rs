@@ -1,8 +1,8 @@
-//! Who signs webhooks how, and how the APIs for emails, SMS and tracking are spoken. Pure: a request, keys and `now` in; the evidence and the events
-//! out.
+//! Verification and signing of webhooks, and the protocols of APIs for emails, SMS and tracking. Pure: it takes a request,
+//! keys and `now`, and returns the evidence and the events.
 //!
-//! Most schemes are parameters of one engine, `template`; those that are not have a file that names the provider's page.
-//! What all share is here: the keys of a source ([`Verifier`]), freshness, and what an event is called.
+//! Most schemes are parameters of one engine, `template`; each other scheme has a file with a link to the provider's page.
+//! This module has the common parts: the keys of a source ([`Verifier`]), freshness, and the identity of an event.
 
 pub mod api;
 pub mod email;
@@ -33,7 +33,7 @@ use thiserror::Error;
 
 use crate::key::Key;
 #[cfg(feature = "sign")]
-pub use crate::sign::{Development, Outgoing, Signed, development, sign};
+pub use crate::sign::{Development, Signed, UnsignedEvent, development, sign};
 
 /// A source with its keys, ready to verify.
 #[derive(Debug)]
@@ -43,27 +43,27 @@ pub struct Verifier {
     keys: Vec<(usize, Key)>,
 }
 
-/// What a verified request is.
+/// The content of a verified request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Admitted<'r> {
-    /// Events, none where the provider sent an empty list.
+    /// Events; none if the provider sent an empty list.
     Events(Verified, Vec<Event<'r>>),
-    /// No event, and an answer that the provider waits for.
+    /// A handshake: no event, but a response that the provider needs.
     Handshake(Answer),
 }
 
 /// One event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event<'r> {
-    /// What identifies it; the same on every redelivery.
+    /// Its id; the same on every redelivery.
     pub id: String,
     /// The provider's type.
     pub kind: String,
-    /// Its body: the request's, or its part of that, or a form as JSON.
+    /// Its body: the request's, its part of that, or a form as JSON.
     pub body: Cow<'r, [u8]>,
 }
 
-/// Why a source cannot verify anything. Names secrets, never shows them.
+/// Why a source cannot verify requests. Names secrets, and never contains them.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum KeyError {
     /// None of the secrets is set.
@@ -71,28 +71,27 @@ pub enum KeyError {
     NoneSet {
         /// The source.
         source_name: String,
-        /// The secrets that were looked for.
+        /// The names of the secrets.
         names: String,
     },
-    /// A secret is set and cannot be used.
+    /// A secret is set and not valid.
     #[error("source `{source_name}`: {name} {problem}")]
     Unusable {
         /// The source.
         source_name: String,
         /// The secret.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
 }
 
 impl Verifier {
-    /// Makes the keys of a source. `lookup` finds a secret by name.
+    /// Loads the keys of a source. `lookup` finds a secret by name.
     ///
     /// # Errors
     ///
-    /// [`KeyError`] if no secret is set, or one is set to something that could never verify: a blank one above all, with
-    /// which anybody could sign.
+    /// [`KeyError`] if no secret is set, or one could never verify; above all a blank one, with which anyone could sign.
     pub fn new(
         source: &Source,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
@@ -123,12 +122,12 @@ impl Verifier {
         &self.source
     }
 
-    /// Whether every secret has ceased to count, so that nothing can be verified any more.
+    /// Whether every secret has expired, so that no request can be verified.
     pub fn expired(&self, now: Timestamp) -> bool {
         self.keys.iter().all(|(index, _)| self.source.secrets[*index].expired(now))
     }
 
-    /// Checks the signature alone: not how old it is, and not what the body means.
+    /// Checks the signature alone, not its age or the body's content.
     ///
     /// # Errors
     ///
@@ -157,7 +156,7 @@ impl Verifier {
         }
     }
 
-    /// The keys that count. A secret that has been replaced is dropped on the day that was set for it.
+    /// The keys that have not expired. A replaced secret expires on the configured day.
     fn keys(&self, now: Timestamp) -> Cow<'_, [(usize, Key)]> {
         let source = &self.source;
         if source.secrets.iter().any(|secret| secret.expired(now)) {
@@ -168,11 +167,11 @@ impl Verifier {
         }
     }
 
-    /// Verifies a request: the signature over the raw bytes first, then its age, then what it is about.
+    /// Verifies a request: first the signature over the raw bytes, then its age, then the events.
     ///
     /// # Errors
     ///
-    /// [`Rejection`] with the reason; its detail never holds a secret, a signature or a part of the body.
+    /// [`Rejection`] with the reason; its detail never contains a secret, a signature or a part of the body.
     pub fn verify<'r>(
         &self,
         request: &Request<'r>,
@@ -232,12 +231,12 @@ impl Verifier {
         let (too_old, too_new) = (seconds(past), seconds(future));
         if age > too_old {
             let detail =
-                format!("the signature is {age} s old, and this source accepts {too_old} s");
+                format!("the signature is {age} s old; this source accepts at most {too_old} s");
             return Err(rejected(Reason::TimestampTooOld, detail));
         }
         if ahead > too_new {
             let detail = format!(
-                "the signature is {ahead} s in the future, and this source accepts {too_new} s"
+                "the signature is {ahead} s in the future; this source accepts at most {too_new} s"
             );
             return Err(rejected(Reason::TimestampInFuture, detail));
         }
@@ -245,11 +244,11 @@ impl Verifier {
     }
 }
 
-/// The keys that a secret is for a scheme, or what is wrong with it.
+/// The keys of a secret in a scheme, or the problem with the secret.
 fn keys(scheme: &Scheme, secret: &Secret) -> Result<Vec<Key>, &'static str> {
     let secret = secret.expose_secret().trim();
     if secret.is_empty() {
-        return Err("is set, and blank");
+        return Err("is set but blank");
     }
     Ok(match scheme {
         Scheme::Template(template) => vec![Key::new(template.algorithm, template.key, secret)?],
@@ -265,7 +264,7 @@ fn rejected(reason: Reason, detail: impl Into<String>) -> Rejection {
     Rejection::new(reason, detail)
 }
 
-/// The URL that the provider was told to call, with the query that it called it with.
+/// The URL that the provider called: the configured one, with the query of the request.
 fn url(public_url: Option<&str>, query: Option<&str>) -> String {
     let public_url = public_url.unwrap_or_default();
     match query {
@@ -274,8 +273,8 @@ fn url(public_url: Option<&str>, query: Option<&str>) -> String {
     }
 }
 
-/// A URL with some of its escapes undone.
-/// Source: <https://developers.hubspot.com/docs/api/webhooks/validating-requests>, version 3.
+/// A URL with some characters unescaped. Source: <https://developers.hubspot.com/docs/api/webhooks/validating-requests>,
+/// version 3.
 fn plain(url: &str) -> String {
     const PLAIN: &[u8] = b":/?@!$'()*,;";
     let mut plain = String::with_capacity(url.len());
@@ -297,7 +296,7 @@ fn plain(url: &str) -> String {
     plain + rest
 }
 
-/// The text of a string, or a number as it is written.
+/// The text of a string, or a number as written.
 fn member_text(read: &Read, values: &Values<'_>) -> Option<String> {
     let json = read.value(values).ok()??;
     match json.as_bytes().first()? {
@@ -307,12 +306,12 @@ fn member_text(read: &Read, values: &Values<'_>) -> Option<String> {
     }
 }
 
-/// A name becomes a key in SQL, a line in a log and a part of a URL.
+/// A name becomes a key in SQL, a field in a log and a part of a URL.
 fn check_name(what: &str, name: &str) -> Result<(), Rejection> {
     let problem = if name.is_empty() {
         "is blank".to_owned()
     } else if name.len() > limits::NAME_BYTES {
-        format!("is {} bytes long, and at most {} are taken", name.len(), limits::NAME_BYTES)
+        format!("has {} bytes; the maximum is {}", name.len(), limits::NAME_BYTES)
     } else if name.chars().any(char::is_control) {
         "has control characters".to_owned()
     } else {
@@ -326,7 +325,7 @@ mod tests {
     use super::plain;
 
     #[test]
-    fn some_escapes_of_a_url_are_undone() {
+    fn some_characters_of_a_url_are_unescaped() {
         for (url, expected) in [
             (
                 "https://a.test/b?c=%3A%2f%3F%40%21%24%27%28%29%2A%2C%3B",

@@ -45,13 +45,13 @@ pub(crate) fn verify<'r>(
     ))
 }
 
-/// What is signed of a form.
+/// The signed text of a form.
 #[cfg(feature = "sign")]
 pub(crate) fn signed(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     form::fields(body).map(|fields| serialized(&fields))
 }
 
-/// PHP's `serialize` of the fields; of one that stands twice, the last counts.
+/// PHP's `serialize` of the fields; of a repeated one, the last counts.
 fn serialized(fields: &[(String, String)]) -> Vec<u8> {
     let fields = form::by_name(fields);
     let mut text = format!("a:{}:{{", fields.len());

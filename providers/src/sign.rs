@@ -1,4 +1,4 @@
-//! The other side: signs a request as the provider would. For `hookmill send` and for tests.
+//! Signs requests as the provider would, for `hookmill send` and for tests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,37 +21,37 @@ use sha1::{Digest as _, Sha1};
 use crate::key::{Key, pkcs1v15_sha1};
 use crate::{member_text, paddle_classic, plain, standard_webhooks, twilio, url};
 
-/// An event that is to be sent.
+/// An event to sign.
 #[derive(Clone, Copy, Debug)]
-pub struct Outgoing<'a> {
-    /// Its id, for providers that have it in a header.
+pub struct UnsignedEvent<'a> {
+    /// Its id, for providers that send it in a header.
     pub id: &'a str,
-    /// Its type, likewise.
+    /// Its type, for providers that send it in a header.
     pub kind: &'a str,
-    /// When it is signed.
+    /// The time of signing.
     pub at: Timestamp,
-    /// The query of the URL that it is sent to, if it has one.
+    /// The query of the URL, if there is one.
     pub query: Option<&'a str>,
     /// Its body.
     pub body: &'a [u8],
 }
 
-/// A request that is signed.
+/// A signed request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Signed {
     /// Its headers.
     pub headers: Vec<(String, String)>,
-    /// Its body: some providers put a signature or a time into it.
+    /// Its body: some providers add a signature or a time to it.
     pub body: Vec<u8>,
 }
 
-/// Signs a request as the provider of a source would. Where the source's secret is a public key, `secret` has to be the
-/// private one: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
+/// Signs a request as the provider of a source would. If the source's secret is a public key, `secret` must be the private
+/// one: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
 ///
 /// # Errors
 ///
-/// What is wrong with the secret, or the body.
-pub fn sign(source: &Source, secret: &Secret, event: Outgoing<'_>) -> Result<Signed, String> {
+/// The problem with the secret, or the body.
+pub fn sign(source: &Source, secret: &Secret, event: UnsignedEvent<'_>) -> Result<Signed, String> {
     let secret = secret.expose_secret().trim();
     let body = event.body.to_vec();
     match &source.scheme {
@@ -68,7 +68,7 @@ pub fn sign(source: &Source, secret: &Secret, event: Outgoing<'_>) -> Result<Sig
                 }
                 None => {
                     let tag = standard_webhooks::key(true, secret)?.tag(&parts);
-                    let tag = tag.ok_or("is a public key, with which nothing can be signed")?;
+                    let tag = tag.ok_or("is a public key, which cannot sign")?;
                     format!("v1,{}", STANDARD.encode(tag))
                 }
             };
@@ -85,7 +85,7 @@ pub fn sign(source: &Source, secret: &Secret, event: Outgoing<'_>) -> Result<Sig
         }
         Scheme::PaddleClassic => {
             let key = RsaPrivateKey::from_pkcs8_pem(secret)
-                .map_err(|_| "is not a private key of RSA in PEM")?;
+                .map_err(|_| "is not an RSA private key in PEM")?;
             let signed = paddle_classic::signed(event.body).map_err(|error| error.detail)?;
             let signature = key
                 .sign(pkcs1v15_sha1(), &Sha1::digest(signed))
@@ -110,7 +110,7 @@ fn by_template(
     kind: &[NamePart],
     source: &Source,
     secret: &str,
-    event: Outgoing<'_>,
+    event: UnsignedEvent<'_>,
 ) -> Result<Signed, String> {
     let mut headers = Vec::new();
     let mut json: Option<Value> = serde_json::from_slice(event.body).ok();
@@ -124,7 +124,7 @@ fn by_template(
         headers.push((name.clone(), event.id.to_owned()));
     }
     if let [NamePart::Header(name), more @ ..] = kind {
-        // What follows the header's part is in the body.
+        // The parts after the header are in the body.
         let kind = if more.is_empty() {
             event.kind
         } else {
@@ -165,7 +165,7 @@ fn by_template(
             let member = match there {
                 Some(there) => there,
                 None => {
-                    // A token: anything that is not there twice.
+                    // A token: any value that does not repeat.
                     let token = sha256_hex(&[event.id.as_bytes()]);
                     put(path, json!(token))?;
                     token
@@ -213,7 +213,7 @@ fn by_template(
     Ok(Signed { headers, body })
 }
 
-/// A signature as it stands in the request, with what stands around it.
+/// A signature as it appears in the request, with its prefix.
 fn spelled(template: &Template, timestamp: &str, signature: &[u8]) -> String {
     let signature = match template.signature.encoding {
         Encoding::Hex => base16ct::lower::encode_string(signature),
@@ -234,12 +234,12 @@ fn signature(template: &Template, secret: &str, signed: &[&[u8]]) -> Result<Vec<
         Algorithm::Token => secret.as_bytes().to_vec(),
         Algorithm::Ed25519 => {
             let seed =
-                seed(secret).ok_or("is not a private key of Ed25519: 32 bytes in hexadecimal")?;
+                seed(secret).ok_or("is not an Ed25519 private key: 32 bytes in hexadecimal")?;
             Ed25519Key::from_bytes(&seed).sign(&signed.concat()).to_bytes().to_vec()
         }
         Algorithm::EcdsaP256 => {
             let key = seed(secret).and_then(|seed| EcdsaKey::from_slice(&seed).ok());
-            let key = key.ok_or("is not a private key of P-256: 32 bytes in hexadecimal")?;
+            let key = key.ok_or("is not a P-256 private key: 32 bytes in hexadecimal")?;
             let signature: EcdsaSignature = key.sign(&signed.concat());
             signature.to_der().as_bytes().to_vec()
         }
@@ -254,31 +254,31 @@ fn seed(text: &str) -> Option<[u8; 32]> {
     base16ct::mixed::decode_vec(text).ok()?.try_into().ok()
 }
 
-/// Writes a value at a path of members, making objects on the way.
+/// Writes a value at a path of members, and creates missing objects.
 fn set(json: &mut Value, path: &str, value: Value) -> Result<(), String> {
     let path: Path = path.parse().map_err(|error| format!("{error}"))?;
     let mut place = json;
     for step in &path.steps {
         let Step::Key(key) = step else {
-            return Err("the body has no such place".to_owned());
+            return Err("the body has no such path".to_owned());
         };
         if place.is_null() {
             *place = json!({});
         }
-        let object = place.as_object_mut().ok_or("the body has no such place")?;
+        let object = place.as_object_mut().ok_or("the body has no such path")?;
         place = object.entry(key).or_insert(Value::Null);
     }
     *place = value;
     Ok(())
 }
 
-/// The keys that `hookmill dev` and `hookmill send` use where none are set. They are the same everywhere and thus no
-/// secrets: they let the development loop run without any setup, and their text says what they are.
+/// The keys that `hookmill dev` and `hookmill send` use if none are set. They are the same everywhere and thus not secret:
+/// they make development work without setup, and their text says what they are.
 #[derive(Debug)]
 pub struct Development {
-    /// What a source verifies with.
+    /// The key that the source verifies with.
     pub verifying: Secret,
-    /// What `send` signs with; the same, unless the scheme has public keys.
+    /// The key that `send` signs with; the same, unless the scheme has public keys.
     pub signing: Secret,
 }
 
@@ -326,5 +326,5 @@ pub fn development(source: &Source, name: &SecretName) -> Development {
     }
 }
 
-/// Known to everybody who reads this: it protects nothing.
+/// Public: it protects nothing.
 const DEVELOPMENT_RSA: &str = include_str!("development_rsa.pem");

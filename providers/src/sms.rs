@@ -1,32 +1,32 @@
-//! How Twilio is told to send an SMS: <https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>.
+//! SMS by Twilio: <https://www.twilio.com/docs/messaging/api/message-resource#create-a-message-resource>.
 //!
-//! One message in a request, and no idempotency key: of one whose answer was lost, nobody can say whether it was sent.
+//! A request has one message and no idempotency key: after a lost response, delivery is uncertain.
 
 use std::time::Duration;
 
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use crate::api::{Api, Sealed, first_line, kept, not_taken};
 
-/// The longest message, in characters.
+/// The maximum length of a message, in characters.
 pub const BODY_CHARACTERS: usize = 1600;
-/// What stands for itself in a form: <https://url.spec.whatwg.org/#application-x-www-form-urlencoded-percent-encode-set>.
+/// Characters that a form escapes: <https://url.spec.whatwg.org/#application-x-www-form-urlencoded-percent-encode-set>.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
 
-/// A message as it is to be sent.
+/// An SMS to send.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sms {
-    /// A number: `+15550100002`.
+    /// The recipient's number: `+15550100002`.
     pub to: String,
-    /// Whose it is: a number, or a messaging service, `MG…`.
+    /// The sender: a number, or a messaging service, `MG…`.
     pub from: String,
-    /// What it says.
+    /// The text.
     pub body: String,
-    /// Where Twilio reports what became of it.
+    /// The URL for Twilio's reports.
     pub status_callback: Option<String>,
 }
 
@@ -41,7 +41,7 @@ pub fn body(sms: &Sms) -> String {
     fields.collect::<Vec<_>>().join("&")
 }
 
-/// Twilio's API, as one account uses it.
+/// Twilio's API for one account.
 #[derive(Clone, Debug)]
 pub struct Twilio {
     /// The account: `AC…`.
@@ -71,37 +71,37 @@ impl Api for Twilio {
         }
     }
 
-    fn answer(&self, _members: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, _members: usize, response: &ApiResponse) -> SendResult {
         answer(response)
     }
 }
 
-/// What Twilio has said.
+/// The result of sending.
 ///
 /// Errors: <https://www.twilio.com/docs/api/errors>.
-fn answer(response: &ApiResponse) -> Answer {
-    /// The recipient has answered STOP: <https://www.twilio.com/docs/api/errors/21610>.
+fn answer(response: &ApiResponse) -> SendResult {
+    /// The recipient has replied STOP: <https://www.twilio.com/docs/api/errors/21610>.
     const OPTED_OUT: u32 = 21610;
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Said {
+    struct Reply {
         sid: Option<String>,
         code: Option<u32>,
         message: String,
     }
-    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
+    let reply: Reply = serde_json::from_str(&response.body).unwrap_or_default();
     if (200..300).contains(&response.status) {
-        return Answer::Taken(vec![Delivered::Accepted(said.sid)]);
+        return SendResult::Accepted(vec![MessageResult::Accepted(reply.sid)]);
     }
-    let code = said.code.map(|code| format!(": {code}")).unwrap_or_default();
-    let words = match said.message.as_str() {
+    let code = reply.code.map(|code| format!(": {code}")).unwrap_or_default();
+    let words = match reply.message.as_str() {
         "" => first_line(&response.body),
         message => format!(": {message}"),
     };
     let error = kept(&format!("Twilio answered {}{code}{words}", response.status));
-    match said.code {
-        Some(OPTED_OUT) => Answer::Taken(vec![Delivered::Unwanted(error)]),
-        // A 429 is 20429, which has not been looked at: <https://www.twilio.com/docs/api/errors/20429>.
+    match reply.code {
+        Some(OPTED_OUT) => SendResult::Accepted(vec![MessageResult::Unwanted(error)]),
+        // A 429 has code 20429, and was not processed: <https://www.twilio.com/docs/api/errors/20429>.
         _ => not_taken(response, error),
     }
 }
@@ -131,26 +131,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_again_and_what_is_not() {
-        let said = |status, body: &str| {
+    fn a_status_decides_between_retry_and_refusal() {
+        let reply = |status, body: &str| {
             answer(&ApiResponse { status, retry_after: None, message_id: None, body: body.into() })
         };
         assert_eq!(
-            said(201, r#"{"sid":"SM1","status":"queued","error_code":null}"#),
-            Answer::Taken(vec![Delivered::Accepted(Some("SM1".into()))])
+            reply(201, r#"{"sid":"SM1","status":"queued","error_code":null}"#),
+            SendResult::Accepted(vec![MessageResult::Accepted(Some("SM1".into()))])
         );
-        assert_eq!(said(201, "<html>"), Answer::Taken(vec![Delivered::Accepted(None)]));
+        assert_eq!(reply(201, "<html>"), SendResult::Accepted(vec![MessageResult::Accepted(None)]));
         let problem = |code: u32| format!(r#"{{"code":{code},"message":"words","status":400}}"#);
         assert_eq!(
-            said(400, &problem(21610)),
-            Answer::Taken(vec![Delivered::Unwanted("Twilio answered 400: 21610: words".into())])
+            reply(400, &problem(21610)),
+            SendResult::Accepted(vec![MessageResult::Unwanted(
+                "Twilio answered 400: 21610: words".into()
+            )])
         );
         assert_eq!(
-            said(400, &problem(21211)),
-            Answer::Malformed("Twilio answered 400: 21211: words".into())
+            reply(400, &problem(21211)),
+            SendResult::Malformed("Twilio answered 400: 21211: words".into())
         );
-        assert!(matches!(said(429, &problem(20429)), Answer::Busy { .. }));
-        assert!(matches!(said(401, &problem(20003)), Answer::Refused(_)));
-        assert!(matches!(said(503, ""), Answer::Away(_)));
+        assert!(matches!(reply(429, &problem(20429)), SendResult::Busy { .. }));
+        assert!(matches!(reply(401, &problem(20003)), SendResult::Refused(_)));
+        assert!(matches!(reply(503, ""), SendResult::Unavailable(_)));
     }
 }

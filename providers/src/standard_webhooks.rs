@@ -1,13 +1,13 @@
-//! Standard Webhooks, as Svix signs and so Clerk and Resend:
+//! Standard Webhooks, which Svix uses and so Clerk and Resend:
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>,
 //! <https://docs.svix.com/receiving/verifying-payloads/how-manual>.
 //!
-//! Headers `webhook-id`, `webhook-timestamp` (Unix seconds), `webhook-signature`, or the same with another family's name
-//! before them, such as `svix-`. Signed is `<id>.<timestamp>.<body>`. The signature header is a list separated by spaces:
-//! `v1,<base64>` is HMAC-SHA256 with the base64 behind `whsec_` as its key, `v1a,<base64>` is Ed25519 with the public key
-//! behind `whpk_`. A sender that rotates its secret puts in a signature for each.
+//! Headers `webhook-id`, `webhook-timestamp` (Unix seconds), `webhook-signature`, or the same with another prefix, such as
+//! `svix-`. The signed text is `<id>.<timestamp>.<body>`. The signature header is a list separated by spaces: `v1,<base64>`
+//! is HMAC-SHA256 with the base64 after `whsec_` as its key, `v1a,<base64>` is Ed25519 with the public key after `whpk_`. A
+//! sender that rotates its secret adds a signature for each.
 //!
-//! The id is part of what is signed and stays the same over retries: it is the event's identity.
+//! The signature covers the id, which stays the same in retries: it is the event's id.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,26 +24,24 @@ use crate::template::parse_time;
 pub(crate) fn key(asymmetric: bool, secret: &str) -> Result<Key, &'static str> {
     if let Some(base64) = secret.strip_prefix("whpk_") {
         if !asymmetric {
-            return Err("is a public key, and the source does not say `asymmetric = true`");
+            return Err("is a public key; set `asymmetric = true` in the source");
         }
         return Key::ed25519(KeyForm::Base64, base64);
     }
     if secret.starts_with("whsk_") {
-        return Err(
-            "is a private key, which the sender keeps; the receiver has the one with `whpk_`",
-        );
+        return Err("is the sender's private key; use the public key, which begins with `whpk_`");
     }
     // Supabase writes the version of the scheme before the secret.
     let secret = secret.strip_prefix("v1,").unwrap_or(secret);
     let base64 = secret.strip_prefix("whsec_").unwrap_or(secret);
     match STANDARD.decode(base64) {
         Ok(key) if !key.is_empty() => Ok(Key::hmac_sha256(&key)),
-        Ok(_) => Err("is set, and has no key behind `whsec_`"),
+        Ok(_) => Err("has no key after `whsec_`"),
         Err(_) => Err("is not a secret of this scheme: `whsec_` and base64"),
     }
 }
 
-/// The private key in a secret that is one: `whsk_` and the base64 of it and of the public key.
+/// The private key in a secret: `whsk_` and the base64 of it and of the public key.
 #[cfg(feature = "sign")]
 pub(crate) fn private_key(secret: &str) -> Option<Result<ed25519_dalek::SigningKey, &'static str>> {
     let base64 = secret.strip_prefix("whsk_")?;
@@ -73,7 +71,7 @@ pub(crate) fn verify(
         )
     })?;
     if list.split(' ').count() > limits::SIGNATURES {
-        let detail = format!("{signature_header} has more signatures than are tried");
+        let detail = format!("{signature_header} has too many signatures");
         return Err(rejected(Reason::MalformedHeader, detail));
     }
     let signatures = |version: &str| -> Vec<Vec<u8>> {
@@ -86,7 +84,7 @@ pub(crate) fn verify(
         return Err(rejected(Reason::NoMatchingSignature, detail));
     }
     let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body];
-    // An HMAC that was made with a public key as its secret must not pass for a signature, nor the other way round.
+    // An HMAC with a public key as its secret must not count as a signature, and the reverse.
     let (secret, public): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, key)| key.is_hmac());
     let secret = matching(secret, &signed, &symmetric)
         .or_else(|_| matching(public, &signed, &asymmetric))?;

@@ -1,7 +1,7 @@
-//! Schemes that are parameters: where the signature is, what is signed, and with what.
+//! Schemes that are parameters: the location of the signature, the signed parts, and the algorithm.
 //!
-//! The order is the same for all of them: headers are read by their grammar, the signature is checked over raw bytes, and
-//! only then does anything else count.
+//! The order is the same for all of them: parse the headers, check the signature over raw bytes, and only then use anything
+//! else.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ use hookmill_core::time::Timestamp;
 use crate::key::{Key, matching};
 use crate::{member_text, plain, rejected, url};
 
-/// What a verified request proved: with which secret, when, and over which parts.
+/// The evidence of a verified request: the secret, the time, and the signed parts.
 pub(crate) struct Proof<'r> {
     pub(crate) verified: Verified,
     pub(crate) signed: Vec<Cow<'r, [u8]>>,
@@ -33,8 +33,8 @@ pub(crate) fn verify<'r>(
     keys: &[(usize, Key)],
 ) -> Result<Proof<'r>, Rejection> {
     let SignatureAt { place, prefix, encoding, list } = &template.signature;
-    // Some providers sign members of the body and put the signature beside them. All others are verified before anything
-    // is parsed.
+    // Some providers sign members of the body and put the signature beside them. All others are verified before the body is
+    // parsed.
     let values = if needs_body(template) {
         Some(
             template
@@ -69,7 +69,7 @@ pub(crate) fn verify<'r>(
         },
     };
     if texts.len() > limits::SIGNATURES {
-        return Err(malformed("has more signatures than are tried".into()));
+        return Err(malformed("has too many signatures".into()));
     }
 
     let time = template.timestamp.as_ref();
@@ -109,12 +109,14 @@ pub(crate) fn verify<'r>(
     let parts: Vec<&[u8]> = signed.iter().map(|part| &**part).collect();
     let secret =
         matching(keys, &parts, &signatures).map_err(|rejection| match template.algorithm {
-            Algorithm::Token => rejected(rejection.reason, "the token is none of the source's"),
+            Algorithm::Token => {
+                rejected(rejection.reason, "the token matches no secret of the source")
+            }
             _ => rejection,
         })?;
     check_url_ends(template, request)?;
 
-    // A time in a body that is signed as a whole is read once it is known to be genuine.
+    // A time in a body that is signed as a whole is read after verification.
     if let (Some(time), None) = (time, &timestamp)
         && let Place::Body(read, path) = &time.place
     {
@@ -127,7 +129,7 @@ pub(crate) fn verify<'r>(
     Ok(Proof { verified: Verified { secret, signed_at }, signed })
 }
 
-/// The time and the signatures of a list `key=value`; or what is wrong with it.
+/// The time and the signatures of a list `key=value`, or the problem with it.
 fn listed<'h>(
     header: &'h str,
     separator: char,
@@ -152,7 +154,7 @@ fn listed<'h>(
     }
 }
 
-/// What is signed, part by part.
+/// The signed parts.
 fn signed<'r>(
     template: &Template,
     public_url: Option<&str>,
@@ -202,12 +204,12 @@ fn signed<'r>(
     parts.collect()
 }
 
-/// A part that holds the characters that separate it from the next could be cut in another place under the same signature.
+/// A part that contains the separator after it could be divided in another place under the same signature.
 fn separated(what: &str, value: &str, separator: Option<&str>) -> Result<(), Rejection> {
     match separator {
         Some(separator) if value.contains(separator) => {
             let detail = format!(
-                "{what} contains {separator:?}, which `payload` has behind it, so it could be cut in another place under the same signature"
+                "{what} contains {separator:?}, which separates it from the next part of `payload`, so the signature is ambiguous"
             );
             Err(rejected(Reason::MalformedHeader, detail))
         }
@@ -215,8 +217,9 @@ fn separated(what: &str, value: &str, separator: Option<&str>) -> Result<(), Rej
     }
 }
 
-/// Some providers sign the URL and right behind it the body. Where the URL ends can be told if the body is JSON in an object or
-/// a list, and the query has no character that begins one: otherwise one signature would be good for several requests.
+/// Some providers sign the URL, directly followed by the body. The end of the URL is certain only if the body is a JSON
+/// object or list, and the query contains no character that begins one. Otherwise one signature would be valid for several
+/// requests.
 fn check_url_ends(template: &Template, request: &Request<'_>) -> Result<(), Rejection> {
     let met = unseparated(&template.payload).any(|(first, second)| {
         matches!(first, Part::Url | Part::PlainUrl) && *second == Part::Body
@@ -225,16 +228,16 @@ fn check_url_ends(template: &Template, request: &Request<'_>) -> Result<(), Reje
         return Ok(());
     }
     let detail = if !request.body.starts_with(b"{") && !request.body.starts_with(b"[") {
-        "the body does not begin with `{` or `[`, so it cannot be told from the signed URL"
+        "the body does not begin with `{` or `[`, so the end of the signed URL is ambiguous"
     } else if request.query.is_some_and(|query| query.contains(['{', '['])) {
-        "the URL's query has a `{` or `[`, so it cannot be told from the signed body; escape it"
+        "the URL's query contains `{` or `[`, so the start of the signed body is ambiguous; escape it"
     } else {
         return Ok(());
     };
     Err(rejected(Reason::MalformedEvent, detail))
 }
 
-/// Whether the signature or what is signed is in the body.
+/// Whether the signature or a signed part is in the body.
 fn needs_body(template: &Template) -> bool {
     matches!(template.signature.place, Place::Body(..))
         || template.payload.iter().any(|part| matches!(part, Part::Member(..)))
@@ -243,10 +246,7 @@ fn needs_body(template: &Template) -> bool {
 fn member(read: &Read, path: &str, values: Option<&Values<'_>>) -> Result<String, Rejection> {
     let text = values.and_then(|values| member_text(read, values));
     text.ok_or_else(|| {
-        rejected(
-            Reason::MalformedEvent,
-            format!("there is neither a text nor a number at `{path}`"),
-        )
+        rejected(Reason::MalformedEvent, format!("there is no string or number at `{path}`"))
     })
 }
 
@@ -254,7 +254,7 @@ fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejectio
     let unit = match unit {
         TimeUnit::Seconds => "Unix seconds, in 10 digits",
         TimeUnit::Milliseconds => "Unix milliseconds, in 13 digits",
-        TimeUnit::Rfc3339 => "a time of RFC 3339",
+        TimeUnit::Rfc3339 => "an RFC 3339 time",
     };
     match place {
         Some(Place::Body(_, path)) => {
@@ -269,8 +269,8 @@ fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejectio
     }
 }
 
-/// A signed time. Digits only, since a lenient parser would accept what was not signed; and always as many, since otherwise
-/// digits could be moved between the time and what is signed behind it.
+/// A signed time. Digits only, since a lenient parser would accept text that was not signed. A fixed number of digits,
+/// since otherwise digits could move between the time and the next signed part.
 pub(crate) fn parse_time(text: &str, unit: TimeUnit) -> Option<Timestamp> {
     let digits = |count| {
         let exact = text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
@@ -326,7 +326,7 @@ mod tests {
     }
 
     proptest! {
-        /// What `unseparated` relies on: of what is signed, only one beginning is a time.
+        /// `unseparated` relies on this: only one prefix of the signed text is a time.
         #[test]
         fn no_time_begins_with_another(
             time in "[0-9]{10,14}|20[0-9]{2}-0[1-9]-[0-2][1-9][Tt ]1[0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?([Zz]|[+-]0[0-9]:[0-5][0-9])",

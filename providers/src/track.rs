@@ -1,4 +1,4 @@
-//! The APIs that record what users did: a file for each, and a line in [`TRACK_APIS`].
+//! The tracking APIs: a file for each, and a line in [`TRACK_APIS`].
 
 mod mixpanel;
 mod posthog;
@@ -11,32 +11,32 @@ use crate::api::Api;
 pub use crate::track::mixpanel::Mixpanel;
 pub use crate::track::posthog::PostHog;
 
-/// An API that records what users did.
+/// A tracking API.
 pub trait TrackApi: Api {
     /// The body of a batch.
     fn body(&self, events: &[Tracked]) -> String;
 }
 
-/// The APIs that record what users did.
+/// The tracking APIs.
 pub static TRACK_APIS: &[&dyn TrackApi] = &[&Mixpanel, &PostHog];
 
-/// The API of a provider. `None`: that provider records nothing.
+/// The tracking API of a provider. `None`: the provider has none.
 pub fn track_api(provider: Provider) -> Option<&'static dyn TrackApi> {
     TRACK_APIS.iter().copied().find(|api| api.name() == provider.as_str())
 }
 
-/// What somebody did.
+/// A tracking event.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tracked {
-    /// What tells it from every other: 64 hexadecimal digits.
+    /// Its id: 64 hexadecimal digits.
     pub id: String,
     /// Its name.
     pub event: String,
-    /// Who.
+    /// The user.
     pub user: String,
-    /// When.
+    /// The time.
     pub time: Timestamp,
-    /// What else there is to say.
+    /// Other properties.
     pub properties: Map<String, Value>,
 }
 
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn every_provider_of_tracking_has_one_api() {
+    fn every_tracking_provider_has_one_api() {
         let names: Vec<_> = TRACK_APIS.iter().map(Api::name).collect();
         let configured: Vec<_> =
             Provider::of(Purpose::Tracking).into_iter().map(|(name, _)| name).collect();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_written_as_each_documents_it() {
+    fn a_batch_has_the_documented_format() {
         for (_, provider) in Provider::of(Purpose::Tracking) {
             let api = track_api(provider).unwrap();
             let request = request(&api, provider, &api.body(&events()));

@@ -1,14 +1,14 @@
 //! Twilio: <https://www.twilio.com/docs/usage/webhooks/webhooks-security>.
 //!
-//! `X-Twilio-Signature` is the base64 of an HMAC-SHA1 with the account's auth token over the URL as Twilio was told to call
-//! it and, for a form, every field sorted by name: name and value, decoded, without separators. Of a field that is sent
-//! several times, the distinct values count, sorted. A JSON body is covered by its SHA-256 in the query, `bodySHA256`.
+//! `X-Twilio-Signature` is the base64 of an HMAC-SHA1 with the account's auth token over the configured URL and, for a
+//! form, every field sorted by name: name and value, decoded, without separators. Of a repeated field, the distinct values
+//! count, sorted. The query parameter `bodySHA256` covers a JSON body.
 //!
 //! With shared keys, `X-Twilio-Webhooks-Signature-Settings` names the algorithm:
 //! <https://www.twilio.com/docs/usage/webhooks/webhook-shared-keys>.
 //!
-//! A signature may have been made with or without the port. Behind a proxy the URL is not known, so it is configured; what
-//! is forwarded in headers is not trusted.
+//! A signature may include the port or not. Behind a proxy the URL is unknown, so it is configured; forwarded headers are
+//! not trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,12 +26,12 @@ use crate::{Event, rejected, url};
 const SIGNATURE: &str = "X-Twilio-Signature";
 const SETTINGS: &str = "X-Twilio-Webhooks-Signature-Settings";
 
-/// One secret is a key for either algorithm.
+/// One secret is a key for both algorithms.
 pub(crate) fn keys(secret: &str) -> [Key; 2] {
     [Key::hmac_sha1(secret.as_bytes()), Key::hmac_sha256(secret.as_bytes())]
 }
 
-/// What a request holds.
+/// The content of a request.
 pub(crate) enum Content {
     /// The fields of a form, or of the query of a GET.
     Form(Vec<(String, String)>),
@@ -49,16 +49,16 @@ pub(crate) fn verify(
         None | Some(Some("HMAC_SHA1")) => false,
         Some(Some("HMAC_SHA256")) => true,
         Some(_) => {
-            let detail = format!("{SETTINGS} names no algorithm that Twilio documents");
+            let detail = format!("{SETTINGS} does not name an algorithm that Twilio documents");
             return Err(rejected(Reason::MalformedHeader, detail));
         }
     };
     let content_type = request.header("Content-Type")?.unwrap_or_default().to_ascii_lowercase();
     let query = request.query.unwrap_or_default();
     let body_hash = query.split('&').find_map(|field| field.strip_prefix("bodySHA256="));
-    // Not secret: it stands in the URL. It binds the signature to this body, whatever the request says that it holds.
+    // Not secret: the URL contains it. It binds the signature to this body, whatever the content type.
     if body_hash.is_some_and(|hash| hash != sha256_hex(&[request.body])) {
-        let detail = "the body is not the one whose hash is in the URL (bodySHA256)";
+        let detail = "the body does not match its hash in the URL (bodySHA256)";
         return Err(rejected(Reason::NoMatchingSignature, detail));
     }
     let (content, params) = if request.method == "GET" {
@@ -72,8 +72,7 @@ pub(crate) fn verify(
     } else if body_hash.is_some() {
         (Content::Json, String::new())
     } else {
-        let detail =
-            "the body is no form, and no hash of it is in the URL (bodySHA256): nothing covers it";
+        let detail = "the body is not a form, and the URL has no hash of it (bodySHA256), so the signature does not cover it";
         return Err(rejected(Reason::NoMatchingSignature, detail));
     };
 
@@ -91,7 +90,7 @@ pub(crate) fn verify(
     let secret = result.map_err(|_| {
         rejected(
             Reason::NoMatchingSignature,
-            "the request was signed with another auth token or for another URL than `public_url`, or changed on its way",
+            "the request was signed with another auth token or for another URL than `public_url`, or changed in transit",
         )
     })?;
     Ok((Verified { secret, signed_at: None }, content))
@@ -102,7 +101,7 @@ fn algorithm(settings: &str) -> Option<&str> {
     settings.split(',').find_map(|member| member.trim().strip_prefix("algorithm="))
 }
 
-/// Every field by name, and of each the distinct values, sorted.
+/// Every field by name, each with its distinct values, sorted.
 fn sorted(fields: &[(String, String)]) -> String {
     let mut by_name: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (name, value) in fields {
@@ -118,13 +117,13 @@ fn sorted(fields: &[(String, String)]) -> String {
     text
 }
 
-/// The URL as it is, without its port, and with the port that it has or means.
+/// The URL as configured, without its port, and with its explicit or default port.
 fn spellings(url: &str) -> Vec<String> {
     let mut spellings = vec![url.to_owned()];
     if let Some((scheme, rest)) = url.split_once("://") {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        // A colon before an `@` or inside brackets is none of a port.
+        // A colon before an `@` or inside brackets does not begin a port.
         let host_start = authority.rfind('@').map_or(0, |at| at + 1);
         let port = authority[host_start..].rfind(':').map(|at| host_start + at);
         let port = port.filter(|at| authority[at + 1..].bytes().all(|b| b.is_ascii_digit()));
@@ -139,8 +138,8 @@ fn spellings(url: &str) -> Vec<String> {
     spellings
 }
 
-/// Twilio sends no id of an event. A status of a message is an event, as is an incoming message; anything else is what its
-/// content is.
+/// Twilio sends no event id. The id of a status or an incoming message comes from its fields; any other event is identified
+/// by its content.
 pub(crate) fn identify<'r>(fields: &[(String, String)]) -> Event<'r> {
     let body = form::to_json(fields);
     let field = |names: [&str; 2]| {

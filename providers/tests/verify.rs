@@ -1,4 +1,4 @@
-//! Requests with the verdict a verifier has to reach, and what must hold for every request.
+//! Vectors of requests with their verdicts, and properties of every request.
 
 #![allow(clippy::unwrap_used)] // Outside #[test] functions, clippy does not know that this is a test.
 
@@ -7,7 +7,7 @@ use hookmill_core::rejection::Reason;
 use hookmill_core::request::Request;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{Admitted, Outgoing, Signed, Verifier, development, sign};
+use hookmill_providers::{Admitted, Signed, UnsignedEvent, Verifier, development, sign};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -56,7 +56,7 @@ impl Body {
     }
 }
 
-/// A source as hookmill.toml has it, with so many secrets.
+/// A source of hookmill.toml with this number of secrets.
 fn source(scheme: &str, secrets: usize, more: &str) -> Source {
     let names: Vec<_> = (0..secrets).map(|i| format!("\"env:S{i}\"")).collect();
     let text = format!(
@@ -121,7 +121,7 @@ fn every_vector_gets_its_verdict() {
         };
         let source = source(&vector.scheme, secrets.len(), &more);
         let (found, detail) = judge(&source, &secrets, &request, vector.now);
-        // The vectors are about signatures: some of their bodies are no events of their provider.
+        // The vectors are about signatures: some of their bodies are not events of the provider.
         let no_event = found == "malformed_event" && vector.verdict == "valid";
         let found = if no_event { "valid" } else { found };
         assert_eq!(found, vector.verdict, "{} {}: {detail}", vector.scheme, vector.name);
@@ -137,8 +137,8 @@ fn secret(scheme: &str) -> &'static str {
     if scheme == "stripe" { STRIPE } else { STANDARD }
 }
 
-fn outgoing<'a>(id: &'a str, body: &'a [u8]) -> Outgoing<'a> {
-    Outgoing { id, kind: "kind", at: Timestamp::from_seconds(NOW), query: None, body }
+fn outgoing<'a>(id: &'a str, body: &'a [u8]) -> UnsignedEvent<'a> {
+    UnsignedEvent { id, kind: "kind", at: Timestamp::from_seconds(NOW), query: None, body }
 }
 
 fn signed(scheme: &str, id: &str, body: &[u8]) -> Vec<(String, String)> {
@@ -150,7 +150,7 @@ fn stripe(header: &str) -> &'static str {
 }
 
 #[test]
-fn a_stripe_header_that_is_not_of_the_grammar_is_refused_with_the_reason() {
+fn a_malformed_stripe_header_is_rejected_with_the_reason() {
     let good = signed("stripe", "", BODY)[0].1.clone();
     let signature = good.split_once("v1=").unwrap().1.to_owned();
     assert_eq!(stripe(&good), "valid");
@@ -176,7 +176,7 @@ fn a_stripe_header_that_is_not_of_the_grammar_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_standard_webhooks_header_that_is_not_of_the_grammar_is_refused_with_the_reason() {
+fn a_malformed_standard_webhooks_header_is_rejected_with_the_reason() {
     let good = signed("standard-webhooks", "msg_1", BODY);
     let with = |index: usize, value: &str| {
         let mut headers = good.clone();
@@ -205,7 +205,7 @@ fn a_standard_webhooks_header_that_is_not_of_the_grammar_is_refused_with_the_rea
 }
 
 #[test]
-fn a_body_that_is_no_event_is_refused_after_its_signature() {
+fn a_body_that_is_not_an_event_is_rejected_after_its_signature() {
     for scheme in ["stripe", "standard-webhooks"] {
         for body in [
             &b""[..],
@@ -231,7 +231,7 @@ fn a_body_that_is_no_event_is_refused_after_its_signature() {
 }
 
 #[test]
-fn a_secret_that_could_never_verify_is_refused_before_any_request() {
+fn a_secret_that_could_never_verify_is_rejected_before_any_request() {
     for secret in ["", " ", "whsec_", "v1,whsec_", "whsec_!"] {
         assert_eq!(
             verdict("standard-webhooks", &[secret], &[], b"", NOW),
@@ -245,7 +245,7 @@ fn a_secret_that_could_never_verify_is_refused_before_any_request() {
 }
 
 #[test]
-fn the_matching_secret_is_named_by_its_place() {
+fn the_matching_secret_is_identified_by_its_index() {
     let headers = signed("stripe", "", BODY);
     let lookup = |name: &SecretName| (name.0 == "S2").then(|| Secret::from(STRIPE));
     let verifier = Verifier::new(&source("stripe", 3, ""), lookup).unwrap();
@@ -298,7 +298,7 @@ fn a_signature_that_leaves_the_body_open_is_one_event() {
     let genuine = sent("6e0b", "ev1", "delivered");
     let [(id, kind)] = named(&source, &genuine, &secret).try_into().unwrap();
     assert_eq!((id.len(), kind.as_str()), (64, "delivered"));
-    // Whatever is put around it.
+    // The rest of the body does not matter.
     for body in [
         String::from_utf8(genuine.body.clone()).unwrap().replace("ev1", "ev2"),
         String::from_utf8(genuine.body.clone()).unwrap().replace("delivered", "unsubscribed"),
@@ -338,11 +338,11 @@ fn a_header_of_stated_length_has_that_length() {
 }
 
 #[test]
-fn a_signed_part_does_not_hold_what_separates_it_from_the_next() {
+fn a_signed_part_does_not_contain_the_separator_after_it() {
     let more = "signature = { header = \"X-S\", encoding = \"hex\" }\npayload = \"{header:X-Id}.{header:X-Topic}.{body}\"\nevent = { id = \"header:X-Id\", type = \"header:X-Topic\" }\n";
     let source = source("hmac", 1, more);
     let sent = |id: &str, topic: &str| {
-        let event = Outgoing { kind: "order.paid", ..outgoing("evt_1", b"{}") };
+        let event = UnsignedEvent { kind: "order.paid", ..outgoing("evt_1", b"{}") };
         let mut signed = sign(&source, &"secret".into(), event).unwrap();
         for (name, value) in [("X-Id", id), ("X-Topic", topic)] {
             let header = signed.headers.iter_mut().find(|(header, _)| header == name).unwrap();
@@ -352,17 +352,17 @@ fn a_signed_part_does_not_hold_what_separates_it_from_the_next() {
             Request { method: "POST", query: None, headers: &signed.headers, body: b"{}" };
         judge(&source, &["secret"], &request, NOW).0
     };
-    // The same bytes, divided in two ways: neither says which was meant.
+    // The same bytes, divided in two ways: both are ambiguous.
     assert_eq!(sent("evt_1", "order.paid"), "malformed_header");
     assert_eq!(sent("evt_1.order", "paid"), "malformed_header");
-    let event = Outgoing { kind: "order", ..outgoing("evt_1", b"{}") };
+    let event = UnsignedEvent { kind: "order", ..outgoing("evt_1", b"{}") };
     let signed = sign(&source, &"secret".into(), event).unwrap();
     let request = Request { method: "POST", query: None, headers: &signed.headers, body: b"{}" };
     assert_eq!(judge(&source, &["secret"], &request, NOW).0, "valid");
 }
 
 #[test]
-fn what_is_kept_of_a_form_has_no_signature_in_it() {
+fn a_stored_form_does_not_contain_its_signature() {
     let sent = Sent::new(source("paddle-classic", 1, ""), "");
     let request = Request {
         method: "POST",
@@ -377,7 +377,7 @@ fn what_is_kept_of_a_form_has_no_signature_in_it() {
     assert!(kept.contains("alert_id") && !kept.contains("signature"), "{kept}");
 }
 
-/// Every scheme that a source can name, with what it needs besides.
+/// Every scheme that a source can name, with its required settings.
 fn every_source() -> Vec<Source> {
     let general = [
         ("ed25519", "signature = { header = \"X-S\", encoding = \"base64\" }\nkey = \"base64\"\n"),
@@ -439,7 +439,7 @@ impl Sent {
 }
 
 #[test]
-fn what_is_signed_for_a_scheme_verifies_by_it() {
+fn a_signed_request_verifies_in_its_scheme() {
     for source in every_source() {
         let name = source.scheme_name.clone();
         let sent = Sent::new(source, "ü, \u{1f600} & =");
@@ -449,7 +449,7 @@ fn what_is_signed_for_a_scheme_verifies_by_it() {
 }
 
 #[test]
-fn a_header_of_the_signature_that_is_sent_twice_is_refused() {
+fn a_repeated_signature_header_is_rejected() {
     for source in every_source() {
         let name = source.scheme_name.clone();
         let sent = Sent::new(source, "");
@@ -466,7 +466,7 @@ fn a_header_of_the_signature_that_is_sent_twice_is_refused() {
 }
 
 #[test]
-fn a_request_without_its_signature_is_refused() {
+fn a_request_without_a_signature_is_rejected() {
     for source in every_source() {
         let name = source.scheme_name.clone();
         let body = body_for(&source, "");
@@ -495,8 +495,8 @@ proptest! {
             let bit = bit.index(changed.len() * 8);
             changed[bit / 8] ^= 1 << (bit % 8);
             let (found, _) = sent.verdict(&sent.signed.headers, &changed);
-            // A form that is none any more is refused before its signature is looked at; and one bit makes one spelling of a
-            // form another of the same: %2f and %2F.
+            // An invalid form is rejected before its signature is checked; and one bit changes %2f to %2F, which is the
+            // same form.
             let same = ["twilio", "paddle-classic"].contains(&name.as_str());
             prop_assert!(found != "valid" || same, "{name}: bit {bit}");
             if !same {
@@ -516,7 +516,7 @@ proptest! {
             let mut headers = sent.signed.headers.clone();
             let index = header.index(headers.len());
             let (header, value) = &mut headers[index];
-            // Neither is signed by its provider: what an event is called, and what its body is.
+            // The providers sign neither the event's type nor the content type.
             let unsigned = ["Content-Type", "X-GitHub-Delivery", "X-GitHub-Event", "X-Shopify-Event-Id", "X-Shopify-Topic", "Linear-Delivery", "X-Zendesk-Webhook-Invocation-Id"];
             if unsigned.contains(&header.as_str()) {
                 continue;
@@ -539,7 +539,7 @@ proptest! {
             for (header, value) in headers.iter_mut().zip(&values) {
                 header.1.clone_from(value);
             }
-            // Neither has a header that it verifies.
+            // These schemes verify no header.
             if ["mailgun", "paddle-classic"].contains(&sent.source.scheme_name.as_str()) {
                 continue;
             }
@@ -549,7 +549,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_signed_of_a_body_is_not_replaced() {
+fn a_signed_body_is_not_replaced() {
     let more = "signature = { body = \"sig\", encoding = \"hex\" }\npayload = \"{body:token}\"\nevent = { id = \"hash:signed\", type = \"type\" }\n";
     let source = source("hmac", 1, more);
     let sent = |body: &[u8]| {
@@ -571,6 +571,6 @@ fn a_source_expires_with_the_last_of_its_secrets() {
     };
     assert!(!expired(&["A", "B"], "2026-02-01T00:00:00Z"));
     assert!(expired(&["A", "B"], "2026-02-01T00:00:01Z"));
-    // One that is not set does not count.
+    // A secret that is not set does not count.
     assert!(expired(&["A"], "2026-01-15T00:00:00Z"));
 }

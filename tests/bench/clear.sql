@@ -1,5 +1,5 @@
--- Takes back what events have added: ?1 is a JSON array of what their ids end in. One statement at a time.
--- A subscription that an event has added ends in the same as the event.
+-- Removes the rows of events: ?1 is a JSON array of the endings of their ids. One statement at a time.
+-- The id of a subscription that an event has added has the event's ending.
 
 DELETE FROM subscriptions WHERE id IN (SELECT 'sub_' || value FROM json_each(?1));
 

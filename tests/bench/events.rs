@@ -1,4 +1,4 @@
-//! Events, the requests that carry them, and what sends these.
+//! Events, their requests, and a client that sends these.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long nothing may happen before the benchmark gives up. A request, or a batch, takes milliseconds.
+/// The time without progress after which the benchmark gives up. A request, or a batch, takes milliseconds.
 pub const STUCK: Duration = Duration::from_secs(60);
-/// A subscription that no event was about yet has a number from here on.
+/// New subscriptions have numbers from here on.
 const NEW: u32 = 1_000_000;
 /// The time of the first event. Rows of fill.sql are older.
 const CREATED: i64 = 1_767_225_600;
@@ -24,8 +24,8 @@ fn spread(number: u32) -> String {
     format!("{:08x}", number.wrapping_mul(2_654_435_761))
 }
 
-/// Full-size `customer.subscription.updated` events, about 4.5 KB each. No two have the same id, and each is newer than
-/// those before it.
+/// Full-size `customer.subscription.updated` events, about 4.5 KB each. All ids differ, and each event is newer than those
+/// before it.
 pub struct Events {
     subscription: Value,
     next: u32,
@@ -42,7 +42,7 @@ pub struct Batch {
 }
 
 impl Events {
-    /// From the sample that `hookmill send` sends.
+    /// From the sample of `hookmill send`.
     pub fn new() -> Self {
         let samples: Value =
             serde_json::from_str(include_str!("../../hookmill/samples/stripe.json"))
@@ -50,8 +50,8 @@ impl Events {
         Self { subscription: samples["subscription"].clone(), next: NEW }
     }
 
-    /// Each event is about a subscription of its own, if the tables hold none. If they hold `held`, every other event is
-    /// about one of those.
+    /// Each event is about its own subscription if the tables have none. If they have `held`, every other event is about
+    /// one of those.
     pub fn batch(&mut self, count: usize, held: u32) -> Batch {
         let (mut events, mut added, mut new) = (Vec::with_capacity(count), Vec::new(), 0);
         for _ in 0..count {
@@ -84,7 +84,7 @@ fn indented(mut event: Event) -> Event {
     event
 }
 
-/// Signed requests, written out, that keep their connection.
+/// Signed requests as bytes, with keep-alive.
 pub fn requests(events: &[Event]) -> Arc<Vec<Vec<u8>>> {
     let write = |event: &Event| {
         let bytes = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
@@ -98,7 +98,7 @@ pub fn requests(events: &[Event]) -> Arc<Vec<Vec<u8>>> {
     Arc::new(events.iter().map(write).collect())
 }
 
-/// Sends every request, over all connections at once. Returns the time that took.
+/// Sends every request over all connections. Returns the elapsed time.
 pub async fn load(
     address: SocketAddr,
     connections: usize,
@@ -125,7 +125,7 @@ pub async fn load(
                         .unwrap_or_else(|_| panic!("no answer to a request in {STUCK:?}"))
                         .expect("the server answers");
                     length += read;
-                    // Both servers answer with this body, last.
+                    // Both servers end their responses with this body.
                     if buffer[..length].ends_with(b"{\"accepted\":1}") {
                         break;
                     }

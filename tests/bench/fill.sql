@@ -1,6 +1,6 @@
--- What a pipeline holds after ?2 events: fills the tables with the rows from ?1 up to, but not including, ?2.
--- One statement at a time, for SQLite and for D1. The ids are spread like those of a provider. The factor is odd, so no two
--- numbers have the same. tests/bench/events.rs and tests/bench/workers.mjs make events about these subscriptions.
+-- The rows of a pipeline after ?2 events: fills the tables with the rows from ?1 up to, but not including, ?2.
+-- One statement at a time, for SQLite and for D1. The ids are spread like those of a provider. The factor is odd, so all ids
+-- differ. tests/bench/events.rs and tests/bench/workers.mjs make events about these subscriptions.
 
 WITH RECURSIVE numbers (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)
 INSERT INTO subscriptions (id, customer_id, status, price_id, quantity, currency, current_period_start,

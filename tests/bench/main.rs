@@ -1,6 +1,6 @@
-//! The native benchmark: ratios between servers that are measured in turn on the same machine, never a rate by itself.
+//! The native benchmark: ratios between servers that are measured in turn on the same machine, never an absolute rate.
 //!
-//! `hookmill-bench native HOOKMILL` is what `cargo xtask bench` runs; `hookmill-bench bare` is the other side.
+//! `cargo xtask bench` runs `hookmill-bench native HOOKMILL`; `hookmill-bench bare` is the reference.
 
 // A benchmark prints.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::cast_precision_loss)]

@@ -1,11 +1,11 @@
-// Stands around the built consumer Worker and adds up what D1 says that its transactions read and wrote. Asked over HTTP, it
-// tells, and begins anew.
+// Wraps the built consumer Worker and adds up the rows that its transactions read and wrote, as D1 reports them. A request over
+// HTTP returns the sums and resets them.
 import Worker from "./index.js";
 
 const nothing = () => ({ transactions: 0, read: 0, written: 0 });
 let rows = nothing();
 
-// `worker` looks at the name of this class before it takes a binding.
+// `worker` checks the name of this class before it accepts a binding.
 class D1Database {
   constructor(database) {
     this.prepare = (sql) => database.prepare(sql);
@@ -27,8 +27,8 @@ export default class extends Worker {
   }
 
   async fetch() {
-    const told = rows;
+    const sums = rows;
     rows = nothing();
-    return Response.json(told);
+    return Response.json(sums);
   }
 }

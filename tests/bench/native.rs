@@ -9,11 +9,11 @@ use tokio::runtime::Runtime;
 use crate::events::{Batch, Events, load, requests};
 use crate::server::{Counts, Pipeline, start_bare};
 
-/// The benchmark's own configurations: the preset as it ships, and one rule.
+/// The benchmark's own configurations: the unchanged preset, and one rule.
 const PRESET: &str = "preset.toml";
 const SINGLE: &str = "single.toml";
 
-/// How much is measured. The defaults are for figures; a test asks for less.
+/// The amounts to measure. The defaults are for figures; a test uses less.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Sizes {
     /// Events in one measurement
@@ -25,10 +25,10 @@ pub struct Sizes {
     /// Connections that send at the same time
     #[arg(long, default_value_t = 256)]
     pub connections: usize,
-    /// Rows in each table, where that is little
+    /// Rows in each small table
     #[arg(long, default_value_t = 1_000)]
     pub small: u32,
-    /// Rows in each table, where that is much
+    /// Rows in each large table
     #[arg(long, default_value_t = 200_000)]
     pub large: u32,
     /// Events on the queue when the drain begins
@@ -40,7 +40,7 @@ pub struct Sizes {
 ///
 /// # Panics
 ///
-/// If an event is lost, applied twice or given up, or the queue is not drained: what was measured was not the pipeline.
+/// If an event is lost, applied twice or given up, or the queue is not drained: then the measurement is not valid.
 pub fn run(hookmill: &Path, bare: &Path, sizes: &Sizes) {
     let runtime = runtime();
     let mut bench = Bench { runtime, hookmill, bare, sizes, events: Events::new() };
@@ -69,7 +69,7 @@ struct Bench<'b> {
 }
 
 impl Bench<'_> {
-    /// A pipeline that serves.
+    /// A running pipeline.
     fn pipeline(&self, config: &str, held: u32) -> Pipeline {
         let mut pipeline = Pipeline::new(self.hookmill, config, held);
         pipeline.start();
@@ -80,13 +80,13 @@ impl Bench<'_> {
         self.events.batch(self.sizes.events, held)
     }
 
-    /// Events in a second, of those that a server answered.
+    /// Answered events per second.
     fn load(&self, address: std::net::SocketAddr, requests: std::sync::Arc<Vec<Vec<u8>>>) -> f64 {
         let events = requests.len();
         rate(events, self.runtime.block_on(load(address, self.sizes.connections, requests)))
     }
 
-    /// Durable ingress to a bare handler. Returns its rate.
+    /// Durable ingress relative to a bare handler. Returns its rate.
     fn ingress(&mut self) -> f64 {
         let (_bare, bare) = start_bare(self.bare);
         let mut pipeline = self.pipeline(PRESET, 0);
@@ -97,7 +97,7 @@ impl Bench<'_> {
             let requests = requests(&batch.events);
             let reference = self.load(bare, requests.clone());
             let before = pipeline.counts();
-            // While the application's database is locked, consumers wait, and ingress is measured by itself.
+            // While the application's database is locked, consumers wait, so that only ingress is measured.
             let lock = pipeline.database("data.db");
             lock.execute_batch("BEGIN IMMEDIATE").expect("the database can be locked");
             let by_itself = self.load(pipeline.address(), requests);
@@ -126,7 +126,7 @@ impl Bench<'_> {
         rate
     }
 
-    /// From the first POST to the last row: the preset to one rule.
+    /// From the first POST to the last row: the preset relative to one rule.
     fn end_to_end(&mut self) {
         let preset = self.pipeline(PRESET, 0);
         let single = self.pipeline(SINGLE, 0);
@@ -144,7 +144,7 @@ impl Bench<'_> {
         );
     }
 
-    /// The preset, at tables that hold many rows to tables that hold few.
+    /// The preset: large tables relative to small ones.
     fn growth(&mut self) {
         let Sizes { small, large, .. } = *self.sizes;
         let few = self.pipeline(PRESET, small);
@@ -160,7 +160,7 @@ impl Bench<'_> {
         );
     }
 
-    /// The rates of two pipelines, in rounds: with each its rows, and whether the preset writes items.
+    /// The rates of two pipelines, in rounds. For each pipeline: its rows, and whether the preset writes items.
     fn alternate(&mut self, mut pipelines: [(Pipeline, u32, bool); 2]) -> [Vec<f64>; 2] {
         let mut rates = [Vec::new(), Vec::new()];
         // The first round only warms up. Each is first in every other round.
@@ -184,10 +184,10 @@ impl Bench<'_> {
         rates
     }
 
-    /// A backlog, to ingress.
+    /// Draining a backlog, relative to ingress.
     fn drain(&mut self, ingress: f64) {
         let mut pipeline = Pipeline::new(self.hookmill, PRESET, 0);
-        // The first start makes the queue.
+        // The first start creates the queue.
         pipeline.start();
         pipeline.stop();
         let before = pipeline.counts();
@@ -224,7 +224,7 @@ impl Bench<'_> {
     }
 }
 
-/// Every event took effect once, and nothing else did.
+/// Checks that every event took effect once, and nothing else changed.
 fn verify(pipeline: &Pipeline, before: Counts, batch: &Batch, items: bool) {
     let expected = Counts {
         events: before.events + batch.events.len(),
@@ -240,7 +240,7 @@ fn rate(events: usize, time: Duration) -> f64 {
     events as f64 / time.as_secs_f64()
 }
 
-/// How long the disk takes to keep a page, the median of many.
+/// The time of an fsync of one page, the median of many.
 fn fsync(folder: &Path) -> String {
     use std::io::Write as _;
     let mut file = tempfile::tempfile_in(folder).expect("a file can be made");

@@ -1,4 +1,4 @@
-//! The programs that are measured: their processes, and what they have written down.
+//! The measured programs: their processes, and their rows.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::events::{Batch, STUCK};
 
-/// A process that ends with this value.
+/// A process that is killed when dropped.
 pub struct Server(Child);
 
 impl Drop for Server {
@@ -22,7 +22,7 @@ impl Drop for Server {
     }
 }
 
-/// Starts a program that answers every request on a bare HTTP library, and prints where it listens.
+/// Starts a server that answers every request on a bare HTTP library, and prints its address.
 pub fn start_bare(program: &Path) -> (Server, SocketAddr) {
     use std::io::BufRead as _;
     let mut child =
@@ -34,7 +34,7 @@ pub fn start_bare(program: &Path) -> (Server, SocketAddr) {
     (server, line.trim().parse().expect("an address"))
 }
 
-/// A data folder whose tables are filled, and what serves it.
+/// A data folder with filled tables, and its server.
 pub struct Pipeline {
     program: PathBuf,
     config: PathBuf,
@@ -42,7 +42,7 @@ pub struct Pipeline {
     server: Option<(Server, SocketAddr)>,
 }
 
-/// How many rows there are.
+/// Counts of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counts {
     /// In the ledger.
@@ -51,14 +51,15 @@ pub struct Counts {
     pub subscriptions: usize,
     /// In the table of the preset's rule for lists.
     pub items: usize,
-    /// Given up, or on the queue of what is to be given up.
+    /// Dead letters, and messages that will become ones.
     pub dead: usize,
     /// Still on the queue.
     pub waiting: usize,
 }
 
 impl Pipeline {
-    /// Makes a data folder for a configuration of this folder, with this many rows in each table. Nothing serves it yet.
+    /// Creates a data folder for one of the benchmark's configurations, with this many rows in each table. No server runs
+    /// yet.
     pub fn new(program: &Path, config: &str, held: u32) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         let config = hookmill_tests::folder().join("bench").join(config);
@@ -99,13 +100,13 @@ impl Pipeline {
         self.server = Some((server, address));
     }
 
-    /// Stops serving, as a power cut would.
+    /// Kills the server, like a power failure.
     pub fn stop(&mut self) {
         self.server = None;
         let _ = std::fs::remove_file(self.data.path().join("listening"));
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.server.as_ref().expect("it was started").1
     }
@@ -122,7 +123,7 @@ impl Pipeline {
         database
     }
 
-    /// The memory it has, in MiB; zero where there is no /proc to read that from.
+    /// Its memory in MiB; zero without /proc.
     pub fn memory(&self) -> f64 {
         let pid = self.server.as_ref().expect("it was started").0.0.id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -131,13 +132,13 @@ impl Pipeline {
         kib.unwrap_or_default() / 1024.0
     }
 
-    /// Waits until the queue is empty. `look` is told about how many events are left.
+    /// Waits until the queue is empty. Calls `look` with the approximate number of remaining events.
     ///
     /// # Panics
     ///
-    /// If the process ends, or nothing leaves the queue for a minute.
+    /// If the process ends, or no event leaves the queue for a minute.
     pub fn drain(&mut self, mut look: impl FnMut(&Self, usize)) {
-        // Reads two rows. A count would read every message and take a processor from what is measured.
+        // Reads two rows. A count would read every message and take processor time from the measurement.
         let sql = "SELECT coalesce((SELECT max(seq) FROM events_messages)
             - (SELECT min(seq) FROM events_messages) + 1, 0)";
         let queue = self.database("queue.db");
@@ -164,7 +165,7 @@ impl Pipeline {
         }
     }
 
-    /// Counts what is there.
+    /// Counts the rows.
     pub fn counts(&self) -> Counts {
         let (database, queue) = (self.database("data.db"), self.database("queue.db"));
         let rows = |table: &str| count(&database, &format!("SELECT count(*) FROM {table}"));
@@ -180,7 +181,7 @@ impl Pipeline {
         }
     }
 
-    /// Takes back what a batch has added, so that the next one finds the tables as this one did.
+    /// Removes the rows of a batch, so that the next one finds the same tables.
     pub fn clear(&self, batch: &Batch) {
         let mut database = self.database("data.db");
         let added = json!(batch.added).to_string();
@@ -190,7 +191,7 @@ impl Pipeline {
         self.checkpoint();
     }
 
-    /// Empties the write-ahead log, so that no checkpoint falls into the measurement.
+    /// Empties the write-ahead log, so that no checkpoint disturbs the measurement.
     fn checkpoint(&self) {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
         let done = self.database("data.db").query_row(sql, [], |_| Ok(()));
@@ -198,7 +199,7 @@ impl Pipeline {
     }
 }
 
-/// Carries out the statements of a file. None has a semicolon inside.
+/// Executes the statements of a file. None contains a semicolon.
 fn each_statement(sql: &str, mut execute: impl FnMut(&str) -> rusqlite::Result<usize>) {
     let statements = sql.split(';').map(str::trim).filter(|statement| !statement.is_empty());
     for statement in statements {

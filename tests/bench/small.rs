@@ -1,4 +1,4 @@
-//! The native benchmark in a small form: it runs to its end, and every event takes effect once. No time is looked at.
+//! A small run of the native benchmark: it completes, and every event takes effect once. Times are ignored.
 
 // A benchmark prints.
 #![allow(clippy::print_stdout, clippy::cast_precision_loss)]
@@ -10,7 +10,7 @@ mod server;
 use std::path::Path;
 
 #[test]
-fn the_native_benchmark_runs_to_its_end_and_applies_every_event_once() {
+fn the_native_benchmark_completes_and_applies_every_event_once() {
     let sizes = native::Sizes {
         events: 300,
         rounds: 1,

@@ -3,7 +3,7 @@
 //
 // CPU is the time that the process workerd spent on a processor, from the first request to the last row: ingress, queue,
 // consumer and D1, with all that the local runtime itself does. `cargo xtask bench` runs this with the defaults below; a test
-// runs a small form of it (tests/workers/bench.test.mjs), in which no time is looked at.
+// runs a small form of it (tests/workers/bench.test.mjs), which ignores times.
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
@@ -145,13 +145,13 @@ function hookmill(name, { built, secret, keys }, held, metered = false) {
   };
 }
 
-// The instances that run. A failure has to end them, or node waits for them.
+// The running instances. A failure must end them, or node waits for them.
 const instances = [];
 async function stop() {
   await Promise.all(instances.splice(0).map((miniflare) => miniflare.dispose()));
 }
 
-// Starts one, its tables filled.
+// Starts one with filled tables.
 async function start(contestant) {
   const logs = [];
   const options = {
@@ -165,7 +165,7 @@ async function start(contestant) {
   const url = await miniflare.ready;
   const database = await miniflare.getD1Database("DB", contestant.workers.at(-1).name);
   for (const statement of contestant.schema) await database.prepare(statement).run();
-  // workerd is the child that this start made.
+  // workerd is the new child process.
   const pid = children().find((child) => !known.has(child));
   known.add(pid);
   const running = { ...contestant, miniflare, url, database, pid, logs };
@@ -189,7 +189,7 @@ function children() {
   return all.filter((pid) => pid && readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("workerd"));
 }
 
-// Clock ticks, of which Linux counts 100 in a second.
+// Clock ticks: Linux has 100 per second.
 function ticks(pid) {
   if (!linux) return NaN;
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
@@ -211,7 +211,7 @@ function post(url, agent, { body, signature }) {
 
 const number = async (database, sql, ...values) => (await database.prepare(sql).bind(...values).first()).n;
 
-// How many rows there are in the tables that a contestant has.
+// The number of rows in a contestant's tables.
 async function counts({ database, tables }) {
   const found = {};
   for (const [what, table] of Object.entries(tables)) found[what] = await number(database, `SELECT count(*) AS n FROM ${table}`);
@@ -231,7 +231,7 @@ async function measure(running, count, connections) {
     expected.subscriptions += batch.subscriptions.size - known;
     expected.items += batch.subscriptions.size - known;
   }
-  // Looking costs processor time as well, so it reads the rows of the last events alone.
+  // Polling costs processor time too, so it reads only the rows of the last events.
   const last = batch.added.slice(-2 * connections);
   const there = async () =>
     seen
@@ -257,7 +257,7 @@ async function measure(running, count, connections) {
   agent.destroy();
   const cost = ((ticks(pid) - start) * 10_000) / count;
   assert.deepEqual(await counts(running), expected, `${name}: the rows that are there, and those that should be`);
-  // What Hookmill has added goes, so that its tables keep their size.
+  // Hookmill's new rows are removed, so that its tables keep their size.
   if (ours) {
     const added = JSON.stringify(batch.added);
     for (const sql of statements(text("tests/bench/clear.sql"))) await database.prepare(sql).bind(added).run();
@@ -271,16 +271,16 @@ async function growth(options) {
   const running = await start(hookmill("metered", options, small, true));
   const consumers = await running.miniflare.getWorker("consumers");
   const dlq = await running.miniflare.getWorker("dlq");
-  const told = async (worker) => (await worker.fetch("http://meter")).json();
-  const meter = () => told(consumers);
-  // What the cron trigger has both Workers do.
+  const read = async (worker) => (await worker.fetch("http://meter")).json();
+  const meter = () => read(consumers);
+  // The work of the cron trigger in both Workers.
   const minute = async () => {
     let read = 0;
     for (const worker of [consumers, dlq]) {
       await told(worker);
       await worker.scheduled({ cron: "* * * * *" });
       const { transactions, read: rows } = await told(worker);
-      // Without keys, the consumer has nothing to send and asks nothing.
+      // Without keys, the consumer has nothing to send and runs no query.
       const asks = worker === dlq || Object.keys(options.keys).length > 0;
       assert.equal(transactions > 0, asks, "whether the cron trigger asks the database");
       read += rows;
@@ -343,7 +343,7 @@ async function cpu(options, print) {
   print(`  microseconds per event, the local runtime's own included: ${each.join(", ")}`);
 }
 
-// Measures everything, prints it and returns the rows per event. `print` is told each line.
+// Measures everything, prints it and returns the rows per event. `print` gets each line.
 export async function run(given = {}, print = console.log) {
   const options = { ...DEFAULTS, ...given };
   const { rounds, connections, small, large } = options;

@@ -1,5 +1,5 @@
-// The dashboard in a real browser, over a real pipeline: what an operator does in a bad night, with a mouse and without, by day
-// and by night, at a desk and on a phone.
+// The dashboard in a real browser, with a real pipeline: an operator's tasks during an incident, with and without a mouse, in light
+// and dark mode, on a desktop and on a phone.
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 import { barriers, eventually, openWindow, screenshot, startBrowser, startPipeline } from "./support.mjs";
@@ -25,25 +25,25 @@ before(async () => {
   for (let n = 0; n < 8; n++) await pipeline.send("stripe", "test.counted", `evt_good_${n}`, { id: "good", amount: 1 });
   await pipeline.send("stripe", "customer.created", "evt_customer", { id: "cus_1", object: "customer", email: "ada@example.com" });
   for (const to of ["ada", "grace"]) await pipeline.send("stripe", "test.mailed", `evt_mail_${to}`, { to: `${to}@example.com`, name: to });
-  // What went before.
+  // Earlier activity.
   const minute = Math.floor(Date.now() / 60_000);
   for (let ago = 10; ago < 60; ago++) {
     const [events, lag] = [Math.round(20 + 15 * Math.sin(ago / 6)), Math.round(300 + 200 * Math.cos(ago / 4))];
     pipeline.sql(`INSERT INTO activity (minute, source, outcome, events, lag) VALUES (${minute - ago}, 'stripe', 'applied', ${events}, ${lag})`);
   }
-  // Two kinds of errors that a replay mends, one that it does not, and one that nobody has a rule for.
+  // Two kinds of errors that a replay resolves, one that it does not, and an event without a rule.
   pipeline.sql("CREATE TRIGGER broken BEFORE INSERT ON tallies BEGIN SELECT RAISE(ABORT, 'out of order'); END");
   for (let n = 0; n < LETTERS; n++) await pipeline.send("stripe", "test.counted", `evt_letter_${n}`, { id: "letters", amount: 1 });
   for (let n = 0; n < 2; n++) await pipeline.send("stripe", "test.guarded", `evt_guarded_${n}`, { id: `guarded_${n}`, number: -1, text: "less than nothing" });
   await pipeline.send("strict", "invoice.made_up", "evt_strict", { id: "in_1" });
   hostileBody = await pipeline.send("strict", HOSTILE.type, HOSTILE.id, HOSTILE.object);
   for (let n = 0; n < 3; n++) assert.equal((await pipeline.post("stripe", { id: "evt_forged" }, "whsec_of-somebody-else")).status, 401);
-  await eventually("what can be applied is", () => pipeline.one("SELECT count(*) FROM events") === 11);
+  await eventually("the events are applied", () => pipeline.one("SELECT count(*) FROM events") === 11);
   await eventually("the others are dead", () => pipeline.one("SELECT count(*) FROM dead_letters WHERE state = 'dead'") === LETTERS + 4);
-  await eventually("emails are shown", () => pipeline.one("SELECT count(*) FROM outbox WHERE state = 'sent'") === 2);
-  await eventually("rejections are written down", () => pipeline.one("SELECT sum(count) FROM rejection_counts") === 3);
+  await eventually("emails are displayed", () => pipeline.one("SELECT count(*) FROM outbox WHERE state = 'sent'") === 2);
+  await eventually("rejections are recorded", () => pipeline.one("SELECT sum(count) FROM rejection_counts") === 3);
   pipeline.sql("DROP TRIGGER broken");
-  pipeline.sql("UPDATE outbox SET state = 'refused', error = 'the address is none' WHERE event_id = 'evt_mail_grace'");
+  pipeline.sql("UPDATE outbox SET state = 'refused', error = 'invalid address' WHERE event_id = 'evt_mail_grace'");
   pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, created_at) VALUES ('bob@example.com', 'bounced', 'resend', 'msg_1', 0)");
   browser = await startBrowser();
   window = await openWindow(browser, pipeline);
@@ -61,7 +61,7 @@ const heading = (name, on = page) => on.getByRole("heading", { level: 1, name, e
 const alert = (on = page) => on.getByRole("alert");
 const text = (found) => found.textContent();
 const rows = (table) => table.getByRole("row").evaluateAll((rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent)));
-// What is announced to who listens says some of it again.
+// Announcements for screen readers repeat some of the texts.
 const shown = (text, on = page) => on.getByRole("main").getByText(text);
 
 async function logIn(on, token) {
@@ -81,7 +81,7 @@ async function because(reason, action) {
   await dialog.getByRole("button", { name: action, exact: true }).click();
 }
 
-test("the files say that nothing else may run, and hold nobody's data", async () => {
+test("the files forbid other scripts and contain no data", async () => {
   for (const [path, kind] of [["/admin", "text/html"], ["/admin/", "text/html"], ["/admin/app.js", "text/javascript"], ["/admin/words.js", "text/javascript"], ["/admin/style.css", "text/css"]]) {
     const answer = await fetch(pipeline.address + path);
     assert.equal(answer.status, 200, path);
@@ -96,43 +96,43 @@ test("the files say that nothing else may run, and hold nobody's data", async ()
   }
 });
 
-test("who has no token that counts stays outside, in the API's words", async () => {
+test("a visitor without a valid token stays on the login page with the API's error", async () => {
   await logIn(page, "hookmill_nobody's");
   await alert().filter({ hasText: "Missing or invalid token: send `Authorization: Bearer" }).waitFor();
   await screenshot(page, "log-in");
   assert.deepEqual(await barriers(page), []);
 });
 
-test("who has one sees how it is doing", async () => {
+test("a user with a token sees the overview", async () => {
   await logIn(page, tokens.ines);
   await heading("Overview").waitFor();
   const tile = (name) => page.locator(".tile").filter({ hasText: name });
   await tile("Dead letters").filter({ hasText: String(LETTERS + 4) }).waitFor();
   await tile("Oldest dead letter").filter({ hasText: /\d (ms|s|min)/ }).waitFor();
   await tile("Waiting on the queue").filter({ hasText: "0" }).waitFor();
-  const chart = page.getByRole("img", { name: /^Events a minute, from .* until now: at most/ });
+  const chart = page.getByRole("img", { name: /^Events per minute, from .* until now: at most/ });
   await chart.waitFor();
   assert.equal(await chart.locator("rect").count(), 60);
   await page.getByRole("img", { name: /^Longest lag, from .* until now: at most .* (ms|s)/ }).waitFor();
   const table = (name) => rows(page.getByRole("table", { name }));
   assert.deepEqual(await table("Dead letters by reason"), [["Reason", "Letters"], ["permanent", "2"], ["refused", String(LETTERS + 2)]]);
   assert.deepEqual(await table("Outbox"), [["Channel", "State", "Count"], ["email", "refused", "1"]]);
-  // What was sent is counted by provider.
-  const taken = (await table("Taken by providers (UTC)")).map(([provider, , sent, requests]) => [provider, sent, requests]);
+  // Sent messages are counted by provider.
+  const taken = (await table("Sent through providers (UTC)")).map(([provider, , sent, requests]) => [provider, sent, requests]);
   assert.deepEqual(taken, [["Provider", "Sent", "Requests"], ["local", "2", "1"], ["local", "2", "1"]]);
-  assert.deepEqual(await table("Rejections in this time"), [["Source", "Reason", "Requests"], ["stripe", "no_matching_signature", "3"]]);
+  assert.deepEqual(await table("Rejections in this window"), [["Source", "Reason", "Requests"], ["stripe", "no_matching_signature", "3"]]);
   await page.getByRole("link", { name: "Day", exact: true }).click();
   await page.locator("[aria-current=true]", { hasText: "Day" }).waitFor();
-  // It asks again by itself.
-  const before = await text(tile("Events a minute").locator(".figure"));
+  // The page refreshes itself.
+  const before = await text(tile("Events per minute").locator(".figure"));
   for (let n = 0; n < 5; n++) await pipeline.send("stripe", "test.counted", `evt_late_${n}`, { id: "good", amount: 1 });
-  await eventually("it has the events", async () => (await text(tile("Events a minute").locator(".figure"))) !== before);
+  await eventually("it has the events", async () => (await text(tile("Events per minute").locator(".figure"))) !== before);
   const figure = page.getByRole("figure").first();
   await figure.getByText("As a table").click();
-  await figure.getByRole("table", { name: "Events a minute" }).waitFor();
+  await figure.getByRole("table", { name: "Events per minute" }).waitFor();
 });
 
-test("an event is searched for, and its story told", async () => {
+test("a search finds an event with its history", async () => {
   await open("Events");
   await page.getByLabel("Type").fill("customer.*");
   await page.getByRole("button", { name: "Search" }).click();
@@ -141,19 +141,19 @@ test("an event is searched for, and its story told", async () => {
   await heading("Event").waitFor();
   const steps = page.getByRole("main").getByRole("list").getByRole("listitem");
   await steps.last().waitFor();
-  assert.deepEqual(await steps.getByRole("heading").allInnerTexts(), ["Received", "Took effect"]);
+  assert.deepEqual(await steps.getByRole("heading").allInnerTexts(), ["Received", "Applied"]);
   assert.match(page.url(), /#\/events\/stripe\/evt_customer$/);
   await screenshot(page, "timeline");
-  // Back is where the search was.
+  // Back returns to the search.
   await page.goBack();
   await shown("1 shown.").waitFor();
   assert.equal(await page.getByLabel("Type").inputValue(), "customer.*");
-  // An email's story goes on.
+  // The history of an email continues.
   await page.goto(`${pipeline.address}/admin#/events/stripe/evt_mail_ada`);
   await steps.getByRole("heading", { name: "Sent" }).waitFor();
 });
 
-test("dead letters are grouped by error, and one is looked at with its body", async () => {
+test("dead letters are grouped by error, and one is viewed with its body", async () => {
   await open("Dead letters");
   const groups = page.locator(".cards > li");
   await groups.first().waitFor();
@@ -176,7 +176,7 @@ test("dead letters are grouped by error, and one is looked at with its body", as
   assert.deepEqual(await barriers(page), []);
 });
 
-test("what an event says stays text", async () => {
+test("the content of an event stays text", async () => {
   await open("Events");
   await page.getByLabel("Event id").fill(HOSTILE.id);
   await page.getByRole("button", { name: "Search" }).click();
@@ -188,14 +188,14 @@ test("what an event says stays text", async () => {
   await page.getByRole("main").getByRole("listitem").getByRole("link").first().click();
   await heading("Dead letter").waitFor();
   await page.getByLabel("Indented").uncheck();
-  // This source has something that is not shown, so its bodies are written anew.
+  // This source has redactions, so its bodies are serialized again.
   assert.deepEqual(JSON.parse(await text(page.getByRole("region", { name: "Body" }))), JSON.parse(hostileBody));
   assert.equal(await page.locator("main script, main img").count(), 0);
   await screenshot(page, "hostile");
   for (const place of ["#/dead-letters", "#/events", "#/audit"]) {
     await page.goto(`${pipeline.address}/admin${place}`);
     await page.getByRole("heading", { level: 1 }).waitFor();
-    await page.getByRole("table").first().or(shown("Nobody has changed anything.")).waitFor();
+    await page.getByRole("table").first().or(shown("No changes yet.")).waitFor();
     assert.equal(await page.locator("main script, main img").count(), 0);
   }
   assert.equal(await page.evaluate(() => window.ran), undefined);
@@ -203,14 +203,14 @@ test("what an event says stays text", async () => {
 });
 
 test("a replay is planned and run to its end", async () => {
-  // One by itself first, as docs/admin.md has it.
+  // First a single one, as docs/admin.md recommends.
   await open("Dead letters");
   await page.getByRole("link", { name: "evt_letter_0", exact: true }).click();
   await page.getByRole("button", { name: "Replay…" }).click();
   await because("the trigger is gone", "Replay");
   await heading("Replay").waitFor();
-  await shown("1 of 1 sent, 1 took effect, 0 failed again").waitFor();
-  // Of the others some, so that another replay has the rest.
+  await shown("1 of 1 sent, 1 applied, 0 failed again").waitFor();
+  // Some of the others, so that another replay has the rest.
   await open("Replays");
   const plan = page.getByRole("form", { name: "Plan a replay" });
   await plan.getByRole("button", { name: "Plan" }).click();
@@ -226,7 +226,7 @@ test("a replay is planned and run to its end", async () => {
   await screenshot(page, "plan");
   await page.getByRole("button", { name: "Run…" }).click();
   const dialog = page.getByRole("dialog", { name: "Run this replay" });
-  await dialog.getByLabel("Letters a second").fill("4");
+  await dialog.getByLabel("Letters per second").fill("4");
   await screenshot(page, "run", false);
   assert.deepEqual(await barriers(page), []);
   await because("the trigger is gone", "Run");
@@ -235,24 +235,24 @@ test("a replay is planned and run to its end", async () => {
   await eventually("some are sent", async () => (await bar.evaluate((bar) => bar.value)) > 0);
   await screenshot(page, "running");
   await page.locator(".badge", { hasText: "done" }).waitFor();
-  await shown(`${total} of ${total} sent, ${LETTERS - 1} took effect, 2 failed again`).waitFor();
+  await shown(`${total} of ${total} sent, ${LETTERS - 1} applied, 2 failed again`).waitFor();
   assert.deepEqual(await bar.evaluate((bar) => [bar.value, bar.max]), [total, total]);
   assert.match(await text(page.getByRole("status")), /done/);
   await screenshot(page, "done");
   assert.equal(pipeline.one("SELECT amount FROM tallies WHERE id = 'letters'"), LETTERS);
 });
 
-test("another is paused, resumed and cancelled; what was not sent stays dead", async () => {
+test("another is paused, resumed and cancelled; unsent letters stay dead", async () => {
   pipeline.sql("CREATE TRIGGER broken BEFORE INSERT ON tallies BEGIN SELECT RAISE(ABORT, 'out of order'); END");
   for (let n = 0; n < LETTERS; n++) await pipeline.send("stripe", "test.counted", `evt_again_${n}`, { id: "again", amount: 1 });
   const dead = () => pipeline.one("SELECT count(*) FROM dead_letters WHERE state = 'dead' AND type = 'test.counted'");
   await eventually("they are dead", () => dead() === LETTERS);
   pipeline.sql("DROP TRIGGER broken");
   await open("Dead letters");
-  await page.getByRole("button", { name: /^Plan a replay of those that failed by .*out of order/ }).click();
+  await page.getByRole("button", { name: /^Plan a replay of letters with the error .*out of order/ }).click();
   await heading("Replay").waitFor();
   await page.getByRole("button", { name: "Run…" }).click();
-  await page.getByLabel("Letters a second").fill("1");
+  await page.getByLabel("Letters per second").fill("1");
   await because("to try some", "Run");
   await eventually("some are sent", async () => (await page.getByRole("progressbar").evaluate((bar) => bar.value)) > 0);
   await page.getByRole("button", { name: "Pause…" }).click();
@@ -271,22 +271,22 @@ test("another is paused, resumed and cancelled; what was not sent stays dead", a
   assert.ok(sent() > 0 && dead() > 0);
 });
 
-test("an email is sent once more, and an address written to again", async () => {
+test("an email is sent again, and a suppression is removed", async () => {
   await open("Outbox");
-  await page.getByRole("button", { name: "Send once more to grace@example.com" }).click();
-  await because("she has a mailbox now", "Send once more");
+  await page.getByRole("button", { name: "Send again to grace@example.com" }).click();
+  await because("she has a mailbox now", "Send again");
   await eventually("it is sent", () => pipeline.one("SELECT count(*) FROM outbox WHERE state = 'sent'") === 2);
-  await page.getByRole("button", { name: "Write to bob@example.com again" }).click();
-  await because("he asked for it", "Write to it again");
-  await shown("Everybody is written to.").waitFor();
+  await page.getByRole("button", { name: "Remove the suppression of bob@example.com" }).click();
+  await because("he asked for it", "Remove the suppression");
+  await shown("No suppressed addresses.").waitFor();
 });
 
-test("what was refused at the door, and who did what", async () => {
+test("rejections and the audit are listed", async () => {
   await open("Rejections");
   await page.getByRole("table", { name: "The last of each kind" }).getByText("no_matching_signature").first().waitFor();
   await open("Audit");
   await shown("10 shown.").waitFor();
-  const acts = await rows(page.getByRole("table", { name: "Who did what" }));
+  const acts = await rows(page.getByRole("table", { name: "Changes" }));
   assert.deepEqual(acts.slice(1).map(([, who, what]) => `${who} ${what}`), [
     "ines suppression.remove",
     "ines outbox.retry",
@@ -301,7 +301,7 @@ test("what was refused at the door, and who did what", async () => {
   ]);
 });
 
-test("a long list goes on where it stopped", async () => {
+test("a long list continues on the next page", async () => {
   await open("Events");
   await shown("50 shown, and there are more.").waitFor();
   await page.getByRole("button", { name: "More" }).click();
@@ -310,16 +310,16 @@ test("a long list goes on where it stopped", async () => {
   const found = (await rows(page.getByRole("table", { name: "Events" }))).slice(1);
   assert.equal(new Set(found.map((cells) => cells[3])).size, all);
   assert.equal(await page.getByRole("button", { name: "More" }).count(), 0);
-  // The button is gone, and the focus not with it.
+  // The button is gone, but the focus is not lost.
   assert.equal(await page.evaluate(() => document.activeElement.textContent), `${all} shown.`);
 });
 
-test("who may only read sees nothing that changes something, and why", async () => {
+test("a token with the role `read` sees no controls for changes, and the reason", async () => {
   const { page: other, faults, close } = await openWindow(browser, pipeline);
   await logIn(other, tokens.rui);
   const banner = other.getByRole("banner");
   await banner.getByText("rui (read)").waitFor();
-  const why = other.getByRole("main").getByText("This token may look.");
+  const why = other.getByRole("main").getByText("This token can only view.");
   const letter = pipeline.one("SELECT id FROM dead_letters WHERE event_id = 'evt_strict'");
   const replay = pipeline.one("SELECT id FROM replays WHERE state = 'done' LIMIT 1");
   pipeline.sql(`UPDATE replays SET state = 'paused' WHERE id = '${replay}'`);
@@ -340,17 +340,17 @@ test("who may only read sees nothing that changes something, and why", async () 
     assert.deepEqual(await barriers(other), [], title);
   }
   await screenshot(other, "read-only");
-  // The tab is loaded anew, and still it is known who they are.
+  // After a reload, the user is still known.
   await other.reload();
   await why.waitFor();
   await banner.getByText("rui (read)").waitFor();
-  // With another token, everything is there.
+  // With another token, all controls exist.
   await other.getByRole("button", { name: "Log out" }).click();
   assert.equal(await other.getByText("rui (read)").count(), 0);
   await logIn(other, tokens.ines);
   await banner.getByText("ines (operate)").waitFor();
   await other.goto(`${pipeline.address}/admin#/outbox?state=refused`);
-  await other.getByRole("button", { name: "Write to eve@example.com again" }).waitFor();
+  await other.getByRole("button", { name: "Remove the suppression of eve@example.com" }).waitFor();
   assert.equal(await why.count(), 0);
   pipeline.sql(`UPDATE replays SET state = 'done' WHERE id = '${replay}'`);
   pipeline.sql("UPDATE outbox SET state = 'sent' WHERE event_id = 'evt_mail_grace'");
@@ -359,9 +359,9 @@ test("who may only read sees nothing that changes something, and why", async () 
   await close();
 });
 
-test("who comes through what knows them is asked for no token", async () => {
+test("a user of Cloudflare Access needs no token", async () => {
   const { page: other, faults, close } = await openWindow(browser, pipeline);
-  // As Cloudflare Access does: it says of each request whose it is.
+  // Like Cloudflare Access, which identifies the user of each request.
   await other.route("**/admin/api/**", (route) => {
     const headers = route.request().headers();
     assert.equal(headers.authorization, undefined);
@@ -375,7 +375,7 @@ test("who comes through what knows them is asked for no token", async () => {
   await close();
 });
 
-test("a token that counts no longer leads back to the beginning", async () => {
+test("a revoked token leads back to the login page", async () => {
   const { page: other, faults, close } = await openWindow(browser, pipeline);
   await logIn(other, tokens.rui);
   await heading("Overview", other).waitFor();
@@ -388,7 +388,7 @@ test("a token that counts no longer leads back to the beginning", async () => {
   await close();
 });
 
-test("the configuration is shown as it was loaded", async () => {
+test("the loaded configuration is shown", async () => {
   await open("Configuration");
   const table = page.getByRole("table", { name: "Rules" });
   await table.waitFor();
@@ -403,7 +403,7 @@ test("the configuration is shown as it was loaded", async () => {
   assert.deepEqual(await barriers(page), []);
 });
 
-test("the body of an event that took effect is shown, and stays text", async () => {
+test("the body of an applied event is shown, and stays text", async () => {
   const body = await pipeline.send("stripe", "test.unheard.of", "evt_script", HOSTILE.object);
   await eventually("it took effect", () => pipeline.one("SELECT count(*) FROM events WHERE id = 'evt_script'") === 1);
   const show = page.getByRole("button", { name: "Show the body" });
@@ -418,7 +418,7 @@ test("the body of an event that took effect is shown, and stays text", async () 
   assert.equal(await page.evaluate(() => window.ran), undefined);
   assert.deepEqual(await barriers(page), []);
   await screenshot(page, "body");
-  // Where none is kept, that is said; what is dead has its own.
+  // Without a stored message there is a note; a dead letter has its own message.
   pipeline.sql("DELETE FROM event_messages WHERE id = 'evt_script'");
   await page.reload();
   await show.click();
@@ -428,7 +428,7 @@ test("the body of an event that took effect is shown, and stays text", async () 
   await region.filter({ hasText: "evt_strict" }).waitFor();
 });
 
-test("events that took effect are reprocessed", async () => {
+test("applied events are reprocessed", async () => {
   await page.goto(`${pipeline.address}/admin#/events/stripe/evt_customer`);
   const wrote = page.getByRole("main").getByText("cus_1");
   await wrote.waitFor();
@@ -449,12 +449,12 @@ test("events that took effect are reprocessed", async () => {
   await screenshot(page, "reprocess-plan");
   assert.deepEqual(await barriers(page), []);
   await page.getByRole("button", { name: "Run…" }).click();
-  await page.getByLabel("Events a second").fill("10");
+  await page.getByLabel("Events per second").fill("10");
   await because("a rule has changed", "Run");
   await page.locator(".badge", { hasText: "done" }).waitFor();
-  await shown("1 of 1 sent, 1 took effect, 0 failed").waitFor();
+  await shown("1 of 1 sent, 1 applied, 0 failed").waitFor();
   assert.equal(pipeline.one("SELECT email FROM customers"), "ada@example.com");
-  // Each says what it is of.
+  // Each names its kind.
   await open("Replays");
   const all = page.getByRole("table", { name: "Replays" });
   await all.getByText("Reprocessing 1").waitFor();
@@ -463,19 +463,19 @@ test("events that took effect are reprocessed", async () => {
   assert.equal(found[0][5], "rules stripe-customers, tallies, type customer.*");
 });
 
-test("a server that is away is said to be, and found when it is back", async () => {
+test("an unavailable server is reported, and the page recovers", async () => {
   const { page: other, faults, close } = await openWindow(browser, pipeline);
   await logIn(other, tokens.ines);
   await heading("Overview", other).waitFor();
   await other.context().setOffline(true);
-  await alert(other).filter({ hasText: "Hookmill does not answer" }).waitFor();
+  await alert(other).filter({ hasText: "Hookmill does not respond" }).waitFor();
   await other.context().setOffline(false);
   await alert(other).waitFor({ state: "detached" });
   assert.ok(faults.every((fault) => fault.includes("ERR_INTERNET_DISCONNECTED")), faults.join());
   await close();
 });
 
-test("a page that nobody sees asks for nothing", async () => {
+test("a hidden page sends no requests", async () => {
   const { page: other, faults, close } = await openWindow(browser, pipeline);
   await other.clock.install();
   await logIn(other, tokens.ines);
@@ -491,14 +491,14 @@ test("a page that nobody sees asks for nothing", async () => {
   await turn(true);
   await other.clock.runFor("10:00");
   assert.equal(asked, 0);
-  // Who comes back is told at once.
+  // A visible page refreshes at once.
   await turn(false);
   await eventually("it asks", () => asked === 1);
   assert.deepEqual(faults, []);
   await close();
 });
 
-test("a keyboard is enough", async () => {
+test("a keyboard is sufficient", async () => {
   const { page: other, faults, close } = await openWindow(browser, pipeline);
   await other.goto(`${pipeline.address}/admin`);
   await heading("Log in", other).waitFor();
@@ -508,7 +508,7 @@ test("a keyboard is enough", async () => {
       const style = getComputedStyle(one);
       return { name: one.getAttribute("aria-label") ?? one.labels?.[0]?.textContent ?? one.textContent, outline: style.outlineStyle, width: style.outlineWidth };
     });
-  // Goes on to what is called so, and sees at every step where it is.
+  // Tabs to the element with this name; the focus is visible at every step.
   const tabTo = async (name) => {
     for (let steps = 0; steps < 200; steps++) {
       await other.keyboard.press("Tab");
@@ -538,7 +538,7 @@ test("a keyboard is enough", async () => {
   await heading("Dead letter", other).waitFor();
   await other.getByRole("button", { name: "Discard…" }).waitFor();
   await tabTo("Discard…");
-  // Escape goes back to where one was.
+  // Escape returns the focus.
   await other.keyboard.press("Enter");
   await other.getByRole("dialog").waitFor();
   await other.keyboard.press("Escape");
@@ -555,7 +555,7 @@ test("a keyboard is enough", async () => {
   await close();
 });
 
-test("every page is for everybody: by day and by night, at a desk and on a phone", async () => {
+test("every page is accessible: light and dark, on a desktop and on a phone", async () => {
   const letter = pipeline.one("SELECT id FROM dead_letters WHERE source = 'strict' AND event_id <> 'evt_strict'");
   const replay = pipeline.one("SELECT id FROM replays WHERE state = 'cancelled'");
   const hostile = encodeURIComponent(HOSTILE.id);
@@ -596,7 +596,7 @@ test("every page is for everybody: by day and by night, at a desk and on a phone
       await fits();
       assert.deepEqual(await barriers(other), [], `${where}, ${name}`);
       if (name !== "desk-light") continue;
-      // On both sides of where the layout changes.
+      // Below and above the layout's breakpoint.
       for (const width of [961, 960, 500]) {
         await other.setViewportSize({ width, height: 900 });
         await fits();

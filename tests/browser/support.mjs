@@ -1,4 +1,4 @@
-// What the browser looks at: a running pipeline with something of everything in it, and the browser itself.
+// The environment of the browser test: a running pipeline with data of every kind, and the browser.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash, createHmac } from "node:crypto";
@@ -25,7 +25,7 @@ export async function eventually(what, state) {
   assert.fail(`waited in vain: ${what}`);
 }
 
-// `hookmill dev` with the contract's configuration, on a port and a data folder of its own: it shows emails, and sends none.
+// `hookmill dev` with the contract's configuration, on a port and a data folder of its own: it displays emails, and sends none.
 export async function startPipeline() {
   const data = mkdtempSync(join(tmpdir(), "hookmill-browser-"));
   const config = join(here, "../hookmill.toml");
@@ -61,7 +61,7 @@ export async function startPipeline() {
       assert.equal(answer.status, 200, await answer.text());
       return JSON.stringify(body);
     },
-    // Gives somebody a token.
+    // Creates a token.
     token(name, role) {
       const token = `hookmill_for-tests-only-${name}`;
       const hash = createHash("sha256").update(token).digest("hex");
@@ -93,7 +93,7 @@ export function startBrowser() {
       "--disable-background-networking",
       "--disable-component-update",
       "--disable-sync",
-      // Nothing is reached but what runs here.
+      // No request leaves this machine.
       "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     ],
   });
@@ -116,7 +116,7 @@ export async function openWindow(browser, pipeline, options = {}) {
   });
   page.on("pageerror", (error) => faults.push(`error: ${error.stack}`));
   page.on("console", (message) => {
-    // What the API refuses is shown by the page, and said by the browser besides.
+    // The page shows errors of the API, and the browser also logs them.
     const answered = /^Failed to load resource: the server responded with a status of (401|403|404|422|429) /.test(message.text());
     if (["error", "warning"].includes(message.type()) && !answered) faults.push(`console: ${message.text()}`);
   });
@@ -128,7 +128,7 @@ export async function openWindow(browser, pipeline, options = {}) {
 
 export const screenshot = (page, name, fullPage = true) => page.screenshot({ path: join(screenshots, `${name}.png`), fullPage });
 
-// What axe finds against the page, in words.
+// The findings of axe, in words.
 export async function barriers(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));

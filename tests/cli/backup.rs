@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{Dev, hookmill, shown, with_example};
 
 #[test]
-fn a_backup_is_made_while_it_is_in_use_and_restored() {
+fn a_backup_of_a_running_pipeline_can_be_restored() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
     for _ in 0..3 {
@@ -61,7 +61,7 @@ fn a_backup_is_made_while_it_is_in_use_and_restored() {
     std::fs::write(example.path().join("copy/data.db"), "damaged").unwrap();
     let damaged = hookmill(example.path(), &["restore", "copy", "--data", "other"]);
     assert_eq!(damaged.status.code(), Some(1));
-    // Nothing is left of what could not be made, under whatever name.
+    // A failed backup leaves no file under any name.
     let mut left: Vec<_> = std::fs::read_dir(example.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -71,7 +71,7 @@ fn a_backup_is_made_while_it_is_in_use_and_restored() {
 }
 
 #[test]
-fn what_makes_d1_whole_is_printed_as_sql_and_does_the_same() {
+fn the_sql_for_d1_is_printed_and_does_the_same() {
     let example = with_example();
     hookmill(example.path(), &["migrate"]);
     let printed = hookmill(example.path(), &["restore", "--sql"]);

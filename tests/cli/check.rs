@@ -1,4 +1,4 @@
-//! `hookmill check`: what it accepts, every error that it finds, and the tests of a configuration.
+//! `hookmill check`: valid configurations, every error that it finds, and the tests of a configuration.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use hookmill_tests::folder;
 
 use crate::{command, hookmill, readme_block, shown, with_example};
 
-/// A folder with the example configuration, and with what of this repository is deployed.
+/// A folder with the example configuration and this repository's Workers.
 fn with_workers() -> tempfile::TempDir {
     let example = with_example();
     for stage in ["ingress", "consumers", "dlq"] {
@@ -18,7 +18,7 @@ fn with_workers() -> tempfile::TempDir {
     example
 }
 
-/// Replaces something in a file of a folder, where it is first.
+/// Replaces the first occurrence of a text in a file of a folder.
 fn replace(folder: &Path, file: &str, from: &str, to: &str) {
     let path = folder.join(file);
     let text = std::fs::read_to_string(&path).unwrap();
@@ -48,7 +48,7 @@ fn every_commented_line_of_the_example_is_valid_too() {
     let example = with_example();
     let path = example.path().join("hookmill.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    // What is commented out is TOML; what explains is a sentence.
+    // Commented TOML has no space after the `#`; explanations are sentences.
     let opened: Vec<_> = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -109,10 +109,10 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     std::fs::create_dir(temporary.path().join("templates")).unwrap();
     let template = "templates/welcome.html";
     std::fs::copy(root.join(template), temporary.path().join(template)).unwrap();
-    // All of them together, with the sources that they are about.
+    // All of them together, with their sources.
     let mut blocks = toml_blocks("email.md");
     assert_eq!(blocks.len(), 7);
-    // Emails are sent in one way or the other.
+    // A configuration has one email provider or the other.
     let smtp = blocks.iter().position(|block| block.contains("provider = \"smtp\"")).unwrap();
     let smtp = blocks.remove(smtp);
     let (smtp, errors) = hookmill_core::config::parse(
@@ -149,7 +149,7 @@ fn every_configuration_in_the_documents_about_operation_is_valid() {
             config.push_str(&format!("\n{block}\n"));
             continue;
         };
-        // What the example says already is said anew.
+        // Keys of the example are replaced.
         let keys: Vec<_> = said.lines().filter_map(|line| line.split_once(" = ")).collect();
         let (old, others) = after.split_once("\n\n").unwrap();
         let others_lines =
@@ -162,7 +162,7 @@ fn every_configuration_in_the_documents_about_operation_is_valid() {
     assert!(checked.starts_with("exit code 0"), "{checked}");
 }
 
-/// Writes the configuration that docs/configuration.md has in pieces, with what is beside it.
+/// Writes the configuration whose parts are in docs/configuration.md, with its other files.
 fn documented(folder: &Path) -> String {
     let [sql] = blocks("configuration.md", "sql").try_into().unwrap();
     let files = ["tests/signed-up.json", "tests/order.json", "tests/order-changed.json"];
@@ -180,7 +180,7 @@ fn documented(folder: &Path) -> String {
 }
 
 #[test]
-fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
+fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     let example = with_example();
     let path = example.path().join("hookmill.toml");
     let config = documented(example.path());
@@ -193,7 +193,7 @@ fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
     let wrong = config
         .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
         .replace("to = \"ada@example.com\" } },\n]", "to = \"bob@example.com\" } },\n    { table = \"users\", rows = 2 },\n    { table = \"usrs\", rows = 2 },\n    { outcome = \"recorded\" },\n    { sms = { to = \"+1\" } },\n    \"nothing\",\n]");
-    // Where in the file they stand says nothing here.
+    // The line numbers do not matter here.
     let (example_lines, _) = wrong.split_once("[[tests]]").unwrap();
     let before = example_lines.lines().count();
     let moved = "\n".repeat(300 - before);
@@ -242,7 +242,7 @@ fn the_tests_in_the_document_pass_and_those_that_fail_say_what_was_found() {
 }
 
 #[test]
-fn a_rule_that_names_an_unknown_handler_is_refused() {
+fn a_rule_with_an_unknown_handler_is_an_error() {
     let example = with_example();
     documented(example.path());
     replace(example.path(), "hookmill.toml", "\"stripe-revenue\"", "\"revenue-by-day\"");
@@ -256,7 +256,7 @@ fn a_rule_that_names_an_unknown_handler_is_refused() {
     ");
 }
 
-/// Everything that can be wrong with what is sent.
+/// A configuration with every error about messages.
 const FAULTY: &str = r#"
 [sources.s]
 scheme = "svix"
@@ -324,7 +324,7 @@ warn_at = 2
 "#;
 
 #[test]
-fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
+fn errors_about_emails_are_found_before_any_is_sent() {
     let temporary = tempfile::tempdir().unwrap();
     std::fs::write(temporary.path().join("hookmill.toml"), FAULTY).unwrap();
     std::fs::write(temporary.path().join("welcome.html"), "{{ name }} {{ link }}").unwrap();
@@ -392,7 +392,7 @@ fn what_is_wrong_with_emails_is_found_before_any_is_sent() {
 }
 
 #[test]
-fn what_a_template_needs_and_is_not_given_is_found() {
+fn a_missing_variable_of_a_template_is_an_error() {
     let example = with_example();
     let path = example.path().join("hookmill.toml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -431,7 +431,7 @@ fn what_a_template_needs_and_is_not_given_is_found() {
 }
 
 #[test]
-fn the_tables_of_ones_own_in_the_readme_work() {
+fn the_readmes_own_tables_work() {
     let example = with_example();
     let path = example.path().join("hookmill.toml");
     let text = std::fs::read_to_string(&path).unwrap() + &readme_block("[database]");
@@ -449,7 +449,7 @@ fn the_tables_of_ones_own_in_the_readme_work() {
 }
 
 #[test]
-fn a_configuration_with_errors_is_refused_before_anything_starts() {
+fn a_configuration_with_errors_is_rejected_before_anything_starts() {
     let temporary = tempfile::tempdir().unwrap();
     std::fs::write(
         temporary.path().join("hookmill.toml"),
@@ -486,12 +486,12 @@ fn a_configuration_with_errors_is_refused_before_anything_starts() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is no configuration here; --config names it: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
+    error: no configuration found; pass its path with --config: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
     ");
 }
 
 #[test]
-fn a_rate_limit_that_the_worker_lacks_is_found() {
+fn a_rate_limit_that_the_worker_lacks_is_an_error() {
     let example = with_workers();
     let limit = "[sources.stripe]\nrate_limit = { requests = 1000, per = \"10s\" }";
     replace(example.path(), "hookmill.toml", "[sources.stripe]", limit);
@@ -516,7 +516,7 @@ fn a_rate_limit_that_the_worker_lacks_is_found() {
 }
 
 #[test]
-fn workers_that_do_not_fit_together_are_found() {
+fn workers_that_do_not_fit_together_are_an_error() {
     let example = with_workers();
     insta::assert_snapshot!(shown(example.path(), &["check"]), @"
     exit code 0
@@ -550,7 +550,7 @@ fn workers_that_do_not_fit_together_are_found() {
     error: the configuration is not valid
     "#
     );
-    // The places are said as they are seen from here.
+    // Paths are relative to the current folder.
     let file = example.path().join("hookmill.toml");
     let output = hookmill(folder(), &["check", "--config", file.to_str().unwrap()]);
     let at = format!("{}:14:9", example.path().join("ingress/worker/wrangler.toml").display());
@@ -572,7 +572,7 @@ fn workers_that_do_not_fit_together_are_found() {
 }
 
 #[test]
-fn migrations_that_the_workers_would_not_have_are_found() {
+fn migrations_that_the_workers_lack_are_an_error() {
     let example = with_workers();
     let at = example.path().join("sql");
     std::fs::create_dir(&at).unwrap();
@@ -592,7 +592,7 @@ fn migrations_that_the_workers_would_not_have_are_found() {
     "#);
 }
 
-/// What `hookmill check --secrets` says with these in its environment.
+/// The output of `hookmill check --secrets` with this environment.
 fn secrets(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = command(folder, &[&["check", "--secrets"], more].concat());
     for name in ["STRIPE_WEBHOOK_SECRET_NEXT", "RESEND_API_KEY", "ALERT_URL", "ALERT_SECRET"] {
@@ -608,9 +608,9 @@ fn secrets(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> String
 }
 
 #[test]
-fn secrets_are_looked_for_if_it_is_asked() {
+fn secrets_are_checked_only_on_request() {
     let example = with_example();
-    // The configuration is one thing, and the machine it will run on another.
+    // Without the option, the machine's environment does not matter.
     assert_eq!(hookmill(example.path(), &["check"]).status.code(), Some(0));
     let stripe = ("STRIPE_WEBHOOK_SECRET", "whsec_of_stripe");
     let clerk = ("CLERK_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
@@ -645,24 +645,24 @@ fn secrets_are_looked_for_if_it_is_asked() {
     3 errors
 
     exit code 0
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     hookmill.toml: 2 sources and 18 rules, no errors
 
     exit code 1
     error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
-    source `stripe`: STRIPE_WEBHOOK_SECRET is set, and blank
+    source `stripe`: STRIPE_WEBHOOK_SECRET is set but blank
     RESEND_API_KEY contains a space, a quote or another character that is invalid in a key
-    source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is set, and blank
+    source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is set but blank
     4 errors
 
     exit code 0
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
-    note: STRIPE_WEBHOOK_SECRET is in quotes, which are not a part of it, most likely
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
+    note: STRIPE_WEBHOOK_SECRET probably is in quotes, which are not part of it
     hookmill.toml: 2 sources and 18 rules, no errors
 
     exit code 1
     {"errors":[{"problem":"RESEND_API_KEY is not set; it must contain the key for resend"}],"valid":false}
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: the configuration is not valid
     "#
     );
@@ -687,14 +687,14 @@ fn secrets_are_looked_for_if_it_is_asked() {
         .join("\n"),
         @"
     exit code 1
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: source `clerk`: all secrets have expired (`not_after`); add the current secret
     ALERT_URL is not set; `[alerts]` names it
     ALERT_SECRET is not set; `[alerts]` names it
     3 errors
 
     exit code 1
-    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set, and another of its secrets is
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: source `clerk`: all secrets have expired (`not_after`); add the current secret
     ALERT_URL does not begin with https://; `[alerts]` names it
     ALERT_SECRET is not `whsec_` and base64; `[alerts]` names it

@@ -1,4 +1,4 @@
-//! `hookmill dev`: what it shows, who may reach it, and how it stops.
+//! `hookmill dev`: its output, its access, and its end.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{Dev, collected, command, hookmill, printed, shown, with_example};
 
 #[test]
-fn every_channel_is_shown_in_development() {
+fn every_channel_is_displayed_in_development() {
     let example = with_example();
     let path = example.path().join("hookmill.toml");
     let more = r#"
@@ -36,7 +36,7 @@ wait = "0s"
         let sent = hookmill(example.path(), &["send", "clerk", "user.created"]);
         assert_eq!(sent.status.code(), Some(0));
     }
-    eventually("all have been shown", || {
+    eventually("all are displayed", || {
         let output = hookmill(example.path(), &["email", "list", "--state", "sent", "--json"]);
         let sent: Value = serde_json::from_slice(&output.stdout).unwrap();
         (sent.as_array()?.len() == 15).then_some(())
@@ -47,7 +47,7 @@ wait = "0s"
 }
 
 #[test]
-fn what_serve_keeps_is_not_shown_by_dev() {
+fn a_folder_of_serve_is_not_displayed_by_dev() {
     let example = with_example();
     std::fs::create_dir(example.path().join(".hookmill")).unwrap();
     std::fs::write(example.path().join(".hookmill/kept-by"), "serve").unwrap();
@@ -55,12 +55,12 @@ fn what_serve_keeps_is_not_shown_by_dev() {
     exit code 1
     --- stdout
     --- stderr
-    error: .hookmill is what `hookmill serve` keeps: `dev` shows what `serve` sends, and each would take what waits for the other; --data names another folder
+    error: .hookmill belongs to `hookmill serve`: `dev` displays messages that `serve` sends, and each would take the other's; choose another folder with --data
     ");
 }
 
 #[test]
-fn dev_says_how_to_open_the_dashboard_and_serve_does_not() {
+fn dev_prints_how_to_open_the_dashboard_and_serve_does_not() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
@@ -72,55 +72,55 @@ fn dev_says_how_to_open_the_dashboard_and_serve_does_not() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = collected(child.stderr.take().unwrap());
-        let last = if what == "dev" { "hookmill events" } else { "taking webhooks" };
-        let said = eventually("it is ready", || {
-            let said = said.lock().unwrap().join("\n");
-            said.contains(last).then_some(said)
+        let output = collected(child.stderr.take().unwrap());
+        let last = if what == "dev" { "hookmill events" } else { "accepting webhooks" };
+        let output = eventually("it is ready", || {
+            let output = output.lock().unwrap().join("\n");
+            output.contains(last).then_some(output)
         });
         let tokens = printed(folder, &["token", "list", "--json", "--data", data]);
-        (child, said, tokens)
+        (child, output, tokens)
     };
-    // Whether a token counts at an address.
+    // Whether an address accepts a token.
     let counts = |address: &str, token: &str| {
         let environment = [("HOOKMILL_URL", address), ("HOOKMILL_TOKEN", token)];
         command(folder, &["stats"]).envs(environment).output().unwrap().status.success()
     };
     let mut before = None;
     for _ in 0..2 {
-        let (mut child, said, tokens) = ran("dev", "one");
+        let (mut child, output, tokens) = ran("dev", "one");
         assert_eq!(tokens.as_array().map(Vec::len), Some(1), "{tokens}");
         assert_eq!((&tokens[0]["name"], &tokens[0]["role"]), (&"dev".into(), &"operate".into()));
-        let line = said.lines().find(|line| line.ends_with("/admin")).unwrap();
+        let line = output.lines().find(|line| line.ends_with("/admin")).unwrap();
         let address = line.trim().strip_suffix("/admin").unwrap();
-        let token = said.split_whitespace().find(|word| word.starts_with("hookmill_")).unwrap();
+        let token = output.split_whitespace().find(|word| word.starts_with("hookmill_")).unwrap();
         assert!(counts(address, token));
-        // That of the start before does not any more.
+        // The token of the previous start is no longer valid.
         assert!(before.is_none_or(|before: String| !counts(address, &before)));
         before = Some(token.to_owned());
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let (mut child, said, tokens) = ran("serve", "other");
+    let (mut child, output, tokens) = ran("serve", "other");
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(tokens, serde_json::json!([]));
-    assert!(!said.contains("hookmill_") && !said.contains("/admin"), "{said}");
+    assert!(!output.contains("hookmill_") && !output.contains("/admin"), "{output}");
 }
 
 #[test]
-fn dev_keeps_to_loopback() {
+fn dev_listens_on_loopback_only() {
     let example = with_example();
     insta::assert_snapshot!(shown(example.path(), &["dev", "--listen", "0.0.0.0:8787"]), @"
     exit code 1
     --- stdout
     --- stderr
-    error: dev listens on loopback only, since everybody knows its secrets; `hookmill serve` is for 0.0.0.0:8787
+    error: dev listens on loopback only, because its secrets are public; use `hookmill serve` for 0.0.0.0:8787
     ");
 }
 
 #[test]
-fn a_second_process_on_the_same_folder_is_refused() {
+fn a_second_process_on_the_same_folder_is_rejected() {
     let example = with_example();
     let _dev = Dev::start(example.path());
     insta::assert_snapshot!(shown(example.path(), &["dev", "--log", "error"]), @"
@@ -139,7 +139,7 @@ fn a_second_process_on_the_same_folder_is_refused() {
 
 #[cfg(unix)]
 #[test]
-fn told_to_stop_it_finishes_what_is_in_hand() {
+fn a_stop_signal_lets_work_in_progress_finish() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
     let sent = hookmill(example.path(), &["send", "clerk", "user.created", "--count", "20"]);

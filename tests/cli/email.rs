@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{Dev, hookmill, shown, with_example};
 
 #[test]
-fn an_email_is_shown_in_development_and_listed() {
+fn an_email_is_displayed_in_development_and_listed() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
     let sent = hookmill(example.path(), &["send", "clerk", "user.created"]);
@@ -15,7 +15,7 @@ fn an_email_is_shown_in_development_and_listed() {
         let output = hookmill(example.path(), &["email", "list", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let email = eventually("the email has been shown", || {
+    let email = eventually("the email is displayed", || {
         let email = listed()[0].clone();
         (email["state"] == "sent").then_some(email)
     });
@@ -28,7 +28,7 @@ fn an_email_is_shown_in_development_and_listed() {
     let usage: Value = serde_json::from_slice(&usage.stdout).unwrap();
     assert_eq!((&usage[0]["sent"], &usage[0]["provider"]), (&1.into(), &"local".into()));
 
-    // By hand: an address is taken off the list, and what was suppressed for it is sent once more.
+    // By hand: a suppression is removed, and the suppressed email is sent again.
     let database = rusqlite::Connection::open(example.path().join(".hookmill/data.db")).unwrap();
     database
         .execute_batch(

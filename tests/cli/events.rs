@@ -11,12 +11,12 @@ fn there_are_no_events_before_there_is_data() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` makes it, --data names it
+    error: no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` creates it; --data chooses another folder
     ");
 }
 
 #[test]
-fn an_event_is_found_and_its_story_told_wherever_it_is() {
+fn an_event_is_found_with_its_history_on_the_queue_and_off_it() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
     let remote = dev.remote(example.path(), "read");
@@ -68,7 +68,7 @@ fn an_event_is_found_and_its_story_told_wherever_it_is() {
         .unwrap();
     insta::assert_snapshot!(String::from_utf8(queued.stderr).unwrap(), @"error: queued events are visible only with the data folder, which contains the queue; `hookmill stats` shows the length of the queue where the platform reports it");
 
-    // What waits comes first.
+    // Queued events come first.
     dev.stop();
     let queue = rusqlite::Connection::open(example.path().join(".hookmill/queue.db")).unwrap();
     let event = hookmill_tests::event::stripe("customer.created", "evt_2", 1, Value::Null);

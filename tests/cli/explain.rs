@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{Dev, hookmill, shown};
 
-/// A rule of each kind of answer that `explain` has.
+/// Rules for each kind of result of `explain`.
 const EXPLAINED: &str = r#"
 [sources.shop]
 scheme = "svix"
@@ -83,7 +83,7 @@ fn explained() -> tempfile::TempDir {
 }
 
 #[test]
-fn what_rules_make_of_an_event_is_explained() {
+fn the_results_of_rules_are_explained() {
     let folder = explained();
     let explain = |file: &str| shown(folder.path(), &["explain", "shop", "evt_2", "--file", file]);
     insta::assert_snapshot!(explain("newer.json"), @r#"
@@ -121,7 +121,7 @@ fn what_rules_make_of_an_event_is_explained() {
 
     rule dear-things does not run: `when` does not match: the value at `price` is nothing
     rule parts does not run: the list is missing, or no element matches the conditions
-    rule orders does not run: it is for shop:orders.*
+    rule orders does not run: `on` matches only shop:orders.*
     rules of other sources: 1
 
     things: a new row
@@ -141,7 +141,7 @@ fn what_rules_make_of_an_event_is_explained() {
     exit code 1
     --- stdout
     --- stderr
-    error: there is no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` makes it, --data names it
+    error: no Hookmill data in .hookmill; `hookmill dev` or `hookmill serve` creates it; --data chooses another folder
     ");
     insta::assert_snapshot!(shown(folder.path(), &["explain", "shap", "evt_9"]), @"
     exit code 1
@@ -158,7 +158,7 @@ fn what_rules_make_of_an_event_is_explained() {
 }
 
 #[test]
-fn what_becomes_of_rows_is_explained_and_nothing_is_written() {
+fn the_changes_to_rows_are_explained_and_nothing_is_written() {
     let folder = explained();
     let dev = Dev::start(folder.path());
     let send = ["send", "shop", "thing.updated", "--id", "evt_1", "--body", "older.json"];
@@ -186,7 +186,7 @@ fn what_becomes_of_rows_is_explained_and_nothing_is_written() {
         json!([event["outcome"], event["error"], event["rows"]])
     };
     let row = |version: i64, event: &str, name: &str| json!({ "id": "thing_1", "name": name, "_version": version, "_precedence": 0, "_event_id": event, "_deleted": 0 });
-    // What was taken in, as if it came for the first time.
+    // A stored event, as if it arrived for the first time.
     let old = row(1, "evt_1", "old");
     assert_eq!(
         changes(&["evt_1"]),

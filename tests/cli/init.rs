@@ -1,4 +1,4 @@
-//! `hookmill init`: what it writes is valid, explains itself, and runs.
+//! `hookmill init`: its files are valid, explain themselves, and run.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +17,7 @@ fn providers() -> Vec<&'static str> {
     schemes.filter(|scheme| !described.contains(scheme)).collect()
 }
 
-/// A folder with what `init` writes.
+/// A folder with the files of `init`.
 fn with_init(providers: &[&str]) -> tempfile::TempDir {
     let temporary = tempfile::tempdir().unwrap();
     let output = hookmill(temporary.path(), &[&["init"], providers].concat());
@@ -25,8 +25,8 @@ fn with_init(providers: &[&str]) -> tempfile::TempDir {
     temporary
 }
 
-/// What is commented out in a configuration, as numbers of lines: an option of a source, or what stands below a blank
-/// comment until the next blank line.
+/// The commented blocks of a configuration, as line numbers: an option of a source, or the lines between a blank comment
+/// and the next blank line.
 fn commented(configuration: &str) -> Vec<Range<usize>> {
     let lines: Vec<_> = configuration.lines().collect();
     let is_option = |line: &str| {
@@ -46,7 +46,7 @@ fn commented(configuration: &str) -> Vec<Range<usize>> {
     blocks
 }
 
-/// The configuration of a folder with these lines no longer commented out; and what their comments say is made as well.
+/// The configuration of a folder with these blocks uncommented, and the files that their comments mention.
 fn uncommented(folder: &Path, configuration: &str, blocks: &[Range<usize>]) -> String {
     let mut lines: Vec<_> = configuration.lines().collect();
     let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -83,7 +83,7 @@ fn uncommented(folder: &Path, configuration: &str, blocks: &[Range<usize>]) -> S
 }
 
 #[test]
-fn what_init_writes_is_valid_for_every_provider() {
+fn the_files_of_init_are_valid_for_every_provider() {
     let all = providers();
     for providers in all.iter().map(std::slice::from_ref).chain([&all[..]]) {
         let made = with_init(providers);
@@ -101,7 +101,7 @@ fn what_init_writes_is_valid_for_every_provider() {
         let checked = shown(made.path(), &["check"]);
         assert!(checked.contains("no errors; 1 test passed"), "{providers:?}: {checked}\n{opened}");
 
-        // Every secret that is named, and no other, is in the file for them.
+        // .env.example contains every named secret, and no other.
         let named = opened.split("\"env:").skip(1).map(|rest| rest.split('"').next().unwrap());
         let mut named: Vec<_> = named.chain(["RESEND_API_KEY"]).collect();
         let example = std::fs::read_to_string(made.path().join(".env.example")).unwrap();
@@ -114,7 +114,7 @@ fn what_init_writes_is_valid_for_every_provider() {
 }
 
 #[test]
-fn every_example_that_init_writes_is_valid_alone_and_says_the_defaults() {
+fn every_example_of_init_is_valid_alone_and_gives_the_defaults() {
     let made = with_init(&["stripe", "clerk"]);
     let text = std::fs::read_to_string(made.path().join("hookmill.toml")).unwrap();
     let blocks = commented(&text);
@@ -150,7 +150,7 @@ fn every_example_that_init_writes_is_valid_alone_and_says_the_defaults() {
 }
 
 #[test]
-fn what_init_writes_explains_itself() {
+fn the_files_of_init_explain_themselves() {
     let made = with_init(&["stripe", "clerk"]);
     let text = |name: &str| std::fs::read_to_string(made.path().join(name)).unwrap();
     insta::assert_snapshot!("hookmill_toml", text("hookmill.toml"));
@@ -158,14 +158,14 @@ fn what_init_writes_explains_itself() {
     let document = folder().parent().unwrap().join("docs/configuration.md");
     let document = std::fs::read_to_string(document).unwrap();
     assert!(document.contains(text("hookmill.toml").lines().next().unwrap()), "the schema");
-    // Those of this repository, since it is this that is deployed.
+    // The Workers of this repository, since they would be deployed.
     for stage in ["ingress", "consumers", "dlq"] {
         let file = format!("{stage}/worker/wrangler.toml");
         let own = std::fs::read_to_string(folder().parent().unwrap().join(&file)).unwrap();
         assert_eq!(text(&file), own);
     }
 
-    // The secrets come into the environment as the file says.
+    // The environment is set as the file says.
     let clerk = "CLERK_WEBHOOK_SECRET='whsec_Y2FuYXJ5LW9mLXRoZS1jbGVyay1zb3VyY2U='\n";
     let filled = text(".env.example")
         .replace("\nSTRIPE_WEBHOOK_SECRET=\n", "\nSTRIPE_WEBHOOK_SECRET=whsec_1\n")
@@ -178,7 +178,7 @@ fn what_init_writes_explains_itself() {
 }
 
 #[test]
-fn init_replaces_nothing_unasked() {
+fn init_replaces_nothing_without_force() {
     let made = tempfile::tempdir().unwrap();
     insta::assert_snapshot!(shown(made.path(), &["init", "stripe", "github"]), @r#"
     exit code 0
@@ -199,7 +199,7 @@ fn init_replaces_nothing_unasked() {
     `serve` needs the secrets that .env.example lists; docs/providers.md#stripe, #github says where to find them
     The Workers are built in a clone of Hookmill: README.md, "Deploy to Cloudflare"
     "#);
-    // Once more, there is nothing to write.
+    // The second time, there is nothing to write.
     insta::assert_snapshot!(shown(made.path(), &["init", "stripe", "github"]), @r#"
     exit code 0
     --- stdout
@@ -237,7 +237,7 @@ fn init_replaces_nothing_unasked() {
     assert!(forced.contains(written), "{forced}");
     assert_eq!(std::fs::read_to_string(&configuration).unwrap(), before);
 
-    // Elsewhere, and where there is something in the way.
+    // In another folder, and with a conflicting file.
     insta::assert_snapshot!(shown(made.path(), &["init", "stripe", "--into", "fresh/folder"]), @r#"
     exit code 0
     --- stdout
@@ -265,7 +265,7 @@ fn init_replaces_nothing_unasked() {
     --- stderr
     error: cannot read file/hookmill.toml: Not a directory (os error 20)
     ");
-    // One that cannot be written, after the others: a link that leads nowhere is no folder.
+    // A file that cannot be written, after the others: a broken link is not a folder.
     let half = made.path().join("half");
     std::fs::create_dir(&half).unwrap();
     std::os::unix::fs::symlink("nowhere", half.join("dlq")).unwrap();
@@ -277,7 +277,7 @@ fn init_replaces_nothing_unasked() {
 }
 
 #[test]
-fn init_says_which_providers_there_are() {
+fn init_lists_the_providers() {
     let made = tempfile::tempdir().unwrap();
     let said = [
         &["init"][..],
@@ -322,7 +322,7 @@ fn init_says_which_providers_there_are() {
 }
 
 #[test]
-fn what_init_writes_runs() {
+fn the_configuration_of_init_runs() {
     let names = ["stripe", "clerk", "twilio", "github"];
     let made = with_init(&names);
     let _dev = Dev::start(made.path());

@@ -1,4 +1,4 @@
-//! The command line, as a person meets it: what is printed, where, and the exit code. A file for each command.
+//! The command line for people: output and exit code. A file for each command.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -30,7 +30,7 @@ use hookmill_tests::native::binary;
 use hookmill_tests::{eventually, folder};
 use serde_json::Value;
 
-/// `hookmill` in a folder, with nothing in its environment that it might listen to.
+/// `hookmill` in a folder, with none of its variables in the environment.
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
@@ -47,13 +47,13 @@ fn hookmill(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments).output().unwrap()
 }
 
-/// What it prints, which is JSON.
+/// Its output, parsed as JSON.
 fn printed(folder: &Path, arguments: &[&str]) -> Value {
     let output = hookmill(folder, arguments);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
 }
 
-/// Exit code, standard output and standard error, the folder's path taken out.
+/// Exit code, standard output and standard error, without the folder's path.
 fn shown(folder: &Path, arguments: &[&str]) -> String {
     let output = hookmill(folder, arguments);
     let text = |bytes: &[u8]| {
@@ -90,7 +90,7 @@ impl Dev {
     }
 
     fn start_at(folder: &Path, listen: &str) -> Self {
-        // What an earlier process wrote here must not be taken for this one's.
+        // The file of an earlier process must not be taken for this one's.
         let _ = std::fs::remove_file(folder.join(".hookmill/listening"));
         let child = Command::new(binary())
             .args(["dev", "--listen", listen])
@@ -106,14 +106,14 @@ impl Dev {
         Self { child, address }
     }
 
-    /// Where its admin API is, and a token for that, as the environment says them.
+    /// The URL of its admin API and a token, as environment variables.
     fn remote(&self, folder: &Path, role: &str) -> [(&'static str, String); 2] {
         let token = hookmill(folder, &["token", "create", role, "--role", role]).stdout;
         let token = String::from_utf8(token).unwrap().trim().to_owned();
         [("HOOKMILL_URL", format!("http://{}", self.address)), ("HOOKMILL_TOKEN", token)]
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Sends the stop signal, and waits for the end.
     fn stop(&mut self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
@@ -184,7 +184,7 @@ fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Lines, as they come.
+/// Lines as they arrive.
 fn collected(from: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     let lines: Arc<Mutex<Vec<_>>> = Arc::default();
     let kept = lines.clone();
@@ -197,7 +197,7 @@ fn collected(from: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
 }
 
 #[test]
-fn a_reader_that_closes_the_pipe_ends_a_command_without_a_fault() {
+fn a_closed_pipe_ends_a_command_without_an_error() {
     let folder = with_example();
     for arguments in [
         &["schema"][..],

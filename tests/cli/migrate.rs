@@ -3,7 +3,7 @@
 use crate::{hookmill, readme_block, shown, with_example};
 
 #[test]
-fn migrate_applies_what_is_missing() {
+fn migrate_applies_missing_migrations() {
     let example = with_example();
     insta::assert_snapshot!(shown(example.path(), &["migrate"]), @"
     exit code 0
@@ -27,7 +27,7 @@ fn migrate_applies_what_is_missing() {
 }
 
 #[test]
-fn a_migration_that_was_changed_after_it_had_been_applied_is_noticed_at_the_start() {
+fn a_migration_that_was_changed_after_it_was_applied_is_an_error_at_the_start() {
     let example = with_example();
     let path = example.path().join("hookmill.toml");
     let text = std::fs::read_to_string(&path).unwrap() + &readme_block("[database]");

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{Dev, hookmill, shown, with_example};
 
 #[test]
-fn what_was_refused_is_listed() {
+fn rejected_requests_are_listed() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
     let address = dev.address;
@@ -17,7 +17,7 @@ fn what_was_refused_is_listed() {
         "exit code 0\n--- stdout\n--- stderr\nno rejected requests\n"
     );
     assert_eq!((refused("/webhooks/stripe"), refused("/webhooks/nobody")), (401, 404));
-    // At its end as well, what has been counted is written down.
+    // At its end, the process records the counts.
     dev.stop();
     let output = hookmill(example.path(), &["rejections", "--json"]);
     let mut found: Value = serde_json::from_slice(&output.stdout).unwrap();

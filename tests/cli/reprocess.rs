@@ -3,7 +3,7 @@
 use crate::{Dev, hookmill, with_example};
 
 #[test]
-fn a_reprocessing_knows_its_rules_and_times() {
+fn a_reprocessing_checks_its_rules_and_times() {
     let example = with_example();
     let _dev = Dev::start(example.path());
     let sent = hookmill(example.path(), &["send", "stripe", "customer.created"]);

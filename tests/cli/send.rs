@@ -34,7 +34,7 @@ fn the_types_that_can_be_sent_are_listed() {
 }
 
 #[test]
-fn send_says_that_nobody_is_there() {
+fn send_reports_an_unreachable_pipeline() {
     let example = with_example();
     insta::assert_snapshot!(shown(example.path(), &["send", "clerk", "user.created", "--to", "http://127.0.0.1:9"]), @"
     exit code 1
@@ -45,7 +45,7 @@ fn send_says_that_nobody_is_there() {
 }
 
 #[test]
-fn an_event_is_sent_and_seen_to_be_applied_once() {
+fn an_event_is_sent_and_its_result_printed() {
     let example = with_example();
     let _dev = Dev::start(example.path());
     let send = |arguments: &[&str]| {
@@ -85,7 +85,7 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
         "data.first_name=null",
     ]);
     assert_eq!(many.len(), 3);
-    // What the table cannot hold becomes a dead letter, and send says so.
+    // A row that the table rejects becomes a dead letter, and `send` prints that.
     let (code, refused) =
         send(&["stripe", "customer.created", "--id", "evt_2", "--set", "data.object.balance=many"]);
     assert_eq!((code, &refused[0]["event"]["state"]), (Some(1), &"dead".into()));
@@ -126,7 +126,7 @@ fn an_event_is_sent_and_seen_to_be_applied_once() {
 }
 
 #[test]
-fn send_says_no_more_than_can_be_known() {
+fn send_prints_only_results_that_it_knows() {
     let temporary = tempfile::tempdir().unwrap();
     let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nunmatched = \"ignore\"\n[sources.discord]\nscheme = \"discord\"\nsecrets = [\"env:B\"]\n";
     std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
@@ -138,7 +138,7 @@ fn send_says_no_more_than_can_be_known() {
     };
     let ignored = last(&["send", "stripe", "invoice.paid"]);
     assert_eq!(ignored, "accepted, and ignored: no rule matches it");
-    // With a private key alone, nobody here can tell what the event is called there.
+    // With a private key alone, the event's id at the pipeline is unknown.
     let (config, _) = hookmill_core::config::parse("hookmill.toml", config);
     let source = config.ingress.sources.iter().find(|source| source.name == "discord").unwrap();
     let keys = hookmill_providers::development(source, &source.secrets[0].name);

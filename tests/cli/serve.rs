@@ -1,4 +1,4 @@
-//! `hookmill serve`, where it does not start.
+//! `hookmill serve`, when it does not start.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{hookmill, shown, with_example};
 
 #[test]
-fn a_source_whose_secrets_have_all_expired_takes_nothing() {
+fn a_source_with_expired_secrets_accepts_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let config = |end: &str| {
         let text = format!(
@@ -35,8 +35,11 @@ fn a_source_whose_secrets_have_all_expired_takes_nothing() {
         (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };
     let (code, text) = run(&["serve", "--listen", "127.0.0.1:0"]);
-    assert!(code == Some(1) && text.contains("`not_after` of every secret that is set"), "{text}");
-    // Whoever looks for the cause finds it.
+    assert!(
+        code == Some(1) && text.contains("all secrets that are set have expired (`not_after`)"),
+        "{text}"
+    );
+    // `verify` finds the cause.
     let event = hookmill_tests::event::stripe("a", "evt_1", 1, Value::Null);
     std::fs::write(temporary.path().join("body"), &event.body).unwrap();
     let header = event.headers().remove(0);

@@ -14,7 +14,7 @@ use crate::{Dev, collected, command, hookmill, text_of, with_example};
 struct Tail {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    said: Arc<Mutex<Vec<String>>>,
+    stderr: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tail {
@@ -27,17 +27,17 @@ impl Tail {
             .spawn()
             .unwrap();
         let lines = collected(child.stdout.take().unwrap());
-        let said = collected(child.stderr.take().unwrap());
-        let tail = Self { child, lines, said };
+        let stderr = collected(child.stderr.take().unwrap());
+        let tail = Self { child, lines, stderr };
         eventually("tail waits for events", || tail.has_said(1));
         tail
     }
 
     fn has_said(&self, lines: usize) -> Option<()> {
-        (self.said.lock().unwrap().len() == lines).then_some(())
+        (self.stderr.lock().unwrap().len() == lines).then_some(())
     }
 
-    /// The lines that it has printed, once there are so many.
+    /// Its output, once it has this many lines.
     fn lines(&self, count: usize) -> Vec<String> {
         eventually("tail prints what has happened", || {
             let lines = self.lines.lock().unwrap();
@@ -45,7 +45,7 @@ impl Tail {
         })
     }
 
-    /// What it has printed, as JSON: the states by the events' ids.
+    /// Its output as JSON: the states by event id.
     fn states(&self, count: usize) -> BTreeMap<String, String> {
         let lines = self.lines(count);
         let states = lines.iter().map(|line| {
@@ -53,7 +53,7 @@ impl Tail {
             (text_of(&event["id"]), text_of(&event["state"]))
         });
         let states = states.collect::<BTreeMap<_, _>>();
-        assert_eq!(states.len(), lines.len(), "nothing is told twice");
+        assert_eq!(states.len(), lines.len(), "no event is printed twice");
         states
     }
 }
@@ -65,7 +65,7 @@ impl Drop for Tail {
     }
 }
 
-/// Events that took effect so many milliseconds ago, all of them at once.
+/// Events that took effect this many milliseconds ago, all at the same time.
 fn took_effect(folder: &Path, ids: &str, count: u32, ago: i64) {
     let database = rusqlite::Connection::open(folder.join(".hookmill/data.db")).unwrap();
     database.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
@@ -78,7 +78,7 @@ fn took_effect(folder: &Path, ids: &str, count: u32, ago: i64) {
 
 #[cfg(unix)]
 #[test]
-fn what_happens_is_told_as_it_happens_and_once() {
+fn every_event_is_printed_once_as_it_happens() {
     let example = with_example();
     let folder = example.path();
     let mut dev = Dev::start(folder);
@@ -93,7 +93,8 @@ fn what_happens_is_told_as_it_happens_and_once() {
     hookmill(folder, &[&["send", "stripe", "customer.created"], &bad[..]].concat());
     hookmill(folder, &["send", "stripe", "customer.created", "--secret", "whsec_wrong"]);
     hookmill(folder, &["send", "clerk", "user.created", "--id", "msg_1"]);
-    // More than are on a page, and as many on one millisecond; and some that took effect before them, and are there only now.
+    // More events than a page has, all in the same millisecond; and some that took effect earlier and become visible only
+    // now.
     took_effect(folder, "evt_many_", 1200, 0);
     there.lines(1204);
     took_effect(folder, "evt_late_", 2, 1_000);
@@ -113,18 +114,21 @@ fn what_happens_is_told_as_it_happens_and_once() {
     assert!(line("rejected").contains("Z  stripe  -  -  rejected: no_matching_signature: "));
     assert!(line("evt_many_7 ").ends_with("made.up\u{fffd}\u{fffd}[2J  recorded"));
 
-    // It is waited for while it is away, and that is said once.
+    // It waits for an unavailable pipeline, and prints that once.
     let address = dev.address.to_string();
     dev.stop();
-    eventually("it is said to be away", || there.has_said(2));
+    eventually("tail reports that it is away", || there.has_said(2));
     took_effect(folder, "evt_meanwhile_", 1, 0);
     let mut dev = Dev::start_at(folder, &address);
-    eventually("it is said to be back", || there.has_said(3));
+    eventually("tail reports that it is back", || there.has_said(3));
     assert_eq!(there.states(1207).len(), 1207);
-    let said = there.said.lock().unwrap().join("\n");
-    assert!(said.contains("does not respond") && said.ends_with("Hookmill is back"), "{said}");
+    let stderr = there.stderr.lock().unwrap().join("\n");
+    assert!(
+        stderr.contains("does not respond") && stderr.ends_with("Hookmill is back"),
+        "{stderr}"
+    );
 
-    // Ctrl-C is its end, and no fault.
+    // Ctrl-C ends it without an error.
     let pid = there.child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert_eq!(there.child.wait().unwrap().code(), Some(0));
@@ -133,7 +137,7 @@ fn what_happens_is_told_as_it_happens_and_once() {
 
 #[cfg(unix)]
 #[test]
-fn tail_ends_when_nobody_reads() {
+fn tail_ends_when_its_reader_closes_the_pipe() {
     let example = with_example();
     let mut dev = Dev::start(example.path());
     let mut child = command(example.path(), &["tail"])
@@ -141,14 +145,14 @@ fn tail_ends_when_nobody_reads() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let said = collected(child.stderr.take().unwrap());
-    eventually("tail waits for events", || (said.lock().unwrap().len() == 1).then_some(()));
-    // With nothing to print, too.
+    let stderr = collected(child.stderr.take().unwrap());
+    eventually("tail waits for events", || (stderr.lock().unwrap().len() == 1).then_some(()));
+    // Without output, too.
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(said.lock().unwrap().len(), 1);
+    assert_eq!(stderr.lock().unwrap().len(), 1);
     dev.stop();
-    // At the beginning, an address at which nobody is may be a wrong one; and a token that does not count never will.
+    // At the beginning, an unreachable address may be a wrong one, and an invalid token stays invalid.
     let away = [("HOOKMILL_URL", "http://127.0.0.1:9"), ("HOOKMILL_TOKEN", "hookmill_none")];
     let output = command(example.path(), &["tail"]).envs(away).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();

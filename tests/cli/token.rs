@@ -3,7 +3,7 @@
 use crate::{Dev, hookmill, shown, with_example};
 
 #[test]
-fn a_token_is_not_replaced_unasked() {
+fn a_token_is_not_replaced_without_a_request() {
     let example = with_example();
     let _dev = Dev::start(example.path());
     let create = ["token", "create", "ines", "--role", "read"];

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{hookmill, shown};
 
-/// `hookmill verify` of a request to a source of the contract, captured in a file.
+/// `hookmill verify` for a request to a source of the contract, captured in a file.
 fn verified(source: &str, query: &str, request: &[u8], more: &[&str]) -> String {
     let temporary = tempfile::tempdir().unwrap();
     let config = folder().join("hookmill.toml");
@@ -20,7 +20,7 @@ fn verified(source: &str, query: &str, request: &[u8], more: &[&str]) -> String 
     shown(temporary.path(), &[&arguments, more].concat())
 }
 
-/// The headers and the body of a signed request, as they are in a file.
+/// The headers and the body of a signed request, as files.
 fn captured(source: &str, kind: &str, query: Option<&str>, body: &[u8]) -> (String, Vec<u8>) {
     let signed = hookmill_tests::event::signed(source, kind, "id-1", query, body);
     let headers: Vec<_> =
@@ -29,7 +29,7 @@ fn captured(source: &str, kind: &str, query: Option<&str>, body: &[u8]) -> (Stri
 }
 
 #[test]
-fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
+fn a_captured_request_is_verified_and_its_errors_are_explained() {
     let body = b"{\"action\":\"opened\"}\n";
     let (headers, _) = captured("github", "issues.opened", None, body);
     let with = |body: &[u8]| [headers.as_bytes(), b"\r\n", body].concat();
@@ -51,7 +51,7 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     insta::assert_snapshot!(verified("github", "", &with(&body[..19]), &[]), @"
     exit code 1
     --- stdout
-    not valid: no_matching_signature: the request was signed with another secret, or changed on its way
+    not valid: no_matching_signature: the request was signed with another secret, or changed in transit
       signature: HMAC-SHA256 over `{body}`
       body: 19 bytes, SHA-256 d592421cfe150deec6c49b8989cc99478e39c7f8cdd4c36f5b1c4cfeff394e24
       likely: the body was changed in transit: its final line ending was removed
@@ -61,7 +61,7 @@ fn a_captured_request_is_verified_and_what_is_wrong_with_it_is_found() {
     insta::assert_snapshot!(verified("github", "", &with(b"{ \"action\": \"opened\" }\n"), &["--json"]), @r#"
     exit code 1
     --- stdout
-    {"causes":["the body was changed in transit: whitespace was added to the JSON"],"detail":"the request was signed with another secret, or changed on its way","event":null,"events":null,"handshake":false,"reason":"no_matching_signature","valid":false}
+    {"causes":["the body was changed in transit: whitespace was added to the JSON"],"detail":"the request was signed with another secret, or changed in transit","event":null,"events":null,"handshake":false,"reason":"no_matching_signature","valid":false}
     --- stderr
     error: not valid: no_matching_signature
     "#);
@@ -119,7 +119,7 @@ fn a_wrong_public_url_is_found() {
     insta::assert_snapshot!(url("https://other.test/?a=1"), @"
     exit code 1
     --- stdout
-    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed on its way
+    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed in transit
       signature: HMAC-SHA1 over the URL and the sorted fields of the form
       body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
       URL: https://other.test/?a=1
@@ -134,7 +134,7 @@ fn a_wrong_public_url_is_found() {
     insta::assert_snapshot!(shown(temporary.path(), &["verify", "twilio", "--dev", "--request", "request"]), @"
     exit code 1
     --- stdout
-    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed on its way
+    not valid: no_matching_signature: the request was signed with another auth token or for another URL than `public_url`, or changed in transit
       signature: HMAC-SHA1 over the URL and the sorted fields of the form
       body: 14 bytes, SHA-256 08aa5633689ea1f6d7404c0fd841aa872282c9d830645e8fa85420661b20692c
       URL: http://hooks.test/webhooks/twilio?a=1
@@ -145,7 +145,7 @@ fn a_wrong_public_url_is_found() {
 }
 
 #[test]
-fn what_is_wrong_with_a_secret_or_a_body_is_found() {
+fn an_error_in_a_secret_or_a_body_is_explained() {
     let event = hookmill_tests::event::stripe("a", "evt_1", 1, Value::Null);
     let (headers, body) = (event.headers(), event.body);
     let temporary = tempfile::tempdir().unwrap();
@@ -170,13 +170,13 @@ fn what_is_wrong_with_a_secret_or_a_body_is_found() {
     };
     let secret = hookmill_tests::STRIPE_SECRET;
     assert_eq!(verify(secret, "x", &[]), "0\n");
-    // A scheme that reads its signature from the body has nothing to do with this one.
+    // This scheme reads its signature from the body, so the headers do not matter.
     let other = verify("whsec_other", "x", &[]);
     assert!(other.contains("another endpoint") && !other.contains("mailgun"), "{other}");
     for (a, b, cause) in [
         (format!("\"{secret}\""), "x", "A is in quotes"),
         (format!("{secret}\\n"), "x", "A ends with a backslash and an n"),
-        (format!("STRIPE_WEBHOOK_SECRET={secret}"), "x", "A holds a name and an equals sign"),
+        (format!("STRIPE_WEBHOOK_SECRET={secret}"), "x", "A contains a name and an equals sign"),
         ("whsec_other".to_owned(), secret, "a secret of the source `github`"),
     ] {
         let found = verify(&a, b, &[]);
@@ -189,7 +189,7 @@ fn what_is_wrong_with_a_secret_or_a_body_is_found() {
     assert!(cut.contains("bytes but Content-Length is 99"), "{cut}");
     let old = verify(secret, "x", &["--now", "4000000000"]);
     assert!(old.contains("not valid: timestamp_too_old") && old.contains("is off by "), "{old}");
-    // What is not understood is no verdict.
+    // An invalid command line gives no verdict.
     for arguments in [&["verify", "stripe"][..], &["verify", "stripe", "--header", "nocolon"]] {
         assert_eq!(hookmill(temporary.path(), arguments).status.code(), Some(2));
     }

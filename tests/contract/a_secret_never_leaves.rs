@@ -1,4 +1,4 @@
-//! No secret, signature, or body in logs, errors or responses: canaries are put in, and looked for.
+//! No secret, signature or body appears in logs, errors or responses: the test sends canaries and searches for them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,10 +11,10 @@ use serde_json::json;
 use super::super::platform::Pipeline;
 use super::{accepted, dead_letters};
 
-/// Stands in every body.
+/// A part of every body.
 const BODY_CANARY: &str = "canaryInTheBody51f0";
 
-/// What the admin API answers with where nobody asks for a body, and who asked.
+/// The responses of the admin API without bodies, and the operator.
 fn looked_at(pipeline: &Pipeline) -> (Operator, Vec<String>) {
     let reader = Operator::new(pipeline.admin(), "reader", "read", |sql| {
         pipeline.sql(sql);
@@ -46,7 +46,7 @@ fn a_secret_never_leaves() {
     let mut signatures = Vec::new();
     let object = |id: &str, number: serde_json::Value| json!({ "id": id, "number": number, "text": BODY_CANARY });
 
-    // Everything that can happen to an event: applied, sent twice, refused by the store, unreadable, known to nobody.
+    // Everything that can happen to an event: applied, sent twice, rejected by the store, unreadable, unmatched.
     let events = [
         stripe("test.guarded", "evt_1", 1, object("a", json!(1))),
         stripe("test.guarded", "evt_1", 1, object("a", json!(1))),
@@ -92,12 +92,12 @@ fn a_secret_never_leaves() {
     let queue_refuses = pipeline.broken(Fault::Queue);
     seen.push(pipeline.post(event).body);
     drop(queue_refuses);
-    eventually("everything is buried that will be", || {
+    eventually("all dead letters are written", || {
         (dead_letters(&pipeline).len() == 6).then_some(())
     });
     pipeline.settle();
 
-    eventually("the rejections are written down", || {
+    eventually("the rejections are recorded", || {
         let kinds = pipeline.sql("SELECT reason FROM rejections WHERE source = 'stripe'").len();
         (kinds >= 4).then_some(())
     });
@@ -121,7 +121,7 @@ fn a_secret_never_leaves() {
                 .and_then(|key| String::from_utf8(key).ok()),
         );
     }
-    // Of a signature header, what is a signature: the longest part.
+    // The signature in a header is the longest part.
     let longest = |value: &String| {
         value.split([',', ' ', '=']).max_by_key(|part| part.len()).map(ToOwned::to_owned)
     };

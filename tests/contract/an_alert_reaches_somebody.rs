@@ -1,4 +1,4 @@
-//! Whoever wants to know that dead letters wait is told, by email and by a signed webhook, once, and when it is over.
+//! The operator gets an alert about dead letters by email and by a signed webhook, once, and again when it is over.
 
 use hookmill_tests::api::Api;
 use hookmill_tests::eventually;
@@ -23,14 +23,14 @@ fn an_alert_reaches_somebody() {
     let raised = eventually("the webhook arrives", || alerts().pop());
     assert_eq!(raised.body["type"], "alert.raised");
     assert_eq!(raised.body["data"]["alert"], "oldest_dead_letter");
-    // It is signed as Standard Webhooks say, so a source of that scheme takes it.
+    // It is signed by Standard Webhooks, so a source with that scheme accepts it.
     let headers: Vec<_> = raised.headers.clone().into_iter().collect();
     let taken = pipeline.send(&headers, "clerk", raised.body.to_string().as_bytes());
     assert_eq!(taken.status, 200, "{}", taken.body);
     sent(&pipeline);
     assert_eq!(api.accepted(), ["ops@acme.test"]);
 
-    // Metrics tell how things stand.
+    // The metrics show the status.
     eventually("it is measured", || {
         let dead = pipeline.gauge("dead_letters", &[("reason", "refused")])?;
         let oldest = pipeline.gauge("oldest_dead_letter_seconds", &[])?;
@@ -38,7 +38,7 @@ fn an_alert_reaches_somebody() {
     });
     assert_eq!(pipeline.gauge("lag_seconds", &[]).map(|lag| lag < 600.0), Some(true));
 
-    // Nobody is told twice.
+    // No alert is sent twice.
     let pipeline = pipeline.after_a_minute();
     pipeline.sql("UPDATE dead_letters SET state = 'discarded'");
     let pipeline = pipeline.after_a_minute();

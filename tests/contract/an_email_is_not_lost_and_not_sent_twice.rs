@@ -15,12 +15,12 @@ fn mailed(id: &str) -> Event {
     stripe("test.mailed", id, 1, object)
 }
 
-/// Every email: (event id, state, what the provider knows it by, error), in order of ids.
+/// Every email: (event id, state, the provider's id, error), in order of ids.
 fn outbox(pipeline: &Pipeline) -> Vec<Vec<Value>> {
     pipeline.sql("SELECT event_id, state, provider_id, error FROM outbox ORDER BY event_id")
 }
 
-/// A request as it was, but for the key, which no two batches share.
+/// A request without its key, which differs between batches.
 fn shown(mut request: Recorded) -> Recorded {
     if let Some(key) = request.headers.get_mut("idempotency-key") {
         assert!(key.len() == 64 && key.bytes().all(|b| b.is_ascii_hexdigit()), "{key}");
@@ -58,7 +58,7 @@ fn a_clock_that_was_ahead_delays_no_email() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     let tomorrow = now().millis() + 86_400_000;
-    // What a process writes whose clock is a day ahead.
+    // The rows of a process whose clock is a day ahead.
     pipeline.sql(&format!(
         "INSERT INTO outbox_senders (provider, free_at, away_until) VALUES ('resend', {tomorrow}, {tomorrow})"
     ));
@@ -150,7 +150,7 @@ fn an_email_waits_for_a_store_that_is_away() {
     accepted(&pipeline, &mailed("evt_1"));
     pipeline.settle();
     let away = pipeline.broken(Fault::Store);
-    // The batch would have been sent by now.
+    // By now the batch would have been sent.
     std::thread::sleep(std::time::Duration::from_secs(2));
     drop(away);
     sent(&pipeline);
@@ -164,7 +164,7 @@ fn another_provider_stands_in_and_what_it_may_have_sent_is_uncertain_and_not_sen
     api.lasting("resend", Mood::Silent);
     accepted(&pipeline, &mailed("evt_1"));
     pipeline.settle();
-    eventually("Resend is taken to be away", || {
+    eventually("Resend counts as unavailable", || {
         let away = pipeline
             .sql("SELECT 1 FROM outbox_senders WHERE provider = 'resend' AND away_until > 0");
         away.first().map(drop)
@@ -180,7 +180,7 @@ fn another_provider_stands_in_and_what_it_may_have_sent_is_uncertain_and_not_sen
     api.lasting("sendgrid", Mood::Silent);
     accepted(&pipeline, &mailed("evt_3"));
     state("evt_3", "uncertain");
-    // What Resend may have is for Resend to say.
+    // Only Resend can tell whether it has the batch.
     assert_eq!(pipeline.sql("SELECT state FROM outbox WHERE event_id = 'evt_1'"), [["sealed"]]);
     api.lasting("resend", Mood::Accepts);
     state("evt_1", "sent");
@@ -209,7 +209,7 @@ fn who_is_suppressed_is_not_written_to() {
     assert_eq!(api.accepted(), ["evt_2@example.com"]);
 }
 
-/// Has Resend report what became of an email.
+/// Sends a report of Resend about an email.
 fn report(pipeline: &Pipeline, number: u8, kind: &str, email: &str, more: &Value) {
     let mut data = json!({ "email_id": "id", "to": ["Evt <EVT_1@example.com>"], "tags": { "hookmill": email } });
     data["bounce"] = more.clone();

@@ -1,5 +1,5 @@
-//! Events that took effect are carried out again after a rule has changed: each once more, what would do harm only if it is
-//! asked for, and never over what a later event has written.
+//! After a rule has changed, applied events can be processed again: each once, counters and sending rules only on request,
+//! and never over a later event's row.
 
 use hookmill_tests::event::stripe;
 use hookmill_tests::{Operator, eventually};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{a_day_later, accepted, counted, guarded, tally, value};
 use crate::platform::Pipeline;
 
-/// What older rules would have left behind.
+/// The rows that older rules would have left.
 const OUTDATED: &str = "UPDATE guarded SET number = 0, text = 'outdated'";
 
 fn operator(pipeline: &Pipeline) -> Operator {
@@ -17,7 +17,7 @@ fn operator(pipeline: &Pipeline) -> Operator {
     })
 }
 
-/// Reprocesses, and waits for the end of it; the replay.
+/// Reprocesses, waits for the end, and returns the replay.
 fn reprocess(operator: &Operator, filter: &Value) -> Value {
     let plan = operator.post("/reprocess", filter);
     assert_eq!(plan.status, 201, "{}", plan.body);
@@ -25,7 +25,7 @@ fn reprocess(operator: &Operator, filter: &Value) -> Value {
     let body = json!({ "rate": 1000, "reason": "a rule has changed" });
     let ran = operator.post(&format!("/replays/{id}/run"), &body);
     assert_eq!(ran.status, 202, "{}", ran.body);
-    eventually("it has come to an end", || {
+    eventually("it has ended", || {
         let replay = operator.get(&format!("/replays/{id}")).json();
         let came_to = replay["applied"].as_u64()? + replay["failed"].as_u64()?;
         (replay["state"] == "done" && replay["sent"] == came_to).then_some(replay)
@@ -45,7 +45,7 @@ fn rows_are_written_again_and_nothing_is_counted_or_sent_twice() {
     accepted(&pipeline, &counted("evt_2", "a", 3));
     let mailed = json!({ "to": "a@example.com", "name": "A" });
     accepted(&pipeline, &stripe("test.mailed", "evt_3", 1, mailed));
-    // No rule names it yet.
+    // No rule matches it yet.
     accepted(&pipeline, &stripe("test.unheard.of", "evt_4", 1, json!({})));
     pipeline.settle();
     let before = guarded_rows(&pipeline);
@@ -59,10 +59,10 @@ fn rows_are_written_again_and_nothing_is_counted_or_sent_twice() {
     assert_eq!(guarded_rows(&pipeline), before);
     assert_eq!(tally(&pipeline, "a"), [[1, 3]]);
     assert_eq!(value(&pipeline, "SELECT count(*) FROM outbox"), 1);
-    // They came in long ago, which is no lag of the pipeline's.
+    // They arrived long ago, which does not count as lag.
     assert_eq!(value(&pipeline, "SELECT max(lag) FROM activity"), 0);
 
-    // What is named is carried out, and nothing else.
+    // Only the named rule runs.
     pipeline.sql(OUTDATED);
     let named = json!({ "source": "stripe", "rules": ["tallies", "mail"] });
     let planned = operator.post("/reprocess", &named).json();
@@ -85,7 +85,7 @@ fn rows_are_written_again_and_nothing_is_counted_or_sent_twice() {
     let received = timeline["steps"].as_array().unwrap().iter();
     assert_eq!(received.filter(|step| step["what"] == "received").count(), 1);
 
-    // When its message is removed, its body is.
+    // Its body is removed with its message.
     assert_eq!(pipeline.objects().len(), 1);
     pipeline.sql("UPDATE event_messages SET applied_at = 0 WHERE id = 'evt_large'");
     let pipeline = pipeline.after_a_minute();
@@ -106,7 +106,7 @@ fn what_a_later_event_has_written_stays() {
     let replay = reprocess(&operator, &json!({ "event_id": "evt_1" }));
     assert_eq!(replay["applied"], 1);
     assert_eq!(guarded_rows(&pipeline), before);
-    // In whatever order: an empty table is filled as it was.
+    // In any order: an empty table is filled as before.
     pipeline.sql("DELETE FROM guarded");
     assert_eq!(reprocess(&operator, &json!({ "type": "test.*" }))["applied"], 2);
     assert_eq!(guarded_rows(&pipeline), before);
@@ -129,7 +129,7 @@ fn what_fails_is_a_dead_letter_and_is_replayed_as_one() {
     let id = letter["id"].as_str().unwrap();
     let because = json!({ "reason": "the trigger is gone" });
     assert_eq!(operator.post(&format!("/dead-letters/{id}/replay"), &because).status, 202);
-    eventually("it counts once more", || (tally(&pipeline, "a") == [[2, 2]]).then_some(()));
+    eventually("it counts again", || (tally(&pipeline, "a") == [[2, 2]]).then_some(()));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn what_cannot_be_reprocessed_is_said() {
         json!({}),
         json!({ "all": true, "source": "stripe" }),
         json!({ "kind": "x" }),
-        // A variable that is not set, most likely.
+        // Most likely a variable that is not set.
         json!({ "source": "" }),
         json!({ "all": true, "rules": [" "] }),
         json!({ "all": true, "rules": ["nobody-knows-it"] }),

@@ -1,4 +1,4 @@
-//! Ledger row and business rows are committed in one transaction that the ledger's primary key decides.
+//! The ledger's row and the rules' rows are committed in one transaction, and the ledger's primary key decides.
 
 use hookmill_tests::Fault;
 use hookmill_tests::event::{Event, stripe};
@@ -67,7 +67,7 @@ fn every_rule_of_an_event_takes_effect_or_none_does() {
         stripe("test.twice", id, 1, json!({ "id": id, "number": number, "text": "x", "amount": 3 }))
     };
     accepted(&pipeline, &twice("evt_good", 1));
-    // Its row is refused, so it is not counted either.
+    // Its row is rejected, so it is not counted either.
     accepted(&pipeline, &twice("evt_bad", -1));
     pipeline.settle();
     assert_eq!(pipeline.sql("SELECT id, number FROM guarded"), [[json!("evt_good"), json!(1)]]);

@@ -1,5 +1,5 @@
-//! What schemes bring besides a signature: many events in a request, handshakes, forms, answers of their own, ids that are
-//! not signed. That each of them verifies is tested beside the code.
+//! Features of schemes besides signatures: many events in a request, handshakes, forms, responses of their own, unsigned
+//! ids. Tests beside the code cover the verification of each scheme.
 
 use hookmill_tests::event::{mailgun, now, signed};
 use hookmill_tests::http::{exchange, request};
@@ -13,7 +13,7 @@ fn every_event_of_a_request_takes_effect_once() {
     let pipeline = Pipeline::start();
     let event = |id: &str, kind: &str| json!({ "email": "a@example.com", "timestamp": 1, "event": kind, "sg_event_id": id });
     let mut events: Vec<_> = (0..150).map(|n| event(&format!("id_{n:03}"), "delivered")).collect();
-    // One that lacks an id is an event all the same.
+    // An event without an id is an event too.
     events.push(json!({ "email": "b@example.com", "event": "open" }));
     let body = json!(events).to_string() + "\r\n";
     for _ in 0..2 {
@@ -41,7 +41,7 @@ fn a_handshake_is_answered_and_is_no_event() {
     let response = pipeline.send(&sent.headers, "slack", &sent.body);
     assert_eq!((response.status, response.body.as_str()), (200, "3eZbrw1aB"));
     assert!(response.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")));
-    // Whoever cannot sign is told nothing.
+    // A client that cannot sign gets no response to a challenge.
     let response = pipeline.send(&[], "slack", body);
     assert_eq!((response.status, response.reason().as_str()), (401, "missing_header"));
     pipeline.settle();
@@ -57,7 +57,7 @@ fn a_form_a_query_and_an_answer_are_as_twilio_has_them() {
     assert_eq!((response.status, response.body.as_str()), (200, "<Response></Response>"));
     assert!(response.header("content-type").is_some_and(|kind| kind.starts_with("text/xml")));
 
-    // With a query, which is signed as it is sent.
+    // With a query, which is signed as sent.
     let query = "tenant=7&name=%C3%BC+%2f";
     let sent = signed("twilio", "", "", Some(query), b"MessageSid=SM2&Body=hi");
     let path = format!("/webhooks/twilio?{query}");
@@ -112,7 +112,7 @@ fn a_signature_that_does_not_cover_the_body_is_one_event() {
     };
     accepted(&genuine);
     pipeline.settle();
-    // A redelivery, and what somebody makes of a request that they have seen.
+    // A redelivery, and forgeries from a captured request.
     accepted(&genuine);
     accepted(&forged("ev_2", "delivered", "ada@example.com"));
     accepted(&forged("ev_1", "unsubscribed", "ada@example.com"));

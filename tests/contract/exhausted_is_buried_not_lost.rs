@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::platform::Pipeline;
 use super::{accepted, counted, dead_letters, guarded, tally, value};
 
-/// Takes a table away that a rule writes: it cannot be applied, and a dead letter can be written.
+/// Renames a table that a rule writes: the event cannot be applied, but a dead letter can be written.
 const AWAY: &str = "ALTER TABLE fleeting RENAME TO elsewhere";
 const BACK: &str = "ALTER TABLE elsewhere RENAME TO fleeting";
 
@@ -55,7 +55,7 @@ fn what_comes_back_in_time_is_applied_and_not_buried() {
 fn what_cannot_be_buried_either_is_kept_on_the_queue() {
     let pipeline = Pipeline::start();
     let store_away = pipeline.broken(Fault::Store);
-    // It can neither be applied nor, being refused, be written down as a dead letter.
+    // It can neither be applied nor be written as a dead letter, which the table rejects.
     accepted(&pipeline, &guarded("evt_1", "a", 1, &json!(-1)));
     accepted(&pipeline, &counted("evt_2", "a", 1));
     eventually("it was tried", || {
@@ -72,7 +72,7 @@ fn what_cannot_be_buried_either_is_kept_on_the_queue() {
 fn what_the_platform_drops_is_buried() {
     let event = counted("evt_1", "a", 1);
     let pipeline = Pipeline::start().given_up_by_the_platform(&event);
-    eventually("the letter is there", || (!dead_letters(&pipeline).is_empty()).then_some(()));
+    eventually("the letter exists", || (!dead_letters(&pipeline).is_empty()).then_some(()));
     pipeline.settle();
     let letter = pipeline.sql("SELECT event_id, reason, message FROM dead_letters").remove(0);
     assert_eq!((&letter[0], &letter[1]), (&json!("evt_1"), &json!("dropped")));

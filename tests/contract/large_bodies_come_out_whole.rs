@@ -1,4 +1,4 @@
-//! A message over the queue's limit travels by claim check, and nobody can tell.
+//! A message over the queue's limit travels by claim check, with the same result.
 
 use hookmill_tests::event::{Event, clerk, stripe};
 use hookmill_tests::{Fault, Operator, eventually};
@@ -13,7 +13,7 @@ fn of_size(id: &str, bytes: usize) -> Event {
         stripe("test.guarded", id, 1, json!({ "id": id, "number": 1, "text": text }))
     };
     let empty = with_text(String::new()).body.len();
-    // Some of it takes two bytes, so that characters and bytes are not the same.
+    // Some characters take two bytes, so that characters and bytes differ.
     let event = with_text(format!("ü{}", "x".repeat(bytes - empty - 2)));
     assert_eq!(event.body.len(), bytes);
     event
@@ -38,7 +38,7 @@ fn large_bodies_come_out_whole() {
         let body: serde_json::Value = serde_json::from_slice(&event.body).unwrap();
         assert_eq!(text, body["data"]["object"]["text"], "{}", event.id);
     }
-    // Those that go by claim check are kept as long as their messages.
+    // Bodies in the object store are kept as long as their messages.
     assert_eq!(pipeline.objects().len(), sizes.len());
     pipeline.sql("UPDATE event_messages SET applied_at = 0");
     let pipeline = pipeline.after_a_minute();
@@ -64,12 +64,12 @@ fn a_large_body_of_a_dead_letter_is_kept() {
     assert_eq!(pipeline.objects().len(), 1);
 }
 
-/// Has the database refuse every row of `guarded`, for as long as this is there.
+/// Makes the database reject every row of `guarded` until it is dropped.
 const BROKEN: &str =
     "CREATE TRIGGER broken BEFORE INSERT ON guarded BEGIN SELECT RAISE(ABORT, 'out of order'); END";
 const MENDED: &str = "DROP TRIGGER broken";
 
-/// Plans a replay or a reprocessing of everything, lets it run, and waits until the letter is in a state.
+/// Plans a replay or a reprocessing of everything, runs it, and waits until the letter has a state.
 fn run(pipeline: &Pipeline, actor: &str, path: &str, letter: &str) {
     let operator = Operator::new(pipeline.admin(), actor, "operate", |sql| {
         pipeline.sql(sql);
@@ -79,19 +79,19 @@ fn run(pipeline: &Pipeline, actor: &str, path: &str, letter: &str) {
     let run = format!("/replays/{}/run", plan.json()["id"].as_str().unwrap_or_default());
     let ran = operator.post(&run, &json!({ "rate": 100, "reason": "the trigger is gone" }));
     assert_eq!(ran.status, 202, "{}", ran.body);
-    eventually("the letter is in its state", || {
+    eventually("the letter has its state", || {
         (pipeline.sql("SELECT state FROM dead_letters") == [[letter]]).then_some(())
     });
 }
 
-/// A minute later a table is empty; and a day later the sweep has looked at the body, and left it.
+/// A minute later a table is empty; a day later the sweep has checked the body and kept it.
 fn emptied(pipeline: Pipeline, table: &str) -> Pipeline {
     let pipeline = pipeline.after_a_minute();
     let rows = format!("SELECT count(*) FROM {table}");
     eventually("what is old is removed", || (value(&pipeline, &rows) == 0).then_some(()));
     let pipeline = a_day_later(pipeline);
     let stale = "SELECT count(*) FROM stale_bodies";
-    eventually("it was looked at", || (value(&pipeline, stale) == 0).then_some(()));
+    eventually("the body was checked", || (value(&pipeline, stale) == 0).then_some(()));
     assert_eq!(pipeline.objects().len(), 1);
     pipeline
 }
@@ -105,13 +105,13 @@ fn a_large_body_goes_with_the_last_row_that_refers_to_it() {
     pipeline.sql(MENDED);
     run(&pipeline, "ines", "/replays", "applied");
 
-    // Its message is kept when its letter is removed, and can be reprocessed.
+    // Its message outlives its letter, and can be reprocessed.
     pipeline.sql("UPDATE dead_letters SET state_at = 0");
     let pipeline = emptied(pipeline, "dead_letters");
     pipeline.sql(BROKEN);
     run(&pipeline, "bob", "/reprocess", "dead");
 
-    // Its letter is kept when its message is removed, and can be replayed.
+    // Its letter outlives its message, and can be replayed.
     pipeline.sql("UPDATE event_messages SET applied_at = 0");
     let pipeline = emptied(pipeline, "event_messages");
     pipeline.sql(MENDED);
@@ -140,12 +140,12 @@ fn a_body_over_the_limit_is_refused_while_it_arrives() {
 fn a_body_that_nobody_needs_is_not_asked_for() {
     let pipeline = Pipeline::start();
     let event = of_size("evt_1", 300_000);
-    // One that leaves no trace has no need of its body.
+    // An ignored event needs no body.
     let pipeline = pipeline.enqueued(&[event.to("quiet").claim_check()]);
     pipeline.settle();
     assert!(dead_letters(&pipeline).is_empty());
 
-    // Of an event that has not taken effect, the body must not be missing.
+    // The body of an event that has not taken effect must not be missing.
     let pipeline = pipeline.enqueued(&[of_size("evt_2", 300_000).claim_check()]);
     pipeline.settle();
     assert_eq!(dead_letters(&pipeline), [[json!("evt_2"), json!("unreadable"), json!(1)]]);
@@ -154,7 +154,7 @@ fn a_body_that_nobody_needs_is_not_asked_for() {
 #[test]
 fn two_events_with_the_same_large_body_both_take_effect() {
     let pipeline = Pipeline::start();
-    // Clerk's id is a header, so nothing in the body need differ.
+    // Clerk's id is a header, so the bodies may be equal.
     let data = json!({ "id": "user_1", "updated_at": 1, "first_name": "x".repeat(200_000) });
     let store_away = pipeline.broken(Fault::Store);
     for id in ["msg_1", "msg_2"] {

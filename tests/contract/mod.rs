@@ -1,6 +1,6 @@
-//! The one list of promises. Each platform's test includes it, and it uses that platform as `super::platform`.
+//! The list of promises. Each platform's test includes it, and it uses that platform as `super::platform`.
 //!
-//! A file for each promise, named like it. At the end of a test nothing is left on the queue.
+//! Each promise has a file with its name. At the end of a test the queue is empty.
 
 mod a_2xx_means_durable;
 mod a_secret_never_leaves;
@@ -30,46 +30,46 @@ use serde_json::{Value, json};
 
 use super::platform::Pipeline;
 
-/// An event of a rule that counts: not idempotent by itself.
+/// An event for a rule that counts, which is not idempotent without the ledger.
 fn counted(id: &str, of: &str, amount: i64) -> Event {
     stripe("test.counted", id, 1, json!({ "id": of, "amount": amount }))
 }
 
-/// An event of a rule whose table refuses negative numbers.
+/// An event for a rule whose table rejects negative numbers.
 fn guarded(id: &str, of: &str, version: i64, number: &Value) -> Event {
     stripe("test.guarded", id, version, json!({ "id": of, "number": number, "text": id }))
 }
 
-/// Posts an event that has to be accepted.
+/// Posts an event and expects 200.
 fn accepted(pipeline: &Pipeline, event: &Event) {
     let response = pipeline.post(event);
     assert_eq!(response.status, 200, "{}", response.body);
 }
 
-/// Waits until nothing is left to be sent.
+/// Waits until the outbox is empty.
 fn sent(pipeline: &Pipeline) {
     pipeline.settle();
-    eventually("the outbox is through", || {
+    eventually("the outbox is empty", || {
         let open =
             pipeline.sql("SELECT 1 FROM outbox WHERE state IN ('pending', 'sealed') LIMIT 1");
         open.is_empty().then_some(())
     });
 }
 
-/// The only value that a query answers with.
+/// The single value of a query.
 fn value(pipeline: &Pipeline, sql: &str) -> Value {
     let mut rows = pipeline.sql(sql);
     assert_eq!(rows.len(), 1, "{sql}: {rows:?}");
     rows.remove(0).remove(0)
 }
 
-/// Has the sweep look at bodies that have lost a row: it does so a day later.
+/// Runs the sweep a day later, when it checks bodies that have lost a row.
 fn a_day_later(pipeline: Pipeline) -> Pipeline {
     pipeline.sql("UPDATE stale_bodies SET due_at = 0");
     pipeline.after_a_minute()
 }
 
-/// What a counter stands at: (events, amount).
+/// The value of a counter: (events, amount).
 fn tally(pipeline: &Pipeline, of: &str) -> Vec<Vec<Value>> {
     pipeline.sql(&format!("SELECT events, amount FROM tallies WHERE id = '{of}'"))
 }

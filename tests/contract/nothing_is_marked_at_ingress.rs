@@ -9,13 +9,13 @@ use super::{accepted, counted, tally, value};
 fn nothing_is_marked_at_ingress() {
     let pipeline = Pipeline::start();
     let event = counted("evt_1", "a", 5);
-    // An event that was refused, or accepted and not applied yet, is in no table: nothing could hold a later one back.
+    // An event that was rejected, or accepted and not applied yet, is in no table, so nothing could block a later one.
     let queue_refuses = pipeline.broken(Fault::Queue);
     assert_eq!(pipeline.post(&event).status, 503);
     drop(queue_refuses);
     assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 0);
 
-    // So the same event is taken as often as it is sent.
+    // So the same event is accepted every time.
     for _ in 0..3 {
         accepted(&pipeline, &event);
     }

@@ -1,4 +1,4 @@
-//! Decoding, planning and failing are per message; a refused batch is split until only the offender is left.
+//! Messages are decoded, planned and failed separately; a rejected batch is split until each bad event is alone.
 
 use hookmill_core::message::text_of;
 use hookmill_tests::event::stripe;
@@ -13,8 +13,8 @@ fn one_bad_message_spoils_no_other() {
     let mut messages: Vec<_> = (0..96)
         .map(|n| guarded(&format!("evt_{n:03}"), &format!("row_{n:03}"), 1, &json!(n)).message())
         .collect();
-    // A row that the table refuses, one that it cannot hold, a body without what the rule needs, and two that are none of
-    // ours.
+    // A row that the table rejects, one that it cannot store, a body without the values that the rule needs, and two
+    // foreign messages.
     messages.insert(17, guarded("evt_refused", "row_refused", 1, &json!(-1)).message());
     messages.insert(50, guarded("evt_mistyped", "row_mistyped", 1, &json!("many")).message());
     messages.insert(51, stripe("test.guarded", "evt_keyless", 1, json!({ "number": 1 })).message());
@@ -126,7 +126,7 @@ fn a_message_that_is_not_utf8_is_buried_with_its_bytes_and_spoils_no_other() {
 fn a_missing_table_holds_up_only_the_events_that_need_it() {
     let pipeline = Pipeline::start();
     pipeline.sql("ALTER TABLE fleeting RENAME TO elsewhere");
-    // While the store is away the queue fills, so that they are delivered together.
+    // While the store is unavailable the queue fills, so that the events are delivered together.
     let store_away = pipeline.broken(Fault::Store);
     for n in 0..20 {
         accepted(&pipeline, &counted(&format!("evt_{n}"), "a", 1));

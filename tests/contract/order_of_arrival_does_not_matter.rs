@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::platform::Pipeline;
 
-/// Every order of four things.
+/// Every order of four steps.
 fn permutations() -> Vec<[usize; 4]> {
     let mut all = Vec::new();
     for a in 0..4 {
@@ -19,7 +19,7 @@ fn permutations() -> Vec<[usize; 4]> {
     all
 }
 
-/// Sends four events about an entity in each order, every order to an entity of its own, each event a second time right
+/// Sends four events about an entity in each order, with a separate entity for each order, and each event again directly
 /// after the next one; then compares the rows.
 fn same_rows_whatever_the_order(
     table: &str,
@@ -33,7 +33,7 @@ fn same_rows_whatever_the_order(
     for step in 0..=4_usize {
         for (number, order) in orders.iter().enumerate() {
             let events = events(&entity(number));
-            // A duplicate of the step before, and this step's event: between steps, all orders have settled.
+            // A duplicate of the previous step, and this step's event; between steps, all orders have settled.
             for event in [step.checked_sub(1).map(|s| order[s]), order.get(step).copied()]
                 .into_iter()
                 .flatten()
@@ -54,7 +54,7 @@ fn same_rows_whatever_the_order(
 
 #[test]
 fn order_of_arrival_does_not_matter() {
-    // Two events share the second in which they were created: the status decides, as its order in the preset says.
+    // Two events share the second of their creation: the status decides, by its order in the preset.
     same_rows_whatever_the_order(
         "subscriptions",
         "status, quantity, _deleted",
@@ -96,7 +96,7 @@ fn order_of_arrival_does_not_matter_where_nothing_but_the_id_decides() {
 
 #[test]
 fn order_of_arrival_does_not_matter_to_a_deletion() {
-    // The deletion happened in the same second as an update: it wins. What Stripe knew of the customer goes with it.
+    // The deletion happened in the same second as an update, and wins. It also removes the customer's data.
     same_rows_whatever_the_order("customers", "email, _deleted", &json!([null, 1]), |entity| {
         let customer = |kind: &str, n: i64, created: i64| {
             let object = json!({ "id": entity, "email": format!("{n}@example.com") });

@@ -1,4 +1,4 @@
-//! Whoever Cloudflare Access lets through needs no token, if hookmill.toml says so; and nobody else comes that way.
+//! With Cloudflare Access enabled in hookmill.toml, authenticated users need no token; all other requests are rejected.
 
 use hookmill_tests::access::{AUDIENCE, ISSUER, KEY, jwt};
 use hookmill_tests::api::Api;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::platform::Pipeline;
 
-/// Somebody whom Access has let through a minute ago, for an hour.
+/// The claims of a user whom Access authenticated a minute ago, for an hour.
 fn claims(email: &str) -> Value {
     let at = now().seconds() - 60;
     json!({ "aud": [AUDIENCE], "email": email, "iss": ISSUER, "iat": at, "nbf": at, "exp": at + 3600, "type": "app", "sub": "1" })
@@ -18,7 +18,7 @@ fn header() -> Value {
     json!({ "alg": "RS256", "kid": KEY, "typ": "JWT" })
 }
 
-/// What the API answers somebody with.
+/// The API's response to a user.
 fn asked(pipeline: &Pipeline, method: &str, path: &str, jwt: &str, site: &str) -> Response {
     let headers = [
         ("Cf-Access-Jwt-Assertion", jwt),
@@ -47,13 +47,13 @@ fn people_come_through_access() {
     assert_eq!(change(&operator, "none"), 201);
     let acts = pipeline.sql("SELECT DISTINCT actor FROM audit");
     assert_eq!(acts, [["Ines@acme.test"]]);
-    // A service token has a name, and one audience may stand by itself.
+    // A service token has a name, and the audience may be a single text.
     let service = jwt(
         &header(),
         &json!({ "aud": AUDIENCE, "common_name": "ci.access", "iss": ISSUER, "exp": now().seconds() + 60 }),
     );
     assert_eq!(look(&service).json(), json!({ "name": "ci.access", "role": "operate" }));
-    // All of that took one look at the team's keys.
+    // All of these needed one fetch of the team's keys.
     let looks = api.requests().iter().filter(|r| r.path.ends_with("/cdn-cgi/access/certs")).count();
     assert_eq!(looks, 1);
 }
@@ -87,10 +87,10 @@ fn nobody_else_comes_through_access() {
         let answer = asked(&pipeline, "GET", "/token", wrong, "none");
         assert_eq!(answer.status, 401, "{wrong}: {}", answer.body);
     }
-    // Another site cannot have somebody's browser do it.
+    // Another site cannot make a user's browser do it.
     assert_eq!(asked(&pipeline, "POST", "/replays", &valid, "cross-site").status, 401);
     assert_eq!(pipeline.sql("SELECT count(*) FROM audit"), [[0]]);
-    // A signature is needed, whatever is said.
+    // A signature is required, whatever the header says.
     assert_eq!(asked(&pipeline, "GET", "/token", &format!("{head}.{body}."), "none").status, 401);
     assert_eq!(asked(&pipeline, "GET", "/token", &valid, "none").status, 200);
 }

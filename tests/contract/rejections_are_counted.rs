@@ -1,4 +1,4 @@
-//! What is refused can be looked at, and a flood of it is neither written down in proportion nor verified in proportion.
+//! Rejected requests are listed, and a flood causes neither writes nor verifications in proportion.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use super::super::platform::Pipeline;
 use super::{accepted, counted, value};
 
-/// Waits until so many requests are written down as refused.
+/// Waits until this number of rejections is recorded.
 fn refused(pipeline: &Pipeline, count: i64) {
-    eventually("the rejections are written down", || {
+    eventually("the rejections are recorded", || {
         let sum = value(pipeline, "SELECT coalesce(sum(count), 0) FROM rejection_counts");
         (sum == count).then_some(())
     });
@@ -51,7 +51,7 @@ fn a_rejection_is_written_down_without_what_was_sent() {
         let at = row[4].as_i64().unwrap();
         assert!((began.millis()..=now().millis()).contains(&at), "{at}");
         assert!(row[5].as_str().unwrap().len() > 10);
-        // A hash and no address: the same for both requests, which came from here.
+        // A hash, not the address: equal for both requests, which came from this machine.
         let remote = row[6].as_str().unwrap();
         assert!(remote.len() == 16 && remote.bytes().all(|b| b.is_ascii_hexdigit()), "{remote}");
         assert_eq!(row[6], rows[0][6]);
@@ -83,7 +83,7 @@ fn every_reason_is_reached_and_counted() {
     for _ in 0..20 {
         pipeline.send(&[], "limited", body);
     }
-    // A body that stops coming, and one whose sender is gone.
+    // A body that stops, and one whose client disconnects.
     let whole = request("POST", "/webhooks/stripe", &event.headers(), body);
     let most = &whole[..whole.len() - 1];
     exchange_parts(pipeline.address(), &[most], Duration::ZERO).unwrap();
@@ -93,7 +93,7 @@ fn every_reason_is_reached_and_counted() {
 
     let mut wanted: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     wanted.sort_unstable();
-    eventually("every reason is written down", || {
+    eventually("every reason is recorded", || {
         let rows = pipeline.sql("SELECT DISTINCT reason FROM rejection_counts ORDER BY reason");
         (rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>() == wanted).then_some(())
     });
@@ -122,7 +122,7 @@ fn the_last_of_each_kind_are_kept_whatever_the_others_do() {
     let pipeline = Pipeline::start();
     assert_eq!(pipeline.send(&[], "clerk", b"{}").status, 401);
     refused(&pipeline, 1);
-    // As many as a long flood would leave, if they were kept.
+    // As many as a long flood would leave without the limit.
     pipeline.sql(
         "INSERT INTO rejections (source, reason, at, remote, detail)
          SELECT 'stripe', 'missing_header', value, '', 'before' FROM json_each('[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23]')",
@@ -159,9 +159,9 @@ fn a_source_has_as_many_requests_as_its_limit_says() {
     let wait: u64 = limited.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=10).contains(&wait), "{wait}");
 
-    // Before anything is verified: a stranger's request is refused for the same reason.
+    // The limit comes before verification: unsigned requests are rejected for the same reason.
     assert_eq!(pipeline.send(&[], "limited", b"{}").reason(), Reason::RateLimited.as_str());
-    // A provider that asks whether there is anybody is none of them, and the other sources are not concerned.
+    // A provider's check of the URL does not count, and other sources are not affected.
     let asked = exchange(pipeline.address(), &request("HEAD", "/webhooks/limited", &[], b""));
     assert_eq!(asked.unwrap().status, 200);
     accepted(&pipeline, &counted("evt_other", "b", 1));
@@ -179,7 +179,7 @@ fn rejections_that_cannot_be_written_hold_nothing_up() {
     for _ in 0..3 {
         assert_eq!(pipeline.send(&[], "stripe", b"{}").status, 401);
     }
-    eventually("they could not be written down", || {
+    eventually("recording them failed", || {
         pipeline.logs().contains("cannot record rejections").then_some(())
     });
     accepted(&pipeline, &counted("evt_1", "a", 1));

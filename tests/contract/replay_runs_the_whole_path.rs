@@ -1,5 +1,5 @@
-//! Replay enqueues, and what it enqueues goes through the whole path: what was applied meanwhile changes nothing, what fails
-//! again is dead again, and live traffic is not held up.
+//! A replay enqueues letters, which go through the whole path: events that were applied meanwhile change nothing, failed
+//! ones are dead again, and live traffic is not delayed.
 
 use hookmill_tests::event::Event;
 use hookmill_tests::{Operator, eventually};
@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 use super::{accepted, counted, tally, value};
 use crate::platform::Pipeline;
 
-/// Has the database refuse every row of `tallies`, for as long as this is there.
+/// Makes the database reject every row of `tallies` until it is dropped.
 const BROKEN: &str =
     "CREATE TRIGGER broken BEFORE INSERT ON tallies BEGIN SELECT RAISE(ABORT, 'out of order'); END";
 const MENDED: &str = "DROP TRIGGER broken";
 
-/// A pipeline with so many dead letters, each of which would count one, and what broke it mended.
+/// A pipeline with this number of dead letters, each of which would count one, after the cause was fixed.
 fn with_letters(letters: u32) -> (Pipeline, Vec<Event>) {
     let pipeline = Pipeline::start();
     pipeline.sql(BROKEN);
     let events: Vec<_> = (0..letters).map(|n| counted(&format!("evt_{n}"), "a", 1)).collect();
-    // They came in in another century.
+    // They arrived long ago.
     let long_ago = |event: &Event| event.message().replace("\"received_at\":1", "\"received_at\":");
     let pipeline = pipeline.enqueued(&events.iter().map(long_ago).collect::<Vec<_>>());
     let count = "SELECT count(*) FROM dead_letters WHERE state = 'dead'";
@@ -33,7 +33,7 @@ fn operator(pipeline: &Pipeline) -> Operator {
     })
 }
 
-/// Plans a replay and lets it run; its id.
+/// Plans and runs a replay; returns its id.
 fn run(operator: &Operator, filter: &Value, rate: u32) -> String {
     let plan = operator.post("/replays", filter);
     assert_eq!(plan.status, 201, "{}", plan.body);
@@ -72,10 +72,10 @@ fn what_is_replayed_takes_effect_once_whatever_was_applied_meanwhile() {
     );
     assert_eq!((&done["planned_by"], &done["run_by"]), (&"ines".into(), &"ines".into()));
     assert_eq!(done["reason"], "the trigger is gone");
-    // They had waited for years, which is no lag of the pipeline's.
+    // They waited for years, which does not count as lag.
     let lag = "SELECT count(*) FROM activity WHERE lag > 3600000";
     assert_eq!(value(&pipeline, lag), 0);
-    // Another over the same letters finds none.
+    // A second replay of the same letters finds none.
     assert_eq!(operator.post("/replays", &json!({ "all": true })).json()["total"], 0);
     assert_eq!(tally(&pipeline, "a"), [[120, 120]]);
     let acts = operator.get("/audit").json()["items"].clone();
@@ -93,7 +93,7 @@ fn what_fails_again_is_dead_again() {
         let replay = replay(&operator, &id);
         (replay["state"] == "done" && replay["failed"] == 3).then_some(())
     });
-    // Its story is in the order in which it was.
+    // Its history is in order.
     let steps = operator.get("/events/stripe/evt_1").json()["steps"].clone();
     let steps: Vec<_> = steps.as_array().unwrap().iter().map(|step| step["what"].clone()).collect();
     assert_eq!(steps, ["received", "failed", "replayed", "failed again"]);
@@ -118,7 +118,7 @@ fn what_fails_again_is_dead_again() {
 fn a_replay_is_paused_resumed_and_cancelled() {
     let (pipeline, _) = with_letters(30);
     let operator = operator(&pipeline);
-    // The first step sends one, and the next comes a second later.
+    // The first step sends one, and the next follows a second later.
     let id = run(&operator, &json!({ "all": true }), 1);
     eventually("it has begun", || {
         (replay(&operator, &id)["sent"].as_u64() > Some(0)).then_some(())
@@ -128,12 +128,12 @@ fn a_replay_is_paused_resumed_and_cancelled() {
     assert_eq!(turn("resume").status, 409, "it is not paused");
     let paused = turn("pause");
     assert_eq!((paused.status, &paused.json()["state"]), (202, &"paused".into()));
-    // While it is paused, live traffic goes on.
+    // During the pause, live traffic continues.
     accepted(&pipeline, &counted("evt_live", "b", 1));
     eventually("it is applied", || (tally(&pipeline, "b") == [[1, 1]]).then_some(()));
     let sent = replay(&operator, &id)["sent"].clone();
     assert_eq!(turn("resume").status, 202);
-    eventually("it goes on", || {
+    eventually("it continues", || {
         (replay(&operator, &id)["sent"].as_u64() > sent.as_u64()).then_some(())
     });
     let cancelled = turn("cancel");
@@ -156,7 +156,7 @@ fn a_replay_goes_on_when_whoever_was_at_it_is_gone() {
     let first = operator(&pipeline);
     let id = run(&first, &json!({ "all": true }), 2);
     eventually("it has begun", || (replay(&first, &id)["sent"].as_u64() > Some(0)).then_some(()));
-    // What somebody leaves who dies with letters in hand; natively the process does so.
+    // The state of a process that ended with claimed letters; natively it is killed.
     pipeline.sql(&format!(
         "UPDATE dead_letters SET state = 'replaying', replay = '{id}'
          WHERE id IN (SELECT id FROM dead_letters WHERE state = 'dead' LIMIT 2)"

@@ -1,4 +1,4 @@
-//! Anything a stranger can send: nothing panics, nothing is written, and the answer is a 4xx with a reason.
+//! For any request of a stranger: nothing panics, nothing is written, and the response is a 4xx with a reason.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::super::platform::Pipeline;
 use super::{accepted, counted, value};
 
-/// Whatever came before, nothing of it was written, and the next event is taken.
+/// Nothing was written, and the next event is accepted.
 fn unharmed(pipeline: &Pipeline) {
     pipeline.settle();
     assert_eq!(value(pipeline, "SELECT count(*) FROM events"), 0);
@@ -98,7 +98,7 @@ fn a_signature_that_does_not_hold_is_refused_with_the_reason() {
             "no_matching_signature",
         ),
         (event.headers_signed_with(STRIPE_SECRET, old), &event.body, 401, "timestamp_too_old"),
-        // A forged value beside a good one, as two headers.
+        // A forged value beside a valid one, as two headers.
         (
             [header("t=1,v1=00".into()), header(good.clone())].concat(),
             &event.body,
@@ -128,7 +128,7 @@ fn a_signature_that_does_not_hold_is_refused_with_the_reason() {
 fn an_old_signature_does_not_become_new_by_moving_bytes() {
     let pipeline = Pipeline::start();
     let old = Timestamp::from_seconds(now().seconds() - 13 * 3600);
-    // Its token begins with digits, which could be those of a later time.
+    // Its token begins with digits, which could belong to a later time.
     let token = "6021cf71a8e35b04";
     let genuine = mailgun(old, token, "ev_1", "delivered");
     let refused = |headers: &Vec<_>, source: &str, body: &[u8], status, reason| {
@@ -148,7 +148,7 @@ fn an_old_signature_does_not_become_new_by_moving_bytes() {
     let body = br#"{"type":"a"}"#;
     let genuine = signed_at(old, "bare", "", "", None, body).headers;
     refused(&genuine, "bare", body, 401, "timestamp_too_old");
-    // And the other way: what is cut from the time stands before the body, which need not be JSON.
+    // The other way: digits that are cut from the time precede the body, which need not be JSON.
     for digits in 1..=9 {
         let mut cut = genuine.clone();
         let time = cut.iter_mut().find(|(name, _)| name == "X-Timestamp").unwrap();
@@ -168,12 +168,12 @@ fn any_of_the_secrets_may_have_signed() {
         assert_eq!(response.status, 200, "{}", response.body);
     }
     pipeline.settle();
-    // The record says which, by its place.
+    // The row contains the index of the secret.
     assert_eq!(
         pipeline.sql("SELECT id, secret FROM events ORDER BY id"),
         [[json!("evt_0"), json!(0)], [json!("evt_1"), json!(1)],]
     );
-    // And so does the metric, by which one sees that nobody signs with the old secret any more.
+    // The metric does too, which shows when the old secret is no longer used.
     let applied = |secret| {
         let labels = [("source", "stripe"), ("secret", secret), ("fate", "applied")];
         pipeline.metric("deliveries", &labels)
@@ -236,7 +236,7 @@ fn absurd_headers_are_refused() {
     let listed = vec![("Stripe-Signature".to_owned(), "t=1".to_owned() + &",v1=00".repeat(1000))];
     let binary = vec![("Stripe-Signature".to_owned(), "t=1,v1=\u{80}\u{ff}".to_owned())];
     for headers in [many, long, listed, binary] {
-        // A server may hang up on what it will not read; what it must not do is accept it.
+        // A server may close the connection to an invalid request, but must not accept it.
         let status = pipeline.send(&headers, "stripe", body).status;
         assert!(status == 0 || (400..500).contains(&status), "{status}");
     }
@@ -266,7 +266,8 @@ fn a_body_without_a_length_is_read_up_to_the_limit() {
     let mut parts = vec![head.as_slice()];
     parts.extend(std::iter::repeat_n(endless.as_slice(), 40));
     let response = exchange_parts(pipeline.address(), &parts, Duration::ZERO).unwrap();
-    // The server stops reading; whether its answer gets through a connection that is still being written to is up to TCP.
+    // The server stops reading; whether its response passes a connection that the client is still writing to depends on
+    // TCP.
     assert!(matches!(response.status, 413 | 0), "{}", response.status);
     pipeline.settle();
     assert_eq!(super::tally(&pipeline, "a"), [[1, 1]]);
@@ -277,7 +278,7 @@ fn a_body_that_does_not_come_times_out() {
     let pipeline = Pipeline::start();
     let event = counted("evt_1", "a", 1);
     let whole = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
-    // All but the last byte, and then nothing.
+    // All but the last byte, then nothing.
     let response =
         exchange_parts(pipeline.address(), &[&whole[..whole.len() - 1]], Duration::ZERO).unwrap();
     assert_eq!((response.status, response.reason().as_str()), (408, "body_timeout"));

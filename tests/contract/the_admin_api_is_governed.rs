@@ -1,4 +1,4 @@
-//! Nobody without a token learns or changes anything; every change is written down, with who did it and why.
+//! Without a token, a request learns and changes nothing; every change is recorded with its actor and reason.
 
 use hookmill_tests::api::{Api, Mood};
 use hookmill_tests::event::{mailgun, now, stripe};
@@ -30,7 +30,7 @@ fn nobody_without_a_token_learns_or_changes_anything() {
     let wrong = operator(&pipeline, "operate").post("/stats", &json!({}));
     assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET,HEAD")));
     assert_eq!(wrong.header("content-type"), Some("application/problem+json"));
-    // A token that reads does not change anything.
+    // A token with the role `read` changes nothing.
     for (path, body) in [
         ("/replays", json!({ "all": true })),
         ("/dead-letters/x/discard", json!({ "reason": "x" })),
@@ -38,15 +38,15 @@ fn nobody_without_a_token_learns_or_changes_anything() {
     ] {
         assert_eq!(reader.post(path, &body).status, 403, "{path}");
     }
-    // Whoever goes on is told to wait; a token that counts is let through.
+    // After more failures the address must wait; a valid token still passes.
     let told = (0..20).map(|_| stranger.get("/stats")).find(|answer| answer.status == 429).unwrap();
     assert!(told.header("retry-after").is_some());
     assert_eq!(reader.get("/stats").status, 200);
-    // But not until tomorrow because the clock was ahead.
+    // The block does not last until tomorrow because the clock was ahead.
     pipeline.sql("UPDATE admin_failures SET since = since + 86400000");
     assert_eq!(stranger.get("/stats").status, 401);
     assert_eq!(pipeline.sql("SELECT count(*) FROM audit"), [[0]]);
-    // The document says nothing of anybody's data.
+    // The document contains no data.
     let document =
         exchange(pipeline.admin(), &request("GET", "/admin/api/v1/openapi.json", &[], b""))
             .unwrap();
@@ -81,7 +81,7 @@ fn a_dead_letter_is_shown_with_its_body_and_discarded_with_a_reason() {
         .json();
     assert_ne!(page["items"][0]["id"], next["items"][0]["id"]);
     assert_eq!(next.get("next"), None);
-    // A reason has to be given.
+    // A reason is required.
     for body in
         [json!({}), json!({ "reason": " " }), json!({ "reason": "x", "other": 1 }), json!([])]
     {
@@ -118,7 +118,7 @@ fn an_event_is_found_with_its_whole_story() {
     });
     assert_eq!(found[0]["source"], "stripe");
     assert_eq!(reader.get("/events?source=stripe&id=evt_1").json()["items"], json!([found[1]]));
-    // From a time on the first come first, a page at a time, and nothing is left out or said twice.
+    // With `since`, the earliest come first, a page at a time, without gaps or repetitions.
     let since = |at: i64| format!("/events?since={at}&limit=1");
     let (first, last) =
         (found[1]["settled_at"].as_i64().unwrap(), found[0]["settled_at"].as_i64().unwrap());
@@ -133,7 +133,7 @@ fn an_event_is_found_with_its_whole_story() {
     assert_eq!(steps.collect::<Vec<_>>(), ["received", "applied"]);
     assert_eq!(timeline["steps"][0]["detail"]["secret"], 0);
     assert_eq!(reader.get("/events/stripe/evt_0").status, 404);
-    // Nothing is special in a pattern but `*`.
+    // Only `*` is special in a pattern.
     for (pattern, count) in [("test.*", 2), ("*count*", 2), ("[t]est.*", 0), ("t?st.*", 0)] {
         let pattern = pattern.replace('[', "%5B").replace(']', "%5D").replace('?', "%3F");
         let found = reader.get(&format!("/events?type={pattern}&id=evt_1")).json();
@@ -166,7 +166,7 @@ fn an_event_is_found_with_its_whole_story() {
         let items = found.json()["items"].clone();
         assert!(items.as_array().unwrap().iter().all(|event| event["state"] == state), "{items}");
     }
-    // A blank filter is none.
+    // A blank filter counts as absent.
     for blank in ["/events?state=&source=&id=", "/events?source=&id=&type=", "/dead-letters?state="]
     {
         let path = blank.split('?').next().unwrap();
@@ -213,18 +213,18 @@ fn what_is_not_to_be_shown_is_not_and_is_replayed_whole() {
         body["data"]["object"],
         json!({ "id": "a", "name": hidden, "to": [{ "email": hidden }] })
     );
-    // What is of a source that hookmill.toml no longer names may hold anything.
+    // An event of a source that hookmill.toml no longer names may contain anything.
     let gone = event.clone().to("gone").message();
     pipeline.sql(&format!("UPDATE dead_letters SET message = '{gone}'"));
     let found = operator.get("/events/strict/evt_1/body").json();
     assert_eq!(found, json!({ "body": "", "body_form": "redacted" }));
-    // And so may what cannot be read.
+    // An unreadable message may, too.
     pipeline.sql("UPDATE dead_letters SET message = 'ada@example.com'");
     let hidden = operator.get(&format!("/dead-letters/{id}")).json();
     assert_eq!((&hidden["body"], &hidden["body_form"]), (&"".into(), &"redacted".into()));
     let found = operator.get("/events/strict/evt_1/body").json();
     assert_eq!(found, json!({ "body": "", "body_form": "redacted" }));
-    // The queue has it as it came.
+    // The queue has the original.
     pipeline.sql(&format!("UPDATE dead_letters SET message = '{}'", event.message()));
     let because = json!({ "reason": "to see it whole" });
     assert_eq!(operator.post(&format!("/dead-letters/{id}/replay"), &because).status, 202);
@@ -261,7 +261,7 @@ fn what_signs_is_never_shown() {
         let signature = json!({ "timestamp": hidden, "token": hidden, "signature": hidden });
         assert_eq!(body["signature"], signature, "{path}");
         assert_eq!(body["event-data"], event["event-data"], "{path}");
-        // Nothing else that was answered has it either, so it opens nothing.
+        // No other response contains it either, so it cannot be used.
         for secret in ["signature", "token"] {
             let secret = event["signature"][secret].as_str().unwrap();
             assert!(!shown.to_string().contains(secret), "{path}");
@@ -269,7 +269,7 @@ fn what_signs_is_never_shown() {
         let response = pipeline.send(&[], "mailgun", body.to_string().as_bytes());
         assert_eq!((response.status, response.reason().as_str()), (400, "malformed_event"));
     }
-    // What is kept is whole, so a replay is, too.
+    // The stored message is complete, so a replay is too.
     let kept = value(&pipeline, "SELECT message FROM dead_letters");
     assert!(kept.as_str().unwrap().contains(event["signature"]["signature"].as_str().unwrap()));
 }
@@ -315,7 +315,7 @@ fn what_was_not_sent_is_listed_and_sent_once_more() {
     );
     assert!(refused["error"].as_str().unwrap().contains("Invalid `to` field"), "{refused}");
     api.lasting("resend", Mood::Accepts);
-    // A variable that is not set, most likely: it must not mean every one.
+    // Most likely a variable that is not set: it must not select everything.
     for blank in ["id", "rule"] {
         let mut blank = json!({ "state": "refused", "reason": "x", blank: "" });
         assert_eq!(operator.post("/outbox/retry", &blank).status, 422, "{blank}");

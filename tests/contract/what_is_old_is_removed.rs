@@ -1,4 +1,4 @@
-//! What is done with is removed by age; what waits for somebody is not, however old.
+//! Old rows are removed, except those that wait for an operator.
 
 use hookmill_tests::event::stripe;
 use hookmill_tests::{Operator, eventually};
@@ -29,9 +29,9 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
         ));
     }
     let pipeline = pipeline.after_a_minute();
-    // A sweep may have come between the inserts above, so the one kind may be gone before the other.
+    // The sweep may have run between these inserts, so one kind may disappear before the other.
     let left = |sql: &str, count: usize| {
-        eventually("the old are removed", || {
+        eventually("old rows are removed", || {
             let left = pipeline.sql(sql);
             (left.len() == count).then_some(left)
         })
@@ -55,12 +55,12 @@ fn a_dead_letter_counts_once_though_the_ledger_forgets() {
     // The provider sends it again.
     accepted(&pipeline, &event);
     eventually("it is applied", || (tally(&pipeline, "a") == [[1, 1]]).then_some(()));
-    // What the platform gives up of an event that has taken effect is no letter either.
+    // If the platform gives up an event that has taken effect, that creates no letter either.
     let pipeline = pipeline.given_up_by_the_platform(&event);
     pipeline.settle();
     assert_eq!(pipeline.sql("SELECT state, reason FROM dead_letters"), [["applied", "refused"]]);
 
-    // Somebody has written a letter of their own, whose event the ledger knows.
+    // A letter that was written by hand, whose event is in the ledger.
     accepted(&pipeline, &stripe("test.unheard.of", "evt_2", 1, json!({})));
     pipeline.settle();
     pipeline.sql(

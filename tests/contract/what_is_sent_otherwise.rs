@@ -1,4 +1,4 @@
-//! SMS go out once and within bounds, and what somebody did is told once: through the same outbox as emails.
+//! SMS and tracking events use the same outbox as emails: each is sent once, and SMS within limits.
 
 use hookmill_tests::api::{Api, Mood, Recorded};
 use hookmill_tests::event::{Event, signed, stripe};
@@ -20,7 +20,7 @@ fn states(pipeline: &Pipeline) -> Vec<Vec<Value>> {
     pipeline.sql("SELECT event_id, state FROM outbox ORDER BY event_id, channel")
 }
 
-/// A request as it was, but for the time in it.
+/// A request without its time.
 fn shown(mut request: Recorded) -> Recorded {
     let places = ["/0/properties/time", "/batch/0/timestamp"];
     for place in places {
@@ -71,7 +71,7 @@ fn nobody_gets_many_sms_in_an_hour_or_any_who_wants_none() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     for number in 1..=3 {
-        // The same number, however it is spelt.
+        // The same number in several spellings.
         let to = ["+15550100002", "+1 (555) 010-0002", "+1 555 010 0002"][number - 1];
         accepted(&pipeline, &texted(&format!("evt_{number}"), to));
         sent(&pipeline);
@@ -100,13 +100,13 @@ fn nobody_gets_many_sms_in_an_hour_or_any_who_wants_none() {
 fn what_somebody_did_is_told_once_and_what_is_refused_is_on_record() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
-    // PostHog's answer is lost, and Mixpanel does not want the first.
+    // PostHog's response is lost, and Mixpanel rejects the first event.
     api.lasting("posthog", Mood::Silent);
     api.lasting("mixpanel", Mood::RefusesTheFirst);
     let events: Vec<_> =
         (1..=2).map(|number| tracked(&format!("evt_{number}")).message()).collect();
     let pipeline = pipeline.enqueued(&events);
-    eventually("PostHog has been told", || {
+    eventually("PostHog has the events", || {
         api.requests().iter().any(|request| request.path.contains("posthog")).then_some(())
     });
     api.lasting("posthog", Mood::Accepts);
@@ -119,7 +119,7 @@ fn what_somebody_did_is_told_once_and_what_is_refused_is_on_record() {
         ["posthog", "sent", null],
     ]);
     assert_eq!(json!(found), expected);
-    // The same bytes: both providers know an event again.
+    // The same bytes: both providers recognize an event.
     let of = |provider: &str| {
         let all = api.requests().into_iter().filter(|request| request.path.contains(provider));
         all.collect::<Vec<_>>()
@@ -131,7 +131,7 @@ fn what_somebody_did_is_told_once_and_what_is_refused_is_on_record() {
         [("a_request_to_mixpanel", &mixpanel), ("a_request_to_posthog", &posthog)]
     {
         let mut request = shown(request[0].clone());
-        // Which of the two comes first is not said.
+        // The order of the two is not fixed.
         let events =
             if name.contains("mixpanel") { &mut request.body } else { &mut request.body["batch"] };
         events.as_array_mut().unwrap().truncate(1);

@@ -1,4 +1,4 @@
-//! What rules can say besides what other promises need of them.
+//! Features of rules that no other promise needs.
 
 use hookmill_tests::api::{Api, Mood};
 use hookmill_tests::event::{Event, signed, stripe};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::platform::Pipeline;
 use super::accepted;
 
-/// Sends every fixture, those last that come first in the alphabet: no order that anything has happened in.
+/// Sends every fixture in reverse alphabetical order, which is not the order of events.
 fn send_fixtures(pipeline: &Pipeline, provider: &'static str) {
     for (name, body) in fixtures(provider).into_iter().rev() {
         let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -36,7 +36,7 @@ fn the_presets_mirror_what_their_providers_say_in_any_order() {
     pipeline.settle();
     assert_eq!(pipeline.sql("SELECT count(*) FROM dead_letters"), [[0]]);
 
-    // A subscription that has ended has no items; the others have theirs, and the period of each.
+    // An ended subscription has no items; the others have theirs, each with its period.
     assert_eq!(
         pipeline.sql(
             "SELECT status, _deleted FROM subscriptions WHERE id = 'sub_1owZzDHmFx4aBq2Nqex4qyMO'"
@@ -51,7 +51,7 @@ fn the_presets_mirror_what_their_providers_say_in_any_order() {
         pipeline.sql("SELECT count(*) FROM subscription_items AS item JOIN subscriptions AS whole ON whole.id = subscription_id WHERE item.current_period_end = whole.current_period_end"),
         [[2]]
     );
-    // What was paid later is paid, what was lost is lost, what has failed has failed.
+    // Invoices that were paid later are paid, lost ones are lost, failed ones have failed.
     assert_eq!(
         pipeline.sql(
             "SELECT payment_status FROM checkout_sessions WHERE client_reference_id = 'ord_1042'"
@@ -112,7 +112,7 @@ fn a_list_is_that_of_the_newest_event_even_if_that_is_empty() {
     accepted(&pipeline, &subscription(4, &[]));
     pipeline.settle();
     assert!(pipeline.sql(rows).is_empty());
-    // Older, and too late.
+    // Older, so too late.
     accepted(&pipeline, &subscription(3, &[("si_1", 3)]));
     accepted(&pipeline, &subscription(1, &[("si_3", 1)]));
     pipeline.settle();
@@ -157,7 +157,7 @@ fn a_row_that_is_removed_is_not_brought_back_by_an_older_event() {
     pipeline.settle();
     assert!(pipeline.sql(rows).is_empty());
     accepted(&pipeline, &thing("updated", 2, "thing_1", None));
-    // A deletion that comes before anything else.
+    // A deletion that arrives first.
     accepted(&pipeline, &thing("deleted", 3, "thing_2", None));
     accepted(&pipeline, &thing("updated", 2, "thing_2", None));
     pipeline.settle();
@@ -180,7 +180,7 @@ fn code_says_what_rules_cannot() {
     for (n, amount) in [(1, 201), (2, 1000), (1, 201)] {
         accepted(&pipeline, &invoice(n, amount));
     }
-    // What the handler cannot read is a dead letter, with the reason.
+    // An event that the handler cannot read is a dead letter with the reason.
     accepted(&pipeline, &stripe("test.invoiced", "evt_3", 3, json!({ "id": "in_3" })));
     pipeline.settle();
     assert_eq!(
@@ -191,7 +191,7 @@ fn code_says_what_rules_cannot() {
         pipeline.sql("SELECT event_id, error FROM dead_letters"),
         [row(json!([
             "evt_3",
-            "rule `revenue`: handler `stripe-revenue`: this is no invoice (line 1)"
+            "rule `revenue`: handler `stripe-revenue`: not an invoice (line 1)"
         ]))]
     );
 }
@@ -209,14 +209,14 @@ fn an_object_is_asked_for_where_nothing_else_decides() {
     pipeline.settle();
     let rows = "SELECT name, livemode, _version FROM asked";
     assert_eq!(pipeline.sql(rows), [row(json!(["this", 0, 200]))]);
-    // It is busy at first.
+    // The API is busy at first.
     api.moods([Mood::Busy]);
     accepted(&pipeline, &customer(2, 200, "or that"));
-    let asked = eventually("the object has been asked for", || {
+    let asked = eventually("the object has been fetched", || {
         let rows = pipeline.sql(rows);
         (rows[0][0] == "as it is now").then_some(rows)
     });
-    // What is not in the object is as the event has it.
+    // Values outside the object come from the event.
     assert_eq!(asked, [row(json!(["as it is now", 0, 200]))]);
     assert!(pipeline.sql("SELECT path FROM refetches").is_empty());
     let paths: Vec<_> = api.requests().into_iter().map(|request| request.path).collect();

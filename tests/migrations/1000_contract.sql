@@ -24,7 +24,7 @@ CREATE TABLE fleeting (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Rows that the application makes: rules only change them.
+-- Rows that the application creates: rules only change them.
 CREATE TABLE accounts (
     name TEXT NOT NULL PRIMARY KEY,
     thing TEXT UNIQUE,
@@ -50,7 +50,7 @@ CREATE TABLE removable (
     PRIMARY KEY (kind, id)
 ) STRICT, WITHOUT ROWID;
 
--- What a provider is asked for.
+-- Objects that are fetched from a provider.
 CREATE TABLE asked (
     id TEXT NOT NULL PRIMARY KEY,
     name TEXT,
@@ -61,7 +61,7 @@ CREATE TABLE asked (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What a handler says.
+-- Values from a handler.
 CREATE TABLE revenue (
     month TEXT NOT NULL,
     currency TEXT NOT NULL,

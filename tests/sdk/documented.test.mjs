@@ -1,12 +1,12 @@
-// Providers whose libraries are not here: node:crypto signs, in code that shares nothing with ours. That is no library's
-// verdict: where the page named above each is misread both here and in core/schemes, nothing fails.
+// Providers without a library: node:crypto signs, in code that shares nothing with Hookmill's. This is weaker than a library's
+// verdict: if a documentation page is misread both here and in core/schemes, nothing fails.
 import { createHmac, generateKeyPairSync, randomUUID, sign, verify } from "node:crypto";
 import { around, bodyBit, bodyCut, crossCheck, headerBit, headerTime, keys, now, pick, randomId, randomJson, randomText, secrets, textBit, withHeaders } from "./support.mjs";
 
 const hmac = (hash, secret, text, encoding) => createHmac(hash, secret).update(text).digest(encoding);
 const concat = (...parts) => Buffer.concat(parts.map((part) => Buffer.from(part)));
 
-// One that puts an HMAC into a header. `headers(body)` are the others; `text(request)` is what is signed.
+// A provider with an HMAC in a header. `headers(body)` are the other headers; `text(request)` is the signed text.
 function byHmac({ source, secret, header, hash = "sha256", encoding = "hex", prefix = "", body, headers = () => ({}), query = () => undefined, text = ({ body }) => body, changes = {}, samples, differences }) {
   const signature = (request, secret) => prefix + hmac(hash, secret, text(request), encoding);
   const signed = (body, by = secret, more) => {
@@ -223,7 +223,7 @@ byHmac({
   });
 }
 
-// https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks: what is signed is in the body.
+// https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks: the signed values are in the body.
 {
   const signature = ({ timestamp, token }) => hmac("sha256", secrets.mailgun, timestamp + token, "hex");
   const body = (part, size) => randomJson({ signature: part, "event-data": { id: randomId(), event: "delivered" } }, size);
@@ -265,7 +265,7 @@ byHmac({
   });
 }
 
-// https://developer.paddle.com/classic/reference/verifying-webhooks: RSA with SHA-1 over what PHP's serialize makes of the form.
+// https://developer.paddle.com/classic/reference/verifying-webhooks: RSA with SHA-1 over the form in the format of PHP's serialize.
 {
   const { privateKey, publicKey, send } = keys.paddleClassic;
   const other = generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
@@ -315,7 +315,7 @@ byHmac({
   });
 }
 
-// https://auth0.com/docs/customize/log-streams/custom-log-streams: nothing is signed, a token is sent along.
+// https://auth0.com/docs/customize/log-streams/custom-log-streams: nothing is signed; the request contains a token.
 crossCheck({
   name: "auth0",
   source: "auth0",

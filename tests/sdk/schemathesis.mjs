@@ -1,10 +1,10 @@
-// Has schemathesis ask the admin API everything that its document allows, and what it does not.
+// Runs schemathesis: valid and invalid requests to the admin API.
 import { execFile } from "node:child_process";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-// What `cargo xtask test` has made; without one, it says so itself.
+// The environment of `cargo xtask test`, which reports a missing one itself.
 export const python = process.env.HOOKMILL_TEST_PYTHON;
 
 const config = join(dirname(fileURLToPath(import.meta.url)), "python/schemathesis.toml");
@@ -14,7 +14,7 @@ export function conforms(address, token) {
   const args = ["-m", "schemathesis.cli", "--config-file", config, "run", document];
   args.push("--header", `Authorization: Bearer ${token}`, "--phases", "examples,coverage,fuzzing", "--seed", "1", "--no-color");
   return new Promise((resolve, reject) => {
-    // It keeps notes where it runs.
+    // It writes files into its working directory.
     execFile(python, args, { cwd: tmpdir(), maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) => {
       const { groups } = stdout.match(/(?<cases>\d+) generated/) ?? {};
       if (error || !(Number(groups?.cases) > 100)) return reject(new Error(`${stdout}\n${stderr}`));

@@ -1,4 +1,4 @@
-// SendGrid's library verifies what is signed by ECDSA as its documentation of the event webhook says.
+// SendGrid's library verifies ECDSA signatures of the event webhook.
 import { sign } from "node:crypto";
 import { EventWebhook, EventWebhookHeader } from "@sendgrid/eventwebhook";
 import { around, bodyBit, bodyCut, crossCheck, headerBit, headerTime, keys, now, randomId, randomJson, withHeaders } from "./support.mjs";
@@ -54,7 +54,7 @@ crossCheck({
       request: () => respelled((der) => der.with(1, der[1] + 1)),
     },
     {
-      what: "a signature in base64 with a character that is none",
+      what: "a base64 signature with an invalid character",
       why: "the library skips it",
       library: true,
       binary: "no_matching_signature",

@@ -11,7 +11,7 @@ const sign = (payload, timestamp = now(), secret = secrets.stripe) =>
 const signed = (body, timestamp) => ({ headers: { [HEADER]: sign(body, timestamp) }, body });
 const event = (size) => randomJson({ id: `evt_${randomId()}`, type: "test.unheard_of", created: now() }, size);
 
-// A header made by hand: what stands in it as the time need not be a number.
+// A custom header, whose time need not be a number.
 function byHand(timestamp, header = (signature) => `t=${timestamp},v1=${signature}`) {
   const body = event();
   const signature = createHmac("sha256", secrets.stripe).update(`${now()}.${body}`).digest("hex");
@@ -94,14 +94,14 @@ crossCheck({
       request: () => signed(event(), now() + 400),
     },
     {
-      what: "two timestamps, the last of which was signed",
+      what: "two timestamps, with the last one signed",
       why: "the library takes the last, others the first",
       library: true,
       binary: "malformed_header",
       request: () => byHand(now(), (signature) => `t=1,t=${now()},v1=${signature}`),
     },
     {
-      what: "more signatures than are tried",
+      what: "too many signatures",
       why: "each costs a comparison, and a sender has two secrets at most",
       library: true,
       binary: "malformed_header",
@@ -113,7 +113,7 @@ crossCheck({
     key: secrets.stripe,
     differences: [
       {
-        what: "two timestamps, the first of which was signed",
+        what: "two timestamps, with the first one signed",
         why: "the library takes the first, others the last",
         library: true,
         binary: "malformed_header",

@@ -1,4 +1,4 @@
-// What every cross-check is made of: the running binary, random requests, and what a library and the binary say of each.
+// The parts of every cross-check: the running binary, random requests, and the verdicts of a library and the binary.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { generateKeyPairSync, randomBytes, randomInt } from "node:crypto";
@@ -89,7 +89,7 @@ after(() => {
   rmSync(data, { recursive: true, force: true });
 });
 
-// The binary, where it listens, and what it works on.
+// The binary, its address, and its data.
 export const running = () => ({ address, binary, data });
 
 const STATUS = {
@@ -101,7 +101,7 @@ const STATUS = {
   malformed_event: 400,
 };
 
-// What the binary says of a request: "accepted", or the reason for which it refuses. Not `fetch`, which joins repeated
+// The verdict of the binary: "accepted", or the reason of the rejection. Not `fetch`, which joins repeated
 // headers and respells URLs.
 export function verdict(source, { method = "POST", query, headers, body }) {
   const [host, port] = address.split(":");
@@ -137,7 +137,7 @@ async function concurrently(count, run) {
   await Promise.all(Array.from({ length: CONNECTIONS }, worker));
 }
 
-// Text that libraries trip over: other scripts, emoji, combining marks, controls, separators of lines, nothing at all.
+// Text that may cause errors in libraries: other scripts, emoji, combining marks, controls, separators of lines, nothing at all.
 const ALPHABETS = ["", "abc XYZ 019", "äößé ñ ş", "日本語 한국어 العربية עברית", "😀👩‍👩‍👧‍👦🇵🇹", "e\u0301\u200d\u202e", "\n\r\t\"\\/\u2028\u2029", "\u0000\u001f\u007f", "&=+%;?#$'()*!~"];
 
 export const pick = (list) => list[randomInt(list.length)];
@@ -150,7 +150,7 @@ export function randomText(longest) {
 
 export const randomId = () => randomBytes(randomInt(4, 20)).toString("hex");
 
-// JSON with these members and others; with a padding of so many bytes.
+// JSON with these members and others; with a padding of this many bytes.
 export function randomJson(members, size) {
   const body = {
     ...members,
@@ -162,10 +162,10 @@ export function randomJson(members, size) {
 
 export const now = () => Math.floor(Date.now() / 1000);
 
-// A time that is so old at most, and at most so far ahead.
+// A time within these limits of age and future.
 export const around = (past, ahead) => now() + randomInt(-past, ahead + 1);
 
-// Changes that make another request of one. Each returns a copy.
+// Changes to a request. Each returns a copy.
 
 export function bodyBit(request) {
   const body = Buffer.from(request.body);
@@ -188,7 +188,7 @@ export function textBit(value) {
   for (;;) {
     const bytes = Buffer.from(value);
     bytes[randomInt(bytes.length)] ^= 1 << randomInt(7);
-    // Only what can stand in a header or a URL.
+    // Only characters that a header or a URL may contain.
     if (/^[\x21-\x7e ]+$/.test(bytes) && !/^ | $/.test(bytes)) return bytes.toString();
   }
 }
@@ -208,15 +208,15 @@ const OF_A_CHANGE = ["no_matching_signature", "malformed_header", "malformed_eve
 // - `name`, `source`: its name, and the source in hookmill.toml;
 // - `request(size)`: a random request that is signed, with a body of about that size if one is given: headers, body and
 //   maybe method and query;
-// - `verifies(request)`: whether the library takes it; what it throws is a no;
-// - `changes`: by name, ways to change a request so that no signature may hold;
+// - `verifies(request)`: whether the library accepts it; an exception means no;
+// - `changes`: by name, changes to a request that must invalidate its signature;
 // - `lenient`: the changes that the library may overlook, and why; the binary may not;
-// - `differences`: requests of which the library and the binary think differently, and why;
-// - `samples`: [source, type] that `hookmill send` signs, with a body where there is no sample;
-// - `secret`, `otherSecret`: what it signs those with;
+// - `differences`: requests with different verdicts of the library and the binary, and why;
+// - `samples`: [source, type] that `hookmill send` signs, with a body if there is no sample;
+// - `secret`, `otherSecret`: their secrets;
 // - `bodyUnsigned`: that the provider does not sign the body;
-// - `python`: what is different about its library for Python, if that is to be asked as well: its `module` in
-//   python/verify.py, what it verifies with as its `key`, `url(request)`, and any of the above.
+// - `python`: the differences of its Python library, if there is one: its `module` in python/verify.py, its `key`,
+//   `url(request)`, and any of the above.
 export function crossCheck({ python, ...own }) {
   check(own);
   if (python && process.env.HOOKMILL_TEST_PYTHON) {
@@ -266,7 +266,7 @@ function check(library) {
   });
 
   for (const [what, change] of Object.entries(library.changes)) {
-    test(`${name}: after a change (${what}) both refuse`, async () => {
+    test(`${name}: after a change (${what}) both reject`, async () => {
       await concurrently(rounds / 5, async () => {
         const request = change(await library.request(0));
         assert.ok(library.lenient?.[what] || !(await verifies(request)), `the library accepts ${shown(request)}`);
@@ -277,7 +277,7 @@ function check(library) {
   }
 
   for (const { what, why, request, library: expected, binary } of library.differences ?? []) {
-    test(`${name}: ${what}: the library ${expected ? "accepts" : "refuses"}, we say ${binary}: ${why}`, async () => {
+    test(`${name}: ${what}: the library ${expected ? "accepts" : "rejects"}, the binary says ${binary}: ${why}`, async () => {
       assert.notEqual(expected, binary === "accepted");
       const made = await request();
       assert.equal(await verifies(made), expected);
@@ -296,7 +296,7 @@ function check(library) {
   }
 }
 
-// What `hookmill send` posts: a sample, or a body.
+// The request of `hookmill send`: a sample, or a body.
 async function sent(source, type, secret, body) {
   let resolve;
   const received = new Promise((r) => (resolve = r));
@@ -310,7 +310,7 @@ async function sent(source, type, secret, body) {
   });
   await new Promise((r) => listener.listen(0, "127.0.0.1", r));
   const to = `http://127.0.0.1:${listener.address().port}`;
-  // Not two arguments: a PEM begins with hyphens.
+  // One argument, since a PEM begins with hyphens.
   const options = ["--secret", secret, "--config", config, "--to", to];
   if (body !== undefined) {
     const file = join(data, "body");

@@ -101,7 +101,7 @@ function check({ name, source, secret, samples, Webhook, family, differences }) 
         request: () => spelled((good) => `v1,AAAA, ${good}`),
       },
       {
-        what: "more signatures than are tried",
+        what: "too many signatures",
         why: "each costs a comparison",
         library: true,
         binary: "malformed_header",

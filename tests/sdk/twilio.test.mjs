@@ -50,7 +50,7 @@ function request(size) {
   return form(randomFields(size), { query, type: pick([FORM, `${FORM}; charset=UTF-8`]) });
 }
 
-// What is signed of a form: two spellings of it are one.
+// The signed text of a form, which is equal for two spellings of the form.
 function meaning(body) {
   const fields = new URLSearchParams(body.toString());
   const names = [...new Set(fields.keys())].sort();
@@ -74,7 +74,7 @@ crossCheck({
   otherSecret: `${secrets.twilio}0`,
   samples: ["message.sent", "message.delivered", "message.received", "call.completed"].map((type) => ["twilio", type]),
   request,
-  // As its middleware calls it, with what Express makes of a form.
+  // As its middleware calls it, with a form parsed by Express.
   verifies: ({ method, query, headers, body }) =>
     twilio.validateIncomingRequest(
       {
@@ -118,7 +118,7 @@ crossCheck({
       },
     },
     {
-      what: "a form of which only the hash is signed",
+      what: "a form with only its hash signed",
       why: "Twilio documents bodySHA256 for JSON only",
       library: true,
       binary: "no_matching_signature",

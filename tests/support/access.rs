@@ -1,4 +1,4 @@
-//! Cloudflare Access, as far as the admin API can tell: keys, and JWTs that they sign.
+//! Cloudflare Access for the admin API: keys, and JWTs that they sign.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -8,14 +8,14 @@ use rsa::{Pkcs1v15Sign, RsaPrivateKey};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// The team, as tests/hookmill.toml names it.
+/// The team in tests/hookmill.toml.
 pub const ISSUER: &str = "http://localhost/access";
 /// The application's audience tag.
 pub const AUDIENCE: &str = "audience-of-the-contract";
-/// The id of the key that counts.
+/// The id of the valid key.
 pub const KEY: &str = "key-of-the-contract";
 
-/// PKCS #1 in base64. It opens nothing but these tests.
+/// PKCS #1 in base64. Only these tests use it.
 const PRIVATE: &str = "\
     MIIEowIBAAKCAQEAqxDorHzf43r9fnvG2y17QzdqkldWfvXVEXvTI20XuYT8xzcSnqFTy0CpCrkiL8yanO0SHcCmLCRvf0vnBg53\
     Yr2wwZEq7poSkeCFMiAoxACOqT4ykUT3V1VPykUwRpJPdr9a3Pi5XC3gmb705W4wIcBeNIthVhKBE76XipDSvjYeaWxnwJZkhvVS\
@@ -39,13 +39,13 @@ fn private() -> RsaPrivateKey {
     RsaPrivateKey::from_pkcs1_der(&der).expect("it is a key")
 }
 
-/// The set of keys that the team publishes.
+/// The team's published keys.
 pub fn keys() -> Value {
     let key = private();
     let number = |number: &rsa::BigUint| URL_SAFE_NO_PAD.encode(number.to_bytes_be());
     let (n, e) = (number(key.n()), number(key.e()));
     let key = json!({ "kid": KEY, "kty": "RSA", "alg": "RS256", "use": "sig", "e": e, "n": n });
-    // There are others, of which one is none of RSA.
+    // There are others, one of which is not an RSA key.
     json!({ "keys": [{ "kid": "another", "kty": "EC", "crv": "P-256" }, key], "public_certs": [] })
 }
 

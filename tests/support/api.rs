@@ -1,5 +1,5 @@
-//! Resend, SendGrid, Twilio, Mixpanel, PostHog and Stripe, as far as the pipelines under test can tell: HTTP on loopback, that keeps what it is sent, and loses
-//! answers, refuses or is busy where a test wants it to.
+//! Resend, SendGrid, Twilio, Mixpanel, PostHog and Stripe for the pipelines under test: HTTP on loopback, which records
+//! requests, and loses responses, refuses or is busy on request of a test.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -10,36 +10,36 @@ use tokio::runtime::Runtime;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
-/// What becomes of the next request.
+/// The behavior for the next request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mood {
-    /// All of it is accepted.
+    /// Accepts everything.
     Accepts,
-    /// All but the first email is.
+    /// Refuses the first email.
     RefusesTheFirst,
-    /// All is refused if this address is in it.
+    /// Refuses everything if this address is a recipient.
     RefusesAllWith(&'static str),
-    /// It is asked too often; nothing is accepted.
+    /// Too many requests; accepts nothing.
     Busy,
-    /// It says 500, and has accepted it or not.
+    /// Responds with 500, after accepting the request or not.
     Broken {
-        /// Whether it has.
+        /// Whether it has accepted the request.
         accepts: bool,
     },
-    /// No answer arrives, though everything has been accepted.
+    /// Sends no response, after accepting everything.
     Silent,
-    /// The key is wrong.
+    /// Responds that the key is wrong.
     Forbidden,
-    /// The recipient has told Twilio to send no more.
+    /// The recipient has unsubscribed at Twilio.
     OptedOut,
 }
 
-/// A request that arrived.
+/// A recorded request.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Recorded {
     /// Its path.
     pub path: String,
-    /// Its headers, names in lower case; those that the connection needs are left out.
+    /// Its headers, names in lower case, without those of the connection.
     pub headers: BTreeMap<String, String>,
     /// Its body.
     pub body: Value,
@@ -48,10 +48,10 @@ pub struct Recorded {
 #[derive(Default)]
 struct State {
     moods: VecDeque<Mood>,
-    /// By provider: what becomes of every request.
+    /// By provider: the behavior for every request.
     lasting: BTreeMap<String, Mood>,
     requests: Vec<Recorded>,
-    /// By idempotency key: the body, and what was answered.
+    /// By idempotency key: the body, and the response.
     keys: BTreeMap<String, (Value, Value)>,
     accepted: Vec<String>,
 }
@@ -94,27 +94,27 @@ impl Api {
         Self { server: Some(server), runtime, state }
     }
 
-    /// Where they listen.
+    /// Their address.
     pub fn address(&self) -> SocketAddr {
         *self.server.as_ref().expect("it runs until it is dropped").address()
     }
 
-    /// What becomes of the next requests; all is accepted afterwards.
+    /// The behavior for the next requests; afterwards everything is accepted.
     pub fn moods(&self, moods: impl IntoIterator<Item = Mood>) {
         lock(&self.state).moods.extend(moods);
     }
 
-    /// What becomes of every request to a provider, until it is something else.
+    /// The behavior for every request to a provider, until changed.
     pub fn lasting(&self, provider: &str, mood: Mood) {
         lock(&self.state).lasting.insert(provider.to_owned(), mood);
     }
 
-    /// The requests that have arrived.
+    /// The recorded requests.
     pub fn requests(&self) -> Vec<Recorded> {
         lock(&self.state).requests.clone()
     }
 
-    /// The addresses of the emails that have been accepted, in order.
+    /// The recipients of accepted emails, in order.
     pub fn accepted(&self) -> Vec<String> {
         lock(&self.state).accepted.clone()
     }
@@ -155,7 +155,7 @@ impl State {
         let (resend, emails) = match path.as_str() {
             "/access/cdn-cgi/access/certs" => return (200, crate::access::keys()),
             "/alerts" => return (204, Value::Null),
-            // An object as it is now: what its id says.
+            // The current state of an object, which its id encodes.
             path if path.starts_with("/stripe/v1/customers/") => {
                 if mood == Mood::Busy {
                     return (429, json!({ "error": { "type": "rate_limit" } }));
@@ -183,7 +183,7 @@ impl State {
                 return (400, json!({ "code": 21610, "message": "STOP", "status": 400 }));
             }
             Mood::Forbidden => {
-                // As some do: it says the key again.
+                // Some providers quote the key.
                 let message = format!("no such key: {authorization}");
                 return (403, json!({ "name": "invalid_api_key", "message": message }));
             }
@@ -210,7 +210,7 @@ impl State {
                 (409, json!({ "name": "invalid_idempotent_request", "message": "another body" }))
             };
         }
-        // Those behind the first, if that is refused.
+        // All except the first, if that is refused.
         self.accepted.extend(addresses.iter().skip(refused).cloned());
         let mut answer = Value::Null;
         if resend {
@@ -236,7 +236,7 @@ impl State {
     }
 }
 
-/// Whom something is for, or about.
+/// The recipient or user of an item.
 fn address(item: &Value) -> String {
     let places = ["/to/0", "/to/0/email", "/properties/distinct_id", "/distinct_id", ""];
     let found = places.iter().find_map(|place| item.pointer(place)?.as_str());

@@ -9,12 +9,12 @@ use hookmill_core::message::{
 };
 use hookmill_core::objects::claim_check_key;
 use hookmill_core::time::Timestamp;
-use hookmill_providers::{Outgoing, Signed, development, sign};
+use hookmill_providers::{Signed, UnsignedEvent, development, sign};
 use serde_json::{Value, json};
 
 use crate::{CLERK_SECRET, STRIPE_SECRET};
 
-/// The clock.
+/// The current time.
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -34,12 +34,12 @@ fn source(name: &str) -> &'static Source {
     sources().find(|source| source.name == name).expect("the contract has such a source")
 }
 
-/// A request to a source that has development keys.
+/// A request to a source with development keys.
 pub fn signed(name: &str, kind: &str, id: &str, query: Option<&str>, body: &[u8]) -> Signed {
     signed_at(now(), name, kind, id, query, body)
 }
 
-/// The same, signed at some time.
+/// The same, signed at this time.
 pub fn signed_at(
     at: Timestamp,
     name: &str,
@@ -50,11 +50,11 @@ pub fn signed_at(
 ) -> Signed {
     let source = source(name);
     let keys = development(source, &source.secrets[0].name);
-    let event = Outgoing { id, kind, at, query, body };
+    let event = UnsignedEvent { id, kind, at, query, body };
     sign(source, &keys.signing, event).expect("development keys are of their scheme")
 }
 
-/// An event to be sent to a source.
+/// An event for a source.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     /// The source's name.
@@ -86,7 +86,7 @@ pub fn clerk(kind: &str, id: &str, timestamp: i64, data: Value) -> Event {
     Event { source: "clerk", id: id.to_owned(), body: body.to_string().into_bytes() }
 }
 
-/// A Mailgun event. Its signature covers a time and this token, and nothing else of it.
+/// A Mailgun event. Its signature covers a time and this token only.
 pub fn mailgun(at: Timestamp, token: &str, id: &str, kind: &str) -> Value {
     let body = json!({
         "signature": { "token": token },
@@ -104,7 +104,7 @@ impl Event {
         self
     }
 
-    /// The headers of a request that carries it.
+    /// The headers of its request.
     pub fn headers(&self) -> Vec<(String, String)> {
         self.headers_signed_with(
             if self.source == "clerk" { CLERK_SECRET } else { STRIPE_SECRET },
@@ -112,20 +112,20 @@ impl Event {
         )
     }
 
-    /// The headers, signed with some secret at some time.
+    /// The headers, signed with this secret at this time.
     pub fn headers_signed_with(&self, secret: &str, at: Timestamp) -> Vec<(String, String)> {
-        let event = Outgoing { id: &self.id, kind: "", at, query: None, body: &self.body };
+        let event = UnsignedEvent { id: &self.id, kind: "", at, query: None, body: &self.body };
         let signed = sign(source(self.source), &secret.into(), event)
             .expect("the contract's secrets are of their scheme");
         signed.headers
     }
 
-    /// The message that ingress would put on the queue.
+    /// The message that ingress would enqueue.
     pub fn message(&self) -> String {
         encode(&mut self.envelope(), &self.body)
     }
 
-    /// The message that ingress would put on the queue if the body were too long for it.
+    /// The message that ingress would enqueue if the body were too large for it.
     pub fn claim_check(&self) -> String {
         let check = ClaimCheck {
             key: claim_check_key(self.source, &self.id, &self.body),

@@ -1,4 +1,4 @@
-//! HTTP in bytes: a test has to be able to send what no well-behaved client would.
+//! HTTP as bytes: a test must be able to send requests that no well-behaved client would.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// An answer.
+/// A response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Response {
-    /// The status code; 0 if the connection was closed without an answer.
+    /// The status code; 0 if the connection was closed without a response.
     pub status: u16,
     /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
@@ -23,7 +23,7 @@ impl Response {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON; `null` if it is none.
+    /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
@@ -50,24 +50,24 @@ pub fn request(method: &str, path: &str, headers: &[(String, String)], body: &[u
     bytes
 }
 
-/// A connection that is kept for several requests.
+/// A connection for several requests.
 pub struct Connection(BufReader<TcpStream>);
 
 impl Connection {
-    /// Opens one.
+    /// Opens a connection.
     ///
     /// # Errors
     ///
-    /// If there is nobody at the address.
+    /// If no server listens at the address.
     pub fn open(address: SocketAddr) -> std::io::Result<Self> {
         TcpStream::connect(address).map(|stream| Self(BufReader::new(stream)))
     }
 
-    /// Posts a body, and returns the status of the answer.
+    /// Posts a body, and returns the status of the response.
     ///
     /// # Errors
     ///
-    /// If the connection has been closed.
+    /// If the connection was closed.
     pub fn post(
         &mut self,
         path: &str,
@@ -98,20 +98,20 @@ impl Connection {
     }
 }
 
-/// Sends bytes and reads the answer to its end.
+/// Sends bytes and reads the response to its end.
 ///
 /// # Errors
 ///
-/// If there is nobody at the address.
+/// If no server listens at the address.
 pub fn exchange(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Response> {
     exchange_parts(address, &[bytes], Duration::ZERO)
 }
 
-/// Sends parts with a pause after each. A server that answers before the end is read all the same.
+/// Sends parts with a pause after each. An early response is read too.
 ///
 /// # Errors
 ///
-/// If there is nobody at the address.
+/// If no server listens at the address.
 pub fn exchange_parts(
     address: SocketAddr,
     parts: &[&[u8]],
@@ -127,7 +127,7 @@ pub fn exchange_parts(
         std::thread::sleep(pause);
     }
     let mut bytes = Vec::new();
-    // A reset after the answer is an end like any other.
+    // A reset after the response is an end too.
     let _ = stream.read_to_end(&mut bytes);
     Ok(parse(&bytes))
 }

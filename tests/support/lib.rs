@@ -1,4 +1,4 @@
-//! What the contract is written with: events, HTTP in bytes, and a pipeline on either platform to send them to.
+//! The tools of the contract: events, HTTP as bytes, and a pipeline on either platform.
 
 // A test fails by panicking.
 #![allow(clippy::missing_panics_doc)]
@@ -31,31 +31,31 @@ pub fn eventually<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What a test can break, until the returned value is dropped.
+/// A fault that a test causes, until the returned value is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// The queue takes nothing.
+    /// The queue accepts nothing.
     Queue,
-    /// The store does nothing.
+    /// The store is unavailable.
     Store,
 }
 
-/// In the body of an event that ends the consumer which applies it, see `Pipeline::survived`.
+/// In the body of an event that ends its consumer, see `Pipeline::survived`.
 pub const DEADLY: &str = "deadly";
 
-/// The secrets of the contract's sources. Their text is what the canary looks for.
+/// The secrets of the contract's sources. The canary test searches for their text.
 pub const STRIPE_SECRET: &str = "whsec_canaryStripe7d1f";
 /// The second one, for rotation.
 pub const STRIPE_SECRET_NEXT: &str = "whsec_canaryStripeNext9b2c";
 /// `canary-of-the-clerk-source` in base64.
 pub const CLERK_SECRET: &str = "whsec_Y2FuYXJ5LW9mLXRoZS1jbGVyay1zb3VyY2U=";
 
-/// What opens Resend.
+/// Resend's key.
 pub const RESEND_KEY: &str = "re_canaryResend5e8a";
-/// What opens SendGrid.
+/// SendGrid's key.
 pub const SENDGRID_KEY: &str = "SG.canarySendGrid3c7f";
 
-/// The environment that the pipelines run with. Sources that no canary needs have development keys.
+/// The environment of the pipelines. Sources without a canary have development keys.
 pub fn secrets() -> BTreeMap<String, String> {
     let mut secrets: BTreeMap<String, String> = event::sources()
         .flat_map(|source| source.secrets.iter().map(move |secret| (source, &secret.name)))
@@ -84,7 +84,7 @@ pub fn folder() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A configuration with a source for each preset, of the preset's name.
+/// A configuration with a source for each preset, with the preset's name.
 pub const PRESETS: &str = r#"
 [sources.stripe]
 scheme = "stripe"
@@ -118,7 +118,7 @@ secrets = ["env:SECRET"]
 preset = "sendgrid"
 "#;
 
-/// The fixtures of a provider, in the order of their names: for each the name of its file, and the body that it holds.
+/// The fixtures of a provider, in the order of their names: the name of the file, and its body.
 pub fn fixtures(provider: &str) -> Vec<(String, Vec<u8>)> {
     let path = folder().join("fixtures").join(provider);
     let files = path.read_dir().expect("there are fixtures of this provider");

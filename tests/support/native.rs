@@ -1,4 +1,4 @@
-//! A pipeline on this machine: the binary, on a port and a data folder of its own.
+//! A pipeline on this machine: the binary, with its own port and data folder.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,8 +15,8 @@ use crate::event::Event;
 use crate::http::{Response, exchange, request};
 use crate::{DEADLY, Fault, eventually, folder, secrets};
 
-/// The binary: the one that `HOOKMILL_TEST_BINARY` names, or else one that is built once. It is the program as users run it,
-/// with the example of a handler, so it is not linked in.
+/// The binary: from `HOOKMILL_TEST_BINARY`, or built once. It is the program as users run it, with the example of a
+/// handler, so it is not linked into the tests.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -47,7 +47,7 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// Puts a message on the queue of events of a process that is down. It need not be UTF-8.
+/// Puts a message on the queue of events while the process is down. It need not be UTF-8.
 pub fn put(queue: &Connection, message: &[u8], attempts: u32) {
     let sql = "INSERT INTO events_messages (sent_at, text) VALUES (0, CAST(?1 AS TEXT))";
     queue.execute(sql, [message]).expect("the table is there");
@@ -57,7 +57,7 @@ pub fn put(queue: &Connection, message: &[u8], attempts: u32) {
     }
 }
 
-/// Where nobody listens.
+/// An address without a server.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 
 /// A running pipeline. It is killed when dropped.
@@ -67,11 +67,11 @@ pub struct Pipeline {
     config: PathBuf,
     data: Arc<tempfile::TempDir>,
     logs: Arc<Mutex<String>>,
-    /// Where the APIs of providers are.
+    /// The address of the providers' APIs.
     outbound: Option<SocketAddr>,
 }
 
-/// The contract's configuration without `messages`, in a folder of its own.
+/// The contract's configuration without `messages`, in its own folder.
 fn forgetful_config(to: &Path) -> PathBuf {
     let text = std::fs::read_to_string(folder().join("hookmill.toml")).expect("it is there");
     let here = |name: &str| format!("\"{}", folder().join(name).display());
@@ -90,7 +90,7 @@ impl Pipeline {
         Self::start_with(None)
     }
 
-    /// Starts one that reaches providers' APIs.
+    /// Starts one with access to providers' APIs.
     pub fn with_api(api: &Api) -> Self {
         Self::start_with(Some(api.address()))
     }
@@ -100,26 +100,26 @@ impl Pipeline {
         Self::start_on(Arc::new(data), folder().join("hookmill.toml"), Arc::default(), outbound)
     }
 
-    /// Starts one that keeps no messages of events that took effect, nor their bodies.
+    /// Starts one that keeps neither messages of applied events nor their bodies.
     pub fn forgetful() -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         let config = forgetful_config(data.path());
         Self::start_on(Arc::new(data), config, Arc::default(), None)
     }
 
-    /// Starts one, as forgetful, on what a backup holds.
+    /// Starts one on a backup, without `messages`.
     pub fn restored(backup: &Path) -> Self {
         Self::restored_with(backup, forgetful_config)
     }
 
-    /// Starts one that keeps messages on what a backup holds.
+    /// Starts one on a backup, with `messages`.
     pub fn restored_remembering(backup: &Path) -> Self {
         Self::restored_with(backup, |_| folder().join("hookmill.toml"))
     }
 
     fn restored_with(backup: &Path, config: impl FnOnce(&Path) -> PathBuf) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
-        // It makes the folder itself.
+        // It creates the folder itself.
         std::fs::remove_dir(data.path()).expect("it is empty");
         let mut restore = Command::new(binary());
         restore.arg("restore").arg(backup).arg("--data").arg(data.path());
@@ -129,7 +129,7 @@ impl Pipeline {
         Self::start_on(Arc::new(data), config, Arc::default(), None)
     }
 
-    /// Copies its data folder, as somebody would while it runs.
+    /// Backs up its data folder while it runs.
     pub fn back_up(&self, to: &Path) {
         let mut backup = Command::new(binary());
         let backup = backup.arg("backup").arg(to).arg("--data").arg(self.data.path()).output();
@@ -143,7 +143,7 @@ impl Pipeline {
         logs: Arc<Mutex<String>>,
         outbound: Option<SocketAddr>,
     ) -> Self {
-        // What an earlier process wrote here must not be taken for this one's.
+        // The file of an earlier process must not be taken for this one's.
         let _ = std::fs::remove_file(data.path().join("listening"));
         let mut child = Command::new(binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
@@ -152,7 +152,7 @@ impl Pipeline {
             .arg("--data")
             .arg(data.path())
             .envs(secrets())
-            // The configuration names http://localhost: whoever stands there for the providers is the proxy.
+            // The configuration names http://localhost; the test's server for the providers is the proxy.
             .env("HTTP_PROXY", format!("http://{}", outbound.unwrap_or(NOBODY)))
             .env("NO_PROXY", "")
             .stderr(Stdio::piped())
@@ -179,7 +179,7 @@ impl Pipeline {
         Self { child, address, config, data, logs, outbound }
     }
 
-    /// Kills the process, as a power cut would, changes what it left, and starts another on that.
+    /// Kills the process, like a power failure, changes its data, and starts another on them.
     pub fn kill_and_restart(&mut self, change: impl FnOnce(&Connection)) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -188,12 +188,12 @@ impl Pipeline {
         *self = Self::start_on(data, config, logs, self.outbound);
     }
 
-    /// Where it listens.
+    /// Its address.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the admin API listens.
+    /// The address of the admin API.
     pub const fn admin(&self) -> SocketAddr {
         self.address
     }
@@ -227,8 +227,8 @@ impl Pipeline {
         self
     }
 
-    /// Puts messages on the queue together. A process that applies one with [`DEADLY`] in it hangs, and is killed for it; another
-    /// takes its place until nothing is left.
+    /// Puts messages on the queue together. A process that applies one with [`DEADLY`] in it hangs, and is killed; then
+    /// another starts, until the queue is empty.
     #[must_use]
     pub fn survived(mut self, messages: &[String]) -> Self {
         // Counts for some hours.
@@ -258,7 +258,7 @@ impl Pipeline {
         self.database("data.db").execute_batch(sql).expect("the test's SQL is right");
     }
 
-    /// Has two consumers hold an event at the same time.
+    /// Delivers an event to two consumers at the same time.
     pub fn delivered_to_two_consumers(&self, event: &Event) {
         // One batch waits for the store while the other is received.
         let store_away = self.broken(Fault::Store);
@@ -277,7 +277,7 @@ impl Pipeline {
         drop(store_away);
     }
 
-    /// Has the platform give up on an event before a consumer has come to a verdict.
+    /// Lets the platform give up an event before a consumer has a verdict.
     #[must_use]
     pub fn given_up_by_the_platform(mut self, event: &Event) -> Self {
         self.kill_and_restart(|queue| {
@@ -286,13 +286,13 @@ impl Pipeline {
         self
     }
 
-    /// Breaks something until the returned value is dropped.
+    /// Causes a fault until the returned value is dropped.
     pub fn broken(&self, fault: Fault) -> Broken {
         let database = self.database(match fault {
             Fault::Queue => "queue.db",
             Fault::Store => "data.db",
         });
-        // What the process would see if a backup, or a person with a shell, kept the database locked.
+        // The situation when a backup, or a person with a shell, keeps the database locked.
         database.execute_batch("BEGIN IMMEDIATE").expect("the database can be locked");
         Broken(database)
     }
@@ -321,12 +321,12 @@ impl Pipeline {
         rows.collect::<Result<_, _>>().expect("the test's SQL is right")
     }
 
-    /// Waits until nothing is on the queue.
+    /// Waits until the queue is empty.
     pub fn settle(&self) {
         eventually("the queue is empty", || self.is_empty().then_some(()));
     }
 
-    /// Whether nothing is on the queue.
+    /// Whether the queue is empty.
     fn is_empty(&self) -> bool {
         let sql = "SELECT (SELECT count(*) FROM events_messages) + (SELECT count(*) FROM dead_letters_messages)
             + (SELECT count(*) FROM replays_messages)";
@@ -343,25 +343,25 @@ impl Pipeline {
         files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// Has what happens every minute happen: it does so at the start as well.
+    /// Runs the work of every minute, which also runs at the start.
     #[must_use]
     pub fn after_a_minute(mut self) -> Self {
         self.kill_and_restart(|_| ());
         self
     }
 
-    /// All that it has logged.
+    /// Its log.
     pub fn logs(&self) -> String {
         self.logs.lock().expect("no reader panics").clone()
     }
 
-    /// What a counter with these labels stands at.
+    /// The value of a counter with these labels.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let count = self.measured(&format!("{name}_total"), labels);
         count.map_or(0, |count| count.parse().expect("a count"))
     }
 
-    /// How something stands; `None` if it is not told.
+    /// The value of a gauge; `None` if it is absent.
     pub fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.measured(name, labels).map(|number| number.parse().expect("a number"))
     }
@@ -396,7 +396,7 @@ impl Drop for Pipeline {
     }
 }
 
-/// Something is broken for as long as this lives.
+/// A fault that lasts while this lives.
 pub struct Broken(Connection);
 
 impl Drop for Broken {

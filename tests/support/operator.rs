@@ -1,4 +1,4 @@
-//! Somebody who uses the admin API.
+//! A user of the admin API.
 
 use std::net::SocketAddr;
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 
 use crate::http::{Response, exchange, request};
 
-/// Somebody with a token, or without.
+/// A user with a token, or without.
 pub struct Operator {
     admin: SocketAddr,
     token: Option<String>,
 }
 
 impl Operator {
-    /// Gives somebody a token of this role, by SQL.
+    /// Creates a token with this role, by SQL, for a user.
     pub fn new(admin: SocketAddr, name: &str, role: &str, sql: impl FnOnce(&str)) -> Self {
         let token = format!("hookmill_for-tests-only-{name}");
         let hash = sha256_hex(&[token.as_bytes()]);
@@ -24,7 +24,7 @@ impl Operator {
         Self { admin, token: Some(token) }
     }
 
-    /// Somebody without a token.
+    /// A user without a token.
     pub const fn stranger(admin: SocketAddr) -> Self {
         Self { admin, token: None }
     }
@@ -34,17 +34,17 @@ impl Operator {
         self.token.as_deref().unwrap_or_default()
     }
 
-    /// Looks at something.
+    /// Reads a path.
     pub fn get(&self, path: &str) -> Response {
         self.ask("GET", path, b"")
     }
 
-    /// Has something done.
+    /// Posts a change.
     pub fn post(&self, path: &str, body: &Value) -> Response {
         self.ask("POST", path, body.to_string().as_bytes())
     }
 
-    /// Has something removed.
+    /// Deletes something.
     pub fn delete(&self, path: &str, body: &Value) -> Response {
         self.ask("DELETE", path, body.to_string().as_bytes())
     }

@@ -27,7 +27,7 @@ impl Pipeline {
         Self::start_with(None)
     }
 
-    /// Starts one that reaches providers' APIs.
+    /// Starts one with access to providers' APIs.
     pub fn with_api(api: &Api) -> Self {
         Self::start_with(Some(api.address()))
     }
@@ -59,12 +59,12 @@ impl Pipeline {
         Self { child, stdin, address, control, admin }
     }
 
-    /// Where ingress listens.
+    /// The address of ingress.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the admin API listens.
+    /// The address of the admin API.
     pub const fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -92,8 +92,8 @@ impl Pipeline {
         self
     }
 
-    /// Puts messages on the queue together. An invocation that applies one with [`DEADLY`] in it ends as if it had used up its
-    /// memory. Returns when every message has come to a verdict.
+    /// Puts messages on the queue together. An invocation that applies one with [`DEADLY`] in it ends as if it had used up
+    /// its memory. Returns when every message has a verdict.
     #[must_use]
     pub fn survived(self, messages: &[String]) -> Self {
         self.control("fault", &json!({ "fault": DEADLY, "broken": true }));
@@ -111,12 +111,12 @@ impl Pipeline {
         self.control("enqueue", &json!({ "messages": [{ "json": value }] }));
     }
 
-    /// Has two consumers hold an event at the same time.
+    /// Delivers an event to two consumers at the same time.
     pub fn delivered_to_two_consumers(&self, event: &Event) {
         self.control("deliver", &json!({ "messages": [event.message()], "consumers": 2 }));
     }
 
-    /// Has one consumer handle these messages in one batch, and returns how much memory its Wasm has then, in bytes.
+    /// Lets one consumer process these messages in one batch, and returns the size of its Wasm memory afterwards, in bytes.
     pub fn wasm_memory_after(&self, messages: &[String]) -> u64 {
         self.control("deliver", &json!({ "messages": messages, "consumers": 1 }));
         let logs = self.logs();
@@ -124,7 +124,7 @@ impl Pipeline {
         sizes.max().expect("the shim tells")
     }
 
-    /// Has the platform give up on an event before a consumer has come to a verdict.
+    /// Lets the platform give up an event before a consumer has a verdict.
     #[must_use]
     pub fn given_up_by_the_platform(self, event: &Event) -> Self {
         self.control("fault", &json!({ "fault": "consumer", "broken": true }));
@@ -136,7 +136,7 @@ impl Pipeline {
         self
     }
 
-    /// Breaks something until the returned value is dropped.
+    /// Causes a fault until the returned value is dropped.
     pub fn broken(&self, fault: Fault) -> Broken<'_> {
         let fault = match fault {
             Fault::Queue => "queue",
@@ -156,13 +156,13 @@ impl Pipeline {
             .collect()
     }
 
-    /// Waits until everything that was sent before is through. The local queue delivers one batch at a time, in order.
+    /// Waits until every earlier message is processed. The local queue delivers one batch at a time, in order.
     pub fn settle(&self) {
         let marker =
             stripe("test.marker", &format!("evt_marker_{}", now().millis()), 0, Value::Null);
         self.control("enqueue", &json!({ "messages": [marker.message()] }));
         let sql = format!("SELECT 1 FROM events WHERE id = '{}'", marker.id);
-        eventually("the queue is through", || self.sql(&sql).first().map(drop));
+        eventually("the queue is empty", || self.sql(&sql).first().map(drop));
         for table in ["events", "event_messages"] {
             self.sql(&format!("DELETE FROM {table} WHERE id = '{}'", marker.id));
         }
@@ -178,25 +178,25 @@ impl Pipeline {
             .collect()
     }
 
-    /// Has what happens every minute happen.
+    /// Runs the work of every minute.
     #[must_use]
     pub fn after_a_minute(self) -> Self {
         self.control("minute", &Value::Null);
         self
     }
 
-    /// All that the Workers have logged.
+    /// The logs of the Workers.
     pub fn logs(&self) -> String {
         self.control("logs", &Value::Null).as_str().unwrap_or_default().to_owned()
     }
 
-    /// What a counter with these labels stands at.
+    /// The value of a counter with these labels.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let points = self.points(labels[0].1, name, labels).into_iter();
         points.filter_map(|count| count.as_u64()).sum()
     }
 
-    /// How something stands; `None` if it is not told.
+    /// The value of a gauge; `None` if it is absent.
     pub fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.points(name, name, labels).pop()?.as_f64()
     }
@@ -226,7 +226,7 @@ impl Drop for Pipeline {
     }
 }
 
-/// Something is broken for as long as this lives.
+/// A fault that lasts while this lives.
 pub struct Broken<'p> {
     pipeline: &'p Pipeline,
     fault: &'static str,

@@ -1,4 +1,4 @@
-// The admin API of the Workers against its own OpenAPI document, as tests/sdk/admin.test.mjs has it of the binary.
+// The admin API of the Workers against its own OpenAPI document, like tests/sdk/admin.test.mjs for the binary.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
@@ -11,7 +11,7 @@ import { conforms, python } from "../sdk/schemathesis.mjs";
 
 const harness = join(dirname(fileURLToPath(import.meta.url)), "harness.mjs");
 
-test("the admin API of the Workers is as its document says", { skip: python ? false : "there is no Python" }, async () => {
+test("the admin API of the Workers matches its document", { skip: python ? false : "Python is missing" }, async () => {
   const env = { ...process.env, HOOKMILL_TEST_SECRETS: "{}", HOOKMILL_TEST_OUTBOUND: "" };
   const workers = spawn(process.execPath, [harness], { env, stdio: ["pipe", "pipe", "inherit"] });
   try {

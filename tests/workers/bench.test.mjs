@@ -1,10 +1,10 @@
-// The benchmark of the Workers in a small form: it runs to its end, every event takes effect once, and what an event costs in
-// D1 does not grow with the tables, and what runs each minute reads no table whole. No time is looked at.
+// A small run of the Workers' benchmark: it completes, every event takes effect once, the cost of an event in D1 does not grow
+// with the tables, and the work of each minute scans no table. Times are ignored.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { run } from "../bench/workers.mjs";
 
-test("the benchmark of the Workers runs to its end, and an event costs the same at any size of the tables", async (t) => {
+test("the benchmark of the Workers completes, and an event costs the same at any size of the tables", async (t) => {
   const options = {
     // The Workers of the contract.
     built: "target/workers-test",
@@ -29,6 +29,6 @@ test("the benchmark of the Workers runs to its end, and an event costs the same 
     const grown = many[kind] / few[kind];
     assert.ok(Math.abs(grown - 1) <= 0.1, `rows ${kind} per event: ${few[kind]} at ${options.small} rows, ${many[kind]} at ${options.large}`);
   }
-  // Both Workers count dead letters up to 10,000, and D1 counts a counted row twice. The rest reads no table whole.
+  // Both Workers count dead letters up to 10,000, and D1 counts a counted row twice. The rest scans no table.
   assert.ok(many.minute <= 4 * 10_000 + 1000, `rows read each minute: ${few.minute} at ${options.small} rows, ${many.minute} at ${options.large}`);
 });

@@ -1,6 +1,6 @@
-// Runs the three Workers in workerd for one test, and lets it look inside and break things over HTTP.
+// Runs the three Workers in workerd for one test, which can inspect and break them over HTTP.
 //
-// The settings come from the Workers' own wrangler.toml; only waiting is shortened. The Workers are those that
+// The settings come from the Workers' own wrangler.toml, with shorter waits. The Workers are those that
 // `cargo xtask test` built with tests/hookmill.toml baked in.
 import { createServer } from "node:http";
 import { readdirSync, readFileSync } from "node:fs";
@@ -13,10 +13,10 @@ const tests = dirname(dirname(fileURLToPath(import.meta.url)));
 const root = dirname(tests);
 const secrets = JSON.parse(process.env.HOOKMILL_TEST_SECRETS);
 
-// Where the APIs of providers are, if this test has any.
+// The address of the providers' APIs, if this test has any.
 const outbound = process.env.HOOKMILL_TEST_OUTBOUND;
 
-// No Worker may know its queues by their names: whoever deploys it chooses those.
+// No Worker may depend on the names of its queues, which the user chooses.
 const renamed = (queue) => queue && `another-${queue}`;
 
 const faults = new Set();
@@ -44,7 +44,7 @@ function worker(stage) {
       const body = request.method === "GET" ? undefined : await request.text();
       const init = { method: request.method, headers, body };
       const response = await fetch(`http://${outbound}${pathname}`, init);
-      // What has no content may have no body either, not even an empty one.
+      // A response without content must have no body, not even an empty one.
       const answer = response.status === 204 ? null : await response.arrayBuffer();
       return new Response(answer, { status: response.status, headers: response.headers });
     },
@@ -96,14 +96,14 @@ const migrations = [join(root, "migrations"), join(tests, "migrations")].flatMap
     .map((name) => join(folder, name)),
 );
 for (const path of migrations) {
-  // D1 takes one statement at a time; no statement of ours has a semicolon inside.
+  // D1 accepts one statement at a time; no statement here contains a semicolon.
   const sql = readFileSync(path, "utf8").replace(/--.*$/gm, "");
   for (const statement of sql.split(";")) {
     if (statement.trim()) await database.prepare(statement).run();
   }
 }
 
-// A text, or what somebody else may put on a queue.
+// A text, or any other value that a queue may contain.
 const message = (body) => {
   if (typeof body === "string") return { body, contentType: "text" };
   if (body.bytes) return { body: new Uint8Array(body.bytes), contentType: "bytes" };
@@ -114,7 +114,7 @@ const commands = {
   sql: async ({ sql }) => (await database.prepare(sql).raw()),
   enqueue: async ({ messages }) => {
     const queue = await miniflare.getQueueProducer("EVENTS", ingress);
-    // As many as the platform takes at a time.
+    // The platform's maximum at a time.
     for (let first = 0; first < messages.length; first += 100) {
       const batch = messages.slice(first, first + 100);
       await queue.sendBatch(batch.map(message));
@@ -137,7 +137,7 @@ const commands = {
     return (await bucket.list()).objects.map((object) => object.key);
   },
   logs: async () => logs,
-  // What the cron trigger does every minute.
+  // The work of the cron trigger, every minute.
   minute: async () => {
     await dead.scheduled({ cron: "* * * * *" });
     return null;
@@ -146,7 +146,7 @@ const commands = {
 
 let cron;
 if (outbound) {
-  // Once a second, not once a minute. What it would find the others have been woken up for, but for faults.
+  // Once a second, not once a minute. Without faults, messages have already woken the Workers for this work.
   const consumer = await miniflare.getWorker(consumers);
   cron = setInterval(() => consumer.scheduled({ cron: "* * * * *" }).catch(() => {}), 1000);
 }
@@ -164,7 +164,7 @@ const control = createServer((request, response) => {
     }
   });
 });
-// The admin API, on a port of its own: the Worker behind it has an address of its own.
+// The admin API on a separate port, since its Worker has a separate address.
 const dead = await miniflare.getWorker(dlq);
 const hop = new Set(["connection", "content-length", "host", "transfer-encoding"]);
 const admin = createServer((request, response) => {
@@ -172,7 +172,7 @@ const admin = createServer((request, response) => {
   request.on("data", (part) => parts.push(part));
   request.on("end", async () => {
     try {
-      // No fetch knows this method: Cloudflare answers it without the Worker.
+      // fetch does not support this method: Cloudflare answers it without the Worker.
       if (request.method === "TRACE") return response.writeHead(405, { allow: "GET, POST, DELETE" }).end();
       const headers = Object.fromEntries(Object.entries(request.headers).filter(([name]) => !hop.has(name)));
       const bodiless = ["GET", "HEAD"].includes(request.method) || parts.length === 0;

@@ -1,8 +1,8 @@
-// Stands around a built Worker and breaks its bindings on request. The Worker itself is what is deployed.
+// Wraps a built Worker and breaks its bindings on request. The Worker itself is the deployed one.
 import { wasm } from "./memory.mjs";
 import Worker from "./index.js";
 
-// `worker` looks at the names of these classes before it takes a binding.
+// `worker` checks the names of these classes before it accepts a binding.
 class WorkerQueue {
   constructor(queue, broken) {
     this.send = async (...message) => {
@@ -41,7 +41,7 @@ class D1Database {
   }
 }
 
-// A local Analytics Engine keeps nothing.
+// A local Analytics Engine stores nothing.
 const metrics = { writeDataPoint: (point) => console.log(`data point ${JSON.stringify(point)}`) };
 
 export default class extends Worker {
@@ -59,7 +59,7 @@ export default class extends Worker {
     if (batch.queue.endsWith("-events") && (await this.broken("consumer"))) {
       throw new Error("the consumer has ended");
     }
-    // What the platform does with an invocation that uses up its memory.
+    // The platform's behavior if an invocation uses up its memory.
     const ended = new Promise((_, reject) => {
       this.end = () => reject(new Error("Worker exceeded memory limit."));
     });

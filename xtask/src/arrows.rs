@@ -1,4 +1,4 @@
-//! The arrows between crates, as ARCHITECTURE.md has them.
+//! The dependencies between crates, as in ARCHITECTURE.md.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: where Hookmill stands, as ratios to something measured in the same run.
+//! `cargo xtask bench`: Hookmill's speed, as ratios to references measured in the same run.
 
 use std::time::Instant;
 
@@ -11,11 +11,11 @@ use crate::tools::Tools;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only these; without any, all.
+    /// Only these parts. Default: all.
     parts: Vec<Part>,
 }
 
-/// A part of the benchmark that can be run by itself.
+/// A part of the benchmark that can run separately.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Part {
     /// The binary: ingress, from the first request to the last row, growth, and drain
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// The binary, with the configurations in tests/bench.
 fn native() -> anyhow::Result<()> {
-    // Together they would share features, and the binary would not be the one that is released.
+    // Built together they would share features, and the binary would differ from the released one.
     shell(cargo().args(["build", "--release", "--package", "hookmill"]))?;
     let mut bench = cargo();
     bench.args(["run", "--release", "--package", "hookmill-tests", "--features", "bench"]);
@@ -76,7 +76,7 @@ fn workers() -> anyhow::Result<()> {
     shell(tools.node().arg("tests/bench/workers.mjs"))
 }
 
-/// The cost of a verification to that of its HMAC, from what criterion wrote.
+/// The cost of a verification relative to its HMAC, from criterion's results.
 fn verification() -> anyhow::Result<()> {
     let mut bench = cargo();
     bench.args([
@@ -98,7 +98,7 @@ fn verification() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The cost of planning events to that of parsing their bodies, in time and in allocations.
+/// The cost of planning events relative to parsing their bodies, in time and in allocations.
 fn planning() -> anyhow::Result<()> {
     let mut bench = cargo();
     bench.args(["bench", "--package", "hookmill-consumers"]);
@@ -110,7 +110,7 @@ fn planning() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What criterion found out about a benchmark, in nanoseconds.
+/// Criterion's median for a benchmark, in nanoseconds.
 fn median(name: &str) -> anyhow::Result<f64> {
     let path = target().join("criterion").join(name).join("new/estimates.json");
     let text = std::fs::read_to_string(&path)

@@ -14,9 +14,9 @@ use crate::tools::Tools;
 /// The three Workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Worker {
-    /// Webhooks in.
+    /// Receives webhooks.
     Ingress,
-    /// Events applied.
+    /// Applies events.
     Consumers,
     /// Dead letters.
     Dlq,
@@ -41,11 +41,11 @@ impl Worker {
     }
 }
 
-/// Builds a Worker into `out`, or else into `target/workers`.
+/// Builds a Worker into `out`, by default into `target/workers`.
 ///
 /// # Errors
 ///
-/// If it cannot be built, above all because of a bad configuration.
+/// If it cannot be built, for instance because of an invalid configuration.
 pub fn build(
     tools: &Tools,
     worker: Worker,
@@ -75,7 +75,7 @@ pub fn build_with(
         command.env("HOOKMILL_CONFIG", config);
     }
     if worker == Worker::Ingress {
-        // A client that goes away does not cancel what has been admitted.
+        // A client that disconnects does not cancel accepted requests.
         command.env("RUN_TO_COMPLETION", "1");
     }
     let (parsed, faults) = parsed(config)?;
@@ -91,7 +91,8 @@ pub fn build_with(
     }
     run(&mut command)?;
     if worker == Worker::Ingress {
-        // worker-build keeps the names of functions, which are an eighth of it. A panic says its place without them.
+        // worker-build keeps the names of functions, which are an eighth of the file. A panic gives its location without
+        // them.
         let wasm = out.join("index_bg.wasm");
         let mut strip = tools.wasm_opt();
         strip.args(["--all-features", "--strip-debug"]).arg(&wasm).arg("-o").arg(&wasm);
@@ -100,7 +101,7 @@ pub fn build_with(
     Ok(())
 }
 
-/// What the Worker is to carry. Faults are told by the build, which reads the file again.
+/// The configuration of a Worker. Its errors are reported by the build, which reads the file again.
 fn parsed(config: Option<&Path>) -> anyhow::Result<(Config, Vec<ConfigError>)> {
     let path = match (config, std::env::var_os("HOOKMILL_CONFIG")) {
         (Some(path), _) => path.to_owned(),
@@ -113,7 +114,7 @@ fn parsed(config: Option<&Path>) -> anyhow::Result<(Config, Vec<ConfigError>)> {
     Ok(parse(&file, &text))
 }
 
-/// The algorithms that the configuration needs and not every build has.
+/// The optional algorithms that the configuration needs.
 fn algorithms(ingress: &Ingress) -> Vec<&'static str> {
     let sources = ingress.sources.iter();
     let mut features: Vec<_> = sources.filter_map(|source| source.scheme.feature()).collect();
@@ -122,7 +123,7 @@ fn algorithms(ingress: &Ingress) -> Vec<&'static str> {
     features
 }
 
-/// A Worker is not built to be deployed beside others that do not fit it.
+/// A Worker is not built if it would not fit the others.
 fn check(config: &Config) -> anyhow::Result<()> {
     let read = |path: &Path| std::fs::read_to_string(root().join(path));
     let Findings { faults, unchecked } = wrangler::check(config, Path::new(""), read);

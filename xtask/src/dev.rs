@@ -65,8 +65,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     become_program(&mut wrangler)
 }
 
-/// Writes the secrets that hookmill.toml names and nobody has set into `.dev.vars`, where wrangler looks for them. They
-/// are the ones that `hookmill send` signs with. Returns the names of the sources.
+/// Writes the secrets that hookmill.toml names and that are not set into `.dev.vars`, where wrangler looks for them.
+/// `hookmill send` signs with the same. Returns the names of the sources.
 fn development_secrets() -> anyhow::Result<Vec<String>> {
     let path = root().join("hookmill.toml");
     let text =

@@ -1,6 +1,6 @@
-//! The project's own commands. `cargo xtask test` is what CI runs; there is nothing that it does and a contributor cannot.
+//! The project's own commands. CI runs `cargo xtask test`, and contributors can run the same.
 
-// A command line speaks on stdout and stderr.
+// Commands print to stdout and stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(test)]
@@ -35,7 +35,7 @@ enum Command {
     Setup,
     /// Build a Worker into target/workers, with the checked hookmill.toml (or $HOOKMILL_CONFIG) baked in
     Build {
-        /// Which.
+        /// The Worker.
         worker: Worker,
         /// The folder to build into.
         #[arg(long, value_name = "FOLDER")]
@@ -43,7 +43,7 @@ enum Command {
     },
     /// Run the three Workers on this machine under wrangler
     Dev(dev::Arguments),
-    /// Run Cloudflare's wrangler, of the version that everything here is tested with
+    /// Run Cloudflare's wrangler, in the version that the tests use
     Wrangler {
         /// Its arguments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

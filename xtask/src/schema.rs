@@ -1,4 +1,4 @@
-//! `cargo xtask schema`: the descriptions under docs/ that are made from the code. Tests compare them with it.
+//! `cargo xtask schema`: the files under docs/ that are generated from the code. Tests compare them with it.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use hookmill_core::config::json_schema;
 
 use crate::shell::{cargo, output, root};
 
-/// The JSON Schema of hookmill.toml: editors read it from there, and the binary has it compiled in.
+/// The JSON Schema of hookmill.toml: editors read it from there, and the binary contains it.
 const CONFIGURATION: &str = "docs/hookmill.schema.json";
 
 /// The OpenAPI document of the admin API, as the router serves it.
@@ -23,7 +23,7 @@ pub fn run() -> anyhow::Result<()> {
         fs::write(root().join(file), text + "\n").with_context(|| format!("cannot write {file}"))
     };
     write(CONFIGURATION, serde_json::to_string_pretty(&json_schema())?)?;
-    // A program of its own, so that the other commands need not build the admin API.
+    // A separate program, so that the other commands need not build the admin API.
     let mut openapi = cargo();
     openapi.args(["run", "--quiet", "--package", "hookmill-admin", "--example", "openapi"]);
     let Some(document) = output(&mut openapi) else {

@@ -1,4 +1,4 @@
-//! Running programs, and saying which.
+//! Runs programs, and prints their command lines.
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -15,19 +15,19 @@ pub fn root() -> PathBuf {
     package.parent().unwrap_or(package).to_owned()
 }
 
-/// Where cargo puts what it builds: it heeds CARGO_TARGET_DIR, and so do we.
+/// The target folder of cargo, which CARGO_TARGET_DIR may set.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// `cargo`, the one that runs this.
+/// The `cargo` that runs this program.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// Runs a program to its end, its output shown.
+/// Runs a program to its end, with its output visible.
 ///
 /// # Errors
 ///
@@ -41,11 +41,11 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Becomes a program that runs until it is told to stop, so that whoever tells this process tells that program.
+/// Replaces this process with a program that runs until it is stopped, so that signals reach that program.
 ///
 /// # Errors
 ///
-/// If it cannot be started; where a process cannot become another one, if it fails.
+/// If it cannot be started; or if it fails, on systems where a process cannot be replaced.
 pub fn become_program(command: &mut Command) -> anyhow::Result<()> {
     #[cfg(unix)]
     {
@@ -58,7 +58,7 @@ pub fn become_program(command: &mut Command) -> anyhow::Result<()> {
     run(command)
 }
 
-/// Runs a program to its end, beside others, and returns what it printed to stdout. All its output is shown in one piece.
+/// Runs a program to its end, beside others, and returns its stdout. Its output is printed in one piece.
 ///
 /// # Errors
 ///
@@ -74,7 +74,7 @@ pub fn run_for_output(command: &mut Command) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Does the same to each of these, as many at once as there are cores. After a failure, no other is begun.
+/// Does the same to each of these, as many at once as there are cores. After a failure, it begins no other.
 ///
 /// # Errors
 ///
@@ -100,7 +100,7 @@ pub fn at_once<T: Sync>(
     })
 }
 
-/// What a program prints, if it can be run and succeeds.
+/// The output of a program, if it can be run and succeeds.
 pub fn output(command: &mut Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

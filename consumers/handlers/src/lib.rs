@@ -1,5 +1,5 @@
-//! Handlers: code of yours, where rules end. The binary and the consumer Worker are built with what is in [`HANDLERS`], and
-//! `hookmill check` knows their names. To add one, write a file beside `revenue.rs` and name it below.
+//! Handlers: your own code, for what rules cannot express. The binary and the consumer Worker contain the handlers in
+//! [`HANDLERS`], and `hookmill check` knows their names. To add one, write a file beside `revenue.rs` and list it below.
 
 #[cfg(feature = "example-handler")]
 mod revenue;

@@ -1,13 +1,12 @@
-//! `stripe-revenue`, an example: what was earned by month. An invoice may be for a year, and a month of it is earned in a
-//! month; no path can say that.
+//! `stripe-revenue`, an example: revenue by month. A yearly invoice is earned month by month, which no path can express.
 
 use chrono::{DateTime, Datelike as _, Months, NaiveDate};
 use hookmill_core::handler::{Event, Handler, Unhandled};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Of a paid invoice, a value for each line and month: `{ "month": "2026-01", "currency": "usd", "amount": 1250 }`. Amounts are
-/// in the currency's smallest unit; what cannot be divided evenly is in the first month.
+/// Returns a value for each line and month of a paid invoice: `{ "month": "2026-01", "currency": "usd", "amount": 1250 }`.
+/// Amounts are in the currency's smallest unit; the first month gets the remainder of the division.
 #[derive(Debug)]
 pub struct Revenue;
 
@@ -49,7 +48,7 @@ struct Period {
 impl Handler for Revenue {
     fn handle(&self, event: &Event<'_>) -> Result<Vec<Value>, Unhandled> {
         let body: Body = serde_json::from_slice(event.body)
-            .map_err(|error| Unhandled(format!("this is no invoice (line {})", error.line())))?;
+            .map_err(|error| Unhandled(format!("not an invoice (line {})", error.line())))?;
         let Invoice { currency, lines } = body.data.object;
         let mut values = Vec::new();
         for Line { amount, period } in lines.data {
@@ -65,14 +64,14 @@ impl Handler for Revenue {
     }
 }
 
-/// The first day of each month that a period begins a month of: of 15 January to 15 March, January and February. A period of
-/// less than a month is one.
+/// The first day of each month of a period. A month begins on the period's day: 15 January to 15 March has January and
+/// February. A period shorter than a month counts as one.
 fn months(period: &Period) -> Option<Vec<NaiveDate>> {
     let day = |seconds| DateTime::from_timestamp(seconds, 0).map(|time| time.date_naive());
     let (start, end) = (day(period.start)?, day(period.end)?);
     let first = start.with_day(1)?;
     let mut months = vec![first];
-    // A century is no period of an invoice: whatever it is, it is not gone through.
+    // No invoice spans a century. The limit bounds the loop.
     for count in 1..1200 {
         if start.checked_add_months(Months::new(count))? >= end {
             break;
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_month_of_a_year_is_earned_in_a_month() {
+    fn a_year_is_earned_month_by_month() {
         let year = handled(&invoice(12_005, "2026-01-31", "2027-01-31")).unwrap();
         assert_eq!(year.len(), 12);
         assert_eq!(year[0], json!({ "month": "2026-01", "currency": "usd", "amount": 1005 }));
@@ -119,16 +118,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refunded_and_what_lasts_no_month_is_earned_at_once() {
+    fn refunds_and_periods_below_a_month_are_earned_at_once() {
         let credit = handled(&invoice(-700, "2026-01-15", "2026-01-20")).unwrap();
         assert_eq!(credit, [json!({ "month": "2026-01", "currency": "usd", "amount": -700 })]);
         assert_eq!(handled(&invoice(5, "2026-03-01", "2026-03-01")).unwrap().len(), 1);
     }
 
     #[test]
-    fn what_is_no_invoice_is_said_to_be_none() {
-        let said = handled(&json!({ "data": {} })).unwrap_err();
-        assert_eq!(said.to_string(), "this is no invoice (line 1)");
+    fn a_body_that_is_not_an_invoice_is_an_error() {
+        let error = handled(&json!({ "data": {} })).unwrap_err();
+        assert_eq!(error.to_string(), "not an invoice (line 1)");
         let mut odd = invoice(1, "2026-01-01", "2026-02-01");
         odd["data"]["object"]["lines"]["data"][0]["period"]["start"] = i64::MAX.into();
         assert!(handled(&odd).is_err());

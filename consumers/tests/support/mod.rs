@@ -1,11 +1,11 @@
-//! A real SQLite with rules and tables of a test's own, and events for them.
+//! A real SQLite with a test's own rules and tables, and events for them.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 
-use hookmill_consumers::{Driven, Fate, drive};
+use hookmill_consumers::{BatchResult, Fate, process_batch};
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
@@ -23,7 +23,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// `tables` is the migration of whoever wrote the rules; `done.html` is there for them.
+    /// `tables` is the migration with the tables of the rules; the template `done.html` exists.
     pub fn new(rules: &str, tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("hookmill.toml");
@@ -43,7 +43,7 @@ impl Fixture {
         }
     }
 
-    /// What a query answers with, `NULL` for nothing.
+    /// The rows of a query, `NULL` for nothing.
     pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
         let database = rusqlite::Connection::open(self.folder.path().join("data/data.db")).unwrap();
         let mut statement = database.prepare(sql).unwrap();
@@ -56,9 +56,9 @@ impl Fixture {
         statement.query_map([], row).unwrap().collect::<Result<_, _>>().unwrap()
     }
 
-    /// What becomes of each delivery of a batch.
-    pub fn drive(&self, store: &impl Store, batch: &[Delivery]) -> Vec<(Fate, Verdict)> {
-        let Driven { settled, .. } = self.runtime.block_on(drive(
+    /// The result of each delivery of a batch.
+    pub fn process(&self, store: &impl Store, batch: &[Delivery]) -> Vec<(Fate, Verdict)> {
+        let BatchResult { settled, .. } = self.runtime.block_on(process_batch(
             store,
             &NoObjects,
             &self.config,
@@ -87,7 +87,7 @@ impl Objects for NoObjects {
     }
 }
 
-/// A message of the source `s`, for the `attempts`th time.
+/// A message of the source `s`, for the given attempt.
 pub fn event(id: &str, kind: &str, body: &str, attempts: u32) -> Delivery {
     let mut envelope = Envelope {
         v: VERSION,

@@ -1,4 +1,4 @@
-//! A batch of events as Stripe sends them, and the rules that come with Hookmill for them.
+//! A batch of events as Stripe sends them, and the preset for them.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -12,7 +12,7 @@ use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
 use hookmill_core::time::Timestamp;
 use serde_json::Value;
 
-/// The preset and rules of a test's own, compiled.
+/// The preset and a test's own rules, compiled.
 pub fn config(rules: &str) -> Consumers {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hookmill.toml");
@@ -21,7 +21,7 @@ pub fn config(rules: &str) -> Consumers {
     hookmill_loader::load(&path, &[]).unwrap_or_else(|error| panic!("{error}")).consumers()
 }
 
-/// So many bodies, those of the fixtures over and over, each with an id of its own.
+/// This number of bodies: those of the fixtures in turn, each with its own id.
 #[expect(clippy::disallowed_methods, reason = "the fixtures are files")]
 pub fn bodies(count: usize) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/stripe");
@@ -33,7 +33,7 @@ pub fn bodies(count: usize) -> Vec<String> {
     texts.map(|(number, text)| text.replacen("evt_", &format!("evt_{number:04}"), 1)).collect()
 }
 
-/// An event as it comes from the queue.
+/// An event as the queue delivers it.
 pub fn delivery(body: &str) -> Delivery {
     let event: Value = serde_json::from_str(body).unwrap();
     let text = |key: &str| event[key].as_str().unwrap().to_owned();

@@ -1,6 +1,6 @@
-//! The consumer Worker: the queue of events to D1, and the outbox to providers.
+//! The consumer Worker: applies the queue of events to D1, and sends the outbox to providers.
 
-mod outgoing;
+mod background;
 
 use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
@@ -8,14 +8,14 @@ use std::rc::Rc;
 
 use hookmill_cloudflare::{Batch, D1, Metrics, R2, log, now};
 use hookmill_consumers::log::entry;
-use hookmill_consumers::{Count, Driven, Fate, Settled, counts, drive};
+use hookmill_consumers::{BatchResult, Count, Fate, Settled, counts, process_batch};
 use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, wakes};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, ScheduleContext, ScheduledEvent, console_log, event, js_sys, worker_sys};
 
-/// Checked, compiled and written by the build script.
+/// The checked and compiled configuration, from the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
 
 thread_local! {
@@ -30,12 +30,12 @@ fn config() -> Rc<Consumers> {
     })
 }
 
-/// Applies a batch, or sends what is in the outbox. Exported by hand: `#[event(queue)]` hides how often a message was delivered, and turns an error into a
-/// panic.
+/// Applies a batch, or sends the messages of the outbox. Exported by hand: `#[event(queue)]` hides the number of attempts,
+/// and turns an error into a panic.
 ///
 /// # Errors
 ///
-/// If a binding is missing; everything comes again.
+/// If a binding is missing; the queue delivers the batch again.
 #[wasm_bindgen(wasm_bindgen = ::worker::wasm_bindgen, wasm_bindgen_futures = ::worker::wasm_bindgen_futures, js_sys = ::worker::js_sys)]
 pub async fn queue(
     event: worker_sys::MessageBatch,
@@ -45,8 +45,8 @@ pub async fn queue(
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
         if wakes(batch.deliveries()) {
-            outgoing::refetch(&env, &config()).await;
-            outgoing::send(&env, &config()).await;
+            background::refetch(&env, &config()).await;
+            background::send(&env, &config()).await;
             batch.acknowledge();
             return Ok(JsValue::UNDEFINED);
         }
@@ -54,9 +54,10 @@ pub async fn queue(
         let store = D1::new(&env, "DB").map_err(failed)?;
         let objects = R2::new(&env, "BODIES").map_err(failed)?;
         let config = config();
-        let told = |index: usize, settled: &Settled| batch.settle(index, settled.verdict);
-        let driven = drive(&store, &objects, &config, batch.deliveries(), now(), told).await;
-        let Driven { settled, due_at } = driven;
+        let on_settled = |index: usize, settled: &Settled| batch.settle(index, settled.verdict);
+        let result =
+            process_batch(&store, &objects, &config, batch.deliveries(), now(), on_settled).await;
+        let BatchResult { settled, due_at } = result;
         log_batch(batch.deliveries(), &settled);
         let mut metrics = Metrics::new(&env, "METRICS");
         for Count { source, secret, fate, deliveries } in counts(&settled) {
@@ -64,24 +65,24 @@ pub async fn queue(
             metrics.count("deliveries", [source, &secret, fate], deliveries);
         }
         if let Some(due_at) = due_at {
-            outgoing::wake(&env, due_at + config.shortest_wait()).await;
+            background::wake(&env, due_at + config.shortest_wait()).await;
         }
         Ok(JsValue::UNDEFINED)
     })
     .await
 }
 
-/// Tells whoever wants to know if something is the matter; and sends what nobody was woken up for: what is due later, and what
-/// was left by somebody who is gone.
+/// Sends alerts, and does work that no message woke this Worker for: messages that are due later, and work of processes
+/// that ended.
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     let config = config();
-    AssertUnwindSafe(outgoing::watch_over(&env, &config)).await;
-    AssertUnwindSafe(outgoing::refetch(&env, &config)).await;
-    AssertUnwindSafe(outgoing::send(&env, &config)).await;
+    AssertUnwindSafe(background::watch_over(&env, &config)).await;
+    AssertUnwindSafe(background::refetch(&env, &config)).await;
+    AssertUnwindSafe(background::send(&env, &config)).await;
 }
 
-/// One line for the batch, and one for each delivery that did not simply take effect.
+/// One line for the batch, and one for each delivery that was not simply applied.
 fn log_batch(deliveries: &[Delivery], settled: &[Settled]) {
     let mut applied = 0;
     for (delivery, settled) in deliveries.iter().zip(settled) {

@@ -1,10 +1,10 @@
-//! From rules as written to a [`Program`]: names checked against the schema, paths gathered, SQL made once.
+//! Compiles rules to a [`Program`]: checks names against the schema, collects paths, writes SQL.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::sql::{self, Target};
 use super::{
-    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, Handled, Path, PathRead, Places,
+    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead, Places,
     Precedence, Program, Reads, Refetch, Rule, Send, Sql, Step, Value, ValuePath,
 };
 use crate::config::{
@@ -19,8 +19,8 @@ use crate::schema::{OWN_TABLES, Schema, Table};
 ///
 /// # Errors
 ///
-/// Every fault of every rule: a table or column that the schema does not have, a key that is not the table's, a table that
-/// rules could not write in any order, a handler that is none of `handlers`.
+/// Every error of every rule: a table or column that the schema does not have, a key that is not the table's, a table that
+/// rules could not write in any order, a handler that is not in `handlers`.
 pub fn compile(
     config: &Config,
     schema: &Schema,
@@ -55,12 +55,12 @@ pub fn compile(
     if errors.is_empty() { Ok(program) } else { Err(errors) }
 }
 
-/// What the rules of a table do together.
+/// The rules of a table together.
 #[derive(Default)]
 struct Managed<'r> {
-    /// Every column that some rule sets.
+    /// Every column that a rule sets.
     columns: BTreeSet<&'r str>,
-    /// Whether some rule removes rows.
+    /// Whether a rule removes rows.
     removes: bool,
 }
 
@@ -74,7 +74,7 @@ fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, 
     managed
 }
 
-/// `body` is where paths into the event's body get their places.
+/// `body` collects the paths into the event's body.
 fn compile_rule(
     rule: &RuleDecl,
     config: &Config,
@@ -123,7 +123,7 @@ fn compile_rule(
         handler: rule
             .handler
             .as_ref()
-            .map(|name| Handled { name: name.value.clone(), reads: returned }),
+            .map(|name| HandlerRef { name: name.value.clone(), reads: returned }),
         each: list.map(|list| Each { list, reads: elements }),
         when,
         effect,
@@ -160,14 +160,14 @@ fn compile_table(
         return Err(vec![error.suggest(table_name, tables)]);
     };
 
-    // What other rules of the table set, and this one does not.
+    // Columns that other rules of the table set, and this one does not.
     let others = managed.columns.iter().copied();
     let sets =
         |name: &str| rule.newest().is_some_and(|newest| names(&newest.set).any(|set| set == name));
     let unset: Vec<_> = others.filter(|name| !sets(name)).collect();
     check_columns(rule, &unset, table, &mut errors);
     check_kind(rule, table, &mut errors);
-    let asked = asked(whole, rule, config).unwrap_or_else(|fault| {
+    let provider = refetch_provider(whole, rule, config).unwrap_or_else(|fault| {
         errors.push(fault);
         None
     });
@@ -180,7 +180,7 @@ fn compile_table(
         value: value(&text.value, places),
         required,
     };
-    // Of a list's rows, what they have in common stands before what each has of its own.
+    // In rows of a list, the owner's columns come before the element's.
     let is_list = matches!(rule.write, TableWrite::List { .. });
     let (owner, of_element): (Vec<_>, Vec<_>) =
         rule.key.iter().partition(|(_, text)| !is_list || !text.value.is_of_element());
@@ -193,7 +193,7 @@ fn compile_table(
         version: value(&newest.version.value, places),
         delete: newest.delete.iter().map(|glob| glob.value.clone()).collect(),
         precedence,
-        refetch: asked.map(|provider| Refetch { provider, id: id_of_object(provider, places) }),
+        refetch: provider.map(|provider| Refetch { provider, id: id_of_object(provider, places) }),
     };
     let precedence = |decl: &Option<PrecedenceDecl>| match decl {
         None => Precedence::None,
@@ -216,7 +216,7 @@ fn compile_table(
         }
         TableWrite::Upsert { newest, precedence: decl, .. } => {
             let guard = Some(guard(newest, precedence(decl)));
-            let ties = asked.map(|_| target.ties());
+            let ties = provider.map(|_| target.ties());
             let sql =
                 ties.into_iter().chain([target.upsert(managed.removes)]).map(Sql::from).collect();
             (sql, Effect::Row { table, guard, columns })
@@ -236,20 +236,20 @@ fn compile_table(
             let order = order.map_or(Precedence::None, |order| Precedence::Type { order });
             let guard = guard(newest, order);
             let rows = columns.split_off(owners);
-            let ties = asked.map(|_| target.ties_of_list(owners));
+            let ties = provider.map(|_| target.ties_of_list(owners));
             let sql = ties.into_iter().map(Sql::from).chain(target.replace(owners)).collect();
             (sql, Effect::Rows { table, guard, owner: columns, columns: rows })
         }
     })
 }
 
-/// Whose API is asked for the object if nothing else decides: if the rule says so, or if it is a preset's and there is one.
-fn asked(
+/// The API for `refetch`: set in the rule, or implied by a preset if there is one.
+fn refetch_provider(
     rule: &RuleDecl,
     table: &TableDecl,
     config: &Config,
 ) -> Result<Option<Provider>, ConfigError> {
-    let (TableWrite::Upsert { refetch: said, .. } | TableWrite::List { refetch: said, .. }) =
+    let (TableWrite::Upsert { refetch: given, .. } | TableWrite::List { refetch: given, .. }) =
         &table.write
     else {
         return Ok(None);
@@ -257,13 +257,13 @@ fn asked(
     let mut providers: Vec<_> =
         rule.on.iter().map(|on| Some(config.apis.get(&on.source)?.provider)).collect();
     providers.dedup();
-    let Some(said) = said else {
+    let Some(given) = given else {
         let [Some(provider)] = providers.as_slice() else { return Ok(None) };
         let knows = rule.on.iter().all(|on| refetch::knows(*provider, &on.event_type));
         return Ok((rule.preset && rule.handler.is_none() && knows).then_some(*provider));
     };
     let [Some(provider)] = providers.as_slice() else {
-        let problem = said.error("`refetch` needs the API of one provider");
+        let problem = given.error("`refetch` needs the API of one provider");
         let sources: BTreeSet<_> = rule.on.iter().map(|on| on.source.as_str()).collect();
         let names: Vec<_> = sources.iter().map(|name| format!("[sources.{name}.api]")).collect();
         return Err(problem.hint(format!("add {}, all of the same provider", names.join(" and "))));
@@ -273,19 +273,19 @@ fn asked(
         Some(on) => {
             let (name, objects) = (provider.as_str(), refetch::objects(*provider));
             let problem = format!("the API of {name} has no object for {:?}", on.event_type);
-            Err(said.error(problem).hint(format!("its objects are {objects}")))
+            Err(given.error(problem).hint(format!("its objects are {objects}")))
         }
     }
 }
 
-/// Where the object's id is.
+/// The path of the object's id.
 fn id_of_object(provider: Provider, places: &mut Places<'_>) -> PathRead {
     let steps = refetch::object(provider).split('.').chain(["id"]);
     let steps = steps.map(|step| Step::Key(step.to_owned())).collect();
     places.add(&ValuePath { element: false, path: Path { steps, select: None } })
 }
 
-/// What is sent through is configured, and an email's template is there; what templates need is checked where their texts are
+/// The channel is configured, and an email's template exists. The variables of templates are checked where their texts are
 /// read.
 fn compile_send(
     send: &SendDecl,
@@ -342,7 +342,7 @@ fn compile_send(
     if errors.is_empty() { Ok(Effect::Send { send, data, delay }) } else { Err(errors) }
 }
 
-/// Every column exists, the key is the table's key, and no column that must have a value is left out.
+/// Every column exists, the key is the table's key, and no required column is missing.
 fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut Vec<ConfigError>) {
     let written: Vec<_> = rule.key.iter().chain(rule.columns()).map(|(name, _)| name).collect();
     for name in &written {
@@ -360,7 +360,7 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
             );
         }
     }
-    // What orders these rows stands beside the table, under the text of their key: 7 and "7" must be one key in the table too.
+    // `row_guards` stores the key of these rows as text, so 7 and "7" must be one key in the table too.
     if matches!(rule.write, TableWrite::List { .. } | TableWrite::Remove { .. }) {
         for (name, _) in &rule.key {
             let column = table.column(&name.value);
@@ -413,7 +413,7 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
     }
 }
 
-/// A rule either keeps the newest state of a row or counts, and its table is made for that.
+/// A rule either keeps the newest state of a row or counts, and its table must fit.
 fn check_kind(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     let missing: Vec<_> =
         GUARD_COLUMNS.into_iter().filter(|name| table.column(name).is_none()).collect();
@@ -445,7 +445,7 @@ fn check_kind(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     }
 }
 
-/// The rows of a list are written and removed together, and what orders them stands beside their table.
+/// The rows of a list are written and removed together, and `row_guards` stores their order.
 fn check_list(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     if GUARD_COLUMNS.iter().any(|name| table.column(name).is_some()) {
         let error =
@@ -480,8 +480,8 @@ fn check_list(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     }
 }
 
-/// A row is a function of the greatest event for its key. That needs every rule of a table to set the same columns;
-/// otherwise what an older event alone could set would depend on whether it arrived first.
+/// A row is a function of the greatest event for its key. So all rules of a table must set the same columns; otherwise a
+/// column that only an older event sets would depend on whether that event arrived first.
 fn disagreements<'r>(
     rules: impl Iterator<Item = (&'r Located<String>, &'r TableDecl)>,
 ) -> Vec<ConfigError> {
@@ -530,7 +530,7 @@ fn disagreements<'r>(
     errors
 }
 
-/// In which ways two rules keep the same table differently.
+/// The differences between two rules that write the same table.
 fn differences(one: &TableDecl, other: &TableDecl) -> Vec<&'static str> {
     let time =
         |rule: &TableDecl| rule.newest().is_some_and(|newest| newest.version.value.is_time());

@@ -19,30 +19,30 @@ pub enum Step {
 /// A path into the body: plain steps, and at most one selection on the way.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Path {
-    /// The steps up to the value, or up to the array that is selected from.
+    /// The steps up to the value, or up to the array of the selector.
     pub steps: Vec<Step>,
-    /// Picks one element of the array at `steps` and goes on inside it.
+    /// Selects one element of the array at `steps` and continues inside it.
     pub select: Option<Select>,
 }
 
 /// `[field = other.path].rest`: the first element whose `field` equals the value at another path of the body.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Select {
-    /// The member of each element that is compared.
+    /// The member of each element to compare.
     pub field: String,
-    /// The path, from the top of the body, of the value it has to equal.
+    /// The path of the value that it must equal, from the top of the body.
     pub equals: Vec<Step>,
-    /// The steps inside the chosen element.
+    /// The steps inside the selected element.
     pub rest: Vec<Step>,
 }
 
-/// Why a text is not a path.
+/// A text is not a path.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("{problem} at character {position}")]
 pub struct PathError {
-    /// What is wrong.
+    /// The problem.
     pub problem: &'static str,
-    /// Where in the path, from 1.
+    /// The position in the path, from 1.
     pub position: usize,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Parser<'a> {
         Ok(rest[..end].to_owned())
     }
 
-    /// Plain steps, up to the end or to a `[` that opens a selection (which is left standing).
+    /// Plain steps, up to the end or to the `[` of a selector, which is not consumed.
     fn steps(&mut self) -> Result<Vec<Step>, PathError> {
         let mut steps = Vec::new();
         if !self.rest().starts_with('[') {
@@ -115,7 +115,7 @@ impl<'a> Parser<'a> {
                 continue;
             }
             let Some(inner) = self.rest().strip_prefix('[') else { return Ok(steps) };
-            // A member that is selected by may begin with a digit: `[3ds = status]`.
+            // The member of a selector may begin with a digit: `[3ds = status]`.
             let after = inner.trim_start_matches(|c: char| c.is_ascii_digit());
             let digits = inner.len() - after.len();
             let index = digits > 0 && (after.is_empty() || after.starts_with(']'));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_path_is_refused_with_the_place() {
+    fn an_invalid_path_is_rejected_with_the_position() {
         for (text, expected) in [
             ("", "expected a name at character 1"),
             ("a.", "expected a name at character 3"),
@@ -243,7 +243,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_path_that_is_printed_is_the_same_path(text in "[a-b0-1.\\[\\]\"= ]{0,12}|([a1.]{0,2}\\[ ?[a1] ?= ?[a1]\\][.a\\[\\]1]{0,4})") {
+        fn a_printed_path_parses_to_the_same_path(text in "[a-b0-1.\\[\\]\"= ]{0,12}|([a1.]{0,2}\\[ ?[a1] ?= ?[a1]\\][.a\\[\\]1]{0,4})") {
             if let Ok(path) = text.parse::<Path>() {
                 prop_assert_eq!(path.to_string().parse(), Ok(path));
             }

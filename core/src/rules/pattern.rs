@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Pattern {
     /// The source's name, exactly.
     pub source: String,
-    /// The event's type; `*` stands for any number of characters, dots among them.
+    /// The event's type; `*` matches any number of characters, including dots.
     pub event_type: String,
 }
 
@@ -21,21 +21,21 @@ impl fmt::Display for Pattern {
 }
 
 impl Pattern {
-    /// Whether an event of this type from this source is meant.
+    /// Whether it matches an event with this type from this source.
     pub fn matches(&self, source: &str, event_type: &str) -> bool {
         self.source == source && matches(&self.event_type, event_type)
     }
 
-    /// Whether some event that is meant is of a type of the form `glob`.
+    /// Whether some event that it matches has a type of the form `glob`.
     #[cfg(feature = "config")]
     pub(crate) fn may_be(&self, glob: &str) -> bool {
         overlap(self.event_type.as_bytes(), glob.as_bytes())
     }
 }
 
-/// Whether `text` is of the form `glob`, in which `*` stands for any number of characters.
+/// Whether `text` matches `glob`, in which `*` matches any number of characters.
 pub(super) fn matches(glob: &str, text: &str) -> bool {
-    // Every rule is asked about every event, so this is no search for a character, which costs more than the comparison.
+    // Every rule checks every event, so this avoids a search for a character, which is slower than the comparison.
     let Some(star) = glob.bytes().position(|byte| byte == b'*') else {
         return glob == text;
     };
@@ -45,7 +45,7 @@ pub(super) fn matches(glob: &str, text: &str) -> bool {
     };
     let (pieces, last) = tail.rsplit_once('*').unwrap_or(("", tail));
     for piece in pieces.split('*') {
-        // The leftmost place is as good as any: what follows has the most left to match.
+        // The leftmost match is sufficient: it leaves the most text for the rest.
         let Some(at) = rest.find(piece) else {
             return false;
         };
@@ -54,7 +54,7 @@ pub(super) fn matches(glob: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Whether some text is of both forms.
+/// Whether some text matches both globs.
 #[cfg(feature = "config")]
 fn overlap(one: &[u8], other: &[u8]) -> bool {
     match (one, other) {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_any_number_of_characters() {
+    fn a_star_matches_any_number_of_characters() {
         for (glob, text, expected) in [
             ("invoice.paid", "invoice.paid", true),
             ("invoice.paid", "invoice.paid2", false),
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "config")]
-    fn two_globs_overlap_if_a_text_is_of_both_forms() {
+    fn two_globs_overlap_if_a_text_matches_both() {
         for (one, other, expected) in [
             ("a.b", "a.b", true),
             ("a.b", "a.c", false),

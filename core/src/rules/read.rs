@@ -1,4 +1,4 @@
-//! Reading what rules need out of a body, in one pass and without building the rest.
+//! Reads the values that rules need from a body, in one pass and without building the rest.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::path::{Path, Step};
 
-/// Every path that some rule reads, as a tree, so that one pass over a body finds them all.
+/// The paths that rules read, as a tree, so that one pass over a body finds all values.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Reads {
     root: Node,
@@ -21,17 +21,17 @@ pub struct Reads {
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Node {
-    /// Where the value goes, if a path ends here.
+    /// The slot of the value, if a path ends here.
     slot: Option<usize>,
     keys: Children<String>,
     elements: Children<usize>,
 }
 
-/// Every member of a body is looked up in one of these, so the hash is a fast one. It need not withstand an attack: only the
-/// configuration adds to them.
+/// Every member of a body is looked up in these maps, so the hash is a fast one. It need not resist attacks, since only the
+/// configuration adds entries.
 type Children<K> = IndexMap<K, Node, FxBuildHasher>;
 
-/// A path whose plain parts have a place in a [`Reads`].
+/// A path whose plain parts have slots in a [`Reads`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Read {
     slot: usize,
@@ -40,14 +40,14 @@ pub struct Read {
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct SelectRead {
-    /// `field` of each element, and behind it what is read from the chosen one.
+    /// Reads `field` of each element, then the path inside the selected one.
     element: Reads,
     field: usize,
     equals: usize,
     rest: usize,
 }
 
-/// The body is not JSON, or not text. Says where, never what.
+/// The body is not JSON, or not text. Gives the position, never the content.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("the body is not valid JSON (line {line}, column {column})")]
 pub struct NotJson {
@@ -63,24 +63,24 @@ impl From<serde_json::Error> for NotJson {
     }
 }
 
-/// What was found in one body: the JSON text of each value, as the provider wrote it.
+/// The values of one body: the JSON text of each, as the provider wrote it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Values<'b>(Vec<Option<&'b str>>);
 
 impl Values<'_> {
-    /// The text of a value that [`Reads::whole`] reads.
+    /// The text of the value that [`Reads::whole`] reads.
     pub fn whole(&self) -> &str {
         self.0.first().copied().flatten().unwrap_or("null")
     }
 }
 
 impl Reads {
-    /// Reads a value whole.
+    /// Reads the whole value.
     pub fn whole() -> Self {
         Self { root: Node { slot: Some(0), ..Node::default() }, slots: 1 }
     }
 
-    /// Makes room for a path; the same path twice has one place.
+    /// Adds a path; a repeated path gets the same slot.
     pub fn add(&mut self, path: &Path) -> Read {
         let slot = self.slot(&path.steps);
         let select = path.select.as_ref().map(|select| {
@@ -106,7 +106,7 @@ impl Reads {
         })
     }
 
-    /// Reads `body`, which may be any JSON. A member that stands twice counts as its last.
+    /// Reads `body`, which may be any JSON. Of a repeated member, the last counts.
     ///
     /// # Errors
     ///
@@ -129,11 +129,11 @@ impl Reads {
 }
 
 impl Read {
-    /// The JSON text at this path, or `None` where there is nothing, or `null`.
+    /// The JSON text at this path; `None` if there is no value, or `null`.
     ///
     /// # Errors
     ///
-    /// [`NotJson`] if a string at this path holds half a surrogate pair, which no store can keep as text.
+    /// [`NotJson`] if a string at this path contains half a surrogate pair, which no store accepts as text.
     pub fn value<'b>(&self, values: &Values<'b>) -> Result<Option<&'b str>, NotJson> {
         let found = match &self.select {
             None => values.0[self.slot],
@@ -177,19 +177,19 @@ impl SelectRead {
     }
 }
 
-/// Why [`each_element`] did not go through a list.
+/// Why [`each_element`] stopped.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stopped<E> {
     /// The text is not a JSON array.
     NotAList,
-    /// An element cannot be read.
+    /// An element is not JSON.
     NotJson(NotJson),
-    /// What was done with an element failed.
+    /// The callback failed.
     By(E),
 }
 
-/// Does something with what is read from each element of an array, in order, until that breaks or fails. Only one element is
-/// looked at a time, so a long list takes no memory.
+/// Calls a function with the values of each element of an array, in order, until it breaks or fails. Only one element is in
+/// memory at a time, so a long list takes none.
 ///
 /// # Errors
 ///
@@ -202,7 +202,7 @@ pub fn each_element<'b, B, E>(
     struct Elements<'r, F, B, E> {
         reads: &'r Reads,
         each: F,
-        /// What stopped it.
+        /// The result that stopped it.
         stopped: Option<Result<B, E>>,
     }
 
@@ -246,7 +246,7 @@ pub fn each_element<'b, B, E>(
     }
 }
 
-/// Visits one value of the body, along the part of the tree that starts here.
+/// Visits one value of the body, along the part of the tree that begins here.
 struct Walk<'n, 'v, 'b> {
     node: &'n Node,
     values: &'v mut Values<'b>,
@@ -283,15 +283,15 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
     }
 
     fn visit_map<A: MapAccess<'b>>(self, mut map: A) -> Result<(), A::Error> {
-        // The places of the first 128 members that were read.
+        // The indexes of the first 128 members that were read.
         let mut read = 0_u128;
-        while let Some(place) = map.next_key_seed(KeyIn(&self.node.keys))? {
-            let Some(place) = place else {
+        while let Some(index) = map.next_key_seed(KeyIn(&self.node.keys))? {
+            let Some(index) = index else {
                 map.next_value::<IgnoredAny>().map(drop)?;
                 continue;
             };
-            let node = &self.node.keys[place];
-            let bit = u32::try_from(place).ok().and_then(|place| 1_u128.checked_shl(place));
+            let node = &self.node.keys[index];
+            let bit = u32::try_from(index).ok().and_then(|index| 1_u128.checked_shl(index));
             if bit.is_none_or(|bit| read & bit != 0) {
                 node.forget(self.values);
             }
@@ -342,7 +342,7 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
 }
 
 impl Node {
-    /// Lets go of what was found here: the member stands twice, and its last value need not have what the first had.
+    /// Forgets the values found here: the member is repeated, and its last value may lack what the first had.
     fn forget(&self, values: &mut Values<'_>) {
         for node in self.keys.values().chain(self.elements.values()) {
             if let Some(slot) = node.slot {
@@ -353,7 +353,7 @@ impl Node {
     }
 }
 
-/// Looks a member's name up among the wanted ones, without keeping it. Its place among them, if it is one.
+/// Looks up a member's name among the children without storing it. Returns its index.
 struct KeyIn<'n>(&'n Children<String>);
 
 impl<'b> DeserializeSeed<'b> for KeyIn<'_> {
@@ -385,7 +385,7 @@ mod tests {
 
     fn read(path: &str, body: &str) -> Result<Option<String>, NotJson> {
         let mut reads = Reads::default();
-        // Neighbours, so that the tree has more than one branch and a value is read both whole and in part.
+        // Neighbors, so that the tree has more than one branch and reads a value both whole and in part.
         reads.add(&"data.object".parse().unwrap());
         let read = reads.add(&path.parse().unwrap());
         let values = reads.read(body.as_bytes())?;
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_member_that_stands_twice_the_last_counts_with_all_that_is_in_it() {
+    fn the_last_of_a_repeated_member_counts_with_its_content() {
         let body = r#"{"a":{"b":1},"a":[1,{"c":2}],"a":{"d":3}}"#;
         assert_eq!(read("a.d", body), Ok(Some("3".into())));
         for path in ["a.b", "a[1].c", "a[0]"] {
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused_with_the_place() {
+    fn invalid_json_is_rejected_with_the_position() {
         for (body, line, column) in
             [("", 1, 0), ("{\"a\":1}\n}", 2, 1), ("{\"created\":}", 1, 12), ("[1,]", 1, 4)]
         {
@@ -474,7 +474,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_pass_finds_what_a_parsed_tree_has(body in any_json()) {
+        fn one_pass_finds_the_values_of_a_parsed_tree(body in any_json()) {
             let mut reads = Reads::default();
             let paths = ["a", "b", "a.a", "a.b", "a[0]", "a[1].b", "b.a.b", "b[0][1]", "a.a.a"];
             let read: Vec<_> = paths.iter().map(|p| reads.add(&p.parse().unwrap())).collect();
@@ -484,7 +484,8 @@ mod tests {
                 let pointer = format!("/{}", path.replace("][", "/").replace(['.', '['], "/").replace(']', ""));
                 let expected = body.pointer(&pointer).filter(|v| !v.is_null());
                 let found = read.value(&values).unwrap().map(|t| serde_json::from_str::<Value>(t).unwrap());
-                // A pointer's number also names a member of an object; ours does not, and the bodies have no such member.
+                // In a JSON pointer, a number may also name a member of an object. Here it may not, and the bodies have no
+                // such member.
                 prop_assert_eq!(found.as_ref(), expected, "{}", path);
             }
         }

@@ -1,18 +1,18 @@
-//! The row format: what a rule writes for one event, as text on its way from the plan to the rule's statements.
+//! The row format: the values that a rule writes for one event, as text from the plan to the rule's statements.
 //!
-//! A row is a JSON array. It holds, in this order:
+//! A row is a JSON array with these members, in this order:
 //!
 //! | Members | When |
 //! | --- | --- |
 //! | source, event id, generation | always |
 //! | version, precedence, deleted (0 or 1) | the table compares events ([`Guard`](super::Guard)) |
-//! | the columns | always; for a list, those that say whose list it is |
-//! | path of the object, event type, the body without the object | the object is fetched on a tie; `null` if it is not to be |
+//! | the columns | always; for a list, those of its owner |
+//! | path of the object, event type, the body without the object | the rule fetches the object on a tie; `null` if there is nothing to fetch |
 //!
-//! The elements of a list are arrays of their own beside the row: event id, the columns that say whose list it is, and the columns
-//! of the element. So the database reads a list's text once, however long the list is.
+//! The elements of a list are separate arrays beside the row: event id, the owner's columns, and the columns of the
+//! element. So the database reads a list's text once, however long the list is.
 //!
-//! Only this module knows at which index a member stands: the statements (`sql.rs`), the plan, the refetch and `explain` ask it.
+//! Only this module knows the indexes of members: the statements (`sql.rs`), the plan, the refetch and `explain` use it.
 
 use std::fmt::Write as _;
 
@@ -30,27 +30,27 @@ use crate::time::Timestamp;
 pub const SOURCE: usize = 0;
 /// The event's id.
 pub const EVENT_ID: usize = 1;
-/// The number of the reprocessing; 0 for an event as it came.
+/// The number of the reprocessing; 0 for the original event.
 pub const GENERATION: usize = 2;
 /// The version, in a row with a guard.
 pub const VERSION: usize = 3;
-/// The precedence among rows of one version, likewise.
+/// The precedence among rows of one version, in a row with a guard.
 pub const PRECEDENCE: usize = 4;
-/// Whether the event deletes the row, likewise: 0 or 1.
+/// Whether the event deletes the row (0 or 1), in a row with a guard.
 pub const DELETED: usize = 5;
 /// The first column of a row without a guard.
 pub const PLAIN: usize = 3;
 /// The first column of a row with a guard.
 pub const GUARDED: usize = 6;
-/// How many members stand behind the columns, if the object is fetched on a tie.
+/// The number of members after the columns, if the rule fetches the object on a tie.
 pub const FETCH: usize = 3;
 /// The first column of an element of a list.
 pub const ELEMENT: usize = 1;
 
-/// The longest row, and the longest list, in bytes: each has to fit into one bound value, in the brackets of an array.
+/// The maximum size of a row and of a list, in bytes: each has to fit into one bound value, in the brackets of an array.
 pub const ROW_BYTES: usize = SQL_VALUE_BYTES - 2;
 
-/// What a statement is given for one event.
+/// The parameters of a statement for one event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
     text: String,
@@ -63,30 +63,30 @@ impl Row {
         &self.text
     }
 
-    /// The elements of its list, if it has one: the texts of JSON arrays with commas between them.
+    /// The elements of its list, if it has one: the texts of JSON arrays, joined with commas.
     pub fn elements(&self) -> &str {
         &self.elements
     }
 
-    /// Its length in bytes.
+    /// Its size in bytes.
     pub fn bytes(&self) -> usize {
         self.text.len() + self.elements.len()
     }
 
-    /// Whether the row and its list can each be bound as one value.
+    /// Whether the row and its list each fit into one bound value.
     pub fn fits(&self) -> bool {
         self.text.len().max(self.elements.len()) <= ROW_BYTES
     }
 
-    /// The values of its columns, in the order of its rule's effect. None if the row is not of that effect.
+    /// The values of its columns, in the order of its rule's effect. None if the row does not fit the effect.
     pub fn columns(&self, effect: &Effect) -> Option<Vec<Value>> {
         let mut members: Vec<Value> = serde_json::from_str(&self.text).ok()?;
         let first = if effect.guard().is_some() { GUARDED } else { PLAIN };
         (members.len() >= first).then(|| members.split_off(first))
     }
 
-    /// The same row with a precedence above all events of its version, and without an object to fetch. None if the row has no
-    /// version, or its rule fetches nothing.
+    /// The same row with a precedence above all events of its version, and without an object to fetch. None if the row has
+    /// no version, or its rule fetches nothing.
     pub fn outranking(&self, at: Timestamp) -> Option<Self> {
         let members: Vec<&RawValue> = serde_json::from_str(&self.text).ok()?;
         let fetch = members.len().checked_sub(FETCH).filter(|fetch| *fetch > GUARDED)?;
@@ -114,7 +114,7 @@ impl Row {
     }
 }
 
-/// What all rows of an event begin with.
+/// The first members of all rows of an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity(
     /// An open JSON array.
@@ -130,7 +130,7 @@ impl Identity {
         Self(open)
     }
 
-    /// A row that is still to be written, with room for this many bytes.
+    /// A new row, with room for this many bytes.
     pub fn row(&self, room: usize) -> RowWriter {
         let mut text = String::with_capacity(self.0.len() + room);
         text.push_str(&self.0);
@@ -142,17 +142,17 @@ impl Identity {
 #[derive(Debug)]
 pub struct RowWriter {
     row: Row,
-    /// What every element of its list begins with: an open JSON array.
+    /// The first members of every element of its list: an open JSON array.
     element: String,
 }
 
 impl RowWriter {
-    /// What orders the row.
+    /// Version, precedence and deletion.
     pub fn order(&mut self, version: i64, precedence: i64, deleted: bool) {
         let _ = write!(self.row.text, ",{version},{precedence},{}", u8::from(deleted));
     }
 
-    /// The next member, as a JSON text; `null` for none.
+    /// The next member as JSON text; `null` for none.
     pub fn column(&mut self, json: Option<&str>) {
         self.row.text.push(',');
         self.row.text.push_str(json.unwrap_or("null"));
@@ -176,7 +176,7 @@ impl RowWriter {
         self.row.text.push_str(",null,null,null");
     }
 
-    /// The list of an event begins. These columns say whose it is.
+    /// Begins the list of an event. These are the owner's columns.
     pub fn list<'c>(&mut self, event_id: &str, owner: impl Iterator<Item = Option<&'c str>>) {
         self.element.push('[');
         push_json(&mut self.element, event_id);
@@ -200,17 +200,17 @@ impl RowWriter {
         elements.push(']');
     }
 
-    /// How long the row is so far, in bytes.
+    /// The size of the row so far, in bytes.
     pub fn bytes(&self) -> usize {
         self.row.bytes()
     }
 
-    /// Whether the row fits, as far as it is written.
+    /// Whether the row fits so far.
     pub fn fits(&self) -> bool {
         self.row.fits()
     }
 
-    /// The row.
+    /// Ends the row.
     pub fn end(mut self) -> Row {
         self.row.text.push(']');
         self.row

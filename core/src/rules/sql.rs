@@ -1,7 +1,8 @@
-//! The statements of rules, made once. Each takes its rows as `?1`, in the format of [`row`](super::row); those of lists may take the
-//! elements as `?2`.
+//! The compiled statements of rules. Each takes its rows as `?1`, in the format of [`row`](super::row); those of lists may
+//! take the elements as `?2`.
 //!
-//! None of them asks the ledger. The transaction begins with the ledger's own statement, which fails if an event is in it.
+//! None of them queries the ledger. The transaction begins with the ledger's own statement, which fails if an event is in
+//! the ledger.
 
 use super::row::{
     DELETED, ELEMENT, EVENT_ID, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
@@ -9,19 +10,19 @@ use super::row::{
 use super::{DELETION, FETCHED, GUARD_COLUMNS, Sql};
 use crate::schema::ROW_GUARDS;
 
-/// The rows of the parameter, `value` each. Materialised, since `json_each` renders an element anew for every column that
-/// is taken from it.
+/// The rows of the parameter, one `value` each. Materialized, since SQLite otherwise builds an element again for every
+/// column that is taken from it.
 const ROWS: &str = "WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))";
 
-/// A table that rules write, and its columns by what they are for.
+/// A table that rules write, with its columns by purpose.
 pub(super) struct Target<'r> {
     /// The rule's name.
     pub(super) rule: &'r str,
-    /// The table's.
+    /// The table's name.
     pub(super) table: &'r str,
-    /// Columns that say which row, in the order of the parameter.
+    /// The columns of the key, in the order of the parameter.
     pub(super) key: Vec<&'r str>,
-    /// Columns that are written, or added to, behind those.
+    /// The columns that are written or added to, after the key.
     pub(super) set: Vec<&'r str>,
     /// Columns that other rules of the table set, and this one does not.
     pub(super) unset: Vec<&'r str>,
@@ -48,17 +49,17 @@ fn member(index: usize) -> String {
     format!("value ->> {index}")
 }
 
-/// `count` members of the row, from the `first`.
+/// `count` members of the row, from `first`.
 fn members(first: usize, count: usize) -> impl Iterator<Item = String> {
     (first..first + count).map(member)
 }
 
-/// What orders a row of the parameter.
+/// The members that order a row of the parameter.
 fn order() -> String {
     format!("({})", list([VERSION, PRECEDENCE, EVENT_ID].map(member)))
 }
 
-/// A key as it is kept in `row_guards`: the texts of its values.
+/// A key as `row_guards` stores it: the texts of its values.
 fn key_text(values: impl Iterator<Item = String>) -> String {
     format!("json_array({})", list(values.map(|value| format!("CAST({value} AS TEXT)"))))
 }
@@ -68,7 +69,7 @@ fn comment(name: &str) -> String {
     name.replace(|c: char| c.is_control(), " ")
 }
 
-/// What every statement begins with.
+/// The beginning of every statement.
 fn head(rule: &str) -> String {
     format!("-- rule {}\n{ROWS}", comment(rule))
 }
@@ -79,9 +80,9 @@ impl Target<'_> {
         format!("({table}.\"_version\", {table}.\"_precedence\", {table}.\"_event_id\")")
     }
 
-    /// The newest event's row, where "newest" is by (version, precedence, event id).
+    /// Writes the row of the newest event, where "newest" is by (version, precedence, event id).
     ///
-    /// `>=`, since one event may write one row twice: the ledger, not this comparison, keeps redeliveries out.
+    /// `>=`, since one event may write one row twice: the ledger, not this comparison, rejects redeliveries.
     pub(super) fn upsert(&self, removed: bool) -> String {
         let columns = [self.key.as_slice(), &self.set].concat();
         let values = members(GUARDED, columns.len());
@@ -124,8 +125,8 @@ impl Target<'_> {
         )
     }
 
-    /// What [`Target::upsert`] left as a tombstone is removed, and that it was is kept beside the table, so that an older event
-    /// that comes later does not bring it back.
+    /// Removes the tombstones of [`Target::upsert`]. `row_guards` stores that they were removed, so that an older event
+    /// that arrives later does not restore the row.
     pub(super) fn remove(&self) -> [String; 2] {
         let (head, target, key) = (head(self.rule), quoted(self.table), quoted_list(&self.key));
         let dead = format!(
@@ -146,7 +147,8 @@ impl Target<'_> {
         [keep, format!("{head}\nDELETE FROM {target} WHERE {dead}")]
     }
 
-    /// Before [`Target::upsert`]: what has the same version and nothing that decides, so that the object is to be asked for.
+    /// Before [`Target::upsert`]: finds rows with the same version and nothing else to order them, whose objects must be
+    /// fetched.
     pub(super) fn ties(&self) -> String {
         let key = self.key.iter().zip(members(GUARDED, self.key.len()));
         let key = key.map(|(name, value)| format!("held.{} = {value}", quoted(name)));
@@ -156,7 +158,7 @@ impl Target<'_> {
         self.tied(&held, order, self.key.len(), GUARDED + self.key.len() + self.set.len())
     }
 
-    /// Before [`Target::replace`], likewise.
+    /// The same before [`Target::replace`].
     pub(super) fn ties_of_list(&self, owner: usize) -> String {
         let held = format!(
             "{ROW_GUARDS} AS held ON held.table_name = {} AND held.key = {}",
@@ -166,8 +168,8 @@ impl Target<'_> {
         self.tied(&held, ["version", "precedence", "event_id"], owner, GUARDED + owner)
     }
 
-    /// `held` is what there is, with the columns that order it; the first `key` columns say which it is, and the path of the
-    /// object is the member `path` of the parameter's rows. A deletion is tied with nothing.
+    /// `held` are the existing rows with the columns that order them; the first `key` columns are their key, and the member
+    /// `path` of the parameter's rows is the path of the object. A deletion is in no tie.
     fn tied(&self, held: &str, order: [&str; 3], key: usize, path: usize) -> String {
         let [version, precedence, event_id] = order.map(|name| format!("held.{name}"));
         let [new_version, new_precedence, new_event, deleted] =
@@ -197,7 +199,7 @@ impl Target<'_> {
         )
     }
 
-    /// Only rows that are there, which somebody else has made.
+    /// Updates only existing rows, which the application creates.
     pub(super) fn update(&self) -> String {
         let target = quoted(self.table);
         let first = GUARDED + self.key.len();
@@ -247,9 +249,9 @@ impl Target<'_> {
         )
     }
 
-    /// The rows of the newest event about a list: first whose list it is, then what is no longer in it goes, and the rest is
-    /// written. The first `owner` columns of the key say whose the list is; what orders it stands beside the table, since an
-    /// empty list has no row to keep that in.
+    /// Writes the rows of the newest event about a list: first the guard of the owner, then removes rows that are no longer
+    /// in the list, then writes the others. The first `owner` columns of the key identify the owner. `row_guards` stores
+    /// the order, since an empty list has no row.
     pub(super) fn replace(&self, owner: usize) -> [Sql; 3] {
         let (target, table) = (quoted(self.table), literal(self.table));
         let owner_key = key_text(members(GUARDED, owner));
@@ -264,7 +266,7 @@ impl Target<'_> {
             newest = newest_guard(),
         );
         let whose = || (0..owner).map(|i| format!("owner{i}"));
-        // An element names the event and the owner of its list.
+        // An element contains the event and the owner of its list.
         let won = format!(
             "{head},\n\
              won AS MATERIALIZED (SELECT {event_id} AS event_id, {owners} FROM rows JOIN {ROW_GUARDS} AS held\n\
@@ -331,7 +333,7 @@ fn newest_guard() -> String {
     )
 }
 
-/// It is written once for its event, whatever else keeps the event from being applied twice.
+/// Written once for each event, even without the ledger.
 pub(super) fn outbox(rule: &str) -> String {
     format!(
         "{head}\n\
@@ -342,15 +344,15 @@ pub(super) fn outbox(rule: &str) -> String {
          RETURNING due_at",
         head = head(rule),
         identity = list(members(SOURCE, GENERATION + 1)),
-        // The rule, the id, the channel, the recipient; the content; when it is due, and when it was made.
+        // The rule, the id, the channel, the recipient; the content; the due time, and the time of writing.
         address = list(members(PLAIN, 4)),
         content = PLAIN + 4,
         times = list(members(PLAIN + 5, 2)),
     )
 }
 
-/// The greatest outcome stays, in whatever order they come. What is uncertain, or was to be sent again for that, has been sent
-/// after all: the provider speaks of it. `column` is the outbox's column that the outcome names its email by.
+/// The greatest outcome stays, in any order of reports. A report shows that an uncertain message, or one that waits for a
+/// retry, was sent. `column` is the outbox's column that identifies the message.
 pub(super) fn outcome(rule: &str, column: &str) -> String {
     let (id, outcome, rank, at) = (PLAIN, PLAIN + 1, PLAIN + 2, PLAIN + 3);
     format!(

@@ -1,4 +1,4 @@
-//! Values of rules: where they are from, and what form they have there.
+//! Values of rules: their sources, and their forms.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::path::{Path, PathError};
 use super::read::{NotJson, Read, Reads, Values};
 use crate::time::Timestamp;
 
-/// A path as rules write it: into the body, or, with `@` in front, into the element of the list that `each` names.
+/// A path in a rule: into the body, or, with `@` in front, into the element of the list that `each` names.
 ///
 /// `@` is the current node of JSONPath: <https://www.rfc-editor.org/rfc/rfc9535>.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,7 +54,7 @@ impl fmt::Display for ValuePath {
     }
 }
 
-/// A path that has its place in a [`Reads`].
+/// A path with its slots in a [`Reads`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PathRead {
     read: Read,
@@ -63,29 +63,29 @@ pub struct PathRead {
     pub text: String,
 }
 
-/// Where paths get their places: those of the body, and those of elements.
+/// The paths that rules read: in the body, and in elements.
 #[derive(Debug)]
 pub struct Places<'r> {
-    /// Of the body.
+    /// Those in the body.
     pub body: &'r mut Reads,
-    /// Of each element.
+    /// Those in each element.
     pub element: &'r mut Reads,
 }
 
 impl Places<'_> {
-    /// Makes room for a path.
+    /// Adds a path.
     pub fn add(&mut self, path: &ValuePath) -> PathRead {
         let reads = if path.element { &mut *self.element } else { &mut *self.body };
         PathRead { read: reads.add(&path.path), element: path.element, text: path.to_string() }
     }
 }
 
-/// What a rule looks at.
+/// The input of a rule.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'b> {
-    /// What was found in the body.
+    /// The values of the body.
     pub body: &'b Values<'b>,
-    /// What was found in the element of `each`.
+    /// The values of the element of `each`.
     pub element: Option<&'b Values<'b>>,
     /// The event itself.
     pub event: EventFacts<'b>,
@@ -100,7 +100,7 @@ pub struct EventFacts<'b> {
     pub id: &'b str,
     /// Its type.
     pub kind: &'b str,
-    /// When ingress took it in.
+    /// When ingress received it.
     pub received_at: Timestamp,
 }
 
@@ -110,11 +110,11 @@ impl PathRead {
         self.element
     }
 
-    /// The JSON text there, or `None` where there is nothing, or `null`.
+    /// The JSON text at the path; `None` if there is no value, or `null`.
     ///
     /// # Errors
     ///
-    /// [`NotJson`], as [`Read::value`] says.
+    /// [`NotJson`], as in [`Read::value`].
     pub fn json<'b>(&self, scope: Scope<'b>) -> Result<Option<&'b str>, NotJson> {
         match (self.element, scope.element) {
             (false, _) => self.read.value(scope.body),
@@ -124,24 +124,24 @@ impl PathRead {
     }
 }
 
-/// Where a value is from.
+/// The source of a value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Value {
-    /// The first of these that is there and not `null`.
+    /// The first of these that exists and is not `null`.
     Paths {
-        /// Where.
+        /// The paths.
         paths: Vec<PathRead>,
-        /// The form that it has there.
+        /// The form of the value in the body.
         form: Form,
     },
-    /// Always the same: a JSON text.
+    /// A constant: a JSON text.
     Constant(String),
-    /// Something that is known of every event.
+    /// A field of the event.
     Event(EventField),
 }
 
-/// Something that is known of every event.
+/// A field of every event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventField {
@@ -151,12 +151,12 @@ pub enum EventField {
     Type,
     /// Its source.
     Source,
-    /// When ingress took it in: Unix milliseconds.
+    /// When ingress received it: Unix milliseconds.
     ReceivedAt,
 }
 
 impl EventField {
-    /// As hookmill.toml calls them.
+    /// Their names in hookmill.toml.
     pub const ALL: [(&'static str, Self); 4] = [
         ("id", Self::Id),
         ("type", Self::Type),
@@ -165,24 +165,24 @@ impl EventField {
     ];
 }
 
-/// The form that a value has in the body, if it is to be stored in another.
+/// The form of a value in the body, which determines the stored form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
-    /// Whatever it is, it is stored so: a text, a number, 1 and 0 for true and false, JSON for lists and objects.
+    /// Stored as is: a text, a number, 1 and 0 for true and false, JSON for lists and objects.
     AsIs,
     /// A text, a number or a boolean, stored as text.
     Text,
-    /// Anything, stored as the text of its JSON, a text in quotes.
+    /// Any value, stored as its JSON text, a string in quotes.
     Json,
-    /// `true`, `"true"`, `1`, `"1"`, and their contraries, stored as 1 or 0.
+    /// `true`, `"true"`, `1`, `"1"`, and their opposites, stored as 1 or 0.
     Boolean,
-    /// A number, also in quotes, stored as the whole number of its smallest units: of `"12.50"` with a scale of 2, 1250.
+    /// A number, optionally in quotes, stored as an integer of its smallest units: `"12.50"` with a scale of 2 is 1250.
     Decimal {
-        /// Digits behind the point.
+        /// The number of decimal places.
         scale: u32,
     },
-    /// Seconds since the Unix epoch, also with a fraction, stored as milliseconds.
+    /// Seconds since the Unix epoch, optionally with a fraction, stored as milliseconds.
     UnixSeconds,
     /// Milliseconds since the Unix epoch.
     UnixMilliseconds,
@@ -190,18 +190,18 @@ pub enum Form {
     Rfc3339,
 }
 
-/// What is at a path has not the form that the rule says.
+/// A value does not have the form that the rule requires.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum Unfit {
+pub enum ValueError {
     /// The body is not JSON.
     #[error(transparent)]
     NotJson(#[from] NotJson),
-    /// Another form; the value itself is not told, since errors are kept and shown.
+    /// The value has another form. The error does not contain the value, since errors are stored and displayed.
     #[error("the value at `{path}` is not a valid {expected}")]
     Form {
-        /// Where it is.
+        /// Its path.
         path: String,
-        /// What it should be.
+        /// The required form.
         expected: &'static str,
     },
 }
@@ -231,21 +231,21 @@ impl Value {
         matches!(self, Self::Paths { paths, .. } if paths.iter().any(PathRead::of_element))
     }
 
-    /// The value as JSON text, as it is stored; `None` where there is nothing.
+    /// The value as JSON text in its stored form; `None` if there is no value.
     ///
     /// # Errors
     ///
-    /// [`Unfit`].
-    pub fn json<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, Unfit> {
+    /// [`ValueError`].
+    pub fn json<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, ValueError> {
         self.read(scope, Form::stored)
     }
 
-    /// The value as a number that versions are compared by. A time counts in microseconds, so that none is lost.
+    /// The value as a version. A time is in microseconds, so that none of its precision is lost.
     ///
     /// # Errors
     ///
-    /// [`Unfit`].
-    pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, Unfit> {
+    /// [`ValueError`].
+    pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, ValueError> {
         let found = self.read(scope, |form, json| match form.micros(json) {
             Some(time) => time.map(|micros| Cow::Owned(micros.to_string())),
             None if form == Form::AsIs => {
@@ -260,7 +260,7 @@ impl Value {
         &'b self,
         scope: Scope<'b>,
         convert: impl Fn(Form, &'b str) -> Result<Cow<'b, str>, &'static str>,
-    ) -> Result<Option<Cow<'b, str>>, Unfit> {
+    ) -> Result<Option<Cow<'b, str>>, ValueError> {
         let text = |text: &str| serde_json::Value::from(text).to_string();
         match self {
             Self::Constant(json) => Ok(Some(Cow::Borrowed(json))),
@@ -273,8 +273,9 @@ impl Value {
             Self::Paths { paths, form } => {
                 for path in paths {
                     let Some(json) = path.json(scope)? else { continue };
-                    let unfit = |expected| Unfit::Form { path: path.text.clone(), expected };
-                    return convert(*form, json).map(Some).map_err(unfit);
+                    let wrong_form =
+                        |expected| ValueError::Form { path: path.text.clone(), expected };
+                    return convert(*form, json).map(Some).map_err(wrong_form);
                 }
                 Ok(None)
             }
@@ -288,7 +289,7 @@ impl Form {
         matches!(self, Self::UnixSeconds | Self::UnixMilliseconds | Self::Rfc3339)
     }
 
-    /// What is stored of a JSON text that is not `null`; or what it should have been.
+    /// The stored form of a JSON text that is not `null`, or the required form.
     fn stored(self, json: &str) -> Result<Cow<'_, str>, &'static str> {
         if let Some(time) = self.micros(json) {
             return time.map(|micros| Cow::Owned(micros.div_euclid(1000).to_string()));
@@ -319,7 +320,7 @@ impl Form {
         }
     }
 
-    /// A time in microseconds since the Unix epoch; `None` if this is no form of a time.
+    /// A time in microseconds since the Unix epoch; `None` if the form is not a time.
     fn micros(self, json: &str) -> Option<Result<i64, &'static str>> {
         let text = plain(json);
         Some(match self {
@@ -334,7 +335,7 @@ impl Form {
     }
 }
 
-/// What is in the quotes, or the JSON text of anything else.
+/// The content of a string, or the JSON text of another value.
 fn plain(json: &str) -> Cow<'_, str> {
     match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(text) if !text.contains('\\') => Cow::Borrowed(text),
@@ -343,7 +344,7 @@ fn plain(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// A decimal number in units of its `scale`th digit behind the point. What is behind that has to be zero, unless it may be cut.
+/// A decimal number in units of its `scale`th decimal place. Further digits must be zero, unless `cut` allows to drop them.
 fn units(text: &str, scale: u32, cut: bool) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = whole.strip_prefix('-').unwrap_or(whole);

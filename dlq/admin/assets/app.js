@@ -1,9 +1,9 @@
-// The dashboard, over the admin API. Most of what it shows was said by strangers: it goes into the page as text, never as markup.
+// The dashboard, a client of the admin API. Most of its data come from strangers: they enter the page as text, never as markup.
 
 import { EVENT_STATES, LETTER_REASONS, LETTER_STATES, OUTBOX_STATES } from "/admin/words.js";
 
 const API = "/admin/api/v1";
-// For this tab, and gone with it.
+// The key in the tab's session storage.
 const TOKEN = "hookmill-token";
 
 const main = document.getElementById("main");
@@ -11,12 +11,12 @@ const nav = document.getElementById("sections");
 const announcer = document.getElementById("announcer");
 const who = document.getElementById("who");
 
-// Whose token it is, and what it allows; not known before one is shown.
+// The name and the role of the token; undefined before the first response.
 let actor;
 
 // ---- The API
 
-// What the API says when something is not done (RFC 9457).
+// An error of the API (RFC 9457).
 class Problem extends Error {
   constructor(status, title, detail) {
     super(detail ? `${title}: ${detail}` : title);
@@ -25,7 +25,7 @@ class Problem extends Error {
 }
 
 async function api(path, { method = "GET", body, signal, token = sessionStorage.getItem(TOKEN) } = {}) {
-  // Nothing else can stand in a header. Whoever comes through Cloudflare Access has none.
+  // Headers allow no other characters. With Cloudflare Access there is no token.
   if (token !== null && !/^[\x21-\x7e]+$/.test(token)) throw new Problem(401, "Missing or invalid token", "a token contains only ASCII characters, without spaces");
   const headers = { ...(token !== null && { Authorization: `Bearer ${token}` }), ...(body && { "Content-Type": "application/json" }) };
   let response;
@@ -35,19 +35,19 @@ async function api(path, { method = "GET", body, signal, token = sessionStorage.
     text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "Hookmill does not answer", error.message);
+    throw new Problem(0, "Hookmill does not respond", error.message);
   }
   let answer;
   try {
     answer = JSON.parse(text);
   } catch {
-    // 204 has no body, and what stands between may answer in its own way.
+    // 204 has no body, and a proxy may respond in its own format.
   }
   if (response.ok) return answer;
   throw new Problem(response.status, answer?.title ?? `HTTP ${response.status}`, answer?.detail ?? response.statusText);
 }
 
-// An address with those of the parameters that say something.
+// An address with the parameters that have a value.
 function address(path, parameters) {
   const said = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
   return said.length ? `${path}?${new URLSearchParams(said)}` : path;
@@ -75,7 +75,7 @@ function drawing(name, attributes, ...children) {
   return made;
 }
 
-// Changes what is in a container. Who had the focus on something in it has it on what took its place.
+// Changes the content of a container, and moves the focus to the element that replaces the focused one.
 function keepFocus(container, change) {
   const focused = container.contains(document.activeElement) ? document.activeElement : undefined;
   change();
@@ -85,24 +85,24 @@ function keepFocus(container, change) {
   (same ?? all[0] ?? main.querySelector("h1")).focus();
 }
 
-// Puts other children into a container.
+// Replaces the children of a container.
 function replace(container, ...children) {
   keepFocus(container, () => container.replaceChildren(...children.flat(Infinity).filter(Boolean)));
 }
 
-// As `replace`, but leaves those alone that have not changed: what is selected in them stays so, and who reads stays where they are.
+// Like `replace`, but keeps unchanged children, and with them the selection and the reading position.
 function refresh(container, ...children) {
   if (container.childElementCount !== children.length) return replace(container, ...children);
   keepFocus(container, () => children.forEach((child, place) => container.children[place].isEqualNode(child) || container.children[place].replaceWith(child)));
 }
 
-// Says something to who listens instead of looking.
+// Announces a text to screen readers.
 function announce(text) {
   announcer.textContent = text;
 }
 
-// A stranger's word, kept from turning around what stands beside it. It is cut by the style sheet only: whole when it is copied,
-// searched for, or read out.
+// Foreign text, isolated so that its direction does not affect its neighbors. Only the style sheet shortens it, so copying, search and
+// screen readers use the whole text.
 const word = (text) => element("bdi", { class: "word", title: text }, text);
 
 function copyable(text) {
@@ -114,7 +114,7 @@ function copyable(text) {
     } catch {
       // Without TLS there is no clipboard.
       getSelection().selectAllChildren(whole);
-      announce("Selected: copy it with the keyboard");
+      announce("Selected; copy it with the keyboard");
     }
   };
   return element("span", { class: "copyable" }, whole, element("button", { type: "button", class: "small", "aria-label": `Copy ${text}`, click: copy }, "Copy"));
@@ -142,13 +142,13 @@ const clock = (millis) => new Date(millis).toLocaleTimeString([], { hour: "2-dig
 
 const badge = (state) => element("span", { class: "badge", "data-state": state }, state.replaceAll("_", " "));
 
-// Names and values: those without a value are left out.
+// Names and values; names without a value are omitted.
 function facts(entries) {
   const said = entries.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== false);
   return element("dl", { class: "facts" }, said.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
 
-// Roles are said because the narrow layout takes tables apart, and some browsers forget by that that they are tables.
+// Roles are explicit, because the narrow layout changes `display`, and some browsers then no longer treat tables as tables.
 function table(caption, all, items = []) {
   const columns = all.filter(Boolean);
   const body = element("tbody", { role: "rowgroup" });
@@ -171,7 +171,7 @@ function field({ name, label, options, hint, id = `field-${name}`, ...attributes
   return element("div", { class: "field" }, element("label", { for: id }, label), control, hint && element("small", { id: described }, hint));
 }
 
-// A form whose answers become the address, so that a search can be kept and gone back to.
+// A form whose values become the address, so that a search can be bookmarked.
 function search(base, query, fields) {
   const submit = (event) => {
     event.preventDefault();
@@ -181,21 +181,21 @@ function search(base, query, fields) {
   return element("form", { class: "search", role: "search", submit }, controls, element("div", { class: "actions" }, element("button", { type: "submit" }, "Search"), element("a", { href: base }, "Clear")));
 }
 
-// ---- Asking before something is changed
+// ---- Changes
 
-// What changes something; or, for a token that may not, why it is not here.
+// Controls for changes; for a token with the role `read`, a note.
 function changes(...controls) {
   if (actor?.role === "operate") return controls.flat();
-  return element("p", { class: "quiet" }, "This token may look. What changes something is for a token with the role ", element("code", {}, "operate"), ".");
+  return element("p", { class: "quiet" }, "This token can only view. Changes need a token with the role ", element("code", {}, "operate"), ".");
 }
 
-// The same where a note on the page has said so.
+// The same without a note, on a page that has one.
 const change = (control) => actor?.role === "operate" && control;
 
-// Asks for the reason, and for what else is needed, and does it. What the API says against it is said in the dialog, which stays
-// open for another try.
+// Asks for the reason and other fields, and makes the change. The dialog shows an error of the API, and stays open for another
+// attempt.
 function ask({ title, text, action, fields = [] }, act) {
-  // One that was closed a moment ago goes when its event is heard, and labels would name what is in that.
+  // A dialog that was just closed is removed later, and its labels would have the same ids.
   for (const old of document.querySelectorAll("dialog")) old.remove();
   const alert = element("p", { class: "alert", role: "alert", hidden: true });
   const submit = element("button", { type: "submit", class: "primary" }, action);
@@ -223,7 +223,7 @@ function ask({ title, text, action, fields = [] }, act) {
     text && element("p", {}, text),
     alert,
     fields.map((one) => field(one, one.value)),
-    field({ name: "why", label: "Reason", hint: "For the record; it is kept with your token's name.", required: true, maxlength: 500 }),
+    field({ name: "why", label: "Reason", hint: "For the audit, with your token's name.", required: true, maxlength: 500 }),
     element("div", { class: "actions" }, submit, element("button", { type: "button", click: () => dialog.close() }, "Back")),
   );
   dialog.append(form);
@@ -237,7 +237,7 @@ function ask({ title, text, action, fields = [] }, act) {
 
 class Page {
   #controller = new AbortController();
-  // Ends with the page.
+  // Aborted when the page ends.
   signal = this.#controller.signal;
 
   begin(title) {
@@ -257,12 +257,12 @@ class Page {
     if (!this.signal.aborted) replace(this.content, ...children);
   }
 
-  // Says what went wrong, or that nothing does any more.
+  // Shows an error, or hides it.
   tell(error) {
     if (this.signal.aborted || error?.name === "AbortError") return;
     if (error?.status === 401) return logIn(error);
     const text = error?.message ?? "";
-    // The same thing is not read out again.
+    // Screen readers do not repeat the same text.
     if (this.alert.textContent !== text) this.alert.textContent = text;
     this.alert.hidden = !text;
     if (error && this.content.textContent === "Loading…") this.content.replaceChildren();
@@ -277,7 +277,7 @@ class Page {
     }
   }
 
-  // Asks again after so many seconds, while the page can be seen and nobody is in a dialog.
+  // Refreshes at this interval in seconds, while the page is visible and no dialog is open.
   every(seconds, update) {
     let timer;
     let busy = false;
@@ -299,7 +299,7 @@ class Page {
   }
 }
 
-// A list of the API, a page at a time. `refresh` seconds after, what is shown of it is asked for again.
+// A list of the API with its pages. After `refresh` seconds, the displayed pages are fetched again.
 async function list(page, { of, parameters = {}, caption, columns, nothing, refresh }) {
   const shown = table(caption, columns);
   const summary = element("p", { tabindex: "-1" });
@@ -345,7 +345,7 @@ async function list(page, { of, parameters = {}, caption, columns, nothing, refr
 
 const WINDOWS = [[60, "Hour"], [360, "6 hours"], [1440, "Day"]];
 
-// Bars with a text for who does not see them, and a table for who wants to know exactly.
+// Bars with a text alternative, and a table with the exact values.
 function chart(title, unit) {
   const graph = drawing("svg", { role: "img", viewBox: "0 0 600 120", preserveAspectRatio: "none" });
   const top = element("span", {});
@@ -372,7 +372,7 @@ function chart(title, unit) {
   return { whole, update };
 }
 
-// What took effect, in at most 72 spans of the same length.
+// Applied events in at most 72 spans of equal length.
 function spans(stats, minutes) {
   const length = Math.ceil(minutes / 72);
   const last = Math.floor(stats.at / 60_000);
@@ -391,7 +391,7 @@ async function overview(page, _parts, query) {
   const minutes = WINDOWS.find(([minutes]) => String(minutes) === query.get("minutes"))?.[0] ?? 60;
   const windows = WINDOWS.map(([of, name]) => element("li", {}, element("a", { href: address("#/", { minutes: of }), "aria-current": of === minutes && "true" }, name)));
   const tiles = element("dl", { class: "tiles" });
-  const rate = chart("Events a minute", "");
+  const rate = chart("Events per minute", "");
   const lag = chart("Longest lag", "");
   const tables = element("div", { class: "columns" });
   const at = element("p", { class: "quiet" });
@@ -402,17 +402,17 @@ async function overview(page, _parts, query) {
     const recent = stats.activity.filter((one) => one.at > stats.at - 5 * 60_000);
     const events = recent.reduce((sum, one) => sum + one.events, 0);
     const dead = stats.dead_letters;
-    // Counts of rows stop somewhere, so that counting costs little.
+    // Counts of rows have a limit, so that counting is cheap.
     const counted = (count) => (count < stats.counted_to ? number(count) : `${number(stats.counted_to)}+`);
     const tile = (name, value, note, of) => element("div", { class: "tile", "data-state": of }, element("dt", {}, name), element("dd", {}, element("span", { class: "figure" }, value), note && element("span", { class: "note" }, note)));
     refresh(
       tiles,
-      tile("Events a minute", number(Math.round((events / 5) * 10) / 10), "over the last 5 minutes"),
+      tile("Events per minute", number(Math.round((events / 5) * 10) / 10), "over the last 5 minutes"),
       tile("Lag", recent.length ? duration(Math.max(...recent.map((one) => one.lag))) : "–", recent.length ? "the longest in 5 minutes" : "no events in 5 minutes"),
-      tile("Waiting on the queue", stats.waiting === undefined ? "–" : number(stats.waiting), stats.waiting === undefined && "not known on this platform"),
-      tile("Dead letters", element("a", { href: "#/dead-letters" }, counted(dead.dead)), dead.replaying > 0 && `${counted(dead.replaying)} on their way again`, dead.dead > 0 && "dead"),
+      tile("Waiting on the queue", stats.waiting === undefined ? "–" : number(stats.waiting), stats.waiting === undefined && "unknown on this platform"),
+      tile("Dead letters", element("a", { href: "#/dead-letters" }, counted(dead.dead)), dead.replaying > 0 && `${counted(dead.replaying)} replaying`, dead.dead > 0 && "dead"),
       tile("Oldest dead letter", dead.oldest ? duration(stats.at - dead.oldest) : "–", dead.oldest && time(dead.oldest), dead.oldest && "dead"),
-      tile("Replays under way", element("a", { href: "#/replays" }, number(stats.replays))),
+      tile("Active replays", element("a", { href: "#/replays" }, number(stats.replays))),
     );
     const { length, bars } = spans(stats, minutes);
     rate.update(bars.map((bar) => ({ at: bar.at, value: bar.events / length })), (value) => number(Math.round(value * 10) / 10));
@@ -421,8 +421,8 @@ async function overview(page, _parts, query) {
       tables,
       tally("Dead letters by reason", ["Reason", "Letters"], dead.reasons, ({ reason, count }) => [element("a", { href: address("#/dead-letters", { reason }) }, reason), counted(count)], "None."),
       tally("Outbox", ["Channel", "State", "Count"], stats.outbox, ({ channel, state, count }) => [channel, element("a", { href: address("#/outbox", { channel, state }) }, badge(state)), counted(count)], "Nothing waits, and nothing failed."),
-      tally("Rejections in this time", ["Source", "Reason", "Requests"], stats.rejections, ({ source, reason, count }) => [source || "none", element("a", { href: address("#/rejections", { source, reason }) }, reason), number(count)], "None."),
-      tally("Taken by providers (UTC)", ["Provider", "Period", "Sent", "Requests"], stats.usage, ({ provider, period, sent, requests }) => [provider, period, number(sent), number(requests)], "Nothing today."),
+      tally("Rejections in this window", ["Source", "Reason", "Requests"], stats.rejections, ({ source, reason, count }) => [source || "none", element("a", { href: address("#/rejections", { source, reason }) }, reason), number(count)], "None."),
+      tally("Sent through providers (UTC)", ["Provider", "Period", "Sent", "Requests"], stats.usage, ({ provider, period, sent, requests }) => [provider, period, number(sent), number(requests)], "Nothing today."),
     );
     at.replaceChildren("As of ", time(stats.at, (date) => date.toLocaleTimeString()), ".");
   };
@@ -444,7 +444,7 @@ async function events(page, _parts, query) {
   page.begin("Events");
   const form = search("#/events", query, [
     { name: "source", label: "Source" },
-    { name: "type", label: "Type", hint: "* stands for anything" },
+    { name: "type", label: "Type", hint: "* matches any text" },
     { name: "id", label: "Event id" },
     { name: "state", label: "State", options: EVENT_STATES },
   ]);
@@ -452,7 +452,7 @@ async function events(page, _parts, query) {
     of: "/events",
     parameters: Object.fromEntries(query),
     caption: "Events",
-    nothing: "No event is like that. What is still on the queue is not in here.",
+    nothing: "No events match. Queued events are not listed.",
     columns: [
       ["Settled", (event) => time(event.settled_at)],
       ["Source", (event) => word(event.source)],
@@ -467,29 +467,29 @@ async function events(page, _parts, query) {
 
 const STEPS = {
   received: "Received",
-  applied: "Took effect",
-  recorded: "Recorded; no rule names it",
+  applied: "Applied",
+  recorded: "Recorded; no rule matches it",
   failed: "Failed",
   "failed again": "Failed again",
-  replayed: "Put back on the queue",
+  replayed: "Sent to the queue again",
   outbox: "Written to the outbox",
   sealed: "In a batch that is being sent",
   sent: "Sent",
   refused: "Refused by the provider",
   suppressed: "Not sent: the address is suppressed",
-  uncertain: "May have been sent",
+  uncertain: "Delivery uncertain",
   outcome: "Reported by the provider",
   "letter.discard": "Discarded",
-  "letter.replay": "Replay asked for",
+  "letter.replay": "Replay requested",
 };
 
-// Rows that an event's rules name: each a table, and the columns of its key.
+// The rows that an event's rules wrote: each a table, and the columns of its key.
 function written(rows) {
   const key = (columns) => Object.entries(columns).map(([column, value]) => `${column} ${value}`).join(", ");
   return element("ul", { class: "plain" }, rows.map(([table, columns]) => element("li", {}, element("code", {}, table), " ", element("bdi", {}, key(columns)))));
 }
 
-// What else there is to say of something, with the way to what it names.
+// Details, with links to the objects that they name.
 function details(detail) {
   const value = (name, said) => {
     if (name === "wrote" && Array.isArray(said)) return written(said);
@@ -498,7 +498,7 @@ function details(detail) {
     if (name.endsWith("_at")) return time(said);
     return element("bdi", {}, typeof said === "object" ? JSON.stringify(said) : String(said));
   };
-  // Generation 0 is the event as it came, which goes without saying.
+  // Generation 0 is the original event, which is not mentioned.
   const said = Object.entries(detail ?? {}).filter(([name, one]) => one !== null && one !== "" && !(name === "generation" && one === 0));
   return facts(said.map(([name, one]) => [name.replaceAll("_", " "), value(name, one)]));
 }
@@ -514,7 +514,7 @@ async function timeline(page, [, source, id]) {
   );
 }
 
-// A body may be long, and who looks at a story need not want it: it is asked for when somebody does.
+// A body may be long, so it is fetched on request only.
 function bodyOfEvent(page, { source, id }) {
   const place = element("div", {});
   const show = () =>
@@ -537,10 +537,10 @@ function bodyOfEvent(page, { source, id }) {
 // ---- Dead letters
 
 
-// What plans say beyond the replay; it is not kept by the API.
+// The parts of plans that the API does not store.
 const plans = new Map();
 
-// Plans a replay or a reprocessing, which sends nothing yet, and goes there.
+// Plans a replay or a reprocessing, which sends nothing yet, and opens its page.
 async function plan(page, selection, to = "/replays") {
   await page.try(async () => {
     const planned = await api(to, { method: "POST", body: selection });
@@ -553,13 +553,13 @@ async function deadLetters(page, _parts, query) {
   page.begin("Dead letters");
   const form = search("#/dead-letters", query, [
     { name: "source", label: "Source" },
-    { name: "type", label: "Type", hint: "* stands for anything" },
+    { name: "type", label: "Type", hint: "* matches any text" },
     { name: "reason", label: "Reason", options: LETTER_REASONS },
     { name: "event_id", label: "Event id" },
-    { name: "fingerprint", label: "Fingerprint", hint: "The same for the same kind of error" },
+    { name: "fingerprint", label: "Fingerprint", hint: "Identifies the kind of error" },
     { name: "state", label: "State", options: LETTER_STATES.filter((state) => state !== "dead"), hint: "Default: dead" },
   ]);
-  // Not chosen is dead, as the API has it.
+  // Without a choice, the state is `dead`, as in the API.
   form.elements.state.options[0].textContent = "dead";
   const { state, ...filter } = Object.fromEntries(query);
   const dead = !state || state === "dead";
@@ -584,15 +584,15 @@ async function deadLetters(page, _parts, query) {
       element(
         "div",
         { class: "actions" },
-        element("a", { href: address("#/dead-letters", { ...Object.fromEntries(query), fingerprint: one.fingerprint }), "aria-label": `Letters that failed by ${one.error}` }, "Letters"),
-        dead && change(element("button", { type: "button", "aria-label": `Plan a replay of those that failed by ${one.error}`, click: () => plan(page, select({ fingerprint: one.fingerprint })) }, "Plan a replay")),
+        element("a", { href: address("#/dead-letters", { ...Object.fromEntries(query), fingerprint: one.fingerprint }), "aria-label": `Letters with the error ${one.error}` }, "Letters"),
+        dead && change(element("button", { type: "button", "aria-label": `Plan a replay of letters with the error ${one.error}`, click: () => plan(page, select({ fingerprint: one.fingerprint })) }, "Plan a replay")),
       ),
     );
   const found = await list(page, {
     of: "/dead-letters",
     parameters: Object.fromEntries(query),
     caption: "Letters",
-    nothing: "There is none.",
+    nothing: "No dead letters match.",
     columns: [
       ["Last failed", (letter) => time(letter.last_failed_at)],
       ["Source", (letter) => letter.source && word(letter.source)],
@@ -609,15 +609,14 @@ async function deadLetters(page, _parts, query) {
       "section",
       {},
       element("h2", {}, "By error"),
-      groups.length ? element("ul", { class: "cards" }, groups.map(group)) : element("p", {}, "There is none."),
-      dead && groups.length > 0 && element("div", { class: "actions" }, changes(element("button", { type: "button", click: () => plan(page, select({})) }, Object.keys(filter).length ? "Plan a replay of all that is found" : "Plan a replay of every dead letter"))),
+      groups.length ? element("ul", { class: "cards" }, groups.map(group)) : element("p", {}, "No dead letters match."),
+      dead && groups.length > 0 && element("div", { class: "actions" }, changes(element("button", { type: "button", click: () => plan(page, select({})) }, Object.keys(filter).length ? "Plan a replay of all matching letters" : "Plan a replay of every dead letter"))),
     ),
     element("section", {}, element("h2", {}, "One by one"), found),
   );
 }
 
-// Indents JSON by its text alone: to read it and write it again would change numbers that are too long for JavaScript, and names
-// that are said twice.
+// Indents JSON as text. Parsing and serializing it would change numbers that are too long for JavaScript, and repeated names.
 function indented(text) {
   try {
     JSON.parse(text);
@@ -640,11 +639,11 @@ function indented(text) {
 
 function bodyOf(letter) {
   const forms = {
-    base64: "It is no text; this is its base64.",
-    unreadable: "The message cannot be read; this is all of it.",
+    base64: "The body is not text; this is its base64.",
+    unreadable: "The message is unreadable; this is all of it.",
   };
-  if (letter.body_form === "redacted") return [element("p", { tabindex: "-1" }, "Something in it is not to be shown, and it is no JSON: nothing of it is.")];
-  if (!letter.body) return [element("p", { tabindex: "-1" }, "There is none any more.")];
+  if (letter.body_form === "redacted") return [element("p", { tabindex: "-1" }, "The body needs redaction and is not JSON, or its source is no longer configured, so it is hidden.")];
+  if (!letter.body) return [element("p", { tabindex: "-1" }, "The body is no longer stored.")];
   const tidy = letter.body_form === "text" ? indented(letter.body) : undefined;
   const shown = element("pre", { tabindex: "0", role: "region", "aria-label": "Body" }, tidy ?? letter.body);
   const box = element("input", { type: "checkbox", id: "indent", checked: true, change: () => (shown.textContent = box.checked ? tidy : letter.body) });
@@ -661,12 +660,12 @@ async function deadLetter(page, [, id]) {
     const letter = await page.get(path("dead-letters", id));
     const name = letter.event_id ?? letter.id.slice(0, 12);
     const replay = () =>
-      ask({ title: "Replay this letter", text: "It goes through the whole path again.", action: "Replay" }, async ({ why }) => {
+      ask({ title: "Replay this letter", text: "Its event goes through the whole path again.", action: "Replay" }, async ({ why }) => {
         const started = await api(`${path("dead-letters", letter.id)}/replay`, { method: "POST", body: { reason: why } });
         go(link("replays", started.id));
       });
     const discard = () =>
-      ask({ title: "Discard this letter", text: `${name} will not count as dead. It stays, and can be looked at.`, action: "Discard" }, async ({ why }) => {
+      ask({ title: "Discard this letter", text: `${name} will no longer count as dead. You can still view it.`, action: "Discard" }, async ({ why }) => {
         await api(`${path("dead-letters", letter.id)}/discard`, { method: "POST", body: { reason: why } });
         announce("Discarded");
         await page.try(update);
@@ -687,7 +686,7 @@ async function deadLetter(page, [, id]) {
         ["Deliveries", number(letter.attempts)],
         ["Replayed", letter.replays > 0 && count(letter.replays, "time")],
         ["Last replay", letter.replay && element("a", { href: link("replays", letter.replay) }, letter.replay)],
-        ["Story", letter.source && letter.event_id && element("a", { href: link("events", letter.source, letter.event_id) }, "Timeline of the event")],
+        ["History", letter.source && letter.event_id && element("a", { href: link("events", letter.source, letter.event_id) }, "Timeline of the event")],
       ]),
       element("section", {}, element("h2", {}, "Body"), bodyOf(letter)),
     );
@@ -702,13 +701,13 @@ function progress(replay) {
   return element("progress", { max: Math.max(1, replay.total, replay.sent), value: replay.sent, "aria-label": label }, `${replay.sent} of ${replay.total}`);
 }
 
-const standing = (replay) => `${number(replay.sent)} of ${number(replay.total)} sent, ${number(replay.applied)} took effect, ${number(replay.failed)} failed${replay.generation > 0 ? "" : " again"}`;
+const progressText = (replay) => `${number(replay.sent)} of ${number(replay.total)} sent, ${number(replay.applied)} applied, ${number(replay.failed)} failed${replay.generation > 0 ? "" : " again"}`;
 
-// What a replay sends: dead letters, or, under a number of its own, events that took effect.
+// A replay sends dead letters; a reprocessing, which has a number, sends applied events.
 const sends = (replay) => (replay.generation > 0 ? "events" : "letters");
 const kind = (replay) => (replay.generation > 0 ? `Reprocessing ${number(replay.generation)}` : "Dead letters");
 
-// Which letters or events, in words.
+// The filter in words.
 function selected({ filter, generation }) {
   const value = (name, said) => {
     if (name === "all") return generation > 0 ? "every event whose message is kept" : "every dead letter";
@@ -719,7 +718,7 @@ function selected({ filter, generation }) {
   return element("span", {}, said.map((one, place) => [place > 0 && ", ", one]));
 }
 
-// A form that plans something. `to` is where the API takes the plan, and `all` what everything is called.
+// A form that plans a replay or a reprocessing. `to` is the path of the API, and `all` the label for everything.
 function planner(page, { title, text, to, all, fields }) {
   const submit = (event) => {
     event.preventDefault();
@@ -749,13 +748,13 @@ async function replays(page) {
   const found = await list(page, {
     of: "/replays",
     caption: "Replays",
-    nothing: "Nothing was replayed yet.",
+    nothing: "No replays yet.",
     refresh: 5,
     columns: [
       ["Planned", (replay) => time(replay.planned_at)],
       ["Replay", (replay) => element("a", { href: link("replays", replay.id) }, word(replay.id))],
       ["State", (replay) => badge(replay.state)],
-      ["Progress", (replay) => element("div", {}, progress(replay), element("div", {}, standing(replay)))],
+      ["Progress", (replay) => element("div", {}, progress(replay), element("div", {}, progressText(replay)))],
       ["Of", kind],
       ["Which", selected],
       ["By", (replay) => replay.run_by ?? replay.planned_by],
@@ -764,41 +763,41 @@ async function replays(page) {
   });
   const letters = planner(page, {
     title: "Plan a replay",
-    text: "Of dead letters. Nothing is sent until the plan is run.",
+    text: "Selects dead letters. Nothing is sent until you run the plan.",
     to: "/replays",
     all: "Every dead letter",
     fields: [
       { name: "source", label: "Source" },
-      { name: "type", label: "Type", hint: "* stands for anything" },
+      { name: "type", label: "Type", hint: "* matches any text" },
       { name: "reason", label: "Reason", options: LETTER_REASONS },
       { name: "event_id", label: "Event id" },
       { name: "fingerprint", label: "Fingerprint" },
-      { name: "failed_from", label: "Failed last from", type: "datetime-local" },
-      { name: "failed_before", label: "Failed last before", type: "datetime-local" },
+      { name: "failed_from", label: "Last failed from", type: "datetime-local" },
+      { name: "failed_before", label: "Last failed before", type: "datetime-local" },
     ],
   });
   const events = planner(page, {
     title: "Plan a reprocessing",
-    text: "Of events that took effect, after a rule has changed, as far as their messages are kept. Rules that keep rows are carried out; those that count or send only if they are named, and then no others. Nothing is sent until the plan is run.",
+    text: "Selects applied events whose messages are kept, for instance after a rule has changed. By default, the rules that write rows by version run. Counters and rules that send run only if you name them, and then no others run. Nothing is sent until you run the plan.",
     to: "/reprocess",
     all: "Every event",
     fields: [
       { name: "source", label: "Source" },
-      { name: "type", label: "Type", hint: "* stands for anything" },
+      { name: "type", label: "Type", hint: "* matches any text" },
       { name: "event_id", label: "Event id" },
-      { name: "applied_from", label: "Took effect from", type: "datetime-local" },
-      { name: "applied_before", label: "Took effect before", type: "datetime-local" },
-      { name: "rules", label: "Rules", list: true, hint: "With commas between them" },
+      { name: "applied_from", label: "Applied from", type: "datetime-local" },
+      { name: "applied_before", label: "Applied before", type: "datetime-local" },
+      { name: "rules", label: "Rules", list: true, hint: "Separated by commas" },
     ],
   });
   page.fill(changes(letters, events), element("section", {}, element("h2", {}, "All replays"), found));
 }
 
 const TURNS = {
-  run: { title: "Run this replay", action: "Run", text: "What it selects goes back on the queue, so much a second, and through everything that an event goes through." },
-  pause: { title: "Pause this replay", action: "Pause", text: "It sends no more until it is resumed." },
+  run: { title: "Run this replay", action: "Run", text: "Sends the selected events to the queue at this rate, and through the whole path again." },
+  pause: { title: "Pause this replay", action: "Pause", text: "It stops sending until it is resumed." },
   resume: { title: "Resume this replay", action: "Resume" },
-  cancel: { title: "Cancel this replay", action: "Cancel the replay", text: "What has not been sent stays as it is. It cannot be resumed." },
+  cancel: { title: "Cancel this replay", action: "Cancel the replay", text: "Unsent letters stay as they are. A canceled replay cannot be resumed." },
 };
 const POSSIBLE = { planned: ["run", "cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"] };
 
@@ -810,10 +809,10 @@ async function replay(page, [, id]) {
   const about = element("div", {});
   const planned = plans.get(id);
   let last = {};
-  // A quarter is worth a word to who listens; every letter is not.
+  // Screen readers announce each quarter, not each letter.
   const quarter = ({ sent, total }) => Math.floor((4 * sent) / Math.max(1, total));
   const draw = (replay) => {
-    state.replaceChildren(badge(replay.state), ` ${standing(replay)}`);
+    state.replaceChildren(badge(replay.state), ` ${progressText(replay)}`);
     if (!bar.firstChild) bar.append(progress(replay));
     bar.firstChild.max = Math.max(1, replay.total, replay.sent);
     bar.firstChild.value = replay.sent;
@@ -822,7 +821,7 @@ async function replay(page, [, id]) {
       const possible = (POSSIBLE[replay.state] ?? []).map(button);
       replace(actions, possible.length && changes(possible));
     }
-    if (last.state && (last.state !== replay.state || quarter(last) !== quarter(replay))) announce(`Replay ${replay.state}: ${standing(replay)}`);
+    if (last.state && (last.state !== replay.state || quarter(last) !== quarter(replay))) announce(`Replay ${replay.state}: ${progressText(replay)}`);
     if (JSON.stringify(last) !== JSON.stringify(replay)) {
       replace(
         about,
@@ -830,12 +829,12 @@ async function replay(page, [, id]) {
           ["Replay", copyable(replay.id)],
           ["Of", kind(replay)],
           ["Which", selected(replay)],
-          ["Rate", replay.rate > 0 && `${number(replay.rate)} a second`],
+          ["Rate", replay.rate > 0 && `${number(replay.rate)} per second`],
           ["Reason", replay.reason && element("bdi", {}, replay.reason)],
           ["Planned", [time(replay.planned_at), ` by ${replay.planned_by}`]],
           ["Started", replay.started_at && [time(replay.started_at), ` by ${replay.run_by}`]],
           ["Ended", replay.ended_at && time(replay.ended_at)],
-          ["Kept waiting by", replay.error && element("bdi", {}, replay.error)],
+          ["Last error", replay.error && element("bdi", {}, replay.error)],
         ]),
       );
     }
@@ -843,7 +842,7 @@ async function replay(page, [, id]) {
   };
   const update = async () => draw(await page.get(path("replays", id)));
   const act = (turn) => {
-    const fields = turn === "run" ? [{ name: "rate", label: last.generation > 0 ? "Events a second" : "Letters a second", type: "number", min: 1, max: 10_000, value: 50, required: true }] : [];
+    const fields = turn === "run" ? [{ name: "rate", label: last.generation > 0 ? "Events per second" : "Letters per second", type: "number", min: 1, max: 10_000, value: 50, required: true }] : [];
     ask({ ...TURNS[turn], fields }, async ({ why, rate }) => {
       const body = { reason: why, ...(rate && { rate: Number(rate) }) };
       draw(await api(`${path("replays", id)}/${turn}`, { method: "POST", body }));
@@ -859,7 +858,7 @@ function planOfEvents(planned) {
   const types = table("By type", [["Source", ({ source }) => word(source)], ["Type", ({ type }) => word(type)], ["Events", ({ count }) => number(count)]], planned.types);
   return [
     element("p", {}, `${count(planned.total, "event")}. What a later event has written stays as it is.`),
-    planned.first_applied_at && element("p", {}, "The first took effect at ", time(planned.first_applied_at), ", the last at ", time(planned.last_applied_at), "."),
+    planned.first_applied_at && element("p", {}, "The first was applied at ", time(planned.first_applied_at), ", the last at ", time(planned.last_applied_at), "."),
     planned.types.length > 0 && types.whole,
   ];
 }
@@ -875,7 +874,7 @@ function planOfLetters(planned) {
     ], planned.sample).whole;
   return [
     element("p", {}, `${count(planned.total, "letter")}.`),
-    planned.first_failed_at && element("p", {}, "They failed first at ", time(planned.first_failed_at), ", and last at ", time(planned.last_failed_at), "."),
+    planned.first_failed_at && element("p", {}, "They first failed at ", time(planned.first_failed_at), ", and last failed at ", time(planned.last_failed_at), "."),
     sample,
   ];
 }
@@ -886,10 +885,10 @@ const AGAIN = ["refused", "suppressed", "uncertain"];
 
 function sendAgain(text, selection) {
   const doubt = selection.state === "uncertain" ? " It may arrive twice." : "";
-  ask({ title: "Send once more", text: text + doubt, action: "Send once more" }, async ({ why }) => {
+  ask({ title: "Send again", text: text + doubt, action: "Send again" }, async ({ why }) => {
     const { count: again } = await api("/outbox/retry", { method: "POST", body: { ...selection, reason: why } });
     await show();
-    announce(`${number(again)} will be sent once more`);
+    announce(`${number(again)} will be sent again`);
   });
 }
 
@@ -906,42 +905,42 @@ async function outbox(page, _parts, query) {
     of: "/outbox",
     parameters: Object.fromEntries(query),
     caption: "Emails, SMS and tracking",
-    nothing: "There is none.",
+    nothing: "No messages match.",
     columns: [
       ["Written", (one) => time(one.created_at)],
       ["Channel", (one) => one.channel],
       ["Rule", (one) => one.rule],
       ["Recipient", (one) => one.recipient && word(one.recipient)],
-      ["State", (one) => element("div", {}, badge(one.state), [one.outcome && `reported: ${one.outcome}`, one.error, one.skipped_recipients && `left out: ${one.skipped_recipients}`].filter(Boolean).map((text) => element("div", {}, element("bdi", {}, text))))],
+      ["State", (one) => element("div", {}, badge(one.state), [one.outcome && `reported: ${one.outcome}`, one.error, one.skipped_recipients && `skipped: ${one.skipped_recipients}`].filter(Boolean).map((text) => element("div", {}, element("bdi", {}, text))))],
       ["Event", (one) => element("a", { href: link("events", one.source, one.event_id) }, word(one.event_id))],
-      change(["Again", (one) => AGAIN.includes(one.state) && element("button", { type: "button", class: "small", "aria-label": `Send once more to ${one.recipient ?? one.id}`, click: () => sendAgain(`To ${one.recipient ?? one.id}.`, { state: one.state, id: one.id }) }, "Send…")]),
+      change(["Again", (one) => AGAIN.includes(one.state) && element("button", { type: "button", class: "small", "aria-label": `Send again to ${one.recipient ?? one.id}`, click: () => sendAgain(`To ${one.recipient ?? one.id}.`, { state: one.state, id: one.id }) }, "Send…")]),
     ],
   });
-  // The API takes a state and a rule, and nothing else that could be searched for.
+  // The API accepts a state and a rule, but no other filter.
   const all = AGAIN.includes(state) && !channel && !recipient;
   const removed = (one) =>
-    ask({ title: "Write to this address again", text: `${one.address} is suppressed: ${one.reason}.`, action: "Write to it again" }, async ({ why }) => {
+    ask({ title: "Remove this suppression", text: `${one.address} is suppressed: ${one.reason}.`, action: "Remove the suppression" }, async ({ why }) => {
       await api(path("suppressions", one.address), { method: "DELETE", body: { reason: why } });
       await show();
-      announce(`${one.address} is written to again`);
+      announce(`${one.address} is no longer suppressed`);
     });
   const suppressed = await list(page, {
     of: "/suppressions",
     caption: "Suppressed addresses",
-    nothing: "Everybody is written to.",
+    nothing: "No suppressed addresses.",
     columns: [
       ["Since", (one) => time(one.created_at)],
       ["Address", (one) => word(one.address)],
       ["Reason", (one) => one.reason],
       ["Because of", (one) => element("a", { href: link("events", one.source, one.event_id) }, word(one.event_id))],
-      change(["Again", (one) => element("button", { type: "button", class: "small", "aria-label": `Write to ${one.address} again`, click: () => removed(one) }, "Write…")]),
+      change(["Again", (one) => element("button", { type: "button", class: "small", "aria-label": `Remove the suppression of ${one.address}`, click: () => removed(one) }, "Remove…")]),
     ],
   });
   page.fill(
     form,
-    changes(all && element("div", { class: "actions" }, element("button", { type: "button", click: () => sendAgain(`Everything that is ${state.replaceAll("_", " ")}${rule ? `, of the rule ${rule}` : ""}.`, { state, ...(rule && { rule }) }) }, "Send all of these once more…"))),
+    changes(all && element("div", { class: "actions" }, element("button", { type: "button", click: () => sendAgain(`All messages with the state ${state.replaceAll("_", " ")}${rule ? ` of the rule ${rule}` : ""}.`, { state, ...(rule && { rule }) }) }, "Send all of these again…"))),
     found,
-    element("section", {}, element("h2", {}, "Not written to"), suppressed),
+    element("section", {}, element("h2", {}, "Suppressions"), suppressed),
   );
 }
 
@@ -955,7 +954,7 @@ async function rejections(page, _parts, query) {
     of: "/rejections",
     parameters: Object.fromEntries(query),
     caption: "The last of each kind",
-    nothing: "Nothing was refused.",
+    nothing: "No rejected requests.",
     columns: [
       ["At", (one) => time(one.at)],
       ["Source", (one) => (one.source ? word(one.source) : "none")],
@@ -965,18 +964,18 @@ async function rejections(page, _parts, query) {
       ["Bytes", (one) => one.body_bytes !== null && number(one.body_bytes)],
     ],
   });
-  const counted = table("Requests that were refused in the last day", [
+  const counted = table("Rejected requests of the last day", [
     ["Source", ({ source }) => source || "none"],
     ["Reason", ({ source, reason }) => element("a", { href: address("#/rejections", { source, reason }) }, reason)],
     ["Requests", ({ count }) => number(count)],
   ], tallies);
   page.fill(
-    element("section", {}, element("h2", {}, "The last day"), tallies.length ? counted.whole : element("p", {}, "Nothing was refused.")),
+    element("section", {}, element("h2", {}, "The last day"), tallies.length ? counted.whole : element("p", {}, "No rejected requests.")),
     element("section", {}, element("h2", {}, "Samples"), form, found),
   );
 }
 
-// What was done to something, with the way there.
+// The target of a change, as a link.
 function target({ action, target }) {
   if (action.startsWith("letter.")) return element("a", { href: link("dead-letters", target) }, word(target));
   if (action.startsWith("replay.") || action.startsWith("reprocess.")) return element("a", { href: link("replays", target) }, word(target));
@@ -988,8 +987,8 @@ async function audit(page) {
   page.fill(
     await list(page, {
       of: "/audit",
-      caption: "Who did what",
-      nothing: "Nobody has changed anything.",
+      caption: "Changes",
+      nothing: "No changes yet.",
       columns: [
         ["At", (act) => time(act.at)],
         ["Who", (act) => act.actor],
@@ -1017,22 +1016,22 @@ async function configuration(page) {
   ], rules);
   page.fill(
     facts([["Hookmill", version], ["SHA-256 of hookmill.toml", copyable(sha256)]]),
-    element("section", {}, element("h2", {}, "Rules"), element("p", {}, "In order, those of presets included."), rules.length > 0 && listed.whole),
+    element("section", {}, element("h2", {}, "Rules"), element("p", {}, "In order, including those of presets."), rules.length > 0 && listed.whole),
     element(
       "section",
       {},
       element("h2", {}, "hookmill.toml"),
-      element("p", {}, "As it was loaded, as JSON and without its comments. Secrets are names in it."),
+      element("p", {}, "The loaded file as JSON, without its comments. It contains the names of secrets, not their values."),
       element("pre", { tabindex: "0", role: "region", "aria-label": "hookmill.toml" }, JSON.stringify(file, null, 2)),
     ),
   );
 }
 
-// ---- Where one is
+// ---- Navigation
 
 const SECTIONS = [["", "Overview"], ["events", "Events"], ["dead-letters", "Dead letters"], ["replays", "Replays"], ["outbox", "Outbox"], ["rejections", "Rejections"], ["audit", "Audit"], ["configuration", "Configuration"]];
 
-// By the first part of the address and how many there are.
+// By the first part of the address and the number of parts.
 const VIEWS = {
   "/0": overview,
   "events/1": events,
@@ -1060,13 +1059,13 @@ function place() {
   return { parts, query: new URLSearchParams(query.join("?")) };
 }
 
-// Goes somewhere; to where one is already as well.
+// Opens an address, even the current one.
 function go(to) {
   if (location.hash === to) show();
   else location.hash = to;
 }
 
-// Whose token it is, or nobody's.
+// Sets the current user, or none.
 function know(found) {
   actor = found;
   who.replaceChildren(...(found ? [element("bdi", {}, found.name), ` (${found.role})`] : []));
@@ -1100,7 +1099,7 @@ function logIn(problem) {
     element(
       "form",
       { class: "card log-in", submit },
-      element("div", { class: "field" }, element("label", { for: "token" }, "Token"), input, element("small", { id: "token-hint" }, "It is kept in this tab only. ", element("code", {}, "hookmill token create NAME --role read"), " makes one; with ", element("code", {}, "--role operate"), " it may change things.")),
+      element("div", { class: "field" }, element("label", { for: "token" }, "Token"), input, element("small", { id: "token-hint" }, "The token is stored in this tab only. ", element("code", {}, "hookmill token create NAME --role read"), " creates one; with ", element("code", {}, "--role operate"), " it can make changes.")),
       element("div", { class: "actions" }, element("button", { type: "submit", class: "primary" }, "Log in")),
     ),
   );
@@ -1115,7 +1114,7 @@ async function show() {
   page?.leave();
   closeDialogs();
   if (!actor && !sessionStorage.getItem(TOKEN)) {
-    // Without a token one may still have come through Cloudflare Access.
+    // Without a token, Cloudflare Access may have authenticated the user.
     if (!("access" in document.documentElement.dataset)) return logIn();
     try {
       know(await api("/token"));
@@ -1131,7 +1130,7 @@ async function show() {
   }
   const shown = (page = new Page());
   if (!actor) {
-    // The tab was loaded anew: what may be changed is not known before that.
+    // The tab was reloaded: the role is unknown before this response.
     shown.begin("Hookmill");
     await shown.try(async () => know(await shown.get("/token")));
     if (!actor || shown.signal.aborted) return;
@@ -1139,7 +1138,7 @@ async function show() {
   const view = VIEWS[`${parts[0] ?? ""}/${parts.length}`];
   if (!view) {
     shown.begin("Not found");
-    return shown.fill(element("p", {}, "There is no such page. ", element("a", { href: "#/" }, "Overview")));
+    return shown.fill(element("p", {}, "This page does not exist. ", element("a", { href: "#/" }, "Overview")));
   }
   await shown.try(() => view(shown, parts, query));
 }
@@ -1147,7 +1146,7 @@ async function show() {
 nav.firstElementChild.append(...SECTIONS.map(([to, name]) => element("li", {}, element("a", { href: `#/${to}` }, name))));
 document.getElementById("logout").addEventListener("click", () => logIn());
 document.getElementById("skip").addEventListener("click", (event) => {
-  // The part of the address behind # says which page it is.
+  // The hash of the address determines the page.
   event.preventDefault();
   main.focus();
 });

@@ -1,6 +1,6 @@
 //! Prints the OpenAPI document of the admin API; `cargo xtask schema` writes it to docs/openapi.json.
 
-// Its output is the point.
+// It prints the document.
 #![allow(clippy::print_stdout)]
 
 fn main() {

@@ -1,6 +1,7 @@
-//! Who comes through Cloudflare Access: a JWT that Access puts into each request, signed by the team's key.
+//! Authentication by Cloudflare Access: Access adds a JWT to each request, signed with the team's key.
 //!
-//! Source: <https://developers.cloudflare.com/cloudflare-one/access-controls/applications/http-apps/authorization-cookie/validating-json/>.
+//! Source:
+//! <https://developers.cloudflare.com/cloudflare-one/access-controls/applications/http-apps/authorization-cookie/validating-json/>.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,25 +20,25 @@ use crate::actor::Actor;
 use crate::platform::Admin;
 use crate::problem::Problem;
 
-/// The header that the JWT is in.
+/// The header with the JWT.
 pub(crate) const HEADER: &str = "cf-access-jwt-assertion";
-/// How long keys count before they are fetched again: they are replaced every six weeks.
+/// The time after which keys are fetched again; Cloudflare replaces them every six weeks.
 const KEYS_COUNT_SECONDS: i64 = 3600;
-/// The least time between two fetches, whatever keys strangers name.
+/// The minimum time between two fetches, whatever keys a request names.
 const BETWEEN_SECONDS: i64 = 60;
-/// How far clocks may differ.
+/// The tolerance for clocks.
 const LEEWAY_SECONDS: i64 = 60;
-/// The longest JWT that is looked at, in bytes. Headers of a request may have 16 KB in all, here and at Cloudflare.
+/// The maximum size of a JWT in bytes. The headers of a request may have 16 KB in total, here and at Cloudflare.
 const JWT_BYTES: usize = 16_384;
 
-/// The keys of a team, as they were fetched; `None` if they never could be.
+/// The fetched keys of a team; `None` if they could never be fetched.
 #[derive(Clone)]
 struct Keys {
     at: i64,
     by_id: Option<BTreeMap<String, RsaPublicKey>>,
 }
 
-/// By issuer. A Worker makes its router anew for each request, so they are kept here.
+/// By issuer. A Worker creates its router again for each request, so the keys are stored here.
 static KEYS: Mutex<BTreeMap<String, Keys>> = Mutex::new(BTreeMap::new());
 
 #[derive(Deserialize)]
@@ -53,9 +54,9 @@ struct Claims {
     exp: i64,
     #[serde(default)]
     nbf: i64,
-    /// Of somebody.
+    /// For people.
     email: Option<String>,
-    /// Of a service token.
+    /// For service tokens.
     common_name: Option<String>,
 }
 
@@ -66,11 +67,11 @@ enum Audience {
     Several(Vec<String>),
 }
 
-/// Who it is; `None` if the JWT does not count.
+/// The actor; `None` if the JWT is not valid.
 ///
 /// # Errors
 ///
-/// If the team's keys cannot be had.
+/// If the team's keys cannot be fetched.
 pub(crate) async fn actor(
     admin: &Admin,
     access: &Access,
@@ -86,7 +87,7 @@ pub(crate) async fn actor(
     Ok(claims.and_then(|claims| named(access, claims, admin.now())))
 }
 
-/// What is signed, how, and the signature. Nothing but RS256 counts, whatever the JWT says of itself.
+/// The signed part, the header and the signature. Only RS256 is accepted, whatever the JWT says.
 fn parts(jwt: &str) -> Option<(&str, Header, Vec<u8>)> {
     let (signed, signature) = jwt.rsplit_once('.').filter(|_| jwt.len() <= JWT_BYTES)?;
     let header: Header = json(signed.split('.').next()?)?;
@@ -98,7 +99,7 @@ fn json<T: DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
-/// Who claims that are signed speak of, if they are for us and count now.
+/// The actor of verified claims, if they are for this application and valid now.
 fn named(access: &Access, claims: Claims, now: Timestamp) -> Option<Actor> {
     let now = now.seconds();
     let for_us = match &claims.aud {
@@ -114,14 +115,14 @@ fn named(access: &Access, claims: Claims, now: Timestamp) -> Option<Actor> {
     Some(Actor::of(name, if operates { Role::Operate } else { Role::Read }))
 }
 
-/// The team's key of this id. One that is not known is looked for once a minute: keys are replaced.
+/// The team's key with this id. An unknown key causes a fetch at most once a minute, since Cloudflare replaces keys.
 async fn key(admin: &Admin, access: &Access, id: &str) -> Result<Option<RsaPublicKey>, Problem> {
     let now = admin.now().seconds();
     let known = |keys: &BTreeMap<String, Keys>| keys.get(&access.issuer).cloned();
     let kept = known(&KEYS.lock().unwrap_or_else(PoisonError::into_inner));
     if let Some(kept) = &kept {
         let (age, key) = (now - kept.at, kept.by_id.as_ref().and_then(|keys| keys.get(id)));
-        // Keys of the future were fetched while the clock was ahead.
+        // A time in the future comes from a clock that was ahead.
         let counts = if key.is_some() { KEYS_COUNT_SECONDS } else { BETWEEN_SECONDS };
         if (0..counts).contains(&age) {
             return found(kept.by_id.as_ref(), id);
@@ -129,7 +130,7 @@ async fn key(admin: &Admin, access: &Access, id: &str) -> Result<Option<RsaPubli
     }
     let fetched = admin.0.fetch(&format!("{}/cdn-cgi/access/certs", access.issuer)).await;
     let by_id = fetched.ok().and_then(|text| read_keys(&text));
-    // Old keys are better than none: Cloudflare has them count for a week after they were replaced.
+    // Old keys are better than none: Cloudflare accepts them for a week after their replacement.
     let by_id = by_id.or_else(|| kept.and_then(|kept| kept.by_id));
     let key = found(by_id.as_ref(), id);
     let keys = Keys { at: now, by_id };
@@ -145,7 +146,7 @@ fn found(
     keys.map(|keys| keys.get(id).cloned()).ok_or_else(unknown)
 }
 
-/// The keys of RSA in a set: <https://www.rfc-editor.org/rfc/rfc7517>.
+/// The RSA keys of a set: <https://www.rfc-editor.org/rfc/rfc7517>.
 fn read_keys(text: &str) -> Option<BTreeMap<String, RsaPublicKey>> {
     #[derive(Deserialize)]
     struct Set {
@@ -191,11 +192,11 @@ mod tests {
     use super::*;
     use crate::Platform;
 
-    /// A team whose keys cannot be had.
+    /// A team whose keys cannot be fetched.
     #[derive(Default)]
     struct Away {
         now: AtomicI64,
-        asked: AtomicUsize,
+        fetches: AtomicUsize,
     }
 
     impl Platform for Away {
@@ -220,7 +221,7 @@ mod tests {
         }
 
         fn fetch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, String>> {
-            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.fetches.fetch_add(1, Ordering::Relaxed);
             Box::pin(ready(Err("away".to_owned())))
         }
 
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_strangers_show_keys_are_asked_for_once_a_minute() {
+    fn unknown_keys_cause_one_fetch_a_minute() {
         let team = Arc::new(Away::default());
         let admin = Admin(team.clone());
         let access = Access {
@@ -242,11 +243,11 @@ mod tests {
             audience: "audience".into(),
             operators: Vec::new(),
         };
-        for (second, asked) in [(0, 1), (1, 1), (59, 1), (60, 2), (100, 2), (120, 3)] {
+        for (second, fetches) in [(0, 1), (1, 1), (59, 1), (60, 2), (100, 2), (120, 3)] {
             team.now.store(second, Ordering::Relaxed);
             let answer = key(&admin, &access, &format!("key-{second}")).now_or_never();
             assert!(matches!(answer, Some(Err(_))), "{second}");
-            assert_eq!(team.asked.load(Ordering::Relaxed), asked, "{second}");
+            assert_eq!(team.fetches.load(Ordering::Relaxed), fetches, "{second}");
         }
     }
 }

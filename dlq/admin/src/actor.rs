@@ -1,4 +1,4 @@
-//! Who asks, once that is known.
+//! The authenticated caller.
 
 use hookmill_core::words::Role;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! Who did what, and why.
+//! The audit: who changed what, and why.
 
 use hookmill_core::params;
 use hookmill_core::store::{Param, Statement};
@@ -24,7 +24,7 @@ impl Because {
     }
 }
 
-/// A reason says something, and is no novel.
+/// A reason is neither blank nor too long.
 pub(crate) fn reason(text: String) -> Result<String, Problem> {
     let length = text.trim().chars().count();
     if (1..=500).contains(&length) {
@@ -33,8 +33,8 @@ pub(crate) fn reason(text: String) -> Result<String, Problem> {
     Err(Problem::invalid(format!("the reason has {length} characters; use 1 to 500")))
 }
 
-/// The statement that records an action. It follows the statement that carries the action out, in the same transaction, and
-/// records nothing if that has changed nothing.
+/// The statement that records an action. It follows the statement that carries out the action, in the same transaction, and
+/// records nothing if that statement has changed nothing.
 pub(crate) fn audit(
     actor: &Actor,
     action: &str,
@@ -44,7 +44,7 @@ pub(crate) fn audit(
     now: Timestamp,
 ) -> Statement {
     const AUDIT: &str = "\
--- who did what
+-- audit
 INSERT INTO audit (at, actor, action, target, reason, detail)
 SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE changes() > 0";
     let params = params![now, &actor.name, action, target, reason, Param::json(detail)];

@@ -1,4 +1,4 @@
-//! Who may ask: tokens of which only hashes are kept, and a limit for addresses that come without one.
+//! Authentication: tokens, stored as hashes, and a limit for addresses with failed attempts.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ use crate::actor::Actor;
 use crate::platform::{Admin, problem};
 use crate::problem::Problem;
 
-/// What every token begins with, so that scanners for secrets know it.
+/// The prefix of every token, for secret scanners.
 pub const PREFIX: &str = "hookmill_";
-/// How many failures an address has in [`WINDOW_SECONDS`] before it is not listened to.
+/// The number of failed attempts in [`WINDOW_SECONDS`] after which an address is blocked.
 const FAILURES: u32 = 10;
 /// Five minutes.
 const WINDOW_SECONDS: i64 = 300;
-/// The most addresses that are kept count of.
+/// The maximum number of addresses that are counted.
 const ADDRESSES: u32 = 10_000;
 
 /// Get the name and role of this token.
@@ -40,15 +40,15 @@ pub(crate) async fn token(Extension(actor): Extension<Actor>) -> Json<Actor> {
     Json(actor)
 }
 
-/// What is kept of a token.
+/// The stored hash of a token.
 pub fn token_hash(token: &str) -> String {
     sha256_hex(&[token.as_bytes()])
 }
 
-/// Keeps a token, in the place of one of the same name.
+/// Stores a token; it replaces one with the same name.
 pub fn keep_token(name: &str, token: &str, role: Role, now: Timestamp) -> Statement {
     const KEEP: &str = "\
--- keep a token
+-- store a token
 INSERT INTO admin_tokens (name, hash, role, created_at) VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, role = excluded.role, created_at = excluded.created_at";
     Statement::new(KEEP, params![name, token_hash(token), role.as_str(), now])
@@ -59,24 +59,24 @@ const TOKENS: &str = "\
 SELECT name, hash, role FROM admin_tokens";
 
 const FAILED: &str = "\
--- failures of an address
+-- failed attempts of an address
 SELECT failures, since FROM admin_failures WHERE address = ?1 AND since > ?2 AND since <= ?3";
 
 const FAIL: &str = "\
--- an address has failed
+-- count a failed attempt
 INSERT INTO admin_failures (address, failures, since) VALUES (?1, 1, ?2)
 ON CONFLICT (address) DO UPDATE SET
     failures = iif(since > ?3 AND since <= ?4, failures + 1, 1),
     since = iif(since > ?3 AND since <= ?4, since, excluded.since)";
 
 const FORGET: &str = "\
--- forget failures
+-- forget failed attempts
 DELETE FROM admin_failures WHERE since <= ?1 OR address IN (
     SELECT address FROM admin_failures ORDER BY since DESC LIMIT -1 OFFSET ?2
 )";
 
-/// Lets through who shows a token, for what its role allows. Whoever fails too often is told to wait; a token that counts is
-/// let through all the same, since behind a proxy everybody has the same address.
+/// Lets requests with a valid token pass, if its role allows them. After too many failures, an address has to wait. A valid
+/// token always passes, since behind a proxy all clients share one address.
 pub(crate) async fn guard(
     State(admin): State<Admin>,
     remote: Option<Extension<Remote>>,
@@ -86,22 +86,22 @@ pub(crate) async fn guard(
     let now = admin.now();
     let window = Timestamp::from_seconds(now.seconds().saturating_sub(WINDOW_SECONDS));
     let address = network(remote.map(|Extension(Remote(address))| address).unwrap_or_default());
-    // What failed later than that failed while the clock was ahead.
+    // A later time comes from a clock that was ahead.
     let latest = now.horizon(Duration::ZERO);
-    let asked = vec![
+    let statements = vec![
         Statement::new(TOKENS, Vec::new()),
         Statement::new(FAILED, params![&address, window, latest]),
     ];
     let read = |rows: Vec<Rows>| Ok((read(answer(&rows, 0))?, read(answer(&rows, 1))?));
-    let answered = admin.query(asked).await.and_then(|rows| read(rows).map_err(problem));
+    let answered = admin.query(statements).await.and_then(|rows| read(rows).map_err(problem));
     let (tokens, failed): (Vec<Token>, Vec<Failed>) = match answered {
         Ok(answered) => answered,
         Err(problem) => return problem.into_response(),
     };
-    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.split_once(' '));
-    let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let actor = match shown {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.split_once(' '));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let actor = match given {
         Some((_, token)) => known(tokens, token.trim()),
         None => match assertion(&admin, &request) {
             None => None,
@@ -133,8 +133,8 @@ pub(crate) async fn guard(
     next.run(request).await
 }
 
-/// What Cloudflare Access says of who asks, if hookmill.toml says that people come through it. A browser shows what Access knows
-/// it by to whatever site sends it here, so a request has to come from our own pages, or from no page at all.
+/// The JWT of Cloudflare Access, if hookmill.toml allows it. A browser sends its cookie with requests from any site, so the
+/// request must come from Hookmill's own pages, or from no page.
 fn assertion<'a>(admin: &'a Admin, request: &Request) -> Option<(&'a Access, String)> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let access = admin.0.config()?.access.as_ref()?;
@@ -142,7 +142,7 @@ fn assertion<'a>(admin: &'a Admin, request: &Request) -> Option<(&'a Access, Str
     header(access::HEADER).filter(|_| ours).map(|jwt| (access, jwt.to_owned()))
 }
 
-/// A token that is kept: what [`TOKENS`] is answered with.
+/// A stored token: the answer to [`TOKENS`].
 #[derive(Deserialize)]
 struct Token {
     name: String,
@@ -150,12 +150,12 @@ struct Token {
     role: String,
 }
 
-/// Whose token it is. Every token is compared, and each in constant time.
+/// The owner of a token. Every stored token is compared, in constant time.
 fn known(tokens: Vec<Token>, token: &str) -> Option<Actor> {
-    let shown = token_hash(token);
+    let given = token_hash(token);
     let mut found = None;
     for Token { name, hash, role } in tokens {
-        if bool::from(hash.as_bytes().ct_eq(shown.as_bytes())) {
+        if bool::from(hash.as_bytes().ct_eq(given.as_bytes())) {
             let Ok(role) = role.parse() else { continue };
             found = Some(Actor { name, role });
         }
@@ -163,14 +163,14 @@ fn known(tokens: Vec<Token>, token: &str) -> Option<Actor> {
     found
 }
 
-/// What [`FAILED`] is answered with.
+/// The answer to [`FAILED`].
 #[derive(Deserialize)]
 struct Failed {
     failures: u32,
     since: Timestamp,
 }
 
-/// An IPv4 address, or the /64 of an IPv6 one: whoever has one of these has all of them.
+/// An IPv4 address, or the /64 of an IPv6 address, all of which belongs to one client.
 fn network(address: String) -> String {
     match address.parse() {
         Ok(std::net::IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_none() => {

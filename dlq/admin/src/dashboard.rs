@@ -1,5 +1,5 @@
-//! The dashboard: a page that shows what the API knows. Its files hold nobody's data, so they need no token; whoever looks at the
-//! page shows one to the API.
+//! The dashboard: a page that displays the API. Its files contain no data, so they need no token; the page sends one to the
+//! API.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,9 @@ use axum::http::header::{
 };
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hookmill_core::words::{EventState, LetterReason, LetterState, OutboxState, Search, Word as _};
+use hookmill_core::words::{
+    EventState, LetterReason, LetterState, OutboxState, Word as _, WordFilter,
+};
 use serde_json::json;
 
 use crate::platform::Admin;
@@ -19,11 +21,11 @@ const PAGE: &str = include_str!("../assets/index.html");
 const SCRIPT: &str = include_str!("../assets/app.js");
 const STYLE: &str = include_str!("../assets/style.css");
 
-/// The page speaks with its own server alone, nothing in it runs but its own script, and nobody frames it.
+/// The page loads and calls only its own server, runs only its own script, and cannot be framed.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The files, beside the API.
+/// The files of the dashboard.
 pub(crate) fn routes() -> Router<Admin> {
     Router::new()
         .route("/admin", get(page))
@@ -36,20 +38,19 @@ pub(crate) fn routes() -> Router<Admin> {
         .route("/admin/style.css", get(async || file("text/css; charset=utf-8", STYLE.into())))
 }
 
-/// The lists of words that the page offers.
+/// The lists of words in the page's menus.
 fn words() -> String {
     let list = |name: &str, words: Vec<&str>| format!("export const {name} = {};\n", json!(words));
     [
         list("EVENT_STATES", EventState::words().collect()),
         list("LETTER_REASONS", LetterReason::words().collect()),
-        list("LETTER_STATES", Search::<LetterState>::words().collect()),
+        list("LETTER_STATES", WordFilter::<LetterState>::words().collect()),
         list("OUTBOX_STATES", OutboxState::words().collect()),
     ]
     .concat()
 }
 
-/// The page is told whether people may come through Cloudflare Access: then it looks whether somebody has before it asks for a
-/// token.
+/// The page gets a flag if Cloudflare Access is enabled. Then it tries that before it asks for a token.
 async fn page(State(admin): State<Admin>) -> Response {
     let access = admin.0.config().is_some_and(|config| config.access.is_some());
     let page =
@@ -63,7 +64,7 @@ fn file(kind: &'static str, text: Cow<'static, str>) -> Response {
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
-        // The files are of one version: who has one of an older asks anew.
+        // All files have the same version, so the browser must revalidate them.
         (CACHE_CONTROL, "no-cache"),
     ];
     (headers, text).into_response()
@@ -76,7 +77,7 @@ mod tests {
     use super::{PAGE, SCRIPT, STYLE, words};
 
     #[test]
-    fn the_page_takes_its_words_from_the_enums() {
+    fn the_page_has_the_words_of_the_enums() {
         for name in words().lines().filter_map(|line| line.split(' ').nth(2)) {
             assert!(SCRIPT.contains(&format!("options: {name}")), "{name} is not used");
         }
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn nothing_is_loaded_from_elsewhere() {
-        // A name, which nobody fetches.
+        // A namespace, which is not fetched.
         let script = SCRIPT.replace("http://www.w3.org/2000/svg", "");
         for text in [PAGE, STYLE, script.as_str()] {
             assert!(!text.contains("://") && !text.contains("url("));

@@ -1,4 +1,4 @@
-//! What was given up: lists, groups, one with its body; replay and discard of one.
+//! Dead letters: lists, groups, details; replay and discard of one.
 
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -8,7 +8,8 @@ use hookmill_core::store::Param;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{self, LetterReason, LetterState};
 use hookmill_dlq::replay::{
-    Filter, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id, run_replay,
+    LetterFilter, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id,
+    run_replay,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::RefOr;
@@ -17,11 +18,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::actor::Actor;
 use crate::audit::{Because, audit};
+use crate::body_view::BodyView;
 use crate::page::{Page, Paging};
 use crate::platform::{Admin, given};
 use crate::problem::{Body, Path, Problem, Query};
 use crate::replays::Replay;
-use crate::shown::Shown;
 
 /// An event that could not be applied. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -72,7 +73,7 @@ pub(crate) struct Search {
     /// The state. Default: `dead`.
     #[serde(default, deserialize_with = "words::unless_blank")]
     #[param(schema_with = letter_states)]
-    state: Option<words::Search<LetterState>>,
+    state: Option<words::WordFilter<LetterState>>,
 }
 
 fn letter_states() -> RefOr<Schema> {
@@ -83,32 +84,32 @@ impl Search {
     /// The parameters of [`WHERE`], and the state.
     fn params(&self) -> Result<Vec<Param>, Problem> {
         check_pattern(self.r#type.as_deref())?;
-        let filter = Filter {
+        let filter = LetterFilter {
             source: given(self.source.as_ref()).map(ToOwned::to_owned),
             kind: given(self.r#type.as_ref()).map(ToOwned::to_owned),
             reason: self.reason,
             fingerprint: given(self.fingerprint.as_ref()).map(ToOwned::to_owned),
             event_id: given(self.event_id.as_ref()).map(ToOwned::to_owned),
-            ..Filter::default()
+            ..LetterFilter::default()
         };
         let mut params = filter.params();
         params.push(match self.state() {
-            words::Search::Any => Param::Null,
-            words::Search::Only(state) => state.as_str().into(),
+            words::WordFilter::Any => Param::Null,
+            words::WordFilter::Only(state) => state.as_str().into(),
         });
         Ok(params)
     }
 
-    /// The state as SQL: an index serves one state, and another all of them.
+    /// The state as SQL: one index serves one state, another all of them.
     fn condition(&self) -> &'static str {
         match self.state() {
-            words::Search::Any => "?9 IS NULL",
-            words::Search::Only(_) => "state = ?9",
+            words::WordFilter::Any => "?9 IS NULL",
+            words::WordFilter::Only(_) => "state = ?9",
         }
     }
 
-    fn state(&self) -> words::Search<LetterState> {
-        self.state.unwrap_or(words::Search::Only(LetterState::Dead))
+    fn state(&self) -> words::WordFilter<LetterState> {
+        self.state.unwrap_or(words::WordFilter::Only(LetterState::Dead))
     }
 }
 
@@ -194,7 +195,7 @@ pub(crate) struct Whole {
     #[serde(flatten)]
     letter: DeadLetter,
     #[serde(flatten)]
-    shown: Shown,
+    body: BodyView,
 }
 
 /// Get a dead letter with its body.
@@ -218,7 +219,7 @@ pub(crate) async fn show(
     let (id, _) = resolved(&admin, &id).await?;
     let found = admin.ask::<Found>(&sql, params![id]).await?.pop();
     let Found { letter, message } = found.ok_or_else(gone)?;
-    Ok(Json(Whole { letter, shown: Shown::of(&admin, &message).await? }))
+    Ok(Json(Whole { letter, body: BodyView::of(&admin, &message).await? }))
 }
 
 fn gone() -> Problem {
@@ -242,7 +243,7 @@ pub(crate) async fn replay(
 ) -> Result<(StatusCode, Json<Replay>), Problem> {
     let (now, reason) = (admin.now(), because.reason()?);
     let id = ready(&admin, &id).await?;
-    let filter = Filter { id: Some(id.clone()), ..Filter::default() };
+    let filter = LetterFilter { id: Some(id.clone()), ..LetterFilter::default() };
     let replay = replay_id(&filter, &actor.name, now);
     let statements = vec![
         plan_replay(&replay, &filter, &actor.name, now),
@@ -279,11 +280,11 @@ pub(crate) async fn discard(
     }
 }
 
-/// The letter with this id, or whose id begins so; and its state.
+/// The letter with this id or prefix, and its state.
 async fn resolved(admin: &Admin, id: &str) -> Result<(String, String), Problem> {
-    // Ids are hexadecimal digits, so `g` comes behind all that begin so.
+    // Ids are hexadecimal digits, so `g` sorts after all that begin with the prefix.
     const RESOLVE: &str = "\
--- which letter
+-- find a letter
 SELECT json_array(id, state) FROM dead_letters WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 2";
     let mut found = admin.ask::<(String, String)>(RESOLVE, params![id]).await?;
     match (found.len(), id.len() >= 6) {

@@ -1,4 +1,4 @@
-//! What came in, and what came of it.
+//! Events and their history.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::body_view::BodyView;
 use crate::page::{Page, Paging};
 use crate::platform::{Admin, given, problem};
 use crate::problem::{Path, Problem, Query};
-use crate::shown::Shown;
 
 /// An event that was applied or is a dead letter. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -60,9 +60,8 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// The question for a page that begins behind `?5` and `?6`, or for the first page. The ledger is asked for a page, and the
-    /// dead letters for one of each state, so that an index says where to stop; a table without rows of the state that is
-    /// searched for is not asked.
+    /// The query for a page after `?5` and `?6`, or for the first page. It reads one page of the ledger, and one of the
+    /// dead letters for each state, so that an index limits each part; a table without the searched state is skipped.
     fn sql(&self, first: bool) -> String {
         let (behind, order) = if self.since.is_some() { (">", "ASC") } else { ("<", "DESC") };
         let page = |at: &str, id: &str| {
@@ -132,7 +131,7 @@ pub(crate) async fn list(
         given(search.id.as_ref()),
         search.state.map(EventState::as_str),
         at,
-        // Every key is behind the blank one.
+        // Every key sorts after the blank one.
         id.unwrap_or_default(),
         paging.limit()?,
     ];
@@ -166,8 +165,8 @@ pub(crate) struct Timeline {
     steps: Vec<Step>,
 }
 
-/// Each answers with steps: when, which comes first of those at the same time, what, and what else there is to say. D1 takes no
-/// more than five terms in one UNION.
+/// Queries for steps: the time, the order among steps of the same time, the name, and details. D1 allows at most five terms
+/// in a UNION.
 const TIMELINE: [&str; 10] = [
     "SELECT received_at AS at, 0 AS place, 'received' AS what,
         json_object('type', type, 'secret', secret, 'generation', generation) AS detail
@@ -209,14 +208,14 @@ pub(crate) async fn timeline(
     State(admin): State<Admin>,
     Path((source, id)): Path<(String, String)>,
 ) -> Result<Json<Timeline>, Problem> {
-    let asked = TIMELINE.map(|steps| {
+    let queries = TIMELINE.map(|steps| {
         let sql = format!(
             "-- what happened to an event\nSELECT json_array(place, json_object('at', at, 'what', what, 'detail', json(detail))) FROM ({steps})"
         );
         Statement::new(sql, params![&source, &id])
     });
     let mut steps: Vec<(u8, Step)> = Vec::new();
-    for rows in admin.query(asked.into()).await? {
+    for rows in admin.query(queries.into()).await? {
         steps.extend(read_json::<(u8, Step)>(&rows).map_err(problem)?);
     }
     steps.sort_by_key(|(place, step)| (step.at, *place));
@@ -231,12 +230,12 @@ pub(crate) async fn timeline(
 #[utoipa::path(
     get, path = "/events/{source}/{id}/body", tag = "events",
     params(("source" = String, Path, description = "The source"), ("id" = String, Path, description = "The provider's event id")),
-    responses((status = 200, body = Shown), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = BodyView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn body(
     State(admin): State<Admin>,
     Path((source, id)): Path<(String, String)>,
-) -> Result<Json<Shown>, Problem> {
+) -> Result<Json<BodyView>, Problem> {
     const MESSAGE: &str = "\
 -- the message of an event
 SELECT json_quote(message) FROM events JOIN event_messages USING (applied_at, source, id)
@@ -246,5 +245,5 @@ SELECT json_quote(message) FROM dead_letters WHERE source = ?1 AND event_id = ?2
     let message = admin.ask::<String>(MESSAGE, params![source, id]).await?.pop();
     let gone = "the message of this event is not kept; set `messages` in `[retention]` of hookmill.toml to keep messages";
     let message = message.ok_or_else(|| Problem::not_found(gone))?;
-    Shown::of(&admin, &message).await.map(Json)
+    BodyView::of(&admin, &message).await.map(Json)
 }

@@ -1,16 +1,17 @@
-//! The admin API: what came in, what failed and why, and replays. One router for both platforms; what they have to lend it is
-//! a [`Platform`].
+//! The admin API: events, errors and replays. One router for both platforms, which implement [`Platform`].
 //!
-//! Everything lies under `/admin/api/v1`. Who asks shows a token, or comes through Cloudflare Access ([`mod@auth`]); errors are problem details
-//! (<https://www.rfc-editor.org/rfc/rfc9457>); lists go on with a cursor; every change is in the table `audit`.
+//! All paths begin with `/admin/api/v1`. Requests have a token, or a JWT of Cloudflare Access ([`mod@auth`]). Errors are
+//! problem details (<https://www.rfc-editor.org/rfc/rfc9457>), lists have a cursor, and the table `audit` records every
+//! change.
 
-// The macros of utoipa qualify what they need not.
+// The macros of utoipa qualify more than necessary.
 #![allow(unused_qualifications)]
 
 mod access;
 mod actor;
 mod audit;
 pub mod auth;
+mod body_view;
 mod dashboard;
 mod dead_letters;
 mod events;
@@ -19,7 +20,6 @@ mod page;
 mod platform;
 mod problem;
 mod replays;
-mod shown;
 mod stats;
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use crate::platform::Admin;
 pub use crate::platform::Platform;
 use crate::problem::Problem;
 
-/// Where the API is.
+/// The base path of the API.
 pub const BASE: &str = "/admin/api/v1";
 
 #[derive(OpenApi)]
@@ -51,8 +51,8 @@ pub const BASE: &str = "/admin/api/v1";
         (name = "outbox", description = "Emails, SMS and tracking events"),
         (name = "operation", description = "The current state, and the audit"),
     ),
-    // Nothing but a path names it, and these are not looked through.
-    components(schemas(replays::Told)),
+    // Only a path parameter names it, which utoipa does not follow.
+    components(schemas(replays::ReplayCommand)),
 )]
 struct Api;
 
@@ -98,8 +98,8 @@ pub fn document() -> Document {
     document
 }
 
-/// The router: everything under [`BASE`], the dashboard at `/admin`, and nothing else. The dashboard's files and the document
-/// itself are for everybody: they say nothing of anybody's data.
+/// The router: everything below [`BASE`], the dashboard at `/admin`, and nothing else. The dashboard's files and the
+/// document are public: they contain no data.
 pub fn router(platform: Arc<dyn Platform>) -> Router {
     let admin = Admin(platform);
     let (api, _) = routes().split_for_parts();
@@ -114,7 +114,7 @@ pub fn router(platform: Arc<dyn Platform>) -> Router {
     nested.merge(dashboard::routes()).with_state(admin)
 }
 
-/// The router for somebody who has the data anyway: it wants no token. What they do is written down under this name.
+/// The router for a caller with direct access to the data: it needs no token. The audit records this name.
 pub fn local(platform: Arc<dyn Platform>, name: &str) -> Router {
     let (api, _) = routes().split_for_parts();
     let api = api.fallback(nothing_here).method_not_allowed_fallback(not_so);
@@ -122,12 +122,12 @@ pub fn local(platform: Arc<dyn Platform>, name: &str) -> Router {
     Router::new().nest(BASE, api).with_state(Admin(platform))
 }
 
-/// What is said of a method that a path does not know.
+/// The response for a method that a path does not support.
 async fn not_so() -> Problem {
     Problem::method_not_allowed()
 }
 
-/// What is said of a path at which there is nothing.
+/// The response for an unknown path.
 pub async fn nothing_here() -> Response {
     Problem::not_found("this path does not exist").into_response()
 }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_in_the_document_is_there() {
+    fn every_reference_in_the_document_resolves() {
         let document: Value = serde_json::from_str(&super::document().to_json().unwrap()).unwrap();
         let mut open = vec![&document];
         let mut names = 0;

@@ -1,4 +1,4 @@
-//! Emails, SMS and what is tracked: where they stand, and who is not written to.
+//! The outbox: emails, SMS and tracking events, and suppressions.
 
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -72,7 +72,7 @@ pub(crate) struct Search {
 }
 
 const LIST: &str = "\
--- the outbox
+-- outbox
 SELECT json_object('id', outbox.id, 'source', source, 'event_id', event_id, 'rule', rule, 'channel', outbox.channel,
     'recipient', recipient, 'state', outbox.state, 'provider', provider, 'provider_id', provider_id,
     'error', iif(outbox.state = 'sealed', outbox_batches.error, outbox.error), 'skipped_recipients', skipped_recipients,
@@ -142,7 +142,7 @@ pub(crate) async fn retry(
     Body(again): Body<Again>,
 ) -> Result<(StatusCode, Json<Retried>), Problem> {
     const RETRY: &str = "\
--- send once more
+-- send again
 UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = ?1, error = NULL,
     together = NULL, skipped_recipients = NULL, settled_at = NULL
 WHERE state = ?2 AND (?3 IS NULL OR rule = ?3) AND (?4 IS NULL OR substr(id, 1, length(?4)) = ?4)
@@ -187,7 +187,7 @@ pub(crate) async fn suppressions(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Suppression>>, Problem> {
     const LIST: &str = "\
--- who is not written to
+-- suppressions
 SELECT json_object('address', address, 'reason', reason, 'source', source, 'event_id', event_id, 'created_at', created_at)
 FROM suppressions
 WHERE ?1 IS NULL OR created_at < ?1 OR (created_at = ?1 AND address < ?2)

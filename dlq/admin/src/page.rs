@@ -1,4 +1,4 @@
-//! Lists, a page at a time. A cursor says where the next begins, so that what comes in meanwhile moves nothing.
+//! Lists with pages. A cursor stores the position of the next page, so new rows do not move it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,9 +7,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::problem::Problem;
 
-/// How many there are on a page, unless it is said.
+/// The default page size.
 const LIMIT: u32 = 50;
-/// The most on a page.
+/// The maximum page size.
 const MOST: u32 = 500;
 
 /// Paging.
@@ -34,7 +34,7 @@ pub(crate) struct Page<T> {
 }
 
 impl Paging {
-    /// One more than goes on the page: whether there is another is seen by that.
+    /// One more than the page size: the extra row shows whether another page follows.
     pub(crate) fn limit(&self) -> Result<u32, Problem> {
         match self.limit.unwrap_or(LIMIT) {
             limit @ 1..=MOST => Ok(limit + 1),
@@ -42,7 +42,7 @@ impl Paging {
         }
     }
 
-    /// Where the page before ended: a time in milliseconds and an id, none for the first page.
+    /// The position after the previous page: a time in milliseconds and an id; none for the first page.
     pub(crate) fn after(&self) -> Result<(Option<i64>, Option<String>), Problem> {
         let cursor = self.cursor.as_ref().filter(|cursor| !cursor.is_empty());
         let Some(cursor) = cursor else { return Ok((None, None)) };
@@ -57,7 +57,7 @@ impl Paging {
         Ok((Some(at), Some(id)))
     }
 
-    /// A page of what was found, where `key` says where an item stands.
+    /// The page of the found rows. `key` returns the position of an item.
     pub(crate) fn page<T>(
         &self,
         mut items: Vec<T>,

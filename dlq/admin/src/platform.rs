@@ -1,4 +1,4 @@
-//! What the API needs from its platform, and how handlers ask the database.
+//! The API's interface to its platform, and the queries of handlers.
 
 use std::sync::Arc;
 
@@ -10,34 +10,34 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-/// What the platform lends the API.
+/// The platform of the API.
 pub trait Platform: Send + Sync {
-    /// As [`hookmill_core::store::Store::execute`].
+    /// See [`hookmill_core::store::Store::execute`].
     fn execute(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>>;
 
-    /// As [`hookmill_core::store::Store::query`].
+    /// See [`hookmill_core::store::Store::query`].
     fn query(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>>;
 
-    /// A body from the object store; `None` if it is not there.
+    /// A body from the object store; `None` if it does not exist.
     fn object<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
 
     /// Wakes the jobs that replay and send.
     fn wake(&self) -> BoxFuture<'_, ()>;
 
-    /// How many messages wait on the queue; `None` if that cannot be told.
+    /// The number of messages on the queue; `None` if unknown.
     fn waiting(&self) -> BoxFuture<'_, Option<u64>>;
 
-    /// What is at this URL, by GET.
+    /// The content at this URL, by GET.
     fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>>;
 
-    /// What hookmill.toml says; `None` where only the data is at hand.
+    /// The configuration; `None` if only the data is available.
     fn config(&self) -> Option<&Config>;
 
     /// The time.
     fn now(&self) -> Timestamp;
 }
 
-/// What every handler has.
+/// The state of every handler.
 #[derive(Clone)]
 pub(crate) struct Admin(pub(crate) Arc<dyn Platform>);
 
@@ -54,7 +54,7 @@ impl Admin {
         self.0.query(statements).await.map_err(problem)
     }
 
-    /// Asks one question; each row is a JSON object.
+    /// Executes a query; each row is a JSON object.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         sql: &str,
@@ -68,12 +68,12 @@ impl Admin {
 pub(crate) fn problem(error: StoreError) -> Problem {
     match error {
         StoreError::Unavailable(_) => Problem::unavailable("the database does not respond"),
-        // What it says is about our own statements.
+        // The message is about Hookmill's own statements.
         error => Problem::broken(&error.to_string()),
     }
 }
 
-/// A filter of a query; a blank one selects everything, as if it were not there.
+/// A filter of a query; a blank one counts as absent.
 pub(crate) fn given(filter: Option<&String>) -> Option<&str> {
     filter.map(String::as_str).filter(|text| !text.is_empty())
 }

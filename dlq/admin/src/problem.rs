@@ -116,17 +116,17 @@ impl From<JsonRejection> for Problem {
     }
 }
 
-/// The query, or what is wrong with it.
+/// The query, or the problem with it.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 pub(crate) struct Query<T>(pub(crate) T);
 
-/// The parts of the path, or what is wrong with them.
+/// The parts of the path, or the problem with them.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub(crate) struct Path<T>(pub(crate) T);
 
-/// A JSON body, or what is wrong with it.
+/// A JSON body, or the problem with it.
 #[derive(FromRequest)]
 #[from_request(via(axum::Json), rejection(Problem))]
 pub(crate) struct Body<T>(pub(crate) T);

@@ -1,4 +1,4 @@
-//! Replays: planned, looked at, and let run.
+//! Replays and reprocessings: plan, run and change.
 
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -8,9 +8,9 @@ use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{LetterReason, ReplayState};
 use hookmill_dlq::replay::{
-    Filter, MOST_PER_SECOND, Turn, WHERE, plan_replay, replay_id, run_replay, turn_replay,
+    LetterFilter, MOST_PER_SECOND, Turn, WHERE, plan_replay, replay_id, run_replay, turn_replay,
 };
-use hookmill_dlq::reprocess::{self, plan_reprocess, reprocess_id};
+use hookmill_dlq::reprocess::{self, EventFilter, plan_reprocess, reprocess_id};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -105,7 +105,7 @@ pub(crate) struct Selection {
     all: bool,
 }
 
-impl From<Selection> for Filter {
+impl From<Selection> for LetterFilter {
     fn from(selection: Selection) -> Self {
         Self {
             source: selection.source,
@@ -160,7 +160,7 @@ pub(crate) async fn plan(
         first: Option<Timestamp>,
         last: Option<Timestamp>,
     }
-    let (filter, now) = (Filter::from(selection), admin.now());
+    let (filter, now) = (LetterFilter::from(selection), admin.now());
     filter.check()?;
     let id = replay_id(&filter, &actor.name, now);
     let detail = json!({ "filter": filter });
@@ -208,16 +208,16 @@ pub(crate) struct Reprocess {
     rules: Vec<String>,
 }
 
-impl From<Reprocess> for reprocess::Filter {
-    fn from(asked: Reprocess) -> Self {
+impl From<Reprocess> for EventFilter {
+    fn from(request: Reprocess) -> Self {
         Self {
-            source: asked.source,
-            kind: asked.r#type,
-            event_id: asked.event_id,
-            applied_from: asked.applied_from.map(Timestamp::from_millis),
-            applied_before: asked.applied_before.map(Timestamp::from_millis),
-            all: asked.all,
-            rules: asked.rules,
+            source: request.source,
+            kind: request.r#type,
+            event_id: request.event_id,
+            applied_from: request.applied_from.map(Timestamp::from_millis),
+            applied_before: request.applied_before.map(Timestamp::from_millis),
+            all: request.all,
+            rules: request.rules,
         }
     }
 }
@@ -255,7 +255,7 @@ pub(crate) struct ReprocessPlan {
 pub(crate) async fn reprocess(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
-    Body(asked): Body<Reprocess>,
+    Body(request): Body<Reprocess>,
 ) -> Result<(StatusCode, Json<ReprocessPlan>), Problem> {
     #[derive(Deserialize)]
     struct Span {
@@ -263,7 +263,7 @@ pub(crate) async fn reprocess(
         last: Option<Timestamp>,
     }
     const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
-    let (filter, now) = (reprocess::Filter::from(asked), admin.now());
+    let (filter, now) = (EventFilter::from(request), admin.now());
     filter.check()?;
     let repeats = repeated(&admin, &filter)?;
     if admin.ask::<u8>(KEPT, Vec::new()).await? == [0] {
@@ -297,8 +297,8 @@ pub(crate) async fn reprocess(
     Ok((StatusCode::CREATED, Json(plan)))
 }
 
-/// Of the rules that are named, those that do harm a second time; each has to be there.
-fn repeated(admin: &Admin, filter: &reprocess::Filter) -> Result<Vec<String>, Problem> {
+/// The named rules that are not repeatable; every name must exist.
+fn repeated(admin: &Admin, filter: &EventFilter) -> Result<Vec<String>, Problem> {
     let Some(config) = admin.0.config() else { return Ok(Vec::new()) };
     let Configuration { rules, .. } = serde_json::from_str(&config.overview)
         .map_err(|error| Problem::broken(&error.to_string()))?;
@@ -368,7 +368,7 @@ pub(crate) async fn run(
 /// A command for a replay.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Told {
+pub(crate) enum ReplayCommand {
     /// Stop sending until it resumes.
     Pause,
     /// Continue sending.
@@ -379,30 +379,30 @@ pub(crate) enum Told {
 
 /// Pause, resume or cancel a replay.
 #[utoipa::path(
-    post, path = "/replays/{id}/{told}", tag = "replays", request_body = Because,
+    post, path = "/replays/{id}/{command}", tag = "replays", request_body = Because,
     params(
         ("id" = String, Path, description = "The id"),
-        ("told" = Told, Path, description = "The command"),
+        ("command" = ReplayCommand, Path, description = "The command"),
     ),
     responses((status = 202, body = Replay), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn tell(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
-    Path((id, told)): Path<(String, Told)>,
+    Path((id, command)): Path<(String, ReplayCommand)>,
     Body(because): Body<Because>,
 ) -> Result<(StatusCode, Json<Replay>), Problem> {
     let (now, reason) = (admin.now(), because.reason()?);
-    let (turn, action) = match told {
-        Told::Pause => (Turn::Pause, "replay.pause"),
-        Told::Resume => (Turn::Resume, "replay.resume"),
-        Told::Cancel => (Turn::Cancel, "replay.cancel"),
+    let (turn, action) = match command {
+        ReplayCommand::Pause => (Turn::Pause, "replay.pause"),
+        ReplayCommand::Resume => (Turn::Resume, "replay.resume"),
+        ReplayCommand::Cancel => (Turn::Cancel, "replay.cancel"),
     };
     let record = audit(&actor, action, &id, &reason, &json!({}), now);
     changed(&admin, &id, turn_replay(&id, turn, now), record).await
 }
 
-/// Carries out a change, if the replay is in a state for that, and writes it down; the record stands only if it was.
+/// Carries out a change and records it, if the replay's state allows the change.
 async fn changed(
     admin: &Admin,
     id: &str,

@@ -1,4 +1,4 @@
-//! How it is doing, what was refused at the door, and who did what.
+//! Statistics, rejections and the audit.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use crate::page::{Page, Paging};
 use crate::platform::{Admin, given};
 use crate::problem::{Problem, Query};
 
-/// How long a window may be: a day.
+/// The maximum window: a day.
 const MINUTES: i64 = 24 * 60;
 
 /// The current state. Times are milliseconds since the Unix epoch.
@@ -114,13 +114,13 @@ pub(crate) struct Window {
 }
 
 const ACTIVITY: &str = "\
--- what took effect
+-- events by minute
 SELECT json_object('at', minute * 60000, 'source', source, 'outcome', outcome, 'events', events, 'lag', lag)
 FROM activity WHERE minute > ?1 ORDER BY minute, source, outcome";
 
 /// `?1` [`COUNTED`].
 const DEAD: &str = "\
--- what is dead
+-- dead letters by reason
 WITH dead AS MATERIALIZED (SELECT reason FROM dead_letters WHERE state = 'dead' LIMIT ?1)
 SELECT json_object(
     'dead', (SELECT count(*) FROM dead),
@@ -133,12 +133,12 @@ SELECT json_object(
     ))))";
 
 const REPLAYS: &str = "\
--- replays on their way
+-- active replays
 SELECT json_quote(count(*)) FROM replays WHERE state IN ('running', 'paused')";
 
-/// `?1` [`COUNTED`]. Each state is counted by the index for it.
+/// `?1` [`COUNTED`]. An index serves each state.
 const OUTBOX: &str = "\
--- where the outbox stands
+-- outbox by channel and state
 SELECT json_object('channel', channel, 'state', state, 'count', sum(n)) FROM (
     SELECT channel, 'pending' AS state, 1 AS n FROM (
         SELECT channel FROM outbox WHERE state = 'pending' LIMIT ?1
@@ -154,13 +154,13 @@ SELECT json_object('channel', channel, 'state', state, 'count', sum(n)) FROM (
 ) GROUP BY channel, state ORDER BY channel, state";
 
 const REJECTED: &str = "\
--- what was refused
+-- rejections
 WITH recent AS MATERIALIZED (SELECT source, reason, count FROM rejection_counts WHERE hour > ?1)
 SELECT json_object('source', source, 'reason', reason, 'count', sum(count)) FROM recent
 GROUP BY source, reason ORDER BY source, reason";
 
 const USAGE: &str = "\
--- what providers have taken
+-- usage of providers
 SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'requests', requests) FROM outbox_usage
 WHERE period IN (?1, ?2) ORDER BY provider, period";
 
@@ -197,7 +197,7 @@ pub(crate) async fn stats(
 /// A limit.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Most {
+pub(crate) struct Limited {
     /// The number of rows, at most 1000. Default: 40.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -205,18 +205,18 @@ pub(crate) struct Most {
 
 /// List messages sent through providers, by day and by month (UTC), latest first.
 #[utoipa::path(
-    get, path = "/usage", tag = "operation", params(Most),
+    get, path = "/usage", tag = "operation", params(Limited),
     responses((status = 200, body = Vec<Usage>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn usage(
     State(admin): State<Admin>,
-    Query(most): Query<Most>,
+    Query(limited): Query<Limited>,
 ) -> Result<Json<Vec<Usage>>, Problem> {
     const LIST: &str = "\
--- what providers have taken
+-- usage of providers
 SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'requests', requests) FROM outbox_usage
 ORDER BY length(period), period DESC, provider LIMIT ?1";
-    let limit = most.limit.unwrap_or(40);
+    let limit = limited.limit.unwrap_or(40);
     if !(1..=1000).contains(&limit) {
         return Err(Problem::invalid(format!("limit is {limit}; use 1 to 1000")));
     }
@@ -262,7 +262,7 @@ pub(crate) async fn rejections(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Rejection>>, Problem> {
     const LIST: &str = "\
--- requests that were refused
+-- rejections
 SELECT json_object('source', source, 'reason', reason, 'at', at, 'remote', remote, 'detail', coalesce(detail, ''),
     'content_length', content_length, 'body_bytes', body_bytes)
 FROM rejections
@@ -307,7 +307,7 @@ pub(crate) async fn audit(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Act>>, Problem> {
     const LIST: &str = "\
--- who did what
+-- audit
 SELECT json_object('id', id, 'at', at, 'actor', actor, 'action', action, 'target', target, 'reason', reason,
     'detail', json(detail))
 FROM audit WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2";

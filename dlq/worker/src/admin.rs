@@ -1,4 +1,4 @@
-//! The admin API on Cloudflare, and who replays.
+//! The admin API on Cloudflare, and the background jobs of this Worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use hookmill_core::request::Remote;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::jobs::{RunReplays, SweepOld};
-use hookmill_dlq::{Standing, read_standing, standing};
+use hookmill_dlq::{PipelineStatus, read_status, status};
 use tower_service::Service as _;
 use worker::send::SendFuture;
 use worker::{
     Context, Env, HttpRequest, Result, ScheduleContext, ScheduledEvent, console_error, event,
 };
 
-/// Steps in one invocation. Each makes some five requests, and an invocation may make 50 (on the free plan):
-/// <https://developers.cloudflare.com/workers/platform/limits/#subrequests>.
+/// The number of steps in one invocation. A step makes about five requests, and an invocation may make 50 (on the free
+/// plan): <https://developers.cloudflare.com/workers/platform/limits/#subrequests>.
 const STEPS: usize = 8;
 
-/// Checked and written by the build script.
+/// The checked configuration, from the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
 
 fn config() -> Config {
@@ -33,7 +33,7 @@ fn config() -> Config {
 
 type Pending<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What the admin API is lent.
+/// The platform of the admin API.
 struct Cloudflare {
     store: D1,
     objects: R2,
@@ -70,7 +70,7 @@ impl Platform for Cloudflare {
         }))
     }
 
-    /// A Worker cannot ask its queues.
+    /// A Worker cannot query its queues.
     fn waiting(&self) -> Pending<'_, Option<u64>> {
         Box::pin(std::future::ready(None))
     }
@@ -101,7 +101,7 @@ async fn fetch(
 ) -> Result<axum::http::Response<Body>> {
     let (store, objects) = (D1::new(&env, "DB")?, R2::new(&env, "BODIES")?);
     let platform = Cloudflare { store, objects, config: config(), env };
-    // Set by Cloudflare, whatever the client sends.
+    // Cloudflare sets this header and overwrites the client's.
     let remote = request.headers().get("cf-connecting-ip").and_then(|value| value.to_str().ok());
     let remote = Remote(remote.unwrap_or_default().to_owned());
     request.extensions_mut().insert(remote);
@@ -120,26 +120,26 @@ pub(crate) async fn replay(env: &Env) {
     }
 }
 
-/// Goes on with what nobody was woken up for, and removes what is old: a step each minute.
+/// Each minute, does work that no message woke this Worker for, and a step of the sweep.
 #[event(scheduled)]
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     replay(&env).await;
     clean(&env).await;
-    tell_standing(&env).await;
+    record_status(&env).await;
 }
 
-/// Writes down how things stand.
-async fn tell_standing(env: &Env) {
+/// Records the pipeline's status as metrics.
+async fn record_status(env: &Env) {
     let rows = match D1::new(env, "DB") {
-        Ok(store) => store.execute(vec![standing(now())]).await,
+        Ok(store) => store.execute(vec![status(now())]).await,
         Err(error) => return console_error!("cannot read the pipeline status: {error}"),
     };
     let rows = match rows {
         Ok(rows) => rows,
         Err(error) => return console_error!("cannot read the pipeline status: {error}"),
     };
-    let Some(Standing { lag, dead_letters, oldest_dead_letter, outbox, replays }) =
-        rows.first().and_then(|rows| read_standing(rows).ok()?)
+    let Some(PipelineStatus { lag, dead_letters, oldest_dead_letter, outbox, replays }) =
+        rows.first().and_then(|rows| read_status(rows).ok()?)
     else {
         return;
     };

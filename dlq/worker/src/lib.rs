@@ -1,5 +1,5 @@
-//! The dead-letter Worker: what the platform gave up on becomes a row, and so does what ingress refused; the admin API, and
-//! replays.
+//! The dead-letter Worker: writes dead letters that the platform gave up, and rejections that ingress reports; runs the
+//! admin API and replays.
 
 mod admin;
 
@@ -10,19 +10,19 @@ use hookmill_cloudflare::{Batch, D1, Metrics, log, now};
 use hookmill_core::delivery::{Verdict, wakes};
 use hookmill_core::report::Report;
 use hookmill_core::store::Store as _;
-use hookmill_dlq::{drain, drained, keep};
+use hookmill_dlq::{drain, drained, record_rejections};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, console_error, js_sys, worker_sys};
 
-/// While the store is away, reports wait; with `max_retries` of wrangler.toml, for ten minutes.
+/// The delay of reports while the store is unavailable; with `max_retries` of wrangler.toml, ten minutes in total.
 const RETRY_REPORTS: Duration = Duration::from_secs(60);
 
-/// Buries a batch, or keeps one of reports, or goes on with replays. Exported by hand, for the reasons given in the consumer Worker.
+/// Buries a batch, records reports, or runs replays. Exported by hand, for the reasons in the consumer Worker.
 ///
 /// # Errors
 ///
-/// If a binding is missing; everything comes again.
+/// If a binding is missing; the queue delivers the batch again.
 #[wasm_bindgen(wasm_bindgen = ::worker::wasm_bindgen, wasm_bindgen_futures = ::worker::wasm_bindgen_futures, js_sys = ::worker::js_sys)]
 pub async fn queue(
     event: worker_sys::MessageBatch,
@@ -38,12 +38,12 @@ pub async fn queue(
         }
         let failed = |error: worker::Error| JsValue::from(js_sys::Error::new(&error.to_string()));
         let store = D1::new(&env, "DB").map_err(failed)?;
-        // A batch comes from one queue. Whatever is no report is a dead letter, wherever it was put.
+        // A batch comes from one queue. Every message that is not a report is a dead letter, whatever the queue's name.
         let texts = batch.deliveries().iter().map(|delivery| &delivery.text);
         if let Some(reports) =
             texts.map(|text| Report::decode(text)).collect::<Option<Vec<Report>>>()
         {
-            let verdict = match store.execute(keep(&reports, now())).await {
+            let verdict = match store.execute(record_rejections(&reports, now())).await {
                 Ok(_) => {
                     count(&env, &reports);
                     Verdict::Ack

@@ -1,4 +1,4 @@
-//! `hookmill backup` and `hookmill restore`: the whole data folder, while it is in use.
+//! `hookmill backup` and `hookmill restore`: the whole data folder, even while a process uses it.
 
 use crate::list::print_line;
 use std::fs::{self, File};
@@ -37,7 +37,7 @@ pub struct Restore {
 const QUEUE: &str = "queue.db";
 const DATA: &str = "data.db";
 const BODIES: &str = "bodies";
-/// What else a folder is known by; whichever of these are there.
+/// Optional files that identify a folder.
 const OTHERS: [&str; 2] = ["salt", "kept-by"];
 
 pub fn backup(arguments: &Backup) -> anyhow::Result<()> {
@@ -93,7 +93,8 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a replay or a reprocessing has sent between the copy of the queue and that of the data is in the latter alone.
+/// Messages that replays and reprocessings sent between the copy of the queue and that of the data, which only the data
+/// show.
 #[derive(Default)]
 struct SentAgain {
     letters: usize,
@@ -118,8 +119,8 @@ impl SentAgain {
     }
 }
 
-/// Fills a folder that is not there yet, for its owner alone. It gets its name when all of it is on the disk: a part of a data
-/// folder would be taken for the whole.
+/// Fills a new folder, for its owner alone. It gets its name when everything is on disk: a partial data folder would pass
+/// for a complete one.
 fn whole_or_not(
     folder: &Path,
     fill: impl FnOnce(&Path) -> anyhow::Result<()>,
@@ -139,12 +140,12 @@ fn whole_or_not(
     fill(incoming.path())?;
     sync(incoming.path()).with_context(made)?;
     fs::rename(incoming.path(), folder).with_context(made)?;
-    // It has gone from where it was.
+    // The folder was renamed, so there is nothing to remove.
     let _ = incoming.keep();
     File::open(parent).and_then(|parent| parent.sync_all()).with_context(made)
 }
 
-/// Makes a folder durable, with all that is in it.
+/// Makes a folder durable, with all its content.
 fn sync(path: &Path) -> std::io::Result<()> {
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
@@ -156,9 +157,10 @@ fn sync(path: &Path) -> std::io::Result<()> {
 
 /// The order matters. An event goes from the queue into the data, and its body is removed after that:
 ///
-/// - the queue comes before the data, so that an event in between is in both, and the ledger tells, rather than in neither;
-/// - bodies come before the data and after: what is removed meanwhile was copied before, and what was buried meanwhile is
-///   copied after.
+/// - The queue is copied before the data, so that an event that moves meanwhile is in both copies, not in neither. The
+///   ledger rejects the duplicate.
+/// - Bodies are copied before the data and after: bodies that are removed meanwhile were copied before, and those of events
+///   that are buried meanwhile are copied after.
 ///
 /// Replays and reprocessings go the other way: see [`SentAgain`].
 fn copy(reader: &Reader, from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -176,14 +178,14 @@ fn copy(reader: &Reader, from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A copy of a database as it was at one moment. Writers go on meanwhile.
+/// A copy of a database at one moment. Writers continue meanwhile.
 fn snapshot(database: &Connection, copy: &Path) -> rusqlite::Result<()> {
-    // An earlier look at the database did not count.
+    // A file of an earlier attempt.
     let _ = fs::remove_file(copy);
     database.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).map(drop)
 }
 
-/// What SQLite finds to be wrong; `ok` if that is nothing.
+/// The errors that SQLite finds; `ok` if none.
 fn quick_check(database: &mut Connection) -> rusqlite::Result<String> {
     database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
 }
@@ -201,12 +203,12 @@ fn undamaged(path: &Path, found: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies bodies that are not there yet. One that is removed meanwhile is not needed any more.
+/// Copies new bodies. A body that is removed meanwhile is not needed any more.
 fn copy_bodies(from: &Path, to: &Path) -> anyhow::Result<()> {
     let Ok(sources) = fs::read_dir(from.join(BODIES)) else { return Ok(()) };
     for source in sources {
         let source = source?;
-        // What is being written has no name yet.
+        // A file that is being written has a temporary name.
         if source.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! `hookmill check`: whether a configuration would run, before it does.
+//! `hookmill check`: validates a configuration before it runs.
 
 mod rule_tests;
 
@@ -74,18 +74,18 @@ fn listed(error: &anyhow::Error) -> Vec<Value> {
     }
 }
 
-/// What is wrong with a configuration that can be loaded.
+/// The errors of a configuration that could be loaded.
 #[derive(Debug)]
 struct Found {
     faults: Vec<ConfigError>,
-    /// What has no place in a file.
+    /// Problems without a location in a file.
     problems: Vec<String>,
 }
 
 impl Found {
     fn new(arguments: &Arguments, loaded: &Loaded) -> anyhow::Result<Self> {
         let mut faults = check_workers(&arguments.config, loaded);
-        // What events do is as `[[tests]]` say.
+        // The results of events are those of `[[tests]]`.
         faults.extend(rule_tests::run(&arguments.config, loaded)?);
         let expired = expired(loaded);
         let mut problems: Vec<_> = expired
@@ -96,7 +96,7 @@ impl Found {
             .collect();
         if arguments.secrets {
             let found = secrets::check(loaded);
-            // Whether secrets are set that have expired does not matter.
+            // If a secret of the source has expired, it does not matter whether it is set.
             let new = |problem: &String| !expired.iter().any(|source| problem.starts_with(source));
             problems.extend(found.problems.into_iter().filter(new));
             for note in found.notes {
@@ -129,7 +129,7 @@ impl fmt::Display for Found {
 
 impl std::error::Error for Found {}
 
-/// The differences between the configuration and the Workers in its folder, if it has any.
+/// The Workers in the configuration's folder must agree with it; without Workers there is nothing to check.
 fn check_workers(config: &Path, loaded: &Loaded) -> Vec<ConfigError> {
     let read = |path: &Path| std::fs::read_to_string(path);
     let Findings { faults, unchecked } =
@@ -140,7 +140,7 @@ fn check_workers(config: &Path, loaded: &Loaded) -> Vec<ConfigError> {
     faults
 }
 
-/// A source whose secrets have all been replaced takes nothing. As messages call it.
+/// Sources whose secrets have all expired, which reject every request; as messages name them.
 fn expired(loaded: &Loaded) -> Vec<String> {
     let sources = loaded.config.ingress.sources.iter();
     let expired = sources.filter(|source| source.secrets.iter().all(|s| s.expired(now())));

@@ -1,10 +1,10 @@
-//! `hookmill dead-letters`: what was given up, and what is to become of it.
+//! `hookmill dead-letters`: list, replay and discard dead letters.
 
 use clap::builder::PossibleValuesParser;
-use hookmill_core::words::{LetterReason, LetterState, Search};
+use hookmill_core::words::{LetterReason, LetterState, WordFilter};
 use serde_json::{Value, json};
 
-use crate::client::{Client, Listing, Operator, Place};
+use crate::client::{Client, Listing, Operator, Target};
 use crate::list::{json, listed, put, text, time};
 use crate::words::word;
 
@@ -26,7 +26,7 @@ enum Command {
     Discard(Act),
 }
 
-/// Which letters.
+/// A filter of letters.
 #[derive(clap::Args)]
 pub struct Which {
     /// The source.
@@ -65,7 +65,7 @@ struct List {
     #[command(flatten)]
     which: Which,
     /// The state.
-    #[arg(long, default_value = "dead", value_parser = PossibleValuesParser::new(Search::<LetterState>::words()))]
+    #[arg(long, default_value = "dead", value_parser = PossibleValuesParser::new(WordFilter::<LetterState>::words()))]
     state: String,
     #[command(flatten)]
     listing: Listing,
@@ -80,7 +80,7 @@ struct Groups {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 /// Print a dead letter with its body, as JSON
@@ -89,7 +89,7 @@ struct Show {
     /// The id, or its first digits, at least six.
     id: String,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 /// One letter
@@ -101,7 +101,7 @@ struct Act {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -110,7 +110,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Groups(groups) => run_groups(groups),
         Command::Show(show) => {
             let letter =
-                Client::new(&show.place)?.get(&format!("/dead-letters/{}", show.id), &[])?;
+                Client::new(&show.target)?.get(&format!("/dead-letters/{}", show.id), &[])?;
             put(json(&letter)?)
         }
         Command::Replay(act) => {
@@ -135,7 +135,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         ("state", Some(list.state.clone())),
         ("limit", Some(list.listing.limit.to_string())),
     ]);
-    let mut page = Client::new(&list.listing.place)?.get("/dead-letters", &query)?;
+    let mut page = Client::new(&list.listing.target)?.get("/dead-letters", &query)?;
     let row = |letter: &Value| {
         let id = text(&letter["id"]).chars().take(12).collect();
         let what = |key: &str| text(&letter[key]);
@@ -155,7 +155,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
 }
 
 fn run_groups(groups: &Groups) -> anyhow::Result<()> {
-    let found = Client::new(&groups.place)?.get("/dead-letters/groups", &groups.which.pairs())?;
+    let found = Client::new(&groups.target)?.get("/dead-letters/groups", &groups.which.pairs())?;
     let row = |group: &Value| {
         let what = |key: &str| text(&group[key]);
         let reason = format!("{}: {}", what("reason"), what("error"));
@@ -168,5 +168,5 @@ fn run_groups(groups: &Groups) -> anyhow::Result<()> {
 
 fn run_act(act: &Act, what: &str) -> anyhow::Result<Value> {
     let body = json!({ "reason": act.reason });
-    Operator::new(&act.place)?.post(&format!("/dead-letters/{}/{what}", act.id), &body)
+    Operator::new(&act.target)?.post(&format!("/dead-letters/{}/{what}", act.id), &body)
 }

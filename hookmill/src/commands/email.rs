@@ -1,4 +1,4 @@
-//! `hookmill email`: what a template makes of data, what is in the outbox, and who is not written to.
+//! `hookmill email`: template previews, the outbox, and suppressions.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use hookmill_core::template::Templates;
 use hookmill_core::words::{OutboxState, Unsent};
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Listing, Operator, Place, encoded};
+use crate::client::{Client, Listing, Operator, Target, encoded};
 use crate::list::print_line;
 use crate::list::{listed, text, time};
 use crate::run::pipeline::load;
@@ -79,7 +79,7 @@ struct Retry {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 /// Remove a suppression
@@ -91,10 +91,10 @@ struct Unsuppress {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
-/// How much of an id a list shows.
+/// The length of an id in a list.
 const SHOWN: usize = 12;
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -117,7 +117,7 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
         bail!("no template `{name}` in {}; templates: {names}", preview.config.display());
     }
     let Ok(templates) = Templates::new(&loaded.templates) else {
-        bail!("the templates of a configuration that has been checked are whole");
+        bail!("a template has an error");
     };
     let data = match &preview.data {
         Some(file) => read_data(file)?,
@@ -141,7 +141,7 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
     }
     if preview.open {
         let file = std::env::temp_dir().join(format!("hookmill-{}.html", uuid::Uuid::new_v4()));
-        // A new file: in a folder that all may write to, another's could lead elsewhere.
+        // A new file: in a folder that all users may write to, another user's file could be a link.
         let written =
             File::create_new(&file).and_then(|mut open| open.write_all(rendered.html.as_bytes()));
         written.with_context(|| format!("cannot write {}", file.display()))?;
@@ -169,7 +169,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         ("state", list.state.map(|state| state.to_string())),
         ("limit", Some(list.listing.limit.to_string())),
     ];
-    let mut page = Client::new(&list.listing.place)?.get("/outbox", &query)?;
+    let mut page = Client::new(&list.listing.target)?.get("/outbox", &query)?;
     let row = |email: &Value| {
         let what = |key: &str| text(&email[key]);
         let more = |before: &str, what: String| match what.as_str() {
@@ -202,9 +202,9 @@ fn run_list(list: &List) -> anyhow::Result<()> {
 }
 
 fn run_retry(retry: &Retry) -> anyhow::Result<()> {
-    let Retry { state, rule, id, reason, place } = retry;
+    let Retry { state, rule, id, reason, target } = retry;
     let body = json!({ "state": state, "rule": rule, "id": id, "reason": reason });
-    let retried = Operator::new(place)?.post("/outbox/retry", &body)?;
+    let retried = Operator::new(target)?.post("/outbox/retry", &body)?;
     if retried["count"] == 0 {
         bail!("no {state} messages match; `hookmill email list --state {state}` lists them");
     }
@@ -214,7 +214,7 @@ fn run_retry(retry: &Retry) -> anyhow::Result<()> {
 
 fn run_suppressions(listing: &Listing) -> anyhow::Result<()> {
     let query = [("limit", Some(listing.limit.to_string()))];
-    let mut page = Client::new(&listing.place)?.get("/suppressions", &query)?;
+    let mut page = Client::new(&listing.target)?.get("/suppressions", &query)?;
     let row = |one: &Value| {
         let what = |key: &str| text(&one[key]);
         let event = format!("{}:{}", what("source"), what("event_id"));
@@ -225,9 +225,9 @@ fn run_suppressions(listing: &Listing) -> anyhow::Result<()> {
 }
 
 fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
-    let Unsuppress { address, reason, place } = arguments;
+    let Unsuppress { address, reason, target } = arguments;
     let path = format!("/suppressions/{}", encoded(address));
-    Operator::new(place)?.delete(&path, &json!({ "reason": reason }))?;
+    Operator::new(target)?.delete(&path, &json!({ "reason": reason }))?;
     eprintln!(
         "{address} is no longer suppressed; to send its suppressed messages, use `hookmill email retry`"
     );
@@ -236,7 +236,7 @@ fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
 
 fn run_usage(listing: &Listing) -> anyhow::Result<()> {
     let query = [("limit", Some(listing.limit.to_string()))];
-    let found = Client::new(&listing.place)?.get("/usage", &query)?;
+    let found = Client::new(&listing.target)?.get("/usage", &query)?;
     let row = |used: &Value| ["period", "provider", "sent", "requests"].map(|key| text(&used[key]));
     let header = ["PERIOD", "PROVIDER", "SENT", "REQUESTS"];
     listed(found, listing.json, "no messages sent yet", header, row)

@@ -1,4 +1,4 @@
-//! `hookmill events`: what came in, and what came of it.
+//! `hookmill events`: events and their results.
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
@@ -16,7 +16,7 @@ use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::client::{Client, Listing, Place, encoded};
+use crate::client::{Client, Listing, Target, encoded};
 use crate::list::{json, plain, print, put, table, text, time, write};
 
 /// Events: list the latest, or show the history of one
@@ -68,20 +68,20 @@ struct Show {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
-/// An event and where it stands: as the admin API says it, or as it is on the queue.
+/// An event and its state, from the admin API or from the queue.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Event {
     source: String,
     id: String,
     generation: u32,
     r#type: String,
-    /// Those of the API, and on the queue `queued` or `retrying`.
+    /// A state of the API; on the queue `queued` or `retrying`.
     state: String,
     received_at: Option<Timestamp>,
-    /// When it took effect, or failed for the last time; not yet, on the queue.
+    /// When it took effect, or last failed; absent on the queue.
     settled_at: Option<Timestamp>,
     attempts: u32,
     secret: Option<u32>,
@@ -89,7 +89,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whether it is off the queue.
+    /// Whether it has left the queue.
     pub fn settled(&self) -> bool {
         self.settled_at.is_some()
     }
@@ -99,26 +99,26 @@ impl Event {
         self.error.is_some()
     }
 
-    /// Where it stands, in a few words.
+    /// Its state in a few words.
     pub fn summary(&self) -> String {
         match (&self.error, self.received_at, self.settled_at) {
             (None, Some(received_at), Some(at)) => {
                 let after = at.millis() - received_at.millis();
                 format!("{} {at}, {after} ms after it arrived", self.state)
             }
-            _ => self.standing(),
+            _ => self.status(),
         }
     }
 
-    /// All of it in a line, in which nothing moves the cursor: what providers say is others' text.
+    /// All of it on one line, without control characters: text from providers is not trusted.
     pub fn line(&self) -> String {
         let at = self.settled_at.or(self.received_at).map(|at| at.to_string()).unwrap_or_default();
         let (source, id, kind) = (&self.source, &self.id, &self.r#type);
-        plain(&format!("{at}  {source}  {id}  {kind}  {}", self.standing()))
+        plain(&format!("{at}  {source}  {id}  {kind}  {}", self.status()))
     }
 
-    /// Its state and what explains it.
-    fn standing(&self) -> String {
+    /// Its state with an explanation.
+    fn status(&self) -> String {
         let again = match self.generation {
             0 => String::new(),
             generation => format!(", generation {generation}"),
@@ -127,7 +127,7 @@ impl Event {
         format!("{}{again}{error}", self.state)
     }
 
-    /// Whether it is what became of this message on the queue, which is about to leave it.
+    /// Whether it is the result of this message, which is about to leave the queue.
     fn settles(&self, waiting: &Self) -> bool {
         let same = (&self.source, &self.id) == (&waiting.source, &waiting.id);
         same && self.settled_at >= waiting.received_at
@@ -146,8 +146,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn run_list(list: &List) -> anyhow::Result<()> {
     let List { source, r#type, id, state, listing } = list;
     let on_queue = state.as_ref().filter(|state| QueueState::parse(state).is_ok());
-    let mut events = match listing.place.folder() {
-        // The queue first: what leaves it meanwhile, the API knows.
+    let mut events = match listing.target.folder() {
+        // The queue is read first: the API knows an event that leaves it meanwhile.
         Some(folder) => waiting(&DataFolder::read(folder)?, r#type.as_deref())?,
         None => {
             if let Some(state) = on_queue {
@@ -159,10 +159,11 @@ fn run_list(list: &List) -> anyhow::Result<()> {
             Vec::new()
         }
     };
-    let like =
-        |said: &Option<String>, found: &String| said.as_ref().is_none_or(|said| said == found);
+    let matches = |filter: &Option<String>, found: &String| {
+        filter.as_ref().is_none_or(|filter| filter == found)
+    };
     events.retain(|event| {
-        like(source, &event.source) && like(id, &event.id) && like(state, &event.state)
+        matches(source, &event.source) && matches(id, &event.id) && matches(state, &event.state)
     });
     let query = [
         ("source", source.clone()),
@@ -171,8 +172,8 @@ fn run_list(list: &List) -> anyhow::Result<()> {
         ("state", state.clone()),
         ("limit", Some(listing.limit.to_string())),
     ];
-    let client = Client::new(&listing.place)?;
-    // The API knows nothing of the queue.
+    let client = Client::new(&listing.target)?;
+    // The API does not know the queue.
     let found = if on_queue.is_some() { Vec::new() } else { search(&client, &query)? };
     events.retain(|waiting| !found.iter().any(|event| event.settles(waiting)));
     events.extend(found);
@@ -180,8 +181,8 @@ fn run_list(list: &List) -> anyhow::Result<()> {
     let row = |event: Event| {
         let at = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
         let (received_at, settled_at) = (at(event.received_at), at(event.settled_at));
-        let (attempts, standing) = (event.attempts.to_string(), event.standing());
-        [received_at, settled_at, event.source, event.r#type, event.id, attempts, standing]
+        let (attempts, status) = (event.attempts.to_string(), event.status());
+        [received_at, settled_at, event.source, event.r#type, event.id, attempts, status]
     };
     let header = ["RECEIVED", "SETTLED", "SOURCE", "TYPE", "ID", "ATTEMPTS", "STATE"];
     let any = source.is_none() && r#type.is_none() && id.is_none() && state.is_none();
@@ -193,7 +194,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
 fn run_show(show: &Show) -> anyhow::Result<()> {
     let Show { source, id, .. } = show;
     let path = format!("/events/{}/{}", encoded(source), encoded(id));
-    let story = Client::new(&show.place)?.get(&path, &[])?;
+    let story = Client::new(&show.target)?.get(&path, &[])?;
     if show.json {
         return put(json(&story)?);
     }
@@ -202,21 +203,21 @@ fn run_show(show: &Show) -> anyhow::Result<()> {
     put(table(["AT", "WHAT", "DETAIL"], steps.map(row)))
 }
 
-/// What else there is to say of a step.
+/// Details of a step.
 fn detail(detail: &Value) -> String {
-    let said = detail.as_object().into_iter().flatten().filter(|(name, value)| {
-        // Generation 0 is the event as it came, which goes without saying.
+    let details = detail.as_object().into_iter().flatten().filter(|(name, value)| {
+        // Generation 0 is the original event, which is not mentioned.
         !text(value).is_empty() && (name.as_str(), value.as_u64()) != ("generation", Some(0))
     });
-    let said = said.map(|(name, value)| match name.as_str() {
+    let details = details.map(|(name, value)| match name.as_str() {
         "wrote" => format!("wrote {}", wrote(value)),
         name if name.ends_with("_at") => format!("{} {}", name.replace('_', " "), time(value)),
         name => format!("{} {}", name.replace('_', " "), text(value)),
     });
-    said.collect::<Vec<_>>().join(", ")
+    details.collect::<Vec<_>>().join(", ")
 }
 
-/// Rows, each a table and what its key is, in words.
+/// Rows, each as a table and its key.
 fn wrote(rows: &Value) -> String {
     let rows = rows.as_array().into_iter().flatten().map(|row| {
         let key = row[1].as_object().into_iter().flatten();
@@ -228,7 +229,7 @@ fn wrote(rows: &Value) -> String {
 
 fn run_body(show: &Show) -> anyhow::Result<()> {
     let path = format!("/events/{}/{}/body", encoded(&show.source), encoded(&show.id));
-    let shown = Client::new(&show.place)?.get(&path, &[])?;
+    let shown = Client::new(&show.target)?.get(&path, &[])?;
     if show.json {
         return put(json(&shown)?);
     }
@@ -262,7 +263,7 @@ const QUEUED: &str = "
     FROM events_messages LEFT JOIN events_deliveries USING (seq)
     ORDER BY seq DESC LIMIT 1000";
 
-/// Events that are still on the queue, the latest first; of the latest thousand messages those of this type.
+/// Events on the queue, the latest first: those with a matching type among the latest thousand messages.
 fn waiting(reader: &Reader, glob: Option<&str>) -> Result<Vec<Event>, FolderError> {
     reader.queue(|database| on_queue(database, glob))
 }
@@ -272,7 +273,7 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
         Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, i64>(2)?))
     };
     let mut query = database.prepare(QUEUED)?;
-    let mut like =
+    let mut matches =
         database.prepare("SELECT ?2 IS NULL OR iif(instr(?2, '*'), ?1 GLOB ?3, ?1 = ?2)")?;
     let pattern = glob.map(as_pattern);
     let mut events = Vec::new();
@@ -280,7 +281,7 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
         let (text, attempts, due_at) = message?;
         let Ok(message) = decode(&text) else { continue };
         let envelope = message.envelope;
-        if !like.query_row((&envelope.kind, glob, &pattern), |row| row.get(0))? {
+        if !matches.query_row((&envelope.kind, glob, &pattern), |row| row.get(0))? {
             continue;
         }
         let retrying = attempts > 0 && due_at > now().millis();
@@ -300,7 +301,7 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
     Ok(events)
 }
 
-/// The data of a pipeline on this machine: what the API knows of it, and what is on the queue.
+/// The data of a pipeline on this machine: the API, and the queue.
 pub struct Here {
     client: Client,
     reader: Reader,
@@ -313,7 +314,7 @@ impl Here {
         Ok(Self { client: Client::local(&reader)?, reader })
     }
 
-    /// One event; as long as it is on the queue, as it stands there.
+    /// One event; while it is on the queue, its state there.
     pub fn find(&self, source: &str, id: &str) -> anyhow::Result<Option<Event>> {
         let waiting = waiting(&self.reader, None)?;
         match waiting.into_iter().find(|event| event.source == source && event.id == id) {
@@ -322,7 +323,7 @@ impl Here {
         }
     }
 
-    /// One event, if it has taken effect or is dead; if both, since it was sent again, as it took effect.
+    /// One event, if it has taken effect or is dead; if both, since it was sent again, the one that took effect.
     pub fn settled(&self, source: &str, id: &str) -> anyhow::Result<Option<Event>> {
         let query = [("source", Some(source.to_owned())), ("id", Some(id.to_owned()))];
         let found = search(&self.client, &query)?.into_iter();

@@ -1,4 +1,4 @@
-//! `hookmill explain`: what rules make of an event, and why others make nothing of it. Nothing is written.
+//! `hookmill explain`: the effect of rules on an event. Nothing is written.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookmill_consumers::Fate;
-use hookmill_consumers::explain::{About, Explained, Made, explain};
+use hookmill_consumers::explain::{About, Explained, RuleResult, explain};
 use hookmill_core::config::{Consumers, Source};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{Verified, decode};
@@ -22,7 +22,7 @@ use rusqlite::{Connection, params_from_iter, types};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::client::{Client, Place, encoded};
+use crate::client::{Client, Target, encoded};
 use crate::list::{json, plain, put};
 use crate::run::pipeline::load;
 use crate::trial::{Row, Trial, admit, delivery, literal, quoted};
@@ -51,10 +51,10 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
-/// What there is to say of an event.
+/// The explanation of an event.
 #[derive(Serialize)]
 struct Explanation {
     source: String,
@@ -62,32 +62,32 @@ struct Explanation {
     r#type: String,
     /// `applied`, `recorded`, `ignored` or `dead_letter`.
     outcome: &'static str,
-    /// Why it is a dead letter.
+    /// The error of a dead letter.
     error: Option<String>,
     rules: Vec<RuleOf>,
     rows: Vec<Change>,
 }
 
-/// What a rule makes of it.
+/// The result of a rule.
 #[derive(Serialize)]
 struct RuleOf {
     name: String,
-    /// Whether it is for events of this source at all.
+    /// Whether it matches events of this source.
     of_source: bool,
     carried_out: bool,
-    /// Why not, or what failed.
+    /// Why it did not run, or its error.
     why: Option<String>,
     /// Its statements, which take `?1`, or `?1` and `?2`.
     sql: Vec<String>,
-    /// These parameters: an array with an array for each row; and for a list, one with an array for each element.
+    /// Their parameters: an array with an array for each row; and for a list, one with an array for each element.
     parameters: Vec<Value>,
 }
 
-/// What becomes of a row.
+/// The change of a row.
 #[derive(Serialize)]
 struct Change {
     table: String,
-    /// `null` if it is not there.
+    /// `null` if it did not exist.
     before: Option<Row>,
     after: Option<Row>,
 }
@@ -104,7 +104,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Some(file) => from_file(arguments, source, file)?,
         None => vec![stored(arguments)?],
     };
-    let live = match arguments.place.folder().map(DataFolder::read) {
+    let live = match arguments.target.folder().map(DataFolder::read) {
         Some(Err(FolderError::Empty(_))) | None => None,
         Some(live) => Some(live?),
     };
@@ -130,11 +130,11 @@ fn from_file(arguments: &Arguments, source: &Source, file: &Path) -> anyhow::Res
         .with_context(|| format!("{} is not an event of `{}`", file.display(), source.name))
 }
 
-/// An event that was taken in, for as long as its message is kept.
+/// A received event whose message is kept.
 fn stored(arguments: &Arguments) -> anyhow::Result<Delivery> {
     let Arguments { source, id, .. } = arguments;
     let id = id.as_deref().unwrap_or_default();
-    let client = Client::new(&arguments.place)?;
+    let client = Client::new(&arguments.target)?;
     let path = format!("/events/{}/{}", encoded(source), encoded(id));
     let story = client.get(&path, &[])?;
     let shown = client.get(&format!("{path}/body"), &[])?;
@@ -161,8 +161,8 @@ async fn explained(
 ) -> anyhow::Result<Explanation> {
     let message = decode(&delivery.text)?;
     let rules = explain(consumers, &message.envelope, &message.body, now());
-    let about = rules.iter().filter_map(|rule| match &rule.made {
-        Made::Rows { about, .. } => Some(about.as_slice()),
+    let about = rules.iter().filter_map(|rule| match &rule.result {
+        RuleResult::Rows { about, .. } => Some(about.as_slice()),
         _ => None,
     });
     let about = about.collect::<Vec<_>>().concat();
@@ -178,9 +178,9 @@ async fn explained(
         let after = after.remove(&(table.clone(), key));
         changes.push(Change { table, before: Some(row), after });
     }
-    let made =
+    let created =
         after.into_iter().map(|((table, _), row)| Change { table, before: None, after: Some(row) });
-    changes.extend(made);
+    changes.extend(created);
     changes.sort_by(|one, other| one.table.cmp(&other.table));
     let (outcome, error) = match fate {
         Some(Fate::Condemned { reason, error }) => {
@@ -201,7 +201,7 @@ async fn explained(
     })
 }
 
-/// Copies the rows that an event is about, and what orders them.
+/// Copies the rows that an event changes, and their guards.
 fn copy(
     database: &Connection,
     live: &Reader,
@@ -283,7 +283,7 @@ fn plain_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-/// The rows that an event is about, by table and primary key.
+/// The rows that an event changes, by table and primary key.
 async fn rows(
     trial: &Trial<'_>,
     about: &[About],
@@ -312,14 +312,14 @@ async fn rows(
 }
 
 impl RuleOf {
-    fn new(Explained { rule, made }: &Explained<'_>, source: &str) -> Self {
+    fn new(Explained { rule, result }: &Explained<'_>, source: &str) -> Self {
         let sql = || rule.sql.iter().map(|sql| sql.text.to_string()).collect();
-        let (why, sql, parameters) = match made {
-            Made::NotNamed => {
+        let (why, sql, parameters) = match result {
+            RuleResult::NotNamed => {
                 let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
-                (Some(format!("it is for {}", on.join(", "))), Vec::new(), Vec::new())
+                (Some(format!("`on` matches only {}", on.join(", "))), Vec::new(), Vec::new())
             }
-            Made::Unfulfilled { path, found } => {
+            RuleResult::Unfulfilled { path, found } => {
                 let found = if found == "null" { "nothing" } else { found };
                 (
                     Some(format!("`when` does not match: the value at `{path}` is {found}")),
@@ -327,18 +327,18 @@ impl RuleOf {
                     Vec::new(),
                 )
             }
-            Made::Nothing(why) => (Some((*why).to_owned()), Vec::new(), Vec::new()),
-            Made::Failed(error) => (Some(error.clone()), sql(), Vec::new()),
-            Made::Rows { rows, .. } => {
-                // Where the rows do not fit into one statement, those of the first.
+            RuleResult::Nothing(why) => (Some((*why).to_owned()), Vec::new(), Vec::new()),
+            RuleResult::Failed(error) => (Some(error.clone()), sql(), Vec::new()),
+            RuleResult::Rows { rows, .. } => {
+                // If the rows do not fit into one statement, the parameters of the first.
                 let all = rule.sql.iter().map(|sql| row::Row::statements(sql, rows));
-                let most = all.filter_map(|all| Some(all.into_iter().next()?.params));
-                let most = most.max_by_key(Vec::len).unwrap_or_default();
+                let parameters = all.filter_map(|all| Some(all.into_iter().next()?.params));
+                let parameters = parameters.max_by_key(Vec::len).unwrap_or_default();
                 let json = |param: &Param| match param {
                     Param::Text(text) => serde_json::from_str(text).ok(),
                     Param::Integer(_) | Param::Null => None,
                 };
-                let parameters = most.iter().filter_map(json);
+                let parameters = parameters.iter().filter_map(json);
                 (None, sql(), parameters.collect())
             }
         };

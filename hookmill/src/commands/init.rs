@@ -1,5 +1,5 @@
-//! `hookmill init`: the files of a configuration for some providers, ready for `check`. It asks nothing; what it says of a
-//! provider is what docs/providers.md says.
+//! `hookmill init`: writes a configuration for some providers, ready for `check`. It asks nothing; its texts about a
+//! provider come from docs/providers.md.
 
 mod provider;
 mod text;
@@ -17,7 +17,7 @@ use self::provider::Provider;
 use crate::list::print_line;
 use crate::run::dev::program;
 
-/// The configurations of the Workers: those of a clone of Hookmill, since they build it.
+/// The configurations of the Workers: those of a clone of Hookmill, which builds them.
 const WORKERS: [(&str, &str); 3] = [
     ("ingress/worker/wrangler.toml", include_str!("../../../ingress/worker/wrangler.toml")),
     ("consumers/worker/wrangler.toml", include_str!("../../../consumers/worker/wrangler.toml")),
@@ -71,7 +71,7 @@ impl TypedValueParser for Providers {
     }
 }
 
-/// What would do for a name that is known, and is no provider's.
+/// A suggestion for a known name that is not a provider's.
 fn instead(name: &str) -> Option<String> {
     if name == "paypal" {
         return Some(
@@ -86,7 +86,7 @@ fn instead(name: &str) -> Option<String> {
     })
 }
 
-/// The command line was not understood.
+/// An invalid command line.
 fn usage(problem: &str) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{problem}\n"))
 }
@@ -128,8 +128,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes what is not there, and, if that is wanted, what says something else; all of it or nothing, but for a disk that fails
-/// halfway through the renaming. Returns what was written.
+/// Writes missing files and, with `force`, files with other content; all of them or none, except if the disk fails during
+/// the renaming. Returns the written files.
 fn write(files: Vec<File>, force: bool) -> anyhow::Result<Vec<PathBuf>> {
     let (mut wanted, mut replaced) = (Vec::new(), Vec::new());
     for file in files {
@@ -157,7 +157,7 @@ fn write(files: Vec<File>, force: bool) -> anyhow::Result<Vec<PathBuf>> {
     staged.into_iter().map(Staged::put).collect()
 }
 
-/// A file that is written, beside its place; it is removed again unless it is put there.
+/// A file that is written beside its destination, and removed unless it is renamed.
 struct Staged {
     temporary: PathBuf,
     path: PathBuf,
@@ -189,7 +189,7 @@ impl Drop for Staged {
     }
 }
 
-/// What there is to do next.
+/// The next steps for the user.
 fn next(into: &Path, first: &Provider, providers: &[Provider]) -> String {
     let program = program();
     let mut text = "\nNext:\n\n".to_owned();

@@ -1,4 +1,4 @@
-//! `hookmill migrate`: brings the database up to date without serving.
+//! `hookmill migrate`: applies migrations without serving.
 
 use std::path::PathBuf;
 

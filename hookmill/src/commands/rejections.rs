@@ -1,8 +1,8 @@
-//! `hookmill rejections`: what was refused, and why.
+//! `hookmill rejections`: rejected requests, and the reasons.
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, Place};
+use crate::client::{Client, Target};
 use crate::list::{json, name, put, table, text, time};
 
 /// List rejected requests: counts of the last 24 hours, and the last few of each kind
@@ -21,12 +21,12 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { source, reason, .. } = arguments;
-    let client = Client::new(&arguments.place)?;
+    let client = Client::new(&arguments.target)?;
     let query = [
         ("source", source.clone()),
         ("reason", reason.clone()),
@@ -34,9 +34,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ];
     let requests = client.get("/rejections", &query)?["items"].take();
     let stats = client.get("/stats", &[("minutes", Some((24 * 60).to_string()))])?;
-    let like = |said: &Option<String>, found| said.as_ref().is_none_or(|said| *said == found);
+    let matches =
+        |filter: &Option<String>, found| filter.as_ref().is_none_or(|filter| *filter == found);
     let counts = stats["rejections"].as_array().into_iter().flatten().filter(|tally| {
-        like(source, name(&tally["source"])) && like(reason, text(&tally["reason"]))
+        matches(source, name(&tally["source"])) && matches(reason, text(&tally["reason"]))
     });
     if arguments.json {
         let counts = counts.map(

@@ -1,16 +1,16 @@
-//! `hookmill replays`: dead letters sent through the whole path again.
+//! `hookmill replays`: replays and reprocessings.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Listing, Operator, Place};
+use crate::client::{Client, Listing, Operator, Target};
 use crate::commands::dead_letters::Which;
 use crate::list::print_line;
 use crate::list::{json, listed, put, text, time};
 
-/// How long between two looks at a replay.
+/// The time between two queries of a replay.
 const GLANCE: Duration = Duration::from_millis(500);
 
 /// Replays: plan, run, watch, pause, resume, cancel
@@ -49,7 +49,7 @@ struct Plan {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 /// Run a planned replay
@@ -67,7 +67,7 @@ struct Run {
     #[arg(long)]
     detach: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 /// Show a replay and its progress, as JSON
@@ -76,7 +76,7 @@ struct One {
     /// The id.
     id: String,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 #[derive(clap::Args)]
@@ -87,7 +87,7 @@ struct Turn {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -95,13 +95,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::List(list) => run_list(list),
         Command::Plan(plan) => run_plan(plan),
         Command::Run(run) => {
-            let client = Operator::new(&run.place)?;
+            let client = Operator::new(&run.target)?;
             let body = json!({ "rate": run.rate, "reason": run.reason });
             client.post(&format!("/replays/{}/run", run.id), &body)?;
             if run.detach { Ok(()) } else { watch(&client, &run.id) }
         }
-        Command::Show(one) => put(json(&show(&Client::new(&one.place)?, &one.id)?)?),
-        Command::Watch(one) => watch(&Client::new(&one.place)?, &one.id),
+        Command::Show(one) => put(json(&show(&Client::new(&one.target)?, &one.id)?)?),
+        Command::Watch(one) => watch(&Client::new(&one.target)?, &one.id),
         Command::Pause(turn) => run_turn(turn, "pause"),
         Command::Resume(turn) => run_turn(turn, "resume"),
         Command::Cancel(turn) => run_turn(turn, "cancel"),
@@ -114,7 +114,7 @@ fn show(client: &Client, id: &str) -> anyhow::Result<Value> {
 
 fn run_list(list: &Listing) -> anyhow::Result<()> {
     let query = [("limit", Some(list.limit.to_string()))];
-    let mut page = Client::new(&list.place)?.get("/replays", &query)?;
+    let mut page = Client::new(&list.target)?.get("/replays", &query)?;
     let row = |replay: &Value| {
         let what = |key: &str| text(&replay[key]);
         let sent = format!("{} of {}", what("sent"), what("total"));
@@ -137,12 +137,12 @@ fn run_list(list: &Listing) -> anyhow::Result<()> {
 
 fn run_plan(plan: &Plan) -> anyhow::Result<()> {
     let pairs = plan.which.pairs().into_iter();
-    let said = pairs.filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?))));
-    let mut body: Map<String, Value> = said.collect();
+    let filters = pairs.filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?))));
+    let mut body: Map<String, Value> = filters.collect();
     if plan.all {
         body.insert("all".to_owned(), true.into());
     }
-    let planned = Operator::new(&plan.place)?.post("/replays", &body.into())?;
+    let planned = Operator::new(&plan.target)?.post("/replays", &body.into())?;
     if plan.json {
         return put(json(&planned)?);
     }
@@ -168,7 +168,7 @@ fn run_plan(plan: &Plan) -> anyhow::Result<()> {
 fn run_turn(turn: &Turn, what: &str) -> anyhow::Result<()> {
     let body = json!({ "reason": turn.reason });
     let replay =
-        Operator::new(&turn.place)?.post(&format!("/replays/{}/{what}", turn.id), &body)?;
+        Operator::new(&turn.target)?.post(&format!("/replays/{}/{what}", turn.id), &body)?;
     eprintln!(
         "{} is {}, {} of {} sent",
         turn.id,
@@ -179,7 +179,7 @@ fn run_turn(turn: &Turn, what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows how far a replay is, until what it has sent has come to an end.
+/// Prints the progress of a replay until its messages are applied or have failed.
 fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
     let number = |replay: &Value, key: &str| replay[key].as_u64().unwrap_or_default();
     let first = show(client, id)?;

@@ -1,4 +1,4 @@
-//! `hookmill reprocess`: events that took effect, sent through the whole path again after a rule has changed.
+//! `hookmill reprocess`: sends applied events through the whole path again after a rule has changed.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use hookmill_core::time::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::client::{Operator, Place};
+use crate::client::{Operator, Target};
 use crate::list::print_line;
 use crate::list::{json, put, text, time};
 use crate::run::pipeline::load;
@@ -43,10 +43,10 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
-/// Each rule that is named is there. The API of a data folder knows no rules.
+/// Checks that the named rules exist. The API of a data folder does not know the rules.
 fn check_rules(arguments: &Arguments) -> anyhow::Result<()> {
     let program = load(&arguments.config)?.program;
     for name in &arguments.rules {
@@ -67,14 +67,14 @@ fn parse_time(text: &str) -> anyhow::Result<Timestamp> {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let said = [
+    let filters = [
         ("source", &arguments.source),
         ("type", &arguments.r#type),
         ("event_id", &arguments.event_id),
     ];
-    let said = said.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    let filters = filters.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
     let mut body: Map<String, Value> =
-        said.map(|(name, value)| (name.to_owned(), value.into())).collect();
+        filters.map(|(name, value)| (name.to_owned(), value.into())).collect();
     for (name, at) in [("applied_from", arguments.since), ("applied_before", arguments.before)] {
         body.extend(at.map(|at| (name.to_owned(), at.millis().into())));
     }
@@ -84,10 +84,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.rules.is_empty() {
         body.insert("rules".to_owned(), arguments.rules.clone().into());
     }
-    if arguments.place.folder().is_some() && !arguments.rules.is_empty() {
+    if arguments.target.folder().is_some() && !arguments.rules.is_empty() {
         check_rules(arguments)?;
     }
-    let planned = Operator::new(&arguments.place)?.post("/reprocess", &body.into())?;
+    let planned = Operator::new(&arguments.target)?.post("/reprocess", &body.into())?;
     if arguments.json {
         return put(json(&planned)?);
     }

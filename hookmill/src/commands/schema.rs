@@ -1,8 +1,8 @@
-//! `hookmill schema`: what hookmill.toml can say, for editors.
+//! `hookmill schema`: the JSON Schema of hookmill.toml, for editors.
 
 use crate::list::put;
 
-/// As `cargo xtask schema` writes it, of the types that the reader is compared with.
+/// Written by `cargo xtask schema` from the types that tests compare with the reader.
 const SCHEMA: &str = include_str!("../../../docs/hookmill.schema.json");
 
 /// Print the JSON Schema of hookmill.toml, for completion and checks in an editor

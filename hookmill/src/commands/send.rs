@@ -10,7 +10,7 @@ use hookmill_core::rules::{Path as BodyPath, Step};
 use hookmill_core::secret::Secret;
 use hookmill_loader::Loaded;
 use hookmill_native::{DataFolder, now};
-use hookmill_providers::{Admitted, Outgoing, Signed, Verifier, sign};
+use hookmill_providers::{Admitted, Signed, UnsignedEvent, Verifier, sign};
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 
@@ -96,7 +96,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let url = to.join(&format!("/webhooks/{}", source.name))?;
     let keys = keys(source, &url, arguments)?;
 
-    // The provider chosen for TLS; a second call would only say that it is chosen already.
+    // The TLS provider; a second call would only report that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
     let follow = Follower::open(&arguments.data, &url);
@@ -105,12 +105,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for number in 1..=arguments.count {
         let id = arguments.id.clone().unwrap_or_else(|| new_id(&source.scheme_name));
         let body = bodies.body(&id, number)?;
-        let outgoing =
-            Outgoing { id: &id, kind: bodies.kind, at: now(), query: url.query(), body: &body };
+        let outgoing = UnsignedEvent {
+            id: &id,
+            kind: bodies.kind,
+            at: now(),
+            query: url.query(),
+            body: &body,
+        };
         let signed = sign(source, &keys.signing, outgoing)
             .map_err(|problem| anyhow!("the secret {problem}"))?;
         let named = identities(source, &keys, &url, &signed);
-        // Where that cannot be known, neither can what becomes of it.
+        // If the ids are unknown, the result is too.
         let follow = follow.as_ref().filter(|_| !named.is_empty());
         let others = named.len().saturating_sub(1);
         let id = match named.into_iter().next() {
@@ -129,8 +134,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             _ => None,
         };
         let (event, gone) = match outcome {
-            Some(Outcome::Settled(event)) => (Some(event), false),
-            Some(Outcome::Gone) => (None, true),
+            Some(EventOutcome::Settled(event)) => (Some(event), false),
+            Some(EventOutcome::Gone) => (None, true),
             None => (None, false),
         };
         refused += u32::from(!status.is_success());
@@ -150,7 +155,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the bodies come from: a file, or a sample.
+/// The source of bodies: a file, or a sample.
 struct Bodies<'a> {
     arguments: &'a Arguments,
     scheme: &'a str,
@@ -159,7 +164,7 @@ struct Bodies<'a> {
 }
 
 impl<'a> Bodies<'a> {
-    /// `None` if nothing was named, and the types of events are to be listed.
+    /// `None` if no type was given, so that the types are listed.
     fn new(arguments: &'a Arguments, scheme: &'a str) -> anyhow::Result<Option<Self>> {
         let kind = arguments.event.as_deref();
         if let Some(path) = &arguments.body {
@@ -195,16 +200,16 @@ impl<'a> Bodies<'a> {
         })
     }
 
-    /// As it would be sent, but for the blanks that make JSON readable.
+    /// The body as it would be sent, with readable whitespace in JSON.
     fn printed(&self, id: &str) -> anyhow::Result<String> {
         Ok(match self.changed(id, 1)? {
-            // A line end would be a part of the last field.
+            // A newline would be part of the last field.
             Value::String(form) => form,
             body => format!("{body:#}\n"),
         })
     }
 
-    /// The sample, as it was asked for. A form is a text.
+    /// The sample with the requested changes. A form is a text.
     fn changed(&self, id: &str, number: u32) -> anyhow::Result<Value> {
         let sample = samples::event(self.scheme, self.kind, id, now());
         let mut body = sample.context("the sample is gone")?;
@@ -234,15 +239,15 @@ async fn post(client: &Client, url: &Url, signed: Signed) -> anyhow::Result<(Sta
     Ok((status, response.text().await?))
 }
 
-/// What came of a request.
+/// The result of a request.
 struct Sent {
     id: String,
-    /// Events in the same request.
+    /// The number of other events in the request.
     others: usize,
     status: StatusCode,
     answer: String,
     event: Option<events::Event>,
-    /// Whether it was ignored: it left no trace.
+    /// Whether it was ignored and left no trace.
     gone: bool,
     duplicate: bool,
 }
@@ -261,7 +266,7 @@ impl Sent {
         sent.to_string()
     }
 
-    /// `followed`: whether the pipeline's data are here.
+    /// `followed`: whether the pipeline's data are on this machine.
     fn line(self, followed: bool) -> String {
         let accepted = self.status.is_success();
         let outcome = match self.event {
@@ -290,14 +295,14 @@ fn source<'l>(loaded: &'l Loaded, name: &str) -> anyhow::Result<&'l Source> {
     })
 }
 
-/// The secret to sign with, what verifies that if it is known, and whose they are.
+/// The secret to sign with, the key that verifies it if known, and the source of the secret.
 struct Keys {
     signing: Secret,
     verifying: Option<Secret>,
     whose: String,
 }
 
-/// Development secrets are for this machine only: elsewhere they would never verify.
+/// Development secrets are for this machine only: no other pipeline accepts them.
 fn keys(source: &Source, url: &Url, arguments: &Arguments) -> anyhow::Result<Keys> {
     let same = |secret: Secret, whose: String| Keys {
         verifying: (!source.scheme.has_public_keys()).then(|| secret.clone()),
@@ -324,8 +329,7 @@ fn keys(source: &Source, url: &Url, arguments: &Arguments) -> anyhow::Result<Key
     })
 }
 
-/// What the pipeline will call the events, and their types: the request is read as the pipeline reads it. None if that
-/// cannot be known here.
+/// The ids and types of the events, from reading the request like the pipeline. None if they cannot be determined here.
 fn identities(source: &Source, keys: &Keys, url: &Url, signed: &Signed) -> Vec<(String, String)> {
     let verifying = keys.verifying.as_ref();
     let Some(Ok(verifier)) =
@@ -365,7 +369,7 @@ fn new_id(scheme: &str) -> String {
 /// Writes a field of a form.
 fn set_field(form: &mut String, field: &str, value: &Value) {
     let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-    // A URL's query is written as a form is.
+    // A URL's query has the same syntax as a form.
     let Ok(mut url) = Url::parse("http://form/") else { return };
     url.set_query(Some(form));
     let mut fields: Vec<(String, String)> = url.query_pairs().into_owned().collect();
@@ -377,14 +381,14 @@ fn set_field(form: &mut String, field: &str, value: &Value) {
     *form = url.query().unwrap_or_default().to_owned();
 }
 
-/// Writes a value into a body; makes objects on the way, and elements at the end of arrays.
+/// Writes a value into a body; creates missing objects, and appends elements to arrays.
 fn set(body: &mut Value, steps: &[Step], value: Value) -> anyhow::Result<()> {
-    let mut place = body;
+    let mut target = body;
     for step in steps {
-        place = match (step, place) {
-            (Step::Key(key), place @ Value::Null) => {
-                *place = json!({});
-                &mut place[key]
+        target = match (step, target) {
+            (Step::Key(key), target @ Value::Null) => {
+                *target = json!({});
+                &mut target[key]
             }
             (Step::Key(key), Value::Object(object)) => object.entry(key).or_insert(Value::Null),
             (Step::Index(index), Value::Array(array)) if *index <= array.len() => {
@@ -396,23 +400,23 @@ fn set(body: &mut Value, steps: &[Step], value: Value) -> anyhow::Result<()> {
             _ => bail!("the body has a value of another kind there"),
         };
     }
-    *place = value;
+    *target = value;
     Ok(())
 }
 
-/// What came of an event.
-enum Outcome {
+/// The result of an event.
+enum EventOutcome {
     /// It is in the ledger, or a dead letter.
     Settled(events::Event),
-    /// It is nowhere.
+    /// It is in neither.
     Gone,
 }
 
-/// Looks at the data of the pipeline that takes the events, where it is on this machine.
+/// Reads the data of the pipeline that receives the events, if it is on this machine.
 struct Follower(events::Here);
 
 impl Follower {
-    /// `None` if the data in the folder is not that of the pipeline at this address.
+    /// `None` if the data in the folder does not belong to the pipeline at this address.
     fn open(folder: &Path, url: &Url) -> Option<Self> {
         let listening = DataFolder::listening(folder)?;
         let same = url.socket_addrs(|| None).ok()?.contains(&listening);
@@ -424,13 +428,14 @@ impl Follower {
         self.0.settled(source, id).ok().flatten().is_some_and(|event| !event.dead())
     }
 
-    /// What came of an event that was accepted, once it is off the queue; waits for that a few seconds.
-    fn outcome(&self, source: &str, id: &str) -> Option<Outcome> {
+    /// The result of an accepted event; waits a few seconds for it to leave the queue.
+    fn outcome(&self, source: &str, id: &str) -> Option<EventOutcome> {
         for _ in 0..250 {
             match self.0.find(source, id).ok()? {
-                // What is accepted is on the queue, and what leaves that is in the ledger or a dead letter: or nowhere.
-                None => return Some(Outcome::Gone),
-                Some(event) if event.settled() => return Some(Outcome::Settled(event)),
+                // An accepted event is on the queue, then in the ledger or a dead letter. If it is in none of these, it was
+                // ignored.
+                None => return Some(EventOutcome::Gone),
+                Some(event) if event.settled() => return Some(EventOutcome::Settled(event)),
                 Some(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
@@ -451,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_of_a_form_is_written() {
+    fn a_field_of_a_form_is_replaced_or_added() {
         let mut form = "a=1&Body=x+y&b=%2B".to_owned();
         set_field(&mut form, "Body", &json!("z &"));
         set_field(&mut form, "c", &json!(5));
@@ -459,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_written_where_the_path_says() {
+    fn a_value_is_written_at_its_path() {
         assert_eq!(changed("a.b[0]=2").unwrap()["a"]["b"], json!([2]));
         assert_eq!(changed("a.b[1]=x").unwrap()["a"]["b"], json!([1, "x"]));
         assert_eq!(changed("n.x.y=true").unwrap()["n"], json!({ "x": { "y": true } }));

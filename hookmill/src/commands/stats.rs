@@ -1,8 +1,8 @@
-//! `hookmill stats`: how it is doing.
+//! `hookmill stats`: the current state.
 
 use serde_json::Value;
 
-use crate::client::{Client, Place};
+use crate::client::{Client, Target};
 use crate::list::print_line;
 use crate::list::{json, put, text, time};
 
@@ -16,12 +16,12 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let query = [("minutes", Some(arguments.minutes.to_string()))];
-    let stats = Client::new(&arguments.place)?.get("/stats", &query)?;
+    let stats = Client::new(&arguments.target)?.get("/stats", &query)?;
     if arguments.json {
         return put(json(&stats)?);
     }

@@ -1,4 +1,4 @@
-//! `hookmill tail`: what comes in, and what becomes of it, as it happens.
+//! `hookmill tail`: events and rejections as they happen.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -7,21 +7,21 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use crate::client::{Away, Client, Place};
+use crate::client::{Away, Client, Target};
 use crate::commands::events::Event;
 use crate::list::{escaped, name, text, time};
 
-/// How long between two looks.
+/// The time between two queries.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many are asked for at a time: as many as the API gives.
+/// The page size: the API's maximum.
 const MOST: &str = "500";
-/// How far a look goes back behind the latest that was seen, in milliseconds: what took effect first is not always there first,
-/// since batches are applied side by side.
+/// How far a query goes back before the latest event, in milliseconds: events that took effect earlier may be visible
+/// later, since batches are applied in parallel.
 const BACK: i64 = 2_000;
-/// How far it goes back every [`FURTHER_EVERY`] looks: a batch that is split in halves takes its time.
+/// How far it goes back every [`FURTHER_EVERY`] queries: splitting a batch takes time.
 const FURTHER: i64 = 60_000;
 const FURTHER_EVERY: u32 = 10;
-/// What was refused is written down every few seconds, and on Cloudflare comes by a queue.
+/// Rejections are recorded every few seconds, and on Cloudflare pass through a queue.
 const REFUSED_EVERY: u32 = 5;
 const REFUSED_BACK: i64 = 600_000;
 
@@ -41,11 +41,11 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    target: Target,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let client = Client::new(&arguments.place)?;
+    let client = Client::new(&arguments.target)?;
     let tail =
         Tail { client: &client, arguments, events: Seen::default(), refused: Seen::default() };
     match client.until_interrupted(tail.follow()) {
@@ -54,29 +54,29 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Whether whoever reads has read enough, as `head` does.
+/// Whether the reader has closed the pipe, as `head` does.
 fn closed(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Fails as printing would if nobody reads any more: who has nothing to print would not learn of it.
-fn somebody_reads() -> io::Result<()> {
+/// Fails if the reader has closed the pipe: without a line to print, the command would not notice.
+fn check_reader() -> io::Result<()> {
     #[cfg(unix)]
     {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
         let stdout = io::stdout();
-        let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+        let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
         let gone = PollFlags::ERR | PollFlags::HUP;
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().intersects(gone) {
+        if poll(&mut polled, Some(&at_once)).is_ok() && polled[0].revents().intersects(gone) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
     }
     Ok(())
 }
 
-/// What was seen, as far back as is looked.
+/// The events that were printed, as far back as queries go.
 #[derive(Default)]
 struct Seen {
     /// The latest time.
@@ -85,13 +85,13 @@ struct Seen {
 }
 
 impl Seen {
-    /// Takes note of something; whether it is new.
+    /// Records an event. Returns whether it is new.
     fn note(&mut self, at: i64, key: String) -> bool {
         self.newest = self.newest.max(at);
         self.keys.insert((at, key))
     }
 
-    /// Forgets what is no longer looked at.
+    /// Forgets events before the range of queries.
     fn forget(&mut self, back: i64) {
         self.keys = self.keys.split_off(&(self.newest - back, String::new()));
     }
@@ -105,7 +105,8 @@ struct Tail<'a> {
 }
 
 impl Tail<'_> {
-    /// Looks again and again. A Hookmill that is away is waited for, but not at the beginning: the address may be wrong.
+    /// Queries until interrupted. Waits for an unavailable Hookmill, except at the beginning, when the address may be
+    /// wrong.
     async fn follow(mut self) -> anyhow::Result<()> {
         let stats = self.client.look("/stats", &[("minutes", Some("1".to_owned()))]).await?;
         let Some(begun) = stats["at"].as_i64() else { bail!("the API response has no time") };
@@ -116,7 +117,7 @@ impl Tail<'_> {
         let mut away = false;
         for round in 1_u32.. {
             tokio::time::sleep(PAUSE).await;
-            somebody_reads()?;
+            check_reader()?;
             match self.look(round, away).await {
                 Ok(()) if away => {
                     eprintln!("Hookmill is back");
@@ -144,7 +145,7 @@ impl Tail<'_> {
         Ok(())
     }
 
-    /// Tells of events that took effect or failed from a time on, the first first; of those before it, takes note.
+    /// Prints events that took effect or failed from a time on, the earliest first; records earlier ones without printing.
     async fn look_for_events(&mut self, back: i64, from: i64) -> anyhow::Result<()> {
         let Arguments { source, r#type, .. } = self.arguments;
         let since = (self.events.newest - back).to_string();
@@ -173,7 +174,7 @@ impl Tail<'_> {
         Ok(())
     }
 
-    /// Tells of requests that were refused, likewise. The API has the latest first.
+    /// The same for rejected requests. The API returns the latest first.
     async fn look_for_rejections(&mut self, from: i64) -> anyhow::Result<()> {
         if self.arguments.r#type.is_some() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! `hookmill token`: who may use the admin API.
+//! `hookmill token`: tokens of the admin API.
 
 use std::path::{Path, PathBuf};
 
@@ -85,7 +85,7 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
     }
     let token = random()?;
     if create.sql {
-        // Its parts are hexadecimal digits, words of ours, and a name of plain characters.
+        // It consists of hexadecimal digits, Hookmill's own words, and a name of plain characters.
         eprintln!(
             "INSERT OR REPLACE INTO admin_tokens (name, hash, role, created_at) VALUES ('{}', '{}', '{}', {});",
             create.name,
@@ -116,7 +116,7 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A token that nobody guesses.
+/// A random token.
 fn random() -> anyhow::Result<String> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
@@ -129,14 +129,14 @@ fn keep(data: &Path, name: &str, token: &str, role: Role) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// A token for whoever develops, which may change things, and counts until the next is made.
+/// A token for development with the role `operate`, valid until the next one is created.
 pub fn for_development(data: &Path) -> anyhow::Result<String> {
     let token = random()?;
     keep(data, "dev", &token, Role::Operate)?;
     Ok(token)
 }
 
-/// A token, without what it is.
+/// A token, without its secret.
 #[derive(Serialize)]
 struct Token {
     name: String,

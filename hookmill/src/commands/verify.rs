@@ -1,6 +1,6 @@
-//! `hookmill verify`: would this request be taken, and if not, why?
+//! `hookmill verify`: checks whether a captured request is valid, and explains why not.
 
-mod trial;
+mod diagnosis;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use hookmill_providers::{Admitted, Event, Verifier};
 use reqwest::Url;
 use serde_json::json;
 
-use self::trial::Trial;
+use self::diagnosis::Diagnosis;
 use crate::list::print_line;
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
@@ -65,13 +65,13 @@ pub struct Arguments {
 }
 
 fn parse_header(line: &str) -> anyhow::Result<(String, String)> {
-    // Not quoted: it may be a signature.
+    // Not quoted, since it may be a signature.
     let (name, value) =
         line.split_once(':').context("a header has no colon; expected 'Name: value'")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// A request that was captured.
+/// A captured request.
 #[derive(Clone)]
 struct Captured {
     method: String,
@@ -99,7 +99,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
         format!("no source `{}`; sources: {}", arguments.source, names.join(", "))
     })?;
-    // The configured one is among what is tried if this does not fit.
+    // If this URL does not match, the configured one is tried.
     let configured = source.public_url.clone();
     let source = &match &arguments.url {
         Some(url) => Source { public_url: Some(without_query(url)), ..source.clone() },
@@ -143,8 +143,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Ok(_) => Vec::new(),
         Err(rejection) => {
             let given = arguments.secret.is_some();
-            let trial = Trial { source, sources, captured: &captured, now, given, lookup: &lookup };
-            trial.causes(&verifier, rejection.reason, configured)
+            let diagnosis =
+                Diagnosis { source, sources, captured: &captured, now, given, lookup: &lookup };
+            diagnosis.causes(&verifier, rejection.reason, configured)
         }
     };
     report(arguments, source, &captured, &verdict, &causes)?;
@@ -169,7 +170,7 @@ fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
         });
     };
     let bytes = read(path)?;
-    // Editors and tools end lines either way; the body is what follows the first empty line.
+    // Both kinds of line breaks occur; the body follows the first empty line.
     let (head, body) = split(&bytes, b"\r\n\r\n")
         .or_else(|| split(&bytes, b"\n\n"))
         .context("an empty line between the headers and the body is missing")?;
@@ -201,8 +202,8 @@ fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
     })
 }
 
-/// A body as it was before it was sent in chunks: <https://www.rfc-editor.org/rfc/rfc9112#section-7.1>. `None` if it is not
-/// in chunks: most tools save it without.
+/// A body without its chunked encoding: <https://www.rfc-editor.org/rfc/rfc9112#section-7.1>. `None` if it is not chunked:
+/// most tools save it decoded.
 fn dechunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {
@@ -228,7 +229,7 @@ fn without_query(url: &Url) -> String {
     url.to_string()
 }
 
-/// As it may be shown.
+/// The URL without credentials, for display.
 fn without_credentials(url: &str) -> String {
     match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?.1))) {
         Some((scheme, rest)) => format!("{scheme}://{rest}"),

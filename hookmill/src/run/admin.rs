@@ -1,4 +1,4 @@
-//! What the admin API is lent on this machine.
+//! The admin API's platform on this machine.
 
 use std::sync::Arc;
 
@@ -7,33 +7,33 @@ use hookmill_admin::Platform;
 use hookmill_core::config::Admin as Config;
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_native::{Bodies, HttpClient, QueueName, Sqlite, SqliteQueue, Standing, now};
+use hookmill_native::{Bodies, HttpClient, QueueName, Sqlite, SqliteQueue, StatusMetrics, now};
 use tokio::sync::Notify;
 
-/// The most waiting messages that are counted.
+/// The limit for counting waiting messages.
 const COUNTED: usize = 1_000_000;
 
-/// What the admin API is lent.
-pub struct Native<S> {
+/// The admin API's platform.
+pub struct AdminPlatform<S> {
     pub store: S,
     pub bodies: Bodies,
     /// `None` for commands on the data folder, which redact nothing.
     pub config: Option<Config>,
-    /// What runs in this process. Whatever runs in another looks every few seconds for what there is to do.
+    /// The parts that run in this process. Those in another process check for work every few seconds.
     pub running: Option<Running>,
 }
 
-/// What the API asks and wakes up.
+/// The parts of the pipeline that the API uses.
 pub struct Running {
     pub queue: SqliteQueue,
     pub client: HttpClient,
-    /// Told when something is to be replayed, or sent once more.
-    pub asked: Arc<Notify>,
+    /// Notified when there is something to replay or to send again.
+    pub replay_requested: Arc<Notify>,
     /// Wakes the jobs that send.
     pub written: Arc<Notify>,
 }
 
-impl<S: Store + 'static> Platform for Native<S> {
+impl<S: Store + 'static> Platform for AdminPlatform<S> {
     fn execute(&self, statements: Vec<Statement>) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
         Box::pin(self.store.execute(statements))
     }
@@ -48,7 +48,7 @@ impl<S: Store + 'static> Platform for Native<S> {
 
     fn wake(&self) -> BoxFuture<'_, ()> {
         if let Some(running) = &self.running {
-            running.asked.notify_one();
+            running.replay_requested.notify_one();
             running.written.notify_waiters();
         }
         Box::pin(std::future::ready(()))
@@ -64,7 +64,9 @@ impl<S: Store + 'static> Platform for Native<S> {
 
     fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>> {
         Box::pin(async {
-            let Some(running) = &self.running else { return Err("nothing runs here".to_owned()) };
+            let Some(running) = &self.running else {
+                return Err("no pipeline runs here".to_owned());
+            };
             running.client.get(url).await.map_err(|error| error.to_string())
         })
     }
@@ -78,15 +80,16 @@ impl<S: Store + 'static> Platform for Native<S> {
     }
 }
 
-/// How things stand, for metrics; `None` if the database does not answer.
-pub async fn standing(store: Sqlite, queue: SqliteQueue) -> Option<Standing> {
+/// The pipeline's status, for metrics; `None` if the database fails.
+pub async fn status(store: Sqlite, queue: SqliteQueue) -> Option<StatusMetrics> {
     let mut waiting = Vec::new();
     for (name, lane) in [("events", QueueName::Events), ("replays", QueueName::Replays)] {
         let count = queue.waiting(lane, COUNTED).await.ok()?;
         waiting.push((name.to_owned(), i64::try_from(count).unwrap_or(i64::MAX)));
     }
-    let rows = store.query(vec![hookmill_dlq::standing(now())]).await.ok()?;
-    let found = hookmill_dlq::read_standing(rows.first()?).ok()??;
-    let hookmill_dlq::Standing { lag, dead_letters, oldest_dead_letter, outbox, replays } = found;
-    Some(Standing { waiting, lag, dead_letters, oldest_dead_letter, outbox, replays })
+    let rows = store.query(vec![hookmill_dlq::status(now())]).await.ok()?;
+    let found = hookmill_dlq::read_status(rows.first()?).ok()??;
+    let hookmill_dlq::PipelineStatus { lag, dead_letters, oldest_dead_letter, outbox, replays } =
+        found;
+    Some(StatusMetrics { waiting, lag, dead_letters, oldest_dead_letter, outbox, replays })
 }

@@ -1,4 +1,4 @@
-//! `hookmill dev`: the whole pipeline, ready for a signed webhook, with no setup.
+//! `hookmill dev`: the whole pipeline without setup, ready for a signed webhook.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,31 +8,31 @@ use hookmill_core::config::Source;
 use hookmill_core::secret::ExposeSecret as _;
 
 use crate::commands::token;
-use crate::run::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
+use crate::run::pipeline::{Outbox, RunOptions, load, run as run_pipeline, start_log};
 use crate::run::secrets::{for_development, from_environment};
 
 /// Run the whole pipeline for development, with development secrets where none are set
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    place: Place,
+    options: RunOptions,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let place = &arguments.place;
-    if !place.listen.ip().is_loopback() {
+    let options = &arguments.options;
+    if !options.listen.ip().is_loopback() {
         bail!(
-            "dev listens on loopback only, since everybody knows its secrets; `hookmill serve` is for {}",
-            place.listen
+            "dev listens on loopback only, because its secrets are public; use `hookmill serve` for {}",
+            options.listen
         );
     }
-    start_log(place, "debug");
-    let loaded = load(&place.config)?;
+    start_log(options, "debug");
+    let loaded = load(&options.config)?;
     let ingress = loaded.config.ingress.clone();
     let ready = |address: SocketAddr| {
         eprintln!(
-            "\nHookmill takes webhooks on http://{address} and keeps everything in {}.\n",
-            place.data.display()
+            "\nHookmill accepts webhooks at http://{address} and stores its data in {}.\n",
+            options.data.display()
         );
         for source in &ingress.sources {
             eprintln!(
@@ -42,25 +42,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             );
         }
         eprintln!(
-            "\n  http://{address}/admin\n      TOKEN for the dashboard, until dev is started again: {}",
-            token::for_development(&place.data)?
+            "\n  http://{address}/admin\n      TOKEN for the dashboard, valid until the next start of dev: {}",
+            token::for_development(&options.data)?
         );
-        let (place, data) = options(place);
+        let (config, data) = command_options(options);
         let program = program();
         eprintln!("\nIn another terminal:\n");
         for source in &ingress.sources {
             if let Some(event) = crate::samples::suggested(&source.scheme_name) {
-                eprintln!("  {program} send {} {event}{place}", source.name);
+                eprintln!("  {program} send {} {event}{config}", source.name);
             }
         }
         eprintln!("  {program} tail{data}");
         eprintln!("  {program} events{data}\n");
         Ok(())
     };
-    run_pipeline(place, loaded, |name| for_development(&ingress, name), Outbox::Shown, ready)
+    run_pipeline(options, loaded, |name| for_development(&ingress, name), Outbox::Displayed, ready)
 }
 
-/// What signs a source's events. A secret from the environment is named; a development secret is shown.
+/// How a source's events are signed: the name of a secret from the environment, or the development secret itself.
 fn secret_line(
     source: &Source,
     lookup: &dyn Fn(&hookmill_core::secret::SecretName) -> Option<hookmill_core::secret::Secret>,
@@ -80,8 +80,8 @@ fn secret_line(
     lines.join("\n      ")
 }
 
-/// What has to be said besides, where this is not the usual place: `send` finds the address in the data folder.
-fn options(place: &Place) -> (String, String) {
+/// Options that the suggested commands need if they differ from the defaults. `send` finds the address in the data folder.
+fn command_options(options: &RunOptions) -> (String, String) {
     let option = |name: &str, path: &Path, usual: &str| {
         if path == Path::new(usual) {
             String::new()
@@ -89,11 +89,11 @@ fn options(place: &Place) -> (String, String) {
             format!(" --{name} {}", path.display())
         }
     };
-    let data = option("data", &place.data, ".hookmill");
-    (option("config", &place.config, "hookmill.toml") + &data, data)
+    let data = option("data", &options.data, ".hookmill");
+    (option("config", &options.config, "hookmill.toml") + &data, data)
 }
 
-/// How this program was called, for suggestions that can be pasted.
+/// How this program was started, for suggestions that can be pasted.
 pub fn program() -> &'static str {
     if std::env::var_os("CARGO").is_some() { "cargo run --" } else { "hookmill" }
 }

@@ -9,20 +9,20 @@ use tokio::sync::{Notify, watch};
 
 use crate::run::log;
 
-/// The least wait after the store failed.
+/// The minimum delay after the store failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs jobs until the process stops.
 #[derive(Clone)]
 pub struct Runner {
     pub metrics: Metrics,
-    /// Wakes the jobs that look into the outbox.
+    /// Wakes the jobs that send.
     pub outbox: Arc<Notify>,
     pub stopped: watch::Receiver<bool>,
 }
 
 impl Runner {
-    /// Runs a job: as soon as work is due, when `wake` says so, and at least once in its interval.
+    /// Runs a job when work is due, when `wake` is notified, and at least once in its interval.
     pub async fn run<J: Job>(mut self, job: J, wake: Arc<Notify>) {
         while !*self.stopped.borrow() {
             // Registered before the step, so that a signal during the step is not missed.
@@ -42,10 +42,10 @@ impl Runner {
         }
     }
 
-    /// How long the next step has to wait, if work is known.
-    fn report(&self, Step { next, log, outgoing, writes_outbox }: Step) -> Option<Duration> {
+    /// Logs a step. Returns the delay until the next one, if work is known.
+    fn report(&self, Step { next, log, outbox, writes_outbox }: Step) -> Option<Duration> {
         log.iter().for_each(log::write);
-        for counted in outgoing {
+        for counted in outbox {
             let count = counted.count as u64;
             self.metrics.count_outgoing(counted.channel, &counted.state, count);
         }
@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    /// Fails at first, and then has nothing to do.
+    /// Fails at first, then has no work.
     #[derive(Clone, Default)]
     struct Counting(Arc<AtomicUsize>, Arc<Notify>);
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_goes_on_after_a_failure_when_woken_and_ends_with_the_process() {
+    async fn a_job_continues_after_a_failure_when_woken_and_ends_with_the_process() {
         let (stop, stopped) = watch::channel(false);
         let outbox = Arc::new(Notify::new());
         let runner = Runner { metrics: Metrics::default(), outbox: outbox.clone(), stopped };
@@ -92,7 +92,7 @@ mod tests {
         let written = outbox.notified();
         let running = tokio::spawn(runner.run(job.clone(), wake.clone()));
         job.1.notified().await;
-        // Its next step would come in minutes.
+        // Its next step is due in minutes.
         wake.notify_one();
         job.1.notified().await;
         written.await;

@@ -1,4 +1,4 @@
-//! Where requests to providers go: out, or, in development, onto the screen.
+//! The destination of requests to providers: the network, or in development the screen.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,12 @@ use hookmill_core::outbound::{ApiRequest, ApiResponse};
 use hookmill_core::secret::Secret;
 use hookmill_native::HttpClient;
 
+use crate::run::display::{SCHEME, show};
 use crate::run::secrets::from_environment;
-use crate::run::shown::{SCHEME, show};
 
-/// Has everything shown instead of sent that is not in the outbox: what `dev` does.
-pub fn shown_only(mut config: Consumers) -> Consumers {
-    // What is asked of an API changes nothing there; in development its key need not be set.
+/// For `dev`: changes the configuration so that requests besides the outbox are displayed too.
+pub fn display_only(mut config: Consumers) -> Consumers {
+    // A refetch only reads, so it is sent; in development its key need not be set.
     config.apis.retain(|_, api| from_environment(&api.key).is_some());
     if let Some(webhook) = config.alerts.as_mut().and_then(|alerts| alerts.webhook.as_mut()) {
         webhook.url = AlertUrl::Literal(format!("{SCHEME}alert"));
@@ -21,20 +21,20 @@ pub fn shown_only(mut config: Consumers) -> Consumers {
     config
 }
 
-/// What becomes of requests to providers.
+/// The destination of requests.
 #[derive(Clone)]
 pub enum Out {
-    /// They go out.
-    Sent(HttpClient),
-    /// They are shown, and the HTML parts of emails are kept in this folder.
-    Shown { folder: PathBuf },
+    /// The network.
+    Network(HttpClient),
+    /// The screen; the HTML parts of emails go to this folder.
+    Display { folder: PathBuf },
 }
 
 impl Fetch for Out {
     async fn ask(&self, request: ApiRequest, key: &Secret) -> Result<ApiResponse, FetchError> {
         match self {
-            Self::Sent(client) => client.ask(request, key).await,
-            Self::Shown { folder } => show(folder, &request),
+            Self::Network(client) => client.ask(request, key).await,
+            Self::Display { folder } => show(folder, &request),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The whole pipeline in one process: HTTP in, two queues, their consumers. `dev` and `serve` both run this.
+//! The whole pipeline in one process: HTTP, two queues, and their consumers. `dev` and `serve` run it.
 
 use std::io::IsTerminal as _;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hookmill_consumers::alert::Alarm;
-use hookmill_consumers::outgoing::{Outgoing, Unable, resume, stranded};
+use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
 use hookmill_consumers::refetch::Apis;
-use hookmill_consumers::{Driven, Fate, counts, drive};
+use hookmill_consumers::{BatchResult, Fate, counts, process_batch};
 use hookmill_core::config::{Batch, Consumers, Source};
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
-use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
+use hookmill_ingress::{Gate, Platform, REPORT_WINDOW, RequestOutcome};
 use hookmill_loader::Loaded;
 use hookmill_native::http::{Service, serve};
 use hookmill_native::{
@@ -28,44 +28,44 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::run::admin;
+use crate::run::display::DisplayApi;
 use crate::run::jobs::Runner;
 use crate::run::log;
-use crate::run::out::{Out, shown_only};
+use crate::run::out::{Out, display_only};
 use crate::run::secrets::{from_environment, wrapped};
-use crate::run::shown::Shown;
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
 use hookmill_dlq::jobs::{RunReplays, SweepOld};
 use hookmill_dlq::{drain, drained};
 
-/// Batches of events in hand at a time: while one waits for the disk, the next is planned.
+/// The number of concurrent batches: while one waits for the disk, the next is planned.
 const CONSUMERS: usize = 2;
-/// How long a consumer waits after its queue did not answer.
+/// The delay of a consumer after its queue failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a batch that is replayed waits for events that come in.
+/// The maximum time that a replayed batch waits for new events.
 const GIVE_WAY: Duration = Duration::from_secs(2);
-/// How long between two looks for these.
+/// The time between two checks for new events.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Where the pipeline runs.
+/// Options of the pipeline.
 #[derive(clap::Args)]
-pub struct Place {
+pub struct RunOptions {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     pub config: PathBuf,
-    /// Where to listen: an address of this machine and a port; port 0 takes a free one.
+    /// The address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787", value_parser = parse_listen)]
     pub listen: SocketAddr,
-    /// Where to serve metrics for Prometheus, at /metrics; nowhere, unless this is given. Keep it from the outside.
+    /// The address and port for Prometheus metrics at /metrics. Default: none. Do not expose it to the internet.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_listen)]
     pub metrics: Option<SocketAddr>,
-    /// The folder for everything that is kept. One process has it at a time.
+    /// The folder for all data. One process uses it at a time.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     pub data: PathBuf,
-    /// What is logged to stderr; every event that is accepted and applied is a line of `debug`, the default of `dev`.
+    /// The level of the log on stderr. Accepted and applied events are lines of `debug`, the default of `dev`.
     #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
     pub log: Option<String>,
-    /// Log one JSON object a line.
+    /// Log one JSON object per line.
     #[arg(long)]
     pub json: bool,
 }
@@ -77,34 +77,34 @@ fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
         .context("expected an address and a port, such as 127.0.0.1:8787")
 }
 
-/// Starts the log. Only Hookmill's own lines are shown: those of its libraries may quote what strangers send.
-pub fn start_log(place: &Place, default: &str) {
+/// Starts the log. It contains only Hookmill's own lines, since those of libraries may quote unverified text.
+pub fn start_log(options: &RunOptions, default: &str) {
     let filter = tracing_subscriber::EnvFilter::new(format!(
         "off,hookmill={}",
-        place.log.as_deref().unwrap_or(default)
+        options.log.as_deref().unwrap_or(default)
     ));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false);
-    if place.json {
+    if options.json {
         log.json().flatten_event(true).init();
     } else {
         log.with_ansi(std::io::stderr().is_terminal()).init();
     }
 }
 
-/// Reads and checks a configuration.
+/// Loads and checks a configuration.
 pub fn load(config: &Path) -> anyhow::Result<Loaded> {
     hookmill_loader::load(config, &hookmill_handlers::names()).map_err(|error| match error {
         hookmill_loader::LoadError::Read { .. } if !config.exists() => {
-            anyhow::Error::new(error).context("there is no configuration here; --config names it")
+            anyhow::Error::new(error).context("no configuration found; pass its path with --config")
         }
         error => error.into(),
     })
 }
 
-/// Opens the store, migrated, and makes sure that the rules fit what is there.
+/// Opens the migrated store, and checks that the rules match its tables.
 pub fn open_store(folder: &DataFolder, loaded: &Loaded) -> anyhow::Result<Opened> {
     let opened = folder.store(&loaded.migrations)?;
     loaded.check_against(&opened.schema).context(
@@ -114,7 +114,7 @@ pub fn open_store(folder: &DataFolder, loaded: &Loaded) -> anyhow::Result<Opened
     Ok(opened)
 }
 
-struct Native {
+struct IngressPlatform {
     queue: SqliteQueue,
     sender: QueueSender,
     store: Sqlite,
@@ -122,7 +122,7 @@ struct Native {
     rate_limits: RateLimits,
 }
 
-impl Platform for Native {
+impl Platform for IngressPlatform {
     type Queue = QueueSender;
     type Objects = Files;
 
@@ -142,27 +142,27 @@ impl Platform for Native {
         let (queue, store) = tokio::join!(self.queue.check(), self.store.check());
         let queue = match queue {
             Ok(()) => self.queue.problem().map(ToOwned::to_owned),
-            Err(_) => Some("the queue does not answer".to_owned()),
+            Err(_) => Some("the queue does not respond".to_owned()),
         };
-        let store = store.err().map(|_| "the store does not answer".to_owned());
+        let store = store.err().map(|_| "the store does not respond".to_owned());
         queue.into_iter().chain(store).collect()
     }
 }
 
-/// What becomes of what is in the outbox.
+/// The destination of messages in the outbox.
 #[derive(Clone, Copy)]
 pub enum Outbox {
-    /// It is sent.
+    /// Sent to providers.
     Sent,
-    /// It is shown, and emails are kept in the data folder.
-    Shown,
+    /// Displayed, with the HTML parts of emails in the data folder.
+    Displayed,
 }
 
-/// Runs the pipeline until the process is told to stop (SIGINT, SIGTERM); then finishes what is in hand.
+/// Runs the pipeline until a stop signal (SIGINT, SIGTERM); then finishes work in progress.
 ///
-/// `ready` is called with the address once requests are taken.
+/// Calls `ready` with the address once it accepts requests.
 pub fn run(
-    place: &Place,
+    options: &RunOptions,
     loaded: Loaded,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
     outbox: Outbox,
@@ -171,10 +171,10 @@ pub fn run(
     for what in wrapped(&loaded.config.ingress.sources) {
         warn!("{what}");
     }
-    let folder = DataFolder::lock(&place.data)?;
+    let folder = DataFolder::lock(&options.data)?;
     folder.keep_for(match outbox {
         Outbox::Sent => "serve",
-        Outbox::Shown => "dev",
+        Outbox::Displayed => "dev",
     })?;
     let (equipment, problems) = equip(&loaded, folder.salt()?, lookup, outbox);
     let Equipment { gate, config, channels, alarm, apis } = equipment;
@@ -189,13 +189,13 @@ pub fn run(
     let queue = folder.queue(|queue| longest_retry(queue, &config))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let told_to_stop = told_to_stop()?;
-        let listening = TcpListener::bind(place.listen).await;
-        let listener = listening.with_context(|| format!("cannot listen on {}", place.listen))?;
+        let stop_signal = stop_signal()?;
+        let listening = TcpListener::bind(options.listen).await;
+        let listener = listening.with_context(|| format!("cannot listen on {}", options.listen))?;
         let address = listener.local_addr()?;
         folder.announce(address)?;
         let metrics = Metrics::default();
-        if let Some(address) = place.metrics {
+        if let Some(address) = options.metrics {
             serve_metrics(address, &metrics, &store, &queue).await?;
         }
 
@@ -203,17 +203,17 @@ pub fn run(
         let mut consumers = JoinSet::new();
         let objects = folder.objects()?;
         let written = Arc::new(Notify::new());
-        // The folder is locked, so whoever was sending is gone.
+        // The folder is locked, so the processes that were sending have ended.
         if let Err(error) = resume(&store, now()).await {
-            error!(%error, "what was being sent waits for the end of its lease");
+            error!(%error, "cannot resume batches that were being sent; they resume when their leases end");
         }
         for what in stranded(&store, &channels).await.unwrap_or_default() {
             warn!("{what}");
         }
-        let client = HttpClient::new().context("no HTTPS client can be made")?;
+        let client = HttpClient::new().context("cannot create an HTTPS client")?;
         let out = match outbox {
-            Outbox::Sent => Out::Sent(client.clone()),
-            Outbox::Shown => Out::Shown { folder: place.data.join("emails") },
+            Outbox::Sent => Out::Network(client.clone()),
+            Outbox::Displayed => Out::Display { folder: options.data.join("emails") },
         };
         let runner =
             Runner { metrics: metrics.clone(), outbox: written.clone(), stopped: stopped.clone() };
@@ -232,22 +232,22 @@ pub fn run(
             consumers.spawn(consumer.clone().consume(QueueName::Events, stopped.clone()));
         }
         consumers.spawn(consumer.consume(QueueName::Replays, stopped.clone()));
-        let asked = Arc::new(Notify::new());
+        let replay_requested = Arc::new(Notify::new());
         let replays = RunReplays { store: store.clone(), queue: queue.sender(QueueName::Replays) };
-        consumers.spawn(runner.clone().run(replays, asked.clone()));
+        consumers.spawn(runner.clone().run(replays, replay_requested.clone()));
         let retention = loaded.config.retention;
         let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
         consumers.spawn(runner.run(sweep, Arc::default()));
-        let running = Some(admin::Running { queue: queue.clone(), client, asked, written });
+        let running = Some(admin::Running { queue: queue.clone(), client, replay_requested, written });
         let config = Some(loaded.admin());
         let lent =
-            admin::Native { store: store.clone(), bodies: objects.bodies(), config, running };
+            admin::AdminPlatform { store: store.clone(), bodies: objects.bodies(), config, running };
         let admin = hookmill_admin::router(Arc::new(lent));
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
         let counted = metrics.clone();
         consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));
 
-        let platform = Native {
+        let platform = IngressPlatform {
             sender: queue.sender(QueueName::Events),
             queue,
             store,
@@ -256,17 +256,17 @@ pub fn run(
         };
         let service = Service { platform, gate, observe: observe(counted) };
         ready(address)?;
-        serve(listener, service, admin, told_to_stop).await;
-        info!("stopping: finishing what is in hand");
+        serve(listener, service, admin, stop_signal).await;
+        info!("stopping; finishing work in progress");
         stop.send_replace(true);
         while consumers.join_next().await.is_some() {}
         Ok(())
     })
 }
 
-/// The jobs that send requests to providers, with what they need.
+/// The parts of the jobs that send requests to providers.
 struct Sending {
-    channels: Vec<Outgoing>,
+    channels: Vec<OutboxChannel>,
     alarm: Option<Alarm>,
     apis: Apis,
     out: Out,
@@ -276,8 +276,8 @@ struct Sending {
 impl Sending {
     fn start(self, tasks: &mut JoinSet<()>, runner: &Runner, store: &Sqlite, config: &Consumers) {
         let Self { channels, alarm, apis, out, client } = self;
-        for outgoing in channels {
-            let send = SendOutbox { store: store.clone(), fetch: out.clone(), outgoing };
+        for channel in channels {
+            let send = SendOutbox { store: store.clone(), fetch: out.clone(), channel };
             tasks.spawn(runner.clone().run(send, runner.outbox.clone()));
         }
         if let Some(alarm) = alarm {
@@ -295,7 +295,7 @@ impl Sending {
     }
 }
 
-/// For how long a consumer of this queue may have a message wait.
+/// The maximum delay of a verdict of this queue's consumers.
 fn longest_retry(queue: QueueName, config: &Consumers) -> Duration {
     match queue {
         QueueName::Events | QueueName::Replays => config.retry.longest(),
@@ -313,21 +313,21 @@ async fn serve_metrics(
     let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
     info!(address = %listener.local_addr()?, "serving metrics");
     let (store, queue) = (store.clone(), queue.clone());
-    let standing = move || admin::standing(store.clone(), queue.clone());
-    tokio::spawn(metrics.clone().serve(listener, standing));
+    let status = move || admin::status(store.clone(), queue.clone());
+    tokio::spawn(metrics.clone().serve(listener, status));
     Ok(())
 }
 
-/// What has a use for secrets.
+/// The parts that need secrets.
 struct Equipment {
     gate: Gate,
     config: Consumers,
-    channels: Vec<Outgoing>,
+    channels: Vec<OutboxChannel>,
     alarm: Option<Alarm>,
     apis: Apis,
 }
 
-/// Takes what is needed out of a configuration; with everything that is the matter with its secrets.
+/// Creates the parts of a configuration that need secrets; also returns all problems with the secrets.
 fn equip(
     loaded: &Loaded,
     salt: [u8; 16],
@@ -336,7 +336,7 @@ fn equip(
 ) -> (Equipment, Vec<String>) {
     let gate = Gate::new(loaded.config.ingress.clone(), salt, lookup);
     let mut problems = gate.problems(now());
-    let (config, channels, alarm) = outgoing(loaded.consumers(), outbox);
+    let (config, channels, alarm) = channels(loaded.consumers(), outbox);
     let channels = or_problems(channels, &mut problems);
     let alarm = or_problems(alarm, &mut problems);
     let apis = or_problems(Apis::new(&config, from_environment), &mut problems);
@@ -348,35 +348,35 @@ pub fn lacking(loaded: &Loaded) -> Vec<String> {
     equip(loaded, [0; 16], from_environment, Outbox::Sent).1
 }
 
-type Able<T> = Result<T, Vec<Unable>>;
+type Able<T> = Result<T, Vec<ChannelError>>;
 
-/// What goes out and through which channels, and who is told if something is the matter; or what is missing for that.
-fn outgoing(
+/// The channels of the outbox and the alerts, or what is missing for them.
+fn channels(
     config: Consumers,
     outbox: Outbox,
-) -> (Consumers, Able<Vec<Outgoing>>, Able<Option<Alarm>>) {
+) -> (Consumers, Able<Vec<OutboxChannel>>, Able<Option<Alarm>>) {
     let (config, key): (_, fn(&SecretName) -> Option<Secret>) = match outbox {
         Outbox::Sent => (config, from_environment),
-        Outbox::Shown => (shown_only(config), |_| Some(Secret::from("whsec_bm9uZQ=="))),
+        Outbox::Displayed => (display_only(config), |_| Some(Secret::from("whsec_bm9uZQ=="))),
     };
-    let mut channels = Outgoing::all(&config, key);
-    if let (Outbox::Shown, Ok(channels)) = (outbox, &mut channels) {
-        *channels = std::mem::take(channels).into_iter().map(|c| c.through(&Shown)).collect();
+    let mut channels = OutboxChannel::all(&config, key);
+    if let (Outbox::Displayed, Ok(channels)) = (outbox, &mut channels) {
+        *channels = std::mem::take(channels).into_iter().map(|c| c.through(&DisplayApi)).collect();
     }
     let alarm = Alarm::new(&config, key);
     (config, channels, alarm)
 }
 
-/// What there is, or nothing and what is missing for it.
+/// The value, or its default after recording the problems.
 fn or_problems<T: Default>(able: Able<T>, problems: &mut Vec<String>) -> T {
-    able.unwrap_or_else(|unable| {
-        problems.extend(unable.iter().map(ToString::to_string));
+    able.unwrap_or_else(|errors| {
+        problems.extend(errors.iter().map(ToString::to_string));
         T::default()
     })
 }
 
-/// From now on, whoever tells the process to stop is heard; ready when somebody does.
-fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+/// Handles stop signals from now on; the future is ready when one arrives.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     #[cfg(unix)]
@@ -397,14 +397,14 @@ struct Consumer {
     store: Sqlite,
     objects: Files,
     metrics: Metrics,
-    /// Told when there is something new in the outbox.
+    /// Notified when there are new messages in the outbox.
     written: Arc<Notify>,
     config: Consumers,
     batch: Batch,
 }
 
 impl Consumer {
-    /// Waits while events come in, for some seconds: what is replayed has waited for longer.
+    /// Waits a few seconds while new events arrive: replayed ones are less urgent.
     async fn give_way(&self) {
         let since = Instant::now();
         while since.elapsed() < GIVE_WAY {
@@ -432,10 +432,16 @@ impl Consumer {
                 }
             };
             let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
-            let driven =
-                drive(&self.store, &self.objects, &self.config, &deliveries, now(), |_, _| {})
-                    .await;
-            let Driven { settled, due_at } = driven;
+            let result = process_batch(
+                &self.store,
+                &self.objects,
+                &self.config,
+                &deliveries,
+                now(),
+                |_, _| {},
+            )
+            .await;
+            let BatchResult { settled, due_at } = result;
             if due_at.is_some() {
                 self.written.notify_waiters();
             }
@@ -454,8 +460,8 @@ impl Consumer {
             }
             let verdicts =
                 batch.into_iter().zip(settled.into_iter().map(|settled| settled.verdict)).collect();
-            // On its way before the next batch is leased, so that this one is settled even if its lease has ended. Its answer is
-            // not waited for: settling this batch and leasing the next one share a commit.
+            // The verdicts are sent before the next batch is leased, so that they count even if the lease has ended. Their
+            // result is not awaited: settling this batch and leasing the next one share a commit.
             let settled = self.queue.settle_before(lane, verdicts).await;
             settling = Some(tokio::spawn(async move {
                 if let Err(error) = settled.await {
@@ -497,7 +503,7 @@ async fn consume_dead_letters(
     }
 }
 
-/// Writes down what was refused, once in a while.
+/// Records rejections every few seconds.
 async fn keep_rejections(
     gate: Arc<Gate>,
     store: Sqlite,
@@ -527,16 +533,16 @@ async fn keep_rejections(
                 warn!(source, reason = %tally.reason, more, "rejected");
             }
         }
-        if let Err(error) = store.execute(hookmill_dlq::keep(&reports, now())).await {
+        if let Err(error) = store.execute(hookmill_dlq::record_rejections(&reports, now())).await {
             error!(%error, "cannot record rejections");
         }
     }
 }
 
-/// Counts and logs what comes of requests.
-fn observe(metrics: Metrics) -> Box<dyn Fn(&Outcome) + Send + Sync> {
+/// Counts and logs the results of requests.
+fn observe(metrics: Metrics) -> Box<dyn Fn(&RequestOutcome) + Send + Sync> {
     Box::new(move |outcome| {
-        if let Outcome::Accepted { events } = outcome
+        if let RequestOutcome::Accepted { events } = outcome
             && let Some(first) = events.first()
         {
             metrics.count_received(&first.source, events.len() as u64);
@@ -545,16 +551,16 @@ fn observe(metrics: Metrics) -> Box<dyn Fn(&Outcome) + Send + Sync> {
     })
 }
 
-fn log_outcome(outcome: &Outcome) {
+fn log_outcome(outcome: &RequestOutcome) {
     match outcome {
-        Outcome::Probe => {}
-        Outcome::Handshake { source } => info!(source, "answered a handshake"),
-        Outcome::Accepted { events } => {
+        RequestOutcome::Probe => {}
+        RequestOutcome::Handshake { source } => info!(source, "answered a handshake"),
+        RequestOutcome::Accepted { events } => {
             for event in events {
                 debug!(source = event.source, event = event.id, r#type = event.kind, "accepted");
             }
         }
-        Outcome::Rejected { .. } | Outcome::Unavailable { .. } => {
+        RequestOutcome::Rejected { .. } | RequestOutcome::Unavailable { .. } => {
             if let Some(entry) = hookmill_ingress::log::entry(outcome) {
                 log::write(&entry);
             }
@@ -562,7 +568,7 @@ fn log_outcome(outcome: &Outcome) {
     }
 }
 
-/// Whether a line about it is written even if the log has no details.
+/// Whether it is logged at every level.
 const fn needs_attention(fate: &Fate) -> bool {
     matches!(fate, Fate::Unavailable(_) | Fate::Condemned { .. })
 }

@@ -1,4 +1,4 @@
-//! Where secrets come from on one machine: the environment, and for development a text that everybody knows.
+//! The sources of secrets on one machine: the environment, and for development public texts.
 
 use std::collections::BTreeSet;
 
@@ -21,27 +21,27 @@ pub fn for_development(ingress: &Ingress, name: &SecretName) -> Option<Secret> {
     from_environment(name).or_else(|| Some(development_keys(source()?, name)?.verifying))
 }
 
-/// The development keys of a source, for this secret of it. One is enough; the others are for rotation.
+/// The development keys of a source, for this secret. Only its first has one; the others are for rotation.
 pub fn development_keys(source: &Source, name: &SecretName) -> Option<Development> {
     let first = source.secrets.first().is_some_and(|secret| secret.name == *name);
     first.then(|| development(source, name))
 }
 
-/// What was found out about the secrets in the environment. It names them, and shows none.
+/// The result of checking the secrets in the environment. It names them, and contains none.
 pub struct Checked {
     /// Why `serve` would not start.
     pub problems: Vec<String>,
-    /// What it would start with all the same.
+    /// Notes that do not prevent the start.
     pub notes: Vec<String>,
 }
 
-/// Looks whether all the secrets that a configuration names are set and can be used.
+/// Checks whether all secrets of a configuration are set and valid.
 pub fn check(loaded: &Loaded) -> Checked {
     let (mut problems, mut notes) = (lacking(loaded), Vec::new());
     let sources = &loaded.config.ingress.sources;
     for source in sources {
         let (mut set, mut unset) = (0, Vec::new());
-        // Each for itself, since a source says no more than what is wrong with the first.
+        // Checked separately, since a source reports only its first problem.
         for secret in &source.secrets {
             let alone = Source { secrets: vec![secret.clone()], ..source.clone() };
             match Verifier::new(&alone, from_environment) {
@@ -55,41 +55,41 @@ pub fn check(loaded: &Loaded) -> Checked {
         if set > 0 {
             let name = &source.name;
             let note = |secret| {
-                format!("source `{name}`: {secret} is not set, and another of its secrets is")
+                format!("source `{name}`: {secret} is not set; another secret of the source is")
             };
             notes.extend(unset.into_iter().map(note));
         }
     }
     notes.extend(wrapped(sources));
     let mut known = BTreeSet::new();
-    for said in [&mut problems, &mut notes] {
-        said.retain(|what| known.insert(what.clone()));
+    for list in [&mut problems, &mut notes] {
+        list.retain(|what| known.insert(what.clone()));
     }
     Checked { problems, notes }
 }
 
-/// Tells of secrets that have something around them that is none of theirs.
+/// Reports secrets with surrounding characters that do not belong to them.
 pub fn wrapped(sources: &[Source]) -> Vec<String> {
     let names = sources.iter().flat_map(|source| &source.secrets).map(|secret| &secret.name);
     let wrapped = |name: &SecretName| {
         let secret = from_environment(name);
         let secret = secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
         let found = unwrapped(secret).into_iter();
-        found.map(|(what, _)| format!("{} {what}, most likely", name.0)).collect::<Vec<_>>()
+        found.map(|(what, _)| format!("{} probably {what}", name.0)).collect::<Vec<_>>()
     };
     names.flat_map(wrapped).collect()
 }
 
-/// What becomes of a secret on its way into a variable, undone.
+/// The secret without changes that happen on its way into a variable.
 pub fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
     let secret = secret.trim();
     let quoted = ['"', '\'']
         .iter()
         .find_map(|quote| secret.strip_prefix(*quote)?.strip_suffix(*quote))
-        .map(|inner| ("is in quotes, which are not a part of it", inner));
+        .map(|inner| ("is in quotes, which are not part of it", inner));
     let ended = secret
         .strip_suffix("\\n")
-        .map(|inner| ("ends with a backslash and an n, which are not a part of it", inner));
+        .map(|inner| ("ends with a backslash and an n, which are not part of it", inner));
     let assigned = secret
         .split_once('=')
         .filter(|(name, inner)| {
@@ -98,7 +98,7 @@ pub fn unwrapped(secret: &str) -> Vec<(&'static str, Secret)> {
                 && inner.len() > 1
                 && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
         })
-        .map(|(_, inner)| ("holds a name and an equals sign before the secret", inner));
+        .map(|(_, inner)| ("contains a name and an equals sign before the secret", inner));
     let found = [quoted, ended, assigned].into_iter().flatten();
     found.map(|(what, inner)| (what, Secret::from(inner))).collect()
 }

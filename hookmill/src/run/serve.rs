@@ -2,26 +2,27 @@
 
 use tracing::info;
 
-use crate::run::pipeline::{Outbox, Place, load, run as run_pipeline, start_log};
+use crate::run::pipeline::{Outbox, RunOptions, load, run as run_pipeline, start_log};
 use crate::run::secrets::from_environment;
 
 /// Run the whole pipeline on this machine, with secrets from the environment
 ///
-/// Hookmill speaks plain HTTP: put a proxy that ends TLS in front of it. Migrations that are pending are applied first.
+/// Hookmill speaks plain HTTP: put a proxy that terminates TLS in front of it. The command applies pending migrations
+/// first.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    place: Place,
+    options: RunOptions,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let place = &arguments.place;
-    start_log(place, "info");
-    let loaded = load(&place.config)?;
-    let data = place.data.display().to_string();
+    let options = &arguments.options;
+    start_log(options, "info");
+    let loaded = load(&options.config)?;
+    let data = options.data.display().to_string();
     let ready = |address: std::net::SocketAddr| {
-        info!(%address, data, "taking webhooks");
+        info!(%address, data, "accepting webhooks");
         Ok(())
     };
-    run_pipeline(place, loaded, from_environment, Outbox::Sent, ready)
+    run_pipeline(options, loaded, from_environment, Outbox::Sent, ready)
 }

@@ -1,6 +1,6 @@
-//! The ingress Worker: `POST /webhooks/{source}` to the queue of events.
+//! The ingress Worker: sends `POST /webhooks/{source}` to the queue of events.
 //!
-//! It carries verification and nothing else: its size is its cold start.
+//! It contains verification and nothing else, since its size determines its cold start.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -10,16 +10,16 @@ use hookmill_cloudflare::{CloudflareQueue, Metrics, R2, http, limited, log, now,
 use hookmill_core::config::{Ingress, RateLimit, Source};
 use hookmill_core::queue::Queue as _;
 use hookmill_core::report::Report;
-use hookmill_ingress::{Gate, Outcome, Platform, REPORT_WINDOW};
+use hookmill_ingress::{Gate, Platform, REPORT_WINDOW, RequestOutcome};
 use worker::{Context, Delay, Env, Request, Response, Result, console_error, event};
 
-/// Checked and written by the build script.
+/// The checked configuration, from the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
-/// Random, for the hashes of addresses.
+/// Random bytes, for the hashes of addresses.
 const SALT: &[u8; 16] = include_bytes!(concat!(env!("OUT_DIR"), "/salt"));
 
 thread_local! {
-    /// Made by the first request: secrets are bindings, and change only with a new deployment.
+    /// Created by the first request: secrets are bindings, and change only with a deployment.
     static GATE: OnceCell<Rc<Gate>> = const { OnceCell::new() };
 }
 
@@ -41,20 +41,20 @@ impl Platform for Cloudflare {
         &self.objects
     }
 
-    /// The limiter does not say how long to wait: after its period there is room again.
+    /// The limiter does not return a delay: after its period, requests are allowed again.
     #[worker::send]
     async fn limited(&self, source: &Source) -> Option<Duration> {
         let RateLimit { per, .. } = source.rate_limit?;
         match limited(&self.env, &source.rate_limit_binding(), &source.name).await {
             Ok(limited) => limited.then_some(per),
             Err(error) => {
-                console_error!("no rate limit source={} error={error}", source.name);
+                console_error!("the rate limiter failed source={} error={error}", source.name);
                 None
             }
         }
     }
 
-    /// A binding that were missing would have failed before this.
+    /// A missing binding would have failed earlier.
     async fn problems(&self) -> Vec<String> {
         Vec::new()
     }
@@ -84,14 +84,16 @@ async fn fetch(request: Request, env: Env, context: Context) -> Result<Response>
         log(&entry);
     }
     match outcome {
-        Outcome::Probe | Outcome::Handshake { .. } | Outcome::Unavailable { .. } => {}
-        Outcome::Accepted { events } => {
+        RequestOutcome::Probe
+        | RequestOutcome::Handshake { .. }
+        | RequestOutcome::Unavailable { .. } => {}
+        RequestOutcome::Accepted { events } => {
             if let Some(first) = events.first() {
                 let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
                 Metrics::new(&env, "METRICS").count("received", [first.source.as_str()], count);
             }
         }
-        Outcome::Rejected { recorded, .. } => {
+        RequestOutcome::Rejected { recorded, .. } => {
             if recorded.first {
                 context.wait_until(report(gate, env));
             }
@@ -100,7 +102,7 @@ async fn fetch(request: Request, env: Env, context: Context) -> Result<Response>
     Ok(response)
 }
 
-/// Sends what was refused in this isolate since the last time, after gathering it for a while.
+/// Sends the rejections of this isolate since the last report, at the end of the window.
 async fn report(gate: Rc<Gate>, env: Env) {
     Delay::from(REPORT_WINDOW).await;
     let reports = gate.rejections().take(now()).iter().map(Report::encode).collect();

@@ -1,8 +1,8 @@
-//! The receiving side of Cloudflare Queues: deliveries out of a batch, verdicts back into it.
+//! The receiving side of Cloudflare Queues: deliveries of a batch, and their verdicts.
 //!
-//! A queue handler that throws has its whole batch delivered again, and with it every neighbour of the offender. So
-//! messages are read and settled one by one. `worker` does not show how often a message was delivered, so that is read
-//! from the message itself.
+//! If a queue handler throws, the queue delivers the whole batch again, including the neighbors of the bad message. So
+//! messages are read and settled one by one. `worker` does not expose the number of attempts, so it is read from the
+//! message itself.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +15,7 @@ use worker::wasm_bindgen::closure::Closure;
 use worker::wasm_bindgen::{JsCast as _, JsValue};
 use worker::{MessageBatch, MessageExt as _, QueueRetryOptionsBuilder, RawMessage, worker_sys};
 
-/// A batch as the platform hands it over.
+/// A batch from the platform.
 pub struct Batch {
     all: MessageBatch<()>,
     messages: Vec<RawMessage>,
@@ -27,7 +27,7 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// If it is not a batch, which the platform never hands over.
+    /// If it is not a batch, which the platform never passes.
     pub fn new(event: &worker_sys::MessageBatch) -> Result<Self, JsValue> {
         let raw = event.messages()?;
         let batch: MessageBatch<()> = event.clone().into();
@@ -56,13 +56,13 @@ impl Batch {
         &self.deliveries
     }
 
-    /// Tells the queue that every message is done.
+    /// Acknowledges every message.
     pub fn acknowledge(&self) {
         self.all.ack_all();
     }
 
-    /// Tells the queue the verdict on one delivery. It stands even if the invocation fails later.
-    /// Source: <https://developers.cloudflare.com/queues/configuration/batching-retries/#explicit-acknowledgement-and-retries>.
+    /// Gives the queue the verdict on one delivery. It is final even if the invocation fails later. Source:
+    /// <https://developers.cloudflare.com/queues/configuration/batching-retries/#explicit-acknowledgement-and-retries>.
     pub fn settle(&self, index: usize, verdict: Verdict) {
         let Some(message) = self.messages.get(index) else { return };
         match verdict {
@@ -79,7 +79,7 @@ impl Batch {
     }
 }
 
-/// The text of a message. Hookmill sends text. Any other content becomes a dead letter that keeps it.
+/// The text of a message. Hookmill sends text. Any other content becomes a dead letter that preserves it.
 fn text(body: &JsValue) -> String {
     if let Some(text) = body.dyn_ref::<JsString>().filter(|text| text.is_valid_utf16()) {
         return text.into();
@@ -101,7 +101,7 @@ fn bytes(value: &JsValue) -> Option<Vec<u8>> {
     Some(Uint8Array::new_with_byte_offset_and_length(&buffer, offset, length).to_vec())
 }
 
-/// A value as JSON. Its parts that JSON has no form for become objects with one member, which says what they were.
+/// A value as JSON. Parts without a form in JSON become objects with one member, which names their type.
 fn json(value: &JsValue) -> String {
     let replace = Closure::<dyn Fn(JsValue, JsValue) -> JsValue>::new(|_, part: JsValue| {
         let (name, is) = if let Some(bytes) = bytes(&part) {
@@ -122,11 +122,11 @@ fn json(value: &JsValue) -> String {
     });
     let replace: &Function = replace.as_ref().unchecked_ref();
     let text = JSON::stringify_with_replacer(value, replace).ok().and_then(|text| text.as_string());
-    // There is no JSON of `undefined`, or of what holds itself.
+    // `undefined` and cyclic values have no JSON.
     text.or_else(|| JSON::stringify(&written(value)).ok()?.as_string()).unwrap_or_default()
 }
 
-/// A value as JavaScript writes it.
+/// A value as JavaScript prints it.
 fn written(value: &JsValue) -> JsValue {
     Object::from(value.clone()).to_string().into()
 }

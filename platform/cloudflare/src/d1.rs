@@ -18,7 +18,7 @@ use crate::text;
 pub struct D1(D1Database);
 
 impl D1 {
-    /// The binding of this name.
+    /// The database of this binding.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl D1 {
     /// `batch()` is one round trip and one transaction: all statements, or none.
     async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Rows>> {
         let mut prepared = Vec::with_capacity(statements.len());
-        // Each value is let go as soon as JavaScript has it: a batch's exist once, not twice.
+        // Each value is dropped as soon as JavaScript has it, so that a batch's values exist once, not twice.
         for Statement { sql, params } in statements {
             let sql = with_casts(&sql, &params);
             let params: Vec<_> = params.into_iter().map(bound).collect();
@@ -58,8 +58,8 @@ impl Store for D1 {
     }
 }
 
-/// The statement with a cast around each parameter that is an integer. D1 would bind a JavaScript number as `REAL`, whose division
-/// and text differ from an integer's, and it takes no `BigInt`; so integers travel as text.
+/// The statement with a cast around each integer parameter. D1 would bind a JavaScript number as `REAL`, whose division and
+/// text differ from an integer's, and it does not accept `BigInt`. So integers travel as text.
 fn with_casts<'s>(sql: &'s str, params: &[Param]) -> Cow<'s, str> {
     if !params.iter().any(|param| matches!(param, Param::Integer(_))) {
         return Cow::Borrowed(sql);

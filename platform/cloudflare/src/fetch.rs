@@ -10,18 +10,18 @@ use worker::{Headers, Method, Request, RequestInit, RequestRedirect, Result};
 
 use crate::text;
 
-/// How long a request may take, its answer included. Far below the lease of a batch.
+/// The maximum time of a request, including its response. Far below the lease of a batch.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The `fetch` of the platform.
+/// The platform's `fetch`.
 pub struct HttpClient;
 
 impl HttpClient {
-    /// What is at a URL.
+    /// The content at a URL.
     ///
     /// # Errors
     ///
-    /// What went wrong, any status but 200 included.
+    /// The error; any status except 200 is one.
     #[worker::send]
     pub async fn get(&self, url: &str) -> std::result::Result<String, String> {
         let get = async {
@@ -30,7 +30,7 @@ impl HttpClient {
             let mut response = worker::Fetch::Request(request).send().await?;
             match response.status_code() {
                 200 => response.text().await,
-                status => Err(worker::Error::RustError(format!("the answer was {status}"))),
+                status => Err(worker::Error::RustError(format!("the response was {status}"))),
             }
         };
         get.await.map_err(|error: worker::Error| text(&error))
@@ -51,7 +51,7 @@ impl HttpClient {
             method,
             headers,
             body,
-            // A request that is redirected would be sent twice.
+            // Following a redirect would send the request twice.
             redirect: RequestRedirect::Manual,
             ..RequestInit::default()
         };
@@ -62,14 +62,14 @@ impl HttpClient {
         let status = response.status_code();
         let retry_after = response.headers().get("retry-after")?;
         let message_id = response.headers().get("x-message-id")?;
-        // What has been said before the connection broke is the answer; its status is what counts.
+        // The part that arrived before the connection broke is the response; the status decides.
         let body = response.text().await.unwrap_or_default();
         Ok(ApiResponse { status, retry_after, message_id, body })
     }
 }
 
 impl Fetch for HttpClient {
-    /// The platform does not tell whether a request that failed had gone out.
+    /// The platform does not tell whether a failed request was sent.
     #[worker::send]
     async fn ask(
         &self,

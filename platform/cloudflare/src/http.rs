@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use hookmill_core::request::Headers;
 use hookmill_ingress::{
-    Body, BodyError, Gate, Incoming, Outcome, Platform, Reply, serve as ingress,
+    Body, BodyError, Gate, Incoming, Platform, Reply, RequestOutcome, serve as ingress,
 };
 use worker::js_sys::futures::JsFuture;
 use worker::js_sys::{Reflect, Uint8Array};
@@ -21,12 +21,12 @@ use crate::now;
 ///
 /// # Errors
 ///
-/// If the reply is no response, which never happens.
+/// If the reply is not a valid response, which never happens.
 pub async fn serve<P: Platform>(
     platform: &P,
     gate: &Gate,
     request: &Request,
-) -> Result<(Response, Outcome)> {
+) -> Result<(Response, RequestOutcome)> {
     let headers = WorkerHeaders(SendWrapper::new(request.headers().clone()));
     let content_length =
         request.headers().get("content-length")?.and_then(|length| length.parse().ok());
@@ -38,7 +38,7 @@ pub async fn serve<P: Platform>(
         timeout: gate.config().body_timeout,
     };
     let (path, method) = (request.path(), request.method().to_string());
-    // As it was sent: a parsed URL would have its escapes changed, and they are signed.
+    // The URL as sent: parsing would change its escapes, and signatures cover them.
     let url = request.inner().url();
     let query = url.split_once('?').map(|(_, query)| query);
     let incoming = Incoming {
@@ -46,7 +46,7 @@ pub async fn serve<P: Platform>(
         path: &path,
         query,
         headers: &headers,
-        // Set by Cloudflare, whatever the client sends.
+        // Cloudflare sets this header and overwrites the client's.
         remote: request.headers().get("cf-connecting-ip")?,
         content_length,
         body,
@@ -72,8 +72,7 @@ impl Headers for WorkerHeaders {
     }
 }
 
-/// A request that says how long its body is, is read in one step; any other as it comes, so that it cannot be longer than
-/// what is taken.
+/// A body with a `Content-Length` is read in one step; any other is read as it arrives, so that it cannot exceed the limit.
 enum From {
     Whole(JsRequest),
     Stream(Option<ReadableStreamDefaultReader>),
@@ -82,7 +81,7 @@ enum From {
 
 struct WorkerBody {
     from: SendWrapper<From>,
-    /// For each step.
+    /// The maximum time of each step.
     timeout: Duration,
 }
 

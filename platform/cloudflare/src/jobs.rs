@@ -1,5 +1,5 @@
-//! The runner of background jobs in a Worker: a few steps in one invocation. A message wakes the Worker for the rest, or the cron
-//! trigger does.
+//! The runner of background jobs in a Worker: a few steps in one invocation. A message or the cron trigger wakes the Worker
+//! for the rest.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use worker::{Delay, Env};
 
 use crate::{CloudflareQueue, Metrics, log, now};
 
-/// The longest that an invocation waits for the next step.
+/// The maximum time that an invocation waits for the next step.
 const WAIT: Duration = Duration::from_secs(5);
-/// What is due later than this is left to the cron trigger, which comes every minute.
+/// Work that is due later than this is left to the cron trigger, which fires every minute.
 const SOON: Duration = Duration::from_secs(60);
 
-/// Does steps of these jobs until no work is due soon, at most `steps` in all. Then it asks the queue of this binding to wake the
-/// Worker; without one, the rest is left to the cron trigger.
+/// Runs steps of these jobs until no work is due soon, at most `steps` in total. Then it asks the queue of this binding to
+/// wake the Worker; without a queue, the rest is left to the cron trigger.
 pub async fn run<J: Job>(env: &Env, jobs: &[J], steps: usize, queue: Option<&str>) {
     let mut metrics = Metrics::new(env, "METRICS");
     let mut done = 0;
@@ -28,7 +28,7 @@ pub async fn run<J: Job>(env: &Env, jobs: &[J], steps: usize, queue: Option<&str
             match job.step(now).await {
                 Ok(step) => {
                     step.log.iter().for_each(log);
-                    for counted in &step.outgoing {
+                    for counted in &step.outbox {
                         let count = u32::try_from(counted.count).unwrap_or(u32::MAX);
                         metrics.count("outgoing", [counted.channel, &counted.state], count);
                     }
@@ -51,7 +51,7 @@ pub async fn run<J: Job>(env: &Env, jobs: &[J], steps: usize, queue: Option<&str
     }
 }
 
-/// Asks a queue to wake a Worker after this time, unless the cron trigger comes before.
+/// Asks a queue to wake a Worker after this time, unless the cron trigger fires before.
 pub async fn wake(env: &Env, queue: &str, delay: Duration) {
     if delay > SOON {
         return;

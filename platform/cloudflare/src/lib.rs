@@ -1,4 +1,4 @@
-//! Hookmill's ports on Cloudflare. Adapters: they convert and carry out, and decide nothing.
+//! Hookmill's ports on Cloudflare. The adapters convert and execute, and decide nothing.
 //!
 //! | Port | Here |
 //! | --- | --- |
@@ -37,7 +37,7 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use worker::{Date, Env};
 
-/// The time. It stands still while a Worker computes, and moves with its IO.
+/// The time. It does not advance while a Worker computes, only with its IO.
 pub fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))
 }
@@ -47,10 +47,10 @@ pub fn secret(env: &Env, name: &SecretName) -> Option<Secret> {
     env.secret(&name.0).ok().map(|secret| Secret::from(secret.to_string()))
 }
 
-/// What a JavaScript error says. The errors of `worker` differ by the call that failed.
+/// The message of a JavaScript error. The errors of `worker` differ by the failed call.
 fn text(error: &worker::Error) -> String {
     match error {
-        // Its `Display` would throw for an Error object; the object itself has the whole text.
+        // Its `Display` would throw for an Error object; the object itself has the whole message.
         worker::Error::D1(error) => {
             let error: &worker::js_sys::Error = error.as_ref();
             String::from(error.message())

@@ -1,4 +1,4 @@
-//! The log of a Worker: a sentence, and its fields behind it.
+//! The log of a Worker: a sentence, followed by its fields.
 
 use hookmill_core::log::{Entry, Level};
 use worker::{console_error, console_log, console_warn};
@@ -7,7 +7,7 @@ use worker::{console_error, console_log, console_warn};
 pub fn log(entry: &Entry) {
     let mut line = entry.message.to_string();
     for (name, value) in entry.fields.present() {
-        // A value that a space would split is quoted.
+        // A value with spaces is quoted.
         if value.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
             line.push_str(&format!(" {name}={value:?}"));
         } else {

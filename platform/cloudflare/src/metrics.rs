@@ -2,20 +2,20 @@
 
 use worker::{AnalyticsEngineDataPointBuilder, AnalyticsEngineDataset, Env, console_error};
 
-/// The most data points that one invocation may write.
-/// Source: <https://developers.cloudflare.com/analytics/analytics-engine/limits/>.
+/// The maximum number of data points that one invocation may write. Source:
+/// <https://developers.cloudflare.com/analytics/analytics-engine/limits/>.
 const POINTS: usize = 25;
 
-/// A dataset of Analytics Engine: `blob1` is the name of the metric, the blobs behind it are its labels in the order in which
-/// the native `/metrics` has them, `double1` is the count, and the index is the source. What tells how something stands has
-/// the value in `double1`, and its own name as the index.
+/// A dataset of Analytics Engine. For a count, `blob1` is the name of the metric, the next blobs are its labels in the
+/// order of the native `/metrics`, `double1` is the count, and the index is the source. A gauge has its value in `double1`,
+/// and its own name as the index.
 pub struct Metrics {
     dataset: Option<AnalyticsEngineDataset>,
     written: usize,
 }
 
 impl Metrics {
-    /// The binding of this name. A Worker that has none keeps no metrics.
+    /// The dataset of this binding. A Worker without the binding writes no metrics.
     pub fn new(env: &Env, binding: &str) -> Self {
         Self { dataset: env.analytics_engine(binding).ok(), written: 0 }
     }
@@ -25,7 +25,7 @@ impl Metrics {
         self.write(labels.first().unwrap_or(&""), metric, labels, count.into());
     }
 
-    /// Writes how something stands. The index is the metric's name.
+    /// Writes a gauge. The index is the metric's name.
     pub fn set<const N: usize>(&mut self, metric: &str, labels: [&str; N], value: f64) {
         self.write(metric, metric, labels, value);
     }

@@ -13,7 +13,7 @@ use crate::text;
 pub struct CloudflareQueue(worker::Queue);
 
 impl CloudflareQueue {
-    /// The producer binding of this name.
+    /// The queue of this producer binding.
     ///
     /// # Errors
     ///
@@ -22,11 +22,11 @@ impl CloudflareQueue {
         env.queue(binding).map(Self)
     }
 
-    /// Sends one message that is not delivered before this time has passed.
+    /// Sends one message that is not delivered before this time.
     ///
     /// # Errors
     ///
-    /// If the platform does not take it.
+    /// If the platform does not accept it.
     pub async fn send_later(&self, text: &str, delay: Duration) -> Result<()> {
         // The platform counts whole seconds: rounded up, it is never early.
         let seconds = u32::try_from(delay.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
@@ -35,7 +35,7 @@ impl CloudflareQueue {
     }
 }
 
-/// Text: the typed send of `worker` turns maps into `{}` and answers Ok.
+/// As text: the typed send of `worker` turns maps into `{}` and returns Ok.
 fn message(text: &str) -> SendMessage<JsValue> {
     RawMessageBuilder::new(JsValue::from_str(text)).build_with_content_type(QueueContentType::Text)
 }

@@ -9,7 +9,7 @@ use crate::text;
 pub struct R2(Bucket);
 
 impl R2 {
-    /// The binding of this name.
+    /// The bucket of this binding.
     ///
     /// # Errors
     ///

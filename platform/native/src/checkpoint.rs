@@ -1,7 +1,7 @@
-//! Keeps SQLite's write-ahead log short without holding up the writer.
+//! Keeps SQLite's write-ahead log short without blocking the writer.
 //!
-//! Copying the log into the database file delays every writer for as long as it takes. So a thread with a connection of its own
-//! copies what is in the log, and the writer copies only what was added meanwhile. Then the log starts over.
+//! Copying the log into the database file delays every writer meanwhile. So a thread with its own connection copies the
+//! log, and the writer copies only what was added meanwhile. Then the log starts over.
 
 use std::ffi::c_int;
 use std::path::Path;
@@ -15,17 +15,17 @@ use rusqlite::hooks::Wal;
 
 use crate::sqlite;
 
-/// The length at which the log is copied, in bytes. A page that is written often is copied once, so a longer log means fewer
-/// writes; recovery after a crash reads all of it.
+/// The size of the log at which it is copied, in bytes. A page that is written often is copied once, so a longer log means
+/// fewer writes; recovery after a crash reads all of it.
 const LOG_BYTES: u32 = 16 * 1024 * 1024;
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
-/// The checkpoints of one database. They end with the value: its connection is closed when the drop returns.
+/// The checkpoints of one database. They end when the value is dropped: its connection is closed when the drop returns.
 pub(crate) struct Checkpoints {
-    /// The length of the log, in pages, and the length at which it is copied.
+    /// The size of the log, in pages, and the size at which it is copied.
     pages: Arc<AtomicUsize>,
     limit: usize,
-    /// Whether the thread has been asked to copy and has not answered yet.
+    /// Whether the thread was asked to copy and has not answered yet.
     copying: bool,
     ask: Option<Sender<()>>,
     done: Receiver<()>,
@@ -50,20 +50,20 @@ impl Checkpoints {
             counted.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        let (ask, asked) = channel();
+        let (sender, requests) = channel();
         let (say, done) = channel();
         let thread = spawn("checkpoint", move || {
-            while asked.recv().is_ok() {
-                // Pages that it could not copy stay in the log, where they are durable.
+            while requests.recv().is_ok() {
+                // Pages that were not copied stay in the log, where they are durable.
                 let _ = database.query_row(CHECKPOINT, [], |_| Ok(()));
                 let _ = say.send(());
             }
         })?;
         let limit = usize::try_from(LOG_BYTES / page_bytes).unwrap_or(usize::MAX);
-        Ok(Self { pages, limit, copying: false, ask: Some(ask), done, thread: Some(thread) })
+        Ok(Self { pages, limit, copying: false, ask: Some(sender), done, thread: Some(thread) })
     }
 
-    /// To be called by the writer after each transaction.
+    /// The writer calls this after each transaction.
     pub(crate) fn keep_short(&mut self, writer: &Connection) {
         if self.copying {
             if self.done.try_recv().is_ok() {

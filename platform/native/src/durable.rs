@@ -1,11 +1,11 @@
-//! Files that are whole or not there.
+//! Files that are complete or absent.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
-/// Writes to `incoming` and renames that, so that the file is whole or not there, even after a power cut or on a full disk.
-/// `incoming` is on the same file system, and no other writer uses it.
+/// Writes to `incoming` and renames that file, so that the file is complete or absent, even after a power failure or on a
+/// full disk. `incoming` is on the same file system, and no other writer uses it.
 pub(crate) fn write_durably(path: &Path, incoming: &Path, content: &[u8]) -> std::io::Result<()> {
     let written = (|| {
         let mut file = File::create(incoming)?;
@@ -14,7 +14,7 @@ pub(crate) fn write_durably(path: &Path, incoming: &Path, content: &[u8]) -> std
         fs::rename(incoming, path)
     })();
     if written.is_err() {
-        // What is left of it would take the space that the next file needs.
+        // The remains would take the space that the next file needs.
         let _ = fs::remove_file(incoming);
     }
     written?;
@@ -27,7 +27,7 @@ pub(crate) fn sync(folder: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// `None` if there is no such file.
+/// `None` if the file does not exist.
 pub(crate) fn absent_as_none<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -41,16 +41,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_what_could_not_be_written_leaves_nothing() {
+    fn a_file_is_replaced_as_a_whole_and_a_failed_write_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let (path, incoming) = (folder.path().join("a"), folder.path().join("a.incoming"));
-        // What a process that died has left.
+        // Remains of a process that was killed.
         fs::write(&incoming, "a part of it, and longer than the whole").unwrap();
         for content in ["one", "another"] {
             write_durably(&path, &incoming, content.as_bytes()).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
-        // Nothing can take this name.
+        // No file can take this name.
         let taken = folder.path().join("taken");
         fs::create_dir(&taken).unwrap();
         write_durably(&taken, &incoming, b"x").unwrap_err();

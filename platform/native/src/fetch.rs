@@ -1,4 +1,4 @@
-//! Requests to providers' APIs: over HTTPS, or to an SMTP server, if that is what the URL names.
+//! Requests to providers' APIs: over HTTPS, or to an SMTP server, depending on the URL.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use reqwest::{Client, redirect};
 
 use crate::smtp;
 
-/// How long a request may take, its answer included. Far below the lease of a batch.
+/// The maximum time of a request, including its response. Far below the lease of a batch.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long that may take which comes before the request is sent.
+/// The maximum time before the request is sent.
 const CONNECTING: Duration = Duration::from_secs(5);
-/// The longest answer that is read, in bytes.
+/// The maximum size of a response that is read, in bytes.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
-/// An HTTP client. It heeds `HTTPS_PROXY` and the like.
+/// An HTTP client. It respects `HTTPS_PROXY` and similar variables.
 #[derive(Clone, Debug)]
 pub struct HttpClient(Client);
 
 impl HttpClient {
-    /// Makes one.
+    /// Creates a client.
     ///
     /// # Errors
     ///
     /// If the system's certificates cannot be read.
     pub fn new() -> Result<Self, reqwest::Error> {
-        // Whoever was first has installed the same.
+        // If another caller was first, it installed the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // A request that is redirected would be sent twice.
+        // Following a redirect would send the request twice.
         let client = Client::builder()
             .user_agent(USER_AGENT)
             .timeout(TIMEOUT)
@@ -40,22 +40,22 @@ impl HttpClient {
 }
 
 impl HttpClient {
-    /// What is at a URL, at most a MiB of it.
+    /// The content at a URL, at most a MiB of it.
     ///
     /// # Errors
     ///
-    /// What went wrong, any status but 200 included.
+    /// The error; any status except 200 is one.
     pub async fn get(&self, url: &str) -> Result<String, FetchError> {
         let response = self.0.get(url).send().await.map_err(failed)?;
         let status = response.status();
         if status.as_u16() != 200 {
-            return Err(FetchError::NoAnswer(format!("the answer was {status}")));
+            return Err(FetchError::NoAnswer(format!("the response was {status}")));
         }
         Ok(read(response).await)
     }
 }
 
-/// The body, as far as it has arrived before the connection broke.
+/// The part of the body that arrived before the connection broke.
 async fn read(mut response: reqwest::Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -86,12 +86,12 @@ impl Fetch for HttpClient {
         };
         let (retry_after, message_id) = (header("retry-after"), header("x-message-id"));
         let status = response.status().as_u16();
-        // What has been said before the connection broke is the answer; its status is what counts.
+        // The part that arrived before the connection broke is the response; the status decides.
         Ok(ApiResponse { status, retry_after, message_id, body: read(response).await })
     }
 }
 
-/// What went wrong, with its causes.
+/// An error with its causes.
 fn failed(error: reqwest::Error) -> FetchError {
     let unsent = error.is_connect() || error.is_builder();
     let error = error.without_url();

@@ -8,16 +8,16 @@ use hookmill_core::objects::{ObjectError, Objects};
 
 use crate::durable::{absent_as_none, sync, write_durably};
 
-/// The objects of a folder, for reading.
+/// The objects of a folder, read-only.
 #[derive(Clone, Debug)]
 pub struct Bodies(PathBuf);
 
-/// A folder with a file for each object. Only the process that has the data folder has one: see
+/// A folder with a file for each object. Only the process that has locked the data folder has one: see
 /// [`DataFolder::objects`](crate::DataFolder::objects).
 #[derive(Clone, Debug)]
 pub struct Files(Bodies);
 
-/// Where files are written before they get their name; no source can be called like this.
+/// The folder of files before they get their name; no source can have this name.
 const INCOMING: &str = ".incoming";
 
 impl Bodies {
@@ -25,7 +25,7 @@ impl Bodies {
         Self(folder)
     }
 
-    /// The object, if there is one.
+    /// The object, if it exists.
     ///
     /// # Errors
     ///
@@ -37,7 +37,7 @@ impl Bodies {
 }
 
 impl Files {
-    /// Objects in this folder. What was being written when the last process ended is removed.
+    /// The objects in this folder. Removes partial files of the last process.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl Files {
         Ok(Self(Bodies(folder)))
     }
 
-    /// The same objects, for reading.
+    /// The same objects, read-only.
     pub fn bodies(&self) -> Bodies {
         self.0.clone()
     }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_object_comes_back_until_it_is_deleted() {
+    async fn an_object_can_be_read_until_it_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::open(folder.path().to_owned()).unwrap();
         assert_eq!(files.get("stripe/ab").await, Ok(None));

@@ -1,4 +1,4 @@
-//! The folder that everything lies in, and that one process has at a time.
+//! The data folder, which one process locks at a time.
 
 use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
@@ -24,69 +24,69 @@ pub(crate) const DATA: &str = "data.db";
 pub(crate) const QUEUE: &str = "queue.db";
 pub(crate) const BODIES: &str = "bodies";
 
-/// The pages of the application's database, as SQLite has them by default.
+/// The page size of the application's database, SQLite's default.
 const PAGE_BYTES: u32 = 4096;
 
-/// The most memory that SQLite uses for pages of the application's database. A batch touches a page of every index for each of
-/// its events; with SQLite's default of 2 MB, a transaction reads and writes the same pages several times.
+/// The maximum memory that SQLite uses for pages of the application's database. A batch reads a page of every index for
+/// each of its events; with SQLite's default of 2 MB, a transaction reads and writes the same pages several times.
 const CACHE_KIB: i64 = 64 * 1024;
 
-/// How often a lock is tried, and how long between two tries: [`DataFolder::listening`] holds it for a moment.
+/// The number of attempts to lock, and the time between two: [`DataFolder::listening`] holds the lock for a moment.
 const TRIES: u32 = 20;
 const BETWEEN_TRIES: Duration = Duration::from_millis(25);
 
-/// The commands that keep a folder.
+/// The commands that own a folder.
 const KEEPERS: [&str; 2] = ["serve", "dev"];
 
-/// A data folder, locked for as long as this value lives. The value must outlive the queues that it opened: its drop waits until
+/// A data folder, locked while this value lives. The value must outlive the queues that it opened: its drop waits until
 /// their thread has closed the database, so that the process does not end, and the lock is not released, before that.
 pub struct DataFolder {
     path: PathBuf,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Holds the lock, which the system takes back when the process ends, however it ends.
+    /// Holds the lock, which the system releases when the process ends, even after a kill.
     _lock: File,
 }
 
-/// A store that has been opened.
+/// A store that was opened.
 pub struct Opened {
     /// The store.
     pub store: Sqlite,
-    /// The names of the migrations that were applied just now.
+    /// The names of the migrations that were applied.
     pub applied: Vec<String>,
-    /// What its tables are.
+    /// Its tables.
     pub schema: Schema,
 }
 
 /// Why a data folder cannot be used.
 #[derive(Debug, Error)]
 pub enum FolderError {
-    /// Another process has it.
+    /// Another process has locked it.
     #[error(
         "{0} is in use by another hookmill; stop that one, or choose another folder with --data"
     )]
     InUse(PathBuf),
-    /// There is no data in it.
+    /// It has no data.
     #[error(
-        "there is no Hookmill data in {0}; `hookmill dev` or `hookmill serve` makes it, --data names it"
+        "no Hookmill data in {0}; `hookmill dev` or `hookmill serve` creates it; --data chooses another folder"
     )]
     Empty(PathBuf),
     /// Another user owns it.
-    #[error("this user may not read {0}; run the command as the user that hookmill runs as")]
+    #[error("this user may not read {0}; run the command as the user of the Hookmill process")]
     Denied(PathBuf),
-    /// The process that had it was killed, and an index that SQLite kept beside it is lost.
+    /// The process that had locked it was killed, and an index that SQLite kept beside the database is lost.
     #[error(
-        "{0} was not closed and needs to be recovered, which only the process that has the folder does: \
+        "{0} was not closed and needs recovery, which only the process that locks the folder does; \
          run `hookmill serve` or `hookmill migrate` as its owner"
     )]
     Unclosed(PathBuf),
-    /// It is for another command.
+    /// It belongs to another command.
     #[error(
-        "{path} is what `hookmill {by}` keeps: `dev` shows what `serve` sends, and each would take what waits for the other; --data names another folder"
+        "{path} belongs to `hookmill {by}`: `dev` displays messages that `serve` sends, and each would take the other's; choose another folder with --data"
     )]
     Kept {
         /// The folder.
         path: PathBuf,
-        /// Whose it is.
+        /// The command.
         by: String,
     },
     /// It cannot be read or written.
@@ -94,7 +94,7 @@ pub enum FolderError {
     Io {
         /// The folder, or a file in it.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// One of its databases cannot be used.
@@ -102,15 +102,15 @@ pub enum FolderError {
     Database {
         /// The database.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: rusqlite::Error,
     },
-    /// Its data cannot be brought up to date.
+    /// Its migrations failed.
     #[error(transparent)]
     Migration(#[from] MigrationError),
 }
 
-/// Makes a folder for its owner alone: what is in it are customers' data.
+/// Creates a folder that only its owner can read, since it contains customers' data.
 fn create(path: &Path) -> std::io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
@@ -119,11 +119,11 @@ fn create(path: &Path) -> std::io::Result<()> {
 }
 
 impl DataFolder {
-    /// Makes the folder if need be, and locks it.
+    /// Creates the folder if it does not exist, and locks it.
     ///
     /// # Errors
     ///
-    /// [`FolderError::InUse`] if another process has it.
+    /// [`FolderError::InUse`] if another process has locked it.
     pub fn lock(path: &Path) -> Result<Self, FolderError> {
         let io = |source| FolderError::Io { path: path.to_owned(), source };
         create(path).map_err(io)?;
@@ -141,7 +141,7 @@ impl DataFolder {
         Err(FolderError::InUse(path.to_owned()))
     }
 
-    /// Opens the store after applying the migrations that it lacks.
+    /// Opens the store after applying missing migrations.
     ///
     /// # Errors
     ///
@@ -157,11 +157,11 @@ impl DataFolder {
         Ok(Opened { store: Sqlite::with_checkpoints(database, checkpoints), applied, schema })
     }
 
-    /// Makes it the folder of a command, unless it is that of another.
+    /// Assigns the folder to a command, unless it belongs to another.
     ///
     /// # Errors
     ///
-    /// [`FolderError::Kept`] if it is, or if the folder cannot be written.
+    /// [`FolderError::Kept`] if it does, or an error if the folder cannot be written.
     pub fn keep_for(&self, command: &str) -> Result<(), FolderError> {
         const NAME: &str = "kept-by";
         let found = self.small(NAME)?.unwrap_or_default();
@@ -170,14 +170,14 @@ impl DataFolder {
         if by == command {
             return Ok(());
         }
-        // What a power cut or a full disk has left of a name says nothing.
+        // A partial name after a power failure or on a full disk does not count.
         if KEEPERS.iter().any(|keeper| *keeper != by && keeper.starts_with(by)) {
             return self.put_small(NAME, command.as_bytes());
         }
         Err(FolderError::Kept { path: self.path.clone(), by: by.to_owned() })
     }
 
-    /// Random bytes that stay the same as long as the folder does, for the hashes of addresses.
+    /// Random bytes that are fixed for the folder, for the hashes of addresses.
     ///
     /// # Errors
     ///
@@ -196,20 +196,20 @@ impl DataFolder {
         Ok(salt)
     }
 
-    /// A file that says something about the folder, if it is there.
+    /// A small file about the folder, if it exists.
     fn small(&self, name: &str) -> Result<Option<Vec<u8>>, FolderError> {
         let path = self.path.join(name);
         absent_as_none(fs::read(&path)).map_err(|source| FolderError::Io { path, source })
     }
 
-    /// Writes such a file, whole or not at all.
+    /// Writes such a file, complete or not at all.
     fn put_small(&self, name: &str, content: &[u8]) -> Result<(), FolderError> {
         let path = self.path.join(name);
         let incoming = self.path.join(format!("{name}.incoming"));
         write_durably(&path, &incoming, content).map_err(|source| FolderError::Io { path, source })
     }
 
-    /// Opens the queues. `longest_retry` says for how long a verdict may delay a message.
+    /// Opens the queues. `longest_retry` is the maximum delay of a verdict.
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl DataFolder {
         Ok(queue)
     }
 
-    /// Says in the folder where its process listens, for [`DataFolder::listening`].
+    /// Writes the address at which its process listens into the folder, for [`DataFolder::listening`].
     ///
     /// # Errors
     ///
@@ -234,7 +234,7 @@ impl DataFolder {
         self.put_small("listening", address.to_string().as_bytes())
     }
 
-    /// Where the process that has a folder listens; `None` if none has it.
+    /// The address at which the folder's process listens; `None` if no process has locked it.
     pub fn listening(path: &Path) -> Option<SocketAddr> {
         let lock = File::open(path.join("lock")).ok()?;
         match lock.try_lock_shared() {
@@ -255,20 +255,20 @@ impl DataFolder {
         Files::open(path.clone()).map_err(|source| FolderError::Io { path, source })
     }
 
-    /// Opens the data of a folder for reading, whether or not a process has it. Nothing in the folder changes.
+    /// Opens the data of a folder for reading, whether or not a process has locked it. Nothing in the folder changes.
     ///
     /// # Errors
     ///
-    /// [`FolderError::Empty`] if there is no data, or if this user may not read it.
+    /// [`FolderError::Empty`] if there is no data, or an error if this user may not read it.
     pub fn read(path: &Path) -> Result<Reader, FolderError> {
         Reader::open(path)
     }
 
-    /// Opens the application's database for a change by hand, beside the process that has the folder.
+    /// Opens the application's database for a manual change, beside the process that has locked the folder.
     ///
     /// # Errors
     ///
-    /// If nothing has run in it yet, or the database cannot be opened.
+    /// If the folder has no data yet, or the database cannot be opened.
     pub fn write(path: &Path) -> Result<Connection, FolderError> {
         let (folder, path) = (path, path.join(DATA));
         there(folder, &path)?;
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_salt_stays_as_long_as_the_folder() {
+    fn the_salt_is_fixed_for_the_folder() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let salt =
             |folder: &tempfile::TempDir| DataFolder::lock(folder.path()).unwrap().salt().unwrap();
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_written_whole_counts_as_absent() {
+    fn a_partial_file_counts_as_absent() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let data = DataFolder::lock(folder.path()).unwrap();
@@ -325,7 +325,7 @@ mod tests {
         let address = SocketAddr::from(([127, 0, 0, 1], 8787));
         data.announce(address).unwrap();
         assert_eq!(DataFolder::listening(folder.path()), Some(address));
-        // Nothing is left of how they were written.
+        // No temporary files are left.
         let mut names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
@@ -333,13 +333,13 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_stays_with_the_command_that_keeps_it() {
+    fn a_folder_belongs_to_one_command() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataFolder::lock(folder.path()).unwrap();
         data.keep_for("dev").unwrap();
         data.keep_for("dev").unwrap();
         assert!(matches!(data.keep_for("serve"), Err(FolderError::Kept { by, .. }) if by == "dev"));
-        // What an older version wrote, or a later one.
+        // Names from an older or a later version.
         for by in ["dev\n", "another"] {
             fs::write(folder.path().join("kept-by"), by).unwrap();
             assert!(matches!(data.keep_for("serve"), Err(FolderError::Kept { .. })), "{by}");
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_looks_where_it_listens_does_not_keep_the_folder_from_a_process() {
+    fn looking_for_the_address_does_not_keep_a_process_from_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         drop(DataFolder::lock(folder.path()).unwrap());
         let look = File::open(folder.path().join("lock")).unwrap();

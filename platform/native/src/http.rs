@@ -1,7 +1,7 @@
 //! HTTP on one machine: connections, bodies and headers for [`hookmill_ingress::serve`].
 //!
-//! A stranger may open connections, send slowly and send much. So connections are counted, headers and bodies have a
-//! deadline, and the bytes of all bodies in memory have a common bound.
+//! Any client may open connections, send slowly and send much. So connections are counted, headers and bodies have a
+//! deadline, and the bytes of all bodies in memory have a common limit.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use axum::response::Response;
 use axum::{Extension, Router};
 use hookmill_core::request::{Headers, Remote};
 use hookmill_ingress::{
-    Body, BodyError, Gate, Incoming, Outcome, Platform, Reply, serve as ingress,
+    Body, BodyError, Gate, Incoming, Platform, Reply, RequestOutcome, serve as ingress,
 };
 use http_body_util::BodyExt as _;
 use hyper::server::conn::http1;
@@ -29,26 +29,26 @@ use tower_layer::Layer as _;
 
 use crate::now;
 
-/// Connections at a time; further ones wait to be accepted.
+/// The maximum number of connections; further ones wait.
 const CONNECTIONS: usize = 1024;
-/// Bytes of bodies in memory at a time; a request that would exceed them is answered 503.
+/// The maximum size of all bodies in memory; a request that would exceed it gets 503.
 const BODY_BYTES: usize = 256 * 1024 * 1024;
-/// Bytes of a body that are read and dropped after an answer that did not need them. Whoever sends them would otherwise find
-/// the connection closed, and neither read the answer nor send the next request on it.
+/// The number of bytes of a body that are read and dropped after a response that did not need them. Otherwise the client
+/// would find the connection closed, and could neither read the response nor send the next request on it.
 const UNREAD_BYTES: usize = 8 * 1024 * 1024;
-/// How long the headers of a request may take to arrive, and a connection may be idle.
+/// The maximum time for the headers of a request, and for an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long requests in progress may go on after the server was told to stop.
+/// The maximum time for requests in progress after the stop signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What the server needs for every request.
+/// The parts that every request needs.
 pub struct Service<P> {
     /// The platform.
     pub platform: P,
     /// The sources and their keys.
     pub gate: Arc<Gate>,
-    /// Told of every outcome, for logs and metrics.
-    pub observe: Box<dyn Fn(&Outcome) + Send + Sync>,
+    /// Called with every result, for logs and metrics.
+    pub observe: Box<dyn Fn(&RequestOutcome) + Send + Sync>,
 }
 
 struct Shared<P> {
@@ -56,7 +56,8 @@ struct Shared<P> {
     memory: Arc<Semaphore>,
 }
 
-/// Serves requests until `stop` is ready, then finishes those in progress. What `admin` has routes for goes there.
+/// Serves requests until `stop` is ready, then finishes those in progress. `admin` handles the paths that it has routes
+/// for.
 pub async fn serve<P: Platform + Send + 'static>(
     listener: TcpListener,
     service: Service<P>,
@@ -81,7 +82,7 @@ pub async fn serve<P: Platform + Send + 'static>(
             () = &mut stop => break,
         };
         let Ok((stream, peer)) = accepted else {
-            // Out of file descriptors, most likely: what is open will close.
+            // Most likely there are no file descriptors left; open connections will close.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -92,7 +93,7 @@ pub async fn serve<P: Platform + Send + 'static>(
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            // An error here is the client's: it went away, or did not speak HTTP.
+            // An error here is the client's: it disconnected, or did not speak HTTP.
             let _ = connection.await;
             drop(permit);
         });
@@ -128,7 +129,7 @@ async fn answer<P: Platform + Send + 'static>(
     let (reply, outcome) = ingress(&service.platform, &service.gate, incoming, now()).await;
     (service.observe)(&outcome);
     let mut response = response(reply);
-    // Whoever waits for a word to send the body (Expect) has not sent it.
+    // A client that sent `Expect` waits before it sends the body.
     let expected = parts.headers.contains_key(header::EXPECT);
     if !body.ended && (expected || !body.drop_rest().await) {
         let close = header::HeaderValue::from_static("close");
@@ -142,7 +143,7 @@ fn response(reply: Reply) -> Response {
     *response.status_mut() =
         StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers {
-        // A configured type was checked to be a header's value; one that is none is left out.
+        // A configured type was checked to be a valid header; an invalid one is skipped.
         if let Ok(value) = header::HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);
         }
@@ -162,14 +163,14 @@ struct NativeBody {
     body: AxumBody,
     deadline: Instant,
     memory: Arc<Semaphore>,
-    /// Given back when the request is over.
+    /// Released when the request is over.
     reserved: Vec<OwnedSemaphorePermit>,
     /// Whether all of it has been read.
     ended: bool,
 }
 
 impl NativeBody {
-    /// Reads what is left, up to a bound. Whether that was all.
+    /// Reads the rest, up to a limit. Whether that was all.
     async fn drop_rest(&mut self) -> bool {
         let mut unread = 0;
         while unread <= UNREAD_BYTES {
@@ -196,7 +197,7 @@ impl Body for &mut NativeBody {
                 }
                 Some(frame) => frame.map_err(|_| BodyError::Incomplete)?,
             };
-            // Trailers say nothing about a webhook.
+            // Trailers are not part of a webhook.
             let Ok(data) = frame.into_data() else { continue };
             let length = u32::try_from(data.len()).map_err(|_| BodyError::Overloaded)?;
             let permit = self.memory.clone().try_acquire_many_owned(length);

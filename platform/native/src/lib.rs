@@ -1,15 +1,15 @@
-//! Hookmill's ports on one machine. Adapters: they convert and carry out, and decide nothing.
+//! Hookmill's ports on one machine. The adapters convert and execute, and decide nothing.
 //!
 //! | Port | Here |
 //! | --- | --- |
 //! | store | [`Sqlite`]: `data.db` |
-//! | queue | [`SqliteQueue`]: `queue.db`, a file of its own, so that taking in does not wait for applying |
+//! | queue | [`SqliteQueue`]: `queue.db`, a separate file, so that ingress does not wait for the consumers' transactions |
 //! | objects | [`Files`]: the folder `bodies` |
 //! | rate limits | [`RateLimits`], in memory |
 //! | HTTP | [`http`], and [`HttpClient`] for providers' APIs |
 //! | metrics | [`Metrics`] |
 //!
-//! All of it lies in one folder, [`DataFolder`], which one process has at a time. Commands look at it with a [`Reader`].
+//! All data is in one folder, [`DataFolder`], which one process locks at a time. Commands read it with a [`Reader`].
 
 mod checkpoint;
 mod durable;
@@ -27,7 +27,7 @@ mod sqlite;
 pub use fetch::HttpClient;
 pub use files::{Bodies, Files};
 pub use folder::{DataFolder, FolderError, Opened};
-pub use metrics::{Metrics, Standing};
+pub use metrics::{Metrics, StatusMetrics};
 pub use queue::{Leased, QueueName, QueueSender, SqliteQueue};
 pub use rate_limits::RateLimits;
 pub use reader::Reader;

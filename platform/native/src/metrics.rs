@@ -1,4 +1,4 @@
-//! Metrics, as Prometheus reads them.
+//! Metrics for Prometheus.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 
-/// The counters of one process. Labels are bounded: configured sources, and words and numbers of ours.
+/// The counters of one process. Labels are bounded: configured sources, and Hookmill's own words and numbers.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
@@ -31,20 +31,20 @@ pub struct Metrics {
     replays: Family<Labels<1>, Gauge>,
 }
 
-/// How things stand, as the tables say.
+/// The pipeline's status and the queues, as gauges.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Standing {
-    /// Messages that wait, by queue.
+pub struct StatusMetrics {
+    /// Waiting messages, by queue.
     pub waiting: Vec<(String, i64)>,
-    /// The longest that an event took from ingress to its tables in the last five minutes, in seconds.
+    /// The longest time from ingress to the tables in the last five minutes, in seconds.
     pub lag: f64,
     /// Dead letters by reason.
     pub dead_letters: Vec<(String, i64)>,
-    /// How long ago the oldest of these failed first, in seconds; zero if there is none.
+    /// The time since the first failure of the oldest dead letter, in seconds; zero without dead letters.
     pub oldest_dead_letter: f64,
-    /// What waits to be sent, by channel.
+    /// Pending messages, by channel.
     pub outbox: Vec<(String, i64)>,
-    /// Letters of replays that are running or paused: `total` and `sent`.
+    /// Letters of running and paused replays: `total` and `sent`.
     pub replays: Vec<(String, i64)>,
 }
 
@@ -54,41 +54,37 @@ impl Default for Metrics {
             (Family::default(), Family::default(), Family::default());
         let received = Family::default();
         let mut registry = Registry::with_prefix("hookmill");
-        registry.register("received", "Events that were put on the queue", received.clone());
+        registry.register("received", "Events that were accepted and enqueued", received.clone());
         registry.register(
             "deliveries",
-            "Deliveries of events by what came of them and by which of the source's secrets had signed, from 0",
+            "Deliveries of events by result and by the index of the secret that signed, from 0",
             deliveries.clone(),
         );
-        registry.register("rejections", "Requests that were refused", rejections.clone());
-        registry.register(
-            "outgoing",
-            "What was to be sent, by what became of it",
-            outgoing.clone(),
-        );
+        registry.register("rejections", "Rejected requests", rejections.clone());
+        registry.register("outgoing", "Messages of the outbox by result", outgoing.clone());
         let (waiting, dead_letters) = (Family::default(), Family::default());
         let (outbox, replays) = (Family::default(), Family::default());
         let (lag, oldest_dead_letter) = (Gauge::default(), Gauge::default());
-        registry.register("queue_waiting", "Messages that wait", waiting.clone());
+        registry.register("queue_waiting", "Messages that wait on the queue", waiting.clone());
         registry.register(
             "lag_seconds",
-            "The longest that an event took from ingress to its tables in the last five minutes",
+            "The longest time from ingress to the tables in the last five minutes",
             lag.clone(),
         );
         registry.register(
             "dead_letters",
-            "Dead letters that wait for somebody",
+            "Dead letters that wait for an operator",
             dead_letters.clone(),
         );
         registry.register(
             "oldest_dead_letter_seconds",
-            "How long ago the oldest of these failed first",
+            "The time since the first failure of the oldest dead letter",
             oldest_dead_letter.clone(),
         );
-        registry.register("outbox_waiting", "What waits to be sent", outbox.clone());
+        registry.register("outbox_waiting", "Messages that wait to be sent", outbox.clone());
         registry.register(
             "replay_letters",
-            "Letters of replays that are running or paused",
+            "Letters of running and paused replays",
             replays.clone(),
         );
         Self {
@@ -134,39 +130,39 @@ impl Metrics {
 
     /// `hookmill_queue_waiting{queue}`, `hookmill_lag_seconds`, `hookmill_dead_letters{reason}`,
     /// `hookmill_oldest_dead_letter_seconds`, `hookmill_outbox_waiting{channel}`, `hookmill_replay_letters{state}`.
-    fn set(&self, standing: Standing) {
+    fn set(&self, status: StatusMetrics) {
         let set = |family: &Family<Labels<1>, Gauge>, label, counts: Vec<(String, i64)>| {
-            // What is not there any more is not said any more.
+            // Labels without a value disappear.
             family.clear();
             for (of, count) in counts {
                 family.get_or_create(&[(label, of)]).set(count);
             }
         };
-        set(&self.waiting, "queue", standing.waiting);
-        set(&self.dead_letters, "reason", standing.dead_letters);
-        set(&self.outbox, "channel", standing.outbox);
-        set(&self.replays, "state", standing.replays);
-        self.lag.set(standing.lag);
-        self.oldest_dead_letter.set(standing.oldest_dead_letter);
+        set(&self.waiting, "queue", status.waiting);
+        set(&self.dead_letters, "reason", status.dead_letters);
+        set(&self.outbox, "channel", status.outbox);
+        set(&self.replays, "state", status.replays);
+        self.lag.set(status.lag);
+        self.oldest_dead_letter.set(status.oldest_dead_letter);
     }
 
-    /// Serves them at `/metrics`, until the task is ended. `standing` tells how things stand whenever somebody asks; if it
-    /// does not, what it told last stands.
+    /// Serves the metrics at `/metrics`, until the task is aborted. Each request calls `status`; if that returns none, the
+    /// last values stay.
     ///
     /// # Errors
     ///
     /// If the listener fails.
-    pub async fn serve<F: Future<Output = Option<Standing>> + Send + 'static>(
+    pub async fn serve<F: Future<Output = Option<StatusMetrics>> + Send + 'static>(
         self,
         listener: TcpListener,
-        standing: impl Fn() -> F + Clone + Send + Sync + 'static,
+        status: impl Fn() -> F + Clone + Send + Sync + 'static,
     ) -> std::io::Result<()> {
         const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         let text = move || {
-            let (metrics, standing) = (self.clone(), standing());
+            let (metrics, status) = (self.clone(), status());
             async move {
-                if let Some(standing) = standing.await {
-                    metrics.set(standing);
+                if let Some(status) = status.await {
+                    metrics.set(status);
                 }
                 let mut text = String::new();
                 let registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);

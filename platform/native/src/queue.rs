@@ -1,19 +1,19 @@
-//! Queues on SQLite, with what Cloudflare Queues offers and no more: batches, delays, attempts, leases that expire, a
-//! dead-letter queue, at least once.
+//! Queues on SQLite with the features of Cloudflare Queues: batches, delays, attempts, leases that expire, a dead-letter
+//! queue, at-least-once delivery.
 //!
-//! One thread has the database. It takes every operation that is waiting, carries them out in one transaction, and answers
-//! when that is on the disk: requests that arrive together share one commit, so durability costs one fsync for all of
-//! them. Settling a batch and leasing the next one share one in the same way.
+//! One thread owns the database. It takes all waiting operations, executes them in one transaction, and answers when that
+//! is on disk. Requests that arrive together share one commit, so durability costs one fsync for all of them. Settling a
+//! batch and leasing the next one share a commit in the same way.
 //!
 //! A queue is two tables. `messages` is written once and read once; a message without a row in `deliveries` has never been
-//! delivered. `deliveries` holds the few that are in hand or to be retried, with a due date: a lease is a due date in the
-//! future. A consumer that dies leaves nothing to clean up: the message is due again when the lease ends. A verdict counts
-//! only while its lease does, which the attempts tell.
+//! delivered. `deliveries` contains the few messages that are leased or wait for a retry, with a due date; a lease is a due
+//! date in the future. A consumer that crashes leaves nothing to clean up: the message is due again when the lease ends. A
+//! verdict counts only during its lease, which the number of attempts identifies.
 //!
-//! A damaged message spoils no other. Texts are read as bytes, and what is no text, is missing, or lies on a page that SQLite
-//! cannot read is delivered as [`Unreadable`], to become a dead letter. Messages on a damaged page of `messages` itself cannot
-//! even be told apart: they are skipped and stay in the file. SQLite cannot go on without the other pages, those of
-//! `deliveries` and those that lead to others; then receiving fails as a whole.
+//! A damaged message does not affect others. Texts are read as bytes. Content that is not text, is missing, or is on a page
+//! that SQLite cannot read is delivered as [`Unreadable`], to become a dead letter. Messages on a damaged page of
+//! `messages` itself cannot be told apart: they are skipped and stay in the file. SQLite needs the other pages, those of
+//! `deliveries` and inner ones; if these are damaged, receiving fails as a whole.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,21 +38,21 @@ use crate::checkpoint::{Checkpoints, spawn};
 use crate::now;
 use crate::sqlite;
 
-/// The queues there are.
+/// The names of queues.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum QueueName {
     /// Verified events.
     Events,
-    /// What was delivered [`PLATFORM_DELIVERIES`] times without a verdict.
+    /// Messages that were delivered [`PLATFORM_DELIVERIES`] times without a verdict.
     DeadLetters,
-    /// Events that are replayed: they wait for those that come in.
+    /// Events of replays, which wait for new ones.
     Replays,
 }
 
 impl QueueName {
     const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Replays];
 
-    /// What its tables begin with.
+    /// The prefix of its tables.
     const fn prefix(self) -> &'static str {
         match self {
             Self::Events => "events",
@@ -61,7 +61,7 @@ impl QueueName {
         }
     }
 
-    /// SQL about its tables: `{q}` stands for the prefix.
+    /// SQL about its tables: `{q}` becomes the prefix.
     fn sql(self, sql: &str) -> String {
         sql.replace("{q}", self.prefix())
     }
@@ -126,10 +126,10 @@ impl Sql {
     }
 }
 
-/// A delivery, and what identifies its lease.
+/// A delivery, and the identity of its lease.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Leased {
-    /// For the consumer.
+    /// The delivery for the consumer.
     pub delivery: Delivery,
     seq: i64,
 }
@@ -138,64 +138,66 @@ pub struct Leased {
 #[derive(Clone)]
 pub struct SqliteQueue {
     operations: mpsc::Sender<Operation>,
-    /// One for each queue: something may have come.
+    /// For each queue: a message may have arrived.
     arrivals: Arc<[Notify; 3]>,
     trouble: Arc<Trouble>,
 }
 
-/// What keeps messages from being received.
+/// Problems that prevent receiving.
 #[derive(Default)]
 struct Trouble {
-    /// For each queue, whether the last look for messages failed.
+    /// For each queue, whether the last attempt to receive failed.
     failing: [AtomicBool; 3],
     /// Whether the database has a damaged part.
     damaged: AtomicBool,
 }
 
-/// The pages of the database. Ten events fit into one, so a group's commit writes few of them.
+/// The page size. Ten events fit into a page, so a group's commit writes few pages.
 const PAGE_BYTES: u32 = 32 * 1024;
-/// Operations waiting for the thread; beyond these, senders wait.
+/// The maximum number of operations that wait for the thread; beyond it, senders wait.
 const WAITING: usize = 4096;
-/// The most operations in one transaction.
+/// The maximum number of operations in one transaction.
 const GROUP: usize = 1024;
-/// How long a consumer has for a batch. Longer than any batch takes: should it expire all the same, the ledger holds.
+/// The time that a consumer has for a batch, longer than any batch takes. If it expires nevertheless, the ledger rejects
+/// the duplicates.
 const LEASE: Duration = Duration::from_secs(120);
-/// The longest time between two looks for messages: the clock may be set in between.
+/// The maximum time between two attempts to receive, since the clock may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
-/// The due date of a message that is done, and that a damaged database cannot remove.
+/// The due date of a settled message that a damaged database cannot remove.
 const NEVER: i64 = i64::MAX;
-/// How many messages are skipped at most to get past a damaged part. A page holds no more than some hundreds.
+/// The maximum number of messages that are skipped to get past a damaged part. A page has no more than some hundreds.
 const SKIPPED: i64 = 10_000;
 
-/// What the thread is asked to do, and who waits for it.
+/// A task of the thread, and the channel for its result.
 struct Operation {
     task: Task,
-    answer: oneshot::Sender<Result<Outcome, QueueError>>,
+    answer: oneshot::Sender<Result<TaskResult, QueueError>>,
 }
 
 enum Task {
     Send { queue: QueueName, messages: Vec<String> },
-    Lease { queue: QueueName, most: usize },
+    Lease { queue: QueueName, limit: usize },
     Settle { queue: QueueName, verdicts: Vec<(i64, u32, Verdict)> },
-    Count { queue: QueueName, most: usize },
+    Count { queue: QueueName, limit: usize },
     Check,
 }
 
-/// What a task came to.
+/// The result of a task.
 #[derive(Default)]
-struct Outcome {
-    /// Of a lease: the deliveries.
+struct TaskResult {
+    /// For a lease: the deliveries.
     leased: Vec<Leased>,
-    /// Of a lease that got none: when a message is due.
+    /// For a lease without deliveries: the time until a message is due.
     next_due_in: Option<Duration>,
-    /// Of a count.
+    /// For a count: the number.
     count: usize,
-    /// The queue in which a message may be due earlier than whoever waits for it thinks.
+    /// The queue in which a message may be due earlier than its receiver expects.
     arrived: Option<QueueName>,
 }
 
 impl SqliteQueue {
-    /// Opens or makes the database, and starts its thread. The thread ends, and closes the database, once every handle is gone.
+    /// Opens or creates the database, and starts its thread. The thread ends, and closes the database, once every handle is
+    /// dropped.
     pub(crate) fn open(
         path: &Path,
         longest_retry: impl Fn(QueueName) -> Duration,
@@ -220,7 +222,7 @@ impl SqliteQueue {
                 ) STRICT;
                 CREATE INDEX IF NOT EXISTS {q}_deliveries_due ON {q}_deliveries (due_at);",
             ))?;
-            // The folder is locked, so whoever had a lease is gone.
+            // The folder is locked, so the holders of leases have ended.
             let free =
                 queue.sql("UPDATE {q}_deliveries SET due_at = ?1, leased = 0 WHERE leased = 1");
             database.execute(&free, [now().millis()])?;
@@ -264,23 +266,23 @@ impl SqliteQueue {
         QueueSender { queue: self.clone(), name: queue }
     }
 
-    /// Waits for messages and leases them: at least one and at most `most`, gathered for at most `wait`. None once `stopped`
-    /// says so; what has been leased is always returned.
+    /// Waits for messages and leases them: at least one and at most `limit`, gathered for at most `wait`. None once
+    /// `stopped` is true; leased messages are always returned.
     ///
     /// # Errors
     ///
-    /// If the database does not answer.
+    /// If the database fails.
     pub async fn receive(
         &self,
         queue: QueueName,
-        most: usize,
+        limit: usize,
         wait: Duration,
         stopped: &mut watch::Receiver<bool>,
     ) -> Result<Vec<Leased>, QueueError> {
         while !*stopped.borrow() {
-            // Registered before looking, so that what comes in between is not missed.
+            // Registered before the query, so that no arrival in between is missed.
             let arrival = self.arrivals[queue as usize].notified();
-            let found = self.look(queue, most, wait, stopped).await;
+            let found = self.look(queue, limit, wait, stopped).await;
             self.trouble.failing[queue as usize].store(found.is_err(), Ordering::Relaxed);
             let found = found?;
             if !found.leased.is_empty() {
@@ -296,49 +298,49 @@ impl SqliteQueue {
         Ok(Vec::new())
     }
 
-    /// Looks for messages, and leases those that there are once they are `most`, or after `wait`.
+    /// Leases messages once `limit` are waiting, or after `wait`.
     async fn look(
         &self,
         queue: QueueName,
-        most: usize,
+        limit: usize,
         wait: Duration,
         stopped: &mut watch::Receiver<bool>,
-    ) -> Result<Outcome, QueueError> {
+    ) -> Result<TaskResult, QueueError> {
         if !wait.is_zero() {
-            match self.ask(Task::Count { queue, most }).await {
+            match self.ask(Task::Count { queue, limit }).await {
                 Ok(found) if found.count == 0 => return Ok(found),
                 Ok(_) => tokio::select! {
-                    () = self.gather(queue, most, wait) => {}
+                    () = self.gather(queue, limit, wait) => {}
                     _ = stopped.wait_for(|stopped| *stopped) => {}
                 },
-                // Leasing gets past a damaged part, and counting does not.
+                // Leasing gets past a damaged part; counting does not.
                 Err(_) => {}
             }
         }
-        self.ask(Task::Lease { queue, most }).await
+        self.ask(Task::Lease { queue, limit }).await
     }
 
-    /// Returns when `most` messages are waiting, or after `wait`.
-    async fn gather(&self, queue: QueueName, most: usize, wait: Duration) {
+    /// Returns when `limit` messages are waiting, or after `wait`.
+    async fn gather(&self, queue: QueueName, limit: usize, wait: Duration) {
         let full = async {
             loop {
                 let arrival = self.arrivals[queue as usize].notified();
-                let found = self.ask(Task::Count { queue, most }).await;
-                if found.is_ok_and(|found| found.count >= most) {
+                let found = self.ask(Task::Count { queue, limit }).await;
+                if found.is_ok_and(|found| found.count >= limit) {
                     return;
                 }
                 arrival.await;
             }
         };
-        // After the wait, a batch that is not full is taken as well.
+        // After the wait, a batch that is not full is leased too.
         let _ = tokio::time::timeout(wait, full).await;
     }
 
-    /// Carries out verdicts. Those whose lease has ended change nothing.
+    /// Applies verdicts. Those whose lease has ended change nothing.
     ///
     /// # Errors
     ///
-    /// If the database does not answer; the messages come again when their leases end.
+    /// If the database fails; the messages are delivered again when their leases end.
     pub async fn settle(
         &self,
         queue: QueueName,
@@ -347,8 +349,8 @@ impl SqliteQueue {
         self.settle_before(queue, verdicts).await.await
     }
 
-    /// As [`SqliteQueue::settle`], in two steps: what is asked of the queue after the first comes after these verdicts, and the
-    /// second waits for the answer.
+    /// Like [`SqliteQueue::settle`], in two steps: operations that follow the first step come after these verdicts, and the
+    /// second step waits for the result.
     pub async fn settle_before(
         &self,
         queue: QueueName,
@@ -362,26 +364,26 @@ impl SqliteQueue {
         async { answer.await.map(drop) }
     }
 
-    /// How many messages are waiting; at most `most` are counted.
+    /// The number of waiting messages, counted up to `limit`.
     ///
     /// # Errors
     ///
-    /// If the database does not answer.
-    pub async fn waiting(&self, queue: QueueName, most: usize) -> Result<usize, QueueError> {
-        self.ask(Task::Count { queue, most }).await.map(|outcome| outcome.count)
+    /// If the database fails.
+    pub async fn waiting(&self, queue: QueueName, limit: usize) -> Result<usize, QueueError> {
+        self.ask(Task::Count { queue, limit }).await.map(|result| result.count)
     }
 
-    /// Whether the database answers, and writes. It is only made to write if it has just failed to: whoever asks all the
-    /// time causes no load.
+    /// Whether the database answers and can write. It writes only if its last write failed, so frequent checks cause no
+    /// load.
     ///
     /// # Errors
     ///
-    /// What it says instead.
+    /// The database's error.
     pub async fn check(&self) -> Result<(), QueueError> {
         self.ask(Task::Check).await.map(drop)
     }
 
-    /// What keeps messages from being received, as a sentence; none if nothing does. They are still taken.
+    /// A sentence about a problem that prevents receiving; none if there is none. Sending still works.
     pub fn problem(&self) -> Option<&'static str> {
         let Trouble { failing, damaged } = &*self.trouble;
         if failing.iter().any(|failing| failing.load(Ordering::Relaxed)) {
@@ -395,15 +397,15 @@ impl SqliteQueue {
         }
     }
 
-    async fn ask(&self, task: Task) -> Result<Outcome, QueueError> {
+    async fn ask(&self, task: Task) -> Result<TaskResult, QueueError> {
         self.start(task).await.await
     }
 
-    /// Hands a task to the thread, which carries out its tasks in order. The future that this returns waits for the answer.
+    /// Gives a task to the thread, which executes its tasks in order. The returned future waits for the result.
     async fn start(
         &self,
         task: Task,
-    ) -> impl Future<Output = Result<Outcome, QueueError>> + Send + use<> {
+    ) -> impl Future<Output = Result<TaskResult, QueueError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         let sent = self.operations.send(Operation { task, answer }).await;
         async move {
@@ -427,17 +429,17 @@ impl Queue for QueueSender {
     }
 }
 
-/// What the thread knows of a queue, besides what is in its tables.
+/// The thread's knowledge about a queue, besides its tables.
 struct State {
     sql: Sql,
-    /// For how long a verdict may delay a message.
+    /// The maximum delay of a verdict.
     longest_retry: Duration,
-    /// The last number given to a message. No number is given twice in the life of a process, so that a late verdict
-    /// cannot hit another message.
+    /// The last number of a message. No number is assigned twice in the life of a process, so that a late verdict cannot
+    /// affect another message.
     last: i64,
-    /// Every message up to here has been delivered, so that what is new need not be searched for.
+    /// Every message up to this one has been delivered, so that new ones are found without a search.
     delivered: i64,
-    /// How many new messages there are before a damaged part, if it is known that there is one.
+    /// The number of new messages before a damaged part, if one is known.
     unbroken: Option<usize>,
     /// Messages whose texts are damaged.
     unreadable: BTreeSet<i64>,
@@ -445,7 +447,7 @@ struct State {
     stuck: BTreeSet<i64>,
 }
 
-/// The thread that has the database.
+/// The thread that owns the database.
 struct Thread {
     // Dropped before the database, so that the writer's connection is the last one and removes the log.
     checkpoints: Checkpoints,
@@ -454,12 +456,12 @@ struct Thread {
     queues: Vec<State>,
     arrivals: Arc<[Notify; 3]>,
     trouble: Arc<Trouble>,
-    /// Whether the last transaction that was to write failed.
+    /// Whether the last writing transaction failed.
     failed: bool,
 }
 
 impl Thread {
-    /// Runs until every handle is gone.
+    /// Runs until every handle is dropped.
     fn run(mut self, mut waiting: mpsc::Receiver<Operation>) {
         let mut group = Vec::with_capacity(GROUP);
         while let Some(operation) = waiting.blocking_recv() {
@@ -473,24 +475,25 @@ impl Thread {
         }
     }
 
-    /// Carries out a group in one transaction, then answers each: all of it is on the disk, or none.
+    /// Executes a group in one transaction, then answers each operation: all of it is on disk, or none.
     ///
-    /// SQLite lets a transaction that has met a damaged part write nothing more. So the group is carried out again, with what has
-    /// been learned of the damage, or without the operation that cannot get past it. No sender fails because receiving does.
+    /// After SQLite meets a damaged part, the transaction can write nothing more. So the group is executed again, with the
+    /// knowledge about the damage, or without the operation that cannot get past it. No sender fails because receiving
+    /// does.
     fn carry_out(&mut self, group: &mut Vec<Operation>) {
         while !group.is_empty() {
-            // Whoever asked may be gone: an event whose sender went away is on the queue all the same.
+            // The caller may be gone: an event whose sender disconnected is on the queue nevertheless.
             match self.attempt(group) {
-                Ok(outcomes) => {
-                    for arrived in outcomes.iter().filter_map(|outcome| outcome.arrived) {
+                Ok(results) => {
+                    for arrived in results.iter().filter_map(|result| result.arrived) {
                         self.arrivals[arrived as usize].notify_waiters();
                     }
-                    for (operation, outcome) in group.drain(..).zip(outcomes) {
-                        let _ = operation.answer.send(Ok(outcome));
+                    for (operation, result) in group.drain(..).zip(results) {
+                        let _ = operation.answer.send(Ok(result));
                     }
                 }
                 Err((_, Failure { damage: Some(damage), .. })) if self.learn(damage) => {}
-                // There are few that do not send, so this is not done often.
+                // Few operations do not send, so this is rare.
                 Err((Some(index), Failure { error, .. }))
                     if damaged(&error) || !matches!(group[index].task, Task::Send { .. }) =>
                 {
@@ -509,15 +512,19 @@ impl Thread {
         }
     }
 
-    /// Carries out a group in one transaction. If it fails, nothing has changed; with the operation that failed.
-    fn attempt(&mut self, group: &[Operation]) -> Result<Vec<Outcome>, (Option<usize>, Failure)> {
+    /// Executes a group in one transaction. On an error, nothing has changed, and the index of the failed operation is
+    /// returned.
+    fn attempt(
+        &mut self,
+        group: &[Operation],
+    ) -> Result<Vec<TaskResult>, (Option<usize>, Failure)> {
         let before: Vec<_> =
             self.queues.iter().map(|queue| (queue.last, queue.delivered)).collect();
         let mut at = None;
         let result = (|| {
             let transaction =
                 self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut outcomes = Vec::with_capacity(group.len());
+            let mut results = Vec::with_capacity(group.len());
             let before = transaction.total_changes();
             for (index, Operation { task, .. }) in group.iter().enumerate() {
                 at = Some(index);
@@ -526,13 +533,13 @@ impl Thread {
                     transaction.execute("INSERT INTO probe (at) VALUES (?1)", [now().millis()])?;
                 }
                 let mut work = Work { transaction: &transaction, queues: &mut self.queues };
-                outcomes.push(work.carry_out(task)?);
+                results.push(work.carry_out(task)?);
             }
             at = None;
             let wrote = transaction.total_changes() > before;
             transaction.commit()?;
             self.failed &= !wrote;
-            Ok(outcomes)
+            Ok(results)
         })();
         result.map_err(|failure| {
             for (queue, before) in self.queues.iter_mut().zip(before) {
@@ -542,7 +549,7 @@ impl Thread {
         })
     }
 
-    /// Notes where the database is damaged. Whether that was unknown, so that it is of use to try again.
+    /// Records where the database is damaged. Returns whether that is new, so that another attempt is useful.
     fn learn(&mut self, damage: Damage) -> bool {
         self.trouble.damaged.store(true, Ordering::Relaxed);
         match damage {
@@ -555,7 +562,7 @@ impl Thread {
         }
     }
 
-    /// Goes past the damaged part that new messages begin with. Whether there is anything behind it.
+    /// Skips a damaged part at the beginning of the new messages. Whether there are messages behind it.
     fn skip(&mut self, name: QueueName) -> bool {
         let queue = &mut self.queues[name as usize];
         let first = queue.delivered + 1;
@@ -577,20 +584,20 @@ impl Thread {
     }
 }
 
-/// Why an operation failed.
+/// The error of an operation.
 struct Failure {
     error: rusqlite::Error,
     damage: Option<Damage>,
 }
 
-/// Where an operation met a damaged part of the database.
+/// The place of damage that an operation found.
 #[derive(Clone, Copy)]
 enum Damage {
-    /// At the text of a message.
+    /// The text of a message.
     Text(QueueName, i64),
-    /// At a message that was to be removed.
+    /// A message to remove.
     Removal(QueueName, i64),
-    /// Behind so many new messages.
+    /// After this number of new messages.
     New(QueueName, usize),
 }
 
@@ -606,12 +613,12 @@ impl Failure {
     }
 }
 
-/// Whether a part of the database cannot be read.
+/// Whether the error says that a part of the database is damaged.
 fn damaged(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }
 
-/// A transaction, and what it needs to carry out operations.
+/// A transaction with the state that operations need.
 struct Work<'a> {
     transaction: &'a Transaction<'a>,
     /// In the order of [`QueueName::ALL`].
@@ -619,7 +626,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn carry_out(&mut self, task: &Task) -> Result<Outcome, Failure> {
+    fn carry_out(&mut self, task: &Task) -> Result<TaskResult, Failure> {
         let now = now();
         match task {
             Task::Send { queue: name, messages } => {
@@ -629,10 +636,10 @@ impl Work<'_> {
                     queue.last += 1;
                     send.execute(params![queue.last, now.millis(), message])?;
                 }
-                Ok(Outcome { arrived: Some(*name), ..Outcome::default() })
+                Ok(TaskResult { arrived: Some(*name), ..TaskResult::default() })
             }
-            Task::Check => Ok(Outcome::default()),
-            Task::Lease { queue, most } => self.lease(*queue, *most, now),
+            Task::Check => Ok(TaskResult::default()),
+            Task::Lease { queue, limit } => self.lease(*queue, *limit, now),
             Task::Settle { queue: name, verdicts } => {
                 let queue = &self.queues[*name as usize];
                 let mut delay = self.transaction.prepare_cached(&queue.sql.delay)?;
@@ -646,22 +653,22 @@ impl Work<'_> {
                         }
                     }
                 }
-                Ok(Outcome { arrived, ..Outcome::default() })
+                Ok(TaskResult { arrived, ..TaskResult::default() })
             }
-            Task::Count { queue: name, most } => {
+            Task::Count { queue: name, limit } => {
                 self.put_right(*name, now)?;
                 let queue = &self.queues[*name as usize];
                 let mut count = self.transaction.prepare_cached(&queue.sql.count)?;
-                let values = params![now.millis(), queue.delivered + 1, limit(*most)];
+                let values = params![now.millis(), queue.delivered + 1, sql_limit(*limit)];
                 let count = count.query_row(values, |row| row.get::<_, u32>(0))?;
                 let next_due_in = if count == 0 { self.next_due_in(*name, now)? } else { None };
                 let count = usize::try_from(count).unwrap_or(usize::MAX);
-                Ok(Outcome { next_due_in, count, ..Outcome::default() })
+                Ok(TaskResult { next_due_in, count, ..TaskResult::default() })
             }
         }
     }
 
-    /// Makes due what waits for a time that only a wrong clock can have set.
+    /// Makes messages due whose times only a clock that was ahead can have set.
     fn put_right(&self, name: QueueName, now: Timestamp) -> rusqlite::Result<()> {
         let State { sql, longest_retry, .. } = &self.queues[name as usize];
         let (retries, leases) = (now.horizon(*longest_retry), now.horizon(LEASE));
@@ -669,41 +676,47 @@ impl Work<'_> {
         self.transaction.prepare_cached(&sql.put_right)?.execute(values).map(drop)
     }
 
-    /// How long until a delivery of the queue is due, if there is any.
+    /// The time until a delivery of the queue is due, if there is one.
     fn next_due_in(&self, name: QueueName, now: Timestamp) -> rusqlite::Result<Option<Duration>> {
         let next_due = &self.queues[name as usize].sql.next_due;
         let next: Option<i64> =
             self.transaction.prepare_cached(next_due)?.query_row([], |row| row.get(0))?;
-        // At least a millisecond, so that a clock that was set back makes no busy loop.
+        // At least a millisecond, so that a clock that was set back causes no busy loop.
         let after = |due_at| Timestamp::from_millis(due_at) - now;
         Ok(next.map(|due_at| after(due_at).max(Duration::from_millis(1))))
     }
 
-    /// What is due again comes first, and no more of it than on Cloudflare: its handling may have ended a process. Then comes what
-    /// is new, up to a length in bytes.
-    fn lease(&mut self, name: QueueName, most: usize, now: Timestamp) -> Result<Outcome, Failure> {
+    /// Redelivered messages come first, and no more of them than on Cloudflare, since one of them may have ended a process.
+    /// Then come new ones, up to a size in bytes.
+    fn lease(
+        &mut self,
+        name: QueueName,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<TaskResult, Failure> {
         self.put_right(name, now)?;
         let transaction = self.transaction;
         let lease_ends = (now + LEASE).millis();
-        let mut outcome = Outcome::default();
+        let mut result = TaskResult::default();
         let sql = &self.queues[name as usize].sql;
         let again: Vec<(i64, u32)> = transaction
             .prepare_cached(&sql.lease_again)?
-            .query_map(params![now.millis(), lease_ends, limit(most.min(BATCH_MESSAGES))], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?
+            .query_map(
+                params![now.millis(), lease_ends, sql_limit(limit.min(BATCH_MESSAGES))],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?
             .collect::<Result<_, _>>()?;
         for (seq, attempts) in again {
             let text = self.text(name, seq)?;
             if name != QueueName::DeadLetters && attempts > PLATFORM_DELIVERIES {
-                outcome.arrived = Some(QueueName::DeadLetters);
+                result.arrived = Some(QueueName::DeadLetters);
                 self.give_up(name, seq, attempts, &text, now)?;
             } else {
-                outcome.leased.push(Leased { delivery: Delivery { attempts, text }, seq });
+                result.leased.push(Leased { delivery: Delivery { attempts, text }, seq });
             }
         }
         let mut bytes = 0;
-        for seq in self.unseen(name, most.saturating_sub(outcome.leased.len()))? {
+        for seq in self.unseen(name, limit.saturating_sub(result.leased.len()))? {
             if bytes >= NATIVE_BATCH_BYTES {
                 break;
             }
@@ -712,20 +725,20 @@ impl Work<'_> {
             let queue = &mut self.queues[name as usize];
             transaction.prepare_cached(&queue.sql.lease_new)?.execute([seq, lease_ends])?;
             queue.delivered = seq;
-            outcome.leased.push(Leased { delivery: Delivery { attempts: 1, text }, seq });
+            result.leased.push(Leased { delivery: Delivery { attempts: 1, text }, seq });
         }
-        if outcome.leased.is_empty() {
-            outcome.next_due_in = self.next_due_in(name, now)?;
+        if result.leased.is_empty() {
+            result.next_due_in = self.next_due_in(name, now)?;
         }
-        Ok(outcome)
+        Ok(result)
     }
 
     /// Messages that have never been delivered, up to a damaged part.
-    fn unseen(&mut self, name: QueueName, most: usize) -> Result<Vec<i64>, Failure> {
+    fn unseen(&mut self, name: QueueName, limit: usize) -> Result<Vec<i64>, Failure> {
         let queue = &mut self.queues[name as usize];
-        let most = queue.unbroken.map_or(most, |unbroken| most.min(unbroken));
+        let limit = queue.unbroken.map_or(limit, |unbroken| limit.min(unbroken));
         let mut new = self.transaction.prepare_cached(&queue.sql.new)?;
-        let mut rows = new.query(params![queue.delivered + 1, limit(most)])?;
+        let mut rows = new.query(params![queue.delivered + 1, sql_limit(limit)])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(Failure::at(Damage::New(name, found.len())))? {
             found.push(row.get(0)?);
@@ -734,7 +747,7 @@ impl Work<'_> {
         Ok(found)
     }
 
-    /// The text of a message, or what is delivered in its place.
+    /// The text of a message, or its replacement.
     fn text(&self, name: QueueName, seq: i64) -> Result<String, Failure> {
         let queue = &self.queues[name as usize];
         let place = || format!("{}_messages {seq}", name.prefix());
@@ -744,7 +757,7 @@ impl Work<'_> {
         let text = self.transaction.prepare_cached(&queue.sql.text)?.query_row([seq], |row| {
             Ok(match row.get_ref(0)? {
                 ValueRef::Text(bytes) | ValueRef::Blob(bytes) => text_of(bytes.to_vec()),
-                // The table takes nothing but texts.
+                // The table accepts only texts.
                 ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => {
                     Unreadable::Damaged.text(&place())
                 }
@@ -754,7 +767,7 @@ impl Work<'_> {
         Ok(text.unwrap_or_else(|| Unreadable::Missing.text(&place())))
     }
 
-    /// Moves an event to the dead letters: it has been delivered too often without a verdict.
+    /// Moves an event to the dead letters after too many deliveries without a verdict.
     fn give_up(
         &mut self,
         from: QueueName,
@@ -773,7 +786,7 @@ impl Work<'_> {
         self.remove(from, seq, attempts)
     }
 
-    /// Removes a message that is done, if its lease has not ended. One that a damaged database cannot remove stays, and is not
+    /// Removes a settled message, if its lease has not ended. If a damaged database cannot remove it, it stays, and is not
     /// delivered again.
     fn remove(&self, name: QueueName, seq: i64, attempts: u32) -> Result<(), Failure> {
         let State { sql, stuck, .. } = &self.queues[name as usize];
@@ -788,8 +801,8 @@ impl Work<'_> {
     }
 }
 
-fn limit(most: usize) -> i64 {
-    i64::try_from(most).unwrap_or(i64::MAX)
+fn sql_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -803,7 +816,7 @@ mod tests {
         folder: tempfile::TempDir,
     }
 
-    /// The longest retry of these tests.
+    /// The maximum delay of a retry in these tests.
     const RETRY: Duration = Duration::from_secs(60);
 
     fn fixture() -> Fixture {
@@ -821,16 +834,16 @@ mod tests {
             self.queue.sender(QueueName::Events).send(texts).await.unwrap();
         }
 
-        async fn receive(&self, most: usize) -> Vec<Leased> {
-            self.gathered(QueueName::Events, most, Duration::ZERO).await
+        async fn receive(&self, limit: usize) -> Vec<Leased> {
+            self.gathered(QueueName::Events, limit, Duration::ZERO).await
         }
 
-        async fn gathered(&self, queue: QueueName, most: usize, wait: Duration) -> Vec<Leased> {
+        async fn gathered(&self, queue: QueueName, limit: usize, wait: Duration) -> Vec<Leased> {
             let (_stop, mut stopped) = watch::channel(false);
-            self.queue.receive(queue, most, wait, &mut stopped).await.unwrap()
+            self.queue.receive(queue, limit, wait, &mut stopped).await.unwrap()
         }
 
-        /// Changes the database as time would.
+        /// Changes the database, to simulate the passing of time.
         fn sql(&self, sql: &str) {
             let database = Connection::open(self.folder.path().join("queue.db")).unwrap();
             database.busy_timeout(Duration::from_secs(5)).unwrap();
@@ -854,7 +867,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_message_of_a_batch_is_settled_by_itself() {
+    async fn each_message_of_a_batch_is_settled_separately() {
         let fixture = fixture();
         fixture.send(&["a", "b", "c"]).await;
         let verdicts = [Verdict::Ack, Verdict::Retry { delay: Duration::ZERO }, Verdict::Bury];
@@ -883,11 +896,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_told_of_a_retry() {
+    async fn a_receiver_wakes_up_for_a_retry() {
         let fixture = fixture();
         fixture.send(&["a"]).await;
         let mut leased = fixture.receive(1).await;
-        // Waits for the end of the lease, minutes away, until the verdict makes the message due before that.
+        // Waits for the end of the lease, minutes away, until the verdict makes the message due earlier.
         let waiting = fixture.receive(1);
         let settle = async {
             tokio::task::yield_now().await;
@@ -913,7 +926,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn verdicts_that_were_handed_over_come_before_the_next_lease() {
+    async fn earlier_verdicts_are_applied_before_the_next_lease() {
         let fixture = fixture();
         fixture.send(&["a", "b"]).await;
         let late = fixture.receive(1).await.remove(0);
@@ -926,7 +939,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_leased_when_the_process_died_is_due_at_once() {
+    async fn a_lease_ends_with_its_process() {
         let Fixture { queue, folder } = fixture();
         let queue = Fixture { queue, folder };
         queue.send(&["a"]).await;
@@ -936,7 +949,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_delivered_too_often_goes_to_the_dead_letters() {
+    async fn a_message_that_is_delivered_too_often_goes_to_the_dead_letters() {
         let fixture = fixture();
         fixture.send(&["a", "b"]).await;
         assert_eq!(fixture.receive(1).await.len(), 1);
@@ -966,7 +979,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_told_to_stop() {
+    async fn a_receiver_stops_on_request() {
         let fixture = fixture();
         let (stop, mut stopped) = watch::channel(false);
         let receive = fixture.queue.receive(QueueName::Events, 1, Duration::ZERO, &mut stopped);
@@ -978,7 +991,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_queue_that_does_not_write_says_so_until_it_does() {
+    async fn a_queue_that_cannot_write_says_so_until_it_can() {
         let fixture = fixture();
         fixture.queue.check().await.unwrap();
         for table in ["events_messages", "probe"] {
@@ -996,7 +1009,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn senders_that_come_together_share_a_commit_and_a_failing_commit_fails_them_all() {
+    async fn concurrent_senders_share_a_commit_and_a_failed_commit_fails_them_all() {
         let fixture = fixture();
         let lock = Connection::open(fixture.folder.path().join("queue.db")).unwrap();
         lock.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -1022,8 +1035,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_text_is_delivered_as_unreadable_with_its_bytes_and_its_neighbors_as_they_are()
-     {
+    async fn content_that_is_not_text_is_delivered_as_unreadable_and_its_neighbors_unchanged() {
         let fixture = fixture();
         fixture.send(&["a", "b", "c"]).await;
         fixture.sql("UPDATE events_messages SET text = CAST(x'7bff7d' AS TEXT) WHERE text = 'b'");
@@ -1031,7 +1043,7 @@ mod tests {
         assert_eq!(leased[1].delivery.text, text_of(b"{\xff}".to_vec()));
         assert_eq!(why(&leased[1]), Some(Unreadable::NotUtf8));
         assert_eq!((texts(&leased)[0], texts(&leased)[2]), (("a", 1), ("c", 1)));
-        // Buried once, it does not come again.
+        // After its verdict, it is not delivered again.
         let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Bury)).collect();
         fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
         fixture.send(&["d"]).await;
@@ -1039,7 +1051,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_is_bounded_by_its_bytes_and_by_what_is_delivered_again() {
+    async fn a_batch_is_bounded_by_its_bytes_and_by_its_redeliveries() {
         let fixture = fixture();
         let texts: Vec<_> = (0..300).map(|n| format!("{n} {}", "x".repeat(50_000))).collect();
         fixture.queue.sender(QueueName::Events).send(texts).await.unwrap();
@@ -1078,7 +1090,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_given_up_on_and_cannot_be_read_keeps_its_bytes() {
+    async fn an_unreadable_message_that_is_given_up_keeps_its_bytes() {
         let fixture = fixture();
         fixture.send(&["a", "b"]).await;
         assert_eq!(fixture.receive(1).await.len(), 1);
@@ -1091,7 +1103,7 @@ mod tests {
         assert_eq!(dead[0].delivery.text, text_of(vec![0xff]));
     }
 
-    /// Overwrites the page of the database that has this text in it, as a bad disk would.
+    /// Overwrites the database page that contains this text, as a bad disk would.
     fn damage(folder: &tempfile::TempDir, text: &str) {
         let path = folder.path().join("queue.db");
         let database = Connection::open(&path).unwrap();
@@ -1105,7 +1117,7 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
     }
 
-    /// Messages of which some ten share a page.
+    /// Messages that share a page by tens.
     fn long_messages(count: usize) -> Vec<String> {
         (0..count).map(|n| format!("message {n:03} {}", "x".repeat(3000))).collect()
     }
@@ -1140,9 +1152,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_whose_rest_is_damaged_is_unreadable_and_does_not_come_again() {
+    async fn a_message_with_a_damaged_end_is_unreadable_and_is_delivered_once() {
         let Fixture { queue, folder } = fixture();
-        // Too long for a page: the rest lies on others.
+        // Too long for a page, so other pages contain the end.
         let long = format!("{}needle{}", "x".repeat(40_000), "y".repeat(60_000));
         let texts = vec!["a".to_owned(), long, "c".to_owned()];
         queue.sender(QueueName::Events).send(texts).await.unwrap();
@@ -1196,7 +1208,7 @@ mod tests {
                 at.millis()
             )
         };
-        // What was set a day ahead, and what may be as late as it is.
+        // Due dates that were set a day ahead, and one at the limit.
         fixture.sql(
             &[
                 due(1, 0, now + day + Duration::from_secs(1)),
@@ -1207,7 +1219,7 @@ mod tests {
             .concat(),
         );
         assert_eq!(texts(&fixture.receive(9).await), [("retried", 2), ("leased", 2)]);
-        // Whoever waits for more than one message counts them first.
+        // Receiving more than one message counts them first.
         fixture.sql(&due(1, 0, now + day));
         let gathered = fixture.gathered(QueueName::Events, 9, Duration::from_millis(1)).await;
         assert_eq!(texts(&gathered), [("retried", 3)]);

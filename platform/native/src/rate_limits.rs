@@ -6,9 +6,9 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookmill_core::config::{RateLimit, Source};
 
-/// A limiter for each source that has a `rate_limit`.
+/// A limiter for each source with a `rate_limit`.
 ///
-/// A source that was quiet may have all its requests at once; after that, each becomes possible again in its turn.
+/// After a quiet time, a source may send all its requests at once; then each becomes possible again in turn.
 pub struct RateLimits(Vec<(String, DefaultDirectRateLimiter)>);
 
 impl RateLimits {
@@ -22,7 +22,7 @@ impl RateLimits {
         Self(limits.collect())
     }
 
-    /// Counts a request. If it is one too many: how long until the next one is possible.
+    /// Counts a request. If it exceeds the limit, returns how long until the next one is possible.
     pub fn limited(&self, source: &Source) -> Option<Duration> {
         let (_, limiter) = self.0.iter().find(|(name, _)| *name == source.name)?;
         let denied = limiter.check().err()?;

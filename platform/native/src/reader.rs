@@ -1,13 +1,14 @@
-//! A data folder as it is read by commands, beside the process that has it. Nothing in the folder is made, changed or removed.
+//! The read access of commands to a data folder, beside the process that has locked it. Nothing in the folder is created,
+//! changed or removed.
 //!
-//! That takes more than a read-only connection. Beside a database in WAL mode SQLite makes the files `-wal` and `-shm`, even for
-//! a reader. So there are two ways to read, and the write-ahead log decides:
+//! That takes more than a read-only connection. Beside a database in WAL mode SQLite creates the files `-wal` and `-shm`,
+//! even for a reader. So there are two ways to read, and the write-ahead log decides:
 //!
-//! - Something is in the log: it is opened with `readonly_shm`, whether or not a process writes to it. SQLite keeps readers and
-//!   writers apart; if the last process was killed, it reads the log into memory.
-//! - The log is empty or not there: all of the data is in one file, which stays as it is until something is in the log. It is
-//!   opened as `immutable`, without locks. If the file has changed afterwards, a process has started meanwhile, and the question
-//!   is asked again.
+//! - The log has content: the database is opened with `readonly_shm`, whether or not a process writes to it. SQLite
+//!   coordinates readers and writers; if the last process was killed, it reads the log into memory.
+//! - The log is empty or missing: all of the data is in one file, which does not change until the log has content. It is
+//!   opened as `immutable`, without locks. If the file has changed afterwards, a process has started meanwhile, and the
+//!   query is repeated.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -23,21 +24,22 @@ use crate::files::Bodies;
 use crate::folder::{BODIES, DATA, FolderError, QUEUE};
 use crate::sqlite::{blocking, carry_out, store_error};
 
-/// How often a question is asked again because the file has changed meanwhile: once suffices, unless processes come and go.
+/// The maximum number of repetitions because the file has changed meanwhile. One is enough, unless processes start and end
+/// all the time.
 const LOOKS: usize = 10;
 
-/// How long a process may take to remove the log after the index of it, as far as one look is concerned.
+/// The time that one attempt allows a process to remove the log after the log's index.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What in a path is no part of a URI: <https://www.sqlite.org/uri.html>.
+/// Characters of a path that a URI escapes: <https://www.sqlite.org/uri.html>.
 const IN_URI: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
 
-/// The data of a folder, for reading.
+/// The data of a folder, read-only.
 #[derive(Clone, Debug)]
 pub struct Reader(PathBuf);
 
 impl Reader {
-    /// Makes sure that there is data, and that it can be read.
+    /// Checks that there is data, and that it can be read.
     pub(crate) fn open(folder: &Path) -> Result<Self, FolderError> {
         there(folder, &folder.join(DATA))?;
         for path in
@@ -56,7 +58,8 @@ impl Reader {
         Ok(Self(folder.to_owned()))
     }
 
-    /// Asks the application's database. If it changes at a bad moment, `ask` is called again, and its first answer dropped.
+    /// Queries the application's database. If the database changes at a bad moment, `ask` is called again, and its first
+    /// result dropped.
     ///
     /// # Errors
     ///
@@ -68,11 +71,11 @@ impl Reader {
         look(&self.0.join(DATA), ask)
     }
 
-    /// Asks the database of the queues, likewise.
+    /// Queries the database of the queues in the same way.
     ///
     /// # Errors
     ///
-    /// If nothing has run in the folder yet, or the database cannot be read.
+    /// If the folder has no data yet, or the database cannot be read.
     pub fn queue<T>(
         &self,
         ask: impl FnMut(&mut Connection) -> rusqlite::Result<T>,
@@ -89,7 +92,7 @@ impl Reader {
 }
 
 impl Store for Reader {
-    /// Statements that would change something are refused.
+    /// Statements that would write are rejected.
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
         let reader = self.clone();
         blocking(move || {
@@ -105,8 +108,8 @@ impl Store for Reader {
     }
 }
 
-/// Whether a database is in a folder. It is not opened: as SQLite's locks belong to the process, closing it would end those of
-/// another connection.
+/// Whether a database is in a folder. It is not opened: SQLite's locks belong to the process, so closing it would release
+/// those of another connection.
 pub(crate) fn there(folder: &Path, path: &Path) -> Result<(), FolderError> {
     fs::metadata(path).map(drop).map_err(|source| match source.kind() {
         ErrorKind::NotFound => FolderError::Empty(folder.to_owned()),
@@ -115,7 +118,7 @@ pub(crate) fn there(folder: &Path, path: &Path) -> Result<(), FolderError> {
     })
 }
 
-/// When a database was last changed, and its length, if nothing is in its log.
+/// The time of the last change of a database and its size, if its log has no content.
 fn at_rest(path: &Path) -> std::io::Result<Option<(SystemTime, u64)>> {
     let log = absent_as_none(fs::metadata(beside(path, "-wal")))?;
     let database = fs::metadata(path)?;
@@ -178,7 +181,7 @@ mod tests {
     use super::*;
     use crate::folder::DataFolder;
 
-    /// The files of a folder: their lengths and when they were changed.
+    /// The files of a folder: sizes and times of the last change.
     fn files(folder: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
         let files = fs::read_dir(folder).unwrap().map(|entry| {
             let entry = entry.unwrap();
@@ -197,8 +200,8 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_read_as_it_is_and_left_so() {
-        // What a path has to be encoded for.
+    fn a_database_is_read_without_a_change() {
+        // Characters that a URI must escape.
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("50% a?b#c é");
         fs::create_dir(&folder).unwrap();
@@ -206,13 +209,13 @@ mod tests {
         let writer = crate::sqlite::open(&path, 4096).unwrap();
         writer.execute_batch("CREATE TABLE t (n INTEGER NOT NULL) STRICT").unwrap();
         write(&writer, 1);
-        // Somebody has it open.
+        // Another process has it open.
         let before = files(&folder);
         assert_eq!(look(&path, sum).unwrap(), 1);
         assert_eq!(before.keys().collect::<Vec<_>>(), files(&folder).keys().collect::<Vec<_>>());
         let refused = look(&path, |database| database.execute("DELETE FROM t", []));
         assert!(matches!(refused, Err(FolderError::Database { .. })), "{refused:?}");
-        // It was killed: the log and its index stay behind.
+        // It was killed: the log and its index remain.
         let killed = parent.path().join("killed");
         fs::create_dir(&killed).unwrap();
         for name in ["x.db", "x.db-wal", "x.db-shm"] {
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_asked_again_if_somebody_comes_and_writes_meanwhile() {
+    fn a_query_is_repeated_if_a_process_writes_meanwhile() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
         let open = || crate::sqlite::open(&path, 4096).unwrap();
@@ -246,7 +249,7 @@ mod tests {
             looks += 1;
             let found = sum(database);
             match looks {
-                // Comes, writes, and stays; then goes, and leaves all of it in one file.
+                // Opens, writes, and stays; then closes, and leaves all data in one file.
                 1 => {
                     let writer = open();
                     write(&writer, 1);
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_reads_cannot_write() {
+    async fn a_reader_cannot_write() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataFolder::lock(folder.path()).unwrap();
         data.store(&hookmill_migrations::own()).unwrap();

@@ -1,5 +1,5 @@
-//! SMTP, through lettre. This module gives the commands one by one, so that an error tells whether the server can have the email:
-//! it cannot before the message is sent, and afterwards only its reply tells.
+//! SMTP, with lettre. This module sends the commands one by one, so that an error tells whether the server can have the
+//! email: before the message is sent it cannot, and afterwards only its reply tells.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub(crate) async fn send(request: &ApiRequest, key: &Secret) -> Result<ApiRespon
             };
         }
     };
-    // From here on, a connection that breaks does not tell whether the server has the email.
+    // From here on, a broken connection leaves delivery uncertain.
     let Ok(answered) = timeout(ANSWERING, connection.message(&letter.bytes)).await else {
         return Err(FetchError::NoAnswer("no reply to the message".to_owned()));
     };
@@ -85,7 +85,7 @@ pub(crate) async fn send(request: &ApiRequest, key: &Secret) -> Result<ApiRespon
     Ok(answer)
 }
 
-/// Credentials, and the texts that must not be quoted because of them: some servers repeat what they refuse.
+/// Credentials, and their encodings, which must not be quoted: some servers repeat what they reject.
 struct Login {
     credentials: Credentials,
     hidden: [String; 3],
@@ -94,7 +94,7 @@ struct Login {
 impl Login {
     fn new(user: &str, password: &Secret) -> Self {
         let password = password.expose_secret().trim().to_owned();
-        // As AUTH PLAIN has them, and AUTH LOGIN.
+        // The encodings of AUTH PLAIN and AUTH LOGIN.
         let plain = STANDARD.encode(format!("\0{user}\0{password}"));
         let hidden = [plain, STANDARD.encode(&password), password.clone()];
         Self { credentials: Credentials::new(user.to_owned(), password), hidden }
@@ -106,11 +106,11 @@ impl Login {
     }
 }
 
-/// Our own code for an email that no server could take: "mailbox name not allowed".
-/// Source: <https://www.rfc-editor.org/rfc/rfc5321#section-4.2.3>.
+/// Hookmill's code for an email that no server could accept: "mailbox name not allowed". Source:
+/// <https://www.rfc-editor.org/rfc/rfc5321#section-4.2.3>.
 const UNDELIVERABLE: u16 = 553;
 
-/// A server, as the URL of a request names it.
+/// The server in the URL of a request.
 struct Server {
     host: String,
     port: u16,
@@ -122,7 +122,7 @@ struct Server {
 enum Encryption {
     /// From the start.
     Implicit,
-    /// After STARTTLS, and not without it.
+    /// After STARTTLS, which is required.
     StartTls,
     /// Not at all.
     None,
@@ -135,7 +135,7 @@ impl Server {
             "smtps" => Encryption::Implicit,
             "smtp+starttls" => Encryption::StartTls,
             "smtp" => Encryption::None,
-            _ => return Err(format!("{url} names no SMTP server")),
+            _ => return Err(format!("{url} is not the URL of an SMTP server")),
         };
         match (parsed.host_str(), parsed.port()) {
             (Some(host), Some(port)) => Ok(Self { host: host.to_owned(), port, encryption }),
@@ -144,7 +144,7 @@ impl Server {
     }
 }
 
-/// An email as SMTP has it: an envelope and bytes.
+/// An email for SMTP: an envelope and bytes.
 struct Letter {
     from: Address,
     to: Vec<Address>,
@@ -152,7 +152,7 @@ struct Letter {
 }
 
 impl Letter {
-    /// The email, or why there can be none.
+    /// The email, or the reason why it cannot be sent.
     fn new(message: &Message) -> Result<Self, String> {
         let Message { id, boundary, from, to, cc, reply_to, subject, html, text } = message;
         let from = mailbox(from)?;
@@ -189,23 +189,23 @@ fn mailbox(mailbox: &Mailbox) -> Result<LettreMailbox, String> {
     Ok(LettreMailbox::new(mailbox.name.clone(), address))
 }
 
-/// What went wrong before the message, and at which step.
+/// An error before the message, and its step.
 struct Failure {
     step: Step,
     error: Error,
 }
 
-/// What went wrong.
+/// The error.
 enum Error {
     Smtp(lettre::transport::smtp::Error),
-    /// The server has refused a recipient, with this code.
+    /// The server has rejected a recipient, with this code.
     Recipient(u16, String),
-    /// The server cannot take it.
-    Unable(String),
+    /// No server could accept it.
+    Undeliverable(String),
 }
 
-/// Gives the commands up to DATA, after which the server waits for the message. Returns the recipients that the server has
-/// refused; an error if it has refused all.
+/// Sends the commands up to DATA, after which the server waits for the message. Returns the recipients that the server has
+/// rejected; an error if it has rejected all.
 async fn lead(
     server: &Server,
     credentials: Option<&Credentials>,
@@ -213,7 +213,7 @@ async fn lead(
 ) -> Result<(AsyncSmtpConnection, Vec<String>), Failure> {
     let at = |step: Step| move |error| Failure { step, error: Error::Smtp(error) };
     let login = at(Step::Login);
-    // Some servers turn a client away that does not greet with a name.
+    // Some servers reject a client that does not greet with a name.
     let hello = ClientId::Domain(letter.from.domain().to_owned());
     let tls = match server.encryption {
         Encryption::None => None,
@@ -242,7 +242,7 @@ async fn lead(
     if !ascii(&letter.from) || !letter.to.iter().all(ascii) {
         if !knows(&connection, Extension::SmtpUtfEight) {
             let words = "an address is not ASCII, and the server does not support SMTPUTF8";
-            let error = Error::Unable(words.to_owned());
+            let error = Error::Undeliverable(words.to_owned());
             return Err(Failure { step: Step::Sender, error });
         }
         parameters.push(MailParameter::SmtpUtfEight);
@@ -263,7 +263,7 @@ async fn lead(
             };
             let words = format!("{address}: {status} {}", error.words());
             let error = Error::Recipient(status, words.clone());
-            // A recipient who is deferred defers the email for all, so that no recipient gets it twice.
+            // A deferred recipient defers the email for all, so that no recipient gets it twice.
             if status < 500 {
                 return Err(Failure { step: Step::Recipient, error });
             }
@@ -284,15 +284,15 @@ impl Error {
         match self {
             Self::Smtp(error) => error.status().map(u16::from),
             Self::Recipient(code, _) => Some(*code),
-            Self::Unable(_) => Some(UNDELIVERABLE),
+            Self::Undeliverable(_) => Some(UNDELIVERABLE),
         }
     }
 
-    /// The server's words, or what went wrong with its causes.
+    /// The server's words, or the error with its causes.
     fn words(&self) -> String {
         let error = match self {
             Self::Smtp(error) => error,
-            Self::Recipient(_, words) | Self::Unable(words) => return words.clone(),
+            Self::Recipient(_, words) | Self::Undeliverable(words) => return words.clone(),
         };
         let mut source = std::error::Error::source(error);
         if let (Some(_), Some(words)) = (error.status(), source) {

@@ -12,10 +12,10 @@ use tokio::sync::Semaphore;
 
 use crate::checkpoint::Checkpoints;
 
-/// How long a connection waits for another process that holds the lock.
+/// The time that a connection waits for another process's lock.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How many statements may read at the same time. Each holds a connection.
+/// The maximum number of concurrent readers. Each holds a connection.
 const READERS: usize = 4;
 
 /// The application's database: one connection writes, and others read beside it.
@@ -25,19 +25,19 @@ pub struct Sqlite(Arc<Connections>);
 struct Connections {
     // Dropped before the writer, whose connection is the last one and removes the log.
     readers: Mutex<Vec<Connection>>,
-    /// Where a reader finds the database; a database in memory has no other connection than its writer.
+    /// The path for readers; a database in memory has only its writer's connection.
     path: Option<PathBuf>,
     reading: Arc<Semaphore>,
     writer: Mutex<Writer>,
 }
 
 struct Writer {
-    // Dropped before the database, likewise.
+    // Dropped before the database, for the same reason.
     checkpoints: Option<Checkpoints>,
     database: Connection,
 }
 
-/// Opens a database for durable writing: a commit is on the disk when it returns. A new one gets pages of this size.
+/// Opens a database for durable writing: a commit is on disk when it returns. A new one gets this page size.
 pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection> {
     let database = Connection::open(path)?;
     database.pragma_update(None, "page_size", page_bytes)?;
@@ -49,12 +49,12 @@ pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection>
 }
 
 impl Sqlite {
-    /// A store on a database that is open and migrated.
+    /// A store on an open and migrated database.
     pub fn new(database: Connection) -> Self {
         Self::of(database, None)
     }
 
-    /// Likewise, whose checkpoints do not hold up its transactions.
+    /// The same, with checkpoints that do not block its transactions.
     pub(crate) fn with_checkpoints(database: Connection, checkpoints: Checkpoints) -> Self {
         Self::of(database, Some(checkpoints))
     }
@@ -70,11 +70,11 @@ impl Sqlite {
         }))
     }
 
-    /// Whether the database answers a writer.
+    /// Whether the database accepts a writer.
     ///
     /// # Errors
     ///
-    /// What it says instead.
+    /// The database's error.
     pub async fn check(&self) -> Result<(), StoreError> {
         self.execute(vec![Statement::new("SELECT 1 FROM events LIMIT 1", Vec::new())])
             .await
@@ -91,7 +91,7 @@ impl Store for Sqlite {
     async fn query(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
         let connections = self.0.clone();
         let Some(path) = connections.path.clone() else { return self.execute(statements).await };
-        // The semaphore is never closed. The turn ends with the work, even if the caller no longer waits.
+        // The semaphore is never closed. The permit is released when the work ends, even if the caller no longer waits.
         let turn = self.0.reading.clone().acquire_owned().await;
         blocking(move || {
             let rows = connections.read(&path, &statements);
@@ -124,7 +124,7 @@ impl Connections {
     }
 }
 
-/// Locks. If a lock is poisoned, there was a panic between two transactions, and the connection itself has rolled back.
+/// Locks. A poisoned lock means a panic between two transactions, and the connection has rolled back.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -137,7 +137,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(reader)
 }
 
-/// Does what may block elsewhere.
+/// Runs blocking work on another thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
@@ -145,11 +145,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
     result.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
 }
 
-/// Carries statements out in one transaction.
+/// Executes statements in one transaction.
 ///
 /// # Errors
 ///
-/// What the database says; nothing is written then.
+/// The database's error; then nothing is written.
 pub fn transaction(
     database: &mut Connection,
     behavior: TransactionBehavior,
@@ -177,9 +177,9 @@ pub(crate) fn carry_out(
 ///
 /// # Errors
 ///
-/// If SQLite refuses.
+/// If SQLite fails.
 pub fn rows(prepared: &mut rusqlite::Statement<'_>, params: &[Param]) -> rusqlite::Result<Rows> {
-    // SQLite takes a parameter that is not bound for NULL.
+    // SQLite treats a parameter that is not bound as NULL.
     if params.len() != prepared.parameter_count() {
         let (given, needed) = (params.len(), prepared.parameter_count());
         return Err(rusqlite::Error::InvalidParameterCount(given, needed));
@@ -210,7 +210,7 @@ fn value(value: ValueRef<'_>) -> Value {
     }
 }
 
-/// What an error of SQLite means, by its code: <https://www.sqlite.org/rescode.html>.
+/// Classifies an error of SQLite by its code: <https://www.sqlite.org/rescode.html>.
 pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
     let code = match error {
         rusqlite::Error::SqlInputError { error, .. } => Some(error.code),
@@ -228,7 +228,7 @@ pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
     }
 }
 
-/// What SQLite says, without the statement.
+/// SQLite's message, without the statement.
 pub(crate) fn message(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn questions_alone_leave_nothing_beside_the_database() {
+    async fn queries_alone_create_no_files_beside_the_database() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data.db");
         let database = open(&path, 4096).unwrap();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_statement_has_all_of_its_parameters() {
+    async fn a_statement_needs_all_of_its_parameters() {
         let store = Sqlite::new(Connection::open_in_memory().unwrap());
         for params in [Vec::new(), vec![Param::Null, Param::Null]] {
             store.execute(vec![Statement::new("SELECT ?1", params)]).await.unwrap_err();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_code_of_an_error_says_whether_to_try_again() {
+    async fn the_code_of_an_error_decides_whether_to_retry() {
         let database = Connection::open_in_memory().unwrap();
         database.execute_batch("CREATE TABLE t (n INTEGER NOT NULL) STRICT").unwrap();
         let store = Sqlite::new(database);

@@ -1,7 +1,7 @@
-//! How Postmark is spoken to: <https://postmarkapp.com/developer/user-guide/send-email-with-api/batch-emails>.
+//! Postmark: <https://postmarkapp.com/developer/user-guide/send-email-with-api/batch-emails>.
 //!
-//! It supports no idempotency key: a batch whose answer was lost may have been sent. Its answer to a batch has a code for each
-//! email, and a code may say that Postmark did not get to that email.
+//! It has no idempotency keys: after a lost response, delivery is uncertain. Its response to a batch has a code for each
+//! email; a code may say that Postmark did not process that email.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,7 @@ use crate::api::{Api, EMAIL_ID, Sealed, first_line, kept, not_taken};
 
 /// The header with the server's API token: <https://postmarkapp.com/developer/api/overview#authentication>.
 const TOKEN: &str = "x-postmark-server-token";
-/// The stream for emails that answer what somebody did: <https://postmarkapp.com/developer/api/message-streams-api>. Every server
-/// has it.
+/// The stream for transactional emails: <https://postmarkapp.com/developer/api/message-streams-api>. Every server has it.
 const STREAM: &str = "outbound";
 
 /// Postmark's API.
@@ -53,7 +52,7 @@ impl Api for Postmark {
         }
     }
 
-    fn answer(&self, emails: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, emails: usize, response: &ApiResponse) -> SendResult {
         answer(emails, response)
     }
 
@@ -75,7 +74,7 @@ impl EmailApi for Postmark {
         (!emails.is_empty()).then(|| body(emails))
     }
 
-    /// Metadata that each email has: <https://postmarkapp.com/developer/webhooks/delivery-webhook>.
+    /// The metadata of each email: <https://postmarkapp.com/developer/webhooks/delivery-webhook>.
     fn reported_id(&self) -> Option<&'static str> {
         Some("Metadata.hookmill")
     }
@@ -96,7 +95,7 @@ fn body(emails: &[&Email]) -> String {
         html_body: &'e str,
         text_body: &'e str,
         message_stream: &'static str,
-        /// What Postmark repeats when it reports what became of the email.
+        /// Postmark returns it in its reports about the email.
         metadata: BTreeMap<&'static str, &'e str>,
     }
     let items = emails.iter().map(|email| Item {
@@ -113,12 +112,12 @@ fn body(emails: &[&Email]) -> String {
     to_json(&items.collect::<Vec<_>>())
 }
 
-/// Postmark takes several addresses as one text, with commas between them.
+/// Postmark accepts several addresses as one comma-separated text.
 fn list(mailboxes: &[Mailbox]) -> String {
     mailboxes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// How many mailboxes a [`list`] has. Each has one `@` in its address; a name that has one stands in quotes.
+/// The number of mailboxes in a [`list`]. Each address has one `@`; a name with one is in quotes.
 fn mailboxes(list: &str) -> usize {
     let (mut quoted, mut escaped, mut count) = (false, false, 0);
     for character in list.chars() {
@@ -133,10 +132,10 @@ fn mailboxes(list: &str) -> usize {
     count
 }
 
-/// What Postmark says of an email, or of a request: <https://postmarkapp.com/developer/api/overview#error-codes>.
+/// Postmark's result for an email or a request: <https://postmarkapp.com/developer/api/overview#error-codes>.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
-struct Said {
+struct EmailResult {
     error_code: u32,
     #[serde(default)]
     message: String,
@@ -144,12 +143,12 @@ struct Said {
     message_id: Option<String>,
 }
 
-impl Said {
-    /// The recipients have bounced for good, complained, or been suppressed by hand.
+impl EmailResult {
+    /// The recipients have hard-bounced, complained, or been suppressed by hand.
     const INACTIVE: u32 = 406;
 
-    /// Whether it concerns the sender, and so every email: an unknown or unconfirmed sender signature, no credits left, an
-    /// account that is pending or may not send.
+    /// Whether the error is about the sender, and so about every email: an unknown or unconfirmed sender signature, no
+    /// credits, an account that is pending or may not send.
     fn concerns_sender(&self) -> bool {
         matches!(self.error_code, 400 | 401 | 405 | 412 | 413)
     }
@@ -159,46 +158,46 @@ impl Said {
     }
 }
 
-/// What Postmark has said to a batch of so many emails.
+/// The result of sending a batch of this size.
 ///
 /// Statuses: <https://postmarkapp.com/developer/api/overview#http-response-codes>.
-fn answer(emails: usize, response: &ApiResponse) -> Answer {
+fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     if (200..300).contains(&response.status) {
-        // It has taken the batch, and does not say again what of it.
-        return match serde_json::from_str::<Vec<Said>>(&response.body) {
-            Ok(said) if said.len() == emails => {
-                Answer::Taken(said.into_iter().map(outcome).collect())
+        // Postmark has accepted the batch, and does not repeat its results.
+        return match serde_json::from_str::<Vec<EmailResult>>(&response.body) {
+            Ok(result) if result.len() == emails => {
+                SendResult::Accepted(result.into_iter().map(outcome).collect())
             }
-            _ => Answer::Unavailable(format!(
-                "Postmark answered {} and no list of {emails} emails",
+            _ => SendResult::Uncertain(format!(
+                "Postmark answered {} without results for {emails} emails",
                 response.status
             )),
         };
     }
-    let said = serde_json::from_str::<Said>(&response.body).ok();
-    let words = match &said {
-        Some(Said { error_code, message, .. }) => format!(": {error_code}: {message}"),
+    let result = serde_json::from_str::<EmailResult>(&response.body).ok();
+    let words = match &result {
+        Some(EmailResult { error_code, message, .. }) => format!(": {error_code}: {message}"),
         None => first_line(&response.body),
     };
     let error = kept(&format!("Postmark answered {}{words}", response.status));
-    match said {
-        Some(said) if said.concerns_sender() => Answer::Refused(error),
-        Some(Said { error_code: Said::INACTIVE, .. }) if emails == 1 => {
-            Answer::Taken(vec![Delivered::Unwanted(error)])
+    match result {
+        Some(result) if result.concerns_sender() => SendResult::Refused(error),
+        Some(EmailResult { error_code: EmailResult::INACTIVE, .. }) if emails == 1 => {
+            SendResult::Accepted(vec![MessageResult::Unwanted(error)])
         }
         _ => not_taken(response, error),
     }
 }
 
-/// What became of one email. Code 0 may come with words about recipients who are inactive, where there are others.
-fn outcome(said: Said) -> Delivered {
-    match said.error_code {
-        0 if said.message.contains("inactive") => {
-            Delivered::Partly { id: said.message_id, left_out: kept(&said.message) }
+/// The result for one email. Code 0 may have a message about inactive recipients, if there are others.
+fn outcome(result: EmailResult) -> MessageResult {
+    match result.error_code {
+        0 if result.message.contains("inactive") => {
+            MessageResult::Partly { id: result.message_id, left_out: kept(&result.message) }
         }
-        0 => Delivered::Accepted(said.message_id),
-        Said::INACTIVE => Delivered::Unwanted(said.words()),
-        _ => Delivered::Refused(said.words()),
+        0 => MessageResult::Accepted(result.message_id),
+        EmailResult::INACTIVE => MessageResult::Unwanted(result.words()),
+        _ => MessageResult::Refused(result.words()),
     }
 }
 
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_written_as_postmark_documents_it() {
+    fn a_batch_has_postmarks_documented_format() {
         let mut second = email("\"Bea @ home, or not\" <b@example.com>", "Olá B");
         second.to.push("c@example.com".parse().unwrap());
         second.cc = vec!["Dee <d@example.com>".parse().unwrap()];
@@ -284,26 +283,26 @@ mod tests {
         ]"#;
         assert_eq!(
             answer(4, &response(200, body)),
-            Answer::Taken(vec![
-                Delivered::Accepted(Some("id-a".into())),
-                Delivered::Unwanted(
+            SendResult::Accepted(vec![
+                MessageResult::Accepted(Some("id-a".into())),
+                MessageResult::Unwanted(
                     "Postmark error 406: You tried to send to recipient(s) that have been marked as inactive.".into()
                 ),
-                Delivered::Refused("Postmark error 300: Invalid 'To' address: 'c'.".into()),
-                Delivered::Partly {
+                MessageResult::Refused("Postmark error 300: Invalid 'To' address: 'c'.".into()),
+                MessageResult::Partly {
                     id: Some("id-d".into()),
                     left_out: "Message OK, but will not deliver to these inactive addresses: d@example.com".into(),
                 },
             ])
         );
-        // Without a code for each email, nobody knows what Postmark has sent.
+        // Without a code for each email, delivery is uncertain.
         for body in ["", "{}", "[]", "<html>", r#"[{"ErrorCode":0}]"#, r#"[{"Message":"OK"},{}]"#] {
-            assert!(matches!(answer(2, &response(200, body)), Answer::Unavailable(_)), "{body}");
+            assert!(matches!(answer(2, &response(200, body)), SendResult::Uncertain(_)), "{body}");
         }
     }
 
     #[test]
-    fn what_is_tried_again_and_what_is_not() {
+    fn a_status_decides_between_retry_and_refusal() {
         let problem = |code: u32| format!(r#"{{"ErrorCode":{code},"Message":"words"}}"#);
         for (status, code, expected) in [
             (401, 10, "refused"),
@@ -326,27 +325,29 @@ mod tests {
             (503, 100, "away"),
         ] {
             let found = match answer(2, &response(status, &problem(code))) {
-                Answer::Busy { .. } => "busy",
-                Answer::Later(_) => "later",
-                Answer::Away(_) => "away",
-                Answer::Unavailable(_) => "unavailable",
-                Answer::Malformed(_) => "malformed",
-                Answer::Refused(_) => "refused",
-                Answer::Taken(_) => "taken",
+                SendResult::Busy { .. } => "busy",
+                SendResult::Deferred(_) => "later",
+                SendResult::Unavailable(_) => "away",
+                SendResult::Uncertain(_) => "unavailable",
+                SendResult::Malformed(_) => "malformed",
+                SendResult::Refused(_) => "refused",
+                SendResult::Accepted(_) => "taken",
             };
             assert_eq!(found, expected, "{status} {code}");
         }
         assert_eq!(
             answer(2, &response(401, &problem(10))),
-            Answer::Refused("Postmark answered 401: 10: words".into())
+            SendResult::Refused("Postmark answered 401: 10: words".into())
         );
         assert_eq!(
             answer(1, &response(422, &problem(406))),
-            Answer::Taken(vec![Delivered::Unwanted("Postmark answered 422: 406: words".into())])
+            SendResult::Accepted(vec![MessageResult::Unwanted(
+                "Postmark answered 422: 406: words".into()
+            )])
         );
         assert_eq!(
             answer(1, &response(503, "Service Unavailable")),
-            Answer::Away("Postmark answered 503: Service Unavailable".into())
+            SendResult::Unavailable("Postmark answered 503: Service Unavailable".into())
         );
     }
 }

@@ -1,14 +1,14 @@
-//! How Resend is spoken to: <https://resend.com/docs/api-reference/emails/send-batch-emails>.
+//! Resend: <https://resend.com/docs/api-reference/emails/send-batch-emails>.
 //!
-//! A batch goes out under an idempotency key. For 24 hours, the same body under the same key is answered as it was the first
-//! time, and nothing is sent again: so a batch whose answer was lost is simply sent once more.
+//! A batch has an idempotency key. For 24 hours, Resend answers the same body under the same key with its first response,
+//! and sends nothing again. So a batch whose response was lost is sent once more.
 
 use std::time::Duration;
 
 use hookmill_core::email::Email;
 use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,7 @@ impl Api for Resend {
         let headers = vec![
             ("content-type", "application/json".to_owned()),
             ("idempotency-key", batch.id.to_owned()),
-            // One address that is none does not take the others with it.
+            // One invalid address does not reject the other emails.
             ("x-batch-validation", "permissive".to_owned()),
         ];
         ApiRequest {
@@ -49,7 +49,7 @@ impl Api for Resend {
         }
     }
 
-    fn answer(&self, emails: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, emails: usize, response: &ApiResponse) -> SendResult {
         answer(emails, response)
     }
 
@@ -64,7 +64,7 @@ impl EmailApi for Resend {
         (!emails.is_empty()).then(|| body(emails))
     }
 
-    /// The tag that each email has: <https://resend.com/docs/dashboard/webhooks/event-types>.
+    /// The tag of each email: <https://resend.com/docs/dashboard/webhooks/event-types>.
     fn reported_id(&self) -> Option<&'static str> {
         Some("data.tags.hookmill")
     }
@@ -82,7 +82,7 @@ fn body(emails: &[&Email]) -> String {
         subject: &'e str,
         html: &'e str,
         text: &'e str,
-        /// What Resend tells again of when it reports what became of the email.
+        /// Resend returns it in its reports about the email.
         tags: [Tag<'e>; 1],
     }
     #[derive(Serialize)]
@@ -103,10 +103,10 @@ fn body(emails: &[&Email]) -> String {
     to_json(&items.collect::<Vec<_>>())
 }
 
-/// What Resend has said to a batch of so many emails.
+/// The result of sending a batch of this size.
 ///
 /// Errors: <https://resend.com/docs/api-reference/errors>.
-fn answer(emails: usize, response: &ApiResponse) -> Answer {
+fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Problem {
@@ -114,15 +114,15 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
         message: String,
     }
     if (200..300).contains(&response.status) {
-        // It has taken the batch, and under the same key it says once more what of it.
+        // Resend has accepted the batch, and repeats its results under the same key.
         return delivered(emails, &response.body).map_or_else(
             || {
-                Answer::Unavailable(format!(
-                    "Resend answered {} and no list of emails",
+                SendResult::Uncertain(format!(
+                    "Resend answered {} without results for the emails",
                     response.status
                 ))
             },
-            Answer::Taken,
+            SendResult::Accepted,
         );
     }
     let problem: Problem = serde_json::from_str(&response.body).unwrap_or_default();
@@ -134,20 +134,20 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
     };
     let error = kept(&format!("Resend answered {}{words}", response.status));
     match (response.status, name.as_str()) {
-        // A quota does not come back within the time that a retry is worth; and the sender is the same for all.
+        // A quota is not available again within the time of retries, and the sender is the same for all emails.
         (429, "daily_quota_exceeded" | "monthly_quota_exceeded") | (_, "invalid_from_address") => {
-            Answer::Refused(error)
+            SendResult::Refused(error)
         }
-        (409, "concurrent_idempotent_requests") => Answer::Busy { after: None, error },
+        (409, "concurrent_idempotent_requests") => SendResult::Busy { after: None, error },
         _ => not_taken(response, error),
     }
 }
 
-/// The ids stand in the order of the emails, without a place for those that were refused; these are named by their place.
-/// `None` if it does not speak of each email.
-fn delivered(emails: usize, body: &str) -> Option<Vec<Delivered>> {
+/// The ids are in the order of the emails, without refused ones, whose indexes the errors contain. `None` if an email has
+/// no result.
+fn delivered(emails: usize, body: &str) -> Option<Vec<MessageResult>> {
     #[derive(Deserialize)]
-    struct Taken {
+    struct Accepted {
         data: Vec<Id>,
         #[serde(default)]
         errors: Vec<Refused>,
@@ -161,11 +161,11 @@ fn delivered(emails: usize, body: &str) -> Option<Vec<Delivered>> {
         index: usize,
         message: String,
     }
-    let Taken { data, mut errors } = serde_json::from_str(body).ok()?;
-    let mut ids = data.into_iter().map(|taken| taken.id);
+    let Accepted { data, mut errors } = serde_json::from_str(body).ok()?;
+    let mut ids = data.into_iter().map(|accepted| accepted.id);
     let email = |index| match errors.iter().position(|error| error.index == index) {
-        Some(place) => Some(Delivered::Refused(kept(&errors.swap_remove(place).message))),
-        None => ids.next().map(|id| Delivered::Accepted(Some(id))),
+        Some(place) => Some(MessageResult::Refused(kept(&errors.swap_remove(place).message))),
+        None => ids.next().map(|id| MessageResult::Accepted(Some(id))),
     };
     (0..emails).map(email).collect()
 }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_written_as_resend_documents_it() {
+    fn a_batch_has_resends_documented_format() {
         let mut emails = ["a@example.com", "b@example.com"].map(|to| email(to, "Olá, Ines & co"));
         for email in &mut emails {
             email.html = "<p>Olá, Ines &amp; co</p>".into();
@@ -192,17 +192,17 @@ mod tests {
     }
 
     #[test]
-    fn each_email_of_a_batch_has_its_own_outcome() {
+    fn each_email_of_a_batch_has_its_own_result() {
         let body = r#"{"data":[{"id":"id-a"},{"id":"id-c"}],"errors":[{"index":1,"message":"Invalid `to` field."}]}"#;
         assert_eq!(
             answer(3, &response(200, body)),
-            Answer::Taken(vec![
-                Delivered::Accepted(Some("id-a".into())),
-                Delivered::Refused("Invalid `to` field.".into()),
-                Delivered::Accepted(Some("id-c".into())),
+            SendResult::Accepted(vec![
+                MessageResult::Accepted(Some("id-a".into())),
+                MessageResult::Refused("Invalid `to` field.".into()),
+                MessageResult::Accepted(Some("id-c".into())),
             ])
         );
-        // What cannot be read, or does not speak of each, is asked for again.
+        // An unreadable or incomplete response causes a retry.
         for body in [
             "",
             "{}",
@@ -211,12 +211,12 @@ mod tests {
             r#"{"data":[{"id":"a"}]}"#,
             r#"{"data":[{"id":"a"}],"errors":[{"ind"#,
         ] {
-            assert!(matches!(answer(2, &response(200, body)), Answer::Unavailable(_)), "{body}");
+            assert!(matches!(answer(2, &response(200, body)), SendResult::Uncertain(_)), "{body}");
         }
     }
 
     #[test]
-    fn what_is_tried_again_and_what_is_not() {
+    fn a_status_decides_between_retry_and_refusal() {
         let problem =
             |name: &str| format!(r#"{{"statusCode":0,"name":"{name}","message":"words"}}"#);
         for (status, name, expected) in [
@@ -238,13 +238,13 @@ mod tests {
             (503, "", "away"),
         ] {
             let found = match answer(1, &response(status, &problem(name))) {
-                Answer::Busy { .. } => "busy",
-                Answer::Later(_) => "later",
-                Answer::Away(_) => "away",
-                Answer::Unavailable(_) => "unavailable",
-                Answer::Malformed(_) => "malformed",
-                Answer::Refused(_) => "refused",
-                Answer::Taken(_) => "taken",
+                SendResult::Busy { .. } => "busy",
+                SendResult::Deferred(_) => "later",
+                SendResult::Unavailable(_) => "away",
+                SendResult::Uncertain(_) => "unavailable",
+                SendResult::Malformed(_) => "malformed",
+                SendResult::Refused(_) => "refused",
+                SendResult::Accepted(_) => "taken",
             };
             assert_eq!(found, expected, "{status} {name}");
         }
@@ -254,7 +254,7 @@ mod tests {
         };
         assert_eq!(
             answer(1, &limited),
-            Answer::Busy {
+            SendResult::Busy {
                 after: Some(Duration::from_secs(7)),
                 error: "Resend answered 429: rate_limit_exceeded: words".into()
             }

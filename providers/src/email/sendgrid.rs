@@ -1,9 +1,9 @@
-//! How SendGrid is spoken to: <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send>.
+//! SendGrid: <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send>.
 //!
-//! It knows no idempotency key: of a batch whose answer was lost, nobody can say whether it was sent.
+//! It has no idempotency keys: after a lost response, delivery is uncertain.
 //!
-//! One request sends one text to many, so emails that differ go together by substitution: the text is a tag, and each recipient
-//! has its own text for that tag. What is too long for a substitution goes by itself.
+//! One request sends one text to many recipients, so different emails share a request by substitution: the text is a tag,
+//! and each recipient has its own text for that tag. A text that is too long for a substitution has its own request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use std::time::Duration;
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{EmailApi, length};
 use crate::api::{Api, EMAIL_ID, Recipients, Sealed, first_line, kept, not_taken};
 
-/// The most emails in one batch: personalizations of a request.
+/// The maximum number of emails in one batch: personalizations of a request.
 const BATCH_EMAILS: usize = 1000;
-/// The most recipients of one request, those of copies included.
-/// Source: <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>.
+/// The maximum number of recipients of one request, including copies. Source:
+/// <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>.
 const RECIPIENTS: usize = 1000;
-/// The most that the substitutions of one recipient may have together, in bytes; SendGrid says 10,000.
+/// The maximum size of the substitutions of one recipient, in bytes; SendGrid's limit is 10,000.
 const SUBSTITUTION_BYTES: usize = 9_500;
 
 /// SendGrid's API.
@@ -53,7 +53,7 @@ impl Api for SendGrid {
         }
     }
 
-    fn answer(&self, emails: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, emails: usize, response: &ApiResponse) -> SendResult {
         answer(emails, response)
     }
 
@@ -76,24 +76,24 @@ impl EmailApi for SendGrid {
         body(emails)
     }
 
-    /// The custom argument that each email has:
+    /// The custom argument of each email:
     /// <https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event#unique-arguments>.
     fn reported_id(&self) -> Option<&'static str> {
         Some("hookmill")
     }
 }
 
-/// A batch that is not full.
+/// A batch with room for more emails.
 struct Open {
     batch: usize,
     bytes: usize,
     recipients: usize,
 }
 
-/// Which of these emails go out in one request, by their places; in order of the first of each.
+/// Divides emails into requests, by index, in the order of each one's first email.
 fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
-    // Sender and where answers go are the request's; all else is a recipient's own.
+    // Sender and reply address belong to the request; everything else belongs to a recipient.
     let mut open: BTreeMap<(&Mailbox, Option<&Mailbox>), Open> = BTreeMap::new();
     for (place, email) in emails.iter().enumerate() {
         if email.html.len() + email.text.len() > SUBSTITUTION_BYTES {
@@ -122,7 +122,7 @@ fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
     batches
 }
 
-/// The body of a batch of emails that [`batches`] put together; `None` for no email.
+/// The body of a batch of emails that [`batches`] put together; `None` without emails.
 fn body(emails: &[&Email]) -> Option<String> {
     #[derive(Serialize)]
     struct Request<'e> {
@@ -130,7 +130,7 @@ fn body(emails: &[&Email]) -> Option<String> {
         from: Address<'e>,
         #[serde(skip_serializing_if = "Option::is_none")]
         reply_to: Option<Address<'e>>,
-        /// Required, though each email has its own.
+        /// Required, although each email has its own.
         subject: &'e str,
         content: [Content<'e>; 2],
     }
@@ -142,7 +142,7 @@ fn body(emails: &[&Email]) -> Option<String> {
         subject: &'e str,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         substitutions: BTreeMap<&'e str, &'e str>,
-        /// What SendGrid tells again of when it reports what became of the email.
+        /// SendGrid returns it in its reports about the email.
         custom_args: BTreeMap<&'static str, &'e str>,
     }
     #[derive(Serialize)]
@@ -162,7 +162,7 @@ fn body(emails: &[&Email]) -> Option<String> {
 
     let first = emails.first()?;
     let alone = emails.len() == 1;
-    // No text has the id of an email in it, so nothing that stands in one is taken for a tag.
+    // No text contains the id of an email, so no text contains a tag.
     let tag = |part| format!("-{}.{part}-", first.id.get(..16).unwrap_or(&first.id));
     let (text_tag, html_tag) = (tag("text"), tag("html"));
     let personalizations = emails.iter().map(|email| {
@@ -179,7 +179,7 @@ fn body(emails: &[&Email]) -> Option<String> {
         from: address(&first.from),
         reply_to: first.reply_to.as_ref().map(address),
         subject: &first.subject,
-        // In this order: the plainest first.
+        // The required order: plain text first.
         content: [
             Content { r#type: "text/plain", value: text },
             Content { r#type: "text/html", value: html },
@@ -188,8 +188,8 @@ fn body(emails: &[&Email]) -> Option<String> {
     serde_json::to_string(&request).ok()
 }
 
-/// What SendGrid has said to a batch of so many emails. It answers for the request as a whole, with one id for all.
-fn answer(emails: usize, response: &ApiResponse) -> Answer {
+/// The result of sending a batch of this size. SendGrid answers for the whole request, with one id for all emails.
+fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Problems {
@@ -202,7 +202,10 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
         field: Option<String>,
     }
     if (200..300).contains(&response.status) {
-        return Answer::Taken(vec![Delivered::Accepted(response.message_id.clone()); emails]);
+        return SendResult::Accepted(vec![
+            MessageResult::Accepted(response.message_id.clone());
+            emails
+        ]);
     }
     let Problems { errors } = serde_json::from_str(&response.body).unwrap_or_default();
     let words = errors.iter().map(|Problem { message, field }| match field {
@@ -212,11 +215,11 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
     let words = words.collect::<String>();
     let words = if words.is_empty() { first_line(&response.body) } else { words };
     let error = kept(&format!("SendGrid answered {}{words}", response.status));
-    // The sender is the same for all.
+    // The sender is the same for all emails.
     let of_sender =
         |problem: &Problem| problem.field.as_deref().is_some_and(|f| f.starts_with("from"));
     if response.status == 400 && errors.iter().any(of_sender) {
-        return Answer::Refused(error);
+        return SendResult::Refused(error);
     }
     not_taken(response, error)
 }
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn emails_that_differ_go_in_one_request_by_substitution() {
+    fn different_emails_share_a_request_by_substitution() {
         let mut second = email("Bea <b@example.com>", "Olá \"B\"");
         second.cc = vec!["c@example.com".parse().unwrap()];
         let emails = [email("a@example.com", "Hello A"), second];
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn one_email_is_written_out() {
+    fn a_single_email_is_written_without_substitution() {
         let body: serde_json::Value =
             serde_json::from_str(&body(&[&email("a@example.com", "Hello")]).unwrap()).unwrap();
         insta::assert_json_snapshot!(body);
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn long_emails_and_those_of_other_senders_go_by_themselves() {
+    fn long_emails_and_those_of_other_senders_have_their_own_requests() {
         let long = email("a@example.com", &"x".repeat(SUBSTITUTION_BYTES));
         let mut other = email("b@example.com", "x");
         other.from = "other@example.com".parse().unwrap();
@@ -280,43 +283,49 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_again_and_what_is_not() {
+    fn a_status_decides_between_retry_and_refusal() {
         let answer = |status, body: &str| {
             let (retry_after, message_id) = (Some("3".into()), Some("id-1".into()));
             answer(2, &ApiResponse { status, retry_after, message_id, body: body.into() })
         };
         assert_eq!(
             answer(202, ""),
-            Answer::Taken(vec![Delivered::Accepted(Some("id-1".into())); 2])
+            SendResult::Accepted(vec![MessageResult::Accepted(Some("id-1".into())); 2])
         );
         let problem = r#"{"errors":[{"message":"Does not contain a valid address.","field":"from.email","help":null}]}"#;
         assert_eq!(
             answer(400, problem),
-            Answer::Refused(
+            SendResult::Refused(
                 "SendGrid answered 400: from.email: Does not contain a valid address.".into()
             )
         );
         assert_eq!(
             answer(429, r#"{"errors":[{"message":"too many requests","field":null}]}"#),
-            Answer::Busy {
+            SendResult::Busy {
                 after: Some(Duration::from_secs(3)),
                 error: "SendGrid answered 429: too many requests".into()
             }
         );
         let problem = r#"{"errors":[{"message":"Does not contain a valid address.","field":"personalizations.3.to.0.email"}]}"#;
-        assert!(matches!(answer(400, problem), Answer::Malformed(_)));
-        assert!(matches!(answer(413, ""), Answer::Malformed(_)));
+        assert!(matches!(answer(400, problem), SendResult::Malformed(_)));
+        assert!(matches!(answer(413, ""), SendResult::Malformed(_)));
         for status in [500, 502, 504] {
             assert_eq!(
                 answer(status, "<html>"),
-                Answer::Unavailable(format!("SendGrid answered {status}"))
+                SendResult::Uncertain(format!("SendGrid answered {status}"))
             );
         }
         for status in [408, 503] {
-            assert_eq!(answer(status, ""), Answer::Away(format!("SendGrid answered {status}")));
+            assert_eq!(
+                answer(status, ""),
+                SendResult::Unavailable(format!("SendGrid answered {status}"))
+            );
         }
         for status in [401, 403, 404] {
-            assert_eq!(answer(status, ""), Answer::Refused(format!("SendGrid answered {status}")));
+            assert_eq!(
+                answer(status, ""),
+                SendResult::Refused(format!("SendGrid answered {status}"))
+            );
         }
     }
 

@@ -1,17 +1,17 @@
-//! How an SMTP server is spoken to: <https://www.rfc-editor.org/rfc/rfc5321>. Amazon SES has one, as most providers do.
+//! SMTP: <https://www.rfc-editor.org/rfc/rfc5321>. Amazon SES has an SMTP server, as most providers do.
 //!
-//! Only the transport differs from that of the other APIs, and only the native binary has it. A request names the server by a
-//! URL, and its body is a [`Message`]; the answer has the server's code as its status, and a [`Reply`] as its body.
+//! Only the transport differs from that of the other APIs, and only the native binary has it. A request names the server by
+//! a URL, and its body is a [`Message`]; the response has the server's code as its status, and a [`Reply`] as its body.
 //!
-//! SMTP has no idempotency keys: if the connection breaks after the message and before the reply, the server may have taken the
-//! email. An email has the same Message-ID however often it is sent, so that a recipient can recognize a repetition. A request
-//! has one email, so that a connection that breaks leaves only one uncertain.
+//! SMTP has no idempotency keys: if the connection breaks after the message and before the reply, the server may have
+//! accepted the email. An email has the same Message-ID in every attempt, so that a recipient can recognize a repetition. A
+//! request has one email, so that a broken connection leaves only one uncertain.
 
 use std::time::Duration;
 
 use hookmill_core::email::{Email, Mailbox};
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,20 +22,20 @@ use crate::api::{Api, Sealed, kept};
 #[derive(Clone, Copy, Debug)]
 pub struct Smtp;
 
-/// An email as the transport is told of it: in the body of a request.
+/// An email for the transport: the body of a request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Message {
-    /// The Message-ID, with its angle brackets: always the same for one email.
+    /// The Message-ID with its angle brackets: the same in every attempt.
     pub id: String,
-    /// What separates its parts; it stands in none of them.
+    /// The boundary between its parts, which no part contains.
     pub boundary: String,
-    /// Whose it is.
+    /// The sender.
     pub from: Mailbox,
     /// The recipients; at least one.
     pub to: Vec<Mailbox>,
     /// Recipients of a copy.
     pub cc: Vec<Mailbox>,
-    /// Where answers go, if not to the sender.
+    /// The mailbox for replies, if not the sender.
     pub reply_to: Option<Mailbox>,
     /// The subject line.
     pub subject: String,
@@ -45,14 +45,14 @@ pub struct Message {
     pub text: String,
 }
 
-/// What the transport says of the dialogue: in the body of an answer, whose status is the server's last code.
+/// The transport's report: the body of a response, whose status is the server's last code.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reply {
-    /// What the server replied to.
+    /// The step that the server replied to.
     pub step: Step,
     /// The server's words.
     pub text: String,
-    /// The recipients that it has refused for good, with its words, where it has taken the email for others.
+    /// The recipients that it has refused permanently, with its words, if it has accepted the email for others.
     pub left_out: Vec<String>,
 }
 
@@ -60,11 +60,11 @@ pub struct Reply {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
-    /// Until the user is logged in: the greeting, EHLO, STARTTLS and AUTH.
+    /// The greeting, EHLO, STARTTLS and AUTH.
     Login,
-    /// MAIL: whose email it is.
+    /// MAIL: the sender.
     Sender,
-    /// RCPT: to whom it goes.
+    /// RCPT: a recipient.
     Recipient,
     /// DATA, and the message.
     Message,
@@ -94,7 +94,7 @@ impl Api for Smtp {
         }
     }
 
-    fn answer(&self, emails: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, emails: usize, response: &ApiResponse) -> SendResult {
         answer(emails, response)
     }
 
@@ -129,11 +129,11 @@ impl EmailApi for Smtp {
     }
 }
 
-/// What the server has done with an email. Codes: <https://www.rfc-editor.org/rfc/rfc5321#section-4.2>; those of Amazon SES:
+/// The server's result for an email. Codes: <https://www.rfc-editor.org/rfc/rfc5321#section-4.2>; those of Amazon SES:
 /// <https://docs.aws.amazon.com/ses/latest/dg/troubleshoot-smtp.html>.
-fn answer(emails: usize, response: &ApiResponse) -> Answer {
+fn answer(emails: usize, response: &ApiResponse) -> SendResult {
     let Ok(Reply { step, text, left_out }) = serde_json::from_str(&response.body) else {
-        return Answer::Unavailable(format!("SMTP answered {} and no reply", response.status));
+        return SendResult::Uncertain(format!("SMTP answered {} without a reply", response.status));
     };
     let status = response.status;
     let error = kept(&format!("SMTP answered {status}: {text}"));
@@ -141,24 +141,26 @@ fn answer(emails: usize, response: &ApiResponse) -> Answer {
         (200..300, Step::Message) => {
             let id = queued_as(&text);
             let delivered = match left_out.join(", ") {
-                left_out if left_out.is_empty() => Delivered::Accepted(id),
-                left_out => Delivered::Partly { id, left_out: kept(&left_out) },
+                left_out if left_out.is_empty() => MessageResult::Accepted(id),
+                left_out => MessageResult::Partly { id, left_out: kept(&left_out) },
             };
-            Answer::Taken(vec![delivered; emails])
+            SendResult::Accepted(vec![delivered; emails])
         }
         // The server shuts down, or has too many connections.
-        (421, _) => Answer::Away(error),
-        // SES: too many emails in a second or a day. Elsewhere: logins are impossible for the time being.
-        (454, _) | (400..500, Step::Login | Step::Sender) => Answer::Busy { after: None, error },
-        // A full mailbox or a greylisted sender concerns this email alone.
-        (400..500, Step::Recipient | Step::Message) => Answer::Later(error),
-        (500..600, _) => Answer::Refused(error),
-        _ => Answer::Unavailable(error),
+        (421, _) => SendResult::Unavailable(error),
+        // SES: too many emails in a second or a day. Elsewhere: logins are temporarily impossible.
+        (454, _) | (400..500, Step::Login | Step::Sender) => {
+            SendResult::Busy { after: None, error }
+        }
+        // A full mailbox or a greylisted sender affects this email only.
+        (400..500, Step::Recipient | Step::Message) => SendResult::Deferred(error),
+        (500..600, _) => SendResult::Refused(error),
+        _ => SendResult::Uncertain(error),
     }
 }
 
-/// The id that the server gives the email. Each server has its own words, with the id at the end: `Ok 0100018c-…` (SES),
-/// `2.0.0 Ok: queued as 4SkQ6h` (Postfix), `OK id=1rAbCd-00` (Exim).
+/// The server's id for the email. Each server has its own words, with the id at the end: `Ok 0100018c-…` (SES), `2.0.0 Ok:
+/// queued as 4SkQ6h` (Postfix), `OK id=1rAbCd-00` (Exim).
 fn queued_as(text: &str) -> Option<String> {
     let last = text.split_whitespace().last()?;
     let id = last.rsplit_once('=').map_or(last, |(_, id)| id).trim_matches(['<', '>']);
@@ -173,7 +175,7 @@ mod tests {
     use crate::api::tests::request;
 
     #[test]
-    fn an_email_has_the_same_bytes_and_message_id_whenever_it_is_written() {
+    fn an_email_has_the_same_bytes_and_message_id_in_every_attempt() {
         let mut email = email("Bea <b@example.com>", "Olá");
         email.id = "ab".repeat(32);
         email.cc = vec!["c@example.com".parse().unwrap()];
@@ -192,8 +194,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_again_and_what_is_not() {
-        let said = |status, step, text: &str, left_out: &[&str]| {
+    fn a_code_decides_between_retry_and_refusal() {
+        let result = |status, step, text: &str, left_out: &[&str]| {
             let left_out = left_out.iter().map(ToString::to_string).collect();
             let reply = Reply { step, text: text.into(), left_out };
             let body = serde_json::to_string(&reply).unwrap();
@@ -208,14 +210,14 @@ mod tests {
         ] {
             let id = id.map(ToOwned::to_owned);
             assert_eq!(
-                said(250, Step::Message, text, &[]),
-                Answer::Taken(vec![Delivered::Accepted(id)]),
+                result(250, Step::Message, text, &[]),
+                SendResult::Accepted(vec![MessageResult::Accepted(id)]),
                 "{text}"
             );
         }
         assert_eq!(
-            said(250, Step::Message, "Ok", &["c@example.com: 550 no such user"]),
-            Answer::Taken(vec![Delivered::Partly {
+            result(250, Step::Message, "Ok", &["c@example.com: 550 no such user"]),
+            SendResult::Accepted(vec![MessageResult::Partly {
                 id: None,
                 left_out: "c@example.com: 550 no such user".into()
             }])
@@ -232,24 +234,24 @@ mod tests {
             (553, Step::Sender, "refused"),
             (550, Step::Recipient, "refused"),
             (554, Step::Message, "refused"),
-            // It is no reply to a message.
+            // Not a reply to a message.
             (250, Step::Recipient, "unavailable"),
             (354, Step::Message, "unavailable"),
         ] {
-            let found = match said(status, step, "words", &[]) {
-                Answer::Busy { .. } => "busy",
-                Answer::Later(_) => "later",
-                Answer::Away(_) => "away",
-                Answer::Unavailable(_) => "unavailable",
-                Answer::Malformed(_) => "malformed",
-                Answer::Refused(_) => "refused",
-                Answer::Taken(_) => "taken",
+            let found = match result(status, step, "words", &[]) {
+                SendResult::Busy { .. } => "busy",
+                SendResult::Deferred(_) => "later",
+                SendResult::Unavailable(_) => "away",
+                SendResult::Uncertain(_) => "unavailable",
+                SendResult::Malformed(_) => "malformed",
+                SendResult::Refused(_) => "refused",
+                SendResult::Accepted(_) => "taken",
             };
             assert_eq!(found, expected, "{status} {step:?}");
         }
         assert_eq!(
-            said(550, Step::Recipient, "b@example.com: no such user", &[]),
-            Answer::Refused("SMTP answered 550: b@example.com: no such user".into())
+            result(550, Step::Recipient, "b@example.com: no such user", &[]),
+            SendResult::Refused("SMTP answered 550: b@example.com: no such user".into())
         );
     }
 }

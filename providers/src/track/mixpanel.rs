@@ -1,12 +1,12 @@
-//! How Mixpanel is spoken to: <https://docs.mixpanel.com/reference/import-events>.
+//! Mixpanel: <https://docs.mixpanel.com/reference/import-events>.
 //!
-//! It recognizes an event by its `$insert_id`, so a batch whose answer was lost is simply sent once more.
+//! It recognizes an event by its `$insert_id`, so a batch whose response was lost is sent again.
 
 use std::time::Duration;
 
 use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ impl Api for Mixpanel {
         }
     }
 
-    fn answer(&self, events: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, events: usize, response: &ApiResponse) -> SendResult {
         answer(events, response)
     }
 }
@@ -61,13 +61,13 @@ fn written(event: &Tracked) -> Value {
     json!({ "event": event.event, "properties": properties })
 }
 
-/// What Mixpanel has said to a batch of so many events.
-fn answer(events: usize, response: &ApiResponse) -> Answer {
+/// The result of sending a batch of this size.
+fn answer(events: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Said {
+    struct Reply {
         error: Value,
-        /// Some have been taken, and these have not.
+        /// Some events were accepted, but not these.
         failed_records: Vec<Failed>,
         num_records_imported: Option<usize>,
     }
@@ -79,21 +79,21 @@ fn answer(events: usize, response: &ApiResponse) -> Answer {
         #[serde(default)]
         message: String,
     }
-    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
-    let partly = response.status == 400 && said.num_records_imported.is_some();
+    let reply: Reply = serde_json::from_str(&response.body).unwrap_or_default();
+    let partly = response.status == 400 && reply.num_records_imported.is_some();
     if (200..300).contains(&response.status) || partly {
         let outcome = |place| {
-            let failed = said.failed_records.iter().find(|failed| failed.index == place);
+            let failed = reply.failed_records.iter().find(|failed| failed.index == place);
             match failed {
                 Some(Failed { field, message, .. }) => {
-                    Delivered::Refused(kept(&format!("{field}: {message}")))
+                    MessageResult::Refused(kept(&format!("{field}: {message}")))
                 }
-                None => Delivered::Accepted(None),
+                None => MessageResult::Accepted(None),
             }
         };
-        return Answer::Taken((0..events).map(outcome).collect());
+        return SendResult::Accepted((0..events).map(outcome).collect());
     }
-    let words = match &said.error {
+    let words = match &reply.error {
         Value::String(error) => format!(": {error}"),
         _ => first_line(&response.body),
     };
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_event_of_a_batch_has_its_own_outcome() {
+    fn each_event_of_a_batch_has_its_own_result() {
         let response = |status, body: &str| ApiResponse {
             status,
             retry_after: None,
@@ -115,14 +115,14 @@ mod tests {
         let partly = r#"{"code":400,"error":"some data points in the request failed validation","num_records_imported":1,"status":"Bad Request","failed_records":[{"index":1,"insert_id":"x","field":"properties.time","message":"is too old"}]}"#;
         assert_eq!(
             answer(2, &response(400, partly)),
-            Answer::Taken(vec![
-                Delivered::Accepted(None),
-                Delivered::Refused("properties.time: is too old".into())
+            SendResult::Accepted(vec![
+                MessageResult::Accepted(None),
+                MessageResult::Refused("properties.time: is too old".into())
             ])
         );
         assert_eq!(
             answer(1, &response(401, r#"{"error":"Unauthorized"}"#)),
-            Answer::Refused("Mixpanel answered 401: Unauthorized".into())
+            SendResult::Refused("Mixpanel answered 401: Unauthorized".into())
         );
     }
 }

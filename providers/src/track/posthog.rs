@@ -1,12 +1,12 @@
-//! How PostHog is spoken to: <https://posthog.com/docs/api/capture>.
+//! PostHog: <https://posthog.com/docs/api/capture>.
 //!
-//! It recognizes an event by its `uuid`, so a batch whose answer was lost is simply sent once more.
+//! It recognizes an event by its `uuid`, so a batch whose response was lost is sent again.
 
 use std::time::Duration;
 
 use hookmill_core::json::to_json;
 use hookmill_core::outbound::{
-    Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method, Provider,
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, Provider, SendResult,
 };
 use hookmill_core::secret::ExposeSecret as _;
 use serde::Deserialize;
@@ -40,12 +40,12 @@ impl Api for PostHog {
             url: batch.url("/batch/"),
             headers: vec![("content-type", "application/json".to_owned())],
             authorization: Authorization::None,
-            // What is sealed is without the key.
+            // The sealed body does not contain the key.
             body: batch.body.replacen('{', &format!("{{\"api_key\":{key},"), 1),
         }
     }
 
-    fn answer(&self, events: usize, response: &ApiResponse) -> Answer {
+    fn answer(&self, events: usize, response: &ApiResponse) -> SendResult {
         answer(events, response)
     }
 }
@@ -66,29 +66,29 @@ fn written(event: &Tracked) -> Value {
     })
 }
 
-/// The first 16 bytes in the form of a UUID of a kind of one's own: <https://www.rfc-editor.org/rfc/rfc9562#section-5.8>.
+/// The first 16 bytes as a custom UUID: <https://www.rfc-editor.org/rfc/rfc9562#section-5.8>.
 fn uuid(id: &str) -> String {
     let part = |places| id.get(places).unwrap_or_default();
     let (low, mid, high) = (part(0..8), part(8..12), part(13..16));
     format!("{low}-{mid}-8{high}-8{}-{}", part(17..20), part(20..32))
 }
 
-/// What PostHog has said to a batch of so many events.
-fn answer(events: usize, response: &ApiResponse) -> Answer {
+/// The result of sending a batch of this size.
+fn answer(events: usize, response: &ApiResponse) -> SendResult {
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Said {
+    struct Reply {
         error: Value,
         detail: String,
     }
     if (200..300).contains(&response.status) {
-        return Answer::Taken(vec![Delivered::Accepted(None); events]);
+        return SendResult::Accepted(vec![MessageResult::Accepted(None); events]);
     }
-    let said: Said = serde_json::from_str(&response.body).unwrap_or_default();
-    let words = match &said.error {
+    let reply: Reply = serde_json::from_str(&response.body).unwrap_or_default();
+    let words = match &reply.error {
         Value::String(error) => format!(": {error}"),
-        _ if said.detail.is_empty() => first_line(&response.body),
-        _ => format!(": {}", said.detail),
+        _ if reply.detail.is_empty() => first_line(&response.body),
+        _ => format!(": {}", reply.detail),
     };
     not_taken(response, kept(&format!("PostHog answered {}{words}", response.status)))
 }
@@ -98,20 +98,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_taken_as_a_whole_or_not_at_all() {
+    fn a_batch_is_accepted_as_a_whole_or_not_at_all() {
         let answer = |status, body: &str| {
             let body = body.into();
             answer(2, &ApiResponse { status, retry_after: None, message_id: None, body })
         };
         assert_eq!(
             answer(200, r#"{"status":1}"#),
-            Answer::Taken(vec![Delivered::Accepted(None); 2])
+            SendResult::Accepted(vec![MessageResult::Accepted(None); 2])
         );
         assert_eq!(
             answer(401, r#"{"detail":"Project API key invalid."}"#),
-            Answer::Refused("PostHog answered 401: Project API key invalid.".into())
+            SendResult::Refused("PostHog answered 401: Project API key invalid.".into())
         );
-        assert!(matches!(answer(429, ""), Answer::Busy { .. }));
-        assert!(matches!(answer(503, ""), Answer::Away(_)));
+        assert!(matches!(answer(429, ""), SendResult::Busy { .. }));
+        assert!(matches!(answer(503, ""), SendResult::Unavailable(_)));
     }
 }

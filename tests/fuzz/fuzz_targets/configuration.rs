@@ -1,18 +1,18 @@
-//! A configuration: every fault has a place in it, and a source that is taken can be signed for and verifies that.
+//! A configuration: every error has a location, and an accepted source can sign and verify.
 #![no_main]
 
 use hookmill_core::config::parse;
 use hookmill_core::rejection::Reason;
 use hookmill_core::request::Request;
 use hookmill_fuzz::{NOW, Prepared};
-use hookmill_providers::{Outgoing, sign};
+use hookmill_providers::{UnsignedEvent, sign};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let (config, faults) = parse("hookmill.toml", text);
     let lines = text.lines().count().max(1);
     for fault in &faults {
-        // What is overridden may disagree with the file of its scheme, and has its place there.
+        // Overridden parameters may contradict the file of the scheme; then the error is located there.
         let own = &*fault.at.file == "hookmill.toml";
         assert!(!own || (1..=lines + 1).contains(&fault.at.line), "{fault}");
         assert!(!fault.problem.is_empty());
@@ -23,7 +23,7 @@ fuzz_target!(|text: &str| {
     for source in config.ingress.sources {
         let prepared = Prepared::new(source);
         let body = br#"{"id":"evt_1","type":"kind"}"#;
-        let event = Outgoing { id: "msg_1", kind: "kind", at: NOW, query: None, body };
+        let event = UnsignedEvent { id: "msg_1", kind: "kind", at: NOW, query: None, body };
         let Ok(signed) = sign(&prepared.source, &prepared.signing, event) else { continue };
         let request =
             Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };

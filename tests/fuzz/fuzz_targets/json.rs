@@ -1,6 +1,6 @@
-//! Paths into a body, read in one pass, find what a parser finds that builds the whole tree.
+//! Paths into a body, read in one pass, find the values of a parsed tree.
 //!
-//! The input is a line of paths, blanks between them, and the body.
+//! The input is a line of paths, separated by spaces, and the body.
 #![no_main]
 
 use hookmill_core::rules::{Path, Reads, Step};
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
     let mut reads = Reads::default();
     let slots: Vec<_> = paths.iter().map(|path| reads.add(path)).collect();
     let (found, tree) = (reads.read(body), serde_json::from_slice::<Value>(body));
-    // The tree has to be more careful than a reader that passes by: about numbers, depth, and halves of characters.
+    // The tree is stricter than a reader that skips values: about numbers, depth, and halves of surrogate pairs.
     let Ok(tree) = tree else { return };
     let found = found.expect("what is JSON can be read");
     for (path, slot) in paths.iter().zip(slots) {

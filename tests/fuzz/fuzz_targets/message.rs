@@ -1,4 +1,4 @@
-//! What lies on a queue: whatever can be read is written again as it was.
+//! Messages on a queue: a readable message is encoded to the same text.
 #![no_main]
 
 use hookmill_core::message::{BodyForm, decode, encode};

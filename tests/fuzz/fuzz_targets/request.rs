@@ -1,4 +1,4 @@
-//! A request that nobody signed, to a source of any scheme: it is refused in a few words of ours.
+//! An unsigned request to a source of any scheme: it is rejected with a short detail.
 #![no_main]
 
 use hookmill_core::request::Request;
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
                 assert!(rejection.detail.len() < 300, "{}", rejection.detail);
                 assert!(!rejection.detail.contains(|c: char| c.is_control()));
             }
-            // A token is there to be found; a signature is not.
+            // A token can be guessed; a signature cannot.
             Ok(Admitted::Events(..)) => {
                 assert!(["auth0", "token"].contains(&to.source.name.as_str()));
             }

@@ -1,4 +1,4 @@
-//! A request that the provider signed: whatever the body is, its signature holds, and what is taken as an event can be used.
+//! A signed request: its signature is valid for any body, and an accepted event is usable.
 #![no_main]
 
 use hookmill_core::limits::{NAME_BYTES, REQUEST_EVENTS};
@@ -6,14 +6,14 @@ use hookmill_core::rejection::Reason;
 use hookmill_core::request::Request;
 use hookmill_core::scheme::{Part, Scheme};
 use hookmill_fuzz::{NOW, Text};
-use hookmill_providers::{Admitted, Outgoing, sign};
+use hookmill_providers::{Admitted, UnsignedEvent, sign};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 
 fuzz_target!(|data: &[u8]| {
     let Some(Text { to, query, body, .. }) = Text::parse(data) else { return };
-    let event = Outgoing { id: "msg_1", kind: "kind", at: NOW, query, body };
-    // What is no form, or no JSON, cannot be signed where the signature is a part of it.
+    let event = UnsignedEvent { id: "msg_1", kind: "kind", at: NOW, query, body };
+    // A body that is neither a form nor JSON cannot be signed if it contains the signature.
     let Ok(signed) = sign(&to.source, &to.signing, event) else { return };
     let verify = |body: &[u8]| {
         let request = Request { method: "POST", query, headers: &signed.headers, body };
@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
                 for event in &events {
                     assert!((1..=NAME_BYTES).contains(&event.id.len()), "{:?}", event.id);
                     assert!((1..=NAME_BYTES).contains(&event.kind.len()), "{:?}", event.kind);
-                    // What is taken out of a body, or made of a form, is JSON; a whole body is as it came.
+                    // A part of a body, or a converted form, is JSON; a whole body is unchanged.
                     if *event.body != *body {
                         serde_json::from_slice::<&RawValue>(&event.body).expect("it is JSON");
                     }
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
     let whole = match &to.source.scheme {
         Scheme::Template(template) => template.payload.contains(&Part::Body),
         Scheme::StandardWebhooks { .. } => true,
-        // Of forms the fields are signed, and a field can be written in several ways.
+        // For forms, the fields are signed, which have several spellings.
         Scheme::Twilio | Scheme::PaddleClassic => false,
     };
     if whole && !signed.body.is_empty() {

@@ -1,7 +1,7 @@
-//! What the targets share: sources of every scheme, and requests as text, so that a corpus can be read.
+//! The common parts of the targets: sources of every scheme, and requests as readable text.
 //!
-//! A request is a line with the name of a source of `sources.toml` and perhaps `?` and a query, lines of headers, a blank
-//! line, and the body.
+//! A request is a line with the name of a source of `sources.toml` and optionally `?` and a query, lines of headers, a
+//! blank line, and the body.
 
 use std::sync::LazyLock;
 
@@ -10,16 +10,16 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{Verifier, development};
 
-/// When everything happens.
+/// The time of every request.
 pub const NOW: Timestamp = Timestamp::from_seconds(1_767_225_600);
 
 /// A source with its keys.
 pub struct Prepared {
     /// The source.
     pub source: Source,
-    /// What verifies.
+    /// Its verifier.
     pub verifier: Verifier,
-    /// What signs.
+    /// The signing secret.
     pub signing: Secret,
 }
 
@@ -28,7 +28,7 @@ impl Prepared {
     ///
     /// # Panics
     ///
-    /// If they cannot be used with it.
+    /// If its scheme rejects them.
     pub fn new(source: Source) -> Self {
         let keys = development(&source, &SecretName("SECRET".into()));
         let verifier = Verifier::new(&source, |_| Some(keys.verifying.clone()));
@@ -37,7 +37,7 @@ impl Prepared {
     }
 }
 
-/// A source for every scheme, and some more for what the general ones can be told.
+/// A source for every scheme, and more with options of the general ones.
 pub static SOURCES: LazyLock<Vec<Prepared>> = LazyLock::new(|| {
     let (config, errors) = parse("sources.toml", include_str!("../sources.toml"));
     assert!(errors.is_empty(), "{}", errors[0]);
@@ -57,7 +57,7 @@ pub struct Text<'d> {
 }
 
 impl<'d> Text<'d> {
-    /// Reads it; `None` if it is none, or names no source.
+    /// Parses it; `None` if it is malformed, or names no source.
     pub fn parse(data: &'d [u8]) -> Option<Self> {
         let split = |data: &'d [u8]| {
             let end = data.iter().position(|byte| *byte == b'\n')?;

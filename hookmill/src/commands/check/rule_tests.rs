@@ -1,4 +1,4 @@
-//! Carries out `[[tests]]`: events are signed, verified and applied as they would be, to a database of their own in memory.
+//! Runs `[[tests]]`: events are signed, verified and applied to an in-memory database.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,14 +12,14 @@ use serde_json::Value;
 
 use crate::trial::{Row, Trial, admit};
 
-/// The most rows that are shown where none is as expected.
+/// The maximum number of rows in a message if none matches.
 const SHOWN: usize = 3;
 
-/// Carries out every test; what is not as expected.
+/// Runs every test; returns the differences.
 ///
 /// # Errors
 ///
-/// If a database cannot be made.
+/// If a database cannot be created.
 pub fn run(path: &Path, loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let consumers = loaded.consumers();
@@ -128,7 +128,7 @@ impl Trial<'_> {
         if rows.iter().any(|found| agrees(row, found)) {
             return Ok(());
         }
-        // The row that is meant is the one with the same key, if that is said.
+        // If the test gives the key, the row with that key is compared.
         let keys: Vec<_> =
             columns.iter().filter(|column| column.key).map(|column| &column.name).collect();
         let keyed = !keys.is_empty() && keys.iter().all(|key| row.contains_key(*key));
@@ -189,11 +189,11 @@ impl Trial<'_> {
     }
 }
 
-/// What is wrong.
+/// An error of a test.
 enum Wrong {
-    /// What was found.
+    /// The actual result.
     Found(String),
-    /// The test itself.
+    /// The test itself is invalid.
     Meant(ConfigError),
 }
 
@@ -217,17 +217,19 @@ fn became(outcome: &str, last: &[Fate]) -> Result<(), Wrong> {
     }
 }
 
-/// Whether every value that is expected is found.
+/// Whether the row contains every expected value.
 fn agrees(expected: &Row, found: &Row) -> bool {
     expected.iter().all(|(name, value)| same(value, found.get(name).unwrap_or(&Value::Null)))
 }
 
-/// Whether a value is as expected: SQLite has 1 for true, and texts for JSON; of an object, what is expected has to be there;
-/// `{ exists = false }` is for nothing.
+/// Whether a value is as expected: SQLite has 1 for true, and texts for JSON. An object may have more members than
+/// expected. `{ exists = false }` means no value.
 fn same(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
-        (Value::Object(said), found) if said.len() == 1 && said.contains_key("exists") => {
-            said["exists"] == Value::Bool(!found.is_null())
+        (Value::Object(expected), found)
+            if expected.len() == 1 && expected.contains_key("exists") =>
+        {
+            expected["exists"] == Value::Bool(!found.is_null())
         }
         (Value::Object(expected), Value::Object(found)) => agrees(expected, found),
         (Value::Object(_) | Value::Array(_), Value::String(text)) => {
@@ -236,7 +238,7 @@ fn same(expected: &Value, found: &Value) -> bool {
         (Value::Array(expected), Value::Array(found)) => {
             expected.len() == found.len() && expected.iter().zip(found).all(|(e, f)| same(e, f))
         }
-        // One recipient is a list of one.
+        // A single recipient equals a list of one.
         (expected, Value::Array(found)) => matches!(found.as_slice(), [one] if same(expected, one)),
         (Value::Bool(truth), Value::Number(number)) => number.as_i64() == Some(i64::from(*truth)),
         (Value::Number(expected), Value::Number(found)) => expected.as_f64() == found.as_f64(),
@@ -245,11 +247,11 @@ fn same(expected: &Value, found: &Value) -> bool {
 }
 
 fn shown(row: &Row) -> String {
-    let said = row.iter().filter(|(_, value)| !value.is_null());
-    said.map(|(name, value)| format!("    {name} = {value}")).collect::<Vec<_>>().join("\n")
+    let values = row.iter().filter(|(_, value)| !value.is_null());
+    values.map(|(name, value)| format!("    {name} = {value}")).collect::<Vec<_>>().join("\n")
 }
 
-/// What is expected and what was found, where they differ.
+/// The expected and actual values that differ.
 fn difference(expected: &Row, found: &Row) -> String {
     let mut lines = Vec::new();
     for (name, value) in expected {
@@ -271,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_the_same_as_sqlite_keeps_them() {
+    fn values_are_compared_as_sqlite_stores_them() {
         for (expected, found, is_same) in [
             (json!(1), json!(1.0), true),
             (json!(true), json!(1), true),

@@ -1,22 +1,23 @@
-//! What docs/providers.md says of a provider. The document is written for people, and what `init` writes is taken from it, so
-//! that it is said once.
+//! The text of docs/providers.md about a provider. `init` takes its texts from that document, so that nothing is written
+//! twice.
 //!
-//! A section about a provider has a point **Create**, and its first block of TOML is the provider's section of hookmill.toml.
+//! A section about a provider has a point **Create**, and its first block of TOML is the provider's section of
+//! hookmill.toml.
 
 use hookmill_core::config::{Config, parse};
 
 const DOCUMENT: &str = include_str!("../../../../docs/providers.md");
 
-/// Who sends webhooks.
+/// A provider of webhooks.
 #[derive(Clone, Debug)]
 pub struct Provider {
-    /// The scheme that its requests are signed by.
+    /// The name of its scheme.
     pub scheme: &'static str,
-    /// What people call it, the heading of its section.
+    /// Its name for people, the heading of its section.
     pub title: &'static str,
     /// Its section of hookmill.toml.
     pub toml: &'static str,
-    /// What is said of it: what a point is called, and its text in Markdown.
+    /// The points of its section: names, and texts in Markdown.
     points: Vec<(&'static str, &'static str)>,
 }
 
@@ -41,29 +42,29 @@ impl Provider {
         Some(Self { scheme, title, toml, points })
     }
 
-    /// What hookmill.toml would be with nothing else in it.
+    /// A configuration with only this section.
     pub fn config(&self) -> Config {
         parse("docs/providers.md", self.toml).0
     }
 
-    /// What its point of this name says, in plain text.
+    /// The text of a point, without Markdown.
     pub fn point(&self, name: &str) -> Option<String> {
         let (_, text) = self.points.iter().find(|(found, _)| *found == name)?;
         Some(plain(text))
     }
 
-    /// Where there is more about it.
+    /// Where to read more.
     pub fn more(&self) -> String {
         format!("docs/providers.md{}", self.anchor())
     }
 
-    /// Its place in docs/providers.md.
+    /// The link to its section in docs/providers.md.
     pub fn anchor(&self) -> String {
         format!("#{}", self.title.to_lowercase().replace(' ', "-"))
     }
 }
 
-/// Markdown as plain text: a link stands in brackets behind its words, as seen from the root of the repository.
+/// Markdown as plain text. The target of a link follows its text in parentheses, relative to the root of the repository.
 fn plain(markdown: &str) -> String {
     let mut text = String::new();
     let mut rest = markdown;
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_scheme_is_a_providers_or_has_to_be_described() {
+    fn every_scheme_belongs_to_a_provider_or_must_be_described() {
         let providers = all();
         let mut others: Vec<_> = scheme_names()
             .filter(|name| !providers.iter().any(|provider| provider.scheme == *name))
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_said_of_every_provider() {
+    fn every_provider_has_the_points_that_are_written() {
         for provider in all() {
             for name in ["Create", "Secret", "Id and type"] {
                 assert!(provider.point(name).is_some(), "{}: {name}", provider.title);

@@ -1,4 +1,4 @@
-//! What `init` writes: hookmill.toml, and the .env.example that goes with it.
+//! The texts that `init` writes: hookmill.toml, and .env.example.
 
 use hookmill_core::config::{Config, EffectDecl};
 use hookmill_core::refetch;
@@ -8,14 +8,14 @@ use serde_json::Value;
 use super::provider::Provider;
 use crate::samples;
 
-/// What can be said besides, commented out; the names in braces stand for those of the first provider.
+/// Commented examples; the names in braces are replaced by those of the first provider.
 const EXAMPLES: &str = include_str!("examples.toml");
 
-/// By which editors complete and check the file: docs/configuration.md, "In an editor".
+/// The schema for editors: docs/configuration.md, "In an editor".
 const SCHEMA: &str =
     "#:schema https://raw.githubusercontent.com/hookmill/hookmill/main/docs/hookmill.schema.json\n";
 
-/// What keys of a section mean, where it has them.
+/// Explanations of keys that a section may have.
 const KEYS: [(&str, &str); 3] = [
     (
         "public_url",
@@ -25,7 +25,7 @@ const KEYS: [(&str, &str); 3] = [
     ("event", "The path of the event's type, and the type of an event without one."),
 ];
 
-/// The longest that a line of comment is.
+/// The maximum length of a comment line.
 const WIDTH: usize = 120;
 
 /// hookmill.toml.
@@ -48,7 +48,7 @@ pub fn configuration(providers: &[Provider]) -> String {
     text + "\n" + &examples
 }
 
-/// The section of a provider. The first explains what all have in common.
+/// The section of a provider. The first one explains the common keys.
 fn source(provider: &Provider, first: bool) -> String {
     let config = provider.config();
     let name = name(&config);
@@ -62,8 +62,8 @@ fn source(provider: &Provider, first: bool) -> String {
         ))
     );
     for point in ["Create", "Settings", "Events", "Id and type"] {
-        if let Some(said) = provider.point(point) {
-            text += &comment(&format!("{point}: {said}"));
+        if let Some(value) = provider.point(point) {
+            text += &comment(&format!("{point}: {value}"));
         }
     }
     for line in provider.toml.lines() {
@@ -100,7 +100,7 @@ fn source(provider: &Provider, first: bool) -> String {
     text
 }
 
-/// What a preset does.
+/// The description of a preset.
 fn preset(config: &Config) -> String {
     let (mut tables, mut outcomes, mut suppressions) = (Vec::new(), false, false);
     for rule in &config.rules {
@@ -142,8 +142,8 @@ pub fn environment(providers: &[Provider]) -> String {
     }
     text += "\n# For the sections that are commented out in hookmill.toml:\n";
     for provider in providers {
-        if let (Some(key), Some(said)) = (api_key(provider), provider.point("API key")) {
-            text += &format!("\n{}# {key}=\n", comment(&format!("{}: {said}", provider.title)));
+        if let (Some(key), Some(value)) = (api_key(provider), provider.point("API key")) {
+            text += &format!("\n{}# {key}=\n", comment(&format!("{}: {value}", provider.title)));
         }
     }
     text += "\n# [email]: https://resend.com/api-keys\n# RESEND_API_KEY=\n";
@@ -152,7 +152,7 @@ pub fn environment(providers: &[Provider]) -> String {
     text
 }
 
-/// An event to begin with, that there is a sample of: its source and its type. If it can be, one that a rule names.
+/// An event for the first test, with a sample: its source and its type. If possible, one that a rule matches.
 pub fn sample(provider: &Provider) -> Option<(String, String)> {
     let config = provider.config();
     let source = name(&config);
@@ -166,11 +166,11 @@ pub fn sample(provider: &Provider) -> Option<(String, String)> {
     Some((source, kind))
 }
 
-/// What the examples are about.
+/// The names in the examples.
 fn example(provider: &Provider) -> Vec<(&'static str, String)> {
     let (source, kind) = sample(provider).unwrap_or_default();
     let body = samples::event(provider.scheme, &kind, "", Timestamp::from_seconds(0));
-    // A form is a text.
+    // The sample of a form is a text.
     let extension = if matches!(body, Some(Value::String(_))) { "form" } else { "json" };
     vec![("file", format!("tests/{source}.{extension}")), ("source", source), ("type", kind)]
 }
@@ -179,13 +179,13 @@ fn name(config: &Config) -> String {
     config.ingress.sources.first().map(|source| source.name.clone()).unwrap_or_default()
 }
 
-/// The variable with the key of the provider's API, if that can be asked.
+/// The variable with the key of the provider's API, if it has one for `refetch`.
 fn api_key(provider: &Provider) -> Option<String> {
     let api = refetch::provider(provider.scheme)?;
     Some(format!("{}_API_KEY", api.as_str().to_uppercase()))
 }
 
-/// Lines of comment. What stands between backticks stays on a line.
+/// Comment lines. Text between backticks is not broken.
 fn comment(text: &str) -> String {
     let mut lines = "#".to_owned();
     let (mut length, mut inside) = (1, false);

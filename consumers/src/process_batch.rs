@@ -1,4 +1,4 @@
-//! The one async function: carries a batch from deliveries to verdicts, part by part.
+//! Processes a batch: from deliveries to verdicts, part by part.
 
 use std::borrow::Cow;
 
@@ -13,80 +13,81 @@ use hookmill_core::words::LetterReason;
 use hookmill_dlq::{Letter, Unreferenced, bury, unreferenced};
 
 use crate::begun;
+use crate::decode::decode_batch;
 use crate::plan::{self, EventKey, Planned, Writes};
 use crate::retry::delay;
 use crate::settle::{Fate, Settled, settle};
-use crate::sort::sort;
 
-/// The size at which a transaction takes no further event, in bytes. What is written exists several times on its way into the
-/// store, and a Worker has 128 MB for everything.
+/// The size in bytes at which a part is full. While a transaction is sent, its rows are in memory several times, and a
+/// Worker has 128 MB in total.
 const PART_BYTES: usize = 4_000_000;
 
-/// The most deliveries in a transaction if they were delivered before. One of them may have ended the process that handled it,
-/// and only these go down with it if it does so again.
+/// The maximum number of redelivered events in a transaction. One of them may have ended its last process, and would end
+/// this one with the others.
 const AGAIN: usize = 10;
 
-/// How often the handling of an event may begin without a verdict before the event is given up.
+/// The number of times that processing of an event may begin without a verdict before Hookmill gives up the event.
 const BEGINNINGS: u32 = 3;
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Driven {
-    /// Of each delivery, in order.
+pub struct BatchResult {
+    /// For each delivery, in order.
     pub settled: Vec<Settled>,
-    /// Since when the first may be sent of what the batch has put into the outbox.
+    /// The earliest due time of messages that the batch has written to the outbox.
     pub due_at: Option<Timestamp>,
 }
 
-/// Applies a batch. Answers for each delivery, in order, whatever happens; there is no `?` in here. `told` is called with the
-/// index of each delivery as soon as its verdict stands: a queue that is told at once keeps that verdict even if a later part
-/// of the batch ends the process.
+/// Applies a batch. Returns a verdict for each delivery, in order, and never fails; no loop over deliveries contains a `?`.
+/// It calls `on_settled` with the index of each delivery as soon as its verdict is final, so a queue keeps that verdict
+/// even if a later part of the batch ends the process.
 ///
-/// What each part does to the world, and why doing it again is harmless:
+/// Each part has these side effects, and each may be repeated:
 ///
-/// 1. reads bodies from the object store;
-/// 2. one transaction for all events of the part, which the ledger refuses if one of them is in it: a redelivery finds its event
-///    there;
-/// 3. dead letters, keyed by event: burying again rewrites the letter, and an event in the ledger gets none;
-/// 4. removes the bodies of acknowledged events from the object store, unless a message that is kept or a letter refers to
-///    them: a redelivery that misses one asks the ledger.
+/// 1. It reads bodies from the object store.
+/// 2. It applies all events of the part in one transaction. The ledger rejects it if one of them is in the ledger, so a
+///    redelivery is recognized.
+/// 3. It writes dead letters, keyed by event. Burying an event again rewrites the letter, and an event in the ledger gets
+///    none.
+/// 4. It removes the bodies of acknowledged events from the object store, unless a kept message or a letter refers to them.
+///    A redelivery without its body checks the ledger.
 ///
 /// An event that needs too much memory or time ends the process before any verdict, and the queue delivers the whole batch
-/// again. So new deliveries come first. Those that were delivered before follow in small parts, and the store notes that a part
-/// has begun; the note goes with the verdict. An event with such a note is handled alone, and after three of them it is
-/// given up.
-pub async fn drive<S: Store, O: Objects>(
+/// again. So new deliveries come first. Redelivered ones follow in small parts, and the store notes that a part has begun;
+/// the verdict removes the note. An event with such a note is processed alone, and after three notes it becomes a dead
+/// letter.
+pub async fn process_batch<S: Store, O: Objects>(
     store: &S,
     objects: &O,
     config: &Consumers,
     batch: &[Delivery],
     now: Timestamp,
-    told: impl FnMut(usize, &Settled),
-) -> Driven {
-    let messages = batch.iter().zip(sort(batch)).enumerate();
+    on_settled: impl FnMut(usize, &Settled),
+) -> BatchResult {
+    let messages = batch.iter().zip(decode_batch(batch)).enumerate();
     let items =
         messages.map(|(index, (delivery, message))| Item { index, delivery, message, begun: 0 });
     let (new, again): (Vec<_>, Vec<_>) = items.partition(|item| item.delivery.attempts <= 1);
     let (settled, due_at) = (vec![None; batch.len()], None);
-    let mut drive = Drive { store, objects, config, now, told, settled, due_at, away: None };
-    drive.apply_in_parts(new, false).await;
-    for (group, noted) in drive.groups(again).await {
-        drive.apply_in_parts(group, noted).await;
+    let mut run = BatchRun { store, objects, config, now, on_settled, settled, due_at, away: None };
+    run.apply_in_parts(new, false).await;
+    for (group, noted) in run.groups(again).await {
+        run.apply_in_parts(group, noted).await;
     }
-    let settled = drive.settled.into_iter().zip(batch).map(|(settled, delivery)| {
+    let settled = run.settled.into_iter().zip(batch).map(|(settled, delivery)| {
         let left_over = || Fate::Unavailable("the delivery got no verdict".into());
         settled.unwrap_or_else(|| settle(delivery, None, left_over(), &config.retry))
     });
-    Driven { settled: settled.collect(), due_at: drive.due_at }
+    BatchResult { settled: settled.collect(), due_at: run.due_at }
 }
 
-/// A delivery on its way to its verdict.
+/// A delivery without a verdict.
 struct Item<'b> {
-    /// Its place in the batch.
+    /// Its index in the batch.
     index: usize,
     delivery: &'b Delivery,
     message: Result<Message<'b>, Fate>,
-    /// How often its handling has begun without a verdict, as far as the store has noted.
+    /// How often its processing has begun without a verdict, from the notes in the store.
     begun: u32,
 }
 
@@ -109,22 +110,22 @@ impl Item<'_> {
     }
 }
 
-/// A batch on its way to its verdicts.
-struct Drive<'b, S, O, T> {
+/// The state while a batch is processed.
+struct BatchRun<'b, S, O, T> {
     store: &'b S,
     objects: &'b O,
     config: &'b Consumers,
     now: Timestamp,
-    told: T,
+    on_settled: T,
     settled: Vec<Option<Settled>>,
     due_at: Option<Timestamp>,
-    /// Why the store is away. It is not asked again for the rest of the batch.
+    /// The error of an unavailable store. The store is not called again for the rest of the batch.
     away: Option<StoreError>,
 }
 
-impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
-    /// Divides deliveries that were delivered before into those that are handled together; each group with whether the store
-    /// notes its beginning.
+impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
+    /// Groups redelivered events that are processed together. Also returns whether the store notes the beginning of each
+    /// group.
     async fn groups<'b>(&mut self, mut items: Vec<Item<'b>>) -> Vec<(Vec<Item<'b>>, bool)> {
         let events: Vec<_> = items.iter().filter_map(Item::event).collect();
         if events.is_empty() || self.away.is_some() {
@@ -143,7 +144,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
                 return vec![(items, false)];
             }
         }
-        // The least suspicious first: what follows may not be reached.
+        // The least suspicious come first, since an event may end the process.
         items.sort_by_key(|item| item.begun);
         let mut groups: Vec<(Vec<_>, bool)> = Vec::new();
         for item in items {
@@ -156,7 +157,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
         groups
     }
 
-    /// Applies deliveries in as many transactions as their size asks for.
+    /// Applies deliveries in parts of limited size.
     async fn apply_in_parts(&mut self, items: Vec<Item<'_>>, noted: bool) {
         if noted && self.away.is_none() {
             let events: Vec<_> = items.iter().filter_map(Item::event).collect();
@@ -188,7 +189,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
         }
     }
 
-    /// Carries out what a part writes, and comes to a verdict on each of its deliveries.
+    /// Applies a part, and settles each of its deliveries.
     async fn settle(&mut self, part: Vec<Item<'_>>, planned: Planned, noted: bool) {
         let Planned { writes, mut fates, .. } = planned;
         let (writes, repeated) = plan::fold(writes);
@@ -200,7 +201,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
                 fate => fate.clone(),
             };
         }
-        // Notes that did not go with the transaction of their events.
+        // Notes that the transaction of their events did not remove.
         let applied = |fate: &Fate| matches!(fate, Fate::Applied | Fate::Recorded);
         let notes = part.iter().zip(is_planned.iter().zip(&fates));
         let notes = notes.filter(|(item, (is_planned, fate))| {
@@ -221,24 +222,24 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
             .collect();
         write_letters(self.store, self.config, &deliveries, &mut settled, self.now).await;
         if !notes.is_empty() {
-            // A note that stays counts once too often, which is better than a verdict that waits.
+            // A note that remains counts once too often. That is better than a verdict that waits.
             if self.store.execute(begun::end(&notes)).await.is_err() {
                 let _ = self.store.execute(begun::end(&notes)).await;
             }
         }
         remove_bodies(self.store, self.objects, &settled).await;
         for (index, settled) in indexes.into_iter().zip(settled) {
-            (self.told)(index, &settled);
+            (self.on_settled)(index, &settled);
             self.settled[index] = Some(settled);
         }
     }
 
-    /// Carries out the writes: all in one transaction, or, where the store refuses that or lacks a table for it, in halves,
-    /// until an offender stands alone. The ledger may cause the first refusal, so that refusal leaves out the events that are in
-    /// the ledger. If another process applies an event after that, [`write_letters`] finds it in the ledger.
+    /// Applies the writes in one transaction. If the store rejects it or a table is missing, splits them in halves until
+    /// each bad event is alone. The ledger may cause the first rejection, so that one leaves out the events that are in the
+    /// ledger. If another process applies an event after that, [`write_letters`] finds it in the ledger.
     async fn apply(&mut self, writes: &[Writes], fates: &mut [Option<Fate>], noted: bool) {
         let mut work = vec![writes.iter().collect::<Vec<_>>()];
-        let mut asked = false;
+        let mut checked_ledger = false;
         while let Some(mut part) = work.pop() {
             if part.is_empty() {
                 continue;
@@ -270,8 +271,8 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
                 }
                 Err(error) => error,
             };
-            if matches!(error, StoreError::Refused(_)) && !asked {
-                asked = true;
+            if matches!(error, StoreError::Refused(_)) && !checked_ledger {
+                checked_ledger = true;
                 let before = part.len();
                 match self.store.execute(plan::repeated(&part)).await {
                     Ok(rows) => {
@@ -308,7 +309,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> Drive<'_, S, O, T> {
     }
 }
 
-/// A message's body, from the object store if it is there; or what becomes of the delivery instead.
+/// A message's body, from the object store if it is there; or the delivery's fate.
 async fn body<'m, S: Store, O: Objects>(
     store: &S,
     objects: &O,
@@ -318,7 +319,8 @@ async fn body<'m, S: Store, O: Objects>(
     let BodyForm::Object(check) = &message.envelope.body else {
         return Ok(Cow::Borrowed(&message.body));
     };
-    // An event that no rule names is not read. It need not be in the ledger either, so nobody could tell why its body is gone.
+    // An event without a matching rule needs no body. It may not be in the ledger either, so nothing could tell why its
+    // body is gone.
     if !plan::is_read(program, &message.envelope) {
         return Ok(Cow::Borrowed(&[]));
     }
@@ -329,7 +331,7 @@ async fn body<'m, S: Store, O: Objects>(
             body.len(),
             check.bytes
         ))),
-        // It is removed once its event has taken effect, so the ledger knows whether something is wrong.
+        // Bodies are removed after their events have taken effect, so the ledger tells whether this one is missing.
         Ok(None) => {
             Err(match store.execute(plan::seen([&EventKey::of(&message.envelope)])).await {
                 Ok(rows) if plan::events(&rows).is_empty() => {
@@ -343,8 +345,8 @@ async fn body<'m, S: Store, O: Objects>(
     }
 }
 
-/// Writes what is to be buried. A letter that cannot be written has its delivery tried again: it is never only dropped. A
-/// delivery that failed although its event has taken effect is a duplicate, and gets no letter.
+/// Writes dead letters. If a letter cannot be written, its delivery is retried; it is never dropped. If an event is in the
+/// ledger, its failed delivery is a duplicate and gets no letter.
 async fn write_letters<S: Store>(
     store: &S,
     config: &Consumers,
@@ -378,7 +380,7 @@ async fn write_letters<S: Store>(
     let all = write(&letters).await;
     let mut written = Vec::with_capacity(letters.len());
     for letter in &letters {
-        // A letter that is refused must not keep the others from being written.
+        // A rejected letter must not prevent the others.
         written.push(match &all {
             Err(StoreError::Refused(_)) => write(std::slice::from_ref(letter)).await,
             all => all.clone(),
@@ -400,8 +402,8 @@ async fn write_letters<S: Store>(
     }
 }
 
-/// Removes bodies that nothing needs any more: neither a letter nor a message that is kept, from which an event is reprocessed.
-/// [`unreferenced`] says why this is safe. A body that cannot be removed is left over, and does no harm.
+/// Removes bodies that are no longer needed: no letter and no kept message refers to them. [`unreferenced`] explains why
+/// that is safe. If a removal fails, the body stays, which is harmless.
 async fn remove_bodies<S: Store, O: Objects>(store: &S, objects: &O, settled: &[Settled]) {
     let acknowledged = settled.iter().filter(|settled| settled.verdict == Verdict::Ack);
     let key = |settled: &Settled| match &settled.envelope.as_ref()?.body {

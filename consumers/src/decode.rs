@@ -1,13 +1,12 @@
-//! Each delivery by itself: readable, or poison. The batch is never collected into one result, so that a message which
-//! cannot be read spoils no other.
+//! Decodes each delivery separately, so that an unreadable message does not affect the others.
 
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{Message, decode};
 
 use crate::settle::Fate;
 
-/// Reads the deliveries of a batch. Index by index: a message, or what becomes of the delivery instead.
-pub(crate) fn sort(batch: &[Delivery]) -> Vec<Result<Message<'_>, Fate>> {
+/// Decodes the deliveries of a batch. For each, in order: its message, or its fate.
+pub(crate) fn decode_batch(batch: &[Delivery]) -> Vec<Result<Message<'_>, Fate>> {
     batch
         .iter()
         .map(|delivery| decode(&delivery.text).map_err(|error| Fate::unreadable(error.to_string())))
@@ -19,13 +18,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_unreadable_message_leaves_the_others_readable() {
+    fn an_unreadable_message_does_not_affect_the_others() {
         let delivery = |text: &str| Delivery { attempts: 1, text: text.into() };
         let good = r#"{"v":1,"source":"s","id":"e","type":"t","received_at":1,"verified":{"secret":0},"body":"text"}"#;
         let batch = [delivery(good), delivery("poison"), delivery(good)];
-        let sorted = sort(&batch);
-        assert!(sorted[0].is_ok() && sorted[2].is_ok());
-        insta::assert_debug_snapshot!(sorted[1], @r#"
+        let decoded = decode_batch(&batch);
+        assert!(decoded[0].is_ok() && decoded[2].is_ok());
+        insta::assert_debug_snapshot!(decoded[1], @r#"
         Err(
             Condemned {
                 reason: Unreadable,

@@ -13,13 +13,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::email::suppressed;
-use super::{Composed, Draft, too_long};
-use crate::outbox::{self, Pending};
+use crate::outbox::draft::{Composed, Draft, too_long};
+use crate::outbox::state::{self, PendingMessage};
 
-/// What [`Settings::per_hour`] is counted over.
+/// The period of [`Settings::per_hour`].
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What an SMS has in the column `content`.
+/// An SMS in the column `content`.
 #[derive(Deserialize)]
 struct Content {
     #[serde(default)]
@@ -31,11 +31,11 @@ struct Content {
     too_long: Option<usize>,
 }
 
-/// A message of what is pending, or why there can be none.
+/// Composes pending messages, each as a batch of one.
 pub(super) async fn compose<S: Store>(
     settings: &Settings,
     store: &S,
-    pending: &[Pending],
+    pending: &[PendingMessage],
     now: Timestamp,
 ) -> Result<Composed, StoreError> {
     let mut composed = Composed::default();
@@ -49,8 +49,8 @@ pub(super) async fn compose<S: Store>(
         };
         let number = message.to.clone();
         let rows =
-            store.query(vec![outbox::recent(Channel::Sms.as_str(), &number, now, HOUR)]).await?;
-        let sent = outbox::read_recent(&rows)?;
+            store.query(vec![state::recent(Channel::Sms.as_str(), &number, now, HOUR)]).await?;
+        let sent = state::read_recent(&rows)?;
         if sent >= settings.per_hour {
             let why = format!("{sent} messages were sent to this number within an hour");
             composed.suppressed.push((pending.id.clone(), why));
@@ -67,7 +67,7 @@ pub(super) async fn compose<S: Store>(
     Ok(composed)
 }
 
-fn message(settings: &Settings, pending: &Pending) -> Result<Sms, String> {
+fn message(settings: &Settings, pending: &PendingMessage) -> Result<Sms, String> {
     let content: Content = serde_json::from_str(&pending.content)
         .map_err(|_| "the rule did not produce an SMS".to_owned())?;
     if let Some(bytes) = content.too_long {

@@ -1,4 +1,4 @@
-//! A message's body as it is shown.
+//! A message's body with redactions.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use crate::problem::Problem;
 
 /// A body as the provider sent it, with the values redacted that `redact` in hookmill.toml names.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct Shown {
+pub(crate) struct BodyView {
     /// Blank if the body is no longer stored or is fully redacted.
     body: String,
     /// `text`; `base64` if the body is not UTF-8; `unreadable` if the message cannot be read, and `text` is the whole message;
@@ -21,13 +21,13 @@ pub(crate) struct Shown {
     body_form: &'static str,
 }
 
-impl Shown {
-    /// What is shown of a message; its body may be in the object store.
+impl BodyView {
+    /// The view of a message's body, which may be in the object store.
     pub(crate) async fn of(admin: &Admin, message: &str) -> Result<Self, Problem> {
         let config = admin.0.config();
         let redacts = |config: &Config| !config.redact.values().all(Vec::is_empty);
         let Ok(read) = decode(message) else {
-            // Nobody knows whose it is.
+            // The source is unknown, and so are its redactions.
             return Ok(match config.filter(|config| redacts(config)) {
                 Some(_) => Self::hidden(),
                 None => Self { body: message.to_owned(), body_form: "unreadable" },

@@ -3,25 +3,25 @@
 use hookmill_cloudflare::{D1, HttpClient, jobs, log, now, secret};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
-use hookmill_consumers::outgoing::Outgoing;
+use hookmill_consumers::outbox::OutboxChannel;
 use hookmill_consumers::refetch::Apis;
 use hookmill_core::config::Consumers;
 use hookmill_core::job::failed;
 use hookmill_core::time::Timestamp;
 use worker::Env;
 
-/// Steps in one invocation. Each makes some eight requests, to D1 and to a provider, and an invocation may make 50 (on the
-/// free plan): <https://developers.cloudflare.com/workers/platform/limits/#subrequests>.
+/// The number of steps in one invocation. A step makes about eight requests to D1 and to a provider, and an invocation may
+/// make 50 (on the free plan): <https://developers.cloudflare.com/workers/platform/limits/#subrequests>.
 const STEPS: usize = 5;
 /// The binding of the queue that wakes this Worker.
 const QUEUE: &str = "OUTBOX";
 
-/// Has this Worker woken at this time.
+/// Wakes this Worker at this time.
 pub(crate) async fn wake(env: &Env, at: Timestamp) {
     jobs::wake(env, QUEUE, at - now()).await;
 }
 
-/// Fetches objects that rules ask for.
+/// Fetches objects for rules with `refetch`.
 pub(crate) async fn refetch(env: &Env, config: &Consumers) {
     let Some(apis) = able("refetch", Apis::new(config, |name| secret(env, name))) else { return };
     let Some(store) = able("refetch", store(env)).filter(|_| !apis.is_empty()) else { return };
@@ -29,13 +29,13 @@ pub(crate) async fn refetch(env: &Env, config: &Consumers) {
     jobs::run(env, &[job], STEPS, Some(QUEUE)).await;
 }
 
-/// Sends what is in the outbox.
+/// Sends the messages of the outbox.
 pub(crate) async fn send(env: &Env, config: &Consumers) {
-    let channels = Outgoing::all(config, |name| secret(env, name));
+    let channels = OutboxChannel::all(config, |name| secret(env, name));
     let Some(channels) = able("send", channels).filter(|channels| !channels.is_empty()) else {
         return;
     };
-    let job = |outgoing| Ok(SendOutbox { store: D1::new(env, "DB")?, fetch: HttpClient, outgoing });
+    let job = |channel| Ok(SendOutbox { store: D1::new(env, "DB")?, fetch: HttpClient, channel });
     let jobs = channels.into_iter().map(job).collect::<worker::Result<Vec<_>>>();
     let Some(jobs) = able("send", jobs.map_err(|error| vec![error])) else { return };
     jobs::run(env, &jobs, STEPS, Some(QUEUE)).await;
@@ -54,7 +54,7 @@ fn store(env: &Env) -> Result<D1, Vec<worker::Error>> {
     D1::new(env, "DB").map_err(|error| vec![error])
 }
 
-/// What a job needs, if it is there; what is missing is logged.
+/// The parts of a job, if none is missing; errors are logged.
 fn able<T, E: ToString>(job: &str, needed: Result<T, Vec<E>>) -> Option<T> {
     needed
         .map_err(|errors| errors.iter().for_each(|error| log(&failed(job, error.to_string()))))

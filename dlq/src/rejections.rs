@@ -1,15 +1,15 @@
-//! Rejections, kept within bounds: counts by the hour, and the last few of each kind.
+//! Records rejections in bounded space: hourly counts, and the last samples of each kind.
 
 use hookmill_core::params;
 use hookmill_core::report::Report;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 
-/// How many samples of each source and reason are kept; a flood of one kind does not wash away another.
+/// The number of samples that are kept for each source and reason; a flood of one kind does not displace another.
 pub const SAMPLES_KEPT: u32 = 20;
 
 const HOUR_MS: i64 = 3_600_000;
-/// How long counts are kept.
+/// The time for which counts are kept.
 const COUNTS_KEPT_MS: i64 = 90 * 24 * HOUR_MS;
 
 const COUNT: &str = "\
@@ -42,10 +42,10 @@ const FORGET_COUNTS: &str = "\
 -- forget counts of rejections
 DELETE FROM rejection_counts WHERE hour < ?1";
 
-/// The statements that keep reports, and forget what is older.
+/// The statements that record reports and remove old ones.
 ///
-/// A report that is delivered twice counts twice: these are numbers to watch, not to settle accounts with.
-pub fn keep(reports: &[Report], now: Timestamp) -> Vec<Statement> {
+/// A report that is delivered twice counts twice: the numbers are for monitoring, not for accounting.
+pub fn record_rejections(reports: &[Report], now: Timestamp) -> Vec<Statement> {
     let (mut counts, mut samples) = (Vec::new(), Vec::new());
     for report in reports {
         let hour = report.at.millis() - report.at.millis().rem_euclid(HOUR_MS);

@@ -1,4 +1,4 @@
-//! What would have made a request valid, found by trying it.
+//! Finds why a request is invalid, by trying changes that would make it valid.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use hookmill_providers::Verifier;
 use super::{Captured, without_credentials};
 use crate::run::secrets::unwrapped;
 
-/// A request that is not valid, and what it is tried with.
-pub(super) struct Trial<'a> {
+/// An invalid request and the material for trials.
+pub(super) struct Diagnosis<'a> {
     pub(super) source: &'a Source,
     pub(super) sources: &'a [Source],
     pub(super) captured: &'a Captured,
@@ -23,8 +23,8 @@ pub(super) struct Trial<'a> {
     pub(super) lookup: &'a dyn Fn(&Source, &SecretName) -> Option<Secret>,
 }
 
-impl Trial<'_> {
-    /// What is likely to be the matter with it.
+impl Diagnosis<'_> {
+    /// The likely causes.
     pub(super) fn causes(
         &self,
         verifier: &Verifier,
@@ -58,17 +58,17 @@ impl Trial<'_> {
         causes
     }
 
-    /// Whether a part of the body is missing, or of another.
+    /// Whether the body is truncated or does not belong to the request.
     fn cut(&self) -> Option<String> {
-        let said = self.captured.headers.all("content-length").first()?.to_vec();
-        let said: usize = std::str::from_utf8(&said).ok()?.trim().parse().ok()?;
+        let length = self.captured.headers.all("content-length").first()?.to_vec();
+        let length: usize = std::str::from_utf8(&length).ok()?.trim().parse().ok()?;
         let found = self.captured.body.len();
-        (said != found).then(|| {
-            format!("the body has {found} bytes but Content-Length is {said}: it was cut, changed or decoded")
+        (length != found).then(|| {
+            format!("the body has {found} bytes but Content-Length is {length}: it was cut, changed or decoded")
         })
     }
 
-    /// Why no signature holds.
+    /// Why no signature matches.
     fn signature(&self, verifier: &Verifier, configured: Option<String>, causes: &mut Vec<String>) {
         let captured = self.captured;
         for (changed, body) in variants(&captured.body) {
@@ -131,7 +131,7 @@ impl Trial<'_> {
         }
     }
 
-    /// Whether the signature holds for this source with this secret.
+    /// Whether the signature is valid for this source with this secret.
     fn holds_with(&self, source: &Source, secret: &Secret) -> bool {
         let secrets = source.secrets.iter().cloned();
         let valid = secrets.map(|name| SecretRef { not_after: None, ..name }).collect();
@@ -140,13 +140,13 @@ impl Trial<'_> {
         verifier.is_ok_and(|verifier| self.holds(&verifier, self.captured))
     }
 
-    /// Whether the signature holds, whatever the body means and however old it is.
+    /// Whether the signature is valid, regardless of the body's content and the age.
     fn holds(&self, verifier: &Verifier, captured: &Captured) -> bool {
         verifier.verify_signature(&captured.request(), self.now).is_ok()
     }
 }
 
-/// What proxies, frameworks and editors do to a body, undone.
+/// Bodies without the changes that proxies, frameworks and editors make.
 fn variants(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let text = String::from_utf8_lossy(body);
     let trimmed = text.trim_end_matches(['\r', '\n']);
@@ -185,7 +185,7 @@ fn variants(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     variants
 }
 
-/// JSON without the blanks between its parts.
+/// JSON without whitespace between its parts.
 fn minified(text: &str) -> String {
     let (mut quoted, mut escaped) = (false, false);
     let keep = |c: &char| {

@@ -1,4 +1,4 @@
-//! What somebody did: from rows of the outbox to batches for an API.
+//! Tracking events: from rows of the outbox to batches for an API.
 
 use hookmill_core::limits::EMAIL_BATCH_BYTES;
 use hookmill_core::time::Timestamp;
@@ -6,10 +6,10 @@ use hookmill_providers::track::{TrackApi, Tracked};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Composed, Draft, too_long};
-use crate::outbox::Pending;
+use crate::outbox::draft::{Composed, Draft, too_long};
+use crate::outbox::state::PendingMessage;
 
-/// What it has in the column `content`.
+/// A tracking event in the column `content`.
 #[derive(Deserialize)]
 struct Content {
     #[serde(default)]
@@ -22,8 +22,8 @@ struct Content {
     too_long: Option<usize>,
 }
 
-/// Batches of what is pending, and what cannot be sent.
-pub(super) fn compose(api: &dyn TrackApi, pending: &[Pending]) -> Composed {
+/// Composes pending messages into batches.
+pub(super) fn compose(api: &dyn TrackApi, pending: &[PendingMessage]) -> Composed {
     let mut composed = Composed::default();
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut drafts = Vec::new();
@@ -35,7 +35,7 @@ pub(super) fn compose(api: &dyn TrackApi, pending: &[Pending]) -> Composed {
                 continue;
             }
         };
-        // What is added to it is far below its own length again.
+        // The API's own members take far less than the content's length.
         let length = 2 * pending.content.len() + 500;
         if bytes + length > EMAIL_BATCH_BYTES && !batch.is_empty() {
             drafts.push(std::mem::take(&mut batch));
@@ -53,7 +53,7 @@ pub(super) fn compose(api: &dyn TrackApi, pending: &[Pending]) -> Composed {
     composed
 }
 
-fn tracked(pending: &Pending) -> Result<Tracked, String> {
+fn tracked(pending: &PendingMessage) -> Result<Tracked, String> {
     let content: Content = serde_json::from_str(&pending.content)
         .map_err(|_| "the rule did not produce a tracking event".to_owned())?;
     if let Some(bytes) = content.too_long {

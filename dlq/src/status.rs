@@ -1,4 +1,4 @@
-//! How things stand: for metrics, and for whoever raises an alert.
+//! The pipeline's status, for metrics and alerts.
 
 use hookmill_core::limits::COUNTED;
 use hookmill_core::params;
@@ -6,31 +6,31 @@ use hookmill_core::store::{Row, Statement, StoreError, read_json};
 use hookmill_core::time::Timestamp;
 use serde::Deserialize;
 
-/// How things stand, as the tables say.
+/// The pipeline's status, from the tables.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
-pub struct Standing {
-    /// The longest that an event took from ingress to its tables in the last five minutes, in seconds.
+pub struct PipelineStatus {
+    /// The longest time from ingress to the tables in the last five minutes, in seconds.
     pub lag: f64,
-    /// Dead letters that wait for an operator, by reason; at most [`COUNTED`] in all.
+    /// Dead letters that wait for an operator, by reason; at most [`COUNTED`] in total.
     pub dead_letters: Vec<(String, i64)>,
-    /// How long ago the oldest of these failed first, in seconds; zero if there is none.
+    /// The time since the first failure of the oldest dead letter, in seconds; zero without dead letters.
     pub oldest_dead_letter: f64,
-    /// What waits to be sent, by channel; counted up to [`COUNTED`].
+    /// Pending messages, by channel; counted up to [`COUNTED`].
     pub outbox: Vec<(String, i64)>,
-    /// Of replays that are running or paused, how much they send: `total`, and `sent`.
+    /// The letters of running and paused replays: `total`, and `sent`.
     pub replays: Vec<(String, i64)>,
 }
 
-impl Standing {
-    /// How many dead letters wait for somebody.
+impl PipelineStatus {
+    /// The number of dead letters that wait for an operator.
     pub fn dead(&self) -> i64 {
         self.dead_letters.iter().map(|(_, count)| count).sum()
     }
 }
 
 /// `?1` now, `?2` [`COUNTED`]. Each part reads an index, or a few rows.
-const STANDING: &str = "\
--- how things stand
+const STATUS: &str = "\
+-- pipeline status
 SELECT json_object(
     'lag', (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > ?1 / 60000 - 5),
     'oldest_dead_letter', (SELECT coalesce((?1 - min(first_failed_at)) / 1000.0, 0)
@@ -52,16 +52,16 @@ SELECT json_object(
     'replays', json((SELECT json_array(json_array('total', coalesce(sum(total), 0)), json_array('sent', coalesce(sum(sent), 0)))
         FROM replays WHERE state IN ('running', 'paused'))))";
 
-/// Asks how things stand.
-pub fn standing(now: Timestamp) -> Statement {
-    Statement::new(STANDING, params![now, COUNTED])
+/// Asks for the pipeline's status.
+pub fn status(now: Timestamp) -> Statement {
+    Statement::new(STATUS, params![now, COUNTED])
 }
 
-/// What [`standing()`] was answered with.
+/// Reads the answer to [`status()`].
 ///
 /// # Errors
 ///
-/// If the database holds what no version of ours writes.
-pub fn read_standing(rows: &[Row]) -> Result<Option<Standing>, StoreError> {
+/// If the database contains values that no version of Hookmill writes.
+pub fn read_status(rows: &[Row]) -> Result<Option<PipelineStatus>, StoreError> {
     Ok(read_json(rows)?.pop())
 }

@@ -11,24 +11,24 @@ use hookmill_providers::email::EmailApi;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Composed, Draft, too_long};
-use crate::outbox::{self, Pending};
+use crate::outbox::draft::{Composed, Draft, too_long};
+use crate::outbox::state::{self, PendingMessage};
 
-/// What composes emails.
+/// Composes emails.
 #[derive(Debug)]
-pub(super) struct Composer {
-    pub(super) settings: Emails,
-    pub(super) templates: Templates,
-    /// In the order of the senders.
-    pub(super) apis: Vec<&'static dyn EmailApi>,
+pub(in crate::outbox) struct EmailComposer {
+    pub(in crate::outbox) settings: Emails,
+    pub(in crate::outbox) templates: Templates,
+    /// In the order of the routes.
+    pub(in crate::outbox) apis: Vec<&'static dyn EmailApi>,
 }
 
-/// What an email has in the column `content`.
+/// An email in the column `content`.
 #[derive(Deserialize)]
 struct Content {
     #[serde(default)]
     template: String,
-    /// What it says, if no template does: a subject and a text.
+    /// A subject and a text, in place of a template.
     literal: Option<(String, String)>,
     #[serde(default)]
     to: Vec<String>,
@@ -37,17 +37,17 @@ struct Content {
     reply_to: Option<String>,
     #[serde(default)]
     data: Map<String, Value>,
-    /// How many bytes it would have had, if these were too many to be kept.
+    /// The size in bytes of content that was too large to store.
     too_long: Option<usize>,
 }
 
-impl Composer {
-    /// Batches of what is pending for one of the APIs, by its place, and what cannot be sent.
+impl EmailComposer {
+    /// Composes pending messages into batches for the API with this index.
     pub(super) async fn compose<S: Store>(
         &self,
         store: &S,
         place: usize,
-        pending: &[Pending],
+        pending: &[PendingMessage],
     ) -> Result<Composed, StoreError> {
         let mut composed = Composed::default();
         let mut emails = Vec::new();
@@ -62,8 +62,8 @@ impl Composer {
         Ok(composed)
     }
 
-    /// The email, or why there can be none.
-    fn email(&self, pending: &Pending) -> Result<Email, String> {
+    /// The email, or the reason why it cannot be sent.
+    fn email(&self, pending: &PendingMessage) -> Result<Email, String> {
         let content: Content = serde_json::from_str(&pending.content)
             .map_err(|_| "the rule did not produce an email".to_owned())?;
         if let Some(bytes) = content.too_long {
@@ -74,10 +74,10 @@ impl Composer {
         };
         let mut to = content.to.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
         if to.is_empty() {
-            return Err("there is no recipient".to_owned());
+            return Err("the email has no recipient".to_owned());
         }
         let mut cc = content.cc.iter().map(mailbox).collect::<Result<Vec<_>, _>>()?;
-        // An address stands once among the recipients of an email.
+        // Each address receives an email once.
         let mut seen = BTreeSet::new();
         to.retain(|to| seen.insert(address_key(&to.address)));
         cc.retain(|cc| seen.insert(address_key(&cc.address)));
@@ -115,7 +115,7 @@ fn drafts(api: &dyn EmailApi, emails: &[Email]) -> Vec<Draft> {
     api.batches(emails).into_iter().filter_map(draft).collect()
 }
 
-/// Leaves out recipients who are not to be written to; and emails to whom nobody else is left. The reasons are noted.
+/// Removes suppressed recipients, and emails that have no other recipient. `composed` gets the reasons.
 async fn without_suppressed<S: Store>(
     store: &S,
     mut emails: Vec<Email>,
@@ -147,7 +147,7 @@ async fn without_suppressed<S: Store>(
     Ok(emails)
 }
 
-/// Which of these addresses are not to be written to, and why.
+/// The suppressed addresses among these, with the reasons.
 pub(super) async fn suppressed<S: Store>(
     store: &S,
     mut addresses: Vec<String>,
@@ -157,5 +157,5 @@ pub(super) async fn suppressed<S: Store>(
     if addresses.is_empty() {
         return Ok(BTreeMap::new());
     }
-    outbox::read_suppressed(&store.query(vec![outbox::suppressed(&addresses)]).await?)
+    state::read_suppressed(&store.query(vec![state::suppressed(&addresses)]).await?)
 }

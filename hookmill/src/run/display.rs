@@ -1,24 +1,26 @@
-//! What `dev` does instead of sending: everything goes to an API that exists only here, and what it is asked to send is shown.
+//! The API that `dev` uses in place of all others: it displays messages instead of sending them.
 
 use std::path::Path;
 use std::time::Duration;
 
 use hookmill_core::email::Email;
 use hookmill_core::fetch::FetchError;
-use hookmill_core::outbound::{Answer, ApiRequest, ApiResponse, Authorization, Delivered, Method};
+use hookmill_core::outbound::{
+    ApiRequest, ApiResponse, Authorization, MessageResult, Method, SendResult,
+};
 use hookmill_providers::api::{Api, Sealed};
 use hookmill_providers::email::EmailApi;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-/// What the URLs of such requests begin with; the rest is the channel.
+/// The prefix of its URLs, followed by the channel.
 pub const SCHEME: &str = "local:";
 
-/// The API that `dev` has everything go to. Each email is shown once however often it comes, so doubt does not arise.
+/// The API of `dev`. It displays a repeated email once, so delivery is never uncertain.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown;
+pub struct DisplayApi;
 
-impl Api for Shown {
+impl Api for DisplayApi {
     fn name(&self) -> &'static str {
         "local"
     }
@@ -41,8 +43,8 @@ impl Api for Shown {
         }
     }
 
-    fn answer(&self, members: usize, _response: &ApiResponse) -> Answer {
-        Answer::Taken(vec![Delivered::Accepted(None); members])
+    fn answer(&self, members: usize, _response: &ApiResponse) -> SendResult {
+        SendResult::Accepted(vec![MessageResult::Accepted(None); members])
     }
 
     fn recipients(&self, members: usize, body: &str) -> Vec<usize> {
@@ -53,7 +55,7 @@ impl Api for Shown {
     }
 }
 
-impl EmailApi for Shown {
+impl EmailApi for DisplayApi {
     fn body(&self, emails: &[&Email]) -> Option<String> {
         let content = emails.iter().map(|email| Content {
             id: email.id.clone(),
@@ -70,7 +72,7 @@ impl EmailApi for Shown {
     }
 }
 
-/// An email as it is shown.
+/// An email for display.
 #[derive(Serialize, Deserialize)]
 struct Content {
     id: String,
@@ -80,21 +82,21 @@ struct Content {
     text: String,
 }
 
-/// Shows what a request would send, and keeps the HTML parts of emails in a folder.
+/// Displays the content of a request, and writes the HTML parts of emails to a folder.
 pub fn show(folder: &Path, request: &ApiRequest) -> Result<ApiResponse, FetchError> {
     let channel = request.url.trim_start_matches(SCHEME);
     if channel == "email" {
-        let emails: Vec<Content> = serde_json::from_str(&request.body).map_err(not_shown)?;
+        let emails: Vec<Content> = serde_json::from_str(&request.body).map_err(cannot_display)?;
         for email in emails {
-            show_email(folder, email).map_err(not_shown)?;
+            show_email(folder, email).map_err(cannot_display)?;
         }
     } else {
-        info!("{channel}, shown and not sent:\n\n{}\n", request.body);
+        info!("{channel}, displayed instead of sent:\n\n{}\n", request.body);
     }
     Ok(ApiResponse { status: 200, retry_after: None, message_id: None, body: String::new() })
 }
 
-fn not_shown(error: impl std::fmt::Display) -> FetchError {
+fn cannot_display(error: impl std::fmt::Display) -> FetchError {
     FetchError::NotSent(error.to_string())
 }
 
@@ -104,6 +106,6 @@ fn show_email(folder: &Path, email: Content) -> std::io::Result<()> {
     let file = folder.join(format!("{id}.html"));
     std::fs::write(&file, html)?;
     let (to, file) = (to.join(", "), file.display());
-    info!("an email to {to}, shown and not sent ({file}):\n\n{subject}\n\n{text}\n");
+    info!("an email to {to}, displayed instead of sent ({file}):\n\n{subject}\n\n{text}\n");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Sending on a real SQLite, to providers that lose answers, are busy or away, by processes that die after any statement:
-//! Resend accepts each email once, and the others none twice; what nobody knows is on record.
+//! Sending on a real SQLite, to providers that lose responses, are busy or unavailable, from processes that end after any
+//! statement: Resend accepts each email once, the other providers at most once, and uncertain deliveries are recorded.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hookmill_consumers::outbox;
-use hookmill_consumers::outgoing::{Outgoing, Round, Sent, Unable, round, stranded};
+use hookmill_consumers::outbox::{
+    ChannelError, OutboxChannel, Round, Sent, round, state, stranded,
+};
 use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -25,36 +26,36 @@ use hookmill_providers::email::smtp::{Reply, Step};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// What the provider does with the next request.
+/// The provider's behavior for the next request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mood {
     Accepts,
-    /// For so many seconds.
+    /// Busy for this number of seconds.
     Busy {
         after: u64,
     },
-    /// Says 500, and has accepted it or not.
+    /// Responds with 500, after accepting the batch or not.
     Broken {
         accepts: bool,
     },
-    /// No answer arrives, and it has accepted it or not.
+    /// Sends no response, after accepting the batch or not.
     Silent {
         accepts: bool,
     },
-    /// Says 503, and has not accepted it.
+    /// Responds with 503, without accepting the batch.
     NotBegun,
     NoConnection,
-    /// Accepts all but the one at this place, whose recipient is inactive, as Postmark calls it.
+    /// Accepts all emails except the one with this index, whose recipient is inactive, as Postmark calls it.
     Inactive {
         place: usize,
     },
-    /// Accepts, and meanwhile somebody else has the database, for so many tries to write.
+    /// Accepts the batch, while another process locks the database for this number of writes.
     AcceptsWhileLocked {
         tries: usize,
     },
 }
 
-/// What the process does before its next transaction, or after it.
+/// Whether the process ends before or after a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Death {
     Before,
@@ -65,24 +66,24 @@ struct World {
     store: Sqlite,
     config: Consumers,
     moods: Mutex<Vec<Mood>>,
-    /// In how many transactions the process dies, and when.
+    /// The number of transactions until the process ends, and when.
     death: Mutex<Option<(usize, Death)>>,
-    /// Whether it has: another process takes over with the next round.
+    /// Whether the process has ended: the next round is another process.
     dead: Mutex<bool>,
-    /// How many transactions fail, since somebody else has the database.
+    /// The number of transactions that fail because another process locks the database.
     locked: Mutex<usize>,
-    /// In how many transactions another process does a whole round in between.
+    /// The number of transactions until another process runs a whole round.
     intrusion: Mutex<Option<usize>>,
     /// The time, in milliseconds.
     now: Mutex<i64>,
-    /// By key, what Resend has been sent.
+    /// The requests to Resend, by key.
     keys: Mutex<BTreeMap<String, String>>,
-    /// The addresses of the emails that have been accepted.
+    /// The recipients of accepted emails.
     accepted: Mutex<Vec<String>>,
     requests: Mutex<usize>,
-    /// The provider that nobody reaches.
+    /// The provider that is unreachable.
     away: Mutex<Option<&'static str>>,
-    /// Addresses that are refused, and with them the whole batch.
+    /// Recipients whose emails are refused, with the whole batch.
     refused: Mutex<Vec<&'static str>>,
     _folder: tempfile::TempDir,
     _data: DataFolder,
@@ -168,16 +169,16 @@ impl World {
         &mut self.config.emails.as_mut().unwrap().sending
     }
 
-    /// One round of whoever sends, at this time in milliseconds; an error if it died.
+    /// Runs one round at this time in milliseconds; an error if the process ended.
     fn round(&self, now: i64) -> Result<Round, StoreError> {
         *self.now.lock().unwrap() = now;
         *self.dead.lock().unwrap() = false;
         let key = |_: &SecretName| Some(Secret::from("the-key"));
-        let channel = Outgoing::all(&self.config, key).unwrap().remove(0);
+        let channel = OutboxChannel::all(&self.config, key).unwrap().remove(0);
         block(round(self, self, &channel, || Timestamp::from_millis(now)))
     }
 
-    /// Rounds, each when the one before says, until nothing is left to do.
+    /// Runs rounds, each when the previous one is due, until no work is left.
     fn until_done(&self, mut now: i64) -> i64 {
         for _ in 0..1000 {
             match self.round(now).unwrap().next {
@@ -199,7 +200,7 @@ fn sending(provider: Provider) -> Sending {
     }
 }
 
-/// Whether the provider recognizes a batch that it has had.
+/// Whether the provider recognizes a batch that it has received.
 fn recognizes(provider: Provider) -> bool {
     email_api(provider).unwrap().recognizes_for().is_some()
 }
@@ -213,7 +214,7 @@ fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// Counts down; whether it is at its end.
+/// Counts down; whether it has reached zero.
 fn due(left: &Mutex<Option<usize>>) -> bool {
     let mut left = left.lock().unwrap();
     match &mut *left {
@@ -229,7 +230,7 @@ fn due(left: &Mutex<Option<usize>>) -> bool {
     }
 }
 
-/// The store of a process that may die.
+/// The store of a process that may end.
 impl Store for World {
     async fn execute(&self, statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
         let death = {
@@ -250,9 +251,9 @@ impl Store for World {
         let dead = StoreError::Unavailable("the process has died".into());
         if due(&self.intrusion) {
             let now = *self.now.lock().unwrap();
-            // Its clock is not the same, so its batches have keys of their own.
+            // Its clock differs, so its batches have other keys.
             let other = || self.round(now + 1).map(drop);
-            // What stops the other is its own affair.
+            // Errors of the other process do not matter here.
             let _ = std::thread::scope(|scope| scope.spawn(other).join()).unwrap();
         }
         if *self.dead.lock().unwrap() {
@@ -272,12 +273,12 @@ impl Store for World {
     }
 }
 
-/// What the providers do differently, as far as a world knows them.
+/// The differences between the providers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Fake(Provider);
 
 impl Fake {
-    /// Whose URL it is, see [`api()`].
+    /// The provider with this URL, see [`api()`].
     fn of(url: &str) -> Self {
         let named = |provider: &&Provider| {
             format!("{url}/").starts_with(&format!("https://{}/", provider.as_str()))
@@ -303,7 +304,7 @@ impl Fake {
         emails.as_array().unwrap().iter().map(address).collect()
     }
 
-    /// What it recognizes the request by.
+    /// The key by which it recognizes the request.
     fn key(self, request: &ApiRequest) -> Option<String> {
         let mut headers = request.headers.iter();
         let key = headers.find(|(name, _)| *name == "idempotency-key").map(|(_, key)| key.clone());
@@ -311,7 +312,7 @@ impl Fake {
         key
     }
 
-    /// Its answer when it accepts so many emails.
+    /// Its response when it accepts this number of emails.
     fn accepts(self, emails: usize) -> (u16, Value) {
         let each = |json: fn(usize) -> Value| (0..emails).map(json).collect::<Value>();
         match self.0 {
@@ -326,7 +327,7 @@ impl Fake {
         }
     }
 
-    /// How it says what others say by a status of HTTP. `None`: it has nothing of the kind, and the connection breaks.
+    /// Its equivalent of an HTTP status. `None`: it has no equivalent, and the connection breaks.
     fn says(self, status: u16, body: String) -> Option<(u16, String)> {
         let (code, step) = match (self.0, status) {
             (Provider::Smtp, 250) => (250, Step::Message),
@@ -341,7 +342,7 @@ impl Fake {
     }
 }
 
-/// Those that take several emails in a request.
+/// The providers that accept several emails in a request.
 fn in_batches() -> Vec<Provider> {
     let several = |provider: &Provider| email_api(*provider).unwrap().max_batch() > 1;
     providers().into_iter().filter(several).collect()
@@ -419,7 +420,7 @@ impl Fetch for World {
 }
 
 #[test]
-fn many_emails_go_out_in_few_requests_and_no_faster_than_the_provider_takes_them() {
+fn many_emails_are_sent_in_few_requests_within_the_rate() {
     let expected = [(Provider::Resend, 100), (Provider::SendGrid, 10), (Provider::Postmark, 20)];
     assert_eq!(expected.map(|(provider, _)| provider).to_vec(), in_batches());
     for (provider, requests) in expected {
@@ -456,7 +457,7 @@ fn a_batch_waits_to_be_full() {
 }
 
 #[test]
-fn what_cannot_be_composed_is_refused_alone() {
+fn an_email_that_cannot_be_composed_is_refused_alone() {
     let world = World::new(Provider::Resend, 4);
     for (event, content) in [
         ("evt_0", json!({ "template": "welcome", "to": ["a@example.com"], "data": {} })),
@@ -473,7 +474,7 @@ fn what_cannot_be_composed_is_refused_alone() {
 }
 
 #[test]
-fn who_is_suppressed_is_not_written_to() {
+fn a_suppressed_recipient_gets_no_email() {
     let world = World::new(Provider::Resend, 3);
     let suppress = "INSERT INTO suppressions (address, reason, source, event_id, created_at) \
         VALUES ('0@example.com', 'bounced', 's', 'e', 0), ('c@example.com', 'complained', 's', 'e', 0)";
@@ -498,7 +499,7 @@ fn who_is_suppressed_is_not_written_to() {
 }
 
 #[test]
-fn who_is_inactive_at_postmark_is_not_written_to_again() {
+fn an_inactive_recipient_of_postmark_is_suppressed() {
     let world = World::new(Provider::Postmark, 3);
     world.moods.lock().unwrap().push(Mood::Inactive { place: 1 });
     world.until_done(1_000);
@@ -517,11 +518,11 @@ fn who_is_inactive_at_postmark_is_not_written_to_again() {
 }
 
 #[test]
-fn a_key_that_counts_no_longer_is_not_used_again() {
+fn an_expired_key_is_not_used_again() {
     let world = World::new(Provider::Resend, 1);
     world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
     assert_eq!(world.round(1_000).unwrap().sent.problems.len(), 1);
-    // A day later, Resend would take the batch for another.
+    // A day later, Resend would accept the batch as a new one.
     world.until_done(1_000 + 24 * 3_600_000);
     assert_eq!(world.states(), BTreeMap::from([("uncertain".into(), 1)]));
     assert_eq!(world.accepted.lock().unwrap().len(), 1);
@@ -545,7 +546,7 @@ fn a_clock_that_was_ahead_delays_no_email() {
             *world.moods.lock().unwrap() = vec![mood];
             *world.death.lock().unwrap() = death;
             let _ = world.round(ahead);
-            // The clock is right again, and what is written now goes out now.
+            // The clock is right again, and new emails are sent at once.
             world.sql(
                 "INSERT INTO outbox (id, source, event_id, generation, rule, channel, content, due_at, created_at)
                  SELECT 'new', source, 'new', 0, rule, channel, content, 10, 10 FROM outbox LIMIT 1",
@@ -559,7 +560,7 @@ fn a_clock_that_was_ahead_delays_no_email() {
 }
 
 #[test]
-fn a_key_counts_no_longer_though_its_batch_was_sealed_by_a_clock_that_was_ahead() {
+fn a_key_expires_though_its_batch_was_sealed_by_a_clock_that_was_ahead() {
     let world = World::new(Provider::Resend, 1);
     world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
     assert_eq!(world.round(24 * HOUR).unwrap().sent.problems.len(), 1);
@@ -575,10 +576,10 @@ fn a_key_counts_no_longer_though_its_batch_was_sealed_by_a_clock_that_was_ahead(
 }
 
 #[test]
-fn what_was_written_by_a_clock_that_was_ahead_waits_for_as_long_as_it_is_meant_to() {
+fn a_delay_keeps_its_length_though_a_clock_was_ahead() {
     let world = World::new(Provider::Resend, 4);
     let day = 24 * HOUR;
-    // At once, in three days, in three days by a clock that is right, and one that was put back.
+    // Due at once, due in three days, due in three days by the right clock, and put back.
     for (event, created_at, due_at, attempts) in [
         ("evt_0", 365 * day, 365 * day, 0),
         ("evt_1", 365 * day, 368 * day, 0),
@@ -602,7 +603,7 @@ fn what_was_written_by_a_clock_that_was_ahead_waits_for_as_long_as_it_is_meant_t
 }
 
 #[test]
-fn a_clock_that_was_ahead_keeps_no_provider_away() {
+fn a_clock_that_was_ahead_keeps_no_provider_unavailable() {
     let mut world = World::new(Provider::Resend, 2);
     world.emails().apis.push(api(Provider::SendGrid));
     world.sql(
@@ -615,11 +616,11 @@ fn a_clock_that_was_ahead_keeps_no_provider_away() {
 }
 
 #[test]
-fn what_a_clock_has_set_is_found_by_an_index() {
+fn corrected_times_are_found_by_an_index() {
     let world = World::new(Provider::Resend, 0);
     let now = Timestamp::from_millis(0);
-    let mut statements = outbox::put_right("email", now, Duration::from_secs(60));
-    statements.push(outbox::put_senders_right(&["resend"], now, Duration::from_secs(60)));
+    let mut statements = state::put_right("email", now, Duration::from_secs(60));
+    statements.push(state::put_senders_right(&["resend"], now, Duration::from_secs(60)));
     for Statement { sql, params } in statements {
         let plan = world.sql(&format!("EXPLAIN QUERY PLAN {sql}"), params);
         let steps: Vec<_> = plan.iter().filter_map(|row| row[3].as_deref()).collect();
@@ -629,7 +630,7 @@ fn what_a_clock_has_set_is_found_by_an_index() {
 }
 
 #[test]
-fn an_answer_is_not_forgotten_because_the_database_is_locked() {
+fn an_answer_is_recorded_though_the_database_is_locked() {
     let world = World::new(Provider::SendGrid, 3);
     world.moods.lock().unwrap().push(Mood::AcceptsWhileLocked { tries: 5 });
     world.until_done(1_000);
@@ -638,47 +639,47 @@ fn an_answer_is_not_forgotten_because_the_database_is_locked() {
 }
 
 #[test]
-fn what_cannot_be_a_key_is_refused_and_a_line_end_is_none_of_it() {
+fn an_invalid_key_is_an_error_and_a_trailing_newline_is_not_part_of_it() {
     let world = World::new(Provider::Resend, 0);
     let with = |key: &'static str| {
-        Outgoing::all(&world.config, |_: &SecretName| Some(Secret::from(key))).err()
+        OutboxChannel::all(&world.config, |_: &SecretName| Some(Secret::from(key))).err()
     };
     assert_eq!(with("re_key\n"), None);
     let name = || SecretName("KEY".into());
-    assert_eq!(with(" \n"), Some(vec![Unable::Key(name(), Provider::Resend)]));
+    assert_eq!(with(" \n"), Some(vec![ChannelError::Key(name(), Provider::Resend)]));
     for key in ["\"re_key\"", "re key", "re_kéy", "re\nkey"] {
-        assert_eq!(with(key), Some(vec![Unable::OddKey(name())]), "{key}");
+        assert_eq!(with(key), Some(vec![ChannelError::OddKey(name())]), "{key}");
     }
 }
 
 #[test]
-fn a_provider_that_takes_no_emails_is_not_spoken_to_as_if_it_did() {
+fn a_provider_without_an_email_api_is_an_error() {
     let mut world = World::new(Provider::Resend, 0);
     world.emails().apis.push(api(Provider::Twilio));
     let key = |_: &SecretName| Some(Secret::from("the-key"));
-    let unable = Outgoing::all(&world.config, key).err();
-    assert_eq!(unable, Some(vec![Unable::Purpose(Provider::Twilio, "email")]));
+    let errors = OutboxChannel::all(&world.config, key).err();
+    assert_eq!(errors, Some(vec![ChannelError::Purpose(Provider::Twilio, "email")]));
 }
 
 #[test]
-fn what_nobody_sends_any_more_is_told() {
+fn messages_without_a_configured_sender_are_reported() {
     let mut world = World::new(Provider::Resend, 2);
     let key = |_: &SecretName| Some(Secret::from("the-key"));
-    let told = |world: &World, config: &Consumers| {
-        block(stranded(&world.store, &Outgoing::all(config, key).unwrap())).unwrap()
+    let reported = |world: &World, config: &Consumers| {
+        block(stranded(&world.store, &OutboxChannel::all(config, key).unwrap())).unwrap()
     };
     let nothing = Consumers { emails: None, ..world.config.clone() };
-    assert_eq!(told(&world, &world.config), Vec::<String>::new());
-    assert_eq!(told(&world, &nothing).len(), 1);
+    assert_eq!(reported(&world, &world.config), Vec::<String>::new());
+    assert_eq!(reported(&world, &nothing).len(), 1);
     world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
     world.round(1_000).unwrap();
-    assert_eq!(told(&world, &world.config), Vec::<String>::new());
+    assert_eq!(reported(&world, &world.config), Vec::<String>::new());
     world.emails().apis = vec![api(Provider::SendGrid)];
-    insta::assert_debug_snapshot!([told(&world, &world.config), told(&world, &nothing)]);
+    insta::assert_debug_snapshot!([reported(&world, &world.config), reported(&world, &nothing)]);
 }
 
 #[test]
-fn what_is_uncertain_is_not_asked_for_again_however_much_there_is() {
+fn an_uncertain_email_is_settled_in_any_number() {
     // More than one round settles.
     let left = |provider: Provider, state: &str| {
         let world = World::new(provider, 0);
@@ -688,7 +689,8 @@ fn what_is_uncertain_is_not_asked_for_again_however_much_there_is() {
         world.sql(sql, vec![provider.as_str().into(), state.into()]);
         world
     };
-    // Whoever asked SendGrid is gone; and Resend has forgotten the keys of what was sealed two days ago.
+    // The process that sent to SendGrid has ended, and Resend has forgotten the keys of batches that were sealed two days
+    // ago.
     let cases = [
         (left(Provider::SendGrid, "sending"), 1_000_000),
         (left(Provider::Resend, "sealed"), 48 * 3_600_000),
@@ -703,7 +705,7 @@ fn what_is_uncertain_is_not_asked_for_again_however_much_there_is() {
 }
 
 #[test]
-fn what_never_reached_the_provider_is_given_up_after_a_day() {
+fn an_email_that_never_reached_the_provider_is_given_up_after_a_day() {
     let world = World::new(Provider::SendGrid, 1);
     *world.away.lock().unwrap() = Some("sendgrid");
     world.round(1_000).unwrap();
@@ -714,7 +716,7 @@ fn what_never_reached_the_provider_is_given_up_after_a_day() {
 }
 
 #[test]
-fn another_stands_in_for_a_provider_that_is_away() {
+fn a_fallback_replaces_an_unavailable_provider() {
     let mut world = World::new(Provider::Resend, 250);
     world.emails().apis.push(api(Provider::SendGrid));
     *world.away.lock().unwrap() = Some("resend");
@@ -724,7 +726,7 @@ fn another_stands_in_for_a_provider_that_is_away() {
     assert_eq!(accepted.len(), 250);
     let by = "SELECT provider, sent FROM outbox_usage WHERE period = '1970-01'";
     assert_eq!(world.sql(by, vec![]), [[Some("sendgrid".into()), Some("250".into())]]);
-    // Some time later it is asked again.
+    // Later the provider gets requests again.
     *world.away.lock().unwrap() = None;
     world.sql("UPDATE outbox SET state = 'pending', batch = NULL", vec![]);
     world.until_done(end + 3_600_000);
@@ -733,7 +735,7 @@ fn another_stands_in_for_a_provider_that_is_away() {
 }
 
 #[test]
-fn a_batch_that_is_refused_as_a_whole_is_split_until_the_offenders_stand_alone() {
+fn a_batch_that_is_refused_as_a_whole_is_split_until_the_bad_emails_are_alone() {
     for provider in in_batches() {
         let world = World::new(provider, 100);
         *world.refused.lock().unwrap() = vec!["3@example.com", "77@example.com"];
@@ -756,7 +758,7 @@ fn a_batch_that_is_refused_as_a_whole_is_split_until_the_offenders_stand_alone()
 }
 
 #[test]
-fn what_may_have_been_sent_is_not_split() {
+fn a_batch_that_may_have_been_sent_is_not_split() {
     let world = World::new(Provider::Resend, 2);
     world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
     world.round(1_000).unwrap();
@@ -767,7 +769,7 @@ fn what_may_have_been_sent_is_not_split() {
 }
 
 #[test]
-fn sendgrid_that_has_not_begun_is_asked_again_and_then_resend() {
+fn an_unavailable_sendgrid_is_retried_before_resend_replaces_it() {
     let mut world = World::new(Provider::SendGrid, 3);
     world.emails().apis.push(api(Provider::Resend));
     *world.moods.lock().unwrap() = vec![Mood::NotBegun; 3];
@@ -787,7 +789,7 @@ fn sendgrid_that_has_not_begun_is_asked_again_and_then_resend() {
 }
 
 #[test]
-fn if_both_are_away_what_waits_is_tried_no_more_often_than_retries_allow() {
+fn if_both_are_unavailable_retries_follow_the_schedule() {
     let mut world = World::new(Provider::Resend, 3);
     world.emails().apis.push(api(Provider::SendGrid));
     *world.away.lock().unwrap() = Some("https://");
@@ -806,7 +808,7 @@ fn if_both_are_away_what_waits_is_tried_no_more_often_than_retries_allow() {
     assert!(few && dissolved[0][1].as_deref() == Some(""), "{dissolved:?}");
     let turns = problems.iter().filter(|problem| problem.contains("replaces it until")).count();
     assert!(turns < 10, "{problems:#?}");
-    // Whoever is back first sends.
+    // The provider that is available first sends.
     *world.away.lock().unwrap() = Some("resend");
     world.until_done(now);
     assert_eq!(world.states(), BTreeMap::from([("sent".into(), 3)]));
@@ -814,14 +816,14 @@ fn if_both_are_away_what_waits_is_tried_no_more_often_than_retries_allow() {
 }
 
 #[test]
-fn what_was_never_sent_goes_to_the_provider_that_is_named_now() {
+fn an_email_that_was_never_sent_moves_to_the_configured_provider() {
     let mut world = World::new(Provider::Resend, 2);
     *world.moods.lock().unwrap() = vec![Mood::NotBegun];
     world.round(1_000).unwrap();
     world.emails().apis = vec![api(Provider::SendGrid)];
     world.until_done(2_000);
     assert_eq!(world.states(), BTreeMap::from([("sent".into(), 2)]));
-    // What may have been sent waits for whoever has it.
+    // A batch that may have been sent waits for its provider.
     let mut world = World::new(Provider::Resend, 2);
     *world.moods.lock().unwrap() = vec![Mood::Silent { accepts: true }];
     world.round(1_000).unwrap();
@@ -835,7 +837,7 @@ fn what_was_never_sent_goes_to_the_provider_that_is_named_now() {
 }
 
 #[test]
-fn an_address_stands_once_in_an_email_and_every_recipient_counts() {
+fn an_address_gets_an_email_once_and_every_recipient_counts() {
     for provider in providers() {
         let world = World::new(provider, 2);
         let content = json!({ "template": "welcome", "to": ["a@example.com", "A@EXAMPLE.com", "b@example.com"],
@@ -854,7 +856,7 @@ fn an_address_stands_once_in_an_email_and_every_recipient_counts() {
 }
 
 #[test]
-fn what_may_have_been_sent_is_not_given_to_another_provider() {
+fn a_batch_that_may_have_been_sent_does_not_move_to_another_provider() {
     let mut world = World::new(Provider::Resend, 1);
     world.emails().apis.push(api(Provider::SendGrid));
     world.moods.lock().unwrap().push(Mood::Silent { accepts: true });
@@ -873,7 +875,7 @@ fn what_may_have_been_sent_is_not_given_to_another_provider() {
 }
 
 #[test]
-fn what_is_uncertain_is_sent_again_if_that_is_wanted_and_not_for_ever() {
+fn an_uncertain_email_is_retried_a_limited_number_of_times_if_configured() {
     let mut world = World::new(Provider::SendGrid, 1);
     world.emails().on_uncertain = OnUncertain::Retry;
     *world.moods.lock().unwrap() = vec![Mood::Accepts, Mood::Silent { accepts: true }];
@@ -892,7 +894,7 @@ fn what_is_uncertain_is_sent_again_if_that_is_wanted_and_not_for_ever() {
 }
 
 #[test]
-fn a_provider_that_is_busy_is_left_alone_for_as_long_as_it_wants() {
+fn a_busy_provider_gets_no_request_for_as_long_as_it_asks() {
     let mut world = World::new(Provider::Resend, 150);
     world.config.retry.max = Duration::from_secs(3600);
     world.moods.lock().unwrap().push(Mood::Busy { after: 7 });
@@ -902,7 +904,7 @@ fn a_provider_that_is_busy_is_left_alone_for_as_long_as_it_wants() {
     assert_eq!(*world.requests.lock().unwrap(), 1);
     world.until_done(8_000);
     assert_eq!(world.states(), BTreeMap::from([("sent".into(), 150)]));
-    // What a provider wants is bounded all the same.
+    // The wait is bounded, even if the provider asks for more.
     let world = World::new(Provider::Resend, 1);
     world.moods.lock().unwrap().push(Mood::Busy { after: 1_000_000 });
     let round = world.round(1_000).unwrap();
@@ -910,7 +912,7 @@ fn a_provider_that_is_busy_is_left_alone_for_as_long_as_it_wants() {
 }
 
 #[test]
-fn somebody_is_told_once_that_a_quota_is_nearly_used_up() {
+fn a_quota_that_is_almost_used_up_is_reported_once() {
     let mut world = World::new(Provider::Resend, 250);
     let notify = "ops@example.com".parse().ok();
     world.emails().quota = Some(Quota { day: Some(1000), month: Some(300), warn_at: 0.8, notify });
@@ -936,9 +938,9 @@ fn somebody_is_told_once_that_a_quota_is_nearly_used_up() {
 }
 
 #[test]
-fn a_process_may_die_before_or_after_any_single_step() {
+fn a_process_may_end_before_or_after_any_single_step() {
     for provider in providers() {
-        // As many as go out in one request.
+        // As many as one request may have.
         let emails = email_api(provider).unwrap().max_batch().min(3);
         let mut died = 0;
         for step in 0..12 {
@@ -958,7 +960,8 @@ fn a_process_may_die_before_or_after_any_single_step() {
                         "{step} {death:?}"
                     );
                 } else {
-                    // It died while it asked: nobody knows, and nobody is written to twice.
+                    // The process ended during the request: the delivery is uncertain, and no recipient gets a second
+                    // email.
                     let sent = states.get("sent").copied().unwrap_or(0);
                     let uncertain = states.get("uncertain").copied().unwrap_or(0);
                     assert!(
@@ -969,8 +972,8 @@ fn a_process_may_die_before_or_after_any_single_step() {
                 }
             }
         }
-        // Doubt, what is due, suppressions, sealing, taking, marking and the look for what is next.
-        // After a full batch comes another look at what is due.
+        // Uncertain batches, due messages, suppressions, sealing, leasing, recording, and the next due time. After a full
+        // batch, due messages again.
         let full = emails == email_api(provider).unwrap().max_batch();
         assert_eq!(died, 2 * (7 + usize::from(full)), "{provider:?}");
     }
@@ -1029,7 +1032,7 @@ proptest! {
             prop_assert_eq!(count("sent"), EMAILS as u64);
             prop_assert_eq!(once.len(), EMAILS);
         }
-        // What is said to be sent was accepted.
+        // Every email in the state `sent` was accepted.
         let sent = world.sql("SELECT content FROM outbox WHERE state = 'sent'", Vec::new());
         for row in sent {
             let content: Value = serde_json::from_str(row[0].as_ref().unwrap()).unwrap();

@@ -1,5 +1,5 @@
-//! The driver on a real SQLite: any history of events, in any order, in any batches, with any duplicates and failures of
-//! the store, ends in the tables that the greatest event of each entity says.
+//! `process_batch` on a real SQLite: any history of events, in any order and batches, with any duplicates and failures of
+//! the store, ends in the tables that the greatest event of each entity determines.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hookmill_consumers::{Fate, drive};
+use hookmill_consumers::{Fate, process_batch};
 use hookmill_core::config::Retention;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{ClaimCheck, decode, encode_claim_check, reprocessed};
@@ -95,7 +95,7 @@ fn fixture() -> Fixture {
     Fixture::new(CONFIG, TABLES)
 }
 
-/// A store that does what a script says: work, be away before the commit, or be away after it, the answer lost.
+/// A store with a script: it works, is unavailable before the commit, or is unavailable after it and loses the answer.
 struct Flaky<'s> {
     store: &'s Sqlite,
     script: Mutex<Vec<Mood>>,
@@ -176,7 +176,7 @@ proptest! {
         let fixture = fixture();
         let store = Flaky { store: &fixture.store, script: Mutex::new(script), calls: Arc::default() };
 
-        // Every event, some of them again, in an order that proptest shrinks; what is to be retried goes to the end.
+        // Every event, some of them repeated, in an order that proptest shrinks; retries go to the end.
         let mut waiting: Vec<(usize, u32)> = (0..things.len()).map(|number| (number, 1)).collect();
         waiting.extend(order.iter().map(|index| (index.index(things.len()), 1)));
         for (i, index) in order.iter().enumerate() {
@@ -189,11 +189,11 @@ proptest! {
             let batch: Vec<_> = waiting.drain(..size).collect();
             let deliveries: Vec<_> =
                 batch.iter().map(|(number, attempts)| delivery(*number, &things[*number], *attempts)).collect();
-            let settled = fixture.drive(&store, &deliveries);
+            let settled = fixture.process(&store, &deliveries);
             prop_assert_eq!(settled.len(), deliveries.len());
             for ((number, attempts), (_, verdict)) in batch.into_iter().zip(settled) {
                 if let Verdict::Retry { .. } = verdict {
-                    // Retries are not counted here: exhaustion is another test.
+                    // Retries do not count here: another test covers exhaustion.
                     waiting.push((number, attempts.min(2)));
                 }
             }
@@ -262,37 +262,37 @@ fn a_batch_is_one_round_trip() {
     let batch: Vec<_> = (0..100).map(|number| delivery(number, &thing(1, false), 1)).collect();
     assert!(
         fixture
-            .drive(&store, &batch)
+            .process(&store, &batch)
             .iter()
             .all(|settled| *settled == (Fate::Applied, Verdict::Ack))
     );
     assert_eq!(*store.calls.lock().unwrap(), 1);
     assert!(
         fixture
-            .drive(&store, &batch)
+            .process(&store, &batch)
             .iter()
             .all(|settled| *settled == (Fate::Duplicate, Verdict::Ack))
     );
-    // The ledger refuses them, and says which they are.
+    // The ledger rejects them, and a query returns which ones.
     assert_eq!(*store.calls.lock().unwrap(), 3);
 }
 
 #[test]
-fn one_offender_among_a_hundred_is_found_in_few_round_trips() {
+fn one_bad_event_among_a_hundred_is_found_in_few_round_trips() {
     let fixture = fixture();
     let store = Flaky { store: &fixture.store, script: Mutex::default(), calls: Arc::default() };
     let batch: Vec<_> =
         (0..100).map(|number| delivery(number, &thing(1, number == 61), 1)).collect();
-    let settled = fixture.drive(&store, &batch);
+    let settled = fixture.process(&store, &batch);
     assert_eq!(settled.iter().filter(|(fate, _)| *fate == Fate::Applied).count(), 99);
     assert_eq!(settled[61].1, Verdict::Bury);
-    // The whole is refused, and the ledger does not know the events. Halving a hundred takes seven steps, each with a half that
-    // is refused and one that is not; then the letter.
+    // The first transaction is rejected, and the ledger does not have the events. Halving a hundred takes seven steps, each
+    // with a rejected and an accepted half; then the letter.
     assert!(*store.calls.lock().unwrap() <= 17, "{}", store.calls.lock().unwrap());
 }
 
 #[test]
-fn a_store_that_is_away_is_asked_once_for_a_batch() {
+fn an_unavailable_store_is_called_once_for_a_batch() {
     let fixture = fixture();
     let store = Flaky {
         store: &fixture.store,
@@ -300,22 +300,22 @@ fn a_store_that_is_away_is_asked_once_for_a_batch() {
         calls: Arc::default(),
     };
     let batch: Vec<_> = (0..100).map(|number| delivery(number, &thing(1, false), 1)).collect();
-    let settled = fixture.drive(&store, &batch);
+    let settled = fixture.process(&store, &batch);
     assert!(settled.iter().all(|(_, verdict)| matches!(verdict, Verdict::Retry { .. })));
     assert_eq!(*store.calls.lock().unwrap(), 1);
 }
 
 #[test]
-fn what_can_neither_be_applied_nor_buried_is_tried_again_however_often_it_was() {
+fn an_event_that_can_be_neither_applied_nor_buried_is_retried_without_limit() {
     let fixture = fixture();
     let store = Flaky {
         store: &fixture.store,
         script: Mutex::new(vec![Mood::Away; 9]),
         calls: Arc::default(),
     };
-    let settled = fixture.drive(&store, &[delivery(1, &thing(1, false), 50)]);
+    let settled = fixture.process(&store, &[delivery(1, &thing(1, false), 50)]);
     assert!(matches!(settled[..], [(Fate::Unavailable(_), Verdict::Retry { .. })]), "{settled:?}");
-    let settled = fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 51)]);
+    let settled = fixture.process(&fixture.store, &[delivery(1, &thing(1, false), 51)]);
     assert_eq!(settled, [(Fate::Applied, Verdict::Ack)]);
 }
 
@@ -325,7 +325,7 @@ fn an_email_is_in_the_outbox_once_with_what_its_rule_says() {
     let done = r#"{"id":"thing_1","version":1,"status":"done","text":"\"<b>","people":["a@example.com",3,"b@example.com"]}"#;
     let batch = [event("evt_1", "thing.updated", done, 1)];
     for fate in [Fate::Applied, Fate::Duplicate] {
-        assert_eq!(fixture.drive(&fixture.store, &batch), [(fate, Verdict::Ack)]);
+        assert_eq!(fixture.process(&fixture.store, &batch), [(fate, Verdict::Ack)]);
     }
     insta::assert_debug_snapshot!(fixture.rows(
         "SELECT id, source, event_id, rule, channel, content, state, CAST(due_at AS TEXT) FROM outbox"
@@ -333,7 +333,7 @@ fn an_email_is_in_the_outbox_once_with_what_its_rule_says() {
 }
 
 #[test]
-fn an_email_is_only_written_if_every_condition_holds() {
+fn an_email_is_only_written_if_every_condition_is_met() {
     let fixture = fixture();
     let cases = [
         (r#""a":{"b":1},"e":0"#, true),
@@ -349,8 +349,8 @@ fn an_email_is_only_written_if_every_condition_holds() {
     for (number, (members, _)) in cases.iter().enumerate() {
         let body = format!("{{\"to\":\"a@example.com\",{members}}}");
         let batch = [event(&number.to_string(), "asked", &body, 1)];
-        // Whatever the rule makes of it, it has been named by one.
-        assert_eq!(fixture.drive(&fixture.store, &batch), [(Fate::Applied, Verdict::Ack)]);
+        // A rule matched the event, whatever the rule produced.
+        assert_eq!(fixture.process(&fixture.store, &batch), [(Fate::Applied, Verdict::Ack)]);
     }
     let written: BTreeSet<_> =
         fixture.rows("SELECT event_id FROM outbox").into_iter().flatten().collect();
@@ -360,7 +360,7 @@ fn an_email_is_only_written_if_every_condition_holds() {
 }
 
 #[test]
-fn an_email_that_cannot_be_sent_keeps_nothing_from_taking_effect() {
+fn an_email_that_cannot_be_sent_does_not_keep_its_event_from_taking_effect() {
     let fixture = fixture();
     let long = "x".repeat(600_000);
     let bodies = [
@@ -371,7 +371,7 @@ fn an_email_that_cannot_be_sent_keeps_nothing_from_taking_effect() {
     let batch = bodies.iter().enumerate();
     let batch: Vec<_> =
         batch.map(|(n, body)| event(&format!("evt_{n}"), "thing.updated", body, 1)).collect();
-    let settled = fixture.drive(&fixture.store, &batch);
+    let settled = fixture.process(&fixture.store, &batch);
     assert!(settled.iter().all(|settled| *settled == (Fate::Applied, Verdict::Ack)));
     insta::assert_debug_snapshot!(fixture.rows("SELECT content FROM outbox ORDER BY event_id"));
 }
@@ -395,7 +395,7 @@ impl Objects for OneObject {
 }
 
 #[test]
-fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
+fn a_large_body_is_removed_after_its_event_is_applied_unless_its_message_is_kept() {
     let body = br#"{"id":"thing_1","version":1,"status":"new","text":"large"}"#;
     for kept in [false, true] {
         let mut fixture = fixture();
@@ -406,12 +406,13 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
         let objects = OneObject(Mutex::new(Some(body.to_vec())));
         let settled = |fixture: &Fixture, text: String, now: i64| {
             let (batch, now) = ([Delivery { attempts: 1, text }], Timestamp::from_millis(now));
-            let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
-            fixture.runtime.block_on(driven).settled.remove(0).fate
+            let result =
+                process_batch(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
+            fixture.runtime.block_on(result).settled.remove(0).fate
         };
         assert_eq!(settled(&fixture, text.clone(), 7), Fate::Applied);
         assert_eq!(objects.0.lock().unwrap().is_some(), kept);
-        // Again: the ledger knows.
+        // A redelivery: the ledger has the event.
         assert_eq!(settled(&fixture, text.clone(), 8), Fate::Duplicate);
         let sql = "SELECT CAST(applied_at AS TEXT), source, id, message FROM event_messages";
         let messages = fixture.rows(sql);
@@ -419,7 +420,7 @@ fn a_large_body_is_removed_with_its_effect_unless_its_message_is_kept() {
             assert_eq!(messages, [["7".to_owned(), "s".into(), "evt_1".into(), text.clone()]]);
             let again = |generation| reprocessed(&text, generation, &[]).unwrap();
             assert_eq!(settled(&fixture, again(1), 9), Fate::Applied);
-            // Messages that are there still need their bodies when no more are kept.
+            // Stored messages still need their bodies after `messages` was removed.
             fixture.config.keep_messages = false;
             assert_eq!(settled(&fixture, again(2), 9), Fate::Applied);
             assert!(objects.0.lock().unwrap().is_some());
@@ -440,7 +441,7 @@ fn text(param: &Param) -> &str {
     }
 }
 
-/// A store on which the events of some bodies end the process: it never answers, and says that it is over.
+/// A store on which the events of some bodies end the process: it never answers, and notifies that it was called.
 struct Deadly<'s> {
     store: &'s Sqlite,
     over: tokio::sync::Notify,
@@ -460,8 +461,9 @@ impl Store for Deadly<'_> {
     }
 }
 
-/// What becomes of a batch with events that end the process: how often the process ended, and the last verdict on each. The
-/// queue delivers again what has no verdict; if it forgets, also what was told in an invocation that ended.
+/// Processes a batch with events that end the process. Returns how often the process ended, and the last verdict of each
+/// event. The queue delivers events without a verdict again; if it `forgets`, also those with a verdict from an invocation
+/// that ended.
 fn survive(fixture: &Fixture, mut batch: Vec<Delivery>, forgets: bool) -> (usize, Vec<Verdict>) {
     let store = Deadly { store: &fixture.store, over: tokio::sync::Notify::new() };
     let mut verdicts = vec![None; batch.len()];
@@ -469,26 +471,26 @@ fn survive(fixture: &Fixture, mut batch: Vec<Delivery>, forgets: bool) -> (usize
         assert!(deaths < 50, "the process ends again and again: {verdicts:?}");
         let waiting: Vec<_> = (0..batch.len()).filter(|i| verdicts[*i].is_none()).collect();
         let deliveries: Vec<_> = waiting.iter().map(|i| batch[*i].clone()).collect();
-        let told = Mutex::new(Vec::new());
-        let driven = fixture.runtime.block_on(async {
+        let reported = Mutex::new(Vec::new());
+        let result = fixture.runtime.block_on(async {
             let now = Timestamp::from_millis(0);
-            let told = |index: usize, settled: &hookmill_consumers::Settled| {
-                told.lock().unwrap().push((index, settled.verdict));
+            let on_settled = |index: usize, settled: &hookmill_consumers::Settled| {
+                reported.lock().unwrap().push((index, settled.verdict));
             };
             tokio::select! {
-                driven = drive(&store, &NoObjects, &fixture.config, &deliveries, now, told) => Some(driven),
+                result = process_batch(&store, &NoObjects, &fixture.config, &deliveries, now, on_settled) => Some(result),
                 () = store.over.notified() => None,
             }
         });
-        if driven.is_some() || !forgets {
-            for (index, verdict) in told.into_inner().unwrap() {
+        if result.is_some() || !forgets {
+            for (index, verdict) in reported.into_inner().unwrap() {
                 verdicts[waiting[index]] = Some(verdict);
             }
         }
         for index in waiting {
             batch[index].attempts += 1;
         }
-        if driven.is_some() {
+        if result.is_some() {
             return (deaths, verdicts.into_iter().map(Option::unwrap).collect());
         }
     }
@@ -526,24 +528,24 @@ fn an_event_that_ends_the_process_is_given_up_and_its_neighbors_are_applied() {
 }
 
 #[test]
-fn a_verdict_takes_the_note_of_its_delivery_away() {
+fn a_verdict_removes_the_note_of_its_delivery() {
     let fixture = fixture();
     let good = |attempts| {
         event("evt_1", "thing.updated", r#"{"id":"a","version":1,"status":"new"}"#, attempts)
     };
     let poison = event("evt_2", "thing.updated", r#"{"id":"b"}"#, 2);
-    // The note is written, the events are not applied, the note is taken away. Moods are popped from the end.
+    // The note is written, the events are not applied, the note is removed. Moods are popped from the end.
     let script = vec![Mood::Works, Mood::Away, Mood::Works, Mood::Works];
     let store = Flaky { store: &fixture.store, script: Mutex::new(script), calls: Arc::default() };
     for attempts in 2..6 {
-        let settled = fixture.drive(&store, &[good(attempts), poison.clone()]);
+        let settled = fixture.process(&store, &[good(attempts), poison.clone()]);
         assert_eq!(settled[0].1 == Verdict::Ack, attempts > 2, "{settled:?}");
         assert_eq!(settled[1].1, Verdict::Bury);
         assert!(fixture.rows("SELECT id FROM begun_deliveries").is_empty(), "{attempts}");
     }
 }
 
-/// A store that writes down how long each transaction is, in bytes.
+/// A store that records the size of each transaction in bytes.
 struct Measured<'s>(&'s Sqlite, Mutex<Vec<usize>>);
 
 impl Store for Measured<'_> {
@@ -566,14 +568,14 @@ fn a_batch_of_large_events_is_applied_in_parts() {
         event(&format!("evt_{i}"), "thing.updated", &body, 1)
     };
     let store = Measured(&fixture.store, Mutex::default());
-    let settled = fixture.drive(&store, &(0..100).map(event).collect::<Vec<_>>());
+    let settled = fixture.process(&store, &(0..100).map(event).collect::<Vec<_>>());
     assert!(settled.iter().all(|(fate, _)| *fate == Fate::Applied));
     let transactions = store.1.into_inner().unwrap();
     assert!(transactions.len() <= 4, "few transactions: {transactions:?}");
     assert!(transactions.iter().all(|bytes| *bytes < 4_300_000), "none is long: {transactions:?}");
 }
 
-/// The list of a body with a value that every row repeats: `length` rows of `width` bytes.
+/// A body with a list and a value that every row repeats: `length` rows of `width` bytes.
 fn amplified(id: &str, length: usize, width: usize) -> Delivery {
     let items = vec!["{\"id\":1}"; length].join(",");
     let note = "n".repeat(width);
@@ -620,14 +622,14 @@ fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_app
     );
     let batch = [
         amplified("small", 400, 10),
-        // As many as there may be: 500 of each rule.
+        // The maximum: 500 for each rule.
         amplified("most", 500, 10),
-        // Bodies below a megabyte that would make gigabytes.
+        // Bodies below a megabyte that would become gigabytes.
         amplified("rows", 60_000, 10),
         amplified("bytes", 400, 400_000),
         amplified("last", 400, 10),
     ];
-    let driven = fixture.runtime.block_on(drive(
+    let result = fixture.runtime.block_on(process_batch(
         &fixture.store,
         &NoObjects,
         &fixture.config,
@@ -635,7 +637,7 @@ fn an_event_that_would_write_too_much_is_a_dead_letter_and_its_neighbors_are_app
         Timestamp::from_millis(0),
         |_, _| {},
     ));
-    let errors = driven.settled.iter().map(|settled| match &settled.fate {
+    let errors = result.settled.iter().map(|settled| match &settled.fate {
         Fate::Condemned { reason, error } => format!("{reason}: {error}"),
         fate => fate.to_string(),
     });
@@ -662,15 +664,16 @@ fn a_large_body_that_a_letter_refers_to_stays() {
     let settled = |text: String| {
         let batch = [Delivery { attempts: 8, text }];
         let now = Timestamp::from_millis(7);
-        let driven = drive(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
-        let settled = fixture.runtime.block_on(driven).settled.remove(0);
+        let result =
+            process_batch(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
+        let settled = fixture.runtime.block_on(result).settled.remove(0);
         (settled.fate, settled.verdict)
     };
     sql(&fixture, "ALTER TABLE things RENAME TO gone");
     let again = reprocessed(&text, 1, &[]).unwrap();
     assert_eq!(settled(again.clone()).1, Verdict::Bury);
     sql(&fixture, "ALTER TABLE gone RENAME TO things");
-    // The letter of the reprocessing keeps its event's body for as long as the letter is there.
+    // The letter of the reprocessing keeps its event's body while the letter exists.
     assert_eq!(settled(text), (Fate::Applied, Verdict::Ack));
     assert!(objects.0.lock().unwrap().is_some());
     assert_eq!(settled(again.clone()), (Fate::Applied, Verdict::Ack));
@@ -682,7 +685,7 @@ fn a_large_body_that_a_letter_refers_to_stays() {
 }
 
 #[test]
-fn an_event_that_takes_effect_settles_its_letter_and_no_other() {
+fn an_applied_event_settles_its_letter_and_no_other() {
     let fixture = fixture();
     let letter = |event: &str, generation: u32, state: &str| {
         sql(&fixture, &format!(
@@ -696,39 +699,39 @@ fn an_event_that_takes_effect_settles_its_letter_and_no_other() {
     }
     letter("evt_001", 1, "dead");
     letter("evt_002", 0, "dead");
-    fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
+    fixture.process(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
     let letters = "SELECT id, state, CAST(state_at AS TEXT), CAST(replays AS TEXT) FROM dead_letters ORDER BY id";
     let expected = [
         ["evt_001 0 dead", "applied", "0", "0"],
         ["evt_001 0 discarded", "discarded", "1", "0"],
         ["evt_001 0 replayed", "applied", "0", "0"],
-        // It was sent, and the replay had not recorded that yet.
+        // The letter was sent, but the replay had not recorded it yet.
         ["evt_001 0 replaying", "applied", "0", "1"],
         ["evt_001 1 dead", "dead", "1", "0"],
         ["evt_002 0 dead", "dead", "1", "0"],
     ];
     assert_eq!(fixture.rows(letters), expected);
-    // What had taken effect before is settled as well: the message of a replay is a duplicate then.
+    // Events that had taken effect before are settled too: then the message of a replay is a duplicate.
     sql(&fixture, "UPDATE dead_letters SET state = 'replayed' WHERE id = 'evt_001 0 dead'");
-    let duplicate = fixture.drive(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
+    let duplicate = fixture.process(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
     assert_eq!(duplicate, [(Fate::Duplicate, Verdict::Ack)]);
     assert_eq!(fixture.rows(letters), expected);
 }
 
 #[test]
-fn what_fails_after_its_event_took_effect_is_a_duplicate_and_no_letter() {
+fn a_failed_delivery_of_an_applied_event_is_a_duplicate_without_a_letter() {
     let fixture = fixture();
     let [good, new] = [1, 2].map(|number| delivery(number, &thing(1, false), 9));
-    fixture.drive(&fixture.store, std::slice::from_ref(&good));
+    fixture.process(&fixture.store, std::slice::from_ref(&good));
     let flaky = Flaky {
         store: &fixture.store,
         script: Mutex::new(vec![Mood::Away]),
         calls: Arc::default(),
     };
-    let settled = fixture.drive(&flaky, &[good.clone(), new]);
+    let settled = fixture.process(&flaky, &[good.clone(), new]);
     assert_eq!(settled[0], (Fate::Duplicate, Verdict::Ack));
     assert_eq!(settled[1].1, Verdict::Bury);
-    // The platform gives one up, and no letter comes of that either.
+    // The platform gives one up, which creates no letter either.
     let dropped = [good, delivery(3, &thing(1, false), 100)];
     let drained = drain(&fixture.store, &dropped, Timestamp::from_millis(0));
     assert_eq!(fixture.runtime.block_on(drained).0, [Verdict::Bury; 2]);
@@ -738,17 +741,17 @@ fn what_fails_after_its_event_took_effect_is_a_duplicate_and_no_letter() {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A delivery that takes effect.
+    /// A delivery that is applied.
     Applied(usize),
-    /// One that is given up because the store is away.
+    /// A delivery that is given up because the store is unavailable.
     Exhausted(usize),
-    /// One that the platform gives up.
+    /// A delivery that the platform gives up.
     Dropped(usize),
-    /// Every dead letter is put on the queue again, and that is written down or not.
+    /// Every dead letter is sent to the queue again, and that is recorded or not.
     Replayed { written_down: bool },
-    /// The oldest message of a replay takes effect.
+    /// The oldest message of a replay is applied.
     Arrives,
-    /// The ledger forgets what is old.
+    /// The ledger forgets old events.
     Swept,
 }
 
@@ -766,20 +769,20 @@ fn any_step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// For 35 days the provider may send again; after that, only replays do.
+    /// The provider may send again for 35 days; after that, only replays do.
     #[test]
-    fn whatever_fails_is_sent_again_and_is_replayed_counts_once(
+    fn an_event_that_fails_and_is_sent_again_and_replayed_counts_once(
         early in prop::collection::vec(any_step(), 1..20),
         late in prop::collection::vec(any_step(), 0..10),
     ) {
         let fixture = fixture();
         let message = |number: usize, attempts| delivery(number, &thing(1, false), attempts);
-        let driven = |mood, delivery: Delivery, now| {
+        let process = |mood, delivery: Delivery, now| {
             let script = Mutex::new(vec![mood]);
             let store = Flaky { store: &fixture.store, script, calls: Arc::default() };
             let (batch, now) = ([delivery], Timestamp::from_millis(now));
-            let driven = drive(&store, &NoObjects, &fixture.config, &batch, now, |_, _| {});
-            fixture.runtime.block_on(driven);
+            let result = process_batch(&store, &NoObjects, &fixture.config, &batch, now, |_, _| {});
+            fixture.runtime.block_on(result);
         };
         let retention = Retention { events: Some(Duration::from_secs(35 * 86_400)), ..Retention::default() };
         let mut came = BTreeSet::new();
@@ -789,18 +792,18 @@ proptest! {
         });
         let end = [Step::Replayed { written_down: true }, Step::Arrives, Step::Arrives, Step::Arrives, Step::Swept];
         let steps = early.into_iter().map(|step| (step, 0));
-        // What is on the queue of replays is through long before the ledger forgets.
+        // The queue of replays is empty long before the ledger forgets.
         let between = [Step::Arrives; 80].map(|step| (step, 1));
         let late = late.chain(end).map(|step| (step, 36 * 86_400_000));
         for (step, now) in steps.chain(between).chain(late) {
             match step {
                 Step::Applied(number) => {
                     came.insert(number);
-                    driven(Mood::Works, message(number, 1), now);
+                    process(Mood::Works, message(number, 1), now);
                 }
                 Step::Exhausted(number) => {
                     came.insert(number);
-                    driven(Mood::Away, message(number, 9), now);
+                    process(Mood::Away, message(number, 9), now);
                 }
                 Step::Dropped(number) => {
                     came.insert(number);
@@ -814,13 +817,13 @@ proptest! {
                     if written_down {
                         sql(&fixture, "UPDATE dead_letters SET state = 'replayed' WHERE state = 'replaying'");
                     } else {
-                        // The process died in this step, and the replay was canceled.
+                        // The process ended in this step, and the replay was canceled.
                         sql(&fixture, "UPDATE dead_letters SET state = 'dead' WHERE state = 'replaying'");
                     }
                 }
                 Step::Arrives if on_queue.is_empty() => {}
                 Step::Arrives => {
-                    driven(Mood::Works, on_queue.remove(0), now);
+                    process(Mood::Works, on_queue.remove(0), now);
                 }
                 Step::Swept => {
                     let swept = sweep(&fixture.store, &NoObjects, &retention, Timestamp::from_millis(now));
@@ -829,7 +832,7 @@ proptest! {
             }
         }
         while let Some(delivery) = on_queue.pop() {
-            driven(Mood::Works, delivery, 36 * 86_400_000);
+            process(Mood::Works, delivery, 36 * 86_400_000);
         }
         let counts = fixture.rows("SELECT CAST(total(n) AS INTEGER) || '' FROM counts");
         prop_assert_eq!(counts, [[came.len().to_string()]]);
