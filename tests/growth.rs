@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hookmill_admin::{BASE, Platform, local};
+use hookmill_config::{Admin, Config, Consumers, Retention};
 use hookmill_consumers::alert::{Alarm, look};
 use hookmill_consumers::outbox::{OutboxChannel, resume, round, stranded};
 use hookmill_consumers::{process_batch, refetch};
-use hookmill_core::config::{Admin, Config, Consumers, Retention};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
@@ -355,7 +355,7 @@ fn presets() {
     let config =
         PRESETS.replace(stripe, &format!("{stripe}api = {{ key = \"env:STRIPE_API_KEY\" }}\n"));
     let config = format!("{config}[retention]\nmessages = \"30d\"\n");
-    let parsed = hookmill_core::config::parse("hookmill.toml", &config).0;
+    let parsed = hookmill_config::parse("hookmill.toml", &config).unwrap();
     grows_with_nothing(&config, "", |store, config| {
         for provider in ["stripe", "clerk", "paddle", "twilio", "resend", "sendgrid"] {
             // New rows, then existing rows.
@@ -614,7 +614,7 @@ fn stages() {
             let retention = Retention {
                 events: age,
                 messages: age,
-                settled: age,
+                settled: Duration::from_secs(300),
                 dead_letters: age,
                 audit: age,
             };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use hookmill_core::config::{AlertUrl, Alerts, Consumers};
+use hookmill_config::{AlertUrl, Alerts, Consumers};
 use hookmill_core::email::address_key;
 use hookmill_core::fetch::Fetch;
 use hookmill_core::outbound::{ApiRequest, Authorization, Method};
@@ -97,12 +97,15 @@ fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3]
     [
         AlertCondition {
             name: "oldest_dead_letter",
-            is_so: settings.oldest_dead_letter.is_some_and(|limit| dead > 0 && waited >= limit),
+            is_so: dead > 0 && waited >= settings.oldest_dead_letter,
             text: format!(
                 "A dead letter has waited for {}; there are {by_reason}. {look}",
                 format_duration(waited)
             ),
-            over: format!("No dead letter has waited for {}.", limit(settings.oldest_dead_letter)),
+            over: format!(
+                "No dead letter has waited for {}.",
+                format_duration(settings.oldest_dead_letter)
+            ),
         },
         AlertCondition {
             name: "dead_letters",

@@ -1,10 +1,10 @@
 //! Explains the result of each rule for an event. Nothing is written.
 
-use hookmill_core::config::Consumers;
+use hookmill_config::Consumers;
 use hookmill_core::message::Envelope;
-use hookmill_core::rules::row::Row;
-use hookmill_core::rules::{Effect, Rule, Scope};
 use hookmill_core::time::Timestamp;
+use hookmill_rules::row::Row;
+use hookmill_rules::{Effect, Rule, Scope};
 use serde_json::Value;
 
 use crate::plan::{self, facts};
@@ -81,7 +81,7 @@ fn rule_result(
     if !rule.on.iter().any(|pattern| pattern.matches(&envelope.source, &envelope.kind)) {
         return Ok(RuleResult::NotNamed);
     }
-    let unreadable = |error: hookmill_core::rules::NotJson| Fate::unreadable(error.to_string());
+    let unreadable = |error: hookmill_rules::NotJson| Fate::unreadable(error.to_string());
     let mut builder = plan::RowBuilder::of(envelope, config.limits, now);
     if let Some(handler) = &rule.handler {
         builder.handle((0, rule), handler, body)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookmill_core::config::Consumers;
+use hookmill_config::Consumers;
 use hookmill_core::fetch::Fetch;
 use hookmill_core::job::{Job, OutboxCount, Step};
 use hookmill_core::log::{Entry, Fields};

@@ -6,23 +6,23 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use hookmill_core::config::{Consumers, Limits};
+use hookmill_config::{Consumers, Limits};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::email::{address_key, number};
-use hookmill_core::handler::Event;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::json::{push_json, to_json};
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
-use hookmill_core::refetch::path;
-use hookmill_core::rules::row::{Identity, ROW_BYTES, Row, RowWriter};
-use hookmill_core::rules::{
-    Column, Each, Effect, EventFacts, Guard, HandlerRef, NotJson, Program, Reads, Rule, Scope,
-    Send, Stopped, Unmatched, Value, ValueError, Values, each_element,
-};
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{Channel, LetterReason};
+use hookmill_rules::handler::Event;
+use hookmill_rules::refetch::path;
+use hookmill_rules::row::{Identity, ROW_BYTES, Row, RowWriter};
+use hookmill_rules::{
+    Column, Each, Effect, EventFacts, Guard, HandlerRef, NotJson, Program, Reads, Rule, Scope,
+    Send, Stopped, Unmatched, Value, ValueError, Values, each_element,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -303,7 +303,7 @@ impl<'e> RowBuilder<'e> {
 
     /// Counts a row of this size before it is built: one event must not use the memory of all others.
     fn spend(&mut self, rule: &str, rows: usize, bytes: usize) -> Result<(), Fate> {
-        let Limits { rows: max_rows, bytes: max_bytes } = self.limits;
+        let Limits { rows_per_event: max_rows, bytes_per_event: max_bytes } = self.limits;
         let too_much = |what: String, key: &str| Fate::Condemned {
             reason: LetterReason::Permanent,
             error: format!(
@@ -311,11 +311,11 @@ impl<'e> RowBuilder<'e> {
                  raise `{key}` in `[limits]` of hookmill.toml"
             ),
         };
-        let left_rows = self.left.rows.checked_sub(rows);
-        self.left.rows =
+        let left_rows = self.left.rows_per_event.checked_sub(rows);
+        self.left.rows_per_event =
             left_rows.ok_or_else(|| too_much(format!("{max_rows} rows"), "rows_per_event"))?;
-        let left_bytes = self.left.bytes.checked_sub(bytes);
-        self.left.bytes =
+        let left_bytes = self.left.bytes_per_event.checked_sub(bytes);
+        self.left.bytes_per_event =
             left_bytes.ok_or_else(|| too_much(format!("{max_bytes} bytes"), "bytes_per_event"))?;
         Ok(())
     }

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use hookmill_core::config::Consumers;
+use hookmill_config::Consumers;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{BodyForm, Message};
 use hookmill_core::objects::Objects;
-use hookmill_core::rules::Program;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
 use hookmill_dlq::{Letter, Unreferenced, bury, unreferenced};
+use hookmill_rules::Program;
 
 use crate::begun;
 use crate::decode::decode_batch;

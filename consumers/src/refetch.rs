@@ -7,16 +7,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::config::{Api, Consumers};
+use hookmill_config::{Api, Consumers};
 use hookmill_core::fetch::Fetch;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
 use hookmill_core::params;
-use hookmill_core::refetch::object;
-use hookmill_core::rules::row::Row;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Param, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
+use hookmill_rules::refetch::object;
+use hookmill_rules::row::Row;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

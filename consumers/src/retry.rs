@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backoff::backoff::Backoff as _;
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
-use hookmill_core::config::Retry;
+use hookmill_config::Retry;
 use hookmill_core::limits::DELAY_SECONDS;
 
 /// The delay after the given attempt, counted from 1: exponential up to the maximum, with random jitter, so that deliveries

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hookmill_core::config::Retry;
+use hookmill_config::Retry;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::Envelope;
 use hookmill_core::words::LetterReason;

@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use hookmill_config::Consumers;
 use hookmill_consumers::alert::{Alarm, Looked, look};
 use hookmill_consumers::outbox::ChannelError;
-use hookmill_core::config::Consumers;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
 use hookmill_core::request::Request;

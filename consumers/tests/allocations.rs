@@ -7,7 +7,7 @@
 mod stripe;
 
 use allocation_counter::{AllocationInfo, measure};
-use hookmill_core::config::Consumers;
+use hookmill_config::Consumers;
 use hookmill_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -105,7 +105,7 @@ add = { quantity = 1 }
     for rule in [list, counter] {
         let config = stripe::config(rule);
         let held = measure(|| assert!(hookmill_consumers::plan(&config, &batch, now).is_empty()));
-        let limit = u64::try_from(config.limits.bytes).unwrap() + 4_000_000;
+        let limit = u64::try_from(config.limits.bytes_per_event).unwrap() + 4_000_000;
         assert!(held.bytes_max < limit, "{} bytes at once", held.bytes_max);
     }
 }

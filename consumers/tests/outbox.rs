@@ -8,21 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use hookmill_config::{Api, Consumers, Emails, Limits, OnUncertain, Quota, Retry, Sending};
 use hookmill_consumers::outbox::{
     ChannelError, OutboxChannel, Round, Sent, round, state, stranded,
 };
-use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Quota, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider, Purpose};
 use hookmill_core::params;
-use hookmill_core::rules::Program;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, Sqlite};
 use hookmill_providers::email::email_api;
 use hookmill_providers::email::smtp::{Reply, Step};
+use hookmill_rules::Program;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hookmill_config::Retention;
 use hookmill_consumers::{Fate, process_batch};
-use hookmill_core::config::Retention;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{ClaimCheck, decode, encode_claim_check, reprocessed};
 use hookmill_core::objects::{ObjectError, Objects};

@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hookmill_config::{Api, Consumers, Emails, Limits, OnUncertain, Retry, Sending};
 use hookmill_consumers::outbox::{OutboxChannel, Round, Sent, round};
-use hookmill_core::config::{Api, Consumers, Emails, Limits, OnUncertain, Retry, Sending};
 use hookmill_core::email::TemplateText;
 use hookmill_core::outbound::Provider;
 use hookmill_core::params;
-use hookmill_core::rules::Program;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Param, Row, Statement, Store as _};
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, HttpClient, Sqlite};
+use hookmill_rules::Program;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookmill_core::config::Retention;
+use hookmill_config::Retention;
 use hookmill_core::job::{Job, Step};
 use hookmill_core::log::{Entry, Fields};
 use hookmill_core::objects::Objects;

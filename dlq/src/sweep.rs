@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::config::Retention;
+use hookmill_config::Retention;
 use hookmill_core::objects::Objects;
 use hookmill_core::params;
 use hookmill_core::store::{Rows, Statement, Store, StoreError, read};
@@ -158,11 +158,11 @@ pub async fn sweep<S: Store, O: Objects>(
         (&EVENTS, events),
         // Without `messages` in hookmill.toml, earlier messages are removed.
         (&MESSAGES, Some(messages.unwrap_or_default())),
-        (&OUTBOX, settled),
-        (&BATCHES, settled),
-        (&SETTLED_LETTERS, settled),
+        (&OUTBOX, Some(settled)),
+        (&BATCHES, Some(settled)),
+        (&SETTLED_LETTERS, Some(settled)),
         (&DEAD_LETTERS, dead_letters),
-        (&REPLAYS, settled),
+        (&REPLAYS, Some(settled)),
         (&MINUTES, Some(ACTIVITY)),
         (&AUDIT, audit),
     ];

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hookmill_core::config::Retention;
+use hookmill_config::Retention;
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{
     BodyForm, ClaimCheck, Envelope, VERSION, Verified, decode, encode_claim_check, reprocessed,
@@ -154,7 +154,7 @@ fn old_rows_are_removed_unless_an_operator_has_to_act() {
     let retention = Retention {
         events: Some(days(35)),
         messages: Some(days(35)),
-        settled: None,
+        settled: days(3650),
         dead_letters: Some(days(90)),
         audit: Some(days(365)),
     };
@@ -167,7 +167,7 @@ fn old_rows_are_removed_unless_an_operator_has_to_act() {
     swept_on(401, &store, &objects, &retention);
     assert!(removed().is_empty());
     sql(&store, "UPDATE dead_letters SET state = 'discarded'");
-    let retention = Retention { settled: Some(days(300)), ..retention };
+    let retention = Retention { settled: days(300), ..retention };
     swept_on(402, &store, &objects, &retention);
     let found = swept_on(403, &store, &objects, &retention);
     assert_eq!((found.removed.get("large bodies"), removed()), (Some(&1), vec!["s/1".to_owned()]));
@@ -390,7 +390,7 @@ impl World {
         let retention = Retention {
             events: None,
             messages: Some(days(2)),
-            settled: Some(days(3)),
+            settled: days(3),
             dead_letters: Some(days(4)),
             audit: None,
         };

@@ -1,8 +1,8 @@
 //! A trial: events are signed, verified and applied to an in-memory database. It changes no data of the user, and sends
 //! nothing.
 
+use hookmill_config::{Consumers, Source};
 use hookmill_consumers::{Fate, process_batch};
-use hookmill_core::config::{Consumers, Source};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
 use hookmill_core::objects::{ObjectError, Objects};

@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use hookmill_core::config;
+use hookmill_config::scheme::Answer;
 use hookmill_core::message::{BodyForm, Envelope, VERSION};
 use hookmill_core::rejection::Rejection;
 use hookmill_core::request::Request;
-use hookmill_core::scheme::Answer;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{Admitted, Event, KeyError, Verifier};
@@ -16,7 +15,7 @@ use crate::rejections::Rejections;
 /// The sources with their keys, and the counts of rejections.
 #[derive(Debug)]
 pub struct Gate {
-    config: config::Ingress,
+    config: hookmill_config::Ingress,
     /// By name, in order.
     verifiers: Vec<(String, Result<Verifier, KeyError>)>,
     rejections: Rejections,
@@ -27,7 +26,7 @@ impl Gate {
     ///
     /// A source without valid secrets rejects its requests, and [`Gate::problems`] gives the reason; the others work.
     pub fn new(
-        config: config::Ingress,
+        config: hookmill_config::Ingress,
         salt: [u8; 16],
         lookup: impl Fn(&SecretName) -> Option<Secret>,
     ) -> Self {
@@ -48,7 +47,7 @@ impl Gate {
     }
 
     /// Its configuration.
-    pub fn config(&self) -> &config::Ingress {
+    pub fn config(&self) -> &hookmill_config::Ingress {
         &self.config
     }
 
@@ -121,14 +120,14 @@ pub fn admit<'r>(
 
 #[cfg(test)]
 mod tests {
-    use hookmill_core::config::parse;
+    use hookmill_config::parse;
 
     use super::*;
 
     #[test]
     fn a_source_whose_secrets_have_expired_is_not_ready() {
         let text = "[sources.s]\nscheme = \"stripe\"\nsecrets = [{ name = \"env:A\", not_after = 2026-01-01T00:00:00Z }]\n";
-        let config = parse("hookmill.toml", text).0.ingress;
+        let config = parse("hookmill.toml", text).unwrap().ingress;
         let gate = Gate::new(config, [0; 16], |_| Some(Secret::from("x")));
         let [before, after] = ["2025-12-31T00:00:00Z", "2026-01-02T00:00:00Z"]
             .map(|time| Timestamp::parse_rfc3339(time).unwrap());

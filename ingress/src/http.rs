@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
-use hookmill_core::config::Source;
+use hookmill_config::Source;
+use hookmill_config::scheme::Answer;
 use hookmill_core::limits::MESSAGE_BYTES;
 use hookmill_core::message::{ClaimCheck, Envelope, encode, encode_claim_check};
 use hookmill_core::objects::{Objects, claim_check_key};
 use hookmill_core::queue::Queue;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Headers, Request};
-use hookmill_core::scheme::Answer;
 use hookmill_core::time::Timestamp;
 use serde::Serialize;
 
@@ -186,7 +186,7 @@ async fn answer<P: Platform, B: Body>(
         return rate_limited(name, wait);
     }
 
-    let limit = gate.config().body_limit;
+    let limit = gate.config().limits.body_limit;
     let body = match read(incoming.body, incoming.content_length, limit).await {
         Ok(body) => body,
         Err(ReadError::Rejected(rejection)) => return rejected(Some(name), rejection),

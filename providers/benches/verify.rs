@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use hookmill_core::config::parse;
+use hookmill_config::parse;
 use hookmill_core::request::Request;
 use hookmill_core::secret::Secret;
 use hookmill_core::time::Timestamp;
@@ -20,7 +20,7 @@ const SECRET: &str = "whsec_benchmark";
 fn verify(criterion: &mut Criterion) {
     let source = |more: &str| {
         let text = format!("[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:S\"]\n{more}");
-        parse("hookmill.toml", &text).0.ingress.sources.remove(0)
+        parse("hookmill.toml", &text).unwrap().ingress.sources.remove(0)
     };
     let samples = include_str!("../../hookmill/samples/stripe.json");
     let object = &serde_json::from_str::<serde_json::Value>(samples).unwrap()["subscription"];

@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use hookmill_core::config;
 use hookmill_core::outbound::{ApiRequest, ApiResponse, SendResult};
 use hookmill_core::secret::Secret;
 use serde::Deserialize;
@@ -70,7 +69,7 @@ pub struct Sealed<'a> {
     /// The sealed body.
     pub body: &'a str,
     /// The API's settings in hookmill.toml.
-    pub settings: &'a config::Api,
+    pub settings: &'a hookmill_config::Api,
     /// The API's key.
     pub key: &'a Secret,
 }
@@ -141,7 +140,7 @@ pub(crate) mod tests {
     /// A request with this body to an API, with the provider's own settings.
     pub(crate) fn request(api: &dyn Api, provider: Provider, body: &str) -> ApiRequest {
         let facts = provider.facts();
-        let settings = config::Api {
+        let settings = hookmill_config::Api {
             provider,
             key: SecretName("KEY".into()),
             url: match facts.transport {

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
+use hookmill_config::scheme::{Answer, Events, NamePart};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
-use hookmill_core::rules::{Read, Values};
-use hookmill_core::scheme::{Answer, Events, NamePart};
+use hookmill_rules::{Read, Values};
 use serde_json::value::RawValue;
 
 use crate::{Event, member_text, rejected};

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 #[cfg(feature = "ed25519")]
 use ed25519_dalek::VerifyingKey as Ed25519Key;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use hookmill_config::scheme::{Algorithm, KeyForm};
 use hookmill_core::rejection::{Reason, Rejection};
-use hookmill_core::scheme::{Algorithm, KeyForm};
 #[cfg(feature = "ecdsa")]
 use p256::ecdsa::signature::Verifier as _;
 #[cfg(feature = "ecdsa")]

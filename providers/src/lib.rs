@@ -20,15 +20,15 @@ mod twilio;
 
 use std::borrow::Cow;
 
-use hookmill_core::config::{SecretRef, Source};
+use hookmill_config::scheme::{Answer, Scheme, Tolerance};
+use hookmill_config::{SecretRef, Source};
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
-use hookmill_core::rules::{Read, Values};
-use hookmill_core::scheme::{Answer, Scheme, Tolerance};
 use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
 use hookmill_core::time::Timestamp;
+use hookmill_rules::{Read, Values};
 use thiserror::Error;
 
 use crate::key::Key;

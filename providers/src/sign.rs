@@ -3,14 +3,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey as Ed25519Key};
-use hookmill_core::config::Source;
-use hookmill_core::hash::sha256_hex;
-use hookmill_core::rules::{Path, Step};
-use hookmill_core::scheme::{
+use hookmill_config::Source;
+use hookmill_config::scheme::{
     Algorithm, Encoding, KeyForm, NamePart, Part, Place, Scheme, Template, TimeUnit,
 };
+use hookmill_core::hash::sha256_hex;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::time::Timestamp;
+use hookmill_rules::{Path, Step};
 use p256::ecdsa::{Signature as EcdsaSignature, SigningKey as EcdsaKey};
 use p256::pkcs8::EncodePublicKey as _;
 use rsa::RsaPrivateKey;

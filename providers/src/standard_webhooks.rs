@@ -11,11 +11,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hookmill_config::scheme::{KeyForm, TimeUnit};
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
-use hookmill_core::scheme::{KeyForm, TimeUnit};
 
 use crate::key::{Key, matching};
 use crate::rejected;

@@ -7,15 +7,15 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hookmill_config::scheme::{
+    Algorithm, Encoding, Part, Place, SignatureAt, Template, TimeUnit, unseparated,
+};
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
-use hookmill_core::rules::{Read, Values};
-use hookmill_core::scheme::{
-    Algorithm, Encoding, Part, Place, SignatureAt, Template, TimeUnit, unseparated,
-};
 use hookmill_core::time::Timestamp;
+use hookmill_rules::{Read, Values};
 
 use crate::key::{Key, matching};
 use crate::{member_text, plain, rejected, url};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Outside #[test] functions, clippy does not know that this is a test.
 
-use hookmill_core::config::{Source, parse};
+use hookmill_config::{Source, parse};
 use hookmill_core::rejection::Reason;
 use hookmill_core::request::Request;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
@@ -63,9 +63,8 @@ fn source(scheme: &str, secrets: usize, more: &str) -> Source {
         "[sources.source]\nscheme = \"{scheme}\"\nsecrets = [{}]\n{more}",
         names.join(", ")
     );
-    let (mut config, errors) = parse("hookmill.toml", &text);
-    assert!(errors.is_empty(), "{text}\n{}", errors[0]);
-    config.ingress.sources.remove(0)
+    let config = parse("hookmill.toml", &text);
+    config.unwrap_or_else(|errors| panic!("{text}\n{}", errors[0])).ingress.sources.remove(0)
 }
 
 /// `valid`, the reason of the rejection, or `unusable_secret`.
@@ -387,7 +386,7 @@ fn every_source() -> Vec<Source> {
     ];
     let payload = "payload = \"{header:X-T}.{body}\"\nevent = { id = \"header:X-T\", type = \"kind\", default = \"d\" }\n";
     let event = "event = { id = \"hash:body\", type = \"kind\", default = \"d\" }\n";
-    hookmill_core::config::scheme_names()
+    hookmill_config::scheme_names()
         .map(|scheme| {
             let mut more = String::new();
             if ["twilio", "square", "hubspot"].contains(&scheme) {
@@ -563,7 +562,7 @@ fn a_signed_body_is_not_replaced() {
 #[test]
 fn a_source_expires_with_the_last_of_its_secrets() {
     let text = "[sources.s]\nscheme = \"stripe\"\nsecrets = [{ name = \"env:A\", not_after = 2026-01-01T00:00:00Z }, { name = \"env:B\", not_after = 2026-02-01T00:00:00Z }]\n";
-    let source = parse("hookmill.toml", text).0.ingress.sources.remove(0);
+    let source = parse("hookmill.toml", text).unwrap().ingress.sources.remove(0);
     let expired = |set: &[&str], at: &str| {
         let lookup = |name: &SecretName| set.contains(&name.0.as_str()).then(|| Secret::from("x"));
         let verifier = Verifier::new(&source, lookup).unwrap();

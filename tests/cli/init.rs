@@ -13,7 +13,7 @@ use crate::{Dev, hookmill, printed, shown};
 /// The providers that `init` knows.
 fn providers() -> Vec<&'static str> {
     let described = ["ecdsa-p256", "ed25519", "hmac", "standard-webhooks", "token"];
-    let schemes = hookmill_core::config::scheme_names();
+    let schemes = hookmill_config::scheme_names();
     schemes.filter(|scheme| !described.contains(scheme)).collect()
 }
 
@@ -90,7 +90,7 @@ fn the_files_of_init_are_valid_for_every_provider() {
         let checked = shown(made.path(), &["check"]);
         assert!(checked.starts_with("exit code 0"), "{providers:?}: {checked}");
         let text = std::fs::read_to_string(made.path().join("hookmill.toml")).unwrap();
-        let (config, _) = hookmill_core::config::parse("hookmill.toml", &text);
+        let config = hookmill_config::parse("hookmill.toml", &text).unwrap();
         assert_eq!(config.ingress.sources.len(), providers.len());
         for place in ["{source}", "{type}", "{file}"] {
             assert!(!text.contains(place), "{providers:?}: {place}");
@@ -145,7 +145,7 @@ fn every_example_of_init_is_valid_alone_and_gives_the_defaults() {
     assert_eq!(opened.lines().filter(is_default).count(), defaults.len());
     let without: Vec<_> =
         opened.lines().map(|line| if is_default(&line) { "" } else { line }).collect();
-    let parse = |text: &str| hookmill_core::config::parse("hookmill.toml", text);
+    let parse = |text: &str| hookmill_config::parse("hookmill.toml", text);
     assert!(parse(&opened) == parse(&without.join("\n")), "each is the default");
 }
 

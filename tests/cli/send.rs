@@ -139,7 +139,7 @@ fn send_prints_only_results_that_it_knows() {
     let ignored = last(&["send", "stripe", "invoice.paid"]);
     assert_eq!(ignored, "accepted, and ignored: no rule matches it");
     // With a private key alone, the event's id at the pipeline is unknown.
-    let (config, _) = hookmill_core::config::parse("hookmill.toml", config);
+    let config = hookmill_config::parse("hookmill.toml", config).unwrap();
     let source = config.ingress.sources.iter().find(|source| source.name == "discord").unwrap();
     let keys = hookmill_providers::development(source, &source.secrets[0].name);
     let secret = hookmill_core::secret::ExposeSecret::expose_secret(&keys.signing);
@@ -152,7 +152,7 @@ fn every_sample_of_every_scheme_is_accepted_and_recorded() {
     let temporary = tempfile::tempdir().unwrap();
     let general = ["ecdsa-p256", "ed25519", "hmac", "token"];
     let schemes: Vec<_> =
-        hookmill_core::config::scheme_names().filter(|scheme| !general.contains(scheme)).collect();
+        hookmill_config::scheme_names().filter(|scheme| !general.contains(scheme)).collect();
     let mut config = String::new();
     for scheme in &schemes {
         let name = scheme.to_uppercase().replace('-', "_");

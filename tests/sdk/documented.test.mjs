@@ -1,5 +1,5 @@
 // Providers without a library: node:crypto signs, in code that shares nothing with Hookmill's. This is weaker than a library's
-// verdict: if a documentation page is misread both here and in core/schemes, nothing fails.
+// verdict: if a documentation page is misread both here and in core/config/schemes, nothing fails.
 import { createHmac, generateKeyPairSync, randomUUID, sign, verify } from "node:crypto";
 import { around, bodyBit, bodyCut, crossCheck, headerBit, headerTime, keys, now, pick, randomId, randomJson, randomText, secrets, textBit, withHeaders } from "./support.mjs";
 

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hookmill_core::config::{Config, Source, parse};
+use hookmill_config::{Config, Source, parse};
 use hookmill_core::message::{
     BodyForm, ClaimCheck, Envelope, VERSION, Verified, encode, encode_claim_check,
 };
@@ -25,7 +25,7 @@ pub(crate) fn sources() -> impl Iterator<Item = &'static Source> {
     static CONFIG: LazyLock<Config> = LazyLock::new(|| {
         let path = crate::folder().join("hookmill.toml");
         let text = std::fs::read_to_string(path).expect("the contract has a configuration");
-        parse("tests/hookmill.toml", &text).0
+        parse("tests/hookmill.toml", &text).expect("the contract's configuration is valid")
     });
     CONFIG.ingress.sources.iter()
 }

@@ -5,9 +5,11 @@ use serde_json::Value;
 use crate::shell::{cargo, output};
 
 /// The crates by layer, the lowest first. A crate depends only on crates of lower layers.
-const LAYERS: [&[&str]; 5] = [
-    &["hookmill-core"],
-    &["hookmill-dlq", "hookmill-providers", "hookmill-handlers", "hookmill-migrations"],
+const LAYERS: [&[&str]; 7] = [
+    &["hookmill-core", "hookmill-keys"],
+    &["hookmill-rules", "hookmill-migrations"],
+    &["hookmill-config", "hookmill-handlers"],
+    &["hookmill-dlq", "hookmill-providers"],
     &["hookmill-consumers", "hookmill-admin", "hookmill-ingress"],
     &["hookmill-native", "hookmill-cloudflare", "hookmill-loader"],
     &["hookmill", "hookmill-ingress-worker", "hookmill-consumers-worker", "hookmill-dlq-worker"],

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
-use hookmill_core::config::{Config, ConfigError, Ingress, parse};
+use hookmill_config::{Config, Ingress, parse};
 use hookmill_loader::wrangler::{self, Findings};
 
 use crate::shell::{root, run};
@@ -78,8 +78,8 @@ pub fn build_with(
         // A client that disconnects does not cancel accepted requests.
         command.env("RUN_TO_COMPLETION", "1");
     }
-    let (parsed, faults) = parsed(config)?;
-    if config.is_none() && faults.is_empty() {
+    let parsed = parsed(config)?;
+    if config.is_none() {
         check(&parsed)?;
     }
     let mut features = more.to_vec();
@@ -101,8 +101,8 @@ pub fn build_with(
     Ok(())
 }
 
-/// The configuration of a Worker. Its errors are reported by the build, which reads the file again.
-fn parsed(config: Option<&Path>) -> anyhow::Result<(Config, Vec<ConfigError>)> {
+/// The configuration that the Worker carries.
+fn parsed(config: Option<&Path>) -> anyhow::Result<Config> {
     let path = match (config, std::env::var_os("HOOKMILL_CONFIG")) {
         (Some(path), _) => path.to_owned(),
         (None, Some(path)) => std::path::absolute(path)?,
@@ -111,7 +111,12 @@ fn parsed(config: Option<&Path>) -> anyhow::Result<(Config, Vec<ConfigError>)> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
     let file = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
-    Ok(parse(&file, &text))
+    parse(&file, &text).map_err(|errors| {
+        for error in errors {
+            eprintln!("{error}");
+        }
+        anyhow!("the configuration has errors")
+    })
 }
 
 /// The optional algorithms that the configuration needs.

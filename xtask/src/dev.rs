@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use hookmill_core::config::parse;
+use hookmill_config::parse;
 use hookmill_core::secret::ExposeSecret as _;
 use hookmill_providers::development;
 
@@ -71,13 +71,15 @@ fn development_secrets() -> anyhow::Result<Vec<String>> {
     let path = root().join("hookmill.toml");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (config, errors) = parse("hookmill.toml", &text);
-    if !errors.is_empty() {
-        for error in &errors {
-            eprintln!("{error}");
+    let config = match parse("hookmill.toml", &text) {
+        Ok(config) => config,
+        Err(errors) => {
+            for error in &errors {
+                eprintln!("{error}");
+            }
+            bail!("the configuration has errors");
         }
-        bail!("the configuration has errors");
-    }
+    };
     let path = Worker::Ingress.folder().join(".dev.vars");
     let mut vars = fs::read_to_string(&path).unwrap_or_else(|_| {
         "# DEVELOPMENT SECRETS, which everybody knows. Not for production.\n".to_owned()

@@ -2,18 +2,21 @@
 
 use std::fs;
 
-use anyhow::{Context as _, bail};
-use hookmill_core::config::json_schema;
+use anyhow::{Context as _, anyhow, bail};
+use hookmill_config::docs::{json_schema, update};
 
 use crate::shell::{cargo, output, root};
 
-/// The JSON Schema of hookmill.toml: editors read it from there, and the binary contains it.
+/// The JSON Schema of hookmill.toml, from which editors read it.
 const CONFIGURATION: &str = "docs/hookmill.schema.json";
+
+/// The pages with tables of the keys of hookmill.toml.
+const REFERENCE: [&str; 3] = ["docs/configuration.md", "docs/email.md", "docs/providers.md"];
 
 /// The OpenAPI document of the admin API, as the router serves it.
 const ADMIN: &str = "docs/openapi.json";
 
-/// Writes both.
+/// Writes them.
 ///
 /// # Errors
 ///
@@ -23,7 +26,12 @@ pub fn run() -> anyhow::Result<()> {
         fs::write(root().join(file), text + "\n").with_context(|| format!("cannot write {file}"))
     };
     write(CONFIGURATION, serde_json::to_string_pretty(&json_schema())?)?;
-    // A separate program, so that the other commands need not build the admin API.
+    for page in REFERENCE {
+        let text = fs::read_to_string(root().join(page))?;
+        let updated = update(&text).map_err(|error| anyhow!("{page}: {error}"))?;
+        fs::write(root().join(page), updated).with_context(|| format!("cannot write {page}"))?;
+    }
+    // A program of its own, so that the other commands need not build the admin API.
     let mut openapi = cargo();
     openapi.args(["run", "--quiet", "--package", "hookmill-admin", "--example", "openapi"]);
     let Some(document) = output(&mut openapi) else {

@@ -135,7 +135,9 @@ fn features() -> anyhow::Result<()> {
         hack.args(["clippy", "--each-feature"]);
         shell(hack.args(packages).args(["--", "-D", "warnings"]))
     };
-    hack(&["--package", "hookmill-core", "--package", "hookmill-providers"])?;
+    let core = ["core", "keys", "rules", "config", "providers"];
+    let packages = core.map(|name| ["--package".to_owned(), format!("hookmill-{name}")]);
+    hack(&packages.as_flattened().iter().map(String::as_str).collect::<Vec<_>>())?;
     hack(&["--package", "hookmill-ingress-worker", "--target", WASM])
 }
 

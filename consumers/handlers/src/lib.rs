@@ -4,7 +4,7 @@
 #[cfg(feature = "example-handler")]
 mod revenue;
 
-use hookmill_core::handler::Handler;
+use hookmill_rules::handler::Handler;
 
 /// Every handler, by its name in rules. The list is empty, except in builds with the example, such as those of the tests.
 pub const HANDLERS: &[(&str, &dyn Handler)] = &[

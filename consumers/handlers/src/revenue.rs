@@ -1,7 +1,7 @@
 //! `stripe-revenue`, an example: revenue by month. A yearly invoice is earned month by month, which no path can express.
 
 use chrono::{DateTime, Datelike as _, Months, NaiveDate};
-use hookmill_core::handler::{Event, Handler, Unhandled};
+use hookmill_rules::handler::{Event, Handler, Unhandled};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -83,8 +83,8 @@ fn months(period: &Period) -> Option<Vec<NaiveDate>> {
 
 #[cfg(test)]
 mod tests {
-    use hookmill_core::rules::EventFacts;
     use hookmill_core::time::Timestamp;
+    use hookmill_rules::EventFacts;
 
     use super::*;
 

@@ -4,7 +4,7 @@ mod email;
 mod sms;
 mod track;
 
-use hookmill_core::config::Sms;
+use hookmill_config::Sms;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::Channel;

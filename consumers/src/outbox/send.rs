@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookmill_core::config::{self, Consumers, OnUncertain, Retry, Sending};
+use hookmill_config::{self, Consumers, OnUncertain, Retry, Sending};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::outbound::{Provider, SendResult, Transport};
@@ -51,7 +51,7 @@ pub struct OutboxChannel {
 #[derive(Debug)]
 struct Route {
     api: Box<dyn Api>,
-    settings: config::Api,
+    settings: hookmill_config::Api,
     key: Secret,
 }
 
@@ -60,7 +60,7 @@ impl Route {
     fn new(
         channel: &'static str,
         api: Option<impl Api + 'static>,
-        settings: &config::Api,
+        settings: &hookmill_config::Api,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
     ) -> Result<Self, ChannelError> {
         let api = api.ok_or(ChannelError::Purpose(settings.provider, channel))?;
@@ -110,7 +110,7 @@ pub enum ChannelError {
 
 /// The key of an API, if it is valid.
 pub(crate) fn usable(
-    api: &config::Api,
+    api: &hookmill_config::Api,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
 ) -> Result<Secret, ChannelError> {
     if api.provider.is_native_only() && api.user.is_none() {
@@ -203,7 +203,7 @@ impl OutboxChannel {
             add(Composer::Email(Box::new(composer)), &settings.sending, routes);
         }
         if let Some(sms) = &config.sms {
-            let route = |named: &config::Api| {
+            let route = |named: &hookmill_config::Api| {
                 let twilio = Twilio { account: sms.account.clone() };
                 let api = Some(twilio).filter(|api| api.name() == named.provider.as_str());
                 found(Route::new(Channel::Sms.as_str(), api, named, &lookup))

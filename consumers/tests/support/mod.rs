@@ -5,8 +5,8 @@
 
 use std::fs;
 
+use hookmill_config::Consumers;
 use hookmill_consumers::{BatchResult, Fate, process_batch};
-use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
 use hookmill_core::objects::{ObjectError, Objects};

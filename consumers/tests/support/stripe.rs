@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use hookmill_core::config::Consumers;
+use hookmill_config::Consumers;
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
 use hookmill_core::time::Timestamp;

@@ -1,11 +1,11 @@
 //! The background jobs of this Worker.
 
 use hookmill_cloudflare::{D1, HttpClient, jobs, log, now, secret};
+use hookmill_config::Consumers;
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
 use hookmill_consumers::outbox::OutboxChannel;
 use hookmill_consumers::refetch::Apis;
-use hookmill_core::config::Consumers;
 use hookmill_core::job::failed;
 use hookmill_core::time::Timestamp;
 use worker::Env;

@@ -7,9 +7,9 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use hookmill_cloudflare::{Batch, D1, Metrics, R2, log, now};
+use hookmill_config::Consumers;
 use hookmill_consumers::log::entry;
 use hookmill_consumers::{BatchResult, Count, Fate, Settled, counts, process_batch};
-use hookmill_core::config::Consumers;
 use hookmill_core::delivery::{Delivery, wakes};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;

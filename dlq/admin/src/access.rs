@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hookmill_core::config::Access;
+use hookmill_config::Access;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::Role;
 use rsa::{BigUint, Pkcs1v15Sign, RsaPublicKey};
@@ -186,7 +186,7 @@ mod tests {
 
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
-    use hookmill_core::config::Admin as Config;
+    use hookmill_config::Admin as Config;
     use hookmill_core::store::{Rows, Statement, StoreError};
 
     use super::*;

@@ -7,7 +7,7 @@ use axum::extract::{Extension, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use hookmill_core::config::Access;
+use hookmill_config::Access;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::params;
 use hookmill_core::request::Remote;

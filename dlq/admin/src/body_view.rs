@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hookmill_core::config::Admin as Config;
+use hookmill_config::Admin as Config;
+use hookmill_config::redact::redact;
 use hookmill_core::message::{BodyForm, decode};
-use hookmill_core::redact::redact;
 use serde::Serialize;
 use utoipa::ToSchema;
 

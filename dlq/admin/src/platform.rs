@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use hookmill_core::config::Admin as Config;
+use hookmill_config::Admin as Config;
 use hookmill_core::store::{Param, Rows, Statement, StoreError, answer, read_json};
 use hookmill_core::time::Timestamp;
 use serde::de::DeserializeOwned;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use hookmill_admin::{Platform, nothing_here, router};
 use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, jobs, log, now};
-use hookmill_core::config::Admin as Config;
+use hookmill_config::Admin as Config;
 use hookmill_core::job::failed;
 use hookmill_core::objects::Objects as _;
 use hookmill_core::request::Remote;

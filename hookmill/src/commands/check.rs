@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use hookmill_core::config::ConfigError;
+use hookmill_config::ConfigError;
 use hookmill_loader::wrangler::{self, Findings};
 use hookmill_loader::{Faults, LoadError, Loaded};
 use hookmill_native::now;

@@ -11,7 +11,7 @@ use std::{fs, io};
 use anyhow::{Context as _, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use hookmill_core::config::scheme_names;
+use hookmill_config::scheme_names;
 
 use self::provider::Provider;
 use crate::list::print_line;

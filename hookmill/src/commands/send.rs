@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use hookmill_core::config::{SecretRef, Source};
+use hookmill_config::{SecretRef, Source};
 use hookmill_core::request::Request;
-use hookmill_core::rules::{Path as BodyPath, Step};
 use hookmill_core::secret::Secret;
 use hookmill_loader::Loaded;
 use hookmill_native::{DataFolder, now};
 use hookmill_providers::{Admitted, Signed, UnsignedEvent, Verifier, sign};
+use hookmill_rules::{Path as BodyPath, Step};
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use hookmill_core::config::Source;
+use hookmill_config::Source;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Headers as _, Request};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hookmill_admin::Platform;
-use hookmill_core::config::Admin as Config;
+use hookmill_config::Admin as Config;
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_native::{Bodies, HttpClient, QueueName, Sqlite, SqliteQueue, StatusMetrics, now};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::bail;
-use hookmill_core::config::Source;
+use hookmill_config::Source;
 use hookmill_core::secret::ExposeSecret as _;
 
 use crate::commands::token;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hookmill_core::config::{AlertUrl, Consumers};
+use hookmill_config::{AlertUrl, Consumers};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
 use hookmill_core::secret::Secret;

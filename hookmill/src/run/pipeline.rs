@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use hookmill_config::{Batch, Consumers, Source};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
 use hookmill_consumers::refetch::Apis;
 use hookmill_consumers::{BatchResult, Fate, counts, process_batch};
-use hookmill_core::config::{Batch, Consumers, Source};
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
@@ -226,7 +226,7 @@ pub fn run(
             metrics: metrics.clone(),
             written: written.clone(),
             config,
-            batch: loaded.config.batch.clone(),
+            batch: loaded.config.queue.batch(),
         };
         for _ in 0..CONSUMERS {
             consumers.spawn(consumer.clone().consume(QueueName::Events, stopped.clone()));

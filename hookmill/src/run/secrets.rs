@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hookmill_core::config::{Ingress, Source};
+use hookmill_config::{Ingress, Source};
 use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
 use hookmill_loader::Loaded;
 use hookmill_native::now;

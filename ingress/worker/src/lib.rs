@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hookmill_cloudflare::{CloudflareQueue, Metrics, R2, http, limited, log, now, secret};
-use hookmill_core::config::{Ingress, RateLimit, Source};
+use hookmill_config::{Ingress, RateLimit, Source};
 use hookmill_core::queue::Queue as _;
 use hookmill_core::report::Report;
 use hookmill_ingress::{Gate, Platform, REPORT_WINDOW, RequestOutcome};

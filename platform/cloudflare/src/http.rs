@@ -35,7 +35,7 @@ pub async fn serve<P: Platform>(
             Some(_) => From::Whole(<JsRequest as Clone>::clone(request.inner())),
             None => From::Stream(reader(request.inner())),
         }),
-        timeout: gate.config().body_timeout,
+        timeout: gate.config().limits.body_timeout,
     };
     let (path, method) = (request.path(), request.method().to_string());
     // The URL as sent: parsing would change its escapes, and signatures cover them.

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{Loaded, load, wrangler};
 
-/// For the ingress Worker: `OUT_DIR/config`, a [`hookmill_core::config::Ingress`], and `OUT_DIR/salt`, 16 random bytes for
+/// For the ingress Worker: `OUT_DIR/config`, a [`hookmill_config::Ingress`], and `OUT_DIR/salt`, 16 random bytes for
 /// the hashes of addresses.
 ///
 /// The features of the Worker's package have to be those that the configuration needs.
@@ -41,7 +41,7 @@ pub fn ingress() {
     write("salt", &salt);
 }
 
-/// For the consumer Worker: `OUT_DIR/config`, a [`hookmill_core::config::Consumers`].
+/// For the consumer Worker: `OUT_DIR/config`, a [`hookmill_config::Consumers`].
 pub fn consumers() {
     let loaded = checked();
     if let Some(fault) = wrangler::check_provider(&loaded.config) {
@@ -51,7 +51,7 @@ pub fn consumers() {
     write("config", &serialised(&loaded.consumers()));
 }
 
-/// For the dead-letter Worker: `OUT_DIR/config`, a [`hookmill_core::config::Admin`].
+/// For the dead-letter Worker: `OUT_DIR/config`, a [`hookmill_config::Admin`].
 pub fn dlq() {
     write("config", &serialised(&checked().admin()));
 }
@@ -68,7 +68,7 @@ fn checked() -> Loaded {
                 println!("cargo::rerun-if-changed={}", folder.display());
             }
             for files in loaded.config.templates.values() {
-                for file in [&files.html, &files.text].into_iter().flatten() {
+                for file in [Some(&files.html), files.text.as_ref()].into_iter().flatten() {
                     let file = path.parent().unwrap_or(Path::new("")).join(&file.value);
                     println!("cargo::rerun-if-changed={}", file.display());
                 }

@@ -1,4 +1,4 @@
-//! Turns files into a checked configuration. One [`load`] serves `hookmill check`, the start of the binary and the build of
+//! Turns files into a checked configuration. One [`load()`] serves `hookmill check`, the start of the binary and the build of
 //! a Worker; the build scripts of the Workers call `bake` (feature `bake`).
 
 #[cfg(feature = "bake")]

@@ -5,11 +5,13 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hookmill_core::config::{Admin, Config, ConfigError, Consumers, Located, overview, parse};
+use hookmill_config::{
+    Admin, Config, ConfigError, Consumers, Located, overview, parse_recoverable,
+};
 use hookmill_core::email::TemplateText;
-use hookmill_core::rules::{Program, compile};
 use hookmill_core::schema::{OWN_TABLES, Schema};
 use hookmill_migrations::{Migration, MigrationError, apply, in_folder, own, schema};
+use hookmill_rules::Program;
 use rusqlite::Connection;
 use thiserror::Error;
 
@@ -26,7 +28,7 @@ pub struct Loaded {
     pub templates: BTreeMap<String, TemplateText>,
     /// Hookmill's migrations and the user's, in order.
     pub migrations: Vec<Migration>,
-    /// What is in force, for people: [`hookmill_core::config::overview()`].
+    /// What is in force, for people: [`hookmill_config::overview()`].
     pub overview: String,
     /// The handlers that its rules may name.
     handlers: Vec<&'static str>,
@@ -66,7 +68,7 @@ impl Loaded {
     ///
     /// The faults of rules that the database has no tables or columns for.
     pub fn check_against(&self, schema: &Schema) -> Result<(), Faults> {
-        compile::compile(&self.config, schema, &self.handlers).map(drop).map_err(Faults)
+        self.config.compile(schema, &self.handlers).map(drop).map_err(Faults)
     }
 }
 
@@ -116,7 +118,8 @@ impl fmt::Display for Faults {
 pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError> {
     let text = fs::read_to_string(path)
         .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    let (config, mut faults) = parse(&path.display().to_string(), &text);
+    let (config, mut faults) = parse_recoverable(&path.display().to_string(), &text);
+    let Some(config) = config else { return Err(LoadError::Faults(Faults(faults))) };
 
     let base = path.parent().unwrap_or(Path::new(""));
     let templates = templates::read(&config, base, &mut faults);
@@ -142,7 +145,7 @@ pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError>
             }
         }
     }
-    match compile::compile(&config, &schema(&database)?, handlers) {
+    match config.compile(&schema(&database)?, handlers) {
         Ok(program) if faults.is_empty() => {
             let overview = overview(&text, &program);
             let handlers = handlers.to_vec();
@@ -501,14 +504,14 @@ mod tests {
           hint: expected a path to a whole number, or to a time: { rfc3339 = "occurred_at" }
         hookmill.toml:14:28: rules[0].set.plan: `scale` is missing
           hint: add the number of decimal places: { decimal = "amount", scale = 2 }
-        hookmill.toml:14:58: rules[0].set.customer: unknown value form
+        hookmill.toml:14:58: rules[0].set.customer: a value has exactly one form
           hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
         hookmill.toml:14:68: rules[0].set.customer.event: found "ip"
           hint: did you mean `id`?
         hookmill.toml:21:23: rules[1].version: the order of arrival is not the order of events
           hint: use a value of the provider: version = "created"
-        hookmill.toml:22:28: rules[1].set.plan: unknown value form
-          hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
+        hookmill.toml:22:30: rules[1].set.plan: unknown key `integr`
+          hint: did you mean `integer`?
         hookmill.toml:22:66: rules[1].set.customer.json: no path is given
           hint: expected a path, or a list of paths (the first one found is used)
         hookmill.toml:29:23: rules[2].version: all events have the same version, but `tie` is missing
@@ -547,7 +550,7 @@ mod tests {
           hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
         hookmill.toml:74:20: rules[7].name: `delete`, `tie`, `update` and `tombstone` need a `version`
         hookmill.toml:85:20: rules[8].each: `each` works only with `table`
-          hint: remove `each`: a rule sends once for each event
+          hint: remove `each`: this rule has the effect `suppress`
         28 errors in the configuration
         "#);
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use hookmill_core::config::{Config, ConfigError, EffectDecl, Located, SendDecl, TemplateFiles};
+use hookmill_config::{Config, ConfigError, Located, TemplateFiles};
 use hookmill_core::email::TemplateText;
 use hookmill_core::template::{Templates, text_variables};
+use hookmill_rules::ast::{EffectDecl, NamedValues, SendDecl};
 
 /// The templates of a configuration; `base` is the folder of the file. What is wrong with them goes to the faults.
 pub(crate) fn read(
@@ -21,12 +22,12 @@ pub(crate) fn read(
             let fault = |error| named.error(format!("cannot read {}: {error}", named.value));
             read.map_err(|error| faults.push(fault(error))).ok()
         };
-        let html = files.html.as_ref().and_then(&mut file);
+        let html = file(&files.html);
         let text = files.text.as_ref().map(&mut file);
-        // Without one of these a fault has been reported.
-        if let (Some(subject), Some(html)) = (&files.subject, html) {
-            let text = TemplateText { subject: subject.value.clone(), html, text: text.flatten() };
-            texts.insert(name.clone(), text);
+        // An unreadable file has been reported.
+        if let Some(html) = html {
+            let subject = files.subject.value.clone();
+            texts.insert(name.clone(), TemplateText { subject, html, text: text.flatten() });
         }
     }
     let templates = Templates::new(&texts);
@@ -44,8 +45,8 @@ pub(crate) fn read(
 
 fn part<'t>(files: &'t TemplateFiles, part: &str) -> Option<&'t Located<String>> {
     match part {
-        "subject" => files.subject.as_ref(),
-        "html" => files.html.as_ref(),
+        "subject" => Some(&files.subject),
+        "html" => Some(&files.html),
         _ => files.text.as_ref(),
     }
 }
@@ -54,16 +55,21 @@ fn part<'t>(files: &'t TemplateFiles, part: &str) -> Option<&'t Located<String>>
 fn unmatched(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     for rule in &config.rules {
-        let (data, what, used) = match &rule.effect {
+        let (data, at, what, used) = match &rule.effect {
             EffectDecl::Send(SendDecl::Email(email)) => {
                 let name = &email.template.value;
                 // A template that cannot be read has been reported.
                 let there = |templates: &&Templates| templates.names().any(|known| known == name);
                 let Some(templates) = templates.filter(there) else { continue };
-                (&email.data, format!("template `{name}`"), templates.variables(name))
+                (
+                    &email.data,
+                    email.template.place(),
+                    format!("template `{name}`"),
+                    templates.variables(name),
+                )
             }
             EffectDecl::Send(SendDecl::Sms(sms)) => match text_variables(&sms.body.value) {
-                Ok(used) => (&sms.data, "`body`".to_owned(), used),
+                Ok(used) => (&sms.data, sms.body.place(), "`body`".to_owned(), used),
                 Err(error) => {
                     faults.push(sms.body.error(error.problem));
                     continue;
@@ -71,13 +77,16 @@ fn unmatched(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError>
             },
             _ => continue,
         };
+        let none = NamedValues::new();
+        let at = data.as_ref().map_or(at, Located::place);
+        let data = data.as_ref().map_or(&none, |data| &data.value);
         for (name, _) in used.iter().filter(|(_, needed)| **needed) {
-            if !data.value.iter().any(|(given, _)| given.value == *name) {
+            if !data.iter().any(|(given, _)| given.value == *name) {
                 let hint = format!("say where it is: data = {{ {name} = \"data.…\" }}");
-                faults.push(data.error(format!("{what} needs `{name}`")).hint(hint));
+                faults.push(at.error(format!("{what} needs `{name}`")).hint(hint));
             }
         }
-        for (given, _) in data.value.iter().filter(|(given, _)| !used.contains_key(&given.value)) {
+        for (given, _) in data.iter().filter(|(given, _)| !used.contains_key(&given.value)) {
             let problem = given.error(format!("{what} does not use `{}`", given.value));
             faults.push(problem.suggest(&given.value, used.keys().map(String::as_str)));
         }

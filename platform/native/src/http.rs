@@ -110,7 +110,7 @@ async fn answer<P: Platform + Send + 'static>(
     let service = &shared.service;
     let mut body = NativeBody {
         body,
-        deadline: Instant::now() + service.gate.config().body_timeout,
+        deadline: Instant::now() + service.gate.config().limits.body_timeout,
         memory: shared.memory.clone(),
         reserved: Vec::new(),
         ended: false,

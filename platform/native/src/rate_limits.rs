@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use hookmill_core::config::{RateLimit, Source};
+use hookmill_config::{RateLimit, Source};
 
 /// A limiter for each source with a `rate_limit`.
 ///

@@ -3,7 +3,7 @@
 //! The input is a line of paths, separated by spaces, and the body.
 #![no_main]
 
-use hookmill_core::rules::{Path, Reads, Step};
+use hookmill_rules::{Path, Reads, Step};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

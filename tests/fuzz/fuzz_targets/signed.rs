@@ -1,10 +1,10 @@
 //! A signed request: its signature is valid for any body, and an accepted event is usable.
 #![no_main]
 
+use hookmill_config::scheme::{Part, Scheme};
 use hookmill_core::limits::{NAME_BYTES, REQUEST_EVENTS};
 use hookmill_core::rejection::Reason;
 use hookmill_core::request::Request;
-use hookmill_core::scheme::{Part, Scheme};
 use hookmill_fuzz::{NOW, Text};
 use hookmill_providers::{Admitted, UnsignedEvent, sign};
 use libfuzzer_sys::fuzz_target;

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use hookmill_core::config::{Source, parse};
+use hookmill_config::{Source, parse};
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{Verifier, development};
@@ -39,8 +39,8 @@ impl Prepared {
 
 /// A source for every scheme, and more with options of the general ones.
 pub static SOURCES: LazyLock<Vec<Prepared>> = LazyLock::new(|| {
-    let (config, errors) = parse("sources.toml", include_str!("../sources.toml"));
-    assert!(errors.is_empty(), "{}", errors[0]);
+    let config = parse("sources.toml", include_str!("../sources.toml"));
+    let config = config.unwrap_or_else(|errors| panic!("{}", errors[0]));
     config.ingress.sources.into_iter().map(Prepared::new).collect()
 });
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hookmill_core::config::Emails;
+use hookmill_config::Emails;
 use hookmill_core::email::{Email, Mailbox, address_key};
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::store::{Store, StoreError};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookmill_core::config::Sms as Settings;
+use hookmill_config::Sms as Settings;
 use hookmill_core::email::number;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::template::render_text;

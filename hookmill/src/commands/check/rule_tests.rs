@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use hookmill_config::{ConfigError, Expectation, Given, Located, RuleTest};
 use hookmill_consumers::Fate;
-use hookmill_core::config::{ConfigError, Expectation, Given, Located, TestText};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::store::StoreError;
 use hookmill_loader::Loaded;
@@ -32,10 +32,13 @@ pub fn run(path: &Path, loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
 }
 
 impl Trial<'_> {
-    async fn run(&self, path: &Path, test: &TestText) -> Vec<ConfigError> {
-        let named = |error: ConfigError| {
-            let problem = format!("{}: {}", test.name.value, error.problem);
-            ConfigError { problem, ..error }
+    async fn run(&self, path: &Path, test: &RuleTest) -> Vec<ConfigError> {
+        let named = |error: ConfigError| match &test.name {
+            Some(name) => {
+                let problem = format!("{}: {}", name.value, error.problem);
+                ConfigError { problem, ..error }
+            }
+            None => error,
         };
         let mut last = Vec::new();
         for (number, given) in test.given.iter().enumerate() {
@@ -76,7 +79,7 @@ impl Trial<'_> {
         let source = sources.find(|source| source.name == given.source.value);
         let source = source.ok_or_else(|| given.source.error("this source does not exist"))?;
         let id = given.id.clone().unwrap_or_else(|| format!("test_{number}"));
-        let kind = given.kind.as_deref().unwrap_or_default();
+        let kind = given.event.as_deref().unwrap_or_default();
         admit(source, &body, &id, kind).map_err(|problem| given.file.error(problem))
     }
 
@@ -150,11 +153,11 @@ impl Trial<'_> {
         &self,
         expected: &Located<Expectation>,
         table: &str,
-        count: u64,
+        count: u32,
     ) -> Result<(), Wrong> {
         self.known(expected, table)?;
         let rows = self.ask(&self.select(table)).await?;
-        if rows.len() as u64 == count {
+        if rows.len() == count as usize {
             return Ok(());
         }
         let found = rows.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join(

@@ -4,7 +4,7 @@
 //! A section about a provider has a point **Create**, and its first block of TOML is the provider's section of
 //! hookmill.toml.
 
-use hookmill_core::config::{Config, parse};
+use hookmill_config::{Config, parse};
 
 const DOCUMENT: &str = include_str!("../../../../docs/providers.md");
 
@@ -44,7 +44,7 @@ impl Provider {
 
     /// A configuration with only this section.
     pub fn config(&self) -> Config {
-        parse("docs/providers.md", self.toml).0
+        parse("docs/providers.md", self.toml).expect("the examples are valid")
     }
 
     /// The text of a point, without Markdown.
@@ -85,7 +85,7 @@ fn plain(markdown: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hookmill_core::config::scheme_names;
+    use hookmill_config::scheme_names;
 
     use super::*;
 

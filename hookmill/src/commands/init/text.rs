@@ -1,8 +1,9 @@
 //! The texts that `init` writes: hookmill.toml, and .env.example.
 
-use hookmill_core::config::{Config, EffectDecl};
-use hookmill_core::refetch;
+use hookmill_config::Config;
 use hookmill_core::time::Timestamp;
+use hookmill_rules::ast::EffectDecl;
+use hookmill_rules::refetch;
 use serde_json::Value;
 
 use super::provider::Provider;

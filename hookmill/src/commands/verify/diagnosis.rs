@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hookmill_core::config::{SecretRef, Source};
+use hookmill_config::{SecretRef, Source};
 use hookmill_core::rejection::Reason;
 use hookmill_core::request::Headers as _;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use hookmill_core::config::{ConfigError, Located};
+use hookmill_config::{ConfigError, Located};
 use hookmill_core::limits::{BATCH_MESSAGES, DELAY_SECONDS, PLATFORM_DELIVERIES};
+use hookmill_keys::kind::{text, whole};
+use hookmill_keys::{Document, Item, Section};
 
 use super::rate_limits::Limiters;
-use super::reader::{Document, Section};
 use super::{BUCKET, DATABASE, DATASET, Shared};
 
 /// The messages in a batch, where nothing is said.
@@ -106,7 +107,7 @@ impl Deployment {
         }
         Self {
             here,
-            name: section.get("name").and_then(|item| item.string("the name of the Worker")),
+            name: section.get("name").and_then(|item| located(&item, "the name of the Worker")),
             producers,
             consumers,
             resources,
@@ -170,8 +171,13 @@ pub(super) fn entries<'s>(
     key: &'static str,
     expected: &str,
 ) -> Vec<Section<'s>> {
-    let list = section.get(key).into_iter().flat_map(|item| item.list(expected));
+    let list = section.get(key).into_iter().flat_map(|item| item.list(expected, false));
     list.filter_map(|entry| entry.section("a table")).collect()
+}
+
+/// A text with its place.
+pub(super) fn located(item: &Item<'_>, expected: &'static str) -> Option<Located<String>> {
+    text(expected).located().read(item)
 }
 
 /// These may be there, and do not matter.
@@ -185,10 +191,10 @@ fn producer(section: Section<'_>) -> Option<(String, Located<String>)> {
     let binding = section.require("binding", "add the binding: binding = \"EVENTS\"");
     let binding = binding.and_then(|item| item.string("a name"));
     let queue = section.require("queue", "add the queue: queue = \"hookmill-events\"");
-    let queue = queue.and_then(|item| item.string("a name"));
+    let queue = queue.and_then(|item| located(&item, "a name"));
     allow(&section, &["delivery_delay", "remote"]);
     section.finish();
-    Some((binding?.value, queue?))
+    Some((binding?, queue?))
 }
 
 fn consumer(section: Section<'_>) -> Option<Consumer> {
@@ -196,7 +202,7 @@ fn consumer(section: Section<'_>) -> Option<Consumer> {
     let number = |key, range: std::ops::RangeInclusive<i64>| {
         let item = section.get(key)?;
         let most = *range.end();
-        Some(item.here.clone().map(|()| item.integer_in(range).unwrap_or(most)))
+        Some(item.here.clone().map(|()| whole(range).read(&item).unwrap_or(most)))
     };
     // Source of these: <https://developers.cloudflare.com/queues/platform/limits/>.
     let max_batch_size = number("max_batch_size", 1..=i64::try_from(BATCH_MESSAGES).unwrap_or(100));
@@ -205,8 +211,9 @@ fn consumer(section: Section<'_>) -> Option<Consumer> {
     number("max_concurrency", 1..=250);
     number("retry_delay", 0..=i64::try_from(DELAY_SECONDS).unwrap_or(i64::MAX));
     let queue = section.require("queue", "add the queue: queue = \"hookmill-events\"");
-    let queue = queue.and_then(|item| item.string("a name"));
-    let dead = section.get("dead_letter_queue").and_then(|item| item.string("the name of a queue"));
+    let queue = queue.and_then(|item| located(&item, "a name"));
+    let dead =
+        section.get("dead_letter_queue").and_then(|item| located(&item, "the name of a queue"));
     let here = section.here.clone();
     allow(&section, &["type", "visibility_timeout_ms"]);
     section.finish();
@@ -217,18 +224,18 @@ fn resource(section: Section<'_>, what: &Shared) -> Option<Resource> {
     let hint = format!("add the binding: binding = {:?}", what.binding);
     let binding = section.require("binding", &hint).and_then(|item| item.string("a name"));
     let keys = what.keys.iter().chain(what.said).map(|(key, _)| *key);
-    let said = keys.filter_map(|key| Some((key, section.get(key)?.string("a text")?)));
+    let said = keys.filter_map(|key| Some((key, located(&section.get(key)?, "a text")?)));
     let said = said.collect();
     allow(&section, what.more);
     let here = section.here.clone();
     section.finish();
-    Some(Resource { here, binding: binding?.value, said })
+    Some(Resource { here, binding: binding?, said })
 }
 
 fn crons(section: &Section<'_>) -> Option<Located<usize>> {
     let triggers = section.get("triggers")?.section("a table: [triggers]")?;
     let crons = triggers.get("crons").map(|item| {
-        let list = item.list("a list such as [\"* * * * *\"]");
+        let list = item.list("a list such as [\"* * * * *\"]", false);
         item.here.clone().map(|()| list.len())
     });
     allow(&triggers, &["events"]);

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
-use hookmill_core::config::{ConfigError, Located};
+use hookmill_config::{ConfigError, Located};
 
 use super::deployment::Resource;
 

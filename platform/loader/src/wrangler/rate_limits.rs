@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use hookmill_core::config::{ConfigError, Ingress, Located};
+use hookmill_config::{ConfigError, Ingress, Located};
+use hookmill_keys::kind::parsed;
+use hookmill_keys::{Item, Section};
 
-use super::deployment::{Deployment, entries};
-use super::reader::{Item, Section};
+use super::deployment::{Deployment, entries, located};
 
 /// `[[ratelimits]]`.
 pub(super) struct Limiters {
@@ -26,8 +27,8 @@ impl Limiters {
     pub(super) fn read(section: &Section<'_>) -> Self {
         let (mut all, mut namespaces) = (Vec::new(), BTreeMap::new());
         for entry in entries(section, "ratelimits", "[[ratelimits]]") {
-            let name = entry.get("name").and_then(|item| item.string("the name of a binding"));
-            let number = |item: Option<Item<'_>>| Some(item?.integer("a whole number")?.value);
+            let name = entry.get("name").and_then(|item| located(&item, "the name of a binding"));
+            let number = |item: Option<Item<'_>>| item?.integer("a whole number");
             let simple = entry.get("simple").and_then(|item| item.section("a table"));
             let simple = simple.and_then(|simple| {
                 let limit = (number(simple.get("limit")), number(simple.get("period")));
@@ -37,7 +38,7 @@ impl Limiters {
             let expected = "a whole number in quotes, such as \"1001\"";
             let id = entry
                 .require("namespace_id", expected)
-                .and_then(|item| item.parsed(expected, str::parse::<u32>));
+                .and_then(|item| parsed(expected, str::parse::<u32>).located().read(&item));
             if let (Some(id), Some(name)) = (id, &name)
                 && let Some(other) = namespaces.insert(id.value, name.value.clone())
             {

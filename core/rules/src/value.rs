@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::path::{Path, PathError};
 use super::read::{NotJson, Read, Reads, Values};
-use crate::time::Timestamp;
+use hookmill_core::time::Timestamp;
 
 /// A path in a rule: into the body, or, with `@` in front, into the element of the list that `each` names.
 ///

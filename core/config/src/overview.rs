@@ -1,17 +1,15 @@
 //! hookmill.toml as it was loaded, for people to look at.
 
+use hookmill_core::hash::sha256_hex;
+use hookmill_keys::file_to_json;
+use hookmill_rules::{Effect, Program, Send};
 use serde_json::{Value, json};
-use toml::de::{DeTable, DeValue};
-
-use super::toml_reader::to_json;
-use crate::hash::sha256_hex;
-use crate::rules::{Effect, Program, Send};
 
 /// What is in force, as a JSON object: the file without its comments, its SHA-256, and every rule, those of presets included.
 /// Secrets are names in there; of URLs, what is behind `?` and before `@` is left out.
 pub fn overview(text: &str, program: &Program) -> String {
-    // What was loaded parses.
-    let file = DeTable::parse(text).map(|file| to_json(&DeValue::Table(file.into_inner())));
+    // A loaded file parses.
+    let file = file_to_json(text);
     let rules = program.rules.iter().map(|rule| {
         let target = match &rule.effect {
             Effect::Row { table, .. } | Effect::Rows { table, .. } => table.as_str(),
@@ -27,7 +25,7 @@ pub fn overview(text: &str, program: &Program) -> String {
     let overview = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "sha256": sha256_hex(&[text.as_bytes()]),
-        "file": bared(file.unwrap_or_default()),
+        "file": bared(file),
         "rules": rules.collect::<Vec<_>>(),
     });
     overview.to_string()

@@ -9,29 +9,35 @@
 //! list produces: it is a function of the greatest event for that list. Counters are the other kind of table: additions
 //! commute, and the ledger ensures that each happens once.
 
+#[cfg(feature = "toml")]
+pub mod ast;
+#[cfg(feature = "toml")]
+pub mod compile;
+#[cfg(feature = "toml")]
+pub mod decl;
+pub mod handler;
 mod path;
 mod pattern;
+#[cfg(feature = "toml")]
+pub mod preset;
 mod read;
+pub mod refetch;
 pub mod row;
-#[cfg(feature = "config")]
+#[cfg(feature = "toml")]
 mod sql;
 mod value;
-
-#[cfg(feature = "config")]
-pub mod compile;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookmill_core::outbound::{Outcome, Provider};
+use hookmill_core::words::RuleEffect;
 use serde::{Deserialize, Serialize};
 
-use crate::outbound::{Outcome, Provider};
-use crate::words::RuleEffect;
 pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
-
 pub use read::{NotJson, Read, Reads, Stopped, Values, each_element};
 pub use value::{
     EventFacts, EventField, Form, PathRead, Places, Scope, Value, ValueError, ValuePath,
@@ -308,6 +314,12 @@ pub enum Unmatched {
     Record,
     /// It becomes a dead letter.
     DeadLetter,
+}
+
+impl Unmatched {
+    /// All, by their names in hookmill.toml.
+    pub const ALL: [(&str, Self); 3] =
+        [("ignore", Self::Ignore), ("record", Self::Record), ("dead_letter", Self::DeadLetter)];
 }
 
 impl Effect {

@@ -1,15 +1,18 @@
-//! The schema, the reader and the committed file say the same.
+//! The JSON Schema, the reader and the documentation agree.
 
-use std::collections::{BTreeMap, BTreeSet};
+#![cfg(feature = "toml")]
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
-use toml::de::{DeTable, DeValue};
 
-use super::super::parse::parse;
-use super::super::toml_reader::{asked, to_json};
-use super::{json_schema, to_toml};
+use hookmill_config::docs::{json_schema, reference_names, update};
+use hookmill_config::{Config, ConfigError};
+use hookmill_keys::file_to_json;
 
 /// Configurations without faults that together reach every section. Names that anybody may choose begin with `x-`, but for
 /// those of sources and templates.
@@ -175,13 +178,12 @@ const SAMPLES: [&str; 15] = [
     secrets = ["env:A"]
 
     [sms]
-    account = "AC11111111111111111111111111111111"
     from = "+15550100001"
     status_callback = "https://a.test"
     per_hour = 2
-    wait = "1s"
     on_uncertain = "retry"
     quota = { month = 2 }
+    account = "AC11111111111111111111111111111111"
     key = "env:B"
     rate = 3
     url = "https://a.test"
@@ -352,15 +354,33 @@ const SAMPLES: [&str; 15] = [
     "sources.s = { scheme = 'svix', secrets = ['env:A'], redact = [] }\nrules = []\ntests = []\ntemplates = {}",
 ];
 
-/// What the reader asks for to say why it refuses it.
-const REFUSED: [(&str, &str); 6] = [
-    ("rules[].email", "bcc"),
-    ("rules[].email", "when"),
-    ("rules[].outcome", "when"),
-    ("rules[].sms", "when"),
-    ("rules[].suppress", "when"),
-    ("rules[].track", "when"),
-];
+fn parse(file: &str, text: &str) -> (Option<Config>, Vec<ConfigError>) {
+    hookmill_config::parse_recoverable(file, text)
+}
+
+/// A value as TOML has it in one line.
+fn to_toml(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            let name = |name: &str| {
+                let bare = !name.is_empty() && name.chars().all(plain);
+                if bare { name.to_owned() } else { json!(name).to_string() }
+            };
+            if members.is_empty() {
+                return "{}".to_owned();
+            }
+            let members =
+                members.iter().map(|(key, value)| format!("{} = {}", name(key), to_toml(value)));
+            format!("{{ {} }}", members.collect::<Vec<_>>().join(", "))
+        }
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(to_toml).collect::<Vec<_>>().join(", "))
+        }
+        // A text in JSON is a text in TOML.
+        value => value.to_string(),
+    }
+}
 
 fn validator() -> Validator {
     let schema = json_schema();
@@ -369,8 +389,9 @@ fn validator() -> Validator {
 }
 
 fn read(toml: &str) -> Value {
-    let table = DeTable::parse(toml).unwrap_or_else(|error| panic!("{error}\n{toml}"));
-    to_json(&DeValue::Table(table.into_inner()))
+    let json = file_to_json(toml);
+    assert!(json.is_object(), "not TOML:\n{toml}");
+    json
 }
 
 /// A configuration, from JSON.
@@ -458,56 +479,30 @@ fn with(config: &Value, pointer: &str, change: impl FnOnce(&mut Value)) -> Value
 
 #[test]
 fn the_committed_schema_is_up_to_date() {
-    let committed = include_str!("../../../../docs/hookmill.schema.json");
+    let committed = include_str!("../../../docs/hookmill.schema.json");
     let committed: Value = serde_json::from_str(committed).unwrap();
     assert!(committed == json_schema(), "write it again: cargo xtask schema");
 }
 
-#[test]
-fn the_reader_and_the_schema_know_the_same_keys() {
-    asked::take();
-    for sample in SAMPLES {
-        let (_, errors) = parse("hookmill.toml", sample);
-        assert_eq!(errors, [], "{sample}");
-    }
-    let asked: BTreeSet<(String, String)> = asked::take()
-        .into_iter()
-        .filter(|[file, ..]| file == "hookmill.toml")
-        .map(|[_, section, key]| {
-            // `rules[0].when` as a pointer; what has dots in it begins with `x-`.
-            let pointer = section.replace('[', "/").replace(']', "").replace('.', "/");
-            (place(&format!("/{pointer}")), key)
-        })
-        .filter(|(place, key)| !REFUSED.contains(&(place, key)))
-        .collect();
-
-    let schema = json_schema();
-    let mut known = BTreeSet::new();
-    for (place, schemas) in places(&schema) {
-        for schema in schemas {
-            let keys = schema["properties"].as_object().into_iter().flatten();
-            known.extend(keys.map(|(key, _)| (place.clone(), key.clone())));
-            if schema["additionalProperties"].is_object() {
-                known.insert((place.clone(), "*".to_owned()));
-            }
-        }
-    }
-    let only = |these: &BTreeSet<_>, those: &BTreeSet<_>| -> Vec<(String, String)> {
-        these.difference(those).cloned().collect()
-    };
-    assert_eq!(only(&asked, &known), [], "the reader asks for these, and the schema lacks them");
-    assert_eq!(only(&known, &asked), [], "the schema has these, and nobody asks for them");
-}
+/// The pages whose tables `cargo xtask schema` writes.
+const PAGES: [&str; 3] = ["configuration.md", "email.md", "providers.md"];
 
 #[test]
-fn no_key_of_a_source_is_unknown_where_its_scheme_is() {
-    let schema = json_schema();
-    for key in places(&schema)["sources.*"][0]["properties"].as_object().unwrap().keys() {
-        let mut config = json!({ "sources": { "s": { "scheme": "nonsense" } } });
-        config["sources"]["s"][key] = "nonsense".into();
-        let faults = faults(&config);
-        assert!(!faults.iter().any(|fault| fault.contains("unknown key")), "{key}: {faults:?}");
+#[expect(clippy::disallowed_methods, reason = "reads the documentation")]
+fn the_reference_is_up_to_date_and_complete() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let mut pages = String::new();
+    for page in PAGES {
+        let text = std::fs::read_to_string(docs.join(page)).unwrap();
+        assert!(update(&text).unwrap() == text, "{page} is out of date: cargo xtask schema");
+        pages += &text;
     }
+    let markers: Vec<_> = pages.split("<!-- keys: ").skip(1).collect();
+    let shown = markers.iter().flat_map(|marker| marker.split(" -->").next().unwrap().split(' '));
+    let shown: Vec<_> = shown.collect();
+    let missing: Vec<_> =
+        reference_names().into_iter().filter(|name| !shown.contains(name)).collect();
+    assert!(missing.is_empty(), "no page has the tables of {missing:?}");
 }
 
 /// What the reader says if the schema has to refuse it as well.
@@ -578,8 +573,10 @@ fn the_schema_takes_what_the_reader_takes_and_refuses_other_shapes() {
 /// Without columns in the text, which change with every value before them.
 fn meaning(config: &Value) -> Option<String> {
     let (mut config, errors) = parse("hookmill.toml", &written(config));
-    // Only whether it is written, which is for the Workers.
-    config.batch_size = None;
+    if let Some(config) = &mut config {
+        // Whether the file has this key matters only for the Workers.
+        config.queue.batch_size = None;
+    }
     let text = format!("{config:?}");
     let parts = text.split("column: ");
     let parts = parts.map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
@@ -674,7 +671,7 @@ fn blocks(text: &str) -> Vec<String> {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a document that is added later is looked at, too")]
 fn what_the_repository_shows_of_it_is_valid() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().parent().unwrap();
     let in_folder = |folder: &str, ending: &str| -> Vec<_> {
         let entries = std::fs::read_dir(root.join(folder)).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
@@ -690,7 +687,7 @@ fn what_the_repository_shows_of_it_is_valid() {
         configs.extend(blocks.iter().map(|block| (path.clone(), completed(read(block)))));
     }
     assert!(configs.len() > 30, "the documents have no blocks any more");
-    for path in in_folder("core/presets", ".toml") {
+    for path in in_folder("core/rules/presets", ".toml") {
         let mut config = read(&text(&path));
         // A preset is about every source that has it.
         for rule in config["rules"].as_array_mut().unwrap() {
@@ -700,7 +697,7 @@ fn what_the_repository_shows_of_it_is_valid() {
         }
         configs.push((path, completed(config)));
     }
-    for path in in_folder("core/schemes", ".toml") {
+    for path in in_folder("core/config/schemes", ".toml") {
         // What is behind the name of a scheme can stand in a source.
         configs.push((path.clone(), completed(json!({ "sources": { "s": read(&text(&path)) } }))));
     }

@@ -1,6 +1,6 @@
 //! The locations of objects in providers' APIs.
 
-use crate::outbound::{Provider, Purpose};
+use hookmill_core::outbound::{Provider, Purpose};
 
 /// Provider, beginning of an event type, beginning of a path. One word follows in the type, and the object's id in the
 /// path.
@@ -45,14 +45,14 @@ pub fn path(provider: Provider, event_type: &str, id: &str) -> Option<String> {
 }
 
 /// Whether the API has objects for every event type that a pattern matches.
-#[cfg(feature = "config")]
+#[cfg(feature = "toml")]
 pub(crate) fn knows(provider: Provider, pattern: &str) -> bool {
     let head = pattern.split('*').next().unwrap_or_default();
     OBJECTS.iter().any(|(whose, prefix, _)| *whose == provider && head.starts_with(prefix))
 }
 
 /// The objects of the API, for messages.
-#[cfg(feature = "config")]
+#[cfg(feature = "toml")]
 pub(crate) fn objects(provider: Provider) -> String {
     let types = OBJECTS.iter().filter(|(whose, ..)| *whose == provider);
     types.map(|(_, prefix, _)| format!("{prefix}*")).collect::<Vec<_>>().join(", ")

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::rules::EventFacts;
+use crate::EventFacts;
 
 /// A verified event.
 #[derive(Clone, Copy, Debug)]

@@ -2,40 +2,60 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sql::{self, Target};
-use super::{
-    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead, Places,
-    Precedence, Program, Reads, Refetch, Rule, Send, Sql, Step, Value, ValuePath,
-};
-use crate::config::{
-    ConditionDecl, Config, ConfigError, EffectDecl, Located, NamedValues, Newest, PrecedenceDecl,
-    RuleDecl, SendDecl, TableDecl, TableWrite, ValueDecl,
-};
-use crate::outbound::Provider;
-use crate::refetch;
-use crate::schema::{OWN_TABLES, Schema, Table};
+use hookmill_core::outbound::Provider;
+use hookmill_core::schema::{OWN_TABLES, Schema, Table};
+use hookmill_keys::{ConfigError, Located};
 
-/// Compiles every rule of a configuration.
+use crate::ast::{
+    ConditionDecl, EffectDecl, NamedValues, Newest, PrecedenceDecl, RuleDecl, SendDecl, TableDecl,
+    TableWrite, ValueDecl,
+};
+use crate::refetch;
+use crate::sql::{self, Target};
+use crate::{
+    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead, Places,
+    Precedence, Program, Reads, Refetch, Rule, Send, Sql, Step, Unmatched, Value, ValuePath,
+};
+
+/// What the rest of hookmill.toml says that rules refer to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Surroundings {
+    /// By source: what happens to an event that no rule matches.
+    pub unmatched: BTreeMap<String, Unmatched>,
+    /// By source: the provider whose API is configured.
+    pub apis: BTreeMap<String, Provider>,
+    /// Whether `[email]` is configured.
+    pub emails: bool,
+    /// Whether `[sms]` is configured.
+    pub sms: bool,
+    /// The configured providers of tracking events.
+    pub tracking: Vec<Provider>,
+    /// The names of the templates.
+    pub templates: BTreeSet<String>,
+}
+
+/// Compiles rules.
 ///
 /// # Errors
 ///
 /// Every error of every rule: a table or column that the schema does not have, a key that is not the table's, a table that
 /// rules could not write in any order, a handler that is not in `handlers`.
 pub fn compile(
-    config: &Config,
+    rules: &[RuleDecl],
+    surroundings: &Surroundings,
     schema: &Schema,
     handlers: &[&str],
 ) -> Result<Program, Vec<ConfigError>> {
-    let mut program = Program { unmatched: config.unmatched.clone(), ..Program::default() };
+    let mut program = Program { unmatched: surroundings.unmatched.clone(), ..Program::default() };
     let mut errors = Vec::new();
     let tables = || {
-        config.rules.iter().filter_map(|rule| match &rule.effect {
+        rules.iter().filter_map(|rule| match &rule.effect {
             EffectDecl::Table(table) => Some((&rule.name, table)),
             _ => None,
         })
     };
     let managed = managed(tables().map(|(_, table)| table));
-    for rule in &config.rules {
+    for rule in rules {
         if let Some(name) = rule.handler.as_ref().filter(|name| !handlers.contains(&&*name.value)) {
             let problem = name.error(format!("there is no handler `{}`", name.value));
             errors.push(if handlers.is_empty() {
@@ -44,7 +64,7 @@ pub fn compile(
                 problem.suggest(&name.value, handlers.iter().copied())
             });
         }
-        match compile_rule(rule, config, &managed, schema, &mut program.reads) {
+        match compile_rule(rule, surroundings, &managed, schema, &mut program.reads) {
             Ok(rule) => program.rules.push(rule),
             Err(faults) => errors.extend(faults),
         }
@@ -77,7 +97,7 @@ fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, 
 /// `body` collects the paths into the event's body.
 fn compile_rule(
     rule: &RuleDecl,
-    config: &Config,
+    surroundings: &Surroundings,
     managed: &BTreeMap<&str, Managed<'_>>,
     schema: &Schema,
     body: &mut Reads,
@@ -90,10 +110,10 @@ fn compile_rule(
         EffectDecl::Table(table) => {
             let none = Managed::default();
             let managed = managed.get(table.table.value.as_str()).unwrap_or(&none);
-            compile_table(rule, table, managed, (schema, config), &mut places)?
+            compile_table(rule, table, managed, (schema, surroundings), &mut places)?
         }
         EffectDecl::Send(send) => {
-            (vec![sql::outbox(name).into()], compile_send(send, config, &mut places)?)
+            (vec![sql::outbox(name).into()], compile_send(send, surroundings, &mut places)?)
         }
         EffectDecl::Outcome { of, by_provider_id, outcome } => {
             let of = value(&of.value, &mut places);
@@ -144,7 +164,7 @@ fn compile_table(
     whole: &RuleDecl,
     rule: &TableDecl,
     managed: &Managed<'_>,
-    (schema, config): (&Schema, &Config),
+    (schema, surroundings): (&Schema, &Surroundings),
     places: &mut Places<'_>,
 ) -> Result<(Vec<Sql>, Effect), Vec<ConfigError>> {
     let mut errors = Vec::new();
@@ -167,7 +187,7 @@ fn compile_table(
     let unset: Vec<_> = others.filter(|name| !sets(name)).collect();
     check_columns(rule, &unset, table, &mut errors);
     check_kind(rule, table, &mut errors);
-    let provider = refetch_provider(whole, rule, config).unwrap_or_else(|fault| {
+    let provider = refetch_provider(whole, rule, surroundings).unwrap_or_else(|fault| {
         errors.push(fault);
         None
     });
@@ -247,7 +267,7 @@ fn compile_table(
 fn refetch_provider(
     rule: &RuleDecl,
     table: &TableDecl,
-    config: &Config,
+    surroundings: &Surroundings,
 ) -> Result<Option<Provider>, ConfigError> {
     let (TableWrite::Upsert { refetch: given, .. } | TableWrite::List { refetch: given, .. }) =
         &table.write
@@ -255,7 +275,7 @@ fn refetch_provider(
         return Ok(None);
     };
     let mut providers: Vec<_> =
-        rule.on.iter().map(|on| Some(config.apis.get(&on.source)?.provider)).collect();
+        rule.on.iter().map(|on| Some(*surroundings.apis.get(&on.source)?)).collect();
     providers.dedup();
     let Some(given) = given else {
         let [Some(provider)] = providers.as_slice() else { return Ok(None) };
@@ -289,24 +309,25 @@ fn id_of_object(provider: Provider, places: &mut Places<'_>) -> PathRead {
 /// read.
 fn compile_send(
     send: &SendDecl,
-    config: &Config,
+    surroundings: &Surroundings,
     places: &mut Places<'_>,
 ) -> Result<Effect, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let named = |data: &NamedValues, places: &mut Places<'_>| -> Vec<_> {
-        data.iter().map(|(n, text)| (n.value.clone(), value(&text.value, places))).collect()
+    let named = |data: Option<&NamedValues>, places: &mut Places<'_>| -> Vec<_> {
+        let data = data.into_iter().flatten();
+        data.map(|(n, text)| (n.value.clone(), value(&text.value, places))).collect()
     };
     let (send, data, delay) = match send {
         SendDecl::Email(email) => {
             let template = &email.template;
-            if config.emails.is_none() {
+            if !surroundings.emails {
                 let problem = template.error("`[email]` is not configured");
                 errors.push(problem.hint("add [email] with `provider` and `from`"));
             }
-            if !config.templates.contains_key(&template.value) {
+            if !surroundings.templates.contains(template.value.as_str()) {
                 let problem =
                     template.error(format!("no template has the name `{}`", template.value));
-                let names = config.templates.keys().map(String::as_str);
+                let names = surroundings.templates.iter().map(String::as_str);
                 errors.push(problem.suggest(&template.value, names));
             }
             let send = Send::Email {
@@ -315,20 +336,20 @@ fn compile_send(
                 cc: email.cc.as_ref().map(|cc| value(&cc.value, places)),
                 reply_to: email.reply_to.as_ref().map(|text| value(&text.value, places)),
             };
-            (send, named(&email.data.value, places), email.delay)
+            (send, named(email.data.as_ref().map(|data| &data.value), places), email.delay)
         }
         SendDecl::Sms(sms) => {
-            if config.sms.is_none() {
+            if !surroundings.sms {
                 let problem = sms.to.error("`[sms]` is not configured");
                 errors.push(problem.hint("add [sms] with `account` and `from`"));
             }
             let to = value(&sms.to.value, places);
             let send = Send::Sms { to, body: sms.body.value.clone() };
-            (send, named(&sms.data.value, places), sms.delay)
+            (send, named(sms.data.as_ref().map(|data| &data.value), places), sms.delay)
         }
         SendDecl::Track(track) => {
             let provider = track.provider.value;
-            if !config.tracking.iter().any(|(known, _)| *known == provider) {
+            if !surroundings.tracking.contains(&provider) {
                 let name = provider.as_str();
                 let problem =
                     track.provider.error(format!("`[tracking.{name}]` is not configured"));
@@ -336,7 +357,7 @@ fn compile_send(
             }
             let (event, user) = (track.event.clone(), value(&track.user.value, places));
             let send = Send::Track { provider, event, user };
-            (send, named(&track.properties, places), track.delay)
+            (send, named(track.properties.as_ref(), places), track.delay)
         }
     };
     if errors.is_empty() { Ok(Effect::Send { send, data, delay }) } else { Err(errors) }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::rules::{self, Path};
+use hookmill_rules::{self as rules, Path};
 
 /// Replaces a redacted value.
 pub const REDACTED: &str = "[redacted]";

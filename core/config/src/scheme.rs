@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{Read, Reads};
+use hookmill_rules::{Read, Reads};
 
 /// How requests are signed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

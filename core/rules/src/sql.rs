@@ -8,7 +8,7 @@ use super::row::{
     DELETED, ELEMENT, EVENT_ID, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
 };
 use super::{DELETION, FETCHED, GUARD_COLUMNS, Sql};
-use crate::schema::ROW_GUARDS;
+use hookmill_core::schema::ROW_GUARDS;
 
 /// The rows of the parameter, one `value` each. Materialized, since SQLite otherwise builds an element again for every
 /// column that is taken from it.

@@ -27,7 +27,7 @@ impl Pattern {
     }
 
     /// Whether some event that it matches has a type of the form `glob`.
-    #[cfg(feature = "config")]
+    #[cfg(feature = "toml")]
     pub(crate) fn may_be(&self, glob: &str) -> bool {
         overlap(self.event_type.as_bytes(), glob.as_bytes())
     }
@@ -55,7 +55,7 @@ pub(super) fn matches(glob: &str, text: &str) -> bool {
 }
 
 /// Whether some text matches both globs.
-#[cfg(feature = "config")]
+#[cfg(feature = "toml")]
 fn overlap(one: &[u8], other: &[u8]) -> bool {
     match (one, other) {
         ([], []) => true,
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "config")]
+    #[cfg(feature = "toml")]
     fn two_globs_overlap_if_a_text_matches_both() {
         for (one, other, expected) in [
             ("a.b", "a.b", true),

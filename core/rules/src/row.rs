@@ -21,10 +21,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Effect, Sql};
-use crate::json::push_json;
-use crate::limits::SQL_VALUE_BYTES;
-use crate::store::Statement;
-use crate::time::Timestamp;
+use hookmill_core::json::push_json;
+use hookmill_core::limits::SQL_VALUE_BYTES;
+use hookmill_core::store::Statement;
+use hookmill_core::time::Timestamp;
 
 /// The name of the event's source.
 pub const SOURCE: usize = 0;

@@ -1,0 +1,329 @@
+//! From the text of hookmill.toml to a [`Config`], or to every error in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hookmill_core::outbound::Provider;
+use hookmill_core::schema::Schema;
+use hookmill_keys::kind::{list, members, table, table_then};
+use hookmill_keys::{ConfigError, Document, Item, Key, Kind, Located, Section, Table, keys};
+use hookmill_rules::ast::RuleDecl;
+use hookmill_rules::compile::{Surroundings, compile};
+use hookmill_rules::decl::{RuleKeys, Sources, rule};
+use hookmill_rules::preset::PRESETS;
+use hookmill_rules::{Program, Unmatched};
+use serde_json::json;
+
+use crate::Ingress;
+use crate::channels::keys::{EmailKeys, SmsKeys, TemplateFiles, TrackingKeys};
+use crate::channels::{Alerts, Api, Emails, Sending, Sms};
+use crate::redact::Redaction;
+use crate::rule_tests::RuleTest;
+use crate::settings::{Access, AdminKeys, BodyLimits, Database, Limits, Queue, Retention, Retry};
+use crate::source::{SourceDecl, SourceKeys, source};
+
+/// hookmill.toml as read. The rules are not checked against the schema yet: [`hookmill_rules::compile`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// `[sources]` and `[ingress]`.
+    pub ingress: Ingress,
+    /// By source: its preset.
+    pub presets: BTreeMap<String, &'static str>,
+    /// By source: what happens to an event that no rule matches.
+    pub unmatched: BTreeMap<String, Unmatched>,
+    /// By source, for each: the parts of its bodies to hide.
+    pub redact: BTreeMap<String, Vec<Redaction>>,
+    /// By source: its provider's API, to fetch objects.
+    pub apis: BTreeMap<String, Api>,
+    /// The rules of the presets, and `[[rules]]`.
+    pub rules: Vec<RuleDecl>,
+    /// `[retry]`.
+    pub retry: Retry,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[queue]`.
+    pub queue: Queue,
+    /// `[retention]`.
+    pub retention: Retention,
+    /// `[email]`.
+    pub emails: Option<Emails>,
+    /// The place where `[email]` names a provider that only the native binary can reach, if it does.
+    pub native_only: Option<Located<Provider>>,
+    /// `[sms]`.
+    pub sms: Option<Sms>,
+    /// `[tracking]`.
+    pub tracking: Vec<(Provider, Sending)>,
+    /// `[templates]`, by name.
+    pub templates: BTreeMap<String, TemplateFiles>,
+    /// `[[tests]]`.
+    pub tests: Vec<RuleTest>,
+    /// `admin.access`.
+    pub access: Option<Access>,
+    /// `[alerts]`.
+    pub alerts: Option<Alerts>,
+    /// `database.migrations`: the folder of the user's own migrations, relative to the file.
+    pub migrations: Option<Located<String>>,
+    /// What the rules refer to.
+    pub surroundings: Surroundings,
+}
+
+impl Config {
+    /// Compiles the rules.
+    ///
+    /// # Errors
+    ///
+    /// Every error of every rule, see [`compile`].
+    pub fn compile(&self, schema: &Schema, handlers: &[&str]) -> Result<Program, Vec<ConfigError>> {
+        compile(&self.rules, &self.surroundings, schema, handlers)
+    }
+}
+
+keys! {
+    /// The webhooks that Hookmill accepts, and their effects. `hookmill check` reports errors that an editor cannot find.
+    pub struct FileKeys {
+        /// The sources of webhooks. The name of a source is the last part of its URL, `/webhooks/NAME`: `a-z`, `0-9`, `-` and `_`,
+        /// at most 64 characters.
+        sources: Vec<(Located<String>, Option<SourceDecl>)> = sources().required(ONE_SOURCE),
+        /// Limits on request bodies.
+        ingress: BodyLimits = section(),
+        /// When to retry an event that could not be applied.
+        retry: Retry = section(),
+        /// The most that one event may write. An event over the limit becomes a dead letter.
+        limits: Limits = section(),
+        /// Batches of the native queue. On Cloudflare, consumers/worker/wrangler.toml has these settings.
+        queue: Queue = section(),
+        /// How long to keep data.
+        retention: Retention = section(),
+        /// The email provider.
+        email: Option<EmailKeys> = table("a table").optional(),
+        /// SMS through Twilio.
+        sms: Option<SmsKeys> = table("a table").optional(),
+        /// The providers of tracking events.
+        tracking: Option<TrackingKeys> = table("a table: [tracking.mixpanel] or [tracking.posthog]").optional(),
+        /// Email templates by name: `a-z`, `0-9`, `-` and `_`.
+        templates: Option<Vec<(Located<String>, Option<TemplateFiles>)>> = templates().optional(),
+        /// Access to the admin API.
+        admin: AdminKeys = section(),
+        /// Alerts about waiting dead letters and slow events.
+        alerts: Option<Alerts> = table("a table").optional(),
+        /// The database.
+        database: Database = section(),
+        /// The rules: the effects of events. A rule with the name of a preset's rule replaces it.
+        rules: () = rules().default("[]").hidden_default(),
+        /// Tests: events and their expected results. `hookmill check` runs them.
+        tests: Vec<RuleTest> = list(table("a table: [[tests]]"), "a list of tests: [[tests]]").default("[]").hidden_default(),
+    }
+    check |keys, section| {
+        if let (Some(alerts), None) = (&keys.alerts, section.at("email"))
+            && alerts.email.is_some()
+            && let Some(here) = section.get("alerts").and_then(|item| item.section("")?.at("email"))
+        {
+            let problem = here.error("`[email]` is not configured");
+            section.report(problem.hint("add [email] with `provider` and `from`"));
+        }
+    };
+}
+
+const ONE_SOURCE: &str = "add at least one source, such as [sources.stripe]";
+
+/// A section whose keys all have defaults.
+fn section<T: Table + 'static>() -> Key<T> {
+    table("a table").default("{}").hidden_default()
+}
+
+/// A name of at most `longest` characters, for URLs and files.
+fn is_plain(name: &str, longest: usize) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    !name.is_empty() && name.len() <= longest && name.chars().all(plain)
+}
+
+fn sources() -> Kind<Vec<(Located<String>, Option<SourceDecl>)>> {
+    let schema = members(table::<SourceKeys>(""), "")
+        .with(json!({ "minProperties": 1, "propertyNames": { "pattern": "^[a-z0-9_-]{1,64}$" } }));
+    schema.reading(|item| {
+        let members = item.section("a table of sources")?.members();
+        if members.is_empty() {
+            item.report(item.here.error("no source is configured").hint(ONE_SOURCE));
+        }
+        let read = |(name, item): (Located<String>, Item<'_>)| {
+            if !is_plain(&name.value, 64) {
+                let problem = name.error(format!("invalid source name {:?}", name.value));
+                item.report(problem.hint(
+                    "the name is part of a URL: use a-z, 0-9, `-` and `_`, at most 64 characters",
+                ));
+            }
+            let source = source(&name.value, &item);
+            (name, source)
+        };
+        Some(members.into_iter().map(read).collect())
+    })
+}
+
+fn templates() -> Kind<Vec<(Located<String>, Option<TemplateFiles>)>> {
+    let expected = "a table of templates, such as [templates.welcome]";
+    let template = table::<TemplateFiles>("a table");
+    let schema = members(table::<TemplateFiles>(""), "")
+        .with(json!({ "propertyNames": { "pattern": "^[a-z0-9_-]+$" } }));
+    schema.reading(move |item| {
+        let members = item.section(expected)?.members().into_iter();
+        let read = |(name, item): (Located<String>, Item<'_>)| {
+            if !is_plain(&name.value, usize::MAX) {
+                let problem = name.error(format!("invalid template name {:?}", name.value));
+                item.report(problem.hint("use a-z, 0-9, `-` and `_`"));
+            }
+            (name, template.read(&item))
+        };
+        Some(members.map(read).collect())
+    })
+}
+
+/// The rules are read once all sources are known.
+fn rules() -> Kind<()> {
+    list(table_then::<RuleKeys, ()>("", |_, _| None), "").reading(|_| Some(()))
+}
+
+/// Reads hookmill.toml. `file` is its name in messages.
+///
+/// # Errors
+///
+/// Every error of the file, by place.
+pub fn parse(file: &str, text: &str) -> Result<Config, Vec<ConfigError>> {
+    let (config, errors) = parse_recoverable(file, text);
+    if errors.is_empty() { config.ok_or(errors) } else { Err(errors) }
+}
+
+/// The same, to check more of a file with errors: returns what could be read, and every error. `None`: the text is not TOML, or it has
+/// no sources.
+pub fn parse_recoverable(file: &str, text: &str) -> (Option<Config>, Vec<ConfigError>) {
+    let document = Document::new(file, text);
+    let table = document.parse();
+    if document.faults() > 0 {
+        // The meaning of a text with syntax errors is a guess, and every guess would be one more error.
+        return (None, document.into_errors());
+    }
+    let root = document.root(&table);
+    let keys = FileKeys::read(&root);
+    let mut errors_of_presets = Vec::new();
+    let config = keys.map(|keys| keys.config(&root, &mut errors_of_presets));
+    root.finish();
+    let mut errors = document.into_errors();
+    errors.extend(errors_of_presets);
+    errors.sort();
+    (config, errors)
+}
+
+impl FileKeys {
+    fn config(self, root: &Section<'_>, errors_of_presets: &mut Vec<ConfigError>) -> Config {
+        let names: BTreeSet<String> =
+            self.sources.iter().map(|(name, _)| name.value.clone()).collect();
+        // What has errors is there all the same: one error is enough.
+        let surroundings = Surroundings {
+            unmatched: BTreeMap::new(),
+            apis: BTreeMap::new(),
+            emails: root.at("email").is_some(),
+            sms: root.at("sms").is_some(),
+            tracking: TrackingKeys::named(root),
+            templates: self
+                .templates
+                .iter()
+                .flatten()
+                .map(|(name, _)| name.value.clone())
+                .collect(),
+        };
+        let mut config = Config {
+            surroundings,
+            ingress: Ingress { sources: Vec::new(), limits: self.ingress },
+            presets: BTreeMap::new(),
+            unmatched: BTreeMap::new(),
+            redact: BTreeMap::new(),
+            apis: BTreeMap::new(),
+            rules: Vec::new(),
+            retry: self.retry,
+            limits: self.limits,
+            queue: self.queue,
+            retention: self.retention,
+            native_only: self.email.as_ref().and_then(EmailKeys::native_only),
+            emails: self.email.as_ref().map(EmailKeys::emails),
+            sms: self.sms.map(SmsKeys::sms),
+            tracking: self.tracking.map(|keys| keys.tracking).unwrap_or_default(),
+            templates: BTreeMap::new(),
+            tests: self.tests,
+            access: self.admin.access,
+            alerts: self.alerts,
+            migrations: self.database.migrations,
+        };
+        let templates = self.templates.into_iter().flatten();
+        config.templates =
+            templates.filter_map(|(name, files)| Some((name.value, files?))).collect();
+        for (name, source) in self.sources {
+            let Some(source) = source else { continue };
+            let name = name.value;
+            config.presets.extend(source.preset.map(|preset| (name.clone(), preset)));
+            config.apis.extend(source.api.map(|api| (name.clone(), api)));
+            config.unmatched.insert(name.clone(), source.unmatched);
+            config.redact.insert(name, source.redact);
+            config.ingress.sources.extend(source.source);
+        }
+        let providers = config.apis.iter().map(|(source, api)| (source.clone(), api.provider));
+        config.surroundings.apis = providers.collect();
+        config.surroundings.unmatched.clone_from(&config.unmatched);
+        config.rules = read_rules(root, &names, &config.presets, errors_of_presets);
+        for given in config.tests.iter().flat_map(|test| &test.given) {
+            let source = &given.source;
+            if !names.contains(&source.value) {
+                let problem = source.error(format!("no source has the name `{}`", source.value));
+                root.report(problem.suggest(&source.value, names.iter().map(String::as_str)));
+            }
+        }
+        config
+    }
+}
+
+/// Reads the rules of the presets and of the file. The errors of presets have a file of their own.
+fn read_rules(
+    root: &Section<'_>,
+    sources: &BTreeSet<String>,
+    presets: &BTreeMap<String, &'static str>,
+    errors: &mut Vec<ConfigError>,
+) -> Vec<RuleDecl> {
+    let entries = root.get("rules").map(|item| item.list("a list of rules: [[rules]]", false));
+    let entries = entries.into_iter().flatten();
+    let own: Vec<_> = entries.filter_map(|entry| rule(&entry, &Sources::Named(sources))).collect();
+    for (i, rule) in own.iter().enumerate() {
+        if own[..i].iter().any(|other| other.name.value == rule.name.value) {
+            root.report(rule.name.error(format!("two rules have the name {:?}", rule.name.value)));
+        }
+    }
+    let mut rules = Vec::new();
+    for preset in PRESETS {
+        let users = presets.iter().filter(|(_, name)| **name == preset.name);
+        let users: Vec<_> = users.map(|(source, _)| source).collect();
+        if users.is_empty() {
+            continue;
+        }
+        let (of_preset, found) = preset.rules(&users);
+        errors.extend(found);
+        for rule in of_preset {
+            // A rule of the file replaces the preset's rule of the same name.
+            match own.iter().find(|own| own.name.value == rule.name.value) {
+                Some(own) => errors.extend(uncovered(own, preset.name, &users)),
+                None => rules.push(rule),
+            }
+        }
+    }
+    rules.extend(own);
+    rules
+}
+
+/// The error of a rule that replaces a preset's rule, but not for every source that has the preset.
+fn uncovered(own: &RuleDecl, preset: &str, users: &[&String]) -> Option<ConfigError> {
+    let named = |source: &str| own.on.iter().any(|pattern| pattern.source == source);
+    let source = users.iter().find(|source| !named(source))?;
+    let name = &own.name.value;
+    let problem = own.name.error(format!(
+        "it replaces the preset's rule {name:?} but does not cover `{source}`, which has the preset {preset:?} as well"
+    ));
+    Some(problem.hint(format!("name the events of `{source}` in `on`, or choose another name")))
+}
+
+#[cfg(test)]
+mod tests;

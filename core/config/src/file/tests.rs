@@ -1,0 +1,789 @@
+//! hookmill.toml is read as it should be, and every error is reported with its place and a hint.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use hookmill_core::outbound::Provider;
+use hookmill_core::secret::SecretName;
+use hookmill_core::time::Timestamp;
+use hookmill_keys::ConfigError;
+use hookmill_rules::ast::EffectDecl;
+
+use super::Config;
+use crate::scheme::{Scheme, Tolerance};
+use crate::{SecretRef, scheme_names};
+
+/// The configuration, or an empty one; and the errors.
+fn parse(file: &str, text: &str) -> (Config, Vec<ConfigError>) {
+    let (config, errors) = super::parse_recoverable(file, text);
+    let empty = || super::parse("", GOOD).unwrap();
+    (config.unwrap_or_else(empty), errors)
+}
+
+fn errors(text: &str) -> String {
+    let (_, errors) = parse("hookmill.toml", text);
+    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+const GOOD: &str = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
+
+#[test]
+fn defaults_are_filled_in() {
+    let (config, errors) = parse("hookmill.toml", GOOD);
+    assert!(errors.is_empty());
+    insta::assert_debug_snapshot!(
+        (&config.ingress.limits, &config.unmatched, &config.retry, &config.limits, &config.queue.batch(), &config.retention, &config.access),
+        @r#"
+    (
+        BodyLimits {
+            body_limit: 1048576,
+            body_timeout: 10s,
+        },
+        {
+            "stripe": Record,
+        },
+        Retry {
+            max_attempts: 8,
+            initial: 10s,
+            multiplier: 2.0,
+            max: 3600s,
+            jitter: 0.5,
+        },
+        Limits {
+            rows_per_event: 10000,
+            bytes_per_event: 16777216,
+        },
+        Batch {
+            size: 1000,
+            wait: 0ns,
+        },
+        Retention {
+            messages: None,
+            settled: 7776000s,
+            dead_letters: None,
+            events: None,
+            audit: None,
+        },
+        None,
+    )
+    "#
+    );
+    let source = &config.ingress.sources[0];
+    let minutes = Duration::from_secs(300);
+    assert_eq!(source.tolerance, Some(Tolerance { past: minutes, future: minutes }));
+    assert_eq!(source.secrets, [SecretRef { name: SecretName("A".into()), not_after: None }]);
+}
+
+#[test]
+fn every_scheme_is_whole() {
+    for scheme in scheme_names() {
+        let mut text = format!("[sources.s]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\n");
+        if ["hubspot", "square", "twilio"].contains(&scheme) {
+            text += "public_url = \"https://a.test/s\"\n";
+        }
+        let (config, errors) = parse("hookmill.toml", &text);
+        let general = ["ed25519", "ecdsa-p256", "hmac", "token"].contains(&scheme);
+        assert_eq!(errors.is_empty(), !general, "{scheme}: {errors:?}");
+        assert_eq!(config.ingress.sources.len(), usize::from(!general), "{scheme}");
+    }
+}
+
+#[test]
+fn faults_of_tests_are_reported_with_what_would_do() {
+    let source = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
+    let tests = |lines: &str| errors(&format!("{source}[[tests]]\n{lines}"));
+    let given = "given = { source = \"stripe\", file = \"a.json\" }\n";
+    let expect = |text: &str| tests(&format!("{given}expect = {text}"));
+    insta::assert_snapshot!([
+            tests(""),
+            tests("given = { source = \"strip\", path = \"a.json\" }\nexpect = \"nothing\""),
+            expect("\"something\""),
+            expect("{ table = \"a\" }"),
+            expect("[{ table = \"a\", rows = \"1\" }, { outcome = \"buried\" }]"),
+            expect("[{ table = \"a\", rows = -1 }, { table = \"a\", row = 1 }, { email = \"a\" }]"),
+            expect("{ email = { template = \"a\" }, to = \"b\" }"),
+            expect("{ row = { id = 1 } }"),
+        ]
+        .join("\n"), @r#"
+    hookmill.toml:4:1: tests[0]: `expect` is missing
+      hint: add the expected results: expect = { table = "invoices", row = { id = "in_1" } }
+    hookmill.toml:4:1: tests[0]: `given` is missing
+      hint: add the events: given = { source = "stripe", file = "tests/paid.json" }
+    hookmill.toml:5:9: tests[0].given: `file` is missing
+      hint: add the file with its body: file = "tests/paid.json"
+    hookmill.toml:5:29: tests[0].given: unknown key `path`
+      hint: possible here: `source`, `file`, `event`, `id`
+    hookmill.toml:6:10: tests[0].expect: found "something"
+      hint: expected "nothing", or a table with `table`, `email`, `sms`, `track` or `outcome`
+    hookmill.toml:6:10: tests[0].expect: `row` is missing
+      hint: add the expected row, row = { id = "in_1" }, or the number of rows, rows = 0
+    hookmill.toml:6:33: tests[0].expect[0].rows: found a string
+      hint: expected a whole number from 0 to 4294967295
+    hookmill.toml:6:52: tests[0].expect[1].outcome: found "buried"
+      hint: possible here: `applied`, `recorded`, `ignored`, `dead_letter`
+    hookmill.toml:6:33: tests[0].expect[0].rows: found -1
+      hint: expected a whole number from 0 to 4294967295
+    hookmill.toml:6:60: tests[0].expect[1].row: found a whole number
+      hint: expected columns and their values: row = { id = "in_1" }
+    hookmill.toml:6:75: tests[0].expect[2].email: found a string
+      hint: expected a table of expected values
+    hookmill.toml:6:40: tests[0].expect: unknown key `to`
+      hint: possible here: `table`, `row`, `rows`, `email`, `sms`, `track`, `outcome`
+    hookmill.toml:6:10: tests[0].expect: the expectation is empty
+      hint: expected "nothing", or a table with `table`, `email`, `sms`, `track` or `outcome`
+    "#);
+}
+
+#[test]
+fn faults_of_access_are_reported_with_what_would_do() {
+    let source = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\"]\n";
+    let access = |lines: &str| errors(&format!("{source}[admin.access]\n{lines}"));
+    insta::assert_snapshot!([
+            access(""),
+            access("issuer = \"acme.cloudflareaccess.com\"\naudience = \"short\""),
+            access("issuer = \"https://a.cloudflareaccess.com/\"\naudience = \"0123456789abcdef\"\noperators = [\"\", \"*@a.test\", 1]"),
+        ]
+        .join("\n"), @r#"
+        hookmill.toml:4:1: admin.access: `audience` is missing
+          hint: the application's audience tag (AUD), as Cloudflare shows it
+        hookmill.toml:4:1: admin.access: `issuer` is missing
+          hint: add the team's domain: issuer = "https://acme.cloudflareaccess.com"
+        hookmill.toml:5:10: admin.access.issuer: found "acme.cloudflareaccess.com"
+          hint: expected https:// and the team's domain, without a trailing slash
+        hookmill.toml:6:12: admin.access.audience: found "short"
+          hint: expected the application's audience tag (AUD), as Cloudflare shows it: 64 hexadecimal digits
+        hookmill.toml:5:10: admin.access.issuer: found "https://a.cloudflareaccess.com/"
+          hint: expected https:// and the team's domain, without a trailing slash
+        hookmill.toml:7:14: admin.access.operators[0]: found ""
+          hint: expected one address or name, not a pattern
+        hookmill.toml:7:18: admin.access.operators[1]: found "*@a.test"
+          hint: expected one address or name, not a pattern
+        hookmill.toml:7:30: admin.access.operators[2]: found a whole number
+          hint: expected a list of email addresses and names of service tokens
+        "#);
+}
+
+#[test]
+fn a_server_for_emails_is_a_url_and_a_user() {
+    let api = |lines: &str| {
+        let email = "[email]\nprovider = \"smtp\"\nfrom = \"a@b.test\"\n[email.smtp]\n";
+        let (config, errors) = parse("hookmill.toml", &format!("{GOOD}{email}{lines}"));
+        assert_eq!(errors, []);
+        assert_eq!(config.native_only.unwrap().value, Provider::Smtp);
+        let [api] = config.emails.unwrap().sending.apis.try_into().unwrap();
+        (api.url, api.user, api.key.0, api.rate)
+    };
+    let password = || "SMTP_PASSWORD".to_owned();
+    assert_eq!(
+        api("host = \"a.test\""),
+        ("smtp+starttls://a.test:587".to_owned(), None, password(), 10)
+    );
+    assert_eq!(
+        api("host = \"a.test\"\ntls = \"implicit\"\nuser = \"u\"\npassword = \"env:P\"\nrate = 1"),
+        ("smtps://a.test:465".to_owned(), Some("u".to_owned()), "P".to_owned(), 1)
+    );
+    assert_eq!(api("host = \"localhost\"\ntls = \"none\"\nport = 1025").0, "smtp://localhost:1025");
+}
+
+#[test]
+fn faults_of_a_server_for_emails_are_reported_with_what_would_do() {
+    let smtp = |lines: &str| {
+        errors(&format!("{GOOD}[email]\nprovider = \"smtp\"\nfrom = \"a@b.test\"\n{lines}"))
+    };
+    insta::assert_snapshot!([
+            smtp(""),
+            smtp("[email.smtp]"),
+            smtp("smtp = 1"),
+            smtp("[email.smtp]\nhost = \"https://a.test\"\npassword = \"hunter2\"\nport = 0\ntls = \"required\"\nkey = \"env:A\""),
+            smtp("[email.smtp]\nhost = \"a.test\"\ntls = \"none\"\npassword = \"env:A\""),
+        ]
+        .join("\n"), @r#"
+    hookmill.toml:5:12: email.provider: `[email.smtp]` is missing
+      hint: add the server: smtp = { host = "email-smtp.us-east-1.amazonaws.com", user = "AKIA…" }
+    hookmill.toml:7:1: email.smtp: `host` is missing
+      hint: add the server: host = "email-smtp.us-east-1.amazonaws.com"
+    hookmill.toml:7:8: email.smtp: found a whole number
+      hint: expected a table
+    hookmill.toml:8:8: email.smtp.host: found "https://a.test"
+      hint: expected a host name such as "mail.example.com"; `port` and `tls` are separate keys
+    hookmill.toml:9:12: email.smtp.password: not the name of a secret; never write a secret into this file
+      hint: put the secret into an environment variable and use its name: "env:SMTP_PASSWORD"
+    hookmill.toml:10:8: email.smtp.port: found 0
+      hint: expected a whole number from 1 to 65535
+    hookmill.toml:11:7: email.smtp.tls: found "required"
+      hint: possible here: `starttls`, `implicit`, `none`
+    hookmill.toml:12:1: email.smtp: unknown key `key`
+      hint: possible here: `host`, `tls`, `port`, `user`, `password`, `rate`
+    hookmill.toml:9:7: email.smtp.tls: tls = "none" would send emails and the password unencrypted
+      hint: use tls = "starttls" or "implicit"; "none" is only for a local server, host = "localhost"
+    hookmill.toml:10:12: email.smtp.password: `password` needs a `user`
+      hint: add the user: user = "AKIA…"
+    "#);
+}
+
+#[test]
+fn faults_of_alerts_are_reported_with_what_would_do() {
+    let source = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\"]\n";
+    let alerts = |lines: &str| errors(&format!("{source}[alerts]\n{lines}"));
+    insta::assert_snapshot!([
+            alerts(""),
+            alerts("email = \"ops@example.com\"\nrepeat = \"1m\"\ndead_letters = 0"),
+            alerts("webhook = { url = \"http://a.test\" }"),
+            alerts("webhook = { url = \"https://a.test/?token=hunter2\", secret = \"hunter2\" }"),
+            alerts("webhook = { url = \"env:url\", secret = \"env:S\" }\noldest = \"1h\""),
+            errors(&format!("{source}redact = [\"a..b\", 3]")),
+        ]
+        .join("\n"), @r#"
+    hookmill.toml:4:1: alerts: `[alerts]` has no recipient
+      hint: add email = "Ops <ops@example.com>", or webhook = { url = "https://…", secret = "env:ALERTS_SECRET" }
+    hookmill.toml:5:9: alerts.email: `[email]` is not configured
+      hint: add [email] with `provider` and `from`
+    hookmill.toml:6:10: alerts.repeat: found 1m
+      hint: expected a duration from 10m to 30d
+    hookmill.toml:7:16: alerts.dead_letters: found 0
+      hint: expected a whole number from 1 to 10000
+    hookmill.toml:5:11: alerts.webhook: `secret` is missing
+      hint: add the signing secret: secret = "env:ALERTS_SECRET"
+    hookmill.toml:5:19: alerts.webhook.url: found "http://a.test"
+      hint: expected https://
+    hookmill.toml:5:19: alerts.webhook.url: the URL contains a secret
+      hint: put the URL into an environment variable: url = "env:ALERTS_URL"
+    hookmill.toml:5:61: alerts.webhook.secret: not the name of a secret; never write a secret into this file
+      hint: put the secret into an environment variable and use its name: "env:ALERTS_SECRET"
+    hookmill.toml:5:19: alerts.webhook.url: not the name of a secret; never write a secret into this file
+      hint: put the secret into an environment variable and use its name: "env:ALERTS_URL"
+    hookmill.toml:6:1: alerts: unknown key `oldest`
+      hint: possible here: `name`, `email`, `webhook`, `oldest_dead_letter`, `dead_letters`, `lag`, `repeat`
+    hookmill.toml:4:11: sources.s.redact[0]: found "a..b": not a valid path
+      hint: expected a path with names separated by `.`, such as `data.object.email`, `lines.*.name` or `**.email`
+    hookmill.toml:4:19: sources.s.redact[1]: found a whole number
+      hint: expected a path with names separated by `.`, such as `data.object.email`, `lines.*.name` or `**.email`
+    "#);
+}
+
+#[test]
+fn faults_of_a_scheme_are_reported_with_what_would_do() {
+    let source = |lines: &str| errors(&format!("[sources.s]\nsecrets = [\"env:A\"]\n{lines}"));
+    insta::assert_snapshot!([
+            source("scheme = \"paypal\""),
+            source("scheme = \"githab\""),
+            source("scheme = \"twilio\"\ntolerance = \"5m\""),
+            source("scheme = \"square\"\npublic_url = \"https://a.test/?x=1\""),
+            source("scheme = \"hmac\"\ntolerance = \"2d\""),
+            source("scheme = \"hmac\"\nalgorithm = \"md5\"\nkey = \"raw\"\nsignature = { header = \"X\", body = \"a\", encoding = \"hex\", list = \",,\" }\npayload = \"{time}.{body}\"\nevent = { id = [], type = 1, many = 1, kind = \"x\" }"),
+            source("scheme = \"hmac\"\nsignature = { header = \"X\", encoding = \"hex\" }\ntimestamp = { list = \"t\" }\npayload = \"{header:T}{body\"\nevent = { id = \"id\", type = \"type\" }"),
+            source("scheme = \"hmac\"\nsignature = { header = \"X\", encoding = \"hex\" }\npayload = \"{timestamp}\"\nevent = { id = \"id\", type = \"type\" }"),
+            source("scheme = \"hmac\"\nsignature = { header = \"X\", encoding = \"hex\" }\ntimestamp = { header = \"T\", unit = \"h\" }\npayload = \"{body}\"\nevent = { id = \"id\", type = \"type\" }\nresponse = { status = 404, content_type = \"ä\" }\n[[sources.s.handshake]]\nwhen = { \"a..b\" = 1.5 }\nechoes = \"x\""),
+            source("scheme = \"github\"\nfamilies = [\"svix\"]"),
+            source("scheme = \"standard-webhooks\"\nfamilies = []\nevent = { id = \"id\", type = \"type\" }"),
+        ].join("\n"), @r#"
+    hookmill.toml:3:10: sources.s.scheme: PayPal signs with a certificate that the recipient must fetch; Hookmill does not support this
+      hint: verify PayPal's events in your own service (POST /v1/notifications/verify-webhook-signature)
+    hookmill.toml:3:10: sources.s.scheme: found "githab"
+      hint: did you mean `github`?
+    hookmill.toml:3:10: sources.s.scheme: this scheme signs the URL and needs `public_url`
+      hint: add the URL exactly as registered with the provider: public_url = "https://hooks.example.com/webhooks/…"
+    hookmill.toml:4:13: sources.s.tolerance: the scheme "twilio" does not sign a time
+    hookmill.toml:4:14: sources.s.public_url: "https://a.test/?x=1" has a query or a fragment; remove it: Hookmill takes the query from each request
+      hint: expected a URL such as "https://hooks.example.com/webhooks/twilio"
+    hookmill.toml:1:1: sources.s: `event` is missing
+      hint: add the places of the event's id and type: event = { id = "id", type = "type" }
+    hookmill.toml:1:1: sources.s: `payload` is missing
+      hint: add the signed text: payload = "{timestamp}.{body}"
+    hookmill.toml:1:1: sources.s: `signature` is missing
+      hint: add the place of the signature: signature = { header = "X-Signature", encoding = "hex" }
+    hookmill.toml:4:13: sources.s.tolerance: found 2d
+      hint: expected a duration from 1s to 1d
+    hookmill.toml:4:13: sources.s.algorithm: found "md5"
+      hint: possible here: `sha1`, `sha256`, `sha512`
+    hookmill.toml:5:7: sources.s.key: found "raw"
+      hint: possible here: `text`, `hex`, `base64`
+    hookmill.toml:6:13: sources.s.signature: `key` is missing
+      hint: the key of the signatures in the list, such as "v1"
+    hookmill.toml:6:13: sources.s.signature: expected exactly one place
+      hint: add one of header = "X-Name", body = "a.path"
+    hookmill.toml:6:66: sources.s.signature.list: found ",,": not a single character
+      hint: expected one character, such as ","
+    hookmill.toml:7:11: sources.s.payload: found {time}
+      hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
+    hookmill.toml:8:16: sources.s.event.id: no path is given
+      hint: expected a path such as "data.id", "header:X-Name", "hash:body", "hash:signed", or a list of these
+    hookmill.toml:8:27: sources.s.event.type: found a whole number
+      hint: expected a path such as "data.id", "header:X-Name", "hash:body", "hash:signed", or a list of these
+    hookmill.toml:8:37: sources.s.event.many: found a whole number
+      hint: expected true or false
+    hookmill.toml:8:40: sources.s.event: unknown key `kind`
+      hint: possible here: `id`, `type`, `default`, `many`, `hash`
+    hookmill.toml:6:11: sources.s.payload: missing a closing brace
+      hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
+    hookmill.toml:5:11: sources.s.payload: `payload` contains `{timestamp}` but `timestamp` is missing
+      hint: add the place of the time: timestamp = { header = "X-Timestamp" }
+    hookmill.toml:5:11: sources.s.payload: `payload` does not sign the body
+      hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
+    hookmill.toml:6:9: sources.s.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+      hint: use the hash of the signed bytes: id = "hash:signed"
+    hookmill.toml:5:36: sources.s.timestamp.unit: found "h"
+      hint: did you mean `s`?
+    hookmill.toml:6:11: sources.s.payload: `payload` does not sign `{timestamp}`, so the timestamp can be forged (sources.s.timestamp)
+      hint: add `{timestamp}` if the provider signs it; otherwise remove `timestamp`
+    hookmill.toml:8:23: sources.s.response.status: found 404
+      hint: expected a whole number from 200 to 299
+    hookmill.toml:8:43: sources.s.response.content_type: a header can contain only ASCII characters
+    hookmill.toml:10:19: sources.s.handshake[0].when.a..b: found a number
+      hint: expected a string, a whole number or a boolean
+    hookmill.toml:11:1: sources.s.handshake[0]: unknown key `echoes`
+      hint: did you mean `echo`?
+    hookmill.toml:4:12: sources.s.families: `families` does not apply to the scheme "github"
+      hint: remove `families`
+    hookmill.toml:4:12: sources.s.families: the list is empty
+      hint: expected a list of header prefixes, such as ["svix", "webhook"]
+    hookmill.toml:5:9: sources.s.event: Standard Webhooks sends the id of an event in a header
+      hint: remove `id`, `many` and `hash`
+    "#);
+}
+
+#[test]
+fn what_a_scheme_cannot_mean_is_reported() {
+    let source =
+        |name: &str, more: &str| format!("[sources.{name}]\nsecrets = [\"env:A\"]\n{more}\n");
+    let hmac = "scheme = \"hmac\"\npayload = \"{timestamp}{body}\"\nevent = { id = \"id\", type = \"type\" }\n";
+    let text = [
+        source("a", "scheme = \"github\"\npublic_url = \"https://hooks.example.com/a\""),
+        source(
+            "b",
+            "scheme = \"token\"\nsignature = { header = \"X-T\" }\ntimestamp = { header = \"X-At\" }\nevent = { id = \"X-Acme-Id\", type = \"type\" }",
+        ),
+        source(
+            "c",
+            &format!(
+                "{hmac}signature = {{ header = \"X-S\", list = \",\", key = \"t\", encoding = \"hex\", prefix = \"v1=\" }}\ntimestamp = {{ list = \"t\" }}"
+            ),
+        ),
+        source(
+            "d",
+            &format!(
+                "{hmac}signature = {{ header = \"X-S\", encoding = \"hex\" }}\ntimestamp = {{ header = \"x-s\" }}"
+            ),
+        ),
+        source(
+            "e",
+            &format!(
+                "{hmac}signature = {{ body = \"s\", encoding = \"hex\" }}\ntimestamp = {{ body = \"s\" }}"
+            ),
+        ),
+    ];
+    let more = [
+        source(
+            "f",
+            "scheme = \"hmac\"\npayload = \"{body}\"\nsignature = { body = \"sig\", encoding = \"hex\" }\nevent = { id = \"id\", type = \"hash:body\", default = \"\" }",
+        ),
+        source(
+            "g",
+            "scheme = \"hmac\"\npayload = \"{header:x-s}{body}\"\nsignature = { header = \"X-S\", list = \"=\", key = \"a\", encoding = \"hex\" }\nevent = { id = \"id\", type = \"type\" }\nresponse = { status = 204, body = \"x\" }",
+        ),
+        source("h", "scheme = \"stripe\"\npayload = \"{body}\""),
+        source(
+            "i",
+            "scheme = \"token\"\nsignature = { header = \"Authorization\", prefix = \" bearer \" }\nevent = { id = \"id\", type = \"type\" }",
+        ),
+    ];
+    insta::assert_snapshot!(errors(&more.concat()), @r#"
+        hookmill.toml:4:11: sources.f.payload: `payload` contains the signature itself; remove it
+        hookmill.toml:6:29: sources.f.event.type: a hash cannot be the type, since no rule could match it
+        hookmill.toml:6:52: sources.f.event.default: the type is blank; set it or remove it
+        hookmill.toml:10:11: sources.g.payload: `payload` contains the signature itself; remove it
+        hookmill.toml:10:11: sources.g.payload: no fixed characters separate `{header:x-s}` from `{body}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them, or add the length of the first if it is fixed: {header:x-s:36}; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:11:38: sources.g.signature.list: found "=": `=` separates keys from values
+          hint: expected one character, such as ","
+        hookmill.toml:13:35: sources.g.response.body: a response with status 204 cannot have a body; remove `body`
+        hookmill.toml:17:11: sources.h.payload: `payload` does not sign `{timestamp}`, so the timestamp can be forged (timestamp)
+          hint: add `{timestamp}` if the provider signs it; otherwise remove `timestamp`
+        hookmill.toml:21:50: sources.i.signature.prefix: a header value cannot begin with whitespace; remove it from `prefix`
+        "#);
+    insta::assert_snapshot!(errors(&text.concat()), @r#"
+        hookmill.toml:4:14: sources.a.public_url: the scheme "github" does not sign the URL
+        hookmill.toml:9:13: sources.b.timestamp: the scheme `token` does not sign the time, so it can be forged; remove `timestamp`
+        hookmill.toml:10:16: sources.b.event.id: found "X-Acme-Id", a path in the body
+          hint: for a header: "header:X-Acme-Id"; for a path in the body: '["X-Acme-Id"]'
+        hookmill.toml:16:81: sources.c.signature.prefix: a list cannot have a `prefix`; remove it
+        hookmill.toml:17:13: sources.c.timestamp: the time has the same place as the signature; give it another place
+        hookmill.toml:24:13: sources.d.timestamp: the time has the same place as the signature; give it another place
+        hookmill.toml:28:11: sources.e.payload: `payload` contains the signature itself; remove it
+        hookmill.toml:31:13: sources.e.timestamp: the time has the same place as the signature; give it another place
+        "#);
+}
+
+#[test]
+fn what_lets_one_signature_be_several_events_is_reported() {
+    let hmac = |name: &str, payload: &str, event: &str| {
+        format!(
+            "[sources.{name}]\nscheme = \"hmac\"\nsecrets = [\"env:A\"]\npublic_url = \"https://a.test/\"\nsignature = {{ header = \"X-S\", encoding = \"hex\" }}\ntimestamp = {{ header = \"X-T\" }}\npayload = \"{payload}\"\nevent = {event}\n"
+        )
+    };
+    let event = "{ id = \"hash:signed\", type = \"type\" }";
+    // Bytes can be moved between two parts of varying length.
+    let apart = [
+        ("a", "{url}{timestamp}{header:X-Id}{body}"),
+        ("b", "{timestamp}{url}.{header:X-Id}{timestamp}{body}"),
+        ("c", "{timestamp}{url}.{body:a}{body:b}"),
+        ("d", "{timestamp}{body}{url}"),
+        ("e", "{timestamp}{url}.{header:X-Id:0}.{body}"),
+    ];
+    insta::assert_snapshot!(errors(&apart.map(|(name, payload)| hmac(name, payload, event)).concat()), @r#"
+        hookmill.toml:7:11: sources.a.payload: no fixed characters separate `{header:X-Id}` from `{body}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them, or add the length of the first if it is fixed: {header:X-Id:36}; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:7:11: sources.a.payload: no fixed characters separate `{url}` from `{header:X-Id}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:15:11: sources.b.payload: no fixed characters separate `{header:X-Id}` from `{body}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them, or add the length of the first if it is fixed: {header:X-Id:36}; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:23:11: sources.c.payload: no fixed characters separate `{body:a}` from `{body:b}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:31:11: sources.d.payload: no fixed characters separate `{body}` from `{url}`, so an attacker could move bytes from one to the other without changing the signature
+          hint: add the characters that the provider signs between them; without either, Hookmill cannot verify this provider safely
+        hookmill.toml:39:11: sources.e.payload: found {header:X-Id:0}: a length is a number from 1 to 256
+          hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
+        "#);
+    // An end can be told where the length is known: of a time, of a method, and where it is stated; and where JSON begins.
+    let together = [
+        ("a", "{timestamp}{url}.{body}"),
+        ("b", "{method}{url}{body}{timestamp}"),
+        ("c", "{timestamp}{plain_url}{body}"),
+        ("d", "{header:X-Id:36}{timestamp}{url}{body}"),
+        ("e", "{header:X-Id}|{url}{timestamp}{header:X-Other:3}{body}"),
+    ];
+    assert_eq!(errors(&together.map(|(name, payload)| hmac(name, payload, event)).concat()), "");
+
+    let open = "{timestamp}{url}.{body:token}";
+    let more = [
+            hmac("a", open, "{ id = \"id\", type = \"type\" }"),
+            hmac("b", open, "{ id = [\"hash:signed\", \"header:X-Id\"], type = \"type\", hash = false }"),
+            hmac("c", open, "{ id = \"hash:body\", type = \"type\" }"),
+            hmac("d", open, "{ id = \"token\", type = \"type\", many = true }"),
+            hmac("e", "{timestamp}{url}.{body}", "{ id = [\"id\", \"hash:signed\"], type = \"type\", many = true }"),
+            hmac("f", open, "{ id = \"token\", type = \"hash:signed\" }"),
+            hmac("g", open, event) + "unmatched = \"ignore\"\n",
+            "[sources.h]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { header = \"X-T\" }\nevent = { id = \"hash:signed\", type = \"type\" }\n".to_owned(),
+            "[sources.i]\nscheme = \"mailgun\"\nsecrets = [\"env:A\"]\nevent = { id = \"event-data.id\", type = \"event-data.event\" }\nunmatched = \"ignore\"\n".to_owned(),
+            "[sources.j]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { body = \"[0].token\" }\nevent = { id = \"id\", type = \"type\", many = true }\n".to_owned(),
+        ];
+    insta::assert_snapshot!(errors(&more.concat()), @r#"
+        hookmill.toml:8:9: sources.a.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+          hint: use the hash of the signed bytes: id = "hash:signed"
+        hookmill.toml:16:9: sources.b.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+          hint: use the hash of the signed bytes: id = "hash:signed"
+        hookmill.toml:24:9: sources.c.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+          hint: use the hash of the signed bytes: id = "hash:signed"
+        hookmill.toml:32:9: sources.d.event: the signature does not cover the body, so an attacker could put many events into one request
+          hint: remove `many`, so that each request is one event
+        hookmill.toml:40:9: sources.e.event: all events of a request would get the same id
+          hint: remove "hash:signed" from `id`
+        hookmill.toml:48:32: sources.f.event.type: a hash cannot be the type, since no rule could match it
+        hookmill.toml:57:13: sources.g.unmatched: the signature does not cover the body and an ignored event is not recorded, so an attacker could reuse the signature for another event
+          hint: use "record" or "dead_letter"
+        hookmill.toml:62:9: sources.h.event: the scheme `token` signs nothing to hash; use "hash:body" or a path
+        hookmill.toml:66:9: sources.i.event: the signature covers neither the body nor this id, so an attacker could reuse one signature for many events
+          hint: use the hash of the signed bytes: id = "hash:signed"
+        hookmill.toml:67:13: sources.i.unmatched: the signature does not cover the body and an ignored event is not recorded, so an attacker could reuse the signature for another event
+          hint: use "record" or "dead_letter"
+        hookmill.toml:72:9: sources.j.event: the token is in the body, so the body must be one event
+          hint: remove `many`, so that each request is one event
+        "#);
+}
+
+#[test]
+fn what_signs_is_never_shown() {
+    let text = "[sources.mailgun]\nscheme = \"mailgun\"\nsecrets = [\"env:A\"]\nredact = [\"event-data.recipient\"]\n[sources.token]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { body = \"auth.secret\" }\nevent = { id = \"id\", type = \"type\" }\n[sources.linear]\nscheme = \"linear\"\nsecrets = [\"env:A\"]\n";
+    let (config, faults) = parse("hookmill.toml", text);
+    assert!(faults.is_empty(), "{faults:?}");
+    let redactions = |places: &[&str]| places.iter().map(|place| place.parse().unwrap()).collect();
+    assert_eq!(
+        config.redact,
+        BTreeMap::from([
+            (
+                "mailgun".to_owned(),
+                redactions(&[
+                    "event-data.recipient",
+                    "signature.signature",
+                    "signature.timestamp",
+                    "signature.token",
+                ]),
+            ),
+            ("token".to_owned(), redactions(&["auth.secret"])),
+            ("linear".to_owned(), Vec::new()),
+        ])
+    );
+}
+
+#[test]
+fn a_time_has_limits_on_both_sides() {
+    let minutes = Duration::from_secs(300);
+    for (scheme, more, past, future) in [
+        ("stripe", "", 300, 300),
+        ("stripe", "tolerance = \"1h\"\n", 3_600, 300),
+        ("paddle", "", 30, 300),
+        ("linear", "", 60, 60),
+        ("mailgun", "", 43_200, 300),
+        ("discord", "", 3_600, 300),
+        ("sendgrid", "future_tolerance = \"1s\"\n", 86_400, 1),
+    ] {
+        let text = format!("[sources.s]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\n{more}");
+        let source = parse("hookmill.toml", &text).0.ingress.sources.remove(0);
+        let [past, future] = [past, future].map(Duration::from_secs);
+        assert_eq!(source.tolerance, Some(Tolerance { past, future }), "{scheme} {more}");
+    }
+    // No scheme that signs a time does without.
+    for scheme in scheme_names() {
+        let text = format!(
+            "[sources.s]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\npublic_url = \"https://a.test/\"\n"
+        );
+        let (config, _) = parse("hookmill.toml", &text);
+        let Some(source) = config.ingress.sources.first() else { continue };
+        let signs_time = match &source.scheme {
+            Scheme::Template(template) => template.timestamp.is_some(),
+            scheme => matches!(scheme, Scheme::StandardWebhooks { .. }),
+        };
+        assert_eq!(source.tolerance.is_some(), signs_time, "{scheme}");
+        assert!(source.tolerance.is_none_or(|tolerance| tolerance.future <= minutes), "{scheme}");
+    }
+    // It cannot be switched off.
+    insta::assert_snapshot!(errors("[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\ntolerance = \"0s\"\nfuture_tolerance = \"0s\"\n"), @r#"
+        hookmill.toml:4:13: sources.s.tolerance: found 0s
+          hint: expected a duration from 1s to 1d
+        hookmill.toml:5:20: sources.s.future_tolerance: found 0s
+          hint: expected a duration from 1s to 1d
+        "#);
+}
+
+#[test]
+fn a_secret_may_have_an_end() {
+    let text = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\", { name = \"env:B\", not_after = 2026-12-31T00:00:00Z }]\n";
+    let (config, faults) = parse("hookmill.toml", text);
+    assert!(faults.is_empty(), "{faults:?}");
+    let secret = &config.ingress.sources[0].secrets[1];
+    let end = Timestamp::parse_rfc3339("2026-12-31T00:00:00Z").unwrap();
+    assert_eq!(secret.not_after, Some(end));
+    assert!(!secret.expired(end) && secret.expired(Timestamp::from_millis(end.millis() + 1)));
+    insta::assert_snapshot!(errors(&text.replace("2026-12-31T00:00:00Z", "\"tomorrow\"")), @"
+        hookmill.toml:3:51: sources.s.secrets[1].not_after: found a string
+          hint: expected a date and time with an offset, such as 2026-12-31T00:00:00Z
+        ");
+}
+
+#[test]
+fn every_error_is_reported_at_once_with_its_place_and_what_would_do() {
+    insta::assert_snapshot!(errors(r#"
+surces = 1
+[sources.Stripe]
+scheme = "strip"
+secrets = ["whsec_literal", "env:lower", "env:A", "env:A"]
+tolerance = "5 minuts"
+future_tolerance = "2d"
+preset = "strype"
+unmatched = "drop"
+rate_limit = { requests = 0, per = "5s" }
+tolerence = "5m"
+
+[sources.clerk]
+scheme = 5
+secrets = []
+
+[ingress]
+body_limit = "1GB"
+body_timeout = 10
+
+[retry]
+max_attempts = 0
+initial = "1h"
+max = "1m"
+multiplier = 0.5
+jitter = "some"
+
+[queue]
+batch_size = 101
+batch_wait = "2m"
+"#), @r#"
+        hookmill.toml:2:1: unknown key `surces`
+          hint: did you mean `sources`?
+        hookmill.toml:3:10: sources.Stripe: invalid source name "Stripe"
+          hint: the name is part of a URL: use a-z, 0-9, `-` and `_`, at most 64 characters
+        hookmill.toml:4:10: sources.Stripe.scheme: found "strip"
+          hint: did you mean `stripe`?
+        hookmill.toml:5:12: sources.Stripe.secrets[0]: not the name of a secret; never write a secret into this file
+          hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
+        hookmill.toml:5:29: sources.Stripe.secrets[1]: not the name of a secret; never write a secret into this file
+          hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
+        hookmill.toml:5:51: sources.Stripe.secrets[3]: env:A is listed twice
+        hookmill.toml:6:13: sources.Stripe.tolerance: found "5 minuts": unknown time unit "minuts", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)
+          hint: expected a duration such as "5m"
+        hookmill.toml:7:20: sources.Stripe.future_tolerance: found 2d
+          hint: expected a duration from 1s to 1d
+        hookmill.toml:8:10: sources.Stripe.preset: found "strype"
+          hint: did you mean `stripe`?
+        hookmill.toml:9:13: sources.Stripe.unmatched: found "drop"
+          hint: possible here: `ignore`, `record`, `dead_letter`
+        hookmill.toml:10:27: sources.Stripe.rate_limit.requests: found 0
+          hint: expected a whole number from 1 to 4294967295
+        hookmill.toml:10:36: sources.Stripe.rate_limit.per: found "5s"
+          hint: possible here: `10s`, `1m`, `60s`
+        hookmill.toml:11:1: sources.Stripe: unknown key `tolerence`
+          hint: did you mean `tolerance`?
+        hookmill.toml:14:10: sources.clerk.scheme: found a whole number
+          hint: expected the name of a scheme
+        hookmill.toml:15:11: sources.clerk.secrets: the list of secrets is empty
+          hint: expected a list of names such as "env:STRIPE_WEBHOOK_SECRET"
+        hookmill.toml:18:14: ingress.body_limit: found 953.7 MiB
+          hint: expected at most 25.0 MiB
+        hookmill.toml:19:16: ingress.body_timeout: found a whole number
+          hint: expected a duration such as "5m"
+        hookmill.toml:22:16: retry.max_attempts: found 0
+          hint: expected a whole number from 1 to 100
+        hookmill.toml:24:7: retry.max: `max` is shorter than `initial`
+          hint: the delay grows from `initial` to `max`; raise `max` or lower `initial`
+        hookmill.toml:25:14: retry.multiplier: found 0.5
+          hint: expected a number from 1 to 10
+        hookmill.toml:26:10: retry.jitter: found a string
+          hint: expected a number from 0 to 1
+        hookmill.toml:29:14: queue.batch_size: found 101
+          hint: expected a whole number from 1 to 100
+        hookmill.toml:30:14: queue.batch_wait: found 2m
+          hint: expected a duration from 0s to 1m
+        "#);
+}
+
+#[test]
+fn a_rule_that_cannot_be_meant_is_refused() {
+    let rule = "[[rules]]\nname = \"a\"\ntable = \"t\"\nkey = { id = \"id\" }\nversion = \"v\"\n";
+    let with = |lines: &str| errors(&format!("{GOOD}{rule}{lines}"));
+    insta::assert_snapshot!([
+            with("on = []\nset = { id = \"type\", x = [] }"),
+            with("on = \"stripe:a b\""),
+            with("on = \"stripe:a.*\"\ndelete = [\"stripe:a.gone\", \"b.gone\", \"*.gone\"]"),
+            with("on = \"stripe:a.*\"\ntie = { precedence = { type = [\"a.b\", \"c\", \"a.b\"] } }"),
+            with("on = \"stripe:a.*\"\ntie = { precedence = { column = \"x\", order = [] } }"),
+            errors(&format!("{GOOD}preset = \"clerk\"\n")),
+        ].join("\n"), @r#"
+        hookmill.toml:9:6: rules[0].on: the list of events is empty
+          hint: add the events: on = ["stripe:invoice.*"]
+        hookmill.toml:10:9: rules[0].set.id: `id` is part of the key
+        hookmill.toml:10:26: rules[0].set.x: no path is given
+          hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
+        hookmill.toml:9:6: rules[0].on: found "stripe:a b"
+          hint: an event type cannot contain whitespace
+        hookmill.toml:10:11: rules[0].delete[0]: `on` matches no event of type "stripe:a.gone"
+          hint: expected a type without its source, from those in `on`: "a.*"
+        hookmill.toml:10:28: rules[0].delete[1]: `on` matches no event of type "b.gone"
+          hint: expected a type without its source, from those in `on`: "a.*"
+        hookmill.toml:10:39: rules[0].tie.precedence.type[1]: `on` matches no event of type "c"
+          hint: expected a type without its source, from those in `on`: "a.*"
+        hookmill.toml:10:44: rules[0].tie.precedence.type[2]: "a.b" is listed twice
+        hookmill.toml:10:22: rules[0].tie.precedence: `x` is not set by this rule
+        hookmill.toml:10:46: rules[0].tie.precedence.order: the list is empty
+          hint: expected a list, weakest first
+        hookmill.toml:4:10: sources.stripe.preset: this preset does not support the scheme "stripe"
+          hint: scheme = "clerk" or "svix" or "standard-webhooks"
+        "#);
+}
+
+#[test]
+fn a_rule_with_faults_is_reported_whole() {
+    let text = format!(
+        "{GOOD}{}",
+        r#"
+[[rules]]
+name = "a"
+on = ["stripe", "strip:invoice.paid", "stripe:"]
+table = 3
+key = { id = "data..id", other = [] }
+version = ""
+tie = { precedence = { column = "status" }, order = 1 }
+set = { a = 5, b = ["x", 1] }
+add = { n = 1.5 }
+delete = true
+
+[[rules]]
+name = "b"
+on = "stripe:*"
+table = "t"
+key = { id = "id" }
+add = { n = 1 }
+
+[[rules]]
+name = "b"
+on = "stripe:*"
+table = "t"
+"#
+    );
+    insta::assert_snapshot!(errors(&text), @r#"
+        hookmill.toml:7:7: rules[0].on[0]: found "stripe"
+          hint: expected an event such as "stripe:invoice.paid" or "stripe:invoice.*"
+        hookmill.toml:7:17: rules[0].on[1]: no source has the name `strip`
+          hint: did you mean `stripe`?
+        hookmill.toml:7:39: rules[0].on[2]: found "stripe:"
+          hint: the type of the event is missing; `*` means every type
+        hookmill.toml:8:9: rules[0].table: found a whole number
+          hint: expected the name of a table
+        hookmill.toml:9:14: rules[0].key.id: found "data..id": expected a name at character 6
+          hint: expected a path such as "data.object.id"
+        hookmill.toml:9:34: rules[0].key.other: no path is given
+          hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
+        hookmill.toml:10:11: rules[0].version: found "": expected a name at character 1
+          hint: expected a path such as "data.object.id"
+        hookmill.toml:11:22: rules[0].tie.precedence: `precedence` needs either `column` and `order`, or `type`
+          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*.updated"] }; or refetch = true
+        hookmill.toml:11:45: rules[0].tie: unknown key `order`
+          hint: possible here: `precedence`, `refetch`
+        hookmill.toml:12:13: rules[0].set.a: found a whole number
+          hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
+        hookmill.toml:12:26: rules[0].set.b[1]: found a whole number
+          hint: expected a path such as "data.object.id"
+        hookmill.toml:13:9: rules[0].add.n: a rule with a `version` cannot `add`
+          hint: count in a separate table, with a rule without `version` and `set`
+        hookmill.toml:13:13: rules[0].add.n: found a number
+          hint: expected a whole number, or a path
+        hookmill.toml:14:10: rules[0].delete: found a boolean
+          hint: expected an event type such as "customer.deleted" or "*.deleted"
+        hookmill.toml:23:1: rules[2]: `key` is missing
+          hint: add the row's key: key = { id = "data.object.id" }
+        hookmill.toml:24:8: rules[2].name: the rule needs `version` or `add`
+          hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
+        hookmill.toml:24:8: rules[2].name: two rules have the name "b"
+        "#);
+}
+
+#[test]
+fn what_is_not_toml_is_reported_with_its_place() {
+    insta::assert_snapshot!(errors("[sources.stripe\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nx = \n"), @"hookmill.toml:1:16: unclosed table, expected `]`");
+}
+
+#[test]
+fn a_literal_secret_is_never_quoted() {
+    let text = errors("[sources.s]\nscheme = \"stripe\"\nsecrets = [\"whsec_hunter2\"]\n");
+    assert!(text.contains("sources.s.secrets[0]") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn a_rule_takes_the_place_of_the_presets_rule_of_its_name() {
+    let text = format!(
+        "{GOOD}preset = \"stripe\"\n[[rules]]\nname = \"stripe-customers\"\non = \"stripe:customer.created\"\ntable = \"mine\"\nkey = {{ id = \"data.object.id\" }}\nversion = \"created\"\n"
+    );
+    let (config, errors) = parse("hookmill.toml", &text);
+    assert_eq!(errors, []);
+    let named: Vec<_> =
+        config.rules.iter().filter(|rule| rule.name.value == "stripe-customers").collect();
+    assert!(
+        matches!(&named[..], [rule] if matches!(&rule.effect, EffectDecl::Table(table) if table.table.value == "mine"))
+    );
+}
+
+#[test]
+fn a_preset_is_about_every_source_that_has_it() {
+    let text = "[sources.eu]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\npreset = \"stripe\"\n\
+                    [sources.us]\nscheme = \"stripe\"\nsecrets = [\"env:B\"]\npreset = \"stripe\"\n";
+    let (config, errors) = parse("hookmill.toml", text);
+    assert_eq!(errors, []);
+    let sources: BTreeSet<_> =
+        config.rules[0].on.iter().map(|pattern| pattern.source.as_str()).collect();
+    assert_eq!(sources, BTreeSet::from(["eu", "us"]));
+}

@@ -1,0 +1,168 @@
+//! The configuration of Hookmill. [`parse()`] reads hookmill.toml (feature `toml`). A Worker carries parts of it, checked and baked
+//! in: [`Ingress`], [`Consumers`] or [`Admin`].
+//!
+//! Each key is declared once: [`settings`], [`channels`], `source`, `rule_tests`, and [`hookmill_rules::decl`] for rules. The reader,
+//! the JSON Schema and the reference in docs/ follow from the declarations.
+
+pub mod channels;
+#[cfg(feature = "toml")]
+pub mod docs;
+#[cfg(feature = "toml")]
+mod file;
+#[cfg(feature = "toml")]
+mod overview;
+pub mod redact;
+#[cfg(feature = "toml")]
+mod rule_tests;
+pub mod scheme;
+pub mod settings;
+#[cfg(feature = "toml")]
+mod source;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hookmill_core::email::TemplateText;
+use hookmill_core::outbound::Provider;
+use hookmill_core::secret::SecretName;
+use hookmill_core::time::Timestamp;
+use hookmill_rules::Program;
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "toml")]
+pub use channels::keys::TemplateFiles;
+pub use channels::{
+    AlertUrl, AlertWebhook, Alerts, Api, Emails, OnUncertain, Quota, SMTP_SCHEMES, Sending, Sms,
+};
+#[cfg(feature = "toml")]
+pub use file::{Config, parse, parse_recoverable};
+#[cfg(feature = "toml")]
+pub use hookmill_keys::{ConfigError, Located, Place};
+#[cfg(feature = "toml")]
+pub use overview::overview;
+#[cfg(feature = "toml")]
+pub use rule_tests::{Expectation, Given, RuleTest};
+pub use settings::{Access, Batch, BodyLimits, Limits, Retention, Retry};
+#[cfg(feature = "toml")]
+pub use source::scheme_names;
+
+use redact::Redaction;
+use scheme::{Answer, Events, Scheme, Tolerance};
+
+/// A secret of a source.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SecretRef {
+    /// Where it comes from.
+    pub name: SecretName,
+    /// When it ceases to count, if it is being replaced.
+    pub not_after: Option<Timestamp>,
+}
+
+impl SecretRef {
+    /// Whether it has ceased to count.
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.not_after.is_some_and(|end| now > end)
+    }
+}
+
+/// How many requests a source may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// The most requests in [`RateLimit::per`].
+    pub requests: u32,
+    /// 10 seconds or 60: Cloudflare's rate limiter knows no other period.
+    /// Source: <https://developers.cloudflare.com/workers/runtime-apis/bindings/rate-limit/>.
+    pub per: Duration,
+}
+
+/// A place webhooks come from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name: the last part of its path, `/webhooks/{name}`.
+    pub name: String,
+    /// The scheme as hookmill.toml calls it, such as `github`.
+    pub scheme_name: String,
+    /// How its requests are signed.
+    pub scheme: Scheme,
+    /// The secrets, any of which may have signed; at least one of them has to be set.
+    pub secrets: Vec<SecretRef>,
+    /// How old a signature may be, and how far in the future; `None` if the scheme signs no time.
+    pub tolerance: Option<Tolerance>,
+    /// The URL that the provider was told to call, without a query: some sign it.
+    pub public_url: Option<String>,
+    /// What events are in a request.
+    pub events: Events,
+    /// What is answered once the events are on the queue, if not how many they are.
+    pub answer: Option<Answer>,
+    /// How many requests are looked at, if not every one.
+    pub rate_limit: Option<RateLimit>,
+}
+
+impl Source {
+    /// The Worker's binding for its rate limiter: `RATE_LIMIT_` and its name in capitals, `_` for `-`.
+    pub fn rate_limit_binding(&self) -> String {
+        format!("RATE_LIMIT_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// Whether its provider sends requests with this method.
+    pub fn takes(&self, method: &str) -> bool {
+        method == "POST" || (method == "GET" && self.scheme == Scheme::Twilio)
+    }
+}
+
+/// What ingress carries.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ingress {
+    /// The sources, by name.
+    pub sources: Vec<Source>,
+    /// The limits on request bodies.
+    pub limits: BodyLimits,
+}
+
+/// What the admin API carries, and whoever removes what is old.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Admin {
+    /// How long things are kept.
+    pub retention: Retention,
+    /// By source, for every one: what of its bodies is not shown.
+    pub redact: BTreeMap<String, Vec<Redaction>>,
+    /// Who may come through Cloudflare Access, if anybody.
+    pub access: Option<Access>,
+    /// What is in force, as JSON: [`overview()`].
+    pub overview: String,
+}
+
+/// What the consumers carry.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Consumers {
+    /// The compiled rules.
+    pub program: Program,
+    /// When to try again, and when to give up.
+    pub retry: Retry,
+    /// What one event may write.
+    pub limits: Limits,
+    /// By source: its provider's API, to ask for objects.
+    pub apis: BTreeMap<String, Api>,
+    /// Whether messages are kept when they have taken effect.
+    pub keep_messages: bool,
+    /// How emails are sent, if they are.
+    pub emails: Option<Emails>,
+    /// How SMS are sent, if they are.
+    pub sms: Option<Sms>,
+    /// Who is told what somebody did, and how.
+    pub tracking: Vec<(Provider, Sending)>,
+    /// The texts of emails, by name.
+    pub templates: BTreeMap<String, TemplateText>,
+    /// When somebody is told that something is the matter, if anybody is.
+    pub alerts: Option<Alerts>,
+}
+
+impl Consumers {
+    /// How long after it is due something may have to wait for its batch to be full, at least.
+    pub fn shortest_wait(&self) -> Duration {
+        let emails = self.emails.iter().map(|emails| &emails.sending);
+        let sms = self.sms.iter().map(|sms| &sms.sending);
+        let sendings = emails.chain(sms).chain(self.tracking.iter().map(|(_, sending)| sending));
+        sendings.map(|sending| sending.wait).min().unwrap_or_default()
+    }
+}

@@ -1,0 +1,178 @@
+//! `[[tests]]`: events, and their expected results. `hookmill check` runs them.
+
+use hookmill_keys::kind::{choice, object, one_or_many, table, table_or, table_then, text, whole};
+use hookmill_keys::{Kind, Located, Section, keys};
+use serde_json::{Map, Value, json};
+
+keys! {
+    /// A test: events, and their expected results.
+    #[derive(Clone, PartialEq, Debug)]
+    pub struct RuleTest {
+        /// The name of the test in messages.
+        pub name: Option<Located<String>> =
+            text("a name").located().optional().example("\"who signs up is a user\""),
+        /// The events, in order of arrival.
+        pub given: Vec<Given> =
+            one_or_many(table("a table: { source = \"stripe\", file = \"tests/paid.json\" }"), "a table, or a list")
+                .required("add the events: given = { source = \"stripe\", file = \"tests/paid.json\" }")
+                .example("{ source = \"stripe\", file = \"tests/paid.json\" }"),
+        /// The expected results, all of which must hold.
+        pub expect: Vec<Located<Expectation>> =
+            one_or_many(expectation().located(), "a table, or a list")
+                .required("add the expected results: expect = { table = \"invoices\", row = { id = \"in_1\" } }")
+                .example("{ table = \"invoices\", row = { id = \"in_1\" } }"),
+    }
+}
+
+keys! {
+    /// A request.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Given {
+        /// The event's source.
+        pub source: Located<String> =
+            text("the name of a source").located().required("add the event's source: source = \"stripe\"")
+                .example("\"stripe\""),
+        /// The file with the body, relative to hookmill.toml.
+        pub file: Located<String> =
+            text("a file").located().required("add the file with its body: file = \"tests/paid.json\"")
+                .example("\"tests/paid.json\""),
+        /// The event's type, if the provider sends it in a header.
+        pub event: Option<String> = text("a text").optional().example("\"issues\""),
+        /// The event's id, if the provider sends it in a header.
+        pub id: Option<String> = text("a text").optional().example("\"1\""),
+    }
+}
+
+keys! {
+    /// An expected result.
+    pub struct ExpectKeys {
+        /// The table.
+        table: Option<String> = text("the name of a table").optional().example("\"invoices\""),
+        /// An expected row: columns and their values. Other columns do not matter. `true` is 1, a table or a list is JSON, and
+        /// `{ exists = false }` is NULL.
+        row: Option<Map<String, Value>> =
+            object("columns and their values: row = { id = \"in_1\" }").optional().example("{ id = \"in_1\" }"),
+        /// The expected number of rows.
+        rows: Option<u32> = whole(0..=u32::MAX).optional().example("0"),
+        /// An expected email: `rule`, `template`, `to`, `cc`, `data`.
+        email: Option<Map<String, Value>> =
+            object(VALUES).optional().example("{ template = \"welcome\" }"),
+        /// An expected SMS: `rule`, `to`, `data`.
+        sms: Option<Map<String, Value>> = object(VALUES).optional().example("{ to = \"+15550100002\" }"),
+        /// An expected tracking event: `rule`, `event`, `to`, `data`.
+        track: Option<Map<String, Value>> = object(VALUES).optional().example("{ event = \"Subscribed\" }"),
+        /// The result of the last event: `applied`, `recorded` (no rule matches it), `ignored` or `dead_letter`.
+        outcome: Option<&'static str> = choice(OUTCOMES.map(|name| (name, name)).to_vec()).optional().example("\"applied\""),
+    }
+    schema { "if": true, "then": { "oneOf": [
+        { "required": ["table", "row"] },
+        { "required": ["table", "rows"] },
+        { "required": ["email"] },
+        { "required": ["sms"] },
+        { "required": ["track"] },
+        { "required": ["outcome"] },
+    ] } };
+}
+
+const VALUES: &str = "a table of expected values";
+
+const EXPECTED: &str = "\"nothing\", or a table with `table`, `email`, `sms`, `track` or `outcome`";
+
+/// The results of an event.
+const OUTCOMES: [&str; 4] = ["applied", "recorded", "ignored", "dead_letter"];
+
+/// An expected result, after all events of a test have been applied.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Expectation {
+    /// `"nothing"`: no rule writes or sends anything, and there is no dead letter.
+    Nothing,
+    /// A table has a row with these values.
+    Row {
+        /// `table`.
+        table: String,
+        /// `row`: columns and their values; `{ exists = false }` for `NULL`.
+        row: Map<String, Value>,
+    },
+    /// A table has this many rows.
+    Rows {
+        /// `table`.
+        table: String,
+        /// `rows`.
+        count: u32,
+    },
+    /// The rules send a message with these members.
+    Sent {
+        /// `email`, `sms` or `track`.
+        what: &'static str,
+        /// The members.
+        content: Map<String, Value>,
+    },
+    /// The result of the last event.
+    Outcome {
+        /// `applied`, `recorded`, `ignored` or `dead_letter`.
+        outcome: &'static str,
+    },
+}
+
+fn expectation() -> Kind<Expectation> {
+    let nothing = text(EXPECTED).reading(|item| {
+        let text = item.string(EXPECTED)?;
+        if text != "nothing" {
+            item.unexpected(format!("{text:?}"), EXPECTED);
+        }
+        (text == "nothing").then_some(Expectation::Nothing)
+    });
+    let nothing = Kind::new(
+        || json!({ "const": "nothing", "description": "No rule writes or sends anything, and there is no dead letter." }),
+        move |item| nothing.read(item),
+    );
+    table_or(table_then(EXPECTED, ExpectKeys::expectation), nothing)
+}
+
+impl ExpectKeys {
+    fn expectation(section: &Section<'_>, keys: Self) -> Option<Expectation> {
+        let given = ["table", "email", "sms", "track", "outcome"];
+        let given: Vec<_> = given.into_iter().filter(|key| section.at(key).is_some()).collect();
+        if given.len() != 1 {
+            let problem = match given.as_slice() {
+                [] => "the expectation is empty".to_owned(),
+                several => format!("`{}` exclude each other", several.join("`, `")),
+            };
+            section.report(section.here.error(problem).hint(format!("expected {EXPECTED}")));
+            return None;
+        }
+        let [row, rows] = ["row", "rows"].map(|key| section.at(key));
+        if section.at("table").is_none()
+            && let Some(here) = row.as_ref().or(rows.as_ref())
+        {
+            section.report(
+                here.error("`table` is missing").hint("add the table: table = \"invoices\""),
+            );
+        }
+        let sent = |what, content: Option<_>| Some(Expectation::Sent { what, content: content? });
+        match given.as_slice() {
+            ["email"] => sent("email", keys.email),
+            ["sms"] => sent("sms", keys.sms),
+            ["track"] => sent("track", keys.track),
+            ["outcome"] => Some(Expectation::Outcome { outcome: keys.outcome? }),
+            _ => {
+                if row.is_some() == rows.is_some() {
+                    let problem = if row.is_some() {
+                        "`row` and `rows` exclude each other"
+                    } else {
+                        "`row` is missing"
+                    };
+                    section.report(section.here.error(problem).hint(
+                        "add the expected row, row = { id = \"in_1\" }, or the number of rows, rows = 0",
+                    ));
+                    return None;
+                }
+                let table = keys.table?;
+                match keys.rows {
+                    Some(count) => Some(Expectation::Rows { table, count }),
+                    None => Some(Expectation::Row { table, row: keys.row? }),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,1105 @@
+//! `[sources]`: how a source's requests are signed, and what events are in them. Behind the keys of a source stand those of its
+//! scheme's file.
+
+use std::time::Duration;
+
+use hookmill_core::limits::SECRETS;
+use hookmill_core::secret::SecretName;
+use hookmill_core::time::Timestamp;
+use hookmill_keys::kind::{
+    boolean, choice, duration, list, members, one_or_many, parsed, scalar, secret, table, table_or,
+    table_then, text, whole,
+};
+use hookmill_keys::{
+    Default as KeyDefault, Document, Item, Kind, Located, Section, Table, days, flatten, keys,
+    seconds,
+};
+use hookmill_rules::preset::{PRESETS, Preset};
+use hookmill_rules::{Path, Reads, Step, Unmatched, refetch};
+use serde_json::{Value, json};
+
+use crate::channels::Api;
+use crate::channels::keys::ApiKeys;
+use crate::redact::Redaction;
+use crate::scheme::{
+    Algorithm, Answer, Encoding, Events, Handshake, KeyForm, NamePart, Part, Place, Scheme,
+    SignatureAt, Template, TimeAt, TimeUnit, Tolerance, unseparated,
+};
+use crate::{RateLimit, SecretRef, Source};
+
+/// The schemes that the others are made of.
+const GENERAL: [&str; 7] =
+    ["ed25519", "ecdsa-p256", "hmac", "paddle-classic", "standard-webhooks", "token", "twilio"];
+
+/// Named schemes: parameters of a general one, in the language of hookmill.toml.
+const NAMED: [(&str, &str); 20] = [
+    ("auth0", include_str!("../schemes/auth0.toml")),
+    ("clerk", include_str!("../schemes/clerk.toml")),
+    ("discord", include_str!("../schemes/discord.toml")),
+    ("github", include_str!("../schemes/github.toml")),
+    ("hubspot", include_str!("../schemes/hubspot.toml")),
+    ("intercom", include_str!("../schemes/intercom.toml")),
+    ("lemon-squeezy", include_str!("../schemes/lemon-squeezy.toml")),
+    ("linear", include_str!("../schemes/linear.toml")),
+    ("mailgun", include_str!("../schemes/mailgun.toml")),
+    ("paddle", include_str!("../schemes/paddle.toml")),
+    ("resend", include_str!("../schemes/resend.toml")),
+    ("sendgrid", include_str!("../schemes/sendgrid.toml")),
+    ("shopify", include_str!("../schemes/shopify.toml")),
+    ("slack", include_str!("../schemes/slack.toml")),
+    ("square", include_str!("../schemes/square.toml")),
+    ("stripe", include_str!("../schemes/stripe.toml")),
+    ("supabase", include_str!("../schemes/supabase.toml")),
+    ("svix", include_str!("../schemes/svix.toml")),
+    ("typeform", include_str!("../schemes/typeform.toml")),
+    ("zendesk", include_str!("../schemes/zendesk.toml")),
+];
+
+const ALGORITHMS: [(&str, Algorithm); 3] = [
+    ("sha1", Algorithm::HmacSha1),
+    ("sha256", Algorithm::HmacSha256),
+    ("sha512", Algorithm::HmacSha512),
+];
+
+const KEY_FORMS: [(&str, KeyForm); 3] =
+    [("text", KeyForm::Text), ("hex", KeyForm::Hex), ("base64", KeyForm::Base64)];
+
+const ENCODINGS: [(&str, Encoding); 2] = [("hex", Encoding::Hex), ("base64", Encoding::Base64)];
+
+const TIME_UNITS: [(&str, TimeUnit); 3] =
+    [("s", TimeUnit::Seconds), ("ms", TimeUnit::Milliseconds), ("rfc3339", TimeUnit::Rfc3339)];
+
+/// The longest value of a header whose length a payload may state.
+const MAX_HEADER_LENGTH: usize = 256;
+
+/// The names of all schemes.
+pub fn scheme_names() -> impl Iterator<Item = &'static str> {
+    NAMED.iter().map(|(name, _)| *name).chain(GENERAL)
+}
+
+keys! {
+    /// A source of webhooks.
+    pub struct SourceKeys {
+        /// The signature scheme: a provider's name, or a general scheme with parameters: `hmac`, `ed25519`, `ecdsa-p256`, `token`,
+        /// `standard-webhooks`. A parameter overrides the provider's own.
+        scheme: Located<String> =
+            scheme_name().located().required("add the signature scheme: scheme = \"stripe\"").example("\"stripe\""),
+        /// The names of one to eight secrets or public keys: environment variables, or a Worker's secrets. For `ed25519` and
+        /// `ecdsa-p256`, the sender's public key, the latter as base64 of DER or PEM; for `standard-webhooks`, `whsec_…` or `whpk_…`. A signature by any secret
+        /// that is set is valid. To rotate, list the new secret beside the old one. `{ name = "env:NAME", not_after = … }` expires.
+        secrets: Vec<SecretRef> =
+            secrets().required("add the names of its secrets: secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]")
+                .example("[\"env:STRIPE_WEBHOOK_SECRET\", \"env:STRIPE_WEBHOOK_SECRET_NEXT\"]"),
+        /// Rules that come with Hookmill for this provider.
+        preset: Option<Located<Preset>> =
+            choice(PRESETS.map(|preset| (preset.name, preset)).to_vec()).located().optional().example("\"stripe\""),
+        /// What to do with an event that no rule matches: add it to the ledger (`record`), discard it without a trace (`ignore`), or
+        /// make it a dead letter (`dead_letter`).
+        unmatched: Unmatched = choice(Unmatched::ALL.to_vec()).default("\"record\""),
+        /// The parts of a body to hide, in addition to the signature. Paths: names separated by `.`, `*` for any name, `**` for any
+        /// number of names.
+        redact: Vec<Redaction> =
+            list(parsed(REDACTION, str::parse::<Redaction>).with(json!({ "minLength": 1 })), "a list of paths such as \"data.object.email\"")
+                .default("[]").example("[\"data.first_name\", \"**.email_address\"]"),
+        /// A rate limit: requests over the limit get 429. On Cloudflare it needs a binding in ingress/worker/wrangler.toml.
+        rate_limit: Option<RateLimit> =
+            table_then("a table: { requests = 1000, per = \"10s\" }", |_, keys: RateLimitKeys| {
+                Some(RateLimit { requests: keys.requests, per: Duration::from_secs(keys.per) })
+            })
+            .optional().defaults_to(KeyDefault::Text("no limit")).example("{ requests = 1000, per = \"10s\" }"),
+        /// The API of Stripe, Clerk or Paddle, from which Hookmill fetches an object if two of its events have the same version.
+        api: Option<ObjectsApiKeys> =
+            table("a table: { key = \"env:STRIPE_API_KEY\" }").optional().example("{ key = \"env:STRIPE_API_KEY\" }"),
+        signing: SigningKeys = flatten(),
+    }
+}
+
+keys! {
+    /// A rate limit.
+    pub struct RateLimitKeys {
+        /// The maximum requests per period.
+        requests: u32 = whole(1..=u32::MAX).required("a table: { requests = 1000, per = \"10s\" }").example("1000"),
+        /// The period.
+        // Cloudflare's rate limiter knows no other: https://developers.cloudflare.com/workers/runtime-apis/bindings/rate-limit/
+        per: u64 =
+            choice(vec![("10s", 10), ("1m", 60), ("60s", 60)]).required("a table: { requests = 1000, per = \"10s\" }")
+                .example("\"10s\""),
+    }
+}
+
+keys! {
+    /// The API of a source's provider.
+    pub struct ObjectsApiKeys {
+        /// The name of the secret with the API key.
+        key: Option<String> =
+            secret("env:STRIPE_API_KEY").optional()
+                .defaults_to(KeyDefault::Text("`env:STRIPE_API_KEY`, `env:CLERK_API_KEY` or `env:PADDLE_API_KEY`"))
+                .example("\"env:STRIPE_API_KEY\""),
+        /// The maximum requests per second.
+        rate: Option<u32> =
+            whole(1..=10_000).optional().defaults_to(KeyDefault::Text("20 for Stripe, 10 for Clerk, 4 for Paddle")).example("10"),
+        /// The base URL.
+        url: Option<String> =
+            crate::channels::keys::api_url().optional().defaults_to(KeyDefault::Text("the provider's own"))
+                .example("\"https://sandbox-api.paddle.com\""),
+    }
+}
+
+keys! {
+    /// A secret that expires.
+    pub struct SecretKeys {
+        /// The name of the secret.
+        name: String =
+            secret("env:STRIPE_WEBHOOK_SECRET").required("{ name = \"env:NAME\", not_after = 2026-12-31T00:00:00Z }")
+                .example("\"env:STRIPE_WEBHOOK_SECRET_OLD\""),
+        /// When it expires: a date and time with an offset, with or without quotes.
+        not_after: Option<Timestamp> = time().optional().example("2026-12-31T00:00:00Z"),
+    }
+}
+
+keys! {
+    /// How requests are signed, and what events are in them. The file of a named scheme has these keys too.
+    pub struct SigningKeys {
+        /// The maximum age of a signature, if the scheme signs a time: 1 second to 1 day.
+        tolerance: Option<Duration> =
+            tolerance().optional().defaults_to(KeyDefault::Text("the scheme's, mostly 5 minutes")).example("\"5m\""),
+        /// How far in the future a signed time may be: 1 second to 1 day.
+        future_tolerance: Option<Duration> =
+            tolerance().optional().defaults_to(KeyDefault::Text("5 minutes; 1 minute for Linear")).example("\"5m\""),
+        /// The URL as registered with the provider, without a query. Required if the scheme signs it: `hubspot`, `square`,
+        /// `twilio`, and `payload` with `{url}`.
+        public_url: Option<Located<String>> =
+            public_url().located().optional().example("\"https://hooks.example.com/webhooks/twilio\""),
+        /// The response once the events are queued.
+        response: Option<ResponseKeys> =
+            table("a table: { content_type = \"text/xml\", body = \"<Response/>\" }").optional()
+                .defaults_to(KeyDefault::Text("their number, as JSON"))
+                .example("{ content_type = \"text/xml\", body = \"<Response/>\" }"),
+        /// For `hmac`: the hash function.
+        algorithm: Option<Algorithm> =
+            choice(ALGORITHMS.to_vec()).optional().defaults_to(KeyDefault::Value("\"sha256\"".to_owned())),
+        /// For `hmac` and `ed25519`: the encoding of the key. `text` means as it is.
+        key: Option<KeyForm> =
+            choice(KEY_FORMS.to_vec()).optional()
+                .defaults_to(KeyDefault::Text("`text` for an HMAC, `hex` for Ed25519")).example("\"base64\""),
+        /// The place of the signature; for `token`, the place of the token. Not for `standard-webhooks`.
+        signature: Option<Located<SignatureKeys>> =
+            table("a table: { header = \"X-Signature\", encoding = \"hex\" }").located().optional()
+                .example("{ header = \"X-Hub-Signature-256\", prefix = \"sha256=\", encoding = \"hex\" }"),
+        /// For `hmac`, `ed25519` and `ecdsa-p256`: the place of the signed time, if the scheme signs one.
+        timestamp: Option<Located<TimestampKeys>> =
+            table("a table: { header = \"X-Timestamp\" }").located().optional()
+                .example("{ header = \"X-Slack-Request-Timestamp\" }"),
+        /// For `hmac`, `ed25519` and `ecdsa-p256`: the signed text. `{body}`, `{timestamp}`, `{method}`, `{url}`, `{plain_url}` (with
+        /// the escapes of `:/?@!$'()*,;` undone, for HubSpot), `{header:NAME}`, `{header:NAME:LENGTH}` for a header with a fixed
+        /// number of bytes, `{body:PATH}`, and literal characters.
+        payload: Option<Located<String>> =
+            text("a text such as \"{timestamp}.{body}\"").located().optional().example("\"{timestamp}.{body}\""),
+        /// The places of an event's id and type. Ids and types have at most 256 bytes; a hash takes 33 of an id.
+        event: Option<Located<EventKeys>> =
+            table("a table: { id = \"id\", type = \"type\" }").located().optional()
+                .example("{ id = \"header:X-GitHub-Delivery\", type = \"action\" }"),
+        /// Signed requests that are not events, and the responses to them. Not for `standard-webhooks`.
+        handshake: Option<Vec<HandshakeKeys>> =
+            list(table("a table: { when = { type = \"url_verification\" }, echo = \"challenge\" }"), "a list")
+                .optional().example("[{ when = { type = \"url_verification\" }, echo = \"challenge\" }]"),
+        /// For `standard-webhooks`: the header prefixes. Hookmill uses the first one found.
+        families: Option<Vec<String>> =
+            list(text(FAMILIES), FAMILIES).not_empty("the list is empty", format!("expected {FAMILIES}")).optional()
+                .defaults_to(KeyDefault::Value("[\"svix\", \"webhook\"]".to_owned())),
+        /// For `standard-webhooks`: whether a secret may be a public key, `whpk_…` (Ed25519).
+        asymmetric: Option<bool> = boolean().optional().defaults_to(KeyDefault::Value("false".to_owned())),
+    }
+}
+
+keys! {
+    /// A response.
+    pub struct ResponseKeys {
+        /// The status, 200 to 299. Providers retry on any other status.
+        status: u16 = whole(200..=299).default("200"),
+        /// The header `Content-Type`.
+        content_type: String = content_type().default("\"text/plain\"").example("\"text/xml\""),
+        /// The body.
+        body: String = text("a text").default("\"\""),
+    }
+    check |keys, section| {
+        if let Some(body) = section.at("body").filter(|_| keys.status == 204) {
+            section.report(body.error("a response with status 204 cannot have a body; remove `body`"));
+        }
+    };
+}
+
+keys! {
+    /// The place of the signature.
+    pub struct SignatureKeys {
+        /// The header.
+        header: Option<Located<String>> = header().located().optional().example("\"X-Hub-Signature-256\""),
+        /// The path in the body.
+        body: Option<Path> = body_path().optional().example("\"signature.signature\""),
+        /// A prefix. Not allowed with a list.
+        prefix: Option<Located<String>> = text("a prefix").located().optional().example("\"sha256=\""),
+        /// The encoding: `hex` in lower case, or `base64` with padding. Required except for `token`, which has none.
+        encoding: Option<Encoding> = choice(ENCODINGS.to_vec()).optional().example("\"hex\""),
+        /// The separator of a header that is a list, such as `t=1,v1=ab`. Hookmill tries up to eight signatures. Blanks after the
+        /// separator are not supported.
+        list: Option<char> = separator().optional().example("\",\""),
+        /// The key of the signatures in that list.
+        key: Option<String> = text("a key in the signature's list").optional().example("\"v1\""),
+    }
+    check |keys, section| {
+        one_place(section, &["header", "body"]);
+        if let (Some(prefix), Some(_)) = (&keys.prefix, section.at("list")) {
+            section.report(prefix.error("a list cannot have a `prefix`; remove it"));
+        }
+        if let (Some(prefix), Some(_)) = (&keys.prefix, &keys.header)
+            && prefix.value.starts_with(char::is_whitespace)
+        {
+            section.report(
+                prefix.error("a header value cannot begin with whitespace; remove it from `prefix`"),
+            );
+        }
+        match (section.at("list"), section.at("key")) {
+            (Some(_), None) => {
+                let hint = "the key of the signatures in the list, such as \"v1\"";
+                section.report(section.here.error("`key` is missing").hint(hint));
+            }
+            (None, Some(key)) => section.report(key.error("`key` needs `list`; the key of the HMAC is the source's `key`")),
+            _ => {}
+        }
+    };
+    schema {
+        "if": true, "then": { "oneOf": [{ "required": ["header"] }, { "required": ["body"] }] },
+        "dependentRequired": { "list": ["key"], "key": ["list"] },
+    };
+}
+
+keys! {
+    /// The place of the signed time.
+    pub struct TimestampKeys {
+        /// The header.
+        header: Option<String> = header().optional().example("\"X-Slack-Request-Timestamp\""),
+        /// The path in the body.
+        body: Option<Path> = body_path().optional().example("\"signature.timestamp\""),
+        /// The key in the signature's list.
+        list: Option<String> = text("a key in the signature's list").optional().example("\"t\""),
+        /// Seconds since 1970 in 10 digits, milliseconds in 13, or RFC 3339.
+        unit: TimeUnit = choice(TIME_UNITS.to_vec()).default("\"s\""),
+    }
+    check |_, section| one_place(section, &["header", "body", "list"]);
+    schema {
+        "if": true,
+        "then": { "oneOf": [{ "required": ["header"] }, { "required": ["body"] }, { "required": ["list"] }] },
+    };
+}
+
+keys! {
+    /// The places of an event's id and type.
+    pub struct EventKeys {
+        /// The id: a path in the body, `header:X-Name`, `hash:body`, or `hash:signed`, the hash of the signed bytes. A list joins
+        /// all values with periods; all must exist. Required except for `standard-webhooks`, which sends it in a header.
+        id: Option<Vec<Name>> = names().optional().example("\"header:X-GitHub-Delivery\""),
+        /// The type: a path in the body, or `header:X-Name`. A list joins the values that exist; the first must exist.
+        r#type: Located<Vec<Name>> =
+            names().located().required("add the place of the type: type = \"type\", or \"header:X-Type\"").example("\"type\""),
+        /// The type of an event without one. Without a default, Hookmill rejects such an event.
+        default: Option<String> =
+            text("a type").with(json!({ "minLength": 1 })).and_then(|item, text| {
+                if text.is_empty() {
+                    item.report(item.here.error("the type is blank; set it or remove it"));
+                }
+                Some(text)
+            })
+            .optional().example("\"unknown\""),
+        /// Whether a body contains many events, as a list or as lines: at most 10,000. Not if the signature or the token is in the
+        /// body. The id of an event without one is the hash of its text.
+        many: bool = boolean().default("false"),
+        /// Whether to combine an unsigned id with a hash of the body. Use `false` only for a provider whose attempts differ in their
+        /// bodies.
+        hash: bool = boolean().default("true"),
+    }
+    check |keys, section| {
+        if keys.r#type.value.iter().any(|part| matches!(part, Name::BodyHash | Name::SignedHash)) {
+            section.report(keys.r#type.error("a hash cannot be the type, since no rule could match it"));
+        }
+    };
+}
+
+/// A part of an event's id or type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Name {
+    /// `header:X-Name`.
+    Header(String),
+    /// `hash:body`.
+    BodyHash,
+    /// `hash:signed`.
+    SignedHash,
+    /// A path in the body.
+    Body(Path),
+}
+
+keys! {
+    /// A signed request that is not an event, and the response to it.
+    pub struct HandshakeKeys {
+        /// Paths in the body of such a request, and their values.
+        when: Vec<(Located<String>, Value)> =
+            members(scalar(), HANDSHAKE).required(HANDSHAKE).example("{ type = \"url_verification\" }"),
+        /// A path that must not exist.
+        unless: Option<Path> = body_path().optional().example("\"event\""),
+        /// A path whose text is the response.
+        echo: Option<Path> = body_path().optional().example("\"challenge\""),
+        response: ResponseKeys = flatten(),
+    }
+    check |keys, section| {
+        if let Some(body) = section.at("body").filter(|_| keys.echo.is_some()) {
+            section.report(body.error("`body` and `echo` exclude each other; remove one of them"));
+        }
+        for (name, _) in &keys.when {
+            if let Err(error) = name.value.parse::<Path>() {
+                section.report(name.error(error.to_string()));
+            }
+        }
+    };
+    schema { "not": { "required": ["echo", "body"] } };
+}
+
+const REDACTION: &str =
+    "a path with names separated by `.`, such as `data.object.email`, `lines.*.name` or `**.email`";
+const SECRET_NAMES: &str = "a list of names such as \"env:STRIPE_WEBHOOK_SECRET\"";
+const FAMILIES: &str = "a list of header prefixes, such as [\"svix\", \"webhook\"]";
+const HANDSHAKE: &str = "a table of members of such a request: { type = \"url_verification\" }";
+
+fn scheme_name() -> Kind<String> {
+    text("the name of a scheme").with(json!({ "enum": scheme_names().collect::<Vec<_>>() })).and_then(|item, name| {
+        if name == "paypal" {
+            let problem = "PayPal signs with a certificate that the recipient must fetch; Hookmill does not support this";
+            item.report(item.here.error(problem).hint(
+                "verify PayPal's events in your own service (POST /v1/notifications/verify-webhook-signature)",
+            ));
+            return None;
+        }
+        let known = scheme_names().any(|known| known == name);
+        if !known {
+            let problem = item.here.error(format!("found {name:?}"));
+            item.report(problem.suggest(&name, scheme_names()));
+        }
+        known.then_some(name)
+    })
+}
+
+fn secrets() -> Kind<Vec<SecretRef>> {
+    let plain = secret("env:STRIPE_WEBHOOK_SECRET")
+        .with(json!({ "description": "The name of a secret." }))
+        .map(|name| SecretRef { name: SecretName(name), not_after: None });
+    let ending = table_then(SECRET_NAMES, |_, keys: SecretKeys| {
+        Some(SecretRef { name: SecretName(keys.name), not_after: keys.not_after })
+    });
+    list(table_or(ending, plain).located(), SECRET_NAMES)
+        .not_empty("the list of secrets is empty", format!("expected {SECRET_NAMES}"))
+        .with(json!({ "maxItems": SECRETS }))
+        .and_then(|item, secrets| {
+            if secrets.len() > SECRETS {
+                let problem = item.here.error(format!("{} secrets are listed", secrets.len()));
+                item.report(problem.hint(format!("use at most {SECRETS}")));
+            }
+            for (i, secret) in secrets.iter().enumerate() {
+                let name = &secret.value.name;
+                if secrets[..i].iter().any(|other| other.value.name == *name) {
+                    item.report(secret.error(format!("env:{} is listed twice", name.0)));
+                }
+            }
+            Some(secrets.into_iter().map(|secret| secret.value).collect())
+        })
+}
+
+fn time() -> Kind<Timestamp> {
+    let schema = || {
+        // RFC 3339; a reader of TOML that is asked for JSON makes a string of a date.
+        json!({
+            "type": "string",
+            "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}.*([Zz]|[+\u{2212}-][0-9]{2}:[0-9]{2})$"
+        })
+    };
+    Kind::new(schema, |item: &Item<'_>| {
+        let expected = "a date and time with an offset, such as 2026-12-31T00:00:00Z";
+        item.date(expected, Timestamp::parse_rfc3339)
+    })
+}
+
+fn tolerance() -> Kind<Duration> {
+    duration(seconds(1)..=days(1))
+}
+
+fn public_url() -> Kind<String> {
+    let expected = "a URL such as \"https://hooks.example.com/webhooks/twilio\"";
+    text(expected).and_then(move |item, text| {
+        let host = text.strip_prefix("https://").or(text.strip_prefix("http://"));
+        let fault = if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            Some("is not a URL")
+        } else if text.contains(['?', '#']) {
+            Some("has a query or a fragment; remove it: Hookmill takes the query from each request")
+        } else if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            Some("contains whitespace")
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            let problem = item.here.error(format!("{text:?} {fault}"));
+            item.report(problem.hint(format!("expected {expected}")));
+        }
+        fault.is_none().then_some(text)
+    })
+}
+
+/// The error of a name that no header can have: <https://www.rfc-editor.org/rfc/rfc9110#name-tokens>.
+fn header_fault(name: &str) -> Option<String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let fits = !name.is_empty() && name.bytes().all(token);
+    (!fits).then(|| format!("{name:?} is not a valid header name"))
+}
+
+fn header() -> Kind<String> {
+    text("the name of a header").and_then(|item, name| {
+        if let Some(fault) = header_fault(&name) {
+            item.report(item.here.error(fault));
+        }
+        Some(name)
+    })
+}
+
+fn body_path() -> Kind<Path> {
+    parsed("a path in the body, such as \"signature.timestamp\"", str::parse::<Path>)
+        .with(json!({ "minLength": 1 }))
+}
+
+fn content_type() -> Kind<String> {
+    text("such as \"text/xml\"").and_then(|item, text| {
+        if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            item.report(item.here.error("a header can contain only ASCII characters"));
+        }
+        Some(text)
+    })
+}
+
+fn separator() -> Kind<char> {
+    parsed("one character, such as \",\"", |text| {
+        let mut chars = text.chars();
+        match (chars.next(), chars.next()) {
+            (Some('='), None) => Err("`=` separates keys from values"),
+            (Some(separator), None) => Ok(separator),
+            _ => Err("not a single character"),
+        }
+    })
+    .with(json!({ "minLength": 1, "maxLength": 1 }))
+}
+
+/// Reports a table that does not have exactly one of these keys.
+fn one_place(section: &Section<'_>, keys: &[&str]) {
+    if keys.iter().filter(|key| section.at(key).is_some()).count() != 1 {
+        let examples = ["header = \"X-Name\"", "body = \"a.path\"", "list = \"t\""];
+        let hint = format!("add one of {}", examples[..keys.len()].join(", "));
+        section.report(section.here.error("expected exactly one place").hint(hint));
+    }
+}
+
+fn names() -> Kind<Vec<Name>> {
+    const EXPECTED: &str = "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", \"hash:signed\", or a list of these";
+    let path = parsed(EXPECTED, str::parse::<Path>);
+    let name = text(EXPECTED).with(json!({ "minLength": 1 })).and_then(move |item, text| {
+        if let Some(header) = text.strip_prefix("header:") {
+            if let Some(fault) = header_fault(header) {
+                item.report(item.here.error(fault));
+            }
+            return Some(Name::Header(header.to_owned()));
+        }
+        match text.as_str() {
+            "hash:body" => return Some(Name::BodyHash),
+            "hash:signed" => return Some(Name::SignedHash),
+            _ => {}
+        }
+        if text.starts_with(|c: char| c.is_ascii_uppercase()) && text.contains('-') {
+            let problem = item.here.error(format!("found {text:?}, a path in the body"));
+            item.report(problem.hint(format!(
+                "for a header: \"header:{text}\"; for a path in the body: '[\"{text}\"]'"
+            )));
+            return None;
+        }
+        path.read(item).map(Name::Body)
+    });
+    one_or_many(name, EXPECTED).not_empty("no path is given", format!("expected {EXPECTED}"))
+}
+
+/// A source as read.
+pub(crate) struct SourceDecl {
+    /// What ingress needs of it, unless its scheme has errors.
+    pub(crate) source: Option<Source>,
+    pub(crate) preset: Option<&'static str>,
+    pub(crate) unmatched: Unmatched,
+    pub(crate) redact: Vec<Redaction>,
+    pub(crate) api: Option<Api>,
+}
+
+/// Reads a source.
+pub(crate) fn source(name: &str, item: &Item<'_>) -> Option<SourceDecl> {
+    let section = item.section("a table")?;
+    let scheme = section.get("scheme").filter(Item::is_string).and_then(|item| item.string(""));
+    let named = NAMED.iter().find(|(named, _)| Some(*named) == scheme.as_deref());
+    let file = format!("schemes/{}.toml", scheme.as_deref().unwrap_or_default());
+    let document = Document::new(&file, named.map_or("", |(_, text)| text));
+    let table = document.parse();
+    let behind = document.root(&table);
+    let general = behind.get("scheme").and_then(|item| item.string("the name of a scheme"));
+    let general = general.or(scheme).unwrap_or_default();
+    let section = section.over(named.map(|_| &behind));
+    let keys = SourceKeys::read(&section);
+    let source = keys.map(|keys| keys.source(name, &general, &section));
+    section.finish();
+    behind.finish();
+    document.into_errors().into_iter().for_each(|error| item.report(error));
+    source
+}
+
+/// A source's signatures and events.
+struct Signing {
+    scheme: Scheme,
+    tolerance: Option<Tolerance>,
+    events: Events,
+}
+
+impl Signing {
+    /// The parts of a body that are enough to sign another body. The API never shows them, whatever `redact` says.
+    pub(super) fn proofs(&self) -> Vec<Redaction> {
+        let Scheme::Template(template) = &self.scheme else {
+            // Paddle Classic's signature is not a part of the event that is kept.
+            return Vec::new();
+        };
+        let Place::Body(_, signature) = &template.signature.place else {
+            return Vec::new();
+        };
+        let time = template.timestamp.as_ref().and_then(|time| match &time.place {
+            Place::Body(_, path) => Some(path),
+            Place::Header(_) | Place::Member(_) => None,
+        });
+        let members = template.payload.iter().filter_map(|part| match part {
+            Part::Member(_, path) => Some(path),
+            _ => None,
+        });
+        let paths = [signature].into_iter().chain(time).chain(members);
+        paths.filter_map(|path| Some(Redaction::from(&path.parse::<Path>().ok()?))).collect()
+    }
+}
+
+impl SourceKeys {
+    fn source(self, name: &str, general: &str, section: &Section<'_>) -> SourceDecl {
+        let Self { scheme, secrets, preset, rate_limit, unmatched, mut redact, api, signing } =
+            self;
+        if let Some(preset) = &preset
+            && !preset.value.schemes.contains(&scheme.value.as_str())
+        {
+            let needed: Vec<_> =
+                preset.value.schemes.iter().map(|name| format!("{name:?}")).collect();
+            let problem =
+                preset.error(format!("this preset does not support the scheme {:?}", scheme.value));
+            section.report(problem.hint(format!("scheme = {}", needed.join(" or "))));
+        }
+        let preset = preset.map(|preset| preset.value.name);
+        let provider =
+            preset.into_iter().chain([scheme.value.as_str()]).find_map(refetch::provider);
+        if let (Some(here), None) = (section.at("api"), provider) {
+            let problem = here.error("Hookmill cannot fetch objects from this provider's API");
+            section
+                .report(problem.hint("remove `api`; it is supported for Stripe, Clerk and Paddle"));
+        }
+        let api = api.zip(provider).map(|(keys, provider)| {
+            ApiKeys { key: keys.key, rate: keys.rate, url: keys.url }.api(provider)
+        });
+        let public_url = signing.public_url.as_ref().map(|url| url.value.clone());
+        let answer = signing.response.as_ref().map(ResponseKeys::answer);
+        let signing = signing.signing(&scheme, general, section);
+        if let (Some(here), Some(signing)) = (section.at("unmatched"), &signing)
+            && unmatched == Unmatched::Ignore
+            && signing.scheme.leaves_body_open()
+        {
+            let problem = here.error(
+                "the signature does not cover the body and an ignored event is not recorded, so an attacker could reuse the signature for another event",
+            );
+            section.report(problem.hint("use \"record\" or \"dead_letter\""));
+        }
+        redact.extend(signing.iter().flat_map(Signing::proofs));
+        let source = signing.map(|signing| Source {
+            name: name.to_owned(),
+            scheme_name: scheme.value,
+            scheme: signing.scheme,
+            secrets,
+            tolerance: signing.tolerance,
+            public_url,
+            events: signing.events,
+            answer,
+            rate_limit,
+        });
+        SourceDecl { source, preset, unmatched, redact, api }
+    }
+}
+
+/// The keys that describe a signature, and the general schemes that have them.
+pub(crate) const PARAMETERS: [(&str, &[&str]); 9] = [
+    ("algorithm", &["hmac"]),
+    ("key", &["hmac", "ed25519", "ecdsa-p256", "token"]),
+    ("signature", &["hmac", "ed25519", "ecdsa-p256", "token"]),
+    ("timestamp", &["hmac", "ed25519", "ecdsa-p256", "token"]),
+    ("payload", &["hmac", "ed25519", "ecdsa-p256"]),
+    ("event", &["hmac", "ed25519", "ecdsa-p256", "token", "standard-webhooks"]),
+    ("handshake", &["hmac", "ed25519", "ecdsa-p256", "token"]),
+    ("families", &["standard-webhooks"]),
+    ("asymmetric", &["standard-webhooks"]),
+];
+
+impl SigningKeys {
+    fn signing(
+        self,
+        name: &Located<String>,
+        general: &str,
+        section: &Section<'_>,
+    ) -> Option<Signing> {
+        for (key, schemes) in PARAMETERS {
+            if let Some(here) = section.at(key).filter(|_| !schemes.contains(&general)) {
+                let problem =
+                    here.error(format!("`{key}` does not apply to the scheme {:?}", name.value));
+                section.report(problem.hint(format!("remove `{key}`")));
+            }
+        }
+        let url = self.public_url.clone();
+        let within = (self.tolerance, self.future_tolerance);
+        let (scheme, events) = match general {
+            "twilio" => (Scheme::Twilio, twilio_events()),
+            "paddle-classic" => (Scheme::PaddleClassic, Events::none()),
+            "standard-webhooks" => self.standard_webhooks(section),
+            _ => self.template(general, section)?,
+        };
+        let signs_time = match &scheme {
+            Scheme::Template(template) => template.timestamp.is_some(),
+            Scheme::StandardWebhooks { .. } => true,
+            Scheme::Twilio | Scheme::PaddleClassic => false,
+        };
+        for key in ["tolerance", "future_tolerance"] {
+            // The scheme's own tolerance means nothing if the source took the time away.
+            if let Some(here) = section.at(key).filter(|_| !signs_time) {
+                let problem = format!("the scheme {:?} does not sign a time", name.value);
+                section.report(here.error(problem));
+            }
+        }
+        let (past, future) = within;
+        let usual = seconds(300);
+        let tolerance = signs_time
+            .then_some(Tolerance { past: past.unwrap_or(usual), future: future.unwrap_or(usual) });
+        if scheme.signs_url() && section.get("public_url").is_none() {
+            let problem = name.error("this scheme signs the URL and needs `public_url`");
+            section.report(problem.hint(
+                "add the URL exactly as registered with the provider: public_url = \"https://hooks.example.com/webhooks/…\"",
+            ));
+        }
+        if let Some(url) = url.filter(|_| !scheme.signs_url()) {
+            let problem = format!("the scheme {:?} does not sign the URL", name.value);
+            section.report(url.error(problem));
+        }
+        Some(Signing { scheme, tolerance, events })
+    }
+
+    fn standard_webhooks(self, section: &Section<'_>) -> (Scheme, Events) {
+        let usual = || vec!["svix".to_owned(), "webhook".to_owned()];
+        let scheme = Scheme::StandardWebhooks {
+            families: self.families.unwrap_or_else(usual),
+            asymmetric: self.asymmetric.unwrap_or_default(),
+        };
+        let mut events = Events::none();
+        match self.event {
+            Some(event) => {
+                // The scheme signs the id, and its hash makes the id of one event.
+                let of_id = event.value.id.is_some() || event.value.many || !event.value.hash;
+                if of_id {
+                    let problem =
+                        event.error("Standard Webhooks sends the id of an event in a header");
+                    section.report(problem.hint("remove `id`, `many` and `hash`"));
+                }
+                event.value.add_type(&mut events);
+            }
+            None => events.kind = vec![body_part(&mut events.reads, &path_of("type"))],
+        }
+        (scheme, events)
+    }
+
+    fn template(self, general: &str, section: &Section<'_>) -> Option<(Scheme, Events)> {
+        let missing = |key: &'static str, hint: &str| {
+            if section.get(key).is_none() {
+                section.report(section.here.error(format!("`{key}` is missing")).hint(hint));
+            }
+        };
+        missing(
+            "event",
+            "add the places of the event's id and type: event = { id = \"id\", type = \"type\" }",
+        );
+        missing(
+            "signature",
+            "add the place of the signature: signature = { header = \"X-Signature\", encoding = \"hex\" }",
+        );
+        if general != "token" {
+            missing("payload", "add the signed text: payload = \"{timestamp}.{body}\"");
+        }
+        let mut events = Events::none();
+        let mut hashed = true;
+        if let Some(event) = &self.event {
+            match &event.value.id {
+                Some(id) => events.id = name_parts(&mut events.reads, id),
+                None => {
+                    let hint = "add the place of the id: id = \"id\", or \"header:X-Id\"";
+                    section.report(event.error("`id` is missing").hint(hint));
+                }
+            }
+            event.value.add_type(&mut events);
+            events.many = event.value.many;
+            hashed = event.value.hash;
+        }
+        for handshake in self.handshake.iter().flatten() {
+            events.handshakes.push(handshake.handshake(&mut events.reads));
+        }
+        let (id_at, event) = (self.event.as_ref().map(Located::place), self.event.is_some());
+        let template = self.signed(general, section)?;
+        if let Some(here) = id_at.filter(|_| event) {
+            events.hash = hashed && hash(&template, &events.id);
+            one_event(&template, &events, &here, section);
+        }
+        Some((Scheme::Template(Box::new(template)), events))
+    }
+
+    fn signed(self, general: &str, section: &Section<'_>) -> Option<Template> {
+        let report = |error| section.report(error);
+        let algorithm = match general {
+            "ed25519" => Algorithm::Ed25519,
+            "ecdsa-p256" => Algorithm::EcdsaP256,
+            "token" => Algorithm::Token,
+            _ => self.algorithm.unwrap_or(Algorithm::HmacSha256),
+        };
+        let mut reads = Reads::default();
+        let signature = self.signature.as_ref();
+        if let Some(signature) = signature
+            .filter(|signature| algorithm != Algorithm::Token && signature.value.encoding.is_none())
+        {
+            report(signature.error("`encoding` is missing").hint("\"hex\" or \"base64\""));
+        }
+        let signature = signature.and_then(|keys| keys.value.at(algorithm, &mut reads));
+        let time_at = self.timestamp.as_ref().map(Located::place);
+        let timestamp = self.timestamp.as_ref().and_then(|keys| keys.value.at(&mut reads));
+        let payload = if algorithm == Algorithm::Token {
+            if let Some(here) = &time_at {
+                report(here.error("the scheme `token` does not sign the time, so it can be forged; remove `timestamp`"));
+            }
+            Vec::new()
+        } else {
+            let text = self.payload.as_ref()?;
+            let payload = payload(text, &mut reads, section)?;
+            let has_time = payload.contains(&Part::Timestamp);
+            if has_time && section.get("timestamp").is_none() {
+                let problem =
+                    text.error("`payload` contains `{timestamp}` but `timestamp` is missing");
+                report(
+                    problem.hint(
+                        "add the place of the time: timestamp = { header = \"X-Timestamp\" }",
+                    ),
+                );
+            }
+            if let (Some(time), Some(here)) = (&timestamp, &time_at)
+                && !has_time
+                && !(matches!(time.place, Place::Body(..)) && payload.contains(&Part::Body))
+            {
+                let problem = text.error(format!(
+                    "`payload` does not sign `{{timestamp}}`, so the timestamp can be forged ({})",
+                    here.key
+                ));
+                report(problem.hint(
+                    "add `{timestamp}` if the provider signs it; otherwise remove `timestamp`",
+                ));
+            }
+            if signature
+                .as_ref()
+                .is_some_and(|signature| payload.iter().any(|part| signs(part, &signature.place)))
+            {
+                report(text.error("`payload` contains the signature itself; remove it"));
+            }
+            // The verifier tells a URL from the body behind it.
+            let separable = |first: &Part, second: &Part| {
+                matches!(first, Part::Url | Part::PlainUrl) && *second == Part::Body
+            };
+            for (first, second) in unseparated(&payload) {
+                if !separable(first, second) {
+                    let problem = text.error(format!(
+                        "no fixed characters separate `{first}` from `{second}`, so an attacker could move bytes from one to the other without changing the signature"
+                    ));
+                    let length = match first {
+                        Part::Header(name, _) => format!(
+                            ", or add the length of the first if it is fixed: {{header:{name}:36}}"
+                        ),
+                        _ => String::new(),
+                    };
+                    report(problem.hint(format!(
+                        "add the characters that the provider signs between them{length}; without either, Hookmill cannot verify this provider safely"
+                    )));
+                }
+            }
+            payload
+        };
+        let signature = signature?;
+        if let (Some(TimeAt { place: Place::Member(_), .. }), None, Some(here)) =
+            (&timestamp, &signature.list, &time_at)
+        {
+            report(here.error("the signature's header is not declared as a list").hint(
+                "declare it: signature = { header = \"…\", list = \",\", key = \"v1\", encoding = \"hex\" }",
+            ));
+        }
+        if let (Some(time), Some(here)) = (&timestamp, &time_at)
+            && is_at(&time.place, &signature)
+        {
+            report(
+                here.error("the time has the same place as the signature; give it another place"),
+            );
+        }
+        let key = self.key.unwrap_or_default();
+        Some(Template { algorithm, key, signature, timestamp, payload, reads })
+    }
+}
+
+impl ResponseKeys {
+    fn answer(&self) -> Answer {
+        Answer {
+            status: self.status,
+            content_type: self.content_type.clone(),
+            body: self.body.clone(),
+        }
+    }
+}
+
+impl EventKeys {
+    fn add_type(&self, events: &mut Events) {
+        events.kind = name_parts(&mut events.reads, &self.r#type.value);
+        events.default_kind.clone_from(&self.default);
+    }
+}
+
+impl HandshakeKeys {
+    fn handshake(&self, reads: &mut Reads) -> Handshake {
+        // A path with an error has been reported.
+        let when = self.when.iter().filter_map(|(name, value)| {
+            Some((reads.add(&name.value.parse().ok()?), value.to_string()))
+        });
+        let when = when.collect();
+        let unless = self.unless.as_ref().map(|path| reads.add(path));
+        let echo = self.echo.as_ref().map(|path| reads.add(path));
+        Handshake { when, unless, answer: self.response.answer(), echo }
+    }
+}
+
+impl SignatureKeys {
+    fn at(&self, algorithm: Algorithm, reads: &mut Reads) -> Option<SignatureAt> {
+        let place = match (&self.header, &self.body) {
+            (Some(header), None) => Place::Header(header.value.clone()),
+            (None, Some(path)) => Place::Body(reads.add(path), path.to_string()),
+            _ => return None,
+        };
+        let encoding = match algorithm {
+            Algorithm::Token => Encoding::Text,
+            _ => self.encoding.unwrap_or(Encoding::Hex),
+        };
+        let prefix = self.prefix.as_ref().map(|prefix| prefix.value.clone()).unwrap_or_default();
+        Some(SignatureAt { place, prefix, encoding, list: self.list.zip(self.key.clone()) })
+    }
+}
+
+impl TimestampKeys {
+    fn at(&self, reads: &mut Reads) -> Option<TimeAt> {
+        let place = match (&self.header, &self.body, &self.list) {
+            (Some(header), None, None) => Place::Header(header.clone()),
+            (None, Some(path), None) => Place::Body(reads.add(path), path.to_string()),
+            (None, None, Some(member)) => Place::Member(member.clone()),
+            _ => return None,
+        };
+        Some(TimeAt { place, unit: self.unit })
+    }
+}
+
+impl Events {
+    fn none() -> Self {
+        Self {
+            reads: Reads::default(),
+            id: Vec::new(),
+            kind: Vec::new(),
+            default_kind: None,
+            many: false,
+            hash: false,
+            handshakes: Vec::new(),
+        }
+    }
+}
+
+/// Event Streams: <https://www.twilio.com/docs/events/event-types>, CloudEvents in a list.
+fn twilio_events() -> Events {
+    let mut events = Events::none();
+    events.id = vec![body_part(&mut events.reads, &path_of("id"))];
+    events.kind = vec![body_part(&mut events.reads, &path_of("type"))];
+    events.many = true;
+    events
+}
+
+fn path_of(name: &str) -> Path {
+    Path { steps: vec![Step::Key(name.to_owned())], select: None }
+}
+
+fn body_part(reads: &mut Reads, path: &Path) -> NamePart {
+    NamePart::Body(reads.add(path), path.to_string())
+}
+
+fn name_parts(reads: &mut Reads, names: &[Name]) -> Vec<NamePart> {
+    let part = |name: &Name| match name {
+        Name::Header(header) => NamePart::Header(header.clone()),
+        Name::BodyHash => NamePart::BodyHash,
+        Name::SignedHash => NamePart::SignedHash,
+        Name::Body(path) => body_part(reads, path),
+    };
+    names.iter().map(part).collect()
+}
+
+/// Whether this part of what is signed holds the signature.
+fn signs(part: &Part, signature: &Place) -> bool {
+    match (part, signature) {
+        (Part::Body, Place::Body(..)) => true,
+        (Part::Header(signed, _), Place::Header(name)) => signed.eq_ignore_ascii_case(name),
+        (Part::Member(_, signed), Place::Body(_, path)) => signed == path,
+        _ => false,
+    }
+}
+
+/// Whether the signature would be read as the time.
+fn is_at(time: &Place, signature: &SignatureAt) -> bool {
+    match (time, &signature.place, &signature.list) {
+        (Place::Member(time), _, Some((_, key))) => time == key,
+        (Place::Header(time), Place::Header(signature), _) => time.eq_ignore_ascii_case(signature),
+        (Place::Body(_, time), Place::Body(_, signature), _) => time == signature,
+        _ => false,
+    }
+}
+
+/// `v0:{timestamp}:{body}`.
+fn payload(text: &Located<String>, reads: &mut Reads, section: &Section<'_>) -> Option<Vec<Part>> {
+    let mut parts = Vec::new();
+    let mut rest = text.value.as_str();
+    let fault = |problem: String| {
+        section.report(text.error(problem).hint(
+            "possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters",
+        ));
+    };
+    while let Some(open) = rest.find('{') {
+        if open > 0 {
+            parts.push(Part::Literal(rest[..open].to_owned()));
+        }
+        let Some(length) = rest[open..].find('}') else {
+            fault("missing a closing brace".to_owned());
+            return None;
+        };
+        let name = &rest[open + 1..open + length];
+        parts.push(match name.split_once(':') {
+            None if name == "timestamp" => Part::Timestamp,
+            None if name == "method" => Part::Method,
+            None if name == "url" => Part::Url,
+            None if name == "plain_url" => Part::PlainUrl,
+            None if name == "body" => Part::Body,
+            Some(("header", header)) => {
+                let (header, length) = match header.split_once(':') {
+                    Some((header, length)) => match length.parse() {
+                        Ok(length @ 1..=MAX_HEADER_LENGTH) => (header, Some(length)),
+                        _ => {
+                            fault(format!("found {{{name}}}: a length is a number from 1 to {MAX_HEADER_LENGTH}"));
+                            return None;
+                        }
+                    },
+                    None => (header, None),
+                };
+                if let Some(fault) = header_fault(header) {
+                    section.report(text.error(fault));
+                }
+                Part::Header(header.to_owned(), length)
+            }
+            Some(("body", path)) => match path.parse::<Path>() {
+                Ok(path) => Part::Member(reads.add(&path), path.to_string()),
+                Err(error) => {
+                    fault(format!("found {{{name}}}: {error}"));
+                    return None;
+                }
+            },
+            _ => {
+                fault(format!("found {{{name}}}"));
+                return None;
+            }
+        });
+        rest = &rest[open + length + 1..];
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Literal(rest.to_owned()));
+    }
+    if !parts.iter().any(|part| matches!(part, Part::Body | Part::Member(..))) {
+        fault("`payload` does not sign the body".to_owned());
+    }
+    Some(parts)
+}
+
+/// Whether the signature covers this part of an id.
+fn covers(template: &Template, part: &NamePart) -> bool {
+    let payload = &template.payload;
+    let whole = payload.contains(&Part::Body);
+    match part {
+        NamePart::Header(name) => payload.iter().any(
+            |part| matches!(part, Part::Header(signed, _) if signed.eq_ignore_ascii_case(name)),
+        ),
+        NamePart::Body(_, path) => {
+            whole
+                || payload
+                    .iter()
+                    .any(|part| matches!(part, Part::Member(_, signed) if signed == path))
+        }
+        NamePart::BodyHash => whole,
+        NamePart::SignedHash => true,
+    }
+}
+
+/// Whether an id has to be combined with a hash of the body: that is signed, and the id is not.
+fn hash(template: &Template, id: &[NamePart]) -> bool {
+    template.payload.contains(&Part::Body) && !id.iter().all(|part| covers(template, part))
+}
+
+/// Reports what would let one signature be several events.
+fn one_event(template: &Template, events: &Events, at: &Located<()>, section: &Section<'_>) {
+    let token = template.algorithm == Algorithm::Token;
+    let whole = template.payload.contains(&Part::Body);
+    let by_signature = events.id.contains(&NamePart::SignedHash);
+    if token && by_signature {
+        section.report(
+            at.error("the scheme `token` signs nothing to hash; use \"hash:body\" or a path"),
+        );
+    }
+    if !token && !events.id.iter().all(|part| whole || covers(template, part)) {
+        let problem = at.error(
+            "the signature covers neither the body nor this id, so an attacker could reuse one signature for many events",
+        );
+        section.report(problem.hint("use the hash of the signed bytes: id = \"hash:signed\""));
+    }
+    let one = "remove `many`, so that each request is one event";
+    if events.many && by_signature && whole {
+        let problem = at.error("all events of a request would get the same id");
+        section.report(problem.hint("remove \"hash:signed\" from `id`"));
+    } else if events.many && !token && !whole {
+        let problem = at.error(
+            "the signature does not cover the body, so an attacker could put many events into one request",
+        );
+        section.report(problem.hint(one));
+    } else if events.many && matches!(template.signature.place, Place::Body(..)) {
+        // The token would be stored inside one of the events, where redaction does not find it.
+        let problem = at.error("the token is in the body, so the body must be one event");
+        section.report(problem.hint(one));
+    }
+}

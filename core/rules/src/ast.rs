@@ -1,0 +1,225 @@
+//! A rule as written: what [`crate::decl`] reads, and [`crate::compile`] checks against the schema.
+
+use std::time::Duration;
+
+use hookmill_core::outbound::Outcome;
+use hookmill_keys::Located;
+use serde_json::Value as Json;
+
+use crate::decl::{EmailDecl, SmsDecl, TrackDecl};
+use crate::{EventField, Form, Pattern, ValuePath};
+
+/// A rule as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RuleDecl {
+    /// `name`.
+    pub name: Located<String>,
+    /// Whether the rule is a preset's.
+    pub preset: bool,
+    /// `on`.
+    pub on: Vec<Pattern>,
+    /// `handler`: the code whose values the paths select from, if not the body.
+    pub handler: Option<Located<String>>,
+    /// `each`: the list whose elements become rows.
+    pub each: Option<Located<ValuePath>>,
+    /// `when`: all of these must hold.
+    pub when: Vec<ConditionDecl>,
+    /// The effect.
+    pub effect: EffectDecl,
+}
+
+/// The effect of a rule, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub enum EffectDecl {
+    /// `table`: the rule writes a table.
+    Table(TableDecl),
+    /// `email`, `sms` or `track`: the rule sends something.
+    Send(SendDecl),
+    /// `outcome`: the outcome of an email.
+    Outcome {
+        /// `email`: its id; or `provider_id`: the provider's id for it.
+        of: Located<ValueDecl>,
+        /// Whether it is the provider's id.
+        by_provider_id: bool,
+        /// `is`.
+        outcome: Outcome,
+    },
+    /// `suppress`: Hookmill no longer writes to an address.
+    Suppress {
+        /// `address`: one, or a list of them.
+        address: Located<ValueDecl>,
+        /// `reason`.
+        reason: String,
+    },
+}
+
+/// A rule that writes a table, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TableDecl {
+    /// `table`.
+    pub table: Located<String>,
+    /// `key`: columns and their values.
+    pub key: NamedValues,
+    /// What the rule does with the rows.
+    pub write: TableWrite,
+}
+
+/// What a rule does with the rows of its table.
+#[derive(Clone, PartialEq, Debug)]
+pub enum TableWrite {
+    /// `add`: columns grow. Without a version, since additions commute.
+    Count {
+        /// The amount that each column grows by.
+        add: NamedValues,
+    },
+    /// The row of the newest event. A deleted row stays, with `_deleted = 1`.
+    Upsert {
+        /// The columns, and the order of events.
+        newest: Newest,
+        /// `tie.precedence`.
+        precedence: Option<PrecedenceDecl>,
+        /// `tie.refetch`: whether Hookmill fetches the object from the provider's API.
+        refetch: Option<Located<()>>,
+    },
+    /// The same with `tombstone = false`: a deleted row is removed.
+    Remove {
+        /// The columns, and the order of events.
+        newest: Newest,
+        /// `tie.precedence`.
+        precedence: Option<PrecedenceDecl>,
+    },
+    /// `update`: only existing rows.
+    Update {
+        /// The columns, and the order of events.
+        newest: Newest,
+        /// `tie.precedence`.
+        precedence: Option<PrecedenceDecl>,
+    },
+    /// `each`: the rows of the newest event's list.
+    List {
+        /// The columns, and the order of events.
+        newest: Newest,
+        /// `tie.precedence`: patterns of event types, weakest first.
+        precedence: Option<Vec<String>>,
+        /// `tie.refetch`: whether Hookmill fetches the object from the provider's API.
+        refetch: Option<Located<()>>,
+    },
+}
+
+/// What the newest event writes, and which event that is.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Newest {
+    /// `set`: columns and their values.
+    pub set: NamedValues,
+    /// `version`.
+    pub version: Located<ValueDecl>,
+    /// `delete`: patterns of the event types that delete.
+    pub delete: Vec<Located<String>>,
+}
+
+impl TableDecl {
+    /// What the newest event writes, unless the rule counts.
+    pub const fn newest(&self) -> Option<&Newest> {
+        match &self.write {
+            TableWrite::Count { .. } => None,
+            TableWrite::Upsert { newest, .. }
+            | TableWrite::Remove { newest, .. }
+            | TableWrite::Update { newest, .. }
+            | TableWrite::List { newest, .. } => Some(newest),
+        }
+    }
+
+    /// The columns outside the key: those of `set`, or of `add`.
+    pub const fn columns(&self) -> &NamedValues {
+        match &self.write {
+            TableWrite::Count { add } => add,
+            TableWrite::Upsert { newest, .. }
+            | TableWrite::Remove { newest, .. }
+            | TableWrite::Update { newest, .. }
+            | TableWrite::List { newest, .. } => &newest.set,
+        }
+    }
+}
+
+/// What a rule sends, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SendDecl {
+    /// `email`.
+    Email(EmailDecl),
+    /// `sms`.
+    Sms(SmsDecl),
+    /// `track`.
+    Track(TrackDecl),
+}
+
+impl SendDecl {
+    /// `delay`.
+    pub const fn delay(&self) -> Duration {
+        match self {
+            Self::Email(email) => email.delay,
+            Self::Sms(sms) => sms.delay,
+            Self::Track(track) => track.delay,
+        }
+    }
+}
+
+/// Names and their values.
+pub type NamedValues = Vec<(Located<String>, Located<ValueDecl>)>;
+
+/// A condition as written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConditionDecl {
+    /// The place of the value.
+    pub path: ValuePath,
+    /// JSON texts, one of which the value must equal.
+    pub any_of: Vec<String>,
+    /// If true, the value must equal none of them.
+    pub not: bool,
+}
+
+/// A value as written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ValueDecl {
+    /// One path, or several; the first that leads to a value counts.
+    Paths {
+        /// The paths.
+        paths: Vec<ValuePath>,
+        /// `{ rfc3339 = "…" }` and the like: the form of the value in the body.
+        form: Form,
+    },
+    /// `{ value = … }`: a constant, as JSON.
+    Constant(String),
+    /// `{ event = "id" }`: a field of every event.
+    Event(EventField),
+}
+
+impl ValueDecl {
+    /// A constant text.
+    pub(crate) fn text(text: &str) -> Self {
+        Self::Constant(Json::from(text).to_string())
+    }
+
+    /// Whether a path selects from the element of `each`.
+    pub fn is_of_element(&self) -> bool {
+        matches!(self, Self::Paths { paths, .. } if paths.iter().any(|path| path.element))
+    }
+
+    /// Whether the value is a time.
+    pub const fn is_time(&self) -> bool {
+        matches!(self, Self::Paths { form, .. } if form.is_time())
+    }
+}
+
+/// `tie.precedence`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PrecedenceDecl {
+    /// `{ column = "status", order = ["trialing", "active"] }`.
+    Column {
+        /// The position of the column in `set`.
+        column: usize,
+        /// Its values, weakest first.
+        order: Vec<String>,
+    },
+    /// `{ type = ["*.created", "*.updated"] }`: patterns of event types, weakest first.
+    Type(Vec<String>),
+}

@@ -1,0 +1,932 @@
+//! The keys of a rule, and the rules that they make.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hookmill_core::email::{self, Mailbox};
+use hookmill_core::outbound::{Outcome, Provider, Purpose};
+use hookmill_keys::kind::{
+    boolean, choice, duration, either, list, members, one_or_many, parsed, scalar, table, table_or,
+    table_then, text, whole,
+};
+use hookmill_keys::{ConfigError, Default, Item, Kind, Located, Section, days, keys};
+use serde_json::{Value as Json, json};
+
+use crate::ast::{
+    ConditionDecl, EffectDecl, NamedValues, Newest, PrecedenceDecl, RuleDecl, SendDecl, TableDecl,
+    TableWrite, ValueDecl,
+};
+use crate::{EventField, Form, Pattern, ValuePath};
+
+/// The maximum delay of a message after its event.
+const LONGEST_DELAY: Duration = days(30);
+
+keys! {
+    /// A rule: the events, and one effect.
+    pub struct RuleKeys {
+        /// A unique name, for messages. A rule with the name of a preset's rule replaces it.
+        name: Located<String> = text("a name").located().required("add a unique name").example("\"refunds\""),
+        /// The events, by source and type. `*` matches any text.
+        on: Located<Vec<Located<String>>> = events().located().required(EXAMPLE_OF_ON).example("\"stripe:invoice.*\""),
+        /// The handler, which is code, whose values the paths select from. Without one, they select from the body.
+        handler: Option<Located<String>> = text("the name of a handler").located().optional(),
+        /// The list whose elements become rows. A path that begins with `@` selects from an element.
+        each: Option<Located<ValuePath>> =
+            path("a path to a list, such as \"data.object.items.data\"").located().optional()
+                .example("\"data.object.items.data\""),
+        /// Conditions: paths and their allowed values. The rule runs if every condition holds. Quote a path that contains dots.
+        when: Option<Vec<ConditionDecl>> =
+            conditions().optional().example("{ \"data.object.status\" = [\"active\", \"trialing\"] }"),
+        /// The table to write. Instead, a rule can have one of `email`, `sms`, `track`, `outcome` and `suppress`.
+        table: Option<Located<String>> = text("the name of a table").located().optional().example("\"refunds\""),
+        /// The row: the columns of the table's primary key, all of them, and their values. An event without such a value becomes
+        /// a dead letter.
+        key: Option<NamedValues> = columns().optional().example("{ id = \"data.object.id\" }"),
+        /// The other columns to write, and their values. A missing value becomes NULL.
+        set: Option<NamedValues> = columns().optional().example("{ amount = \"data.object.amount\" }"),
+        /// For a counter, instead of `version` and `set`: columns, and the amounts to add. A missing value counts as 0.
+        add: Option<NamedValues> = amounts().optional().example("{ total = 1 }"),
+        /// The event's version: a path to a whole number, or a time. Of two events with the same key, the newer one wins. An event
+        /// without a version becomes a dead letter.
+        version: Option<Located<ValueDecl>> = version().located().optional().example("\"created\""),
+        /// Which of two events with the same version wins.
+        tie: Option<TieKeys> =
+            table(PRECEDENCE_EXAMPLE).optional()
+                .example("{ precedence = { type = [\"*.created\", \"*.updated\"] } }"),
+        /// The event types, from those in `on`, that delete the row; `"*"` for all of them.
+        delete: Option<Vec<Located<String>>> =
+            one_or_many(
+                text("an event type such as \"customer.deleted\" or \"*.deleted\"").located(),
+                "a list of event types",
+            ).optional().example("\"*.deleted\""),
+        /// Whether a deleted row stays, with `_deleted = 1` and the values of the event. `false` removes the row and remembers the
+        /// deletion elsewhere. In both cases, a late event does not restore the row.
+        tombstone: Option<Located<bool>> =
+            boolean().located().optional().defaults_to(Default::Value("true".to_owned())),
+        /// Whether the rule only changes existing rows, which your application creates. An event that arrives before its row
+        /// changes nothing. `key` may then be UNIQUE columns, and `_version` and the others may be NULL at first.
+        update: bool = boolean().default("false"),
+        /// An email to send.
+        email: Option<EmailDecl> =
+            table("an email: { template = \"welcome\", to = \"data.email\" }").optional()
+                .example("{ template = \"welcome\", to = \"data.email\" }"),
+        /// An SMS to send.
+        sms: Option<SmsDecl> =
+            table("an SMS: { to = \"data.phone\", body = \"…\" }").optional()
+                .example("{ to = \"data.phone\", body = \"Welcome.\" }"),
+        /// A tracking event to send.
+        track: Option<TrackDecl> =
+            table("a tracking event: { provider = \"posthog\", event = \"Subscribed\", user = \"data.user_id\" }")
+                .optional()
+                .example("{ provider = \"posthog\", event = \"Subscribed\", user = \"data.user_id\" }"),
+        /// The outcome of a sent message, as its provider reports it.
+        outcome: Option<EffectDecl> =
+            table_then("an outcome: { email = \"data.tags.hookmill\", is = \"bounced\" }", OutcomeKeys::effect)
+                .optional().example("{ email = \"data.tags.hookmill\", is = \"bounced\" }"),
+        /// An address to suppress.
+        suppress: Option<EffectDecl> =
+            table("an address: { address = \"data.to\", reason = \"bounced\" }").map(SuppressKeys::effect)
+                .optional().example("{ address = \"data.to\", reason = \"bounced\" }"),
+    }
+    schema {
+        "if": true, "then": { "oneOf": EFFECTS.map(|key| json!({ "required": [key] })) },
+        "dependentRequired": {
+            "table": ["key"],
+            "key": ["table"],
+            "set": ["table"],
+            "add": ["table"],
+            "each": ["table"],
+            "version": ["table"],
+            "tie": ["table"],
+            "delete": ["table"],
+            "update": ["table"],
+            "tombstone": ["delete"],
+        },
+    };
+}
+
+/// The keys that say what a rule does.
+const EFFECTS: [&str; 6] = ["table", "email", "sms", "track", "outcome", "suppress"];
+
+/// The keys that only a rule with `table` has.
+const OF_TABLE: [&str; 9] =
+    ["each", "key", "set", "add", "version", "tie", "delete", "tombstone", "update"];
+
+const EXAMPLE_OF_ON: &str = "add the events: on = [\"stripe:invoice.*\"]";
+
+const PRECEDENCE_EXAMPLE: &str = "precedence = { column = \"status\", order = [\"trialing\", \"active\"] }, or { type = [\"*.created\", \"*.updated\"] }; or refetch = true";
+
+keys! {
+    /// What decides between events with the same version.
+    pub struct TieKeys {
+        /// The order that decides, weakest first: of a column's values, or of event types.
+        precedence: Option<Located<PrecedenceKeys>> =
+            table(PRECEDENCE_EXAMPLE).located().optional()
+                .example("{ column = \"status\", order = [\"trialing\", \"active\"] }"),
+        /// Whether to fetch the object from the provider's API if no precedence decides.
+        refetch: Option<Located<bool>> =
+            boolean().located().optional().defaults_to(Default::Value("false".to_owned())),
+    }
+    check |_, section| {
+        if section.at("precedence").is_none() && section.at("refetch").is_none() {
+            let missing = section.here.error("`precedence` is missing");
+            section.report(missing.hint(PRECEDENCE_EXAMPLE));
+        }
+    };
+    schema { "minProperties": 1 };
+}
+
+keys! {
+    /// The order that decides: of a column's values, or of event types.
+    pub struct PrecedenceKeys {
+        /// A column of `set`.
+        column: Option<String> = text("a column of `set`").optional().example("\"status\""),
+        /// Its values, weakest first.
+        order: Option<Vec<Located<String>>> =
+            words().optional().example("[\"trialing\", \"active\", \"canceled\"]"),
+        /// Event types without their sources, weakest first. `*` matches any text.
+        r#type: Option<Vec<Located<String>>> =
+            words().optional().example("[\"*.created\", \"*.updated\"]"),
+    }
+    check |_, section| {
+        let given = ["column", "order", "type"].map(|key| section.at(key).is_some());
+        if ![[true, true, false], [false, false, true]].contains(&given) {
+            let problem = section.here.error("`precedence` needs either `column` and `order`, or `type`");
+            section.report(problem.hint(format!("expected {PRECEDENCE_EXAMPLE}")));
+        }
+    };
+    schema {
+        "if": true, "then": { "oneOf": [{ "required": ["column", "order"] }, { "required": ["type"] }] },
+        "dependentRequired": { "column": ["order"], "order": ["column"] },
+    };
+}
+
+keys! {
+    /// An email to send.
+    #[derive(Clone, PartialEq, Debug)]
+    pub struct EmailDecl {
+        /// A template of `[templates]`.
+        pub template: Located<String> =
+            text("the name of a template").located()
+                .required("add the name of a template in `[templates]`: template = \"welcome\"")
+                .example("\"welcome\""),
+        /// The recipients: a path to an address or to a list of addresses, or an address with an `@`, or a list of these.
+        /// Several recipients get one email and see each other.
+        pub to: Located<ValueDecl> =
+            recipients().located().required("add the recipient, a path or an address: to = \"data.email\"")
+                .example("\"data.email\""),
+        /// The recipients of a copy, like `to`.
+        pub cc: Option<Located<ValueDecl>> =
+            recipients().located().optional().example("\"Ops <ops@example.com>\""),
+        /// The address for replies, like `to`.
+        pub reply_to: Option<Located<ValueDecl>> =
+            recipients().located().optional().defaults_to(Default::Text("that of `[email]`"))
+                .example("\"data.owner.email\""),
+        /// The template's variables: names, and their values.
+        pub data: Option<Located<NamedValues>> =
+            variables().located().optional().example("{ name = \"data.first_name\" }"),
+        /// The delay after the event, at most 30 days.
+        pub delay: Duration = duration(Duration::ZERO..=LONGEST_DELAY).default("\"0s\"").example("\"1h\""),
+    }
+    refuse "bcc": "`bcc` is not supported", "use another rule to send a separate email";
+    refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
+}
+
+keys! {
+    /// An SMS to send.
+    #[derive(Clone, PartialEq, Debug)]
+    pub struct SmsDecl {
+        /// The recipient: a path to a phone number with country code, or such a number.
+        pub to: Located<ValueDecl> =
+            phone_number().located().required("add a path to a phone number: to = \"data.phone\"")
+                .example("\"data.phone\""),
+        /// The text, a template.
+        pub body: Located<String> =
+            text("a template").located().required("add the text: body = \"Your code is {{ code }}\"")
+                .example("\"Your code is {{ code }}\""),
+        /// The template's variables: names, and their values.
+        pub data: Option<Located<NamedValues>> =
+            variables().located().optional().example("{ code = \"data.code\" }"),
+        /// The delay after the event, at most 30 days.
+        pub delay: Duration = duration(Duration::ZERO..=LONGEST_DELAY).default("\"0s\"").example("\"1h\""),
+    }
+    refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
+}
+
+keys! {
+    /// A tracking event to send.
+    #[derive(Clone, PartialEq, Debug)]
+    pub struct TrackDecl {
+        /// The provider.
+        pub provider: Located<Provider> =
+            choice(Provider::of(Purpose::Tracking)).located().required("add the provider: provider = \"posthog\"")
+                .example("\"posthog\""),
+        /// The name of the tracking event.
+        pub event: String =
+            text("a name").required("add the name of the event: event = \"Subscribed\"").example("\"Subscribed\""),
+        /// The user.
+        pub user: Located<ValueDecl> =
+            value().located().required("add the user: user = \"data.user_id\"").example("\"data.user_id\""),
+        /// The properties: names, and their values.
+        pub properties: Option<NamedValues> =
+            variables().optional().example("{ plan = \"data.plan\" }"),
+        /// The delay after the event, at most 30 days.
+        pub delay: Duration = duration(Duration::ZERO..=LONGEST_DELAY).default("\"0s\"").example("\"1h\""),
+    }
+    refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
+}
+
+keys! {
+    /// The outcome of a sent message.
+    pub struct OutcomeKeys {
+        /// The path of the email's id.
+        email: Option<Located<ValueDecl>> = value().located().optional().example("\"data.tags.hookmill\""),
+        /// The path of the provider's message id.
+        provider_id: Option<Located<ValueDecl>> = value().located().optional().example("\"MessageSid\""),
+        /// The outcome. A later value in this list replaces an earlier one.
+        is: Outcome =
+            choice(Outcome::ALL.to_vec()).required("add the outcome: is = \"bounced\"").example("\"bounced\""),
+    }
+    refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
+    schema { "if": true, "then": { "oneOf": [{ "required": ["email"] }, { "required": ["provider_id"] }] } };
+}
+
+impl OutcomeKeys {
+    fn effect(section: &Section<'_>, keys: Self) -> Option<EffectDecl> {
+        let Self { email, provider_id, is: outcome } = keys;
+        let by_provider_id = provider_id.is_some();
+        match (email, provider_id) {
+            (Some(of), None) | (None, Some(of)) => {
+                Some(EffectDecl::Outcome { of, by_provider_id, outcome })
+            }
+            (Some(_), Some(_)) => {
+                let problem = section.here.error("`email` and `provider_id` exclude each other");
+                section.report(problem.hint("remove one of them"));
+                None
+            }
+            (None, None) => {
+                let hint = "add the path of the email's id: email = \"data.tags.hookmill\"";
+                section.report(section.here.error("`email` is missing").hint(hint));
+                None
+            }
+        }
+    }
+}
+
+keys! {
+    /// An address to suppress.
+    pub struct SuppressKeys {
+        /// The path of an address, or of a list of addresses.
+        address: Located<ValueDecl> =
+            value().located().required("add the path of the address: address = \"data.to\"").example("\"data.to\""),
+        /// A short reason.
+        reason: String =
+            text("a short reason").required("add a short reason: reason = \"bounced\"").example("\"bounced\""),
+    }
+    refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
+}
+
+impl SuppressKeys {
+    fn effect(self) -> EffectDecl {
+        EffectDecl::Suppress { address: self.address, reason: self.reason }
+    }
+}
+
+/// Conditions belong to a rule, whatever its effect.
+const MISPLACED_WHEN: (&str, &str) = (
+    "`when` is a key of the rule, not of its effect",
+    "move it below `on`: when = { \"data.status\" = \"active\" }",
+);
+
+keys! {
+    /// A constant, a field of the event, or a value whose form in the body differs from the stored form.
+    pub struct ValueKeys {
+        /// A constant: a string, a whole number or a boolean.
+        value: Option<Json> = scalar().optional(),
+        /// A field that every event has.
+        event: Option<EventField> = choice(EventField::ALL.to_vec()).optional(),
+        /// A path to a text, a number or a boolean, stored as text.
+        text: Option<Vec<ValuePath>> = form().optional(),
+        /// A path to anything, stored as the text of its JSON.
+        json: Option<Vec<ValuePath>> = form().optional(),
+        /// A path to true or false, or to 1 or 0, with or without quotes, stored as 1 or 0.
+        boolean: Option<Vec<ValuePath>> = form().optional(),
+        /// A path to a whole number, with or without quotes.
+        integer: Option<Vec<ValuePath>> = form().optional(),
+        /// A path to a number, with or without quotes, stored as a whole number of its smallest units.
+        decimal: Option<Vec<ValuePath>> = form().optional(),
+        /// The decimal places of a `decimal` to keep: "12.50" with 2 is stored as 1250.
+        scale: Option<u32> = whole(0..=18).optional().example("2"),
+        /// A path to a time in seconds since 1970, stored in milliseconds.
+        unix_seconds: Option<Vec<ValuePath>> = form().optional(),
+        /// A path to a time in milliseconds since 1970.
+        unix_milliseconds: Option<Vec<ValuePath>> = form().optional(),
+        /// A path to an RFC 3339 time, stored in milliseconds since 1970.
+        rfc3339: Option<Vec<ValuePath>> = form().optional(),
+    }
+    schema {
+        "if": true, "then": { "oneOf": FORMS.map(|key| json!({ "required": [key] })) },
+        "dependentRequired": { "decimal": ["scale"], "scale": ["decimal"] },
+    };
+}
+
+/// The keys of a value, exactly one of which it has.
+const FORMS: [&str; 10] = [
+    "value",
+    "event",
+    "text",
+    "json",
+    "boolean",
+    "integer",
+    "decimal",
+    "unix_seconds",
+    "unix_milliseconds",
+    "rfc3339",
+];
+
+impl ValueKeys {
+    fn decl(section: &Section<'_>, keys: Self) -> Option<ValueDecl> {
+        let given: Vec<_> = FORMS.iter().filter(|key| section.at(key).is_some()).collect();
+        match (section.at("decimal"), section.at("scale")) {
+            (Some(_), None) => {
+                let hint = "add the number of decimal places: { decimal = \"amount\", scale = 2 }";
+                section.report(section.here.error("`scale` is missing").hint(hint));
+            }
+            (None, Some(scale)) => section.report(scale.error("`scale` needs `decimal`")),
+            _ => {}
+        }
+        if given.len() != 1 {
+            // An unknown key is reported as such.
+            if given.len() > 1 || section.members().is_empty() {
+                let problem = section.here.error("a value has exactly one form");
+                section.report(problem.hint(format!("expected one of {}", FORMS.join(", "))));
+            }
+            return None;
+        }
+        let decimal = keys.decimal.zip(keys.scale);
+        let decimal = decimal.map(|(paths, scale)| (paths, Form::Decimal { scale }));
+        let forms = [
+            (keys.text, Form::Text),
+            (keys.json, Form::Json),
+            (keys.boolean, Form::Boolean),
+            (keys.integer, Form::Decimal { scale: 0 }),
+            (keys.unix_seconds, Form::UnixSeconds),
+            (keys.unix_milliseconds, Form::UnixMilliseconds),
+            (keys.rfc3339, Form::Rfc3339),
+        ];
+        let mut forms = forms.into_iter().filter_map(|(paths, form)| Some((paths?, form)));
+        let constant = keys.value.map(|value| ValueDecl::Constant(value.to_string()));
+        constant.or_else(|| keys.event.map(ValueDecl::Event)).or_else(|| {
+            decimal.or_else(|| forms.next()).map(|(paths, form)| ValueDecl::Paths { paths, form })
+        })
+    }
+}
+
+keys! {
+    /// A condition that a plain value cannot express.
+    struct ConditionKeys {
+        /// None of these values; also true for a missing value.
+        not: Option<Vec<String>> = scalars().optional(),
+        /// Whether the value must exist.
+        exists: Option<bool> = boolean().optional(),
+    }
+    schema { "if": true, "then": { "oneOf": [{ "required": ["not"] }, { "required": ["exists"] }] } };
+}
+
+const ONE_VALUE: &str =
+    "a path, a list of paths (the first one found is used), or a table such as { value = … }";
+
+/// A value. One that cannot be read is `null`, so that the rest of the rule can be checked.
+pub fn value() -> Kind<ValueDecl> {
+    let kind = value_forms();
+    Kind::new(
+        || json!({ "$ref": "#/$defs/value" }),
+        move |item| Some(kind.read(item).unwrap_or_else(|| ValueDecl::Constant("null".to_owned()))),
+    )
+}
+
+/// A value, spelled out: the definition that the JSON Schema of [`value`] refers to.
+pub fn value_forms() -> Kind<ValueDecl> {
+    let plain = paths(ONE_VALUE)
+        .with(json!({ "description": "A path in the body, or a list of paths. The rule uses the first path that exists." }))
+        .map(|paths| ValueDecl::Paths { paths, form: Form::AsIs });
+    table_or(table_then(ONE_VALUE, ValueKeys::decl), plain)
+}
+
+/// A path.
+fn path(expected: &'static str) -> Kind<ValuePath> {
+    parsed(expected, str::parse::<ValuePath>).with(json!({ "minLength": 1 }))
+}
+
+/// A path, or a list of paths.
+fn paths(expected: &'static str) -> Kind<Vec<ValuePath>> {
+    let kind = path("a path such as \"data.object.id\"");
+    let schema = json!({
+        "type": ["string", "array"], "minLength": 1, "minItems": 1, "items": { "type": "string", "minLength": 1 }
+    });
+    let read = move |item: &Item<'_>| {
+        let list = item.list(expected, item.is_string());
+        if list.is_empty() && item.is_list() {
+            item.report(item.here.error("no path is given").hint(format!("expected {expected}")));
+        }
+        Some(list.iter().filter_map(|item| kind.read(item)).collect())
+    };
+    Kind::new(move || schema.clone(), read)
+}
+
+/// The paths of a value with a form.
+fn form() -> Kind<Vec<ValuePath>> {
+    paths("a path, or a list of paths (the first one found is used)")
+}
+
+/// Columns and their values.
+fn columns() -> Kind<NamedValues> {
+    members(value().located(), "columns and paths of their values: { id = \"data.object.id\" }")
+}
+
+/// Columns and what they grow by: a number, or a value.
+fn amounts() -> Kind<NamedValues> {
+    let constant = Kind::new(
+        || json!({ "type": "integer", "description": "A constant amount." }),
+        |item| {
+            let number = item.integer("a whole number, or a path");
+            Some(ValueDecl::Constant(number.unwrap_or_default().to_string()))
+        },
+    );
+    let is_value = |item: &Item<'_>| item.is_string() || item.is_table() || item.is_list();
+    let amount = either(is_value, value(), constant).located();
+    members(amount, "columns and the amounts to add: { total = 1 }")
+}
+
+/// The variables of a template, or the properties of an event.
+fn variables() -> Kind<NamedValues> {
+    members(value().located(), "names and paths of their values: { name = \"data.first_name\" }")
+}
+
+/// The version of an event: a whole number, or a time.
+fn version() -> Kind<ValueDecl> {
+    value().and_then(|item, found| {
+        let fits = match &found {
+            ValueDecl::Paths { form, .. } => {
+                form.is_time() || matches!(form, Form::AsIs | Form::Decimal { .. })
+            }
+            ValueDecl::Event(field) => *field == EventField::ReceivedAt,
+            // An unreadable value has been reported.
+            ValueDecl::Constant(json) => json == "null" || json.parse::<i64>().is_ok(),
+        };
+        if let ValueDecl::Event(EventField::ReceivedAt) = found {
+            let problem = item.here.error("the order of arrival is not the order of events");
+            item.report(problem.hint("use a value of the provider: version = \"created\""));
+        } else if !fits {
+            let problem = item.here.error("not a usable version");
+            item.report(problem.hint(
+                "expected a path to a whole number, or to a time: { rfc3339 = \"occurred_at\" }",
+            ));
+        }
+        Some(found)
+    })
+}
+
+/// Event patterns, `SOURCE:TYPE` in hookmill.toml and `TYPE` in a preset. The rule's reader tells them apart.
+fn events() -> Kind<Vec<Located<String>>> {
+    let event = text(ONE_EVENT).with(json!({ "pattern": "^[a-z0-9_-]+:[^\\s]+$" })).located();
+    one_or_many(event, "a list of events").not_empty("the list of events is empty", EXAMPLE_OF_ON)
+}
+
+const ONE_EVENT: &str = "an event such as \"stripe:invoice.paid\" or \"stripe:invoice.*\"";
+
+/// A list of different words, weakest first.
+fn words() -> Kind<Vec<Located<String>>> {
+    list(text("a text").located(), "a list, weakest first")
+        .not_empty("the list is empty", "expected a list, weakest first")
+        .with(json!({ "uniqueItems": true }))
+        .and_then(|item, words| {
+            for (i, word) in words.iter().enumerate() {
+                if words[..i].iter().any(|other| other.value == word.value) {
+                    item.report(word.error(format!("{:?} is listed twice", word.value)));
+                }
+            }
+            Some(words)
+        })
+}
+
+/// Strings, whole numbers or booleans, as JSON.
+fn scalars() -> Kind<Vec<String>> {
+    let scalar = scalar().map(|json| json.to_string());
+    one_or_many(scalar, "a value, or a list of values")
+        .not_empty("the list of values is empty", "expected at least one value")
+}
+
+/// Conditions: paths, and what their values may be.
+fn conditions() -> Kind<Vec<ConditionDecl>> {
+    let expected = "paths and their values: { \"data.object.status\" = \"active\" }";
+    let plain = scalars()
+        .with(json!({ "description": "The value, or one of a list." }))
+        .map(|any_of| (any_of, false));
+    let spelled = table_then(expected, |section, keys: ConditionKeys| {
+        match (section.at("not").and(keys.not), section.at("exists").and(keys.exists)) {
+            (Some(any_of), None) => Some((any_of, true)),
+            (None, Some(exists)) => Some((vec!["null".to_owned()], exists)),
+            _ => {
+                let problem = section.here.error("invalid condition");
+                section.report(problem.hint(
+                    "expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots",
+                ));
+                None
+            }
+        }
+    });
+    let condition =
+        table_or(spelled, plain).with(json!({ "description": "A condition on a value." }));
+    members(condition, expected).and_then(|item, conditions| {
+        let decl = |(name, (any_of, not)): (Located<String>, _)| match name.value.parse() {
+            Ok(path) => Some(ConditionDecl { path, any_of, not }),
+            Err(error) => {
+                let problem = name.error(format!("found {:?}: {error}", name.value));
+                item.report(problem.hint("expected a path such as \"data.object.status\""));
+                None
+            }
+        };
+        Some(conditions.into_iter().filter_map(decl).collect())
+    })
+}
+
+/// An email address with or without a name, as in `"Acme <hello@example.com>"`.
+pub fn mailbox() -> Kind<Mailbox> {
+    let expected = "an address, as in \"Acme <hello@example.com>\"";
+    text(expected).and_then(move |item, text| {
+        let mailbox = text.parse().ok();
+        if mailbox.is_none() {
+            item.unexpected(format!("{text:?}"), expected);
+        }
+        mailbox
+    })
+}
+
+/// Literal addresses, or a path to addresses: a path has no `@`.
+fn recipients() -> Kind<ValueDecl> {
+    let expected = "a path to an address, an address, or a list of either";
+    let (mailbox, value) = (mailbox(), value());
+    paths(expected).reading(move |item| {
+        let list = item.list(expected, item.is_string());
+        if list.is_empty() {
+            if item.is_list() {
+                let problem = item.here.error("the list of recipients is empty");
+                item.report(problem.hint(format!("expected {expected}")));
+            }
+            return None;
+        }
+        let texts: Vec<_> = list.iter().filter_map(|item| item.string(expected)).collect();
+        let addresses = texts.iter().filter(|text| text.contains('@')).count();
+        if addresses == 0 {
+            return value.read(item);
+        }
+        if addresses < list.len() {
+            let problem = item.here.error("the list mixes addresses and paths; use one kind");
+            item.report(problem.hint(format!("expected {expected}")));
+            return None;
+        }
+        let mailboxes = list.iter().filter_map(|item| mailbox.read(item));
+        let mailboxes: Vec<_> = mailboxes.map(|mailbox| mailbox.to_string()).collect();
+        Some(ValueDecl::Constant(Json::from(mailboxes).to_string()))
+    })
+}
+
+/// A phone number, or a path to one: a path begins neither with `+` nor with a digit.
+fn phone_number() -> Kind<ValueDecl> {
+    let any = value();
+    value().reading(move |item| {
+        let is_number = |text: &String| text.starts_with(|c: char| c == '+' || c.is_ascii_digit());
+        let number = if item.is_string() { item.string("").filter(is_number) } else { None };
+        let Some(number) = number else { return any.read(item) };
+        if email::number(&number).is_none() {
+            let expected = "a phone number with country code, such as \"+15550100002\"";
+            item.unexpected(format!("{number:?}"), expected);
+        }
+        Some(ValueDecl::text(&number))
+    })
+}
+
+/// Which sources the patterns of `on` are about.
+pub enum Sources<'a> {
+    /// A pattern names one of these: `stripe:invoice.*`.
+    Named(&'a BTreeSet<String>),
+    /// A preset's pattern is about the sources that have the preset: `invoice.*`.
+    Preset(&'a [&'a String]),
+}
+
+/// Reads a rule. Reports what is wrong with it.
+pub fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
+    let section = item.section("a rule: [[rules]]")?;
+    let keys = <RuleKeys as hookmill_keys::Table>::read(&section);
+    let rule = keys.and_then(|keys| keys.rule(&section, sources));
+    section.finish();
+    rule
+}
+
+impl RuleKeys {
+    fn rule(self, section: &Section<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
+        let on: Vec<_> =
+            self.on.value.iter().flat_map(|text| patterns(text, sources, section)).collect();
+        if let Some(each) = self.each.as_ref().filter(|each| each.value.element) {
+            let problem = each.error(format!("found {:?}", each.value.to_string()));
+            section.report(
+                problem
+                    .hint("expected a path into the body; `@` refers to an element of this list"),
+            );
+        }
+        let given: Vec<_> = EFFECTS.into_iter().filter(|key| section.at(key).is_some()).collect();
+        if given.len() > 1 {
+            let problem = section.here.error(format!(
+                "a rule can have only one effect, and this one has `{}`",
+                given.join("`, `")
+            ));
+            section.report(problem.hint("move the other effect to another rule"));
+        }
+        if let [effect, ..] = given.as_slice()
+            && *effect != "table"
+        {
+            for key in OF_TABLE {
+                if let Some(here) = section.at(key).filter(|_| given.len() == 1) {
+                    let problem = here.error(format!("`{key}` works only with `table`"));
+                    section.report(
+                        problem
+                            .hint(format!("remove `{key}`: this rule has the effect `{effect}`")),
+                    );
+                }
+            }
+        }
+        let Self { name, handler, each, when, .. } = &self;
+        let (name, handler, each) = (name.clone(), handler.clone(), each.clone());
+        let when = when.clone().unwrap_or_default();
+        let effect = match given.first() {
+            Some(&"email") => EffectDecl::Send(SendDecl::Email(self.email?)),
+            Some(&"sms") => EffectDecl::Send(SendDecl::Sms(self.sms?)),
+            Some(&"track") => EffectDecl::Send(SendDecl::Track(self.track?)),
+            Some(&"outcome") => self.outcome?,
+            Some(&"suppress") => self.suppress?,
+            _ => EffectDecl::Table(self.table(section, &on)?),
+        };
+        let preset = matches!(sources, Sources::Preset(_));
+        let rule = RuleDecl { name, preset, on, handler, each, when, effect };
+        if rule.each.is_none() {
+            rule.report_elements(section);
+        }
+        Some(rule)
+    }
+
+    /// The rest of a rule that writes a table.
+    fn table(self, section: &Section<'_>, on: &[Pattern]) -> Option<TableDecl> {
+        let missing = |key: &str, hint: &str| {
+            if section.at(key).is_none() {
+                section.report(section.here.error(format!("`{key}` is missing")).hint(hint));
+            }
+        };
+        missing("table", "add the table that the rule writes, or another effect such as `email`");
+        missing("key", "add the row's key: key = { id = \"data.object.id\" }");
+        let key = self.key.unwrap_or_default();
+        let (set, add) = (self.set.unwrap_or_default(), self.add.unwrap_or_default());
+        for (name, _) in set.iter().chain(&add) {
+            if key.iter().any(|(key, _)| key.value == name.value) {
+                section.report(name.error(format!("`{}` is part of the key", name.value)));
+            }
+        }
+        let rule = TableRule {
+            on,
+            name: &self.name,
+            has_each: section.at("each").is_some(),
+            has_handler: section.at("handler").is_some(),
+            section,
+        };
+        let delete = self.delete.unwrap_or_default();
+        delete.iter().filter_map(|text| not_of(on, text)).for_each(|error| section.report(error));
+        if let (Some(here), true) = (section.at("tombstone"), delete.is_empty()) {
+            let problem = here.error("`tombstone` needs `delete`");
+            section.report(problem.hint("add the event types that delete: delete = \"*.deleted\""));
+        }
+        let tombstone = self.tombstone.is_none_or(|tombstone| tombstone.value);
+        let tie = self.tie.map(|tie| rule.tie(tie)).unwrap_or_default();
+        let write = match self.version {
+            None => {
+                if add.is_empty() {
+                    section.report(self.name.error("the rule needs `version` or `add`").hint(
+                        "add what orders the events (version = \"created\"), or what to count (add = { total = 1 })",
+                    ));
+                } else if let Some((name, _)) = set.first() {
+                    let problem = name.error("`set` needs a `version`");
+                    section.report(
+                        problem.hint("without it, the row would depend on the order of arrival"),
+                    );
+                }
+                if !delete.is_empty() || section.at("tie").is_some() || self.update || !tombstone {
+                    let problem = "`delete`, `tie`, `update` and `tombstone` need a `version`";
+                    section.report(self.name.error(problem));
+                }
+                // After the error, the columns of `set` stand in, so that the rest of the rule can be checked.
+                TableWrite::Count { add: if add.is_empty() { set } else { add } }
+            }
+            Some(version) => {
+                if let Some((name, _)) = add.first() {
+                    let problem = name.error("a rule with a `version` cannot `add`");
+                    section.report(problem.hint(
+                        "count in a separate table, with a rule without `version` and `set`",
+                    ));
+                }
+                if matches!(version.value, ValueDecl::Constant(_)) && tie.precedence.is_none() {
+                    let problem =
+                        version.error("all events have the same version, but `tie` is missing");
+                    section.report(
+                        problem.hint("add what orders the events: tie = { precedence = … }"),
+                    );
+                }
+                rule.newest(Newest { set, version, delete }, tie, self.update, tombstone)
+            }
+        };
+        Some(TableDecl { table: self.table?, key, write })
+    }
+}
+
+/// What decides between events of one version.
+#[derive(Default)]
+struct Tie {
+    precedence: Option<Located<TieBreak>>,
+    refetch: Option<Located<()>>,
+}
+
+/// `tie.precedence` as written.
+enum TieBreak {
+    Column { column: String, order: Vec<String> },
+    Type(Vec<String>),
+}
+
+/// What else of a rule decides how it writes its table.
+struct TableRule<'r> {
+    on: &'r [Pattern],
+    name: &'r Located<String>,
+    has_each: bool,
+    has_handler: bool,
+    section: &'r Section<'r>,
+}
+
+impl TableRule<'_> {
+    fn tie(&self, keys: TieKeys) -> Tie {
+        let texts =
+            |words: Vec<Located<String>>| words.into_iter().map(|word| word.value).collect();
+        let precedence = keys.precedence.and_then(|precedence| {
+            let here = precedence.place();
+            let PrecedenceKeys { column, order, r#type } = precedence.value;
+            if let Some(types) = &r#type {
+                let errors = types.iter().filter_map(|text| not_of(self.on, text));
+                errors.for_each(|error| self.section.report(error));
+            }
+            let found = match (column, order, r#type) {
+                (Some(column), Some(order), None) => {
+                    TieBreak::Column { column, order: texts(order) }
+                }
+                (None, None, Some(types)) => TieBreak::Type(texts(types)),
+                _ => return None,
+            };
+            Some(here.map(|()| found))
+        });
+        let refetch = keys.refetch.filter(|refetch| refetch.value);
+        Tie { precedence, refetch: refetch.map(|refetch| refetch.map(drop)) }
+    }
+
+    /// Which of the ways to keep the newest event's rows a rule has. Reports combinations that exclude each other.
+    fn newest(&self, newest: Newest, tie: Tie, update: bool, tombstone: bool) -> TableWrite {
+        let Tie { precedence, refetch } = tie;
+        let report = |error| self.section.report(error);
+        let fits = !self.has_handler && (self.has_each || (!update && tombstone));
+        if let Some(given) = refetch.as_ref().filter(|_| !fits) {
+            let problem =
+                given.error("`refetch` works only in a rule that keeps the newest state of rows");
+            report(problem.hint("remove it, or remove `update`, `tombstone`, `add` and `handler`"));
+        }
+        let refetch = refetch.filter(|_| fits);
+        if self.has_each {
+            if update || !tombstone {
+                let problem =
+                    self.name.error("`update` and `tombstone` cannot be combined with `each`");
+                report(problem.hint("remove them: Hookmill removes rows that leave the list"));
+            }
+            let precedence = precedence.and_then(|precedence| match precedence.value {
+                TieBreak::Type(types) => Some(types),
+                TieBreak::Column { .. } => {
+                    let problem = precedence.error("a list has no column to compare");
+                    report(problem.hint("precedence = { type = [\"*.created\", \"*.updated\"] }"));
+                    None
+                }
+            });
+            return TableWrite::List { newest, precedence, refetch };
+        }
+        let precedence = precedence.and_then(|precedence| match &precedence.value {
+            TieBreak::Type(types) => Some(PrecedenceDecl::Type(types.clone())),
+            TieBreak::Column { column, order } => {
+                let mut names = newest.set.iter().map(|(name, _)| name.value.as_str());
+                match names.position(|name| name == column) {
+                    Some(column) => Some(PrecedenceDecl::Column { column, order: order.clone() }),
+                    None => {
+                        let problem =
+                            precedence.error(format!("`{column}` is not set by this rule"));
+                        let names = newest.set.iter().map(|(name, _)| name.value.as_str());
+                        report(problem.suggest(column, names));
+                        None
+                    }
+                }
+            }
+        });
+        match (update, tombstone) {
+            (true, false) => {
+                let problem = self.name.error("a rule with `update` cannot remove rows");
+                report(problem.hint("remove `tombstone`: `_deleted` marks deleted rows"));
+                TableWrite::Update { newest, precedence }
+            }
+            (true, true) => TableWrite::Update { newest, precedence },
+            (false, true) => TableWrite::Upsert { newest, precedence, refetch },
+            (false, false) => TableWrite::Remove { newest, precedence },
+        }
+    }
+}
+
+impl RuleDecl {
+    /// Reports every path that begins at an element, where there is no list.
+    fn report_elements(&self, section: &Section<'_>) {
+        let mut values: Vec<&Located<ValueDecl>> = Vec::new();
+        match &self.effect {
+            EffectDecl::Table(table) => {
+                values.extend(table.key.iter().chain(table.columns()).map(|(_, value)| value));
+                values.extend(table.newest().map(|newest| &newest.version));
+            }
+            EffectDecl::Send(SendDecl::Email(email)) => {
+                values.push(&email.to);
+                values.extend(email.cc.iter().chain(&email.reply_to));
+                values
+                    .extend(email.data.iter().flat_map(|data| &data.value).map(|(_, value)| value));
+            }
+            EffectDecl::Send(SendDecl::Sms(sms)) => {
+                values.push(&sms.to);
+                values.extend(sms.data.iter().flat_map(|data| &data.value).map(|(_, value)| value));
+            }
+            EffectDecl::Send(SendDecl::Track(track)) => {
+                values.push(&track.user);
+                values.extend(track.properties.iter().flatten().map(|(_, value)| value));
+            }
+            EffectDecl::Outcome { of: value, .. } | EffectDecl::Suppress { address: value, .. } => {
+                values.push(value);
+            }
+        }
+        let hint = "`@` refers to an element of the list that `each` selects: each = \"data.object.items.data\"";
+        for value in values.into_iter().filter(|value| value.value.is_of_element()) {
+            section.report(value.error("`each` is missing").hint(hint));
+        }
+        if let Some(when) = self.when.iter().find(|when| when.path.element) {
+            let problem =
+                format!("`when` asks for {:?}, but `each` is missing", when.path.to_string());
+            section.report(self.name.error(problem).hint(hint));
+        }
+    }
+}
+
+fn patterns(text: &Located<String>, sources: &Sources<'_>, section: &Section<'_>) -> Vec<Pattern> {
+    let names = match sources {
+        Sources::Preset(users) => {
+            let pattern = |source: &&String| Pattern {
+                source: (*source).clone(),
+                event_type: text.value.clone(),
+            };
+            return users.iter().map(pattern).collect();
+        }
+        Sources::Named(names) => names,
+    };
+    let error = text.error(format!("found {:?}", text.value));
+    let error = match text.value.split_once(':') {
+        None => error.hint(format!("expected {ONE_EVENT}")),
+        Some((_, "")) => error.hint("the type of the event is missing; `*` means every type"),
+        Some((_, event_type))
+            if event_type.contains(|c: char| c.is_whitespace() || c.is_control()) =>
+        {
+            error.hint("an event type cannot contain whitespace")
+        }
+        Some((source, event_type)) if names.contains(source) => {
+            return vec![Pattern { source: source.to_owned(), event_type: event_type.to_owned() }];
+        }
+        Some((source, _)) => {
+            let error = text.error(format!("no source has the name `{source}`"));
+            error.suggest(source, names.iter().map(String::as_str))
+        }
+    };
+    section.report(error);
+    Vec::new()
+}
+
+/// The error of a pattern of event types that matches none of the events in `on`.
+fn not_of(on: &[Pattern], text: &Located<String>) -> Option<ConfigError> {
+    // An empty `on` has been reported.
+    if on.is_empty() || on.iter().any(|pattern| pattern.may_be(&text.value)) {
+        return None;
+    }
+    let error = text.error(format!("`on` matches no event of type {:?}", text.value));
+    let types = on.iter().map(|pattern| format!("{:?}", pattern.event_type));
+    let types = types.collect::<Vec<_>>().join(", ");
+    Some(error.hint(format!("expected a type without its source, from those in `on`: {types}")))
+}
