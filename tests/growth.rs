@@ -617,6 +617,7 @@ fn stages() {
                 settled: Duration::from_secs(300),
                 dead_letters: age,
                 audit: age,
+                activity: Duration::from_secs(300),
             };
             for now in [clock(), clock() + Duration::from_secs(2 * 24 * 3600)] {
                 sweep(store, &NoObjects, &retention, now).await.unwrap();

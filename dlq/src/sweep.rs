@@ -13,8 +13,6 @@ use crate::bodies::{self, Stale};
 
 /// The maximum number of rows of a kind in one step.
 const STEP: usize = 500;
-/// The time for which activity is kept, for charts.
-const ACTIVITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The name of bodies among the removed kinds.
 const BODIES: &str = "large bodies";
 
@@ -153,7 +151,7 @@ pub async fn sweep<S: Store, O: Objects>(
     retention: &Retention,
     now: Timestamp,
 ) -> Result<Swept, StoreError> {
-    let Retention { events, messages, settled, dead_letters, audit } = *retention;
+    let Retention { events, messages, settled, dead_letters, activity, audit } = *retention;
     let kinds = [
         (&EVENTS, events),
         // Without `messages` in hookmill.toml, earlier messages are removed.
@@ -163,7 +161,7 @@ pub async fn sweep<S: Store, O: Objects>(
         (&SETTLED_LETTERS, Some(settled)),
         (&DEAD_LETTERS, dead_letters),
         (&REPLAYS, Some(settled)),
-        (&MINUTES, Some(ACTIVITY)),
+        (&MINUTES, Some(activity)),
         (&AUDIT, audit),
     ];
     let mut statements = Vec::new();

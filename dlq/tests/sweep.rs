@@ -156,10 +156,14 @@ fn old_rows_are_removed_unless_an_operator_has_to_act() {
         messages: Some(days(35)),
         settled: days(3650),
         dead_letters: Some(days(90)),
+        activity: days(5),
         audit: Some(days(365)),
     };
     let found = swept(&store, &objects, &retention);
-    assert_eq!(found.removed, BTreeMap::from([("audit", 1), ("dead letters", 1), ("events", 1)]));
+    assert_eq!(
+        found.removed,
+        BTreeMap::from([("activity", 1), ("audit", 1), ("dead letters", 1), ("events", 1)])
+    );
     assert_eq!(found.unseen, 1);
     assert!(removed().is_empty());
 
@@ -388,11 +392,10 @@ impl World {
 
     fn sweeps(&self) {
         let retention = Retention {
-            events: None,
             messages: Some(days(2)),
             settled: days(3),
             dead_letters: Some(days(4)),
-            audit: None,
+            ..Retention::default()
         };
         self.queried.store(false, Ordering::Relaxed);
         let _ = block(sweep(self, self, &retention, self.now()));

@@ -130,6 +130,8 @@ keys! {
         pub events: Option<Duration> =
             duration(days(35)..=days(3650)).optional().defaults_to(KeyDefault::Text("forever"))
                 .example("\"400d\""),
+        /// The activity of each minute, for charts: at least 1 day.
+        pub activity: Duration = duration(days(1)..=days(3650)).default("\"90d\""),
         /// The audit of changes: at least 30 days.
         pub audit: Option<Duration> =
             duration(days(30)..=days(3650)).optional().defaults_to(KeyDefault::Text("forever"))

@@ -120,6 +120,7 @@ const SAMPLES: [&str; 15] = [
     messages = "2h"
     settled = "2d"
     dead_letters = "2d"
+    activity = "2d"
     audit = "31d"
 
     [database]

@@ -63,6 +63,7 @@ fn defaults_are_filled_in() {
             settled: 7776000s,
             dead_letters: None,
             events: None,
+            activity: 7776000s,
             audit: None,
         },
         None,
