@@ -214,6 +214,32 @@ impl<'de, W: Word> serde::Deserialize<'de> for WordFilter<W> {
 }
 
 words! {
+    /// A change that an operator made: `audit.action`.
+    pub enum AuditAction {
+        /// A dead letter is replayed.
+        LetterReplay = "letter.replay",
+        /// A dead letter is resolved without a replay.
+        LetterDiscard = "letter.discard",
+        /// A replay is planned.
+        ReplayPlan = "replay.plan",
+        /// A replay starts.
+        ReplayRun = "replay.run",
+        /// A replay pauses.
+        ReplayPause = "replay.pause",
+        /// A replay resumes.
+        ReplayResume = "replay.resume",
+        /// A replay ends early.
+        ReplayCancel = "replay.cancel",
+        /// A reprocessing is planned.
+        ReprocessPlan = "reprocess.plan",
+        /// Messages of the outbox are sent again.
+        OutboxRetry = "outbox.retry",
+        /// An address is no longer suppressed.
+        SuppressionRemove = "suppression.remove",
+    }
+}
+
+words! {
     /// The state of an event that has left the queue.
     pub enum EventState {
         /// A rule was applied.

@@ -1,7 +1,6 @@
 //! Removes old rows as `[retention]` says, in small steps that do not block other transactions for long.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use hookmill_config::Retention;
 use hookmill_core::objects::Objects;

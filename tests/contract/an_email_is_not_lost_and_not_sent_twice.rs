@@ -30,7 +30,7 @@ fn shown(mut request: Recorded) -> Recorded {
 }
 
 #[test]
-fn an_event_that_comes_again_sends_nothing_again() {
+fn a_repeated_event_sends_nothing_again() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     let event = mailed("evt_1");
@@ -68,7 +68,7 @@ fn a_clock_that_was_ahead_delays_no_email() {
 }
 
 #[test]
-fn a_lost_answer_is_asked_for_again_with_the_same_bytes() {
+fn a_lost_response_is_retried_with_the_same_bytes() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     api.moods([Mood::Silent, Mood::Broken { accepts: true }, Mood::Busy]);
@@ -85,7 +85,7 @@ fn a_lost_answer_is_asked_for_again_with_the_same_bytes() {
 }
 
 #[test]
-fn one_email_that_is_refused_spoils_no_other() {
+fn one_rejected_email_spoils_no_other() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     api.moods([Mood::RefusesTheFirst]);
@@ -103,7 +103,7 @@ fn one_email_that_is_refused_spoils_no_other() {
 }
 
 #[test]
-fn a_batch_that_is_refused_for_one_email_is_split_until_that_stands_alone() {
+fn a_rejected_batch_is_split_until_the_rejected_email_is_alone() {
     let api = Api::start();
     api.lasting("resend", Mood::RefusesAllWith("evt_3@example.com"));
     let events: Vec<_> = (0..8).map(|n| mailed(&format!("evt_{n}")).message()).collect();
@@ -117,7 +117,7 @@ fn a_batch_that_is_refused_for_one_email_is_split_until_that_stands_alone() {
 }
 
 #[test]
-fn what_the_provider_will_not_have_is_on_record_with_its_words() {
+fn a_rejected_email_is_recorded_with_the_providers_message() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     api.moods([Mood::Forbidden]);
@@ -144,7 +144,7 @@ fn many_emails_go_out_in_few_requests() {
 }
 
 #[test]
-fn an_email_waits_for_a_store_that_is_away() {
+fn an_email_waits_for_an_unavailable_store() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     accepted(&pipeline, &mailed("evt_1"));
@@ -158,7 +158,7 @@ fn an_email_waits_for_a_store_that_is_away() {
 }
 
 #[test]
-fn another_provider_stands_in_and_what_it_may_have_sent_is_uncertain_and_not_sent_again() {
+fn the_fallback_takes_over_and_its_lost_responses_are_uncertain() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     api.lasting("resend", Mood::Silent);
@@ -193,7 +193,7 @@ fn another_provider_stands_in_and_what_it_may_have_sent_is_uncertain_and_not_sen
 }
 
 #[test]
-fn who_is_suppressed_is_not_written_to() {
+fn a_suppressed_address_gets_no_email() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     pipeline.sql(
@@ -220,7 +220,7 @@ fn report(pipeline: &Pipeline, number: u8, kind: &str, email: &str, more: &Value
 }
 
 #[test]
-fn what_the_provider_reports_later_is_written_down_in_whatever_order_it_comes() {
+fn later_reports_of_the_provider_are_recorded_in_any_order() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     accepted(&pipeline, &mailed("evt_1"));
@@ -258,7 +258,7 @@ fn what_the_provider_reports_later_is_written_down_in_whatever_order_it_comes() 
 }
 
 #[test]
-fn no_key_leaves_and_nothing_that_an_email_says_is_logged() {
+fn neither_keys_nor_contents_of_emails_are_logged() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     let moods = [Mood::Silent, Mood::Busy, Mood::Broken { accepts: false }, Mood::RefusesTheFirst];
@@ -283,7 +283,7 @@ fn no_key_leaves_and_nothing_that_an_email_says_is_logged() {
 }
 
 #[test]
-fn a_report_settles_what_was_uncertain() {
+fn a_report_settles_an_uncertain_email() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     accepted(&pipeline, &mailed("evt_1"));

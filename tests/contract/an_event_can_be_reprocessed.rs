@@ -96,7 +96,7 @@ fn rows_are_written_again_and_nothing_is_counted_or_sent_twice() {
 }
 
 #[test]
-fn what_a_later_event_has_written_stays() {
+fn rows_of_a_later_event_stay() {
     let pipeline = Pipeline::start();
     accepted(&pipeline, &guarded("evt_1", "row", 1, &json!(1)));
     accepted(&pipeline, &guarded("evt_2", "row", 2, &json!(2)));
@@ -113,7 +113,7 @@ fn what_a_later_event_has_written_stays() {
 }
 
 #[test]
-fn what_fails_is_a_dead_letter_and_is_replayed_as_one() {
+fn a_failed_reprocessing_is_a_dead_letter_and_can_be_replayed() {
     let pipeline = Pipeline::start();
     accepted(&pipeline, &counted("evt_1", "a", 1));
     pipeline.settle();
@@ -133,7 +133,7 @@ fn what_fails_is_a_dead_letter_and_is_replayed_as_one() {
 }
 
 #[test]
-fn what_cannot_be_reprocessed_is_said() {
+fn events_without_a_kept_message_are_reported() {
     let pipeline = Pipeline::start();
     let operator = operator(&pipeline);
     let nothing = operator.post("/reprocess", &json!({ "all": true }));

@@ -35,7 +35,7 @@ fn an_event_takes_effect_once_delivered_together() {
 }
 
 #[test]
-fn an_event_takes_effect_once_held_by_two_consumers_at_once() {
+fn an_event_takes_effect_once_with_two_consumers_at_once() {
     let pipeline = Pipeline::start();
     for n in 0..3 {
         pipeline.delivered_to_two_consumers(&counted(&format!("evt_{n}"), "a", 5));
@@ -45,7 +45,7 @@ fn an_event_takes_effect_once_held_by_two_consumers_at_once() {
 }
 
 #[test]
-fn an_event_takes_effect_once_after_the_store_was_away() {
+fn an_event_takes_effect_once_after_the_store_was_unavailable() {
     let pipeline = Pipeline::start();
     let store_away = pipeline.broken(Fault::Store);
     for n in 0..5 {

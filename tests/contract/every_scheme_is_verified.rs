@@ -34,7 +34,7 @@ fn every_event_of_a_request_takes_effect_once() {
 }
 
 #[test]
-fn a_handshake_is_answered_and_is_no_event() {
+fn a_handshake_gets_its_response_and_is_not_an_event() {
     let pipeline = Pipeline::start();
     let body = br#"{"type":"url_verification","token":"x","challenge":"3eZbrw1aB"}"#;
     let sent = signed("slack", "", "", None, body);
@@ -49,7 +49,7 @@ fn a_handshake_is_answered_and_is_no_event() {
 }
 
 #[test]
-fn a_form_a_query_and_an_answer_are_as_twilio_has_them() {
+fn forms_queries_and_responses_of_twilio_work() {
     let pipeline = Pipeline::start();
     let form = b"MessageSid=SM1&MessageStatus=delivered&To=%2B15550001111&Body=gr%C3%BC%C3%9Fe+dich&Empty=";
     let sent = signed("twilio", "", "", None, form);
@@ -85,7 +85,7 @@ fn a_form_a_query_and_an_answer_are_as_twilio_has_them() {
 }
 
 #[test]
-fn an_id_that_is_not_signed_cannot_be_taken_by_another_body() {
+fn another_body_cannot_take_an_unsigned_id() {
     let pipeline = Pipeline::start();
     let bodies = [br#"{"action":"opened","n":1}"#, br#"{"action":"opened","n":2}"#];
     for body in [bodies[0], bodies[1], bodies[0]] {

@@ -37,7 +37,7 @@ fn exhausted_is_buried_not_lost() {
 }
 
 #[test]
-fn what_comes_back_in_time_is_applied_and_not_buried() {
+fn an_event_that_succeeds_in_time_is_not_buried() {
     let pipeline = Pipeline::start();
     pipeline.sql(AWAY);
     accepted(&pipeline, &stripe("test.fleeting", "evt_1", 1, json!({ "id": "a" })));
@@ -52,7 +52,7 @@ fn what_comes_back_in_time_is_applied_and_not_buried() {
 }
 
 #[test]
-fn what_cannot_be_buried_either_is_kept_on_the_queue() {
+fn an_event_stays_on_the_queue_if_no_dead_letter_can_be_written() {
     let pipeline = Pipeline::start();
     let store_away = pipeline.broken(Fault::Store);
     // It can neither be applied nor be written as a dead letter, which the table rejects.
@@ -69,7 +69,7 @@ fn what_cannot_be_buried_either_is_kept_on_the_queue() {
 }
 
 #[test]
-fn what_the_platform_drops_is_buried() {
+fn a_message_that_the_platform_drops_is_buried() {
     let event = counted("evt_1", "a", 1);
     let pipeline = Pipeline::start().given_up_by_the_platform(&event);
     eventually("the letter exists", || (!dead_letters(&pipeline).is_empty()).then_some(()));
@@ -85,7 +85,7 @@ fn what_the_platform_drops_is_buried() {
 }
 
 #[test]
-fn an_event_that_no_rule_names_is_recorded_ignored_or_buried_as_its_source_says() {
+fn an_unmatched_event_is_recorded_ignored_or_buried_as_its_source_says() {
     let pipeline = Pipeline::start();
     for (source, id) in
         [("stripe", "evt_recorded"), ("quiet", "evt_ignored"), ("strict", "evt_buried")]

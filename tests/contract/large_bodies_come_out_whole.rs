@@ -97,7 +97,7 @@ fn emptied(pipeline: Pipeline, table: &str) -> Pipeline {
 }
 
 #[test]
-fn a_large_body_goes_with_the_last_row_that_refers_to_it() {
+fn a_large_body_is_deleted_after_the_last_row_that_refers_to_it() {
     let pipeline = Pipeline::start();
     pipeline.sql(BROKEN);
     accepted(&pipeline, &of_size("evt_1", 300_000));
@@ -127,7 +127,7 @@ fn a_large_body_goes_with_the_last_row_that_refers_to_it() {
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_while_it_arrives() {
+fn a_body_over_the_limit_is_rejected_while_it_arrives() {
     let pipeline = Pipeline::start();
     let event = of_size("evt_1", 1024 * 1024 + 1);
     let refused = pipeline.post(&event);
@@ -137,7 +137,7 @@ fn a_body_over_the_limit_is_refused_while_it_arrives() {
 }
 
 #[test]
-fn a_body_that_nobody_needs_is_not_asked_for() {
+fn an_unneeded_body_is_not_read() {
     let pipeline = Pipeline::start();
     let event = of_size("evt_1", 300_000);
     // An ignored event needs no body.

@@ -4,25 +4,25 @@
 
 mod a_2xx_means_durable;
 mod a_secret_never_leaves;
-mod an_alert_reaches_somebody;
+mod an_alert_reaches_its_recipient;
 mod an_email_is_not_lost_and_not_sent_twice;
 mod an_event_can_be_reprocessed;
 mod an_event_takes_effect_once;
+mod cloudflare_access_replaces_tokens;
 mod every_scheme_is_verified;
 mod exhausted_is_buried_not_lost;
+mod invalid_requests_are_rejected;
 mod large_bodies_come_out_whole;
 mod nothing_is_marked_at_ingress;
+mod old_rows_are_removed;
 mod one_bad_message_spoils_no_other;
 mod order_of_arrival_does_not_matter;
-mod people_come_through_access;
 mod presets_write_rows;
 mod rejections_are_counted;
 mod replay_runs_the_whole_path;
-mod strangers_are_refused;
+mod rules_map_events_to_rows;
+mod sms_and_tracking_are_sent_once;
 mod the_admin_api_is_governed;
-mod what_is_old_is_removed;
-mod what_is_sent_otherwise;
-mod what_rules_can_say;
 
 use hookmill_tests::event::{Event, stripe};
 use hookmill_tests::eventually;

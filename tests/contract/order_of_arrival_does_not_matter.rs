@@ -21,7 +21,7 @@ fn permutations() -> Vec<[usize; 4]> {
 
 /// Sends four events about an entity in each order, with a separate entity for each order, and each event again directly
 /// after the next one; then compares the rows.
-fn same_rows_whatever_the_order(
+fn same_rows_in_every_order(
     table: &str,
     columns: &str,
     expected: &Value,
@@ -55,7 +55,7 @@ fn same_rows_whatever_the_order(
 #[test]
 fn order_of_arrival_does_not_matter() {
     // Two events share the second of their creation: the status decides, by its order in the preset.
-    same_rows_whatever_the_order(
+    same_rows_in_every_order(
         "subscriptions",
         "status, quantity, _deleted",
         &json!(["past_due", 4, 0]),
@@ -85,8 +85,8 @@ fn order_of_arrival_does_not_matter() {
 }
 
 #[test]
-fn order_of_arrival_does_not_matter_where_nothing_but_the_id_decides() {
-    same_rows_whatever_the_order("guarded", "number, text", &json!([4, "evt_4"]), |entity| {
+fn order_of_arrival_does_not_matter_if_only_the_id_decides() {
+    same_rows_in_every_order("guarded", "number, text", &json!([4, "evt_4"]), |entity| {
         [1, 2, 3, 4].map(|n| {
             let object = json!({ "id": entity, "number": n, "text": format!("evt_{n}") });
             stripe("test.guarded", &format!("evt_{n}_{entity}"), 100, object)
@@ -97,7 +97,7 @@ fn order_of_arrival_does_not_matter_where_nothing_but_the_id_decides() {
 #[test]
 fn order_of_arrival_does_not_matter_to_a_deletion() {
     // The deletion happened in the same second as an update, and wins. It also removes the customer's data.
-    same_rows_whatever_the_order("customers", "email, _deleted", &json!([null, 1]), |entity| {
+    same_rows_in_every_order("customers", "email, _deleted", &json!([null, 1]), |entity| {
         let customer = |kind: &str, n: i64, created: i64| {
             let object = json!({ "id": entity, "email": format!("{n}@example.com") });
             stripe(kind, &format!("evt_{n}_{entity}"), created, object)
@@ -113,7 +113,7 @@ fn order_of_arrival_does_not_matter_to_a_deletion() {
 
 #[test]
 fn order_of_arrival_does_not_matter_to_a_user() {
-    same_rows_whatever_the_order(
+    same_rows_in_every_order(
         "users",
         "email, first_name, _deleted",
         &json!(["b@x", "Four", 0]),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hookmill_core::rejection::Reason;
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::Word as _;
 use hookmill_tests::event::{Event, clerk, now, stripe};
 use hookmill_tests::http::{exchange, exchange_parts, request};
 use hookmill_tests::{CLERK_SECRET, Fault, STRIPE_SECRET, eventually};
@@ -22,7 +23,7 @@ fn refused(pipeline: &Pipeline, count: i64) {
 }
 
 #[test]
-fn a_rejection_is_written_down_without_what_was_sent() {
+fn a_rejection_is_recorded_without_the_content() {
     let pipeline = Pipeline::start();
     let event = counted("evt_1", "a", 1);
     let began = now();
@@ -91,7 +92,7 @@ fn every_reason_is_reached_and_counted() {
     stream.write_all(most).unwrap();
     drop(stream);
 
-    let mut wanted: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    let mut wanted: Vec<_> = Reason::words().collect();
     wanted.sort_unstable();
     eventually("every reason is recorded", || {
         let rows = pipeline.sql("SELECT DISTINCT reason FROM rejection_counts ORDER BY reason");
@@ -118,7 +119,7 @@ fn a_flood_is_a_count_and_a_few_requests() {
 }
 
 #[test]
-fn the_last_of_each_kind_are_kept_whatever_the_others_do() {
+fn the_last_samples_of_each_kind_are_kept() {
     let pipeline = Pipeline::start();
     assert_eq!(pipeline.send(&[], "clerk", b"{}").status, 401);
     refused(&pipeline, 1);
@@ -138,7 +139,7 @@ fn the_last_of_each_kind_are_kept_whatever_the_others_do() {
 }
 
 #[test]
-fn a_source_has_as_many_requests_as_its_limit_says() {
+fn a_source_accepts_as_many_requests_as_its_rate_limit() {
     let pipeline = Pipeline::start();
     let event = |n: usize| {
         stripe("test.counted", &format!("evt_{n}"), 1, json!({ "id": "a", "amount": 1 }))
@@ -173,7 +174,7 @@ fn a_source_has_as_many_requests_as_its_limit_says() {
 }
 
 #[test]
-fn rejections_that_cannot_be_written_hold_nothing_up() {
+fn unwritable_rejections_delay_nothing() {
     let pipeline = Pipeline::start();
     let store_away = pipeline.broken(Fault::Store);
     for _ in 0..3 {

@@ -49,7 +49,7 @@ fn replay(operator: &Operator, id: &str) -> Value {
 }
 
 #[test]
-fn what_is_replayed_takes_effect_once_whatever_was_applied_meanwhile() {
+fn a_replayed_event_takes_effect_once() {
     let (pipeline, events) = with_letters(120);
     // The provider sends some of them again meanwhile.
     for event in &events[..5] {
@@ -84,7 +84,7 @@ fn what_is_replayed_takes_effect_once_whatever_was_applied_meanwhile() {
 }
 
 #[test]
-fn what_fails_again_is_dead_again() {
+fn an_event_that_fails_again_is_dead_again() {
     let (pipeline, _) = with_letters(3);
     pipeline.sql(BROKEN);
     let operator = operator(&pipeline);
@@ -151,7 +151,7 @@ fn a_replay_is_paused_resumed_and_cancelled() {
 }
 
 #[test]
-fn a_replay_goes_on_when_whoever_was_at_it_is_gone() {
+fn a_replay_resumes_after_its_process_has_ended() {
     let (pipeline, _) = with_letters(40);
     let first = operator(&pipeline);
     let id = run(&first, &json!({ "all": true }), 2);

@@ -16,7 +16,7 @@ fn operator(pipeline: &Pipeline, role: &str) -> Operator {
 }
 
 #[test]
-fn nobody_without_a_token_learns_or_changes_anything() {
+fn requests_without_a_token_learn_and_change_nothing() {
     let pipeline = Pipeline::start();
     let reader = operator(&pipeline, "read");
     let stranger = Operator::stranger(pipeline.admin());
@@ -106,7 +106,7 @@ fn a_dead_letter_is_shown_with_its_body_and_discarded_with_a_reason() {
 }
 
 #[test]
-fn an_event_is_found_with_its_whole_story() {
+fn an_event_is_found_with_its_timeline() {
     let pipeline = Pipeline::start();
     let reader = operator(&pipeline, "read");
     accepted(&pipeline, &counted("evt_1", "a", 1));
@@ -179,7 +179,7 @@ fn an_event_is_found_with_its_whole_story() {
 }
 
 #[test]
-fn an_address_is_written_to_again_if_somebody_says_so() {
+fn an_operator_can_lift_a_suppression() {
     let pipeline = Pipeline::start();
     let operator = operator(&pipeline, "operate");
     pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, created_at) VALUES ('a@example.com', 'bounced', 'resend', 'msg_1', 1)");
@@ -196,7 +196,7 @@ fn an_address_is_written_to_again_if_somebody_says_so() {
 }
 
 #[test]
-fn what_is_not_to_be_shown_is_not_and_is_replayed_whole() {
+fn redacted_values_are_hidden_and_replayed() {
     let pipeline = Pipeline::start();
     let operator = operator(&pipeline, "operate");
     let person = json!({ "id": "a", "name": "Ada", "to": [{ "email": "ada@example.com" }] });
@@ -237,7 +237,7 @@ fn what_is_not_to_be_shown_is_not_and_is_replayed_whole() {
 }
 
 #[test]
-fn what_signs_is_never_shown() {
+fn signatures_in_bodies_are_hidden() {
     let pipeline = Pipeline::start();
     let reader = operator(&pipeline, "read");
     let event = mailgun(now(), "6e0b", "ev_1", "delivered");
@@ -275,7 +275,7 @@ fn what_signs_is_never_shown() {
 }
 
 #[test]
-fn whoever_asks_is_told_who_they_are_and_what_is_in_force() {
+fn the_api_reports_the_caller_and_the_configuration() {
     let pipeline = Pipeline::start();
     let reader = operator(&pipeline, "read");
     assert_eq!(reader.get("/token").json(), json!({ "name": "read", "role": "read" }));
@@ -298,7 +298,7 @@ fn whoever_asks_is_told_who_they_are_and_what_is_in_force() {
 }
 
 #[test]
-fn what_was_not_sent_is_listed_and_sent_once_more() {
+fn unsent_messages_are_listed_and_can_be_retried() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     let operator = operator(&pipeline, "operate");

@@ -3,6 +3,7 @@
 use hookmill_core::params;
 use hookmill_core::store::{Param, Statement};
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::AuditAction;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -37,7 +38,7 @@ pub(crate) fn reason(text: String) -> Result<String, Problem> {
 /// records nothing if that statement has changed nothing.
 pub(crate) fn audit(
     actor: &Actor,
-    action: &str,
+    action: AuditAction,
     target: &str,
     reason: &str,
     detail: &impl Serialize,
@@ -47,6 +48,6 @@ pub(crate) fn audit(
 -- audit
 INSERT INTO audit (at, actor, action, target, reason, detail)
 SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE changes() > 0";
-    let params = params![now, &actor.name, action, target, reason, Param::json(detail)];
+    let params = params![now, &actor.name, action.as_str(), target, reason, Param::json(detail)];
     Statement::new(AUDIT, params)
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use hookmill_core::params;
 use hookmill_core::store::Param;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::{self, LetterReason, LetterState};
+use hookmill_core::words::{self, AuditAction, LetterReason, LetterState};
 use hookmill_dlq::replay::{
     LetterFilter, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id,
     run_replay,
@@ -248,7 +248,14 @@ pub(crate) async fn replay(
     let statements = vec![
         plan_replay(&replay, &filter, &actor.name, now),
         run_replay(&replay, 1, &reason, &actor.name, now),
-        audit(&actor, "letter.replay", &id, &reason, &serde_json::json!({ "replay": replay }), now),
+        audit(
+            &actor,
+            AuditAction::LetterReplay,
+            &id,
+            &reason,
+            &serde_json::json!({ "replay": replay }),
+            now,
+        ),
     ];
     admin.execute(statements).await?;
     admin.0.wake().await;
@@ -271,7 +278,7 @@ pub(crate) async fn discard(
     let id = ready(&admin, &id).await?;
     let statements = vec![
         discard_letter(&id, now),
-        audit(&actor, "letter.discard", &id, &reason, &serde_json::json!({}), now),
+        audit(&actor, AuditAction::LetterDiscard, &id, &reason, &serde_json::json!({}), now),
     ];
     let rows = admin.execute(statements).await?;
     match rows.iter().flatten().next() {

@@ -7,7 +7,7 @@ use hookmill_core::email::address_key;
 use hookmill_core::params;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::{self, Channel, OutboxState, Unsent};
+use hookmill_core::words::{self, AuditAction, Channel, OutboxState, Unsent};
 use hookmill_dlq::replay::check_blank;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -156,7 +156,7 @@ RETURNING id";
             RETRY,
             params![now, again.state.as_str(), again.rule.as_ref(), again.id.as_ref()],
         ),
-        audit(&actor, "outbox.retry", target, &why, &detail, now),
+        audit(&actor, AuditAction::OutboxRetry, target, &why, &detail, now),
     ];
     let rows = admin.execute(statements).await?;
     let count = rows.first().map_or(0, Vec::len);
@@ -215,7 +215,7 @@ pub(crate) async fn unsuppress(
     let remove = "-- write to an address again\nDELETE FROM suppressions WHERE address = ?1 RETURNING address";
     let statements = vec![
         Statement::new(remove, params![&address]),
-        audit(&actor, "suppression.remove", &address, &reason, &json!({}), now),
+        audit(&actor, AuditAction::SuppressionRemove, &address, &reason, &json!({}), now),
     ];
     let rows = admin.execute(statements).await?;
     match rows.iter().flatten().next() {

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use hookmill_core::params;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::{LetterReason, ReplayState};
+use hookmill_core::words::{AuditAction, LetterReason, ReplayState};
 use hookmill_dlq::replay::{
     LetterFilter, MOST_PER_SECOND, Turn, WHERE, plan_replay, replay_id, run_replay, turn_replay,
 };
@@ -166,7 +166,7 @@ pub(crate) async fn plan(
     let detail = json!({ "filter": filter });
     let statements = vec![
         plan_replay(&id, &filter, &actor.name, now),
-        audit(&actor, "replay.plan", &id, "", &detail, now),
+        audit(&actor, AuditAction::ReplayPlan, &id, "", &detail, now),
     ];
     admin.execute(statements).await?;
     let replay = find(&admin, &id).await?;
@@ -274,7 +274,7 @@ pub(crate) async fn reprocess(
     let id = reprocess_id(&filter, &actor.name, now);
     let statements = vec![
         plan_reprocess(&id, &filter, &actor.name, now),
-        audit(&actor, "reprocess.plan", &id, "", &json!({ "filter": filter }), now),
+        audit(&actor, AuditAction::ReprocessPlan, &id, "", &json!({ "filter": filter }), now),
     ];
     admin.execute(statements).await?;
     let replay = find(&admin, &id).await?;
@@ -361,7 +361,7 @@ pub(crate) async fn run(
     }
     let (now, why) = (admin.now(), reason(why)?);
     let change = run_replay(&id, rate, &why, &actor.name, now);
-    let record = audit(&actor, "replay.run", &id, &why, &json!({ "rate": rate }), now);
+    let record = audit(&actor, AuditAction::ReplayRun, &id, &why, &json!({ "rate": rate }), now);
     changed(&admin, &id, change, record).await
 }
 
@@ -394,9 +394,9 @@ pub(crate) async fn tell(
 ) -> Result<(StatusCode, Json<Replay>), Problem> {
     let (now, reason) = (admin.now(), because.reason()?);
     let (turn, action) = match command {
-        ReplayCommand::Pause => (Turn::Pause, "replay.pause"),
-        ReplayCommand::Resume => (Turn::Resume, "replay.resume"),
-        ReplayCommand::Cancel => (Turn::Cancel, "replay.cancel"),
+        ReplayCommand::Pause => (Turn::Pause, AuditAction::ReplayPause),
+        ReplayCommand::Resume => (Turn::Resume, AuditAction::ReplayResume),
+        ReplayCommand::Cancel => (Turn::Cancel, AuditAction::ReplayCancel),
     };
     let record = audit(&actor, action, &id, &reason, &json!({}), now);
     changed(&admin, &id, turn_replay(&id, turn, now), record).await

@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use hookmill_core::limits::COUNTED;
 use hookmill_core::params;
+use hookmill_core::rejection::Reason;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::{LetterReason, OutboxState, RuleEffect};
+use hookmill_core::words::{self, AuditAction, LetterReason, OutboxState, RuleEffect};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -89,7 +90,7 @@ pub(crate) struct OutboxCount {
 pub(crate) struct RejectionCount {
     /// Blank if the request named no configured source.
     source: String,
-    reason: String,
+    reason: Reason,
     count: u64,
 }
 
@@ -228,7 +229,7 @@ ORDER BY length(period), period DESC, provider LIMIT ?1";
 pub(crate) struct Rejection {
     /// Blank if the request named no configured source.
     source: String,
-    reason: String,
+    reason: Reason,
     #[schema(value_type = i64)]
     at: Timestamp,
     /// A hash of the client's address.
@@ -248,7 +249,9 @@ pub(crate) struct Refused {
     /// The source; `-` for requests that named no configured source.
     source: Option<String>,
     /// The reason.
-    reason: Option<String>,
+    #[serde(default, deserialize_with = "words::unless_blank")]
+    #[param(schema_with = words::looked_for::<Reason>)]
+    reason: Option<Reason>,
 }
 
 /// List the last few rejected requests of each kind, latest first.
@@ -270,7 +273,7 @@ WHERE (?1 IS NULL OR source = iif(?1 = '-', '', ?1)) AND (?2 IS NULL OR reason =
     OR (at = ?3 AND source || ' ' || reason || ' ' || remote < ?4))
 ORDER BY at DESC, source || ' ' || reason || ' ' || remote DESC LIMIT ?5";
     let (at, id) = paging.after()?;
-    let (source, reason) = (given(refused.source.as_ref()), given(refused.reason.as_ref()));
+    let (source, reason) = (given(refused.source.as_ref()), refused.reason.map(Reason::as_str));
     let params = params![source, reason, at, id, paging.limit()?];
     let found = admin.ask::<Rejection>(LIST, params).await?;
     let key = |one: &Rejection| {
@@ -287,9 +290,8 @@ pub(crate) struct Act {
     at: Timestamp,
     /// The name of the token.
     actor: String,
-    /// `letter.replay`, `letter.discard`, `replay.plan`, `replay.run`, `replay.pause`, `replay.resume`, `replay.cancel`,
-    /// `reprocess.plan`, `outbox.retry` or `suppression.remove`.
-    action: String,
+    /// The change.
+    action: AuditAction,
     /// The id, or the address, of the changed object.
     target: String,
     reason: String,

@@ -8,7 +8,7 @@ use super::{accepted, counted, dead_letters, tally, value};
 use crate::platform::Pipeline;
 
 #[test]
-fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
+fn old_rows_are_removed_unless_an_operator_has_to_act() {
     let pipeline = Pipeline::start();
     for state in ["dead", "applied", "discarded"] {
         for (age, at) in [("old", "0"), ("new", "unixepoch() * 1000")] {
@@ -43,7 +43,7 @@ fn what_is_old_is_removed_and_what_waits_for_somebody_is_not() {
 }
 
 #[test]
-fn a_dead_letter_counts_once_though_the_ledger_forgets() {
+fn a_dead_letter_takes_effect_once_although_the_ledger_forgets() {
     let pipeline = Pipeline::start();
     pipeline.sql(
         "CREATE TRIGGER broken BEFORE INSERT ON tallies BEGIN SELECT RAISE(ABORT, 'out of order'); END",

@@ -8,7 +8,7 @@ use super::sent;
 use crate::platform::Pipeline;
 
 #[test]
-fn an_alert_reaches_somebody() {
+fn an_alert_reaches_its_recipient() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     pipeline.sql(

@@ -32,7 +32,7 @@ fn shown(mut request: Recorded) -> Recorded {
 }
 
 #[test]
-fn an_sms_goes_out_once_and_what_became_of_it_is_written_down() {
+fn an_sms_is_sent_once_and_its_outcome_is_recorded() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     api.moods([Mood::Busy]);
@@ -67,7 +67,7 @@ fn an_sms_that_may_have_been_sent_is_uncertain() {
 }
 
 #[test]
-fn nobody_gets_many_sms_in_an_hour_or_any_who_wants_none() {
+fn a_number_gets_few_sms_per_hour_and_none_after_stop() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     for number in 1..=3 {
@@ -97,7 +97,7 @@ fn nobody_gets_many_sms_in_an_hour_or_any_who_wants_none() {
 }
 
 #[test]
-fn what_somebody_did_is_told_once_and_what_is_refused_is_on_record() {
+fn a_tracking_event_is_sent_once_and_a_rejection_is_recorded() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     // PostHog's response is lost, and Mixpanel rejects the first event.

@@ -32,7 +32,7 @@ fn asked(pipeline: &Pipeline, method: &str, path: &str, jwt: &str, site: &str) -
 }
 
 #[test]
-fn people_come_through_access() {
+fn cloudflare_access_replaces_tokens() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     let look = |jwt: &str| asked(&pipeline, "GET", "/token", jwt, "same-origin");
@@ -59,7 +59,7 @@ fn people_come_through_access() {
 }
 
 #[test]
-fn nobody_else_comes_through_access() {
+fn invalid_access_tokens_are_rejected() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     let valid = jwt(&header(), &claims("ines@acme.test"));

@@ -28,7 +28,7 @@ fn row(value: Value) -> Vec<Value> {
 }
 
 #[test]
-fn the_presets_mirror_what_their_providers_say_in_any_order() {
+fn the_presets_mirror_their_providers_in_any_order() {
     let pipeline = Pipeline::start();
     for provider in ["stripe", "clerk", "paddle", "twilio"] {
         send_fixtures(&pipeline, provider);
@@ -97,7 +97,7 @@ fn the_presets_mirror_what_their_providers_say_in_any_order() {
 }
 
 #[test]
-fn a_list_is_that_of_the_newest_event_even_if_that_is_empty() {
+fn the_newest_event_determines_a_list_even_if_it_is_empty() {
     let pipeline = Pipeline::start();
     let subscription = |n: i64, items: &[(&str, i64)]| {
         let item = |(id, quantity): &(&str, i64)| json!({ "id": id, "quantity": quantity });
@@ -128,7 +128,7 @@ fn thing(kind: &str, n: i64, id: &str, plan: Option<&str>) -> Event {
 }
 
 #[test]
-fn rows_that_the_application_has_made_are_only_changed() {
+fn rows_of_the_application_are_only_changed() {
     let pipeline = Pipeline::start();
     for (n, id, plan) in [
         (3, "thing_1", Some("pro")),
@@ -147,7 +147,7 @@ fn rows_that_the_application_has_made_are_only_changed() {
 }
 
 #[test]
-fn a_row_that_is_removed_is_not_brought_back_by_an_older_event() {
+fn an_older_event_does_not_restore_a_removed_row() {
     let pipeline = Pipeline::start();
     let rows = "SELECT kind, id, cents, at FROM removable";
     accepted(&pipeline, &thing("updated", 1, "thing_1", None));
@@ -168,7 +168,7 @@ fn a_row_that_is_removed_is_not_brought_back_by_an_older_event() {
 }
 
 #[test]
-fn code_says_what_rules_cannot() {
+fn a_handler_computes_values_that_rules_cannot() {
     let pipeline = Pipeline::start();
     let invoice = |n: i64, amount: i64| {
         // Two months from the first of January 2026.
@@ -197,7 +197,7 @@ fn code_says_what_rules_cannot() {
 }
 
 #[test]
-fn an_object_is_asked_for_where_nothing_else_decides() {
+fn an_object_is_fetched_if_nothing_else_decides() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     let customer = |n: i64, created: i64, name: &str| {

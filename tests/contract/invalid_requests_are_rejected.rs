@@ -22,7 +22,7 @@ fn unharmed(pipeline: &Pipeline) {
 }
 
 #[test]
-fn a_request_to_the_wrong_place_is_refused_with_the_reason() {
+fn a_request_to_a_wrong_path_is_rejected_with_the_reason() {
     let pipeline = Pipeline::start();
     for (method, path, status, reason) in [
         ("GET", "/", 404, "not_found"),
@@ -60,7 +60,7 @@ fn a_request_to_the_wrong_place_is_refused_with_the_reason() {
 }
 
 #[test]
-fn health_is_told() {
+fn health_endpoints_report_the_state() {
     let pipeline = Pipeline::start();
     for path in ["/healthz", "/readyz"] {
         let response = exchange(pipeline.address(), &request("GET", path, &[], b"")).unwrap();
@@ -77,7 +77,7 @@ fn health_is_told() {
 }
 
 #[test]
-fn a_signature_that_does_not_hold_is_refused_with_the_reason() {
+fn an_invalid_signature_is_rejected_with_the_reason() {
     let pipeline = Pipeline::start();
     let event = counted("evt_1", "a", 1);
     let header = |value: String| vec![("Stripe-Signature".to_owned(), value)];
@@ -159,7 +159,7 @@ fn an_old_signature_does_not_become_new_by_moving_bytes() {
 }
 
 #[test]
-fn any_of_the_secrets_may_have_signed() {
+fn a_signature_by_any_secret_is_valid() {
     let pipeline = Pipeline::start();
     for (n, secret) in [STRIPE_SECRET, STRIPE_SECRET_NEXT].into_iter().enumerate() {
         let event = counted(&format!("evt_{n}"), "a", 1);
@@ -186,7 +186,7 @@ fn any_of_the_secrets_may_have_signed() {
 }
 
 #[test]
-fn a_signed_body_that_is_no_event_is_refused_with_the_reason() {
+fn a_signed_body_that_is_not_an_event_is_rejected_with_the_reason() {
     let pipeline = Pipeline::start();
     let deep =
         format!("{{\"id\":\"evt_1\",\"type\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
@@ -228,7 +228,7 @@ fn deep_nesting_in_an_event_does_no_harm() {
 }
 
 #[test]
-fn absurd_headers_are_refused() {
+fn absurd_headers_are_rejected() {
     let pipeline = Pipeline::start();
     let body = b"{}";
     let many: Vec<_> = (0..5_000).map(|n| (format!("X-Absurd-{n}"), "x".repeat(100))).collect();
@@ -274,7 +274,7 @@ fn a_body_without_a_length_is_read_up_to_the_limit() {
 }
 
 #[test]
-fn a_body_that_does_not_come_times_out() {
+fn a_body_that_does_not_arrive_times_out() {
     let pipeline = Pipeline::start();
     let event = counted("evt_1", "a", 1);
     let whole = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
@@ -286,7 +286,7 @@ fn a_body_that_does_not_come_times_out() {
 }
 
 #[test]
-fn a_body_that_ends_early_is_not_taken() {
+fn a_body_that_ends_early_is_rejected() {
     let pipeline = Pipeline::start();
     let event = counted("evt_1", "a", 1);
     let whole = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
