@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_migration_is_an_error() {
+    fn a_file_that_is_not_a_migration_is_an_error() {
         for name in ["notes.txt", "1_a.sql", "abcd_a.sql", "0001_pipeline.sql", "0999_a.sql"] {
             assert!(in_folder(folder(&[(name, "")]).path()).is_err(), "{name}");
         }

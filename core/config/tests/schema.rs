@@ -518,7 +518,7 @@ fn is_about_the_shape(fault: &str) -> bool {
 
 /// Every sample, and what becomes of it if any one value in it is something else, is left out, or gets company.
 #[test]
-fn the_schema_takes_what_the_reader_takes_and_refuses_other_shapes() {
+fn the_schema_accepts_what_the_reader_accepts_and_rejects_other_shapes() {
     let validator = validator();
     let others = [
         json!(true),
@@ -671,7 +671,7 @@ fn blocks(text: &str) -> Vec<String> {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a document that is added later is looked at, too")]
-fn what_the_repository_shows_of_it_is_valid() {
+fn every_example_in_the_repository_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().parent().unwrap();
     let in_folder = |folder: &str, ending: &str| -> Vec<_> {
         let entries = std::fs::read_dir(root.join(folder)).unwrap();
@@ -714,7 +714,7 @@ fn what_the_repository_shows_of_it_is_valid() {
 
 /// The most usual slips, one by one.
 #[test]
-fn what_is_misspelt_is_refused_by_both() {
+fn common_mistakes_are_rejected_by_both() {
     let validator = validator();
     let source = "[sources.stripe]\nscheme = 'stripe'\nsecrets = ['env:A']\n";
     let rule = "[[rules]]\nname = 'a'\non = 'stripe:*'\n";

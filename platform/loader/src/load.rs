@@ -494,7 +494,7 @@ mod tests {
         "#;
 
     #[test]
-    fn what_rules_cannot_say_is_reported_with_what_would_do() {
+    fn invalid_rules_are_reported_with_hints() {
         insta::assert_snapshot!(faults(UNSAYABLE), @r#"
         hookmill.toml:8:20: rules[0].name: `when` asks for "@.kept", but `each` is missing
           hint: `@` refers to an element of the list that `each` selects: each = "data.object.items.data"
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_that_cannot_be_asked_is_reported_with_what_would_do() {
+    fn an_unusable_api_is_reported_with_a_hint() {
         insta::assert_snapshot!(faults(r#"
             [sources.b]
             scheme = "stripe"

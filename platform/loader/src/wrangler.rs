@@ -46,7 +46,7 @@ impl Worker {
         }
     }
 
-    /// What people call it.
+    /// Its name in messages.
     const fn name(self) -> &'static str {
         match self {
             Self::Ingress => "the ingress Worker",
@@ -56,37 +56,47 @@ impl Worker {
     }
 }
 
-/// A queue: who sends into it, and who takes out of it.
-struct Way {
+/// A queue: the Worker that sends to it, and the Worker that consumes it.
+struct QueueRoute {
     from: Worker,
-    /// What the sender calls it. [`Worker`]s ask their environment for this name.
+    /// The sender's binding.
     binding: &'static str,
     carries: &'static str,
     to: Worker,
 }
 
-const WAYS: [Way; 6] = [
-    Way { from: Worker::Ingress, binding: "EVENTS", carries: "events", to: Worker::Consumers },
-    Way {
+const ROUTES: [QueueRoute; 6] = [
+    QueueRoute {
+        from: Worker::Ingress,
+        binding: "EVENTS",
+        carries: "events",
+        to: Worker::Consumers,
+    },
+    QueueRoute {
         from: Worker::Dlq,
         binding: "REPLAYS",
         carries: "replayed events",
         to: Worker::Consumers,
     },
-    Way {
+    QueueRoute {
         from: Worker::Consumers,
         binding: "OUTBOX",
         carries: "its wake-up messages",
         to: Worker::Consumers,
     },
-    Way {
+    QueueRoute {
         from: Worker::Dlq,
         binding: "OUTBOX",
         carries: "the wake-up messages of the consumer Worker",
         to: Worker::Consumers,
     },
-    Way { from: Worker::Dlq, binding: "JOBS", carries: "its wake-up messages", to: Worker::Dlq },
-    Way {
+    QueueRoute {
+        from: Worker::Dlq,
+        binding: "JOBS",
+        carries: "its wake-up messages",
+        to: Worker::Dlq,
+    },
+    QueueRoute {
         from: Worker::Ingress,
         binding: "REPORTS",
         carries: "counts of rejected requests",
@@ -94,8 +104,8 @@ const WAYS: [Way; 6] = [
     },
 ];
 
-impl Way {
-    /// Whether what it carries becomes a dead letter if it fails.
+impl QueueRoute {
+    /// Whether a failed message becomes a dead letter.
     fn carries_events(&self) -> bool {
         matches!(self.binding, "EVENTS" | "REPLAYS")
     }
@@ -109,16 +119,16 @@ impl Way {
 struct Shared {
     /// The table of wrangler.toml that binds it.
     table: &'static str,
-    /// What the Workers ask their environment for.
+    /// The binding of the Workers.
     binding: &'static str,
     users: &'static [Worker],
-    /// Whether a Worker does without.
+    /// Whether a Worker works without it.
     optional: bool,
-    /// What says which one it is: the same for all. With what is suggested where nobody says it.
+    /// The keys that identify it, equal in all Workers, and the values to suggest.
     keys: &'static [(&'static str, Option<&'static str>)],
-    /// What else is looked at.
+    /// Other keys that the check reads, and the values to suggest.
     said: &'static [(&'static str, Option<&'static str>)],
-    /// What else wrangler takes: <https://developers.cloudflare.com/workers/wrangler/configuration/>.
+    /// Other keys of wrangler: <https://developers.cloudflare.com/workers/wrangler/configuration/>.
     more: &'static [&'static str],
 }
 
@@ -194,7 +204,7 @@ pub fn check(config: &Config, root: &Path, read: impl Fn(&Path) -> io::Result<St
             format!("all three Workers are required; this file configures {}", worker.name());
         findings.faults.push(fault(&file, problem).hint(hint));
     }
-    // What is no TOML has been reported; what it means is a guess.
+    // Files that are not TOML have been reported.
     let found: Vec<_> = found
         .into_iter()
         .filter_map(|(worker, file, deployments)| Some((worker, file, deployments?)))
@@ -226,14 +236,14 @@ fn environments(config: &Config, found: &[Found]) -> Vec<ConfigError> {
     }
     let tops = || found.iter().filter_map(|(_, _, deployments)| deployments.get(""));
     if names.len() > 1 && tops().all(Deployment::is_bare) {
-        // Whoever deploys nothing but environments need not repeat one of them at the top.
+        // With environments only, the top level stays empty.
         names.remove("");
     }
     for name in names {
-        let mut set = Set { config, of: Vec::new() };
+        let mut environment = Environment { config, of: Vec::new() };
         for (worker, file, deployments) in found {
             match deployments.get(name) {
-                Some(deployment) => set.of.push((*worker, deployment)),
+                Some(deployment) => environment.of.push((*worker, deployment)),
                 None => faults.push(
                     fault(file, format!("there is no [env.{name}], but another Worker has one"))
                         .hint("an environment inherits no bindings; repeat all of them"),
@@ -241,41 +251,43 @@ fn environments(config: &Config, found: &[Found]) -> Vec<ConfigError> {
             }
         }
         for check in [names_differ, queues, dead_letters, crons] {
-            faults.extend(check(&set));
+            faults.extend(check(&environment));
         }
         for what in [&DATABASE, &BUCKET, &DATASET] {
-            faults.extend(shared(&set, what));
+            faults.extend(shared(&environment, what));
         }
-        for database in set.resources(&DATABASE) {
+        for database in environment.resources(&DATABASE) {
             faults.extend(migrations::check(database, config.migrations.as_ref()));
         }
-        if let Some(ingress) = set.get(Worker::Ingress) {
+        if let Some(ingress) = environment.get(Worker::Ingress) {
             faults.extend(rate_limits::check(&config.ingress, ingress));
         }
     }
     faults
 }
 
-/// What is deployed together.
-struct Set<'d> {
+/// The Workers of one environment.
+struct Environment<'d> {
     config: &'d Config,
     of: Vec<(Worker, &'d Deployment)>,
 }
 
-impl<'d> Set<'d> {
+impl<'d> Environment<'d> {
     fn get(&self, worker: Worker) -> Option<&'d Deployment> {
         self.of.iter().find(|(other, _)| *other == worker).map(|(_, deployment)| *deployment)
     }
 
-    /// The queues that could be found, by what they are for.
-    fn queues(&self) -> impl Iterator<Item = (&'static Way, &'d Located<String>)> {
-        WAYS.iter().filter_map(|way| Some((way, self.get(way.from)?.producer(way.binding)?)))
+    /// The queues that the senders name, by route.
+    fn queues(&self) -> impl Iterator<Item = (&'static QueueRoute, &'d Located<String>)> {
+        ROUTES
+            .iter()
+            .filter_map(|route| Some((route, self.get(route.from)?.producer(route.binding)?)))
     }
 
-    /// The consumers of events, and what those are; events themselves first.
+    /// The consumers of events and of replayed events.
     fn consumers_of_events(&self) -> impl Iterator<Item = &'d Consumer> {
-        let queues = self.queues().filter(|(way, _)| way.carries_events());
-        queues.filter_map(|(way, queue)| self.get(way.to)?.consumer(&queue.value))
+        let queues = self.queues().filter(|(route, _)| route.carries_events());
+        queues.filter_map(|(route, queue)| self.get(route.to)?.consumer(&queue.value))
     }
 
     fn resources(&self, what: &Shared) -> impl Iterator<Item = &'d Resource> {
@@ -288,16 +300,16 @@ impl<'d> Set<'d> {
     }
 }
 
-/// A fault of a whole file.
+/// An error of a whole file.
 fn fault(file: &str, problem: String) -> ConfigError {
     let at = Place { file: file.into(), line: 1, column: 1 };
     ConfigError { at, key: String::new(), problem, hint: None }
 }
 
-/// Who is deployed under the name of another takes its place.
-fn names_differ(set: &Set<'_>) -> Vec<ConfigError> {
+/// A Worker with the name of another would replace it.
+fn names_differ(environment: &Environment<'_>) -> Vec<ConfigError> {
     let names: Vec<_> =
-        set.of.iter().filter_map(|(_, deployment)| deployment.name.as_ref()).collect();
+        environment.of.iter().filter_map(|(_, deployment)| deployment.name.as_ref()).collect();
     let mut faults = Vec::new();
     for (i, name) in names.iter().enumerate() {
         if let Some(other) = names[..i].iter().find(|other| other.value == name.value) {
@@ -311,40 +323,40 @@ fn names_differ(set: &Set<'_>) -> Vec<ConfigError> {
     faults
 }
 
-/// Whatever is sent has to be taken, by the Worker that knows what to do with it.
-fn queues(set: &Set<'_>) -> Vec<ConfigError> {
+/// Each queue has a consumer, in the Worker that handles its messages.
+fn queues(environment: &Environment<'_>) -> Vec<ConfigError> {
     let mut faults = Vec::new();
-    for way in &WAYS {
-        let Some(sender) = set.get(way.from) else { continue };
-        let Some(queue) = sender.producer(way.binding) else {
-            let (from, binding, carries) = (way.from.name(), way.binding, way.carries);
+    for route in &ROUTES {
+        let Some(sender) = environment.get(route.from) else { continue };
+        let Some(queue) = sender.producer(route.binding) else {
+            let (from, binding, carries) = (route.from.name(), route.binding, route.carries);
             let problem =
                 format!("the binding {binding:?} is missing: {from} sends {carries} there");
-            let others = set.queues().find(|(other, _)| other.binding == way.binding);
-            let name = others.map_or(way.usual_name(), |(_, queue)| queue.value.clone());
+            let others = environment.queues().find(|(other, _)| other.binding == route.binding);
+            let name = others.map_or(route.usual_name(), |(_, queue)| queue.value.clone());
             faults.push(sender.here.error(problem).hint(format!(
                 "[[{}]]\n        binding = {binding:?}\n        queue = {name:?}",
                 sender.key("queues.producers")
             )));
             continue;
         };
-        if let Some(taker) = set.get(way.to)
-            && taker.consumer(&queue.value).is_none()
+        if let Some(consumer_worker) = environment.get(route.to)
+            && consumer_worker.consumer(&queue.value).is_none()
         {
-            faults.push(nobody_takes(queue, taker));
+            faults.push(no_consumer(queue, consumer_worker));
         }
     }
-    let queues: Vec<_> = set.queues().collect();
-    for (i, (way, queue)) in queues.iter().enumerate() {
-        let same = |(other, name): &&(&Way, &Located<String>)| {
-            other.binding != way.binding && name.value == queue.value
+    let queues: Vec<_> = environment.queues().collect();
+    for (i, (route, queue)) in queues.iter().enumerate() {
+        let same = |(other, name): &&(&QueueRoute, &Located<String>)| {
+            other.binding != route.binding && name.value == queue.value
         };
         if let Some((other, _)) = queues[..i].iter().find(same) {
             let problem = format!("{:?} is also the queue {:?}", queue.value, other.binding);
             faults.push(queue.error(problem).hint("use a separate queue for each"));
         }
     }
-    let consumers: Vec<_> = set.all_consumers().collect();
+    let consumers: Vec<_> = environment.all_consumers().collect();
     for (i, Consumer { queue, .. }) in consumers.iter().enumerate() {
         if let Some(other) = consumers[..i].iter().find(|other| other.queue.value == queue.value) {
             let problem = format!("{:?} has a consumer at {}", queue.value, other.queue.at);
@@ -354,21 +366,25 @@ fn queues(set: &Set<'_>) -> Vec<ConfigError> {
     faults
 }
 
-fn nobody_takes(queue: &Located<String>, taker: &Deployment) -> ConfigError {
-    let file = &taker.here.at.file;
+fn no_consumer(queue: &Located<String>, consumer_worker: &Deployment) -> ConfigError {
+    let file = &consumer_worker.here.at.file;
     let problem = queue.error(format!("{file} has no consumer of {:?}", queue.value));
-    problem.suggest(&queue.value, taker.consumers.iter().map(|other| other.queue.value.as_str()))
+    problem.suggest(
+        &queue.value,
+        consumer_worker.consumers.iter().map(|other| other.queue.value.as_str()),
+    )
 }
 
-/// What the platform gives up on is a dead letter, and somebody takes it.
-fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
+/// Messages that the platform gives up go to the dead-letter queue, and the dead-letter Worker consumes it.
+fn dead_letters(environment: &Environment<'_>) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     let mut net: Option<&Located<String>> = None;
-    let named =
-        || set.consumers_of_events().find_map(|consumer| consumer.dead_letter_queue.as_ref());
-    for consumer in set.consumers_of_events() {
-        faults.extend(gives_up_early(consumer, set.config.retry.max_attempts));
-        faults.extend(other_batch_size(consumer, set.config));
+    let named = || {
+        environment.consumers_of_events().find_map(|consumer| consumer.dead_letter_queue.as_ref())
+    };
+    for consumer in environment.consumers_of_events() {
+        faults.extend(gives_up_early(consumer, environment.config.retry.max_attempts));
+        faults.extend(other_batch_size(consumer, environment.config));
         let Some(dead) = &consumer.dead_letter_queue else {
             let name = named().map_or("hookmill-dead-letters", |name| name.value.as_str());
             let problem =
@@ -377,15 +393,15 @@ fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
             faults.push(consumer.here.error(problem).hint(hint));
             continue;
         };
-        let taken = set.queues().find(|(_, queue)| queue.value == dead.value);
-        let taker = set.get(Worker::Dlq);
-        match (taken, taker, net) {
-            (Some((way, _)), ..) => {
-                let problem = format!("{:?} is also the queue {:?}", dead.value, way.binding);
+        let taken = environment.queues().find(|(_, queue)| queue.value == dead.value);
+        let consumer_worker = environment.get(Worker::Dlq);
+        match (taken, consumer_worker, net) {
+            (Some((route, _)), ..) => {
+                let problem = format!("{:?} is also the queue {:?}", dead.value, route.binding);
                 faults.push(dead.error(problem).hint("use a separate queue for dead letters"));
             }
-            (None, Some(taker), _) if taker.consumer(&dead.value).is_none() => {
-                faults.push(nobody_takes(dead, taker));
+            (None, Some(consumer_worker), _) if consumer_worker.consumer(&dead.value).is_none() => {
+                faults.push(no_consumer(dead, consumer_worker));
             }
             (None, _, Some(net)) if net.value != dead.value => {
                 let problem = format!("{:?} here, but {:?} at {}", dead.value, net.value, net.at);
@@ -396,7 +412,9 @@ fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
         }
     }
     let Some(net) = net else { return faults };
-    let last = set.get(Worker::Dlq).and_then(|taker| taker.consumer(&net.value));
+    let last = environment
+        .get(Worker::Dlq)
+        .and_then(|consumer_worker| consumer_worker.consumer(&net.value));
     if let Some(last) = last.filter(|last| last.max_retries() < MAX_RETRIES) {
         let deliveries = last.max_retries() + 1;
         let problem =
@@ -404,8 +422,9 @@ fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
         let here = last.place(last.max_retries.as_ref());
         faults.push(here.error(problem).hint(format!("max_retries = {MAX_RETRIES}")));
     }
-    let others = set.queues().filter(|(way, _)| !way.carries_events());
-    let others = others.filter_map(|(way, queue)| set.get(way.to)?.consumer(&queue.value));
+    let others = environment.queues().filter(|(route, _)| !route.carries_events());
+    let others =
+        others.filter_map(|(route, queue)| environment.get(route.to)?.consumer(&queue.value));
     for Consumer { queue, dead_letter_queue, .. } in others {
         if let Some(dead) = dead_letter_queue.as_ref().filter(|dead| dead.value == net.value) {
             let problem =
@@ -416,7 +435,7 @@ fn dead_letters(set: &Set<'_>) -> Vec<ConfigError> {
     faults
 }
 
-/// The platform's last delivery has to come after the one that Hookmill gives up at, so that the reason is written down.
+/// Hookmill gives up before the platform does, so that it can record the reason.
 fn gives_up_early(consumer: &Consumer, max_attempts: u32) -> Option<ConfigError> {
     let deliveries = consumer.max_retries() + 1;
     if deliveries > i64::from(max_attempts) {
@@ -429,8 +448,8 @@ fn gives_up_early(consumer: &Consumer, max_attempts: u32) -> Option<ConfigError>
     Some(consumer.place(consumer.max_retries.as_ref()).error(problem).hint(hint))
 }
 
-/// How long a batch waits is another matter: on Cloudflare each batch is an invocation and a round trip to D1, which a
-/// second saves; natively it is neither. So `batch_wait` is compared with nothing.
+/// The batch size is the same on both platforms. `batch_wait` may differ: on Cloudflare each batch is an invocation and a round trip
+/// to D1, so waiting a second saves money; natively it saves nothing.
 fn other_batch_size(consumer: &Consumer, config: &Config) -> Option<ConfigError> {
     let wanted = config.queue.batch_size.as_ref()?;
     let found = consumer.max_batch_size.as_ref().map_or(DEFAULT_BATCH_SIZE, |size| size.value);
@@ -443,10 +462,10 @@ fn other_batch_size(consumer: &Consumer, config: &Config) -> Option<ConfigError>
     Some(here.error(problem).hint(format!("max_batch_size = {size}, or remove batch_size")))
 }
 
-/// What one Worker writes, another looks for: all of them use the same one.
-fn shared(set: &Set<'_>, what: &Shared) -> Vec<ConfigError> {
+/// All Workers use the same database, bucket and dataset.
+fn shared(environment: &Environment<'_>, what: &Shared) -> Vec<ConfigError> {
     let mut faults = Vec::new();
-    let found: Vec<_> = set.resources(what).collect();
+    let found: Vec<_> = environment.resources(what).collect();
     let usual = |key: &str, default: Option<&'static str>| {
         let said = found.iter().find_map(|resource| resource.get(key));
         said.map(|said| said.value.as_str()).or(default)
@@ -457,7 +476,9 @@ fn shared(set: &Set<'_>, what: &Shared) -> Vec<ConfigError> {
         let line = |(key, value): (&&str, &str)| format!("\n        {key} = {value:?}");
         said.map(line).collect::<Vec<_>>().concat()
     };
-    for (worker, deployment) in set.of.iter().filter(|(worker, _)| what.users.contains(worker)) {
+    for (worker, deployment) in
+        environment.of.iter().filter(|(worker, _)| what.users.contains(worker))
+    {
         if deployment.resource(what).is_none() && !what.optional {
             let (binding, worker) = (what.binding, worker.name());
             let problem = format!("the binding {binding:?} is missing: {worker} uses it");
@@ -483,7 +504,7 @@ fn shared(set: &Set<'_>, what: &Shared) -> Vec<ConfigError> {
     faults
 }
 
-/// What differs from what most say; from the first, if there is no such thing.
+/// The values that differ from the most common one; from the first, if no value is more common.
 fn disagreeing(key: &str, said: &[Located<Option<String>>]) -> Vec<ConfigError> {
     let count = |one: &Located<_>| said.iter().filter(|other| other.value == one.value).count();
     let Some(usual) = said.iter().rev().max_by_key(|one| count(one)) else { return Vec::new() };
@@ -505,9 +526,9 @@ fn disagreeing(key: &str, said: &[Located<Option<String>>]) -> Vec<ConfigError> 
     others.map(fault).collect()
 }
 
-/// What is due later than in a minute has nobody else to wake up for it.
-fn crons(set: &Set<'_>) -> Vec<ConfigError> {
-    let using = set.of.iter().filter(|(worker, _)| *worker != Worker::Ingress);
+/// Only a cron trigger wakes up a Worker for work that is due later.
+fn crons(environment: &Environment<'_>) -> Vec<ConfigError> {
+    let using = environment.of.iter().filter(|(worker, _)| *worker != Worker::Ingress);
     let without = using
         .filter(|(_, deployment)| deployment.crons.as_ref().is_none_or(|crons| crons.value == 0));
     let fault = |(worker, deployment): &(Worker, &Deployment)| {
@@ -576,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_cannot_reach_is_refused() {
+    fn a_provider_that_a_worker_cannot_reach_is_rejected() {
         let email = |lines: &str| with(&format!("[email]\nfrom = \"a@b.test\"\n{lines}"), &[]);
         assert_eq!(email("provider = \"resend\""), "");
         // A server that nothing goes through is no fault.
@@ -590,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_its_author_needs_to_know_is_left_alone() {
+    fn other_settings_do_not_matter() {
         let more = "route = \"x\"\n[vars]\nEVENTS = 1\n[[kv_namespaces]]\nbindung = \"KV\"\n\
                     [[queues.producers]]\nbinding = \"MINE\"\nqueue = \"mine\"\nremote = true\n[limits]\ncpu_ms = 5";
         assert_eq!(changed("ingress", "[observability]", &format!("{more}\n[observability]")), "");
@@ -605,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_taken() {
+    fn every_queue_has_its_consumer() {
         insta::assert_snapshot!([
             changed("ingress", "\"hookmill-events\"", "\"hookmill-event\""),
             changed("ingress", "\"hookmill-reports\"", "\"elsewhere\""),
@@ -643,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_asks_for_is_there() {
+    fn every_binding_is_present() {
         insta::assert_snapshot!([
             changed("ingress", "\"EVENTS\"", "\"EVENT\""),
             changed("ingress", "\"REPORTS\"", "\"REPORT\""),
@@ -728,7 +749,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_platform_gives_up_on_is_not_lost() {
+    fn messages_that_the_platform_gives_up_are_not_lost() {
         let dead = "dead_letter_queue = \"hookmill-dead-letters\"";
         let without = "max_retries = 100\ndead_letter_queue = \"hookmill-dead-letters\"";
         insta::assert_snapshot!([
@@ -792,7 +813,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_the_size_that_is_written() {
+    fn batch_sizes_agree() {
         let size = "[queue]\nbatch_size = 50\n";
         assert_eq!(changed("consumers", "max_batch_size = 100", "max_batch_size = 50"), "");
         insta::assert_snapshot!([
@@ -886,7 +907,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shared_is_the_same() {
+    fn shared_resources_are_the_same() {
         let dataset = |name: &str| {
             format!("[[analytics_engine_datasets]]\nbinding = \"METRICS\"\n{name}\n[observability]")
         };
@@ -935,7 +956,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_later_has_somebody_to_wake_up_for_it() {
+    fn a_cron_trigger_wakes_up_each_worker() {
         insta::assert_snapshot!([
             changed("consumers", "[triggers]\ncrons = [\"* * * * *\"]", ""),
             changed("dlq", "crons = [\"* * * * *\"]", "crons = []"),
@@ -1074,7 +1095,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_not_guessed_at() {
+    fn only_syntax_errors_of_a_file_are_reported() {
         insta::assert_snapshot!(changed("dlq", "name = ", "name "), @"dlq/worker/wrangler.toml:2:6: key with no value, expected `=`");
     }
 

@@ -77,7 +77,7 @@ fn defaults_are_filled_in() {
 }
 
 #[test]
-fn every_scheme_is_whole() {
+fn every_scheme_is_complete() {
     for scheme in scheme_names() {
         let mut text = format!("[sources.s]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\n");
         if ["hubspot", "square", "twilio"].contains(&scheme) {
@@ -91,7 +91,7 @@ fn every_scheme_is_whole() {
 }
 
 #[test]
-fn faults_of_tests_are_reported_with_what_would_do() {
+fn errors_of_tests_are_reported_with_hints() {
     let source = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
     let tests = |lines: &str| errors(&format!("{source}[[tests]]\n{lines}"));
     let given = "given = { source = \"stripe\", file = \"a.json\" }\n";
@@ -137,7 +137,7 @@ fn faults_of_tests_are_reported_with_what_would_do() {
 }
 
 #[test]
-fn faults_of_access_are_reported_with_what_would_do() {
+fn errors_of_access_are_reported_with_hints() {
     let source = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\"]\n";
     let access = |lines: &str| errors(&format!("{source}[admin.access]\n{lines}"));
     insta::assert_snapshot!([
@@ -188,7 +188,7 @@ fn a_server_for_emails_is_a_url_and_a_user() {
 }
 
 #[test]
-fn faults_of_a_server_for_emails_are_reported_with_what_would_do() {
+fn errors_of_an_smtp_server_are_reported_with_hints() {
     let smtp = |lines: &str| {
         errors(&format!("{GOOD}[email]\nprovider = \"smtp\"\nfrom = \"a@b.test\"\n{lines}"))
     };
@@ -224,7 +224,7 @@ fn faults_of_a_server_for_emails_are_reported_with_what_would_do() {
 }
 
 #[test]
-fn faults_of_alerts_are_reported_with_what_would_do() {
+fn errors_of_alerts_are_reported_with_hints() {
     let source = "[sources.s]\nscheme = \"github\"\nsecrets = [\"env:A\"]\n";
     let alerts = |lines: &str| errors(&format!("{source}[alerts]\n{lines}"));
     insta::assert_snapshot!([
@@ -264,7 +264,7 @@ fn faults_of_alerts_are_reported_with_what_would_do() {
 }
 
 #[test]
-fn faults_of_a_scheme_are_reported_with_what_would_do() {
+fn errors_of_a_scheme_are_reported_with_hints() {
     let source = |lines: &str| errors(&format!("[sources.s]\nsecrets = [\"env:A\"]\n{lines}"));
     insta::assert_snapshot!([
             source("scheme = \"paypal\""),
@@ -345,7 +345,7 @@ fn faults_of_a_scheme_are_reported_with_what_would_do() {
 }
 
 #[test]
-fn what_a_scheme_cannot_mean_is_reported() {
+fn contradictions_in_a_scheme_are_reported() {
     let source =
         |name: &str, more: &str| format!("[sources.{name}]\nsecrets = [\"env:A\"]\n{more}\n");
     let hmac = "scheme = \"hmac\"\npayload = \"{timestamp}{body}\"\nevent = { id = \"id\", type = \"type\" }\n";
@@ -417,7 +417,7 @@ fn what_a_scheme_cannot_mean_is_reported() {
 }
 
 #[test]
-fn what_lets_one_signature_be_several_events_is_reported() {
+fn a_signature_that_could_be_several_events_is_reported() {
     let hmac = |name: &str, payload: &str, event: &str| {
         format!(
             "[sources.{name}]\nscheme = \"hmac\"\nsecrets = [\"env:A\"]\npublic_url = \"https://a.test/\"\nsignature = {{ header = \"X-S\", encoding = \"hex\" }}\ntimestamp = {{ header = \"X-T\" }}\npayload = \"{payload}\"\nevent = {event}\n"
@@ -494,7 +494,7 @@ fn what_lets_one_signature_be_several_events_is_reported() {
 }
 
 #[test]
-fn what_signs_is_never_shown() {
+fn signatures_in_bodies_are_redacted() {
     let text = "[sources.mailgun]\nscheme = \"mailgun\"\nsecrets = [\"env:A\"]\nredact = [\"event-data.recipient\"]\n[sources.token]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nsignature = { body = \"auth.secret\" }\nevent = { id = \"id\", type = \"type\" }\n[sources.linear]\nscheme = \"linear\"\nsecrets = [\"env:A\"]\n";
     let (config, faults) = parse("hookmill.toml", text);
     assert!(faults.is_empty(), "{faults:?}");
@@ -573,7 +573,7 @@ fn a_secret_may_have_an_end() {
 }
 
 #[test]
-fn every_error_is_reported_at_once_with_its_place_and_what_would_do() {
+fn every_error_is_reported_at_once_with_its_place_and_a_hint() {
     insta::assert_snapshot!(errors(r#"
 surces = 1
 [sources.Stripe]
@@ -654,7 +654,7 @@ batch_wait = "2m"
 }
 
 #[test]
-fn a_rule_that_cannot_be_meant_is_refused() {
+fn a_contradictory_rule_is_rejected() {
     let rule = "[[rules]]\nname = \"a\"\ntable = \"t\"\nkey = { id = \"id\" }\nversion = \"v\"\n";
     let with = |lines: &str| errors(&format!("{GOOD}{rule}{lines}"));
     insta::assert_snapshot!([
@@ -688,7 +688,7 @@ fn a_rule_that_cannot_be_meant_is_refused() {
 }
 
 #[test]
-fn a_rule_with_faults_is_reported_whole() {
+fn all_errors_of_a_rule_are_reported() {
     let text = format!(
         "{GOOD}{}",
         r#"
@@ -754,7 +754,7 @@ table = "t"
 }
 
 #[test]
-fn what_is_not_toml_is_reported_with_its_place() {
+fn syntax_errors_are_reported_with_their_places() {
     insta::assert_snapshot!(errors("[sources.stripe\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nx = \n"), @"hookmill.toml:1:16: unclosed table, expected `]`");
 }
 
