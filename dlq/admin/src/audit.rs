@@ -10,6 +10,11 @@ use utoipa::ToSchema;
 use crate::actor::Actor;
 use crate::problem::Problem;
 
+const AUDIT: &str = "\
+-- audit
+INSERT INTO audit (at, actor, action, target, reason, detail)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE changes() > 0";
+
 /// The reason for a change.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,10 +49,6 @@ pub(crate) fn audit(
     detail: &impl Serialize,
     now: Timestamp,
 ) -> Statement {
-    const AUDIT: &str = "\
--- audit
-INSERT INTO audit (at, actor, action, target, reason, detail)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE changes() > 0";
     let params = params![now, &actor.name, action.as_str(), target, reason, Param::json(detail)];
     Statement::new(AUDIT, params)
 }

@@ -22,6 +22,11 @@ use crate::actor::Actor;
 use crate::platform::{Admin, problem};
 use crate::problem::Problem;
 
+const KEEP_TOKEN: &str = "\
+-- store a token
+INSERT INTO admin_tokens (name, hash, role, created_at) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, role = excluded.role, created_at = excluded.created_at";
+
 /// The prefix of every token, for secret scanners.
 pub const PREFIX: &str = "hookmill_";
 /// The number of failed attempts in [`WINDOW_SECONDS`] after which an address is blocked.
@@ -47,11 +52,7 @@ pub fn token_hash(token: &str) -> String {
 
 /// Stores a token; it replaces one with the same name.
 pub fn keep_token(name: &str, token: &str, role: Role, now: Timestamp) -> Statement {
-    const KEEP: &str = "\
--- store a token
-INSERT INTO admin_tokens (name, hash, role, created_at) VALUES (?1, ?2, ?3, ?4)
-ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, role = excluded.role, created_at = excluded.created_at";
-    Statement::new(KEEP, params![name, token_hash(token), role.as_str(), now])
+    Statement::new(KEEP_TOKEN, params![name, token_hash(token), role.as_str(), now])
 }
 
 const TOKENS: &str = "\

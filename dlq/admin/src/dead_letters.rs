@@ -24,6 +24,10 @@ use crate::platform::{Admin, given};
 use crate::problem::{Body, Path, Problem, Query};
 use crate::replays::Replay;
 
+const RESOLVE: &str = "\
+-- find a letter
+SELECT json_array(id, state) FROM dead_letters WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 2";
+
 /// An event that could not be applied. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct DeadLetter {
@@ -290,9 +294,6 @@ pub(crate) async fn discard(
 /// The letter with this id or prefix, and its state.
 async fn resolved(admin: &Admin, id: &str) -> Result<(String, String), Problem> {
     // Ids are hexadecimal digits, so `g` sorts after all that begin with the prefix.
-    const RESOLVE: &str = "\
--- find a letter
-SELECT json_array(id, state) FROM dead_letters WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 2";
     let mut found = admin.ask::<(String, String)>(RESOLVE, params![id]).await?;
     match (found.len(), id.len() >= 6) {
         (1, true) => found.pop().ok_or_else(gone),

@@ -16,6 +16,13 @@ use crate::page::{Page, Paging};
 use crate::platform::{Admin, given, problem};
 use crate::problem::{Path, Problem, Query};
 
+const MESSAGE: &str = "\
+-- the message of an event
+SELECT json_quote(message) FROM events JOIN event_messages USING (applied_at, source, id)
+WHERE source = ?1 AND id = ?2 AND generation = 0
+UNION ALL
+SELECT json_quote(message) FROM dead_letters WHERE source = ?1 AND event_id = ?2 LIMIT 1";
+
 /// An event that was applied or is a dead letter. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Event {
@@ -236,12 +243,6 @@ pub(crate) async fn body(
     State(admin): State<Admin>,
     Path((source, id)): Path<(String, String)>,
 ) -> Result<Json<BodyView>, Problem> {
-    const MESSAGE: &str = "\
--- the message of an event
-SELECT json_quote(message) FROM events JOIN event_messages USING (applied_at, source, id)
-WHERE source = ?1 AND id = ?2 AND generation = 0
-UNION ALL
-SELECT json_quote(message) FROM dead_letters WHERE source = ?1 AND event_id = ?2 LIMIT 1";
     let message = admin.ask::<String>(MESSAGE, params![source, id]).await?.pop();
     let gone = "the message of this event is not kept; set `messages` in `[retention]` of hookmill.toml to keep messages";
     let message = message.ok_or_else(|| Problem::not_found(gone))?;

@@ -19,6 +19,20 @@ use crate::page::{Page, Paging};
 use crate::platform::{Admin, given};
 use crate::problem::{Body, Path, Problem, Query};
 
+const SUPPRESSIONS: &str = "\
+-- suppressions
+SELECT json_object('address', address, 'reason', reason, 'source', source, 'event_id', event_id, 'created_at', created_at)
+FROM suppressions
+WHERE ?1 IS NULL OR created_at < ?1 OR (created_at = ?1 AND address < ?2)
+ORDER BY created_at DESC, address DESC LIMIT ?3";
+
+const RETRY: &str = "\
+-- send again
+UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = ?1, error = NULL,
+    together = NULL, skipped_recipients = NULL, settled_at = NULL
+WHERE state = ?2 AND (?3 IS NULL OR rule = ?3) AND (?4 IS NULL OR substr(id, 1, length(?4)) = ?4)
+RETURNING id";
+
 /// An email, SMS or tracking event that a rule sends. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Outgoing {
@@ -141,12 +155,6 @@ pub(crate) async fn retry(
     Extension(actor): Extension<Actor>,
     Body(again): Body<Again>,
 ) -> Result<(StatusCode, Json<Retried>), Problem> {
-    const RETRY: &str = "\
--- send again
-UPDATE outbox SET state = 'pending', batch = NULL, attempts = 0, due_at = ?1, error = NULL,
-    together = NULL, skipped_recipients = NULL, settled_at = NULL
-WHERE state = ?2 AND (?3 IS NULL OR rule = ?3) AND (?4 IS NULL OR substr(id, 1, length(?4)) = ?4)
-RETURNING id";
     let (now, why) = (admin.now(), reason(again.reason)?);
     check_blank(&[("rule", again.rule.as_deref()), ("id", again.id.as_deref())])?;
     let detail = json!({ "state": again.state, "rule": again.rule.as_deref().unwrap_or_default() });
@@ -186,15 +194,9 @@ pub(crate) async fn suppressions(
     State(admin): State<Admin>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Suppression>>, Problem> {
-    const LIST: &str = "\
--- suppressions
-SELECT json_object('address', address, 'reason', reason, 'source', source, 'event_id', event_id, 'created_at', created_at)
-FROM suppressions
-WHERE ?1 IS NULL OR created_at < ?1 OR (created_at = ?1 AND address < ?2)
-ORDER BY created_at DESC, address DESC LIMIT ?3";
     let (at, address) = paging.after()?;
     let params = params![at, address, paging.limit()?];
-    let found = admin.ask::<Suppression>(LIST, params).await?;
+    let found = admin.ask::<Suppression>(SUPPRESSIONS, params).await?;
     Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.address.clone()))?))
 }
 

@@ -22,6 +22,8 @@ use crate::platform::Admin;
 use crate::problem::{Body, Path, Problem, Query};
 use crate::stats::Configuration;
 
+const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
+
 /// A replay of dead letters, or a reprocessing of applied events. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Replay {
@@ -262,7 +264,6 @@ pub(crate) async fn reprocess(
         first: Option<Timestamp>,
         last: Option<Timestamp>,
     }
-    const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
     let (filter, now) = (EventFilter::from(request), admin.now());
     filter.check()?;
     let repeats = repeated(&admin, &filter)?;

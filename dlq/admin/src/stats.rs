@@ -15,6 +15,26 @@ use crate::page::{Page, Paging};
 use crate::platform::{Admin, given};
 use crate::problem::{Problem, Query};
 
+const AUDIT: &str = "\
+-- audit
+SELECT json_object('id', id, 'at', at, 'actor', actor, 'action', action, 'target', target, 'reason', reason,
+    'detail', json(detail))
+FROM audit WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2";
+
+const REJECTIONS: &str = "\
+-- rejections
+SELECT json_object('source', source, 'reason', reason, 'at', at, 'remote', remote, 'detail', coalesce(detail, ''),
+    'content_length', content_length, 'body_bytes', body_bytes)
+FROM rejections
+WHERE (?1 IS NULL OR source = iif(?1 = '-', '', ?1)) AND (?2 IS NULL OR reason = ?2) AND (?3 IS NULL OR at < ?3
+    OR (at = ?3 AND source || ' ' || reason || ' ' || remote < ?4))
+ORDER BY at DESC, source || ' ' || reason || ' ' || remote DESC LIMIT ?5";
+
+const PROVIDER_USAGE: &str = "\
+-- usage of providers
+SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'requests', requests) FROM outbox_usage
+ORDER BY length(period), period DESC, provider LIMIT ?1";
+
 /// The maximum window: a day.
 const MINUTES: i64 = 24 * 60;
 
@@ -213,15 +233,11 @@ pub(crate) async fn usage(
     State(admin): State<Admin>,
     Query(limited): Query<Limited>,
 ) -> Result<Json<Vec<Usage>>, Problem> {
-    const LIST: &str = "\
--- usage of providers
-SELECT json_object('provider', provider, 'period', period, 'sent', sent, 'requests', requests) FROM outbox_usage
-ORDER BY length(period), period DESC, provider LIMIT ?1";
     let limit = limited.limit.unwrap_or(40);
     if !(1..=1000).contains(&limit) {
         return Err(Problem::invalid(format!("limit is {limit}; use 1 to 1000")));
     }
-    Ok(Json(admin.ask(LIST, params![limit]).await?))
+    Ok(Json(admin.ask(PROVIDER_USAGE, params![limit]).await?))
 }
 
 /// A rejected request: one of the last few of its kind.
@@ -264,18 +280,10 @@ pub(crate) async fn rejections(
     Query(refused): Query<Refused>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Rejection>>, Problem> {
-    const LIST: &str = "\
--- rejections
-SELECT json_object('source', source, 'reason', reason, 'at', at, 'remote', remote, 'detail', coalesce(detail, ''),
-    'content_length', content_length, 'body_bytes', body_bytes)
-FROM rejections
-WHERE (?1 IS NULL OR source = iif(?1 = '-', '', ?1)) AND (?2 IS NULL OR reason = ?2) AND (?3 IS NULL OR at < ?3
-    OR (at = ?3 AND source || ' ' || reason || ' ' || remote < ?4))
-ORDER BY at DESC, source || ' ' || reason || ' ' || remote DESC LIMIT ?5";
     let (at, id) = paging.after()?;
     let (source, reason) = (given(refused.source.as_ref()), refused.reason.map(Reason::as_str));
     let params = params![source, reason, at, id, paging.limit()?];
-    let found = admin.ask::<Rejection>(LIST, params).await?;
+    let found = admin.ask::<Rejection>(REJECTIONS, params).await?;
     let key = |one: &Rejection| {
         (one.at.millis(), format!("{} {} {}", one.source, one.reason, one.remote))
     };
@@ -308,13 +316,8 @@ pub(crate) async fn audit(
     State(admin): State<Admin>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Act>>, Problem> {
-    const LIST: &str = "\
--- audit
-SELECT json_object('id', id, 'at', at, 'actor', actor, 'action', action, 'target', target, 'reason', reason,
-    'detail', json(detail))
-FROM audit WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2";
     let (id, _) = paging.after()?;
-    let found = admin.ask::<Act>(LIST, params![id, paging.limit()?]).await?;
+    let found = admin.ask::<Act>(AUDIT, params![id, paging.limit()?]).await?;
     Ok(Json(paging.page(found, |act| (act.id, String::new()))?))
 }
 
