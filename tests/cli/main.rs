@@ -16,6 +16,7 @@ mod reprocess;
 mod schema;
 mod send;
 mod serve;
+mod smtp;
 mod tail;
 mod token;
 mod verify;
