@@ -150,7 +150,7 @@ fn help_lists_the_commands() {
       verify        Verify a captured request, and explain why it is invalid
       explain       Explain the effects of an event: which rules run and why others do not, their SQL, and the changes to rows
       events        Events: list the latest, or show the history of one
-      tail          Print events as Hookmill applies or rejects them, or they fail, until Ctrl-C
+      tail          Print applied, failed and rejected events until Ctrl-C
       email         Emails: preview a template, list the outbox, send again, list suppressed recipients
       rejections    List rejected requests: counts of the last 24 hours, and the last few of each kind
       dead-letters  Dead letters: list, show, replay or discard

@@ -32,14 +32,16 @@ impl Server {
         let names = vec!["localhost".to_owned()];
         let certificate =
             CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap().der().clone();
-        let config = ServerConfig::builder_with_provider(
-            rustls::crypto::ring::default_provider().into(),
-        )
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-        .unwrap();
+        let config =
+            ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![certificate],
+                    PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+                )
+                .unwrap();
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -120,7 +122,13 @@ fn dialogue(
 
 /// Runs `serve` with this server and this certificate authority, sends an event, and returns the email in the outbox once `done`
 /// accepts it.
-fn email(folder: &Path, server: &Server, tls: &str, trust: &str, done: fn(&Value) -> bool) -> Value {
+fn email(
+    folder: &Path,
+    server: &Server,
+    tls: &str,
+    trust: &str,
+    done: fn(&Value) -> bool,
+) -> Value {
     let config = format!(
         r#"
 [sources.clerk]
@@ -163,7 +171,8 @@ password = "env:PASSWORD"
         command.envs(variables);
         command
     };
-    let mut serve = run(&["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut serve =
+        run(&["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::null()).spawn().unwrap();
     eventually("serve listens", || folder.join(".hookmill/listening").exists().then_some(()));
     let sent = run(&["send", "clerk", "user.created"]).output().unwrap();
     assert!(sent.status.success(), "{sent:?}");

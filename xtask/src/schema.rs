@@ -11,7 +11,13 @@ use crate::shell::{cargo, output, root};
 const CONFIGURATION: &str = "docs/hookmill.schema.json";
 
 /// The pages with tables of the keys of hookmill.toml.
-const REFERENCE: [&str; 3] = ["docs/configuration.md", "docs/email.md", "docs/providers.md"];
+const REFERENCE: [&str; 5] = [
+    "docs/admin.md",
+    "docs/configuration.md",
+    "docs/email.md",
+    "docs/operations.md",
+    "docs/providers.md",
+];
 
 /// The OpenAPI document of the admin API, as the router serves it.
 const ADMIN: &str = "docs/openapi.json";

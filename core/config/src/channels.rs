@@ -12,7 +12,7 @@ use hookmill_core::outbound::Provider;
 use hookmill_core::secret::SecretName;
 #[cfg(feature = "toml")]
 use hookmill_keys::{
-    Default as KeyDefault, Item, Kind, days,
+    Item, Kind, days,
     kind::{duration, secret, table, text, whole},
     seconds,
 };
@@ -65,16 +65,16 @@ hookmill_keys::keys! {
     /// The provider's quota, and the recipient of a warning before it is used up. It limits nothing.
     #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
     pub struct Quota {
-        /// The quota per day (UTC).
+        /// The quota per day (UTC). An email to two recipients counts as two. A quota needs `day` or `month`.
         pub day: Option<u64> = whole(1..=1_000_000_000_u64).optional().example("100"),
         /// The quota per month (UTC).
         pub month: Option<u64> = whole(1..=1_000_000_000_u64).optional().example("3000"),
-        /// The fraction of a quota at which to warn: above 0, at most 1.
+        /// The fraction of a quota at which the log warns: above 0, at most 1.
         pub warn_at: f64 = fraction().default("0.8"),
-        /// The recipient of the warning.
+        /// The recipient of the warning by email.
         pub notify: Option<Mailbox> = mailbox().optional().example("\"Ops <ops@example.com>\""),
     }
-    check |_, section| {
+    present |section| {
         if section.at("day").is_none() && section.at("month").is_none() {
             let problem = section.here.error("the quota has neither `day` nor `month`");
             section.report(problem.hint("add at least one, such as month = 3000"));
@@ -143,25 +143,25 @@ hookmill_keys::keys! {
     pub struct Alerts {
         /// A name for this Hookmill, if you run several.
         pub name: Option<String> = text("a name").optional().example("\"production\""),
-        /// The recipient of alerts by email, through `[email]`.
+        /// The recipient of alerts by email, through `[email]`. `[alerts]` needs `email` or `webhook`.
         pub email: Option<Mailbox> = mailbox().optional().example("\"Ops <ops@example.com>\""),
         /// The webhook to call.
         pub webhook: Option<AlertWebhook> =
             table("a table: { url = \"https://…\", secret = \"env:ALERTS_SECRET\" }").optional()
                 .example("{ url = \"https://alerts.example.com/hookmill\", secret = \"env:ALERTS_SECRET\" }"),
-        /// The age of a waiting dead letter that raises an alert: 1 minute to 30 days.
+        /// The age of a waiting dead letter that raises an alert.
         // Dead letters wait for an operator who may not know of them, so this alert is always on.
         pub oldest_dead_letter: Duration = duration(seconds(60)..=days(30)).default("\"1h\""),
         /// The number of waiting dead letters that raises an alert.
         pub dead_letters: Option<u32> =
-            whole(1..=COUNTED).optional().defaults_to(KeyDefault::Text("never")).example("100"),
-        /// The time from receipt of an event to its tables that raises an alert: 1 second to 30 days.
+            whole(1..=COUNTED).optional().defaults_to("never").example("100"),
+        /// The time from receipt of an event to its tables that raises an alert.
         pub lag: Option<Duration> =
-            duration(seconds(1)..=days(30)).optional().defaults_to(KeyDefault::Text("never")).example("\"5m\""),
-        /// When to repeat an alert whose cause persists: 10 minutes to 30 days.
+            duration(seconds(1)..=days(30)).optional().defaults_to("never").example("\"5m\""),
+        /// When to repeat an alert whose cause persists.
         pub repeat: Duration = duration(seconds(600)..=days(30)).default("\"24h\""),
     }
-    check |_, section| {
+    present |section| {
         if section.at("email").is_none() && section.at("webhook").is_none() {
             let problem = section.here.error("`[alerts]` has no recipient");
             section.report(problem.hint("add email = \"Ops <ops@example.com>\", or webhook = { url = \"https://…\", secret = \"env:ALERTS_SECRET\" }"));

@@ -1,10 +1,10 @@
 //! The JSON Schema of hookmill.toml, and the tables of its reference in docs/.
 
 use hookmill_core::outbound::Provider;
-use hookmill_keys::{KeyDoc, Table as _, reference, root_schema};
+use hookmill_keys::{DefaultDoc, KeyDoc, Table as _, reference, root_schema};
 use hookmill_rules::decl::{
-    EmailDecl, OutcomeKeys, PrecedenceKeys, RuleKeys, SmsDecl, SuppressKeys, TieKeys, TrackDecl,
-    ValueKeys, value_forms,
+    ConditionKeys, EmailDecl, OutcomeKeys, PrecedenceKeys, RuleKeys, SmsDecl, SuppressKeys,
+    TieKeys, TrackDecl, ValueKeys, value_forms,
 };
 use serde_json::Value;
 
@@ -25,54 +25,89 @@ pub fn json_schema() -> Value {
     root_schema::<FileKeys>("hookmill.toml", vec![("value", value_forms().map(drop))])
 }
 
-/// The tables of the reference: the marker of each in the documentation, what stands before its keys, and the keys.
-fn tables() -> Vec<(&'static str, &'static str, Vec<KeyDoc>)> {
-    let api = |provider| with_defaults(provider, ApiKeys::keys());
+/// A table of the reference: its name in markers, the place of its keys, and the keys.
+type Reference = (&'static str, &'static str, Vec<KeyDoc>);
+
+/// The tables of the reference.
+fn tables() -> Vec<Reference> {
     let of_scheme = |key: &KeyDoc| PARAMETERS.iter().any(|(name, _)| *name == key.name);
     let (schemes, sources) = SourceKeys::keys().into_iter().partition(of_scheme);
     vec![
-        ("sources", "", sources),
-        ("sources.scheme", "", schemes),
-        ("sources.secrets", "secrets[].", SecretKeys::keys()),
-        ("sources.rate_limit", "rate_limit.", RateLimitKeys::keys()),
-        ("sources.api", "api.", ObjectsApiKeys::keys()),
-        ("sources.response", "response.", ResponseKeys::keys()),
-        ("sources.signature", "signature.", SignatureKeys::keys()),
-        ("sources.timestamp", "timestamp.", TimestampKeys::keys()),
-        ("sources.event", "event.", EventKeys::keys()),
-        ("sources.handshake", "handshake.", HandshakeKeys::keys()),
-        ("rules", "", RuleKeys::keys()),
-        ("rules.value", "", ValueKeys::keys()),
-        ("rules.tie", "tie.", TieKeys::keys()),
-        ("rules.tie.precedence", "tie.precedence.", PrecedenceKeys::keys()),
-        ("rules.email", "email.", EmailDecl::keys()),
-        ("rules.sms", "sms.", SmsDecl::keys()),
-        ("rules.track", "track.", TrackDecl::keys()),
-        ("rules.outcome", "outcome.", OutcomeKeys::keys()),
-        ("rules.suppress", "suppress.", SuppressKeys::keys()),
-        ("templates", "", TemplateFiles::keys()),
-        ("email", "", EmailKeys::keys()),
-        ("email.resend", "resend.", api(Provider::Resend)),
-        ("email.sendgrid", "sendgrid.", api(Provider::SendGrid)),
-        ("email.postmark", "postmark.", api(Provider::Postmark)),
-        ("email.smtp", "smtp.", with_defaults(Provider::Smtp, SmtpKeys::keys())),
-        ("email.quota", "quota.", Quota::keys()),
-        ("sms", "", SmsKeys::keys()),
-        ("tracking.mixpanel", "mixpanel.", with_defaults(Provider::Mixpanel, TrackerKeys::keys())),
-        ("tracking.posthog", "posthog.", with_defaults(Provider::PostHog, TrackerKeys::keys())),
-        ("ingress", "ingress.", BodyLimits::keys()),
-        ("queue", "queue.", Queue::keys()),
-        ("retry", "retry.", Retry::keys()),
-        ("limits", "limits.", Limits::keys()),
-        ("retention", "retention.", Retention::keys()),
-        ("alerts", "alerts.", Alerts::keys()),
-        ("alerts.webhook", "alerts.webhook.", AlertWebhook::keys()),
-        ("admin.access", "admin.access.", Access::keys()),
-        ("database", "database.", Database::keys()),
-        ("tests", "", RuleTest::keys()),
-        ("tests.given", "given.", Given::keys()),
-        ("tests.expect", "expect.", ExpectKeys::keys()),
+        ("sources", "`[sources.NAME]`", sources),
+        ("sources.scheme", "`[sources.NAME]`, for a general scheme", schemes),
+        ("sources.secrets", "A secret of `secrets`", SecretKeys::keys()),
+        ("sources.rate_limit", "`rate_limit = { … }` of a source", RateLimitKeys::keys()),
+        ("sources.api", "`[sources.NAME.api]`", ObjectsApiKeys::keys()),
+        ("sources.response", "`response = { … }` of a source", ResponseKeys::keys()),
+        ("sources.signature", "`signature = { … }` of a source", SignatureKeys::keys()),
+        ("sources.timestamp", "`timestamp = { … }` of a source", TimestampKeys::keys()),
+        ("sources.event", "`event = { … }` of a source", EventKeys::keys()),
+        ("sources.handshake", "`[[sources.NAME.handshake]]`", HandshakeKeys::keys()),
+        ("rules", "`[[rules]]`", RuleKeys::keys()),
+        (
+            "rules.when",
+            "A condition of `when`, instead of a value or a list of values",
+            ConditionKeys::keys(),
+        ),
+        (
+            "rules.value",
+            "A value, instead of a path or a list of paths. It has one of these forms",
+            ValueKeys::keys(),
+        ),
+        ("rules.tie", "`tie = { … }` of a rule", TieKeys::keys()),
+        ("rules.tie.precedence", "`precedence = { … }` of a tie", PrecedenceKeys::keys()),
+        ("rules.email", "`email = { … }` of a rule", EmailDecl::keys()),
+        ("rules.sms", "`sms = { … }` of a rule", SmsDecl::keys()),
+        ("rules.track", "`track = { … }` of a rule", TrackDecl::keys()),
+        ("rules.outcome", "`outcome = { … }` of a rule", OutcomeKeys::keys()),
+        ("rules.suppress", "`suppress = { … }` of a rule", SuppressKeys::keys()),
+        ("templates", "`[templates.NAME]`", TemplateFiles::keys()),
+        ("email", "`[email]`", EmailKeys::keys()),
+        (
+            "email.api",
+            "`[email.resend]`, `[email.sendgrid]` and `[email.postmark]`",
+            shared(&[Provider::Resend, Provider::SendGrid, Provider::Postmark], ApiKeys::keys),
+        ),
+        ("email.smtp", "`[email.smtp]`", with_defaults(Provider::Smtp, SmtpKeys::keys())),
+        ("email.quota", "`quota = { … }` of a channel", Quota::keys()),
+        ("sms", "`[sms]`", SmsKeys::keys()),
+        (
+            "tracking",
+            "`[tracking.mixpanel]` and `[tracking.posthog]`",
+            shared(&[Provider::Mixpanel, Provider::PostHog], TrackerKeys::keys),
+        ),
+        ("ingress", "`[ingress]`", BodyLimits::keys()),
+        ("queue", "`[queue]`", Queue::keys()),
+        ("retry", "`[retry]`", Retry::keys()),
+        ("limits", "`[limits]`", Limits::keys()),
+        ("retention", "`[retention]`", Retention::keys()),
+        ("alerts", "`[alerts]`", Alerts::keys()),
+        ("alerts.webhook", "`webhook = { … }` of `[alerts]`", AlertWebhook::keys()),
+        ("admin.access", "`[admin.access]`", Access::keys()),
+        ("database", "`[database]`", Database::keys()),
+        ("tests", "`[[tests]]`", RuleTest::keys()),
+        ("tests.given", "`given = { … }` of a test", Given::keys()),
+        ("tests.expect", "`expect = { … }` of a test", ExpectKeys::keys()),
     ]
+}
+
+/// The keys of several providers, with the default of each.
+fn shared(providers: &[Provider], keys: fn() -> Vec<KeyDoc>) -> Vec<KeyDoc> {
+    let each: Vec<_> = providers.iter().map(|provider| with_defaults(*provider, keys())).collect();
+    let mut keys = keys();
+    for (i, key) in keys.iter_mut().enumerate() {
+        let defaults: Vec<_> = each.iter().map(|keys| keys[i].default.as_ref()).collect();
+        if defaults.iter().all(|default| *default == defaults[0]) {
+            key.default = defaults[0].cloned();
+        } else {
+            let words = defaults.into_iter().flatten().map(|default| match default {
+                DefaultDoc::Value(toml) => format!("`{toml}`"),
+                DefaultDoc::Text(text) => text.clone(),
+            });
+            key.default = Some(DefaultDoc::Text(words.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    keys
 }
 
 /// The names of all tables of the reference.
@@ -98,18 +133,14 @@ pub fn update(page: &str) -> Result<String, String> {
         let end = marker.find(END).ok_or_else(|| format!("the table {names:?} has no end"))?;
         updated += before;
         updated += &format!("{START}{names} -->\n\n");
-        let mut rows = String::new();
         for name in names.split_whitespace() {
-            let (_, prefix, keys) = tables
+            let (_, place, keys) = tables
                 .iter()
                 .find(|(known, ..)| *known == name)
                 .ok_or_else(|| format!("there is no table {name:?}"))?;
-            let table = reference(prefix, keys);
-            // Several tables share one head.
-            let skip = if rows.is_empty() { 0 } else { 2 };
-            table.lines().skip(skip).for_each(|line| rows += &format!("{line}\n"));
+            updated += &format!("{place}:\n\n{}\n", reference(keys));
         }
-        updated += &format!("{rows}\n{END}");
+        updated += END;
         rest = &marker[end + END.len()..];
     }
     Ok(updated + rest)

@@ -83,29 +83,18 @@ keys! {
         /// The sources of webhooks. The name of a source is the last part of its URL, `/webhooks/NAME`: `a-z`, `0-9`, `-` and `_`,
         /// at most 64 characters.
         sources: Vec<(Located<String>, Option<SourceDecl>)> = sources().required(ONE_SOURCE),
-        /// Limits on request bodies.
         ingress: BodyLimits = section(),
-        /// When to retry an event that could not be applied.
         retry: Retry = section(),
-        /// The most that one event may write. An event over the limit becomes a dead letter.
         limits: Limits = section(),
-        /// Batches of the native queue. On Cloudflare, consumers/worker/wrangler.toml has these settings.
         queue: Queue = section(),
-        /// How long to keep data.
         retention: Retention = section(),
-        /// The email provider.
         email: Option<EmailKeys> = table("a table").optional(),
-        /// SMS through Twilio.
         sms: Option<SmsKeys> = table("a table").optional(),
-        /// The providers of tracking events.
         tracking: Option<TrackingKeys> = table("a table: [tracking.mixpanel] or [tracking.posthog]").optional(),
         /// Email templates by name: `a-z`, `0-9`, `-` and `_`.
         templates: Option<Vec<(Located<String>, Option<TemplateFiles>)>> = templates().optional(),
-        /// Access to the admin API.
         admin: AdminKeys = section(),
-        /// Alerts about waiting dead letters and slow events.
         alerts: Option<Alerts> = table("a table").optional(),
-        /// The database.
         database: Database = section(),
         /// The rules: the effects of events. A rule with the name of a preset's rule replaces it.
         rules: () = rules().default("[]").hidden_default(),
@@ -215,7 +204,7 @@ impl FileKeys {
     fn config(self, root: &Section<'_>, errors_of_presets: &mut Vec<ConfigError>) -> Config {
         let names: BTreeSet<String> =
             self.sources.iter().map(|(name, _)| name.value.clone()).collect();
-        // What has errors is there all the same: one error is enough.
+        // Sections with errors count as present, to avoid follow-up errors.
         let surroundings = Surroundings {
             unmatched: BTreeMap::new(),
             apis: BTreeMap::new(),

@@ -1,7 +1,8 @@
 //! The configuration of Hookmill. [`parse()`] reads hookmill.toml (feature `toml`). A Worker carries parts of it, checked and baked
 //! in: [`Ingress`], [`Consumers`] or [`Admin`].
 //!
-//! Each key is declared once: [`settings`], [`channels`], `source`, `rule_tests`, and [`hookmill_rules::decl`] for rules. The reader,
+//! Each key is declared once: in [`settings`], [`channels`], `source`, `rule_tests`, `file`, and, for rules, in
+//! [`hookmill_rules::decl`]. The reader,
 //! the JSON Schema and the reference in docs/ follow from the declarations.
 
 pub mod channels;
@@ -54,12 +55,12 @@ use scheme::{Answer, Events, Scheme, Tolerance};
 pub struct SecretRef {
     /// Where it comes from.
     pub name: SecretName,
-    /// When it ceases to count, if it is being replaced.
+    /// When it expires, if it is being replaced.
     pub not_after: Option<Timestamp>,
 }
 
 impl SecretRef {
-    /// Whether it has ceased to count.
+    /// Whether it has expired.
     pub fn expired(&self, now: Timestamp) -> bool {
         self.not_after.is_some_and(|end| now > end)
     }
@@ -80,7 +81,7 @@ pub struct RateLimit {
 pub struct Source {
     /// Its name: the last part of its path, `/webhooks/{name}`.
     pub name: String,
-    /// The scheme as hookmill.toml calls it, such as `github`.
+    /// The value of `scheme`, such as `github`.
     pub scheme_name: String,
     /// How its requests are signed.
     pub scheme: Scheme,
@@ -92,9 +93,9 @@ pub struct Source {
     pub public_url: Option<String>,
     /// What events are in a request.
     pub events: Events,
-    /// What is answered once the events are on the queue, if not how many they are.
+    /// The response, if not the number of events.
     pub answer: Option<Answer>,
-    /// How many requests are looked at, if not every one.
+    /// The rate limit, if there is one.
     pub rate_limit: Option<RateLimit>,
 }
 
@@ -119,14 +120,14 @@ pub struct Ingress {
     pub limits: BodyLimits,
 }
 
-/// What the admin API carries, and whoever removes what is old.
+/// The configuration of the admin API and the sweep.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Admin {
     /// How long things are kept.
     pub retention: Retention,
     /// By source, for every one: what of its bodies is not shown.
     pub redact: BTreeMap<String, Vec<Redaction>>,
-    /// Who may come through Cloudflare Access, if anybody.
+    /// Cloudflare Access, if configured.
     pub access: Option<Access>,
     /// What is in force, as JSON: [`overview()`].
     pub overview: String,
@@ -143,22 +144,22 @@ pub struct Consumers {
     pub limits: Limits,
     /// By source: its provider's API, to ask for objects.
     pub apis: BTreeMap<String, Api>,
-    /// Whether messages are kept when they have taken effect.
+    /// Whether Hookmill keeps messages of applied events.
     pub keep_messages: bool,
     /// How emails are sent, if they are.
     pub emails: Option<Emails>,
     /// How SMS are sent, if they are.
     pub sms: Option<Sms>,
-    /// Who is told what somebody did, and how.
+    /// The tracking providers and their settings.
     pub tracking: Vec<(Provider, Sending)>,
     /// The texts of emails, by name.
     pub templates: BTreeMap<String, TemplateText>,
-    /// When somebody is told that something is the matter, if anybody is.
+    /// The alerts, if configured.
     pub alerts: Option<Alerts>,
 }
 
 impl Consumers {
-    /// How long after it is due something may have to wait for its batch to be full, at least.
+    /// The shortest `wait` of all channels.
     pub fn shortest_wait(&self) -> Duration {
         let emails = self.emails.iter().map(|emails| &emails.sending);
         let sms = self.sms.iter().map(|sms| &sms.sending);

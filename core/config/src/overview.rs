@@ -6,7 +6,7 @@ use hookmill_rules::{Effect, Program, Send};
 use serde_json::{Value, json};
 
 /// What is in force, as a JSON object: the file without its comments, its SHA-256, and every rule, those of presets included.
-/// Secrets are names in there; of URLs, what is behind `?` and before `@` is left out.
+/// Secrets are names in there; it omits queries and user names of URLs.
 pub fn overview(text: &str, program: &Program) -> String {
     // A loaded file parses.
     let file = file_to_json(text);

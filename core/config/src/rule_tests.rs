@@ -16,7 +16,8 @@ keys! {
             one_or_many(table("a table: { source = \"stripe\", file = \"tests/paid.json\" }"), "a table, or a list")
                 .required("add the events: given = { source = \"stripe\", file = \"tests/paid.json\" }")
                 .example("{ source = \"stripe\", file = \"tests/paid.json\" }"),
-        /// The expected results, all of which must hold.
+        /// The expected results, all of which must hold: tables, or `"nothing"`, which means that no rule writes or sends anything and there is
+        /// no dead letter.
         pub expect: Vec<Located<Expectation>> =
             one_or_many(expectation().located(), "a table, or a list")
                 .required("add the expected results: expect = { table = \"invoices\", row = { id = \"in_1\" } }")
@@ -48,11 +49,11 @@ keys! {
     pub struct ExpectKeys {
         /// The table.
         table: Option<String> = text("the name of a table").optional().example("\"invoices\""),
-        /// An expected row: columns and their values. Other columns do not matter. `true` is 1, a table or a list is JSON, and
+        /// An expected row of `table`: columns and their values. Other columns do not matter. `true` is 1, a table or a list is JSON, and
         /// `{ exists = false }` is NULL.
         row: Option<Map<String, Value>> =
             object("columns and their values: row = { id = \"in_1\" }").optional().example("{ id = \"in_1\" }"),
-        /// The expected number of rows.
+        /// The expected number of rows of `table`.
         rows: Option<u32> = whole(0..=u32::MAX).optional().example("0"),
         /// An expected email: `rule`, `template`, `to`, `cc`, `data`.
         email: Option<Map<String, Value>> =

@@ -1,7 +1,7 @@
 //! Signature schemes as data: how a source signs requests, and where they contain events.
 //!
 //! Most providers differ only in parameters: the header, the signed parts, the encodings. Those are a [`Template`]. Named
-//! schemes (`scheme = "github"`) are such parameters in files, `core/schemes`.
+//! schemes (`scheme = "github"`) are such parameters in files, `core/config/schemes`.
 
 use std::fmt;
 use std::time::Duration;

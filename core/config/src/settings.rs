@@ -10,7 +10,7 @@ use hookmill_core::limits::{
 use hookmill_keys::keys;
 #[cfg(feature = "toml")]
 use hookmill_keys::{
-    Default as KeyDefault, Located, days,
+    Located, days,
     kind::{duration, list, number, size, table, text, whole},
     seconds,
 };
@@ -23,9 +23,9 @@ keys! {
     /// Limits on request bodies.
     #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
     pub struct BodyLimits {
-        /// The maximum size of a body, at most 25 MiB. A larger body gets 413.
+        /// The maximum size of a body. A larger body gets 413.
         pub body_limit: usize = size(BODY_BYTES).default("\"1MiB\""),
-        /// The maximum time for a body to arrive: 100 milliseconds to 5 minutes.
+        /// The maximum time for a body to arrive.
         pub body_timeout: Duration =
             duration(Duration::from_millis(100)..=seconds(300)).default("\"10s\""),
     }
@@ -37,12 +37,12 @@ keys! {
     pub struct Retry {
         /// The number of attempts, including the first, before an event becomes a dead letter.
         pub max_attempts: u32 = whole(1..=PLATFORM_DELIVERIES - 1).default("8"),
-        /// The delay before the second attempt, at most 1 day.
+        /// The delay before the second attempt.
         pub initial: Duration =
             duration(Duration::from_millis(1)..=seconds(DELAY_SECONDS)).default("\"10s\""),
         /// The factor by which the delay grows with each attempt.
         pub multiplier: f64 = number(1.0..=10.0).default("2.0"),
-        /// The maximum delay, at most 1 day.
+        /// The maximum delay.
         pub max: Duration =
             duration(Duration::from_millis(1)..=seconds(DELAY_SECONDS)).default("\"1h\""),
         /// The fraction of the delay that is random, so that events that failed together do not retry together.
@@ -70,9 +70,10 @@ keys! {
     /// The most that one event may write. An event over a limit becomes a dead letter; the other events of its batch are applied.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
     pub struct Limits {
-        /// The maximum rows that one event may write, in all tables, those of the outbox included.
+        /// The maximum rows that one event may write, in all tables, those of the outbox included. An event over this limit or the next becomes a
+        /// dead letter with the reason `permanent`; the other events of its batch are applied.
         pub rows_per_event: usize = whole(1..=EVENT_ROWS).default("10000"),
-        /// The maximum bytes of rows that one event may write, at most 256 MiB.
+        /// The maximum bytes of rows that one event may write.
         pub bytes_per_event: usize = size(EVENT_BYTES).default("\"16MiB\""),
     }
     implement Default;
@@ -83,11 +84,11 @@ keys! {
     /// Batches of the native queue. On Cloudflare, consumers/worker/wrangler.toml has these settings.
     #[derive(Clone, PartialEq, Debug)]
     pub struct Queue {
-        /// The maximum number of events in a batch, at most 100.
+        /// The maximum number of events in a batch. Without this key, the native queue delivers up to 1,000; the key can only lower it.
         pub batch_size: Option<Located<usize>> =
             whole(1..=BATCH_MESSAGES).located().optional()
-                .defaults_to(KeyDefault::Text("1,000 natively; on Cloudflare, `max_batch_size` in wrangler.toml")),
-        /// How long to wait for a full batch, at most 1 minute.
+                .defaults_to("`max_batch_size` in wrangler.toml"),
+        /// How long the native queue waits for a full batch.
         pub batch_wait: Duration = duration(Duration::ZERO..=seconds(60)).default("\"0s\""),
     }
 }
@@ -114,27 +115,27 @@ keys! {
     /// How long to keep data.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
     pub struct Retention {
-        /// The messages of applied events, to view them and to reprocess them after a rule has changed: at least 1 hour.
+        /// How long to keep messages of applied events, for viewing and reprocessing. They cost one more row for each event.
         pub messages: Option<Duration> =
-            duration(seconds(3600)..=days(3650)).optional().defaults_to(KeyDefault::Text("not kept"))
+            duration(seconds(3600)..=days(3650)).optional().defaults_to("not kept")
                 .example("\"30d\""),
-        /// Applied or discarded dead letters, settled emails, SMS and tracking events, and ended replays: at least 1 day.
+        /// How long to keep applied or discarded dead letters, settled emails, SMS and tracking events, and ended replays.
         pub settled: Duration = duration(days(1)..=days(3650)).default("\"90d\""),
-        /// Dead letters that were neither replayed nor discarded, since their last failure: at least 1 day.
+        /// How long to keep open dead letters after their last failure.
         pub dead_letters: Option<Duration> =
-            duration(days(1)..=days(3650)).optional().defaults_to(KeyDefault::Text("forever"))
+            duration(days(1)..=days(3650)).optional().defaults_to("forever")
                 .example("\"365d\""),
-        /// The ledger: at least 35 days, because a duplicate that arrives later is applied again. The ledger keeps events with a
-        /// replayable dead letter.
+        /// How long to keep the ledger. A duplicate that arrives later is applied again, and Stripe can resend an event for 30 days. The ledger
+        /// keeps events with a replayable dead letter.
         // Providers retry for days by themselves, and for a month on request: Stripe for 30 days.
         pub events: Option<Duration> =
-            duration(days(35)..=days(3650)).optional().defaults_to(KeyDefault::Text("forever"))
+            duration(days(35)..=days(3650)).optional().defaults_to("forever")
                 .example("\"400d\""),
-        /// The activity of each minute, for charts: at least 1 day.
+        /// How long to keep the activity of each minute, for charts.
         pub activity: Duration = duration(days(1)..=days(3650)).default("\"90d\""),
-        /// The audit of changes: at least 30 days.
+        /// How long to keep the audit of changes.
         pub audit: Option<Duration> =
-            duration(days(30)..=days(3650)).optional().defaults_to(KeyDefault::Text("forever"))
+            duration(days(30)..=days(3650)).optional().defaults_to("forever")
                 .example("\"400d\""),
     }
     implement Default;

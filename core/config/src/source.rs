@@ -1,5 +1,4 @@
-//! `[sources]`: how a source's requests are signed, and what events are in them. Behind the keys of a source stand those of its
-//! scheme's file.
+//! `[sources]`: how a source signs requests, and where they contain events. A missing key comes from the file of the source's scheme.
 
 use std::time::Duration;
 
@@ -10,10 +9,7 @@ use hookmill_keys::kind::{
     boolean, choice, duration, list, members, one_or_many, parsed, scalar, secret, table, table_or,
     table_then, text, whole,
 };
-use hookmill_keys::{
-    Default as KeyDefault, Document, Item, Kind, Located, Section, Table, days, flatten, keys,
-    seconds,
-};
+use hookmill_keys::{Document, Item, Kind, Located, Section, Table, days, flatten, keys, seconds};
 use hookmill_rules::preset::{PRESETS, Preset};
 use hookmill_rules::{Path, Reads, Step, Unmatched, refetch};
 use serde_json::{Value, json};
@@ -86,10 +82,11 @@ keys! {
             scheme_name().located().required("add the signature scheme: scheme = \"stripe\"").example("\"stripe\""),
         /// The names of one to eight secrets or public keys: environment variables, or a Worker's secrets. For `ed25519` and
         /// `ecdsa-p256`, the sender's public key, the latter as base64 of DER or PEM; for `standard-webhooks`, `whsec_…` or `whpk_…`. A signature by any secret
-        /// that is set is valid. To rotate, list the new secret beside the old one. `{ name = "env:NAME", not_after = … }` expires.
-        secrets: Vec<SecretRef> =
-            secrets().required("add the names of its secrets: secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]")
+        /// that is set is valid. To rotate, list the new secret beside the old one. A secret with `not_after` expires at that time: `{ name = "env:NAME", not_after = 2036-01-31T00:00:00Z }`.
+        secrets: Option<Vec<SecretRef>> =
+            secrets().expected("add the names of its secrets: secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]")
                 .example("[\"env:STRIPE_WEBHOOK_SECRET\", \"env:STRIPE_WEBHOOK_SECRET_NEXT\"]"),
+        signing: SigningKeys = flatten(),
         /// Rules that come with Hookmill for this provider.
         preset: Option<Located<Preset>> =
             choice(PRESETS.map(|preset| (preset.name, preset)).to_vec()).located().optional().example("\"stripe\""),
@@ -106,11 +103,10 @@ keys! {
             table_then("a table: { requests = 1000, per = \"10s\" }", |_, keys: RateLimitKeys| {
                 Some(RateLimit { requests: keys.requests, per: Duration::from_secs(keys.per) })
             })
-            .optional().defaults_to(KeyDefault::Text("no limit")).example("{ requests = 1000, per = \"10s\" }"),
+            .optional().defaults_to("no limit").example("{ requests = 1000, per = \"10s\" }"),
         /// The API of Stripe, Clerk or Paddle, from which Hookmill fetches an object if two of its events have the same version.
         api: Option<ObjectsApiKeys> =
             table("a table: { key = \"env:STRIPE_API_KEY\" }").optional().example("{ key = \"env:STRIPE_API_KEY\" }"),
-        signing: SigningKeys = flatten(),
     }
 }
 
@@ -133,14 +129,14 @@ keys! {
         /// The name of the secret with the API key.
         key: Option<String> =
             secret("env:STRIPE_API_KEY").optional()
-                .defaults_to(KeyDefault::Text("`env:STRIPE_API_KEY`, `env:CLERK_API_KEY` or `env:PADDLE_API_KEY`"))
+                .defaults_to("`env:STRIPE_API_KEY`, `env:CLERK_API_KEY` or `env:PADDLE_API_KEY`")
                 .example("\"env:STRIPE_API_KEY\""),
         /// The maximum requests per second.
         rate: Option<u32> =
-            whole(1..=10_000).optional().defaults_to(KeyDefault::Text("20 for Stripe, 10 for Clerk, 4 for Paddle")).example("10"),
+            whole(1..=10_000).optional().defaults_to("20 for Stripe, 10 for Clerk, 4 for Paddle").example("10"),
         /// The base URL.
         url: Option<String> =
-            crate::channels::keys::api_url().optional().defaults_to(KeyDefault::Text("the provider's own"))
+            crate::channels::keys::api_url().optional().defaults_to("the provider's own")
                 .example("\"https://sandbox-api.paddle.com\""),
     }
 }
@@ -158,31 +154,31 @@ keys! {
 }
 
 keys! {
-    /// How requests are signed, and what events are in them. The file of a named scheme has these keys too.
+    /// How requests are signed, and where they contain events. The file of a named scheme has these keys too.
     pub struct SigningKeys {
-        /// The maximum age of a signature, if the scheme signs a time: 1 second to 1 day.
+        /// The maximum age of a signature, if the scheme signs a time.
         tolerance: Option<Duration> =
-            tolerance().optional().defaults_to(KeyDefault::Text("the scheme's, mostly 5 minutes")).example("\"5m\""),
-        /// How far in the future a signed time may be: 1 second to 1 day.
+            tolerance().optional().defaults_to("the scheme's, mostly 5 minutes").example("\"5m\""),
+        /// How far in the future a signed time may be.
         future_tolerance: Option<Duration> =
-            tolerance().optional().defaults_to(KeyDefault::Text("5 minutes; 1 minute for Linear")).example("\"5m\""),
-        /// The URL as registered with the provider, without a query. Required if the scheme signs it: `hubspot`, `square`,
-        /// `twilio`, and `payload` with `{url}`.
+            tolerance().optional().defaults_to("5 minutes; 1 minute for Linear").example("\"5m\""),
+        /// The URL as registered with the provider, without a query; Hookmill appends the query of the request. Required if the scheme signs
+        /// it: `hubspot`, `square`, `twilio`, and `payload` with `{url}` or `{plain_url}`.
         public_url: Option<Located<String>> =
             public_url().located().optional().example("\"https://hooks.example.com/webhooks/twilio\""),
         /// The response once the events are queued.
         response: Option<ResponseKeys> =
             table("a table: { content_type = \"text/xml\", body = \"<Response/>\" }").optional()
-                .defaults_to(KeyDefault::Text("their number, as JSON"))
+                .defaults_to("the number of events, as JSON")
                 .example("{ content_type = \"text/xml\", body = \"<Response/>\" }"),
         /// For `hmac`: the hash function.
         algorithm: Option<Algorithm> =
-            choice(ALGORITHMS.to_vec()).optional().defaults_to(KeyDefault::Value("\"sha256\"".to_owned())),
+            choice(ALGORITHMS.to_vec()).optional().defaults_to_value("\"sha256\""),
         /// For `hmac` and `ed25519`: the encoding of the key. `text` means as it is.
         key: Option<KeyForm> =
             choice(KEY_FORMS.to_vec()).optional()
-                .defaults_to(KeyDefault::Text("`text` for an HMAC, `hex` for Ed25519")).example("\"base64\""),
-        /// The place of the signature; for `token`, the place of the token. Not for `standard-webhooks`.
+                .defaults_to("`text` for an HMAC, `hex` for Ed25519").example("\"base64\""),
+        /// The place of the signature; for `token`, the place of the token. Required for `hmac`, `ed25519`, `ecdsa-p256` and `token`.
         signature: Option<Located<SignatureKeys>> =
             table("a table: { header = \"X-Signature\", encoding = \"hex\" }").located().optional()
                 .example("{ header = \"X-Hub-Signature-256\", prefix = \"sha256=\", encoding = \"hex\" }"),
@@ -190,12 +186,13 @@ keys! {
         timestamp: Option<Located<TimestampKeys>> =
             table("a table: { header = \"X-Timestamp\" }").located().optional()
                 .example("{ header = \"X-Slack-Request-Timestamp\" }"),
-        /// For `hmac`, `ed25519` and `ecdsa-p256`: the signed text. `{body}`, `{timestamp}`, `{method}`, `{url}`, `{plain_url}` (with
+        /// The signed text. Required for `hmac`, `ed25519` and `ecdsa-p256`. `{body}`, `{timestamp}`, `{method}`, `{url}`, `{plain_url}` (with
         /// the escapes of `:/?@!$'()*,;` undone, for HubSpot), `{header:NAME}`, `{header:NAME:LENGTH}` for a header with a fixed
         /// number of bytes, `{body:PATH}`, and literal characters.
         payload: Option<Located<String>> =
             text("a text such as \"{timestamp}.{body}\"").located().optional().example("\"{timestamp}.{body}\""),
-        /// The places of an event's id and type. Ids and types have at most 256 bytes; a hash takes 33 of an id.
+        /// The places of an event's id and type. Required for `hmac`, `ed25519`, `ecdsa-p256` and `token`; optional for `standard-webhooks`,
+        /// whose type is at `type`. Ids and types have at most 256 bytes; a hash takes 33 of an id.
         event: Option<Located<EventKeys>> =
             table("a table: { id = \"id\", type = \"type\" }").located().optional()
                 .example("{ id = \"header:X-GitHub-Delivery\", type = \"action\" }"),
@@ -203,19 +200,19 @@ keys! {
         handshake: Option<Vec<HandshakeKeys>> =
             list(table("a table: { when = { type = \"url_verification\" }, echo = \"challenge\" }"), "a list")
                 .optional().example("[{ when = { type = \"url_verification\" }, echo = \"challenge\" }]"),
-        /// For `standard-webhooks`: the header prefixes. Hookmill uses the first one found.
+        /// For `standard-webhooks` and the schemes made of it: the header prefixes. Hookmill uses the first one found.
         families: Option<Vec<String>> =
             list(text(FAMILIES), FAMILIES).not_empty("the list is empty", format!("expected {FAMILIES}")).optional()
-                .defaults_to(KeyDefault::Value("[\"svix\", \"webhook\"]".to_owned())),
-        /// For `standard-webhooks`: whether a secret may be a public key, `whpk_…` (Ed25519).
-        asymmetric: Option<bool> = boolean().optional().defaults_to(KeyDefault::Value("false".to_owned())),
+                .defaults_to_value("[\"svix\", \"webhook\"]"),
+        /// For `standard-webhooks` and the schemes made of it, such as `svix`: whether a secret may be a public key, `whpk_…` (Ed25519).
+        asymmetric: Option<bool> = boolean().optional().defaults_to_value("false"),
     }
 }
 
 keys! {
     /// A response.
     pub struct ResponseKeys {
-        /// The status, 200 to 299. Providers retry on any other status.
+        /// The status. Providers retry on any other.
         status: u16 = whole(200..=299).default("200"),
         /// The header `Content-Type`.
         content_type: String = content_type().default("\"text/plain\"").example("\"text/xml\""),
@@ -232,7 +229,7 @@ keys! {
 keys! {
     /// The place of the signature.
     pub struct SignatureKeys {
-        /// The header.
+        /// The header. Exactly one of `header` and `body` is required.
         header: Option<Located<String>> = header().located().optional().example("\"X-Hub-Signature-256\""),
         /// The path in the body.
         body: Option<Path> = body_path().optional().example("\"signature.signature\""),
@@ -246,8 +243,20 @@ keys! {
         /// The key of the signatures in that list.
         key: Option<String> = text("a key in the signature's list").optional().example("\"v1\""),
     }
-    check |keys, section| {
+    present |section| {
         one_place(section, &["header", "body"]);
+        match (section.at("list"), section.at("key")) {
+            (Some(_), None) => {
+                let hint = "the key of the signatures in the list, such as \"v1\"";
+                section.report(section.here.error("`key` is missing").hint(hint));
+            }
+            (None, Some(key)) => section.report(
+                key.error("`key` needs `list`; the key of the HMAC is the source's `key`"),
+            ),
+            _ => {}
+        }
+    };
+    check |keys, section| {
         if let (Some(prefix), Some(_)) = (&keys.prefix, section.at("list")) {
             section.report(prefix.error("a list cannot have a `prefix`; remove it"));
         }
@@ -257,14 +266,6 @@ keys! {
             section.report(
                 prefix.error("a header value cannot begin with whitespace; remove it from `prefix`"),
             );
-        }
-        match (section.at("list"), section.at("key")) {
-            (Some(_), None) => {
-                let hint = "the key of the signatures in the list, such as \"v1\"";
-                section.report(section.here.error("`key` is missing").hint(hint));
-            }
-            (None, Some(key)) => section.report(key.error("`key` needs `list`; the key of the HMAC is the source's `key`")),
-            _ => {}
         }
     };
     schema {
@@ -276,16 +277,16 @@ keys! {
 keys! {
     /// The place of the signed time.
     pub struct TimestampKeys {
-        /// The header.
+        /// The header. Exactly one of `header`, `body` and `list` is required.
         header: Option<String> = header().optional().example("\"X-Slack-Request-Timestamp\""),
         /// The path in the body.
         body: Option<Path> = body_path().optional().example("\"signature.timestamp\""),
         /// The key in the signature's list.
         list: Option<String> = text("a key in the signature's list").optional().example("\"t\""),
-        /// Seconds since 1970 in 10 digits, milliseconds in 13, or RFC 3339.
+        /// `s`: seconds since 1970, in 10 digits; `ms`: milliseconds, in 13; `rfc3339`: a date and time.
         unit: TimeUnit = choice(TIME_UNITS.to_vec()).default("\"s\""),
     }
-    check |_, section| one_place(section, &["header", "body", "list"]);
+    present |section| one_place(section, &["header", "body", "list"]);
     schema {
         "if": true,
         "then": { "oneOf": [{ "required": ["header"] }, { "required": ["body"] }, { "required": ["list"] }] },
@@ -310,11 +311,11 @@ keys! {
                 Some(text)
             })
             .optional().example("\"unknown\""),
-        /// Whether a body contains many events, as a list or as lines: at most 10,000. Not if the signature or the token is in the
-        /// body. The id of an event without one is the hash of its text.
+        /// Whether a body contains many events, as a list or as lines: at most 10,000. Not allowed if the body contains the
+        /// signature or the token, or for `standard-webhooks`. The id of an event without one is the hash of its text.
         many: bool = boolean().default("false"),
         /// Whether to combine an unsigned id with a hash of the body. Use `false` only for a provider whose attempts differ in their
-        /// bodies.
+        /// bodies. Not for `standard-webhooks`.
         hash: bool = boolean().default("true"),
     }
     check |keys, section| {
@@ -345,7 +346,7 @@ keys! {
             members(scalar(), HANDSHAKE).required(HANDSHAKE).example("{ type = \"url_verification\" }"),
         /// A path that must not exist.
         unless: Option<Path> = body_path().optional().example("\"event\""),
-        /// A path whose text is the response.
+        /// A path whose text is the response, instead of `body`.
         echo: Option<Path> = body_path().optional().example("\"challenge\""),
         response: ResponseKeys = flatten(),
     }
@@ -629,7 +630,7 @@ impl SourceKeys {
             name: name.to_owned(),
             scheme_name: scheme.value,
             scheme: signing.scheme,
-            secrets,
+            secrets: secrets.unwrap_or_default(),
             tolerance: signing.tolerance,
             public_url,
             events: signing.events,
@@ -643,7 +644,7 @@ impl SourceKeys {
 /// The keys that describe a signature, and the general schemes that have them.
 pub(crate) const PARAMETERS: [(&str, &[&str]); 9] = [
     ("algorithm", &["hmac"]),
-    ("key", &["hmac", "ed25519", "ecdsa-p256", "token"]),
+    ("key", &["hmac", "ed25519"]),
     ("signature", &["hmac", "ed25519", "ecdsa-p256", "token"]),
     ("timestamp", &["hmac", "ed25519", "ecdsa-p256", "token"]),
     ("payload", &["hmac", "ed25519", "ecdsa-p256"]),
@@ -965,7 +966,7 @@ fn name_parts(reads: &mut Reads, names: &[Name]) -> Vec<NamePart> {
     names.iter().map(part).collect()
 }
 
-/// Whether this part of what is signed holds the signature.
+/// Whether this signed part contains the signature.
 fn signs(part: &Part, signature: &Place) -> bool {
     match (part, signature) {
         (Part::Body, Place::Body(..)) => true,
@@ -1072,7 +1073,7 @@ fn hash(template: &Template, id: &[NamePart]) -> bool {
     template.payload.contains(&Part::Body) && !id.iter().all(|part| covers(template, part))
 }
 
-/// Reports what would let one signature be several events.
+/// Reports settings with which one signature could be several events.
 fn one_event(template: &Template, events: &Events, at: &Located<()>, section: &Section<'_>) {
     let token = template.algorithm == Algorithm::Token;
     let whole = template.payload.contains(&Part::Body);

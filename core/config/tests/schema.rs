@@ -486,7 +486,8 @@ fn the_committed_schema_is_up_to_date() {
 }
 
 /// The pages whose tables `cargo xtask schema` writes.
-const PAGES: [&str; 3] = ["configuration.md", "email.md", "providers.md"];
+const PAGES: [&str; 5] =
+    ["admin.md", "configuration.md", "email.md", "operations.md", "providers.md"];
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "reads the documentation")]

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::kind::Kind;
-use crate::reader::{Document, Section, to_json};
+use crate::reader::{Document, Item, Section, to_json};
 
 /// A table whose keys are declared. Implemented by [`keys!`](crate::keys!).
 pub trait Table: Sized {
@@ -36,21 +36,22 @@ enum About {
     /// A key of its own.
     One {
         schema: Box<dyn Fn() -> Value>,
+        note: Option<String>,
         required: bool,
-        default: Option<Default>,
+        default: Option<DefaultDoc>,
         examples: Vec<&'static str>,
     },
     /// The keys of a table that share the section.
     Several(Box<dyn Fn() -> Vec<KeyDoc>>),
 }
 
-/// The default of a key.
+/// The default of a key, for documentation.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Default {
+pub enum DefaultDoc {
     /// A value, as TOML.
     Value(String),
-    /// A sentence about it, such as "the scheme's".
-    Text(&'static str),
+    /// In words, such as "the scheme's".
+    Text(String),
 }
 
 /// A declaration, for schemas and documentation.
@@ -62,10 +63,10 @@ pub struct KeyDoc {
     pub doc: String,
     /// The JSON Schema of its value.
     pub schema: Value,
-    /// Whether the table needs it.
+    /// Whether it is required.
     pub required: bool,
-    /// What holds without it.
-    pub default: Option<Default>,
+    /// Its default.
+    pub default: Option<DefaultDoc>,
     /// Values, as TOML.
     pub examples: Vec<String>,
 }
@@ -86,66 +87,66 @@ pub(crate) fn toml_to_json(text: &str) -> Value {
 }
 
 impl<T: 'static> Kind<T> {
-    /// A key that the table needs. The hint says what to add.
+    /// A key of this kind: how to read it, given the reader of its value.
+    fn key<U>(
+        self,
+        required: bool,
+        default: Option<DefaultDoc>,
+        read: impl Fn(&Section<'_>, &'static str, &dyn Fn(&Item<'_>) -> Option<T>) -> Option<U>
+        + 'static,
+    ) -> Key<U> {
+        let note = self.note();
+        let (of_value, schema) = self.into_parts();
+        let read = move |section: &Section<'_>, name| read(section, name, &of_value);
+        let about = About::One { schema, note, required, default, examples: Vec::new() };
+        Key { read: Box::new(read), about }
+    }
+
+    /// A key without which the table cannot be used. The hint says what to add.
     pub fn required(self, hint: &'static str) -> Key<T> {
-        let (read, schema) = self.into_parts();
-        let read = move |section: &Section<'_>, name| {
+        self.key(true, None, move |section, name, read| {
             section.require(name, hint).and_then(|item| read(&item))
-        };
-        Key {
-            read: Box::new(read),
-            about: About::One { schema, required: true, default: None, examples: Vec::new() },
-        }
+        })
+    }
+
+    /// A key that the table needs, but without which the rest of the table is checked all the same.
+    pub fn expected(self, hint: &'static str) -> Key<Option<T>> {
+        self.key(true, None, move |section, name, read| {
+            Some(section.require(name, hint).and_then(|item| read(&item)))
+        })
     }
 
     /// A key that may be missing.
     pub fn optional(self) -> Key<Option<T>> {
-        let (read, schema) = self.into_parts();
-        let read =
-            move |section: &Section<'_>, name| Some(section.get(name).and_then(|item| read(&item)));
-        Key {
-            read: Box::new(read),
-            about: About::One { schema, required: false, default: None, examples: Vec::new() },
-        }
+        self.key(false, None, |section, name, read| {
+            Some(section.get(name).and_then(|item| read(&item)))
+        })
     }
 
     /// A key with a default, written as TOML. The default also stands in for an unusable value, which is reported.
+    ///
+    /// # Panics
+    ///
+    /// While it reads: if the default is not a value of this kind.
     pub fn default(self, toml: &'static str) -> Key<T> {
-        let (read, schema) = self.into_parts();
-        let read = move |section: &Section<'_>, name| {
-            section.get(name).and_then(|item| read(&item)).or_else(|| {
+        let default = Some(DefaultDoc::Value(toml.to_owned()));
+        self.key(false, default, move |section, name, read| {
+            let given = section.get(name).and_then(|item| read(&item));
+            Some(given.unwrap_or_else(|| {
                 let text = format!("{name} = {toml}");
                 let document = Document::new("", &text);
                 let table = document.parse();
-                document.root(&table).get(name).and_then(|item| read(&item))
-            })
-        };
-        let default = Some(Default::Value(toml.to_owned()));
-        Key {
-            read: Box::new(read),
-            about: About::One { schema, required: false, default, examples: Vec::new() },
-        }
-    }
-
-    /// A key with a default that TOML cannot express, and what to say of it.
-    pub fn or(self, default: T, text: &'static str) -> Key<T>
-    where
-        T: Clone,
-    {
-        let (read, schema) = self.into_parts();
-        let read = move |section: &Section<'_>, name| {
-            Some(section.get(name).and_then(|item| read(&item)).unwrap_or_else(|| default.clone()))
-        };
-        let default = Some(Default::Text(text));
-        Key {
-            read: Box::new(read),
-            about: About::One { schema, required: false, default, examples: Vec::new() },
-        }
+                let default = document.root(&table).get(name).and_then(|item| read(&item));
+                default.filter(|_| document.faults() == 0).unwrap_or_else(|| {
+                    panic!("the default of `{name}` is not one of its values: {toml}")
+                })
+            }))
+        })
     }
 }
 
 impl<T> Key<T> {
-    /// The same key, with an example as TOML.
+    /// Documents an example, as TOML.
     #[must_use]
     pub fn example(mut self, toml: &'static str) -> Self {
         if let About::One { examples, .. } = &mut self.about {
@@ -154,20 +155,27 @@ impl<T> Key<T> {
         self
     }
 
-    /// The same key, with what to say of its default. The reader leaves it to its users.
+    /// Documents a default that the caller applies, in words.
     #[must_use]
-    pub fn defaults_to(mut self, found: Default) -> Self {
-        if let About::One { default, .. } = &mut self.about {
-            *default = Some(found);
-        }
-        self
+    pub fn defaults_to(self, text: &'static str) -> Self {
+        self.with_default(Some(DefaultDoc::Text(text.to_owned())))
     }
 
-    /// The same key; documentation does not mention its default, which says nothing.
+    /// Documents a default that the caller applies, as TOML.
     #[must_use]
-    pub fn hidden_default(mut self) -> Self {
+    pub fn defaults_to_value(self, toml: &'static str) -> Self {
+        self.with_default(Some(DefaultDoc::Value(toml.to_owned())))
+    }
+
+    /// Hides the default from the documentation.
+    #[must_use]
+    pub fn hidden_default(self) -> Self {
+        self.with_default(None)
+    }
+
+    fn with_default(mut self, found: Option<DefaultDoc>) -> Self {
         if let About::One { default, .. } = &mut self.about {
-            *default = None;
+            *default = found;
         }
         self
     }
@@ -178,13 +186,14 @@ impl<T> Key<T> {
         (self.read)(section, name)
     }
 
-    /// Adds what there is to say of the key.
+    /// Adds the key's documentation.
     #[doc(hidden)]
     pub fn describe(self, name: &'static str, doc: &str, keys: &mut Vec<KeyDoc>) {
         match self.about {
-            About::One { schema, required, default, examples } => {
+            About::One { schema, note, required, default, examples } => {
                 let examples = examples.into_iter().map(str::to_owned).collect();
-                let doc = doc.trim().to_owned();
+                let note = note.map(|note| format!(" {note}")).unwrap_or_default();
+                let doc = format!("{}{note}", doc.trim()).trim().to_owned();
                 keys.push(KeyDoc { name, doc, schema: schema(), required, default, examples });
             }
             About::Several(several) => keys.extend(several()),
@@ -219,13 +228,16 @@ impl KeyDoc {
             // Editors ignore what stands beside a reference.
             schema.insert("anyOf".to_owned(), json!([{ "$ref": reference }]));
         }
-        let mut description = self.doc.clone();
+        // Without documentation of its own, a table has that of its declaration.
+        let of_table = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+        let mut description =
+            if self.doc.is_empty() { of_table.to_owned() } else { self.doc.clone() };
         match &self.default {
-            Some(Default::Value(toml)) => {
+            Some(DefaultDoc::Value(toml)) => {
                 description += &format!(" Default: `{toml}`.");
                 schema.insert("default".to_owned(), toml_to_json(toml));
             }
-            Some(Default::Text(text)) => description += &format!(" Default: {text}."),
+            Some(DefaultDoc::Text(text)) => description += &format!(" Default: {text}."),
             None => {}
         }
         for example in &self.examples {
@@ -271,23 +283,26 @@ impl KeyDoc {
     }
 }
 
-/// The table of a reference in Markdown: a row for each key, its default, and its meaning. `prefix` stands before each key.
-pub fn reference(prefix: &str, keys: &[KeyDoc]) -> String {
+/// The table of a reference in Markdown: a row for each key, its default, and its meaning.
+pub fn reference(keys: &[KeyDoc]) -> String {
     let mut text = "| Key | Default | Meaning |\n| --- | --- | --- |\n".to_owned();
     for key in keys {
         let default = match &key.default {
-            Some(Default::Value(toml)) => format!("`{toml}`"),
-            Some(Default::Text(text)) => (*text).to_owned(),
+            Some(DefaultDoc::Value(toml)) => format!("`{toml}`"),
+            Some(DefaultDoc::Text(text)) => text.clone(),
             None if key.required => "required".to_owned(),
             None => "none".to_owned(),
         };
         let mut meaning = key.doc.clone();
+        if meaning.is_empty() {
+            meaning = key.schema["description"].as_str().unwrap_or_default().to_owned();
+        }
         for example in &key.examples {
             meaning += &format!(" Example: `{} = {example}`.", key.name);
         }
         let escaped = |text: &str| text.replace('|', "\\|");
         let (default, meaning) = (escaped(&default), escaped(&meaning));
-        text += &format!("| `{prefix}{}` | {default} | {meaning} |\n", key.name);
+        text += &format!("| `{}` | {default} | {meaning} |\n", key.name);
     }
     text
 }

@@ -17,6 +17,7 @@ type MakeSchema = Box<dyn Fn() -> Value>;
 pub struct Kind<T> {
     read: Read<T>,
     schema: MakeSchema,
+    note: Option<String>,
 }
 
 impl<T: 'static> Kind<T> {
@@ -25,11 +26,22 @@ impl<T: 'static> Kind<T> {
         schema: impl Fn() -> Value + 'static,
         read: impl Fn(&Item<'_>) -> Option<T> + 'static,
     ) -> Self {
-        Self { read: Box::new(read), schema: Box::new(schema) }
+        Self { read: Box::new(read), schema: Box::new(schema), note: None }
     }
 
     pub(crate) fn into_parts(self) -> (Read<T>, MakeSchema) {
         (self.read, self.schema)
+    }
+
+    /// The same values. The documentation of a key ends with the note, a sentence such as "1 to 99."
+    #[must_use]
+    pub fn noted(self, note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..self }
+    }
+
+    /// The note, if there is one.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.note.clone()
     }
 
     /// Reads a value.
@@ -42,8 +54,8 @@ impl<T: 'static> Kind<T> {
         self,
         change: impl Fn(&Item<'_>, T) -> Option<U> + 'static,
     ) -> Kind<U> {
-        let (read, schema) = self.into_parts();
-        Kind { read: Box::new(move |item| change(item, read(item)?)), schema }
+        let Self { read, schema, note } = self;
+        Kind { read: Box::new(move |item| change(item, read(item)?)), schema, note }
     }
 
     /// The same values, as another type.
@@ -58,13 +70,13 @@ impl<T: 'static> Kind<T> {
 
     /// Values with the same JSON Schema, read in another way.
     pub fn reading<U: 'static>(self, read: impl Fn(&Item<'_>) -> Option<U> + 'static) -> Kind<U> {
-        Kind { read: Box::new(read), schema: self.schema }
+        Kind { read: Box::new(read), schema: self.schema, note: self.note }
     }
 
     /// The same values, with more members in their JSON Schema.
     #[must_use]
     pub fn with(self, members: Value) -> Self {
-        let (read, schema) = self.into_parts();
+        let Self { read, schema, note } = self;
         let schema = move || {
             let mut schema = schema();
             if let (Some(schema), Value::Object(members)) = (schema.as_object_mut(), &members) {
@@ -72,7 +84,7 @@ impl<T: 'static> Kind<T> {
             }
             schema
         };
-        Self { read, schema: Box::new(schema) }
+        Self { read, schema: Box::new(schema), note }
     }
 }
 
@@ -117,6 +129,20 @@ where
         }
         fits
     })
+    .noted(format!("{} to {}.", grouped(least), grouped(most)))
+}
+
+/// A number with separators, as people write it.
+fn grouped(number: impl Display) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A number within a range.
@@ -131,17 +157,23 @@ pub fn number(range: RangeInclusive<f64>) -> Kind<f64> {
         }
         Some(found).filter(|found| range.contains(found))
     })
+    .noted(format!("{least} to {most}."))
 }
 
 /// A duration such as `"5m"`, in humantime's syntax.
 pub fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
+    let (least, most) = (format_duration(*range.start()), format_duration(*range.end()));
+    let note = match range.start().is_zero() {
+        true => format!("At most {most}."),
+        false => format!("{least} to {most}."),
+    };
     parsed("a duration such as \"5m\"", humantime::parse_duration)
         .with(json!({ "pattern": "^\\s*[0-9]" }))
+        .noted(note)
         .and_then(move |item, found| {
             if range.contains(&found) {
                 return Some(found);
             }
-            let (least, most) = (format_duration(*range.start()), format_duration(*range.end()));
             let expected = format!("a duration from {least} to {most}");
             item.unexpected(format_duration(found), &expected);
             None
@@ -159,22 +191,23 @@ fn format_duration(duration: Duration) -> String {
 
 /// A number of bytes such as `"1MiB"`: at least 1.
 pub fn size(most: usize) -> Kind<usize> {
-    parsed("a size such as \"1MiB\"", str::parse::<bytesize::ByteSize>).and_then(
-        move |item, found| {
+    let limit = bytesize::ByteSize(most as u64);
+    parsed("a size such as \"1MiB\"", str::parse::<bytesize::ByteSize>)
+        .noted(format!("At most {limit}."))
+        .and_then(move |item, found| {
             let bytes = usize::try_from(found.as_u64()).unwrap_or(usize::MAX);
             let fits = (1..=most).contains(&bytes);
             if !fits {
-                item.unexpected(found, &format!("at most {}", bytesize::ByteSize(most as u64)));
+                item.unexpected(found, &format!("a size from 1 B to {limit}"));
             }
             fits.then_some(bytes)
-        },
-    )
+        })
 }
 
 /// One of a few words.
 pub fn choice<T: Copy + 'static>(choices: Vec<(&'static str, T)>) -> Kind<T> {
     let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-    let words = names.clone();
+    let (words, words_for_note) = (names.clone(), names.clone());
     let schema = move || json!({ "type": "string", "enum": words });
     Kind::new(schema, move |item| {
         let text = item.string(&format!("one of {}", names.join(", ")))?;
@@ -185,6 +218,11 @@ pub fn choice<T: Copy + 'static>(choices: Vec<(&'static str, T)>) -> Kind<T> {
         }
         found
     })
+    .noted(format!("One of {}.", one_of(&words_for_note)))
+}
+
+fn one_of(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The name of an environment variable with a secret, `"env:NAME"`. A text that is not a name may be a secret, so no message
@@ -234,7 +272,7 @@ impl<T: 'static> Kind<Vec<T>> {
     /// The same lists, but not an empty one. `problem` describes it, as in "the list of recipients is empty".
     #[must_use]
     pub fn not_empty(self, problem: &'static str, hint: impl Into<String>) -> Self {
-        let (read, schema) = self.into_parts();
+        let Self { read, schema, note } = self;
         let hint = hint.into();
         let schema = move || {
             let mut schema = schema();
@@ -253,6 +291,7 @@ impl<T: 'static> Kind<Vec<T>> {
                 read(item)
             }),
             schema: Box::new(schema),
+            note,
         }
     }
 }

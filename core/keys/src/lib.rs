@@ -53,12 +53,12 @@ mod api {
     use std::time::Duration;
 
     pub use crate::declare::{
-        Default, Key, KeyDoc, Table, flatten, flatten_as, name, reference, several,
+        DefaultDoc, Key, KeyDoc, Table, flatten, flatten_as, name, reference, several,
     };
     pub use crate::kind::Kind;
     pub use crate::place::{ConfigError, Located, Place};
     pub use crate::reader::{Document, Item, Section};
-    pub use crate::schema::{needs, root_schema};
+    pub use crate::schema::root_schema;
 
     /// What the expansion of [`keys!`](crate::keys!) needs.
     #[doc(hidden)]

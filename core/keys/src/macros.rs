@@ -2,15 +2,16 @@
 
 /// Declares a table and its keys.
 ///
-/// A field is `/// doc`, `name: Type = key,`, where `key` is a `Key` of that type, made from a `Kind`. After the struct may
-/// stand
+/// A field is `/// doc`, `name: Type = key,`, where `key` is a `Key` of that type, made from a `Kind`. These may follow the struct, in
+/// this order:
 ///
-/// - `refuse NAME: PROBLEM, HINT;` for a key that the reader refuses with a message of its own,
-/// - `check FUNCTION;` with a `fn(&Self, &Section)` that reports what is wrong between keys,
-/// - `implement Default;`, if all keys have defaults,
-/// - `schema { … };` with members of the JSON Schema that say the same, as far as a schema can.
+/// - `refuse NAME: PROBLEM, HINT;` rejects a key with a message of its own.
+/// - `present FUNCTION;` with a `fn(&Section)` reports keys that need or exclude each other. It always runs.
+/// - `check FUNCTION;` with a `fn(&Self, &Section)` reports values that contradict each other. It runs if no required key is missing.
+/// - `schema { … };` adds members to the JSON Schema that say the same, as far as a schema can.
+/// - `implement Default;` uses the defaults of the keys. All of them need one.
 ///
-/// Without the feature `toml` of the declaring crate, only the struct remains: what a Worker carries of a configuration.
+/// Everything but the struct is compiled with the feature `toml` of the declaring crate. A Worker carries the structs only.
 #[macro_export]
 macro_rules! keys {
     (
@@ -22,6 +23,7 @@ macro_rules! keys {
             )*
         }
         $(refuse $refused:literal: $problem:expr, $hint:expr;)*
+        $(present $present:expr;)?
         $(check $check:expr;)?
         $(schema $schema:tt;)?
         $(implement $Default:ident;)?
@@ -39,8 +41,8 @@ macro_rules! keys {
             const DOC: &'static str = $crate::docs!($([$($attribute)*])*);
 
             fn read(section: &$crate::Section<'_>) -> ::core::option::Option<Self> {
-                // All keys are read before one is missed, so that all errors are reported.
-                // And before one is bound: a field may have the name of a kind.
+                // All keys are read before the first missing one returns, so that all errors are reported. No field is bound in between:
+                // it may have the name of a kind.
                 let ($($field,)*) = ($(
                     {
                         let key: $crate::Key<$Type> = $key;
@@ -48,6 +50,10 @@ macro_rules! keys {
                     },
                 )*);
                 $(section.refuse($refused, $problem, $hint);)*
+                $(
+                    let present: fn(&$crate::Section<'_>) = $present;
+                    present(section);
+                )?
                 let read = Self { $($field: $field?,)* };
                 $(
                     let check: fn(&Self, &$crate::Section<'_>) = $check;

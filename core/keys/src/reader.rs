@@ -100,7 +100,7 @@ impl<'s> Section<'s> {
         Self { document, here, table, behind: None, asked: RefCell::default() }
     }
 
-    /// The same section; keys that it lacks are those of another one.
+    /// The section with a fallback for missing keys.
     #[must_use]
     pub fn over(self, behind: Option<&'s Section<'s>>) -> Self {
         Self { behind, ..self }
@@ -108,11 +108,18 @@ impl<'s> Section<'s> {
 
     /// The value of `key`, if there is one.
     pub fn get(&self, key: &'static str) -> Option<Item<'s>> {
-        self.asked.borrow_mut().push(key);
+        self.note(key);
         let found = self.table.iter().find(|(name, _)| name.get_ref().as_ref() == key);
         let own = found.map(|(_, value)| self.item(key, value));
         let behind = self.behind.and_then(|section| section.get(key));
         own.or(behind)
+    }
+
+    fn note(&self, key: &'static str) {
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
     }
 
     /// The value of `key`; reports its absence.
@@ -133,7 +140,7 @@ impl<'s> Section<'s> {
     /// Reports a key that is there and must not be.
     pub fn refuse(&self, key: &'static str, problem: &str, hint: &str) {
         if let Some(here) = self.at(key) {
-            self.asked.borrow_mut().push(key);
+            self.note(key);
             self.report(here.error(problem).hint(hint));
         }
     }

@@ -78,11 +78,3 @@ fn merge(schema: &mut Value) {
         members.insert("properties".to_owned(), json!({}));
     }
 }
-
-/// For `oneOf` and `anyOf` in constraints: as many choices, each of which needs one of these keys.
-///
-/// The constraint stands in a `then` that always holds, because Taplo offers each visible choice once more.
-pub fn needs<'k>(which: &str, keys: impl IntoIterator<Item = &'k str>) -> Value {
-    let choices: Value = keys.into_iter().map(|key| json!({ "required": [key] })).collect();
-    json!({ "if": true, "then": { which: choices } })
-}

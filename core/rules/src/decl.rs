@@ -9,7 +9,7 @@ use hookmill_keys::kind::{
     boolean, choice, duration, either, list, members, one_or_many, parsed, scalar, table, table_or,
     table_then, text, whole,
 };
-use hookmill_keys::{ConfigError, Default, Item, Kind, Located, Section, days, keys};
+use hookmill_keys::{ConfigError, Item, Kind, Located, Section, days, keys};
 use serde_json::{Value as Json, json};
 
 use crate::ast::{
@@ -25,11 +25,9 @@ keys! {
     /// A rule: the events, and one effect.
     pub struct RuleKeys {
         /// A unique name, for messages. A rule with the name of a preset's rule replaces it.
-        name: Located<String> = text("a name").located().required("add a unique name").example("\"refunds\""),
+        name: Option<Located<String>> = text("a name").located().expected("add a unique name").example("\"refunds\""),
         /// The events, by source and type. `*` matches any text.
         on: Located<Vec<Located<String>>> = events().located().required(EXAMPLE_OF_ON).example("\"stripe:invoice.*\""),
-        /// The handler, which is code, whose values the paths select from. Without one, they select from the body.
-        handler: Option<Located<String>> = text("the name of a handler").located().optional(),
         /// The list whose elements become rows. A path that begins with `@` selects from an element.
         each: Option<Located<ValuePath>> =
             path("a path to a list, such as \"data.object.items.data\"").located().optional()
@@ -37,12 +35,14 @@ keys! {
         /// Conditions: paths and their allowed values. The rule runs if every condition holds. Quote a path that contains dots.
         when: Option<Vec<ConditionDecl>> =
             conditions().optional().example("{ \"data.object.status\" = [\"active\", \"trialing\"] }"),
+        /// The handler: code that returns values. The rule's paths select from these values; without a handler, from the body.
+        handler: Option<Located<String>> = text("the name of a handler").located().optional(),
         /// The table to write. Instead, a rule can have one of `email`, `sms`, `track`, `outcome` and `suppress`.
         table: Option<Located<String>> = text("the name of a table").located().optional().example("\"refunds\""),
-        /// The row: the columns of the table's primary key, all of them, and their values. An event without such a value becomes
-        /// a dead letter.
+        /// The row: the columns of the table's primary key, all of them, and paths of their values. Required with `table`. An event without
+        /// such a value becomes a dead letter.
         key: Option<NamedValues> = columns().optional().example("{ id = \"data.object.id\" }"),
-        /// The other columns to write, and their values. A missing value becomes NULL.
+        /// The other columns to write, and paths of their values. A missing value becomes NULL.
         set: Option<NamedValues> = columns().optional().example("{ amount = \"data.object.amount\" }"),
         /// For a counter, instead of `version` and `set`: columns, and the amounts to add. A missing value counts as 0.
         add: Option<NamedValues> = amounts().optional().example("{ total = 1 }"),
@@ -59,12 +59,12 @@ keys! {
                 text("an event type such as \"customer.deleted\" or \"*.deleted\"").located(),
                 "a list of event types",
             ).optional().example("\"*.deleted\""),
-        /// Whether a deleted row stays, with `_deleted = 1` and the values of the event. `false` removes the row and remembers the
-        /// deletion elsewhere. In both cases, a late event does not restore the row.
+        /// Whether a deleted row stays, with `_deleted = 1` and the values of the event. `false` removes the row and records the
+        /// deletion in `row_guards`. In both cases, a late event does not restore the row.
         tombstone: Option<Located<bool>> =
-            boolean().located().optional().defaults_to(Default::Value("true".to_owned())),
+            boolean().located().optional().defaults_to_value("true"),
         /// Whether the rule only changes existing rows, which your application creates. An event that arrives before its row
-        /// changes nothing. `key` may then be UNIQUE columns, and `_version` and the others may be NULL at first.
+        /// changes nothing. `key` may then be UNIQUE columns, and the four guard columns may be NULL at first.
         update: bool = boolean().default("false"),
         /// An email to send.
         email: Option<EmailDecl> =
@@ -125,9 +125,9 @@ keys! {
                 .example("{ column = \"status\", order = [\"trialing\", \"active\"] }"),
         /// Whether to fetch the object from the provider's API if no precedence decides.
         refetch: Option<Located<bool>> =
-            boolean().located().optional().defaults_to(Default::Value("false".to_owned())),
+            boolean().located().optional().defaults_to_value("false"),
     }
-    check |_, section| {
+    present |section| {
         if section.at("precedence").is_none() && section.at("refetch").is_none() {
             let missing = section.here.error("`precedence` is missing");
             section.report(missing.hint(PRECEDENCE_EXAMPLE));
@@ -139,16 +139,16 @@ keys! {
 keys! {
     /// The order that decides: of a column's values, or of event types.
     pub struct PrecedenceKeys {
-        /// A column of `set`.
+        /// A column of `set`. It needs `order`.
         column: Option<String> = text("a column of `set`").optional().example("\"status\""),
-        /// Its values, weakest first.
+        /// The values of that column, weakest first.
         order: Option<Vec<Located<String>>> =
             words().optional().example("[\"trialing\", \"active\", \"canceled\"]"),
-        /// Event types without their sources, weakest first. `*` matches any text.
+        /// Instead of `column` and `order`: event types without their sources, weakest first. `*` matches any text.
         r#type: Option<Vec<Located<String>>> =
             words().optional().example("[\"*.created\", \"*.updated\"]"),
     }
-    check |_, section| {
+    present |section| {
         let given = ["column", "order", "type"].map(|key| section.at(key).is_some());
         if ![[true, true, false], [false, false, true]].contains(&given) {
             let problem = section.here.error("`precedence` needs either `column` and `order`, or `type`");
@@ -170,8 +170,8 @@ keys! {
             text("the name of a template").located()
                 .required("add the name of a template in `[templates]`: template = \"welcome\"")
                 .example("\"welcome\""),
-        /// The recipients: a path to an address or to a list of addresses, or an address with an `@`, or a list of these.
-        /// Several recipients get one email and see each other.
+        /// The recipients: a path, an address (with `@`), or a list of either. A path leads to an address or to a list of addresses. Several
+        /// recipients get one email and see each other.
         pub to: Located<ValueDecl> =
             recipients().located().required("add the recipient, a path or an address: to = \"data.email\"")
                 .example("\"data.email\""),
@@ -180,12 +180,12 @@ keys! {
             recipients().located().optional().example("\"Ops <ops@example.com>\""),
         /// The address for replies, like `to`.
         pub reply_to: Option<Located<ValueDecl>> =
-            recipients().located().optional().defaults_to(Default::Text("that of `[email]`"))
+            recipients().located().optional().defaults_to("that of `[email]`")
                 .example("\"data.owner.email\""),
-        /// The template's variables: names, and their values.
+        /// The template's variables: names, and paths of their values.
         pub data: Option<Located<NamedValues>> =
             variables().located().optional().example("{ name = \"data.first_name\" }"),
-        /// The delay after the event, at most 30 days.
+        /// The delay after the event.
         pub delay: Duration = duration(Duration::ZERO..=LONGEST_DELAY).default("\"0s\"").example("\"1h\""),
     }
     refuse "bcc": "`bcc` is not supported", "use another rule to send a separate email";
@@ -204,10 +204,10 @@ keys! {
         pub body: Located<String> =
             text("a template").located().required("add the text: body = \"Your code is {{ code }}\"")
                 .example("\"Your code is {{ code }}\""),
-        /// The template's variables: names, and their values.
+        /// The template's variables: names, and paths of their values.
         pub data: Option<Located<NamedValues>> =
             variables().located().optional().example("{ code = \"data.code\" }"),
-        /// The delay after the event, at most 30 days.
+        /// The delay after the event.
         pub delay: Duration = duration(Duration::ZERO..=LONGEST_DELAY).default("\"0s\"").example("\"1h\""),
     }
     refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
@@ -221,16 +221,16 @@ keys! {
         pub provider: Located<Provider> =
             choice(Provider::of(Purpose::Tracking)).located().required("add the provider: provider = \"posthog\"")
                 .example("\"posthog\""),
-        /// The name of the tracking event.
+        /// The name of the tracking event, literally.
         pub event: String =
             text("a name").required("add the name of the event: event = \"Subscribed\"").example("\"Subscribed\""),
-        /// The user.
+        /// The path of the user's id.
         pub user: Located<ValueDecl> =
             value().located().required("add the user: user = \"data.user_id\"").example("\"data.user_id\""),
-        /// The properties: names, and their values.
+        /// The properties: names, and paths of their values.
         pub properties: Option<NamedValues> =
             variables().optional().example("{ plan = \"data.plan\" }"),
-        /// The delay after the event, at most 30 days.
+        /// The delay after the event.
         pub delay: Duration = duration(Duration::ZERO..=LONGEST_DELAY).default("\"0s\"").example("\"1h\""),
     }
     refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
@@ -239,11 +239,11 @@ keys! {
 keys! {
     /// The outcome of a sent message.
     pub struct OutcomeKeys {
-        /// The path of the email's id.
+        /// The path of the email's id. Exactly one of `email` and `provider_id` is required.
         email: Option<Located<ValueDecl>> = value().located().optional().example("\"data.tags.hookmill\""),
         /// The path of the provider's message id.
         provider_id: Option<Located<ValueDecl>> = value().located().optional().example("\"MessageSid\""),
-        /// The outcome. A later value in this list replaces an earlier one.
+        /// The outcome. A later one replaces an earlier one, in this order.
         is: Outcome =
             choice(Outcome::ALL.to_vec()).required("add the outcome: is = \"bounced\"").example("\"bounced\""),
     }
@@ -303,7 +303,7 @@ keys! {
     pub struct ValueKeys {
         /// A constant: a string, a whole number or a boolean.
         value: Option<Json> = scalar().optional(),
-        /// A field that every event has.
+        /// A field of the event.
         event: Option<EventField> = choice(EventField::ALL.to_vec()).optional(),
         /// A path to a text, a number or a boolean, stored as text.
         text: Option<Vec<ValuePath>> = form().optional(),
@@ -313,7 +313,7 @@ keys! {
         boolean: Option<Vec<ValuePath>> = form().optional(),
         /// A path to a whole number, with or without quotes.
         integer: Option<Vec<ValuePath>> = form().optional(),
-        /// A path to a number, with or without quotes, stored as a whole number of its smallest units.
+        /// A path to a number, with or without quotes, stored as a whole number of its smallest units. It needs `scale`.
         decimal: Option<Vec<ValuePath>> = form().optional(),
         /// The decimal places of a `decimal` to keep: "12.50" with 2 is stored as 1250.
         scale: Option<u32> = whole(0..=18).optional().example("2"),
@@ -384,7 +384,7 @@ impl ValueKeys {
 
 keys! {
     /// A condition that a plain value cannot express.
-    struct ConditionKeys {
+    pub struct ConditionKeys {
         /// None of these values; also true for a missing value.
         not: Option<Vec<String>> = scalars().optional(),
         /// Whether the value must exist.
@@ -658,6 +658,7 @@ impl RuleKeys {
         }
         let Self { name, handler, each, when, .. } = &self;
         let (name, handler, each) = (name.clone(), handler.clone(), each.clone());
+        let at = name.as_ref().map_or_else(|| section.here.clone(), Located::place);
         let when = when.clone().unwrap_or_default();
         let effect = match given.first() {
             Some(&"email") => EffectDecl::Send(SendDecl::Email(self.email?)),
@@ -665,10 +666,10 @@ impl RuleKeys {
             Some(&"track") => EffectDecl::Send(SendDecl::Track(self.track?)),
             Some(&"outcome") => self.outcome?,
             Some(&"suppress") => self.suppress?,
-            _ => EffectDecl::Table(self.table(section, &on)?),
+            _ => EffectDecl::Table(self.table(section, &at, &on)?),
         };
         let preset = matches!(sources, Sources::Preset(_));
-        let rule = RuleDecl { name, preset, on, handler, each, when, effect };
+        let rule = RuleDecl { name: name?, preset, on, handler, each, when, effect };
         if rule.each.is_none() {
             rule.report_elements(section);
         }
@@ -676,7 +677,7 @@ impl RuleKeys {
     }
 
     /// The rest of a rule that writes a table.
-    fn table(self, section: &Section<'_>, on: &[Pattern]) -> Option<TableDecl> {
+    fn table(self, section: &Section<'_>, at: &Located<()>, on: &[Pattern]) -> Option<TableDecl> {
         let missing = |key: &str, hint: &str| {
             if section.at(key).is_none() {
                 section.report(section.here.error(format!("`{key}` is missing")).hint(hint));
@@ -693,7 +694,7 @@ impl RuleKeys {
         }
         let rule = TableRule {
             on,
-            name: &self.name,
+            at,
             has_each: section.at("each").is_some(),
             has_handler: section.at("handler").is_some(),
             section,
@@ -709,7 +710,7 @@ impl RuleKeys {
         let write = match self.version {
             None => {
                 if add.is_empty() {
-                    section.report(self.name.error("the rule needs `version` or `add`").hint(
+                    section.report(at.error("the rule needs `version` or `add`").hint(
                         "add what orders the events (version = \"created\"), or what to count (add = { total = 1 })",
                     ));
                 } else if let Some((name, _)) = set.first() {
@@ -720,7 +721,7 @@ impl RuleKeys {
                 }
                 if !delete.is_empty() || section.at("tie").is_some() || self.update || !tombstone {
                     let problem = "`delete`, `tie`, `update` and `tombstone` need a `version`";
-                    section.report(self.name.error(problem));
+                    section.report(at.error(problem));
                 }
                 // After the error, the columns of `set` stand in, so that the rest of the rule can be checked.
                 TableWrite::Count { add: if add.is_empty() { set } else { add } }
@@ -762,7 +763,7 @@ enum TieBreak {
 /// What else of a rule decides how it writes its table.
 struct TableRule<'r> {
     on: &'r [Pattern],
-    name: &'r Located<String>,
+    at: &'r Located<()>,
     has_each: bool,
     has_handler: bool,
     section: &'r Section<'r>,
@@ -806,7 +807,7 @@ impl TableRule<'_> {
         if self.has_each {
             if update || !tombstone {
                 let problem =
-                    self.name.error("`update` and `tombstone` cannot be combined with `each`");
+                    self.at.error("`update` and `tombstone` cannot be combined with `each`");
                 report(problem.hint("remove them: Hookmill removes rows that leave the list"));
             }
             let precedence = precedence.and_then(|precedence| match precedence.value {
@@ -837,7 +838,7 @@ impl TableRule<'_> {
         });
         match (update, tombstone) {
             (true, false) => {
-                let problem = self.name.error("a rule with `update` cannot remove rows");
+                let problem = self.at.error("a rule with `update` cannot remove rows");
                 report(problem.hint("remove `tombstone`: `_deleted` marks deleted rows"));
                 TableWrite::Update { newest, precedence }
             }

@@ -25,7 +25,7 @@ const FURTHER_EVERY: u32 = 10;
 const REFUSED_EVERY: u32 = 5;
 const REFUSED_BACK: i64 = 600_000;
 
-/// Print events as Hookmill applies or rejects them, or they fail, until Ctrl-C
+/// Print applied, failed and rejected events until Ctrl-C
 ///
 /// Of rejected requests, it prints those that `hookmill rejections` samples. They have no type.
 #[derive(clap::Args)]

@@ -61,8 +61,8 @@ impl Loaded {
         }
     }
 
-    /// Checks the rules against the schema of a database that these migrations were applied to. It is another one than they
-    /// make if one of them was changed after it had been applied.
+    /// Checks the rules against the schema of a database that these migrations were applied to. The schema
+    /// differs if an applied migration was changed.
     ///
     /// # Errors
     ///

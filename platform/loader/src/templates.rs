@@ -51,7 +51,7 @@ fn part<'t>(files: &'t TemplateFiles, part: &str) -> Option<&'t Located<String>>
     }
 }
 
-/// What templates need and rules do not give them, and what rules give them in vain; of files, if these are whole.
+/// Reports missing and unused variables, for readable templates.
 fn unmatched(config: &Config, templates: Option<&Templates>) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     for rule in &config.rules {

@@ -1,4 +1,4 @@
-//! The keys of `[email]`, `[sms]`, `[tracking]` and `[templates]`.
+//! The keys of `[email]`, `[sms]`, `[tracking]` and `[templates]`. A Worker carries the types of the module above instead.
 
 use std::time::Duration;
 
@@ -7,19 +7,18 @@ use hookmill_core::outbound::{Provider, Purpose, Transport};
 use hookmill_core::secret::SecretName;
 use hookmill_keys::kind::{choice, duration, secret, table, text, whole};
 use hookmill_keys::{
-    Default as KeyDefault, Item, KeyDoc, Kind, Located, Section, Table, flatten, flatten_as, keys,
-    seconds, several,
+    DefaultDoc, Item, KeyDoc, Kind, Located, Section, Table, flatten, flatten_as, keys, seconds,
+    several,
 };
 use hookmill_rules::decl::mailbox;
 
 use super::{Api, Emails, OnUncertain, Quota, SMTP_SCHEMES, Sending, Sms};
 
 keys! {
-    /// What all channels have.
+    /// The keys of all channels.
     pub struct DeliveryKeys {
         /// What to do with messages whose delivery is uncertain: `hold` them for an operator, or `retry`.
         on_uncertain: OnUncertain = choice(OnUncertain::ALL.to_vec()).default("\"hold\""),
-        /// The provider's quota, and the recipient of a warning before it is used up. It limits nothing.
         quota: Option<Quota> =
             table("a table: { month = 3000, warn_at = 0.8 }").optional().example("{ month = 3000 }"),
     }
@@ -35,26 +34,28 @@ keys! {
         /// The provider to use while the first is unavailable.
         fallback: Option<Located<Provider>> =
             choice(Provider::of(Purpose::Email)).located().optional().example("\"sendgrid\""),
-        /// The number of consecutive requests without a response, or with 5xx, after which Hookmill uses the fallback.
+        /// The number of consecutive requests without a response, or with 5xx, after which Hookmill uses the `fallback`, which it needs.
         failover_after: u32 = whole(1..=1000).default("3"),
         /// The sender.
-        from: Mailbox =
-            mailbox().required("add the sender: from = \"Acme <hello@example.com>\"")
+        from: Option<Mailbox> =
+            mailbox().expected("add the sender: from = \"Acme <hello@example.com>\"")
                 .example("\"Acme <hello@example.com>\""),
         /// The address for replies, unless a rule has one.
         reply_to: Option<Mailbox> =
-            mailbox().optional().defaults_to(KeyDefault::Text("the sender"))
+            mailbox().optional().defaults_to("the sender")
                 .example("\"Support <support@example.com>\""),
-        /// How long to wait for a full batch, at most 1 hour.
+        /// How long to wait for a full batch.
         wait: Duration = duration(Duration::ZERO..=seconds(3600)).default("\"5s\""),
         delivery: DeliveryKeys = flatten(),
         apis: Vec<(Provider, Option<Api>)> = several(email_apis, email_api_docs),
     }
-    check |keys, section| {
+    present |section| {
         if let (Some(here), None) = (section.at("failover_after"), section.at("fallback")) {
             let problem = here.error("`failover_after` needs a `fallback`");
             section.report(problem.hint("add the fallback provider: fallback = \"sendgrid\""));
         }
+    };
+    check |keys, section| {
         if let Some(fallback) = keys.fallback.as_ref().filter(|other| other.value == keys.provider.value) {
             let problem = fallback.error("`fallback` is the same as `provider`");
             section.report(problem.hint("use another provider, or remove `fallback`"));
@@ -85,6 +86,8 @@ impl EmailKeys {
 
     /// How emails are sent.
     pub fn emails(&self) -> Emails {
+        // After the error, a blank sender stands in, so that the rules can be checked.
+        let unknown = || Mailbox { name: None, address: String::new() };
         let api = |named: &Located<Provider>| {
             let found = self.apis.iter().find(|(provider, _)| *provider == named.value);
             found.and_then(|(_, api)| api.clone())
@@ -96,7 +99,11 @@ impl EmailKeys {
             on_uncertain: self.delivery.on_uncertain,
             quota: self.delivery.quota.clone(),
         };
-        Emails { sending, from: self.from.clone(), reply_to: self.reply_to.clone() }
+        Emails {
+            sending,
+            from: self.from.clone().unwrap_or_else(unknown),
+            reply_to: self.reply_to.clone(),
+        }
     }
 }
 
@@ -139,7 +146,7 @@ pub(crate) fn with_defaults(provider: Provider, mut keys: Vec<KeyDoc>) -> Vec<Ke
             ("url", Transport::Https { url }) => format!("{url:?}"),
             _ => continue,
         };
-        key.default = Some(KeyDefault::Value(default));
+        key.default = Some(DefaultDoc::Value(default));
     }
     keys
 }
@@ -151,20 +158,27 @@ keys! {
         host: String =
             host_name().required("add the server: host = \"email-smtp.us-east-1.amazonaws.com\"")
                 .example("\"email-smtp.us-east-1.amazonaws.com\""),
-        /// The encryption of the connection: after `STARTTLS`, from the start, or none, for a local server only.
+        /// The encryption of the connection. `starttls`: before anything else is sent; `implicit`: from the start; `none`: only with
+        /// `host = "localhost"`.
         tls: (&'static str, u16) = choice(SMTP_SCHEMES.to_vec()).default("\"starttls\""),
         /// The port.
         port: Option<u16> =
             whole(1..=u16::MAX).optional()
-                .defaults_to(KeyDefault::Text("587 with `starttls`, 465 with `implicit`, 25 with `none`"))
+                .defaults_to("587 with `starttls`, 465 with `implicit`, 25 with `none`")
                 .example("2587"),
         /// The user name. Without it, Hookmill does not log in.
         user: Option<String> = text("a user name").optional().example("\"AKIAIOSFODNN7EXAMPLE\""),
-        /// The name of the secret with the password.
+        /// The name of the secret with the user's password. It needs a `user`.
         password: Option<String> = secret("env:SMTP_PASSWORD").optional(),
         /// The maximum emails per second.
         rate: Option<u32> = whole(1..=10_000).optional(),
     }
+    present |section| {
+        if let (Some(password), None) = (section.at("password"), section.at("user")) {
+            let problem = password.error("`password` needs a `user`");
+            section.report(problem.hint("add the user: user = \"AKIA…\""));
+        }
+    };
     check |keys, section| {
         if let Some(tls) = section.at("tls")
             && keys.tls.0 == "smtp"
@@ -172,10 +186,6 @@ keys! {
         {
             let problem = tls.error("tls = \"none\" would send emails and the password unencrypted");
             section.report(problem.hint("use tls = \"starttls\" or \"implicit\"; \"none\" is only for a local server, host = \"localhost\""));
-        }
-        if let (Some(password), None) = (section.at("password"), section.at("user")) {
-            let problem = password.error("`password` needs a `user`");
-            section.report(problem.hint("add the user: user = \"AKIA…\""));
         }
     };
 }
@@ -285,7 +295,7 @@ keys! {
     /// A provider of tracking events.
     pub struct TrackerKeys {
         api: ApiKeys = flatten(),
-        /// How long to wait for a full batch, at most 1 hour.
+        /// How long to wait for a full batch.
         wait: Duration = duration(Duration::ZERO..=seconds(3600)).default("\"5s\""),
         delivery: DeliveryKeys = flatten(),
     }
@@ -355,7 +365,7 @@ keys! {
                 .example("\"templates/welcome.html\""),
         /// The file with the text part, relative to hookmill.toml.
         pub text: Option<Located<String>> =
-            text("a file").located().optional().defaults_to(KeyDefault::Text("derived from the HTML"))
+            text("a file").located().optional().defaults_to("derived from the HTML")
                 .example("\"templates/welcome.txt\""),
     }
 }

@@ -208,6 +208,8 @@ fn errors_of_an_smtp_server_are_reported_with_hints() {
       hint: expected a table
     hookmill.toml:8:8: email.smtp.host: found "https://a.test"
       hint: expected a host name such as "mail.example.com"; `port` and `tls` are separate keys
+    hookmill.toml:9:12: email.smtp.password: `password` needs a `user`
+      hint: add the user: user = "AKIA…"
     hookmill.toml:9:12: email.smtp.password: not the name of a secret; never write a secret into this file
       hint: put the secret into an environment variable and use its name: "env:SMTP_PASSWORD"
     hookmill.toml:10:8: email.smtp.port: found 0
@@ -605,52 +607,52 @@ jitter = "some"
 batch_size = 101
 batch_wait = "2m"
 "#), @r#"
-        hookmill.toml:2:1: unknown key `surces`
-          hint: did you mean `sources`?
-        hookmill.toml:3:10: sources.Stripe: invalid source name "Stripe"
-          hint: the name is part of a URL: use a-z, 0-9, `-` and `_`, at most 64 characters
-        hookmill.toml:4:10: sources.Stripe.scheme: found "strip"
-          hint: did you mean `stripe`?
-        hookmill.toml:5:12: sources.Stripe.secrets[0]: not the name of a secret; never write a secret into this file
-          hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
-        hookmill.toml:5:29: sources.Stripe.secrets[1]: not the name of a secret; never write a secret into this file
-          hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
-        hookmill.toml:5:51: sources.Stripe.secrets[3]: env:A is listed twice
-        hookmill.toml:6:13: sources.Stripe.tolerance: found "5 minuts": unknown time unit "minuts", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)
-          hint: expected a duration such as "5m"
-        hookmill.toml:7:20: sources.Stripe.future_tolerance: found 2d
-          hint: expected a duration from 1s to 1d
-        hookmill.toml:8:10: sources.Stripe.preset: found "strype"
-          hint: did you mean `stripe`?
-        hookmill.toml:9:13: sources.Stripe.unmatched: found "drop"
-          hint: possible here: `ignore`, `record`, `dead_letter`
-        hookmill.toml:10:27: sources.Stripe.rate_limit.requests: found 0
-          hint: expected a whole number from 1 to 4294967295
-        hookmill.toml:10:36: sources.Stripe.rate_limit.per: found "5s"
-          hint: possible here: `10s`, `1m`, `60s`
-        hookmill.toml:11:1: sources.Stripe: unknown key `tolerence`
-          hint: did you mean `tolerance`?
-        hookmill.toml:14:10: sources.clerk.scheme: found a whole number
-          hint: expected the name of a scheme
-        hookmill.toml:15:11: sources.clerk.secrets: the list of secrets is empty
-          hint: expected a list of names such as "env:STRIPE_WEBHOOK_SECRET"
-        hookmill.toml:18:14: ingress.body_limit: found 953.7 MiB
-          hint: expected at most 25.0 MiB
-        hookmill.toml:19:16: ingress.body_timeout: found a whole number
-          hint: expected a duration such as "5m"
-        hookmill.toml:22:16: retry.max_attempts: found 0
-          hint: expected a whole number from 1 to 100
-        hookmill.toml:24:7: retry.max: `max` is shorter than `initial`
-          hint: the delay grows from `initial` to `max`; raise `max` or lower `initial`
-        hookmill.toml:25:14: retry.multiplier: found 0.5
-          hint: expected a number from 1 to 10
-        hookmill.toml:26:10: retry.jitter: found a string
-          hint: expected a number from 0 to 1
-        hookmill.toml:29:14: queue.batch_size: found 101
-          hint: expected a whole number from 1 to 100
-        hookmill.toml:30:14: queue.batch_wait: found 2m
-          hint: expected a duration from 0s to 1m
-        "#);
+    hookmill.toml:2:1: unknown key `surces`
+      hint: did you mean `sources`?
+    hookmill.toml:3:10: sources.Stripe: invalid source name "Stripe"
+      hint: the name is part of a URL: use a-z, 0-9, `-` and `_`, at most 64 characters
+    hookmill.toml:4:10: sources.Stripe.scheme: found "strip"
+      hint: did you mean `stripe`?
+    hookmill.toml:5:12: sources.Stripe.secrets[0]: not the name of a secret; never write a secret into this file
+      hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
+    hookmill.toml:5:29: sources.Stripe.secrets[1]: not the name of a secret; never write a secret into this file
+      hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
+    hookmill.toml:5:51: sources.Stripe.secrets[3]: env:A is listed twice
+    hookmill.toml:6:13: sources.Stripe.tolerance: found "5 minuts": unknown time unit "minuts", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)
+      hint: expected a duration such as "5m"
+    hookmill.toml:7:20: sources.Stripe.future_tolerance: found 2d
+      hint: expected a duration from 1s to 1d
+    hookmill.toml:8:10: sources.Stripe.preset: found "strype"
+      hint: did you mean `stripe`?
+    hookmill.toml:9:13: sources.Stripe.unmatched: found "drop"
+      hint: possible here: `ignore`, `record`, `dead_letter`
+    hookmill.toml:10:27: sources.Stripe.rate_limit.requests: found 0
+      hint: expected a whole number from 1 to 4294967295
+    hookmill.toml:10:36: sources.Stripe.rate_limit.per: found "5s"
+      hint: possible here: `10s`, `1m`, `60s`
+    hookmill.toml:11:1: sources.Stripe: unknown key `tolerence`
+      hint: did you mean `tolerance`?
+    hookmill.toml:14:10: sources.clerk.scheme: found a whole number
+      hint: expected the name of a scheme
+    hookmill.toml:15:11: sources.clerk.secrets: the list of secrets is empty
+      hint: expected a list of names such as "env:STRIPE_WEBHOOK_SECRET"
+    hookmill.toml:18:14: ingress.body_limit: found 953.7 MiB
+      hint: expected a size from 1 B to 25.0 MiB
+    hookmill.toml:19:16: ingress.body_timeout: found a whole number
+      hint: expected a duration such as "5m"
+    hookmill.toml:22:16: retry.max_attempts: found 0
+      hint: expected a whole number from 1 to 100
+    hookmill.toml:24:7: retry.max: `max` is shorter than `initial`
+      hint: the delay grows from `initial` to `max`; raise `max` or lower `initial`
+    hookmill.toml:25:14: retry.multiplier: found 0.5
+      hint: expected a number from 1 to 10
+    hookmill.toml:26:10: retry.jitter: found a string
+      hint: expected a number from 0 to 1
+    hookmill.toml:29:14: queue.batch_size: found 101
+      hint: expected a whole number from 1 to 100
+    hookmill.toml:30:14: queue.batch_wait: found 2m
+      hint: expected a duration from 0s to 1m
+    "#);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Reads what of a wrangler.toml matters to the Workers: once for its top level, and once for each of its environments.
 //!
-//! Tables that are read are read whole, since a key that is misspelt in them is one that is missing.
+//! Reports unknown keys in these tables, since a misspelled key is a missing one.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use super::deployment::Resource;
 /// Hookmill's own, as the Workers see them.
 const OWN: &str = "../../migrations";
 
-/// What a database has to say of its migrations, and does not. `users` is `database.migrations` of hookmill.toml.
+/// Errors in a database's migration settings. `users` is `database.migrations` of hookmill.toml.
 ///
 /// Source: <https://developers.cloudflare.com/d1/reference/migrations/>.
 pub(super) fn check(database: &Resource, users: Option<&Located<String>>) -> Option<ConfigError> {

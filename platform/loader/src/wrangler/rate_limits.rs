@@ -13,7 +13,7 @@ use super::deployment::{Deployment, entries, located};
 /// `[[ratelimits]]`.
 pub(super) struct Limiters {
     all: Vec<Limiter>,
-    /// Who counts where.
+    /// The namespaces, by id.
     namespaces: BTreeMap<u32, String>,
 }
 
@@ -54,7 +54,7 @@ impl Limiters {
     }
 }
 
-/// What the rate limiters of the ingress Worker have to be, and are not.
+/// Errors in the ingress Worker's rate limiters.
 pub(super) fn check(ingress: &Ingress, deployed: &Deployment) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     let Limiters { all, namespaces } = &deployed.limiters;
