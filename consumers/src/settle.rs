@@ -44,7 +44,7 @@ impl Fate {
             Self::Duplicate => "duplicate",
             Self::Ignored => "ignored",
             Self::Unavailable(_) => "unavailable",
-            Self::Condemned { .. } => "condemned",
+            Self::Condemned { .. } => "dead_letter",
         }
     }
 }

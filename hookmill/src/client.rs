@@ -27,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The Hookmill that a command talks to.
 #[derive(clap::Args)]
 pub struct Target {
-    /// The URL of a remote Hookmill, such as <https://hookmill-dlq.example.workers.dev>; also read from HOOKMILL_URL. The token
+    /// The URL of a remote Hookmill, such as `https://hookmill-dlq.example.workers.dev`; also read from HOOKMILL_URL. The token
     /// is read from HOOKMILL_TOKEN. Without a URL, the command uses the data folder.
     #[arg(long, value_name = "URL")]
     url: Option<String>,

@@ -144,7 +144,7 @@ fn help_lists_the_commands() {
       init          Write hookmill.toml, .env.example and the Workers' wrangler.toml for these providers, ready for `check`
       dev           Run the whole pipeline for development, with development secrets where none are set
       serve         Run the whole pipeline on this machine, with secrets from the environment
-      check         Check a configuration: its text, its rules against the schema, its presets and the Workers' wrangler.toml; and run its tests
+      check         Check a configuration, its rules against the schema and the Workers' wrangler.toml, and run its tests
       schema        Print the JSON Schema of hookmill.toml, for completion and checks in an editor
       send          Sign a realistic event and send it, like a provider
       verify        Verify a captured request, and explain why it is invalid
@@ -159,7 +159,7 @@ fn help_lists_the_commands() {
       stats         Show the current state: events, lag, dead letters, the outbox, rejections
       token         Tokens for the admin API: create, list, revoke
       migrate       Apply pending migrations to the database
-      backup        Copy the data folder into a new folder, also while Hookmill runs
+      backup        Copy the data folder into a new folder; Hookmill may be running
       restore       Create a data folder from a backup
       help          Print this message or the help of the given subcommand(s)
 

@@ -4,7 +4,7 @@
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jsonschema::Validator;
@@ -183,7 +183,7 @@ const SAMPLES: [&str; 15] = [
     status_callback = "https://a.test"
     per_hour = 2
     on_uncertain = "retry"
-    quota = { month = 2 }
+    quota = { day = 1, month = 2, warn_at = 0.5, notify = "a@b.test" }
     account = "AC11111111111111111111111111111111"
     key = "env:B"
     rate = 3
@@ -195,7 +195,7 @@ const SAMPLES: [&str; 15] = [
     url = "https://a.test"
     wait = "1s"
     on_uncertain = "retry"
-    quota = { month = 2 }
+    quota = { day = 1, month = 2, warn_at = 0.5, notify = "a@b.test" }
 
     [tracking.posthog]
     key = "env:B"
@@ -203,7 +203,7 @@ const SAMPLES: [&str; 15] = [
     url = "https://a.test"
     wait = "1s"
     on_uncertain = "retry"
-    quota = { month = 2 }
+    quota = { day = 1, month = 2, warn_at = 0.5, notify = "a@b.test" }
     "#,
     r#"
     [sources.stripe]
@@ -321,7 +321,7 @@ const SAMPLES: [&str; 15] = [
     expect = "nothing"
 
     [[tests]]
-    given = [{ source = "stripe", file = "a" }]
+    given = [{ source = "stripe", file = "a", event = "a", id = "a" }]
     expect = [{ table = "a", row = { x-a = 1.5 } }, { table = "a", rows = 2 }, { email = { x-a = ["a"] } }]
 
     [[tests]]
@@ -713,7 +713,36 @@ fn every_example_in_the_repository_is_valid() {
     }
 }
 
-/// The most usual slips, one by one.
+/// So that the other tests read each key.
+#[test]
+fn every_key_is_in_a_sample() {
+    let mut given = BTreeSet::new();
+    for sample in SAMPLES.map(read) {
+        for pointer in pointers(&sample) {
+            let members = sample.pointer(&pointer).and_then(Value::as_object);
+            for key in members.into_iter().flat_map(serde_json::Map::keys) {
+                given.insert((place(&pointer), key.clone()));
+                given.insert((String::new(), key.clone()));
+            }
+        }
+    }
+    let schema = json_schema();
+    let mut missing = Vec::new();
+    for (place, schemas) in places(&schema) {
+        let keys = schemas.iter().filter_map(|schema| schema["properties"].as_object());
+        for key in keys.flat_map(serde_json::Map::keys) {
+            // The forms of a value are the same at each place.
+            let form = schema["$defs"]["value"]["anyOf"][0]["properties"].get(key).is_some();
+            let at = if form { String::new() } else { place.clone() };
+            if !given.contains(&(at, key.clone())) {
+                missing.push(format!("{place}.{key}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "add these to SAMPLES: {missing:#?}");
+}
+
+/// The most common mistakes, one by one.
 #[test]
 fn common_mistakes_are_rejected_by_both() {
     let validator = validator();

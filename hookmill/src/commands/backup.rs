@@ -10,7 +10,7 @@ use hookmill_dlq::recover;
 use hookmill_native::{DataFolder, FolderError, Reader, now};
 use rusqlite::{Connection, OpenFlags};
 
-/// Copy the data folder into a new folder, also while Hookmill runs
+/// Copy the data folder into a new folder; Hookmill may be running
 #[derive(clap::Args)]
 pub struct Backup {
     /// The folder to create.
@@ -29,7 +29,7 @@ pub struct Restore {
     /// The data folder, which must not exist yet.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
-    /// Instead, print the SQL that continues replays and reprocessings: for D1 after Time Travel, with `wrangler d1 execute`.
+    /// Instead of restoring, print the SQL that continues replays and reprocessings: for D1 after Time Travel, with `wrangler d1 execute`.
     #[arg(long, conflicts_with_all = ["from", "data"])]
     sql: bool,
 }

@@ -16,7 +16,7 @@ use crate::list::print_line;
 use crate::run::pipeline::load;
 use crate::run::secrets;
 
-/// Check a configuration: its text, its rules against the schema, its presets and the Workers' wrangler.toml; and run its tests
+/// Check a configuration, its rules against the schema and the Workers' wrangler.toml, and run its tests
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The configuration.

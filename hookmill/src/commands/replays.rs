@@ -33,11 +33,11 @@ enum Command {
     Pause(Turn),
     /// Resume a paused replay
     Resume(Turn),
-    /// Cancel a replay; unsent letters stay dead
+    /// Cancel a replay; unsent dead letters stay dead
     Cancel(Turn),
 }
 
-/// Plan a replay: select letters and see how many; nothing is sent until you run it
+/// Plan a replay: select dead letters and see how many; nothing is sent until you run it
 #[derive(clap::Args)]
 struct Plan {
     #[command(flatten)]

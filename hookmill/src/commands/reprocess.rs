@@ -33,7 +33,7 @@ pub struct Arguments {
     #[arg(long)]
     all: bool,
     /// Run only this rule; repeatable. Default: the rules that write rows by `version`. Counters and rules that send run only
-    /// if named, and then count or send again. An existing counter needs `--before`.
+    /// if named; then they count or send again. An existing counter needs `--before`.
     #[arg(long = "rule", value_name = "NAME")]
     rules: Vec<String>,
     /// The configuration that contains the rules, for a data folder.

@@ -22,7 +22,7 @@ use crate::samples;
 
 /// Sign a realistic event and send it, like a provider
 ///
-/// If the pipeline's data folder is here (--data), the command waits and prints the result.
+/// If `--data` is the pipeline's data folder, the command waits and prints the result.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The source in the configuration.
@@ -59,8 +59,8 @@ pub struct Arguments {
     /// The data folder of the pipeline, to show the result of the event.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
-    /// Print one JSON object for each request: the id of its event, the number of other events, the status and the response, the
-    /// event as in `hookmill events` (null if unknown here), and whether it had been applied before.
+    /// Print one JSON object for each request: the event's id, the number of other events, the status, the response, the event as in
+    /// `hookmill events` (null if unknown here), and whether it had been applied before.
     #[arg(long)]
     json: bool,
 }

@@ -207,16 +207,12 @@ impl From<StoreError> for Wrong {
 }
 
 fn became(outcome: &str, last: &[Fate]) -> Result<(), Wrong> {
-    let name = |fate: &Fate| match fate {
-        Fate::Condemned { .. } => "dead_letter",
-        fate => fate.as_str(),
-    };
-    match last.iter().find(|fate| name(fate) != outcome) {
+    match last.iter().find(|fate| fate.as_str() != outcome) {
         None => Ok(()),
         Some(Fate::Condemned { reason, error }) => {
             Err(Wrong::Found(format!("the event is a dead letter: {reason}: {error}")))
         }
-        Some(fate) => Err(Wrong::Found(format!("the event is {}, not {outcome}", name(fate)))),
+        Some(fate) => Err(Wrong::Found(format!("the event is {fate}, not {outcome}"))),
     }
 }
 
