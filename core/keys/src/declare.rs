@@ -293,10 +293,8 @@ pub fn reference(keys: &[KeyDoc]) -> String {
             None if key.required => "required".to_owned(),
             None => "none".to_owned(),
         };
-        let mut meaning = key.doc.clone();
-        if meaning.is_empty() {
-            meaning = key.schema["description"].as_str().unwrap_or_default().to_owned();
-        }
+        let of_table = key.schema["description"].as_str().unwrap_or_default();
+        let mut meaning = if key.doc.is_empty() { of_table.to_owned() } else { key.doc.clone() };
         for example in &key.examples {
             meaning += &format!(" Example: `{} = {example}`.", key.name);
         }

@@ -163,9 +163,10 @@ pub fn number(range: RangeInclusive<f64>) -> Kind<f64> {
 /// A duration such as `"5m"`, in humantime's syntax.
 pub fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
     let (least, most) = (format_duration(*range.start()), format_duration(*range.end()));
-    let note = match range.start().is_zero() {
-        true => format!("At most {most}."),
-        false => format!("{least} to {most}."),
+    let note = if range.start().is_zero() {
+        format!("At most {most}.")
+    } else {
+        format!("{least} to {most}.")
     };
     parsed("a duration such as \"5m\"", humantime::parse_duration)
         .with(json!({ "pattern": "^\\s*[0-9]" }))
