@@ -297,7 +297,7 @@ impl<T: 'static> Kind<Vec<T>> {
     }
 }
 
-/// A table whose keys are names that users choose, in the order of the file.
+/// A table whose keys are names that users choose, in the order of the names.
 pub fn members<T: 'static>(
     kind: Kind<T>,
     expected: &'static str,
