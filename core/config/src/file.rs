@@ -82,7 +82,7 @@ keys! {
     pub struct FileKeys {
         /// The sources of webhooks. The name of a source is the last part of its URL, `/webhooks/NAME`: `a-z`, `0-9`, `-` and `_`,
         /// at most 64 characters.
-        sources: Vec<(Located<String>, Option<SourceDecl>)> = sources().required(ONE_SOURCE),
+        sources: Option<Vec<(Located<String>, Option<SourceDecl>)>> = sources().expected(ONE_SOURCE),
         ingress: BodyLimits = section(),
         retry: Retry = section(),
         limits: Limits = section(),
@@ -180,8 +180,7 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Vec<ConfigError>> {
     if errors.is_empty() { config.ok_or(errors) } else { Err(errors) }
 }
 
-/// The same, to check more of a file with errors: returns what could be read, and every error. `None`: the text is not TOML, or it has
-/// no sources.
+/// The same, to check more of a file with errors: returns what could be read, and every error. `None`: the text is not TOML.
 pub fn parse_recoverable(file: &str, text: &str) -> (Option<Config>, Vec<ConfigError>) {
     let document = Document::new(file, text);
     let table = document.parse();
@@ -203,7 +202,7 @@ pub fn parse_recoverable(file: &str, text: &str) -> (Option<Config>, Vec<ConfigE
 impl FileKeys {
     fn config(self, root: &Section<'_>, errors_of_presets: &mut Vec<ConfigError>) -> Config {
         let names: BTreeSet<String> =
-            self.sources.iter().map(|(name, _)| name.value.clone()).collect();
+            self.sources.iter().flatten().map(|(name, _)| name.value.clone()).collect();
         // Sections with errors count as present, to avoid follow-up errors.
         let surroundings = Surroundings {
             unmatched: BTreeMap::new(),
@@ -243,7 +242,7 @@ impl FileKeys {
         let templates = self.templates.into_iter().flatten();
         config.templates =
             templates.filter_map(|(name, files)| Some((name.value, files?))).collect();
-        for (name, source) in self.sources {
+        for (name, source) in self.sources.into_iter().flatten() {
             let Some(source) = source else { continue };
             let name = name.value;
             config.presets.extend(source.preset.map(|preset| (name.clone(), preset)));

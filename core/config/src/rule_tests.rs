@@ -143,12 +143,13 @@ impl ExpectKeys {
             return None;
         }
         let [row, rows] = ["row", "rows"].map(|key| section.at(key));
-        if section.at("table").is_none()
-            && let Some(here) = row.as_ref().or(rows.as_ref())
-        {
-            section.report(
-                here.error("`table` is missing").hint("add the table: table = \"invoices\""),
-            );
+        if section.at("table").is_none() {
+            for (key, here) in [("row", &row), ("rows", &rows)] {
+                if let Some(here) = here {
+                    let problem = here.error(format!("`{key}` works only with `table`"));
+                    section.report(problem.hint(format!("remove `{key}`")));
+                }
+            }
         }
         let sent = |what, content: Option<_>| Some(Expectation::Sent { what, content: content? });
         match given.as_slice() {

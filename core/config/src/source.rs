@@ -6,8 +6,8 @@ use hookmill_core::limits::SECRETS;
 use hookmill_core::secret::SecretName;
 use hookmill_core::time::Timestamp;
 use hookmill_keys::kind::{
-    boolean, choice, duration, list, members, one_or_many, parsed, scalar, secret, table, table_or,
-    table_then, text, whole,
+    all_members, boolean, choice, duration, list, one_or_many, parsed, scalar, secret, table,
+    table_or, table_then, text, whole,
 };
 use hookmill_keys::{Document, Item, Kind, Located, Section, Table, days, flatten, keys, seconds};
 use hookmill_rules::preset::{PRESETS, Preset};
@@ -236,7 +236,7 @@ keys! {
         /// A prefix. Not allowed with a list.
         prefix: Option<Located<String>> = text("a prefix").located().optional().example("\"sha256=\""),
         /// The encoding: `hex` in lower case, or `base64` with padding. Required except for `token`, which has none.
-        encoding: Option<Encoding> = choice(ENCODINGS.to_vec()).optional().example("\"hex\""),
+        encoding: Option<Encoding> = choice(ENCODINGS.to_vec()).or(Encoding::Hex).optional().example("\"hex\""),
         /// The separator of a header that is a list, such as `t=1,v1=ab`. Hookmill tries up to eight signatures. Blanks after the
         /// separator are not supported.
         list: Option<char> = separator().optional().example("\",\""),
@@ -313,10 +313,10 @@ keys! {
             .optional().example("\"unknown\""),
         /// Whether a body contains many events, as a list or as lines: at most 10,000. Not allowed if the body contains the
         /// signature or the token, or for `standard-webhooks`. The id of an event without one is the hash of its text.
-        many: bool = boolean().default("false"),
+        many: Option<bool> = boolean().optional().defaults_to_value("false"),
         /// Whether to combine an unsigned id with a hash of the body. Use `false` only for a provider whose attempts differ in their
         /// bodies. Not for `standard-webhooks`.
-        hash: bool = boolean().default("true"),
+        hash: Option<bool> = boolean().optional().defaults_to_value("true"),
     }
     check |keys, section| {
         if keys.r#type.value.iter().any(|part| matches!(part, Name::BodyHash | Name::SignedHash)) {
@@ -342,8 +342,8 @@ keys! {
     /// A signed request that is not an event, and the response to it.
     pub struct HandshakeKeys {
         /// Paths in the body of such a request, and their values.
-        when: Vec<(Located<String>, Value)> =
-            members(scalar(), HANDSHAKE).required(HANDSHAKE).example("{ type = \"url_verification\" }"),
+        when: Vec<(Located<String>, Option<Value>)> =
+            all_members(scalar(), HANDSHAKE).required(HANDSHAKE).example("{ type = \"url_verification\" }"),
         /// A path that must not exist.
         unless: Option<Path> = body_path().optional().example("\"event\""),
         /// A path whose text is the response, instead of `body`.
@@ -398,17 +398,20 @@ fn secrets() -> Kind<Vec<SecretRef>> {
         .not_empty("the list of secrets is empty", format!("expected {SECRET_NAMES}"))
         .with(json!({ "maxItems": SECRETS }))
         .and_then(|item, secrets| {
-            if secrets.len() > SECRETS {
-                let problem = item.here.error(format!("{} secrets are listed", secrets.len()));
-                item.report(problem.hint(format!("use at most {SECRETS}")));
-            }
-            for (i, secret) in secrets.iter().enumerate() {
-                let name = &secret.value.name;
-                if secrets[..i].iter().any(|other| other.value.name == *name) {
-                    item.report(secret.error(format!("env:{} is listed twice", name.0)));
+            let mut names: Vec<SecretRef> = Vec::new();
+            for secret in secrets {
+                if names.iter().any(|other| other.name == secret.value.name) {
+                    let name = &secret.value.name.0;
+                    item.report(secret.error(format!("env:{name} is listed twice")));
+                } else {
+                    names.push(secret.value);
                 }
             }
-            Some(secrets.into_iter().map(|secret| secret.value).collect())
+            if names.len() > SECRETS {
+                let problem = item.here.error(format!("{} secrets are listed", names.len()));
+                item.report(problem.hint(format!("use at most {SECRETS}")));
+            }
+            Some(names)
         })
 }
 
@@ -715,7 +718,9 @@ impl SigningKeys {
         match self.event {
             Some(event) => {
                 // The scheme signs the id, and its hash makes the id of one event.
-                let of_id = event.value.id.is_some() || event.value.many || !event.value.hash;
+                let of_id = event.value.id.is_some()
+                    || event.value.many.is_some()
+                    || event.value.hash.is_some();
                 if of_id {
                     let problem =
                         event.error("Standard Webhooks sends the id of an event in a header");
@@ -756,8 +761,8 @@ impl SigningKeys {
                 }
             }
             event.value.add_type(&mut events);
-            events.many = event.value.many;
-            hashed = event.value.hash;
+            events.many = event.value.many.unwrap_or(false);
+            hashed = event.value.hash.unwrap_or(true);
         }
         for handshake in self.handshake.iter().flatten() {
             events.handshakes.push(handshake.handshake(&mut events.reads));
@@ -781,10 +786,16 @@ impl SigningKeys {
         };
         let mut reads = Reads::default();
         let signature = self.signature.as_ref();
-        if let Some(signature) = signature
-            .filter(|signature| algorithm != Algorithm::Token && signature.value.encoding.is_none())
-        {
-            report(signature.error("`encoding` is missing").hint("\"hex\" or \"base64\""));
+        if let Some(signature) = signature {
+            match (algorithm == Algorithm::Token, signature.value.encoding.is_some()) {
+                (true, true) => {
+                    report(signature.error("a token has no encoding; remove `encoding`"));
+                }
+                (false, false) => {
+                    report(signature.error("`encoding` is missing").hint("\"hex\" or \"base64\""));
+                }
+                _ => {}
+            }
         }
         let signature = signature.and_then(|keys| keys.value.at(algorithm, &mut reads));
         let time_at = self.timestamp.as_ref().map(Located::place);
@@ -888,7 +899,7 @@ impl HandshakeKeys {
     fn handshake(&self, reads: &mut Reads) -> Handshake {
         // A path with an error has been reported.
         let when = self.when.iter().filter_map(|(name, value)| {
-            Some((reads.add(&name.value.parse().ok()?), value.to_string()))
+            Some((reads.add(&name.value.parse().ok()?), value.as_ref()?.to_string()))
         });
         let when = when.collect();
         let unless = self.unless.as_ref().map(|path| reads.add(path));

@@ -63,6 +63,17 @@ impl<T: 'static> Kind<T> {
         self.and_then(move |_, value| Some(change(value)))
     }
 
+    /// The same values. After an error, this one stands in, so that the rest can be checked.
+    #[must_use]
+    pub fn or(self, value: T) -> Self
+    where
+        T: Clone,
+    {
+        let Self { read, schema, note } = self;
+        let read = move |item: &Item<'_>| Some(read(item).unwrap_or_else(|| value.clone()));
+        Self { read: Box::new(read), schema, note }
+    }
+
     /// The same values, with their places.
     pub fn located(self) -> Kind<Located<T>> {
         self.and_then(|item, value| Some(item.here.clone().map(|()| value)))
@@ -302,11 +313,21 @@ pub fn members<T: 'static>(
     kind: Kind<T>,
     expected: &'static str,
 ) -> Kind<Vec<(Located<String>, T)>> {
+    all_members(kind, expected).map(|members| {
+        members.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    })
+}
+
+/// The same, with the names of values that cannot be read.
+pub fn all_members<T: 'static>(
+    kind: Kind<T>,
+    expected: &'static str,
+) -> Kind<Vec<(Located<String>, Option<T>)>> {
     let (read, schema) = kind.into_parts();
     let schema = move || json!({ "type": "object", "additionalProperties": schema() });
     Kind::new(schema, move |item| {
         let members = item.section(expected)?.members().into_iter();
-        Some(members.filter_map(|(name, item)| Some((name, read(&item)?))).collect())
+        Some(members.map(|(name, item)| (name, read(&item))).collect())
     })
 }
 

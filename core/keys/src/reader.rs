@@ -3,7 +3,7 @@
 //! serde stops at the first error. Here, a section hands out its values, remembers which keys it was asked for, and reports
 //! the others as unknown.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,13 +17,16 @@ use crate::place::{ConfigError, Located, Place};
 pub struct Document<'d> {
     file: Arc<str>,
     text: &'d str,
+    /// Where each line begins, but for the first.
+    lines: Vec<usize>,
     errors: RefCell<Vec<ConfigError>>,
 }
 
 impl<'d> Document<'d> {
     /// `file` is its name in messages.
     pub fn new(file: &str, text: &'d str) -> Self {
-        Self { file: file.into(), text, errors: RefCell::default() }
+        let lines = text.match_indices('\n').map(|(i, _)| i + 1).collect();
+        Self { file: file.into(), text, lines, errors: RefCell::default() }
     }
 
     /// Parses the text. Reports syntax errors, and returns what the parser could read.
@@ -55,13 +58,11 @@ impl<'d> Document<'d> {
     }
 
     fn place(&self, span: &Range<usize>) -> Place {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-        Place {
-            file: self.file.clone(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+        let start = span.start.min(self.text.len());
+        let line = self.lines.partition_point(|begin| *begin <= start);
+        let begin = line.checked_sub(1).map_or(0, |before| self.lines[before]);
+        let column = self.text.get(begin..start).map_or(0, |text| text.chars().count()) + 1;
+        Place { file: self.file.clone(), line: line + 1, column }
     }
 
     /// The whole file as a section.
@@ -78,6 +79,8 @@ pub struct Section<'s> {
     table: &'s DeTable<'s>,
     behind: Option<&'s Section<'s>>,
     asked: RefCell<Vec<&'static str>>,
+    /// Whether unknown keys are not reported.
+    lenient: Cell<bool>,
 }
 
 /// A value that is being read.
@@ -97,7 +100,8 @@ impl<'s> Section<'s> {
         span: &Range<usize>,
     ) -> Self {
         let here = Located { value: (), key, at: document.place(span) };
-        Self { document, here, table, behind: None, asked: RefCell::default() }
+        let (asked, lenient) = (RefCell::default(), Cell::new(false));
+        Self { document, here, table, behind: None, asked, lenient }
     }
 
     /// The section with a fallback for missing keys.
@@ -158,8 +162,16 @@ impl<'s> Section<'s> {
             .collect()
     }
 
+    /// Leaves unknown keys unreported: another error covers them.
+    pub fn ignore_unknown(&self) {
+        self.lenient.set(true);
+    }
+
     /// Reports every key that was not asked for.
     pub fn finish(self) {
+        if self.lenient.get() {
+            return;
+        }
         let asked = self.asked.into_inner();
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();

@@ -6,8 +6,8 @@ use std::time::Duration;
 use hookmill_core::email::{self, Mailbox};
 use hookmill_core::outbound::{Outcome, Provider, Purpose};
 use hookmill_keys::kind::{
-    boolean, choice, duration, either, list, members, one_or_many, parsed, scalar, table, table_or,
-    table_then, text, whole,
+    all_members, boolean, choice, duration, either, list, members, one_or_many, parsed, scalar,
+    table, table_or, table_then, text, whole,
 };
 use hookmill_keys::{ConfigError, Item, Kind, Located, Section, days, keys};
 use serde_json::{Value as Json, json};
@@ -27,7 +27,7 @@ keys! {
         /// A unique name, for messages. A rule with the name of a preset's rule replaces it.
         name: Option<Located<String>> = text("a name").located().expected("add a unique name").example("\"refunds\""),
         /// The events, by source and type. `*` matches any text.
-        on: Located<Vec<Located<String>>> = events().located().required(EXAMPLE_OF_ON).example("\"stripe:invoice.*\""),
+        on: Option<Located<Vec<Located<String>>>> = events().located().expected(EXAMPLE_OF_ON).example("\"stripe:invoice.*\""),
         /// The list whose elements become rows. A path that begins with `@` selects from an element.
         each: Option<Located<ValuePath>> =
             path("a path to a list, such as \"data.object.items.data\"").located().optional()
@@ -388,7 +388,7 @@ keys! {
         /// None of these values; also true for a missing value.
         not: Option<Vec<String>> = scalars().optional(),
         /// Whether the value must exist.
-        exists: Option<bool> = boolean().optional(),
+        exists: Option<bool> = boolean().or(true).optional(),
     }
     schema { "if": true, "then": { "oneOf": [{ "required": ["not"] }, { "required": ["exists"] }] } };
 }
@@ -528,6 +528,7 @@ fn conditions() -> Kind<Vec<ConditionDecl>> {
             (Some(any_of), None) => Some((any_of, true)),
             (None, Some(exists)) => Some((vec!["null".to_owned()], exists)),
             _ => {
+                section.ignore_unknown();
                 let problem = section.here.error("invalid condition");
                 section.report(problem.hint(
                     "expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots",
@@ -538,9 +539,9 @@ fn conditions() -> Kind<Vec<ConditionDecl>> {
     });
     let condition =
         table_or(spelled, plain).with(json!({ "description": "A condition on a value." }));
-    members(condition, expected).and_then(|item, conditions| {
-        let decl = |(name, (any_of, not)): (Located<String>, _)| match name.value.parse() {
-            Ok(path) => Some(ConditionDecl { path, any_of, not }),
+    all_members(condition, expected).and_then(|item, conditions| {
+        let decl = |(name, condition): (Located<String>, Option<_>)| match name.value.parse() {
+            Ok(path) => condition.map(|(any_of, not)| ConditionDecl { path, any_of, not }),
             Err(error) => {
                 let problem = name.error(format!("found {:?}: {error}", name.value));
                 item.report(problem.hint("expected a path such as \"data.object.status\""));
@@ -626,8 +627,12 @@ pub fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
 
 impl RuleKeys {
     fn rule(self, section: &Section<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
-        let on: Vec<_> =
-            self.on.value.iter().flat_map(|text| patterns(text, sources, section)).collect();
+        let on: Vec<_> = self
+            .on
+            .iter()
+            .flat_map(|on| &on.value)
+            .flat_map(|text| patterns(text, sources, section))
+            .collect();
         if let Some(each) = self.each.as_ref().filter(|each| each.value.element) {
             let problem = each.error(format!("found {:?}", each.value.to_string()));
             section.report(
@@ -642,12 +647,13 @@ impl RuleKeys {
                 given.join("`, `")
             ));
             section.report(problem.hint("move the other effect to another rule"));
+            return None;
         }
         if let [effect, ..] = given.as_slice()
             && *effect != "table"
         {
             for key in OF_TABLE {
-                if let Some(here) = section.at(key).filter(|_| given.len() == 1) {
+                if let Some(here) = section.at(key) {
                     let problem = here.error(format!("`{key}` works only with `table`"));
                     section.report(
                         problem
@@ -670,7 +676,7 @@ impl RuleKeys {
         };
         let preset = matches!(sources, Sources::Preset(_));
         let rule = RuleDecl { name: name?, preset, on, handler, each, when, effect };
-        if rule.each.is_none() {
+        if section.at("each").is_none() {
             rule.report_elements(section);
         }
         Some(rule)
@@ -695,8 +701,8 @@ impl RuleKeys {
         let rule = TableRule {
             on,
             at,
-            has_each: section.at("each").is_some(),
-            has_handler: section.at("handler").is_some(),
+            has_each: self.each.is_some(),
+            has_handler: self.handler.is_some(),
             section,
         };
         let delete = self.delete.unwrap_or_default();
@@ -719,7 +725,8 @@ impl RuleKeys {
                         problem.hint("without it, the row would depend on the order of arrival"),
                     );
                 }
-                if !delete.is_empty() || section.at("tie").is_some() || self.update || !tombstone {
+                let tied = tie.precedence.is_some() || tie.refetch.is_some();
+                if !delete.is_empty() || tied || self.update || !tombstone {
                     let problem = "`delete`, `tie`, `update` and `tombstone` need a `version`";
                     section.report(at.error(problem));
                 }

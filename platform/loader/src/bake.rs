@@ -68,7 +68,7 @@ fn checked() -> Loaded {
                 println!("cargo::rerun-if-changed={}", folder.display());
             }
             for files in loaded.config.templates.values() {
-                for file in [Some(&files.html), files.text.as_ref()].into_iter().flatten() {
+                for file in [&files.html, &files.text].into_iter().flatten() {
                     let file = path.parent().unwrap_or(Path::new("")).join(&file.value);
                     println!("cargo::rerun-if-changed={}", file.display());
                 }

@@ -22,12 +22,12 @@ pub(crate) fn read(
             let fault = |error| named.error(format!("cannot read {}: {error}", named.value));
             read.map_err(|error| faults.push(fault(error))).ok()
         };
-        let html = file(&files.html);
+        let html = files.html.as_ref().and_then(&mut file);
         let text = files.text.as_ref().map(&mut file);
-        // An unreadable file has been reported.
-        if let Some(html) = html {
-            let subject = files.subject.value.clone();
-            texts.insert(name.clone(), TemplateText { subject, html, text: text.flatten() });
+        // A missing part or an unreadable file has been reported.
+        if let (Some(subject), Some(html)) = (&files.subject, html) {
+            let text = TemplateText { subject: subject.value.clone(), html, text: text.flatten() };
+            texts.insert(name.clone(), text);
         }
     }
     let templates = Templates::new(&texts);
@@ -45,8 +45,8 @@ pub(crate) fn read(
 
 fn part<'t>(files: &'t TemplateFiles, part: &str) -> Option<&'t Located<String>> {
     match part {
-        "subject" => Some(&files.subject),
-        "html" => Some(&files.html),
+        "subject" => files.subject.as_ref(),
+        "html" => files.html.as_ref(),
         _ => files.text.as_ref(),
     }
 }

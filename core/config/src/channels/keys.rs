@@ -356,12 +356,12 @@ keys! {
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub struct TemplateFiles {
         /// The subject line, a template.
-        pub subject: Located<String> =
-            text("a subject line").located().required("add the subject line: subject = \"Welcome, {{ name }}\"")
+        pub subject: Option<Located<String>> =
+            text("a subject line").located().expected("add the subject line: subject = \"Welcome, {{ name }}\"")
                 .example("\"Welcome, {{ name }}\""),
         /// The file with the HTML part, relative to hookmill.toml.
-        pub html: Located<String> =
-            text("a file").located().required("add the HTML file: html = \"templates/welcome.html\"")
+        pub html: Option<Located<String>> =
+            text("a file").located().expected("add the HTML file: html = \"templates/welcome.html\"")
                 .example("\"templates/welcome.html\""),
         /// The file with the text part, relative to hookmill.toml.
         pub text: Option<Located<String>> =

@@ -333,6 +333,7 @@ fn errors_of_a_scheme_are_reported_with_hints() {
     hookmill.toml:8:23: sources.s.response.status: found 404
       hint: expected a whole number from 200 to 299
     hookmill.toml:8:43: sources.s.response.content_type: a header can contain only ASCII characters
+    hookmill.toml:10:10: sources.s.handshake[0].when.a..b: expected a name at character 3
     hookmill.toml:10:19: sources.s.handshake[0].when.a..b: found a number
       hint: expected a string, a whole number or a boolean
     hookmill.toml:11:1: sources.s.handshake[0]: unknown key `echoes`
@@ -789,4 +790,75 @@ fn a_preset_is_about_every_source_that_has_it() {
     let sources: BTreeSet<_> =
         config.rules[0].on.iter().map(|pattern| pattern.source.as_str()).collect();
     assert_eq!(sources, BTreeSet::from(["eu", "us"]));
+}
+
+/// One error must hide no other.
+#[test]
+fn an_error_hides_no_other() {
+    insta::assert_snapshot!([
+        // Without sources.
+        errors("[source.stripe]\n[[rules]]\nname = \"a\"\non = \"stripe:*\"\ntable = \"t\"\nversin = \"v\"\n[alerts]\nemail = \"a@b.test\"\n"),
+        // A rule without a name.
+        errors(&format!("{GOOD}[[rules]]\non = \"strpe:*\"\ntable = \"t\"\ntombstone = false\n")),
+        // A source without secrets.
+        errors("[sources.s]\nscheme = \"twilio\"\ntolerance = \"5m\"\n"),
+        // Emails without a sender.
+        errors(&format!("{GOOD}[email]\nprovider = \"resend\"\nfallback = \"resend\"\n[templates.a]\nsubjet = \"a\"\n")),
+        // A condition with a wrong path and a wrong value.
+        errors(&format!("{GOOD}[[rules]]\nname = \"a\"\non = \"stripe:*\"\nsuppress = {{ address = \"a\", reason = \"b\" }}\nwhen = {{ \"a..b\" = {{ exist = true }}, c = {{ exists = 1 }} }}\n")),
+        // A token has no encoding, and Standard Webhooks no `many`.
+        errors("[sources.s]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nkey = \"hex\"\nsignature = { header = \"X\", encoding = \"hex\" }\nevent = { id = \"id\", type = \"t\" }\n"),
+        errors("[sources.s]\nscheme = \"svix\"\nsecrets = [\"env:A\"]\nevent = { type = \"type\", many = false }\n"),
+    ].join("\n"), @r#"
+    hookmill.toml:1:1: `sources` is missing
+      hint: add at least one source, such as [sources.stripe]
+    hookmill.toml:1:2: unknown key `source`
+      hint: did you mean `sources`?
+    hookmill.toml:2:1: rules[0]: `key` is missing
+      hint: add the row's key: key = { id = "data.object.id" }
+    hookmill.toml:3:8: rules[0].name: the rule needs `version` or `add`
+      hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
+    hookmill.toml:4:6: rules[0].on: no source has the name `stripe`
+    hookmill.toml:6:1: rules[0]: unknown key `versin`
+      hint: did you mean `version`?
+    hookmill.toml:8:9: alerts.email: `[email]` is not configured
+      hint: add [email] with `provider` and `from`
+    hookmill.toml:4:1: rules[0]: `delete`, `tie`, `update` and `tombstone` need a `version`
+    hookmill.toml:4:1: rules[0]: `key` is missing
+      hint: add the row's key: key = { id = "data.object.id" }
+    hookmill.toml:4:1: rules[0]: `name` is missing
+      hint: add a unique name
+    hookmill.toml:4:1: rules[0]: the rule needs `version` or `add`
+      hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
+    hookmill.toml:5:6: rules[0].on: no source has the name `strpe`
+      hint: did you mean `stripe`?
+    hookmill.toml:7:13: rules[0].tombstone: `tombstone` needs `delete`
+      hint: add the event types that delete: delete = "*.deleted"
+    hookmill.toml:1:1: sources.s: `secrets` is missing
+      hint: add the names of its secrets: secrets = ["env:STRIPE_WEBHOOK_SECRET"]
+    hookmill.toml:2:10: sources.s.scheme: this scheme signs the URL and needs `public_url`
+      hint: add the URL exactly as registered with the provider: public_url = "https://hooks.example.com/webhooks/…"
+    hookmill.toml:3:13: sources.s.tolerance: the scheme "twilio" does not sign a time
+    hookmill.toml:4:1: email: `from` is missing
+      hint: add the sender: from = "Acme <hello@example.com>"
+    hookmill.toml:6:12: email.fallback: `fallback` is the same as `provider`
+      hint: use another provider, or remove `fallback`
+    hookmill.toml:7:1: templates.a: `html` is missing
+      hint: add the HTML file: html = "templates/welcome.html"
+    hookmill.toml:7:1: templates.a: `subject` is missing
+      hint: add the subject line: subject = "Welcome, {{ name }}"
+    hookmill.toml:8:1: templates.a: unknown key `subjet`
+      hint: did you mean `subject`?
+    hookmill.toml:8:10: rules[0].when.a..b: found "a..b": expected a name at character 3
+      hint: expected a path such as "data.object.status"
+    hookmill.toml:8:19: rules[0].when.a..b: invalid condition
+      hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
+    hookmill.toml:8:52: rules[0].when.c.exists: found a whole number
+      hint: expected true or false
+    hookmill.toml:4:7: sources.s.key: `key` does not apply to the scheme "token"
+      hint: remove `key`
+    hookmill.toml:5:13: sources.s.signature: a token has no encoding; remove `encoding`
+    hookmill.toml:4:9: sources.s.event: Standard Webhooks sends the id of an event in a header
+      hint: remove `id`, `many` and `hash`
+    "#);
 }
