@@ -156,7 +156,7 @@ fn old_rows_are_removed_unless_an_operator_has_to_act() {
         messages: Some(days(35)),
         settled: days(3650),
         dead_letters: Some(days(90)),
-        activity: days(5),
+        activity: Duration::from_secs(DAY / 2),
         audit: Some(days(365)),
     };
     let found = swept(&store, &objects, &retention);

@@ -14,10 +14,12 @@ use crate::channels::keys::{
 use crate::channels::{AlertWebhook, Alerts, Quota};
 use crate::file::FileKeys;
 use crate::rule_tests::{ExpectKeys, Given, RuleTest};
-use crate::settings::{Access, BodyLimits, Database, Limits, Queue, Retention, Retry};
+use crate::settings::{
+    Access, BodyLimits, Database, Limits, Queue, RateLimit, Retention, Retry, SecretRef,
+};
 use crate::source::{
-    EventKeys, HandshakeKeys, ObjectsApiKeys, PARAMETERS, RateLimitKeys, ResponseKeys, SecretKeys,
-    SignatureKeys, SourceKeys, TimestampKeys,
+    EventKeys, HandshakeKeys, ObjectsApiKeys, PARAMETERS, ResponseKeys, SignatureKeys, SourceKeys,
+    TimestampKeys,
 };
 
 /// The JSON Schema of hookmill.toml, draft 2020-12.
@@ -35,8 +37,8 @@ fn tables() -> Vec<Reference> {
     vec![
         ("sources", "`[sources.NAME]`", sources),
         ("sources.scheme", "`[sources.NAME]`, for a general scheme", schemes),
-        ("sources.secrets", "A secret of `secrets`", SecretKeys::keys()),
-        ("sources.rate_limit", "`rate_limit = { … }` of a source", RateLimitKeys::keys()),
+        ("sources.secrets", "A secret of `secrets`", SecretRef::keys()),
+        ("sources.rate_limit", "`rate_limit = { … }` of a source", RateLimit::keys()),
         ("sources.api", "`[sources.NAME.api]`", ObjectsApiKeys::keys()),
         ("sources.response", "`response = { … }` of a source", ResponseKeys::keys()),
         ("sources.signature", "`signature = { … }` of a source", SignatureKeys::keys()),

@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use hookmill_core::email::TemplateText;
 use hookmill_core::outbound::Provider;
-use hookmill_core::secret::SecretName;
 use hookmill_core::time::Timestamp;
 use hookmill_rules::Program;
 use serde::{Deserialize, Serialize};
@@ -43,21 +42,12 @@ pub use hookmill_keys::{ConfigError, Located, Place};
 pub use overview::overview;
 #[cfg(feature = "toml")]
 pub use rule_tests::{Expectation, Given, RuleTest};
-pub use settings::{Access, Batch, BodyLimits, Limits, Retention, Retry};
+pub use settings::{Access, Batch, BodyLimits, Limits, RateLimit, Retention, Retry, SecretRef};
 #[cfg(feature = "toml")]
 pub use source::scheme_names;
 
 use redact::Redaction;
 use scheme::{Answer, Events, Scheme, Tolerance};
-
-/// A secret of a source.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SecretRef {
-    /// Where it comes from.
-    pub name: SecretName,
-    /// When it expires, if it is being replaced.
-    pub not_after: Option<Timestamp>,
-}
 
 impl SecretRef {
     /// Whether it has expired.
@@ -66,32 +56,22 @@ impl SecretRef {
     }
 }
 
-/// How many requests a source may have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct RateLimit {
-    /// The most requests in [`RateLimit::per`].
-    pub requests: u32,
-    /// 10 seconds or 60: Cloudflare's rate limiter knows no other period.
-    /// Source: <https://developers.cloudflare.com/workers/runtime-apis/bindings/rate-limit/>.
-    pub per: Duration,
-}
-
-/// A place webhooks come from.
+/// A source of webhooks.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Source {
     /// Its name: the last part of its path, `/webhooks/{name}`.
     pub name: String,
     /// The value of `scheme`, such as `github`.
     pub scheme_name: String,
-    /// How its requests are signed.
+    /// How it signs requests.
     pub scheme: Scheme,
-    /// The secrets, any of which may have signed; at least one of them has to be set.
+    /// The secrets. A signature by any of them is valid; at least one must be set.
     pub secrets: Vec<SecretRef>,
-    /// How old a signature may be, and how far in the future; `None` if the scheme signs no time.
+    /// The limits of a signature's time; `None` if the scheme signs no time.
     pub tolerance: Option<Tolerance>,
-    /// The URL that the provider was told to call, without a query: some sign it.
+    /// The URL as registered with the provider, without a query. Some providers sign it.
     pub public_url: Option<String>,
-    /// What events are in a request.
+    /// Where requests contain events.
     pub events: Events,
     /// The response, if not the number of events.
     pub answer: Option<Answer>,
@@ -105,13 +85,13 @@ impl Source {
         format!("RATE_LIMIT_{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
 
-    /// Whether its provider sends requests with this method.
+    /// Whether the provider sends requests with this method.
     pub fn takes(&self, method: &str) -> bool {
         method == "POST" || (method == "GET" && self.scheme == Scheme::Twilio)
     }
 }
 
-/// What ingress carries.
+/// The configuration of ingress.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ingress {
     /// The sources, by name.
@@ -123,32 +103,32 @@ pub struct Ingress {
 /// The configuration of the admin API and the sweep.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Admin {
-    /// How long things are kept.
+    /// How long to keep data.
     pub retention: Retention,
-    /// By source, for every one: what of its bodies is not shown.
+    /// By source, for each: the parts of its bodies to hide.
     pub redact: BTreeMap<String, Vec<Redaction>>,
     /// Cloudflare Access, if configured.
     pub access: Option<Access>,
-    /// What is in force, as JSON: [`overview()`].
+    /// The loaded configuration, as JSON: [`overview()`].
     pub overview: String,
 }
 
-/// What the consumers carry.
+/// The configuration of the consumers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Consumers {
     /// The compiled rules.
     pub program: Program,
-    /// When to try again, and when to give up.
+    /// When to retry, and when to give up.
     pub retry: Retry,
-    /// What one event may write.
+    /// The most that one event may write.
     pub limits: Limits,
-    /// By source: its provider's API, to ask for objects.
+    /// By source: its provider's API, to fetch objects.
     pub apis: BTreeMap<String, Api>,
     /// Whether Hookmill keeps messages of applied events.
     pub keep_messages: bool,
-    /// How emails are sent, if they are.
+    /// How emails are sent, if configured.
     pub emails: Option<Emails>,
-    /// How SMS are sent, if they are.
+    /// How SMS are sent, if configured.
     pub sms: Option<Sms>,
     /// The tracking providers and their settings.
     pub tracking: Vec<(Provider, Sending)>,

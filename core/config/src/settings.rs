@@ -1,4 +1,5 @@
-//! `[ingress]`, `[retry]`, `[limits]`, `[queue]`, `[retention]`, `[admin]` and `[database]`.
+//! `[ingress]`, `[retry]`, `[limits]`, `[queue]`, `[retention]`, `[admin]` and `[database]`; and the parts of a source that a Worker
+//! carries as they are.
 
 use std::time::Duration;
 
@@ -7,14 +8,18 @@ use hookmill_core::limits::DELAY_SECONDS;
 use hookmill_core::limits::{
     BATCH_MESSAGES, BODY_BYTES, EVENT_BYTES, EVENT_ROWS, NATIVE_BATCH_MESSAGES, PLATFORM_DELIVERIES,
 };
+use hookmill_core::secret::SecretName;
+use hookmill_core::time::Timestamp;
 use hookmill_keys::keys;
 #[cfg(feature = "toml")]
 use hookmill_keys::{
-    Located, days,
-    kind::{duration, list, number, size, table, text, whole},
+    Item, Kind, Located, days,
+    kind::{choice, duration, list, number, secret, size, table, text, whole},
     seconds,
 };
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "toml")]
+use serde_json::json;
 
 #[cfg(feature = "toml")]
 use crate::channels::keys::is_private;
@@ -202,4 +207,48 @@ keys! {
         pub migrations: Option<Located<String>> =
             text("a folder").located().optional().example("\"migrations/app\""),
     }
+}
+
+keys! {
+    /// A secret of a source.
+    #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+    pub struct SecretRef {
+        /// The name of the secret.
+        pub name: SecretName =
+            secret("env:STRIPE_WEBHOOK_SECRET").map(SecretName)
+                .required("{ name = \"env:NAME\", not_after = 2026-12-31T00:00:00Z }")
+                .example("\"env:STRIPE_WEBHOOK_SECRET_OLD\""),
+        /// When it expires: a date and time with an offset, with or without quotes.
+        pub not_after: Option<Timestamp> = time().optional().example("2026-12-31T00:00:00Z"),
+    }
+}
+
+keys! {
+    /// A rate limit.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+    pub struct RateLimit {
+        /// The maximum requests per period.
+        pub requests: u32 =
+            whole(1..=u32::MAX).required("a table: { requests = 1000, per = \"10s\" }").example("1000"),
+        /// The period.
+        // Cloudflare's rate limiter knows no other: https://developers.cloudflare.com/workers/runtime-apis/bindings/rate-limit/
+        pub per: Duration =
+            choice(vec![("10s", seconds(10)), ("1m", seconds(60)), ("60s", seconds(60))])
+                .required("a table: { requests = 1000, per = \"10s\" }").example("\"10s\""),
+    }
+}
+
+#[cfg(feature = "toml")]
+fn time() -> Kind<Timestamp> {
+    let schema = || {
+        // RFC 3339; a reader of TOML that is asked for JSON makes a string of a date.
+        json!({
+            "type": "string",
+            "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}.*([Zz]|[+\u{2212}-][0-9]{2}:[0-9]{2})$"
+        })
+    };
+    Kind::new(schema, |item: &Item<'_>| {
+        let expected = "a date and time with an offset, such as 2026-12-31T00:00:00Z";
+        item.date(expected, Timestamp::parse_rfc3339)
+    })
 }

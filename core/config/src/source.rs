@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use hookmill_core::limits::SECRETS;
 use hookmill_core::secret::SecretName;
-use hookmill_core::time::Timestamp;
 use hookmill_keys::kind::{
     all_members, boolean, choice, duration, list, one_or_many, parsed, scalar, secret, table,
-    table_or, table_then, text, whole,
+    table_or, text, whole,
 };
 use hookmill_keys::{Document, Item, Kind, Located, Section, Table, days, flatten, keys, seconds};
 use hookmill_rules::preset::{PRESETS, Preset};
@@ -100,26 +99,10 @@ keys! {
                 .default("[]").example("[\"data.first_name\", \"**.email_address\"]"),
         /// A rate limit: requests over the limit get 429. On Cloudflare it needs a binding in ingress/worker/wrangler.toml.
         rate_limit: Option<RateLimit> =
-            table_then("a table: { requests = 1000, per = \"10s\" }", |_, keys: RateLimitKeys| {
-                Some(RateLimit { requests: keys.requests, per: Duration::from_secs(keys.per) })
-            })
-            .optional().defaults_to("no limit").example("{ requests = 1000, per = \"10s\" }"),
+            table("a table: { requests = 1000, per = \"10s\" }").optional().defaults_to("no limit").example("{ requests = 1000, per = \"10s\" }"),
         /// The API of Stripe, Clerk or Paddle, from which Hookmill fetches an object if two of its events have the same version.
         api: Option<ObjectsApiKeys> =
             table("a table: { key = \"env:STRIPE_API_KEY\" }").optional().example("{ key = \"env:STRIPE_API_KEY\" }"),
-    }
-}
-
-keys! {
-    /// A rate limit.
-    pub struct RateLimitKeys {
-        /// The maximum requests per period.
-        requests: u32 = whole(1..=u32::MAX).required("a table: { requests = 1000, per = \"10s\" }").example("1000"),
-        /// The period.
-        // Cloudflare's rate limiter knows no other: https://developers.cloudflare.com/workers/runtime-apis/bindings/rate-limit/
-        per: u64 =
-            choice(vec![("10s", 10), ("1m", 60), ("60s", 60)]).required("a table: { requests = 1000, per = \"10s\" }")
-                .example("\"10s\""),
     }
 }
 
@@ -138,18 +121,6 @@ keys! {
         url: Option<String> =
             crate::channels::keys::api_url().optional().defaults_to("the provider's own")
                 .example("\"https://sandbox-api.paddle.com\""),
-    }
-}
-
-keys! {
-    /// A secret that expires.
-    pub struct SecretKeys {
-        /// The name of the secret.
-        name: String =
-            secret("env:STRIPE_WEBHOOK_SECRET").required("{ name = \"env:NAME\", not_after = 2026-12-31T00:00:00Z }")
-                .example("\"env:STRIPE_WEBHOOK_SECRET_OLD\""),
-        /// When it expires: a date and time with an offset, with or without quotes.
-        not_after: Option<Timestamp> = time().optional().example("2026-12-31T00:00:00Z"),
     }
 }
 
@@ -391,10 +362,7 @@ fn secrets() -> Kind<Vec<SecretRef>> {
     let plain = secret("env:STRIPE_WEBHOOK_SECRET")
         .with(json!({ "description": "The name of a secret." }))
         .map(|name| SecretRef { name: SecretName(name), not_after: None });
-    let ending = table_then(SECRET_NAMES, |_, keys: SecretKeys| {
-        Some(SecretRef { name: SecretName(keys.name), not_after: keys.not_after })
-    });
-    list(table_or(ending, plain).located(), SECRET_NAMES)
+    list(table_or(table(SECRET_NAMES), plain).located(), SECRET_NAMES)
         .not_empty("the list of secrets is empty", format!("expected {SECRET_NAMES}"))
         .with(json!({ "maxItems": SECRETS }))
         .and_then(|item, secrets| {
@@ -413,20 +381,6 @@ fn secrets() -> Kind<Vec<SecretRef>> {
             }
             Some(names)
         })
-}
-
-fn time() -> Kind<Timestamp> {
-    let schema = || {
-        // RFC 3339; a reader of TOML that is asked for JSON makes a string of a date.
-        json!({
-            "type": "string",
-            "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}.*([Zz]|[+\u{2212}-][0-9]{2}:[0-9]{2})$"
-        })
-    };
-    Kind::new(schema, |item: &Item<'_>| {
-        let expected = "a date and time with an offset, such as 2026-12-31T00:00:00Z";
-        item.date(expected, Timestamp::parse_rfc3339)
-    })
 }
 
 fn tolerance() -> Kind<Duration> {

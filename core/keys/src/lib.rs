@@ -26,10 +26,10 @@
 //! assert_eq!(retry, Some(Retry { max_attempts: 5, max: seconds(3600) }));
 //! assert!(errors.is_empty());
 //!
-//! let (_, errors) = parse::<Retry>("retry.toml", "max_atempts = 5");
+//! let (_, errors) = parse::<Retry>("retry.toml", "max_attempt = 5");
 //! assert_eq!(
 //!     errors[0].to_string(),
-//!     "retry.toml:1:1: unknown key `max_atempts`\n  hint: did you mean `max_attempts`?"
+//!     "retry.toml:1:1: unknown key `max_attempt`\n  hint: did you mean `max_attempts`?"
 //! );
 //! ```
 
