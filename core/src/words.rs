@@ -117,6 +117,17 @@ fn one_of(words: impl Iterator<Item = &'static str>) -> utoipa::openapi::ObjectB
         .enum_values(Some(words))
 }
 
+/// The schema of a recorded word. Another version of Hookmill may have recorded one that this version does not know.
+#[cfg(feature = "openapi")]
+pub fn recorded<W: Word>() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+    let words = W::words().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let description = format!("{words}. Another version of Hookmill may have recorded others.");
+    utoipa::openapi::ObjectBuilder::new()
+        .schema_type(utoipa::openapi::schema::Type::String)
+        .description(Some(description))
+        .into()
+}
+
 /// The schema of an optional filter; blank means none.
 #[cfg(feature = "openapi")]
 pub fn looked_for<W: Word>() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {

@@ -420,7 +420,7 @@ fn a_missing_variable_of_a_template_is_an_error() {
       hint: say where it is: data = { signed_up = "data.…" }
     hookmill.toml:55:10: rules[0].email.data.nmae: template `welcome` does not use `nmae`
       hint: did you mean `name`?
-    hookmill.toml:117:7: rules[1].sms: `body` needs `code`
+    hookmill.toml:117:37: rules[1].sms.body: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     4 errors in the configuration
     "#);

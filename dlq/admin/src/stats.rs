@@ -110,7 +110,8 @@ pub(crate) struct OutboxCount {
 pub(crate) struct RejectionCount {
     /// Blank if the request named no configured source.
     source: String,
-    reason: Reason,
+    #[schema(schema_with = words::recorded::<Reason>)]
+    reason: String,
     count: u64,
 }
 
@@ -245,7 +246,8 @@ pub(crate) async fn usage(
 pub(crate) struct Rejection {
     /// Blank if the request named no configured source.
     source: String,
-    reason: Reason,
+    #[schema(schema_with = words::recorded::<Reason>)]
+    reason: String,
     #[schema(value_type = i64)]
     at: Timestamp,
     /// A hash of the client's address.
@@ -298,8 +300,8 @@ pub(crate) struct Act {
     at: Timestamp,
     /// The name of the token.
     actor: String,
-    /// The change.
-    action: AuditAction,
+    #[schema(schema_with = words::recorded::<AuditAction>)]
+    action: String,
     /// The id, or the address, of the changed object.
     target: String,
     reason: String,
