@@ -271,15 +271,16 @@ async function growth(options) {
   const running = await start(hookmill("metered", options, small, true));
   const consumers = await running.miniflare.getWorker("consumers");
   const dlq = await running.miniflare.getWorker("dlq");
-  const read = async (worker) => (await worker.fetch("http://meter")).json();
-  const meter = () => read(consumers);
+  // The counts since the last call.
+  const metered = async (worker) => (await worker.fetch("http://meter")).json();
+  const meter = () => metered(consumers);
   // The work of the cron trigger in both Workers.
   const minute = async () => {
     let read = 0;
     for (const worker of [consumers, dlq]) {
-      await told(worker);
+      await metered(worker);
       await worker.scheduled({ cron: "* * * * *" });
-      const { transactions, read: rows } = await told(worker);
+      const { transactions, read: rows } = await metered(worker);
       // Without keys, the consumer has nothing to send and runs no query.
       const asks = worker === dlq || Object.keys(options.keys).length > 0;
       assert.equal(transactions > 0, asks, "whether the cron trigger asks the database");
