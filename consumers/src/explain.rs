@@ -28,7 +28,7 @@ pub enum RuleResult {
     Unfulfilled {
         /// The condition's path.
         path: String,
-        /// The value at the path as JSON; `null` if there is none.
+        /// The value at the path, as JSON. A missing value is `null`.
         found: String,
     },
     /// The rule runs and produces nothing, for this reason.

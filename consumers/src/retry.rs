@@ -21,7 +21,7 @@ pub(crate) fn delay(retry: &Retry, attempts: u32) -> Duration {
         .build();
     let mut delay = retry.max;
     for _ in 0..attempts.clamp(1, 100) {
-        // `None` would mean that the maximum elapsed time is over, and there is none.
+        // `backoff` returns `None` after its maximum elapsed time. Hookmill sets no such time.
         delay = backoff.next_backoff().unwrap_or(retry.max);
     }
     delay.min(Duration::from_secs(DELAY_SECONDS))

@@ -84,7 +84,7 @@ pub fn listed<const N: usize>(
     print(items, json, nothing, header, |item| row(&item))
 }
 
-/// A value from the API as a text without control characters; blank if there is none.
+/// A value from the API as a text without control characters. A missing value is blank.
 pub fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -94,12 +94,12 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// A name from the API; `-` if there is none.
+/// A name from the API. A missing name is `-`.
 pub fn name(value: &Value) -> String {
     Some(text(value)).filter(|name| !name.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
-/// A time from the API, for people; blank if there is none.
+/// A time from the API, for people. A missing time is blank.
 pub fn time(value: &Value) -> String {
     value.as_i64().map(|at| Timestamp::from_millis(at).to_string()).unwrap_or_default()
 }

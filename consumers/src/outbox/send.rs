@@ -177,7 +177,7 @@ impl OutboxChannel {
     ///
     /// # Errors
     ///
-    /// Every key that is not set or not valid, or the errors of templates, of which a checked configuration has none.
+    /// Lists missing and invalid keys, or errors in templates. A checked configuration has no errors in templates.
     pub fn all(
         config: &Consumers,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
@@ -307,7 +307,7 @@ pub async fn stranded<S: Store>(
 
 /// Seals the messages that are due, and sends a batch through each provider.
 ///
-/// The steps, each of which may be repeated or run twice at the same time:
+/// The steps. Each step can be repeated, and two processes can run it at the same time:
 ///
 /// 1. Batches that cannot be sent any more are settled.
 /// 2. Messages that are due are sealed into batches. If two processes seal the same message, the transaction lets one

@@ -84,7 +84,7 @@ hookmill_keys::keys! {
 }
 
 impl Quota {
-    /// The number of emails at which to warn about a quota; never, if there is none.
+    /// The number of emails at which Hookmill warns about a quota. Without a quota, Hookmill never warns.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,

@@ -16,8 +16,8 @@ keys! {
             one_or_many(table("a table: { source = \"stripe\", file = \"tests/paid.json\" }"), "a table, or a list")
                 .required("add the events: given = { source = \"stripe\", file = \"tests/paid.json\" }")
                 .example("{ source = \"stripe\", file = \"tests/paid.json\" }"),
-        /// The expected results, all of which must hold: tables, or `"nothing"`, which means that no rule writes or sends anything and there is
-        /// no dead letter.
+        /// The expected results. Every result must hold. `"nothing"` means that no rule writes or sends anything, and that no event becomes a
+        /// dead letter.
         pub expect: Vec<Located<Expectation>> =
             one_or_many(expectation().located(), "a table, or a list")
                 .required("add the expected results: expect = { table = \"invoices\", row = { id = \"in_1\" } }")
@@ -116,16 +116,15 @@ pub enum Expectation {
 }
 
 fn expectation() -> Kind<Expectation> {
-    let nothing = text(EXPECTED).reading(|item| {
-        let text = item.string(EXPECTED)?;
-        if text != "nothing" {
-            item.unexpected(format!("{text:?}"), EXPECTED);
-        }
-        (text == "nothing").then_some(Expectation::Nothing)
-    });
     let nothing = Kind::new(
         || json!({ "const": "nothing", "description": "No rule writes or sends anything, and there is no dead letter." }),
-        move |item| nothing.read(item),
+        |item| {
+            let text = item.string(EXPECTED)?;
+            if text != "nothing" {
+                item.unexpected(format!("{text:?}"), EXPECTED);
+            }
+            (text == "nothing").then_some(Expectation::Nothing)
+        },
     );
     table_or(table_then(EXPECTED, ExpectKeys::expectation), nothing)
 }

@@ -1033,7 +1033,7 @@ fn covers(template: &Template, part: &NamePart) -> bool {
     }
 }
 
-/// Whether an id has to be combined with a hash of the body: that is signed, and the id is not.
+/// Whether Hookmill combines an id with a hash of the body: the signature covers the body but not the id.
 fn hash(template: &Template, id: &[NamePart]) -> bool {
     template.payload.contains(&Part::Body) && !id.iter().all(|part| covers(template, part))
 }

@@ -21,7 +21,7 @@ pub struct Kind<T> {
 }
 
 impl<T: 'static> Kind<T> {
-    /// A kind of its own. `read` reports what it cannot read, and returns `None`.
+    /// A new kind. `read` reports an unusable value and returns `None`.
     pub fn new(
         schema: impl Fn() -> Value + 'static,
         read: impl Fn(&Item<'_>) -> Option<T> + 'static,
@@ -49,7 +49,7 @@ impl<T: 'static> Kind<T> {
         (self.read)(item)
     }
 
-    /// The same values, as another type. `change` reports what it cannot take.
+    /// The same values, as another type. `change` reports unusable values.
     pub fn and_then<U: 'static>(
         self,
         change: impl Fn(&Item<'_>, T) -> Option<U> + 'static,
@@ -336,7 +336,7 @@ pub fn table<T: Table + 'static>(expected: &'static str) -> Kind<T> {
     table_then(expected, |_, table| Some(table))
 }
 
-/// A declared table that becomes another type. `change` reports what it cannot take to the section.
+/// A declared table that becomes another type. `change` reports errors to the section.
 pub fn table_then<T: Table + 'static, U: 'static>(
     expected: &'static str,
     change: impl Fn(&Section<'_>, T) -> Option<U> + 'static,

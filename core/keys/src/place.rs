@@ -74,7 +74,7 @@ impl ConfigError {
         self
     }
 
-    /// The same error; the hint is the candidate that is nearest to what was found, or all of them.
+    /// Adds a hint: the candidate nearest to `found`, or all candidates.
     #[must_use]
     pub fn suggest<'c>(self, found: &str, candidates: impl IntoIterator<Item = &'c str>) -> Self {
         let candidates: Vec<_> = candidates.into_iter().collect();

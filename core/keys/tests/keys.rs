@@ -1,4 +1,4 @@
-//! A declared table: what its reader, its JSON Schema and its reference say.
+//! The reader, the JSON Schema and the reference of a declared table.
 
 #![cfg(feature = "toml")]
 

@@ -1,7 +1,5 @@
 //! A rule as written: what [`crate::decl`] reads, and [`crate::compile`] checks against the schema.
 
-use std::time::Duration;
-
 use hookmill_core::outbound::Outcome;
 use hookmill_keys::Located;
 use serde_json::Value as Json;
@@ -152,17 +150,6 @@ pub enum SendDecl {
     Track(TrackDecl),
 }
 
-impl SendDecl {
-    /// `delay`.
-    pub const fn delay(&self) -> Duration {
-        match self {
-            Self::Email(email) => email.delay,
-            Self::Sms(sms) => sms.delay,
-            Self::Track(track) => track.delay,
-        }
-    }
-}
-
 /// Names and their values.
 pub type NamedValues = Vec<(Located<String>, Located<ValueDecl>)>;
 
@@ -171,9 +158,9 @@ pub type NamedValues = Vec<(Located<String>, Located<ValueDecl>)>;
 pub struct ConditionDecl {
     /// The place of the value.
     pub path: ValuePath,
-    /// JSON texts, one of which the value must equal.
+    /// JSON texts. The value must equal one of them.
     pub any_of: Vec<String>,
-    /// If true, the value must equal none of them.
+    /// Inverts the condition: the value must differ from all of them.
     pub not: bool,
 }
 

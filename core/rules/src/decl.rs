@@ -330,7 +330,7 @@ keys! {
     };
 }
 
-/// The keys of a value, exactly one of which it has.
+/// The forms of a value. A value has exactly one form.
 const FORMS: [&str; 10] = [
     "value",
     "event",
@@ -444,7 +444,7 @@ fn columns() -> Kind<NamedValues> {
     members(value().located(), "columns and paths of their values: { id = \"data.object.id\" }")
 }
 
-/// Columns and what they grow by: a number, or a value.
+/// Columns and the amounts to add: numbers or values.
 fn amounts() -> Kind<NamedValues> {
     let constant = Kind::new(
         || json!({ "type": "integer", "description": "A constant amount." }),
@@ -616,7 +616,7 @@ pub enum Sources<'a> {
     Preset(&'a [&'a String]),
 }
 
-/// Reads a rule. Reports what is wrong with it.
+/// Reads a rule and reports its errors.
 pub fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
     let section = item.section("a rule: [[rules]]")?;
     let keys = <RuleKeys as hookmill_keys::Table>::read(&section);

@@ -70,7 +70,7 @@ pub struct Rule {
     pub handler: Option<HandlerRef>,
     /// The list, if the rule writes a row for each of its elements.
     pub each: Option<Each>,
-    /// The conditions, all of which must be met for the rule to run, or for an element to produce a row.
+    /// The conditions. If all of them hold, the rule runs, or an element produces a row.
     pub when: Vec<Condition>,
     /// The effect.
     pub effect: Effect,
@@ -194,7 +194,7 @@ pub enum Send {
 pub struct Condition {
     /// The path of the value.
     pub path: PathRead,
-    /// JSON texts, one of which must match; `null` for a missing value.
+    /// JSON texts. The value must equal one of them; a missing value is `null`.
     pub any_of: Vec<String>,
     /// If true, none of them may match.
     pub not: bool,

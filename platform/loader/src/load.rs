@@ -28,7 +28,7 @@ pub struct Loaded {
     pub templates: BTreeMap<String, TemplateText>,
     /// Hookmill's migrations and the user's, in order.
     pub migrations: Vec<Migration>,
-    /// What is in force, for people: [`hookmill_config::overview()`].
+    /// The loaded configuration, for people: [`hookmill_config::overview()`].
     pub overview: String,
     /// The handlers that its rules may name.
     handlers: Vec<&'static str>,

@@ -9,7 +9,7 @@ use hookmill_core::email::TemplateText;
 use hookmill_core::template::{Templates, text_variables};
 use hookmill_rules::ast::{EffectDecl, NamedValues, SendDecl};
 
-/// The templates of a configuration; `base` is the folder of the file. What is wrong with them goes to the faults.
+/// Reads the templates of a configuration and adds their errors to `faults`. `base` is the folder of hookmill.toml.
 pub(crate) fn read(
     config: &Config,
     base: &Path,

@@ -449,7 +449,7 @@ fn a_signature_that_could_be_several_events_is_reported() {
         hookmill.toml:39:11: sources.e.payload: found {header:X-Id:0}: a length is a number from 1 to 256
           hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
         "#);
-    // An end can be told where the length is known: of a time, of a method, and where it is stated; and where JSON begins.
+    // A part of known length has a known end: a time, a method, a header with a length. JSON has a known beginning.
     let together = [
         ("a", "{timestamp}{url}.{body}"),
         ("b", "{method}{url}{body}{timestamp}"),
