@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::limits::{BATCH_MESSAGES, NATIVE_BATCH_BYTES, PLATFORM_DELIVERIES};
@@ -161,6 +161,11 @@ const GROUP: usize = 1024;
 /// The time that a consumer has for a batch, longer than any batch takes. If it expires nevertheless, the ledger rejects
 /// the duplicates.
 const LEASE: Duration = Duration::from_secs(120);
+/// The time for which verdicts are tried again while the database cannot be written, for example because a backup locks it.
+/// Shorter than a lease, and than the time that a service manager allows for a stop.
+const SETTLING: Duration = Duration::from_secs(30);
+/// The pause before verdicts are tried again.
+const SETTLE_AGAIN: Duration = Duration::from_millis(200);
 /// The maximum time between two attempts to receive, since the clock may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
 /// The due date of a settled message that a damaged database cannot remove.
@@ -177,7 +182,7 @@ struct Operation {
 enum Task {
     Send { queue: QueueName, messages: Vec<String> },
     Lease { queue: QueueName, limit: usize },
-    Settle { queue: QueueName, verdicts: Vec<(i64, u32, Verdict)> },
+    Settle { queue: QueueName, verdicts: Arc<[(i64, u32, Verdict)]> },
     Count { queue: QueueName, limit: usize },
     Check,
 }
@@ -340,7 +345,7 @@ impl SqliteQueue {
     ///
     /// # Errors
     ///
-    /// If the database fails; the messages are delivered again when their leases end.
+    /// If the database cannot be written for half a minute; the messages are delivered again when their leases end.
     pub async fn settle(
         &self,
         queue: QueueName,
@@ -356,12 +361,22 @@ impl SqliteQueue {
         queue: QueueName,
         verdicts: Vec<(Leased, Verdict)>,
     ) -> impl Future<Output = Result<(), QueueError>> + Send + use<> {
-        let verdicts = verdicts
+        let verdicts: Arc<[_]> = verdicts
             .into_iter()
             .map(|(leased, verdict)| (leased.seq, leased.delivery.attempts, verdict))
             .collect();
-        let answer = self.start(Task::Settle { queue, verdicts }).await;
-        async { answer.await.map(drop) }
+        let task = move || Task::Settle { queue, verdicts: verdicts.clone() };
+        let first = self.start(task()).await;
+        let again = self.clone();
+        async move {
+            let since = Instant::now();
+            let mut answer = first.await;
+            while answer.is_err() && since.elapsed() < SETTLING && !again.operations.is_closed() {
+                tokio::time::sleep(SETTLE_AGAIN).await;
+                answer = again.ask(task()).await;
+            }
+            answer.map(drop)
+        }
     }
 
     /// The number of waiting messages, counted up to `limit`.
@@ -644,7 +659,7 @@ impl Work<'_> {
                 let queue = &self.queues[*name as usize];
                 let mut delay = self.transaction.prepare_cached(&queue.sql.delay)?;
                 let mut arrived = None;
-                for (seq, attempts, verdict) in verdicts {
+                for (seq, attempts, verdict) in verdicts.iter() {
                     match verdict {
                         Verdict::Ack | Verdict::Bury => self.remove(*name, *seq, *attempts)?,
                         Verdict::Retry { delay: after } => {
@@ -936,6 +951,22 @@ mod tests {
         let settled = fixture.queue.settle_before(QueueName::Events, verdicts).await;
         assert_eq!(texts(&fixture.receive(2).await), [("b", 1)]);
         settled.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn verdicts_outlast_a_lock_on_the_database() {
+        let fixture = fixture();
+        fixture.send(&["a", "b"]).await;
+        let verdicts = fixture.receive(1).await.into_iter().map(|leased| (leased, Verdict::Ack));
+        let locking = Connection::open(fixture.folder.path().join("queue.db")).unwrap();
+        locking.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let settled = fixture.queue.settle_before(QueueName::Events, verdicts.collect()).await;
+        // The thread executes its operations in order, so the first attempt to settle has failed before this one fails.
+        fixture.queue.check().await.unwrap_err();
+        locking.execute_batch("ROLLBACK").unwrap();
+        settled.await.unwrap();
+        fixture.sql("UPDATE events_deliveries SET due_at = 0");
+        assert_eq!(texts(&fixture.receive(2).await), [("b", 1)], "and nothing is delivered again");
     }
 
     #[tokio::test]
