@@ -92,17 +92,32 @@ CREATE TABLE refetches (
 -- Objects to ask for, the one that has waited longest first.
 CREATE INDEX refetches_due ON refetches (source, due_at);
 
--- Deliveries whose handling has begun, of those that were delivered before. A row that is left says that the process which
--- wrote it ended before a verdict: its event is handled alone next, and given up after some times.
-CREATE TABLE begun_deliveries (
+-- Events whose processing failed. While an event waits for its next attempt, due_at is the time of that; afterwards the row
+-- stays for the event's history.
+CREATE TABLE retries (
     source TEXT NOT NULL,
     id TEXT NOT NULL,
     generation INTEGER NOT NULL,
-    times INTEGER NOT NULL,
-    -- The last time.
-    begun_at INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    -- The number of failed attempts.
+    attempts INTEGER NOT NULL,
+    -- JSON: the first failed attempt and the last ones, { "at": …, "error": … } each.
+    failures TEXT NOT NULL,
+    -- The time of the next attempt; NULL if the event no longer waits.
+    due_at INTEGER,
+    -- How often processing has begun without a verdict. More than 0 between attempts: the consumer ended in between. The event is
+    -- processed alone then, and given up after some times.
+    begun INTEGER NOT NULL,
+    -- The time of the last failure, or when processing last began.
+    updated_at INTEGER NOT NULL,
     PRIMARY KEY (source, id, generation)
 ) STRICT, WITHOUT ROWID;
+
+-- By age, for retention.
+CREATE INDEX retries_updated ON retries (updated_at);
+-- The waiting events, the latest failure first.
+CREATE INDEX retries_waiting ON retries (updated_at) WHERE due_at IS NOT NULL;
 
 -- Bodies that a row referred to and does no longer. The sweep deletes those that no other row refers to.
 CREATE TABLE stale_bodies (

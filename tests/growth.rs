@@ -11,17 +11,19 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hookmill_admin::{BASE, Platform, local};
+use hookmill_admin::{BASE, Platform, QueueBacklog, local};
 use hookmill_config::{Admin, Config, Consumers, Retention};
 use hookmill_consumers::alert::{Alarm, look};
 use hookmill_consumers::outbox::{OutboxChannel, resume, round, stranded};
 use hookmill_consumers::{process_batch, refetch};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
+use hookmill_core::message::{
+    BodyForm, ClaimCheck, Envelope, VERSION, Verified, decode, encode, encode_claim_check,
+};
 use hookmill_core::objects::{ObjectError, Objects};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
-use hookmill_core::queue::{Queue, QueueError};
+use hookmill_core::queue::{Backlog, Queue, QueueError};
 use hookmill_core::rejection::Reason;
 use hookmill_core::report::{Report, Tally};
 use hookmill_core::request::Request;
@@ -112,8 +114,8 @@ impl Platform for Lent {
         Box::pin(async {})
     }
 
-    fn waiting(&self) -> Boxed<'_, Option<u64>> {
-        Box::pin(async { None })
+    fn backlogs(&self) -> Boxed<'_, Vec<QueueBacklog>> {
+        Box::pin(async { Vec::new() })
     }
 
     fn fetch<'a>(&'a self, _: &'a str) -> Boxed<'a, Result<String, String>> {
@@ -152,6 +154,10 @@ struct AcceptingQueue;
 impl Queue for AcceptingQueue {
     async fn send(&self, _: Vec<String>) -> Result<(), QueueError> {
         Ok(())
+    }
+
+    async fn backlog(&self) -> Result<Backlog, QueueError> {
+        Ok(Backlog::default())
     }
 }
 
@@ -204,6 +210,8 @@ const HISTORY: [(&str, &str); 22] = [
     ("alerts.pending", "NULL"),
     ("outbox_senders.free_at", "0"),
     ("refetches.due_at", "1767225600000 + 3600000 + i"),
+    ("retries.due_at", "NULL"),
+    ("retries.failures", "'[]'"),
 ];
 
 /// Tables with few rows by design, however long Hookmill runs.
@@ -588,7 +596,7 @@ fn stages() {
                 refetch::round(store, &answer, config, &apis, clock).await.unwrap();
             }
             let alarm = Alarm::new(config, key).unwrap().unwrap();
-            look(store, &Says(200, ""), &alarm, clock()).await.unwrap();
+            look(store, &Says(200, ""), &alarm, &Backlog::default(), clock()).await.unwrap();
 
             // Redelivered events are processed with a note; half of them again.
             let before = |events: &[Delivery]| {
@@ -599,6 +607,15 @@ fn stages() {
             };
             process_batch(store, &NoObjects, config, &before(&events[..5]), clock(), |_, _| {})
                 .await;
+            // The object store is away, so this one is retried.
+            let mut envelope = decode(&events[0].text).unwrap().envelope;
+            envelope.id = "large".into();
+            let check = ClaimCheck { key: "s/2".into(), bytes: 1 };
+            let text = encode_claim_check(&mut envelope, check);
+            for attempts in [1, 2] {
+                let large = [Delivery { attempts, text: text.clone() }];
+                process_batch(store, &NoObjects, config, &large, clock(), |_, _| {}).await;
+            }
             let poison = Delivery { attempts: 1, text: "poison".into() };
             process_batch(store, &NoObjects, config, &[poison], clock(), |_, _| {}).await;
             drain(store, &events, clock()).await;
@@ -646,7 +663,15 @@ fn ask(store: &Arc<Counted>, question: &str) {
 fn the_dashboards_queries() {
     let (config, tables) = rules_of_every_kind();
     grows_with_nothing(&config, &tables, |store, _| {
-        for question in ["/stats", "/replays", "/events", "/dead-letters", "/audit"] {
+        for question in [
+            "/stats",
+            "/replays",
+            "/events",
+            "/events?state=retrying",
+            "/events/s/id-1",
+            "/dead-letters",
+            "/audit",
+        ] {
             ask(store, question);
         }
     });
@@ -666,6 +691,7 @@ fn a_backlog_is_counted_up_to_a_limit() {
         ("outbox_batches.state", "'sealed'"),
         ("rejection_counts.hour", "0"),
         ("activity.minute", "0"),
+        ("retries.failures", "'[]'"),
     ];
     let [few, many] = [25_000, 200_000].map(|rows| {
         let mut database = Connection::open_in_memory().unwrap();

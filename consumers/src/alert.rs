@@ -13,6 +13,7 @@ use hookmill_core::email::address_key;
 use hookmill_core::fetch::Fetch;
 use hookmill_core::outbound::{ApiRequest, Authorization, Method};
 use hookmill_core::params;
+use hookmill_core::queue::Backlog;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{self, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
@@ -93,6 +94,12 @@ fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3]
     let by_reason = status.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}"));
     let by_reason = by_reason.collect::<Vec<_>>().join(", ");
     let look = "`hookmill dead-letters groups` lists the errors.";
+    let error = status.retrying_error.as_ref().map(|error| format!(", the last error: {error}"));
+    let retrying = match (status.retrying, error.unwrap_or_default()) {
+        (0, _) => String::new(),
+        (1, error) => format!("; one event is being retried{error}"),
+        (count, error) => format!("; {count} events are being retried{error}"),
+    };
     let limit = |limit: Option<Duration>| format_duration(limit.unwrap_or_default());
     [
         AlertCondition {
@@ -103,7 +110,7 @@ fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3]
                 format_duration(waited)
             ),
             over: format!(
-                "No dead letter has waited for {}.",
+                "Over: no dead letter has waited for {}.",
                 format_duration(settings.oldest_dead_letter)
             ),
         },
@@ -111,16 +118,19 @@ fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3]
             name: "dead_letters",
             is_so: settings.dead_letters.is_some_and(|limit| dead >= i64::from(limit)),
             text: format!("{dead} dead letters are waiting: {by_reason}. {look}"),
-            over: format!("{dead} dead letters are waiting."),
+            over: format!(
+                "Over: {dead} dead letters are waiting, fewer than {}.",
+                settings.dead_letters.unwrap_or_default()
+            ),
         },
         AlertCondition {
             name: "lag",
             is_so: settings.lag.is_some_and(|limit| lag >= limit),
             text: format!(
-                "An event took {} from ingress to its tables in the last five minutes.",
+                "An event has taken {} from ingress to its tables, or has waited for so long{retrying}.",
                 format_duration(lag)
             ),
-            over: format!("No event took {} in the last five minutes.", limit(settings.lag)),
+            over: format!("Over: events take less than {} again.", limit(settings.lag)),
         },
     ]
 }
@@ -243,7 +253,7 @@ pub struct Looked {
     pub problems: Vec<String>,
 }
 
-/// Checks the conditions and sends notifications. Call it every minute.
+/// Checks the conditions and sends notifications. Call it every minute, with the backlog of the queue of events.
 ///
 /// # Errors
 ///
@@ -252,11 +262,13 @@ pub async fn look<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
     alarm: &Alarm,
+    backlog: &Backlog,
     now: Timestamp,
 ) -> Result<Looked, StoreError> {
     let mut looked = Looked::default();
     let rows = store.query(vec![status(now), Statement::new(NOTIFIED, Vec::new())]).await?;
     let Some(found) = read_status(answer(&rows, 0))? else { return Ok(looked) };
+    let found = found.with_backlog(backlog, now);
     let notified: Vec<Notified> = read(answer(&rows, 1))?;
     let mut statements = Vec::new();
     for notice in notices(&alarm.settings, &found, &notified, now) {

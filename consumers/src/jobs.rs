@@ -6,6 +6,7 @@ use hookmill_config::Consumers;
 use hookmill_core::fetch::Fetch;
 use hookmill_core::job::{Job, OutboxCount, Step};
 use hookmill_core::log::{Entry, Fields};
+use hookmill_core::queue::{Backlog, Queue};
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 
@@ -106,21 +107,27 @@ impl<S: Store, F: Fetch> Job for RefetchObjects<'_, S, F> {
 
 /// Sends alerts.
 #[derive(Debug)]
-pub struct SendAlerts<S, F> {
+pub struct SendAlerts<S, F, Q> {
     /// The store.
     pub store: S,
+    /// The queue of events, if its length is known.
+    pub queue: Option<Q>,
     /// The client for the webhook.
     pub fetch: F,
     /// The settings.
     pub alarm: Alarm,
 }
 
-impl<S: Store, F: Fetch> Job for SendAlerts<S, F> {
+impl<S: Store, F: Fetch, Q: Queue> Job for SendAlerts<S, F, Q> {
     const NAME: &'static str = "alerts";
     const INTERVAL: Duration = Duration::from_secs(60);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
-        let looked = look(&self.store, &self.fetch, &self.alarm, now()).await?;
+        let backlog = match &self.queue {
+            Some(queue) => queue.backlog().await.unwrap_or_default(),
+            None => Backlog::default(),
+        };
+        let looked = look(&self.store, &self.fetch, &self.alarm, &backlog, now()).await?;
         let Looked { notified, problems } = looked;
         let writes_outbox = !notified.is_empty();
         let notified = notified.into_iter().map(|text| format!("alert: {text}"));

@@ -14,7 +14,7 @@
 //! once, in order, or to one consumer at a time: the ledger's primary key decides, inside the transaction.
 
 pub mod alert;
-mod begun;
+mod attempts;
 mod count;
 mod decode;
 pub mod explain;
@@ -30,4 +30,5 @@ mod settle;
 pub use count::{Count, counts};
 pub use plan::plan;
 pub use process_batch::{BatchResult, process_batch};
+pub use retry::longest_delay;
 pub use settle::{Fate, Settled};

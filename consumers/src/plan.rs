@@ -103,15 +103,11 @@ impl Writes {
         rows.chain([&self.ledger]).chain(&self.message).map(Row::bytes).sum()
     }
 
-    /// The names of the rules that write, for error messages.
-    pub(crate) fn rules(&self, program: &Program) -> String {
-        let names = self.rows.iter().map(|(rule, _)| format!("`{}`", program.rules[*rule].name));
-        let names: Vec<_> = names.collect();
-        if names.is_empty() {
-            "the ledger".to_owned()
-        } else {
-            format!("rule {}", names.join(", "))
-        }
+    /// The rules that write, without repetition.
+    pub(crate) fn rules<'p>(&self, program: &'p Program) -> Vec<&'p Rule> {
+        let mut numbers: Vec<_> = self.rows.iter().map(|(rule, _)| *rule).collect();
+        numbers.dedup();
+        numbers.into_iter().map(|number| &program.rules[number]).collect()
     }
 }
 

@@ -1,21 +1,23 @@
 //! Processes a batch: from deliveries to verdicts, part by part.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_config::Consumers;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{BodyForm, Message};
 use hookmill_core::objects::Objects;
-use hookmill_core::store::{Store, StoreError};
+use hookmill_core::params;
+use hookmill_core::store::{Param, Row, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
 use hookmill_dlq::{Letter, Unreferenced, bury, unreferenced};
-use hookmill_rules::Program;
+use hookmill_rules::{Program, Rule};
 
-use crate::begun;
+use crate::attempts::{self, Earlier, Failure};
 use crate::decode::decode_batch;
 use crate::plan::{self, EventKey, Planned, Writes};
-use crate::retry::delay;
+use crate::retry::{away_delay, delay};
 use crate::settle::{Fate, Settled, settle};
 
 /// The size in bytes at which a part is full. While a transaction is sent, its rows are in memory several times, and a
@@ -49,7 +51,8 @@ pub struct BatchResult {
 ///    redelivery is recognized.
 /// 3. It writes dead letters, keyed by event. Burying an event again rewrites the letter, and an event in the ledger gets
 ///    none.
-/// 4. It removes the bodies of acknowledged events from the object store, unless a kept message or a letter refers to them.
+/// 4. It records the failed attempts of events that will be retried.
+/// 5. It removes the bodies of acknowledged events from the object store, unless a kept message or a letter refers to them.
 ///    A redelivery without its body checks the ledger.
 ///
 /// An event that needs too much memory or time ends the process before any verdict, and the queue delivers the whole batch
@@ -65,18 +68,32 @@ pub async fn process_batch<S: Store, O: Objects>(
     on_settled: impl FnMut(usize, &Settled),
 ) -> BatchResult {
     let messages = batch.iter().zip(decode_batch(batch)).enumerate();
-    let items =
-        messages.map(|(index, (delivery, message))| Item { index, delivery, message, begun: 0 });
+    let items = messages.map(|(index, (delivery, message))| Item {
+        index,
+        delivery,
+        message,
+        earlier: Earlier::default(),
+    });
     let (new, again): (Vec<_>, Vec<_>) = items.partition(|item| item.delivery.attempts <= 1);
     let (settled, due_at) = (vec![None; batch.len()], None);
-    let mut run = BatchRun { store, objects, config, now, on_settled, settled, due_at, away: None };
+    let mut run = BatchRun {
+        store,
+        objects,
+        config,
+        now,
+        on_settled,
+        settled,
+        due_at,
+        away: None,
+        unrecorded: false,
+    };
     run.apply_in_parts(new, false).await;
     for (group, noted) in run.groups(again).await {
         run.apply_in_parts(group, noted).await;
     }
-    let settled = run.settled.into_iter().zip(batch).map(|(settled, delivery)| {
+    let settled = run.settled.into_iter().map(|settled| {
         let left_over = || Fate::Unavailable("the delivery got no verdict".into());
-        settled.unwrap_or_else(|| settle(delivery, None, left_over(), &config.retry))
+        settled.unwrap_or_else(|| settle(None, left_over(), &config.retry, 0))
     });
     BatchResult { settled: settled.collect(), due_at: run.due_at }
 }
@@ -87,8 +104,8 @@ struct Item<'b> {
     index: usize,
     delivery: &'b Delivery,
     message: Result<Message<'b>, Fate>,
-    /// How often its processing has begun without a verdict, from the notes in the store.
-    begun: u32,
+    /// Its event's earlier attempts, from the store.
+    earlier: Earlier,
 }
 
 impl Item<'_> {
@@ -97,8 +114,14 @@ impl Item<'_> {
         self.message.as_ref().ok().map(|message| EventKey::of(&message.envelope))
     }
 
+    /// The number of this delivery's failed attempts that count. Those that the store could not record do not count, and
+    /// another delivery of the same event may have failed as well.
+    fn failed_before(&self) -> u32 {
+        self.earlier.attempts.min(self.delivery.attempts.saturating_sub(1))
+    }
+
     fn given_up(&self) -> Option<Fate> {
-        let times = self.begun;
+        let times = self.earlier.begun;
         let error = || {
             format!(
                 "given up: handling of this event began {times} times and left no verdict; each time, either it ended the consumer \
@@ -121,6 +144,8 @@ struct BatchRun<'b, S, O, T> {
     due_at: Option<Timestamp>,
     /// The error of an unavailable store. The store is not called again for the rest of the batch.
     away: Option<StoreError>,
+    /// Whether the store could not record attempts. It is not asked to again for the rest of the batch.
+    unrecorded: bool,
 }
 
 impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
@@ -131,12 +156,12 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
         if events.is_empty() || self.away.is_some() {
             return vec![(items, false)];
         }
-        let begun = self.store.query(begun::ask(&events)).await;
-        match begun.and_then(|rows| begun::read(&rows)) {
-            Ok(begun) => {
+        let earlier = self.store.query(attempts::ask(&events)).await;
+        match earlier.and_then(|rows| attempts::read(&rows)) {
+            Ok(earlier) => {
                 for item in &mut items {
-                    let times = item.event().and_then(|event| begun.get(&event).copied());
-                    item.begun = times.unwrap_or_default();
+                    let found = item.event().and_then(|event| earlier.get(&event).copied());
+                    item.earlier = found.unwrap_or_default();
                 }
             }
             Err(error) => {
@@ -145,12 +170,14 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
             }
         }
         // The least suspicious come first, since an event may end the process.
-        items.sort_by_key(|item| item.begun);
+        items.sort_by_key(|item| item.earlier.begun);
         let mut groups: Vec<(Vec<_>, bool)> = Vec::new();
         for item in items {
             let noted = item.given_up().is_none();
             match groups.last_mut() {
-                Some((group, _)) if item.begun == 0 && group.len() < AGAIN => group.push(item),
+                Some((group, _)) if item.earlier.begun == 0 && group.len() < AGAIN => {
+                    group.push(item)
+                }
                 _ => groups.push((vec![item], noted)),
             }
         }
@@ -160,8 +187,9 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
     /// Applies deliveries in parts of limited size.
     async fn apply_in_parts(&mut self, items: Vec<Item<'_>>, noted: bool) {
         if noted && self.away.is_none() {
-            let events: Vec<_> = items.iter().filter_map(Item::event).collect();
-            self.away = self.store.execute(begun::begin(&events, self.now)).await.err();
+            let events = items.iter().filter_map(|item| item.message.as_ref().ok());
+            let events = events.map(|message| &message.envelope);
+            self.away = self.store.execute(attempts::begin(events, self.now)).await.err();
         }
         let mut items = items.into_iter();
         loop {
@@ -201,36 +229,100 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
                 fate => fate.clone(),
             };
         }
-        // Notes that the transaction of their events did not remove.
         let applied = |fate: &Fate| matches!(fate, Fate::Applied | Fate::Recorded);
-        let notes = part.iter().zip(is_planned.iter().zip(&fates));
-        let notes = notes.filter(|(item, (is_planned, fate))| {
-            (noted || item.begun > 0) && !(**is_planned && fate.as_ref().is_some_and(applied))
+        let fates = fates.into_iter().map(|fate| {
+            fate.unwrap_or_else(|| Fate::Unavailable("the delivery got no verdict".into()))
         });
-        let notes: Vec<_> = notes.filter_map(|(item, _)| item.event()).collect();
-        let (deliveries, indexes): (Vec<_>, Vec<_>) =
-            part.iter().map(|item| (item.delivery, item.index)).unzip();
-        let mut settled: Vec<_> = part
-            .into_iter()
-            .zip(fates)
-            .map(|(item, fate)| {
-                let envelope = item.message.ok().map(|message| message.envelope);
-                let fate =
-                    fate.unwrap_or_else(|| Fate::Unavailable("the delivery got no verdict".into()));
-                settle(item.delivery, envelope, fate, &self.config.retry)
-            })
-            .collect();
-        write_letters(self.store, self.config, &deliveries, &mut settled, self.now).await;
-        if !notes.is_empty() {
-            // A note that remains counts once too often. That is better than a verdict that waits.
-            if self.store.execute(begun::end(&notes)).await.is_err() {
-                let _ = self.store.execute(begun::end(&notes)).await;
-            }
+        let (mut deliveries, mut indexes, mut noticed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut settled = Vec::with_capacity(part.len());
+        for ((item, is_planned), fate) in part.into_iter().zip(is_planned).zip(fates) {
+            // The transaction of an applied event has ended its note.
+            let is_ended = noted && is_planned && applied(&fate);
+            noticed.push((noted || item.earlier != Earlier::default()) && !is_ended);
+            let failed_before = item.failed_before();
+            let envelope = item.message.ok().map(|message| message.envelope);
+            let retry = &self.config.retry;
+            settled.push(match (&self.away, fate) {
+                // A dead letter could not be written either, and the attempt does not count.
+                (Some(_), fate @ Fate::Unavailable(_)) => {
+                    let delay = away_delay(retry, item.delivery.attempts);
+                    Settled { envelope, fate, verdict: Verdict::Retry { delay } }
+                }
+                (_, fate) => settle(envelope, fate, retry, failed_before),
+            });
+            deliveries.push(item.delivery);
+            indexes.push(item.index);
         }
+        write_letters(self.store, self.config, &deliveries, &mut settled, self.now).await;
+        self.record_attempts(&settled, &noticed).await;
         remove_bodies(self.store, self.objects, &settled).await;
         for (index, settled) in indexes.into_iter().zip(settled) {
             (self.on_settled)(index, &settled);
             self.settled[index] = Some(settled);
+        }
+    }
+
+    /// Records the failed attempts of events that will be retried, and that the others no longer wait, if the store has
+    /// noticed them before.
+    async fn record_attempts(&mut self, settled: &[Settled], noticed: &[bool]) {
+        let (mut failed, mut ended) = (BTreeMap::new(), BTreeSet::new());
+        for (settled, noticed) in settled.iter().zip(noticed) {
+            let Some(envelope) = &settled.envelope else { continue };
+            let event = EventKey::of(envelope);
+            match (&settled.fate, settled.verdict) {
+                (Fate::Unavailable(error), Verdict::Retry { delay }) => {
+                    let failure = Failure { error: error.clone(), due_at: self.now + delay };
+                    failed.insert(event, (envelope, failure));
+                }
+                _ if *noticed => {
+                    ended.insert(event);
+                }
+                _ => {}
+            }
+        }
+        let mut statements = attempts::end(&ended);
+        let failed = failed.values().map(|(envelope, failure)| (*envelope, failure));
+        statements.extend(attempts::fail(failed, self.now));
+        if statements.is_empty() || self.unrecorded {
+            return;
+        }
+        // A note that remains counts once too often. That is better than a verdict that waits.
+        let tries = if self.away.is_some() { 1 } else { 2 };
+        for _ in 0..tries {
+            self.unrecorded = self.store.execute(statements.clone()).await.is_err();
+            if !self.unrecorded {
+                return;
+            }
+        }
+    }
+
+    /// The rules of an event whose statements caused an error, for its message. SQLite names a table in most errors; a failed
+    /// `CHECK` or a trigger is found by its definition. Otherwise all rules of the event.
+    async fn failed_rules(&self, write: &Writes, error: &StoreError) -> String {
+        let rules = write.rules(&self.config.program);
+        let tables: BTreeSet<_> = rules.iter().filter_map(|rule| rule.effect.table()).collect();
+        let mut named = BTreeSet::new();
+        if rules.len() > 1 {
+            let text = error.to_string();
+            named.extend(tables.iter().copied().filter(|table| mentions(&text, table)));
+            if let (true, Some(reason)) = (named.is_empty(), error.constraint()) {
+                let statement = Statement::new(DEFINED, params![reason, Param::json(&tables)]);
+                let found = self.store.query(vec![statement]).await.unwrap_or_default();
+                let found: Vec<_> = found.iter().flatten().flat_map(Row::texts).flatten().collect();
+                named.extend(
+                    tables.iter().copied().filter(|table| found.iter().any(|f| f == table)),
+                );
+            }
+        }
+        let guilty = |rule: &&&Rule| {
+            named.is_empty() || rule.effect.table().is_some_and(|table| named.contains(table))
+        };
+        let names: Vec<_> =
+            rules.iter().filter(guilty).map(|rule| format!("`{}`", rule.name)).collect();
+        match &names[..] {
+            [] => "the ledger".to_owned(),
+            [name] => format!("rule {name}"),
+            names => format!("one of the rules {}", names.join(", ")),
         }
     }
 
@@ -249,7 +341,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
                 None => {
                     let mut statements = plan::statements(&self.config.program, &part);
                     if noted {
-                        statements.extend(begun::end(part.iter().map(|write| &write.event)));
+                        statements.extend(attempts::end(part.iter().map(|write| &write.event)));
                     }
                     self.store.execute(statements).await
                 }
@@ -290,7 +382,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
             }
             match part[..] {
                 [write] => {
-                    let rules = write.rules(&self.config.program);
+                    let rules = self.failed_rules(write, &error).await;
                     fates[write.index] = Some(match error {
                         StoreError::Refused(_) => Fate::Condemned {
                             reason: LetterReason::Refused,
@@ -308,6 +400,13 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
         }
     }
 }
+
+/// The tables and triggers whose definition contains a text: that of a failed `CHECK`, or of a trigger's error. `?1`: the
+/// text; `?2`: the tables to search, as JSON.
+const DEFINED: &str = "\
+-- which table refuses
+SELECT DISTINCT tbl_name AS name FROM sqlite_schema
+WHERE tbl_name IN (SELECT value FROM json_each(?2)) AND instr(sql, ?1) > 0";
 
 /// A message's body, from the object store if it is there; or the delivery's fate.
 async fn body<'m, S: Store, O: Objects>(
@@ -343,6 +442,15 @@ async fn body<'m, S: Store, O: Objects>(
         }
         Err(error) => Err(Fate::Unavailable(error.to_string())),
     }
+}
+
+/// Whether a text mentions a table by its whole name.
+fn mentions(text: &str, table: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(table).any(|(at, found)| {
+        let (before, after) = (&text[..at], &text[at + found.len()..]);
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    })
 }
 
 /// Writes dead letters. If a letter cannot be written, its delivery is retried; it is never dropped. If an event is in the

@@ -27,6 +27,25 @@ pub(crate) fn delay(retry: &Retry, attempts: u32) -> Duration {
     delay.min(Duration::from_secs(DELAY_SECONDS))
 }
 
+/// The attempts after which the delays of [`away_delay`] grow.
+const AWAY_SOON: u32 = 24;
+/// The delay after that. A hundred deliveries last thirteen days, and the queues of Cloudflare keep a message for fourteen.
+const AWAY_LATER: Duration = Duration::from_secs(4 * 3600);
+
+/// The delay while the store is away: nothing can be applied, and no dead letter can be written.
+pub(crate) fn away_delay(retry: &Retry, attempts: u32) -> Duration {
+    if attempts <= AWAY_SOON {
+        return delay(retry, attempts);
+    }
+    let later = retry.max.max(AWAY_LATER);
+    delay(&Retry { initial: later, max: later, ..retry.clone() }, 1)
+}
+
+/// The maximum delay of a delivery's verdict.
+pub fn longest_delay(retry: &Retry) -> Duration {
+    Retry { max: retry.max.max(AWAY_LATER), ..retry.clone() }.longest()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

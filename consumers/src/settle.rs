@@ -3,7 +3,7 @@
 use std::fmt;
 
 use hookmill_config::Retry;
-use hookmill_core::delivery::{Delivery, Verdict};
+use hookmill_core::delivery::Verdict;
 use hookmill_core::message::Envelope;
 use hookmill_core::words::LetterReason;
 
@@ -68,20 +68,22 @@ pub struct Settled {
 
 /// Settles one delivery. Every fate has a verdict.
 ///
-/// A delivery that could not be applied is retried until `retry.max_attempts`, then buried. If it cannot be buried either,
-/// [`process_batch()`](crate::process_batch()) retries it nevertheless, so that it is never lost.
+/// A delivery that could not be applied is retried until `retry.max_attempts`, then buried; `failed_before` is the number of
+/// its earlier attempts. If it cannot be buried either, [`process_batch()`](crate::process_batch()) retries it nevertheless,
+/// so that it is never lost.
 pub(crate) fn settle(
-    delivery: &Delivery,
     envelope: Option<Envelope>,
     fate: Fate,
     retry: &Retry,
+    failed_before: u32,
 ) -> Settled {
+    let attempts = failed_before.saturating_add(1);
     let (fate, verdict) = match fate {
-        Fate::Unavailable(error) if delivery.attempts >= retry.max_attempts => {
-            let error = format!("gave up after {} attempts: {error}", delivery.attempts);
+        Fate::Unavailable(error) if attempts >= retry.max_attempts => {
+            let error = format!("gave up after {attempts} attempts: {error}");
             (Fate::Condemned { reason: LetterReason::Exhausted, error }, Verdict::Bury)
         }
-        Fate::Unavailable(_) => (fate, Verdict::Retry { delay: delay(retry, delivery.attempts) }),
+        Fate::Unavailable(_) => (fate, Verdict::Retry { delay: delay(retry, attempts) }),
         Fate::Condemned { .. } => (fate, Verdict::Bury),
         Fate::Applied | Fate::Recorded | Fate::Duplicate | Fate::Ignored => (fate, Verdict::Ack),
     };
@@ -102,8 +104,7 @@ mod tests {
             max: Duration::from_secs(60),
             jitter: 0.0,
         };
-        let delivery = Delivery { attempts, text: String::new() };
-        settle(&delivery, None, fate, &retry)
+        settle(None, fate, &retry, attempts - 1)
     }
 
     #[test]

@@ -12,6 +12,7 @@ use hookmill_consumers::alert::{Alarm, Looked, look};
 use hookmill_consumers::outbox::ChannelError;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
+use hookmill_core::queue::Backlog;
 use hookmill_core::request::Request;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Row, Rows, Statement, Store, StoreError};
@@ -112,7 +113,13 @@ impl World {
     }
 
     fn look(&self, now: i64) -> Result<Looked, StoreError> {
-        block(look(self, self, &self.alarm, Timestamp::from_millis(START + now)))
+        block(look(
+            self,
+            self,
+            &self.alarm,
+            &Backlog::default(),
+            Timestamp::from_millis(START + now),
+        ))
     }
 
     /// The notifications at this time.
@@ -161,7 +168,14 @@ impl Store for World {
             left == Some(0)
         };
         if intrudes {
-            look(&self.store, self, &self.alarm, Timestamp::from_millis(START + HOUR)).await?;
+            look(
+                &self.store,
+                self,
+                &self.alarm,
+                &Backlog::default(),
+                Timestamp::from_millis(START + HOUR),
+            )
+            .await?;
         }
         let rows = self.store.execute(statements).await?;
         let mut death = self.death.lock().unwrap();

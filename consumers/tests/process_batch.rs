@@ -106,6 +106,7 @@ struct Flaky<'s> {
 enum Mood {
     Works,
     Away,
+    NotReady,
     LosesItsAnswer,
 }
 
@@ -117,6 +118,7 @@ impl Store for Flaky<'_> {
         match mood {
             Mood::Works => self.store.execute(statements).await,
             Mood::Away => Err(away()),
+            Mood::NotReady => Err(StoreError::NotReady("no such table: things".into())),
             Mood::LosesItsAnswer => {
                 let _ = self.store.execute(statements).await;
                 Err(away())
@@ -287,12 +289,12 @@ fn one_bad_event_among_a_hundred_is_found_in_few_round_trips() {
     assert_eq!(settled.iter().filter(|(fate, _)| *fate == Fate::Applied).count(), 99);
     assert_eq!(settled[61].1, Verdict::Bury);
     // The first transaction is rejected, and the ledger does not have the events. Halving a hundred takes seven steps, each
-    // with a rejected and an accepted half; then the letter.
-    assert!(*store.calls.lock().unwrap() <= 17, "{}", store.calls.lock().unwrap());
+    // with a rejected and an accepted half; then the rule is found, and the letter is written.
+    assert!(*store.calls.lock().unwrap() <= 18, "{}", store.calls.lock().unwrap());
 }
 
 #[test]
-fn an_unavailable_store_is_called_once_for_a_batch() {
+fn an_unavailable_store_is_called_twice_for_a_batch() {
     let fixture = fixture();
     let store = Flaky {
         store: &fixture.store,
@@ -302,21 +304,110 @@ fn an_unavailable_store_is_called_once_for_a_batch() {
     let batch: Vec<_> = (0..100).map(|number| delivery(number, &thing(1, false), 1)).collect();
     let settled = fixture.process(&store, &batch);
     assert!(settled.iter().all(|(_, verdict)| matches!(verdict, Verdict::Retry { .. })));
-    assert_eq!(*store.calls.lock().unwrap(), 1);
+    // The second call tries to record the failed attempts.
+    assert_eq!(*store.calls.lock().unwrap(), 2);
 }
 
 #[test]
-fn an_event_that_can_be_neither_applied_nor_buried_is_retried_without_limit() {
+fn while_the_store_is_away_an_event_uses_up_no_attempts() {
     let fixture = fixture();
-    let store = Flaky {
+    let away = || Flaky {
         store: &fixture.store,
         script: Mutex::new(vec![Mood::Away; 9]),
         calls: Arc::default(),
     };
-    let settled = fixture.process(&store, &[delivery(1, &thing(1, false), 50)]);
+    let event = |attempts| [delivery(1, &thing(1, false), attempts)];
+    let mut waited = Duration::ZERO;
+    for attempts in 1..=100 {
+        let settled = fixture.process(&away(), &event(attempts));
+        let [(Fate::Unavailable(_), Verdict::Retry { delay })] = settled[..] else {
+            panic!("{settled:?}")
+        };
+        waited += delay;
+    }
+    // Cloudflare keeps a message for fourteen days.
+    let days = waited.as_secs_f64() / 86_400.0;
+    assert!((12.0..14.0).contains(&days), "{days}");
+    // Another failure, of another kind, is the first one that counts.
+    sql(&fixture, "ALTER TABLE things RENAME TO gone");
+    let settled = fixture.process(&fixture.store, &event(101));
     assert!(matches!(settled[..], [(Fate::Unavailable(_), Verdict::Retry { .. })]), "{settled:?}");
-    let settled = fixture.process(&fixture.store, &[delivery(1, &thing(1, false), 51)]);
-    assert_eq!(settled, [(Fate::Applied, Verdict::Ack)]);
+    sql(&fixture, "ALTER TABLE gone RENAME TO things");
+    assert_eq!(fixture.process(&fixture.store, &event(102)), [(Fate::Applied, Verdict::Ack)]);
+}
+
+/// The row of an event in `retries`: whether it waits, its attempts, its notes, and the errors.
+fn attempts(fixture: &Fixture, event: &str) -> Vec<Vec<String>> {
+    fixture.rows(&format!(
+        "SELECT CAST(due_at IS NOT NULL AS TEXT), CAST(attempts AS TEXT), CAST(begun AS TEXT), (
+            SELECT group_concat(value ->> 'error', '; ') FROM json_each(failures)
+        ) FROM retries WHERE id = '{event}'"
+    ))
+}
+
+#[test]
+fn the_failed_attempts_of_an_event_are_recorded() {
+    let mut fixture = fixture();
+    fixture.config.retry.max_attempts = 3;
+    let event = |number, attempts| delivery(number, &thing(1, false), attempts);
+    sql(&fixture, "ALTER TABLE things RENAME TO gone");
+    let store = Flaky { store: &fixture.store, script: Mutex::default(), calls: Arc::default() };
+    fixture.process(&store, &[event(1, 1), event(2, 1), event(2, 1)]);
+    let missing = "rule `things`: the store is not ready: no such table: things";
+    for event in ["evt_001", "evt_002"] {
+        assert_eq!(attempts(&fixture, event), [["1", "1", "0", missing]], "it waits");
+    }
+    // Another delivery of the event, which the provider sent again, has attempts of its own.
+    for attempt in [1, 2] {
+        let settled = fixture.process(&fixture.store, &[event(2, attempt)]);
+        assert!(matches!(settled[0].1, Verdict::Retry { .. }), "{attempt}");
+    }
+    assert_eq!(attempts(&fixture, "evt_002")[0][..3], ["1", "3", "0"]);
+    fixture.process(&fixture.store, &[event(1, 2)]);
+    assert_eq!(attempts(&fixture, "evt_001"), [["1", "2", "0", &format!("{missing}; {missing}")]]);
+    // The third attempt is the last one. Its failure is in the dead letter.
+    fixture.process(&fixture.store, &[event(1, 3)]);
+    assert_eq!(attempts(&fixture, "evt_001")[0][..3], ["0", "2", "0"]);
+    assert_eq!(fixture.rows("SELECT reason FROM dead_letters"), [["exhausted"]]);
+    sql(&fixture, "ALTER TABLE gone RENAME TO things");
+    fixture.process(&fixture.store, &[event(2, 2)]);
+    assert_eq!(attempts(&fixture, "evt_002")[0][..3], ["0", "3", "0"], "the history stays");
+    // A batch without failures costs nothing more.
+    assert!(attempts(&fixture, "evt_003").is_empty());
+    *store.calls.lock().unwrap() = 0;
+    fixture.process(&store, &[event(3, 1)]);
+    assert_eq!(*store.calls.lock().unwrap(), 1);
+}
+
+#[test]
+fn an_error_names_the_rule_that_failed() {
+    let fixture = fixture();
+    let error = |change: &str, undo: &str, refused: bool| {
+        sql(&fixture, change);
+        let settled = fixture.process(&fixture.store, &[delivery(1, &thing(1, refused), 1)]);
+        sql(&fixture, undo);
+        match &settled[0].0 {
+            Fate::Unavailable(error) | Fate::Condemned { error, .. } => error.clone(),
+            fate => panic!("{fate:?}"),
+        }
+    };
+    let rename = |from: &str, to: &str| format!("ALTER TABLE {from} RENAME TO {to}");
+    let errors = [
+        error(&rename("counts", "gone"), &rename("gone", "counts"), false),
+        error("SELECT 1", "SELECT 1", true),
+        error(
+            "CREATE TRIGGER t BEFORE INSERT ON counts BEGIN SELECT RAISE(ABORT, 'not on Sundays'); END",
+            "DROP TRIGGER t",
+            false,
+        ),
+    ];
+    insta::assert_debug_snapshot!(errors, @r#"
+    [
+        "rule `counts`: the store is not ready: no such table: counts",
+        "rule `things`: the store refused: CHECK constraint failed: text <> 'refused'",
+        "rule `counts`: the store refused: not on Sundays",
+    ]
+    "#);
 }
 
 #[test]
@@ -522,7 +613,11 @@ fn an_event_that_ends_the_process_is_given_up_and_its_neighbors_are_applied() {
                 fixture.rows("SELECT CAST(count(*) AS TEXT), CAST(sum(n) AS TEXT) FROM counts");
             let applied = (100 - deadly.len()).to_string();
             assert_eq!(counts, [[applied.clone(), applied]], "each takes effect once");
-            assert!(fixture.rows("SELECT id FROM begun_deliveries").is_empty());
+            assert!(
+                fixture
+                    .rows("SELECT id FROM retries WHERE begun > 0 OR due_at IS NOT NULL")
+                    .is_empty()
+            );
         }
     }
 }
@@ -541,7 +636,7 @@ fn a_verdict_removes_the_note_of_its_delivery() {
         let settled = fixture.process(&store, &[good(attempts), poison.clone()]);
         assert_eq!(settled[0].1 == Verdict::Ack, attempts > 2, "{settled:?}");
         assert_eq!(settled[1].1, Verdict::Bury);
-        assert!(fixture.rows("SELECT id FROM begun_deliveries").is_empty(), "{attempts}");
+        assert!(fixture.rows("SELECT id FROM retries WHERE begun > 0").is_empty(), "{attempts}");
     }
 }
 
@@ -657,12 +752,13 @@ fn a_large_body_that_a_letter_refers_to_stays() {
     let body = br#"{"id":"thing_1","version":1,"status":"new","text":"large"}"#;
     let mut fixture = fixture();
     fixture.config.keep_messages = false;
+    fixture.config.retry.max_attempts = 1;
     let mut envelope = decode(&event("evt_1", "thing.updated", "", 1).text).unwrap().envelope;
     let check = ClaimCheck { key: "s/1".into(), bytes: body.len() };
     let text = encode_claim_check(&mut envelope, check);
     let objects = OneObject(Mutex::new(Some(body.to_vec())));
     let settled = |text: String| {
-        let batch = [Delivery { attempts: 8, text }];
+        let batch = [Delivery { attempts: 1, text }];
         let now = Timestamp::from_millis(7);
         let result =
             process_batch(&fixture.store, &objects, &fixture.config, &batch, now, |_, _| {});
@@ -720,15 +816,12 @@ fn an_applied_event_settles_its_letter_and_no_other() {
 
 #[test]
 fn a_failed_delivery_of_an_applied_event_is_a_duplicate_without_a_letter() {
-    let fixture = fixture();
-    let [good, new] = [1, 2].map(|number| delivery(number, &thing(1, false), 9));
+    let mut fixture = fixture();
+    fixture.config.retry.max_attempts = 1;
+    let [good, new] = [1, 2].map(|number| delivery(number, &thing(1, false), 1));
     fixture.process(&fixture.store, std::slice::from_ref(&good));
-    let flaky = Flaky {
-        store: &fixture.store,
-        script: Mutex::new(vec![Mood::Away]),
-        calls: Arc::default(),
-    };
-    let settled = fixture.process(&flaky, &[good.clone(), new]);
+    sql(&fixture, "ALTER TABLE things RENAME TO gone");
+    let settled = fixture.process(&fixture.store, &[good.clone(), new]);
     assert_eq!(settled[0], (Fate::Duplicate, Verdict::Ack));
     assert_eq!(settled[1].1, Verdict::Bury);
     // The platform gives one up, which creates no letter either.
@@ -743,7 +836,7 @@ fn a_failed_delivery_of_an_applied_event_is_a_duplicate_without_a_letter() {
 enum Step {
     /// A delivery that is applied.
     Applied(usize),
-    /// A delivery that is given up because the store is unavailable.
+    /// A delivery that is given up because a table is missing.
     Exhausted(usize),
     /// A delivery that the platform gives up.
     Dropped(usize),
@@ -775,7 +868,8 @@ proptest! {
         early in prop::collection::vec(any_step(), 1..20),
         late in prop::collection::vec(any_step(), 0..10),
     ) {
-        let fixture = fixture();
+        let mut fixture = fixture();
+        fixture.config.retry.max_attempts = 1;
         let message = |number: usize, attempts| delivery(number, &thing(1, false), attempts);
         let process = |mood, delivery: Delivery, now| {
             let script = Mutex::new(vec![mood]);
@@ -803,7 +897,7 @@ proptest! {
                 }
                 Step::Exhausted(number) => {
                     came.insert(number);
-                    process(Mood::Away, message(number, 9), now);
+                    process(Mood::NotReady, message(number, 1), now);
                 }
                 Step::Dropped(number) => {
                     came.insert(number);

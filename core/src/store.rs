@@ -303,6 +303,16 @@ impl StoreError {
         }
     }
 
+    /// The part of a refusal that stands in the definition of a table or trigger: the condition or name of a failed `CHECK`,
+    /// or the message of a trigger. D1 puts the error's kind before it and its code behind it.
+    pub fn constraint(&self) -> Option<&str> {
+        let Self::Refused(text) = self else { return None };
+        let text = text.strip_prefix("D1_ERROR: ").unwrap_or(text);
+        let text = text.rsplit_once(": SQLITE_").map_or(text, |(text, _)| text);
+        Some(text.strip_prefix("CHECK constraint failed: ").unwrap_or(text))
+            .filter(|text| !text.is_empty())
+    }
+
     /// Classifies an error of D1, which has its code only in the text.
     ///
     /// Source: <https://developers.cloudflare.com/d1/observability/debug-d1/>.

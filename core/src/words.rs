@@ -251,8 +251,10 @@ words! {
 }
 
 words! {
-    /// The state of an event that has left the queue.
+    /// The state of an event that a consumer has seen.
     pub enum EventState {
+        /// An attempt failed, and it waits for the next one.
+        Retrying = "retrying",
         /// A rule was applied.
         Applied = "applied",
         /// It is in the ledger, and no rule matches it.
@@ -269,19 +271,14 @@ words! {
 }
 
 impl EventState {
-    /// Whether events in this state are in the ledger, not in the dead letters.
+    /// Whether events in this state are in the ledger.
     pub const fn is_in_ledger(self) -> bool {
         matches!(self, Self::Applied | Self::Recorded)
     }
-}
 
-words! {
-    /// An event on the queue.
-    pub enum QueueState {
-        /// It has not been delivered to a consumer yet.
-        Queued = "queued",
-        /// It was delivered and will be delivered again.
-        Retrying = "retrying",
+    /// Whether events in this state are dead letters.
+    pub const fn is_dead_letter(self) -> bool {
+        !self.is_in_ledger() && !matches!(self, Self::Retrying)
     }
 }
 

@@ -14,8 +14,14 @@ use hookmill_core::words::LetterReason;
 
 use crate::bury::{Letter, bury};
 
-/// The delay while the store is unavailable; a hundred deliveries last two days.
-pub const DRAIN_RETRY: Duration = Duration::from_secs(30 * 60);
+/// The maximum delay while the store is unavailable. A hundred deliveries last thirteen days, and the queues of Cloudflare
+/// keep a message for fourteen.
+pub const DRAIN_RETRY: Duration = Duration::from_secs(14 * 15 * 60);
+
+/// The delay after this attempt: longer each time, up to the maximum.
+fn delay(attempts: u32) -> Duration {
+    Duration::from_secs(15 * 60).saturating_mul(attempts.max(1)).min(DRAIN_RETRY)
+}
 
 /// The log line about a batch: the number of verdicts, and the error if there was one.
 pub fn drained(verdicts: usize, error: Option<&StoreError>) -> Entry {
@@ -51,16 +57,16 @@ pub async fn drain<S: Store>(
             error: "the platform gave up the message before a consumer had a verdict".to_owned(),
         })
         .collect();
-    let retry = Verdict::Retry { delay: DRAIN_RETRY };
+    let retry = |delivery: &Delivery| Verdict::Retry { delay: delay(delivery.attempts) };
     match store.execute(bury(&letters, now)).await {
         Ok(_) => (vec![Verdict::Bury; batch.len()], None),
-        Err(error @ StoreError::Unavailable(_)) => (vec![retry; batch.len()], Some(error)),
+        Err(error @ StoreError::Unavailable(_)) => (batch.iter().map(retry).collect(), Some(error)),
         Err(_) => {
             let mut verdicts = Vec::with_capacity(batch.len());
             let mut last = None;
-            for letter in &letters {
+            for (letter, delivery) in letters.iter().zip(batch) {
                 let buried = store.execute(bury(std::slice::from_ref(letter), now)).await;
-                verdicts.push(if buried.is_ok() { Verdict::Bury } else { retry });
+                verdicts.push(if buried.is_ok() { Verdict::Bury } else { retry(delivery) });
                 last = buried.err().or(last);
             }
             (verdicts, last)

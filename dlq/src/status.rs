@@ -2,6 +2,7 @@
 
 use hookmill_core::limits::COUNTED;
 use hookmill_core::params;
+use hookmill_core::queue::Backlog;
 use hookmill_core::store::{Row, Statement, StoreError, read_json};
 use hookmill_core::time::Timestamp;
 use serde::Deserialize;
@@ -9,8 +10,15 @@ use serde::Deserialize;
 /// The pipeline's status, from the tables.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 pub struct PipelineStatus {
-    /// The longest time from ingress to the tables in the last five minutes, in seconds.
+    /// The longest time from ingress to the tables in the last five minutes, in seconds. An event that is being retried, and
+    /// the oldest message of a [backlog](Self::with_backlog), count with the time that they have waited so far.
     pub lag: f64,
+    /// Events that are being retried; counted up to [`COUNTED`].
+    pub retrying: i64,
+    /// The time since the oldest of them was received, in seconds; zero without such events.
+    pub oldest_retrying: f64,
+    /// The last error of an event that is being retried: of the one that failed last.
+    pub retrying_error: Option<String>,
     /// Dead letters that wait for an operator, by reason; at most [`COUNTED`] in total.
     pub dead_letters: Vec<(String, i64)>,
     /// The time since the first failure of the oldest dead letter, in seconds; zero without dead letters.
@@ -22,6 +30,14 @@ pub struct PipelineStatus {
 }
 
 impl PipelineStatus {
+    /// The status, with the oldest message of a queue counted as lag.
+    #[must_use]
+    pub fn with_backlog(mut self, backlog: &Backlog, now: Timestamp) -> Self {
+        let waited = backlog.oldest.map(|oldest| (now - oldest).as_secs_f64());
+        self.lag = self.lag.max(waited.unwrap_or_default());
+        self
+    }
+
     /// The number of dead letters that wait for an operator.
     pub fn dead(&self) -> i64 {
         self.dead_letters.iter().map(|(_, count)| count).sum()
@@ -31,8 +47,17 @@ impl PipelineStatus {
 /// `?1` now, `?2` [`COUNTED`]. Each part reads an index, or a few rows.
 const STATUS: &str = "\
 -- pipeline status
+WITH waiting AS MATERIALIZED (SELECT received_at FROM retries WHERE due_at IS NOT NULL LIMIT ?2)
 SELECT json_object(
-    'lag', (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > ?1 / 60000 - 5),
+    'lag', max(
+        (SELECT coalesce(max(lag), 0) / 1000.0 FROM activity WHERE minute > ?1 / 60000 - 5),
+        (SELECT coalesce((?1 - min(received_at)) / 1000.0, 0) FROM waiting)
+    ),
+    'retrying', (SELECT count(*) FROM waiting),
+    'oldest_retrying', (SELECT coalesce((?1 - min(received_at)) / 1000.0, 0) FROM waiting),
+    'retrying_error', (
+        SELECT failures ->> '$[#-1].error' FROM retries WHERE due_at IS NOT NULL ORDER BY updated_at DESC LIMIT 1
+    ),
     'oldest_dead_letter', (SELECT coalesce((?1 - min(first_failed_at)) / 1000.0, 0)
         FROM dead_letters INDEXED BY dead_letters_oldest WHERE state = 'dead'),
     'dead_letters', json((SELECT json_group_array(json_array(reason, n)) FROM (

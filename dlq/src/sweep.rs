@@ -40,6 +40,15 @@ const EVENTS: Kind = Kind {
     messages: false,
 };
 
+/// Failed attempts, which belong to the history of events.
+const RETRIES: Kind = Kind {
+    name: "failed attempts",
+    table: "retries",
+    key: "source, id, generation",
+    old: "WHERE updated_at < ?1 ORDER BY updated_at",
+    messages: false,
+};
+
 const OUTBOX: Kind = Kind {
     name: "outbox",
     table: "outbox",
@@ -155,6 +164,7 @@ pub async fn sweep<S: Store, O: Objects>(
         (&EVENTS, events),
         // Without `messages` in hookmill.toml, earlier messages are removed.
         (&MESSAGES, Some(messages.unwrap_or_default())),
+        (&RETRIES, Some(settled)),
         (&OUTBOX, Some(settled)),
         (&BATCHES, Some(settled)),
         (&SETTLED_LETTERS, Some(settled)),

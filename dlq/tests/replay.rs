@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, decode, encode};
-use hookmill_core::queue::{Queue, QueueError};
+use hookmill_core::queue::{Backlog, Queue, QueueError};
 use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
@@ -251,6 +251,10 @@ impl Queue for World {
         }
         self.sent.lock().unwrap().extend(messages);
         Ok(())
+    }
+
+    async fn backlog(&self) -> Result<Backlog, QueueError> {
+        Ok(Backlog::default())
     }
 }
 

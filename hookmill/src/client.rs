@@ -19,7 +19,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tower_service::Service as _;
 
-use crate::run::admin::AdminPlatform;
+use crate::run::admin::{AdminPlatform, Queues};
 
 /// The maximum time for a response of the API.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -154,8 +154,13 @@ impl To {
 
     fn local(store: impl Store + 'static, reader: &Reader) -> Self {
         let user = named("USER").unwrap_or_else(|| "local".to_owned());
-        let platform =
-            AdminPlatform { store, bodies: reader.bodies(), config: None, running: None };
+        let platform = AdminPlatform {
+            store,
+            bodies: reader.bodies(),
+            config: None,
+            queues: Queues::Folder(reader.clone()),
+            running: None,
+        };
         Self::Local(local(Arc::new(platform), &user))
     }
 }

@@ -109,7 +109,7 @@ test("a user with a token sees the overview", async () => {
   const tile = (name) => page.locator(".tile").filter({ hasText: name });
   await tile("Dead letters").filter({ hasText: String(LETTERS + 4) }).waitFor();
   await tile("Oldest dead letter").filter({ hasText: /\d (ms|s|min)/ }).waitFor();
-  await tile("Waiting on the queue").filter({ hasText: "0" }).waitFor();
+  await tile("On the queue").filter({ hasText: "0" }).waitFor();
   const chart = page.getByRole("img", { name: /^Events per minute, from .* until now: at most/ });
   await chart.waitFor();
   assert.equal(await chart.locator("rect").count(), 60);

@@ -90,15 +90,11 @@ pub fn build_with(
         command.args([".", "--", "--features", &features.join(",")]);
     }
     run(&mut command)?;
-    if worker == Worker::Ingress {
-        // worker-build keeps the names of functions, which are an eighth of the file. A panic gives its location without
-        // them.
-        let wasm = out.join("index_bg.wasm");
-        let mut strip = tools.wasm_opt();
-        strip.args(["--all-features", "--strip-debug"]).arg(&wasm).arg("-o").arg(&wasm);
-        run(&mut strip)?;
-    }
-    Ok(())
+    // worker-build keeps the names of functions, which are an eighth of the file. A panic gives its location without them.
+    let wasm = out.join("index_bg.wasm");
+    let mut strip = tools.wasm_opt();
+    strip.args(["--all-features", "--strip-debug"]).arg(&wasm).arg("-o").arg(&wasm);
+    run(&mut strip)
 }
 
 /// The configuration that the Worker carries.

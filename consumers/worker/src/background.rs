@@ -1,6 +1,6 @@
 //! The background jobs of this Worker.
 
-use hookmill_cloudflare::{D1, HttpClient, jobs, log, now, secret};
+use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, jobs, log, now, secret};
 use hookmill_config::Consumers;
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
@@ -47,7 +47,8 @@ pub(crate) async fn watch_over(env: &Env, config: &Consumers) {
         return;
     };
     let Some(store) = able("alerts", store(env)) else { return };
-    jobs::run(env, &[SendAlerts { store, fetch: HttpClient, alarm }], 1, None).await;
+    let queue = CloudflareQueue::new(env, "EVENTS").ok();
+    jobs::run(env, &[SendAlerts { store, queue, fetch: HttpClient, alarm }], 1, None).await;
 }
 
 fn store(env: &Env) -> Result<D1, Vec<worker::Error>> {

@@ -124,7 +124,7 @@ keys! {
         pub messages: Option<Duration> =
             duration(seconds(3600)..=days(3650)).optional().defaults_to("not kept")
                 .example("\"30d\""),
-        /// How long to keep applied or discarded dead letters, settled emails, SMS and tracking events, and ended replays.
+        /// How long to keep applied or discarded dead letters, failed attempts, settled emails, SMS and tracking events, and ended replays.
         pub settled: Duration = duration(days(1)..=days(3650)).default("\"90d\""),
         /// How long to keep open dead letters after their last failure.
         pub dead_letters: Option<Duration> =

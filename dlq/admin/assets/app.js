@@ -401,7 +401,8 @@ async function overview(page, _parts, query) {
     const stats = await page.get(address("/stats", { minutes }));
     const recent = stats.activity.filter((one) => one.at > stats.at - 5 * 60_000);
     const events = recent.reduce((sum, one) => sum + one.events, 0);
-    const dead = stats.dead_letters;
+    const { dead_letters: dead, retrying } = stats;
+    const queue = stats.queues.find((one) => one.queue === "events");
     // Counts of rows have a limit, so that counting is cheap.
     const counted = (count) => (count < stats.counted_to ? number(count) : `${number(stats.counted_to)}+`);
     const tile = (name, value, note, of) => element("div", { class: "tile", "data-state": of }, element("dt", {}, name), element("dd", {}, element("span", { class: "figure" }, value), note && element("span", { class: "note" }, note)));
@@ -409,7 +410,8 @@ async function overview(page, _parts, query) {
       tiles,
       tile("Events per minute", number(Math.round((events / 5) * 10) / 10), "over the last 5 minutes"),
       tile("Lag", recent.length ? duration(Math.max(...recent.map((one) => one.lag))) : "–", recent.length ? "the longest in 5 minutes" : "no events in 5 minutes"),
-      tile("Waiting on the queue", stats.waiting === undefined ? "–" : number(stats.waiting), stats.waiting === undefined && "unknown on this platform"),
+      tile("On the queue", queue ? number(queue.messages) : "–", queue ? queue.oldest && ["the oldest since ", time(queue.oldest)] : "unknown"),
+      tile("Retrying", element("a", { href: address("#/events", { state: "retrying" }) }, counted(retrying.events)), retrying.next_attempt_at && ["next attempt ", time(retrying.next_attempt_at), ": ", element("bdi", {}, retrying.error)], retrying.events > 0 && "retrying"),
       tile("Dead letters", element("a", { href: "#/dead-letters" }, counted(dead.dead)), dead.replaying > 0 && `${counted(dead.replaying)} replaying`, dead.dead > 0 && "dead"),
       tile("Oldest dead letter", dead.oldest ? duration(stats.at - dead.oldest) : "–", dead.oldest && time(dead.oldest), dead.oldest && "dead"),
       tile("Active replays", element("a", { href: "#/replays" }, number(stats.replays))),
@@ -454,11 +456,11 @@ async function events(page, _parts, query) {
     caption: "Events",
     nothing: "No events match. Queued events are not listed.",
     columns: [
-      ["Settled", (event) => time(event.settled_at)],
+      ["Settled or failed", (event) => time(event.settled_at)],
       ["Source", (event) => word(event.source)],
       ["Type", (event) => word(event.type)],
       ["Event", (event) => element("a", { href: link("events", event.source, event.id) }, word(event.id))],
-      ["State", (event) => [badge(event.state), event.generation > 0 && ` generation ${event.generation}`]],
+      ["State", (event) => [badge(event.state), event.generation > 0 && ` generation ${event.generation}`, event.next_attempt_at && element("div", {}, "next attempt ", time(event.next_attempt_at), ": ", element("bdi", {}, event.error))]],
       ["Deliveries", (event) => number(event.attempts)],
     ],
   });
@@ -469,6 +471,7 @@ const STEPS = {
   received: "Received",
   applied: "Applied",
   recorded: "Recorded; no rule matches it",
+  "attempt failed": "Attempt failed",
   failed: "Failed",
   "failed again": "Failed again",
   replayed: "Sent to the queue again",
@@ -508,7 +511,7 @@ async function timeline(page, [, source, id]) {
   const story = await page.get(path("events", source, id));
   const steps = story.steps.map((step) => element("li", {}, element("h3", {}, STEPS[step.what] ?? step.what), time(step.at), details(step.detail)));
   page.fill(
-    facts([["Source", element("bdi", {}, story.source)], ["Event id", copyable(story.id)]]),
+    facts([["Source", element("bdi", {}, story.source)], ["Event id", copyable(story.id)], ...(story.next_attempt_at ? [["State", [badge("retrying"), " next attempt ", time(story.next_attempt_at)]]] : [])]),
     element("section", {}, element("h2", {}, "Timeline"), element("ol", { class: "timeline" }, steps)),
     element("section", {}, element("h2", {}, "Body"), bodyOfEvent(page, story)),
   );

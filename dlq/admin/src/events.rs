@@ -23,7 +23,7 @@ WHERE source = ?1 AND id = ?2 AND generation = 0
 UNION ALL
 SELECT json_quote(message) FROM dead_letters WHERE source = ?1 AND event_id = ?2 LIMIT 1";
 
-/// An event that was applied or is a dead letter. Times are milliseconds since the Unix epoch.
+/// An event that was applied, is being retried, or is a dead letter. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Event {
     /// The source in hookmill.toml.
@@ -42,10 +42,13 @@ pub(crate) struct Event {
     settled_at: Timestamp,
     /// The number of delivery attempts.
     attempts: u32,
-    /// The position of the secret that verified it in the source's list, from 0. Absent for dead letters.
+    /// The position of the secret that verified it in the source's list, from 0. Only of applied events.
     secret: Option<u32>,
-    /// The error of a dead letter.
+    /// The error of a dead letter, or of the last failed attempt.
     error: Option<String>,
+    /// When the next attempt of a retrying event is due.
+    #[schema(value_type = Option<i64>)]
+    next_attempt_at: Option<Timestamp>,
 }
 
 /// A filter of events.
@@ -67,8 +70,9 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// The query for a page after `?5` and `?6`, or for the first page. It reads one page of the ledger, and one of the
-    /// dead letters for each state, so that an index limits each part; a table without the searched state is skipped.
+    /// The query for a page after `?5` and `?6`, or for the first page. It reads one page of the ledger, one of the retries,
+    /// and one of the dead letters for each state, so that an index limits each part; a table without the searched state is
+    /// skipped.
     fn sql(&self, first: bool) -> String {
         let (behind, order) = if self.since.is_some() { (">", "ASC") } else { ("<", "DESC") };
         let page = |at: &str, id: &str| {
@@ -79,12 +83,23 @@ impl Search {
         let searched = |state: &EventState| self.state.is_none_or(|only| only == *state);
         let states = || EventState::ALL.iter().copied().filter(searched);
         let ledger = states().any(EventState::is_in_ledger).then(|| {
-            let rows = "NULL AS error, secret FROM events WHERE (?4 IS NULL OR outcome = ?4)";
+            let rows = "NULL AS error, secret, NULL AS next_attempt_at FROM events WHERE (?4 IS NULL OR outcome = ?4)";
             ("id", "outcome", "applied_at", rows.to_owned())
         });
-        let letters = states().filter(|state| !state.is_in_ledger()).map(|state| {
+        // Another delivery may have applied the event meanwhile.
+        let retrying = states().find(|state| *state == EventState::Retrying).map(|_| {
+            let rows =
+                "failures ->> '$[#-1].error' AS error, NULL AS secret, due_at AS next_attempt_at
+                FROM retries AS waiting WHERE due_at IS NOT NULL AND NOT EXISTS (
+                    SELECT 1 FROM events WHERE (events.source, events.id, events.generation)
+                        = (waiting.source, waiting.id, waiting.generation)
+                )";
+            ("id", "'retrying'", "updated_at", rows.to_owned())
+        });
+        let letters = states().filter(|state| state.is_dead_letter()).map(|state| {
             let rows = format!(
-                "error, NULL AS secret FROM dead_letters WHERE state = '{state}' AND source IS NOT NULL"
+                "error, NULL AS secret, NULL AS next_attempt_at
+                FROM dead_letters WHERE state = '{state}' AND source IS NOT NULL"
             );
             ("event_id", "state", "last_failed_at", rows)
         });
@@ -106,12 +121,17 @@ impl Search {
             }
             format!("{sql} {})", page(at, id))
         };
+        let union = |parts: Vec<String>| parts.join(" UNION ALL ");
+        // D1 allows at most five terms in a UNION.
+        let live: Vec<_> = ledger.into_iter().chain(retrying).map(table).collect();
+        let live = (!live.is_empty()).then(|| format!("SELECT * FROM ({})", union(live)));
         format!(
             "-- search events
             SELECT json_object('source', source, 'id', id, 'generation', generation, 'type', type, 'state', state,
-                'received_at', received_at, 'settled_at', settled_at, 'attempts', attempts, 'secret', secret, 'error', error)
+                'received_at', received_at, 'settled_at', settled_at, 'attempts', attempts, 'secret', secret, 'error', error,
+                'next_attempt_at', next_attempt_at)
             FROM ({}) {}",
-            ledger.into_iter().chain(letters).map(table).collect::<Vec<_>>().join(" UNION ALL "),
+            union(live.into_iter().chain(letters.map(table)).collect()),
             page("settled_at", "id")
         )
     }
@@ -119,7 +139,7 @@ impl Search {
 
 /// Search events, latest first; with `since`, earliest first.
 ///
-/// Queued events are not listed.
+/// Events that no consumer has seen yet are not listed.
 #[utoipa::path(
     get, path = "/events", tag = "events", params(Search, Paging),
     responses((status = 200, body = Page<Event>), (status = "4XX", body = Problem, content_type = "application/problem+json"))
@@ -157,7 +177,7 @@ pub(crate) struct Step {
     /// Milliseconds since the Unix epoch.
     #[schema(value_type = i64)]
     at: Timestamp,
-    /// `received`, `applied`, `recorded`, `failed`, `failed again`, `replayed` (when its last replay began), `outbox`, `sent`, `outcome`, or an operator's change: `letter.discard`.
+    /// `received`, `attempt failed`, `applied`, `recorded`, `failed`, `failed again`, `replayed` (when its last replay began), `outbox`, `sent`, `outcome`, or an operator's change: `letter.discard`.
     what: String,
     /// Details of the step.
     detail: Value,
@@ -170,11 +190,14 @@ pub(crate) struct Timeline {
     id: String,
     /// The steps, earliest first.
     steps: Vec<Step>,
+    /// When the next attempt is due, if the event is being retried.
+    #[schema(value_type = Option<i64>)]
+    next_attempt_at: Option<Timestamp>,
 }
 
 /// Queries for steps: the time, the order among steps of the same time, the name, and details. D1 allows at most five terms
 /// in a UNION.
-const TIMELINE: [&str; 10] = [
+const TIMELINE: [&str; 12] = [
     "SELECT received_at AS at, 0 AS place, 'received' AS what,
         json_object('type', type, 'secret', secret, 'generation', generation) AS detail
     FROM events WHERE source = ?1 AND id = ?2 AND generation = 0",
@@ -184,6 +207,13 @@ const TIMELINE: [&str; 10] = [
     "SELECT received_at AS at, 0 AS place, 'received' AS what, json_object('type', type, 'generation', generation) AS detail
     FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND state <> 'applied' AND received_at IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM events WHERE source = ?1 AND id = ?2)",
+    "SELECT received_at AS at, 0 AS place, 'received' AS what, json_object('type', type, 'generation', generation) AS detail
+    FROM retries WHERE source = ?1 AND id = ?2
+        AND NOT EXISTS (SELECT 1 FROM events WHERE source = ?1 AND id = ?2)
+        AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND received_at IS NOT NULL)",
+    "SELECT value ->> 'at' AS at, 1 AS place, 'attempt failed' AS what,
+        json_object('error', value ->> 'error', 'generation', generation) AS detail
+    FROM retries, json_each(failures) WHERE retries.source = ?1 AND retries.id = ?2",
     "SELECT first_failed_at AS at, 1 AS place, 'failed' AS what, json_object('letter', id, 'reason', reason, 'error', error,
         'attempts', attempts, 'generation', generation) AS detail
     FROM dead_letters WHERE source = ?1 AND event_id = ?2",
@@ -205,6 +235,13 @@ const TIMELINE: [&str; 10] = [
     FROM outbox WHERE source = ?1 AND event_id = ?2 AND outcome_at IS NOT NULL",
 ];
 
+/// The next attempt of an event that is being retried.
+const NEXT_ATTEMPT: &str = "\
+-- next attempt of an event
+SELECT json_quote(min(due_at)) FROM retries WHERE source = ?1 AND id = ?2 AND NOT EXISTS (
+    SELECT 1 FROM events WHERE (events.source, events.id, events.generation) = (retries.source, retries.id, retries.generation)
+) HAVING min(due_at) IS NOT NULL";
+
 /// Get the history of one event.
 #[utoipa::path(
     get, path = "/events/{source}/{id}", tag = "events",
@@ -215,14 +252,17 @@ pub(crate) async fn timeline(
     State(admin): State<Admin>,
     Path((source, id)): Path<(String, String)>,
 ) -> Result<Json<Timeline>, Problem> {
-    let queries = TIMELINE.map(|steps| {
+    let mut queries = vec![Statement::new(NEXT_ATTEMPT, params![&source, &id])];
+    queries.extend(TIMELINE.map(|steps| {
         let sql = format!(
             "-- what happened to an event\nSELECT json_array(place, json_object('at', at, 'what', what, 'detail', json(detail))) FROM ({steps})"
         );
         Statement::new(sql, params![&source, &id])
-    });
+    }));
+    let mut answers = admin.query(queries).await?.into_iter();
+    let next_attempt_at = read_json(&answers.next().unwrap_or_default()).map_err(problem)?.pop();
     let mut steps: Vec<(u8, Step)> = Vec::new();
-    for rows in admin.query(queries.into()).await? {
+    for rows in answers {
         steps.extend(read_json::<(u8, Step)>(&rows).map_err(problem)?);
     }
     steps.sort_by_key(|(place, step)| (step.at, *place));
@@ -230,7 +270,7 @@ pub(crate) async fn timeline(
     if steps.is_empty() {
         return Err(Problem::not_found("no history of this event; it may still be on the queue"));
     }
-    Ok(Json(Timeline { source, id, steps }))
+    Ok(Json(Timeline { source, id, steps, next_attempt_at }))
 }
 
 /// Get the body of an applied event whose message is kept, or of a dead letter.

@@ -37,6 +37,7 @@ use crate::actor::Actor;
 use crate::platform::Admin;
 pub use crate::platform::Platform;
 use crate::problem::Problem;
+pub use crate::stats::QueueBacklog;
 
 /// The base path of the API.
 pub const BASE: &str = "/admin/api/v1";

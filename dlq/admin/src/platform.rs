@@ -9,6 +9,7 @@ use hookmill_core::time::Timestamp;
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
+use crate::stats::QueueBacklog;
 
 /// The platform of the API.
 pub trait Platform: Send + Sync {
@@ -24,8 +25,8 @@ pub trait Platform: Send + Sync {
     /// Wakes the jobs that replay and send.
     fn wake(&self) -> BoxFuture<'_, ()>;
 
-    /// The number of messages on the queue; `None` if unknown.
-    fn waiting(&self) -> BoxFuture<'_, Option<u64>>;
+    /// The messages on each queue; without queues that it cannot ask.
+    fn backlogs(&self) -> BoxFuture<'_, Vec<QueueBacklog>>;
 
     /// The content at this URL, by GET.
     fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>>;

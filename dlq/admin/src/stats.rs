@@ -46,11 +46,11 @@ pub(crate) struct Stats {
     at: Timestamp,
     /// Applied events per minute, earliest first. Minutes without events are omitted.
     activity: Vec<Activity>,
-    /// The number of messages on the queue. Absent where the platform does not report it, as on Cloudflare.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waiting: Option<u64>,
+    /// The messages on each queue.
+    queues: Vec<QueueBacklog>,
+    retrying: RetryingEvents,
     dead_letters: DeadLetters,
-    /// The highest count of dead letters and of the outbox: this value means this many or more.
+    /// The highest count of retrying events, of dead letters and of the outbox: this value means this many or more.
     #[schema(example = 10_000)]
     counted_to: u32,
     /// Replays that are running or paused.
@@ -61,6 +61,32 @@ pub(crate) struct Stats {
     rejections: Vec<RejectionCount>,
     /// Messages sent through providers today and this month (UTC).
     usage: Vec<Usage>,
+}
+
+/// The messages on a queue: those without a verdict, and those that wait for a retry.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct QueueBacklog {
+    /// `events`, `replays`, or `dead_letters` (messages that the platform gave up).
+    pub queue: &'static str,
+    /// Their number.
+    pub messages: u64,
+    /// When the oldest was sent.
+    #[schema(value_type = Option<i64>)]
+    pub oldest: Option<Timestamp>,
+}
+
+/// Events whose last attempt failed, and that wait for the next.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RetryingEvents {
+    events: u64,
+    /// When the oldest was received.
+    #[schema(value_type = Option<i64>)]
+    oldest: Option<Timestamp>,
+    /// The earliest time of a next attempt.
+    #[schema(value_type = Option<i64>)]
+    next_attempt_at: Option<Timestamp>,
+    /// The error of the event that failed last.
+    error: Option<String>,
 }
 
 /// Events applied in one minute.
@@ -141,6 +167,16 @@ SELECT json_object('at', minute * 60000, 'source', source, 'outcome', outcome, '
 FROM activity WHERE minute > ?1 ORDER BY minute, source, outcome";
 
 /// `?1` [`COUNTED`].
+const RETRYING: &str = "\
+-- retrying events
+WITH waiting AS MATERIALIZED (
+    SELECT received_at, due_at, updated_at, failures FROM retries WHERE due_at IS NOT NULL ORDER BY updated_at DESC LIMIT ?1
+)
+SELECT json_object('events', count(*), 'oldest', min(received_at), 'next_attempt_at', min(due_at),
+    'error', (SELECT failures ->> '$[#-1].error' FROM waiting ORDER BY updated_at DESC LIMIT 1))
+FROM waiting";
+
+/// `?1` [`COUNTED`].
 const DEAD: &str = "\
 -- dead letters by reason
 WITH dead AS MATERIALIZED (SELECT reason FROM dead_letters WHERE state = 'dead' LIMIT ?1)
@@ -206,7 +242,8 @@ pub(crate) async fn stats(
     Ok(Json(Stats {
         at: now,
         activity: admin.ask(ACTIVITY, params![minute]).await?,
-        waiting: admin.0.waiting().await,
+        queues: admin.0.backlogs().await,
+        retrying: admin.ask(RETRYING, params![COUNTED]).await?.pop().unwrap_or_default(),
         dead_letters: admin.ask(DEAD, params![COUNTED]).await?.pop().unwrap_or(none),
         counted_to: COUNTED,
         replays: admin.ask(REPLAYS, Vec::new()).await?.pop().unwrap_or_default(),

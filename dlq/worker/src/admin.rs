@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use hookmill_admin::{Platform, nothing_here, router};
+use hookmill_admin::{Platform, QueueBacklog, nothing_here, router};
 use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, jobs, log, now};
 use hookmill_config::Admin as Config;
 use hookmill_core::job::failed;
 use hookmill_core::objects::Objects as _;
+use hookmill_core::queue::{Backlog, Queue as _};
 use hookmill_core::request::Remote;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
@@ -70,9 +71,8 @@ impl Platform for Cloudflare {
         }))
     }
 
-    /// A Worker cannot query its queues.
-    fn waiting(&self) -> Pending<'_, Option<u64>> {
-        Box::pin(std::future::ready(None))
+    fn backlogs(&self) -> Pending<'_, Vec<QueueBacklog>> {
+        Box::pin(backlogs(&self.env))
     }
 
     fn fetch<'a>(&'a self, url: &'a str) -> Pending<'a, std::result::Result<String, String>> {
@@ -86,6 +86,22 @@ impl Platform for Cloudflare {
     fn now(&self) -> Timestamp {
         now()
     }
+}
+
+/// The messages on the queues of events and of replays. The platform's dead-letter queue has no producer.
+async fn backlogs(env: &Env) -> Vec<QueueBacklog> {
+    let mut backlogs = Vec::new();
+    for (name, binding) in [("events", "EVENTS"), ("replays", "REPLAYS")] {
+        // A deployment without the binding does not know the length.
+        let Ok(queue) = CloudflareQueue::new(env, binding) else { continue };
+        match queue.backlog().await {
+            Ok(Backlog { messages, oldest }) => {
+                backlogs.push(QueueBacklog { queue: name, messages, oldest });
+            }
+            Err(error) => console_error!("cannot read the length of a queue: {error}"),
+        }
+    }
+    backlogs
 }
 
 /// Answers a request to the admin API.
@@ -138,13 +154,32 @@ async fn record_status(env: &Env) {
         Ok(rows) => rows,
         Err(error) => return console_error!("cannot read the pipeline status: {error}"),
     };
-    let Some(PipelineStatus { lag, dead_letters, oldest_dead_letter, outbox, replays }) =
-        rows.first().and_then(|rows| read_status(rows).ok()?)
-    else {
-        return;
-    };
+    let Some(mut status) = rows.first().and_then(|rows| read_status(rows).ok()?) else { return };
     let mut metrics = Metrics::new(env, "METRICS");
+    let now = now();
+    for QueueBacklog { queue, messages, oldest } in backlogs(env).await {
+        if queue == "events" {
+            status = status.with_backlog(&Backlog { messages, oldest }, now);
+        }
+        let waited = oldest.map(|oldest| (now - oldest).as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "messages of a queue")]
+        metrics.set("queue_messages", [queue], messages as f64);
+        metrics.set("queue_oldest_seconds", [queue], waited.unwrap_or_default());
+    }
+    let PipelineStatus {
+        lag,
+        retrying,
+        oldest_retrying,
+        dead_letters,
+        oldest_dead_letter,
+        outbox,
+        replays,
+        ..
+    } = status;
     metrics.set("lag_seconds", [], lag);
+    #[expect(clippy::cast_precision_loss, reason = "rows of a database")]
+    metrics.set("retrying_events", [], retrying as f64);
+    metrics.set("oldest_retrying_seconds", [], oldest_retrying);
     metrics.set("oldest_dead_letter_seconds", [], oldest_dead_letter);
     let families =
         [("dead_letters", dead_letters), ("outbox_waiting", outbox), ("replay_letters", replays)];

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::builder::PossibleValuesParser;
 use hookmill_core::message::decode;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::{EventState, QueueState, Word as _};
+use hookmill_core::words::{EventState, Word as _};
 use hookmill_dlq::replay::glob as as_pattern;
 use hookmill_native::{DataFolder, FolderError, Reader, now};
 use rusqlite::{Connection, Row};
@@ -47,8 +47,8 @@ struct List {
     /// The provider's event id.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// The state; `queued` and `retrying` need a data folder.
-    #[arg(long, value_parser = PossibleValuesParser::new(QueueState::words().chain(EventState::words())))]
+    /// The state; `queued` needs a data folder.
+    #[arg(long, value_parser = PossibleValuesParser::new([QUEUED].into_iter().chain(EventState::words())))]
     state: Option<String>,
     #[command(flatten)]
     listing: Listing,
@@ -78,25 +78,40 @@ pub struct Event {
     id: String,
     generation: u32,
     r#type: String,
-    /// A state of the API; on the queue `queued` or `retrying`.
+    /// A state of the API, or [`QUEUED`].
     state: String,
     received_at: Option<Timestamp>,
-    /// When it took effect, or last failed; absent on the queue.
+    /// When it took effect, or last failed; absent if neither has happened.
     settled_at: Option<Timestamp>,
     attempts: u32,
     secret: Option<u32>,
     error: Option<String>,
+    /// When its next attempt is due, if it is being retried.
+    next_attempt_at: Option<Timestamp>,
 }
+
+/// The state of an event that no consumer has seen.
+const QUEUED: &str = "queued";
 
 impl Event {
     /// Whether it has left the queue.
     pub fn settled(&self) -> bool {
-        self.settled_at.is_some()
+        self.settled_at.is_some() && !self.retrying()
+    }
+
+    /// Whether it waits for another attempt.
+    fn retrying(&self) -> bool {
+        self.state == EventState::Retrying.as_str()
+    }
+
+    /// Whether an attempt has failed, and it waits for the next.
+    pub fn failed(&self) -> bool {
+        self.retrying() && self.error.is_some()
     }
 
     /// Whether it is a dead letter.
     pub fn dead(&self) -> bool {
-        self.error.is_some()
+        self.error.is_some() && !self.retrying()
     }
 
     /// Its state in a few words.
@@ -124,7 +139,9 @@ impl Event {
             generation => format!(", generation {generation}"),
         };
         let error = self.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-        format!("{}{again}{error}", self.state)
+        let next =
+            self.next_attempt_at.map(|at| format!(", next attempt {at}")).unwrap_or_default();
+        format!("{}{again}{next}{error}", self.state)
     }
 
     /// Whether it is the result of this message, which is about to leave the queue.
@@ -145,15 +162,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn run_list(list: &List) -> anyhow::Result<()> {
     let List { source, r#type, id, state, listing } = list;
-    let on_queue = state.as_ref().filter(|state| QueueState::parse(state).is_ok());
+    let queued = state.as_ref().is_some_and(|state| state == QUEUED);
     let mut events = match listing.target.folder() {
         // The queue is read first: the API knows an event that leaves it meanwhile.
         Some(folder) => waiting(&DataFolder::read(folder)?, r#type.as_deref())?,
         None => {
-            if let Some(state) = on_queue {
+            if queued {
                 bail!(
-                    "{state} events are visible only with the data folder, which contains the queue; `hookmill stats` shows the \
-                     length of the queue where the platform reports it"
+                    "queued events are visible only with the data folder, which contains the queue; `hookmill stats` shows the \
+                     length of the queue"
                 );
             }
             Vec::new()
@@ -174,7 +191,7 @@ fn run_list(list: &List) -> anyhow::Result<()> {
     ];
     let client = Client::new(&listing.target)?;
     // The API does not know the queue.
-    let found = if on_queue.is_some() { Vec::new() } else { search(&client, &query)? };
+    let found = if queued { Vec::new() } else { search(&client, &query)? };
     events.retain(|waiting| !found.iter().any(|event| event.settles(waiting)));
     events.extend(found);
     events.truncate(usize::try_from(listing.limit).unwrap_or(usize::MAX));
@@ -200,7 +217,11 @@ fn run_show(show: &Show) -> anyhow::Result<()> {
     }
     let steps = story["steps"].as_array().into_iter().flatten();
     let row = |step: &Value| [time(&step["at"]), text(&step["what"]), detail(&step["detail"])];
-    put(table(["AT", "WHAT", "DETAIL"], steps.map(row)))
+    let next = match &story["next_attempt_at"] {
+        Value::Null => None,
+        at => Some([time(at), "next attempt".to_owned(), String::new()]),
+    };
+    put(table(["AT", "WHAT", "DETAIL"], steps.map(row).chain(next)))
 }
 
 /// Details of a step.
@@ -258,12 +279,12 @@ fn search(client: &Client, query: &[(&str, Option<String>)]) -> anyhow::Result<V
 }
 
 /// The latest messages on the queue of events.
-const QUEUED: &str = "
+const LATEST: &str = "
     SELECT text, coalesce(attempts, 0), coalesce(due_at, 0)
     FROM events_messages LEFT JOIN events_deliveries USING (seq)
     ORDER BY seq DESC LIMIT 1000";
 
-/// Events on the queue, the latest first: those with a matching type among the latest thousand messages.
+/// Events on the queue, the latest first, without their errors: those with a matching type among the latest thousand messages.
 fn waiting(reader: &Reader, glob: Option<&str>) -> Result<Vec<Event>, FolderError> {
     reader.queue(|database| on_queue(database, glob))
 }
@@ -272,7 +293,7 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
     let row = |row: &Row<'_>| {
         Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, i64>(2)?))
     };
-    let mut query = database.prepare(QUEUED)?;
+    let mut query = database.prepare(LATEST)?;
     let mut matches =
         database.prepare("SELECT ?2 IS NULL OR iif(instr(?2, '*'), ?1 GLOB ?3, ?1 = ?2)")?;
     let pattern = glob.map(as_pattern);
@@ -290,12 +311,13 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
             id: envelope.id,
             generation: 0,
             r#type: envelope.kind,
-            state: if retrying { QueueState::Retrying } else { QueueState::Queued }.to_string(),
+            state: if retrying { EventState::Retrying.as_str() } else { QUEUED }.to_owned(),
             received_at: Some(envelope.received_at),
             settled_at: None,
             attempts,
             secret: u32::try_from(envelope.verified.secret).ok(),
             error: None,
+            next_attempt_at: retrying.then(|| Timestamp::from_millis(due_at)),
         });
     }
     Ok(events)
@@ -318,15 +340,24 @@ impl Here {
     pub fn find(&self, source: &str, id: &str) -> anyhow::Result<Option<Event>> {
         let waiting = waiting(&self.reader, None)?;
         match waiting.into_iter().find(|event| event.source == source && event.id == id) {
-            Some(event) => Ok(Some(event)),
+            Some(event) => Ok(self.retrying(source, id)?.or(Some(event))),
             None => self.settled(source, id),
         }
     }
 
+    /// One event, if an attempt has failed and it waits for the next.
+    fn retrying(&self, source: &str, id: &str) -> anyhow::Result<Option<Event>> {
+        Ok(self.search(source, id)?.into_iter().find(Event::retrying))
+    }
+
     /// One event, if it has taken effect or is dead; if both, since it was sent again, the one that took effect.
     pub fn settled(&self, source: &str, id: &str) -> anyhow::Result<Option<Event>> {
+        let found = self.search(source, id)?.into_iter();
+        Ok(found.filter(|event| event.generation == 0 && event.settled()).min_by_key(Event::dead))
+    }
+
+    fn search(&self, source: &str, id: &str) -> anyhow::Result<Vec<Event>> {
         let query = [("source", Some(source.to_owned())), ("id", Some(id.to_owned()))];
-        let found = search(&self.client, &query)?.into_iter();
-        Ok(found.filter(|event| event.generation == 0).min_by_key(Event::dead))
+        search(&self.client, &query)
     }
 }

@@ -406,7 +406,7 @@ fn set(body: &mut Value, steps: &[Step], value: Value) -> anyhow::Result<()> {
 
 /// The result of an event.
 enum EventOutcome {
-    /// It is in the ledger, or a dead letter.
+    /// It is in the ledger, or a dead letter, or an attempt has failed.
     Settled(events::Event),
     /// It is in neither.
     Gone,
@@ -435,7 +435,9 @@ impl Follower {
                 // An accepted event is on the queue, then in the ledger or a dead letter. If it is in none of these, it was
                 // ignored.
                 None => return Some(EventOutcome::Gone),
-                Some(event) if event.settled() => return Some(EventOutcome::Settled(event)),
+                Some(event) if event.settled() || event.failed() => {
+                    return Some(EventOutcome::Settled(event));
+                }
                 Some(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }

@@ -33,19 +33,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "events        {events} in {} minutes, the slowest took {lag} ms",
         arguments.minutes
     );
-    if let Some(waiting) = stats["waiting"].as_u64() {
-        print_line!("queue         {waiting} waiting");
+    for queue in each("queues") {
+        let oldest = match &queue["oldest"] {
+            Value::Null => String::new(),
+            at => format!(", oldest sent {}", time(at)),
+        };
+        let name = text(&queue["queue"]).replace('_', " ");
+        print_line!("queue         {} {name}{oldest}", text(&queue["messages"]));
     }
-    let dead = &stats["dead_letters"];
-    let oldest = match &dead["oldest"] {
-        Value::Null => String::new(),
-        at => format!(", oldest failed {}", time(at)),
-    };
     // Counts of rows stop there.
     let counted = |count: &Value| {
         let stopped = count.as_u64() >= stats["counted_to"].as_u64() && count.is_u64();
         let or_more = if stopped { "+" } else { "" };
         format!("{}{or_more}", text(count))
+    };
+    let retrying = &stats["retrying"];
+    let details = match (&retrying["next_attempt_at"], text(&retrying["error"])) {
+        (Value::Null, _) => String::new(),
+        (at, error) => format!(", next attempt {}: {error}", time(at)),
+    };
+    let events = counted(&retrying["events"]);
+    print_line!("retrying      {events}{details}");
+    let dead = &stats["dead_letters"];
+    let oldest = match &dead["oldest"] {
+        Value::Null => String::new(),
+        at => format!(", oldest failed {}", time(at)),
     };
     print_line!(
         "dead letters  {}{oldest}; {} replaying",

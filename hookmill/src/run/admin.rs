@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use hookmill_admin::Platform;
+use hookmill_admin::{Platform, QueueBacklog};
 use hookmill_config::Admin as Config;
+use hookmill_core::queue::{Backlog, Queue as _, QueueError};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_native::{Bodies, HttpClient, QueueName, Sqlite, SqliteQueue, StatusMetrics, now};
+use hookmill_dlq::PipelineStatus;
+use hookmill_native::{
+    Bodies, HttpClient, QueueName, Reader, Sqlite, SqliteQueue, StatusMetrics, now, queue_backlogs,
+};
 use tokio::sync::Notify;
-
-/// The limit for counting waiting messages.
-const COUNTED: usize = 1_000_000;
 
 /// The admin API's platform.
 pub struct AdminPlatform<S> {
@@ -19,13 +20,20 @@ pub struct AdminPlatform<S> {
     pub bodies: Bodies,
     /// `None` for commands on the data folder, which redact nothing.
     pub config: Option<Config>,
+    /// The queues.
+    pub queues: Queues,
     /// The parts that run in this process. Those in another process check for work every few seconds.
     pub running: Option<Running>,
 }
 
+/// The queues: those of this process, or those of a data folder.
+pub enum Queues {
+    Running(SqliteQueue),
+    Folder(Reader),
+}
+
 /// The parts of the pipeline that the API uses.
 pub struct Running {
-    pub queue: SqliteQueue,
     pub client: HttpClient,
     /// Notified when there is something to replay or to send again.
     pub replay_requested: Arc<Notify>,
@@ -54,11 +62,18 @@ impl<S: Store + 'static> Platform for AdminPlatform<S> {
         Box::pin(std::future::ready(()))
     }
 
-    fn waiting(&self) -> BoxFuture<'_, Option<u64>> {
+    fn backlogs(&self) -> BoxFuture<'_, Vec<QueueBacklog>> {
         Box::pin(async {
-            let queue = &self.running.as_ref()?.queue;
-            let waiting = queue.waiting(QueueName::Events, COUNTED).await;
-            waiting.ok().map(|count| count as u64)
+            match &self.queues {
+                Queues::Running(queue) => backlogs(queue).await.unwrap_or_default(),
+                Queues::Folder(reader) => {
+                    let named = |(name, Backlog { messages, oldest }): (QueueName, Backlog)| {
+                        QueueBacklog { queue: name.prefix(), messages, oldest }
+                    };
+                    let found = reader.queue(|database| queue_backlogs(database));
+                    found.unwrap_or_default().into_iter().map(named).collect()
+                }
+            }
         })
     }
 
@@ -80,16 +95,47 @@ impl<S: Store + 'static> Platform for AdminPlatform<S> {
     }
 }
 
+/// The messages on each queue.
+async fn backlogs(queue: &SqliteQueue) -> Result<Vec<QueueBacklog>, QueueError> {
+    let mut backlogs = Vec::new();
+    for name in QueueName::ALL {
+        let Backlog { messages, oldest } = queue.sender(name).backlog().await?;
+        backlogs.push(QueueBacklog { queue: name.prefix(), messages, oldest });
+    }
+    Ok(backlogs)
+}
+
 /// The pipeline's status, for metrics; `None` if the database fails.
 pub async fn status(store: Sqlite, queue: SqliteQueue) -> Option<StatusMetrics> {
-    let mut waiting = Vec::new();
-    for (name, lane) in [("events", QueueName::Events), ("replays", QueueName::Replays)] {
-        let count = queue.waiting(lane, COUNTED).await.ok()?;
-        waiting.push((name.to_owned(), i64::try_from(count).unwrap_or(i64::MAX)));
+    let now = now();
+    let rows = store.query(vec![hookmill_dlq::status(now)]).await.ok()?;
+    let mut found = hookmill_dlq::read_status(rows.first()?).ok()??;
+    let mut queues = Vec::new();
+    for QueueBacklog { queue, messages, oldest } in backlogs(&queue).await.ok()? {
+        if queue == QueueName::Events.prefix() {
+            found = found.with_backlog(&Backlog { messages, oldest }, now);
+        }
+        let waited = oldest.map(|oldest| (now - oldest).as_secs_f64()).unwrap_or_default();
+        queues.push((queue.to_owned(), i64::try_from(messages).unwrap_or(i64::MAX), waited));
     }
-    let rows = store.query(vec![hookmill_dlq::status(now())]).await.ok()?;
-    let found = hookmill_dlq::read_status(rows.first()?).ok()??;
-    let hookmill_dlq::PipelineStatus { lag, dead_letters, oldest_dead_letter, outbox, replays } =
-        found;
-    Some(StatusMetrics { waiting, lag, dead_letters, oldest_dead_letter, outbox, replays })
+    let PipelineStatus {
+        lag,
+        retrying,
+        oldest_retrying,
+        retrying_error: _,
+        dead_letters,
+        oldest_dead_letter,
+        outbox,
+        replays,
+    } = found;
+    Some(StatusMetrics {
+        queues,
+        lag,
+        retrying,
+        oldest_retrying,
+        dead_letters,
+        oldest_dead_letter,
+        outbox,
+        replays,
+    })
 }

@@ -11,7 +11,7 @@ use hookmill_config::{Batch, Consumers, Source};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
 use hookmill_consumers::refetch::Apis;
-use hookmill_consumers::{BatchResult, Fate, counts, process_batch};
+use hookmill_consumers::{BatchResult, Fate, counts, longest_delay, process_batch};
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
@@ -217,7 +217,8 @@ pub fn run(
         };
         let runner =
             Runner { metrics: metrics.clone(), outbox: written.clone(), stopped: stopped.clone() };
-        let sending = Sending { channels, alarm, apis, out, client: client.clone() };
+        let events = queue.sender(QueueName::Events);
+        let sending = Sending { channels, alarm, apis, out, client: client.clone(), events };
         sending.start(&mut consumers, &runner, &store, &config);
         let consumer = Consumer {
             queue: queue.clone(),
@@ -238,10 +239,11 @@ pub fn run(
         let retention = loaded.config.retention;
         let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
         consumers.spawn(runner.run(sweep, Arc::default()));
-        let running = Some(admin::Running { queue: queue.clone(), client, replay_requested, written });
+        let running = Some(admin::Running { client, replay_requested, written });
+        let queues = admin::Queues::Running(queue.clone());
         let config = Some(loaded.admin());
         let lent =
-            admin::AdminPlatform { store: store.clone(), bodies: objects.bodies(), config, running };
+            admin::AdminPlatform { store: store.clone(), bodies: objects.bodies(), config, queues, running };
         let admin = hookmill_admin::router(Arc::new(lent));
         consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
         let counted = metrics.clone();
@@ -271,17 +273,20 @@ struct Sending {
     apis: Apis,
     out: Out,
     client: HttpClient,
+    /// The queue of events.
+    events: QueueSender,
 }
 
 impl Sending {
     fn start(self, tasks: &mut JoinSet<()>, runner: &Runner, store: &Sqlite, config: &Consumers) {
-        let Self { channels, alarm, apis, out, client } = self;
+        let Self { channels, alarm, apis, out, client, events } = self;
         for channel in channels {
             let send = SendOutbox { store: store.clone(), fetch: out.clone(), channel };
             tasks.spawn(runner.clone().run(send, runner.outbox.clone()));
         }
         if let Some(alarm) = alarm {
-            let alerts = SendAlerts { store: store.clone(), fetch: out, alarm };
+            let alerts =
+                SendAlerts { store: store.clone(), queue: Some(events), fetch: out, alarm };
             tasks.spawn(runner.clone().run(alerts, Arc::default()));
         }
         if !apis.is_empty() {
@@ -298,7 +303,7 @@ impl Sending {
 /// The maximum delay of a verdict of this queue's consumers.
 fn longest_retry(queue: QueueName, config: &Consumers) -> Duration {
     match queue {
-        QueueName::Events | QueueName::Replays => config.retry.longest(),
+        QueueName::Events | QueueName::Replays => longest_delay(&config.retry),
         QueueName::DeadLetters => hookmill_dlq::DRAIN_RETRY,
     }
 }

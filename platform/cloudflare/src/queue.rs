@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use hookmill_core::limits::{BATCH_MESSAGES, SEND_BATCH_BYTES};
-use hookmill_core::queue::{Queue, QueueError};
-use worker::wasm_bindgen::JsValue;
+use hookmill_core::queue::{Backlog, Queue, QueueError};
+use hookmill_core::time::Timestamp;
+use worker::js_sys::futures::JsFuture;
+use worker::js_sys::{Date, Function, Promise, Reflect};
+use worker::wasm_bindgen::{JsCast as _, JsValue};
 use worker::{BatchMessageBuilder, Env, QueueContentType, RawMessageBuilder, Result, SendMessage};
 
 use crate::text;
@@ -63,5 +66,31 @@ impl Queue for CloudflareQueue {
             rest = later;
         }
         Ok(())
+    }
+
+    /// The crate `worker` does not offer `metrics()`. Source:
+    /// <https://developers.cloudflare.com/changelog/queues/2026-04-28-improved-queues-metrics/>.
+    #[worker::send]
+    async fn backlog(&self) -> std::result::Result<Backlog, QueueError> {
+        let failed = |error: JsValue| QueueError(format!("{error:?}"));
+        let queue = self.0.as_ref();
+        let metrics: Function = Reflect::get(queue, &"metrics".into())
+            .and_then(|found| found.dyn_into())
+            .map_err(|_| QueueError("it has no metrics".to_owned()))?;
+        let answer: Promise =
+            metrics.call0(queue).and_then(|answer| answer.dyn_into()).map_err(failed)?;
+        let answer = JsFuture::from(answer).await.map_err(failed)?;
+        let member = |name: &str| Reflect::get(&answer, &name.into()).map_err(failed);
+        let messages = member("backlogCount")?.as_f64().unwrap_or_default();
+        let oldest = member("oldestMessageTimestamp")?.dyn_into::<Date>().ok();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a count, and a date"
+        )]
+        Ok(Backlog {
+            messages: messages as u64,
+            oldest: oldest.map(|at| Timestamp::from_millis(at.get_time() as i64)),
+        })
     }
 }

@@ -23,8 +23,11 @@ pub struct Metrics {
     deliveries: Family<Labels<3>, Counter>,
     rejections: Family<Labels<2>, Counter>,
     outgoing: Family<Labels<2>, Counter>,
-    waiting: Family<Labels<1>, Gauge>,
+    queue_messages: Family<Labels<1>, Gauge>,
+    queue_oldest: Family<Labels<1>, Gauge<f64, AtomicU64>>,
     lag: Gauge<f64, AtomicU64>,
+    retrying: Gauge,
+    oldest_retrying: Gauge<f64, AtomicU64>,
     dead_letters: Family<Labels<1>, Gauge>,
     oldest_dead_letter: Gauge<f64, AtomicU64>,
     outbox: Family<Labels<1>, Gauge>,
@@ -34,10 +37,14 @@ pub struct Metrics {
 /// The pipeline's status and the queues, as gauges.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct StatusMetrics {
-    /// Waiting messages, by queue.
-    pub waiting: Vec<(String, i64)>,
-    /// The longest time from ingress to the tables in the last five minutes, in seconds.
+    /// Messages on each queue, and the time in seconds since the oldest was sent.
+    pub queues: Vec<(String, i64, f64)>,
+    /// The longest time from ingress to the tables in the last five minutes, or that an event has waited so far, in seconds.
     pub lag: f64,
+    /// Events that are being retried.
+    pub retrying: i64,
+    /// The time since the oldest of them was received, in seconds; zero without such events.
+    pub oldest_retrying: f64,
     /// Dead letters by reason.
     pub dead_letters: Vec<(String, i64)>,
     /// The time since the first failure of the oldest dead letter, in seconds; zero without dead letters.
@@ -62,14 +69,35 @@ impl Default for Metrics {
         );
         registry.register("rejections", "Rejected requests", rejections.clone());
         registry.register("outgoing", "Messages of the outbox by result", outgoing.clone());
-        let (waiting, dead_letters) = (Family::default(), Family::default());
+        let (queue_messages, queue_oldest) = (Family::default(), Family::default());
+        let (retrying, oldest_retrying) = (Gauge::default(), Gauge::default());
+        let dead_letters = Family::default();
         let (outbox, replays) = (Family::default(), Family::default());
         let (lag, oldest_dead_letter) = (Gauge::default(), Gauge::default());
-        registry.register("queue_waiting", "Messages that wait on the queue", waiting.clone());
+        registry.register(
+            "queue_messages",
+            "Messages on the queue, those that wait for a retry included",
+            queue_messages.clone(),
+        );
+        registry.register(
+            "queue_oldest_seconds",
+            "The time since the oldest message on the queue was sent",
+            queue_oldest.clone(),
+        );
         registry.register(
             "lag_seconds",
-            "The longest time from ingress to the tables in the last five minutes",
+            "The longest time from ingress to the tables in the last five minutes, or that an event has waited so far",
             lag.clone(),
+        );
+        registry.register(
+            "retrying_events",
+            "Events that failed and wait for the next attempt",
+            retrying.clone(),
+        );
+        registry.register(
+            "oldest_retrying_seconds",
+            "The time since the oldest retrying event was received",
+            oldest_retrying.clone(),
         );
         registry.register(
             "dead_letters",
@@ -93,8 +121,11 @@ impl Default for Metrics {
             deliveries,
             rejections,
             outgoing,
-            waiting,
+            queue_messages,
+            queue_oldest,
             lag,
+            retrying,
+            oldest_retrying,
             dead_letters,
             oldest_dead_letter,
             outbox,
@@ -128,7 +159,8 @@ impl Metrics {
         self.outgoing.get_or_create(&labels).inc_by(count);
     }
 
-    /// `hookmill_queue_waiting{queue}`, `hookmill_lag_seconds`, `hookmill_dead_letters{reason}`,
+    /// `hookmill_queue_messages{queue}`, `hookmill_queue_oldest_seconds{queue}`, `hookmill_lag_seconds`,
+    /// `hookmill_retrying_events`, `hookmill_oldest_retrying_seconds`, `hookmill_dead_letters{reason}`,
     /// `hookmill_oldest_dead_letter_seconds`, `hookmill_outbox_waiting{channel}`, `hookmill_replay_letters{state}`.
     fn set(&self, status: StatusMetrics) {
         let set = |family: &Family<Labels<1>, Gauge>, label, counts: Vec<(String, i64)>| {
@@ -138,7 +170,13 @@ impl Metrics {
                 family.get_or_create(&[(label, of)]).set(count);
             }
         };
-        set(&self.waiting, "queue", status.waiting);
+        for (queue, messages, oldest) in status.queues {
+            let label = [("queue", queue)];
+            self.queue_messages.get_or_create(&label).set(messages);
+            self.queue_oldest.get_or_create(&label).set(oldest);
+        }
+        self.retrying.set(status.retrying);
+        self.oldest_retrying.set(status.oldest_retrying);
         set(&self.dead_letters, "reason", status.dead_letters);
         set(&self.outbox, "channel", status.outbox);
         set(&self.replays, "state", status.replays);

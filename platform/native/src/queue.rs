@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::limits::{BATCH_MESSAGES, NATIVE_BATCH_BYTES, PLATFORM_DELIVERIES};
 use hookmill_core::message::{Unreadable, text_of};
-use hookmill_core::queue::{Queue, QueueError};
+use hookmill_core::queue::{Backlog, Queue, QueueError};
 use hookmill_core::time::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{
@@ -50,10 +50,11 @@ pub enum QueueName {
 }
 
 impl QueueName {
-    const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Replays];
+    /// Every queue.
+    pub const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Replays];
 
-    /// The prefix of its tables.
-    const fn prefix(self) -> &'static str {
+    /// The prefix of its tables, and its name in metrics and in the API.
+    pub const fn prefix(self) -> &'static str {
         match self {
             Self::Events => "events",
             Self::DeadLetters => "dead_letters",
@@ -79,6 +80,7 @@ struct Sql {
     lease_new: String,
     end: String,
     remove: String,
+    oldest: String,
     keep: String,
     delay: String,
 }
@@ -116,6 +118,7 @@ impl Sql {
                 .sql("INSERT INTO {q}_deliveries (seq, attempts, due_at, leased) VALUES (?1, 1, ?2, 1)"),
             end: queue.sql("DELETE FROM {q}_deliveries WHERE seq = ?1 AND attempts = ?2"),
             remove: queue.sql("DELETE FROM {q}_messages WHERE seq = ?1"),
+            oldest: queue.sql("SELECT sent_at FROM {q}_messages ORDER BY seq LIMIT 1"),
             keep: queue.sql(&format!(
                 "UPDATE {{q}}_deliveries SET due_at = {NEVER}, leased = 0 WHERE seq = ?1 AND attempts = ?2"
             )),
@@ -124,6 +127,29 @@ impl Sql {
             ),
         }
     }
+}
+
+/// The backlog of each queue, read from its database.
+///
+/// # Errors
+///
+/// If the database cannot be read.
+pub fn queue_backlogs(database: &Connection) -> rusqlite::Result<Vec<(QueueName, Backlog)>> {
+    let backlog = |queue: QueueName| {
+        let sql = queue.sql("SELECT count(*), (SELECT sent_at FROM {q}_messages ORDER BY seq LIMIT 1) FROM {q}_messages");
+        database.query_row(&sql, [], |row| {
+            let oldest: Option<i64> = row.get(1)?;
+            let backlog =
+                Backlog { messages: count(row)?, oldest: oldest.map(Timestamp::from_millis) };
+            Ok((queue, backlog))
+        })
+    };
+    QueueName::ALL.into_iter().map(backlog).collect()
+}
+
+/// A count in the first column.
+fn count(row: &rusqlite::Row<'_>) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default())
 }
 
 /// A delivery, and the identity of its lease.
@@ -184,6 +210,7 @@ enum Task {
     Lease { queue: QueueName, limit: usize },
     Settle { queue: QueueName, verdicts: Arc<[(i64, u32, Verdict)]> },
     Count { queue: QueueName, limit: usize },
+    Backlog { queue: QueueName },
     Check,
 }
 
@@ -196,6 +223,8 @@ struct TaskResult {
     next_due_in: Option<Duration>,
     /// For a count: the number.
     count: usize,
+    /// For a backlog.
+    backlog: Backlog,
     /// The queue in which a message may be due earlier than its receiver expects.
     arrived: Option<QueueName>,
 }
@@ -239,11 +268,14 @@ impl SqliteQueue {
                 [],
                 |row| row.get(0),
             )?;
-            let (sql, longest_retry) = (Sql::new(queue), longest_retry(queue));
+            let (statements, longest_retry) = (Sql::new(queue), longest_retry(queue));
+            let sql = queue.sql("SELECT count(*) FROM {q}_messages");
             queues.push(State {
-                sql,
+                sql: statements,
                 longest_retry,
                 last,
+                // A damaged database is opened nevertheless.
+                messages: database.query_row(&sql, [], count).unwrap_or_default(),
                 delivered: 0,
                 unbroken: None,
                 unreadable: BTreeSet::new(),
@@ -379,7 +411,7 @@ impl SqliteQueue {
         }
     }
 
-    /// The number of waiting messages, counted up to `limit`.
+    /// The number of due messages, counted up to `limit`.
     ///
     /// # Errors
     ///
@@ -442,6 +474,11 @@ impl Queue for QueueSender {
     async fn send(&self, messages: Vec<String>) -> Result<(), QueueError> {
         self.queue.ask(Task::Send { queue: self.name, messages }).await.map(drop)
     }
+
+    async fn backlog(&self) -> Result<Backlog, QueueError> {
+        let task = Task::Backlog { queue: self.name };
+        self.queue.ask(task).await.map(|result| result.backlog)
+    }
 }
 
 /// The thread's knowledge about a queue, besides its tables.
@@ -452,6 +489,8 @@ struct State {
     /// The last number of a message. No number is assigned twice in the life of a process, so that a late verdict cannot
     /// affect another message.
     last: i64,
+    /// The number of messages in its table.
+    messages: u64,
     /// Every message up to this one has been delivered, so that new ones are found without a search.
     delivered: i64,
     /// The number of new messages before a damaged part, if one is known.
@@ -534,7 +573,7 @@ impl Thread {
         group: &[Operation],
     ) -> Result<Vec<TaskResult>, (Option<usize>, Failure)> {
         let before: Vec<_> =
-            self.queues.iter().map(|queue| (queue.last, queue.delivered)).collect();
+            self.queues.iter().map(|queue| (queue.last, queue.messages, queue.delivered)).collect();
         let mut at = None;
         let result = (|| {
             let transaction =
@@ -558,7 +597,7 @@ impl Thread {
         })();
         result.map_err(|failure| {
             for (queue, before) in self.queues.iter_mut().zip(before) {
-                (queue.last, queue.delivered) = before;
+                (queue.last, queue.messages, queue.delivered) = before;
             }
             (at, failure)
         })
@@ -649,6 +688,7 @@ impl Work<'_> {
                 let mut send = self.transaction.prepare_cached(&queue.sql.send)?;
                 for message in messages {
                     queue.last += 1;
+                    queue.messages += 1;
                     send.execute(params![queue.last, now.millis(), message])?;
                 }
                 Ok(TaskResult { arrived: Some(*name), ..TaskResult::default() })
@@ -656,8 +696,8 @@ impl Work<'_> {
             Task::Check => Ok(TaskResult::default()),
             Task::Lease { queue, limit } => self.lease(*queue, *limit, now),
             Task::Settle { queue: name, verdicts } => {
-                let queue = &self.queues[*name as usize];
-                let mut delay = self.transaction.prepare_cached(&queue.sql.delay)?;
+                let delay = self.queues[*name as usize].sql.delay.clone();
+                let mut delay = self.transaction.prepare_cached(&delay)?;
                 let mut arrived = None;
                 for (seq, attempts, verdict) in verdicts.iter() {
                     match verdict {
@@ -669,6 +709,14 @@ impl Work<'_> {
                     }
                 }
                 Ok(TaskResult { arrived, ..TaskResult::default() })
+            }
+            Task::Backlog { queue: name } => {
+                let queue = &self.queues[*name as usize];
+                let mut oldest = self.transaction.prepare_cached(&queue.sql.oldest)?;
+                let oldest = oldest.query_row([], |row| row.get(0)).optional()?;
+                let oldest = oldest.map(Timestamp::from_millis);
+                let backlog = Backlog { messages: queue.messages, oldest };
+                Ok(TaskResult { backlog, ..TaskResult::default() })
             }
             Task::Count { queue: name, limit } => {
                 self.put_right(*name, now)?;
@@ -793,6 +841,7 @@ impl Work<'_> {
     ) -> Result<(), Failure> {
         let dead_letters = &mut self.queues[QueueName::DeadLetters as usize];
         dead_letters.last += 1;
+        dead_letters.messages += 1;
         self.transaction.prepare_cached(&dead_letters.sql.send)?.execute(params![
             dead_letters.last,
             now.millis(),
@@ -803,14 +852,15 @@ impl Work<'_> {
 
     /// Removes a settled message, if its lease has not ended. If a damaged database cannot remove it, it stays, and is not
     /// delivered again.
-    fn remove(&self, name: QueueName, seq: i64, attempts: u32) -> Result<(), Failure> {
-        let State { sql, stuck, .. } = &self.queues[name as usize];
+    fn remove(&mut self, name: QueueName, seq: i64, attempts: u32) -> Result<(), Failure> {
+        let State { sql, stuck, messages, .. } = &mut self.queues[name as usize];
         let prepare = |sql| self.transaction.prepare_cached(sql);
         if stuck.contains(&seq) {
             prepare(&sql.keep)?.execute(params![seq, attempts])?;
         } else if prepare(&sql.end)?.execute(params![seq, attempts])? > 0 {
             let removed = prepare(&sql.remove)?.execute([seq]);
-            removed.map_err(Failure::at(Damage::Removal(name, seq)))?;
+            let removed = removed.map_err(Failure::at(Damage::Removal(name, seq)))?;
+            *messages = messages.saturating_sub(removed as u64);
         }
         Ok(())
     }
