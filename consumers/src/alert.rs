@@ -11,6 +11,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use hookmill_config::{AlertUrl, Alerts, Consumers};
 use hookmill_core::email::address_key;
 use hookmill_core::fetch::Fetch;
+use hookmill_core::json::to_json;
 use hookmill_core::outbound::{ApiRequest, Authorization, Method};
 use hookmill_core::params;
 use hookmill_core::queue::Backlog;
@@ -297,6 +298,38 @@ pub async fn look<S: Store, F: Fetch>(
         store.execute(arrived).await?;
     }
     Ok(looked)
+}
+
+/// The time between two notifications of an outage.
+const OUTAGE: i64 = 15;
+
+/// Tells the webhook that the store is unavailable, which no other alert can: they are recorded in the store. Returns the
+/// text of the notification, or why it was not accepted. Call it every minute of an outage; it sends every quarter of an
+/// hour, so that it needs no memory.
+pub async fn tell_outage<F: Fetch>(
+    fetch: &F,
+    alarm: &Alarm,
+    error: &StoreError,
+    now: Timestamp,
+) -> Option<Result<String, String>> {
+    let (url, secret) = alarm.webhook.as_ref()?;
+    let minute = now.seconds().div_euclid(60);
+    if minute % OUTAGE != 0 {
+        return None;
+    }
+    let text = format!("{error}. Events wait on the queue, and are applied when it works again.");
+    let data = json!({
+        "alert": "outage", "hookmill": alarm.settings.name, "since": now.to_string(), "message": text
+    });
+    let body = json!({ "type": "alert.raised", "timestamp": now.to_string(), "data": data });
+    // The receiver recognizes the same outage, told by two processes.
+    let pending = to_json(&(format!("outage-{minute}"), body.to_string()));
+    let request = request(url, secret, &pending, now)?;
+    Some(match fetch.ask(request, &Secret::from("")).await {
+        Ok(answer) if (200..300).contains(&answer.status) => Ok(text),
+        Ok(answer) => Err(format!("the alert webhook responded with {}", answer.status)),
+        Err(error) => Err(format!("the alert webhook: {error}")),
+    })
 }
 
 /// Records a notification, and writes its email.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use hookmill_config::Consumers;
 use hookmill_core::fetch::Fetch;
-use hookmill_core::job::{Job, OutboxCount, Step};
+use hookmill_core::job::{Job, OutboxCount, Step, failed};
 use hookmill_core::log::{Entry, Fields};
 use hookmill_core::queue::{Backlog, Queue};
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 
-use crate::alert::{Alarm, Looked, look};
+use crate::alert::{Alarm, Looked, look, tell_outage};
 use crate::outbox::state::UnsentMessage;
 use crate::outbox::{OutboxChannel, Round, Sent, round};
 use crate::refetch::{self, Apis, Fetched};
@@ -127,7 +127,19 @@ impl<S: Store, F: Fetch, Q: Queue> Job for SendAlerts<S, F, Q> {
             Some(queue) => queue.backlog().await.unwrap_or_default(),
             None => Backlog::default(),
         };
-        let looked = look(&self.store, &self.fetch, &self.alarm, &backlog, now()).await?;
+        let looked = match look(&self.store, &self.fetch, &self.alarm, &backlog, now()).await {
+            Err(error @ StoreError::Unavailable(_)) => {
+                let told = tell_outage(&self.fetch, &self.alarm, &error, now()).await;
+                let line = |told: Result<String, String>| match told {
+                    Ok(text) => format!("alert: {text}"),
+                    Err(problem) => problem,
+                };
+                let told = told.map(|told| Entry::warn(line(told), Fields::default()));
+                let log = told.into_iter().chain([failed(Self::NAME, &error)]).collect();
+                return Ok(Step { log, ..Step::default() });
+            }
+            looked => looked?,
+        };
         let Looked { notified, problems } = looked;
         let writes_outbox = !notified.is_empty();
         let notified = notified.into_iter().map(|text| format!("alert: {text}"));

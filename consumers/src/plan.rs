@@ -103,6 +103,13 @@ impl Writes {
         rows.chain([&self.ledger]).chain(&self.message).map(Row::bytes).sum()
     }
 
+    /// The first rule that writes this table.
+    pub(crate) fn rule_of<'p>(&self, program: &'p Program, table: &str) -> Option<&'p str> {
+        let rules = self.rows.iter().map(|(rule, _)| &program.rules[*rule]);
+        let rule = rules.into_iter().find(|rule| rule.effect.table() == Some(table));
+        rule.map(|rule| rule.name.as_str())
+    }
+
     /// The rules that write, without repetition.
     pub(crate) fn rules<'p>(&self, program: &'p Program) -> Vec<&'p Rule> {
         let mut numbers: Vec<_> = self.rows.iter().map(|(rule, _)| *rule).collect();

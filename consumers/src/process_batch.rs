@@ -326,8 +326,8 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
         }
     }
 
-    /// Applies the writes in one transaction. If the store rejects it or a table is missing, splits them in halves until
-    /// each bad event is alone. The ledger may cause the first rejection, so that one leaves out the events that are in the
+    /// Applies the writes in one transaction. If a table is missing, the events that need it are left out. If the store
+    /// rejects the transaction, splits them in halves until each bad event is alone. The ledger may cause the first rejection, so that one leaves out the events that are in the
     /// ledger. If another process applies an event after that, [`write_letters`] finds it in the ledger.
     async fn apply(&mut self, writes: &[Writes], fates: &mut [Option<Fate>], noted: bool) {
         let mut work = vec![writes.iter().collect::<Vec<_>>()];
@@ -377,6 +377,18 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
                 }
                 if part.len() < before || self.away.is_some() {
                     work.push(part);
+                    continue;
+                }
+            }
+            if let Some(table) = error.missing_table() {
+                let needs = |write: &&Writes| write.rule_of(&self.config.program, table).is_some();
+                let (needing, others): (Vec<_>, Vec<_>) = part.iter().copied().partition(needs);
+                for write in &needing {
+                    let rule = write.rule_of(&self.config.program, table).unwrap_or_default();
+                    fates[write.index] = Some(Fate::Unavailable(format!("rule `{rule}`: {error}")));
+                }
+                if !needing.is_empty() {
+                    work.push(others);
                     continue;
                 }
             }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use hookmill_config::Consumers;
-use hookmill_consumers::alert::{Alarm, Looked, look};
+use hookmill_consumers::alert::{Alarm, Looked, look, tell_outage};
 use hookmill_consumers::outbox::ChannelError;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
@@ -218,7 +218,7 @@ fn an_alert_is_raised_repeated_and_ended() {
     assert_eq!(world.notified(13 * HOUR - 1), Vec::<String>::new());
     assert_eq!(world.notified(13 * HOUR).len(), 1);
     world.sql("UPDATE dead_letters SET state = 'discarded'");
-    assert_eq!(world.notified(14 * HOUR), ["No dead letter has waited for 1h."]);
+    assert_eq!(world.notified(14 * HOUR), ["Over: no dead letter has waited for 1h."]);
     assert_eq!(world.notified(15 * HOUR), Vec::<String>::new());
     assert_eq!(world.sql("SELECT * FROM alerts"), Vec::<Vec<_>>::new());
     let webhooks = world.webhooks();
@@ -289,13 +289,16 @@ fn many_dead_letters_and_a_long_lag_raise_alerts() {
         world.notified(HOUR),
         [
             "3 dead letters are waiting: 3 refused. `hookmill dead-letters groups` lists the errors.",
-            "An event took 30s from ingress to its tables in the last five minutes."
+            "An event has taken 30s from ingress to its tables, or has waited for so long."
         ]
     );
     world.sql("DELETE FROM dead_letters WHERE id = 'c'");
     assert_eq!(
         world.notified(HOUR + 10 * 60_000),
-        ["2 dead letters are waiting.", "No event took 30s in the last five minutes."]
+        [
+            "Over: 2 dead letters are waiting, fewer than 3.",
+            "Over: events take less than 30s again."
+        ]
     );
 }
 
@@ -340,6 +343,46 @@ fn an_alert_survives_a_crash() {
         assert_eq!(world.emails(), ["Hookmill: oldest dead letter"], "{transactions}");
         assert_eq!(world.sql("SELECT pending FROM alerts"), [[None]]);
     }
+}
+
+#[test]
+fn an_outage_of_the_store_is_told_without_it() {
+    let world = World::new();
+    // The start of an hour.
+    let hour = START / 60_000;
+    let tell = |minute: i64| {
+        let error = StoreError::from_d1("D1_ERROR: Exceeded maximum DB size".into());
+        let now = Timestamp::from_seconds((hour + minute) * 60 + 7);
+        block(tell_outage(&world, &world.alarm, &error, now))
+    };
+    let told = tell(30).unwrap().unwrap();
+    assert!(told.contains("the D1 database is full; shorten `[retention]`"), "{told}");
+    // Another process tells the same, and nothing is told for a quarter of an hour.
+    tell(30).unwrap().unwrap();
+    assert!((31..45).all(|minute| tell(minute).is_none()));
+    *world.status.lock().unwrap() = 500;
+    let problem = tell(45).unwrap().unwrap_err();
+    assert_eq!(problem, "the alert webhook responded with 500");
+    let webhooks = world.webhooks();
+    let ids: Vec<_> = webhooks.iter().map(|(id, ..)| id.as_str()).collect();
+    let expected = [30, 30, 45].map(|minute| format!("outage-{}", hour + minute));
+    assert_eq!(ids, expected);
+    assert!(webhooks.iter().all(|(_, _, alert)| alert == "outage"));
+}
+
+#[test]
+fn a_queue_that_moves_nothing_is_lag() {
+    let world = World::new();
+    let backlog = Backlog { messages: 3, oldest: Some(Timestamp::from_millis(START)) };
+    let at = |now: i64| {
+        let now = Timestamp::from_millis(START + now);
+        block(look(&world.store, &world, &world.alarm, &backlog, now)).unwrap().notified
+    };
+    assert_eq!(at(29_999), Vec::<String>::new());
+    assert_eq!(
+        at(30_000),
+        ["An event has taken 30s from ingress to its tables, or has waited for so long."]
+    );
 }
 
 #[test]

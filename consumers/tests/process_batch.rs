@@ -336,6 +336,21 @@ fn while_the_store_is_away_an_event_uses_up_no_attempts() {
     assert_eq!(fixture.process(&fixture.store, &event(102)), [(Fate::Applied, Verdict::Ack)]);
 }
 
+#[test]
+fn events_that_need_a_missing_table_are_left_out_at_once() {
+    let fixture = fixture();
+    let store = Flaky { store: &fixture.store, script: Mutex::default(), calls: Arc::default() };
+    sql(&fixture, "ALTER TABLE things RENAME TO gone");
+    let mut batch: Vec<_> = (0..99).map(|number| delivery(number, &thing(1, false), 1)).collect();
+    batch.insert(50, event("evt_other", "other.unheard_of", "{}", 1));
+    let settled = fixture.process(&store, &batch);
+    assert_eq!(settled[50], (Fate::Recorded, Verdict::Ack));
+    let waits = settled.iter().filter(|(fate, _)| matches!(fate, Fate::Unavailable(_))).count();
+    assert_eq!(waits, 99);
+    // The first transaction fails, the second applies the other event, the third records the failed attempts.
+    assert_eq!(*store.calls.lock().unwrap(), 3);
+}
+
 /// The row of an event in `retries`: whether it waits, its attempts, its notes, and the errors.
 fn attempts(fixture: &Fixture, event: &str) -> Vec<Vec<String>> {
     fixture.rows(&format!(

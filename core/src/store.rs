@@ -290,6 +290,35 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The store is unavailable. If it is full or a quota is used up, the error says what to do.
+    ///
+    /// Source: <https://developers.cloudflare.com/d1/platform/limits/>.
+    pub fn unavailable(mut text: String) -> Self {
+        const REMEDIES: [(&str, &str); 4] = [
+            (
+                "maximum DB size",
+                "the D1 database is full; shorten `[retention]` in hookmill.toml, above all `messages`, and deploy the \
+                 dead-letter Worker, which removes old rows",
+            ),
+            (
+                "daily",
+                "the account's daily limit of D1 is used up; it is reset at midnight UTC, and the paid plan has none",
+            ),
+            (
+                "free tier",
+                "the free plan's limit of D1 is used up; it is reset at midnight UTC, and the paid plan has none",
+            ),
+            (
+                "disk is full",
+                "free space on the disk of the data folder; `[retention]` in hookmill.toml says how long rows are kept",
+            ),
+        ];
+        if let Some((_, remedy)) = REMEDIES.iter().find(|(mark, _)| text.contains(mark)) {
+            text = format!("{text}: {remedy}");
+        }
+        Self::Unavailable(text)
+    }
+
     /// Classifies `SQLITE_ERROR` by its message: SQLite has one code for a wrong statement and for a missing table or
     /// column.
     ///
@@ -301,6 +330,18 @@ impl StoreError {
         } else {
             Self::Refused(message)
         }
+    }
+
+    /// The missing table, if it is a table that is missing, or one of its columns.
+    pub fn missing_table(&self) -> Option<&str> {
+        let Self::NotReady(text) = self else { return None };
+        let rest = match (text.split_once("no such table: "), text.split_once("table ")) {
+            (Some((_, rest)), _) => rest,
+            (None, Some((_, rest))) if rest.contains(" has no column named ") => rest,
+            _ => return None,
+        };
+        let name = rest.split([' ', ':']).next()?;
+        Some(name.strip_prefix("main.").unwrap_or(name))
     }
 
     /// The part of a refusal that stands in the definition of a table or trigger: the condition or name of a failed `CHECK`,
@@ -328,7 +369,7 @@ impl StoreError {
         ];
         let is_refused = REFUSED.iter().any(|mark| text.contains(mark));
         match Self::from_sqlite_error(text) {
-            Self::Refused(text) if !is_refused => Self::Unavailable(text),
+            Self::Refused(text) if !is_refused => Self::unavailable(text),
             error => error,
         }
     }
@@ -432,6 +473,35 @@ mod tests {
                 ["[[3]]".to_owned(), format!("[{long}]")]
             ]
         );
+    }
+
+    #[test]
+    fn an_error_names_the_missing_table() {
+        for (text, table) in [
+            ("no such table: main.things", Some("things")),
+            ("D1_ERROR: no such table: things: SQLITE_ERROR", Some("things")),
+            ("D1_ERROR: table things has no column named n: SQLITE_ERROR", Some("things")),
+            ("no such column: n", None),
+        ] {
+            assert_eq!(StoreError::from_d1(text.into()).missing_table(), table, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_error_of_a_full_store_says_what_to_do() {
+        let errors = [
+            "D1_ERROR: Exceeded maximum DB size",
+            "D1_ERROR: Your account has exceeded D1's maximum account storage limit or daily row write limit",
+            "D1_ERROR: D1 DB is overloaded. Requests queued for too long.",
+        ];
+        let errors = errors.map(|text| StoreError::from_d1(text.into()).to_string());
+        insta::assert_debug_snapshot!(errors, @r#"
+        [
+            "the store is unavailable: D1_ERROR: Exceeded maximum DB size: the D1 database is full; shorten `[retention]` in hookmill.toml, above all `messages`, and deploy the dead-letter Worker, which removes old rows",
+            "the store is unavailable: D1_ERROR: Your account has exceeded D1's maximum account storage limit or daily row write limit: the account's daily limit of D1 is used up; it is reset at midnight UTC, and the paid plan has none",
+            "the store is unavailable: D1_ERROR: D1 DB is overloaded. Requests queued for too long.",
+        ]
+        "#);
     }
 
     #[test]

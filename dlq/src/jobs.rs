@@ -13,8 +13,8 @@ use hookmill_core::time::Timestamp;
 use crate::replay::{Stepped, step};
 use crate::sweep::{Swept, sweep};
 
-/// The delay before a sweep continues.
-const NEXT_SWEEP: Duration = Duration::from_secs(1);
+/// The delay before a sweep continues, so that other transactions come between.
+const NEXT_SWEEP: Duration = Duration::from_millis(100);
 
 /// Sends the letters and events of replays.
 #[derive(Debug)]

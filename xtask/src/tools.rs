@@ -64,7 +64,7 @@ impl Tools {
     /// If something cannot be installed.
     pub fn without_builder() -> anyhow::Result<Self> {
         let node = node(&folder())?;
-        npm_packages()?;
+        npm_packages(&root().join("tests"))?;
         Ok(Self { bin: folder().join("bin"), node })
     }
 
@@ -85,7 +85,8 @@ impl Tools {
     /// If the packages cannot be installed.
     pub fn python() -> anyhow::Result<Option<PathBuf>> {
         let requirements = root().join("tests/sdk/python/requirements.txt");
-        let packages = environment(&folder().join("python"), &fs::read(requirements)?, &[])?;
+        let strict = ["--require-hashes", "--no-deps"];
+        let packages = environment(&folder().join("python"), &fs::read(requirements)?, &strict)?;
         Ok(packages.map(|programs| programs.join(format!("python{EXE_SUFFIX}"))))
     }
 
@@ -323,43 +324,33 @@ fn node(folder: &Path) -> anyhow::Result<PathBuf> {
         "aarch64" => "arm64",
         machine => machine,
     };
-    let package = format!("node-{system}-{machine}");
     let folder = folder.join("node");
-    let path = folder.join("node_modules").join(&package).join("bin/node");
+    fs::create_dir_all(&folder)?;
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(root().join("xtask/node").join(file), folder.join(file))?;
+    }
+    let path = folder.join(format!("node_modules/node-{system}-{machine}/bin/node{EXE_SUFFIX}"));
     if !path.exists() {
-        eprintln!("node {version} is too old for Cloudflare's tools");
-        fs::create_dir_all(&folder)?;
-        run(Command::new("npm")
-            .current_dir(&folder)
-            .args([
-                "install",
-                "--no-save",
-                "--no-audit",
-                "--no-fund",
-                "--loglevel=error",
-                "--prefix",
-                ".",
-            ])
-            .arg(format!("{package}@{NODE}")))?;
+        eprintln!("node {version} is too old for Cloudflare's tools, so npm installs another");
+    }
+    npm_packages(&folder)?;
+    if !path.exists() {
+        bail!(
+            "npm has no Node for this system; install Node.js {NODE} or newer: https://nodejs.org"
+        );
     }
     Ok(path)
 }
 
-/// The packages that tests/package-lock.json names.
-fn npm_packages() -> anyhow::Result<()> {
-    let lock = fs::read(root().join("tests/package-lock.json"))?;
-    let stamp = modules().join(".hookmill-lock");
+/// Installs exactly the packages of a folder's package-lock.json.
+fn npm_packages(folder: &Path) -> anyhow::Result<()> {
+    let lock = fs::read(folder.join("package-lock.json"))?;
+    let stamp = folder.join("node_modules/.hookmill-lock");
     if fs::read(&stamp).is_ok_and(|installed| installed == lock) {
         return Ok(());
     }
-    // Not `npm ci`: workerd is a package for each system, and it wants those of all systems to be in the lock file.
-    run(Command::new("npm").current_dir(root().join("tests")).args([
-        "install",
-        "--no-save",
-        "--no-audit",
-        "--no-fund",
-        "--loglevel=error",
-    ]))?;
+    let quiet = ["--no-audit", "--no-fund", "--loglevel=error"];
+    run(Command::new("npm").current_dir(folder).arg("ci").args(quiet))?;
     fs::write(stamp, lock)?;
     Ok(())
 }

@@ -224,7 +224,7 @@ pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
             | ErrorCode::TooBig
             | ErrorCode::ParameterOutOfRange,
         ) => StoreError::Refused(message(error)),
-        _ => StoreError::Unavailable(message(error)),
+        _ => StoreError::unavailable(message(error)),
     }
 }
 
