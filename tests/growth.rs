@@ -187,7 +187,7 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
 
 /// Values of columns that matter to some statement; `i` is the number of the row. The rows are history: settled, but not
 /// old enough to be removed.
-const HISTORY: [(&str, &str); 22] = [
+const HISTORY: [(&str, &str); 24] = [
     ("events.outcome", "'applied'"),
     ("events.generation", "0"),
     ("outbox.channel", "'email'"),
@@ -668,7 +668,7 @@ fn the_dashboards_queries() {
             "/replays",
             "/events",
             "/events?state=retrying",
-            "/events/s/id-1",
+            "/events/source-1/id-1",
             "/dead-letters",
             "/audit",
         ] {

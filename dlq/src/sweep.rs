@@ -11,7 +11,7 @@ use hookmill_core::time::Timestamp;
 use crate::bodies::{self, Stale};
 
 /// The maximum number of rows of a kind in one step.
-const STEP: usize = 2_000;
+const STEP: usize = 500;
 /// The name of bodies among the removed kinds.
 const BODIES: &str = "large bodies";
 

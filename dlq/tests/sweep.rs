@@ -186,15 +186,15 @@ fn the_ledger_keeps_an_event_while_its_letter_can_be_replayed() {
     sql(
         &store,
         "INSERT INTO events (source, id, type, outcome, received_at, applied_at, attempts, secret)
-         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 2110)
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 610)
          SELECT 's', n, 't', 'applied', 0, n, 1, 0 FROM n",
     );
     sql(
         &store,
         "INSERT INTO dead_letters (id, source, event_id, generation, reason, error, fingerprint, attempts, first_failed_at, last_failed_at, state, message)
-         SELECT id, source, id, iif(id = '2110', 1, 0), 'refused', 'x', 'f', 1, 0, 0,
+         SELECT id, source, id, iif(id = '610', 1, 0), 'refused', 'x', 'f', 1, 0, 0,
             CASE id % 3 WHEN 0 THEN 'dead' WHEN 1 THEN 'replaying' ELSE 'replayed' END, 'm'
-         FROM events WHERE CAST(id AS INTEGER) <= 2100 OR id = '2110'",
+         FROM events WHERE CAST(id AS INTEGER) <= 600 OR id = '610'",
     );
     let retention = Retention { events: Some(days(35)), ..Retention::default() };
     let objects = Removed::default();
@@ -205,7 +205,7 @@ fn the_ledger_keeps_an_event_while_its_letter_can_be_replayed() {
         "UPDATE dead_letters SET state = iif(rowid % 2, 'applied', 'discarded'), state_at = 1e15",
     );
     let found = swept(&store, &objects, &retention);
-    assert_eq!((found.removed, found.more), (BTreeMap::from([("events", 2_000)]), true));
+    assert_eq!((found.removed, found.more), (BTreeMap::from([("events", 500)]), true));
     assert_eq!(swept(&store, &objects, &retention).removed, BTreeMap::from([("events", 100)]));
 }
 
@@ -231,12 +231,12 @@ fn many_rows_are_removed_in_steps() {
     let (_data, store) = filled(&folder, &[]);
     sql(
         &store,
-        "INSERT INTO audit (at, actor, action, target, reason, detail) WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 2200) SELECT n, 'a', 'b', 'c', 'd', '{}' FROM n",
+        "INSERT INTO audit (at, actor, action, target, reason, detail) WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 700) SELECT n, 'a', 'b', 'c', 'd', '{}' FROM n",
     );
     let retention = Retention { audit: Some(days(1)), ..Retention::default() };
     let objects = Removed::default();
     let first = swept(&store, &objects, &retention);
-    assert_eq!((first.removed["audit"], first.more), (2_000, true));
+    assert_eq!((first.removed["audit"], first.more), (500, true));
     let second = swept(&store, &objects, &retention);
     assert_eq!((second.removed["audit"], second.more), (200, false));
 }
