@@ -392,6 +392,9 @@ CREATE TABLE audit (
     detail TEXT NOT NULL
 ) STRICT;
 
+-- The changes to an object, for its history.
+CREATE INDEX audit_target ON audit (target);
+
 -- Alerts that were sent.
 CREATE TABLE alerts (
     -- 'oldest_dead_letter', 'dead_letters' or 'lag'.

@@ -187,9 +187,10 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
 
 /// Values of columns that matter to some statement; `i` is the number of the row. The rows are history: settled, but not
 /// old enough to be removed.
-const HISTORY: [(&str, &str); 24] = [
+const HISTORY: [(&str, &str); 25] = [
     ("events.outcome", "'applied'"),
     ("events.generation", "0"),
+    ("events.wrote", "'[]'"),
     ("outbox.channel", "'email'"),
     ("outbox.state", "iif(i < 100, 'refused', 'sent')"),
     ("outbox.content", "'{}'"),
