@@ -410,3 +410,56 @@ fn health(problems: &[String]) -> Reply {
         body: serde_json::to_string(&Health { status: word, problems }).expect("texts serialise"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::memory::Memory;
+
+    /// A body of this many parts of one size, all of which are there.
+    struct Parts(usize, usize);
+
+    impl Body for Parts {
+        type Chunk = Vec<u8>;
+
+        async fn chunk(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
+            let left = self.0.checked_sub(1);
+            Ok(left.map(|left| {
+                self.0 = left;
+                vec![b'x'; self.1]
+            }))
+        }
+    }
+
+    /// The length and the capacity of a body, or the status of the rejection.
+    fn read_parts(parts: Parts, length: Option<u64>, memory: &Memory) -> Result<[usize; 2], u16> {
+        let read = pin!(read(parts, length, 10_000, memory.reserve(0)));
+        let Poll::Ready(read) = read.poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("all parts are there");
+        };
+        match read {
+            Ok(Read { bytes, .. }) => Ok([bytes.len(), bytes.capacity()]),
+            Err(ReadError::Rejected(rejection)) => Err(rejected(None, rejection).0.status),
+            Err(ReadError::Overloaded) => Err(503),
+        }
+    }
+
+    #[test]
+    fn a_body_reserves_its_capacity() {
+        let memory = Memory::new(10_000, 1);
+        assert_eq!(read_parts(Parts(0, 0), None, &memory), Ok([0, 0]));
+        // It doubles, and does not exceed a stated length or the limit.
+        assert_eq!(read_parts(Parts(5, 1000), None, &memory), Ok([5000, 8000]));
+        assert_eq!(read_parts(Parts(5, 1000), Some(5000), &memory), Ok([5000, 5000]));
+        assert_eq!(read_parts(Parts(10, 1000), None, &memory), Ok([10_000, 10_000]));
+        assert_eq!(read_parts(Parts(11, 1000), None, &memory), Err(413));
+        // The memory is free again after each, and not exceeded by the capacity.
+        let memory = Memory::new(7999, 1);
+        assert_eq!(read_parts(Parts(5, 1000), None, &memory), Err(503));
+        assert_eq!(read_parts(Parts(4, 1000), None, &memory), Ok([4000, 4000]));
+        assert_eq!(read_parts(Parts(5, 1000), Some(5000), &memory), Ok([5000, 5000]));
+    }
+}

@@ -284,3 +284,102 @@ impl Body for &mut NativeBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// A connection to a server with a short and a long answer, and one that never comes.
+    fn opened() -> (DuplexStream, JoinHandle<()>) {
+        let long = "x".repeat(1_000_000);
+        let router = Router::new()
+            .route("/short", get("short"))
+            .route("/long", get(async move || long.clone()))
+            .route("/never", get(pending::<Response>));
+        let limits = Limits { connections: 1, proxies: Vec::new() };
+        let local = IpAddr::from([127, 0, 0, 1]);
+        let place = Arc::new(Connections::new(limits)).admit(local).unwrap().place;
+        let connection = place.connection.clone();
+        let (client, server) = duplex(16 * 1024);
+        let server = Guarded::new(server, connection.clone());
+        let served = connected(server, local, connection, router, Duration::from_secs(10));
+        let served = tokio::spawn(async {
+            let _ = served.await;
+            drop(place);
+        });
+        (client, served)
+    }
+
+    fn request(path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")
+    }
+
+    /// All that the server answers until it closes the connection.
+    async fn answer_to(request: &str) -> String {
+        let (mut client, served) = opened();
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        served.await.unwrap();
+        answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_disconnected() {
+        let (mut client, served) = opened();
+        client.write_all(request("/long").as_bytes()).await.unwrap();
+        served.await.unwrap();
+        // It got no more than the buffer.
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer.len(), 16 * 1024);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_a_little_at_a_time_is_disconnected() {
+        let (mut client, served) = opened();
+        client.write_all(request("/long").as_bytes()).await.unwrap();
+        let mut read = 0;
+        while client.read_u8().await.is_ok() {
+            read += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(read < 100_000, "{read}");
+        served.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_and_unfinished_headers_are_disconnected() {
+        assert_eq!(answer_to("").await, "");
+        let answer = answer_to("GET /short HTTP/1.1\r\nHost: a.test\r\nX").await;
+        assert!(!answer.contains("200"), "{answer}");
+        let answer = answer_to(&request("/short")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_a_deadline() {
+        let answer = answer_to(&request("/never")).await;
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+        assert!(answer.contains("retry-after") && answer.contains("timed_out"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn headers_have_a_size_and_a_number() {
+        for (count, length, expected) in
+            [(63, 400, "200 OK"), (64, 1, "431 "), (1, 31_000, "200 OK"), (1, 33_000, "431 ")]
+        {
+            let headers: String =
+                (0..count).map(|n| format!("X-{n}: {}\r\n", "x".repeat(length))).collect();
+            let request = format!("GET /short HTTP/1.1\r\nHost: a.test\r\n{headers}\r\n");
+            let answer = answer_to(&request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{count}: {answer}");
+        }
+    }
+}

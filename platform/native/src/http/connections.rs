@@ -1,9 +1,9 @@
 //! Decides which connections stay open.
 //!
-//! Any client can open connections and leave them open. So an address has a share of them, and when all are taken, the
-//! connection that has done nothing for the longest time is closed for a new one.
+//! Any client can open connections and leave them open. So an address has a share of them. When all are taken, a new one
+//! replaces the one that has been idle for the longest time, or one of the address that has the most.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,7 +20,8 @@ pub const CONNECTIONS: usize = 1024;
 const SHARE: usize = 64;
 /// One in this many connections is only for programs on this machine, such as health checks.
 const LOCAL: usize = 64;
-/// A connection is not closed for another one before it was idle for this long: its request may be on the way.
+/// A connection that was idle for less than this is closed only for a client that has fewer: its request may be on the
+/// way.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The limits of a server.
@@ -71,7 +72,7 @@ pub(super) struct Connections {
 struct Open {
     /// By number, in the order of their beginnings.
     connections: BTreeMap<u64, Arc<Connection>>,
-    counts: HashMap<IpAddr, usize>,
+    counts: BTreeMap<IpAddr, usize>,
     next: u64,
 }
 
@@ -79,6 +80,7 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Connection {
     client: IpAddr,
+    is_proxy: bool,
     started: Instant,
     /// When it began, or its last request arrived, or its last answer was sent, in milliseconds after `started`.
     active_at: AtomicU64,
@@ -90,9 +92,9 @@ pub(super) struct Connection {
 /// Why there is no place for a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Full {
-    /// The address has its share.
+    /// The client has its share.
     Share,
-    /// All are in use.
+    /// All are in use for now.
     All,
 }
 
@@ -118,20 +120,28 @@ impl Connections {
     /// Finds a place for a connection.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Full> {
         let address = address.to_canonical();
-        let client = client(address);
+        let (client, is_proxy) = (client(address), self.limits.is_proxy(address));
         let now = Instant::now();
         let mut open = self.lock();
         let mut closed = false;
-        let share = open.counts.get(&client).copied().unwrap_or_default();
-        if share >= SHARE && !self.limits.is_proxy(address) {
-            closed = open.close_idle(now, |other| other.client == client);
+        let count = open.counts.get(&client).copied().unwrap_or_default();
+        if count >= SHARE && !is_proxy {
+            closed = open.close_idle(now, PATIENCE, |other| other.client == client);
             if !closed {
                 return Err(Full::Share);
             }
         }
         let reserved = if is_local(address) { 0 } else { self.limits.connections.div_ceil(LOCAL) };
         if open.connections.len() >= self.limits.connections - reserved {
-            closed = open.close_idle(now, |_| true);
+            closed = open.close_idle(now, PATIENCE, |_| true);
+            if !closed {
+                let (most, with_most) = open.clients_with_most();
+                if !is_proxy && count > 0 && count + 1 >= most {
+                    return Err(Full::Share);
+                }
+                let of_them = |other: &Connection| with_most.contains(&other.client);
+                closed = open.close_idle(now, Duration::ZERO, of_them);
+            }
             if !closed {
                 return Err(Full::All);
             }
@@ -140,6 +150,7 @@ impl Connections {
         open.next += 1;
         let connection = Arc::new(Connection {
             client,
+            is_proxy,
             started: self.started,
             active_at: AtomicU64::default(),
             working: AtomicBool::new(false),
@@ -157,20 +168,35 @@ impl Connections {
 }
 
 impl Open {
-    /// Closes the connection that has been idle for the longest time. Returns false if none is idle.
-    fn close_idle(&mut self, now: Instant, which: impl Fn(&Connection) -> bool) -> bool {
+    /// The clients that have the most connections, and their number. Proxies do not count.
+    fn clients_with_most(&self) -> (usize, BTreeSet<IpAddr>) {
+        let clients = self.connections.values().filter(|connection| !connection.is_proxy);
+        let clients: BTreeSet<_> = clients.map(|connection| connection.client).collect();
+        let count = |client: &IpAddr| self.counts.get(client).copied().unwrap_or_default();
+        let most = clients.iter().map(count).max().unwrap_or_default();
+        (most, clients.into_iter().filter(|client| count(client) == most).collect())
+    }
+
+    /// Closes the connection that has been idle for the longest time. Returns false if none has for this long.
+    fn close_idle(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        which: impl Fn(&Connection) -> bool,
+    ) -> bool {
         let idle = self.connections.iter().filter(|(_, connection)| {
             !connection.working.load(Ordering::Relaxed) && which(connection)
         });
-        let longest = idle.min_by_key(|(_, connection)| connection.idle_since());
+        let longest = idle.min_by_key(|(_, connection)| connection.active_at());
         let Some((number, connection)) = longest else { return false };
-        if now.saturating_duration_since(connection.idle_since()) < PATIENCE {
+        if now.saturating_duration_since(connection.active_at()) < patience {
             return false;
         }
         if let Some(task) = connection.task.get() {
             task.abort();
         }
-        self.remove(*number);
+        let number = *number;
+        self.remove(number);
         true
     }
 
@@ -197,7 +223,7 @@ impl Connection {
         self.working.store(working, Ordering::Relaxed);
     }
 
-    fn idle_since(&self) -> Instant {
+    fn active_at(&self) -> Instant {
         self.started + Duration::from_millis(self.active_at.load(Ordering::Relaxed))
     }
 }
@@ -299,21 +325,44 @@ mod tests {
             all.push(opened(&connections, &format!("198.51.100.{n}")).unwrap());
             advance(Duration::from_millis(1)).await;
         }
-        let new = || opened(&connections, "203.0.113.1");
-        assert_eq!(new().err(), Some(Full::All), "their requests may be on the way");
         assert!(opened(&connections, "127.0.0.1").is_ok());
-        assert_eq!(opened(&connections, "127.0.0.1").err(), Some(Full::All));
         advance(PATIENCE).await;
         all[0].set_working(true);
         all[1].active();
-        assert!(new().is_ok());
+        assert!(opened(&connections, "198.51.100.1").is_ok());
         let open: Vec<_> = all.iter().map(|one| is_open(&connections, one)).collect();
         assert_eq!(open, [true, true, false, true, true, true, true, true, true]);
-        // One more than for strangers is open, so none of them is left for another stranger.
-        for one in &all {
-            one.set_working(true);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_client_replaces_a_connection_of_the_one_with_the_most() {
+        let connections = connections(10);
+        let mut all = Vec::new();
+        for address in ["198.51.100.1", "198.51.100.2", "198.51.100.2", "198.51.100.3"] {
+            all.push(opened(&connections, address).unwrap());
+            advance(Duration::from_millis(1)).await;
         }
-        assert_eq!(new().err(), Some(Full::All));
+        for _ in 0..5 {
+            opened(&connections, "10.0.0.1").unwrap();
+        }
+        // Their requests may be on the way.
+        assert_eq!(opened(&connections, "198.51.100.2").err(), Some(Full::Share));
+        assert_eq!(opened(&connections, "198.51.100.1").err(), Some(Full::Share));
+        all[1].set_working(true);
+        assert!(opened(&connections, "203.0.113.1").is_ok());
+        let open: Vec<_> = all.iter().map(|one| is_open(&connections, one)).collect();
+        assert_eq!(open, [true, true, false, true]);
+        // Local programs have a place of their own, and then come before strangers.
+        assert!(opened(&connections, "127.0.0.1").is_ok());
+        assert!(is_open(&connections, &all[0]));
+        assert!(opened(&connections, "127.0.0.1").is_ok());
+        assert!(!is_open(&connections, &all[0]));
+        // A proxy's new connections wait for its old ones.
+        for connection in connections.lock().connections.values() {
+            connection.set_working(true);
+        }
+        assert_eq!(opened(&connections, "10.0.0.1").err(), Some(Full::All));
+        assert_eq!(opened(&connections, "203.0.113.9").err(), Some(Full::All));
     }
 
     #[tokio::test(start_paused = true)]
