@@ -206,11 +206,8 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop_signal = stop_signal()?;
-        let (listener, address) = listen(options.listen).await?;
-        let admin_listener = match options.admin {
-            Some(address) => Some(listen(address).await?),
-            None => None,
-        };
+        let (listener, address) = listen(options.listen)?;
+        let admin_listener = options.admin.map(listen).transpose()?;
         folder.announce(address)?;
         let metrics = Metrics::default();
         if let Some(address) = options.metrics {
@@ -350,10 +347,8 @@ fn longest_retry(queue: QueueName, config: &Consumers) -> Duration {
     }
 }
 
-/// Listens on an address. Port 0 becomes a free one.
-async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listening = TcpListener::bind(address).await;
-    let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
+fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = http::listen(address).with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
@@ -364,7 +359,7 @@ async fn serve_metrics(
     store: &Sqlite,
     queue: &SqliteQueue,
 ) -> anyhow::Result<()> {
-    let (listener, address) = listen(address).await?;
+    let (listener, address) = listen(address)?;
     info!(%address, "serving metrics");
     let (store, queue) = (store.clone(), queue.clone());
     let status = move || admin::status(store.clone(), queue.clone());

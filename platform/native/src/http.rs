@@ -7,7 +7,7 @@ mod connections;
 mod guarded;
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service as _;
 use tracing::warn;
@@ -51,6 +51,10 @@ const HEADERS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The maximum time for the server's work on a request, in addition to the time for its body.
 const WORK_TIMEOUT: Duration = Duration::from_secs(60);
+/// The size of a socket's buffer for answers, which a client that does not read fills.
+const SEND_BYTES: u32 = 64 * 1024;
+/// The maximum number of new connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// The maximum time for requests in progress after the stop signal.
 const GRACE: Duration = Duration::from_secs(10);
 /// The minimum time between two lines of the log about closed connections.
@@ -75,6 +79,25 @@ pub fn webhooks<P: Platform + Send + 'static>(service: Arc<Service<P>>) -> Route
 pub fn health<P: Platform + Send + 'static>(service: Arc<Service<P>>) -> Router {
     let routes = Router::new().route("/healthz", any(answer::<P>));
     routes.route("/readyz", any(answer::<P>)).with_state(service)
+}
+
+/// Listens on an address. Port 0 becomes a free one.
+///
+/// # Errors
+///
+/// If the address is in use, or not one of this machine.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // As `TcpListener::bind` does: on Windows it would mean something else.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    // Accepted sockets inherit it.
+    socket.set_send_buffer_size(SEND_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves requests until `stop` is ready, then finishes those in progress. `body_timeout` is the maximum time for a body.

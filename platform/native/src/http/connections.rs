@@ -1,9 +1,10 @@
 //! Decides which connections stay open.
 //!
 //! Any client can open connections and leave them open. So an address has a share of them. When all are taken, a new one
-//! replaces the one that has been idle for the longest time, or one of the address that has the most.
+//! replaces one that has been idle for long, of an address that has many.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -72,7 +73,7 @@ pub(super) struct Connections {
 struct Open {
     /// By number, in the order of their beginnings.
     connections: BTreeMap<u64, Arc<Connection>>,
-    counts: BTreeMap<IpAddr, usize>,
+    counts: HashMap<IpAddr, usize>,
     next: u64,
 }
 
@@ -126,24 +127,21 @@ impl Connections {
         let mut closed = false;
         let count = open.counts.get(&client).copied().unwrap_or_default();
         if count >= SHARE && !is_proxy {
-            closed = open.close_idle(now, PATIENCE, |other| other.client == client);
+            closed = open.close_idle(now, PATIENCE, |other, _| other.client == client);
             if !closed {
                 return Err(Full::Share);
             }
         }
         let reserved = if is_local(address) { 0 } else { self.limits.connections.div_ceil(LOCAL) };
         if open.connections.len() >= self.limits.connections - reserved {
-            closed = open.close_idle(now, PATIENCE, |_| true);
+            // A client that has fewer connections than another need not wait for it.
+            let prior = is_proxy || count == 0;
+            closed = open.close_idle(now, PATIENCE, |_, _| true)
+                || open.close_idle(now, Duration::ZERO, |other, others| {
+                    !other.is_proxy && (prior || others > count + 1)
+                });
             if !closed {
-                let (most, with_most) = open.clients_with_most();
-                if !is_proxy && count > 0 && count + 1 >= most {
-                    return Err(Full::Share);
-                }
-                let of_them = |other: &Connection| with_most.contains(&other.client);
-                closed = open.close_idle(now, Duration::ZERO, of_them);
-            }
-            if !closed {
-                return Err(Full::All);
+                return Err(if prior { Full::All } else { Full::Share });
             }
         }
         let number = open.next;
@@ -168,34 +166,34 @@ impl Connections {
 }
 
 impl Open {
-    /// The clients that have the most connections, and their number. Proxies do not count.
-    fn clients_with_most(&self) -> (usize, BTreeSet<IpAddr>) {
-        let clients = self.connections.values().filter(|connection| !connection.is_proxy);
-        let clients: BTreeSet<_> = clients.map(|connection| connection.client).collect();
-        let count = |client: &IpAddr| self.counts.get(client).copied().unwrap_or_default();
-        let most = clients.iter().map(count).max().unwrap_or_default();
-        (most, clients.into_iter().filter(|client| count(client) == most).collect())
-    }
-
-    /// Closes the connection that has been idle for the longest time. Returns false if none has for this long.
+    /// Closes an idle connection: the one with the largest product of its idle time and the number of its client's
+    /// connections, which `which` gets too. A proxy's connections belong to many clients, so each counts as one. Returns
+    /// false if there is none, or if it was idle for less than `patience`.
     fn close_idle(
         &mut self,
         now: Instant,
         patience: Duration,
-        which: impl Fn(&Connection) -> bool,
+        which: impl Fn(&Connection, usize) -> bool,
     ) -> bool {
-        let idle = self.connections.iter().filter(|(_, connection)| {
-            !connection.working.load(Ordering::Relaxed) && which(connection)
+        let idle = self.connections.iter().filter_map(|(number, connection)| {
+            let count = match self.counts.get(&connection.client) {
+                Some(count) if !connection.is_proxy => *count,
+                _ => 1,
+            };
+            let idle = now.saturating_duration_since(connection.active_at());
+            let closable = !connection.working.load(Ordering::Relaxed)
+                && idle >= patience
+                && which(connection, count);
+            closable.then_some((idle.as_millis() * count as u128, *number, connection))
         });
-        let longest = idle.min_by_key(|(_, connection)| connection.active_at());
-        let Some((number, connection)) = longest else { return false };
-        if now.saturating_duration_since(connection.active_at()) < patience {
+        let Some((_, number, connection)) =
+            idle.max_by_key(|(weight, number, _)| (*weight, Reverse(*number)))
+        else {
             return false;
-        }
+        };
         if let Some(task) = connection.task.get() {
             task.abort();
         }
-        let number = *number;
         self.remove(number);
         true
     }
@@ -335,10 +333,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_client_replaces_a_connection_of_the_one_with_the_most() {
+    async fn a_new_client_replaces_a_connection_of_one_with_more() {
         let connections = connections(10);
         let mut all = Vec::new();
-        for address in ["198.51.100.1", "198.51.100.2", "198.51.100.2", "198.51.100.3"] {
+        for address in ["198.51.100.2", "198.51.100.2", "198.51.100.1", "198.51.100.3"] {
             all.push(opened(&connections, address).unwrap());
             advance(Duration::from_millis(1)).await;
         }
@@ -348,15 +346,15 @@ mod tests {
         // Their requests may be on the way.
         assert_eq!(opened(&connections, "198.51.100.2").err(), Some(Full::Share));
         assert_eq!(opened(&connections, "198.51.100.1").err(), Some(Full::Share));
-        all[1].set_working(true);
+        all[0].set_working(true);
         assert!(opened(&connections, "203.0.113.1").is_ok());
         let open: Vec<_> = all.iter().map(|one| is_open(&connections, one)).collect();
-        assert_eq!(open, [true, true, false, true]);
+        assert_eq!(open, [true, false, true, true]);
         // Local programs have a place of their own, and then come before strangers.
         assert!(opened(&connections, "127.0.0.1").is_ok());
-        assert!(is_open(&connections, &all[0]));
+        assert!(is_open(&connections, &all[2]));
         assert!(opened(&connections, "127.0.0.1").is_ok());
-        assert!(!is_open(&connections, &all[0]));
+        assert!(!is_open(&connections, &all[2]));
         // A proxy's new connections wait for its old ones.
         for connection in connections.lock().connections.values() {
             connection.set_working(true);
