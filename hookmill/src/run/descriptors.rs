@@ -6,28 +6,28 @@ use tracing::warn;
 /// The number of descriptors for everything except connections: databases, files of large events, requests to providers.
 const RESERVED: usize = 256;
 
-/// Raises the process's limit of file descriptors as far as it may, and returns the number of connections that this limit
-/// allows.
-#[cfg(unix)]
+/// The limit that is enough in any case. Not the system's maximum, which some systems do not accept.
+const ENOUGH: u64 = 4096;
+
+/// Raises the process's limit of file descriptors if that is allowed, and returns the number of connections that the limit
+/// permits.
 pub fn connections() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: maximum, maximum };
-    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { maximum } else { current };
-    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let unlimited = u64::MAX;
+    let before = current.unwrap_or(unlimited);
+    let raised = before.max(maximum.unwrap_or(unlimited).min(ENOUGH));
+    let wanted = Rlimit { current: Some(raised), maximum };
+    let may_raise = raised > before && setrlimit(Resource::Nofile, wanted).is_ok();
+    let limit = if may_raise { raised } else { before };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let connections = allowed(limit);
     if connections < CONNECTIONS {
         let recommended = CONNECTIONS + RESERVED;
         warn!(limit, recommended, connections, "the limit of open files is low (ulimit -n)");
     }
     connections
-}
-
-/// Windows has no limit that matters here.
-#[cfg(not(unix))]
-pub const fn connections() -> usize {
-    CONNECTIONS
 }
 
 /// The number of connections with this limit of descriptors.

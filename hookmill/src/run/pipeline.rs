@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::run::admin;
+#[cfg(unix)]
 use crate::run::descriptors;
 use crate::run::display::DisplayApi;
 use crate::run::jobs::Runner;
@@ -186,7 +187,10 @@ pub fn run(
     for what in wrapped(&loaded.config.ingress.sources) {
         warn!("{what}");
     }
+    #[cfg(unix)]
     let connections = descriptors::connections();
+    #[cfg(not(unix))]
+    let connections = http::CONNECTIONS;
     let folder = DataFolder::lock(&options.data)?;
     folder.keep_for(match outbox {
         Outbox::Sent => "serve",

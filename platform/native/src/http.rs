@@ -112,7 +112,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let mut closed = Closed::default();
     let mut stop = std::pin::pin!(stop);
-    loop {
+    'accepting: loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
@@ -134,7 +134,7 @@ pub async fn serve(
                 }
                 Err(Full::All) => tokio::select! {
                     () = connections.changed() => {}
-                    () = &mut stop => break None,
+                    () = &mut stop => break 'accepting,
                 },
             }
         };
@@ -391,6 +391,26 @@ mod tests {
         let answer = answer_to(&request("/never")).await;
         assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
         assert!(answer.contains("retry-after") && answer.contains("timed_out"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_waits_for_a_place_can_be_stopped() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { connections: 1, proxies: Vec::new() };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stopped = async { drop(stopped.await) };
+        let router = Router::new().route("/short", get("short"));
+        let served = tokio::spawn(serve(listener, router, limits, Duration::ZERO, stopped));
+        let mut first = tokio::net::TcpStream::connect(address).await.unwrap();
+        first.write_all(request("/short").as_bytes()).await.unwrap();
+        first.read_u8().await.unwrap();
+        let second = tokio::net::TcpStream::connect(address).await.unwrap();
+        // Time for the server to accept it; nothing shows that it has.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stop.send(()).unwrap();
+        drop((first, second));
+        served.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
