@@ -6,6 +6,8 @@ use hookmill_tests::api::Api;
 use hookmill_tests::event::{now, stripe};
 use hookmill_tests::http::{Connection, exchange, request};
 use hookmill_tests::native as platform;
+#[cfg(target_os = "linux")]
+use hookmill_tests::stranger::Stranger;
 use hookmill_tests::{Operator, eventually};
 use serde_json::json;
 
@@ -34,6 +36,93 @@ fn a_response_that_did_not_need_the_body_is_read_and_keeps_the_connection() {
     assert_eq!(status.ok(), Some(413));
     pipeline.settle();
     assert_eq!(pipeline.sql("SELECT events, amount FROM tallies"), [[1, 1]]);
+}
+
+#[test]
+fn a_request_without_a_signature_is_rejected_before_its_body() {
+    let pipeline = platform::Pipeline::start();
+    let rejected = |path, headers: &[(String, String)]| {
+        let whole = request("POST", path, headers, &[b' '; 1000]);
+        exchange(pipeline.address(), &whole[..whole.len() - 1000]).unwrap()
+    };
+    let response = rejected("/webhooks/stripe", &[]);
+    assert_eq!((response.status, response.reason().as_str()), (401, "missing_header"));
+    let old = now().seconds() - 301;
+    let header = ("Stripe-Signature".to_owned(), format!("t={old},v1=00"));
+    let response = rejected("/webhooks/stripe", &[header]);
+    assert_eq!((response.status, response.reason().as_str()), (401, "timestamp_too_old"));
+    // Mailgun's signature is in the body.
+    let response = rejected("/webhooks/mailgun", &[]);
+    assert_eq!((response.status, response.reason().as_str()), (408, "body_timeout"));
+}
+
+#[test]
+fn a_client_gets_the_response_to_headers_that_are_too_large() {
+    let pipeline = platform::Pipeline::start();
+    let headers = [("X-Absurd".to_owned(), "x".repeat(400_000))];
+    let whole = request("POST", "/webhooks/stripe", &headers, b"{}");
+    for _ in 0..10 {
+        assert_eq!(exchange(pipeline.address(), &whole).unwrap().status, 431);
+    }
+}
+
+#[test]
+fn the_admin_api_can_have_an_address_of_its_own() {
+    let pipeline = platform::Pipeline::with_arguments(&["--admin", "127.0.0.1:0"]);
+    let admin = pipeline.logged_address("accepting webhooks", "admin");
+    assert_ne!(admin, pipeline.address());
+    let get = |address, path| exchange(address, &request("GET", path, &[], b"")).unwrap().status;
+    for (path, on_admin, on_webhooks) in [
+        ("/healthz", 200, 200),
+        ("/readyz", 200, 200),
+        ("/admin", 200, 404),
+        ("/admin/api/v1/openapi.json", 200, 404),
+        ("/admin/api/v1/stats", 401, 404),
+        ("/webhooks/stripe", 404, 405),
+        ("/", 404, 404),
+    ] {
+        assert_eq!(
+            (get(admin, path), get(pipeline.address(), path)),
+            (on_admin, on_webhooks),
+            "{path}"
+        );
+    }
+    let event = stripe("test.counted", "evt_1", 1, json!({ "id": "a", "amount": 1 }));
+    assert_eq!(pipeline.post(&event).status, 200);
+    let misdirected = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
+    assert_eq!(exchange(admin, &misdirected).unwrap().status, 404);
+}
+
+// Elsewhere, a program cannot connect from any address of 127.0.0.0/8. All but 127.0.0.1 count as strangers'.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sender_is_served_while_strangers_hold_all_connections() {
+    // A quarter of the descriptors would be too few for the databases.
+    let pipeline = platform::Pipeline::with_descriptors(400);
+    eventually("the log tells", || {
+        pipeline.logs().contains("the limit of open files").then_some(())
+    });
+    let event = |n: usize| {
+        let object = json!({ "id": "a", "amount": 1, "text": "x".repeat(n % 2 * 200_000) });
+        stripe("test.counted", &format!("evt_{n}"), 1, object)
+    };
+    let mut held = Vec::new();
+    let mut sent = 0;
+    for n in 0..600 {
+        // Half of them from one address, the others from many.
+        let from = if n % 2 == 0 { 2 } else { 3 + n / 2 % 40 };
+        held.push(Stranger::connected(pipeline.address(), u8::try_from(from).unwrap(), n));
+        if n % 50 == 49 {
+            let response = pipeline.post(&event(sent));
+            assert_eq!(response.status, 200, "after {n}: {}", response.body);
+            sent += 1;
+        }
+    }
+    let ready = exchange(pipeline.address(), &request("GET", "/readyz", &[], b"")).unwrap();
+    assert_eq!(ready.status, 200, "{}", ready.body);
+    pipeline.settle();
+    assert_eq!(pipeline.sql("SELECT events FROM tallies"), [[sent]]);
+    drop(held);
 }
 
 // Far more than a test in workerd has time for.

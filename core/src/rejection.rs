@@ -9,9 +9,10 @@ words! {
         MissingHeader = "missing_header",
         /// A header is invalid: repeated, not text, or malformed.
         MalformedHeader = "malformed_header",
-        /// The signature is valid, and older than the source's tolerance.
+        /// The signed time is older than the source's tolerance. If it is in a header, the signature has not been checked.
         TimestampTooOld = "timestamp_too_old",
-        /// The signature is valid, and further in the future than the source's tolerance.
+        /// The signed time is further in the future than the source's tolerance. If it is in a header, the signature has not
+        /// been checked.
         TimestampInFuture = "timestamp_in_future",
         /// No signature matches this body and one of the source's secrets.
         NoMatchingSignature = "no_matching_signature",

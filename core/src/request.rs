@@ -6,7 +6,7 @@ use crate::rejection::{Reason, Rejection};
 
 /// The headers of a request, by name. Names are case-insensitive.
 ///
-/// Platforms differ: a Worker gets repeated headers joined with `", "`, a native server gets each. [`Request::header`]
+/// Platforms differ: a Worker gets repeated headers joined with `", "`, a native server gets each. [`Head::header`]
 /// treats both alike.
 pub trait Headers: Sync {
     /// Every value of `name`, in order; a Worker returns at most one, joined.
@@ -22,6 +22,17 @@ impl Headers for Vec<(String, String)> {
     }
 }
 
+/// A request before its body is read.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// The method, upper case.
+    pub method: &'a str,
+    /// The query of its URL as sent, without the question mark.
+    pub query: Option<&'a str>,
+    /// The headers.
+    pub headers: &'a dyn Headers,
+}
+
 /// A request with its complete body.
 pub struct Request<'a> {
     /// The method, upper case.
@@ -34,7 +45,13 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
-impl Request<'_> {
+impl<'a> Head<'a> {
+    /// The request with its body.
+    pub const fn with_body(self, body: &'a [u8]) -> Request<'a> {
+        let Self { method, query, headers } = self;
+        Request { method, query, headers, body }
+    }
+
     /// The value of a header that a signature depends on, trimmed; `None` if it was not sent.
     ///
     /// # Errors
@@ -42,7 +59,7 @@ impl Request<'_> {
     /// `malformed_header` if it was sent more than once, or is not text. Libraries that join repeated headers accept a
     /// forged value beside a valid one. A value that contains `", "` counts as repeated, because that is what a Worker gets
     /// for repeated headers.
-    pub fn header(&self, name: &str) -> Result<Option<Cow<'_, str>>, Rejection> {
+    pub fn header(&self, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
         let mut values = self.headers.all(name).into_iter();
         let Some(value) = values.next() else {
             return Ok(None);
@@ -67,16 +84,24 @@ impl Request<'_> {
         Ok(Some(text))
     }
 
-    /// Like [`Request::header`], for a required header.
+    /// Like [`Head::header`], for a required header.
     ///
     /// # Errors
     ///
-    /// `missing_header` if it was not sent or is blank; otherwise as [`Request::header`].
-    pub fn required_header(&self, name: &str) -> Result<Cow<'_, str>, Rejection> {
+    /// `missing_header` if it was not sent or is blank; otherwise as [`Head::header`].
+    pub fn required_header(&self, name: &str) -> Result<Cow<'a, str>, Rejection> {
         match self.header(name)? {
             Some(value) if !value.is_empty() => Ok(value),
             _ => Err(Rejection::new(Reason::MissingHeader, format!("{name} is missing"))),
         }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The request without its body.
+    pub const fn head(&self) -> Head<'a> {
+        let Self { method, query, headers, body: _ } = *self;
+        Head { method, query, headers }
     }
 }
 
@@ -90,8 +115,8 @@ mod tests {
 
     fn header(sent: &[(&str, &str)]) -> Result<Option<String>, Rejection> {
         let sent: Vec<_> = sent.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let request = Request { method: "POST", query: None, headers: &sent, body: b"" };
-        Ok(request.header("Signature")?.map(Cow::into_owned))
+        let head = Head { method: "POST", query: None, headers: &sent };
+        Ok(head.header("Signature")?.map(Cow::into_owned))
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The pipeline in one process: `dev` and `serve` start it, `pipeline` runs all stages, and the other modules support it.
 
 pub mod admin;
+#[cfg(unix)]
+pub mod descriptors;
 pub mod dev;
 pub mod display;
 pub mod jobs;

@@ -10,6 +10,7 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{Admitted, Event, KeyError, Verifier};
 
+use crate::memory::{Memory, Reserved};
 use crate::rejections::Rejections;
 
 /// The sources with their keys, and the counts of rejections.
@@ -18,24 +19,28 @@ pub struct Gate {
     config: hookmill_config::Ingress,
     /// By name, in order.
     verifiers: Vec<(String, Result<Verifier, KeyError>)>,
+    memory: Memory,
     rejections: Rejections,
 }
 
 impl Gate {
-    /// Loads the keys of every source. `lookup` finds a secret by name; `salt` is that of [`Rejections::new`].
+    /// Loads the keys of every source. `lookup` finds a secret by name; `salt` is that of [`Rejections::new`]; `memory` is
+    /// the maximum size of all bodies in memory, in bytes.
     ///
     /// A source without valid secrets rejects its requests, and [`Gate::problems`] gives the reason; the others work.
     pub fn new(
         config: hookmill_config::Ingress,
         salt: [u8; 16],
+        memory: usize,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
     ) -> Self {
-        let verifiers = config
+        let verifiers: Vec<_> = config
             .sources
             .iter()
             .map(|source| (source.name.clone(), Verifier::new(source, &lookup)))
             .collect();
-        Self { config, verifiers, rejections: Rejections::new(salt) }
+        let memory = Memory::new(memory, verifiers.len());
+        Self { config, verifiers, memory, rejections: Rejections::new(salt) }
     }
 
     /// Why sources cannot verify requests; empty if all can.
@@ -56,10 +61,15 @@ impl Gate {
         &self.rejections
     }
 
-    /// The source with this name, if it is configured; or why it cannot verify requests.
-    pub(crate) fn source(&self, name: &str, now: Timestamp) -> Option<Result<&Verifier, String>> {
-        let (name, verifier) = self.verifiers.iter().find(|(known, _)| known == name)?;
-        Some(ready(name, verifier, now))
+    /// The source with this name, if it is configured, or why it cannot verify requests; and the memory of a body.
+    pub(crate) fn source(
+        &self,
+        name: &str,
+        now: Timestamp,
+    ) -> Option<(Result<&Verifier, String>, Reserved<'_>)> {
+        let index = self.verifiers.iter().position(|(known, _)| known == name)?;
+        let (name, verifier) = &self.verifiers[index];
+        Some((ready(name, verifier, now), self.memory.reserve(index)))
     }
 }
 
@@ -128,13 +138,13 @@ mod tests {
     fn a_source_whose_secrets_have_expired_is_not_ready() {
         let text = "[sources.s]\nscheme = \"stripe\"\nsecrets = [{ name = \"env:A\", not_after = 2026-01-01T00:00:00Z }]\n";
         let config = parse("hookmill.toml", text).unwrap().ingress;
-        let gate = Gate::new(config, [0; 16], |_| Some(Secret::from("x")));
+        let gate = Gate::new(config, [0; 16], 0, |_| Some(Secret::from("x")));
         let [before, after] = ["2025-12-31T00:00:00Z", "2026-01-02T00:00:00Z"]
             .map(|time| Timestamp::parse_rfc3339(time).unwrap());
         assert_eq!(gate.problems(before), Vec::<String>::new());
-        assert!(gate.source("s", before).unwrap().is_ok());
+        assert!(gate.source("s", before).unwrap().0.is_ok());
         assert_eq!(gate.problems(after).len(), 1);
         // The response is 503.
-        assert!(gate.source("s", after).unwrap().is_err());
+        assert!(gate.source("s", after).unwrap().0.is_err());
     }
 }

@@ -11,11 +11,12 @@ use hookmill_core::message::{ClaimCheck, Envelope, encode, encode_claim_check};
 use hookmill_core::objects::{Objects, claim_check_key};
 use hookmill_core::queue::Queue;
 use hookmill_core::rejection::{Reason, Rejection};
-use hookmill_core::request::{Headers, Request};
+use hookmill_core::request::{Head, Headers};
 use hookmill_core::time::Timestamp;
 use serde::Serialize;
 
 use crate::admit::{Admission, Gate, admit};
+use crate::memory::Reserved;
 use crate::rejections::{Recorded, Seen};
 
 /// The interface of ingress to its platform.
@@ -39,8 +40,11 @@ pub trait Platform: Sync {
 
 /// A request's body as it arrives.
 pub trait Body: Send {
+    /// Some bytes of it.
+    type Chunk: AsRef<[u8]> + Send;
+
     /// The next part, or `None` at the end.
-    fn chunk(&mut self) -> impl Future<Output = Result<Option<Vec<u8>>, BodyError>> + Send;
+    fn chunk(&mut self) -> impl Future<Output = Result<Option<Self::Chunk>, BodyError>> + Send;
 }
 
 /// Why a body is incomplete.
@@ -50,8 +54,6 @@ pub enum BodyError {
     TimedOut,
     /// The connection ended before the body.
     Incomplete,
-    /// Too many large bodies are arriving at once, and there is no memory for this one.
-    Overloaded,
 }
 
 /// A request before its body is read.
@@ -160,7 +162,7 @@ async fn answer<P: Platform, B: Body>(
         let detail = "webhooks go to /webhooks/{source}; health checks are at /healthz and /readyz";
         return rejected(None, Rejection::new(Reason::NotFound, detail));
     };
-    let Some(verifier) = gate.source(name, now) else {
+    let Some((verifier, reserved)) = gate.source(name, now) else {
         return rejected(
             None,
             Rejection::new(Reason::UnknownSource, "no source of this name is configured"),
@@ -186,8 +188,17 @@ async fn answer<P: Platform, B: Body>(
         return rate_limited(name, wait);
     }
 
+    let Incoming { method, query, headers, content_length, body, .. } = incoming;
     let limit = gate.config().limits.body_limit;
-    let body = match read(incoming.body, incoming.content_length, limit).await {
+    if content_length.is_some_and(|length| length > limit as u64) {
+        return rejected(Some(name), too_large(limit));
+    }
+    // Before the body is read, so that an unsigned request costs no memory.
+    let head = Head { method, query, headers };
+    if let Err(rejection) = verifier.check_head(head, now) {
+        return rejected(Some(name), rejection);
+    }
+    let body = match read(body, content_length, limit, reserved).await {
         Ok(body) => body,
         Err(ReadError::Rejected(rejection)) => return rejected(Some(name), rejection),
         Err(ReadError::Overloaded) => {
@@ -198,13 +209,8 @@ async fn answer<P: Platform, B: Body>(
             );
         }
     };
-    *body_bytes = u64::try_from(body.len()).ok();
-    let request = Request {
-        method: incoming.method,
-        query: incoming.query,
-        headers: incoming.headers,
-        body: &body,
-    };
+    *body_bytes = u64::try_from(body.bytes.len()).ok();
+    let request = head.with_body(&body.bytes);
     let admitted = match admit(verifier, &request, now) {
         Ok(Admission::Events(events)) => events,
         Ok(Admission::Handshake(answer)) => {
@@ -259,37 +265,55 @@ enum ReadError {
     Overloaded,
 }
 
+/// A complete body, and its memory.
+struct Read<'m> {
+    bytes: Vec<u8>,
+    reserved: Reserved<'m>,
+}
+
 /// Reads a body of at most `limit` bytes, and stops as soon as it is longer.
+///
+/// The allocation grows with the bytes that have arrived, and each step is reserved before. A `Content-Length` limits the
+/// last step, and reserves nothing by itself: it costs the client nothing to name a large one.
 async fn read<B: Body>(
     mut body: B,
     content_length: Option<u64>,
     limit: usize,
-) -> Result<Vec<u8>, ReadError> {
-    let reject = |reason, detail: String| Err(ReadError::Rejected(Rejection::new(reason, detail)));
-    let too_large =
-        || reject(Reason::BodyTooLarge, format!("the body exceeds the limit of {limit} bytes"));
-    if content_length.is_some_and(|length| length > limit as u64) {
-        return too_large();
-    }
-    let mut bytes = Vec::new();
+    reserved: Reserved<'_>,
+) -> Result<Read<'_>, ReadError> {
+    let reject = |reason, detail: &str| Err(ReadError::Rejected(Rejection::new(reason, detail)));
+    let expected = content_length.and_then(|length| usize::try_from(length).ok()).unwrap_or(limit);
+    let mut read = Read { bytes: Vec::new(), reserved };
     loop {
-        match body.chunk().await {
-            Ok(Some(chunk)) if bytes.len() + chunk.len() > limit => return too_large(),
-            Ok(Some(chunk)) if bytes.is_empty() => bytes = chunk,
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-            Ok(None) => return Ok(bytes),
+        let chunk = match body.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Ok(read),
             Err(BodyError::TimedOut) => {
-                return reject(Reason::BodyTimeout, "the body did not arrive in time".into());
+                return reject(Reason::BodyTimeout, "the body did not arrive in time");
             }
             Err(BodyError::Incomplete) => {
-                return reject(
-                    Reason::BodyIncomplete,
-                    "the body ended before it was complete".into(),
-                );
+                return reject(Reason::BodyIncomplete, "the body ended before it was complete");
             }
-            Err(BodyError::Overloaded) => return Err(ReadError::Overloaded),
+        };
+        let Read { bytes, reserved } = &mut read;
+        let (chunk, capacity) = (chunk.as_ref(), bytes.capacity());
+        let length = bytes.len() + chunk.len();
+        if length > limit {
+            return Err(ReadError::Rejected(too_large(limit)));
         }
+        if length > capacity {
+            let larger = (2 * capacity).min(expected).max(length);
+            if !reserved.grow(larger - capacity) {
+                return Err(ReadError::Overloaded);
+            }
+            bytes.reserve_exact(larger - bytes.len());
+        }
+        bytes.extend_from_slice(chunk);
     }
+}
+
+fn too_large(limit: usize) -> Rejection {
+    Rejection::new(Reason::BodyTooLarge, format!("the body exceeds the limit of {limit} bytes"))
 }
 
 fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, RequestOutcome) {
@@ -337,6 +361,13 @@ fn unavailable(source: &str, reason: &'static str, error: String) -> (Reply, Req
     (reply, RequestOutcome::Unavailable { source: source.to_owned(), error })
 }
 
+/// The response to a request that took too long; it may have been accepted.
+pub fn timed_out() -> Reply {
+    let mut reply = problem(503, "timed_out", "the request took too long; retry later");
+    reply.headers.push(retry_after(RETRY_AFTER));
+    reply
+}
+
 /// Problem details: <https://www.rfc-editor.org/rfc/rfc9457>, with `reason` as an extension member.
 fn problem(status: u16, reason: &str, detail: &str) -> Reply {
     #[derive(Serialize)]
@@ -377,5 +408,58 @@ fn health(problems: &[String]) -> Reply {
         status,
         headers: vec![("content-type", "application/json".into())],
         body: serde_json::to_string(&Health { status: word, problems }).expect("texts serialise"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::memory::Memory;
+
+    /// A body of this many parts of one size, all of which are there.
+    struct Parts(usize, usize);
+
+    impl Body for Parts {
+        type Chunk = Vec<u8>;
+
+        async fn chunk(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
+            let left = self.0.checked_sub(1);
+            Ok(left.map(|left| {
+                self.0 = left;
+                vec![b'x'; self.1]
+            }))
+        }
+    }
+
+    /// The length and the capacity of a body, or the status of the rejection.
+    fn read_parts(parts: Parts, length: Option<u64>, memory: &Memory) -> Result<[usize; 2], u16> {
+        let read = pin!(read(parts, length, 10_000, memory.reserve(0)));
+        let Poll::Ready(read) = read.poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("all parts are there");
+        };
+        match read {
+            Ok(Read { bytes, .. }) => Ok([bytes.len(), bytes.capacity()]),
+            Err(ReadError::Rejected(rejection)) => Err(rejected(None, rejection).0.status),
+            Err(ReadError::Overloaded) => Err(503),
+        }
+    }
+
+    #[test]
+    fn a_body_reserves_its_capacity() {
+        let memory = Memory::new(10_000, 1);
+        assert_eq!(read_parts(Parts(0, 0), None, &memory), Ok([0, 0]));
+        // It doubles, and does not exceed a stated length or the limit.
+        assert_eq!(read_parts(Parts(5, 1000), None, &memory), Ok([5000, 8000]));
+        assert_eq!(read_parts(Parts(5, 1000), Some(5000), &memory), Ok([5000, 5000]));
+        assert_eq!(read_parts(Parts(10, 1000), None, &memory), Ok([10_000, 10_000]));
+        assert_eq!(read_parts(Parts(11, 1000), None, &memory), Err(413));
+        // The memory is free again after each, and not exceeded by the capacity.
+        let memory = Memory::new(7999, 1);
+        assert_eq!(read_parts(Parts(5, 1000), None, &memory), Err(503));
+        assert_eq!(read_parts(Parts(4, 1000), None, &memory), Ok([4000, 4000]));
+        assert_eq!(read_parts(Parts(5, 1000), Some(5000), &memory), Ok([5000, 5000]));
     }
 }

@@ -130,7 +130,7 @@ fn name(
 ) -> Result<Option<String>, Rejection> {
     Ok(match part {
         NamePart::Header(name) => {
-            request.header(name)?.map(Cow::into_owned).filter(|value| !value.is_empty())
+            request.head().header(name)?.map(Cow::into_owned).filter(|value| !value.is_empty())
         }
         NamePart::Body(read, _) => values.and_then(|values| member_text(read, values)),
         NamePart::BodyHash => Some(sha256_hex(&[body])),

@@ -15,7 +15,8 @@ use hookmill_config::scheme::{KeyForm, TimeUnit};
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
-use hookmill_core::request::Request;
+use hookmill_core::request::{Head, Request};
+use hookmill_core::time::Timestamp;
 
 use crate::key::{Key, matching};
 use crate::rejected;
@@ -50,19 +51,45 @@ pub(crate) fn private_key(secret: &str) -> Option<Result<ed25519_dalek::SigningK
     Some(seed.map(|seed| ed25519_dalek::SigningKey::from_bytes(&seed)).ok_or("is not base64"))
 }
 
+/// The headers of a request.
+struct Parsed {
+    id: String,
+    /// The time as written.
+    timestamp: String,
+    signed_at: Timestamp,
+    symmetric: Vec<Vec<u8>>,
+    asymmetric: Vec<Vec<u8>>,
+}
+
+/// Checks the headers alone. Returns the signed time.
+pub(crate) fn check_head(families: &[String], head: Head<'_>) -> Result<Timestamp, Rejection> {
+    parse(families, head).map(|parsed| parsed.signed_at)
+}
+
 /// Returns the evidence and the event's id.
 pub(crate) fn verify(
     families: &[String],
     request: &Request<'_>,
     keys: &[(usize, Key)],
 ) -> Result<(Verified, String), Rejection> {
-    let sent = |family: &&String| !request.headers.all(&format!("{family}-id")).is_empty();
+    let Parsed { id, timestamp, signed_at, symmetric, asymmetric } =
+        parse(families, request.head())?;
+    let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body];
+    // An HMAC with a public key as its secret must not count as a signature, and the reverse.
+    let (secret, public): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, key)| key.is_hmac());
+    let secret = matching(secret, &signed, &symmetric)
+        .or_else(|_| matching(public, &signed, &asymmetric))?;
+    Ok((Verified { secret, signed_at: Some(signed_at) }, id))
+}
+
+fn parse(families: &[String], head: Head<'_>) -> Result<Parsed, Rejection> {
+    let sent = |family: &&String| !head.headers.all(&format!("{family}-id")).is_empty();
     let family = families.iter().find(sent).or(families.first()).map_or("webhook", String::as_str);
     let [id_header, timestamp_header, signature_header] =
         ["id", "timestamp", "signature"].map(|name| format!("{family}-{name}"));
-    let id = request.required_header(&id_header)?;
-    let timestamp = request.required_header(&timestamp_header)?;
-    let list = request.required_header(&signature_header)?;
+    let id = head.required_header(&id_header)?;
+    let timestamp = head.required_header(&timestamp_header)?;
+    let list = head.required_header(&signature_header)?;
 
     let signed_at = parse_time(&timestamp, TimeUnit::Seconds).ok_or_else(|| {
         rejected(
@@ -83,10 +110,6 @@ pub(crate) fn verify(
         let detail = format!("{signature_header} has no v1 signature");
         return Err(rejected(Reason::NoMatchingSignature, detail));
     }
-    let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body];
-    // An HMAC with a public key as its secret must not count as a signature, and the reverse.
-    let (secret, public): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, key)| key.is_hmac());
-    let secret = matching(secret, &signed, &symmetric)
-        .or_else(|_| matching(public, &signed, &asymmetric))?;
-    Ok((Verified { secret, signed_at: Some(signed_at) }, id.into_owned()))
+    let (id, timestamp) = (id.into_owned(), timestamp.into_owned());
+    Ok(Parsed { id, timestamp, signed_at, symmetric, asymmetric })
 }

@@ -8,12 +8,12 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookmill_config::scheme::{
-    Algorithm, Encoding, Part, Place, SignatureAt, Template, TimeUnit, unseparated,
+    Algorithm, Encoding, Part, Place, SignatureAt, Template, TimeAt, TimeUnit, unseparated,
 };
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
-use hookmill_core::request::Request;
+use hookmill_core::request::{Head, Request};
 use hookmill_core::time::Timestamp;
 use hookmill_rules::{Read, Values};
 
@@ -26,28 +26,82 @@ pub(crate) struct Proof<'r> {
     pub(crate) signed: Vec<Cow<'r, [u8]>>,
 }
 
+/// Checks the headers alone, in the order of [`verify`]. Returns the signed time if it is in the headers.
+pub(crate) fn check_head(
+    template: &Template,
+    public_url: Option<&str>,
+    head: Head<'_>,
+    keys: &[(usize, Key)],
+) -> Result<Option<Timestamp>, Rejection> {
+    if matches!(template.signature.place, Place::Body(..)) {
+        return Ok(None);
+    }
+    let Parsed { signatures, timestamp, signed_at } = parse(template, head, None)?;
+    if template.payload.iter().any(|part| matches!(part, Part::Body | Part::Member(..))) {
+        for (part, separator) in separated_parts(template) {
+            if let Part::Header(name, length) = part {
+                header_part(head, name, *length, separator)?;
+            }
+        }
+    } else {
+        // The signature, or the token, covers nothing of the body.
+        let request = head.with_body(b"");
+        let signed = signed(template, public_url, &request, timestamp.as_deref(), None)?;
+        matched(template, keys, &signed, &signatures)?;
+    }
+    Ok(signed_at)
+}
+
 pub(crate) fn verify<'r>(
     template: &Template,
     public_url: Option<&str>,
     request: &Request<'r>,
     keys: &[(usize, Key)],
 ) -> Result<Proof<'r>, Rejection> {
-    let SignatureAt { place, prefix, encoding, list } = &template.signature;
     // Some providers sign members of the body and put the signature beside them. All others are verified before the body is
     // parsed.
-    let values = if needs_body(template) {
-        Some(
-            template
-                .reads
-                .read(request.body)
-                .map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))?,
-        )
-    } else {
-        None
-    };
+    let values = if needs_body(template) { Some(members(template, request)?) } else { None };
+    let Parsed { signatures, timestamp, mut signed_at } =
+        parse(template, request.head(), values.as_ref())?;
+    let signed = signed(template, public_url, request, timestamp.as_deref(), values.as_ref())?;
+    let secret = matched(template, keys, &signed, &signatures)?;
+    check_url_ends(template, request)?;
+
+    // A time in a body that is signed as a whole is read after verification.
+    if let (Some(TimeAt { place: place @ Place::Body(read, path), unit }), None) =
+        (&template.timestamp, &timestamp)
+    {
+        let text = member(read, path, Some(&members(template, request)?))?;
+        let time = parse_time(&text, *unit);
+        signed_at = Some(time.ok_or_else(|| malformed_time(Some(place), path, *unit))?);
+    }
+    Ok(Proof { verified: Verified { secret, signed_at }, signed })
+}
+
+/// The members of the body that the scheme names.
+fn members<'r>(template: &Template, request: &Request<'r>) -> Result<Values<'r>, Rejection> {
+    let values = template.reads.read(request.body);
+    values.map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))
+}
+
+/// The signatures and the time of a request.
+struct Parsed {
+    signatures: Vec<Vec<u8>>,
+    /// The time as written.
+    timestamp: Option<String>,
+    signed_at: Option<Timestamp>,
+}
+
+/// Parses the signatures and the time. Without `values`, a time in the body is left out.
+fn parse(
+    template: &Template,
+    head: Head<'_>,
+    values: Option<&Values<'_>>,
+) -> Result<Parsed, Rejection> {
+    let SignatureAt { place, prefix, encoding, list } = &template.signature;
     let header = match place {
-        Place::Header(name) => request.required_header(name)?.into_owned(),
-        Place::Body(read, path) => member(read, path, values.as_ref())?,
+        Place::Header(name) => head.required_header(name)?.into_owned(),
+        Place::Body(read, path) => member(read, path, values)?,
         Place::Member(_) => String::new(),
     };
     let name = match place {
@@ -76,19 +130,16 @@ pub(crate) fn verify<'r>(
     if let Some(time) = time {
         timestamp = match &time.place {
             Place::Member(_) => timestamp,
-            Place::Header(name) => Some(Cow::Owned(request.required_header(name)?.into_owned())),
-            Place::Body(read, path) => match values.as_ref() {
-                Some(values) => Some(Cow::Owned(member(read, path, Some(values))?)),
-                None => None,
-            },
+            Place::Header(name) => Some(head.required_header(name)?),
+            Place::Body(..) if values.is_none() => None,
+            Place::Body(read, path) => Some(Cow::Owned(member(read, path, values)?)),
         };
     }
-    let parse = |text: &str, unit| {
-        parse_time(text, unit)
-            .ok_or_else(|| malformed_time(time.map(|time| &time.place), name, unit))
-    };
-    let mut signed_at = match (time, &timestamp) {
-        (Some(time), Some(text)) => Some(parse(text, time.unit)?),
+    let signed_at = match (time, &timestamp) {
+        (Some(TimeAt { place, unit }), Some(text)) => {
+            let time = parse_time(text, *unit);
+            Some(time.ok_or_else(|| malformed_time(Some(place), name, *unit))?)
+        }
         _ => None,
     };
 
@@ -105,28 +156,8 @@ pub(crate) fn verify<'r>(
         };
         return Err(rejected(Reason::NoMatchingSignature, detail));
     }
-    let signed = signed(template, public_url, request, timestamp.as_deref(), values.as_ref())?;
-    let parts: Vec<&[u8]> = signed.iter().map(|part| &**part).collect();
-    let secret =
-        matching(keys, &parts, &signatures).map_err(|rejection| match template.algorithm {
-            Algorithm::Token => {
-                rejected(rejection.reason, "the token matches no secret of the source")
-            }
-            _ => rejection,
-        })?;
-    check_url_ends(template, request)?;
-
-    // A time in a body that is signed as a whole is read after verification.
-    if let (Some(time), None) = (time, &timestamp)
-        && let Place::Body(read, path) = &time.place
-    {
-        let values = template
-            .reads
-            .read(request.body)
-            .map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))?;
-        signed_at = Some(parse(&member(read, path, Some(&values))?, time.unit)?);
-    }
-    Ok(Proof { verified: Verified { secret, signed_at }, signed })
+    let timestamp = timestamp.map(Cow::into_owned);
+    Ok(Parsed { signatures, timestamp, signed_at })
 }
 
 /// The time and the signatures of a list `key=value`, or the problem with it.
@@ -162,12 +193,7 @@ fn signed<'r>(
     timestamp: Option<&str>,
     values: Option<&Values<'_>>,
 ) -> Result<Vec<Cow<'r, [u8]>>, Rejection> {
-    let mut behind = template.payload.iter().skip(1);
-    let parts = template.payload.iter().map(|part| {
-        let separator = match behind.next() {
-            Some(Part::Literal(text)) => Some(text.as_str()),
-            _ => None,
-        };
+    let parts = separated_parts(template).map(|(part, separator)| {
         let check = |what: &str, value: &str| separated(what, value, separator);
         Ok(match part {
             Part::Literal(text) => Cow::Owned(text.as_bytes().to_vec()),
@@ -183,15 +209,7 @@ fn signed<'r>(
             }
             Part::Body => Cow::Borrowed(request.body),
             Part::Header(name, length) => {
-                let value = request.required_header(name)?;
-                if let Some(length) = length.filter(|length| *length != value.len()) {
-                    let found = value.len();
-                    let detail = format!("{name} has {found} bytes, and `payload` says {length}");
-                    return Err(rejected(Reason::MalformedHeader, detail));
-                }
-                if length.is_none() {
-                    check(name, &value)?;
-                }
+                let value = header_part(request.head(), name, *length, separator)?;
                 Cow::Owned(value.as_bytes().to_vec())
             }
             Part::Member(read, path) => {
@@ -202,6 +220,47 @@ fn signed<'r>(
         })
     });
     parts.collect()
+}
+
+/// Each signed part, with the literal text after it.
+fn separated_parts(template: &Template) -> impl Iterator<Item = (&Part, Option<&str>)> {
+    template.payload.iter().enumerate().map(|(index, part)| match template.payload.get(index + 1) {
+        Some(Part::Literal(text)) => (part, Some(text.as_str())),
+        _ => (part, None),
+    })
+}
+
+/// The value of a signed header.
+fn header_part<'h>(
+    head: Head<'h>,
+    name: &str,
+    length: Option<usize>,
+    separator: Option<&str>,
+) -> Result<Cow<'h, str>, Rejection> {
+    let value = head.required_header(name)?;
+    match length {
+        Some(length) if length != value.len() => {
+            let found = value.len();
+            let detail = format!("{name} has {found} bytes, and `payload` says {length}");
+            Err(rejected(Reason::MalformedHeader, detail))
+        }
+        Some(_) => Ok(value),
+        None => separated(name, &value, separator).map(|()| value),
+    }
+}
+
+/// The index of the secret that a signature matches.
+fn matched(
+    template: &Template,
+    keys: &[(usize, Key)],
+    signed: &[Cow<'_, [u8]>],
+    signatures: &[Vec<u8>],
+) -> Result<usize, Rejection> {
+    let parts: Vec<&[u8]> = signed.iter().map(|part| &**part).collect();
+    matching(keys, &parts, signatures).map_err(|rejection| match template.algorithm {
+        Algorithm::Token => rejected(rejection.reason, "the token matches no secret of the source"),
+        _ => rejection,
+    })
 }
 
 /// A part that contains the separator after it could be divided in another place under the same signature.

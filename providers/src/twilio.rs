@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
-use hookmill_core::request::Request;
+use hookmill_core::request::{Head, Request};
 
 use crate::form;
 use crate::key::{Key, matching};
@@ -39,13 +39,22 @@ pub(crate) enum Content {
     Json,
 }
 
-pub(crate) fn verify(
-    public_url: &str,
-    request: &Request<'_>,
-    keys: &[(usize, Key)],
-) -> Result<(Verified, Content), Rejection> {
-    let signature = request.required_header(SIGNATURE)?;
-    let sha256 = match request.header(SETTINGS)?.as_deref().map(algorithm) {
+/// Checks the headers alone.
+pub(crate) fn check_head(head: Head<'_>) -> Result<(), Rejection> {
+    parse(head).map(drop)
+}
+
+/// The headers of a request.
+struct Parsed {
+    signature: Vec<u8>,
+    /// Whether it is an HMAC-SHA256.
+    sha256: bool,
+    content_type: String,
+}
+
+fn parse(head: Head<'_>) -> Result<Parsed, Rejection> {
+    let signature = head.required_header(SIGNATURE)?;
+    let sha256 = match head.header(SETTINGS)?.as_deref().map(algorithm) {
         None | Some(Some("HMAC_SHA1")) => false,
         Some(Some("HMAC_SHA256")) => true,
         Some(_) => {
@@ -53,7 +62,17 @@ pub(crate) fn verify(
             return Err(rejected(Reason::MalformedHeader, detail));
         }
     };
-    let content_type = request.header("Content-Type")?.unwrap_or_default().to_ascii_lowercase();
+    let content_type = head.header("Content-Type")?.unwrap_or_default().to_ascii_lowercase();
+    let signature = STANDARD.decode(&*signature).map_err(|_| unmatched())?;
+    Ok(Parsed { signature, sha256, content_type })
+}
+
+pub(crate) fn verify(
+    public_url: &str,
+    request: &Request<'_>,
+    keys: &[(usize, Key)],
+) -> Result<(Verified, Content), Rejection> {
+    let Parsed { signature, sha256, content_type } = parse(request.head())?;
     let query = request.query.unwrap_or_default();
     let body_hash = query.split('&').find_map(|field| field.strip_prefix("bodySHA256="));
     // Not secret: the URL contains it. It binds the signature to this body, whatever the content type.
@@ -76,24 +95,26 @@ pub(crate) fn verify(
         return Err(rejected(Reason::NoMatchingSignature, detail));
     };
 
-    let signatures: Vec<_> = STANDARD.decode(&*signature).into_iter().collect();
+    let signatures = [signature];
     let keys: Vec<_> =
         keys.iter().filter(|(_, key)| matches!(key, Key::HmacSha256(_)) == sha256).collect();
     let url = url(Some(public_url), request.query);
-    let mut result = Err(rejected(Reason::NoMatchingSignature, ""));
+    let mut result = Err(unmatched());
     for url in spellings(&url) {
         result = matching(keys.iter().copied(), &[url.as_bytes(), params.as_bytes()], &signatures);
         if result.is_ok() {
             break;
         }
     }
-    let secret = result.map_err(|_| {
-        rejected(
-            Reason::NoMatchingSignature,
-            "the request was signed with another auth token or for another URL than `public_url`, or changed in transit",
-        )
-    })?;
+    let secret = result.map_err(|_| unmatched())?;
     Ok((Verified { secret, signed_at: None }, content))
+}
+
+fn unmatched() -> Rejection {
+    rejected(
+        Reason::NoMatchingSignature,
+        "the request was signed with another auth token or for another URL than `public_url`, or changed in transit",
+    )
 }
 
 /// `key=<id>,algorithm=<name>`.

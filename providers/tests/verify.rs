@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // Outside #[test] functions, clippy does not know that this is a test.
 
+use hookmill_config::scheme::Scheme;
 use hookmill_config::{Source, parse};
 use hookmill_core::rejection::Reason;
-use hookmill_core::request::Request;
+use hookmill_core::request::{Head, Request};
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::{Admitted, Signed, UnsignedEvent, Verifier, development, sign};
@@ -80,9 +81,64 @@ fn judge(
         Ok(verifier) => verifier,
         Err(error) => return ("unusable_secret", error.to_string()),
     };
-    match verifier.verify(request, Timestamp::from_seconds(now)) {
-        Ok(_) => ("valid", String::new()),
-        Err(rejection) => (rejection.reason.as_str(), rejection.detail),
+    let now = Timestamp::from_seconds(now);
+    let head = verifier.check_head(request.head(), now);
+    let whole = verifier.verify(request, now);
+    match (head, whole) {
+        (Ok(()), Ok(_)) => ("valid", String::new()),
+        (Err(head), Ok(_)) => panic!("the headers alone are rejected: {head:?}"),
+        (Ok(()), Err(rejection)) => {
+            // Without its body, a request is rejected as soon as possible.
+            let missing = rejection.reason == Reason::MissingHeader;
+            assert!(!missing || source.scheme == Scheme::PaddleClassic, "{rejection:?}");
+            (rejection.reason.as_str(), rejection.detail)
+        }
+        (Err(head), Err(rejection)) => {
+            let time = [Reason::TimestampTooOld, Reason::TimestampInFuture].contains(&head.reason);
+            assert!(head == rejection || time, "{head:?}, {rejection:?}");
+            (rejection.reason.as_str(), rejection.detail)
+        }
+    }
+}
+
+#[test]
+fn headers_alone_are_rejected_before_the_body() {
+    let old = NOW - 301;
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let judged = |source: &Source, headers: &[(String, String)]| {
+        let verifier = Verifier::new(source, |_| Some(Secret::from(secret("stripe")))).unwrap();
+        let headers = headers.to_vec();
+        let head = Head { method: "POST", query: None, headers: &headers };
+        let result = verifier.check_head(head, Timestamp::from_seconds(NOW));
+        result.map_or_else(|rejection| rejection.reason.as_str(), |()| "read the body")
+    };
+    let stripe = source("stripe", 1, "");
+    let sent = |values: &[&str]| {
+        let headers: Vec<_> = values.iter().map(|v| header("Stripe-Signature", v)).collect();
+        judged(&stripe, &headers)
+    };
+    let current = format!("t={NOW},v1=00");
+    assert_eq!(sent(&[&current]), "read the body");
+    assert_eq!(sent(&[]), "missing_header");
+    assert_eq!(sent(&[&current, &current]), "malformed_header");
+    assert_eq!(sent(&[&format!("t={NOW},v2=00")]), "no_matching_signature");
+    assert_eq!(sent(&[&format!("t={old},v1=00")]), "timestamp_too_old");
+    assert_eq!(sent(&[&format!("t={},v1=00", NOW + 301)]), "timestamp_in_future");
+
+    // A token proves nothing about the body, so it is compared before.
+    let more = "signature = { header = \"X-Token\" }\nevent = { id = \"hash:body\", type = \"kind\", default = \"d\" }\n";
+    let token = source("token", 1, more);
+    assert_eq!(judged(&token, &[header("X-Token", secret("stripe"))]), "read the body");
+    assert_eq!(judged(&token, &[header("X-Token", "guess")]), "no_matching_signature");
+
+    // These have the signature in the body.
+    for scheme in ["mailgun", "paddle-classic"] {
+        let source = source(scheme, 1, "");
+        let secret = development(&source, &source.secrets[0].name).verifying;
+        let verifier = Verifier::new(&source, |_| Some(secret.clone())).unwrap();
+        let none = Vec::new();
+        let head = Head { method: "POST", query: None, headers: &none };
+        assert_eq!(verifier.check_head(head, Timestamp::from_seconds(NOW)), Ok(()), "{scheme}");
     }
 }
 

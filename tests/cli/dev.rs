@@ -117,6 +117,8 @@ fn dev_listens_on_loopback_only() {
     --- stderr
     error: dev listens on loopback only, because its secrets are public; use `hookmill serve` for 0.0.0.0:8787
     ");
+    let admin = shown(example.path(), &["dev", "--admin", "0.0.0.0:8788"]);
+    assert!(admin.contains("use `hookmill serve` for 0.0.0.0:8788"), "{admin}");
 }
 
 #[test]

@@ -27,6 +27,11 @@ fn requests_without_a_token_learn_and_change_nothing() {
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
     }
     assert_eq!(reader.get("/stats").status, 200);
+    // No cache keeps an answer, whatever its status.
+    for answer in [reader.get("/stats"), reader.get("/nothing"), stranger.get("/stats")] {
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{}", answer.status);
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    }
     let wrong = operator(&pipeline, "operate").post("/stats", &json!({}));
     assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET,HEAD")));
     assert_eq!(wrong.header("content-type"), Some("application/problem+json"));

@@ -9,6 +9,7 @@ pub mod event;
 pub mod http;
 pub mod native;
 mod operator;
+pub mod stranger;
 pub mod workers;
 
 pub use operator::Operator;

@@ -67,8 +67,18 @@ pub struct Pipeline {
     config: PathBuf,
     data: Arc<tempfile::TempDir>,
     logs: Arc<Mutex<String>>,
+    options: Options,
+}
+
+/// How a pipeline is started.
+#[derive(Clone, Default)]
+struct Options {
     /// The address of the providers' APIs.
     outbound: Option<SocketAddr>,
+    /// More arguments of `serve`.
+    arguments: &'static [&'static str],
+    /// The limit of file descriptors.
+    descriptors: Option<u32>,
 }
 
 /// The contract's configuration without `messages`, in its own folder.
@@ -87,24 +97,34 @@ fn forgetful_config(to: &Path) -> PathBuf {
 impl Pipeline {
     /// Starts one on an empty folder, with the contract's configuration.
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(Options::default())
     }
 
     /// Starts one with access to providers' APIs.
     pub fn with_api(api: &Api) -> Self {
-        Self::start_with(Some(api.address()))
+        Self::start_with(Options { outbound: Some(api.address()), ..Options::default() })
     }
 
-    fn start_with(outbound: Option<SocketAddr>) -> Self {
+    /// Starts one with more arguments of `serve`.
+    pub fn with_arguments(arguments: &'static [&'static str]) -> Self {
+        Self::start_with(Options { arguments, ..Options::default() })
+    }
+
+    /// Starts one that may have this many open files.
+    pub fn with_descriptors(descriptors: u32) -> Self {
+        Self::start_with(Options { descriptors: Some(descriptors), ..Options::default() })
+    }
+
+    fn start_with(options: Options) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
-        Self::start_on(Arc::new(data), folder().join("hookmill.toml"), Arc::default(), outbound)
+        Self::start_on(Arc::new(data), folder().join("hookmill.toml"), Arc::default(), options)
     }
 
     /// Starts one that keeps neither messages of applied events nor their bodies.
     pub fn forgetful() -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         let config = forgetful_config(data.path());
-        Self::start_on(Arc::new(data), config, Arc::default(), None)
+        Self::start_on(Arc::new(data), config, Arc::default(), Options::default())
     }
 
     /// Starts one on a backup, without `messages`.
@@ -126,7 +146,7 @@ impl Pipeline {
         let restored = restore.output().expect("hookmill can be run");
         assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
         let config = config(data.path());
-        Self::start_on(Arc::new(data), config, Arc::default(), None)
+        Self::start_on(Arc::new(data), config, Arc::default(), Options::default())
     }
 
     /// Backs up its data folder while it runs.
@@ -141,19 +161,29 @@ impl Pipeline {
         data: Arc<tempfile::TempDir>,
         config: PathBuf,
         logs: Arc<Mutex<String>>,
-        outbound: Option<SocketAddr>,
+        options: Options,
     ) -> Self {
         // The file of an earlier process must not be taken for this one's.
         let _ = std::fs::remove_file(data.path().join("listening"));
-        let mut child = Command::new(binary())
+        let mut command = match options.descriptors {
+            None => Command::new(binary()),
+            Some(descriptors) => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(limited).arg(binary());
+                shell
+            }
+        };
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .args(options.arguments)
             .args(["--log", "trace", "--json", "--config"])
             .arg(&config)
             .arg("--data")
             .arg(data.path())
             .envs(secrets())
             // The configuration names http://localhost; the test's server for the providers is the proxy.
-            .env("HTTP_PROXY", format!("http://{}", outbound.unwrap_or(NOBODY)))
+            .env("HTTP_PROXY", format!("http://{}", options.outbound.unwrap_or(NOBODY)))
             .env("NO_PROXY", "")
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
@@ -176,7 +206,7 @@ impl Pipeline {
             let address = std::fs::read_to_string(&listening).ok()?.parse().ok()?;
             std::net::TcpStream::connect(address).ok().map(|_| address)
         });
-        Self { child, address, config, data, logs, outbound }
+        Self { child, address, config, data, logs, options }
     }
 
     /// Kills the process, like a power failure, changes its data, and starts another on them.
@@ -185,7 +215,7 @@ impl Pipeline {
         let _ = self.child.wait();
         change(&self.database("queue.db"));
         let (data, config, logs) = (self.data.clone(), self.config.clone(), self.logs.clone());
-        *self = Self::start_on(data, config, logs, self.outbound);
+        *self = Self::start_on(data, config, logs, self.options.clone());
     }
 
     /// Its address.
@@ -367,10 +397,7 @@ impl Pipeline {
     }
 
     fn measured(&self, name: &str, labels: &[(&str, &str)]) -> Option<String> {
-        let logs = self.logs();
-        let serving = logs.lines().rfind(|line| line.contains("serving metrics")).expect("it logs");
-        let line: Value = serde_json::from_str(serving).expect("a line of the log is JSON");
-        let address = line["address"].as_str().and_then(|text| text.parse().ok()).expect("where");
+        let address = self.logged_address("serving metrics", "address");
         let response = exchange(address, &request("GET", "/metrics", &[], b""));
         let text = response.expect("metrics are served").body;
         let labels: Vec<_> =
@@ -379,6 +406,16 @@ impl Pipeline {
             if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let name = format!("hookmill_{name}{labels} ");
         text.lines().find_map(|line| line.strip_prefix(&name)).map(ToOwned::to_owned)
+    }
+
+    /// The address in this field of the last line of the log with this message.
+    pub fn logged_address(&self, message: &str, field: &str) -> SocketAddr {
+        eventually("it logs where it listens", || {
+            let logs = self.logs();
+            let line = logs.lines().rfind(|line| line.contains(message))?;
+            let line: Value = serde_json::from_str(line).expect("a line of the log is JSON");
+            line[field].as_str()?.parse().ok()
+        })
     }
 
     /// A connection to one of its databases, as a person with a shell would have it.

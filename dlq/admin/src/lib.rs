@@ -24,7 +24,9 @@ mod stats;
 
 use std::sync::Arc;
 
-use axum::middleware::from_fn_with_state;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use utoipa::OpenApi;
@@ -112,7 +114,16 @@ pub fn router(platform: Arc<dyn Platform>) -> Router {
         async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], text) }
     });
     let nested = Router::new().nest(BASE, guarded).route(&format!("{BASE}/openapi.json"), open);
+    let nested = nested.layer(map_response(private));
     nested.merge(dashboard::routes()).with_state(admin)
+}
+
+/// No cache keeps an answer, since it may contain data, and no browser takes it for another type.
+async fn private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// The router for a caller with direct access to the data: it needs no token. The audit records this name.

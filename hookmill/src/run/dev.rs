@@ -20,16 +20,17 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = &arguments.options;
-    if !options.listen.ip().is_loopback() {
-        bail!(
-            "dev listens on loopback only, because its secrets are public; use `hookmill serve` for {}",
-            options.listen
-        );
+    for address in [Some(options.listen), options.admin].into_iter().flatten() {
+        if !address.ip().is_loopback() {
+            bail!(
+                "dev listens on loopback only, because its secrets are public; use `hookmill serve` for {address}"
+            );
+        }
     }
     start_log(options, "debug");
     let loaded = load(&options.config)?;
     let ingress = loaded.config.ingress.clone();
-    let ready = |address: SocketAddr| {
+    let ready = |address: SocketAddr, admin: SocketAddr| {
         eprintln!(
             "\nHookmill accepts webhooks at http://{address} and stores its data in {}.\n",
             options.data.display()
@@ -42,7 +43,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             );
         }
         eprintln!(
-            "\n  http://{address}/admin\n      TOKEN for the dashboard, valid until the next start of dev: {}",
+            "\n  http://{admin}/admin\n      TOKEN for the dashboard, valid until the next start of dev: {}",
             token::for_development(&options.data)?
         );
         let (config, data) = command_options(options);

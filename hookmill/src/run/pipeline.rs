@@ -1,7 +1,7 @@
 //! The whole pipeline in one process: HTTP, two queues, and their consumers. `dev` and `serve` run it.
 
 use std::io::IsTerminal as _;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,17 +17,20 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
 use hookmill_ingress::{Gate, Platform, REPORT_WINDOW, RequestOutcome};
 use hookmill_loader::Loaded;
-use hookmill_native::http::{Service, serve};
+use hookmill_native::http::{self, Limits, Service};
 use hookmill_native::{
     DataFolder, Files, HttpClient, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite,
     SqliteQueue, now,
 };
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::run::admin;
+#[cfg(unix)]
+use crate::run::descriptors;
 use crate::run::display::DisplayApi;
 use crate::run::jobs::Runner;
 use crate::run::log;
@@ -56,6 +59,14 @@ pub struct RunOptions {
     /// The address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787", value_parser = parse_listen)]
     pub listen: SocketAddr,
+    /// The address and port for the admin API and the dashboard. Default: that of `--listen`. /healthz and /readyz are on
+    /// both.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_listen)]
+    pub admin: Option<SocketAddr>,
+    /// The address or network of a proxy, such as 203.0.113.7 or 203.0.113.0/24; may be repeated. One address may have 64
+    /// connections, except a proxy. Addresses of this machine and of private networks count as proxies.
+    #[arg(long = "proxy", value_name = "NETWORK", value_parser = parse_network)]
+    pub proxies: Vec<IpNet>,
     /// The address and port for Prometheus metrics at /metrics. Default: none. Do not expose it to the internet.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_listen)]
     pub metrics: Option<SocketAddr>,
@@ -75,6 +86,11 @@ fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
     addresses
         .and_then(|mut addresses| addresses.next())
         .context("expected an address and a port, such as 127.0.0.1:8787")
+}
+
+fn parse_network(text: &str) -> anyhow::Result<IpNet> {
+    let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into()));
+    network.ok().context("expected an address or a network, such as 203.0.113.0/24")
 }
 
 /// Starts the log. It contains only Hookmill's own lines, since those of libraries may quote unverified text.
@@ -160,17 +176,21 @@ pub enum Outbox {
 
 /// Runs the pipeline until a stop signal (SIGINT, SIGTERM); then finishes work in progress.
 ///
-/// Calls `ready` with the address once it accepts requests.
+/// Calls `ready` with the addresses of webhooks and of the admin API once it accepts requests.
 pub fn run(
     options: &RunOptions,
     loaded: Loaded,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
     outbox: Outbox,
-    ready: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
+    ready: impl FnOnce(SocketAddr, SocketAddr) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     for what in wrapped(&loaded.config.ingress.sources) {
         warn!("{what}");
     }
+    #[cfg(unix)]
+    let connections = descriptors::connections();
+    #[cfg(not(unix))]
+    let connections = http::CONNECTIONS;
     let folder = DataFolder::lock(&options.data)?;
     folder.keep_for(match outbox {
         Outbox::Sent => "serve",
@@ -190,15 +210,15 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop_signal = stop_signal()?;
-        let listening = TcpListener::bind(options.listen).await;
-        let listener = listening.with_context(|| format!("cannot listen on {}", options.listen))?;
-        let address = listener.local_addr()?;
+        let (listener, address) = listen(options.listen)?;
+        let admin_listener = options.admin.map(listen).transpose()?;
         folder.announce(address)?;
         let metrics = Metrics::default();
         if let Some(address) = options.metrics {
             serve_metrics(address, &metrics, &store, &queue).await?;
         }
 
+        let (stop_requests, stopping) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let mut consumers = JoinSet::new();
         let objects = folder.objects()?;
@@ -256,10 +276,38 @@ pub fn run(
             objects,
             rate_limits: RateLimits::new(&loaded.config.ingress.sources),
         };
-        let service = Service { platform, gate, observe: observe(counted) };
-        ready(address)?;
-        serve(listener, service, admin, stop_signal).await;
-        info!("stopping; finishing work in progress");
+        let service = Arc::new(Service { platform, gate, observe: observe(counted) });
+        let body_timeout = loaded.config.ingress.limits.body_timeout;
+        let limits = Limits { connections, proxies: options.proxies.clone() };
+        let serve = |listener, router, limits| {
+            let mut stopping = stopping.clone();
+            let stop = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
+            http::serve(listener, router, limits, body_timeout, stop)
+        };
+        let stop_http = async {
+            stop_signal.await;
+            info!("stopping; finishing work in progress");
+            stop_requests.send_replace(true);
+        };
+        let webhooks = http::webhooks(service.clone());
+        match admin_listener {
+            None => {
+                ready(address, address)?;
+                tokio::join!(stop_http, serve(listener, admin.merge(webhooks), limits));
+            }
+            Some((admin_listener, admin_address)) => {
+                ready(address, admin_address)?;
+                // Both servers share the descriptors.
+                let few = Limits { connections: (connections / 8).max(1), ..limits.clone() };
+                let many = Limits { connections: connections - few.connections, ..limits };
+                let admin = admin.merge(http::health(service)).fallback(hookmill_admin::nothing_here);
+                tokio::join!(
+                    stop_http,
+                    serve(listener, webhooks, many),
+                    serve(admin_listener, admin, few)
+                );
+            }
+        }
         stop.send_replace(true);
         while consumers.join_next().await.is_some() {}
         Ok(())
@@ -308,15 +356,20 @@ fn longest_retry(queue: QueueName, config: &Consumers) -> Duration {
     }
 }
 
+fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = http::listen(address).with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
 async fn serve_metrics(
     address: SocketAddr,
     metrics: &Metrics,
     store: &Sqlite,
     queue: &SqliteQueue,
 ) -> anyhow::Result<()> {
-    let listening = TcpListener::bind(address).await;
-    let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
-    info!(address = %listener.local_addr()?, "serving metrics");
+    let (listener, address) = listen(address)?;
+    info!(%address, "serving metrics");
     let (store, queue) = (store.clone(), queue.clone());
     let status = move || admin::status(store.clone(), queue.clone());
     tokio::spawn(metrics.clone().serve(listener, status));
@@ -339,7 +392,7 @@ fn equip(
     lookup: impl Fn(&SecretName) -> Option<Secret>,
     outbox: Outbox,
 ) -> (Equipment, Vec<String>) {
-    let gate = Gate::new(loaded.config.ingress.clone(), salt, lookup);
+    let gate = Gate::new(loaded.config.ingress.clone(), salt, http::BODY_BYTES, lookup);
     let mut problems = gate.problems(now());
     let (config, channels, alarm) = channels(loaded.consumers(), outbox);
     let channels = or_problems(channels, &mut problems);

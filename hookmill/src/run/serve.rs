@@ -1,5 +1,7 @@
 //! `hookmill serve`: the whole pipeline on one server.
 
+use std::net::SocketAddr;
+
 use tracing::info;
 
 use crate::run::pipeline::{Outbox, RunOptions, load, run as run_pipeline, start_log};
@@ -20,8 +22,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     start_log(options, "info");
     let loaded = load(&options.config)?;
     let data = options.data.display().to_string();
-    let ready = |address: std::net::SocketAddr| {
-        info!(%address, data, "accepting webhooks");
+    let ready = |address: SocketAddr, admin: SocketAddr| {
+        info!(%address, %admin, data, "accepting webhooks");
         Ok(())
     };
     run_pipeline(options, loaded, from_environment, Outbox::Sent, ready)

@@ -18,6 +18,9 @@ const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
 /// Random bytes, for the hashes of addresses.
 const SALT: &[u8; 16] = include_bytes!(concat!(env!("OUT_DIR"), "/salt"));
 
+/// The maximum size of all bodies in the memory of an isolate, which has 128 MB for all.
+const BODY_BYTES: usize = 32 * 1024 * 1024;
+
 thread_local! {
     /// Created by the first request: secrets are bindings, and change only with a deployment.
     static GATE: OnceCell<Rc<Gate>> = const { OnceCell::new() };
@@ -65,7 +68,7 @@ fn gate(env: &Env) -> Rc<Gate> {
         let made = gate.get_or_init(|| {
             let config: Ingress =
                 postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type");
-            Rc::new(Gate::new(config, *SALT, |name| secret(env, name)))
+            Rc::new(Gate::new(config, *SALT, BODY_BYTES, |name| secret(env, name)))
         });
         made.clone()
     })

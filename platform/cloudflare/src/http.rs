@@ -1,10 +1,10 @@
 //! HTTP on Workers: bodies, headers and replies for [`hookmill_ingress::serve`].
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use hookmill_core::request::Headers;
+use hookmill_core::time::Timestamp;
 use hookmill_ingress::{
     Body, BodyError, Gate, Incoming, Platform, Reply, RequestOutcome, serve as ingress,
 };
@@ -30,12 +30,14 @@ pub async fn serve<P: Platform>(
     let headers = WorkerHeaders(SendWrapper::new(request.headers().clone()));
     let content_length =
         request.headers().get("content-length")?.and_then(|length| length.parse().ok());
+    let inner = <JsRequest as Clone>::clone(request.inner());
     let body = WorkerBody {
         from: SendWrapper::new(match content_length {
-            Some(_) => From::Whole(<JsRequest as Clone>::clone(request.inner())),
-            None => From::Stream(reader(request.inner())),
+            Some(0) => From::Done,
+            Some(..=WHOLE_BYTES) => From::Whole(inner),
+            _ => From::Unread(inner),
         }),
-        timeout: gate.config().limits.body_timeout,
+        deadline: now() + gate.config().limits.body_timeout,
     };
     let (path, method) = (request.path(), request.method().to_string());
     // The URL as sent: parsing would change its escapes, and signatures cover them.
@@ -72,17 +74,23 @@ impl Headers for WorkerHeaders {
     }
 }
 
-/// A body with a `Content-Length` is read in one step; any other is read as it arrives, so that it cannot exceed the limit.
+/// A body of at most this many bytes is read in one step, which takes less time than a stream.
+const WHOLE_BYTES: u64 = 64 * 1024;
+
+/// A longer body, or one without a `Content-Length`, is read as it arrives, so that it exceeds neither the limit nor the
+/// memory for bodies.
 enum From {
     Whole(JsRequest),
-    Stream(Option<ReadableStreamDefaultReader>),
+    /// Nothing was read, so that a rejected request costs no memory.
+    Unread(JsRequest),
+    Stream(ReadableStreamDefaultReader),
     Done,
 }
 
 struct WorkerBody {
     from: SendWrapper<From>,
-    /// The maximum time of each step.
-    timeout: Duration,
+    /// When all of it must have arrived.
+    deadline: Timestamp,
 }
 
 fn reader(request: &JsRequest) -> Option<ReadableStreamDefaultReader> {
@@ -90,15 +98,21 @@ fn reader(request: &JsRequest) -> Option<ReadableStreamDefaultReader> {
 }
 
 impl Body for WorkerBody {
+    type Chunk = Vec<u8>;
+
     #[worker::send]
     async fn chunk(&mut self) -> std::result::Result<Option<Vec<u8>>, BodyError> {
         let incomplete = |_: JsValue| BodyError::Incomplete;
+        if let From::Unread(request) = &*self.from {
+            self.from = SendWrapper::new(reader(request).map_or(From::Done, From::Stream));
+        }
         let promise = match &*self.from {
             From::Whole(request) => request.array_buffer().map_err(incomplete)?,
-            From::Stream(Some(reader)) => reader.read(),
-            From::Stream(None) | From::Done => return Ok(None),
+            From::Stream(reader) => reader.read(),
+            From::Unread(_) | From::Done => return Ok(None),
         };
-        let value = match select(JsFuture::from(promise), Delay::from(self.timeout)).await {
+        let value = match select(JsFuture::from(promise), Delay::from(self.deadline - now())).await
+        {
             Either::Left((value, _)) => value.map_err(incomplete)?,
             Either::Right(_) => return Err(BodyError::TimedOut),
         };
