@@ -325,9 +325,9 @@ impl<'e> RowBuilder<'e> {
     fn texts(&mut self, rule: &str, json: Option<&str>) -> Result<Vec<String>, Fate> {
         let json = json.unwrap_or("null");
         if !json.starts_with('[') {
-            return Ok(match serde_json::from_str(json) {
-                Ok(serde_json::Value::String(text)) => vec![text],
-                Ok(serde_json::Value::Number(number)) => vec![number.to_string()],
+            return Ok(match json.as_bytes().first() {
+                Some(b'"') => serde_json::from_str(json).into_iter().collect(),
+                Some(b'-' | b'0'..=b'9') => vec![json.to_owned()],
                 _ => Vec::new(),
             });
         }
@@ -522,7 +522,7 @@ impl<'e> RowBuilder<'e> {
         push_json(&mut self.wrote, &table);
         let mut before = ",{";
         for column in columns.iter().filter(|column| column.required) {
-            let value = json(rule, &column.value, scope)?;
+            let value = column.json(scope).map_err(|error| value_error(rule, error))?;
             self.wrote.push_str(before);
             push_json(&mut self.wrote, &column.name);
             self.wrote.push(':');
@@ -656,7 +656,7 @@ impl<'v> Shared<'v> {
                 if column.value.is_of_element() {
                     Ok(None)
                 } else {
-                    json(rule, &column.value, body)
+                    column.json(body).map_err(|error| value_error(rule, error))
                 }
             };
             self.0 = columns.iter().map(shared).collect::<Result<_, _>>()?;
@@ -676,7 +676,7 @@ fn read_columns<'v>(
     for (number, column) in columns.iter().enumerate() {
         let value = match shared.get(number) {
             Some(value) if !column.value.is_of_element() => value.as_deref().map(Cow::Borrowed),
-            _ => json(rule, &column.value, scope)?,
+            _ => column.json(scope).map_err(|error| value_error(rule, error))?,
         };
         if column.required && value.is_none() {
             return Err(missing(rule, &format!("`{}` of the key", column.name), &column.value));

@@ -490,7 +490,7 @@ fn names() -> Kind<Vec<Name>> {
 pub(crate) struct SourceDecl {
     /// What ingress needs of it, unless its scheme has errors.
     pub(crate) source: Option<Source>,
-    pub(crate) preset: Option<&'static str>,
+    pub(crate) preset: Option<Located<&'static str>>,
     pub(crate) unmatched: Unmatched,
     pub(crate) redact: Vec<Redaction>,
     pub(crate) api: Option<Api>,
@@ -559,9 +559,9 @@ impl SourceKeys {
                 preset.error(format!("this preset does not support the scheme {:?}", scheme.value));
             section.report(problem.hint(format!("scheme = {}", needed.join(" or "))));
         }
-        let preset = preset.map(|preset| preset.value.name);
-        let provider =
-            preset.into_iter().chain([scheme.value.as_str()]).find_map(refetch::provider);
+        let preset = preset.map(|preset| preset.map(|preset| preset.name));
+        let named = preset.iter().map(|preset| preset.value).chain([scheme.value.as_str()]);
+        let provider = named.into_iter().find_map(refetch::provider);
         if let (Some(here), None) = (section.at("api"), provider) {
             let problem = here.error("Hookmill cannot fetch objects from this provider's API");
             section

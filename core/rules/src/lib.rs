@@ -322,6 +322,17 @@ impl Unmatched {
         [("ignore", Self::Ignore), ("record", Self::Record), ("dead_letter", Self::DeadLetter)];
 }
 
+impl Column {
+    /// The value as JSON text in its stored form; `None` if there is no value.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`], as in [`Value::json`], or in [`Value::key`] if the column is part of the key.
+    pub fn json<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, ValueError> {
+        if self.required { self.value.key(scope) } else { self.value.json(scope) }
+    }
+}
+
 impl Effect {
     /// How the rows that it writes compare; `None` if they do not.
     pub const fn guard(&self) -> Option<&Guard> {
