@@ -215,4 +215,31 @@ fn a_closed_pipe_ends_a_command_without_an_error() {
         let output = command(folder.path(), arguments).stdout(writer).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
+    // Neither does a closed standard error, as after `hookmill … 2>&1 | head -1`.
+    let wrong = ["verify", "stripe", "--header", "A: b", "--dev"];
+    for (arguments, code) in [
+        (&["events", "--data", "data"][..], 0),
+        (&["events", "--json", "--data", "data"], 0),
+        (&["dead-letters", "--data", "data"], 0),
+        (&["email", "list", "--data", "data"], 0),
+        (&["rejections", "--data", "data"], 0),
+        (&["token", "list", "--data", "data"], 0),
+        (&["token", "create", "eve", "--role", "read", "--data", "data"], 0),
+        (&["token", "revoke", "eve", "--data", "data"], 0),
+        (&["migrate", "--data", "data"], 0),
+        (&["backup", "copy", "--data", "data"], 0),
+        (&["check", "--secrets"], 1),
+        (&["events", "--data", "missing"], 1),
+        (&wrong, 1),
+        (&["--help"], 0),
+    ] {
+        let closed = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer
+        };
+        let mut command = command(folder.path(), arguments);
+        let status = command.stdout(closed()).stderr(closed()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
 }
