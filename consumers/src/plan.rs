@@ -548,15 +548,24 @@ impl<'e> RowBuilder<'e> {
         let envelope = self.envelope;
         let mut found = |value: &Value| self.texts(rule, json(rule, value, scope)?.as_deref());
         let (channel, to, mut content) = match send {
-            Send::Email { template, to, cc, reply_to } => {
+            Send::Email { template, to, cc, reply_to, recipients } => {
                 let to = found(to)?;
-                let mut content = json!({ "template": template, "to": to });
-                if let Some(cc) = cc {
-                    content["cc"] = found(cc)?.into();
-                }
-                if let Some(reply_to) = reply_to {
-                    content["reply_to"] = found(reply_to)?.into_iter().next().into();
-                }
+                let cc = cc.as_ref().map(&mut found).transpose()?;
+                let reply_to = reply_to.as_ref().map(&mut found).transpose()?;
+                let most = to.len().max(cc.as_ref().map_or(0, Vec::len));
+                let content = if u32::try_from(most).is_ok_and(|most| most <= *recipients) {
+                    let mut content = json!({ "template": template, "to": to });
+                    if let Some(cc) = cc {
+                        content["cc"] = cc.into();
+                    }
+                    if let Some(reply_to) = reply_to {
+                        content["reply_to"] = reply_to.into_iter().next().into();
+                    }
+                    content
+                } else {
+                    // The message will be refused; the content that remains gives the reason.
+                    json!({ "template": template, "too_many": most })
+                };
                 (Channel::Email.as_str(), to, content)
             }
             Send::Sms { to, body } => {

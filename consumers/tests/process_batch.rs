@@ -58,6 +58,7 @@ when = { status = "done" }
 template = "done"
 to = "Ops <ops@example.com>"
 cc = "people"
+recipients = 2
 reply_to = ["nobody", "people"]
 delay = "1m"
 data = { id = "id", text = "text", nothing = "nothing" }
@@ -330,6 +331,23 @@ fn an_email_is_in_the_outbox_once_with_what_its_rule_says() {
     insta::assert_debug_snapshot!(fixture.rows(
         "SELECT id, source, event_id, rule, channel, content, state, CAST(due_at AS TEXT) FROM outbox"
     ));
+}
+
+#[test]
+fn a_list_in_the_payload_does_not_become_recipients_unless_the_rule_allows_it() {
+    let fixture = fixture();
+    let people = |count: usize| {
+        let people: Vec<_> = (0..count).map(|n| format!("\"{n}@example.com\"")).collect();
+        format!(r#"{{"id":"thing_1","version":1,"status":"done","people":[{}]}}"#, people.join(","))
+    };
+    let batch: Vec<_> = [2, 3, 500]
+        .iter()
+        .map(|count| event(&format!("evt_{count:03}"), "thing.updated", &people(*count), 1))
+        .collect();
+    assert!(fixture.process(&fixture.store, &batch).iter().all(|(fate, _)| *fate == Fate::Applied));
+    let written = "SELECT CAST(content ->> 'too_many' AS TEXT), \
+        CAST(json_array_length(content -> 'cc') AS TEXT) FROM outbox ORDER BY event_id";
+    assert_eq!(fixture.rows(written), [["NULL", "2"], ["3", "NULL"], ["500", "NULL"]]);
 }
 
 #[test]

@@ -170,6 +170,8 @@ pub enum Send {
         cc: Option<Value>,
         /// The mailbox for replies, if not that of `[email]`.
         reply_to: Option<Value>,
+        /// The maximum number of recipients, and of recipients of a copy.
+        recipients: u32,
     },
     /// An SMS.
     Sms {
