@@ -33,8 +33,8 @@ pub struct Trial<'l> {
     store: Sqlite,
 }
 
-/// In a trial, no body is too large.
-struct NoObjects;
+/// A store that keeps nothing.
+pub struct NoObjects;
 
 impl Objects for NoObjects {
     async fn put(&self, _: &str, _: &[u8]) -> Result<(), ObjectError> {

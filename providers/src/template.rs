@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookmill_config::scheme::{
-    Algorithm, Encoding, Part, Place, SignatureAt, Template, TimeUnit, unseparated,
+    Algorithm, Encoding, Part, Place, SignatureAt, Template, TimeAt, TimeUnit, unseparated,
 };
 use hookmill_core::limits;
 use hookmill_core::message::Verified;
@@ -78,7 +78,7 @@ pub(crate) fn verify<'r>(
             Place::Member(_) => timestamp,
             Place::Header(name) => Some(Cow::Owned(request.required_header(name)?.into_owned())),
             Place::Body(read, path) => match values.as_ref() {
-                Some(values) => Some(Cow::Owned(member(read, path, Some(values))?)),
+                Some(values) => Some(Cow::Owned(time_member(time, read, path, values)?)),
                 None => None,
             },
         };
@@ -124,7 +124,7 @@ pub(crate) fn verify<'r>(
             .reads
             .read(request.body)
             .map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))?;
-        signed_at = Some(parse(&member(read, path, Some(&values))?, time.unit)?);
+        signed_at = Some(parse(&time_member(time, read, path, &values)?, time.unit)?);
     }
     Ok(Proof { verified: Verified { secret, signed_at }, signed })
 }
@@ -248,6 +248,21 @@ fn member(read: &Read, path: &str, values: Option<&Values<'_>>) -> Result<String
     text.ok_or_else(|| {
         rejected(Reason::MalformedEvent, format!("there is no string or number at `{path}`"))
     })
+}
+
+/// The text of a time in the body.
+fn time_member(
+    time: &TimeAt,
+    read: &Read,
+    path: &str,
+    values: &Values<'_>,
+) -> Result<String, Rejection> {
+    let is_text = read.value(values).ok().flatten().is_some_and(|json| json.starts_with('"'));
+    if time.number && is_text {
+        let detail = format!("the value at `{path}` is not a number");
+        return Err(rejected(Reason::MalformedEvent, detail));
+    }
+    member(read, path, Some(values))
 }
 
 fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejection {

@@ -317,7 +317,7 @@ fn errors_of_a_scheme_are_reported_with_hints() {
     hookmill.toml:8:37: sources.s.event.many: found a whole number
       hint: expected true or false
     hookmill.toml:8:40: sources.s.event: unknown key `kind`
-      hint: possible here: `id`, `type`, `default`, `many`, `hash`
+      hint: possible here: `id`, `type`, `default`, `many`, `hash`, `object`
     hookmill.toml:6:11: sources.s.payload: missing a closing brace
       hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
     hookmill.toml:5:11: sources.s.payload: `payload` contains `{timestamp}` but `timestamp` is missing
@@ -826,6 +826,38 @@ fn a_preset_is_about_every_source_that_has_it() {
     let sources: BTreeSet<_> =
         config.rules[0].on.iter().map(|pattern| pattern.source.as_str()).collect();
     assert_eq!(sources, BTreeSet::from(["eu", "us"]));
+}
+
+/// An API's URL gets a key with each request, and the issuer's keys decide who is let in.
+#[test]
+fn only_urls_of_this_machine_may_be_without_tls() {
+    for (url, is_private) in [
+        ("https://api.example.com/v1", true),
+        ("http://localhost", true),
+        ("http://LOCALHOST:8080/a", true),
+        ("http://127.0.0.1:1", true),
+        ("http://127.9.8.7", true),
+        ("http://[::1]:8080", true),
+        ("http://localhost.evil.example", false),
+        ("http://127.0.0.1.evil.example", false),
+        ("http://[::1].evil.example", false),
+        ("http://localhost:80.evil.example", false),
+        ("http://[::2]", false),
+        ("http://128.0.0.1", false),
+        ("http://api.example.com", false),
+        ("https://", false),
+        ("https:///path", true),
+        ("ftp://localhost", false),
+        ("localhost", false),
+    ] {
+        let api = format!("{GOOD}api = {{ url = \"{url}\" }}\n");
+        let access = format!(
+            "{GOOD}[admin.access]\nissuer = \"{url}\"\naudience = \"0123456789abcdef\"\noperators = []\n"
+        );
+        for text in [api, access] {
+            assert_eq!(errors(&text).is_empty(), is_private, "{url}: {}", errors(&text));
+        }
+    }
 }
 
 /// One error must hide no other.
