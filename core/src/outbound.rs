@@ -310,6 +310,8 @@ impl ApiRequest {
             spellings.push(percent(&text, |byte| format!("%{byte:02x}")));
             spellings
                 .push(serde_json::Value::from(text.as_str()).to_string().trim_matches('"').into());
+            spellings.push(format!("{text}="));
+            spellings.push(format!("{text}=="));
             spellings.push(text);
         }
         spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));

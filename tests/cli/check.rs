@@ -217,7 +217,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
         _deleted = 0
         _event_id = "test_0"
         _precedence = 0
-        _version = 1767225600000
+        _version = 1767225600000000
         banned = 0
         email = "ada@example.com"
         first_name = "Ada"
@@ -231,7 +231,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
         _deleted = 0
         _event_id = "test_0"
         _precedence = 0
-        _version = 1767225600000
+        _version = 1767225600000000
         banned = 0
         email = "ada@example.com"
         first_name = "Ada"
@@ -628,7 +628,7 @@ fn secrets_are_checked_only_on_request() {
             secrets(
                 example.path(),
                 &[],
-                &[("STRIPE_WEBHOOK_SECRET", "\"within quotes\""), clerk, resend],
+                &[("STRIPE_WEBHOOK_SECRET", "\"this is in quotes\""), clerk, resend],
             ),
             secrets(example.path(), &[], &[("STRIPE_WEBHOOK_SECRET", "whsec_guessed"), clerk, resend]),
             secrets(example.path(), &["--json"], &[stripe, clerk]),
@@ -660,7 +660,6 @@ fn secrets_are_checked_only_on_request() {
     exit code 1
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: source `stripe`: STRIPE_WEBHOOK_SECRET has 13 bytes; a secret needs at least 16, or it can be guessed
-    1 error
 
     exit code 1
     {"errors":[{"problem":"RESEND_API_KEY is not set; it must contain the key for resend"}],"valid":false}

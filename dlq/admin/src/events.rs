@@ -196,7 +196,7 @@ const TIMELINE: [&str; 10] = [
     FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND replays > 0",
     "SELECT at, 2 AS place, action AS what,
         json_object('actor', actor, 'target', target, 'reason', audit.reason) AS detail
-    FROM audit JOIN dead_letters ON dead_letters.id = target WHERE source = ?1 AND event_id = ?2",
+    FROM audit JOIN dead_letters ON dead_letters.id = target WHERE source = ?1 AND event_id = ?2 AND action <> 'body.view'",
     "SELECT created_at AS at, 4 AS place, 'outbox' AS what,
         json_object('id', id, 'rule', rule, 'channel', channel, 'to', recipient) AS detail
     FROM outbox WHERE source = ?1 AND event_id = ?2",

@@ -30,7 +30,7 @@ impl GivenSecret {
             return Ok(Some(Secret::from(secret)));
         }
         let Some(name) = &self.secret_env else { return Ok(None) };
-        let secret = std::env::var(name).with_context(|| format!("{name} is not set"))?;
+        let secret = std::env::var(name).ok().with_context(|| format!("{name} is not set"))?;
         Ok(Some(Secret::from(secret)))
     }
 }
