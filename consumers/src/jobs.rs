@@ -49,7 +49,8 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
         step.log.push(Entry::debug("outbox", Fields { state, count, ..fields() }));
     }
     for unsent in sent.unsent.iter().take(LINES) {
-        let UnsentMessage { id, event: (source, event), rule, state, error } = unsent.clone();
+        // The error may contain the recipient's address. The outbox has it.
+        let UnsentMessage { id, event: (source, event), rule, state, error: _ } = unsent.clone();
         let message = if state == "uncertain" { "delivery uncertain" } else { "not sent" };
         let fields = Fields {
             id: Some(id),
@@ -57,7 +58,6 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
             source: Some(source),
             event: Some(event),
             state: Some(state),
-            error: Some(error),
             ..fields()
         };
         step.log.push(Entry::warn(message, fields));

@@ -328,9 +328,9 @@ impl<'e> RowBuilder<'e> {
     fn texts(&mut self, rule: &str, json: Option<&str>) -> Result<Vec<String>, Fate> {
         let json = json.unwrap_or("null");
         if !json.starts_with('[') {
-            return Ok(match serde_json::from_str(json) {
-                Ok(serde_json::Value::String(text)) => vec![text],
-                Ok(serde_json::Value::Number(number)) => vec![number.to_string()],
+            return Ok(match json.as_bytes().first() {
+                Some(b'"') => serde_json::from_str(json).into_iter().collect(),
+                Some(b'-' | b'0'..=b'9') => vec![json.to_owned()],
                 _ => Vec::new(),
             });
         }
@@ -525,7 +525,7 @@ impl<'e> RowBuilder<'e> {
         push_json(&mut self.wrote, &table);
         let mut before = ",{";
         for column in columns.iter().filter(|column| column.required) {
-            let value = json(rule, &column.value, scope)?;
+            let value = column.json(scope).map_err(|error| value_error(rule, error))?;
             self.wrote.push_str(before);
             push_json(&mut self.wrote, &column.name);
             self.wrote.push(':');
@@ -551,15 +551,24 @@ impl<'e> RowBuilder<'e> {
         let envelope = self.envelope;
         let mut found = |value: &Value| self.texts(rule, json(rule, value, scope)?.as_deref());
         let (channel, to, mut content) = match send {
-            Send::Email { template, to, cc, reply_to } => {
+            Send::Email { template, to, cc, reply_to, recipients } => {
                 let to = found(to)?;
-                let mut content = json!({ "template": template, "to": to });
-                if let Some(cc) = cc {
-                    content["cc"] = found(cc)?.into();
-                }
-                if let Some(reply_to) = reply_to {
-                    content["reply_to"] = found(reply_to)?.into_iter().next().into();
-                }
+                let cc = cc.as_ref().map(&mut found).transpose()?;
+                let reply_to = reply_to.as_ref().map(&mut found).transpose()?;
+                let most = to.len().max(cc.as_ref().map_or(0, Vec::len));
+                let content = if u32::try_from(most).is_ok_and(|most| most <= *recipients) {
+                    let mut content = json!({ "template": template, "to": to });
+                    if let Some(cc) = cc {
+                        content["cc"] = cc.into();
+                    }
+                    if let Some(reply_to) = reply_to {
+                        content["reply_to"] = reply_to.into_iter().next().into();
+                    }
+                    content
+                } else {
+                    // The message will be refused; the content that remains gives the reason.
+                    json!({ "template": template, "too_many": most })
+                };
                 (Channel::Email.as_str(), to, content)
             }
             Send::Sms { to, body } => {
@@ -659,7 +668,7 @@ impl<'v> Shared<'v> {
                 if column.value.is_of_element() {
                     Ok(None)
                 } else {
-                    json(rule, &column.value, body)
+                    column.json(body).map_err(|error| value_error(rule, error))
                 }
             };
             self.0 = columns.iter().map(shared).collect::<Result<_, _>>()?;
@@ -679,7 +688,7 @@ fn read_columns<'v>(
     for (number, column) in columns.iter().enumerate() {
         let value = match shared.get(number) {
             Some(value) if !column.value.is_of_element() => value.as_deref().map(Cow::Borrowed),
-            _ => json(rule, &column.value, scope)?,
+            _ => column.json(scope).map_err(|error| value_error(rule, error))?,
         };
         if column.required && value.is_none() {
             return Err(missing(rule, &format!("`{}` of the key", column.name), &column.value));

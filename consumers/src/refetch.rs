@@ -12,7 +12,7 @@ use hookmill_core::fetch::Fetch;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
 use hookmill_core::params;
-use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
+use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Param, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
 use hookmill_rules::refetch::object;
@@ -151,9 +151,10 @@ pub async fn round<S: Store, F: Fetch>(
         for _ in 0..OBJECTS {
             let start = now();
             let Some(wanted) = take(store, source, api, start, longest).await? else { break };
-            let answer = fetch.ask(request(api, &wanted), key).await;
-            let answer = answer
-                .map_err(|error| error.to_string().replace(key.expose_secret().trim(), "[key]"));
+            let request = request(api, &wanted);
+            let hidden = request.hidden_key(key);
+            let answer = fetch.ask(request, key).await;
+            let answer = answer.map_err(|error| hidden.in_text(&error.to_string()));
             let statements = judge(config, api, &wanted, answer, start, &mut fetched);
             store.execute(statements).await?;
         }

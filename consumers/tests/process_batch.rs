@@ -20,7 +20,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_dlq::{drain, sweep};
 use hookmill_native::Sqlite;
 use proptest::prelude::*;
-use support::{Fixture, NoObjects, event};
+use support::{Fixture, NoObjects, RECEIVED_AT, event};
 
 const CONFIG: &str = r#"
 [sources.s]
@@ -58,6 +58,7 @@ when = { status = "done" }
 template = "done"
 to = "Ops <ops@example.com>"
 cc = "people"
+recipients = 2
 reply_to = ["nobody", "people"]
 delay = "1m"
 data = { id = "id", text = "text", nothing = "nothing" }
@@ -439,6 +440,23 @@ fn an_email_is_in_the_outbox_once_with_what_its_rule_says() {
 }
 
 #[test]
+fn a_list_in_the_payload_does_not_become_recipients_unless_the_rule_allows_it() {
+    let fixture = fixture();
+    let people = |count: usize| {
+        let people: Vec<_> = (0..count).map(|n| format!("\"{n}@example.com\"")).collect();
+        format!(r#"{{"id":"thing_1","version":1,"status":"done","people":[{}]}}"#, people.join(","))
+    };
+    let batch: Vec<_> = [2, 3, 500]
+        .iter()
+        .map(|count| event(&format!("evt_{count:03}"), "thing.updated", &people(*count), 1))
+        .collect();
+    assert!(fixture.process(&fixture.store, &batch).iter().all(|(fate, _)| *fate == Fate::Applied));
+    let written = "SELECT CAST(content ->> 'too_many' AS TEXT), \
+        CAST(json_array_length(content -> 'cc') AS TEXT) FROM outbox ORDER BY event_id";
+    assert_eq!(fixture.rows(written), [["NULL", "2"], ["3", "NULL"], ["500", "NULL"]]);
+}
+
+#[test]
 fn an_email_is_only_written_if_every_condition_is_met() {
     let fixture = fixture();
     let cases = [
@@ -683,6 +701,78 @@ fn a_batch_of_large_events_is_applied_in_parts() {
     let transactions = store.1.into_inner().unwrap();
     assert!(transactions.len() <= 4, "few transactions: {transactions:?}");
     assert!(transactions.iter().all(|bytes| *bytes < 4_300_000), "none is long: {transactions:?}");
+}
+
+#[test]
+fn a_version_far_ahead_is_a_dead_letter_and_does_not_block_the_row() {
+    let config =
+        CONFIG.replace("version = \"version\"", "version = { unix_seconds = \"version\" }");
+    let fixture = Fixture::new(&config, TABLES);
+    let day = 86_400;
+    let versions = [day, day + 1, 9_000_000_000 - RECEIVED_AT.seconds(), day - 1];
+    let batch: Vec<_> = versions
+        .iter()
+        .enumerate()
+        .map(|(number, later)| {
+            let version = RECEIVED_AT.seconds() + later;
+            let body = format!("{{\"id\":\"a\",\"version\":{version},\"status\":\"{number}\"}}");
+            event(&format!("evt_{number}"), "thing.updated", &body, 1)
+        })
+        .collect();
+    let fates = fixture.process(&fixture.store, &batch).into_iter().map(|(fate, _)| match fate {
+        Fate::Condemned { error, .. } => error,
+        fate => fate.to_string(),
+    });
+    let ahead = "rule `things`: the value at `version` is not a valid version: it is a time more than a day after the receipt of the event";
+    assert_eq!(fates.collect::<Vec<_>>(), ["applied", ahead, ahead, "applied"]);
+    assert_eq!(fixture.rows("SELECT status FROM things"), [["0"]]);
+}
+
+#[test]
+fn keys_are_exact_and_no_two_become_one() {
+    let fixture = fixture();
+    let largest = i64::MAX.to_string();
+    let long = "\"9223372036854775809\"";
+    let ids = [
+        &*largest,
+        long,
+        "\"true\"",
+        "1",
+        "9223372036854775809",
+        "true",
+        "1.0",
+        "[1]",
+        r#""a\u0000b""#,
+    ];
+    let batch: Vec<_> = ids
+        .iter()
+        .enumerate()
+        .map(|(number, id)| {
+            let body = format!("{{\"id\":{id},\"version\":1,\"status\":\"new\"}}");
+            event(&format!("evt_{number}"), "thing.updated", &body, 1)
+        })
+        .collect();
+    let fates = fixture.process(&fixture.store, &batch).into_iter().map(|(fate, _)| match fate {
+        Fate::Condemned { error, .. } => error,
+        fate => fate.to_string(),
+    });
+    insta::assert_debug_snapshot!(fates.collect::<Vec<_>>(), @r#"
+    [
+        "applied",
+        "applied",
+        "applied",
+        "applied",
+        "rule `things`: the value at `id` is not a valid 64-bit integer; `{ text = … }` in the rule stores it exactly",
+        "rule `things`: the value at `id` is not a valid key: a key is text or an integer; convert it with `{ text = … }` or `{ boolean = … }` in the rule",
+        "rule `things`: the value at `id` is not a valid key: a key is text or an integer; convert it with `{ text = … }` or `{ boolean = … }` in the rule",
+        "rule `things`: the value at `id` is not a valid key: a key is text or an integer; convert it with `{ text = … }` or `{ boolean = … }` in the rule",
+        "rule `things`: the value at `id` is not a valid key: it contains a NUL character",
+    ]
+    "#);
+    assert_eq!(
+        fixture.rows("SELECT id FROM things ORDER BY id"),
+        [["1"], ["9223372036854775807"], ["9223372036854775809"], ["true"]]
+    );
 }
 
 /// A body with a list and a value that every row repeats: `length` rows of `width` bytes.

@@ -176,6 +176,7 @@ impl World {
                 sending,
                 from: "Acme <hello@example.com>".parse().unwrap(),
                 reply_to: Some("help@example.com".parse().unwrap()),
+                per_hour: 1000,
             }),
             sms: None,
             tracking: Vec::new(),
@@ -309,7 +310,7 @@ async fn a_refused_recipient_does_not_affect_the_others() {
     assert_eq!(sent.states(), BTreeMap::from([("refused", 1), ("sent", 2)]));
     let outbox = world.outbox().await;
     assert_eq!(outbox[1][0], "refused");
-    assert_eq!(outbox[1][1], "SMTP answered 550: 1@example.com: 550 5.1.1 No such user");
+    assert_eq!(outbox[1][1], "SMTP answered 550: [recipient]: 550 5.1.1 No such user");
 
     // Of several recipients, those that are not suppressed and that the server accepts get the email.
     let world = World::new(0, &[Mood::Recipient("b@", "550 5.1.1 No such user")]).await;

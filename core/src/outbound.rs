@@ -1,5 +1,6 @@
 //! Outgoing requests to providers' APIs, in batches, and their results.
 
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -283,6 +284,61 @@ impl ApiRequest {
     }
 }
 
+impl ApiRequest {
+    /// Hides the key in texts from the API.
+    pub fn hidden_key(&self, key: &Secret) -> HiddenKey {
+        let key = key.expose_secret().trim();
+        if key.is_empty() {
+            return HiddenKey(Vec::new());
+        }
+        let percent = |text: &str, digit: fn(u8) -> String| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let byte = |byte: u8| if plain(byte) { char::from(byte).into() } else { digit(byte) };
+            text.bytes().map(byte).collect::<String>()
+        };
+        // Without padding, which some encoders leave out, and others escape.
+        let base64 = |text: String| STANDARD.encode(text).trim_end_matches('=').to_owned();
+        let sent = match &self.authorization {
+            Authorization::Password(user) => Some(base64(format!("{user}:{key}"))),
+            Authorization::User => Some(base64(format!("{key}:"))),
+            Authorization::Bearer | Authorization::Header(_) | Authorization::None => None,
+        };
+        let mut spellings = Vec::new();
+        for text in sent.into_iter().chain([key.to_owned(), base64(key.to_owned())]) {
+            spellings.push(text.replace('+', "-").replace('/', "_"));
+            spellings.push(percent(&text, |byte| format!("%{byte:02X}")));
+            spellings.push(percent(&text, |byte| format!("%{byte:02x}")));
+            spellings
+                .push(serde_json::Value::from(text.as_str()).to_string().trim_matches('"').into());
+            spellings.push(format!("{text}="));
+            spellings.push(format!("{text}=="));
+            spellings.push(text);
+        }
+        spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+        spellings.dedup();
+        HiddenKey(spellings)
+    }
+}
+
+/// The spellings of a key in which an API may repeat it, the longest first.
+#[derive(Clone)]
+pub struct HiddenKey(Vec<String>);
+
+impl HiddenKey {
+    /// The text with `[key]` in place of the key.
+    pub fn in_text(&self, text: &str) -> String {
+        let hide = |text: String, spelling: &String| text.replace(spelling, "[key]");
+        self.0.iter().fold(text.to_owned(), hide)
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for HiddenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HiddenKey")
+    }
+}
+
 /// A response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiResponse {
@@ -348,5 +404,43 @@ mod tests {
             let json = serde_json::to_string(provider).unwrap();
             assert_eq!(json, format!("{:?}", provider.as_str()));
         }
+    }
+
+    #[test]
+    fn a_key_is_hidden_in_every_spelling() {
+        let request = |authorization| ApiRequest {
+            method: Method::Post,
+            url: String::new(),
+            headers: Vec::new(),
+            authorization,
+            body: String::new(),
+        };
+        let key = Secret::from(" k/ey+with=all~>>?\\ \n");
+        let pair = |text: &str| STANDARD.encode(text);
+        let sid = pair("AC1:k/ey+with=all~>>?\\");
+        for (authorization, echoed) in [
+            (Authorization::Bearer, "k/ey+with=all~>>?\\".to_owned()),
+            (Authorization::Bearer, "k%2Fey%2Bwith%3Dall~%3E%3E%3F%5C".to_owned()),
+            (Authorization::Bearer, "k%2fey%2bwith%3dall~%3e%3e%3f%5c".to_owned()),
+            (Authorization::Bearer, r"k/ey+with=all~>>?\\".to_owned()),
+            (Authorization::Bearer, pair("k/ey+with=all~>>?\\")),
+            (Authorization::User, pair("k/ey+with=all~>>?\\:")),
+            (Authorization::Password("AC1".into()), sid.clone()),
+            (Authorization::Password("AC1".into()), sid.trim_end_matches('=').to_owned()),
+            (Authorization::Password("AC1".into()), sid.replace('+', "-").replace('/', "_")),
+            (
+                Authorization::Password("AC1".into()),
+                sid.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D"),
+            ),
+        ] {
+            let hidden = request(authorization).hidden_key(&key);
+            let text = hidden.in_text(&format!("Authorization: {echoed} is wrong"));
+            let rest = text.replace("%3D", "").replace("%3d", "").replace('=', "");
+            assert_eq!(rest, "Authorization: [key] is wrong", "{echoed}");
+        }
+        assert_eq!(
+            request(Authorization::Bearer).hidden_key(&Secret::from(" ")).in_text("a b"),
+            "a b"
+        );
     }
 }

@@ -271,7 +271,9 @@ impl Templates {
             Some(true) => part("text")?,
             _ => nanohtml2text::html2text(&html).trim().to_owned(),
         };
-        // A line break in a subject would begin another header.
+        // Such characters can hide what the recipient would see. A line break in a subject would begin another header.
+        let visible = subject.chars().filter(|c| c.is_whitespace() || !is_hidden(*c));
+        let subject = visible.collect::<String>();
         let subject = subject.split_whitespace().collect::<Vec<_>>().join(" ");
         if subject.is_empty() {
             let problem = "the subject line is blank".to_owned();
@@ -329,6 +331,12 @@ fn parts_of<'e>(
     PARTS.into_iter().filter_map(part)
 }
 
+/// Whether a character is a control character, or changes the direction of the text: <https://www.unicode.org/reports/tr9/>.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -347,6 +355,18 @@ mod tests {
 
     fn data(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_subject_has_no_characters_that_hide_it() {
+        let templates = templates("Hi {{ name }}", "x", None).unwrap();
+        let subject = |name: &str| {
+            templates.render("welcome", &data(json!({ "name": name }))).unwrap().subject
+        };
+        assert_eq!(subject("a\0b\u{202e}c\u{2066}d\u{7f}\u{200f}"), "Hi abcd");
+        assert_eq!(subject("a\r\nBcc: b\u{2028}c\td"), "Hi a Bcc: b c d");
+        // A family, and a word in Persian, need joiners.
+        assert_eq!(subject("👩\u{200d}👧 می\u{200c}خواهم"), "Hi 👩\u{200d}👧 می\u{200c}خواهم");
     }
 
     #[test]

@@ -247,6 +247,12 @@ words! {
         OutboxRetry = "outbox.retry",
         /// An address is no longer suppressed.
         SuppressionRemove = "suppression.remove",
+        /// A body is shown.
+        BodyView = "body.view",
+        /// A token is created.
+        TokenCreate = "token.create",
+        /// A token is revoked.
+        TokenRevoke = "token.revoke",
     }
 }
 

@@ -52,6 +52,11 @@ fn named(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// The name of the operator in the audit.
+pub fn user() -> String {
+    named("USER").unwrap_or_else(|| "local".to_owned())
+}
+
 /// A text as a part of a URL.
 pub fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
@@ -153,7 +158,6 @@ impl To {
     }
 
     fn local(store: impl Store + 'static, reader: &Reader) -> Self {
-        let user = named("USER").unwrap_or_else(|| "local".to_owned());
         let platform = AdminPlatform {
             store,
             bodies: reader.bodies(),
@@ -161,7 +165,7 @@ impl To {
             queues: Queues::Folder(reader.clone()),
             running: None,
         };
-        Self::Local(local(Arc::new(platform), &user))
+        Self::Local(local(Arc::new(platform), &user()))
     }
 }
 

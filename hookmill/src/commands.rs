@@ -12,6 +12,7 @@ pub mod rejections;
 pub mod replays;
 pub mod reprocess;
 pub mod schema;
+pub mod secret;
 pub mod send;
 pub mod stats;
 pub mod tail;

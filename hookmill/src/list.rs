@@ -7,6 +7,7 @@ use comfy_table::Table;
 use hookmill_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use unicode_general_category::{GeneralCategory, get_general_category};
 
 /// Prints a list as a JSON array or as a table; `nothing` is the text for an empty list.
 pub fn print<T: Serialize, const N: usize>(
@@ -19,7 +20,7 @@ pub fn print<T: Serialize, const N: usize>(
     if as_json {
         put(json(&items)?)
     } else if items.is_empty() {
-        eprintln!("{nothing}");
+        note!("{nothing}");
         Ok(())
     } else {
         put(table(header, items.into_iter().map(row)))
@@ -43,6 +44,19 @@ macro_rules! print_line {
 }
 pub(crate) use print_line;
 
+/// Prints a note to standard error as `eprintln!` does, but without a panic if the reader has closed the pipe.
+macro_rules! note {
+    ($($text:tt)*) => {
+        $crate::list::put_note(format_args!($($text)*))
+    };
+}
+pub(crate) use note;
+
+/// Prints a note. If nobody can read it, the command goes on.
+pub fn put_note(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Writes bytes as they are.
 pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
     match io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()) {
@@ -56,15 +70,17 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(escaped(serde_json::to_string_pretty(value)?))
 }
 
-/// JSON without control characters: beyond ASCII there are some that JSON does not escape.
+/// JSON without characters that change the terminal: beyond ASCII there are some that JSON does not escape.
 pub fn escaped(json: String) -> String {
-    let moves = |c: char| c.is_control() && c != '\n';
+    let moves = |c: char| changes_terminal(c) && c != '\n';
     if !json.contains(moves) {
         return json;
     }
     json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
         if moves(c) {
-            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
         } else {
             text.push(c);
         }
@@ -113,9 +129,20 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [Stri
     table
 }
 
-/// A text without control characters.
+/// A text without characters that change the terminal.
 pub fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    text.replace(changes_terminal, "\u{fffd}")
+}
+
+/// Whether a character moves the cursor, reorders the text, or is invisible: control and format characters, and the
+/// separators of lines and paragraphs.
+fn changes_terminal(c: char) -> bool {
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
+    // Most texts are ASCII.
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    matches!(get_general_category(c), Control | Format | LineSeparator | ParagraphSeparator)
 }
 
 #[cfg(test)]
@@ -128,6 +155,12 @@ mod tests {
         assert_eq!(text(&value["id"]), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}b");
         let shown = json(&value).unwrap();
         assert_eq!(shown, "{\n  \"id\": \"a\\u001b[2J\\u009b2J\\u007f\\nb\"\n}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
+
+        let value = serde_json::json!("evt\u{202e}1\u{2028}2\u{200b}\u{feff}\u{e0001}\u{e9}");
+        assert_eq!(text(&value), "evt\u{fffd}1\u{fffd}2\u{fffd}\u{fffd}\u{fffd}\u{e9}");
+        let shown = json(&value).unwrap();
+        assert_eq!(shown, "\"evt\\u202e1\\u20282\\u200b\\ufeff\\udb40\\udc01\u{e9}\"");
         assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
     }
 }

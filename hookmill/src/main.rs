@@ -26,6 +26,7 @@ use crate::commands::{
     backup, check, dead_letters, email, events, explain, init, migrate, rejections, replays,
     reprocess, schema, send, stats, tail, token, verify,
 };
+use crate::list::note;
 use crate::run::{dev, serve};
 
 /// Receives webhooks and applies each event exactly once.
@@ -88,7 +89,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -100,6 +100,22 @@ const OTHERS: [(&str, &str); 19] = [
     ("zendesk", include_str!("../samples/zendesk.json")),
 ];
 
+/// The headers of a genuine webhook that are neither signed nor the identity of the event, which libraries and receivers expect.
+pub fn unsigned_headers(scheme: &str, now: Timestamp) -> Vec<(String, String)> {
+    let id = || uuid::Uuid::new_v4().to_string();
+    let headers = match scheme {
+        // https://shopify.dev/docs/apps/build/webhooks/subscribe/https#headers
+        "shopify" => vec![
+            ("X-Shopify-Shop-Domain", "hookmill-sample.myshopify.com".to_owned()),
+            ("X-Shopify-API-Version", "2026-10".to_owned()),
+            ("X-Shopify-Webhook-Id", id()),
+            ("X-Shopify-Triggered-At", now.to_string()),
+        ],
+        _ => Vec::new(),
+    };
+    headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 /// The types of events that have samples.
 pub fn types(scheme: &str) -> Vec<String> {
     if let Some(samples) = samples(scheme) {

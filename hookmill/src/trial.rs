@@ -33,8 +33,8 @@ pub struct Trial<'l> {
     store: Sqlite,
 }
 
-/// In a trial, no body is too large.
-struct NoObjects;
+/// A store that keeps nothing.
+pub struct NoObjects;
 
 impl Objects for NoObjects {
     async fn put(&self, _: &str, _: &[u8]) -> Result<(), ObjectError> {
@@ -88,8 +88,14 @@ impl<'l> Trial<'l> {
     /// The query for every row of a table as a JSON object.
     pub fn select(&self, table: &str) -> String {
         let columns = self.schema.tables.get(table).into_iter().flat_map(|table| &table.columns);
-        let columns =
-            columns.map(|column| format!("{}, {}", literal(&column.name), quoted(&column.name)));
+        let columns = columns.map(|column| {
+            let (name, value) = (literal(&column.name), quoted(&column.name));
+            // JSON has neither bytes nor an infinity.
+            format!(
+                "{name}, CASE WHEN typeof({value}) = 'blob' THEN hex({value}) \
+                 WHEN {value} IN (9e999, -9e999) THEN CAST({value} AS TEXT) ELSE {value} END"
+            )
+        });
         // A function has a maximum number of arguments.
         let parts: Vec<_> = columns.collect();
         let parts = parts.chunks(40).map(|part| format!("json_object({})", part.join(", ")));

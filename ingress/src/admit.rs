@@ -37,7 +37,10 @@ impl Gate {
         let verifiers: Vec<_> = config
             .sources
             .iter()
-            .map(|source| (source.name.clone(), Verifier::new(source, &lookup)))
+            .map(|source| {
+                let verifier = Verifier::new(source, &lookup).and_then(Verifier::not_guessable);
+                (source.name.clone(), verifier)
+            })
             .collect();
         let memory = Memory::new(memory, verifiers.len());
         Self { config, verifiers, memory, rejections: Rejections::new(salt) }
@@ -138,7 +141,7 @@ mod tests {
     fn a_source_whose_secrets_have_expired_is_not_ready() {
         let text = "[sources.s]\nscheme = \"stripe\"\nsecrets = [{ name = \"env:A\", not_after = 2026-01-01T00:00:00Z }]\n";
         let config = parse("hookmill.toml", text).unwrap().ingress;
-        let gate = Gate::new(config, [0; 16], 0, |_| Some(Secret::from("x")));
+        let gate = Gate::new(config, [0; 16], 0, |_| Some(Secret::from("a-secret-of-a-test")));
         let [before, after] = ["2025-12-31T00:00:00Z", "2026-01-02T00:00:00Z"]
             .map(|time| Timestamp::parse_rfc3339(time).unwrap());
         assert_eq!(gate.problems(before), Vec::<String>::new());
@@ -146,5 +149,33 @@ mod tests {
         assert_eq!(gate.problems(after).len(), 1);
         // The response is 503.
         assert!(gate.source("s", after).unwrap().0.is_err());
+    }
+
+    #[test]
+    fn a_source_whose_secret_can_be_guessed_is_not_ready() {
+        let now = Timestamp::from_millis(0);
+        for (scheme, secret, bytes) in [
+            ("scheme = 'stripe'", "fifteen-letters", Some(15)),
+            ("scheme = 'stripe'", "sixteen--letters", None),
+            ("scheme = 'svix'", "whsec_AA==", Some(1)),
+            ("scheme = 'svix'", "whsec_AAAAAAAAAAAAAAAAAAAAAA==", None),
+            (
+                "scheme = 'hmac'\nkey = 'hex'\npayload = '{body}'\nsignature = { header = 'S', encoding = 'hex' }\nevent = { id = 'id', type = 'type' }",
+                "0102030405060708090a0b0c0d0e0f",
+                Some(15),
+            ),
+            (
+                "scheme = 'token'\nsignature = { header = 'T' }\nevent = { id = 'id', type = 'type' }",
+                " a\n",
+                Some(1),
+            ),
+            ("scheme = 'twilio'\npublic_url = 'https://a.test/b'", "12345", Some(5)),
+        ] {
+            let text = format!("[sources.s]\nsecrets = ['env:A']\n{scheme}\n");
+            let config = parse("hookmill.toml", &text).unwrap().ingress;
+            let gate = Gate::new(config, [0; 16], 0, |_| Some(Secret::from(secret)));
+            let problem = bytes.map(|bytes| format!("source `s`: A has {bytes} bytes; a secret needs at least 16, or it can be guessed"));
+            assert_eq!(gate.problems(now), problem.into_iter().collect::<Vec<_>>(), "{scheme}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_providers::{UnsignedEvent, Verifier, sign};
 use sha2::Sha256;
 
-const SECRET: &str = "whsec_benchmark";
+const SECRET: &str = "whsec_for-the-benchmark";
 
 fn verify(criterion: &mut Criterion) {
     let source = |more: &str| {

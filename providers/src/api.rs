@@ -87,9 +87,38 @@ pub(crate) const EMAIL_ID: &str = "hookmill";
 /// The maximum length of a stored message from a provider, in characters.
 const WORDS: usize = 500;
 
-/// A message from a provider, shortened.
+/// A message from a provider, shortened and without recipients: providers quote addresses and numbers, and errors appear in
+/// logs.
 pub(crate) fn kept(words: &str) -> String {
+    shortened(&without_recipients(words))
+}
+
+/// A message that is kept beside the recipients, such as a list of them.
+pub(crate) fn shortened(words: &str) -> String {
     words.chars().take(WORDS).collect()
+}
+
+/// A text in which `[recipient]` replaces email addresses and phone numbers.
+fn without_recipients(words: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "<>()[]{},;:\"'`|=&".contains(c);
+    let mut text = String::with_capacity(words.len());
+    for part in words.split_inclusive(ends) {
+        let word = part.trim_end_matches(ends);
+        let is_number = || {
+            let word = word.trim_end_matches(['.', '!', '?']);
+            let digits = word.strip_prefix('+').or(word.strip_prefix("%2B"));
+            let least = if digits.is_some() { 7 } else { 10 };
+            let digits = digits.unwrap_or(word);
+            digits.len() >= least && digits.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        if word.contains('@') || word.contains("%40") || is_number() {
+            text.push_str("[recipient]");
+            text.push_str(&part[word.len()..]);
+        } else {
+            text.push_str(part);
+        }
+    }
+    text
 }
 
 /// An email's recipients, for counting.
@@ -136,6 +165,25 @@ pub(crate) mod tests {
     use hookmill_core::secret::SecretName;
 
     use super::*;
+
+    #[test]
+    fn recipients_are_not_kept() {
+        for (words, expected) in [
+            ("Invalid `to` field: bad@x.test.", "Invalid `to` field: [recipient]"),
+            ("550 <Ines@Example.test>: unknown", "550 <[recipient]>: unknown"),
+            ("{\"email\":\"a@b.test\",\"n\":1}", "{\"email\":\"[recipient]\",\"n\":1}"),
+            (
+                "21211: The 'To' number +15550100002 is not valid",
+                "21211: The 'To' number [recipient] is not valid",
+            ),
+            ("To=%2B15550100002&Cc=a%40b.test", "To=[recipient]&Cc=[recipient]"),
+            ("number 15550100002.", "number [recipient]"),
+            ("code 20003, 3 of 100 in 3600 s", "code 20003, 3 of 100 in 3600 s"),
+            ("ver\u{e4}ndert \u{2014} ok", "ver\u{e4}ndert \u{2014} ok"),
+        ] {
+            assert_eq!(kept(words), expected);
+        }
+    }
 
     /// A request with this body to an API, with the provider's own settings.
     pub(crate) fn request(api: &dyn Api, provider: Provider, body: &str) -> ApiRequest {

@@ -82,17 +82,20 @@ fn event<'r>(
     hash: Option<&str>,
     signed: &[&[u8]],
 ) -> Result<Event<'r>, Rejection> {
-    // If no part comes from the body, it need not be JSON.
+    // If no part comes from the body, it need not be JSON, unless the scheme says so.
     let reads = |parts: &[NamePart]| parts.iter().any(|part| matches!(part, NamePart::Body(..)));
-    let values = if reads(&how.id) || reads(&how.kind) {
+    let values = if reads(&how.id) || reads(&how.kind) || how.object {
         match how.reads.read(body) {
             Ok(values) => Some(values),
-            Err(_) if how.default_kind.is_some() && !reads(&how.id) => None,
+            Err(_) if how.default_kind.is_some() && !reads(&how.id) && !how.object => None,
             Err(error) => return Err(rejected(Reason::MalformedEvent, error.to_string())),
         }
     } else {
         None
     };
+    if how.object && !body.trim_ascii_start().starts_with(b"{") {
+        return Err(rejected(Reason::MalformedEvent, "the body is not a JSON object"));
+    }
     let id = match id {
         Some(id) => id,
         None => {

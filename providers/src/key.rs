@@ -232,6 +232,11 @@ fn bytes(form: KeyForm, secret: &str) -> Result<Vec<u8>, &'static str> {
     }
 }
 
+/// The length of a valid key.
+pub(crate) fn length(form: KeyForm, secret: &str) -> usize {
+    bytes(form, secret).map_or(0, |key| key.len())
+}
+
 /// DER from PEM, or from base64 alone. Environment variables often contain line feeds as `\n`.
 #[cfg(any(feature = "ecdsa", feature = "rsa"))]
 fn der(secret: &str) -> Result<Vec<u8>, &'static str> {

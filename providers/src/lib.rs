@@ -41,6 +41,8 @@ pub struct Verifier {
     source: Source,
     /// Each key with the index of its secret in hookmill.toml.
     keys: Vec<(usize, Key)>,
+    /// The first secret that is too short, if there is one.
+    short: Option<KeyError>,
 }
 
 /// The content of a verified request.
@@ -84,7 +86,22 @@ pub enum KeyError {
         /// The problem.
         problem: &'static str,
     },
+    /// A secret is set, and so short that it can be guessed.
+    #[error(
+        "source `{source_name}`: {name} has {bytes} bytes; a secret needs at least {SECRET_BYTES}, or it can be guessed"
+    )]
+    Short {
+        /// The source.
+        source_name: String,
+        /// The secret.
+        name: String,
+        /// The length of its key.
+        bytes: usize,
+    },
 }
+
+/// The minimum length of a secret key or token: 128 bits.
+pub const SECRET_BYTES: usize = 16;
 
 impl Verifier {
     /// Loads the keys of a source. `lookup` finds a secret by name.
@@ -96,7 +113,7 @@ impl Verifier {
         source: &Source,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
     ) -> Result<Self, KeyError> {
-        let mut made = Vec::new();
+        let (mut made, mut short) = (Vec::new(), None);
         for (index, SecretRef { name, .. }) in source.secrets.iter().enumerate() {
             let Some(secret) = lookup(name) else { continue };
             let keys = keys(&source.scheme, &secret).map_err(|problem| KeyError::Unusable {
@@ -105,6 +122,11 @@ impl Verifier {
                 problem,
             })?;
             made.extend(keys.into_iter().map(|key| (index, key)));
+            if let Some(bytes) = secret_bytes(&source.scheme, &secret).filter(|n| *n < SECRET_BYTES)
+            {
+                let (source_name, name) = (source.name.clone(), name.0.clone());
+                short.get_or_insert(KeyError::Short { source_name, name, bytes });
+            }
         }
         if made.is_empty() {
             let names: Vec<_> =
@@ -114,7 +136,19 @@ impl Verifier {
                 names: names.join(", "),
             });
         }
-        Ok(Self { source: source.clone(), keys: made })
+        Ok(Self { source: source.clone(), keys: made, short })
+    }
+
+    /// The verifier, for requests from anyone.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Short`].
+    pub fn not_guessable(self) -> Result<Self, KeyError> {
+        match self.short {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
     }
 
     /// The source.
@@ -286,6 +320,19 @@ fn keys(scheme: &Scheme, secret: &Secret) -> Result<Vec<Key>, &'static str> {
         Scheme::Twilio => twilio::keys(secret).into(),
         Scheme::PaddleClassic => vec![Key::rsa_sha1(secret)?],
     })
+}
+
+/// The length of a secret key or token; `None` for a public key.
+fn secret_bytes(scheme: &Scheme, secret: &Secret) -> Option<usize> {
+    let secret = secret.expose_secret().trim();
+    match scheme {
+        Scheme::Template(template) => {
+            template.algorithm.is_secret().then(|| key::length(template.key, secret))
+        }
+        Scheme::StandardWebhooks { .. } => standard_webhooks::key_bytes(secret),
+        Scheme::Twilio => Some(secret.len()),
+        Scheme::PaddleClassic => None,
+    }
 }
 
 fn rejected(reason: Reason, detail: impl Into<String>) -> Rejection {

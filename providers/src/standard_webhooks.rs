@@ -32,14 +32,23 @@ pub(crate) fn key(asymmetric: bool, secret: &str) -> Result<Key, &'static str> {
     if secret.starts_with("whsk_") {
         return Err("is the sender's private key; use the public key, which begins with `whpk_`");
     }
-    // Supabase writes the version of the scheme before the secret.
-    let secret = secret.strip_prefix("v1,").unwrap_or(secret);
-    let base64 = secret.strip_prefix("whsec_").unwrap_or(secret);
-    match STANDARD.decode(base64) {
+    match symmetric(secret) {
         Ok(key) if !key.is_empty() => Ok(Key::hmac_sha256(&key)),
         Ok(_) => Err("has no key after `whsec_`"),
         Err(_) => Err("is not a secret of this scheme: `whsec_` and base64"),
     }
+}
+
+/// The bytes of a secret that is not a key pair's.
+fn symmetric(secret: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    // Supabase writes the version of the scheme before the secret.
+    let secret = secret.strip_prefix("v1,").unwrap_or(secret);
+    STANDARD.decode(secret.strip_prefix("whsec_").unwrap_or(secret))
+}
+
+/// The length of a secret key; `None` for a public key.
+pub(crate) fn key_bytes(secret: &str) -> Option<usize> {
+    if secret.starts_with("whpk_") { None } else { symmetric(secret).ok().map(|key| key.len()) }
 }
 
 /// The private key in a secret: `whsk_` and the base64 of it and of the public key.

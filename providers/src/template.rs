@@ -68,10 +68,10 @@ pub(crate) fn verify<'r>(
     check_url_ends(template, request)?;
 
     // A time in a body that is signed as a whole is read after verification.
-    if let (Some(TimeAt { place: place @ Place::Body(read, path), unit }), None) =
+    if let (Some(time @ TimeAt { place: place @ Place::Body(read, path), unit, .. }), None) =
         (&template.timestamp, &timestamp)
     {
-        let text = member(read, path, Some(&members(template, request)?))?;
+        let text = time_member(time, read, path, &members(template, request)?)?;
         let time = parse_time(&text, *unit);
         signed_at = Some(time.ok_or_else(|| malformed_time(Some(place), path, *unit))?);
     }
@@ -131,12 +131,14 @@ fn parse(
         timestamp = match &time.place {
             Place::Member(_) => timestamp,
             Place::Header(name) => Some(head.required_header(name)?),
-            Place::Body(..) if values.is_none() => None,
-            Place::Body(read, path) => Some(Cow::Owned(member(read, path, values)?)),
+            Place::Body(read, path) => match values {
+                Some(values) => Some(Cow::Owned(time_member(time, read, path, values)?)),
+                None => None,
+            },
         };
     }
     let signed_at = match (time, &timestamp) {
-        (Some(TimeAt { place, unit }), Some(text)) => {
+        (Some(TimeAt { place, unit, .. }), Some(text)) => {
             let time = parse_time(text, *unit);
             Some(time.ok_or_else(|| malformed_time(Some(place), name, *unit))?)
         }
@@ -307,6 +309,21 @@ fn member(read: &Read, path: &str, values: Option<&Values<'_>>) -> Result<String
     text.ok_or_else(|| {
         rejected(Reason::MalformedEvent, format!("there is no string or number at `{path}`"))
     })
+}
+
+/// The text of a time in the body.
+fn time_member(
+    time: &TimeAt,
+    read: &Read,
+    path: &str,
+    values: &Values<'_>,
+) -> Result<String, Rejection> {
+    let is_text = read.value(values).ok().flatten().is_some_and(|json| json.starts_with('"'));
+    if time.number && is_text {
+        let detail = format!("the value at `{path}` is not a number");
+        return Err(rejected(Reason::MalformedEvent, detail));
+    }
+    member(read, path, Some(values))
 }
 
 fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejection {

@@ -299,6 +299,50 @@ fn a_secret_that_could_never_verify_is_rejected_before_any_request() {
     insta::assert_snapshot!(none_set, @"source `source`: none of its secrets is set (S0, S1)");
 }
 
+/// Shopify signs the query of an OAuth redirect with the same secret, and a merchant sees it.
+#[test]
+fn only_a_json_object_is_an_event_of_a_provider_that_sends_nothing_else() {
+    let at = |scheme: &str, body: &str| {
+        let source = source(scheme, 1, "");
+        let keys = development(&source, &SecretName("S0".into()));
+        let signed = sign(&source, &keys.signing, outgoing("evt_1", body.as_bytes())).unwrap();
+        let request =
+            Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };
+        let verifying = keys.verifying.expose_secret().to_owned();
+        judge(&source, &[&verifying], &request, NOW)
+    };
+    for scheme in ["shopify", "github", "discord", "supabase"] {
+        for body in ["code=x&shop=a.myshopify.com", "", "[{}]", "1", "{} {}", "{\"a\":}"] {
+            let (verdict, detail) = at(scheme, body);
+            assert_eq!(verdict, "malformed_event", "{scheme} {body}");
+            assert!(detail.contains("not a JSON object") || detail.contains("not valid JSON"));
+        }
+        assert_eq!(at(scheme, " {\"event\":1}").0, "valid", "{scheme}");
+    }
+    // An administrator at Zendesk defines the body.
+    assert_eq!(at("zendesk", "code=x").0, "valid");
+}
+
+/// As in Linear's SDK: <https://github.com/linear/linear/blob/master/packages/sdk/src/webhooks/client.ts>.
+#[test]
+fn the_time_of_linear_is_a_number() {
+    for (time, expected) in [
+        ("1767225600000", "valid"),
+        ("\"1767225600000\"", "malformed_event"),
+        ("1767225600", "malformed_event"),
+        ("1.7672256e12", "malformed_event"),
+    ] {
+        let body = format!("{{\"type\":\"Issue\",\"webhookTimestamp\":{time}}}");
+        // Signed as the file says, without the sender's own time.
+        let more = "signature = { header = \"Linear-Signature\", encoding = \"hex\" }\npayload = \"{body}\"\nevent = { id = \"header:Linear-Delivery\", type = \"type\" }\n";
+        let plain = source("hmac", 1, more);
+        let secret = Secret::from("a-secret-of-linear");
+        let signed = sign(&plain, &secret, outgoing("evt_1", body.as_bytes())).unwrap();
+        let found = verdict("linear", &["a-secret-of-linear"], &signed.headers, &signed.body, NOW);
+        assert_eq!(found, expected, "{time}");
+    }
+}
+
 #[test]
 fn the_matching_secret_is_identified_by_its_index() {
     let headers = signed("stripe", "", BODY);

@@ -15,7 +15,7 @@ import { Miniflare, convertV4MiniflareOptions } from "miniflare";
 
 const bench = dirname(fileURLToPath(import.meta.url));
 const root = dirname(dirname(bench));
-const SECRET = "whsec_benchmark";
+const SECRET = "whsec_for-the-benchmark";
 
 // What `cargo xtask bench` measures.
 const DEFAULTS = {

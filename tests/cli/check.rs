@@ -217,7 +217,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
         _deleted = 0
         _event_id = "test_0"
         _precedence = 0
-        _version = 1767225600000
+        _version = 1767225600000000
         banned = 0
         email = "ada@example.com"
         first_name = "Ada"
@@ -231,7 +231,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
         _deleted = 0
         _event_id = "test_0"
         _precedence = 0
-        _version = 1767225600000
+        _version = 1767225600000000
         banned = 0
         email = "ada@example.com"
         first_name = "Ada"
@@ -608,7 +608,7 @@ fn secrets_are_checked_only_on_request() {
     let example = with_example();
     // Without the option, the machine's environment does not matter.
     assert_eq!(hookmill(example.path(), &["check"]).status.code(), Some(0));
-    let stripe = ("STRIPE_WEBHOOK_SECRET", "whsec_of_stripe");
+    let stripe = ("STRIPE_WEBHOOK_SECRET", "whsec_for_stripe");
     let clerk = ("CLERK_WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let resend = ("RESEND_API_KEY", "re_123456");
     insta::assert_snapshot!(
@@ -628,8 +628,9 @@ fn secrets_are_checked_only_on_request() {
             secrets(
                 example.path(),
                 &[],
-                &[("STRIPE_WEBHOOK_SECRET", "\"in quotes\""), clerk, resend],
+                &[("STRIPE_WEBHOOK_SECRET", "\"this is in quotes\""), clerk, resend],
             ),
+            secrets(example.path(), &[], &[("STRIPE_WEBHOOK_SECRET", "whsec_guessed"), clerk, resend]),
             secrets(example.path(), &["--json"], &[stripe, clerk]),
         ]
         .join("\n"),
@@ -655,6 +656,10 @@ fn secrets_are_checked_only_on_request() {
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     note: STRIPE_WEBHOOK_SECRET probably is in quotes, which are not part of it
     hookmill.toml: 2 sources and 18 rules, no errors
+
+    exit code 1
+    note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
+    error: source `stripe`: STRIPE_WEBHOOK_SECRET has 13 bytes; a secret needs at least 16, or it can be guessed
 
     exit code 1
     {"errors":[{"problem":"RESEND_API_KEY is not set; it must contain the key for resend"}],"valid":false}

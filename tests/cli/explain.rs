@@ -212,3 +212,70 @@ fn the_changes_to_rows_are_explained_and_nothing_is_written() {
     );
     assert_eq!(counts(), written);
 }
+
+/// JSON has neither an infinity nor bytes, and databases have both.
+#[test]
+fn rows_with_values_that_json_lacks_are_explained_and_tested() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"
+[sources.shop]
+scheme = "svix"
+secrets = ["env:A"]
+
+[database]
+migrations = "app"
+
+[[rules]]
+name = "totals"
+on = ["shop:sold"]
+table = "totals"
+key = { id = "id" }
+add = { total = "total" }
+
+[[tests]]
+given = [
+    { source = "shop", file = "sold.json", id = "1" },
+    { source = "shop", file = "sold.json", id = "2" },
+]
+expect = [{ table = "totals", row = { id = "a", total = "Inf" } }]
+"#;
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    std::fs::create_dir(folder.path().join("app")).unwrap();
+    write("hookmill.toml", config);
+    write(
+        "app/1000_totals.sql",
+        "CREATE TABLE totals (id TEXT PRIMARY KEY, total REAL, raw BLOB DEFAULT x'00ff') STRICT, WITHOUT ROWID;",
+    );
+    write("sold.json", r#"{ "type": "sold", "id": "a", "total": 1e308 }"#);
+    write("nul.json", r#"{ "type": "sold", "id": "a\u0000b", "total": 1 }"#);
+    write("beyond.json", r#"{ "type": "sold", "id": "a", "total": 1e999 }"#);
+    let checked = shown(folder.path(), &["check"]);
+    assert!(checked.starts_with("exit code 0"), "{checked}");
+    let dev = Dev::start(folder.path());
+    for id in ["1", "2"] {
+        let send = ["send", "shop", "sold", "--id", id, "--body", "sold.json"];
+        assert_eq!(hookmill(folder.path(), &send).status.code(), Some(0));
+    }
+    drop(dev);
+    let explain = |file: &str| {
+        let output = hookmill(folder.path(), &["explain", "shop", "3", "--json", "--file", file]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+        json!([explained[0]["error"], explained[0]["rows"]])
+    };
+    let row = json!({ "id": "a", "total": "Inf", "raw": "00FF" });
+    assert_eq!(
+        explain("sold.json"),
+        json!([null, [{ "table": "totals", "before": row, "after": row }]])
+    );
+    for (file, problem) in [
+        ("nul.json", "`id` is not a valid key: it contains a NUL character"),
+        (
+            "beyond.json",
+            "`total` is not a valid 64-bit number; `{ text = … }` in the rule stores it exactly",
+        ),
+    ] {
+        let error = format!("unreadable: rule `totals`: the value at {problem}");
+        assert_eq!(explain(file), json!([error, []]));
+    }
+}

@@ -168,7 +168,7 @@ fn the_files_of_init_explain_themselves() {
     // The environment is set as the file says.
     let clerk = "CLERK_WEBHOOK_SECRET='whsec_Y2FuYXJ5LW9mLXRoZS1jbGVyay1zb3VyY2U='\n";
     let filled = text(".env.example")
-        .replace("\nSTRIPE_WEBHOOK_SECRET=\n", "\nSTRIPE_WEBHOOK_SECRET=whsec_1\n")
+        .replace("\nSTRIPE_WEBHOOK_SECRET=\n", "\nSTRIPE_WEBHOOK_SECRET=whsec_0123456789\n")
         .replace("CLERK_WEBHOOK_SECRET=\n", clerk);
     std::fs::write(made.path().join(".env"), &filled).unwrap();
     let load = filled.lines().find_map(|line| line.strip_prefix("#     ")).unwrap();

@@ -215,4 +215,32 @@ fn a_closed_pipe_ends_a_command_without_an_error() {
         let output = command(folder.path(), arguments).stdout(writer).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
+    // Neither does a closed standard error, as after `hookmill … 2>&1 | head -1`.
+    let _dev = Dev::start(folder.path());
+    assert_eq!(hookmill(folder.path(), &["send", "clerk", "user.created"]).status.code(), Some(0));
+    for (arguments, code) in [
+        (&["events"][..], 0),
+        (&["events", "--json"], 0),
+        (&["dead-letters", "list"], 0),
+        (&["email", "list"], 0),
+        (&["rejections"], 0),
+        (&["token", "list"], 0),
+        (&["token", "create", "eve", "--role", "read"], 0),
+        (&["token", "revoke", "eve"], 0),
+        (&["backup", "copy"], 0),
+        (&["send", "clerk", "user.updated"], 0),
+        (&["check", "--secrets"], 1),
+        (&["events", "--data", "missing"], 1),
+        (&["verify", "stripe", "--header", "A: b", "--dev"], 1),
+        (&["--help"], 0),
+    ] {
+        let closed = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer
+        };
+        let mut command = command(folder.path(), arguments);
+        let status = command.stdout(closed()).stderr(closed()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
 }

@@ -1,8 +1,11 @@
 //! `hookmill send`.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use crate::{Dev, hookmill, shown, with_example};
+use crate::{Dev, command, hookmill, shown, with_example};
 
 #[test]
 fn the_types_that_can_be_sent_are_listed() {
@@ -91,9 +94,18 @@ fn an_event_is_sent_and_its_result_printed() {
     assert_eq!((code, &refused[0]["event"]["state"]), (Some(1), &"dead".into()));
     let error = refused[0]["event"]["error"].as_str().unwrap();
     assert!(error.starts_with("rule `stripe-customers`: the store refused:"), "{error}");
-    let (code, wrong) = send(&["stripe", "customer.created", "--secret", "whsec_wrong"]);
-    assert_eq!((code, &wrong[0]["status"]), (Some(1), &401.into()));
-    assert_eq!(wrong[0]["answer"]["reason"], "no_matching_signature");
+    let arguments =
+        ["send", "stripe", "customer.created", "--json", "--secret-env", "OTHER_SECRET"];
+    let mut wrong = command(example.path(), &arguments);
+    let wrong = wrong.env("OTHER_SECRET", "whsec_wrong").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(1));
+    let wrong: Value = serde_json::from_slice(&wrong.stdout).unwrap();
+    assert_eq!(
+        (&wrong["status"], &wrong["answer"]["reason"]),
+        (&401.into(), &"no_matching_signature".into())
+    );
+    let unset = hookmill(example.path(), &arguments);
+    assert_eq!(String::from_utf8(unset.stderr).unwrap(), "error: OTHER_SECRET is not set\n");
 
     let output = hookmill(example.path(), &["events", "--json"]);
     let events: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -131,19 +143,25 @@ fn send_prints_only_results_that_it_knows() {
     let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nunmatched = \"ignore\"\n[sources.discord]\nscheme = \"discord\"\nsecrets = [\"env:B\"]\n";
     std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
     let _dev = Dev::start(temporary.path());
-    let last = |arguments: &[&str]| {
-        let output = hookmill(temporary.path(), arguments);
+    let last = |arguments: &[&str], secret: &str| {
+        let mut child = command(temporary.path(), arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         text.trim().splitn(3, ' ').last().unwrap().to_owned()
     };
-    let ignored = last(&["send", "stripe", "invoice.paid"]);
+    let ignored = last(&["send", "stripe", "invoice.paid"], "");
     assert_eq!(ignored, "accepted, and ignored: no rule matches it");
     // With a private key alone, the event's id at the pipeline is unknown.
     let config = hookmill_config::parse("hookmill.toml", config).unwrap();
     let source = config.ingress.sources.iter().find(|source| source.name == "discord").unwrap();
     let keys = hookmill_providers::development(source, &source.secrets[0].name);
     let secret = hookmill_core::secret::ExposeSecret::expose_secret(&keys.signing);
-    let unknown = last(&["send", "discord", "APPLICATION_AUTHORIZED", "--secret", secret]);
+    let unknown = last(&["send", "discord", "APPLICATION_AUTHORIZED", "--secret-stdin"], secret);
     assert_eq!(unknown, "accepted");
 }
 

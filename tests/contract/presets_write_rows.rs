@@ -49,7 +49,8 @@ fn the_stripe_preset_writes_customers_subscriptions_and_invoices() {
             json!(0),
             json!(-50),
             json!("{\"tenant\":\"t1\"}"),
-            json!(100),
+            // Microseconds.
+            json!(100_000_000),
             json!(0)
         ]]
     );

@@ -86,7 +86,10 @@ fn a_number_gets_few_sms_per_hour_and_none_after_stop() {
     let expected = [
         ["sent", ""],
         ["sent", ""],
-        ["suppressed", "2 messages were sent to this number within an hour"],
+        [
+            "suppressed",
+            "2 messages were sent to this recipient within an hour, and `per_hour` allows 2",
+        ],
         ["suppressed", words],
         ["suppressed", "the recipient is suppressed: Twilio answered 400: 21610: STOP"],
     ];

@@ -101,8 +101,10 @@ fn a_dead_letter_is_shown_with_its_body_and_discarded_with_a_reason() {
     assert_eq!(operator.get("/dead-letters").json()["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(operator.get("/stats").json()["dead_letters"]["dead"], 1);
     let acts = operator.get("/audit").json()["items"].clone();
-    let expected =
-        json!([{ "action": "letter.discard", "actor": "operate", "reason": "a test of theirs" }]);
+    let expected = json!([
+        { "action": "letter.discard", "actor": "operate", "reason": "a test of theirs" },
+        { "action": "body.view", "actor": "operate", "reason": "" },
+    ]);
     let shown = |act: &Value| json!({ "action": act["action"], "actor": act["actor"], "reason": act["reason"] });
     assert_eq!(acts.as_array().unwrap().iter().map(shown).collect::<Value>(), expected);
     let timeline = operator.get("/events/stripe/evt_1").json();

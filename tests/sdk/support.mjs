@@ -310,14 +310,16 @@ async function sent(source, type, secret, body) {
   });
   await new Promise((r) => listener.listen(0, "127.0.0.1", r));
   const to = `http://127.0.0.1:${listener.address().port}`;
-  // One argument, since a PEM begins with hyphens.
-  const options = ["--secret", secret, "--config", config, "--to", to];
+  const options = ["--secret-env", "SECRET_TO_SIGN_WITH", "--config", config, "--to", to];
   if (body !== undefined) {
     const file = join(data, "body");
     writeFileSync(file, body);
     options.push("--body", file);
   }
-  const sender = spawn(binary, ["send", source, type, ...options], { stdio: ["ignore", "ignore", "inherit"] });
+  const sender = spawn(binary, ["send", source, type, ...options], {
+    stdio: ["ignore", "ignore", "inherit"],
+    env: { ...process.env, SECRET_TO_SIGN_WITH: secret },
+  });
   const code = await new Promise((r) => sender.on("exit", r));
   listener.close();
   // If it has failed, nothing may ever be received.

@@ -4,6 +4,9 @@ mod email;
 mod sms;
 mod track;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use hookmill_config::Sms;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
@@ -12,7 +15,7 @@ use hookmill_providers::track::TrackApi;
 
 pub(super) use self::email::EmailComposer;
 use super::draft::Composed;
-use super::state::PendingMessage;
+use super::state::{self, PendingMessage};
 
 /// Composes the messages of one channel.
 #[derive(Debug)]
@@ -42,9 +45,51 @@ impl Composer {
         now: Timestamp,
     ) -> Result<Composed, StoreError> {
         match self {
-            Self::Email(composer) => composer.compose(store, route, pending).await,
+            Self::Email(composer) => composer.compose(store, route, pending, now).await,
             Self::Sms(settings) => sms::compose(settings, store, pending, now).await,
             Self::Track(api) => Ok(track::compose(*api, pending)),
         }
+    }
+}
+
+/// The period of `per_hour`.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What is known of recipients before they get a message.
+#[derive(Default)]
+struct Recipients {
+    /// The reasons of suppressed ones.
+    suppressed: BTreeMap<String, String>,
+    /// The number of messages within the last hour.
+    recent: BTreeMap<String, u32>,
+}
+
+impl Recipients {
+    /// Asks about these addresses or numbers, as in the column `recipient`; `counted` are those with an hourly limit.
+    async fn read<S: Store>(
+        store: &S,
+        channel: Channel,
+        all: &BTreeSet<String>,
+        counted: &BTreeSet<String>,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        if all.is_empty() {
+            return Ok(Self::default());
+        }
+        let recent = state::recent(channel.as_str(), counted, now, HOUR);
+        let rows = store.query(vec![state::suppressed(all), recent]).await?;
+        Ok(Self { suppressed: state::read_suppressed(&rows)?, recent: state::read_recent(&rows)? })
+    }
+
+    /// Counts a message to a recipient, or returns why it is not sent.
+    fn count(&mut self, recipient: &str, per_hour: u32) -> Result<(), String> {
+        let sent = self.recent.entry(recipient.to_owned()).or_default();
+        if *sent >= per_hour {
+            return Err(format!(
+                "{sent} messages were sent to this recipient within an hour, and `per_hour` allows {per_hour}"
+            ));
+        }
+        *sent += 1;
+        Ok(())
     }
 }

@@ -361,8 +361,13 @@ async fn doubt<S: Store>(
     for batch in read::<LeasedBatch>(rows.last().map_or(&[], Vec::as_slice))? {
         let hours = tried.as_secs() / 3600;
         let statements = if !batch.arrived {
-            let error = format!("gave up after {} attempts in {hours} hours", batch.attempts);
-            state::end(&batch, BatchEnd::Refused, &error, now)
+            // The provider has received nothing under this key, so another key is as good.
+            let error =
+                format!("no connection in {} attempts within {hours} hours", batch.attempts);
+            let at_once = (Duration::ZERO, Duration::ZERO);
+            let again = state::put_back(&batch, now, at_once, &error, channel.retry.max_attempts);
+            let ended = state::end(&batch, BatchEnd::Refused, &error, now);
+            [again].into_iter().chain(ended).collect()
         } else if route.recognizes() {
             let error = format!(
                 "none of {} attempts in {hours} hours got a response, and the idempotency key has expired",
@@ -471,20 +476,17 @@ async fn send<S: Store, F: Fetch>(
         key,
     });
     // Some APIs quote an invalid key in their answer.
-    let without_key = |text: &str| match key.expose_secret().trim() {
-        "" => text.to_owned(),
-        key => text.replace(key, "[key]"),
-    };
+    let hidden = request.hidden_key(key);
     let answer = match fetch.ask(request, key).await {
         Ok(mut response) => {
-            response.body = without_key(&response.body);
+            response.body = hidden.in_text(&response.body);
             api.answer(batch.members.len(), &response)
         }
         Err(error @ FetchError::NotSent(_)) => {
-            SendResult::Unavailable(without_key(&error.to_string()))
+            SendResult::Unavailable(hidden.in_text(&error.to_string()))
         }
         Err(error @ FetchError::NoAnswer(_)) => {
-            SendResult::Uncertain(without_key(&error.to_string()))
+            SendResult::Uncertain(hidden.in_text(&error.to_string()))
         }
     };
     let reply = Reply { route, batch: &batch, health: &health, now: now() };
@@ -524,6 +526,7 @@ fn judge(
         sent.problems.push(format!("{name} responds again"));
     }
     let answers = state::note(name, now, false, None);
+    let invalid = matches!(answer, SendResult::Malformed(_));
     match answer {
         SendResult::Accepted(delivered) => {
             let recipients = route.api.recipients(members, &batch.body);
@@ -547,8 +550,11 @@ fn judge(
         }
         SendResult::Unavailable(error) => is_away(channel, reply, &error, false, sent),
         SendResult::Uncertain(error) => is_away(channel, reply, &error, true, sent),
-        // The delivery was uncertain before.
-        SendResult::Malformed(error) | SendResult::Refused(error) if batch.arrived => {
+        // The delivery was uncertain before. A provider that recognizes batches would repeat its first answer, so it has never
+        // accepted one that it calls invalid.
+        SendResult::Malformed(error) | SendResult::Refused(error)
+            if batch.arrived && !(invalid && route.recognizes()) =>
+        {
             let mut statements = uncertain(channel, batch, &error, now, sent);
             statements.push(answers);
             statements

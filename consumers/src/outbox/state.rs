@@ -11,7 +11,7 @@
 //! `sending` until its lease ends. Then a provider with idempotency keys gets the same bytes under the same key. With
 //! another provider, the delivery is uncertain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hookmill_core::outbound::MessageResult;
@@ -297,8 +297,10 @@ ON CONFLICT DO NOTHING";
 
 const RECENT: &str = "\
 -- messages sent to a recipient
-SELECT count(*) AS count FROM outbox
-WHERE recipient = ?2 AND due_at > ?3 AND due_at <= ?4 AND channel = ?1 AND state IN ('sealed', 'sent', 'uncertain')";
+SELECT recipient, count(*) AS count FROM outbox
+WHERE recipient IN (SELECT value FROM jsonb_each(?2)) AND due_at > ?3 AND due_at <= ?4 AND channel = ?1
+    AND state IN ('sealed', 'sent', 'uncertain')
+GROUP BY recipient";
 
 const RELEASE: &str = "\
 -- release a batch until later
@@ -392,7 +394,7 @@ pub fn read_pending(
 }
 
 /// Asks which of these addresses, in lower case, are suppressed, and why.
-pub fn suppressed(addresses: &[String]) -> Statement {
+pub fn suppressed(addresses: &BTreeSet<String>) -> Statement {
     Statement::new(SUPPRESSED, params![Param::json(addresses)])
 }
 
@@ -411,23 +413,30 @@ pub fn read_suppressed(rows: &[Rows]) -> Result<BTreeMap<String, String>, StoreE
     Ok(suppressed.into_iter().map(|one| (one.address, one.reason)).collect())
 }
 
-/// Asks for the number of messages that were sent to an address, as in the column `recipient`, within this time.
-pub fn recent(channel: &str, recipient: &str, now: Timestamp, within: Duration) -> Statement {
+/// Asks for the number of messages that were sent to these addresses, as in the column `recipient`, within this time.
+pub fn recent(
+    channel: &str,
+    recipients: &BTreeSet<String>,
+    now: Timestamp,
+    within: Duration,
+) -> Statement {
     let until = now.horizon(Duration::ZERO);
-    Statement::new(RECENT, params![channel, recipient, now - within, until])
+    Statement::new(RECENT, params![channel, Param::json(recipients), now - within, until])
 }
 
-/// Reads the answer to [`recent()`].
+/// Reads the answer to [`recent()`] as the second statement, by address.
 ///
 /// # Errors
 ///
 /// If a value has the wrong type.
-pub fn read_recent(rows: &[Rows]) -> Result<u32, StoreError> {
+pub fn read_recent(rows: &[Rows]) -> Result<BTreeMap<String, u32>, StoreError> {
     #[derive(Deserialize)]
     struct Recent {
+        recipient: String,
         count: u32,
     }
-    Ok(read::<Recent>(answer(rows, 0))?.first().map_or(0, |recent| recent.count))
+    let recent = read::<Recent>(answer(rows, 1))?.into_iter();
+    Ok(recent.map(|Recent { recipient, count }| (recipient, count)).collect())
 }
 
 /// Seals batches, in one transaction. The first statement returns the ids of the sealed batches.

@@ -70,6 +70,9 @@ impl Fixture {
     }
 }
 
+/// When the events of [`event`] were received. Versions that are times are not much later.
+pub const RECEIVED_AT: Timestamp = Timestamp::from_seconds(1_767_225_600);
+
 /// No event of these tests has a large body.
 pub struct NoObjects;
 
@@ -94,7 +97,7 @@ pub fn event(id: &str, kind: &str, body: &str, attempts: u32) -> Delivery {
         source: "s".into(),
         id: id.into(),
         kind: kind.into(),
-        received_at: Timestamp::from_millis(1),
+        received_at: RECEIVED_AT,
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         rules: Vec::new(),

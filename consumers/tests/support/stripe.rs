@@ -42,7 +42,7 @@ pub fn delivery(body: &str) -> Delivery {
         source: "stripe".into(),
         id: text("id"),
         kind: text("type"),
-        received_at: Timestamp::from_millis(1_767_225_600_000),
+        received_at: Timestamp::from_seconds(event["created"].as_i64().unwrap()),
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         rules: Vec::new(),

@@ -120,6 +120,8 @@ pub struct Emails {
     pub from: Mailbox,
     /// The address for replies, unless a rule has one.
     pub reply_to: Option<Mailbox>,
+    /// The maximum emails of rules to one address per hour.
+    pub per_hour: u32,
 }
 
 /// How SMS are sent.

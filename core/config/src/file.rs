@@ -27,7 +27,7 @@ pub struct Config {
     /// `[sources]` and `[ingress]`.
     pub ingress: Ingress,
     /// By source: its preset.
-    pub presets: BTreeMap<String, &'static str>,
+    pub presets: BTreeMap<String, Located<&'static str>>,
     /// By source: what happens to an event that no rule matches.
     pub unmatched: BTreeMap<String, Unmatched>,
     /// By source, for each: the parts of its bodies to hide.
@@ -270,7 +270,7 @@ impl FileKeys {
 fn read_rules(
     root: &Section<'_>,
     sources: &BTreeSet<String>,
-    presets: &BTreeMap<String, &'static str>,
+    presets: &BTreeMap<String, Located<&'static str>>,
     errors: &mut Vec<ConfigError>,
 ) -> Vec<RuleDecl> {
     let entries = root.get("rules").map(|item| item.list("a list of rules: [[rules]]", false));
@@ -283,23 +283,53 @@ fn read_rules(
     }
     let mut rules = Vec::new();
     for preset in PRESETS {
-        let users = presets.iter().filter(|(_, name)| **name == preset.name);
-        let users: Vec<_> = users.map(|(source, _)| source).collect();
+        let users = presets.iter().filter(|(_, name)| name.value == preset.name);
+        let (users, places): (Vec<_>, Vec<_>) = users.unzip();
         if users.is_empty() {
             continue;
         }
         let (of_preset, found) = preset.rules(&users);
         errors.extend(found);
+        let mut shared = Vec::new();
         for rule in of_preset {
             // A rule of the file replaces the preset's rule of the same name.
-            match own.iter().find(|own| own.name.value == rule.name.value) {
-                Some(own) => errors.extend(uncovered(own, preset.name, &users)),
-                None => rules.push(rule),
+            let replacement = own.iter().find(|own| own.name.value == rule.name.value);
+            errors.extend(replacement.and_then(|own| uncovered(own, preset.name, &users)));
+            let in_force = replacement.unwrap_or(&rule);
+            shared.extend(in_force.table_of_several_sources().map(ToOwned::to_owned));
+            if replacement.is_none() {
+                rules.push(rule);
             }
         }
+        errors.extend(mixed(&users, &places, &shared));
     }
     rules.extend(own);
     rules
+}
+
+/// The error of two sources with one preset: an event of either would change the rows of both, and a test account could
+/// change those of the live one. `tables` are those with such rows.
+fn mixed(
+    sources: &[&String],
+    presets: &[&Located<&str>],
+    tables: &[String],
+) -> Option<ConfigError> {
+    let ([first, .., last], [.., preset]) = (sources, presets) else { return None };
+    let (table, others) = tables.split_first()?;
+    let others: BTreeSet<_> = others.iter().filter(|other| *other != table).collect();
+    let others = match others.len() {
+        0 => String::new(),
+        1 => " and 1 other table".to_owned(),
+        count => format!(" and {count} other tables"),
+    };
+    let name = preset.value;
+    let problem = preset.error(format!(
+        "`{first}` has the preset {name:?} too, so events of `{first}` and `{last}` would write the same rows of `{table}`{others}"
+    ));
+    Some(problem.hint(
+        "use a hookmill.toml and a data folder for each account, such as test and live; list several secrets of one account \
+         in one source; or replace the preset's rules with rules of the same names that have { event = \"source\" } in `key`",
+    ))
 }
 
 /// The error of a rule that replaces a preset's rule, but not for every source that has the preset.

@@ -100,9 +100,7 @@ impl Scheme {
     /// Whether its secrets are public keys, which cannot sign.
     pub fn has_public_keys(&self) -> bool {
         match self {
-            Self::Template(template) => {
-                matches!(template.algorithm, Algorithm::Ed25519 | Algorithm::EcdsaP256)
-            }
+            Self::Template(template) => !template.algorithm.is_secret(),
             Self::PaddleClassic => true,
             Self::StandardWebhooks { .. } | Self::Twilio => false,
         }
@@ -142,6 +140,16 @@ pub enum Algorithm {
     EcdsaP256,
     /// None: the request contains the secret itself.
     Token,
+}
+
+impl Algorithm {
+    /// Whether the sender and Hookmill share a secret, in contrast to a key pair.
+    pub const fn is_secret(self) -> bool {
+        match self {
+            Self::HmacSha1 | Self::HmacSha256 | Self::HmacSha512 | Self::Token => true,
+            Self::Ed25519 | Self::EcdsaP256 => false,
+        }
+    }
 }
 
 /// The form of a key.
@@ -201,6 +209,8 @@ pub struct TimeAt {
     pub place: Place,
     /// Its form.
     pub unit: TimeUnit,
+    /// Whether it must be a JSON number; otherwise it may also be a text.
+    pub number: bool,
 }
 
 /// The form of a time. In no form can a time begin with another time, so the text after a time in a payload cannot pass for
@@ -299,6 +309,8 @@ pub struct Events {
     /// Whether the id is combined with a hash of the body: the signature covers the body and not the id. With the hash, an
     /// attacker cannot send the body of one event under the id of another.
     pub hash: bool,
+    /// Whether the body must be a JSON object: the provider always sends one, and signs other requests with the same secret.
+    pub object: bool,
     /// Requests that are not events and need their own response.
     pub handshakes: Vec<Handshake>,
 }

@@ -256,8 +256,15 @@ keys! {
         list: Option<String> = text("a key in the signature's list").optional().example("\"t\""),
         /// `s`: seconds since 1970, in 10 digits; `ms`: milliseconds, in 13; `rfc3339`: a date and time.
         unit: TimeUnit = choice(TIME_UNITS.to_vec()).default("\"s\""),
+        /// With `body`: whether the time must be a JSON number, and not a text.
+        number: Option<bool> = boolean().optional().defaults_to_value("false"),
     }
-    present |section| one_place(section, &["header", "body", "list"]);
+    present |section| {
+        one_place(section, &["header", "body", "list"]);
+        if let (Some(number), None) = (section.at("number"), section.at("body")) {
+            section.report(number.error("`number` needs `body`; remove it"));
+        }
+    };
     schema {
         "if": true,
         "then": { "oneOf": [{ "required": ["header"] }, { "required": ["body"] }, { "required": ["list"] }] },
@@ -288,8 +295,14 @@ keys! {
         /// Whether to combine an unsigned id with a hash of the body. Use `false` only for a provider whose attempts differ in their
         /// bodies. Not for `standard-webhooks`.
         hash: Option<bool> = boolean().optional().defaults_to_value("true"),
+        /// Whether the body must be a JSON object. Use `true` if id and type are in headers and the provider signs other requests with
+        /// the same secret, as Shopify does. Not with `many`.
+        object: Option<bool> = boolean().optional().defaults_to_value("false"),
     }
     check |keys, section| {
+        if let (Some(true), Some(true), Some(here)) = (keys.many, keys.object, section.at("object")) {
+            section.report(here.error("a body with many events is not an object; remove `object`"));
+        }
         if keys.r#type.value.iter().any(|part| matches!(part, Name::BodyHash | Name::SignedHash)) {
             section.report(keys.r#type.error("a hash cannot be the type, since no rule could match it"));
         }
@@ -490,7 +503,7 @@ fn names() -> Kind<Vec<Name>> {
 pub(crate) struct SourceDecl {
     /// What ingress needs of it, unless its scheme has errors.
     pub(crate) source: Option<Source>,
-    pub(crate) preset: Option<&'static str>,
+    pub(crate) preset: Option<Located<&'static str>>,
     pub(crate) unmatched: Unmatched,
     pub(crate) redact: Vec<Redaction>,
     pub(crate) api: Option<Api>,
@@ -559,9 +572,9 @@ impl SourceKeys {
                 preset.error(format!("this preset does not support the scheme {:?}", scheme.value));
             section.report(problem.hint(format!("scheme = {}", needed.join(" or "))));
         }
-        let preset = preset.map(|preset| preset.value.name);
-        let provider =
-            preset.into_iter().chain([scheme.value.as_str()]).find_map(refetch::provider);
+        let preset = preset.map(|preset| preset.map(|preset| preset.name));
+        let named = preset.iter().map(|preset| preset.value).chain([scheme.value.as_str()]);
+        let provider = named.into_iter().find_map(refetch::provider);
         if let (Some(here), None) = (section.at("api"), provider) {
             let problem = here.error("Hookmill cannot fetch objects from this provider's API");
             section
@@ -846,6 +859,7 @@ impl EventKeys {
     fn add_type(&self, events: &mut Events) {
         events.kind = name_parts(&mut events.reads, &self.r#type.value);
         events.default_kind.clone_from(&self.default);
+        events.object = self.object.unwrap_or_default();
     }
 }
 
@@ -886,7 +900,7 @@ impl TimestampKeys {
             (None, None, Some(member)) => Place::Member(member.clone()),
             _ => return None,
         };
-        Some(TimeAt { place, unit: self.unit })
+        Some(TimeAt { place, unit: self.unit, number: self.number.unwrap_or_default() })
     }
 }
 
@@ -899,6 +913,7 @@ impl Events {
             default_kind: None,
             many: false,
             hash: false,
+            object: false,
             handshakes: Vec::new(),
         }
     }

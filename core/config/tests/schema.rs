@@ -60,14 +60,14 @@ const SAMPLES: [&str; 15] = [
     signature = { header = "X-S", encoding = "hex", prefix = "a=" }
     timestamp = { header = "X-T" }
     payload = "{url}{timestamp}{body}"
-    event = { id = ["id"], type = "type" }
+    event = { id = ["id"], type = "type", object = true }
     "#,
     r#"
     [sources.body]
     scheme = "hmac"
     secrets = ["env:A"]
     signature = { body = "s.s", encoding = "base64" }
-    timestamp = { body = "s.t" }
+    timestamp = { body = "s.t", number = true }
     payload = "{timestamp}{body:s.token}"
     event = { id = "hash:signed", type = "type" }
     "#,
@@ -143,6 +143,7 @@ const SAMPLES: [&str; 15] = [
     from = "a@b.test"
     reply_to = "a@b.test"
     wait = "1s"
+    per_hour = 7
     on_uncertain = "retry"
     quota = { day = 1, month = 2, warn_at = 0.5, notify = "a@b.test" }
     resend = { key = "env:B", rate = 3, url = "https://a.test" }
@@ -273,7 +274,7 @@ const SAMPLES: [&str; 15] = [
     [[rules]]
     name = "a"
     on = "stripe:*"
-    email = { template = "a", to = "a", cc = ["a@b.test"], reply_to = "a@b.test", data = { x-a = { decimal = "a", scale = 3 } }, delay = "1m" }
+    email = { template = "a", to = "a", cc = ["a@b.test"], reply_to = "a@b.test", recipients = 2, data = { x-a = { decimal = "a", scale = 3 } }, delay = "1m" }
 
     [[rules]]
     name = "b"

@@ -26,6 +26,19 @@ pub struct RuleDecl {
     pub effect: EffectDecl,
 }
 
+impl RuleDecl {
+    /// The table whose rows the rule writes for several sources without telling them apart: no column of the key is the
+    /// source.
+    pub fn table_of_several_sources(&self) -> Option<&str> {
+        let EffectDecl::Table(table) = &self.effect else { return None };
+        let several = self.on.windows(2).any(|on| on[0].source != on[1].source);
+        let is_source = |(_, value): &(_, Located<ValueDecl>)| {
+            value.value == ValueDecl::Event(EventField::Source)
+        };
+        (several && !table.key.iter().any(is_source)).then_some(table.table.value.as_str())
+    }
+}
+
 /// The effect of a rule, as written.
 #[derive(Clone, PartialEq, Debug)]
 pub enum EffectDecl {

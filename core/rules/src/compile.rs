@@ -335,6 +335,7 @@ fn compile_send(
                 to: value(&email.to.value, places),
                 cc: email.cc.as_ref().map(|cc| value(&cc.value, places)),
                 reply_to: email.reply_to.as_ref().map(|text| value(&text.value, places)),
+                recipients: email.recipients,
             };
             (send, named(email.data.as_ref().map(|data| &data.value), places), email.delay)
         }

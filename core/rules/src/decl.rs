@@ -170,8 +170,8 @@ keys! {
             text("the name of a template").located()
                 .required("add the name of a template in `[templates]`: template = \"welcome\"")
                 .example("\"welcome\""),
-        /// The recipients: a path, an address (with `@`), or a list of either. A path leads to an address or to a list of addresses. Several
-        /// recipients get one email and see each other.
+        /// The recipient: a path, an address (with `@`), or a list of either; the first that exists counts. With `recipients`, a path may
+        /// lead to a list of addresses. Several recipients get one email and see each other.
         pub to: Located<ValueDecl> =
             recipients().located().required("add the recipient, a path or an address: to = \"data.email\"")
                 .example("\"data.email\""),
@@ -182,6 +182,8 @@ keys! {
         pub reply_to: Option<Located<ValueDecl>> =
             recipients().located().optional().defaults_to("that of `[email]`")
                 .example("\"data.owner.email\""),
+        /// The maximum number of recipients in `to`, and in `cc`. An email with more is `refused`, since the payload determines the list.
+        pub recipients: u32 = whole(1..=10).default("1"),
         /// The template's variables: names, and paths of their values.
         pub data: Option<Located<NamedValues>> =
             variables().located().optional().example("{ name = \"data.first_name\" }"),

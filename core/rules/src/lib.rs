@@ -170,6 +170,8 @@ pub enum Send {
         cc: Option<Value>,
         /// The mailbox for replies, if not that of `[email]`.
         reply_to: Option<Value>,
+        /// The maximum number of recipients, and of recipients of a copy.
+        recipients: u32,
     },
     /// An SMS.
     Sms {
@@ -320,6 +322,17 @@ impl Unmatched {
     /// All, by their names in hookmill.toml.
     pub const ALL: [(&str, Self); 3] =
         [("ignore", Self::Ignore), ("record", Self::Record), ("dead_letter", Self::DeadLetter)];
+}
+
+impl Column {
+    /// The value as JSON text in its stored form; `None` if there is no value.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`], as in [`Value::json`], or in [`Value::key`] if the column is part of the key.
+    pub fn json<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, ValueError> {
+        if self.required { self.value.key(scope) } else { self.value.json(scope) }
+    }
 }
 
 impl Effect {

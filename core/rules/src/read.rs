@@ -159,10 +159,16 @@ impl SelectRead {
         let (Some(array), Some(wanted)) = (array, wanted) else {
             return Ok(None);
         };
-        let wanted: serde_json::Value = serde_json::from_str(wanted)?;
+        let text = wanted;
+        let wanted: serde_json::Value = serde_json::from_str(text)?;
         let found = each_element(array, &self.element, |values| {
             let Some(field) = values.0[self.field] else { return Ok(ControlFlow::Continue(())) };
-            let is_wanted = serde_json::from_str::<serde_json::Value>(field)? == wanted;
+            // Numbers that serde_json would round are equal only if their texts are.
+            let is_wanted = if wanted.is_f64() {
+                field == text
+            } else {
+                serde_json::from_str::<serde_json::Value>(field)? == wanted
+            };
             Ok(if is_wanted {
                 ControlFlow::Break(values.0[self.rest])
             } else {
@@ -424,6 +430,8 @@ mod tests {
         let path = "data.emails[id = data.primary].address";
         let body = r#"{"data":{"primary":"i\u0064_2","emails":[{"id":"id_1","address":"a@x"},{"id":"id_2","address":"b@x"}]}}"#;
         assert_eq!(read(path, body).unwrap().as_deref(), Some("\"b@x\""));
+        let body = r#"{"data":{"primary":98765432109876543211,"emails":[{"id":98765432109876543210,"address":"a"},{"id":98765432109876543211,"address":"b"}]}}"#;
+        assert_eq!(read(path, body).unwrap().as_deref(), Some("\"b\""), "not rounded");
         for body in [
             r#"{"data":{"primary":null,"emails":[{"id":"id_1","address":"a@x"}]}}"#,
             r#"{"data":{"primary":"id_3","emails":[{"id":"id_1","address":"a@x"}, 7]}}"#,

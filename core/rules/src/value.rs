@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use thiserror::Error;
 use super::path::{Path, PathError};
 use super::read::{NotJson, Read, Reads, Values};
 use hookmill_core::time::Timestamp;
+
+/// How far the version of an event may be after its receipt, if it is a time.
+pub const VERSION_AHEAD: Duration = Duration::from_hours(24);
 
 /// A path in a rule: into the body, or, with `@` in front, into the element of the list that `each` names.
 ///
@@ -244,9 +248,14 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ValueError`].
+    /// [`ValueError`]: also for a time more than [`VERSION_AHEAD`] after the receipt of the event. The row would ignore
+    /// every other event until then.
     pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, ValueError> {
+        let latest = (scope.event.received_at + VERSION_AHEAD).millis().saturating_mul(1000);
         let found = self.read(scope, |form, json| match form.micros(json) {
+            Some(Ok(micros)) if micros > latest => {
+                Err("version: it is a time more than a day after the receipt of the event")
+            }
             Some(time) => time.map(|micros| Cow::Owned(micros.to_string())),
             None if form == Form::AsIs => {
                 json.parse::<i64>().map(|_| Cow::Borrowed(json)).map_err(|_| "whole number")
@@ -254,6 +263,19 @@ impl Value {
             None => form.stored(json),
         })?;
         Ok(found.and_then(|number| number.parse().ok()))
+    }
+
+    /// The value of a key, as JSON text in its stored form. Equal keys have equal values in the body.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`]: also for a value that is neither text nor an integer, and for a text with a NUL character.
+    pub fn key<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, ValueError> {
+        self.read(scope, |form, json| {
+            let stored = form.stored(json)?;
+            is_key(&stored)?;
+            Ok(stored)
+        })
     }
 
     fn read<'b>(
@@ -314,6 +336,9 @@ impl Form {
                 let units = units(&plain(json), scale, false).ok_or(expected)?;
                 Ok(Cow::Owned(units.to_string()))
             }
+            Self::AsIs if json.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+                exact(json).map(|()| Cow::Borrowed(json))
+            }
             Self::AsIs | Self::UnixSeconds | Self::UnixMilliseconds | Self::Rfc3339 => {
                 Ok(Cow::Borrowed(json))
             }
@@ -333,6 +358,39 @@ impl Form {
             _ => return None,
         })
     }
+}
+
+/// Whether a database stores a number as it is. It would round larger integers, and two ids would become one.
+fn exact(number: &str) -> Result<(), &'static str> {
+    let is_integer = !number.contains(['.', 'e', 'E']);
+    if is_integer && number.parse::<i64>().is_err() {
+        return Err("64-bit integer; `{ text = … }` in the rule stores it exactly");
+    }
+    let is_finite = number.parse::<f64>().is_ok_and(f64::is_finite);
+    if is_finite {
+        Ok(())
+    } else {
+        Err("64-bit number; `{ text = … }` in the rule stores it exactly")
+    }
+}
+
+/// Whether a value in its stored form may be a key. Values of other kinds have several spellings that the database does not
+/// distinguish, such as `true` and 1, and C programs do not see what follows a NUL character.
+fn is_key(json: &str) -> Result<(), &'static str> {
+    if !json.starts_with('"') {
+        let is_integer = json.parse::<i64>().is_ok();
+        return if is_integer {
+            Ok(())
+        } else {
+            Err(
+                "key: a key is text or an integer; convert it with `{ text = … }` or `{ boolean = … }` in the rule",
+            )
+        };
+    }
+    if json.contains("\\u0000") && plain(json).contains('\0') {
+        return Err("key: it contains a NUL character");
+    }
+    Ok(())
 }
 
 /// The content of a string, or the JSON text of another value.
@@ -385,12 +443,38 @@ mod tests {
         }
     }
 
+    const NOT_AN_INTEGER: &str = "64-bit integer; `{ text = … }` in the rule stores it exactly";
+
+    #[test]
+    fn a_key_is_text_or_an_integer() {
+        for json in ["0", "-9223372036854775808", "\"\"", r#""a\"b""#, r#""\\u0000""#] {
+            assert_eq!(is_key(json), Ok(()), "{json}");
+        }
+        for json in ["true", "1.0", "1e3", "9223372036854775808", "[1]", "{}"] {
+            let error = is_key(json).unwrap_err();
+            assert!(error.starts_with("key: a key is text or an integer"), "{json}: {error}");
+        }
+        let nul = is_key(r#""a\u0000b""#).unwrap_err();
+        assert_eq!(nul, "key: it contains a NUL character");
+    }
+
     #[test]
     fn a_form_is_stored_in_one_way() {
         let cents = Form::Decimal { scale: 2 };
         let whole = Form::Decimal { scale: 0 };
         for (form, json, expected) in [
             (Form::AsIs, "[1]", Ok("[1]")),
+            (Form::AsIs, "[9223372036854775808]", Ok("[9223372036854775808]")),
+            (Form::AsIs, "-9223372036854775808", Ok("-9223372036854775808")),
+            (Form::AsIs, "9223372036854775808", Err(NOT_AN_INTEGER)),
+            (Form::AsIs, "-9223372036854775809", Err(NOT_AN_INTEGER)),
+            (Form::Text, "9223372036854775808", Ok("\"9223372036854775808\"")),
+            (Form::AsIs, "1.5e300", Ok("1.5e300")),
+            (
+                Form::AsIs,
+                "-1e999",
+                Err("64-bit number; `{ text = … }` in the rule stores it exactly"),
+            ),
             (Form::Text, "12.50", Ok("\"12.50\"")),
             (Form::Text, "true", Ok("\"true\"")),
             (Form::Text, r#""a\"b""#, Ok(r#""a\"b""#)),

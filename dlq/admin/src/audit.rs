@@ -1,4 +1,4 @@
-//! The audit: who changed what, and why.
+//! The audit: who changed what, and why; and who saw a body.
 
 use hookmill_core::params;
 use hookmill_core::store::{Param, Statement};
@@ -8,12 +8,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::actor::Actor;
+use crate::platform::Admin;
 use crate::problem::Problem;
 
 const AUDIT: &str = "\
 -- audit
 INSERT INTO audit (at, actor, action, target, reason, detail)
 SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE changes() > 0";
+
+const VIEWED: &str = "\
+-- a body is shown
+INSERT INTO audit (at, actor, action, target, reason, detail) VALUES (?1, ?2, ?3, ?4, '', '{}')";
 
 /// The reason for a change.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -50,5 +55,23 @@ pub(crate) fn audit(
     now: Timestamp,
 ) -> Statement {
     let params = params![now, &actor.name, action.as_str(), target, reason, Param::json(detail)];
+    Statement::new(AUDIT, params)
+}
+
+/// Records that the caller gets to see a body, before it does. An operator with access to the data folder can read the files,
+/// and reading changes nothing in them.
+pub(crate) async fn viewed(admin: &Admin, actor: &Actor, target: &str) -> Result<(), Problem> {
+    if admin.0.config().is_none() {
+        return Ok(());
+    }
+    let params = params![admin.now(), &actor.name, AuditAction::BodyView.as_str(), target];
+    admin.execute(vec![Statement::new(VIEWED, params)]).await.map(drop)
+}
+
+/// The statement that records that a token was created or revoked. It follows the statement that does so, in the same
+/// transaction.
+pub fn token_changed(actor: &str, action: AuditAction, token: &str, now: Timestamp) -> Statement {
+    let nothing = Param::Text("{}".to_owned());
+    let params = params![now, actor, action.as_str(), token, "", nothing];
     Statement::new(AUDIT, params)
 }

@@ -17,7 +17,7 @@ use utoipa::openapi::schema::Schema;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::actor::Actor;
-use crate::audit::{Because, audit};
+use crate::audit::{Because, audit, viewed};
 use crate::body_view::BodyView;
 use crate::page::{Page, Paging};
 use crate::platform::{Admin, given};
@@ -209,6 +209,7 @@ pub(crate) struct Whole {
 )]
 pub(crate) async fn show(
     State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Json<Whole>, Problem> {
     #[derive(Deserialize)]
@@ -221,8 +222,9 @@ pub(crate) async fn show(
         "-- a dead letter\nSELECT json_patch({OBJECT}, json_object('message', message)) FROM dead_letters WHERE id = ?1"
     );
     let (id, _) = resolved(&admin, &id).await?;
-    let found = admin.ask::<Found>(&sql, params![id]).await?.pop();
+    let found = admin.ask::<Found>(&sql, params![&id]).await?.pop();
     let Found { letter, message } = found.ok_or_else(gone)?;
+    viewed(&admin, &actor, &id).await?;
     Ok(Json(Whole { letter, body: BodyView::of(&admin, &message).await? }))
 }
 

@@ -1,7 +1,7 @@
 //! Events and their history.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use hookmill_core::params;
 use hookmill_core::store::{Statement, read_json};
 use hookmill_core::time::Timestamp;
@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::actor::Actor;
+use crate::audit::viewed;
 use crate::body_view::BodyView;
 use crate::page::{Page, Paging};
 use crate::platform::{Admin, given, problem};
@@ -224,7 +226,7 @@ const TIMELINE: [&str; 12] = [
     FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND replays > 0",
     "SELECT at, 2 AS place, action AS what,
         json_object('actor', actor, 'target', target, 'reason', audit.reason) AS detail
-    FROM audit JOIN dead_letters ON dead_letters.id = target WHERE source = ?1 AND event_id = ?2",
+    FROM audit JOIN dead_letters ON dead_letters.id = target WHERE source = ?1 AND event_id = ?2 AND action <> 'body.view'",
     "SELECT created_at AS at, 4 AS place, 'outbox' AS what,
         json_object('id', id, 'rule', rule, 'channel', channel, 'to', recipient) AS detail
     FROM outbox WHERE source = ?1 AND event_id = ?2",
@@ -281,10 +283,12 @@ pub(crate) async fn timeline(
 )]
 pub(crate) async fn body(
     State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
     Path((source, id)): Path<(String, String)>,
 ) -> Result<Json<BodyView>, Problem> {
-    let message = admin.ask::<String>(MESSAGE, params![source, id]).await?.pop();
+    let message = admin.ask::<String>(MESSAGE, params![&source, &id]).await?.pop();
     let gone = "the message of this event is not kept; set `messages` in `[retention]` of hookmill.toml to keep messages";
     let message = message.ok_or_else(|| Problem::not_found(gone))?;
+    viewed(&admin, &actor, &format!("{source}/{id}")).await?;
     BodyView::of(&admin, &message).await.map(Json)
 }

@@ -36,6 +36,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::actor::Actor;
+pub use crate::audit::token_changed;
 use crate::platform::Admin;
 pub use crate::platform::Platform;
 use crate::problem::Problem;

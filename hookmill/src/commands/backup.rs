@@ -1,6 +1,6 @@
 //! `hookmill backup` and `hookmill restore`: the whole data folder, even while a process uses it.
 
-use crate::list::print_line;
+use crate::list::{note, print_line};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ pub fn backup(arguments: &Backup) -> anyhow::Result<()> {
         bail!("{} is inside {}; use another folder", to.display(), from.display());
     }
     whole_or_not(to, |incoming| copy(&reader, from, incoming))?;
-    eprintln!("copied {1} to {0}", to.display(), from.display());
+    note!("copied {1} to {0}", to.display(), from.display());
     Ok(())
 }
 
@@ -79,17 +79,17 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
     })?;
     let SentAgain { letters, reprocessings } = sent_again;
     if letters > 0 {
-        eprintln!(
+        note!(
             "{letters} dead letters had been replayed, but the backup does not show that they were applied: they are sent again, unless \
              their replay was cancelled"
         );
     }
     if reprocessings > 0 {
-        eprintln!(
+        note!(
             "{reprocessings} reprocessings continue after the events that the backup shows as applied"
         );
     }
-    eprintln!("restored the backup to {}; `hookmill serve` continues from there", to.display());
+    note!("restored the backup to {}; `hookmill serve` continues from there", to.display());
     Ok(())
 }
 

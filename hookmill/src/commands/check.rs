@@ -12,7 +12,7 @@ use hookmill_loader::{Faults, LoadError, Loaded};
 use hookmill_native::now;
 use serde_json::{Value, json};
 
-use crate::list::print_line;
+use crate::list::{note, print_line};
 use crate::run::pipeline::load;
 use crate::run::secrets;
 
@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.json {
         let Loaded { config, program, .. } = loaded?;
         let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
-        eprintln!(
+        note!(
             "{}: {sources} source{} and {rules} rule{}, no errors{}",
             arguments.config.display(),
             s(sources),
@@ -100,7 +100,7 @@ impl Found {
             let new = |problem: &String| !expired.iter().any(|source| problem.starts_with(source));
             problems.extend(found.problems.into_iter().filter(new));
             for note in found.notes {
-                eprintln!("note: {note}");
+                note!("note: {note}");
             }
         }
         Ok(Self { faults, problems })
@@ -135,7 +135,7 @@ fn check_workers(config: &Path, loaded: &Loaded) -> Vec<ConfigError> {
     let Findings { faults, unchecked } =
         wrangler::check(&loaded.config, &config.with_file_name(""), read);
     for file in unchecked {
-        eprintln!("note: {file} is not checked; Hookmill reads only wrangler.toml");
+        note!("note: {file} is not checked; Hookmill reads only wrangler.toml");
     }
     faults
 }

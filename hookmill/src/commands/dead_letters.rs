@@ -5,7 +5,7 @@ use hookmill_core::words::{LetterReason, LetterState, WordFilter};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Listing, Operator, Target};
-use crate::list::{json, listed, put, text, time};
+use crate::list::{json, listed, note, put, text, time};
 use crate::words::word;
 
 /// Dead letters: list, show, replay or discard
@@ -115,15 +115,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         Command::Replay(act) => {
             let replay = run_act(act, "replay")?;
-            eprintln!(
-                "replay {}: `hookmill replays show {0}` shows its progress",
-                text(&replay["id"])
-            );
+            note!("replay {}: `hookmill replays show {0}` shows its progress", text(&replay["id"]));
             Ok(())
         }
         Command::Discard(act) => {
             run_act(act, "discard")?;
-            eprintln!("discarded; it stays, and can no longer be replayed");
+            note!("discarded; it stays, and can no longer be replayed");
             Ok(())
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Listing, Operator, Target, encoded};
 use crate::list::print_line;
-use crate::list::{listed, text, time};
+use crate::list::{listed, note, text, time};
 use crate::run::pipeline::load;
 use crate::words::word;
 
@@ -145,7 +145,7 @@ fn run_preview(preview: &Preview) -> anyhow::Result<()> {
         let written =
             File::create_new(&file).and_then(|mut open| open.write_all(rendered.html.as_bytes()));
         written.with_context(|| format!("cannot write {}", file.display()))?;
-        eprintln!("Subject: {}\n{}", rendered.subject, file.display());
+        note!("Subject: {}\n{}", rendered.subject, file.display());
         return open::that(&file).context("cannot open a browser");
     }
     print_line!(
@@ -208,7 +208,7 @@ fn run_retry(retry: &Retry) -> anyhow::Result<()> {
     if retried["count"] == 0 {
         bail!("no {state} messages match; `hookmill email list --state {state}` lists them");
     }
-    eprintln!("messages to send again: {}", text(&retried["count"]));
+    note!("messages to send again: {}", text(&retried["count"]));
     Ok(())
 }
 
@@ -228,7 +228,7 @@ fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
     let Unsuppress { address, reason, target } = arguments;
     let path = format!("/suppressions/{}", encoded(address));
     Operator::new(target)?.delete(&path, &json!({ "reason": reason }))?;
-    eprintln!(
+    note!(
         "{address} is no longer suppressed; to send its suppressed messages, use `hookmill email retry`"
     );
     Ok(())

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::client::{Client, Listing, Target, encoded};
-use crate::list::{json, plain, print, put, table, text, time, write};
+use crate::list::{json, note, plain, print, put, table, text, time, write};
 
 /// Events: list the latest, or show the history of one
 #[derive(clap::Args)]
@@ -262,9 +262,9 @@ fn run_body(show: &Show) -> anyhow::Result<()> {
         }
         Some("base64") if !terminal => return write(&STANDARD.decode(body)?),
         Some("base64") => {
-            eprintln!("the body is not text: this is base64; a file or a pipe gets the bytes");
+            note!("the body is not text: this is base64; a file or a pipe gets the bytes");
         }
-        Some("unreadable") => eprintln!("the message is unreadable; this is all of it"),
+        Some("unreadable") => note!("the message is unreadable; this is all of it"),
         _ => {}
     }
     if terminal {

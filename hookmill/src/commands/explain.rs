@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::client::{Client, Target, encoded};
-use crate::list::{json, plain, put};
+use crate::list::{json, note, plain, put};
 use crate::run::pipeline::load;
 use crate::trial::{Row, Trial, admit, delivery, literal, quoted};
 
@@ -109,7 +109,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Some(live) => Some(live?),
     };
     if live.is_none() && !arguments.json {
-        eprintln!("there is no data folder here; the tables are treated as empty");
+        note!("there is no data folder here; the tables are treated as empty");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let explanation =

@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use hookmill_config::scheme_names;
 
 use self::provider::Provider;
-use crate::list::print_line;
+use crate::list::{note, print_line};
 use crate::run::dev::program;
 
 /// The configurations of the Workers: those of a clone of Hookmill, which builds them.
@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let files = files.map(|(name, text)| File { path: folder.join(name), text });
     let written = write(files.collect(), *force)?;
     if written.is_empty() {
-        eprintln!("all files already exist with the same content");
+        note!("all files already exist with the same content");
     }
     for path in written {
         print_line!("{}", path.display());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hookmill_native::{DataFolder, Opened};
 use serde_json::json;
 
-use crate::list::print_line;
+use crate::list::{note, print_line};
 use crate::run::pipeline::{load, open_store};
 
 /// Apply pending migrations to the database
@@ -29,7 +29,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.json {
         print_line!("{}", json!({ "applied": applied }));
     } else if applied.is_empty() {
-        eprintln!("the database is up to date");
+        note!("the database is up to date");
     } else {
         for name in applied {
             print_line!("{name}");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{Client, Target};
-use crate::list::{json, name, put, table, text, time};
+use crate::list::{json, name, note, put, table, text, time};
 
 /// List rejected requests: counts of the last 24 hours, and the last few of each kind
 #[derive(clap::Args)]
@@ -49,8 +49,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let requests = requests.as_array().cloned().unwrap_or_default();
     if requests.is_empty() {
         match (source, reason) {
-            (None, None) => eprintln!("no rejected requests"),
-            _ => eprintln!("no rejected requests match"),
+            (None, None) => note!("no rejected requests"),
+            _ => note!("no rejected requests match"),
         }
         return Ok(());
     }

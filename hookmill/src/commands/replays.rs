@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::client::{Client, Listing, Operator, Target};
 use crate::commands::dead_letters::Which;
 use crate::list::print_line;
-use crate::list::{json, listed, put, text, time};
+use crate::list::{json, listed, note, put, text, time};
 
 /// The time between two queries of a replay.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -169,7 +169,7 @@ fn run_turn(turn: &Turn, what: &str) -> anyhow::Result<()> {
     let body = json!({ "reason": turn.reason });
     let replay =
         Operator::new(&turn.target)?.post(&format!("/replays/{}/{what}", turn.id), &body)?;
-    eprintln!(
+    note!(
         "{} is {}, {} of {} sent",
         turn.id,
         text(&replay["state"]),
@@ -201,14 +201,14 @@ fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
             matches!(replay["state"].as_str(), Some("done" | "cancelled" | "paused" | "planned"));
         if ended && (applied + failed >= sent || replay["state"] != "done") {
             bar.abandon();
-            eprintln!(
+            note!(
                 "{}: {sent} sent, {applied} applied, {failed} failed again",
                 text(&replay["state"])
             );
             let total = number(&replay, "total");
             if replay["state"] == "done" && sent < total {
                 let others = total - sent;
-                eprintln!(
+                note!(
                     "the other {others} were selected by another replay, applied or discarded meanwhile"
                 );
             }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::client::{Operator, Target};
 use crate::list::print_line;
-use crate::list::{json, put, text, time};
+use crate::list::{json, note, put, text, time};
 use crate::run::pipeline::load;
 
 /// Plan to run rules again on applied events, e.g. after changing a rule; start it with `hookmill replays run`
@@ -54,9 +54,7 @@ fn check_rules(arguments: &Arguments) -> anyhow::Result<()> {
             bail!("no rule has the name `{name}` in {}", arguments.config.display());
         };
         if !rule.effect.word().is_repeatable() {
-            eprintln!(
-                "`{name}` will count or send again for these events; limit them with --before"
-            );
+            note!("`{name}` will count or send again for these events; limit them with --before");
         }
     }
     Ok(())
@@ -97,7 +95,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     for rule in planned["repeats"].as_array().into_iter().flatten() {
-        eprintln!(
+        note!(
             "`{}` will count or send again for these events; limit them with --before",
             text(rule)
         );

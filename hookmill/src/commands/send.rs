@@ -15,14 +15,16 @@ use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 
 use crate::commands::events;
-use crate::list::{print_line, write};
+use crate::commands::secret::GivenSecret;
+use crate::list::{note, print_line, write};
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
 use crate::samples;
 
 /// Sign a realistic event and send it, like a provider
 ///
-/// If `--data` is the pipeline's data folder, the command waits and prints the result.
+/// If `--data` is the pipeline's data folder, the command waits and prints the result. If a source verifies with a public
+/// key, `--secret-env` or `--secret-stdin` gives the private key: 32 bytes in hexadecimal for Ed25519 and P-256, PEM for RSA.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The source in the configuration.
@@ -47,12 +49,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "set")]
     body: Option<PathBuf>,
     /// Print the body, for a test of your rules or for `hookmill explain`, and send nothing.
-    #[arg(long, conflicts_with_all = ["body", "to", "secret", "count", "json"])]
+    #[arg(long, conflicts_with_all = ["body", "to", "secret_env", "secret_stdin", "count", "json"])]
     print: bool,
-    /// Sign with this secret instead of the configured one. If the configured one is a public key, pass the private key: 32 bytes
-    /// in hexadecimal for Ed25519 and P-256, PEM for RSA.
-    #[arg(long, value_name = "SECRET", allow_hyphen_values = true)]
-    secret: Option<String>,
+    // If the configured secret is a public key, this is the private key.
+    #[command(flatten)]
+    secret: GivenSecret,
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
@@ -121,14 +122,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let id = match named.into_iter().next() {
             Some((id, kind)) => {
                 if number == 1 && arguments.event.as_ref().is_some_and(|wanted| *wanted != kind) {
-                    eprintln!("the type of this event is in its body: {kind}");
+                    note!("the type of this event is in its body: {kind}");
                 }
                 id
             }
             None => id,
         };
         let duplicate = follow.is_some_and(|follow| follow.took_effect(&source.name, &id));
-        let (status, answer) = runtime.block_on(post(&client, &url, signed))?;
+        let (status, answer) = {
+            let extra = samples::unsigned_headers(&source.scheme_name, now());
+            runtime.block_on(post(&client, &url, signed, extra))?
+        };
         let outcome = match follow {
             Some(follow) if status.is_success() => follow.outcome(&source.name, &id),
             _ => None,
@@ -226,12 +230,17 @@ impl<'a> Bodies<'a> {
     }
 }
 
-async fn post(client: &Client, url: &Url, signed: Signed) -> anyhow::Result<(StatusCode, String)> {
+async fn post(
+    client: &Client,
+    url: &Url,
+    signed: Signed,
+    extra: Vec<(String, String)>,
+) -> anyhow::Result<(StatusCode, String)> {
     let mut request = client.post(url.clone()).body(signed.body);
     if !signed.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
         request = request.header("content-type", "application/json");
     }
-    for (name, value) in &signed.headers {
+    for (name, value) in signed.headers.iter().chain(&extra) {
         request = request.header(name, value);
     }
     let response = request.send().await.with_context(|| unreachable(url))?;
@@ -309,8 +318,8 @@ fn keys(source: &Source, url: &Url, arguments: &Arguments) -> anyhow::Result<Key
         signing: secret,
         whose,
     };
-    if let Some(secret) = &arguments.secret {
-        return Ok(same(secret.clone().into(), "the given secret".to_owned()));
+    if let Some(secret) = arguments.secret.read()? {
+        return Ok(same(secret, "the given secret".to_owned()));
     }
     let local =
         url.host_str().is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]"));
@@ -325,7 +334,10 @@ fn keys(source: &Source, url: &Url, arguments: &Arguments) -> anyhow::Result<Key
     };
     source.secrets.iter().find_map(lookup).with_context(|| {
         let names: Vec<_> = source.secrets.iter().map(|secret| secret.name.0.as_str()).collect();
-        format!("no secret to sign with; set {}, or pass --secret", names.join(" or "))
+        format!(
+            "no secret to sign with; set {}, or name another variable with --secret-env",
+            names.join(" or ")
+        )
     })
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Away, Client, Target};
 use crate::commands::events::Event;
-use crate::list::{escaped, name, text, time};
+use crate::list::{escaped, name, note, text, time};
 
 /// The time between two queries.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -113,20 +113,20 @@ impl Tail<'_> {
         (self.events.newest, self.refused.newest) = (begun, begun);
         self.look_for_events(FURTHER, begun).await?;
         self.look_for_rejections(begun).await?;
-        eprintln!("waiting for events; press Ctrl-C to stop");
+        note!("waiting for events; press Ctrl-C to stop");
         let mut away = false;
         for round in 1_u32.. {
             tokio::time::sleep(PAUSE).await;
             check_reader()?;
             match self.look(round, away).await {
                 Ok(()) if away => {
-                    eprintln!("Hookmill is back");
+                    note!("Hookmill is back");
                     away = false;
                 }
                 Ok(()) => {}
                 Err(error) if error.is::<Away>() => {
                     if !away {
-                        eprintln!("{error:#}; retrying");
+                        note!("{error:#}; retrying");
                     }
                     away = true;
                 }

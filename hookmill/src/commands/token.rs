@@ -6,14 +6,18 @@ use anyhow::bail;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hookmill_admin::auth::{PREFIX, keep_token, token_hash};
+use hookmill_admin::token_changed;
+use hookmill_core::params;
+use hookmill_core::store::{Statement, answer};
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::Role;
+use hookmill_core::words::{AuditAction, Role};
 use hookmill_native::{DataFolder, now, transaction};
 use rusqlite::{Row, TransactionBehavior};
 use serde::Serialize;
 
-use crate::list::print;
+use crate::client::user;
 use crate::list::print_line;
+use crate::list::{note, print};
 use crate::words::word;
 
 /// Tokens for the admin API: create, list, revoke
@@ -86,12 +90,15 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
     let token = random()?;
     if create.sql {
         // It consists of hexadecimal digits, Hookmill's own words, and a name of plain characters.
-        eprintln!(
-            "INSERT OR REPLACE INTO admin_tokens (name, hash, role, created_at) VALUES ('{}', '{}', '{}', {});",
-            create.name,
+        note!(
+            "INSERT OR REPLACE INTO admin_tokens (name, hash, role, created_at) VALUES ('{name}', '{}', '{}', {at}); \
+             INSERT INTO audit (at, actor, action, target, reason, detail) VALUES ({at}, '{}', '{}', '{name}', '', '{{}}');",
             token_hash(&token),
             create.role,
-            now().millis()
+            user().replace('\'', "''"),
+            AuditAction::TokenCreate,
+            name = create.name,
+            at = now().millis(),
         );
     } else {
         let database = DataFolder::write(&create.data)?;
@@ -106,11 +113,12 @@ fn run_create(create: &Create) -> anyhow::Result<()> {
                 create.name
             );
         }
-        keep(&create.data, &create.name, &token, create.role)?;
-        eprintln!(
-            "the token is shown only once; `hookmill token revoke {}` revokes it",
-            create.name
-        );
+        let (name, at) = (create.name.as_str(), now());
+        let created = token_changed(&user(), AuditAction::TokenCreate, name, at);
+        let statements = [keep_token(name, &token, create.role, at), created];
+        let mut database = DataFolder::write(&create.data)?;
+        transaction(&mut database, TransactionBehavior::Immediate, &statements)?;
+        note!("the token is shown only once; `hookmill token revoke {}` revokes it", create.name);
     }
     print_line!("{token}");
     Ok(())
@@ -159,10 +167,16 @@ fn run_list(list: &List) -> anyhow::Result<()> {
 }
 
 fn run_revoke(revoke: &Revoke) -> anyhow::Result<()> {
-    let database = DataFolder::write(&revoke.data)?;
-    if database.execute("DELETE FROM admin_tokens WHERE name = ?1", [&revoke.name])? == 0 {
+    let mut database = DataFolder::write(&revoke.data)?;
+    let sql = "DELETE FROM admin_tokens WHERE name = ?1 RETURNING json_object('name', name)";
+    let statements = [
+        Statement::new(sql, params![&revoke.name]),
+        token_changed(&user(), AuditAction::TokenRevoke, &revoke.name, now()),
+    ];
+    let rows = transaction(&mut database, TransactionBehavior::Immediate, &statements)?;
+    if answer(&rows, 0).is_empty() {
         bail!("no token {:?}; `hookmill token list` lists tokens", revoke.name);
     }
-    eprintln!("revoked {}", revoke.name);
+    note!("revoked {}", revoke.name);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `hookmill verify`: checks whether a captured request is valid, and explains why not.
 
+mod captured;
 mod diagnosis;
 
 use std::collections::BTreeSet;
@@ -8,17 +9,19 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use hookmill_config::Source;
 use hookmill_core::hash::sha256_hex;
-use hookmill_core::rejection::{Reason, Rejection};
-use hookmill_core::request::{Headers as _, Request};
-use hookmill_core::secret::{Secret, SecretName};
+use hookmill_core::message::Envelope;
+use hookmill_core::rejection::Reason;
+use hookmill_core::request::Headers as _;
+use hookmill_core::secret::SecretName;
 use hookmill_core::time::Timestamp;
 use hookmill_native::now;
-use hookmill_providers::{Admitted, Event, Verifier};
-use reqwest::Url;
+use hookmill_providers::Verifier;
 use serde_json::json;
 
+use self::captured::{Captured, CapturedHeaders, Judgment};
 use self::diagnosis::Diagnosis;
-use crate::list::print_line;
+use crate::commands::secret::GivenSecret;
+use crate::list::{plain, print_line};
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
 
@@ -38,9 +41,9 @@ pub struct Arguments {
     /// The method.
     #[arg(long, default_value = "POST")]
     method: String,
-    /// The URL that the provider called. Default: the source's public_url.
+    /// The URL that the provider called. Ingress takes the query from it; the rest of a signed URL is the source's public_url.
     #[arg(long)]
-    url: Option<Url>,
+    url: Option<String>,
     /// A header: 'Name: value'.
     #[arg(long, value_name = "HEADER", value_parser = parse_header)]
     header: Vec<(String, String)>,
@@ -50,9 +53,8 @@ pub struct Arguments {
     /// The time of the request, in Unix seconds. Default: now.
     #[arg(long, value_name = "UNIX", value_parser = clap::value_parser!(i64).range(0..100_000_000_000))]
     now: Option<i64>,
-    /// Verify with this secret instead of the configured ones.
-    #[arg(long, allow_hyphen_values = true)]
-    secret: Option<String>,
+    #[command(flatten)]
+    secret: GivenSecret,
     /// Use the development secret for secrets that are not set.
     #[arg(long)]
     dev: bool,
@@ -71,26 +73,6 @@ fn parse_header(line: &str) -> anyhow::Result<(String, String)> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// A captured request.
-#[derive(Clone)]
-struct Captured {
-    method: String,
-    query: Option<String>,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Captured {
-    fn request(&self) -> Request<'_> {
-        Request {
-            method: &self.method,
-            query: self.query.as_deref(),
-            headers: &self.headers,
-            body: &self.body,
-        }
-    }
-}
-
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = load(&arguments.config)?;
     let sources = &loaded.config.ingress.sources;
@@ -99,134 +81,75 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
         format!("no source `{}`; sources: {}", arguments.source, names.join(", "))
     })?;
-    // If this URL does not match, the configured one is tried.
-    let configured = source.public_url.clone();
-    let source = &match &arguments.url {
-        Some(url) => Source { public_url: Some(without_query(url)), ..source.clone() },
-        None => source.clone(),
-    };
     let captured = captured(arguments)?;
     let now = arguments.now.map_or_else(now, Timestamp::from_seconds);
-    let lookup = |source: &Source, name: &SecretName| match &arguments.secret {
-        Some(secret) => Some(Secret::from(secret.clone())),
+    let given = arguments.secret.read()?;
+    let lookup = |source: &Source, name: &SecretName| match &given {
+        Some(secret) => Some(secret.clone()),
         None => from_environment(name).or_else(|| {
-            arguments
-                .dev
-                .then(|| development_keys(source, name))
-                .flatten()
-                .map(|keys| keys.verifying)
+            let keys = arguments.dev.then(|| development_keys(source, name)).flatten();
+            keys.map(|keys| keys.verifying)
         }),
     };
-    let verifier = match Verifier::new(source, |name| lookup(source, name)) {
-        Ok(verifier) => verifier,
-        Err(error) if arguments.json => {
-            let reason = "source_not_ready";
-            print_line!(
-                "{}",
-                json!({ "valid": false, "reason": reason, "detail": error.to_string() })
-            );
-            bail!("not valid: {reason}");
-        }
-        Err(error) => return Err(error.into()),
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let keys = |name: &SecretName| lookup(source, name);
+    let judged = captured.judge(&loaded.config.ingress, source, keys, now);
+    let judgment = runtime.block_on(judged);
+    let diagnosis = Diagnosis {
+        source,
+        sources,
+        captured: &captured,
+        now,
+        given: given.is_some(),
+        lookup: &lookup,
+        called: arguments.url.as_deref().map(without_query),
     };
-    let verdict = if source.takes(&captured.method) {
-        verifier.verify(&captured.request(), now)
-    } else {
-        let detail = format!("the source does not accept {}", captured.method);
-        Err(Rejection::new(Reason::MethodNotAllowed, detail))
-    };
-    let causes = match &verdict {
-        Ok(_) if source.scheme.signs_url() && configured != source.public_url => {
-            let url = without_credentials(source.public_url.as_deref().unwrap_or_default());
-            vec![format!("`public_url` is wrong: the provider calls {url}")]
+    let causes = match (&judgment, Verifier::new(source, keys)) {
+        (Judgment::Rejected(rejection), Ok(verifier)) => {
+            diagnosis.causes(&verifier, rejection.reason)
         }
-        Ok(_) => Vec::new(),
-        Err(rejection) => {
-            let given = arguments.secret.is_some();
-            let diagnosis =
-                Diagnosis { source, sources, captured: &captured, now, given, lookup: &lookup };
-            diagnosis.causes(&verifier, rejection.reason, configured)
+        // All secrets have expired.
+        (Judgment::NotReady(_), Ok(verifier)) => {
+            diagnosis.causes(&verifier, Reason::NoMatchingSignature)
         }
+        _ => Vec::new(),
     };
-    report(arguments, source, &captured, &verdict, &causes)?;
-    if let Err(rejection) = verdict {
-        bail!("not valid: {}", rejection.reason);
+    report(arguments, source, &captured, &judgment, given.is_some(), &causes)?;
+    match judgment.reason() {
+        Some(reason) => bail!("not valid: {reason}"),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The request, from a file or from its parts.
 fn captured(arguments: &Arguments) -> anyhow::Result<Captured> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    // As written: a parser of URLs would change escapes, which providers sign.
+    let query = |url: &String| {
+        let url = url.split('#').next().unwrap_or_default();
+        url.split_once('?').map(|(_, query)| query.to_owned())
     };
-    let query = |url: &Url| url.query().map(ToOwned::to_owned);
     let Some(path) = &arguments.request else {
+        let body = arguments.body_file.as_ref().map(|path| {
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+        });
+        let headers = arguments.header.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), value.clone().into_bytes()));
         return Ok(Captured {
             method: arguments.method.to_uppercase(),
             query: arguments.url.as_ref().and_then(query),
-            headers: arguments.header.clone(),
-            body: arguments.body_file.as_ref().map(read).transpose()?.unwrap_or_default(),
+            headers: CapturedHeaders(headers.collect()),
+            body: body.transpose()?.unwrap_or_default(),
         });
     };
-    let bytes = read(path)?;
-    // Both kinds of line breaks occur; the body follows the first empty line.
-    let (head, body) = split(&bytes, b"\r\n\r\n")
-        .or_else(|| split(&bytes, b"\n\n"))
-        .context("an empty line between the headers and the body is missing")?;
-    let head = std::str::from_utf8(head).context("the headers are not text")?;
-    let mut lines = head.lines();
-    let mut first = lines.next().unwrap_or_default().split_whitespace();
-    let (Some(method), Some(target), Some("HTTP/1.0" | "HTTP/1.1" | "HTTP/2" | "HTTP/3") | None) =
-        (first.next(), first.next(), first.next())
-    else {
-        bail!("the first line is not a request line, such as POST /webhooks/stripe HTTP/1.1");
-    };
-    let headers: Vec<(String, String)> = lines.map(parse_header).collect::<anyhow::Result<_>>()?;
-    let chunked = headers.iter().any(|(name, value)| {
-        name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked")
-    });
-    let body = match dechunked(body) {
-        Some(whole) if chunked => whole,
-        _ => body.to_vec(),
-    };
-    let target = target.split_once('?').map(|(_, query)| query.to_owned());
-    Ok(Captured {
-        method: method.to_uppercase(),
-        query: match &arguments.url {
-            Some(url) => query(url),
-            None => target,
-        },
-        headers,
-        body,
+    let captured = Captured::read(path)?;
+    Ok(match &arguments.url {
+        Some(url) => Captured { query: query(url), ..captured },
+        None => captured,
     })
 }
 
-/// A body without its chunked encoding: <https://www.rfc-editor.org/rfc/rfc9112#section-7.1>. `None` if it is not chunked:
-/// most tools save it decoded.
-fn dechunked(mut rest: &[u8]) -> Option<Vec<u8>> {
-    let mut whole = Vec::new();
-    loop {
-        let (line, below) = split(rest, b"\r\n")?;
-        let size = std::str::from_utf8(line).ok()?.split(';').next()?;
-        let size = usize::from_str_radix(size.trim(), 16).ok()?;
-        if size == 0 {
-            return Some(whole);
-        }
-        whole.extend_from_slice(below.get(..size)?);
-        rest = below.get(size..)?.strip_prefix(b"\r\n")?;
-    }
-}
-
-fn split<'b>(bytes: &'b [u8], at: &[u8]) -> Option<(&'b [u8], &'b [u8])> {
-    let start = bytes.windows(at.len()).position(|window| window == at)?;
-    Some((&bytes[..start], &bytes[start + at.len()..]))
-}
-
-fn without_query(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.to_string()
+fn without_query(url: &str) -> String {
+    url.split(['?', '#']).next().unwrap_or_default().to_owned()
 }
 
 /// The URL without credentials, for display.
@@ -237,62 +160,90 @@ fn without_credentials(url: &str) -> String {
     }
 }
 
+impl Judgment {
+    /// Why it is not valid.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Events(_) | Self::Handshake | Self::Probe => None,
+            Self::Rejected(rejection) => Some(rejection.reason.as_str()),
+            Self::NotReady(_) => Some("source_not_ready"),
+        }
+    }
+
+    fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Events(_) | Self::Handshake | Self::Probe => None,
+            Self::Rejected(rejection) => Some(&rejection.detail),
+            Self::NotReady(error) => Some(error),
+        }
+    }
+}
+
 fn report(
     arguments: &Arguments,
     source: &Source,
     captured: &Captured,
-    verdict: &Result<Admitted<'_>, Rejection>,
+    judgment: &Judgment,
+    given: bool,
     causes: &[String],
 ) -> anyhow::Result<()> {
-    let events = match verdict {
-        Ok(Admitted::Events(verified, events)) => Some((verified, events)),
+    let events = match judgment {
+        Judgment::Events(events) => Some(events),
         _ => None,
     };
+    let (reason, detail) = (judgment.reason(), judgment.detail());
     if arguments.json {
-        let named = |event: &Event<'_>| json!({ "id": event.id, "type": event.kind });
-        let reason = verdict.as_ref().err().map(|rejection| rejection.reason.as_str());
-        let event = events.and_then(|(verified, events)| {
+        let named = |event: &Envelope| json!({ "id": event.id, "type": event.kind });
+        let event = events.and_then(|events| {
             let event = events.first()?;
-            Some(json!({ "id": event.id, "type": event.kind, "secret": verified.secret }))
+            Some(json!({ "id": event.id, "type": event.kind, "secret": event.verified.secret }))
         });
         print_line!(
             "{}",
             json!({
-                "valid": verdict.is_ok(),
+                "valid": reason.is_none(),
                 "reason": reason,
-                "detail": verdict.as_ref().err().map(|rejection| &rejection.detail),
+                "detail": detail,
                 "event": event,
-                "events": events.map(|(_, events)| events.iter().map(named).collect::<Vec<_>>()),
-                "handshake": matches!(verdict, Ok(Admitted::Handshake(_))),
+                "events": events.map(|events| events.iter().map(named).collect::<Vec<_>>()),
+                "handshake": *judgment == Judgment::Handshake,
                 "causes": causes,
             })
         );
         return Ok(());
     }
-    match (verdict, events) {
-        (Err(rejection), _) => print_line!("not valid: {}: {}", rejection.reason, rejection.detail),
-        (Ok(_), Some((verified, events))) => {
-            let name = &source.secrets[verified.secret].name;
-            let whose = match (&arguments.secret, from_environment(name)) {
-                (Some(_), _) => "the given secret".to_owned(),
-                (None, Some(_)) => name.0.clone(),
-                (None, None) => format!("the development secret of {}", name.0),
-            };
-            print_line!("valid, by {whose}");
+    match judgment {
+        Judgment::Events(events) => {
+            let secret = events.first().map(|event| &source.secrets[event.verified.secret].name);
+            match (given, secret) {
+                (true, _) => print_line!("valid, by the given secret"),
+                (false, None) => print_line!("valid; it has no events"),
+                (false, Some(name)) if from_environment(name).is_some() => {
+                    print_line!("valid, by {}", name.0);
+                }
+                (false, Some(name)) => {
+                    print_line!("valid, by the development secret of {}", name.0)
+                }
+            }
             for event in events {
-                print_line!("  event {} of type {}", event.id, event.kind);
+                print_line!("  event {} of type {}", plain(&event.id), plain(&event.kind));
             }
         }
-        (Ok(_), None) => print_line!("valid; a handshake, not an event"),
+        Judgment::Handshake => print_line!("valid; a handshake, not an event"),
+        Judgment::Probe => print_line!("valid; a test of the URL, not an event"),
+        Judgment::Rejected(_) | Judgment::NotReady(_) => {
+            let (reason, detail) = (reason.unwrap_or_default(), detail.unwrap_or_default());
+            print_line!("not valid: {reason}: {detail}");
+        }
     }
     print_line!("  signature: {}", source.scheme);
     print_line!("  body: {} bytes, SHA-256 {}", captured.body.len(), sha256_hex(&[&captured.body]));
     if source.scheme.signs_url() {
         let query = captured.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
         let url = source.public_url.as_deref().unwrap_or_default();
-        print_line!("  URL: {}{query}", without_credentials(url));
+        print_line!("  URL: {}{}", without_credentials(url), plain(&query));
     }
-    let names = captured.headers.iter().map(|(name, _)| name.to_lowercase());
+    let names = captured.headers.0.iter().map(|(name, _)| name.to_lowercase());
     let repeated: BTreeSet<_> = names.filter(|name| captured.headers.all(name).len() > 1).collect();
     for name in repeated {
         print_line!("  sent more than once: {name}");

@@ -585,15 +585,15 @@ mod tests {
     fn a_rule_that_takes_a_presets_place_takes_it_for_all_its_sources() {
         let rule = |on: &str| {
             format!(
-                "[sources.a]\nscheme = 'stripe'\nsecrets = ['env:A']\npreset = 'stripe'\n\
-                 [sources.b]\nscheme = 'stripe'\nsecrets = ['env:B']\npreset = 'stripe'\n\
-                 [[rules]]\nname = 'stripe-customers-deleted'\non = {on}\ntable = 'customers'\n\
-                 key = {{ id = 'data.object.id' }}\nversion = 'created'\ndelete = '*'"
+                "[sources.a]\nscheme = 'resend'\nsecrets = ['env:A']\npreset = 'resend'\n\
+                 [sources.b]\nscheme = 'resend'\nsecrets = ['env:B']\npreset = 'resend'\n\
+                 [[rules]]\nname = 'resend-suppress-bounced'\non = {on}\n\
+                 suppress = {{ address = 'data.to[0]', reason = 'bounced' }}\n"
             )
         };
-        assert_eq!(faults(&rule("['a:customer.deleted', 'b:customer.deleted']")), "none");
-        insta::assert_snapshot!(faults(&rule("'a:customer.deleted'")), @r#"
-        hookmill.toml:15:8: rules[0].name: it replaces the preset's rule "stripe-customers-deleted" but does not cover `b`, which has the preset "stripe" as well
+        assert_eq!(faults(&rule("['a:email.bounced', 'b:email.bounced']")), "none");
+        insta::assert_snapshot!(faults(&rule("'a:email.bounced'")), @r#"
+        hookmill.toml:15:8: rules[0].name: it replaces the preset's rule "resend-suppress-bounced" but does not cover `b`, which has the preset "resend" as well
           hint: name the events of `b` in `on`, or choose another name
         1 error in the configuration
         "#);

@@ -14,7 +14,7 @@ use hookmill_core::outbound::{
 use serde::{Deserialize, Serialize};
 
 use super::EmailApi;
-use crate::api::{Api, EMAIL_ID, Sealed, first_line, kept, not_taken};
+use crate::api::{Api, EMAIL_ID, Sealed, first_line, kept, not_taken, shortened};
 
 /// The header with the server's API token: <https://postmarkapp.com/developer/api/overview#authentication>.
 const TOKEN: &str = "x-postmark-server-token";
@@ -193,7 +193,7 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
 fn outcome(result: EmailResult) -> MessageResult {
     match result.error_code {
         0 if result.message.contains("inactive") => {
-            MessageResult::Partly { id: result.message_id, left_out: kept(&result.message) }
+            MessageResult::Partly { id: result.message_id, left_out: shortened(&result.message) }
         }
         0 => MessageResult::Accepted(result.message_id),
         EmailResult::INACTIVE => MessageResult::Unwanted(result.words()),

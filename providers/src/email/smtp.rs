@@ -16,7 +16,7 @@ use hookmill_core::outbound::{
 use serde::{Deserialize, Serialize};
 
 use super::EmailApi;
-use crate::api::{Api, Sealed, kept};
+use crate::api::{Api, Sealed, kept, shortened};
 
 /// Any SMTP server.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +142,7 @@ fn answer(emails: usize, response: &ApiResponse) -> SendResult {
             let id = queued_as(&text);
             let delivered = match left_out.join(", ") {
                 left_out if left_out.is_empty() => MessageResult::Accepted(id),
-                left_out => MessageResult::Partly { id, left_out: kept(&left_out) },
+                left_out => MessageResult::Partly { id, left_out: shortened(&left_out) },
             };
             SendResult::Accepted(vec![delivered; emails])
         }
@@ -251,7 +251,7 @@ mod tests {
         }
         assert_eq!(
             result(550, Step::Recipient, "b@example.com: no such user", &[]),
-            SendResult::Refused("SMTP answered 550: b@example.com: no such user".into())
+            SendResult::Refused("SMTP answered 550: [recipient]: no such user".into())
         );
     }
 }

@@ -1,18 +1,21 @@
 //! Emails: from rows of the outbox to batches for an API.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use hookmill_config::Emails;
 use hookmill_core::email::{Email, Mailbox, address_key};
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::template::{Rendered, Templates};
+use hookmill_core::time::Timestamp;
+use hookmill_core::words::Channel;
 use hookmill_providers::email::EmailApi;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::Recipients;
 use crate::outbox::draft::{Composed, Draft, too_long};
-use crate::outbox::state::{self, PendingMessage};
+use crate::outbox::state::PendingMessage;
 
 /// Composes emails.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ struct Content {
     data: Map<String, Value>,
     /// The size in bytes of content that was too large to store.
     too_long: Option<usize>,
+    /// The number of recipients, if the rule allows fewer.
+    too_many: Option<usize>,
 }
 
 impl EmailComposer {
@@ -48,6 +53,7 @@ impl EmailComposer {
         store: &S,
         place: usize,
         pending: &[PendingMessage],
+        now: Timestamp,
     ) -> Result<Composed, StoreError> {
         let mut composed = Composed::default();
         let mut emails = Vec::new();
@@ -57,17 +63,36 @@ impl EmailComposer {
                 Err(error) => composed.refused.push((pending.id.clone(), error)),
             }
         }
-        let emails = without_suppressed(store, emails, &mut composed).await?;
+        let key = |mailbox: &Mailbox| address_key(&mailbox.address);
+        let all = emails.iter().flat_map(|(email, _)| email.to.iter().chain(&email.cc)).map(key);
+        let counted = emails.iter().filter_map(|(_, to)| to.clone()).collect();
+        let all = all.collect();
+        let mut known = Recipients::read(store, Channel::Email, &all, &counted, now).await?;
+        let mut ready = Vec::with_capacity(emails.len());
+        for (email, counted) in emails {
+            let id = email.id.clone();
+            let Some(email) = without_suppressed(email, &known, &mut composed) else { continue };
+            match counted.map_or(Ok(()), |to| known.count(&to, self.settings.per_hour)) {
+                Ok(()) => ready.push(email),
+                Err(why) => composed.suppressed.push((id, why)),
+            }
+        }
+        let emails = ready;
         composed.drafts = self.apis.get(place).map_or_else(Vec::new, |api| drafts(*api, &emails));
         Ok(composed)
     }
 
-    /// The email, or the reason why it cannot be sent.
-    fn email(&self, pending: &PendingMessage) -> Result<Email, String> {
+    /// The email, and the recipient to count it for if a rule sends it; or the reason why it cannot be sent.
+    fn email(&self, pending: &PendingMessage) -> Result<(Email, Option<String>), String> {
         let content: Content = serde_json::from_str(&pending.content)
             .map_err(|_| "the rule did not produce an email".to_owned())?;
         if let Some(bytes) = content.too_long {
             return Err(too_long(bytes));
+        }
+        if let Some(count) = content.too_many {
+            return Err(format!(
+                "found {count} recipients, and the rule allows fewer; `recipients` in its `email` allows up to 10"
+            ));
         }
         let mailbox = |text: &String| {
             text.parse::<Mailbox>().map_err(|error| format!("invalid recipient: {error}"))
@@ -82,6 +107,9 @@ impl EmailComposer {
         to.retain(|to| seen.insert(address_key(&to.address)));
         cc.retain(|cc| seen.insert(address_key(&cc.address)));
         let reply_to = content.reply_to.as_ref().map(mailbox).transpose()?;
+        // Hookmill's own emails, which have no template, are few.
+        let limited = content.literal.is_none().then(|| to.first()).flatten();
+        let limited = limited.map(|to| address_key(&to.address));
         let texts = match content.literal {
             Some((subject, text)) => Rendered { subject, html: format!("<p>{text}</p>"), text },
             None => self
@@ -93,7 +121,7 @@ impl EmailComposer {
         if bytes > EMAIL_BYTES {
             return Err(too_long(bytes));
         }
-        Ok(Email {
+        let email = Email {
             id: pending.id.clone(),
             from: self.settings.from.clone(),
             to,
@@ -102,7 +130,8 @@ impl EmailComposer {
             subject: texts.subject,
             html: texts.html,
             text: texts.text,
-        })
+        };
+        Ok((email, limited))
     }
 }
 
@@ -115,47 +144,27 @@ fn drafts(api: &dyn EmailApi, emails: &[Email]) -> Vec<Draft> {
     api.batches(emails).into_iter().filter_map(draft).collect()
 }
 
-/// Removes suppressed recipients, and emails that have no other recipient. `composed` gets the reasons.
-async fn without_suppressed<S: Store>(
-    store: &S,
-    mut emails: Vec<Email>,
+/// The email without suppressed recipients; `None` if it has no other recipient. `composed` gets the reasons.
+fn without_suppressed(
+    mut email: Email,
+    known: &Recipients,
     composed: &mut Composed,
-) -> Result<Vec<Email>, StoreError> {
-    let key = |mailbox: &Mailbox| address_key(&mailbox.address);
-    let addresses = emails.iter().flat_map(|email| email.to.iter().chain(&email.cc)).map(key);
-    let suppressed = suppressed(store, addresses.collect()).await?;
-    emails.retain_mut(|email| {
-        let mut reasons = Vec::new();
-        let mut wanted = |mailbox: &Mailbox| {
-            let reason = suppressed.get(&key(mailbox));
-            reasons.extend(reason.map(|reason| format!("{}: {reason}", mailbox.address)));
-            reason.is_none()
-        };
-        email.to.retain(&mut wanted);
-        email.cc.retain(&mut wanted);
-        let reasons = reasons.join(", ");
-        if email.to.is_empty() {
-            let reason = format!("the recipient is suppressed: {reasons}");
-            composed.suppressed.push((email.id.clone(), reason));
-            return false;
-        }
-        if !reasons.is_empty() {
-            composed.left_out.push((email.id.clone(), reasons));
-        }
-        true
-    });
-    Ok(emails)
-}
-
-/// The suppressed addresses among these, with the reasons.
-pub(super) async fn suppressed<S: Store>(
-    store: &S,
-    mut addresses: Vec<String>,
-) -> Result<BTreeMap<String, String>, StoreError> {
-    addresses.sort_unstable();
-    addresses.dedup();
-    if addresses.is_empty() {
-        return Ok(BTreeMap::new());
+) -> Option<Email> {
+    let mut reasons = Vec::new();
+    let mut wanted = |mailbox: &Mailbox| {
+        let reason = known.suppressed.get(&address_key(&mailbox.address));
+        reasons.extend(reason.map(|reason| format!("{}: {reason}", mailbox.address)));
+        reason.is_none()
+    };
+    email.to.retain(&mut wanted);
+    email.cc.retain(&mut wanted);
+    let reasons = reasons.join(", ");
+    if email.to.is_empty() {
+        composed.suppressed.push((email.id, format!("the recipient is suppressed: {reasons}")));
+        return None;
     }
-    state::read_suppressed(&store.query(vec![state::suppressed(&addresses)]).await?)
+    if !reasons.is_empty() {
+        composed.left_out.push((email.id.clone(), reasons));
+    }
+    Some(email)
 }

@@ -1,6 +1,6 @@
 //! SMS: from rows of the outbox to messages for Twilio, one in a batch.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use hookmill_config::Sms as Settings;
 use hookmill_core::email::number;
@@ -12,12 +12,9 @@ use hookmill_providers::sms::{self, BODY_CHARACTERS, Sms};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::email::suppressed;
+use super::Recipients;
 use crate::outbox::draft::{Composed, Draft, too_long};
-use crate::outbox::state::{self, PendingMessage};
-
-/// The period of [`Settings::per_hour`].
-const HOUR: Duration = Duration::from_secs(3600);
+use crate::outbox::state::PendingMessage;
 
 /// An SMS in the column `content`.
 #[derive(Deserialize)]
@@ -48,15 +45,13 @@ pub(super) async fn compose<S: Store>(
             }
         };
         let number = message.to.clone();
-        let rows =
-            store.query(vec![state::recent(Channel::Sms.as_str(), &number, now, HOUR)]).await?;
-        let sent = state::read_recent(&rows)?;
-        if sent >= settings.per_hour {
-            let why = format!("{sent} messages were sent to this number within an hour");
+        let to = BTreeSet::from([number.clone()]);
+        let mut known = Recipients::read(store, Channel::Sms, &to, &to, now).await?;
+        if let Err(why) = known.count(&number, settings.per_hour) {
             composed.suppressed.push((pending.id.clone(), why));
             continue;
         }
-        if let Some(reason) = suppressed(store, vec![number.clone()]).await?.remove(&number) {
+        if let Some(reason) = known.suppressed.get(&number) {
             let why = format!("the recipient is suppressed: {reason}");
             composed.suppressed.push((pending.id.clone(), why));
             continue;

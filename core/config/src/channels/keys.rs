@@ -11,6 +11,7 @@ use hookmill_keys::{
     several,
 };
 use hookmill_rules::decl::mailbox;
+use url::{Host, Url};
 
 use super::{Api, Emails, OnUncertain, Quota, SMTP_SCHEMES, Sending, Sms};
 
@@ -46,6 +47,8 @@ keys! {
                 .example("\"Support <support@example.com>\""),
         /// How long to wait for a full batch.
         wait: Duration = duration(Duration::ZERO..=seconds(3600)).default("\"5s\""),
+        /// The maximum emails of rules to one address per hour. Further emails are `suppressed`.
+        per_hour: u32 = whole(1..=100_000).default("100"),
         delivery: DeliveryKeys = flatten(),
         apis: Vec<(Provider, Option<Api>)> = several(email_apis, email_api_docs),
     }
@@ -103,6 +106,7 @@ impl EmailKeys {
             sending,
             from: self.from.clone().unwrap_or_else(unknown),
             reply_to: self.reply_to.clone(),
+            per_hour: self.per_hour,
         }
     }
 }
@@ -386,8 +390,14 @@ pub(crate) fn default_key(provider: Provider) -> String {
 
 /// Whether a connection to this URL is encrypted, or stays on this machine.
 pub(crate) fn is_private(url: &str) -> bool {
-    let loopback = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
-    url.starts_with("https://") || loopback.iter().any(|l| url.starts_with(l))
+    let Ok(url) = Url::parse(url) else { return false };
+    let on_this_machine = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => return false,
+    };
+    url.scheme() == "https" || (url.scheme() == "http" && on_this_machine)
 }
 
 /// Whether a text is an identifier of Twilio's: two letters and 32 hexadecimal digits.

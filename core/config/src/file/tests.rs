@@ -317,7 +317,7 @@ fn errors_of_a_scheme_are_reported_with_hints() {
     hookmill.toml:8:37: sources.s.event.many: found a whole number
       hint: expected true or false
     hookmill.toml:8:40: sources.s.event: unknown key `kind`
-      hint: possible here: `id`, `type`, `default`, `many`, `hash`
+      hint: possible here: `id`, `type`, `default`, `many`, `hash`, `object`
     hookmill.toml:6:11: sources.s.payload: missing a closing brace
       hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
     hookmill.toml:5:11: sources.s.payload: `payload` contains `{timestamp}` but `timestamp` is missing
@@ -781,15 +781,83 @@ fn a_rule_takes_the_place_of_the_presets_rule_of_its_name() {
     );
 }
 
+/// Two accounts of a provider with one preset.
+fn two_accounts(preset: &str) -> String {
+    format!(
+        "[sources.eu]\nscheme = \"{preset}\"\nsecrets = [\"env:A\"]\npreset = \"{preset}\"\n\
+         [sources.us]\nscheme = \"{preset}\"\nsecrets = [\"env:B\"]\npreset = \"{preset}\"\n"
+    )
+}
+
+#[test]
+fn events_of_two_sources_do_not_write_the_same_rows_of_a_preset() {
+    insta::assert_snapshot!(errors(&two_accounts("paddle")), @r#"
+    hookmill.toml:8:10: sources.us.preset: `eu` has the preset "paddle" too, so events of `eu` and `us` would write the same rows of `paddle_customers` and 4 other tables
+      hint: use a hookmill.toml and a data folder for each account, such as test and live; list several secrets of one account in one source; or replace the preset's rules with rules of the same names that have { event = "source" } in `key`
+    "#);
+    let rule = |name: &str, key: &str| {
+        format!(
+            "[[rules]]\nname = \"{name}\"\non = [\"eu:a\", \"us:a\"]\ntable = \"t\"\nkey = {{ {key} }}\nversion = \"v\"\n"
+        )
+    };
+    let replaced = |key: &str| {
+        let items = rule("paddle-subscription-items", &format!("{key}, item = \"@.id\""));
+        ["paddle-customers", "paddle-subscriptions", "paddle-transactions", "paddle-adjustments"]
+            .map(|name| rule(name, key))
+            .concat()
+            + &items
+            + "each = \"items\"\n"
+    };
+    let separate = replaced("source = { event = \"source\" }, id = \"id\"");
+    assert_eq!(errors(&format!("{}{separate}", two_accounts("paddle"))), "");
+    // A rule that replaces the preset's keeps the sources apart as well, or it is an error.
+    let mixed = replaced("id = \"id\"");
+    insta::assert_snapshot!(errors(&format!("{}{mixed}", two_accounts("paddle"))), @r#"
+    hookmill.toml:8:10: sources.us.preset: `eu` has the preset "paddle" too, so events of `eu` and `us` would write the same rows of `t`
+      hint: use a hookmill.toml and a data folder for each account, such as test and live; list several secrets of one account in one source; or replace the preset's rules with rules of the same names that have { event = "source" } in `key`
+    "#);
+}
+
 #[test]
 fn a_preset_is_about_every_source_that_has_it() {
-    let text = "[sources.eu]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\npreset = \"stripe\"\n\
-                    [sources.us]\nscheme = \"stripe\"\nsecrets = [\"env:B\"]\npreset = \"stripe\"\n";
-    let (config, errors) = parse("hookmill.toml", text);
+    // It writes no tables of its own.
+    let (config, errors) = parse("hookmill.toml", &two_accounts("resend"));
     assert_eq!(errors, []);
     let sources: BTreeSet<_> =
         config.rules[0].on.iter().map(|pattern| pattern.source.as_str()).collect();
     assert_eq!(sources, BTreeSet::from(["eu", "us"]));
+}
+
+/// An API's URL gets a key with each request, and the issuer's keys decide who is let in.
+#[test]
+fn only_urls_of_this_machine_may_be_without_tls() {
+    for (url, is_private) in [
+        ("https://api.example.com/v1", true),
+        ("http://localhost", true),
+        ("http://LOCALHOST:8080/a", true),
+        ("http://127.0.0.1:1", true),
+        ("http://127.9.8.7", true),
+        ("http://[::1]:8080", true),
+        ("http://localhost.evil.example", false),
+        ("http://127.0.0.1.evil.example", false),
+        ("http://[::1].evil.example", false),
+        ("http://localhost:80.evil.example", false),
+        ("http://[::2]", false),
+        ("http://128.0.0.1", false),
+        ("http://api.example.com", false),
+        ("https://", false),
+        ("https:///path", true),
+        ("ftp://localhost", false),
+        ("localhost", false),
+    ] {
+        let api = format!("{GOOD}api = {{ url = \"{url}\" }}\n");
+        let access = format!(
+            "{GOOD}[admin.access]\nissuer = \"{url}\"\naudience = \"0123456789abcdef\"\noperators = []\n"
+        );
+        for text in [api, access] {
+            assert_eq!(errors(&text).is_empty(), is_private, "{url}: {}", errors(&text));
+        }
+    }
 }
 
 /// One error must hide no other.

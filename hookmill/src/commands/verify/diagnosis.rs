@@ -9,7 +9,8 @@ use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::time::Timestamp;
 use hookmill_providers::Verifier;
 
-use super::{Captured, without_credentials};
+use super::captured::Captured;
+use super::without_credentials;
 use crate::run::secrets::unwrapped;
 
 /// An invalid request and the material for trials.
@@ -21,16 +22,13 @@ pub(super) struct Diagnosis<'a> {
     /// Whether the secret was given on the command line.
     pub(super) given: bool,
     pub(super) lookup: &'a dyn Fn(&Source, &SecretName) -> Option<Secret>,
+    /// The URL that the provider called, without its query, if it is given.
+    pub(super) called: Option<String>,
 }
 
 impl Diagnosis<'_> {
     /// The likely causes.
-    pub(super) fn causes(
-        &self,
-        verifier: &Verifier,
-        reason: Reason,
-        configured: Option<String>,
-    ) -> Vec<String> {
+    pub(super) fn causes(&self, verifier: &Verifier, reason: Reason) -> Vec<String> {
         let mut causes: Vec<_> = self.cut().into_iter().collect();
         let signed_at = verifier.verify_signature(&self.captured.request(), self.now);
         let signed_at = signed_at.ok().and_then(|verified| verified.signed_at);
@@ -50,7 +48,7 @@ impl Diagnosis<'_> {
                         .to_owned(),
                 );
             }
-            Reason::NoMatchingSignature => self.signature(verifier, configured, &mut causes),
+            Reason::NoMatchingSignature => self.signature(verifier, &mut causes),
             _ => {}
         }
         let mut seen = BTreeSet::new();
@@ -69,7 +67,7 @@ impl Diagnosis<'_> {
     }
 
     /// Why no signature matches.
-    fn signature(&self, verifier: &Verifier, configured: Option<String>, causes: &mut Vec<String>) {
+    fn signature(&self, verifier: &Verifier, causes: &mut Vec<String>) {
         let captured = self.captured;
         for (changed, body) in variants(&captured.body) {
             if body != captured.body && self.holds(verifier, &Captured { body, ..captured.clone() })
@@ -107,7 +105,7 @@ impl Diagnosis<'_> {
         let signs_url = self.source.scheme.signs_url();
         if signs_url {
             let public_url = self.source.public_url.as_deref().unwrap_or_default();
-            for url in urls(public_url).into_iter().chain(configured) {
+            for url in urls(public_url).into_iter().chain(self.called.clone()) {
                 let other = Source { public_url: Some(url.clone()), ..self.source.clone() };
                 let verifier = Verifier::new(&other, |name| (self.lookup)(self.source, name));
                 if verifier.is_ok_and(|verifier| self.holds(&verifier, captured)) {
