@@ -13,6 +13,7 @@ use hookmill_core::hash::sha256_hex;
 use hookmill_core::json::{push_json, to_json};
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
+use hookmill_core::panics::caught;
 use hookmill_core::store::{Rows, Statement};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{Channel, LetterReason};
@@ -66,8 +67,10 @@ impl Planned {
         now: Timestamp,
     ) {
         let index = self.fates.len();
-        let writes =
-            read.and_then(|(envelope, body)| writes(config, index, delivery, envelope, &body, now));
+        let writes = read.and_then(|(envelope, body)| {
+            let planned = caught(|| writes(config, index, delivery, envelope, &body, now));
+            planned.unwrap_or_else(|panicked| Err(Fate::panicked(panicked)))
+        });
         match writes {
             Ok(writes) => {
                 self.bytes += writes.bytes();

@@ -11,6 +11,7 @@ use hookmill_config::{Api, Consumers};
 use hookmill_core::fetch::Fetch;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
+use hookmill_core::panics::caught;
 use hookmill_core::params;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Param, Statement, Store, StoreError, answer, read};
@@ -218,7 +219,9 @@ fn judge(
     let done = Statement::new(DONE, params![rule, path, event_id]);
     let (error, after) = match answer {
         Ok(ApiResponse { status: 200, body, .. }) => match read_object(api.provider, path, &body) {
-            Object::Is(object) => match applied(config, wanted, object, start) {
+            Object::Is(object) => match caught(|| applied(config, wanted, object, start))
+                .unwrap_or_else(|panicked| Err(panicked.to_string()))
+            {
                 Ok(mut statements) => {
                     fetched.applied += 1;
                     statements.push(done);

@@ -15,10 +15,12 @@ use hookmill_consumers::{Fate, process_batch};
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{ClaimCheck, decode, encode_claim_check, reprocessed};
 use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::panics::Panicked;
 use hookmill_core::store::{Param, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::{drain, sweep};
 use hookmill_native::Sqlite;
+use hookmill_rules::Reads;
 use proptest::prelude::*;
 use support::{Fixture, NoObjects, event};
 
@@ -275,6 +277,24 @@ fn a_batch_is_one_round_trip() {
     );
     // The ledger rejects them, and a query returns which ones.
     assert_eq!(*store.calls.lock().unwrap(), 3);
+}
+
+#[test]
+fn an_event_that_panics_is_a_dead_letter_and_its_neighbors_are_applied() {
+    let mut fixture = fixture();
+    // Compiled rules that contradict each other: a defect.
+    fixture.config.program.reads = Reads::default();
+    let batch = [
+        event("other_1", "other", "{}", 1),
+        delivery(1, &thing(1, false), 1),
+        event("other_2", "other", "{}", 1),
+    ];
+    let settled = fixture.process(&fixture.store, &batch);
+    let recorded = (Fate::Recorded, Verdict::Ack);
+    assert_eq!([&settled[0], &settled[2]], [&recorded, &recorded]);
+    assert_eq!(settled[1].1, Verdict::Bury);
+    let letters = fixture.rows("SELECT reason, error FROM dead_letters");
+    assert_eq!(letters, [["permanent", &Panicked.to_string()]]);
 }
 
 #[test]

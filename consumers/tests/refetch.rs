@@ -18,6 +18,7 @@ use hookmill_core::message::reprocessed;
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Method};
 use hookmill_core::secret::Secret;
 use hookmill_core::time::Timestamp;
+use hookmill_rules::Reads;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{Fixture, event};
@@ -157,6 +158,20 @@ fn happened(what: &str, id: &str, created: i64, object: &Value) -> Delivery {
         "data": { "object": object, "previous_attributes": {} }, "livemode": true,
     });
     event(id, &format!("customer.subscription.{what}"), &body.to_string(), 1)
+}
+
+#[test]
+fn an_object_that_panics_is_given_up_and_the_others_are_applied() {
+    let mut world = World::new();
+    world.is(&subscription(&[9]));
+    world.applied(&[updated("evt_1", 100, &subscription(&[1]))]);
+    world.applied(&[updated("evt_0", 100, &subscription(&[2]))]);
+    // Compiled rules that contradict each other: a defect.
+    world.fixture.config.program.reads = Reads::default();
+    let problems = world.rounds();
+    assert_eq!(problems.len(), 2, "for the subscription and for its items: {problems:?}");
+    assert!(problems[0].contains("panicked"), "{problems:?}");
+    assert!(world.fixture.rows("SELECT rule FROM refetches").is_empty());
 }
 
 #[test]

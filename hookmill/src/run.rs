@@ -9,3 +9,4 @@ pub mod out;
 pub mod pipeline;
 pub mod secrets;
 pub mod serve;
+pub mod tasks;

@@ -8,6 +8,7 @@ use hookmill_config::{self, Consumers, OnUncertain, Retry, Sending};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::outbound::{Provider, SendResult, Transport};
+use hookmill_core::panics::caught;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::template::{TemplateError, Templates};
@@ -463,29 +464,28 @@ async fn send<S: Store, F: Fetch>(
         .execute(state::take(channel.name(), route.provider(), start, interval, since))
         .await?;
     let (Some(batch), health) = state::read_taken(&rows)? else { return Ok(()) };
-    let request = api.request(&Sealed {
-        channel: channel.name(),
-        id: &batch.id,
-        body: &batch.body,
-        settings,
-        key,
-    });
+    let sealed =
+        Sealed { channel: channel.name(), id: &batch.id, body: &batch.body, settings, key };
     // Some APIs quote an invalid key in their answer.
     let without_key = |text: &str| match key.expose_secret().trim() {
         "" => text.to_owned(),
         key => text.replace(key, "[key]"),
     };
-    let answer = match fetch.ask(request, key).await {
-        Ok(mut response) => {
-            response.body = without_key(&response.body);
-            api.answer(batch.members.len(), &response)
-        }
-        Err(error @ FetchError::NotSent(_)) => {
-            SendResult::Unavailable(without_key(&error.to_string()))
-        }
-        Err(error @ FetchError::NoAnswer(_)) => {
-            SendResult::Uncertain(without_key(&error.to_string()))
-        }
+    let answer = match caught(|| api.request(&sealed)) {
+        Err(panicked) => SendResult::Refused(panicked.to_string()),
+        Ok(request) => match fetch.ask(request, key).await {
+            Ok(mut response) => {
+                response.body = without_key(&response.body);
+                caught(|| api.answer(batch.members.len(), &response))
+                    .unwrap_or_else(|panicked| SendResult::Uncertain(panicked.to_string()))
+            }
+            Err(error @ FetchError::NotSent(_)) => {
+                SendResult::Unavailable(without_key(&error.to_string()))
+            }
+            Err(error @ FetchError::NoAnswer(_)) => {
+                SendResult::Uncertain(without_key(&error.to_string()))
+            }
+        },
     };
     let reply = Reply { route, batch: &batch, health: &health, now: now() };
     let statements = judge(channel, &reply, answer, sent);

@@ -3,6 +3,9 @@
 //! Source:
 //! <https://developers.cloudflare.com/cloudflare-one/access-controls/applications/http-apps/authorization-cookie/validating-json/>.
 
+// Values come from payloads, tokens and databases.
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -106,7 +109,8 @@ fn named(access: &Access, claims: Claims, now: Timestamp) -> Option<Actor> {
         Audience::One(audience) => *audience == access.audience,
         Audience::Several(audiences) => audiences.contains(&access.audience),
     };
-    let counts = claims.nbf - LEEWAY_SECONDS <= now && now <= claims.exp + LEEWAY_SECONDS;
+    let begins = claims.nbf.saturating_sub(LEEWAY_SECONDS);
+    let counts = begins <= now && now <= claims.exp.saturating_add(LEEWAY_SECONDS);
     if !for_us || !counts || claims.iss != access.issuer {
         return None;
     }
@@ -121,7 +125,8 @@ async fn key(admin: &Admin, access: &Access, id: &str) -> Result<Option<RsaPubli
     let known = |keys: &BTreeMap<String, Keys>| keys.get(&access.issuer).cloned();
     let kept = known(&KEYS.lock().unwrap_or_else(PoisonError::into_inner));
     if let Some(kept) = &kept {
-        let (age, key) = (now - kept.at, kept.by_id.as_ref().and_then(|keys| keys.get(id)));
+        let (age, key) =
+            (now.saturating_sub(kept.at), kept.by_id.as_ref().and_then(|keys| keys.get(id)));
         // A time in the future comes from a clock that was ahead.
         let counts = if key.is_some() { KEYS_COUNT_SECONDS } else { BETWEEN_SECONDS };
         if (0..counts).contains(&age) {

@@ -20,11 +20,10 @@ use hookmill_loader::Loaded;
 use hookmill_native::http::{Service, serve};
 use hookmill_native::{
     DataFolder, Files, HttpClient, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite,
-    SqliteQueue, now,
+    SqliteQueue, StatusMetrics, now,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::run::admin;
@@ -33,6 +32,7 @@ use crate::run::jobs::Runner;
 use crate::run::log;
 use crate::run::out::{Out, display_only};
 use crate::run::secrets::{from_environment, wrapped};
+use crate::run::tasks::{TaskHealth, Tasks, log_panics};
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
 use hookmill_dlq::jobs::{RunReplays, SweepOld};
 use hookmill_dlq::{drain, drained};
@@ -92,6 +92,7 @@ pub fn start_log(options: &RunOptions, default: &str) {
     } else {
         log.with_ansi(std::io::stderr().is_terminal()).init();
     }
+    log_panics();
 }
 
 /// Loads and checks a configuration.
@@ -120,6 +121,7 @@ struct IngressPlatform {
     store: Sqlite,
     objects: Files,
     rate_limits: RateLimits,
+    tasks: TaskHealth,
 }
 
 impl Platform for IngressPlatform {
@@ -145,7 +147,7 @@ impl Platform for IngressPlatform {
             Err(_) => Some("the queue does not respond".to_owned()),
         };
         let store = store.err().map(|_| "the store does not respond".to_owned());
-        queue.into_iter().chain(store).collect()
+        queue.into_iter().chain(store).chain(self.tasks.problems()).collect()
     }
 }
 
@@ -195,12 +197,15 @@ pub fn run(
         let address = listener.local_addr()?;
         folder.announce(address)?;
         let metrics = Metrics::default();
-        if let Some(address) = options.metrics {
-            serve_metrics(address, &metrics, &store, &queue).await?;
-        }
-
         let (stop, stopped) = watch::channel(false);
-        let mut consumers = JoinSet::new();
+        let mut tasks = Tasks::new(metrics.clone(), stopped.clone());
+        if let Some(address) = options.metrics {
+            let status = {
+                let (store, queue) = (store.clone(), queue.clone());
+                move || admin::status(store.clone(), queue.clone())
+            };
+            serve_metrics(&mut tasks, address, &metrics, status, &stopped).await?;
+        }
         let objects = folder.objects()?;
         let written = Arc::new(Notify::new());
         // The folder is locked, so the processes that were sending have ended.
@@ -218,7 +223,7 @@ pub fn run(
         let runner =
             Runner { metrics: metrics.clone(), outbox: written.clone(), stopped: stopped.clone() };
         let sending = Sending { channels, alarm, apis, out, client: client.clone() };
-        sending.start(&mut consumers, &runner, &store, &config);
+        sending.start(&mut tasks, &runner, &store, &config);
         let consumer = Consumer {
             queue: queue.clone(),
             store: store.clone(),
@@ -228,24 +233,30 @@ pub fn run(
             config,
             batch: loaded.config.queue.batch(),
         };
-        for _ in 0..CONSUMERS {
-            consumers.spawn(consumer.clone().consume(QueueName::Events, stopped.clone()));
+        for number in 1..=CONSUMERS {
+            consumer.start(&mut tasks, format!("consumer {number}"), QueueName::Events, &stopped);
         }
-        consumers.spawn(consumer.consume(QueueName::Replays, stopped.clone()));
+        consumer.start(&mut tasks, "consumer of replays".to_owned(), QueueName::Replays, &stopped);
         let replay_requested = Arc::new(Notify::new());
         let replays = RunReplays { store: store.clone(), queue: queue.sender(QueueName::Replays) };
-        consumers.spawn(runner.clone().run(replays, replay_requested.clone()));
+        runner.start(&mut tasks, "replays".to_owned(), replays, replay_requested.clone());
         let retention = loaded.config.retention;
         let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
-        consumers.spawn(runner.run(sweep, Arc::default()));
+        runner.start(&mut tasks, "sweep".to_owned(), sweep, Arc::default());
         let running = Some(admin::Running { queue: queue.clone(), client, replay_requested, written });
         let config = Some(loaded.admin());
         let lent =
             admin::AdminPlatform { store: store.clone(), bodies: objects.bodies(), config, running };
         let admin = hookmill_admin::router(Arc::new(lent));
-        consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
+        tasks.start("dead letters", {
+            let (queue, store, stopped) = (queue.clone(), store.clone(), stopped.clone());
+            move || consume_dead_letters(queue.clone(), store.clone(), stopped.clone())
+        });
         let counted = metrics.clone();
-        consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));
+        tasks.start("rejections", {
+            let (gate, store) = (gate.clone(), store.clone());
+            move || keep_rejections(gate.clone(), store.clone(), metrics.clone(), stopped.clone())
+        });
 
         let platform = IngressPlatform {
             sender: queue.sender(QueueName::Events),
@@ -253,13 +264,14 @@ pub fn run(
             store,
             objects,
             rate_limits: RateLimits::new(&loaded.config.ingress.sources),
+            tasks: tasks.health(),
         };
         let service = Service { platform, gate, observe: observe(counted) };
         ready(address)?;
         serve(listener, service, admin, stop_signal).await;
         info!("stopping; finishing work in progress");
         stop.send_replace(true);
-        while consumers.join_next().await.is_some() {}
+        tasks.ended().await;
         Ok(())
     })
 }
@@ -274,23 +286,21 @@ struct Sending {
 }
 
 impl Sending {
-    fn start(self, tasks: &mut JoinSet<()>, runner: &Runner, store: &Sqlite, config: &Consumers) {
+    fn start(self, tasks: &mut Tasks, runner: &Runner, store: &Sqlite, config: &Consumers) {
         let Self { channels, alarm, apis, out, client } = self;
         for channel in channels {
+            let name = format!("sender of {}", channel.name());
             let send = SendOutbox { store: store.clone(), fetch: out.clone(), channel };
-            tasks.spawn(runner.clone().run(send, runner.outbox.clone()));
+            runner.start(tasks, name, send, runner.outbox.clone());
         }
         if let Some(alarm) = alarm {
             let alerts = SendAlerts { store: store.clone(), fetch: out, alarm };
-            tasks.spawn(runner.clone().run(alerts, Arc::default()));
+            runner.start(tasks, "alerts".to_owned(), alerts, Arc::default());
         }
         if !apis.is_empty() {
-            let (runner, store, config) = (runner.clone(), store.clone(), config.clone());
-            tasks.spawn(async move {
-                let refetch = RefetchObjects { store, fetch: client, config: &config, apis };
-                let woken = runner.outbox.clone();
-                runner.run(refetch, woken).await;
-            });
+            let config = config.clone();
+            let refetch = RefetchObjects { store: store.clone(), fetch: client, config, apis };
+            runner.start(tasks, "refetch".to_owned(), refetch, runner.outbox.clone());
         }
     }
 }
@@ -303,18 +313,31 @@ fn longest_retry(queue: QueueName, config: &Consumers) -> Duration {
     }
 }
 
-async fn serve_metrics(
+async fn serve_metrics<F: Future<Output = Option<StatusMetrics>> + Send + 'static>(
+    tasks: &mut Tasks,
     address: SocketAddr,
     metrics: &Metrics,
-    store: &Sqlite,
-    queue: &SqliteQueue,
+    status: impl Fn() -> F + Clone + Send + Sync + 'static,
+    stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let listening = TcpListener::bind(address).await;
     let listener = listening.with_context(|| format!("cannot listen on {address}"))?;
     info!(address = %listener.local_addr()?, "serving metrics");
-    let (store, queue) = (store.clone(), queue.clone());
-    let status = move || admin::status(store.clone(), queue.clone());
-    tokio::spawn(metrics.clone().serve(listener, status));
+    let listener = listener.into_std()?;
+    let (metrics, stopped) = (metrics.clone(), stopped.clone());
+    tasks.start("metrics", move || {
+        let listener = listener.try_clone().and_then(TcpListener::from_std);
+        let (metrics, status, mut stopped) = (metrics.clone(), status.clone(), stopped.clone());
+        async move {
+            let served = async { metrics.serve(listener?, status).await };
+            tokio::select! {
+                served = served => if let Err(error) = served {
+                    error!(%error, "cannot serve metrics");
+                },
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+        }
+    });
     Ok(())
 }
 
@@ -404,6 +427,17 @@ struct Consumer {
 }
 
 impl Consumer {
+    fn start(
+        &self,
+        tasks: &mut Tasks,
+        name: String,
+        lane: QueueName,
+        stopped: &watch::Receiver<bool>,
+    ) {
+        let (consumer, stopped) = (self.clone(), stopped.clone());
+        tasks.start(name, move || consumer.clone().consume(lane, stopped.clone()));
+    }
+
     /// Waits a few seconds while new events arrive: replayed ones are less urgent.
     async fn give_way(&self) {
         let since = Instant::now();

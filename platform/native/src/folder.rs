@@ -11,10 +11,12 @@ use hookmill_core::schema::Schema;
 use hookmill_migrations::{Migration, MigrationError, apply, schema};
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::checkpoint::Checkpoints;
 use crate::durable::{absent_as_none, write_durably};
 use crate::files::Files;
+use crate::private::{close, create_file, create_folder};
 use crate::queue::{QueueName, SqliteQueue};
 use crate::reader::{Reader, there};
 use crate::sqlite::{self, Sqlite};
@@ -89,6 +91,17 @@ pub enum FolderError {
         /// The command.
         by: String,
     },
+    /// Other users can read it, and this user cannot change that.
+    #[error(
+        "other users can read {path}, and this user cannot close it; run `chmod go= {path}` as its owner, \
+         or run Hookmill as its owner"
+    )]
+    Open {
+        /// The folder, or a file in it.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// It cannot be read or written.
     #[error("cannot use the folder {path}")]
     Io {
@@ -110,27 +123,24 @@ pub enum FolderError {
     Migration(#[from] MigrationError),
 }
 
-/// Creates a folder that only its owner can read, since it contains customers' data.
-fn create(path: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(path)
-}
-
 impl DataFolder {
-    /// Creates the folder if it does not exist, and locks it.
+    /// Creates the folder if it does not exist, locks it, and closes it to other users: it contains customers' data.
     ///
     /// # Errors
     ///
-    /// [`FolderError::InUse`] if another process has locked it.
+    /// [`FolderError::InUse`] if another process has locked it, [`FolderError::Open`] if it cannot be closed.
     pub fn lock(path: &Path) -> Result<Self, FolderError> {
         let io = |source| FolderError::Io { path: path.to_owned(), source };
-        create(path).map_err(io)?;
-        let lock = File::create(path.join("lock")).map_err(io)?;
+        create_folder(path).map_err(io)?;
+        let lock = create_file(&path.join("lock")).map_err(io)?;
         for _ in 0..TRIES {
             match lock.try_lock() {
                 Ok(()) => {
+                    let was_open =
+                        close(path).map_err(|(path, source)| FolderError::Open { path, source })?;
+                    if was_open {
+                        warn!(folder = %path.display(), "other users could read the data folder; its permissions are 0700 now");
+                    }
                     let threads = Mutex::default();
                     return Ok(Self { path: path.to_owned(), threads, _lock: lock });
                 }

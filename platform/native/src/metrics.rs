@@ -23,6 +23,7 @@ pub struct Metrics {
     deliveries: Family<Labels<3>, Counter>,
     rejections: Family<Labels<2>, Counter>,
     outgoing: Family<Labels<2>, Counter>,
+    task_restarts: Family<Labels<1>, Counter>,
     waiting: Family<Labels<1>, Gauge>,
     lag: Gauge<f64, AtomicU64>,
     dead_letters: Family<Labels<1>, Gauge>,
@@ -62,6 +63,12 @@ impl Default for Metrics {
         );
         registry.register("rejections", "Rejected requests", rejections.clone());
         registry.register("outgoing", "Messages of the outbox by result", outgoing.clone());
+        let task_restarts = Family::default();
+        registry.register(
+            "task_restarts",
+            "Background tasks that ended and were started again",
+            task_restarts.clone(),
+        );
         let (waiting, dead_letters) = (Family::default(), Family::default());
         let (outbox, replays) = (Family::default(), Family::default());
         let (lag, oldest_dead_letter) = (Gauge::default(), Gauge::default());
@@ -93,6 +100,7 @@ impl Default for Metrics {
             deliveries,
             rejections,
             outgoing,
+            task_restarts,
             waiting,
             lag,
             dead_letters,
@@ -126,6 +134,20 @@ impl Metrics {
     pub fn count_outgoing(&self, channel: &str, state: &str, count: u64) {
         let labels = [("channel", channel.to_owned()), ("state", state.to_owned())];
         self.outgoing.get_or_create(&labels).inc_by(count);
+    }
+
+    /// `hookmill_task_restarts_total{task}`.
+    pub fn count_task_restart(&self, task: &str) {
+        self.task_restarts.get_or_create(&[("task", task.to_owned())]).inc();
+    }
+
+    /// All metrics, in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Writing to a text does not fail.
+        let _ = encode(&mut text, &registry);
+        text
     }
 
     /// `hookmill_queue_waiting{queue}`, `hookmill_lag_seconds`, `hookmill_dead_letters{reason}`,
@@ -164,11 +186,7 @@ impl Metrics {
                 if let Some(status) = status.await {
                     metrics.set(status);
                 }
-                let mut text = String::new();
-                let registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
-                // Writing to a text does not fail.
-                let _ = encode(&mut text, &registry);
-                ([(CONTENT_TYPE, OPEN_METRICS)], text)
+                ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text())
             }
         };
         axum::serve(listener, Router::new().route("/metrics", get(text))).await

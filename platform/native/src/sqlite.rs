@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hookmill_core::panics::Panicked;
 use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use rusqlite::types::{Null, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -11,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::checkpoint::Checkpoints;
+use crate::private::create_if_absent;
 
 /// The time that a connection waits for another process's lock.
 const BUSY: Duration = Duration::from_secs(5);
@@ -37,8 +39,10 @@ struct Writer {
     database: Connection,
 }
 
-/// Opens a database for durable writing: a commit is on disk when it returns. A new one gets this page size.
+/// Opens a database for durable writing: a commit is on disk when it returns. A new one is private, and gets this page size.
 pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection> {
+    // If this fails, SQLite says why.
+    let _ = create_if_absent(path);
     let database = Connection::open(path)?;
     database.pragma_update(None, "page_size", page_bytes)?;
     database.pragma_update(None, "journal_mode", "WAL")?;
@@ -142,7 +146,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let result = tokio::task::spawn_blocking(work).await;
-    result.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    result.unwrap_or_else(|_| Err(StoreError::Unavailable(Panicked.to_string())))
 }
 
 /// Executes statements in one transaction.

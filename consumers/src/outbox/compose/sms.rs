@@ -12,7 +12,7 @@ use hookmill_providers::sms::{self, BODY_CHARACTERS, Sms};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::email::suppressed;
+use super::email::{suppressed, unless_panicked};
 use crate::outbox::draft::{Composed, Draft, too_long};
 use crate::outbox::state::{self, PendingMessage};
 
@@ -40,14 +40,17 @@ pub(super) async fn compose<S: Store>(
 ) -> Result<Composed, StoreError> {
     let mut composed = Composed::default();
     for pending in pending {
-        let message = match message(settings, pending) {
-            Ok(message) => message,
+        let composing = || {
+            let message = message(settings, pending)?;
+            Ok((message.to.clone(), sms::body(&message)))
+        };
+        let (number, body) = match unless_panicked(composing) {
+            Ok(composed) => composed,
             Err(error) => {
                 composed.refused.push((pending.id.clone(), error));
                 continue;
             }
         };
-        let number = message.to.clone();
         let rows =
             store.query(vec![state::recent(Channel::Sms.as_str(), &number, now, HOUR)]).await?;
         let sent = state::read_recent(&rows)?;
@@ -61,8 +64,7 @@ pub(super) async fn compose<S: Store>(
             composed.suppressed.push((pending.id.clone(), why));
             continue;
         }
-        let (members, body) = (vec![pending.id.clone()], sms::body(&message));
-        composed.drafts.push(Draft { members, body });
+        composed.drafts.push(Draft { members: vec![pending.id.clone()], body });
     }
     Ok(composed)
 }
