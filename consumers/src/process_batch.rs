@@ -294,7 +294,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
                     fates[write.index] = Some(match error {
                         StoreError::Refused(_) => Fate::Condemned {
                             reason: LetterReason::Refused,
-                            error: format!("{rules}: {error}"),
+                            error: format!("{rules}: {error}{}", hint(&error)),
                         },
                         _ => Fate::Unavailable(format!("{rules}: {error}")),
                     });
@@ -306,6 +306,16 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
                 }
             }
         }
+    }
+}
+
+/// What an error of the database means for a rule.
+fn hint(error: &StoreError) -> &'static str {
+    // SQLite and D1 use the same words. A sum beyond 64 bits becomes a floating-point number.
+    if error.to_string().contains("cannot store REAL value in INTEGER column") {
+        "; the value is not an integer, or a counter would exceed 9223372036854775807"
+    } else {
+        ""
     }
 }
 

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
+use hookmill_admin::auth::GuardMemory;
 use hookmill_admin::{BASE, local};
 use hookmill_core::store::Store;
 use hookmill_native::{DataFolder, Reader, Sqlite};
@@ -154,8 +155,13 @@ impl To {
 
     fn local(store: impl Store + 'static, reader: &Reader) -> Self {
         let user = named("USER").unwrap_or_else(|| "local".to_owned());
-        let platform =
-            AdminPlatform { store, bodies: reader.bodies(), config: None, running: None };
+        let platform = AdminPlatform {
+            store,
+            bodies: reader.bodies(),
+            config: None,
+            running: None,
+            memory: GuardMemory::new(),
+        };
         Self::Local(local(Arc::new(platform), &user))
     }
 }

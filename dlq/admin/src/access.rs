@@ -78,9 +78,8 @@ enum Audience {
 pub(crate) async fn actor(
     admin: &Admin,
     access: &Access,
-    jwt: &str,
+    Jwt { signed, header, signature }: Jwt,
 ) -> Result<Option<Actor>, Problem> {
-    let Some((signed, header, signature)) = parts(jwt) else { return Ok(None) };
     let Some(key) = key(admin, access, &header.kid).await? else { return Ok(None) };
     let hash = Sha256::digest(signed.as_bytes());
     if key.verify(pkcs1v15_sha256(), &hash, &signature).is_err() {
@@ -90,12 +89,19 @@ pub(crate) async fn actor(
     Ok(claims.and_then(|claims| named(access, claims, admin.now())))
 }
 
-/// The signed part, the header and the signature. Only RS256 is accepted, whatever the JWT says.
-fn parts(jwt: &str) -> Option<(&str, Header, Vec<u8>)> {
+/// A JWT that has the form of one and is not verified.
+pub(crate) struct Jwt {
+    signed: String,
+    header: Header,
+    signature: Vec<u8>,
+}
+
+/// The parts of a JWT. Only RS256 is accepted, whatever the JWT says.
+pub(crate) fn parts(jwt: &str) -> Option<Jwt> {
     let (signed, signature) = jwt.rsplit_once('.').filter(|_| jwt.len() <= JWT_BYTES)?;
     let header: Header = json(signed.split('.').next()?)?;
     let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    (header.alg == "RS256").then_some((signed, header, signature))
+    (header.alg == "RS256").then(|| Jwt { signed: signed.to_owned(), header, signature })
 }
 
 fn json<T: DeserializeOwned>(part: &str) -> Option<T> {
@@ -196,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::Platform;
+    use crate::auth::GuardMemory;
 
     /// A team whose keys cannot be fetched.
     #[derive(Default)]
@@ -232,6 +239,10 @@ mod tests {
 
         fn config(&self) -> Option<&Config> {
             None
+        }
+
+        fn memory(&self) -> &GuardMemory {
+            unreachable!()
         }
 
         fn now(&self) -> Timestamp {

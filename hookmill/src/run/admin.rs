@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hookmill_admin::Platform;
+use hookmill_admin::auth::GuardMemory;
 use hookmill_config::Admin as Config;
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
@@ -21,6 +22,8 @@ pub struct AdminPlatform<S> {
     pub config: Option<Config>,
     /// The parts that run in this process. Those in another process check for work every few seconds.
     pub running: Option<Running>,
+    /// Of the guard, which commands on the data folder do not pass.
+    pub memory: GuardMemory,
 }
 
 /// The parts of the pipeline that the API uses.
@@ -73,6 +76,10 @@ impl<S: Store + 'static> Platform for AdminPlatform<S> {
 
     fn config(&self) -> Option<&Config> {
         self.config.as_ref()
+    }
+
+    fn memory(&self) -> &GuardMemory {
+        &self.memory
     }
 
     fn now(&self) -> Timestamp {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use hookmill_admin::auth::GuardMemory;
 use hookmill_config::{Batch, Consumers, Source};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
-use hookmill_consumers::refetch::Apis;
+use hookmill_consumers::refetch::{self, Apis};
 use hookmill_consumers::{BatchResult, Fate, counts, process_batch};
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
@@ -212,6 +213,9 @@ pub fn run(
         if let Err(error) = resume(&store, now()).await {
             error!(%error, "cannot resume batches that were being sent; they resume when their leases end");
         }
+        if let Err(error) = refetch::resume(&store, &apis, now()).await {
+            error!(%error, "cannot free objects that were being fetched; they are fetched when their leases end");
+        }
         for what in stranded(&store, &channels).await.unwrap_or_default() {
             warn!("{what}");
         }
@@ -246,7 +250,7 @@ pub fn run(
         let running = Some(admin::Running { queue: queue.clone(), client, replay_requested, written });
         let config = Some(loaded.admin());
         let lent =
-            admin::AdminPlatform { store: store.clone(), bodies: objects.bodies(), config, running };
+            admin::AdminPlatform { store: store.for_questions(), bodies: objects.bodies(), config, running, memory: GuardMemory::new() };
         let admin = hookmill_admin::router(Arc::new(lent));
         tasks.start("dead letters", {
             let (queue, store, stopped) = (queue.clone(), store.clone(), stopped.clone());
