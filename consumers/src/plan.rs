@@ -782,7 +782,9 @@ fn own<'r>(sql: &str, rows: impl Iterator<Item = &'r Row>) -> Vec<Statement> {
 /// The same with the time of the transaction as `?2`. An event may wait long for the database after it was planned.
 fn timed<'r>(sql: &str, rows: impl Iterator<Item = &'r Row>) -> Vec<Statement> {
     let mut statements = own(sql, rows);
-    statements.iter_mut().for_each(|statement| statement.params.push(Param::Now));
+    for statement in &mut statements {
+        statement.params.push(Param::Now);
+    }
     statements
 }
 

@@ -117,18 +117,18 @@ impl GuardMemory {
 
 impl Remembered {
     /// The seconds for which an address is blocked, if it is.
-    fn blocked_for(&mut self, address: &str, now: i64) -> Option<i64> {
-        // A later time comes from a clock that was ahead.
-        let counts = |until: i64| (0..=WINDOW_SECONDS).contains(&until.saturating_sub(now));
-        self.blocked.retain(|_, until| counts(*until));
+    fn blocked_for(&self, address: &str, now: i64) -> Option<i64> {
         let (since, failures) = self.failures;
-        let all_until = since.saturating_add(WINDOW_SECONDS);
-        let all = (failures >= ALL_FAILURES && counts(all_until)).then_some(all_until);
-        let until = self.blocked.get(address).copied().max(all)?;
+        let all = (failures >= ALL_FAILURES).then(|| since.saturating_add(WINDOW_SECONDS));
+        let until = self.blocked.get(address).copied().into_iter().chain(all);
+        let until = until.filter(|until| counts(*until, now)).max()?;
         Some(until.saturating_sub(now).saturating_add(1))
     }
 
-    fn block(&mut self, address: String, until: i64) {
+    fn block(&mut self, address: String, until: i64, now: i64) {
+        if self.blocked.len() >= ADDRESSES {
+            self.blocked.retain(|_, until| counts(*until, now));
+        }
         if self.blocked.len() >= ADDRESSES {
             self.blocked.pop_first();
         }
@@ -146,6 +146,11 @@ impl Remembered {
         let (at, tokens) = self.tokens.as_ref()?;
         (0..TOKENS_SECONDS).contains(&now.saturating_sub(*at)).then_some(tokens)
     }
+}
+
+/// Whether a block until this second still counts. A later time than any comes from a clock that was ahead.
+fn counts(until: i64, now: i64) -> bool {
+    (0..=WINDOW_SECONDS).contains(&until.saturating_sub(now))
 }
 
 /// What a request shows of its caller: something that has the form of a token or a JWT.
@@ -183,17 +188,17 @@ pub(crate) async fn guard(
 }
 
 fn credential<'a>(admin: &'a Admin, request: &Request) -> Option<Credential<'a>> {
-    let Some(given) = request.headers().get(header::AUTHORIZATION) else {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.split_once(' '));
+    let Some((_, token)) = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
         let (access, jwt) = assertion(admin, request)?;
         return Some(Credential::Jwt(access, access::parts(&jwt)?));
     };
-    let (scheme, token) = given.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     let rest = token.strip_prefix(PREFIX)?;
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     let is_token = rest.len() == TOKEN_LENGTH && rest.bytes().all(is_plain);
-    (scheme.eq_ignore_ascii_case("bearer") && is_token)
-        .then(|| Credential::Token(token_hash(token)))
+    is_token.then(|| Credential::Token(token_hash(token)))
 }
 
 /// The caller, if the credential is valid.
@@ -237,7 +242,7 @@ async fn actor(
     let failed: Vec<Failed> = read(answer(&rows, 1)).map_err(problem)?;
     if let Some(Failed { since, .. }) = failed.iter().find(|it| it.failures >= FAILURES) {
         let until = since.seconds().saturating_add(WINDOW_SECONDS);
-        memory.with(|memory| memory.block(address, until));
+        memory.with(|memory| memory.block(address, until, now.seconds()));
         let wait = until.saturating_sub(now.seconds()).saturating_add(1);
         return Err(Problem::too_many(u64::try_from(wait).unwrap_or_default()));
     }

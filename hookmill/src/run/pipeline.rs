@@ -209,16 +209,7 @@ pub fn run(
         }
         let objects = folder.objects()?;
         let written = Arc::new(Notify::new());
-        // The folder is locked, so the processes that were sending have ended.
-        if let Err(error) = resume(&store, now()).await {
-            error!(%error, "cannot resume batches that were being sent; they resume when their leases end");
-        }
-        if let Err(error) = refetch::resume(&store, &apis, now()).await {
-            error!(%error, "cannot free objects that were being fetched; they are fetched when their leases end");
-        }
-        for what in stranded(&store, &channels).await.unwrap_or_default() {
-            warn!("{what}");
-        }
+        resume_work(&store, &channels, &apis).await;
         let client = HttpClient::new().context("cannot create an HTTPS client")?;
         let out = match outbox {
             Outbox::Sent => Out::Network(client.clone()),
@@ -247,10 +238,16 @@ pub fn run(
         let retention = loaded.config.retention;
         let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
         runner.start(&mut tasks, "sweep".to_owned(), sweep, Arc::default());
-        let running = Some(admin::Running { queue: queue.clone(), client, replay_requested, written });
+        let running =
+            Some(admin::Running { queue: queue.clone(), client, replay_requested, written });
         let config = Some(loaded.admin());
-        let lent =
-            admin::AdminPlatform { store: store.for_questions(), bodies: objects.bodies(), config, running, memory: GuardMemory::new() };
+        let lent = admin::AdminPlatform {
+            store: store.for_questions(),
+            bodies: objects.bodies(),
+            config,
+            running,
+            memory: GuardMemory::new(),
+        };
         let admin = hookmill_admin::router(Arc::new(lent));
         tasks.start("dead letters", {
             let (queue, store, stopped) = (queue.clone(), store.clone(), stopped.clone());
@@ -278,6 +275,19 @@ pub fn run(
         tasks.ended().await;
         Ok(())
     })
+}
+
+/// Resumes what the last process was doing. The folder is locked, so that process has ended.
+async fn resume_work(store: &Sqlite, channels: &[OutboxChannel], apis: &Apis) {
+    if let Err(error) = resume(store, now()).await {
+        error!(%error, "cannot resume batches that were being sent; they resume when their leases end");
+    }
+    if let Err(error) = refetch::resume(store, apis, now()).await {
+        error!(%error, "cannot free objects that were being fetched; they are fetched when their leases end");
+    }
+    for what in stranded(store, channels).await.unwrap_or_default() {
+        warn!("{what}");
+    }
 }
 
 /// The parts of the jobs that send requests to providers.
