@@ -31,6 +31,18 @@ CREATE TABLE events (
 -- The latest events. The index costs a row with every event; without it, any look at the latest events would read all of them.
 CREATE INDEX events_applied ON events (applied_at);
 
+-- When events of each kind took effect: one row for each kind in a transaction. A search for a kind finds its events through
+-- events_applied. An index of all events by kind would cost a row with every event; in full batches, these are a few for a hundred.
+CREATE TABLE event_kinds (
+    source TEXT NOT NULL,
+    type TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    applied_at INTEGER NOT NULL,
+    -- How many.
+    events INTEGER NOT NULL,
+    PRIMARY KEY (source, type, outcome, applied_at)
+) STRICT, WITHOUT ROWID;
+
 -- The messages of events that took effect, for as long as hookmill.toml says. In the order in which they did, which is the
 -- order in which they are carried out again, and removed.
 CREATE TABLE event_messages (
@@ -201,8 +213,10 @@ CREATE INDEX outbox_pending ON outbox (channel, due_at) WHERE state = 'pending';
 CREATE INDEX outbox_event ON outbox (source, event_id);
 CREATE INDEX outbox_recipient ON outbox (recipient, due_at);
 CREATE INDEX outbox_provider_id ON outbox (provider_id) WHERE provider_id IS NOT NULL;
--- What was not sent, for counts.
-CREATE INDEX outbox_unsent ON outbox (channel, state) WHERE state IN ('refused', 'suppressed', 'uncertain');
+-- By kind, the latest first, for searches. Of the states, only those of what was not sent are few.
+CREATE INDEX outbox_kind ON outbox (channel, rule, created_at, id);
+-- What was not sent, for searches and counts.
+CREATE INDEX outbox_unsent ON outbox (state, channel, rule, created_at, id) WHERE state IN ('refused', 'suppressed', 'uncertain');
 -- What was settled, by age, for retention.
 CREATE INDEX outbox_settled ON outbox (settled_at) WHERE settled_at IS NOT NULL;
 -- What waits for a time that only a clock that was ahead can have set, without what is meant to wait.
@@ -269,6 +283,9 @@ CREATE TABLE suppressions (
     created_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The latest first, for a list.
+CREATE INDEX suppressions_created ON suppressions (created_at, address);
+
 -- Dead letters and replays
 
 -- What was given up, with all that is needed to understand it and to send it through again.
@@ -310,7 +327,9 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_state ON dead_letters (state, last_failed_at, reason);
 -- All of them, the latest first, for a list.
 CREATE INDEX dead_letters_failed ON dead_letters (last_failed_at, id);
-CREATE INDEX dead_letters_event ON dead_letters (source, event_id);
+CREATE INDEX dead_letters_event ON dead_letters (event_id, source);
+-- By kind, the latest first, for searches.
+CREATE INDEX dead_letters_kind ON dead_letters (state, ifnull(source, ''), ifnull(type, ''), reason, fingerprint, last_failed_at, id);
 -- The oldest that waits, for alerts.
 CREATE INDEX dead_letters_oldest ON dead_letters (first_failed_at) WHERE state = 'dead';
 -- Those that were applied or discarded, by age, for retention.
@@ -376,6 +395,9 @@ CREATE TABLE admin_failures (
     -- When the first was.
     since INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- The oldest, which a failed attempt removes.
+CREATE INDEX admin_failures_since ON admin_failures (since);
 
 -- Every change that somebody made through the admin API, in order.
 CREATE TABLE audit (

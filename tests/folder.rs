@@ -118,6 +118,8 @@ struct World {
     letter: String,
     replay: String,
     made: AtomicUsize,
+    /// The umask of commands; none for that of the tests.
+    umask: Option<&'static str>,
 }
 
 struct Serve {
@@ -176,7 +178,8 @@ impl World {
         chown(folder.path().join("copies"), looker, looker).unwrap();
         let made = AtomicUsize::new(0);
         let (letter, replay) = (String::new(), String::new());
-        let mut world = Self { folder, server, looker, letter, replay, made };
+        let umask = None;
+        let mut world = Self { folder, server, looker, letter, replay, made, umask };
         let serve = world.serve();
         assert_eq!(serve.post("evt_small", "customer.created", json!({ "id": "cus_1" })), 200);
         // A rule needs an id.
@@ -202,7 +205,15 @@ impl World {
     }
 
     fn command(&self, user: Option<u32>, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.folder.path().join("hookmill"));
+        let hookmill = self.folder.path().join("hookmill");
+        let mut command = match self.umask {
+            None => Command::new(hookmill),
+            Some(umask) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(hookmill);
+                shell
+            }
+        };
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         for name in ["CARGO", "HOOKMILL_URL", "HOOKMILL_TOKEN"] {
             command.env_remove(name);
@@ -350,6 +361,55 @@ fn look_under_load(world: &World, serve: &Serve) {
     });
 }
 
+/// The files and folders below this one that other users can read or write.
+fn open_to_others(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut open = Vec::new();
+    walk(folder, &mut |path, file| {
+        if file.mode() & 0o077 != 0 {
+            open.push((path, format!("{:o}", file.mode())));
+        }
+    });
+    open
+}
+
+/// An operator's umask of zero, and a folder that was open, as packages and volumes create it.
+#[test]
+fn files_are_private_whatever_the_umask() {
+    let mut world = World::new(None, None);
+    world.umask = Some("000");
+    assert_eq!(open_to_others(&world.data()), []);
+    world.readable();
+    let mut serve = world.command(None, &["serve", "--listen", "127.0.0.1:0", "--data", "data"]);
+    let _ = fs::remove_file(world.data().join("listening"));
+    let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("other users could read the data folder")));
+    std::thread::spawn(move || log.for_each(drop));
+    let listening = || fs::read_to_string(world.data().join("listening")).ok()?.parse().ok();
+    let serve = Serve { child, address: eventually("it listens", listening) };
+    assert_eq!(serve.post_large("evt_private"), 200);
+    let letters = || world.json(None, &["events", "show", "stripe", "evt_private", "--json"]);
+    eventually("it is applied", || letters()["steps"].as_array().map(drop));
+    assert!(world.data().join("data.db-wal").exists());
+    assert!(fs::read_dir(world.data().join("bodies/stripe")).unwrap().count() > 0);
+    world.run("token create", &["ada", "--role", "read"]);
+    assert_eq!(open_to_others(&world.data()), []);
+    let backup = world.command(None, &["backup", "copy", "--data", "data"]).status().unwrap();
+    assert!(backup.success());
+    assert_eq!(open_to_others(&world.folder.path().join("copy")), []);
+    let restored = world.command(None, &["restore", "copy", "--data", "deep/restored"]).status();
+    assert!(restored.unwrap().success());
+    assert_eq!(open_to_others(&world.folder.path().join("deep")), []);
+    serve.stop();
+    let dev = ["dev", "--listen", "127.0.0.1:0", "--data", "dev"];
+    let child = world.command(None, &dev).stderr(Stdio::null()).spawn().unwrap();
+    let listening =
+        || fs::read_to_string(world.folder.path().join("dev/listening")).ok()?.parse().ok();
+    let dev = Serve { child, address: eventually("it listens", listening) };
+    assert_eq!(dev.post_large("evt_dev"), 200);
+    assert_eq!(open_to_others(&world.folder.path().join("dev")), []);
+}
+
 #[test]
 fn reading_disturbs_no_process_and_changes_no_file() {
     let world = World::new(None, None);
@@ -426,9 +486,10 @@ fn reading_as_another_user_leaves_everything_to_its_owner() {
     );
     world.readable();
     world.looks_and_changes_nothing();
+    // The next start closes the folder.
     let serve = world.serve();
-    world.readable();
-    look_under_load(&world, &serve);
+    let refused = world.command(Some(NOBODY), &["stats", "--data", "data"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     drop(serve);
     world.readable();
     world.looks_and_changes_nothing();

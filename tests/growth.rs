@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hookmill_admin::auth::GuardMemory;
 use hookmill_admin::{BASE, Platform, QueueBacklog, local};
 use hookmill_config::{Admin, Config, Consumers, Retention};
 use hookmill_consumers::alert::{Alarm, look};
@@ -37,7 +38,7 @@ use hookmill_providers::{Admitted, Verifier, development, sign};
 use hookmill_tests::{PRESETS, fixtures};
 
 use rusqlite::{Connection, StatementStatus};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The time of every run.
 const NOW: i64 = 1_767_225_600_000;
@@ -93,7 +94,7 @@ impl Store for Counted {
 }
 
 /// The admin API on a store that counts.
-struct Lent(Arc<Counted>);
+struct Lent(Arc<Counted>, GuardMemory);
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -124,6 +125,10 @@ impl Platform for Lent {
 
     fn config(&self) -> Option<&Admin> {
         None
+    }
+
+    fn memory(&self) -> &GuardMemory {
+        &self.1
     }
 
     fn now(&self) -> Timestamp {
@@ -187,10 +192,19 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
 
 /// Values of columns that matter to some statement; `i` is the number of the row. The rows are history: settled, but not
 /// old enough to be removed.
-const HISTORY: [(&str, &str); 25] = [
+const HISTORY: [(&str, &str); 33] = [
     ("events.outcome", "'applied'"),
     ("events.generation", "0"),
     ("events.wrote", "'[]'"),
+    // Few kinds of events and of errors, however many there are.
+    ("event_kinds.source", "'source'"),
+    ("event_kinds.type", "'type'"),
+    ("event_kinds.outcome", "'applied'"),
+    ("event_kinds.events", "1"),
+    ("dead_letters.source", "'source-' || (i % 3)"),
+    ("dead_letters.type", "'type-' || (i % 5)"),
+    ("dead_letters.fingerprint", "'fingerprint-' || (i % 5)"),
+    ("outbox.rule", "'rule-' || (i % 5)"),
     ("outbox.channel", "'email'"),
     ("outbox.state", "iif(i < 100, 'refused', 'sent')"),
     ("outbox.content", "'{}'"),
@@ -587,6 +601,8 @@ fn stages() {
         apply(store, config, &again.collect::<Vec<_>>());
         runtime.block_on(async {
             resume(store, clock()).await.unwrap();
+            let apis = refetch::Apis::new(config, key).unwrap();
+            refetch::resume(store, &apis, clock()).await.unwrap();
             let channels = OutboxChannel::all(config, key).unwrap();
             stranded(store, &channels).await.unwrap();
             for answer in [Says(503, "{}"), Says(200, "{\"data\":[]}")] {
@@ -652,12 +668,18 @@ fn stages() {
 }
 
 /// Queries the admin API.
-fn ask(store: &Arc<Counted>, question: &str) {
+fn ask(store: &Arc<Counted>, question: &str) -> Value {
     let request = axum::http::Request::get(format!("{BASE}{question}"));
     let request = request.body(axum::body::Body::empty()).unwrap();
-    let mut api = local(Arc::new(Lent(store.clone())), "ada");
-    let answer = runtime().block_on(tower_service::Service::call(&mut api, request)).unwrap();
-    assert!(answer.status().is_success(), "{question}: {}", answer.status());
+    let mut api = local(Arc::new(Lent(store.clone(), GuardMemory::new())), "ada");
+    runtime().block_on(async {
+        let answer = tower_service::Service::call(&mut api, request).await.unwrap();
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        let body = serde_json::from_slice(&body).unwrap();
+        assert!(status.is_success(), "{question}: {status} {body}");
+        body
+    })
 }
 
 #[test]
@@ -676,6 +698,169 @@ fn the_dashboards_queries() {
             ask(store, question);
         }
     });
+}
+
+/// Events and letters of few kinds, and of rare ones. Each has its own time.
+const SEARCHED: [(&str, &str); 26] = [
+    ("events.source", "CASE i WHEN 7 THEN 'rare' ELSE 'source-' || (i % 2) END"),
+    ("events.type", "CASE i WHEN 8 THEN 'rare' ELSE 'type-' || (i % 3) END"),
+    ("events.outcome", "iif(i = 9, 'recorded', 'applied')"),
+    ("events.generation", "0"),
+    ("events.applied_at", "1767225600000 - i * 1000"),
+    ("event_kinds.source", "CASE i WHEN 7 THEN 'rare' ELSE 'source-' || (i % 2) END"),
+    ("event_kinds.type", "CASE i WHEN 8 THEN 'rare' ELSE 'type-' || (i % 3) END"),
+    ("event_kinds.outcome", "iif(i = 9, 'recorded', 'applied')"),
+    ("event_kinds.applied_at", "1767225600000 - i * 1000"),
+    ("event_kinds.events", "1"),
+    ("dead_letters.source", "CASE i WHEN 7 THEN 'rare' ELSE 'source-' || (i % 2) END"),
+    ("dead_letters.type", "CASE i WHEN 8 THEN 'rare' ELSE 'type-' || (i % 3) END"),
+    ("dead_letters.reason", "iif(i = 9, 'dropped', 'exhausted')"),
+    ("dead_letters.fingerprint", "CASE i WHEN 10 THEN 'rare' ELSE 'fingerprint-' || (i % 3) END"),
+    ("dead_letters.state", "iif(i = 11, 'discarded', 'dead')"),
+    ("dead_letters.last_failed_at", "1767225600000 - i * 1000"),
+    ("dead_letters.generation", "0"),
+    ("dead_letters.replay", "NULL"),
+    ("outbox.channel", "'email'"),
+    ("outbox.rule", "CASE i WHEN 7 THEN 'rare' ELSE 'rule-' || (i % 3) END"),
+    (
+        "outbox.state",
+        "CASE i WHEN 8 THEN 'refused' WHEN 9 THEN 'pending' WHEN 10 THEN 'sealed' ELSE 'sent' END",
+    ),
+    ("outbox.created_at", "1767225600000 - i * 1000"),
+    ("outbox_batches.state", "iif(i = 10, 'sealed', 'sent')"),
+    ("outbox_batches.members", "json_array('id-' || i)"),
+    ("suppressions.created_at", "1767225600000 - i * 1000"),
+    ("audit.detail", "'{}'"),
+];
+
+/// The filters of lists: frequent ones, rare ones, and ones that match nothing.
+const SEARCHES: [&str; 40] = [
+    "/events?source=source-1",
+    "/events?source=rare",
+    "/events?source=none",
+    "/events?type=type-1",
+    "/events?type=rare",
+    "/events?type=none",
+    "/events?type=ra*",
+    "/events?type=type-*",
+    "/events?type=rare&source=source-0",
+    "/events?id=id-3",
+    "/events?id=none",
+    "/events?state=applied",
+    "/events?state=recorded",
+    "/events?state=dead",
+    "/events?state=discarded",
+    "/events?state=replayed",
+    "/events?state=recorded&type=type-0",
+    "/events?type=rare&since=1",
+    "/events?source=source-0&since=1",
+    "/dead-letters?source=rare",
+    "/dead-letters?type=rare",
+    "/dead-letters?type=type-*&source=source-1",
+    "/dead-letters?reason=dropped",
+    "/dead-letters?fingerprint=rare",
+    "/dead-letters?event_id=event_id-3",
+    "/dead-letters?state=discarded&reason=exhausted",
+    "/dead-letters?state=any&fingerprint=none",
+    "/outbox?limit=50",
+    "/outbox?rule=rare",
+    "/outbox?rule=none",
+    "/outbox?channel=sms",
+    "/outbox?recipient=recipient-3",
+    "/outbox?state=sent",
+    "/outbox?state=refused",
+    "/outbox?state=refused&rule=rule-0",
+    "/outbox?state=pending",
+    "/outbox?state=sealed",
+    "/outbox?state=suppressed",
+    "/suppressions?limit=50",
+    "/audit?limit=50",
+];
+
+#[test]
+fn a_search_costs_the_same_in_a_large_table() {
+    let [few, many] = [2_000, 200_000].map(|rows| {
+        let mut database = Connection::open_in_memory().unwrap();
+        hookmill_migrations::apply(&mut database, &hookmill_migrations::own()).unwrap();
+        fill(&database, rows, &SEARCHED);
+        let store = Arc::new(Counted::new(database));
+        SEARCHES.map(|question| {
+            ask(&store, question);
+            let costs = store.costs();
+            (question, costs.iter().map(|cost| cost.steps + cost.scanned).sum::<i32>())
+        })
+    });
+    for ((question, few), (_, many)) in few.into_iter().zip(many) {
+        assert!(i64::from(many) * 10 <= i64::from(few) * 11, "{question}: steps {few} -> {many}");
+    }
+}
+
+/// Pages of a search, compared with all rows that meet its filter, in order.
+#[test]
+fn a_search_finds_what_a_scan_finds() {
+    let mut database = Connection::open_in_memory().unwrap();
+    hookmill_migrations::apply(&mut database, &hookmill_migrations::own()).unwrap();
+    // Several events of different kinds at one time, as transactions write them.
+    let mut known = SEARCHED;
+    for (place, value) in &mut known {
+        if place.ends_with("_at") {
+            *value = "1767225600000 - i / 7 * 1000";
+        }
+    }
+    fill(&database, 500, &known);
+    database
+        .execute_batch(
+            "DELETE FROM event_kinds;
+             INSERT INTO event_kinds SELECT source, type, outcome, applied_at, count(*) FROM events GROUP BY 1, 2, 3, 4",
+        )
+        .unwrap();
+    let store = Arc::new(Counted::new(database));
+    let all = |base: &str| pages(&store, &format!("{base}?limit=500"));
+    let (events, letters) = (all("/events"), pages(&store, "/dead-letters?state=any&limit=500"));
+    let lists = ["/outbox", "/suppressions", "/audit"].map(|base| (base, all(base)));
+    assert_eq!((events.len(), letters.len(), lists[0].1.len()), (1000, 500, 500));
+    for question in SEARCHES {
+        let (base, filter) = question.split_once('?').unwrap();
+        let filter: Vec<_> = filter.split('&').map(|pair| pair.split_once('=').unwrap()).collect();
+        let meets = |row: &&Value| {
+            filter.iter().all(|(name, wanted)| match (*name, wanted.strip_suffix('*')) {
+                ("since" | "limit", _) => true,
+                ("state", _) if *wanted == "any" => true,
+                (name, Some(start)) => row[name].as_str().unwrap().starts_with(start),
+                (name, None) => row[name] == **wanted,
+            })
+        };
+        let default = |row: &&Value| {
+            base != "/dead-letters" || question.contains("state=") || row["state"] == "dead"
+        };
+        let rows = match lists.iter().find(|(list, _)| *list == base) {
+            Some((_, rows)) => rows,
+            None if base == "/events" => &events,
+            None => &letters,
+        };
+        let mut expected: Vec<_> = rows.iter().filter(meets).filter(default).cloned().collect();
+        if question.contains("since=") {
+            expected.reverse();
+        }
+        for limit in [17, 500] {
+            let question = question.replace("limit=50", "");
+            let paged = pages(&store, &format!("{question}&limit={limit}"));
+            assert_eq!(paged, expected, "{question}");
+        }
+    }
+}
+
+/// All pages of a list.
+fn pages(store: &Arc<Counted>, question: &str) -> Vec<Value> {
+    let (mut rows, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = ask(store, &format!("{question}{cursor}"));
+        rows.extend(page["items"].as_array().unwrap().iter().cloned());
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return rows,
+        }
+    }
 }
 
 /// A count takes time in proportion to its result, so it has a limit.

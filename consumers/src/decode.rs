@@ -2,6 +2,7 @@
 
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{Message, decode};
+use hookmill_core::panics::caught;
 
 use crate::settle::Fate;
 
@@ -9,7 +10,10 @@ use crate::settle::Fate;
 pub(crate) fn decode_batch(batch: &[Delivery]) -> Vec<Result<Message<'_>, Fate>> {
     batch
         .iter()
-        .map(|delivery| decode(&delivery.text).map_err(|error| Fate::unreadable(error.to_string())))
+        .map(|delivery| match caught(|| decode(&delivery.text)) {
+            Ok(decoded) => decoded.map_err(|error| Fate::unreadable(error.to_string())),
+            Err(panicked) => Err(Fate::panicked(panicked)),
+        })
         .collect()
 }
 

@@ -1,5 +1,6 @@
 //! The background jobs of this stage: sending, refetching, and alerts.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use hookmill_config::Consumers;
@@ -76,23 +77,23 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
 
 /// Fetches objects for rules with `refetch` whose events have equal versions, and applies them.
 #[derive(Debug)]
-pub struct RefetchObjects<'c, S, F> {
+pub struct RefetchObjects<S, F, C> {
     /// The store.
     pub store: S,
     /// The client for the APIs.
     pub fetch: F,
     /// The configuration, with the rules.
-    pub config: &'c Consumers,
+    pub config: C,
     /// The APIs.
     pub apis: Apis,
 }
 
-impl<S: Store, F: Fetch> Job for RefetchObjects<'_, S, F> {
+impl<S: Store, F: Fetch, C: Borrow<Consumers> + Send + Sync> Job for RefetchObjects<S, F, C> {
     const NAME: &'static str = "refetch";
     const INTERVAL: Duration = Duration::from_secs(10);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
-        let round = refetch::round(&self.store, &self.fetch, self.config, &self.apis, now);
+        let round = refetch::round(&self.store, &self.fetch, self.config.borrow(), &self.apis, now);
         let Fetched { applied, problems, next } = round.await?;
         let mut step = Step { next, ..Step::default() };
         if applied > 0 {

@@ -13,7 +13,8 @@ use hookmill_core::hash::sha256_hex;
 use hookmill_core::json::{push_json, to_json};
 use hookmill_core::limits::EMAIL_BYTES;
 use hookmill_core::message::Envelope;
-use hookmill_core::store::{Rows, Statement};
+use hookmill_core::panics::caught;
+use hookmill_core::store::{Param, Rows, Statement};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{Channel, LetterReason};
 use hookmill_rules::handler::Event;
@@ -66,8 +67,10 @@ impl Planned {
         now: Timestamp,
     ) {
         let index = self.fates.len();
-        let writes =
-            read.and_then(|(envelope, body)| writes(config, index, delivery, envelope, &body, now));
+        let writes = read.and_then(|(envelope, body)| {
+            let planned = caught(|| writes(config, index, delivery, envelope, &body, now));
+            planned.unwrap_or_else(|panicked| Err(Fate::panicked(panicked)))
+        });
         match writes {
             Ok(writes) => {
                 self.bytes += writes.bytes();
@@ -142,21 +145,22 @@ impl EventKey {
 }
 
 /// The ledger's insert comes first in the transaction. If an event is in the ledger, it fails, nothing is written, and
-/// [`SEEN`] returns these events. So no other statement needs to query the ledger.
+/// [`SEEN`] returns these events. So no other statement needs to query the ledger. `?2` now.
 const LEDGER: &str = "\
 -- ledger
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret, wrote)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-    value ->> 8, value ->> 9
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2, value ->> 6, value ->> 7,
+    value ->> 8
 FROM rows";
 
-/// The messages of events that take effect for the first time.
+/// The messages of events that take effect for the first time, at the time in the ledger.
 const MESSAGES: &str = "\
 -- messages
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 INSERT INTO event_messages (applied_at, source, id, message)
-SELECT value ->> 3, value ->> 0, value ->> 1, value ->> 4 FROM rows
+SELECT applied_at, source, id, value ->> 3 FROM rows
+CROSS JOIN events ON source = value ->> 0 AND id = value ->> 1 AND generation = value ->> 2
 WHERE true
 ON CONFLICT DO NOTHING";
 
@@ -169,26 +173,37 @@ UPDATE replays SET applied = applied + new.n FROM (
     GROUP BY 1
 ) AS new WHERE replays.generation = new.generation";
 
+/// The kinds of events that take effect, at the time in the ledger: see `hookmill_dlq::kinds`.
+const KINDS: &str = "\
+-- kinds
+WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
+INSERT INTO event_kinds (source, type, outcome, applied_at, events)
+SELECT source, type, outcome, applied_at, count(*) FROM rows
+CROSS JOIN events ON source = value ->> 0 AND id = value ->> 1 AND generation = value ->> 2
+WHERE true
+GROUP BY 1, 2, 3, 4
+ON CONFLICT (source, type, outcome, applied_at) DO UPDATE SET events = events + excluded.events";
+
 /// The number of events and the maximum lag by minute. Dead letters and reprocessed events count with a lag of zero, since
-/// their waiting time is not the pipeline's.
+/// their waiting time is not the pipeline's. `?2` now.
 const ACTIVITY: &str = "\
 -- activity
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 INSERT INTO activity (minute, source, outcome, events, lag)
-SELECT (value ->> 6) / 60000, value ->> 0, value ->> 4, count(*), max(iif(value ->> 2 > 0 OR EXISTS (
+SELECT ?2 / 60000, value ->> 0, value ->> 4, count(*), max(iif(value ->> 2 > 0 OR EXISTS (
     SELECT 1 FROM dead_letters WHERE dead_letters.source = value ->> 0 AND event_id = value ->> 1
-), 0, (value ->> 6) - (value ->> 5))) FROM rows
+), 0, ?2 - (value ->> 5))) FROM rows
 WHERE true
 GROUP BY 1, 2, 3
 ON CONFLICT (minute, source, outcome) DO UPDATE SET events = events + excluded.events, lag = max(lag, excluded.lag)";
 
 /// Settles the letters of events that take effect, including those that the provider sent again. Nothing is left to replay,
 /// and a letter that could be replayed after the ledger has forgotten the event would count twice. A letter of another
-/// generation waits for its own event.
+/// generation waits for its own event. `?2` now.
 const LETTERS: &str = "\
 -- letters of events that take effect
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
-UPDATE dead_letters SET state = 'applied', state_at = (SELECT value ->> 6 FROM rows LIMIT 1),
+UPDATE dead_letters SET state = 'applied', state_at = ?2,
     replays = replays + (state = 'replaying')
 WHERE id IN (
     SELECT dead_letters.id FROM rows CROSS JOIN dead_letters ON dead_letters.source = value ->> 0
@@ -256,7 +271,6 @@ fn writes(
         &envelope.kind,
         fate.as_str(),
         envelope.received_at,
-        now,
         delivery.attempts,
         envelope.verified.secret,
         (!wrote.is_empty()).then_some(wrote),
@@ -264,7 +278,7 @@ fn writes(
     let message = (config.keep_messages && envelope.generation == 0).then(|| {
         // Escaped quotes add a fifth in typical bodies.
         let mut row = identity.row(ROOM + delivery.text.len() * 5 / 4);
-        row.values(&(now, &delivery.text));
+        row.values(&(&delivery.text,));
         row.end()
     });
     let ledger = ledger.end();
@@ -756,7 +770,7 @@ pub(crate) fn fold(mut writes: Vec<Writes>) -> (Vec<Writes>, Vec<(usize, usize)>
 /// The transaction for these deliveries: the ledger, then a statement for each rule with rows.
 pub(crate) fn statements(program: &Program, writes: &[&Writes]) -> Vec<Statement> {
     let ledger = writes.iter().map(|write| &write.ledger);
-    let mut statements = own(LEDGER, ledger.clone());
+    let mut statements = timed(LEDGER, ledger.clone());
     for (number, rule) in program.rules.iter().enumerate() {
         let rows = writes.iter().flat_map(|write| &write.rows).filter(|(rule, _)| *rule == number);
         for sql in &rule.sql {
@@ -766,8 +780,9 @@ pub(crate) fn statements(program: &Program, writes: &[&Writes]) -> Vec<Statement
     statements.extend(own(MESSAGES, writes.iter().filter_map(|write| write.message.as_ref())));
     let reprocessed = writes.iter().filter(|write| write.event.generation > 0);
     statements.extend(own(REPROCESSED, reprocessed.map(|write| &write.ledger)));
-    statements.extend(own(ACTIVITY, ledger.clone()));
-    statements.extend(own(LETTERS, ledger));
+    statements.extend(own(KINDS, ledger.clone()));
+    statements.extend(timed(ACTIVITY, ledger.clone()));
+    statements.extend(timed(LETTERS, ledger));
     statements
 }
 
@@ -776,10 +791,19 @@ fn own<'r>(sql: &str, rows: impl Iterator<Item = &'r Row>) -> Vec<Statement> {
     Statement::for_rows(&Arc::from(sql), rows.map(Row::text))
 }
 
+/// The same with the time of the transaction as `?2`. An event may wait long for the database after it was planned.
+fn timed<'r>(sql: &str, rows: impl Iterator<Item = &'r Row>) -> Vec<Statement> {
+    let mut statements = own(sql, rows);
+    for statement in &mut statements {
+        statement.params.push(Param::Now);
+    }
+    statements
+}
+
 /// Asks which of these deliveries repeat an event that is in the ledger, and settles those events' letters.
 pub(crate) fn repeated(writes: &[&Writes]) -> Vec<Statement> {
     let mut statements = seen(writes.iter().map(|write| &write.event));
-    statements.extend(own(LETTERS, writes.iter().map(|write| &write.ledger)));
+    statements.extend(timed(LETTERS, writes.iter().map(|write| &write.ledger)));
     statements
 }
 

@@ -398,7 +398,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
                     fates[write.index] = Some(match error {
                         StoreError::Refused(_) => Fate::Condemned {
                             reason: LetterReason::Refused,
-                            error: format!("{rules}: {error}"),
+                            error: format!("{rules}: {error}{}", hint(&error)),
                         },
                         _ => Fate::Unavailable(format!("{rules}: {error}")),
                     });
@@ -419,6 +419,15 @@ const DEFINED: &str = "\
 -- which table refuses
 SELECT DISTINCT tbl_name AS name FROM sqlite_schema
 WHERE tbl_name IN (SELECT value FROM json_each(?2)) AND instr(sql, ?1) > 0";
+/// What an error of the database means for a rule.
+fn hint(error: &StoreError) -> &'static str {
+    // SQLite and D1 use the same words. A sum beyond 64 bits becomes a floating-point number.
+    if error.to_string().contains("cannot store REAL value in INTEGER column") {
+        "; the value is not an integer, or a counter would exceed 9223372036854775807"
+    } else {
+        ""
+    }
+}
 
 /// A message's body, from the object store if it is there; or the delivery's fate.
 async fn body<'m, S: Store, O: Objects>(

@@ -11,6 +11,7 @@ use hookmill_config::{Api, Consumers};
 use hookmill_core::fetch::Fetch;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
+use hookmill_core::panics::caught;
 use hookmill_core::params;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Param, Statement, Store, StoreError, answer, read};
@@ -61,6 +62,17 @@ impl Apis {
     }
 }
 
+/// Fetches again what other processes were fetching; for a caller that knows that these processes have ended. A retry that
+/// is due soon comes earlier, which does no harm.
+///
+/// # Errors
+///
+/// If the store fails. Then the objects are fetched when their leases end.
+pub async fn resume<S: Store>(store: &S, apis: &Apis, now: Timestamp) -> Result<(), StoreError> {
+    let free = |source| Statement::new(FREE, params![now, now + LEASE, source]);
+    store.execute(apis.0.keys().map(free).collect()).await.map(drop)
+}
+
 /// The result of a round.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Fetched {
@@ -101,6 +113,11 @@ WHERE (rule, path) = (
     ORDER BY due_at LIMIT 1
 )
 RETURNING rule, path, source, event_id, type, rest, attempts";
+
+/// `?1` now, `?2` the end of a lease that begins now, `?3` source.
+const FREE: &str = "\
+-- objects that a process was fetching
+UPDATE refetches SET due_at = ?1 WHERE source = ?3 AND due_at > ?1 AND due_at <= ?2 AND attempts > 0";
 
 /// In the transaction of [`TAKE`]. `?1` provider, `?2` the end of the lease, `?3` the earliest time of the next request,
 /// `?4` source.
@@ -219,7 +236,9 @@ fn judge(
     let done = Statement::new(DONE, params![rule, path, event_id]);
     let (error, after) = match answer {
         Ok(ApiResponse { status: 200, body, .. }) => match read_object(api.provider, path, &body) {
-            Object::Is(object) => match applied(config, wanted, object, start) {
+            Object::Is(object) => match caught(|| applied(config, wanted, object, start))
+                .unwrap_or_else(|panicked| Err(panicked.to_string()))
+            {
                 Ok(mut statements) => {
                     fetched.applied += 1;
                     statements.push(done);

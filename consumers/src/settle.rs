@@ -5,6 +5,7 @@ use std::fmt;
 use hookmill_config::Retry;
 use hookmill_core::delivery::Verdict;
 use hookmill_core::message::Envelope;
+use hookmill_core::panics::Panicked;
 use hookmill_core::words::LetterReason;
 
 use crate::retry::delay;
@@ -34,6 +35,11 @@ pub enum Fate {
 impl Fate {
     pub(crate) fn unreadable(error: String) -> Self {
         Self::Condemned { reason: LetterReason::Unreadable, error }
+    }
+
+    /// The event panics: it does so again with every delivery.
+    pub(crate) fn panicked(panicked: Panicked) -> Self {
+        Self::Condemned { reason: LetterReason::Permanent, error: panicked.to_string() }
     }
 
     /// The name in logs and metrics.

@@ -8,20 +8,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hookmill_config::{Api, Consumers, Emails, Limits, OnUncertain, Quota, Retry, Sending};
+use hookmill_config::{Consumers, Emails, Limits, OnUncertain, Quota, Retry, Sending};
 use hookmill_consumers::outbox::{
     ChannelError, OutboxChannel, Round, Sent, round, state, stranded,
 };
-use hookmill_core::email::TemplateText;
+use hookmill_core::email::{Email, TemplateText};
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider, Purpose};
+use hookmill_core::outbound::{ApiRequest, ApiResponse, Provider, Purpose, SendResult};
+use hookmill_core::panics::Panicked;
 use hookmill_core::params;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, Sqlite};
-use hookmill_providers::email::email_api;
+use hookmill_providers::api::{Api, Sealed};
 use hookmill_providers::email::smtp::{Reply, Step};
+use hookmill_providers::email::{EmailApi, Resend, email_api};
 use hookmill_rules::Program;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -206,9 +208,9 @@ fn recognizes(provider: Provider) -> bool {
     email_api(provider).unwrap().recognizes_for().is_some()
 }
 
-fn api(provider: Provider) -> Api {
+fn api(provider: Provider) -> hookmill_config::Api {
     let (key, url) = (SecretName("KEY".into()), format!("https://{}", provider.as_str()));
-    Api { provider, key, url, rate: 10, user: Some("somebody".into()) }
+    hookmill_config::Api { provider, key, url, rate: 10, user: Some("somebody".into()) }
 }
 
 fn block<T>(future: impl Future<Output = T>) -> T {
@@ -458,6 +460,76 @@ fn a_batch_waits_to_be_full() {
     assert_eq!(world.round(1_001).unwrap().sent.accepted, 100);
     let world = World::new(Provider::Resend, 1);
     assert_eq!(world.round(5_000).unwrap().sent.accepted, 1);
+}
+
+/// Resend with defects: it panics for some emails.
+#[derive(Debug)]
+struct Defective;
+
+fn defective(text: &str) {
+    assert!(!text.contains("3@example.com"), "a panic about 3@example.com");
+}
+
+impl Api for Defective {
+    fn name(&self) -> &'static str {
+        Resend.name()
+    }
+
+    fn recognizes_for(&self) -> Option<Duration> {
+        Resend.recognizes_for()
+    }
+
+    fn max_batch(&self) -> usize {
+        3
+    }
+
+    fn request(&self, batch: &Sealed<'_>) -> ApiRequest {
+        assert!(!batch.body.contains("6@example.com"), "a panic about 6@example.com");
+        Resend.request(batch)
+    }
+
+    fn answer(&self, members: usize, response: &ApiResponse) -> SendResult {
+        assert_ne!(members, 2, "a panic about a batch");
+        Resend.answer(members, response)
+    }
+}
+
+impl EmailApi for Defective {
+    fn body(&self, emails: &[&Email]) -> Option<String> {
+        emails.iter().for_each(|email| defective(&email.to[0].address));
+        Resend.body(emails)
+    }
+
+    fn reported_id(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+#[test]
+fn an_email_that_panics_ends_alone() {
+    let world = World::new(Provider::Resend, 11);
+    let key = |_: &SecretName| Some(Secret::from("the-key"));
+    let channel = OutboxChannel::all(&world.config, key).unwrap().remove(0).through(&Defective);
+    let mut now = 1_000;
+    let mut unsent = Vec::new();
+    for _ in 0..20 {
+        let round = block(round(&world, &world, &channel, || Timestamp::from_millis(now))).unwrap();
+        unsent.extend(round.sent.unsent);
+        now += 1_000;
+    }
+    // 3 cannot be composed. The batch of 5, 6 and 7 cannot be requested. The answer about 8 and 9 cannot be read, so the
+    // batch is sent again under its key.
+    let states = world.sql("SELECT event_id, state FROM outbox ORDER BY event_id", vec![]);
+    let of = |wanted: &str| -> Vec<String> {
+        let found = states.iter().filter(|row| row[1].as_deref() == Some(wanted));
+        found.map(|row| row[0].clone().unwrap()).collect()
+    };
+    assert_eq!(of("refused"), ["evt_3", "evt_5", "evt_6", "evt_7"]);
+    assert_eq!(of("sent"), ["evt_0", "evt_1", "evt_10", "evt_2", "evt_4"]);
+    assert_eq!(of("sealed"), ["evt_8", "evt_9"]);
+    assert_eq!(unsent.len(), 4);
+    // The panic's own message quotes an address.
+    assert!(unsent.iter().all(|unsent| unsent.error == Panicked.to_string()), "{unsent:?}");
 }
 
 #[test]

@@ -15,10 +15,12 @@ use hookmill_consumers::{Fate, process_batch};
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{ClaimCheck, decode, encode_claim_check, reprocessed};
 use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::panics::Panicked;
 use hookmill_core::store::{Param, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::{drain, sweep};
 use hookmill_native::Sqlite;
+use hookmill_rules::Reads;
 use proptest::prelude::*;
 use support::{Fixture, NoObjects, RECEIVED_AT, event};
 
@@ -281,6 +283,71 @@ fn a_batch_is_one_round_trip() {
 }
 
 #[test]
+fn an_event_that_waits_for_the_database_takes_effect_when_it_gets_it() {
+    let mut fixture = fixture();
+    fixture.config.keep_messages = true;
+    let locking = fixture.connect();
+    locking.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let batch = [delivery(1, &thing(1, false), 1)];
+    let released = std::thread::scope(|scope| {
+        let processing = scope.spawn(|| fixture.process(&fixture.store, &batch));
+        let released = hookmill_native::now().millis();
+        locking.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(processing.join().unwrap(), [(Fate::Applied, Verdict::Ack)]);
+        released
+    });
+    let times = fixture.rows(
+        "SELECT CAST(events.applied_at AS TEXT), CAST(event_messages.applied_at AS TEXT), CAST(event_kinds.applied_at AS TEXT)
+         FROM events, event_messages, event_kinds",
+    );
+    let applied: i64 = times[0][0].parse().unwrap();
+    assert!(applied >= released, "{applied} {released}");
+    assert_eq!(times, [[&times[0][0][..]; 3]]);
+    // It was received at 1.
+    let lag = &fixture.rows("SELECT CAST(lag AS TEXT) FROM activity")[0][0];
+    assert!(lag.parse::<i64>().unwrap() >= released - 1, "{lag}");
+}
+
+#[test]
+fn a_counter_at_its_limit_refuses_its_events_alone() {
+    let fixture = fixture();
+    sql(&fixture, "INSERT INTO counts (id, n) VALUES ('full', 9223372036854775807)");
+    let count = |id: &str, event_id: &str| {
+        let body = format!(r#"{{"id":"{id}","version":1,"status":"new","text":"t"}}"#);
+        event(event_id, "thing.created", &body, 1)
+    };
+    let batch = [count("a", "e1"), count("full", "e2"), count("b", "e3")];
+    let settled = fixture.process(&fixture.store, &batch);
+    assert_eq!(settled.iter().filter(|(fate, _)| *fate == Fate::Applied).count(), 2);
+    let letters = fixture.rows("SELECT event_id, reason, error FROM dead_letters");
+    assert_eq!((letters.len(), &letters[0][0][..], &letters[0][1][..]), (1, "e2", "refused"));
+    assert!(
+        letters[0][2].contains("counts.n") && letters[0][2].contains("a counter would exceed"),
+        "{letters:?}"
+    );
+    let counts = fixture.rows("SELECT id, CAST(n AS TEXT) FROM counts ORDER BY id");
+    assert_eq!(counts, [["a", "1"], ["b", "1"], ["full", "9223372036854775807"]]);
+}
+
+#[test]
+fn an_event_that_panics_is_a_dead_letter_and_its_neighbors_are_applied() {
+    let mut fixture = fixture();
+    // Compiled rules that contradict each other: a defect.
+    fixture.config.program.reads = Reads::default();
+    let batch = [
+        event("other_1", "other", "{}", 1),
+        delivery(1, &thing(1, false), 1),
+        event("other_2", "other", "{}", 1),
+    ];
+    let settled = fixture.process(&fixture.store, &batch);
+    let recorded = (Fate::Recorded, Verdict::Ack);
+    assert_eq!([&settled[0], &settled[2]], [&recorded, &recorded]);
+    assert_eq!(settled[1].1, Verdict::Bury);
+    let letters = fixture.rows("SELECT reason, error FROM dead_letters");
+    assert_eq!(letters, [["permanent", &Panicked.to_string()]]);
+}
+
+#[test]
 fn one_bad_event_among_a_hundred_is_found_in_few_round_trips() {
     let fixture = fixture();
     let store = Flaky { store: &fixture.store, script: Mutex::default(), calls: Arc::default() };
@@ -538,10 +605,11 @@ fn a_large_body_is_removed_after_its_event_is_applied_unless_its_message_is_kept
         assert_eq!(objects.0.lock().unwrap().is_some(), kept);
         // A redelivery: the ledger has the event.
         assert_eq!(settled(&fixture, text.clone(), 8), Fate::Duplicate);
-        let sql = "SELECT CAST(applied_at AS TEXT), source, id, message FROM event_messages";
+        let sql = "SELECT source, id, message FROM event_messages JOIN events USING (applied_at, source, id)
+            WHERE generation = 0";
         let messages = fixture.rows(sql);
         if kept {
-            assert_eq!(messages, [["7".to_owned(), "s".into(), "evt_1".into(), text.clone()]]);
+            assert_eq!(messages, [["s".to_owned(), "evt_1".into(), text.clone()]]);
             let again = |generation| reprocessed(&text, generation, &[]).unwrap();
             assert_eq!(settled(&fixture, again(1), 9), Fate::Applied);
             // Stored messages still need their bodies after `messages` was removed.
@@ -561,7 +629,7 @@ fn a_large_body_is_removed_after_its_event_is_applied_unless_its_message_is_kept
 fn text(param: &Param) -> &str {
     match param {
         Param::Text(text) => text,
-        Param::Integer(_) | Param::Null => "",
+        Param::Integer(_) | Param::Null | Param::Now => "",
     }
 }
 
@@ -901,15 +969,15 @@ fn an_applied_event_settles_its_letter_and_no_other() {
     letter("evt_001", 1, "dead");
     letter("evt_002", 0, "dead");
     fixture.process(&fixture.store, &[delivery(1, &thing(1, false), 1)]);
-    let letters = "SELECT id, state, CAST(state_at AS TEXT), CAST(replays AS TEXT) FROM dead_letters ORDER BY id";
+    let letters = "SELECT id, state, CAST(state_at > 1 AS TEXT), CAST(replays AS TEXT) FROM dead_letters ORDER BY id";
     let expected = [
-        ["evt_001 0 dead", "applied", "0", "0"],
-        ["evt_001 0 discarded", "discarded", "1", "0"],
-        ["evt_001 0 replayed", "applied", "0", "0"],
+        ["evt_001 0 dead", "applied", "1", "0"],
+        ["evt_001 0 discarded", "discarded", "0", "0"],
+        ["evt_001 0 replayed", "applied", "1", "0"],
         // The letter was sent, but the replay had not recorded it yet.
-        ["evt_001 0 replaying", "applied", "0", "1"],
-        ["evt_001 1 dead", "dead", "1", "0"],
-        ["evt_002 0 dead", "dead", "1", "0"],
+        ["evt_001 0 replaying", "applied", "1", "1"],
+        ["evt_001 1 dead", "dead", "0", "0"],
+        ["evt_002 0 dead", "dead", "0", "0"],
     ];
     assert_eq!(fixture.rows(letters), expected);
     // Events that had taken effect before are settled too: then the message of a replay is a duplicate.

@@ -11,13 +11,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hookmill_consumers::Fate;
-use hookmill_consumers::refetch::{Apis, Fetched, round};
+use hookmill_consumers::refetch::{Apis, Fetched, resume, round};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::message::reprocessed;
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Method};
 use hookmill_core::secret::Secret;
 use hookmill_core::time::Timestamp;
+use hookmill_rules::Reads;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{Fixture, event};
@@ -72,6 +73,15 @@ impl Fetch for Api {
             Mood::Raves => (200, "{\"id\":".to_owned()),
         };
         Ok(ApiResponse { status, retry_after: None, message_id: None, body })
+    }
+}
+
+/// An API that never responds.
+struct Hangs;
+
+impl Fetch for Hangs {
+    async fn ask(&self, _: ApiRequest, _: &Secret) -> Result<ApiResponse, FetchError> {
+        std::future::pending().await
     }
 }
 
@@ -157,6 +167,47 @@ fn happened(what: &str, id: &str, created: i64, object: &Value) -> Delivery {
         "data": { "object": object, "previous_attributes": {} }, "livemode": true,
     });
     event(id, &format!("customer.subscription.{what}"), &body.to_string(), 1)
+}
+
+#[test]
+fn an_object_in_hand_is_fetched_again_after_a_restart() {
+    let world = World::new();
+    world.is(&subscription(&[9]));
+    world.applied(&[updated("evt_1", 100, &subscription(&[1]))]);
+    world.applied(&[updated("evt_0", 100, &subscription(&[2]))]);
+    // The process ends while it asks.
+    let now = Timestamp::from_millis(*world.api.clock.lock().unwrap());
+    let fixture = &world.fixture;
+    let hanging = round(&fixture.store, &Hangs, &fixture.config, &world.apis, || now);
+    fixture.runtime.block_on(async {
+        let leased = async {
+            while fixture.rows("SELECT rule FROM refetches WHERE attempts > 0").is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = hanging => panic!("it hangs"),
+            () = leased => {}
+        }
+        world.later(Duration::from_secs(1));
+        resume(&fixture.store, &world.apis, now + Duration::from_secs(1)).await.unwrap();
+    });
+    assert!(world.round().applied > 0);
+    assert_eq!(world.quantity(), [["9", "0"]]);
+}
+
+#[test]
+fn an_object_that_panics_is_given_up_and_the_others_are_applied() {
+    let mut world = World::new();
+    world.is(&subscription(&[9]));
+    world.applied(&[updated("evt_1", 100, &subscription(&[1]))]);
+    world.applied(&[updated("evt_0", 100, &subscription(&[2]))]);
+    // Compiled rules that contradict each other: a defect.
+    world.fixture.config.program.reads = Reads::default();
+    let problems = world.rounds();
+    assert_eq!(problems.len(), 2, "for the subscription and for its items: {problems:?}");
+    assert!(problems[0].contains("panicked"), "{problems:?}");
+    assert!(world.fixture.rows("SELECT rule FROM refetches").is_empty());
 }
 
 #[test]

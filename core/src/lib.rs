@@ -28,6 +28,7 @@ pub mod log;
 pub mod message;
 pub mod objects;
 pub mod outbound;
+pub mod panics;
 pub mod queue;
 pub mod rejection;
 pub mod report;

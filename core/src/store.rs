@@ -23,6 +23,9 @@ pub enum Param {
     Integer(i64),
     /// A text. Whole batches travel as one JSON array.
     Text(String),
+    /// The time at which the statement runs, in milliseconds since the Unix epoch. A transaction may have waited for the
+    /// database since it was planned. Statements of one transaction may see different times.
+    Now,
 }
 
 impl Param {
@@ -284,6 +287,9 @@ pub enum StoreError {
     /// A table or column is missing, which a migration will create. Other statements are not affected.
     #[error("the store is not ready: {0}")]
     NotReady(String),
+    /// A query of a person took too long, and was ended. Only a store with such a limit says so.
+    #[error("the query took too long")]
+    TooSlow,
     /// The store rejects the statement, and will reject it again: a constraint, a value of the wrong type.
     #[error("the store refused: {0}")]
     Refused(String),

@@ -3,6 +3,9 @@
 //! Errors in a template are found when it is loaded. Missing variables are found when it is compared with the data of the
 //! rules: [`Templates::variables`].
 
+// Values come from payloads, tokens and databases.
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::machinery::{Instruction, get_compiled_template};
@@ -95,7 +98,7 @@ fn used(environment: &Environment<'_>, template: &Template<'_, '_>) -> BTreeMap<
 fn tested(template: &Template<'_, '_>) -> BTreeSet<String> {
     let code = &get_compiled_template(template).instructions;
     let asks = |index: u32| {
-        let mut following = (index + 1..).map_while(|index| code.get(index));
+        let mut following = (index.saturating_add(1)..).map_while(|index| code.get(index));
         let next = following.find(|next| !matches!(next, Instruction::LoadConst(_)));
         matches!(
             next,
@@ -153,7 +156,7 @@ fn date(value: &minijinja::Value, format: Option<&str>) -> Result<String, miniji
     let number = || value.as_i64().or_else(|| value.as_str()?.parse().ok());
     // As seconds, this would be in the year 5138; as milliseconds, in 1973.
     let from_number = |n: i64| {
-        if n.abs() < 100_000_000_000 {
+        if n.unsigned_abs() < 100_000_000_000 {
             Timestamp::from_seconds(n)
         } else {
             Timestamp::from_millis(n)
@@ -316,9 +319,13 @@ impl TemplateError {
 fn source(error: &minijinja::Error) -> Option<&str> {
     let (template, range) = (error.template_source()?, error.range()?);
     let from = template.get(..range.start)?.rfind(['{'])?;
-    let from = template.get(..from)?.rfind('{').filter(|before| before + 1 == from).unwrap_or(from);
-    let to = range.end + template.get(range.end..)?.find('}')?;
-    let to = to + template.get(to..)?.chars().take_while(|c| *c == '}').count();
+    let from = template
+        .get(..from)?
+        .rfind('{')
+        .filter(|before| from.checked_sub(*before) == Some(1))
+        .unwrap_or(from);
+    let to = range.end.checked_add(template.get(range.end..)?.find('}')?)?;
+    let to = to.checked_add(template.get(to..)?.chars().take_while(|c| *c == '}').count())?;
     template.get(from..to).filter(|source| source.len() <= 200)
 }
 
@@ -466,9 +473,12 @@ mod tests {
         }
         let words = "{{ at | date(\"%-d %B %Y, %H:%M\") }}";
         assert_eq!(written(words, json!(0)).unwrap(), "1 January 1970, 00:00");
-        for (template, at) in
-            [("{{ at | date }}", json!("canary")), ("{{ at | date(\"%Q\") }}", json!(0))]
-        {
+        for (template, at) in [
+            ("{{ at | date }}", json!("canary")),
+            ("{{ at | date(\"%Q\") }}", json!(0)),
+            ("{{ at | date }}", json!(i64::MIN)),
+            ("{{ at | date }}", json!(i64::MAX)),
+        ] {
             let error = written(template, at).unwrap_err();
             assert!(error.problem.contains("date"), "{error}");
             assert!(!error.problem.contains("canary"), "{error}");

@@ -1,5 +1,8 @@
 //! Points in time. No stage reads a clock: `now` is an argument.
 
+// Values come from payloads, tokens and databases.
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::fmt::{self, Write as _};
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -22,7 +25,7 @@ impl Timestamp {
     /// applies to every due time in a database: a retry, the end of a lease, the next request that a rate allows.
     #[must_use]
     pub fn horizon(self, longest: Duration) -> Self {
-        self + longest + CLOCK_SLACK
+        Self(self.0.saturating_add(millis(longest)).saturating_add(millis(CLOCK_SLACK)))
     }
 
     /// From milliseconds since the Unix epoch.

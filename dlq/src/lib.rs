@@ -9,12 +9,15 @@
 //!
 //! [`sweep()`] removes old rows, and bodies that no row refers to. [`status()`] asks for the pipeline's status.
 //!
+//! [`kinds`] finds rows of a rare kind without an index of all rows by kind.
+//!
 //! Rejected requests are counted and sampled: [`record_rejections()`] returns the statements for a report.
 
 mod bodies;
 mod bury;
 mod drain;
 pub mod jobs;
+pub mod kinds;
 mod recover;
 mod rejections;
 pub mod replay;

@@ -1,6 +1,7 @@
 //! Removes old rows as `[retention]` says, in small steps that do not block other transactions for long.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use hookmill_config::Retention;
 use hookmill_core::objects::Objects;
@@ -9,6 +10,7 @@ use hookmill_core::store::{Rows, Statement, Store, StoreError, read};
 use hookmill_core::time::Timestamp;
 
 use crate::bodies::{self, Stale};
+use crate::kinds::{EVENT_KIND, kinds, of_kind};
 
 /// The maximum number of rows of a kind in one step.
 const STEP: usize = 500;
@@ -48,6 +50,36 @@ const RETRIES: Kind = Kind {
     old: "WHERE updated_at < ?1 ORDER BY updated_at",
     messages: false,
 };
+
+/// The last part of the key is the time, so the search begins with the kinds. It looks at the oldest of each: those behind
+/// them still have events.
+static OLD_EVENT_KINDS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WHERE (source, type, outcome, applied_at) IN (
+        WITH RECURSIVE {}
+        SELECT kind ->> 0, kind ->> 1, kind ->> 2, time.value FROM kinds, json_each((
+            SELECT json_group_array(applied_at) FROM (
+                SELECT applied_at FROM event_kinds WHERE {} AND applied_at < ?1 ORDER BY applied_at LIMIT ?2
+            )
+        )) AS time WHERE kind IS NOT NULL
+    ) AND NOT EXISTS (
+        SELECT 1 FROM events INDEXED BY events_applied WHERE events.applied_at = event_kinds.applied_at
+    )",
+        kinds("event_kinds", &EVENT_KIND),
+        of_kind(&EVENT_KIND)
+    )
+});
+
+/// After the events of these kinds.
+fn event_kinds() -> Kind {
+    Kind {
+        name: "kinds of events",
+        table: "event_kinds",
+        key: "source, type, outcome, applied_at",
+        old: &OLD_EVENT_KINDS,
+        messages: false,
+    }
+}
 
 const OUTBOX: Kind = Kind {
     name: "outbox",
@@ -162,6 +194,7 @@ pub async fn sweep<S: Store, O: Objects>(
     let Retention { events, messages, settled, dead_letters, activity, audit } = *retention;
     let kinds = [
         (&EVENTS, events),
+        (&event_kinds(), events),
         // Without `messages` in hookmill.toml, earlier messages are removed.
         (&MESSAGES, Some(messages.unwrap_or_default())),
         (&RETRIES, Some(settled)),

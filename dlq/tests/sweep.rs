@@ -71,6 +71,7 @@ fn filled(folder: &tempfile::TempDir, days: &[u64]) -> (DataFolder, Sqlite) {
                 "INSERT INTO replays (id, filter, state, total, planned_by, planned_at, generation) VALUES ('n{day}', '{{}}', 'done', 0, 'a', {at}, {day})"
             ),
             format!("INSERT INTO activity VALUES ({at} / 60000, 's', 'applied', 1, 0)"),
+            format!("INSERT INTO event_kinds VALUES ('s', 't', 'applied', {at}, 1)"),
             format!(
                 "INSERT INTO audit (at, actor, action, target, reason, detail) VALUES ({at}, 'a', 'b', 'c', 'd', '{{}}')"
             ),
@@ -162,7 +163,13 @@ fn old_rows_are_removed_unless_an_operator_has_to_act() {
     let found = swept(&store, &objects, &retention);
     assert_eq!(
         found.removed,
-        BTreeMap::from([("activity", 1), ("audit", 1), ("dead letters", 1), ("events", 1)])
+        BTreeMap::from([
+            ("activity", 1),
+            ("audit", 1),
+            ("dead letters", 1),
+            ("events", 1),
+            ("kinds of events", 1),
+        ])
     );
     assert_eq!(found.unseen, 1);
     assert!(removed().is_empty());

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
+use hookmill_admin::auth::GuardMemory;
 use hookmill_admin::{BASE, local};
 use hookmill_core::store::Store;
 use hookmill_native::{DataFolder, Reader, Sqlite};
@@ -164,6 +165,7 @@ impl To {
             config: None,
             queues: Queues::Folder(reader.clone()),
             running: None,
+            memory: GuardMemory::new(),
         };
         Self::Local(local(Arc::new(platform), &user()))
     }

@@ -63,8 +63,23 @@ enum Command {
     Restore(backup::Restore),
 }
 
+/// Makes new files private: they contain customers' data. Those of `init` belong to the user's project.
+#[cfg(unix)]
+fn restrict_new_files(command: &Command) {
+    use rustix::fs::Mode;
+
+    if !matches!(command, Command::Init(_)) {
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    }
+}
+
+#[cfg(not(unix))]
+fn restrict_new_files(_: &Command) {}
+
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    restrict_new_files(&command);
+    let result = match command {
         Command::Init(arguments) => init::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),

@@ -11,3 +11,4 @@ pub mod out;
 pub mod pipeline;
 pub mod secrets;
 pub mod serve;
+pub mod tasks;

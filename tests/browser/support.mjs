@@ -63,7 +63,7 @@ export async function startPipeline() {
     },
     // Creates a token.
     token(name, role) {
-      const token = `hookmill_for-tests-only-${name}`;
+      const token = `hookmill_${`for-tests-only-${name}`.padEnd(43, "-")}`;
       const hash = createHash("sha256").update(token).digest("hex");
       database.prepare("INSERT INTO admin_tokens (name, hash, role, created_at) VALUES (?, ?, ?, 0)").run(name, hash, role);
       return token;

@@ -70,6 +70,43 @@ fn a_backup_of_a_running_pipeline_can_be_restored() {
     assert_eq!(left, [".hookmill", "copy", "hookmill.toml", "restored", "templates"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_in_a_backup_is_refused_by_name() {
+    use std::os::unix::fs::symlink;
+
+    let example = with_example();
+    hookmill(example.path(), &["migrate"]);
+    let folder = example.path();
+    std::fs::create_dir_all(folder.join(".hookmill/bodies/s")).unwrap();
+    std::fs::write(folder.join(".hookmill/bodies/s/body"), "x").unwrap();
+    drop(rusqlite::Connection::open(folder.join(".hookmill/queue.db")).unwrap());
+    std::fs::write(folder.join("secret"), "not for a copy").unwrap();
+    for link in ["data.db", "queue.db", "salt", "bodies", "bodies/t", "bodies/s/other"] {
+        let made = hookmill(folder, &["backup", "copy"]);
+        assert_eq!(made.status.code(), Some(0), "{made:?}");
+        let path = folder.join("copy").join(link);
+        let (target, original) = (folder.join("secret"), folder.join("moved"));
+        match link {
+            "data.db" | "queue.db" | "bodies" => {
+                std::fs::rename(&path, &original).unwrap();
+                symlink(&original, &path).unwrap();
+            }
+            "bodies/t" => symlink(folder, &path).unwrap(),
+            _ => symlink(target, &path).unwrap(),
+        }
+        let refused = hookmill(folder, &["restore", "copy", "--data", "restored"]);
+        assert_eq!(refused.status.code(), Some(1), "{link}: {refused:?}");
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        let expected =
+            format!("error: copy/{link} is a link; a backup contains only folders and files\n");
+        assert_eq!(stderr, expected);
+        assert!(!folder.join("restored").exists());
+        std::fs::remove_dir_all(folder.join("copy")).unwrap();
+        let _ = std::fs::remove_file(&original).or_else(|_| std::fs::remove_dir_all(&original));
+    }
+}
+
 #[test]
 fn the_sql_for_d1_is_printed_and_does_the_same() {
     let example = with_example();

@@ -43,12 +43,19 @@ fn requests_without_a_token_learn_and_change_nothing() {
     ] {
         assert_eq!(reader.post(path, &body).status, 403, "{path}");
     }
+    // None of these requests reached the database.
+    assert_eq!(pipeline.sql("SELECT count(*) FROM admin_failures"), [[0]]);
+    let guesser = Operator::guesser(pipeline.admin());
+    assert_eq!(guesser.get("/stats").status, 401);
+    assert_eq!(pipeline.sql("SELECT failures FROM admin_failures"), [[1]]);
+    // A block does not last until tomorrow because the clock was ahead.
+    pipeline.sql("UPDATE admin_failures SET failures = 10, since = since + 86400000");
+    assert_eq!(guesser.get("/stats").status, 401);
     // After more failures the address must wait; a valid token still passes.
-    let told = (0..20).map(|_| stranger.get("/stats")).find(|answer| answer.status == 429).unwrap();
+    let told = (0..20).map(|_| guesser.get("/stats")).find(|answer| answer.status == 429).unwrap();
     assert!(told.header("retry-after").is_some());
+    assert_eq!(guesser.get("/stats").status, 429, "from memory");
     assert_eq!(reader.get("/stats").status, 200);
-    // The block does not last until tomorrow because the clock was ahead.
-    pipeline.sql("UPDATE admin_failures SET since = since + 86400000");
     assert_eq!(stranger.get("/stats").status, 401);
     assert_eq!(pipeline.sql("SELECT count(*) FROM audit"), [[0]]);
     // The document contains no data.

@@ -7,6 +7,12 @@ use serde_json::Value;
 
 use crate::http::{Response, exchange, request};
 
+/// A token with the form of a random one.
+fn token(name: &str) -> String {
+    let text = format!("for-tests-only-{name}");
+    format!("hookmill_{text:-<43}")
+}
+
 /// A user with a token, or without.
 pub struct Operator {
     admin: SocketAddr,
@@ -16,12 +22,17 @@ pub struct Operator {
 impl Operator {
     /// Creates a token with this role, by SQL, for a user.
     pub fn new(admin: SocketAddr, name: &str, role: &str, sql: impl FnOnce(&str)) -> Self {
-        let token = format!("hookmill_for-tests-only-{name}");
+        let token = token(name);
         let hash = sha256_hex(&[token.as_bytes()]);
         sql(&format!(
             "INSERT INTO admin_tokens (name, hash, role, created_at) VALUES ('{name}', '{hash}', '{role}', 0)"
         ));
         Self { admin, token: Some(token) }
+    }
+
+    /// A user with a token that is not valid.
+    pub fn guesser(admin: SocketAddr) -> Self {
+        Self { admin, token: Some(token("guessed")) }
     }
 
     /// A user without a token.

@@ -8,6 +8,7 @@ use hookmill_config::{self, Consumers, OnUncertain, Retry, Sending};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::outbound::{Provider, SendResult, Transport};
+use hookmill_core::panics::caught;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::template::{TemplateError, Templates};
@@ -468,26 +469,27 @@ async fn send<S: Store, F: Fetch>(
         .execute(state::take(channel.name(), route.provider(), start, interval, since))
         .await?;
     let (Some(batch), health) = state::read_taken(&rows)? else { return Ok(()) };
-    let request = api.request(&Sealed {
-        channel: channel.name(),
-        id: &batch.id,
-        body: &batch.body,
-        settings,
-        key,
-    });
+    let sealed =
+        Sealed { channel: channel.name(), id: &batch.id, body: &batch.body, settings, key };
     // Some APIs quote an invalid key in their answer.
-    let hidden = request.hidden_key(key);
-    let answer = match fetch.ask(request, key).await {
-        Ok(mut response) => {
-            response.body = hidden.in_text(&response.body);
-            api.answer(batch.members.len(), &response)
-        }
-        Err(error @ FetchError::NotSent(_)) => {
-            SendResult::Unavailable(hidden.in_text(&error.to_string()))
-        }
-        Err(error @ FetchError::NoAnswer(_)) => {
-            SendResult::Uncertain(hidden.in_text(&error.to_string()))
-        }
+    let answer = match caught(|| {
+        let request = api.request(&sealed);
+        (request.hidden_key(key), request)
+    }) {
+        Err(panicked) => SendResult::Refused(panicked.to_string()),
+        Ok((hidden, request)) => match fetch.ask(request, key).await {
+            Ok(mut response) => {
+                response.body = hidden.in_text(&response.body);
+                caught(|| api.answer(batch.members.len(), &response))
+                    .unwrap_or_else(|panicked| SendResult::Uncertain(panicked.to_string()))
+            }
+            Err(error @ FetchError::NotSent(_)) => {
+                SendResult::Unavailable(hidden.in_text(&error.to_string()))
+            }
+            Err(error @ FetchError::NoAnswer(_)) => {
+                SendResult::Uncertain(hidden.in_text(&error.to_string()))
+            }
+        },
     };
     let reply = Reply { route, batch: &batch, health: &health, now: now() };
     let statements = judge(channel, &reply, answer, sent);

@@ -43,9 +43,14 @@ impl Fixture {
         }
     }
 
+    /// Another connection to the database.
+    pub fn connect(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.folder.path().join("data/data.db")).unwrap()
+    }
+
     /// The rows of a query, `NULL` for nothing.
     pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let database = rusqlite::Connection::open(self.folder.path().join("data/data.db")).unwrap();
+        let database = self.connect();
         let mut statement = database.prepare(sql).unwrap();
         let columns = statement.column_count();
         let row = |row: &rusqlite::Row<'_>| {

@@ -1,5 +1,8 @@
 //! Values of rules: their sources, and their forms.
 
+// Values come from payloads, tokens and databases.
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -40,8 +43,12 @@ impl FromStr for ValuePath {
             None if rest.starts_with('[') => rest.parse(),
             None => Err(PathError { problem: "expected `.`, `[` or the end", position: 1 }),
         };
-        let before = text.len() - rest.len() + usize::from(rest.starts_with('.'));
-        let further = |error: PathError| PathError { position: error.position + before, ..error };
+        let before = text.len().saturating_sub(rest.len());
+        let before = before.saturating_add(usize::from(rest.starts_with('.')));
+        let further = |error: PathError| PathError {
+            position: error.position.saturating_add(before),
+            ..error
+        };
         Ok(Self { element: true, path: path.map_err(further)? })
     }
 }
@@ -414,8 +421,9 @@ fn units(text: &str, scale: u32, cut: bool) -> Option<i64> {
     if !cut && fraction[kept.len()..].bytes().any(|b| b != b'0') {
         return None;
     }
-    let zeros = std::iter::repeat_n(b'0', scale as usize - kept.len());
-    let mut all = digits.bytes().chain(kept.bytes()).chain(zeros).map(|b| i64::from(b - b'0'));
+    let zeros = std::iter::repeat_n(b'0', (scale as usize).saturating_sub(kept.len()));
+    let mut all =
+        digits.bytes().chain(kept.bytes()).chain(zeros).map(|b| i64::from(b.saturating_sub(b'0')));
     all.try_fold(0_i64, |units, digit| {
         let units = units.checked_mul(10)?;
         if whole.starts_with('-') { units.checked_sub(digit) } else { units.checked_add(digit) }

@@ -3,6 +3,9 @@
 //! Source:
 //! <https://developers.cloudflare.com/cloudflare-one/access-controls/applications/http-apps/authorization-cookie/validating-json/>.
 
+// Values come from payloads, tokens and databases.
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -75,9 +78,8 @@ enum Audience {
 pub(crate) async fn actor(
     admin: &Admin,
     access: &Access,
-    jwt: &str,
+    Jwt { signed, header, signature }: Jwt,
 ) -> Result<Option<Actor>, Problem> {
-    let Some((signed, header, signature)) = parts(jwt) else { return Ok(None) };
     let Some(key) = key(admin, access, &header.kid).await? else { return Ok(None) };
     let hash = Sha256::digest(signed.as_bytes());
     if key.verify(pkcs1v15_sha256(), &hash, &signature).is_err() {
@@ -87,12 +89,19 @@ pub(crate) async fn actor(
     Ok(claims.and_then(|claims| named(access, claims, admin.now())))
 }
 
-/// The signed part, the header and the signature. Only RS256 is accepted, whatever the JWT says.
-fn parts(jwt: &str) -> Option<(&str, Header, Vec<u8>)> {
+/// A JWT that has the form of one and is not verified.
+pub(crate) struct Jwt {
+    signed: String,
+    header: Header,
+    signature: Vec<u8>,
+}
+
+/// The parts of a JWT. Only RS256 is accepted, whatever the JWT says.
+pub(crate) fn parts(jwt: &str) -> Option<Jwt> {
     let (signed, signature) = jwt.rsplit_once('.').filter(|_| jwt.len() <= JWT_BYTES)?;
     let header: Header = json(signed.split('.').next()?)?;
     let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    (header.alg == "RS256").then_some((signed, header, signature))
+    (header.alg == "RS256").then(|| Jwt { signed: signed.to_owned(), header, signature })
 }
 
 fn json<T: DeserializeOwned>(part: &str) -> Option<T> {
@@ -106,7 +115,8 @@ fn named(access: &Access, claims: Claims, now: Timestamp) -> Option<Actor> {
         Audience::One(audience) => *audience == access.audience,
         Audience::Several(audiences) => audiences.contains(&access.audience),
     };
-    let counts = claims.nbf - LEEWAY_SECONDS <= now && now <= claims.exp + LEEWAY_SECONDS;
+    let begins = claims.nbf.saturating_sub(LEEWAY_SECONDS);
+    let counts = begins <= now && now <= claims.exp.saturating_add(LEEWAY_SECONDS);
     if !for_us || !counts || claims.iss != access.issuer {
         return None;
     }
@@ -121,7 +131,8 @@ async fn key(admin: &Admin, access: &Access, id: &str) -> Result<Option<RsaPubli
     let known = |keys: &BTreeMap<String, Keys>| keys.get(&access.issuer).cloned();
     let kept = known(&KEYS.lock().unwrap_or_else(PoisonError::into_inner));
     if let Some(kept) = &kept {
-        let (age, key) = (now - kept.at, kept.by_id.as_ref().and_then(|keys| keys.get(id)));
+        let (age, key) =
+            (now.saturating_sub(kept.at), kept.by_id.as_ref().and_then(|keys| keys.get(id)));
         // A time in the future comes from a clock that was ahead.
         let counts = if key.is_some() { KEYS_COUNT_SECONDS } else { BETWEEN_SECONDS };
         if (0..counts).contains(&age) {
@@ -191,6 +202,8 @@ mod tests {
 
     use super::*;
     use crate::Platform;
+    use crate::auth::GuardMemory;
+    use crate::stats::QueueBacklog;
 
     /// A team whose keys cannot be fetched.
     #[derive(Default)]
@@ -216,8 +229,8 @@ mod tests {
             Box::pin(ready(()))
         }
 
-        fn waiting(&self) -> BoxFuture<'_, Option<u64>> {
-            Box::pin(ready(None))
+        fn backlogs(&self) -> BoxFuture<'_, Vec<QueueBacklog>> {
+            Box::pin(ready(Vec::new()))
         }
 
         fn fetch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, String>> {
@@ -227,6 +240,10 @@ mod tests {
 
         fn config(&self) -> Option<&Config> {
             None
+        }
+
+        fn memory(&self) -> &GuardMemory {
+            unreachable!()
         }
 
         fn now(&self) -> Timestamp {

@@ -19,6 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::actor::Actor;
 use crate::audit::{Because, audit, viewed};
 use crate::body_view::BodyView;
+use crate::events::letters_of_kinds;
 use crate::page::{Page, Paging};
 use crate::platform::{Admin, given};
 use crate::problem::{Body, Path, Problem, Query};
@@ -112,6 +113,27 @@ impl Search {
         }
     }
 
+    /// The tables of a search: an index finds the letters, whatever the filter.
+    fn from(&self, page: &str) -> String {
+        let Self { source, r#type, fingerprint, event_id, .. } = self;
+        if given(event_id.as_ref()).is_some() {
+            return "(
+                SELECT * FROM dead_letters INDEXED BY dead_letters_event WHERE event_id = ?5
+            ) AS dead_letters"
+                .to_owned();
+        }
+        let texts = [source, r#type, fingerprint].into_iter();
+        let is_filtered = texts.flatten().any(|text| !text.is_empty()) || self.reason.is_some();
+        if !is_filtered {
+            return "dead_letters".to_owned();
+        }
+        let kinds = "(?9 IS NULL OR kind ->> 0 = ?9) AND (?1 IS NULL OR kind ->> 1 = ?1)
+            AND (?2 IS NULL OR iif(instr(?2, '*'), kind ->> 2 GLOB ?2, kind ->> 2 = ?2))
+            AND (?3 IS NULL OR kind ->> 3 = ?3) AND (?4 IS NULL OR kind ->> 4 = ?4)";
+        let found = letters_of_kinds(kinds, page);
+        format!("({found}) AS found CROSS JOIN dead_letters ON dead_letters.id = letter")
+    }
+
     fn state(&self) -> words::WordFilter<LetterState> {
         self.state.unwrap_or(words::WordFilter::Only(LetterState::Dead))
     }
@@ -135,11 +157,11 @@ pub(crate) async fn list(
     let (at, id) = paging.after()?;
     let (mut params, state) = (search.params()?, search.condition());
     params.extend(params![at, id, paging.limit()?]);
-    let sql = format!(
-        "-- dead letters\nSELECT {OBJECT} FROM dead_letters WHERE {WHERE} AND {state}
-        AND (?10 IS NULL OR last_failed_at < ?10 OR (last_failed_at = ?10 AND id < ?11))
-        ORDER BY last_failed_at DESC, id DESC LIMIT ?12"
-    );
+    let page = "AND (?10 IS NULL OR last_failed_at < ?10 OR (last_failed_at = ?10 AND dead_letters.id < ?11))
+        ORDER BY last_failed_at DESC, dead_letters.id DESC LIMIT ?12";
+    let from = search.from(page);
+    let sql =
+        format!("-- dead letters\nSELECT {OBJECT} FROM {from} WHERE {WHERE} AND {state} {page}");
     let letters = admin.ask::<DeadLetter>(&sql, params).await?;
     Ok(Json(paging.page(letters, |letter| (letter.last_failed_at.millis(), letter.id.clone()))?))
 }

@@ -6,6 +6,7 @@ use hookmill_core::params;
 use hookmill_core::store::{Statement, read_json};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{self, EventState, Word as _};
+use hookmill_dlq::kinds::{EVENT_KIND, LETTER_KIND, kinds, of_kind};
 use hookmill_dlq::replay::{check_pattern, glob};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -76,56 +77,23 @@ impl Search {
     /// and one of the dead letters for each state, so that an index limits each part; a table without the searched state is
     /// skipped.
     fn sql(&self, first: bool) -> String {
-        let (behind, order) = if self.since.is_some() { (">", "ASC") } else { ("<", "DESC") };
-        let page = |at: &str, id: &str| {
-            format!(
-                "ORDER BY {at} {order}, source || ' ' || {id} || ' ' || generation {order} LIMIT ?7"
-            )
-        };
+        let order = Order { first, earliest: self.since.is_some() };
         let searched = |state: &EventState| self.state.is_none_or(|only| only == *state);
         let states = || EventState::ALL.iter().copied().filter(searched);
         let ledger = states().any(EventState::is_in_ledger).then(|| {
-            let rows = "NULL AS error, secret, NULL AS next_attempt_at FROM events WHERE (?4 IS NULL OR outcome = ?4)";
-            ("id", "outcome", "applied_at", rows.to_owned())
+            let rows = "NULL AS error, secret, NULL AS next_attempt_at";
+            self.part(order, &LEDGER, rows, "(?4 IS NULL OR outcome = ?4)", None)
         });
-        // Another delivery may have applied the event meanwhile.
-        let retrying = states().find(|state| *state == EventState::Retrying).map(|_| {
-            let rows =
-                "failures ->> '$[#-1].error' AS error, NULL AS secret, due_at AS next_attempt_at
-                FROM retries AS waiting WHERE due_at IS NOT NULL AND NOT EXISTS (
-                    SELECT 1 FROM events WHERE (events.source, events.id, events.generation)
-                        = (waiting.source, waiting.id, waiting.generation)
-                )";
-            ("id", "'retrying'", "updated_at", rows.to_owned())
-        });
+        let retrying = states().find(|state| *state == EventState::Retrying);
+        let retrying = retrying.map(|_| Self::retrying(order));
         let letters = states().filter(|state| state.is_dead_letter()).map(|state| {
-            let rows = format!(
-                "error, NULL AS secret, NULL AS next_attempt_at
-                FROM dead_letters WHERE state = '{state}' AND source IS NOT NULL"
-            );
-            ("event_id", "state", "last_failed_at", rows)
+            let is = format!("state = '{state}' AND source IS NOT NULL");
+            let rows = "error, NULL AS secret, NULL AS next_attempt_at";
+            self.part(order, &LETTERS, rows, &is, Some(state))
         });
-        let table = |(id, state, at, rows): (&str, &str, &str, String)| {
-            let mut sql = format!(
-                "SELECT * FROM (SELECT source, {id} AS id, generation, type, {state} AS state, received_at, {at} AS settled_at,
-                    attempts, {rows}
-                AND (?1 IS NULL OR source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
-                AND (?3 IS NULL OR {id} = ?3)"
-            );
-            if given(self.source.as_ref()).is_some() && given(self.id.as_ref()).is_some() {
-                sql.push_str(&format!(" AND source = ?1 AND {id} = ?3"));
-            }
-            if !first {
-                sql.push_str(&format!(
-                    " AND {at} {behind}= ?5 AND ({at} <> ?5
-                        OR source || ' ' || {id} || ' ' || generation {behind} ?6)"
-                ));
-            }
-            format!("{sql} {})", page(at, id))
-        };
         let union = |parts: Vec<String>| parts.join(" UNION ALL ");
         // D1 allows at most five terms in a UNION.
-        let live: Vec<_> = ledger.into_iter().chain(retrying).map(table).collect();
+        let live: Vec<_> = ledger.into_iter().chain(retrying).collect();
         let live = (!live.is_empty()).then(|| format!("SELECT * FROM ({})", union(live)));
         format!(
             "-- search events
@@ -133,10 +101,167 @@ impl Search {
                 'received_at', received_at, 'settled_at', settled_at, 'attempts', attempts, 'secret', secret, 'error', error,
                 'next_attempt_at', next_attempt_at)
             FROM ({}) {}",
-            union(live.into_iter().chain(letters.map(table)).collect()),
-            page("settled_at", "id")
+            union(live.into_iter().chain(letters).collect()),
+            order.page("settled_at", "id")
         )
     }
+
+    /// A page of the events that wait for an attempt, which are few. Another delivery may have applied one meanwhile.
+    fn retrying(order: Order) -> String {
+        format!(
+            "SELECT * FROM (SELECT source, id, generation, type, 'retrying' AS state, received_at, updated_at AS settled_at,
+                attempts, failures ->> '$[#-1].error' AS error, NULL AS secret, due_at AS next_attempt_at
+            FROM retries AS waiting WHERE due_at IS NOT NULL AND NOT EXISTS (
+                SELECT 1 FROM events WHERE (events.source, events.id, events.generation)
+                    = (waiting.source, waiting.id, waiting.generation)
+            )
+            AND (?1 IS NULL OR source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
+            AND (?3 IS NULL OR id = ?3) {} {})",
+            order.after("updated_at", "id"),
+            order.page("updated_at", "id")
+        )
+    }
+
+    /// A page of one table.
+    fn part(
+        &self,
+        order: Order,
+        table: &Table,
+        rows: &str,
+        is: &str,
+        letter: Option<EventState>,
+    ) -> String {
+        let Table { name, id, at, state } = table;
+        let (source, event) = (given(self.source.as_ref()), given(self.id.as_ref()));
+        let by_kind = source.is_some() || given(self.r#type.as_ref()).is_some();
+        let (with, from) = match (event, letter) {
+            (Some(_), Some(_)) => {
+                (String::new(), format!("{name} INDEXED BY dead_letters_event WHERE {id} = ?3 AND"))
+            }
+            (Some(_), None) if source.is_some() => {
+                (String::new(), "events WHERE source = ?1 AND id = ?3 AND".to_owned())
+            }
+            (Some(_), None) => (
+                format!("WITH RECURSIVE {}", kinds("events", &["source"])),
+                "kinds CROSS JOIN events ON source = kind ->> 0 AND id = ?3 WHERE".to_owned(),
+            ),
+            (None, None) if by_kind || self.state.is_some() => (
+                order.times(),
+                "enough CROSS JOIN events INDEXED BY events_applied ON applied_at = enough.at WHERE"
+                    .to_owned(),
+            ),
+            (None, Some(state)) if by_kind => {
+                let is = format!(
+                    "kind ->> 0 = '{state}' AND (?1 IS NULL OR kind ->> 1 = ?1)
+                    AND (?2 IS NULL OR iif(instr(?2, '*'), kind ->> 2 GLOB ?2, kind ->> 2 = ?2))"
+                );
+                let page = format!("{} {}", order.after(at, id), order.page(at, id));
+                let found = letters_of_kinds(&is, &page);
+                (
+                    String::new(),
+                    format!("({found}) AS found CROSS JOIN {name} ON {name}.id = letter WHERE"),
+                )
+            }
+            (None, _) => (String::new(), format!("{name} WHERE")),
+        };
+        format!(
+            "SELECT * FROM ({with} SELECT source, {name}.{id} AS id, generation, type, {state} AS state, received_at,
+                {at} AS settled_at, attempts, {rows} FROM {from} {is}
+            AND (?1 IS NULL OR source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
+            AND (?3 IS NULL OR {name}.{id} = ?3) {} {})",
+            order.after(at, &format!("{name}.{id}")),
+            order.page(at, &format!("{name}.{id}"))
+        )
+    }
+}
+
+/// A table with events: its name, and its columns for the event's id, the time and the state.
+struct Table {
+    name: &'static str,
+    id: &'static str,
+    at: &'static str,
+    state: &'static str,
+}
+
+const LEDGER: Table = Table { name: "events", id: "id", at: "applied_at", state: "outcome" };
+const LETTERS: Table =
+    Table { name: "dead_letters", id: "event_id", at: "last_failed_at", state: "state" };
+
+/// The order of a search, and its position.
+#[derive(Clone, Copy)]
+struct Order {
+    /// Whether it is the first page.
+    first: bool,
+    earliest: bool,
+}
+
+impl Order {
+    const fn words(self) -> (&'static str, &'static str) {
+        if self.earliest { (">", "ASC") } else { ("<", "DESC") }
+    }
+
+    fn page(self, at: &str, id: &str) -> String {
+        let (_, order) = self.words();
+        format!(
+            "ORDER BY {at} {order}, source || ' ' || {id} || ' ' || generation {order} LIMIT ?7"
+        )
+    }
+
+    /// The condition that a row is on this page or a later one.
+    fn after(self, at: &str, id: &str) -> String {
+        let (behind, _) = self.words();
+        if self.first {
+            return String::new();
+        }
+        format!(
+            "AND {at} {behind}= ?5 AND ({at} <> ?5 OR source || ' ' || {id} || ' ' || generation {behind} ?6)"
+        )
+    }
+
+    /// Common table expressions: `enough` has the times, latest first, at which enough events of the searched kinds took
+    /// effect. Events at `?5` may be on the previous page, so they do not count.
+    fn times(self) -> String {
+        let (behind, order) = self.words();
+        let (after, events) = if self.first {
+            (String::new(), "events")
+        } else {
+            (format!("AND applied_at {behind}= ?5"), "iif(at = ?5, 0, events)")
+        };
+        format!(
+            "WITH RECURSIVE {},
+            times(at, events) AS (
+                SELECT time.value ->> 0, sum(time.value ->> 1) FROM kinds, json_each((
+                    SELECT json_group_array(json_array(applied_at, events)) FROM (
+                        SELECT applied_at, events FROM event_kinds WHERE {} {after}
+                        ORDER BY applied_at {order} LIMIT ?7 + 1
+                    )
+                )) AS time
+                WHERE kind IS NOT NULL AND (?1 IS NULL OR kind ->> 0 = ?1)
+                    AND (?2 IS NULL OR iif(instr(?2, '*'), kind ->> 1 GLOB ?2, kind ->> 1 = ?2))
+                    AND (?4 IS NULL OR kind ->> 2 = ?4)
+                GROUP BY 1
+            ),
+            enough(at) AS MATERIALIZED (
+                SELECT at FROM (
+                    SELECT at, sum({events}) OVER (ORDER BY at {order}) - {events} AS before FROM times
+                ) WHERE before < ?7
+            )",
+            kinds("event_kinds", &EVENT_KIND),
+            of_kind(&EVENT_KIND)
+        )
+    }
+}
+
+/// A query for the ids of dead letters of the kinds that meet a condition about `kind`, a page of each kind. `page` has the
+/// other conditions, the order and the limit.
+pub(crate) fn letters_of_kinds(is: &str, page: &str) -> String {
+    format!(
+        "WITH RECURSIVE {} SELECT one.value AS letter FROM kinds, json_each((
+            SELECT json_group_array(id) FROM (SELECT id FROM dead_letters WHERE {} {page})
+        )) AS one WHERE kind IS NOT NULL AND {is}",
+        kinds("dead_letters", &LETTER_KIND),
+        of_kind(&LETTER_KIND)
+    )
 }
 
 /// Search events, latest first; with `since`, earliest first.

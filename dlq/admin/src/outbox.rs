@@ -8,6 +8,7 @@ use hookmill_core::params;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{self, AuditAction, Channel, OutboxState, Unsent};
+use hookmill_dlq::kinds::{OUTBOX_KIND, UNSENT_KIND, kinds, of_kind};
 use hookmill_dlq::replay::check_blank;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -85,18 +86,68 @@ pub(crate) struct Search {
     recipient: Option<String>,
 }
 
-const LIST: &str = "\
--- outbox
+const OBJECT: &str = "\
 SELECT json_object('id', outbox.id, 'source', source, 'event_id', event_id, 'rule', rule, 'channel', outbox.channel,
     'recipient', recipient, 'state', outbox.state, 'provider', provider, 'provider_id', provider_id,
     'error', iif(outbox.state = 'sealed', outbox_batches.error, outbox.error), 'skipped_recipients', skipped_recipients,
     'retry_at', iif(outbox_batches.state = 'sealed' AND outbox_batches.attempts > 0, outbox_batches.due_at, NULL),
-    'outcome', outcome, 'created_at', created_at, 'due_at', outbox.due_at, 'settled_at', outbox.settled_at)
-FROM outbox LEFT JOIN outbox_batches ON outbox_batches.id = batch
-WHERE (?1 IS NULL OR outbox.state = ?1) AND (?2 IS NULL OR outbox.channel = ?2) AND (?3 IS NULL OR rule = ?3)
+    'outcome', outcome, 'created_at', created_at, 'due_at', outbox.due_at, 'settled_at', outbox.settled_at)";
+
+/// The filter of a list, and a page of it.
+const PAGE: &str = "(?1 IS NULL OR outbox.state = ?1) AND (?2 IS NULL OR outbox.channel = ?2) AND (?3 IS NULL OR rule = ?3)
     AND (?4 IS NULL OR recipient = ?4)
     AND (?5 IS NULL OR created_at < ?5 OR (created_at = ?5 AND outbox.id < ?6))
 ORDER BY created_at DESC, outbox.id DESC LIMIT ?7";
+
+impl Search {
+    /// The query for a page: an index finds the messages.
+    fn sql(&self) -> String {
+        const UNSENT: &str = "(SELECT * FROM outbox WHERE state IN ('refused', 'suppressed', 'uncertain')) AS outbox";
+        let kind = |place| {
+            format!(
+                "(?2 IS NULL OR kind ->> {place} = ?2) AND (?3 IS NULL OR kind ->> {} = ?3)",
+                place + 1
+            )
+        };
+        let from = match self.state {
+            _ if given(self.recipient.as_ref()).is_some() => {
+                "(SELECT * FROM outbox INDEXED BY outbox_recipient WHERE recipient = ?4) AS outbox"
+                    .to_owned()
+            }
+            Some(OutboxState::Pending) => {
+                "(SELECT * FROM outbox INDEXED BY outbox_written WHERE state = 'pending') AS outbox"
+                    .to_owned()
+            }
+            Some(OutboxState::Sealed) => "(
+                SELECT member.value AS id FROM outbox_batches, json_each(members) AS member
+                WHERE outbox_batches.state IN ('sealed', 'sending')
+            ) AS sealed CROSS JOIN outbox ON outbox.id = sealed.id"
+                .to_owned(),
+            Some(OutboxState::Refused | OutboxState::Suppressed | OutboxState::Uncertain) => {
+                let is = format!("kind ->> 0 = ?1 AND {}", kind(1));
+                of_kinds(UNSENT, &UNSENT_KIND, &is)
+            }
+            Some(OutboxState::Sent) | None => of_kinds("outbox", &OUTBOX_KIND, &kind(0)),
+        };
+        format!(
+            "-- outbox
+{OBJECT} FROM {from} LEFT JOIN outbox_batches ON outbox_batches.id = batch WHERE {PAGE}"
+        )
+    }
+}
+
+/// The messages of the kinds that meet a condition: a page of each kind.
+fn of_kinds(table: &str, columns: &[&str], is: &str) -> String {
+    format!(
+        "(
+            WITH RECURSIVE {} SELECT one.value AS message FROM kinds, json_each((
+                SELECT json_group_array(id) FROM (SELECT id FROM {table} WHERE {} AND {PAGE})
+            )) AS one WHERE kind IS NOT NULL AND {is}
+        ) AS found CROSS JOIN outbox ON outbox.id = message",
+        kinds(table, columns),
+        of_kind(columns)
+    )
+}
 
 /// List the outbox, latest first.
 #[utoipa::path(
@@ -118,7 +169,7 @@ pub(crate) async fn list(
         id,
         paging.limit()?,
     ];
-    let found = admin.ask::<Outgoing>(LIST, params).await?;
+    let found = admin.ask::<Outgoing>(&search.sql(), params).await?;
     Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.id.clone()))?))
 }
 

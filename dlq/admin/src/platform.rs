@@ -8,6 +8,7 @@ use hookmill_core::store::{Param, Rows, Statement, StoreError, answer, read_json
 use hookmill_core::time::Timestamp;
 use serde::de::DeserializeOwned;
 
+use crate::auth::GuardMemory;
 use crate::problem::Problem;
 use crate::stats::QueueBacklog;
 
@@ -33,6 +34,9 @@ pub trait Platform: Send + Sync {
 
     /// The configuration; `None` if only the data is available.
     fn config(&self) -> Option<&Config>;
+
+    /// What the guard of the API remembers between requests.
+    fn memory(&self) -> &GuardMemory;
 
     /// The time.
     fn now(&self) -> Timestamp;
@@ -69,6 +73,7 @@ impl Admin {
 pub(crate) fn problem(error: StoreError) -> Problem {
     match error {
         StoreError::Unavailable(_) => Problem::unavailable("the database does not respond"),
+        StoreError::TooSlow => Problem::too_slow(),
         // The message is about Hookmill's own statements.
         error => Problem::broken(&error.to_string()),
     }

@@ -74,6 +74,11 @@ impl Problem {
         Self { retry_after: Some(5), ..problem }
     }
 
+    pub(crate) fn too_slow() -> Self {
+        let detail = "the query took too long; ask for less: a smaller `limit`, one `source`, a `type` without `*`, one `state`";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Query too slow", detail)
+    }
+
     pub(crate) fn broken(detail: &str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error", detail)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use hookmill_admin::auth::GuardMemory;
 use hookmill_admin::{Platform, QueueBacklog, nothing_here, router};
 use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, Metrics, R2, jobs, log, now};
 use hookmill_config::Admin as Config;
@@ -36,6 +37,9 @@ fn config() -> Config {
 }
 
 type Pending<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The guard's memory. It lives as long as the isolate, and a router only as long as its request.
+static MEMORY: GuardMemory = GuardMemory::new();
 
 /// The platform of the admin API.
 struct Cloudflare {
@@ -84,6 +88,10 @@ impl Platform for Cloudflare {
 
     fn config(&self) -> Option<&Config> {
         Some(&self.config)
+    }
+
+    fn memory(&self) -> &GuardMemory {
+        &MEMORY
     }
 
     fn now(&self) -> Timestamp {

@@ -2,11 +2,12 @@
 
 use crate::list::{note, print_line};
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use hookmill_dlq::recover;
+use hookmill_native::private::{create_file, create_folder};
 use hookmill_native::{DataFolder, FolderError, Reader, now};
 use rusqlite::{Connection, OpenFlags};
 
@@ -59,6 +60,7 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
         }
         return Ok(());
     };
+    without_links(from)?;
     let reader = DataFolder::read(from).map_err(|error| match error {
         FolderError::Empty(folder) => anyhow::anyhow!(
             "{} contains no backup; `hookmill backup` creates one",
@@ -131,10 +133,7 @@ fn whole_or_not(
     let made = || format!("cannot create {}", folder.display());
     let absolute = std::path::absolute(folder)?;
     let parent = absolute.parent().with_context(made)?;
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(parent).with_context(made)?;
+    create_folder(parent).with_context(made)?;
     let incoming = tempfile::Builder::new().prefix(".hookmill-").tempdir_in(parent);
     let incoming = incoming.with_context(made)?;
     fill(incoming.path())?;
@@ -146,7 +145,7 @@ fn whole_or_not(
 }
 
 /// Makes a folder durable, with all its content.
-fn sync(path: &Path) -> std::io::Result<()> {
+fn sync(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
             sync(&entry?.path())?;
@@ -180,8 +179,8 @@ fn copy(reader: &Reader, from: &Path, to: &Path) -> anyhow::Result<()> {
 
 /// A copy of a database at one moment. Writers continue meanwhile.
 fn snapshot(database: &Connection, copy: &Path) -> rusqlite::Result<()> {
-    // A file of an earlier attempt.
-    let _ = fs::remove_file(copy);
+    // SQLite writes into an empty file, and not into one of an earlier attempt.
+    create_file(copy).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     database.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).map(drop)
 }
 
@@ -212,9 +211,10 @@ fn copy_bodies(from: &Path, to: &Path) -> anyhow::Result<()> {
         if source.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
+        no_link(&source.path())?;
         let Ok(files) = fs::read_dir(source.path()) else { continue };
         let folder = to.join(BODIES).join(source.file_name());
-        fs::create_dir_all(&folder)?;
+        create_folder(&folder)?;
         for file in files {
             let file = file?;
             copy_if_there(&file.path(), &folder.join(file.file_name()))?;
@@ -227,9 +227,33 @@ fn copy_if_there(from: &Path, to: &Path) -> anyhow::Result<()> {
     if to.exists() {
         return Ok(());
     }
-    match fs::copy(from, to) {
-        Ok(_) => Ok(()),
+    let cannot = || format!("cannot copy {}", from.display());
+    no_link(from)?;
+    match File::open(from) {
+        Ok(mut source) => {
+            if !source.metadata().with_context(cannot)?.is_file() {
+                bail!("{} is not a file; remove it", from.display());
+            }
+            let mut target = create_file(to).with_context(cannot)?;
+            io::copy(&mut source, &mut target).map(drop).with_context(cannot)
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("cannot copy {}", from.display())),
+        Err(error) => Err(error).with_context(cannot),
     }
+}
+
+/// A backup may come from elsewhere, and a link in it could lead to any file of this machine.
+fn without_links(backup: &Path) -> anyhow::Result<()> {
+    let Ok(entries) = fs::read_dir(backup) else { return Ok(()) };
+    for entry in entries {
+        no_link(&entry?.path())?;
+    }
+    Ok(())
+}
+
+fn no_link(path: &Path) -> anyhow::Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        bail!("{} is a link; a backup contains only folders and files", path.display());
+    }
+    Ok(())
 }

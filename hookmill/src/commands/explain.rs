@@ -336,7 +336,7 @@ impl RuleOf {
                 let parameters = parameters.max_by_key(Vec::len).unwrap_or_default();
                 let json = |param: &Param| match param {
                     Param::Text(text) => serde_json::from_str(text).ok(),
-                    Param::Integer(_) | Param::Null => None,
+                    Param::Integer(_) | Param::Null | Param::Now => None,
                 };
                 let parameters = parameters.iter().filter_map(json);
                 (None, sql(), parameters.collect())

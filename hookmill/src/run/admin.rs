@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use hookmill_admin::auth::GuardMemory;
 use hookmill_admin::{Platform, QueueBacklog};
 use hookmill_config::Admin as Config;
 use hookmill_core::queue::{Backlog, Queue as _, QueueError};
@@ -24,6 +25,8 @@ pub struct AdminPlatform<S> {
     pub queues: Queues,
     /// The parts that run in this process. Those in another process check for work every few seconds.
     pub running: Option<Running>,
+    /// Of the guard, which commands on the data folder do not pass.
+    pub memory: GuardMemory,
 }
 
 /// The queues: those of this process, or those of a data folder.
@@ -88,6 +91,10 @@ impl<S: Store + 'static> Platform for AdminPlatform<S> {
 
     fn config(&self) -> Option<&Config> {
         self.config.as_ref()
+    }
+
+    fn memory(&self) -> &GuardMemory {
+        &self.memory
     }
 
     fn now(&self) -> Timestamp {

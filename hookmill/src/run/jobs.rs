@@ -8,6 +8,7 @@ use hookmill_native::{Metrics, now};
 use tokio::sync::{Notify, watch};
 
 use crate::run::log;
+use crate::run::tasks::Tasks;
 
 /// The minimum delay after the store failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -23,7 +24,7 @@ pub struct Runner {
 
 impl Runner {
     /// Runs a job when work is due, when `wake` is notified, and at least once in its interval.
-    pub async fn run<J: Job>(mut self, job: J, wake: Arc<Notify>) {
+    pub async fn run<J: Job>(mut self, job: Arc<J>, wake: Arc<Notify>) {
         while !*self.stopped.borrow() {
             // Registered before the step, so that a signal during the step is not missed.
             let woken = wake.notified();
@@ -40,6 +41,18 @@ impl Runner {
                 _ = self.stopped.wait_for(|stopped| *stopped) => {}
             }
         }
+    }
+
+    /// Starts a job as a background task with this name.
+    pub fn start<J: Job + 'static>(
+        &self,
+        tasks: &mut Tasks,
+        name: String,
+        job: J,
+        wake: Arc<Notify>,
+    ) {
+        let (runner, job) = (self.clone(), Arc::new(job));
+        tasks.start(name, move || runner.clone().run(job.clone(), wake.clone()));
     }
 
     /// Logs a step. Returns the delay until the next one, if work is known.
@@ -90,7 +103,7 @@ mod tests {
         let runner = Runner { metrics: Metrics::default(), outbox: outbox.clone(), stopped };
         let (job, wake) = (Counting::default(), Arc::new(Notify::new()));
         let written = outbox.notified();
-        let running = tokio::spawn(runner.run(job.clone(), wake.clone()));
+        let running = tokio::spawn(runner.run(Arc::new(job.clone()), wake.clone()));
         job.1.notified().await;
         // Its next step is due in minutes.
         wake.notify_one();

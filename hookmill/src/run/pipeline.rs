@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use hookmill_admin::auth::GuardMemory;
 use hookmill_config::{Batch, Consumers, Source};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
-use hookmill_consumers::refetch::Apis;
+use hookmill_consumers::refetch::{self, Apis};
 use hookmill_consumers::{BatchResult, Fate, counts, longest_delay, process_batch};
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
@@ -20,12 +21,11 @@ use hookmill_loader::Loaded;
 use hookmill_native::http::{self, Limits, Service};
 use hookmill_native::{
     DataFolder, Files, HttpClient, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite,
-    SqliteQueue, now,
+    SqliteQueue, StatusMetrics, now,
 };
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::run::admin;
@@ -36,6 +36,7 @@ use crate::run::jobs::Runner;
 use crate::run::log;
 use crate::run::out::{Out, display_only};
 use crate::run::secrets::{from_environment, wrapped};
+use crate::run::tasks::{TaskHealth, Tasks, log_panics};
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
 use hookmill_dlq::jobs::{RunReplays, SweepOld};
 use hookmill_dlq::{drain, drained};
@@ -108,6 +109,7 @@ pub fn start_log(options: &RunOptions, default: &str) {
     } else {
         log.with_ansi(std::io::stderr().is_terminal()).init();
     }
+    log_panics();
 }
 
 /// Loads and checks a configuration.
@@ -136,6 +138,7 @@ struct IngressPlatform {
     store: Sqlite,
     objects: Files,
     rate_limits: RateLimits,
+    tasks: TaskHealth,
 }
 
 impl Platform for IngressPlatform {
@@ -161,7 +164,7 @@ impl Platform for IngressPlatform {
             Err(_) => Some("the queue does not respond".to_owned()),
         };
         let store = store.err().map(|_| "the store does not respond".to_owned());
-        queue.into_iter().chain(store).collect()
+        queue.into_iter().chain(store).chain(self.tasks.problems()).collect()
     }
 }
 
@@ -214,22 +217,19 @@ pub fn run(
         let admin_listener = options.admin.map(listen).transpose()?;
         folder.announce(address)?;
         let metrics = Metrics::default();
-        if let Some(address) = options.metrics {
-            serve_metrics(address, &metrics, &store, &queue).await?;
-        }
-
         let (stop_requests, stopping) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let mut consumers = JoinSet::new();
+        let mut tasks = Tasks::new(metrics.clone(), stopped.clone());
+        if let Some(address) = options.metrics {
+            let status = {
+                let (store, queue) = (store.clone(), queue.clone());
+                move || admin::status(store.clone(), queue.clone())
+            };
+            serve_metrics(&mut tasks, address, &metrics, status, &stopped).await?;
+        }
         let objects = folder.objects()?;
         let written = Arc::new(Notify::new());
-        // The folder is locked, so the processes that were sending have ended.
-        if let Err(error) = resume(&store, now()).await {
-            error!(%error, "cannot resume batches that were being sent; they resume when their leases end");
-        }
-        for what in stranded(&store, &channels).await.unwrap_or_default() {
-            warn!("{what}");
-        }
+        resume_work(&store, &channels, &apis).await;
         let client = HttpClient::new().context("cannot create an HTTPS client")?;
         let out = match outbox {
             Outbox::Sent => Out::Network(client.clone()),
@@ -239,7 +239,7 @@ pub fn run(
             Runner { metrics: metrics.clone(), outbox: written.clone(), stopped: stopped.clone() };
         let events = queue.sender(QueueName::Events);
         let sending = Sending { channels, alarm, apis, out, client: client.clone(), events };
-        sending.start(&mut consumers, &runner, &store, &config);
+        sending.start(&mut tasks, &runner, &store, &config);
         let consumer = Consumer {
             queue: queue.clone(),
             store: store.clone(),
@@ -249,25 +249,37 @@ pub fn run(
             config,
             batch: loaded.config.queue.batch(),
         };
-        for _ in 0..CONSUMERS {
-            consumers.spawn(consumer.clone().consume(QueueName::Events, stopped.clone()));
+        for number in 1..=CONSUMERS {
+            consumer.start(&mut tasks, format!("consumer {number}"), QueueName::Events, &stopped);
         }
-        consumers.spawn(consumer.consume(QueueName::Replays, stopped.clone()));
+        consumer.start(&mut tasks, "consumer of replays".to_owned(), QueueName::Replays, &stopped);
         let replay_requested = Arc::new(Notify::new());
         let replays = RunReplays { store: store.clone(), queue: queue.sender(QueueName::Replays) };
-        consumers.spawn(runner.clone().run(replays, replay_requested.clone()));
+        runner.start(&mut tasks, "replays".to_owned(), replays, replay_requested.clone());
         let retention = loaded.config.retention;
         let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
-        consumers.spawn(runner.run(sweep, Arc::default()));
+        runner.start(&mut tasks, "sweep".to_owned(), sweep, Arc::default());
         let running = Some(admin::Running { client, replay_requested, written });
         let queues = admin::Queues::Running(queue.clone());
         let config = Some(loaded.admin());
-        let lent =
-            admin::AdminPlatform { store: store.clone(), bodies: objects.bodies(), config, queues, running };
+        let lent = admin::AdminPlatform {
+            store: store.for_questions(),
+            bodies: objects.bodies(),
+            config,
+            queues,
+            running,
+            memory: GuardMemory::new(),
+        };
         let admin = hookmill_admin::router(Arc::new(lent));
-        consumers.spawn(consume_dead_letters(queue.clone(), store.clone(), stopped.clone()));
+        tasks.start("dead letters", {
+            let (queue, store, stopped) = (queue.clone(), store.clone(), stopped.clone());
+            move || consume_dead_letters(queue.clone(), store.clone(), stopped.clone())
+        });
         let counted = metrics.clone();
-        consumers.spawn(keep_rejections(gate.clone(), store.clone(), metrics, stopped));
+        tasks.start("rejections", {
+            let (gate, store) = (gate.clone(), store.clone());
+            move || keep_rejections(gate.clone(), store.clone(), metrics.clone(), stopped.clone())
+        });
 
         let platform = IngressPlatform {
             sender: queue.sender(QueueName::Events),
@@ -275,6 +287,7 @@ pub fn run(
             store,
             objects,
             rate_limits: RateLimits::new(&loaded.config.ingress.sources),
+            tasks: tasks.health(),
         };
         let service = Arc::new(Service { platform, gate, observe: observe(counted) });
         let body_timeout = loaded.config.ingress.limits.body_timeout;
@@ -300,7 +313,8 @@ pub fn run(
                 // Both servers share the descriptors.
                 let few = Limits { connections: (connections / 8).max(1), ..limits.clone() };
                 let many = Limits { connections: connections - few.connections, ..limits };
-                let admin = admin.merge(http::health(service)).fallback(hookmill_admin::nothing_here);
+                let admin =
+                    admin.merge(http::health(service)).fallback(hookmill_admin::nothing_here);
                 tokio::join!(
                     stop_http,
                     serve(listener, webhooks, many),
@@ -309,9 +323,22 @@ pub fn run(
             }
         }
         stop.send_replace(true);
-        while consumers.join_next().await.is_some() {}
+        tasks.ended().await;
         Ok(())
     })
+}
+
+/// Resumes what the last process was doing. The folder is locked, so that process has ended.
+async fn resume_work(store: &Sqlite, channels: &[OutboxChannel], apis: &Apis) {
+    if let Err(error) = resume(store, now()).await {
+        error!(%error, "cannot resume batches that were being sent; they resume when their leases end");
+    }
+    if let Err(error) = refetch::resume(store, apis, now()).await {
+        error!(%error, "cannot free objects that were being fetched; they are fetched when their leases end");
+    }
+    for what in stranded(store, channels).await.unwrap_or_default() {
+        warn!("{what}");
+    }
 }
 
 /// The parts of the jobs that send requests to providers.
@@ -326,24 +353,22 @@ struct Sending {
 }
 
 impl Sending {
-    fn start(self, tasks: &mut JoinSet<()>, runner: &Runner, store: &Sqlite, config: &Consumers) {
+    fn start(self, tasks: &mut Tasks, runner: &Runner, store: &Sqlite, config: &Consumers) {
         let Self { channels, alarm, apis, out, client, events } = self;
         for channel in channels {
+            let name = format!("sender of {}", channel.name());
             let send = SendOutbox { store: store.clone(), fetch: out.clone(), channel };
-            tasks.spawn(runner.clone().run(send, runner.outbox.clone()));
+            runner.start(tasks, name, send, runner.outbox.clone());
         }
         if let Some(alarm) = alarm {
-            let alerts =
-                SendAlerts { store: store.clone(), queue: Some(events), fetch: out, alarm };
-            tasks.spawn(runner.clone().run(alerts, Arc::default()));
+            let queue = Some(events);
+            let alerts = SendAlerts { store: store.clone(), queue, fetch: out, alarm };
+            runner.start(tasks, "alerts".to_owned(), alerts, Arc::default());
         }
         if !apis.is_empty() {
-            let (runner, store, config) = (runner.clone(), store.clone(), config.clone());
-            tasks.spawn(async move {
-                let refetch = RefetchObjects { store, fetch: client, config: &config, apis };
-                let woken = runner.outbox.clone();
-                runner.run(refetch, woken).await;
-            });
+            let config = config.clone();
+            let refetch = RefetchObjects { store: store.clone(), fetch: client, config, apis };
+            runner.start(tasks, "refetch".to_owned(), refetch, runner.outbox.clone());
         }
     }
 }
@@ -362,17 +387,30 @@ fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-async fn serve_metrics(
+async fn serve_metrics<F: Future<Output = Option<StatusMetrics>> + Send + 'static>(
+    tasks: &mut Tasks,
     address: SocketAddr,
     metrics: &Metrics,
-    store: &Sqlite,
-    queue: &SqliteQueue,
+    status: impl Fn() -> F + Clone + Send + Sync + 'static,
+    stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let (listener, address) = listen(address)?;
     info!(%address, "serving metrics");
-    let (store, queue) = (store.clone(), queue.clone());
-    let status = move || admin::status(store.clone(), queue.clone());
-    tokio::spawn(metrics.clone().serve(listener, status));
+    let listener = listener.into_std()?;
+    let (metrics, stopped) = (metrics.clone(), stopped.clone());
+    tasks.start("metrics", move || {
+        let listener = listener.try_clone().and_then(TcpListener::from_std);
+        let (metrics, status, mut stopped) = (metrics.clone(), status.clone(), stopped.clone());
+        async move {
+            let served = async { metrics.serve(listener?, status).await };
+            tokio::select! {
+                served = served => if let Err(error) = served {
+                    error!(%error, "cannot serve metrics");
+                },
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+        }
+    });
     Ok(())
 }
 
@@ -462,6 +500,17 @@ struct Consumer {
 }
 
 impl Consumer {
+    fn start(
+        &self,
+        tasks: &mut Tasks,
+        name: String,
+        lane: QueueName,
+        stopped: &watch::Receiver<bool>,
+    ) {
+        let (consumer, stopped) = (self.clone(), stopped.clone());
+        tasks.start(name, move || consumer.clone().consume(lane, stopped.clone()));
+    }
+
     /// Waits a few seconds while new events arrive: replayed ones are less urgent.
     async fn give_way(&self) {
         let since = Instant::now();

@@ -60,8 +60,10 @@ impl Store for D1 {
 
 /// The statement with a cast around each integer parameter. D1 would bind a JavaScript number as `REAL`, whose division and
 /// text differ from an integer's, and it does not accept `BigInt`. So integers travel as text.
+///
+/// A batch may wait in D1, so the database itself tells the time. The parameter stays, since each one is bound.
 fn with_casts<'s>(sql: &'s str, params: &[Param]) -> Cow<'s, str> {
-    if !params.iter().any(|param| matches!(param, Param::Integer(_))) {
+    if !params.iter().any(|param| matches!(param, Param::Integer(_) | Param::Now)) {
         return Cow::Borrowed(sql);
     }
     let mut parts = sql.split('?');
@@ -73,6 +75,9 @@ fn with_casts<'s>(sql: &'s str, params: &[Param]) -> Cow<'s, str> {
             number.parse::<usize>().ok().and_then(|number| params.get(number.checked_sub(1)?));
         cast.push_str(&match param {
             Some(Param::Integer(_)) => format!("CAST(?{number} AS INTEGER)"),
+            Some(Param::Now) => {
+                format!("CAST(coalesce(?{number}, round(unixepoch('subsec') * 1000)) AS INTEGER)")
+            }
             _ => format!("?{number}"),
         });
         cast.push_str(rest);
@@ -82,7 +87,7 @@ fn with_casts<'s>(sql: &'s str, params: &[Param]) -> Cow<'s, str> {
 
 fn bound(param: Param) -> JsValue {
     match param {
-        Param::Null => JsValue::NULL,
+        Param::Null | Param::Now => JsValue::NULL,
         Param::Integer(integer) => JsValue::from_str(&integer.to_string()),
         Param::Text(text) => JsValue::from_str(&text),
     }
@@ -146,5 +151,9 @@ mod tests {
             "SELECT ?1, CAST(?2 AS INTEGER) WHERE a = ?10 OR b = CAST(?2 AS INTEGER)"
         );
         assert_eq!(with_casts("SELECT ?1", &params[..1]), "SELECT ?1");
+        assert_eq!(
+            with_casts("SELECT ?1", &[Param::Now]),
+            "SELECT CAST(coalesce(?1, round(unixepoch('subsec') * 1000)) AS INTEGER)"
+        );
     }
 }

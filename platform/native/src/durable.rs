@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
-/// Writes to `incoming` and renames that file, so that the file is complete or absent, even after a power failure or on a
+use crate::private::create_file;
+
+/// Writes a private file to `incoming` and renames that file, so that the file is complete or absent, even after a power failure or on a
 /// full disk. `incoming` is on the same file system, and no other writer uses it.
 pub(crate) fn write_durably(path: &Path, incoming: &Path, content: &[u8]) -> std::io::Result<()> {
     let written = (|| {
-        let mut file = File::create(incoming)?;
+        let mut file = create_file(incoming)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(incoming, path)

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::panics::Panicked;
 
 use crate::durable::{absent_as_none, sync, write_durably};
+use crate::private::create_folder;
 
 /// The objects of a folder, read-only.
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ impl Files {
     pub(crate) fn open(folder: PathBuf) -> std::io::Result<Self> {
         let incoming = folder.join(INCOMING);
         absent_as_none(fs::remove_dir_all(&incoming))?;
-        fs::create_dir_all(&incoming)?;
+        create_folder(&incoming)?;
         Ok(Self(Bodies(folder)))
     }
 
@@ -62,7 +64,7 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(run).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(ObjectError(error.to_string())),
-        Err(error) => Err(ObjectError(error.to_string())),
+        Err(_) => Err(ObjectError(Panicked.to_string())),
     }
 }
 
@@ -87,7 +89,7 @@ fn put(root: &Path, key: &str, body: &[u8]) -> std::io::Result<()> {
     let path = root.join(key);
     let folder = path.parent().unwrap_or(root);
     if !folder.exists() {
-        fs::create_dir_all(folder)?;
+        create_folder(folder)?;
         sync(root)?;
     }
     let incoming = root.join(INCOMING).join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());

@@ -11,10 +11,12 @@ use hookmill_core::schema::Schema;
 use hookmill_migrations::{Migration, MigrationError, apply, schema};
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::checkpoint::Checkpoints;
 use crate::durable::{absent_as_none, write_durably};
 use crate::files::Files;
+use crate::private::{close, create_file, create_folder};
 use crate::queue::{QueueName, SqliteQueue};
 use crate::reader::{Reader, there};
 use crate::sqlite::{self, Sqlite};
@@ -89,6 +91,28 @@ pub enum FolderError {
         /// The command.
         by: String,
     },
+    /// One of its databases is missing.
+    #[error(
+        "{missing} is missing, but {there} has data: put the missing file back, or restore a backup into another folder \
+         with `hookmill restore`; to go on without what was in it, run with a new folder"
+    )]
+    Lost {
+        /// The database.
+        missing: PathBuf,
+        /// The other database.
+        there: PathBuf,
+    },
+    /// Other users can read it, and this user cannot change that.
+    #[error(
+        "other users can read {path}, and this user cannot close it; run `chmod go= {path}` as its owner, \
+         or run Hookmill as its owner"
+    )]
+    Open {
+        /// The folder, or a file in it.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// It cannot be read or written.
     #[error("cannot use the folder {path}")]
     Io {
@@ -110,27 +134,24 @@ pub enum FolderError {
     Migration(#[from] MigrationError),
 }
 
-/// Creates a folder that only its owner can read, since it contains customers' data.
-fn create(path: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(path)
-}
-
 impl DataFolder {
-    /// Creates the folder if it does not exist, and locks it.
+    /// Creates the folder if it does not exist, locks it, and closes it to other users: it contains customers' data.
     ///
     /// # Errors
     ///
-    /// [`FolderError::InUse`] if another process has locked it.
+    /// [`FolderError::InUse`] if another process has locked it, [`FolderError::Open`] if it cannot be closed.
     pub fn lock(path: &Path) -> Result<Self, FolderError> {
         let io = |source| FolderError::Io { path: path.to_owned(), source };
-        create(path).map_err(io)?;
-        let lock = File::create(path.join("lock")).map_err(io)?;
+        create_folder(path).map_err(io)?;
+        let lock = create_file(&path.join("lock")).map_err(io)?;
         for _ in 0..TRIES {
             match lock.try_lock() {
                 Ok(()) => {
+                    let was_open =
+                        close(path).map_err(|(path, source)| FolderError::Open { path, source })?;
+                    if was_open {
+                        warn!(folder = %path.display(), "other users could read the data folder; its permissions are 0700 now");
+                    }
                     let threads = Mutex::default();
                     return Ok(Self { path: path.to_owned(), threads, _lock: lock });
                 }
@@ -145,13 +166,22 @@ impl DataFolder {
     ///
     /// # Errors
     ///
-    /// If the database cannot be opened, or a migration fails.
+    /// If the database cannot be opened, or a migration fails. [`FolderError::Lost`] if one of the databases was removed: a new
+    /// one would hide that acknowledged events are gone.
     pub fn store(&self, migrations: &[Migration]) -> Result<Opened, FolderError> {
-        let path = self.path.join(DATA);
+        let (path, queue) = (self.path.join(DATA), self.path.join(QUEUE));
+        let queue_is_there = queue.exists();
+        if queue_is_there && !path.exists() {
+            return Err(FolderError::Lost { missing: path, there: queue });
+        }
         let failed = |source| FolderError::Database { path: path.clone(), source };
         let mut database = sqlite::open(&path, PAGE_BYTES).map_err(failed)?;
         database.pragma_update(None, "cache_size", -CACHE_KIB).map_err(failed)?;
         let applied = apply(&mut database, migrations)?;
+        // `migrate` creates this database alone.
+        if !queue_is_there && has_events(&database).map_err(failed)? {
+            return Err(FolderError::Lost { missing: queue, there: path });
+        }
         let schema = schema(&database).map_err(failed)?;
         let checkpoints = Checkpoints::start(&path, PAGE_BYTES, &mut database).map_err(failed)?;
         Ok(Opened { store: Sqlite::with_checkpoints(database, checkpoints), applied, schema })
@@ -281,6 +311,15 @@ impl DataFolder {
     }
 }
 
+/// Whether any event has reached the database.
+fn has_events(database: &Connection) -> rusqlite::Result<bool> {
+    database.query_row(
+        "SELECT EXISTS (SELECT 1 FROM events) OR EXISTS (SELECT 1 FROM dead_letters) OR EXISTS (SELECT 1 FROM activity)",
+        [],
+        |row| row.get(0),
+    )
+}
+
 impl Drop for DataFolder {
     fn drop(&mut self) {
         let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -362,6 +401,36 @@ mod tests {
             names.sort();
             assert_eq!(names, ["data.db", "lock", "queue.db"]);
         }
+    }
+
+    #[test]
+    fn a_missing_database_is_reported_and_not_created_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let own = hookmill_migrations::own();
+        let lost = |data: &DataFolder| match data.store(&own) {
+            Err(FolderError::Lost { missing, .. }) => missing,
+            other => panic!("{:?}", other.err()),
+        };
+        // `migrate` opens the store alone, and no event has arrived.
+        let data = DataFolder::lock(folder.path()).unwrap();
+        data.store(&own).unwrap();
+        data.store(&own).unwrap();
+        drop(data.queue(|_| Duration::from_secs(1)).unwrap());
+        data.store(&own).unwrap();
+        let database = Connection::open(path(DATA)).unwrap();
+        database
+            .execute_batch("INSERT INTO activity (minute, source, outcome, events, lag) VALUES (1, 's', 'applied', 1, 0)")
+            .unwrap();
+        drop((database, data));
+        let data = DataFolder::lock(folder.path()).unwrap();
+        for (name, aside) in [(QUEUE, "queue.aside"), (DATA, "data.aside")] {
+            fs::rename(path(name), path(aside)).unwrap();
+            assert_eq!(lost(&data), path(name));
+            assert!(!path(name).exists());
+            fs::rename(path(aside), path(name)).unwrap();
+        }
+        data.store(&own).unwrap();
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod files;
 mod folder;
 pub mod http;
 mod metrics;
+pub mod private;
 mod queue;
 mod rate_limits;
 mod reader;

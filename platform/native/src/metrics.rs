@@ -23,6 +23,7 @@ pub struct Metrics {
     deliveries: Family<Labels<3>, Counter>,
     rejections: Family<Labels<2>, Counter>,
     outgoing: Family<Labels<2>, Counter>,
+    task_restarts: Family<Labels<1>, Counter>,
     queue_messages: Family<Labels<1>, Gauge>,
     queue_oldest: Family<Labels<1>, Gauge<f64, AtomicU64>>,
     lag: Gauge<f64, AtomicU64>,
@@ -69,6 +70,12 @@ impl Default for Metrics {
         );
         registry.register("rejections", "Rejected requests", rejections.clone());
         registry.register("outgoing", "Messages of the outbox by result", outgoing.clone());
+        let task_restarts = Family::default();
+        registry.register(
+            "task_restarts",
+            "Background tasks that ended and were started again",
+            task_restarts.clone(),
+        );
         let (queue_messages, queue_oldest) = (Family::default(), Family::default());
         let (retrying, oldest_retrying) = (Gauge::default(), Gauge::default());
         let dead_letters = Family::default();
@@ -121,6 +128,7 @@ impl Default for Metrics {
             deliveries,
             rejections,
             outgoing,
+            task_restarts,
             queue_messages,
             queue_oldest,
             lag,
@@ -157,6 +165,20 @@ impl Metrics {
     pub fn count_outgoing(&self, channel: &str, state: &str, count: u64) {
         let labels = [("channel", channel.to_owned()), ("state", state.to_owned())];
         self.outgoing.get_or_create(&labels).inc_by(count);
+    }
+
+    /// `hookmill_task_restarts_total{task}`.
+    pub fn count_task_restart(&self, task: &str) {
+        self.task_restarts.get_or_create(&[("task", task.to_owned())]).inc();
+    }
+
+    /// All metrics, in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Writing to a text does not fail.
+        let _ = encode(&mut text, &registry);
+        text
     }
 
     /// `hookmill_queue_messages{queue}`, `hookmill_queue_oldest_seconds{queue}`, `hookmill_lag_seconds`,
@@ -202,11 +224,7 @@ impl Metrics {
                 if let Some(status) = status.await {
                     metrics.set(status);
                 }
-                let mut text = String::new();
-                let registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
-                // Writing to a text does not fail.
-                let _ = encode(&mut text, &registry);
-                ([(CONTENT_TYPE, OPEN_METRICS)], text)
+                ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text())
             }
         };
         axum::serve(listener, Router::new().route("/metrics", get(text))).await

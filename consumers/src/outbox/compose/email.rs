@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use hookmill_config::Emails;
 use hookmill_core::email::{Email, Mailbox, address_key};
 use hookmill_core::limits::EMAIL_BYTES;
+use hookmill_core::panics::{Panicked, caught};
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::template::{Rendered, Templates};
 use hookmill_core::time::Timestamp;
@@ -58,7 +59,7 @@ impl EmailComposer {
         let mut composed = Composed::default();
         let mut emails = Vec::new();
         for pending in pending {
-            match self.email(pending) {
+            match unless_panicked(|| self.email(pending)) {
                 Ok(email) => emails.push(email),
                 Err(error) => composed.refused.push((pending.id.clone(), error)),
             }
@@ -78,7 +79,9 @@ impl EmailComposer {
             }
         }
         let emails = ready;
-        composed.drafts = self.apis.get(place).map_or_else(Vec::new, |api| drafts(*api, &emails));
+        if let Some(api) = self.apis.get(place) {
+            drafts(*api, &emails, &mut composed);
+        }
         Ok(composed)
     }
 
@@ -135,13 +138,32 @@ impl EmailComposer {
     }
 }
 
-fn drafts(api: &dyn EmailApi, emails: &[Email]) -> Vec<Draft> {
-    let draft = |batch: Vec<usize>| {
+/// Divides emails into batches. If a batch panics, each of its emails is alone in a batch, and the one that panics is
+/// refused.
+fn drafts(api: &dyn EmailApi, emails: &[Email], composed: &mut Composed) {
+    let alone = |place| vec![place];
+    let batches = caught(|| api.batches(emails));
+    let mut batches = batches.unwrap_or_else(|_| (0..emails.len()).map(alone).collect());
+    batches.reverse();
+    while let Some(batch) = batches.pop() {
         let emails: Vec<_> = batch.iter().filter_map(|place| emails.get(*place)).collect();
-        let body = api.body(&emails)?;
-        Some(Draft { members: emails.iter().map(|email| email.id.clone()).collect(), body })
-    };
-    api.batches(emails).into_iter().filter_map(draft).collect()
+        let members = emails.iter().map(|email| email.id.clone());
+        match caught(|| api.body(&emails)) {
+            Ok(body) => {
+                let draft = |body| Draft { members: members.collect(), body };
+                composed.drafts.extend(body.map(draft));
+            }
+            Err(panicked) if batch.len() <= 1 => {
+                composed.refused.extend(members.map(|id| (id, panicked.to_string())));
+            }
+            Err(Panicked) => batches.extend(batch.into_iter().rev().map(alone)),
+        }
+    }
+}
+
+/// Composes one message; if that panics, it is refused.
+pub(super) fn unless_panicked<T>(compose: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    caught(compose).unwrap_or_else(|panicked| Err(panicked.to_string()))
 }
 
 /// The email without suppressed recipients; `None` if it has no other recipient. `composed` gets the reasons.

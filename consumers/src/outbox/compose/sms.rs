@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Recipients;
+use super::email::unless_panicked;
 use crate::outbox::draft::{Composed, Draft, too_long};
 use crate::outbox::state::PendingMessage;
 
@@ -37,14 +38,17 @@ pub(super) async fn compose<S: Store>(
 ) -> Result<Composed, StoreError> {
     let mut composed = Composed::default();
     for pending in pending {
-        let message = match message(settings, pending) {
-            Ok(message) => message,
+        let composing = || {
+            let message = message(settings, pending)?;
+            Ok((message.to.clone(), sms::body(&message)))
+        };
+        let (number, body) = match unless_panicked(composing) {
+            Ok(composed) => composed,
             Err(error) => {
                 composed.refused.push((pending.id.clone(), error));
                 continue;
             }
         };
-        let number = message.to.clone();
         let to = BTreeSet::from([number.clone()]);
         let mut known = Recipients::read(store, Channel::Sms, &to, &to, now).await?;
         if let Err(why) = known.count(&number, settings.per_hour) {
@@ -56,8 +60,7 @@ pub(super) async fn compose<S: Store>(
             composed.suppressed.push((pending.id.clone(), why));
             continue;
         }
-        let (members, body) = (vec![pending.id.clone()], sms::body(&message));
-        composed.drafts.push(Draft { members, body });
+        composed.drafts.push(Draft { members: vec![pending.id.clone()], body });
     }
     Ok(composed)
 }

@@ -6,6 +6,7 @@ use hookmill_providers::track::{TrackApi, Tracked};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::email::unless_panicked;
 use crate::outbox::draft::{Composed, Draft, too_long};
 use crate::outbox::state::PendingMessage;
 
@@ -28,7 +29,7 @@ pub(super) fn compose(api: &dyn TrackApi, pending: &[PendingMessage]) -> Compose
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut drafts = Vec::new();
     for pending in pending {
-        let event = match tracked(pending) {
+        let event = match unless_panicked(|| tracked(pending)) {
             Ok(event) => event,
             Err(error) => {
                 composed.refused.push((pending.id.clone(), error));
