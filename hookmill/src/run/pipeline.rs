@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use axum::Router;
 use hookmill_admin::auth::GuardMemory;
 use hookmill_config::{Batch, Consumers, Source};
 use hookmill_consumers::alert::Alarm;
@@ -217,7 +218,6 @@ pub fn run(
         let admin_listener = options.admin.map(listen).transpose()?;
         folder.announce(address)?;
         let metrics = Metrics::default();
-        let (stop_requests, stopping) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Tasks::new(metrics.clone(), stopped.clone());
         if let Some(address) = options.metrics {
@@ -225,7 +225,7 @@ pub fn run(
                 let (store, queue) = (store.clone(), queue.clone());
                 move || admin::status(store.clone(), queue.clone())
             };
-            serve_metrics(&mut tasks, address, &metrics, status, &stopped).await?;
+            serve_metrics(&mut tasks, address, &metrics, status, &stopped)?;
         }
         let objects = folder.objects()?;
         let written = Arc::new(Notify::new());
@@ -289,39 +289,11 @@ pub fn run(
             rate_limits: RateLimits::new(&loaded.config.ingress.sources),
             tasks: tasks.health(),
         };
-        let service = Arc::new(Service { platform, gate, observe: observe(counted) });
-        let body_timeout = loaded.config.ingress.limits.body_timeout;
+        let service = Service { platform, gate, observe: observe(counted) };
         let limits = Limits { connections, proxies: options.proxies.clone() };
-        let serve = |listener, router, limits| {
-            let mut stopping = stopping.clone();
-            let stop = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
-            http::serve(listener, router, limits, body_timeout, stop)
-        };
-        let stop_http = async {
-            stop_signal.await;
-            info!("stopping; finishing work in progress");
-            stop_requests.send_replace(true);
-        };
-        let webhooks = http::webhooks(service.clone());
-        match admin_listener {
-            None => {
-                ready(address, address)?;
-                tokio::join!(stop_http, serve(listener, admin.merge(webhooks), limits));
-            }
-            Some((admin_listener, admin_address)) => {
-                ready(address, admin_address)?;
-                // Both servers share the descriptors.
-                let few = Limits { connections: (connections / 8).max(1), ..limits.clone() };
-                let many = Limits { connections: connections - few.connections, ..limits };
-                let admin =
-                    admin.merge(http::health(service)).fallback(hookmill_admin::nothing_here);
-                tokio::join!(
-                    stop_http,
-                    serve(listener, webhooks, many),
-                    serve(admin_listener, admin, few)
-                );
-            }
-        }
+        let (admin_listener, admin_address) = admin_listener.unzip();
+        ready(address, admin_address.unwrap_or(address))?;
+        serve(listener, admin_listener, service, admin, limits, stop_signal).await;
         stop.send_replace(true);
         tasks.ended().await;
         Ok(())
@@ -339,6 +311,40 @@ async fn resume_work(store: &Sqlite, channels: &[OutboxChannel], apis: &Apis) {
     for what in stranded(store, channels).await.unwrap_or_default() {
         warn!("{what}");
     }
+}
+
+/// Serves webhooks, and the admin API on its own listener or on the same one, until the stop signal.
+async fn serve(
+    listener: TcpListener,
+    admin_listener: Option<TcpListener>,
+    service: Service<IngressPlatform>,
+    admin: Router,
+    limits: Limits,
+    stop_signal: impl Future<Output = ()>,
+) {
+    let body_timeout = service.gate.config().limits.body_timeout;
+    let service = Arc::new(service);
+    let webhooks = http::webhooks(service.clone());
+    let (stop, stopping) = watch::channel(false);
+    let serve = |listener, router, limits| {
+        let mut stopping = stopping.clone();
+        let stop = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
+        http::serve(listener, router, limits, body_timeout, stop)
+    };
+    let stopped = async {
+        stop_signal.await;
+        info!("stopping; finishing work in progress");
+        stop.send_replace(true);
+    };
+    let Some(admin_listener) = admin_listener else {
+        tokio::join!(stopped, serve(listener, admin.merge(webhooks), limits));
+        return;
+    };
+    let admin = admin.merge(http::health(service)).fallback(hookmill_admin::nothing_here);
+    // Both servers share the descriptors.
+    let few = Limits { connections: (limits.connections / 8).max(1), ..limits.clone() };
+    let many = Limits { connections: limits.connections - few.connections, ..limits };
+    tokio::join!(stopped, serve(listener, webhooks, many), serve(admin_listener, admin, few));
 }
 
 /// The parts of the jobs that send requests to providers.
@@ -387,7 +393,7 @@ fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-async fn serve_metrics<F: Future<Output = Option<StatusMetrics>> + Send + 'static>(
+fn serve_metrics<F: Future<Output = Option<StatusMetrics>> + Send + 'static>(
     tasks: &mut Tasks,
     address: SocketAddr,
     metrics: &Metrics,

@@ -418,8 +418,9 @@ mod tests {
         for (count, length, expected) in
             [(63, 400, "200 OK"), (64, 1, "431 "), (1, 31_000, "200 OK"), (1, 33_000, "431 ")]
         {
-            let headers: String =
+            let headers: Vec<_> =
                 (0..count).map(|n| format!("X-{n}: {}\r\n", "x".repeat(length))).collect();
+            let headers = headers.concat();
             let request = format!("GET /short HTTP/1.1\r\nHost: a.test\r\n{headers}\r\n");
             let answer = answer_to(&request).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{count}: {answer}");
