@@ -18,6 +18,9 @@ use crate::private::create_if_absent;
 
 /// The time that a connection waits for another process's lock.
 const BUSY: Duration = Duration::from_secs(5);
+/// The same for a transaction after one that found the database unavailable. Transactions come one after the other, so with
+/// the longer time the last of ten would wait for a minute.
+const BUSY_AGAIN: Duration = Duration::from_millis(250);
 
 /// The maximum number of concurrent readers of the pipeline, and of questions. Each holds a connection.
 const READERS: usize = 4;
@@ -203,6 +206,9 @@ impl Connections {
         work: impl FnOnce(&mut Connection) -> Result<(T, bool), StoreError>,
     ) -> Result<T, StoreError> {
         let Writer { checkpoints, database } = &mut *locked(&self.writer);
+        let is_away = locked(&self.health.failure).is_some();
+        // Setting the time does not fail.
+        let _ = database.busy_timeout(if is_away { BUSY_AGAIN } else { BUSY });
         *locked(&self.health.since) = Some(Instant::now());
         let result = work(database);
         *locked(&self.health.since) = None;
