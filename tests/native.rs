@@ -97,7 +97,7 @@ fn the_admin_api_can_have_an_address_of_its_own() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_sender_is_served_while_strangers_hold_all_connections() {
-    // A quarter of the descriptors would be too few for the databases.
+    // These permit 144 connections.
     let pipeline = platform::Pipeline::with_descriptors(400);
     eventually("the log tells", || {
         pipeline.logs().contains("the limit of open files").then_some(())
