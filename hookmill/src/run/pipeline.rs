@@ -21,7 +21,7 @@ use hookmill_loader::Loaded;
 use hookmill_native::http::{Service, serve};
 use hookmill_native::{
     DataFolder, Files, HttpClient, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite,
-    SqliteQueue, StatusMetrics, now,
+    SqliteQueue, now,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -201,11 +201,7 @@ pub fn run(
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Tasks::new(metrics.clone(), stopped.clone());
         if let Some(address) = options.metrics {
-            let status = {
-                let (store, queue) = (store.clone(), queue.clone());
-                move || admin::status(store.clone(), queue.clone())
-            };
-            serve_metrics(&mut tasks, address, &metrics, status, &stopped).await?;
+            serve_metrics(&mut tasks, address, &metrics, (&store, &queue), &stopped).await?;
         }
         let objects = folder.objects()?;
         let written = Arc::new(Notify::new());
@@ -327,11 +323,11 @@ fn longest_retry(queue: QueueName, config: &Consumers) -> Duration {
     }
 }
 
-async fn serve_metrics<F: Future<Output = Option<StatusMetrics>> + Send + 'static>(
+async fn serve_metrics(
     tasks: &mut Tasks,
     address: SocketAddr,
     metrics: &Metrics,
-    status: impl Fn() -> F + Clone + Send + Sync + 'static,
+    (store, queue): (&Sqlite, &SqliteQueue),
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let listening = TcpListener::bind(address).await;
@@ -339,6 +335,8 @@ async fn serve_metrics<F: Future<Output = Option<StatusMetrics>> + Send + 'stati
     info!(address = %listener.local_addr()?, "serving metrics");
     let listener = listener.into_std()?;
     let (metrics, stopped) = (metrics.clone(), stopped.clone());
+    let (store, queue) = (store.clone(), queue.clone());
+    let status = move || admin::status(store.clone(), queue.clone());
     tasks.start("metrics", move || {
         let listener = listener.try_clone().and_then(TcpListener::from_std);
         let (metrics, status, mut stopped) = (metrics.clone(), status.clone(), stopped.clone());
