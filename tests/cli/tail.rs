@@ -74,6 +74,9 @@ fn took_effect(folder: &Path, ids: &str, count: u32, ago: i64) {
         SELECT 'stripe', ?1 || n, 'made.up' || char(27, 155) || '[2J', 'recorded', ?3, ?3, 1, 0 FROM n";
     let at = hookmill_tests::event::now().millis() - ago;
     database.execute(sql, (ids, count, at)).unwrap();
+    let sql = "INSERT INTO event_kinds (source, type, outcome, applied_at, events)
+        VALUES ('stripe', 'made.up' || char(27, 155) || '[2J', 'recorded', ?1, ?2)";
+    database.execute(sql, (at, count)).unwrap();
 }
 
 #[cfg(unix)]

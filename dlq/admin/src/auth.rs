@@ -324,6 +324,7 @@ fn network(address: String) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use std::future::ready;
     use std::sync::Arc;

@@ -22,7 +22,7 @@ use hookmill_loader::Loaded;
 use hookmill_native::http::{self, Limits, Service};
 use hookmill_native::{
     DataFolder, Files, HttpClient, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite,
-    SqliteQueue, StatusMetrics, now,
+    SqliteQueue, now,
 };
 use ipnet::IpNet;
 use tokio::net::TcpListener;
@@ -221,11 +221,7 @@ pub fn run(
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Tasks::new(metrics.clone(), stopped.clone());
         if let Some(address) = options.metrics {
-            let status = {
-                let (store, queue) = (store.clone(), queue.clone());
-                move || admin::status(store.clone(), queue.clone())
-            };
-            serve_metrics(&mut tasks, address, &metrics, status, &stopped)?;
+            serve_metrics(&mut tasks, address, &metrics, (&store, &queue), &stopped)?;
         }
         let objects = folder.objects()?;
         let written = Arc::new(Notify::new());
@@ -393,17 +389,19 @@ fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-fn serve_metrics<F: Future<Output = Option<StatusMetrics>> + Send + 'static>(
+fn serve_metrics(
     tasks: &mut Tasks,
     address: SocketAddr,
     metrics: &Metrics,
-    status: impl Fn() -> F + Clone + Send + Sync + 'static,
+    (store, queue): (&Sqlite, &SqliteQueue),
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let (listener, address) = listen(address)?;
     info!(%address, "serving metrics");
     let listener = listener.into_std()?;
     let (metrics, stopped) = (metrics.clone(), stopped.clone());
+    let (store, queue) = (store.clone(), queue.clone());
+    let status = move || admin::status(store.clone(), queue.clone());
     tasks.start("metrics", move || {
         let listener = listener.try_clone().and_then(TcpListener::from_std);
         let (metrics, status, mut stopped) = (metrics.clone(), status.clone(), stopped.clone());

@@ -428,6 +428,8 @@ mod tests {
             fs::rename(path(name), path(aside)).unwrap();
             assert_eq!(lost(&data), path(name));
             assert!(!path(name).exists());
+            let read = DataFolder::read(folder.path());
+            assert_eq!(matches!(read, Err(FolderError::Lost { .. })), name == DATA, "{read:?}");
             fs::rename(path(aside), path(name)).unwrap();
         }
         data.store(&own).unwrap();

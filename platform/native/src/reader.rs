@@ -41,7 +41,13 @@ pub struct Reader(PathBuf);
 impl Reader {
     /// Checks that there is data, and that it can be read.
     pub(crate) fn open(folder: &Path) -> Result<Self, FolderError> {
-        there(folder, &folder.join(DATA))?;
+        let (data, queue) = (folder.join(DATA), folder.join(QUEUE));
+        match there(folder, &data) {
+            Err(FolderError::Empty(_)) if queue.exists() => {
+                return Err(FolderError::Lost { missing: data, there: queue });
+            }
+            found => found?,
+        }
         for path in
             [DATA, QUEUE].map(|name| folder.join(name)).into_iter().filter(|path| path.exists())
         {
