@@ -41,7 +41,7 @@ use rusqlite::{Connection, StatementStatus};
 use serde_json::{Value, json};
 
 /// The time of every run.
-const NOW: i64 = 1_767_225_600_000;
+const NOW: i64 = 1_798_761_600_000;
 
 /// The cost of one statement.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -222,7 +222,7 @@ fn report(
                     print_line!("valid, by {}", name.0);
                 }
                 (false, Some(name)) => {
-                    print_line!("valid, by the development secret of {}", name.0)
+                    print_line!("valid, by the development secret of {}", name.0);
                 }
             }
             for event in events {

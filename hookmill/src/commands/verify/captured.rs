@@ -272,6 +272,7 @@ mod tests {
 
     /// Every scheme, many bodies, and changes of every part of a request: `verify` says what the HTTP server does.
     #[tokio::test]
+    #[expect(clippy::too_many_lines, reason = "a change for every part of a request")]
     async fn verify_and_ingress_agree_on_every_request() {
         let config = include_str!("../../../../tests/fuzz/sources.toml");
         let ingress = hookmill_config::parse("sources.toml", config).unwrap().ingress;
