@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use hookmill_config::Source;
 use hookmill_config::scheme::Answer;
 use hookmill_core::message::{BodyForm, Envelope, VERSION};
 use hookmill_core::rejection::Rejection;
@@ -34,14 +35,40 @@ impl Gate {
         memory: usize,
         lookup: impl Fn(&SecretName) -> Option<Secret>,
     ) -> Self {
-        let verifiers: Vec<_> = config
-            .sources
-            .iter()
-            .map(|source| {
-                let verifier = Verifier::new(source, &lookup).and_then(Verifier::not_guessable);
-                (source.name.clone(), verifier)
-            })
-            .collect();
+        let strong =
+            |source: &Source| Verifier::new(source, &lookup).and_then(Verifier::not_guessable);
+        Self::of(config, salt, memory, strong)
+    }
+
+    /// The same for requests from this machine only. Secrets that can be guessed are accepted; also returns what is wrong with
+    /// them.
+    pub fn on_loopback(
+        config: hookmill_config::Ingress,
+        salt: [u8; 16],
+        memory: usize,
+        lookup: impl Fn(&SecretName) -> Option<Secret>,
+    ) -> (Self, Vec<String>) {
+        let mut weak = Vec::new();
+        let any = |source: &Source| {
+            let verifier = Verifier::new(source, &lookup)?;
+            if let Some(error) = verifier.guessable() {
+                weak.push(error.to_string());
+            }
+            Ok(verifier)
+        };
+        let gate = Self::of(config, salt, memory, any);
+        (gate, weak)
+    }
+
+    fn of(
+        config: hookmill_config::Ingress,
+        salt: [u8; 16],
+        memory: usize,
+        mut verifier: impl FnMut(&Source) -> Result<Verifier, KeyError>,
+    ) -> Self {
+        let sources = config.sources.iter();
+        let verifiers: Vec<_> =
+            sources.map(|source| (source.name.clone(), verifier(source))).collect();
         let memory = Memory::new(memory, verifiers.len());
         Self { config, verifiers, memory, rejections: Rejections::new(salt) }
     }
@@ -175,7 +202,12 @@ mod tests {
             let config = parse("hookmill.toml", &text).unwrap().ingress;
             let gate = Gate::new(config, [0; 16], 0, |_| Some(Secret::from(secret)));
             let problem = bytes.map(|bytes| format!("source `s`: A has {bytes} bytes; a secret needs at least 16, or it can be guessed"));
-            assert_eq!(gate.problems(now), problem.into_iter().collect::<Vec<_>>(), "{scheme}");
+            let problems: Vec<_> = problem.into_iter().collect();
+            assert_eq!(gate.problems(now), problems, "{scheme}");
+            let config = parse("hookmill.toml", &text).unwrap().ingress;
+            let (gate, weak) =
+                Gate::on_loopback(config, [0; 16], 0, |_| Some(Secret::from(secret)));
+            assert_eq!((gate.problems(now), weak), (Vec::new(), problems), "{scheme}");
         }
     }
 }

@@ -151,6 +151,11 @@ impl Verifier {
         }
     }
 
+    /// Why a secret can be guessed, if one can.
+    pub const fn guessable(&self) -> Option<&KeyError> {
+        self.short.as_ref()
+    }
+
     /// The source.
     pub fn source(&self) -> &Source {
         &self.source

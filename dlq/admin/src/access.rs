@@ -29,6 +29,8 @@ pub(crate) const HEADER: &str = "cf-access-jwt-assertion";
 const KEYS_COUNT_SECONDS: i64 = 3600;
 /// The minimum time between two fetches, whatever keys a request names.
 const BETWEEN_SECONDS: i64 = 60;
+/// The time that a fetch may take before another request starts one.
+const FETCH_SECONDS: i64 = 5;
 /// The tolerance for clocks.
 const LEEWAY_SECONDS: i64 = 60;
 /// The maximum size of a JWT in bytes. The headers of a request may have 16 KB in total, here and at Cloudflare.
@@ -139,13 +141,19 @@ async fn key(admin: &Admin, access: &Access, id: &str) -> Result<Option<RsaPubli
             return found(kept.by_id.as_ref(), id);
         }
     }
+    let keep = |at, by_id| {
+        let keys = Keys { at, by_id };
+        KEYS.lock().unwrap_or_else(PoisonError::into_inner).insert(access.issuer.clone(), keys);
+    };
+    // Requests meanwhile cause no other fetch for a few seconds. Not for longer: this one may be canceled with its request.
+    let meanwhile = now - BETWEEN_SECONDS + FETCH_SECONDS;
+    keep(meanwhile, kept.as_ref().and_then(|kept| kept.by_id.clone()));
     let fetched = admin.0.fetch(&format!("{}/cdn-cgi/access/certs", access.issuer)).await;
     let by_id = fetched.ok().and_then(|text| read_keys(&text));
     // Old keys are better than none: Cloudflare accepts them for a week after their replacement.
     let by_id = by_id.or_else(|| kept.and_then(|kept| kept.by_id));
     let key = found(by_id.as_ref(), id);
-    let keys = Keys { at: now, by_id };
-    KEYS.lock().unwrap_or_else(PoisonError::into_inner).insert(access.issuer.clone(), keys);
+    keep(now, by_id);
     key
 }
 
@@ -191,7 +199,7 @@ fn pkcs1v15_sha256() -> Pkcs1v15Sign {
 
 #[cfg(test)]
 mod tests {
-    use std::future::ready;
+    use std::future::{pending, ready};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
@@ -210,6 +218,8 @@ mod tests {
     struct Away {
         now: AtomicI64,
         fetches: AtomicUsize,
+        /// Whether a fetch does not end.
+        slow: Mutex<bool>,
     }
 
     impl Platform for Away {
@@ -235,6 +245,9 @@ mod tests {
 
         fn fetch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, String>> {
             self.fetches.fetch_add(1, Ordering::Relaxed);
+            if *self.slow.lock().unwrap() {
+                return Box::pin(pending());
+            }
             Box::pin(ready(Err("away".to_owned())))
         }
 
@@ -266,5 +279,27 @@ mod tests {
             assert!(matches!(answer, Some(Err(_))), "{second}");
             assert_eq!(team.fetches.load(Ordering::Relaxed), fetches, "{second}");
         }
+    }
+
+    #[test]
+    fn requests_meanwhile_cause_no_other_fetch() {
+        let team = Arc::new(Away::default());
+        let admin = Admin(team.clone());
+        let access = Access {
+            issuer: "https://slow.cloudflareaccess.com".into(),
+            audience: "audience".into(),
+            operators: Vec::new(),
+        };
+        *team.slow.lock().unwrap() = true;
+        let waiting: Vec<_> = (0..200)
+            .map(|number| {
+                let mut asking = Box::pin(key(&admin, &access, "a-key"));
+                let answered = asking.as_mut().now_or_never().is_some();
+                assert_eq!(answered, number > 0, "{number}");
+                asking
+            })
+            .collect();
+        drop(waiting);
+        assert_eq!(team.fetches.load(Ordering::Relaxed), 1);
     }
 }

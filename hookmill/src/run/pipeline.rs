@@ -200,11 +200,15 @@ pub fn run(
         Outbox::Sent => "serve",
         Outbox::Displayed => "dev",
     })?;
-    let (equipment, problems) = equip(&loaded, folder.salt()?, lookup, outbox);
-    let Equipment { gate, config, channels, alarm, apis } = equipment;
+    let clients = if options.listen.ip().is_loopback() { Clients::Local } else { Clients::Any };
+    let (equipment, problems) = equip(&loaded, folder.salt()?, clients, lookup, outbox);
+    let Equipment { gate, weak, config, channels, alarm, apis } = equipment;
     let gate = Arc::new(gate);
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
+    }
+    for problem in weak {
+        warn!("{problem}");
     }
     let Opened { store, applied, .. } = open_store(&folder, &loaded)?;
     for name in applied {
@@ -418,9 +422,18 @@ fn serve_metrics(
     Ok(())
 }
 
+/// Who can send requests. On loopback, a secret that can be guessed is a warning, since it may be one for tests.
+#[derive(Clone, Copy)]
+enum Clients {
+    Any,
+    Local,
+}
+
 /// The parts that need secrets.
 struct Equipment {
     gate: Gate,
+    /// What is wrong with secrets that can be guessed, if only this machine can send.
+    weak: Vec<String>,
     config: Consumers,
     channels: Vec<OutboxChannel>,
     alarm: Option<Alarm>,
@@ -431,21 +444,26 @@ struct Equipment {
 fn equip(
     loaded: &Loaded,
     salt: [u8; 16],
+    clients: Clients,
     lookup: impl Fn(&SecretName) -> Option<Secret>,
     outbox: Outbox,
 ) -> (Equipment, Vec<String>) {
-    let gate = Gate::new(loaded.config.ingress.clone(), salt, http::BODY_BYTES, lookup);
+    let ingress = loaded.config.ingress.clone();
+    let (gate, weak) = match clients {
+        Clients::Any => (Gate::new(ingress, salt, http::BODY_BYTES, lookup), Vec::new()),
+        Clients::Local => Gate::on_loopback(ingress, salt, http::BODY_BYTES, lookup),
+    };
     let mut problems = gate.problems(now());
     let (config, channels, alarm) = channels(loaded.consumers(), outbox);
     let channels = or_problems(channels, &mut problems);
     let alarm = or_problems(alarm, &mut problems);
     let apis = or_problems(Apis::new(&config, from_environment), &mut problems);
-    (Equipment { gate, config, channels, alarm, apis }, problems)
+    (Equipment { gate, weak, config, channels, alarm, apis }, problems)
 }
 
 /// Why `serve` would not start with the secrets of this environment.
 pub fn lacking(loaded: &Loaded) -> Vec<String> {
-    equip(loaded, [0; 16], from_environment, Outbox::Sent).1
+    equip(loaded, [0; 16], Clients::Any, from_environment, Outbox::Sent).1
 }
 
 type Able<T> = Result<T, Vec<ChannelError>>;
