@@ -176,7 +176,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
             let noted = item.given_up().is_none();
             match groups.last_mut() {
                 Some((group, _)) if item.earlier.begun == 0 && group.len() < AGAIN => {
-                    group.push(item)
+                    group.push(item);
                 }
                 _ => groups.push((vec![item], noted)),
             }

@@ -496,7 +496,9 @@ impl Api for Defective {
 
 impl EmailApi for Defective {
     fn body(&self, emails: &[&Email]) -> Option<String> {
-        emails.iter().for_each(|email| defective(&email.to[0].address));
+        for email in emails {
+            defective(&email.to[0].address);
+        }
         Resend.body(emails)
     }
 

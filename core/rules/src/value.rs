@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Add as _;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -258,7 +259,7 @@ impl Value {
     /// [`ValueError`]: also for a time more than [`VERSION_AHEAD`] after the receipt of the event. The row would ignore
     /// every other event until then.
     pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, ValueError> {
-        let latest = (scope.event.received_at + VERSION_AHEAD).millis().saturating_mul(1000);
+        let latest = scope.event.received_at.add(VERSION_AHEAD).millis().saturating_mul(1000);
         let found = self.read(scope, |form, json| match form.micros(json) {
             Some(Ok(micros)) if micros > latest => {
                 Err("version: it is a time more than a day after the receipt of the event")
@@ -431,6 +432,7 @@ fn units(text: &str, scale: u32, cut: bool) -> Option<i64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use proptest::prelude::*;
 

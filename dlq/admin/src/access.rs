@@ -146,7 +146,7 @@ async fn key(admin: &Admin, access: &Access, id: &str) -> Result<Option<RsaPubli
         KEYS.lock().unwrap_or_else(PoisonError::into_inner).insert(access.issuer.clone(), keys);
     };
     // Requests meanwhile cause no other fetch for a few seconds. Not for longer: this one may be canceled with its request.
-    let meanwhile = now - BETWEEN_SECONDS + FETCH_SECONDS;
+    let meanwhile = now.saturating_sub(BETWEEN_SECONDS - FETCH_SECONDS);
     keep(meanwhile, kept.as_ref().and_then(|kept| kept.by_id.clone()));
     let fetched = admin.0.fetch(&format!("{}/cdn-cgi/access/certs", access.issuer)).await;
     let by_id = fetched.ok().and_then(|text| read_keys(&text));

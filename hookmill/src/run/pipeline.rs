@@ -191,25 +191,16 @@ pub fn run(
     for what in wrapped(&loaded.config.ingress.sources) {
         warn!("{what}");
     }
-    #[cfg(unix)]
-    let connections = descriptors::connections();
-    #[cfg(not(unix))]
-    let connections = http::CONNECTIONS;
+    let connections = connections();
     let folder = DataFolder::lock(&options.data)?;
     folder.keep_for(match outbox {
         Outbox::Sent => "serve",
         Outbox::Displayed => "dev",
     })?;
     let clients = if options.listen.ip().is_loopback() { Clients::Local } else { Clients::Any };
-    let (equipment, problems) = equip(&loaded, folder.salt()?, clients, lookup, outbox);
-    let Equipment { gate, weak, config, channels, alarm, apis } = equipment;
+    let Equipment { gate, config, channels, alarm, apis, .. } =
+        equipped(&loaded, folder.salt()?, clients, lookup, outbox)?;
     let gate = Arc::new(gate);
-    if !problems.is_empty() {
-        bail!("{}", problems.join("\n"));
-    }
-    for problem in weak {
-        warn!("{problem}");
-    }
     let Opened { store, applied, .. } = open_store(&folder, &loaded)?;
     for name in applied {
         info!(migration = name, "applied a migration");
@@ -298,6 +289,14 @@ pub fn run(
         tasks.ended().await;
         Ok(())
     })
+}
+
+/// The maximum number of connections.
+fn connections() -> usize {
+    #[cfg(unix)]
+    return descriptors::connections();
+    #[cfg(not(unix))]
+    return http::CONNECTIONS;
 }
 
 /// Resumes what the last process was doing. The folder is locked, so that process has ended.
@@ -459,6 +458,24 @@ fn equip(
     let alarm = or_problems(alarm, &mut problems);
     let apis = or_problems(Apis::new(&config, from_environment), &mut problems);
     (Equipment { gate, weak, config, channels, alarm, apis }, problems)
+}
+
+/// The same, or an error with all problems. What is only a risk is logged.
+fn equipped(
+    loaded: &Loaded,
+    salt: [u8; 16],
+    clients: Clients,
+    lookup: impl Fn(&SecretName) -> Option<Secret>,
+    outbox: Outbox,
+) -> anyhow::Result<Equipment> {
+    let (equipment, problems) = equip(loaded, salt, clients, lookup, outbox);
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    for problem in &equipment.weak {
+        warn!("{problem}");
+    }
+    Ok(equipment)
 }
 
 /// Why `serve` would not start with the secrets of this environment.
