@@ -39,13 +39,14 @@ pub struct TableColumn {
 pub const ROW_GUARDS: &str = "row_guards";
 
 /// Hookmill's own tables, which rules cannot write.
-pub const OWN_TABLES: [&str; 20] = [
+pub const OWN_TABLES: [&str; 21] = [
     "activity",
     "admin_failures",
     "admin_tokens",
     "alerts",
     "audit",
     "dead_letters",
+    "event_kinds",
     "event_messages",
     "events",
     "outbox",

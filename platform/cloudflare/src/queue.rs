@@ -7,7 +7,7 @@ use hookmill_core::queue::{Backlog, Queue, QueueError};
 use hookmill_core::time::Timestamp;
 use worker::js_sys::futures::JsFuture;
 use worker::js_sys::{Date, Function, Promise, Reflect};
-use worker::wasm_bindgen::{JsCast as _, JsValue};
+use worker::wasm_bindgen::{JsCast, JsValue};
 use worker::{BatchMessageBuilder, Env, QueueContentType, RawMessageBuilder, Result, SendMessage};
 
 use crate::text;
@@ -75,10 +75,9 @@ impl Queue for CloudflareQueue {
         let failed = |error: JsValue| QueueError(format!("{error:?}"));
         let queue = self.0.as_ref();
         let metrics: Function = Reflect::get(queue, &"metrics".into())
-            .and_then(|found| found.dyn_into())
+            .and_then(JsCast::dyn_into)
             .map_err(|_| QueueError("it has no metrics".to_owned()))?;
-        let answer: Promise =
-            metrics.call0(queue).and_then(|answer| answer.dyn_into()).map_err(failed)?;
+        let answer: Promise = metrics.call0(queue).and_then(JsCast::dyn_into).map_err(failed)?;
         let answer = JsFuture::from(answer).await.map_err(failed)?;
         let member = |name: &str| Reflect::get(&answer, &name.into()).map_err(failed);
         let messages = member("backlogCount")?.as_f64().unwrap_or_default();

@@ -642,23 +642,23 @@ mod tests {
         ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: dlq/worker/wrangler.toml has no consumer of "elsewhere"
           hint: possible here: `hookmill-dead-letters`, `hookmill-reports`, `hookmill-jobs`
 
-        consumers/worker/wrangler.toml:37:9: queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "outbox"
+        consumers/worker/wrangler.toml:42:9: queues.producers[1].queue: consumers/worker/wrangler.toml has no consumer of "outbox"
           hint: possible here: `hookmill-events`, `hookmill-replays`, `hookmill-outbox`
 
-        dlq/worker/wrangler.toml:51:9: queues.producers[2].queue: consumers/worker/wrangler.toml has no consumer of "outbox"
+        dlq/worker/wrangler.toml:56:9: queues.producers[3].queue: consumers/worker/wrangler.toml has no consumer of "outbox"
           hint: possible here: `hookmill-events`, `hookmill-replays`, `hookmill-outbox`
 
-        dlq/worker/wrangler.toml:33:9: queues.producers[0].queue: dlq/worker/wrangler.toml has no consumer of "hookmill-job"
+        dlq/worker/wrangler.toml:38:9: queues.producers[1].queue: dlq/worker/wrangler.toml has no consumer of "hookmill-job"
           hint: did you mean `hookmill-jobs`?
 
-        dlq/worker/wrangler.toml:46:9: queues.producers[1].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-reports"
+        dlq/worker/wrangler.toml:51:9: queues.producers[2].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-reports"
           hint: did you mean `hookmill-replays`?
         ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: "hookmill-reports" is also the queue "REPLAYS"
           hint: use a separate queue for each
 
-        consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letters"
+        consumers/worker/wrangler.toml:27:21: queues.consumers[0].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letters"
           hint: possible here: `dead`, `hookmill-reports`, `hookmill-jobs`
-        consumers/worker/wrangler.toml:32:21: queues.consumers[1].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letters"
+        consumers/worker/wrangler.toml:37:21: queues.consumers[1].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letters"
           hint: possible here: `dead`, `hookmill-reports`, `hookmill-jobs`
         "#);
     }
@@ -737,13 +737,13 @@ mod tests {
             changed("dlq", "\"hookmill-jobs\"", "\"hookmill-reports\""),
             changed("dlq", "[triggers]", twice),
         ].join("\n\n"), @r#"
-        dlq/worker/wrangler.toml:46:9: queues.producers[1].queue: "hookmill-events" is also the queue "EVENTS"
+        dlq/worker/wrangler.toml:51:9: queues.producers[2].queue: "hookmill-events" is also the queue "EVENTS"
           hint: use a separate queue for each
 
         ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: "hookmill-reports" is also the queue "JOBS"
           hint: use a separate queue for each
 
-        dlq/worker/wrangler.toml:55:9: queues.consumers[3].queue: "hookmill-events" has a consumer at consumers/worker/wrangler.toml:13:9
+        dlq/worker/wrangler.toml:60:9: queues.consumers[3].queue: "hookmill-events" has a consumer at consumers/worker/wrangler.toml:18:9
           hint: Cloudflare allows one consumer per queue
         "#);
     }
@@ -765,30 +765,30 @@ mod tests {
             changed("dlq", "max_retries = 100", "max_retries = 99"),
             changed("dlq", "max_retries = 100", ""),
         ].join("\n\n"), @r#"
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: dead_letter_queue is missing; events that the platform gives up would be lost
+        consumers/worker/wrangler.toml:17:1: queues.consumers[0]: dead_letter_queue is missing; events that the platform gives up would be lost
           hint: dead_letter_queue = "hookmill-dead-letters"
 
-        consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letter"
+        consumers/worker/wrangler.toml:27:21: queues.consumers[0].dead_letter_queue: dlq/worker/wrangler.toml has no consumer of "hookmill-dead-letter"
           hint: did you mean `hookmill-dead-letters`?
 
-        consumers/worker/wrangler.toml:22:21: queues.consumers[0].dead_letter_queue: "hookmill-jobs" is also the queue "JOBS"
+        consumers/worker/wrangler.toml:27:21: queues.consumers[0].dead_letter_queue: "hookmill-jobs" is also the queue "JOBS"
           hint: use a separate queue for dead letters
 
-        consumers/worker/wrangler.toml:32:21: queues.consumers[1].dead_letter_queue: "hookmill-dead-letters" here, but "dead" at consumers/worker/wrangler.toml:22:21
+        consumers/worker/wrangler.toml:37:21: queues.consumers[1].dead_letter_queue: "hookmill-dead-letters" here, but "dead" at consumers/worker/wrangler.toml:27:21
           hint: dead_letter_queue = "dead"
 
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: dead_letter_queue is missing; events that the platform gives up would be lost
+        consumers/worker/wrangler.toml:17:1: queues.consumers[0]: dead_letter_queue is missing; events that the platform gives up would be lost
           hint: dead_letter_queue = "hookmill-dead-letters"
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
+        consumers/worker/wrangler.toml:17:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
           hint: max_retries = 100; hookmill.toml sets the lower limit
 
-        consumers/worker/wrangler.toml:46:21: queues.consumers[2].dead_letter_queue: "hookmill-dead-letters" is for events, but "hookmill-outbox" carries none
+        consumers/worker/wrangler.toml:51:21: queues.consumers[2].dead_letter_queue: "hookmill-dead-letters" is for events, but "hookmill-outbox" carries none
           hint: remove dead_letter_queue
 
-        dlq/worker/wrangler.toml:19:15: queues.consumers[0].max_retries: Cloudflare deletes a dead letter after 100 failed deliveries
+        dlq/worker/wrangler.toml:24:15: queues.consumers[0].max_retries: Cloudflare deletes a dead letter after 100 failed deliveries
           hint: max_retries = 100
 
-        dlq/worker/wrangler.toml:13:1: queues.consumers[0]: Cloudflare deletes a dead letter after 4 failed deliveries
+        dlq/worker/wrangler.toml:18:1: queues.consumers[0]: Cloudflare deletes a dead letter after 4 failed deliveries
           hint: max_retries = 100
         "#);
     }
@@ -801,13 +801,13 @@ mod tests {
             changed("consumers", "max_retries = 100", ""),
             with("[retry]\nmax_attempts = 50\n", &[("consumers", "max_retries = 100", "max_retries = 49")]),
         ].join("\n\n"), @"
-        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: the platform gives up after 8 deliveries, but retry.max_attempts is 8
+        consumers/worker/wrangler.toml:26:15: queues.consumers[0].max_retries: the platform gives up after 8 deliveries, but retry.max_attempts is 8
           hint: max_retries = 100; hookmill.toml sets the lower limit
 
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
+        consumers/worker/wrangler.toml:17:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
           hint: max_retries = 100; hookmill.toml sets the lower limit
 
-        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: the platform gives up after 50 deliveries, but retry.max_attempts is 50
+        consumers/worker/wrangler.toml:26:15: queues.consumers[0].max_retries: the platform gives up after 50 deliveries, but retry.max_attempts is 50
           hint: max_retries = 100; hookmill.toml sets the lower limit
         ");
     }
@@ -820,12 +820,12 @@ mod tests {
             with(size, &[("consumers", "max_batch_size = 100", "max_batch_size = 50")]),
             with(size, &[("consumers", "max_batch_size = 100", "")]),
         ].join("\n\n"), @"
-        consumers/worker/wrangler.toml:27:18: queues.consumers[1].max_batch_size: 100 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
+        consumers/worker/wrangler.toml:32:18: queues.consumers[1].max_batch_size: 100 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
           hint: max_batch_size = 50, or remove batch_size
 
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: 10 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
+        consumers/worker/wrangler.toml:17:1: queues.consumers[0]: 10 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
           hint: max_batch_size = 50, or remove batch_size
-        consumers/worker/wrangler.toml:27:18: queues.consumers[1].max_batch_size: 100 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
+        consumers/worker/wrangler.toml:32:18: queues.consumers[1].max_batch_size: 100 messages in a batch, and batch_size is 50 at hookmill.toml:5:14
           hint: max_batch_size = 50, or remove batch_size
         ");
         assert_eq!(with("[queue]\nbatch_wait = \"5s\"\n", &[]), "");
@@ -840,21 +840,21 @@ mod tests {
             changed("consumers", "max_retries = 100", "max_retries = 101"),
             changed("dlq", "max_retries = 10\n", "max_retries = \"10\"\nretry_delay = 86401\n"),
         ].join("\n\n"), @"
-        consumers/worker/wrangler.toml:15:18: queues.consumers[0].max_batch_size: found 101
+        consumers/worker/wrangler.toml:20:18: queues.consumers[0].max_batch_size: found 101
           hint: expected a whole number from 1 to 100
 
-        consumers/worker/wrangler.toml:17:21: queues.consumers[0].max_batch_timeout: found 61
+        consumers/worker/wrangler.toml:22:21: queues.consumers[0].max_batch_timeout: found 61
           hint: expected a whole number from 0 to 60
 
-        consumers/worker/wrangler.toml:18:19: queues.consumers[0].max_concurrency: found 0
+        consumers/worker/wrangler.toml:23:19: queues.consumers[0].max_concurrency: found 0
           hint: expected a whole number from 1 to 250
 
-        consumers/worker/wrangler.toml:21:15: queues.consumers[0].max_retries: found 101
+        consumers/worker/wrangler.toml:26:15: queues.consumers[0].max_retries: found 101
           hint: expected a whole number from 0 to 100
 
-        dlq/worker/wrangler.toml:28:15: queues.consumers[1].max_retries: found a string
+        dlq/worker/wrangler.toml:33:15: queues.consumers[1].max_retries: found a string
           hint: expected a whole number from 0 to 100
-        dlq/worker/wrangler.toml:29:15: queues.consumers[1].retry_delay: found 86401
+        dlq/worker/wrangler.toml:34:15: queues.consumers[1].retry_delay: found 86401
           hint: expected a whole number from 0 to 86400
         ");
     }
@@ -869,39 +869,39 @@ mod tests {
             changed("dlq", "[[r2_buckets]]", "[[r2_buckets]]\nbucket = \"x\""),
             changed("dlq", "queue = \"hookmill-jobs\"", "name = \"hookmill-jobs\""),
         ].join("\n\n"), @r#"
-        consumers/worker/wrangler.toml:12:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
+        consumers/worker/wrangler.toml:17:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
           hint: max_retries = 100; hookmill.toml sets the lower limit
-        consumers/worker/wrangler.toml:21:1: queues.consumers[0]: unknown key `max_retrys`
+        consumers/worker/wrangler.toml:26:1: queues.consumers[0]: unknown key `max_retrys`
           hint: did you mean `max_retries`?
 
         dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends its wake-up messages there
           hint: [[queues.producers]]
                 binding = "JOBS"
                 queue = "hookmill-jobs"
-        dlq/worker/wrangler.toml:31:10: queues: unknown key `producer`
+        dlq/worker/wrangler.toml:36:10: queues: unknown key `producer`
           hint: did you mean `producers`?
 
         dlq/worker/wrangler.toml:1:1: there is no cron trigger to wake up the dead-letter Worker for delayed work
           hint: [triggers]
                 crons = ["* * * * *"]
-        dlq/worker/wrangler.toml:55:1: triggers: unknown key `cron`
+        dlq/worker/wrangler.toml:60:1: triggers: unknown key `cron`
           hint: did you mean `crons`?
 
-        dlq/worker/wrangler.toml:61:1: d1_databases[0]: no database_id here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
+        dlq/worker/wrangler.toml:66:1: d1_databases[0]: no database_id here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:59:15
           hint: database_id = "00000000-0000-0000-0000-000000000000"
-        dlq/worker/wrangler.toml:64:1: d1_databases[0]: unknown key `databse_id`
+        dlq/worker/wrangler.toml:69:1: d1_databases[0]: unknown key `databse_id`
           hint: did you mean `database_id`?
 
-        dlq/worker/wrangler.toml:58:1: r2_buckets[0]: unknown key `bucket`
+        dlq/worker/wrangler.toml:63:1: r2_buckets[0]: unknown key `bucket`
           hint: possible here: `binding`, `bucket_name`, `jurisdiction`, `preview_bucket_name`, `remote`, `local_dev`
 
         dlq/worker/wrangler.toml:1:1: the binding "JOBS" is missing: the dead-letter Worker sends its wake-up messages there
           hint: [[queues.producers]]
                 binding = "JOBS"
                 queue = "hookmill-jobs"
-        dlq/worker/wrangler.toml:31:1: queues.producers[0]: `queue` is missing
+        dlq/worker/wrangler.toml:36:1: queues.producers[1]: `queue` is missing
           hint: add the queue: queue = "hookmill-events"
-        dlq/worker/wrangler.toml:33:1: queues.producers[0]: unknown key `name`
+        dlq/worker/wrangler.toml:38:1: queues.producers[1]: unknown key `name`
           hint: possible here: `binding`, `queue`, `delivery_delay`, `remote`
         "#);
     }
@@ -928,23 +928,23 @@ mod tests {
             with("", &[("ingress", "[observability]", &one), ("dlq", "[observability]", &other)]),
             changed("dlq", "\"hookmill-dlq\"", "\"hookmill-ingress\""),
         ].join("\n\n"), @r#"
-        ingress/worker/wrangler.toml:24:15: r2_buckets[0].bucket_name: "bodies" here, but "hookmill-bodies" at consumers/worker/wrangler.toml:61:15
+        ingress/worker/wrangler.toml:24:15: r2_buckets[0].bucket_name: "bodies" here, but "hookmill-bodies" at consumers/worker/wrangler.toml:66:15
           hint: bucket_name = "hookmill-bodies"
 
-        dlq/worker/wrangler.toml:60:16: r2_buckets[0].jurisdiction: "eu" here, but no jurisdiction at ingress/worker/wrangler.toml:22:1
+        dlq/worker/wrangler.toml:65:16: r2_buckets[0].jurisdiction: "eu" here, but no jurisdiction at ingress/worker/wrangler.toml:22:1
           hint: leave jurisdiction out
 
-        dlq/worker/wrangler.toml:57:1: r2_buckets[0]: no bucket_name here, but "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
+        dlq/worker/wrangler.toml:62:1: r2_buckets[0]: no bucket_name here, but "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
           hint: bucket_name = "hookmill-bodies"
 
-        consumers/worker/wrangler.toml:59:1: r2_buckets[0]: incomplete binding: bucket_name is missing
-        dlq/worker/wrangler.toml:57:1: r2_buckets[0]: incomplete binding: bucket_name is missing
+        consumers/worker/wrangler.toml:64:1: r2_buckets[0]: incomplete binding: bucket_name is missing
+        dlq/worker/wrangler.toml:62:1: r2_buckets[0]: incomplete binding: bucket_name is missing
         ingress/worker/wrangler.toml:22:1: r2_buckets[0]: incomplete binding: bucket_name is missing
 
-        dlq/worker/wrangler.toml:64:15: d1_databases[0].database_id: "1" here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:54:15
+        dlq/worker/wrangler.toml:69:15: d1_databases[0].database_id: "1" here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:59:15
           hint: database_id = "00000000-0000-0000-0000-000000000000"
 
-        dlq/worker/wrangler.toml:63:17: d1_databases[0].database_name: "hookmil" here, but "hookmill" at consumers/worker/wrangler.toml:53:17
+        dlq/worker/wrangler.toml:68:17: d1_databases[0].database_name: "hookmil" here, but "hookmill" at consumers/worker/wrangler.toml:58:17
           hint: database_name = "hookmill"
 
         dlq/worker/wrangler.toml:11:11: analytics_engine_datasets[0].dataset: "other" here, but "one" at ingress/worker/wrangler.toml:11:11
@@ -965,7 +965,7 @@ mod tests {
           hint: [triggers]
                 crons = ["* * * * *"]
 
-        dlq/worker/wrangler.toml:55:9: triggers.crons: there is no cron trigger to wake up the dead-letter Worker for delayed work
+        dlq/worker/wrangler.toml:60:9: triggers.crons: there is no cron trigger to wake up the dead-letter Worker for delayed work
           hint: [triggers]
                 crons = ["* * * * *"]
         "#);
@@ -988,20 +988,20 @@ mod tests {
             changed("dlq", "\"../../migrations/**/*.sql\"", "\"../../migrations/app/*.sql\""),
             with("", &[("dlq", pattern, ""), ("dlq", "migrations_dir = \"../../migrations\"", "")]),
         ].join("\n\n"), @r#"
-        consumers/worker/wrangler.toml:55:18: d1_databases[0].migrations_dir: this does not find the migrations in "migrations/app", which hookmill.toml:5:14 names
+        consumers/worker/wrangler.toml:60:18: d1_databases[0].migrations_dir: this does not find the migrations in "migrations/app", which hookmill.toml:5:14 names
           hint: migrations_dir = "../../migrations"
                 migrations_pattern = "../../migrations/**/*.sql"
 
-        consumers/worker/wrangler.toml:57:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:5:14 names
+        consumers/worker/wrangler.toml:62:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:5:14 names
           hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
-        dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:5:14 names
+        dlq/worker/wrangler.toml:72:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:5:14 names
           hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
 
-        dlq/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: this does not find Hookmill's own migrations, so no table would be created
+        dlq/worker/wrangler.toml:72:22: d1_databases[0].migrations_pattern: this does not find Hookmill's own migrations, so no table would be created
           hint: migrations_dir = "../../migrations"
                 migrations_pattern = "../../migrations/**/*.sql"
 
-        dlq/worker/wrangler.toml:61:1: d1_databases[0]: this does not find Hookmill's own migrations, so no table would be created
+        dlq/worker/wrangler.toml:66:1: d1_databases[0]: this does not find Hookmill's own migrations, so no table would be created
           hint: migrations_dir = "../../migrations"
                 migrations_pattern = "../../migrations/**/*.sql"
         "#);
@@ -1050,7 +1050,7 @@ mod tests {
         ingress/worker/wrangler.toml:32:9: env.staging.queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "staging-events"
           hint: possible here: `hookmill-events`, `staging-replays`, `staging-outbox`
 
-        dlq/worker/wrangler.toml:73:7: env.staging: the binding "DB" is missing: the dead-letter Worker uses it
+        dlq/worker/wrangler.toml:78:7: env.staging: the binding "DB" is missing: the dead-letter Worker uses it
           hint: [[env.staging.d1_databases]]
                 binding = "DB"
                 database_name = "hookmill"
@@ -1085,7 +1085,7 @@ mod tests {
         two[1].1 = two[1].1.replace("\"hookmill-bodies\"", "\"bodies\"");
         two[0].1 = two[0].1.replace("\"EVENTS\"", "\"EVENT\"");
         insta::assert_snapshot!(shown(&checked(CONFIG, &two)), @r#"
-        dlq/worker/wrangler.toml:59:15: r2_buckets[0].bucket_name: "bodies" here, but "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
+        dlq/worker/wrangler.toml:64:15: r2_buckets[0].bucket_name: "bodies" here, but "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
           hint: bucket_name = "hookmill-bodies"
         ingress/worker/wrangler.toml:1:1: the binding "EVENTS" is missing: the ingress Worker sends events there
           hint: [[queues.producers]]
