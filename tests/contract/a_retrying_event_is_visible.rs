@@ -39,9 +39,12 @@ fn an_event_that_is_being_retried_is_visible() {
         let still = get("/events?state=retrying")["items"].get(0)?.clone();
         (still == listed && page["next_attempt_at"].is_i64()).then_some((listed, page, stats))
     });
-    let error = "rule `fleeting`: the store is not ready: no such table: fleeting";
-    let shown = |error: &Value| error.as_str().unwrap_or_default().replace("main.", "");
-    assert!(shown(&listed["error"]).starts_with(error), "{listed}");
+    // D1 adds its own words.
+    let tells = |error: &Value| {
+        let error = error.as_str().unwrap_or_default();
+        error.starts_with("rule `fleeting`: ") && error.contains("no such table: fleeting")
+    };
+    assert!(tells(&listed["error"]), "{listed}");
     assert_eq!(
         (&listed["id"], &listed["state"]),
         (&json!(format!("evt_{sent}")), &json!("retrying"))
@@ -53,9 +56,9 @@ fn an_event_that_is_being_retried_is_visible() {
         steps.iter().map(|step| step["what"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(steps(&page)[..2], ["received", "attempt failed"]);
-    assert!(shown(&page["steps"][1]["detail"]["error"]).starts_with(error), "{page}");
+    assert!(tells(&page["steps"][1]["detail"]["error"]), "{page}");
     assert_eq!(stats["retrying"]["events"], 1);
-    assert!(shown(&stats["retrying"]["error"]).starts_with(error), "{stats}");
+    assert!(tells(&stats["retrying"]["error"]), "{stats}");
     let events = &stats["queues"][0];
     assert_eq!((&events["queue"], &events["messages"]), (&json!("events"), &json!(1)), "{stats}");
     assert!(events["oldest"].is_i64(), "{stats}");
