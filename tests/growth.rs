@@ -701,7 +701,7 @@ fn the_dashboards_queries() {
 }
 
 /// Events and letters of few kinds, and of rare ones. Each has its own time.
-const SEARCHED: [(&str, &str); 26] = [
+const SEARCHED: [(&str, &str); 28] = [
     ("events.source", "CASE i WHEN 7 THEN 'rare' ELSE 'source-' || (i % 2) END"),
     ("events.type", "CASE i WHEN 8 THEN 'rare' ELSE 'type-' || (i % 3) END"),
     ("events.outcome", "iif(i = 9, 'recorded', 'applied')"),
@@ -729,6 +729,8 @@ const SEARCHED: [(&str, &str); 26] = [
     ("outbox.created_at", "1767225600000 - i * 1000"),
     ("outbox_batches.state", "iif(i = 10, 'sealed', 'sent')"),
     ("outbox_batches.members", "json_array('id-' || i)"),
+    ("retries.due_at", "NULL"),
+    ("retries.failures", "'[]'"),
     ("suppressions.created_at", "1767225600000 - i * 1000"),
     ("audit.detail", "'{}'"),
 ];

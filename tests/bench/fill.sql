@@ -31,6 +31,11 @@ SELECT 'stripe', printf('evt_%08x', (n * 2654435761) & 4294967295), 'customer.su
 FROM numbers;
 
 WITH RECURSIVE numbers (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)
+INSERT INTO event_kinds (source, type, outcome, applied_at, events)
+SELECT 'stripe', 'customer.subscription.created', 'applied', unixepoch() * 1000 - n * 10, 1
+FROM numbers WHERE true ON CONFLICT DO NOTHING;
+
+WITH RECURSIVE numbers (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)
 INSERT INTO outbox (id, source, event_id, generation, rule, channel, recipient, content, state, due_at, created_at,
     provider_id, settled_at)
 SELECT printf('%064x', (n * 2654435761) & 4294967295), 'stripe', printf('evt_%08x', (n * 2654435761) & 4294967295), 0,

@@ -68,8 +68,11 @@ impl Pipeline {
         let migrated = migrate.output().expect("hookmill can be run");
         let said = String::from_utf8_lossy(&migrated.stderr);
         assert!(migrated.status.success(), "hookmill migrate failed: {said}");
-        let pipeline = Self { program: program.to_owned(), config, data, server: None };
+        let mut pipeline = Self { program: program.to_owned(), config, data, server: None };
         if held > 0 {
+            // `serve` makes the queue, and refuses data without one.
+            pipeline.start();
+            pipeline.stop();
             let mut database = pipeline.database("data.db");
             let transaction = database.transaction().expect("nothing else writes");
             each_statement(include_str!("fill.sql"), |sql| transaction.execute(sql, [0, held]));

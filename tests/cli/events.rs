@@ -66,7 +66,7 @@ fn an_event_is_found_with_its_history_on_the_queue_and_off_it() {
         .envs(environment)
         .output()
         .unwrap();
-    insta::assert_snapshot!(String::from_utf8(queued.stderr).unwrap(), @"error: queued events are visible only with the data folder, which contains the queue; `hookmill stats` shows the length of the queue where the platform reports it");
+    insta::assert_snapshot!(String::from_utf8(queued.stderr).unwrap(), @"error: queued events are visible only with the data folder, which contains the queue; `hookmill stats` shows the length of the queue");
 
     // Queued events come first.
     dev.stop();

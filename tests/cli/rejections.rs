@@ -44,7 +44,7 @@ fn rejected_requests_are_listed() {
       "requests": [
         {
           "at": null,
-          "body_bytes": 2,
+          "body_bytes": null,
           "content_length": 2,
           "detail": "Stripe-Signature is missing",
           "reason": "missing_header",
