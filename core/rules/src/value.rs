@@ -256,7 +256,7 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ValueError`]: also for a time more than [`VERSION_AHEAD`] after the receipt of the event. The row would ignore
+    /// [`ValueError`]: also for a time more than a day after the receipt of the event. The row would ignore
     /// every other event until then.
     pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, ValueError> {
         let latest = scope.event.received_at.add(VERSION_AHEAD).millis().saturating_mul(1000);
