@@ -26,7 +26,7 @@ secrets = ["env:TEST_SECRET"]
 [[rules]]
 name = "mail"
 on = ["stripe:mailed"]
-email = { template = "test", to = "data.to", cc = "data.cc", reply_to = "data.reply_to", data = { name = "data.name" } }
+email = { template = "test", to = "data.to", cc = "data.cc", reply_to = "data.reply_to", recipients = 2, data = { name = "data.name" } }
 
 [[rules]]
 name = "text"
