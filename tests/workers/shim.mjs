@@ -13,6 +13,7 @@ class WorkerQueue {
       if (await broken("queue")) throw new Error("Queue is overloaded. Please back off. (10250)");
       return queue.sendBatch(...messages);
     };
+    this.metrics = () => queue.metrics();
   }
 }
 

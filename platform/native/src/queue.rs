@@ -946,6 +946,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_backlog_has_every_message_without_a_final_verdict() {
+        let fixture = fixture();
+        let backlog = async |queue| fixture.queue.sender(queue).backlog().await.unwrap();
+        assert_eq!(backlog(QueueName::Events).await, Backlog::default());
+        fixture.send(&["a", "b", "c"]).await;
+        let mut leased = fixture.receive(2).await;
+        let retry = Verdict::Retry { delay: Duration::from_secs(30) };
+        let verdicts = vec![(leased.remove(0), retry), (leased.remove(0), Verdict::Ack)];
+        fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+        let Backlog { messages, oldest } = backlog(QueueName::Events).await;
+        assert_eq!((messages, oldest.is_some()), (2, true), "one waits, and one is new");
+        // After a restart, and for a command that reads the folder.
+        let read = Connection::open(fixture.folder.path().join("queue.db")).unwrap();
+        let of_events = queue_backlogs(&read).unwrap()[0].1;
+        assert_eq!(of_events, Backlog { messages, oldest });
+        let Fixture { queue, folder } = fixture;
+        drop(queue);
+        let restarted = open(&folder).sender(QueueName::Events);
+        assert_eq!(restarted.backlog().await.unwrap().messages, 2);
+    }
+
+    #[tokio::test]
     async fn a_retry_waits_for_its_delay() {
         let fixture = fixture();
         fixture.send(&["a", "b"]).await;
