@@ -667,6 +667,24 @@ fn stages() {
     });
 }
 
+#[test]
+fn a_sweep_that_finds_nothing() {
+    let (config, tables) = rules_of_every_kind();
+    grows_with_nothing(&config, &tables, |store, _| {
+        let age = Duration::from_secs(3650 * 24 * 3600);
+        let retention = Retention {
+            events: Some(age),
+            messages: Some(age),
+            settled: age,
+            dead_letters: Some(age),
+            audit: Some(age),
+            activity: age,
+        };
+        let swept = sweep(&**store, &NoObjects, &retention, Timestamp::from_millis(NOW));
+        assert!(runtime().block_on(swept).unwrap().removed.is_empty());
+    });
+}
+
 /// Queries the admin API.
 fn ask(store: &Arc<Counted>, question: &str) -> Value {
     let request = axum::http::Request::get(format!("{BASE}{question}"));
