@@ -397,7 +397,7 @@ fn while_the_store_is_away_an_event_uses_up_no_attempts() {
     // Cloudflare keeps a message for fourteen days.
     let days = waited.as_secs_f64() / 86_400.0;
     assert!((12.0..14.0).contains(&days), "{days}");
-    // Another failure, of another kind, is the first one that counts.
+    // A missing table is the first failure that uses up an attempt.
     sql(&fixture, "ALTER TABLE things RENAME TO gone");
     let settled = fixture.process(&fixture.store, &event(101));
     assert!(matches!(settled[..], [(Fate::Unavailable(_), Verdict::Retry { .. })]), "{settled:?}");

@@ -52,7 +52,7 @@ macro_rules! note {
 }
 pub(crate) use note;
 
-/// Prints a note. If nobody can read it, the command goes on.
+/// Prints a note. If standard error is closed, the command goes on.
 pub fn put_note(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -419,7 +419,7 @@ mod tests {
     use super::*;
     use crate::memory::Memory;
 
-    /// A body of this many parts of one size, all of which are there.
+    /// A body of this many parts of one size, which have all arrived.
     struct Parts(usize, usize);
 
     impl Body for Parts {

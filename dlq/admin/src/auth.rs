@@ -341,7 +341,7 @@ mod tests {
     use crate::stats::QueueBacklog;
     use crate::{BASE, Platform, router};
 
-    /// A database with one token that counts its calls.
+    /// A database with one token. It counts its calls.
     struct Counting {
         now: AtomicI64,
         calls: AtomicUsize,
