@@ -30,8 +30,14 @@ pub fn create_file(path: &Path) -> std::io::Result<File> {
 }
 
 /// Creates a file unless it exists. SQLite gives the files beside a database the permissions of the database.
+///
+/// It never opens an existing file: to close a database would release the locks that SQLite holds in this process, and
+/// another process would remove its log.
 pub(crate) fn create_if_absent(path: &Path) -> std::io::Result<()> {
-    options().append(true).open(path).map(drop)
+    match options().create_new(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        created => created.map(drop),
+    }
 }
 
 fn options() -> OpenOptions {
