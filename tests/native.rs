@@ -224,17 +224,6 @@ fn a_retry_from_a_clock_that_was_ahead_is_due_now() {
     assert_eq!(pipeline.sql("SELECT events, amount FROM tallies"), [[1, 1]]);
 }
 
-/// The last process that closes a database removes its log. A server holds a lock that says that it is not the last.
-#[test]
-fn another_process_that_closes_the_database_leaves_the_servers_log() {
-    let pipeline = platform::Pipeline::start();
-    let log = pipeline.data().join("data.db-wal");
-    pipeline.sql("CREATE TABLE made_by_another_process (n INTEGER) STRICT");
-    assert!(log.exists());
-    pipeline.sql("DROP TABLE made_by_another_process");
-    assert!(log.exists());
-}
-
 // On Cloudflare, the platform handles receiving.
 #[test]
 fn readyz_reports_that_messages_are_accepted_and_cannot_be_received() {
