@@ -404,6 +404,24 @@ mod tests {
         assert_eq!(store.query(count()).await.unwrap()[0][0].texts(), [Some("7".to_owned())]);
     }
 
+    /// Without the lock, another process that closes the database would remove its log, with what is in it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_second_connection_leaves_the_lock_of_the_first() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.db");
+        let mut database = open(&path, 4096).unwrap();
+        database.execute_batch("CREATE TABLE t (n INTEGER) STRICT").unwrap();
+        let _checkpoints = Checkpoints::start(&path, 4096, &mut database).unwrap();
+        let (process, file) = (std::process::id(), std::fs::metadata(&path).unwrap().ino());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let of_file = [format!(" {process} "), format!(":{file} ")];
+        let held = |line: &str| of_file.iter().all(|part| line.contains(part));
+        assert!(locks.lines().any(held), "{locks}");
+    }
+
     #[tokio::test]
     async fn queries_alone_create_no_files_beside_the_database() {
         let folder = tempfile::tempdir().unwrap();

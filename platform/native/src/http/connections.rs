@@ -168,7 +168,7 @@ impl Connections {
 impl Open {
     /// Closes an idle connection: the one with the largest product of its idle time and the number of its client's
     /// connections, which `which` gets too. A proxy's connections belong to many clients, so each counts as one. Returns
-    /// false if there is none, or if it was idle for less than `patience`.
+    /// false without such a connection, or if it was idle for less than `patience`.
     fn close_idle(
         &mut self,
         now: Instant,
