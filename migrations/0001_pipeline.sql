@@ -328,16 +328,24 @@ CREATE INDEX dead_letters_state ON dead_letters (state, last_failed_at, reason);
 -- All of them, the latest first, for a list.
 CREATE INDEX dead_letters_failed ON dead_letters (last_failed_at, id);
 CREATE INDEX dead_letters_event ON dead_letters (event_id, source);
--- By kind, the latest first, for searches.
-CREATE INDEX dead_letters_kind ON dead_letters (state, ifnull(source, ''), ifnull(type, ''), reason, fingerprint, last_failed_at, id);
+-- By kind, the latest first, for searches and groups.
+CREATE INDEX dead_letters_kind ON dead_letters (state, ifnull(source, ''), ifnull(type, ''), reason, fingerprint, last_failed_at, id, first_failed_at);
 -- The oldest that waits, for alerts.
 CREATE INDEX dead_letters_oldest ON dead_letters (first_failed_at) WHERE state = 'dead';
 -- Those that were applied or discarded, by age, for retention.
 CREATE INDEX dead_letters_settled ON dead_letters (state_at) WHERE state IN ('applied', 'discarded');
--- What became of the letters of a replay, and of the events of a reprocessing.
+-- The letters that a replay has claimed or sent.
 CREATE INDEX dead_letters_replay ON dead_letters (replay, state) WHERE replay IS NOT NULL;
-CREATE INDEX dead_letters_generation ON dead_letters (generation, state) WHERE generation > 0;
 CREATE INDEX dead_letters_body ON dead_letters (body_key) WHERE body_key IS NOT NULL;
+
+-- The search for bodies in the object store that belong to no message: the queue refused it, and the provider did not send
+-- it again.
+CREATE TABLE body_search (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    -- The last key that it has looked at; empty before the first.
+    reached TEXT NOT NULL,
+    due_at INTEGER NOT NULL
+) STRICT;
 
 -- Many letters, or many events, sent through the whole path again.
 CREATE TABLE replays (
@@ -367,8 +375,10 @@ CREATE TABLE replays (
     generation INTEGER NOT NULL DEFAULT 0,
     -- JSON, of a reprocessing: the key in event_messages that it has come to.
     reached TEXT,
-    -- Of a reprocessing: how many have taken effect.
-    applied INTEGER NOT NULL DEFAULT 0
+    -- How many of the sent messages' events have taken effect, and how many have failed. What happens to a letter later, by
+    -- another replay or by retention, changes neither.
+    applied INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX replays_running ON replays (due_at) WHERE state = 'running';
@@ -376,6 +386,27 @@ CREATE INDEX replays_running ON replays (due_at) WHERE state = 'running';
 CREATE INDEX replays_open ON replays (state) WHERE state IN ('running', 'paused');
 CREATE INDEX replays_planned ON replays (planned_at);
 CREATE INDEX replays_cancelled ON replays (due_at) WHERE state = 'cancelled';
+CREATE INDEX replays_generation ON replays (generation) WHERE generation > 0;
+
+-- The outcome of a replayed letter, counted once. Triggers cost nothing until a letter changes, and events without letters are
+-- the rule.
+CREATE TRIGGER replayed_letter_applied AFTER UPDATE OF state ON dead_letters
+WHEN old.state IN ('replaying', 'replayed') AND new.state = 'applied'
+BEGIN
+    UPDATE replays SET applied = applied + 1 WHERE id = old.replay;
+END;
+-- Only a letter that fails gets a time of failure; one that is given back unsent has not failed.
+CREATE TRIGGER replayed_letter_failed AFTER UPDATE OF last_failed_at ON dead_letters
+WHEN old.state IN ('replaying', 'replayed') AND new.state = 'dead'
+BEGIN
+    UPDATE replays SET failed = failed + 1 WHERE id = old.replay;
+END;
+-- An event of a reprocessing fails: it has a letter of its own.
+CREATE TRIGGER reprocessed_event_failed AFTER INSERT ON dead_letters
+WHEN new.generation > 0
+BEGIN
+    UPDATE replays SET failed = failed + 1 WHERE generation = new.generation;
+END;
 
 -- Operations
 

@@ -22,7 +22,7 @@ use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::message::{
     BodyForm, ClaimCheck, Envelope, VERSION, Verified, decode, encode, encode_claim_check,
 };
-use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::objects::{ObjectError, Objects, StoredObject};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
 use hookmill_core::queue::{Backlog, Queue, QueueError};
 use hookmill_core::rejection::Reason;
@@ -32,7 +32,8 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{LetterFilter, plan_replay, replay_id, run_replay, step};
-use hookmill_dlq::{drain, record_rejections, status, sweep, unreferenced};
+use hookmill_dlq::unsent::remove_unsent;
+use hookmill_dlq::{drain, record_rejections, status, sweep};
 use hookmill_native::rows;
 use hookmill_providers::{Admitted, Verifier, development, sign};
 use hookmill_tests::{PRESETS, fixtures};
@@ -150,6 +151,11 @@ impl Objects for NoObjects {
 
     async fn delete(&self, _: &str) -> Result<(), ObjectError> {
         Err(ObjectError("none".into()))
+    }
+
+    async fn list(&self, _: &str) -> Result<Vec<StoredObject>, ObjectError> {
+        let stored_at = Timestamp::from_millis(0);
+        Ok(vec![StoredObject { key: "s/1".to_owned(), stored_at }])
     }
 }
 
@@ -656,7 +662,7 @@ fn stages() {
             for now in [clock(), clock() + Duration::from_secs(2 * 24 * 3600)] {
                 sweep(store, &NoObjects, &retention, now).await.unwrap();
             }
-            store.execute(unreferenced(&["s/1".to_owned()])).await.unwrap();
+            remove_unsent(store, &NoObjects, &AcceptingQueue, clock()).await.unwrap();
             let tally =
                 Tally { source: None, reason: Reason::NotFound, count: 1, samples: Vec::new() };
             store
@@ -871,6 +877,60 @@ fn a_search_finds_what_a_scan_finds() {
     }
 }
 
+/// Groups of letters, compared with all letters.
+#[test]
+fn groups_have_all_letters() {
+    let mut database = Connection::open_in_memory().unwrap();
+    hookmill_migrations::apply(&mut database, &hookmill_migrations::own()).unwrap();
+    fill(&database, 500, &SEARCHED);
+    let store = Arc::new(Counted::new(database));
+    let letters = pages(&store, "/dead-letters?state=any&limit=500");
+    for (filter, meets) in [
+        ("?state=any", (|_| true) as fn(&Value) -> bool),
+        ("", |letter| letter["state"] == "dead"),
+        ("?reason=dropped", |letter| letter["state"] == "dead" && letter["reason"] == "dropped"),
+        ("?state=any&source=source-1&type=type-*", |letter| {
+            letter["source"] == "source-1" && letter["type"].as_str().unwrap().starts_with("type-")
+        }),
+        ("?event_id=event_id-3", |letter| letter["event_id"] == "event_id-3"),
+        ("?fingerprint=none", |_| false),
+    ] {
+        let mut groups: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+        for letter in letters.iter().filter(|letter| meets(letter)) {
+            groups.entry(letter["fingerprint"].as_str().unwrap()).or_default().push(letter);
+        }
+        let expected: Vec<_> = groups
+            .iter()
+            .map(|(fingerprint, letters)| {
+                let all = |name: &str| {
+                    letters.iter().map(|letter| letter[name].clone()).collect::<Vec<_>>()
+                };
+                let times = |name: &str| all(name).iter().map(|at| at.as_i64().unwrap()).collect::<Vec<_>>();
+                let texts = |name: &str| {
+                    all(name).iter().map(|text| text.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+                };
+                // The latest is the first of the list.
+                json!({
+                    "fingerprint": fingerprint, "reason": letters[0]["reason"], "error": letters[0]["error"],
+                    "count": letters.len(), "sources": texts("source"), "types": texts("type"),
+                    "first_failed_at": times("first_failed_at").iter().min(),
+                    "last_failed_at": times("last_failed_at").iter().max(),
+                })
+            })
+            .collect();
+        let mut found = ask(&store, &format!("/dead-letters/groups{filter}"));
+        let found = found.as_array_mut().unwrap();
+        assert!(found.is_sorted_by(|one, next| one["count"].as_u64() >= next["count"].as_u64()));
+        found.sort_by_key(|group| group["fingerprint"].to_string());
+        for group in &mut *found {
+            for list in ["sources", "types"] {
+                group[list].as_array_mut().unwrap().sort_by_key(ToString::to_string);
+            }
+        }
+        assert_eq!(*found, expected, "{filter}");
+    }
+}
+
 /// All pages of a list.
 fn pages(store: &Arc<Counted>, question: &str) -> Vec<Value> {
     let (mut rows, mut cursor) = (Vec::new(), String::new());
@@ -890,6 +950,9 @@ fn a_backlog_is_counted_up_to_a_limit() {
     let backlog = [
         ("dead_letters.state", "CASE i % 2 WHEN 0 THEN 'dead' ELSE 'replayed' END"),
         ("dead_letters.reason", "'exhausted'"),
+        ("dead_letters.source", "'source'"),
+        ("dead_letters.type", "'type'"),
+        ("dead_letters.fingerprint", "'fingerprint'"),
         ("dead_letters.generation", "0"),
         ("outbox.channel", "'email'"),
         ("outbox.state", "CASE i % 2 WHEN 0 THEN 'pending' ELSE 'uncertain' END"),
@@ -906,6 +969,7 @@ fn a_backlog_is_counted_up_to_a_limit() {
         fill(&database, rows, &backlog);
         let store = Arc::new(Counted::new(database));
         ask(&store, "/stats");
+        ask(&store, "/dead-letters/groups?state=any");
         runtime().block_on(store.execute(vec![status(Timestamp::from_millis(NOW))])).unwrap();
         store.costs()
     });

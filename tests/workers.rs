@@ -1,8 +1,11 @@
 //! The contract, against the three Workers in workerd.
 
-use hookmill_tests::event::stripe;
-use hookmill_tests::eventually;
+use std::time::Duration;
+
+use hookmill_tests::event::{now, stripe};
+use hookmill_tests::http::{exchange_parts, request};
 use hookmill_tests::workers as platform;
+use hookmill_tests::{Operator, eventually};
 use serde_json::json;
 
 mod contract;
@@ -21,9 +24,70 @@ fn a_hundred_large_events_take_a_part_of_the_memory_of_an_isolate() {
     };
     let messages: Vec<_> = (0..100).map(event).collect();
     assert!(messages[0].len() > 110_000, "{}", messages[0].len());
-    let memory = pipeline.wasm_memory_after(&messages);
+    let memory = pipeline.wasm_memory_after(&messages, 1);
     assert_eq!(pipeline.sql("SELECT count(*) FROM customers"), [[100]]);
     assert!(memory < 40_000_000, "{memory} bytes");
+    // Two invocations may share an isolate.
+    pipeline.sql("DELETE FROM customers");
+    pipeline.sql("DELETE FROM row_guards");
+    pipeline.sql("DELETE FROM events");
+    pipeline.wasm_memory_after(&messages, 2);
+    assert_eq!(pipeline.sql("SELECT count(*) FROM customers"), [[100]]);
+}
+
+#[test]
+fn ingress_holds_bodies_of_a_limited_size_in_total() {
+    let pipeline = platform::Pipeline::start();
+    // None of them is signed, and all arrive at the same time, without their last byte.
+    let value = format!("t={},v1={}", now().seconds(), "00".repeat(32));
+    let headers = [("Stripe-Signature".to_owned(), value)];
+    let whole = request("POST", "/webhooks/stripe", &headers, &[b' '; 1_000_000]);
+    let (first, last) = whole.split_at(whole.len() - 1);
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let post = || {
+            let parts = exchange_parts(pipeline.address(), &[first, last], Duration::from_secs(1));
+            parts.map_or(0, |response| response.status)
+        };
+        let posts: Vec<_> = (0..100).map(|_| scope.spawn(post)).collect();
+        posts.into_iter().map(|post| post.join().unwrap()).collect()
+    });
+    assert!(statuses.contains(&503), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [401, 408, 503].contains(status)), "{statuses:?}");
+    let event = stripe("customer.created", "evt_1", 1_767_225_600, json!({ "id": "cus_1" }));
+    assert_eq!(pipeline.post(&event).status, 200);
+}
+
+#[test]
+fn the_largest_answers_of_the_admin_api_fit_into_the_memory_of_an_isolate() {
+    let pipeline = platform::Pipeline::start();
+    let object = json!({ "id": "cus_1", "metadata": { "text": "x".repeat(1_040_000) } });
+    let event = stripe("customer.created", "evt_1", 1_767_225_600, object);
+    assert_eq!(pipeline.post(&event).status, 200);
+    pipeline.settle();
+    pipeline.sql(
+        "INSERT INTO dead_letters (id, source, event_id, generation, type, reason, error, fingerprint, attempts, first_failed_at, last_failed_at, message)
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)
+         SELECT i, 'stripe', 'evt_' || i, 0, 'type', 'refused', hex(randomblob(500)), i, 1, i, i, hex(randomblob(60000)) FROM n",
+    );
+    let operator = Operator::new(pipeline.admin(), "ines", "read", |sql| {
+        pipeline.sql(sql);
+    });
+    std::thread::scope(|scope| {
+        for (path, bytes) in [
+            ("/events/stripe/evt_1", 1_000_000),
+            ("/dead-letters?limit=500", 500_000),
+            ("/dead-letters/groups", 200_000),
+            ("/events?limit=500", 50_000),
+        ] {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let answer = operator.get(path);
+                    assert_eq!(answer.status, 200, "{path}");
+                    assert!(answer.body.len() > bytes, "{path}: {} bytes", answer.body.len());
+                });
+            }
+        }
+    });
 }
 
 // A native queue contains texts only.

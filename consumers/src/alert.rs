@@ -88,7 +88,7 @@ struct AlertCondition {
 }
 
 /// The conditions in this status. A condition without a limit is never met.
-fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3] {
+fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 4] {
     let waited = Duration::from_secs_f64(status.oldest_dead_letter.max(0.0));
     let lag = Duration::from_secs_f64(status.lag.max(0.0));
     let dead = status.dead();
@@ -133,7 +133,23 @@ fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 3]
             ),
             over: format!("Over: events take less than {} again.", limit(settings.lag)),
         },
+        AlertCondition {
+            name: "database",
+            is_so: status.database.is_some_and(|size| size >= settings.database),
+            text: format!(
+                "The database has {}. If it is full, the pipeline stops: on Cloudflare at 10 GB, or 500 MB on the free plan. \
+                 `[retention]` in hookmill.toml says how long rows are kept.",
+                format_size(status.database.unwrap_or_default())
+            ),
+            over: format!("Over: the database has less than {}.", format_size(settings.database)),
+        },
     ]
+}
+
+/// In decimal units, as Cloudflare's limits: `8.0 GB`.
+fn format_size(bytes: u64) -> String {
+    let megabytes = bytes / 1_000_000;
+    if megabytes < 1000 { format!("{megabytes} MB") } else { format!("{}.{} GB", megabytes / 1000, megabytes % 1000 / 100) }
 }
 
 /// Days, hours, minutes and seconds; the first two units that are not zero: `1h 5m`.
@@ -269,7 +285,8 @@ pub async fn look<S: Store, F: Fetch>(
     let mut looked = Looked::default();
     let rows = store.query(vec![status(now), Statement::new(NOTIFIED, Vec::new())]).await?;
     let Some(found) = read_status(answer(&rows, 0))? else { return Ok(looked) };
-    let found = found.with_backlog(backlog, now);
+    let mut found = found.with_backlog(backlog, now);
+    found.database = store.size().await;
     let notified: Vec<Notified> = read(answer(&rows, 1))?;
     let mut statements = Vec::new();
     for notice in notices(&alarm.settings, &found, &notified, now) {
@@ -383,6 +400,18 @@ fn request(url: &Secret, secret: &Secret, pending: &str, now: Timestamp) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_has_decimal_units() {
+        for (bytes, expected) in [
+            (0, "0 MB"),
+            (999_999_999, "999 MB"),
+            (1_000_000_000, "1.0 GB"),
+            (8_590_000_000, "8.5 GB"),
+        ] {
+            assert_eq!(format_size(bytes), expected);
+        }
+    }
 
     #[test]
     fn a_duration_has_at_most_two_units() {

@@ -119,6 +119,11 @@ impl Writes {
         numbers.dedup();
         numbers.into_iter().map(|number| &program.rules[number]).collect()
     }
+
+    /// The tables that they write.
+    pub(crate) fn tables<'p>(&self, program: &'p Program) -> BTreeSet<&'p str> {
+        self.rules(program).into_iter().filter_map(|rule| rule.effect.table()).collect()
+    }
 }
 
 /// The identity of an event.
@@ -164,12 +169,16 @@ CROSS JOIN events ON source = value ->> 0 AND id = value ->> 1 AND generation = 
 WHERE true
 ON CONFLICT DO NOTHING";
 
-/// The progress of a reprocessing.
+/// The progress of a reprocessing. An event that has failed counts as failed, even if a replay of its letter applies it.
 const REPROCESSED: &str = "\
 -- reprocessed
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
 UPDATE replays SET applied = applied + new.n FROM (
     SELECT value ->> 2 AS generation, count(*) AS n FROM rows
+    WHERE NOT EXISTS (
+        SELECT 1 FROM dead_letters WHERE dead_letters.source = value ->> 0 AND event_id = value ->> 1
+            AND dead_letters.generation = value ->> 2
+    )
     GROUP BY 1
 ) AS new WHERE replays.generation = new.generation";
 

@@ -1,18 +1,20 @@
 //! Processes a batch: from deliveries to verdicts, part by part.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use futures_util::future::join_all;
 use hookmill_config::Consumers;
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{BodyForm, Message};
 use hookmill_core::objects::Objects;
 use hookmill_core::params;
-use hookmill_core::store::{Param, Row, Statement, Store, StoreError};
+use hookmill_core::store::{Param, Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
 use hookmill_dlq::{Letter, Unreferenced, bury, unreferenced};
 use hookmill_rules::{Program, Rule};
+use serde::Deserialize;
 
 use crate::attempts::{self, Earlier, Failure};
 use crate::decode::decode_batch;
@@ -27,6 +29,14 @@ const PART_BYTES: usize = 4_000_000;
 /// The maximum number of redelivered events in a transaction. One of them may have ended its last process, and would end
 /// this one with the others.
 const AGAIN: usize = 10;
+
+/// The number of parts into which a rejected transaction is split.
+const SPLIT: usize = 10;
+
+/// The maximum number of transactions at a time. A Worker may wait for six connections.
+///
+/// Source: <https://developers.cloudflare.com/workers/platform/limits/>.
+const AT_ONCE: usize = 6;
 
 /// The number of times that processing of an event may begin without a verdict before Hookmill gives up the event.
 const BEGINNINGS: u32 = 3;
@@ -296,129 +306,183 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
         }
     }
 
-    /// The rules of an event whose statements caused an error, for its message. SQLite names a table in most errors; a failed
-    /// `CHECK` or a trigger is found by its definition. Otherwise all rules of the event.
-    async fn failed_rules(&self, write: &Writes, error: &StoreError) -> String {
-        let rules = write.rules(&self.config.program);
-        let tables: BTreeSet<_> = rules.iter().filter_map(|rule| rule.effect.table()).collect();
-        let mut named = BTreeSet::new();
-        if rules.len() > 1 {
-            let text = error.to_string();
-            named.extend(tables.iter().copied().filter(|table| mentions(&text, table)));
-            if let (true, Some(reason)) = (named.is_empty(), error.constraint()) {
-                let statement = Statement::new(DEFINED, params![reason, Param::json(&tables)]);
-                let found = self.store.query(vec![statement]).await.unwrap_or_default();
-                let found: Vec<_> = found.iter().flatten().flat_map(Row::texts).flatten().collect();
-                named.extend(
-                    tables.iter().copied().filter(|table| found.iter().any(|f| f == table)),
-                );
+    /// Applies the writes in one transaction. If a table is missing, the events that need it are left out. If the store
+    /// rejects the transaction, applies tenths of it, and of each rejected tenth every event alone. A rejected event needs a
+    /// transaction of its own: nothing else proves that it is the cause. The ledger may cause the first rejection, so that
+    /// one leaves out the events that are in the ledger. If another process applies an event after that, [`write_letters`]
+    /// finds it in the ledger.
+    async fn apply(&mut self, writes: &[Writes], fates: &mut [Option<Fate>], noted: bool) {
+        let mut work = VecDeque::from([writes.iter().collect::<Vec<_>>()]);
+        let mut checked_ledger = false;
+        let mut failed = Vec::new();
+        while !work.is_empty() {
+            let parts: Vec<_> = work.drain(..work.len().min(AT_ONCE)).collect();
+            let (store, program, away) = (self.store, &self.config.program, self.away.as_ref());
+            let attempts = parts.iter().map(|part| attempt(store, program, part, noted, away));
+            let results = join_all(attempts).await;
+            for (mut part, result) in parts.into_iter().zip(results) {
+                let error = match result {
+                    Ok(rows) => {
+                        self.due_at = self.due_at.into_iter().chain(plan::first_due(&rows)).min();
+                        for write in part {
+                            fates[write.index] = Some(write.fate.clone());
+                        }
+                        continue;
+                    }
+                    Err(error @ StoreError::Unavailable(_)) => {
+                        for write in part {
+                            fates[write.index] = Some(Fate::Unavailable(error.to_string()));
+                        }
+                        self.away = Some(error);
+                        continue;
+                    }
+                    Err(error) => error,
+                };
+                if matches!(error, StoreError::Refused(_)) && !checked_ledger {
+                    checked_ledger = true;
+                    let before = part.len();
+                    match self.store.execute(plan::repeated(&part)).await {
+                        Ok(rows) => {
+                            let seen = plan::events(&rows);
+                            for write in part.extract_if(.., |write| seen.contains(&write.event)) {
+                                fates[write.index] = Some(Fate::Duplicate);
+                            }
+                        }
+                        Err(error) => self.away = Some(error),
+                    }
+                    if part.len() < before || self.away.is_some() {
+                        work.push_back(part);
+                        continue;
+                    }
+                }
+                if let Some(table) = error.missing_table() {
+                    let needs = |write: &&Writes| write.rule_of(&self.config.program, table).is_some();
+                    let (needing, others): (Vec<_>, Vec<_>) = part.iter().copied().partition(needs);
+                    for write in &needing {
+                        let rule = write.rule_of(&self.config.program, table).unwrap_or_default();
+                        fates[write.index] =
+                            Some(Fate::Unavailable(format!("rule `{rule}`: {error}")));
+                    }
+                    if !needing.is_empty() {
+                        work.push_back(others);
+                        continue;
+                    }
+                }
+                match part[..] {
+                    [write] => failed.push((write, error)),
+                    _ => work.extend(part.chunks(part.len().div_ceil(SPLIT)).map(<[_]>::to_vec)),
+                }
             }
         }
-        let guilty = |rule: &&&Rule| {
-            named.is_empty() || rule.effect.table().is_some_and(|table| named.contains(table))
-        };
-        let names: Vec<_> =
-            rules.iter().filter(guilty).map(|rule| format!("`{}`", rule.name)).collect();
-        match &names[..] {
-            [] => "the ledger".to_owned(),
-            [name] => format!("rule {name}"),
-            names => format!("one of the rules {}", names.join(", ")),
+        if failed.is_empty() {
+            return;
+        }
+        let defined = self.defined(&failed).await;
+        for (write, error) in failed {
+            let rules = failed_rules(&self.config.program, write, &error, &defined);
+            fates[write.index] = Some(match error {
+                StoreError::Refused(_) => Fate::Condemned {
+                    reason: LetterReason::Refused,
+                    error: format!("{rules}: {error}{}", hint(&error)),
+                },
+                _ => Fate::Unavailable(format!("{rules}: {error}")),
+            });
         }
     }
 
-    /// Applies the writes in one transaction. If a table is missing, the events that need it are left out. If the store
-    /// rejects the transaction, splits them in halves until each bad event is alone. The ledger may cause the first rejection, so that one leaves out the events that are in the
-    /// ledger. If another process applies an event after that, [`write_letters`] finds it in the ledger.
-    async fn apply(&mut self, writes: &[Writes], fates: &mut [Option<Fate>], noted: bool) {
-        let mut work = vec![writes.iter().collect::<Vec<_>>()];
-        let mut checked_ledger = false;
-        while let Some(mut part) = work.pop() {
-            if part.is_empty() {
-                continue;
+    /// The tables in whose definition the reason of a failure stands, by reason: for events with several rules whose error
+    /// names none of their tables.
+    async fn defined(&self, failed: &[(&Writes, StoreError)]) -> Vec<Defined> {
+        let (mut reasons, mut tables) = (BTreeSet::new(), BTreeSet::new());
+        for (write, error) in failed {
+            let written = write.tables(&self.config.program);
+            if let Some(reason) = error.constraint()
+                && written.len() > 1
+                && named(&written, error).is_empty()
+            {
+                reasons.insert(reason);
+                tables.extend(written);
             }
-            let result = match &self.away {
-                Some(error) => Err(error.clone()),
-                None => {
-                    let mut statements = plan::statements(&self.config.program, &part);
-                    if noted {
-                        statements.extend(attempts::end(part.iter().map(|write| &write.event)));
-                    }
-                    self.store.execute(statements).await
-                }
-            };
-            let error = match result {
-                Ok(rows) => {
-                    self.due_at = self.due_at.into_iter().chain(plan::first_due(&rows)).min();
-                    for write in part {
-                        fates[write.index] = Some(write.fate.clone());
-                    }
-                    continue;
-                }
-                Err(error @ StoreError::Unavailable(_)) => {
-                    for write in part {
-                        fates[write.index] = Some(Fate::Unavailable(error.to_string()));
-                    }
-                    self.away = Some(error);
-                    continue;
-                }
-                Err(error) => error,
-            };
-            if matches!(error, StoreError::Refused(_)) && !checked_ledger {
-                checked_ledger = true;
-                let before = part.len();
-                match self.store.execute(plan::repeated(&part)).await {
-                    Ok(rows) => {
-                        let seen = plan::events(&rows);
-                        for write in part.extract_if(.., |write| seen.contains(&write.event)) {
-                            fates[write.index] = Some(Fate::Duplicate);
-                        }
-                    }
-                    Err(error) => self.away = Some(error),
-                }
-                if part.len() < before || self.away.is_some() {
-                    work.push(part);
-                    continue;
-                }
+        }
+        if reasons.is_empty() {
+            return Vec::new();
+        }
+        let params = params![Param::json(&reasons), Param::json(&tables)];
+        let found = self.store.query(vec![Statement::new(DEFINED, params)]).await;
+        found.and_then(|rows| read(answer(&rows, 0))).unwrap_or_default()
+    }
+}
+
+/// Applies a part in one transaction, unless the store is away.
+async fn attempt<S: Store>(
+    store: &S,
+    program: &Program,
+    part: &[&Writes],
+    noted: bool,
+    away: Option<&StoreError>,
+) -> Result<Vec<Rows>, StoreError> {
+    match away {
+        _ if part.is_empty() => Ok(Vec::new()),
+        Some(error) => Err(error.clone()),
+        None => {
+            let mut statements = plan::statements(program, part);
+            if noted {
+                statements.extend(attempts::end(part.iter().map(|write| &write.event)));
             }
-            if let Some(table) = error.missing_table() {
-                let needs = |write: &&Writes| write.rule_of(&self.config.program, table).is_some();
-                let (needing, others): (Vec<_>, Vec<_>) = part.iter().copied().partition(needs);
-                for write in &needing {
-                    let rule = write.rule_of(&self.config.program, table).unwrap_or_default();
-                    fates[write.index] = Some(Fate::Unavailable(format!("rule `{rule}`: {error}")));
-                }
-                if !needing.is_empty() {
-                    work.push(others);
-                    continue;
-                }
-            }
-            match part[..] {
-                [write] => {
-                    let rules = self.failed_rules(write, &error).await;
-                    fates[write.index] = Some(match error {
-                        StoreError::Refused(_) => Fate::Condemned {
-                            reason: LetterReason::Refused,
-                            error: format!("{rules}: {error}{}", hint(&error)),
-                        },
-                        _ => Fate::Unavailable(format!("{rules}: {error}")),
-                    });
-                }
-                _ => {
-                    let second = part.split_off(part.len() / 2);
-                    work.push(second);
-                    work.push(part);
-                }
-            }
+            store.execute(statements).await
         }
     }
 }
 
-/// The tables and triggers whose definition contains a text: that of a failed `CHECK`, or of a trigger's error. `?1`: the
-/// text; `?2`: the tables to search, as JSON.
+/// The tables that an error names, as SQLite does in most errors.
+fn named<'p>(tables: &BTreeSet<&'p str>, error: &StoreError) -> BTreeSet<&'p str> {
+    let text = error.to_string();
+    tables.iter().copied().filter(|table| mentions(&text, table)).collect()
+}
+
+/// The rules of an event whose statements caused an error, for its message. SQLite names a table in most errors; a failed
+/// `CHECK` or a trigger is found by its definition. Otherwise all rules of the event.
+fn failed_rules(
+    program: &Program,
+    write: &Writes,
+    error: &StoreError,
+    defined: &[Defined],
+) -> String {
+    let tables = write.tables(program);
+    let mut guilty = named(&tables, error);
+    if guilty.is_empty() {
+        let found = defined.iter().filter(|it| Some(&*it.reason) == error.constraint());
+        let found: BTreeSet<_> = found.map(|it| it.name.as_str()).collect();
+        guilty = tables.intersection(&found).copied().collect();
+    }
+    let is_guilty = |rule: &&&Rule| {
+        guilty.is_empty() || rule.effect.table().is_some_and(|table| guilty.contains(table))
+    };
+    let rules = write.rules(program);
+    let names: Vec<_> =
+        rules.iter().filter(is_guilty).map(|rule| format!("`{}`", rule.name)).collect();
+    match &names[..] {
+        [] => "the ledger".to_owned(),
+        [name] => format!("rule {name}"),
+        names => format!("one of the rules {}", names.join(", ")),
+    }
+}
+
+/// A table with a reason in its definition: the answer to [`DEFINED`].
+#[derive(Deserialize)]
+struct Defined {
+    reason: String,
+    name: String,
+}
+
+/// The tables in whose definition a text stands, or in that of their triggers: that of a failed `CHECK`, or of a trigger's
+/// error. `?1`: the texts, as JSON; `?2`: the tables to search, as JSON.
 const DEFINED: &str = "\
 -- which table refuses
-SELECT DISTINCT tbl_name AS name FROM sqlite_schema
-WHERE tbl_name IN (SELECT value FROM json_each(?2)) AND instr(sql, ?1) > 0";
+SELECT DISTINCT reason.value AS reason, tbl_name AS name FROM json_each(?1) AS reason
+JOIN sqlite_schema ON instr(sql, reason.value) > 0
+WHERE tbl_name IN (SELECT value FROM json_each(?2))";
+
 /// What an error of the database means for a rule.
 fn hint(error: &StoreError) -> &'static str {
     // SQLite and D1 use the same words. A sum beyond 64 bits becomes a floating-point number.

@@ -19,6 +19,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_rules::refetch::object;
 use hookmill_rules::row::Row;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::outbox::{ChannelError, state, usable};
@@ -279,43 +280,63 @@ fn judge(
 }
 
 /// An API's answer about an object.
-enum Object {
-    Is(Value),
+enum Object<'a> {
+    /// The object as its text, so that no number is rounded.
+    Is(&'a RawValue),
     IsGone,
     Unreadable,
 }
 
-fn read_object(provider: Provider, path: &str, body: &str) -> Object {
-    let Ok(mut answer) = serde_json::from_str::<Value>(body) else { return Object::Unreadable };
-    if provider == Provider::Paddle {
-        answer = answer["data"].take();
+fn read_object<'a>(provider: Provider, path: &str, body: &'a str) -> Object<'a> {
+    #[derive(Deserialize)]
+    struct Wrapped<'a> {
+        #[serde(borrow)]
+        data: &'a RawValue,
     }
-    match answer {
-        Value::Object(object) if object.get("deleted") == Some(&Value::Bool(true)) => {
-            Object::IsGone
-        }
+    #[derive(Deserialize)]
+    struct Members {
+        #[serde(default)]
+        id: Value,
+        #[serde(default)]
+        deleted: Value,
+    }
+    let object = match provider {
+        Provider::Paddle => serde_json::from_str::<Wrapped<'_>>(body).map(|answer| answer.data),
+        _ => serde_json::from_str(body),
+    };
+    let Ok(object) = object else { return Object::Unreadable };
+    match serde_json::from_str(object.get()) {
+        Ok(Members { deleted: Value::Bool(true), .. }) => Object::IsGone,
         // Otherwise the answer would be stored as the requested object.
-        object if object["id"].as_str().is_some_and(|id| path.rsplit('/').next() == Some(id)) => {
+        Ok(Members { id: Value::String(id), .. }) if path.rsplit('/').next() == Some(&id) => {
             Object::Is(object)
         }
         _ => Object::Unreadable,
     }
 }
 
+/// The body of the event with another object: the other members are those of the event, without `data`.
+fn with_object(provider: Provider, rest: &str, is: &RawValue) -> serde_json::Result<String> {
+    let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(rest)?;
+    let (first, others) = object(provider).split_once('.').unwrap_or((object(provider), ""));
+    let steps = others.split('.').filter(|step| !step.is_empty()).rev();
+    let nested = steps.fold(is.get().to_owned(), |text, step| format!("{{\"{step}\":{text}}}"));
+    let nested: Box<RawValue> = serde_json::from_str(&nested)?;
+    members.insert(first.to_owned(), &nested);
+    serde_json::to_string(&members)
+}
+
 /// The statements of the rule for the event with its current object. None if the rule's conditions are no longer met.
 fn applied(
     config: &Consumers,
     wanted: &Wanted,
-    is: Value,
+    is: &RawValue,
     start: Timestamp,
 ) -> Result<Vec<Statement>, String> {
     let rule = config.program.rules.iter().find(|rule| rule.name == wanted.rule);
     let rule = rule.ok_or("the rule no longer exists")?;
     let api = config.apis.get(&wanted.source).ok_or("the source no longer has an API")?;
-    let mut body: Value = serde_json::from_str(&wanted.rest).map_err(|error| error.to_string())?;
-    let place = object(api.provider).split('.').fold(&mut body, |body, step| &mut body[step]);
-    *place = is;
-    let body = body.to_string();
+    let body = with_object(api.provider, &wanted.rest, is).map_err(|error| error.to_string())?;
     let envelope = Envelope {
         v: VERSION,
         source: wanted.source.clone(),

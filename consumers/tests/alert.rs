@@ -52,6 +52,8 @@ struct World {
     /// The status of the webhook's response; 0 for no response.
     status: Mutex<u16>,
     requests: Mutex<Vec<ApiRequest>>,
+    /// The size of the database.
+    size: Mutex<Option<u64>>,
     /// The number of transactions after which the process ends.
     death: Mutex<Option<usize>>,
     /// The number of transactions before which another process sends alerts too.
@@ -92,6 +94,7 @@ impl World {
             status: Mutex::new(204),
             requests: Mutex::default(),
             death: Mutex::default(),
+            size: Mutex::default(),
             intrusion: Mutex::default(),
             _folder: folder,
             _data: data,
@@ -187,6 +190,10 @@ impl Store for World {
             }
         }
     }
+
+    async fn size(&self) -> Option<u64> {
+        *self.size.lock().unwrap()
+    }
 }
 
 impl Fetch for World {
@@ -248,6 +255,20 @@ fn an_alert_from_a_clock_that_was_ahead_is_repeated() {
     assert_eq!(world.notified(1000 * HOUR).len(), 1);
     assert_eq!(world.notified(HOUR).len(), 1);
     assert_eq!(world.notified(2 * HOUR), Vec::<String>::new());
+}
+
+#[test]
+fn a_large_database_raises_an_alert() {
+    let world = World::new();
+    let sized = |size: u64, minute: i64| {
+        *world.size.lock().unwrap() = Some(size);
+        world.notified(minute * 60_000)
+    };
+    assert_eq!(sized(7_999_999_999, 1), Vec::<String>::new());
+    let [raised] = &sized(8_260_000_000, 2)[..] else { panic!("no alert") };
+    assert!(raised.starts_with("The database has 8.2 GB. "), "{raised}");
+    assert_eq!(sized(8_260_000_000, 3), Vec::<String>::new());
+    assert_eq!(sized(7_000_000_000, 4), ["Over: the database has less than 8.0 GB."]);
 }
 
 #[test]

@@ -54,6 +54,8 @@ enum Mood {
     Says(u16),
     IsAway,
     Raves,
+    /// Another body.
+    Is(&'static str),
 }
 
 impl Fetch for Api {
@@ -71,6 +73,7 @@ impl Fetch for Api {
             Mood::Says(status) => (status, String::new()),
             Mood::IsAway => return Err(FetchError::NoAnswer("sk_test is away".into())),
             Mood::Raves => (200, "{\"id\":".to_owned()),
+            Mood::Is(body) => (200, body.to_owned()),
         };
         Ok(ApiResponse { status, retry_after: None, message_id: None, body })
     }
@@ -208,6 +211,19 @@ fn an_object_that_panics_is_given_up_and_the_others_are_applied() {
     assert_eq!(problems.len(), 2, "for the subscription and for its items: {problems:?}");
     assert!(problems[0].contains("panicked"), "{problems:?}");
     assert!(world.fixture.rows("SELECT rule FROM refetches").is_empty());
+}
+
+#[test]
+fn no_number_of_a_fetched_object_is_rounded() {
+    let world = World::new();
+    world.applied(&[updated("evt_1", 100, &subscription(&[1]))]);
+    world.applied(&[updated("evt_0", 100, &subscription(&[2]))]);
+    let is = r#"{"id":"sub_1","object":"subscription","status":"active","items":{"data":[]},
+        "metadata":{"large":123456789012345678901234567890,"price":1.10}}"#;
+    world.api.moods.lock().unwrap().extend([Mood::Is(is), Mood::Is(is)]);
+    assert!(world.rounds().is_empty());
+    let metadata = world.fixture.rows("SELECT metadata FROM subscriptions");
+    assert_eq!(metadata, [[r#"{"large":123456789012345678901234567890,"price":1.10}"#]]);
 }
 
 #[test]

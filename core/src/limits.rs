@@ -64,6 +64,9 @@ pub const EVENT_ROWS: usize = 1_000_000;
 /// The highest value for `bytes_per_event` in `[limits]`.
 pub const EVENT_BYTES: usize = 256 * 1024 * 1024;
 
+/// The maximum of the size of the database that raises an alert.
+pub const DATABASE_BYTES: u64 = 1 << 40;
+
 /// The limit of counts that run every minute or more often: a count takes time in proportion to its result.
 pub const COUNTED: u32 = 10_000;
 

@@ -4,6 +4,8 @@ use std::future::Future;
 
 use thiserror::Error;
 
+use crate::time::Timestamp;
+
 /// The object store is unavailable.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("the object store is unavailable: {0}")]
@@ -19,6 +21,24 @@ pub trait Objects: Send + Sync {
 
     /// Returns once the object is deleted, or if it did not exist.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), ObjectError>> + Send;
+
+    /// The next objects after a key, in the order of their keys, at most [`LISTED`]; empty at the end.
+    fn list(
+        &self,
+        after: &str,
+    ) -> impl Future<Output = Result<Vec<StoredObject>, ObjectError>> + Send;
+}
+
+/// The maximum number of objects that [`Objects::list`] returns.
+pub const LISTED: usize = 500;
+
+/// An object of a list.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct StoredObject {
+    /// Its key.
+    pub key: String,
+    /// When it was last written.
+    pub stored_at: Timestamp,
 }
 
 /// The key of an event's body: `{source}/{hex SHA-256 of the event's id, a NUL, and the body}`.

@@ -39,12 +39,13 @@ pub struct TableColumn {
 pub const ROW_GUARDS: &str = "row_guards";
 
 /// Hookmill's own tables, which rules cannot write.
-pub const OWN_TABLES: [&str; 21] = [
+pub const OWN_TABLES: [&str; 22] = [
     "activity",
     "admin_failures",
     "admin_tokens",
     "alerts",
     "audit",
+    "body_search",
     "dead_letters",
     "event_kinds",
     "event_messages",

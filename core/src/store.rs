@@ -397,6 +397,11 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<Vec<Rows>, StoreError>> + Send {
         self.execute(statements)
     }
+
+    /// The size of the database in bytes, if it is known. A store may know it only after a transaction.
+    fn size(&self) -> impl Future<Output = Option<u64>> + Send {
+        std::future::ready(None)
+    }
 }
 
 impl<S: Store> Store for &S {
@@ -412,6 +417,10 @@ impl<S: Store> Store for &S {
         statements: Vec<Statement>,
     ) -> impl Future<Output = Result<Vec<Rows>, StoreError>> + Send {
         S::query(self, statements)
+    }
+
+    fn size(&self) -> impl Future<Output = Option<u64>> + Send {
+        S::size(self)
     }
 }
 

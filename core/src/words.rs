@@ -253,6 +253,8 @@ words! {
         TokenCreate = "token.create",
         /// A token is revoked.
         TokenRevoke = "token.revoke",
+        /// A request has no valid token.
+        LoginFail = "login.fail",
     }
 }
 

@@ -16,6 +16,9 @@
 //! body before the deletion and is on the queue after it has none. If the ledger has the event, the delivery is a
 //! duplicate. If not, it becomes a dead letter that says so. That requires an event whose letter was removed before the
 //! event took effect, and that the provider sends again near the end of the day.
+//!
+//! Ingress stores a body before it sends the message. If the queue refuses the message and the provider does not send the
+//! event again, nothing refers to the body. [`remove_unsent`](crate::unsent::remove_unsent) searches for such bodies.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The background jobs of this stage: replays, and the retention sweep.
+//! The background jobs of this stage: replays, the retention sweep, and the search for bodies without messages.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use hookmill_core::time::Timestamp;
 
 use crate::replay::{Stepped, step};
 use crate::sweep::{Swept, sweep};
+use crate::unsent::{Searched, remove_unsent};
 
-/// The delay before a sweep continues, so that other transactions come between.
+/// The delay before a sweep or a search continues, so that other transactions come between.
 const NEXT_SWEEP: Duration = Duration::from_millis(100);
 
 /// Sends the letters and events of replays.
@@ -72,5 +73,35 @@ impl<S: Store, O: Objects> Job for SweepOld<S, O> {
             log.push(Entry::warn(message, fields));
         }
         Ok(Step { next: more.then(|| now() + NEXT_SWEEP), log, ..Step::default() })
+    }
+}
+
+/// Removes bodies whose messages no queue has accepted.
+#[derive(Debug)]
+pub struct RemoveUnsent<S, O, Q> {
+    /// The store.
+    pub store: S,
+    /// The bodies.
+    pub objects: O,
+    /// The queue of events.
+    pub queue: Q,
+}
+
+impl<S: Store, O: Objects, Q: Queue> Job for RemoveUnsent<S, O, Q> {
+    const NAME: &'static str = "unsent bodies";
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
+        let Self { store, objects, queue } = self;
+        let Searched { removed, more } = remove_unsent(store, objects, queue, now()).await?;
+        let log = (removed > 0).then(|| {
+            let fields = Fields { count: Some(removed.to_string()), ..Fields::default() };
+            Entry::warn(
+                "removed bodies that belong to no message; the queue did not accept them, and the provider did not send them again",
+                fields,
+            )
+        });
+        let next = more.then(|| now() + NEXT_SWEEP);
+        Ok(Step { next, log: log.into_iter().collect(), ..Step::default() })
     }
 }

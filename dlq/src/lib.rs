@@ -7,7 +7,8 @@
 //!
 //! [`recover()`] prepares a restored database: it sends again what the ledger does not prove.
 //!
-//! [`sweep()`] removes old rows, and bodies that no row refers to. [`status()`] asks for the pipeline's status.
+//! [`sweep()`] removes old rows, and bodies that no row refers to; [`unsent`] removes those whose message no queue accepted.
+//! [`status()`] asks for the pipeline's status.
 //!
 //! [`kinds`] finds rows of a rare kind without an index of all rows by kind.
 //!
@@ -24,6 +25,7 @@ pub mod replay;
 pub mod reprocess;
 mod status;
 mod sweep;
+pub mod unsent;
 
 pub use bodies::{Unreferenced, unreferenced};
 pub use bury::{Letter, bury};

@@ -27,6 +27,9 @@ pub struct PipelineStatus {
     pub outbox: Vec<(String, i64)>,
     /// The letters of running and paused replays: `total`, and `sent`.
     pub replays: Vec<(String, i64)>,
+    /// The size of the database in bytes, if the store [knows it](hookmill_core::store::Store::size).
+    #[serde(skip)]
+    pub database: Option<u64>,
 }
 
 impl PipelineStatus {

@@ -13,7 +13,7 @@ use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{
     BodyForm, ClaimCheck, Envelope, VERSION, Verified, decode, encode_claim_check, reprocessed,
 };
-use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::objects::{ObjectError, Objects, StoredObject};
 use hookmill_core::store::{Row, Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::LetterReason;
@@ -40,6 +40,10 @@ impl Objects for Removed {
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
         self.0.lock().unwrap().push(key.to_owned());
         Ok(())
+    }
+
+    async fn list(&self, _: &str) -> Result<Vec<StoredObject>, ObjectError> {
+        Ok(Vec::new())
     }
 }
 
@@ -290,6 +294,10 @@ impl Objects for World {
         }
         self.bodies.lock().unwrap().remove(key);
         Ok(())
+    }
+
+    async fn list(&self, _: &str) -> Result<Vec<StoredObject>, ObjectError> {
+        Ok(Vec::new())
     }
 }
 

@@ -5,7 +5,7 @@ use hookmill_config::{Consumers, Source};
 use hookmill_consumers::{Fate, process_batch};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
-use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::objects::{ObjectError, Objects, StoredObject};
 use hookmill_core::request::Request;
 use hookmill_core::schema::Schema;
 use hookmill_core::store::{Statement, Store as _, StoreError, answer, read_json};
@@ -47,6 +47,10 @@ impl Objects for NoObjects {
 
     async fn delete(&self, _: &str) -> Result<(), ObjectError> {
         Ok(())
+    }
+
+    async fn list(&self, _: &str) -> Result<Vec<StoredObject>, ObjectError> {
+        Ok(Vec::new())
     }
 }
 

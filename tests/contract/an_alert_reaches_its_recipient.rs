@@ -37,6 +37,7 @@ fn an_alert_reaches_its_recipient() {
         ((0.5..1.5).contains(&dead) && (7200.0..7500.0).contains(&oldest)).then_some(())
     });
     assert_eq!(pipeline.gauge("lag_seconds", &[]).map(|lag| lag < 600.0), Some(true));
+    assert!(pipeline.gauge("database_bytes", &[]) > Some(100_000.0));
 
     // No alert is sent twice.
     let pipeline = pipeline.after_a_minute();

@@ -130,6 +130,11 @@ fn a_failed_reprocessing_is_a_dead_letter_and_can_be_replayed() {
     let because = json!({ "reason": "the trigger is gone" });
     assert_eq!(operator.post(&format!("/dead-letters/{id}/replay"), &because).status, 202);
     eventually("it counts again", || (tally(&pipeline, "a") == [[2, 2]]).then_some(()));
+    // The outcome of the reprocessing stays; that of the replay is its own.
+    let replays = operator.get("/replays").json()["items"].clone();
+    let outcome = |replay: &Value| (replay["applied"].clone(), replay["failed"].clone());
+    let outcomes: Vec<_> = replays.as_array().unwrap().iter().map(outcome).collect();
+    assert_eq!(outcomes, [(1.into(), 0.into()), (0.into(), 1.into())]);
 }
 
 #[test]

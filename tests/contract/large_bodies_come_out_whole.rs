@@ -127,6 +127,32 @@ fn a_large_body_is_deleted_after_the_last_row_that_refers_to_it() {
 }
 
 #[test]
+fn a_body_whose_message_the_queue_refused_is_removed() {
+    let pipeline = Pipeline::start();
+    let queue_away = pipeline.broken(Fault::Queue);
+    assert_eq!(pipeline.post(&of_size("evt_1", 300_000)).status, 503);
+    drop(queue_away);
+    assert_eq!(pipeline.objects().len(), 1);
+    // The provider may send the event again.
+    accepted(&pipeline, &of_size("evt_2", 300_000));
+    pipeline.settle();
+    pipeline.sql("DELETE FROM body_search");
+    let pipeline = pipeline.after_a_minute();
+    let searched = "SELECT reached FROM body_search WHERE due_at > unixepoch() * 1000";
+    eventually("the search is over", || (pipeline.sql(searched) == [[""]]).then_some(()));
+    assert_eq!(pipeline.objects().len(), 2);
+    // Weeks later it has not. The other body belongs to a kept message.
+    pipeline.sql("DELETE FROM body_search");
+    let pipeline = pipeline.with_old_objects().after_a_minute();
+    eventually("the body is removed", || (pipeline.objects().len() == 1).then_some(()));
+    let operator = Operator::new(pipeline.admin(), "ines", "read", |sql| {
+        pipeline.sql(sql);
+    });
+    let kept = operator.get("/events/stripe/evt_2");
+    assert!(kept.body.contains("xxxxx"), "{}", kept.body);
+}
+
+#[test]
 fn a_body_over_the_limit_is_rejected_while_it_arrives() {
     let pipeline = Pipeline::start();
     let event = of_size("evt_1", 1024 * 1024 + 1);

@@ -112,6 +112,11 @@ fn an_event_that_fails_again_is_dead_again() {
     eventually("it is applied", || (tally(&pipeline, "a") == [[1, 1]]).then_some(()));
     run(&operator, &json!({ "reason": "refused" }), 100);
     eventually("all are applied", || (tally(&pipeline, "a") == [[3, 3]]).then_some(()));
+    // The record of the first replay stays: what came of its letters later is not its outcome.
+    let first = replay(&operator, &id);
+    assert_eq!((&first["applied"], &first["failed"]), (&0.into(), &3.into()));
+    pipeline.sql("DELETE FROM dead_letters");
+    assert_eq!(replay(&operator, &id), first);
 }
 
 #[test]

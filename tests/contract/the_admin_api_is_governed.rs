@@ -55,6 +55,9 @@ fn requests_without_a_token_learn_and_change_nothing() {
     let told = (0..20).map(|_| guesser.get("/stats")).find(|answer| answer.status == 429).unwrap();
     assert!(told.header("retry-after").is_some());
     assert_eq!(guesser.get("/stats").status, 429, "from memory");
+    let failed = "SELECT detail FROM audit WHERE action = 'login.fail' ORDER BY id";
+    let failures = [1, 1, 10].map(|failures| [format!("{{\"failures\":{failures}}}")]);
+    assert_eq!(json!(pipeline.sql(failed)), json!(failures));
     assert_eq!(reader.get("/stats").status, 200);
     assert_eq!(stranger.get("/stats").status, 401);
     assert_eq!(pipeline.sql("SELECT count(*) FROM audit"), [[0]]);

@@ -366,11 +366,27 @@ impl Pipeline {
 
     /// The keys of the object store.
     pub fn objects(&self) -> Vec<String> {
+        let name = |path: &PathBuf| Some(path.file_name()?.to_string_lossy().into_owned());
+        self.object_files().iter().filter_map(name).collect()
+    }
+
+    fn object_files(&self) -> Vec<PathBuf> {
         let bodies = self.data.path().join("bodies");
         let sources = std::fs::read_dir(bodies).into_iter().flatten().flatten();
         let files = sources
             .flat_map(|source| std::fs::read_dir(source.path()).into_iter().flatten().flatten());
-        files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+        files.map(|file| file.path()).collect()
+    }
+
+    /// Makes every object forty days old.
+    #[must_use]
+    pub fn with_old_objects(self) -> Self {
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 86_400);
+        for path in self.object_files() {
+            let file = std::fs::File::options().write(true).open(path).expect("it can be opened");
+            file.set_modified(old).expect("the time of a file can be set");
+        }
+        self
     }
 
     /// Runs the work of every minute, which also runs at the start.

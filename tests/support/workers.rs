@@ -11,6 +11,10 @@ use crate::event::{Event, now, stripe};
 use crate::http::{Response, exchange, request};
 use crate::{DEADLY, Fault, eventually, folder, secrets};
 
+/// The memory of an isolate is 128 MB. workerd has no such limit here, but V8 has one for WebAssembly, in pages of 64 KiB, and one
+/// for JavaScript, in MB. It ends the process at the latter.
+const MEMORY: &str = "--wasm-max-mem-pages=1024 --max-heap-size=64";
+
 /// A running pipeline. It ends when dropped.
 pub struct Pipeline {
     child: Child,
@@ -37,6 +41,7 @@ impl Pipeline {
             .expect("these tests need Workers and Node: run them with `cargo xtask test workers`");
         let mut child = Command::new(node)
             .arg(folder().join("workers/harness.mjs"))
+            .env("MINIFLARE_WORKERD_V8_FLAGS", MEMORY)
             .env("HOOKMILL_TEST_SECRETS", json!(secrets()).to_string())
             .env("HOOKMILL_TEST_OUTBOUND", outbound.map(|a| a.to_string()).unwrap_or_default())
             .stdin(Stdio::piped())
@@ -116,9 +121,10 @@ impl Pipeline {
         self.control("deliver", &json!({ "messages": [event.message()], "consumers": 2 }));
     }
 
-    /// Lets one consumer process these messages in one batch, and returns the size of its Wasm memory afterwards, in bytes.
-    pub fn wasm_memory_after(&self, messages: &[String]) -> u64 {
-        self.control("deliver", &json!({ "messages": messages, "consumers": 1 }));
+    /// Lets this number of consumers in one isolate process these messages at the same time, each in one batch. Returns the size of
+    /// its Wasm memory afterwards, in bytes.
+    pub fn wasm_memory_after(&self, messages: &[String], consumers: usize) -> u64 {
+        self.control("deliver", &json!({ "messages": messages, "consumers": consumers }));
         let logs = self.logs();
         let sizes = logs.lines().filter_map(|line| line.split_once("wasm memory ")?.1.parse().ok());
         sizes.max().expect("the shim tells")
@@ -176,6 +182,13 @@ impl Pipeline {
             .flatten()
             .filter_map(|key| key.as_str().map(ToOwned::to_owned))
             .collect()
+    }
+
+    /// Lists every object as forty days old.
+    #[must_use]
+    pub fn with_old_objects(self) -> Self {
+        self.control("fault", &json!({ "fault": "old-objects", "broken": true }));
+        self
     }
 
     /// Runs the work of every minute.

@@ -42,6 +42,18 @@ class D1Database {
   }
 }
 
+class R2Bucket {
+  constructor(bucket, broken) {
+    for (const method of ["get", "put", "delete"]) this[method] = (...of) => bucket[method](...of);
+    this.list = async (options) => {
+      const listed = await bucket.list(options);
+      const age = (await broken("old-objects")) ? 40 * 86_400_000 : 0;
+      const uploaded = ({ uploaded }) => new Date(uploaded.getTime() - age);
+      return { ...listed, objects: listed.objects.map((object) => ({ key: object.key, uploaded: uploaded(object) })) };
+    };
+  }
+}
+
 // A local Analytics Engine stores nothing.
 const metrics = { writeDataPoint: (point) => console.log(`data point ${JSON.stringify(point)}`) };
 
@@ -51,6 +63,7 @@ export default class extends Worker {
     const wrapped = { ...env };
     if (env.EVENTS) wrapped.EVENTS = new WorkerQueue(env.EVENTS, broken);
     if (env.DB) wrapped.DB = new D1Database(env.DB, broken, () => this.end());
+    if (env.BODIES) wrapped.BODIES = new R2Bucket(env.BODIES, broken);
     wrapped.METRICS = metrics;
     super(ctx, wrapped);
     this.broken = broken;

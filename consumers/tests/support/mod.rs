@@ -9,7 +9,7 @@ use hookmill_config::Consumers;
 use hookmill_consumers::{BatchResult, Fate, process_batch};
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
-use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::objects::{ObjectError, Objects, StoredObject};
 use hookmill_core::store::Store;
 use hookmill_core::time::Timestamp;
 use hookmill_native::{DataFolder, Sqlite};
@@ -92,6 +92,10 @@ impl Objects for NoObjects {
 
     async fn delete(&self, _: &str) -> Result<(), ObjectError> {
         Err(ObjectError("none".into()))
+    }
+
+    async fn list(&self, _: &str) -> Result<Vec<StoredObject>, ObjectError> {
+        Ok(Vec::new())
     }
 }
 

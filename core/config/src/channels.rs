@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hookmill_core::email::Mailbox;
 #[cfg(feature = "toml")]
-use hookmill_core::limits::COUNTED;
+use hookmill_core::limits::{COUNTED, DATABASE_BYTES};
 use hookmill_core::outbound::Provider;
 use hookmill_core::secret::SecretName;
 #[cfg(feature = "toml")]
@@ -160,6 +160,9 @@ hookmill_keys::keys! {
         /// The time from receipt of an event to its tables that raises an alert.
         pub lag: Option<Duration> =
             duration(seconds(1)..=days(30)).optional().defaults_to("never").example("\"5m\""),
+        /// The size of the database that raises an alert. D1 is full at 10 GB, and on the free plan at 500 MB.
+        // A full database stops the pipeline, so this alert is always on.
+        pub database: u64 = size(DATABASE_BYTES).default("\"8GB\""),
         /// When to repeat an alert whose cause persists.
         pub repeat: Duration = duration(seconds(600)..=days(30)).default("\"24h\""),
     }

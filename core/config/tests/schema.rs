@@ -162,6 +162,7 @@ const SAMPLES: [&str; 15] = [
     oldest_dead_letter = "2h"
     dead_letters = 2
     lag = "2m"
+    database = "2GB"
     repeat = "2h"
     "#,
     r#"

@@ -202,17 +202,18 @@ fn format_duration(duration: Duration) -> String {
 }
 
 /// A number of bytes such as `"1MiB"`: at least 1.
-pub fn size(most: usize) -> Kind<usize> {
-    let limit = bytesize::ByteSize(most as u64);
+pub fn size<T: TryFrom<u64> + TryInto<u64> + 'static>(most: T) -> Kind<T> {
+    let most = most.try_into().unwrap_or(u64::MAX);
+    let limit = bytesize::ByteSize(most);
     parsed("a size such as \"1MiB\"", str::parse::<bytesize::ByteSize>)
         .noted(format!("At most {limit}."))
         .and_then(move |item, found| {
-            let bytes = usize::try_from(found.as_u64()).unwrap_or(usize::MAX);
-            let fits = (1..=most).contains(&bytes);
-            if !fits {
+            let bytes = found.as_u64();
+            let size = (1..=most).contains(&bytes).then(|| T::try_from(bytes).ok()).flatten();
+            if size.is_none() {
                 item.unexpected(found, &format!("a size from 1 B to {limit}"));
             }
-            fits.then_some(bytes)
+            size
         })
 }
 

@@ -1,4 +1,4 @@
-//! The audit: who changed what, and why; and who saw a body.
+//! The audit: who changed what, and why; who saw a body; and who tried to log in.
 
 use hookmill_core::params;
 use hookmill_core::store::{Param, Statement};
@@ -19,6 +19,13 @@ SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE changes() > 0";
 const VIEWED: &str = "\
 -- a body is shown
 INSERT INTO audit (at, actor, action, target, reason, detail) VALUES (?1, ?2, ?3, ?4, '', '{}')";
+
+/// The first failed attempt of an address, if `?4`, and the last one before it is blocked. `?5` the number of the latter.
+const LOGIN_FAILED: &str = "\
+-- a login failed
+INSERT INTO audit (at, actor, action, target, reason, detail)
+SELECT ?1, '', ?2, address, '', json_object('failures', failures) FROM admin_failures
+WHERE address = ?3 AND (failures = ?5 OR (?4 AND failures = 1))";
 
 /// The reason for a change.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -66,6 +73,13 @@ pub(crate) async fn viewed(admin: &Admin, actor: &Actor, target: &str) -> Result
     }
     let params = params![admin.now(), &actor.name, AuditAction::BodyView.as_str(), target];
     admin.execute(vec![Statement::new(VIEWED, params)]).await.map(drop)
+}
+
+/// The statement that records a failed login of an address, after it was counted. `first`: whether to record the first one
+/// too, and not only that the address is blocked after `most` of them.
+pub(crate) fn login_failed(address: &str, first: bool, most: u32, now: Timestamp) -> Statement {
+    let action = AuditAction::LoginFail.as_str();
+    Statement::new(LOGIN_FAILED, params![now, action, address, first, most])
 }
 
 /// The statement that records that a token was created or revoked. It follows the statement that does so, in the same

@@ -24,6 +24,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::access::{self, Jwt};
 use crate::actor::Actor;
+use crate::audit::login_failed;
 use crate::platform::{Admin, problem};
 use crate::problem::Problem;
 
@@ -40,6 +41,8 @@ const TOKEN_LENGTH: usize = 43;
 const FAILURES: u32 = 10;
 /// The same for all addresses together; counted in memory, so by each process and isolate.
 const ALL_FAILURES: u32 = 500;
+/// The number of addresses in [`WINDOW_SECONDS`] whose first failed attempt is in the audit, so that strangers cannot fill it.
+const AUDITED: u32 = 20;
 /// Five minutes.
 const WINDOW_SECONDS: i64 = 300;
 /// The time for which blocked requests are compared with the same list of tokens.
@@ -135,10 +138,12 @@ impl Remembered {
         self.blocked.insert(address, until);
     }
 
-    fn failed(&mut self, now: i64) {
+    /// Counts a failed attempt. Returns the number of them in this window.
+    fn failed(&mut self, now: i64) -> u32 {
         let (since, failures) = self.failures;
         let is_current = (0..WINDOW_SECONDS).contains(&now.saturating_sub(since));
         self.failures = if is_current { (since, failures.saturating_add(1)) } else { (now, 1) };
+        self.failures.1
     }
 
     /// The hashes of tokens, unless they are too old.
@@ -246,9 +251,10 @@ async fn actor(
         let wait = until.saturating_sub(now.seconds()).saturating_add(1);
         return Err(Problem::too_many(u64::try_from(wait).unwrap_or_default()));
     }
-    memory.with(|memory| memory.failed(now.seconds()));
+    let first = memory.with(|memory| memory.failed(now.seconds())) <= AUDITED;
     let failures = vec![
-        Statement::new(FAIL, params![address, now, window, latest]),
+        Statement::new(FAIL, params![&address, now, window, latest]),
+        login_failed(&address, first, FAILURES, now),
         Statement::new(FORGET, params![window, FORGOTTEN]),
     ];
     admin.execute(failures).await?;
@@ -359,12 +365,12 @@ mod tests {
             statements: Vec<Statement>,
         ) -> BoxFuture<'_, Result<Vec<Rows>, StoreError>> {
             self.calls.fetch_add(1, Ordering::Relaxed);
-            let [fail, _] = &statements[..] else { panic!("{statements:?}") };
+            let [fail, _, _] = &statements[..] else { panic!("{statements:?}") };
             let address = format!("{:?}", fail.params[0]);
             let mut failures = self.failures.lock().unwrap();
             let now = self.now.load(Ordering::Relaxed) * 1000;
             failures.entry(address).or_insert((0, now)).0 += 1;
-            Box::pin(ready(Ok(vec![Vec::new(); 2])))
+            Box::pin(ready(Ok(vec![Vec::new(); 3])))
         }
 
         fn query(

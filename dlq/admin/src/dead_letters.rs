@@ -3,10 +3,12 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
+use hookmill_core::limits::COUNTED;
 use hookmill_core::params;
 use hookmill_core::store::Param;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{self, AuditAction, LetterReason, LetterState};
+use hookmill_dlq::kinds::{LETTER_KIND, kinds, of_kind};
 use hookmill_dlq::replay::{
     LetterFilter, WHERE, check_pattern, discard as discard_letter, plan_replay, replay_id,
     run_replay,
@@ -85,6 +87,16 @@ fn letter_states() -> RefOr<Schema> {
     words::searched(LetterState::Dead)
 }
 
+/// The letters with the provider's event id `?5`.
+const LETTERS_OF_EVENT: &str = "(
+    SELECT * FROM dead_letters INDEXED BY dead_letters_event WHERE event_id = ?5
+) AS dead_letters";
+
+/// The condition of a search about `kind`, a kind of letters.
+const KINDS: &str = "(?9 IS NULL OR kind ->> 0 = ?9) AND (?1 IS NULL OR kind ->> 1 = ?1)
+    AND (?2 IS NULL OR iif(instr(?2, '*'), kind ->> 2 GLOB ?2, kind ->> 2 = ?2))
+    AND (?3 IS NULL OR kind ->> 3 = ?3) AND (?4 IS NULL OR kind ->> 4 = ?4)";
+
 impl Search {
     /// The parameters of [`WHERE`], and the state.
     fn params(&self) -> Result<Vec<Param>, Problem> {
@@ -117,20 +129,14 @@ impl Search {
     fn from(&self, page: &str) -> String {
         let Self { source, r#type, fingerprint, event_id, .. } = self;
         if given(event_id.as_ref()).is_some() {
-            return "(
-                SELECT * FROM dead_letters INDEXED BY dead_letters_event WHERE event_id = ?5
-            ) AS dead_letters"
-                .to_owned();
+            return LETTERS_OF_EVENT.to_owned();
         }
         let texts = [source, r#type, fingerprint].into_iter();
         let is_filtered = texts.flatten().any(|text| !text.is_empty()) || self.reason.is_some();
         if !is_filtered {
             return "dead_letters".to_owned();
         }
-        let kinds = "(?9 IS NULL OR kind ->> 0 = ?9) AND (?1 IS NULL OR kind ->> 1 = ?1)
-            AND (?2 IS NULL OR iif(instr(?2, '*'), kind ->> 2 GLOB ?2, kind ->> 2 = ?2))
-            AND (?3 IS NULL OR kind ->> 3 = ?3) AND (?4 IS NULL OR kind ->> 4 = ?4)";
-        let found = letters_of_kinds(kinds, page);
+        let found = letters_of_kinds(KINDS, page);
         format!("({found}) AS found CROSS JOIN dead_letters ON dead_letters.id = letter")
     }
 
@@ -173,7 +179,7 @@ pub(crate) struct Group {
     reason: LetterReason,
     /// The latest error message.
     error: String,
-    /// The number of dead letters.
+    /// The number of dead letters, counted up to 10,000 for each source and type.
     count: u64,
     /// The sources.
     sources: Vec<String>,
@@ -194,21 +200,46 @@ pub(crate) async fn groups(
     State(admin): State<Admin>,
     Query(search): Query<Search>,
 ) -> Result<Json<Vec<Group>>, Problem> {
-    let state = search.condition();
+    let mut params = search.params()?;
+    let (with, found) = if given(search.event_id.as_ref()).is_some() {
+        let state = search.condition();
+        let found = format!(
+            "SELECT fingerprint, reason, source, type, error, 1 AS n, first_failed_at AS first, last_failed_at AS last
+            FROM {LETTERS_OF_EVENT} WHERE {WHERE} AND {state}"
+        );
+        (String::new(), found)
+    } else {
+        params.push(COUNTED.into());
+        // A part of a kind is counted, in the index. Its first and its last letter are found there.
+        let of_kind = of_kind(&LETTER_KIND);
+        let found = format!(
+            "SELECT kind ->> 4 AS fingerprint, kind ->> 3 AS reason, nullif(kind ->> 1, '') AS source, nullif(kind ->> 2, '') AS type,
+                latest.error, counted.value ->> 0 AS n, counted.value ->> 1 AS first, latest.last_failed_at AS last
+            FROM kinds, json_each((SELECT json_array(json_array(count(*), min(first_failed_at))) FROM (
+                SELECT first_failed_at FROM dead_letters INDEXED BY dead_letters_kind WHERE {of_kind} LIMIT ?10
+            ))) AS counted
+            JOIN dead_letters AS latest ON latest.id = (
+                SELECT id FROM dead_letters WHERE {of_kind} ORDER BY last_failed_at DESC, id DESC LIMIT 1
+            )
+            WHERE kind IS NOT NULL AND {KINDS}"
+        );
+        (format!("WITH RECURSIVE {}", kinds("dead_letters", &LETTER_KIND)), found)
+    };
     let sql = format!(
         "-- dead letters by what went wrong
+        {with}
         SELECT json_object('fingerprint', fingerprint, 'reason', reason, 'error', error, 'count', count,
             'sources', json(sources), 'types', json(types), 'first_failed_at', first, 'last_failed_at', last)
         FROM (
-            SELECT fingerprint, reason, error, count(*) AS count, min(first_failed_at) AS first, max(last_failed_at) AS last,
+            SELECT fingerprint, reason, sum(n) AS count, min(first) AS first, max(last) AS last,
+                substr(max(format('%020d', last) || error), 21) AS error,
                 json_group_array(DISTINCT source) FILTER (WHERE source IS NOT NULL) AS sources,
                 json_group_array(DISTINCT type) FILTER (WHERE type IS NOT NULL) AS types
-            FROM dead_letters WHERE {WHERE} AND {state}
-            GROUP BY fingerprint
+            FROM ({found}) GROUP BY fingerprint
         )
         ORDER BY count DESC, fingerprint LIMIT 200"
     );
-    let mut groups = admin.ask::<Group>(&sql, search.params()?).await?;
+    let mut groups = admin.ask::<Group>(&sql, params).await?;
     for group in &mut groups {
         group.types.truncate(10);
     }

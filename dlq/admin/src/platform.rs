@@ -29,6 +29,9 @@ pub trait Platform: Send + Sync {
     /// The messages on each queue; without queues that it cannot ask.
     fn backlogs(&self) -> BoxFuture<'_, Vec<QueueBacklog>>;
 
+    /// The size of the database in bytes, if it is known.
+    fn size(&self) -> BoxFuture<'_, Option<u64>>;
+
     /// The content at this URL, by GET.
     fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>>;
 

@@ -41,9 +41,9 @@ pub(crate) struct Replay {
     total: u64,
     /// The number of messages sent.
     sent: u64,
-    /// The number of sent messages whose events were applied.
+    /// The number of sent messages whose events were applied. It grows until the queue has delivered the last message.
     applied: u64,
-    /// The number of sent messages whose events failed.
+    /// The number of sent messages whose events failed. What another replay does later changes neither.
     failed: u64,
     planned_by: String,
     #[schema(value_type = i64)]
@@ -59,13 +59,7 @@ pub(crate) struct Replay {
 
 const OBJECT: &str = "json_object('id', id, 'generation', generation, 'filter', json(filter), 'state', state, 'rate', rate, 'reason', reason,
     'total', total, 'sent', sent, 'planned_by', planned_by, 'planned_at', planned_at, 'run_by', run_by,
-    'started_at', started_at, 'ended_at', ended_at, 'error', error,
-    'applied', iif(generation > 0, applied, (
-        SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'applied')),
-    'failed', iif(generation > 0,
-        (SELECT count(*) FROM dead_letters
-            WHERE dead_letters.generation > 0 AND dead_letters.generation = replays.generation AND dead_letters.state = 'dead'),
-        (SELECT count(*) FROM dead_letters WHERE replay = replays.id AND state = 'dead' AND dead_letters.replays > 0)))";
+    'started_at', started_at, 'ended_at', ended_at, 'error', error, 'applied', applied, 'failed', failed)";
 
 /// List replays and reprocessings, latest first.
 #[utoipa::path(

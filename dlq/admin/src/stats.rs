@@ -61,6 +61,8 @@ pub(crate) struct Stats {
     rejections: Vec<RejectionCount>,
     /// Messages sent through providers today and this month (UTC).
     usage: Vec<Usage>,
+    /// The size of the database in bytes, if it is known.
+    database_bytes: Option<u64>,
 }
 
 /// The messages on a queue: those without a verdict, and those that wait for a retry.
@@ -250,6 +252,7 @@ pub(crate) async fn stats(
         outbox: admin.ask(OUTBOX, params![COUNTED]).await?,
         rejections: admin.ask(REJECTED, params![since]).await?,
         usage: admin.ask(USAGE, params![now.day(), now.month()]).await?,
+        database_bytes: admin.0.size().await,
     }))
 }
 

@@ -14,7 +14,7 @@ use hookmill_core::queue::{Backlog, Queue as _};
 use hookmill_core::request::Remote;
 use hookmill_core::store::{Rows, Statement, Store as _, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::jobs::{RunReplays, SweepOld};
+use hookmill_dlq::jobs::{RemoveUnsent, RunReplays, SweepOld};
 use hookmill_dlq::{PipelineStatus, read_status, status};
 use tower_service::Service as _;
 use worker::send::SendFuture;
@@ -157,11 +157,11 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
 
 /// Records the pipeline's status as metrics.
 async fn record_status(env: &Env) {
-    let rows = match D1::new(env, "DB") {
-        Ok(store) => store.execute(vec![status(now())]).await,
+    let store = match D1::new(env, "DB") {
+        Ok(store) => store,
         Err(error) => return console_error!("cannot read the pipeline status: {error}"),
     };
-    let rows = match rows {
+    let rows = match store.execute(vec![status(now())]).await {
         Ok(rows) => rows,
         Err(error) => return console_error!("cannot read the pipeline status: {error}"),
     };
@@ -188,6 +188,8 @@ async fn record_status(env: &Env) {
         ..
     } = status;
     metrics.set("lag_seconds", [], lag);
+    #[expect(clippy::cast_precision_loss, reason = "a size of gigabytes")]
+    metrics.set("database_bytes", [], store.size().await.unwrap_or_default() as f64);
     #[expect(clippy::cast_precision_loss, reason = "rows of a database")]
     metrics.set("retrying_events", [], retrying as f64);
     metrics.set("oldest_retrying_seconds", [], oldest_retrying);
@@ -209,5 +211,12 @@ async fn clean(env: &Env) {
             jobs::run(env, &[SweepOld { store, objects, retention }], SWEEP_STEPS, None).await;
         }
         (Err(error), _) | (_, Err(error)) => log(&failed("sweep", error)),
+    }
+    let queue = CloudflareQueue::new(env, "EVENTS");
+    match (D1::new(env, "DB"), R2::new(env, "BODIES"), queue) {
+        (Ok(store), Ok(objects), Ok(queue)) => {
+            jobs::run(env, &[RemoveUnsent { store, objects, queue }], SWEEP_STEPS, None).await;
+        }
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => log(&failed("unsent bodies", error)),
     }
 }

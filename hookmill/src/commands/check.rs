@@ -1,5 +1,6 @@
 //! `hookmill check`: validates a configuration before it runs.
 
+mod capacity;
 mod rule_tests;
 
 use std::fmt;
@@ -37,6 +38,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     });
     if !arguments.json {
         let Loaded { config, program, .. } = loaded?;
+        if arguments.config.with_file_name("consumers/worker/wrangler.toml").exists() {
+            note!("note: {}", capacity::sentence(&config));
+        }
         let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
         note!(
             "{}: {sources} source{} and {rules} rule{}, no errors{}",

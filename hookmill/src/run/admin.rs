@@ -80,6 +80,10 @@ impl<S: Store + 'static> Platform for AdminPlatform<S> {
         })
     }
 
+    fn size(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(self.store.size())
+    }
+
     fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>> {
         Box::pin(async {
             let Some(running) = &self.running else {
@@ -134,6 +138,7 @@ pub async fn status(store: Sqlite, queue: SqliteQueue) -> Option<StatusMetrics> 
         oldest_dead_letter,
         outbox,
         replays,
+        database: _,
     } = found;
     Some(StatusMetrics {
         queues,
@@ -144,5 +149,6 @@ pub async fn status(store: Sqlite, queue: SqliteQueue) -> Option<StatusMetrics> 
         oldest_dead_letter,
         outbox,
         replays,
+        database: i64::try_from(store.size().await?).unwrap_or(i64::MAX),
     })
 }

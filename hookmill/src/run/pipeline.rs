@@ -39,7 +39,7 @@ use crate::run::out::{Out, display_only};
 use crate::run::secrets::{from_environment, wrapped};
 use crate::run::tasks::{TaskHealth, Tasks, log_panics};
 use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
-use hookmill_dlq::jobs::{RunReplays, SweepOld};
+use hookmill_dlq::jobs::{RemoveUnsent, RunReplays, SweepOld};
 use hookmill_dlq::{drain, drained};
 
 /// The number of concurrent batches: while one waits for the disk, the next is planned.
@@ -250,6 +250,12 @@ pub fn run(
         let retention = loaded.config.retention;
         let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
         runner.start(&mut tasks, "sweep".to_owned(), sweep, Arc::default());
+        let unsent = RemoveUnsent {
+            store: store.clone(),
+            objects: objects.clone(),
+            queue: queue.sender(QueueName::Events),
+        };
+        runner.start(&mut tasks, "unsent bodies".to_owned(), unsent, Arc::default());
         let running = Some(admin::Running { client, replay_requested, written });
         let queues = admin::Queues::Running(queue.clone());
         let config = Some(loaded.admin());

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
 use serde::Deserialize;
@@ -15,7 +16,11 @@ use worker::{D1Database, Env, Result};
 use crate::text;
 
 /// A D1 database.
-pub struct D1(D1Database);
+pub struct D1 {
+    database: D1Database,
+    /// Its size in bytes after the last transaction; zero before the first.
+    size: AtomicU64,
+}
 
 impl D1 {
     /// The database of this binding.
@@ -24,7 +29,8 @@ impl D1 {
     ///
     /// If the Worker has no such binding.
     pub fn new(env: &Env, binding: &str) -> Result<Self> {
-        env.d1(binding).map(Self)
+        let database = env.d1(binding)?;
+        Ok(Self { database, size: AtomicU64::new(0) })
     }
 
     /// `batch()` is one round trip and one transaction: all statements, or none.
@@ -34,9 +40,12 @@ impl D1 {
         for Statement { sql, params } in statements {
             let sql = with_casts(&sql, &params);
             let params: Vec<_> = params.into_iter().map(bound).collect();
-            prepared.push(self.0.prepare(&*sql).bind(&params)?);
+            prepared.push(self.database.prepare(&*sql).bind(&params)?);
         }
-        let results = self.0.batch(prepared).await?;
+        let results = self.database.batch(prepared).await?;
+        if let Some(size) = results.last().and_then(|last| last.meta().ok()??.size_after) {
+            self.size.store(size as u64, Ordering::Relaxed);
+        }
         results
             .iter()
             .map(|result| {
@@ -55,6 +64,10 @@ impl Store for D1 {
         statements: Vec<Statement>,
     ) -> std::result::Result<Vec<Rows>, StoreError> {
         self.batch(statements).await.map_err(|error| StoreError::from_d1(text(&error)))
+    }
+
+    async fn size(&self) -> Option<u64> {
+        Some(self.size.load(Ordering::Relaxed)).filter(|size| *size > 0)
     }
 }
 

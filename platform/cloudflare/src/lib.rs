@@ -39,7 +39,11 @@ use worker::{Date, Env};
 
 /// The time. It does not advance while a Worker computes, only with its IO.
 pub fn now() -> Timestamp {
-    Timestamp::from_millis(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))
+    timestamp(&Date::now())
+}
+
+fn timestamp(date: &Date) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(date.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The secret binding of this name, if it is set.

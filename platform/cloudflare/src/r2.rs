@@ -1,9 +1,9 @@
 //! The object store on R2.
 
-use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::objects::{LISTED, ObjectError, Objects, StoredObject};
 use worker::{Bucket, Env, Result};
 
-use crate::text;
+use crate::{text, timestamp};
 
 /// A bucket.
 pub struct R2(Bucket);
@@ -47,5 +47,16 @@ impl Objects for R2 {
     #[worker::send]
     async fn delete(&self, key: &str) -> std::result::Result<(), ObjectError> {
         self.0.delete(key).await.map_err(failed)
+    }
+
+    #[worker::send]
+    async fn list(&self, after: &str) -> std::result::Result<Vec<StoredObject>, ObjectError> {
+        let limit = u32::try_from(LISTED).unwrap_or(u32::MAX);
+        let listed = self.0.list().start_after(after).limit(limit).execute().await.map_err(failed)?;
+        let object = |object: worker::Object| StoredObject {
+            key: object.key(),
+            stored_at: timestamp(&object.uploaded()),
+        };
+        Ok(listed.objects().into_iter().map(object).collect())
     }
 }

@@ -1,14 +1,16 @@
 //! The object store on files.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hookmill_core::objects::{ObjectError, Objects};
+use hookmill_core::objects::{LISTED, ObjectError, Objects, StoredObject};
 use hookmill_core::panics::Panicked;
 
 use crate::durable::{absent_as_none, sync, write_durably};
 use crate::private::create_folder;
+use crate::timestamp;
 
 /// The objects of a folder, read-only.
 #[derive(Clone, Debug)]
@@ -82,6 +84,39 @@ impl Objects for Files {
         let path = self.0.0.join(key);
         blocking(move || absent_as_none(fs::remove_file(path)).map(drop)).await
     }
+
+    async fn list(&self, after: &str) -> Result<Vec<StoredObject>, ObjectError> {
+        let (root, after) = (self.0.0.clone(), after.to_owned());
+        blocking(move || list(&root, &after)).await
+    }
+}
+
+fn list(root: &Path, after: &str) -> std::io::Result<Vec<StoredObject>> {
+    let mut keys = BTreeSet::new();
+    for source in names(root)?.filter(|source| source != INCOMING) {
+        let files = names(&root.join(&source))?;
+        keys.extend(files.map(|file| format!("{source}/{file}")).filter(|key| key.as_str() > after));
+        while keys.len() > LISTED {
+            keys.pop_last();
+        }
+    }
+    let mut objects = Vec::new();
+    for key in keys {
+        // A consumer may have removed it meanwhile.
+        if let Some(found) = absent_as_none(fs::metadata(root.join(&key)))? {
+            let stored_at = timestamp(found.modified()?);
+            objects.push(StoredObject { key, stored_at });
+        }
+    }
+    Ok(objects)
+}
+
+/// The names in a folder; none if there is no such folder.
+fn names(folder: &Path) -> std::io::Result<impl Iterator<Item = String>> {
+    let entries = absent_as_none(fs::read_dir(folder))?;
+    let names: Vec<_> = entries.into_iter().flatten().collect::<std::io::Result<_>>()?;
+    // Hookmill writes no other names than valid ones.
+    Ok(names.into_iter().filter_map(|entry| entry.file_name().into_string().ok()))
 }
 
 fn put(root: &Path, key: &str, body: &[u8]) -> std::io::Result<()> {
@@ -98,6 +133,8 @@ fn put(root: &Path, key: &str, body: &[u8]) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -114,5 +151,32 @@ mod tests {
         for left in ["stripe", INCOMING] {
             assert_eq!(fs::read_dir(folder.path().join(left)).unwrap().count(), 0, "{left}");
         }
+    }
+
+    #[tokio::test]
+    async fn objects_are_listed_part_by_part_in_the_order_of_their_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path().to_owned()).unwrap();
+        assert_eq!(files.list("").await, Ok(Vec::new()));
+        let mut keys = Vec::new();
+        for source in ["b", "a-b", "a"] {
+            for number in 0..LISTED {
+                let key = format!("{source}/{number:04x}");
+                let path = folder.path().join(&key);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, "").unwrap();
+                keys.push(key);
+            }
+        }
+        keys.sort();
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let part = files.list(&after).await.unwrap();
+            let Some(last) = part.last() else { break };
+            assert!(part.len() <= LISTED && crate::now() - last.stored_at < Duration::from_secs(3600));
+            after.clone_from(&last.key);
+            found.extend(part.into_iter().map(|object| object.key));
+        }
+        assert_eq!(found, keys);
     }
 }

@@ -38,7 +38,10 @@ use hookmill_core::time::Timestamp;
 
 /// The time, from the system's clock.
 pub fn now() -> Timestamp {
-    let since =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    timestamp(std::time::SystemTime::now())
+}
+
+fn timestamp(time: std::time::SystemTime) -> Timestamp {
+    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -33,6 +33,7 @@ pub struct Metrics {
     oldest_dead_letter: Gauge<f64, AtomicU64>,
     outbox: Family<Labels<1>, Gauge>,
     replays: Family<Labels<1>, Gauge>,
+    database: Gauge,
 }
 
 /// The pipeline's status and the queues, as gauges.
@@ -54,6 +55,8 @@ pub struct StatusMetrics {
     pub outbox: Vec<(String, i64)>,
     /// Letters of running and paused replays: `total` and `sent`.
     pub replays: Vec<(String, i64)>,
+    /// The size of the database in bytes.
+    pub database: i64,
 }
 
 impl Default for Metrics {
@@ -80,6 +83,7 @@ impl Default for Metrics {
         let (retrying, oldest_retrying) = (Gauge::default(), Gauge::default());
         let dead_letters = Family::default();
         let (outbox, replays) = (Family::default(), Family::default());
+        let database = Gauge::default();
         let (lag, oldest_dead_letter) = (Gauge::default(), Gauge::default());
         registry.register(
             "queue_messages",
@@ -116,6 +120,7 @@ impl Default for Metrics {
             "The time since the first failure of the oldest dead letter",
             oldest_dead_letter.clone(),
         );
+        registry.register("database_bytes", "The size of the database", database.clone());
         registry.register("outbox_waiting", "Messages that wait to be sent", outbox.clone());
         registry.register(
             "replay_letters",
@@ -138,6 +143,7 @@ impl Default for Metrics {
             oldest_dead_letter,
             outbox,
             replays,
+            database,
         }
     }
 }
@@ -183,7 +189,8 @@ impl Metrics {
 
     /// `hookmill_queue_messages{queue}`, `hookmill_queue_oldest_seconds{queue}`, `hookmill_lag_seconds`,
     /// `hookmill_retrying_events`, `hookmill_oldest_retrying_seconds`, `hookmill_dead_letters{reason}`,
-    /// `hookmill_oldest_dead_letter_seconds`, `hookmill_outbox_waiting{channel}`, `hookmill_replay_letters{state}`.
+    /// `hookmill_oldest_dead_letter_seconds`, `hookmill_outbox_waiting{channel}`, `hookmill_replay_letters{state}`,
+    /// `hookmill_database_bytes`.
     fn set(&self, status: StatusMetrics) {
         let set = |family: &Family<Labels<1>, Gauge>, label, counts: Vec<(String, i64)>| {
             // Labels without a value disappear.
@@ -204,6 +211,7 @@ impl Metrics {
         set(&self.replays, "state", status.replays);
         self.lag.set(status.lag);
         self.oldest_dead_letter.set(status.oldest_dead_letter);
+        self.database.set(status.database);
     }
 
     /// Serves the metrics at `/metrics`, until the task is aborted. Each request calls `status`; if that returns none, the

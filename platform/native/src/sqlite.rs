@@ -170,6 +170,18 @@ impl Store for Sqlite {
         })
         .await
     }
+
+    async fn size(&self) -> Option<u64> {
+        let sql = "SELECT page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size";
+        let rows = self.query(vec![Statement::new(sql, Vec::new())]).await.ok()?;
+        rows.first()?.first()?.read::<Size>().ok().map(|size| size.bytes)
+    }
+}
+
+/// The answer of [`Store::size`].
+#[derive(Deserialize)]
+struct Size {
+    bytes: u64,
 }
 
 impl Connections {
