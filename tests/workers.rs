@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use hookmill_tests::api::Api;
 use hookmill_tests::event::{now, stripe};
 use hookmill_tests::http::{exchange_parts, request};
 use hookmill_tests::workers as platform;
-use hookmill_tests::{Operator, eventually};
+use hookmill_tests::{Fault, Operator, eventually};
 use serde_json::json;
 
 mod contract;
@@ -88,6 +89,21 @@ fn the_largest_answers_of_the_admin_api_fit_into_the_memory_of_an_isolate() {
             }
         }
     });
+}
+
+// A native clock cannot be set. The alert is repeated every quarter of an hour, whatever came before.
+#[test]
+fn an_outage_of_d1_is_told_without_it() {
+    let api = Api::start();
+    let pipeline = platform::Pipeline::with_api(&api);
+    pipeline.quarterly();
+    let _away = pipeline.broken(Fault::Store);
+    let told = eventually("the webhook arrives", || {
+        api.requests().into_iter().find(|request| request.path == "/alerts")
+    });
+    assert_eq!(told.body["data"]["alert"], "outage");
+    let message = told.body["data"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("the store is unavailable: "), "{message}");
 }
 
 // A native queue contains texts only.

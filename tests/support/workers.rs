@@ -152,6 +152,11 @@ impl Pipeline {
         Broken { pipeline: self, fault }
     }
 
+    /// Every minute is a quarter past an hour from now on.
+    pub fn quarterly(&self) {
+        self.control("fault", &json!({ "fault": "quarterly", "broken": true }));
+    }
+
     /// Runs SQL on D1.
     pub fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
         let rows = self.control("sql", &json!({ "sql": sql }));

@@ -54,6 +54,11 @@ class R2Bucket {
   }
 }
 
+// During this fault, it is a quarter past.
+let quarterly = false;
+const { now } = Date;
+Date.now = () => (quarterly ? now() - (now() % 900_000) : now());
+
 // A local Analytics Engine stores nothing.
 const metrics = { writeDataPoint: (point) => console.log(`data point ${JSON.stringify(point)}`) };
 
@@ -67,6 +72,11 @@ export default class extends Worker {
     wrapped.METRICS = metrics;
     super(ctx, wrapped);
     this.broken = broken;
+  }
+
+  async scheduled(event) {
+    quarterly = await this.broken("quarterly");
+    return super.scheduled(event);
   }
 
   async queue(batch) {
