@@ -311,6 +311,8 @@ CREATE TABLE dead_letters (
     state TEXT NOT NULL DEFAULT 'dead' CHECK (state IN ('dead', 'replaying', 'replayed', 'applied', 'discarded')),
     -- The replay that has it, or had it last.
     replay TEXT,
+    -- The replay by which its event has taken effect.
+    applied_by TEXT,
     -- How often it was replayed.
     replays INTEGER NOT NULL DEFAULT 0,
     -- When it came into its state.
@@ -334,8 +336,9 @@ CREATE INDEX dead_letters_kind ON dead_letters (state, ifnull(source, ''), ifnul
 CREATE INDEX dead_letters_oldest ON dead_letters (first_failed_at) WHERE state = 'dead';
 -- Those that were applied or discarded, by age, for retention.
 CREATE INDEX dead_letters_settled ON dead_letters (state_at) WHERE state IN ('applied', 'discarded');
--- The letters that a replay has claimed or sent.
+-- The letters that a replay has claimed, and those by which events have taken effect.
 CREATE INDEX dead_letters_replay ON dead_letters (replay, state) WHERE replay IS NOT NULL;
+CREATE INDEX dead_letters_applied ON dead_letters (applied_by) WHERE applied_by IS NOT NULL;
 CREATE INDEX dead_letters_body ON dead_letters (body_key) WHERE body_key IS NOT NULL;
 
 -- The search for bodies in the object store that belong to no message: the queue refused it, and the provider did not send
@@ -375,8 +378,8 @@ CREATE TABLE replays (
     generation INTEGER NOT NULL DEFAULT 0,
     -- JSON, of a reprocessing: the key in event_messages that it has come to.
     reached TEXT,
-    -- How many of the sent messages' events have taken effect, and how many have failed. What happens to a letter later, by
-    -- another replay or by retention, changes neither.
+    -- How many of the sent messages' events have taken effect, and how many have failed. For a replay, those that have taken
+    -- effect are counted here when their letters are removed; before that, the letters say so.
     applied INTEGER NOT NULL DEFAULT 0,
     failed INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
@@ -387,26 +390,6 @@ CREATE INDEX replays_open ON replays (state) WHERE state IN ('running', 'paused'
 CREATE INDEX replays_planned ON replays (planned_at);
 CREATE INDEX replays_cancelled ON replays (due_at) WHERE state = 'cancelled';
 CREATE INDEX replays_generation ON replays (generation) WHERE generation > 0;
-
--- The outcome of a replayed letter, counted once. Triggers cost nothing until a letter changes, and events without letters are
--- the rule.
-CREATE TRIGGER replayed_letter_applied AFTER UPDATE OF state ON dead_letters
-WHEN old.state IN ('replaying', 'replayed') AND new.state = 'applied'
-BEGIN
-    UPDATE replays SET applied = applied + 1 WHERE id = old.replay;
-END;
--- Only a letter that fails gets a time of failure; one that is given back unsent has not failed.
-CREATE TRIGGER replayed_letter_failed AFTER UPDATE OF last_failed_at ON dead_letters
-WHEN old.state IN ('replaying', 'replayed') AND new.state = 'dead'
-BEGIN
-    UPDATE replays SET failed = failed + 1 WHERE id = old.replay;
-END;
--- An event of a reprocessing fails: it has a letter of its own.
-CREATE TRIGGER reprocessed_event_failed AFTER INSERT ON dead_letters
-WHEN new.generation > 0
-BEGIN
-    UPDATE replays SET failed = failed + 1 WHERE generation = new.generation;
-END;
 
 -- Operations
 

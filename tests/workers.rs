@@ -42,7 +42,7 @@ fn ingress_holds_bodies_of_a_limited_size_in_total() {
     // None of them is signed, and all arrive at the same time, without their last byte.
     let value = format!("t={},v1={}", now().seconds(), "00".repeat(32));
     let headers = [("Stripe-Signature".to_owned(), value)];
-    let whole = request("POST", "/webhooks/stripe", &headers, &[b' '; 1_000_000]);
+    let whole = request("POST", "/webhooks/stripe", &headers, &vec![b' '; 1_000_000]);
     let (first, last) = whole.split_at(whole.len() - 1);
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let post = || {
@@ -81,7 +81,8 @@ fn the_largest_answers_of_the_admin_api_fit_into_the_memory_of_an_isolate() {
             ("/events?limit=500", 50_000),
         ] {
             for _ in 0..4 {
-                scope.spawn(|| {
+                let operator = &operator;
+                scope.spawn(move || {
                     let answer = operator.get(path);
                     assert_eq!(answer.status, 200, "{path}");
                     assert!(answer.body.len() > bytes, "{path}: {} bytes", answer.body.len());

@@ -212,8 +212,8 @@ ON CONFLICT (minute, source, outcome) DO UPDATE SET events = events + excluded.e
 const LETTERS: &str = "\
 -- letters of events that take effect
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
-UPDATE dead_letters SET state = 'applied', state_at = ?2,
-    replays = replays + (state = 'replaying')
+UPDATE dead_letters SET state = 'applied', state_at = ?2, replays = replays + (state = 'replaying'),
+    applied_by = iif(state IN ('replaying', 'replayed'), replay, NULL)
 WHERE id IN (
     SELECT dead_letters.id FROM rows CROSS JOIN dead_letters ON dead_letters.source = value ->> 0
         AND event_id = value ->> 1 AND dead_letters.generation = value ->> 2

@@ -1,5 +1,7 @@
 //! Writes dead letters, before their messages are acknowledged.
 
+use std::collections::BTreeSet;
+
 use hookmill_core::delivery::Delivery;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::json::to_json;
@@ -48,6 +50,29 @@ ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, error = excluded.error,
     state = 'dead', state_at = excluded.state_at, replays = replays + (state = 'replaying')
 WHERE excluded.reason <> 'dropped' OR state <> 'dead'";
 
+/// The outcome of replays: a letter that a replay has sent fails again. Once for each letter, since it is dead afterwards. The
+/// parameter has the letters and their events.
+const FAILED_AGAIN: &str = "\
+-- replayed letters that fail again
+UPDATE replays SET failed = failed + counted.n FROM (
+    SELECT replay, count(*) AS n FROM jsonb_each(?1) CROSS JOIN dead_letters ON dead_letters.id = value ->> 0
+    WHERE state IN ('replaying', 'replayed') AND NOT EXISTS (
+        SELECT 1 FROM events AS seen WHERE seen.source = value ->> 1 AND seen.id = value ->> 2 AND seen.generation = value ->> 3
+    )
+    GROUP BY 1
+) AS counted WHERE replays.id = counted.replay";
+
+/// The same for reprocessings: an event fails in their generation for the first time.
+const FAILED_IN_GENERATION: &str = "\
+-- reprocessed events that fail
+UPDATE replays SET failed = failed + counted.n FROM (
+    SELECT value ->> 3 AS generation, count(*) AS n FROM jsonb_each(?1)
+    WHERE NOT EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.id = value ->> 0) AND NOT EXISTS (
+        SELECT 1 FROM events AS seen WHERE seen.source = value ->> 1 AND seen.id = value ->> 2 AND seen.generation = value ->> 3
+    )
+    GROUP BY 1
+) AS counted WHERE replays.generation = counted.generation";
+
 /// An existing letter gets the message that failed last, whose body may be another one. `?1` JSON: the ids of the letters.
 const REPLACED: &str = "SELECT body_key FROM jsonb_each(?1) AS buried JOIN dead_letters ON dead_letters.id = buried.value";
 
@@ -58,7 +83,13 @@ pub fn bury(letters: &[Letter<'_>], now: Timestamp) -> Vec<Statement> {
     let rows: Vec<_> = letters.iter().zip(&ids).map(|(letter, id)| row(letter, id, now)).collect();
     let buried = Statement::for_rows(&BURY.into(), rows.iter().map(String::as_str));
     let stale = (!ids.is_empty()).then(|| bodies::stale(REPLACED, params![Param::json(&ids)], now));
-    stale.into_iter().chain(buried).collect()
+    let readable = letters.iter().zip(&ids).filter_map(|(letter, id)| Some((letter.envelope?, id)));
+    let events: BTreeSet<_> =
+        readable.map(|(e, id)| (id.as_str(), e.source.as_str(), e.id.as_str(), e.generation)).collect();
+    let (first, again): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.3 == 0);
+    let failed = Statement::for_each(FAILED_AGAIN, first);
+    let reprocessed = Statement::for_each(FAILED_IN_GENERATION, again);
+    failed.into_iter().chain(reprocessed).chain(stale).chain(buried).collect()
 }
 
 /// The letter's id: a hash of its event, or of its message if that is unreadable.
@@ -143,7 +174,7 @@ mod tests {
             error: "NOT NULL constraint failed".into(),
         };
         let statements = bury(&[letter(Some(&envelope)), letter(None)], Timestamp::from_millis(2));
-        let [stale, buried] = statements.as_slice() else { panic!("{statements:?}") };
+        let [_, stale, buried] = statements.as_slice() else { panic!("{statements:?}") };
         assert_eq!(stale.params.len(), 2);
         let [Param::Text(rows)] = buried.params.as_slice() else { panic!("{buried:?}") };
         insta::assert_snapshot!(rows, @r#"[["5b5e6e68dc02a30471b5692198f95de731064c6168591a5c5218235c58be2c2d","stripe","evt_1",0,"invoice.paid",1,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"],["9d51ddc07ee02d0735290ea0ca44e7f82c595640f8aae7c4582483a1f9554724",null,null,null,null,null,"refused","NOT NULL constraint failed","8da65637b719f80a",3,2,"{\"v\":1}\nbody"]]"#);

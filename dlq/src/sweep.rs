@@ -149,6 +149,14 @@ const AUDIT: Kind = Kind {
     messages: false,
 };
 
+/// What a replay has achieved stays known without its letters.
+const APPLIED_BY: &str = "\
+-- outcomes of replays
+UPDATE replays SET applied = applied + counted.n FROM (
+    SELECT applied_by, count(*) AS n FROM (SELECT applied_by FROM dead_letters {old} LIMIT ?2)
+    WHERE applied_by IS NOT NULL GROUP BY 1
+) AS counted WHERE replays.id = counted.applied_by";
+
 impl Kind {
     /// Removes the oldest rows before a time, after noting the bodies that they refer to. The last statement returns a row
     /// for each removed row.
@@ -165,7 +173,9 @@ DELETE FROM {table} WHERE ({key}) IN (
     SELECT {key} FROM {table} {old} LIMIT ?2
 ) RETURNING NULL"
         );
-        stale.into_iter().chain([Statement::new(sql, params)]).collect()
+        let outcomes = (*name == SETTLED_LETTERS.name)
+            .then(|| Statement::new(APPLIED_BY.replace("{old}", old), params.clone()));
+        stale.into_iter().chain(outcomes).chain([Statement::new(sql, params)]).collect()
     }
 }
 

@@ -12,7 +12,6 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Miniflare, convertV4MiniflareOptions } from "miniflare";
-import { statements } from "../workers/statements.mjs";
 
 const bench = dirname(fileURLToPath(import.meta.url));
 const root = dirname(dirname(bench));
@@ -36,6 +35,7 @@ const DEFAULTS = {
 
 const BATCH = 100;
 const text = (...path) => readFileSync(join(root, ...path), "utf8");
+const statements = (sql) => sql.replace(/--.*$/gm, "").split(";").filter((statement) => statement.trim());
 
 // Full-size `customer.subscription.updated` events, as tests/bench/events.rs makes them.
 const { subscription } = JSON.parse(text("hookmill/samples/stripe.json"));

@@ -115,8 +115,19 @@ fn an_event_that_fails_again_is_dead_again() {
     // The record of the first replay stays: what came of its letters later is not its outcome.
     let first = replay(&operator, &id);
     assert_eq!((&first["applied"], &first["failed"]), (&0.into(), &3.into()));
-    pipeline.sql("DELETE FROM dead_letters");
+    let second = operator.get("/replays").json()["items"][0].clone();
+    assert_eq!((&second["applied"], &second["failed"]), (&2.into(), &0.into()));
+    // Nor does retention change them.
+    pipeline.sql("UPDATE dead_letters SET state_at = 0");
+    let pipeline = pipeline.after_a_minute();
+    eventually("the letters are removed", || {
+        (value(&pipeline, "SELECT count(*) FROM dead_letters") == 0).then_some(())
+    });
+    let operator = Operator::new(pipeline.admin(), "bob", "read", |sql| {
+        pipeline.sql(sql);
+    });
     assert_eq!(replay(&operator, &id), first);
+    assert_eq!(operator.get("/replays").json()["items"][0], second);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use hookmill_core::secret::SecretName;
 #[cfg(feature = "toml")]
 use hookmill_keys::{
     Item, Kind, days,
-    kind::{duration, secret, table, text, whole},
+    kind::{duration, secret, size, table, text, whole},
     seconds,
 };
 #[cfg(feature = "toml")]

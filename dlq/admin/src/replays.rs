@@ -59,7 +59,8 @@ pub(crate) struct Replay {
 
 const OBJECT: &str = "json_object('id', id, 'generation', generation, 'filter', json(filter), 'state', state, 'rate', rate, 'reason', reason,
     'total', total, 'sent', sent, 'planned_by', planned_by, 'planned_at', planned_at, 'run_by', run_by,
-    'started_at', started_at, 'ended_at', ended_at, 'error', error, 'applied', applied, 'failed', failed)";
+    'started_at', started_at, 'ended_at', ended_at, 'error', error, 'failed', failed,
+    'applied', applied + (SELECT count(*) FROM dead_letters WHERE applied_by = replays.id))";
 
 /// List replays and reprocessings, latest first.
 #[utoipa::path(

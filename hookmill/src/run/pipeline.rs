@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use axum::Router;
 use hookmill_admin::auth::GuardMemory;
-use hookmill_config::{Batch, Consumers, Source};
+use hookmill_config::{Batch, Consumers, Retention, Source};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
 use hookmill_consumers::refetch::{self, Apis};
@@ -247,15 +247,7 @@ pub fn run(
         let replay_requested = Arc::new(Notify::new());
         let replays = RunReplays { store: store.clone(), queue: queue.sender(QueueName::Replays) };
         runner.start(&mut tasks, "replays".to_owned(), replays, replay_requested.clone());
-        let retention = loaded.config.retention;
-        let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
-        runner.start(&mut tasks, "sweep".to_owned(), sweep, Arc::default());
-        let unsent = RemoveUnsent {
-            store: store.clone(),
-            objects: objects.clone(),
-            queue: queue.sender(QueueName::Events),
-        };
-        runner.start(&mut tasks, "unsent bodies".to_owned(), unsent, Arc::default());
+        start_sweeps(&mut tasks, &runner, (&store, &objects, &queue), loaded.config.retention);
         let running = Some(admin::Running { client, replay_requested, written });
         let queues = admin::Queues::Running(queue.clone());
         let config = Some(loaded.admin());
@@ -295,6 +287,23 @@ pub fn run(
         tasks.ended().await;
         Ok(())
     })
+}
+
+/// Starts the jobs that remove what is no longer needed.
+fn start_sweeps(
+    tasks: &mut Tasks,
+    runner: &Runner,
+    (store, objects, queue): (&Sqlite, &Files, &SqliteQueue),
+    retention: Retention,
+) {
+    let sweep = SweepOld { store: store.clone(), objects: objects.clone(), retention };
+    runner.start(tasks, "sweep".to_owned(), sweep, Arc::default());
+    let unsent = RemoveUnsent {
+        store: store.clone(),
+        objects: objects.clone(),
+        queue: queue.sender(QueueName::Events),
+    };
+    runner.start(tasks, "unsent bodies".to_owned(), unsent, Arc::default());
 }
 
 /// The maximum number of connections.

@@ -94,8 +94,8 @@ impl Objects for Files {
 fn list(root: &Path, after: &str) -> std::io::Result<Vec<StoredObject>> {
     let mut keys = BTreeSet::new();
     for source in names(root)?.filter(|source| source != INCOMING) {
-        let files = names(&root.join(&source))?;
-        keys.extend(files.map(|file| format!("{source}/{file}")).filter(|key| key.as_str() > after));
+        let folder = root.join(&source);
+        keys.extend(names(&folder)?.map(|file| format!("{source}/{file}")).filter(|key| key.as_str() > after));
         while keys.len() > LISTED {
             keys.pop_last();
         }
@@ -114,9 +114,9 @@ fn list(root: &Path, after: &str) -> std::io::Result<Vec<StoredObject>> {
 /// The names in a folder; none if there is no such folder.
 fn names(folder: &Path) -> std::io::Result<impl Iterator<Item = String>> {
     let entries = absent_as_none(fs::read_dir(folder))?;
-    let names: Vec<_> = entries.into_iter().flatten().collect::<std::io::Result<_>>()?;
-    // Hookmill writes no other names than valid ones.
-    Ok(names.into_iter().filter_map(|entry| entry.file_name().into_string().ok()))
+    let entries: Vec<_> = entries.into_iter().flatten().collect::<std::io::Result<_>>()?;
+    // Hookmill's own names are valid Unicode.
+    Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()))
 }
 
 fn put(root: &Path, key: &str, body: &[u8]) -> std::io::Result<()> {

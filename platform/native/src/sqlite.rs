@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hookmill_core::panics::{Panicked, caught};
-use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError};
+use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError, read_json};
 use rusqlite::types::{Null, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use serde_json::Value;
@@ -172,16 +172,11 @@ impl Store for Sqlite {
     }
 
     async fn size(&self) -> Option<u64> {
-        let sql = "SELECT page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size";
-        let rows = self.query(vec![Statement::new(sql, Vec::new())]).await.ok()?;
-        rows.first()?.first()?.read::<Size>().ok().map(|size| size.bytes)
+        const SIZE: &str =
+            "SELECT json_quote(page_count * page_size) FROM pragma_page_count, pragma_page_size";
+        let rows = self.query(vec![Statement::new(SIZE, Vec::new())]).await.ok()?;
+        read_json(rows.first()?).ok()?.pop()
     }
-}
-
-/// The answer of [`Store::size`].
-#[derive(Deserialize)]
-struct Size {
-    bytes: u64,
 }
 
 impl Connections {
