@@ -1,5 +1,8 @@
 //! The search for bodies that belong to no message, over a real SQLite.
 
+// Outside #[test] functions, clippy does not know that this is a test.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;

@@ -30,7 +30,9 @@ pub trait Platform: Send + Sync {
     fn backlogs(&self) -> BoxFuture<'_, Vec<QueueBacklog>>;
 
     /// The size of the database in bytes, if it is known.
-    fn size(&self) -> BoxFuture<'_, Option<u64>>;
+    fn size(&self) -> BoxFuture<'_, Option<u64>> {
+        Box::pin(std::future::ready(None))
+    }
 
     /// The content at this URL, by GET.
     fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<String, String>>;

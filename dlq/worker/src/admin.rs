@@ -86,6 +86,10 @@ impl Platform for Cloudflare {
         Box::pin(HttpClient.get(url))
     }
 
+    fn size(&self) -> Pending<'_, Option<u64>> {
+        Box::pin(self.store.size())
+    }
+
     fn config(&self) -> Option<&Config> {
         Some(&self.config)
     }
@@ -217,6 +221,8 @@ async fn clean(env: &Env) {
         (Ok(store), Ok(objects), Ok(queue)) => {
             jobs::run(env, &[RemoveUnsent { store, objects, queue }], SWEEP_STEPS, None).await;
         }
-        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => log(&failed("unsent bodies", error)),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+            log(&failed("unsent bodies", error));
+        }
     }
 }

@@ -257,7 +257,7 @@ fn errors_of_alerts_are_reported_with_hints() {
     hookmill.toml:5:19: alerts.webhook.url: not the name of a secret; never write a secret into this file
       hint: put the secret into an environment variable and use its name: "env:ALERTS_URL"
     hookmill.toml:6:1: alerts: unknown key `oldest`
-      hint: possible here: `name`, `email`, `webhook`, `oldest_dead_letter`, `dead_letters`, `lag`, `repeat`
+      hint: possible here: `name`, `email`, `webhook`, `oldest_dead_letter`, `dead_letters`, `lag`, `database`, `repeat`
     hookmill.toml:4:11: sources.s.redact[0]: found "a..b": not a valid path
       hint: expected a path with names separated by `.`, such as `data.object.email`, `lines.*.name` or `**.email`
     hookmill.toml:4:19: sources.s.redact[1]: found a whole number
