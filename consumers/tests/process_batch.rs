@@ -403,7 +403,10 @@ fn a_hundred_bad_events_are_found_in_few_waits() {
     let settled = fixture.process(&store, &batch);
     assert!(settled.iter().all(|(_, verdict)| *verdict == Verdict::Bury));
     let errors = fixture.rows("SELECT DISTINCT error FROM dead_letters");
-    assert_eq!(errors, [["rule `things`: the store refused: CHECK constraint failed: text <> 'refused'"]]);
+    assert_eq!(
+        errors,
+        [["rule `things`: the store refused: CHECK constraint failed: text <> 'refused'"]]
+    );
     let (calls, _, waits) = *store.counts.lock().unwrap();
     // Each needs a transaction of its own. One question finds the rules of all of them, and one transaction writes the
     // letters.

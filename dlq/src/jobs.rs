@@ -14,7 +14,7 @@ use crate::replay::{Stepped, step};
 use crate::sweep::{Swept, sweep};
 use crate::unsent::{Searched, remove_unsent};
 
-/// The delay before a sweep or a search continues, so that other transactions come between.
+/// The delay before a sweep continues, so that other transactions come between.
 const NEXT_SWEEP: Duration = Duration::from_millis(100);
 
 /// Sends the letters and events of replays.
@@ -93,7 +93,7 @@ impl<S: Store, O: Objects, Q: Queue> Job for RemoveUnsent<S, O, Q> {
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
         let Self { store, objects, queue } = self;
-        let Searched { removed, more } = remove_unsent(store, objects, queue, now()).await?;
+        let Searched { removed, next } = remove_unsent(store, objects, queue, now()).await?;
         let log = (removed > 0).then(|| {
             let fields = Fields { count: Some(removed.to_string()), ..Fields::default() };
             Entry::warn(
@@ -101,7 +101,6 @@ impl<S: Store, O: Objects, Q: Queue> Job for RemoveUnsent<S, O, Q> {
                 fields,
             )
         });
-        let next = more.then(|| now() + NEXT_SWEEP);
         Ok(Step { next, log: log.into_iter().collect(), ..Step::default() })
     }
 }

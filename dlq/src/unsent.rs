@@ -21,6 +21,10 @@ use crate::bodies::{Unreferenced, unreferenced};
 const AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// More than the time between the storage of a body and the acceptance of its message.
 const MARGIN: Duration = Duration::from_secs(3600);
+/// The time between two steps, so that other transactions come between.
+const NEXT: Duration = Duration::from_millis(100);
+/// The same after the queue or the object store has failed.
+const RETRY: Duration = Duration::from_secs(10);
 /// The time between two searches.
 const PAUSE: Duration = Duration::from_secs(24 * 3600);
 
@@ -46,11 +50,11 @@ struct Reached {
 pub struct Searched {
     /// The number of removed bodies.
     pub removed: usize,
-    /// Whether the search is not at its end.
-    pub more: bool,
+    /// When the next step is due, if the search is not at its end.
+    pub next: Option<Timestamp>,
 }
 
-/// Does a step of the search, if one is due. If the queue or the object store fails, the next step tries again.
+/// Does a step of the search, if one is due. If the queue or the object store fails, a later step tries again.
 ///
 /// # Errors
 ///
@@ -73,14 +77,15 @@ pub async fn remove_unsent<S: Store, O: Objects, Q: Queue>(
     let (Ok(Backlog { oldest, .. }), Ok(listed)) =
         (queue.backlog().await, objects.list(&after).await)
     else {
-        return Ok(Searched::default());
+        return Ok(Searched { removed: 0, next: Some(now + RETRY) });
     };
     // On this machine, a message may wait for longer than on Cloudflare.
     let oldest = oldest.map(|oldest| oldest - MARGIN);
     let before = oldest.into_iter().chain([now - AGE]).min().unwrap_or(now - AGE);
     let is_old = |object: &&StoredObject| object.stored_at < before;
     let old: Vec<_> = listed.iter().filter(is_old).map(|object| object.key.clone()).collect();
-    let mut searched = Searched { removed: 0, more: !listed.is_empty() };
+    let next = (!listed.is_empty()).then(|| now + NEXT);
+    let mut searched = Searched { removed: 0, next };
     if !old.is_empty() {
         let rows = store.query(unreferenced(&old)).await?;
         for row in rows.iter().flatten() {

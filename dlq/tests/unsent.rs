@@ -97,7 +97,7 @@ impl World {
         loop {
             let step = self.step(queue, now);
             removed += step.removed;
-            if !step.more {
+            if step.next.is_none() {
                 return removed;
             }
         }
@@ -144,9 +144,10 @@ fn a_body_that_a_message_on_the_queue_may_need_stays() {
 #[test]
 fn a_search_waits_for_the_queue_and_the_object_store() {
     let mut world = World::new(&[("a", 40)]);
-    assert_eq!(world.step(&Oldest(Err(())), NOW), Searched::default());
+    let later = Searched { removed: 0, next: Some(NOW + Duration::from_secs(10)) };
+    assert_eq!(world.step(&Oldest(Err(())), NOW), later);
     world.stored.away = true;
-    assert_eq!(world.step(&Oldest(Ok(None)), NOW), Searched::default());
+    assert_eq!(world.step(&Oldest(Ok(None)), NOW), later);
     world.stored.away = false;
     assert_eq!(world.search(&Oldest(Ok(None)), NOW), 1);
 }

@@ -148,7 +148,7 @@ fn a_body_whose_message_the_queue_refused_is_removed() {
     let operator = Operator::new(pipeline.admin(), "ines", "read", |sql| {
         pipeline.sql(sql);
     });
-    let kept = operator.get("/events/stripe/evt_2");
+    let kept = operator.get("/events/stripe/evt_2/body");
     assert!(kept.body.contains("xxxxx"), "{}", kept.body);
 }
 

@@ -60,7 +60,8 @@ fn requests_without_a_token_learn_and_change_nothing() {
     assert_eq!(json!(pipeline.sql(failed)), json!(failures));
     assert_eq!(reader.get("/stats").status, 200);
     assert_eq!(stranger.get("/stats").status, 401);
-    assert_eq!(pipeline.sql("SELECT count(*) FROM audit"), [[0]]);
+    let changes = "SELECT count(*) FROM audit WHERE action <> 'login.fail'";
+    assert_eq!(pipeline.sql(changes), [[0]]);
     // The document contains no data.
     let document =
         exchange(pipeline.admin(), &request("GET", "/admin/api/v1/openapi.json", &[], b""))
