@@ -13,7 +13,7 @@ use hookmill_config::{Batch, Consumers, Source};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
 use hookmill_consumers::refetch::{self, Apis};
-use hookmill_consumers::{BatchResult, Fate, counts, longest_delay, process_batch};
+use hookmill_consumers::{BatchResult, Fate, counts, longest_delay, process_batch, retry_delay};
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
@@ -205,7 +205,9 @@ pub fn run(
     for name in applied {
         info!(migration = name, "applied a migration");
     }
-    let queue = folder.queue(|queue| longest_retry(queue, &config))?;
+    let retry = config.retry.clone();
+    let retry_delay = move |attempts| retry_delay(&retry, attempts);
+    let queue = folder.queue(|queue| longest_retry(queue, &config), retry_delay)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop_signal = stop_signal()?;
@@ -262,6 +264,10 @@ pub fn run(
             memory: GuardMemory::new(),
         };
         let admin = hookmill_admin::router(Arc::new(lent));
+        tasks.start("queue", {
+            let (queue, stopped) = (queue.clone(), stopped.clone());
+            move || watch_queue(queue.clone(), stopped.clone())
+        });
         tasks.start("dead letters", {
             let (queue, store, stopped) = (queue.clone(), store.clone(), stopped.clone());
             move || consume_dead_letters(queue.clone(), store.clone(), stopped.clone())
@@ -577,7 +583,7 @@ impl Consumer {
                     continue;
                 }
             };
-            let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
+            let deliveries = batch.deliveries();
             let result = process_batch(
                 &self.store,
                 &self.objects,
@@ -604,11 +610,10 @@ impl Consumer {
                     count.deliveries,
                 );
             }
-            let verdicts =
-                batch.into_iter().zip(settled.into_iter().map(|settled| settled.verdict)).collect();
+            let verdicts = settled.into_iter().map(|settled| settled.verdict).collect();
             // The verdicts are sent before the next batch is leased, so that they count even if the lease has ended. Their
             // result is not awaited: settling this batch and leasing the next one share a commit.
-            let settled = self.queue.settle_before(lane, verdicts).await;
+            let settled = batch.settle_before(verdicts).await;
             settling = Some(tokio::spawn(async move {
                 if let Err(error) = settled.await {
                     error!(%error, "cannot settle a batch; it will be delivered again");
@@ -618,6 +623,14 @@ impl Consumer {
         if let Some(settling) = settling {
             let _ = settling.await;
         }
+    }
+}
+
+/// Ends when the queue's thread panics, so that its supervisor reports it. The thread itself goes on.
+async fn watch_queue(queue: SqliteQueue, mut stopped: watch::Receiver<bool>) {
+    tokio::select! {
+        () = queue.panicked() => {}
+        _ = stopped.wait_for(|stopped| *stopped) => {}
     }
 }
 
@@ -639,11 +652,9 @@ async fn consume_dead_letters(
                 continue;
             }
         };
-        let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
-        let (verdicts, failed) = drain(&store, &deliveries, now()).await;
+        let (verdicts, failed) = drain(&store, &batch.deliveries(), now()).await;
         log::write(&drained(verdicts.len(), failed.as_ref()));
-        let verdicts = batch.into_iter().zip(verdicts).collect();
-        if let Err(error) = queue.settle(QueueName::DeadLetters, verdicts).await {
+        if let Err(error) = batch.settle(verdicts).await {
             error!(%error, "cannot settle dead letters; they will be delivered again");
         }
     }
