@@ -104,6 +104,8 @@ pub fn start_log(options: &RunOptions, default: &str) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Otherwise a closed stderr is an error, which would be printed to stderr and panic.
+        .log_internal_errors(false)
         .with_target(false);
     if options.json {
         log.json().flatten_event(true).init();
