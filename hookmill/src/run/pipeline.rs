@@ -207,9 +207,7 @@ pub fn run(
     for name in applied {
         info!(migration = name, "applied a migration");
     }
-    let retry = config.retry.clone();
-    let retry_delay = move |attempts| retry_delay(&retry, attempts);
-    let queue = folder.queue(|queue| longest_retry(queue, &config), retry_delay)?;
+    let queue = open_queue(&folder, &config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop_signal = stop_signal()?;
@@ -256,20 +254,16 @@ pub fn run(
         runner.start(&mut tasks, "sweep".to_owned(), sweep, Arc::default());
         let running = Some(admin::Running { client, replay_requested, written });
         let queues = admin::Queues::Running(queue.clone());
-        let config = Some(loaded.admin());
         let lent = admin::AdminPlatform {
             store: store.for_questions(),
             bodies: objects.bodies(),
-            config,
+            config: Some(loaded.admin()),
             queues,
             running,
             memory: GuardMemory::new(),
         };
         let admin = hookmill_admin::router(Arc::new(lent));
-        tasks.start("queue", {
-            let (queue, stopped) = (queue.clone(), stopped.clone());
-            move || watch_queue(queue.clone(), stopped.clone())
-        });
+        watch_queue(&mut tasks, queue.clone(), stopped.clone());
         tasks.start("dead letters", {
             let (queue, store, stopped) = (queue.clone(), store.clone(), stopped.clone());
             move || consume_dead_letters(queue.clone(), store.clone(), stopped.clone())
@@ -384,6 +378,12 @@ impl Sending {
             runner.start(tasks, "refetch".to_owned(), refetch, runner.outbox.clone());
         }
     }
+}
+
+fn open_queue(folder: &DataFolder, config: &Consumers) -> anyhow::Result<SqliteQueue> {
+    let retry = config.retry.clone();
+    let retry_delay = move |attempts| retry_delay(&retry, attempts);
+    Ok(folder.queue(|queue| longest_retry(queue, config), retry_delay)?)
 }
 
 /// The maximum delay of a verdict of this queue's consumers.
@@ -628,12 +628,17 @@ impl Consumer {
     }
 }
 
-/// Ends when the queue's thread panics, so that its supervisor reports it. The thread itself goes on.
-async fn watch_queue(queue: SqliteQueue, mut stopped: watch::Receiver<bool>) {
-    tokio::select! {
-        () = queue.panicked() => {}
-        _ = stopped.wait_for(|stopped| *stopped) => {}
-    }
+/// Starts a task that ends when the queue's thread panics, so that the supervisor reports it. The thread itself goes on.
+fn watch_queue(tasks: &mut Tasks, queue: SqliteQueue, stopped: watch::Receiver<bool>) {
+    tasks.start("queue", move || {
+        let (queue, mut stopped) = (queue.clone(), stopped.clone());
+        async move {
+            tokio::select! {
+                () = queue.panicked() => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+        }
+    });
 }
 
 async fn consume_dead_letters(
