@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+#[cfg(unix)]
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -16,9 +18,11 @@ use std::time::Duration;
 
 use hookmill_tests::api::{Api, Mood};
 use hookmill_tests::event::{Event, now, stripe};
-use hookmill_tests::eventually;
 use hookmill_tests::http::{exchange, request};
 use hookmill_tests::native::{Pipeline, binary};
+use hookmill_tests::{Operator, eventually};
+#[cfg(unix)]
+use rustix::fs::{FlockOperation, fcntl_lock};
 use serde_json::{Value, json};
 
 const KILLS: usize = 25;
@@ -181,6 +185,54 @@ fn assert_whole(pipeline: &Pipeline, acknowledged: &BTreeSet<String>) {
     let letters =
         pipeline.sql("SELECT event_id, reason, attempts, error, first_failed_at FROM dead_letters");
     assert!(letters.is_empty(), "{letters:?}");
+}
+
+/// Uses a database as a process with an older SQLite does. When it closes the database and can lock all of it, it is the last
+/// to use it, so it copies the log into the database and removes the log. The SQLite of this test also looks for processes
+/// that have the shared memory open.
+#[cfg(unix)]
+fn use_as_older_sqlite(path: &Path) {
+    let database = rusqlite::Connection::open(path).unwrap();
+    database.execute_batch("CREATE TABLE made_by_another_process (n INTEGER) STRICT").unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    if fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        database.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+        for name in ["data.db-wal", "data.db-shm"] {
+            std::fs::remove_file(path.with_file_name(name)).unwrap();
+        }
+    }
+}
+
+/// The server holds a lock on its database, so another process never is the last to use it.
+#[cfg(unix)]
+#[test]
+fn a_process_that_uses_the_database_meanwhile_takes_no_event_with_it() {
+    let mut pipeline = Pipeline::start();
+    let reader = |pipeline: &Pipeline, sql: &dyn Fn(&str)| {
+        Operator::new(pipeline.admin(), "reader", "read", sql)
+    };
+    reader(&pipeline, &|sql| drop(pipeline.sql(sql)));
+    // The server finds the database in its folder.
+    pipeline.kill_and_restart(|_| ());
+    let reader = reader(&pipeline, &|_| ());
+    // Nothing but the server uses the databases here.
+    let apply = |n: usize| {
+        let object = json!({ "id": "a", "amount": 1 });
+        let event = stripe("test.counted", &format!("evt_{n}"), 1, object);
+        assert_eq!(pipeline.post(&event).status, 200);
+        eventually("the event is applied and settled", || {
+            let applied = reader.get("/events?state=applied").json();
+            let left = pipeline.gauge("queue_messages", &[("queue", "events")]);
+            (applied["items"].as_array()?.len() == n && left == Some(0.0)).then_some(())
+        });
+    };
+    apply(1);
+    use_as_older_sqlite(&pipeline.data().join("data.db"));
+    apply(2);
+    // An orderly stop would copy the log into the database, even a removed one.
+    pipeline.kill_and_restart(|_| ());
+    pipeline.settle();
+    assert_eq!(pipeline.sql("SELECT events, amount FROM tallies"), [[2, 2]]);
 }
 
 /// A backup under load contains every event that was acknowledged before it began, and its events take effect once.

@@ -30,5 +30,5 @@ mod settle;
 pub use count::{Count, counts};
 pub use plan::plan;
 pub use process_batch::{BatchResult, process_batch};
-pub use retry::longest_delay;
+pub use retry::{delay as retry_delay, longest_delay};
 pub use settle::{Fate, Settled};

@@ -11,7 +11,7 @@ use hookmill_core::limits::DELAY_SECONDS;
 /// that failed together are not retried together.
 ///
 /// The crate draws the random number itself; with a jitter of 0 the delay is exact.
-pub(crate) fn delay(retry: &Retry, attempts: u32) -> Duration {
+pub fn delay(retry: &Retry, attempts: u32) -> Duration {
     let mut backoff: ExponentialBackoff = ExponentialBackoffBuilder::new()
         .with_initial_interval(retry.initial)
         .with_multiplier(retry.multiplier)

@@ -7,9 +7,6 @@
 //! | 1 | failure; the reason is on stderr |
 //! | 2 | invalid command line |
 
-// Commands print to stdout and stderr.
-#![allow(clippy::print_stderr)]
-
 mod client;
 mod commands;
 mod list;

@@ -21,12 +21,14 @@ mod tail;
 mod token;
 mod verify;
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, PipeWriter, Read, pipe};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use hookmill_tests::event::stripe;
+use hookmill_tests::http::{exchange, request};
 use hookmill_tests::native::binary;
 use hookmill_tests::{eventually, folder};
 use serde_json::Value;
@@ -79,6 +81,12 @@ fn with_example() -> tempfile::TempDir {
     temporary
 }
 
+/// The address of the process that uses a data folder, once it listens.
+fn listening(folder: &Path, data: &str) -> SocketAddr {
+    let listening = folder.join(data).join("listening");
+    eventually("it listens", || std::fs::read_to_string(&listening).ok()?.parse().ok())
+}
+
 /// `hookmill dev`, until it is dropped.
 struct Dev {
     child: Child,
@@ -99,12 +107,7 @@ impl Dev {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let listening = folder.join(".hookmill/listening");
-        let address = eventually("dev listens", || {
-            let address = std::fs::read_to_string(&listening).ok()?;
-            address.parse().ok()
-        });
-        Self { child, address }
+        Self { child, address: listening(folder, ".hookmill") }
     }
 
     /// The URL of its admin API and a token, as environment variables.
@@ -197,6 +200,13 @@ fn collected(from: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     lines
 }
 
+/// The writing end of a pipe whose reader has closed it.
+fn closed() -> PipeWriter {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    writer
+}
+
 #[test]
 fn a_closed_pipe_ends_a_command_without_an_error() {
     let folder = with_example();
@@ -210,9 +220,7 @@ fn a_closed_pipe_ends_a_command_without_an_error() {
         &["stats", "--data", "data"],
         &["replays", "plan", "--all", "--data", "data"],
     ] {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let output = command(folder.path(), arguments).stdout(writer).output().unwrap();
+        let output = command(folder.path(), arguments).stdout(closed()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
     // Neither does a closed standard error, as after `hookmill … 2>&1 | head -1`.
@@ -232,15 +240,39 @@ fn a_closed_pipe_ends_a_command_without_an_error() {
         (&["check", "--secrets"], 1),
         (&["events", "--data", "missing"], 1),
         (&["verify", "stripe", "--header", "A: b", "--dev"], 1),
+        (&["init", "stripe", "--into", "new"], 0),
         (&["--help"], 0),
     ] {
-        let closed = || {
-            let (reader, writer) = std::io::pipe().unwrap();
-            drop(reader);
-            writer
-        };
         let mut command = command(folder.path(), arguments);
         let status = command.stdout(closed()).stderr(closed()).status().unwrap();
         assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_does_not_affect_the_pipeline() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\n";
+    std::fs::write(folder.join("hookmill.toml"), config).unwrap();
+    for what in ["dev", "serve"] {
+        let mut start =
+            command(folder, &[what, "--listen", "127.0.0.1:0", "--log", "trace", "--data", what]);
+        start.env("A", hookmill_tests::STRIPE_SECRET).stdout(closed()).stderr(closed());
+        let mut running = Dev { child: start.spawn().unwrap(), address: listening(folder, what) };
+        let ask = |method: &str, path: &str, headers: &[(String, String)], body: &[u8]| {
+            let answer = exchange(running.address, &request(method, path, headers, body));
+            answer.unwrap().status
+        };
+        let event = stripe("a", "evt_1", 1, Value::Null);
+        assert_eq!(ask("POST", "/webhooks/stripe", &event.headers(), &event.body), 200, "{what}");
+        assert_eq!(ask("POST", "/webhooks/stripe", &[], &event.body), 401, "{what}");
+        eventually("the event is in the ledger", || {
+            let events = printed(folder, &["events", "--json", "--data", what]);
+            (events[0]["state"] == "recorded").then_some(())
+        });
+        assert_eq!(ask("GET", "/readyz", &[], b""), 200, "{what}");
+        running.stop();
     }
 }

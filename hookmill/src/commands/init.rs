@@ -124,7 +124,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for path in written {
         print_line!("{}", path.display());
     }
-    eprint!("{}", next(into, first, providers));
+    note!("{}", next(into, first, providers));
     Ok(())
 }
 
@@ -203,7 +203,7 @@ fn next(into: &Path, first: &Provider, providers: &[Provider]) -> String {
     let anchors: Vec<_> = providers.iter().map(Provider::anchor).collect();
     text += &format!(
         "\n`serve` needs the secrets that .env.example lists; docs/providers.md{} says where to find them\n\
-         The Workers are built in a clone of Hookmill: README.md, \"Deploy to Cloudflare\"\n",
+         The Workers are built in a clone of Hookmill: README.md, \"Deploy to Cloudflare\"",
         anchors.join(", ")
     );
     text

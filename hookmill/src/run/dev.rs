@@ -8,6 +8,7 @@ use hookmill_config::Source;
 use hookmill_core::secret::ExposeSecret as _;
 
 use crate::commands::token;
+use crate::list::note;
 use crate::run::pipeline::{Outbox, RunOptions, load, run as run_pipeline, start_log};
 use crate::run::secrets::{for_development, from_environment};
 
@@ -31,31 +32,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let loaded = load(&options.config)?;
     let ingress = loaded.config.ingress.clone();
     let ready = |address: SocketAddr, admin: SocketAddr| {
-        eprintln!(
+        note!(
             "\nHookmill accepts webhooks at http://{address} and stores its data in {}.\n",
             options.data.display()
         );
         for source in &ingress.sources {
-            eprintln!(
+            note!(
                 "  http://{address}/webhooks/{}\n      {}",
                 source.name,
                 secret_line(source, &|name| { for_development(&ingress, name) })
             );
         }
-        eprintln!(
+        note!(
             "\n  http://{admin}/admin\n      TOKEN for the dashboard, valid until the next start of dev: {}",
             token::for_development(&options.data)?
         );
         let (config, data) = command_options(options);
         let program = program();
-        eprintln!("\nIn another terminal:\n");
+        note!("\nIn another terminal:\n");
         for source in &ingress.sources {
             if let Some(event) = crate::samples::suggested(&source.scheme_name) {
-                eprintln!("  {program} send {} {event}{config}", source.name);
+                note!("  {program} send {} {event}{config}", source.name);
             }
         }
-        eprintln!("  {program} tail{data}");
-        eprintln!("  {program} events{data}\n");
+        note!("  {program} tail{data}");
+        note!("  {program} events{data}\n");
         Ok(())
     };
     run_pipeline(options, loaded, |name| for_development(&ingress, name), Outbox::Displayed, ready)

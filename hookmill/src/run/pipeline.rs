@@ -13,7 +13,7 @@ use hookmill_config::{Batch, Consumers, Retention, Source};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
 use hookmill_consumers::refetch::{self, Apis};
-use hookmill_consumers::{BatchResult, Fate, counts, longest_delay, process_batch};
+use hookmill_consumers::{BatchResult, Fate, counts, longest_delay, process_batch, retry_delay};
 use hookmill_core::limits::BATCH_MESSAGES;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
@@ -104,6 +104,8 @@ pub fn start_log(options: &RunOptions, default: &str) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Otherwise a closed stderr is an error, which would be printed to stderr and panic.
+        .log_internal_errors(false)
         .with_target(false);
     if options.json {
         log.json().flatten_event(true).init();
@@ -205,7 +207,7 @@ pub fn run(
     for name in applied {
         info!(migration = name, "applied a migration");
     }
-    let queue = folder.queue(|queue| longest_retry(queue, &config))?;
+    let queue = open_queue(&folder, &config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop_signal = stop_signal()?;
@@ -250,16 +252,16 @@ pub fn run(
         start_sweeps(&mut tasks, &runner, (&store, &objects, &queue), loaded.config.retention);
         let running = Some(admin::Running { client, replay_requested, written });
         let queues = admin::Queues::Running(queue.clone());
-        let config = Some(loaded.admin());
         let lent = admin::AdminPlatform {
             store: store.for_questions(),
             bodies: objects.bodies(),
-            config,
+            config: Some(loaded.admin()),
             queues,
             running,
             memory: GuardMemory::new(),
         };
         let admin = hookmill_admin::router(Arc::new(lent));
+        watch_queue(&mut tasks, queue.clone(), stopped.clone());
         tasks.start("dead letters", {
             let (queue, store, stopped) = (queue.clone(), store.clone(), stopped.clone());
             move || consume_dead_letters(queue.clone(), store.clone(), stopped.clone())
@@ -391,6 +393,12 @@ impl Sending {
             runner.start(tasks, "refetch".to_owned(), refetch, runner.outbox.clone());
         }
     }
+}
+
+fn open_queue(folder: &DataFolder, config: &Consumers) -> anyhow::Result<SqliteQueue> {
+    let retry = config.retry.clone();
+    let retry_delay = move |attempts| retry_delay(&retry, attempts);
+    Ok(folder.queue(|queue| longest_retry(queue, config), retry_delay)?)
 }
 
 /// The maximum delay of a verdict of this queue's consumers.
@@ -592,7 +600,7 @@ impl Consumer {
                     continue;
                 }
             };
-            let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
+            let deliveries = batch.deliveries();
             let result = process_batch(
                 &self.store,
                 &self.objects,
@@ -619,11 +627,10 @@ impl Consumer {
                     count.deliveries,
                 );
             }
-            let verdicts =
-                batch.into_iter().zip(settled.into_iter().map(|settled| settled.verdict)).collect();
+            let verdicts = settled.into_iter().map(|settled| settled.verdict).collect();
             // The verdicts are sent before the next batch is leased, so that they count even if the lease has ended. Their
             // result is not awaited: settling this batch and leasing the next one share a commit.
-            let settled = self.queue.settle_before(lane, verdicts).await;
+            let settled = batch.settle_before(verdicts).await;
             settling = Some(tokio::spawn(async move {
                 if let Err(error) = settled.await {
                     error!(%error, "cannot settle a batch; it will be delivered again");
@@ -634,6 +641,19 @@ impl Consumer {
             let _ = settling.await;
         }
     }
+}
+
+/// Starts a task that ends when the queue's thread panics, so that the supervisor reports it. The thread itself goes on.
+fn watch_queue(tasks: &mut Tasks, queue: SqliteQueue, stopped: watch::Receiver<bool>) {
+    tasks.start("queue", move || {
+        let (queue, mut stopped) = (queue.clone(), stopped.clone());
+        async move {
+            tokio::select! {
+                () = queue.panicked() => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+        }
+    });
 }
 
 async fn consume_dead_letters(
@@ -654,11 +674,9 @@ async fn consume_dead_letters(
                 continue;
             }
         };
-        let deliveries: Vec<_> = batch.iter().map(|leased| leased.delivery.clone()).collect();
-        let (verdicts, failed) = drain(&store, &deliveries, now()).await;
+        let (verdicts, failed) = drain(&store, &batch.deliveries(), now()).await;
         log::write(&drained(verdicts.len(), failed.as_ref()));
-        let verdicts = batch.into_iter().zip(verdicts).collect();
-        if let Err(error) = queue.settle(QueueName::DeadLetters, verdicts).await {
+        if let Err(error) = batch.settle(verdicts).await {
             error!(%error, "cannot settle dead letters; they will be delivered again");
         }
     }

@@ -7,7 +7,7 @@ use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -66,12 +66,14 @@ impl Checkpoints {
     /// The writer calls this after each transaction.
     pub(crate) fn keep_short(&mut self, writer: &Connection) {
         if self.copying {
-            if self.done.try_recv().is_ok() {
+            // Without the thread, the writer copies the whole log itself.
+            if self.done.try_recv() != Err(TryRecvError::Empty) {
                 let _ = writer.query_row(CHECKPOINT, [], |_| Ok(()));
                 self.copying = false;
             }
         } else if self.pages.load(Ordering::Relaxed) > self.limit {
-            self.copying = self.ask.as_ref().is_some_and(|ask| ask.send(()).is_ok());
+            self.copying = true;
+            let _ = self.ask.as_ref().map(|ask| ask.send(()));
         }
     }
 }
@@ -92,4 +94,28 @@ pub(crate) fn spawn(
 ) -> rusqlite::Result<JoinHandle<()>> {
     let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
     spawned.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_stays_short_without_the_thread() {
+        const LIMIT: usize = 10;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.db");
+        let mut writer = sqlite::open(&path, 4096).unwrap();
+        writer.execute_batch("CREATE TABLE t (n INTEGER) STRICT").unwrap();
+        let mut checkpoints = Checkpoints::start(&path, 4096, &mut writer).unwrap();
+        checkpoints.limit = LIMIT;
+        checkpoints.ask = None;
+        checkpoints.thread.take().unwrap().join().unwrap();
+        for _ in 0..20 * LIMIT {
+            writer.execute("INSERT INTO t VALUES (1)", []).unwrap();
+            checkpoints.keep_short(&writer);
+        }
+        let pages = std::fs::metadata(folder.path().join("data.db-wal")).unwrap().len() / 4096;
+        assert!(pages < 4 * LIMIT as u64, "{pages}");
+    }
 }

@@ -239,7 +239,8 @@ impl DataFolder {
         write_durably(&path, &incoming, content).map_err(|source| FolderError::Io { path, source })
     }
 
-    /// Opens the queues. `longest_retry` is the maximum delay of a verdict.
+    /// Opens the queues. `longest_retry` is the maximum delay of a verdict, and `retry_delay` the delay of a message that
+    /// got none, after this number of attempts.
     ///
     /// # Errors
     ///
@@ -247,9 +248,10 @@ impl DataFolder {
     pub fn queue(
         &self,
         longest_retry: impl Fn(QueueName) -> Duration,
+        retry_delay: impl Fn(u32) -> Duration + Send + Sync + 'static,
     ) -> Result<SqliteQueue, FolderError> {
         let path = self.path.join(QUEUE);
-        let (queue, thread) = SqliteQueue::open(&path, longest_retry)
+        let (queue, thread) = SqliteQueue::open(&path, longest_retry, retry_delay)
             .map_err(|source| FolderError::Database { path, source })?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(queue)
@@ -391,7 +393,7 @@ mod tests {
         for _ in 0..50 {
             let data = DataFolder::lock(folder.path()).unwrap();
             let store = data.store(&hookmill_migrations::own()).unwrap().store;
-            let queue = data.queue(|_| Duration::from_secs(1)).unwrap();
+            let queue = data.queue(|_| Duration::from_secs(1), |_| Duration::ZERO).unwrap();
             store.check().await.unwrap();
             queue.sender(QueueName::Events).send(vec!["a".into()]).await.unwrap();
             drop((store, queue, data));
@@ -416,7 +418,7 @@ mod tests {
         let data = DataFolder::lock(folder.path()).unwrap();
         data.store(&own).unwrap();
         data.store(&own).unwrap();
-        drop(data.queue(|_| Duration::from_secs(1)).unwrap());
+        drop(data.queue(|_| Duration::from_secs(1), |_| Duration::ZERO).unwrap());
         data.store(&own).unwrap();
         let database = Connection::open(path(DATA)).unwrap();
         database

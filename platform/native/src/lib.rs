@@ -29,7 +29,7 @@ pub use fetch::HttpClient;
 pub use files::{Bodies, Files};
 pub use folder::{DataFolder, FolderError, Opened};
 pub use metrics::{Metrics, StatusMetrics};
-pub use queue::{Leased, QueueName, QueueSender, SqliteQueue, queue_backlogs};
+pub use queue::{QueueName, QueueSender, Received, SqliteQueue, queue_backlogs};
 pub use rate_limits::RateLimits;
 pub use reader::Reader;
 pub use sqlite::{Sqlite, rows, transaction};

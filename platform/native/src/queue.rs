@@ -8,7 +8,10 @@
 //! A queue is two tables. `messages` is written once and read once; a message without a row in `deliveries` has never been
 //! delivered. `deliveries` contains the few messages that are leased or wait for a retry, with a due date; a lease is a due
 //! date in the future. A consumer that crashes leaves nothing to clean up: the message is due again when the lease ends. A
-//! verdict counts only during its lease, which the number of attempts identifies.
+//! verdict counts only during its lease, which the number of attempts identifies. A consumer that panics drops its batch,
+//! whose messages are then due again after a delay.
+//!
+//! A panic of the thread ends the operation that caused it, and the thread goes on: see [`SqliteQueue::panicked`].
 //!
 //! A damaged message does not affect others. Texts are read as bytes. Content that is not text, is missing, or is on a page
 //! that SQLite cannot read is delivered as [`Unreadable`], to become a dead letter. Messages on a damaged page of
@@ -25,12 +28,14 @@ use std::time::{Duration, Instant};
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::limits::{BATCH_MESSAGES, NATIVE_BATCH_BYTES, PLATFORM_DELIVERIES};
 use hookmill_core::message::{Unreadable, text_of};
+use hookmill_core::panics::{Panicked, caught};
 use hookmill_core::queue::{Backlog, Queue, QueueError};
 use hookmill_core::time::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params,
 };
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::error;
 
@@ -154,10 +159,69 @@ fn count(row: &rusqlite::Row<'_>) -> rusqlite::Result<u64> {
 
 /// A delivery, and the identity of its lease.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Leased {
-    /// The delivery for the consumer.
-    pub delivery: Delivery,
+struct Leased {
+    delivery: Delivery,
     seq: i64,
+}
+
+/// A batch that a consumer has received. When it is dropped, because its consumer panicked, its messages without a verdict
+/// are due again after a delay.
+pub struct Received {
+    queue: SqliteQueue,
+    name: QueueName,
+    leased: Vec<Leased>,
+}
+
+impl Received {
+    /// Whether the batch has no messages: the process is stopping.
+    pub fn is_empty(&self) -> bool {
+        self.leased.is_empty()
+    }
+
+    /// The deliveries, in order.
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.leased.iter().map(|leased| leased.delivery.clone()).collect()
+    }
+
+    /// Applies verdicts, in the order of the deliveries. Those whose lease has ended change nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be written for half a minute; the messages are delivered again when their leases end.
+    pub async fn settle(self, verdicts: Vec<Verdict>) -> Result<(), QueueError> {
+        self.settle_before(verdicts).await.await
+    }
+
+    /// Like [`Received::settle`], in two steps: operations that follow the first step come after these verdicts, and the
+    /// second step waits for the result.
+    pub async fn settle_before(
+        mut self,
+        verdicts: Vec<Verdict>,
+    ) -> impl Future<Output = Result<(), QueueError>> + Send + use<> {
+        let settled = self.leased.drain(..verdicts.len().min(self.leased.len()));
+        let verdicts = settled.zip(verdicts).collect();
+        self.queue.settle_before(self.name, verdicts).await
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        let retry = |leased: Leased| {
+            let delay = (self.queue.retry_delay)(leased.delivery.attempts);
+            (leased, Verdict::Retry { delay })
+        };
+        let verdicts: Vec<_> = std::mem::take(&mut self.leased).into_iter().map(retry).collect();
+        if !verdicts.is_empty()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let (queue, name) = (self.queue.clone(), self.name);
+            runtime.spawn(async move {
+                if let Err(error) = queue.settle_before(name, verdicts).await.await {
+                    error!(%error, "cannot retry a batch; it will be delivered again when its lease ends");
+                }
+            });
+        }
+    }
 }
 
 /// The queues of one data folder.
@@ -167,11 +231,15 @@ pub struct SqliteQueue {
     /// For each queue: a message may have arrived.
     arrivals: Arc<[Notify; 3]>,
     trouble: Arc<Trouble>,
+    /// The delay of a message without a verdict, after this number of attempts.
+    retry_delay: Arc<dyn Fn(u32) -> Duration + Send + Sync>,
 }
 
-/// Problems that prevent receiving.
+/// Problems of the thread.
 #[derive(Default)]
 struct Trouble {
+    /// Notified when the thread has panicked.
+    panicked: Notify,
     /// For each queue, whether the last attempt to receive failed.
     failing: [AtomicBool; 3],
     /// Whether the database has a damaged part.
@@ -206,12 +274,34 @@ struct Operation {
 }
 
 enum Task {
-    Send { queue: QueueName, messages: Vec<String> },
-    Lease { queue: QueueName, limit: usize },
-    Settle { queue: QueueName, verdicts: Arc<[(i64, u32, Verdict)]> },
-    Count { queue: QueueName, limit: usize },
-    Backlog { queue: QueueName },
+    Send {
+        queue: QueueName,
+        messages: Vec<String>,
+    },
+    Lease {
+        queue: QueueName,
+        limit: usize,
+    },
+    Settle {
+        queue: QueueName,
+        verdicts: Arc<[(i64, u32, Verdict)]>,
+    },
+    Count {
+        queue: QueueName,
+        limit: usize,
+    },
+    Backlog {
+        queue: QueueName,
+    },
     Check,
+    #[cfg(test)]
+    Panic,
+}
+
+impl Task {
+    const fn sends(&self) -> bool {
+        matches!(self, Self::Send { .. })
+    }
 }
 
 /// The result of a task.
@@ -235,6 +325,7 @@ impl SqliteQueue {
     pub(crate) fn open(
         path: &Path,
         longest_retry: impl Fn(QueueName) -> Duration,
+        retry_delay: impl Fn(u32) -> Duration + Send + Sync + 'static,
     ) -> rusqlite::Result<(Self, JoinHandle<()>)> {
         let mut database = sqlite::open(path, PAGE_BYTES)?;
         database.execute_batch("CREATE TABLE IF NOT EXISTS probe (at INTEGER NOT NULL) STRICT")?;
@@ -273,10 +364,12 @@ impl SqliteQueue {
             queues.push(State {
                 sql: statements,
                 longest_retry,
-                last,
-                // A damaged database is opened nevertheless.
-                messages: database.query_row(&sql, [], count).unwrap_or_default(),
-                delivered: 0,
+                counters: Counters {
+                    last,
+                    // A damaged database is opened nevertheless.
+                    messages: database.query_row(&sql, [], count).unwrap_or_default(),
+                    delivered: 0,
+                },
                 unbroken: None,
                 unreadable: BTreeSet::new(),
                 stuck: BTreeSet::new(),
@@ -295,7 +388,8 @@ impl SqliteQueue {
             failed: false,
         };
         let thread = spawn("queue", move || thread.run(waiting))?;
-        Ok((Self { operations, arrivals, trouble }, thread))
+        let retry_delay = Arc::new(retry_delay);
+        Ok((Self { operations, arrivals, trouble, retry_delay }, thread))
     }
 
     /// The sending side of a queue.
@@ -315,7 +409,8 @@ impl SqliteQueue {
         limit: usize,
         wait: Duration,
         stopped: &mut watch::Receiver<bool>,
-    ) -> Result<Vec<Leased>, QueueError> {
+    ) -> Result<Received, QueueError> {
+        let received = |leased| Received { queue: self.clone(), name: queue, leased };
         while !*stopped.borrow() {
             // Registered before the query, so that no arrival in between is missed.
             let arrival = self.arrivals[queue as usize].notified();
@@ -323,7 +418,7 @@ impl SqliteQueue {
             self.trouble.failing[queue as usize].store(found.is_err(), Ordering::Relaxed);
             let found = found?;
             if !found.leased.is_empty() {
-                return Ok(found.leased);
+                return Ok(received(found.leased));
             }
             let due =
                 tokio::time::timeout(found.next_due_in.map_or(LOOK, |due| due.min(LOOK)), arrival);
@@ -332,7 +427,7 @@ impl SqliteQueue {
                 _ = stopped.wait_for(|stopped| *stopped) => {}
             }
         }
-        Ok(Vec::new())
+        Ok(received(Vec::new()))
     }
 
     /// Leases messages once `limit` are waiting, or after `wait`.
@@ -373,22 +468,8 @@ impl SqliteQueue {
         let _ = tokio::time::timeout(wait, full).await;
     }
 
-    /// Applies verdicts. Those whose lease has ended change nothing.
-    ///
-    /// # Errors
-    ///
-    /// If the database cannot be written for half a minute; the messages are delivered again when their leases end.
-    pub async fn settle(
-        &self,
-        queue: QueueName,
-        verdicts: Vec<(Leased, Verdict)>,
-    ) -> Result<(), QueueError> {
-        self.settle_before(queue, verdicts).await.await
-    }
-
-    /// Like [`SqliteQueue::settle`], in two steps: operations that follow the first step come after these verdicts, and the
-    /// second step waits for the result.
-    pub async fn settle_before(
+    /// Gives verdicts to the thread; the returned future waits for the result. See [`Received::settle_before`].
+    async fn settle_before(
         &self,
         queue: QueueName,
         verdicts: Vec<(Leased, Verdict)>,
@@ -432,7 +513,7 @@ impl SqliteQueue {
 
     /// A sentence about a problem that prevents receiving; none if there is none. Sending still works.
     pub fn problem(&self) -> Option<&'static str> {
-        let Trouble { failing, damaged } = &*self.trouble;
+        let Trouble { failing, damaged, .. } = &*self.trouble;
         if failing.iter().any(|failing| failing.load(Ordering::Relaxed)) {
             Some("messages cannot be received from the queue; the log says why")
         } else if damaged.load(Ordering::Relaxed) {
@@ -441,6 +522,15 @@ impl SqliteQueue {
             )
         } else {
             None
+        }
+    }
+
+    /// Returns when the queue's thread has panicked. It goes on, and the callers of its operations got an error.
+    pub async fn panicked(&self) {
+        tokio::select! {
+            () = self.trouble.panicked.notified() => {}
+            // Not expected: every panic is caught.
+            () = self.operations.closed() => {}
         }
     }
 
@@ -456,9 +546,8 @@ impl SqliteQueue {
         let (answer, answered) = oneshot::channel();
         let sent = self.operations.send(Operation { task, answer }).await;
         async move {
-            let gone = || QueueError("the queue's thread has ended".into());
-            sent.map_err(|_| gone())?;
-            answered.await.map_err(|_| gone())?
+            sent.map_err(|_| QueueError("the queue's thread has ended".into()))?;
+            answered.await.map_err(|_| QueueError(Panicked.to_string()))?
         }
     }
 }
@@ -486,6 +575,18 @@ struct State {
     sql: Sql,
     /// The maximum delay of a verdict.
     longest_retry: Duration,
+    counters: Counters,
+    /// The number of new messages before a damaged part, if one is known.
+    unbroken: Option<usize>,
+    /// Messages whose texts are damaged.
+    unreadable: BTreeSet<i64>,
+    /// Messages that cannot be removed.
+    stuck: BTreeSet<i64>,
+}
+
+/// The part of that knowledge that a transaction changes.
+#[derive(Clone, Copy)]
+struct Counters {
     /// The last number of a message. No number is assigned twice in the life of a process, so that a late verdict cannot
     /// affect another message.
     last: i64,
@@ -493,12 +594,6 @@ struct State {
     messages: u64,
     /// Every message up to this one has been delivered, so that new ones are found without a search.
     delivered: i64,
-    /// The number of new messages before a damaged part, if one is known.
-    unbroken: Option<usize>,
-    /// Messages whose texts are damaged.
-    unreadable: BTreeSet<i64>,
-    /// Messages that cannot be removed.
-    stuck: BTreeSet<i64>,
 }
 
 /// The thread that owns the database.
@@ -524,8 +619,17 @@ impl Thread {
                 let Ok(operation) = waiting.try_recv() else { break };
                 group.push(operation);
             }
-            self.carry_out(&mut group);
-            self.checkpoints.keep_short(&self.database);
+            while !group.is_empty() {
+                if caught(|| self.carry_out(&mut group)).is_err() {
+                    self.trouble.panicked.notify_one();
+                    // The callers of the others get an error: no sender fails because receiving does.
+                    let all = group.len();
+                    group.retain(|operation| operation.task.sends());
+                    if group.len() == all {
+                        group.clear();
+                    }
+                }
+            }
         }
     }
 
@@ -549,7 +653,7 @@ impl Thread {
                 Err((_, Failure { damage: Some(damage), .. })) if self.learn(damage) => {}
                 // Few operations do not send, so this is rare.
                 Err((Some(index), Failure { error, .. }))
-                    if damaged(&error) || !matches!(group[index].task, Task::Send { .. }) =>
+                    if damaged(&error) || !group[index].task.sends() =>
                 {
                     self.failed = true;
                     let error = QueueError(sqlite::message(&error));
@@ -564,6 +668,7 @@ impl Thread {
                 }
             }
         }
+        self.checkpoints.keep_short(&self.database);
     }
 
     /// Executes a group in one transaction. On an error, nothing has changed, and the index of the failed operation is
@@ -572,8 +677,8 @@ impl Thread {
         &mut self,
         group: &[Operation],
     ) -> Result<Vec<TaskResult>, (Option<usize>, Failure)> {
-        let before: Vec<_> =
-            self.queues.iter().map(|queue| (queue.last, queue.messages, queue.delivered)).collect();
+        // They count after the commit, so an error or a panic changes none of them.
+        let mut counters: Vec<_> = self.queues.iter().map(|queue| queue.counters).collect();
         let mut at = None;
         let result = (|| {
             let transaction =
@@ -586,7 +691,8 @@ impl Thread {
                     transaction.execute("DELETE FROM probe", [])?;
                     transaction.execute("INSERT INTO probe (at) VALUES (?1)", [now().millis()])?;
                 }
-                let mut work = Work { transaction: &transaction, queues: &mut self.queues };
+                let (queues, counters) = (&mut self.queues[..], &mut counters[..]);
+                let mut work = Work { transaction: &transaction, queues, counters };
                 results.push(work.carry_out(task)?);
             }
             at = None;
@@ -595,12 +701,12 @@ impl Thread {
             self.failed &= !wrote;
             Ok(results)
         })();
-        result.map_err(|failure| {
-            for (queue, before) in self.queues.iter_mut().zip(before) {
-                (queue.last, queue.messages, queue.delivered) = before;
+        if result.is_ok() {
+            for (queue, counters) in self.queues.iter_mut().zip(counters) {
+                queue.counters = counters;
             }
-            (at, failure)
-        })
+        }
+        result.map_err(|failure| (at, failure))
     }
 
     /// Records where the database is damaged. Returns whether that is new, so that another attempt is useful.
@@ -619,14 +725,14 @@ impl Thread {
     /// Skips a damaged part at the beginning of the new messages. Whether there are messages behind it.
     fn skip(&mut self, name: QueueName) -> bool {
         let queue = &mut self.queues[name as usize];
-        let first = queue.delivered + 1;
-        let last = queue.last.min(first.saturating_add(SKIPPED));
+        let first = queue.counters.delivered + 1;
+        let last = queue.counters.last.min(first.saturating_add(SKIPPED));
         let readable = |from: &i64| {
             let new = self.database.prepare_cached(&queue.sql.new);
             new.and_then(|mut new| new.exists(params![from, 1])).is_ok()
         };
         let Some(next) = (first + 1..=last).find(readable) else { return false };
-        (queue.delivered, queue.unbroken) = (next - 1, None);
+        (queue.counters.delivered, queue.unbroken) = (next - 1, None);
         error!(
             queue = name.prefix(),
             from = first,
@@ -677,19 +783,21 @@ struct Work<'a> {
     transaction: &'a Transaction<'a>,
     /// In the order of [`QueueName::ALL`].
     queues: &'a mut [State],
+    /// The same. Those of [`State`] are the ones before the transaction.
+    counters: &'a mut [Counters],
 }
 
 impl Work<'_> {
     fn carry_out(&mut self, task: &Task) -> Result<TaskResult, Failure> {
-        let now = now();
+        let (transaction, now) = (self.transaction, now());
         match task {
             Task::Send { queue: name, messages } => {
-                let queue = &mut self.queues[*name as usize];
-                let mut send = self.transaction.prepare_cached(&queue.sql.send)?;
+                let (queue, counters) = self.queue(*name);
+                let mut send = transaction.prepare_cached(&queue.sql.send)?;
                 for message in messages {
-                    queue.last += 1;
-                    queue.messages += 1;
-                    send.execute(params![queue.last, now.millis(), message])?;
+                    counters.last += 1;
+                    counters.messages += 1;
+                    send.execute(params![counters.last, now.millis(), message])?;
                 }
                 Ok(TaskResult { arrived: Some(*name), ..TaskResult::default() })
             }
@@ -711,24 +819,30 @@ impl Work<'_> {
                 Ok(TaskResult { arrived, ..TaskResult::default() })
             }
             Task::Backlog { queue: name } => {
-                let queue = &self.queues[*name as usize];
-                let mut oldest = self.transaction.prepare_cached(&queue.sql.oldest)?;
+                let (queue, counters) = self.queue(*name);
+                let mut oldest = transaction.prepare_cached(&queue.sql.oldest)?;
                 let oldest = oldest.query_row([], |row| row.get(0)).optional()?;
                 let oldest = oldest.map(Timestamp::from_millis);
-                let backlog = Backlog { messages: queue.messages, oldest };
+                let backlog = Backlog { messages: counters.messages, oldest };
                 Ok(TaskResult { backlog, ..TaskResult::default() })
             }
             Task::Count { queue: name, limit } => {
                 self.put_right(*name, now)?;
-                let queue = &self.queues[*name as usize];
-                let mut count = self.transaction.prepare_cached(&queue.sql.count)?;
-                let values = params![now.millis(), queue.delivered + 1, sql_limit(*limit)];
+                let (queue, counters) = self.queue(*name);
+                let mut count = transaction.prepare_cached(&queue.sql.count)?;
+                let values = params![now.millis(), counters.delivered + 1, sql_limit(*limit)];
                 let count = count.query_row(values, |row| row.get::<_, u32>(0))?;
                 let next_due_in = if count == 0 { self.next_due_in(*name, now)? } else { None };
                 let count = usize::try_from(count).unwrap_or(usize::MAX);
                 Ok(TaskResult { next_due_in, count, ..TaskResult::default() })
             }
+            #[cfg(test)]
+            Task::Panic => panic!("a defect"),
         }
+    }
+
+    fn queue(&mut self, name: QueueName) -> (&mut State, &mut Counters) {
+        (&mut self.queues[name as usize], &mut self.counters[name as usize])
     }
 
     /// Makes messages due whose times only a clock that was ahead can have set.
@@ -785,9 +899,9 @@ impl Work<'_> {
             }
             let text = self.text(name, seq)?;
             bytes += text.len();
-            let queue = &mut self.queues[name as usize];
+            let (queue, counters) = self.queue(name);
             transaction.prepare_cached(&queue.sql.lease_new)?.execute([seq, lease_ends])?;
-            queue.delivered = seq;
+            counters.delivered = seq;
             result.leased.push(Leased { delivery: Delivery { attempts: 1, text }, seq });
         }
         if result.leased.is_empty() {
@@ -798,10 +912,11 @@ impl Work<'_> {
 
     /// Messages that have never been delivered, up to a damaged part.
     fn unseen(&mut self, name: QueueName, limit: usize) -> Result<Vec<i64>, Failure> {
-        let queue = &mut self.queues[name as usize];
+        let transaction = self.transaction;
+        let (queue, counters) = self.queue(name);
         let limit = queue.unbroken.map_or(limit, |unbroken| limit.min(unbroken));
-        let mut new = self.transaction.prepare_cached(&queue.sql.new)?;
-        let mut rows = new.query(params![queue.delivered + 1, sql_limit(limit)])?;
+        let mut new = transaction.prepare_cached(&queue.sql.new)?;
+        let mut rows = new.query(params![counters.delivered + 1, sql_limit(limit)])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(Failure::at(Damage::New(name, found.len())))? {
             found.push(row.get(0)?);
@@ -839,28 +954,27 @@ impl Work<'_> {
         text: &str,
         now: Timestamp,
     ) -> Result<(), Failure> {
-        let dead_letters = &mut self.queues[QueueName::DeadLetters as usize];
-        dead_letters.last += 1;
-        dead_letters.messages += 1;
-        self.transaction.prepare_cached(&dead_letters.sql.send)?.execute(params![
-            dead_letters.last,
-            now.millis(),
-            text
-        ])?;
+        let transaction = self.transaction;
+        let (dead_letters, counters) = self.queue(QueueName::DeadLetters);
+        counters.last += 1;
+        counters.messages += 1;
+        let values = params![counters.last, now.millis(), text];
+        transaction.prepare_cached(&dead_letters.sql.send)?.execute(values)?;
         self.remove(from, seq, attempts)
     }
 
     /// Removes a settled message, if its lease has not ended. If a damaged database cannot remove it, it stays, and is not
     /// delivered again.
     fn remove(&mut self, name: QueueName, seq: i64, attempts: u32) -> Result<(), Failure> {
-        let State { sql, stuck, messages, .. } = &mut self.queues[name as usize];
-        let prepare = |sql| self.transaction.prepare_cached(sql);
+        let transaction = self.transaction;
+        let (State { sql, stuck, .. }, counters) = self.queue(name);
+        let prepare = |sql| transaction.prepare_cached(sql);
         if stuck.contains(&seq) {
             prepare(&sql.keep)?.execute(params![seq, attempts])?;
         } else if prepare(&sql.end)?.execute(params![seq, attempts])? > 0 {
             let removed = prepare(&sql.remove)?.execute([seq]);
             let removed = removed.map_err(Failure::at(Damage::Removal(name, seq)))?;
-            *messages = messages.saturating_sub(removed as u64);
+            counters.messages = counters.messages.saturating_sub(removed as u64);
         }
         Ok(())
     }
@@ -890,7 +1004,8 @@ mod tests {
     }
 
     fn open(folder: &tempfile::TempDir) -> SqliteQueue {
-        SqliteQueue::open(&folder.path().join("queue.db"), |_| RETRY).unwrap().0
+        let delay = |attempts: u32| Duration::from_millis(attempts.into());
+        SqliteQueue::open(&folder.path().join("queue.db"), |_| RETRY, delay).unwrap().0
     }
 
     impl Fixture {
@@ -904,8 +1019,17 @@ mod tests {
         }
 
         async fn gathered(&self, queue: QueueName, limit: usize, wait: Duration) -> Vec<Leased> {
+            // Their consumer has crashed unless the test settles them.
+            std::mem::take(&mut self.batch(queue, limit, wait).await.leased)
+        }
+
+        async fn batch(&self, queue: QueueName, limit: usize, wait: Duration) -> Received {
             let (_stop, mut stopped) = watch::channel(false);
             self.queue.receive(queue, limit, wait, &mut stopped).await.unwrap()
+        }
+
+        async fn settle(&self, verdicts: Vec<(Leased, Verdict)>) {
+            self.queue.settle_before(QueueName::Events, verdicts).await.await.unwrap();
         }
 
         /// Changes the database, to simulate the passing of time.
@@ -937,11 +1061,7 @@ mod tests {
         fixture.send(&["a", "b", "c"]).await;
         let verdicts = [Verdict::Ack, Verdict::Retry { delay: Duration::ZERO }, Verdict::Bury];
         let leased = fixture.receive(3).await;
-        fixture
-            .queue
-            .settle(QueueName::Events, leased.into_iter().zip(verdicts).collect())
-            .await
-            .unwrap();
+        fixture.settle(leased.into_iter().zip(verdicts).collect()).await;
         assert_eq!(texts(&fixture.receive(3).await), [("b", 2)]);
     }
 
@@ -954,7 +1074,7 @@ mod tests {
         let mut leased = fixture.receive(2).await;
         let retry = Verdict::Retry { delay: Duration::from_secs(30) };
         let verdicts = vec![(leased.remove(0), retry), (leased.remove(0), Verdict::Ack)];
-        fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+        fixture.settle(verdicts).await;
         let Backlog { messages, oldest } = backlog(QueueName::Events).await;
         assert_eq!((messages, oldest.is_some()), (2, true), "one waits, and one is new");
         // After a restart, and for a command that reads the folder.
@@ -973,7 +1093,7 @@ mod tests {
         fixture.send(&["a", "b"]).await;
         let mut leased = fixture.receive(1).await;
         let retry = Verdict::Retry { delay: Duration::from_millis(30) };
-        fixture.queue.settle(QueueName::Events, vec![(leased.remove(0), retry)]).await.unwrap();
+        fixture.settle(vec![(leased.remove(0), retry)]).await;
         assert_eq!(
             texts(&fixture.receive(2).await),
             [("b", 1)],
@@ -992,10 +1112,9 @@ mod tests {
         let settle = async {
             tokio::task::yield_now().await;
             let retry = Verdict::Retry { delay: Duration::from_millis(5) };
-            fixture.queue.settle(QueueName::Events, vec![(leased.remove(0), retry)]).await
+            fixture.settle(vec![(leased.remove(0), retry)]).await;
         };
-        let (again, settled) = tokio::join!(waiting, settle);
-        settled.unwrap();
+        let (again, ()) = tokio::join!(waiting, settle);
         assert_eq!(texts(&again), [("a", 2)]);
     }
 
@@ -1007,9 +1126,70 @@ mod tests {
         fixture.sql("UPDATE events_deliveries SET due_at = 0");
         let again = fixture.receive(1).await.remove(0);
         assert_eq!(again.delivery.attempts, 2);
-        fixture.queue.settle(QueueName::Events, vec![(late, Verdict::Ack)]).await.unwrap();
+        fixture.settle(vec![(late, Verdict::Ack)]).await;
         fixture.sql("UPDATE events_deliveries SET due_at = 0");
         assert_eq!(texts(&fixture.receive(1).await), [("a", 3)], "still there");
+    }
+
+    #[tokio::test]
+    async fn messages_without_a_verdict_are_due_again_when_their_consumer_panics() {
+        let fixture = fixture();
+        fixture.send(&["a", "b"]).await;
+        let batch = fixture.batch(QueueName::Events, 2, Duration::ZERO).await;
+        assert_eq!(batch.deliveries().len(), 2);
+        let consumer = tokio::spawn(async move {
+            let _batch = batch;
+            panic!("a defect");
+        });
+        consumer.await.unwrap_err();
+        // Much less than a lease.
+        let again = tokio::time::timeout(LEASE / 2, async {
+            let mut again = Vec::new();
+            while again.len() < 2 {
+                again.extend(fixture.receive(2).await);
+            }
+            again
+        });
+        assert_eq!(texts(&again.await.unwrap()), [("a", 2), ("b", 2)]);
+    }
+
+    #[tokio::test]
+    async fn verdicts_for_a_part_of_a_batch_leave_the_others_due_again() {
+        let fixture = fixture();
+        fixture.send(&["a", "b"]).await;
+        let batch = fixture.batch(QueueName::Events, 2, Duration::ZERO).await;
+        batch.settle(vec![Verdict::Ack]).await.unwrap();
+        let again = tokio::time::timeout(LEASE / 2, fixture.receive(2));
+        assert_eq!(texts(&again.await.unwrap()), [("b", 2)]);
+        assert_eq!(fixture.queue.sender(QueueName::Events).backlog().await.unwrap().messages, 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_operation_and_no_other() {
+        let fixture = fixture();
+        fixture.send(&["a"]).await;
+        let sender = fixture.queue.sender(QueueName::Events);
+        // Keeps the thread at the first operation, so that the others share a transaction.
+        let lock = Connection::open(fixture.folder.path().join("queue.db")).unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let (_, sent, leased, panicked, ()) = tokio::join!(
+            fixture.queue.check(),
+            sender.send(vec!["b".to_owned()]),
+            fixture.queue.ask(Task::Lease { queue: QueueName::Events, limit: 1 }),
+            fixture.queue.ask(Task::Panic),
+            async { lock.execute_batch("ROLLBACK").unwrap() },
+        );
+        fixture.queue.panicked().await;
+        let defect = QueueError(Panicked.to_string());
+        assert_eq!((sent, panicked.err()), (Ok(()), Some(defect)));
+        // It was in the same transaction, unless the thread was slow.
+        drop(leased);
+        // Neither the counters nor the tables show the transaction that was rolled back.
+        assert_eq!(sender.backlog().await.unwrap().messages, 2);
+        fixture.sql("UPDATE events_deliveries SET due_at = 0");
+        let texts: BTreeSet<_> =
+            fixture.receive(3).await.into_iter().map(|leased| leased.delivery.text).collect();
+        assert_eq!(texts, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
     }
 
     #[tokio::test]
@@ -1090,7 +1270,7 @@ mod tests {
             tokio::task::yield_now().await;
             stop.send_replace(true);
         });
-        assert_eq!(received.unwrap(), []);
+        assert!(received.unwrap().is_empty());
     }
 
     #[tokio::test]
@@ -1148,7 +1328,7 @@ mod tests {
         assert_eq!((texts(&leased)[0], texts(&leased)[2]), (("a", 1), ("c", 1)));
         // After its verdict, it is not delivered again.
         let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Bury)).collect();
-        fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+        fixture.settle(verdicts).await;
         fixture.send(&["d"]).await;
         assert_eq!(texts(&fixture.receive(3).await), [("d", 1)]);
     }
@@ -1187,7 +1367,7 @@ mod tests {
         );
         assert_eq!(texts(&leased)[1], ("b", 2));
         let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Bury)).collect();
-        fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+        fixture.settle(verdicts).await;
         fixture.send(&["c"]).await;
         assert_eq!(texts(&fixture.receive(3).await), [("c", 1)]);
     }
@@ -1243,7 +1423,7 @@ mod tests {
             let leased = fixture.gathered(QueueName::Events, 30, wait).await;
             delivered.extend(numbers(&leased));
             let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Ack)).collect();
-            fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+            fixture.settle(verdicts).await;
             batches += 1;
         }
         let skipped: Vec<_> = (0..100).filter(|n| !delivered.contains(n)).collect();
@@ -1271,7 +1451,7 @@ mod tests {
             ("a", "c")
         );
         let verdicts = leased.into_iter().map(|leased| (leased, Verdict::Bury)).collect();
-        fixture.queue.settle(QueueName::Events, verdicts).await.unwrap();
+        fixture.settle(verdicts).await;
         fixture.sql("UPDATE events_deliveries SET due_at = 0 WHERE leased = 1");
         fixture.send(&["d"]).await;
         let leased = fixture.receive(3).await;

@@ -274,7 +274,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = DataFolder::lock(folder.path()).unwrap();
         data.store(&hookmill_migrations::own()).unwrap();
-        data.queue(|_| Duration::from_secs(1)).unwrap();
+        data.queue(|_| Duration::from_secs(1), |_| Duration::ZERO).unwrap();
         let reader = DataFolder::read(folder.path()).unwrap();
         let run = |sql: &str| reader.execute(vec![Statement::new(sql, Vec::new())]);
         assert_eq!(

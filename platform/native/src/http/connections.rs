@@ -2,9 +2,13 @@
 //!
 //! Any client can open connections and leave them open. So an address has a share of them. When all are taken, a new one
 //! replaces one that has been idle for long, of an address that has many.
+//!
+//! Strangers can make the server decide often, and all others wait for the decision. So it takes a few steps in ordered
+//! sets, however many connections there are. Requests do not touch the sets: a connection is moved to its right place when
+//! it is the first of a set.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -51,8 +55,10 @@ const fn is_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST))
 }
 
-/// What belongs to one client: an IPv4 address, or the /64 of an IPv6 address.
-fn client(address: IpAddr) -> IpAddr {
+/// A client: whether it is a proxy, and its IPv4 address, or the /64 of its IPv6 address.
+type Client = (bool, IpAddr);
+
+fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
@@ -71,17 +77,29 @@ pub(super) struct Connections {
 
 #[derive(Debug, Default)]
 struct Open {
-    /// By number, in the order of their beginnings.
-    connections: BTreeMap<u64, Arc<Connection>>,
-    counts: HashMap<IpAddr, usize>,
+    /// By number, in the order of their beginnings. With each, since when it counts as idle in `idle`.
+    connections: HashMap<u64, (Arc<Connection>, u64)>,
+    /// The connections of each client: since when they are idle, and their numbers.
+    idle: HashMap<Client, BTreeSet<(u64, u64)>>,
+    /// The first connection of each client.
+    first: BTreeSet<First>,
     next: u64,
+}
+
+/// The longest idle connection of a client, in the order of decisions.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct First {
+    is_proxy: bool,
+    /// The number of the client's connections. A proxy's belong to many clients, so each counts as one.
+    count: usize,
+    since: u64,
+    number: u64,
 }
 
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    client: IpAddr,
-    is_proxy: bool,
+    client: Client,
     started: Instant,
     /// When it began, or its last request arrived, or its last answer was sent, in milliseconds after `started`.
     active_at: AtomicU64,
@@ -121,13 +139,15 @@ impl Connections {
     /// Finds a place for a connection.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Full> {
         let address = address.to_canonical();
-        let (client, is_proxy) = (client(address), self.limits.is_proxy(address));
-        let now = Instant::now();
+        let is_proxy = self.limits.is_proxy(address);
+        let client = (is_proxy, network(address));
+        let now = millis_since(self.started);
         let mut open = self.lock();
         let mut closed = false;
-        let count = open.counts.get(&client).copied().unwrap_or_default();
+        let count = open.idle.get(&client).map_or(0, BTreeSet::len);
         if count >= SHARE && !is_proxy {
-            closed = open.close_idle(now, PATIENCE, |other, _| other.client == client);
+            let first = open.first_of(client, now).filter(|first| first.is_patient(now));
+            closed = open.close(first);
             if !closed {
                 return Err(Full::Share);
             }
@@ -136,27 +156,25 @@ impl Connections {
         if open.connections.len() >= self.limits.connections - reserved {
             // A client that has fewer connections than another need not wait for it.
             let prior = is_proxy || count == 0;
-            closed = open.close_idle(now, PATIENCE, |_, _| true)
-                || open.close_idle(now, Duration::ZERO, |other, others| {
-                    !other.is_proxy && (prior || others > count + 1)
-                });
+            let idle = open.longest_idle(now, |first| {
+                first.is_patient(now) || !first.is_proxy && (prior || first.count > count + 1)
+            });
+            closed = open.close(idle);
             if !closed {
                 return Err(if prior { Full::All } else { Full::Share });
             }
         }
-        let number = open.next;
-        open.next += 1;
         let connection = Arc::new(Connection {
             client,
-            is_proxy,
             started: self.started,
-            active_at: AtomicU64::default(),
+            active_at: AtomicU64::new(now),
             working: AtomicBool::new(false),
             task: OnceLock::new(),
         });
-        connection.active();
-        open.connections.insert(number, connection.clone());
-        *open.counts.entry(client).or_default() += 1;
+        let number = open.next;
+        open.next += 1;
+        open.connections.insert(number, (connection.clone(), now));
+        open.change(client, |idle| idle.insert((now, number)));
         Ok(Admitted { place: Place { of: self.clone(), number, connection }, closed })
     }
 
@@ -165,55 +183,112 @@ impl Connections {
     }
 }
 
+impl First {
+    fn of(client: Client, idle: &BTreeSet<(u64, u64)>) -> Option<Self> {
+        let (is_proxy, _) = client;
+        let count = if is_proxy { 1 } else { idle.len() };
+        idle.first().map(|&(since, number)| Self { is_proxy, count, since, number })
+    }
+
+    const fn idle(&self, now: u64) -> u64 {
+        now.saturating_sub(self.since)
+    }
+
+    fn is_patient(&self, now: u64) -> bool {
+        Duration::from_millis(self.idle(now)) >= PATIENCE
+    }
+}
+
 impl Open {
-    /// Closes an idle connection: the one with the largest product of its idle time and the number of its client's
-    /// connections, which `which` gets too. A proxy's connections belong to many clients, so each counts as one. Returns
-    /// false without such a connection, or if it was idle for less than `patience`.
-    fn close_idle(
-        &mut self,
-        now: Instant,
-        patience: Duration,
-        which: impl Fn(&Connection, usize) -> bool,
-    ) -> bool {
-        let idle = self.connections.iter().filter_map(|(number, connection)| {
-            let count = match self.counts.get(&connection.client) {
-                Some(count) if !connection.is_proxy => *count,
-                _ => 1,
+    /// The idle connection with the largest product of its idle time and the number of its client's connections, of those
+    /// that `which` allows. Connections that were idle for [`PATIENCE`] come first.
+    fn longest_idle(&mut self, now: u64, which: impl Fn(&First) -> bool) -> Option<First> {
+        let mut found: Option<First> = None;
+        let mut from = First { is_proxy: false, count: 0, since: 0, number: 0 };
+        // Of the clients with the same number of connections, only the first matters. Numbers are at most `SHARE`.
+        while let Some(&first) = self.first.range(from..).next() {
+            let Some((connection, _)) = self.connections.get(&first.number) else { break };
+            self.first_of(connection.client, now);
+            if !self.first.contains(&first) {
+                // The connection was active meanwhile, and has moved.
+                continue;
+            }
+            let weight = |first: &First| {
+                let weight = first.idle(now).saturating_mul(first.count as u64);
+                (first.is_patient(now), weight, Reverse(first.number))
             };
-            let idle = now.saturating_duration_since(connection.active_at());
-            let closable = !connection.working.load(Ordering::Relaxed)
-                && idle >= patience
-                && which(connection, count);
-            closable.then_some((idle.as_millis() * count as u128, *number, connection))
-        });
-        let Some((_, number, connection)) =
-            idle.max_by_key(|(weight, number, _)| (*weight, Reverse(*number)))
-        else {
+            if first.since <= now
+                && which(&first)
+                && found.is_none_or(|found| weight(&first) > weight(&found))
+            {
+                found = Some(first);
+            }
+            from = First { is_proxy: first.is_proxy, count: first.count + 1, since: 0, number: 0 };
+        }
+        found
+    }
+
+    /// The longest idle connection of a client, unless the server works for all of them.
+    fn first_of(&mut self, client: Client, now: u64) -> Option<First> {
+        loop {
+            let first = First::of(client, self.idle.get(&client)?)?;
+            let (connection, since) = self.connections.get_mut(&first.number)?;
+            let active_at = connection.idle_since(now);
+            if active_at <= first.since {
+                return Some(first).filter(|first| first.since <= now);
+            }
+            *since = active_at;
+            self.change(client, |idle| {
+                idle.remove(&(first.since, first.number));
+                idle.insert((active_at, first.number))
+            });
+        }
+    }
+
+    /// Closes a connection, if there is one.
+    fn close(&mut self, first: Option<First>) -> bool {
+        let Some(connection) = first.and_then(|first| self.remove(first.number)) else {
             return false;
         };
         if let Some(task) = connection.task.get() {
             task.abort();
         }
-        self.remove(number);
         true
     }
 
-    fn remove(&mut self, number: u64) {
-        let Some(connection) = self.connections.remove(&number) else { return };
-        if let Some(count) = self.counts.get_mut(&connection.client) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&connection.client);
+    fn remove(&mut self, number: u64) -> Option<Arc<Connection>> {
+        let (connection, since) = self.connections.remove(&number)?;
+        self.change(connection.client, |idle| idle.remove(&(since, number)));
+        Some(connection)
+    }
+
+    /// Changes a client's connections.
+    fn change(&mut self, client: Client, change: impl FnOnce(&mut BTreeSet<(u64, u64)>) -> bool) {
+        let idle = self.idle.entry(client).or_default();
+        if let Some(before) = First::of(client, idle) {
+            self.first.remove(&before);
+        }
+        change(idle);
+        match First::of(client, idle) {
+            Some(after) => {
+                self.first.insert(after);
+            }
+            None => {
+                self.idle.remove(&client);
             }
         }
     }
 }
 
+/// Whole milliseconds.
+fn millis_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Connection {
     /// Notes that a request has arrived, or an answer has been sent.
     pub(super) fn active(&self) {
-        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.active_at.store(since, Ordering::Relaxed);
+        self.active_at.store(millis_since(self.started), Ordering::Relaxed);
     }
 
     /// Notes whether the server works for it, or waits for the client. It is not closed while the server works.
@@ -221,8 +296,13 @@ impl Connection {
         self.working.store(working, Ordering::Relaxed);
     }
 
-    fn active_at(&self) -> Instant {
-        self.started + Duration::from_millis(self.active_at.load(Ordering::Relaxed))
+    /// In the future while the server works for it.
+    fn idle_since(&self, now: u64) -> u64 {
+        if self.working.load(Ordering::Relaxed) {
+            now.saturating_add(1)
+        } else {
+            self.active_at.load(Ordering::Relaxed)
+        }
     }
 }
 
@@ -273,7 +353,7 @@ mod tests {
     }
 
     fn is_open(connections: &Connections, connection: &Arc<Connection>) -> bool {
-        connections.lock().connections.values().any(|other| Arc::ptr_eq(other, connection))
+        connections.lock().connections.values().any(|(other, _)| Arc::ptr_eq(other, connection))
     }
 
     #[tokio::test(start_paused = true)]
@@ -356,11 +436,60 @@ mod tests {
         assert!(opened(&connections, "127.0.0.1").is_ok());
         assert!(!is_open(&connections, &all[2]));
         // A proxy's new connections wait for its old ones.
-        for connection in connections.lock().connections.values() {
+        for (connection, _) in connections.lock().connections.values() {
             connection.set_working(true);
         }
         assert_eq!(opened(&connections, "10.0.0.1").err(), Some(Full::All));
         assert_eq!(opened(&connections, "203.0.113.9").err(), Some(Full::All));
+    }
+
+    /// The sets find what a look at all connections would find.
+    #[tokio::test(start_paused = true)]
+    async fn the_closed_connection_has_the_largest_product() {
+        let connections = connections(40);
+        let mut open: Vec<Arc<Connection>> = Vec::new();
+        let mut random = 1_u64;
+        let mut below = |bound: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % bound
+        };
+        let mut closed = 0;
+        for _ in 0..5_000 {
+            advance(Duration::from_millis(below(40))).await;
+            for _ in 0..below(4) {
+                let Some(connection) = open.get(below(40) as usize) else { continue };
+                connection.active();
+                connection.set_working(below(4) == 0);
+            }
+            let network = ["198.51.100", "198.51.100", "203.0.113", "10.0.0"][below(4) as usize];
+            let (address, now) =
+                (format!("{network}.{}", below(5)), millis_since(connections.started));
+            let before = open.clone();
+            let another = opened(&connections, &address);
+            let refused = another.is_err();
+            open.extend(another);
+            open.retain(|connection| is_open(&connections, connection));
+            let weight = |of: &Arc<Connection>| {
+                let count = before.iter().filter(|other| other.client == of.client).count();
+                let idle = now - of.active_at.load(Ordering::Relaxed);
+                let product = idle * if of.client.0 { 1 } else { count as u64 };
+                (Duration::from_millis(idle) >= PATIENCE, product)
+            };
+            let waiting = |of: &&Arc<Connection>| !of.working.load(Ordering::Relaxed);
+            assert!(!refused || !before.iter().filter(waiting).any(|other| weight(other).0));
+            for gone in before.iter().filter(|one| !is_open(&connections, one)) {
+                let (patient, product) = weight(gone);
+                assert!(waiting(&gone));
+                if patient {
+                    let most = before.iter().filter(waiting).map(weight).max();
+                    assert_eq!(most, Some((patient, product)));
+                } else {
+                    assert!(!before.iter().filter(waiting).any(|other| weight(other).0));
+                }
+                closed += 1;
+            }
+        }
+        assert!(closed > 500, "{closed}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -371,6 +500,6 @@ mod tests {
             assert!(!admitted.closed);
         }
         let open = connections.lock();
-        assert!(open.connections.is_empty() && open.counts.is_empty());
+        assert!(open.connections.is_empty() && open.idle.is_empty() && open.first.is_empty());
     }
 }
