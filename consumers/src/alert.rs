@@ -149,7 +149,11 @@ fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 4]
 /// In decimal units, as Cloudflare's limits: `8.0 GB`.
 fn format_size(bytes: u64) -> String {
     let megabytes = bytes / 1_000_000;
-    if megabytes < 1000 { format!("{megabytes} MB") } else { format!("{}.{} GB", megabytes / 1000, megabytes % 1000 / 100) }
+    if megabytes < 1000 {
+        format!("{megabytes} MB")
+    } else {
+        format!("{}.{} GB", megabytes / 1000, megabytes % 1000 / 100)
+    }
 }
 
 /// Days, hours, minutes and seconds; the first two units that are not zero: `1h 5m`.

@@ -356,7 +356,8 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
                     }
                 }
                 if let Some(table) = error.missing_table() {
-                    let needs = |write: &&Writes| write.rule_of(&self.config.program, table).is_some();
+                    let needs =
+                        |write: &&Writes| write.rule_of(&self.config.program, table).is_some();
                     let (needing, others): (Vec<_>, Vec<_>) = part.iter().copied().partition(needs);
                     for write in &needing {
                         let rule = write.rule_of(&self.config.program, table).unwrap_or_default();

@@ -84,6 +84,30 @@ impl<'a> Head<'a> {
         Ok(Some(text))
     }
 
+    /// The value of the first of these headers that was sent and is not blank: names of one header, of which providers use
+    /// one or the other.
+    ///
+    /// # Errors
+    ///
+    /// `malformed_header` if two of them have different values; otherwise as [`Head::header`].
+    pub fn either_header(&self, names: &[String]) -> Result<Option<Cow<'a, str>>, Rejection> {
+        let mut found: Option<(&str, Cow<'a, str>)> = None;
+        for name in names {
+            let Some(value) = self.header(name)?.filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            match &found {
+                None => found = Some((name, value)),
+                Some((first, other)) if *other != value => {
+                    let detail = format!("{first} and {name} have different values");
+                    return Err(Rejection::new(Reason::MalformedHeader, detail));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(found.map(|(_, value)| value))
+    }
+
     /// Like [`Head::header`], for a required header.
     ///
     /// # Errors
@@ -123,6 +147,27 @@ mod tests {
     fn names_are_case_insensitive_and_blanks_are_trimmed() {
         assert_eq!(header(&[("SIGNATURE", " a b ")]).unwrap(), Some("a b".to_owned()));
         assert_eq!(header(&[("Other", "a")]).unwrap(), None);
+    }
+
+    #[test]
+    fn names_of_one_header_are_alternatives() {
+        let header = |sent: &[(&str, &str)]| {
+            let sent: Vec<_> =
+                sent.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let head = Head { method: "POST", query: None, headers: &sent };
+            let found = head.either_header(&["X-Signature".to_owned(), "Signature".to_owned()]);
+            found.map(|value| value.map(Cow::into_owned)).map_err(|rejection| rejection.reason)
+        };
+        let a = Ok(Some("a".to_owned()));
+        assert_eq!(header(&[("signature", "a")]), a);
+        assert_eq!(header(&[("X-Signature", "a")]), a);
+        assert_eq!(header(&[("X-Signature", ""), ("Signature", "a")]), a);
+        assert_eq!(header(&[("X-Signature", "a"), ("Signature", "a")]), a);
+        assert_eq!(header(&[("Other", "a")]), Ok(None));
+        for other in ["b", "a, a"] {
+            let sent = [("X-Signature", "a"), ("Signature", other)];
+            assert_eq!(header(&sent), Err(Reason::MalformedHeader));
+        }
     }
 
     #[test]

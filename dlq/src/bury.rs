@@ -84,8 +84,9 @@ pub fn bury(letters: &[Letter<'_>], now: Timestamp) -> Vec<Statement> {
     let buried = Statement::for_rows(&BURY.into(), rows.iter().map(String::as_str));
     let stale = (!ids.is_empty()).then(|| bodies::stale(REPLACED, params![Param::json(&ids)], now));
     let readable = letters.iter().zip(&ids).filter_map(|(letter, id)| Some((letter.envelope?, id)));
-    let events: BTreeSet<_> =
-        readable.map(|(e, id)| (id.as_str(), e.source.as_str(), e.id.as_str(), e.generation)).collect();
+    let events: BTreeSet<_> = readable
+        .map(|(e, id)| (id.as_str(), e.source.as_str(), e.id.as_str(), e.generation))
+        .collect();
     let (first, again): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.3 == 0);
     let failed = Statement::for_each(FAILED_AGAIN, first);
     let reprocessed = Statement::for_each(FAILED_IN_GENERATION, again);

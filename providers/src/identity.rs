@@ -74,6 +74,15 @@ fn not_json(error: &serde_json::Error) -> Rejection {
     rejected(Reason::MalformedEvent, detail)
 }
 
+/// Whether a part comes from the body.
+fn reads(parts: &[NamePart]) -> bool {
+    parts.iter().any(|part| match part {
+        NamePart::Body(..) => true,
+        NamePart::Either(parts) => reads(parts),
+        NamePart::Header(_) | NamePart::BodyHash | NamePart::SignedHash => false,
+    })
+}
+
 fn event<'r>(
     how: &Events,
     request: &Request<'r>,
@@ -83,7 +92,6 @@ fn event<'r>(
     signed: &[&[u8]],
 ) -> Result<Event<'r>, Rejection> {
     // If no part comes from the body, it need not be JSON, unless the scheme says so.
-    let reads = |parts: &[NamePart]| parts.iter().any(|part| matches!(part, NamePart::Body(..)));
     let values = if reads(&how.id) || reads(&how.kind) || how.object {
         match how.reads.read(body) {
             Ok(values) => Some(values),
@@ -138,16 +146,30 @@ fn name(
         NamePart::Body(read, _) => values.and_then(|values| member_text(read, values)),
         NamePart::BodyHash => Some(sha256_hex(&[body])),
         NamePart::SignedHash => Some(sha256_hex(signed)),
+        NamePart::Either(parts) => {
+            for part in parts {
+                let found = name(part, request, body, values, signed)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            None
+        }
     })
 }
 
 fn missing(what: &str, part: &NamePart) -> Rejection {
-    let place = match part {
+    let detail = format!("the event's {what} is missing in {}", place(part));
+    rejected(Reason::MalformedEvent, detail)
+}
+
+fn place(part: &NamePart) -> String {
+    match part {
         NamePart::Header(name) => format!("the header {name}"),
         NamePart::Body(_, path) => format!("`{path}` of the body"),
         NamePart::BodyHash | NamePart::SignedHash => "the body".to_owned(),
-    };
-    rejected(Reason::MalformedEvent, format!("the event's {what} is missing in {place}"))
+        NamePart::Either(parts) => parts.iter().map(place).collect::<Vec<_>>().join(" or "),
+    }
 }
 
 /// The response to a request that is not an event.

@@ -120,17 +120,19 @@ fn by_template(
         changed = true;
         set(json, path, value)
     };
-    if let [NamePart::Header(name), ..] = id {
-        headers.push((name.clone(), event.id.to_owned()));
+    if let Some(name) = id.first().and_then(header) {
+        headers.push((name.to_owned(), event.id.to_owned()));
     }
-    if let [NamePart::Header(name), more @ ..] = kind {
+    if let [first, more @ ..] = kind
+        && let Some(name) = header(first)
+    {
         // The parts after the header are in the body.
         let kind = if more.is_empty() {
             event.kind
         } else {
             event.kind.split('.').next().unwrap_or_default()
         };
-        headers.push((name.clone(), kind.to_owned()));
+        headers.push((name.to_owned(), kind.to_owned()));
     }
     let mut timestamp = String::new();
     if let Some(time) = &template.timestamp {
@@ -140,7 +142,7 @@ fn by_template(
             TimeUnit::Rfc3339 => event.at.to_string(),
         };
         match &time.place {
-            Place::Header(name) => headers.push((name.clone(), timestamp.clone())),
+            Place::Header(names) => headers.push((names[0].clone(), timestamp.clone())),
             Place::Body(_, path) if template.payload.contains(&Part::Timestamp) => {
                 put(path, json!(timestamp))?;
             }
@@ -202,7 +204,8 @@ fn by_template(
     let signature = signature(template, secret, &signed)?;
     let text = spelled(template, &timestamp, &signature);
     match &template.signature.place {
-        Place::Header(name) | Place::Member(name) => headers.push((name.clone(), text)),
+        Place::Header(names) => headers.push((names[0].clone(), text)),
+        Place::Member(name) => headers.push((name.clone(), text)),
         Place::Body(_, path) => {
             let mut json: Value =
                 serde_json::from_slice(&body).map_err(|_| "the body is not JSON")?;
@@ -213,6 +216,15 @@ fn by_template(
     Ok(Signed { headers, body })
 }
 
+/// The header of a part of an id or type, if it is one; of alternatives, the first.
+fn header(part: &NamePart) -> Option<&str> {
+    match part {
+        NamePart::Header(name) => Some(name),
+        NamePart::Either(parts) => parts.first().and_then(header),
+        NamePart::Body(..) | NamePart::BodyHash | NamePart::SignedHash => None,
+    }
+}
+
 /// A signature as it appears in the request, with its prefix.
 fn spelled(template: &Template, timestamp: &str, signature: &[u8]) -> String {
     let signature = match template.signature.encoding {
@@ -221,11 +233,11 @@ fn spelled(template: &Template, timestamp: &str, signature: &[u8]) -> String {
         Encoding::Text => String::from_utf8_lossy(signature).into_owned(),
     };
     match (&template.signature.list, template.timestamp.as_ref().map(|time| &time.place)) {
-        (Some((separator, key)), Some(Place::Member(time))) => {
+        (Some((separator, Some(key))), Some(Place::Member(time))) => {
             format!("{time}={timestamp}{separator}{key}={signature}")
         }
-        (Some((_, key)), _) => format!("{key}={signature}"),
-        (None, _) => format!("{}{signature}", template.signature.prefix),
+        (Some((_, Some(key))), _) => format!("{key}={signature}"),
+        (Some((_, None)) | None, _) => format!("{}{signature}", template.signature.prefix),
     }
 }
 

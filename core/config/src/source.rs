@@ -5,8 +5,8 @@ use std::time::Duration;
 use hookmill_core::limits::SECRETS;
 use hookmill_core::secret::SecretName;
 use hookmill_keys::kind::{
-    all_members, boolean, choice, duration, list, one_or_many, parsed, scalar, secret, table,
-    table_or, text, whole,
+    all_members, boolean, choice, duration, either, list, one_or_many, parsed, scalar, secret,
+    table, table_or, text, whole,
 };
 use hookmill_keys::{Document, Item, Kind, Located, Section, Table, days, flatten, keys, seconds};
 use hookmill_rules::preset::{PRESETS, Preset};
@@ -200,36 +200,31 @@ keys! {
 keys! {
     /// The place of the signature.
     pub struct SignatureKeys {
-        /// The header. Exactly one of `header` and `body` is required.
-        header: Option<Located<String>> = header().located().optional().example("\"X-Hub-Signature-256\""),
+        /// The header, or a list of names of which a request has one. Exactly one of `header` and `body` is required.
+        header: Option<Located<Vec<String>>> = headers().located().optional().example("\"X-Hub-Signature-256\""),
         /// The path in the body.
         body: Option<Path> = body_path().optional().example("\"signature.signature\""),
-        /// A prefix. Not allowed with a list.
+        /// A prefix; in a list without `key`, the prefix of each signature. Not allowed with `key`.
         prefix: Option<Located<String>> = text("a prefix").located().optional().example("\"sha256=\""),
         /// The encoding: `hex` in lower case, or `base64` with padding. Required except for `token`, which has none.
         encoding: Option<Encoding> = choice(ENCODINGS.to_vec()).or(Encoding::Hex).optional().example("\"hex\""),
         /// The separator of a header that is a list, such as `t=1,v1=ab`. Hookmill tries up to eight signatures. Blanks after the
-        /// separator are not supported.
+        /// separator are only supported without `key`.
         list: Option<char> = separator().optional().example("\",\""),
-        /// The key of the signatures in that list.
+        /// The key of the signatures in that list. Without it, each member is a signature.
         key: Option<String> = text("a key in the signature's list").optional().example("\"v1\""),
     }
     present |section| {
         one_place(section, &["header", "body"]);
-        match (section.at("list"), section.at("key")) {
-            (Some(_), None) => {
-                let hint = "the key of the signatures in the list, such as \"v1\"";
-                section.report(section.here.error("`key` is missing").hint(hint));
-            }
-            (None, Some(key)) => section.report(
+        if let (None, Some(key)) = (section.at("list"), section.at("key")) {
+            section.report(
                 key.error("`key` needs `list`; the key of the HMAC is the source's `key`"),
-            ),
-            _ => {}
+            );
         }
     };
     check |keys, section| {
-        if let (Some(prefix), Some(_)) = (&keys.prefix, section.at("list")) {
-            section.report(prefix.error("a list cannot have a `prefix`; remove it"));
+        if let (Some(prefix), Some(_)) = (&keys.prefix, section.at("key")) {
+            section.report(prefix.error("a list with `key` cannot have a `prefix`; remove it"));
         }
         if let (Some(prefix), Some(_)) = (&keys.prefix, &keys.header)
             && prefix.value.starts_with(char::is_whitespace)
@@ -241,15 +236,15 @@ keys! {
     };
     schema {
         "if": true, "then": { "oneOf": [{ "required": ["header"] }, { "required": ["body"] }] },
-        "dependentRequired": { "list": ["key"], "key": ["list"] },
+        "dependentRequired": { "key": ["list"] },
     };
 }
 
 keys! {
     /// The place of the signed time.
     pub struct TimestampKeys {
-        /// The header. Exactly one of `header`, `body` and `list` is required.
-        header: Option<String> = header().optional().example("\"X-Slack-Request-Timestamp\""),
+        /// The header, or a list of names of which a request has one. Exactly one of `header`, `body` and `list` is required.
+        header: Option<Vec<String>> = headers().optional().example("\"X-Slack-Request-Timestamp\""),
         /// The path in the body.
         body: Option<Path> = body_path().optional().example("\"signature.timestamp\""),
         /// The key in the signature's list.
@@ -275,9 +270,11 @@ keys! {
     /// The places of an event's id and type.
     pub struct EventKeys {
         /// The id: a path in the body, `header:X-Name`, `hash:body`, or `hash:signed`, the hash of the signed bytes. A list joins
-        /// all values with periods; all must exist. Required except for `standard-webhooks`, which sends it in a header.
+        /// all values with periods; all must exist. A list inside the list has alternatives: the first that exists. Required except for
+        /// `standard-webhooks`, which sends it in a header.
         id: Option<Vec<Name>> = names().optional().example("\"header:X-GitHub-Delivery\""),
-        /// The type: a path in the body, or `header:X-Name`. A list joins the values that exist; the first must exist.
+        /// The type: a path in the body, or `header:X-Name`. A list joins the values that exist; the first must exist. A list inside the
+        /// list has alternatives: the first that exists.
         r#type: Located<Vec<Name>> =
             names().located().required("add the place of the type: type = \"type\", or \"header:X-Type\"").example("\"type\""),
         /// The type of an event without one. Without a default, Hookmill rejects such an event.
@@ -303,7 +300,7 @@ keys! {
         if let (Some(true), Some(true), Some(here)) = (keys.many, keys.object, section.at("object")) {
             section.report(here.error("a body with many events is not an object; remove `object`"));
         }
-        if keys.r#type.value.iter().any(|part| matches!(part, Name::BodyHash | Name::SignedHash)) {
+        if keys.r#type.value.iter().any(Name::is_hash) {
             section.report(keys.r#type.error("a hash cannot be the type, since no rule could match it"));
         }
     };
@@ -320,6 +317,19 @@ pub enum Name {
     SignedHash,
     /// A path in the body.
     Body(Path),
+    /// The first of these that exists.
+    Either(Vec<Name>),
+}
+
+impl Name {
+    /// Whether it is a hash, or may be one.
+    fn is_hash(&self) -> bool {
+        match self {
+            Self::BodyHash | Self::SignedHash => true,
+            Self::Header(_) | Self::Body(_) => false,
+            Self::Either(names) => names.iter().any(Self::is_hash),
+        }
+    }
 }
 
 keys! {
@@ -437,6 +447,11 @@ fn header() -> Kind<String> {
     })
 }
 
+fn headers() -> Kind<Vec<String>> {
+    const EXPECTED: &str = "the name of a header, or a list of names";
+    one_or_many(header(), EXPECTED).not_empty("no header is given", format!("expected {EXPECTED}"))
+}
+
 fn body_path() -> Kind<Path> {
     parsed("a path in the body, such as \"signature.timestamp\"", str::parse::<Path>)
         .with(json!({ "minLength": 1 }))
@@ -472,10 +487,22 @@ fn one_place(section: &Section<'_>, keys: &[&str]) {
     }
 }
 
+const NAMES: &str = "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", \"hash:signed\", or a list of these";
+
 fn names() -> Kind<Vec<Name>> {
-    const EXPECTED: &str = "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", \"hash:signed\", or a list of these";
-    let path = parsed(EXPECTED, str::parse::<Path>);
-    let name = text(EXPECTED).with(json!({ "minLength": 1 })).and_then(move |item, text| {
+    let hint = || format!("expected {NAMES}");
+    let alternatives = list(name(), NAMES).not_empty("no path is given", hint());
+    let alternatives = alternatives.and_then(|_, mut names| match names.len() {
+        0 | 1 => names.pop(),
+        _ => Some(Name::Either(names)),
+    });
+    let is_list: fn(&Item<'_>) -> bool = |item| item.is_list();
+    one_or_many(either(is_list, alternatives, name()), NAMES).not_empty("no path is given", hint())
+}
+
+fn name() -> Kind<Name> {
+    let path = parsed(NAMES, str::parse::<Path>);
+    text(NAMES).with(json!({ "minLength": 1 })).and_then(move |item, text| {
         if let Some(header) = text.strip_prefix("header:") {
             if let Some(fault) = header_fault(header) {
                 item.report(item.here.error(fault));
@@ -495,8 +522,7 @@ fn names() -> Kind<Vec<Name>> {
             return None;
         }
         path.read(item).map(Name::Body)
-    });
-    one_or_many(name, EXPECTED).not_empty("no path is given", format!("expected {EXPECTED}"))
+    })
 }
 
 /// A source as read.
@@ -826,10 +852,10 @@ impl SigningKeys {
             payload
         };
         let signature = signature?;
-        if let (Some(TimeAt { place: Place::Member(_), .. }), None, Some(here)) =
+        if let (Some(TimeAt { place: Place::Member(_), .. }), None | Some((_, None)), Some(here)) =
             (&timestamp, &signature.list, &time_at)
         {
-            report(here.error("the signature's header is not declared as a list").hint(
+            report(here.error("the signature's header is not declared as a list with a `key`").hint(
                 "declare it: signature = { header = \"…\", list = \",\", key = \"v1\", encoding = \"hex\" }",
             ));
         }
@@ -888,7 +914,12 @@ impl SignatureKeys {
             _ => self.encoding.unwrap_or(Encoding::Hex),
         };
         let prefix = self.prefix.as_ref().map(|prefix| prefix.value.clone()).unwrap_or_default();
-        Some(SignatureAt { place, prefix, encoding, list: self.list.zip(self.key.clone()) })
+        Some(SignatureAt {
+            place,
+            prefix,
+            encoding,
+            list: self.list.map(|list| (list, self.key.clone())),
+        })
     }
 }
 
@@ -942,6 +973,7 @@ fn name_parts(reads: &mut Reads, names: &[Name]) -> Vec<NamePart> {
         Name::BodyHash => NamePart::BodyHash,
         Name::SignedHash => NamePart::SignedHash,
         Name::Body(path) => body_part(reads, path),
+        Name::Either(names) => NamePart::Either(name_parts(reads, names)),
     };
     names.iter().map(part).collect()
 }
@@ -950,7 +982,9 @@ fn name_parts(reads: &mut Reads, names: &[Name]) -> Vec<NamePart> {
 fn signs(part: &Part, signature: &Place) -> bool {
     match (part, signature) {
         (Part::Body, Place::Body(..)) => true,
-        (Part::Header(signed, _), Place::Header(name)) => signed.eq_ignore_ascii_case(name),
+        (Part::Header(signed, _), Place::Header(names)) => {
+            names.iter().any(|name| signed.eq_ignore_ascii_case(name))
+        }
         (Part::Member(_, signed), Place::Body(_, path)) => signed == path,
         _ => false,
     }
@@ -959,8 +993,10 @@ fn signs(part: &Part, signature: &Place) -> bool {
 /// Whether the signature would be read as the time.
 fn is_at(time: &Place, signature: &SignatureAt) -> bool {
     match (time, &signature.place, &signature.list) {
-        (Place::Member(time), _, Some((_, key))) => time == key,
-        (Place::Header(time), Place::Header(signature), _) => time.eq_ignore_ascii_case(signature),
+        (Place::Member(time), _, Some((_, Some(key)))) => time == key,
+        (Place::Header(times), Place::Header(signatures), _) => times
+            .iter()
+            .any(|time| signatures.iter().any(|signature| time.eq_ignore_ascii_case(signature))),
         (Place::Body(_, time), Place::Body(_, signature), _) => time == signature,
         _ => false,
     }
@@ -1045,6 +1081,16 @@ fn covers(template: &Template, part: &NamePart) -> bool {
         }
         NamePart::BodyHash => whole,
         NamePart::SignedHash => true,
+        NamePart::Either(parts) => parts.iter().all(|part| covers(template, part)),
+    }
+}
+
+/// Whether a part is the hash of the signed bytes, or may be.
+fn is_signed_hash(part: &NamePart) -> bool {
+    match part {
+        NamePart::SignedHash => true,
+        NamePart::Either(parts) => parts.iter().any(is_signed_hash),
+        NamePart::Header(_) | NamePart::Body(..) | NamePart::BodyHash => false,
     }
 }
 
@@ -1057,7 +1103,7 @@ fn hash(template: &Template, id: &[NamePart]) -> bool {
 fn one_event(template: &Template, events: &Events, at: &Located<()>, section: &Section<'_>) {
     let token = template.algorithm == Algorithm::Token;
     let whole = template.payload.contains(&Part::Body);
-    let by_signature = events.id.contains(&NamePart::SignedHash);
+    let by_signature = events.id.iter().any(is_signed_hash);
     if token && by_signature {
         section.report(
             at.error("the scheme `token` signs nothing to hash; use \"hash:body\" or a path"),

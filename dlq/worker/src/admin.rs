@@ -217,6 +217,8 @@ async fn clean(env: &Env) {
         (Ok(store), Ok(objects), Ok(queue)) => {
             jobs::run(env, &[RemoveUnsent { store, objects, queue }], SWEEP_STEPS, None).await;
         }
-        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => log(&failed("unsent bodies", error)),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+            log(&failed("unsent bodies", error))
+        }
     }
 }

@@ -52,7 +52,8 @@ impl Objects for R2 {
     #[worker::send]
     async fn list(&self, after: &str) -> std::result::Result<Vec<StoredObject>, ObjectError> {
         let limit = u32::try_from(LISTED).unwrap_or(u32::MAX);
-        let listed = self.0.list().start_after(after).limit(limit).execute().await.map_err(failed)?;
+        let listed =
+            self.0.list().start_after(after).limit(limit).execute().await.map_err(failed)?;
         let object = |object: worker::Object| StoredObject {
             key: object.key(),
             stored_at: timestamp(&object.uploaded()),

@@ -95,7 +95,11 @@ fn list(root: &Path, after: &str) -> std::io::Result<Vec<StoredObject>> {
     let mut keys = BTreeSet::new();
     for source in names(root)?.filter(|source| source != INCOMING) {
         let folder = root.join(&source);
-        keys.extend(names(&folder)?.map(|file| format!("{source}/{file}")).filter(|key| key.as_str() > after));
+        keys.extend(
+            names(&folder)?
+                .map(|file| format!("{source}/{file}"))
+                .filter(|key| key.as_str() > after),
+        );
         while keys.len() > LISTED {
             keys.pop_last();
         }
@@ -173,7 +177,9 @@ mod tests {
         loop {
             let part = files.list(&after).await.unwrap();
             let Some(last) = part.last() else { break };
-            assert!(part.len() <= LISTED && crate::now() - last.stored_at < Duration::from_secs(3600));
+            assert!(
+                part.len() <= LISTED && crate::now() - last.stored_at < Duration::from_secs(3600)
+            );
             after.clone_from(&last.key);
             found.extend(part.into_iter().map(|object| object.key));
         }

@@ -10,7 +10,7 @@ use hookmill_keys::ConfigError;
 use hookmill_rules::ast::EffectDecl;
 
 use super::Config;
-use crate::scheme::{Scheme, Tolerance};
+use crate::scheme::{Events, NamePart, Scheme, Tolerance};
 use crate::{SecretRef, scheme_names};
 
 /// The configuration, or an empty one; and the errors.
@@ -257,7 +257,7 @@ fn errors_of_alerts_are_reported_with_hints() {
     hookmill.toml:5:19: alerts.webhook.url: not the name of a secret; never write a secret into this file
       hint: put the secret into an environment variable and use its name: "env:ALERTS_URL"
     hookmill.toml:6:1: alerts: unknown key `oldest`
-      hint: possible here: `name`, `email`, `webhook`, `oldest_dead_letter`, `dead_letters`, `lag`, `repeat`
+      hint: possible here: `name`, `email`, `webhook`, `oldest_dead_letter`, `dead_letters`, `lag`, `database`, `repeat`
     hookmill.toml:4:11: sources.s.redact[0]: found "a..b": not a valid path
       hint: expected a path with names separated by `.`, such as `data.object.email`, `lines.*.name` or `**.email`
     hookmill.toml:4:19: sources.s.redact[1]: found a whole number
@@ -302,8 +302,6 @@ fn errors_of_a_scheme_are_reported_with_hints() {
       hint: possible here: `sha1`, `sha256`, `sha512`
     hookmill.toml:5:7: sources.s.key: found "raw"
       hint: possible here: `text`, `hex`, `base64`
-    hookmill.toml:6:13: sources.s.signature: `key` is missing
-      hint: the key of the signatures in the list, such as "v1"
     hookmill.toml:6:13: sources.s.signature: expected exactly one place
       hint: add one of header = "X-Name", body = "a.path"
     hookmill.toml:6:66: sources.s.signature.list: found ",,": not a single character
@@ -411,12 +409,35 @@ fn contradictions_in_a_scheme_are_reported() {
         hookmill.toml:9:13: sources.b.timestamp: the scheme `token` does not sign the time, so it can be forged; remove `timestamp`
         hookmill.toml:10:16: sources.b.event.id: found "X-Acme-Id", a path in the body
           hint: for a header: "header:X-Acme-Id"; for a path in the body: '["X-Acme-Id"]'
-        hookmill.toml:16:81: sources.c.signature.prefix: a list cannot have a `prefix`; remove it
+        hookmill.toml:16:81: sources.c.signature.prefix: a list with `key` cannot have a `prefix`; remove it
         hookmill.toml:17:13: sources.c.timestamp: the time has the same place as the signature; give it another place
         hookmill.toml:24:13: sources.d.timestamp: the time has the same place as the signature; give it another place
         hookmill.toml:28:11: sources.e.payload: `payload` contains the signature itself; remove it
         hookmill.toml:31:13: sources.e.timestamp: the time has the same place as the signature; give it another place
         "#);
+}
+
+#[test]
+fn alternatives_are_read_and_their_errors_reported() {
+    let source = |signature: &str, event: &str| {
+        format!(
+            "[sources.s]\nscheme = \"hmac\"\nsecrets = [\"env:A\"]\nsignature = {signature}\ntimestamp = {{ header = [\"X-T\", \"T\"] }}\npayload = \"{{timestamp}}.{{body}}\"\nevent = {event}\n"
+        )
+    };
+    let list = "{ header = [\"X-S\", \"S\"], list = \",\", prefix = \"v1=\", encoding = \"hex\" }";
+    let event =
+        "{ id = [[\"header:X-Id\", \"id\"], [\"hash:body\"]], type = [[\"a\", \"b\"], \"c\"] }";
+    let config = parse("hookmill.toml", &source(list, event)).unwrap();
+    let Events { id, kind, hash, .. } = &config.ingress.sources[0].events;
+    assert!(matches!(&id[..], [NamePart::Either(ids), NamePart::BodyHash] if ids.len() == 2));
+    assert!(matches!(&kind[..], [NamePart::Either(_), NamePart::Body(..)]));
+    // One of the alternatives is not signed.
+    assert!(*hash);
+    insta::assert_snapshot!([
+            errors(&source("{ header = [], encoding = \"hex\" }", "{ id = [[]], type = [[\"type\", \"hash:body\"]] }")),
+            errors(&source("{ header = [\"X-S\", \"t\"], encoding = \"hex\" }", "{ id = [[\"X-Id\", [\"a\"]]], type = \"type\" }")),
+            errors(&source(list, event).replace("header = [\"X-T\", \"T\"]", "list = \"t\"")),
+        ].join("\n"), @"");
 }
 
 #[test]
