@@ -87,6 +87,7 @@ const OTHERS: [(&str, &str); 19] = [
     ("lemon-squeezy", include_str!("../samples/lemon-squeezy.json")),
     ("linear", include_str!("../samples/linear.json")),
     ("mailgun", include_str!("../samples/mailgun.json")),
+    ("meta", include_str!("../samples/meta.json")),
     ("paddle", include_str!("../samples/paddle.json")),
     ("paddle-classic", include_str!("../samples/paddle-classic.json")),
     ("resend", include_str!("../samples/resend.json")),
@@ -98,6 +99,7 @@ const OTHERS: [(&str, &str); 19] = [
     ("twilio", include_str!("../samples/twilio.json")),
     ("typeform", include_str!("../samples/typeform.json")),
     ("zendesk", include_str!("../samples/zendesk.json")),
+    ("zoom", include_str!("../samples/zoom.json")),
 ];
 
 /// The headers of a genuine webhook that are neither signed nor the identity of the event, which libraries and receivers expect.

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey as Ed25519Key};
 use hookmill_config::Source;
 use hookmill_config::scheme::{
-    Algorithm, Encoding, KeyForm, NamePart, Part, Place, Scheme, Template, TimeUnit,
+    Algorithm, KeyForm, NamePart, Part, Place, Scheme, Template, TimeUnit,
 };
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 
 use crate::key::{Key, pkcs1v15_sha1};
+use crate::template::encode;
 use crate::{member_text, paddle_classic, plain, standard_webhooks, twilio, url};
 
 /// An event to sign.
@@ -227,11 +228,7 @@ fn header(part: &NamePart) -> Option<&str> {
 
 /// A signature as it appears in the request, with its prefix.
 fn spelled(template: &Template, timestamp: &str, signature: &[u8]) -> String {
-    let signature = match template.signature.encoding {
-        Encoding::Hex => base16ct::lower::encode_string(signature),
-        Encoding::Base64 => STANDARD.encode(signature),
-        Encoding::Text => String::from_utf8_lossy(signature).into_owned(),
-    };
+    let signature = encode(template.signature.encoding, signature);
     match (&template.signature.list, template.timestamp.as_ref().map(|time| &time.place)) {
         (Some((separator, Some(key))), Some(Place::Member(time))) => {
             format!("{time}={timestamp}{separator}{key}={signature}")
@@ -297,7 +294,7 @@ pub struct Development {
 /// The development keys of a source, for the secret of this name.
 #[expect(clippy::missing_panics_doc, reason = "fixed keys are keys")]
 pub fn development(source: &Source, name: &SecretName) -> Development {
-    let label = format!("for-development-only-{}", name.0.to_lowercase());
+    let label = development_label(name);
     let both = |text: String| Development { verifying: text.clone().into(), signing: text.into() };
     let seed = sha256_hex(&[label.as_bytes()]);
     let bytes = base16ct::lower::decode_vec(&seed).unwrap_or_default();
@@ -336,6 +333,15 @@ pub fn development(source: &Source, name: &SecretName) -> Development {
             (_, KeyForm::Text) => both(label),
         },
     }
+}
+
+/// The development token of a challenge.
+pub fn development_token(name: &SecretName) -> Secret {
+    development_label(name).into()
+}
+
+fn development_label(name: &SecretName) -> String {
+    format!("for-development-only-{}", name.0.to_lowercase())
 }
 
 /// Public: it protects nothing.

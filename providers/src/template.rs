@@ -18,7 +18,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_rules::{Read, Values};
 
 use crate::key::{Key, matching};
-use crate::{member_text, plain, rejected, url};
+use crate::{member_text, plain, rejected, unmarked, url};
 
 /// The evidence of a verified request: the secret, the time, and the signed parts.
 pub(crate) struct Proof<'r> {
@@ -80,7 +80,7 @@ pub(crate) fn verify<'r>(
 
 /// The members of the body that the scheme names.
 fn members<'r>(template: &Template, request: &Request<'r>) -> Result<Values<'r>, Rejection> {
-    let values = template.reads.read(request.body);
+    let values = template.reads.read(unmarked(request.body));
     values.map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))
 }
 
@@ -216,6 +216,15 @@ fn listed<'h>(
     match (time_key, &timestamp) {
         (Some(key), None) => Err(format!("has no timestamp ({key}=)")),
         _ => Ok((timestamp, texts)),
+    }
+}
+
+/// A signature as text.
+pub(crate) fn encode(encoding: Encoding, signature: &[u8]) -> String {
+    match encoding {
+        Encoding::Hex => base16ct::lower::encode_string(signature),
+        Encoding::Base64 => STANDARD.encode(signature),
+        Encoding::Text => String::from_utf8_lossy(signature).into_owned(),
     }
 }
 

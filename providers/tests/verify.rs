@@ -510,7 +510,7 @@ fn body_for(source: &Source, extra: &str) -> Vec<u8> {
     }
     let event = serde_json::json!({
         "id": "evt_1", "event_id": "evt_1", "log_id": "1", "eventId": 1, "sg_event_id": "x", "kind": "k",
-        "type": "a", "event_type": "a", "topic": "a", "subscriptionType": "a", "event": "a", "action": "a",
+        "type": "a", "event_type": "a", "topic": "a", "subscriptionType": "a", "event": "a", "action": "a", "object": "a",
         "meta": { "event_name": "a" }, "data": { "type": "a" }, "event-data": { "id": "1", "event": "a" },
         "extra": extra,
     });

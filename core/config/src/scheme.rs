@@ -343,6 +343,23 @@ pub struct Handshake {
     pub answer: Answer,
     /// The member of the request that replaces `answer.body`, as text.
     pub echo: Option<Read>,
+    /// The members of a JSON object that replaces `answer.body` instead: texts with `{echo}` and `{hmac}`.
+    pub json: Vec<(String, String)>,
+}
+
+/// An unsigned request by which a provider checks the URL, and that needs a response.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Challenge {
+    /// The method: `GET` or `POST`.
+    pub method: String,
+    /// Parameters of the query, and their values.
+    pub when: Vec<(String, String)>,
+    /// The parameter that is the response.
+    pub echo: String,
+    /// The parameter with the token that the provider was given.
+    pub token: Option<String>,
+    /// The members of a JSON object that is the response instead: texts with `{echo}`.
+    pub json: Vec<(String, String)>,
 }
 
 /// A response that a source needs.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use hookmill_core::limits::SECRETS;
+use hookmill_core::request::Coding;
 use hookmill_core::secret::SecretName;
 use hookmill_keys::kind::{
-    all_members, boolean, choice, duration, either, list, one_or_many, parsed, scalar, secret,
-    table, table_or, text, whole,
+    all_members, boolean, choice, duration, either, list, members, one_or_many, parsed, scalar,
+    secret, table, table_or, text, whole,
 };
 use hookmill_keys::{Document, Item, Kind, Located, Section, Table, days, flatten, keys, seconds};
 use hookmill_rules::preset::{PRESETS, Preset};
@@ -17,8 +18,8 @@ use crate::channels::Api;
 use crate::channels::keys::ApiKeys;
 use crate::redact::Redaction;
 use crate::scheme::{
-    Algorithm, Answer, Encoding, Events, Handshake, KeyForm, NamePart, Part, Place, Scheme,
-    SignatureAt, Template, TimeAt, TimeUnit, Tolerance, unseparated,
+    Algorithm, Answer, Challenge, Encoding, Events, Handshake, KeyForm, NamePart, Part, Place,
+    Scheme, SignatureAt, Template, TimeAt, TimeUnit, Tolerance, unseparated,
 };
 use crate::{RateLimit, SecretRef, Source};
 
@@ -26,8 +27,14 @@ use crate::{RateLimit, SecretRef, Source};
 const GENERAL: [&str; 7] =
     ["ed25519", "ecdsa-p256", "hmac", "paddle-classic", "standard-webhooks", "token", "twilio"];
 
+/// Those of them that are not one provider's.
+const ANY_PROVIDER: [&str; 5] = ["ed25519", "ecdsa-p256", "hmac", "standard-webhooks", "token"];
+
+const CODINGS: [(&str, Coding); 3] =
+    [("gzip", Coding::Gzip), ("deflate", Coding::Deflate), ("br", Coding::Brotli)];
+
 /// Named schemes: parameters of a general one, in the language of hookmill.toml.
-const NAMED: [(&str, &str); 20] = [
+const NAMED: [(&str, &str); 22] = [
     ("auth0", include_str!("../schemes/auth0.toml")),
     ("clerk", include_str!("../schemes/clerk.toml")),
     ("discord", include_str!("../schemes/discord.toml")),
@@ -37,6 +44,7 @@ const NAMED: [(&str, &str); 20] = [
     ("lemon-squeezy", include_str!("../schemes/lemon-squeezy.toml")),
     ("linear", include_str!("../schemes/linear.toml")),
     ("mailgun", include_str!("../schemes/mailgun.toml")),
+    ("meta", include_str!("../schemes/meta.toml")),
     ("paddle", include_str!("../schemes/paddle.toml")),
     ("resend", include_str!("../schemes/resend.toml")),
     ("sendgrid", include_str!("../schemes/sendgrid.toml")),
@@ -48,6 +56,7 @@ const NAMED: [(&str, &str); 20] = [
     ("svix", include_str!("../schemes/svix.toml")),
     ("typeform", include_str!("../schemes/typeform.toml")),
     ("zendesk", include_str!("../schemes/zendesk.toml")),
+    ("zoom", include_str!("../schemes/zoom.toml")),
 ];
 
 const ALGORITHMS: [(&str, Algorithm); 3] = [
@@ -86,6 +95,10 @@ keys! {
             secrets().expected("add the names of its secrets: secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]")
                 .example("[\"env:STRIPE_WEBHOOK_SECRET\", \"env:STRIPE_WEBHOOK_SECRET_NEXT\"]"),
         signing: SigningKeys = flatten(),
+        /// The name of the secret with the token that you gave the provider for its `challenge`, such as Meta's verify token. Without
+        /// it, Hookmill answers the challenge of anyone; events are signed all the same.
+        challenge_token: Option<Located<String>> =
+            secret("env:META_VERIFY_TOKEN").located().optional().example("\"env:META_VERIFY_TOKEN\""),
         /// Rules that come with Hookmill for this provider.
         preset: Option<Located<Preset>> =
             choice(PRESETS.map(|preset| (preset.name, preset)).to_vec()).located().optional().example("\"stripe\""),
@@ -171,6 +184,15 @@ keys! {
         handshake: Option<Vec<HandshakeKeys>> =
             list(table("a table: { when = { type = \"url_verification\" }, echo = \"challenge\" }"), "a list")
                 .optional().example("[{ when = { type = \"url_verification\" }, echo = \"challenge\" }]"),
+        /// The unsigned request by which the provider checks the URL before it sends events.
+        challenge: Option<Located<ChallengeKeys>> =
+            table("a table: { when = { \"hub.mode\" = \"subscribe\" }, echo = \"hub.challenge\" }").located().optional()
+                .example("{ when = { \"hub.mode\" = \"subscribe\" }, echo = \"hub.challenge\" }"),
+        /// The codings of bodies to accept (`Content-Encoding`). The signature must cover the body before its compression. A request
+        /// with another coding gets 415.
+        compression: Option<Vec<Coding>> =
+            list(choice(CODINGS.to_vec()), "a list: [\"gzip\"]").optional()
+                .defaults_to("`[\"gzip\", \"deflate\", \"br\"]` for general schemes, `[]` for providers").example("[\"gzip\"]"),
         /// For `standard-webhooks` and the schemes made of it: the header prefixes. Hookmill uses the first one found.
         families: Option<Vec<String>> =
             list(text(FAMILIES), FAMILIES).not_empty("the list is empty", format!("expected {FAMILIES}")).optional()
@@ -342,9 +364,22 @@ keys! {
         unless: Option<Path> = body_path().optional().example("\"event\""),
         /// A path whose text is the response, instead of `body`.
         echo: Option<Path> = body_path().optional().example("\"challenge\""),
+        /// The members of a JSON object that is the response: texts in which `{echo}` stands for the text of `echo`, and `{hmac}` for its
+        /// HMAC with the source's key, in the encoding of the signature.
+        json: Option<Vec<(Located<String>, Located<String>)>> =
+            answer_members().optional().example("{ plainToken = \"{echo}\", encryptedToken = \"{hmac}\" }"),
         response: ResponseKeys = flatten(),
     }
     check |keys, section| {
+        if let Some(json) = section.at("json") {
+            if keys.echo.is_none() {
+                section.report(json.error("`json` needs `echo`, the path of the text to answer with"));
+            }
+            if let Some(here) = section.at("content_type") {
+                section.report(here.error("`json` is `application/json`; remove `content_type`"));
+            }
+        }
+        check_placeholders(keys.json.as_deref(), &["{echo}", "{hmac}"], section);
         if let Some(body) = section.at("body").filter(|_| keys.echo.is_some()) {
             section.report(body.error("`body` and `echo` exclude each other; remove one of them"));
         }
@@ -354,7 +389,61 @@ keys! {
             }
         }
     };
-    schema { "not": { "required": ["echo", "body"] } };
+    schema {
+        "not": { "anyOf": [{ "required": ["echo", "body"] }, { "required": ["json", "content_type"] }] },
+        "dependentRequired": { "json": ["echo"] },
+    };
+}
+
+keys! {
+    /// An unsigned request by which a provider checks the URL, and the response to it.
+    pub struct ChallengeKeys {
+        /// Parameters of the query of such a request, and their values.
+        when: Vec<(Located<String>, Located<String>)> =
+            members(text("the value of the parameter").located(), "a table: { \"hub.mode\" = \"subscribe\" }")
+                .default("{}").example("{ \"hub.mode\" = \"subscribe\" }"),
+        /// The parameter whose value is the response: at most 1,024 printable ASCII characters.
+        echo: String = parameter().required("add the parameter: echo = \"hub.challenge\"").example("\"hub.challenge\""),
+        /// The parameter with the token that `challenge_token` names.
+        token: Option<String> = parameter().optional().example("\"hub.verify_token\""),
+        /// The method of the request.
+        method: &'static str = choice(vec![("GET", "GET"), ("POST", "POST")]).default("\"GET\""),
+        /// The members of a JSON object that is the response, instead of the text: texts in which `{echo}` stands for the value.
+        json: Option<Vec<(Located<String>, Located<String>)>> =
+            answer_members().optional().example("{ \"hub.challenge\" = \"{echo}\" }"),
+    }
+    check |keys, section| {
+        // Anyone may send a challenge, so its answer must prove nothing: with `{hmac}` it would sign any text.
+        check_placeholders(keys.json.as_deref(), &["{echo}"], section);
+    };
+}
+
+fn parameter() -> Kind<String> {
+    text("the name of a parameter").with(json!({ "minLength": 1 })).and_then(|item, text| {
+        if text.is_empty() {
+            item.report(item.here.error("the name is blank"));
+        }
+        Some(text)
+    })
+}
+
+fn answer_members() -> Kind<Vec<(Located<String>, Located<String>)>> {
+    members(text("a text with `{echo}`").located(), "a table: { challenge = \"{echo}\" }")
+}
+
+/// Reports placeholders that a response does not have.
+fn check_placeholders(
+    members: Option<&[(Located<String>, Located<String>)]>,
+    known: &[&str],
+    section: &Section<'_>,
+) {
+    for (_, text) in members.unwrap_or_default() {
+        let rest = known.iter().fold(text.value.clone(), |rest, name| rest.replace(name, ""));
+        if rest.contains(['{', '}']) {
+            let problem = text.error("unknown placeholder");
+            section.report(problem.hint(format!("possible here: {}", known.join(", "))));
+        }
+    }
 }
 
 const REDACTION: &str =
@@ -497,7 +586,11 @@ fn names() -> Kind<Vec<Name>> {
         _ => Some(Name::Either(names)),
     });
     let is_list: fn(&Item<'_>) -> bool = |item| item.is_list();
-    one_or_many(either(is_list, alternatives, name()), NAMES).not_empty("no path is given", hint())
+    let is_one: fn(&Item<'_>) -> bool = |item| !item.is_list();
+    let parts = list(either(is_list, alternatives, name()), NAMES);
+    // An error has been reported.
+    let one = name().map(|name| vec![name]).or(Vec::new());
+    either(is_one, one, parts).not_empty("no path is given", hint())
 }
 
 fn name() -> Kind<Name> {
@@ -587,8 +680,17 @@ impl Signing {
 
 impl SourceKeys {
     fn source(self, name: &str, general: &str, section: &Section<'_>) -> SourceDecl {
-        let Self { scheme, secrets, preset, rate_limit, unmatched, mut redact, api, signing } =
-            self;
+        let Self {
+            scheme,
+            secrets,
+            preset,
+            rate_limit,
+            unmatched,
+            mut redact,
+            api,
+            signing,
+            challenge_token,
+        } = self;
         if let Some(preset) = &preset
             && !preset.value.schemes.contains(&scheme.value.as_str())
         {
@@ -611,6 +713,21 @@ impl SourceKeys {
         });
         let public_url = signing.public_url.as_ref().map(|url| url.value.clone());
         let answer = signing.response.as_ref().map(ResponseKeys::answer);
+        let challenge = signing.challenge.as_ref().map(|keys| keys.value.challenge());
+        let takes_token = challenge.as_ref().is_some_and(|challenge| challenge.token.is_some());
+        if let Some(token) = challenge_token.as_ref().filter(|_| !takes_token) {
+            let problem = token.error("the source has no `challenge` with a token");
+            section
+                .report(problem.hint(
+                    "remove it, or add `token` to `challenge`, the parameter with the token",
+                ));
+        }
+        let any_provider = ANY_PROVIDER.contains(&scheme.value.as_str());
+        let compression = signing.compression.clone();
+        let compression = compression.unwrap_or_else(|| match any_provider {
+            true => CODINGS.map(|(_, coding)| coding).to_vec(),
+            false => Vec::new(),
+        });
         let signing = signing.signing(&scheme, general, section);
         if let (Some(here), Some(signing)) = (section.at("unmatched"), &signing)
             && unmatched == Unmatched::Ignore
@@ -631,6 +748,9 @@ impl SourceKeys {
             public_url,
             events: signing.events,
             answer,
+            challenge,
+            challenge_token: challenge_token.map(|name| SecretName(name.value)),
+            compression,
             rate_limit,
         });
         SourceDecl { source, preset, unmatched, redact, api }
@@ -758,6 +878,12 @@ impl SigningKeys {
             hashed = event.value.hash.unwrap_or(true);
         }
         for handshake in self.handshake.iter().flatten() {
+            let members = handshake.json.iter().flatten();
+            let computed = members.map(|(_, text)| text).find(|text| text.value.contains("{hmac}"));
+            if let Some(text) = computed.filter(|_| general != "hmac") {
+                section
+                    .report(text.error("only the scheme `hmac` has a key for `{hmac}`; remove it"));
+            }
             events.handshakes.push(handshake.handshake(&mut events.reads));
         }
         let (id_at, event) = (self.event.as_ref().map(Located::place), self.event.is_some());
@@ -898,8 +1024,30 @@ impl HandshakeKeys {
         let when = when.collect();
         let unless = self.unless.as_ref().map(|path| reads.add(path));
         let echo = self.echo.as_ref().map(|path| reads.add(path));
-        Handshake { when, unless, answer: self.response.answer(), echo }
+        let mut answer = self.response.answer();
+        let json = texts(self.json.as_deref());
+        if !json.is_empty() {
+            "application/json".clone_into(&mut answer.content_type);
+        }
+        Handshake { when, unless, answer, echo, json }
     }
+}
+
+impl ChallengeKeys {
+    fn challenge(&self) -> Challenge {
+        Challenge {
+            method: self.method.to_owned(),
+            when: texts(Some(&self.when)),
+            echo: self.echo.clone(),
+            token: self.token.clone(),
+            json: texts(self.json.as_deref()),
+        }
+    }
+}
+
+fn texts(members: Option<&[(Located<String>, Located<String>)]>) -> Vec<(String, String)> {
+    let members = members.unwrap_or_default().iter();
+    members.map(|(name, text)| (name.value.clone(), text.value.clone())).collect()
 }
 
 impl SignatureKeys {

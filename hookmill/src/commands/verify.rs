@@ -95,10 +95,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let keys = |name: &SecretName| lookup(source, name);
     let judged = captured.judge(&loaded.config.ingress, source, keys, now);
     let judgment = runtime.block_on(judged);
+    let decoded = runtime.block_on(captured.decoded(loaded.config.ingress.limits.body_limit));
     let diagnosis = Diagnosis {
         source,
         sources,
-        captured: &captured,
+        captured: decoded.as_ref().unwrap_or(&captured),
+        sent: &captured,
         now,
         given: given.is_some(),
         lookup: &lookup,
@@ -238,6 +240,9 @@ fn report(
     }
     print_line!("  signature: {}", source.scheme);
     print_line!("  body: {} bytes, SHA-256 {}", captured.body.len(), sha256_hex(&[&captured.body]));
+    for coding in captured.headers.all("content-encoding") {
+        print_line!("  Content-Encoding: {}", plain(&String::from_utf8_lossy(&coding)));
+    }
     if source.scheme.signs_url() {
         let query = captured.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
         let url = source.public_url.as_deref().unwrap_or_default();

@@ -10,10 +10,14 @@ use hookmill_config::{Ingress, Source};
 use hookmill_core::message::Envelope;
 use hookmill_core::queue::{Backlog, Queue, QueueError};
 use hookmill_core::rejection::Rejection;
-use hookmill_core::request::{Headers, Request};
+use hookmill_core::request::{Coding, Headers, Request};
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
-use hookmill_ingress::{Body, BodyError, Gate, Incoming, Platform, RequestOutcome, serve};
+use hookmill_core::words::Word as _;
+use hookmill_ingress::{
+    Body, BodyError, DecodeError, Gate, Incoming, Platform, RequestOutcome, serve,
+};
+use hookmill_native::decode::decode;
 use hookmill_native::http::BODY_BYTES;
 
 use crate::trial::NoObjects;
@@ -112,6 +116,13 @@ impl Captured {
         }
     }
 
+    /// The request with its body decoded, if it has a coding and is that.
+    pub(super) async fn decoded(&self, limit: usize) -> Option<Self> {
+        let coding = self.request().head().coding(Coding::ALL).ok()??;
+        let body = decode(coding, self.body.clone(), limit).await.ok()?;
+        Some(Self { body, ..self.clone() })
+    }
+
     /// Gives the request to ingress, which keeps nothing of it.
     pub(super) async fn judge(
         &self,
@@ -183,6 +194,15 @@ impl Platform for KeepsNothing {
 
     async fn limited(&self, _: &Source) -> Option<Duration> {
         None
+    }
+
+    async fn decode(
+        &self,
+        coding: Coding,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> Result<Vec<u8>, DecodeError> {
+        decode(coding, body, limit).await
     }
 
     async fn problems(&self) -> Vec<String> {
