@@ -78,7 +78,7 @@ const SAMPLES: [Samples; 2] = [
 
 /// Events of other providers: a JSON object with a body for each type, a form as a text. In it, `@id`, `@seconds`,
 /// `@millis` and `@time` are replaced by the event's id and the time.
-const OTHERS: [(&str, &str); 19] = [
+const OTHERS: [(&str, &str); 21] = [
     ("auth0", include_str!("../samples/auth0.json")),
     ("discord", include_str!("../samples/discord.json")),
     ("github", include_str!("../samples/github.json")),

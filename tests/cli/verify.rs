@@ -1,7 +1,10 @@
 //! `hookmill verify`.
 
+use std::io::Write as _;
 use std::process::Command;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use hookmill_tests::folder;
 use hookmill_tests::native::binary;
 use serde_json::Value;
@@ -78,6 +81,38 @@ fn a_captured_request_is_verified_and_its_errors_are_explained() {
     --- stderr
     error: not valid: malformed_header
     ");
+}
+
+#[test]
+fn the_coding_of_a_body_is_explained() {
+    let body = b"{\"type\":\"a\"}";
+    let gzip = |body: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    };
+    // The lines about what is wrong.
+    let verified = |source: &str, headers: &str, coding: &str, body: &[u8]| {
+        let head = format!("{headers}Content-Encoding: {coding}\r\n\r\n");
+        let shown = verified(source, "", &[head.as_bytes(), body].concat(), &[]);
+        let lines = shown.lines().filter(|line| {
+            ["valid", "not valid", "  Content", "  likely"]
+                .iter()
+                .any(|start| line.starts_with(start))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let (bare, _) = captured("bare", "", None, body);
+    let (github, _) = captured("github", "issues.opened", None, body);
+    let (compressed, _) = captured("bare", "", None, &gzip(body));
+    insta::assert_snapshot!([
+        verified("bare", &bare, "gzip", &gzip(body)),
+        verified("bare", &bare, "gzip", body),
+        verified("bare", &compressed, "gzip", &gzip(body)),
+        verified("github", &github, "gzip", &gzip(body)),
+        verified("github", &github, "br", body),
+        verified("bare", &bare, "zstd", body),
+    ].join("\n"), @"");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use hookmill_core::request::Headers as _;
 use hookmill_core::secret::SecretName;
 use hookmill_core::time::Timestamp;
 use hookmill_native::now;
-use hookmill_providers::Verifier;
+use hookmill_providers::{Verifier, development_token};
 use serde_json::json;
 
 use self::captured::{Captured, CapturedHeaders, Judgment};
@@ -85,6 +85,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let now = arguments.now.map_or_else(now, Timestamp::from_seconds);
     let given = arguments.secret.read()?;
     let lookup = |source: &Source, name: &SecretName| match &given {
+        _ if source.challenge_token.as_ref() == Some(name) => from_environment(name)
+            .or_else(|| arguments.dev.then(|| development_token(name)))
+            .or_else(|| given.clone()),
         Some(secret) => Some(secret.clone()),
         None => from_environment(name).or_else(|| {
             let keys = arguments.dev.then(|| development_keys(source, name)).flatten();

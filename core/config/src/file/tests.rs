@@ -489,9 +489,9 @@ fn errors_of_challenges_are_reported() {
     hookmill.toml:10:40: sources.slack.challenge.echo: the name is blank
     hookmill.toml:14:24: sources.linear.challenge.method: found "PUT"
       hint: did you mean `POST`?
-    hookmill.toml:14:66: sources.linear.challenge.json.a: unknown placeholder
+    hookmill.toml:14:69: sources.linear.challenge.json.a: unknown placeholder
       hint: possible here: {echo}
-    hookmill.toml:14:80: sources.linear.challenge.json.b: unknown placeholder
+    hookmill.toml:14:83: sources.linear.challenge.json.b: unknown placeholder
       hint: possible here: {echo}
     hookmill.toml:21:14: sources.discord.handshake[0].json.a: only the scheme `hmac` has a key for `{hmac}`; remove it
     hookmill.toml:27:16: sources.zoom.handshake[0].content_type: `json` is `application/json`; remove `content_type`
