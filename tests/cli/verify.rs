@@ -112,7 +112,25 @@ fn the_coding_of_a_body_is_explained() {
         verified("github", &github, "gzip", &gzip(body)),
         verified("github", &github, "br", body),
         verified("bare", &bare, "zstd", body),
-    ].join("\n"), @"");
+    ].join("\n"), @"
+    valid, by the development secret of TEST_BARE_SECRET
+      Content-Encoding: gzip
+    not valid: malformed_body: the body is not valid gzip, as its Content-Encoding says
+      Content-Encoding: gzip
+      likely: the signature fits the body as it is: a proxy decompressed it and left the header Content-Encoding
+    not valid: no_matching_signature: the request was signed with another secret, or changed in transit
+      Content-Encoding: gzip
+      likely: the signature covers the compressed body, which Hookmill does not support; have the provider send bodies without Content-Encoding
+    not valid: unsupported_encoding: this source accepts no Content-Encoding; have the provider send bodies without one
+      Content-Encoding: gzip
+      likely: the signature fits the decompressed body; add its Content-Encoding to `compression` of the source
+    not valid: unsupported_encoding: this source accepts no Content-Encoding; have the provider send bodies without one
+      Content-Encoding: br
+      likely: the signature fits the body as it is: a proxy decompressed it and left the header Content-Encoding
+    not valid: unsupported_encoding: this source accepts one Content-Encoding of gzip, deflate, br
+      Content-Encoding: zstd
+      likely: the signature fits the body as it is: a proxy decompressed it and left the header Content-Encoding
+    ");
 }
 
 #[test]

@@ -238,7 +238,7 @@ fn a_compressed_body_is_decoded_before_its_signature_is_checked() {
         encoder.finish().unwrap()
     };
     let send = |source: &str, body: &[u8], coding: &str, encoded: &[u8]| {
-        let mut headers = signed(source, "", "evt_1", None, body).headers;
+        let mut headers = signed(source, "push", "evt_1", None, body).headers;
         headers.push(("Content-Encoding".to_owned(), coding.to_owned()));
         pipeline.send(&headers, source, encoded)
     };

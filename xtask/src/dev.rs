@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use hookmill_config::parse;
 use hookmill_core::secret::ExposeSecret as _;
-use hookmill_providers::development;
+use hookmill_providers::{development, development_token};
 
 use crate::build::Worker;
 use crate::shell::{become_program, root};
