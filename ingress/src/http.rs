@@ -262,6 +262,16 @@ async fn answer<P: Platform, B: Body>(
         Err(rejection) => return rejected(Some(name), rejection),
     };
 
+    enqueued(platform, source, admitted).await
+}
+
+/// Puts events on the queue, and answers once they are durable.
+async fn enqueued<P: Platform>(
+    platform: &P,
+    source: &Source,
+    admitted: Vec<(Envelope, Cow<'_, [u8]>)>,
+) -> (Reply, RequestOutcome) {
+    let name = source.name.as_str();
     let mut messages = Vec::with_capacity(admitted.len());
     let mut events = Vec::with_capacity(admitted.len());
     for (mut event, body) in admitted {

@@ -724,10 +724,9 @@ impl SourceKeys {
         }
         let any_provider = ANY_PROVIDER.contains(&scheme.value.as_str());
         let compression = signing.compression.clone();
-        let compression = compression.unwrap_or_else(|| match any_provider {
-            true => CODINGS.map(|(_, coding)| coding).to_vec(),
-            false => Vec::new(),
-        });
+        let all = if any_provider { &CODINGS[..] } else { &[] };
+        let compression =
+            compression.unwrap_or_else(|| all.iter().map(|(_, coding)| *coding).collect());
         let signing = signing.signing(&scheme, general, section);
         if let (Some(here), Some(signing)) = (section.at("unmatched"), &signing)
             && unmatched == Unmatched::Ignore
