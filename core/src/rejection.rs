@@ -22,6 +22,12 @@ words! {
         BodyTimeout = "body_timeout",
         /// The body ended before it was complete.
         BodyIncomplete = "body_incomplete",
+        /// The body has a `Content-Encoding` that the source does not accept.
+        UnsupportedEncoding = "unsupported_encoding",
+        /// The body is not what its `Content-Encoding` says.
+        MalformedBody = "malformed_body",
+        /// A request that checks the URL has a wrong token, or a value that cannot be its response.
+        InvalidChallenge = "invalid_challenge",
         /// No source of this name is configured.
         UnknownSource = "unknown_source",
         /// Nothing is served at this path.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::rejection::{Reason, Rejection};
+use crate::words;
 
 /// The headers of a request, by name. Names are case-insensitive.
 ///
@@ -19,6 +20,18 @@ impl Headers for Vec<(String, String)> {
             .filter(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| Cow::Borrowed(value.as_bytes()))
             .collect()
+    }
+}
+
+words! {
+    /// A coding of a body: <https://www.iana.org/assignments/http-parameters/http-parameters.xhtml#content-coding>.
+    pub enum Coding {
+        /// RFC 1952.
+        Gzip = "gzip",
+        /// RFC 1950, which is zlib.
+        Deflate = "deflate",
+        /// RFC 7932.
+        Brotli = "br",
     }
 }
 
@@ -84,6 +97,59 @@ impl<'a> Head<'a> {
         Ok(Some(text))
     }
 
+    /// The value of the first of these headers that was sent and is not blank: names of one header, of which providers use
+    /// one or the other.
+    ///
+    /// # Errors
+    ///
+    /// `malformed_header` if two of them have different values; otherwise as [`Head::header`].
+    pub fn either_header(&self, names: &[String]) -> Result<Option<Cow<'a, str>>, Rejection> {
+        let mut found: Option<(&str, Cow<'a, str>)> = None;
+        for name in names {
+            let Some(value) = self.header(name)?.filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            match &found {
+                None => found = Some((name, value)),
+                Some((first, other)) if *other != value => {
+                    let detail = format!("{first} and {name} have different values");
+                    return Err(Rejection::new(Reason::MalformedHeader, detail));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(found.map(|(_, value)| value))
+    }
+
+    /// The coding of the body, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// `unsupported_encoding` if it is none of `accepted`, or there are several.
+    pub fn coding(&self, accepted: &[Coding]) -> Result<Option<Coding>, Rejection> {
+        let values = self.headers.all("Content-Encoding");
+        let values = values.iter().map(|value| String::from_utf8_lossy(value).to_ascii_lowercase());
+        let values = values.collect::<Vec<_>>().join(",");
+        let mut codings =
+            values.split(',').map(str::trim).filter(|coding| !matches!(*coding, "" | "identity"));
+        let Some(name) = codings.next() else { return Ok(None) };
+        let known = if name == "x-gzip" { "gzip" } else { name };
+        let coding = accepted.iter().find(|coding| coding.as_str() == known);
+        match (coding, codings.next()) {
+            (Some(coding), None) => Ok(Some(*coding)),
+            _ => {
+                let detail = match accepted {
+                    [] => "this source accepts no Content-Encoding; have the provider send bodies without one".to_owned(),
+                    accepted => {
+                        let names: Vec<_> = accepted.iter().map(|coding| coding.as_str()).collect();
+                        format!("this source accepts one Content-Encoding of {}", names.join(", "))
+                    }
+                };
+                Err(Rejection::new(Reason::UnsupportedEncoding, detail))
+            }
+        }
+    }
+
     /// Like [`Head::header`], for a required header.
     ///
     /// # Errors
@@ -123,6 +189,54 @@ mod tests {
     fn names_are_case_insensitive_and_blanks_are_trimmed() {
         assert_eq!(header(&[("SIGNATURE", " a b ")]).unwrap(), Some("a b".to_owned()));
         assert_eq!(header(&[("Other", "a")]).unwrap(), None);
+    }
+
+    #[test]
+    fn names_of_one_header_are_alternatives() {
+        let header = |sent: &[(&str, &str)]| {
+            let sent: Vec<_> =
+                sent.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let head = Head { method: "POST", query: None, headers: &sent };
+            let found = head.either_header(&["X-Signature".to_owned(), "Signature".to_owned()]);
+            found.map(|value| value.map(Cow::into_owned)).map_err(|rejection| rejection.reason)
+        };
+        let a = Ok(Some("a".to_owned()));
+        assert_eq!(header(&[("signature", "a")]), a);
+        assert_eq!(header(&[("X-Signature", "a")]), a);
+        assert_eq!(header(&[("X-Signature", ""), ("Signature", "a")]), a);
+        assert_eq!(header(&[("X-Signature", "a"), ("Signature", "a")]), a);
+        assert_eq!(header(&[("Other", "a")]), Ok(None));
+        for other in ["b", "a, a"] {
+            let sent = [("X-Signature", "a"), ("Signature", other)];
+            assert_eq!(header(&sent), Err(Reason::MalformedHeader));
+        }
+    }
+
+    #[test]
+    fn a_body_has_at_most_one_known_coding() {
+        let coding = |values: &[&str], accepted: &[Coding]| {
+            let name = || "content-encoding".to_owned();
+            let sent: Vec<_> = values.iter().map(|value| (name(), (*value).to_owned())).collect();
+            let head = Head { method: "POST", query: None, headers: &sent };
+            head.coding(accepted).map_err(|rejection| rejection.reason)
+        };
+        let all = [Coding::Gzip, Coding::Deflate, Coding::Brotli];
+        for (values, expected) in [
+            (&[][..], None),
+            (&[""], None),
+            (&["identity"], None),
+            (&["gzip"], Some(Coding::Gzip)),
+            (&[" X-GZIP "], Some(Coding::Gzip)),
+            (&["identity, br"], Some(Coding::Brotli)),
+            (&["Deflate"], Some(Coding::Deflate)),
+        ] {
+            assert_eq!(coding(values, &all), Ok(expected), "{values:?}");
+        }
+        for values in [&["zstd"][..], &["gzip, gzip"], &["gzip", "br"], &["gzip;q=1"]] {
+            assert_eq!(coding(values, &all), Err(Reason::UnsupportedEncoding), "{values:?}");
+        }
+        assert_eq!(coding(&["gzip"], &[]), Err(Reason::UnsupportedEncoding));
+        assert_eq!(coding(&["br"], &all[..2]), Err(Reason::UnsupportedEncoding));
     }
 
     #[test]

@@ -78,7 +78,7 @@ const SAMPLES: [Samples; 2] = [
 
 /// Events of other providers: a JSON object with a body for each type, a form as a text. In it, `@id`, `@seconds`,
 /// `@millis` and `@time` are replaced by the event's id and the time.
-const OTHERS: [(&str, &str); 19] = [
+const OTHERS: [(&str, &str); 21] = [
     ("auth0", include_str!("../samples/auth0.json")),
     ("discord", include_str!("../samples/discord.json")),
     ("github", include_str!("../samples/github.json")),
@@ -87,6 +87,7 @@ const OTHERS: [(&str, &str); 19] = [
     ("lemon-squeezy", include_str!("../samples/lemon-squeezy.json")),
     ("linear", include_str!("../samples/linear.json")),
     ("mailgun", include_str!("../samples/mailgun.json")),
+    ("meta", include_str!("../samples/meta.json")),
     ("paddle", include_str!("../samples/paddle.json")),
     ("paddle-classic", include_str!("../samples/paddle-classic.json")),
     ("resend", include_str!("../samples/resend.json")),
@@ -98,6 +99,7 @@ const OTHERS: [(&str, &str); 19] = [
     ("twilio", include_str!("../samples/twilio.json")),
     ("typeform", include_str!("../samples/typeform.json")),
     ("zendesk", include_str!("../samples/zendesk.json")),
+    ("zoom", include_str!("../samples/zoom.json")),
 ];
 
 /// The headers of a genuine webhook that are neither signed nor the identity of the event, which libraries and receivers expect.

@@ -11,7 +11,7 @@ use hookmill_core::message::{ClaimCheck, Envelope, encode, encode_claim_check};
 use hookmill_core::objects::{Objects, claim_check_key};
 use hookmill_core::queue::Queue;
 use hookmill_core::rejection::{Reason, Rejection};
-use hookmill_core::request::{Head, Headers};
+use hookmill_core::request::{Coding, Head, Headers};
 use hookmill_core::time::Timestamp;
 use serde::Serialize;
 
@@ -34,6 +34,13 @@ pub trait Platform: Sync {
     ///
     /// If a limiter fails, the request passes: verifying a flood costs time, but a rejected event is lost.
     fn limited(&self, source: &Source) -> impl Future<Output = Option<Duration>> + Send;
+    /// Decodes a body to at most `limit` bytes. The source accepts the coding.
+    fn decode(
+        &self,
+        coding: Coding,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<u8>, DecodeError>> + Send;
     /// Problems of the platform, for `/readyz`; empty if there are none.
     fn problems(&self) -> impl Future<Output = Vec<String>> + Send;
 }
@@ -54,6 +61,15 @@ pub enum BodyError {
     TimedOut,
     /// The connection ended before the body.
     Incomplete,
+}
+
+/// Why a body cannot be decoded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DecodeError {
+    /// It is not of this coding, or incomplete.
+    Malformed,
+    /// It is longer than the limit.
+    TooLong,
 }
 
 /// A request before its body is read.
@@ -121,6 +137,12 @@ pub enum RequestOutcome {
 /// The `Retry-After` of a 503, for providers that respect it.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// A decoded body is at most this many times as long as it was, plus [`EXPANSION_BYTES`], which short bodies may need. JSON
+/// becomes 5 to 20 times as long.
+const EXPANSION: usize = 100;
+/// See [`EXPANSION`].
+const EXPANSION_BYTES: usize = 64 * 1024;
+
 /// Serves one request: `POST /webhooks/{source}`, `GET /healthz`, `GET /readyz`.
 pub async fn serve<P: Platform, B: Body>(
     platform: &P,
@@ -178,7 +200,10 @@ async fn answer<P: Platform, B: Body>(
         let reply = Reply { status: 200, headers: Vec::new(), body: String::new() };
         return (reply, RequestOutcome::Probe);
     }
-    if !source.takes(incoming.method) {
+    let Incoming { method, query, headers, content_length, body, .. } = incoming;
+    let head = Head { method, query, headers };
+    let challenge = verifier.challenge(head);
+    if challenge.is_none() && !source.takes(method) {
         let allow = if source.takes("GET") { "GET, POST" } else { "POST" };
         return method_not_allowed(Some(name), allow);
     }
@@ -188,17 +213,36 @@ async fn answer<P: Platform, B: Body>(
         return rate_limited(name, wait);
     }
 
-    let Incoming { method, query, headers, content_length, body, .. } = incoming;
+    match challenge {
+        Some(Ok(answer)) => {
+            let mut reply = reply(&answer);
+            // The text is the client's: no browser may take it for a page.
+            reply.headers.push(("x-content-type-options", "nosniff".into()));
+            return (reply, RequestOutcome::Handshake { source: name.to_owned() });
+        }
+        Some(Err(rejection)) => return rejected(Some(name), rejection),
+        None => {}
+    }
     let limit = gate.config().limits.body_limit;
     if content_length.is_some_and(|length| length > limit as u64) {
         return rejected(Some(name), too_large(limit));
     }
+    let coding = match head.coding(&source.compression) {
+        Ok(coding) => coding,
+        Err(rejection) => return unsupported_encoding(source, rejection),
+    };
     // Before the body is read, so that an unsigned request costs no memory.
-    let head = Head { method, query, headers };
     if let Err(rejection) = verifier.check_head(head, now) {
         return rejected(Some(name), rejection);
     }
     let body = match read(body, content_length, limit, reserved).await {
+        Ok(body) => {
+            *body_bytes = u64::try_from(body.bytes.len()).ok();
+            decoded(platform, body, coding, limit).await
+        }
+        Err(error) => Err(error),
+    };
+    let body = match body {
         Ok(body) => body,
         Err(ReadError::Rejected(rejection)) => return rejected(Some(name), rejection),
         Err(ReadError::Overloaded) => {
@@ -209,7 +253,6 @@ async fn answer<P: Platform, B: Body>(
             );
         }
     };
-    *body_bytes = u64::try_from(body.bytes.len()).ok();
     let request = head.with_body(&body.bytes);
     let admitted = match admit(verifier, &request, now) {
         Ok(Admission::Events(events)) => events,
@@ -219,6 +262,16 @@ async fn answer<P: Platform, B: Body>(
         Err(rejection) => return rejected(Some(name), rejection),
     };
 
+    enqueued(platform, source, admitted).await
+}
+
+/// Puts events on the queue, and answers once they are durable.
+async fn enqueued<P: Platform>(
+    platform: &P,
+    source: &Source,
+    admitted: Vec<(Envelope, Cow<'_, [u8]>)>,
+) -> (Reply, RequestOutcome) {
+    let name = source.name.as_str();
     let mut messages = Vec::with_capacity(admitted.len());
     let mut events = Vec::with_capacity(admitted.len());
     for (mut event, body) in admitted {
@@ -312,6 +365,36 @@ async fn read<B: Body>(
     }
 }
 
+/// The body without its coding. Its memory is reserved before, for the longest body that it may become.
+async fn decoded<'m, P: Platform>(
+    platform: &P,
+    body: Read<'m>,
+    coding: Option<Coding>,
+    limit: usize,
+) -> Result<Read<'m>, ReadError> {
+    let Some(coding) = coding else { return Ok(body) };
+    let Read { bytes, mut reserved } = body;
+    let expanded = EXPANSION.saturating_mul(bytes.len()).saturating_add(EXPANSION_BYTES);
+    let most = limit.min(expanded);
+    if !reserved.grow(most) {
+        return Err(ReadError::Overloaded);
+    }
+    let decoded = platform.decode(coding, bytes, most).await;
+    decoded.map(|bytes| Read { bytes, reserved }).map_err(|error| {
+        ReadError::Rejected(match error {
+            DecodeError::Malformed => Rejection::new(
+                Reason::MalformedBody,
+                format!("the body is not valid {coding}, as its Content-Encoding says"),
+            ),
+            DecodeError::TooLong if most == limit => too_large(limit),
+            DecodeError::TooLong => Rejection::new(
+                Reason::BodyTooLarge,
+                format!("the body expands to more than {EXPANSION} times its length"),
+            ),
+        })
+    })
+}
+
 fn too_large(limit: usize) -> Rejection {
     Rejection::new(Reason::BodyTooLarge, format!("the body exceeds the limit of {limit} bytes"))
 }
@@ -322,7 +405,12 @@ fn rejected(source: Option<&str>, rejection: Rejection) -> (Reply, RequestOutcom
         | Reason::TimestampTooOld
         | Reason::TimestampInFuture
         | Reason::NoMatchingSignature => 401,
-        Reason::MalformedHeader | Reason::MalformedEvent | Reason::BodyIncomplete => 400,
+        Reason::MalformedHeader
+        | Reason::MalformedEvent
+        | Reason::MalformedBody
+        | Reason::BodyIncomplete => 400,
+        Reason::InvalidChallenge => 403,
+        Reason::UnsupportedEncoding => 415,
         Reason::BodyTooLarge => 413,
         Reason::BodyTimeout => 408,
         Reason::UnknownSource | Reason::NotFound => 404,
@@ -345,6 +433,15 @@ fn rate_limited(source: &str, wait: Duration) -> (Reply, RequestOutcome) {
 fn retry_after(wait: Duration) -> (&'static str, Cow<'static, str>) {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     ("retry-after", seconds.max(1).to_string().into())
+}
+
+/// A sender that knows the header sends the body again: <https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16>.
+fn unsupported_encoding(source: &Source, rejection: Rejection) -> (Reply, RequestOutcome) {
+    let (mut reply, outcome) = rejected(Some(&source.name), rejection);
+    let accepted: Vec<_> = source.compression.iter().map(|coding| coding.as_str()).collect();
+    let accepted = if accepted.is_empty() { "identity".to_owned() } else { accepted.join(", ") };
+    reply.headers.push(("accept-encoding", accepted.into()));
+    (reply, outcome)
 }
 
 fn method_not_allowed(source: Option<&str>, allow: &'static str) -> (Reply, RequestOutcome) {
@@ -381,10 +478,12 @@ fn problem(status: u16, reason: &str, detail: &str) -> Reply {
     let title = match status {
         400 => "Bad Request",
         401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         429 => "Too Many Requests",
         _ => "Service Unavailable",
     };

@@ -12,5 +12,7 @@ mod memory;
 mod rejections;
 
 pub use admit::{Admission, Gate, admit};
-pub use http::{Body, BodyError, Incoming, Platform, Reply, RequestOutcome, serve, timed_out};
+pub use http::{
+    Body, BodyError, DecodeError, Incoming, Platform, Reply, RequestOutcome, serve, timed_out,
+};
 pub use rejections::{REPORT_WINDOW, Recorded, Rejections};

@@ -7,23 +7,28 @@ use std::collections::BTreeMap;
 use hookmill_core::rejection::{Reason, Rejection};
 use percent_encoding::percent_decode;
 
-/// The fields of a form.
-pub(crate) fn fields(body: &[u8]) -> Result<Vec<(String, String)>, Rejection> {
+/// The names and values of a form or a query, decoded.
+pub(crate) fn pairs(form: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     let decode = |text: &[u8]| {
         let text: Vec<u8> = text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
-        String::from_utf8(percent_decode(&text).collect())
+        percent_decode(&text).collect()
+    };
+    form.split(|b| *b == b'&').filter(|field| !field.is_empty()).map(move |field| {
+        let (name, value) = match field.iter().position(|b| *b == b'=') {
+            Some(at) => (&field[..at], &field[at + 1..]),
+            None => (field, &[][..]),
+        };
+        (decode(name), decode(value))
+    })
+}
+
+/// The fields of a form.
+pub(crate) fn fields(body: &[u8]) -> Result<Vec<(String, String)>, Rejection> {
+    let text = |bytes| {
+        String::from_utf8(bytes)
             .map_err(|_| Rejection::new(Reason::MalformedEvent, "the form is not UTF-8"))
     };
-    body.split(|b| *b == b'&')
-        .filter(|field| !field.is_empty())
-        .map(|field| {
-            let (name, value) = match field.iter().position(|b| *b == b'=') {
-                Some(at) => (&field[..at], &field[at + 1..]),
-                None => (field, &[][..]),
-            };
-            Ok((decode(name)?, decode(value)?))
-        })
-        .collect()
+    pairs(body).map(|(name, value)| Ok((text(name)?, text(value)?))).collect()
 }
 
 /// The fields as a JSON object of strings, for rules. Of a repeated field, the last counts.

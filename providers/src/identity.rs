@@ -10,7 +10,7 @@ use hookmill_core::request::Request;
 use hookmill_rules::{Read, Values};
 use serde_json::value::RawValue;
 
-use crate::{Event, member_text, rejected};
+use crate::{Event, challenge, member_text, rejected, unmarked};
 
 /// The number of a hash's characters in an id: 128 bits, so that two bodies with the same hash cannot be found.
 const HASH_CHARACTERS: usize = 32;
@@ -23,11 +23,12 @@ pub(crate) fn events<'r>(
     signed: &[&[u8]],
 ) -> Result<Vec<Event<'r>>, Rejection> {
     let hash = how.hash.then(|| sha256_hex(&[request.body]));
+    let body = unmarked(request.body);
     if !how.many {
-        let event = event(how, request, request.body, id, hash.as_deref(), signed);
+        let event = event(how, request, body, id, hash.as_deref(), signed);
         return event.map(|event| vec![event]);
     }
-    let elements = elements(request.body)?;
+    let elements = elements(body)?;
     if elements.len() > limits::REQUEST_EVENTS {
         let detail = format!(
             "the request has {} events; the maximum is {}",
@@ -74,6 +75,15 @@ fn not_json(error: &serde_json::Error) -> Rejection {
     rejected(Reason::MalformedEvent, detail)
 }
 
+/// Whether a part comes from the body.
+fn reads(parts: &[NamePart]) -> bool {
+    parts.iter().any(|part| match part {
+        NamePart::Body(..) => true,
+        NamePart::Either(parts) => reads(parts),
+        NamePart::Header(_) | NamePart::BodyHash | NamePart::SignedHash => false,
+    })
+}
+
 fn event<'r>(
     how: &Events,
     request: &Request<'r>,
@@ -83,7 +93,6 @@ fn event<'r>(
     signed: &[&[u8]],
 ) -> Result<Event<'r>, Rejection> {
     // If no part comes from the body, it need not be JSON, unless the scheme says so.
-    let reads = |parts: &[NamePart]| parts.iter().any(|part| matches!(part, NamePart::Body(..)));
     let values = if reads(&how.id) || reads(&how.kind) || how.object {
         match how.reads.read(body) {
             Ok(values) => Some(values),
@@ -138,24 +147,42 @@ fn name(
         NamePart::Body(read, _) => values.and_then(|values| member_text(read, values)),
         NamePart::BodyHash => Some(sha256_hex(&[body])),
         NamePart::SignedHash => Some(sha256_hex(signed)),
+        NamePart::Either(parts) => {
+            for part in parts {
+                let found = name(part, request, body, values, signed)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            None
+        }
     })
 }
 
 fn missing(what: &str, part: &NamePart) -> Rejection {
-    let place = match part {
+    let detail = format!("the event's {what} is missing in {}", place(part));
+    rejected(Reason::MalformedEvent, detail)
+}
+
+fn place(part: &NamePart) -> String {
+    match part {
         NamePart::Header(name) => format!("the header {name}"),
         NamePart::Body(_, path) => format!("`{path}` of the body"),
         NamePart::BodyHash | NamePart::SignedHash => "the body".to_owned(),
-    };
-    rejected(Reason::MalformedEvent, format!("the event's {what} is missing in {place}"))
+        NamePart::Either(parts) => parts.iter().map(place).collect::<Vec<_>>().join(" or "),
+    }
 }
 
-/// The response to a request that is not an event.
-pub(crate) fn handshake(how: &Events, request: &Request<'_>) -> Option<Answer> {
+/// The response to a request that is not an event. `hmac` signs a text with the key that the request was signed with.
+pub(crate) fn handshake(
+    how: &Events,
+    request: &Request<'_>,
+    hmac: impl Fn(&str) -> Option<String>,
+) -> Option<Answer> {
     if how.handshakes.is_empty() {
         return None;
     }
-    let values = how.reads.read(request.body).ok()?;
+    let values = how.reads.read(unmarked(request.body)).ok()?;
     let handshake = how.handshakes.iter().find(|handshake| {
         let at = |read: &Read| read.value(&values).ok().flatten();
         handshake.when.iter().all(|(read, expected)| at(read) == Some(expected.as_str()))
@@ -163,7 +190,11 @@ pub(crate) fn handshake(how: &Events, request: &Request<'_>) -> Option<Answer> {
     })?;
     let mut answer = handshake.answer.clone();
     if let Some(echo) = &handshake.echo {
-        answer.body = member_text(echo, &values)?;
+        let echo = member_text(echo, &values)?;
+        answer.body = match &handshake.json[..] {
+            [] => echo,
+            members => challenge::filled(members, &echo, hmac(&echo).as_deref()),
+        };
     }
     Some(answer)
 }

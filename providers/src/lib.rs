@@ -5,6 +5,7 @@
 //! This module has the common parts: the keys of a source ([`Verifier`]), freshness, and the identity of an event.
 
 pub mod api;
+mod challenge;
 pub mod email;
 mod form;
 mod identity;
@@ -33,7 +34,7 @@ use thiserror::Error;
 
 use crate::key::Key;
 #[cfg(feature = "sign")]
-pub use crate::sign::{Development, Signed, UnsignedEvent, development, sign};
+pub use crate::sign::{Development, Signed, UnsignedEvent, development, development_token, sign};
 
 /// A source with its keys, ready to verify.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct Verifier {
     keys: Vec<(usize, Key)>,
     /// The first secret that is too short, if there is one.
     short: Option<KeyError>,
+    /// The token of a challenge.
+    challenge_token: Option<Secret>,
 }
 
 /// The content of a verified request.
@@ -75,6 +78,14 @@ pub enum KeyError {
         source_name: String,
         /// The names of the secrets.
         names: String,
+    },
+    /// The token of the challenge is not set.
+    #[error("source `{source_name}`: `challenge_token` is not set ({name})")]
+    NoToken {
+        /// The source.
+        source_name: String,
+        /// The name of the secret.
+        name: String,
     },
     /// A secret is set and not valid.
     #[error("source `{source_name}`: {name} {problem}")]
@@ -136,7 +147,14 @@ impl Verifier {
                 names: names.join(", "),
             });
         }
-        Ok(Self { source: source.clone(), keys: made, short })
+        let token = source.challenge_token.as_ref().map(|name| {
+            let set = lookup(name).filter(|token| !token.expose_secret().trim().is_empty());
+            set.ok_or_else(|| KeyError::NoToken {
+                source_name: source.name.clone(),
+                name: name.0.clone(),
+            })
+        });
+        Ok(Self { source: source.clone(), keys: made, short, challenge_token: token.transpose()? })
     }
 
     /// The verifier, for requests from anyone.
@@ -164,6 +182,16 @@ impl Verifier {
     /// Whether every secret has expired, so that no request can be verified.
     pub fn expired(&self, now: Timestamp) -> bool {
         self.keys.iter().all(|(index, _)| self.source.secrets[*index].expired(now))
+    }
+
+    /// The response to an unsigned request by which the provider checks the URL; `None` if this is another request.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::InvalidChallenge`].
+    pub fn challenge(&self, head: Head<'_>) -> Option<Result<Answer, Rejection>> {
+        let token = self.challenge_token.as_ref().map(|token| token.expose_secret().trim());
+        challenge::answer(self.source.challenge.as_ref()?, token, head)
     }
 
     /// Checks what can be checked without the body: the headers that the scheme needs, the signed time if it is in a
@@ -247,7 +275,13 @@ impl Verifier {
             Scheme::Template(template) => {
                 let proof = template::verify(template, public_url, request, &keys)?;
                 self.check_freshness(proof.verified.signed_at, now)?;
-                if let Some(answer) = identity::handshake(&source.events, request) {
+                let hmac = |text: &str| {
+                    let (_, key) =
+                        keys.iter().find(|(index, _)| *index == proof.verified.secret)?;
+                    let tag = key.tag(&[text.as_bytes()])?;
+                    Some(template::encode(template.signature.encoding, &tag))
+                };
+                if let Some(answer) = identity::handshake(&source.events, request, hmac) {
                     return Ok(Admitted::Handshake(answer));
                 }
                 let signed: Vec<&[u8]> = proof.signed.iter().map(|part| &**part).collect();
@@ -342,6 +376,12 @@ fn secret_bytes(scheme: &Scheme, secret: &Secret) -> Option<usize> {
 
 fn rejected(reason: Reason, detail: impl Into<String>) -> Rejection {
     Rejection::new(reason, detail)
+}
+
+/// A body without the byte order mark that some senders put before JSON, and sign:
+/// <https://www.rfc-editor.org/rfc/rfc8259#section-8.1>.
+fn unmarked(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
 /// The URL that the provider called: the configured one, with the query of the request.

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey as Ed25519Key};
 use hookmill_config::Source;
 use hookmill_config::scheme::{
-    Algorithm, Encoding, KeyForm, NamePart, Part, Place, Scheme, Template, TimeUnit,
+    Algorithm, KeyForm, NamePart, Part, Place, Scheme, Template, TimeUnit,
 };
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 
 use crate::key::{Key, pkcs1v15_sha1};
+use crate::template::encode;
 use crate::{member_text, paddle_classic, plain, standard_webhooks, twilio, url};
 
 /// An event to sign.
@@ -120,17 +121,19 @@ fn by_template(
         changed = true;
         set(json, path, value)
     };
-    if let [NamePart::Header(name), ..] = id {
-        headers.push((name.clone(), event.id.to_owned()));
+    if let Some(name) = id.first().and_then(header) {
+        headers.push((name.to_owned(), event.id.to_owned()));
     }
-    if let [NamePart::Header(name), more @ ..] = kind {
+    if let [first, more @ ..] = kind
+        && let Some(name) = header(first)
+    {
         // The parts after the header are in the body.
         let kind = if more.is_empty() {
             event.kind
         } else {
             event.kind.split('.').next().unwrap_or_default()
         };
-        headers.push((name.clone(), kind.to_owned()));
+        headers.push((name.to_owned(), kind.to_owned()));
     }
     let mut timestamp = String::new();
     if let Some(time) = &template.timestamp {
@@ -140,7 +143,7 @@ fn by_template(
             TimeUnit::Rfc3339 => event.at.to_string(),
         };
         match &time.place {
-            Place::Header(name) => headers.push((name.clone(), timestamp.clone())),
+            Place::Header(names) => headers.push((names[0].clone(), timestamp.clone())),
             Place::Body(_, path) if template.payload.contains(&Part::Timestamp) => {
                 put(path, json!(timestamp))?;
             }
@@ -202,7 +205,8 @@ fn by_template(
     let signature = signature(template, secret, &signed)?;
     let text = spelled(template, &timestamp, &signature);
     match &template.signature.place {
-        Place::Header(name) | Place::Member(name) => headers.push((name.clone(), text)),
+        Place::Header(names) => headers.push((names[0].clone(), text)),
+        Place::Member(name) => headers.push((name.clone(), text)),
         Place::Body(_, path) => {
             let mut json: Value =
                 serde_json::from_slice(&body).map_err(|_| "the body is not JSON")?;
@@ -213,19 +217,24 @@ fn by_template(
     Ok(Signed { headers, body })
 }
 
+/// The header of a part of an id or type, if it is one; of alternatives, the first.
+fn header(part: &NamePart) -> Option<&str> {
+    match part {
+        NamePart::Header(name) => Some(name),
+        NamePart::Either(parts) => parts.first().and_then(header),
+        NamePart::Body(..) | NamePart::BodyHash | NamePart::SignedHash => None,
+    }
+}
+
 /// A signature as it appears in the request, with its prefix.
 fn spelled(template: &Template, timestamp: &str, signature: &[u8]) -> String {
-    let signature = match template.signature.encoding {
-        Encoding::Hex => base16ct::lower::encode_string(signature),
-        Encoding::Base64 => STANDARD.encode(signature),
-        Encoding::Text => String::from_utf8_lossy(signature).into_owned(),
-    };
+    let signature = encode(template.signature.encoding, signature);
     match (&template.signature.list, template.timestamp.as_ref().map(|time| &time.place)) {
-        (Some((separator, key)), Some(Place::Member(time))) => {
+        (Some((separator, Some(key))), Some(Place::Member(time))) => {
             format!("{time}={timestamp}{separator}{key}={signature}")
         }
-        (Some((_, key)), _) => format!("{key}={signature}"),
-        (None, _) => format!("{}{signature}", template.signature.prefix),
+        (Some((_, Some(key))), _) => format!("{key}={signature}"),
+        (Some((_, None)) | None, _) => format!("{}{signature}", template.signature.prefix),
     }
 }
 
@@ -285,7 +294,7 @@ pub struct Development {
 /// The development keys of a source, for the secret of this name.
 #[expect(clippy::missing_panics_doc, reason = "fixed keys are keys")]
 pub fn development(source: &Source, name: &SecretName) -> Development {
-    let label = format!("for-development-only-{}", name.0.to_lowercase());
+    let label = development_label(name);
     let both = |text: String| Development { verifying: text.clone().into(), signing: text.into() };
     let seed = sha256_hex(&[label.as_bytes()]);
     let bytes = base16ct::lower::decode_vec(&seed).unwrap_or_default();
@@ -324,6 +333,15 @@ pub fn development(source: &Source, name: &SecretName) -> Development {
             (_, KeyForm::Text) => both(label),
         },
     }
+}
+
+/// The development token of a challenge.
+pub fn development_token(name: &SecretName) -> Secret {
+    development_label(name).into()
+}
+
+fn development_label(name: &SecretName) -> String {
+    format!("for-development-only-{}", name.0.to_lowercase())
 }
 
 /// Public: it protects nothing.

@@ -18,7 +18,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_rules::{Read, Values};
 
 use crate::key::{Key, matching};
-use crate::{member_text, plain, rejected, url};
+use crate::{member_text, plain, rejected, unmarked, url};
 
 /// The evidence of a verified request: the secret, the time, and the signed parts.
 pub(crate) struct Proof<'r> {
@@ -80,7 +80,7 @@ pub(crate) fn verify<'r>(
 
 /// The members of the body that the scheme names.
 fn members<'r>(template: &Template, request: &Request<'r>) -> Result<Values<'r>, Rejection> {
-    let values = template.reads.read(request.body);
+    let values = template.reads.read(unmarked(request.body));
     values.map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))
 }
 
@@ -99,18 +99,22 @@ fn parse(
     values: Option<&Values<'_>>,
 ) -> Result<Parsed, Rejection> {
     let SignatureAt { place, prefix, encoding, list } = &template.signature;
-    let header = match place {
-        Place::Header(name) => head.required_header(name)?.into_owned(),
-        Place::Body(read, path) => member(read, path, values)?,
-        Place::Member(_) => String::new(),
-    };
-    let name = match place {
-        Place::Header(name) | Place::Body(_, name) | Place::Member(name) => name.as_str(),
+    let (name, header) = match place {
+        Place::Header(names) => match list {
+            Some((',', None)) => (names[0].as_str(), repeated(head, names)?),
+            _ => (names[0].as_str(), required(head, names)?.into_owned()),
+        },
+        Place::Body(read, path) => (path.as_str(), member(read, path, values)?),
+        Place::Member(name) => (name.as_str(), String::new()),
     };
     let malformed = |detail: String| rejected(Reason::MalformedHeader, format!("{name} {detail}"));
 
     let (mut timestamp, texts) = match list {
-        Some((separator, key)) => {
+        Some((separator, None)) => {
+            let members = header.split(*separator).map(str::trim);
+            (None, members.filter_map(|member| member.strip_prefix(prefix.as_str())).collect())
+        }
+        Some((separator, Some(key))) => {
             let time_key = match template.timestamp.as_ref().map(|timestamp| &timestamp.place) {
                 Some(Place::Member(key)) => Some(key.as_str()),
                 _ => None,
@@ -130,7 +134,7 @@ fn parse(
     if let Some(time) = time {
         timestamp = match &time.place {
             Place::Member(_) => timestamp,
-            Place::Header(name) => Some(head.required_header(name)?),
+            Place::Header(names) => Some(required(head, names)?),
             Place::Body(read, path) => match values {
                 Some(values) => Some(Cow::Owned(time_member(time, read, path, values)?)),
                 None => None,
@@ -153,13 +157,41 @@ fn parse(
             Encoding::Text => "in it",
         };
         let detail = match list {
-            Some((_, key)) => format!("{name} has no `{key}=` with a signature {form}"),
-            None => format!("{name} has no signature {form}"),
+            Some((_, Some(key))) => format!("{name} has no `{key}=` with a signature {form}"),
+            Some((_, None)) | None => format!("{name} has no signature {form}"),
         };
         return Err(rejected(Reason::NoMatchingSignature, detail));
     }
     let timestamp = timestamp.map(Cow::into_owned);
     Ok(Parsed { signatures, timestamp, signed_at })
+}
+
+/// The value of a header with one of these names.
+fn required<'h>(head: Head<'h>, names: &[String]) -> Result<Cow<'h, str>, Rejection> {
+    let value = head.either_header(names)?;
+    value.ok_or_else(|| {
+        rejected(Reason::MissingHeader, format!("{} is missing", names.join(" or ")))
+    })
+}
+
+/// The value of a header that is a list. A header that is sent twice is a list too, and a Worker cannot tell one from the
+/// other: <https://www.rfc-editor.org/rfc/rfc9110#section-5.3>.
+fn repeated(head: Head<'_>, names: &[String]) -> Result<String, Rejection> {
+    let lists = names.iter().map(|name| {
+        let values = head.headers.all(name);
+        let text = std::str::from_utf8;
+        let values: Result<Vec<_>, _> = values.iter().map(|value| text(value)).collect();
+        let values = values.map(|values| values.join(","));
+        values.map_err(|_| rejected(Reason::MalformedHeader, format!("{name} is not text")))
+    });
+    let mut lists = lists.collect::<Result<Vec<_>, _>>()?;
+    lists.retain(|list| !list.trim().is_empty());
+    let missing = format!("{} is missing", names.join(" or "));
+    match &lists[..] {
+        [] => Err(rejected(Reason::MissingHeader, missing)),
+        [one] => Ok(one.clone()),
+        lists => Ok(lists.join(",")),
+    }
 }
 
 /// The time and the signatures of a list `key=value`, or the problem with it.
@@ -184,6 +216,15 @@ fn listed<'h>(
     match (time_key, &timestamp) {
         (Some(key), None) => Err(format!("has no timestamp ({key}=)")),
         _ => Ok((timestamp, texts)),
+    }
+}
+
+/// A signature as text.
+pub(crate) fn encode(encoding: Encoding, signature: &[u8]) -> String {
+    match encoding {
+        Encoding::Hex => base16ct::lower::encode_string(signature),
+        Encoding::Base64 => STANDARD.encode(signature),
+        Encoding::Text => String::from_utf8_lossy(signature).into_owned(),
     }
 }
 
@@ -336,8 +377,8 @@ fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejectio
         Some(Place::Body(_, path)) => {
             rejected(Reason::MalformedEvent, format!("the value at `{path}` is not {unit}"))
         }
-        Some(Place::Header(name)) => {
-            rejected(Reason::MalformedHeader, format!("{name} is not {unit}"))
+        Some(Place::Header(names)) => {
+            rejected(Reason::MalformedHeader, format!("{} is not {unit}", names.join(" or ")))
         }
         _ => {
             rejected(Reason::MalformedHeader, format!("{list} has a timestamp that is not {unit}"))

@@ -7,8 +7,10 @@
 //! With shared keys, `X-Twilio-Webhooks-Signature-Settings` names the algorithm:
 //! <https://www.twilio.com/docs/usage/webhooks/webhook-shared-keys>.
 //!
-//! A signature may include the port or not. Behind a proxy the URL is unknown, so it is configured; forwarded headers are
-//! not trusted.
+//! Twilio is not consistent about the URL: a signature may include the port or not, and escape characters of the query that
+//! the request does not escape, or the other way round. `spellings` has the forms that Twilio's own libraries try, and more:
+//! <https://github.com/twilio/twilio-node/blob/main/src/webhooks/webhooks.ts>. Behind a proxy the URL is unknown, so it is
+//! configured; forwarded headers are not trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +20,33 @@ use hookmill_core::hash::sha256_hex;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Head, Request};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
 use crate::form;
 use crate::key::{Key, matching};
-use crate::{Event, rejected, url};
+use crate::{Event, plain, rejected};
 
 const SIGNATURE: &str = "X-Twilio-Signature";
 const SETTINGS: &str = "X-Twilio-Webhooks-Signature-Settings";
+
+/// What a URL's parser escapes in a query, without what is escaped already:
+/// <https://url.spec.whatwg.org/#special-query-percent-encode-set>.
+const URL_ESCAPES: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'\'');
+/// What Node's `querystring.stringify` escapes, which is what JavaScript's `encodeURIComponent` does.
+const COMPONENT_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+/// What a form escapes, besides blanks: <https://url.spec.whatwg.org/#application-x-www-form-urlencoded-percent-encode-set>.
+const FORM_ESCAPES: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_').remove(b' ');
 
 /// One secret is a key for both algorithms.
 pub(crate) fn keys(secret: &str) -> [Key; 2] {
@@ -74,9 +96,10 @@ pub(crate) fn verify(
 ) -> Result<(Verified, Content), Rejection> {
     let Parsed { signature, sha256, content_type } = parse(request.head())?;
     let query = request.query.unwrap_or_default();
-    let body_hash = query.split('&').find_map(|field| field.strip_prefix("bodySHA256="));
+    // Decoded, since the signature is valid for every spelling of it.
+    let body_hash = form::pairs(query.as_bytes()).find(|(name, _)| name == b"bodySHA256");
     // Not secret: the URL contains it. It binds the signature to this body, whatever the content type.
-    if body_hash.is_some_and(|hash| hash != sha256_hex(&[request.body])) {
+    if body_hash.as_ref().is_some_and(|(_, hash)| hash != sha256_hex(&[request.body]).as_bytes()) {
         let detail = "the body does not match its hash in the URL (bodySHA256)";
         return Err(rejected(Reason::NoMatchingSignature, detail));
     }
@@ -98,9 +121,8 @@ pub(crate) fn verify(
     let signatures = [signature];
     let keys: Vec<_> =
         keys.iter().filter(|(_, key)| matches!(key, Key::HmacSha256(_)) == sha256).collect();
-    let url = url(Some(public_url), request.query);
     let mut result = Err(unmatched());
-    for url in spellings(&url) {
+    for url in spellings(public_url, request.query) {
         result = matching(keys.iter().copied(), &[url.as_bytes(), params.as_bytes()], &signatures);
         if result.is_ok() {
             break;
@@ -138,8 +160,15 @@ fn sorted(fields: &[(String, String)]) -> String {
     text
 }
 
-/// The URL as configured, without its port, and with its explicit or default port.
-fn spellings(url: &str) -> Vec<String> {
+/// The URLs that the signature may cover. The query decodes to the same fields in all of them.
+fn spellings(public_url: &str, query: Option<&str>) -> Vec<String> {
+    let queries = query.map_or_else(|| vec![String::new()], queries);
+    let urls = ports(public_url);
+    urls.iter().flat_map(|url| queries.iter().map(move |query| format!("{url}{query}"))).collect()
+}
+
+/// The URL as configured; and without its port, or with the default one.
+fn ports(url: &str) -> Vec<String> {
     let mut spellings = vec![url.to_owned()];
     if let Some((scheme, rest)) = url.split_once("://") {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -155,6 +184,31 @@ fn spellings(url: &str) -> Vec<String> {
                 format!("{scheme}://{authority}:{port}{path}")
             }
         });
+    }
+    spellings
+}
+
+/// The query as sent, with the escapes of a URL's parser, of `encodeURIComponent` and of a form, and with few escapes. Each
+/// begins with the question mark.
+fn queries(query: &str) -> Vec<String> {
+    let written = |escapes: &'static AsciiSet| {
+        let encode = |text: &[u8]| percent_encode(text, escapes).to_string();
+        let pairs = form::pairs(query.as_bytes());
+        let fields = pairs.map(|(name, value)| format!("{}={}", encode(&name), encode(&value)));
+        fields.collect::<Vec<_>>().join("&")
+    };
+    let mut spellings = Vec::new();
+    for spelling in [
+        query.to_owned(),
+        percent_encode(query.as_bytes(), URL_ESCAPES).to_string(),
+        written(COMPONENT_ESCAPES),
+        written(FORM_ESCAPES).replace(' ', "+"),
+        plain(query),
+    ] {
+        let spelling = format!("?{spelling}");
+        if !spellings.contains(&spelling) {
+            spellings.push(spelling);
+        }
     }
     spellings
 }
@@ -195,19 +249,55 @@ pub(crate) fn sign(key: &Key, url: &str, body: &[u8]) -> Result<Vec<(String, Str
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_url_is_tried_with_and_without_its_port() {
         for (url, other) in [
-            ("https://a.test/x?y=1", "https://a.test:443/x?y=1"),
+            ("https://a.test/x", "https://a.test:443/x"),
             ("http://a.test/x", "http://a.test:80/x"),
             ("https://a.test:8443/x", "https://a.test/x"),
             ("https://u:p@a.test/x:1", "https://u:p@a.test:443/x:1"),
             ("https://u:p@a.test:1", "https://u:p@a.test"),
             ("https://[::1]/x", "https://[::1]:443/x"),
         ] {
-            assert_eq!(spellings(url), [url, other]);
+            assert_eq!(spellings(url, None), [url, other]);
+        }
+        let urls = ["https://a.test/x?y=1", "https://a.test:443/x?y=1"];
+        assert_eq!(spellings("https://a.test/x", Some("y=1")), urls);
+    }
+
+    #[test]
+    fn a_query_is_tried_in_every_spelling_of_its_fields() {
+        for (sent, signed) in [
+            ("name=O'Brien", "?name=O%27Brien"),
+            ("name=O%27Brien", "?name=O'Brien"),
+            ("a=x%40y.test%3A1", "?a=x@y.test:1"),
+            ("a=x@y.test:1", "?a=x%40y.test%3A1"),
+            ("a=b+c", "?a=b%20c"),
+            ("a=b%20c", "?a=b+c"),
+            ("a=%c3%bc%2f", "?a=%C3%BC%2F"),
+            ("a=\u{fc}", "?a=%C3%BC"),
+            ("a=(b)", "?a=%28b%29"),
+            ("a", "?a="),
+        ] {
+            assert!(queries(sent).contains(&signed.to_owned()), "{sent}: {:?}", queries(sent));
+        }
+        assert_eq!(queries("a=1"), ["?a=1"]);
+    }
+
+    proptest! {
+        // So that a signature is valid for no other fields.
+        #[test]
+        fn every_spelling_has_the_same_fields(
+            query in "([a-c&=+%'@:/?! ;~*()\"<>#{|}é]|%2[0-9a-fA-F]|%3[0-9a-fA-F]|%4[01]|%[fF][fF]|%5[bB]){0,12}",
+        ) {
+            let fields = |query: &str| form::pairs(query.as_bytes()).collect::<Vec<_>>();
+            for spelling in queries(&query) {
+                prop_assert_eq!(fields(&spelling[1..]), fields(&query), "{}", spelling);
+            }
         }
     }
 }

@@ -413,6 +413,45 @@ fn a_signature_that_leaves_the_body_open_is_one_event() {
 }
 
 #[test]
+fn each_member_of_a_list_without_a_key_is_a_signature() {
+    let more = "signature = { header = [\"Acme\", \"X-Acme\"], list = \",\", prefix = \"v1=\", encoding = \"hex\" }\npayload = \"{body}\"\nevent = { id = \"hash:body\", type = \"type\" }\n";
+    let source = source("hmac", 1, more);
+    let key = "a-secret-of-acme";
+    let good = sign(&source, &key.into(), outgoing("", BODY)).unwrap().headers.remove(0);
+    assert_eq!(good.0, "Acme");
+    let good = good.1;
+    let sent = |headers: &[(&str, &str)]| {
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let request = Request { method: "POST", query: None, headers: &headers, body: BODY };
+        judge(&source, &[key], &request, NOW).0
+    };
+    let other = format!("v1=00, {good}");
+    let blanks = format!(" {good} ,v2=00");
+    for headers in [
+        &[("Acme", &*good)][..],
+        &[("X-Acme", &*good)],
+        &[("Acme", &*other)],
+        &[("Acme", &*blanks)],
+        // A Worker gets these as one.
+        &[("Acme", "v1=00"), ("Acme", &*good)],
+        &[("Acme", "v1=00"), ("X-Acme", &*good)],
+    ] {
+        assert_eq!(sent(headers), "valid", "{headers:?}");
+    }
+    let many = format!("{}{good}", "v1=00,".repeat(8));
+    for (header, reason) in [
+        ("", "missing_header"),
+        (" , ", "no_matching_signature"),
+        ("v1=00,v1=zz", "no_matching_signature"),
+        (good.trim_start_matches("v1="), "no_matching_signature"),
+        (&many, "malformed_header"),
+    ] {
+        assert_eq!(sent(&[("Acme", header)]), reason, "{header}");
+    }
+}
+
+#[test]
 fn a_header_of_stated_length_has_that_length() {
     let more = "signature = { header = \"X-S\", encoding = \"hex\" }\ntimestamp = { header = \"X-T\" }\npayload = \"{header:X-Id:4}{timestamp}{body}\"\nevent = { id = \"header:X-Id\", type = \"type\", default = \"none\" }\n";
     let source = source("hmac", 1, more);
@@ -510,7 +549,7 @@ fn body_for(source: &Source, extra: &str) -> Vec<u8> {
     }
     let event = serde_json::json!({
         "id": "evt_1", "event_id": "evt_1", "log_id": "1", "eventId": 1, "sg_event_id": "x", "kind": "k",
-        "type": "a", "event_type": "a", "topic": "a", "subscriptionType": "a", "event": "a", "action": "a",
+        "type": "a", "event_type": "a", "topic": "a", "subscriptionType": "a", "event": "a", "action": "a", "object": "a",
         "meta": { "event_name": "a" }, "data": { "type": "a" }, "event-data": { "id": "1", "event": "a" },
         "extra": extra,
     });

@@ -291,13 +291,13 @@ fn init_lists_the_providers() {
     --- stdout
     --- stderr
     error: no provider given
-      [possible values: auth0, clerk, discord, github, hubspot, intercom, lemon-squeezy, linear, mailgun, paddle, paddle-classic, resend, sendgrid, shopify, slack, square, stripe, supabase, svix, twilio, typeform, zendesk]
+      [possible values: auth0, clerk, discord, github, hubspot, intercom, lemon-squeezy, linear, mailgun, meta, paddle, paddle-classic, resend, sendgrid, shopify, slack, square, stripe, supabase, svix, twilio, typeform, zendesk, zoom]
 
     exit code 2
     --- stdout
     --- stderr
     error: invalid value 'strip' for '[PROVIDER]...'
-      [possible values: auth0, clerk, discord, github, hubspot, intercom, lemon-squeezy, linear, mailgun, paddle, paddle-classic, resend, sendgrid, shopify, slack, square, stripe, supabase, svix, twilio, typeform, zendesk]
+      [possible values: auth0, clerk, discord, github, hubspot, intercom, lemon-squeezy, linear, mailgun, meta, paddle, paddle-classic, resend, sendgrid, shopify, slack, square, stripe, supabase, svix, twilio, typeform, zendesk, zoom]
 
       tip: a similar value exists: 'stripe'
 

@@ -1,7 +1,10 @@
 //! `hookmill verify`.
 
+use std::io::Write as _;
 use std::process::Command;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use hookmill_tests::folder;
 use hookmill_tests::native::binary;
 use serde_json::Value;
@@ -77,6 +80,56 @@ fn a_captured_request_is_verified_and_its_errors_are_explained() {
       sent more than once: x-hub-signature-256
     --- stderr
     error: not valid: malformed_header
+    ");
+}
+
+#[test]
+fn the_coding_of_a_body_is_explained() {
+    let body = b"{\"type\":\"a\"}";
+    let gzip = |body: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    };
+    // The lines about what is wrong.
+    let verified = |source: &str, headers: &str, coding: &str, body: &[u8]| {
+        let head = format!("{headers}Content-Encoding: {coding}\r\n\r\n");
+        let shown = verified(source, "", &[head.as_bytes(), body].concat(), &[]);
+        let lines = shown.lines().filter(|line| {
+            ["valid", "not valid", "  Content", "  likely"]
+                .iter()
+                .any(|start| line.starts_with(start))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let (bare, _) = captured("bare", "", None, body);
+    let (github, _) = captured("github", "issues.opened", None, body);
+    let (compressed, _) = captured("bare", "", None, &gzip(body));
+    insta::assert_snapshot!([
+        verified("bare", &bare, "gzip", &gzip(body)),
+        verified("bare", &bare, "gzip", body),
+        verified("bare", &compressed, "gzip", &gzip(body)),
+        verified("github", &github, "gzip", &gzip(body)),
+        verified("github", &github, "br", body),
+        verified("bare", &bare, "zstd", body),
+    ].join("\n"), @"
+    valid, by the development secret of TEST_BARE_SECRET
+      Content-Encoding: gzip
+    not valid: malformed_body: the body is not valid gzip, as its Content-Encoding says
+      Content-Encoding: gzip
+      likely: the signature fits the body as it is: a proxy decompressed it and left the header Content-Encoding
+    not valid: no_matching_signature: the request was signed with another secret, or changed in transit
+      Content-Encoding: gzip
+      likely: the signature covers the compressed body, which Hookmill does not support; have the provider send bodies without Content-Encoding
+    not valid: unsupported_encoding: this source accepts no Content-Encoding; have the provider send bodies without one
+      Content-Encoding: gzip
+      likely: the signature fits the decompressed body; add its Content-Encoding to `compression` of the source
+    not valid: unsupported_encoding: this source accepts no Content-Encoding; have the provider send bodies without one
+      Content-Encoding: br
+      likely: the signature fits the body as it is: a proxy decompressed it and left the header Content-Encoding
+    not valid: unsupported_encoding: this source accepts one Content-Encoding of gzip, deflate, br
+      Content-Encoding: zstd
+      likely: the signature fits the body as it is: a proxy decompressed it and left the header Content-Encoding
     ");
 }
 

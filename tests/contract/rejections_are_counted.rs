@@ -6,7 +6,7 @@ use std::time::Duration;
 use hookmill_core::rejection::Reason;
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::Word as _;
-use hookmill_tests::event::{Event, clerk, now, stripe};
+use hookmill_tests::event::{Event, clerk, now, signed, stripe};
 use hookmill_tests::http::{exchange, exchange_parts, request};
 use hookmill_tests::{CLERK_SECRET, Fault, STRIPE_SECRET, eventually};
 use serde_json::{Value, json};
@@ -79,6 +79,12 @@ fn every_reason_is_reached_and_counted() {
     pipeline.send(&malformed.headers(), "stripe", &malformed.body);
     pipeline.send(&at(STRIPE_SECRET, 0), "stripe", &vec![b' '; 2 * 1024 * 1024]);
     pipeline.send(&[], "nobody", body);
+    let coded = |coding: &str| vec![("Content-Encoding".to_owned(), coding.to_owned())];
+    pipeline.send(&coded("zstd"), "stripe", body);
+    let sent = signed("bare", "", "", None, b"{}");
+    pipeline.send(&[coded("gzip"), sent.headers].concat(), "bare", b"{}");
+    let challenge = "/webhooks/meta?hub.mode=subscribe&hub.challenge=1";
+    exchange(pipeline.address(), &request("GET", challenge, &[], b"")).unwrap();
     exchange(pipeline.address(), &request("POST", "/", &[], body)).unwrap();
     exchange(pipeline.address(), &request("PUT", "/webhooks/stripe", &[], b"")).unwrap();
     for _ in 0..20 {

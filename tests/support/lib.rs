@@ -74,6 +74,7 @@ pub fn secrets() -> BTreeMap<String, String> {
         ("TEST_STRIPE_SECRET", STRIPE_SECRET),
         ("TEST_STRIPE_SECRET_NEXT", STRIPE_SECRET_NEXT),
         ("TEST_CLERK_SECRET", CLERK_SECRET),
+        ("TEST_META_TOKEN", "meta-canary-6a1d"),
     ] {
         secrets.insert(name.to_owned(), secret.to_owned());
     }

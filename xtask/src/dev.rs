@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use hookmill_config::parse;
 use hookmill_core::secret::ExposeSecret as _;
-use hookmill_providers::development;
+use hookmill_providers::{development, development_token};
 
 use crate::build::Worker;
 use crate::shell::{become_program, root};
@@ -91,6 +91,12 @@ fn development_secrets() -> anyhow::Result<Vec<String>> {
         }
         let secret = development(source, name).verifying;
         vars.push_str(&format!("{}={}\n", name.0, secret.expose_secret()));
+    }
+    for name in config.ingress.sources.iter().filter_map(|source| source.challenge_token.as_ref()) {
+        if !vars.lines().any(|line| line.starts_with(&format!("{}=", name.0))) {
+            let token = development_token(name);
+            vars.push_str(&format!("{}={}\n", name.0, token.expose_secret()));
+        }
     }
     fs::write(&path, vars).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(config.ingress.sources.into_iter().map(|source| source.name).collect())

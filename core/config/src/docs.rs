@@ -18,8 +18,8 @@ use crate::settings::{
     Access, BodyLimits, Database, Limits, Queue, RateLimit, Retention, Retry, SecretRef,
 };
 use crate::source::{
-    EventKeys, HandshakeKeys, ObjectsApiKeys, PARAMETERS, ResponseKeys, SignatureKeys, SourceKeys,
-    TimestampKeys,
+    ChallengeKeys, EventKeys, HandshakeKeys, ObjectsApiKeys, PARAMETERS, ResponseKeys,
+    SignatureKeys, SourceKeys, TimestampKeys,
 };
 
 /// The JSON Schema of hookmill.toml, draft 2020-12.
@@ -45,6 +45,7 @@ fn tables() -> Vec<Reference> {
         ("sources.timestamp", "`timestamp = { … }` of a source", TimestampKeys::keys()),
         ("sources.event", "`event = { … }` of a source", EventKeys::keys()),
         ("sources.handshake", "`[[sources.NAME.handshake]]`", HandshakeKeys::keys()),
+        ("sources.challenge", "`challenge = { … }` of a source", ChallengeKeys::keys()),
         ("rules", "`[[rules]]`", RuleKeys::keys()),
         (
             "rules.when",

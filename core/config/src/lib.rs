@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use hookmill_core::email::TemplateText;
 use hookmill_core::outbound::Provider;
+use hookmill_core::request::Coding;
+use hookmill_core::secret::SecretName;
 use hookmill_core::time::Timestamp;
 use hookmill_rules::Program;
 use serde::{Deserialize, Serialize};
@@ -47,7 +49,7 @@ pub use settings::{Access, Batch, BodyLimits, Limits, RateLimit, Retention, Retr
 pub use source::scheme_names;
 
 use redact::Redaction;
-use scheme::{Answer, Events, Scheme, Tolerance};
+use scheme::{Answer, Challenge, Events, Scheme, Tolerance};
 
 impl SecretRef {
     /// Whether it has expired.
@@ -75,6 +77,12 @@ pub struct Source {
     pub events: Events,
     /// The response, if not the number of events.
     pub answer: Option<Answer>,
+    /// The challenge by which the provider checks the URL, if there is one.
+    pub challenge: Option<Challenge>,
+    /// The secret with the challenge's token.
+    pub challenge_token: Option<SecretName>,
+    /// The codings of bodies that it accepts. The signature covers the decoded body.
+    pub compression: Vec<Coding>,
     /// The rate limit, if there is one.
     pub rate_limit: Option<RateLimit>,
 }

@@ -186,16 +186,17 @@ pub struct SignatureAt {
     pub prefix: String,
     /// Its form.
     pub encoding: Encoding,
-    /// If the header is a list `key=value`: the separator of its members, and the key of the signatures.
-    pub list: Option<(char, String)>,
+    /// If the header is a list: the separator of its members. If they are `key=value`: the key of the signatures; otherwise
+    /// each member is a signature.
+    pub list: Option<(char, Option<String>)>,
 }
 
 /// A location in a request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// A header.
-    Header(String),
+    /// A header: the first of these names that a request has.
+    Header(Vec<String>),
     /// The member with this key in the list that contains the signature.
     Member(String),
     /// A path in the body, and its text for messages.
@@ -327,6 +328,8 @@ pub enum NamePart {
     BodyHash,
     /// The SHA-256 of the signed bytes: one signature is one event.
     SignedHash,
+    /// The first of these that exists.
+    Either(Vec<NamePart>),
 }
 
 /// A request that is not an event: a challenge, a ping.
@@ -340,6 +343,23 @@ pub struct Handshake {
     pub answer: Answer,
     /// The member of the request that replaces `answer.body`, as text.
     pub echo: Option<Read>,
+    /// The members of a JSON object that replaces `answer.body` instead: texts with `{echo}` and `{hmac}`.
+    pub json: Vec<(String, String)>,
+}
+
+/// An unsigned request by which a provider checks the URL, and that needs a response.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Challenge {
+    /// The method: `GET` or `POST`.
+    pub method: String,
+    /// Parameters of the query, and their values.
+    pub when: Vec<(String, String)>,
+    /// The parameter that is the response.
+    pub echo: String,
+    /// The parameter with the token that the provider was given.
+    pub token: Option<String>,
+    /// The members of a JSON object that is the response instead: texts with `{echo}`.
+    pub json: Vec<(String, String)>,
 }
 
 /// A response that a source needs.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use hookmill_core::limits::SECRETS;
+use hookmill_core::request::Coding;
 use hookmill_core::secret::SecretName;
 use hookmill_keys::kind::{
-    all_members, boolean, choice, duration, list, one_or_many, parsed, scalar, secret, table,
-    table_or, text, whole,
+    all_members, boolean, choice, duration, either, list, members, one_or_many, parsed, scalar,
+    secret, table, table_or, text, whole,
 };
 use hookmill_keys::{Document, Item, Kind, Located, Section, Table, days, flatten, keys, seconds};
 use hookmill_rules::preset::{PRESETS, Preset};
@@ -17,8 +18,8 @@ use crate::channels::Api;
 use crate::channels::keys::ApiKeys;
 use crate::redact::Redaction;
 use crate::scheme::{
-    Algorithm, Answer, Encoding, Events, Handshake, KeyForm, NamePart, Part, Place, Scheme,
-    SignatureAt, Template, TimeAt, TimeUnit, Tolerance, unseparated,
+    Algorithm, Answer, Challenge, Encoding, Events, Handshake, KeyForm, NamePart, Part, Place,
+    Scheme, SignatureAt, Template, TimeAt, TimeUnit, Tolerance, unseparated,
 };
 use crate::{RateLimit, SecretRef, Source};
 
@@ -26,8 +27,14 @@ use crate::{RateLimit, SecretRef, Source};
 const GENERAL: [&str; 7] =
     ["ed25519", "ecdsa-p256", "hmac", "paddle-classic", "standard-webhooks", "token", "twilio"];
 
+/// Those of them that are not one provider's.
+const ANY_PROVIDER: [&str; 5] = ["ed25519", "ecdsa-p256", "hmac", "standard-webhooks", "token"];
+
+const CODINGS: [(&str, Coding); 3] =
+    [("gzip", Coding::Gzip), ("deflate", Coding::Deflate), ("br", Coding::Brotli)];
+
 /// Named schemes: parameters of a general one, in the language of hookmill.toml.
-const NAMED: [(&str, &str); 20] = [
+const NAMED: [(&str, &str); 22] = [
     ("auth0", include_str!("../schemes/auth0.toml")),
     ("clerk", include_str!("../schemes/clerk.toml")),
     ("discord", include_str!("../schemes/discord.toml")),
@@ -37,6 +44,7 @@ const NAMED: [(&str, &str); 20] = [
     ("lemon-squeezy", include_str!("../schemes/lemon-squeezy.toml")),
     ("linear", include_str!("../schemes/linear.toml")),
     ("mailgun", include_str!("../schemes/mailgun.toml")),
+    ("meta", include_str!("../schemes/meta.toml")),
     ("paddle", include_str!("../schemes/paddle.toml")),
     ("resend", include_str!("../schemes/resend.toml")),
     ("sendgrid", include_str!("../schemes/sendgrid.toml")),
@@ -48,6 +56,7 @@ const NAMED: [(&str, &str); 20] = [
     ("svix", include_str!("../schemes/svix.toml")),
     ("typeform", include_str!("../schemes/typeform.toml")),
     ("zendesk", include_str!("../schemes/zendesk.toml")),
+    ("zoom", include_str!("../schemes/zoom.toml")),
 ];
 
 const ALGORITHMS: [(&str, Algorithm); 3] = [
@@ -86,6 +95,10 @@ keys! {
             secrets().expected("add the names of its secrets: secrets = [\"env:STRIPE_WEBHOOK_SECRET\"]")
                 .example("[\"env:STRIPE_WEBHOOK_SECRET\", \"env:STRIPE_WEBHOOK_SECRET_NEXT\"]"),
         signing: SigningKeys = flatten(),
+        /// The name of the secret with the token that you gave the provider for its `challenge`, such as Meta's verify token. Without
+        /// it, Hookmill answers the challenge of anyone; events are signed all the same.
+        challenge_token: Option<Located<String>> =
+            secret("env:META_VERIFY_TOKEN").located().optional().example("\"env:META_VERIFY_TOKEN\""),
         /// Rules that come with Hookmill for this provider.
         preset: Option<Located<Preset>> =
             choice(PRESETS.map(|preset| (preset.name, preset)).to_vec()).located().optional().example("\"stripe\""),
@@ -171,6 +184,15 @@ keys! {
         handshake: Option<Vec<HandshakeKeys>> =
             list(table("a table: { when = { type = \"url_verification\" }, echo = \"challenge\" }"), "a list")
                 .optional().example("[{ when = { type = \"url_verification\" }, echo = \"challenge\" }]"),
+        /// The unsigned request by which the provider checks the URL before it sends events.
+        challenge: Option<Located<ChallengeKeys>> =
+            table("a table: { when = { \"hub.mode\" = \"subscribe\" }, echo = \"hub.challenge\" }").located().optional()
+                .example("{ when = { \"hub.mode\" = \"subscribe\" }, echo = \"hub.challenge\" }"),
+        /// The codings of bodies to accept (`Content-Encoding`). The signature must cover the body before its compression. A request
+        /// with another coding gets 415.
+        compression: Option<Vec<Coding>> =
+            list(choice(CODINGS.to_vec()), "a list: [\"gzip\"]").optional()
+                .defaults_to("`[\"gzip\", \"deflate\", \"br\"]` for general schemes, `[]` for providers").example("[\"gzip\"]"),
         /// For `standard-webhooks` and the schemes made of it: the header prefixes. Hookmill uses the first one found.
         families: Option<Vec<String>> =
             list(text(FAMILIES), FAMILIES).not_empty("the list is empty", format!("expected {FAMILIES}")).optional()
@@ -200,36 +222,31 @@ keys! {
 keys! {
     /// The place of the signature.
     pub struct SignatureKeys {
-        /// The header. Exactly one of `header` and `body` is required.
-        header: Option<Located<String>> = header().located().optional().example("\"X-Hub-Signature-256\""),
+        /// The header, or a list of names of which a request has one. Exactly one of `header` and `body` is required.
+        header: Option<Located<Vec<String>>> = headers().located().optional().example("\"X-Hub-Signature-256\""),
         /// The path in the body.
         body: Option<Path> = body_path().optional().example("\"signature.signature\""),
-        /// A prefix. Not allowed with a list.
+        /// A prefix; in a list without `key`, the prefix of each signature. Not allowed with `key`.
         prefix: Option<Located<String>> = text("a prefix").located().optional().example("\"sha256=\""),
         /// The encoding: `hex` in lower case, or `base64` with padding. Required except for `token`, which has none.
         encoding: Option<Encoding> = choice(ENCODINGS.to_vec()).or(Encoding::Hex).optional().example("\"hex\""),
         /// The separator of a header that is a list, such as `t=1,v1=ab`. Hookmill tries up to eight signatures. Blanks after the
-        /// separator are not supported.
+        /// separator are only supported without `key`.
         list: Option<char> = separator().optional().example("\",\""),
-        /// The key of the signatures in that list.
+        /// The key of the signatures in that list. Without it, each member is a signature.
         key: Option<String> = text("a key in the signature's list").optional().example("\"v1\""),
     }
     present |section| {
         one_place(section, &["header", "body"]);
-        match (section.at("list"), section.at("key")) {
-            (Some(_), None) => {
-                let hint = "the key of the signatures in the list, such as \"v1\"";
-                section.report(section.here.error("`key` is missing").hint(hint));
-            }
-            (None, Some(key)) => section.report(
+        if let (None, Some(key)) = (section.at("list"), section.at("key")) {
+            section.report(
                 key.error("`key` needs `list`; the key of the HMAC is the source's `key`"),
-            ),
-            _ => {}
+            );
         }
     };
     check |keys, section| {
-        if let (Some(prefix), Some(_)) = (&keys.prefix, section.at("list")) {
-            section.report(prefix.error("a list cannot have a `prefix`; remove it"));
+        if let (Some(prefix), Some(_)) = (&keys.prefix, section.at("key")) {
+            section.report(prefix.error("a list with `key` cannot have a `prefix`; remove it"));
         }
         if let (Some(prefix), Some(_)) = (&keys.prefix, &keys.header)
             && prefix.value.starts_with(char::is_whitespace)
@@ -241,15 +258,15 @@ keys! {
     };
     schema {
         "if": true, "then": { "oneOf": [{ "required": ["header"] }, { "required": ["body"] }] },
-        "dependentRequired": { "list": ["key"], "key": ["list"] },
+        "dependentRequired": { "key": ["list"] },
     };
 }
 
 keys! {
     /// The place of the signed time.
     pub struct TimestampKeys {
-        /// The header. Exactly one of `header`, `body` and `list` is required.
-        header: Option<String> = header().optional().example("\"X-Slack-Request-Timestamp\""),
+        /// The header, or a list of names of which a request has one. Exactly one of `header`, `body` and `list` is required.
+        header: Option<Vec<String>> = headers().optional().example("\"X-Slack-Request-Timestamp\""),
         /// The path in the body.
         body: Option<Path> = body_path().optional().example("\"signature.timestamp\""),
         /// The key in the signature's list.
@@ -275,9 +292,11 @@ keys! {
     /// The places of an event's id and type.
     pub struct EventKeys {
         /// The id: a path in the body, `header:X-Name`, `hash:body`, or `hash:signed`, the hash of the signed bytes. A list joins
-        /// all values with periods; all must exist. Required except for `standard-webhooks`, which sends it in a header.
+        /// all values with periods; all must exist. A list inside the list has alternatives: the first that exists. Required except for
+        /// `standard-webhooks`, which sends it in a header.
         id: Option<Vec<Name>> = names().optional().example("\"header:X-GitHub-Delivery\""),
-        /// The type: a path in the body, or `header:X-Name`. A list joins the values that exist; the first must exist.
+        /// The type: a path in the body, or `header:X-Name`. A list joins the values that exist; the first must exist. A list inside the
+        /// list has alternatives: the first that exists.
         r#type: Located<Vec<Name>> =
             names().located().required("add the place of the type: type = \"type\", or \"header:X-Type\"").example("\"type\""),
         /// The type of an event without one. Without a default, Hookmill rejects such an event.
@@ -303,7 +322,7 @@ keys! {
         if let (Some(true), Some(true), Some(here)) = (keys.many, keys.object, section.at("object")) {
             section.report(here.error("a body with many events is not an object; remove `object`"));
         }
-        if keys.r#type.value.iter().any(|part| matches!(part, Name::BodyHash | Name::SignedHash)) {
+        if keys.r#type.value.iter().any(Name::is_hash) {
             section.report(keys.r#type.error("a hash cannot be the type, since no rule could match it"));
         }
     };
@@ -320,6 +339,19 @@ pub enum Name {
     SignedHash,
     /// A path in the body.
     Body(Path),
+    /// The first of these that exists.
+    Either(Vec<Name>),
+}
+
+impl Name {
+    /// Whether it is a hash, or may be one.
+    fn is_hash(&self) -> bool {
+        match self {
+            Self::BodyHash | Self::SignedHash => true,
+            Self::Header(_) | Self::Body(_) => false,
+            Self::Either(names) => names.iter().any(Self::is_hash),
+        }
+    }
 }
 
 keys! {
@@ -332,9 +364,22 @@ keys! {
         unless: Option<Path> = body_path().optional().example("\"event\""),
         /// A path whose text is the response, instead of `body`.
         echo: Option<Path> = body_path().optional().example("\"challenge\""),
+        /// The members of a JSON object that is the response: texts in which `{echo}` stands for the text of `echo`, and `{hmac}` for its
+        /// HMAC with the source's key, in the encoding of the signature.
+        json: Option<Vec<(Located<String>, Located<String>)>> =
+            answer_members().optional().example("{ plainToken = \"{echo}\", encryptedToken = \"{hmac}\" }"),
         response: ResponseKeys = flatten(),
     }
     check |keys, section| {
+        if let Some(json) = section.at("json") {
+            if keys.echo.is_none() {
+                section.report(json.error("`json` needs `echo`, the path of the text to answer with"));
+            }
+            if let Some(here) = section.at("content_type") {
+                section.report(here.error("`json` is `application/json`; remove `content_type`"));
+            }
+        }
+        check_placeholders(keys.json.as_deref(), &["{echo}", "{hmac}"], section);
         if let Some(body) = section.at("body").filter(|_| keys.echo.is_some()) {
             section.report(body.error("`body` and `echo` exclude each other; remove one of them"));
         }
@@ -344,7 +389,61 @@ keys! {
             }
         }
     };
-    schema { "not": { "required": ["echo", "body"] } };
+    schema {
+        "not": { "anyOf": [{ "required": ["echo", "body"] }, { "required": ["json", "content_type"] }] },
+        "dependentRequired": { "json": ["echo"] },
+    };
+}
+
+keys! {
+    /// An unsigned request by which a provider checks the URL, and the response to it.
+    pub struct ChallengeKeys {
+        /// Parameters of the query of such a request, and their values.
+        when: Vec<(Located<String>, Located<String>)> =
+            members(text("the value of the parameter").located(), "a table: { \"hub.mode\" = \"subscribe\" }")
+                .default("{}").example("{ \"hub.mode\" = \"subscribe\" }"),
+        /// The parameter whose value is the response: at most 1,024 printable ASCII characters.
+        echo: String = parameter().required("add the parameter: echo = \"hub.challenge\"").example("\"hub.challenge\""),
+        /// The parameter with the token that `challenge_token` names.
+        token: Option<String> = parameter().optional().example("\"hub.verify_token\""),
+        /// The method of the request.
+        method: &'static str = choice(vec![("GET", "GET"), ("POST", "POST")]).default("\"GET\""),
+        /// The members of a JSON object that is the response, instead of the text: texts in which `{echo}` stands for the value.
+        json: Option<Vec<(Located<String>, Located<String>)>> =
+            answer_members().optional().example("{ \"hub.challenge\" = \"{echo}\" }"),
+    }
+    check |keys, section| {
+        // Anyone may send a challenge, so its answer must prove nothing: with `{hmac}` it would sign any text.
+        check_placeholders(keys.json.as_deref(), &["{echo}"], section);
+    };
+}
+
+fn parameter() -> Kind<String> {
+    text("the name of a parameter").with(json!({ "minLength": 1 })).and_then(|item, text| {
+        if text.is_empty() {
+            item.report(item.here.error("the name is blank"));
+        }
+        Some(text)
+    })
+}
+
+fn answer_members() -> Kind<Vec<(Located<String>, Located<String>)>> {
+    members(text("a text with `{echo}`").located(), "a table: { challenge = \"{echo}\" }")
+}
+
+/// Reports placeholders that a response does not have.
+fn check_placeholders(
+    members: Option<&[(Located<String>, Located<String>)]>,
+    known: &[&str],
+    section: &Section<'_>,
+) {
+    for (_, text) in members.unwrap_or_default() {
+        let rest = known.iter().fold(text.value.clone(), |rest, name| rest.replace(name, ""));
+        if rest.contains(['{', '}']) {
+            let problem = text.error("unknown placeholder");
+            section.report(problem.hint(format!("possible here: {}", known.join(", "))));
+        }
+    }
 }
 
 const REDACTION: &str =
@@ -437,6 +536,11 @@ fn header() -> Kind<String> {
     })
 }
 
+fn headers() -> Kind<Vec<String>> {
+    const EXPECTED: &str = "the name of a header, or a list of names";
+    one_or_many(header(), EXPECTED).not_empty("no header is given", format!("expected {EXPECTED}"))
+}
+
 fn body_path() -> Kind<Path> {
     parsed("a path in the body, such as \"signature.timestamp\"", str::parse::<Path>)
         .with(json!({ "minLength": 1 }))
@@ -472,10 +576,26 @@ fn one_place(section: &Section<'_>, keys: &[&str]) {
     }
 }
 
+const NAMES: &str = "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", \"hash:signed\", or a list of these";
+
 fn names() -> Kind<Vec<Name>> {
-    const EXPECTED: &str = "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", \"hash:signed\", or a list of these";
-    let path = parsed(EXPECTED, str::parse::<Path>);
-    let name = text(EXPECTED).with(json!({ "minLength": 1 })).and_then(move |item, text| {
+    let hint = || format!("expected {NAMES}");
+    let alternatives = list(name(), NAMES).not_empty("no path is given", hint());
+    let alternatives = alternatives.and_then(|_, mut names| match names.len() {
+        0 | 1 => names.pop(),
+        _ => Some(Name::Either(names)),
+    });
+    let is_list: fn(&Item<'_>) -> bool = |item| item.is_list();
+    let is_one: fn(&Item<'_>) -> bool = |item| !item.is_list();
+    let parts = list(either(is_list, alternatives, name()), NAMES);
+    // An error has been reported.
+    let one = name().map(|name| vec![name]).or(Vec::new());
+    either(is_one, one, parts).not_empty("no path is given", hint())
+}
+
+fn name() -> Kind<Name> {
+    let path = parsed(NAMES, str::parse::<Path>);
+    text(NAMES).with(json!({ "minLength": 1 })).and_then(move |item, text| {
         if let Some(header) = text.strip_prefix("header:") {
             if let Some(fault) = header_fault(header) {
                 item.report(item.here.error(fault));
@@ -495,8 +615,7 @@ fn names() -> Kind<Vec<Name>> {
             return None;
         }
         path.read(item).map(Name::Body)
-    });
-    one_or_many(name, EXPECTED).not_empty("no path is given", format!("expected {EXPECTED}"))
+    })
 }
 
 /// A source as read.
@@ -561,8 +680,17 @@ impl Signing {
 
 impl SourceKeys {
     fn source(self, name: &str, general: &str, section: &Section<'_>) -> SourceDecl {
-        let Self { scheme, secrets, preset, rate_limit, unmatched, mut redact, api, signing } =
-            self;
+        let Self {
+            scheme,
+            secrets,
+            preset,
+            rate_limit,
+            unmatched,
+            mut redact,
+            api,
+            signing,
+            challenge_token,
+        } = self;
         if let Some(preset) = &preset
             && !preset.value.schemes.contains(&scheme.value.as_str())
         {
@@ -585,6 +713,20 @@ impl SourceKeys {
         });
         let public_url = signing.public_url.as_ref().map(|url| url.value.clone());
         let answer = signing.response.as_ref().map(ResponseKeys::answer);
+        let challenge = signing.challenge.as_ref().map(|keys| keys.value.challenge());
+        let takes_token = challenge.as_ref().is_some_and(|challenge| challenge.token.is_some());
+        if let Some(token) = challenge_token.as_ref().filter(|_| !takes_token) {
+            let problem = token.error("the source has no `challenge` with a token");
+            section
+                .report(problem.hint(
+                    "remove it, or add `token` to `challenge`, the parameter with the token",
+                ));
+        }
+        let any_provider = ANY_PROVIDER.contains(&scheme.value.as_str());
+        let compression = signing.compression.clone();
+        let all = if any_provider { &CODINGS[..] } else { &[] };
+        let compression =
+            compression.unwrap_or_else(|| all.iter().map(|(_, coding)| *coding).collect());
         let signing = signing.signing(&scheme, general, section);
         if let (Some(here), Some(signing)) = (section.at("unmatched"), &signing)
             && unmatched == Unmatched::Ignore
@@ -605,6 +747,9 @@ impl SourceKeys {
             public_url,
             events: signing.events,
             answer,
+            challenge,
+            challenge_token: challenge_token.map(|name| SecretName(name.value)),
+            compression,
             rate_limit,
         });
         SourceDecl { source, preset, unmatched, redact, api }
@@ -732,6 +877,12 @@ impl SigningKeys {
             hashed = event.value.hash.unwrap_or(true);
         }
         for handshake in self.handshake.iter().flatten() {
+            let members = handshake.json.iter().flatten();
+            let computed = members.map(|(_, text)| text).find(|text| text.value.contains("{hmac}"));
+            if let Some(text) = computed.filter(|_| general != "hmac") {
+                section
+                    .report(text.error("only the scheme `hmac` has a key for `{hmac}`; remove it"));
+            }
             events.handshakes.push(handshake.handshake(&mut events.reads));
         }
         let (id_at, event) = (self.event.as_ref().map(Located::place), self.event.is_some());
@@ -826,10 +977,10 @@ impl SigningKeys {
             payload
         };
         let signature = signature?;
-        if let (Some(TimeAt { place: Place::Member(_), .. }), None, Some(here)) =
+        if let (Some(TimeAt { place: Place::Member(_), .. }), None | Some((_, None)), Some(here)) =
             (&timestamp, &signature.list, &time_at)
         {
-            report(here.error("the signature's header is not declared as a list").hint(
+            report(here.error("the signature's header is not declared as a list with a `key`").hint(
                 "declare it: signature = { header = \"…\", list = \",\", key = \"v1\", encoding = \"hex\" }",
             ));
         }
@@ -872,8 +1023,30 @@ impl HandshakeKeys {
         let when = when.collect();
         let unless = self.unless.as_ref().map(|path| reads.add(path));
         let echo = self.echo.as_ref().map(|path| reads.add(path));
-        Handshake { when, unless, answer: self.response.answer(), echo }
+        let mut answer = self.response.answer();
+        let json = texts(self.json.as_deref());
+        if !json.is_empty() {
+            "application/json".clone_into(&mut answer.content_type);
+        }
+        Handshake { when, unless, answer, echo, json }
     }
+}
+
+impl ChallengeKeys {
+    fn challenge(&self) -> Challenge {
+        Challenge {
+            method: self.method.to_owned(),
+            when: texts(Some(&self.when)),
+            echo: self.echo.clone(),
+            token: self.token.clone(),
+            json: texts(self.json.as_deref()),
+        }
+    }
+}
+
+fn texts(members: Option<&[(Located<String>, Located<String>)]>) -> Vec<(String, String)> {
+    let members = members.unwrap_or_default().iter();
+    members.map(|(name, text)| (name.value.clone(), text.value.clone())).collect()
 }
 
 impl SignatureKeys {
@@ -888,7 +1061,12 @@ impl SignatureKeys {
             _ => self.encoding.unwrap_or(Encoding::Hex),
         };
         let prefix = self.prefix.as_ref().map(|prefix| prefix.value.clone()).unwrap_or_default();
-        Some(SignatureAt { place, prefix, encoding, list: self.list.zip(self.key.clone()) })
+        Some(SignatureAt {
+            place,
+            prefix,
+            encoding,
+            list: self.list.map(|list| (list, self.key.clone())),
+        })
     }
 }
 
@@ -942,6 +1120,7 @@ fn name_parts(reads: &mut Reads, names: &[Name]) -> Vec<NamePart> {
         Name::BodyHash => NamePart::BodyHash,
         Name::SignedHash => NamePart::SignedHash,
         Name::Body(path) => body_part(reads, path),
+        Name::Either(names) => NamePart::Either(name_parts(reads, names)),
     };
     names.iter().map(part).collect()
 }
@@ -950,7 +1129,9 @@ fn name_parts(reads: &mut Reads, names: &[Name]) -> Vec<NamePart> {
 fn signs(part: &Part, signature: &Place) -> bool {
     match (part, signature) {
         (Part::Body, Place::Body(..)) => true,
-        (Part::Header(signed, _), Place::Header(name)) => signed.eq_ignore_ascii_case(name),
+        (Part::Header(signed, _), Place::Header(names)) => {
+            names.iter().any(|name| signed.eq_ignore_ascii_case(name))
+        }
         (Part::Member(_, signed), Place::Body(_, path)) => signed == path,
         _ => false,
     }
@@ -959,8 +1140,10 @@ fn signs(part: &Part, signature: &Place) -> bool {
 /// Whether the signature would be read as the time.
 fn is_at(time: &Place, signature: &SignatureAt) -> bool {
     match (time, &signature.place, &signature.list) {
-        (Place::Member(time), _, Some((_, key))) => time == key,
-        (Place::Header(time), Place::Header(signature), _) => time.eq_ignore_ascii_case(signature),
+        (Place::Member(time), _, Some((_, Some(key)))) => time == key,
+        (Place::Header(times), Place::Header(signatures), _) => times
+            .iter()
+            .any(|time| signatures.iter().any(|signature| time.eq_ignore_ascii_case(signature))),
         (Place::Body(_, time), Place::Body(_, signature), _) => time == signature,
         _ => false,
     }
@@ -1045,6 +1228,16 @@ fn covers(template: &Template, part: &NamePart) -> bool {
         }
         NamePart::BodyHash => whole,
         NamePart::SignedHash => true,
+        NamePart::Either(parts) => parts.iter().all(|part| covers(template, part)),
+    }
+}
+
+/// Whether a part is the hash of the signed bytes, or may be.
+fn is_signed_hash(part: &NamePart) -> bool {
+    match part {
+        NamePart::SignedHash => true,
+        NamePart::Either(parts) => parts.iter().any(is_signed_hash),
+        NamePart::Header(_) | NamePart::Body(..) | NamePart::BodyHash => false,
     }
 }
 
@@ -1057,7 +1250,7 @@ fn hash(template: &Template, id: &[NamePart]) -> bool {
 fn one_event(template: &Template, events: &Events, at: &Located<()>, section: &Section<'_>) {
     let token = template.algorithm == Algorithm::Token;
     let whole = template.payload.contains(&Part::Body);
-    let by_signature = events.id.contains(&NamePart::SignedHash);
+    let by_signature = events.id.iter().any(is_signed_hash);
     if token && by_signature {
         section.report(
             at.error("the scheme `token` signs nothing to hash; use \"hash:body\" or a path"),

@@ -51,6 +51,18 @@ const SAMPLES: [&str; 15] = [
     [[sources.list.handshake]]
     when = {}
     echo = "challenge"
+    json = { x-token = "{echo}", x-hmac = "{hmac}" }
+
+    [sources.names]
+    scheme = "hmac"
+    secrets = ["env:A"]
+    compression = ["gzip", "br"]
+    challenge_token = "env:B"
+    challenge = { method = "POST", when = { x-mode = "a" }, echo = "b", token = "c", json = { x-a = "{echo}" } }
+    signature = { header = ["X-S", "S"], encoding = "hex", list = ",", prefix = "v1=" }
+    timestamp = { header = ["X-T", "T"] }
+    payload = "{timestamp}.{body}"
+    event = { id = [["header:X-Id", "id"], "hash:body"], type = [["type", "kind"], "action"] }
     "#,
     r#"
     [sources.url]

@@ -15,7 +15,7 @@ use hookmill_core::request::Headers as _;
 use hookmill_core::secret::SecretName;
 use hookmill_core::time::Timestamp;
 use hookmill_native::now;
-use hookmill_providers::Verifier;
+use hookmill_providers::{Verifier, development_token};
 use serde_json::json;
 
 use self::captured::{Captured, CapturedHeaders, Judgment};
@@ -85,6 +85,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let now = arguments.now.map_or_else(now, Timestamp::from_seconds);
     let given = arguments.secret.read()?;
     let lookup = |source: &Source, name: &SecretName| match &given {
+        _ if source.challenge_token.as_ref() == Some(name) => from_environment(name)
+            .or_else(|| arguments.dev.then(|| development_token(name)))
+            .or_else(|| given.clone()),
         Some(secret) => Some(secret.clone()),
         None => from_environment(name).or_else(|| {
             let keys = arguments.dev.then(|| development_keys(source, name)).flatten();
@@ -95,10 +98,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let keys = |name: &SecretName| lookup(source, name);
     let judged = captured.judge(&loaded.config.ingress, source, keys, now);
     let judgment = runtime.block_on(judged);
+    let decoded = runtime.block_on(captured.decoded(loaded.config.ingress.limits.body_limit));
     let diagnosis = Diagnosis {
         source,
         sources,
-        captured: &captured,
+        captured: decoded.as_ref().unwrap_or(&captured),
+        sent: &captured,
         now,
         given: given.is_some(),
         lookup: &lookup,
@@ -238,6 +243,9 @@ fn report(
     }
     print_line!("  signature: {}", source.scheme);
     print_line!("  body: {} bytes, SHA-256 {}", captured.body.len(), sha256_hex(&[&captured.body]));
+    for coding in captured.headers.all("content-encoding") {
+        print_line!("  Content-Encoding: {}", plain(&String::from_utf8_lossy(&coding)));
+    }
     if source.scheme.signs_url() {
         let query = captured.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
         let url = source.public_url.as_deref().unwrap_or_default();

@@ -15,10 +15,12 @@ use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
 use hookmill_consumers::refetch::{self, Apis};
 use hookmill_consumers::{BatchResult, Fate, counts, longest_delay, process_batch, retry_delay};
 use hookmill_core::limits::BATCH_MESSAGES;
+use hookmill_core::request::Coding;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::Store as _;
-use hookmill_ingress::{Gate, Platform, REPORT_WINDOW, RequestOutcome};
+use hookmill_ingress::{DecodeError, Gate, Platform, REPORT_WINDOW, RequestOutcome};
 use hookmill_loader::Loaded;
+use hookmill_native::decode::decode;
 use hookmill_native::http::{self, Limits, Service};
 use hookmill_native::{
     DataFolder, Files, HttpClient, Metrics, Opened, QueueName, QueueSender, RateLimits, Sqlite,
@@ -158,6 +160,15 @@ impl Platform for IngressPlatform {
 
     async fn limited(&self, source: &Source) -> Option<Duration> {
         self.rate_limits.limited(source)
+    }
+
+    async fn decode(
+        &self,
+        coding: Coding,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> Result<Vec<u8>, DecodeError> {
+        decode(coding, body, limit).await
     }
 
     async fn problems(&self) -> Vec<String> {

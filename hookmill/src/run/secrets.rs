@@ -6,7 +6,7 @@ use hookmill_config::{Ingress, Source};
 use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
 use hookmill_loader::Loaded;
 use hookmill_native::now;
-use hookmill_providers::{Development, KeyError, Verifier, development};
+use hookmill_providers::{Development, KeyError, Verifier, development, development_token};
 
 use crate::run::pipeline::lacking;
 
@@ -18,7 +18,10 @@ pub fn from_environment(name: &SecretName) -> Option<Secret> {
 /// The secret from the environment, or else the development secret of the source that names it.
 pub fn for_development(ingress: &Ingress, name: &SecretName) -> Option<Secret> {
     let source = || ingress.sources.iter().find(|s| s.secrets.iter().any(|s| s.name == *name));
-    from_environment(name).or_else(|| Some(development_keys(source()?, name)?.verifying))
+    let token = || ingress.sources.iter().any(|s| s.challenge_token.as_ref() == Some(name));
+    from_environment(name)
+        .or_else(|| Some(development_keys(source()?, name)?.verifying))
+        .or_else(|| token().then(|| development_token(name)))
 }
 
 /// The development keys of a source, for this secret. Only its first has one; the others are for rotation.

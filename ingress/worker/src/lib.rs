@@ -6,11 +6,12 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hookmill_cloudflare::{CloudflareQueue, Metrics, R2, http, limited, log, now, secret};
+use hookmill_cloudflare::{CloudflareQueue, Metrics, R2, decode, http, limited, log, now, secret};
 use hookmill_config::{Ingress, RateLimit, Source};
 use hookmill_core::queue::Queue as _;
 use hookmill_core::report::Report;
-use hookmill_ingress::{Gate, Platform, REPORT_WINDOW, RequestOutcome};
+use hookmill_core::request::Coding;
+use hookmill_ingress::{DecodeError, Gate, Platform, REPORT_WINDOW, RequestOutcome};
 use worker::{Context, Delay, Env, Request, Response, Result, console_error, event};
 
 /// The checked configuration, from the build script.
@@ -55,6 +56,15 @@ impl Platform for Cloudflare {
                 None
             }
         }
+    }
+
+    async fn decode(
+        &self,
+        coding: Coding,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> std::result::Result<Vec<u8>, DecodeError> {
+        decode(coding, &body, limit)
     }
 
     /// A missing binding would have failed earlier.

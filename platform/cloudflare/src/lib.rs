@@ -15,6 +15,7 @@
 
 mod batch;
 mod d1;
+mod decode;
 mod fetch;
 pub mod http;
 pub mod jobs;
@@ -26,6 +27,7 @@ mod rate_limiter;
 
 pub use batch::Batch;
 pub use d1::D1;
+pub use decode::decode;
 pub use fetch::HttpClient;
 pub use log::log;
 pub use metrics::Metrics;

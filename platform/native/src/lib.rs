@@ -12,6 +12,7 @@
 //! All data is in one folder, [`DataFolder`], which one process locks at a time. Commands read it with a [`Reader`].
 
 mod checkpoint;
+pub mod decode;
 mod durable;
 mod fetch;
 mod files;

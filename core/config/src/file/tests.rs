@@ -10,7 +10,7 @@ use hookmill_keys::ConfigError;
 use hookmill_rules::ast::EffectDecl;
 
 use super::Config;
-use crate::scheme::{Scheme, Tolerance};
+use crate::scheme::{Events, NamePart, Scheme, Tolerance};
 use crate::{SecretRef, scheme_names};
 
 /// The configuration, or an empty one; and the errors.
@@ -302,8 +302,6 @@ fn errors_of_a_scheme_are_reported_with_hints() {
       hint: possible here: `sha1`, `sha256`, `sha512`
     hookmill.toml:5:7: sources.s.key: found "raw"
       hint: possible here: `text`, `hex`, `base64`
-    hookmill.toml:6:13: sources.s.signature: `key` is missing
-      hint: the key of the signatures in the list, such as "v1"
     hookmill.toml:6:13: sources.s.signature: expected exactly one place
       hint: add one of header = "X-Name", body = "a.path"
     hookmill.toml:6:66: sources.s.signature.list: found ",,": not a single character
@@ -411,12 +409,105 @@ fn contradictions_in_a_scheme_are_reported() {
         hookmill.toml:9:13: sources.b.timestamp: the scheme `token` does not sign the time, so it can be forged; remove `timestamp`
         hookmill.toml:10:16: sources.b.event.id: found "X-Acme-Id", a path in the body
           hint: for a header: "header:X-Acme-Id"; for a path in the body: '["X-Acme-Id"]'
-        hookmill.toml:16:81: sources.c.signature.prefix: a list cannot have a `prefix`; remove it
+        hookmill.toml:16:81: sources.c.signature.prefix: a list with `key` cannot have a `prefix`; remove it
         hookmill.toml:17:13: sources.c.timestamp: the time has the same place as the signature; give it another place
         hookmill.toml:24:13: sources.d.timestamp: the time has the same place as the signature; give it another place
         hookmill.toml:28:11: sources.e.payload: `payload` contains the signature itself; remove it
         hookmill.toml:31:13: sources.e.timestamp: the time has the same place as the signature; give it another place
         "#);
+}
+
+#[test]
+fn alternatives_are_read_and_their_errors_reported() {
+    let source = |signature: &str, event: &str| {
+        format!(
+            "[sources.s]\nscheme = \"hmac\"\nsecrets = [\"env:A\"]\nsignature = {signature}\ntimestamp = {{ header = [\"X-T\", \"T\"] }}\npayload = \"{{timestamp}}.{{body}}\"\nevent = {event}\n"
+        )
+    };
+    let list = "{ header = [\"X-S\", \"S\"], list = \",\", prefix = \"v1=\", encoding = \"hex\" }";
+    let event =
+        "{ id = [[\"header:X-Id\", \"id\"], [\"hash:body\"]], type = [[\"a\", \"b\"], \"c\"] }";
+    let (config, _) = parse("hookmill.toml", &source(list, event));
+    let Events { id, kind, hash, .. } = &config.ingress.sources[0].events;
+    assert!(matches!(&id[..], [NamePart::Either(ids), NamePart::BodyHash] if ids.len() == 2));
+    assert!(matches!(&kind[..], [NamePart::Either(_), NamePart::Body(..)]));
+    // One of the alternatives is not signed.
+    assert!(hash);
+    insta::assert_snapshot!([
+            errors(&source("{ header = [], encoding = \"hex\" }", "{ id = [[]], type = [[\"type\", \"hash:body\"]] }")),
+            errors(&source("{ header = [\"X-S\", \"t\"], encoding = \"hex\" }", "{ id = [[\"X-Id\", [\"a\"]]], type = \"type\" }")),
+            errors(&source(list, event).replace("header = [\"X-T\", \"T\"]", "list = \"t\"")),
+        ].join("\n"), @r#"
+    hookmill.toml:4:24: sources.s.signature.header: no header is given
+      hint: expected the name of a header, or a list of names
+    hookmill.toml:7:17: sources.s.event.id[0]: no path is given
+      hint: expected a path such as "data.id", "header:X-Name", "hash:body", "hash:signed", or a list of these
+    hookmill.toml:7:29: sources.s.event.type: a hash cannot be the type, since no rule could match it
+    hookmill.toml:5:13: sources.s.timestamp: the time has the same place as the signature; give it another place
+    hookmill.toml:7:18: sources.s.event.id[0][0]: found "X-Id", a path in the body
+      hint: for a header: "header:X-Id"; for a path in the body: '["X-Id"]'
+    hookmill.toml:7:26: sources.s.event.id[0][1]: found a list
+      hint: expected a path such as "data.id", "header:X-Name", "hash:body", "hash:signed", or a list of these
+    hookmill.toml:5:13: sources.s.timestamp: the signature's header is not declared as a list with a `key`
+      hint: declare it: signature = { header = "…", list = ",", key = "v1", encoding = "hex" }
+    "#);
+}
+
+#[test]
+fn errors_of_challenges_are_reported() {
+    let source = |scheme: &str, lines: &str| {
+        format!("[sources.{scheme}]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\n{lines}\n")
+    };
+    let texts = [
+        source("github", "challenge_token = \"env:B\"\ncompression = [\"zstd\"]"),
+        source(
+            "slack",
+            "challenge_token = \"env:B\"\nchallenge = { when = { a = 1 }, echo = \"\" }",
+        ),
+        source(
+            "linear",
+            "challenge = { method = \"PUT\", token = \"t\", echo = \"e\", json = { a = \"{hmac}\", b = \"{echo} }\" } }",
+        ),
+        source(
+            "discord",
+            "[[sources.discord.handshake]]\nwhen = { type = 1 }\necho = \"a\"\njson = { a = \"{hmac}\" }",
+        ),
+        source(
+            "zoom",
+            "[[sources.zoom.handshake]]\nwhen = { type = 1 }\ncontent_type = \"a/b\"\njson = { a = \"{token}\" }",
+        ),
+    ];
+    insta::assert_snapshot!(errors(&texts.concat()), @r#"
+    hookmill.toml:4:19: sources.github.challenge_token: the source has no `challenge` with a token
+      hint: remove it, or add `token` to `challenge`, the parameter with the token
+    hookmill.toml:5:16: sources.github.compression[0]: found "zstd"
+      hint: possible here: `gzip`, `deflate`, `br`
+    hookmill.toml:9:19: sources.slack.challenge_token: the source has no `challenge` with a token
+      hint: remove it, or add `token` to `challenge`, the parameter with the token
+    hookmill.toml:10:28: sources.slack.challenge.when.a: found a whole number
+      hint: expected the value of the parameter
+    hookmill.toml:10:40: sources.slack.challenge.echo: the name is blank
+    hookmill.toml:14:24: sources.linear.challenge.method: found "PUT"
+      hint: did you mean `POST`?
+    hookmill.toml:14:69: sources.linear.challenge.json.a: unknown placeholder
+      hint: possible here: {echo}
+    hookmill.toml:14:83: sources.linear.challenge.json.b: unknown placeholder
+      hint: possible here: {echo}
+    hookmill.toml:21:14: sources.discord.handshake[0].json.a: only the scheme `hmac` has a key for `{hmac}`; remove it
+    hookmill.toml:27:16: sources.zoom.handshake[0].content_type: `json` is `application/json`; remove `content_type`
+    hookmill.toml:28:8: sources.zoom.handshake[0].json: `json` needs `echo`, the path of the text to answer with
+    hookmill.toml:28:14: sources.zoom.handshake[0].json.a: unknown placeholder
+      hint: possible here: {echo}, {hmac}
+    "#);
+    let config = parse("hookmill.toml", &[source("meta", ""), source("stripe", "")].concat()).0;
+    let [meta, stripe] = &config.ingress.sources[..] else { panic!("there are two sources") };
+    assert!(meta.challenge.as_ref().is_some_and(|challenge| challenge.token.is_some()));
+    assert_eq!((&meta.challenge_token, &stripe.challenge), (&None, &None));
+    // A named scheme accepts no coding; a general one accepts all.
+    assert!(stripe.compression.is_empty());
+    let general = source("standard-webhooks", "");
+    let config = parse("hookmill.toml", &general).0;
+    assert_eq!(config.ingress.sources[0].compression.len(), 3);
 }
 
 #[test]

@@ -137,8 +137,11 @@ pub fn environment(providers: &[Provider]) -> String {
     for provider in providers {
         let secret = provider.point("Secret").unwrap_or_default();
         text += &format!("\n{}", comment(&format!("{}: {secret}", provider.title)));
-        for secret in provider.config().ingress.sources.iter().flat_map(|source| &source.secrets) {
-            text += &format!("{}=\n", secret.name.0);
+        for source in &provider.config().ingress.sources {
+            let secrets = source.secrets.iter().map(|secret| &secret.name);
+            for name in secrets.chain(&source.challenge_token) {
+                text += &format!("{}=\n", name.0);
+            }
         }
     }
     text += "\n# For the sections that are commented out in hookmill.toml:\n";

@@ -10,10 +10,14 @@ use hookmill_config::{Ingress, Source};
 use hookmill_core::message::Envelope;
 use hookmill_core::queue::{Backlog, Queue, QueueError};
 use hookmill_core::rejection::Rejection;
-use hookmill_core::request::{Headers, Request};
+use hookmill_core::request::{Coding, Headers, Request};
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::time::Timestamp;
-use hookmill_ingress::{Body, BodyError, Gate, Incoming, Platform, RequestOutcome, serve};
+use hookmill_core::words::Word as _;
+use hookmill_ingress::{
+    Body, BodyError, DecodeError, Gate, Incoming, Platform, RequestOutcome, serve,
+};
+use hookmill_native::decode::decode;
 use hookmill_native::http::BODY_BYTES;
 
 use crate::trial::NoObjects;
@@ -112,6 +116,13 @@ impl Captured {
         }
     }
 
+    /// The request with its body decoded, if it has a coding and is that.
+    pub(super) async fn decoded(&self, limit: usize) -> Option<Self> {
+        let coding = self.request().head().coding(Coding::ALL).ok()??;
+        let body = decode(coding, self.body.clone(), limit).await.ok()?;
+        Some(Self { body, ..self.clone() })
+    }
+
     /// Gives the request to ingress, which keeps nothing of it.
     pub(super) async fn judge(
         &self,
@@ -185,6 +196,15 @@ impl Platform for KeepsNothing {
         None
     }
 
+    async fn decode(
+        &self,
+        coding: Coding,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> Result<Vec<u8>, DecodeError> {
+        decode(coding, body, limit).await
+    }
+
     async fn problems(&self) -> Vec<String> {
         Vec::new()
     }
@@ -214,9 +234,13 @@ fn split<'b>(bytes: &'b [u8], at: &[u8]) -> Option<(&'b [u8], &'b [u8])> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::io::Write as _;
     use std::sync::{Arc, Mutex};
 
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
     use hookmill_core::rejection::Reason;
+    use hookmill_core::secret::ExposeSecret as _;
     use hookmill_native::http::{Limits, Service, serve, webhooks};
     use hookmill_native::now;
     use hookmill_providers::{UnsignedEvent, development, sign};
@@ -331,7 +355,7 @@ mod tests {
                     None => format!("POST /webhooks/{} HTTP/1.1", source.name),
                 };
                 // The first rounds are valid.
-                match if round < 10 { 0 } else { round % 12 } {
+                match if round < 10 { 0 } else { round % 15 } {
                     1 if !body.is_empty() => {
                         let index = random.below(body.len());
                         body[index] ^= 1 << (random.below(8));
@@ -360,6 +384,26 @@ mod tests {
                     }
                     9 => line = line.replacen(" HTTP", "?x='%#frag HTTP", 1),
                     10 => headers.push(("X-More".into(), "\u{e9}\u{202e}".into())),
+                    12 => {
+                        let codings = ["gzip", "br", "zstd", "identity"];
+                        let coding = codings[random.below(4)].to_owned();
+                        headers.push(("Content-Encoding".into(), coding));
+                    }
+                    13 => {
+                        headers.push(("Content-Encoding".into(), "gzip".into()));
+                        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+                        encoder.write_all(&body).unwrap();
+                        body = encoder.finish().unwrap();
+                    }
+                    14 => {
+                        let secret = keys(source).verifying;
+                        let token = ["x", secret.expose_secret()][random.below(2)];
+                        let method = ["GET", "POST"][random.below(2)];
+                        line = format!(
+                            "{method} /webhooks/{}?hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}&token={token} HTTP/1.1",
+                            source.name
+                        );
+                    }
                     11 => body.insert(random.below(body.len()), b"\xff\0\"{"[random.below(4)]),
                     _ => {}
                 }
@@ -401,6 +445,9 @@ mod tests {
             "malformed_header",
             "missing_header",
             "malformed_event",
+            "malformed_body",
+            "unsupported_encoding",
+            "invalid_challenge",
             "body_too_large",
             "method_not_allowed",
         ] {

@@ -17,7 +17,10 @@ use crate::run::secrets::unwrapped;
 pub(super) struct Diagnosis<'a> {
     pub(super) source: &'a Source,
     pub(super) sources: &'a [Source],
+    /// With the decoded body, if it has a coding.
     pub(super) captured: &'a Captured,
+    /// As it was sent.
+    pub(super) sent: &'a Captured,
     pub(super) now: Timestamp,
     /// Whether the secret was given on the command line.
     pub(super) given: bool,
@@ -30,6 +33,7 @@ impl Diagnosis<'_> {
     /// The likely causes.
     pub(super) fn causes(&self, verifier: &Verifier, reason: Reason) -> Vec<String> {
         let mut causes: Vec<_> = self.cut().into_iter().collect();
+        causes.extend(self.coded(verifier, reason).map(ToOwned::to_owned));
         let signed_at = verifier.verify_signature(&self.captured.request(), self.now);
         let signed_at = signed_at.ok().and_then(|verified| verified.signed_at);
         let clock = signed_at.map(|signed_at| {
@@ -58,11 +62,32 @@ impl Diagnosis<'_> {
 
     /// Whether the body is truncated or does not belong to the request.
     fn cut(&self) -> Option<String> {
-        let length = self.captured.headers.all("content-length").first()?.to_vec();
+        let length = self.sent.headers.all("content-length").first()?.to_vec();
         let length: usize = std::str::from_utf8(&length).ok()?.trim().parse().ok()?;
-        let found = self.captured.body.len();
+        let found = self.sent.body.len();
         (length != found).then(|| {
             format!("the body has {found} bytes but Content-Length is {length}: it was cut, changed or decoded")
+        })
+    }
+
+    /// Whether the coding of the body is the problem.
+    fn coded(&self, verifier: &Verifier, reason: Reason) -> Option<&'static str> {
+        self.sent.headers.all("content-encoding").first()?;
+        let as_sent = self.holds(verifier, self.sent);
+        Some(match reason {
+            Reason::UnsupportedEncoding if as_sent && self.sent.body == self.captured.body => {
+                "the signature fits the body as it is: a proxy decompressed it and left the header Content-Encoding"
+            }
+            Reason::UnsupportedEncoding | Reason::NoMatchingSignature if as_sent => {
+                "the signature covers the compressed body, which Hookmill does not support; have the provider send bodies without Content-Encoding"
+            }
+            Reason::UnsupportedEncoding if self.holds(verifier, self.captured) => {
+                "the signature fits the decompressed body; add its Content-Encoding to `compression` of the source"
+            }
+            Reason::MalformedBody if as_sent => {
+                "the signature fits the body as it is: a proxy decompressed it and left the header Content-Encoding"
+            }
+            _ => return None,
         })
     }
 
