@@ -6,15 +6,16 @@ use hookmill_core::outbound::Provider;
 use hookmill_core::schema::{OWN_TABLES, Schema, Table};
 use hookmill_keys::{ConfigError, Located};
 
+use crate::agree::{self, Agreed};
 use crate::ast::{
-    ConditionDecl, EffectDecl, NamedValues, Newest, PrecedenceDecl, RuleDecl, SendDecl, TableDecl,
-    TableWrite, ValueDecl,
+    ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
+    TableDecl, TableWrite, ValueDecl,
 };
 use crate::refetch;
 use crate::sql::{self, Target};
 use crate::{
-    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead, Places,
-    Precedence, Program, Reads, Refetch, Rule, Send, Sql, Step, Unmatched, Value, ValuePath,
+    Column, Condition, Delete, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead,
+    Places, Program, Reads, Refetch, Rule, Send, Sql, Step, TieStep, Unmatched, Value, ValuePath,
 };
 
 /// What the rest of hookmill.toml says that rules refer to.
@@ -55,7 +56,7 @@ pub fn compile(
         })
     };
     let managed = managed(tables().map(|(_, table)| table));
-    for rule in rules {
+    for (rule, agreed) in rules.iter().zip(agree::agreed(rules)) {
         if let Some(name) = rule.handler.as_ref().filter(|name| !handlers.contains(&&*name.value)) {
             let problem = name.error(format!("there is no handler `{}`", name.value));
             errors.push(if handlers.is_empty() {
@@ -64,13 +65,14 @@ pub fn compile(
                 problem.suggest(&name.value, handlers.iter().copied())
             });
         }
-        match compile_rule(rule, surroundings, &managed, schema, &mut program.reads) {
+        match compile_rule((rule, agreed), surroundings, &managed, schema, &mut program.reads) {
             Ok(rule) => program.rules.push(rule),
             Err(faults) => errors.extend(faults),
         }
     }
     let known = tables().filter(|(_, table)| schema.tables.contains_key(&table.table.value));
     errors.extend(disagreements(known));
+    errors.extend(agree::contradictions(rules));
     errors.sort();
     if errors.is_empty() { Ok(program) } else { Err(errors) }
 }
@@ -96,7 +98,7 @@ fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, 
 
 /// `body` collects the paths into the event's body.
 fn compile_rule(
-    rule: &RuleDecl,
+    (rule, agreed): (&RuleDecl, Agreed<'_>),
     surroundings: &Surroundings,
     managed: &BTreeMap<&str, Managed<'_>>,
     schema: &Schema,
@@ -110,7 +112,7 @@ fn compile_rule(
         EffectDecl::Table(table) => {
             let none = Managed::default();
             let managed = managed.get(table.table.value.as_str()).unwrap_or(&none);
-            compile_table(rule, table, managed, (schema, surroundings), &mut places)?
+            compile_table((rule, agreed), table, managed, (schema, surroundings), &mut places)?
         }
         EffectDecl::Send(send) => {
             (vec![sql::outbox(name).into()], compile_send(send, surroundings, &mut places)?)
@@ -129,12 +131,7 @@ fn compile_rule(
             (vec![sql::suppress(name).into()], Effect::Suppress { address, reason: reason.clone() })
         }
     };
-    let condition = |when: &ConditionDecl| Condition {
-        path: places.add(&when.path),
-        any_of: when.any_of.clone(),
-        not: when.not,
-    };
-    let when = rule.when.iter().map(condition).collect();
+    let when = conditions(&rule.when, &mut places);
     let list = rule.each.as_ref().map(|list| places.add(&list.value));
     Ok(Rule {
         name: name.to_owned(),
@@ -150,6 +147,35 @@ fn compile_rule(
     })
 }
 
+fn conditions(when: &[ConditionDecl], places: &mut Places<'_>) -> Vec<Condition> {
+    let condition = |when: &ConditionDecl| Condition {
+        path: places.add(&when.path),
+        any_of: when.any_of.clone(),
+        not: when.not,
+    };
+    when.iter().map(condition).collect()
+}
+
+fn deletions(newest: &Newest, is_final: bool, places: &mut Places<'_>) -> Delete {
+    let mut delete = Delete { is_final, ..Delete::default() };
+    for decl in &newest.delete {
+        match decl {
+            DeleteDecl::Type(glob) => delete.types.push(glob.value.clone()),
+            DeleteDecl::When(when) => delete.when.push(conditions(when, places)),
+        }
+    }
+    delete
+}
+
+fn tie_step(step: &StepDecl, places: &mut Places<'_>) -> TieStep {
+    match step {
+        StepDecl::Type(order) => TieStep::Type { order: order.clone() },
+        StepDecl::Value { value: text, order } => {
+            TieStep::Value { value: value(text, places), order: order.clone() }
+        }
+    }
+}
+
 fn value(text: &ValueDecl, places: &mut Places<'_>) -> Value {
     match text {
         ValueDecl::Constant(json) => Value::Constant(json.clone()),
@@ -161,7 +187,7 @@ fn value(text: &ValueDecl, places: &mut Places<'_>) -> Value {
 }
 
 fn compile_table(
-    whole: &RuleDecl,
+    (whole, agreed): (&RuleDecl, Agreed<'_>),
     rule: &TableDecl,
     managed: &Managed<'_>,
     (schema, surroundings): (&Schema, &Surroundings),
@@ -207,20 +233,12 @@ fn compile_table(
     let mut columns: Vec<_> = owner.iter().map(|key| column(key, true)).collect();
     let owners = columns.len();
     columns.extend(of_element.iter().map(|key| column(key, true)));
-    let keys = columns.len();
     columns.extend(rule.columns().iter().map(|value| column(value, false)));
-    let mut guard = |newest: &Newest, precedence| Guard {
+    let mut guard = |newest: &Newest| Guard {
         version: value(&newest.version.value, places),
-        delete: newest.delete.iter().map(|glob| glob.value.clone()).collect(),
-        precedence,
+        delete: deletions(newest, agreed.is_final, places),
+        tie: agreed.tie.iter().map(|step| tie_step(step, places)).collect(),
         refetch: provider.map(|provider| Refetch { provider, id: id_of_object(provider, places) }),
-    };
-    let precedence = |decl: &Option<PrecedenceDecl>| match decl {
-        None => Precedence::None,
-        Some(PrecedenceDecl::Type(order)) => Precedence::Type { order: order.clone() },
-        Some(PrecedenceDecl::Column { column, order }) => {
-            Precedence::Value { column: keys + column, order: order.clone() }
-        }
     };
     let target = Target {
         rule: &name.value,
@@ -234,27 +252,25 @@ fn compile_table(
         TableWrite::Count { .. } => {
             (vec![target.count().into()], Effect::Row { table, guard: None, columns })
         }
-        TableWrite::Upsert { newest, precedence: decl, .. } => {
-            let guard = Some(guard(newest, precedence(decl)));
+        TableWrite::Upsert { newest, .. } => {
+            let guard = Some(guard(newest));
             let ties = provider.map(|_| target.ties());
             let sql =
                 ties.into_iter().chain([target.upsert(managed.removes)]).map(Sql::from).collect();
             (sql, Effect::Row { table, guard, columns })
         }
-        TableWrite::Remove { newest, precedence: decl } => {
-            let guard = Some(guard(newest, precedence(decl)));
+        TableWrite::Remove { newest } => {
+            let guard = Some(guard(newest));
             let [keep, delete] = target.remove();
             let sql = [target.upsert(true), keep, delete].map(Sql::from).into();
             (sql, Effect::Row { table, guard, columns })
         }
-        TableWrite::Update { newest, precedence: decl } => {
-            let guard = Some(guard(newest, precedence(decl)));
+        TableWrite::Update { newest } => {
+            let guard = Some(guard(newest));
             (vec![target.update().into()], Effect::Row { table, guard, columns })
         }
-        TableWrite::List { newest, precedence, .. } => {
-            let order = precedence.clone();
-            let order = order.map_or(Precedence::None, |order| Precedence::Type { order });
-            let guard = guard(newest, order);
+        TableWrite::List { newest, .. } => {
+            let guard = guard(newest);
             let rows = columns.split_off(owners);
             let ties = provider.map(|_| target.ties_of_list(owners));
             let sql = ties.into_iter().map(Sql::from).chain(target.replace(owners)).collect();
@@ -514,10 +530,9 @@ fn disagreements<'r>(
         names.sort_unstable();
         names
     };
-    let only_deletes = |newest: &Newest| newest.delete.iter().any(|glob| glob.value == "*");
     let rules = rules.filter_map(|(name, rule)| Some((name, rule, rule.newest()?)));
     let (deleting, writing): (Vec<_>, Vec<_>) =
-        rules.partition(|(_, _, newest)| only_deletes(newest));
+        rules.partition(|(_, _, newest)| newest.only_deletes());
     for (name, rule, newest) in writing.into_iter().chain(deleting) {
         let (other_name, other, others) =
             *first.entry(&rule.table.value).or_insert((name, rule, newest));
@@ -529,7 +544,7 @@ fn disagreements<'r>(
             errors.push(error.hint("all rules of a table must agree in this"));
         }
         let (mine, theirs) = (columns(newest), columns(others));
-        if mine != theirs && !only_deletes(newest) {
+        if mine != theirs && !newest.only_deletes() {
             let differing: Vec<_> = mine
                 .iter()
                 .filter(|name| !theirs.contains(name))
