@@ -243,7 +243,8 @@ const SAMPLES: [&str; 15] = [
     key = { x-id = "id" }
     version = "a"
     tie = { precedence = { column = "x-a", order = ["a", "b"] } }
-    set = { x-a = "a", status = "a" }
+    set = { x-a = "a", status = "a", organization_id = "a" }
+    parents = { organization_id = "organizations" }
     update = true
 
     [[rules]]

@@ -122,6 +122,8 @@ pub struct Newest {
     pub delete: Vec<DeleteDecl>,
     /// `final`, if it is given: whether a deletion outranks every other event.
     pub is_final: Option<bool>,
+    /// `parents`: columns, and the tables whose keys they have.
+    pub parents: Vec<(Located<String>, Located<String>)>,
 }
 
 impl Newest {

@@ -12,7 +12,7 @@ use crate::ast::{
     TableDecl, TableWrite, ValueDecl,
 };
 use crate::refetch;
-use crate::sql::{self, Target};
+use crate::sql::{self, Parent, Target};
 use crate::{
     Column, Condition, Delete, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead,
     Places, Program, Reads, Refetch, Rule, Send, Sql, Step, TieStep, Unmatched, Value, ValuePath,
@@ -73,6 +73,7 @@ pub fn compile(
     let known = tables().filter(|(_, table)| schema.tables.contains_key(&table.table.value));
     errors.extend(disagreements(known));
     errors.extend(agree::contradictions(rules));
+    errors.extend(check_parents(rules, schema));
     errors.sort();
     if errors.is_empty() { Ok(program) } else { Err(errors) }
 }
@@ -84,6 +85,10 @@ struct Managed<'r> {
     columns: BTreeSet<&'r str>,
     /// Whether a rule removes rows.
     removes: bool,
+    /// The parents of its rows: columns and tables.
+    parents: BTreeSet<(&'r str, &'r str)>,
+    /// The children of its rows: tables and columns.
+    children: BTreeSet<(&'r str, &'r str)>,
 }
 
 fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, Managed<'r>> {
@@ -92,6 +97,12 @@ fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, 
         let table = managed.entry(rule.table.value.as_str()).or_default();
         table.columns.extend(rule.newest().into_iter().flat_map(|newest| names(&newest.set)));
         table.removes |= matches!(rule.write, TableWrite::Remove { .. });
+        let child = rule.table.value.as_str();
+        for (column, parent) in rule.newest().into_iter().flat_map(|newest| &newest.parents) {
+            let (column, parent) = (column.value.as_str(), parent.value.as_str());
+            managed.entry(child).or_default().parents.insert((column, parent));
+            managed.entry(parent).or_default().children.insert((child, column));
+        }
     }
     managed
 }
@@ -240,7 +251,16 @@ fn compile_table(
         tie: agreed.tie.iter().map(|step| tie_step(step, places)).collect(),
         refetch: provider.map(|provider| Refetch { provider, id: id_of_object(provider, places) }),
     };
+    let parent = |column, table| {
+        let [key] = schema.tables.get(table).map(keys)?[..] else { return None };
+        Some(Parent { column, table, key })
+    };
+    let parents = managed.parents.iter().filter_map(|&(column, table)| parent(column, table));
+    let children = managed.children.iter().filter_map(|&(child, column)| {
+        Some(sql::orphans(&name.value, child, parent(column, table_name)?))
+    });
     let target = Target {
+        parents: parents.collect(),
         rule: &name.value,
         table: table_name,
         key: owner.iter().chain(&of_element).map(|(name, _)| name.value.as_str()).collect(),
@@ -255,9 +275,9 @@ fn compile_table(
         TableWrite::Upsert { newest, .. } => {
             let guard = Some(guard(newest));
             let ties = provider.map(|_| target.ties());
-            let sql =
-                ties.into_iter().chain([target.upsert(managed.removes)]).map(Sql::from).collect();
-            (sql, Effect::Row { table, guard, columns })
+            let children = children.filter(|_| !newest.delete.is_empty());
+            let sql = ties.into_iter().chain([target.upsert(managed.removes)]).chain(children);
+            (sql.map(Sql::from).collect(), Effect::Row { table, guard, columns })
         }
         TableWrite::Remove { newest } => {
             let guard = Some(guard(newest));
@@ -516,6 +536,70 @@ fn check_list(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
             )));
         }
     }
+}
+
+/// The columns of a table's key.
+fn keys(table: &Table) -> Vec<&str> {
+    table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str()).collect()
+}
+
+/// A child whose parent is gone is deleted, in any order of their events. That needs parents that never return, and rows of
+/// both that stay.
+fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
+    let agreed = agree::agreed(rules);
+    let of_table = |name: &str| -> Vec<_> {
+        let rules = rules.iter().zip(&agreed).filter_map(|(rule, agreed)| match &rule.effect {
+            EffectDecl::Table(table) => Some((rule, *agreed, table)),
+            _ => None,
+        });
+        rules.filter(|(_, _, table)| table.table.value == name).collect()
+    };
+    let stays = |table: &TableDecl| matches!(table.write, TableWrite::Upsert { .. });
+    let mut errors = Vec::new();
+    for rule in rules {
+        let EffectDecl::Table(table) = &rule.effect else { continue };
+        for (column, parent) in table.newest().into_iter().flat_map(|newest| &newest.parents) {
+            let (child, name) = (&table.table.value, &parent.value);
+            if !of_table(child).iter().all(|(_, _, table)| stays(table)) {
+                let problem =
+                    column.error(format!("not all rules of `{child}` keep its deleted rows"));
+                errors.push(problem.hint(
+                    "`parents` cannot be combined with `each`, `update` and `tombstone = false`",
+                ));
+            }
+            if let Some(found) = schema.tables.get(child)
+                && !found.indexes.iter().any(|index| index.first() == Some(&column.value))
+            {
+                let problem = column.error(format!(
+                    "no index of `{child}` begins with {}, so each deletion of a parent would read the whole table",
+                    column.value
+                ));
+                errors.push(problem.hint(format!("CREATE INDEX … ON {child} ({})", column.value)));
+            }
+            let writers = of_table(name);
+            let deleting = |(_, _, table): &&(_, _, &TableDecl)| {
+                table.newest().is_some_and(|newest| !newest.delete.is_empty())
+            };
+            let missing = writers.iter().filter(deleting).find(|(_, agreed, _)| !agreed.is_final);
+            if !schema.tables.contains_key(name) || (writers.is_empty() && !rule.preset) {
+                let problem = parent.error(format!("no rule writes the table `{name}`"));
+                errors.push(problem.suggest(name, schema.tables.keys().map(String::as_str)));
+            } else if schema.tables.get(name).is_none_or(|table| keys(table).len() != 1) {
+                errors.push(parent.error(format!("the key of `{name}` is more than one column")));
+            } else if !writers.iter().all(|(_, _, table)| stays(table)) {
+                let problem =
+                    parent.error(format!("not all rules of `{name}` keep its deleted rows"));
+                errors.push(problem.hint("a parent's table is written without `each`, `add`, `update` and `tombstone = false`"));
+            } else if let Some((writer, ..)) = missing {
+                let problem = parent.error(format!("a deleted row of `{name}` may return"));
+                errors.push(problem.hint(format!(
+                    "add `final = true` to rule `{}`; otherwise the children would depend on the order of arrival",
+                    writer.name.value
+                )));
+            }
+        }
+    }
+    errors
 }
 
 /// A row is a function of the greatest event for its key. So all rules of a table must set the same columns; otherwise a

@@ -63,6 +63,11 @@ keys! {
         r#final: Option<Located<bool>> =
             boolean().located().optional()
                 .defaults_to("that of a rule that mirrors the same object; otherwise `false`"),
+        /// Columns of the row, and the tables whose keys they have. A row counts as deleted if a final deletion has deleted such a
+        /// parent.
+        parents: Option<Vec<(Located<String>, Located<String>)>> =
+            members(text("the name of a table").located(), "columns and tables: { organization_id = \"organizations\" }")
+                .optional().example("{ organization_id = \"organizations\" }"),
         /// Whether a deleted row stays, with `_deleted = 1` and the values of the event. `false` removes the row and records the
         /// deletion in `row_guards`. In both cases, a late event does not restore the row.
         tombstone: Option<Located<bool>> =
@@ -103,6 +108,7 @@ keys! {
             "version": ["table"],
             "tie": ["table"],
             "delete": ["table"],
+            "parents": ["table"],
             "update": ["table"],
             "final": ["delete"],
             "tombstone": ["delete"],
@@ -114,8 +120,19 @@ keys! {
 const EFFECTS: [&str; 6] = ["table", "email", "sms", "track", "outcome", "suppress"];
 
 /// The keys that only a rule with `table` has.
-const OF_TABLE: [&str; 10] =
-    ["each", "key", "set", "add", "version", "tie", "delete", "final", "tombstone", "update"];
+const OF_TABLE: [&str; 11] = [
+    "each",
+    "key",
+    "set",
+    "add",
+    "version",
+    "tie",
+    "delete",
+    "final",
+    "parents",
+    "tombstone",
+    "update",
+];
 
 const EXAMPLE_OF_ON: &str = "add the events: on = [\"stripe:invoice.*\"]";
 
@@ -765,9 +782,9 @@ impl RuleKeys {
                     );
                 }
                 let tied = tie.precedence.is_some() || tie.refetch.is_some();
-                if !delete.is_empty() || tied || self.update || !tombstone || is_final.is_some() {
-                    let problem =
-                        "`delete`, `final`, `tie`, `update` and `tombstone` need a `version`";
+                let others = self.update || !tombstone || is_final.is_some();
+                if !delete.is_empty() || tied || others || self.parents.is_some() {
+                    let problem = "`delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`";
                     section.report(at.error(problem));
                 }
                 // After the error, the columns of `set` stand in, so that the rest of the rule can be checked.
@@ -787,7 +804,16 @@ impl RuleKeys {
                         problem.hint("add what orders the events: tie = { precedence = … }"),
                     );
                 }
-                let newest = Newest { set, version, tie: None, delete, is_final };
+                let parents = self.parents.unwrap_or_default();
+                for (name, _) in &parents {
+                    if !key.iter().chain(&set).any(|(set, _)| set.value == name.value) {
+                        let problem =
+                            name.error(format!("`{}` is not set by this rule", name.value));
+                        let names = set.iter().map(|(name, _)| name.value.as_str());
+                        section.report(problem.suggest(&name.value, names));
+                    }
+                }
+                let newest = Newest { set, version, tie: None, delete, is_final, parents };
                 rule.newest(newest, tie, self.update, tombstone)
             }
         };

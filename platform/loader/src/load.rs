@@ -405,7 +405,7 @@ mod tests {
           hint: count in a separate table, with a rule without `version` and `set`
         hookmill.toml:79:21: rules[9].table: table `tallies` lacks _version, _precedence, _event_id, _deleted
           hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
-        hookmill.toml:85:20: rules[10].name: `delete`, `final`, `tie`, `update` and `tombstone` need a `version`
+        hookmill.toml:85:20: rules[10].name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
         19 errors in the configuration
         "#);
     }
@@ -550,7 +550,7 @@ mod tests {
           hint: did you mean `stripe-revenue`?
         hookmill.toml:70:31: rules[6].tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
           hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
-        hookmill.toml:74:20: rules[7].name: `delete`, `final`, `tie`, `update` and `tombstone` need a `version`
+        hookmill.toml:74:20: rules[7].name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
         hookmill.toml:85:20: rules[8].each: `each` works only with `table`
           hint: remove `each`: this rule has the effect `suppress`
         29 errors in the configuration

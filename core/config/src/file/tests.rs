@@ -917,7 +917,7 @@ fn an_error_hides_no_other() {
       hint: did you mean `version`?
     hookmill.toml:8:9: alerts.email: `[email]` is not configured
       hint: add [email] with `provider` and `from`
-    hookmill.toml:4:1: rules[0]: `delete`, `final`, `tie`, `update` and `tombstone` need a `version`
+    hookmill.toml:4:1: rules[0]: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
     hookmill.toml:4:1: rules[0]: `key` is missing
       hint: add the row's key: key = { id = "data.object.id" }
     hookmill.toml:4:1: rules[0]: `name` is missing
