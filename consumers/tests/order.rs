@@ -143,7 +143,12 @@ impl Sent {
             body["at"] = version.into();
         }
         if let Some(items) = self.items {
-            body["items"] = items.iter().enumerate().filter(|(_, is)| **is).map(|(i, _)| format!("i{i}")).collect();
+            body["items"] = items
+                .iter()
+                .enumerate()
+                .filter(|(_, is)| **is)
+                .map(|(i, _)| format!("i{i}"))
+                .collect();
         }
         body
     }
@@ -162,7 +167,8 @@ struct Order {
 }
 
 fn order(sent: &Sent, id: &str) -> Order {
-    let status = ["new", "open"].iter().position(|status| *status == sent.status).map_or(0, |at| at + 1);
+    let status =
+        ["new", "open"].iter().position(|status| *status == sent.status).map_or(0, |at| at + 1);
     let is_thing = sent.family == "thing";
     let deletes = sent.deletes();
     Order {
@@ -186,15 +192,16 @@ fn any_sent() -> impl Strategy<Value = Sent> {
     let action = prop_oneof![
         3 => Just("created"), 3 => Just("updated"), 2 => Just("paused"), 2 => Just("moved"), 1 => Just("deleted")
     ];
-    let status = prop_oneof![4 => Just("new"), 4 => Just("open"), 1 => Just("done"), 2 => Just("odd")];
+    let status =
+        prop_oneof![4 => Just("new"), 4 => Just("open"), 1 => Just("done"), 2 => Just("odd")];
     let items = prop::option::weighted(0.8, any::<[bool; 3]>());
-    (family, action, (0_u8..3, 0_u8..3), (0_i64..3, prop::bool::weighted(0.3)), status, items).prop_map(
-        |(family, action, (object, owner), (version, missing), status, items)| {
-            let sent = Sent { family, action, object, owner, version: Some(version), status, items };
+    (family, action, (0_u8..3, 0_u8..3), (0_i64..3, prop::bool::weighted(0.3)), status, items)
+        .prop_map(|(family, action, (object, owner), (version, missing), status, items)| {
+            let sent =
+                Sent { family, action, object, owner, version: Some(version), status, items };
             let version = sent.version.filter(|_| !(missing && sent.deletes()));
             Sent { version, ..sent }
-        },
-    )
+        })
 }
 
 /// Tables by name: rows by key, as texts.
@@ -240,7 +247,9 @@ fn oracle(sent: &[(String, Sent)]) -> Tables {
         }
     }
     // An event without a list does not change it.
-    for (object, (_, sent)) in greatest(sent, |sent| sent.family == "thing" && (sent.items.is_some() || sent.deletes())) {
+    for (object, (_, sent)) in
+        greatest(sent, |sent| sent.family == "thing" && (sent.items.is_some() || sent.deletes()))
+    {
         for item in (0..3).filter(|item| !sent.deletes() && sent.items.unwrap()[*item]) {
             put("items", format!("o{object} i{item}"), &[sent.status]);
         }
@@ -250,7 +259,11 @@ fn oracle(sent: &[(String, Sent)]) -> Tables {
     }
     for (object, (id, sent)) in greatest(sent, |sent| sent.family == "child") {
         let deleted = sent.deletes() || gone.contains(&sent.owner);
-        put("children", format!("o{object}"), &[&format!("o{}", sent.owner), sent.status, id, flag(deleted)]);
+        put(
+            "children",
+            format!("o{object}"),
+            &[&format!("o{}", sent.owner), sent.status, id, flag(deleted)],
+        );
     }
     tables
 }
