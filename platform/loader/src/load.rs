@@ -750,6 +750,24 @@ mod tests {
     }
 
     #[test]
+    fn parents_that_may_return_or_cannot_be_found_are_refused() {
+        let child = |more: &str| {
+            let set = "set = { customer = 'c', plan = 'p' }";
+            faults(&mirror("child", false, &format!("on = 's:team.*'\n{set}\n{more}")))
+        };
+        let list = mirror("list", true, "on = 's:team.*'\nparents = { team = 'accounts' }");
+        let refused = [
+            child("parents = { customer = 'accounts' }\ndelete = '*.deleted'"),
+            child("parents = { plan = 'teams', plann = 'accounts', customer = 'acounts' }"),
+            child("parents = { customer = 'tallies' }"),
+            faults(&list),
+        ];
+        insta::assert_snapshot!(refused.join("\n"));
+        let fits = "parents = { customer = 'accounts' }\ndelete = '*.deleted'\nfinal = true";
+        assert_eq!(child(fits), "none");
+    }
+
+    #[test]
     fn a_rule_without_a_tie_has_that_of_the_rule_that_mirrors_the_same_object() {
         let program = presets().program;
         let guard = |name: &str| {
