@@ -581,9 +581,11 @@ fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
                 table.newest().is_some_and(|newest| !newest.delete.is_empty())
             };
             let missing = writers.iter().filter(deleting).find(|(_, agreed, _)| !agreed.is_final);
-            if !schema.tables.contains_key(name) || (writers.is_empty() && !rule.preset) {
-                let problem = parent.error(format!("no rule writes the table `{name}`"));
+            if !schema.tables.contains_key(name) {
+                let problem = parent.error(format!("there is no table `{name}`"));
                 errors.push(problem.suggest(name, schema.tables.keys().map(String::as_str)));
+            } else if writers.is_empty() && !rule.preset {
+                errors.push(parent.error(format!("no rule writes the table `{name}`")));
             } else if schema.tables.get(name).is_none_or(|table| keys(table).len() != 1) {
                 errors.push(parent.error(format!("the key of `{name}` is more than one column")));
             } else if !writers.iter().all(|(_, _, table)| stays(table)) {
