@@ -260,6 +260,10 @@ CREATE TABLE organization_memberships (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The memberships that end with their organization or user.
+CREATE INDEX organization_memberships_of_organization ON organization_memberships (organization_id);
+CREATE INDEX organization_memberships_of_user ON organization_memberships (user_id);
+
 -- Preset `paddle`
 
 CREATE TABLE paddle_customers (

@@ -21,8 +21,8 @@ use hookmill_rules::handler::Event;
 use hookmill_rules::refetch::path;
 use hookmill_rules::row::{Identity, ROW_BYTES, Row, RowWriter};
 use hookmill_rules::{
-    Column, Each, Effect, EventFacts, Guard, HandlerRef, NotJson, Program, Reads, Rule, Scope,
-    Send, Stopped, Unmatched, Value, ValueError, Values, each_element,
+    Column, Each, Effect, EventFacts, Guard, HandlerRef, NotJson, Order, Program, Reads, Rule,
+    Scope, Send, Stopped, Unmatched, Value, ValueError, Values, each_element,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -417,30 +417,33 @@ impl<'e> RowBuilder<'e> {
                 elements(rule, each, scope, |element| {
                     let shared = shared.of(&rule.name, columns, scope)?;
                     let columns = read_columns(&rule.name, columns, shared, element)?;
-                    let row = self.row(&rule.name, guard.as_ref(), &columns, element)?.end();
+                    let order = order(&rule.name, guard.as_ref(), element)?;
+                    let row = self.row(order, &columns).end();
                     self.spend(&rule.name, 1, row.bytes())?;
                     self.keep((number, rule), row)
                 })?;
             }
             (Effect::Row { table, guard, columns }, None) => {
                 let read = read_columns(&rule.name, columns, &[], scope)?;
-                let mut row = self.row(&rule.name, guard.as_ref(), &read, scope)?;
+                let order = order(&rule.name, guard.as_ref(), scope)?;
+                let mut row = self.row(order, &read);
                 self.spend(&rule.name, 1, row.bytes())?;
-                self.fetched(&mut row, &rule.name, guard.as_ref(), scope, body)?;
+                self.fetched(&mut row, &rule.name, (guard.as_ref(), order), scope, body)?;
                 self.keep((number, rule), row.end())?;
                 self.wrote(&rule.name, table, columns, scope)?;
             }
             (Effect::Rows { table, guard, owner, columns }, each) => {
-                let deleted = guard.deletes(&self.envelope.kind);
+                let deleted = guard.deletes(scope).map_err(not_json)?;
                 let list = each.as_ref().map(|each| each.list.json(scope));
                 // An event without the list does not change it.
                 if !deleted && list.transpose().map_err(not_json)?.flatten().is_none() {
                     return Ok(());
                 }
                 let whose = read_columns(&rule.name, owner, &[], scope)?;
-                let mut row = self.row(&rule.name, Some(guard), &whose, scope)?;
+                let order = order(&rule.name, Some(guard), scope)?;
+                let mut row = self.row(order, &whose);
                 self.spend(&rule.name, 0, row.bytes())?;
-                self.fetched(&mut row, &rule.name, Some(guard), scope, body)?;
+                self.fetched(&mut row, &rule.name, (Some(guard), order), scope, body)?;
                 if let Some(each) = each.as_ref().filter(|_| !deleted) {
                     row.list(&self.envelope.id, whose.iter().map(Option::as_deref));
                     let mut shared = Shared::default();
@@ -493,16 +496,16 @@ impl<'e> RowBuilder<'e> {
         &mut self,
         row: &mut RowWriter,
         rule: &str,
-        guard: Option<&Guard>,
+        (guard, order): (Option<&Guard>, Option<Order>),
         scope: Scope<'_>,
         body: &[u8],
     ) -> Result<(), Fate> {
-        let fetching = guard.and_then(|guard| Some((guard, guard.refetch.as_ref()?)));
-        let Some((guard, refetch)) = fetching else { return Ok(()) };
+        let refetch = guard.and_then(|guard| guard.refetch.as_ref());
+        let Some(refetch) = refetch else { return Ok(()) };
         let kind = &self.envelope.kind;
         let id = self.texts(rule, refetch.id.json(scope).map_err(not_json)?)?;
         let path = id.first().and_then(|id| path(refetch.provider, kind, id));
-        let Some(path) = path.filter(|_| !guard.deletes(kind)) else {
+        let Some(path) = path.filter(|_| order.is_some_and(|order| !order.deletes)) else {
             row.not_fetched();
             return Ok(());
         };
@@ -515,24 +518,15 @@ impl<'e> RowBuilder<'e> {
     }
 
     /// The row of a rule for an event, up to its columns.
-    fn row(
-        &self,
-        rule: &str,
-        guard: Option<&Guard>,
-        columns: &[Option<Cow<'_, str>>],
-        scope: Scope<'_>,
-    ) -> Result<RowWriter, Fate> {
+    fn row(&self, order: Option<Order>, columns: &[Option<Cow<'_, str>>]) -> RowWriter {
         let mut row = self.identity.row(ROOM + length(columns));
-        if let Some(guard) = guard {
-            let version = guard.version.version(scope).map_err(|error| value_error(rule, error))?;
-            let version = version.ok_or_else(|| missing(rule, "the version", &guard.version))?;
-            let rank = guard.rank(&self.envelope.kind, columns);
-            row.order(version, rank, guard.deletes(&self.envelope.kind));
+        if let Some(order) = order {
+            row.order(order);
         }
         for value in columns {
             row.column(value.as_deref());
         }
-        Ok(row)
+        row
     }
 
     /// Records the table and the key of the written row as a JSON object.
@@ -733,6 +727,14 @@ fn too_long(rule: &str) -> Fate {
 /// The size in bytes of column values as a JSON array.
 fn length(columns: &[Option<Cow<'_, str>>]) -> usize {
     columns.iter().map(|value| value.as_ref().map_or(4, |value| value.len()) + 1).sum::<usize>() + 1
+}
+
+/// How an event compares with the others for its row; `None` if the rule counts.
+fn order(rule: &str, guard: Option<&Guard>, scope: Scope<'_>) -> Result<Option<Order>, Fate> {
+    let Some(guard) = guard else { return Ok(None) };
+    let deletes = guard.deletes(scope).map_err(not_json)?;
+    let order = guard.order(scope, deletes).map_err(|error| value_error(rule, error))?;
+    order.map(Some).ok_or_else(|| missing(rule, "the version", &guard.version))
 }
 
 fn missing(rule: &str, what: &str, value: &Value) -> Fate {

@@ -210,10 +210,10 @@ proptest! {
         for (number, thing) in &sound {
             let rank = match (thing.deleted, thing.status) {
                 (true, _) => 1 << 52,
-                (_, "new") => 0,
-                (_, "open") => 1,
-                (_, "done") => 2,
-                _ => -1,
+                (_, "new") => 1,
+                (_, "open") => 2,
+                (_, "done") => 3,
+                _ => 0,
             };
             let event = (thing.version, rank, format!("evt_{number:03}"));
             let row = greatest.entry(thing.entity).or_insert_with(|| event.clone());

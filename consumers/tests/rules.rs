@@ -55,7 +55,7 @@ version = { unix_seconds = "at" }
 delete = "*"
 tombstone = false
 
-# The rows of a list.
+# The rows of a list. Their events compare as in `marked`.
 [[rules]]
 name = "items"
 on = ["s:thing.*"]
@@ -64,7 +64,6 @@ when = { "@.kept" = true }
 table = "items"
 key = { thing = "data.id", id = "@.id" }
 version = "at"
-tie = { precedence = { type = ["thing.created", "thing.updated"] } }
 set = { amount = { decimal = "@.amount", scale = 2 }, text = "data.text" }
 delete = "thing.deleted"
 
@@ -76,7 +75,6 @@ table = "accounts"
 key = { thing = "data.id" }
 update = true
 version = "at"
-tie = { precedence = { column = "status", order = ["new", "open", "done"] } }
 set = { status = "data.status" }
 delete = "thing.deleted"
 
@@ -88,7 +86,6 @@ when = { "data.status" = "done" }
 table = "finished"
 key = { id = "data.id" }
 version = "at"
-tie = { precedence = { type = ["thing.created", "thing.updated"] } }
 set = { text = "data.text" }
 
 [[rules]]

@@ -188,7 +188,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 4 sources and 29 rules, no errors; 2 tests passed
+    hookmill.toml: 4 sources and 31 rules, no errors; 2 tests passed
     ");
     let wrong = config
         .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
@@ -216,7 +216,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     hookmill.toml:307:5: tests[0].expect[2]: who signs up is a user, and welcome: `users` has 1 row, not 2
         _deleted = 0
         _event_id = "test_0"
-        _precedence = 0
+        _precedence = 1
         _version = 1767225600000000
         banned = 0
         email = "ada@example.com"
@@ -230,7 +230,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     hookmill.toml:311:5: tests[0].expect[6]: who signs up is a user, and welcome: found in `users`
         _deleted = 0
         _event_id = "test_0"
-        _precedence = 0
+        _precedence = 1
         _version = 1767225600000000
         banned = 0
         email = "ada@example.com"
@@ -250,7 +250,7 @@ fn a_rule_with_an_unknown_handler_is_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:82:11: rules[5].handler: there is no handler `revenue-by-day`
+    error: hookmill.toml:101:11: rules[7].handler: there is no handler `revenue-by-day`
       hint: possible here: `stripe-revenue`
     1 error in the configuration
     ");

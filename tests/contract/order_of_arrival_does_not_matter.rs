@@ -142,3 +142,137 @@ fn order_of_arrival_does_not_matter_to_a_user() {
         },
     );
 }
+
+/// A subscription with one item.
+fn subscription(
+    kind: &str,
+    n: i64,
+    (entity, created): (&str, i64),
+    (status, quantity): (&str, i64),
+) -> Event {
+    let item = json!({ "id": "si_1", "quantity": quantity, "price": { "id": "price_1" } });
+    let object = json!({ "id": entity, "status": status, "items": { "data": [item] } });
+    stripe(&format!("customer.subscription.{kind}"), &format!("evt_{n}_{entity}"), created, object)
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_a_creation_and_a_change_in_one_second() {
+    // The creation has the greater id. The row and its items show the same event.
+    let items = "(SELECT quantity FROM subscription_items WHERE subscription_id = subscriptions.id)";
+    same_rows_in_every_order(
+        "subscriptions",
+        &format!("status, quantity, {items}"),
+        &json!(["active", 3, 3]),
+        |entity| {
+            let at = (entity, 100);
+            [
+                subscription("created", 9, at, ("active", 1)),
+                subscription("updated", 1, at, ("incomplete", 5)),
+                subscription("updated", 2, at, ("active", 2)),
+                subscription("updated", 3, at, ("active", 3)),
+            ]
+        },
+    );
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_a_subscription_that_changes_after_its_end() {
+    let items = "(SELECT count(*) FROM subscription_items WHERE subscription_id = subscriptions.id)";
+    same_rows_in_every_order(
+        "subscriptions",
+        &format!("status, quantity, _deleted, {items}"),
+        &json!(["canceled", 4, 1, 0]),
+        |entity| {
+            [
+                subscription("created", 1, (entity, 100), ("active", 1)),
+                subscription("updated", 2, (entity, 400), ("active", 2)),
+                subscription("deleted", 3, (entity, 200), ("canceled", 3)),
+                // Its reason, or its metadata.
+                subscription("updated", 4, (entity, 300), ("canceled", 4)),
+            ]
+        },
+    );
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_the_attempt_to_collect_an_invoice() {
+    // The finalization has the greater id, and the same status and second.
+    same_rows_in_every_order("invoices", "status, attempt_count", &json!(["open", 1]), |entity| {
+        let invoice = |kind: &str, n: i64, status: &str, attempts: i64| {
+            let object = json!({ "id": entity, "status": status, "attempt_count": attempts });
+            stripe(&format!("invoice.{kind}"), &format!("evt_{n}_{entity}"), 100, object)
+        };
+        [
+            invoice("created", 9, "draft", 0),
+            invoice("finalized", 8, "open", 0),
+            invoice("updated", 7, "open", 0),
+            invoice("payment_failed", 1, "open", 1),
+        ]
+    });
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_a_deletion_without_a_version() {
+    // Nothing is newer than a deletion that says nothing but the id.
+    same_rows_in_every_order("dated", "note, _deleted", &json!([null, 1]), |entity| {
+        let dated = |kind: &str, n: i64, object: Value| {
+            stripe(&format!("test.dated.{kind}"), &format!("evt_{n}_{entity}"), 100, object)
+        };
+        let at = |time: &str| json!({ "id": entity, "at": time, "note": "strong" });
+        [
+            dated("created", 1, at("2025-01-01T00:00:00Z")),
+            dated("updated", 2, at("2025-01-01T00:00:01.5+02:00")),
+            dated("updated", 3, at("2025-01-02T00:00:00Z")),
+            dated("deleted", 0, json!({ "id": entity })),
+        ]
+    });
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_ties_in_several_steps() {
+    // The type decides, then the value, and only then the id.
+    same_rows_in_every_order("dated", "note, _event_id LIKE 'evt_3%'", &json!(["strong", 1]), |entity| {
+        let dated = |kind: &str, n: i64, note: &str| {
+            let object = json!({ "id": entity, "at": "2025-01-01T00:00:00Z", "note": note });
+            stripe(&format!("test.dated.{kind}"), &format!("evt_{n}_{entity}"), 100, object)
+        };
+        [
+            dated("created", 9, "strong"),
+            dated("updated", 8, "weak"),
+            dated("updated", 2, "strong"),
+            dated("changed", 3, "strong"),
+        ]
+    });
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_the_members_of_a_deleted_organization() {
+    same_rows_in_every_order(
+        "organization_memberships",
+        "role, _deleted",
+        &json!(["org:admin", 1]),
+        |entity| {
+            let member = |kind: &str, n: i64, at: i64, role: &str| {
+                let data = json!({
+                    "id": entity,
+                    "organization": { "id": format!("org_{entity}") },
+                    "public_user_data": { "user_id": "user_1" },
+                    "role": role,
+                    "updated_at": at,
+                });
+                clerk(&format!("organizationMembership.{kind}"), &format!("msg_{n}_{entity}"), at, data)
+            };
+            let organization = |kind: &str, n: i64, at: i64| {
+                let data = json!({ "id": format!("org_{entity}"), "updated_at": at });
+                clerk(&format!("organization.{kind}"), &format!("msg_{n}_{entity}"), at, data)
+            };
+            [
+                organization("created", 1, 100),
+                member("created", 2, 110, "org:member"),
+                organization("deleted", 3, 200),
+                // Sent before, or by a clock that is ahead.
+                member("updated", 4, 210, "org:admin"),
+            ]
+        },
+    );
+}

@@ -70,3 +70,13 @@ CREATE TABLE revenue (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE listed (list TEXT, id INTEGER, note TEXT, PRIMARY KEY (list, id)) STRICT, WITHOUT ROWID;
+
+-- Deletions without a version, and several ties.
+CREATE TABLE dated (
+    id TEXT NOT NULL PRIMARY KEY,
+    note TEXT,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -233,9 +233,10 @@ const SAMPLES: [&str; 15] = [
     table = "a"
     key = { x-id = { decimal = "a", scale = 3 }, x-n = ["@.n", "@.m"] }
     version = { unix_seconds = "a" }
-    tie = { precedence = { type = ["a", "b"] } }
-    set = { x-a = { value = 1 }, x-b = { event = "id" }, x-c = { text = "a" }, x-d = { json = ["a"] } }
-    delete = "a"
+    tie = { precedence = [{ type = ["a", "*"] }, { path = ["a", "b"], order = ["a"] }, { column = "x-a", order = ["b"] }] }
+    set = { x-a = { value = 1 }, x-b = { event = "id" }, x-c = { text = "a" }, x-d = { json = ["a"] }, status = "a" }
+    delete = ["a", { x-a = "a", x-b = { not = 1 }, x-c = { exists = false } }]
+    final = true
 
     [[rules]]
     name = "b"
@@ -254,7 +255,8 @@ const SAMPLES: [&str; 15] = [
     key = { x-id = "id" }
     version = "a"
     tie = { precedence = { column = "x-a", order = ["a", "b"] } }
-    set = { x-a = "a", status = "a" }
+    set = { x-a = "a", status = "a", organization_id = "a" }
+    parents = { organization_id = "organizations" }
     update = true
 
     [[rules]]
@@ -264,7 +266,8 @@ const SAMPLES: [&str; 15] = [
     key = { x-id = "id" }
     version = "a"
     set = { x-a = "a" }
-    delete = "a"
+    tie = { precedence = { path = "a", order = ["a"] } }
+    delete = { x-a = ["a", 1], x-b = { exists = false }, x-c = { not = ["a"] } }
     tombstone = false
     "#,
     r#"
@@ -789,6 +792,20 @@ fn common_mistakes_are_rejected_by_both() {
         ("RULE TABLE set = { a = 1 }", "a number for a path"),
         ("RULE TABLE when = { a = { is = 1 } }", "an unknown condition"),
         ("RULE TABLE tie = { column = 'a', order = ['a'] }", "a precedence that is none"),
+        (
+            "RULE TABLE version = 'v'\ntie = { precedence = { column = 'a', path = 'a', order = ['a'] } }",
+            "two values",
+        ),
+        (
+            "RULE TABLE version = 'v'\ntie = { precedence = { path = 'a' } }",
+            "a path without an order",
+        ),
+        ("RULE TABLE version = 'v'\ntie = { precedence = [] }", "no step"),
+        ("RULE TABLE version = 'v'\nfinal = true", "a final deletion without a deletion"),
+        (
+            "RULE TABLE version = 'v'\ndelete = { a = { is = 1 } }",
+            "an unknown condition of a deletion",
+        ),
         ("RULE email = { template = 'a', to = 'a', bcc = 'a' }", "a blind copy"),
         ("RULE outcome = { email = 'a', is = 'eaten' }", "an unknown outcome"),
         ("RULE track = { provider = 'segment', event = 'a', user = 'a' }", "an unknown tracker"),

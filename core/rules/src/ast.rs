@@ -87,8 +87,6 @@ pub enum TableWrite {
     Upsert {
         /// The columns, and the order of events.
         newest: Newest,
-        /// `tie.precedence`.
-        precedence: Option<PrecedenceDecl>,
         /// `tie.refetch`: whether Hookmill fetches the object from the provider's API.
         refetch: Option<Located<()>>,
     },
@@ -96,22 +94,16 @@ pub enum TableWrite {
     Remove {
         /// The columns, and the order of events.
         newest: Newest,
-        /// `tie.precedence`.
-        precedence: Option<PrecedenceDecl>,
     },
     /// `update`: only existing rows.
     Update {
         /// The columns, and the order of events.
         newest: Newest,
-        /// `tie.precedence`.
-        precedence: Option<PrecedenceDecl>,
     },
     /// `each`: the rows of the newest event's list.
     List {
         /// The columns, and the order of events.
         newest: Newest,
-        /// `tie.precedence`: patterns of event types, weakest first.
-        precedence: Option<Vec<String>>,
         /// `tie.refetch`: whether Hookmill fetches the object from the provider's API.
         refetch: Option<Located<()>>,
     },
@@ -124,8 +116,32 @@ pub struct Newest {
     pub set: NamedValues,
     /// `version`.
     pub version: Located<ValueDecl>,
-    /// `delete`: patterns of the event types that delete.
-    pub delete: Vec<Located<String>>,
+    /// `tie.precedence`: steps, the first of which decides first.
+    pub tie: Option<Located<Vec<StepDecl>>>,
+    /// `delete`: the events that delete.
+    pub delete: Vec<DeleteDecl>,
+    /// `final`, if it is given: whether a deletion outranks every other event.
+    pub is_final: Option<bool>,
+    /// `parents`: columns, and the tables whose keys they have.
+    pub parents: Vec<(Located<String>, Located<String>)>,
+}
+
+impl Newest {
+    /// Whether every event of the rule deletes.
+    pub fn only_deletes(&self) -> bool {
+        self.delete
+            .iter()
+            .any(|delete| matches!(delete, DeleteDecl::Type(glob) if glob.value == "*"))
+    }
+}
+
+/// The events that delete, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub enum DeleteDecl {
+    /// A pattern of event types.
+    Type(Located<String>),
+    /// Conditions. An event that meets all of them deletes.
+    When(Vec<ConditionDecl>),
 }
 
 impl TableDecl {
@@ -134,8 +150,8 @@ impl TableDecl {
         match &self.write {
             TableWrite::Count { .. } => None,
             TableWrite::Upsert { newest, .. }
-            | TableWrite::Remove { newest, .. }
-            | TableWrite::Update { newest, .. }
+            | TableWrite::Remove { newest }
+            | TableWrite::Update { newest }
             | TableWrite::List { newest, .. } => Some(newest),
         }
     }
@@ -145,8 +161,8 @@ impl TableDecl {
         match &self.write {
             TableWrite::Count { add } => add,
             TableWrite::Upsert { newest, .. }
-            | TableWrite::Remove { newest, .. }
-            | TableWrite::Update { newest, .. }
+            | TableWrite::Remove { newest }
+            | TableWrite::Update { newest }
             | TableWrite::List { newest, .. } => &newest.set,
         }
     }
@@ -210,16 +226,16 @@ impl ValueDecl {
     }
 }
 
-/// `tie.precedence`.
+/// A step of `tie.precedence`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PrecedenceDecl {
-    /// `{ column = "status", order = ["trialing", "active"] }`.
-    Column {
-        /// The position of the column in `set`.
-        column: usize,
-        /// Its values, weakest first.
+pub enum StepDecl {
+    /// `{ column = "status", order = ["trialing", "active"] }`, or `path` instead of `column`.
+    Value {
+        /// The value: that of the column, or the one at the path.
+        value: ValueDecl,
+        /// Its texts, weakest first.
         order: Vec<String>,
     },
-    /// `{ type = ["*.created", "*.updated"] }`: patterns of event types, weakest first.
+    /// `{ type = ["*.created", "*"] }`: patterns of event types, weakest first.
     Type(Vec<String>),
 }

@@ -6,15 +6,16 @@ use hookmill_core::outbound::Provider;
 use hookmill_core::schema::{OWN_TABLES, Schema, Table};
 use hookmill_keys::{ConfigError, Located};
 
+use crate::agree::{self, Agreed};
 use crate::ast::{
-    ConditionDecl, EffectDecl, NamedValues, Newest, PrecedenceDecl, RuleDecl, SendDecl, TableDecl,
-    TableWrite, ValueDecl,
+    ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
+    TableDecl, TableWrite, ValueDecl,
 };
 use crate::refetch;
-use crate::sql::{self, Target};
+use crate::sql::{self, Parent, Target};
 use crate::{
-    Column, Condition, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead, Places,
-    Precedence, Program, Reads, Refetch, Rule, Send, Sql, Step, Unmatched, Value, ValuePath,
+    Column, Condition, Delete, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead,
+    Places, Program, Reads, Refetch, Rule, Send, Sql, Step, TieStep, Unmatched, Value, ValuePath,
 };
 
 /// What the rest of hookmill.toml says that rules refer to.
@@ -55,7 +56,7 @@ pub fn compile(
         })
     };
     let managed = managed(tables().map(|(_, table)| table));
-    for rule in rules {
+    for (rule, agreed) in rules.iter().zip(agree::agreed(rules)) {
         if let Some(name) = rule.handler.as_ref().filter(|name| !handlers.contains(&&*name.value)) {
             let problem = name.error(format!("there is no handler `{}`", name.value));
             errors.push(if handlers.is_empty() {
@@ -64,13 +65,15 @@ pub fn compile(
                 problem.suggest(&name.value, handlers.iter().copied())
             });
         }
-        match compile_rule(rule, surroundings, &managed, schema, &mut program.reads) {
+        match compile_rule((rule, agreed), surroundings, &managed, schema, &mut program.reads) {
             Ok(rule) => program.rules.push(rule),
             Err(faults) => errors.extend(faults),
         }
     }
     let known = tables().filter(|(_, table)| schema.tables.contains_key(&table.table.value));
     errors.extend(disagreements(known));
+    errors.extend(agree::contradictions(rules));
+    errors.extend(check_parents(rules, schema));
     errors.sort();
     if errors.is_empty() { Ok(program) } else { Err(errors) }
 }
@@ -82,6 +85,10 @@ struct Managed<'r> {
     columns: BTreeSet<&'r str>,
     /// Whether a rule removes rows.
     removes: bool,
+    /// The parents of its rows: columns and tables.
+    parents: BTreeSet<(&'r str, &'r str)>,
+    /// The children of its rows: tables and columns.
+    children: BTreeSet<(&'r str, &'r str)>,
 }
 
 fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, Managed<'r>> {
@@ -90,13 +97,19 @@ fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, 
         let table = managed.entry(rule.table.value.as_str()).or_default();
         table.columns.extend(rule.newest().into_iter().flat_map(|newest| names(&newest.set)));
         table.removes |= matches!(rule.write, TableWrite::Remove { .. });
+        let child = rule.table.value.as_str();
+        for (column, parent) in rule.newest().into_iter().flat_map(|newest| &newest.parents) {
+            let (column, parent) = (column.value.as_str(), parent.value.as_str());
+            managed.entry(child).or_default().parents.insert((column, parent));
+            managed.entry(parent).or_default().children.insert((child, column));
+        }
     }
     managed
 }
 
 /// `body` collects the paths into the event's body.
 fn compile_rule(
-    rule: &RuleDecl,
+    (rule, agreed): (&RuleDecl, Agreed<'_>),
     surroundings: &Surroundings,
     managed: &BTreeMap<&str, Managed<'_>>,
     schema: &Schema,
@@ -110,7 +123,7 @@ fn compile_rule(
         EffectDecl::Table(table) => {
             let none = Managed::default();
             let managed = managed.get(table.table.value.as_str()).unwrap_or(&none);
-            compile_table(rule, table, managed, (schema, surroundings), &mut places)?
+            compile_table((rule, agreed), table, managed, (schema, surroundings), &mut places)?
         }
         EffectDecl::Send(send) => {
             (vec![sql::outbox(name).into()], compile_send(send, surroundings, &mut places)?)
@@ -129,12 +142,7 @@ fn compile_rule(
             (vec![sql::suppress(name).into()], Effect::Suppress { address, reason: reason.clone() })
         }
     };
-    let condition = |when: &ConditionDecl| Condition {
-        path: places.add(&when.path),
-        any_of: when.any_of.clone(),
-        not: when.not,
-    };
-    let when = rule.when.iter().map(condition).collect();
+    let when = conditions(&rule.when, &mut places);
     let list = rule.each.as_ref().map(|list| places.add(&list.value));
     Ok(Rule {
         name: name.to_owned(),
@@ -150,6 +158,35 @@ fn compile_rule(
     })
 }
 
+fn conditions(when: &[ConditionDecl], places: &mut Places<'_>) -> Vec<Condition> {
+    let condition = |when: &ConditionDecl| Condition {
+        path: places.add(&when.path),
+        any_of: when.any_of.clone(),
+        not: when.not,
+    };
+    when.iter().map(condition).collect()
+}
+
+fn deletions(newest: &Newest, is_final: bool, places: &mut Places<'_>) -> Delete {
+    let mut delete = Delete { is_final, ..Delete::default() };
+    for decl in &newest.delete {
+        match decl {
+            DeleteDecl::Type(glob) => delete.types.push(glob.value.clone()),
+            DeleteDecl::When(when) => delete.when.push(conditions(when, places)),
+        }
+    }
+    delete
+}
+
+fn tie_step(step: &StepDecl, places: &mut Places<'_>) -> TieStep {
+    match step {
+        StepDecl::Type(order) => TieStep::Type { order: order.clone() },
+        StepDecl::Value { value: text, order } => {
+            TieStep::Value { value: value(text, places), order: order.clone() }
+        }
+    }
+}
+
 fn value(text: &ValueDecl, places: &mut Places<'_>) -> Value {
     match text {
         ValueDecl::Constant(json) => Value::Constant(json.clone()),
@@ -161,7 +198,7 @@ fn value(text: &ValueDecl, places: &mut Places<'_>) -> Value {
 }
 
 fn compile_table(
-    whole: &RuleDecl,
+    (whole, agreed): (&RuleDecl, Agreed<'_>),
     rule: &TableDecl,
     managed: &Managed<'_>,
     (schema, surroundings): (&Schema, &Surroundings),
@@ -207,22 +244,23 @@ fn compile_table(
     let mut columns: Vec<_> = owner.iter().map(|key| column(key, true)).collect();
     let owners = columns.len();
     columns.extend(of_element.iter().map(|key| column(key, true)));
-    let keys = columns.len();
     columns.extend(rule.columns().iter().map(|value| column(value, false)));
-    let mut guard = |newest: &Newest, precedence| Guard {
+    let mut guard = |newest: &Newest| Guard {
         version: value(&newest.version.value, places),
-        delete: newest.delete.iter().map(|glob| glob.value.clone()).collect(),
-        precedence,
+        delete: deletions(newest, agreed.is_final, places),
+        tie: agreed.tie.iter().map(|step| tie_step(step, places)).collect(),
         refetch: provider.map(|provider| Refetch { provider, id: id_of_object(provider, places) }),
     };
-    let precedence = |decl: &Option<PrecedenceDecl>| match decl {
-        None => Precedence::None,
-        Some(PrecedenceDecl::Type(order)) => Precedence::Type { order: order.clone() },
-        Some(PrecedenceDecl::Column { column, order }) => {
-            Precedence::Value { column: keys + column, order: order.clone() }
-        }
+    let parent = |column, table| {
+        let [key] = schema.tables.get(table).map(keys)?[..] else { return None };
+        Some(Parent { column, table, key })
     };
+    let parents = managed.parents.iter().filter_map(|&(column, table)| parent(column, table));
+    let children = managed.children.iter().filter_map(|&(child, column)| {
+        Some(sql::orphans(&name.value, child, parent(column, table_name)?))
+    });
     let target = Target {
+        parents: parents.collect(),
         rule: &name.value,
         table: table_name,
         key: owner.iter().chain(&of_element).map(|(name, _)| name.value.as_str()).collect(),
@@ -234,27 +272,25 @@ fn compile_table(
         TableWrite::Count { .. } => {
             (vec![target.count().into()], Effect::Row { table, guard: None, columns })
         }
-        TableWrite::Upsert { newest, precedence: decl, .. } => {
-            let guard = Some(guard(newest, precedence(decl)));
+        TableWrite::Upsert { newest, .. } => {
+            let guard = Some(guard(newest));
             let ties = provider.map(|_| target.ties());
-            let sql =
-                ties.into_iter().chain([target.upsert(managed.removes)]).map(Sql::from).collect();
-            (sql, Effect::Row { table, guard, columns })
+            let children = children.filter(|_| !newest.delete.is_empty());
+            let sql = ties.into_iter().chain([target.upsert(managed.removes)]).chain(children);
+            (sql.map(Sql::from).collect(), Effect::Row { table, guard, columns })
         }
-        TableWrite::Remove { newest, precedence: decl } => {
-            let guard = Some(guard(newest, precedence(decl)));
+        TableWrite::Remove { newest } => {
+            let guard = Some(guard(newest));
             let [keep, delete] = target.remove();
             let sql = [target.upsert(true), keep, delete].map(Sql::from).into();
             (sql, Effect::Row { table, guard, columns })
         }
-        TableWrite::Update { newest, precedence: decl } => {
-            let guard = Some(guard(newest, precedence(decl)));
+        TableWrite::Update { newest } => {
+            let guard = Some(guard(newest));
             (vec![target.update().into()], Effect::Row { table, guard, columns })
         }
-        TableWrite::List { newest, precedence, .. } => {
-            let order = precedence.clone();
-            let order = order.map_or(Precedence::None, |order| Precedence::Type { order });
-            let guard = guard(newest, order);
+        TableWrite::List { newest, .. } => {
+            let guard = guard(newest);
             let rows = columns.split_off(owners);
             let ties = provider.map(|_| target.ties_of_list(owners));
             let sql = ties.into_iter().map(Sql::from).chain(target.replace(owners)).collect();
@@ -502,6 +538,72 @@ fn check_list(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     }
 }
 
+/// The columns of a table's key.
+fn keys(table: &Table) -> Vec<&str> {
+    table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str()).collect()
+}
+
+/// A child whose parent is gone is deleted, in any order of their events. That needs parents that never return, and rows of
+/// both that stay.
+fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
+    let agreed = agree::agreed(rules);
+    let of_table = |name: &str| -> Vec<_> {
+        let rules = rules.iter().zip(&agreed).filter_map(|(rule, agreed)| match &rule.effect {
+            EffectDecl::Table(table) => Some((rule, *agreed, table)),
+            _ => None,
+        });
+        rules.filter(|(_, _, table)| table.table.value == name).collect()
+    };
+    let stays = |table: &TableDecl| matches!(table.write, TableWrite::Upsert { .. });
+    let mut errors = Vec::new();
+    for rule in rules {
+        let EffectDecl::Table(table) = &rule.effect else { continue };
+        for (column, parent) in table.newest().into_iter().flat_map(|newest| &newest.parents) {
+            let (child, name) = (&table.table.value, &parent.value);
+            if !of_table(child).iter().all(|(_, _, table)| stays(table)) {
+                let problem =
+                    column.error(format!("not all rules of `{child}` keep its deleted rows"));
+                errors.push(problem.hint(
+                    "`parents` cannot be combined with `each`, `update` and `tombstone = false`",
+                ));
+            }
+            if let Some(found) = schema.tables.get(child)
+                && !found.indexes.iter().any(|index| index.first() == Some(&column.value))
+            {
+                let problem = column.error(format!(
+                    "no index of `{child}` begins with {}, so each deletion of a parent would read the whole table",
+                    column.value
+                ));
+                errors.push(problem.hint(format!("CREATE INDEX … ON {child} ({})", column.value)));
+            }
+            let writers = of_table(name);
+            let deleting = |(_, _, table): &&(_, _, &TableDecl)| {
+                table.newest().is_some_and(|newest| !newest.delete.is_empty())
+            };
+            let missing = writers.iter().filter(deleting).find(|(_, agreed, _)| !agreed.is_final);
+            if !schema.tables.contains_key(name) {
+                let problem = parent.error(format!("there is no table `{name}`"));
+                errors.push(problem.suggest(name, schema.tables.keys().map(String::as_str)));
+            } else if writers.is_empty() && !rule.preset {
+                errors.push(parent.error(format!("no rule writes the table `{name}`")));
+            } else if schema.tables.get(name).is_none_or(|table| keys(table).len() != 1) {
+                errors.push(parent.error(format!("the key of `{name}` is more than one column")));
+            } else if !writers.iter().all(|(_, _, table)| stays(table)) {
+                let problem =
+                    parent.error(format!("not all rules of `{name}` keep its deleted rows"));
+                errors.push(problem.hint("a parent's table is written without `each`, `add`, `update` and `tombstone = false`"));
+            } else if let Some((writer, ..)) = missing {
+                let problem = parent.error(format!("a deleted row of `{name}` may return"));
+                errors.push(problem.hint(format!(
+                    "add `final = true` to rule `{}`; otherwise the children would depend on the order of arrival",
+                    writer.name.value
+                )));
+            }
+        }
+    }
+    errors
+}
+
 /// A row is a function of the greatest event for its key. So all rules of a table must set the same columns; otherwise a
 /// column that only an older event sets would depend on whether that event arrived first.
 fn disagreements<'r>(
@@ -514,10 +616,9 @@ fn disagreements<'r>(
         names.sort_unstable();
         names
     };
-    let only_deletes = |newest: &Newest| newest.delete.iter().any(|glob| glob.value == "*");
     let rules = rules.filter_map(|(name, rule)| Some((name, rule, rule.newest()?)));
     let (deleting, writing): (Vec<_>, Vec<_>) =
-        rules.partition(|(_, _, newest)| only_deletes(newest));
+        rules.partition(|(_, _, newest)| newest.only_deletes());
     for (name, rule, newest) in writing.into_iter().chain(deleting) {
         let (other_name, other, others) =
             *first.entry(&rule.table.value).or_insert((name, rule, newest));
@@ -529,7 +630,7 @@ fn disagreements<'r>(
             errors.push(error.hint("all rules of a table must agree in this"));
         }
         let (mine, theirs) = (columns(newest), columns(others));
-        if mine != theirs && !only_deletes(newest) {
+        if mine != theirs && !newest.only_deletes() {
             let differing: Vec<_> = mine
                 .iter()
                 .filter(|name| !theirs.contains(name))

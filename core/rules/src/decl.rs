@@ -13,10 +13,10 @@ use hookmill_keys::{ConfigError, Item, Kind, Located, Section, days, keys};
 use serde_json::{Value as Json, json};
 
 use crate::ast::{
-    ConditionDecl, EffectDecl, NamedValues, Newest, PrecedenceDecl, RuleDecl, SendDecl, TableDecl,
-    TableWrite, ValueDecl,
+    ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
+    TableDecl, TableWrite, ValueDecl,
 };
-use crate::{EventField, Form, Pattern, ValuePath};
+use crate::{EventField, FETCHED, Form, Pattern, ValuePath};
 
 /// The maximum delay of a message after its event.
 const LONGEST_DELAY: Duration = days(30);
@@ -47,18 +47,27 @@ keys! {
         /// For a counter, instead of `version` and `set`: columns, and the amounts to add. A missing value counts as 0.
         add: Option<NamedValues> = amounts().optional().example("{ total = 1 }"),
         /// The event's version: a path to a whole number, or a time. Of two events with the same key, the newer one wins. An event
-        /// without a version becomes a dead letter.
+        /// without a version becomes a dead letter, unless it deletes: then the deletion is final.
         version: Option<Located<ValueDecl>> = version().located().optional().example("\"created\""),
         /// Which of two events with the same version wins.
         tie: Option<TieKeys> =
             table(PRECEDENCE_EXAMPLE).optional()
-                .example("{ precedence = { type = [\"*.created\", \"*.updated\"] } }"),
-        /// The event types, from those in `on`, that delete the row; `"*"` for all of them.
-        delete: Option<Vec<Located<String>>> =
-            one_or_many(
-                text("an event type such as \"customer.deleted\" or \"*.deleted\"").located(),
-                "a list of event types",
-            ).optional().example("\"*.deleted\""),
+                .defaults_to("the precedence of a rule that mirrors the same object; otherwise none")
+                .example("{ precedence = { type = [\"*.created\", \"*\"] } }"),
+        /// The events that delete the row: their types, from those in `on`, with `"*"` for all of them; or conditions, as in `when`. In
+        /// a list, any of its entries is enough.
+        delete: Option<Vec<DeleteDecl>> =
+            deletions().optional().example("[\"*.deleted\", { \"data.object.status\" = \"canceled\" }]"),
+        /// Whether a deletion stays, whatever comes later: the provider never uses an id again. Otherwise an event with a greater
+        /// version writes the row again.
+        r#final: Option<Located<bool>> =
+            boolean().located().optional()
+                .defaults_to("that of a rule that mirrors the same object; otherwise `false`"),
+        /// Columns of the row, and the tables whose keys they have. A row counts as deleted if a final deletion has deleted such a
+        /// parent.
+        parents: Option<Vec<(Located<String>, Located<String>)>> =
+            members(text("the name of a table").located(), "columns and tables: { organization_id = \"organizations\" }")
+                .optional().example("{ organization_id = \"organizations\" }"),
         /// Whether a deleted row stays, with `_deleted = 1` and the values of the event. `false` removes the row and records the
         /// deletion in `row_guards`. In both cases, a late event does not restore the row.
         tombstone: Option<Located<bool>> =
@@ -99,7 +108,9 @@ keys! {
             "version": ["table"],
             "tie": ["table"],
             "delete": ["table"],
+            "parents": ["table"],
             "update": ["table"],
+            "final": ["delete"],
             "tombstone": ["delete"],
         },
     };
@@ -109,20 +120,33 @@ keys! {
 const EFFECTS: [&str; 6] = ["table", "email", "sms", "track", "outcome", "suppress"];
 
 /// The keys that only a rule with `table` has.
-const OF_TABLE: [&str; 9] =
-    ["each", "key", "set", "add", "version", "tie", "delete", "tombstone", "update"];
+const OF_TABLE: [&str; 11] = [
+    "each",
+    "key",
+    "set",
+    "add",
+    "version",
+    "tie",
+    "delete",
+    "final",
+    "parents",
+    "tombstone",
+    "update",
+];
 
 const EXAMPLE_OF_ON: &str = "add the events: on = [\"stripe:invoice.*\"]";
 
-const PRECEDENCE_EXAMPLE: &str = "precedence = { column = \"status\", order = [\"trialing\", \"active\"] }, or { type = [\"*.created\", \"*.updated\"] }; or refetch = true";
+const PRECEDENCE_EXAMPLE: &str = "precedence = { column = \"status\", order = [\"trialing\", \"active\"] }, or { type = [\"*.created\", \"*\"] }, or a list of such tables; or refetch = true";
 
 keys! {
     /// What decides between events with the same version.
     pub struct TieKeys {
-        /// The order that decides, weakest first: of a column's values, or of event types.
-        precedence: Option<Located<PrecedenceKeys>> =
-            table(PRECEDENCE_EXAMPLE).located().optional()
-                .example("{ column = \"status\", order = [\"trialing\", \"active\"] }"),
+        /// The order that decides, weakest first: of a value, or of event types. In a list of such orders, each decides between events
+        /// that are equal in those before it.
+        precedence: Option<Located<Vec<Located<PrecedenceKeys>>>> =
+            one_or_many(table(PRECEDENCE_EXAMPLE).located(), PRECEDENCE_EXAMPLE)
+                .not_empty("the list is empty", format!("expected {PRECEDENCE_EXAMPLE}")).located().optional()
+                .example("[{ type = [\"*.created\", \"*\"] }, { column = \"status\", order = [\"trialing\", \"active\"] }]"),
         /// Whether to fetch the object from the provider's API if no precedence decides.
         refetch: Option<Located<bool>> =
             boolean().located().optional().defaults_to_value("false"),
@@ -137,27 +161,43 @@ keys! {
 }
 
 keys! {
-    /// The order that decides: of a column's values, or of event types.
+    /// The order that decides: of a value, or of event types.
     pub struct PrecedenceKeys {
         /// A column of `set`. It needs `order`.
         column: Option<String> = text("a column of `set`").optional().example("\"status\""),
-        /// The values of that column, weakest first.
+        /// Instead of `column`: a path of a text. It needs `order`.
+        path: Option<Vec<ValuePath>> = form().optional().example("\"data.object.status\""),
+        /// The texts of that column or at that path, weakest first. Any other value is weaker than all of them.
         order: Option<Vec<Located<String>>> =
             words().optional().example("[\"trialing\", \"active\", \"canceled\"]"),
-        /// Instead of `column` and `order`: event types without their sources, weakest first. `*` matches any text.
+        /// Instead of a value: event types without their sources, weakest first. `*` matches any text; `"*"` means every type that no
+        /// other entry matches. Without it, such a type is weaker than all entries.
         r#type: Option<Vec<Located<String>>> =
-            words().optional().example("[\"*.created\", \"*.updated\"]"),
+            words().optional().example("[\"*.created\", \"*\"]"),
     }
     present |section| {
-        let given = ["column", "order", "type"].map(|key| section.at(key).is_some());
-        if ![[true, true, false], [false, false, true]].contains(&given) {
-            let problem = section.here.error("`precedence` needs either `column` and `order`, or `type`");
+        let given = ["column", "path", "order", "type"].map(|key| section.at(key).is_some());
+        let fits = [
+            [true, false, true, false],
+            [false, true, true, false],
+            [false, false, false, true],
+        ];
+        if !fits.contains(&given) {
+            let problem =
+                section.here.error("`precedence` needs `column` and `order`, `path` and `order`, or `type`");
             section.report(problem.hint(format!("expected {PRECEDENCE_EXAMPLE}")));
         }
     };
     schema {
-        "if": true, "then": { "oneOf": [{ "required": ["column", "order"] }, { "required": ["type"] }] },
-        "dependentRequired": { "column": ["order"], "order": ["column"] },
+        "if": true,
+        "then": { "oneOf": [
+            { "required": ["column", "order"] }, { "required": ["path", "order"] }, { "required": ["type"] },
+        ] },
+        "dependentSchemas": {
+            "order": { "anyOf": [{ "required": ["column"] }, { "required": ["path"] }] },
+            "column": { "required": ["order"] },
+            "path": { "required": ["order"] },
+        },
     };
 }
 
@@ -554,6 +594,15 @@ fn conditions() -> Kind<Vec<ConditionDecl>> {
     })
 }
 
+/// The events that delete: patterns of their types, or conditions.
+fn deletions() -> Kind<Vec<DeleteDecl>> {
+    let types = text("an event type such as \"customer.deleted\" or \"*.deleted\"").located();
+    one_or_many(
+        table_or(conditions().map(DeleteDecl::When), types.map(DeleteDecl::Type)),
+        "a list of event types and conditions",
+    )
+}
+
 /// An email address with or without a name, as in `"Acme <hello@example.com>"`.
 pub fn mailbox() -> Kind<Mailbox> {
     let expected = "an address, as in \"Acme <hello@example.com>\"";
@@ -708,12 +757,17 @@ impl RuleKeys {
             section,
         };
         let delete = self.delete.unwrap_or_default();
-        delete.iter().filter_map(|text| not_of(on, text)).for_each(|error| section.report(error));
-        if let (Some(here), true) = (section.at("tombstone"), delete.is_empty()) {
-            let problem = here.error("`tombstone` needs `delete`");
-            section.report(problem.hint("add the event types that delete: delete = \"*.deleted\""));
+        rule.check_deletions(&delete);
+        for key in ["tombstone", "final"] {
+            if let (Some(here), true) = (section.at(key), delete.is_empty()) {
+                let problem = here.error(format!("`{key}` needs `delete`"));
+                section.report(
+                    problem.hint("add the event types that delete: delete = \"*.deleted\""),
+                );
+            }
         }
         let tombstone = self.tombstone.is_none_or(|tombstone| tombstone.value);
+        let is_final = self.r#final.map(|is_final| is_final.value);
         let tie = self.tie.map(|tie| rule.tie(tie)).unwrap_or_default();
         let write = match self.version {
             None => {
@@ -728,8 +782,9 @@ impl RuleKeys {
                     );
                 }
                 let tied = tie.precedence.is_some() || tie.refetch.is_some();
-                if !delete.is_empty() || tied || self.update || !tombstone {
-                    let problem = "`delete`, `tie`, `update` and `tombstone` need a `version`";
+                let others = self.update || !tombstone || is_final.is_some();
+                if !delete.is_empty() || tied || others || self.parents.is_some() {
+                    let problem = "`delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`";
                     section.report(at.error(problem));
                 }
                 // After the error, the columns of `set` stand in, so that the rest of the rule can be checked.
@@ -749,7 +804,17 @@ impl RuleKeys {
                         problem.hint("add what orders the events: tie = { precedence = … }"),
                     );
                 }
-                rule.newest(Newest { set, version, delete }, tie, self.update, tombstone)
+                let parents = self.parents.unwrap_or_default();
+                for (name, _) in &parents {
+                    if !key.iter().chain(&set).any(|(set, _)| set.value == name.value) {
+                        let problem =
+                            name.error(format!("`{}` is not set by this rule", name.value));
+                        let names = set.iter().map(|(name, _)| name.value.as_str());
+                        section.report(problem.suggest(&name.value, names));
+                    }
+                }
+                let newest = Newest { set, version, tie: None, delete, is_final, parents };
+                rule.newest(newest, tie, self.update, tombstone)
             }
         };
         Some(TableDecl { table: self.table?, key, write })
@@ -759,14 +824,8 @@ impl RuleKeys {
 /// What decides between events of one version.
 #[derive(Default)]
 struct Tie {
-    precedence: Option<Located<TieBreak>>,
+    precedence: Option<Located<Vec<Located<PrecedenceKeys>>>>,
     refetch: Option<Located<()>>,
-}
-
-/// `tie.precedence` as written.
-enum TieBreak {
-    Column { column: String, order: Vec<String> },
-    Type(Vec<String>),
 }
 
 /// What else of a rule decides how it writes its table.
@@ -780,31 +839,91 @@ struct TableRule<'r> {
 
 impl TableRule<'_> {
     fn tie(&self, keys: TieKeys) -> Tie {
+        let types = keys.precedence.iter().flat_map(|steps| &steps.value);
+        let types = types.flat_map(|step| step.value.r#type.iter().flatten());
+        let errors = types.filter_map(|text| not_of(self.on, text));
+        errors.for_each(|error| self.section.report(error));
+        let refetch = keys.refetch.filter(|refetch| refetch.value);
+        Tie { precedence: keys.precedence, refetch: refetch.map(|refetch| refetch.map(drop)) }
+    }
+
+    fn check_deletions(&self, delete: &[DeleteDecl]) {
+        for delete in delete {
+            match delete {
+                DeleteDecl::Type(glob) => {
+                    if let Some(error) = not_of(self.on, glob) {
+                        self.section.report(error);
+                    }
+                }
+                DeleteDecl::When(conditions) => {
+                    if let Some(condition) = conditions.iter().find(|when| when.path.element) {
+                        let path = condition.path.to_string();
+                        let problem = self.at.error(format!("`delete` asks for {path:?}"));
+                        self.section.report(problem.hint(
+                            "a deletion is about the whole list; to leave out an element, use `when`",
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The steps of a tie. `set` are the rule's columns.
+    fn steps(
+        &self,
+        steps: Located<Vec<Located<PrecedenceKeys>>>,
+        set: &NamedValues,
+    ) -> Located<Vec<StepDecl>> {
+        let here = steps.place();
+        let decls: Vec<_> =
+            steps.value.into_iter().filter_map(|step| self.step(step, set)).collect();
+        let positions = |step: &StepDecl| match step {
+            StepDecl::Value { order, .. } | StepDecl::Type(order) => order.len() + 1,
+        };
+        let all = decls.iter().try_fold(1_usize, |all, step| all.checked_mul(positions(step)));
+        if all.and_then(|all| i64::try_from(all).ok()).is_none_or(|all| all > FETCHED) {
+            let problem = here.error("its lists have too many combinations");
+            self.section.report(problem.hint(format!(
+                "shorten the lists: the product of their lengths, each plus 1, is at most {FETCHED}"
+            )));
+        }
+        here.map(|()| decls)
+    }
+
+    fn step(&self, step: Located<PrecedenceKeys>, set: &NamedValues) -> Option<StepDecl> {
+        let here = step.place();
+        let PrecedenceKeys { column, path, order, r#type } = step.value;
         let texts =
             |words: Vec<Located<String>>| words.into_iter().map(|word| word.value).collect();
-        let precedence = keys.precedence.and_then(|precedence| {
-            let here = precedence.place();
-            let PrecedenceKeys { column, order, r#type } = precedence.value;
-            if let Some(types) = &r#type {
-                let errors = types.iter().filter_map(|text| not_of(self.on, text));
-                errors.for_each(|error| self.section.report(error));
+        let names = || set.iter().map(|(name, _)| name.value.as_str());
+        let value = match (column, path, order.is_some(), r#type) {
+            (Some(column), None, true, None) => {
+                let Some(found) = names().position(|name| name == column) else {
+                    let problem = here.error(format!("`{column}` is not set by this rule"));
+                    self.section.report(problem.suggest(&column, names()));
+                    return None;
+                };
+                set[found].1.value.clone()
             }
-            let found = match (column, order, r#type) {
-                (Some(column), Some(order), None) => {
-                    TieBreak::Column { column, order: texts(order) }
-                }
-                (None, None, Some(types)) => TieBreak::Type(texts(types)),
-                _ => return None,
-            };
-            Some(here.map(|()| found))
-        });
-        let refetch = keys.refetch.filter(|refetch| refetch.value);
-        Tie { precedence, refetch: refetch.map(|refetch| refetch.map(drop)) }
+            (None, Some(paths), true, None) => ValueDecl::Paths { paths, form: Form::AsIs },
+            (None, None, false, Some(types)) => return Some(StepDecl::Type(texts(types))),
+            _ => return None,
+        };
+        if value.is_of_element() {
+            let problem = here.error("events about a list do not compare by its elements");
+            self.section.report(
+                problem.hint("precedence = { type = [\"*.created\", \"*\"] }, or the path of a value outside the list"),
+            );
+            return None;
+        }
+        Some(StepDecl::Value { value, order: texts(order?) })
     }
 
     /// Which of the ways to keep the newest event's rows a rule has. Reports combinations that exclude each other.
     fn newest(&self, newest: Newest, tie: Tie, update: bool, tombstone: bool) -> TableWrite {
         let Tie { precedence, refetch } = tie;
+        let tie = precedence.map(|steps| self.steps(steps, &newest.set));
+        let newest = Newest { tie, ..newest };
         let report = |error| self.section.report(error);
         let fits = !self.has_handler && (self.has_each || (!update && tombstone));
         if let Some(given) = refetch.as_ref().filter(|_| !fits) {
@@ -819,41 +938,17 @@ impl TableRule<'_> {
                     self.at.error("`update` and `tombstone` cannot be combined with `each`");
                 report(problem.hint("remove them: Hookmill removes rows that leave the list"));
             }
-            let precedence = precedence.and_then(|precedence| match precedence.value {
-                TieBreak::Type(types) => Some(types),
-                TieBreak::Column { .. } => {
-                    let problem = precedence.error("a list has no column to compare");
-                    report(problem.hint("precedence = { type = [\"*.created\", \"*.updated\"] }"));
-                    None
-                }
-            });
-            return TableWrite::List { newest, precedence, refetch };
+            return TableWrite::List { newest, refetch };
         }
-        let precedence = precedence.and_then(|precedence| match &precedence.value {
-            TieBreak::Type(types) => Some(PrecedenceDecl::Type(types.clone())),
-            TieBreak::Column { column, order } => {
-                let mut names = newest.set.iter().map(|(name, _)| name.value.as_str());
-                match names.position(|name| name == column) {
-                    Some(column) => Some(PrecedenceDecl::Column { column, order: order.clone() }),
-                    None => {
-                        let problem =
-                            precedence.error(format!("`{column}` is not set by this rule"));
-                        let names = newest.set.iter().map(|(name, _)| name.value.as_str());
-                        report(problem.suggest(column, names));
-                        None
-                    }
-                }
-            }
-        });
         match (update, tombstone) {
             (true, false) => {
                 let problem = self.at.error("a rule with `update` cannot remove rows");
                 report(problem.hint("remove `tombstone`: `_deleted` marks deleted rows"));
-                TableWrite::Update { newest, precedence }
+                TableWrite::Update { newest }
             }
-            (true, true) => TableWrite::Update { newest, precedence },
-            (false, true) => TableWrite::Upsert { newest, precedence, refetch },
-            (false, false) => TableWrite::Remove { newest, precedence },
+            (true, true) => TableWrite::Update { newest },
+            (false, true) => TableWrite::Upsert { newest, refetch },
+            (false, false) => TableWrite::Remove { newest },
         }
     }
 }

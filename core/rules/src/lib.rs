@@ -10,6 +10,8 @@
 //! commute, and the ledger ensures that each happens once.
 
 #[cfg(feature = "toml")]
+mod agree;
+#[cfg(feature = "toml")]
 pub mod ast;
 #[cfg(feature = "toml")]
 pub mod compile;
@@ -220,14 +222,25 @@ impl Condition {
 /// How two events for the same row compare, besides by their ids, and which events delete.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Guard {
-    /// Patterns of the event types that delete; a deletion wins among equal versions.
-    pub delete: Vec<String>,
+    /// The events that delete; a deletion wins among equal versions.
+    pub delete: Delete,
     /// The version: [`Value::version`].
     pub version: Value,
-    /// Decides between equal versions, before the event's id.
-    pub precedence: Precedence,
-    /// If precedence does not decide: the API that has the object.
+    /// Decides between equal versions, before the event's id: steps, the first of which decides first.
+    pub tie: Vec<TieStep>,
+    /// If no step decides: the API that has the object.
     pub refetch: Option<Refetch>,
+}
+
+/// The events that delete.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Delete {
+    /// Patterns of event types.
+    pub types: Vec<String>,
+    /// Alternatives: an event deletes if it meets all conditions of one.
+    pub when: Vec<Vec<Condition>>,
+    /// Whether a deletion outranks every event that does not delete, whatever its version.
+    pub is_final: bool,
 }
 
 /// An API and the object to fetch.
@@ -239,59 +252,130 @@ pub struct Refetch {
     pub id: PathRead,
 }
 
-/// Decides between events with equal versions.
+/// A step that decides between events with equal versions.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Precedence {
-    /// Only the event's id.
-    None,
-    /// The value of a column; a later one in `order` wins.
+pub enum TieStep {
+    /// A value; a later one in `order` wins.
     Value {
-        /// Index into the row's columns.
-        column: usize,
-        /// Values, weakest first.
+        /// The value.
+        value: Value,
+        /// Texts, weakest first.
         order: Vec<String>,
     },
     /// The event's type; a later one in `order` wins.
     Type {
-        /// Patterns of event types, weakest first.
+        /// Patterns of event types, weakest first. `"*"` means every type that no other pattern of the list matches.
         order: Vec<String>,
     },
 }
 
-/// Above any position in a configured order, and below any time in milliseconds, which is the precedence of a fetched
-/// object.
-pub const FETCHED: i64 = 1_000_000;
+/// Above the rank of any event, and below any time in milliseconds, which is the precedence of a fetched object.
+pub const FETCHED: i64 = 1 << 36;
 
 /// The precedence of a deletion: above that of any fetched object.
 pub const DELETION: i64 = 1 << 52;
 
+/// Added to the version of a final deletion: above the version of any other event.
+pub const FINAL: i64 = 1 << 62;
+
+/// How an event compares with the other events for its row, before their ids.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Order {
+    /// The version.
+    pub version: i64,
+    /// The number that is compared between equal versions: [`DELETION`], or the rank in the steps of the tie.
+    pub precedence: i64,
+    /// Whether the event deletes.
+    pub deletes: bool,
+}
+
 impl Guard {
-    /// Whether an event of this type deletes.
-    pub fn deletes(&self, event_type: &str) -> bool {
-        self.delete.iter().any(|glob| pattern::matches(glob, event_type))
+    /// Whether an event deletes.
+    ///
+    /// # Errors
+    ///
+    /// If the body is not JSON.
+    pub fn deletes(&self, scope: Scope<'_>) -> Result<bool, NotJson> {
+        if self.delete.types.iter().any(|glob| pattern::matches(glob, scope.event.kind)) {
+            return Ok(true);
+        }
+        for alternative in &self.delete.when {
+            if all_hold(alternative, scope)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// The number that is compared between equal versions: [`DELETION`], a position in the order, or -1 for values that are
-    /// not in it.
-    pub fn rank(&self, event_type: &str, columns: &[Option<Cow<'_, str>>]) -> i64 {
-        let position =
-            |position: Option<usize>| position.and_then(|p| i64::try_from(p).ok()).unwrap_or(-1);
-        if self.deletes(event_type) {
-            return DELETION;
+    /// How an event compares. `None` if it has no version. A deletion without one is final: nothing can say that an event
+    /// is newer.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`], as in [`Value::version`]; also for a version that is not below that of every final deletion.
+    pub fn order(&self, scope: Scope<'_>, deletes: bool) -> Result<Option<Order>, ValueError> {
+        let version = match self.version.version(scope)? {
+            Some(version) if version >= FINAL => {
+                let path = self.version.to_string();
+                return Err(ValueError::Form { path, expected: "version: it must be below 2^62" });
+            }
+            version => version,
+        };
+        let is_final = deletes && (self.delete.is_final || version.is_none());
+        let version = match version {
+            version if is_final => Some(FINAL + version.unwrap_or(0).max(0)),
+            version => version,
+        };
+        let precedence = if deletes { DELETION } else { self.rank(scope)? };
+        Ok(version.map(|version| Order { version, precedence, deletes }))
+    }
+
+    /// The positions in all steps as one number with a digit for each, so that comparing the numbers compares the steps in
+    /// turn.
+    fn rank(&self, scope: Scope<'_>) -> Result<i64, ValueError> {
+        let mut rank = 0;
+        for step in &self.tie {
+            rank = rank * step.positions() + step.position(scope)?;
         }
-        match &self.precedence {
-            Precedence::None => 0,
-            Precedence::Value { column, order } => {
-                let value = columns.get(*column).and_then(Option::as_deref);
-                let value = value.and_then(|text| serde_json::from_str::<String>(text).ok());
-                position(value.and_then(|value| order.iter().position(|o| *o == value)))
+        Ok(rank)
+    }
+}
+
+impl TieStep {
+    fn order(&self) -> &[String] {
+        let (Self::Value { order, .. } | Self::Type { order }) = self;
+        order
+    }
+
+    /// The number of positions: those in the list, and 0 below them.
+    pub fn positions(&self) -> i64 {
+        i64::try_from(self.order().len()).unwrap_or(FETCHED).saturating_add(1)
+    }
+
+    /// The position of an event, from 1; 0 if it is not in the list.
+    fn position(&self, scope: Scope<'_>) -> Result<i64, ValueError> {
+        let found = match self {
+            Self::Value { value, order } => {
+                let value = value.json(scope)?;
+                value.and_then(|json| order.iter().position(|text| value::is_text(&json, text)))
             }
-            Precedence::Type { order } => {
-                position(order.iter().position(|glob| pattern::matches(glob, event_type)))
-            }
+            Self::Type { order } => pattern::position(order, scope.event.kind),
+        };
+        Ok(found
+            .and_then(|position| i64::try_from(position).ok())
+            .map_or(0, |position| position + 1))
+    }
+}
+
+/// Whether all conditions are met.
+fn all_hold(conditions: &[Condition], scope: Scope<'_>) -> Result<bool, NotJson> {
+    for condition in conditions {
+        if !condition.holds(scope)? {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// The value of a column.

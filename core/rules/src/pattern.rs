@@ -54,6 +54,12 @@ pub(super) fn matches(glob: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// The position of the first glob that matches. `"*"` matches what no other glob does, wherever it is in the list.
+pub(super) fn position(globs: &[String], text: &str) -> Option<usize> {
+    let named = globs.iter().position(|glob| glob != "*" && matches(glob, text));
+    named.or_else(|| globs.iter().position(|glob| glob == "*"))
+}
+
 /// Whether some text matches both globs.
 #[cfg(feature = "toml")]
 fn overlap(one: &[u8], other: &[u8]) -> bool {

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Effect, Sql};
+use super::{Effect, Order, Sql};
 use hookmill_core::json::push_json;
 use hookmill_core::limits::SQL_VALUE_BYTES;
 use hookmill_core::store::Statement;
@@ -148,8 +148,9 @@ pub struct RowWriter {
 
 impl RowWriter {
     /// Version, precedence and deletion.
-    pub fn order(&mut self, version: i64, precedence: i64, deleted: bool) {
-        let _ = write!(self.row.text, ",{version},{precedence},{}", u8::from(deleted));
+    pub fn order(&mut self, order: Order) {
+        let Order { version, precedence, deletes } = order;
+        let _ = write!(self.row.text, ",{version},{precedence},{}", u8::from(deletes));
     }
 
     /// The next member as JSON text; `null` for none.

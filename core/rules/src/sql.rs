@@ -7,7 +7,7 @@
 use super::row::{
     DELETED, ELEMENT, EVENT_ID, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
 };
-use super::{DELETION, FETCHED, GUARD_COLUMNS, Sql};
+use super::{DELETION, FETCHED, FINAL, GUARD_COLUMNS, Sql};
 use hookmill_core::schema::ROW_GUARDS;
 
 /// The rows of the parameter, one `value` each. Materialized, since SQLite otherwise builds an element again for every
@@ -26,6 +26,46 @@ pub(super) struct Target<'r> {
     pub(super) set: Vec<&'r str>,
     /// Columns that other rules of the table set, and this one does not.
     pub(super) unset: Vec<&'r str>,
+    /// The parents of its rows.
+    pub(super) parents: Vec<Parent<'r>>,
+}
+
+/// A table whose rows are the parents of other rows.
+#[derive(Clone, Copy)]
+pub(super) struct Parent<'r> {
+    /// The children's column.
+    pub(super) column: &'r str,
+    /// The parents' table.
+    pub(super) table: &'r str,
+    /// Its key.
+    pub(super) key: &'r str,
+}
+
+impl Parent<'_> {
+    /// Whether a final deletion has deleted the parent with this key. Such parents only become more, so it does not matter
+    /// which of a child's and its parent's events comes first.
+    fn is_gone(&self, key: &str) -> String {
+        format!(
+            "EXISTS (SELECT 1 FROM {table} AS parent WHERE parent.{name} = {key} AND parent.\"_deleted\" = 1 AND parent.\"_version\" >= {FINAL})",
+            table = quoted(self.table),
+            name = quoted(self.key),
+        )
+    }
+}
+
+/// After [`Target::upsert`] of a parent: deletes the children of those that the rows delete for good.
+pub(super) fn orphans(rule: &str, child: &str, parent: Parent<'_>) -> String {
+    let (target, column) = (quoted(child), quoted(parent.column));
+    format!(
+        "{head}\n\
+         UPDATE {target} SET \"_deleted\" = 1\n\
+         WHERE \"_deleted\" = 0 AND {column} IN (SELECT {key} FROM rows WHERE {deleted} = 1)\n\
+         AND {gone}",
+        head = head(rule),
+        key = member(GUARDED),
+        deleted = member(DELETED),
+        gone = parent.is_gone(&format!("{target}.{column}")),
+    )
 }
 
 fn quoted(name: &str) -> String {
@@ -86,7 +126,17 @@ impl Target<'_> {
     pub(super) fn upsert(&self, removed: bool) -> String {
         let columns = [self.key.as_slice(), &self.set].concat();
         let values = members(GUARDED, columns.len());
-        let guard = [VERSION, PRECEDENCE, EVENT_ID, DELETED].map(member);
+        let place = |name| columns.iter().position(|column| *column == name);
+        let gone = self
+            .parents
+            .iter()
+            .filter_map(|parent| Some(parent.is_gone(&member(GUARDED + place(parent.column)?))));
+        let deleted: Vec<_> = [member(DELETED)].into_iter().chain(gone).collect();
+        let deleted = match deleted.as_slice() {
+            [own] => own.clone(),
+            several => format!("max({})", several.join(", ")),
+        };
+        let guard = [VERSION, PRECEDENCE, EVENT_ID].map(member).into_iter().chain([deleted]);
         let updates = list(
             self.set
                 .iter()

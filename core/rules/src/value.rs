@@ -401,6 +401,11 @@ fn is_key(json: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Whether a JSON text is this string.
+pub(super) fn is_text(json: &str, text: &str) -> bool {
+    json.starts_with('"') && plain(json) == text
+}
+
 /// The content of a string, or the JSON text of another value.
 fn plain(json: &str) -> Cow<'_, str> {
     match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {

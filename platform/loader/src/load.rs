@@ -405,7 +405,7 @@ mod tests {
           hint: count in a separate table, with a rule without `version` and `set`
         hookmill.toml:79:21: rules[9].table: table `tallies` lacks _version, _precedence, _event_id, _deleted
           hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
-        hookmill.toml:85:20: rules[10].name: `delete`, `tie`, `update` and `tombstone` need a `version`
+        hookmill.toml:85:20: rules[10].name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
         19 errors in the configuration
         "#);
     }
@@ -522,8 +522,10 @@ mod tests {
           hint: expected a path into the body; `@` refers to an element of this list
         hookmill.toml:36:21: rules[3].table: `key` must identify the owner of the list and the element
           hint: key = { subscription_id = "data.object.id", id = "@.id" }
-        hookmill.toml:40:34: rules[3].tie.precedence: a list has no column to compare
-          hint: precedence = { type = ["*.created", "*.updated"] }
+        hookmill.toml:38:23: rules[3].version: rules `constant` and `lists` mirror one object, but order its events differently: their versions differ
+          hint: their tables would contradict each other; use the same `version` in both
+        hookmill.toml:40:34: rules[3].tie.precedence: events about a list do not compare by its elements
+          hint: precedence = { type = ["*.created", "*"] }, or the path of a value outside the list
         hookmill.toml:47:21: rules[4].table: `key` must identify the owner of the list and the element
           hint: key = { subscription_id = "data.object.id", id = "@.id" }
         hookmill.toml:47:21: rules[4].table: rules `values` and `a-list-in-a-table-kept-by-version` both write `accounts`, but only one of them has `each`
@@ -548,10 +550,10 @@ mod tests {
           hint: did you mean `stripe-revenue`?
         hookmill.toml:70:31: rules[6].tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
           hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
-        hookmill.toml:74:20: rules[7].name: `delete`, `tie`, `update` and `tombstone` need a `version`
+        hookmill.toml:74:20: rules[7].name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
         hookmill.toml:85:20: rules[8].each: `each` works only with `table`
           hint: remove `each`: this rule has the effect `suppress`
-        28 errors in the configuration
+        29 errors in the configuration
         "#);
     }
 
@@ -663,6 +665,124 @@ mod tests {
             ),
             "none"
         );
+    }
+
+    /// A rule of `teams` or `members` about the object `id`.
+    fn mirror(name: &str, list: bool, more: &str) -> String {
+        let into = if list {
+            "table = 'members'\neach = 'list'\nkey = { team = 'id', id = '@.id' }"
+        } else {
+            "table = 'accounts'\nkey = { id = 'id' }"
+        };
+        let version = if more.contains("version") { "" } else { "version = 'v'\n" };
+        format!("[[rules]]\nname = '{name}'\n{into}\n{version}{more}\n")
+    }
+
+    #[test]
+    fn rules_that_mirror_one_object_and_order_its_events_differently_are_refused() {
+        let pair = |one: &str, other: &str| {
+            faults(&(mirror("whole", false, one) + &mirror("list", true, other)))
+        };
+        // Both are about events of `team.*`.
+        let team = |more: &str| format!("on = 's:team.*'\n{more}");
+        let tie = |steps: &str| team(&format!("tie = {{ precedence = {steps} }}"));
+        let differing = [
+            pair(&tie("{ type = ['*.created', '*'] }"), &tie("{ type = ['*', '*.created'] }")),
+            pair(
+                &tie("{ type = ['*.created', '*.updated'] }"),
+                &tie("{ type = ['*.created', '*'] }"),
+            ),
+            pair(
+                &tie("{ path = 'status', order = ['a', 'b'] }"),
+                &tie("{ path = 'status', order = ['b', 'a'] }"),
+            ),
+            pair(
+                &tie("[{ path = 'status', order = ['a'] }, { type = ['*'] }]"),
+                &tie("{ path = 'status', order = ['a'] }"),
+            ),
+            pair(&team("version = 'v'"), &team("version = 'w'")),
+            pair(
+                &team("delete = '*.gone'\nfinal = true"),
+                &team("delete = '*.gone'\nfinal = false"),
+            ),
+        ];
+        insta::assert_snapshot!(differing.join("\n"));
+    }
+
+    #[test]
+    fn rules_that_order_the_events_of_one_object_alike_are_compiled() {
+        let pair = |one: &str, other: &str| {
+            faults(&(mirror("whole", false, one) + &mirror("list", true, other)))
+        };
+        let tie = |on: &str, steps: &str| format!("on = {on}\ntie = {{ precedence = {steps} }}");
+        for (one, other) in [
+            // Spelled otherwise, and of the same meaning for the events of both.
+            (
+                tie("'s:team.*'", "{ type = ['team.created', '*'] }"),
+                tie("'s:team.*'", "{ type = ['*.created', '*'] }"),
+            ),
+            (
+                tie(
+                    "['s:team.created', 's:team.updated']",
+                    "{ type = ['*.created', '*.updated'] }",
+                ),
+                tie("'s:team.*'", "{ type = ['*.created', '*'] }"),
+            ),
+            // Without a common event.
+            (
+                tie("'s:team.*'", "{ type = ['*.created', '*'] }"),
+                tie("'s:user.*'", "{ type = ['*', '*.created'] }"),
+            ),
+            (
+                tie("'s:*'", "{ type = ['*.created', '*'] }") + "\nwhen = { kind = 'team' }",
+                tie("'s:*'", "{ type = ['*', '*.created'] }")
+                    + "\nwhen = { kind = ['user', 'bot'] }",
+            ),
+            // Only one of them says something.
+            (tie("'s:team.*'", "{ type = ['*.created', '*'] }"), "on = 's:team.*'".to_owned()),
+            (
+                "on = 's:team.*'\nversion = ['v', 'w']".to_owned(),
+                "on = 's:team.*'\nversion = 'v'".to_owned(),
+            ),
+        ] {
+            assert_eq!(pair(&one, &other), "none", "{one}\n{other}");
+        }
+    }
+
+    #[test]
+    fn parents_that_may_return_or_cannot_be_found_are_refused() {
+        let child = |more: &str| {
+            let set = "set = { customer = 'c', plan = 'p' }";
+            faults(&mirror("child", false, &format!("on = 's:team.*'\n{set}\n{more}")))
+        };
+        let list = mirror("list", true, "on = 's:team.*'\nparents = { team = 'accounts' }");
+        let refused = [
+            child("parents = { customer = 'accounts' }\ndelete = '*.deleted'"),
+            child("parents = { plan = 'teams', plann = 'accounts', customer = 'acounts' }"),
+            child("parents = { customer = 'tallies' }"),
+            faults(&list),
+        ];
+        insta::assert_snapshot!(refused.join("\n"));
+        let fits = "parents = { customer = 'accounts' }\ndelete = '*.deleted'\nfinal = true";
+        assert_eq!(child(fits), "none");
+    }
+
+    #[test]
+    fn a_rule_without_a_tie_has_that_of_the_rule_that_mirrors_the_same_object() {
+        let program = presets().program;
+        let guard = |name: &str| {
+            let rule = program.rules.iter().find(|rule| rule.name == name).unwrap();
+            rule.effect.guard().unwrap()
+        };
+        for (list, whole) in [
+            ("stripe-subscription-items", "stripe-subscriptions"),
+            ("paddle-subscription-items", "paddle-subscriptions"),
+        ] {
+            assert!(!guard(whole).tie.is_empty(), "{whole}");
+            assert_eq!(guard(list).tie, guard(whole).tie, "{list}");
+            assert_eq!(guard(list).delete, guard(whole).delete, "{list}");
+            assert_eq!(guard(list).version, guard(whole).version, "{list}");
+        }
     }
 
     #[test]

@@ -757,6 +757,12 @@ fn a_contradictory_rule_is_rejected() {
             with("on = \"stripe:a.*\"\ndelete = [\"stripe:a.gone\", \"b.gone\", \"*.gone\"]"),
             with("on = \"stripe:a.*\"\ntie = { precedence = { type = [\"a.b\", \"c\", \"a.b\"] } }"),
             with("on = \"stripe:a.*\"\ntie = { precedence = { column = \"x\", order = [] } }"),
+            with("on = \"stripe:a.*\"\ntie = { precedence = [] }"),
+            with("on = \"stripe:a.*\"\ntie = { precedence = [{ type = [\"a.b\", \"*\"] }, { type = [\"c\"] }, { path = \"x\" }] }"),
+            with(&format!("on = \"stripe:a.*\"\ntie = {{ precedence = [{}] }}", "{ path = \"x\", order = [\"a\", \"b\", \"c\"] }, ".repeat(19))),
+            with("on = \"stripe:a.*\"\neach = \"list\"\ntie = { precedence = { path = \"@.x\", order = [\"a\"] } }\ndelete = { \"@.x\" = 1 }"),
+            with("on = \"stripe:a.*\"\nfinal = true"),
+            with("on = \"stripe:a.*\"\ndelete = [{ x = { is = 1 } }, 5, \"c\"]"),
             errors(&format!("{GOOD}preset = \"clerk\"\n")),
         ].join("\n"), @r#"
         hookmill.toml:9:6: rules[0].on: the list of events is empty
@@ -776,6 +782,26 @@ fn a_contradictory_rule_is_rejected() {
         hookmill.toml:10:22: rules[0].tie.precedence: `x` is not set by this rule
         hookmill.toml:10:46: rules[0].tie.precedence.order: the list is empty
           hint: expected a list, weakest first
+        hookmill.toml:10:22: rules[0].tie.precedence: the list is empty
+          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
+        hookmill.toml:10:58: rules[0].tie.precedence[1].type[0]: `on` matches no event of type "c"
+          hint: expected a type without its source, from those in `on`: "a.*"
+        hookmill.toml:10:66: rules[0].tie.precedence[2]: `precedence` needs `column` and `order`, `path` and `order`, or `type`
+          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
+        hookmill.toml:10:22: rules[0].tie.precedence: its lists have too many combinations
+          hint: shorten the lists: the product of their lengths, each plus 1, is at most 68719476736
+        hookmill.toml:5:8: rules[0].name: `delete` asks for "@.x"
+          hint: a deletion is about the whole list; to leave out an element, use `when`
+        hookmill.toml:11:22: rules[0].tie.precedence: events about a list do not compare by its elements
+          hint: precedence = { type = ["*.created", "*"] }, or the path of a value outside the list
+        hookmill.toml:10:9: rules[0].final: `final` needs `delete`
+          hint: add the event types that delete: delete = "*.deleted"
+        hookmill.toml:10:17: rules[0].delete[0].x: invalid condition
+          hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
+        hookmill.toml:10:31: rules[0].delete[1]: found a whole number
+          hint: expected an event type such as "customer.deleted" or "*.deleted"
+        hookmill.toml:10:34: rules[0].delete[2]: `on` matches no event of type "c"
+          hint: expected a type without its source, from those in `on`: "a.*"
         hookmill.toml:4:10: sources.stripe.preset: this preset does not support the scheme "stripe"
           hint: scheme = "clerk" or "svix" or "standard-webhooks"
         "#);
@@ -825,8 +851,8 @@ table = "t"
           hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
         hookmill.toml:10:11: rules[0].version: found "": expected a name at character 1
           hint: expected a path such as "data.object.id"
-        hookmill.toml:11:22: rules[0].tie.precedence: `precedence` needs either `column` and `order`, or `type`
-          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*.updated"] }; or refetch = true
+        hookmill.toml:11:22: rules[0].tie.precedence: `precedence` needs `column` and `order`, `path` and `order`, or `type`
+          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
         hookmill.toml:11:45: rules[0].tie: unknown key `order`
           hint: possible here: `precedence`, `refetch`
         hookmill.toml:12:13: rules[0].set.a: found a whole number
@@ -982,7 +1008,7 @@ fn an_error_hides_no_other() {
       hint: did you mean `version`?
     hookmill.toml:8:9: alerts.email: `[email]` is not configured
       hint: add [email] with `provider` and `from`
-    hookmill.toml:4:1: rules[0]: `delete`, `tie`, `update` and `tombstone` need a `version`
+    hookmill.toml:4:1: rules[0]: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
     hookmill.toml:4:1: rules[0]: `key` is missing
       hint: add the row's key: key = { id = "data.object.id" }
     hookmill.toml:4:1: rules[0]: `name` is missing

@@ -1,0 +1,181 @@
+//! Rules that mirror one object: they must order its events alike, or their tables contradict each other.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use hookmill_keys::{ConfigError, Located};
+
+use crate::ast::{ConditionDecl, EffectDecl, Newest, RuleDecl, StepDecl, TableDecl, ValueDecl};
+use crate::{ValuePath, pattern};
+
+/// What orders the events of a rule besides their versions.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Agreed<'r> {
+    /// The steps that decide between equal versions.
+    pub(crate) tie: &'r [StepDecl],
+    /// Whether a deletion is final.
+    pub(crate) is_final: bool,
+}
+
+/// What each rule says, or else the rules that mirror the same object.
+pub(crate) fn agreed(rules: &[RuleDecl]) -> Vec<Agreed<'_>> {
+    fn tie(rule: &RuleDecl) -> Option<&Located<Vec<StepDecl>>> {
+        newest(rule).and_then(|(_, newest)| newest.tie.as_ref())
+    }
+    let is_final = |rule: &RuleDecl| newest(rule).and_then(|(_, newest)| newest.is_final);
+    let states = |rule: &&RuleDecl| tie(rule).is_some() || is_final(rule).is_some();
+    let stating: Vec<_> = rules.iter().filter(states).collect();
+    let mut agreed = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let others = || stating.iter().copied().filter(|other| mirror_one_object(rule, other));
+        let tie = tie(rule).or_else(|| others().find_map(tie));
+        let is_final = is_final(rule).or_else(|| others().find_map(is_final));
+        agreed.push(Agreed {
+            tie: tie.map_or(&[], |tie| &tie.value),
+            is_final: is_final.unwrap_or_default(),
+        });
+    }
+    agreed
+}
+
+/// Rules that mirror one object and say that its events have different orders.
+pub(crate) fn contradictions(rules: &[RuleDecl]) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    for (number, later) in rules.iter().enumerate() {
+        for earlier in &rules[..number] {
+            // The user can change the own rule, not that of a preset.
+            let (rule, other) = if later.preset { (earlier, later) } else { (later, earlier) };
+            let (Some((_, mine)), Some((_, theirs))) = (newest(rule), newest(other)) else {
+                continue;
+            };
+            if !mirror_one_object(rule, other) {
+                continue;
+            }
+            let problem = |what: &str| {
+                format!(
+                    "rules `{}` and `{}` mirror one object, but order its events differently: {what}",
+                    other.name.value, rule.name.value
+                )
+            };
+            if !same_version(&mine.version.value, &theirs.version.value) {
+                let error = mine.version.error(problem("their versions differ"));
+                errors.push(error.hint(
+                    "their tables would contradict each other; use the same `version` in both",
+                ));
+            }
+            if let (Some(tie), Some(their_tie)) = (&mine.tie, &theirs.tie)
+                && !same_order(&tie.value, &their_tie.value, &witnesses(rule, other))
+            {
+                let error = tie.error(problem("their `tie.precedence` differs"));
+                errors.push(error.hint(
+                    "their tables would contradict each other; write the same in both, or remove it from one of them, \
+                     which then uses that of the other",
+                ));
+            }
+            if mine.is_final.zip(theirs.is_final).is_some_and(|(mine, theirs)| mine != theirs) {
+                let error = rule.name.error(problem("only one of them has `final = true`"));
+                errors.push(error.hint(
+                    "their tables would contradict each other; use the same `final` in both",
+                ));
+            }
+        }
+    }
+    errors
+}
+
+/// The table of a rule that compares events.
+fn newest(rule: &RuleDecl) -> Option<(&TableDecl, &Newest)> {
+    match &rule.effect {
+        EffectDecl::Table(table) => Some((table, table.newest()?)),
+        _ => None,
+    }
+}
+
+/// The paths of the object's key.
+fn object(table: &TableDecl) -> BTreeSet<Vec<String>> {
+    let of_body = |(_, value): &(_, Located<ValueDecl>)| match &value.value {
+        ValueDecl::Paths { paths, .. } if !value.value.is_of_element() => {
+            Some(paths.iter().map(ValuePath::to_string).collect())
+        }
+        _ => None,
+    };
+    table.key.iter().filter_map(of_body).collect()
+}
+
+/// Whether some event is about the same object in both rules. The values of a handler may be about anything.
+fn mirror_one_object(one: &RuleDecl, other: &RuleDecl) -> bool {
+    let (Some((table, _)), Some((other_table, _))) = (newest(one), newest(other)) else {
+        return false;
+    };
+    let key = object(table);
+    let share_events = || {
+        one.on.iter().any(|on| {
+            other.on.iter().any(|other| on.source == other.source && on.may_be(&other.event_type))
+        })
+    };
+    let apart = |(when, other): (&ConditionDecl, &ConditionDecl)| {
+        let one_of = !when.not && !other.not && when.path == other.path;
+        one_of && !when.any_of.iter().any(|value| other.any_of.contains(value))
+    };
+    let pairs =
+        || one.when.iter().flat_map(|when| other.when.iter().map(move |other| (when, other)));
+    !std::ptr::eq(one, other)
+        && one.handler.is_none()
+        && other.handler.is_none()
+        && !key.is_empty()
+        && key == object(other_table)
+        && share_events()
+        && !pairs().any(apart)
+}
+
+/// Whether two versions are equal wherever both exist.
+fn same_version(one: &ValueDecl, other: &ValueDecl) -> bool {
+    match (one, other) {
+        (ValueDecl::Paths { paths: one, .. }, ValueDecl::Paths { paths: other, .. }) => {
+            one.iter().zip(other).all(|(one, other)| one == other)
+        }
+        // An invalid version has been reported.
+        (ValueDecl::Event(_), _) | (_, ValueDecl::Event(_)) => true,
+        _ => one == other,
+    }
+}
+
+/// Whether the steps order events with these types alike.
+fn same_order(one: &[StepDecl], other: &[StepDecl], types: &[String]) -> bool {
+    let same = |(one, other): (&StepDecl, &StepDecl)| match (one, other) {
+        (StepDecl::Type(one), StepDecl::Type(other)) => {
+            let order = |list: &[String], a: &str, b: &str| -> Ordering {
+                pattern::position(list, a).cmp(&pattern::position(list, b))
+            };
+            types.iter().all(|a| types.iter().all(|b| order(one, a, b) == order(other, a, b)))
+        }
+        _ => one == other,
+    };
+    one.len() == other.len() && one.iter().zip(other).all(same)
+}
+
+/// Types that both rules apply to: made from their patterns, so that each pattern of their ties is tried.
+fn witnesses(one: &RuleDecl, other: &RuleDecl) -> Vec<String> {
+    let on = || one.on.iter().chain(&other.on).map(|pattern| pattern.event_type.as_str());
+    let steps =
+        [one, other].into_iter().filter_map(newest).filter_map(|(_, newest)| newest.tie.as_ref());
+    let patterns = steps.flat_map(|tie| &tie.value).filter_map(|step| match step {
+        StepDecl::Type(order) => Some(order.iter().map(String::as_str)),
+        StepDecl::Value { .. } => None,
+    });
+    let globs: BTreeSet<&str> = patterns.flatten().chain(on()).collect();
+    let mut types = BTreeSet::new();
+    for glob in &globs {
+        types.insert(glob.replace('*', "other"));
+        let Some((_, tail)) = glob.rsplit_once('*') else { continue };
+        // `*.created` among the events of `customer.*` is `customer.created`.
+        for head in on().filter_map(|on| on.split_once('*')).map(|(head, _)| head) {
+            let tail = if head.ends_with('.') { tail.trim_start_matches('.') } else { tail };
+            types.insert(format!("{head}{tail}"));
+        }
+    }
+    let applies = |rule: &RuleDecl, kind: &str| {
+        rule.on.iter().any(|on| pattern::matches(&on.event_type, kind))
+    };
+    types.into_iter().filter(|kind| applies(one, kind) && applies(other, kind)).collect()
+}
