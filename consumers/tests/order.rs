@@ -208,10 +208,10 @@ fn any_sent() -> impl Strategy<Value = Sent> {
 type Tables = BTreeMap<&'static str, BTreeMap<String, Vec<String>>>;
 
 /// The greatest event that fulfils a condition, by object.
-fn greatest<'s>(
-    sent: &'s [(String, Sent)],
+fn greatest(
+    sent: &[(String, Sent)],
     counts: impl Fn(&Sent) -> bool,
-) -> BTreeMap<u8, &'s (String, Sent)> {
+) -> BTreeMap<u8, &(String, Sent)> {
     let mut greatest = BTreeMap::<u8, &(String, Sent)>::new();
     for one in sent.iter().filter(|(_, sent)| counts(sent)) {
         let held = greatest.entry(one.1.object).or_insert(one);

@@ -158,7 +158,8 @@ fn subscription(
 #[test]
 fn order_of_arrival_does_not_matter_to_a_creation_and_a_change_in_one_second() {
     // The creation has the greater id. The row and its items show the same event.
-    let items = "(SELECT quantity FROM subscription_items WHERE subscription_id = subscriptions.id)";
+    let items =
+        "(SELECT quantity FROM subscription_items WHERE subscription_id = subscriptions.id)";
     same_rows_in_every_order(
         "subscriptions",
         &format!("status, quantity, {items}"),
@@ -177,7 +178,8 @@ fn order_of_arrival_does_not_matter_to_a_creation_and_a_change_in_one_second() {
 
 #[test]
 fn order_of_arrival_does_not_matter_to_a_subscription_that_changes_after_its_end() {
-    let items = "(SELECT count(*) FROM subscription_items WHERE subscription_id = subscriptions.id)";
+    let items =
+        "(SELECT count(*) FROM subscription_items WHERE subscription_id = subscriptions.id)";
     same_rows_in_every_order(
         "subscriptions",
         &format!("status, quantity, _deleted, {items}"),
@@ -231,18 +233,23 @@ fn order_of_arrival_does_not_matter_to_a_deletion_without_a_version() {
 #[test]
 fn order_of_arrival_does_not_matter_to_ties_in_several_steps() {
     // The type decides, then the value, and only then the id.
-    same_rows_in_every_order("dated", "note, _event_id LIKE 'evt_3%'", &json!(["strong", 1]), |entity| {
-        let dated = |kind: &str, n: i64, note: &str| {
-            let object = json!({ "id": entity, "at": "2025-01-01T00:00:00Z", "note": note });
-            stripe(&format!("test.dated.{kind}"), &format!("evt_{n}_{entity}"), 100, object)
-        };
-        [
-            dated("created", 9, "strong"),
-            dated("updated", 8, "weak"),
-            dated("updated", 2, "strong"),
-            dated("changed", 3, "strong"),
-        ]
-    });
+    same_rows_in_every_order(
+        "dated",
+        "note, _event_id LIKE 'evt_3%'",
+        &json!(["strong", 1]),
+        |entity| {
+            let dated = |kind: &str, n: i64, note: &str| {
+                let object = json!({ "id": entity, "at": "2025-01-01T00:00:00Z", "note": note });
+                stripe(&format!("test.dated.{kind}"), &format!("evt_{n}_{entity}"), 100, object)
+            };
+            [
+                dated("created", 9, "strong"),
+                dated("updated", 8, "weak"),
+                dated("updated", 2, "strong"),
+                dated("changed", 3, "strong"),
+            ]
+        },
+    );
 }
 
 #[test]
@@ -260,7 +267,12 @@ fn order_of_arrival_does_not_matter_to_the_members_of_a_deleted_organization() {
                     "role": role,
                     "updated_at": at,
                 });
-                clerk(&format!("organizationMembership.{kind}"), &format!("msg_{n}_{entity}"), at, data)
+                clerk(
+                    &format!("organizationMembership.{kind}"),
+                    &format!("msg_{n}_{entity}"),
+                    at,
+                    data,
+                )
             };
             let organization = |kind: &str, n: i64, at: i64| {
                 let data = json!({ "id": format!("org_{entity}"), "updated_at": at });
