@@ -8,7 +8,7 @@
 //! it is the first of a set.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -78,7 +78,7 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     /// By number, in the order of their beginnings. With each, since when it counts as idle in `idle`.
-    connections: HashMap<u64, (Arc<Connection>, u64)>,
+    connections: BTreeMap<u64, (Arc<Connection>, u64)>,
     /// The connections of each client: since when they are idle, and their numbers.
     idle: HashMap<Client, BTreeSet<(u64, u64)>>,
     /// The first connection of each client.
@@ -448,20 +448,20 @@ mod tests {
     async fn the_closed_connection_has_the_largest_product() {
         let connections = connections(40);
         let mut open: Vec<Arc<Connection>> = Vec::new();
-        let mut random = 1_u64;
-        let mut below = |bound: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (random >> 33) % bound
+        let mut random = 1_u32;
+        let mut below = |bound: usize| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            usize::from((random >> 16) as u16) % bound
         };
         let mut closed = 0;
         for _ in 0..5_000 {
-            advance(Duration::from_millis(below(40))).await;
+            advance(Duration::from_millis(below(40) as u64)).await;
             for _ in 0..below(4) {
-                let Some(connection) = open.get(below(40) as usize) else { continue };
+                let Some(connection) = open.get(below(40)) else { continue };
                 connection.active();
                 connection.set_working(below(4) == 0);
             }
-            let network = ["198.51.100", "198.51.100", "203.0.113", "10.0.0"][below(4) as usize];
+            let network = ["198.51.100", "198.51.100", "203.0.113", "10.0.0"][below(4)];
             let (address, now) =
                 (format!("{network}.{}", below(5)), millis_since(connections.started));
             let before = open.clone();
