@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 const REACHED: &str = "\
 -- search for bodies
-SELECT reached, due_at FROM body_search";
+SELECT reached, due_at FROM body_search WHERE one = 1";
 
 /// `?1` the last key, `?2` when to go on.
 const STEPPED: &str = "\
