@@ -75,7 +75,7 @@ fn the_largest_answers_of_the_admin_api_fit_into_the_memory_of_an_isolate() {
     });
     std::thread::scope(|scope| {
         for (path, bytes) in [
-            ("/events/stripe/evt_1", 1_000_000),
+            ("/events/stripe/evt_1/body", 1_000_000),
             ("/dead-letters?limit=500", 500_000),
             ("/dead-letters/groups", 200_000),
             ("/events?limit=500", 50_000),

@@ -89,7 +89,8 @@ fn invalid_access_tokens_are_rejected() {
     }
     // Another site cannot make a user's browser do it.
     assert_eq!(asked(&pipeline, "POST", "/replays", &valid, "cross-site").status, 401);
-    assert_eq!(pipeline.sql("SELECT count(*) FROM audit"), [[0]]);
+    let changes = "SELECT count(*) FROM audit WHERE action <> 'login.fail'";
+    assert_eq!(pipeline.sql(changes), [[0]]);
     // A signature is required, whatever the header says.
     assert_eq!(asked(&pipeline, "GET", "/token", &format!("{head}.{body}."), "none").status, 401);
     assert_eq!(asked(&pipeline, "GET", "/token", &valid, "none").status, 200);
