@@ -190,6 +190,9 @@ impl Verifier {
     ///
     /// [`Reason::InvalidChallenge`].
     pub fn challenge(&self, head: Head<'_>) -> Option<Result<Answer, Rejection>> {
+        if !cfg!(feature = "challenges") {
+            return None;
+        }
         let token = self.challenge_token.as_ref().map(|token| token.expose_secret().trim());
         challenge::answer(self.source.challenge.as_ref()?, token, head)
     }
@@ -356,7 +359,7 @@ fn keys(scheme: &Scheme, secret: &Secret) -> Result<Vec<Key>, &'static str> {
         Scheme::StandardWebhooks { asymmetric, .. } => {
             vec![standard_webhooks::key(*asymmetric, secret)?]
         }
-        Scheme::Twilio => twilio::keys(secret).into(),
+        Scheme::Twilio => twilio::keys(secret)?.into(),
         Scheme::PaddleClassic => vec![Key::rsa_sha1(secret)?],
     })
 }

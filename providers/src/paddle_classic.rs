@@ -19,6 +19,13 @@ pub(crate) fn verify<'r>(
     request: &Request<'_>,
     keys: &[(usize, Key)],
 ) -> Result<(Verified, Event<'r>), Rejection> {
+    if !cfg!(feature = "rsa") {
+        // See `twilio::verify`.
+        return Err(rejected(
+            Reason::NoMatchingSignature,
+            "this build does not support Paddle Classic",
+        ));
+    }
     let mut fields = form::fields(request.body)?;
     let mut signatures = fields.extract_if(.., |(name, _)| name == SIGNATURE);
     let signature = signatures.next();

@@ -79,7 +79,7 @@ pub fn sign(source: &Source, secret: &Secret, event: UnsignedEvent<'_>) -> Resul
             Ok(Signed { headers: headers.into(), body })
         }
         Scheme::Twilio => {
-            let [key, _] = twilio::keys(secret);
+            let [key, _] = twilio::keys(secret)?;
             let url = url(source.public_url.as_deref(), event.query);
             let headers = twilio::sign(&key, &url, event.body).map_err(|error| error.detail)?;
             Ok(Signed { headers, body })

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
-use hookmill_config::{Config, Ingress, parse};
+use hookmill_config::{Config, Ingress, Source, parse};
 use hookmill_loader::wrangler::{self, Findings};
 
 use crate::shell::{root, run};
@@ -84,7 +84,7 @@ pub fn build_with(
     }
     let mut features = more.to_vec();
     if worker == Worker::Ingress {
-        features.extend(algorithms(&parsed.ingress));
+        features.extend(features_of(&parsed.ingress));
     }
     if !features.is_empty() {
         command.args([".", "--", "--features", &features.join(",")]);
@@ -120,10 +120,9 @@ fn parsed(config: Option<&Path>) -> anyhow::Result<Config> {
     })
 }
 
-/// The optional algorithms that the configuration needs.
-fn algorithms(ingress: &Ingress) -> Vec<&'static str> {
-    let sources = ingress.sources.iter();
-    let mut features: Vec<_> = sources.filter_map(|source| source.scheme.feature()).collect();
+/// The optional features that the configuration needs.
+fn features_of(ingress: &Ingress) -> Vec<&'static str> {
+    let mut features: Vec<_> = ingress.sources.iter().flat_map(Source::features).collect();
     features.sort_unstable();
     features.dedup();
     features

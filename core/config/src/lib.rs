@@ -93,6 +93,19 @@ impl Source {
         format!("RATE_LIMIT_{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
 
+    /// The features of the ingress Worker that it needs.
+    pub fn features(&self) -> Vec<&'static str> {
+        let challenged = self.challenge.is_some()
+            || self.events.handshakes.iter().any(|handshake| !handshake.json.is_empty());
+        let compressed = !self.compression.is_empty();
+        let features = [
+            self.scheme.feature(),
+            challenged.then_some("challenges"),
+            compressed.then_some("compression"),
+        ];
+        features.into_iter().flatten().collect()
+    }
+
     /// Whether the provider sends requests with this method.
     pub fn takes(&self, method: &str) -> bool {
         method == "POST" || (method == "GET" && self.scheme == Scheme::Twilio)

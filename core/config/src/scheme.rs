@@ -82,7 +82,7 @@ impl Scheme {
         }
     }
 
-    /// The optional algorithm that it needs: a feature of `hookmill-providers` and of the ingress Worker.
+    /// The feature of `hookmill-providers` and of the ingress Worker that it needs, if it needs one.
     pub fn feature(&self) -> Option<&'static str> {
         match self {
             Self::Template(template) => match template.algorithm {
@@ -93,7 +93,7 @@ impl Scheme {
             },
             Self::StandardWebhooks { asymmetric, .. } => asymmetric.then_some("ed25519"),
             Self::PaddleClassic => Some("rsa"),
-            Self::Twilio => None,
+            Self::Twilio => Some("twilio"),
         }
     }
 

@@ -64,6 +64,9 @@ impl Platform for Cloudflare {
         body: Vec<u8>,
         limit: usize,
     ) -> std::result::Result<Vec<u8>, DecodeError> {
+        if !cfg!(feature = "compression") {
+            return Err(DecodeError::Malformed);
+        }
         decode(coding, &body, limit)
     }
 

@@ -758,7 +758,7 @@ mod tests {
         let list = mirror("list", true, "on = 's:team.*'\nparents = { team = 'accounts' }");
         let refused = [
             child("parents = { customer = 'accounts' }\ndelete = '*.deleted'"),
-            child("parents = { plan = 'teams', plann = 'accounts', customer = 'acounts' }"),
+            child("parents = { plan = 'teams', plann = 'accounts', customer = 'account' }"),
             child("parents = { customer = 'tallies' }"),
             faults(&list),
         ];
