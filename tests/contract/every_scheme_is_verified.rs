@@ -203,6 +203,11 @@ fn a_challenge_gets_its_response_and_is_not_an_event() {
         let response = ask(method, path);
         assert_eq!((response.status, response.reason().as_str()), (status, reason), "{path}");
     }
+    // An event to the same URL is an event.
+    let notice = signed("graph", "", "", None, br#"{"value":[{"changeType":"created"}]}"#);
+    let bytes = request("POST", graph, &notice.headers, &notice.body);
+    let response = exchange(pipeline.address(), &bytes).unwrap();
+    assert_eq!((response.status, response.body.as_str()), (200, ""));
     // Zoom's is signed, and so is the response.
     let body =
         br#"{"event":"endpoint.url_validation","payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"}}"#;
@@ -216,7 +221,7 @@ fn a_challenge_gets_its_response_and_is_not_an_event() {
     assert_eq!(answer["encryptedToken"], ZOOM_TOKEN);
     assert_eq!(pipeline.send(&[], "zoom", body).reason(), "missing_header");
     pipeline.settle();
-    assert_eq!(value(&pipeline, "SELECT count(*) FROM events"), 0);
+    assert_eq!(pipeline.sql("SELECT source, type FROM events"), [["graph", "created"]]);
 }
 
 /// `{"type":"br"}`, by Brotli.

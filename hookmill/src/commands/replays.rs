@@ -209,7 +209,7 @@ fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
             if replay["state"] == "done" && sent < total {
                 let others = total - sent;
                 note!(
-                    "the other {others} were selected by another replay, applied or discarded meanwhile"
+                    "the other {others} were selected by another replay, applied or discarded meanwhile, or failed again; a new plan selects those that are dead"
                 );
             }
             return Ok(());
