@@ -433,7 +433,7 @@ CREATE INDEX audit_target ON audit (target);
 
 -- Alerts that were sent.
 CREATE TABLE alerts (
-    -- 'oldest_dead_letter', 'dead_letters' or 'lag'.
+    -- 'oldest_dead_letter', 'dead_letters', 'lag' or 'database'.
     name TEXT NOT NULL PRIMARY KEY,
     since INTEGER NOT NULL,
     told_at INTEGER NOT NULL,

@@ -97,8 +97,7 @@ impl<'a> Head<'a> {
         Ok(Some(text))
     }
 
-    /// The value of the first of these headers that was sent and is not blank: names of one header, of which providers use
-    /// one or the other.
+    /// The value of a header that has several names. Skips names that the request does not have, or has with a blank value.
     ///
     /// # Errors
     ///
@@ -125,7 +124,7 @@ impl<'a> Head<'a> {
     ///
     /// # Errors
     ///
-    /// `unsupported_encoding` if it is none of `accepted`, or there are several.
+    /// `unsupported_encoding` if the request names a coding that `accepted` does not contain, or names several.
     pub fn coding(&self, accepted: &[Coding]) -> Result<Option<Coding>, Rejection> {
         let values = self.headers.all("Content-Encoding");
         let values = values.iter().map(|value| String::from_utf8_lossy(value).to_ascii_lowercase());

@@ -10,7 +10,7 @@ use crate::{form, rejected};
 /// The maximum length of an echo, in bytes.
 const ECHO_BYTES: usize = 1024;
 
-/// The response to a challenge; `None` if the request is none. `token` is the expected one, if there is one.
+/// The response to a challenge; `None` for any other request. `token` is the token that the source expects, if it has one.
 pub(crate) fn answer(
     challenge: &Challenge,
     token: Option<&str>,

@@ -222,7 +222,7 @@ keys! {
 keys! {
     /// The place of the signature.
     pub struct SignatureKeys {
-        /// The header, or a list of names of which a request has one. Exactly one of `header` and `body` is required.
+        /// The name of the header, or a list of alternative names. A request must have one of them. Set either `header` or `body`.
         header: Option<Located<Vec<String>>> = headers().located().optional().example("\"X-Hub-Signature-256\""),
         /// The path in the body.
         body: Option<Path> = body_path().optional().example("\"signature.signature\""),
@@ -265,7 +265,7 @@ keys! {
 keys! {
     /// The place of the signed time.
     pub struct TimestampKeys {
-        /// The header, or a list of names of which a request has one. Exactly one of `header`, `body` and `list` is required.
+        /// The name of the header, or a list of alternative names. A request must have one of them. Set one of `header`, `body` and `list`.
         header: Option<Vec<String>> = headers().optional().example("\"X-Slack-Request-Timestamp\""),
         /// The path in the body.
         body: Option<Path> = body_path().optional().example("\"signature.timestamp\""),

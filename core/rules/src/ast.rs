@@ -116,7 +116,7 @@ pub struct Newest {
     pub set: NamedValues,
     /// `version`.
     pub version: Located<ValueDecl>,
-    /// `tie.precedence`: steps, the first of which decides first.
+    /// `tie.precedence`. Each step decides between events that are equal in the steps before it.
     pub tie: Option<Located<Vec<StepDecl>>>,
     /// `delete`: the events that delete.
     pub delete: Vec<DeleteDecl>,

@@ -226,7 +226,8 @@ pub struct Guard {
     pub delete: Delete,
     /// The version: [`Value::version`].
     pub version: Value,
-    /// Decides between equal versions, before the event's id: steps, the first of which decides first.
+    /// Decides between equal versions, before the event's id. Each step decides between events that are equal in the steps
+    /// before it.
     pub tie: Vec<TieStep>,
     /// If no step decides: the API that has the object.
     pub refetch: Option<Refetch>,
