@@ -218,7 +218,6 @@ impl Connections {
         let _ = database.busy_timeout(if is_away { BUSY_AGAIN } else { BUSY });
         *locked(&self.health.since) = Some(Instant::now());
         let result = work(database);
-        *locked(&self.health.since) = None;
         match &result {
             Ok((_, true)) => *locked(&self.health.failure) = None,
             Err(error @ StoreError::Unavailable(_)) => {
@@ -226,6 +225,8 @@ impl Connections {
             }
             _ => {}
         }
+        // Last: a probe between the two would find neither.
+        *locked(&self.health.since) = None;
         if let Some(checkpoints) = checkpoints {
             checkpoints.keep_short(database);
         }
