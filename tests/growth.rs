@@ -289,6 +289,7 @@ fn delivery(source: &str, kind: &str, id: &str, body: &[u8]) -> Delivery {
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         rules: Vec::new(),
+        headers: BTreeMap::new(),
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body) }

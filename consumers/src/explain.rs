@@ -4,7 +4,7 @@ use hookmill_config::Consumers;
 use hookmill_core::message::Envelope;
 use hookmill_core::time::Timestamp;
 use hookmill_rules::row::Row;
-use hookmill_rules::{Effect, Rule, Scope};
+use hookmill_rules::{Body, Effect, Rule, Scope};
 use serde_json::Value;
 
 use crate::plan::{self, facts};
@@ -83,19 +83,21 @@ fn rule_result(
     }
     let unreadable = |error: hookmill_rules::NotJson| Fate::unreadable(error.to_string());
     let mut builder = plan::RowBuilder::of(envelope, config.limits, now);
+    let body = Body::new(body).map_err(unreadable)?;
     if let Some(handler) = &rule.handler {
-        builder.handle((0, rule), handler, body)?;
+        builder.handle((0, rule), handler, &body)?;
     } else {
-        let values = config.program.reads.read(body).map_err(unreadable)?;
+        let values = config.program.reads.read(&body).map_err(unreadable)?;
         let scope = Scope { body: &values, element: None, event: facts(envelope) };
-        for condition in rule.when.iter().filter(|condition| !condition.path.of_element()) {
-            if !condition.holds(scope).map_err(unreadable)? {
-                let found = condition.path.json(scope).map_err(unreadable)?.unwrap_or("null");
-                let path = condition.path.text.clone();
-                return Ok(RuleResult::Unfulfilled { path, found: found.to_owned() });
+        if !rule.when.holds(scope) {
+            let mut conditions = rule.when.conditions().filter(|when| !when.is_of_element());
+            if let Some(condition) = conditions.find(|condition| !condition.holds(scope)) {
+                let paths: Vec<_> = condition.paths.iter().map(|path| path.text.as_str()).collect();
+                let (path, found) = (paths.join(" | "), condition.found(scope).into_owned());
+                return Ok(RuleResult::Unfulfilled { path, found });
             }
         }
-        builder.carry_out((0, rule), (&values, body))?;
+        builder.carry_out((0, rule), (&values, &body))?;
     }
     let rows: Vec<_> = builder.rows.into_iter().map(|(_, row)| row).collect();
     if !rows.is_empty() {

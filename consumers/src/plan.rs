@@ -21,8 +21,8 @@ use hookmill_rules::handler::Event;
 use hookmill_rules::refetch::path;
 use hookmill_rules::row::{Identity, ROW_BYTES, Row, RowWriter};
 use hookmill_rules::{
-    Column, Each, Effect, EventFacts, Guard, HandlerRef, NotJson, Order, Program, Reads, Rule,
-    Scope, Send, Stopped, Unmatched, Value, ValueError, Values, each_element,
+    Body, Column, Each, Effect, EventFacts, Extent, Guard, HandlerRef, NotJson, Order, Program,
+    Reads, Rule, Scope, Send, Stopped, Unmatched, Value, ValueError, Values, each_element,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -244,20 +244,17 @@ fn writes(
 ) -> Result<Writes, Fate> {
     let program = &config.program;
     let mut builder = RowBuilder::of(envelope, config.limits, now);
-    let (mut values, mut unmatched) = (None, true);
-    for (number, rule) in program.matching(&envelope.source, &envelope.kind) {
-        // A body is read only if a rule matches the event, and then once for all rules.
-        let values = match &values {
-            Some(values) => values,
-            None => values.insert(program.reads.read(body).map_err(not_json)?),
-        };
-        unmatched = false;
-        if !is_carried_out(rule, envelope) {
-            continue;
-        }
-        match &rule.handler {
-            None => builder.carry_out((number, rule), (values, body))?,
-            Some(handler) => builder.handle((number, rule), handler, body)?,
+    let mut matching = program.matching(&envelope.source, &envelope.kind).peekable();
+    let unmatched = matching.peek().is_none();
+    // A body is read only if a rule matches the event, and then once for all rules.
+    if !unmatched {
+        let body = Body::new(body).map_err(not_json)?;
+        let values = program.reads.read(&body).map_err(not_json)?;
+        for (number, rule) in matching.filter(|(_, rule)| is_carried_out(rule, envelope)) {
+            match &rule.handler {
+                None => builder.carry_out((number, rule), (&values, &body))?,
+                Some(handler) => builder.handle((number, rule), handler, &body)?,
+            }
         }
     }
     if unmatched {
@@ -385,18 +382,20 @@ impl<'e> RowBuilder<'e> {
         &mut self,
         (number, rule): (usize, &Rule),
         named: &HandlerRef,
-        body: &[u8],
+        body: &Body<'_>,
     ) -> Result<(), Fate> {
         let failed = |problem: String| {
             Fate::unreadable(format!("rule `{}`: handler `{}`: {problem}", rule.name, named.name))
         };
         let handler = hookmill_handlers::find(&named.name);
         let handler = handler.ok_or_else(|| failed("this build does not contain it".into()))?;
-        let values = handler.handle(&Event { facts: facts(self.envelope), body });
+        let values =
+            handler.handle(&Event { facts: facts(self.envelope), body: body.as_str().as_bytes() });
         for value in values.map_err(|error| failed(error.0))? {
             let text = value.to_string();
-            let values = named.reads.read(text.as_bytes()).map_err(not_json)?;
-            self.carry_out((number, rule), (&values, text.as_bytes()))?;
+            let body = Body::new(text.as_bytes()).map_err(not_json)?;
+            let values = named.reads.read(&body).map_err(not_json)?;
+            self.carry_out((number, rule), (&values, &body))?;
         }
         Ok(())
     }
@@ -405,10 +404,10 @@ impl<'e> RowBuilder<'e> {
     pub(crate) fn carry_out(
         &mut self,
         (number, rule): (usize, &Rule),
-        (values, body): (&Values<'_>, &[u8]),
+        (values, body): (&Values<'_>, &Body<'_>),
     ) -> Result<(), Fate> {
         let scope = Scope { body: values, element: None, event: facts(self.envelope) };
-        if !holds(rule, scope, false)? {
+        if !rule.when.holds(scope) {
             return Ok(());
         }
         match (&rule.effect, &rule.each) {
@@ -433,25 +432,32 @@ impl<'e> RowBuilder<'e> {
                 self.wrote(&rule.name, table, columns, scope)?;
             }
             (Effect::Rows { table, guard, owner, columns }, each) => {
-                let deleted = guard.deletes(scope).map_err(not_json)?;
+                let deleted = guard.deletes(scope);
                 let list = each.as_ref().map(|each| each.list.json(scope));
                 // An event without the list does not change it.
-                if !deleted && list.transpose().map_err(not_json)?.flatten().is_none() {
+                if !deleted && list.flatten().is_none() {
                     return Ok(());
                 }
                 let whose = read_columns(&rule.name, owner, &[], scope)?;
-                let order = order(&rule.name, Some(guard), scope)?;
+                let mut order = order(&rule.name, Some(guard), scope)?;
+                let each = each.as_ref().filter(|_| !deleted);
+                if let Some(order) = order.as_mut()
+                    && each.is_some_and(|each| each.is_partial(scope))
+                {
+                    order.extent = Extent::Part;
+                }
                 let mut row = self.row(order, &whose);
                 self.spend(&rule.name, 0, row.bytes())?;
                 self.fetched(&mut row, &rule.name, (Some(guard), order), scope, body)?;
-                if let Some(each) = each.as_ref().filter(|_| !deleted) {
+                if let Some(each) = each {
+                    let own_order = order.filter(|_| each.more.is_some());
                     row.list(&self.envelope.id, whose.iter().map(Option::as_deref));
                     let mut shared = Shared::default();
                     elements(rule, each, scope, |element| {
                         let shared = shared.of(&rule.name, columns, scope)?;
                         let columns = read_columns(&rule.name, columns, shared, element)?;
                         let before = row.bytes();
-                        row.element(columns.iter().map(Option::as_deref));
+                        row.element(columns.iter().map(Option::as_deref), own_order);
                         self.spend(&rule.name, 1, row.bytes() - before)?;
                         if row.fits() { Ok(()) } else { Err(too_long(&rule.name)) }
                     })?;
@@ -498,20 +504,21 @@ impl<'e> RowBuilder<'e> {
         rule: &str,
         (guard, order): (Option<&Guard>, Option<Order>),
         scope: Scope<'_>,
-        body: &[u8],
+        body: &Body<'_>,
     ) -> Result<(), Fate> {
         let refetch = guard.and_then(|guard| guard.refetch.as_ref());
         let Some(refetch) = refetch else { return Ok(()) };
         let kind = &self.envelope.kind;
-        let id = self.texts(rule, refetch.id.json(scope).map_err(not_json)?)?;
+        let id = self.texts(rule, refetch.id.json(scope).as_deref())?;
         let path = id.first().and_then(|id| path(refetch.provider, kind, id));
-        let Some(path) = path.filter(|_| order.is_some_and(|order| !order.deletes)) else {
+        let Some(path) = path.filter(|_| order.is_some_and(|order| order.extent == Extent::Whole))
+        else {
             row.not_fetched();
             return Ok(());
         };
-        self.spend(rule, 0, body.len())?;
+        self.spend(rule, 0, body.as_str().len())?;
         let mut rest: BTreeMap<Cow<'_, str>, &RawValue> =
-            serde_json::from_slice(body).map_err(|error| not_json(error.into()))?;
+            serde_json::from_str(body.as_str()).map_err(|error| not_json(error.into()))?;
         rest.remove("data");
         row.fetched(&path, kind, &rest);
         Ok(())
@@ -635,6 +642,7 @@ pub(crate) const fn facts(envelope: &Envelope) -> EventFacts<'_> {
         id: envelope.id.as_str(),
         kind: envelope.kind.as_str(),
         received_at: envelope.received_at,
+        headers: &envelope.headers,
     }
 }
 
@@ -645,10 +653,10 @@ fn elements(
     scope: Scope<'_>,
     mut make: impl FnMut(Scope<'_>) -> Result<(), Fate>,
 ) -> Result<bool, Fate> {
-    let Some(list) = each.list.json(scope).map_err(not_json)? else { return Ok(false) };
-    let through = each_element(list, &each.reads, |values| {
+    let Some(list) = each.list.json(scope) else { return Ok(false) };
+    let through = each_element(&list, &each.reads, |values| {
         let scope = Scope { element: Some(&values), ..scope };
-        if holds(rule, scope, true)? {
+        if rule.when.holds(scope) {
             make(scope)?;
         }
         Ok(ControlFlow::<()>::Continue(()))
@@ -732,8 +740,8 @@ fn length(columns: &[Option<Cow<'_, str>>]) -> usize {
 /// How an event compares with the others for its row; `None` if the rule counts.
 fn order(rule: &str, guard: Option<&Guard>, scope: Scope<'_>) -> Result<Option<Order>, Fate> {
     let Some(guard) = guard else { return Ok(None) };
-    let deletes = guard.deletes(scope).map_err(not_json)?;
-    let order = guard.order(scope, deletes).map_err(|error| value_error(rule, error))?;
+    let order =
+        guard.order(scope, guard.deletes(scope)).map_err(|error| value_error(rule, error))?;
     order.map(Some).ok_or_else(|| missing(rule, "the version", &guard.version))
 }
 
@@ -742,20 +750,7 @@ fn missing(rule: &str, what: &str, value: &Value) -> Fate {
 }
 
 fn value_error(rule: &str, error: ValueError) -> Fate {
-    match error {
-        ValueError::NotJson(error) => not_json(error),
-        error @ ValueError::Form { .. } => Fate::unreadable(format!("rule `{rule}`: {error}")),
-    }
-}
-
-/// Whether the conditions of a rule are met: those about the body, or those about an element.
-fn holds(rule: &Rule, scope: Scope<'_>, of_element: bool) -> Result<bool, Fate> {
-    for condition in rule.when.iter().filter(|when| when.path.of_element() == of_element) {
-        if !condition.holds(scope).map_err(not_json)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Fate::unreadable(format!("rule `{rule}`: {error}"))
 }
 
 /// The JSON text of a value, if it exists.

@@ -16,6 +16,7 @@ use hookmill_core::params;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Param, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
+use hookmill_rules::Body;
 use hookmill_rules::refetch::object;
 use hookmill_rules::row::Row;
 use serde::Deserialize;
@@ -346,18 +347,21 @@ fn applied(
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         rules: Vec::new(),
+        headers: BTreeMap::new(),
         body: BodyForm::Text,
     };
     let describe = |fate: Fate| match fate {
         Fate::Condemned { error, .. } => error,
         fate => fate.as_str().to_owned(),
     };
-    let values = config.program.reads.read(body.as_bytes()).map_err(|error| error.to_string())?;
+    let body = Body::new(body.as_bytes()).map_err(|error| error.to_string())?;
+    let values = config.program.reads.read(&body).map_err(|error| error.to_string())?;
     let mut builder = RowBuilder::of(&envelope, config.limits, start);
-    builder.carry_out((0, rule), (&values, body.as_bytes())).map_err(describe)?;
+    builder.carry_out((0, rule), (&values, &body)).map_err(describe)?;
     // The rule may have changed and no longer use `refetch`.
     let asks = rule.effect.guard().is_some_and(|guard| guard.refetch.is_some());
-    let rows = builder.rows.iter().map(|(_, row)| row.outranking(start).filter(|_| asks));
+    let ordered = rule.each.as_ref().is_some_and(|each| each.more.is_some());
+    let rows = builder.rows.iter().map(|(_, row)| row.outranking(start, ordered).filter(|_| asks));
     let rows = rows.collect::<Option<Vec<_>>>().ok_or("the object produces no row")?;
     Ok(rule.sql.iter().flat_map(|sql| Row::statements(sql, &rows)).collect())
 }

@@ -57,6 +57,29 @@ version = "at"
 set = { status = "status" }
 delete = ["thing.deleted", { status = "done" }]
 
+# The same list, of which an event may show only a part.
+[[rules]]
+name = "parts"
+on = "s:thing.*"
+each = "items"
+more = "more"
+table = "parts"
+key = { thing = "id", id = "@" }
+version = "at"
+set = { status = "status" }
+delete = ["thing.deleted", { status = "done" }]
+
+# Only some of the events.
+[[rules]]
+name = "picked"
+on = "s:thing.*"
+when = [{ status = ["new", "done"] }, { "nothing | status" = "open", owner = "o1" }]
+table = "picked"
+key = { id = "id" }
+version = "at"
+set = { status = "status" }
+delete = ["thing.deleted", { status = "done" }]
+
 [[rules]]
 name = "removed"
 on = "s:thing.*"
@@ -107,6 +130,10 @@ const TABLES: &str = "
 CREATE TABLE kept (id TEXT PRIMARY KEY, status TEXT, owner TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE items (thing TEXT, id TEXT, status TEXT, PRIMARY KEY (thing, id)) STRICT, WITHOUT ROWID;
+CREATE TABLE parts (thing TEXT, id TEXT, status TEXT, _version INTEGER, _precedence INTEGER, _event_id TEXT,
+    PRIMARY KEY (thing, id)) STRICT, WITHOUT ROWID;
+CREATE TABLE picked (id TEXT PRIMARY KEY, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE removed (id TEXT PRIMARY KEY, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE updated (name TEXT PRIMARY KEY, thing TEXT UNIQUE, status TEXT, _version INTEGER, _precedence INTEGER,
@@ -130,6 +157,8 @@ struct Sent {
     version: Option<i64>,
     status: &'static str,
     items: Option<[bool; 3]>,
+    /// Whether the list goes on elsewhere.
+    more: bool,
 }
 
 impl Sent {
@@ -138,7 +167,7 @@ impl Sent {
     }
 
     fn body(&self) -> Value {
-        let mut body = json!({ "id": format!("o{}", self.object), "owner": format!("o{}", self.owner), "status": self.status });
+        let mut body = json!({ "id": format!("o{}", self.object), "owner": format!("o{}", self.owner), "status": self.status, "more": self.more });
         if let Some(version) = self.version {
             body["at"] = version.into();
         }
@@ -195,10 +224,12 @@ fn any_sent() -> impl Strategy<Value = Sent> {
     let status =
         prop_oneof![4 => Just("new"), 4 => Just("open"), 1 => Just("done"), 2 => Just("odd")];
     let items = prop::option::weighted(0.8, any::<[bool; 3]>());
+    let items = (items, prop::bool::weighted(0.4));
     (family, action, (0_u8..3, 0_u8..3), (0_i64..3, prop::bool::weighted(0.3)), status, items)
-        .prop_map(|(family, action, (object, owner), (version, missing), status, items)| {
+        .prop_map(|(family, action, (object, owner), (version, missing), status, (items, more))| {
+            let version_given = Some(version);
             let sent =
-                Sent { family, action, object, owner, version: Some(version), status, items };
+                Sent { family, action, object, owner, version: version_given, status, items, more };
             let version = sent.version.filter(|_| !(missing && sent.deletes()));
             Sent { version, ..sent }
         })
@@ -223,7 +254,7 @@ fn greatest(
 }
 
 fn oracle(sent: &[(String, Sent)]) -> Tables {
-    let names = ["kept", "items", "removed", "updated", "revived", "children"];
+    let names = ["kept", "items", "parts", "picked", "removed", "updated", "revived", "children"];
     let mut tables: Tables = names.map(|name| (name, BTreeMap::new())).into();
     let mut put = |table: &'static str, key: String, row: &[&str]| {
         let row = row.iter().map(|&text| text.to_owned()).collect();
@@ -254,6 +285,31 @@ fn oracle(sent: &[(String, Sent)]) -> Tables {
             put("items", format!("o{object} i{item}"), &[sent.status]);
         }
     }
+    // Of the whole lists, the greatest; then the parts that are greater, each for its own rows.
+    let of_list = |sent: &Sent| sent.family == "thing" && (sent.items.is_some() || sent.deletes());
+    let is_whole = |sent: &Sent| of_list(sent) && (sent.deletes() || !sent.more);
+    let whole = greatest(sent, is_whole);
+    for object in 0..3 {
+        let whole = whole.get(&object).map(|(id, sent)| (order(sent, id), sent));
+        let of_object = sent.iter().filter(|(_, sent)| sent.object == object && of_list(sent));
+        let parts = of_object.filter(|(_, sent)| !is_whole(sent));
+        let parts: BTreeMap<_, _> = parts.map(|(id, sent)| (order(sent, id), sent)).collect();
+        let newer =
+            parts.into_iter().filter(|(of, _)| whole.as_ref().is_none_or(|(whole, _)| of > whole));
+        for (_, sent) in whole.clone().into_iter().chain(newer) {
+            for item in (0..3).filter(|item| !sent.deletes() && sent.items.unwrap()[*item]) {
+                put("parts", format!("o{object} i{item}"), &[sent.status]);
+            }
+        }
+    }
+    let is_picked = |sent: &Sent| {
+        sent.family == "thing"
+            && (["new", "done"].contains(&sent.status)
+                || (sent.status == "open" && sent.owner == 1))
+    };
+    for (object, (id, sent)) in greatest(sent, is_picked) {
+        put("picked", format!("o{object}"), &[sent.status, id, flag(sent.deletes())]);
+    }
     for (object, (id, sent)) in greatest(sent, |sent| sent.family == "other") {
         put("revived", format!("o{object}"), &[sent.status, id, flag(sent.deletes())]);
     }
@@ -276,6 +332,8 @@ fn tables(fixture: &Fixture) -> Tables {
     [
         ("kept", "id, status, owner, _event_id, CAST(_deleted AS TEXT)"),
         ("items", "thing || ' ' || id, status"),
+        ("parts", "thing || ' ' || id, status"),
+        ("picked", "id, status, _event_id, CAST(_deleted AS TEXT)"),
         ("removed", "id, status, _event_id"),
         ("updated", "name, thing, status, _event_id, CAST(_deleted AS TEXT)"),
         ("revived", "id, status, _event_id, CAST(_deleted AS TEXT)"),

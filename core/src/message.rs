@@ -11,6 +11,7 @@
 //! to unescape it. Producers and consumers are deployed separately, so within a version fields are only added.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -44,6 +45,10 @@ pub struct Envelope {
     /// For a reprocessing: the names of the rules to run; if empty, the repeatable rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,
+    /// The headers that the source keeps, by their names in lower case. The signature does not cover them, unless the provider
+    /// signs them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// The location of the body.
     pub body: BodyForm,
 }
@@ -265,6 +270,7 @@ mod tests {
             },
             generation: 0,
             rules: Vec::new(),
+            headers: BTreeMap::new(),
             body: BodyForm::Text,
         }
     }

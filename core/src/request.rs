@@ -97,6 +97,14 @@ impl<'a> Head<'a> {
         Ok(Some(text))
     }
 
+    /// The value of a header that nothing depends on for authenticity: repeated ones joined, as a Worker gets them. `None` if it
+    /// was not sent or is not text.
+    pub fn joined_header(&self, name: &str) -> Option<String> {
+        let values = self.headers.all(name);
+        let text = String::from_utf8(values.join(&b", "[..])).ok()?;
+        (!values.is_empty()).then(|| text.trim().to_owned())
+    }
+
     /// The value of a header that has several names. Skips names that the request does not have, or has with a blank value.
     ///
     /// # Errors

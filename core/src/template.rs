@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use iso_currency::Currency;
 use minijinja::machinery::{Instruction, get_compiled_template};
 use minijinja::{AutoEscape, Environment, ErrorKind, Template, UndefinedBehavior};
 use serde_json::{Map, Value};
@@ -149,6 +150,33 @@ fn unknown(
     })
 }
 
+/// The filter `money`: an amount in the smallest unit of a currency, as a decimal number. ISO 4217 says how many decimal
+/// places an amount has; `places` overrides it, for an API that counts in other units.
+fn money(
+    value: &minijinja::Value,
+    currency: &str,
+    places: Option<usize>,
+) -> Result<String, minijinja::Error> {
+    let fault = |problem| minijinja::Error::new(ErrorKind::InvalidOperation, problem);
+    let amount = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+    let amount =
+        amount.ok_or_else(|| fault("`money` needs a whole number of the smallest unit"))?;
+    let places = match places {
+        Some(places) if places <= 18 => places,
+        Some(_) => return Err(fault("`money` supports at most 18 decimal places")),
+        None => {
+            let known = Currency::from_code(&currency.to_ascii_uppercase());
+            let known = known.ok_or_else(|| fault("`money` needs the code of a currency"))?;
+            known.exponent().unwrap_or_default().into()
+        }
+    };
+    let digits = format!("{:0>width$}", amount.unsigned_abs(), width = places.saturating_add(1));
+    let (whole, fraction) = digits.split_at(digits.len().saturating_sub(places));
+    let sign = if amount < 0 { "-" } else { "" };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Ok(format!("{sign}{whole}{point}{fraction}"))
+}
+
 /// The filter `date`: formats a time in UTC, given as seconds or milliseconds since the Unix epoch or in RFC 3339, with a
 /// format of <https://docs.rs/chrono/latest/chrono/format/strftime/index.html>.
 fn date(value: &minijinja::Value, format: Option<&str>) -> Result<String, minijinja::Error> {
@@ -197,6 +225,7 @@ fn environment() -> Environment<'static> {
     // displayed.
     environment.set_debug(true);
     environment.add_filter("date", date);
+    environment.add_filter("money", money);
     environment.set_formatter(|out, state, value| {
         if value.is_none() {
             return Err(ErrorKind::UndefinedError.into());
@@ -457,6 +486,38 @@ mod tests {
             text_variables("{{ a | titel }}").unwrap_err().problem,
             "there is no filter `titel`"
         );
+    }
+
+    #[test]
+    fn an_amount_is_written_in_its_currency() {
+        let written = |template: &str, total: Value, currency: &str| {
+            render_text(template, &data(json!({ "total": total, "currency": currency })))
+        };
+        let plain = "{{ total | money(currency) }}";
+        for (total, currency, expected) in [
+            (json!(1234), "USD", "12.34"),
+            (json!(5), "eur", "0.05"),
+            (json!(-5), "EUR", "-0.05"),
+            (json!(1234), "JPY", "1234"),
+            (json!("1234"), "KWD", "1.234"),
+            (json!(0), "KWD", "0.000"),
+            (json!(i64::MIN), "USD", "-92233720368547758.08"),
+        ] {
+            assert_eq!(written(plain, total, currency).unwrap(), expected);
+        }
+        assert_eq!(
+            written("{{ total | money(currency, 2) }}", json!(1234), "ISK").unwrap(),
+            "12.34"
+        );
+        for (template, total, currency) in [
+            (plain, json!(12.5), "USD"),
+            (plain, json!("canary"), "USD"),
+            (plain, json!(1), "XYZ"),
+            ("{{ total | money(currency, 99) }}", json!(1), "USD"),
+        ] {
+            let error = written(template, total, currency).unwrap_err();
+            assert!(!error.problem.contains("canary"), "{error}");
+        }
     }
 
     #[test]

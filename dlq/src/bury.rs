@@ -146,6 +146,8 @@ fn fingerprint(reason: LetterReason, error: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use hookmill_core::message::{BodyForm, VERSION, Verified};
 
     use super::*;
@@ -166,6 +168,7 @@ mod tests {
             verified: Verified { secret: 0, signed_at: None },
             generation: 0,
             rules: Vec::new(),
+            headers: BTreeMap::new(),
             body: BodyForm::Text,
         };
         let letter = |envelope| Letter {

@@ -57,6 +57,7 @@ fn envelope(n: usize) -> Envelope {
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         rules: Vec::new(),
+        headers: BTreeMap::new(),
         body: BodyForm::Text,
     }
 }

@@ -358,6 +358,7 @@ fn large(event: u8, body: u8) -> (String, String) {
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         rules: Vec::new(),
+        headers: BTreeMap::new(),
         body: BodyForm::Text,
     };
     let key = format!("s/{event}{body}");

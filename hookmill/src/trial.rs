@@ -1,6 +1,8 @@
 //! A trial: events are signed, verified and applied to an in-memory database. It changes no data of the user, and sends
 //! nothing.
 
+use std::collections::BTreeMap;
+
 use hookmill_config::{Consumers, Source};
 use hookmill_consumers::{Fate, process_batch};
 use hookmill_core::delivery::Delivery;
@@ -167,6 +169,7 @@ pub fn delivery(
         verified,
         generation: 0,
         rules: Vec::new(),
+        headers: BTreeMap::new(),
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body) }

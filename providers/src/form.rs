@@ -31,9 +31,14 @@ pub(crate) fn fields(body: &[u8]) -> Result<Vec<(String, String)>, Rejection> {
     pairs(body).map(|(name, value)| Ok((text(name)?, text(value)?))).collect()
 }
 
-/// The fields as a JSON object of strings, for rules. Of a repeated field, the last counts.
+/// The fields as a JSON object of strings, for rules. Of a repeated field, the last counts. An empty field is `null`: a form
+/// has no other way to say that there is no value.
 pub(crate) fn to_json(fields: &[(String, String)]) -> Vec<u8> {
-    serde_json::to_vec(&by_name(fields)).expect("texts serialise")
+    let mut values = BTreeMap::new();
+    for (name, value) in by_name(fields) {
+        values.insert(name, Some(value).filter(|value| !value.is_empty()));
+    }
+    serde_json::to_vec(&values).expect("texts serialize")
 }
 
 /// The fields sorted by name; of a repeated one, the last.
@@ -57,7 +62,7 @@ mod tests {
         assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(
             to_json(&fields),
-            "{\"a\":\"ü\",\"b\":\"1\",\"c\":\"\",\"d\":\"%zz%\"}".as_bytes()
+            "{\"a\":\"ü\",\"b\":\"1\",\"c\":null,\"d\":\"%zz%\"}".as_bytes()
         );
     }
 

@@ -1,13 +1,14 @@
 //! The identity of the events of a verified request.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 
 use hookmill_config::scheme::{Answer, Events, NamePart};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
-use hookmill_rules::{Read, Values};
+use hookmill_rules::{Body, Read, Values};
 use serde_json::value::RawValue;
 
 use crate::{Event, challenge, member_text, rejected, unmarked};
@@ -93,8 +94,13 @@ fn event<'r>(
     signed: &[&[u8]],
 ) -> Result<Event<'r>, Rejection> {
     // If no part comes from the body, it need not be JSON, unless the scheme says so.
+    let text = LazyCell::new(|| Body::new(body));
     let values = if reads(&how.id) || reads(&how.kind) || how.object {
-        match how.reads.read(body) {
+        match LazyCell::force(&text)
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|text| how.reads.read(text))
+        {
             Ok(values) => Some(values),
             Err(_) if how.default_kind.is_some() && !reads(&how.id) && !how.object => None,
             Err(error) => return Err(rejected(Reason::MalformedEvent, error.to_string())),
@@ -182,9 +188,10 @@ pub(crate) fn handshake(
     if how.handshakes.is_empty() {
         return None;
     }
-    let values = how.reads.read(unmarked(request.body)).ok()?;
+    let body = Body::new(unmarked(request.body)).ok()?;
+    let values = how.reads.read(&body).ok()?;
     let handshake = how.handshakes.iter().find(|handshake| {
-        let at = |read: &Read| read.value(&values).ok().flatten();
+        let at = |read: &Read| read.value(&values);
         handshake.when.iter().all(|(read, expected)| at(read) == Some(expected.as_str()))
             && handshake.unless.as_ref().is_none_or(|read| at(read).is_none())
     })?;

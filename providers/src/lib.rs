@@ -421,7 +421,7 @@ fn plain(url: &str) -> String {
 
 /// The text of a string, or a number as written.
 fn member_text(read: &Read, values: &Values<'_>) -> Option<String> {
-    let json = read.value(values).ok()??;
+    let json = read.value(values)?;
     match json.as_bytes().first()? {
         b'"' => serde_json::from_str(json).ok(),
         b'-' | b'0'..=b'9' => Some(json.to_owned()),

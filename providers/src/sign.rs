@@ -10,7 +10,7 @@ use hookmill_config::scheme::{
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::time::Timestamp;
-use hookmill_rules::{Path, Step};
+use hookmill_rules::{Body, Path, Step};
 use p256::ecdsa::{Signature as EcdsaSignature, SigningKey as EcdsaKey};
 use p256::pkcs8::EncodePublicKey as _;
 use rsa::RsaPrivateKey;
@@ -161,11 +161,11 @@ fn by_template(
         }
     }
     let mut members = Vec::new();
+    let whole = Body::new(event.body).ok();
+    let values = whole.as_ref().and_then(|body| template.reads.read(body).ok());
     for part in &template.payload {
         if let Part::Member(read, path) = part {
-            let there = template.reads.read(event.body).ok();
-            let there = there.and_then(|values| member_text(read, &values));
-            let member = match there {
+            let member = match values.as_ref().and_then(|values| member_text(read, values)) {
                 Some(there) => there,
                 None => {
                     // A token: any value that does not repeat.

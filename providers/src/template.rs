@@ -4,6 +4,7 @@
 //! else.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,7 @@ use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Head, Request};
 use hookmill_core::time::Timestamp;
-use hookmill_rules::{Read, Values};
+use hookmill_rules::{Body, Read, Values};
 
 use crate::key::{Key, matching};
 use crate::{member_text, plain, rejected, unmarked, url};
@@ -60,7 +61,13 @@ pub(crate) fn verify<'r>(
 ) -> Result<Proof<'r>, Rejection> {
     // Some providers sign members of the body and put the signature beside them. All others are verified before the body is
     // parsed.
-    let values = if needs_body(template) { Some(members(template, request)?) } else { None };
+    let body = LazyCell::new(|| Body::new(unmarked(request.body)));
+    let members = || {
+        let body = LazyCell::force(&body).as_ref();
+        let values = body.map_err(Clone::clone).and_then(|body| template.reads.read(body));
+        values.map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))
+    };
+    let values = if needs_body(template) { Some(members()?) } else { None };
     let Parsed { signatures, timestamp, mut signed_at } =
         parse(template, request.head(), values.as_ref())?;
     let signed = signed(template, public_url, request, timestamp.as_deref(), values.as_ref())?;
@@ -71,17 +78,11 @@ pub(crate) fn verify<'r>(
     if let (Some(time @ TimeAt { place: place @ Place::Body(read, path), unit, .. }), None) =
         (&template.timestamp, &timestamp)
     {
-        let text = time_member(time, read, path, &members(template, request)?)?;
+        let text = time_member(time, read, path, &members()?)?;
         let time = parse_time(&text, *unit);
         signed_at = Some(time.ok_or_else(|| malformed_time(Some(place), path, *unit))?);
     }
     Ok(Proof { verified: Verified { secret, signed_at }, signed })
-}
-
-/// The members of the body that the scheme names.
-fn members<'r>(template: &Template, request: &Request<'r>) -> Result<Values<'r>, Rejection> {
-    let values = template.reads.read(unmarked(request.body));
-    values.map_err(|error| rejected(Reason::MalformedEvent, error.to_string()))
 }
 
 /// The signatures and the time of a request.
@@ -347,6 +348,8 @@ fn needs_body(template: &Template) -> bool {
 
 fn member(read: &Read, path: &str, values: Option<&Values<'_>>) -> Result<String, Rejection> {
     let text = values.and_then(|values| member_text(read, values));
+    // It stands for halves of surrogate pairs too, so several bodies would have one signature.
+    let text = text.filter(|text| !text.contains(char::REPLACEMENT_CHARACTER));
     text.ok_or_else(|| {
         rejected(Reason::MalformedEvent, format!("there is no string or number at `{path}`"))
     })
@@ -359,7 +362,7 @@ fn time_member(
     path: &str,
     values: &Values<'_>,
 ) -> Result<String, Rejection> {
-    let is_text = read.value(values).ok().flatten().is_some_and(|json| json.starts_with('"'));
+    let is_text = read.value(values).is_some_and(|json| json.starts_with('"'));
     if time.number && is_text {
         let detail = format!("the value at `{path}` is not a number");
         return Err(rejected(Reason::MalformedEvent, detail));

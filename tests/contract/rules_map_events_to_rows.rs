@@ -167,6 +167,133 @@ fn an_older_event_does_not_restore_a_removed_row() {
     assert_eq!(pipeline.sql(rows), [row(json!(["thing", "thing_1", 450, 4000]))]);
 }
 
+/// Sends events of [`spelled`](../hookmill.toml): each with a body and the header that the source keeps.
+fn send_spelled(pipeline: &Pipeline, events: &[(&str, Option<&str>)]) {
+    for (body, sent_at) in events {
+        let mut headers = signed("bare", "", "", None, body.as_bytes()).headers;
+        headers.extend(sent_at.map(|at| ("x-sent-at".to_owned(), at.to_owned())));
+        let response = pipeline.send(&headers, "bare", body.as_bytes());
+        assert_eq!(response.status, 200, "{body}: {}", response.body);
+    }
+    pipeline.settle();
+}
+
+#[test]
+fn a_value_counts_and_not_its_spelling() {
+    let pipeline = Pipeline::start();
+    send_spelled(
+        &pipeline,
+        &[
+            (
+                r#"{"type":"spelled","id":"a","kind":"order","number":1.0e3,"total":"12.5","currency":"usd","large":98765432109876543210,"paid":1769900400,"at":"2026-01-05 10:00:00"}"#,
+                None,
+            ),
+            // Half of an emoji, a number in quotes, and a currency without decimal places.
+            (
+                r#"{"type":"spelled","id":"b\ud83d","what":"refund","kind":"order","number":"8.13548e+8","total":1250,"currency":"JPY","large":"x","at":"Mon, 05 Jan 2026 10:00:00 +0000"}"#,
+                Some("ignored, since the body has a time"),
+            ),
+            // Neither alternative of `when`.
+            (r#"{"type":"spelled","id":"c","kind":"order","number":1001}"#, None),
+            // The header has the version. The older event arrives last.
+            (
+                r#"{"type":"spelled","id":"d","kind":"refund","number":2}"#,
+                Some("2026-01-05 10:00:02 -0500"),
+            ),
+            (
+                r#"{"type":"spelled","id":"d","kind":"refund","number":1}"#,
+                Some("2026-01-05 15:00:01 +0000"),
+            ),
+        ],
+    );
+    assert_eq!(pipeline.sql("SELECT error FROM dead_letters"), Vec::<Vec<Value>>::new());
+    assert_eq!(
+        pipeline
+            .sql("SELECT id, number, cents, large, day, sent, _version FROM spelled ORDER BY id"),
+        [
+            row(json!([
+                "a",
+                1000,
+                1250,
+                "98765432109876543210",
+                "2026-02-01",
+                null,
+                1_767_625_200_000_000_i64
+            ])),
+            row(json!([
+                "b\u{fffd}",
+                813_548_000,
+                1250,
+                "x",
+                null,
+                "ignored, since the body has a time",
+                1_767_607_200_000_000_i64
+            ])),
+            row(json!([
+                "d",
+                2,
+                null,
+                null,
+                null,
+                "2026-01-05 10:00:02 -0500",
+                1_767_625_202_000_000_i64
+            ])),
+        ]
+    );
+    assert_eq!(
+        pipeline
+            .sql("SELECT whole ->> 'number', whole ->> 'large' FROM spelled WHERE id = 'a'")
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn a_value_that_cannot_be_exact_is_a_dead_letter_with_the_reason() {
+    let pipeline = Pipeline::start();
+    send_spelled(
+        &pipeline,
+        &[
+            (
+                r#"{"type":"spelled","id":"e","kind":"refund","number":0.5,"at":"2026-01-05 10:00:00"}"#,
+                None,
+            ),
+            (
+                r#"{"type":"spelled","id":"f","kind":"refund","total":1,"at":"2026-01-05 10:00:00"}"#,
+                None,
+            ),
+            (r#"{"type":"spelled","id":"g","kind":"refund","at":"05.01.2026"}"#, None),
+            (r#"{"type":"spelled","id":"h","kind":"refund"}"#, None),
+        ],
+    );
+    assert!(pipeline.sql("SELECT id FROM spelled").is_empty());
+    assert_eq!(
+        pipeline.sql("SELECT error FROM dead_letters ORDER BY error"),
+        [
+            ["rule `spelled`: the value at `at` is not a valid time in its `format`"],
+            ["rule `spelled`: the value at `number` is not a valid whole number"],
+            [
+                "rule `spelled`: the value at `total` is not a valid amount, since its currency is missing"
+            ],
+            ["rule `spelled`: the version is missing: no value at `at` or `header:x-sent-at`"],
+        ]
+    );
+}
+
+#[test]
+fn an_empty_field_of_a_form_is_no_value() {
+    let pipeline = Pipeline::start();
+    let body = b"SmsSid=SM1&SmsStatus=delivered&MessageStatus=delivered&To=%2B15550100001&From=%2B15550100002&MessageSid=SM1&AccountSid=AC1&ApiVersion=2010-04-01&ErrorCode=&ErrorMessage=";
+    let signed = signed("twilio", "", "SM1", None, body);
+    assert_eq!(pipeline.send(&signed.headers, "twilio", &signed.body).status, 200);
+    pipeline.settle();
+    assert_eq!(pipeline.sql("SELECT error FROM dead_letters"), Vec::<Vec<Value>>::new());
+    assert_eq!(
+        pipeline.sql("SELECT status, error_code FROM twilio_messages WHERE sid = 'SM1'"),
+        [row(json!(["delivered", null]))]
+    );
+}
+
 #[test]
 fn a_handler_computes_values_that_rules_cannot() {
     let pipeline = Pipeline::start();

@@ -80,3 +80,18 @@ CREATE TABLE dated (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Values in many spellings.
+CREATE TABLE spelled (
+    id TEXT NOT NULL PRIMARY KEY,
+    number INTEGER,
+    cents INTEGER,
+    large TEXT,
+    day TEXT,
+    sent TEXT,
+    whole TEXT,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

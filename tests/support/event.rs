@@ -1,5 +1,6 @@
 //! Events, signed as their providers sign.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -145,6 +146,7 @@ impl Event {
             verified: Verified { secret: 0, signed_at: Some(now()) },
             generation: 0,
             rules: Vec::new(),
+            headers: BTreeMap::new(),
             body: BodyForm::Text,
         }
     }

@@ -83,6 +83,8 @@ fn months(period: &Period) -> Option<Vec<NaiveDate>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use hookmill_core::time::Timestamp;
     use hookmill_rules::EventFacts;
 
@@ -94,6 +96,7 @@ mod tests {
             id: "evt_1",
             kind: "invoice.paid",
             received_at: Timestamp::from_seconds(0),
+            headers: &BTreeMap::new(),
         };
         Revenue.handle(&Event { facts, body: body.to_string().as_bytes() })
     }

@@ -3,6 +3,7 @@
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use hookmill_config::Consumers;
@@ -110,6 +111,7 @@ pub fn event(id: &str, kind: &str, body: &str, attempts: u32) -> Delivery {
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         rules: Vec::new(),
+        headers: BTreeMap::new(),
         body: BodyForm::Text,
     };
     Delivery { attempts, text: encode(&mut envelope, body.as_bytes()) }

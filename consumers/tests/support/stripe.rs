@@ -3,6 +3,7 @@
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -46,6 +47,7 @@ pub fn delivery(body: &str) -> Delivery {
         verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         rules: Vec::new(),
+        headers: BTreeMap::new(),
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body.as_bytes()) }

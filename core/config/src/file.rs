@@ -207,6 +207,7 @@ impl FileKeys {
         let surroundings = Surroundings {
             unmatched: BTreeMap::new(),
             apis: BTreeMap::new(),
+            headers: BTreeMap::new(),
             emails: root.at("email").is_some(),
             sms: root.at("sms").is_some(),
             tracking: TrackingKeys::named(root),
@@ -253,6 +254,10 @@ impl FileKeys {
         }
         let providers = config.apis.iter().map(|(source, api)| (source.clone(), api.provider));
         config.surroundings.apis = providers.collect();
+        let sources = config.ingress.sources.iter();
+        let headers = sources
+            .map(|source| (source.name.clone(), source.keep_headers.iter().cloned().collect()));
+        config.surroundings.headers = headers.collect();
         config.surroundings.unmatched.clone_from(&config.unmatched);
         config.rules = read_rules(root, &names, &config.presets, errors_of_presets);
         for given in config.tests.iter().flat_map(|test| &test.given) {

@@ -83,6 +83,8 @@ pub struct Source {
     pub challenge_token: Option<SecretName>,
     /// The codings of bodies that it accepts. The signature covers the decoded body.
     pub compression: Vec<Coding>,
+    /// The headers that its events keep for rules, in lower case.
+    pub keep_headers: Vec<String>,
     /// The rate limit, if there is one.
     pub rate_limit: Option<RateLimit>,
 }

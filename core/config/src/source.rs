@@ -188,6 +188,10 @@ keys! {
         challenge: Option<Located<ChallengeKeys>> =
             table("a table: { when = { \"hub.mode\" = \"subscribe\" }, echo = \"hub.challenge\" }").located().optional()
                 .example("{ when = { \"hub.mode\" = \"subscribe\" }, echo = \"hub.challenge\" }"),
+        /// Headers that events keep, for paths such as `header:X-Shopify-Triggered-At` in rules: at most 16, of at most 1,024 bytes each. The
+        /// signature does not cover them, unless the provider signs them.
+        keep_headers: Option<Vec<String>> =
+            kept_headers().optional().defaults_to("the scheme's, mostly none").example("[\"X-Shopify-Triggered-At\"]"),
         /// The codings of bodies to accept (`Content-Encoding`). The signature must cover the body before its compression. A request
         /// with another coding gets 415.
         compression: Option<Vec<Coding>> =
@@ -541,6 +545,27 @@ fn headers() -> Kind<Vec<String>> {
     one_or_many(header(), EXPECTED).not_empty("no header is given", format!("expected {EXPECTED}"))
 }
 
+/// Names of headers, in lower case. A message must not contain a secret.
+fn kept_headers() -> Kind<Vec<String>> {
+    const SECRET: [&str; 5] = ["authorization", "cookie", "signature", "token", "secret"];
+    headers().and_then(|item, names| {
+        let names: Vec<_> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        if let Some(name) = names.iter().find(|name| SECRET.iter().any(|word| name.contains(word)))
+        {
+            let error = item.here.error(format!("{name:?} may contain a secret"));
+            item.report(error.hint("remove it; messages and the admin API would show it"));
+        }
+        if names.len() > MAX_KEPT_HEADERS {
+            let error = item.here.error(format!("found {} headers", names.len()));
+            item.report(error.hint(format!("expected at most {MAX_KEPT_HEADERS}")));
+        }
+        Some(names)
+    })
+}
+
+/// A message has little room.
+const MAX_KEPT_HEADERS: usize = 16;
+
 fn body_path() -> Kind<Path> {
     parsed("a path in the body, such as \"signature.timestamp\"", str::parse::<Path>)
         .with(json!({ "minLength": 1 }))
@@ -723,6 +748,7 @@ impl SourceKeys {
                 ));
         }
         let any_provider = ANY_PROVIDER.contains(&scheme.value.as_str());
+        let keep_headers = signing.keep_headers.clone().unwrap_or_default();
         let compression = signing.compression.clone();
         let all = if any_provider { &CODINGS[..] } else { &[] };
         let compression =
@@ -750,6 +776,7 @@ impl SourceKeys {
             challenge,
             challenge_token: challenge_token.map(|name| SecretName(name.value)),
             compression,
+            keep_headers,
             rate_limit,
         });
         SourceDecl { source, preset, unmatched, redact, api }

@@ -56,6 +56,7 @@ const SAMPLES: [&str; 15] = [
     [sources.names]
     scheme = "hmac"
     secrets = ["env:A"]
+    keep_headers = ["X-A", "X-B"]
     compression = ["gzip", "br"]
     challenge_token = "env:B"
     challenge = { method = "POST", when = { x-mode = "a" }, echo = "b", token = "c", json = { x-a = "{echo}" } }
@@ -229,6 +230,7 @@ const SAMPLES: [&str; 15] = [
     on = ["stripe:*"]
     handler = "a"
     each = "a.b"
+    more = "a.c"
     when = { x-a = "a", x-b = [1, true], x-c = { not = "a" }, x-d = { not = ["a"] }, x-e = { exists = true } }
     table = "a"
     key = { x-id = { decimal = "a", scale = 3 }, x-n = ["@.n", "@.m"] }
@@ -279,8 +281,9 @@ const SAMPLES: [&str; 15] = [
     name = "a"
     on = "stripe:*"
     table = "a"
-    key = { x-d = { unix_milliseconds = "a" }, x-e = { rfc3339 = "a" } }
-    add = { x-a = 1, x-b = "a", x-c = { decimal = ["a", "b"], scale = 0 } }
+    when = [{ x-a = "a" }, { "x-b | x-c" = { exists = true } }]
+    key = { x-d = { unix_milliseconds = "a" }, x-e = { rfc3339 = "a", as = "date" }, x-f = { time = "a", format = ["%F", "%F %T"], zone = "Europe/Berlin" } }
+    add = { x-a = 1, x-b = "a", x-c = { decimal = ["a", "b"], scale = 0 }, x-d = { decimal = "a", currency = ["b"] } }
     "#,
     r#"
     [sources.stripe]

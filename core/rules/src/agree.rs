@@ -114,18 +114,23 @@ fn mirror_one_object(one: &RuleDecl, other: &RuleDecl) -> bool {
         })
     };
     let apart = |(when, other): (&ConditionDecl, &ConditionDecl)| {
-        let one_of = !when.not && !other.not && when.path == other.path;
+        let one_of = !when.not && !other.not && when.paths == other.paths;
         one_of && !when.any_of.iter().any(|value| other.any_of.contains(value))
     };
-    let pairs =
-        || one.when.iter().flat_map(|when| other.when.iter().map(move |other| (when, other)));
+    // Every alternative of one rule excludes every alternative of the other.
+    let excludes = |one: &[ConditionDecl], other: &[ConditionDecl]| {
+        one.iter().any(|when| other.iter().any(|other| apart((when, other))))
+    };
+    let apart = !one.when.is_empty()
+        && !other.when.is_empty()
+        && one.when.iter().all(|one| other.when.iter().all(|other| excludes(one, other)));
     !std::ptr::eq(one, other)
         && one.handler.is_none()
         && other.handler.is_none()
         && !key.is_empty()
         && key == object(other_table)
         && share_events()
-        && !pairs().any(apart)
+        && !apart
 }
 
 /// Whether two versions are equal wherever both exist.

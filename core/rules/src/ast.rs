@@ -20,13 +20,62 @@ pub struct RuleDecl {
     pub handler: Option<Located<String>>,
     /// `each`: the list whose elements become rows.
     pub each: Option<Located<ValuePath>>,
-    /// `when`: all of these must hold.
-    pub when: Vec<ConditionDecl>,
+    /// `more`: whether that list goes on elsewhere.
+    pub more: Option<ValuePath>,
+    /// `when`: alternatives. All conditions of one of them must hold; without alternatives, the rule always runs.
+    pub when: Vec<Vec<ConditionDecl>>,
     /// The effect.
     pub effect: EffectDecl,
 }
 
 impl RuleDecl {
+    /// Every value of its effect.
+    pub fn values(&self) -> Vec<&Located<ValueDecl>> {
+        fn of(named: &NamedValues) -> impl Iterator<Item = &Located<ValueDecl>> {
+            named.iter().map(|(_, value)| value)
+        }
+        let mut values = Vec::new();
+        match &self.effect {
+            EffectDecl::Table(table) => {
+                values.extend(of(&table.key).chain(of(table.columns())));
+                values.extend(table.newest().map(|newest| &newest.version));
+            }
+            EffectDecl::Send(SendDecl::Email(email)) => {
+                values.extend(
+                    [Some(&email.to), email.cc.as_ref(), email.reply_to.as_ref()]
+                        .into_iter()
+                        .flatten(),
+                );
+                values.extend(email.data.iter().flat_map(|data| of(&data.value)));
+            }
+            EffectDecl::Send(SendDecl::Sms(sms)) => {
+                values.push(&sms.to);
+                values.extend(sms.data.iter().flat_map(|data| of(&data.value)));
+            }
+            EffectDecl::Send(SendDecl::Track(track)) => {
+                values.push(&track.user);
+                values.extend(track.properties.iter().flat_map(of));
+            }
+            EffectDecl::Outcome { of: value, .. } | EffectDecl::Suppress { address: value, .. } => {
+                values.push(value);
+            }
+        }
+        values
+    }
+
+    /// Every condition: those of `when`, and those of `delete`.
+    pub fn conditions(&self) -> impl Iterator<Item = &ConditionDecl> {
+        let delete = match &self.effect {
+            EffectDecl::Table(table) => table.newest().map_or(&[][..], |newest| &newest.delete),
+            _ => &[],
+        };
+        let delete = delete.iter().flat_map(|delete| match delete {
+            DeleteDecl::When(conditions) => &conditions[..],
+            DeleteDecl::Type(_) => &[],
+        });
+        self.when.iter().flatten().chain(delete)
+    }
+
     /// The table whose rows the rule writes for several sources without telling them apart: no column of the key is the
     /// source.
     pub fn table_of_several_sources(&self) -> Option<&str> {
@@ -172,7 +221,7 @@ impl TableDecl {
 #[derive(Clone, PartialEq, Debug)]
 pub enum SendDecl {
     /// `email`.
-    Email(EmailDecl),
+    Email(Box<EmailDecl>),
     /// `sms`.
     Sms(SmsDecl),
     /// `track`.
@@ -185,8 +234,8 @@ pub type NamedValues = Vec<(Located<String>, Located<ValueDecl>)>;
 /// A condition as written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConditionDecl {
-    /// The place of the value.
-    pub path: ValuePath,
+    /// The paths of the value; the first that exists counts.
+    pub paths: Vec<ValuePath>,
     /// JSON texts. The value must equal one of them.
     pub any_of: Vec<String>,
     /// Inverts the condition: the value must differ from all of them.
@@ -203,6 +252,13 @@ pub enum ValueDecl {
         /// `{ rfc3339 = "…" }` and the like: the form of the value in the body.
         form: Form,
     },
+    /// `{ decimal = "total", currency = "currency" }`: an amount in the smallest unit of its currency.
+    Money {
+        /// The paths of the amount.
+        amount: Vec<ValuePath>,
+        /// The paths of the currency's code.
+        currency: Vec<ValuePath>,
+    },
     /// `{ value = … }`: a constant, as JSON.
     Constant(String),
     /// `{ event = "id" }`: a field of every event.
@@ -215,14 +271,31 @@ impl ValueDecl {
         Self::Constant(Json::from(text).to_string())
     }
 
+    /// The paths that it reads.
+    pub fn paths(&self) -> impl Iterator<Item = &ValuePath> {
+        let (paths, more) = match self {
+            Self::Paths { paths, .. } => (&paths[..], &[][..]),
+            Self::Money { amount, currency } => (&amount[..], &currency[..]),
+            Self::Constant(_) | Self::Event(_) => (&[][..], &[][..]),
+        };
+        paths.iter().chain(more)
+    }
+
     /// Whether a path selects from the element of `each`.
     pub fn is_of_element(&self) -> bool {
-        matches!(self, Self::Paths { paths, .. } if paths.iter().any(|path| path.element))
+        self.paths().any(ValuePath::is_of_element)
     }
 
     /// Whether the value is a time.
     pub const fn is_time(&self) -> bool {
-        matches!(self, Self::Paths { form, .. } if form.is_time())
+        matches!(self, Self::Paths { form: Form::Time(_), .. })
+    }
+}
+
+impl ConditionDecl {
+    /// Whether it is about an element of the list.
+    pub fn is_of_element(&self) -> bool {
+        self.paths.iter().any(ValuePath::is_of_element)
     }
 }
 

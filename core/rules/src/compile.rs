@@ -12,10 +12,11 @@ use crate::ast::{
     TableDecl, TableWrite, ValueDecl,
 };
 use crate::refetch;
-use crate::sql::{self, Parent, Target};
+use crate::sql::{self, ORDER_COLUMNS, Parent, Target};
 use crate::{
-    Column, Condition, Delete, Each, Effect, GUARD_COLUMNS, Guard, HandlerRef, Path, PathRead,
-    Places, Program, Reads, Refetch, Rule, Send, Sql, Step, TieStep, Unmatched, Value, ValuePath,
+    Column, Condition, Delete, Each, Effect, Form, GUARD_COLUMNS, Guard, HandlerRef, Path,
+    PathRead, Places, Program, Reads, Refetch, Rule, Send, Sql, Step, TieStep, Unmatched, Value,
+    ValuePath, When,
 };
 
 /// What the rest of hookmill.toml says that rules refer to.
@@ -25,6 +26,8 @@ pub struct Surroundings {
     pub unmatched: BTreeMap<String, Unmatched>,
     /// By source: the provider whose API is configured.
     pub apis: BTreeMap<String, Provider>,
+    /// By source: the headers that its events keep, in lower case.
+    pub headers: BTreeMap<String, BTreeSet<String>>,
     /// Whether `[email]` is configured.
     pub emails: bool,
     /// Whether `[sms]` is configured.
@@ -51,7 +54,7 @@ pub fn compile(
     let mut errors = Vec::new();
     let tables = || {
         rules.iter().filter_map(|rule| match &rule.effect {
-            EffectDecl::Table(table) => Some((&rule.name, table)),
+            EffectDecl::Table(table) => Some((rule, table)),
             _ => None,
         })
     };
@@ -65,6 +68,7 @@ pub fn compile(
                 problem.suggest(&name.value, handlers.iter().copied())
             });
         }
+        errors.extend(check_headers(rule, surroundings));
         match compile_rule((rule, agreed), surroundings, &managed, schema, &mut program.reads) {
             Ok(rule) => program.rules.push(rule),
             Err(faults) => errors.extend(faults),
@@ -107,6 +111,29 @@ fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, 
     managed
 }
 
+/// A source of the rule keeps each header that it reads.
+fn check_headers(rule: &RuleDecl, surroundings: &Surroundings) -> Vec<ConfigError> {
+    let is_kept = |name: &String| {
+        let mut kept = rule.on.iter().filter_map(|on| surroundings.headers.get(&on.source));
+        kept.any(|kept| kept.contains(name))
+    };
+    let values = rule.values().into_iter();
+    let of_values = values.flat_map(|value| value.value.paths().map(|path| (value.place(), path)));
+    let of_conditions = rule
+        .conditions()
+        .flat_map(|condition| condition.paths.iter().map(|path| (rule.name.place(), path)));
+    let headers = of_values.chain(of_conditions).filter_map(|(here, path)| match path {
+        ValuePath::Header(name) if !is_kept(name) => Some((here, name)),
+        _ => None,
+    });
+    let error = |(here, name): (Located<()>, &String)| {
+        let error = here.error(format!("no source of this rule keeps the header {name:?}"));
+        let source = rule.on.first().map_or("NAME", |on| &on.source);
+        error.hint(format!("add to [sources.{source}]: keep_headers = [{name:?}]"))
+    };
+    headers.map(error).collect()
+}
+
 /// `body` collects the paths into the event's body.
 fn compile_rule(
     (rule, agreed): (&RuleDecl, Agreed<'_>),
@@ -129,7 +156,7 @@ fn compile_rule(
             (vec![sql::outbox(name).into()], compile_send(send, surroundings, &mut places)?)
         }
         EffectDecl::Outcome { of, by_provider_id, outcome } => {
-            let of = value(&of.value, &mut places);
+            let of = value(&of.value, true, &mut places);
             let (by_provider_id, outcome) = (*by_provider_id, *outcome);
             let column = if by_provider_id { "provider_id" } else { "id" };
             (
@@ -138,12 +165,17 @@ fn compile_rule(
             )
         }
         EffectDecl::Suppress { address, reason } => {
-            let address = value(&address.value, &mut places);
+            let address = value(&address.value, true, &mut places);
             (vec![sql::suppress(name).into()], Effect::Suppress { address, reason: reason.clone() })
         }
     };
-    let when = conditions(&rule.when, &mut places);
+    let when = if rule.when.is_empty() {
+        When(vec![Vec::new()])
+    } else {
+        When(rule.when.iter().map(|when| conditions(when, &mut places)).collect())
+    };
     let list = rule.each.as_ref().map(|list| places.add(&list.value));
+    let more = rule.more.as_ref().map(|more| places.add(more));
     Ok(Rule {
         name: name.to_owned(),
         on: rule.on.clone(),
@@ -152,7 +184,7 @@ fn compile_rule(
             .handler
             .as_ref()
             .map(|name| HandlerRef { name: name.value.clone(), reads: returned }),
-        each: list.map(|list| Each { list, reads: elements }),
+        each: list.map(|list| Each { list, reads: elements, more }),
         when,
         effect,
     })
@@ -160,7 +192,7 @@ fn compile_rule(
 
 fn conditions(when: &[ConditionDecl], places: &mut Places<'_>) -> Vec<Condition> {
     let condition = |when: &ConditionDecl| Condition {
-        path: places.add(&when.path),
+        paths: when.paths.iter().map(|path| places.add(path)).collect(),
         any_of: when.any_of.clone(),
         not: when.not,
     };
@@ -172,7 +204,7 @@ fn deletions(newest: &Newest, is_final: bool, places: &mut Places<'_>) -> Delete
     for decl in &newest.delete {
         match decl {
             DeleteDecl::Type(glob) => delete.types.push(glob.value.clone()),
-            DeleteDecl::When(when) => delete.when.push(conditions(when, places)),
+            DeleteDecl::When(when) => delete.when.0.push(conditions(when, places)),
         }
     }
     delete
@@ -182,17 +214,23 @@ fn tie_step(step: &StepDecl, places: &mut Places<'_>) -> TieStep {
     match step {
         StepDecl::Type(order) => TieStep::Type { order: order.clone() },
         StepDecl::Value { value: text, order } => {
-            TieStep::Value { value: value(text, places), order: order.clone() }
+            TieStep::Value { value: value(text, false, places), order: order.clone() }
         }
     }
 }
 
-fn value(text: &ValueDecl, places: &mut Places<'_>) -> Value {
+/// A value. `exact`: where it goes, a text can be stored, so no number is rounded.
+fn value(text: &ValueDecl, exact: bool, places: &mut Places<'_>) -> Value {
+    let mut add = |paths: &[ValuePath]| paths.iter().map(|path| places.add(path)).collect();
     match text {
         ValueDecl::Constant(json) => Value::Constant(json.clone()),
         ValueDecl::Event(field) => Value::Event(*field),
-        ValueDecl::Paths { paths, form } => {
-            Value::Paths { paths: paths.iter().map(|path| places.add(path)).collect(), form: *form }
+        ValueDecl::Paths { paths, form: Form::AsIs } if exact => {
+            Value::Paths { paths: add(paths), form: Form::Exact }
+        }
+        ValueDecl::Paths { paths, form } => Value::Paths { paths: add(paths), form: form.clone() },
+        ValueDecl::Money { amount, currency } => {
+            Value::Money { amount: add(amount), currency: add(currency) }
         }
     }
 }
@@ -223,7 +261,7 @@ fn compile_table(
         |name: &str| rule.newest().is_some_and(|newest| names(&newest.set).any(|set| set == name));
     let unset: Vec<_> = others.filter(|name| !sets(name)).collect();
     check_columns(rule, &unset, table, &mut errors);
-    check_kind(rule, table, &mut errors);
+    check_kind(whole, rule, table, &mut errors);
     let provider = refetch_provider(whole, rule, surroundings).unwrap_or_else(|fault| {
         errors.push(fault);
         None
@@ -232,9 +270,12 @@ fn compile_table(
         return Err(errors);
     }
 
+    let stores_text = |name: &str| {
+        table.column(name).is_some_and(|column| matches!(column.kind.as_str(), "TEXT" | "ANY"))
+    };
     let mut column = |(name, text): &(Located<String>, Located<ValueDecl>), required| Column {
         name: name.value.clone(),
-        value: value(&text.value, places),
+        value: value(&text.value, stores_text(&name.value), places),
         required,
     };
     // In rows of a list, the owner's columns come before the element's.
@@ -246,7 +287,7 @@ fn compile_table(
     columns.extend(of_element.iter().map(|key| column(key, true)));
     columns.extend(rule.columns().iter().map(|value| column(value, false)));
     let mut guard = |newest: &Newest| Guard {
-        version: value(&newest.version.value, places),
+        version: value(&newest.version.value, false, places),
         delete: deletions(newest, agreed.is_final, places),
         tie: agreed.tie.iter().map(|step| tie_step(step, places)).collect(),
         refetch: provider.map(|provider| Refetch { provider, id: id_of_object(provider, places) }),
@@ -293,7 +334,11 @@ fn compile_table(
             let guard = guard(newest);
             let rows = columns.split_off(owners);
             let ties = provider.map(|_| target.ties_of_list(owners));
-            let sql = ties.into_iter().map(Sql::from).chain(target.replace(owners)).collect();
+            let sql = ties
+                .into_iter()
+                .map(Sql::from)
+                .chain(target.replace(owners, whole.more.is_some()))
+                .collect();
             (sql, Effect::Rows { table, guard, owner: columns, columns: rows })
         }
     })
@@ -338,7 +383,7 @@ fn refetch_provider(
 fn id_of_object(provider: Provider, places: &mut Places<'_>) -> PathRead {
     let steps = refetch::object(provider).split('.').chain(["id"]);
     let steps = steps.map(|step| Step::Key(step.to_owned())).collect();
-    places.add(&ValuePath { element: false, path: Path { steps, select: None } })
+    places.add(&ValuePath::Body(Path { steps, select: None }))
 }
 
 /// The channel is configured, and an email's template exists. The variables of templates are checked where their texts are
@@ -351,7 +396,7 @@ fn compile_send(
     let mut errors = Vec::new();
     let named = |data: Option<&NamedValues>, places: &mut Places<'_>| -> Vec<_> {
         let data = data.into_iter().flatten();
-        data.map(|(n, text)| (n.value.clone(), value(&text.value, places))).collect()
+        data.map(|(n, text)| (n.value.clone(), value(&text.value, true, places))).collect()
     };
     let (send, data, delay) = match send {
         SendDecl::Email(email) => {
@@ -368,9 +413,9 @@ fn compile_send(
             }
             let send = Send::Email {
                 template: template.value.clone(),
-                to: value(&email.to.value, places),
-                cc: email.cc.as_ref().map(|cc| value(&cc.value, places)),
-                reply_to: email.reply_to.as_ref().map(|text| value(&text.value, places)),
+                to: value(&email.to.value, true, places),
+                cc: email.cc.as_ref().map(|cc| value(&cc.value, true, places)),
+                reply_to: email.reply_to.as_ref().map(|text| value(&text.value, true, places)),
                 recipients: email.recipients,
             };
             (send, named(email.data.as_ref().map(|data| &data.value), places), email.delay)
@@ -380,7 +425,7 @@ fn compile_send(
                 let problem = sms.to.error("`[sms]` is not configured");
                 errors.push(problem.hint("add [sms] with `account` and `from`"));
             }
-            let to = value(&sms.to.value, places);
+            let to = value(&sms.to.value, true, places);
             let send = Send::Sms { to, body: sms.body.value.clone() };
             (send, named(sms.data.as_ref().map(|data| &data.value), places), sms.delay)
         }
@@ -392,7 +437,7 @@ fn compile_send(
                     track.provider.error(format!("`[tracking.{name}]` is not configured"));
                 errors.push(problem.hint(format!("add [tracking.{name}]")));
             }
-            let (event, user) = (track.event.clone(), value(&track.user.value, places));
+            let (event, user) = (track.event.clone(), value(&track.user.value, true, places));
             let send = Send::Track { provider, event, user };
             (send, named(track.properties.as_ref(), places), track.delay)
         }
@@ -472,11 +517,11 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
 }
 
 /// A rule either keeps the newest state of a row or counts, and its table must fit.
-fn check_kind(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
+fn check_kind(whole: &RuleDecl, rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     let missing: Vec<_> =
         GUARD_COLUMNS.into_iter().filter(|name| table.column(name).is_none()).collect();
     match &rule.write {
-        TableWrite::List { .. } => check_list(rule, table, errors),
+        TableWrite::List { .. } => check_list(whole.more.is_some(), rule, table, errors),
         TableWrite::Count { .. } if missing.len() < GUARD_COLUMNS.len() => {
             let error = rule
                 .table
@@ -503,14 +548,25 @@ fn check_kind(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     }
 }
 
-/// The rows of a list are written and removed together, and `row_guards` stores their order.
-fn check_list(rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
-    if GUARD_COLUMNS.iter().any(|name| table.column(name).is_some()) {
-        let error =
-            rule.table.error(format!("rules write the table `{}` by version", rule.table.value));
-        errors.push(error.hint(format!(
+/// The rows of a list are written and removed together, and `row_guards` stores their order. If lists may be incomplete, each
+/// row has an order too.
+fn check_list(partial: bool, rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
+    let needed = if partial { &ORDER_COLUMNS[..] } else { &[] };
+    let is_there = |name: &&str| table.column(name).is_some();
+    let missing: Vec<_> = needed.iter().copied().filter(|name| !is_there(name)).collect();
+    if !missing.is_empty() {
+        let problem = format!("table `{}` lacks {}", rule.table.value, missing.join(", "));
+        errors.push(rule.table.error(problem).hint(
+            "a list with `more` needs, for each row: _version INTEGER, _precedence INTEGER, _event_id TEXT",
+        ));
+    }
+    let other = GUARD_COLUMNS.into_iter().filter(|name| !needed.contains(name)).filter(is_there);
+    let other: Vec<_> = other.collect();
+    if !other.is_empty() {
+        let problem = format!("rules write the table `{}` by version", rule.table.value);
+        errors.push(rule.table.error(problem).hint(format!(
             "the rows of a list share one version; remove the columns {}",
-            GUARD_COLUMNS.join(", ")
+            other.join(", ")
         )));
     }
     let of_element = rule.key.iter().filter(|(_, text)| text.value.is_of_element()).count();
@@ -607,22 +663,24 @@ fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
 /// A row is a function of the greatest event for its key. So all rules of a table must set the same columns; otherwise a
 /// column that only an older event sets would depend on whether that event arrived first.
 fn disagreements<'r>(
-    rules: impl Iterator<Item = (&'r Located<String>, &'r TableDecl)>,
+    rules: impl Iterator<Item = (&'r RuleDecl, &'r TableDecl)>,
 ) -> Vec<ConfigError> {
-    let mut first: BTreeMap<&str, (&Located<String>, &TableDecl, &Newest)> = BTreeMap::new();
+    let mut first: BTreeMap<&str, (&RuleDecl, &TableDecl, &Newest)> = BTreeMap::new();
     let mut errors = Vec::new();
     let columns = |newest: &Newest| -> Vec<String> {
         let mut names: Vec<_> = names(&newest.set).map(ToOwned::to_owned).collect();
         names.sort_unstable();
         names
     };
-    let rules = rules.filter_map(|(name, rule)| Some((name, rule, rule.newest()?)));
+    let rules = rules.filter_map(|(whole, rule)| Some((whole, rule, rule.newest()?)));
     let (deleting, writing): (Vec<_>, Vec<_>) =
         rules.partition(|(_, _, newest)| newest.only_deletes());
-    for (name, rule, newest) in writing.into_iter().chain(deleting) {
-        let (other_name, other, others) =
-            *first.entry(&rule.table.value).or_insert((name, rule, newest));
-        for what in differences(rule, other) {
+    for (whole, rule, newest) in writing.into_iter().chain(deleting) {
+        let (other_whole, other, others) =
+            *first.entry(&rule.table.value).or_insert((whole, rule, newest));
+        let (name, other_name) = (&whole.name, &other_whole.name);
+        let partial = (whole.more.is_some() != other_whole.more.is_some()).then_some("has `more`");
+        for what in differences(rule, other).into_iter().chain(partial) {
             let error = rule.table.error(format!(
                 "rules `{}` and `{}` both write `{}`, but only one of them {what}",
                 other_name.value, name.value, rule.table.value,

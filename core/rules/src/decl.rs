@@ -16,7 +16,8 @@ use crate::ast::{
     ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
     TableDecl, TableWrite, ValueDecl,
 };
-use crate::{EventField, FETCHED, Form, Pattern, ValuePath};
+use crate::time;
+use crate::{DatePart, EventField, FETCHED, Form, Pattern, Spelling, TimeForm, ValuePath, Zone};
 
 /// The maximum delay of a message after its event.
 const LONGEST_DELAY: Duration = days(30);
@@ -32,9 +33,16 @@ keys! {
         each: Option<Located<ValuePath>> =
             path("a path to a list, such as \"data.object.items.data\"").located().optional()
                 .example("\"data.object.items.data\""),
-        /// Conditions: paths and their allowed values. The rule runs if every condition holds. Quote a path that contains dots.
-        when: Option<Vec<ConditionDecl>> =
-            conditions().optional().example("{ \"data.object.status\" = [\"active\", \"trialing\"] }"),
+        /// The path that says whether the list of `each` goes on elsewhere: any value but `null`, `false`, 0 and "". The rows of an
+        /// incomplete list are written, and none is removed. The table then needs `_version`, `_precedence` and `_event_id`.
+        more: Option<Located<ValuePath>> =
+            path("a path such as \"data.object.items.has_more\"").located().optional()
+                .example("\"data.object.items.has_more\""),
+        /// Conditions: paths and their allowed values. The rule runs if every condition holds. In a list of such tables, one of them
+        /// is enough. Quote a path that contains dots; of several paths, joined with ` | `, the first that exists counts.
+        when: Option<Vec<Vec<ConditionDecl>>> =
+            one_or_many(conditions(), CONDITIONS).not_empty("the list of conditions is empty", format!("expected {CONDITIONS}"))
+                .optional().example("{ \"data.object.status\" = [\"active\", \"trialing\"] }"),
         /// The handler: code that returns values. The rule's paths select from these values; without a handler, from the body.
         handler: Option<Located<String>> = text("the name of a handler").located().optional(),
         /// The table to write. Instead, a rule can have one of `email`, `sms`, `track`, `outcome` and `suppress`.
@@ -105,6 +113,7 @@ keys! {
             "set": ["table"],
             "add": ["table"],
             "each": ["table"],
+            "more": ["each"],
             "version": ["table"],
             "tie": ["table"],
             "delete": ["table"],
@@ -120,8 +129,9 @@ keys! {
 const EFFECTS: [&str; 6] = ["table", "email", "sms", "track", "outcome", "suppress"];
 
 /// The keys that only a rule with `table` has.
-const OF_TABLE: [&str; 11] = [
+const OF_TABLE: [&str; 12] = [
     "each",
+    "more",
     "key",
     "set",
     "add",
@@ -353,27 +363,48 @@ keys! {
         json: Option<Vec<ValuePath>> = form().optional(),
         /// A path to true or false, or to 1 or 0, with or without quotes, stored as 1 or 0.
         boolean: Option<Vec<ValuePath>> = form().optional(),
-        /// A path to a whole number, with or without quotes.
+        /// A path to a whole number, in any JSON spelling, with or without quotes.
         integer: Option<Vec<ValuePath>> = form().optional(),
-        /// A path to a number, with or without quotes, stored as a whole number of its smallest units. It needs `scale`.
+        /// A path to a number, with or without quotes, stored as a whole number of its smallest units. It needs `scale` or `currency`.
         decimal: Option<Vec<ValuePath>> = form().optional(),
         /// The decimal places of a `decimal` to keep: "12.50" with 2 is stored as 1250.
         scale: Option<u32> = whole(0..=18).optional().example("2"),
+        /// Instead of `scale`: a path to the code of the currency. ISO 4217 says how many decimal places its amounts have: two for USD,
+        /// none for JPY, three for KWD.
+        currency: Option<Vec<ValuePath>> = form().optional(),
         /// A path to a time in seconds since 1970, stored in milliseconds.
         unix_seconds: Option<Vec<ValuePath>> = form().optional(),
         /// A path to a time in milliseconds since 1970.
         unix_milliseconds: Option<Vec<ValuePath>> = form().optional(),
         /// A path to an RFC 3339 time, stored in milliseconds since 1970.
         rfc3339: Option<Vec<ValuePath>> = form().optional(),
+        /// A path to a time in another spelling, stored in milliseconds since 1970. It needs `format`.
+        time: Option<Vec<ValuePath>> = form().optional(),
+        /// How a `time` is written, such as `%F %T`, in the specifiers of <https://docs.rs/chrono/latest/chrono/format/strftime/>. In a list, the first
+        /// format that fits the whole text counts. A format without a time of day means midnight.
+        format: Option<Vec<String>> = one_or_many(time_format(), TIME_FORMATS).not_empty("no format is given", TIME_FORMATS)
+            .optional(),
+        /// The zone of times without an offset, and of a date: `UTC`, an offset such as `+02:00`, or a name of the IANA database such as
+        /// `Europe/Berlin`. Of a time that a clock
+        /// shows twice, as at the end of daylight saving time, the first one counts.
+        zone: Option<Zone> = parsed(ZONE, |text: &str| text.parse::<Zone>().map_err(|()| "unknown zone"))
+            .optional().defaults_to("`UTC`"),
+        /// Stores the date of a time as text instead: `2026-01-31`, or its month, `2026-01`.
+        r#as: Option<DatePart> = choice(DatePart::ALL.to_vec()).optional(),
     }
     schema {
         "if": true, "then": { "oneOf": FORMS.map(|key| json!({ "required": [key] })) },
-        "dependentRequired": { "decimal": ["scale"], "scale": ["decimal"] },
+        "dependentRequired": { "scale": ["decimal"], "currency": ["decimal"], "time": ["format"], "format": ["time"] },
+        "dependentSchemas": {
+            "decimal": { "oneOf": [{ "required": ["scale"] }, { "required": ["currency"] }] },
+            "zone": { "anyOf": [{ "required": ["time"] }, { "required": ["as"] }] },
+            "as": { "anyOf": TIMES.map(|key| json!({ "required": [key] })) },
+        },
     };
 }
 
 /// The forms of a value. A value has exactly one form.
-const FORMS: [&str; 10] = [
+const FORMS: [&str; 11] = [
     "value",
     "event",
     "text",
@@ -384,18 +415,43 @@ const FORMS: [&str; 10] = [
     "unix_seconds",
     "unix_milliseconds",
     "rfc3339",
+    "time",
 ];
+
+/// Those of a time.
+const TIMES: [&str; 4] = ["unix_seconds", "unix_milliseconds", "rfc3339", "time"];
+
+const TIME_FORMATS: &str = "a format of times, such as \"%F %T\", or a list of formats";
+
+const ZONE: &str = "a time zone: \"UTC\", \"+02:00\" or \"Europe/Berlin\"";
+
+/// A format that determines a time.
+fn time_format() -> Kind<String> {
+    text(TIME_FORMATS).and_then(|item, format| {
+        if let Some(problem) = time::problem_of_format(&format) {
+            let error = item.here.error(format!("found {format:?}: {problem}"));
+            item.report(error.hint(format!("expected {TIME_FORMATS}")));
+        }
+        Some(format)
+    })
+}
 
 impl ValueKeys {
     fn decl(section: &Section<'_>, keys: Self) -> Option<ValueDecl> {
         let given: Vec<_> = FORMS.iter().filter(|key| section.at(key).is_some()).collect();
-        match (section.at("decimal"), section.at("scale")) {
-            (Some(_), None) => {
-                let hint = "add the number of decimal places: { decimal = \"amount\", scale = 2 }";
-                section.report(section.here.error("`scale` is missing").hint(hint));
+        for (key, needed) in [
+            ("scale", &["decimal"][..]),
+            ("currency", &["decimal"]),
+            ("format", &["time"]),
+            ("as", &TIMES),
+            ("zone", &["time", "as"]),
+        ] {
+            if let Some(here) = section.at(key)
+                && !needed.iter().any(|key| section.at(key).is_some())
+            {
+                let needed = needed.join("`, `");
+                section.report(here.error(format!("`{key}` needs one of `{needed}`")));
             }
-            (None, Some(scale)) => section.report(scale.error("`scale` needs `decimal`")),
-            _ => {}
         }
         if given.len() != 1 {
             // An unknown key is reported as such.
@@ -405,22 +461,53 @@ impl ValueKeys {
             }
             return None;
         }
-        let decimal = keys.decimal.zip(keys.scale);
-        let decimal = decimal.map(|(paths, scale)| (paths, Form::Decimal { scale }));
+        let missing = |problem: &str, hint: &str| {
+            section.report(section.here.error(problem).hint(hint));
+        };
+        if let Some(amount) = keys.decimal {
+            return match (keys.scale, keys.currency) {
+                (Some(scale), None) => {
+                    Some(ValueDecl::Paths { paths: amount, form: Form::Decimal { scale } })
+                }
+                (None, Some(currency)) => Some(ValueDecl::Money { amount, currency }),
+                (None, None) if section.at("scale").or(section.at("currency")).is_none() => {
+                    missing(
+                        "`scale` is missing",
+                        "add the number of decimal places: { decimal = \"amount\", scale = 2 }",
+                    );
+                    None
+                }
+                (None, None) => None,
+                (Some(_), Some(_)) => {
+                    missing("`scale` and `currency` exclude each other", "remove one of them");
+                    None
+                }
+            };
+        }
+        if section.at("time").is_some() && section.at("format").is_none() {
+            missing(
+                "`format` is missing",
+                "add how the time is written: { time = \"at\", format = \"%F %T\" }",
+            );
+        }
+        let (zone, date) = (keys.zone.unwrap_or(Zone::UTC), keys.r#as);
+        let time = |spelling| Form::Time(Box::new(TimeForm { spelling, zone, date }));
+        let formats = Spelling::Formats(keys.format.unwrap_or_default());
         let forms = [
             (keys.text, Form::Text),
             (keys.json, Form::Json),
             (keys.boolean, Form::Boolean),
             (keys.integer, Form::Decimal { scale: 0 }),
-            (keys.unix_seconds, Form::UnixSeconds),
-            (keys.unix_milliseconds, Form::UnixMilliseconds),
-            (keys.rfc3339, Form::Rfc3339),
+            (keys.unix_seconds, time(Spelling::UnixSeconds)),
+            (keys.unix_milliseconds, time(Spelling::UnixMilliseconds)),
+            (keys.rfc3339, time(Spelling::Rfc3339)),
+            (keys.time, time(formats)),
         ];
         let mut forms = forms.into_iter().filter_map(|(paths, form)| Some((paths?, form)));
         let constant = keys.value.map(|value| ValueDecl::Constant(value.to_string()));
-        constant.or_else(|| keys.event.map(ValueDecl::Event)).or_else(|| {
-            decimal.or_else(|| forms.next()).map(|(paths, form)| ValueDecl::Paths { paths, form })
-        })
+        constant
+            .or_else(|| keys.event.map(ValueDecl::Event))
+            .or_else(|| forms.next().map(|(paths, form)| ValueDecl::Paths { paths, form }))
     }
 }
 
@@ -509,9 +596,9 @@ fn variables() -> Kind<NamedValues> {
 fn version() -> Kind<ValueDecl> {
     value().and_then(|item, found| {
         let fits = match &found {
-            ValueDecl::Paths { form, .. } => {
-                form.is_time() || matches!(form, Form::AsIs | Form::Decimal { .. })
-            }
+            ValueDecl::Paths { form: Form::Time(time), .. } => time.date.is_none(),
+            ValueDecl::Paths { form, .. } => matches!(form, Form::AsIs | Form::Decimal { .. }),
+            ValueDecl::Money { .. } => false,
             ValueDecl::Event(field) => *field == EventField::ReceivedAt,
             // An unreadable value has been reported.
             ValueDecl::Constant(json) => json == "null" || json.parse::<i64>().is_ok(),
@@ -559,9 +646,11 @@ fn scalars() -> Kind<Vec<String>> {
         .not_empty("the list of values is empty", "expected at least one value")
 }
 
+const CONDITIONS: &str = "paths and their values: { \"data.object.status\" = \"active\" }";
+
 /// Conditions: paths, and what their values may be.
 fn conditions() -> Kind<Vec<ConditionDecl>> {
-    let expected = "paths and their values: { \"data.object.status\" = \"active\" }";
+    let expected = CONDITIONS;
     let plain = scalars()
         .with(json!({ "description": "The value, or one of a list." }))
         .map(|any_of| (any_of, false));
@@ -582,8 +671,9 @@ fn conditions() -> Kind<Vec<ConditionDecl>> {
     let condition =
         table_or(spelled, plain).with(json!({ "description": "A condition on a value." }));
     all_members(condition, expected).and_then(|item, conditions| {
-        let decl = |(name, condition): (Located<String>, Option<_>)| match name.value.parse() {
-            Ok(path) => condition.map(|(any_of, not)| ConditionDecl { path, any_of, not }),
+        let paths = |text: &str| text.split(" | ").map(str::parse).collect::<Result<Vec<_>, _>>();
+        let decl = |(name, condition): (Located<String>, Option<_>)| match paths(&name.value) {
+            Ok(paths) => condition.map(|(any_of, not)| ConditionDecl { paths, any_of, not }),
             Err(error) => {
                 let problem = name.error(format!("found {:?}: {error}", name.value));
                 item.report(problem.hint("expected a path such as \"data.object.status\""));
@@ -684,12 +774,25 @@ impl RuleKeys {
             .flat_map(|on| &on.value)
             .flat_map(|text| patterns(text, sources, section))
             .collect();
-        if let Some(each) = self.each.as_ref().filter(|each| each.value.element) {
+        if let Some(each) = self.each.as_ref().filter(|each| each.value.is_of_element()) {
             let problem = each.error(format!("found {:?}", each.value.to_string()));
             section.report(
                 problem
                     .hint("expected a path into the body; `@` refers to an element of this list"),
             );
+        }
+        if let Some(more) = &self.more {
+            if section.at("each").is_none() {
+                section.report(
+                    more.error("`more` needs `each`")
+                        .hint("add the path of the list, or remove `more`"),
+                );
+            } else if more.value.is_of_element() {
+                let problem = more.error(format!("found {:?}", more.value.to_string()));
+                section.report(
+                    problem.hint("expected a path into the body: `more` is about the whole list"),
+                );
+            }
         }
         let given: Vec<_> = EFFECTS.into_iter().filter(|key| section.at(key).is_some()).collect();
         if given.len() > 1 {
@@ -713,12 +816,13 @@ impl RuleKeys {
                 }
             }
         }
-        let Self { name, handler, each, when, .. } = &self;
+        let Self { name, handler, each, more, when, .. } = &self;
         let (name, handler, each) = (name.clone(), handler.clone(), each.clone());
+        let more = more.as_ref().map(|more| more.value.clone());
         let at = name.as_ref().map_or_else(|| section.here.clone(), Located::place);
         let when = when.clone().unwrap_or_default();
         let effect = match given.first() {
-            Some(&"email") => EffectDecl::Send(SendDecl::Email(self.email?)),
+            Some(&"email") => EffectDecl::Send(SendDecl::Email(self.email?.into())),
             Some(&"sms") => EffectDecl::Send(SendDecl::Sms(self.sms?)),
             Some(&"track") => EffectDecl::Send(SendDecl::Track(self.track?)),
             Some(&"outcome") => self.outcome?,
@@ -726,7 +830,7 @@ impl RuleKeys {
             _ => EffectDecl::Table(self.table(section, &at, &on)?),
         };
         let preset = matches!(sources, Sources::Preset(_));
-        let rule = RuleDecl { name: name?, preset, on, handler, each, when, effect };
+        let rule = RuleDecl { name: name?, preset, on, handler, each, more, when, effect };
         if section.at("each").is_none() {
             rule.report_elements(section);
         }
@@ -856,8 +960,9 @@ impl TableRule<'_> {
                     }
                 }
                 DeleteDecl::When(conditions) => {
-                    if let Some(condition) = conditions.iter().find(|when| when.path.element) {
-                        let path = condition.path.to_string();
+                    let mut paths = conditions.iter().flat_map(|when| &when.paths);
+                    if let Some(path) = paths.find(|path| path.is_of_element()) {
+                        let path = path.to_string();
                         let problem = self.at.error(format!("`delete` asks for {path:?}"));
                         self.section.report(problem.hint(
                             "a deletion is about the whole list; to leave out an element, use `when`",
@@ -956,37 +1061,13 @@ impl TableRule<'_> {
 impl RuleDecl {
     /// Reports every path that begins at an element, where there is no list.
     fn report_elements(&self, section: &Section<'_>) {
-        let mut values: Vec<&Located<ValueDecl>> = Vec::new();
-        match &self.effect {
-            EffectDecl::Table(table) => {
-                values.extend(table.key.iter().chain(table.columns()).map(|(_, value)| value));
-                values.extend(table.newest().map(|newest| &newest.version));
-            }
-            EffectDecl::Send(SendDecl::Email(email)) => {
-                values.push(&email.to);
-                values.extend(email.cc.iter().chain(&email.reply_to));
-                values
-                    .extend(email.data.iter().flat_map(|data| &data.value).map(|(_, value)| value));
-            }
-            EffectDecl::Send(SendDecl::Sms(sms)) => {
-                values.push(&sms.to);
-                values.extend(sms.data.iter().flat_map(|data| &data.value).map(|(_, value)| value));
-            }
-            EffectDecl::Send(SendDecl::Track(track)) => {
-                values.push(&track.user);
-                values.extend(track.properties.iter().flatten().map(|(_, value)| value));
-            }
-            EffectDecl::Outcome { of: value, .. } | EffectDecl::Suppress { address: value, .. } => {
-                values.push(value);
-            }
-        }
         let hint = "`@` refers to an element of the list that `each` selects: each = \"data.object.items.data\"";
-        for value in values.into_iter().filter(|value| value.value.is_of_element()) {
+        for value in self.values().into_iter().filter(|value| value.value.is_of_element()) {
             section.report(value.error("`each` is missing").hint(hint));
         }
-        if let Some(when) = self.when.iter().find(|when| when.path.element) {
-            let problem =
-                format!("`when` asks for {:?}, but `each` is missing", when.path.to_string());
+        let mut paths = self.when.iter().flatten().flat_map(|when| &when.paths);
+        if let Some(path) = paths.find(|path| path.is_of_element()) {
+            let problem = format!("`when` asks for {:?}, but `each` is missing", path.to_string());
             section.report(self.name.error(problem).hint(hint));
         }
     }

@@ -18,6 +18,7 @@ pub mod compile;
 #[cfg(feature = "toml")]
 pub mod decl;
 pub mod handler;
+mod number;
 mod path;
 mod pattern;
 #[cfg(feature = "toml")]
@@ -27,6 +28,7 @@ pub mod refetch;
 pub mod row;
 #[cfg(feature = "toml")]
 mod sql;
+mod time;
 mod value;
 
 use std::borrow::Cow;
@@ -40,7 +42,8 @@ use serde::{Deserialize, Serialize};
 
 pub use path::{Path, PathError, Select, Step};
 pub use pattern::Pattern;
-pub use read::{NotJson, Read, Reads, Stopped, Values, each_element};
+pub use read::{Body, NotJson, Read, Reads, Stopped, Values, each_element};
+pub use time::{DatePart, Spelling, TimeForm, Zone};
 pub use value::{
     EventFacts, EventField, Form, PathRead, Places, Scope, Value, ValueError, ValuePath,
 };
@@ -72,8 +75,8 @@ pub struct Rule {
     pub handler: Option<HandlerRef>,
     /// The list, if the rule writes a row for each of its elements.
     pub each: Option<Each>,
-    /// The conditions. If all of them hold, the rule runs, or an element produces a row.
-    pub when: Vec<Condition>,
+    /// The conditions.
+    pub when: When,
     /// The effect.
     pub effect: Effect,
 }
@@ -94,6 +97,17 @@ pub struct Each {
     pub list: PathRead,
     /// The paths that the rule reads in each element.
     pub reads: Reads,
+    /// The path that says whether the list goes on elsewhere, if lists may be incomplete.
+    pub more: Option<PathRead>,
+}
+
+impl Each {
+    /// Whether an event shows only a part of its list: there is a value, and it is neither `false` nor 0 nor blank. Some
+    /// providers send the URL of the next page.
+    pub fn is_partial(&self, scope: Scope<'_>) -> bool {
+        let more = self.more.as_ref().and_then(|more| more.json(scope));
+        more.is_some_and(|more| !["false", "0", "\"\""].contains(&&*more))
+    }
 }
 
 /// The effect of a rule.
@@ -109,7 +123,7 @@ pub enum Effect {
         /// The columns and their values, keys first.
         columns: Vec<Column>,
     },
-    /// It writes the rows of a list, and removes rows that are no longer in it. The row in [`row`] format belongs to the
+    /// It writes the rows of a list, and removes rows that are no longer in it; an incomplete list removes none. The row in [`row`] format belongs to the
     /// list.
     Rows {
         /// The table.
@@ -196,8 +210,8 @@ pub enum Send {
 /// A condition on a value of the payload.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Condition {
-    /// The path of the value.
-    pub path: PathRead,
+    /// The paths of the value; the first that exists counts.
+    pub paths: Vec<PathRead>,
     /// JSON texts. The value must equal one of them; a missing value is `null`.
     pub any_of: Vec<String>,
     /// If true, none of them may match.
@@ -205,17 +219,21 @@ pub struct Condition {
 }
 
 impl Condition {
+    /// Whether it is about an element of the list.
+    pub fn is_of_element(&self) -> bool {
+        self.paths.iter().any(PathRead::is_of_element)
+    }
+
+    /// The JSON text of the value.
+    pub fn found<'b>(&self, scope: Scope<'b>) -> Cow<'b, str> {
+        let found = self.paths.iter().find_map(|path| path.json(scope));
+        found.unwrap_or(Cow::Borrowed("null"))
+    }
+
     /// Whether it is met.
-    ///
-    /// # Errors
-    ///
-    /// If the body is not JSON.
-    pub fn holds(&self, scope: Scope<'_>) -> Result<bool, NotJson> {
-        let found = self.path.json(scope)?.unwrap_or("null");
-        // Numbers and strings have several spellings.
-        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-        let found = parse(found);
-        Ok(self.any_of.iter().any(|value| parse(value) == found) != self.not)
+    pub fn holds(&self, scope: Scope<'_>) -> bool {
+        let found = self.found(scope);
+        self.any_of.iter().any(|value| number::same(value, &found)) != self.not
     }
 }
 
@@ -238,8 +256,8 @@ pub struct Guard {
 pub struct Delete {
     /// Patterns of event types.
     pub types: Vec<String>,
-    /// Alternatives: an event deletes if it meets all conditions of one.
-    pub when: Vec<Vec<Condition>>,
+    /// Or conditions. Without alternatives, they do not hold.
+    pub when: When,
     /// Whether a deletion outranks every event that does not delete, whatever its version.
     pub is_final: bool,
 }
@@ -287,26 +305,26 @@ pub struct Order {
     pub version: i64,
     /// The number that is compared between equal versions: [`DELETION`], or the rank in the steps of the tie.
     pub precedence: i64,
-    /// Whether the event deletes.
-    pub deletes: bool,
+    /// How much of the object the event shows.
+    pub extent: Extent,
+}
+
+/// How much of its object an event shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// All of it.
+    Whole = 0,
+    /// Nothing: it deletes it.
+    Deleted = 1,
+    /// A part of its list.
+    Part = 2,
 }
 
 impl Guard {
     /// Whether an event deletes.
-    ///
-    /// # Errors
-    ///
-    /// If the body is not JSON.
-    pub fn deletes(&self, scope: Scope<'_>) -> Result<bool, NotJson> {
-        if self.delete.types.iter().any(|glob| pattern::matches(glob, scope.event.kind)) {
-            return Ok(true);
-        }
-        for alternative in &self.delete.when {
-            if all_hold(alternative, scope)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    pub fn deletes(&self, scope: Scope<'_>) -> bool {
+        self.delete.types.iter().any(|glob| pattern::matches(glob, scope.event.kind))
+            || self.delete.when.holds(scope)
     }
 
     /// How an event compares. `None` if it has no version. A deletion without one is final: nothing can say that an event
@@ -319,7 +337,7 @@ impl Guard {
         let version = match self.version.version(scope)? {
             Some(version) if version >= FINAL => {
                 let path = self.version.to_string();
-                return Err(ValueError::Form { path, expected: "version: it must be below 2^62" });
+                return Err(ValueError { path, expected: "version: it must be below 2^62" });
             }
             version => version,
         };
@@ -329,7 +347,8 @@ impl Guard {
             version => version,
         };
         let precedence = if deletes { DELETION } else { self.rank(scope)? };
-        Ok(version.map(|version| Order { version, precedence, deletes }))
+        let extent = if deletes { Extent::Deleted } else { Extent::Whole };
+        Ok(version.map(|version| Order { version, precedence, extent }))
     }
 
     /// The positions in all steps as one number with a digit for each, so that comparing the numbers compares the steps in
@@ -359,7 +378,11 @@ impl TieStep {
         let found = match self {
             Self::Value { value, order } => {
                 let value = value.json(scope)?;
-                value.and_then(|json| order.iter().position(|text| value::is_text(&json, text)))
+                value.and_then(|json| {
+                    let is_text =
+                        |text: &String| json.starts_with('"') && value::plain(&json) == *text;
+                    order.iter().position(is_text)
+                })
             }
             Self::Type { order } => pattern::position(order, scope.event.kind),
         };
@@ -369,14 +392,23 @@ impl TieStep {
     }
 }
 
-/// Whether all conditions are met.
-fn all_hold(conditions: &[Condition], scope: Scope<'_>) -> Result<bool, NotJson> {
-    for condition in conditions {
-        if !condition.holds(scope)? {
-            return Ok(false);
-        }
+/// Conditions with alternatives: one of them must hold, with all of its conditions.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct When(pub Vec<Vec<Condition>>);
+
+impl When {
+    /// Whether they hold. Without an element, conditions about one are left out.
+    pub fn holds(&self, scope: Scope<'_>) -> bool {
+        let holds = |condition: &Condition| {
+            (scope.element.is_none() && condition.is_of_element()) || condition.holds(scope)
+        };
+        self.0.iter().any(|conditions| conditions.iter().all(holds))
     }
-    Ok(true)
+
+    /// All conditions.
+    pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.0.iter().flatten()
+    }
 }
 
 /// The value of a column.

@@ -46,10 +46,18 @@ pub struct PathError {
     pub position: usize,
 }
 
+impl Path {
+    /// No step: the whole value.
+    pub const WHOLE: Self = Self { steps: Vec::new(), select: None };
+}
+
 impl FromStr for Path {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, PathError> {
+        if text == "$" {
+            return Ok(Self::WHOLE);
+        }
         let mut parser = Parser { text, position: 0 };
         let steps = parser.steps()?;
         let select = if parser.eat('[') { Some(parser.select()?) } else { None };
@@ -95,9 +103,9 @@ impl<'a> Parser<'a> {
             return Err(self.error("expected a name"));
         }
         if &rest[..end] == "$" {
-            return Err(
-                self.error("expected a name; the body itself has none, so not `$.data` but `data`")
-            );
+            return Err(self.error(
+                "expected a name; `$` alone is the whole body, so not `$.data` but `data`",
+            ));
         }
         self.position += end;
         Ok(rest[..end].to_owned())
@@ -169,6 +177,9 @@ impl<'a> Parser<'a> {
 /// The path as a rule would write it.
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::WHOLE {
+            return f.write_str("$");
+        }
         write_steps(f, &self.steps)?;
         if let Some(Select { field, equals, rest }) = &self.select {
             write!(f, "[{field} = ")?;
@@ -216,6 +227,7 @@ mod tests {
             "a[b = c]",
             "a[3ds = c].[0]",
             "a[1 = 1]",
+            "$",
         ] {
             assert_eq!(text.parse::<Path>().unwrap().to_string(), text);
         }
@@ -236,6 +248,10 @@ mod tests {
             ("a b", "expected `.`, `[` or the end at character 2"),
             ("a[99999999999999999999]", "expected a smaller index at character 3"),
             ("[b = c]", "expected a name at character 1"),
+            (
+                "$.a",
+                "expected a name; `$` alone is the whole body, so not `$.data` but `data` at character 1",
+            ),
         ] {
             assert_eq!(text.parse::<Path>().unwrap_err().to_string(), expected, "{text}");
         }

@@ -1,5 +1,7 @@
 //! Reads the values that rules need from a body, in one pass and without building the rest.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::number::same;
 use super::path::{Path, Step};
 
 /// The paths that rules read, as a tree, so that one pass over a body finds all values.
@@ -45,6 +48,73 @@ struct SelectRead {
     field: usize,
     equals: usize,
     rest: usize,
+}
+
+/// A body whose strings are all text.
+///
+/// JSON can escape half of a surrogate pair, which no text contains: something cut a text in the middle of a character. RFC
+/// 8259 section 8.2 leaves its meaning open. Here it is U+FFFD, so that the other values of the event are not lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Body<'b>(Cow<'b, str>);
+
+impl<'b> Body<'b> {
+    /// A body as received. It need not be JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`NotJson`] if it is not UTF-8.
+    pub fn new(body: &'b [u8]) -> Result<Self, NotJson> {
+        let text = std::str::from_utf8(body).map_err(|e| {
+            let head = &body[..e.valid_up_to()];
+            let line_start = head.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+            NotJson {
+                line: head.iter().filter(|b| **b == b'\n').count() + 1,
+                column: head.len() - line_start + 1,
+            }
+        })?;
+        Ok(Self(whole_characters(text)))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Replaces the escapes of halves of surrogate pairs. The replacement is as long, so positions stay true.
+fn whole_characters(text: &str) -> Cow<'_, str> {
+    const ESCAPE: usize = r"\uFFFD".len();
+    let bytes = text.as_bytes();
+    let unit = |at: usize| {
+        let digits = text.get(at..at + ESCAPE)?.strip_prefix(r"\u")?;
+        let is_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+        u16::from_str_radix(digits, 16).ok().filter(|_| is_hex)
+    };
+    let mut halves = Vec::new();
+    let mut at = 0;
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr(b'\\', rest)) {
+        let here = at + found;
+        at = here
+            + match unit(here) {
+                None => 2,
+                Some(0xd800..0xdc00) if matches!(unit(here + ESCAPE), Some(0xdc00..0xe000)) => {
+                    2 * ESCAPE
+                }
+                Some(0xd800..0xe000) => {
+                    halves.push(here);
+                    ESCAPE
+                }
+                Some(_) => ESCAPE,
+            };
+    }
+    if halves.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut whole = text.to_owned();
+    for half in halves {
+        whole.replace_range(half..half + ESCAPE, r"\ufffd");
+    }
+    Cow::Owned(whole)
 }
 
 /// The body is not JSON, or not text. Gives the position, never the content.
@@ -106,22 +176,14 @@ impl Reads {
         })
     }
 
-    /// Reads `body`, which may be any JSON. Of a repeated member, the last counts.
+    /// Reads a body, which may be any JSON. Of a repeated member, the last counts.
     ///
     /// # Errors
     ///
     /// [`NotJson`].
-    pub fn read<'b>(&self, body: &'b [u8]) -> Result<Values<'b>, NotJson> {
-        let text = std::str::from_utf8(body).map_err(|e| {
-            let head = &body[..e.valid_up_to()];
-            let line_start = head.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-            NotJson {
-                line: head.iter().filter(|b| **b == b'\n').count() + 1,
-                column: head.len() - line_start + 1,
-            }
-        })?;
+    pub fn read<'b>(&self, body: &'b Body<'_>) -> Result<Values<'b>, NotJson> {
         let mut values = Values(vec![None; self.slots]);
-        let mut json = serde_json::Deserializer::from_str(text);
+        let mut json = serde_json::Deserializer::from_str(body.as_str());
         Walk { node: &self.root, values: &mut values }.deserialize(&mut json)?;
         json.end()?;
         Ok(values)
@@ -130,56 +192,27 @@ impl Reads {
 
 impl Read {
     /// The JSON text at this path; `None` if there is no value, or `null`.
-    ///
-    /// # Errors
-    ///
-    /// [`NotJson`] if a string at this path contains half a surrogate pair, which no store accepts as text.
-    pub fn value<'b>(&self, values: &Values<'b>) -> Result<Option<&'b str>, NotJson> {
+    pub fn value<'b>(&self, values: &Values<'b>) -> Option<&'b str> {
         let found = match &self.select {
             None => values.0[self.slot],
-            Some(select) => select.find(values.0[self.slot], values.0[select.equals])?,
+            Some(select) => select.find(values.0[self.slot]?, values.0[select.equals]?),
         };
-        match found {
-            Some(text) if text.starts_with('"') && text.contains('\\') => {
-                serde_json::from_str::<String>(text)?;
-                Ok(found)
-            }
-            Some("null") => Ok(None),
-            _ => Ok(found),
-        }
+        found.filter(|text| *text != "null")
     }
 }
 
 impl SelectRead {
-    fn find<'b>(
-        &self,
-        array: Option<&'b str>,
-        wanted: Option<&str>,
-    ) -> Result<Option<&'b str>, NotJson> {
-        let (Some(array), Some(wanted)) = (array, wanted) else {
-            return Ok(None);
-        };
-        let text = wanted;
-        let wanted: serde_json::Value = serde_json::from_str(text)?;
+    fn find<'b>(&self, array: &'b str, wanted: &str) -> Option<&'b str> {
         let found = each_element(array, &self.element, |values| {
-            let Some(field) = values.0[self.field] else { return Ok(ControlFlow::Continue(())) };
-            // Numbers that serde_json would round are equal only if their texts are.
-            let is_wanted = if wanted.is_f64() {
-                field == text
-            } else {
-                serde_json::from_str::<serde_json::Value>(field)? == wanted
-            };
-            Ok(if is_wanted {
+            let field = values.0[self.field];
+            Ok::<_, Infallible>(if field.is_some_and(|field| same(field, wanted)) {
                 ControlFlow::Break(values.0[self.rest])
             } else {
                 ControlFlow::Continue(())
             })
         });
-        match found {
-            Ok(ControlFlow::Break(found)) => Ok(found),
-            Ok(ControlFlow::Continue(())) | Err(Stopped::NotAList) => Ok(None),
-            Err(Stopped::NotJson(error) | Stopped::By(error)) => Err(error),
-        }
+        // The value at the path of a list may be something else. Then no element matches.
+        found.ok()?.break_value()?
     }
 }
 
@@ -394,8 +427,9 @@ mod tests {
         // Neighbors, so that the tree has more than one branch and reads a value both whole and in part.
         reads.add(&"data.object".parse().unwrap());
         let read = reads.add(&path.parse().unwrap());
-        let values = reads.read(body.as_bytes())?;
-        Ok(read.value(&values)?.map(ToOwned::to_owned))
+        let body = Body::new(body.as_bytes())?;
+        let values = reads.read(&body)?;
+        Ok(read.value(&values).map(ToOwned::to_owned))
     }
 
     #[test]
@@ -449,10 +483,34 @@ mod tests {
         {
             assert_eq!(read("created", body), Err(NotJson { line, column }), "{body}");
         }
-        let mut reads = Reads::default();
-        reads.add(&"a".parse().unwrap());
-        assert_eq!(reads.read(b"{\n\"a\":\"\xff\"}"), Err(NotJson { line: 2, column: 6 }));
-        assert!(read("a", r#"{"a":"\ud800"}"#).is_err(), "half a surrogate pair is no text");
+        assert_eq!(Body::new(b"{\n\"a\":\"\xff\"}"), Err(NotJson { line: 2, column: 6 }));
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_becomes_a_replacement_character() {
+        for (text, expected) in [
+            (r"\ud83d", r"\ufffd"),
+            (r"\uDE00", r"\ufffd"),
+            (r"a\ud83dz", r"a\ufffdz"),
+            (r"\ud83d\ude00", r"\ud83d\ude00"),
+            (r"\ud83d\ud83d\ude00", r"\ufffd\ud83d\ude00"),
+            (r"\ude00\ud83d", r"\ufffd\ufffd"),
+            // An escaped backslash, and the letters of an escape.
+            (r"\\ud83d", r"\\ud83d"),
+            (r"\\\ud83d", r"\\\ufffd"),
+            (r"\ud83d\\ude00", r"\ufffd\\ude00"),
+            (r"\u00e9é", r"\u00e9é"),
+            // Not JSON.
+            (r"\é\ud8", r"\é\ud8"),
+            (r"\u+d83", r"\u+d83"),
+            (r"\", r"\"),
+        ] {
+            assert_eq!(whole_characters(text), expected, "{text}");
+        }
+        let body = r#"{"a\ud83d":1,"b":[{"id":"\ud83d","n":2}],"c":"\udbff"}"#;
+        for (path, expected) in [("b[id = c].n", "2"), ("c", r#""\ufffd""#), ("b[0].n", "2")] {
+            assert_eq!(read(path, body).unwrap().as_deref(), Some(expected), "{path}");
+        }
     }
 
     #[test]
@@ -487,11 +545,12 @@ mod tests {
             let paths = ["a", "b", "a.a", "a.b", "a[0]", "a[1].b", "b.a.b", "b[0][1]", "a.a.a"];
             let read: Vec<_> = paths.iter().map(|p| reads.add(&p.parse().unwrap())).collect();
             let text = body.to_string();
-            let values = reads.read(text.as_bytes()).unwrap();
+            let body_of_text = Body::new(text.as_bytes()).unwrap();
+            let values = reads.read(&body_of_text).unwrap();
             for (path, read) in paths.iter().zip(&read) {
                 let pointer = format!("/{}", path.replace("][", "/").replace(['.', '['], "/").replace(']', ""));
                 let expected = body.pointer(&pointer).filter(|v| !v.is_null());
-                let found = read.value(&values).unwrap().map(|t| serde_json::from_str::<Value>(t).unwrap());
+                let found = read.value(&values).map(|t| serde_json::from_str::<Value>(t).unwrap());
                 // In a JSON pointer, a number may also name a member of an object. Here it may not, and the bodies have no
                 // such member.
                 prop_assert_eq!(found.as_ref(), expected, "{}", path);

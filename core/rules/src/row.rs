@@ -5,12 +5,13 @@
 //! | Members | When |
 //! | --- | --- |
 //! | source, event id, generation | always |
-//! | version, precedence, deleted (0 or 1) | the table compares events ([`Guard`](super::Guard)) |
+//! | version, precedence, extent ([`Extent`](super::Extent): 0, 1 or 2) | the table compares events ([`Guard`](super::Guard)) |
 //! | the columns | always; for a list, those of its owner |
 //! | path of the object, event type, the body without the object | the rule fetches the object on a tie; `null` if there is nothing to fetch |
 //!
 //! The elements of a list are separate arrays beside the row: event id, the owner's columns, and the columns of the
-//! element. So the database reads a list's text once, however long the list is.
+//! element; then version and precedence, if lists of the rule may be incomplete. So the database reads a list's text once,
+//! however long the list is.
 //!
 //! Only this module knows the indexes of members: the statements (`sql.rs`), the plan, the refetch and `explain` use it.
 
@@ -36,8 +37,8 @@ pub const GENERATION: usize = 2;
 pub const VERSION: usize = 3;
 /// The precedence among rows of one version, in a row with a guard.
 pub const PRECEDENCE: usize = 4;
-/// Whether the event deletes the row (0 or 1), in a row with a guard.
-pub const DELETED: usize = 5;
+/// How much of the object the event shows, in a row with a guard: [`Extent`](super::Extent).
+pub const EXTENT: usize = 5;
 /// The first column of a row without a guard.
 pub const PLAIN: usize = 3;
 /// The first column of a row with a guard.
@@ -86,11 +87,27 @@ impl Row {
     }
 
     /// The same row with a precedence above all events of its version, and without an object to fetch. None if the row has
-    /// no version, or its rule fetches nothing.
-    pub fn outranking(&self, at: Timestamp) -> Option<Self> {
+    /// no version, or its rule fetches nothing. `ordered`: its elements have an order of their own.
+    pub fn outranking(&self, at: Timestamp, ordered: bool) -> Option<Self> {
         let members: Vec<&RawValue> = serde_json::from_str(&self.text).ok()?;
         let fetch = members.len().checked_sub(FETCH).filter(|fetch| *fetch > GUARDED)?;
         let mut text = String::with_capacity(self.text.len());
+        let mut elements = self.elements.clone();
+        if ordered {
+            let list = format!("[{elements}]");
+            let list: Vec<Vec<&RawValue>> = serde_json::from_str(&list).ok()?;
+            elements.clear();
+            for mut element in list {
+                element.pop();
+                elements.push_str(if elements.is_empty() { "[" } else { ",[" });
+                element.iter().for_each(|member| {
+                    elements.push_str(member.get());
+                    elements.push(',');
+                });
+                push_json(&mut elements, &at);
+                elements.push(']');
+            }
+        }
         for (index, member) in members.into_iter().enumerate() {
             text.push(if index == 0 { '[' } else { ',' });
             match index {
@@ -100,7 +117,7 @@ impl Row {
             }
         }
         text.push(']');
-        Some(Self { text, elements: self.elements.clone() })
+        Some(Self { text, elements })
     }
 
     /// The statements that write these rows: `sql` once, or several times if the rows do not fit into one bound value.
@@ -147,10 +164,10 @@ pub struct RowWriter {
 }
 
 impl RowWriter {
-    /// Version, precedence and deletion.
+    /// Version, precedence and extent.
     pub fn order(&mut self, order: Order) {
-        let Order { version, precedence, deletes } = order;
-        let _ = write!(self.row.text, ",{version},{precedence},{}", u8::from(deletes));
+        let Order { version, precedence, extent } = order;
+        let _ = write!(self.row.text, ",{version},{precedence},{}", extent as u8);
     }
 
     /// The next member as JSON text; `null` for none.
@@ -187,8 +204,12 @@ impl RowWriter {
         }
     }
 
-    /// The next element of the list.
-    pub fn element<'c>(&mut self, columns: impl Iterator<Item = Option<&'c str>>) {
+    /// The next element of the list. `order`: that of its event, if lists of the rule may be incomplete.
+    pub fn element<'c>(
+        &mut self,
+        columns: impl Iterator<Item = Option<&'c str>>,
+        order: Option<Order>,
+    ) {
         let elements = &mut self.row.elements;
         if !elements.is_empty() {
             elements.push(',');
@@ -197,6 +218,9 @@ impl RowWriter {
         for json in columns {
             elements.push(',');
             elements.push_str(json.unwrap_or("null"));
+        }
+        if let Some(Order { version, precedence, .. }) = order {
+            let _ = write!(elements, ",{version},{precedence}");
         }
         elements.push(']');
     }

@@ -5,10 +5,13 @@
 //! the ledger.
 
 use super::row::{
-    DELETED, ELEMENT, EVENT_ID, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
+    ELEMENT, EVENT_ID, EXTENT, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
 };
-use super::{DELETION, FETCHED, FINAL, GUARD_COLUMNS, Sql};
+use super::{DELETION, Extent, FETCHED, FINAL, GUARD_COLUMNS, Sql};
 use hookmill_core::schema::ROW_GUARDS;
+
+/// The value of [`EXTENT`] for a part of a list.
+const PART: u8 = Extent::Part as u8;
 
 /// The rows of the parameter, one `value` each. Materialized, since SQLite otherwise builds an element again for every
 /// column that is taken from it.
@@ -63,7 +66,7 @@ pub(super) fn orphans(rule: &str, child: &str, parent: Parent<'_>) -> String {
          AND {gone}",
         head = head(rule),
         key = member(GUARDED),
-        deleted = member(DELETED),
+        deleted = member(EXTENT),
         gone = parent.is_gone(&format!("{target}.{column}")),
     )
 }
@@ -131,7 +134,7 @@ impl Target<'_> {
             .parents
             .iter()
             .filter_map(|parent| Some(parent.is_gone(&member(GUARDED + place(parent.column)?))));
-        let deleted: Vec<_> = [member(DELETED)].into_iter().chain(gone).collect();
+        let deleted: Vec<_> = [member(EXTENT)].into_iter().chain(gone).collect();
         let deleted = match deleted.as_slice() {
             [own] => own.clone(),
             several => format!("max({})", several.join(", ")),
@@ -181,7 +184,7 @@ impl Target<'_> {
         let (head, target, key) = (head(self.rule), quoted(self.table), quoted_list(&self.key));
         let dead = format!(
             "\"_deleted\" = 1 AND ({key}) IN (SELECT {values} FROM rows WHERE {deleted} = 1)",
-            deleted = member(DELETED),
+            deleted = member(EXTENT),
             values = list(members(GUARDED, self.key.len())),
         );
         let keep = format!(
@@ -223,7 +226,7 @@ impl Target<'_> {
     fn tied(&self, held: &str, order: [&str; 3], key: usize, path: usize) -> String {
         let [version, precedence, event_id] = order.map(|name| format!("held.{name}"));
         let [new_version, new_precedence, new_event, deleted] =
-            [VERSION, PRECEDENCE, EVENT_ID, DELETED].map(member);
+            [VERSION, PRECEDENCE, EVENT_ID, EXTENT].map(member);
         format!(
             "{head},\n\
              fresh AS (SELECT value, count(*) OVER (PARTITION BY {key}, {new_version}, {new_precedence}) AS alike\n\
@@ -254,7 +257,7 @@ impl Target<'_> {
         let target = quoted(self.table);
         let first = GUARDED + self.key.len();
         let sets = self.set.iter().zip(members(first, self.set.len()));
-        let guard = GUARD_COLUMNS.iter().zip([VERSION, PRECEDENCE, EVENT_ID, DELETED].map(member));
+        let guard = GUARD_COLUMNS.iter().zip([VERSION, PRECEDENCE, EVENT_ID, EXTENT].map(member));
         let updates = sets.chain(guard).map(|(name, value)| format!("{} = {value}", quoted(name)));
         let unset = self.unset.iter().map(|name| format!("{} = NULL", quoted(name)));
         let key = self.key.iter().zip(members(GUARDED, self.key.len()));
@@ -302,71 +305,126 @@ impl Target<'_> {
     /// Writes the rows of the newest event about a list: first the guard of the owner, then removes rows that are no longer
     /// in the list, then writes the others. The first `owner` columns of the key identify the owner. `row_guards` stores
     /// the order, since an empty list has no row.
-    pub(super) fn replace(&self, owner: usize) -> [Sql; 3] {
+    ///
+    /// `partial`: lists may be incomplete. Then each row has the order of the event that wrote it. Of the complete lists,
+    /// the newest counts; an incomplete one counts if it is newer than that, and only for the rows that it has.
+    pub(super) fn replace(&self, owner: usize, partial: bool) -> Vec<Sql> {
         let (target, table) = (quoted(self.table), literal(self.table));
         let owner_key = key_text(members(GUARDED, owner));
         let [version, precedence, event_id] = [VERSION, PRECEDENCE, EVENT_ID].map(member);
+        let whole =
+            if partial { format!("{} <> {PART}", member(EXTENT)) } else { "true".to_owned() };
         let guard = format!(
             "{head}\n\
              INSERT INTO {ROW_GUARDS} (table_name, key, version, precedence, event_id)\n\
              SELECT {table}, {owner_key}, {version}, {precedence}, {event_id} FROM rows\n\
-             WHERE true\n\
+             WHERE {whole}\n\
              {newest}",
             head = head(self.rule),
             newest = newest_guard(),
         );
-        let whose = || (0..owner).map(|i| format!("owner{i}"));
+        let whose = || list((0..owner).map(|i| format!("owner{i}")));
         // An element contains the event and the owner of its list.
-        let won = format!(
-            "{head},\n\
-             won AS MATERIALIZED (SELECT {event_id} AS event_id, {owners} FROM rows JOIN {ROW_GUARDS} AS held\n\
-             ON held.table_name = {table} AND held.key = {owner_key}\n\
-             AND held.version = {version} AND held.precedence = {precedence} AND held.event_id = {event_id}),\n\
-             items AS MATERIALIZED (SELECT value FROM jsonb_each(?2)\n\
-             WHERE ({of_list}) IN (SELECT event_id, {whose} FROM won))",
-            head = head(self.rule),
-            owners = list(
-                members(GUARDED, owner).zip(whose()).map(|(v, name)| format!("{v} AS {name}"))
-            ),
-            of_list = list(members(0, ELEMENT + owner)),
-            whose = list(whose()),
+        let items = |rows: &str| {
+            format!(
+                "{head},\n\
+                 lists AS MATERIALIZED (SELECT {event_id} AS event_id, {owners} FROM rows {rows}),\n\
+                 items AS MATERIALIZED (SELECT value FROM jsonb_each(?2)\n\
+                 WHERE ({of_list}) IN (SELECT event_id, {whose} FROM lists))",
+                head = head(self.rule),
+                owners = list(
+                    members(GUARDED, owner).enumerate().map(|(i, v)| format!("{v} AS owner{i}"))
+                ),
+                of_list = list(members(0, ELEMENT + owner)),
+                whose = whose(),
+            )
+        };
+        let held = format!(
+            "{ROW_GUARDS} AS held\nON held.table_name = {table} AND held.key = {owner_key}"
         );
+        let won = items(&format!(
+            "JOIN {held}\n\
+             AND held.version = {version} AND held.precedence = {precedence} AND held.event_id = {event_id}"
+        ));
+        let owner_columns = || self.key[..owner].iter().map(|name| quoted(name));
+        // A row that a newer, incomplete list has written stays.
+        let older = if partial {
+            format!(
+                "\nAND coalesce({order} < (SELECT version, precedence, event_id FROM {ROW_GUARDS} AS held\n\
+                 WHERE held.table_name = {table} AND held.key = {whose}), true)",
+                order = self.order_of_target(),
+                whose = key_text(owner_columns().map(|name| format!("{target}.{name}"))),
+            )
+        } else {
+            String::new()
+        };
         // One text for the whole key, since `NOT IN` compares a row value with every row of its list.
         let remove = format!(
             "{won}\n\
              DELETE FROM {target}\n\
-             WHERE ({owner_columns}) IN (SELECT {whose} FROM won)\n\
-             AND {stored} NOT IN (SELECT {kept} FROM items)",
-            owner_columns = quoted_list(&self.key[..owner]),
-            whose = list(whose()),
+             WHERE ({owner_columns}) IN (SELECT {whose} FROM lists)\n\
+             AND {stored} NOT IN (SELECT {kept} FROM items){older}",
+            owner_columns = list(owner_columns()),
+            whose = whose(),
             stored = key_text(self.key.iter().map(|name| quoted(name))),
             kept = key_text(members(ELEMENT, self.key.len())),
         );
-        let updates = if self.set.is_empty() {
-            "NOTHING".to_owned()
-        } else {
-            let updates = self.set.iter().map(|name| format!("{0} = excluded.{0}", quoted(name)));
-            let (now, new) = (
-                list(self.set.iter().map(|name| format!("{target}.{}", quoted(name)))),
-                list(self.set.iter().map(|name| format!("excluded.{}", quoted(name)))),
+        let written = |columns: &[&str], items: &str, update: String| {
+            let count = columns.len() - if partial { ORDER_COLUMNS.len() } else { 0 };
+            let own = [ELEMENT + count, ELEMENT + count + 1, 0].map(member);
+            let values = members(ELEMENT, count).chain(own.into_iter().filter(|_| partial));
+            let text = format!(
+                "{items}\n\
+                 INSERT INTO {target} ({names})\n\
+                 SELECT {values} FROM items\n\
+                 WHERE true\n\
+                 ON CONFLICT ({key}) DO {update}",
+                names = quoted_list(columns),
+                values = list(values),
+                key = quoted_list(&self.key),
             );
-            format!("UPDATE SET {}\nWHERE ({now}) IS NOT ({new})", list(updates))
+            Sql { text: text.into(), takes_elements: true }
         };
-        let columns = [self.key.as_slice(), &self.set].concat();
-        let write = format!(
-            "{won}\n\
-             INSERT INTO {target} ({names})\n\
-             SELECT {values} FROM items\n\
-             WHERE true\n\
-             ON CONFLICT ({key}) DO {updates}",
-            names = quoted_list(&columns),
-            values = list(members(ELEMENT, columns.len())),
-            key = quoted_list(&self.key),
+        let order = if partial { &ORDER_COLUMNS[..] } else { &[] };
+        let columns = [self.key.as_slice(), &self.set, order].concat();
+        let updates = list(
+            self.set.iter().chain(order).map(|name| format!("{0} = excluded.{0}", quoted(name))),
         );
-        let of_elements = |text: String| Sql { text: text.into(), takes_elements: true };
-        [Sql::from(guard), of_elements(remove), of_elements(write)]
+        let of_row =
+            |row: &str| list(self.set.iter().map(|name| format!("{row}.{}", quoted(name))));
+        let differs = format!("({}) IS NOT ({})", of_row(&target), of_row("excluded"));
+        let newer = format!(
+            "coalesce((excluded.\"_version\", excluded.\"_precedence\", excluded.\"_event_id\") >= {}, true)",
+            self.order_of_target()
+        );
+        // A row with the values of the list needs no write: older events no longer count.
+        let update = match (self.set.is_empty(), partial) {
+            (true, _) => "NOTHING".to_owned(),
+            (false, false) => format!("UPDATE SET {updates}\nWHERE {differs}"),
+            (false, true) => format!("UPDATE SET {updates}\nWHERE {differs} AND {newer}"),
+        };
+        let remove = Sql { text: remove.into(), takes_elements: true };
+        let mut statements = vec![Sql::from(guard), remove, written(&columns, &won, update)];
+        if partial {
+            let part = items(&format!(
+                "LEFT JOIN {held}\n\
+                 WHERE {extent} = {PART} AND coalesce({order} > (held.version, held.precedence, held.event_id), true)",
+                extent = member(EXTENT),
+                order = self::order(),
+            ));
+            // The order is always written: a complete list in between must not remove the row.
+            statements.push(written(
+                &columns,
+                &part,
+                format!("UPDATE SET {updates}\nWHERE {newer}"),
+            ));
+        }
+        statements
     }
 }
+
+/// The columns with the order of each row, if lists may be incomplete.
+pub(super) const ORDER_COLUMNS: [&str; 3] = ["_version", "_precedence", "_event_id"];
 
 impl From<String> for Sql {
     fn from(text: String) -> Self {

@@ -4,43 +4,64 @@
 #![warn(clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Add as _;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::DateTime;
+use iso_currency::Currency;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::number::Number;
 use super::path::{Path, PathError};
-use super::read::{NotJson, Read, Reads, Values};
+use super::read::{Read, Reads, Values};
+use super::time::TimeForm;
 use hookmill_core::time::Timestamp;
 
 /// How far the version of an event may be after its receipt, if it is a time.
 pub const VERSION_AHEAD: Duration = Duration::from_hours(24);
 
-/// A path in a rule: into the body, or, with `@` in front, into the element of the list that `each` names.
-///
-/// `@` is the current node of JSONPath: <https://www.rfc-editor.org/rfc/rfc9535>.
+/// A path in a rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ValuePath {
+pub enum ValuePath {
+    /// `data.object.id`: into the body.
+    Body(Path),
+    /// `@.id`: into the element of the list that `each` names. `@` is the current node of JSONPath:
+    /// <https://www.rfc-editor.org/rfc/rfc9535>.
+    Element(Path),
+    /// `header:X-Shopify-Topic`: a header that the source keeps. The name is in lower case.
+    Header(String),
+}
+
+impl ValuePath {
     /// Whether it begins at the element.
-    pub element: bool,
-    /// The steps from there.
-    pub path: Path,
+    pub const fn is_of_element(&self) -> bool {
+        matches!(self, Self::Element(_))
+    }
 }
 
 impl FromStr for ValuePath {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, PathError> {
-        let Some(rest) = text.strip_prefix('@') else {
-            return Ok(Self { element: false, path: text.parse()? });
-        };
+        if let Some(name) = text.strip_prefix(HEADER) {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let end = name.find(|c| !is_name(c)).or_else(|| name.is_empty().then_some(0));
+            return match end {
+                None => Ok(Self::Header(name.to_ascii_lowercase())),
+                Some(end) => {
+                    let position = text.len().saturating_sub(name.len()).saturating_add(end);
+                    let position = position.saturating_add(1);
+                    Err(PathError { problem: "expected the name of a header", position })
+                }
+            };
+        }
+        let Some(rest) = text.strip_prefix('@') else { return Ok(Self::Body(text.parse()?)) };
         let path = match rest.strip_prefix('.') {
             Some(path) => path.parse(),
-            None if rest.is_empty() => Ok(Path { steps: Vec::new(), select: None }),
+            None if rest.is_empty() => Ok(Path::WHOLE),
             None if rest.starts_with('[') => rest.parse(),
             None => Err(PathError { problem: "expected `.`, `[` or the end", position: 1 }),
         };
@@ -50,18 +71,25 @@ impl FromStr for ValuePath {
             position: error.position.saturating_add(before),
             ..error
         };
-        Ok(Self { element: true, path: path.map_err(further)? })
+        Ok(Self::Element(path.map_err(further)?))
     }
 }
+
+/// What the path of a header begins with.
+const HEADER: &str = "header:";
 
 /// The path as a rule would write it.
 impl fmt::Display for ValuePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.to_string();
-        match (self.element, path.as_str()) {
-            (false, path) => f.write_str(path),
-            (true, path) if path.is_empty() || path.starts_with('[') => write!(f, "@{path}"),
-            (true, path) => write!(f, "@.{path}"),
+        match self {
+            Self::Header(name) => write!(f, "{HEADER}{name}"),
+            Self::Body(path) => path.fmt(f),
+            Self::Element(path) if *path == Path::WHOLE => f.write_str("@"),
+            Self::Element(path) => {
+                let path = path.to_string();
+                let dot = if path.starts_with('[') { "" } else { "." };
+                write!(f, "@{dot}{path}")
+            }
         }
     }
 }
@@ -69,10 +97,17 @@ impl fmt::Display for ValuePath {
 /// A path with its slots in a [`Reads`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PathRead {
-    read: Read,
-    element: bool,
+    origin: Origin,
     /// As in hookmill.toml, for messages.
     pub text: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Origin {
+    Body(Read),
+    Element(Read),
+    Header(String),
 }
 
 /// The paths that rules read: in the body, and in elements.
@@ -87,8 +122,12 @@ pub struct Places<'r> {
 impl Places<'_> {
     /// Adds a path.
     pub fn add(&mut self, path: &ValuePath) -> PathRead {
-        let reads = if path.element { &mut *self.element } else { &mut *self.body };
-        PathRead { read: reads.add(&path.path), element: path.element, text: path.to_string() }
+        let origin = match path {
+            ValuePath::Body(path) => Origin::Body(self.body.add(path)),
+            ValuePath::Element(path) => Origin::Element(self.element.add(path)),
+            ValuePath::Header(name) => Origin::Header(name.clone()),
+        };
+        PathRead { origin, text: path.to_string() }
     }
 }
 
@@ -114,24 +153,22 @@ pub struct EventFacts<'b> {
     pub kind: &'b str,
     /// When ingress received it.
     pub received_at: Timestamp,
+    /// The headers that the source keeps, by their names in lower case.
+    pub headers: &'b BTreeMap<String, String>,
 }
 
 impl PathRead {
     /// Whether it begins at the element of `each`.
-    pub const fn of_element(&self) -> bool {
-        self.element
+    pub const fn is_of_element(&self) -> bool {
+        matches!(self.origin, Origin::Element(_))
     }
 
     /// The JSON text at the path; `None` if there is no value, or `null`.
-    ///
-    /// # Errors
-    ///
-    /// [`NotJson`], as in [`Read::value`].
-    pub fn json<'b>(&self, scope: Scope<'b>) -> Result<Option<&'b str>, NotJson> {
-        match (self.element, scope.element) {
-            (false, _) => self.read.value(scope.body),
-            (true, Some(element)) => self.read.value(element),
-            (true, None) => Ok(None),
+    pub fn json<'b>(&self, scope: Scope<'b>) -> Option<Cow<'b, str>> {
+        match &self.origin {
+            Origin::Body(read) => read.value(scope.body).map(Cow::Borrowed),
+            Origin::Element(read) => read.value(scope.element?).map(Cow::Borrowed),
+            Origin::Header(name) => scope.event.headers.get(name).map(|value| quoted(value)),
         }
     }
 }
@@ -146,6 +183,13 @@ pub enum Value {
         paths: Vec<PathRead>,
         /// The form of the value in the body.
         form: Form,
+    },
+    /// An amount, stored as an integer of the currency's smallest unit: ISO 4217.
+    Money {
+        /// The paths of the amount: a number, optionally in quotes.
+        amount: Vec<PathRead>,
+        /// The paths of the currency's code, in any case.
+        currency: Vec<PathRead>,
     },
     /// A constant: a JSON text.
     Constant(String),
@@ -178,11 +222,13 @@ impl EventField {
 }
 
 /// The form of a value in the body, which determines the stored form.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
     /// Stored as is: a text, a number, 1 and 0 for true and false, JSON for lists and objects.
     AsIs,
+    /// The same, but the text of a number that a database would round. The compiler chooses it where a text can be stored.
+    Exact,
     /// A text, a number or a boolean, stored as text.
     Text,
     /// Any value, stored as its JSON text, a string in quotes.
@@ -194,28 +240,19 @@ pub enum Form {
         /// The number of decimal places.
         scale: u32,
     },
-    /// Seconds since the Unix epoch, optionally with a fraction, stored as milliseconds.
-    UnixSeconds,
-    /// Milliseconds since the Unix epoch.
-    UnixMilliseconds,
-    /// <https://www.rfc-editor.org/rfc/rfc3339>, stored as milliseconds since the Unix epoch.
-    Rfc3339,
+    /// A time.
+    Time(Box<TimeForm>),
 }
 
-/// A value does not have the form that the rule requires.
+/// A value does not have the form that the rule requires. The error does not contain the value, since errors are stored and
+/// displayed.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum ValueError {
-    /// The body is not JSON.
-    #[error(transparent)]
-    NotJson(#[from] NotJson),
-    /// The value has another form. The error does not contain the value, since errors are stored and displayed.
-    #[error("the value at `{path}` is not a valid {expected}")]
-    Form {
-        /// Its path.
-        path: String,
-        /// The required form.
-        expected: &'static str,
-    },
+#[error("the value at `{path}` is not a valid {expected}")]
+pub struct ValueError {
+    /// Its path.
+    pub path: String,
+    /// The required form.
+    pub expected: &'static str,
 }
 
 /// As in hookmill.toml, for messages.
@@ -229,7 +266,7 @@ impl fmt::Display for Value {
                     .filter(|(_, known)| known == field)
                     .try_for_each(|(name, _)| f.write_str(name))
             }
-            Self::Paths { paths, .. } => {
+            Self::Paths { paths, .. } | Self::Money { amount: paths, .. } => {
                 let paths: Vec<_> = paths.iter().map(|path| path.text.as_str()).collect();
                 f.write_str(&paths.join("` or `"))
             }
@@ -240,7 +277,17 @@ impl fmt::Display for Value {
 impl Value {
     /// Whether it is read from an element of a list.
     pub fn is_of_element(&self) -> bool {
-        matches!(self, Self::Paths { paths, .. } if paths.iter().any(PathRead::of_element))
+        self.paths().any(PathRead::is_of_element)
+    }
+
+    /// The paths that it reads.
+    pub fn paths(&self) -> impl Iterator<Item = &PathRead> {
+        let (paths, more) = match self {
+            Self::Paths { paths, .. } => (&paths[..], &[][..]),
+            Self::Money { amount, currency } => (&amount[..], &currency[..]),
+            Self::Constant(_) | Self::Event(_) => (&[][..], &[][..]),
+        };
+        paths.iter().chain(more)
     }
 
     /// The value as JSON text in its stored form; `None` if there is no value.
@@ -260,15 +307,18 @@ impl Value {
     /// every other event until then.
     pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, ValueError> {
         let latest = scope.event.received_at.add(VERSION_AHEAD).millis().saturating_mul(1000);
-        let found = self.read(scope, |form, json| match form.micros(json) {
-            Some(Ok(micros)) if micros > latest => {
-                Err("version: it is a time more than a day after the receipt of the event")
+        let found = self.read(scope, |form, json| match form {
+            Form::Time(time) => match time.micros(&plain(json))? {
+                micros if micros > latest => {
+                    Err("version: it is a time more than a day after the receipt of the event")
+                }
+                micros => Ok(Cow::Owned(micros.to_string())),
+            },
+            Form::AsIs => {
+                let units = Number::parse(json).and_then(|number| number.units(0, false));
+                units.map(|units| Cow::Owned(units.to_string())).ok_or("whole number")
             }
-            Some(time) => time.map(|micros| Cow::Owned(micros.to_string())),
-            None if form == Form::AsIs => {
-                json.parse::<i64>().map(|_| Cow::Borrowed(json)).map_err(|_| "whole number")
-            }
-            None => form.stored(json),
+            form => form.stored(json),
         })?;
         Ok(found.and_then(|number| number.parse().ok()))
     }
@@ -289,43 +339,71 @@ impl Value {
     fn read<'b>(
         &'b self,
         scope: Scope<'b>,
-        convert: impl Fn(Form, &'b str) -> Result<Cow<'b, str>, &'static str>,
+        convert: impl for<'j> Fn(&Form, &'j str) -> Result<Cow<'j, str>, &'static str>,
     ) -> Result<Option<Cow<'b, str>>, ValueError> {
-        let text = |text: &str| serde_json::Value::from(text).to_string();
         match self {
             Self::Constant(json) => Ok(Some(Cow::Borrowed(json))),
-            Self::Event(field) => Ok(Some(Cow::Owned(match field {
-                EventField::Id => text(scope.event.id),
-                EventField::Type => text(scope.event.kind),
-                EventField::Source => text(scope.event.source),
-                EventField::ReceivedAt => scope.event.received_at.millis().to_string(),
-            }))),
+            Self::Event(field) => Ok(Some(match field {
+                EventField::Id => quoted(scope.event.id),
+                EventField::Type => quoted(scope.event.kind),
+                EventField::Source => quoted(scope.event.source),
+                EventField::ReceivedAt => scope.event.received_at.millis().to_string().into(),
+            })),
             Self::Paths { paths, form } => {
-                for path in paths {
-                    let Some(json) = path.json(scope)? else { continue };
-                    let wrong_form =
-                        |expected| ValueError::Form { path: path.text.clone(), expected };
-                    return convert(*form, json).map(Some).map_err(wrong_form);
+                first(paths, scope, |json| owned(json, |json| convert(form, json)))
+            }
+            Self::Money { amount, currency } => {
+                if first(amount, scope, Ok)?.is_none() {
+                    return Ok(None);
                 }
-                Ok(None)
+                let places = first(currency, scope, |json| {
+                    let code = plain(&json).to_ascii_uppercase();
+                    let currency = Currency::from_code(&code).ok_or("currency of ISO 4217")?;
+                    Ok(u32::from(currency.exponent().unwrap_or_default()))
+                })?;
+                let expected = "amount, since its currency is missing";
+                let path = || amount.first().map(|path| path.text.clone()).unwrap_or_default();
+                let scale = places.ok_or_else(|| ValueError { path: path(), expected })?;
+                first(amount, scope, |json| {
+                    owned(json, |json| convert(&Form::Decimal { scale }, json))
+                })
             }
         }
     }
 }
 
-impl Form {
-    /// Whether it is a time.
-    pub const fn is_time(self) -> bool {
-        matches!(self, Self::UnixSeconds | Self::UnixMilliseconds | Self::Rfc3339)
-    }
+/// The first of these values that exists.
+fn first<'b, T>(
+    paths: &[PathRead],
+    scope: Scope<'b>,
+    convert: impl Fn(Cow<'b, str>) -> Result<T, &'static str>,
+) -> Result<Option<T>, ValueError> {
+    let found = paths.iter().find_map(|path| Some((path, path.json(scope)?)));
+    let Some((path, json)) = found else { return Ok(None) };
+    let wrong_form = |expected| ValueError { path: path.text.clone(), expected };
+    convert(json).map(Some).map_err(wrong_form)
+}
 
+/// Converts a text, borrowed or not.
+fn owned<'b, E>(
+    json: Cow<'b, str>,
+    convert: impl for<'j> Fn(&'j str) -> Result<Cow<'j, str>, E>,
+) -> Result<Cow<'b, str>, E> {
+    match json {
+        Cow::Borrowed(json) => convert(json),
+        Cow::Owned(json) => convert(&json).map(|json| Cow::Owned(json.into_owned())),
+    }
+}
+
+/// A text as JSON.
+fn quoted(text: &str) -> Cow<'static, str> {
+    Cow::Owned(serde_json::Value::from(text).to_string())
+}
+
+impl Form {
     /// The stored form of a JSON text that is not `null`, or the required form.
-    fn stored(self, json: &str) -> Result<Cow<'_, str>, &'static str> {
-        if let Some(time) = self.micros(json) {
-            return time.map(|micros| Cow::Owned(micros.div_euclid(1000).to_string()));
-        }
+    fn stored<'j>(&self, json: &'j str) -> Result<Cow<'j, str>, &'static str> {
         let is_text = json.starts_with('"');
-        let quoted = |text: &str| Cow::Owned(serde_json::Value::from(text).to_string());
         match self {
             Self::Text if is_text => Ok(Cow::Borrowed(json)),
             Self::Text if json.starts_with(['{', '[']) => Err("text"),
@@ -336,35 +414,27 @@ impl Form {
                 _ => Err("boolean"),
             },
             Self::Decimal { scale } => {
-                let expected = if scale == 0 {
+                let expected = if *scale == 0 {
                     "whole number"
                 } else {
                     "number with at most `scale` decimal places"
                 };
-                let units = units(&plain(json), scale, false).ok_or(expected)?;
-                Ok(Cow::Owned(units.to_string()))
+                let text = plain(json);
+                let units = Number::parse(&text).and_then(|number| number.units(*scale, false));
+                Ok(Cow::Owned(units.ok_or(expected)?.to_string()))
             }
-            Self::AsIs if json.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
-                exact(json).map(|()| Cow::Borrowed(json))
-            }
-            Self::AsIs | Self::UnixSeconds | Self::UnixMilliseconds | Self::Rfc3339 => {
+            Self::Time(time) => time.stored(&plain(json)).map(Cow::Owned),
+            Self::AsIs | Self::Exact
+                if !json.starts_with(|c: char| c == '-' || c.is_ascii_digit()) =>
+            {
                 Ok(Cow::Borrowed(json))
             }
+            Self::AsIs => exact(json).map(|()| Cow::Borrowed(json)),
+            Self::Exact => Ok(match exact(json) {
+                Ok(()) => Cow::Borrowed(json),
+                Err(_) => quoted(json),
+            }),
         }
-    }
-
-    /// A time in microseconds since the Unix epoch; `None` if the form is not a time.
-    fn micros(self, json: &str) -> Option<Result<i64, &'static str>> {
-        let text = plain(json);
-        Some(match self {
-            Self::UnixSeconds => units(&text, 6, true).ok_or("time in Unix seconds"),
-            Self::UnixMilliseconds => units(&text, 3, true).ok_or("time in Unix milliseconds"),
-            Self::Rfc3339 => {
-                let time = DateTime::parse_from_rfc3339(&text);
-                time.map(|time| time.timestamp_micros()).map_err(|_| "RFC 3339 time")
-            }
-            _ => return None,
-        })
     }
 }
 
@@ -401,39 +471,13 @@ fn is_key(json: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether a JSON text is this string.
-pub(super) fn is_text(json: &str, text: &str) -> bool {
-    json.starts_with('"') && plain(json) == text
-}
-
 /// The content of a string, or the JSON text of another value.
-fn plain(json: &str) -> Cow<'_, str> {
+pub(super) fn plain(json: &str) -> Cow<'_, str> {
     match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(text) if !text.contains('\\') => Cow::Borrowed(text),
         Some(_) => Cow::Owned(serde_json::from_str(json).unwrap_or_default()),
         None => Cow::Borrowed(json),
     }
-}
-
-/// A decimal number in units of its `scale`th decimal place. Further digits must be zero, unless `cut` allows to drop them.
-fn units(text: &str, scale: u32, cut: bool) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = whole.strip_prefix('-').unwrap_or(whole);
-    let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if digits.is_empty() || !all_digits(digits) || !all_digits(fraction) || text.ends_with('.') {
-        return None;
-    }
-    let kept = fraction.get(..scale as usize).unwrap_or(fraction);
-    if !cut && fraction[kept.len()..].bytes().any(|b| b != b'0') {
-        return None;
-    }
-    let zeros = std::iter::repeat_n(b'0', (scale as usize).saturating_sub(kept.len()));
-    let mut all =
-        digits.bytes().chain(kept.bytes()).chain(zeros).map(|b| i64::from(b.saturating_sub(b'0')));
-    all.try_fold(0_i64, |units, digit| {
-        let units = units.checked_mul(10)?;
-        if whole.starts_with('-') { units.checked_sub(digit) } else { units.checked_add(digit) }
-    })
 }
 
 #[cfg(test)]
@@ -442,10 +486,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Body;
+    use crate::time::Spelling;
 
     #[test]
     fn a_path_into_an_element_prints_as_it_was_written() {
-        for text in ["@", "@.id", "@[0]", "@.a[0].b", "@.a[b = c].d", "a.b"] {
+        for text in ["@", "@.id", "@[0]", "@.a[0].b", "@.a[b = c].d", "a.b", "$", "header:x-at"] {
             assert_eq!(text.parse::<ValuePath>().unwrap().to_string(), text);
         }
         for (text, expected) in [
@@ -453,6 +499,8 @@ mod tests {
             ("@.", "expected a name at character 3"),
             ("@.a..b", "expected a name at character 5"),
             ("a.@", "expected a name at character 3"),
+            ("header:", "expected the name of a header at character 8"),
+            ("header:X At", "expected the name of a header at character 9"),
         ] {
             assert_eq!(text.parse::<ValuePath>().unwrap_err().to_string(), expected, "{text}");
         }
@@ -475,14 +523,18 @@ mod tests {
 
     #[test]
     fn a_form_is_stored_in_one_way() {
-        let cents = Form::Decimal { scale: 2 };
-        let whole = Form::Decimal { scale: 0 };
+        let cents = || Form::Decimal { scale: 2 };
+        let whole = || Form::Decimal { scale: 0 };
         for (form, json, expected) in [
             (Form::AsIs, "[1]", Ok("[1]")),
             (Form::AsIs, "[9223372036854775808]", Ok("[9223372036854775808]")),
             (Form::AsIs, "-9223372036854775808", Ok("-9223372036854775808")),
             (Form::AsIs, "9223372036854775808", Err(NOT_AN_INTEGER)),
             (Form::AsIs, "-9223372036854775809", Err(NOT_AN_INTEGER)),
+            (Form::Exact, "9223372036854775807", Ok("9223372036854775807")),
+            (Form::Exact, "9223372036854775808", Ok("\"9223372036854775808\"")),
+            (Form::Exact, "-1e999", Ok("\"-1e999\"")),
+            (Form::Exact, "[1]", Ok("[1]")),
             (Form::Text, "9223372036854775808", Ok("\"9223372036854775808\"")),
             (Form::AsIs, "1.5e300", Ok("1.5e300")),
             (
@@ -500,43 +552,112 @@ mod tests {
             (Form::Boolean, "\"false\"", Ok("0")),
             (Form::Boolean, "1", Ok("1")),
             (Form::Boolean, "\"yes\"", Err("boolean")),
-            (whole, "\"12\"", Ok("12")),
-            (whole, "12.0", Ok("12")),
-            (whole, "\"-0012\"", Ok("-12")),
-            (whole, "\"12.5\"", Err("whole number")),
-            (whole, "\"\"", Err("whole number")),
-            (whole, "\"1e3\"", Err("whole number")),
-            (whole, "\"9223372036854775807\"", Ok("9223372036854775807")),
-            (whole, "\"9223372036854775808\"", Err("whole number")),
-            (cents, "\"12.5\"", Ok("1250")),
-            (cents, "12", Ok("1200")),
-            (cents, "\"-0.05\"", Ok("-5")),
-            (cents, "\"12.500\"", Ok("1250")),
-            (cents, "\"12.505\"", Err("number with at most `scale` decimal places")),
-            (cents, "\"12.\"", Err("number with at most `scale` decimal places")),
-            (cents, "\".5\"", Err("number with at most `scale` decimal places")),
-            (cents, "\"1,5\"", Err("number with at most `scale` decimal places")),
-            (Form::UnixSeconds, "1767225600", Ok("1767225600000")),
-            (Form::UnixSeconds, "\"1767225600.000215\"", Ok("1767225600000")),
-            (Form::UnixSeconds, "\"2026-01-01\"", Err("time in Unix seconds")),
-            (Form::UnixMilliseconds, "1767225600123", Ok("1767225600123")),
-            (Form::Rfc3339, "\"2026-01-01T00:00:00.621022Z\"", Ok("1767225600621")),
-            (Form::Rfc3339, "\"2026-01-01T02:00:00+02:00\"", Ok("1767225600000")),
-            (Form::Rfc3339, "1767225600", Err("RFC 3339 time")),
+            (whole(), "\"12\"", Ok("12")),
+            (whole(), "12.0", Ok("12")),
+            (whole(), "\"-0012\"", Ok("-12")),
+            (whole(), "\"12.5\"", Err("whole number")),
+            (whole(), "\"\"", Err("whole number")),
+            (whole(), "\"1e3\"", Ok("1000")),
+            (whole(), "8.13548e+8", Ok("813548000")),
+            (whole(), "1700000000.0", Ok("1700000000")),
+            (whole(), "0.5", Err("whole number")),
+            (whole(), "\"9223372036854775807\"", Ok("9223372036854775807")),
+            (whole(), "\"9223372036854775808\"", Err("whole number")),
+            (cents(), "\"12.5\"", Ok("1250")),
+            (cents(), "12", Ok("1200")),
+            (cents(), "\"-0.05\"", Ok("-5")),
+            (cents(), "\"12.500\"", Ok("1250")),
+            (cents(), "\"12.505\"", Err("number with at most `scale` decimal places")),
+            (cents(), "\"12.\"", Err("number with at most `scale` decimal places")),
+            (cents(), "\".5\"", Err("number with at most `scale` decimal places")),
+            (cents(), "\"1,5\"", Err("number with at most `scale` decimal places")),
+            (time(Spelling::UnixSeconds), "1767225600", Ok("1767225600000")),
+            (time(Spelling::UnixSeconds), "\"1767225600.000215\"", Ok("1767225600000")),
+            (time(Spelling::UnixSeconds), "\"2026-01-01\"", Err("time in Unix seconds")),
+            (time(Spelling::UnixMilliseconds), "1767225600123", Ok("1767225600123")),
+            (time(Spelling::Rfc3339), "\"2026-01-01T00:00:00.621022Z\"", Ok("1767225600621")),
+            (time(Spelling::Rfc3339), "\"2026-01-01T02:00:00+02:00\"", Ok("1767225600000")),
+            (time(Spelling::Rfc3339), "1767225600", Err("RFC 3339 time")),
         ] {
             assert_eq!(form.stored(json).as_deref().map_err(|e| *e), expected, "{form:?} {json}");
         }
     }
 
+    fn time(spelling: Spelling) -> Form {
+        Form::Time(Box::new(TimeForm::of(spelling)))
+    }
+
+    /// Reads a value from a body.
+    fn read<T>(
+        value: &Value,
+        reads: &Reads,
+        body: &str,
+        read: impl Fn(&Value, Scope<'_>) -> T,
+    ) -> T {
+        let body = Body::new(body.as_bytes()).unwrap();
+        let received_at = Timestamp::from_millis(1_767_225_600_000);
+        let event =
+            EventFacts { source: "s", id: "e", kind: "k", received_at, headers: &BTreeMap::new() };
+        read(value, Scope { body: &reads.read(&body).unwrap(), element: None, event })
+    }
+
+    fn at(paths: &[&str], reads: &mut Reads) -> Vec<PathRead> {
+        let mut element = Reads::default();
+        let mut places = Places { body: reads, element: &mut element };
+        paths.iter().map(|path| places.add(&path.parse().unwrap())).collect()
+    }
+
     #[test]
-    fn a_version_keeps_microseconds() {
-        assert_eq!(
-            Form::Rfc3339.micros("\"2026-01-01T00:00:00.621022Z\""),
-            Some(Ok(1_767_225_600_621_022))
-        );
-        assert_eq!(Form::UnixSeconds.micros("1767225600"), Some(Ok(1_767_225_600_000_000)));
-        assert_eq!(Form::UnixMilliseconds.micros("1767225600123"), Some(Ok(1_767_225_600_123_000)));
-        assert_eq!(Form::AsIs.micros("1"), None);
+    fn a_version_is_a_whole_number_or_a_time_in_microseconds() {
+        for (form, json, expected) in [
+            (
+                time(Spelling::Rfc3339),
+                "\"2026-01-01T00:00:00.621022Z\"",
+                Some(1_767_225_600_621_022),
+            ),
+            (time(Spelling::UnixSeconds), "1767225600", Some(1_767_225_600_000_000)),
+            (time(Spelling::UnixMilliseconds), "1767225600123", Some(1_767_225_600_123_000)),
+            (Form::AsIs, "1", Some(1)),
+            (Form::AsIs, "1.700e9", Some(1_700_000_000)),
+            (Form::AsIs, "1.5", None),
+            (Form::AsIs, "\"1\"", None),
+        ] {
+            let mut reads = Reads::default();
+            let value = Value::Paths { paths: at(&["at"], &mut reads), form };
+            let body = format!("{{\"at\":{json}}}");
+            let version =
+                read(&value, &reads, &body, |value, scope| value.version(scope).ok().flatten());
+            assert_eq!(version, expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_amount_has_the_decimal_places_of_its_currency() {
+        for (body, expected) in [
+            (r#"{"total":"12.34","currency":"USD"}"#, Ok(Some("1234"))),
+            (r#"{"total":1234,"currency":"jpy"}"#, Ok(Some("1234"))),
+            (r#"{"total":"1.234","currency":"KWD"}"#, Ok(Some("1234"))),
+            (
+                r#"{"total":"12.345","currency":"USD"}"#,
+                Err("number with at most `scale` decimal places"),
+            ),
+            (r#"{"total":"12","currency":"XYZ"}"#, Err("currency of ISO 4217")),
+            (r#"{"total":"12"}"#, Err("amount, since its currency is missing")),
+            (r#"{"currency":"USD"}"#, Ok(None)),
+        ] {
+            let mut reads = Reads::default();
+            let value = Value::Money {
+                amount: at(&["total"], &mut reads),
+                currency: at(&["nothing", "currency"], &mut reads),
+            };
+            let found = read(&value, &reads, body, |value, scope| {
+                value
+                    .json(scope)
+                    .map(|json| json.map(Cow::into_owned))
+                    .map_err(|error| error.expected)
+            });
+            assert_eq!(found, expected.map(|json| json.map(ToOwned::to_owned)), "{body}");
+        }
     }
 
     proptest! {
@@ -556,7 +677,8 @@ mod tests {
 
         #[test]
         fn no_form_panics(json in any::<String>(), scale in 0_u32..19) {
-            for form in [Form::Text, Form::Json, Form::Boolean, Form::Decimal { scale }, Form::UnixSeconds, Form::UnixMilliseconds, Form::Rfc3339] {
+            let formats = Spelling::Formats(vec!["%F %T".to_owned(), "%c".to_owned()]);
+            for form in [Form::AsIs, Form::Exact, time(formats), Form::Text, Form::Json, Form::Boolean, Form::Decimal { scale }, time(Spelling::UnixSeconds), time(Spelling::UnixMilliseconds), time(Spelling::Rfc3339)] {
                 let text = serde_json::Value::from(json.as_str()).to_string();
                 let _ = form.stored(&text);
             }

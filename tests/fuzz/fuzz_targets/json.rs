@@ -3,7 +3,7 @@
 //! The input is a line of paths, separated by spaces, and the body.
 #![no_main]
 
-use hookmill_rules::{Path, Reads, Step};
+use hookmill_rules::{Body, Path, Reads, Step};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -34,12 +34,17 @@ fuzz_target!(|data: &[u8]| {
     }
     let mut reads = Reads::default();
     let slots: Vec<_> = paths.iter().map(|path| reads.add(path)).collect();
-    let (found, tree) = (reads.read(body), serde_json::from_slice::<Value>(body));
-    // The tree is stricter than a reader that skips values: about numbers, depth, and halves of surrogate pairs.
-    let Ok(tree) = tree else { return };
-    let found = found.expect("what is JSON can be read");
+    let Ok(body) = Body::new(body) else { return };
+    // The tree is stricter than a reader that skips values: about numbers, and depth.
+    let Ok(tree) = serde_json::from_str::<Value>(body.as_str()) else { return };
+    let found = reads.read(&body).expect("what is JSON can be read");
     for (path, slot) in paths.iter().zip(slots) {
-        let text = slot.value(&found).expect("every text in the tree is whole");
+        // The tree rounds numbers, and tells 1 from 1.0.
+        let wanted = path.select.as_ref().and_then(|select| walk(&tree, &select.equals));
+        if wanted.is_some_and(Value::is_number) {
+            continue;
+        }
+        let text = slot.value(&found);
         let value = text.map(|text| serde_json::from_str::<Value>(text).expect("a part of JSON"));
         let expected = find(&tree, path).filter(|value| !value.is_null());
         assert_eq!(value.as_ref(), expected, "{path}");
