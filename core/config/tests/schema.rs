@@ -283,7 +283,7 @@ const SAMPLES: [&str; 15] = [
     table = "a"
     when = [{ x-a = "a", x-d = { not = 1 } }, { "x-b | x-c" = { exists = true } }]
     key = { x-d = { unix_milliseconds = "a" }, x-e = { rfc3339 = "a", as = "date" }, x-f = { time = "a", format = ["%F", "%F %T"], zone = "Europe/Berlin" } }
-    add = { x-a = 1, x-b = "a", x-c = { decimal = ["a", "b"], scale = 0 }, x-d = { decimal = "a", currency = ["b"] } }
+    add = { x-a = 1, x-b = "a", x-c = { decimal = ["a", "b"], scale = 0 }, x-g = { decimal = "a", currency = ["b"] } }
     "#,
     r#"
     [sources.stripe]
