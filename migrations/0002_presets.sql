@@ -61,6 +61,9 @@ CREATE TABLE subscription_items (
     current_period_end INTEGER,
     metadata TEXT,
     created INTEGER,
+    _version INTEGER,
+    _precedence INTEGER,
+    _event_id TEXT,
     PRIMARY KEY (subscription_id, id)
 ) STRICT, WITHOUT ROWID;
 
