@@ -38,6 +38,10 @@ CREATE TABLE subscriptions (
     canceled_at INTEGER,
     ended_at INTEGER,
     trial_end INTEGER,
+    -- JSON, if the collection of payments is paused: the status says nothing about it.
+    pause_collection TEXT,
+    -- The end of the pause; NULL if it has none.
+    paused_until INTEGER,
     livemode INTEGER,
     metadata TEXT,
     created INTEGER,
@@ -90,6 +94,29 @@ CREATE TABLE invoices (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE invoice_payments (
+    id TEXT NOT NULL PRIMARY KEY,
+    invoice_id TEXT,
+    payment_intent_id TEXT,
+    charge_id TEXT,
+    status TEXT,
+    amount_requested INTEGER,
+    amount_paid INTEGER,
+    currency TEXT,
+    is_default INTEGER,
+    paid_at INTEGER,
+    canceled_at INTEGER,
+    livemode INTEGER,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The payments of an invoice.
+CREATE INDEX invoice_payments_of_invoice ON invoice_payments (invoice_id);
 
 CREATE TABLE payment_intents (
     id TEXT NOT NULL PRIMARY KEY,

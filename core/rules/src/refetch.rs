@@ -19,6 +19,7 @@ const OBJECTS: &[(Provider, &str, &str)] = &[
     (Provider::Stripe, "customer.", "/v1/customers/"),
     (Provider::Stripe, "customer.subscription.", "/v1/subscriptions/"),
     (Provider::Stripe, "invoice.", "/v1/invoices/"),
+    (Provider::Stripe, "invoice_payment.", "/v1/invoice_payments/"),
     (Provider::Stripe, "payment_intent.", "/v1/payment_intents/"),
     (Provider::Stripe, "price.", "/v1/prices/"),
     (Provider::Stripe, "product.", "/v1/products/"),
