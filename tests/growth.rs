@@ -448,6 +448,21 @@ outcome = { provider_id = "data.object.mailed", is = "delivered" }
 name = "complained"
 on = ["s:customer.*"]
 suppress = { address = "data.object.unwanted", reason = "complained" }
+
+[[rules]]
+name = "left"
+on = ["s:customer.*"]
+suppress = { address = "data.object.unwanted", reason = "unsubscribed", group = "data.object.id" }
+
+[[rules]]
+name = "lifted"
+on = ["s:customer.*"]
+lift = { address = "data.object.unwanted", reason = "bounced" }
+
+[[rules]]
+name = "joined"
+on = ["s:customer.*"]
+lift = { address = "data.object.unwanted", reason = "bounced", group = "data.object.id" }
 "#;
 
 /// A rule of every kind on tables of every shape: keys of one column and of two, of text and of whole numbers, with and without
@@ -757,6 +772,7 @@ const SEARCHED: [(&str, &str); 28] = [
     ("retries.due_at", "NULL"),
     ("retries.failures", "'[]'"),
     ("suppressions.created_at", "1767225600000 - i * 1000"),
+    ("group_suppressions.created_at", "1767225600000 - i * 1000"),
     ("audit.detail", "'{}'"),
 ];
 

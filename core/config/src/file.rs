@@ -207,7 +207,9 @@ impl FileKeys {
         let surroundings = Surroundings {
             unmatched: BTreeMap::new(),
             apis: BTreeMap::new(),
-            emails: root.at("email").is_some(),
+            emails: root
+                .at("email")
+                .map(|_| self.email.as_ref().map(EmailKeys::providers).unwrap_or_default()),
             sms: root.at("sms").is_some(),
             tracking: TrackingKeys::named(root),
             templates: self

@@ -12,6 +12,9 @@
 //! The elements of a list are separate arrays beside the row: event id, the owner's columns, and the columns of the
 //! element. So the database reads a list's text once, however long the list is.
 //!
+//! The columns of a [suppression](super::Suppression) are the address, the group if it is about one, the reason, the version
+//! and the time of writing.
+//!
 //! Only this module knows the indexes of members: the statements (`sql.rs`), the plan, the refetch and `explain` use it.
 
 use std::fmt::Write as _;
