@@ -325,12 +325,12 @@ const SAMPLES: [&str; 15] = [
     [[rules]]
     name = "c"
     on = "stripe:*"
-    suppress = { address = { decimal = ["a"], scale = 3 }, reason = "a", group = "a", version = { rfc3339 = "a" } }
+    suppress = { address = { decimal = ["a"], scale = 3 }, reason = "a", group = { decimal = "a", scale = 3 }, version = { decimal = "a", scale = 3 } }
 
     [[rules]]
     name = "d"
     on = "stripe:*"
-    lift = { address = "a", reason = "a", group = { text = "a" }, version = { unix_seconds = ["a", "b"] } }
+    lift = { address = "a", reason = "a", group = { decimal = "a", scale = 3 }, version = { decimal = "a", scale = 3 } }
 
     [[rules]]
     name = "e"

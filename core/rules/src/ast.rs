@@ -182,7 +182,7 @@ impl TableDecl {
 #[derive(Clone, PartialEq, Debug)]
 pub enum SendDecl {
     /// `email`.
-    Email(EmailDecl),
+    Email(Box<EmailDecl>),
     /// `sms`.
     Sms(SmsDecl),
     /// `track`.

@@ -139,11 +139,11 @@ fn compile_rule(
             )
         }
         EffectDecl::Suppress(whom) => {
-            let whom = suppression(whom, &mut places);
+            let whom = suppression(whom, &mut places)?;
             (vec![sql::suppress(name, &whom).into()], Effect::Suppress(whom))
         }
         EffectDecl::Lift(whom) => {
-            let whom = suppression(whom, &mut places);
+            let whom = suppression(whom, &mut places)?;
             (sql::lift(name, &whom).map(Sql::from).into(), Effect::Lift(whom))
         }
     };
@@ -202,12 +202,22 @@ fn value(text: &ValueDecl, places: &mut Places<'_>) -> Value {
     }
 }
 
-fn suppression(decl: &SuppressionDecl, places: &mut Places<'_>) -> Suppression {
+fn suppression(
+    decl: &SuppressionDecl,
+    places: &mut Places<'_>,
+) -> Result<Suppression, Vec<ConfigError>> {
+    // An operator's lift has the time at which it happens.
+    if let Some(version) = decl.version.as_ref().filter(|version| !version.value.is_time()) {
+        let problem = version.error("the version of a suppression is not a time");
+        return Err(vec![
+            problem.hint("expected the form of a time: { rfc3339 = \"created_at\" }"),
+        ]);
+    }
     let mut optional =
         |decl: &Option<Located<ValueDecl>>| Some(value(&decl.as_ref()?.value, places));
     let (group, version) = (optional(&decl.group), optional(&decl.version));
     let address = value(&decl.address.value, places);
-    Suppression { address, reasons: decl.reasons.clone(), group, version }
+    Ok(Suppression { address, reasons: decl.reasons.clone(), group, version })
 }
 
 fn compile_table(

@@ -337,7 +337,7 @@ keys! {
         group: Option<Located<ValueDecl>> = value().located().optional().example("\"asm_group_id\""),
         /// The time of the event. The newest event decides whether the address is suppressed. An event without such a value becomes a
         /// dead letter.
-        version: Option<Located<ValueDecl>> = time().located().optional().defaults_to("the time of receipt")
+        version: Option<Located<ValueDecl>> = value().located().optional().defaults_to("the time of receipt")
             .example("{ unix_seconds = \"timestamp\" }"),
     }
     refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
@@ -358,7 +358,7 @@ keys! {
         /// The path of a group of emails. The rule then lifts only the suppression for this group.
         group: Option<Located<ValueDecl>> = value().located().optional().example("\"asm_group_id\""),
         /// The time of the event. A suppression of the same time or later stays.
-        version: Option<Located<ValueDecl>> = time().located().optional().defaults_to("the time of receipt")
+        version: Option<Located<ValueDecl>> = value().located().optional().defaults_to("the time of receipt")
             .example("{ unix_seconds = \"timestamp\" }"),
     }
     refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
@@ -574,18 +574,6 @@ fn version() -> Kind<ValueDecl> {
     })
 }
 
-/// The time of an event, as its provider states it.
-fn time() -> Kind<ValueDecl> {
-    value().and_then(|item, found| {
-        // An unreadable value has been reported.
-        if !found.is_time() && found != ValueDecl::Constant("null".to_owned()) {
-            let problem = item.here.error("not a time");
-            item.report(problem.hint("expected the form of a time: { rfc3339 = \"created_at\" }"));
-        }
-        Some(found)
-    })
-}
-
 /// Event patterns, `SOURCE:TYPE` in hookmill.toml and `TYPE` in a preset. The rule's reader tells them apart.
 fn events() -> Kind<Vec<Located<String>>> {
     let event = text(ONE_EVENT).with(json!({ "pattern": "^[a-z0-9_-]+:[^\\s]+$" })).located();
@@ -775,7 +763,7 @@ impl RuleKeys {
         let at = name.as_ref().map_or_else(|| section.here.clone(), Located::place);
         let when = when.clone().unwrap_or_default();
         let effect = match given.first() {
-            Some(&"email") => EffectDecl::Send(SendDecl::Email(self.email?)),
+            Some(&"email") => EffectDecl::Send(SendDecl::Email(Box::new(self.email?))),
             Some(&"sms") => EffectDecl::Send(SendDecl::Sms(self.sms?)),
             Some(&"track") => EffectDecl::Send(SendDecl::Track(self.track?)),
             Some(&"outcome") => self.outcome?,

@@ -558,6 +558,36 @@ mod tests {
     }
 
     #[test]
+    fn a_suppression_has_a_time_and_sendgrid_numbers_its_groups() {
+        let rules = r#"
+            [[rules]]
+            name = "by-number"
+            on = "s:*"
+            suppress = { address = "email", reason = "x", version = "number" }
+
+            [[rules]]
+            name = "without-reason"
+            on = "s:*"
+            lift = { address = "email", reason = [] }
+
+            [[rules]]
+            name = "newsletter"
+            on = "s:*"
+            email = { template = "t", to = "email", group = "news" }
+
+            [templates.t]
+            subject = "News"
+            html = "t.html"
+
+            [email]
+            provider = "resend"
+            fallback = "sendgrid"
+            from = "a@example.com"
+        "#;
+        insta::assert_snapshot!(faults(rules), @"");
+    }
+
+    #[test]
     fn a_rule_names_a_handler_of_this_build() {
         let rule = "[[rules]]\nname = 'r'\non = 's:*'\nhandler = 'a'\ntable = 't'\nkey = { id = 'id' }\nadd = { n = 1 }\n";
         let config = format!("{SOURCE}[database]\nmigrations = 'app'\n{rule}");
