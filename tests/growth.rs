@@ -741,7 +741,7 @@ fn the_dashboards_queries() {
 }
 
 /// Events and letters of few kinds, and of rare ones. Each has its own time.
-const SEARCHED: [(&str, &str); 28] = [
+const SEARCHED: [(&str, &str); 29] = [
     ("events.source", "CASE i WHEN 7 THEN 'rare' ELSE 'source-' || (i % 2) END"),
     ("events.type", "CASE i WHEN 8 THEN 'rare' ELSE 'type-' || (i % 3) END"),
     ("events.outcome", "iif(i = 9, 'recorded', 'applied')"),
