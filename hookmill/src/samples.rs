@@ -292,7 +292,7 @@ mod tests {
                 let size = event.to_string().len();
                 let is_small = ["user.deleted", "invoice_payment.", "radar."];
                 let is_small = is_small.iter().any(|small| kind.contains(small));
-                assert!(size > 1000 || is_small, "{kind} has {size} bytes");
+                assert!(size > 700 || is_small, "{kind} has {size} bytes");
             }
         }
         assert!(event("stripe", "nothing", "evt_1", now).is_none());
