@@ -272,19 +272,36 @@ CREATE TABLE outbox_usage (
     PRIMARY KEY (provider, period)
 ) STRICT, WITHOUT ROWID;
 
--- Who is not to be written to.
+-- Addresses that get no messages. `row_guards` has what was lifted.
 CREATE TABLE suppressions (
-    -- An email address in lower case, or a number.
-    address TEXT NOT NULL PRIMARY KEY,
+    -- An email address in lower case, or a phone number.
+    address TEXT NOT NULL,
     reason TEXT NOT NULL,
-    -- The event that said so.
+    -- The newest event with this reason.
     source TEXT NOT NULL,
     event_id TEXT NOT NULL,
-    created_at INTEGER NOT NULL
+    -- Its time, in microseconds.
+    version INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (address, reason)
 ) STRICT, WITHOUT ROWID;
 
 -- The latest first, for a list.
-CREATE INDEX suppressions_created ON suppressions (created_at, address);
+CREATE INDEX suppressions_created ON suppressions (created_at);
+
+-- Addresses that get no emails of a group.
+CREATE TABLE group_suppressions (
+    address TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    source TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (address, group_id, reason)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX group_suppressions_created ON group_suppressions (created_at);
 
 -- Dead letters and replays
 

@@ -2,7 +2,8 @@
 -- currency's smallest unit, as Stripe's are.
 --
 -- The columns that begin with an underscore say which event wrote the row; see ARCHITECTURE.md, "Versions and ties".
--- A deleted object is a row with _deleted = 1: select WHERE _deleted = 0.
+-- A deleted object is a row with _deleted = 1. Applications read the views live_<table>, which have the other rows and no such
+-- columns. A row that belongs to another is live while that one is.
 
 -- Preset `stripe`
 
@@ -14,6 +15,7 @@ CREATE TABLE customers (
     currency TEXT,
     delinquent INTEGER,
     balance INTEGER,
+    account TEXT,
     livemode INTEGER,
     metadata TEXT,
     created INTEGER,
@@ -22,6 +24,10 @@ CREATE TABLE customers (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_customers AS
+SELECT id, email, name, phone, currency, delinquent, balance, account, livemode, metadata, created
+FROM customers WHERE _deleted = 0;
 
 CREATE TABLE subscriptions (
     id TEXT NOT NULL PRIMARY KEY,
@@ -38,6 +44,11 @@ CREATE TABLE subscriptions (
     canceled_at INTEGER,
     ended_at INTEGER,
     trial_end INTEGER,
+    -- JSON, if the collection of payments is paused: the status says nothing about it.
+    pause_collection TEXT,
+    -- The end of the pause; NULL if it has none.
+    paused_until INTEGER,
+    account TEXT,
     livemode INTEGER,
     metadata TEXT,
     created INTEGER,
@@ -46,6 +57,12 @@ CREATE TABLE subscriptions (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_subscriptions AS
+SELECT id, customer_id, latest_invoice_id, status, price_id, quantity, currency, current_period_start,
+    current_period_end, cancel_at_period_end, cancel_at, canceled_at, ended_at, trial_end, pause_collection,
+    paused_until, account, livemode, metadata, created
+FROM subscriptions WHERE _deleted = 0;
 
 CREATE TABLE subscription_items (
     subscription_id TEXT NOT NULL,
@@ -67,6 +84,13 @@ CREATE TABLE subscription_items (
     PRIMARY KEY (subscription_id, id)
 ) STRICT, WITHOUT ROWID;
 
+CREATE VIEW live_subscription_items AS
+SELECT subscription_id, id, price_id, product_id, quantity, unit_amount, currency, interval, interval_count,
+    current_period_start, current_period_end, metadata, created
+FROM subscription_items WHERE NOT EXISTS (
+    SELECT 1 FROM subscriptions AS parent WHERE parent.id = subscription_id AND parent._deleted = 1
+);
+
 CREATE TABLE invoices (
     id TEXT NOT NULL PRIMARY KEY,
     customer_id TEXT,
@@ -85,6 +109,7 @@ CREATE TABLE invoices (
     period_start INTEGER,
     period_end INTEGER,
     hosted_invoice_url TEXT,
+    account TEXT,
     livemode INTEGER,
     metadata TEXT,
     created INTEGER,
@@ -93,6 +118,41 @@ CREATE TABLE invoices (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_invoices AS
+SELECT id, customer_id, subscription_id, payment_intent_id, status, number, currency, total, amount_due, amount_paid,
+    amount_remaining, attempt_count, next_payment_attempt, billing_reason, period_start, period_end,
+    hosted_invoice_url, account, livemode, metadata, created
+FROM invoices WHERE _deleted = 0;
+
+CREATE TABLE invoice_payments (
+    id TEXT NOT NULL PRIMARY KEY,
+    invoice_id TEXT,
+    payment_intent_id TEXT,
+    charge_id TEXT,
+    status TEXT,
+    amount_requested INTEGER,
+    amount_paid INTEGER,
+    currency TEXT,
+    is_default INTEGER,
+    paid_at INTEGER,
+    canceled_at INTEGER,
+    account TEXT,
+    livemode INTEGER,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_invoice_payments AS
+SELECT id, invoice_id, payment_intent_id, charge_id, status, amount_requested, amount_paid, currency, is_default,
+    paid_at, canceled_at, account, livemode, created
+FROM invoice_payments WHERE _deleted = 0;
+
+-- The payments of an invoice.
+CREATE INDEX invoice_payments_of_invoice ON invoice_payments (invoice_id);
 
 CREATE TABLE payment_intents (
     id TEXT NOT NULL PRIMARY KEY,
@@ -109,6 +169,7 @@ CREATE TABLE payment_intents (
     error_message TEXT,
     cancellation_reason TEXT,
     canceled_at INTEGER,
+    account TEXT,
     livemode INTEGER,
     metadata TEXT,
     created INTEGER,
@@ -117,6 +178,11 @@ CREATE TABLE payment_intents (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_payment_intents AS
+SELECT id, customer_id, status, amount, amount_received, amount_capturable, currency, charge_id, payment_method_id,
+    description, error_code, error_message, cancellation_reason, canceled_at, account, livemode, metadata, created
+FROM payment_intents WHERE _deleted = 0;
 
 CREATE TABLE checkout_sessions (
     id TEXT NOT NULL PRIMARY KEY,
@@ -134,6 +200,7 @@ CREATE TABLE checkout_sessions (
     amount_total INTEGER,
     currency TEXT,
     expires_at INTEGER,
+    account TEXT,
     livemode INTEGER,
     metadata TEXT,
     created INTEGER,
@@ -142,6 +209,12 @@ CREATE TABLE checkout_sessions (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_checkout_sessions AS
+SELECT id, mode, status, payment_status, client_reference_id, customer_id, customer_email, payment_intent_id,
+    subscription_id, invoice_id, payment_link_id, amount_subtotal, amount_total, currency, expires_at, account,
+    livemode, metadata, created
+FROM checkout_sessions WHERE _deleted = 0;
 
 CREATE TABLE charges (
     id TEXT NOT NULL PRIMARY KEY,
@@ -162,6 +235,7 @@ CREATE TABLE charges (
     card_brand TEXT,
     card_last4 TEXT,
     receipt_url TEXT,
+    account TEXT,
     livemode INTEGER,
     metadata TEXT,
     created INTEGER,
@@ -170,6 +244,12 @@ CREATE TABLE charges (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_charges AS
+SELECT id, customer_id, payment_intent_id, status, amount, amount_captured, amount_refunded, currency, paid, captured,
+    refunded, disputed, failure_code, failure_message, payment_method_type, card_brand, card_last4, receipt_url,
+    account, livemode, metadata, created
+FROM charges WHERE _deleted = 0;
 
 CREATE TABLE refunds (
     id TEXT NOT NULL PRIMARY KEY,
@@ -180,6 +260,7 @@ CREATE TABLE refunds (
     currency TEXT,
     reason TEXT,
     failure_reason TEXT,
+    account TEXT,
     livemode INTEGER,
     metadata TEXT,
     created INTEGER,
@@ -188,6 +269,11 @@ CREATE TABLE refunds (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_refunds AS
+SELECT id, charge_id, payment_intent_id, status, amount, currency, reason, failure_reason, account, livemode, metadata,
+    created
+FROM refunds WHERE _deleted = 0;
 
 CREATE TABLE disputes (
     id TEXT NOT NULL PRIMARY KEY,
@@ -199,6 +285,7 @@ CREATE TABLE disputes (
     currency TEXT,
     evidence_due_by INTEGER,
     evidence_submissions INTEGER,
+    account TEXT,
     livemode INTEGER,
     metadata TEXT,
     created INTEGER,
@@ -207,6 +294,222 @@ CREATE TABLE disputes (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_disputes AS
+SELECT id, charge_id, payment_intent_id, status, reason, amount, currency, evidence_due_by, evidence_submissions,
+    account, livemode, metadata, created
+FROM disputes WHERE _deleted = 0;
+
+CREATE TABLE products (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT,
+    description TEXT,
+    active INTEGER,
+    default_price_id TEXT,
+    unit_label TEXT,
+    statement_descriptor TEXT,
+    tax_code TEXT,
+    shippable INTEGER,
+    -- JSON.
+    images TEXT,
+    -- JSON.
+    marketing_features TEXT,
+    url TEXT,
+    account TEXT,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    updated INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_products AS
+SELECT id, name, description, active, default_price_id, unit_label, statement_descriptor, tax_code, shippable, images,
+    marketing_features, url, account, livemode, metadata, created, updated
+FROM products WHERE _deleted = 0;
+
+CREATE TABLE prices (
+    id TEXT NOT NULL PRIMARY KEY,
+    product_id TEXT,
+    nickname TEXT,
+    lookup_key TEXT,
+    active INTEGER,
+    type TEXT,
+    billing_scheme TEXT,
+    currency TEXT,
+    unit_amount INTEGER,
+    -- Fractions of the smallest unit.
+    unit_amount_decimal TEXT,
+    interval TEXT,
+    interval_count INTEGER,
+    usage_type TEXT,
+    meter_id TEXT,
+    trial_period_days INTEGER,
+    tiers_mode TEXT,
+    tax_behavior TEXT,
+    account TEXT,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_prices AS
+SELECT id, product_id, nickname, lookup_key, active, type, billing_scheme, currency, unit_amount, unit_amount_decimal,
+    interval, interval_count, usage_type, meter_id, trial_period_days, tiers_mode, tax_behavior, account, livemode,
+    metadata, created
+FROM prices WHERE _deleted = 0;
+
+CREATE TABLE payment_methods (
+    id TEXT NOT NULL PRIMARY KEY,
+    customer_id TEXT,
+    type TEXT,
+    card_brand TEXT,
+    card_last4 TEXT,
+    card_exp_month INTEGER,
+    card_exp_year INTEGER,
+    card_country TEXT,
+    card_funding TEXT,
+    card_fingerprint TEXT,
+    billing_name TEXT,
+    billing_email TEXT,
+    billing_country TEXT,
+    account TEXT,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_payment_methods AS
+SELECT id, customer_id, type, card_brand, card_last4, card_exp_month, card_exp_year, card_country, card_funding,
+    card_fingerprint, billing_name, billing_email, billing_country, account, livemode, metadata, created
+FROM payment_methods WHERE _deleted = 0;
+
+-- The payment methods that end with their customer.
+CREATE INDEX payment_methods_of_customer ON payment_methods (customer_id);
+
+CREATE TABLE subscription_schedules (
+    id TEXT NOT NULL PRIMARY KEY,
+    customer_id TEXT,
+    subscription_id TEXT,
+    released_subscription_id TEXT,
+    status TEXT,
+    end_behavior TEXT,
+    current_phase_start INTEGER,
+    current_phase_end INTEGER,
+    -- JSON.
+    phases TEXT,
+    completed_at INTEGER,
+    released_at INTEGER,
+    canceled_at INTEGER,
+    account TEXT,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_subscription_schedules AS
+SELECT id, customer_id, subscription_id, released_subscription_id, status, end_behavior, current_phase_start,
+    current_phase_end, phases, completed_at, released_at, canceled_at, account, livemode, metadata, created
+FROM subscription_schedules WHERE _deleted = 0;
+
+CREATE TABLE credit_notes (
+    id TEXT NOT NULL PRIMARY KEY,
+    invoice_id TEXT,
+    customer_id TEXT,
+    refund_id TEXT,
+    number TEXT,
+    status TEXT,
+    type TEXT,
+    reason TEXT,
+    currency TEXT,
+    amount INTEGER,
+    subtotal INTEGER,
+    total INTEGER,
+    out_of_band_amount INTEGER,
+    memo TEXT,
+    effective_at INTEGER,
+    voided_at INTEGER,
+    account TEXT,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_credit_notes AS
+SELECT id, invoice_id, customer_id, refund_id, number, status, type, reason, currency, amount, subtotal, total,
+    out_of_band_amount, memo, effective_at, voided_at, account, livemode, metadata, created
+FROM credit_notes WHERE _deleted = 0;
+
+CREATE TABLE payouts (
+    id TEXT NOT NULL PRIMARY KEY,
+    status TEXT,
+    amount INTEGER,
+    currency TEXT,
+    arrival_date INTEGER,
+    automatic INTEGER,
+    method TEXT,
+    type TEXT,
+    source_type TEXT,
+    destination_id TEXT,
+    balance_transaction_id TEXT,
+    reconciliation_status TEXT,
+    failure_code TEXT,
+    failure_message TEXT,
+    description TEXT,
+    statement_descriptor TEXT,
+    account TEXT,
+    livemode INTEGER,
+    metadata TEXT,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_payouts AS
+SELECT id, status, amount, currency, arrival_date, automatic, method, type, source_type, destination_id,
+    balance_transaction_id, reconciliation_status, failure_code, failure_message, description, statement_descriptor,
+    account, livemode, metadata, created
+FROM payouts WHERE _deleted = 0;
+
+CREATE TABLE early_fraud_warnings (
+    id TEXT NOT NULL PRIMARY KEY,
+    charge_id TEXT,
+    payment_intent_id TEXT,
+    fraud_type TEXT,
+    actionable INTEGER,
+    account TEXT,
+    livemode INTEGER,
+    created INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_early_fraud_warnings AS
+SELECT id, charge_id, payment_intent_id, fraud_type, actionable, account, livemode, created
+FROM early_fraud_warnings WHERE _deleted = 0;
 
 -- Preset `clerk`
 
@@ -231,6 +534,11 @@ CREATE TABLE users (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE VIEW live_users AS
+SELECT id, email, first_name, last_name, username, image_url, external_id, public_metadata, banned, locked, created_at,
+    updated_at, last_sign_in_at
+FROM users WHERE _deleted = 0;
+
 CREATE TABLE organizations (
     id TEXT NOT NULL PRIMARY KEY,
     name TEXT,
@@ -248,6 +556,11 @@ CREATE TABLE organizations (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE VIEW live_organizations AS
+SELECT id, name, slug, image_url, created_by, members_count, max_allowed_memberships, public_metadata, created_at,
+    updated_at
+FROM organizations WHERE _deleted = 0;
+
 CREATE TABLE organization_memberships (
     id TEXT NOT NULL PRIMARY KEY,
     organization_id TEXT,
@@ -262,6 +575,10 @@ CREATE TABLE organization_memberships (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_organization_memberships AS
+SELECT id, organization_id, user_id, role, permissions, public_metadata, created_at, updated_at
+FROM organization_memberships WHERE _deleted = 0;
 
 -- The memberships that end with their organization or user.
 CREATE INDEX organization_memberships_of_organization ON organization_memberships (organization_id);
@@ -284,6 +601,10 @@ CREATE TABLE paddle_customers (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_paddle_customers AS
+SELECT id, email, name, status, locale, marketing_consent, custom_data, created_at, updated_at
+FROM paddle_customers WHERE _deleted = 0;
 
 CREATE TABLE paddle_subscriptions (
     id TEXT NOT NULL PRIMARY KEY,
@@ -315,6 +636,12 @@ CREATE TABLE paddle_subscriptions (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE VIEW live_paddle_subscriptions AS
+SELECT id, customer_id, business_id, discount_id, status, price_id, quantity, currency, collection_mode, interval,
+    interval_count, current_period_start, current_period_end, next_billed_at, first_billed_at, started_at,
+    paused_at, canceled_at, scheduled_action, scheduled_at, custom_data, created_at, updated_at
+FROM paddle_subscriptions WHERE _deleted = 0;
+
 CREATE TABLE paddle_subscription_items (
     subscription_id TEXT NOT NULL,
     price_id TEXT NOT NULL,
@@ -327,6 +654,12 @@ CREATE TABLE paddle_subscription_items (
     next_billed_at INTEGER,
     PRIMARY KEY (subscription_id, price_id)
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_paddle_subscription_items AS
+SELECT subscription_id, price_id, product_id, status, quantity, recurring, unit_amount, currency, next_billed_at
+FROM paddle_subscription_items WHERE NOT EXISTS (
+    SELECT 1 FROM paddle_subscriptions AS parent WHERE parent.id = subscription_id AND parent._deleted = 1
+);
 
 CREATE TABLE paddle_transactions (
     id TEXT NOT NULL PRIMARY KEY,
@@ -362,6 +695,12 @@ CREATE TABLE paddle_transactions (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE VIEW live_paddle_transactions AS
+SELECT id, customer_id, subscription_id, business_id, discount_id, invoice_id, invoice_number, status, origin,
+    collection_mode, currency, subtotal, discount, tax, total, grand_total, balance, fee, earnings, payment_status,
+    payment_error, billing_period_start, billing_period_end, billed_at, custom_data, created_at, updated_at
+FROM paddle_transactions WHERE _deleted = 0;
+
 CREATE TABLE paddle_adjustments (
     id TEXT NOT NULL PRIMARY KEY,
     transaction_id TEXT,
@@ -383,6 +722,11 @@ CREATE TABLE paddle_adjustments (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE VIEW live_paddle_adjustments AS
+SELECT id, transaction_id, subscription_id, customer_id, action, type, status, reason, currency, subtotal, tax, total,
+    created_at, updated_at
+FROM paddle_adjustments WHERE _deleted = 0;
+
 -- Preset `twilio`
 
 CREATE TABLE twilio_messages (
@@ -398,6 +742,10 @@ CREATE TABLE twilio_messages (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_twilio_messages AS
+SELECT sid, status, sender, recipient, messaging_service_sid, error_code, received_at
+FROM twilio_messages WHERE _deleted = 0;
 
 CREATE TABLE twilio_inbound_messages (
     sid TEXT NOT NULL PRIMARY KEY,
@@ -416,3 +764,8 @@ CREATE TABLE twilio_inbound_messages (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_twilio_inbound_messages AS
+SELECT sid, sender, recipient, body, num_segments, num_media, media_url, media_content_type, opt_out_type,
+    messaging_service_sid, received_at
+FROM twilio_inbound_messages WHERE _deleted = 0;

@@ -449,6 +449,21 @@ outcome = { provider_id = "data.object.mailed", is = "delivered" }
 name = "complained"
 on = ["s:customer.*"]
 suppress = { address = "data.object.unwanted", reason = "complained" }
+
+[[rules]]
+name = "left"
+on = ["s:customer.*"]
+suppress = { address = "data.object.unwanted", reason = "unsubscribed", group = "data.object.id" }
+
+[[rules]]
+name = "lifted"
+on = ["s:customer.*"]
+lift = { address = "data.object.unwanted", reason = "bounced" }
+
+[[rules]]
+name = "joined"
+on = ["s:customer.*"]
+lift = { address = "data.object.unwanted", reason = "bounced", group = "data.object.id" }
 "#;
 
 /// A rule of every kind on tables of every shape: keys of one column and of two, of text and of whole numbers, with and without
@@ -727,7 +742,7 @@ fn the_dashboards_queries() {
 }
 
 /// Events and letters of few kinds, and of rare ones. Each has its own time.
-const SEARCHED: [(&str, &str); 28] = [
+const SEARCHED: [(&str, &str); 29] = [
     ("events.source", "CASE i WHEN 7 THEN 'rare' ELSE 'source-' || (i % 2) END"),
     ("events.type", "CASE i WHEN 8 THEN 'rare' ELSE 'type-' || (i % 3) END"),
     ("events.outcome", "iif(i = 9, 'recorded', 'applied')"),
@@ -758,6 +773,7 @@ const SEARCHED: [(&str, &str); 28] = [
     ("retries.due_at", "NULL"),
     ("retries.failures", "'[]'"),
     ("suppressions.created_at", "1767225600000 - i * 1000"),
+    ("group_suppressions.created_at", "1767225600000 - i * 1000"),
     ("audit.detail", "'{}'"),
 ];
 

@@ -129,6 +129,6 @@ fn about(rule: &Rule, row: &Row) -> Option<About> {
         Effect::Outcome { by_provider_id, .. } => {
             keyed("outbox", 0, vec![if *by_provider_id { "provider_id" } else { "id" }])
         }
-        Effect::Suppress { .. } => keyed("suppressions", 0, vec!["address"]),
+        Effect::Suppress(whom) | Effect::Lift(whom) => keyed(whom.table(), 0, whom.key().to_vec()),
     }
 }

@@ -22,7 +22,8 @@ use hookmill_rules::refetch::path;
 use hookmill_rules::row::{Identity, ROW_BYTES, Row, RowWriter};
 use hookmill_rules::{
     Body, Column, Each, Effect, EventFacts, Extent, Guard, HandlerRef, NotJson, Order, Program,
-    Reads, Rule, Scope, Send, Stopped, Unmatched, Value, ValueError, Values, each_element,
+    Reads, Rule, Scope, Send, Stopped, Suppression, Unmatched, Value, ValueError, Values,
+    each_element,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -477,10 +478,44 @@ impl<'e> RowBuilder<'e> {
                     self.push((number, rule), &(id, outcome.as_str(), outcome.rank(), self.now))?;
                 }
             }
-            (Effect::Suppress { address, reason }, _) => {
-                let address = json(&rule.name, address, scope)?;
-                for address in self.texts(&rule.name, address.as_deref())? {
-                    self.push((number, rule), &(address_key(&address), reason, self.now))?;
+            (Effect::Suppress(whom) | Effect::Lift(whom), _) => {
+                self.suppressions((number, rule), whom, scope)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a rule that suppresses addresses, or lifts suppressions.
+    fn suppressions(
+        &mut self,
+        (number, rule): (usize, &Rule),
+        whom: &Suppression,
+        scope: Scope<'_>,
+    ) -> Result<(), Fate> {
+        let (name, now) = (&rule.name, self.now);
+        let address = json(name, &whom.address, scope)?;
+        let addresses = self.texts(name, address.as_deref())?;
+        let version = match &whom.version {
+            None => self.envelope.received_at.micros(),
+            Some(value) => {
+                let found = value.version(scope).map_err(|error| value_error(name, error))?;
+                found.ok_or_else(|| missing(name, "the version", value))?
+            }
+        };
+        let group = match &whom.group {
+            None => None,
+            Some(value) => {
+                let found = self.texts(name, json(name, value, scope)?.as_deref())?;
+                Some(found.into_iter().next().ok_or_else(|| missing(name, "the group", value))?)
+            }
+        };
+        for address in addresses.iter().map(|address| address_key(address)) {
+            for reason in &whom.reasons {
+                match &group {
+                    None => self.push((number, rule), &(&address, reason, version, now))?,
+                    Some(group) => {
+                        self.push((number, rule), &(&address, group, reason, version, now))?;
+                    }
                 }
             }
         }
@@ -575,7 +610,7 @@ impl<'e> RowBuilder<'e> {
         let envelope = self.envelope;
         let mut found = |value: &Value| self.texts(rule, json(rule, value, scope)?.as_deref());
         let (channel, to, mut content) = match send {
-            Send::Email { template, to, cc, reply_to, recipients } => {
+            Send::Email { template, to, cc, reply_to, recipients, group } => {
                 let to = found(to)?;
                 let cc = cc.as_ref().map(&mut found).transpose()?;
                 let reply_to = reply_to.as_ref().map(&mut found).transpose()?;
@@ -587,6 +622,9 @@ impl<'e> RowBuilder<'e> {
                     }
                     if let Some(reply_to) = reply_to {
                         content["reply_to"] = reply_to.into_iter().next().into();
+                    }
+                    if let Some(group) = group {
+                        content["group"] = group.as_str().into();
                     }
                     content
                 } else {

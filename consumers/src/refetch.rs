@@ -171,10 +171,13 @@ pub async fn round<S: Store, F: Fetch>(
             let start = now();
             let Some(wanted) = take(store, source, api, start, longest).await? else { break };
             let request = request(api, &wanted);
+            let account = request.headers.iter().find(|(name, _)| *name == ACCOUNT);
+            let account = account.map(|(_, account)| account.clone());
             let hidden = request.hidden_key(key);
             let answer = fetch.ask(request, key).await;
             let answer = answer.map_err(|error| hidden.in_text(&error.to_string()));
-            let statements = judge(config, api, &wanted, answer, start, &mut fetched);
+            let asked = Asked { api, account };
+            let statements = judge(config, &asked, &wanted, answer, start, &mut fetched);
             store.execute(statements).await?;
         }
     }
@@ -207,34 +210,59 @@ async fn take<S: Store>(
     Ok(read(answer(&store.execute(statements).await?, 2))?.pop())
 }
 
-/// Requests the object in the version of the event's endpoint: Stripe's objects have the API version that the endpoint was
-/// created with. <https://docs.stripe.com/api/versioning>
+/// Requests the object as the event's endpoint gets it: in the API version that the endpoint was created with, and from the
+/// connected account that the event is about. <https://docs.stripe.com/api/versioning>,
+/// <https://docs.stripe.com/connect/authentication>
 fn request(api: &Api, wanted: &Wanted) -> ApiRequest {
     let rest: Map<String, Value> = serde_json::from_str(&wanted.rest).unwrap_or_default();
-    let version = rest.get("api_version").and_then(Value::as_str);
-    let version = version.filter(|_| api.provider == Provider::Stripe);
+    let members = [("api_version", "stripe-version"), ("account", ACCOUNT)];
+    let headers = members.into_iter().filter(|_| api.provider == Provider::Stripe);
+    let headers = headers
+        .filter_map(|(member, header)| Some((header, rest.get(member)?.as_str()?.to_owned())));
     ApiRequest {
         method: Method::Get,
         url: format!("{}{}", api.url, wanted.path),
-        headers: version
-            .map(|version| ("stripe-version", version.to_owned()))
-            .into_iter()
-            .collect(),
+        headers: headers.collect(),
         authorization: Authorization::Bearer,
         body: String::new(),
+    }
+}
+
+/// The header that names the account.
+const ACCOUNT: &str = "stripe-account";
+
+/// Where an object was requested.
+struct Asked<'a> {
+    api: &'a Api,
+    /// The connected account; the key's own without one.
+    account: Option<String>,
+}
+
+impl Asked<'_> {
+    /// The sentence about an object that the API does not have. The provider sends the deletion as an event, unless the key
+    /// belongs to another account or mode.
+    fn gone(&self, rule: &str, path: &str) -> String {
+        let provider = self.api.provider.as_str();
+        let of = self.account.as_ref().map(|account| format!(" for the account {account}"));
+        format!(
+            "{provider} has no {path}{}; rule `{rule}` falls back to event-id order until a deletion arrives. If the object \
+             exists, check that the key {} belongs to this account and mode",
+            of.unwrap_or_default(),
+            self.api.key.0,
+        )
     }
 }
 
 /// The statements that record an answer.
 fn judge(
     config: &Consumers,
-    api: &Api,
+    asked: &Asked<'_>,
     wanted: &Wanted,
     answer: Result<ApiResponse, String>,
     start: Timestamp,
     fetched: &mut Fetched,
 ) -> Vec<Statement> {
-    let Wanted { rule, path, event_id, attempts, .. } = wanted;
+    let (api, Wanted { rule, path, event_id, attempts, .. }) = (asked.api, wanted);
     let done = Statement::new(DONE, params![rule, path, event_id]);
     let (error, after) = match answer {
         Ok(ApiResponse { status: 200, body, .. }) => match read_object(api.provider, path, &body) {
@@ -255,7 +283,10 @@ fn judge(
             Object::IsGone => return vec![done],
             Object::Unreadable => ("the response is not the requested object".to_owned(), None),
         },
-        Ok(ApiResponse { status: 404 | 410, .. }) => return vec![done],
+        Ok(ApiResponse { status: 404 | 410, .. }) => {
+            fetched.problems.push(asked.gone(rule, path));
+            return vec![done];
+        }
         Ok(ApiResponse { status: status @ (401 | 403), .. }) => {
             (format!("response {status}; check that the key {} can read this", api.key.0), None)
         }

@@ -554,8 +554,8 @@ fn an_email_that_cannot_be_composed_is_refused_alone() {
 #[test]
 fn a_suppressed_recipient_gets_no_email() {
     let world = World::new(Provider::Resend, 3);
-    let suppress = "INSERT INTO suppressions (address, reason, source, event_id, created_at) \
-        VALUES ('0@example.com', 'bounced', 's', 'e', 0), ('c@example.com', 'complained', 's', 'e', 0)";
+    let suppress = "INSERT INTO suppressions (address, reason, source, event_id, version, created_at) \
+        VALUES ('0@example.com', 'bounced', 's', 'e', 0, 0), ('c@example.com', 'complained', 's', 'e', 0, 0)";
     world.sql(suppress, vec![]);
     let content = json!({ "template": "welcome", "to": ["1@example.com", "0@EXAMPLE.com"], "cc": ["C@example.com"], "data": { "name": "x" } });
     let sql = "UPDATE outbox SET content = ?1 WHERE event_id = 'evt_1'";
@@ -574,6 +574,32 @@ fn a_suppressed_recipient_gets_no_email() {
     let body = &world.sql("SELECT body FROM outbox_batches", vec![])[0][0];
     let body: Value = serde_json::from_str(body.as_ref().unwrap()).unwrap();
     assert_eq!((&body[0]["to"], &body[0]["cc"]), (&json!(["1@example.com"]), &Value::Null));
+}
+
+#[test]
+fn a_recipient_who_has_left_a_group_gets_the_emails_outside_it() {
+    let world = World::new(Provider::SendGrid, 4);
+    let suppress = "INSERT INTO group_suppressions (address, group_id, reason, source, event_id, version, created_at) \
+        SELECT value || '@example.com', '4711', 'unsubscribed', 's', 'e', 0, 0 FROM json_each('[0, 1, 2]')";
+    world.sql(suppress, vec![]);
+    for (event, group) in [("evt_1", "4711"), ("evt_2", "4712"), ("evt_3", "4711")] {
+        let sql =
+            "UPDATE outbox SET content = json_set(content, '$.group', ?1) WHERE event_id = ?2";
+        world.sql(sql, params![group, event]);
+    }
+    world.until_done(1_000);
+    let rows = world.sql("SELECT event_id, state, error FROM outbox ORDER BY event_id", vec![]);
+    let why = "the recipient is suppressed: 1@example.com: unsubscribed (group 4711)";
+    let sent = |event: &str| [Some(event.to_owned()), Some("sent".to_owned()), None];
+    let suppressed = ["evt_1", "suppressed", why].map(|text| Some(text.to_owned()));
+    assert_eq!(rows, [sent("evt_0"), suppressed, sent("evt_2"), sent("evt_3")]);
+    // Each group is a request of its own.
+    let asked = world.sql(
+        "SELECT body ->> '$.asm.group_id', json_array_length(body, '$.personalizations') FROM outbox_batches ORDER BY 1",
+        vec![],
+    );
+    let one = |group: Option<&str>| [group.map(ToOwned::to_owned), Some("1".to_owned())];
+    assert_eq!(asked, [one(None), one(Some("4711")), one(Some("4712"))]);
 }
 
 #[test]

@@ -426,12 +426,51 @@ fn a_missing_object_is_left_to_its_deletion_event() {
     };
     // 404, and Stripe's answer for a deleted customer.
     world.applied(&tie(100));
-    assert!(world.rounds().is_empty());
+    insta::assert_snapshot!(world.rounds().join("\n"), @"
+    stripe has no /v1/subscriptions/sub_1; rule `stripe-subscription-items` falls back to event-id order until a deletion arrives. If the object exists, check that the key STRIPE_API_KEY belongs to this account and mode
+    stripe has no /v1/subscriptions/sub_1; rule `stripe-subscriptions` falls back to event-id order until a deletion arrives. If the object exists, check that the key STRIPE_API_KEY belongs to this account and mode
+    ");
     world.is(&json!({ "id": "sub_1", "deleted": true }));
     world.applied(&tie(200));
     assert!(world.rounds().is_empty());
     assert_eq!(world.request_count(), 4);
     assert_eq!(world.quantity(), [["2", "0"]]);
+}
+
+#[test]
+fn a_tie_of_a_connected_account_is_fetched_from_that_account() {
+    let world = World::new();
+    let tied = |id: &str, account: &Value| {
+        let body = json!({
+            "id": id, "api_version": "2026-10-28.endive", "created": 100, "account": account,
+            "data": { "object": { "id": "cus_1", "email": id } },
+        });
+        event(id, "customer.updated", &body.to_string(), 1)
+    };
+    let object = json!({ "id": "cus_1", "email": "current" });
+    world.api.objects.lock().unwrap().insert("/v1/customers/cus_1".to_owned(), object);
+    let account = json!("acct_1");
+    world.applied(&[tied("evt_1", &account), tied("evt_2", &account)]);
+    assert!(world.rounds().is_empty());
+    assert_eq!(world.fixture.rows("SELECT email FROM customers"), [["current"]]);
+    // Without an account, the object belongs to the key's own.
+    world.later(Duration::from_secs(1));
+    world.applied(&[tied("evt_3", &Value::Null)]);
+    assert!(world.rounds().is_empty());
+    let requests = world.api.requests.lock().unwrap();
+    let asked = requests.iter().map(|request| {
+        request
+            .headers
+            .iter()
+            .find(|(name, _)| *name == "stripe-account")
+            .map(|(_, account)| account.as_str())
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), [Some("acct_1"), None]);
+    drop(requests);
+    // The account does not have it.
+    world.api.objects.lock().unwrap().clear();
+    world.applied(&[tied("evt_4", &account)]);
+    insta::assert_snapshot!(world.rounds().join("\n"), @"stripe has no /v1/customers/cus_1 for the account acct_1; rule `stripe-customers` falls back to event-id order until a deletion arrives. If the object exists, check that the key STRIPE_API_KEY belongs to this account and mode");
 }
 
 #[test]

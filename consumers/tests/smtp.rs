@@ -314,8 +314,8 @@ async fn a_refused_recipient_does_not_affect_the_others() {
 
     // Of several recipients, those that are not suppressed and that the server accepts get the email.
     let world = World::new(0, &[Mood::Recipient("b@", "550 5.1.1 No such user")]).await;
-    let suppress = "INSERT INTO suppressions (address, reason, source, event_id, created_at) \
-        VALUES ('c@example.com', 'complained', 's', 'e', 0)";
+    let suppress = "INSERT INTO suppressions (address, reason, source, event_id, version, created_at) \
+        VALUES ('c@example.com', 'complained', 's', 'e', 0, 0)";
     world.sql(suppress, Vec::new()).await;
     world.write(0, &json!(["a@example.com", "b@example.com"]), &json!(["c@example.com"])).await;
     assert_eq!(world.until_done().await.accepted, 1);

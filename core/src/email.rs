@@ -141,6 +141,8 @@ pub struct Email {
     pub html: String,
     /// The text part.
     pub text: String,
+    /// The group of emails that it belongs to, such as a newsletter.
+    pub group: Option<String>,
 }
 
 #[cfg(test)]

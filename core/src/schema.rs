@@ -38,8 +38,14 @@ pub struct TableColumn {
 /// The table with the versions of removed rows, and of lists.
 pub const ROW_GUARDS: &str = "row_guards";
 
+/// The table of suppressed addresses.
+pub const SUPPRESSIONS: &str = "suppressions";
+
+/// The table of addresses that are suppressed for a group of emails.
+pub const GROUP_SUPPRESSIONS: &str = "group_suppressions";
+
 /// Hookmill's own tables, which rules cannot write.
-pub const OWN_TABLES: [&str; 22] = [
+pub const OWN_TABLES: [&str; 23] = [
     "activity",
     "admin_failures",
     "admin_tokens",
@@ -50,6 +56,7 @@ pub const OWN_TABLES: [&str; 22] = [
     "event_kinds",
     "event_messages",
     "events",
+    GROUP_SUPPRESSIONS,
     "outbox",
     "outbox_batches",
     "outbox_senders",
@@ -61,7 +68,7 @@ pub const OWN_TABLES: [&str; 22] = [
     "retries",
     ROW_GUARDS,
     "stale_bodies",
-    "suppressions",
+    SUPPRESSIONS,
 ];
 
 impl Table {

@@ -69,6 +69,11 @@ impl Timestamp {
         self.0
     }
 
+    /// Microseconds since the Unix epoch, the unit of versions that are times.
+    pub const fn micros(self) -> i64 {
+        self.0.saturating_mul(1000)
+    }
+
     /// Whole seconds since the Unix epoch, rounded down.
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(1000)

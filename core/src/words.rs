@@ -379,6 +379,8 @@ words! {
         Outcome = "outcome",
         /// It suppresses an address.
         Suppress = "suppress",
+        /// It lifts a suppression.
+        Lift = "lift",
     }
 }
 

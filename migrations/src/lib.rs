@@ -227,6 +227,25 @@ mod tests {
     }
 
     #[test]
+    fn every_table_of_a_preset_has_a_view_of_its_live_rows() {
+        let mut database = Connection::open_in_memory().unwrap();
+        apply(&mut database, &own()).unwrap();
+        let names = |table: &str| -> Vec<String> {
+            let mut query = database.prepare("SELECT name FROM pragma_table_info(?1)").unwrap();
+            query.query_map([table], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        let schema = schema(&database).unwrap();
+        let own = |name: &str| hookmill_core::schema::OWN_TABLES.contains(&name);
+        let mut tables = schema.tables.keys().filter(|name| !own(name)).peekable();
+        assert!(tables.peek().is_some());
+        for table in tables {
+            let mut columns = names(table);
+            columns.retain(|name| !name.starts_with('_'));
+            assert_eq!(names(&format!("live_{table}")), columns, "{table}");
+        }
+    }
+
+    #[test]
     fn migrations_are_applied_once() {
         let mut database = Connection::open_in_memory().unwrap();
         assert_eq!(apply(&mut database, &own()).unwrap().len(), own().len());

@@ -87,6 +87,7 @@ mod tests {
             subject: "Welcome, \"Ines\" 🎉".into(),
             html: format!("<p>{text}</p>"),
             text: text.to_owned(),
+            group: None,
         }
     }
 

@@ -44,7 +44,7 @@ before(async () => {
   await eventually("rejections are recorded", () => pipeline.one("SELECT sum(count) FROM rejection_counts") === 3);
   pipeline.sql("DROP TRIGGER broken");
   pipeline.sql("UPDATE outbox SET state = 'refused', error = 'invalid address' WHERE event_id = 'evt_mail_grace'");
-  pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, created_at) VALUES ('bob@example.com', 'bounced', 'resend', 'msg_1', 0)");
+  pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, version, created_at) VALUES ('bob@example.com', 'bounced', 'resend', 'msg_1', 0, 0)");
   browser = await startBrowser();
   window = await openWindow(browser, pipeline);
   page = window.page;
@@ -327,7 +327,7 @@ test("a token with the role `read` sees no controls for changes, and the reason"
   const replay = pipeline.one("SELECT id FROM replays WHERE state = 'done' LIMIT 1");
   pipeline.sql(`UPDATE replays SET state = 'paused' WHERE id = '${replay}'`);
   pipeline.sql("UPDATE outbox SET state = 'refused' WHERE event_id = 'evt_mail_grace'");
-  pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, created_at) VALUES ('eve@example.com', 'bounced', 'resend', 'msg_1', 0)");
+  pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, version, created_at) VALUES ('eve@example.com', 'bounced', 'resend', 'msg_1', 0, 0)");
   for (const [hash, title] of [
     ["#/dead-letters", "Dead letters"],
     [`#/dead-letters/${letter}`, "Dead letter"],

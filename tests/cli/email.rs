@@ -33,7 +33,8 @@ fn an_email_is_displayed_in_development_and_listed() {
     database
         .execute_batch(
             "UPDATE outbox SET state = 'suppressed', error = 'bounced' || char(27) || '[2J', skipped_recipients = 'b@example.com: bounced';
-             INSERT INTO suppressions VALUES ('a@example.com', 'bounced', 'resend', 'msg_1', 0);",
+             INSERT INTO suppressions VALUES ('a@example.com', 'bounced', 'resend', 'msg_1', 0, 0);
+             INSERT INTO group_suppressions VALUES ('a@example.com', '4711', 'unsubscribed', 'sendgrid', 'sg_1', 0, 1);",
         )
         .unwrap();
     let list = shown(example.path(), &["email", "list"]);
@@ -44,6 +45,9 @@ fn an_email_is_displayed_in_development_and_listed() {
             shown(example.path(), &["email", "suppressions"]),
             shown(example.path(), &["email", "unsuppress", "A <A@example.com>", "--reason", "mended"]),
             shown(example.path(), &["email", "unsuppress", "a@example.com", "--reason", "mended"]),
+            shown(example.path(), &["email", "suppressions"]),
+            shown(example.path(), &["email", "unsuppress", "a@example.com", "--group", "4712", "--reason", "mended"]),
+            shown(example.path(), &["email", "unsuppress", "a@example.com", "--group", "4711", "--reason", "mended"]),
             shown(example.path(), &["email", "suppressions"]),
             shown(example.path(), &["email", "retry", "--state", "suppressed", "--reason", "mended", "--rule", "other"]),
             shown(example.path(), &["email", "retry", "--state", "suppressed", "--reason", "mended"]),

@@ -197,7 +197,7 @@ fn a_suppressed_address_gets_no_email() {
     let api = Api::start();
     let pipeline = Pipeline::with_api(&api);
     pipeline.sql(
-        "INSERT INTO suppressions VALUES ('evt_1@example.com', 'bounced', 'resend', 'evt_0', 0)",
+        "INSERT INTO suppressions VALUES ('evt_1@example.com', 'bounced', 'resend', 'evt_0', 0, 0)",
     );
     accepted(&pipeline, &mailed("evt_1"));
     accepted(&pipeline, &mailed("evt_2"));
@@ -248,7 +248,10 @@ fn later_reports_of_the_provider_are_recorded_in_any_order() {
     report(&pipeline, 7, "email.complained", &first, &Value::Null);
     pipeline.settle();
     assert_eq!(outcomes(), [["complained"], ["clicked"]]);
-    assert_eq!(suppressed(), [["evt_1@example.com", "bounced"]]);
+    assert_eq!(
+        suppressed(),
+        [["evt_1@example.com", "bounced"], ["evt_1@example.com", "complained"]]
+    );
     let again = json!({ "to": "evt_1@example.com", "name": "again" });
     accepted(&pipeline, &stripe("test.mailed", "evt_3", 1, again));
     sent(&pipeline);
@@ -292,13 +295,14 @@ fn a_report_settles_an_uncertain_email() {
     let id = pipeline.sql("SELECT id FROM outbox")[0][0].clone();
     let event = |event: &str, number: u8, more: &Value| {
         let mut event = json!({ "sg_event_id": format!("sg_{number}"), "event": event, "email": "EVT_1@example.com" });
+        event["timestamp"] = 1_790_000_000.into();
         event["hookmill"] = more.clone();
         event
     };
     let body = json!([
         event("delivered", 1, &id),
         event("processed", 2, &id),
-        event("group_unsubscribe", 3, &Value::Null)
+        event("unsubscribe", 3, &Value::Null)
     ]);
     let signed = signed("sendgrid", "delivered", "sg", None, body.to_string().as_bytes());
     assert_eq!(pipeline.send(&signed.headers, "sendgrid", &signed.body).status, 200);
@@ -306,4 +310,101 @@ fn a_report_settles_an_uncertain_email() {
     assert_eq!(pipeline.sql("SELECT state, outcome FROM outbox"), [["sent", "delivered"]]);
     let suppressed = pipeline.sql("SELECT address, reason FROM suppressions");
     assert_eq!(suppressed, [["evt_1@example.com", "unsubscribed"]]);
+}
+
+/// Sends a request of SendGrid with these events about `evt_1`.
+fn reported(pipeline: &Pipeline, number: u8, events: &[(&str, &str, i64)]) {
+    let event = |(place, (kind, address, at)): (usize, &(&str, &str, i64))| {
+        let mut event = json!({ "sg_event_id": format!("sg_{number}_{place}"), "email": address, "timestamp": at });
+        // A bounce has a type, and an event of a group has its number.
+        let (kind, more) = kind.split_once(' ').unwrap_or((kind, ""));
+        event["event"] = kind.into();
+        match kind {
+            "bounce" => event["type"] = more.into(),
+            _ if !more.is_empty() => event["asm_group_id"] = more.parse::<u64>().unwrap().into(),
+            _ => {}
+        }
+        event
+    };
+    let body: Value = events.iter().enumerate().map(event).collect();
+    let signed = signed("sendgrid", "bounce", "sg", None, body.to_string().as_bytes());
+    assert_eq!(pipeline.send(&signed.headers, "sendgrid", &signed.body).status, 200);
+    pipeline.settle();
+}
+
+#[test]
+fn only_a_hard_bounce_suppresses_an_address() {
+    let pipeline = Pipeline::with_api(&Api::start());
+    let events = [
+        ("bounce expired", "full@example.com", 1_790_000_001),
+        ("bounce blocked", "listed@example.com", 1_790_000_002),
+        ("bounce bounce", "gone@example.com", 1_790_000_003),
+        // A type that SendGrid may add later.
+        ("bounce delayed", "other@example.com", 1_790_000_004),
+    ];
+    reported(&pipeline, 1, &events);
+    assert_eq!(
+        pipeline.sql("SELECT address, reason FROM suppressions"),
+        [["gone@example.com", "bounced"]]
+    );
+}
+
+#[test]
+fn a_newsletter_group_is_left_apart_from_other_emails() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let (one, other) = ("evt_1@example.com", "evt_2@example.com");
+    let left = [
+        ("group_unsubscribe 4711", one, 1_790_000_010),
+        ("group_unsubscribe 4712", one, 1_790_000_010),
+        ("unsubscribe", other, 1_790_000_010),
+    ];
+    reported(&pipeline, 1, &left);
+    let groups = || pipeline.sql("SELECT address, group_id, reason FROM group_suppressions");
+    let everywhere = pipeline.sql("SELECT address, reason FROM suppressions");
+    assert_eq!(everywhere, [[other, "unsubscribed"]]);
+    assert_eq!(groups(), [[one, "4711", "unsubscribed"], [one, "4712", "unsubscribed"]]);
+    // An email outside the groups arrives; one of the group does not.
+    accepted(&pipeline, &mailed("evt_1"));
+    accepted(&pipeline, &mailed("evt_2"));
+    let news = json!({ "to": one, "name": "news" });
+    accepted(&pipeline, &stripe("test.news", "evt_3", 1, news.clone()));
+    sent(&pipeline);
+    let states = || pipeline.sql("SELECT event_id, state FROM outbox ORDER BY event_id");
+    assert_eq!(states(), [["evt_1", "sent"], ["evt_2", "suppressed"], ["evt_3", "suppressed"]]);
+    // The recipient subscribes to the group again. The older report arrives once more and late, and changes nothing.
+    reported(&pipeline, 2, &[("group_resubscribe 4711", one, 1_790_000_020)]);
+    reported(&pipeline, 3, &[("group_unsubscribe 4711", one, 1_790_000_015)]);
+    assert_eq!(groups(), [[one, "4712", "unsubscribed"]]);
+    accepted(&pipeline, &stripe("test.news", "evt_4", 1, news));
+    sent(&pipeline);
+    assert_eq!(states()[3], ["evt_4", "sent"]);
+    assert_eq!(api.accepted(), [one, one]);
+}
+
+#[test]
+fn an_address_that_resend_removes_from_its_list_gets_emails_again() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let listed = |number: u8, kind: &str, at: &str| {
+        let body = json!({ "type": kind, "created_at": at, "data": { "email": "evt_1@example.com", "origin": "manual" } });
+        let signed =
+            signed("resend", kind, &format!("list_{number}"), None, body.to_string().as_bytes());
+        assert_eq!(pipeline.send(&signed.headers, "resend", &signed.body).status, 200);
+        pipeline.settle();
+    };
+    let reasons = || pipeline.sql("SELECT reason FROM suppressions ORDER BY 1");
+    report(&pipeline, 1, "email.bounced", "id", &json!({ "type": "Permanent" }));
+    listed(2, "suppression.added", "2026-11-21T00:00:01Z");
+    pipeline.settle();
+    assert_eq!(reasons(), [["bounced"], ["suppressed at Resend"]]);
+    listed(3, "suppression.removed", "2026-11-21T00:00:02Z");
+    // Late: it is older than the removal.
+    listed(4, "suppression.added", "2026-11-21T00:00:01.5Z");
+    assert_eq!(reasons(), Vec::<Vec<Value>>::new());
+    accepted(&pipeline, &mailed("evt_1"));
+    sent(&pipeline);
+    assert_eq!(api.accepted(), ["evt_1@example.com"]);
+    listed(5, "suppression.added", "2026-11-21T00:00:03Z");
+    assert_eq!(reasons(), [["suppressed at Resend"]]);
 }

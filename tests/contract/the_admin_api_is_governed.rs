@@ -200,17 +200,34 @@ fn an_event_is_found_with_its_timeline() {
 fn an_operator_can_lift_a_suppression() {
     let pipeline = Pipeline::start();
     let operator = operator(&pipeline, "operate");
-    pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, created_at) VALUES ('a@example.com', 'bounced', 'resend', 'msg_1', 1)");
-    assert_eq!(operator.get("/suppressions").json()["items"][0]["address"], "a@example.com");
+    pipeline.sql("INSERT INTO suppressions (address, reason, source, event_id, version, created_at) VALUES ('a@example.com', 'bounced', 'resend', 'msg_1', 1, 1)");
+    pipeline.sql("INSERT INTO group_suppressions (address, group_id, reason, source, event_id, version, created_at) VALUES ('a@example.com', 'news', 'unsubscribed', 'sendgrid', 'sg_1', 1, 2), ('b@example.com', 'news', 'unsubscribed', 'sendgrid', 'sg_2', 1, 2)");
+    let listed = || {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = operator.get(&format!("/suppressions?limit=1&cursor={cursor}")).json();
+            let one = |one: &Value| (one["address"].clone(), one["group"].clone());
+            found.extend(page["items"].as_array().unwrap().iter().map(one));
+            let Some(next) = page["next"].as_str() else { return json!(found) };
+            cursor = next.to_owned();
+        }
+    };
+    let all =
+        json!([["b@example.com", "news"], ["a@example.com", "news"], ["a@example.com", null]]);
+    assert_eq!(listed(), all);
     let because = json!({ "reason": "they have a new mailbox" });
     assert_eq!(operator.delete("/suppressions/A%40example.com", &because).status, 204);
     assert_eq!(operator.delete("/suppressions/a@example.com", &because).status, 404);
+    assert_eq!(listed(), json!([["b@example.com", "news"], ["a@example.com", "news"]]));
+    assert_eq!(operator.delete("/suppressions/a@example.com?group=other", &because).status, 404);
+    assert_eq!(operator.delete("/suppressions/a@example.com?group=news", &because).status, 204);
+    assert_eq!(listed(), json!([["b@example.com", "news"]]));
     let acts = operator.get("/audit").json()["items"].clone();
     assert_eq!(
-        (&acts[0]["action"], &acts[0]["target"]),
-        (&"suppression.remove".into(), &"a@example.com".into())
+        (&acts[0]["action"], &acts[0]["target"], &acts[0]["detail"]["group"]),
+        (&"suppression.remove".into(), &"a@example.com".into(), &"news".into())
     );
-    assert_eq!(acts.as_array().map(Vec::len), Some(1));
+    assert_eq!(acts.as_array().map(Vec::len), Some(2));
 }
 
 #[test]

@@ -58,18 +58,19 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What is known of recipients before they get a message.
 #[derive(Default)]
 struct Recipients {
-    /// The reasons of suppressed ones.
-    suppressed: BTreeMap<String, String>,
+    /// The reasons of suppressed ones, by address and group.
+    suppressed: BTreeMap<(String, Option<String>), String>,
     /// The number of messages within the last hour.
     recent: BTreeMap<String, u32>,
 }
 
 impl Recipients {
-    /// Asks about these addresses or numbers, as in the column `recipient`; `counted` are those with an hourly limit.
+    /// Asks about these addresses or numbers, as in the column `recipient`, with the groups of their emails; `counted` are
+    /// those with an hourly limit.
     async fn read<S: Store>(
         store: &S,
         channel: Channel,
-        all: &BTreeSet<String>,
+        all: &BTreeSet<(String, Option<String>)>,
         counted: &BTreeSet<String>,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
@@ -79,6 +80,15 @@ impl Recipients {
         let recent = state::recent(channel.as_str(), counted, now, HOUR);
         let rows = store.query(vec![state::suppressed(all), recent]).await?;
         Ok(Self { suppressed: state::read_suppressed(&rows)?, recent: state::read_recent(&rows)? })
+    }
+
+    /// Why a recipient gets no emails, or none of this group.
+    fn suppressed(&self, recipient: &str, group: Option<&str>) -> Option<String> {
+        let about = |group: Option<&str>| {
+            self.suppressed.get(&(recipient.to_owned(), group.map(ToOwned::to_owned)))
+        };
+        let of_group = |group| Some(format!("{} (group {group})", about(Some(group))?));
+        about(None).cloned().or_else(|| group.and_then(of_group))
     }
 
     /// Counts a message to a recipient, or returns why it is not sent.

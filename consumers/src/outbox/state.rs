@@ -180,9 +180,14 @@ const SENDERS: &str = "\
 -- health of the providers
 SELECT provider, away_until FROM outbox_senders";
 
+/// `?1` JSON: the addresses, each with a group or `null`.
 const SUPPRESSED: &str = "\
 -- suppressed addresses
-SELECT address, reason FROM suppressions WHERE address IN (SELECT value FROM jsonb_each(?1))";
+SELECT address, NULL AS group_id, group_concat(reason, ', ') AS reason FROM suppressions
+WHERE address IN (SELECT value ->> 0 FROM jsonb_each(?1)) GROUP BY address
+UNION ALL
+SELECT address, group_id, group_concat(reason, ', ') FROM group_suppressions
+WHERE (address, group_id) IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each(?1)) GROUP BY address, group_id";
 
 /// Seals a batch only if all of its members are still pending: of two processes that seal the same message, one succeeds.
 const SEAL: &str = "\
@@ -289,8 +294,8 @@ WHERE id IN (SELECT value FROM outbox_batches, jsonb_each(outbox_batches.members
 
 const SUPPRESS: &str = "\
 -- suppress unsubscribed recipients
-INSERT INTO suppressions (address, reason, source, event_id, created_at)
-SELECT recipient, value ->> 2, value ->> 1, outbox.id, value ->> 3
+INSERT INTO suppressions (address, reason, source, event_id, version, created_at)
+SELECT recipient, value ->> 2, value ->> 1, outbox.id, value ->> 3, value ->> 4
 FROM jsonb_each(?1) JOIN outbox ON outbox.id = value ->> 0
 WHERE recipient IS NOT NULL
 ON CONFLICT DO NOTHING";
@@ -393,24 +398,27 @@ pub fn read_pending(
     Ok((read(answer(rows, ADOPT.len()))?, read(answer(rows, ADOPT.len() + 1))?))
 }
 
-/// Asks which of these addresses, in lower case, are suppressed, and why.
-pub fn suppressed(addresses: &BTreeSet<String>) -> Statement {
+/// Asks which of these addresses, in lower case, are suppressed, and why: for all emails, or for those of the group.
+pub fn suppressed(addresses: &BTreeSet<(String, Option<String>)>) -> Statement {
     Statement::new(SUPPRESSED, params![Param::json(addresses)])
 }
 
-/// Reads the answer to [`suppressed()`].
+/// Reads the answer to [`suppressed()`]: the reasons, by address and group.
 ///
 /// # Errors
 ///
 /// If a value has the wrong type.
-pub fn read_suppressed(rows: &[Rows]) -> Result<BTreeMap<String, String>, StoreError> {
+pub fn read_suppressed(
+    rows: &[Rows],
+) -> Result<BTreeMap<(String, Option<String>), String>, StoreError> {
     #[derive(Deserialize)]
     struct Suppressed {
         address: String,
+        group_id: Option<String>,
         reason: String,
     }
     let suppressed = read::<Suppressed>(answer(rows, 0))?;
-    Ok(suppressed.into_iter().map(|one| (one.address, one.reason)).collect())
+    Ok(suppressed.into_iter().map(|one| ((one.address, one.group_id), one.reason)).collect())
 }
 
 /// Asks for the number of messages that were sent to these addresses, as in the column `recipient`, within this time.
@@ -524,7 +532,7 @@ pub fn delivered(
     });
     let sent: usize = accepted.map(|(_, recipients)| recipients).sum();
     let unwanted = batch.members.iter().zip(results).filter_map(|(id, result)| match result {
-        MessageResult::Unwanted(error) => Some((id, provider, error, now)),
+        MessageResult::Unwanted(error) => Some((id, provider, error, now.micros(), now)),
         MessageResult::Accepted(_) | MessageResult::Partly { .. } | MessageResult::Refused(_) => {
             None
         }

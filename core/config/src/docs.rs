@@ -3,8 +3,8 @@
 use hookmill_core::outbound::Provider;
 use hookmill_keys::{DefaultDoc, KeyDoc, Table as _, reference, root_schema};
 use hookmill_rules::decl::{
-    ConditionKeys, EmailDecl, OutcomeKeys, PrecedenceKeys, RuleKeys, SmsDecl, SuppressKeys,
-    TieKeys, TrackDecl, ValueKeys, value_forms,
+    ConditionKeys, EmailDecl, LiftKeys, OutcomeKeys, PrecedenceKeys, RuleKeys, SmsDecl,
+    SuppressKeys, TieKeys, TrackDecl, ValueKeys, value_forms,
 };
 use serde_json::Value;
 
@@ -64,6 +64,7 @@ fn tables() -> Vec<Reference> {
         ("rules.track", "`track = { … }` of a rule", TrackDecl::keys()),
         ("rules.outcome", "`outcome = { … }` of a rule", OutcomeKeys::keys()),
         ("rules.suppress", "`suppress = { … }` of a rule", SuppressKeys::keys()),
+        ("rules.lift", "`lift = { … }` of a rule", LiftKeys::keys()),
         ("templates", "`[templates.NAME]`", TemplateFiles::keys()),
         ("email", "`[email]`", EmailKeys::keys()),
         (

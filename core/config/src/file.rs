@@ -208,7 +208,9 @@ impl FileKeys {
             unmatched: BTreeMap::new(),
             apis: BTreeMap::new(),
             headers: BTreeMap::new(),
-            emails: root.at("email").is_some(),
+            emails: root
+                .at("email")
+                .map(|_| self.email.as_ref().map(EmailKeys::providers).unwrap_or_default()),
             sms: root.at("sms").is_some(),
             tracking: TrackingKeys::named(root),
             templates: self

@@ -17,7 +17,7 @@ pub fn overview(text: &str, program: &Program) -> String {
             Effect::Send { send: Send::Sms { .. }, .. } => "",
             Effect::Send { send: Send::Track { provider, .. }, .. } => provider.as_str(),
             Effect::Outcome { outcome, .. } => outcome.as_str(),
-            Effect::Suppress { reason, .. } => reason,
+            Effect::Suppress(whom) | Effect::Lift(whom) => &whom.reasons.join(", "),
         };
         let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
         json!({ "name": rule.name, "on": on, "effect": rule.effect.word(), "target": target })

@@ -293,7 +293,7 @@ const SAMPLES: [&str; 15] = [
     [[rules]]
     name = "a"
     on = "stripe:*"
-    email = { template = "a", to = "a", cc = ["a@b.test"], reply_to = "a@b.test", recipients = 2, data = { x-a = { decimal = "a", scale = 3 } }, delay = "1m" }
+    email = { template = "a", to = "a", cc = ["a@b.test"], reply_to = "a@b.test", recipients = 2, group = "1", data = { x-a = { decimal = "a", scale = 3 } }, delay = "1m" }
 
     [[rules]]
     name = "b"
@@ -328,7 +328,17 @@ const SAMPLES: [&str; 15] = [
     [[rules]]
     name = "c"
     on = "stripe:*"
-    suppress = { address = { decimal = ["a"], scale = 3 }, reason = "a" }
+    suppress = { address = { decimal = ["a"], scale = 3 }, reason = "a", group = { decimal = "a", scale = 3 }, version = { decimal = "a", scale = 3 } }
+
+    [[rules]]
+    name = "d"
+    on = "stripe:*"
+    lift = { address = "a", reason = "a", group = { decimal = "a", scale = 3 }, version = { decimal = "a", scale = 3 } }
+
+    [[rules]]
+    name = "e"
+    on = "stripe:*"
+    lift = { address = "a", reason = ["a", "b"] }
     "#,
     r#"
     [sources.stripe]

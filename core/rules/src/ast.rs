@@ -56,8 +56,10 @@ impl RuleDecl {
                 values.push(&track.user);
                 values.extend(track.properties.iter().flat_map(of));
             }
-            EffectDecl::Outcome { of: value, .. } | EffectDecl::Suppress { address: value, .. } => {
-                values.push(value);
+            EffectDecl::Outcome { of: value, .. } => values.push(value),
+            EffectDecl::Suppress(whom) | EffectDecl::Lift(whom) => {
+                values.push(&whom.address);
+                values.extend(whom.group.iter().chain(&whom.version));
             }
         }
         values
@@ -104,13 +106,23 @@ pub enum EffectDecl {
         /// `is`.
         outcome: Outcome,
     },
-    /// `suppress`: Hookmill no longer writes to an address.
-    Suppress {
-        /// `address`: one, or a list of them.
-        address: Located<ValueDecl>,
-        /// `reason`.
-        reason: String,
-    },
+    /// `suppress`: Hookmill no longer sends to an address.
+    Suppress(SuppressionDecl),
+    /// `lift`: Hookmill sends to an address again.
+    Lift(SuppressionDecl),
+}
+
+/// Suppressions, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SuppressionDecl {
+    /// `address`: one, or a list of them.
+    pub address: Located<ValueDecl>,
+    /// `reason`: each is a suppression of its own.
+    pub reasons: Vec<String>,
+    /// `group`: the group of emails that they are about; all emails without one.
+    pub group: Option<Located<ValueDecl>>,
+    /// `version`: a time; that of the receipt without one.
+    pub version: Option<Located<ValueDecl>>,
 }
 
 /// A rule that writes a table, as written.

@@ -9,14 +9,14 @@ use hookmill_keys::{ConfigError, Located};
 use crate::agree::{self, Agreed};
 use crate::ast::{
     ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
-    TableDecl, TableWrite, ValueDecl,
+    SuppressionDecl, TableDecl, TableWrite, ValueDecl,
 };
 use crate::refetch;
 use crate::sql::{self, ORDER_COLUMNS, Parent, Target};
 use crate::{
     Column, Condition, Delete, Each, Effect, Form, GUARD_COLUMNS, Guard, HandlerRef, Path,
-    PathRead, Places, Program, Reads, Refetch, Rule, Send, Sql, Step, TieStep, Unmatched, Value,
-    ValuePath, When,
+    PathRead, Places, Program, Reads, Refetch, Rule, Send, Sql, Step, Suppression, TieStep,
+    Unmatched, Value, ValuePath, When,
 };
 
 /// What the rest of hookmill.toml says that rules refer to.
@@ -28,8 +28,8 @@ pub struct Surroundings {
     pub apis: BTreeMap<String, Provider>,
     /// By source: the headers that its events keep, in lower case.
     pub headers: BTreeMap<String, BTreeSet<String>>,
-    /// Whether `[email]` is configured.
-    pub emails: bool,
+    /// The providers of `[email]`, if it is configured.
+    pub emails: Option<Vec<Provider>>,
     /// Whether `[sms]` is configured.
     pub sms: bool,
     /// The configured providers of tracking events.
@@ -164,9 +164,13 @@ fn compile_rule(
                 Effect::Outcome { of, by_provider_id, outcome },
             )
         }
-        EffectDecl::Suppress { address, reason } => {
-            let address = value(&address.value, true, &mut places);
-            (vec![sql::suppress(name).into()], Effect::Suppress { address, reason: reason.clone() })
+        EffectDecl::Suppress(whom) => {
+            let whom = suppression(whom, &mut places)?;
+            (vec![sql::suppress(name, &whom).into()], Effect::Suppress(whom))
+        }
+        EffectDecl::Lift(whom) => {
+            let whom = suppression(whom, &mut places)?;
+            (sql::lift(name, &whom).map(Sql::from).into(), Effect::Lift(whom))
         }
     };
     let when = if rule.when.is_empty() {
@@ -233,6 +237,24 @@ fn value(text: &ValueDecl, exact: bool, places: &mut Places<'_>) -> Value {
             Value::Money { amount: add(amount), currency: add(currency) }
         }
     }
+}
+
+fn suppression(
+    decl: &SuppressionDecl,
+    places: &mut Places<'_>,
+) -> Result<Suppression, Vec<ConfigError>> {
+    // An operator's lift has the time at which it happens.
+    if let Some(version) = decl.version.as_ref().filter(|version| !version.value.is_time()) {
+        let problem = version.error("the version of a suppression is not a time");
+        return Err(vec![
+            problem.hint("expected the form of a time: { rfc3339 = \"created_at\" }"),
+        ]);
+    }
+    let mut optional =
+        |decl: &Option<Located<ValueDecl>>| Some(value(&decl.as_ref()?.value, false, places));
+    let (group, version) = (optional(&decl.group), optional(&decl.version));
+    let address = value(&decl.address.value, true, places);
+    Ok(Suppression { address, reasons: decl.reasons.clone(), group, version })
 }
 
 fn compile_table(
@@ -401,7 +423,7 @@ fn compile_send(
     let (send, data, delay) = match send {
         SendDecl::Email(email) => {
             let template = &email.template;
-            if !surroundings.emails {
+            if surroundings.emails.is_none() {
                 let problem = template.error("`[email]` is not configured");
                 errors.push(problem.hint("add [email] with `provider` and `from`"));
             }
@@ -411,8 +433,23 @@ fn compile_send(
                 let names = surroundings.templates.iter().map(String::as_str);
                 errors.push(problem.suggest(&template.value, names));
             }
+            // https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send: `asm.group_id` is an integer.
+            let is_number = |group: &str| group.parse::<u64>().is_ok();
+            let sendgrid = surroundings
+                .emails
+                .as_ref()
+                .is_some_and(|names| names.contains(&Provider::SendGrid));
+            if let Some(group) =
+                email.group.as_ref().filter(|group| sendgrid && !is_number(&group.value))
+            {
+                let problem = group.error(format!("found {:?}", group.value));
+                errors.push(problem.hint(
+                    "expected the number of an unsubscribe group of SendGrid, such as \"4711\"",
+                ));
+            }
             let send = Send::Email {
                 template: template.value.clone(),
+                group: email.group.as_ref().map(|group| group.value.clone()),
                 to: value(&email.to.value, true, places),
                 cc: email.cc.as_ref().map(|cc| value(&cc.value, true, places)),
                 reply_to: email.reply_to.as_ref().map(|text| value(&text.value, true, places)),

@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 
 use crate::ast::{
     ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
-    TableDecl, TableWrite, ValueDecl,
+    SuppressionDecl, TableDecl, TableWrite, ValueDecl,
 };
 use crate::time;
 use crate::{DatePart, EventField, FETCHED, Form, Pattern, Spelling, TimeForm, ValuePath, Zone};
@@ -45,7 +45,7 @@ keys! {
                 .optional().example("{ \"data.object.status\" = [\"active\", \"trialing\"] }"),
         /// The handler: code that returns values. The rule's paths select from these values; without a handler, from the body.
         handler: Option<Located<String>> = text("the name of a handler").located().optional(),
-        /// The table to write. Instead, a rule can have one of `email`, `sms`, `track`, `outcome` and `suppress`.
+        /// The table to write. Instead, a rule can have one of `email`, `sms`, `track`, `outcome`, `suppress` and `lift`.
         table: Option<Located<String>> = text("the name of a table").located().optional().example("\"refunds\""),
         /// The row: the columns of the table's primary key, all of them, and paths of their values. Required with `table`. An event without
         /// such a value becomes a dead letter.
@@ -102,8 +102,12 @@ keys! {
                 .optional().example("{ email = \"data.tags.hookmill\", is = \"bounced\" }"),
         /// An address to suppress.
         suppress: Option<EffectDecl> =
-            table("an address: { address = \"data.to\", reason = \"bounced\" }").map(SuppressKeys::effect)
+            table("an address: { address = \"data.to\", reason = \"bounced\" }").map(|keys: SuppressKeys| keys.effect())
                 .optional().example("{ address = \"data.to\", reason = \"bounced\" }"),
+        /// A suppression to lift.
+        lift: Option<EffectDecl> =
+            table("a suppression: { address = \"data.email\", reason = \"bounced\" }").map(|keys: LiftKeys| keys.effect())
+                .optional().example("{ address = \"data.email\", reason = \"bounced\" }"),
     }
     schema {
         "if": true, "then": { "oneOf": EFFECTS.map(|key| json!({ "required": [key] })) },
@@ -126,7 +130,7 @@ keys! {
 }
 
 /// The keys that say what a rule does.
-const EFFECTS: [&str; 6] = ["table", "email", "sms", "track", "outcome", "suppress"];
+const EFFECTS: [&str; 7] = ["table", "email", "sms", "track", "outcome", "suppress", "lift"];
 
 /// The keys that only a rule with `table` has.
 const OF_TABLE: [&str; 12] = [
@@ -234,6 +238,10 @@ keys! {
                 .example("\"data.owner.email\""),
         /// The maximum number of recipients in `to`, and in `cc`. An email with more is `refused`, since the payload determines the list.
         pub recipients: u32 = whole(1..=10).default("1"),
+        /// The group of emails that it belongs to, such as a newsletter. A recipient who has left the group does not get it. SendGrid gets
+        /// the number of its unsubscribe group.
+        pub group: Option<Located<String>> =
+            text("the name of a group").located().optional().example("\"4711\""),
         /// The template's variables: names, and paths of their values.
         pub data: Option<Located<NamedValues>> =
             variables().located().optional().example("{ name = \"data.first_name\" }"),
@@ -331,16 +339,53 @@ keys! {
         /// The path of an address, or of a list of addresses.
         address: Located<ValueDecl> =
             value().located().required("add the path of the address: address = \"data.to\"").example("\"data.to\""),
-        /// A short reason.
+        /// A short reason. An address can be suppressed for several.
         reason: String =
             text("a short reason").required("add a short reason: reason = \"bounced\"").example("\"bounced\""),
+        /// The path of a group of emails. The address then gets no emails of this group, but all others. An event without such a value
+        /// becomes a dead letter.
+        group: Option<Located<ValueDecl>> = value().located().optional().example("\"asm_group_id\""),
+        /// The time of the event. The newest event decides whether the address is suppressed. An event without such a value becomes a
+        /// dead letter.
+        version: Option<Located<ValueDecl>> = value().located().optional().defaults_to("the time of receipt")
+            .example("{ unix_seconds = \"timestamp\" }"),
+    }
+    refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
+}
+
+keys! {
+    /// A suppression to lift: Hookmill sends to the address again.
+    pub struct LiftKeys {
+        /// The path of an address, or of a list of addresses.
+        address: Located<ValueDecl> =
+            value().located().required("add the path of the address: address = \"data.email\"").example("\"data.email\""),
+        /// The reason of the suppression, or a list of reasons. Suppressions for other reasons stay.
+        reason: Vec<String> =
+            one_or_many(text("a short reason"), "a reason, or a list of reasons")
+                .not_empty("the list of reasons is empty", "expected the reason of the suppression")
+                .required("add the reason of the suppression: reason = \"bounced\"")
+                .example("[\"bounced\", \"complained\"]"),
+        /// The path of a group of emails. The rule then lifts only the suppression for this group.
+        group: Option<Located<ValueDecl>> = value().located().optional().example("\"asm_group_id\""),
+        /// The time of the event. A suppression of the same time or later stays.
+        version: Option<Located<ValueDecl>> = value().located().optional().defaults_to("the time of receipt")
+            .example("{ unix_seconds = \"timestamp\" }"),
     }
     refuse "when": MISPLACED_WHEN.0, MISPLACED_WHEN.1;
 }
 
 impl SuppressKeys {
     fn effect(self) -> EffectDecl {
-        EffectDecl::Suppress { address: self.address, reason: self.reason }
+        let Self { address, reason, group, version } = self;
+        let whom = SuppressionDecl { address, reasons: vec![reason], group, version };
+        EffectDecl::Suppress(whom)
+    }
+}
+
+impl LiftKeys {
+    fn effect(self) -> EffectDecl {
+        let Self { address, reason, group, version } = self;
+        EffectDecl::Lift(SuppressionDecl { address, reasons: reason, group, version })
     }
 }
 
@@ -827,6 +872,7 @@ impl RuleKeys {
             Some(&"track") => EffectDecl::Send(SendDecl::Track(self.track?)),
             Some(&"outcome") => self.outcome?,
             Some(&"suppress") => self.suppress?,
+            Some(&"lift") => self.lift?,
             _ => EffectDecl::Table(self.table(section, &at, &on)?),
         };
         let preset = matches!(sources, Sources::Preset(_));

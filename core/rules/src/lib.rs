@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookmill_core::outbound::{Outcome, Provider};
+use hookmill_core::schema::{GROUP_SUPPRESSIONS, SUPPRESSIONS};
 use hookmill_core::words::RuleEffect;
 use serde::{Deserialize, Serialize};
 
@@ -154,13 +155,39 @@ pub enum Effect {
         /// The outcome.
         outcome: Outcome,
     },
-    /// It suppresses addresses: a row for each, with the columns `address, reason, now`.
-    Suppress {
-        /// The address, or a list of them.
-        address: Value,
-        /// The reason.
-        reason: String,
-    },
+    /// It suppresses addresses: a row for each, see [`row`].
+    Suppress(Suppression),
+    /// It lifts suppressions: the same rows.
+    Lift(Suppression),
+}
+
+/// The suppressions that a rule writes or lifts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Suppression {
+    /// The address, or a list of them.
+    pub address: Value,
+    /// The reasons: each is a suppression of its own.
+    pub reasons: Vec<String>,
+    /// The group of emails that they are about; all emails without one.
+    pub group: Option<Value>,
+    /// The time that orders them: [`Value::version`]; that of the receipt without one.
+    pub version: Option<Value>,
+}
+
+impl Suppression {
+    /// The table of its rows.
+    pub const fn table(&self) -> &'static str {
+        if self.group.is_some() { GROUP_SUPPRESSIONS } else { SUPPRESSIONS }
+    }
+
+    /// The columns of its primary key.
+    pub const fn key(&self) -> &'static [&'static str] {
+        if self.group.is_some() {
+            &["address", "group_id", "reason"]
+        } else {
+            &["address", "reason"]
+        }
+    }
 }
 
 /// A compiled statement of a rule.
@@ -188,6 +215,8 @@ pub enum Send {
         reply_to: Option<Value>,
         /// The maximum number of recipients, and of recipients of a copy.
         recipients: u32,
+        /// The group of emails that it belongs to.
+        group: Option<String>,
     },
     /// An SMS.
     Sms {
@@ -458,7 +487,7 @@ impl Effect {
         match self {
             Self::Row { guard, .. } => guard.as_ref(),
             Self::Rows { guard, .. } => Some(guard),
-            Self::Send { .. } | Self::Outcome { .. } | Self::Suppress { .. } => None,
+            Self::Send { .. } | Self::Outcome { .. } | Self::Suppress(_) | Self::Lift(_) => None,
         }
     }
 
@@ -472,7 +501,8 @@ impl Effect {
             Self::Send { send: Send::Sms { .. }, .. } => RuleEffect::Sms,
             Self::Send { send: Send::Track { .. }, .. } => RuleEffect::Track,
             Self::Outcome { .. } => RuleEffect::Outcome,
-            Self::Suppress { .. } => RuleEffect::Suppress,
+            Self::Suppress(_) => RuleEffect::Suppress,
+            Self::Lift(_) => RuleEffect::Lift,
         }
     }
 
@@ -480,7 +510,7 @@ impl Effect {
     pub fn table(&self) -> Option<&str> {
         match self {
             Self::Row { table, .. } | Self::Rows { table, .. } => Some(table),
-            Self::Send { .. } | Self::Outcome { .. } | Self::Suppress { .. } => None,
+            Self::Send { .. } | Self::Outcome { .. } | Self::Suppress(_) | Self::Lift(_) => None,
         }
     }
 }

@@ -16,13 +16,19 @@ const OBJECTS: &[(Provider, &str, &str)] = &[
     (Provider::Stripe, "charge.", "/v1/charges/"),
     (Provider::Stripe, "charge.dispute.", "/v1/disputes/"),
     (Provider::Stripe, "checkout.session.", "/v1/checkout/sessions/"),
+    (Provider::Stripe, "credit_note.", "/v1/credit_notes/"),
     (Provider::Stripe, "customer.", "/v1/customers/"),
     (Provider::Stripe, "customer.subscription.", "/v1/subscriptions/"),
     (Provider::Stripe, "invoice.", "/v1/invoices/"),
+    (Provider::Stripe, "invoice_payment.", "/v1/invoice_payments/"),
     (Provider::Stripe, "payment_intent.", "/v1/payment_intents/"),
+    (Provider::Stripe, "payment_method.", "/v1/payment_methods/"),
+    (Provider::Stripe, "payout.", "/v1/payouts/"),
     (Provider::Stripe, "price.", "/v1/prices/"),
     (Provider::Stripe, "product.", "/v1/products/"),
+    (Provider::Stripe, "radar.early_fraud_warning.", "/v1/radar/early_fraud_warnings/"),
     (Provider::Stripe, "refund.", "/v1/refunds/"),
+    (Provider::Stripe, "subscription_schedule.", "/v1/subscription_schedules/"),
 ];
 
 /// The provider whose API has the objects of a source, by the name of its scheme or preset.

@@ -13,6 +13,9 @@
 //! element; then version and precedence, if lists of the rule may be incomplete. So the database reads a list's text once,
 //! however long the list is.
 //!
+//! The columns of a [suppression](super::Suppression) are the address, the group if it is about one, the reason, the version
+//! and the time of writing.
+//!
 //! Only this module knows the indexes of members: the statements (`sql.rs`), the plan, the refetch and `explain` use it.
 
 use std::fmt::Write as _;

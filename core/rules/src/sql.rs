@@ -7,7 +7,7 @@
 use super::row::{
     ELEMENT, EVENT_ID, EXTENT, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
 };
-use super::{DELETION, Extent, FETCHED, FINAL, GUARD_COLUMNS, Sql};
+use super::{DELETION, Extent, FETCHED, FINAL, GUARD_COLUMNS, Sql, Suppression};
 use hookmill_core::schema::ROW_GUARDS;
 
 /// The value of [`EXTENT`] for a part of a list.
@@ -474,14 +474,53 @@ pub(super) fn outcome(rule: &str, column: &str) -> String {
     )
 }
 
-pub(super) fn suppress(rule: &str) -> String {
+/// Suppresses the addresses, unless a newer event has lifted the suppression. The row shows the newest event.
+pub(super) fn suppress(rule: &str, whom: &Suppression) -> String {
+    let (table, keys) = (whom.table(), whom.key());
+    let version = PLAIN + keys.len();
+    let values =
+        members(PLAIN, keys.len()).chain([SOURCE, EVENT_ID, version, version + 1].map(member));
     format!(
         "{head}\n\
-         INSERT INTO suppressions (address, reason, source, event_id, created_at)\n\
+         INSERT INTO {table} ({keys}, source, event_id, version, created_at)\n\
          SELECT {values} FROM rows\n\
-         WHERE true\n\
-         ON CONFLICT DO NOTHING",
+         WHERE NOT EXISTS (SELECT 1 FROM {ROW_GUARDS} AS lifted WHERE lifted.table_name = {name} AND lifted.key = {key}\n\
+         AND lifted.version > {version})\n\
+         ON CONFLICT ({keys}) DO UPDATE SET\n\
+         source = excluded.source, event_id = excluded.event_id, version = excluded.version\n\
+         WHERE (excluded.version, excluded.source, excluded.event_id) > ({table}.version, {table}.source, {table}.event_id)",
         head = head(rule),
-        values = list([PLAIN, PLAIN + 1, SOURCE, EVENT_ID, PLAIN + 2].map(member)),
+        values = list(values),
+        name = literal(table),
+        key = key_text(members(PLAIN, keys.len())),
+        version = member(version),
+        keys = keys.join(", "),
     )
+}
+
+/// Lifts older suppressions of the addresses. `row_guards` stores that they were lifted, so that an older event that arrives
+/// later does not suppress the address again.
+pub(super) fn lift(rule: &str, whom: &Suppression) -> [String; 2] {
+    let (table, keys) = (whom.table(), whom.key());
+    let (head, name) = (head(rule), literal(table));
+    let keep = format!(
+        "{head}\n\
+         INSERT INTO {ROW_GUARDS} (table_name, key, version, precedence, event_id)\n\
+         SELECT {name}, {key}, {version}, 0, {event_id} FROM rows\n\
+         WHERE true\n\
+         {newest}",
+        key = key_text(members(PLAIN, keys.len())),
+        version = member(PLAIN + keys.len()),
+        event_id = member(EVENT_ID),
+        newest = newest_guard(),
+    );
+    let remove = format!(
+        "{head}\n\
+         DELETE FROM {table} WHERE ({columns}) IN (SELECT {values} FROM rows)\n\
+         AND version < (SELECT lifted.version FROM {ROW_GUARDS} AS lifted WHERE lifted.table_name = {name} AND lifted.key = {key})",
+        columns = keys.join(", "),
+        values = list(members(PLAIN, keys.len())),
+        key = key_text(keys.iter().map(|column| (*column).to_owned())),
+    );
+    [keep, remove]
 }

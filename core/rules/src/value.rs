@@ -306,7 +306,7 @@ impl Value {
     /// [`ValueError`]: also for a time more than a day after the receipt of the event. The row would ignore
     /// every other event until then.
     pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, ValueError> {
-        let latest = scope.event.received_at.add(VERSION_AHEAD).millis().saturating_mul(1000);
+        let latest = scope.event.received_at.add(VERSION_AHEAD).micros();
         let found = self.read(scope, |form, json| match form {
             Form::Time(time) => match time.micros(&plain(json))? {
                 micros if micros > latest => {

@@ -922,8 +922,8 @@ async function outbox(page, _parts, query) {
   // The API accepts a state and a rule, but no other filter.
   const all = AGAIN.includes(state) && !channel && !recipient;
   const removed = (one) =>
-    ask({ title: "Remove this suppression", text: `${one.address} is suppressed: ${one.reason}.`, action: "Remove the suppression" }, async ({ why }) => {
-      await api(path("suppressions", one.address), { method: "DELETE", body: { reason: why } });
+    ask({ title: "Remove this suppression", text: `${one.address} is suppressed${one.group ? ` for the group ${one.group}` : ""}: ${one.reason}.`, action: "Remove the suppression" }, async ({ why }) => {
+      await api(path("suppressions", one.address) + (one.group ? `?group=${encodeURIComponent(one.group)}` : ""), { method: "DELETE", body: { reason: why } });
       await show();
       announce(`${one.address} is no longer suppressed`);
     });
@@ -934,9 +934,10 @@ async function outbox(page, _parts, query) {
     columns: [
       ["Since", (one) => time(one.created_at)],
       ["Address", (one) => word(one.address)],
+      ["Emails", (one) => (one.group ? `group ${one.group}` : "all")],
       ["Reason", (one) => one.reason],
       ["Because of", (one) => element("a", { href: link("events", one.source, one.event_id) }, word(one.event_id))],
-      change(["Again", (one) => element("button", { type: "button", class: "small", "aria-label": `Remove the suppression of ${one.address}`, click: () => removed(one) }, "Remove…")]),
+      change(["Again", (one) => element("button", { type: "button", class: "small", "aria-label": `Remove the suppression of ${one.address}${one.group ? ` for the group ${one.group}` : ""}`, click: () => removed(one) }, "Remove…")]),
     ],
   });
   page.fill(
@@ -1006,7 +1007,7 @@ async function audit(page) {
 
 // ---- Configuration
 
-const EFFECTS = { row: "upserts a row", rows: "replaces the rows of a list", count: "counts", email: "sends an email", sms: "sends an SMS", track: "tracks an event", outcome: "records an outcome", suppress: "suppresses an address" };
+const EFFECTS = { row: "upserts a row", rows: "replaces the rows of a list", count: "counts", email: "sends an email", sms: "sends an SMS", track: "tracks an event", outcome: "records an outcome", suppress: "suppresses an address", lift: "lifts a suppression" };
 
 async function configuration(page) {
   page.begin("Configuration");

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use hookmill_core::email::address_key;
+use hookmill_core::json::to_json;
 use hookmill_core::params;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
@@ -22,10 +23,50 @@ use crate::problem::{Body, Path, Problem, Query};
 
 const SUPPRESSIONS: &str = "\
 -- suppressions
-SELECT json_object('address', address, 'reason', reason, 'source', source, 'event_id', event_id, 'created_at', created_at)
-FROM suppressions
-WHERE ?1 IS NULL OR created_at < ?1 OR (created_at = ?1 AND address < ?2)
-ORDER BY created_at DESC, address DESC LIMIT ?3";
+SELECT json_object('address', address, 'group', group_id, 'reason', reason, 'source', source, 'event_id', event_id,
+    'created_at', created_at)
+FROM (
+    SELECT * FROM (
+        SELECT address, NULL AS group_id, reason, source, event_id, created_at, json_array(address, NULL, reason) AS id
+        FROM suppressions
+        WHERE ?1 IS NULL OR created_at < ?1 OR (created_at = ?1 AND json_array(address, NULL, reason) < ?2)
+        ORDER BY created_at DESC, id DESC LIMIT ?3
+    )
+    UNION ALL
+    SELECT * FROM (
+        SELECT address, group_id, reason, source, event_id, created_at, json_array(address, group_id, reason) AS id
+        FROM group_suppressions
+        WHERE ?1 IS NULL OR created_at < ?1 OR (created_at = ?1 AND json_array(address, group_id, reason) < ?2)
+        ORDER BY created_at DESC, id DESC LIMIT ?3
+    )
+)
+ORDER BY created_at DESC, id DESC LIMIT ?3";
+
+/// Lifts the suppressions of an address. `row_guards` stores that they were lifted, as a rule's `lift` does. The clock of a
+/// provider may be ahead, so a lift is newer than each suppression. `?1` address, `?2` now in microseconds.
+const LIFT: [&str; 2] = [
+    "\
+-- lift the suppressions of an address
+INSERT INTO row_guards (table_name, key, version, precedence, event_id)
+SELECT 'suppressions', json_array(address, reason), max(?2, version + 1), 0, '' FROM suppressions WHERE address = ?1
+ON CONFLICT (table_name, key) DO UPDATE SET version = excluded.version, event_id = excluded.event_id",
+    "\
+-- send to an address again
+DELETE FROM suppressions WHERE address = ?1 RETURNING address",
+];
+
+/// The same for a group. `?1` address, `?2` group, `?3` now in microseconds.
+const LIFT_IN_GROUP: [&str; 2] = [
+    "\
+-- lift the suppressions of an address in a group
+INSERT INTO row_guards (table_name, key, version, precedence, event_id)
+SELECT 'group_suppressions', json_array(address, group_id, reason), max(?3, version + 1), 0, '' FROM group_suppressions
+WHERE address = ?1 AND group_id = ?2
+ON CONFLICT (table_name, key) DO UPDATE SET version = excluded.version, event_id = excluded.event_id",
+    "\
+-- send to an address again in a group
+DELETE FROM group_suppressions WHERE address = ?1 AND group_id = ?2 RETURNING address",
+];
 
 const RETRY: &str = "\
 -- send again
@@ -228,6 +269,8 @@ pub(crate) async fn retry(
 pub(crate) struct Suppression {
     /// An email address in lower case, or a phone number.
     address: String,
+    /// The group of emails that the address does not get; `null` if it gets none at all.
+    group: Option<String>,
     reason: String,
     /// The event that caused the suppression.
     source: String,
@@ -245,30 +288,47 @@ pub(crate) async fn suppressions(
     State(admin): State<Admin>,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Suppression>>, Problem> {
-    let (at, address) = paging.after()?;
-    let params = params![at, address, paging.limit()?];
+    let (at, id) = paging.after()?;
+    let params = params![at, id, paging.limit()?];
     let found = admin.ask::<Suppression>(SUPPRESSIONS, params).await?;
-    Ok(Json(paging.page(found, |one| (one.created_at.millis(), one.address.clone()))?))
+    // As SQLite's `json_array` writes it.
+    let id = |one: &Suppression| to_json(&(&one.address, &one.group, &one.reason));
+    Ok(Json(paging.page(found, |one| (one.created_at.millis(), id(one)))?))
 }
 
-/// Remove a suppression. Messages that were suppressed stay so until you send them again.
+/// A group of emails.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OfGroup {
+    /// The group. Without it, the suppressions for all emails are removed, and those for groups stay.
+    group: Option<String>,
+}
+
+/// Remove the suppressions of an address. Messages that were suppressed stay so until you send them again.
 #[utoipa::path(
     delete, path = "/suppressions/{address}", tag = "outbox", request_body = Because,
-    params(("address" = String, Path, description = "The address or phone number")),
+    params(("address" = String, Path, description = "The address or phone number"), OfGroup),
     responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn unsuppress(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
     Path(address): Path<String>,
+    Query(of): Query<OfGroup>,
     Body(because): Body<Because>,
 ) -> Result<StatusCode, Problem> {
     let (now, reason) = (admin.now(), because.reason()?);
     let address = address_key(&address);
-    let remove = "-- write to an address again\nDELETE FROM suppressions WHERE address = ?1 RETURNING address";
+    let group = given(of.group.as_ref());
+    let ([keep, remove], key, detail) = match group {
+        None => (LIFT, params![&address], json!({})),
+        Some(group) => (LIFT_IN_GROUP, params![&address, group], json!({ "group": group })),
+    };
+    let lifted = [key.clone(), params![now.micros()]].concat();
     let statements = vec![
-        Statement::new(remove, params![&address]),
-        audit(&actor, AuditAction::SuppressionRemove, &address, &reason, &json!({}), now),
+        Statement::new(keep, lifted),
+        Statement::new(remove, key),
+        audit(&actor, AuditAction::SuppressionRemove, &address, &reason, &detail, now),
     ];
     let rows = admin.execute(statements).await?;
     match rows.iter().flatten().next() {

@@ -82,11 +82,14 @@ struct Retry {
     target: Target,
 }
 
-/// Remove a suppression
+/// Remove the suppressions of an address
 #[derive(clap::Args)]
 struct Unsuppress {
     /// The address.
     address: String,
+    /// The group of emails. Default: the suppressions for all emails are removed, and those for groups stay.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     /// The reason, for the audit.
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -218,15 +221,16 @@ fn run_suppressions(listing: &Listing) -> anyhow::Result<()> {
     let row = |one: &Value| {
         let what = |key: &str| text(&one[key]);
         let event = format!("{}:{}", what("source"), what("event_id"));
-        [time(&one["created_at"]), what("address"), what("reason"), event]
+        [time(&one["created_at"]), what("address"), what("group"), what("reason"), event]
     };
-    let header = ["SINCE", "ADDRESS", "REASON", "EVENT"];
+    let header = ["SINCE", "ADDRESS", "GROUP", "REASON", "EVENT"];
     listed(page["items"].take(), listing.json, "no suppressed recipients", header, row)
 }
 
 fn run_unsuppress(arguments: &Unsuppress) -> anyhow::Result<()> {
-    let Unsuppress { address, reason, target } = arguments;
-    let path = format!("/suppressions/{}", encoded(address));
+    let Unsuppress { address, group, reason, target } = arguments;
+    let query = group.iter().map(|group| format!("?group={}", encoded(group)));
+    let path = format!("/suppressions/{}{}", encoded(address), query.collect::<String>());
     Operator::new(target)?.delete(&path, &json!({ "reason": reason }))?;
     note!(
         "{address} is no longer suppressed; to send its suppressed messages, use `hookmill email retry`"

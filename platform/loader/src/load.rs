@@ -558,6 +558,45 @@ mod tests {
     }
 
     #[test]
+    fn a_suppression_has_a_time_and_sendgrid_numbers_its_groups() {
+        let rules = r#"
+            [[rules]]
+            name = "by-number"
+            on = "s:*"
+            suppress = { address = "email", reason = "x", version = "number" }
+
+            [[rules]]
+            name = "without-reason"
+            on = "s:*"
+            lift = { address = "email", reason = [] }
+
+            [[rules]]
+            name = "newsletter"
+            on = "s:*"
+            email = { template = "t", to = "email", group = "news" }
+
+            [templates.t]
+            subject = "News"
+            html = "t.html"
+
+            [email]
+            provider = "resend"
+            fallback = "sendgrid"
+            from = "a@example.com"
+        "#;
+        insta::assert_snapshot!(faults(rules), @r#"
+        hookmill.toml:10:69: rules[0].suppress.version: the version of a suppression is not a time
+          hint: expected the form of a time: { rfc3339 = "created_at" }
+        hookmill.toml:15:50: rules[1].lift.reason: the list of reasons is empty
+          hint: expected the reason of the suppression
+        hookmill.toml:20:61: rules[2].email.group: found "news"
+          hint: expected the number of an unsubscribe group of SendGrid, such as "4711"
+        hookmill.toml:24:20: templates.t.html: cannot read t.html: No such file or directory (os error 2)
+        4 errors in the configuration
+        "#);
+    }
+
+    #[test]
     fn a_rule_names_a_handler_of_this_build() {
         let rule = "[[rules]]\nname = 'r'\non = 's:*'\nhandler = 'a'\ntable = 't'\nkey = { id = 'id' }\nadd = { n = 1 }\n";
         let config = format!("{SOURCE}[database]\nmigrations = 'app'\n{rule}");
@@ -635,7 +674,7 @@ mod tests {
         hookmill.toml:15:19: sources.c.api: Hookmill cannot fetch objects from this provider's API
           hint: remove `api`; it is supported for Stripe, Clerk and Paddle
         hookmill.toml:23:31: rules[0].tie.refetch: the API of stripe has no object for "customer_portal.updated"
-          hint: its objects are charge.*, charge.dispute.*, checkout.session.*, customer.*, customer.subscription.*, invoice.*, payment_intent.*, price.*, product.*, refund.*
+          hint: its objects are charge.*, charge.dispute.*, checkout.session.*, credit_note.*, customer.*, customer.subscription.*, invoice.*, invoice_payment.*, payment_intent.*, payment_method.*, payout.*, price.*, product.*, radar.early_fraud_warning.*, refund.*, subscription_schedule.*
         hookmill.toml:32:31: rules[1].tie.refetch: `refetch` needs the API of one provider
           hint: add [sources.b.api] and [sources.s.api], all of the same provider
         3 errors in the configuration
@@ -831,6 +870,8 @@ mod tests {
             "resend-suppress-bounced",
             "resend-complained",
             "resend-suppress-complained",
+            "resend-suppress-added",
+            "resend-lift-removed",
             "sendgrid-delayed",
             "sendgrid-delivered",
             "sendgrid-opened",
@@ -842,17 +883,27 @@ mod tests {
             "sendgrid-suppress-complained",
             "sendgrid-unsubscribed",
             "sendgrid-suppress-unsubscribed",
+            "sendgrid-suppress-group",
+            "sendgrid-lift-group",
             "stripe-customers",
             "stripe-customers-deleted",
             "stripe-subscriptions",
             "stripe-subscription-items",
             "stripe-invoices",
             "stripe-invoices-deleted",
+            "stripe-invoice-payments",
             "stripe-payment-intents",
             "stripe-checkout-sessions",
             "stripe-charges",
             "stripe-refunds",
             "stripe-disputes",
+            "stripe-products",
+            "stripe-prices",
+            "stripe-payment-methods",
+            "stripe-subscription-schedules",
+            "stripe-credit-notes",
+            "stripe-payouts",
+            "stripe-early-fraud-warnings",
             "twilio-delivered",
             "twilio-read",
             "twilio-failed",

@@ -93,14 +93,14 @@ struct Open {
 /// Divides emails into requests, by index, in the order of each one's first email.
 fn batches(emails: &[Email]) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
-    // Sender and reply address belong to the request; everything else belongs to a recipient.
-    let mut open: BTreeMap<(&Mailbox, Option<&Mailbox>), Open> = BTreeMap::new();
+    // Sender, reply address and group belong to the request; everything else belongs to a recipient.
+    let mut open: BTreeMap<_, Open> = BTreeMap::new();
     for (place, email) in emails.iter().enumerate() {
         if email.html.len() + email.text.len() > SUBSTITUTION_BYTES {
             batches.push(vec![place]);
             continue;
         }
-        let request = (&email.from, email.reply_to.as_ref());
+        let request = (&email.from, email.reply_to.as_ref(), email.group.as_ref());
         let length = length(email);
         let recipients = email.to.len() + email.cc.len();
         match open.get_mut(&request) {
@@ -133,6 +133,13 @@ fn body(emails: &[&Email]) -> Option<String> {
         /// Required, although each email has its own.
         subject: &'e str,
         content: [Content<'e>; 2],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        asm: Option<Asm>,
+    }
+    /// <https://www.twilio.com/docs/sendgrid/ui/sending-email/unsubscribe-groups>
+    #[derive(Serialize)]
+    struct Asm {
+        group_id: u64,
     }
     #[derive(Serialize)]
     struct Personalization<'e> {
@@ -184,6 +191,8 @@ fn body(emails: &[&Email]) -> Option<String> {
             Content { r#type: "text/plain", value: text },
             Content { r#type: "text/html", value: html },
         ],
+        // hookmill.toml with another group is rejected.
+        asm: first.group.as_ref().and_then(|group| Some(Asm { group_id: group.parse().ok()? })),
     };
     serde_json::to_string(&request).ok()
 }
@@ -242,6 +251,7 @@ mod tests {
             subject: format!("For {to}"),
             html: format!("<p>{text}</p>"),
             text: text.to_owned(),
+            group: None,
         }
     }
 
@@ -257,8 +267,9 @@ mod tests {
 
     #[test]
     fn a_single_email_is_written_without_substitution() {
-        let body: serde_json::Value =
-            serde_json::from_str(&body(&[&email("a@example.com", "Hello")]).unwrap()).unwrap();
+        let mut email = email("a@example.com", "Hello");
+        email.group = Some("4711".into());
+        let body: serde_json::Value = serde_json::from_str(&body(&[&email]).unwrap()).unwrap();
         insta::assert_json_snapshot!(body);
         assert_eq!(super::body(&[]), None);
     }
@@ -268,10 +279,20 @@ mod tests {
         let long = email("a@example.com", &"x".repeat(SUBSTITUTION_BYTES));
         let mut other = email("b@example.com", "x");
         other.from = "other@example.com".parse().unwrap();
+        let mut newsletter = email("b@example.com", "x");
+        newsletter.group = Some("4711".into());
         let short = || email("c@example.com", "x");
         assert_eq!(
-            batches(&[short(), long, other.clone(), short(), other]),
-            [vec![0, 3], vec![1], vec![2, 4]]
+            batches(&[
+                short(),
+                long,
+                other.clone(),
+                short(),
+                other,
+                newsletter.clone(),
+                newsletter
+            ]),
+            [vec![0, 3], vec![1], vec![2, 4], vec![5, 6]]
         );
         let many = vec![short(); 2 * BATCH_EMAILS + 1];
         let sizes: Vec<_> = batches(&many).iter().map(Vec::len).collect();

@@ -39,6 +39,7 @@ struct Content {
     #[serde(default)]
     cc: Vec<String>,
     reply_to: Option<String>,
+    group: Option<String>,
     #[serde(default)]
     data: Map<String, Value>,
     /// The size in bytes of content that was too large to store.
@@ -64,8 +65,10 @@ impl EmailComposer {
                 Err(error) => composed.refused.push((pending.id.clone(), error)),
             }
         }
-        let key = |mailbox: &Mailbox| address_key(&mailbox.address);
-        let all = emails.iter().flat_map(|(email, _)| email.to.iter().chain(&email.cc)).map(key);
+        let all = emails.iter().flat_map(|(email, _)| {
+            let key = |mailbox: &Mailbox| (address_key(&mailbox.address), email.group.clone());
+            email.to.iter().chain(&email.cc).map(key)
+        });
         let counted = emails.iter().filter_map(|(_, to)| to.clone()).collect();
         let all = all.collect();
         let mut known = Recipients::read(store, Channel::Email, &all, &counted, now).await?;
@@ -133,6 +136,7 @@ impl EmailComposer {
             subject: texts.subject,
             html: texts.html,
             text: texts.text,
+            group: content.group,
         };
         Ok((email, limited))
     }
@@ -174,9 +178,10 @@ fn without_suppressed(
 ) -> Option<Email> {
     let mut reasons = Vec::new();
     let mut wanted = |mailbox: &Mailbox| {
-        let reason = known.suppressed.get(&address_key(&mailbox.address));
+        let reason = known.suppressed(&address_key(&mailbox.address), email.group.as_deref());
+        let is_wanted = reason.is_none();
         reasons.extend(reason.map(|reason| format!("{}: {reason}", mailbox.address)));
-        reason.is_none()
+        is_wanted
     };
     email.to.retain(&mut wanted);
     email.cc.retain(&mut wanted);

@@ -49,13 +49,14 @@ pub(super) async fn compose<S: Store>(
                 continue;
             }
         };
-        let to = BTreeSet::from([number.clone()]);
-        let mut known = Recipients::read(store, Channel::Sms, &to, &to, now).await?;
+        let (to, counted) =
+            (BTreeSet::from([(number.clone(), None)]), BTreeSet::from([number.clone()]));
+        let mut known = Recipients::read(store, Channel::Sms, &to, &counted, now).await?;
         if let Err(why) = known.count(&number, settings.per_hour) {
             composed.suppressed.push((pending.id.clone(), why));
             continue;
         }
-        if let Some(reason) = known.suppressed.get(&number) {
+        if let Some(reason) = known.suppressed(&number, None) {
             let why = format!("the recipient is suppressed: {reason}");
             composed.suppressed.push((pending.id.clone(), why));
             continue;

@@ -82,6 +82,11 @@ impl EmailKeys {
         [Some(&self.provider), self.fallback.as_ref()].into_iter().flatten()
     }
 
+    /// The names of both.
+    pub fn providers(&self) -> Vec<Provider> {
+        self.named().map(|named| named.value).collect()
+    }
+
     /// Where the file names a provider that only the native binary can reach, if it does.
     pub fn native_only(&self) -> Option<Located<Provider>> {
         self.named().find(|named| named.value.is_native_only()).cloned()

@@ -109,8 +109,8 @@ fn preset(config: &Config) -> String {
             EffectDecl::Table(table) if tables.contains(&&table.table.value) => {}
             EffectDecl::Table(table) => tables.push(&table.table.value),
             EffectDecl::Outcome { .. } => outcomes = true,
-            EffectDecl::Suppress { .. } => suppressions = true,
-            EffectDecl::Send(_) => {}
+            EffectDecl::Suppress(_) => suppressions = true,
+            EffectDecl::Lift(_) | EffectDecl::Send(_) => {}
         }
     }
     let mut kept: Vec<_> = tables.into_iter().map(|table| format!("`{table}`")).collect();
