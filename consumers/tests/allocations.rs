@@ -81,6 +81,7 @@ fn planning_never_uses_more_memory_than_one_event_may_write() {
 name = "stripe-subscription-items"
 on = ["stripe:customer.subscription.*"]
 each = "data.object.items.data"
+more = "data.object.items.has_more"
 table = "subscription_items"
 key = { subscription_id = "data.object.id", id = "@.id" }
 version = "created"
@@ -91,8 +92,8 @@ set = { metadata = "data.object.metadata" }
 name = "counter"
 on = ["stripe:customer.subscription.*"]
 each = "data.object.items.data"
-table = "subscription_items"
-key = { subscription_id = "data.object.metadata", id = "@.id" }
+table = "paddle_subscription_items"
+key = { subscription_id = "data.object.metadata", price_id = "@.id" }
 add = { quantity = 1 }
 "#;
     let items = (0..30_000).map(|i| json!({ "id": i })).collect::<Vec<_>>();
@@ -118,6 +119,7 @@ fn a_path_into_the_body_is_followed_once_for_all_rows_of_a_list() {
 name = "stripe-subscription-items"
 on = ["stripe:customer.subscription.*"]
 each = "data.object.items.data"
+more = "data.object.items.has_more"
 table = "subscription_items"
 key = { subscription_id = "data.object.id", id = "@.id" }
 version = "created"

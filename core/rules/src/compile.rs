@@ -601,10 +601,11 @@ fn check_list(partial: bool, rule: &TableDecl, table: &Table, errors: &mut Vec<C
     let other: Vec<_> = other.collect();
     if !other.is_empty() {
         let problem = format!("rules write the table `{}` by version", rule.table.value);
-        errors.push(rule.table.error(problem).hint(format!(
-            "the rows of a list share one version; remove the columns {}",
-            other.join(", ")
-        )));
+        errors.push(rule.table.error(problem).hint(if other == ORDER_COLUMNS {
+            "its lists may be incomplete: add the path that says so, such as more = \"data.object.items.has_more\"".to_owned()
+        } else {
+            format!("the rows of a list share one version; remove the columns {}", other.join(", "))
+        }));
     }
     let of_element = rule.key.iter().filter(|(_, text)| text.value.is_of_element()).count();
     if of_element == 0 || of_element == rule.key.len() {
