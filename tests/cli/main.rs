@@ -18,6 +18,7 @@ mod send;
 mod serve;
 mod smtp;
 mod tail;
+mod test;
 mod token;
 mod verify;
 

@@ -1,7 +1,7 @@
 //! A rule as written: what [`crate::decl`] reads, and [`crate::compile`] checks against the schema.
 
 use hookmill_core::outbound::Outcome;
-use hookmill_keys::Located;
+use hookmill_keys::{ConfigError, Located};
 use serde_json::Value as Json;
 
 use crate::decl::{EmailDecl, SmsDecl, TrackDecl};
@@ -14,6 +14,8 @@ pub struct RuleDecl {
     pub name: Located<String>,
     /// Whether the rule is a preset's.
     pub preset: bool,
+    /// Whether all its keys are known and usable. Errors about what else the rule says would only follow from those keys.
+    pub is_sound: bool,
     /// `on`.
     pub on: Vec<Pattern>,
     /// `handler`: the code whose values the paths select from, if not the body.
@@ -36,6 +38,51 @@ impl RuleDecl {
             value.value == ValueDecl::Event(EventField::Source)
         };
         (several && !table.key.iter().any(is_source)).then_some(table.table.value.as_str())
+    }
+}
+
+impl RuleDecl {
+    /// Its values, except those of `tie`.
+    pub fn values(&self) -> Vec<&Located<ValueDecl>> {
+        let mut values = Vec::new();
+        match &self.effect {
+            EffectDecl::Table(table) => {
+                values.extend(table.key.iter().chain(table.columns()).map(|(_, value)| value));
+                values.extend(table.newest().map(|newest| &newest.version));
+            }
+            EffectDecl::Send(SendDecl::Email(email)) => {
+                values.push(&email.to);
+                values.extend(email.cc.iter().chain(&email.reply_to));
+                values
+                    .extend(email.data.iter().flat_map(|data| &data.value).map(|(_, value)| value));
+            }
+            EffectDecl::Send(SendDecl::Sms(sms)) => {
+                values.push(&sms.to);
+                values.extend(sms.data.iter().flat_map(|data| &data.value).map(|(_, value)| value));
+            }
+            EffectDecl::Send(SendDecl::Track(track)) => {
+                values.push(&track.user);
+                values.extend(track.properties.iter().flatten().map(|(_, value)| value));
+            }
+            EffectDecl::Outcome { of: value, .. } | EffectDecl::Suppress { address: value, .. } => {
+                values.push(value);
+            }
+        }
+        values
+    }
+
+    /// Its conditions, those of `delete` included.
+    pub fn conditions(&self) -> impl Iterator<Item = &ConditionDecl> {
+        let newest = match &self.effect {
+            EffectDecl::Table(table) => table.newest(),
+            _ => None,
+        };
+        let delete = newest.into_iter().flat_map(|newest| &newest.delete);
+        let delete = delete.filter_map(|delete| match delete {
+            DeleteDecl::When(conditions) => Some(conditions),
+            DeleteDecl::Type(_) => None,
+        });
+        self.when.iter().chain(delete.flatten())
     }
 }
 
@@ -73,6 +120,49 @@ pub struct TableDecl {
     pub key: NamedValues,
     /// What the rule does with the rows.
     pub write: TableWrite,
+}
+
+/// Columns that extend rules of a preset, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Extension {
+    /// `extend`: the names of the rules.
+    pub rules: Vec<Located<String>>,
+    /// `set`: columns and their values.
+    pub set: NamedValues,
+}
+
+impl Extension {
+    /// Adds the columns to a rule.
+    ///
+    /// # Errors
+    ///
+    /// The columns that the rule cannot set.
+    pub fn extend(&self, rule: &mut RuleDecl) -> Result<(), Vec<ConfigError>> {
+        let Some(named) = self.rules.iter().find(|name| name.value == rule.name.value) else {
+            return Ok(());
+        };
+        let name = &rule.name.value;
+        let EffectDecl::Table(table) = &mut rule.effect else {
+            return Err(vec![named.error(format!("rule `{name}` writes no table"))]);
+        };
+        let mut errors = Vec::new();
+        for (column, value) in &self.set {
+            let sets = |(set, _): &(Located<String>, _)| set.value == column.value;
+            if table.key.iter().chain(table.columns()).any(sets) {
+                let problem =
+                    column.error(format!("rule `{name}` sets `{}` already", column.value));
+                errors.push(problem.hint(
+                    "choose another column; to change this one, write a rule with that name, which replaces it",
+                ));
+            } else if value.value.is_of_element() && rule.each.is_none() {
+                let problem = value.error(format!("rule `{name}` is about no list"));
+                errors.push(problem.hint("a path without `@` selects from the body"));
+            } else {
+                table.columns_mut().push((column.clone(), value.clone()));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
 }
 
 /// What a rule does with the rows of its table.
@@ -153,6 +243,16 @@ impl TableDecl {
             | TableWrite::Remove { newest }
             | TableWrite::Update { newest }
             | TableWrite::List { newest, .. } => Some(newest),
+        }
+    }
+
+    const fn columns_mut(&mut self) -> &mut NamedValues {
+        match &mut self.write {
+            TableWrite::Count { add } => add,
+            TableWrite::Upsert { newest, .. }
+            | TableWrite::Remove { newest }
+            | TableWrite::Update { newest }
+            | TableWrite::List { newest, .. } => &mut newest.set,
         }
     }
 

@@ -13,8 +13,8 @@ use hookmill_keys::{ConfigError, Item, Kind, Located, Section, days, keys};
 use serde_json::{Value as Json, json};
 
 use crate::ast::{
-    ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
-    TableDecl, TableWrite, ValueDecl,
+    ConditionDecl, DeleteDecl, EffectDecl, Extension, NamedValues, Newest, RuleDecl, SendDecl,
+    StepDecl, TableDecl, TableWrite, ValueDecl,
 };
 use crate::{EventField, FETCHED, Form, Pattern, ValuePath};
 
@@ -154,7 +154,7 @@ keys! {
     present |section| {
         if section.at("precedence").is_none() && section.at("refetch").is_none() {
             let missing = section.here.error("`precedence` is missing");
-            section.report(missing.hint(PRECEDENCE_EXAMPLE));
+            section.report_consequence(missing.hint(PRECEDENCE_EXAMPLE));
         }
     };
     schema { "minProperties": 1 };
@@ -185,7 +185,7 @@ keys! {
         if !fits.contains(&given) {
             let problem =
                 section.here.error("`precedence` needs `column` and `order`, `path` and `order`, or `type`");
-            section.report(problem.hint(format!("expected {PRECEDENCE_EXAMPLE}")));
+            section.report_consequence(problem.hint(format!("expected {PRECEDENCE_EXAMPLE}")));
         }
     };
     schema {
@@ -308,7 +308,7 @@ impl OutcomeKeys {
             }
             (None, None) => {
                 let hint = "add the path of the email's id: email = \"data.tags.hookmill\"";
-                section.report(section.here.error("`email` is missing").hint(hint));
+                section.report_consequence(section.here.error("`email` is missing").hint(hint));
                 None
             }
         }
@@ -392,7 +392,7 @@ impl ValueKeys {
         match (section.at("decimal"), section.at("scale")) {
             (Some(_), None) => {
                 let hint = "add the number of decimal places: { decimal = \"amount\", scale = 2 }";
-                section.report(section.here.error("`scale` is missing").hint(hint));
+                section.report_consequence(section.here.error("`scale` is missing").hint(hint));
             }
             (None, Some(scale)) => section.report(scale.error("`scale` needs `decimal`")),
             _ => {}
@@ -659,6 +659,32 @@ fn phone_number() -> Kind<ValueDecl> {
     })
 }
 
+keys! {
+    /// Columns to add to a preset's rule, instead of a rule.
+    pub struct ExtendKeys {
+        /// The preset's rule, or a list of its rules. All rules that write a table must set the same columns.
+        extend: Vec<Located<String>> =
+            one_or_many(text("the name of a preset's rule").located(), "a name, or a list of names")
+                .not_empty("the list of rules is empty", "expected the name of a preset's rule")
+                .required("add the preset's rule: extend = \"stripe-customers\"").example("\"stripe-customers\""),
+        /// The columns to add, and paths of their values. A migration of yours adds them to the table.
+        set: NamedValues =
+            columns().required("add the columns: set = { tax_exempt = \"data.object.tax_exempt\" }")
+                .example("{ tax_exempt = \"data.object.tax_exempt\" }"),
+    }
+}
+
+/// Whether an entry of `rules` extends a preset's rule.
+pub fn is_extension(item: &Item<'_>) -> bool {
+    item.is_table() && item.section("").is_some_and(|section| section.at("extend").is_some())
+}
+
+/// Reads columns that extend rules of a preset, and reports their errors.
+pub fn extension(item: &Item<'_>) -> Option<Extension> {
+    let read = table::<ExtendKeys>("a table").read(item);
+    read.map(|ExtendKeys { extend: rules, set }| Extension { rules, set })
+}
+
 /// Which sources the patterns of `on` are about.
 pub enum Sources<'a> {
     /// A pattern names one of these: `stripe:invoice.*`.
@@ -672,8 +698,8 @@ pub fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
     let section = item.section("a rule: [[rules]]")?;
     let keys = <RuleKeys as hookmill_keys::Table>::read(&section);
     let rule = keys.and_then(|keys| keys.rule(&section, sources));
-    section.finish();
-    rule
+    let is_sound = section.finish();
+    rule.map(|rule| RuleDecl { is_sound, ..rule })
 }
 
 impl RuleKeys {
@@ -726,7 +752,8 @@ impl RuleKeys {
             _ => EffectDecl::Table(self.table(section, &at, &on)?),
         };
         let preset = matches!(sources, Sources::Preset(_));
-        let rule = RuleDecl { name: name?, preset, on, handler, each, when, effect };
+        let is_sound = true;
+        let rule = RuleDecl { name: name?, preset, is_sound, on, handler, each, when, effect };
         if section.at("each").is_none() {
             rule.report_elements(section);
         }
@@ -737,7 +764,8 @@ impl RuleKeys {
     fn table(self, section: &Section<'_>, at: &Located<()>, on: &[Pattern]) -> Option<TableDecl> {
         let missing = |key: &str, hint: &str| {
             if section.at(key).is_none() {
-                section.report(section.here.error(format!("`{key}` is missing")).hint(hint));
+                let missing = section.here.error(format!("`{key}` is missing"));
+                section.report_consequence(missing.hint(hint));
             }
         };
         missing("table", "add the table that the rule writes, or another effect such as `email`");
@@ -772,12 +800,12 @@ impl RuleKeys {
         let write = match self.version {
             None => {
                 if add.is_empty() {
-                    section.report(at.error("the rule needs `version` or `add`").hint(
+                    section.report_consequence(at.error("the rule needs `version` or `add`").hint(
                         "add what orders the events (version = \"created\"), or what to count (add = { total = 1 })",
                     ));
                 } else if let Some((name, _)) = set.first() {
                     let problem = name.error("`set` needs a `version`");
-                    section.report(
+                    section.report_consequence(
                         problem.hint("without it, the row would depend on the order of arrival"),
                     );
                 }
@@ -785,7 +813,7 @@ impl RuleKeys {
                 let others = self.update || !tombstone || is_final.is_some();
                 if !delete.is_empty() || tied || others || self.parents.is_some() {
                     let problem = "`delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`";
-                    section.report(at.error(problem));
+                    section.report_consequence(at.error(problem));
                 }
                 // After the error, the columns of `set` stand in, so that the rest of the rule can be checked.
                 TableWrite::Count { add: if add.is_empty() { set } else { add } }
@@ -956,32 +984,8 @@ impl TableRule<'_> {
 impl RuleDecl {
     /// Reports every path that begins at an element, where there is no list.
     fn report_elements(&self, section: &Section<'_>) {
-        let mut values: Vec<&Located<ValueDecl>> = Vec::new();
-        match &self.effect {
-            EffectDecl::Table(table) => {
-                values.extend(table.key.iter().chain(table.columns()).map(|(_, value)| value));
-                values.extend(table.newest().map(|newest| &newest.version));
-            }
-            EffectDecl::Send(SendDecl::Email(email)) => {
-                values.push(&email.to);
-                values.extend(email.cc.iter().chain(&email.reply_to));
-                values
-                    .extend(email.data.iter().flat_map(|data| &data.value).map(|(_, value)| value));
-            }
-            EffectDecl::Send(SendDecl::Sms(sms)) => {
-                values.push(&sms.to);
-                values.extend(sms.data.iter().flat_map(|data| &data.value).map(|(_, value)| value));
-            }
-            EffectDecl::Send(SendDecl::Track(track)) => {
-                values.push(&track.user);
-                values.extend(track.properties.iter().flatten().map(|(_, value)| value));
-            }
-            EffectDecl::Outcome { of: value, .. } | EffectDecl::Suppress { address: value, .. } => {
-                values.push(value);
-            }
-        }
         let hint = "`@` refers to an element of the list that `each` selects: each = \"data.object.items.data\"";
-        for value in values.into_iter().filter(|value| value.value.is_of_element()) {
+        for value in self.values().into_iter().filter(|value| value.value.is_of_element()) {
             section.report(value.error("`each` is missing").hint(hint));
         }
         if let Some(when) = self.when.iter().find(|when| when.path.element) {
