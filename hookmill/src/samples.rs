@@ -365,6 +365,33 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_body_gets_a_new_id_and_the_present_time() {
+        let now = Timestamp::from_seconds(1_800_000_000);
+        let sample = |scheme: &str, kind: &str| event(scheme, kind, "evt_1", now).unwrap();
+        let refund = sample("stripe", "refund.created");
+        assert_eq!((&refund["id"], &refund["created"]), (&json!("evt_1"), &json!(1_800_000_000)));
+        // The charge was refunded after 187,444 seconds.
+        let charge = sample("stripe", "charge.refunded");
+        assert_eq!(charge["data"]["object"]["created"], 1_800_000_000 - 187_444);
+        assert_eq!(charge["data"]["object"]["amount"], 84_500);
+        let organization = sample("clerk", "organization.created");
+        assert_eq!(organization["timestamp"], 1_800_000_000_000_i64);
+        assert_eq!(organization["data"]["created_at"], 1_800_000_000_000_i64 - 11);
+        let adjustment = sample("paddle", "adjustment.created");
+        assert_eq!(adjustment["event_id"], "evt_1");
+        assert_eq!(adjustment["occurred_at"], "2027-01-15T08:00:00.000Z");
+        assert_eq!(sample("resend", "email.failed")["created_at"], "2027-01-15T08:00:00.000Z");
+        let opened = &sample("sendgrid", "open")[0];
+        assert_eq!(
+            (&opened["sg_event_id"], &opened["timestamp"]),
+            (&json!("evt_1"), &json!(1_800_000_000))
+        );
+        let read = sample("twilio", "message.read");
+        let read = read.as_str().unwrap();
+        assert!(read.contains("MessageSid=SMevt_1&") && read.contains("SmsStatus=read"), "{read}");
+    }
+
+    #[test]
     fn every_scheme_has_samples() {
         let now = Timestamp::from_seconds(1_767_225_600);
         for (scheme, _) in OTHERS {

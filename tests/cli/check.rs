@@ -816,7 +816,7 @@ set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_addr
     exit code 0
     --- stdout
     --- stderr
-    warning: hookmill.toml:13:8: rule "paid".name: no sample of `invoice.paid` has `data.object.statsu`
+    warning: hookmill.toml:13:8: rule "paid": no sample of `invoice.paid` has `data.object.statsu`
       hint: did you mean `status`?
     warning: hookmill.toml:19:22: rule "paid".tie.precedence: no sample of `invoice.paid` has `data.object.sttaus`
       hint: did you mean `status`?
@@ -829,11 +829,11 @@ set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_addr
     warning: hookmill.toml:20:167: rule "paid".set.e: no sample of `invoice.paid` has `data.object.customer.email`
     warning: hookmill.toml:29:13: rule "lines".set.a: no sample of `invoice.finalized`, `invoice.paid` has `@.quantiyt`
       hint: did you mean `quantity`?
-    warning: hookmill.toml:32:8: rule "failed".name: `clerk` has no event of type `*.creatd`
+    warning: hookmill.toml:32:8: rule "failed": `clerk` has no event of type `*.creatd`
       hint: did you mean `*.created`?
-    warning: hookmill.toml:32:8: rule "failed".name: `stripe` has no event of type `custmer.*`
+    warning: hookmill.toml:32:8: rule "failed": `stripe` has no event of type `custmer.*`
       hint: did you mean `customer.*`?
-    warning: hookmill.toml:32:8: rule "failed".name: `stripe` has no event of type `invoice.payment_fialed`
+    warning: hookmill.toml:32:8: rule "failed": `stripe` has no event of type `invoice.payment_fialed`
       hint: did you mean `invoice.payment_failed`?
     warning: hookmill.toml:44:17: rule "months".key.month: the values of handler `stripe-revenue` have no `day`
       hint: possible here: `month`, `currency`, `amount`
@@ -853,7 +853,7 @@ set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_addr
       "column": 8,
       "file": "hookmill.toml",
       "hint": "did you mean `status`?",
-      "key": "rule \"paid\".name",
+      "key": "rule \"paid\"",
       "line": 13,
       "problem": "no sample of `invoice.paid` has `data.object.statsu`"
     }
