@@ -58,7 +58,7 @@ pub struct ConfigError {
     /// What the reader found.
     pub problem: String,
     /// The line, with a caret below the place, if the error is about the text itself.
-    pub excerpt: Option<String>,
+    pub excerpt: Option<Box<str>>,
     /// What to do.
     pub hint: Option<String>,
 }

@@ -39,7 +39,7 @@ impl<'d> Document<'d> {
         let place = |error: &toml::de::Error| self.place(&error.span().unwrap_or(0..0));
         let first = errors.iter().map(|error| (place(error), error)).min_by(|a, b| a.0.cmp(&b.0));
         if let Some((at, error)) = first {
-            let excerpt = Some(self.excerpt(&at));
+            let excerpt = Some(self.excerpt(&at).into());
             let error = ConfigError::new(at, "", error.message());
             self.report(ConfigError { excerpt, ..error });
         }

@@ -9,6 +9,7 @@ use hookmill_loader::Loaded;
 use hookmill_native::now;
 use hookmill_providers::Event;
 use hookmill_rules::ast::{EffectDecl, RuleDecl, StepDecl, ValueDecl};
+use hookmill_rules::handler::Handler;
 use hookmill_rules::{Path, Pattern, Step, ValuePath};
 use serde_json::Value;
 
@@ -69,7 +70,7 @@ fn of_rules(loaded: &Loaded, concerns: impl Fn(&Located<()>) -> bool) -> Vec<Con
         let paths = paths(rule).into_iter().filter(|(place, _)| concerns(place));
         if let Some(handler) = &rule.handler {
             let found = hookmill_handlers::find(&handler.value);
-            let fields = found.map(|handler| handler.fields()).unwrap_or_default();
+            let fields = found.map(Handler::fields).unwrap_or_default();
             warnings.extend(
                 paths.filter_map(|(place, path)| no_field(&place, path, &handler.value, fields)),
             );
@@ -196,7 +197,7 @@ fn like(glob: &str, kind: &str) -> Vec<String> {
 struct Bodies<'k> {
     /// The types of events with samples, as the rule names them.
     types: BTreeSet<&'k str>,
-    bodies: Vec<&'k Value>,
+    all: Vec<&'k Value>,
     /// The elements of the rule's list.
     elements: Vec<&'k Value>,
 }
@@ -217,8 +218,8 @@ impl<'k> Bodies<'k> {
         for on in &rule.on {
             let Some(known) = known.get(on.source.as_str()).filter(|known| !known.is_open) else {
                 // An event that cannot be known may have any member.
-                let (types, bodies, elements) = Default::default();
-                return Self { types, bodies, elements };
+                let (types, all, elements) = Default::default();
+                return Self { types, all, elements };
             };
             let matching = known.events.iter().filter(|(kind, _)| on.matches(&on.source, kind));
             let before = bodies.len();
@@ -234,20 +235,19 @@ impl<'k> Bodies<'k> {
             }
             _ => Vec::new(),
         };
-        Self { types, bodies, elements }
+        Self { types, all: bodies, elements }
     }
 
     /// The warning about a path that leads nowhere in every sample.
     fn no_path(&self, place: &Located<()>, path: &ValuePath) -> Option<ConfigError> {
-        let from = if path.element { &self.elements } else { &self.bodies };
-        let Found::Nothing { step: Step::Key(name), members } =
-            look(from, &self.bodies, &path.path)
+        let from = if path.element { &self.elements } else { &self.all };
+        let Found::Nothing { step: Step::Key(name), members } = look(from, &self.all, &path.path)
         else {
             return None;
         };
         let near = nearest(&name, members.iter().copied()).map(ToOwned::to_owned);
         // A form lacks its blank fields, and numbers the others.
-        let is_form = self.bodies.iter().all(|body| is_flat(body));
+        let is_form = self.all.iter().all(|body| is_flat(body));
         let number = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
         if is_form && near.as_ref().is_none_or(|near| number(near) == number(&name)) {
             return None;
@@ -269,7 +269,7 @@ impl<'k> Bodies<'k> {
 
 /// Whether the members of an object are texts only, as the fields of a form.
 fn is_flat(body: &Value) -> bool {
-    body.as_object().is_some_and(|members| members.values().all(|value| value.is_string()))
+    body.as_object().is_some_and(|members| members.values().all(Value::is_string))
 }
 
 /// Where a path leads from these values. The path of a selection begins at the top of the bodies.
