@@ -486,7 +486,7 @@ fn a_configuration_with_errors_is_rejected_before_anything_starts() {
     exit code 1
     --- stdout
     --- stderr
-    error: no configuration found; pass its path with --config: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
+    error: no configuration found; write one with `hookmill init`, or pass its path with --config: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
     ");
 }
 
@@ -937,6 +937,37 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
       hint: add the columns to that rule
     7 errors in the configuration
     "#);
+    // A typo is a warning, and the test fails.
+    let typo = good.replace("\"data.object.tax_exempt\"", "\"data.object.tax_exmept\"");
+    let folder = with_rules(&typo);
+    std::fs::write(folder.path().join("created.json"), body).unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:14:22: rules[0].set.tax_exempt: no sample of `customer.created`, `customer.updated` has `data.object.tax_exmept`
+      hint: did you mean `tax_exempt`?
+    error: hookmill.toml:23:10: test "it is set".expect: `customers` is not as expected
+        email = "a@example.com"
+        id = "cus_1"
+      - tax_exempt = "reverse"
+      + tax_exempt = null
+    1 error in the configuration
+    "#);
+    // The rule for deletions sets fewer columns.
+    let one = "[[rules]]\nextend = \"clerk-organization-memberships\"\nset = { note = \"data.private_metadata.note\" }\n";
+    let folder = with_rules(one);
+    std::fs::write(
+        folder.path().join("app/1001_note.sql"),
+        "ALTER TABLE organization_memberships ADD COLUMN note TEXT;",
+    )
+    .unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    hookmill.toml: 2 sources and 17 rules, no errors
+    ");
     let absent = good.replace("tax_exempt = \"data", "tax_exmept = \"data");
     let folder = with_rules(&absent);
     insta::assert_snapshot!(shown(folder.path(), &["check"]), @"
@@ -1018,5 +1049,79 @@ set = { z = "data.object.customer", b = "data." }
       4 | preset = "stripe"
         | ^
     1 error in the configuration
+    "#);
+}
+
+#[test]
+fn events_that_are_not_all_known_get_few_warnings() {
+    let folder = with_rules(
+        r#"
+[sources.twilio]
+scheme = "twilio"
+secrets = ["env:A"]
+public_url = "https://hooks.example.com/webhooks/twilio"
+
+[sources.github]
+scheme = "github"
+secrets = ["env:A"]
+
+[sources.any]
+scheme = "svix"
+secrets = ["env:A"]
+
+[sources.sendgrid]
+scheme = "sendgrid"
+secrets = ["env:A"]
+
+# A form lacks its blank fields.
+[[rules]]
+name = "texts"
+on = "twilio:message.received"
+table = "paid"
+key = { id = "MessageSid" }
+version = { unix_seconds = "created" }
+set = { a = "MediaUrl7", b = "Bdoy", c = "ReferralHeadline", d = "From", e = "To" }
+
+# GitHub has more types than samples; only a typing error is noticed.
+[[rules]]
+name = "issues"
+on = ["github:issues.transferred", "github:pull_request.opend", "github:issues.opened"]
+table = "paid"
+key = { id = "issue.node_id" }
+version = { rfc3339 = "issue.updated_at" }
+set = { a = "issue.titel", b = "issue.state", c = "action", d = "issue.user.login", e = "repository.name" }
+
+# This scheme is that of many providers.
+[[rules]]
+name = "anything"
+on = "any:order.creatd"
+table = "paid"
+key = { id = "order.id" }
+version = { unix_seconds = "at" }
+set = { a = "a", b = "b", c = "c", d = "d", e = "e" }
+
+# Its events have members of the sender's own.
+[[rules]]
+name = "bounces"
+on = ["sendgrid:bounce", "sendgrid:bonuce"]
+table = "paid"
+key = { id = "sg_event_id" }
+version = { unix_seconds = "timestamp" }
+set = { a = "customer", b = "email", c = "reason", d = "status", e = "ip" }
+"#,
+    );
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:36:30: rule "texts".set.b: no sample of `message.received` has `Bdoy`
+      hint: did you mean `Body`?
+    warning: hookmill.toml:40:8: rule "issues": `github` has no event of type `pull_request.opend`
+      hint: did you mean `pull_request.opened`?
+    warning: hookmill.toml:45:13: rule "issues".set.a: no sample of `issues.opened` has `issue.titel`
+      hint: did you mean `title`?
+    warning: hookmill.toml:58:8: rule "bounces": `sendgrid` has no event of type `bonuce`
+      hint: did you mean `bounce`?
+    hookmill.toml: 6 sources and 21 rules, no errors, 4 warnings
     "#);
 }
