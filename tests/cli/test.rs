@@ -162,6 +162,10 @@ expect = [{ emails = 0 }, { texts = 1 }, { tracked = 1 }]
     error: hookmill.toml:149:42: test "emails".expect[2]: 0 tracking events sent, not 1
     error: 3 of 3 tests failed
     "#);
+}
+
+#[test]
+fn an_invalid_test_is_an_error() {
     let invalid = r#"
 [[tests]]
 name = "no such table"
