@@ -89,10 +89,8 @@ fn no_field(
     handler: &str,
     fields: &[&str],
 ) -> Option<ConfigError> {
-    let field = match path.path.steps.first()? {
-        Step::Key(field) if !path.element => field,
-        _ => return None,
-    };
+    let (Start::Body, path) = start(path) else { return None };
+    let Step::Key(field) = path.steps.first()? else { return None };
     // A handler does not have to declare its fields.
     if fields.is_empty() || fields.contains(&field.as_str()) {
         return None;
@@ -133,6 +131,16 @@ fn paths(rule: &RuleDecl) -> Vec<(Located<()>, &ValuePath)> {
         }
     }
     found
+}
+
+/// Where a path begins.
+enum Start {
+    Body,
+    Element,
+}
+
+fn start(path: &ValuePath) -> (Start, &Path) {
+    (if path.element { Start::Element } else { Start::Body }, &path.path)
 }
 
 /// What the samples tell about the events of a source.
@@ -228,8 +236,8 @@ impl<'k> Bodies<'k> {
                 types.insert(on.event_type.as_str());
             }
         }
-        let elements = match rule.each.as_ref().map(|each| look(&bodies, &bodies, &each.value.path))
-        {
+        let list = rule.each.as_ref().map(|each| start(&each.value).1);
+        let elements = match list.map(|list| look(&bodies, &bodies, list)) {
             Some(Found::Values(lists)) => {
                 lists.into_iter().filter_map(Value::as_array).flatten().collect()
             }
@@ -240,9 +248,12 @@ impl<'k> Bodies<'k> {
 
     /// The warning about a path that leads nowhere in every sample.
     fn no_path(&self, place: &Located<()>, path: &ValuePath) -> Option<ConfigError> {
-        let from = if path.element { &self.elements } else { &self.all };
-        let Found::Nothing { step: Step::Key(name), members } = look(from, &self.all, &path.path)
-        else {
+        let (start, steps) = start(path);
+        let (from, prefix) = match start {
+            Start::Body => (&self.all, ""),
+            Start::Element => (&self.elements, "@."),
+        };
+        let Found::Nothing { step: Step::Key(name), members } = look(from, &self.all, steps) else {
             return None;
         };
         let near = nearest(&name, members.iter().copied()).map(ToOwned::to_owned);
@@ -254,8 +265,7 @@ impl<'k> Bodies<'k> {
         }
         let near = near.or_else(|| {
             let elsewhere = from.iter().filter_map(|body| place_of(body, &name));
-            let elsewhere = elsewhere.min_by_key(String::len)?;
-            Some(if path.element { format!("@.{elsewhere}") } else { elsewhere })
+            Some(format!("{prefix}{}", elsewhere.min_by_key(String::len)?))
         });
         let types: Vec<_> = self.types.iter().map(|kind| format!("`{kind}`")).collect();
         let problem = format!("no sample of {} has `{path}`", types.join(", "));
@@ -267,9 +277,10 @@ impl<'k> Bodies<'k> {
     }
 }
 
-/// Whether the members of an object are texts only, as the fields of a form.
+/// Whether the members of an object are the fields of a form: texts, or nothing.
 fn is_flat(body: &Value) -> bool {
-    body.as_object().is_some_and(|members| members.values().all(Value::is_string))
+    let is_field = |value: &Value| value.is_string() || value.is_null();
+    body.as_object().is_some_and(|members| members.values().all(is_field))
 }
 
 /// Where a path leads from these values. The path of a selection begins at the top of the bodies.
