@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
 use hookmill_core::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -143,10 +144,9 @@ pub fn unsigned_headers(scheme: &str, now: Timestamp) -> Vec<(String, String)> {
 /// The types of events that have samples.
 pub fn types(scheme: &str) -> Vec<String> {
     let mut types = own_types(scheme);
-    for (name, text) in fixtures(scheme) {
-        let is_type = kind_of(scheme, &parsed(text)).is_none_or(|kind| kind == name);
-        if is_type && !types.iter().any(|kind| kind == name) {
-            types.push(name.to_owned());
+    for (name, kind, _) in fixtures(scheme) {
+        if name == kind && !types.iter().any(|known| known == kind) {
+            types.push(kind.to_owned());
         }
     }
     types
@@ -162,11 +162,10 @@ fn own_types(scheme: &str) -> Vec<String> {
 
 /// Every sample, those with something special included: the type of its event, and its body.
 pub fn bodies(scheme: &str, id: &str, now: Timestamp) -> Vec<(String, Value)> {
-    let fixtures = fixtures(scheme).map(|(name, text)| {
+    let fixtures = fixtures(scheme).map(|(_, kind, text)| {
         let mut body = parsed(text);
-        let kind = kind_of(scheme, &body).unwrap_or_else(|| name.to_owned());
         stamp(&mut body, id, now);
-        (kind, body)
+        (kind.to_owned(), body)
     });
     let own = own_types(scheme).into_iter().filter_map(|kind| {
         let body = event(scheme, &kind, id, now)?;
@@ -175,10 +174,20 @@ pub fn bodies(scheme: &str, id: &str, now: Timestamp) -> Vec<(String, Value)> {
     own.chain(fixtures).collect()
 }
 
-/// The whole bodies of a provider: names and texts.
-fn fixtures(scheme: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+/// The types of the events in [`FIXTURES`].
+static FIXTURE_TYPES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let kind = |(provider, name, text): &(&str, &str, &str)| {
+        kind_of(provider, &parsed(text)).unwrap_or_else(|| (*name).to_owned())
+    };
+    FIXTURES.iter().map(kind).collect()
+});
+
+/// The whole bodies of a provider: their names, the types of their events, and their texts.
+fn fixtures(scheme: &str) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     let provider = samples(scheme).map_or(scheme, |samples| samples.schemes[0]);
-    FIXTURES.iter().filter(move |(of, ..)| *of == provider).map(|(_, name, text)| (*name, *text))
+    let all = FIXTURES.iter().zip(FIXTURE_TYPES.iter());
+    all.filter(move |((of, ..), _)| *of == provider)
+        .map(|((_, name, text), kind)| (*name, kind.as_str(), *text))
 }
 
 /// A whole body. A form is a text.
@@ -187,13 +196,13 @@ fn parsed(text: &str) -> Value {
 }
 
 /// The type of an event, as its body says it.
-fn kind_of(scheme: &str, body: &Value) -> Option<String> {
+fn kind_of(provider: &str, body: &Value) -> Option<String> {
     if let Value::String(form) = body {
         let mut fields = form.split('&').filter_map(|pair| pair.split_once('='));
         let status = fields.find(|(name, _)| *name == "SmsStatus")?.1;
         return Some(format!("message.{status}"));
     }
-    let kind = match scheme {
+    let kind = match provider {
         "paddle" => &body["event_type"],
         "sendgrid" => &body[0]["event"],
         _ => &body["type"],
@@ -279,7 +288,7 @@ pub fn event(scheme: &str, kind: &str, id: &str, now: Timestamp) -> Option<Value
             fill(&mut body, id, now);
             return Some(body);
         }
-        let (_, text) = fixtures(scheme).find(|(name, _)| *name == kind)?;
+        let (.., text) = fixtures(scheme).find(|(name, ..)| *name == kind)?;
         let mut body = parsed(text);
         stamp(&mut body, id, now);
         return Some(body);
