@@ -34,7 +34,7 @@ fn an_event_is_planned_with_few_allocations() {
 #[test]
 fn values_that_no_rule_reads_are_not_allocated() {
     let config = stripe::config("");
-    for body in stripe::bodies(38) {
+    for body in stripe::bodies(100) {
         // Members beside the object, in it, and in the elements of its lists.
         let with = |count: usize| {
             let unread = json!({ "text \\ \"": ["many \\ \"words\"".repeat(10), 1.5, null] });

@@ -16,5 +16,6 @@ pub mod secret;
 pub mod send;
 pub mod stats;
 pub mod tail;
+pub mod test;
 pub mod token;
 pub mod verify;

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     backup, check, dead_letters, email, events, explain, init, migrate, rejections, replays,
-    reprocess, schema, send, stats, tail, token, verify,
+    reprocess, schema, send, stats, tail, test, token, verify,
 };
 use crate::list::note;
 use crate::run::{dev, serve};
@@ -42,6 +42,7 @@ enum Command {
     Dev(dev::Arguments),
     Serve(serve::Arguments),
     Check(check::Arguments),
+    Test(test::Arguments),
     Schema(schema::Arguments),
     Send(send::Arguments),
     Verify(verify::Arguments),
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

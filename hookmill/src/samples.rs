@@ -1,4 +1,9 @@
-//! Realistic, full-size events for `hookmill send`: one object for each resource, and the changes for each type of event.
+//! Realistic, full-size events, for `hookmill send` and as what `check` knows of providers: one object for each resource and
+//! the changes for each type of event, or whole bodies.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
 use hookmill_core::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -166,6 +171,24 @@ const OTHERS: [(&str, &str); 21] = [
     ("zoom", include_str!("../samples/zoom.json")),
 ];
 
+/// Bodies with fixed times: provider, name and text. The name is the type of the event, or the type and what is special about
+/// the body: `invoice.paid.2024-06-20`.
+const FIXTURES: &[(&str, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/fixtures.rs"));
+
+/// The types of events that providers document, by provider. Sources: <https://docs.stripe.com/api/events/types>,
+/// <https://clerk.com/docs/webhooks/overview>, <https://developer.paddle.com/webhooks/overview>,
+/// <https://resend.com/docs/webhooks/event-types>,
+/// <https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event>,
+/// <https://www.twilio.com/docs/messaging/api/message-resource>.
+const DOCUMENTED: &str = include_str!("../samples/types.json");
+
+/// The types of events that a provider documents. `None`: they are not all known here.
+pub fn documented_types(provider: &str) -> Option<Vec<String>> {
+    let mut types: BTreeMap<String, Vec<String>> =
+        serde_json::from_str(DOCUMENTED).expect("the types are JSON, which a test reads");
+    types.remove(provider)
+}
+
 /// The headers of a genuine webhook that are neither signed nor the identity of the event, which libraries and receivers expect.
 pub fn unsigned_headers(scheme: &str, now: Timestamp) -> Vec<(String, String)> {
     let id = || uuid::Uuid::new_v4().to_string();
@@ -184,12 +207,123 @@ pub fn unsigned_headers(scheme: &str, now: Timestamp) -> Vec<(String, String)> {
 
 /// The types of events that have samples.
 pub fn types(scheme: &str) -> Vec<String> {
-    if let Some(samples) = samples(scheme) {
-        return samples.events.iter().map(|(kind, _, _)| (*kind).to_owned()).collect();
+    let mut types = own_types(scheme);
+    for (name, kind, _) in fixtures(scheme) {
+        if name == kind && !types.iter().any(|known| known == kind) {
+            types.push(kind.to_owned());
+        }
     }
-    others(scheme)
-        .map(|bodies| bodies.into_iter().map(|(kind, _)| kind).collect())
-        .unwrap_or_default()
+    types
+}
+
+/// The types with a sample that is made for each event.
+fn own_types(scheme: &str) -> Vec<String> {
+    match samples(scheme) {
+        Some(samples) => samples.events.iter().map(|(kind, _, _)| (*kind).to_owned()).collect(),
+        None => others(scheme).into_iter().flatten().map(|(kind, _)| kind).collect(),
+    }
+}
+
+/// Every sample, those with something special included: the type of its event, and its body.
+pub fn bodies(scheme: &str, id: &str, now: Timestamp) -> Vec<(String, Value)> {
+    let fixtures = fixtures(scheme).map(|(_, kind, text)| {
+        let mut body = parsed(text);
+        stamp(&mut body, id, now);
+        (kind.to_owned(), body)
+    });
+    let own = own_types(scheme).into_iter().filter_map(|kind| {
+        let body = event(scheme, &kind, id, now)?;
+        Some((kind, body))
+    });
+    own.chain(fixtures).collect()
+}
+
+/// The types of the events in [`FIXTURES`].
+static FIXTURE_TYPES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let kind = |(provider, name, text): &(&str, &str, &str)| {
+        kind_of(provider, &parsed(text)).unwrap_or_else(|| (*name).to_owned())
+    };
+    FIXTURES.iter().map(kind).collect()
+});
+
+/// The whole bodies of a provider: their names, the types of their events, and their texts.
+fn fixtures(scheme: &str) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let provider = samples(scheme).map_or(scheme, |samples| samples.schemes[0]);
+    let all = FIXTURES.iter().zip(FIXTURE_TYPES.iter());
+    all.filter(move |((of, ..), _)| *of == provider)
+        .map(|((_, name, text), kind)| (*name, kind.as_str(), *text))
+}
+
+/// A whole body. A form is a text.
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.trim_end().into())
+}
+
+/// The type of an event, as its body says it.
+fn kind_of(provider: &str, body: &Value) -> Option<String> {
+    if let Value::String(form) = body {
+        let mut fields = form.split('&').filter_map(|pair| pair.split_once('='));
+        let status = fields.find(|(name, _)| *name == "SmsStatus")?.1;
+        return Some(format!("message.{status}"));
+    }
+    let kind = match provider {
+        "paddle" => &body["event_type"],
+        "sendgrid" => &body[0]["event"],
+        _ => &body["type"],
+    };
+    kind.as_str().map(ToOwned::to_owned)
+}
+
+/// Gives a whole body a new id, and moves its times: the event's own becomes `now`, and the others keep their distance to it.
+fn stamp(body: &mut Value, id: &str, now: Timestamp) {
+    let millis = |value: &Value| match value {
+        Value::Number(_) if value.as_i64().is_some_and(|at| SECONDS.contains(&at)) => {
+            value.as_i64().map(|at| at * 1000)
+        }
+        Value::Number(_) => value.as_i64(),
+        value => value.as_str().and_then(Timestamp::parse_rfc3339).map(Timestamp::millis),
+    };
+    if let Value::String(form) = body {
+        let sids = ["MessageSid", "SmsSid", "SmsMessageSid"];
+        let pairs = form.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) if sids.contains(&name) => format!("{name}=SM{id}"),
+            _ => pair.to_owned(),
+        });
+        *form = pairs.collect::<Vec<_>>().join("&");
+        return;
+    }
+    let event = if body.is_array() { &mut body[0] } else { &mut *body };
+    let own = ["occurred_at", "timestamp", "created", "created_at"];
+    let at = own.iter().find_map(|name| event.get(*name).and_then(millis));
+    for name in ["id", "event_id", "sg_event_id"] {
+        if let Some(found) = event.get_mut(name) {
+            *found = id.into();
+        }
+    }
+    if let Some(at) = at {
+        move_times(body, now.millis() - at);
+    }
+}
+
+/// The numbers that are times in seconds: 2014 to 2039. No amount of a sample is so large.
+const SECONDS: RangeInclusive<i64> = 1_400_000_000..=2_200_000_000;
+
+fn move_times(value: &mut Value, by: i64) {
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|value| move_times(value, by)),
+        Value::Array(elements) => elements.iter_mut().for_each(|value| move_times(value, by)),
+        Value::Number(_) => match value.as_i64() {
+            Some(at) if SECONDS.contains(&at) => *value = json!(at + by / 1000),
+            Some(at) if SECONDS.contains(&(at / 1000)) => *value = json!(at + by),
+            _ => {}
+        },
+        Value::String(text) if text.starts_with("20") => {
+            if let Some(at) = Timestamp::parse_rfc3339(text) {
+                *text = Timestamp::from_millis(at.millis() + by).to_string();
+            }
+        }
+        _ => {}
+    }
 }
 
 fn samples(scheme: &str) -> Option<&'static Samples> {
@@ -210,12 +344,19 @@ pub fn suggested(scheme: &str) -> Option<String> {
 
 /// An event's body as the provider would send it, or `None` if there is no sample of this type. A form is a text.
 pub fn event(scheme: &str, kind: &str, id: &str, now: Timestamp) -> Option<Value> {
-    let Some(samples) = samples(scheme) else {
-        let mut body = others(scheme)?.remove(kind)?;
-        fill(&mut body, id, now);
+    let sample = samples(scheme).and_then(|samples| {
+        Some((samples, samples.events.iter().find(|(name, ..)| *name == kind)?))
+    });
+    let Some((samples, (_, object, change))) = sample else {
+        if let Some(mut body) = others(scheme).and_then(|mut bodies| bodies.remove(kind)) {
+            fill(&mut body, id, now);
+            return Some(body);
+        }
+        let (.., text) = fixtures(scheme).find(|(name, ..)| *name == kind)?;
+        let mut body = parsed(text);
+        stamp(&mut body, id, now);
         return Some(body);
     };
-    let (_, object, change) = samples.events.iter().find(|(name, _, _)| *name == kind)?;
     let mut objects: Map<String, Value> =
         serde_json::from_str(samples.objects).expect("the samples are JSON, which a test reads");
     let mut object = objects.remove(*object)?;
@@ -296,6 +437,33 @@ mod tests {
             }
         }
         assert!(event("stripe", "nothing", "evt_1", now).is_none());
+    }
+
+    #[test]
+    fn a_whole_body_gets_a_new_id_and_the_present_time() {
+        let now = Timestamp::from_seconds(1_800_000_000);
+        let sample = |scheme: &str, kind: &str| event(scheme, kind, "evt_1", now).unwrap();
+        let refund = sample("stripe", "refund.created");
+        assert_eq!((&refund["id"], &refund["created"]), (&json!("evt_1"), &json!(1_800_000_000)));
+        // The charge was refunded after 187,444 seconds.
+        let charge = sample("stripe", "charge.refunded");
+        assert_eq!(charge["data"]["object"]["created"], 1_800_000_000 - 187_444);
+        assert_eq!(charge["data"]["object"]["amount"], 84_500);
+        let organization = sample("clerk", "organization.created");
+        assert_eq!(organization["timestamp"], 1_800_000_000_000_i64);
+        assert_eq!(organization["data"]["created_at"], 1_800_000_000_000_i64 - 11);
+        let adjustment = sample("paddle", "adjustment.created");
+        assert_eq!(adjustment["event_id"], "evt_1");
+        assert_eq!(adjustment["occurred_at"], "2027-01-15T08:00:00.000Z");
+        assert_eq!(sample("resend", "email.failed")["created_at"], "2027-01-15T08:00:00.000Z");
+        let opened = &sample("sendgrid", "open")[0];
+        assert_eq!(
+            (&opened["sg_event_id"], &opened["timestamp"]),
+            (&json!("evt_1"), &json!(1_800_000_000))
+        );
+        let read = sample("twilio", "message.read");
+        let read = read.as_str().unwrap();
+        assert!(read.contains("MessageSid=SMevt_1&") && read.contains("SmsStatus=read"), "{read}");
     }
 
     #[test]

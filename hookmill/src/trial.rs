@@ -15,7 +15,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_loader::Loaded;
 use hookmill_migrations::{apply, schema};
 use hookmill_native::{Sqlite, now};
-use hookmill_providers::{Admitted, UnsignedEvent, Verifier, sign};
+use hookmill_providers::{Admitted, Event, UnsignedEvent, Verifier, sign};
 use rusqlite::Connection;
 use serde_json::{Map, Value};
 
@@ -120,13 +120,46 @@ pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// The messages of a request with this body, signed and verified as if its provider had sent it. `id` and `kind` are for
-/// providers that send them in headers.
+/// A request before its provider signs it.
+#[derive(Clone, Copy)]
+pub struct Unsigned<'r> {
+    /// Its body.
+    pub body: &'r [u8],
+    /// The event's id, for providers that send it in a header.
+    pub id: &'r str,
+    /// The event's type, for providers that send it in a header.
+    pub kind: &'r str,
+    /// Other headers.
+    pub headers: &'r [(String, String)],
+}
+
+/// The messages of a request, signed and verified as if its provider had sent it.
 ///
 /// # Errors
 ///
 /// Why ingress rejects it.
-pub fn admit(source: &Source, body: &[u8], id: &str, kind: &str) -> Result<Vec<Delivery>, String> {
+pub fn admit(source: &Source, request: Unsigned<'_>) -> Result<Vec<Delivery>, String> {
+    let at = now();
+    events(source, request, |verified, headers, event| {
+        let identity = (event.id.as_str(), event.kind.as_str());
+        delivery(&source.name, identity, at, (verified.clone(), headers.clone()), &event.body)
+    })
+}
+
+/// The headers that an event keeps.
+pub type Headers = BTreeMap<String, String>;
+
+/// What `read` makes of each event of a request, signed and verified as if its provider had sent it.
+///
+/// # Errors
+///
+/// Why ingress rejects it.
+pub fn events<T>(
+    source: &Source,
+    request: Unsigned<'_>,
+    read: impl Fn(&Verified, &Headers, Event<'_>) -> T,
+) -> Result<Vec<T>, String> {
+    let Unsigned { body, id, kind, headers } = request;
     let keys = source.secrets.iter().find_map(|secret| development_keys(source, &secret.name));
     let keys = keys.ok_or("the source has no secret to sign with")?;
     let at = now();
@@ -135,15 +168,12 @@ pub fn admit(source: &Source, body: &[u8], id: &str, kind: &str) -> Result<Vec<D
     let signed = signed.map_err(|problem| format!("cannot sign it: {problem}"))?;
     let verifier = Verifier::new(source, |_| Some(keys.verifying.clone()));
     let verifier = verifier.map_err(|error| error.to_string())?;
-    let request =
-        Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };
+    let headers = [&signed.headers, headers].concat();
+    let request = Request { method: "POST", query: None, headers: &headers, body: &signed.body };
     match verifier.verify(&request, at) {
         Ok(Admitted::Events(verified, events)) => {
-            let delivery = |event: hookmill_providers::Event<'_>| {
-                let identity = (event.id.as_str(), event.kind.as_str());
-                delivery(&source.name, identity, at, verified.clone(), &event.body)
-            };
-            Ok(events.into_iter().map(delivery).collect())
+            let headers = verifier.kept_headers(&request);
+            Ok(events.into_iter().map(|event| read(&verified, &headers, event)).collect())
         }
         Ok(Admitted::Handshake(_)) => Err("this is a handshake, not an event".to_owned()),
         Err(rejection) => {
@@ -157,7 +187,7 @@ pub fn delivery(
     source: &str,
     (id, kind): (&str, &str),
     received_at: Timestamp,
-    verified: Verified,
+    (verified, headers): (Verified, Headers),
     body: &[u8],
 ) -> Delivery {
     let mut envelope = Envelope {
@@ -169,7 +199,7 @@ pub fn delivery(
         verified,
         generation: 0,
         rules: Vec::new(),
-        headers: BTreeMap::new(),
+        headers,
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body) }

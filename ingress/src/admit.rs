@@ -1,7 +1,6 @@
 //! Decides which requests are accepted, and which events they contain.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use hookmill_config::Source;
 use hookmill_config::scheme::Answer;
@@ -127,9 +126,6 @@ pub enum Admission<'r> {
     Handshake(Answer),
 }
 
-/// The maximum length in bytes of a header that is kept. A longer one counts as missing: a message has little room.
-const MAX_KEPT_HEADER: usize = 1024;
-
 /// Verifies a request and returns its events.
 ///
 /// # Errors
@@ -144,13 +140,8 @@ pub fn admit<'r>(
         Admitted::Events(verified, events) => (verified, events),
         Admitted::Handshake(answer) => return Ok(Admission::Handshake(answer)),
     };
-    let Source { name: source, keep_headers, .. } = verifier.source();
-    let head = request.head();
-    let kept = keep_headers.iter().filter_map(|name| {
-        let value = head.joined_header(name).filter(|value| value.len() <= MAX_KEPT_HEADER)?;
-        Some((name.clone(), value))
-    });
-    let headers: BTreeMap<_, _> = kept.collect();
+    let source = &verifier.source().name;
+    let headers = verifier.kept_headers(request);
     let envelope = |event: Event<'r>| {
         let envelope = Envelope {
             v: VERSION,

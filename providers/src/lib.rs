@@ -20,6 +20,7 @@ pub mod track;
 mod twilio;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use hookmill_config::scheme::{Answer, Scheme, Tolerance};
 use hookmill_config::{SecretRef, Source};
@@ -177,6 +178,16 @@ impl Verifier {
     /// The source.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// The headers that the events of a request keep for rules, by their names in lower case.
+    pub fn kept_headers(&self, request: &Request<'_>) -> BTreeMap<String, String> {
+        let head = request.head();
+        let kept = self.source.keep_headers.iter().filter_map(|name| {
+            let value = head.joined_header(name)?;
+            (value.len() <= MAX_KEPT_HEADER).then(|| (name.clone(), value))
+        });
+        kept.collect()
     }
 
     /// Whether every secret has expired, so that no request can be verified.
@@ -418,6 +429,9 @@ fn plain(url: &str) -> String {
     }
     plain + rest
 }
+
+/// The maximum length in bytes of a header that is kept. A longer one counts as missing: a message has little room.
+const MAX_KEPT_HEADER: usize = 1024;
 
 /// The text of a string, or a number as written.
 fn member_text(read: &Read, values: &Values<'_>) -> Option<String> {

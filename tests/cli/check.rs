@@ -38,7 +38,7 @@ fn the_example_configuration_is_valid() {
     insta::assert_snapshot!(shown(example.path(), &["check", "--json"]), @r#"
     exit code 0
     --- stdout
-    {"errors":[],"valid":true}
+    {"errors":[],"valid":true,"warnings":[]}
     --- stderr
     "#);
 }
@@ -61,13 +61,16 @@ fn every_commented_line_of_the_example_is_valid_too() {
         })
         .collect();
     assert!(opened.contains(&"[[rules]]") && opened.contains(&"[database]"));
-    std::fs::create_dir_all(example.path().join("migrations/app")).unwrap();
+    let app = example.path().join("migrations/app");
+    std::fs::create_dir_all(&app).unwrap();
+    let sql = opened.iter().find_map(|line| line.strip_prefix("# CREATE")).unwrap();
+    std::fs::write(app.join("1000_plans.sql"), format!("CREATE{sql}")).unwrap();
     std::fs::write(&path, opened.join("\n")).unwrap();
     insta::assert_snapshot!(shown(example.path(), &["check"]), @"
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 18 rules, no errors
+    hookmill.toml: 2 sources and 19 rules, no errors
     ");
 }
 
@@ -165,8 +168,9 @@ fn every_configuration_in_the_documents_about_operation_is_valid() {
 /// Writes the configuration whose parts are in docs/configuration.md, with its other files.
 fn documented(folder: &Path) -> String {
     let [sql] = blocks("configuration.md", "sql").try_into().unwrap();
-    let files = ["tests/signed-up.json", "tests/order.json", "tests/order-changed.json"];
-    let bodies: [String; 3] = blocks("configuration.md", "json").try_into().unwrap();
+    let names = ["signed-up", "subscribed", "order", "order-changed"];
+    let files = names.map(|name| format!("tests/{name}.json"));
+    let bodies: [String; 4] = blocks("configuration.md", "json").try_into().unwrap();
     for name in ["tests", "migrations/app"] {
         std::fs::create_dir_all(folder.join(name)).unwrap();
     }
@@ -188,7 +192,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 4 sources and 31 rules, no errors; 2 tests passed
+    hookmill.toml: 4 sources and 31 rules, no errors; 3 tests passed
     ");
     let wrong = config
         .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
@@ -202,18 +206,18 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:305:5: tests[0].expect[0]: who signs up is a user, and welcome: `users` is not as expected
+    error: hookmill.toml:305:5: test "who signs up is a user, and welcome".expect[0]: `users` is not as expected
       - banned = true
       + banned = 0
       - email = "bob@example.com"
       + email = "ada@example.com"
         id = "user_1"
         last_name = {"exists":false}
-    hookmill.toml:306:5: tests[0].expect[1]: who signs up is a user, and welcome: the email is not as expected
+    error: hookmill.toml:306:5: test "who signs up is a user, and welcome".expect[1]: the email is not as expected
         template = "welcome"
       - to = "bob@example.com"
       + to = ["ada@example.com"]
-    hookmill.toml:307:5: tests[0].expect[2]: who signs up is a user, and welcome: `users` has 1 row, not 2
+    error: hookmill.toml:307:5: test "who signs up is a user, and welcome".expect[2]: `users` has 1 row, not 2
         _deleted = 0
         _event_id = "test_0"
         _precedence = 1
@@ -223,11 +227,11 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
         first_name = "Ada"
         id = "user_1"
         updated_at = 1767225600000
-    hookmill.toml:308:5: tests[0].expect[3]: who signs up is a user, and welcome: there is no table `usrs`
+    error: hookmill.toml:308:5: test "who signs up is a user, and welcome".expect[3]: there is no table `usrs`
       hint: did you mean `users`?
-    hookmill.toml:309:5: tests[0].expect[4]: who signs up is a user, and welcome: the event is applied, not recorded
-    hookmill.toml:310:5: tests[0].expect[5]: who signs up is a user, and welcome: no sms is sent
-    hookmill.toml:311:5: tests[0].expect[6]: who signs up is a user, and welcome: found in `users`
+    error: hookmill.toml:309:5: test "who signs up is a user, and welcome".expect[4]: the event is applied, not recorded
+    error: hookmill.toml:310:5: test "who signs up is a user, and welcome".expect[5]: no sms is sent
+    error: hookmill.toml:311:5: test "who signs up is a user, and welcome".expect[6]: found in `users`
         _deleted = 0
         _event_id = "test_0"
         _precedence = 1
@@ -246,14 +250,14 @@ fn a_rule_with_an_unknown_handler_is_an_error() {
     let example = with_example();
     documented(example.path());
     replace(example.path(), "hookmill.toml", "\"stripe-revenue\"", "\"revenue-by-day\"");
-    insta::assert_snapshot!(shown(example.path(), &["check"]), @"
+    insta::assert_snapshot!(shown(example.path(), &["check"]), @r#"
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:101:11: rules[7].handler: there is no handler `revenue-by-day`
+    error: hookmill.toml:101:11: rule "revenue".handler: there is no handler `revenue-by-day`
       hint: possible here: `stripe-revenue`
     1 error in the configuration
-    ");
+    "#);
 }
 
 /// A configuration with every error about messages.
@@ -333,55 +337,55 @@ fn errors_about_emails_are_found_before_any_is_sent() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:9:22: rules[0].email.template: no template has the name `welcom`
+    error: hookmill.toml:9:22: rule "a".email.template: no template has the name `welcom`
       hint: did you mean `welcome`?
-    hookmill.toml:14:10: rules[1].when.a.: found "a.": expected a name at character 3
+    error: hookmill.toml:14:10: rule "b".when.a.: found "a.": expected a name at character 3
       hint: expected a path such as "data.object.status"
-    hookmill.toml:14:24: rules[1].when.b: invalid condition
+    error: hookmill.toml:14:24: rule "b".when.b: invalid condition
       hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
-    hookmill.toml:15:38: rules[1].email.to: the list mixes addresses and paths; use one kind
+    error: hookmill.toml:15:38: rule "b".email.to: the list mixes addresses and paths; use one kind
       hint: expected a path to an address, an address, or a list of either
-    hookmill.toml:15:100: rules[1].email.when: `when` is a key of the rule, not of its effect
+    error: hookmill.toml:15:100: rule "b".email.when: `when` is a key of the rule, not of its effect
       hint: move it below `on`: when = { "data.status" = "active" }
-    hookmill.toml:15:119: rules[1].email.delay: found 1year
+    error: hookmill.toml:15:119: rule "b".email.delay: found 1year
       hint: expected a duration from 0s to 30d
-    hookmill.toml:17:1: rules[2]: a rule can have only one effect, and this one has `email`, `sms`
+    error: hookmill.toml:17:1: rule "c": a rule can have only one effect, and this one has `email`, `sms`
       hint: move the other effect to another rule
-    hookmill.toml:20:38: rules[2].email.to: found "a@b c"
+    error: hookmill.toml:20:38: rule "c".email.to: found "a@b c"
       hint: expected an address, as in "Acme <hello@example.com>"
-    hookmill.toml:20:47: rules[2].email: unknown key `dat`
+    error: hookmill.toml:20:47: rule "c".email: unknown key `dat`
       hint: did you mean `data`?
-    hookmill.toml:21:14: rules[2].sms.to: found "+1"
+    error: hookmill.toml:21:14: rule "c".sms.to: found "+1"
       hint: expected a phone number with country code, such as "+15550100002"
-    hookmill.toml:26:14: rules[3].sms.to: `[sms]` is not configured
+    error: hookmill.toml:26:14: rule "d".sms.to: `[sms]` is not configured
       hint: add [sms] with `account` and `from`
-    hookmill.toml:26:30: rules[3].sms.body: syntax error: unexpected end of input, expected end of variable block
-    hookmill.toml:31:22: rules[4].track.provider: `[tracking.posthog]` is not configured
+    error: hookmill.toml:26:30: rule "d".sms.body: syntax error: unexpected end of input, expected end of variable block
+    error: hookmill.toml:31:22: rule "e".track.provider: `[tracking.posthog]` is not configured
       hint: add [tracking.posthog]
-    hookmill.toml:36:32: rules[5].outcome.is: found "eaten"
+    error: hookmill.toml:36:32: rule "f".outcome.is: found "eaten"
       hint: possible here: `delayed`, `delivered`, `opened`, `clicked`, `failed`, `bounced`, `unsubscribed`, `complained`
-    hookmill.toml:41:12: rules[6].suppress: `reason` is missing
+    error: hookmill.toml:41:12: rule "g".suppress: `reason` is missing
       hint: add a short reason: reason = "bounced"
-    hookmill.toml:46:8: templates.welcome.text: cannot read nowhere.txt: No such file or directory (os error 2)
-    hookmill.toml:49:11: templates.broken.subject: line 1: syntax error: unexpected end of block
-    hookmill.toml:50:8: templates.broken.html: broken.html, line 2: syntax error: unknown statement endif
-    hookmill.toml:53:12: email.provider: found "sendmail"
+    error: hookmill.toml:46:8: templates.welcome.text: cannot read nowhere.txt: No such file or directory (os error 2)
+    error: hookmill.toml:49:11: templates.broken.subject: line 1: syntax error: unexpected end of block
+    error: hookmill.toml:50:8: templates.broken.html: broken.html, line 2: syntax error: unknown statement endif
+    error: hookmill.toml:53:12: email.provider: found "sendmail"
       hint: did you mean `sendgrid`?
-    hookmill.toml:55:8: email.from: found "Acme"
+    error: hookmill.toml:55:8: email.from: found "Acme"
       hint: expected an address, as in "Acme <hello@example.com>"
-    hookmill.toml:56:8: email.wait: found 2h
+    error: hookmill.toml:56:8: email.wait: found 2h
       hint: expected a duration from 0s to 1h
-    hookmill.toml:57:16: email.on_uncertain: found "maybe"
+    error: hookmill.toml:57:16: email.on_uncertain: found "maybe"
       hint: possible here: `hold`, `retry`
-    hookmill.toml:59:7: email.resend.key: not the name of a secret; never write a secret into this file
+    error: hookmill.toml:59:7: email.resend.key: not the name of a secret; never write a secret into this file
       hint: put the secret into an environment variable and use its name: "env:API_KEY"
-    hookmill.toml:60:7: email.resend.url: found "http://api.resend.com"
+    error: hookmill.toml:60:7: email.resend.url: found "http://api.resend.com"
       hint: expected https://, because each request carries the key
-    hookmill.toml:62:7: email.sendgrid.url: the URL contains a user name or password
+    error: hookmill.toml:62:7: email.sendgrid.url: the URL contains a user name or password
       hint: remove it and name the API key's secret in `key`
-    hookmill.toml:63:1: email.quota: the quota has neither `day` nor `month`
+    error: hookmill.toml:63:1: email.quota: the quota has neither `day` nor `month`
       hint: add at least one, such as month = 3000
-    hookmill.toml:64:11: email.quota.warn_at: found 2
+    error: hookmill.toml:64:11: email.quota.warn_at: found 2
       hint: expected a fraction above 0 and at most 1
     27 errors in the configuration
     "#);
@@ -404,8 +408,8 @@ fn a_missing_variable_of_a_template_is_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:59:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
-    hookmill.toml:117:37: rules[1].sms.body: `body` needs `code`
+    error: hookmill.toml:62:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
+    error: hookmill.toml:120:37: rule "text".sms.body: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     2 errors in the configuration
     "#);
@@ -414,13 +418,13 @@ fn a_missing_variable_of_a_template_is_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:55:8: rules[0].email.data: template `welcome` needs `company`
+    error: hookmill.toml:58:8: rule "welcome".email.data: template `welcome` needs `company`
       hint: say where it is: data = { company = "data.…" }
-    hookmill.toml:55:8: rules[0].email.data: template `welcome` needs `signed_up`
+    error: hookmill.toml:58:8: rule "welcome".email.data: template `welcome` needs `signed_up`
       hint: say where it is: data = { signed_up = "data.…" }
-    hookmill.toml:55:10: rules[0].email.data.nmae: template `welcome` does not use `nmae`
+    error: hookmill.toml:58:10: rule "welcome".email.data.nmae: template `welcome` does not use `nmae`
       hint: did you mean `name`?
-    hookmill.toml:117:37: rules[1].sms.body: `body` needs `code`
+    error: hookmill.toml:120:37: rule "text".sms.body: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     4 errors in the configuration
     "#);
@@ -458,14 +462,14 @@ fn a_configuration_with_errors_is_rejected_before_anything_starts() {
     --- stderr
     error: hookmill.toml:2:10: sources.a.scheme: found "strip"
       hint: did you mean `stripe`?
-    hookmill.toml:3:12: sources.a.secrets[0]: not the name of a secret; never write a secret into this file
+    error: hookmill.toml:3:12: sources.a.secrets[0]: not the name of a secret; never write a secret into this file
       hint: put the secret into an environment variable and use its name: "env:STRIPE_WEBHOOK_SECRET"
     2 errors in the configuration
     "#);
     insta::assert_snapshot!(shown(temporary.path(), &["check", "--json"]), @r#"
     exit code 1
     --- stdout
-    {"errors":[{"column":10,"file":"hookmill.toml","hint":"did you mean `stripe`?","key":"sources.a.scheme","line":2,"problem":"found \"strip\""},{"column":12,"file":"hookmill.toml","hint":"put the secret into an environment variable and use its name: \"env:STRIPE_WEBHOOK_SECRET\"","key":"sources.a.secrets[0]","line":3,"problem":"not the name of a secret; never write a secret into this file"}],"valid":false}
+    {"errors":[{"column":10,"file":"hookmill.toml","hint":"did you mean `stripe`?","key":"sources.a.scheme","line":2,"problem":"found \"strip\""},{"column":12,"file":"hookmill.toml","hint":"put the secret into an environment variable and use its name: \"env:STRIPE_WEBHOOK_SECRET\"","key":"sources.a.secrets[0]","line":3,"problem":"not the name of a secret; never write a secret into this file"}],"valid":false,"warnings":[]}
     --- stderr
     error: the configuration is not valid
     "#);
@@ -482,7 +486,7 @@ fn a_configuration_with_errors_is_rejected_before_anything_starts() {
     exit code 1
     --- stdout
     --- stderr
-    error: no configuration found; pass its path with --config: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
+    error: no configuration found; write one with `hookmill init`, or pass its path with --config: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
     ");
 }
 
@@ -569,12 +573,12 @@ fn workers_that_do_not_fit_together_are_an_error() {
     --- stderr
     error: dlq/worker/wrangler.toml:69:15: d1_databases[0].database_id: "10000000-0000-0000-0000-000000000000" here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:59:15
       hint: database_id = "00000000-0000-0000-0000-000000000000"
-    ingress/worker/wrangler.toml:14:9: queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-event"
+    error: ingress/worker/wrangler.toml:14:9: queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-event"
       hint: did you mean `hookmill-events`?
     2 errors in the configuration
     exit code 1
     --- stdout
-    {"errors":[{"column":15,"file":"dlq/worker/wrangler.toml","hint":"database_id = \"00000000-0000-0000-0000-000000000000\"","key":"d1_databases[0].database_id","line":69,"problem":"\"10000000-0000-0000-0000-000000000000\" here, but \"00000000-0000-0000-0000-000000000000\" at consumers/worker/wrangler.toml:59:15"},{"column":9,"file":"ingress/worker/wrangler.toml","hint":"did you mean `hookmill-events`?","key":"queues.producers[0].queue","line":14,"problem":"consumers/worker/wrangler.toml has no consumer of \"hookmill-event\""}],"valid":false}
+    {"errors":[{"column":15,"file":"dlq/worker/wrangler.toml","hint":"database_id = \"00000000-0000-0000-0000-000000000000\"","key":"d1_databases[0].database_id","line":69,"problem":"\"10000000-0000-0000-0000-000000000000\" here, but \"00000000-0000-0000-0000-000000000000\" at consumers/worker/wrangler.toml:59:15"},{"column":9,"file":"ingress/worker/wrangler.toml","hint":"did you mean `hookmill-events`?","key":"queues.producers[0].queue","line":14,"problem":"consumers/worker/wrangler.toml has no consumer of \"hookmill-event\""}],"valid":false,"warnings":[]}
     --- stderr
     error: the configuration is not valid
     "#
@@ -613,9 +617,9 @@ fn migrations_that_the_workers_lack_are_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: consumers/worker/wrangler.toml:62:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:107:14 names
+    error: consumers/worker/wrangler.toml:62:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:110:14 names
       hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
-    dlq/worker/wrangler.toml:72:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:107:14 names
+    error: dlq/worker/wrangler.toml:72:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:110:14 names
       hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
     2 errors in the configuration
     "#);
@@ -670,8 +674,8 @@ fn secrets_are_checked_only_on_request() {
         @r#"
     exit code 1
     error: source `clerk`: none of its secrets is set (CLERK_WEBHOOK_SECRET)
-    source `stripe`: none of its secrets is set (STRIPE_WEBHOOK_SECRET, STRIPE_WEBHOOK_SECRET_NEXT)
-    RESEND_API_KEY is not set; it must contain the key for resend
+    error: source `stripe`: none of its secrets is set (STRIPE_WEBHOOK_SECRET, STRIPE_WEBHOOK_SECRET_NEXT)
+    error: RESEND_API_KEY is not set; it must contain the key for resend
     3 errors
 
     exit code 0
@@ -680,9 +684,9 @@ fn secrets_are_checked_only_on_request() {
 
     exit code 1
     error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
-    source `stripe`: STRIPE_WEBHOOK_SECRET is set but blank
-    RESEND_API_KEY contains a space, a quote or another character that is invalid in a key
-    source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is set but blank
+    error: source `stripe`: STRIPE_WEBHOOK_SECRET is set but blank
+    error: RESEND_API_KEY contains a space, a quote or another character that is invalid in a key
+    error: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is set but blank
     4 errors
 
     exit code 0
@@ -695,7 +699,7 @@ fn secrets_are_checked_only_on_request() {
     error: source `stripe`: STRIPE_WEBHOOK_SECRET has 13 bytes; a secret needs at least 16, or it can be guessed
 
     exit code 1
-    {"errors":[{"problem":"RESEND_API_KEY is not set; it must contain the key for resend"}],"valid":false}
+    {"errors":[{"problem":"RESEND_API_KEY is not set; it must contain the key for resend"}],"valid":false,"warnings":[]}
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: the configuration is not valid
     "#
@@ -723,16 +727,401 @@ fn secrets_are_checked_only_on_request() {
     exit code 1
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: source `clerk`: all secrets have expired (`not_after`); add the current secret
-    ALERT_URL is not set; `[alerts]` names it
-    ALERT_SECRET is not set; `[alerts]` names it
+    error: ALERT_URL is not set; `[alerts]` names it
+    error: ALERT_SECRET is not set; `[alerts]` names it
     3 errors
 
     exit code 1
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: source `clerk`: all secrets have expired (`not_after`); add the current secret
-    ALERT_URL does not begin with https://; `[alerts]` names it
-    ALERT_SECRET is not `whsec_` and base64; `[alerts]` names it
+    error: ALERT_URL does not begin with https://; `[alerts]` names it
+    error: ALERT_SECRET is not `whsec_` and base64; `[alerts]` names it
     3 errors
     "
     );
+}
+
+/// Writes a configuration with sources of Stripe and Clerk, and tables of its own.
+fn with_rules(rules: &str) -> tempfile::TempDir {
+    let temporary = tempfile::tempdir().unwrap();
+    let sources = ["stripe", "clerk"].map(|name| {
+        format!(
+            "[sources.{name}]\nscheme = \"{name}\"\nsecrets = [\"env:A\"]\npreset = \"{name}\"\n"
+        )
+    });
+    let config = format!("{}[database]\nmigrations = \"app\"\n{rules}", sources.concat());
+    std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
+    std::fs::create_dir(temporary.path().join("app")).unwrap();
+    let guard = "_version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL";
+    let sql = format!(
+        "CREATE TABLE paid (id TEXT PRIMARY KEY, a TEXT, b TEXT, c TEXT, d TEXT, e TEXT, {guard}) STRICT;\n\
+         CREATE TABLE lines (invoice TEXT, id TEXT, a TEXT, b TEXT, PRIMARY KEY (invoice, id)) STRICT;\n\
+         CREATE TABLE months (month TEXT PRIMARY KEY, amount INTEGER) STRICT;\n\
+         ALTER TABLE customers ADD COLUMN tax_exempt TEXT;\n\
+         ALTER TABLE subscription_items ADD COLUMN nickname TEXT;"
+    );
+    std::fs::write(temporary.path().join("app/1000_own.sql"), sql).unwrap();
+    temporary
+}
+
+#[test]
+fn paths_and_types_that_no_sample_has_are_warnings() {
+    let folder = with_rules(
+        r#"
+[[rules]]
+name = "paid"
+on = "stripe:invoice.paid"
+when = { "data.object.statsu" = "paid" }
+table = "paid"
+key = { id = "data.object.number" }
+version = { unix_seconds = "created" }
+tie = { precedence = { path = "data.object.sttaus", order = ["paid"] } }
+set = { a = "data.object.custmer", b = "data.object.lines.data[3].amuont", c = "customer_email", d = ["data.object.payment_intent", "data.object.metadata.mine"], e = "data.object.customer.email" }
+
+[[rules]]
+name = "lines"
+on = ["stripe:invoice.paid", "stripe:invoice.finalized"]
+each = "data.object.lines.data"
+table = "lines"
+key = { invoice = "data.object.id", id = "@.id" }
+version = { unix_seconds = "created" }
+set = { a = "@.quantiyt", b = "@.pricing.price_details.price" }
+
+[[rules]]
+name = "failed"
+on = ["stripe:invoice.payment_fialed", "stripe:custmer.*", "clerk:*.creatd", "stripe:some.new_thing"]
+table = "paid"
+key = { id = "data.id" }
+version = { unix_seconds = "created" }
+set = { a = "a", b = "b", c = "c", d = "d", e = "e" }
+
+[[rules]]
+name = "months"
+on = "stripe:invoice.paid"
+handler = "stripe-revenue"
+table = "months"
+key = { month = "day" }
+add = { amount = "amount" }
+
+[[rules]]
+name = "user"
+on = "clerk:user.created"
+table = "paid"
+key = { id = "data.email_addresses[id = data.primary_email_adress_id].email_address" }
+version = { unix_seconds = "timestamp" }
+set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_address", b = "data.unsafe_metadata.a", c = "data.phone_numbers[0].phone_number", d = "d", e = "e" }
+"#,
+    );
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:13:8: rule "paid": no sample of `invoice.paid` has `data.object.statsu`
+      hint: did you mean `status`?
+    warning: hookmill.toml:19:22: rule "paid".tie.precedence: no sample of `invoice.paid` has `data.object.sttaus`
+      hint: did you mean `status`?
+    warning: hookmill.toml:20:13: rule "paid".set.a: no sample of `invoice.paid` has `data.object.custmer`
+      hint: did you mean `customer`?
+    warning: hookmill.toml:20:40: rule "paid".set.b: no sample of `invoice.paid` has `data.object.lines.data[3].amuont`
+      hint: did you mean `amount`?
+    warning: hookmill.toml:20:80: rule "paid".set.c: no sample of `invoice.paid` has `customer_email`
+      hint: did you mean `data.object.customer_email`?
+    warning: hookmill.toml:20:167: rule "paid".set.e: no sample of `invoice.paid` has `data.object.customer.email`
+    warning: hookmill.toml:29:13: rule "lines".set.a: no sample of `invoice.finalized`, `invoice.paid` has `@.quantiyt`
+      hint: did you mean `quantity`?
+    warning: hookmill.toml:32:8: rule "failed": `clerk` has no event of type `*.creatd`
+      hint: did you mean `*.created`?
+    warning: hookmill.toml:32:8: rule "failed": `stripe` has no event of type `custmer.*`
+      hint: did you mean `customer.*`?
+    warning: hookmill.toml:32:8: rule "failed": `stripe` has no event of type `invoice.payment_fialed`
+      hint: did you mean `invoice.payment_failed`?
+    warning: hookmill.toml:44:17: rule "months".key.month: the values of handler `stripe-revenue` have no `day`
+      hint: possible here: `month`, `currency`, `amount`
+    warning: hookmill.toml:51:14: rule "user".key.id: no sample of `user.created` has `data.email_addresses[id = data.primary_email_adress_id].email_address`
+      hint: did you mean `primary_email_address_id`?
+    warning: hookmill.toml:53:13: rule "user".set.a: no sample of `user.created` has `data.email_addresses[id = data.primary_email_address_id].emial_address`
+      hint: did you mean `email_address`?
+    warning: hookmill.toml:53:163: rule "user".set.d: no sample of `user.created` has `d`
+    warning: hookmill.toml:53:172: rule "user".set.e: no sample of `user.created` has `e`
+    hookmill.toml: 2 sources and 22 rules, no errors, 15 warnings
+    "#);
+    assert_eq!(hookmill(folder.path(), &["check", "--deny-warnings"]).status.code(), Some(1));
+    let found = crate::printed(folder.path(), &["check", "--json"]);
+    assert_eq!((&found["valid"], found["errors"].as_array().unwrap().len()), (&true.into(), 0));
+    insta::assert_json_snapshot!(found["warnings"][0], @r#"
+    {
+      "column": 8,
+      "file": "hookmill.toml",
+      "hint": "did you mean `status`?",
+      "key": "rule \"paid\"",
+      "line": 13,
+      "problem": "no sample of `invoice.paid` has `data.object.statsu`"
+    }
+    "#);
+    let denied = crate::printed(folder.path(), &["check", "--json", "--deny-warnings"]);
+    assert_eq!(denied["valid"], false);
+}
+
+#[test]
+fn a_rule_that_replaces_a_presets_rule_and_drops_something_is_a_warning() {
+    let folder = with_rules(
+        r#"
+[[rules]]
+name = "stripe-customers"
+on = ["stripe:customer.created"]
+table = "customers"
+key = { id = "data.object.id" }
+version = { unix_seconds = "created" }
+set = { email = "data.object.email" }
+"#,
+    );
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:13:8: rule "stripe-customers".name: it replaces a preset's rule, but does not set `balance`, `created`, `currency`, `delinquent`, `livemode`, `metadata`, `name`, `phone`, and does not take the events `customer.updated`
+      hint: add them, or add your columns to the preset's rule: extend = "stripe-customers"
+    hookmill.toml: 2 sources and 17 rules, no errors, 1 warning
+    "#);
+}
+
+#[test]
+fn columns_are_added_to_a_presets_rule() {
+    let good = r#"
+[[rules]]
+extend = "stripe-customers"
+set = { tax_exempt = "data.object.tax_exempt" }
+
+[[rules]]
+extend = ["stripe-subscription-items"]
+set = { nickname = "@.price.nickname" }
+
+[[tests]]
+name = "it is set"
+given = { source = "stripe", file = "created.json" }
+expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", tax_exempt = "reverse" } }
+"#;
+    let folder = with_rules(good);
+    let body = r#"{ "id": "evt_1", "type": "customer.created", "created": 1767225600,
+        "data": { "object": { "id": "cus_1", "email": "a@example.com", "tax_exempt": "reverse" } } }"#;
+    std::fs::write(folder.path().join("created.json"), body).unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    hookmill.toml: 2 sources and 17 rules, no errors; 1 test passed
+    ");
+    let bad = good
+        .replace("tax_exempt = \"data.object.tax_exempt\"", "tax_exempt = \"data.object.tax_exmept\", email = \"data.object.email\", phnoe = \"@.a\", nothing = \"data.object.id\"")
+        .replace("[\"stripe-subscription-items\"]", "[\"stripe-subscription-item\", \"clerk-users\"]\nname = \"a\"");
+    let own = "\n[[rules]]\nextend = \"paid\"\nset = {}\n\n[[rules]]\nname = \"paid\"\non = \"stripe:invoice.paid\"\n\
+               table = \"paid\"\nkey = { id = \"data.object.id\" }\nversion = { unix_seconds = \"created\" }\n";
+    let folder = with_rules(&format!("{bad}{own}"));
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:14:48: rules[0].set.email: rule `stripe-customers` sets `email` already
+      hint: choose another column; to change this one, write a rule with that name, which replaces it
+    error: hookmill.toml:14:85: rules[0].set.phnoe: rule `stripe-customers` is about no list
+      hint: a path without `@` selects from the body
+    error: hookmill.toml:14:92: rules[0].set.nothing: table `customers` has no column `nothing`
+      hint: possible here: `id`, `email`, `name`, `phone`, `currency`, `delinquent`, `balance`, `livemode`, `metadata`, `created`, `tax_exempt`
+    error: hookmill.toml:17:11: rule "a".extend[0]: no preset has a rule `stripe-subscription-item`
+      hint: did you mean `stripe-subscription-items`?
+    error: hookmill.toml:18:1: rule "a": unknown key `name`
+      hint: possible here: `extend`, `set`
+    error: hookmill.toml:19:20: rule "a".set.nickname: rule `clerk-users` is about no list
+      hint: a path without `@` selects from the body
+    error: hookmill.toml:27:10: rules[2].extend: this file has a rule `paid`
+      hint: add the columns to that rule
+    7 errors in the configuration
+    "#);
+    // A typo is a warning, and the test fails.
+    let typo = good.replace("\"data.object.tax_exempt\"", "\"data.object.tax_exmept\"");
+    let folder = with_rules(&typo);
+    std::fs::write(folder.path().join("created.json"), body).unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:14:22: rules[0].set.tax_exempt: no sample of `customer.created`, `customer.updated` has `data.object.tax_exmept`
+      hint: did you mean `tax_exempt`?
+    error: hookmill.toml:23:10: test "it is set".expect: `customers` is not as expected
+        email = "a@example.com"
+        id = "cus_1"
+      - tax_exempt = "reverse"
+      + tax_exempt = null
+    1 error in the configuration
+    "#);
+    // The rule for deletions sets fewer columns.
+    let one = "[[rules]]\nextend = \"clerk-organization-memberships\"\nset = { note = \"data.private_metadata.note\" }\n";
+    let folder = with_rules(one);
+    std::fs::write(
+        folder.path().join("app/1001_note.sql"),
+        "ALTER TABLE organization_memberships ADD COLUMN note TEXT;",
+    )
+    .unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @"
+    exit code 0
+    --- stdout
+    --- stderr
+    hookmill.toml: 2 sources and 17 rules, no errors
+    ");
+    let absent = good.replace("tax_exempt = \"data", "tax_exmept = \"data");
+    let folder = with_rules(&absent);
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:14:9: rules[0].set.tax_exmept: table `customers` has no column `tax_exmept`
+      hint: did you mean `tax_exempt`?
+    1 error in the configuration
+    ");
+}
+
+#[test]
+fn an_error_comes_without_its_consequences() {
+    let folder = with_rules(
+        r#"
+[[rules]]
+name = "misspelled"
+on = "stripe:invoice.paid"
+table = "paid"
+key = { id = "data.object.id" }
+verison = { unix_seconds = "created" }
+set = { a = "data.object.customer" }
+
+[[rules]]
+name = "unreadable"
+on = "stripe:invoice.paid"
+table = "lines"
+key = "data.object.id"
+version = { unix_seconds = "created" }
+
+[[rules]]
+name = "independent"
+on = "stripe:invoice.paid"
+table = "paid"
+key = { id = "data.object.id" }
+version = { unix_seconds = "created" }
+set = { z = "data.object.customer", b = "data." }
+"#,
+    );
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:17:1: rule "misspelled": unknown key `verison`
+      hint: did you mean `version`?
+    error: hookmill.toml:24:7: rule "unreadable".key: found a string
+      hint: expected columns and paths of their values: { id = "data.object.id" }
+    error: hookmill.toml:33:9: rule "independent".set.z: table `paid` has no column `z`
+      hint: did you mean `a`?
+    error: hookmill.toml:33:41: rule "independent".set.b: found "data.": expected a name at character 6
+      hint: expected a path such as "data.object.id"
+    4 errors in the configuration
+    "#);
+    // Without the user's tables, nothing can be said about the rules.
+    std::fs::write(folder.path().join("app/1000_own.sql"), "CREAT TABLE paid (id TEXT)").unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:10:14: database.migrations: migration 1000_own.sql failed: near "CREAT": syntax error in CREAT TABLE paid (id TEXT) at offset 0
+    error: hookmill.toml:17:1: rule "misspelled": unknown key `verison`
+      hint: did you mean `version`?
+    error: hookmill.toml:24:7: rule "unreadable".key: found a string
+      hint: expected columns and paths of their values: { id = "data.object.id" }
+    error: hookmill.toml:33:41: rule "independent".set.b: found "data.": expected a name at character 6
+      hint: expected a path such as "data.object.id"
+    4 errors in the configuration
+    "#);
+    let path = folder.path().join("hookmill.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("[\"env:A\"]", "[\"env:A\"", 1)).unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:4:1: missing comma between array elements, expected `,`
+      3 | secrets = ["env:A"
+      4 | preset = "stripe"
+        | ^
+    1 error in the configuration
+    "#);
+}
+
+#[test]
+fn events_that_are_not_all_known_get_few_warnings() {
+    let folder = with_rules(
+        r#"
+[sources.twilio]
+scheme = "twilio"
+secrets = ["env:A"]
+public_url = "https://hooks.example.com/webhooks/twilio"
+
+[sources.github]
+scheme = "github"
+secrets = ["env:A"]
+
+[sources.any]
+scheme = "svix"
+secrets = ["env:A"]
+
+[sources.sendgrid]
+scheme = "sendgrid"
+secrets = ["env:A"]
+
+# A form lacks its blank fields.
+[[rules]]
+name = "texts"
+on = "twilio:message.received"
+table = "paid"
+key = { id = "MessageSid" }
+version = { unix_seconds = "created" }
+set = { a = "MediaUrl7", b = "Bdoy", c = "ReferralHeadline", d = "From", e = "To" }
+
+# GitHub has more types than samples; only a typing error is noticed.
+[[rules]]
+name = "issues"
+on = ["github:issues.transferred", "github:pull_request.opend", "github:issues.opened"]
+table = "paid"
+key = { id = "issue.node_id" }
+version = { rfc3339 = "issue.updated_at" }
+set = { a = "issue.titel", b = "issue.state", c = "action", d = "issue.user.login", e = "repository.name" }
+
+# This scheme is that of many providers.
+[[rules]]
+name = "anything"
+on = "any:order.creatd"
+table = "paid"
+key = { id = "order.id" }
+version = { unix_seconds = "at" }
+set = { a = "a", b = "b", c = "c", d = "d", e = "e" }
+
+# Its events have members of the sender's own.
+[[rules]]
+name = "bounces"
+on = ["sendgrid:bounce", "sendgrid:bonuce"]
+table = "paid"
+key = { id = "sg_event_id" }
+version = { unix_seconds = "timestamp" }
+set = { a = "customer", b = "email", c = "reason", d = "status", e = "ip" }
+"#,
+    );
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:36:30: rule "texts".set.b: no sample of `message.received` has `Bdoy`
+      hint: did you mean `Body`?
+    warning: hookmill.toml:40:8: rule "issues": `github` has no event of type `pull_request.opend`
+      hint: did you mean `pull_request.opened`?
+    warning: hookmill.toml:45:13: rule "issues".set.a: no sample of `issues.opened` has `issue.titel`
+      hint: did you mean `title`?
+    warning: hookmill.toml:58:8: rule "bounces": `sendgrid` has no event of type `bonuce`
+      hint: did you mean `bounce`?
+    hookmill.toml: 6 sources and 21 rules, no errors, 4 warnings
+    "#);
 }

@@ -16,6 +16,28 @@ fn the_types_that_can_be_sent_are_listed() {
     user.created
     user.updated
     user.deleted
+    email.created
+    organization.created
+    organization.deleted
+    organization.updated
+    organizationDomain.created
+    organizationInvitation.accepted
+    organizationInvitation.created
+    organizationInvitation.revoked
+    organizationMembership.created
+    organizationMembership.deleted
+    organizationMembership.updated
+    paymentAttempt.updated
+    permission.created
+    role.created
+    session.created
+    session.ended
+    session.removed
+    session.revoked
+    sms.created
+    subscription.created
+    subscriptionItem.active
+    waitlistEntry.created
     --- stderr
     ");
     insta::assert_snapshot!(shown(example.path(), &["send", "clerk", "user.forgotten"]), @"
@@ -26,6 +48,28 @@ fn the_types_that_can_be_sent_are_listed() {
       user.created
       user.updated
       user.deleted
+      email.created
+      organization.created
+      organization.deleted
+      organization.updated
+      organizationDomain.created
+      organizationInvitation.accepted
+      organizationInvitation.created
+      organizationInvitation.revoked
+      organizationMembership.created
+      organizationMembership.deleted
+      organizationMembership.updated
+      paymentAttempt.updated
+      permission.created
+      role.created
+      session.created
+      session.ended
+      session.removed
+      session.revoked
+      sms.created
+      subscription.created
+      subscriptionItem.active
+      waitlistEntry.created
     To send another type, change one of them (--set type=user.forgotten), or send your own body (--body FILE)
     ");
     insta::assert_snapshot!(shown(example.path(), &["send", "paddle"]), @"

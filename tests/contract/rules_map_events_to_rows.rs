@@ -58,12 +58,20 @@ fn the_presets_mirror_their_providers_in_any_order() {
         ),
         [["paid"]]
     );
-    assert_eq!(pipeline.sql("SELECT status FROM disputes"), [["lost"]]);
+    assert_eq!(
+        pipeline.sql("SELECT status FROM disputes WHERE id = 'du_1P4QgDHmFx4aBq2NHxjd80SW'"),
+        [["lost"]]
+    );
     assert_eq!(
         pipeline.sql("SELECT status FROM refunds ORDER BY status"),
         [["failed"], ["succeeded"]]
     );
-    assert_eq!(pipeline.sql("SELECT amount_refunded, refunded FROM charges"), [[12000, 0]]);
+    assert_eq!(
+        pipeline.sql(
+            "SELECT amount_refunded, refunded FROM charges WHERE id = 'ch_3F8LQTHmFx4aBq2NlrMtSnk8'"
+        ),
+        [[12000, 0]]
+    );
     assert_eq!(
         pipeline.sql("SELECT status, amount_received FROM payment_intents WHERE id = 'pi_32JhfIHmFx4aBq2Nb8suEPiw'"),
         [row(json!(["succeeded", 12900]))]

@@ -46,6 +46,10 @@ struct Period {
 }
 
 impl Handler for Revenue {
+    fn fields(&self) -> &'static [&'static str] {
+        &["month", "currency", "amount"]
+    }
+
     fn handle(&self, event: &Event<'_>) -> Result<Vec<Value>, Unhandled> {
         let body: Body = serde_json::from_slice(event.body)
             .map_err(|error| Unhandled(format!("not an invoice (line {})", error.line())))?;

@@ -3,7 +3,7 @@
 use hookmill_core::outbound::Provider;
 use hookmill_keys::{DefaultDoc, KeyDoc, Table as _, reference, root_schema};
 use hookmill_rules::decl::{
-    ConditionKeys, EmailDecl, LiftKeys, OutcomeKeys, PrecedenceKeys, RuleKeys, SmsDecl,
+    ConditionKeys, EmailDecl, ExtendKeys, LiftKeys, OutcomeKeys, PrecedenceKeys, RuleKeys, SmsDecl,
     SuppressKeys, TieKeys, TrackDecl, ValueKeys, value_forms,
 };
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::channels::keys::{
 };
 use crate::channels::{AlertWebhook, Alerts, Quota};
 use crate::file::FileKeys;
-use crate::rule_tests::{ExpectKeys, Given, RuleTest};
+use crate::rule_tests::{Before, ExpectKeys, Given, RuleTest};
 use crate::settings::{
     Access, BodyLimits, Database, Limits, Queue, RateLimit, Retention, Retry, SecretRef,
 };
@@ -57,6 +57,7 @@ fn tables() -> Vec<Reference> {
             "A value, instead of a path or a list of paths. It has one of these forms",
             ValueKeys::keys(),
         ),
+        ("rules.extend", "`[[rules]]` that extends a preset", ExtendKeys::keys()),
         ("rules.tie", "`tie = { … }` of a rule", TieKeys::keys()),
         ("rules.tie.precedence", "`precedence = { … }` of a tie", PrecedenceKeys::keys()),
         ("rules.email", "`email = { … }` of a rule", EmailDecl::keys()),
@@ -90,6 +91,7 @@ fn tables() -> Vec<Reference> {
         ("admin.access", "`[admin.access]`", Access::keys()),
         ("database", "`[database]`", Database::keys()),
         ("tests", "`[[tests]]`", RuleTest::keys()),
+        ("tests.before", "`before = { … }` of a test", Before::keys()),
         ("tests.given", "`given = { … }` of a test", Given::keys()),
         ("tests.expect", "`expect = { … }` of a test", ExpectKeys::keys()),
     ]

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::outbound::Provider;
 use hookmill_core::schema::Schema;
-use hookmill_keys::kind::{list, members, table, table_then};
+use hookmill_keys::kind::{either, list, members, table, table_then};
 use hookmill_keys::{ConfigError, Document, Item, Key, Kind, Located, Section, Table, keys};
-use hookmill_rules::ast::RuleDecl;
+use hookmill_rules::ast::{EffectDecl, RuleDecl};
 use hookmill_rules::compile::{Surroundings, compile};
-use hookmill_rules::decl::{RuleKeys, Sources, rule};
+use hookmill_rules::decl::{ExtendKeys, RuleKeys, Sources, extension, is_extension, rule};
 use hookmill_rules::preset::PRESETS;
 use hookmill_rules::{Program, Unmatched};
 use serde_json::json;
@@ -56,6 +56,8 @@ pub struct Config {
     pub templates: BTreeMap<String, TemplateFiles>,
     /// `[[tests]]`.
     pub tests: Vec<RuleTest>,
+    /// What is valid, but probably not as it was meant.
+    pub warnings: Vec<ConfigError>,
     /// `admin.access`.
     pub access: Option<Access>,
     /// `[alerts]`.
@@ -67,13 +69,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Compiles the rules.
+    /// Compiles the rules. If the file has errors, those with unknown or unusable keys are left out.
     ///
     /// # Errors
     ///
     /// Every error of every rule, see [`compile`].
     pub fn compile(&self, schema: &Schema, handlers: &[&str]) -> Result<Program, Vec<ConfigError>> {
-        compile(&self.rules, &self.surroundings, schema, handlers)
+        let sound = self.rules.iter().filter(|rule| rule.is_sound);
+        let sound: Vec<_> = sound.cloned().collect();
+        compile(&sound, &self.surroundings, schema, handlers)
     }
 }
 
@@ -167,7 +171,9 @@ fn templates() -> Kind<Vec<(Located<String>, Option<TemplateFiles>)>> {
 
 /// The rules are read once all sources are known.
 fn rules() -> Kind<()> {
-    list(table_then::<RuleKeys, ()>("", |_, _| None), "").reading(|_| Some(()))
+    let rule = table_then::<RuleKeys, ()>("", |_, _| None);
+    let extension = table_then::<ExtendKeys, ()>("", |_, _| None);
+    list(either(is_extension, extension, rule), "").reading(|_| Some(()))
 }
 
 /// Reads hookmill.toml. `file` is its name in messages.
@@ -191,8 +197,12 @@ pub fn parse_recoverable(file: &str, text: &str) -> (Option<Config>, Vec<ConfigE
     let root = document.root(&table);
     let keys = FileKeys::read(&root);
     let mut errors_of_presets = Vec::new();
-    let config = keys.map(|keys| keys.config(&root, &mut errors_of_presets));
+    let mut config = keys.map(|keys| keys.config(&root, &mut errors_of_presets));
     root.finish();
+    if let Some(config) = &mut config {
+        config.warnings = document.warnings();
+        config.warnings.sort();
+    }
     let mut errors = document.into_errors();
     errors.extend(errors_of_presets);
     errors.sort();
@@ -238,6 +248,7 @@ impl FileKeys {
             tracking: self.tracking.map(|keys| keys.tracking).unwrap_or_default(),
             templates: BTreeMap::new(),
             tests: self.tests,
+            warnings: Vec::new(),
             access: self.admin.access,
             alerts: self.alerts,
             migrations: self.database.migrations,
@@ -282,7 +293,11 @@ fn read_rules(
 ) -> Vec<RuleDecl> {
     let entries = root.get("rules").map(|item| item.list("a list of rules: [[rules]]", false));
     let entries = entries.into_iter().flatten();
-    let own: Vec<_> = entries.filter_map(|entry| rule(&entry, &Sources::Named(sources))).collect();
+    let (extensions, own): (Vec<_>, Vec<_>) = entries.partition(is_extension);
+    let extensions: Vec<_> = extensions.iter().filter_map(extension).collect();
+    let own = own.iter().filter_map(|entry| rule(entry, &Sources::Named(sources)));
+    let own: Vec<_> = own.collect();
+    let mut of_presets = BTreeSet::new();
     for (i, rule) in own.iter().enumerate() {
         if own[..i].iter().any(|other| other.name.value == rule.name.value) {
             root.report(rule.name.error(format!("two rules have the name {:?}", rule.name.value)));
@@ -298,10 +313,16 @@ fn read_rules(
         let (of_preset, found) = preset.rules(&users);
         errors.extend(found);
         let mut shared = Vec::new();
-        for rule in of_preset {
+        for mut rule in of_preset {
             // A rule of the file replaces the preset's rule of the same name.
             let replacement = own.iter().find(|own| own.name.value == rule.name.value);
             errors.extend(replacement.and_then(|own| uncovered(own, preset.name, &users)));
+            replacement.and_then(|own| dropped(own, &rule)).into_iter().for_each(|w| root.warn(w));
+            if replacement.is_none() {
+                of_presets.insert(rule.name.value.clone());
+                let extended = extensions.iter().map(|extension| extension.extend(&mut rule));
+                errors.extend(extended.filter_map(Result::err).flatten());
+            }
             let in_force = replacement.unwrap_or(&rule);
             shared.extend(in_force.table_of_several_sources().map(ToOwned::to_owned));
             if replacement.is_none() {
@@ -310,8 +331,49 @@ fn read_rules(
         }
         errors.extend(mixed(&users, &places, &shared));
     }
+    for name in extensions.iter().flat_map(|extension| &extension.rules) {
+        if let Some(own) = own.iter().find(|own| own.name.value == name.value) {
+            let problem = name.error(format!("this file has a rule `{}`", own.name.value));
+            root.report(problem.hint("add the columns to that rule"));
+        } else if !of_presets.contains(&name.value) {
+            let problem = name.error(format!("no preset has a rule `{}`", name.value));
+            root.report(problem.suggest(&name.value, of_presets.iter().map(String::as_str)));
+        }
+    }
     rules.extend(own);
     rules
+}
+
+/// The warning about a rule that does less than the preset's rule that it replaces.
+fn dropped(own: &RuleDecl, replaced: &RuleDecl) -> Option<ConfigError> {
+    let (EffectDecl::Table(mine), EffectDecl::Table(theirs)) = (&own.effect, &replaced.effect)
+    else {
+        return None;
+    };
+    let sets = |name: &str| mine.key.iter().chain(mine.columns()).any(|(set, _)| set.value == name);
+    let columns = theirs.columns().iter().map(|(column, _)| column.value.as_str());
+    let columns = columns.filter(|name| mine.table.value == theirs.table.value && !sets(name));
+    let covers = |event: &str| own.on.iter().any(|on| on.matches(&on.source, event));
+    let events = replaced.on.iter().map(|on| on.event_type.as_str());
+    let events: BTreeSet<_> = events.filter(|event| !covers(event)).collect();
+    let list = |names: Vec<&str>| {
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        names.join(", ")
+    };
+    let lost = [
+        ("does not set", list(columns.collect())),
+        ("does not take the events", list(events.into_iter().collect())),
+    ];
+    let lost: Vec<_> = lost.iter().filter(|(_, names)| !names.is_empty()).collect();
+    if lost.is_empty() {
+        return None;
+    }
+    let lost: Vec<_> = lost.iter().map(|(what, names)| format!("{what} {names}")).collect();
+    let problem = format!("it replaces a preset's rule, but {}", lost.join(", and "));
+    Some(own.name.error(problem).hint(format!(
+        "add them, or add your columns to the preset's rule: extend = {:?}",
+        own.name.value
+    )))
 }
 
 /// The error of two sources with one preset: an event of either would change the rows of both, and a test account could

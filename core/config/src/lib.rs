@@ -39,11 +39,11 @@ pub use channels::{
 #[cfg(feature = "toml")]
 pub use file::{Config, parse, parse_recoverable};
 #[cfg(feature = "toml")]
-pub use hookmill_keys::{ConfigError, Located, Place};
+pub use hookmill_keys::{ConfigError, Located, Place, distance, nearest};
 #[cfg(feature = "toml")]
 pub use overview::overview;
 #[cfg(feature = "toml")]
-pub use rule_tests::{Expectation, Given, RuleTest};
+pub use rule_tests::{Before, Expectation, Given, RuleTest};
 pub use settings::{Access, Batch, BodyLimits, Limits, RateLimit, Retention, Retry, SecretRef};
 #[cfg(feature = "toml")]
 pub use source::scheme_names;

@@ -1,6 +1,8 @@
 //! `[[tests]]`: events, and their expected results. `hookmill check` runs them.
 
-use hookmill_keys::kind::{choice, object, one_or_many, table, table_or, table_then, text, whole};
+use hookmill_keys::kind::{
+    choice, members, object, one_or_many, table, table_or, table_then, text, whole,
+};
 use hookmill_keys::{Kind, Located, Section, keys};
 use serde_json::{Map, Value, json};
 
@@ -11,6 +13,11 @@ keys! {
         /// The name of the test in messages.
         pub name: Option<Located<String>> =
             text("a name").located().optional().example("\"who signs up is a user\""),
+        /// Rows that exist before the events arrive, such as those that your application makes and rules with `update` change.
+        pub before: Vec<Before> =
+            one_or_many(table("a table: { table = \"accounts\", row = { id = 1 } }"), "a table, or a list")
+                .default("[]").hidden_default()
+                .example("{ table = \"accounts\", row = { id = 1, stripe_customer_id = \"cus_1\" } }"),
         /// The events, in order of arrival.
         pub given: Vec<Given> =
             one_or_many(table("a table: { source = \"stripe\", file = \"tests/paid.json\" }"), "a table, or a list")
@@ -22,6 +29,22 @@ keys! {
             one_or_many(expectation().located(), "a table, or a list")
                 .required("add the expected results: expect = { table = \"invoices\", row = { id = \"in_1\" } }")
                 .example("{ table = \"invoices\", row = { id = \"in_1\" } }"),
+    }
+}
+
+keys! {
+    /// A row that exists before the events arrive.
+    #[derive(Clone, PartialEq, Debug)]
+    pub struct Before {
+        /// The table.
+        pub table: Located<String> =
+            text("the name of a table").located().required("add the table: table = \"accounts\"")
+                .example("\"accounts\""),
+        /// The row: columns and their values. `true` is 1, and a table or a list is JSON. Columns of Hookmill's that cannot be NULL
+        /// have values that are older than every event.
+        pub row: Located<Map<String, Value>> =
+            object("columns and their values: row = { id = 1 }").located()
+                .required("add the row: row = { id = 1 }").example("{ id = 1, stripe_customer_id = \"cus_1\" }"),
     }
 }
 
@@ -41,6 +64,10 @@ keys! {
         pub event: Option<String> = text("a text").optional().example("\"issues\""),
         /// The event's id, if the provider sends it in a header.
         pub id: Option<String> = text("a text").optional().example("\"1\""),
+        /// Other headers of the request.
+        pub headers: Option<Vec<(Located<String>, String)>> =
+            members(text("a text"), "headers and their values: { X-Request-Id = \"1\" }").optional()
+                .example("{ X-Shopify-Shop-Domain = \"acme.myshopify.com\" }"),
     }
 }
 
@@ -55,29 +82,57 @@ keys! {
             object("columns and their values: row = { id = \"in_1\" }").optional().example("{ id = \"in_1\" }"),
         /// The expected number of rows of `table`.
         rows: Option<u32> = whole(0..=u32::MAX).optional().example("0"),
-        /// An expected email: `rule`, `template`, `to`, `cc`, `data`.
+        /// An expected email: `rule`, `template`, `to`, `cc`, `reply_to`, `data`.
         email: Option<Map<String, Value>> =
-            object(VALUES).optional().example("{ template = \"welcome\" }"),
-        /// An expected SMS: `rule`, `to`, `data`.
-        sms: Option<Map<String, Value>> = object(VALUES).optional().example("{ to = \"+15550100002\" }"),
+            message(&["rule", "template", "to", "cc", "reply_to", "data"]).optional()
+                .example("{ template = \"welcome\" }"),
+        /// The expected number of emails.
+        emails: Option<u32> = whole(0..=u32::MAX).optional().example("0"),
+        /// An expected SMS: `rule`, `to`, `body` (the template), `data`.
+        sms: Option<Map<String, Value>> =
+            message(&["rule", "to", "body", "data"]).optional().example("{ to = \"+15550100002\" }"),
+        /// The expected number of SMS.
+        texts: Option<u32> = whole(0..=u32::MAX).optional().example("0"),
         /// An expected tracking event: `rule`, `event`, `to`, `data`.
-        track: Option<Map<String, Value>> = object(VALUES).optional().example("{ event = \"Subscribed\" }"),
+        track: Option<Map<String, Value>> =
+            message(&["rule", "event", "to", "data"]).optional().example("{ event = \"Subscribed\" }"),
+        /// The expected number of tracking events.
+        tracked: Option<u32> = whole(0..=u32::MAX).optional().example("0"),
         /// The result of the last event: `applied`, `recorded` (no rule matches it), `ignored` or `dead_letter`.
         outcome: Option<&'static str> = choice(OUTCOMES.map(|name| (name, name)).to_vec()).optional().example("\"applied\""),
+        /// A part of the last event's error: the event becomes a dead letter.
+        error: Option<String> = text("a text").optional().example("\"not a valid whole number\""),
     }
     schema { "if": true, "then": { "oneOf": [
         { "required": ["table", "row"] },
         { "required": ["table", "rows"] },
         { "required": ["email"] },
+        { "required": ["emails"] },
         { "required": ["sms"] },
+        { "required": ["texts"] },
         { "required": ["track"] },
+        { "required": ["tracked"] },
         { "required": ["outcome"] },
+        { "required": ["error"] },
     ] } };
 }
 
-const VALUES: &str = "a table of expected values";
+const EXPECTED: &str = "\"nothing\", or a table with one of `table`, `email`, `emails`, `sms`, `texts`, `track`, `tracked`, `outcome` and `error`";
 
-const EXPECTED: &str = "\"nothing\", or a table with `table`, `email`, `sms`, `track` or `outcome`";
+/// The expected members of a message.
+fn message(names: &'static [&'static str]) -> Kind<Map<String, Value>> {
+    let properties: Map<_, _> = names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
+    let schema = json!({ "properties": properties, "additionalProperties": false });
+    object("a table of expected values").with(schema).and_then(move |item, members| {
+        for (name, _) in item.section("")?.members() {
+            if !names.contains(&name.value.as_str()) {
+                let problem = name.error(format!("unknown key `{}`", name.value));
+                item.report(problem.suggest(&name.value, names.iter().copied()));
+            }
+        }
+        Some(members)
+    })
+}
 
 /// The results of an event.
 const OUTCOMES: [&str; 4] = ["applied", "recorded", "ignored", "dead_letter"];
@@ -108,10 +163,22 @@ pub enum Expectation {
         /// The members.
         content: Map<String, Value>,
     },
+    /// The rules send this many messages.
+    Count {
+        /// `email`, `sms` or `track`.
+        what: &'static str,
+        /// The number.
+        count: u32,
+    },
     /// The result of the last event.
     Outcome {
         /// `applied`, `recorded`, `ignored` or `dead_letter`.
         outcome: &'static str,
+    },
+    /// The last event becomes a dead letter.
+    Error {
+        /// A part of its error.
+        error: String,
     },
 }
 
@@ -131,14 +198,20 @@ fn expectation() -> Kind<Expectation> {
 
 impl ExpectKeys {
     fn expectation(section: &Section<'_>, keys: Self) -> Option<Expectation> {
-        let given = ["table", "email", "sms", "track", "outcome"];
+        let given =
+            ["table", "email", "emails", "sms", "texts", "track", "tracked", "outcome", "error"];
         let given: Vec<_> = given.into_iter().filter(|key| section.at(key).is_some()).collect();
         if given.len() != 1 {
             let problem = match given.as_slice() {
                 [] => "the expectation is empty".to_owned(),
                 several => format!("`{}` exclude each other", several.join("`, `")),
             };
-            section.report(section.here.error(problem).hint(format!("expected {EXPECTED}")));
+            let problem = section.here.error(problem).hint(format!("expected {EXPECTED}"));
+            if given.is_empty() {
+                section.report_consequence(problem);
+            } else {
+                section.report(problem);
+            }
             return None;
         }
         let [row, rows] = ["row", "rows"].map(|key| section.at(key));
@@ -151,10 +224,15 @@ impl ExpectKeys {
             }
         }
         let sent = |what, content: Option<_>| Some(Expectation::Sent { what, content: content? });
+        let count = |what, count: Option<_>| Some(Expectation::Count { what, count: count? });
         match given.as_slice() {
             ["email"] => sent("email", keys.email),
+            ["emails"] => count("email", keys.emails),
             ["sms"] => sent("sms", keys.sms),
+            ["texts"] => count("sms", keys.texts),
             ["track"] => sent("track", keys.track),
+            ["tracked"] => count("track", keys.tracked),
+            ["error"] => Some(Expectation::Error { error: keys.error? }),
             ["outcome"] => Some(Expectation::Outcome { outcome: keys.outcome? }),
             _ => {
                 if row.is_some() == rows.is_some() {

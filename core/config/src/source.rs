@@ -875,7 +875,8 @@ impl SigningKeys {
     fn template(self, general: &str, section: &Section<'_>) -> Option<(Scheme, Events)> {
         let missing = |key: &'static str, hint: &str| {
             if section.get(key).is_none() {
-                section.report(section.here.error(format!("`{key}` is missing")).hint(hint));
+                let missing = section.here.error(format!("`{key}` is missing"));
+                section.report_consequence(missing.hint(hint));
             }
         };
         missing(

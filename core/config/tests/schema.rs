@@ -29,6 +29,14 @@ const SAMPLES: [&str; 15] = [
     tolerance = "5m"
     future_tolerance = "5m"
     response = { status = 201, content_type = "text/xml", body = "a" }
+
+    [[rules]]
+    extend = "stripe-customers"
+    set = { x-a = "a" }
+
+    [[rules]]
+    extend = ["stripe-charges", "stripe-refunds"]
+    set = { x-a = "a" }
     "#,
     r#"
     [sources.list]
@@ -347,16 +355,38 @@ const SAMPLES: [&str; 15] = [
 
     [[tests]]
     name = "a"
-    given = { source = "stripe", file = "a", event = "a", id = "a" }
+    before = { table = "a", row = { x-a = 1 } }
+    given = { source = "stripe", file = "a", event = "a", id = "a", headers = { x-a = "a" } }
     expect = "nothing"
 
     [[tests]]
-    given = [{ source = "stripe", file = "a", event = "a", id = "a" }]
-    expect = [{ table = "a", row = { x-a = 1.5 } }, { table = "a", rows = 2 }, { email = { x-a = ["a"] } }]
+    before = [{ table = "a", row = { x-a = 1 } }]
+    given = [{ source = "stripe", file = "a", event = "a", id = "a", headers = { x-a = "a" } }]
+    expect = [{ table = "a", row = { x-a = 1.5 } }, { table = "a", rows = 2 }, { email = { rule = "a", template = "a", to = ["a"], cc = "a", reply_to = "a", data = { x-a = "a" } } }]
 
     [[tests]]
     given = []
-    expect = [{ sms = {} }, { track = {} }, { outcome = "recorded" }, "nothing"]
+    expect = [{ sms = { rule = "a", to = "a", body = "a", data = {} } }, { track = { rule = "a", event = "a", to = "a", data = {} } }, { outcome = "recorded" }, { emails = 0 }, { texts = 0 }, { tracked = 0 }, { error = "a" }, "nothing"]
+
+    [[tests]]
+    given = []
+    expect = { email = { rule = "a", template = "a", to = "a", cc = "a", reply_to = "a", data = {} } }
+
+    [[tests]]
+    given = []
+    expect = { emails = 0 }
+
+    [[tests]]
+    given = []
+    expect = { texts = 0 }
+
+    [[tests]]
+    given = []
+    expect = { tracked = 0 }
+
+    [[tests]]
+    given = []
+    expect = { error = "a" }
 
     [[tests]]
     given = []
@@ -372,11 +402,11 @@ const SAMPLES: [&str; 15] = [
 
     [[tests]]
     given = []
-    expect = { sms = {} }
+    expect = { sms = { rule = "a", to = "a", body = "a", data = {} } }
 
     [[tests]]
     given = []
-    expect = { track = {} }
+    expect = { track = { rule = "a", event = "a", to = "a", data = {} } }
 
     [[tests]]
     given = []
@@ -825,6 +855,20 @@ fn common_mistakes_are_rejected_by_both() {
         ("[[tests]]\ngiven = { source = 'stripe', path = 'a' }\nexpect = 'nothing'", "no file"),
         ("[[tests]]\ngiven = []\nexpect = 'something'", "an unknown expectation"),
         ("[[tests]]\ngiven = []\nexpect = { table = 'a' }", "nothing of a table"),
+        (
+            "[[tests]]\ngiven = []\nexpect = { email = { tempalte = 'a' } }",
+            "an unknown member of an email",
+        ),
+        ("[[tests]]\ngiven = []\nexpect = { sms = { rows = 0 } }", "an unknown member of an SMS"),
+        (
+            "[[tests]]\nbefore = { table = 'a' }\ngiven = []\nexpect = 'nothing'",
+            "nothing in a table",
+        ),
+        (
+            "[[rules]]\nextend = 'stripe-customers'\nset = { a = 'b' }\nname = 'a'",
+            "a rule that extends",
+        ),
+        ("[[rules]]\nextend = 'stripe-customers'", "an extension without columns"),
     ] {
         let lines = lines.replace("RULE ", rule).replace("RULE", rule).replace("TABLE ", table);
         let toml = format!("{source}{lines}\n");

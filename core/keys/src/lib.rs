@@ -56,7 +56,7 @@ mod api {
         DefaultDoc, Key, KeyDoc, Table, flatten, flatten_as, name, reference, several,
     };
     pub use crate::kind::Kind;
-    pub use crate::place::{ConfigError, Located, Place};
+    pub use crate::place::{ConfigError, Located, Place, distance, nearest};
     pub use crate::reader::{Document, Item, Section};
     pub use crate::schema::root_schema;
 

@@ -44,16 +44,11 @@ impl<T> Located<T> {
 
     /// An error at this place.
     pub fn error(&self, problem: impl Into<String>) -> ConfigError {
-        ConfigError {
-            at: self.at.clone(),
-            key: self.key.clone(),
-            problem: problem.into(),
-            hint: None,
-        }
+        ConfigError::new(self.at.clone(), self.key.clone(), problem)
     }
 }
 
-/// An error in a configuration file.
+/// An error in a configuration file, or a warning about it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ConfigError {
     /// The place.
@@ -62,11 +57,18 @@ pub struct ConfigError {
     pub key: String,
     /// What the reader found.
     pub problem: String,
+    /// The line, with a caret below the place, if the error is about the text itself.
+    pub excerpt: Option<Box<str>>,
     /// What to do.
     pub hint: Option<String>,
 }
 
 impl ConfigError {
+    /// An error about a key; about none, if the key is empty.
+    pub fn new(at: Place, key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { at, key: key.into(), problem: problem.into(), excerpt: None, hint: None }
+    }
+
     /// The same error, with a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -78,13 +80,8 @@ impl ConfigError {
     #[must_use]
     pub fn suggest<'c>(self, found: &str, candidates: impl IntoIterator<Item = &'c str>) -> Self {
         let candidates: Vec<_> = candidates.into_iter().collect();
-        let nearest = candidates
-            .iter()
-            .map(|candidate| (strsim::damerau_levenshtein(found, candidate), candidate))
-            .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
-            .min();
-        match nearest {
-            Some((_, candidate)) => self.hint(format!("did you mean `{candidate}`?")),
+        match nearest(found, candidates.iter().copied()) {
+            Some(candidate) => self.hint(format!("did you mean `{candidate}`?")),
             None if candidates.is_empty() => self,
             None => {
                 let list: Vec<_> = candidates.iter().map(|c| format!("`{c}`")).collect();
@@ -94,6 +91,18 @@ impl ConfigError {
     }
 }
 
+/// The candidate that is most like a text, if one is.
+pub fn nearest<'c>(found: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    let distances = candidates.into_iter().map(|candidate| (distance(found, candidate), candidate));
+    let near = distances.filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4);
+    near.min().map(|(_, candidate)| candidate)
+}
+
+/// The number of typing errors between two texts.
+pub fn distance(one: &str, other: &str) -> usize {
+    strsim::damerau_levenshtein(one, other)
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.at)?;
@@ -101,6 +110,9 @@ impl fmt::Display for ConfigError {
             write!(f, "{}: ", self.key)?;
         }
         f.write_str(&self.problem)?;
+        if let Some(excerpt) = &self.excerpt {
+            write!(f, "\n{excerpt}")?;
+        }
         if let Some(hint) = &self.hint {
             write!(f, "\n  hint: {hint}")?;
         }

@@ -1,7 +1,8 @@
 //! Reads a TOML document so that every error in it is reported at once, each with its place and a hint.
 //!
 //! serde stops at the first error. Here, a section hands out its values, remembers which keys it was asked for, and reports
-//! the others as unknown.
+//! the others as unknown. A key may be missing only because it is misspelled, so a section with unknown or unusable keys does
+//! not report missing ones.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -20,29 +21,60 @@ pub struct Document<'d> {
     /// Where each line begins, but for the first.
     lines: Vec<usize>,
     errors: RefCell<Vec<ConfigError>>,
+    warnings: RefCell<Vec<ConfigError>>,
 }
 
 impl<'d> Document<'d> {
     /// `file` is its name in messages.
     pub fn new(file: &str, text: &'d str) -> Self {
         let lines = text.match_indices('\n').map(|(i, _)| i + 1).collect();
-        Self { file: file.into(), text, lines, errors: RefCell::default() }
+        let (errors, warnings) = Default::default();
+        Self { file: file.into(), text, lines, errors, warnings }
     }
 
-    /// Parses the text. Reports syntax errors, and returns what the parser could read.
+    /// Parses the text. Reports the first syntax error, since the others may only follow from it, and returns what the parser
+    /// could read.
     pub fn parse(&self) -> Spanned<DeTable<'d>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
-        for error in errors {
-            let at = self.place(&error.span().unwrap_or(0..0));
-            let problem = error.message().to_owned();
-            self.report(ConfigError { at, key: String::new(), problem, hint: None });
+        let place = |error: &toml::de::Error| self.place(&error.span().unwrap_or(0..0));
+        let first = errors.iter().map(|error| (place(error), error)).min_by(|a, b| a.0.cmp(&b.0));
+        if let Some((at, error)) = first {
+            let excerpt = Some(self.excerpt(&at).into());
+            let error = ConfigError::new(at, "", error.message());
+            self.report(ConfigError { excerpt, ..error });
         }
         table
+    }
+
+    /// A line of the file, with a caret below the place. If that is where the line begins, the cause may be the line before.
+    fn excerpt(&self, at: &Place) -> String {
+        let line =
+            |number: usize| self.text.lines().nth(number - 1).map(hidden).unwrap_or_default();
+        let shown = line(at.line);
+        let margin = at.line.to_string().len();
+        let before: String = shown.chars().take(at.column - 1).collect();
+        let mut excerpt = String::new();
+        let previous = (1..at.line).rev().find(|number| !line(*number).trim().is_empty());
+        if let Some(number) = previous.filter(|_| before.trim().is_empty()) {
+            excerpt += &format!("  {number:margin$} | {}\n", line(number));
+        }
+        let indent: String = before.chars().map(|c| if c == '\t' { c } else { ' ' }).collect();
+        excerpt + &format!("  {} | {shown}\n  {:margin$} | {indent}^", at.line, "")
     }
 
     /// Adds an error.
     pub fn report(&self, error: ConfigError) {
         self.errors.borrow_mut().push(error);
+    }
+
+    /// Adds a warning: a text that is valid, but probably not as it was meant.
+    pub fn warn(&self, warning: ConfigError) {
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    /// The warnings so far.
+    pub fn warnings(&self) -> Vec<ConfigError> {
+        self.warnings.borrow().clone()
     }
 
     /// The number of errors so far.
@@ -71,6 +103,22 @@ impl<'d> Document<'d> {
     }
 }
 
+/// A line without its long words that have digits: a secret may be among them.
+fn hidden(line: &str) -> String {
+    let of_word = |c: char| c.is_ascii_alphanumeric() || "_-+/=".contains(c);
+    let may_be_secret = |word: &str| {
+        word.len() >= 16
+            && word.contains(|c: char| c.is_ascii_digit())
+            && word.contains(|c: char| c.is_ascii_alphabetic())
+    };
+    let words = line.split_inclusive(|c| !of_word(c)).map(|piece| {
+        let word = piece.trim_end_matches(|c| !of_word(c));
+        let shown = if may_be_secret(word) { "*".repeat(word.len()) } else { word.to_owned() };
+        shown + &piece[word.len()..]
+    });
+    words.collect()
+}
+
 /// A table that is being read.
 pub struct Section<'s> {
     document: &'s Document<'s>,
@@ -81,6 +129,10 @@ pub struct Section<'s> {
     asked: RefCell<Vec<&'static str>>,
     /// Whether unknown keys are not reported.
     lenient: Cell<bool>,
+    /// Errors that may only follow from an unknown or unusable key.
+    consequences: RefCell<Vec<ConfigError>>,
+    /// The number of errors before this section was read.
+    before: usize,
 }
 
 /// A value that is being read.
@@ -100,8 +152,9 @@ impl<'s> Section<'s> {
         span: &Range<usize>,
     ) -> Self {
         let here = Located { value: (), key, at: document.place(span) };
-        let (asked, lenient) = (RefCell::default(), Cell::new(false));
-        Self { document, here, table, behind: None, asked, lenient }
+        let (asked, lenient, consequences) = Default::default();
+        let before = document.faults();
+        Self { document, here, table, behind: None, asked, lenient, consequences, before }
     }
 
     /// The section with a fallback for missing keys.
@@ -126,11 +179,11 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// The value of `key`; reports its absence.
+    /// The value of `key`; reports its absence, unless an unknown or unusable key may explain it.
     pub fn require(&self, key: &'static str, hint: &str) -> Option<Item<'s>> {
         let item = self.get(key);
         if item.is_none() {
-            self.report(self.here.error(format!("`{key}` is missing")).hint(hint));
+            self.report_consequence(self.here.error(format!("`{key}` is missing")).hint(hint));
         }
         item
     }
@@ -167,32 +220,53 @@ impl<'s> Section<'s> {
         self.lenient.set(true);
     }
 
-    /// Reports every key that was not asked for.
-    pub fn finish(self) {
-        if self.lenient.get() {
-            return;
-        }
-        let asked = self.asked.into_inner();
-        for key in self.table.keys() {
-            let name = key.get_ref().as_ref();
-            if !asked.contains(&name) {
+    /// Reports every key that was not asked for; if all keys are known and usable, also what is missing. Returns whether they are.
+    pub fn finish(self) -> bool {
+        let asked = self.asked.borrow();
+        let names = self.table.keys().map(|key| (key, key.get_ref().as_ref()));
+        let unknown: Vec<_> = names.filter(|(_, name)| !asked.contains(name)).collect();
+        let unusable = |error: &ConfigError| {
+            self.table.keys().any(|key| error.key == self.key_of(key.get_ref().as_ref()))
+        };
+        let sound = unknown.is_empty()
+            && !self.document.errors.borrow()[self.before..].iter().any(unusable);
+        if !self.lenient.get() {
+            for (key, name) in unknown {
                 let at = self.document.place(&key.span());
                 let problem = format!("unknown key `{name}`");
-                let error = ConfigError { at, key: self.here.key.clone(), problem, hint: None };
-                self.document.report(error.suggest(name, asked.iter().copied()));
+                let error = ConfigError::new(at, self.here.key.clone(), problem);
+                self.report(error.suggest(name, asked.iter().copied()));
             }
         }
+        if sound {
+            self.document.errors.borrow_mut().append(&mut self.consequences.borrow_mut());
+        }
+        sound
+    }
+
+    /// The full key of a member.
+    fn key_of(&self, name: &str) -> String {
+        let separator = if self.here.key.is_empty() { "" } else { "." };
+        format!("{}{separator}{name}", self.here.key)
     }
 
     fn item(&self, key: &str, value: &'s Spanned<DeValue<'_>>) -> Item<'s> {
-        let separator = if self.here.key.is_empty() { "" } else { "." };
-        let key = format!("{}{separator}{key}", self.here.key);
-        Item::new(self.document, key, value)
+        Item::new(self.document, self.key_of(key), value)
     }
 
     /// Adds an error.
     pub fn report(&self, error: ConfigError) {
         self.document.report(error);
+    }
+
+    /// Adds an error that may only follow from a key that is unknown or unusable. If there is such a key, it is not reported.
+    pub fn report_consequence(&self, error: ConfigError) {
+        self.consequences.borrow_mut().push(error);
+    }
+
+    /// Adds a warning.
+    pub fn warn(&self, warning: ConfigError) {
+        self.document.warn(warning);
     }
 }
 
@@ -223,6 +297,18 @@ pub(crate) fn to_json(value: &DeValue<'_>) -> serde_json::Value {
                 .map(|(key, value)| (key.get_ref().to_string(), to_json(value.get_ref())))
                 .collect()
         }
+    }
+}
+
+/// The key of an entry of a list: `rule "orders"` for one of `rules` that has a name, `rules[0]` for others. Lists inside
+/// sections keep the number, since a name in them may be that of a secret.
+fn entry(list: &str, number: usize, value: &DeValue<'_>) -> String {
+    let one = list.strip_suffix('s').filter(|one| !one.contains('.'));
+    let DeValue::Table(table) = value else { return format!("{list}[{number}]") };
+    let name = table.iter().find(|(key, _)| key.get_ref().as_ref() == "name");
+    match (one, name.map(|(_, name)| name.get_ref())) {
+        (Some(one), Some(DeValue::String(name))) => format!("{one} {name:?}"),
+        _ => format!("{list}[{number}]"),
     }
 }
 
@@ -353,7 +439,7 @@ impl<'s> Item<'s> {
                 .iter()
                 .enumerate()
                 .map(|(i, value)| {
-                    Item::new(self.document, format!("{}[{i}]", self.here.key), value)
+                    Item::new(self.document, entry(&self.here.key, i, value.get_ref()), value)
                 })
                 .collect(),
             _ if lone => vec![Item {

@@ -94,10 +94,6 @@ fn a_table_is_read_with_its_defaults() {
 fn every_error_is_reported_at_once() {
     let text = "days = [0, 'a']\nhours = '1s'\ntype = 'onlin'\nopen = 1\nclosed = true\ndoors = 2\ngoods = { tea = 'a', cup = {} }";
     insta::assert_snapshot!(errors(parse::<Shop>("shop.toml", text)), @r#"
-    shop.toml:1:1: `name` is missing
-      hint: add the name: name = "tea"
-    shop.toml:1:1: `owner` is missing
-      hint: add the owner
     shop.toml:1:9: days[0]: found 0
       hint: expected a whole number from 1 to 7
     shop.toml:1:12: days[1]: found a string
@@ -119,7 +115,11 @@ fn every_error_is_reported_at_once() {
       hint: add the amount
     "#);
     insta::assert_snapshot!(errors(parse::<Shop>("shop.toml", "name = 'closed'\nowner = 'a'")), @"shop.toml:1:8: name: a shop cannot be called that");
-    insta::assert_snapshot!(errors(parse::<Shop>("shop.toml", "name = 'tea\nowner = 1")), @"shop.toml:1:12: invalid literal string, expected `'`");
+    insta::assert_snapshot!(errors(parse::<Shop>("shop.toml", "name = 'tea\nowner = 1")), @"
+    shop.toml:1:12: invalid literal string, expected `'`
+      1 | name = 'tea
+        |            ^
+    ");
 }
 
 #[test]
@@ -173,4 +173,58 @@ fn a_default_is_one_of_the_values() {
         }
     }
     assert_eq!(defaults::<Wrong>().count, 9);
+}
+
+#[test]
+fn one_syntax_error_is_one_message_with_its_line() {
+    let text = |broken: &str| {
+        let more = "[b]\nlist = [\n  'a',\n]\n[[c]]\nd = { e = 'f' }\n".repeat(20);
+        errors(parse::<Shop>("shop.toml", &format!("name = 'tea'\n{broken}\n{more}")))
+    };
+    insta::assert_snapshot!(text("days = [1, 2"), @"
+    shop.toml:3:1: missing comma between array elements, expected `,`
+      2 | days = [1, 2
+      3 | [b]
+        | ^
+    ");
+    insta::assert_snapshot!(text("\towner 'Ada' # 9"), @"
+    shop.toml:2:8: key with no value, expected `=`
+      2 | 	owner 'Ada' # 9
+        | 	      ^
+    ");
+    // A long word may be a secret that does not belong here.
+    insta::assert_snapshot!(text("a = ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw', \"é\" 1]"), @r#"
+    shop.toml:2:52: missing comma between array elements, expected `,`
+      2 | a = ['**************************************', "é" 1]
+        |                                                    ^
+    "#);
+}
+
+#[test]
+fn missing_keys_are_reported_once_the_others_are_readable() {
+    let errors = |text: &str| errors(parse::<Shop>("shop.toml", text));
+    insta::assert_snapshot!(errors(""), @r#"
+    shop.toml:1:1: `name` is missing
+      hint: add the name: name = "tea"
+    shop.toml:1:1: `owner` is missing
+      hint: add the owner
+    "#);
+    // `nmae` explains why there is no `name`.
+    insta::assert_snapshot!(errors("nmae = 'tea'"), @"
+    shop.toml:1:1: unknown key `nmae`
+      hint: did you mean `name`?
+    ");
+    insta::assert_snapshot!(errors("name = 3"), @"
+    shop.toml:1:8: name: found a whole number
+      hint: expected a name
+    ");
+    // An error inside a table does not explain what is missing outside.
+    insta::assert_snapshot!(errors("name = 'tea'\ngoods = { cup = {}, tea = { amuont = 1 } }"), @"
+    shop.toml:1:1: `owner` is missing
+      hint: add the owner
+    shop.toml:2:17: goods.cup: `amount` is missing
+      hint: add the amount
+    shop.toml:2:29: goods.tea: unknown key `amuont`
+      hint: did you mean `amount`?
+    ");
 }

@@ -1,7 +1,7 @@
 //! A rule as written: what [`crate::decl`] reads, and [`crate::compile`] checks against the schema.
 
 use hookmill_core::outbound::Outcome;
-use hookmill_keys::Located;
+use hookmill_keys::{ConfigError, Located};
 use serde_json::Value as Json;
 
 use crate::decl::{EmailDecl, SmsDecl, TrackDecl};
@@ -14,6 +14,8 @@ pub struct RuleDecl {
     pub name: Located<String>,
     /// Whether the rule is a preset's.
     pub preset: bool,
+    /// Whether all its keys are known and usable. Errors about what else the rule says would only follow from those keys.
+    pub is_sound: bool,
     /// `on`.
     pub on: Vec<Pattern>,
     /// `handler`: the code whose values the paths select from, if not the body.
@@ -136,6 +138,49 @@ pub struct TableDecl {
     pub write: TableWrite,
 }
 
+/// Columns that extend rules of a preset, as written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Extension {
+    /// `extend`: the names of the rules.
+    pub rules: Vec<Located<String>>,
+    /// `set`: columns and their values.
+    pub set: NamedValues,
+}
+
+impl Extension {
+    /// Adds the columns to a rule.
+    ///
+    /// # Errors
+    ///
+    /// The columns that the rule cannot set.
+    pub fn extend(&self, rule: &mut RuleDecl) -> Result<(), Vec<ConfigError>> {
+        let Some(named) = self.rules.iter().find(|name| name.value == rule.name.value) else {
+            return Ok(());
+        };
+        let name = &rule.name.value;
+        let EffectDecl::Table(table) = &mut rule.effect else {
+            return Err(vec![named.error(format!("rule `{name}` writes no table"))]);
+        };
+        let mut errors = Vec::new();
+        for (column, value) in &self.set {
+            let sets = |(set, _): &(Located<String>, _)| set.value == column.value;
+            if table.key.iter().chain(table.columns()).any(sets) {
+                let problem =
+                    column.error(format!("rule `{name}` sets `{}` already", column.value));
+                errors.push(problem.hint(
+                    "choose another column; to change this one, write a rule with that name, which replaces it",
+                ));
+            } else if value.value.is_of_element() && rule.each.is_none() {
+                let problem = value.error(format!("rule `{name}` is about no list"));
+                errors.push(problem.hint("a path without `@` selects from the body"));
+            } else {
+                table.columns_mut().push((column.clone(), value.clone()));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
 /// What a rule does with the rows of its table.
 #[derive(Clone, PartialEq, Debug)]
 pub enum TableWrite {
@@ -214,6 +259,16 @@ impl TableDecl {
             | TableWrite::Remove { newest }
             | TableWrite::Update { newest }
             | TableWrite::List { newest, .. } => Some(newest),
+        }
+    }
+
+    const fn columns_mut(&mut self) -> &mut NamedValues {
+        match &mut self.write {
+            TableWrite::Count { add } => add,
+            TableWrite::Upsert { newest, .. }
+            | TableWrite::Remove { newest }
+            | TableWrite::Update { newest }
+            | TableWrite::List { newest, .. } => &mut newest.set,
         }
     }
 

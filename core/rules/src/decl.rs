@@ -13,8 +13,8 @@ use hookmill_keys::{ConfigError, Item, Kind, Located, Section, days, keys};
 use serde_json::{Value as Json, json};
 
 use crate::ast::{
-    ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
-    SuppressionDecl, TableDecl, TableWrite, ValueDecl,
+    ConditionDecl, DeleteDecl, EffectDecl, Extension, NamedValues, Newest, RuleDecl, SendDecl,
+    StepDecl, SuppressionDecl, TableDecl, TableWrite, ValueDecl,
 };
 use crate::time;
 use crate::{DatePart, EventField, FETCHED, Form, Pattern, Spelling, TimeForm, ValuePath, Zone};
@@ -168,7 +168,7 @@ keys! {
     present |section| {
         if section.at("precedence").is_none() && section.at("refetch").is_none() {
             let missing = section.here.error("`precedence` is missing");
-            section.report(missing.hint(PRECEDENCE_EXAMPLE));
+            section.report_consequence(missing.hint(PRECEDENCE_EXAMPLE));
         }
     };
     schema { "minProperties": 1 };
@@ -199,7 +199,7 @@ keys! {
         if !fits.contains(&given) {
             let problem =
                 section.here.error("`precedence` needs `column` and `order`, `path` and `order`, or `type`");
-            section.report(problem.hint(format!("expected {PRECEDENCE_EXAMPLE}")));
+            section.report_consequence(problem.hint(format!("expected {PRECEDENCE_EXAMPLE}")));
         }
     };
     schema {
@@ -326,7 +326,7 @@ impl OutcomeKeys {
             }
             (None, None) => {
                 let hint = "add the path of the email's id: email = \"data.tags.hookmill\"";
-                section.report(section.here.error("`email` is missing").hint(hint));
+                section.report_consequence(section.here.error("`email` is missing").hint(hint));
                 None
             }
         }
@@ -507,7 +507,7 @@ impl ValueKeys {
             return None;
         }
         let missing = |problem: &str, hint: &str| {
-            section.report(section.here.error(problem).hint(hint));
+            section.report_consequence(section.here.error(problem).hint(hint));
         };
         if let Some(amount) = keys.decimal {
             return match (keys.scale, keys.currency) {
@@ -524,7 +524,8 @@ impl ValueKeys {
                 }
                 (None, None) => None,
                 (Some(_), Some(_)) => {
-                    missing("`scale` and `currency` exclude each other", "remove one of them");
+                    let problem = section.here.error("`scale` and `currency` exclude each other");
+                    section.report(problem.hint("remove one of them"));
                     None
                 }
             };
@@ -794,6 +795,32 @@ fn phone_number() -> Kind<ValueDecl> {
     })
 }
 
+keys! {
+    /// Columns to add to a preset's rule, instead of a rule.
+    pub struct ExtendKeys {
+        /// The preset's rule, or a list of its rules. All rules that write a table must set the same columns.
+        extend: Vec<Located<String>> =
+            one_or_many(text("the name of a preset's rule").located(), "a name, or a list of names")
+                .not_empty("the list of rules is empty", "expected the name of a preset's rule")
+                .required("add the preset's rule: extend = \"stripe-customers\"").example("\"stripe-customers\""),
+        /// The columns to add, and paths of their values. A migration of yours adds them to the table.
+        set: NamedValues =
+            columns().required("add the columns: set = { tax_exempt = \"data.object.tax_exempt\" }")
+                .example("{ tax_exempt = \"data.object.tax_exempt\" }"),
+    }
+}
+
+/// Whether an entry of `rules` extends a preset's rule.
+pub fn is_extension(item: &Item<'_>) -> bool {
+    item.is_table() && item.section("").is_some_and(|section| section.at("extend").is_some())
+}
+
+/// Reads columns that extend rules of a preset, and reports their errors.
+pub fn extension(item: &Item<'_>) -> Option<Extension> {
+    let read = table::<ExtendKeys>("a table").read(item);
+    read.map(|ExtendKeys { extend: rules, set }| Extension { rules, set })
+}
+
 /// Which sources the patterns of `on` are about.
 pub enum Sources<'a> {
     /// A pattern names one of these: `stripe:invoice.*`.
@@ -807,8 +834,8 @@ pub fn rule(item: &Item<'_>, sources: &Sources<'_>) -> Option<RuleDecl> {
     let section = item.section("a rule: [[rules]]")?;
     let keys = <RuleKeys as hookmill_keys::Table>::read(&section);
     let rule = keys.and_then(|keys| keys.rule(&section, sources));
-    section.finish();
-    rule
+    let is_sound = section.finish();
+    rule.map(|rule| RuleDecl { is_sound, ..rule })
 }
 
 impl RuleKeys {
@@ -876,7 +903,9 @@ impl RuleKeys {
             _ => EffectDecl::Table(self.table(section, &at, &on)?),
         };
         let preset = matches!(sources, Sources::Preset(_));
-        let rule = RuleDecl { name: name?, preset, on, handler, each, more, when, effect };
+        let is_sound = true;
+        let rule =
+            RuleDecl { name: name?, preset, is_sound, on, handler, each, more, when, effect };
         if section.at("each").is_none() {
             rule.report_elements(section);
         }
@@ -887,7 +916,8 @@ impl RuleKeys {
     fn table(self, section: &Section<'_>, at: &Located<()>, on: &[Pattern]) -> Option<TableDecl> {
         let missing = |key: &str, hint: &str| {
             if section.at(key).is_none() {
-                section.report(section.here.error(format!("`{key}` is missing")).hint(hint));
+                let missing = section.here.error(format!("`{key}` is missing"));
+                section.report_consequence(missing.hint(hint));
             }
         };
         missing("table", "add the table that the rule writes, or another effect such as `email`");
@@ -922,12 +952,12 @@ impl RuleKeys {
         let write = match self.version {
             None => {
                 if add.is_empty() {
-                    section.report(at.error("the rule needs `version` or `add`").hint(
+                    section.report_consequence(at.error("the rule needs `version` or `add`").hint(
                         "add what orders the events (version = \"created\"), or what to count (add = { total = 1 })",
                     ));
                 } else if let Some((name, _)) = set.first() {
                     let problem = name.error("`set` needs a `version`");
-                    section.report(
+                    section.report_consequence(
                         problem.hint("without it, the row would depend on the order of arrival"),
                     );
                 }
@@ -935,7 +965,7 @@ impl RuleKeys {
                 let others = self.update || !tombstone || is_final.is_some();
                 if !delete.is_empty() || tied || others || self.parents.is_some() {
                     let problem = "`delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`";
-                    section.report(at.error(problem));
+                    section.report_consequence(at.error(problem));
                 }
                 // After the error, the columns of `set` stand in, so that the rest of the rule can be checked.
                 TableWrite::Count { add: if add.is_empty() { set } else { add } }

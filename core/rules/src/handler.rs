@@ -27,6 +27,11 @@ pub trait Handler: Sync {
     ///
     /// [`Unhandled`] makes the event a dead letter, which can be replayed after the code is fixed.
     fn handle(&self, event: &Event<'_>) -> Result<Vec<Value>, Unhandled>;
+
+    /// The members of its values, so that `hookmill check` can warn about paths that begin with another. Empty: unknown.
+    fn fields(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// Why an event cannot be handled: a sentence without parts of the body, since it is stored and displayed.

@@ -1,5 +1,7 @@
 //! A message's body with redactions.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookmill_config::Admin as Config;
@@ -19,6 +21,8 @@ pub(crate) struct BodyView {
     /// `text`; `base64` if the body is not UTF-8; `unreadable` if the message cannot be read, and `text` is the whole message;
     /// `redacted` if the body needs redaction and is not JSON, or if hookmill.toml no longer names its source.
     body_form: &'static str,
+    /// The headers that the source keeps (`keep_headers`), by their names in lower case.
+    headers: BTreeMap<String, String>,
 }
 
 impl BodyView {
@@ -30,7 +34,7 @@ impl BodyView {
             // The source is unknown, and so are its redactions.
             return Ok(match config.filter(|config| redacts(config)) {
                 Some(_) => Self::hidden(),
-                None => Self { body: message.to_owned(), body_form: "unreadable" },
+                None => Self::new(message.to_owned(), "unreadable"),
             });
         };
         let nothing = Vec::new();
@@ -50,22 +54,25 @@ impl BodyView {
             }
             _ => read.body.into_owned(),
         };
-        Ok(match String::from_utf8(bytes) {
-            Ok(body) if body.is_empty() || redactions.is_empty() => {
-                Self { body, body_form: "text" }
-            }
+        let view = match String::from_utf8(bytes) {
+            Ok(body) if body.is_empty() || redactions.is_empty() => Self::new(body, "text"),
             Ok(body) => match redact(&body, redactions) {
-                Some(body) => Self { body, body_form: "text" },
+                Some(body) => Self::new(body, "text"),
                 None => Self::hidden(),
             },
             Err(error) if redactions.is_empty() => {
-                Self { body: STANDARD.encode(error.as_bytes()), body_form: "base64" }
+                Self::new(STANDARD.encode(error.as_bytes()), "base64")
             }
             Err(_) => Self::hidden(),
-        })
+        };
+        Ok(Self { headers: read.envelope.headers, ..view })
     }
 
     const fn hidden() -> Self {
-        Self { body: String::new(), body_form: "redacted" }
+        Self::new(String::new(), "redacted")
+    }
+
+    const fn new(body: String, body_form: &'static str) -> Self {
+        Self { body, body_form, headers: BTreeMap::new() }
     }
 }

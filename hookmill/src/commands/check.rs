@@ -1,7 +1,8 @@
 //! `hookmill check`: validates a configuration before it runs.
 
 mod capacity;
-mod rule_tests;
+mod lint;
+pub mod rule_tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,43 +27,61 @@ pub struct Arguments {
     /// Also check that the environment contains usable secrets for `serve`.
     #[arg(long)]
     secrets: bool,
-    /// Print {"valid":…,"errors":[…]}.
+    /// Exit with 1 if there are warnings, for CI.
+    #[arg(long)]
+    deny_warnings: bool,
+    /// Print {"valid":…,"errors":[…],"warnings":[…]}.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut warnings = Vec::new();
     let loaded = load(&arguments.config).and_then(|loaded| {
+        warnings = lint::warnings(&loaded);
         let found = Found::new(arguments, &loaded)?;
         if found.is_empty() { Ok(loaded) } else { Err(found.into()) }
     });
-    if !arguments.json {
-        let Loaded { config, program, .. } = loaded?;
-        if arguments.config.with_file_name("consumers/worker/wrangler.toml").exists() {
-            note!("note: {}", capacity::sentence(&config));
+    let denied = arguments.deny_warnings && !warnings.is_empty();
+    if arguments.json {
+        let errors = loaded.map_or_else(|error| listed(&error), |_| Vec::new());
+        let valid = errors.is_empty() && !denied;
+        let warnings: Vec<_> = warnings.iter().map(fault).collect();
+        print_line!("{}", json!({ "valid": valid, "errors": errors, "warnings": warnings }));
+        if !valid {
+            bail!("the configuration is not valid");
         }
-        let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
-        note!(
-            "{}: {sources} source{} and {rules} rule{}, no errors{}",
-            arguments.config.display(),
-            s(sources),
-            s(rules),
-            match config.tests.len() {
-                0 => String::new(),
-                tests => format!("; {tests} test{} passed", s(tests)),
-            }
-        );
         return Ok(());
     }
-    let errors = loaded.map_or_else(|error| listed(&error), |_| Vec::new());
-    print_line!("{}", json!({ "valid": errors.is_empty(), "errors": errors }));
-    if !errors.is_empty() {
-        bail!("the configuration is not valid");
+    for warning in &warnings {
+        note!("warning: {warning}");
+    }
+    let Loaded { config, program, .. } = loaded?;
+    if arguments.config.with_file_name("consumers/worker/wrangler.toml").exists() {
+        note!("note: {}", capacity::sentence(&config));
+    }
+    let (sources, rules) = (config.ingress.sources.len(), program.rules.len());
+    note!(
+        "{}: {sources} source{} and {rules} rule{}, no errors{}{}",
+        arguments.config.display(),
+        s(sources),
+        s(rules),
+        match warnings.len() {
+            0 => String::new(),
+            count => format!(", {count} warning{}", s(count)),
+        },
+        match config.tests.len() {
+            0 => String::new(),
+            tests => format!("; {tests} test{} passed", s(tests)),
+        }
+    );
+    if denied {
+        bail!("--deny-warnings allows no warnings");
     }
     Ok(())
 }
 
-const fn s(count: usize) -> &'static str {
+pub const fn s(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
@@ -123,7 +142,7 @@ impl fmt::Display for Found {
         }
         let lines = faults.iter().map(ToString::to_string).chain(problems.iter().cloned());
         let lines: Vec<_> = lines.collect();
-        f.write_str(&lines.join("\n"))?;
+        f.write_str(&lines.join("\nerror: "))?;
         match lines.len() {
             1 => Ok(()),
             count => write!(f, "\n{count} errors"),

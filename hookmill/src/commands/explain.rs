@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::client::{Client, Target, encoded};
 use crate::list::{json, note, plain, put};
 use crate::run::pipeline::load;
-use crate::trial::{Row, Trial, admit, delivery, literal, quoted};
+use crate::trial::{Row, Trial, Unsigned, admit, delivery, literal, quoted};
 
 /// Explain the effects of an event: which rules run and why others do not, their SQL, and the changes to rows
 ///
@@ -125,7 +125,7 @@ fn from_file(arguments: &Arguments, source: &Source, file: &Path) -> anyhow::Res
     let body = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let id = arguments.id.as_deref().unwrap_or("explained");
     let kind = arguments.event.as_deref().unwrap_or_default();
-    admit(source, &body, id, kind)
+    admit(source, Unsigned { body: &body, id, kind, headers: &[] })
         .map_err(anyhow::Error::msg)
         .with_context(|| format!("{} is not an event of `{}`", file.display(), source.name))
 }
@@ -150,7 +150,8 @@ fn stored(arguments: &Arguments) -> anyhow::Result<Delivery> {
     let kind = received["detail"]["type"].as_str().unwrap_or_default();
     let received_at = received["at"].as_i64().map_or_else(now, Timestamp::from_millis);
     let verified = Verified { secret: 0, signed_at: None };
-    Ok(delivery(source, (id, kind), received_at, verified, &body))
+    let headers = serde_json::from_value(shown["headers"].clone())?;
+    Ok(delivery(source, (id, kind), received_at, (verified, headers), &body))
 }
 
 async fn explained(

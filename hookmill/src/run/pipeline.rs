@@ -121,7 +121,7 @@ pub fn start_log(options: &RunOptions, default: &str) {
 pub fn load(config: &Path) -> anyhow::Result<Loaded> {
     hookmill_loader::load(config, &hookmill_handlers::names()).map_err(|error| match error {
         hookmill_loader::LoadError::Read { .. } if !config.exists() => {
-            anyhow::Error::new(error).context("no configuration found; pass its path with --config")
+            anyhow::Error::new(error).context("no configuration found; write one with `hookmill init`, or pass its path with --config")
         }
         error => error.into(),
     })

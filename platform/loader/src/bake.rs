@@ -76,7 +76,7 @@ fn checked() -> Loaded {
             loaded
         }
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("error: {error}");
             exit(1);
         }
     }

@@ -98,14 +98,12 @@ pub enum LoadError {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub struct Faults(pub Vec<ConfigError>);
 
-/// Each fault on a line of its own, and how many there are.
+/// Each fault on a line of its own, and how many there are. The caller writes `error: ` in front, as for any other error.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for fault in &self.0 {
-            writeln!(f, "{fault}")?;
-        }
-        let (count, plural) = (self.0.len(), if self.0.len() == 1 { "" } else { "s" });
-        write!(f, "{count} error{plural} in the configuration")
+        let lines: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        let (count, plural) = (lines.len(), if lines.len() == 1 { "" } else { "s" });
+        write!(f, "{}\n{count} error{plural} in the configuration", lines.join("\nerror: "))
     }
 }
 
@@ -126,11 +124,15 @@ pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError>
     let mut database = Connection::open_in_memory()?;
     let mut migrations = own();
     apply(&mut database, &migrations).map_err(LoadError::Own)?;
+    let mut migrated = true;
     if let Some(folder) = &config.migrations {
         let before = schema(&database)?;
         match users(&mut database, &base.join(&folder.value), folder) {
             Ok(users) => migrations.extend(users),
-            Err(fault) => faults.push(fault),
+            Err(fault) => {
+                migrated = false;
+                faults.push(fault);
+            }
         }
         let after = schema(&database)?;
         for table in OWN_TABLES {
@@ -144,6 +146,11 @@ pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError>
                 faults.push(folder.error(problem));
             }
         }
+    }
+    if !migrated {
+        // Without the user's tables, nothing can be said about the rules.
+        faults.sort();
+        return Err(LoadError::Faults(Faults(faults)));
     }
     match config.compile(&schema(&database)?, handlers) {
         Ok(program) if faults.is_empty() => {
@@ -229,16 +236,16 @@ mod tests {
         };
         assert_eq!(faults(&rule("members")), "none");
         assert_eq!(faults(&rule("indexed")), "none");
-        insta::assert_snapshot!(faults(&rule("untyped")), @r"
-        hookmill.toml:11:24: rules[0].key.id: the key column `id` has no fixed type
+        insta::assert_snapshot!(faults(&rule("untyped")), @r#"
+        hookmill.toml:11:24: rule "list".key.id: the key column `id` has no fixed type
           hint: use TEXT or INTEGER; otherwise a number and its text would be two keys
         1 error in the configuration
-        ");
-        insta::assert_snapshot!(faults(&rule("backwards")), @r"
-        hookmill.toml:10:9: rules[0].table: no index of `backwards` begins with (team), so each event would read the whole table
+        "#);
+        insta::assert_snapshot!(faults(&rule("backwards")), @r#"
+        hookmill.toml:10:9: rule "list".table: no index of `backwards` begins with (team), so each event would read the whole table
           hint: begin the primary key with the columns of the list's owner, or add an index: CREATE INDEX … ON backwards (team)
         1 error in the configuration
-        ");
+        "#);
     }
 
     #[test]
@@ -369,43 +376,43 @@ mod tests {
             add = { n = 1 }
             delete = "*"
         "#), @r#"
-        hookmill.toml:10:21: rules[0].table: there is no table `teems`
+        hookmill.toml:10:21: rule "no-such-table".table: there is no table `teems`
           hint: did you mean `teams`?
-        hookmill.toml:17:21: rules[1].table: `events` is Hookmill's own table
+        error: hookmill.toml:17:21: rule "own-table".table: `events` is Hookmill's own table
           hint: use a table of your application
-        hookmill.toml:24:21: rules[2].table: column `name` is NOT NULL, but the rule does not set it
+        error: hookmill.toml:24:21: rule "columns".table: column `name` is NOT NULL, but the rule does not set it
           hint: add `name` to `set`, or allow NULL in the column
-        hookmill.toml:24:21: rules[2].table: the primary key of `teams` is (id, org), and `key` names (id)
+        error: hookmill.toml:24:21: rule "columns".table: the primary key of `teams` is (id, org), and `key` names (id)
           hint: `key` must contain the whole primary key
-        hookmill.toml:27:21: rules[2].set.nme: table `teams` has no column `nme`
+        error: hookmill.toml:27:21: rule "columns".set.nme: table `teams` has no column `nme`
           hint: did you mean `name`?
-        hookmill.toml:27:32: rules[2].set._version: Hookmill maintains `_version`
+        error: hookmill.toml:27:32: rule "columns".set._version: Hookmill maintains `_version`
           hint: remove it; its value follows from `version`, `tie` and `delete`
-        hookmill.toml:32:21: rules[3].table: rules `columns` and `precedence` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
+        error: hookmill.toml:32:21: rule "precedence".table: rules `columns` and `precedence` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
           hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
-        hookmill.toml:35:34: rules[3].tie.precedence: `nme` is not set by this rule
+        error: hookmill.toml:35:34: rule "precedence".tie.precedence: `nme` is not set by this rule
           hint: did you mean `name`?
-        hookmill.toml:35:60: rules[3].tie.precedence.order: the list is empty
+        error: hookmill.toml:35:60: rule "precedence".tie.precedence.order: the list is empty
           hint: expected a list, weakest first
-        hookmill.toml:41:21: rules[4].table: rules `columns` and `other-columns` both write `teams`, but only one of them sets `name`, `note`, `_version`, `nme`
+        error: hookmill.toml:41:21: rule "other-columns".table: rules `columns` and `other-columns` both write `teams`, but only one of them sets `name`, `note`, `_version`, `nme`
           hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
-        hookmill.toml:49:21: rules[5].table: column `name` is NOT NULL, but the rule does not set it
+        error: hookmill.toml:49:21: rule "erases-what-cannot-be-null".table: column `name` is NOT NULL, but the rule does not set it
           hint: add `name` to `set`, or allow NULL in the column
-        hookmill.toml:55:20: rules[6].name: the rule needs `version` or `add`
+        error: hookmill.toml:55:20: rule "neither".name: the rule needs `version` or `add`
           hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
-        hookmill.toml:57:21: rules[6].table: column `name` is NOT NULL, but the rule does not set it
+        error: hookmill.toml:57:21: rule "neither".table: column `name` is NOT NULL, but the rule does not set it
           hint: add `name` to `set`, or allow NULL in the column
-        hookmill.toml:57:21: rules[6].table: rules write the table `teams` by version
+        error: hookmill.toml:57:21: rule "neither".table: rules write the table `teams` by version
           hint: count in a separate table
-        hookmill.toml:61:20: rules[7].name: the rule needs `version` or `add`
+        error: hookmill.toml:61:20: rule "sets-without-a-version".name: the rule needs `version` or `add`
           hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
-        hookmill.toml:70:21: rules[8].table: rules `columns` and `adds-with-a-version` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
+        error: hookmill.toml:70:21: rule "adds-with-a-version".table: rules `columns` and `adds-with-a-version` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
           hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
-        hookmill.toml:74:21: rules[8].add.note: a rule with a `version` cannot `add`
+        error: hookmill.toml:74:21: rule "adds-with-a-version".add.note: a rule with a `version` cannot `add`
           hint: count in a separate table, with a rule without `version` and `set`
-        hookmill.toml:79:21: rules[9].table: table `tallies` lacks _version, _precedence, _event_id, _deleted
+        error: hookmill.toml:79:21: rule "version-where-there-is-none".table: table `tallies` lacks _version, _precedence, _event_id, _deleted
           hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
-        hookmill.toml:85:20: rules[10].name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
+        error: hookmill.toml:85:20: rule "adds-and-deletes".name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
         19 errors in the configuration
         "#);
     }
@@ -496,64 +503,52 @@ mod tests {
     #[test]
     fn invalid_rules_are_reported_with_hints() {
         insta::assert_snapshot!(faults(UNSAYABLE), @r#"
-        hookmill.toml:8:20: rules[0].name: `when` asks for "@.kept", but `each` is missing
+        hookmill.toml:8:20: rule "values".name: `when` asks for "@.kept", but `each` is missing
           hint: `@` refers to an element of the list that `each` selects: each = "data.object.items.data"
-        hookmill.toml:11:26: rules[0].key.id: `each` is missing
+        error: hookmill.toml:11:26: rule "values".key.id: `each` is missing
           hint: `@` refers to an element of the list that `each` selects: each = "data.object.items.data"
-        hookmill.toml:12:23: rules[0].version: not a usable version
+        error: hookmill.toml:12:23: rule "values".version: not a usable version
           hint: expected a path to a whole number, or to a time: { rfc3339 = "occurred_at" }
-        hookmill.toml:14:28: rules[0].set.plan: `scale` is missing
+        error: hookmill.toml:14:28: rule "values".set.plan: `scale` is missing
           hint: add the number of decimal places: { decimal = "amount", scale = 2 }
-        hookmill.toml:14:58: rules[0].set.customer: a value has exactly one form
+        error: hookmill.toml:14:58: rule "values".set.customer: a value has exactly one form
           hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
-        hookmill.toml:14:68: rules[0].set.customer.event: found "ip"
+        error: hookmill.toml:14:68: rule "values".set.customer.event: found "ip"
           hint: did you mean `id`?
-        hookmill.toml:21:23: rules[1].version: the order of arrival is not the order of events
+        error: hookmill.toml:21:23: rule "versions".version: the order of arrival is not the order of events
           hint: use a value of the provider: version = "created"
-        hookmill.toml:22:30: rules[1].set.plan: unknown key `integr`
+        error: hookmill.toml:22:30: rule "versions".set.plan: unknown key `integr`
           hint: did you mean `integer`?
-        hookmill.toml:22:66: rules[1].set.customer.json: no path is given
+        error: hookmill.toml:22:66: rule "versions".set.customer.json: no path is given
           hint: expected a path, or a list of paths (the first one found is used)
-        hookmill.toml:29:23: rules[2].version: all events have the same version, but `tie` is missing
+        error: hookmill.toml:29:23: rule "constant".version: all events have the same version, but `tie` is missing
           hint: add what orders the events: tie = { precedence = … }
-        hookmill.toml:33:20: rules[3].name: `update` and `tombstone` cannot be combined with `each`
+        error: hookmill.toml:33:20: rule "lists".name: `update` and `tombstone` cannot be combined with `each`
           hint: remove them: Hookmill removes rows that leave the list
-        hookmill.toml:35:20: rules[3].each: found "@.list"
+        error: hookmill.toml:35:20: rule "lists".each: found "@.list"
           hint: expected a path into the body; `@` refers to an element of this list
-        hookmill.toml:36:21: rules[3].table: `key` must identify the owner of the list and the element
-          hint: key = { subscription_id = "data.object.id", id = "@.id" }
-        hookmill.toml:38:23: rules[3].version: rules `constant` and `lists` mirror one object, but order its events differently: their versions differ
-          hint: their tables would contradict each other; use the same `version` in both
-        hookmill.toml:40:34: rules[3].tie.precedence: events about a list do not compare by its elements
+        error: hookmill.toml:40:34: rule "lists".tie.precedence: events about a list do not compare by its elements
           hint: precedence = { type = ["*.created", "*"] }, or the path of a value outside the list
-        hookmill.toml:47:21: rules[4].table: `key` must identify the owner of the list and the element
+        error: hookmill.toml:47:21: rule "a-list-in-a-table-kept-by-version".table: `key` must identify the owner of the list and the element
           hint: key = { subscription_id = "data.object.id", id = "@.id" }
-        hookmill.toml:47:21: rules[4].table: rules `values` and `a-list-in-a-table-kept-by-version` both write `accounts`, but only one of them has `each`
-          hint: all rules of a table must agree in this
-        hookmill.toml:47:21: rules[4].table: rules write the table `accounts` by version
+        error: hookmill.toml:47:21: rule "a-list-in-a-table-kept-by-version".table: rules write the table `accounts` by version
           hint: the rows of a list share one version; remove the columns _version, _precedence, _event_id, _deleted
-        hookmill.toml:53:20: rules[5].name: a rule with `update` cannot remove rows
+        error: hookmill.toml:53:20: rule "updates".name: a rule with `update` cannot remove rows
           hint: remove `tombstone`: `_deleted` marks deleted rows
-        hookmill.toml:55:21: rules[5].table: (plan) is neither the primary key of `accounts` nor UNIQUE
-          hint: `key` must identify exactly one row
-        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, but only one of them has `update`
-          hint: all rules of a table must agree in this
-        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, but only one of them has a time as its version
-          hint: all rules of a table must agree in this
-        hookmill.toml:55:21: rules[5].table: rules `values` and `updates` both write `accounts`, but only one of them sets `plan`
-          hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
-        hookmill.toml:58:25: rules[5].tombstone: `tombstone` needs `delete`
+        error: hookmill.toml:58:25: rule "updates".tombstone: `tombstone` needs `delete`
           hint: add the event types that delete: delete = "*.deleted"
-        hookmill.toml:60:31: rules[5].tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
+        error: hookmill.toml:60:31: rule "updates".tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
           hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
-        hookmill.toml:66:23: rules[6].handler: there is no handler `stripe-revenu`
+        error: hookmill.toml:66:23: rule "asks-nobody".handler: there is no handler `stripe-revenu`
           hint: did you mean `stripe-revenue`?
-        hookmill.toml:70:31: rules[6].tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
+        error: hookmill.toml:67:21: rule "asks-nobody".table: rules `a-list-in-a-table-kept-by-version` and `asks-nobody` both write `accounts`, but only one of them has `each`
+          hint: all rules of a table must agree in this
+        error: hookmill.toml:70:31: rule "asks-nobody".tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
           hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
-        hookmill.toml:74:20: rules[7].name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
-        hookmill.toml:85:20: rules[8].each: `each` works only with `table`
+        error: hookmill.toml:74:20: rule "counts-with-what-is-for-versions".name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
+        error: hookmill.toml:85:20: rule "sends-a-list".each: `each` works only with `table`
           hint: remove `each`: this rule has the effect `suppress`
-        29 errors in the configuration
+        23 errors in the configuration
         "#);
     }
 
@@ -610,16 +605,16 @@ mod tests {
             let error = load(&path, handlers).unwrap_err().to_string();
             error.replace(&format!("{}/", folder.path().display()), "")
         };
-        insta::assert_snapshot!(refused(&["longer-name"]), @"
-        hookmill.toml:9:11: rules[0].handler: there is no handler `a`
+        insta::assert_snapshot!(refused(&["longer-name"]), @r#"
+        hookmill.toml:9:11: rule "r".handler: there is no handler `a`
           hint: possible here: `longer-name`
         1 error in the configuration
-        ");
-        insta::assert_snapshot!(refused(&[]), @"
-        hookmill.toml:9:11: rules[0].handler: there is no handler `a`
+        "#);
+        insta::assert_snapshot!(refused(&[]), @r#"
+        hookmill.toml:9:11: rule "r".handler: there is no handler `a`
           hint: this build has no handlers; add one in consumers/handlers
         1 error in the configuration
-        ");
+        "#);
     }
 
     #[test]
@@ -634,7 +629,7 @@ mod tests {
         };
         assert_eq!(faults(&rule("['a:email.bounced', 'b:email.bounced']")), "none");
         insta::assert_snapshot!(faults(&rule("'a:email.bounced'")), @r#"
-        hookmill.toml:15:8: rules[0].name: it replaces the preset's rule "resend-suppress-bounced" but does not cover `b`, which has the preset "resend" as well
+        hookmill.toml:15:8: rule "resend-suppress-bounced".name: it replaces the preset's rule "resend-suppress-bounced" but does not cover `b`, which has the preset "resend" as well
           hint: name the events of `b` in `on`, or choose another name
         1 error in the configuration
         "#);
@@ -673,9 +668,9 @@ mod tests {
         "#), @r#"
         hookmill.toml:15:19: sources.c.api: Hookmill cannot fetch objects from this provider's API
           hint: remove `api`; it is supported for Stripe, Clerk and Paddle
-        hookmill.toml:23:31: rules[0].tie.refetch: the API of stripe has no object for "customer_portal.updated"
+        error: hookmill.toml:23:31: rule "no-such-object".tie.refetch: the API of stripe has no object for "customer_portal.updated"
           hint: its objects are charge.*, charge.dispute.*, checkout.session.*, credit_note.*, customer.*, customer.subscription.*, invoice.*, invoice_payment.*, payment_intent.*, payment_method.*, payout.*, price.*, product.*, radar.early_fraud_warning.*, refund.*, subscription_schedule.*
-        hookmill.toml:32:31: rules[1].tie.refetch: `refetch` needs the API of one provider
+        error: hookmill.toml:32:31: rule "two-apis".tie.refetch: `refetch` needs the API of one provider
           hint: add [sources.b.api] and [sources.s.api], all of the same provider
         3 errors in the configuration
         "#);

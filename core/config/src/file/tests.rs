@@ -111,12 +111,10 @@ fn errors_of_tests_are_reported_with_hints() {
       hint: add the expected results: expect = { table = "invoices", row = { id = "in_1" } }
     hookmill.toml:4:1: tests[0]: `given` is missing
       hint: add the events: given = { source = "stripe", file = "tests/paid.json" }
-    hookmill.toml:5:9: tests[0].given: `file` is missing
-      hint: add the file with its body: file = "tests/paid.json"
     hookmill.toml:5:29: tests[0].given: unknown key `path`
-      hint: possible here: `source`, `file`, `event`, `id`
+      hint: possible here: `source`, `file`, `event`, `id`, `headers`
     hookmill.toml:6:10: tests[0].expect: found "something"
-      hint: expected "nothing", or a table with `table`, `email`, `sms`, `track` or `outcome`
+      hint: expected "nothing", or a table with one of `table`, `email`, `emails`, `sms`, `texts`, `track`, `tracked`, `outcome` and `error`
     hookmill.toml:6:10: tests[0].expect: `row` is missing
       hint: add the expected row, row = { id = "in_1" }, or the number of rows, rows = 0
     hookmill.toml:6:33: tests[0].expect[0].rows: found a string
@@ -130,9 +128,9 @@ fn errors_of_tests_are_reported_with_hints() {
     hookmill.toml:6:75: tests[0].expect[2].email: found a string
       hint: expected a table of expected values
     hookmill.toml:6:40: tests[0].expect: unknown key `to`
-      hint: possible here: `table`, `row`, `rows`, `email`, `sms`, `track`, `outcome`
+      hint: possible here: `table`, `row`, `rows`, `email`, `emails`, `sms`, `texts`, `track`, `tracked`, `outcome`, `error`
     hookmill.toml:6:10: tests[0].expect: the expectation is empty
-      hint: expected "nothing", or a table with `table`, `email`, `sms`, `track` or `outcome`
+      hint: expected "nothing", or a table with one of `table`, `email`, `emails`, `sms`, `texts`, `track`, `tracked`, `outcome` and `error`
     "#);
 }
 
@@ -246,8 +244,6 @@ fn errors_of_alerts_are_reported_with_hints() {
       hint: expected a duration from 10m to 30d
     hookmill.toml:7:16: alerts.dead_letters: found 0
       hint: expected a whole number from 1 to 10000
-    hookmill.toml:5:11: alerts.webhook: `secret` is missing
-      hint: add the signing secret: secret = "env:ALERTS_SECRET"
     hookmill.toml:5:19: alerts.webhook.url: found "http://a.test"
       hint: expected https://
     hookmill.toml:5:19: alerts.webhook.url: the URL contains a secret
@@ -290,12 +286,6 @@ fn errors_of_a_scheme_are_reported_with_hints() {
     hookmill.toml:4:13: sources.s.tolerance: the scheme "twilio" does not sign a time
     hookmill.toml:4:14: sources.s.public_url: "https://a.test/?x=1" has a query or a fragment; remove it: Hookmill takes the query from each request
       hint: expected a URL such as "https://hooks.example.com/webhooks/twilio"
-    hookmill.toml:1:1: sources.s: `event` is missing
-      hint: add the places of the event's id and type: event = { id = "id", type = "type" }
-    hookmill.toml:1:1: sources.s: `payload` is missing
-      hint: add the signed text: payload = "{timestamp}.{body}"
-    hookmill.toml:1:1: sources.s: `signature` is missing
-      hint: add the place of the signature: signature = { header = "X-Signature", encoding = "hex" }
     hookmill.toml:4:13: sources.s.tolerance: found 2d
       hint: expected a duration from 1s to 1d
     hookmill.toml:4:13: sources.s.algorithm: found "md5"
@@ -765,46 +755,46 @@ fn a_contradictory_rule_is_rejected() {
             with("on = \"stripe:a.*\"\ndelete = [{ x = { is = 1 } }, 5, \"c\"]"),
             errors(&format!("{GOOD}preset = \"clerk\"\n")),
         ].join("\n"), @r#"
-        hookmill.toml:9:6: rules[0].on: the list of events is empty
-          hint: add the events: on = ["stripe:invoice.*"]
-        hookmill.toml:10:9: rules[0].set.id: `id` is part of the key
-        hookmill.toml:10:26: rules[0].set.x: no path is given
-          hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
-        hookmill.toml:9:6: rules[0].on: found "stripe:a b"
-          hint: an event type cannot contain whitespace
-        hookmill.toml:10:11: rules[0].delete[0]: `on` matches no event of type "stripe:a.gone"
-          hint: expected a type without its source, from those in `on`: "a.*"
-        hookmill.toml:10:28: rules[0].delete[1]: `on` matches no event of type "b.gone"
-          hint: expected a type without its source, from those in `on`: "a.*"
-        hookmill.toml:10:39: rules[0].tie.precedence.type[1]: `on` matches no event of type "c"
-          hint: expected a type without its source, from those in `on`: "a.*"
-        hookmill.toml:10:44: rules[0].tie.precedence.type[2]: "a.b" is listed twice
-        hookmill.toml:10:22: rules[0].tie.precedence: `x` is not set by this rule
-        hookmill.toml:10:46: rules[0].tie.precedence.order: the list is empty
-          hint: expected a list, weakest first
-        hookmill.toml:10:22: rules[0].tie.precedence: the list is empty
-          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
-        hookmill.toml:10:58: rules[0].tie.precedence[1].type[0]: `on` matches no event of type "c"
-          hint: expected a type without its source, from those in `on`: "a.*"
-        hookmill.toml:10:66: rules[0].tie.precedence[2]: `precedence` needs `column` and `order`, `path` and `order`, or `type`
-          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
-        hookmill.toml:10:22: rules[0].tie.precedence: its lists have too many combinations
-          hint: shorten the lists: the product of their lengths, each plus 1, is at most 68719476736
-        hookmill.toml:5:8: rules[0].name: `delete` asks for "@.x"
-          hint: a deletion is about the whole list; to leave out an element, use `when`
-        hookmill.toml:11:22: rules[0].tie.precedence: events about a list do not compare by its elements
-          hint: precedence = { type = ["*.created", "*"] }, or the path of a value outside the list
-        hookmill.toml:10:9: rules[0].final: `final` needs `delete`
-          hint: add the event types that delete: delete = "*.deleted"
-        hookmill.toml:10:17: rules[0].delete[0].x: invalid condition
-          hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
-        hookmill.toml:10:31: rules[0].delete[1]: found a whole number
-          hint: expected an event type such as "customer.deleted" or "*.deleted"
-        hookmill.toml:10:34: rules[0].delete[2]: `on` matches no event of type "c"
-          hint: expected a type without its source, from those in `on`: "a.*"
-        hookmill.toml:4:10: sources.stripe.preset: this preset does not support the scheme "stripe"
-          hint: scheme = "clerk" or "svix" or "standard-webhooks"
-        "#);
+    hookmill.toml:9:6: rule "a".on: the list of events is empty
+      hint: add the events: on = ["stripe:invoice.*"]
+    hookmill.toml:10:9: rule "a".set.id: `id` is part of the key
+    hookmill.toml:10:26: rule "a".set.x: no path is given
+      hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
+    hookmill.toml:9:6: rule "a".on: found "stripe:a b"
+      hint: an event type cannot contain whitespace
+    hookmill.toml:10:11: rule "a".delete[0]: `on` matches no event of type "stripe:a.gone"
+      hint: expected a type without its source, from those in `on`: "a.*"
+    hookmill.toml:10:28: rule "a".delete[1]: `on` matches no event of type "b.gone"
+      hint: expected a type without its source, from those in `on`: "a.*"
+    hookmill.toml:10:39: rule "a".tie.precedence.type[1]: `on` matches no event of type "c"
+      hint: expected a type without its source, from those in `on`: "a.*"
+    hookmill.toml:10:44: rule "a".tie.precedence.type[2]: "a.b" is listed twice
+    hookmill.toml:10:22: rule "a".tie.precedence: `x` is not set by this rule
+    hookmill.toml:10:46: rule "a".tie.precedence.order: the list is empty
+      hint: expected a list, weakest first
+    hookmill.toml:10:22: rule "a".tie.precedence: the list is empty
+      hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
+    hookmill.toml:10:58: rule "a".tie.precedence[1].type[0]: `on` matches no event of type "c"
+      hint: expected a type without its source, from those in `on`: "a.*"
+    hookmill.toml:10:66: rule "a".tie.precedence[2]: `precedence` needs `column` and `order`, `path` and `order`, or `type`
+      hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
+    hookmill.toml:10:22: rule "a".tie.precedence: its lists have too many combinations
+      hint: shorten the lists: the product of their lengths, each plus 1, is at most 68719476736
+    hookmill.toml:5:8: rule "a".name: `delete` asks for "@.x"
+      hint: a deletion is about the whole list; to leave out an element, use `when`
+    hookmill.toml:11:22: rule "a".tie.precedence: events about a list do not compare by its elements
+      hint: precedence = { type = ["*.created", "*"] }, or the path of a value outside the list
+    hookmill.toml:10:9: rule "a".final: `final` needs `delete`
+      hint: add the event types that delete: delete = "*.deleted"
+    hookmill.toml:10:17: rule "a".delete[0].x: invalid condition
+      hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
+    hookmill.toml:10:31: rule "a".delete[1]: found a whole number
+      hint: expected an event type such as "customer.deleted" or "*.deleted"
+    hookmill.toml:10:34: rule "a".delete[2]: `on` matches no event of type "c"
+      hint: expected a type without its source, from those in `on`: "a.*"
+    hookmill.toml:4:10: sources.stripe.preset: this preset does not support the scheme "stripe"
+      hint: scheme = "clerk" or "svix" or "standard-webhooks"
+    "#);
 }
 
 #[test]
@@ -837,45 +827,49 @@ table = "t"
 "#
     );
     insta::assert_snapshot!(errors(&text), @r#"
-        hookmill.toml:7:7: rules[0].on[0]: found "stripe"
-          hint: expected an event such as "stripe:invoice.paid" or "stripe:invoice.*"
-        hookmill.toml:7:17: rules[0].on[1]: no source has the name `strip`
-          hint: did you mean `stripe`?
-        hookmill.toml:7:39: rules[0].on[2]: found "stripe:"
-          hint: the type of the event is missing; `*` means every type
-        hookmill.toml:8:9: rules[0].table: found a whole number
-          hint: expected the name of a table
-        hookmill.toml:9:14: rules[0].key.id: found "data..id": expected a name at character 6
-          hint: expected a path such as "data.object.id"
-        hookmill.toml:9:34: rules[0].key.other: no path is given
-          hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
-        hookmill.toml:10:11: rules[0].version: found "": expected a name at character 1
-          hint: expected a path such as "data.object.id"
-        hookmill.toml:11:22: rules[0].tie.precedence: `precedence` needs `column` and `order`, `path` and `order`, or `type`
-          hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
-        hookmill.toml:11:45: rules[0].tie: unknown key `order`
-          hint: possible here: `precedence`, `refetch`
-        hookmill.toml:12:13: rules[0].set.a: found a whole number
-          hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
-        hookmill.toml:12:26: rules[0].set.b[1]: found a whole number
-          hint: expected a path such as "data.object.id"
-        hookmill.toml:13:9: rules[0].add.n: a rule with a `version` cannot `add`
-          hint: count in a separate table, with a rule without `version` and `set`
-        hookmill.toml:13:13: rules[0].add.n: found a number
-          hint: expected a whole number, or a path
-        hookmill.toml:14:10: rules[0].delete: found a boolean
-          hint: expected an event type such as "customer.deleted" or "*.deleted"
-        hookmill.toml:23:1: rules[2]: `key` is missing
-          hint: add the row's key: key = { id = "data.object.id" }
-        hookmill.toml:24:8: rules[2].name: the rule needs `version` or `add`
-          hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
-        hookmill.toml:24:8: rules[2].name: two rules have the name "b"
-        "#);
+    hookmill.toml:7:7: rule "a".on[0]: found "stripe"
+      hint: expected an event such as "stripe:invoice.paid" or "stripe:invoice.*"
+    hookmill.toml:7:17: rule "a".on[1]: no source has the name `strip`
+      hint: did you mean `stripe`?
+    hookmill.toml:7:39: rule "a".on[2]: found "stripe:"
+      hint: the type of the event is missing; `*` means every type
+    hookmill.toml:8:9: rule "a".table: found a whole number
+      hint: expected the name of a table
+    hookmill.toml:9:14: rule "a".key.id: found "data..id": expected a name at character 6
+      hint: expected a path such as "data.object.id"
+    hookmill.toml:9:34: rule "a".key.other: no path is given
+      hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
+    hookmill.toml:10:11: rule "a".version: found "": expected a name at character 1
+      hint: expected a path such as "data.object.id"
+    hookmill.toml:11:22: rule "a".tie.precedence: `precedence` needs `column` and `order`, `path` and `order`, or `type`
+      hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
+    hookmill.toml:11:45: rule "a".tie: unknown key `order`
+      hint: possible here: `precedence`, `refetch`
+    hookmill.toml:12:13: rule "a".set.a: found a whole number
+      hint: expected a path, a list of paths (the first one found is used), or a table such as { value = … }
+    hookmill.toml:12:26: rule "a".set.b[1]: found a whole number
+      hint: expected a path such as "data.object.id"
+    hookmill.toml:13:9: rule "a".add.n: a rule with a `version` cannot `add`
+      hint: count in a separate table, with a rule without `version` and `set`
+    hookmill.toml:13:13: rule "a".add.n: found a number
+      hint: expected a whole number, or a path
+    hookmill.toml:14:10: rule "a".delete: found a boolean
+      hint: expected an event type such as "customer.deleted" or "*.deleted"
+    hookmill.toml:23:1: rule "b": `key` is missing
+      hint: add the row's key: key = { id = "data.object.id" }
+    hookmill.toml:24:8: rule "b".name: the rule needs `version` or `add`
+      hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
+    hookmill.toml:24:8: rule "b".name: two rules have the name "b"
+    "#);
 }
 
 #[test]
 fn syntax_errors_are_reported_with_their_places() {
-    insta::assert_snapshot!(errors("[sources.stripe\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nx = \n"), @"hookmill.toml:1:16: unclosed table, expected `]`");
+    insta::assert_snapshot!(errors("[sources.stripe\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\nx = \n"), @"
+    hookmill.toml:1:16: unclosed table, expected `]`
+      1 | [sources.stripe
+        |                ^
+    ");
 }
 
 #[test]
@@ -995,50 +989,29 @@ fn an_error_hides_no_other() {
         errors("[sources.s]\nscheme = \"token\"\nsecrets = [\"env:A\"]\nkey = \"hex\"\nsignature = { header = \"X\", encoding = \"hex\" }\nevent = { id = \"id\", type = \"t\" }\n"),
         errors("[sources.s]\nscheme = \"svix\"\nsecrets = [\"env:A\"]\nevent = { type = \"type\", many = false }\n"),
     ].join("\n"), @r#"
-    hookmill.toml:1:1: `sources` is missing
-      hint: add at least one source, such as [sources.stripe]
     hookmill.toml:1:2: unknown key `source`
       hint: did you mean `sources`?
-    hookmill.toml:2:1: rules[0]: `key` is missing
-      hint: add the row's key: key = { id = "data.object.id" }
-    hookmill.toml:3:8: rules[0].name: the rule needs `version` or `add`
-      hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
-    hookmill.toml:4:6: rules[0].on: no source has the name `stripe`
-    hookmill.toml:6:1: rules[0]: unknown key `versin`
+    hookmill.toml:4:6: rule "a".on: no source has the name `stripe`
+    hookmill.toml:6:1: rule "a": unknown key `versin`
       hint: did you mean `version`?
     hookmill.toml:8:9: alerts.email: `[email]` is not configured
       hint: add [email] with `provider` and `from`
-    hookmill.toml:4:1: rules[0]: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
-    hookmill.toml:4:1: rules[0]: `key` is missing
-      hint: add the row's key: key = { id = "data.object.id" }
-    hookmill.toml:4:1: rules[0]: `name` is missing
-      hint: add a unique name
-    hookmill.toml:4:1: rules[0]: the rule needs `version` or `add`
-      hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
     hookmill.toml:5:6: rules[0].on: no source has the name `strpe`
       hint: did you mean `stripe`?
     hookmill.toml:7:13: rules[0].tombstone: `tombstone` needs `delete`
       hint: add the event types that delete: delete = "*.deleted"
-    hookmill.toml:1:1: sources.s: `secrets` is missing
-      hint: add the names of its secrets: secrets = ["env:STRIPE_WEBHOOK_SECRET"]
     hookmill.toml:2:10: sources.s.scheme: this scheme signs the URL and needs `public_url`
       hint: add the URL exactly as registered with the provider: public_url = "https://hooks.example.com/webhooks/…"
     hookmill.toml:3:13: sources.s.tolerance: the scheme "twilio" does not sign a time
-    hookmill.toml:4:1: email: `from` is missing
-      hint: add the sender: from = "Acme <hello@example.com>"
     hookmill.toml:6:12: email.fallback: `fallback` is the same as `provider`
       hint: use another provider, or remove `fallback`
-    hookmill.toml:7:1: templates.a: `html` is missing
-      hint: add the HTML file: html = "templates/welcome.html"
-    hookmill.toml:7:1: templates.a: `subject` is missing
-      hint: add the subject line: subject = "Welcome, {{ name }}"
     hookmill.toml:8:1: templates.a: unknown key `subjet`
       hint: did you mean `subject`?
-    hookmill.toml:8:10: rules[0].when.a..b: found "a..b": expected a name at character 3
+    hookmill.toml:8:10: rule "a".when.a..b: found "a..b": expected a name at character 3
       hint: expected a path such as "data.object.status"
-    hookmill.toml:8:19: rules[0].when.a..b: invalid condition
+    hookmill.toml:8:19: rule "a".when.a..b: invalid condition
       hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
-    hookmill.toml:8:52: rules[0].when.c.exists: found a whole number
+    hookmill.toml:8:52: rule "a".when.c.exists: found a whole number
       hint: expected true or false
     hookmill.toml:4:7: sources.s.key: `key` does not apply to the scheme "token"
       hint: remove `key`

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use hookmill_config::{ConfigError, Expectation, Given, Located, RuleTest};
+use hookmill_config::{Before, ConfigError, Expectation, Given, Located, RuleTest};
 use hookmill_consumers::Fate;
 use hookmill_core::delivery::Delivery;
 use hookmill_core::store::StoreError;
 use hookmill_loader::Loaded;
+use hookmill_native::now;
+use hookmill_rules::GUARD_COLUMNS;
 use serde_json::Value;
 
-use crate::trial::{Row, Trial, admit};
+use crate::samples;
+use crate::trial::{Row, Trial, Unsigned, admit, literal, quoted};
 
 /// The maximum number of rows in a message if none matches.
 const SHOWN: usize = 3;
@@ -21,47 +24,91 @@ const SHOWN: usize = 3;
 ///
 /// If a database cannot be created.
 pub fn run(path: &Path, loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let consumers = loaded.consumers();
     let mut faults = Vec::new();
     for test in &loaded.config.tests {
-        let trial = Trial::new(loaded, &consumers, |_| Ok(()))?;
-        faults.extend(runtime.block_on(trial.run(path, test)));
+        faults.extend(run_one(path, loaded, test)?);
     }
     Ok(faults)
 }
 
+/// Runs a test; returns the differences.
+///
+/// # Errors
+///
+/// If a database cannot be created.
+pub fn run_one(path: &Path, loaded: &Loaded, test: &RuleTest) -> anyhow::Result<Vec<ConfigError>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let consumers = loaded.consumers();
+    let trial = Trial::new(loaded, &consumers, |_| Ok(()))?;
+    Ok(runtime.block_on(trial.run(path, test)))
+}
+
 impl Trial<'_> {
     async fn run(&self, path: &Path, test: &RuleTest) -> Vec<ConfigError> {
-        let named = |error: ConfigError| match &test.name {
-            Some(name) => {
-                let problem = format!("{}: {}", name.value, error.problem);
-                ConfigError { problem, ..error }
+        for before in &test.before {
+            if let Err(fault) = self.insert(before).await {
+                return vec![fault];
             }
-            None => error,
-        };
-        let mut last = Vec::new();
+        }
+        let (mut last, mut dead) = (Vec::new(), Vec::new());
         for (number, given) in test.given.iter().enumerate() {
             match self.given(path, number, given) {
                 Ok(batch) => last = self.apply(&batch).await,
-                Err(fault) => return vec![named(fault)],
+                Err(fault) => return vec![fault],
             }
+            dead.extend(last.iter().filter_map(death));
         }
         let mut faults = Vec::new();
         for expected in &test.expect {
             let found = match &expected.value {
-                Expectation::Nothing => self.nothing(&last).await,
+                Expectation::Nothing => self.nothing(&dead).await,
                 Expectation::Row { table, row } => self.row(expected, table, row).await,
                 Expectation::Rows { table, count } => self.rows(expected, table, *count).await,
                 Expectation::Sent { what, content } => self.sent(what, content).await,
+                Expectation::Count { what, count } => self.count(what, *count).await,
                 Expectation::Outcome { outcome } => became(outcome, &last),
+                Expectation::Error { error } => failed(error, &last),
             };
             faults.extend(found.err().map(|wrong| match wrong {
-                Wrong::Found(problem) => named(expected.error(problem)),
-                Wrong::Meant(fault) => named(fault),
+                Wrong::Found(problem) => {
+                    // An event that took no effect explains what is missing.
+                    let dead = dead.iter().filter(|dead| !problem.contains(*dead));
+                    let dead = dead.map(|dead| format!("\n    an event is a dead letter: {dead}"));
+                    expected.error(problem.clone() + &dead.collect::<String>())
+                }
+                Wrong::Meant(fault) => fault,
             }));
         }
         faults
+    }
+
+    /// Inserts a row that exists before the events arrive.
+    async fn insert(&self, before: &Before) -> Result<(), ConfigError> {
+        let Before { table, row } = before;
+        let Some(found) = self.schema.tables.get(&table.value) else {
+            let fault = table.error(format!("there is no table `{}`", table.value));
+            let names = self.schema.tables.keys().map(String::as_str);
+            return Err(fault.suggest(&table.value, names));
+        };
+        let names = || found.columns.iter().map(|column| column.name.as_str());
+        if let Some(name) = row.value.keys().find(|name| names().all(|column| column != **name)) {
+            let fault = row.error(format!("table `{}` has no column `{name}`", table.value));
+            return Err(fault.suggest(name, names()));
+        }
+        let mut values: Vec<_> =
+            row.value.iter().map(|(name, value)| (name.as_str(), in_sql(value))).collect();
+        // Every event is newer.
+        for (name, oldest) in GUARD_COLUMNS.into_iter().zip(["0", "0", "''", "0"]) {
+            let needed = found.column(name).is_some_and(|column| column.not_null);
+            if needed && !row.value.contains_key(name) {
+                values.push((name, oldest.to_owned()));
+            }
+        }
+        let columns: Vec<_> = values.iter().map(|(name, _)| quoted(name)).collect();
+        let values: Vec<_> = values.into_iter().map(|(_, value)| value).collect();
+        let (columns, values) = (columns.join(", "), values.join(", "));
+        let sql = format!("INSERT INTO {} ({columns}) VALUES ({values})", quoted(&table.value));
+        self.ask(&sql).await.map(drop).map_err(|error| row.error(error.to_string()))
     }
 
     /// The messages of a request as its provider would send it.
@@ -80,14 +127,18 @@ impl Trial<'_> {
         let source = source.ok_or_else(|| given.source.error("this source does not exist"))?;
         let id = given.id.clone().unwrap_or_else(|| format!("test_{number}"));
         let kind = given.event.as_deref().unwrap_or_default();
-        admit(source, &body, &id, kind).map_err(|problem| given.file.error(problem))
+        let own = given.headers.iter().flatten().map(|(name, value)| (&name.value, value));
+        let own: Vec<_> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mut headers = samples::unsigned_headers(&source.scheme_name, now());
+        headers.retain(|(name, _)| !own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)));
+        headers.extend(own);
+        let request = Unsigned { body: &body, id: &id, kind, headers: &headers };
+        admit(source, request).map_err(|problem| given.file.error(problem))
     }
 
-    async fn nothing(&self, last: &[Fate]) -> Result<(), Wrong> {
-        for fate in last {
-            if let Fate::Condemned { reason, error } = fate {
-                return Err(Wrong::Found(format!("the event is a dead letter: {reason}: {error}")));
-            }
+    async fn nothing(&self, dead: &[String]) -> Result<(), Wrong> {
+        if let Some(dead) = dead.first() {
+            return Err(Wrong::Found(format!("an event is a dead letter: {dead}")));
         }
         let tables = self.loaded.program.rules.iter().filter_map(|rule| rule.effect.table());
         let tables: BTreeSet<_> = tables.collect();
@@ -96,9 +147,7 @@ impl Trial<'_> {
         for (table, sql) in written.chain([("outbox", sent.to_owned())]) {
             let rows = self.ask(&sql).await?;
             if !rows.is_empty() {
-                let found = rows.into_iter().take(SHOWN).map(|row| shown(&row)).collect::<Vec<_>>();
-                let found = found.join("\n");
-                return Err(Wrong::Found(format!("found in `{table}`\n{found}")));
+                return Err(Wrong::Found(format!("found in `{table}`\n{}", first(&rows))));
             }
         }
         Ok(())
@@ -143,8 +192,7 @@ impl Trial<'_> {
             Some(found) => format!("`{table}` is not as expected\n{}", difference(row, found)),
             None if rows.is_empty() => format!("`{table}` has no rows"),
             None => {
-                let found = rows.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join("\n");
-                format!("`{table}` has no such row; it has\n{found}")
+                format!("`{table}` has no such row; it has\n{}", first(&rows))
             }
         }))
     }
@@ -160,24 +208,16 @@ impl Trial<'_> {
         if rows.len() == count as usize {
             return Ok(());
         }
-        let found = rows.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join(
-            "
-",
-        );
         Err(Wrong::Found(format!(
-            "`{table}` has {} row{}, not {count}\n{found}",
+            "`{table}` has {} row{}, not {count}\n{}",
             rows.len(),
-            if rows.len() == 1 { "" } else { "s" }
+            if rows.len() == 1 { "" } else { "s" },
+            first(&rows)
         )))
     }
 
     async fn sent(&self, what: &str, content: &Row) -> Result<(), Wrong> {
-        let of = match what {
-            "track" => "channel NOT IN ('email', 'sms')".to_owned(),
-            channel => format!("channel = '{channel}'"),
-        };
-        let sql = format!("SELECT json_set(content, '$.rule', rule) FROM outbox WHERE {of}");
-        let found = self.ask(&sql).await?;
+        let found = self.messages(what).await?;
         if found.iter().any(|found| agrees(content, found)) {
             return Ok(());
         }
@@ -185,11 +225,55 @@ impl Trial<'_> {
             [] => format!("no {what} is sent"),
             [one] => format!("the {what} is not as expected\n{}", difference(content, one)),
             several => {
-                let found = several.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join("\n");
-                format!("no {what} is as expected; found\n{found}")
+                format!("no {what} is as expected; found\n{}", first(several))
             }
         }))
     }
+
+    async fn count(&self, what: &str, count: u32) -> Result<(), Wrong> {
+        let found = self.messages(what).await?;
+        if found.len() == count as usize {
+            return Ok(());
+        }
+        let name = if what == "track" { "tracking event" } else { what };
+        let plural = if found.len() == 1 || what == "sms" { "" } else { "s" };
+        let sent = found.len();
+        let problem = format!("{sent} {name}{plural} sent, not {count}\n{}", first(&found));
+        Err(Wrong::Found(problem.trim_end().to_owned()))
+    }
+
+    /// The messages that rules send: `email`, `sms` or `track`.
+    async fn messages(&self, what: &str) -> Result<Vec<Row>, StoreError> {
+        let of = match what {
+            "track" => "channel NOT IN ('email', 'sms')".to_owned(),
+            channel => format!("channel = '{channel}'"),
+        };
+        self.ask(&format!("SELECT json_set(content, '$.rule', rule) FROM outbox WHERE {of}")).await
+    }
+}
+
+/// A value of a test, as SQLite stores it.
+fn in_sql(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Bool(truth) => i64::from(*truth).to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => literal(text),
+        json => literal(&json.to_string()),
+    }
+}
+
+/// What makes an event a dead letter, if it is one.
+fn death(fate: &Fate) -> Option<String> {
+    match fate {
+        Fate::Condemned { reason, error } => Some(format!("{reason}: {error}")),
+        _ => None,
+    }
+}
+
+/// The first rows.
+fn first(rows: &[Row]) -> String {
+    rows.iter().take(SHOWN).map(shown).collect::<Vec<_>>().join("\n")
 }
 
 /// An error of a test.
@@ -209,10 +293,24 @@ impl From<StoreError> for Wrong {
 fn became(outcome: &str, last: &[Fate]) -> Result<(), Wrong> {
     match last.iter().find(|fate| fate.as_str() != outcome) {
         None => Ok(()),
-        Some(Fate::Condemned { reason, error }) => {
-            Err(Wrong::Found(format!("the event is a dead letter: {reason}: {error}")))
+        Some(fate) => {
+            let dead = death(fate).map(|dead| format!("the event is a dead letter: {dead}"));
+            Err(Wrong::Found(dead.unwrap_or_else(|| format!("the event is {fate}, not {outcome}"))))
         }
-        Some(fate) => Err(Wrong::Found(format!("the event is {fate}, not {outcome}"))),
+    }
+}
+
+fn failed(expected: &str, last: &[Fate]) -> Result<(), Wrong> {
+    let errors = last.iter().filter_map(|fate| match fate {
+        Fate::Condemned { error, .. } => Some(error),
+        _ => None,
+    });
+    match (errors.clone().any(|error| error.contains(expected)), errors.count(), last.first()) {
+        (true, ..) => Ok(()),
+        (false, 0, Some(fate)) => {
+            Err(Wrong::Found(format!("the event is {fate}, not a dead letter")))
+        }
+        (false, ..) => Err(Wrong::Found(format!("the error is not {expected:?}"))),
     }
 }
 

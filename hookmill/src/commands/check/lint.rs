@@ -1,0 +1,416 @@
+//! Warnings about rules: event types and paths that no sample of the provider knows, and fields that a handler does not
+//! return.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hookmill_config::{ConfigError, Located, Source, distance, nearest};
+use hookmill_core::message::Verified;
+use hookmill_loader::Loaded;
+use hookmill_native::now;
+use hookmill_providers::Event;
+use hookmill_rules::ast::{EffectDecl, RuleDecl, StepDecl};
+use hookmill_rules::handler::Handler;
+use hookmill_rules::{Path, Pattern, Step, ValuePath};
+use serde_json::Value;
+
+use crate::samples;
+use crate::trial::{Headers, Unsigned, events};
+
+/// Members whose own members are the user's, so that no sample can know them; so are those whose names end in `metadata`.
+const OPEN: [&str; 12] = [
+    "custom_args",
+    "custom_data",
+    "custom_fields",
+    "headers",
+    "hidden",
+    "old_record",
+    "passthrough",
+    "previous_attributes",
+    "properties",
+    "record",
+    "tags",
+    "user-variables",
+];
+
+/// Schemes of many providers: their samples are those of one.
+const SHARED: [&str; 2] = ["standard-webhooks", "svix"];
+
+/// The typing errors in an unknown type that make it a probable mistake, if not all types of its provider are known.
+const TYPOS: usize = 2;
+
+/// The warnings of a configuration, by place. The rules of presets are not the user's, so they get none.
+pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
+    let mut warnings = loaded.config.warnings.clone();
+    warnings.extend(of_rules(loaded, |place| !place.at.file.starts_with("presets/")));
+    warnings.sort();
+    warnings.dedup();
+    warnings
+}
+
+/// The warnings about rules, at the places that `concerns` selects.
+fn of_rules(loaded: &Loaded, concerns: impl Fn(&Located<()>) -> bool) -> Vec<ConfigError> {
+    let known: BTreeMap<_, _> = loaded
+        .config
+        .ingress
+        .sources
+        .iter()
+        .filter_map(|source| Some((source.name.as_str(), Known::new(loaded, source)?)))
+        .collect();
+    let mut warnings = Vec::new();
+    for rule in &loaded.config.rules {
+        let name = whole(rule);
+        if concerns(&name) {
+            let types = rule.on.iter().filter_map(|on| {
+                let meant = known.get(on.source.as_str())?.meant(on)?;
+                let problem = format!("`{}` has no event of type `{}`", on.source, on.event_type);
+                Some(name.error(problem).hint(format!("did you mean `{meant}`?")))
+            });
+            warnings.extend(types);
+        }
+        let paths = paths(rule).into_iter().filter(|(place, _)| concerns(place));
+        if let Some(handler) = &rule.handler {
+            let found = hookmill_handlers::find(&handler.value);
+            let fields = found.map(Handler::fields).unwrap_or_default();
+            warnings.extend(
+                paths.filter_map(|(place, path)| no_field(&place, path, &handler.value, fields)),
+            );
+        } else {
+            let bodies = Bodies::new(rule, &known);
+            warnings.extend(paths.filter_map(|(place, path)| bodies.no_path(&place, path)));
+        }
+    }
+    warnings
+}
+
+/// The warning about a field that a handler does not return.
+fn no_field(
+    place: &Located<()>,
+    path: &ValuePath,
+    handler: &str,
+    fields: &[&str],
+) -> Option<ConfigError> {
+    let Some((Start::Body, path)) = start(path) else { return None };
+    let Step::Key(field) = path.steps.first()? else { return None };
+    // A handler does not have to declare its fields.
+    if fields.is_empty() || fields.contains(&field.as_str()) {
+        return None;
+    }
+    let warning = place.error(format!("the values of handler `{handler}` have no `{field}`"));
+    Some(warning.suggest(field, fields.iter().copied()))
+}
+
+/// A rule as a whole, at its name.
+fn whole(rule: &RuleDecl) -> Located<()> {
+    let name = rule.name.place();
+    Located { key: name.key.trim_end_matches(".name").to_owned(), ..name }
+}
+
+/// The paths of a rule, with their places. A condition is at the rule's name.
+fn paths(rule: &RuleDecl) -> Vec<(Located<()>, &ValuePath)> {
+    let mut found = Vec::new();
+    found.extend(rule.each.iter().map(|each| (each.place(), &each.value)));
+    found.extend(rule.more.iter().map(|more| (whole(rule), more)));
+    for when in rule.conditions() {
+        found.extend(when.paths.iter().map(|path| (whole(rule), path)));
+    }
+    for value in rule.values() {
+        found.extend(value.value.paths().map(|path| (value.place(), path)));
+    }
+    let newest = match &rule.effect {
+        EffectDecl::Table(table) => table.newest(),
+        _ => None,
+    };
+    for tie in newest.iter().filter_map(|newest| newest.tie.as_ref()) {
+        for step in &tie.value {
+            if let StepDecl::Value { value, .. } = step {
+                found.extend(value.paths().map(|path| (tie.place(), path)));
+            }
+        }
+    }
+    found
+}
+
+/// Where a path begins.
+enum Start {
+    Body,
+    Element,
+}
+
+/// `None`: it is a header, which samples do not have.
+fn start(path: &ValuePath) -> Option<(Start, &Path)> {
+    match path {
+        ValuePath::Body(path) => Some((Start::Body, path)),
+        ValuePath::Element(path) => Some((Start::Element, path)),
+        ValuePath::Header(_) => None,
+    }
+}
+
+/// What the samples tell about the events of a source.
+struct Known {
+    /// The types of events, and their bodies as rules read them.
+    events: Vec<(String, Value)>,
+    /// All types that the provider documents, if they are known.
+    documented: Option<Vec<String>>,
+    /// Whether senders add members of their own to the events themselves.
+    is_open: bool,
+}
+
+impl Known {
+    /// `None` if there are no samples of the provider.
+    fn new(loaded: &Loaded, source: &Source) -> Option<Self> {
+        let preset = loaded.config.presets.get(&source.name).map(|preset| preset.value);
+        let scheme = source.scheme_name.as_str();
+        let provider = preset.or_else(|| (!SHARED.contains(&scheme)).then_some(scheme))?;
+        let mut found = Vec::new();
+        for (kind, body) in samples::bodies(provider, "evt_1", now()) {
+            let body = body.as_str().map_or_else(|| body.to_string(), ToOwned::to_owned);
+            let request =
+                Unsigned { body: body.as_bytes(), id: "evt_1", kind: &kind, headers: &[] };
+            let read = |_: &Verified, _: &Headers, event: Event<'_>| {
+                Some((event.kind.clone(), serde_json::from_slice(&event.body).ok()?))
+            };
+            found.extend(events(source, request, read).into_iter().flatten().flatten());
+        }
+        let (documented, is_open) = (samples::documented_types(provider), provider == "sendgrid");
+        (!found.is_empty()).then_some(Self { events: found, documented, is_open })
+    }
+
+    /// The known type that the user probably means instead of an unknown one. A provider may have new types, which are like
+    /// no other.
+    fn meant(&self, on: &Pattern) -> Option<String> {
+        let sampled = self.events.iter().map(|(kind, _)| kind.as_str());
+        let types = sampled.chain(self.documented.iter().flatten().map(String::as_str));
+        let types: BTreeSet<_> = types.collect();
+        if types.iter().any(|kind| on.matches(&on.source, kind)) {
+            return None;
+        }
+        let glob = on.event_type.as_str();
+        let alike = types.into_iter().flat_map(|kind| like(glob, kind));
+        let alike: BTreeSet<_> = alike.collect();
+        let near = nearest(glob, alike.iter().map(String::as_str));
+        let near = near.filter(|near| self.documented.is_some() || distance(glob, near) <= TYPOS);
+        near.map(ToOwned::to_owned)
+    }
+}
+
+/// Patterns that a type matches, of the form of another: `customer.*`, `*.created`, or the type itself.
+fn like(glob: &str, kind: &str) -> Vec<String> {
+    let dots = kind.match_indices('.').map(|(at, _)| at);
+    match (glob.strip_prefix('*'), glob.strip_suffix('*')) {
+        (None, None) => vec![kind.to_owned()],
+        (None, Some(_)) => dots.map(|at| format!("{}.*", &kind[..at])).collect(),
+        _ => dots.map(|at| format!("*{}", &kind[at..])).collect(),
+    }
+}
+
+/// The bodies that a rule may read.
+struct Bodies<'k> {
+    /// The types of events with samples, as the rule names them.
+    types: BTreeSet<&'k str>,
+    all: Vec<&'k Value>,
+    /// The elements of the rule's list.
+    elements: Vec<&'k Value>,
+}
+
+/// Where a path leads.
+enum Found<'v> {
+    /// To these values.
+    Values(Vec<&'v Value>),
+    /// To members that samples cannot know.
+    Anything,
+    /// To nothing. The values before have these members.
+    Nothing { step: Step, members: BTreeSet<&'v str> },
+}
+
+impl<'k> Bodies<'k> {
+    fn new(rule: &'k RuleDecl, known: &'k BTreeMap<&str, Known>) -> Self {
+        let (mut types, mut bodies) = (BTreeSet::new(), Vec::new());
+        for on in &rule.on {
+            let Some(known) = known.get(on.source.as_str()).filter(|known| !known.is_open) else {
+                // An event that cannot be known may have any member.
+                let (types, all, elements) = Default::default();
+                return Self { types, all, elements };
+            };
+            let matching = known.events.iter().filter(|(kind, _)| on.matches(&on.source, kind));
+            let before = bodies.len();
+            bodies.extend(matching.map(|(_, body)| body));
+            if bodies.len() > before {
+                types.insert(on.event_type.as_str());
+            }
+        }
+        let list = rule.each.as_ref().and_then(|each| Some(start(&each.value)?.1));
+        let elements = match list.map(|list| look(&bodies, &bodies, list)) {
+            Some(Found::Values(lists)) => {
+                lists.into_iter().filter_map(Value::as_array).flatten().collect()
+            }
+            _ => Vec::new(),
+        };
+        Self { types, all: bodies, elements }
+    }
+
+    /// The warning about a path that leads nowhere in every sample.
+    fn no_path(&self, place: &Located<()>, path: &ValuePath) -> Option<ConfigError> {
+        let (start, steps) = start(path)?;
+        let (from, prefix) = match start {
+            Start::Body => (&self.all, ""),
+            Start::Element => (&self.elements, "@."),
+        };
+        let Found::Nothing { step: Step::Key(name), members } = look(from, &self.all, steps) else {
+            return None;
+        };
+        let near = nearest(&name, members.iter().copied()).map(ToOwned::to_owned);
+        // A form lacks its blank fields, and numbers the others.
+        let is_form = self.all.iter().all(|body| is_flat(body));
+        let number = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+        if is_form && near.as_ref().is_none_or(|near| number(near) == number(&name)) {
+            return None;
+        }
+        let near = near.or_else(|| {
+            let elsewhere = from.iter().filter_map(|body| place_of(body, &name));
+            Some(format!("{prefix}{}", elsewhere.min_by_key(String::len)?))
+        });
+        let types: Vec<_> = self.types.iter().map(|kind| format!("`{kind}`")).collect();
+        let problem = format!("no sample of {} has `{path}`", types.join(", "));
+        let warning = place.error(problem);
+        Some(match near {
+            Some(near) => warning.hint(format!("did you mean `{near}`?")),
+            None => warning,
+        })
+    }
+}
+
+/// Whether the members of an object are the fields of a form: texts, or nothing.
+fn is_flat(body: &Value) -> bool {
+    let is_field = |value: &Value| value.is_string() || value.is_null();
+    body.as_object().is_some_and(|members| members.values().all(is_field))
+}
+
+/// Where a path leads from these values. The path of a selection begins at the top of the bodies.
+fn look<'v>(from: &[&'v Value], bodies: &[&'v Value], path: &Path) -> Found<'v> {
+    let found = follow(from.to_vec(), &path.steps);
+    let (Found::Values(lists), Some(select)) = (&found, &path.select) else { return found };
+    let elements: Vec<_> = lists.iter().filter_map(|list| list.as_array()).flatten().collect();
+    for nothing in [
+        follow(elements.clone(), &[Step::Key(select.field.clone())]),
+        follow(bodies.to_vec(), &select.equals),
+    ] {
+        if !matches!(nothing, Found::Values(_)) {
+            return nothing;
+        }
+    }
+    follow(elements, &select.rest)
+}
+
+fn follow<'v>(mut values: Vec<&'v Value>, steps: &[Step]) -> Found<'v> {
+    let mut before = "";
+    for step in steps {
+        if values.is_empty() || before.ends_with("metadata") || OPEN.contains(&before) {
+            return Found::Anything;
+        }
+        let mut next = Vec::new();
+        let mut is_open = false;
+        for value in &values {
+            match (value, step) {
+                (Value::Object(members), Step::Key(name)) => {
+                    next.extend(members.get(name));
+                    is_open |= members.is_empty();
+                }
+                (Value::Array(elements), Step::Index(_)) => {
+                    next.extend(elements);
+                    is_open |= elements.is_empty();
+                }
+                (value, _) => is_open |= value.is_null(),
+            }
+        }
+        if next.is_empty() {
+            let members = values.iter().filter_map(|value| value.as_object());
+            let members = members.flat_map(|members| members.keys().map(String::as_str)).collect();
+            let nothing = Found::Nothing { step: step.clone(), members };
+            return if is_open { Found::Anything } else { nothing };
+        }
+        values = next;
+        before = match step {
+            Step::Key(name) => name,
+            Step::Index(_) => "",
+        };
+    }
+    Found::Values(values)
+}
+
+/// The path of a member with this name, wherever it is.
+fn place_of(value: &Value, name: &str) -> Option<String> {
+    let Value::Object(members) = value else { return None };
+    if members.contains_key(name) {
+        return Some(name.to_owned());
+    }
+    let inner = |(key, value): (&String, &Value)| Some(format!("{key}.{}", place_of(value, name)?));
+    members.iter().filter_map(inner).min_by_key(String::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use hookmill_rules::preset::PRESETS;
+
+    use super::*;
+
+    /// A configuration with every preset, each in a source of its name.
+    fn presets() -> Loaded {
+        let folder = tempfile::tempdir().unwrap();
+        let source = |name: &str| {
+            let url = "public_url = 'https://hooks.example.com/webhooks/twilio'\n";
+            format!(
+                "[sources.{name}]\nscheme = '{name}'\nsecrets = ['env:A']\npreset = '{name}'\n{}",
+                if name == "twilio" { url } else { "" }
+            )
+        };
+        let config: String = PRESETS.iter().map(|preset| source(preset.name)).collect();
+        let path = folder.path().join("hookmill.toml");
+        fs::write(&path, config).unwrap();
+        hookmill_loader::load(&path, &[]).unwrap()
+    }
+
+    #[test]
+    fn the_samples_know_every_path_of_the_presets() {
+        assert_eq!(of_rules(&presets(), |_| true), []);
+    }
+
+    #[test]
+    fn every_type_that_a_preset_names_has_a_sample() {
+        let loaded = presets();
+        let mut missing = BTreeSet::new();
+        for rule in &loaded.config.rules {
+            let newest = match &rule.effect {
+                EffectDecl::Table(table) => table.newest(),
+                _ => None,
+            };
+            let tie = newest.iter().filter_map(|newest| newest.tie.as_ref());
+            let steps = tie.flat_map(|tie| &tie.value).filter_map(|step| match step {
+                StepDecl::Type(order) => Some(order),
+                StepDecl::Value { .. } => None,
+            });
+            let named = steps.flatten().map(|glob| Pattern {
+                source: rule.on[0].source.clone(),
+                event_type: glob.clone(),
+            });
+            for on in named.chain(rule.on.iter().cloned()) {
+                let types = samples::types(&on.source);
+                if !types.iter().any(|kind| on.matches(&on.source, kind)) {
+                    missing.insert(on.to_string());
+                }
+            }
+        }
+        assert_eq!(missing, BTreeSet::new());
+    }
+
+    #[test]
+    fn every_sample_has_a_type_that_its_provider_documents() {
+        for preset in &PRESETS {
+            let documented = samples::documented_types(preset.name).unwrap();
+            for kind in samples::types(preset.name) {
+                assert!(documented.contains(&kind), "{}: {kind}", preset.name);
+            }
+        }
+    }
+}
