@@ -1053,6 +1053,42 @@ set = { z = "data.object.customer", b = "data." }
 }
 
 #[test]
+fn versions_that_are_not_the_providers_are_warnings() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
+    std::fs::create_dir(folder.path().join("m")).unwrap();
+    let rule = |name: &str, version: &str| {
+        format!(
+            "[[rules]]\nname = \"{name}\"\non = \"shop:orders\"\ntable = \"{name}\"\nkey = {{ id = \"id\" }}\nversion = {version}\n"
+        )
+    };
+    let text = "[sources.shop]\nscheme = \"token\"\nsecrets = [\"env:SHOP\"]\nsignature = { header = \"X-Token\" }\nevent = { id = \"id\", type = \"type\" }\nkeep_headers = [\"X-Sent-At\"]\n[database]\nmigrations = \"m\"\n".to_owned()
+        + &rule("arrived", "{ event = \"received_at\" }")
+        + &rule("sent", "{ rfc3339 = [\"at\", \"header:X-Sent-At\"] }");
+    write("hookmill.toml", &text);
+    let table = |name: &str| {
+        format!(
+            "CREATE TABLE {name} (id TEXT PRIMARY KEY, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT;\n"
+        )
+    };
+    write("m/1000_app.sql", &(table("arrived") + &table("sent")));
+    let output = hookmill(folder.path(), &["check"]);
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("warning: hookmill.toml:14:11: rule \"arrived\".version: the order of arrival is not the order of events"), "{text}");
+    assert!(text.contains("warning: hookmill.toml:20:11: rule \"sent\".version: the version is in a header, which signatures rarely cover"), "{text}");
+    // A header that no source keeps.
+    let text = std::fs::read_to_string(folder.path().join("hookmill.toml")).unwrap();
+    write("hookmill.toml", &text.replace("keep_headers = [\"X-Sent-At\"]", ""));
+    let output = hookmill(folder.path(), &["check"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("no source of this rule keeps the header \"x-sent-at\""), "{text}");
+    assert!(text.contains("add to [sources.shop]: keep_headers = [\"x-sent-at\"]"), "{text}");
+}
+
+#[test]
 fn events_that_are_not_all_known_get_few_warnings() {
     let folder = with_rules(
         r#"

@@ -139,8 +139,6 @@ fn same_version(one: &ValueDecl, other: &ValueDecl) -> bool {
         (ValueDecl::Paths { paths: one, .. }, ValueDecl::Paths { paths: other, .. }) => {
             one.iter().zip(other).all(|(one, other)| one == other)
         }
-        // An invalid version has been reported.
-        (ValueDecl::Event(_), _) | (_, ValueDecl::Event(_)) => true,
         _ => one == other,
     }
 }

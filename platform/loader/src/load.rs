@@ -512,11 +512,9 @@ mod tests {
         error: hookmill.toml:14:28: rule "values".set.plan: `scale` is missing
           hint: add the number of decimal places: { decimal = "amount", scale = 2 }
         error: hookmill.toml:14:58: rule "values".set.customer: a value has exactly one form
-          hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339
+          hint: expected one of value, event, text, json, boolean, integer, decimal, unix_seconds, unix_milliseconds, rfc3339, time
         error: hookmill.toml:14:68: rule "values".set.customer.event: found "ip"
           hint: did you mean `id`?
-        error: hookmill.toml:21:23: rule "versions".version: the order of arrival is not the order of events
-          hint: use a value of the provider: version = "created"
         error: hookmill.toml:22:30: rule "versions".set.plan: unknown key `integr`
           hint: did you mean `integer`?
         error: hookmill.toml:22:66: rule "versions".set.customer.json: no path is given
