@@ -33,7 +33,7 @@ fn the_example_configuration_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 18 rules, no errors
+    hookmill.toml: 2 sources and 26 rules, no errors
     ");
     insta::assert_snapshot!(shown(example.path(), &["check", "--json"]), @r#"
     exit code 0
@@ -67,7 +67,7 @@ fn every_commented_line_of_the_example_is_valid_too() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 18 rules, no errors
+    hookmill.toml: 2 sources and 26 rules, no errors
     ");
 }
 
@@ -111,7 +111,7 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     std::fs::copy(root.join(template), temporary.path().join(template)).unwrap();
     // All of them together, with their sources.
     let mut blocks = toml_blocks("email.md");
-    assert_eq!(blocks.len(), 7);
+    assert_eq!(blocks.len(), 8);
     // A configuration has one email provider or the other.
     let smtp = blocks.iter().position(|block| block.contains("provider = \"smtp\"")).unwrap();
     let smtp = blocks.remove(smtp);
@@ -131,7 +131,7 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 6 sources and 28 rules, no errors
+    hookmill.toml: 6 sources and 34 rules, no errors
     ");
 }
 
@@ -440,7 +440,7 @@ fn the_readmes_own_tables_work() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 19 rules, no errors
+    hookmill.toml: 2 sources and 27 rules, no errors
     ");
 }
 
@@ -676,7 +676,7 @@ fn secrets_are_checked_only_on_request() {
 
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
-    hookmill.toml: 2 sources and 18 rules, no errors
+    hookmill.toml: 2 sources and 26 rules, no errors
 
     exit code 1
     error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
@@ -688,7 +688,7 @@ fn secrets_are_checked_only_on_request() {
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     note: STRIPE_WEBHOOK_SECRET probably is in quotes, which are not part of it
-    hookmill.toml: 2 sources and 18 rules, no errors
+    hookmill.toml: 2 sources and 26 rules, no errors
 
     exit code 1
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
