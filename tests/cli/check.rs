@@ -188,7 +188,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 4 sources and 31 rules, no errors; 2 tests passed
+    hookmill.toml: 4 sources and 39 rules, no errors; 2 tests passed
     ");
     let wrong = config
         .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
