@@ -107,7 +107,7 @@ const SAMPLES: [Samples; 2] = [
             }),
             ("credit_note.created", "credit_note", |_, _| {}),
             ("credit_note.updated", "credit_note", |o, _| {
-                o["memo"] = json!("Two seats were not used")
+                o["memo"] = json!("Two seats were not used");
             }),
             ("credit_note.voided", "credit_note", |o, now| {
                 o["status"] = json!("void");

@@ -56,8 +56,9 @@ fn an_email_is_displayed_in_development_and_listed() {
         @"
     exit code 0
     --- stdout
-     SINCE                     ADDRESS        REASON   EVENT        
-     1970-01-01T00:00:00.000Z  a@example.com  bounced  resend:msg_1 
+     SINCE                     ADDRESS        GROUP  REASON        EVENT         
+     1970-01-01T00:00:00.001Z  a@example.com  4711   unsubscribed  sendgrid:sg_1 
+     1970-01-01T00:00:00.000Z  a@example.com         bounced       resend:msg_1  
     --- stderr
     exit code 0
     --- stdout
@@ -67,6 +68,19 @@ fn an_email_is_displayed_in_development_and_listed() {
     --- stdout
     --- stderr
     error: Not found: a@example.com is not suppressed
+    exit code 0
+    --- stdout
+     SINCE                     ADDRESS        GROUP  REASON        EVENT         
+     1970-01-01T00:00:00.001Z  a@example.com  4711   unsubscribed  sendgrid:sg_1 
+    --- stderr
+    exit code 1
+    --- stdout
+    --- stderr
+    error: Not found: a@example.com is not suppressed
+    exit code 0
+    --- stdout
+    --- stderr
+    a@example.com is no longer suppressed; to send its suppressed messages, use `hookmill email retry`
     exit code 0
     --- stdout
     --- stderr

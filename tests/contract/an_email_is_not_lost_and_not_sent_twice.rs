@@ -321,7 +321,7 @@ fn reported(pipeline: &Pipeline, number: u8, events: &[(&str, &str, i64)]) {
         event["event"] = kind.into();
         match kind {
             "bounce" => event["type"] = more.into(),
-            _ if !more.is_empty() => event["asm_group_id"] = more.parse::<u64>().unwrap().into(),
+            _ if !more.is_empty() => event["asm_group_id"] = json!(more.parse::<u64>().ok()),
             _ => {}
         }
         event
