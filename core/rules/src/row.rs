@@ -103,10 +103,10 @@ impl Row {
             for mut element in list {
                 element.pop();
                 elements.push_str(if elements.is_empty() { "[" } else { ",[" });
-                element.iter().for_each(|member| {
+                for member in element {
                     elements.push_str(member.get());
                     elements.push(',');
-                });
+                }
                 push_json(&mut elements, &at);
                 elements.push(']');
             }

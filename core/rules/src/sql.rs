@@ -323,26 +323,10 @@ impl Target<'_> {
             head = head(self.rule),
             newest = newest_guard(),
         );
-        let whose = || list((0..owner).map(|i| format!("owner{i}")));
-        // An element contains the event and the owner of its list.
-        let items = |rows: &str| {
-            format!(
-                "{head},\n\
-                 lists AS MATERIALIZED (SELECT {event_id} AS event_id, {owners} FROM rows {rows}),\n\
-                 items AS MATERIALIZED (SELECT value FROM jsonb_each(?2)\n\
-                 WHERE ({of_list}) IN (SELECT event_id, {whose} FROM lists))",
-                head = head(self.rule),
-                owners = list(
-                    members(GUARDED, owner).enumerate().map(|(i, v)| format!("{v} AS owner{i}"))
-                ),
-                of_list = list(members(0, ELEMENT + owner)),
-                whose = whose(),
-            )
-        };
         let held = format!(
             "{ROW_GUARDS} AS held\nON held.table_name = {table} AND held.key = {owner_key}"
         );
-        let won = items(&format!(
+        let won = self.items(owner, &format!(
             "JOIN {held}\n\
              AND held.version = {version} AND held.precedence = {precedence} AND held.event_id = {event_id}"
         ));
@@ -365,28 +349,11 @@ impl Target<'_> {
              WHERE ({owner_columns}) IN (SELECT {whose} FROM lists)\n\
              AND {stored} NOT IN (SELECT {kept} FROM items){older}",
             owner_columns = list(owner_columns()),
-            whose = whose(),
+            whose = owners(owner),
             stored = key_text(self.key.iter().map(|name| quoted(name))),
             kept = key_text(members(ELEMENT, self.key.len())),
         );
-        let written = |columns: &[&str], items: &str, update: String| {
-            let count = columns.len() - if partial { ORDER_COLUMNS.len() } else { 0 };
-            let own = [ELEMENT + count, ELEMENT + count + 1, 0].map(member);
-            let values = members(ELEMENT, count).chain(own.into_iter().filter(|_| partial));
-            let text = format!(
-                "{items}\n\
-                 INSERT INTO {target} ({names})\n\
-                 SELECT {values} FROM items\n\
-                 WHERE true\n\
-                 ON CONFLICT ({key}) DO {update}",
-                names = quoted_list(columns),
-                values = list(values),
-                key = quoted_list(&self.key),
-            );
-            Sql { text: text.into(), takes_elements: true }
-        };
         let order = if partial { &ORDER_COLUMNS[..] } else { &[] };
-        let columns = [self.key.as_slice(), &self.set, order].concat();
         let updates = list(
             self.set.iter().chain(order).map(|name| format!("{0} = excluded.{0}", quoted(name))),
         );
@@ -404,23 +371,66 @@ impl Target<'_> {
             (false, true) => format!("UPDATE SET {updates}\nWHERE {differs} AND {newer}"),
         };
         let remove = Sql { text: remove.into(), takes_elements: true };
-        let mut statements = vec![Sql::from(guard), remove, written(&columns, &won, update)];
+        let mut statements = vec![Sql::from(guard), remove, self.write(&won, partial, &update)];
         if partial {
-            let part = items(&format!(
+            let part = self.items(owner, &format!(
                 "LEFT JOIN {held}\n\
                  WHERE {extent} = {PART} AND coalesce({order} > (held.version, held.precedence, held.event_id), true)",
                 extent = member(EXTENT),
                 order = self::order(),
             ));
             // The order is always written: a complete list in between must not remove the row.
-            statements.push(written(
-                &columns,
-                &part,
-                format!("UPDATE SET {updates}\nWHERE {newer}"),
-            ));
+            let update = format!("UPDATE SET {updates}\nWHERE {newer}");
+            statements.push(self.write(&part, partial, &update));
         }
         statements
     }
+
+    /// Begins a statement about the elements of some lists: `lists`, and their `items`. `rows` selects the rows of the
+    /// parameter. An element contains the event and the owner of its list.
+    fn items(&self, owner: usize, rows: &str) -> String {
+        format!(
+            "{head},\n\
+             lists AS MATERIALIZED (SELECT {event_id} AS event_id, {named} FROM rows {rows}),\n\
+             items AS MATERIALIZED (SELECT value FROM jsonb_each(?2)\n\
+             WHERE ({of_list}) IN (SELECT event_id, {owners} FROM lists))",
+            head = head(self.rule),
+            event_id = member(EVENT_ID),
+            named = list(
+                members(GUARDED, owner)
+                    .enumerate()
+                    .map(|(i, value)| format!("{value} AS owner{i}"))
+            ),
+            of_list = list(members(0, ELEMENT + owner)),
+            owners = owners(owner),
+        )
+    }
+
+    /// Writes the items of lists; `update` is for rows that exist.
+    fn write(&self, items: &str, partial: bool, update: &str) -> Sql {
+        let columns = [self.key.as_slice(), &self.set].concat();
+        // The order of an element is behind its columns.
+        let end = ELEMENT + columns.len();
+        let order = if partial { &ORDER_COLUMNS[..] } else { &[] };
+        let own = [end, end + 1, 0].map(member).into_iter().take(order.len());
+        let text = format!(
+            "{items}\n\
+             INSERT INTO {target} ({names})\n\
+             SELECT {values} FROM items\n\
+             WHERE true\n\
+             ON CONFLICT ({key}) DO {update}",
+            target = quoted(self.table),
+            names = quoted_list(&[&columns, order].concat()),
+            values = list(members(ELEMENT, columns.len()).chain(own)),
+            key = quoted_list(&self.key),
+        );
+        Sql { text: text.into(), takes_elements: true }
+    }
+}
+
+/// The names of the owner's columns in the lists of [`Target::items`].
+fn owners(count: usize) -> String {
+    list((0..count).map(|i| format!("owner{i}")))
 }
 
 /// The columns with the order of each row, if lists may be incomplete.
