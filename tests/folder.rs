@@ -44,6 +44,7 @@ const COMMANDS: &[(&str, Use)] = &[
     ("dev", Keeps),
     ("serve", Keeps),
     ("check", Elsewhere),
+    ("test", Elsewhere),
     ("schema", Elsewhere),
     ("send", Sends(&["stripe", "customer.created"])),
     ("verify", Elsewhere),

@@ -33,7 +33,7 @@ fn the_example_configuration_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 18 rules, no errors
+    hookmill.toml: 2 sources and 26 rules, no errors
     ");
     insta::assert_snapshot!(shown(example.path(), &["check", "--json"]), @r#"
     exit code 0
@@ -70,7 +70,7 @@ fn every_commented_line_of_the_example_is_valid_too() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 19 rules, no errors
+    hookmill.toml: 2 sources and 27 rules, no errors
     ");
 }
 
@@ -114,7 +114,7 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     std::fs::copy(root.join(template), temporary.path().join(template)).unwrap();
     // All of them together, with their sources.
     let mut blocks = toml_blocks("email.md");
-    assert_eq!(blocks.len(), 7);
+    assert_eq!(blocks.len(), 8);
     // A configuration has one email provider or the other.
     let smtp = blocks.iter().position(|block| block.contains("provider = \"smtp\"")).unwrap();
     let smtp = blocks.remove(smtp);
@@ -134,7 +134,7 @@ fn every_configuration_in_the_document_about_emails_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 6 sources and 28 rules, no errors
+    hookmill.toml: 6 sources and 34 rules, no errors
     ");
 }
 
@@ -192,7 +192,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 4 sources and 31 rules, no errors; 3 tests passed
+    hookmill.toml: 4 sources and 39 rules, no errors; 3 tests passed
     ");
     let wrong = config
         .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
@@ -444,7 +444,7 @@ fn the_readmes_own_tables_work() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 19 rules, no errors
+    hookmill.toml: 2 sources and 27 rules, no errors
     ");
 }
 
@@ -680,7 +680,7 @@ fn secrets_are_checked_only_on_request() {
 
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
-    hookmill.toml: 2 sources and 18 rules, no errors
+    hookmill.toml: 2 sources and 26 rules, no errors
 
     exit code 1
     error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
@@ -692,7 +692,7 @@ fn secrets_are_checked_only_on_request() {
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     note: STRIPE_WEBHOOK_SECRET probably is in quotes, which are not part of it
-    hookmill.toml: 2 sources and 18 rules, no errors
+    hookmill.toml: 2 sources and 26 rules, no errors
 
     exit code 1
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
@@ -843,7 +843,7 @@ set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_addr
       hint: did you mean `email_address`?
     warning: hookmill.toml:53:163: rule "user".set.d: no sample of `user.created` has `d`
     warning: hookmill.toml:53:172: rule "user".set.e: no sample of `user.created` has `e`
-    hookmill.toml: 2 sources and 22 rules, no errors, 15 warnings
+    hookmill.toml: 2 sources and 30 rules, no errors, 15 warnings
     "#);
     assert_eq!(hookmill(folder.path(), &["check", "--deny-warnings"]).status.code(), Some(1));
     let found = crate::printed(folder.path(), &["check", "--json"]);
@@ -879,9 +879,9 @@ set = { email = "data.object.email" }
     exit code 0
     --- stdout
     --- stderr
-    warning: hookmill.toml:13:8: rule "stripe-customers".name: it replaces a preset's rule, but does not set `balance`, `created`, `currency`, `delinquent`, `livemode`, `metadata`, `name`, `phone`, and does not take the events `customer.updated`
+    warning: hookmill.toml:13:8: rule "stripe-customers".name: it replaces a preset's rule, but does not set `account`, `balance`, `created`, `currency`, `delinquent`, `livemode`, `metadata`, `name`, `phone`, and does not take the events `customer.updated`
       hint: add them, or add your columns to the preset's rule: extend = "stripe-customers"
-    hookmill.toml: 2 sources and 17 rules, no errors, 1 warning
+    hookmill.toml: 2 sources and 25 rules, no errors, 1 warning
     "#);
 }
 
@@ -909,7 +909,7 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 17 rules, no errors; 1 test passed
+    hookmill.toml: 2 sources and 25 rules, no errors; 1 test passed
     ");
     let bad = good
         .replace("tax_exempt = \"data.object.tax_exempt\"", "tax_exempt = \"data.object.tax_exmept\", email = \"data.object.email\", phnoe = \"@.a\", nothing = \"data.object.id\"")
@@ -926,7 +926,7 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
     error: hookmill.toml:14:85: rules[0].set.phnoe: rule `stripe-customers` is about no list
       hint: a path without `@` selects from the body
     error: hookmill.toml:14:92: rules[0].set.nothing: table `customers` has no column `nothing`
-      hint: possible here: `id`, `email`, `name`, `phone`, `currency`, `delinquent`, `balance`, `livemode`, `metadata`, `created`, `tax_exempt`
+      hint: possible here: `id`, `email`, `name`, `phone`, `currency`, `delinquent`, `balance`, `account`, `livemode`, `metadata`, `created`, `tax_exempt`
     error: hookmill.toml:17:11: rule "a".extend[0]: no preset has a rule `stripe-subscription-item`
       hint: did you mean `stripe-subscription-items`?
     error: hookmill.toml:18:1: rule "a": unknown key `name`
@@ -966,7 +966,7 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 17 rules, no errors
+    hookmill.toml: 2 sources and 25 rules, no errors
     ");
     let absent = good.replace("tax_exempt = \"data", "tax_exmept = \"data");
     let folder = with_rules(&absent);
@@ -1059,7 +1059,7 @@ fn versions_that_are_not_the_providers_are_warnings() {
     std::fs::create_dir(folder.path().join("m")).unwrap();
     let rule = |name: &str, version: &str| {
         format!(
-            "[[rules]]\nname = \"{name}\"\non = \"shop:orders\"\ntable = \"{name}\"\nkey = {{ id = \"id\" }}\nversion = {version}\n"
+            "[[rules]]\nname = \"{name}\"\non = \"shop:{name}\"\ntable = \"{name}\"\nkey = {{ id = \"id\" }}\nversion = {version}\n"
         )
     };
     let text = "[sources.shop]\nscheme = \"token\"\nsecrets = [\"env:SHOP\"]\nsignature = { header = \"X-Token\" }\nevent = { id = \"id\", type = \"type\" }\nkeep_headers = [\"X-Sent-At\"]\n[database]\nmigrations = \"m\"\n".to_owned()
@@ -1158,6 +1158,6 @@ set = { a = "customer", b = "email", c = "reason", d = "status", e = "ip" }
       hint: did you mean `title`?
     warning: hookmill.toml:58:8: rule "bounces": `sendgrid` has no event of type `bonuce`
       hint: did you mean `bounce`?
-    hookmill.toml: 6 sources and 21 rules, no errors, 4 warnings
+    hookmill.toml: 6 sources and 29 rules, no errors, 4 warnings
     "#);
 }

@@ -252,13 +252,13 @@ fn redacted_values_are_hidden_and_replayed() {
     let gone = event.clone().to("gone").message();
     pipeline.sql(&format!("UPDATE dead_letters SET message = '{gone}'"));
     let found = operator.get("/events/strict/evt_1/body").json();
-    assert_eq!(found, json!({ "body": "", "body_form": "redacted" }));
+    assert_eq!(found, json!({ "body": "", "body_form": "redacted", "headers": {} }));
     // An unreadable message may, too.
     pipeline.sql("UPDATE dead_letters SET message = 'ada@example.com'");
     let hidden = operator.get(&format!("/dead-letters/{id}")).json();
     assert_eq!((&hidden["body"], &hidden["body_form"]), (&"".into(), &"redacted".into()));
     let found = operator.get("/events/strict/evt_1/body").json();
-    assert_eq!(found, json!({ "body": "", "body_form": "redacted" }));
+    assert_eq!(found, json!({ "body": "", "body_form": "redacted", "headers": {} }));
     // The queue has the original.
     pipeline.sql(&format!("UPDATE dead_letters SET message = '{}'", event.message()));
     let because = json!({ "reason": "to see it whole" });

@@ -208,6 +208,9 @@ struct Bodies<'k> {
     /// The types of events with samples, as the rule names them.
     types: BTreeSet<&'k str>,
     all: Vec<&'k Value>,
+    /// The members of the events themselves that are no objects, in any sample. An event may have them whatever its type:
+    /// Stripe's `account` is only in those of connected accounts.
+    own: BTreeSet<&'k str>,
     /// The elements of the rule's list.
     elements: Vec<&'k Value>,
 }
@@ -224,13 +227,16 @@ enum Found<'v> {
 
 impl<'k> Bodies<'k> {
     fn new(rule: &'k RuleDecl, known: &'k BTreeMap<&str, Known>) -> Self {
-        let (mut types, mut bodies) = (BTreeSet::new(), Vec::new());
+        let (mut types, mut bodies, mut own) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
         for on in &rule.on {
             let Some(known) = known.get(on.source.as_str()).filter(|known| !known.is_open) else {
                 // An event that cannot be known may have any member.
-                let (types, all, elements) = Default::default();
-                return Self { types, all, elements };
+                let (types, all, own, elements) = Default::default();
+                return Self { types, all, own, elements };
             };
+            let members = known.events.iter().filter_map(|(_, body)| body.as_object()).flatten();
+            let plain = members.filter(|(_, value)| !value.is_object() && !value.is_array());
+            own.extend(plain.map(|(name, _)| name.as_str()));
             let matching = known.events.iter().filter(|(kind, _)| on.matches(&on.source, kind));
             let before = bodies.len();
             bodies.extend(matching.map(|(_, body)| body));
@@ -245,7 +251,7 @@ impl<'k> Bodies<'k> {
             }
             _ => Vec::new(),
         };
-        Self { types, all: bodies, elements }
+        Self { types, all: bodies, own, elements }
     }
 
     /// The warning about a path that leads nowhere in every sample.
@@ -258,6 +264,10 @@ impl<'k> Bodies<'k> {
         let Found::Nothing { step: Step::Key(name), members } = look(from, &self.all, steps) else {
             return None;
         };
+        let is_own = self.own.contains(name.as_str()) && steps.steps.len() == 1;
+        if matches!(start, Start::Body) && is_own {
+            return None;
+        }
         let near = nearest(&name, members.iter().copied()).map(ToOwned::to_owned);
         // A form lacks its blank fields, and numbers the others.
         let is_form = self.all.iter().all(|body| is_flat(body));
