@@ -3,10 +3,9 @@
 // Times come from payloads.
 #![warn(clippy::arithmetic_side_effects)]
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 
-use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
@@ -171,7 +170,12 @@ fn parse(text: &str, format: &str, zone: Zone) -> Option<DateTime<Utc>> {
 }
 
 /// Why a text is not a format of times; `None` if it is one.
+#[cfg(feature = "toml")]
 pub(crate) fn problem_of_format(format: &str) -> Option<&'static str> {
+    use std::fmt::Write as _;
+
+    use chrono::format::{Item, StrftimeItems};
+
     if StrftimeItems::new(format).any(|item| item == Item::Error) {
         return Some("unknown specifier");
     }
@@ -251,6 +255,7 @@ mod tests {
         assert_eq!(far.stored("9000000000000"), Err("time that has a date"));
     }
 
+    #[cfg(feature = "toml")]
     #[test]
     fn a_format_determines_a_time() {
         for format in [

@@ -9,7 +9,7 @@ use crate::commands::check::{rule_tests, s};
 use crate::list::{note, plain, print_line};
 use crate::run::pipeline::load;
 
-/// Run the tests of a configuration, [[tests]], and list them
+/// Run the tests in a configuration, `[[tests]]`, and list them
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Run only the tests whose names contain this text.
