@@ -769,3 +769,175 @@ CREATE VIEW live_twilio_inbound_messages AS
 SELECT sid, sender, recipient, body, num_segments, num_media, media_url, media_content_type, opt_out_type,
     messaging_service_sid, received_at
 FROM twilio_inbound_messages WHERE _deleted = 0;
+
+-- Preset `shopify`. Ids are texts, since some are too large for a number in JavaScript. Amounts are in the currency's smallest
+-- unit.
+
+CREATE TABLE shopify_orders (
+    id TEXT NOT NULL PRIMARY KEY,
+    shop TEXT,
+    customer_id TEXT,
+    name TEXT,
+    order_number INTEGER,
+    financial_status TEXT,
+    fulfillment_status TEXT,
+    currency TEXT,
+    subtotal INTEGER,
+    discount INTEGER,
+    tax INTEGER,
+    total INTEGER,
+    current_total INTEGER,
+    outstanding INTEGER,
+    source_name TEXT,
+    tags TEXT,
+    test INTEGER,
+    cancel_reason TEXT,
+    cancelled_at INTEGER,
+    closed_at INTEGER,
+    processed_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_orders AS
+SELECT id, shop, customer_id, name, order_number, financial_status, fulfillment_status, currency, subtotal,
+    discount, tax, total, current_total, outstanding, source_name, tags, test, cancel_reason, cancelled_at,
+    closed_at, processed_at, created_at, updated_at
+FROM shopify_orders WHERE _deleted = 0;
+
+CREATE INDEX shopify_orders_of_customer ON shopify_orders (customer_id);
+
+CREATE TABLE shopify_order_line_items (
+    order_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    product_id TEXT,
+    variant_id TEXT,
+    sku TEXT,
+    title TEXT,
+    variant_title TEXT,
+    quantity INTEGER,
+    current_quantity INTEGER,
+    unit_price INTEGER,
+    discount INTEGER,
+    currency TEXT,
+    PRIMARY KEY (order_id, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_order_line_items AS
+SELECT order_id, id, product_id, variant_id, sku, title, variant_title, quantity, current_quantity, unit_price,
+    discount, currency
+FROM shopify_order_line_items WHERE NOT EXISTS (
+    SELECT 1 FROM shopify_orders AS parent WHERE parent.id = order_id AND parent._deleted = 1
+);
+
+CREATE TABLE shopify_customers (
+    id TEXT NOT NULL PRIMARY KEY,
+    shop TEXT,
+    email TEXT,
+    phone TEXT,
+    first_name TEXT,
+    last_name TEXT,
+    state TEXT,
+    verified_email INTEGER,
+    tax_exempt INTEGER,
+    currency TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_customers AS
+SELECT id, shop, email, phone, first_name, last_name, state, verified_email, tax_exempt, currency, created_at,
+    updated_at
+FROM shopify_customers WHERE _deleted = 0;
+
+CREATE TABLE shopify_products (
+    id TEXT NOT NULL PRIMARY KEY,
+    shop TEXT,
+    title TEXT,
+    handle TEXT,
+    vendor TEXT,
+    product_type TEXT,
+    status TEXT,
+    tags TEXT,
+    -- JSON.
+    variants TEXT,
+    published_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_products AS
+SELECT id, shop, title, handle, vendor, product_type, status, tags, variants, published_at, created_at, updated_at
+FROM shopify_products WHERE _deleted = 0;
+
+CREATE TABLE shopify_refunds (
+    id TEXT NOT NULL PRIMARY KEY,
+    shop TEXT,
+    order_id TEXT,
+    user_id TEXT,
+    note TEXT,
+    processed_at INTEGER,
+    created_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_refunds AS
+SELECT id, shop, order_id, user_id, note, processed_at, created_at
+FROM shopify_refunds WHERE _deleted = 0;
+
+CREATE INDEX shopify_refunds_of_order ON shopify_refunds (order_id);
+
+CREATE TABLE shopify_refund_transactions (
+    refund_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    order_id TEXT,
+    kind TEXT,
+    status TEXT,
+    gateway TEXT,
+    amount INTEGER,
+    currency TEXT,
+    processed_at INTEGER,
+    PRIMARY KEY (refund_id, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_refund_transactions AS
+SELECT refund_id, id, order_id, kind, status, gateway, amount, currency, processed_at
+FROM shopify_refund_transactions;
+
+CREATE TABLE shopify_compliance_requests (
+    id TEXT NOT NULL PRIMARY KEY,
+    topic TEXT,
+    shop TEXT,
+    shop_id TEXT,
+    customer_id TEXT,
+    customer_email TEXT,
+    customer_phone TEXT,
+    -- JSON: the orders to hand over or to redact.
+    order_ids TEXT,
+    data_request_id TEXT,
+    received_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_compliance_requests AS
+SELECT id, topic, shop, shop_id, customer_id, customer_email, customer_phone, order_ids, data_request_id,
+    received_at
+FROM shopify_compliance_requests WHERE _deleted = 0;

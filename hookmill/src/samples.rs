@@ -179,7 +179,7 @@ const FIXTURES: &[(&str, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/fixt
 /// <https://clerk.com/docs/webhooks/overview>, <https://developer.paddle.com/webhooks/overview>,
 /// <https://resend.com/docs/webhooks/event-types>,
 /// <https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event>,
-/// <https://www.twilio.com/docs/messaging/api/message-resource>.
+/// <https://www.twilio.com/docs/messaging/api/message-resource>, <https://shopify.dev/docs/api/webhooks>.
 const DOCUMENTED: &str = include_str!("../samples/types.json");
 
 /// The types of events that a provider documents. `None`: they are not all known here.
@@ -293,10 +293,11 @@ fn stamp(body: &mut Value, id: &str, now: Timestamp) {
         return;
     }
     let event = if body.is_array() { &mut body[0] } else { &mut *body };
-    let own = ["occurred_at", "timestamp", "created", "created_at"];
+    let own = ["occurred_at", "timestamp", "created", "updated_at", "created_at"];
     let at = own.iter().find_map(|name| event.get(*name).and_then(millis));
     for name in ["id", "event_id", "sg_event_id"] {
-        if let Some(found) = event.get_mut(name) {
+        // A number is the id of the object.
+        if let Some(found @ Value::String(_)) = event.get_mut(name) {
             *found = id.into();
         }
     }

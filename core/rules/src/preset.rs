@@ -26,11 +26,12 @@ macro_rules! presets {
 }
 
 /// All presets.
-pub const PRESETS: [Preset; 6] = presets! {
+pub const PRESETS: [Preset; 7] = presets! {
     "clerk": ["clerk", "svix", "standard-webhooks"];
     "paddle": ["paddle"];
     "resend": ["resend", "svix", "standard-webhooks"];
     "sendgrid": ["sendgrid"];
+    "shopify": ["shopify"];
     "stripe": ["stripe"];
     "twilio": ["twilio"];
 };
