@@ -941,3 +941,125 @@ CREATE VIEW live_shopify_compliance_requests AS
 SELECT id, topic, shop, shop_id, customer_id, customer_email, customer_phone, order_ids, data_request_id,
     received_at
 FROM shopify_compliance_requests WHERE _deleted = 0;
+
+-- Preset `github`
+
+CREATE TABLE github_installations (
+    id INTEGER NOT NULL PRIMARY KEY,
+    account_id INTEGER,
+    account_login TEXT,
+    account_type TEXT,
+    app_id INTEGER,
+    app_slug TEXT,
+    repository_selection TEXT,
+    -- JSON, as `events`.
+    permissions TEXT,
+    events TEXT,
+    suspended_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_github_installations AS
+SELECT id, account_id, account_login, account_type, app_id, app_slug, repository_selection, permissions, events,
+    suspended_at, created_at, updated_at
+FROM github_installations WHERE _deleted = 0;
+
+CREATE INDEX github_installations_of_account ON github_installations (account_id);
+
+CREATE TABLE github_repositories (
+    id INTEGER NOT NULL PRIMARY KEY,
+    owner_id INTEGER,
+    owner_login TEXT,
+    name TEXT,
+    full_name TEXT,
+    description TEXT,
+    visibility TEXT,
+    private INTEGER,
+    fork INTEGER,
+    archived INTEGER,
+    disabled INTEGER,
+    default_branch TEXT,
+    language TEXT,
+    html_url TEXT,
+    pushed_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_github_repositories AS
+SELECT id, owner_id, owner_login, name, full_name, description, visibility, private, fork, archived, disabled,
+    default_branch, language, html_url, pushed_at, created_at, updated_at
+FROM github_repositories WHERE _deleted = 0;
+
+CREATE TABLE github_pull_requests (
+    id INTEGER NOT NULL PRIMARY KEY,
+    repository_id INTEGER,
+    number INTEGER,
+    title TEXT,
+    state TEXT,
+    draft INTEGER,
+    merged INTEGER,
+    author_id INTEGER,
+    author_login TEXT,
+    head_ref TEXT,
+    head_sha TEXT,
+    base_ref TEXT,
+    merge_commit_sha TEXT,
+    html_url TEXT,
+    closed_at INTEGER,
+    merged_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_github_pull_requests AS
+SELECT id, repository_id, number, title, state, draft, merged, author_id, author_login, head_ref, head_sha,
+    base_ref, merge_commit_sha, html_url, closed_at, merged_at, created_at, updated_at
+FROM github_pull_requests WHERE _deleted = 0;
+
+CREATE INDEX github_pull_requests_of_repository ON github_pull_requests (repository_id);
+
+CREATE TABLE github_workflow_runs (
+    id INTEGER NOT NULL PRIMARY KEY,
+    repository_id INTEGER,
+    workflow_id INTEGER,
+    name TEXT,
+    title TEXT,
+    run_number INTEGER,
+    run_attempt INTEGER,
+    event TEXT,
+    status TEXT,
+    conclusion TEXT,
+    head_branch TEXT,
+    head_sha TEXT,
+    actor_id INTEGER,
+    actor_login TEXT,
+    html_url TEXT,
+    run_started_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_github_workflow_runs AS
+SELECT id, repository_id, workflow_id, name, title, run_number, run_attempt, event, status, conclusion,
+    head_branch, head_sha, actor_id, actor_login, html_url, run_started_at, created_at, updated_at
+FROM github_workflow_runs WHERE _deleted = 0;
+
+CREATE INDEX github_workflow_runs_of_repository ON github_workflow_runs (repository_id);

@@ -91,6 +91,11 @@ fn sendgrid() {
 }
 
 #[test]
+fn github() {
+    insta::assert_snapshot!(rows_of("github"));
+}
+
+#[test]
 fn shopify() {
     insta::assert_snapshot!(rows_of("shopify"));
 }

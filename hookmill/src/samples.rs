@@ -179,7 +179,8 @@ const FIXTURES: &[(&str, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/fixt
 /// <https://clerk.com/docs/webhooks/overview>, <https://developer.paddle.com/webhooks/overview>,
 /// <https://resend.com/docs/webhooks/event-types>,
 /// <https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event>,
-/// <https://www.twilio.com/docs/messaging/api/message-resource>, <https://shopify.dev/docs/api/webhooks>.
+/// <https://www.twilio.com/docs/messaging/api/message-resource>, <https://shopify.dev/docs/api/webhooks>,
+/// <https://docs.github.com/en/webhooks/webhook-events-and-payloads>.
 const DOCUMENTED: &str = include_str!("../samples/types.json");
 
 /// The types of events that a provider documents. `None`: they are not all known here.
@@ -295,6 +296,9 @@ fn stamp(body: &mut Value, id: &str, now: Timestamp) {
     let event = if body.is_array() { &mut body[0] } else { &mut *body };
     let own = ["occurred_at", "timestamp", "created", "updated_at", "created_at"];
     let at = own.iter().find_map(|name| event.get(*name).and_then(millis));
+    // GitHub's events have no time of their own; the object that changed has the last one.
+    let within = event.as_object().into_iter().flat_map(Map::values);
+    let at = at.or_else(|| within.filter_map(|of| of.get("updated_at").and_then(millis)).max());
     for name in ["id", "event_id", "sg_event_id"] {
         // A number is the id of the object.
         if let Some(found @ Value::String(_)) = event.get_mut(name) {

@@ -120,6 +120,11 @@ scheme = "sendgrid"
 secrets = ["env:SECRET"]
 preset = "sendgrid"
 
+[sources.github]
+scheme = "github"
+secrets = ["env:SECRET"]
+preset = "github"
+
 [sources.shopify]
 scheme = "shopify"
 secrets = ["env:SECRET"]

@@ -26,8 +26,9 @@ macro_rules! presets {
 }
 
 /// All presets.
-pub const PRESETS: [Preset; 7] = presets! {
+pub const PRESETS: [Preset; 8] = presets! {
     "clerk": ["clerk", "svix", "standard-webhooks"];
+    "github": ["github"];
     "paddle": ["paddle"];
     "resend": ["resend", "svix", "standard-webhooks"];
     "sendgrid": ["sendgrid"];
