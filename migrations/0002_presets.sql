@@ -727,6 +727,62 @@ SELECT id, transaction_id, subscription_id, customer_id, action, type, status, r
     created_at, updated_at
 FROM paddle_adjustments WHERE _deleted = 0;
 
+CREATE TABLE paddle_products (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT,
+    description TEXT,
+    status TEXT,
+    type TEXT,
+    tax_category TEXT,
+    image_url TEXT,
+    custom_data TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_paddle_products AS
+SELECT id, name, description, status, type, tax_category, image_url, custom_data, created_at, updated_at
+FROM paddle_products WHERE _deleted = 0;
+
+CREATE TABLE paddle_prices (
+    id TEXT NOT NULL PRIMARY KEY,
+    product_id TEXT,
+    name TEXT,
+    description TEXT,
+    status TEXT,
+    type TEXT,
+    unit_amount INTEGER,
+    currency TEXT,
+    -- JSON.
+    unit_price_overrides TEXT,
+    tax_mode TEXT,
+    interval TEXT,
+    interval_count INTEGER,
+    trial_interval TEXT,
+    trial_interval_count INTEGER,
+    minimum_quantity INTEGER,
+    maximum_quantity INTEGER,
+    custom_data TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_paddle_prices AS
+SELECT id, product_id, name, description, status, type, unit_amount, currency, unit_price_overrides, tax_mode,
+    interval, interval_count, trial_interval, trial_interval_count, minimum_quantity, maximum_quantity,
+    custom_data, created_at, updated_at
+FROM paddle_prices WHERE _deleted = 0;
+
+CREATE INDEX paddle_prices_of_product ON paddle_prices (product_id);
+
 -- Preset `twilio`
 
 CREATE TABLE twilio_messages (
