@@ -826,6 +826,32 @@ SELECT sid, sender, recipient, body, num_segments, num_media, media_url, media_c
     messaging_service_sid, received_at
 FROM twilio_inbound_messages WHERE _deleted = 0;
 
+CREATE TABLE twilio_calls (
+    sid TEXT NOT NULL PRIMARY KEY,
+    status TEXT,
+    direction TEXT,
+    caller TEXT,
+    recipient TEXT,
+    parent_sid TEXT,
+    forwarded_from TEXT,
+    answered_by TEXT,
+    -- In seconds.
+    duration INTEGER,
+    sip_response_code INTEGER,
+    recording_url TEXT,
+    -- The time of the status.
+    changed_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_twilio_calls AS
+SELECT sid, status, direction, caller, recipient, parent_sid, forwarded_from, answered_by, duration,
+    sip_response_code, recording_url, changed_at
+FROM twilio_calls WHERE _deleted = 0;
+
 -- Preset `shopify`. Ids are texts, since some are too large for a number in JavaScript. Amounts are in the currency's smallest
 -- unit.
 

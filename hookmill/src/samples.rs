@@ -264,8 +264,11 @@ fn parsed(text: &str) -> Value {
 fn kind_of(provider: &str, body: &Value) -> Option<String> {
     if let Value::String(form) = body {
         let mut fields = form.split('&').filter_map(|pair| pair.split_once('='));
-        let status = fields.find(|(name, _)| *name == "SmsStatus")?.1;
-        return Some(format!("message.{status}"));
+        return fields.find_map(|(name, status)| match name {
+            "SmsStatus" => Some(format!("message.{status}")),
+            "CallStatus" => Some(format!("call.{status}")),
+            _ => None,
+        });
     }
     let kind = match provider {
         "paddle" => &body["event_type"],
@@ -288,6 +291,7 @@ fn stamp(body: &mut Value, id: &str, now: Timestamp) {
         let sids = ["MessageSid", "SmsSid", "SmsMessageSid"];
         let pairs = form.split('&').map(|pair| match pair.split_once('=') {
             Some((name, _)) if sids.contains(&name) => format!("{name}=SM{id}"),
+            Some(("CallSid", _)) => format!("CallSid=CA{id}"),
             _ => pair.to_owned(),
         });
         *form = pairs.collect::<Vec<_>>().join("&");
