@@ -584,6 +584,50 @@ FROM organization_memberships WHERE _deleted = 0;
 CREATE INDEX organization_memberships_of_organization ON organization_memberships (organization_id);
 CREATE INDEX organization_memberships_of_user ON organization_memberships (user_id);
 
+CREATE TABLE organization_domains (
+    id TEXT NOT NULL PRIMARY KEY,
+    organization_id TEXT,
+    name TEXT,
+    enrollment_mode TEXT,
+    verification_status TEXT,
+    verification_strategy TEXT,
+    affiliation_email_address TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_organization_domains AS
+SELECT id, organization_id, name, enrollment_mode, verification_status, verification_strategy,
+    affiliation_email_address, created_at, updated_at
+FROM organization_domains WHERE _deleted = 0;
+
+-- The domains that end with their organization.
+CREATE INDEX organization_domains_of_organization ON organization_domains (organization_id);
+
+CREATE TABLE organization_roles (
+    id TEXT NOT NULL PRIMARY KEY,
+    key TEXT,
+    name TEXT,
+    description TEXT,
+    is_creator_eligible INTEGER,
+    -- JSON.
+    permissions TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_organization_roles AS
+SELECT id, key, name, description, is_creator_eligible, permissions, created_at, updated_at
+FROM organization_roles WHERE _deleted = 0;
+
 -- Preset `paddle`
 
 CREATE TABLE paddle_customers (
