@@ -84,7 +84,7 @@ pub fn secrets() -> BTreeMap<String, String> {
 
 /// The folder of this package.
 pub fn folder() -> &'static std::path::Path {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A configuration with a source for each preset, with the preset's name.
