@@ -11,17 +11,23 @@ fn main() {
     println!("cargo::rerun-if-changed={}", folder.display());
     let mut list = "&[\n".to_owned();
     for provider in entries(&folder) {
-        for file in entries(&provider) {
-            let name = |path: &Path| path.file_name().unwrap_or_default().display().to_string();
-            let file_name = name(&file);
-            let Some((stem, _)) = file_name.rsplit_once('.') else { continue };
+        let name = provider.file_name().unwrap_or_default().display().to_string();
+        for file in files(&provider) {
+            let within = file.strip_prefix(&provider).unwrap_or(&file).display().to_string();
+            let Some((stem, _)) = within.rsplit_once('.') else { continue };
             let path = file.display().to_string();
-            let _ = writeln!(list, "({:?}, {stem:?}, include_str!({path:?})),", name(&provider));
+            let _ = writeln!(list, "({name:?}, {stem:?}, include_str!({path:?})),");
         }
     }
     list.push(']');
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     fs::write(out.join("fixtures.rs"), list).expect("the output folder can be written");
+}
+
+/// The files in a folder and its folders, by path. A type such as `orders/create` is a file in a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let found = entries(folder).into_iter();
+    found.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 /// What a folder contains, by name.

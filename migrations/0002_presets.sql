@@ -584,6 +584,50 @@ FROM organization_memberships WHERE _deleted = 0;
 CREATE INDEX organization_memberships_of_organization ON organization_memberships (organization_id);
 CREATE INDEX organization_memberships_of_user ON organization_memberships (user_id);
 
+CREATE TABLE organization_domains (
+    id TEXT NOT NULL PRIMARY KEY,
+    organization_id TEXT,
+    name TEXT,
+    enrollment_mode TEXT,
+    verification_status TEXT,
+    verification_strategy TEXT,
+    affiliation_email_address TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_organization_domains AS
+SELECT id, organization_id, name, enrollment_mode, verification_status, verification_strategy,
+    affiliation_email_address, created_at, updated_at
+FROM organization_domains WHERE _deleted = 0;
+
+-- The domains that end with their organization.
+CREATE INDEX organization_domains_of_organization ON organization_domains (organization_id);
+
+CREATE TABLE organization_roles (
+    id TEXT NOT NULL PRIMARY KEY,
+    key TEXT,
+    name TEXT,
+    description TEXT,
+    is_creator_eligible INTEGER,
+    -- JSON.
+    permissions TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_organization_roles AS
+SELECT id, key, name, description, is_creator_eligible, permissions, created_at, updated_at
+FROM organization_roles WHERE _deleted = 0;
+
 -- Preset `paddle`
 
 CREATE TABLE paddle_customers (
@@ -727,6 +771,62 @@ SELECT id, transaction_id, subscription_id, customer_id, action, type, status, r
     created_at, updated_at
 FROM paddle_adjustments WHERE _deleted = 0;
 
+CREATE TABLE paddle_products (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT,
+    description TEXT,
+    status TEXT,
+    type TEXT,
+    tax_category TEXT,
+    image_url TEXT,
+    custom_data TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_paddle_products AS
+SELECT id, name, description, status, type, tax_category, image_url, custom_data, created_at, updated_at
+FROM paddle_products WHERE _deleted = 0;
+
+CREATE TABLE paddle_prices (
+    id TEXT NOT NULL PRIMARY KEY,
+    product_id TEXT,
+    name TEXT,
+    description TEXT,
+    status TEXT,
+    type TEXT,
+    unit_amount INTEGER,
+    currency TEXT,
+    -- JSON.
+    unit_price_overrides TEXT,
+    tax_mode TEXT,
+    interval TEXT,
+    interval_count INTEGER,
+    trial_interval TEXT,
+    trial_interval_count INTEGER,
+    minimum_quantity INTEGER,
+    maximum_quantity INTEGER,
+    custom_data TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_paddle_prices AS
+SELECT id, product_id, name, description, status, type, unit_amount, currency, unit_price_overrides, tax_mode,
+    interval, interval_count, trial_interval, trial_interval_count, minimum_quantity, maximum_quantity,
+    custom_data, created_at, updated_at
+FROM paddle_prices WHERE _deleted = 0;
+
+CREATE INDEX paddle_prices_of_product ON paddle_prices (product_id);
+
 -- Preset `twilio`
 
 CREATE TABLE twilio_messages (
@@ -769,3 +869,323 @@ CREATE VIEW live_twilio_inbound_messages AS
 SELECT sid, sender, recipient, body, num_segments, num_media, media_url, media_content_type, opt_out_type,
     messaging_service_sid, received_at
 FROM twilio_inbound_messages WHERE _deleted = 0;
+
+CREATE TABLE twilio_calls (
+    sid TEXT NOT NULL PRIMARY KEY,
+    status TEXT,
+    direction TEXT,
+    caller TEXT,
+    recipient TEXT,
+    parent_sid TEXT,
+    forwarded_from TEXT,
+    answered_by TEXT,
+    -- In seconds.
+    duration INTEGER,
+    sip_response_code INTEGER,
+    recording_url TEXT,
+    -- The time of the status.
+    changed_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_twilio_calls AS
+SELECT sid, status, direction, caller, recipient, parent_sid, forwarded_from, answered_by, duration,
+    sip_response_code, recording_url, changed_at
+FROM twilio_calls WHERE _deleted = 0;
+
+-- Preset `shopify`. Ids are texts, since some are too large for a number in JavaScript. Amounts are in the currency's smallest
+-- unit.
+
+CREATE TABLE shopify_orders (
+    id TEXT NOT NULL PRIMARY KEY,
+    shop TEXT,
+    customer_id TEXT,
+    name TEXT,
+    order_number INTEGER,
+    financial_status TEXT,
+    fulfillment_status TEXT,
+    currency TEXT,
+    subtotal INTEGER,
+    discount INTEGER,
+    tax INTEGER,
+    total INTEGER,
+    current_total INTEGER,
+    outstanding INTEGER,
+    source_name TEXT,
+    tags TEXT,
+    test INTEGER,
+    cancel_reason TEXT,
+    cancelled_at INTEGER,
+    closed_at INTEGER,
+    processed_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_orders AS
+SELECT id, shop, customer_id, name, order_number, financial_status, fulfillment_status, currency, subtotal,
+    discount, tax, total, current_total, outstanding, source_name, tags, test, cancel_reason, cancelled_at,
+    closed_at, processed_at, created_at, updated_at
+FROM shopify_orders WHERE _deleted = 0;
+
+CREATE INDEX shopify_orders_of_customer ON shopify_orders (customer_id);
+
+CREATE TABLE shopify_order_line_items (
+    order_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    product_id TEXT,
+    variant_id TEXT,
+    sku TEXT,
+    title TEXT,
+    variant_title TEXT,
+    quantity INTEGER,
+    current_quantity INTEGER,
+    unit_price INTEGER,
+    discount INTEGER,
+    currency TEXT,
+    PRIMARY KEY (order_id, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_order_line_items AS
+SELECT order_id, id, product_id, variant_id, sku, title, variant_title, quantity, current_quantity, unit_price,
+    discount, currency
+FROM shopify_order_line_items WHERE NOT EXISTS (
+    SELECT 1 FROM shopify_orders AS parent WHERE parent.id = order_id AND parent._deleted = 1
+);
+
+CREATE TABLE shopify_customers (
+    id TEXT NOT NULL PRIMARY KEY,
+    shop TEXT,
+    email TEXT,
+    phone TEXT,
+    first_name TEXT,
+    last_name TEXT,
+    state TEXT,
+    verified_email INTEGER,
+    tax_exempt INTEGER,
+    currency TEXT,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_customers AS
+SELECT id, shop, email, phone, first_name, last_name, state, verified_email, tax_exempt, currency, created_at,
+    updated_at
+FROM shopify_customers WHERE _deleted = 0;
+
+CREATE TABLE shopify_products (
+    id TEXT NOT NULL PRIMARY KEY,
+    shop TEXT,
+    title TEXT,
+    handle TEXT,
+    vendor TEXT,
+    product_type TEXT,
+    status TEXT,
+    tags TEXT,
+    -- JSON.
+    variants TEXT,
+    published_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_products AS
+SELECT id, shop, title, handle, vendor, product_type, status, tags, variants, published_at, created_at, updated_at
+FROM shopify_products WHERE _deleted = 0;
+
+CREATE TABLE shopify_refunds (
+    id TEXT NOT NULL PRIMARY KEY,
+    shop TEXT,
+    order_id TEXT,
+    user_id TEXT,
+    note TEXT,
+    processed_at INTEGER,
+    created_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_refunds AS
+SELECT id, shop, order_id, user_id, note, processed_at, created_at
+FROM shopify_refunds WHERE _deleted = 0;
+
+CREATE INDEX shopify_refunds_of_order ON shopify_refunds (order_id);
+
+CREATE TABLE shopify_refund_transactions (
+    refund_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    order_id TEXT,
+    kind TEXT,
+    status TEXT,
+    gateway TEXT,
+    amount INTEGER,
+    currency TEXT,
+    processed_at INTEGER,
+    PRIMARY KEY (refund_id, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_refund_transactions AS
+SELECT refund_id, id, order_id, kind, status, gateway, amount, currency, processed_at
+FROM shopify_refund_transactions;
+
+CREATE TABLE shopify_compliance_requests (
+    id TEXT NOT NULL PRIMARY KEY,
+    topic TEXT,
+    shop TEXT,
+    shop_id TEXT,
+    customer_id TEXT,
+    customer_email TEXT,
+    customer_phone TEXT,
+    -- JSON: the orders to hand over or to redact.
+    order_ids TEXT,
+    data_request_id TEXT,
+    received_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_shopify_compliance_requests AS
+SELECT id, topic, shop, shop_id, customer_id, customer_email, customer_phone, order_ids, data_request_id,
+    received_at
+FROM shopify_compliance_requests WHERE _deleted = 0;
+
+-- Preset `github`
+
+CREATE TABLE github_installations (
+    id INTEGER NOT NULL PRIMARY KEY,
+    account_id INTEGER,
+    account_login TEXT,
+    account_type TEXT,
+    app_id INTEGER,
+    app_slug TEXT,
+    repository_selection TEXT,
+    -- JSON, as `events`.
+    permissions TEXT,
+    events TEXT,
+    suspended_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_github_installations AS
+SELECT id, account_id, account_login, account_type, app_id, app_slug, repository_selection, permissions, events,
+    suspended_at, created_at, updated_at
+FROM github_installations WHERE _deleted = 0;
+
+CREATE INDEX github_installations_of_account ON github_installations (account_id);
+
+CREATE TABLE github_repositories (
+    id INTEGER NOT NULL PRIMARY KEY,
+    owner_id INTEGER,
+    owner_login TEXT,
+    name TEXT,
+    full_name TEXT,
+    description TEXT,
+    visibility TEXT,
+    private INTEGER,
+    fork INTEGER,
+    archived INTEGER,
+    disabled INTEGER,
+    default_branch TEXT,
+    language TEXT,
+    html_url TEXT,
+    pushed_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_github_repositories AS
+SELECT id, owner_id, owner_login, name, full_name, description, visibility, private, fork, archived, disabled,
+    default_branch, language, html_url, pushed_at, created_at, updated_at
+FROM github_repositories WHERE _deleted = 0;
+
+CREATE TABLE github_pull_requests (
+    id INTEGER NOT NULL PRIMARY KEY,
+    repository_id INTEGER,
+    number INTEGER,
+    title TEXT,
+    state TEXT,
+    draft INTEGER,
+    merged INTEGER,
+    author_id INTEGER,
+    author_login TEXT,
+    head_ref TEXT,
+    head_sha TEXT,
+    base_ref TEXT,
+    merge_commit_sha TEXT,
+    html_url TEXT,
+    closed_at INTEGER,
+    merged_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_github_pull_requests AS
+SELECT id, repository_id, number, title, state, draft, merged, author_id, author_login, head_ref, head_sha,
+    base_ref, merge_commit_sha, html_url, closed_at, merged_at, created_at, updated_at
+FROM github_pull_requests WHERE _deleted = 0;
+
+CREATE INDEX github_pull_requests_of_repository ON github_pull_requests (repository_id);
+
+CREATE TABLE github_workflow_runs (
+    id INTEGER NOT NULL PRIMARY KEY,
+    repository_id INTEGER,
+    workflow_id INTEGER,
+    name TEXT,
+    title TEXT,
+    run_number INTEGER,
+    run_attempt INTEGER,
+    event TEXT,
+    status TEXT,
+    conclusion TEXT,
+    head_branch TEXT,
+    head_sha TEXT,
+    actor_id INTEGER,
+    actor_login TEXT,
+    html_url TEXT,
+    run_started_at INTEGER,
+    created_at INTEGER,
+    updated_at INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW live_github_workflow_runs AS
+SELECT id, repository_id, workflow_id, name, title, run_number, run_attempt, event, status, conclusion,
+    head_branch, head_sha, actor_id, actor_login, html_url, run_started_at, created_at, updated_at
+FROM github_workflow_runs WHERE _deleted = 0;
+
+CREATE INDEX github_workflow_runs_of_repository ON github_workflow_runs (repository_id);

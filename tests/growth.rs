@@ -388,7 +388,9 @@ fn presets() {
     let config = format!("{config}[retention]\nmessages = \"30d\"\n");
     let parsed = hookmill_config::parse("hookmill.toml", &config).unwrap();
     grows_with_nothing(&config, "", |store, config| {
-        for provider in ["stripe", "clerk", "paddle", "twilio", "resend", "sendgrid"] {
+        for provider in
+            ["stripe", "clerk", "paddle", "twilio", "resend", "sendgrid", "github", "shopify"]
+        {
             // New rows, then existing rows.
             for round in 0..2 {
                 let batch = batch(&parsed, provider, round);

@@ -179,7 +179,8 @@ const FIXTURES: &[(&str, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/fixt
 /// <https://clerk.com/docs/webhooks/overview>, <https://developer.paddle.com/webhooks/overview>,
 /// <https://resend.com/docs/webhooks/event-types>,
 /// <https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event>,
-/// <https://www.twilio.com/docs/messaging/api/message-resource>.
+/// <https://www.twilio.com/docs/messaging/api/message-resource>, <https://shopify.dev/docs/api/webhooks>,
+/// <https://docs.github.com/en/webhooks/webhook-events-and-payloads>.
 const DOCUMENTED: &str = include_str!("../samples/types.json");
 
 /// The types of events that a provider documents. `None`: they are not all known here.
@@ -263,8 +264,11 @@ fn parsed(text: &str) -> Value {
 fn kind_of(provider: &str, body: &Value) -> Option<String> {
     if let Value::String(form) = body {
         let mut fields = form.split('&').filter_map(|pair| pair.split_once('='));
-        let status = fields.find(|(name, _)| *name == "SmsStatus")?.1;
-        return Some(format!("message.{status}"));
+        return fields.find_map(|(name, status)| match name {
+            "SmsStatus" => Some(format!("message.{status}")),
+            "CallStatus" => Some(format!("call.{status}")),
+            _ => None,
+        });
     }
     let kind = match provider {
         "paddle" => &body["event_type"],
@@ -287,16 +291,21 @@ fn stamp(body: &mut Value, id: &str, now: Timestamp) {
         let sids = ["MessageSid", "SmsSid", "SmsMessageSid"];
         let pairs = form.split('&').map(|pair| match pair.split_once('=') {
             Some((name, _)) if sids.contains(&name) => format!("{name}=SM{id}"),
+            Some(("CallSid", _)) => format!("CallSid=CA{id}"),
             _ => pair.to_owned(),
         });
         *form = pairs.collect::<Vec<_>>().join("&");
         return;
     }
     let event = if body.is_array() { &mut body[0] } else { &mut *body };
-    let own = ["occurred_at", "timestamp", "created", "created_at"];
+    let own = ["occurred_at", "timestamp", "created", "updated_at", "created_at"];
     let at = own.iter().find_map(|name| event.get(*name).and_then(millis));
+    // GitHub's events have no time of their own; the object that changed has the last one.
+    let within = event.as_object().into_iter().flat_map(Map::values);
+    let at = at.or_else(|| within.filter_map(|of| of.get("updated_at").and_then(millis)).max());
     for name in ["id", "event_id", "sg_event_id"] {
-        if let Some(found) = event.get_mut(name) {
+        // A number is the id of the object.
+        if let Some(found @ Value::String(_)) = event.get_mut(name) {
             *found = id.into();
         }
     }

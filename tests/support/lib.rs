@@ -15,6 +15,7 @@ pub mod workers;
 pub use operator::Operator;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hookmill_core::secret::ExposeSecret as _;
@@ -83,7 +84,7 @@ pub fn secrets() -> BTreeMap<String, String> {
 
 /// The folder of this package.
 pub fn folder() -> &'static std::path::Path {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A configuration with a source for each preset, with the preset's name.
@@ -118,18 +119,35 @@ preset = "resend"
 scheme = "sendgrid"
 secrets = ["env:SECRET"]
 preset = "sendgrid"
+
+[sources.github]
+scheme = "github"
+secrets = ["env:SECRET"]
+preset = "github"
+
+[sources.shopify]
+scheme = "shopify"
+secrets = ["env:SECRET"]
+preset = "shopify"
 "#;
 
-/// The fixtures of a provider, in the order of their names: the name of the file, and its body.
+/// The fixtures of a provider, in the order of their names: the path in the provider's folder, and the body.
 pub fn fixtures(provider: &str) -> Vec<(String, Vec<u8>)> {
-    let path = folder().join("fixtures").join(provider);
-    let files = path.read_dir().expect("there are fixtures of this provider");
-    let read = |file: std::io::Result<std::fs::DirEntry>| {
-        let file = file.expect("the folder can be read");
-        let body = std::fs::read(file.path()).expect("a fixture can be read");
-        (file.file_name().to_string_lossy().into_owned(), body)
-    };
-    let mut fixtures: Vec<_> = files.map(read).collect();
+    let mut fixtures = Vec::new();
+    read_fixtures(&folder().join("fixtures").join(provider), "", &mut fixtures);
     fixtures.sort();
     fixtures
+}
+
+/// Adds the fixtures in a folder and its folders.
+fn read_fixtures(folder: &Path, prefix: &str, fixtures: &mut Vec<(String, Vec<u8>)>) {
+    for file in folder.read_dir().expect("there are fixtures of this provider") {
+        let file = file.expect("the folder can be read");
+        let (path, name) = (file.path(), format!("{prefix}{}", file.file_name().display()));
+        if path.is_dir() {
+            read_fixtures(&path, &format!("{name}/"), fixtures);
+        } else {
+            fixtures.push((name, std::fs::read(&path).expect("a fixture can be read")));
+        }
+    }
 }

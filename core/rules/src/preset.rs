@@ -26,11 +26,13 @@ macro_rules! presets {
 }
 
 /// All presets.
-pub const PRESETS: [Preset; 6] = presets! {
+pub const PRESETS: [Preset; 8] = presets! {
     "clerk": ["clerk", "svix", "standard-webhooks"];
+    "github": ["github"];
     "paddle": ["paddle"];
     "resend": ["resend", "svix", "standard-webhooks"];
     "sendgrid": ["sendgrid"];
+    "shopify": ["shopify"];
     "stripe": ["stripe"];
     "twilio": ["twilio"];
 };

@@ -25,6 +25,7 @@ use serde_json::Value;
 use crate::client::{Client, Target, encoded};
 use crate::list::{json, note, plain, put};
 use crate::run::pipeline::load;
+use crate::samples;
 use crate::trial::{Row, Trial, Unsigned, admit, delivery, literal, quoted};
 
 /// Explain the effects of an event: which rules run and why others do not, their SQL, and the changes to rows
@@ -125,7 +126,8 @@ fn from_file(arguments: &Arguments, source: &Source, file: &Path) -> anyhow::Res
     let body = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let id = arguments.id.as_deref().unwrap_or("explained");
     let kind = arguments.event.as_deref().unwrap_or_default();
-    admit(source, Unsigned { body: &body, id, kind, headers: &[] })
+    let headers = samples::unsigned_headers(&source.scheme_name, now());
+    admit(source, Unsigned { body: &body, id, kind, headers: &headers })
         .map_err(anyhow::Error::msg)
         .with_context(|| format!("{} is not an event of `{}`", file.display(), source.name))
 }

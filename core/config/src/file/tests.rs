@@ -903,7 +903,7 @@ fn two_accounts(preset: &str) -> String {
 #[test]
 fn events_of_two_sources_do_not_write_the_same_rows_of_a_preset() {
     insta::assert_snapshot!(errors(&two_accounts("paddle")), @r#"
-    hookmill.toml:8:10: sources.us.preset: `eu` has the preset "paddle" too, so events of `eu` and `us` would write the same rows of `paddle_customers` and 4 other tables
+    hookmill.toml:8:10: sources.us.preset: `eu` has the preset "paddle" too, so events of `eu` and `us` would write the same rows of `paddle_customers` and 6 other tables
       hint: use a hookmill.toml and a data folder for each account, such as test and live; list several secrets of one account in one source; or replace the preset's rules with rules of the same names that have { event = "source" } in `key`
     "#);
     let rule = |name: &str, key: &str| {

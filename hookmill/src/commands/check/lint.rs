@@ -8,7 +8,7 @@ use hookmill_core::message::Verified;
 use hookmill_loader::Loaded;
 use hookmill_native::now;
 use hookmill_providers::Event;
-use hookmill_rules::ast::{EffectDecl, RuleDecl, StepDecl};
+use hookmill_rules::ast::{ConditionDecl, EffectDecl, RuleDecl, StepDecl};
 use hookmill_rules::handler::Handler;
 use hookmill_rules::{Path, Pattern, Step, ValuePath};
 use serde_json::Value;
@@ -110,7 +110,9 @@ fn paths(rule: &RuleDecl) -> Vec<(Located<()>, &ValuePath)> {
     let mut found = Vec::new();
     found.extend(rule.each.iter().map(|each| (each.place(), &each.value)));
     found.extend(rule.more.iter().map(|more| (whole(rule), more)));
-    for when in rule.conditions() {
+    // Samples need not have a value that must be missing.
+    let absence = |when: &&ConditionDecl| !when.not && when.any_of == ["null"];
+    for when in rule.conditions().filter(|when| !absence(when)) {
         found.extend(when.paths.iter().map(|path| (whole(rule), path)));
     }
     for value in rule.values() {
