@@ -33,7 +33,7 @@ fn the_example_configuration_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 26 rules, no errors
+    hookmill.toml: 2 sources and 30 rules, no errors
     ");
     insta::assert_snapshot!(shown(example.path(), &["check", "--json"]), @r#"
     exit code 0
@@ -70,7 +70,7 @@ fn every_commented_line_of_the_example_is_valid_too() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 27 rules, no errors
+    hookmill.toml: 2 sources and 31 rules, no errors
     ");
 }
 
@@ -192,7 +192,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 4 sources and 39 rules, no errors; 3 tests passed
+    hookmill.toml: 4 sources and 44 rules, no errors; 3 tests passed
     ");
     let wrong = config
         .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
@@ -444,7 +444,7 @@ fn the_readmes_own_tables_work() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 27 rules, no errors
+    hookmill.toml: 2 sources and 31 rules, no errors
     ");
 }
 
@@ -680,7 +680,7 @@ fn secrets_are_checked_only_on_request() {
 
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
-    hookmill.toml: 2 sources and 26 rules, no errors
+    hookmill.toml: 2 sources and 30 rules, no errors
 
     exit code 1
     error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
@@ -692,7 +692,7 @@ fn secrets_are_checked_only_on_request() {
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     note: STRIPE_WEBHOOK_SECRET probably is in quotes, which are not part of it
-    hookmill.toml: 2 sources and 26 rules, no errors
+    hookmill.toml: 2 sources and 30 rules, no errors
 
     exit code 1
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
@@ -843,7 +843,7 @@ set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_addr
       hint: did you mean `email_address`?
     warning: hookmill.toml:53:163: rule "user".set.d: no sample of `user.created` has `d`
     warning: hookmill.toml:53:172: rule "user".set.e: no sample of `user.created` has `e`
-    hookmill.toml: 2 sources and 30 rules, no errors, 15 warnings
+    hookmill.toml: 2 sources and 34 rules, no errors, 15 warnings
     "#);
     assert_eq!(hookmill(folder.path(), &["check", "--deny-warnings"]).status.code(), Some(1));
     let found = crate::printed(folder.path(), &["check", "--json"]);
@@ -881,7 +881,7 @@ set = { email = "data.object.email" }
     --- stderr
     warning: hookmill.toml:13:8: rule "stripe-customers".name: it replaces a preset's rule, but does not set `account`, `balance`, `created`, `currency`, `delinquent`, `livemode`, `metadata`, `name`, `phone`, and does not take the events `customer.updated`
       hint: add them, or add your columns to the preset's rule: extend = "stripe-customers"
-    hookmill.toml: 2 sources and 25 rules, no errors, 1 warning
+    hookmill.toml: 2 sources and 29 rules, no errors, 1 warning
     "#);
 }
 
@@ -909,7 +909,7 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 25 rules, no errors; 1 test passed
+    hookmill.toml: 2 sources and 29 rules, no errors; 1 test passed
     ");
     let bad = good
         .replace("tax_exempt = \"data.object.tax_exempt\"", "tax_exempt = \"data.object.tax_exmept\", email = \"data.object.email\", phnoe = \"@.a\", nothing = \"data.object.id\"")
@@ -966,7 +966,7 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 25 rules, no errors
+    hookmill.toml: 2 sources and 29 rules, no errors
     ");
     let absent = good.replace("tax_exempt = \"data", "tax_exmept = \"data");
     let folder = with_rules(&absent);
@@ -1158,6 +1158,6 @@ set = { a = "customer", b = "email", c = "reason", d = "status", e = "ip" }
       hint: did you mean `title`?
     warning: hookmill.toml:58:8: rule "bounces": `sendgrid` has no event of type `bonuce`
       hint: did you mean `bounce`?
-    hookmill.toml: 6 sources and 29 rules, no errors, 4 warnings
+    hookmill.toml: 6 sources and 33 rules, no errors, 4 warnings
     "#);
 }

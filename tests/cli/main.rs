@@ -149,7 +149,7 @@ fn help_lists_the_commands() {
       dev           Run the whole pipeline for development, with development secrets where none are set
       serve         Run the whole pipeline on this machine, with secrets from the environment
       check         Check a configuration, its rules against the schema and the Workers' wrangler.toml, and run its tests
-      test          Run the tests of a configuration, [[tests]], and list them
+      test          Run the tests in a configuration, `[[tests]]`, and list them
       schema        Print the JSON Schema of hookmill.toml, for completion and checks in an editor
       send          Sign a realistic event and send it, like a provider
       verify        Verify a captured request, and explain why it is invalid

@@ -21,6 +21,8 @@ fn the_types_that_can_be_sent_are_listed() {
     organization.deleted
     organization.updated
     organizationDomain.created
+    organizationDomain.deleted
+    organizationDomain.updated
     organizationInvitation.accepted
     organizationInvitation.created
     organizationInvitation.revoked
@@ -30,6 +32,8 @@ fn the_types_that_can_be_sent_are_listed() {
     paymentAttempt.updated
     permission.created
     role.created
+    role.deleted
+    role.updated
     session.created
     session.ended
     session.removed
@@ -53,6 +57,8 @@ fn the_types_that_can_be_sent_are_listed() {
       organization.deleted
       organization.updated
       organizationDomain.created
+      organizationDomain.deleted
+      organizationDomain.updated
       organizationInvitation.accepted
       organizationInvitation.created
       organizationInvitation.revoked
@@ -62,6 +68,8 @@ fn the_types_that_can_be_sent_are_listed() {
       paymentAttempt.updated
       permission.created
       role.created
+      role.deleted
+      role.updated
       session.created
       session.ended
       session.removed
