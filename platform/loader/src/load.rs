@@ -202,6 +202,8 @@ mod tests {
             ("paddle", "paddle"),
             ("resend", "resend"),
             ("sendgrid", "sendgrid"),
+            ("shopify", "shopify"),
+            ("github", "github"),
             ("twilio", "twilio"),
         ];
         let sources = sources.map(|(preset, scheme)| {
@@ -529,6 +531,8 @@ mod tests {
           hint: precedence = { type = ["*.created", "*"] }, or the path of a value outside the list
         error: hookmill.toml:47:21: rule "a-list-in-a-table-kept-by-version".table: `key` must identify the owner of the list and the element
           hint: key = { subscription_id = "data.object.id", id = "@.id" }
+        error: hookmill.toml:47:21: rule "a-list-in-a-table-kept-by-version".table: rules `versions` and `a-list-in-a-table-kept-by-version` both write `accounts`, but only one of them has `each`
+          hint: all rules of a table must agree in this
         error: hookmill.toml:47:21: rule "a-list-in-a-table-kept-by-version".table: rules write the table `accounts` by version
           hint: the rows of a list share one version; remove the columns _version, _precedence, _event_id, _deleted
         error: hookmill.toml:53:20: rule "updates".name: a rule with `update` cannot remove rows
@@ -539,14 +543,12 @@ mod tests {
           hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
         error: hookmill.toml:66:23: rule "asks-nobody".handler: there is no handler `stripe-revenu`
           hint: did you mean `stripe-revenue`?
-        error: hookmill.toml:67:21: rule "asks-nobody".table: rules `a-list-in-a-table-kept-by-version` and `asks-nobody` both write `accounts`, but only one of them has `each`
-          hint: all rules of a table must agree in this
         error: hookmill.toml:70:31: rule "asks-nobody".tie.refetch: `refetch` works only in a rule that keeps the newest state of rows
           hint: remove it, or remove `update`, `tombstone`, `add` and `handler`
         error: hookmill.toml:74:20: rule "counts-with-what-is-for-versions".name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
         error: hookmill.toml:85:20: rule "sends-a-list".each: `each` works only with `table`
           hint: remove `each`: this rule has the effect `suppress`
-        23 errors in the configuration
+        22 errors in the configuration
         "#);
     }
 
@@ -578,13 +580,13 @@ mod tests {
             from = "a@example.com"
         "#;
         insta::assert_snapshot!(faults(rules), @r#"
-        hookmill.toml:10:69: rules[0].suppress.version: the version of a suppression is not a time
+        hookmill.toml:10:69: rule "by-number".suppress.version: the version of a suppression is not a time
           hint: expected the form of a time: { rfc3339 = "created_at" }
-        hookmill.toml:15:50: rules[1].lift.reason: the list of reasons is empty
+        error: hookmill.toml:15:50: rule "without-reason".lift.reason: the list of reasons is empty
           hint: expected the reason of the suppression
-        hookmill.toml:20:61: rules[2].email.group: found "news"
+        error: hookmill.toml:20:61: rule "newsletter".email.group: found "news"
           hint: expected the number of an unsubscribe group of SendGrid, such as "4711"
-        hookmill.toml:24:20: templates.t.html: cannot read t.html: No such file or directory (os error 2)
+        error: hookmill.toml:24:20: templates.t.html: cannot read t.html: No such file or directory (os error 2)
         4 errors in the configuration
         "#);
     }
@@ -849,11 +851,21 @@ mod tests {
             "clerk-organizations-deleted",
             "clerk-organization-memberships",
             "clerk-organization-memberships-deleted",
+            "clerk-organization-domains",
+            "clerk-organization-domains-deleted",
+            "clerk-organization-roles",
+            "clerk-organization-roles-deleted",
+            "github-installations",
+            "github-repositories",
+            "github-pull-requests",
+            "github-workflow-runs",
             "paddle-customers",
             "paddle-subscriptions",
             "paddle-subscription-items",
             "paddle-transactions",
             "paddle-adjustments",
+            "paddle-products",
+            "paddle-prices",
             "resend-delayed",
             "resend-delivered",
             "resend-opened",
@@ -878,6 +890,17 @@ mod tests {
             "sendgrid-suppress-unsubscribed",
             "sendgrid-suppress-group",
             "sendgrid-lift-group",
+            "shopify-orders",
+            "shopify-orders-deleted",
+            "shopify-order-line-items",
+            "shopify-customers",
+            "shopify-customers-deleted",
+            "shopify-customers-redacted",
+            "shopify-products",
+            "shopify-products-deleted",
+            "shopify-refunds",
+            "shopify-refund-transactions",
+            "shopify-compliance-requests",
             "stripe-customers",
             "stripe-customers-deleted",
             "stripe-subscriptions",
@@ -903,6 +926,7 @@ mod tests {
             "twilio-undelivered",
             "twilio-messages",
             "twilio-inbound-messages",
+            "twilio-calls",
         ]
         "#);
         insta::assert_snapshot!(loaded.program.rules[0].sql[0].text, @r#"

@@ -913,9 +913,9 @@ fn events_of_two_sources_do_not_write_the_same_rows_of_a_preset() {
     };
     let replaced = |key: &str| {
         let items = rule("paddle-subscription-items", &format!("{key}, item = \"@.id\""));
-        ["paddle-customers", "paddle-subscriptions", "paddle-transactions", "paddle-adjustments"]
-            .map(|name| rule(name, key))
-            .concat()
+        let names =
+            ["customers", "subscriptions", "transactions", "adjustments", "products", "prices"];
+        names.map(|name| rule(&format!("paddle-{name}"), key)).concat()
             + &items
             + "each = \"items\"\n"
     };
