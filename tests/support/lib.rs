@@ -83,7 +83,7 @@ pub fn secrets() -> BTreeMap<String, String> {
 }
 
 /// The folder of this package.
-pub fn folder() -> &'static std::path::Path {
+pub fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
