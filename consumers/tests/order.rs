@@ -57,7 +57,7 @@ version = "at"
 set = { status = "status" }
 delete = ["thing.deleted", { status = "done" }]
 
-# The same list, of which an event may show only a part.
+# The same list. An event may show only a part of it.
 [[rules]]
 name = "parts"
 on = "s:thing.*"
