@@ -150,8 +150,8 @@ fn unknown(
     })
 }
 
-/// The filter `money`: an amount in the smallest unit of a currency, as a decimal number. ISO 4217 says how many decimal
-/// places an amount has; `places` overrides it, for an API that counts in other units.
+/// The filter `money`: formats an amount in the smallest unit of a currency as a decimal number. ISO 4217 defines the number
+/// of decimal places. `places` overrides it, for an API that uses other units.
 fn money(
     value: &minijinja::Value,
     currency: &str,
