@@ -37,6 +37,7 @@ use hookmill_dlq::unsent::remove_unsent;
 use hookmill_dlq::{drain, record_rejections, status, sweep};
 use hookmill_native::rows;
 use hookmill_providers::{Admitted, Verifier, development, sign};
+use hookmill_rules::Rule;
 use hookmill_tests::{PRESETS, fixtures};
 
 use rusqlite::{Connection, StatementStatus};
@@ -240,11 +241,23 @@ const HISTORY: [(&str, &str); 33] = [
 const BOUNDED: [&str; 6] =
     ["admin_failures", "admin_tokens", "alerts", "outbox_senders", "outbox_usage", "rejections"];
 
-/// Writes this number of rows into every table.
-fn fill(database: &Connection, rows: u32, known: &[(&str, &str)]) {
+/// A database with the tables of the pipeline alone.
+fn pipeline() -> Connection {
+    let mut database = Connection::open_in_memory().unwrap();
+    hookmill_migrations::apply(&mut database, &hookmill_migrations::own()[..1]).unwrap();
+    database
+}
+
+/// Writes this number of rows into every table of the pipeline, and into those that the rules write.
+fn fill(database: &Connection, rows: u32, known: &[(&str, &str)], rules: &[Rule]) {
     database.execute_batch("PRAGMA ignore_check_constraints = on").unwrap();
-    let tables = hookmill_migrations::schema(database).unwrap().tables;
-    for (name, table) in tables.iter().filter(|(name, _)| !BOUNDED.contains(&name.as_str())) {
+    let tables = |database| hookmill_migrations::schema(database).unwrap().tables;
+    let own = tables(&pipeline());
+    let written: Vec<_> = rules.iter().filter_map(|rule| rule.effect.table()).collect();
+    let grows = |name: &str| {
+        (own.contains_key(name) && !BOUNDED.contains(&name)) || written.contains(&name)
+    };
+    for (name, table) in tables(database).iter().filter(|(name, _)| grows(name)) {
         let value = |column: &str, kind: &str| {
             let place = format!("{name}.{column}");
             let known = known.iter().find(|(known, _)| *known == place);
@@ -323,7 +336,7 @@ fn named(sql: &str) -> String {
 fn grows_with_nothing(config: &str, tables: &str, run: impl Fn(&Arc<Counted>, &Consumers)) {
     let [few, many] = [1_000, 200_000].map(|rows| {
         let (config, database) = database(config, tables);
-        fill(&database, rows, &HISTORY);
+        fill(&database, rows, &HISTORY, &config.program.rules);
         let store = Arc::new(Counted::new(database));
         run(&store, &config);
         store.costs()
@@ -826,9 +839,8 @@ const SEARCHES: [&str; 40] = [
 #[test]
 fn a_search_costs_the_same_in_a_large_table() {
     let [few, many] = [2_000, 200_000].map(|rows| {
-        let mut database = Connection::open_in_memory().unwrap();
-        hookmill_migrations::apply(&mut database, &hookmill_migrations::own()).unwrap();
-        fill(&database, rows, &SEARCHED);
+        let database = pipeline();
+        fill(&database, rows, &SEARCHED, &[]);
         let store = Arc::new(Counted::new(database));
         SEARCHES.map(|question| {
             ask(&store, question);
@@ -844,8 +856,7 @@ fn a_search_costs_the_same_in_a_large_table() {
 /// Pages of a search, compared with all rows that meet its filter, in order.
 #[test]
 fn a_search_finds_what_a_scan_finds() {
-    let mut database = Connection::open_in_memory().unwrap();
-    hookmill_migrations::apply(&mut database, &hookmill_migrations::own()).unwrap();
+    let database = pipeline();
     // Several events of different kinds at one time, as transactions write them.
     let mut known = SEARCHED;
     for (place, value) in &mut known {
@@ -853,7 +864,7 @@ fn a_search_finds_what_a_scan_finds() {
             *value = "1767225600000 - i / 7 * 1000";
         }
     }
-    fill(&database, 500, &known);
+    fill(&database, 500, &known, &[]);
     database
         .execute_batch(
             "DELETE FROM event_kinds;
@@ -900,9 +911,8 @@ fn a_search_finds_what_a_scan_finds() {
 /// Groups of letters, compared with all letters.
 #[test]
 fn groups_have_all_letters() {
-    let mut database = Connection::open_in_memory().unwrap();
-    hookmill_migrations::apply(&mut database, &hookmill_migrations::own()).unwrap();
-    fill(&database, 500, &SEARCHED);
+    let database = pipeline();
+    fill(&database, 500, &SEARCHED, &[]);
     let store = Arc::new(Counted::new(database));
     let letters = pages(&store, "/dead-letters?state=any&limit=500");
     for (filter, meets) in [
@@ -984,9 +994,8 @@ fn a_backlog_is_counted_up_to_a_limit() {
         ("retries.failures", "'[]'"),
     ];
     let [few, many] = [25_000, 200_000].map(|rows| {
-        let mut database = Connection::open_in_memory().unwrap();
-        hookmill_migrations::apply(&mut database, &hookmill_migrations::own()).unwrap();
-        fill(&database, rows, &backlog);
+        let database = pipeline();
+        fill(&database, rows, &backlog, &[]);
         let store = Arc::new(Counted::new(database));
         ask(&store, "/stats");
         ask(&store, "/dead-letters/groups?state=any");

@@ -8,7 +8,7 @@ use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::Request;
-use hookmill_rules::{Body, Read, Values};
+use hookmill_rules::{Body, Slot, Values};
 use serde_json::value::RawValue;
 
 use crate::{Event, challenge, member_text, rejected, unmarked};
@@ -150,7 +150,7 @@ fn name(
         NamePart::Header(name) => {
             request.head().header(name)?.map(Cow::into_owned).filter(|value| !value.is_empty())
         }
-        NamePart::Body(read, _) => values.and_then(|values| member_text(read, values)),
+        NamePart::Body(slot, _) => values.and_then(|values| member_text(*slot, values)),
         NamePart::BodyHash => Some(sha256_hex(&[body])),
         NamePart::SignedHash => Some(sha256_hex(signed)),
         NamePart::Either(parts) => {
@@ -191,12 +191,12 @@ pub(crate) fn handshake(
     let body = Body::new(unmarked(request.body)).ok()?;
     let values = how.reads.read(&body).ok()?;
     let handshake = how.handshakes.iter().find(|handshake| {
-        let at = |read: &Read| read.value(&values);
-        handshake.when.iter().all(|(read, expected)| at(read) == Some(expected.as_str()))
-            && handshake.unless.as_ref().is_none_or(|read| at(read).is_none())
+        let at = |slot: Slot| slot.value(&values);
+        handshake.when.iter().all(|(slot, expected)| at(*slot) == Some(expected.as_str()))
+            && handshake.unless.is_none_or(|slot| at(slot).is_none())
     })?;
     let mut answer = handshake.answer.clone();
-    if let Some(echo) = &handshake.echo {
+    if let Some(echo) = handshake.echo {
         let echo = member_text(echo, &values)?;
         answer.body = match &handshake.json[..] {
             [] => echo,

@@ -30,7 +30,7 @@ use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Head, Request};
 use hookmill_core::secret::{ExposeSecret, Secret, SecretName};
 use hookmill_core::time::Timestamp;
-use hookmill_rules::{Read, Values};
+use hookmill_rules::{Slot, Values};
 use thiserror::Error;
 
 use crate::key::Key;
@@ -182,6 +182,9 @@ impl Verifier {
 
     /// The headers that the events of a request keep for rules, by their names in lower case.
     pub fn kept_headers(&self, request: &Request<'_>) -> BTreeMap<String, String> {
+        if !cfg!(feature = "headers") {
+            return BTreeMap::new();
+        }
         let head = request.head();
         let kept = self.source.keep_headers.iter().filter_map(|name| {
             let value = head.joined_header(name)?;
@@ -434,8 +437,8 @@ fn plain(url: &str) -> String {
 const MAX_KEPT_HEADER: usize = 1024;
 
 /// The text of a string, or a number as written.
-fn member_text(read: &Read, values: &Values<'_>) -> Option<String> {
-    let json = read.value(values)?;
+fn member_text(slot: Slot, values: &Values<'_>) -> Option<String> {
+    let json = slot.value(values)?;
     match json.as_bytes().first()? {
         b'"' => serde_json::from_str(json).ok(),
         b'-' | b'0'..=b'9' => Some(json.to_owned()),

@@ -16,7 +16,7 @@ use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Head, Request};
 use hookmill_core::time::Timestamp;
-use hookmill_rules::{Body, Read, Values};
+use hookmill_rules::{Body, Slot, Values};
 
 use crate::key::{Key, matching};
 use crate::{member_text, plain, rejected, unmarked, url};
@@ -75,10 +75,10 @@ pub(crate) fn verify<'r>(
     check_url_ends(template, request)?;
 
     // A time in a body that is signed as a whole is read after verification.
-    if let (Some(time @ TimeAt { place: place @ Place::Body(read, path), unit, .. }), None) =
+    if let (Some(time @ TimeAt { place: place @ Place::Body(slot, path), unit, .. }), None) =
         (&template.timestamp, &timestamp)
     {
-        let text = time_member(time, read, path, &members()?)?;
+        let text = time_member(time, *slot, path, &members()?)?;
         let time = parse_time(&text, *unit);
         signed_at = Some(time.ok_or_else(|| malformed_time(Some(place), path, *unit))?);
     }
@@ -105,7 +105,7 @@ fn parse(
             Some((',', None)) => (names[0].as_str(), repeated(head, names)?),
             _ => (names[0].as_str(), required(head, names)?.into_owned()),
         },
-        Place::Body(read, path) => (path.as_str(), member(read, path, values)?),
+        Place::Body(slot, path) => (path.as_str(), member(*slot, path, values)?),
         Place::Member(name) => (name.as_str(), String::new()),
     };
     let malformed = |detail: String| rejected(Reason::MalformedHeader, format!("{name} {detail}"));
@@ -136,8 +136,8 @@ fn parse(
         timestamp = match &time.place {
             Place::Member(_) => timestamp,
             Place::Header(names) => Some(required(head, names)?),
-            Place::Body(read, path) => match values {
-                Some(values) => Some(Cow::Owned(time_member(time, read, path, values)?)),
+            Place::Body(slot, path) => match values {
+                Some(values) => Some(Cow::Owned(time_member(time, *slot, path, values)?)),
                 None => None,
             },
         };
@@ -256,8 +256,8 @@ fn signed<'r>(
                 let value = header_part(request.head(), name, *length, separator)?;
                 Cow::Owned(value.as_bytes().to_vec())
             }
-            Part::Member(read, path) => {
-                let value = member(read, path, values)?;
+            Part::Member(slot, path) => {
+                let value = member(*slot, path, values)?;
                 check(path, &value)?;
                 Cow::Owned(value.into_bytes())
             }
@@ -346,8 +346,8 @@ fn needs_body(template: &Template) -> bool {
         || template.payload.iter().any(|part| matches!(part, Part::Member(..)))
 }
 
-fn member(read: &Read, path: &str, values: Option<&Values<'_>>) -> Result<String, Rejection> {
-    let text = values.and_then(|values| member_text(read, values));
+fn member(slot: Slot, path: &str, values: Option<&Values<'_>>) -> Result<String, Rejection> {
+    let text = values.and_then(|values| member_text(slot, values));
     // It stands for halves of surrogate pairs too, so several bodies would have one signature.
     let text = text.filter(|text| !text.contains(char::REPLACEMENT_CHARACTER));
     text.ok_or_else(|| {
@@ -358,16 +358,16 @@ fn member(read: &Read, path: &str, values: Option<&Values<'_>>) -> Result<String
 /// The text of a time in the body.
 fn time_member(
     time: &TimeAt,
-    read: &Read,
+    slot: Slot,
     path: &str,
     values: &Values<'_>,
 ) -> Result<String, Rejection> {
-    let is_text = read.value(values).is_some_and(|json| json.starts_with('"'));
+    let is_text = slot.value(values).is_some_and(|json| json.starts_with('"'));
     if time.number && is_text {
         let detail = format!("the value at `{path}` is not a number");
         return Err(rejected(Reason::MalformedEvent, detail));
     }
-    member(read, path, Some(values))
+    member(slot, path, Some(values))
 }
 
 fn malformed_time(place: Option<&Place>, list: &str, unit: TimeUnit) -> Rejection {

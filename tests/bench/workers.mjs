@@ -164,7 +164,7 @@ async function start(contestant) {
   instances.push(miniflare);
   const url = await miniflare.ready;
   const database = await miniflare.getD1Database("DB", contestant.workers.at(-1).name);
-  for (const statement of contestant.schema) await database.prepare(statement).run();
+  await database.batch(contestant.schema.map((statement) => database.prepare(statement)));
   // workerd is the new child process.
   const pid = children().find((child) => !known.has(child));
   known.add(pid);

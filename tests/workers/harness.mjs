@@ -95,13 +95,9 @@ const migrations = [join(root, "migrations"), join(tests, "migrations")].flatMap
     .sort()
     .map((name) => join(folder, name)),
 );
-for (const path of migrations) {
-  // D1 accepts one statement at a time; no statement here contains a semicolon.
-  const sql = readFileSync(path, "utf8").replace(/--.*$/gm, "");
-  for (const statement of sql.split(";")) {
-    if (statement.trim()) await database.prepare(statement).run();
-  }
-}
+// No statement here contains a semicolon.
+const statements = migrations.flatMap((path) => readFileSync(path, "utf8").replace(/--.*$/gm, "").split(";"));
+await database.batch(statements.filter((statement) => statement.trim()).map((statement) => database.prepare(statement)));
 
 // A text, or any other value that a queue may contain.
 const message = (body) => {

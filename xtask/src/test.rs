@@ -209,7 +209,9 @@ fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
         build_with(tools, worker, Some(&out), Some(&config), &[FOR_TESTS], run)
     })?;
     let node = tools.node();
-    shell(contract(&["workers"])?.env("HOOKMILL_TEST_NODE", node.get_program()))?;
+    let mut contract = contract(&["workers"])?;
+    contract.env("HOOKMILL_TEST_NODE", node.get_program());
+    shell(contract.envs(node.get_envs().filter_map(|(name, value)| Some((name, value?)))))?;
     let mut test = tools.node();
     test.args(["--test", "--test-reporter=spec", "tests/workers/*.test.mjs"]);
     let python = Tools::python()?;

@@ -156,7 +156,8 @@ impl Tools {
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         let path = path_with(self.node.parent().unwrap_or(Path::new("")));
-        command.current_dir(root()).env("PATH", path);
+        // Node compiles Cloudflare's tools, which are large, once and not at every start.
+        command.current_dir(root()).env("PATH", path).env("NODE_COMPILE_CACHE", folder().join("node-cache"));
         command
     }
 }

@@ -104,6 +104,7 @@ impl Source {
             self.scheme.feature(),
             challenged.then_some("challenges"),
             compressed.then_some("compression"),
+            (!self.keep_headers.is_empty()).then_some("headers"),
         ];
         features.into_iter().flatten().collect()
     }

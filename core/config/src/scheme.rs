@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use hookmill_rules::{Read, Reads};
+use hookmill_rules::{Reads, Slot};
 
 /// How requests are signed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -200,7 +200,7 @@ pub enum Place {
     /// The member with this key in the list that contains the signature.
     Member(String),
     /// A path in the body, and its text for messages.
-    Body(Read, String),
+    Body(Slot, String),
 }
 
 /// The location of a time.
@@ -247,7 +247,7 @@ pub enum Part {
     /// A header's value, and its length in bytes if that is fixed.
     Header(String, Option<usize>),
     /// A member of the body: the text of a string, or a number as written; and its path for messages.
-    Member(Read, String),
+    Member(Slot, String),
 }
 
 impl Part {
@@ -323,7 +323,7 @@ pub enum NamePart {
     /// A header.
     Header(String),
     /// A path in the event, and its text for messages.
-    Body(Read, String),
+    Body(Slot, String),
     /// The SHA-256 of the event's body.
     BodyHash,
     /// The SHA-256 of the signed bytes: one signature is one event.
@@ -336,13 +336,13 @@ pub enum NamePart {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Handshake {
     /// Paths, and the JSON texts that must be there.
-    pub when: Vec<(Read, String)>,
+    pub when: Vec<(Slot, String)>,
     /// A path at which there must be no value.
-    pub unless: Option<Read>,
+    pub unless: Option<Slot>,
     /// The response.
     pub answer: Answer,
     /// The member of the request that replaces `answer.body`, as text.
-    pub echo: Option<Read>,
+    pub echo: Option<Slot>,
     /// The members of a JSON object that replaces `answer.body` instead: texts with `{echo}` and `{hmac}`.
     pub json: Vec<(String, String)>,
 }

@@ -11,7 +11,7 @@ use hookmill_keys::kind::{
 };
 use hookmill_keys::{Document, Item, Kind, Located, Section, Table, days, flatten, keys, seconds};
 use hookmill_rules::preset::{PRESETS, Preset};
-use hookmill_rules::{Path, Reads, Step, Unmatched, refetch};
+use hookmill_rules::{Path, PlainPath, Reads, Step, Unmatched, refetch};
 use serde_json::{Value, json};
 
 use crate::channels::Api;
@@ -229,7 +229,7 @@ keys! {
         /// The name of the header, or a list of alternative names. A request must have one of them. Set either `header` or `body`.
         header: Option<Located<Vec<String>>> = headers().located().optional().example("\"X-Hub-Signature-256\""),
         /// The path in the body.
-        body: Option<Path> = body_path().optional().example("\"signature.signature\""),
+        body: Option<PlainPath> = body_path().optional().example("\"signature.signature\""),
         /// A prefix; in a list without `key`, the prefix of each signature. Not allowed with `key`.
         prefix: Option<Located<String>> = text("a prefix").located().optional().example("\"sha256=\""),
         /// The encoding: `hex` in lower case, or `base64` with padding. Required except for `token`, which has none.
@@ -272,7 +272,7 @@ keys! {
         /// The name of the header, or a list of alternative names. A request must have one of them. Set one of `header`, `body` and `list`.
         header: Option<Vec<String>> = headers().optional().example("\"X-Slack-Request-Timestamp\""),
         /// The path in the body.
-        body: Option<Path> = body_path().optional().example("\"signature.timestamp\""),
+        body: Option<PlainPath> = body_path().optional().example("\"signature.timestamp\""),
         /// The key in the signature's list.
         list: Option<String> = text("a key in the signature's list").optional().example("\"t\""),
         /// `s`: seconds since 1970, in 10 digits; `ms`: milliseconds, in 13; `rfc3339`: a date and time.
@@ -342,7 +342,7 @@ pub enum Name {
     /// `hash:signed`.
     SignedHash,
     /// A path in the body.
-    Body(Path),
+    Body(PlainPath),
     /// The first of these that exists.
     Either(Vec<Name>),
 }
@@ -365,9 +365,9 @@ keys! {
         when: Vec<(Located<String>, Option<Value>)> =
             all_members(scalar(), HANDSHAKE).required(HANDSHAKE).example("{ type = \"url_verification\" }"),
         /// A path that must not exist.
-        unless: Option<Path> = body_path().optional().example("\"event\""),
+        unless: Option<PlainPath> = body_path().optional().example("\"event\""),
         /// A path whose text is the response, instead of `body`.
-        echo: Option<Path> = body_path().optional().example("\"challenge\""),
+        echo: Option<PlainPath> = body_path().optional().example("\"challenge\""),
         /// The members of a JSON object that is the response: texts in which `{echo}` stands for the text of `echo`, and `{hmac}` for its
         /// HMAC with the source's key, in the encoding of the signature.
         json: Option<Vec<(Located<String>, Located<String>)>> =
@@ -388,7 +388,7 @@ keys! {
             section.report(body.error("`body` and `echo` exclude each other; remove one of them"));
         }
         for (name, _) in &keys.when {
-            if let Err(error) = name.value.parse::<Path>() {
+            if let Err(error) = name.value.parse::<PlainPath>() {
                 section.report(name.error(error.to_string()));
             }
         }
@@ -566,8 +566,8 @@ fn kept_headers() -> Kind<Vec<String>> {
 /// A message has little room.
 const MAX_KEPT_HEADERS: usize = 16;
 
-fn body_path() -> Kind<Path> {
-    parsed("a path in the body, such as \"signature.timestamp\"", str::parse::<Path>)
+fn body_path() -> Kind<PlainPath> {
+    parsed("a path in the body, such as \"signature.timestamp\"", str::parse::<PlainPath>)
         .with(json!({ "minLength": 1 }))
 }
 
@@ -619,7 +619,7 @@ fn names() -> Kind<Vec<Name>> {
 }
 
 fn name() -> Kind<Name> {
-    let path = parsed(NAMES, str::parse::<Path>);
+    let path = parsed(NAMES, str::parse::<PlainPath>);
     text(NAMES).with(json!({ "minLength": 1 })).and_then(move |item, text| {
         if let Some(header) = text.strip_prefix("header:") {
             if let Some(fault) = header_fault(header) {
@@ -1046,11 +1046,11 @@ impl HandshakeKeys {
     fn handshake(&self, reads: &mut Reads) -> Handshake {
         // A path with an error has been reported.
         let when = self.when.iter().filter_map(|(name, value)| {
-            Some((reads.add(&name.value.parse().ok()?), value.as_ref()?.to_string()))
+            Some((reads.add_plain(&name.value.parse().ok()?), value.as_ref()?.to_string()))
         });
         let when = when.collect();
-        let unless = self.unless.as_ref().map(|path| reads.add(path));
-        let echo = self.echo.as_ref().map(|path| reads.add(path));
+        let unless = self.unless.as_ref().map(|path| reads.add_plain(path));
+        let echo = self.echo.as_ref().map(|path| reads.add_plain(path));
         let mut answer = self.response.answer();
         let json = texts(self.json.as_deref());
         if !json.is_empty() {
@@ -1081,7 +1081,7 @@ impl SignatureKeys {
     fn at(&self, algorithm: Algorithm, reads: &mut Reads) -> Option<SignatureAt> {
         let place = match (&self.header, &self.body) {
             (Some(header), None) => Place::Header(header.value.clone()),
-            (None, Some(path)) => Place::Body(reads.add(path), path.to_string()),
+            (None, Some(path)) => Place::Body(reads.add_plain(path), path.to_string()),
             _ => return None,
         };
         let encoding = match algorithm {
@@ -1102,7 +1102,7 @@ impl TimestampKeys {
     fn at(&self, reads: &mut Reads) -> Option<TimeAt> {
         let place = match (&self.header, &self.body, &self.list) {
             (Some(header), None, None) => Place::Header(header.clone()),
-            (None, Some(path), None) => Place::Body(reads.add(path), path.to_string()),
+            (None, Some(path), None) => Place::Body(reads.add_plain(path), path.to_string()),
             (None, None, Some(member)) => Place::Member(member.clone()),
             _ => return None,
         };
@@ -1134,12 +1134,12 @@ fn twilio_events() -> Events {
     events
 }
 
-fn path_of(name: &str) -> Path {
-    Path { steps: vec![Step::Key(name.to_owned())], select: None }
+fn path_of(name: &str) -> PlainPath {
+    PlainPath(vec![Step::Key(name.to_owned())])
 }
 
-fn body_part(reads: &mut Reads, path: &Path) -> NamePart {
-    NamePart::Body(reads.add(path), path.to_string())
+fn body_part(reads: &mut Reads, path: &PlainPath) -> NamePart {
+    NamePart::Body(reads.add_plain(path), path.to_string())
 }
 
 fn name_parts(reads: &mut Reads, names: &[Name]) -> Vec<NamePart> {
@@ -1217,8 +1217,8 @@ fn payload(text: &Located<String>, reads: &mut Reads, section: &Section<'_>) -> 
                 }
                 Part::Header(header.to_owned(), length)
             }
-            Some(("body", path)) => match path.parse::<Path>() {
-                Ok(path) => Part::Member(reads.add(&path), path.to_string()),
+            Some(("body", path)) => match path.parse::<PlainPath>() {
+                Ok(path) => Part::Member(reads.add_plain(&path), path.to_string()),
                 Err(error) => {
                     fault(format!("found {{{name}}}: {error}"));
                     return None;

@@ -339,13 +339,14 @@ fn compile_table(
             let guard = Some(guard(newest));
             let ties = provider.map(|_| target.ties());
             let children = children.filter(|_| !newest.delete.is_empty());
-            let sql = ties.into_iter().chain([target.upsert(managed.removes)]).chain(children);
-            (sql.map(Sql::from).collect(), Effect::Row { table, guard, columns })
+            let upsert = Sql::from(target.upsert(managed.removes));
+            let sql = ties.into_iter().chain([upsert]).chain(children);
+            (sql.collect(), Effect::Row { table, guard, columns })
         }
         TableWrite::Remove { newest } => {
             let guard = Some(guard(newest));
             let [keep, delete] = target.remove();
-            let sql = [target.upsert(true), keep, delete].map(Sql::from).into();
+            let sql = vec![target.upsert(true).into(), keep, delete];
             (sql, Effect::Row { table, guard, columns })
         }
         TableWrite::Update { newest } => {
@@ -356,11 +357,8 @@ fn compile_table(
             let guard = guard(newest);
             let rows = columns.split_off(owners);
             let ties = provider.map(|_| target.ties_of_list(owners));
-            let sql = ties
-                .into_iter()
-                .map(Sql::from)
-                .chain(target.replace(owners, whole.more.is_some()))
-                .collect();
+            let lists = target.replace(owners, whole.more.is_some());
+            let sql = ties.into_iter().chain(lists).collect();
             (sql, Effect::Rows { table, guard, owner: columns, columns: rows })
         }
     })

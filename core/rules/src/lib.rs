@@ -41,9 +41,9 @@ use hookmill_core::schema::{GROUP_SUPPRESSIONS, SUPPRESSIONS};
 use hookmill_core::words::RuleEffect;
 use serde::{Deserialize, Serialize};
 
-pub use path::{Path, PathError, Select, Step};
+pub use path::{Path, PathError, PlainPath, Select, Step};
 pub use pattern::Pattern;
-pub use read::{Body, NotJson, Read, Reads, Stopped, Values, each_element};
+pub use read::{Body, NotJson, Read, Reads, Slot, Stopped, Values, each_element};
 pub use time::{DatePart, Spelling, TimeForm, Zone};
 pub use value::{
     EventFacts, EventField, Form, PathRead, Places, Scope, Value, ValueError, ValuePath,
@@ -197,6 +197,37 @@ pub struct Sql {
     pub text: Arc<str>,
     /// Whether it takes the elements of lists as `?2`, beside the rows as `?1`.
     pub takes_elements: bool,
+    /// The rows that it takes. Without one, it is not run.
+    pub takes: Takes,
+}
+
+/// The rows of a rule that a statement takes, by the [`Extent`] of their events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Takes {
+    /// All rows.
+    All,
+    /// Those of events that show the whole object.
+    Whole,
+    /// Those of events that delete it.
+    Deletions,
+    /// Both of these.
+    Complete,
+    /// Those of events that show a part of its list.
+    Parts,
+}
+
+impl Takes {
+    /// Whether it takes a row with this extent. A row without one is of a rule that compares no events.
+    pub(crate) fn takes(self, extent: Option<Extent>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Whole => extent == Some(Extent::Whole),
+            Self::Deletions => extent == Some(Extent::Deleted),
+            Self::Complete => extent != Some(Extent::Part),
+            Self::Parts => extent == Some(Extent::Part),
+        }
+    }
 }
 
 /// A message that a rule sends.

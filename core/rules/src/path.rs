@@ -25,6 +25,10 @@ pub struct Path {
     pub select: Option<Select>,
 }
 
+/// A path without a selection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlainPath(pub Vec<Step>);
+
 /// `[field = other.path].rest`: the first element whose `field` equals the value at another path of the body.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Select {
@@ -65,6 +69,30 @@ impl FromStr for Path {
             return Err(parser.error("expected `.`, `[` or the end"));
         }
         Ok(Self { steps, select })
+    }
+}
+
+impl FromStr for PlainPath {
+    type Err = PathError;
+
+    fn from_str(text: &str) -> Result<Self, PathError> {
+        let Path { steps, select } = text.parse()?;
+        match select {
+            None => Ok(Self(steps)),
+            Some(_) => {
+                let position = text.chars().take_while(|c| *c != '=').count() + 1;
+                Err(PathError { problem: "expected no selection, which only rules can have,", position })
+            }
+        }
+    }
+}
+
+impl fmt::Display for PlainPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [] => f.write_str("$"),
+            steps => write_steps(f, steps),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::number::same;
-use super::path::{Path, Step};
+use super::path::{Path, PlainPath, Step};
 
 /// The paths that rules read, as a tree, so that one pass over a body finds all values.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Reads {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Node {
     /// The slot of the value, if a path ends here.
-    slot: Option<usize>,
+    slot: Option<Slot>,
     keys: Children<String>,
     elements: Children<usize>,
 }
@@ -34,10 +34,14 @@ struct Node {
 /// configuration adds entries.
 type Children<K> = IndexMap<K, Node, FxBuildHasher>;
 
+/// The place of a plain path's value in the [`Values`] of a [`Reads`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Slot(usize);
+
 /// A path whose plain parts have slots in a [`Reads`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Read {
-    slot: usize,
+    slot: Slot,
     select: Option<SelectRead>,
 }
 
@@ -45,9 +49,9 @@ pub struct Read {
 struct SelectRead {
     /// Reads `field` of each element, then the path inside the selected one.
     element: Reads,
-    field: usize,
-    equals: usize,
-    rest: usize,
+    field: Slot,
+    equals: Slot,
+    rest: Slot,
 }
 
 /// A body whose strings are all text.
@@ -147,7 +151,7 @@ impl Values<'_> {
 impl Reads {
     /// Reads the whole value.
     pub fn whole() -> Self {
-        Self { root: Node { slot: Some(0), ..Node::default() }, slots: 1 }
+        Self { root: Node { slot: Some(Slot(0)), ..Node::default() }, slots: 1 }
     }
 
     /// Adds a path; a repeated path gets the same slot.
@@ -162,7 +166,12 @@ impl Reads {
         Read { slot, select }
     }
 
-    fn slot(&mut self, steps: &[Step]) -> usize {
+    /// Adds a path; a repeated path gets the same slot.
+    pub fn add_plain(&mut self, path: &PlainPath) -> Slot {
+        self.slot(&path.0)
+    }
+
+    fn slot(&mut self, steps: &[Step]) -> Slot {
         let mut node = &mut self.root;
         for step in steps {
             node = match step {
@@ -172,7 +181,7 @@ impl Reads {
         }
         *node.slot.get_or_insert_with(|| {
             self.slots += 1;
-            self.slots - 1
+            Slot(self.slots - 1)
         })
     }
 
@@ -190,23 +199,32 @@ impl Reads {
     }
 }
 
+impl Slot {
+    /// The JSON text at this path; `None` if there is no value, or `null`.
+    pub fn value<'b>(self, values: &Values<'b>) -> Option<&'b str> {
+        values.0[self.0].filter(|text| *text != "null")
+    }
+}
+
 impl Read {
     /// The JSON text at this path; `None` if there is no value, or `null`.
     pub fn value<'b>(&self, values: &Values<'b>) -> Option<&'b str> {
-        let found = match &self.select {
-            None => values.0[self.slot],
-            Some(select) => select.find(values.0[self.slot]?, values.0[select.equals]?),
-        };
-        found.filter(|text| *text != "null")
+        match &self.select {
+            None => self.slot.value(values),
+            Some(select) => {
+                let found = select.find(values.0[self.slot.0]?, values.0[select.equals.0]?);
+                found.filter(|text| *text != "null")
+            }
+        }
     }
 }
 
 impl SelectRead {
     fn find<'b>(&self, array: &'b str, wanted: &str) -> Option<&'b str> {
         let found = each_element(array, &self.element, |values| {
-            let field = values.0[self.field];
+            let field = values.0[self.field.0];
             Ok::<_, Infallible>(if field.is_some_and(|field| same(field, wanted)) {
-                ControlFlow::Break(values.0[self.rest])
+                ControlFlow::Break(values.0[self.rest.0])
             } else {
                 ControlFlow::Continue(())
             })
@@ -304,7 +322,7 @@ impl<'b> DeserializeSeed<'b> for Walk<'_, '_, 'b> {
             };
         };
         let text = <&'b RawValue>::deserialize(json)?.get();
-        self.values.0[slot] = Some(text);
+        self.values.0[slot.0] = Some(text);
         if !leaf {
             serde_json::Deserializer::from_str(text)
                 .deserialize_any(self)
@@ -385,7 +403,7 @@ impl Node {
     fn forget(&self, values: &mut Values<'_>) {
         for node in self.keys.values().chain(self.elements.values()) {
             if let Some(slot) = node.slot {
-                values.0[slot] = None;
+                values.0[slot.0] = None;
             }
             node.forget(values);
         }

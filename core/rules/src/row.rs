@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Effect, Order, Sql};
+use super::{Effect, Extent, Order, Sql};
 use hookmill_core::json::push_json;
 use hookmill_core::limits::SQL_VALUE_BYTES;
 use hookmill_core::store::Statement;
@@ -59,6 +59,8 @@ pub const ROW_BYTES: usize = SQL_VALUE_BYTES - 2;
 pub struct Row {
     text: String,
     elements: String,
+    /// That of the event, if the table compares events.
+    extent: Option<Extent>,
 }
 
 impl Row {
@@ -120,12 +122,14 @@ impl Row {
             }
         }
         text.push(']');
-        Some(Self { text, elements })
+        Some(Self { text, elements, extent: self.extent })
     }
 
-    /// The statements that write these rows: `sql` once, or several times if the rows do not fit into one bound value.
+    /// The statements that write those of these rows that `sql` takes: `sql` once, or several times if the rows do not fit
+    /// into one bound value.
     pub fn statements<'r>(sql: &Sql, rows: impl IntoIterator<Item = &'r Self>) -> Vec<Statement> {
-        let rows = rows.into_iter().map(|row| (row.text.as_str(), row.elements.as_str()));
+        let rows = rows.into_iter().filter(|row| sql.takes.takes(row.extent));
+        let rows = rows.map(|row| (row.text.as_str(), row.elements.as_str()));
         if sql.takes_elements {
             Statement::for_lists(&sql.text, rows)
         } else {
@@ -154,7 +158,8 @@ impl Identity {
     pub fn row(&self, room: usize) -> RowWriter {
         let mut text = String::with_capacity(self.0.len() + room);
         text.push_str(&self.0);
-        RowWriter { row: Row { text, elements: String::new() }, element: String::new() }
+        let row = Row { text, elements: String::new(), extent: None };
+        RowWriter { row, element: String::new() }
     }
 }
 
@@ -170,6 +175,7 @@ impl RowWriter {
     /// Version, precedence and extent.
     pub fn order(&mut self, order: Order) {
         let Order { version, precedence, extent } = order;
+        self.row.extent = Some(extent);
         let _ = write!(self.row.text, ",{version},{precedence},{}", extent as u8);
     }
 

@@ -1,17 +1,17 @@
 //! The compiled statements of rules. Each takes its rows as `?1`, in the format of [`row`](super::row); those of lists may
 //! take the elements as `?2`.
 //!
+//! A statement that concerns only the rows of deletions, or only those of parts of lists, gets only these
+//! ([`Takes`](super::Takes)).
+//!
 //! None of them queries the ledger. The transaction begins with the ledger's own statement, which fails if an event is in
 //! the ledger.
 
 use super::row::{
     ELEMENT, EVENT_ID, EXTENT, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
 };
-use super::{DELETION, Extent, FETCHED, FINAL, GUARD_COLUMNS, Sql, Suppression};
+use super::{DELETION, FETCHED, FINAL, GUARD_COLUMNS, Sql, Suppression, Takes};
 use hookmill_core::schema::ROW_GUARDS;
-
-/// The value of [`EXTENT`] for a part of a list.
-const PART: u8 = Extent::Part as u8;
 
 /// The rows of the parameter, one `value` each. Materialized, since SQLite otherwise builds an element again for every
 /// column that is taken from it.
@@ -57,18 +57,18 @@ impl Parent<'_> {
 }
 
 /// After [`Target::upsert`] of a parent: deletes the children of those that the rows delete for good.
-pub(super) fn orphans(rule: &str, child: &str, parent: Parent<'_>) -> String {
+pub(super) fn orphans(rule: &str, child: &str, parent: Parent<'_>) -> Sql {
     let (target, column) = (quoted(child), quoted(parent.column));
-    format!(
+    let text = format!(
         "{head}\n\
          UPDATE {target} SET \"_deleted\" = 1\n\
-         WHERE \"_deleted\" = 0 AND {column} IN (SELECT {key} FROM rows WHERE {deleted} = 1)\n\
+         WHERE \"_deleted\" = 0 AND {column} IN (SELECT {key} FROM rows)\n\
          AND {gone}",
         head = head(rule),
         key = member(GUARDED),
-        deleted = member(EXTENT),
         gone = parent.is_gone(&format!("{target}.{column}")),
-    )
+    );
+    Sql { takes: Takes::Deletions, ..text.into() }
 }
 
 fn quoted(name: &str) -> String {
@@ -180,11 +180,10 @@ impl Target<'_> {
 
     /// Removes the tombstones of [`Target::upsert`]. `row_guards` stores that they were removed, so that an older event
     /// that arrives later does not restore the row.
-    pub(super) fn remove(&self) -> [String; 2] {
+    pub(super) fn remove(&self) -> [Sql; 2] {
         let (head, target, key) = (head(self.rule), quoted(self.table), quoted_list(&self.key));
         let dead = format!(
-            "\"_deleted\" = 1 AND ({key}) IN (SELECT {values} FROM rows WHERE {deleted} = 1)",
-            deleted = member(EXTENT),
+            "\"_deleted\" = 1 AND ({key}) IN (SELECT {values} FROM rows)",
             values = list(members(GUARDED, self.key.len())),
         );
         let keep = format!(
@@ -198,11 +197,12 @@ impl Target<'_> {
             newest = newest_guard(),
         );
         [keep, format!("{head}\nDELETE FROM {target} WHERE {dead}")]
+            .map(|text| Sql { takes: Takes::Deletions, ..text.into() })
     }
 
     /// Before [`Target::upsert`]: finds rows with the same version and nothing else to order them, whose objects must be
     /// fetched.
-    pub(super) fn ties(&self) -> String {
+    pub(super) fn ties(&self) -> Sql {
         let key = self.key.iter().zip(members(GUARDED, self.key.len()));
         let key = key.map(|(name, value)| format!("held.{} = {value}", quoted(name)));
         let key = key.collect::<Vec<_>>().join(" AND ");
@@ -212,7 +212,7 @@ impl Target<'_> {
     }
 
     /// The same before [`Target::replace`].
-    pub(super) fn ties_of_list(&self, owner: usize) -> String {
+    pub(super) fn ties_of_list(&self, owner: usize) -> Sql {
         let held = format!(
             "{ROW_GUARDS} AS held ON held.table_name = {} AND held.key = {}",
             literal(self.table),
@@ -223,14 +223,14 @@ impl Target<'_> {
 
     /// `held` are the existing rows with the columns that order them; the first `key` columns are their key, and the member
     /// `path` of the parameter's rows is the path of the object. A deletion is in no tie.
-    fn tied(&self, held: &str, order: [&str; 3], key: usize, path: usize) -> String {
+    fn tied(&self, held: &str, order: [&str; 3], key: usize, path: usize) -> Sql {
         let [version, precedence, event_id] = order.map(|name| format!("held.{name}"));
-        let [new_version, new_precedence, new_event, deleted] =
-            [VERSION, PRECEDENCE, EVENT_ID, EXTENT].map(member);
-        format!(
+        let [new_version, new_precedence, new_event] =
+            [VERSION, PRECEDENCE, EVENT_ID].map(member);
+        let text = format!(
             "{head},\n\
              fresh AS (SELECT value, count(*) OVER (PARTITION BY {key}, {new_version}, {new_precedence}) AS alike\n\
-             FROM rows WHERE {deleted} = 0)\n\
+             FROM rows)\n\
              INSERT INTO refetches (rule, path, source, event_id, type, rest, due_at, attempts)\n\
              SELECT {rule}, {object}, {source}, {new_event}, {kind}, value -> {rest}, 0, 0\n\
              FROM fresh LEFT JOIN {held}\n\
@@ -249,7 +249,8 @@ impl Target<'_> {
             object = member(path),
             kind = member(path + 1),
             rest = path + 2,
-        )
+        );
+        Sql { takes: Takes::Whole, ..text.into() }
     }
 
     /// Updates only existing rows, which the application creates.
@@ -312,13 +313,11 @@ impl Target<'_> {
         let (target, table) = (quoted(self.table), literal(self.table));
         let owner_key = key_text(members(GUARDED, owner));
         let [version, precedence, event_id] = [VERSION, PRECEDENCE, EVENT_ID].map(member);
-        let whole =
-            if partial { format!("{} <> {PART}", member(EXTENT)) } else { "true".to_owned() };
         let guard = format!(
             "{head}\n\
              INSERT INTO {ROW_GUARDS} (table_name, key, version, precedence, event_id)\n\
              SELECT {table}, {owner_key}, {version}, {precedence}, {event_id} FROM rows\n\
-             WHERE {whole}\n\
+             WHERE true\n\
              {newest}",
             head = head(self.rule),
             newest = newest_guard(),
@@ -370,18 +369,21 @@ impl Target<'_> {
             (false, false) => format!("UPDATE SET {updates}\nWHERE {differs}"),
             (false, true) => format!("UPDATE SET {updates}\nWHERE {differs} AND {newer}"),
         };
-        let remove = Sql { text: remove.into(), takes_elements: true };
-        let mut statements = vec![Sql::from(guard), remove, self.write(&won, partial, &update)];
+        // A deletion has no elements to write.
+        let mut statements = vec![
+            Sql { takes: Takes::Complete, ..guard.into() },
+            Sql { takes_elements: true, takes: Takes::Complete, ..remove.into() },
+            Sql { takes: Takes::Whole, ..self.write(&won, partial, &update) },
+        ];
         if partial {
             let part = self.items(owner, &format!(
                 "LEFT JOIN {held}\n\
-                 WHERE {extent} = {PART} AND coalesce({order} > (held.version, held.precedence, held.event_id), true)",
-                extent = member(EXTENT),
+                 WHERE coalesce({order} > (held.version, held.precedence, held.event_id), true)",
                 order = self::order(),
             ));
             // The order is always written: a complete list in between must not remove the row.
             let update = format!("UPDATE SET {updates}\nWHERE {newer}");
-            statements.push(self.write(&part, partial, &update));
+            statements.push(Sql { takes: Takes::Parts, ..self.write(&part, partial, &update) });
         }
         statements
     }
@@ -424,7 +426,7 @@ impl Target<'_> {
             values = list(members(ELEMENT, columns.len()).chain(own)),
             key = quoted_list(&self.key),
         );
-        Sql { text: text.into(), takes_elements: true }
+        Sql { takes_elements: true, ..text.into() }
     }
 }
 
@@ -438,7 +440,7 @@ pub(super) const ORDER_COLUMNS: [&str; 3] = ["_version", "_precedence", "_event_
 
 impl From<String> for Sql {
     fn from(text: String) -> Self {
-        Self { text: text.into(), takes_elements: false }
+        Self { text: text.into(), takes_elements: false, takes: Takes::All }
     }
 }
 

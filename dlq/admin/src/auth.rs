@@ -470,7 +470,7 @@ mod tests {
             format!("Bearer {}", &token('a')[1..]),
             format!("Bearer {}.", &token('a')[..51]),
         ];
-        for number in 0..1000 {
+        for number in 0..300 {
             let address = format!("10.0.{}.{}", number / 256, number % 256);
             assert_eq!(platform.ask(&address, None), (401, 0));
             let given = &malformed[number % malformed.len()];
@@ -504,7 +504,7 @@ mod tests {
     fn guesses_from_many_addresses_reach_the_database_only_up_to_a_limit() {
         let platform = Counting::new();
         let mut calls = 0;
-        for number in 0..10 * ALL_FAILURES {
+        for number in 0..2 * ALL_FAILURES {
             calls += platform.bearer(&format!("10.{}.{}.1", number / 256, number % 256), 'b').1;
         }
         assert_eq!(calls, 2 * ALL_FAILURES as usize + 1);

@@ -23,13 +23,9 @@ use crate::{Loaded, load, wrangler};
 pub fn ingress() {
     let config = checked().config.ingress;
     for source in &config.sources {
-        let Some(feature) = source.scheme.feature() else { continue };
-        if env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase())).is_none() {
-            let (name, scheme) = (&source.name, &source.scheme_name);
-            eprintln!(
-                "source `{name}` ({scheme}) needs the feature `{feature}`: `cargo xtask build ingress` sets it"
-            );
-            exit(1);
+        for feature in source.features() {
+            let what = format!("source `{}` ({})", source.name, source.scheme_name);
+            require(feature, &what, "ingress");
         }
     }
     write("config", &serialised(&config));
@@ -39,6 +35,16 @@ pub fn ingress() {
         exit(1);
     }
     write("salt", &salt);
+}
+
+/// Fails the build if the Worker's package lacks a feature that the configuration needs.
+fn require(feature: &str, what: &str, worker: &str) {
+    if env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase())).is_none() {
+        eprintln!(
+            "{what} needs the feature `{feature}`: `cargo xtask build {worker}` sets it"
+        );
+        exit(1);
+    }
 }
 
 /// For the consumer Worker: `OUT_DIR/config`, a [`hookmill_config::Consumers`].
