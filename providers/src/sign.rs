@@ -164,8 +164,8 @@ fn by_template(
     let whole = Body::new(event.body).ok();
     let values = whole.as_ref().and_then(|body| template.reads.read(body).ok());
     for part in &template.payload {
-        if let Part::Member(read, path) = part {
-            let member = match values.as_ref().and_then(|values| member_text(read, values)) {
+        if let Part::Member(slot, path) = part {
+            let member = match values.as_ref().and_then(|values| member_text(*slot, values)) {
                 Some(there) => there,
                 None => {
                     // A token: any value that does not repeat.

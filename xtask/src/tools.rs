@@ -157,7 +157,10 @@ impl Tools {
         let mut command = Command::new(program);
         let path = path_with(self.node.parent().unwrap_or(Path::new("")));
         // Node compiles Cloudflare's tools, which are large, once and not at every start.
-        command.current_dir(root()).env("PATH", path).env("NODE_COMPILE_CACHE", folder().join("node-cache"));
+        command
+            .current_dir(root())
+            .env("PATH", path)
+            .env("NODE_COMPILE_CACHE", folder().join("node-cache"));
         command
     }
 }

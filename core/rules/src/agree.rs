@@ -17,18 +17,24 @@ pub(crate) struct Agreed<'r> {
     pub(crate) is_final: bool,
 }
 
-/// What each rule says, or else the rules that mirror the same object.
+/// What each rule says, or else the rules that mirror the same object. If the preset says more about the order of the types
+/// than the user's rule, and nothing else, the preset decides.
 pub(crate) fn agreed(rules: &[RuleDecl]) -> Vec<Agreed<'_>> {
-    fn tie(rule: &RuleDecl) -> Option<&Located<Vec<StepDecl>>> {
-        newest(rule).and_then(|(_, newest)| newest.tie.as_ref())
-    }
     let is_final = |rule: &RuleDecl| newest(rule).and_then(|(_, newest)| newest.is_final);
     let states = |rule: &&RuleDecl| tie(rule).is_some() || is_final(rule).is_some();
     let stating: Vec<_> = rules.iter().filter(states).collect();
     let mut agreed = Vec::with_capacity(rules.len());
     for rule in rules {
         let others = || stating.iter().copied().filter(|other| mirror_one_object(rule, other));
-        let tie = tie(rule).or_else(|| others().find_map(tie));
+        let finer = tie(rule).filter(|_| !rule.preset).and_then(|own| {
+            let presets = others().filter(|other| other.preset);
+            let refines = |(other, finer): &(&RuleDecl, &Located<Vec<_>>)| {
+                refines(&finer.value, &own.value, &witnesses(rule, other))
+            };
+            let mut ties = presets.filter_map(|other| Some((other, tie(other)?)));
+            ties.find(refines).map(|(_, finer)| finer)
+        });
+        let tie = finer.or_else(|| tie(rule)).or_else(|| others().find_map(tie));
         let is_final = is_final(rule).or_else(|| others().find_map(is_final));
         agreed.push(Agreed {
             tie: tie.map_or(&[], |tie| &tie.value),
@@ -41,10 +47,12 @@ pub(crate) fn agreed(rules: &[RuleDecl]) -> Vec<Agreed<'_>> {
 /// Rules that mirror one object and say that its events have different orders.
 pub(crate) fn contradictions(rules: &[RuleDecl]) -> Vec<ConfigError> {
     let mut errors = Vec::new();
+    let rules: Vec<_> = rules.iter().zip(agreed(rules)).collect();
     for (number, later) in rules.iter().enumerate() {
         for earlier in &rules[..number] {
             // The user can change the own rule, not that of a preset.
-            let (rule, other) = if later.preset { (earlier, later) } else { (later, earlier) };
+            let (mine, theirs) = if later.0.preset { (earlier, later) } else { (later, earlier) };
+            let ((rule, order), (other, their_order)) = (*mine, *theirs);
             let (Some((_, mine)), Some((_, theirs))) = (newest(rule), newest(other)) else {
                 continue;
             };
@@ -63,8 +71,8 @@ pub(crate) fn contradictions(rules: &[RuleDecl]) -> Vec<ConfigError> {
                     "their tables would contradict each other; use the same `version` in both",
                 ));
             }
-            if let (Some(tie), Some(their_tie)) = (&mine.tie, &theirs.tie)
-                && !same_order(&tie.value, &their_tie.value, &witnesses(rule, other))
+            if let (Some(tie), Some(_)) = (&mine.tie, &theirs.tie)
+                && !same_order(order.tie, their_order.tie, &witnesses(rule, other))
             {
                 let error = tie.error(problem("their `tie.precedence` differs"));
                 errors.push(error.hint(
@@ -81,6 +89,10 @@ pub(crate) fn contradictions(rules: &[RuleDecl]) -> Vec<ConfigError> {
         }
     }
     errors
+}
+
+fn tie(rule: &RuleDecl) -> Option<&Located<Vec<StepDecl>>> {
+    newest(rule).and_then(|(_, newest)| newest.tie.as_ref())
 }
 
 /// The table of a rule that compares events.
@@ -155,6 +167,16 @@ fn same_order(one: &[StepDecl], other: &[StepDecl], types: &[String]) -> bool {
         _ => one == other,
     };
     one.len() == other.len() && one.iter().zip(other).all(same)
+}
+
+/// Whether `finer` orders the types that `coarse` names as `coarse` does.
+fn refines(finer: &[StepDecl], coarse: &[StepDecl], types: &[String]) -> bool {
+    let ([StepDecl::Type(finer)], [StepDecl::Type(coarse)]) = (finer, coarse) else { return false };
+    let named = types.iter().filter(|kind| pattern::position(coarse, kind).is_some());
+    let pairs = named.clone().flat_map(|a| named.clone().map(move |b| (a, b)));
+    let before =
+        |list: &[String], a: &str, b: &str| pattern::position(list, a) < pattern::position(list, b);
+    pairs.into_iter().all(|(a, b)| !before(coarse, a, b) || before(finer, a, b))
 }
 
 /// Types that both rules apply to: made from their patterns, so that each pattern of their ties is tried.

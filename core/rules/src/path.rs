@@ -81,7 +81,10 @@ impl FromStr for PlainPath {
             None => Ok(Self(steps)),
             Some(_) => {
                 let position = text.chars().take_while(|c| *c != '=').count() + 1;
-                Err(PathError { problem: "expected no selection, which only rules can have,", position })
+                Err(PathError {
+                    problem: "expected no selection, which only rules can have,",
+                    position,
+                })
             }
         }
     }

@@ -225,8 +225,7 @@ impl Target<'_> {
     /// `path` of the parameter's rows is the path of the object. A deletion is in no tie.
     fn tied(&self, held: &str, order: [&str; 3], key: usize, path: usize) -> Sql {
         let [version, precedence, event_id] = order.map(|name| format!("held.{name}"));
-        let [new_version, new_precedence, new_event] =
-            [VERSION, PRECEDENCE, EVENT_ID].map(member);
+        let [new_version, new_precedence, new_event] = [VERSION, PRECEDENCE, EVENT_ID].map(member);
         let text = format!(
             "{head},\n\
              fresh AS (SELECT value, count(*) OVER (PARTITION BY {key}, {new_version}, {new_precedence}) AS alike\n\
@@ -376,11 +375,14 @@ impl Target<'_> {
             Sql { takes: Takes::Whole, ..self.write(&won, partial, &update) },
         ];
         if partial {
-            let part = self.items(owner, &format!(
-                "LEFT JOIN {held}\n\
+            let part = self.items(
+                owner,
+                &format!(
+                    "LEFT JOIN {held}\n\
                  WHERE coalesce({order} > (held.version, held.precedence, held.event_id), true)",
-                order = self::order(),
-            ));
+                    order = self::order(),
+                ),
+            );
             // The order is always written: a complete list in between must not remove the row.
             let update = format!("UPDATE SET {updates}\nWHERE {newer}");
             statements.push(Sql { takes: Takes::Parts, ..self.write(&part, partial, &update) });

@@ -40,9 +40,7 @@ pub fn ingress() {
 /// Fails the build if the Worker's package lacks a feature that the configuration needs.
 fn require(feature: &str, what: &str, worker: &str) {
     if env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase())).is_none() {
-        eprintln!(
-            "{what} needs the feature `{feature}`: `cargo xtask build {worker}` sets it"
-        );
+        eprintln!("{what} needs the feature `{feature}`: `cargo xtask build {worker}` sets it");
         exit(1);
     }
 }

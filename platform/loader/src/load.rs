@@ -820,6 +820,24 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_may_name_fewer_types_than_the_preset_that_mirrors_the_same_object() {
+        let own = |order: &str| {
+            let source =
+                "[sources.stripe]\nscheme = 'stripe'\nsecrets = ['env:A']\npreset = 'stripe'\n";
+            let rule = "on = 'stripe:payment_intent.*'\ntable = 'accounts'\nkey = { id = 'data.object.id' }\nversion = 'created'";
+            format!(
+                "{source}[[rules]]\nname = 'own'\n{rule}\ntie = {{ precedence = {{ type = {order} }} }}\n"
+            )
+        };
+        let alike =
+            "['payment_intent.created', 'payment_intent.canceled', 'payment_intent.succeeded']";
+        assert_eq!(faults(&own(alike)), "none");
+        let otherwise =
+            "['payment_intent.created', 'payment_intent.succeeded', 'payment_intent.canceled']";
+        assert!(faults(&own(otherwise)).contains("order its events differently"));
+    }
+
+    #[test]
     fn a_migration_of_the_user_that_fails_is_a_fault_of_the_configuration() {
         let folder =
             folder(&[("hookmill.toml", &format!("{SOURCE}[database]\nmigrations = 'app'\n"))]);

@@ -87,6 +87,10 @@ struct Writer {
     database: Connection,
 }
 
+/// More than the statements of all presets, a few kilobytes each. If a transaction had more than are kept, each would be
+/// compiled again whenever it runs.
+const STATEMENTS: usize = 1024;
+
 /// Opens a database for durable writing: a commit is on disk when it returns. A new one is private, and gets this page size.
 pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection> {
     // If this fails, SQLite says why.
@@ -97,6 +101,7 @@ pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection>
     database.pragma_update(None, "synchronous", "FULL")?;
     database.pragma_update(None, "foreign_keys", true)?;
     database.busy_timeout(BUSY)?;
+    database.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(database)
 }
 
