@@ -1,11 +1,12 @@
 //! Builds Workers.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
-use hookmill_config::{Config, Ingress, Source, parse};
+use hookmill_config::{Config, parse};
 use hookmill_loader::wrangler::{self, Findings};
 
 use crate::shell::{root, run};
@@ -83,9 +84,11 @@ pub fn build_with(
         check(&parsed)?;
     }
     let mut features = more.to_vec();
-    if worker == Worker::Ingress {
-        features.extend(features_of(&parsed.ingress));
-    }
+    features.extend(match worker {
+        Worker::Ingress => parsed.features_of_ingress(),
+        Worker::Consumers => parsed.features_of_consumers(),
+        Worker::Dlq => BTreeSet::new(),
+    });
     if !features.is_empty() {
         command.args([".", "--", "--features", &features.join(",")]);
     }
@@ -118,14 +121,6 @@ fn parsed(config: Option<&Path>) -> anyhow::Result<Config> {
         }
         anyhow!("the configuration has errors")
     })
-}
-
-/// The optional features that the configuration needs.
-fn features_of(ingress: &Ingress) -> Vec<&'static str> {
-    let mut features: Vec<_> = ingress.sources.iter().flat_map(Source::features).collect();
-    features.sort_unstable();
-    features.dedup();
-    features
 }
 
 /// A Worker is not built if it would not fit the others.

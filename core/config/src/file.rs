@@ -13,13 +13,13 @@ use hookmill_rules::preset::PRESETS;
 use hookmill_rules::{Program, Unmatched};
 use serde_json::json;
 
-use crate::Ingress;
 use crate::channels::keys::{EmailKeys, SmsKeys, TemplateFiles, TrackingKeys};
 use crate::channels::{Alerts, Api, Emails, Sending, Sms};
 use crate::redact::Redaction;
 use crate::rule_tests::RuleTest;
 use crate::settings::{Access, AdminKeys, BodyLimits, Database, Limits, Queue, Retention, Retry};
 use crate::source::{SourceDecl, SourceKeys, source};
+use crate::{Ingress, Source};
 
 /// hookmill.toml as read. The rules are not checked against the schema yet: [`hookmill_rules::compile`].
 #[derive(Clone, PartialEq, Debug)]
@@ -69,6 +69,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// The features of the ingress Worker that its sources need.
+    pub fn features_of_ingress(&self) -> BTreeSet<&'static str> {
+        self.ingress.sources.iter().flat_map(Source::features).collect()
+    }
+
+    /// The features of the consumer Worker that its rules need.
+    pub fn features_of_consumers(&self) -> BTreeSet<&'static str> {
+        self.rules.iter().any(RuleDecl::names_zone).then_some("zones").into_iter().collect()
+    }
+
     /// Compiles the rules. If the file has errors, those with unknown or unusable keys are left out.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use hookmill_keys::{ConfigError, Located};
 use serde_json::Value as Json;
 
 use crate::decl::{EmailDecl, SmsDecl, TrackDecl};
-use crate::{EventField, Form, Pattern, ValuePath};
+use crate::{EventField, Form, Pattern, ValuePath, Zone};
 
 /// A rule as written.
 #[derive(Clone, PartialEq, Debug)]
@@ -31,6 +31,14 @@ pub struct RuleDecl {
 }
 
 impl RuleDecl {
+    /// Whether it names a time zone, so that the consumer Worker needs the feature `zones`.
+    pub fn names_zone(&self) -> bool {
+        self.values().iter().any(|value| match &value.value {
+            ValueDecl::Paths { form: Form::Time(form), .. } => matches!(form.zone, Zone::Named(_)),
+            _ => false,
+        })
+    }
+
     /// Every value of its effect.
     pub fn values(&self) -> Vec<&Located<ValueDecl>> {
         fn of(named: &NamedValues) -> impl Iterator<Item = &Located<ValueDecl>> {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Utc};
+#[cfg(feature = "zones")]
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,7 @@ pub enum Zone {
     /// Seconds east of UTC.
     Offset(i32),
     /// A zone of the IANA database: <https://www.iana.org/time-zones>.
+    #[cfg(feature = "zones")]
     Named(Tz),
 }
 
@@ -75,6 +77,7 @@ impl Zone {
                 .from_local_datetime(&clock)
                 .earliest()
                 .map(|time| time.to_utc()),
+            #[cfg(feature = "zones")]
             Self::Named(zone) => {
                 zone.from_local_datetime(&clock).earliest().map(|time| time.to_utc())
             }
@@ -87,6 +90,7 @@ impl Zone {
             Self::Offset(seconds) => {
                 time.with_timezone(&FixedOffset::east_opt(seconds)?).date_naive()
             }
+            #[cfg(feature = "zones")]
             Self::Named(zone) => time.with_timezone(&zone).date_naive(),
         })
     }
@@ -103,7 +107,10 @@ impl FromStr for Zone {
             let offset = text.parse::<FixedOffset>().map_err(|_| ())?;
             return Ok(Self::Offset(offset.local_minus_utc()));
         }
-        text.parse().map(Self::Named).map_err(|_| ())
+        #[cfg(feature = "zones")]
+        return text.parse().map(Self::Named).map_err(|_| ());
+        #[cfg(not(feature = "zones"))]
+        Err(())
     }
 }
 
@@ -115,6 +122,7 @@ impl fmt::Display for Zone {
                 Some(offset) => offset.fmt(f),
                 None => Ok(()),
             },
+            #[cfg(feature = "zones")]
             Self::Named(zone) => zone.name().fmt(f),
         }
     }

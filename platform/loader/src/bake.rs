@@ -7,6 +7,7 @@
 // A build script talks to cargo by printing.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,14 +22,9 @@ use crate::{Loaded, load, wrangler};
 ///
 /// The features of the Worker's package have to be those that the configuration needs.
 pub fn ingress() {
-    let config = checked().config.ingress;
-    for source in &config.sources {
-        for feature in source.features() {
-            let what = format!("source `{}` ({})", source.name, source.scheme_name);
-            require(feature, &what, "ingress");
-        }
-    }
-    write("config", &serialised(&config));
+    let config = checked().config;
+    require(config.features_of_ingress(), "ingress");
+    write("config", &serialised(&config.ingress));
     let mut salt = [0; 16];
     if let Err(error) = getrandom::fill(&mut salt) {
         eprintln!("the system gives no random numbers: {error}");
@@ -38,9 +34,13 @@ pub fn ingress() {
 }
 
 /// Fails the build if the Worker's package lacks a feature that the configuration needs.
-fn require(feature: &str, what: &str, worker: &str) {
-    if env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase())).is_none() {
-        eprintln!("{what} needs the feature `{feature}`: `cargo xtask build {worker}` sets it");
+fn require(features: BTreeSet<&str>, worker: &str) {
+    let is_missing =
+        |name: &&str| env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_none();
+    if let Some(missing) = features.into_iter().find(is_missing) {
+        eprintln!(
+            "hookmill.toml needs the feature `{missing}` of this package: `cargo xtask build {worker}` sets it"
+        );
         exit(1);
     }
 }
@@ -52,6 +52,7 @@ pub fn consumers() {
         eprintln!("{fault}");
         exit(1);
     }
+    require(loaded.config.features_of_consumers(), "consumers");
     write("config", &serialised(&loaded.consumers()));
 }
 
