@@ -32,6 +32,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::run::admin;
+use crate::run::counts::Counts;
 #[cfg(unix)]
 use crate::run::descriptors;
 use crate::run::display::DisplayApi;
@@ -244,12 +245,18 @@ pub fn run(
         let events = queue.sender(QueueName::Events);
         let sending = Sending { channels, alarm, apis, out, client: client.clone(), events };
         sending.start(&mut tasks, &runner, &store, &config);
+        let counts = Counts::new(store.clone(), config.clone(), metrics.clone());
+        tasks.start("counts", {
+            let (counts, stopped) = (counts.clone(), stopped.clone());
+            move || counts.clone().keep(stopped.clone())
+        });
         let consumer = Consumer {
             queue: queue.clone(),
             store: store.clone(),
             objects: objects.clone(),
             metrics: metrics.clone(),
             written: written.clone(),
+            counts: counts.clone(),
             config,
             batch: loaded.config.queue.batch(),
         };
@@ -298,6 +305,7 @@ pub fn run(
         serve(listener, admin_listener, service, admin, limits, stop_signal).await;
         stop.send_replace(true);
         tasks.ended().await;
+        counts.write().await;
         Ok(())
     })
 }
@@ -568,6 +576,7 @@ struct Consumer {
     metrics: Metrics,
     /// Notified when there are new messages in the outbox.
     written: Arc<Notify>,
+    counts: Counts,
     config: Consumers,
     batch: Batch,
 }
@@ -621,7 +630,8 @@ impl Consumer {
                 |_, _| {},
             )
             .await;
-            let BatchResult { settled, due_at } = result;
+            self.counts.add(&result);
+            let BatchResult { settled, due_at, .. } = result;
             if due_at.is_some() {
                 self.written.notify_waiters();
             }
