@@ -444,6 +444,41 @@ fn alternatives_are_read_and_their_errors_reported() {
 }
 
 #[test]
+fn an_expected_api_version_needs_its_place() {
+    let source = |name: &str, scheme: &str, lines: &str| {
+        format!("[sources.{name}]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\n{lines}\n")
+    };
+    let custom = |event: &str| {
+        let lines = "signature = { header = \"X-T\" }\napi_version = \"v1\"\n";
+        format!("{lines}event = {{ id = \"id\", type = \"type\"{event} }}")
+    };
+    let texts = [
+        source("github", "github", "api_version = [\"2022-11-28\"]"),
+        source("clerk", "clerk", "api_version = [\"2025-04-10\"]"),
+        source("bare", "token", &custom("")),
+        source("hashed", "token", &custom(", api_version = \"hash:body\"")),
+        source("stripe", "stripe", "api_version = []"),
+        source("shopify", "shopify", "api_version = [\"2024 07\", \"other\"]"),
+    ];
+    insta::assert_snapshot!(errors(&texts.concat()), @"");
+    let twilio = "public_url = \"https://a.test/b\"\napi_version = \"2010-04-01\"";
+    let texts = [
+        source("stripe", "stripe", "api_version = [\"2024-06-20\", \"2025-03-31.basil\"]"),
+        source("shopify", "shopify", "api_version = \"2024-07\""),
+        source("twilio", "twilio", twilio),
+        source("zendesk", "zendesk", "api_version = \"2022-06-20\""),
+        source("own", "token", &custom(", api_version = [\"header:X-V\", \"v\"]")),
+        source("svix", "svix", "event = { type = \"type\", api_version = \"v\" }\napi_version = \"v1\""),
+        source("any", "stripe", ""),
+    ];
+    let (config, errors) = parse("hookmill.toml", &texts.concat());
+    assert_eq!(errors, []);
+    let sources: Vec<_> = config.api_versions.keys().map(String::as_str).collect();
+    assert_eq!(sources, ["own", "shopify", "stripe", "svix", "twilio", "zendesk"]);
+    assert_eq!(config.api_versions["stripe"], ["2024-06-20", "2025-03-31.basil"]);
+}
+
+#[test]
 fn errors_of_challenges_are_reported() {
     let source = |scheme: &str, lines: &str| {
         format!("[sources.{scheme}]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\n{lines}\n")
