@@ -667,7 +667,10 @@ fn stages() {
             }
             let counters = Counters::new();
             for id in ["counted", "counted-again"] {
-                let event = Delivery { attempts: 1, text: events[0].text.replace("new-0\"", &format!("{id}\"")) };
+                let event = Delivery {
+                    attempts: 1,
+                    text: events[0].text.replace("new-0\"", &format!("{id}\"")),
+                };
                 let result =
                     process_batch(store, &NoObjects, config, &[event], clock(), |_, _| {}).await;
                 counters.add(config, &result);

@@ -216,7 +216,9 @@ impl Counters {
         let mut state = self.lock();
         state.pending.rows.add(&batch.rows);
         let counted = batch.settled.iter().filter_map(version);
-        counted.filter_map(|(source, version, at)| state.count(config, source, version, at)).collect()
+        counted
+            .filter_map(|(source, version, at)| state.count(config, source, version, at))
+            .collect()
     }
 
     /// Whether there are counts to write now.
@@ -269,12 +271,14 @@ impl State {
             Some(known) => known,
             None => self.versions.entry(source.to_owned()).or_default(),
         };
-        let version = if known.len() < VERSIONS || known.contains(version) { version } else { OTHER };
+        let version =
+            if known.len() < VERSIONS || known.contains(version) { version } else { OTHER };
         let is_new = !known.contains(version) && known.insert(version.to_owned());
         self.pending.add_version(source, version, &Events { events: 1, first_at: at, last_at: at });
         (is_new && !is_expected(config, source, version)).then(|| {
             let (source, version) = (Some(source.to_owned()), Some(version.to_owned()));
-            let message = "events have an API version that the source's `api_version` does not list";
+            let message =
+                "events have an API version that the source's `api_version` does not list";
             Entry::warn(message, Fields { source, version, ..Fields::default() })
         })
     }

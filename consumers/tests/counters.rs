@@ -94,7 +94,10 @@ CREATE TABLE tallies (id INTEGER PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRI
 ";
 
 fn fixture() -> Fixture {
-    let rules = RULES.replace("secrets = [\"env:A\"]\napi", "secrets = [\"env:A\"]\nkeep_headers = [\"X-Sent\"]\napi");
+    let rules = RULES.replace(
+        "secrets = [\"env:A\"]\napi",
+        "secrets = [\"env:A\"]\nkeep_headers = [\"X-Sent\"]\napi",
+    );
     Fixture::new(&rules, TABLES)
 }
 
@@ -175,7 +178,11 @@ fn only_an_event_that_took_effect_counts_and_only_once() {
     let version = |delivery: Delivery| versioned(&delivery, "s", "2024-06-20");
     let good = version(thing("good", "thing.updated", &json!({ "id": "a", "items": [] })));
     // Its rows are planned, and the database rejects them.
-    let bad = version(thing("bad", "thing.updated", &json!({ "id": "b", "total": 1, "currency": "EUR", "items": [{ "id": "text" }] })));
+    let bad = version(thing(
+        "bad",
+        "thing.updated",
+        &json!({ "id": "b", "total": 1, "currency": "EUR", "items": [{ "id": "text" }] }),
+    ));
     let batch = [good.clone(), bad, good.clone()];
     fixture.counted(&counters, &batch);
     fixture.counted(&counters, &[good]);
@@ -192,12 +199,20 @@ fn an_unexpected_version_is_logged_once() {
     let counters = Counters::new();
     let lines = |batch: &[Delivery]| {
         let lines = counters.add(&fixture.config, &fixture.result(&fixture.store, batch));
-        lines.into_iter().map(|line| (line.fields.source.unwrap(), line.fields.version.unwrap())).collect::<Vec<_>>()
+        lines
+            .into_iter()
+            .map(|line| (line.fields.source.unwrap(), line.fields.version.unwrap()))
+            .collect::<Vec<_>>()
     };
     let of = |id: &str, source, version| {
         versioned(&thing(id, "other", &json!({ "id": id })), source, version)
     };
-    let first = [of("1", "s", "2024-06-20"), of("2", "s", "2020-08-27"), of("3", "any", "2020-08-27"), of("4", "s", "2020-08-27")];
+    let first = [
+        of("1", "s", "2024-06-20"),
+        of("2", "s", "2020-08-27"),
+        of("3", "any", "2020-08-27"),
+        of("4", "s", "2020-08-27"),
+    ];
     assert_eq!(lines(&first), [("s".to_owned(), "2020-08-27".to_owned())]);
     assert_eq!(lines(&[of("5", "s", "2020-08-27"), of("6", "s", "2025-03-31.basil")]), []);
     fixture.runtime.block_on(counters.write(&fixture.store, &fixture.config, NOW)).unwrap();

@@ -507,9 +507,12 @@ fn an_event_has_the_api_version_that_its_request_states() {
         let mut signed = sign(&source, &keys.signing, outgoing("evt_1", body)).unwrap();
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         signed.headers.extend(headers);
-        let request = Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };
+        let request =
+            Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };
         let verifier = Verifier::new(&source, |_| Some(keys.verifying.clone())).unwrap();
-        let Admitted::Events(_, mut events) = verifier.verify(&request, Timestamp::from_seconds(NOW)).unwrap() else {
+        let Admitted::Events(_, mut events) =
+            verifier.verify(&request, Timestamp::from_seconds(NOW)).unwrap()
+        else {
             panic!("{scheme}: it is an event")
         };
         events.remove(0).api_version

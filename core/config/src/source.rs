@@ -803,8 +803,9 @@ impl SourceKeys {
         if let (Some(versions), Some(signing)) = (&api_version, &signing)
             && signing.events.api_version.is_none()
         {
-            let problem =
-                versions.error("Hookmill does not know where events of this source state their API version");
+            let problem = versions.error(
+                "Hookmill does not know where events of this source state their API version",
+            );
             section.report(problem.hint(
                 "add the place to `event`: event = { …, api_version = \"header:X-Api-Version\" }; or remove `api_version`",
             ));

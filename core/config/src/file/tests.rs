@@ -468,7 +468,11 @@ fn an_expected_api_version_needs_its_place() {
         source("twilio", "twilio", twilio),
         source("zendesk", "zendesk", "api_version = \"2022-06-20\""),
         source("own", "token", &custom(", api_version = [\"header:X-V\", \"v\"]")),
-        source("svix", "svix", "event = { type = \"type\", api_version = \"v\" }\napi_version = \"v1\""),
+        source(
+            "svix",
+            "svix",
+            "event = { type = \"type\", api_version = \"v\" }\napi_version = \"v1\"",
+        ),
         source("any", "stripe", ""),
     ];
     let (config, errors) = parse("hookmill.toml", &texts.concat());
