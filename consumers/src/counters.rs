@@ -99,7 +99,7 @@ impl RowCounts {
 /// Events with an API version.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Events {
-    events: u64,
+    count: u64,
     /// When the first and the last of them were received.
     first_at: Timestamp,
     last_at: Timestamp,
@@ -134,8 +134,8 @@ impl Counts {
 
     fn add_version(&mut self, source: &str, version: &str, events: &Events) {
         let known = self.versions.entry((source.to_owned(), version.to_owned()));
-        let known = known.or_insert(Events { events: 0, ..events.clone() });
-        known.events += events.events;
+        let known = known.or_insert(Events { count: 0, ..events.clone() });
+        known.count += events.count;
         known.first_at = known.first_at.min(events.first_at);
         known.last_at = known.last_at.max(events.last_at);
     }
@@ -149,11 +149,11 @@ impl Counts {
 
     /// Its API versions.
     pub fn versions<'c>(&'c self, config: &'c Consumers) -> impl Iterator<Item = VersionCount<'c>> {
-        self.versions.iter().map(|((source, version), Events { events, .. })| VersionCount {
+        self.versions.iter().map(|((source, version), Events { count, .. })| VersionCount {
             source,
             version,
             expected: is_expected(config, source, version),
-            events: *events,
+            events: *count,
         })
     }
 
@@ -173,7 +173,7 @@ impl Counts {
             rules.iter().map(|(rule, (rows, absent))| (rule, rows, absent)).collect();
         let versions = self.versions.iter().map(|((source, version), events)| {
             let expected = u8::from(is_expected(config, source, version));
-            (source, version, expected, events.events, events.first_at, events.last_at)
+            (source, version, expected, events.count, events.first_at, events.last_at)
         });
         let versions: Vec<_> = versions.collect();
         let rows = (!rules.is_empty())
@@ -274,7 +274,7 @@ impl State {
         let version =
             if known.len() < VERSIONS || known.contains(version) { version } else { OTHER };
         let is_new = !known.contains(version) && known.insert(version.to_owned());
-        self.pending.add_version(source, version, &Events { events: 1, first_at: at, last_at: at });
+        self.pending.add_version(source, version, &Events { count: 1, first_at: at, last_at: at });
         (is_new && !is_expected(config, source, version)).then(|| {
             let (source, version) = (Some(source.to_owned()), Some(version.to_owned()));
             let message =

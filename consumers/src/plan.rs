@@ -639,7 +639,7 @@ impl<'e> RowBuilder<'e> {
     /// reason, and its event takes effect.
     fn sent(
         &mut self,
-        (number, rule): (usize, &Rule),
+        (place, rule): (usize, &Rule),
         send: &Send,
         data: &[(String, Value)],
         scope: Scope<'_>,
@@ -694,7 +694,7 @@ impl<'e> RowBuilder<'e> {
                 None => {}
             }
         }
-        self.counts.add_row(number, absent);
+        self.counts.add_row(place, absent);
         let bytes = members.iter().map(String::len).sum::<usize>();
         if bytes > EMAIL_BYTES {
             // The message will be refused; the content that remains gives the reason.

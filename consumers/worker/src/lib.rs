@@ -90,7 +90,8 @@ async fn write_counts(store: &D1, config: &Consumers, metrics: &mut Metrics) {
         Ok(counts) => counts,
         Err(error) => {
             let fields = Fields { error: Some(error.to_string()), ..Fields::default() };
-            let message = "cannot write the counts of rows and API versions; will retry in a minute";
+            let message =
+                "cannot write the counts of rows and API versions; will retry in a minute";
             return log(&Entry::error(message, fields));
         }
     };

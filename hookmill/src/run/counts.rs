@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tracing::error;
 
 use crate::run::log;
+use crate::run::tasks::Tasks;
 
 /// The counts of this process, and where they go.
 #[derive(Clone)]
@@ -23,8 +24,18 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub fn new(store: Sqlite, config: Consumers, metrics: Metrics) -> Self {
-        Self { counters: Arc::default(), added: Arc::default(), store, config, metrics }
+    /// Starts the task that writes them.
+    pub fn start(
+        tasks: &mut Tasks,
+        (store, config, metrics): (&Sqlite, &Consumers, &Metrics),
+        stopped: &watch::Receiver<bool>,
+    ) -> Self {
+        let (store, config, metrics) = (store.clone(), config.clone(), metrics.clone());
+        let counts =
+            Self { counters: Arc::default(), added: Arc::default(), store, config, metrics };
+        let (kept, stopped) = (counts.clone(), stopped.clone());
+        tasks.start("counts", move || kept.clone().keep(stopped.clone()));
+        counts
     }
 
     /// Adds those of a batch.
@@ -34,12 +45,13 @@ impl Counts {
     }
 
     /// Writes them after the first batch, and then once a minute, until the process stops.
-    pub async fn keep(self, mut stopped: watch::Receiver<bool>) {
+    async fn keep(self, mut stopped: watch::Receiver<bool>) {
         loop {
             tokio::select! {
-                () = self.added.notified() => self.write().await,
+                () = self.added.notified() => {}
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
+            self.write().await;
             tokio::select! {
                 () = tokio::time::sleep(WINDOW) => {}
                 _ = stopped.wait_for(|stopped| *stopped) => return,

@@ -245,11 +245,7 @@ pub fn run(
         let events = queue.sender(QueueName::Events);
         let sending = Sending { channels, alarm, apis, out, client: client.clone(), events };
         sending.start(&mut tasks, &runner, &store, &config);
-        let counts = Counts::new(store.clone(), config.clone(), metrics.clone());
-        tasks.start("counts", {
-            let (counts, stopped) = (counts.clone(), stopped.clone());
-            move || counts.clone().keep(stopped.clone())
-        });
+        let counts = Counts::start(&mut tasks, (&store, &config, &metrics), &stopped);
         let consumer = Consumer {
             queue: queue.clone(),
             store: store.clone(),
@@ -260,10 +256,7 @@ pub fn run(
             config,
             batch: loaded.config.queue.batch(),
         };
-        for number in 1..=CONSUMERS {
-            consumer.start(&mut tasks, format!("consumer {number}"), QueueName::Events, &stopped);
-        }
-        consumer.start(&mut tasks, "consumer of replays".to_owned(), QueueName::Replays, &stopped);
+        consumer.start_all(&mut tasks, &stopped);
         let replay_requested = Arc::new(Notify::new());
         let replays = RunReplays { store: store.clone(), queue: queue.sender(QueueName::Replays) };
         runner.start(&mut tasks, "replays".to_owned(), replays, replay_requested.clone());
@@ -582,6 +575,13 @@ struct Consumer {
 }
 
 impl Consumer {
+    fn start_all(&self, tasks: &mut Tasks, stopped: &watch::Receiver<bool>) {
+        for number in 1..=CONSUMERS {
+            self.start(tasks, format!("consumer {number}"), QueueName::Events, stopped);
+        }
+        self.start(tasks, "consumer of replays".to_owned(), QueueName::Replays, stopped);
+    }
+
     fn start(
         &self,
         tasks: &mut Tasks,
