@@ -8,8 +8,8 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hookmill_consumers::counters::{Counters, WINDOW};
-use hookmill_consumers::{BatchResult, process_batch};
-use hookmill_core::delivery::Delivery;
+use hookmill_consumers::{BatchResult, Fate, process_batch};
+use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::message::{decode, encode};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
@@ -108,7 +108,7 @@ fn thing(id: &str, kind: &str, data: &serde_json::Value) -> Delivery {
 /// The same event of a source, with an API version.
 fn versioned(delivery: &Delivery, source: &str, version: &str) -> Delivery {
     let mut message = decode(&delivery.text).unwrap();
-    message.envelope.source = source.to_owned();
+    source.clone_into(&mut message.envelope.source);
     message.envelope.api_version = Some(version.to_owned());
     Delivery { text: encode(&mut message.envelope, &message.body), ..delivery.clone() }
 }
@@ -185,7 +185,8 @@ fn only_an_event_that_took_effect_counts_and_only_once() {
     ));
     let batch = [good.clone(), bad, good.clone()];
     fixture.counted(&counters, &batch);
-    fixture.counted(&counters, &[good]);
+    fixture.counted(&counters, std::slice::from_ref(&good));
+    assert_eq!(fixture.process(&fixture.store, &[good]), [(Fate::Duplicate, Verdict::Ack)]);
     let things = fixture.rows("SELECT CAST(rows AS TEXT) FROM rule_counts WHERE rule = 'things'");
     assert_eq!(things, [["1"]]);
     // A version counts with the event, even if that became a dead letter.
