@@ -169,6 +169,34 @@ CREATE TABLE rejections (
     PRIMARY KEY (source, reason, at, remote)
 ) STRICT, WITHOUT ROWID;
 
+-- What the events of each day had and lacked. Processes count in memory and write once a minute, so a process that is killed
+-- loses a minute. `day`: days since the Unix epoch.
+
+-- The rows that a rule has written.
+CREATE TABLE rule_counts (
+    day INTEGER NOT NULL,
+    rule TEXT NOT NULL,
+    -- Without deletions.
+    rows INTEGER NOT NULL,
+    -- JSON: by column, the rows of those for which all of its paths led nowhere. One row for each column would cost D1 many.
+    absent TEXT NOT NULL,
+    PRIMARY KEY (day, rule)
+) STRICT, WITHOUT ROWID;
+
+-- The events with each version of a provider's API.
+CREATE TABLE api_version_counts (
+    day INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    version TEXT NOT NULL,
+    -- Whether hookmill.toml expected it when it was last counted: 1 or 0.
+    expected INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    -- When the first and the last of them were received.
+    first_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL,
+    PRIMARY KEY (day, source, version)
+) STRICT, WITHOUT ROWID;
+
 -- Outbox
 
 -- An email, an SMS, or what somebody did, written in the transaction of its event: there is one for each event and rule,

@@ -16,6 +16,7 @@ use hookmill_admin::auth::GuardMemory;
 use hookmill_admin::{BASE, Platform, QueueBacklog, local};
 use hookmill_config::{Admin, Config, Consumers, Retention};
 use hookmill_consumers::alert::{Alarm, look};
+use hookmill_consumers::counters::Counters;
 use hookmill_consumers::outbox::{OutboxChannel, resume, round, stranded};
 use hookmill_consumers::{process_batch, refetch};
 use hookmill_core::delivery::Delivery;
@@ -199,7 +200,7 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
 
 /// Values of columns that matter to some statement; `i` is the number of the row. The rows are history: settled, but not
 /// old enough to be removed.
-const HISTORY: [(&str, &str); 33] = [
+const HISTORY: [(&str, &str); 34] = [
     ("events.outcome", "'applied'"),
     ("events.generation", "0"),
     ("events.wrote", "'[]'"),
@@ -234,6 +235,7 @@ const HISTORY: [(&str, &str); 33] = [
     ("refetches.due_at", "1767225600000 + 3600000 + i"),
     ("retries.due_at", "NULL"),
     ("retries.failures", "'[]'"),
+    ("rule_counts.absent", "'{}'"),
 ];
 
 /// Tables with few rows by design, however long Hookmill runs.
@@ -268,6 +270,10 @@ fn fill(database: &Connection, rows: u32, known: &[(&str, &str)], is_used: impl 
                 (None, "INTEGER") if column == "hour" => {
                     format!("{NOW} - 3600000 * (3 + i % 2000)")
                 }
+                // Before the days of a list of counts.
+                (None, "INTEGER") if column == "day" => {
+                    format!("{NOW} / 86400000 - 40 - i % 2000")
+                }
                 (None, "TEXT") => format!("'{column}-' || i"),
                 (None, _) => "i".to_owned(),
             }
@@ -298,6 +304,7 @@ fn delivery(source: &str, kind: &str, id: &str, body: &[u8]) -> Delivery {
         generation: 0,
         rules: Vec::new(),
         headers: BTreeMap::new(),
+        api_version: Some("1".into()),
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body) }
@@ -669,6 +676,17 @@ fn stages() {
                 let large = [Delivery { attempts, text: text.clone() }];
                 process_batch(store, &NoObjects, config, &large, clock(), |_, _| {}).await;
             }
+            let counters = Counters::new();
+            for id in ["counted", "counted-again"] {
+                let event = Delivery {
+                    attempts: 1,
+                    text: events[0].text.replace("new-0\"", &format!("{id}\"")),
+                };
+                let result =
+                    process_batch(store, &NoObjects, config, &[event], clock(), |_, _| {}).await;
+                counters.add(config, &result);
+                counters.write(store, config, clock()).await.unwrap();
+            }
             let poison = Delivery { attempts: 1, text: "poison".into() };
             process_batch(store, &NoObjects, config, &[poison], clock(), |_, _| {}).await;
             drain(store, &events, clock()).await;
@@ -742,6 +760,7 @@ fn the_dashboards_queries() {
     grows_with_nothing(&config, &tables, |store, _| {
         for question in [
             "/stats",
+            "/counts?days=30",
             "/replays",
             "/events",
             "/events?state=retrying",

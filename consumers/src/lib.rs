@@ -16,6 +16,7 @@
 pub mod alert;
 mod attempts;
 mod count;
+pub mod counters;
 mod decode;
 pub mod explain;
 pub mod jobs;

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::counters::RowCounts;
 use crate::decode::decode_batch;
 use crate::settle::Fate;
 
@@ -98,6 +99,8 @@ pub(crate) struct Writes {
     ledger: Row,
     /// Its row in `event_messages`, if messages are kept.
     message: Option<Row>,
+    /// The counts of the rows.
+    pub(crate) counts: RowCounts,
 }
 
 impl Writes {
@@ -269,7 +272,7 @@ fn writes(
         }
     }
     let fate = if unmatched { Fate::Recorded } else { Fate::Applied };
-    let RowBuilder { identity, rows, mut wrote, .. } = builder;
+    let RowBuilder { identity, rows, mut wrote, counts, .. } = builder;
     if !wrote.is_empty() {
         wrote.push(']');
     }
@@ -289,7 +292,7 @@ fn writes(
         row.end()
     });
     let ledger = ledger.end();
-    Ok(Writes { index, event: EventKey::of(envelope), fate, rows, ledger, message })
+    Ok(Writes { index, event: EventKey::of(envelope), fate, rows, ledger, message, counts })
 }
 
 /// Whether a matching rule runs. In a reprocessing, only the rules that it names run, or without names the repeatable ones.
@@ -316,13 +319,15 @@ pub(crate) struct RowBuilder<'e> {
     pub(crate) rows: Vec<(usize, Row)>,
     /// An open JSON array with the tables and keys of the written rows; for lists, the owner's key.
     wrote: String,
+    /// The counts of the rows.
+    counts: RowCounts,
 }
 
 impl<'e> RowBuilder<'e> {
     pub(crate) fn of(envelope: &'e Envelope, limits: Limits, now: Timestamp) -> Self {
         let identity = Identity::new(&envelope.source, &envelope.id, envelope.generation);
-        let (rows, wrote) = (Vec::new(), String::new());
-        Self { envelope, now, left: limits, limits, identity, rows, wrote }
+        let (rows, wrote, counts) = (Vec::new(), String::new(), RowCounts::default());
+        Self { envelope, now, left: limits, limits, identity, rows, wrote, counts }
     }
 
     /// Counts a row of this size before it is built: one event must not use the memory of all others.
@@ -414,20 +419,29 @@ impl<'e> RowBuilder<'e> {
         match (&rule.effect, &rule.each) {
             (Effect::Row { guard, columns, .. }, Some(each)) => {
                 let mut shared = Shared::default();
-                elements(rule, each, scope, |element| {
-                    let shared = shared.of(&rule.name, columns, scope)?;
-                    let columns = read_columns(&rule.name, columns, shared, element)?;
+                let exists = elements(rule, each, scope, |element| {
+                    shared.read(&rule.name, columns, scope)?;
+                    let read = read_columns(&rule.name, columns, &shared.values, element)?;
                     let order = order(&rule.name, guard.as_ref(), element)?;
-                    let row = self.row(order, &columns).end();
+                    let row = self.row(order, &read).end();
                     self.spend(&rule.name, 1, row.bytes())?;
+                    if order.is_none_or(|order| order.extent != Extent::Deleted) {
+                        self.count(number, columns, &read, Some(&shared.absent), element);
+                    }
                     self.keep((number, rule), row)
                 })?;
+                if !exists && each.list.is_absent(scope) {
+                    self.counts.add_absent(number, columns.len());
+                }
             }
             (Effect::Row { table, guard, columns }, None) => {
                 let read = read_columns(&rule.name, columns, &[], scope)?;
                 let order = order(&rule.name, guard.as_ref(), scope)?;
                 let mut row = self.row(order, &read);
                 self.spend(&rule.name, 1, row.bytes())?;
+                if order.is_none_or(|order| order.extent != Extent::Deleted) {
+                    self.count(number, columns, &read, None, scope);
+                }
                 self.fetched(&mut row, &rule.name, (guard.as_ref(), order), scope, body)?;
                 self.keep((number, rule), row.end())?;
                 self.wrote(&rule.name, table, columns, scope)?;
@@ -437,6 +451,9 @@ impl<'e> RowBuilder<'e> {
                 let list = each.as_ref().map(|each| each.list.json(scope));
                 // An event without the list does not change it.
                 if !deleted && list.flatten().is_none() {
+                    if each.as_ref().is_some_and(|each| each.list.is_absent(scope)) {
+                        self.counts.add_absent(number, columns.len());
+                    }
                     return Ok(());
                 }
                 let whose = read_columns(&rule.name, owner, &[], scope)?;
@@ -455,11 +472,12 @@ impl<'e> RowBuilder<'e> {
                     row.list(&self.envelope.id, whose.iter().map(Option::as_deref));
                     let mut shared = Shared::default();
                     elements(rule, each, scope, |element| {
-                        let shared = shared.of(&rule.name, columns, scope)?;
-                        let columns = read_columns(&rule.name, columns, shared, element)?;
+                        shared.read(&rule.name, columns, scope)?;
+                        let read = read_columns(&rule.name, columns, &shared.values, element)?;
                         let before = row.bytes();
-                        row.element(columns.iter().map(Option::as_deref), own_order);
+                        row.element(read.iter().map(Option::as_deref), own_order);
                         self.spend(&rule.name, 1, row.bytes() - before)?;
+                        self.count(number, columns, &read, Some(&shared.absent), element);
                         if row.fits() { Ok(()) } else { Err(too_long(&rule.name)) }
                     })?;
                 }
@@ -467,7 +485,7 @@ impl<'e> RowBuilder<'e> {
                 self.wrote(&rule.name, table, owner, scope)?;
             }
             (Effect::Send { send, data, delay }, _) => {
-                let row = self.sent(&rule.name, send, data, scope, self.now + *delay)?;
+                let row = self.sent((number, rule), send, data, scope, self.now + *delay)?;
                 self.spend(&rule.name, 1, row.bytes())?;
                 self.keep((number, rule), row)?;
             }
@@ -528,7 +546,27 @@ impl<'e> RowBuilder<'e> {
         row.values(rest);
         let row = row.end();
         self.spend(&rule.1.name, 1, row.bytes())?;
+        self.counts.add_row(rule.0, []);
         self.keep(rule, row)
+    }
+
+    /// Counts a row, and the columns whose paths lead nowhere. `shared`: those that do not come from the element of a list,
+    /// as their indexes.
+    fn count(
+        &mut self,
+        rule: usize,
+        columns: &[Column],
+        values: &[Option<Cow<'_, str>>],
+        shared: Option<&[usize]>,
+        scope: Scope<'_>,
+    ) {
+        let absent = columns.iter().zip(values).enumerate().filter(|(_, (column, value))| {
+            value.is_none()
+                && (shared.is_none() || column.value.is_of_element())
+                && column.value.is_absent(scope)
+        });
+        let absent = absent.map(|(index, _)| index);
+        self.counts.add_row(rule, absent.chain(shared.into_iter().flatten().copied()));
     }
 
     /// Adds the values after the columns if the rule fetches the object on a tie: the object's path, and the rest of the
@@ -601,13 +639,13 @@ impl<'e> RowBuilder<'e> {
     /// reason, and its event takes effect.
     fn sent(
         &mut self,
-        rule: &str,
+        (place, rule): (usize, &Rule),
         send: &Send,
         data: &[(String, Value)],
         scope: Scope<'_>,
         due_at: Timestamp,
     ) -> Result<Row, Fate> {
-        let envelope = self.envelope;
+        let (envelope, rule) = (self.envelope, rule.name.as_str());
         let mut found = |value: &Value| self.texts(rule, json(rule, value, scope)?.as_deref());
         let (channel, to, mut content) = match send {
             Send::Email { template, to, cc, reply_to, recipients, group } => {
@@ -645,11 +683,18 @@ impl<'e> RowBuilder<'e> {
             }
         };
         let mut members = Vec::with_capacity(data.len());
-        for (name, value) in data {
+        let mut absent = Vec::new();
+        for (index, (name, value)) in data.iter().enumerate() {
             // Templates see a missing value as undefined, and can test for it.
-            let Some(value) = json(rule, value, scope)? else { continue };
-            members.push(format!("{}:{value}", serde_json::Value::from(name.as_str())));
+            match json(rule, value, scope)? {
+                Some(value) => {
+                    members.push(format!("{}:{value}", serde_json::Value::from(name.as_str())));
+                }
+                None if value.is_absent(scope) => absent.push(index),
+                None => {}
+            }
         }
+        self.counts.add_row(place, absent);
         let bytes = members.iter().map(String::len).sum::<usize>();
         if bytes > EMAIL_BYTES {
             // The message will be refused; the content that remains gives the reason.
@@ -716,27 +761,30 @@ fn not_json(error: NotJson) -> Fate {
 
 /// The values of list columns that do not come from the element. They are read once, for the first element.
 #[derive(Default)]
-struct Shared<'v>(Vec<Option<Cow<'v, str>>>);
+struct Shared<'v> {
+    /// The value of each column; `None` for columns that come from the element.
+    values: Vec<Option<Cow<'v, str>>>,
+    /// The indexes of those whose paths lead nowhere.
+    absent: Vec<usize>,
+}
 
 impl<'v> Shared<'v> {
-    /// The value of each column; `None` for columns that come from the element.
-    fn of(
-        &mut self,
-        rule: &str,
-        columns: &'v [Column],
-        body: Scope<'v>,
-    ) -> Result<&[Option<Cow<'v, str>>], Fate> {
-        if self.0.is_empty() {
-            let shared = |column: &'v Column| {
-                if column.value.is_of_element() {
-                    Ok(None)
-                } else {
-                    column.json(body).map_err(|error| value_error(rule, error))
-                }
-            };
-            self.0 = columns.iter().map(shared).collect::<Result<_, _>>()?;
+    fn read(&mut self, rule: &str, columns: &'v [Column], body: Scope<'v>) -> Result<(), Fate> {
+        if !self.values.is_empty() {
+            return Ok(());
         }
-        Ok(&self.0)
+        for (index, column) in columns.iter().enumerate() {
+            if column.value.is_of_element() {
+                self.values.push(None);
+                continue;
+            }
+            let value = column.json(body).map_err(|error| value_error(rule, error))?;
+            if value.is_none() && column.value.is_absent(body) {
+                self.absent.push(index);
+            }
+            self.values.push(value);
+        }
+        Ok(())
     }
 }
 

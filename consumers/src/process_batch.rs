@@ -17,6 +17,7 @@ use hookmill_rules::{Program, Rule};
 use serde::Deserialize;
 
 use crate::attempts::{self, Earlier, Failure};
+use crate::counters::RowCounts;
 use crate::decode::decode_batch;
 use crate::plan::{self, EventKey, Planned, Writes};
 use crate::retry::{away_delay, delay};
@@ -48,6 +49,8 @@ pub struct BatchResult {
     pub settled: Vec<Settled>,
     /// The earliest due time of messages that the batch has written to the outbox.
     pub due_at: Option<Timestamp>,
+    /// The rows of the events that took effect.
+    pub rows: RowCounts,
 }
 
 /// Applies a batch. Returns a verdict for each delivery, in order, and never fails; no loop over deliveries contains a `?`.
@@ -94,6 +97,7 @@ pub async fn process_batch<S: Store, O: Objects>(
         on_settled,
         settled,
         due_at,
+        rows: RowCounts::default(),
         away: None,
         unrecorded: false,
     };
@@ -105,7 +109,7 @@ pub async fn process_batch<S: Store, O: Objects>(
         let left_over = || Fate::Unavailable("the delivery got no verdict".into());
         settled.unwrap_or_else(|| settle(None, left_over(), &config.retry, 0))
     });
-    BatchResult { settled: settled.collect(), due_at: run.due_at }
+    BatchResult { settled: settled.collect(), due_at: run.due_at, rows: run.rows }
 }
 
 /// A delivery without a verdict.
@@ -152,6 +156,7 @@ struct BatchRun<'b, S, O, T> {
     on_settled: T,
     settled: Vec<Option<Settled>>,
     due_at: Option<Timestamp>,
+    rows: RowCounts,
     /// The error of an unavailable store. The store is not called again for the rest of the batch.
     away: Option<StoreError>,
     /// Whether the store could not record attempts. It is not asked to again for the rest of the batch.
@@ -326,6 +331,7 @@ impl<S: Store, O: Objects, T: FnMut(usize, &Settled)> BatchRun<'_, S, O, T> {
                         self.due_at = self.due_at.into_iter().chain(plan::first_due(&rows)).min();
                         for write in part {
                             fates[write.index] = Some(write.fate.clone());
+                            self.rows.add(&write.counts);
                         }
                         continue;
                     }

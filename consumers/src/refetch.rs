@@ -379,6 +379,7 @@ fn applied(
         generation: 0,
         rules: Vec::new(),
         headers: BTreeMap::new(),
+        api_version: None,
         body: BodyForm::Text,
     };
     let describe = |fate: Fate| match fate {

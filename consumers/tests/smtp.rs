@@ -162,6 +162,7 @@ impl World {
         let config = Consumers {
             program: Program::default(),
             apis: BTreeMap::new(),
+            api_versions: BTreeMap::new(),
             limits: Limits::default(),
             keep_messages: false,
             alerts: None,

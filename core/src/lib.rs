@@ -17,6 +17,7 @@
 //! Nothing here reads a clock, does IO, or names a platform. The ports are the only `async` signatures, declared
 //! `-> impl Future + Send` on every target.
 
+pub mod api_version;
 pub mod delivery;
 pub mod email;
 pub mod fetch;

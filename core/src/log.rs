@@ -76,6 +76,8 @@ fields! {
     event "event",
     /// The type of an event.
     r#type "type",
+    /// An API version.
+    version "version",
     /// The number of attempts.
     attempts "attempts",
     /// The delay of the next attempt.

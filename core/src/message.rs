@@ -49,6 +49,9 @@ pub struct Envelope {
     /// signs them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// The API version that the provider states, if the source says where: see [`mod@crate::api_version`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<String>,
     /// The location of the body.
     pub body: BodyForm,
 }
@@ -271,6 +274,7 @@ mod tests {
             generation: 0,
             rules: Vec::new(),
             headers: BTreeMap::new(),
+            api_version: None,
             body: BodyForm::Text,
         }
     }

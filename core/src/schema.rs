@@ -45,11 +45,12 @@ pub const SUPPRESSIONS: &str = "suppressions";
 pub const GROUP_SUPPRESSIONS: &str = "group_suppressions";
 
 /// Hookmill's own tables, which rules cannot write.
-pub const OWN_TABLES: [&str; 23] = [
+pub const OWN_TABLES: [&str; 25] = [
     "activity",
     "admin_failures",
     "admin_tokens",
     "alerts",
+    "api_version_counts",
     "audit",
     "body_search",
     "dead_letters",
@@ -67,6 +68,7 @@ pub const OWN_TABLES: [&str; 23] = [
     "replays",
     "retries",
     ROW_GUARDS,
+    "rule_counts",
     "stale_bodies",
     SUPPRESSIONS,
 ];

@@ -169,6 +169,7 @@ mod tests {
             generation: 0,
             rules: Vec::new(),
             headers: BTreeMap::new(),
+            api_version: None,
             body: BodyForm::Text,
         };
         let letter = |envelope| Letter {

@@ -140,6 +140,22 @@ const MINUTES: Kind = Kind {
     messages: false,
 };
 
+const RULE_COUNTS: Kind = Kind {
+    name: "counts of rows",
+    table: "rule_counts",
+    key: "day, rule",
+    old: "WHERE day < ?1 / 86400000 ORDER BY day",
+    messages: false,
+};
+
+const API_VERSION_COUNTS: Kind = Kind {
+    name: "counts of API versions",
+    table: "api_version_counts",
+    key: "day, source, version",
+    old: "WHERE day < ?1 / 86400000 ORDER BY day",
+    messages: false,
+};
+
 const AUDIT: Kind = Kind {
     name: "audit",
     table: "audit",
@@ -214,6 +230,8 @@ pub async fn sweep<S: Store, O: Objects>(
         (&DEAD_LETTERS, dead_letters),
         (&REPLAYS, Some(settled)),
         (&MINUTES, Some(activity)),
+        (&RULE_COUNTS, Some(activity)),
+        (&API_VERSION_COUNTS, Some(activity)),
         (&AUDIT, audit),
     ];
     let mut statements = Vec::new();

@@ -58,6 +58,7 @@ fn envelope(n: usize) -> Envelope {
         generation: 0,
         rules: Vec::new(),
         headers: BTreeMap::new(),
+        api_version: None,
         body: BodyForm::Text,
     }
 }

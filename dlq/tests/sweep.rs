@@ -75,6 +75,8 @@ fn filled(folder: &tempfile::TempDir, days: &[u64]) -> (DataFolder, Sqlite) {
                 "INSERT INTO replays (id, filter, state, total, planned_by, planned_at, generation) VALUES ('n{day}', '{{}}', 'done', 0, 'a', {at}, {day})"
             ),
             format!("INSERT INTO activity VALUES ({at} / 60000, 's', 'applied', 1, 0)"),
+            format!("INSERT INTO rule_counts VALUES ({day}, 'r', 1, '{{}}')"),
+            format!("INSERT INTO api_version_counts VALUES ({day}, 's', 'v', 1, 1, 0, 0)"),
             format!("INSERT INTO event_kinds VALUES ('s', 't', 'applied', {at}, 1)"),
             format!(
                 "INSERT INTO audit (at, actor, action, target, reason, detail) VALUES ({at}, 'a', 'b', 'c', 'd', '{{}}')"
@@ -133,6 +135,8 @@ fn old_rows_are_removed_unless_an_operator_has_to_act() {
     Swept {
         removed: {
             "activity": 1,
+            "counts of API versions": 1,
+            "counts of rows": 1,
             "messages": 2,
             "outbox": 1,
             "outbox batches": 1,
@@ -359,6 +363,7 @@ fn large(event: u8, body: u8) -> (String, String) {
         generation: 0,
         rules: Vec::new(),
         headers: BTreeMap::new(),
+        api_version: None,
         body: BodyForm::Text,
     };
     let key = format!("s/{event}{body}");

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod counts;
 pub mod dead_letters;
 pub mod email;
 pub mod events;

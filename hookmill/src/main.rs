@@ -20,8 +20,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, check, dead_letters, email, events, explain, init, migrate, rejections, replays,
-    reprocess, schema, send, stats, tail, test, token, verify,
+    backup, check, counts, dead_letters, email, events, explain, init, migrate, rejections,
+    replays, reprocess, schema, send, stats, tail, test, token, verify,
 };
 use crate::list::note;
 use crate::run::{dev, serve};
@@ -55,6 +55,7 @@ enum Command {
     Replays(replays::Arguments),
     Reprocess(reprocess::Arguments),
     Stats(stats::Arguments),
+    Counts(counts::Arguments),
     Token(token::Arguments),
     Migrate(migrate::Arguments),
     Backup(backup::Backup),
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         Command::Replays(arguments) => replays::run(&arguments),
         Command::Reprocess(arguments) => reprocess::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
+        Command::Counts(arguments) => counts::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),

@@ -1,6 +1,7 @@
 //! The pipeline in one process: `dev` and `serve` start it, `pipeline` runs all stages, and the other modules support it.
 
 pub mod admin;
+pub mod counts;
 #[cfg(unix)]
 pub mod descriptors;
 pub mod dev;

@@ -200,6 +200,7 @@ pub fn delivery(
         generation: 0,
         rules: Vec::new(),
         headers,
+        api_version: None,
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body) }

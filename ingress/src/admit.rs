@@ -153,6 +153,7 @@ pub fn admit<'r>(
             generation: 0,
             rules: Vec::new(),
             headers: headers.clone(),
+            api_version: event.api_version,
             body: BodyForm::Text,
         };
         (envelope, event.body)

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::LazyCell;
 
 use hookmill_config::scheme::{Answer, Events, NamePart};
+use hookmill_core::api_version;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::limits;
 use hookmill_core::rejection::{Reason, Rejection};
@@ -46,7 +47,8 @@ pub(crate) fn events<'r>(
             let named = |id| event(how, request, body, id, hash.as_deref(), signed);
             named(None).or_else(|_| named(Some(sha256_hex(&[body])))).or_else(|_| {
                 let id = sha256_hex(&[body]);
-                Ok(Event { id, kind: default_kind(how), body: body.into() })
+                let kind = default_kind(how);
+                Ok(Event { id, kind, api_version: None, body: body.into() })
             })
         })
         .collect()
@@ -77,8 +79,8 @@ fn not_json(error: &serde_json::Error) -> Rejection {
 }
 
 /// Whether a part comes from the body.
-fn reads(parts: &[NamePart]) -> bool {
-    parts.iter().any(|part| match part {
+fn reads<'p>(parts: impl IntoIterator<Item = &'p NamePart>) -> bool {
+    parts.into_iter().any(|part| match part {
         NamePart::Body(..) => true,
         NamePart::Either(parts) => reads(parts),
         NamePart::Header(_) | NamePart::BodyHash | NamePart::SignedHash => false,
@@ -105,6 +107,8 @@ fn event<'r>(
             Err(_) if how.default_kind.is_some() && !reads(&how.id) && !how.object => None,
             Err(error) => return Err(rejected(Reason::MalformedEvent, error.to_string())),
         }
+    } else if reads(&how.api_version) {
+        LazyCell::force(&text).as_ref().ok().and_then(|text| how.reads.read(text).ok())
     } else {
         None
     };
@@ -136,7 +140,11 @@ fn event<'r>(
         (_, None, Some(part)) => return Err(missing("type", part)),
         _ => default_kind(how),
     };
-    Ok(Event { id, kind, body: Cow::Borrowed(body) })
+    // An event is an event without a version, and with several.
+    let found = how.api_version.as_ref();
+    let found = found.map(|part| name(part, request, body, values.as_ref(), signed));
+    let api_version = found.and_then(Result::ok).flatten().map(api_version::of);
+    Ok(Event { id, kind, api_version, body: Cow::Borrowed(body) })
 }
 
 fn name(

@@ -65,6 +65,8 @@ pub struct Event<'r> {
     pub id: String,
     /// The provider's type.
     pub kind: String,
+    /// The API version that it states: see [`hookmill_core::api_version`].
+    pub api_version: Option<String>,
     /// Its body: the request's, its part of that, or a form as JSON.
     pub body: Cow<'r, [u8]>,
 }

@@ -48,7 +48,7 @@ pub(crate) fn verify<'r>(
     let (id, kind) = (field("alert_id")?, field("alert_name")?);
     Ok((
         Verified { secret, signed_at: None },
-        Event { id, kind, body: form::to_json(&fields).into() },
+        Event { id, kind, api_version: None, body: form::to_json(&fields).into() },
     ))
 }
 

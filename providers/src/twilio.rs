@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hookmill_core::api_version;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::message::Verified;
 use hookmill_core::rejection::{Reason, Rejection};
@@ -240,7 +241,9 @@ pub(crate) fn identify<'r>(fields: &[(String, String)]) -> Event<'r> {
     } else {
         (hash(), "event".to_owned())
     };
-    Event { id, kind, body: body.into() }
+    let version = field(["ApiVersion", "ApiVersion"]);
+    let api_version = version.map(|version| api_version::of(version.to_owned()));
+    Event { id, kind, api_version, body: body.into() }
 }
 
 /// Signs a URL and a form, as Twilio does.

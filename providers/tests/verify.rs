@@ -500,6 +500,52 @@ fn a_signed_part_does_not_contain_the_separator_after_it() {
 }
 
 #[test]
+fn an_event_has_the_api_version_that_its_request_states() {
+    let version = |scheme: &str, more: &str, headers: &[(&str, &str)], body: &[u8]| {
+        let source = source(scheme, 1, more);
+        let keys = development(&source, &source.secrets[0].name);
+        let mut signed = sign(&source, &keys.signing, outgoing("evt_1", body)).unwrap();
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        signed.headers.extend(headers);
+        let request =
+            Request { method: "POST", query: None, headers: &signed.headers, body: &signed.body };
+        let verifier = Verifier::new(&source, |_| Some(keys.verifying.clone())).unwrap();
+        let Admitted::Events(_, mut events) =
+            verifier.verify(&request, Timestamp::from_seconds(NOW)).unwrap()
+        else {
+            panic!("{scheme}: it is an event")
+        };
+        events.remove(0).api_version
+    };
+    let shopify = ["X-Shopify-API-Version", "Shopify-API-Version"];
+    let twilio = "public_url = \"https://a.test/b\"\n";
+    let own = "signature = { header = \"X-S\", encoding = \"hex\" }\npayload = \"{body}\"\nevent = { id = \"header:X-Id\", type = \"header:X-Kind\", api_version = [\"v\", \"header:X-V\"] }\n";
+    let stripe = |value: &str| {
+        let body = format!(r#"{{"id":"evt_1","type":"a.b"{value}}}"#);
+        version("stripe", "", &[], body.as_bytes())
+    };
+    assert_eq!(stripe(r#","api_version":"2025-03-31.basil""#).as_deref(), Some("2025-03-31.basil"));
+    assert_eq!(stripe(r#","api_version":null"#), None);
+    assert_eq!(stripe(""), None);
+    assert_eq!(stripe(r#","api_version":{}"#), None);
+    assert_eq!(stripe(r#","api_version":"a b""#).as_deref(), Some("other"));
+    for name in shopify {
+        assert_eq!(version("shopify", "", &[(name, "2024-07")], b"{}").as_deref(), Some("2024-07"));
+    }
+    // An event is accepted without a version, and with several.
+    let twice = [(shopify[0], "2024-07"), (shopify[0], "2024-10")];
+    assert_eq!(version("shopify", "", &twice, b"{}"), None);
+    let body = br#"{"type":"a","zendesk_event_version":"2022-06-20"}"#;
+    assert_eq!(version("zendesk", "", &[], body).as_deref(), Some("2022-06-20"));
+    let form = b"MessageSid=SM1&MessageStatus=sent&ApiVersion=2010-04-01";
+    assert_eq!(version("twilio", twilio, &[], form).as_deref(), Some("2010-04-01"));
+    // Nothing else of this one is in its body, so that need not be JSON.
+    assert_eq!(version("hmac", own, &[], br#"{"v":7}"#).as_deref(), Some("7"));
+    assert_eq!(version("hmac", own, &[("X-V", "8")], b"text").as_deref(), Some("8"));
+    assert_eq!(version("hmac", own, &[], b"text"), None);
+}
+
+#[test]
 fn a_stored_form_does_not_contain_its_signature() {
     let sent = Sent::new(source("paddle-classic", 1, ""), "");
     let request = Request {

@@ -293,7 +293,8 @@ async function growth(options) {
     await meter();
     await measure({ ...running, held }, count, connections);
     const { transactions, read, written } = await meter();
-    assert.equal(transactions, count / BATCH, "a full batch is one transaction");
+    // Once a minute, another one has the counts of rows and API versions.
+    assert.ok([0, 1].includes(transactions - count / BATCH), `a full batch is one transaction: ${transactions} for ${count} events`);
     return { read: read / count, written: written / count, minute: await minute() };
   };
   const few = await measured(small);

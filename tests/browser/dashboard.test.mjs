@@ -304,6 +304,30 @@ test("rejections and the audit are listed", async () => {
   ]);
 });
 
+test("the counts show what events lacked, and unexpected API versions", async () => {
+  const today = Math.floor(Date.now() / 86_400_000);
+  for (const [day, rows, absent] of [[today, 3, '{"text":2,"number":1}'], [today - 3, 4, '{"number":4}']]) {
+    pipeline.sql(`INSERT INTO rule_counts VALUES (${day}, 'a-rule', ${rows}, '${absent}')`);
+  }
+  for (const [version, expected] of [["2026-10-28.endive", 1], [`<img src=x onerror=alert(1)>`, 0]]) {
+    pipeline.sql(`INSERT INTO api_version_counts VALUES (${today}, 'stripe', '${version}', ${expected}, 5, ${expected}, ${expected})`);
+  }
+  await open("Counts");
+  const rules = page.getByRole("table", { name: "Rows by rule" });
+  await rules.waitFor();
+  // The pipeline counts rows of other rules, once a minute.
+  const counted = async () => (await rows(rules)).filter(([name]) => ["Rule", "a-rule"].includes(name));
+  assert.deepEqual(await counted(), [["Rule", "Rows", "Without a value"], ["a-rule", "7", "number: 5text: 2"]]);
+  const versions = (await rows(page.getByRole("table", { name: "Events by API version" }))).map((cells) => [cells[1], cells[2], cells[5]]);
+  assert.deepEqual(versions, [["Version", "Events", "Expected"], ["2026-10-28.endive", "5", "yes"], ["<img src=x onerror=alert(1)>", "5", "unexpected"]]);
+  await screenshot(page, "counts");
+  assert.deepEqual(await barriers(page), []);
+  await page.getByRole("link", { name: "Today", exact: true }).click();
+  await page.locator("[aria-current=true]", { hasText: "Today" }).waitFor();
+  await rules.waitFor();
+  assert.deepEqual((await counted())[1], ["a-rule", "3", "text: 2number: 1"]);
+});
+
 test("a long list continues on the next page", async () => {
   await open("Events");
   await shown("50 shown, and there are more.").waitFor();
@@ -572,6 +596,7 @@ test("every page is accessible: light and dark, on a desktop and on a phone", as
     replay: [`#/replays/${replay}`, "Replay"],
     outbox: ["#/outbox", "Outbox"],
     rejections: ["#/rejections", "Rejections"],
+    counts: ["#/counts", "Counts"],
     audit: ["#/audit", "Audit"],
     configuration: ["#/configuration", "Configuration"],
     nowhere: ["#/nowhere", "Not found"],

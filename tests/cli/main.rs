@@ -5,6 +5,7 @@
 
 mod backup;
 mod check;
+mod counts;
 mod dev;
 mod email;
 mod events;
@@ -162,6 +163,7 @@ fn help_lists_the_commands() {
       replays       Replays: plan, run, watch, pause, resume, cancel
       reprocess     Plan to run rules again on applied events, e.g. after changing a rule; start it with `hookmill replays run`
       stats         Show the current state: events, lag, dead letters, the outbox, rejections
+      counts        Count rows by rule, values that events lacked, and events by API version
       token         Tokens for the admin API: create, list, revoke
       migrate       Apply pending migrations to the database
       backup        Copy the data folder into a new folder; Hookmill may be running
@@ -234,6 +236,7 @@ fn a_closed_pipe_ends_a_command_without_an_error() {
         (&["dead-letters", "list"], 0),
         (&["email", "list"], 0),
         (&["rejections"], 0),
+        (&["counts"], 0),
         (&["token", "list"], 0),
         (&["token", "create", "eve", "--role", "read"], 0),
         (&["token", "revoke", "eve"], 0),

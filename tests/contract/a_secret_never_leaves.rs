@@ -26,6 +26,7 @@ fn looked_at(pipeline: &Pipeline) -> (Operator, Vec<String>) {
         "/dead-letters",
         "/dead-letters/groups",
         "/rejections",
+        "/counts",
         "/stats",
         "/configuration",
         "/token",

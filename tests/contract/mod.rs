@@ -24,6 +24,7 @@ mod replay_runs_the_whole_path;
 mod rules_map_events_to_rows;
 mod sms_and_tracking_are_sent_once;
 mod the_admin_api_is_governed;
+mod what_events_lack_is_counted;
 
 use hookmill_tests::event::{Event, stripe};
 use hookmill_tests::eventually;

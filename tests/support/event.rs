@@ -147,6 +147,7 @@ impl Event {
             generation: 0,
             rules: Vec::new(),
             headers: BTreeMap::new(),
+            api_version: body["api_version"].as_str().map(ToOwned::to_owned),
             body: BodyForm::Text,
         }
     }

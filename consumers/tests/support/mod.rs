@@ -112,6 +112,7 @@ pub fn event(id: &str, kind: &str, body: &str, attempts: u32) -> Delivery {
         generation: 0,
         rules: Vec::new(),
         headers: BTreeMap::new(),
+        api_version: None,
         body: BodyForm::Text,
     };
     Delivery { attempts, text: encode(&mut envelope, body.as_bytes()) }

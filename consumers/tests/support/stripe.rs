@@ -48,6 +48,7 @@ pub fn delivery(body: &str) -> Delivery {
         generation: 0,
         rules: Vec::new(),
         headers: BTreeMap::new(),
+        api_version: None,
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body.as_bytes()) }

@@ -3,20 +3,26 @@
 mod background;
 
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use hookmill_cloudflare::{Batch, D1, Metrics, R2, log, now};
 use hookmill_config::Consumers;
+use hookmill_consumers::counters::{Counters, VersionCount};
 use hookmill_consumers::log::entry;
 use hookmill_consumers::{BatchResult, Count, Fate, Settled, counts, process_batch};
 use hookmill_core::delivery::{Delivery, wakes};
+use hookmill_core::log::{Entry, Fields};
 use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, ScheduleContext, ScheduledEvent, console_log, event, js_sys, worker_sys};
 
 /// The checked and compiled configuration, from the build script.
 const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
+
+/// The counts of this isolate that are not written yet.
+static COUNTERS: Counters = Counters::new();
 
 thread_local! {
     static CONSUMERS: OnceCell<Rc<Consumers>> = const { OnceCell::new() };
@@ -57,7 +63,8 @@ pub async fn queue(
         let on_settled = |index: usize, settled: &Settled| batch.settle(index, settled.verdict);
         let result =
             process_batch(&store, &objects, &config, batch.deliveries(), now(), on_settled).await;
-        let BatchResult { settled, due_at } = result;
+        COUNTERS.add(&config, &result).iter().for_each(log);
+        let BatchResult { settled, due_at, .. } = result;
         log_batch(batch.deliveries(), &settled);
         let mut metrics = Metrics::new(&env, "METRICS");
         for Count { source, secret, fate, deliveries } in counts(&settled) {
@@ -67,9 +74,40 @@ pub async fn queue(
         if let Some(due_at) = due_at {
             background::wake(&env, due_at + config.shortest_wait()).await;
         }
+        write_counts(&store, &config, &mut metrics).await;
         Ok(JsValue::UNDEFINED)
     })
     .await
+}
+
+/// Writes the counts of this isolate, once a minute. An invocation has few data points, so the metrics have what fits, the
+/// most notable first; the database has all.
+async fn write_counts(store: &D1, config: &Consumers, metrics: &mut Metrics) {
+    if !COUNTERS.due(now()) {
+        return;
+    }
+    let counts = match COUNTERS.write(store, config, now()).await {
+        Ok(counts) => counts,
+        Err(error) => {
+            let fields = Fields { error: Some(error.to_string()), ..Fields::default() };
+            let message =
+                "cannot write the counts of rows and API versions; will retry in a minute";
+            return log(&Entry::error(message, fields));
+        }
+    };
+    let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    for VersionCount { source, version, expected, events } in counts.versions(config) {
+        let expected = if expected { "true" } else { "false" };
+        metrics.count("api_versions", [source, version, expected], number(events));
+    }
+    let mut rows: Vec<_> = counts.rows.by_name(&config.program).collect();
+    rows.sort_by_key(|(_, value, count)| (value.is_none(), Reverse(*count)));
+    for (rule, value, count) in rows {
+        match value {
+            Some(value) => metrics.count("absent_values", [rule, value], number(count)),
+            None => metrics.count("rows", [rule], number(count)),
+        }
+    }
 }
 
 /// Sends alerts, and does work that no message woke this Worker for: messages that are due later, and work of processes

@@ -34,6 +34,8 @@ pub struct Config {
     pub redact: BTreeMap<String, Vec<Redaction>>,
     /// By source: its provider's API, to fetch objects.
     pub apis: BTreeMap<String, Api>,
+    /// By source: the API versions that its rules are made for, if they are configured.
+    pub api_versions: BTreeMap<String, Vec<String>>,
     /// The rules of the presets, and `[[rules]]`.
     pub rules: Vec<RuleDecl>,
     /// `[retry]`.
@@ -247,6 +249,7 @@ impl FileKeys {
             unmatched: BTreeMap::new(),
             redact: BTreeMap::new(),
             apis: BTreeMap::new(),
+            api_versions: BTreeMap::new(),
             rules: Vec::new(),
             retry: self.retry,
             limits: self.limits,
@@ -272,6 +275,7 @@ impl FileKeys {
             config.presets.extend(source.preset.map(|preset| (name.clone(), preset)));
             config.apis.extend(source.api.map(|api| (name.clone(), api)));
             config.unmatched.insert(name.clone(), source.unmatched);
+            config.api_versions.extend(source.api_versions.map(|known| (name.clone(), known)));
             config.redact.insert(name, source.redact);
             config.ingress.sources.extend(source.source);
         }

@@ -148,6 +148,8 @@ pub struct Consumers {
     pub limits: Limits,
     /// By source: its provider's API, to fetch objects.
     pub apis: BTreeMap<String, Api>,
+    /// By source: the API versions that it expects, if they are configured.
+    pub api_versions: BTreeMap<String, Vec<String>>,
     /// Whether Hookmill keeps messages of applied events.
     pub keep_messages: bool,
     /// How emails are sent, if configured.

@@ -305,6 +305,8 @@ pub struct Events {
     pub kind: Vec<NamePart>,
     /// The type if no part exists.
     pub default_kind: Option<String>,
+    /// The API version, if the provider states it.
+    pub api_version: Option<NamePart>,
     /// Whether the body is a list of events, or has one on each line.
     pub many: bool,
     /// Whether the id is combined with a hash of the body: the signature covers the body and not the id. With the hash, an

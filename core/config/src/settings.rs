@@ -136,7 +136,7 @@ keys! {
         pub events: Option<Duration> =
             duration(days(35)..=days(3650)).optional().defaults_to("forever")
                 .example("\"400d\""),
-        /// How long to keep the activity of each minute, for charts.
+        /// How long to keep the activity of each minute, for charts, and the counts of each day.
         pub activity: Duration = duration(days(1)..=days(3650)).default("\"90d\""),
         /// How long to keep the audit of changes.
         pub audit: Option<Duration> =

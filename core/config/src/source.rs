@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hookmill_core::api_version;
 use hookmill_core::limits::SECRETS;
 use hookmill_core::request::Coding;
 use hookmill_core::secret::SecretName;
@@ -116,6 +117,11 @@ keys! {
         /// The API of Stripe, Clerk or Paddle, from which Hookmill fetches an object if two of its events have the same version.
         api: Option<ObjectsApiKeys> =
             table("a table: { key = \"env:STRIPE_API_KEY\" }").optional().example("{ key = \"env:STRIPE_API_KEY\" }"),
+        /// The versions of the provider's API that your rules are made for. Hookmill applies events of other versions as well, and
+        /// warns about them in the log, in the metrics and in the dashboard. For Stripe, Shopify, Twilio and Zendesk, and for sources
+        /// whose `event` has an `api_version`.
+        api_version: Option<Located<Vec<String>>> =
+            api_versions().located().optional().example("[\"2025-03-31.basil\"]"),
     }
 }
 
@@ -321,8 +327,15 @@ keys! {
         /// Whether the body must be a JSON object. Use `true` if id and type are in headers and the provider signs other requests with
         /// the same secret, as Shopify does. Not with `many`.
         object: Option<bool> = boolean().optional().defaults_to_value("false"),
+        /// The API version, if the provider states it: a path in the body, or `header:X-Name`. A list has alternatives: the first that
+        /// exists. Hookmill counts events by version.
+        api_version: Option<Located<Name>> =
+            first_of().located().optional().example("\"header:X-Shopify-API-Version\""),
     }
     check |keys, section| {
+        if let Some(version) = keys.api_version.as_ref().filter(|version| version.value.is_hash()) {
+            section.report(version.error("a hash is not a version; remove it, or add its place"));
+        }
         if let (Some(true), Some(true), Some(here)) = (keys.many, keys.object, section.at("object")) {
             section.report(here.error("a body with many events is not an object; remove `object`"));
         }
@@ -566,6 +579,22 @@ fn kept_headers() -> Kind<Vec<String>> {
 /// A message has little room.
 const MAX_KEPT_HEADERS: usize = 16;
 
+fn api_versions() -> Kind<Vec<String>> {
+    const EXPECTED: &str = "a version, or a list of versions";
+    let version = text("a version such as \"2025-03-31.basil\"").and_then(|item, text| {
+        if !api_version::is_valid(&text) {
+            let problem = item.here.error(format!("{text:?} is not an API version"));
+            item.report(problem.hint(format!(
+                "a version has letters, digits and `.`, `_`, `-`, `+`, `:`, `/`, at most {}; `{}` counts invalid versions",
+                api_version::LENGTH,
+                api_version::OTHER
+            )));
+        }
+        Some(text)
+    });
+    one_or_many(version, EXPECTED).not_empty("no version is given", format!("expected {EXPECTED}"))
+}
+
 fn body_path() -> Kind<PlainPath> {
     parsed("a path in the body, such as \"signature.timestamp\"", str::parse::<PlainPath>)
         .with(json!({ "minLength": 1 }))
@@ -604,18 +633,23 @@ fn one_place(section: &Section<'_>, keys: &[&str]) {
 const NAMES: &str = "a path such as \"data.id\", \"header:X-Name\", \"hash:body\", \"hash:signed\", or a list of these";
 
 fn names() -> Kind<Vec<Name>> {
-    let hint = || format!("expected {NAMES}");
-    let alternatives = list(name(), NAMES).not_empty("no path is given", hint());
+    let is_one: fn(&Item<'_>) -> bool = |item| !item.is_list();
+    let parts = list(first_of(), NAMES);
+    // An error has been reported.
+    let one = name().map(|name| vec![name]).or(Vec::new());
+    either(is_one, one, parts).not_empty("no path is given", format!("expected {NAMES}"))
+}
+
+/// A path, or a list of them: the first that exists.
+fn first_of() -> Kind<Name> {
+    let alternatives =
+        list(name(), NAMES).not_empty("no path is given", format!("expected {NAMES}"));
     let alternatives = alternatives.and_then(|_, mut names| match names.len() {
         0 | 1 => names.pop(),
         _ => Some(Name::Either(names)),
     });
     let is_list: fn(&Item<'_>) -> bool = |item| item.is_list();
-    let is_one: fn(&Item<'_>) -> bool = |item| !item.is_list();
-    let parts = list(either(is_list, alternatives, name()), NAMES);
-    // An error has been reported.
-    let one = name().map(|name| vec![name]).or(Vec::new());
-    either(is_one, one, parts).not_empty("no path is given", hint())
+    either(is_list, alternatives, name())
 }
 
 fn name() -> Kind<Name> {
@@ -651,6 +685,8 @@ pub(crate) struct SourceDecl {
     pub(crate) unmatched: Unmatched,
     pub(crate) redact: Vec<Redaction>,
     pub(crate) api: Option<Api>,
+    /// The expected API versions, if they are configured.
+    pub(crate) api_versions: Option<Vec<String>>,
 }
 
 /// Reads a source.
@@ -713,6 +749,7 @@ impl SourceKeys {
             unmatched,
             mut redact,
             api,
+            api_version,
             signing,
             challenge_token,
         } = self;
@@ -763,6 +800,16 @@ impl SourceKeys {
             );
             section.report(problem.hint("use \"record\" or \"dead_letter\""));
         }
+        if let (Some(versions), Some(signing)) = (&api_version, &signing)
+            && signing.events.api_version.is_none()
+        {
+            let problem = versions.error(
+                "Hookmill does not know where events of this source state their API version",
+            );
+            section.report(problem.hint(
+                "add the place to `event`: event = { …, api_version = \"header:X-Api-Version\" }; or remove `api_version`",
+            ));
+        }
         redact.extend(signing.iter().flat_map(Signing::proofs));
         let source = signing.map(|signing| Source {
             name: name.to_owned(),
@@ -779,7 +826,8 @@ impl SourceKeys {
             keep_headers,
             rate_limit,
         });
-        SourceDecl { source, preset, unmatched, redact, api }
+        let api_versions = api_version.map(|versions| versions.value);
+        SourceDecl { source, preset, unmatched, redact, api, api_versions }
     }
 }
 
@@ -865,7 +913,7 @@ impl SigningKeys {
                         event.error("Standard Webhooks sends the id of an event in a header");
                     section.report(problem.hint("remove `id`, `many` and `hash`"));
                 }
-                event.value.add_type(&mut events);
+                event.value.describe(&mut events);
             }
             None => events.kind = vec![body_part(&mut events.reads, &path_of("type"))],
         }
@@ -900,7 +948,7 @@ impl SigningKeys {
                     section.report(event.error("`id` is missing").hint(hint));
                 }
             }
-            event.value.add_type(&mut events);
+            event.value.describe(&mut events);
             events.many = event.value.many.unwrap_or(false);
             hashed = event.value.hash.unwrap_or(true);
         }
@@ -1035,10 +1083,13 @@ impl ResponseKeys {
 }
 
 impl EventKeys {
-    fn add_type(&self, events: &mut Events) {
+    /// Adds everything but the id.
+    fn describe(&self, events: &mut Events) {
         events.kind = name_parts(&mut events.reads, &self.r#type.value);
         events.default_kind.clone_from(&self.default);
         events.object = self.object.unwrap_or_default();
+        let version = self.api_version.as_ref();
+        events.api_version = version.map(|name| name_part(&mut events.reads, &name.value));
     }
 }
 
@@ -1117,6 +1168,7 @@ impl Events {
             id: Vec::new(),
             kind: Vec::new(),
             default_kind: None,
+            api_version: None,
             many: false,
             hash: false,
             object: false,
@@ -1125,11 +1177,13 @@ impl Events {
     }
 }
 
-/// Event Streams: <https://www.twilio.com/docs/events/event-types>, CloudEvents in a list.
+/// Event Streams: <https://www.twilio.com/docs/events/event-types>, CloudEvents in a list. They state no version; a form does:
+/// <https://www.twilio.com/docs/messaging/guides/webhook-request>.
 fn twilio_events() -> Events {
     let mut events = Events::none();
     events.id = vec![body_part(&mut events.reads, &path_of("id"))];
     events.kind = vec![body_part(&mut events.reads, &path_of("type"))];
+    events.api_version = Some(body_part(&mut events.reads, &path_of("ApiVersion")));
     events.many = true;
     events
 }
@@ -1143,14 +1197,17 @@ fn body_part(reads: &mut Reads, path: &PlainPath) -> NamePart {
 }
 
 fn name_parts(reads: &mut Reads, names: &[Name]) -> Vec<NamePart> {
-    let part = |name: &Name| match name {
+    names.iter().map(|name| name_part(reads, name)).collect()
+}
+
+fn name_part(reads: &mut Reads, name: &Name) -> NamePart {
+    match name {
         Name::Header(header) => NamePart::Header(header.clone()),
         Name::BodyHash => NamePart::BodyHash,
         Name::SignedHash => NamePart::SignedHash,
         Name::Body(path) => body_part(reads, path),
         Name::Either(names) => NamePart::Either(name_parts(reads, names)),
-    };
-    names.iter().map(part).collect()
+    }
 }
 
 /// Whether this signed part contains the signature.

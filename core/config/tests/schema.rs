@@ -26,6 +26,7 @@ const SAMPLES: [&str; 15] = [
     unmatched = "ignore"
     redact = ["a.b"]
     api = { key = "env:B", rate = 10, url = "https://a.test" }
+    api_version = ["2024-06-20"]
     tolerance = "5m"
     future_tolerance = "5m"
     response = { status = 201, content_type = "text/xml", body = "a" }
@@ -71,7 +72,7 @@ const SAMPLES: [&str; 15] = [
     signature = { header = ["X-S", "S"], encoding = "hex", list = ",", prefix = "v1=" }
     timestamp = { header = ["X-T", "T"] }
     payload = "{timestamp}.{body}"
-    event = { id = [["header:X-Id", "id"], "hash:body"], type = [["type", "kind"], "action"] }
+    event = { id = [["header:X-Id", "id"], "hash:body"], type = [["type", "kind"], "action"], api_version = ["header:X-V", "v"] }
     "#,
     r#"
     [sources.url]

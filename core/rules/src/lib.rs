@@ -82,6 +82,20 @@ pub struct Rule {
     pub effect: Effect,
 }
 
+impl Rule {
+    /// The name of a value that its rows have, by its index: a column, or a member of `data`. After the last comes the list.
+    pub fn value_name(&self, index: usize) -> &str {
+        let name = match &self.effect {
+            Effect::Row { columns, .. } | Effect::Rows { columns, .. } => {
+                columns.get(index).map(|column| &column.name)
+            }
+            Effect::Send { data, .. } => data.get(index).map(|(name, _)| name),
+            Effect::Outcome { .. } | Effect::Suppress(_) | Effect::Lift(_) => None,
+        };
+        name.map_or("each", String::as_str)
+    }
+}
+
 /// A handler of a rule. The rule's paths refer to the values that the handler returns.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HandlerRef {

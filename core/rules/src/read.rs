@@ -137,14 +137,17 @@ impl From<serde_json::Error> for NotJson {
     }
 }
 
-/// The values of one body: the JSON text of each, as the provider wrote it.
+const NULL: &str = "null";
+
+/// The values of one body: the JSON text of each, as the provider wrote it. Of a value that cannot have a member or an
+/// element, because it is `null` or too short, that is `null` too.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Values<'b>(Vec<Option<&'b str>>);
 
 impl Values<'_> {
     /// The text of the value that [`Reads::whole`] reads.
     pub fn whole(&self) -> &str {
-        self.0.first().copied().flatten().unwrap_or("null")
+        self.0.first().copied().flatten().unwrap_or(NULL)
     }
 }
 
@@ -202,7 +205,7 @@ impl Reads {
 impl Slot {
     /// The JSON text at this path; `None` if there is no value, or `null`.
     pub fn value<'b>(self, values: &Values<'b>) -> Option<&'b str> {
-        values.0[self.0].filter(|text| *text != "null")
+        values.0[self.0].filter(|text| *text != NULL)
     }
 }
 
@@ -212,15 +215,31 @@ impl Read {
         match &self.select {
             None => self.slot.value(values),
             Some(select) => {
-                let found = select.find(values.0[self.slot.0]?, values.0[select.equals.0]?);
-                found.filter(|text| *text != "null")
+                let (array, wanted) = (values.0[self.slot.0]?, values.0[select.equals.0]?);
+                let found = select.find(array, wanted).break_value()?;
+                found.filter(|text| *text != NULL)
             }
         }
+    }
+
+    /// Whether this path leads nowhere: an object on its way does not have the next member. It leads somewhere if a value on
+    /// its way is `null`, or a list without the element.
+    pub fn is_absent(&self, values: &Values<'_>) -> bool {
+        let at = |slot: Slot| values.0[slot.0];
+        let Some(select) = &self.select else { return at(self.slot).is_none() };
+        let (Some(array), Some(wanted)) = (at(self.slot), at(select.equals)) else {
+            return true;
+        };
+        select.find(array, wanted) == ControlFlow::Break(None)
     }
 }
 
 impl SelectRead {
-    fn find<'b>(&self, array: &'b str, wanted: &str) -> Option<&'b str> {
+    /// The value in the first element that matches.
+    fn find<'b>(&self, array: &'b str, wanted: &str) -> ControlFlow<Option<&'b str>> {
+        if wanted == NULL {
+            return ControlFlow::Continue(());
+        }
         let found = each_element(array, &self.element, |values| {
             let field = values.0[self.field.0];
             Ok::<_, Infallible>(if field.is_some_and(|field| same(field, wanted)) {
@@ -230,7 +249,7 @@ impl SelectRead {
             })
         });
         // The value at the path of a list may be something else. Then no element matches.
-        found.ok()?.break_value()?
+        found.unwrap_or(ControlFlow::Continue(()))
     }
 }
 
@@ -350,7 +369,7 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
             let node = &self.node.keys[index];
             let bit = u32::try_from(index).ok().and_then(|index| 1_u128.checked_shl(index));
             if bit.is_none_or(|bit| read & bit != 0) {
-                node.forget(self.values);
+                node.set_below(self.values, None);
             }
             read |= bit.unwrap_or_default();
             map.next_value_seed(Walk { node, values: &mut *self.values })?;
@@ -359,8 +378,9 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
     }
 
     fn visit_seq<A: SeqAccess<'b>>(self, mut seq: A) -> Result<(), A::Error> {
-        for index in 0.. {
-            let more = match self.node.elements.get(&index) {
+        let mut length = 0;
+        loop {
+            let more = match self.node.elements.get(&length) {
                 Some(node) => {
                     seq.next_element_seed(Walk { node, values: &mut *self.values })?.is_some()
                 }
@@ -369,6 +389,10 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
             if !more {
                 break;
             }
+            length += 1;
+        }
+        for (_, node) in self.node.elements.iter().filter(|(index, _)| **index >= length) {
+            node.set(self.values, Some(NULL));
         }
         Ok(())
     }
@@ -394,18 +418,24 @@ impl<'b> Visitor<'b> for Walk<'_, '_, 'b> {
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
+        self.node.set_below(self.values, Some(NULL));
         Ok(())
     }
 }
 
 impl Node {
-    /// Forgets the values found here: the member is repeated, and its last value may lack what the first had.
-    fn forget(&self, values: &mut Values<'_>) {
+    /// Sets the value here and those below.
+    fn set<'b>(&self, values: &mut Values<'b>, text: Option<&'b str>) {
+        if let Some(slot) = self.slot {
+            values.0[slot.0] = text;
+        }
+        self.set_below(values, text);
+    }
+
+    /// Sets the values below. A repeated member forgets them: its last value may lack what the first had.
+    fn set_below<'b>(&self, values: &mut Values<'b>, text: Option<&'b str>) {
         for node in self.keys.values().chain(self.elements.values()) {
-            if let Some(slot) = node.slot {
-                values.0[slot.0] = None;
-            }
-            node.forget(values);
+            node.set(values, text);
         }
     }
 }
@@ -474,6 +504,49 @@ mod tests {
             ("nothing", None),
         ] {
             assert_eq!(read(path, body).unwrap().as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_leads_nowhere_if_an_object_lacks_the_next_member() {
+        let body = r#"{"a":{"b":null,"c":[],"d":"text","e":{"f":1}},"n":null,"l":[{"id":"x","v":{}},{"id":null}],"w":"x","o":"y"}"#;
+        for (path, absent) in [
+            ("a.b", false),
+            ("a.b.c", false),
+            ("a.b[0].c", false),
+            ("n.x.y[1].z", false),
+            ("a.c[0]", false),
+            ("a.c[0].d", false),
+            ("l[2].v", false),
+            ("l[id = w].id", false),
+            ("l[id = o].id", false),
+            ("l[id = n].id", false),
+            ("n[id = w].id", false),
+            ("a.x", true),
+            ("a.x[0]", true),
+            ("a.c.x", true),
+            ("a.d.x", true),
+            ("a.e.f.x", true),
+            ("l[0].x", true),
+            ("l[id = w].x", true),
+            ("l[id = w].v.x", true),
+            ("l[id = x].id", true),
+            ("x[id = w].id", true),
+        ] {
+            let mut reads = Reads::default();
+            reads.add(&"a".parse().unwrap());
+            let read = reads.add(&path.parse().unwrap());
+            let body = Body::new(body.as_bytes()).unwrap();
+            let values = reads.read(&body).unwrap();
+            assert_eq!(read.is_absent(&values), absent, "{path}");
+            assert!(!absent || read.value(&values).is_none(), "{path}");
+        }
+        // Of a repeated member, the last counts.
+        for (body, absent) in [(r#"{"a":null,"a":{}}"#, true), (r#"{"a":{},"a":null}"#, false)] {
+            let mut reads = Reads::default();
+            let read = reads.add(&"a.b".parse().unwrap());
+            let body = Body::new(body.as_bytes()).unwrap();
+            assert_eq!(read.is_absent(&reads.read(&body).unwrap()), absent);
         }
     }
 

@@ -171,6 +171,15 @@ impl PathRead {
             Origin::Header(name) => scope.event.headers.get(name).map(|value| quoted(value)),
         }
     }
+
+    /// Whether it leads nowhere: [`Read::is_absent`].
+    pub fn is_absent(&self, scope: Scope<'_>) -> bool {
+        match &self.origin {
+            Origin::Body(read) => read.is_absent(scope.body),
+            Origin::Element(read) => scope.element.is_none_or(|element| read.is_absent(element)),
+            Origin::Header(name) => !scope.event.headers.contains_key(name),
+        }
+    }
 }
 
 /// The source of a value.
@@ -288,6 +297,16 @@ impl Value {
             Self::Constant(_) | Self::Event(_) => (&[][..], &[][..]),
         };
         paths.iter().chain(more)
+    }
+
+    /// Whether all of its paths lead nowhere: [`Read::is_absent`]. Constants and fields of the event have no paths.
+    pub fn is_absent(&self, scope: Scope<'_>) -> bool {
+        match self {
+            Self::Paths { paths, .. } | Self::Money { amount: paths, .. } => {
+                paths.iter().all(|path| path.is_absent(scope))
+            }
+            Self::Constant(_) | Self::Event(_) => false,
+        }
     }
 
     /// The value as JSON text in its stored form; `None` if there is no value.

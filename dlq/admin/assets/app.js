@@ -345,6 +345,9 @@ async function list(page, { of, parameters = {}, caption, columns, nothing, refr
 
 const WINDOWS = [[60, "Hour"], [360, "6 hours"], [1440, "Day"]];
 
+// Links to a page in other windows of time.
+const windows = (base, name, all, shown) => element("nav", { "aria-label": "Time", class: "windows" }, element("ul", {}, all.map(([of, label]) => element("li", {}, element("a", { href: address(base, { [name]: of }), "aria-current": of === shown && "true" }, label)))));
+
 // Bars with a text alternative, and a table with the exact values.
 function chart(title, unit) {
   const graph = drawing("svg", { role: "img", viewBox: "0 0 600 120", preserveAspectRatio: "none" });
@@ -389,7 +392,6 @@ function spans(stats, minutes) {
 async function overview(page, _parts, query) {
   page.begin("Overview");
   const minutes = WINDOWS.find(([minutes]) => String(minutes) === query.get("minutes"))?.[0] ?? 60;
-  const windows = WINDOWS.map(([of, name]) => element("li", {}, element("a", { href: address("#/", { minutes: of }), "aria-current": of === minutes && "true" }, name)));
   const tiles = element("dl", { class: "tiles" });
   const rate = chart("Events per minute", "");
   const lag = chart("Longest lag", "");
@@ -430,7 +432,7 @@ async function overview(page, _parts, query) {
   };
   await update();
   page.fill(
-    element("nav", { "aria-label": "Time", class: "windows" }, element("ul", {}, windows)),
+    windows("#/", "minutes", WINDOWS, minutes),
     element("section", { "aria-label": "At a glance" }, tiles),
     element("section", { "aria-label": "Over time", class: "columns" }, rate.whole, lag.whole),
     tables,
@@ -979,6 +981,40 @@ async function rejections(page, _parts, query) {
   );
 }
 
+// ---- Counts
+
+const PERIODS = [[1, "Today"], [7, "7 days"], [30, "30 days"]];
+
+async function counts(page, _parts, query) {
+  page.begin("Counts");
+  const days = PERIODS.find(([days]) => String(days) === query.get("days"))?.[0] ?? 7;
+  const { rules, versions } = await page.get(address("/counts", { days }));
+  const written = table("Rows by rule", [
+    ["Rule", ({ rule }) => word(rule)],
+    ["Rows", ({ rows }) => number(rows)],
+    ["Without a value", ({ absent }) => absent.length > 0 && absent.map(({ column, rows }) => element("div", {}, word(column), `: ${number(rows)}`))],
+  ], rules);
+  const seen = table("Events by API version", [
+    ["Source", ({ source }) => word(source)],
+    ["Version", ({ version }) => word(version)],
+    ["Events", ({ events }) => number(events)],
+    ["First", ({ first_at }) => time(first_at)],
+    ["Last", ({ last_at }) => time(last_at)],
+    ["Expected", ({ expected }) => (expected ? "yes" : badge("unexpected"))],
+  ], versions);
+  page.fill(
+    windows("#/counts", "days", PERIODS, days),
+    element("section", {}, element("h2", {}, "API versions"), versions.length ? seen.whole : element("p", {}, "No events with a version.")),
+    element(
+      "section",
+      {},
+      element("h2", {}, "Rules"),
+      element("p", {}, "Rows without deletions. A row is without a value if its event has no member at any path of the column; ", element("code", {}, "null"), " is a value. The column ", element("code", {}, "each"), " is the list of the rule."),
+      rules.length ? written.whole : element("p", {}, "No rows."),
+    ),
+  );
+}
+
 // The target of a change, as a link.
 function target({ action, target }) {
   if (action.startsWith("letter.")) return element("a", { href: link("dead-letters", target) }, word(target));
@@ -1033,7 +1069,7 @@ async function configuration(page) {
 
 // ---- Navigation
 
-const SECTIONS = [["", "Overview"], ["events", "Events"], ["dead-letters", "Dead letters"], ["replays", "Replays"], ["outbox", "Outbox"], ["rejections", "Rejections"], ["audit", "Audit"], ["configuration", "Configuration"]];
+const SECTIONS = [["", "Overview"], ["events", "Events"], ["dead-letters", "Dead letters"], ["replays", "Replays"], ["outbox", "Outbox"], ["rejections", "Rejections"], ["counts", "Counts"], ["audit", "Audit"], ["configuration", "Configuration"]];
 
 // By the first part of the address and the number of parts.
 const VIEWS = {
@@ -1046,6 +1082,7 @@ const VIEWS = {
   "replays/2": replay,
   "outbox/1": outbox,
   "rejections/1": rejections,
+  "counts/1": counts,
   "audit/1": audit,
   "configuration/1": configuration,
 };

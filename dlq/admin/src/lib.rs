@@ -12,6 +12,7 @@ mod actor;
 mod audit;
 pub mod auth;
 mod body_view;
+mod counts;
 mod dashboard;
 mod dead_letters;
 mod events;
@@ -80,6 +81,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(outbox::suppressions))
         .routes(routes!(outbox::unsuppress))
         .routes(routes!(stats::stats))
+        .routes(routes!(counts::counts))
         .routes(routes!(stats::usage))
         .routes(routes!(stats::rejections))
         .routes(routes!(stats::audit))

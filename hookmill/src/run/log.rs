@@ -17,6 +17,7 @@ pub fn write(entry: &Entry) {
                 source = fields.source.as_deref(),
                 event = fields.event.as_deref(),
                 r#type = fields.r#type.as_deref(),
+                version = fields.version.as_deref(),
                 attempts = number(fields.attempts.as_deref()),
                 delay = fields.delay.as_deref(),
                 reason = fields.reason.as_deref(),

@@ -32,6 +32,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::run::admin;
+use crate::run::counts::Counts;
 #[cfg(unix)]
 use crate::run::descriptors;
 use crate::run::display::DisplayApi;
@@ -244,19 +245,18 @@ pub fn run(
         let events = queue.sender(QueueName::Events);
         let sending = Sending { channels, alarm, apis, out, client: client.clone(), events };
         sending.start(&mut tasks, &runner, &store, &config);
+        let counts = Counts::start(&mut tasks, (&store, &config, &metrics), &stopped);
         let consumer = Consumer {
             queue: queue.clone(),
             store: store.clone(),
             objects: objects.clone(),
             metrics: metrics.clone(),
             written: written.clone(),
+            counts: counts.clone(),
             config,
             batch: loaded.config.queue.batch(),
         };
-        for number in 1..=CONSUMERS {
-            consumer.start(&mut tasks, format!("consumer {number}"), QueueName::Events, &stopped);
-        }
-        consumer.start(&mut tasks, "consumer of replays".to_owned(), QueueName::Replays, &stopped);
+        consumer.start_all(&mut tasks, &stopped);
         let replay_requested = Arc::new(Notify::new());
         let replays = RunReplays { store: store.clone(), queue: queue.sender(QueueName::Replays) };
         runner.start(&mut tasks, "replays".to_owned(), replays, replay_requested.clone());
@@ -298,6 +298,7 @@ pub fn run(
         serve(listener, admin_listener, service, admin, limits, stop_signal).await;
         stop.send_replace(true);
         tasks.ended().await;
+        counts.write().await;
         Ok(())
     })
 }
@@ -568,11 +569,19 @@ struct Consumer {
     metrics: Metrics,
     /// Notified when there are new messages in the outbox.
     written: Arc<Notify>,
+    counts: Counts,
     config: Consumers,
     batch: Batch,
 }
 
 impl Consumer {
+    fn start_all(&self, tasks: &mut Tasks, stopped: &watch::Receiver<bool>) {
+        for number in 1..=CONSUMERS {
+            self.start(tasks, format!("consumer {number}"), QueueName::Events, stopped);
+        }
+        self.start(tasks, "consumer of replays".to_owned(), QueueName::Replays, stopped);
+    }
+
     fn start(
         &self,
         tasks: &mut Tasks,
@@ -621,7 +630,8 @@ impl Consumer {
                 |_, _| {},
             )
             .await;
-            let BatchResult { settled, due_at } = result;
+            self.counts.add(&result);
+            let BatchResult { settled, due_at, .. } = result;
             if due_at.is_some() {
                 self.written.notify_waiters();
             }

@@ -42,6 +42,7 @@ impl Loaded {
             retry: self.config.retry.clone(),
             limits: self.config.limits,
             apis: self.config.apis.clone(),
+            api_versions: self.config.api_versions.clone(),
             keep_messages: self.config.retention.messages.is_some(),
             emails: self.config.emails.clone(),
             sms: self.config.sms.clone(),

@@ -15,7 +15,8 @@ use tokio::net::TcpListener;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 
-/// The counters of one process. Labels are bounded: configured sources, and Hookmill's own words and numbers.
+/// The counters of one process. Labels are bounded: configured names, Hookmill's own words and numbers, and a few API versions
+/// of each source.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
@@ -23,6 +24,9 @@ pub struct Metrics {
     deliveries: Family<Labels<3>, Counter>,
     rejections: Family<Labels<2>, Counter>,
     outgoing: Family<Labels<2>, Counter>,
+    rows: Family<Labels<1>, Counter>,
+    absent_values: Family<Labels<2>, Counter>,
+    api_versions: Family<Labels<3>, Counter>,
     task_restarts: Family<Labels<1>, Counter>,
     queue_messages: Family<Labels<1>, Gauge>,
     queue_oldest: Family<Labels<1>, Gauge<f64, AtomicU64>>,
@@ -73,6 +77,19 @@ impl Default for Metrics {
         );
         registry.register("rejections", "Rejected requests", rejections.clone());
         registry.register("outgoing", "Messages of the outbox by result", outgoing.clone());
+        let (rows, absent_values) = (Family::default(), Family::default());
+        let api_versions = Family::default();
+        registry.register("rows", "Rows that rules wrote, without deletions", rows.clone());
+        registry.register(
+            "absent_values",
+            "Rows for which all paths of a column led nowhere",
+            absent_values.clone(),
+        );
+        registry.register(
+            "api_versions",
+            "Events by the version of the provider's API, and whether the source expects it",
+            api_versions.clone(),
+        );
         let task_restarts = Family::default();
         registry.register(
             "task_restarts",
@@ -133,6 +150,9 @@ impl Default for Metrics {
             deliveries,
             rejections,
             outgoing,
+            rows,
+            absent_values,
+            api_versions,
             task_restarts,
             queue_messages,
             queue_oldest,
@@ -171,6 +191,27 @@ impl Metrics {
     pub fn count_outgoing(&self, channel: &str, state: &str, count: u64) {
         let labels = [("channel", channel.to_owned()), ("state", state.to_owned())];
         self.outgoing.get_or_create(&labels).inc_by(count);
+    }
+
+    /// `hookmill_rows_total{rule}`.
+    pub fn count_rows(&self, rule: &str, count: u64) {
+        self.rows.get_or_create(&[("rule", rule.to_owned())]).inc_by(count);
+    }
+
+    /// `hookmill_absent_values_total{rule, column}`.
+    pub fn count_absent(&self, rule: &str, column: &str, count: u64) {
+        let labels = [("rule", rule.to_owned()), ("column", column.to_owned())];
+        self.absent_values.get_or_create(&labels).inc_by(count);
+    }
+
+    /// `hookmill_api_versions_total{source, version, expected}`.
+    pub fn count_versions(&self, source: &str, version: &str, expected: bool, count: u64) {
+        let labels = [
+            ("source", source.to_owned()),
+            ("version", version.to_owned()),
+            ("expected", expected.to_string()),
+        ];
+        self.api_versions.get_or_create(&labels).inc_by(count);
     }
 
     /// `hookmill_task_restarts_total{task}`.

@@ -305,7 +305,7 @@ fn errors_of_a_scheme_are_reported_with_hints() {
     hookmill.toml:8:37: sources.s.event.many: found a whole number
       hint: expected true or false
     hookmill.toml:8:40: sources.s.event: unknown key `kind`
-      hint: possible here: `id`, `type`, `default`, `many`, `hash`, `object`
+      hint: possible here: `id`, `type`, `default`, `many`, `hash`, `object`, `api_version`
     hookmill.toml:6:11: sources.s.payload: missing a closing brace
       hint: possible here: {timestamp}, {method}, {url}, {plain_url}, {body}, {header:NAME}, {header:NAME:LENGTH}, {body:PATH}, and literal characters
     hookmill.toml:5:11: sources.s.payload: `payload` contains `{timestamp}` but `timestamp` is missing
@@ -441,6 +441,59 @@ fn alternatives_are_read_and_their_errors_reported() {
     hookmill.toml:5:13: sources.s.timestamp: the signature's header is not declared as a list with a `key`
       hint: declare it: signature = { header = "…", list = ",", key = "v1", encoding = "hex" }
     "#);
+}
+
+#[test]
+fn an_expected_api_version_needs_its_place() {
+    let source = |name: &str, scheme: &str, lines: &str| {
+        format!("[sources.{name}]\nscheme = \"{scheme}\"\nsecrets = [\"env:A\"]\n{lines}\n")
+    };
+    let custom = |event: &str| {
+        let lines = "signature = { header = \"X-T\" }\napi_version = \"v1\"\n";
+        format!("{lines}event = {{ id = \"id\", type = \"type\"{event} }}")
+    };
+    let texts = [
+        source("github", "github", "api_version = [\"2022-11-28\"]"),
+        source("clerk", "clerk", "api_version = [\"2025-04-10\"]"),
+        source("bare", "token", &custom("")),
+        source("hashed", "token", &custom(", api_version = \"hash:body\"")),
+        source("stripe", "stripe", "api_version = []"),
+        source("shopify", "shopify", "api_version = [\"2024 07\", \"other\"]"),
+    ];
+    insta::assert_snapshot!(errors(&texts.concat()), @r#"
+    hookmill.toml:4:15: sources.github.api_version: Hookmill does not know where events of this source state their API version
+      hint: add the place to `event`: event = { …, api_version = "header:X-Api-Version" }; or remove `api_version`
+    hookmill.toml:8:15: sources.clerk.api_version: Hookmill does not know where events of this source state their API version
+      hint: add the place to `event`: event = { …, api_version = "header:X-Api-Version" }; or remove `api_version`
+    hookmill.toml:13:15: sources.bare.api_version: Hookmill does not know where events of this source state their API version
+      hint: add the place to `event`: event = { …, api_version = "header:X-Api-Version" }; or remove `api_version`
+    hookmill.toml:20:51: sources.hashed.event.api_version: a hash is not a version; remove it, or add its place
+    hookmill.toml:24:15: sources.stripe.api_version: no version is given
+      hint: expected a version, or a list of versions
+    hookmill.toml:28:16: sources.shopify.api_version[0]: "2024 07" is not an API version
+      hint: a version has letters, digits and `.`, `_`, `-`, `+`, `:`, `/`, at most 64; `other` counts invalid versions
+    hookmill.toml:28:27: sources.shopify.api_version[1]: "other" is not an API version
+      hint: a version has letters, digits and `.`, `_`, `-`, `+`, `:`, `/`, at most 64; `other` counts invalid versions
+    "#);
+    let twilio = "public_url = \"https://a.test/b\"\napi_version = \"2010-04-01\"";
+    let texts = [
+        source("stripe", "stripe", "api_version = [\"2024-06-20\", \"2025-03-31.basil\"]"),
+        source("shopify", "shopify", "api_version = \"2024-07\""),
+        source("twilio", "twilio", twilio),
+        source("zendesk", "zendesk", "api_version = \"2022-06-20\""),
+        source("own", "token", &custom(", api_version = [\"header:X-V\", \"v\"]")),
+        source(
+            "svix",
+            "svix",
+            "event = { type = \"type\", api_version = \"v\" }\napi_version = \"v1\"",
+        ),
+        source("any", "stripe", ""),
+    ];
+    let (config, errors) = parse("hookmill.toml", &texts.concat());
+    assert_eq!(errors, []);
+    let sources: Vec<_> = config.api_versions.keys().map(String::as_str).collect();
+    assert_eq!(sources, ["own", "shopify", "stripe", "svix", "twilio", "zendesk"]);
+    assert_eq!(config.api_versions["stripe"], ["2024-06-20", "2025-03-31.basil"]);
 }
 
 #[test]
