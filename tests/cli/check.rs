@@ -63,8 +63,9 @@ fn every_commented_line_of_the_example_is_valid_too() {
     assert!(opened.contains(&"[[rules]]") && opened.contains(&"[database]"));
     let app = example.path().join("migrations/app");
     std::fs::create_dir_all(&app).unwrap();
-    let sql = opened.iter().find_map(|line| line.strip_prefix("# CREATE")).unwrap();
-    std::fs::write(app.join("1000_plans.sql"), format!("CREATE{sql}")).unwrap();
+    let sql = opened.iter().filter_map(|line| line.strip_prefix("# "));
+    let sql: Vec<_> = sql.filter(|line| line.starts_with("CREATE")).collect();
+    std::fs::write(app.join("1000_plans.sql"), sql.join("\n")).unwrap();
     std::fs::write(&path, opened.join("\n")).unwrap();
     insta::assert_snapshot!(shown(example.path(), &["check"]), @"
     exit code 0
@@ -860,6 +861,71 @@ set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_addr
     "#);
     let denied = crate::printed(folder.path(), &["check", "--json", "--deny-warnings"]);
     assert_eq!(denied["valid"], false);
+}
+
+#[test]
+fn a_table_without_a_view_of_its_live_rows_is_a_warning() {
+    let folder = with_rules(
+        r#"
+[[rules]]
+name = "orders"
+on = "stripe:customer.subscription.*"
+table = "order"
+key = { id = "data.object.id" }
+version = { unix_seconds = "created" }
+delete = "customer.subscription.deleted"
+final = true
+set = { status = "data.object.status" }
+
+[[rules]]
+name = "seats"
+on = "stripe:invoice.paid"
+table = "seats"
+key = { id = "data.object.id" }
+version = { unix_seconds = "created" }
+parents = { order_id = "order" }
+set = { order_id = "data.object.customer" }
+
+[[rules]]
+name = "accounts"
+on = "stripe:customer.deleted"
+table = "accounts"
+update = true
+key = { customer_id = "data.object.id" }
+version = { unix_seconds = "created" }
+delete = "*"
+
+[[rules]]
+name = "paid"
+on = "stripe:invoice.paid"
+table = "paid"
+key = { id = "data.object.number" }
+version = { unix_seconds = "created" }
+set = { a = "id", b = "id", c = "id", d = "id", e = "id" }
+"#,
+    );
+    let guard = "_version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER";
+    let mut sql = format!(
+        "CREATE TABLE \"order\" (id TEXT PRIMARY KEY, status TEXT, {guard}) STRICT;\n\
+         CREATE TABLE seats (id TEXT PRIMARY KEY, order_id TEXT, {guard}) STRICT;\n\
+         CREATE INDEX seats_of_order ON seats (order_id);\n\
+         CREATE TABLE accounts (customer_id TEXT PRIMARY KEY, plan TEXT, {guard}) STRICT;\n\
+         -- A view of children reads the parents too.\n\
+         CREATE VIEW children AS SELECT id FROM seats WHERE NOT EXISTS (\n\
+             SELECT 1 FROM \"order\" AS parent WHERE parent.id = order_id AND parent._deleted = 1);\n"
+    );
+    let migration = folder.path().join("app/1001_orders.sql");
+    std::fs::write(&migration, &sql).unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @"");
+    // The statements of the hints are right.
+    let found = crate::printed(folder.path(), &["check", "--json"]);
+    for warning in found["warnings"].as_array().unwrap() {
+        let (_, view) = warning["hint"].as_str().unwrap().split_once("CREATE VIEW").unwrap();
+        sql += &format!("CREATE VIEW{view}\n");
+    }
+    std::fs::write(&migration, &sql).unwrap();
+    let denied = crate::printed(folder.path(), &["check", "--json", "--deny-warnings"]);
+    assert_eq!(denied["valid"], true, "{denied}");
 }
 
 #[test]
