@@ -690,7 +690,7 @@ FROM early_fraud_warnings WHERE _deleted = 0;
 --
 -- A user by email address:
 --
---     SELECT id, first_name, last_name FROM live_users WHERE email = 'ines.almeida@example.com'
+--     SELECT id, first_name, last_name FROM live_users WHERE email = 'tanaka.mei@example.com'
 CREATE TABLE users (
     id TEXT NOT NULL PRIMARY KEY, -- `user_…`.
     email TEXT, -- The primary email address.
