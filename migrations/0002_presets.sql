@@ -18,9 +18,10 @@
 -- Preset `stripe`
 --
 -- Amounts are in the smallest unit of the currency, as Stripe's are. Rows have `account`, the
--- [connected account](https://docs.stripe.com/connect) that they belong to, and `livemode`. A destination for connected
--- accounts in live mode gets test events too, so an application on it reads rows with `livemode = 1`. The ids that Stripe makes
--- are different in every account and mode; two products or plans whose ids you chose yourself share a row if the ids are equal.
+-- [connected account](https://docs.stripe.com/connect) that they belong to, and `livemode`; items and lines have those of their
+-- subscription or invoice. A destination for connected accounts in live mode gets test events too, so an application on it reads
+-- rows with `livemode = 1`. The ids that Stripe makes are different in every account and mode. Two products or plans whose ids
+-- you chose yourself share a row if the ids are equal.
 
 -- The customers.
 --
