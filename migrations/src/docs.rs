@@ -95,11 +95,10 @@ fn parse(sql: &str) -> Result<Document<'_>, Vec<String>> {
                     "{name}: its comment needs an example in SQL, indented by four blanks"
                 ));
             }
-            match document.presets.last_mut() {
-                Some(preset) => preset.tables.push(Table { name, text: comment, columns }),
-                None => {
-                    faults.push(format!("{name}: no comment \"Preset `name`\" is above the table"))
-                }
+            if let Some(preset) = document.presets.last_mut() {
+                preset.tables.push(Table { name, text: comment, columns });
+            } else {
+                faults.push(format!("{name}: no comment \"Preset `name`\" is above the table"));
             }
         } else if line.is_empty() {
             // A comment on its own.
