@@ -24,11 +24,11 @@ fn event(kind: &str, object: &Value) -> String {
     json!({ "id": "evt_1", "type": kind, "created": 1_767_225_600, "data": data }).to_string()
 }
 
-/// The plan needs 21. `serde_json::Value` needs 222 for these bodies.
+/// The plan needs 29, with the items of subscriptions and the lines of invoices. `serde_json::Value` needs 222 for these bodies.
 #[test]
 fn an_event_is_planned_with_few_allocations() {
     let allocations = planning(&stripe::config(""), &stripe::bodies(100)).count_total;
-    assert!(allocations <= 100 * 25, "{allocations} for 100 events");
+    assert!(allocations <= 100 * 32, "{allocations} for 100 events");
 }
 
 #[test]

@@ -205,3 +205,63 @@ pub fn delivery(
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body) }
 }
+
+/// A configuration with every preset, each in a source of its name.
+#[cfg(test)]
+pub fn presets() -> Loaded {
+    let source = |name: &str| {
+        let url = "public_url = 'https://hooks.example.com/webhooks/twilio'\n";
+        format!(
+            "[sources.{name}]\nscheme = '{name}'\nsecrets = ['env:A']\npreset = '{name}'\n{}",
+            if name == "twilio" { url } else { "" }
+        )
+    };
+    let presets = hookmill_rules::preset::PRESETS.iter();
+    let config: String = presets.map(|preset| source(preset.name)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hookmill.toml");
+    std::fs::write(&path, config).unwrap();
+    hookmill_loader::load(&path, &[]).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use hookmill_core::store::read;
+
+    use super::*;
+    use crate::samples;
+
+    /// The examples in docs/tables.md, with their results after every fixture.
+    #[tokio::test]
+    async fn the_examples_of_the_tables_find_rows_of_the_fixtures() {
+        let loaded = presets();
+        let consumers = loaded.consumers();
+        let trial = Trial::new(&loaded, &consumers, |_| Ok(())).unwrap();
+        for source in &loaded.config.ingress.sources {
+            let headers = samples::unsigned_headers(&source.name, now());
+            for (name, kind, body) in samples::fixtures(&source.name) {
+                let body = body.trim_end().as_bytes();
+                let event = admit(source, Unsigned { body, id: name, kind, headers: &headers });
+                let event = event.unwrap_or_else(|problem| panic!("{name}: {problem}"));
+                for fate in trial.apply(&event).await {
+                    assert!(matches!(fate, Fate::Applied | Fate::Recorded), "{name}: {fate:?}");
+                }
+            }
+        }
+        let mut results = String::new();
+        for (table, sql) in hookmill_migrations::docs::examples() {
+            let rows = trial.store.execute(vec![Statement::new(sql.as_str(), Vec::new())]).await;
+            let rows = rows.unwrap_or_else(|error| panic!("{table}: {error}\n{sql}"));
+            let rows: Vec<Row> = read(answer(&rows, 0)).unwrap();
+            assert!(!rows.is_empty(), "{table}: no rows\n{sql}");
+            assert!(sql.contains(&format!("live_{table}")), "{table}: applications read the view");
+            let _ = writeln!(results, "{table}");
+            for row in rows {
+                let _ = writeln!(results, "  {}", Value::Object(row));
+            }
+        }
+        insta::assert_snapshot!(results);
+    }
+}

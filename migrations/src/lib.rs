@@ -1,11 +1,16 @@
 //! Applies migrations to SQLite, and reads the resulting schema. The crate contains the migrations beside it, which
 //! wrangler applies to D1.
 
+pub mod docs;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use hookmill_core::schema::{Schema, Table, TableColumn};
 use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use thiserror::Error;
 
 /// One file of SQL, applied once and never edited after it was released.
@@ -17,11 +22,12 @@ pub struct Migration {
     pub sql: String,
 }
 
+/// The migration with the tables of the presets.
+const PRESETS: &str = include_str!("../0002_presets.sql");
+
 /// Hookmill's own migrations: their names and their texts.
-const OWN: [(&str, &str); 2] = [
-    ("0001_pipeline.sql", include_str!("../0001_pipeline.sql")),
-    ("0002_presets.sql", include_str!("../0002_presets.sql")),
-];
+const OWN: [(&str, &str); 2] =
+    [("0001_pipeline.sql", include_str!("../0001_pipeline.sql")), ("0002_presets.sql", PRESETS)];
 
 /// Hookmill's own migrations, in order.
 pub fn own() -> Vec<Migration> {
@@ -197,6 +203,44 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
     Ok(schema)
 }
 
+/// A column that a view reads.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ReadByView {
+    /// The view.
+    pub view: String,
+    /// The table.
+    pub table: String,
+    /// The column.
+    pub column: String,
+}
+
+/// The columns that the views of a database read. A view that does not work reads nothing.
+///
+/// # Errors
+///
+/// What SQLite says.
+pub fn read_by_views(database: &mut Connection) -> rusqlite::Result<BTreeSet<ReadByView>> {
+    let names = "SELECT name FROM sqlite_schema WHERE type = 'view'";
+    let views: Vec<String> =
+        database.prepare(names)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let (sender, reads) = mpsc::channel();
+    // SQLite asks for each column that a statement reads, when it prepares the statement.
+    database.authorizer(Some(move |context: AuthContext<'_>| {
+        if let (AuthAction::Read { table_name, column_name }, Some(view)) =
+            (context.action, context.accessor)
+        {
+            let [view, table, column] = [view, table_name, column_name].map(ToOwned::to_owned);
+            let _ = sender.send(ReadByView { view, table, column });
+        }
+        Authorization::Allow
+    }))?;
+    for view in views {
+        let _ = database.prepare(&format!("SELECT * FROM \"{}\"", view.replace('"', "\"\"")));
+    }
+    database.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
+    Ok(reads.try_iter().collect())
+}
+
 #[cfg(test)]
 mod tests {
     use hookmill_core::words::{
@@ -238,11 +282,55 @@ mod tests {
         let own = |name: &str| hookmill_core::schema::OWN_TABLES.contains(&name);
         let mut tables = schema.tables.keys().filter(|name| !own(name)).peekable();
         assert!(tables.peek().is_some());
+        let mut shown = Vec::new();
         for table in tables {
             let mut columns = names(table);
             columns.retain(|name| !name.starts_with('_'));
             assert_eq!(names(&format!("live_{table}")), columns, "{table}");
+            shown.push((table.as_str(), columns));
         }
+        // The reference has all of them.
+        let mut documented = docs::columns();
+        documented.sort_unstable();
+        let documented: Vec<_> = documented
+            .into_iter()
+            .map(|(table, columns)| (table, columns.into_iter().map(ToOwned::to_owned).collect()))
+            .collect();
+        assert_eq!(documented, shown);
+    }
+
+    #[test]
+    fn the_columns_that_views_read_are_known() {
+        let mut database = Connection::open_in_memory().unwrap();
+        database
+            .execute_batch(
+                "CREATE TABLE a (id, x, _deleted);
+                CREATE TABLE b (id, a_id);
+                CREATE VIEW \"live a\" AS SELECT id, x FROM a WHERE _deleted = 0;
+                CREATE VIEW live_b AS
+                    SELECT id FROM b WHERE NOT EXISTS (SELECT 1 FROM a WHERE a.id = a_id AND _deleted = 1);
+                CREATE VIEW broken AS SELECT y FROM a;
+                CREATE VIEW of_view AS SELECT x FROM \"live a\";",
+            )
+            .unwrap();
+        let reads = read_by_views(&mut database).unwrap().into_iter();
+        let reads: Vec<_> =
+            reads.map(|read| format!("{}: {}.{}", read.view, read.table, read.column)).collect();
+        assert_eq!(
+            reads,
+            [
+                "live a: a._deleted",
+                "live a: a.id",
+                "live a: a.x",
+                "live_b: a._deleted",
+                "live_b: a.id",
+                "live_b: b.a_id",
+                "live_b: b.id",
+                "of_view: live a.x",
+            ]
+        );
+        // Nothing watches the connection any more.
+        database.execute_batch("SELECT * FROM of_view").unwrap();
     }
 
     #[test]

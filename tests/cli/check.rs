@@ -33,7 +33,7 @@ fn the_example_configuration_is_valid() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 30 rules, no errors
+    hookmill.toml: 2 sources and 32 rules, no errors
     ");
     insta::assert_snapshot!(shown(example.path(), &["check", "--json"]), @r#"
     exit code 0
@@ -63,14 +63,15 @@ fn every_commented_line_of_the_example_is_valid_too() {
     assert!(opened.contains(&"[[rules]]") && opened.contains(&"[database]"));
     let app = example.path().join("migrations/app");
     std::fs::create_dir_all(&app).unwrap();
-    let sql = opened.iter().find_map(|line| line.strip_prefix("# CREATE")).unwrap();
-    std::fs::write(app.join("1000_plans.sql"), format!("CREATE{sql}")).unwrap();
+    let sql = opened.iter().filter_map(|line| line.strip_prefix("# "));
+    let sql: Vec<_> = sql.filter(|line| line.starts_with("CREATE")).collect();
+    std::fs::write(app.join("1000_plans.sql"), sql.join("\n")).unwrap();
     std::fs::write(&path, opened.join("\n")).unwrap();
     insta::assert_snapshot!(shown(example.path(), &["check"]), @"
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 31 rules, no errors
+    hookmill.toml: 2 sources and 33 rules, no errors
     ");
 }
 
@@ -192,7 +193,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 4 sources and 44 rules, no errors; 3 tests passed
+    hookmill.toml: 4 sources and 46 rules, no errors; 3 tests passed
     ");
     let wrong = config
         .replace("email = \"ada@example.com\", banned = false", "email = \"bob@example.com\", banned = true")
@@ -408,8 +409,8 @@ fn a_missing_variable_of_a_template_is_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:62:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
-    error: hookmill.toml:120:37: rule "text".sms.body: `body` needs `code`
+    error: hookmill.toml:63:8: templates.welcome.html: templates/welcome.html, line 1: there is no filter `upcase`
+    error: hookmill.toml:121:37: rule "text".sms.body: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     2 errors in the configuration
     "#);
@@ -418,13 +419,13 @@ fn a_missing_variable_of_a_template_is_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:58:8: rule "welcome".email.data: template `welcome` needs `company`
+    error: hookmill.toml:59:8: rule "welcome".email.data: template `welcome` needs `company`
       hint: say where it is: data = { company = "data.…" }
-    error: hookmill.toml:58:8: rule "welcome".email.data: template `welcome` needs `signed_up`
+    error: hookmill.toml:59:8: rule "welcome".email.data: template `welcome` needs `signed_up`
       hint: say where it is: data = { signed_up = "data.…" }
-    error: hookmill.toml:58:10: rule "welcome".email.data.nmae: template `welcome` does not use `nmae`
+    error: hookmill.toml:59:10: rule "welcome".email.data.nmae: template `welcome` does not use `nmae`
       hint: did you mean `name`?
-    error: hookmill.toml:120:37: rule "text".sms.body: `body` needs `code`
+    error: hookmill.toml:121:37: rule "text".sms.body: `body` needs `code`
       hint: say where it is: data = { code = "data.…" }
     4 errors in the configuration
     "#);
@@ -444,7 +445,7 @@ fn the_readmes_own_tables_work() {
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 31 rules, no errors
+    hookmill.toml: 2 sources and 33 rules, no errors
     ");
 }
 
@@ -617,9 +618,9 @@ fn migrations_that_the_workers_lack_are_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: consumers/worker/wrangler.toml:62:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:110:14 names
+    error: consumers/worker/wrangler.toml:62:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:111:14 names
       hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
-    error: dlq/worker/wrangler.toml:72:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:110:14 names
+    error: dlq/worker/wrangler.toml:72:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:111:14 names
       hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
     2 errors in the configuration
     "#);
@@ -680,7 +681,7 @@ fn secrets_are_checked_only_on_request() {
 
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
-    hookmill.toml: 2 sources and 30 rules, no errors
+    hookmill.toml: 2 sources and 32 rules, no errors
 
     exit code 1
     error: source `clerk`: CLERK_WEBHOOK_SECRET is not a secret of this scheme: `whsec_` and base64
@@ -692,7 +693,7 @@ fn secrets_are_checked_only_on_request() {
     exit code 0
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     note: STRIPE_WEBHOOK_SECRET probably is in quotes, which are not part of it
-    hookmill.toml: 2 sources and 30 rules, no errors
+    hookmill.toml: 2 sources and 32 rules, no errors
 
     exit code 1
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
@@ -843,7 +844,7 @@ set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_addr
       hint: did you mean `email_address`?
     warning: hookmill.toml:53:163: rule "user".set.d: no sample of `user.created` has `d`
     warning: hookmill.toml:53:172: rule "user".set.e: no sample of `user.created` has `e`
-    hookmill.toml: 2 sources and 34 rules, no errors, 15 warnings
+    hookmill.toml: 2 sources and 36 rules, no errors, 15 warnings
     "#);
     assert_eq!(hookmill(folder.path(), &["check", "--deny-warnings"]).status.code(), Some(1));
     let found = crate::printed(folder.path(), &["check", "--json"]);
@@ -860,6 +861,82 @@ set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_addr
     "#);
     let denied = crate::printed(folder.path(), &["check", "--json", "--deny-warnings"]);
     assert_eq!(denied["valid"], false);
+}
+
+#[test]
+fn a_table_without_a_view_of_its_live_rows_is_a_warning() {
+    let folder = with_rules(
+        r#"
+[[rules]]
+name = "orders"
+on = "stripe:customer.subscription.*"
+table = "order"
+key = { id = "data.object.id" }
+version = { unix_seconds = "created" }
+delete = "customer.subscription.deleted"
+final = true
+set = { status = "data.object.status" }
+
+[[rules]]
+name = "seats"
+on = "stripe:invoice.paid"
+table = "seats"
+key = { id = "data.object.id" }
+version = { unix_seconds = "created" }
+parents = { order_id = "order" }
+set = { order_id = "data.object.customer" }
+
+[[rules]]
+name = "accounts"
+on = "stripe:customer.deleted"
+table = "accounts"
+update = true
+key = { customer_id = "data.object.id" }
+version = { unix_seconds = "created" }
+delete = "*"
+
+[[rules]]
+name = "paid"
+on = "stripe:invoice.paid"
+table = "paid"
+key = { id = "data.object.number" }
+version = { unix_seconds = "created" }
+set = { a = "id", b = "id", c = "id", d = "id", e = "id" }
+"#,
+    );
+    let guard = "_version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER";
+    let mut sql = format!(
+        "CREATE TABLE \"order\" (id TEXT PRIMARY KEY, status TEXT, {guard}) STRICT;\n\
+         CREATE TABLE seats (id TEXT PRIMARY KEY, order_id TEXT, {guard}) STRICT;\n\
+         CREATE INDEX seats_of_order ON seats (order_id);\n\
+         CREATE TABLE accounts (customer_id TEXT PRIMARY KEY, plan TEXT, {guard}) STRICT;\n\
+         -- A view of children reads the parents too.\n\
+         CREATE VIEW children AS SELECT id FROM seats WHERE NOT EXISTS (\n\
+             SELECT 1 FROM \"order\" AS parent WHERE parent.id = order_id AND parent._deleted = 1);\n"
+    );
+    let migration = folder.path().join("app/1001_orders.sql");
+    std::fs::write(&migration, &sql).unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:15:9: rule "orders".table: no view leaves out the deleted rows of `order`
+      hint: applications should read a view; add to a migration: CREATE VIEW "live_order" AS SELECT "id", "status" FROM "order" WHERE _deleted = 0;
+    warning: hookmill.toml:25:9: rule "seats".table: no view leaves out the deleted rows of `seats`
+      hint: applications should read a view; add to a migration: CREATE VIEW live_seats AS SELECT id, order_id FROM seats WHERE _deleted = 0;
+    warning: hookmill.toml:34:9: rule "accounts".table: no view leaves out the deleted rows of `accounts`
+      hint: applications should read a view; add to a migration: CREATE VIEW live_accounts AS SELECT customer_id, plan FROM accounts WHERE _deleted IS NOT 1;
+    hookmill.toml: 2 sources and 35 rules, no errors, 3 warnings
+    "#);
+    // The statements of the hints are right.
+    let found = crate::printed(folder.path(), &["check", "--json"]);
+    for warning in found["warnings"].as_array().unwrap() {
+        let (_, view) = warning["hint"].as_str().unwrap().split_once("CREATE VIEW").unwrap();
+        sql += &format!("CREATE VIEW{view}\n");
+    }
+    std::fs::write(&migration, &sql).unwrap();
+    let denied = crate::printed(folder.path(), &["check", "--json", "--deny-warnings"]);
+    assert_eq!(denied["valid"], true, "{denied}");
 }
 
 #[test]
@@ -881,7 +958,7 @@ set = { email = "data.object.email" }
     --- stderr
     warning: hookmill.toml:13:8: rule "stripe-customers".name: it replaces a preset's rule, but does not set `account`, `balance`, `created`, `currency`, `delinquent`, `livemode`, `metadata`, `name`, `phone`, and does not take the events `customer.updated`
       hint: add them, or add your columns to the preset's rule: extend = "stripe-customers"
-    hookmill.toml: 2 sources and 29 rules, no errors, 1 warning
+    hookmill.toml: 2 sources and 31 rules, no errors, 1 warning
     "#);
 }
 
@@ -909,7 +986,7 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 29 rules, no errors; 1 test passed
+    hookmill.toml: 2 sources and 31 rules, no errors; 1 test passed
     ");
     let bad = good
         .replace("tax_exempt = \"data.object.tax_exempt\"", "tax_exempt = \"data.object.tax_exmept\", email = \"data.object.email\", phnoe = \"@.a\", nothing = \"data.object.id\"")
@@ -966,7 +1043,7 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
     exit code 0
     --- stdout
     --- stderr
-    hookmill.toml: 2 sources and 29 rules, no errors
+    hookmill.toml: 2 sources and 31 rules, no errors
     ");
     let absent = good.replace("tax_exempt = \"data", "tax_exmept = \"data");
     let folder = with_rules(&absent);
@@ -1158,6 +1235,6 @@ set = { a = "customer", b = "email", c = "reason", d = "status", e = "ip" }
       hint: did you mean `title`?
     warning: hookmill.toml:58:8: rule "bounces": `sendgrid` has no event of type `bonuce`
       hint: did you mean `bounce`?
-    hookmill.toml: 6 sources and 33 rules, no errors, 4 warnings
+    hookmill.toml: 6 sources and 35 rules, no errors, 4 warnings
     "#);
 }

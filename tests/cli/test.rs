@@ -140,26 +140,26 @@ expect = [{ emails = 0 }, { texts = 1 }, { tracked = 1 }]
     failed: another error
     failed: emails
     --- stderr
-    error: hookmill.toml:139:11: test "a dead letter explains what is missing".expect[0]: `spent` is not as expected
+    error: hookmill.toml:140:11: test "a dead letter explains what is missing".expect[0]: `spent` is not as expected
         customer = "cus_1"
       - total = 5000
       + total = 4900
         an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
-    error: hookmill.toml:139:76: test "a dead letter explains what is missing".expect[1]: an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
-    error: hookmill.toml:139:87: test "a dead letter explains what is missing".expect[2]: the event is applied, not a dead letter
+    error: hookmill.toml:140:76: test "a dead letter explains what is missing".expect[1]: an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
+    error: hookmill.toml:140:87: test "a dead letter explains what is missing".expect[2]: the event is applied, not a dead letter
         an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
-    error: hookmill.toml:139:106: test "a dead letter explains what is missing".expect[3]: 0 emails sent, not 2
+    error: hookmill.toml:140:106: test "a dead letter explains what is missing".expect[3]: 0 emails sent, not 2
         an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
-    error: hookmill.toml:144:11: test "another error".expect[0]: the error is not "day"
+    error: hookmill.toml:145:11: test "another error".expect[0]: the error is not "day"
         an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
-    error: hookmill.toml:144:30: test "another error".expect[1]: the event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
-    error: hookmill.toml:149:11: test "emails".expect[0]: 1 email sent, not 0
+    error: hookmill.toml:145:30: test "another error".expect[1]: the event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
+    error: hookmill.toml:150:11: test "emails".expect[0]: 1 email sent, not 0
         data = {}
         rule = "welcome"
         template = "welcome"
         to = ["ada@example.com"]
-    error: hookmill.toml:149:27: test "emails".expect[1]: 0 sms sent, not 1
-    error: hookmill.toml:149:42: test "emails".expect[2]: 0 tracking events sent, not 1
+    error: hookmill.toml:150:27: test "emails".expect[1]: 0 sms sent, not 1
+    error: hookmill.toml:150:42: test "emails".expect[2]: 0 tracking events sent, not 1
     error: 3 of 3 tests failed
     "#);
 }
@@ -192,11 +192,11 @@ expect = "nothing"
     failed: no such column
     failed: not unique
     --- stderr
-    error: hookmill.toml:138:20: test "no such table".before.table: there is no table `acounts`
+    error: hookmill.toml:139:20: test "no such table".before.table: there is no table `acounts`
       hint: did you mean `accounts`?
-    error: hookmill.toml:144:38: test "no such column".before.row: table `accounts` has no column `custmer`
+    error: hookmill.toml:145:38: test "no such column".before.row: table `accounts` has no column `custmer`
       hint: did you mean `customer`?
-    error: hookmill.toml:150:97: test "not unique".before[1].row: the store refused: UNIQUE constraint failed: accounts.id
+    error: hookmill.toml:151:97: test "not unique".before[1].row: the store refused: UNIQUE constraint failed: accounts.id
     error: 3 of 3 tests failed
     "#);
     let unknown = r#"
@@ -210,19 +210,19 @@ expect = [{ email = { tempalte = "a" } }, { sms = { rows = 0 } }, { track = { da
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:138:12: test "unknown keys".before: unknown key `tabel`
+    error: hookmill.toml:139:12: test "unknown keys".before: unknown key `tabel`
       hint: did you mean `table`?
-    error: hookmill.toml:139:50: test "unknown keys".given: unknown key `header`
+    error: hookmill.toml:140:50: test "unknown keys".given: unknown key `header`
       hint: did you mean `headers`?
-    error: hookmill.toml:140:23: test "unknown keys".expect[0].email.tempalte: unknown key `tempalte`
+    error: hookmill.toml:141:23: test "unknown keys".expect[0].email.tempalte: unknown key `tempalte`
       hint: did you mean `template`?
-    error: hookmill.toml:140:53: test "unknown keys".expect[1].sms.rows: unknown key `rows`
+    error: hookmill.toml:141:53: test "unknown keys".expect[1].sms.rows: unknown key `rows`
       hint: possible here: `rule`, `to`, `body`, `data`
-    error: hookmill.toml:140:90: test "unknown keys".expect[2].track.user: unknown key `user`
+    error: hookmill.toml:141:90: test "unknown keys".expect[2].track.user: unknown key `user`
       hint: possible here: `rule`, `event`, `to`, `data`
-    error: hookmill.toml:140:108: test "unknown keys".expect[3]: unknown key `emials`
+    error: hookmill.toml:141:108: test "unknown keys".expect[3]: unknown key `emials`
       hint: did you mean `emails`?
-    error: hookmill.toml:140:122: test "unknown keys".expect[4]: `emails`, `texts` exclude each other
+    error: hookmill.toml:141:122: test "unknown keys".expect[4]: `emails`, `texts` exclude each other
       hint: expected "nothing", or a table with one of `table`, `email`, `emails`, `sms`, `texts`, `track`, `tracked`, `outcome` and `error`
     7 errors in the configuration
     "#);

@@ -64,7 +64,7 @@ fn the_presets_mirror_their_providers_in_any_order() {
     );
     assert_eq!(
         pipeline.sql("SELECT status FROM refunds ORDER BY status"),
-        [["failed"], ["succeeded"]]
+        [["failed"], ["succeeded"], ["succeeded"]]
     );
     assert_eq!(
         pipeline.sql(
@@ -76,11 +76,42 @@ fn the_presets_mirror_their_providers_in_any_order() {
         pipeline.sql("SELECT status, amount_received FROM payment_intents WHERE id = 'pi_32JhfIHmFx4aBq2Nb8suEPiw'"),
         [row(json!(["succeeded", 12900]))]
     );
-
-    assert_eq!(pipeline.sql("SELECT slug, _deleted FROM organizations"), [row(json!([null, 1]))]);
+    // A list is that of the newest event, in the shape of each version of the API.
     assert_eq!(
-        pipeline.sql("SELECT role, _deleted FROM organization_memberships"),
-        [row(json!(["org:bookkeeper", 1]))]
+        pipeline.sql("SELECT lookup_key FROM live_entitlements ORDER BY lookup_key"),
+        [["audit-log"], ["priority-support"]]
+    );
+    assert_eq!(
+        pipeline.sql("SELECT amount, price_id, subscription_item_id FROM live_invoice_lines WHERE invoice_id = 'in_1NwdEKHmFx4aBq2NWqHuN3W4'"),
+        [row(json!([9800, "price_1LfofVHmFx4aBq2NQH9uwPuH", "si_ann5ZRmkp7vMTC"]))]
+    );
+    assert_eq!(
+        pipeline.sql("SELECT amount, price_id, subscription_item_id FROM live_invoice_lines WHERE invoice_id = 'in_1h9QsHHmFx4aBq2NUjG2Utzw' ORDER BY amount"),
+        [
+            row(json!([24500, "price_1LfofVHmFx4aBq2NQH9uwPuH", "si_EUDNeLXCAdy8PU"])),
+            row(json!([60000, "price_1tau1lHmFx4aBq2NsGtKDdYj", "si_fEH2tmgibQ1hIw"])),
+        ]
+    );
+    // The lines of a deleted draft are gone.
+    assert_eq!(
+        pipeline.sql(
+            "SELECT count(*) FROM invoice_lines WHERE invoice_id = 'in_1PKPSQHmFx4aBq2NgesH9OoO'"
+        ),
+        [[0]]
+    );
+    // A test event of a connected account, at a destination in live mode.
+    assert_eq!(
+        pipeline.sql("SELECT account FROM live_customers WHERE livemode = 0"),
+        [["acct_1lfKsDHmFx4aBq2N"]]
+    );
+
+    assert_eq!(
+        pipeline.sql("SELECT slug, _deleted FROM organizations ORDER BY _deleted"),
+        [row(json!(["acme-lda", 0])), row(json!([null, 1]))]
+    );
+    assert_eq!(
+        pipeline.sql("SELECT role, _deleted FROM organization_memberships ORDER BY _deleted"),
+        [row(json!(["org:bookkeeper", 0])), row(json!(["org:bookkeeper", 1]))]
     );
 
     assert_eq!(

@@ -22,11 +22,14 @@ const REFERENCE: [&str; 5] = [
 /// The OpenAPI document of the admin API, as the router serves it.
 const ADMIN: &str = "docs/openapi.json";
 
+/// The reference of the presets' tables.
+const TABLES: &str = "docs/tables.md";
+
 /// Writes them.
 ///
 /// # Errors
 ///
-/// If the admin API does not build, or a file cannot be written.
+/// If a table of a preset is not documented, the admin API does not build, or a file cannot be written.
 pub fn run() -> anyhow::Result<()> {
     let write = |file: &str, text: String| {
         fs::write(root().join(file), text + "\n").with_context(|| format!("cannot write {file}"))
@@ -37,6 +40,9 @@ pub fn run() -> anyhow::Result<()> {
         let updated = update(&text).map_err(|error| anyhow!("{page}: {error}"))?;
         fs::write(root().join(page), updated).with_context(|| format!("cannot write {page}"))?;
     }
+    let tables = hookmill_migrations::docs::page();
+    let tables = tables.map_err(|faults| anyhow!("{}", faults.join("\n")))?;
+    fs::write(root().join(TABLES), tables).with_context(|| format!("cannot write {TABLES}"))?;
     // A program of its own, so that the other commands need not build the admin API.
     let mut openapi = cargo();
     openapi.args(["run", "--quiet", "--package", "hookmill-admin", "--example", "openapi"]);

@@ -38,7 +38,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut warnings = Vec::new();
     let loaded = load(&arguments.config).and_then(|loaded| {
-        warnings = lint::warnings(&loaded);
+        warnings = lint::warnings(&loaded)?;
         let found = Found::new(arguments, &loaded)?;
         if found.is_empty() { Ok(loaded) } else { Err(found.into()) }
     });

@@ -670,7 +670,7 @@ mod tests {
         hookmill.toml:15:19: sources.c.api: Hookmill cannot fetch objects from this provider's API
           hint: remove `api`; it is supported for Stripe, Clerk and Paddle
         error: hookmill.toml:23:31: rule "no-such-object".tie.refetch: the API of stripe has no object for "customer_portal.updated"
-          hint: its objects are charge.*, charge.dispute.*, checkout.session.*, credit_note.*, customer.*, customer.subscription.*, invoice.*, invoice_payment.*, payment_intent.*, payment_method.*, payout.*, price.*, product.*, radar.early_fraud_warning.*, refund.*, subscription_schedule.*
+          hint: its objects are charge.*, charge.dispute.*, charge.refund.*, checkout.session.*, credit_note.*, customer.*, customer.subscription.*, invoice.*, invoice_payment.*, payment_intent.*, payment_method.*, payout.*, price.*, product.*, radar.early_fraud_warning.*, refund.*, subscription_schedule.*
         error: hookmill.toml:32:31: rule "two-apis".tie.refetch: `refetch` needs the API of one provider
           hint: add [sources.b.api] and [sources.s.api], all of the same provider
         3 errors in the configuration
@@ -924,7 +924,9 @@ mod tests {
             "stripe-customers-deleted",
             "stripe-subscriptions",
             "stripe-subscription-items",
+            "stripe-entitlements",
             "stripe-invoices",
+            "stripe-invoice-lines",
             "stripe-invoices-deleted",
             "stripe-invoice-payments",
             "stripe-payment-intents",

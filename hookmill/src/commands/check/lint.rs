@@ -1,20 +1,23 @@
-//! Warnings about rules: event types and paths that no sample of the provider knows, and fields that a handler does not
-//! return.
+//! Warnings about rules: event types and paths that no sample of the provider knows, fields that a handler does not return,
+//! and tables with deleted rows that no view leaves out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_config::{ConfigError, Located, Source, distance, nearest};
 use hookmill_core::message::Verified;
+use hookmill_core::schema::Table;
 use hookmill_loader::Loaded;
+use hookmill_migrations::{apply, read_by_views, schema};
 use hookmill_native::now;
 use hookmill_providers::Event;
-use hookmill_rules::ast::{ConditionDecl, EffectDecl, RuleDecl, StepDecl};
+use hookmill_rules::ast::{ConditionDecl, EffectDecl, RuleDecl, StepDecl, TableWrite};
 use hookmill_rules::handler::Handler;
-use hookmill_rules::{Path, Pattern, Step, ValuePath};
+use hookmill_rules::{GUARD_COLUMNS, Path, Pattern, Step, ValuePath};
+use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::samples;
-use crate::trial::{Headers, Unsigned, events};
+use crate::trial::{Headers, Unsigned, events, quoted};
 
 /// Members whose own members are the user's, so that no sample can know them; so are those whose names end in `metadata`.
 const OPEN: [&str; 12] = [
@@ -39,12 +42,18 @@ const SHARED: [&str; 2] = ["standard-webhooks", "svix"];
 const TYPOS: usize = 2;
 
 /// The warnings of a configuration, by place. The rules of presets are not the user's, so they get none.
-pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
+///
+/// # Errors
+///
+/// If the migrations cannot be applied to a new database.
+pub fn warnings(loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
+    let of_user = |place: &Located<()>| !place.at.file.starts_with("presets/");
     let mut warnings = loaded.config.warnings.clone();
-    warnings.extend(of_rules(loaded, |place| !place.at.file.starts_with("presets/")));
+    warnings.extend(of_rules(loaded, of_user));
+    warnings.extend(without_views(loaded, of_user)?);
     warnings.sort();
     warnings.dedup();
-    warnings
+    Ok(warnings)
 }
 
 /// The warnings about rules, at the places that `concerns` selects.
@@ -80,6 +89,66 @@ fn of_rules(loaded: &Loaded, concerns: impl Fn(&Located<()>) -> bool) -> Vec<Con
         }
     }
     warnings
+}
+
+/// The warnings about tables that keep deleted rows, if no view has the others.
+fn without_views(
+    loaded: &Loaded,
+    concerns: impl Fn(&Located<()>) -> bool,
+) -> anyhow::Result<Vec<ConfigError>> {
+    let mut database = Connection::open_in_memory()?;
+    apply(&mut database, &loaded.migrations)?;
+    let (schema, reads) = (schema(&database)?, read_by_views(&mut database)?);
+    // The view of the children also reads `_deleted` of their parent, and the key.
+    let has_view = |name: &str, table: &Table| {
+        let views = reads.iter().filter(|read| read.table == name && read.column == "_deleted");
+        let mut views = views.map(|read| read.view.as_str());
+        let is_key = |name: &str| table.column(name).is_some_and(|column| column.key);
+        let has_other = table.columns.iter().any(|c| !c.key && !is_guard(&c.name));
+        views.any(|view| {
+            let columns = reads.iter().filter(|read| read.view == view && read.table == name);
+            let mut columns = columns.map(|read| read.column.as_str());
+            !has_other || columns.any(|column| !is_key(column) && !is_guard(column))
+        })
+    };
+    let mut warnings = BTreeMap::new();
+    for rule in &loaded.config.rules {
+        let EffectDecl::Table(decl) = &rule.effect else { continue };
+        let (newest, live) = match &decl.write {
+            TableWrite::Upsert { newest, .. } => (newest, "_deleted = 0"),
+            // Rows that no event has changed have no value.
+            TableWrite::Update { newest } => (newest, "_deleted IS NOT 1"),
+            _ => continue,
+        };
+        let name = &decl.table.value;
+        let deletes = !newest.delete.is_empty() || !newest.parents.is_empty();
+        let table = schema.tables.get(name).filter(|table| !has_view(name, table));
+        let Some(table) = table.filter(|_| deletes && concerns(&decl.table.place())) else {
+            continue;
+        };
+        let select = |name_of: fn(&str) -> String| {
+            let columns = table.columns.iter().filter(|column| !is_guard(&column.name));
+            let columns: Vec<_> = columns.map(|column| name_of(&column.name)).collect();
+            format!("SELECT {} FROM {} WHERE {live}", columns.join(", "), name_of(name))
+        };
+        let plain = select(str::to_owned);
+        let needs_quotes = database.prepare(&plain).is_err();
+        let select = if needs_quotes { select(quoted) } else { plain };
+        let view = format!("live_{name}");
+        let view = if needs_quotes { quoted(&view) } else { view };
+        let warning = decl.table.error(format!("no view leaves out the deleted rows of `{name}`"));
+        warnings.entry(name).or_insert_with(|| {
+            warning.hint(format!(
+                "applications should read a view; add to a migration: CREATE VIEW {view} AS {select};"
+            ))
+        });
+    }
+    Ok(warnings.into_values().collect())
+}
+
+/// Whether a column says which event wrote the row.
+fn is_guard(column: &str) -> bool {
+    GUARD_COLUMNS.contains(&column)
 }
 
 /// The warning about a field that a handler does not return.
@@ -163,8 +232,13 @@ impl Known {
         let preset = loaded.config.presets.get(&source.name).map(|preset| preset.value);
         let scheme = source.scheme_name.as_str();
         let provider = preset.or_else(|| (!SHARED.contains(&scheme)).then_some(scheme))?;
+        let known = Self::of_bodies(source, provider, samples::bodies(provider, "evt_1", now()));
+        (!known.events.is_empty()).then_some(known)
+    }
+
+    fn of_bodies(source: &Source, provider: &str, bodies: Vec<(String, Value)>) -> Self {
         let mut found = Vec::new();
-        for (kind, body) in samples::bodies(provider, "evt_1", now()) {
+        for (kind, body) in bodies {
             let body = body.as_str().map_or_else(|| body.to_string(), ToOwned::to_owned);
             let request =
                 Unsigned { body: body.as_bytes(), id: "evt_1", kind: &kind, headers: &[] };
@@ -174,7 +248,7 @@ impl Known {
             found.extend(events(source, request, read).into_iter().flatten().flatten());
         }
         let (documented, is_open) = (samples::documented_types(provider), provider == "sendgrid");
-        (!found.is_empty()).then_some(Self { events: found, documented, is_open })
+        Self { events: found, documented, is_open }
     }
 
     /// The known type that the user probably means instead of an unknown one. A provider may have new types, which are like
@@ -361,31 +435,95 @@ fn place_of(value: &Value, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
+    use hookmill_rules::ast::ValueDecl;
     use hookmill_rules::preset::PRESETS;
 
     use super::*;
-
-    /// A configuration with every preset, each in a source of its name.
-    fn presets() -> Loaded {
-        let folder = tempfile::tempdir().unwrap();
-        let source = |name: &str| {
-            let url = "public_url = 'https://hooks.example.com/webhooks/twilio'\n";
-            format!(
-                "[sources.{name}]\nscheme = '{name}'\nsecrets = ['env:A']\npreset = '{name}'\n{}",
-                if name == "twilio" { url } else { "" }
-            )
-        };
-        let config: String = PRESETS.iter().map(|preset| source(preset.name)).collect();
-        let path = folder.path().join("hookmill.toml");
-        fs::write(&path, config).unwrap();
-        hookmill_loader::load(&path, &[]).unwrap()
-    }
+    use crate::trial::presets;
 
     #[test]
     fn the_samples_know_every_path_of_the_presets() {
         assert_eq!(of_rules(&presets(), |_| true), []);
+    }
+
+    #[test]
+    fn every_table_of_the_presets_has_a_view() {
+        assert_eq!(without_views(&presets(), |_| true).unwrap(), []);
+    }
+
+    /// What a rule reads of fixtures: each body, and an element of its list, or the body again.
+    fn reads<'k>(rule: &RuleDecl, known: &'k Known) -> Vec<[&'k Value; 2]> {
+        let list = rule.each.as_ref().and_then(|each| Some(start(&each.value)?.1));
+        let matches = |kind: &str| rule.on.iter().any(|on| on.matches(&on.source, kind));
+        let bodies = known.events.iter().filter(|(kind, _)| matches(kind)).map(|(_, body)| body);
+        bodies
+            .flat_map(|body| match list.map(|list| look(&[body], &[body], list)) {
+                None => vec![[body, body]],
+                Some(Found::Values(lists)) => {
+                    let elements = lists.into_iter().filter_map(Value::as_array).flatten();
+                    elements.map(|element| [body, element]).collect()
+                }
+                Some(Found::Anything | Found::Nothing { .. }) => Vec::new(),
+            })
+            .collect()
+    }
+
+    fn has_value(path: &ValuePath, [body, element]: [&Value; 2]) -> bool {
+        let Some((start, path)) = start(path) else { return false };
+        let from = match start {
+            Start::Body => body,
+            Start::Element => element,
+        };
+        let is_blank = |value: &&Value| value.is_null() || **value == "";
+        let open = |step: &Step| matches!(step, Step::Key(name) if OPEN.contains(&name.as_str()));
+        match look(&[from], &[body], path) {
+            Found::Values(values) => !values.iter().all(is_blank),
+            Found::Anything => path.steps.iter().any(open),
+            Found::Nothing { .. } => false,
+        }
+    }
+
+    /// Paths without a value in the fixtures of each rule: `account` is in the events of connected accounts, whatever their
+    /// types, and only the API has canceled payments of invoices.
+    const ELSEWHERE: [&str; 2] = ["account", "data.object.status_transitions.canceled_at"];
+
+    /// So there is a fixture in each shape that an object has had in the versions of an API.
+    #[test]
+    fn every_path_of_the_presets_has_a_value_in_a_fixture() {
+        let loaded = presets();
+        let mut unused = Vec::new();
+        for source in &loaded.config.ingress.sources {
+            let fixtures = samples::fixtures(&source.name);
+            let fixtures = fixtures.map(|(_, kind, text)| (kind.to_owned(), samples::parsed(text)));
+            let known = Known::of_bodies(source, &source.name, fixtures.collect());
+            let rules = loaded.config.rules.iter();
+            for rule in rules.filter(|rule| rule.on[0].source == source.name) {
+                let read = reads(rule, &known);
+                for value in rule.values() {
+                    let alternatives = match &value.value {
+                        ValueDecl::Paths { paths, .. } => vec![paths],
+                        ValueDecl::Money { amount, currency } => vec![amount, currency],
+                        ValueDecl::Constant(_) | ValueDecl::Event(_) => Vec::new(),
+                    };
+                    for paths in alternatives {
+                        // The first path that leads to a value counts.
+                        let first = |read: &[&Value; 2]| {
+                            paths.iter().position(|path| has_value(path, *read))
+                        };
+                        let used: BTreeSet<_> = read.iter().filter_map(first).collect();
+                        // Fixtures have no headers.
+                        let rest = paths
+                            .iter()
+                            .enumerate()
+                            .filter(|(place, path)| !used.contains(place) && start(path).is_some());
+                        let rest = rest.map(|(_, path)| path.to_string());
+                        let rest = rest.filter(|path| !ELSEWHERE.contains(&path.as_str()));
+                        unused.extend(rest.map(|path| format!("{}: {path}", rule.name.value)));
+                    }
+                }
+            }
+        }
+        assert_eq!(unused, Vec::<String>::new());
     }
 
     #[test]
