@@ -5,7 +5,7 @@
 //! | Members | When |
 //! | --- | --- |
 //! | source, event id, generation | always |
-//! | version, precedence, extent ([`Extent`](super::Extent): 0, 1 or 2) | the table compares events ([`Guard`](super::Guard)) |
+//! | version, precedence, extent ([`Extent`]: 0, 1 or 2) | the table compares events ([`Guard`](super::Guard)) |
 //! | the columns | always; for a list, those of its owner |
 //! | path of the object, event type, the body without the object | the rule fetches the object on a tie; `null` if there is nothing to fetch |
 //!
@@ -40,7 +40,7 @@ pub const GENERATION: usize = 2;
 pub const VERSION: usize = 3;
 /// The precedence among rows of one version, in a row with a guard.
 pub const PRECEDENCE: usize = 4;
-/// How much of the object the event shows, in a row with a guard: [`Extent`](super::Extent).
+/// How much of the object the event shows, in a row with a guard: [`Extent`].
 pub const EXTENT: usize = 5;
 /// The first column of a row without a guard.
 pub const PLAIN: usize = 3;

@@ -2,7 +2,7 @@
 //! take the elements as `?2`.
 //!
 //! A statement that concerns only the rows of deletions, or only those of parts of lists, gets only these
-//! ([`Takes`](super::Takes)).
+//! ([`Takes`]).
 //!
 //! None of them queries the ledger. The transaction begins with the ledger's own statement, which fails if an event is in
 //! the ledger.
