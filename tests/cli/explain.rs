@@ -103,20 +103,6 @@ fn the_results_of_rules_are_explained() {
         WHERE (excluded."_version", excluded."_precedence", excluded."_event_id")
         >= ("things"."_version", "things"."_precedence", "things"."_event_id")
 
-        -- rule things
-        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
-        INSERT INTO row_guards (table_name, key, version, precedence, event_id)
-        SELECT 'things', json_array(CAST("id" AS TEXT)), "_version", "_precedence", "_event_id" FROM "things"
-        WHERE "_deleted" = 1 AND ("id") IN (SELECT value ->> 6 FROM rows WHERE value ->> 5 = 1)
-        ON CONFLICT (table_name, key) DO UPDATE SET
-        version = excluded.version, precedence = excluded.precedence, event_id = excluded.event_id
-        WHERE (excluded.version, excluded.precedence, excluded.event_id)
-        >= (row_guards.version, row_guards.precedence, row_guards.event_id)
-
-        -- rule things
-        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
-        DELETE FROM "things" WHERE "_deleted" = 1 AND ("id") IN (SELECT value ->> 6 FROM rows WHERE value ->> 5 = 1)
-
         ?1 = [["shop","evt_2",0,3,0,0,"thing_1","new"]]
 
     rule dear-things does not run: `when` does not match: the value at `price` is nothing

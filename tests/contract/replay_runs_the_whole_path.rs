@@ -115,7 +115,10 @@ fn an_event_that_fails_again_is_dead_again() {
     // The record of the first replay stays: what came of its letters later is not its outcome.
     let first = replay(&operator, &id);
     assert_eq!((&first["applied"], &first["failed"]), (&0.into(), &3.into()));
-    let second = operator.get("/replays").json()["items"][0].clone();
+    let second = eventually("the second replay ends", || {
+        let second = operator.get("/replays").json()["items"][0].clone();
+        (second["state"] == "done").then_some(second)
+    });
     assert_eq!((&second["applied"], &second["failed"]), (&2.into(), &0.into()));
     // Nor does retention change them.
     pipeline.sql("UPDATE dead_letters SET state_at = 0");

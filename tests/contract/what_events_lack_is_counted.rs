@@ -34,10 +34,12 @@ fn a_path_that_leads_nowhere_and_an_unexpected_api_version_are_counted() {
     let counts = operator.get("/counts?days=1").json();
     let absent = json!([{ "column": "text", "rows": 1 }]);
     assert_eq!(counts["rules"], json!([{ "rule": "guarded", "rows": 1, "absent": absent }]));
-    let version = &counts["versions"][0];
+    // The event that marks the end of the queue may be counted too.
+    let mut versions = counts["versions"].as_array().unwrap().iter();
+    let version = versions.find(|version| version["version"] == "2020-08-27").unwrap();
     assert_eq!(
-        (&version["source"], &version["version"], &version["expected"], &version["events"]),
-        (&json!("stripe"), &json!("2020-08-27"), &json!(false), &json!(1)),
+        (&version["source"], &version["expected"], &version["events"]),
+        (&json!("stripe"), &json!(false), &json!(1)),
         "{counts}"
     );
     for at in ["first_at", "last_at"] {

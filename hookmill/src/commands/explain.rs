@@ -334,15 +334,17 @@ impl RuleOf {
             RuleResult::Failed(error) => (Some(error.clone()), sql(), Vec::new()),
             RuleResult::Rows { rows, .. } => {
                 // If the rows do not fit into one statement, the parameters of the first.
-                let all = rule.sql.iter().map(|sql| row::Row::statements(sql, rows));
-                let parameters = all.filter_map(|all| Some(all.into_iter().next()?.params));
+                let first = |sql| row::Row::statements(sql, rows).into_iter().next();
+                let statements: Vec<_> = rule.sql.iter().filter_map(first).collect();
+                let sql = statements.iter().map(|statement| statement.sql.to_string()).collect();
+                let parameters = statements.into_iter().map(|statement| statement.params);
                 let parameters = parameters.max_by_key(Vec::len).unwrap_or_default();
                 let json = |param: &Param| match param {
                     Param::Text(text) => serde_json::from_str(text).ok(),
                     Param::Integer(_) | Param::Null | Param::Now => None,
                 };
                 let parameters = parameters.iter().filter_map(json);
-                (None, sql(), parameters.collect())
+                (None, sql, parameters.collect())
             }
         };
         let carried_out = !parameters.is_empty();
