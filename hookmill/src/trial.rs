@@ -190,20 +190,38 @@ pub fn delivery(
     (verified, headers): (Verified, Headers),
     body: &[u8],
 ) -> Delivery {
-    let mut envelope = Envelope {
+    let mut envelope = envelope(source, (id, kind), received_at);
+    (envelope.verified, envelope.headers) = (verified, headers);
+    Delivery { attempts: 1, text: encode(&mut envelope, body) }
+}
+
+/// The same event for one rule alone, as in a reprocessing.
+pub fn delivery_to(
+    rule: &str,
+    source: &str,
+    (id, kind): (&str, &str),
+    received_at: Timestamp,
+    body: &[u8],
+) -> Delivery {
+    let mut envelope = envelope(source, (id, kind), received_at);
+    (envelope.generation, envelope.rules) = (1, vec![rule.to_owned()]);
+    Delivery { attempts: 1, text: encode(&mut envelope, body) }
+}
+
+fn envelope(source: &str, (id, kind): (&str, &str), received_at: Timestamp) -> Envelope {
+    Envelope {
         v: VERSION,
         source: source.to_owned(),
         id: id.to_owned(),
         kind: kind.to_owned(),
         received_at,
-        verified,
+        verified: Verified { secret: 0, signed_at: None },
         generation: 0,
         rules: Vec::new(),
-        headers,
+        headers: Headers::new(),
         api_version: None,
         body: BodyForm::Text,
-    };
-    Delivery { attempts: 1, text: encode(&mut envelope, body) }
+    }
 }
 
 /// A configuration with every preset, each in a source of its name.

@@ -940,6 +940,48 @@ set = { a = "id", b = "id", c = "id", d = "id", e = "id" }
 }
 
 #[test]
+fn a_rule_that_makes_a_sample_a_dead_letter_is_a_warning() {
+    let folder = with_rules(
+        r#"
+[[rules]]
+extend = "stripe-customers"
+set = { signup_day = { unix_seconds = "data.object.created", as = "date" } }
+
+[[rules]]
+name = "failures"
+on = "stripe:invoice.payment_failed"
+table = "failures"
+key = { id = "data.object.id" }
+version = { rfc3339 = "created" }
+set = { at = { unix_seconds = "created" } }
+
+[[rules]]
+name = "tenants"
+on = "stripe:customer.created"
+table = "failures"
+key = { id = "data.object.metadata.tenant" }
+version = { unix_seconds = "created" }
+set = { at = { unix_seconds = "created" } }
+"#,
+    );
+    let guard = "_version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER";
+    let sql = format!(
+        "ALTER TABLE customers ADD COLUMN signup_day INTEGER;
+         CREATE TABLE failures (id TEXT PRIMARY KEY, at INTEGER, {guard}) STRICT;"
+    );
+    std::fs::write(folder.path().join("app/1001_failures.sql"), sql).unwrap();
+    // Events without `metadata.tenant` become dead letters too, but only the user knows which ones have it.
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:14:22: rules[0].set.signup_day: the sample of `customer.created` becomes a dead letter: refused: rule `stripe-customers`: the store refused: cannot store TEXT value in INTEGER column customers.signup_day
+    warning: hookmill.toml:17:8: rule "failures": the sample of `invoice.payment_failed` becomes a dead letter: unreadable: rule `failures`: the value at `created` is not a valid RFC 3339 time
+    hookmill.toml: 2 sources and 33 rules, no errors, 2 warnings
+    "#);
+}
+
+#[test]
 fn a_rule_that_replaces_a_presets_rule_and_drops_something_is_a_warning() {
     let folder = with_rules(
         r#"

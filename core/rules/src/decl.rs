@@ -412,7 +412,7 @@ keys! {
         integer: Option<Vec<ValuePath>> = form().optional(),
         /// A path to a number, with or without quotes, stored as a whole number of its smallest units. It needs `scale` or `currency`.
         decimal: Option<Vec<ValuePath>> = form().optional(),
-        /// The decimal places of a `decimal` to keep: "12.50" with 2 is stored as 1250.
+        /// The decimal places of a `decimal`: "12.50" with 2 is stored as 1250. A value with more places makes a dead letter.
         scale: Option<u32> = whole(0..=18).optional().example("2"),
         /// Instead of `scale`: a path to the code of the currency. ISO 4217 says how many decimal places its amounts have: two for USD,
         /// none for JPY, three for KWD.

@@ -1,6 +1,7 @@
 //! `hookmill check`: validates a configuration before it runs.
 
 mod capacity;
+mod dead;
 mod lint;
 pub mod rule_tests;
 

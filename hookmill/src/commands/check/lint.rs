@@ -16,6 +16,7 @@ use hookmill_rules::{GUARD_COLUMNS, Path, Pattern, Step, ValuePath};
 use rusqlite::Connection;
 use serde_json::Value;
 
+use super::dead;
 use crate::samples;
 use crate::trial::{Headers, Unsigned, events, quoted};
 
@@ -47,24 +48,33 @@ const TYPOS: usize = 2;
 ///
 /// If the migrations cannot be applied to a new database.
 pub fn warnings(loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
-    let of_user = |place: &Located<()>| !place.at.file.starts_with("presets/");
+    let known = known(loaded);
     let mut warnings = loaded.config.warnings.clone();
-    warnings.extend(of_rules(loaded, of_user));
+    warnings.extend(of_rules(loaded, &known, of_user));
     warnings.extend(without_views(loaded, of_user)?);
+    warnings.extend(dead::warnings(loaded, &known)?);
     warnings.sort();
     warnings.dedup();
     Ok(warnings)
 }
 
+/// Whether a place is in a file of the user.
+pub(super) fn of_user(place: &Located<()>) -> bool {
+    !place.at.file.starts_with("presets/")
+}
+
+/// What the samples tell about each source.
+fn known(loaded: &Loaded) -> BTreeMap<&str, Known> {
+    let sources = loaded.config.ingress.sources.iter();
+    sources.filter_map(|source| Some((source.name.as_str(), Known::new(loaded, source)?))).collect()
+}
+
 /// The warnings about rules, at the places that `concerns` selects.
-fn of_rules(loaded: &Loaded, concerns: impl Fn(&Located<()>) -> bool) -> Vec<ConfigError> {
-    let known: BTreeMap<_, _> = loaded
-        .config
-        .ingress
-        .sources
-        .iter()
-        .filter_map(|source| Some((source.name.as_str(), Known::new(loaded, source)?)))
-        .collect();
+fn of_rules(
+    loaded: &Loaded,
+    known: &BTreeMap<&str, Known>,
+    concerns: impl Fn(&Located<()>) -> bool,
+) -> Vec<ConfigError> {
     let mut warnings = Vec::new();
     for rule in &loaded.config.rules {
         let name = whole(rule);
@@ -84,7 +94,7 @@ fn of_rules(loaded: &Loaded, concerns: impl Fn(&Located<()>) -> bool) -> Vec<Con
                 paths.filter_map(|(place, path)| no_field(&place, path, &handler.value, fields)),
             );
         } else {
-            let bodies = Bodies::new(rule, &known);
+            let bodies = Bodies::new(rule, known);
             warnings.extend(paths.filter_map(|(place, path)| bodies.no_path(&place, path)));
         }
     }
@@ -169,13 +179,13 @@ fn no_field(
 }
 
 /// A rule as a whole, at its name.
-fn whole(rule: &RuleDecl) -> Located<()> {
+pub(super) fn whole(rule: &RuleDecl) -> Located<()> {
     let name = rule.name.place();
     Located { key: name.key.trim_end_matches(".name").to_owned(), ..name }
 }
 
 /// The paths of a rule, with their places. A condition is at the rule's name.
-fn paths(rule: &RuleDecl) -> Vec<(Located<()>, &ValuePath)> {
+pub(super) fn paths(rule: &RuleDecl) -> Vec<(Located<()>, &ValuePath)> {
     let mut found = Vec::new();
     found.extend(rule.each.iter().map(|each| (each.place(), &each.value)));
     found.extend(rule.more.iter().map(|more| (whole(rule), more)));
@@ -217,9 +227,9 @@ fn start(path: &ValuePath) -> Option<(Start, &Path)> {
 }
 
 /// What the samples tell about the events of a source.
-struct Known {
+pub(super) struct Known {
     /// The types of events, and their bodies as rules read them.
-    events: Vec<(String, Value)>,
+    pub(super) events: Vec<(String, Value)>,
     /// All types that the provider documents, if they are known.
     documented: Option<Vec<String>>,
     /// Whether senders add members of their own to the events themselves.
@@ -371,6 +381,14 @@ fn is_flat(body: &Value) -> bool {
     body.as_object().is_some_and(|members| members.values().all(is_field))
 }
 
+/// Whether a path leads to a value in a body.
+pub(super) fn has(body: &Value, path: &Path) -> bool {
+    match look(&[body], &[body], path) {
+        Found::Values(values) => values.iter().any(|value| !value.is_null()),
+        Found::Anything | Found::Nothing { .. } => false,
+    }
+}
+
 /// Where a path leads from these values. The path of a selection begins at the top of the bodies.
 fn look<'v>(from: &[&'v Value], bodies: &[&'v Value], path: &Path) -> Found<'v> {
     let found = follow(from.to_vec(), &path.steps);
@@ -443,7 +461,8 @@ mod tests {
 
     #[test]
     fn the_samples_know_every_path_of_the_presets() {
-        assert_eq!(of_rules(&presets(), |_| true), []);
+        let loaded = presets();
+        assert_eq!(of_rules(&loaded, &known(&loaded), |_| true), []);
     }
 
     #[test]

@@ -264,7 +264,7 @@ fn in_sql(value: &Value) -> String {
 }
 
 /// What makes an event a dead letter, if it is one.
-fn death(fate: &Fate) -> Option<String> {
+pub(super) fn death(fate: &Fate) -> Option<String> {
     match fate {
         Fate::Condemned { reason, error } => Some(format!("{reason}: {error}")),
         _ => None,
