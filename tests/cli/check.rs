@@ -255,7 +255,7 @@ fn a_rule_with_an_unknown_handler_is_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:101:11: rule "revenue".handler: there is no handler `revenue-by-day`
+    error: hookmill.toml:102:11: rule "revenue".handler: there is no handler `revenue-by-day`
       hint: possible here: `stripe-revenue`
     1 error in the configuration
     "#);
