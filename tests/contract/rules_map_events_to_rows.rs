@@ -183,6 +183,15 @@ fn rows_of_the_application_are_only_changed() {
         pipeline.sql("SELECT name, plan, _version FROM accounts ORDER BY name"),
         [row(json!(["ada", "team", 1])), row(json!(["ines", "pro", 3]))]
     );
+    // In one batch, about the row that the table finds for both keys.
+    let batch = [("Thing_1", 6, "new"), ("thing_1", 5, "old")];
+    let batch = batch.map(|(id, n, plan)| thing("updated", n, id, Some(plan)).message());
+    let pipeline = pipeline.enqueued(&batch);
+    pipeline.settle();
+    assert_eq!(
+        pipeline.sql("SELECT plan, _version FROM accounts WHERE name = 'ines'"),
+        [row(json!(["new", 6]))]
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@ CREATE TABLE fleeting (
 -- Rows that the application creates: rules only change them.
 CREATE TABLE accounts (
     name TEXT NOT NULL PRIMARY KEY,
-    thing TEXT UNIQUE,
+    thing TEXT UNIQUE COLLATE NOCASE,
     plan TEXT,
     _version INTEGER,
     _precedence INTEGER,

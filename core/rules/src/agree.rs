@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use hookmill_keys::{ConfigError, Located};
 
-use crate::ast::{ConditionDecl, EffectDecl, Newest, RuleDecl, StepDecl, TableDecl, ValueDecl};
+use crate::ast::{
+    ConditionDecl, DeleteDecl, EffectDecl, Newest, RuleDecl, StepDecl, TableDecl, ValueDecl,
+};
 use crate::{ValuePath, pattern};
 
 /// What orders the events of a rule besides their versions.
@@ -35,7 +37,8 @@ pub(crate) fn agreed(rules: &[RuleDecl]) -> Vec<Agreed<'_>> {
             ties.find(refines).map(|(_, finer)| finer)
         });
         let tie = finer.or_else(|| tie(rule)).or_else(|| others().find_map(tie));
-        let is_final = is_final(rule).or_else(|| others().find_map(is_final));
+        let final_others = || others().filter(|other| deletes_within(rule, other));
+        let is_final = is_final(rule).or_else(|| final_others().find_map(is_final));
         agreed.push(Agreed {
             tie: tie.map_or(&[], |tie| &tie.value),
             is_final: is_final.unwrap_or_default(),
@@ -80,7 +83,9 @@ pub(crate) fn contradictions(rules: &[RuleDecl]) -> Vec<ConfigError> {
                      which then uses that of the other",
                 ));
             }
-            if mine.is_final.zip(theirs.is_final).is_some_and(|(mine, theirs)| mine != theirs) {
+            if mine.is_final.zip(theirs.is_final).is_some_and(|(mine, theirs)| mine != theirs)
+                && deletes_within(rule, other)
+            {
                 let error = rule.name.error(problem("only one of them has `final = true`"));
                 errors.push(error.hint(
                     "their tables would contradict each other; use the same `final` in both",
@@ -101,6 +106,22 @@ fn newest(rule: &RuleDecl) -> Option<(&TableDecl, &Newest)> {
         EffectDecl::Table(table) => Some((table, table.newest()?)),
         _ => None,
     }
+}
+
+/// Whether all deletions of a rule are deletions of another. A rule may delete more, such as the access of a customer who
+/// has not paid: those rows may return.
+fn deletes_within(rule: &RuleDecl, other: &RuleDecl) -> bool {
+    let (Some((_, rule)), Some((_, other))) = (newest(rule), newest(other)) else { return false };
+    rule.delete.iter().all(|delete| {
+        other.delete.iter().any(|other| match (delete, other) {
+            (DeleteDecl::Type(one), DeleteDecl::Type(other)) => {
+                pattern::matches(&one.value, &other.value)
+                    || pattern::matches(&other.value, &one.value)
+            }
+            (DeleteDecl::When(one), DeleteDecl::When(other)) => one == other,
+            _ => false,
+        })
+    })
 }
 
 /// The paths of the object's key.

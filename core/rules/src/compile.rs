@@ -555,6 +555,28 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
 fn check_kind(whole: &RuleDecl, rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
     let missing: Vec<_> =
         GUARD_COLUMNS.into_iter().filter(|name| table.column(name).is_none()).collect();
+    for column in table.columns.iter().filter(|column| GUARD_COLUMNS.contains(&&*column.name)) {
+        let needed = if column.name == "_event_id" { "TEXT" } else { "INTEGER" };
+        let is_free = matches!(column.kind.as_str(), "ANY" | "");
+        if !is_free && !fits(&column.kind, needed) {
+            let problem = format!(
+                "the column `{}` of `{}` is {}, so versions would not compare",
+                column.name, rule.table.value, column.kind
+            );
+            errors.push(rule.table.error(problem).hint(format!("use {needed}")));
+        }
+    }
+    if let TableWrite::Count { .. } = &rule.write {
+        for (name, _) in rule.columns() {
+            let column = table.column(&name.value);
+            if let Some(column) = column.filter(|column| !fits(&column.kind, "INTEGER")) {
+                let problem = format!("the column `{}` is {}", name.value, column.kind);
+                errors.push(name.error(problem).hint(
+                    "add to an INTEGER: sums of other numbers depend on the order of the events",
+                ));
+            }
+        }
+    }
     match &rule.write {
         TableWrite::List { .. } => check_list(whole.more.is_some(), rule, table, errors),
         TableWrite::Count { .. } if missing.len() < GUARD_COLUMNS.len() => {
@@ -580,6 +602,17 @@ fn check_kind(whole: &RuleDecl, rule: &TableDecl, table: &Table, errors: &mut Ve
         | TableWrite::Upsert { .. }
         | TableWrite::Remove { .. }
         | TableWrite::Update { .. } => {}
+    }
+}
+
+/// Whether a column of this declared type stores values as they are. `needed` is INTEGER or TEXT.
+/// <https://www.sqlite.org/datatype3.html#determination_of_column_affinity>
+fn fits(kind: &str, needed: &str) -> bool {
+    let kind = kind.to_ascii_uppercase();
+    let is_text = ["CHAR", "CLOB", "TEXT"].iter().any(|name| kind.contains(name));
+    match needed {
+        "INTEGER" => kind.contains("INT"),
+        _ => is_text && !kind.contains("INT"),
     }
 }
 

@@ -253,6 +253,8 @@ impl Target<'_> {
     }
 
     /// Updates only existing rows, which the application creates.
+    ///
+    /// The rows are told apart by their stored keys: `"A"` and `"a"`, or 7 and `"7"`, may be one of them.
     pub(super) fn update(&self) -> String {
         let target = quoted(self.table);
         let first = GUARDED + self.key.len();
@@ -260,21 +262,27 @@ impl Target<'_> {
         let guard = GUARD_COLUMNS.iter().zip([VERSION, PRECEDENCE, EVENT_ID, EXTENT].map(member));
         let updates = sets.chain(guard).map(|(name, value)| format!("{} = {value}", quoted(name)));
         let unset = self.unset.iter().map(|name| format!("{} = NULL", quoted(name)));
-        let key = self.key.iter().zip(members(GUARDED, self.key.len()));
-        let key = key.map(|(name, value)| format!("{target}.{} = {value}", quoted(name)));
+        let stored = || self.key.iter().map(|name| format!("held.{}", quoted(name)));
+        let all = |conditions: Vec<String>| conditions.join(" AND ");
+        let matches = stored().zip(members(GUARDED, self.key.len()));
+        let same = self.key.iter().enumerate();
+        let same = same.map(|(i, name)| format!("{target}.{} = newest.key{i}", quoted(name)));
+        let keys = stored().enumerate().map(|(i, stored)| format!("{stored} AS key{i}"));
         format!(
             "{head},\n\
-             newest AS (SELECT value, row_number() OVER (PARTITION BY {partition} ORDER BY {newest}) AS place\n\
-             FROM rows)\n\
+             newest AS (SELECT value, {keys}, row_number() OVER (PARTITION BY {partition} ORDER BY {newest}) AS place\n\
+             FROM rows CROSS JOIN {target} AS held ON {matches})\n\
              UPDATE {target} SET {updates} FROM newest\n\
-             WHERE place = 1 AND {key}\n\
+             WHERE place = 1 AND {same}\n\
              AND ({target}.\"_version\" IS NULL OR {order} >= {order_of_target})",
             head = head(self.rule),
-            order = order(),
-            partition = list(members(GUARDED, self.key.len())),
+            keys = list(keys),
+            partition = list(stored()),
             newest = list([VERSION, PRECEDENCE, EVENT_ID].map(|index| member(index) + " DESC")),
+            matches = all(matches.map(|(stored, value)| format!("{stored} = {value}")).collect()),
             updates = list(updates.chain(unset)),
-            key = key.collect::<Vec<_>>().join(" AND "),
+            same = all(same.collect()),
+            order = order(),
             order_of_target = self.order_of_target(),
         )
     }

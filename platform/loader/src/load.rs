@@ -275,6 +275,8 @@ mod tests {
         let sql = format!(
             "CREATE TABLE teams (org TEXT, id TEXT, name TEXT NOT NULL, size INTEGER, note TEXT, {guard}, PRIMARY KEY (org, id)) STRICT;
              CREATE TABLE tallies (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT;
+             CREATE TABLE sums (id TEXT PRIMARY KEY, n REAL NOT NULL DEFAULT 0) STRICT;
+             CREATE TABLE textual (id TEXT PRIMARY KEY, _version TEXT, _precedence INT, _event_id INTEGER, _deleted INTEGER) STRICT;
              CREATE TABLE members (team TEXT, id TEXT, name TEXT, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE backwards (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
              CREATE TABLE untyped (team TEXT, id ANY, PRIMARY KEY (team, id)) STRICT;
@@ -818,6 +820,45 @@ mod tests {
             assert_eq!(guard(list).delete, guard(whole).delete, "{list}");
             assert_eq!(guard(list).version, guard(whole).version, "{list}");
         }
+    }
+
+    #[test]
+    fn a_rule_that_deletes_more_than_the_preset_deletes_for_a_while() {
+        let is_final = |delete: &str| {
+            let config = format!(
+                "[sources.stripe]\nscheme = 'stripe'\nsecrets = ['env:A']\npreset = 'stripe'\n[database]\nmigrations = 'app'\n\
+                 [[rules]]\nname = 'access'\non = 'stripe:customer.subscription.*'\ntable = 'access'\nkey = {{ id = 'data.object.id' }}\n\
+                 version = {{ unix_seconds = 'created' }}\ndelete = {delete}\n"
+            );
+            let folder = folder(&[("hookmill.toml", &config)]);
+            fs::create_dir(folder.path().join("app")).unwrap();
+            let sql = "CREATE TABLE access (id TEXT PRIMARY KEY, _version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER) STRICT";
+            fs::write(folder.path().join("app/1000_access.sql"), sql).unwrap();
+            let program = load(&folder.path().join("hookmill.toml"), &[]).unwrap().program;
+            let rule = program.rules.iter().find(|rule| rule.name == "access").unwrap();
+            rule.effect.guard().unwrap().delete.is_final
+        };
+        assert!(is_final("'customer.subscription.deleted'"));
+        assert!(is_final("'*.deleted'"));
+        let unpaid = "{ 'data.object.status' = ['past_due', 'unpaid'] }";
+        assert!(!is_final(&format!("['*.deleted', {unpaid}]")));
+        assert!(!is_final("['*.deleted', '*.paused']"));
+        assert!(!is_final(&format!("['*.deleted', {unpaid}]\nfinal = false")));
+    }
+
+    #[test]
+    fn columns_that_would_not_compare_or_add_up_are_refused() {
+        let guard = "name = 'r'\non = 's:*'\ntable = 'textual'\nkey = { id = 'id' }\nversion = 'v'";
+        let sum = "name = 'c'\non = 's:*'\ntable = 'sums'\nkey = { id = 'id' }\nadd = { n = 'n' }";
+        insta::assert_snapshot!(faults(&format!("[[rules]]\n{guard}\n[[rules]]\n{sum}\n")), @r#"
+        hookmill.toml:9:9: rule "r".table: the column `_event_id` of `textual` is INTEGER, so versions would not compare
+          hint: use TEXT
+        error: hookmill.toml:9:9: rule "r".table: the column `_version` of `textual` is TEXT, so versions would not compare
+          hint: use INTEGER
+        error: hookmill.toml:17:9: rule "c".add.n: the column `n` is REAL
+          hint: add to an INTEGER: sums of other numbers depend on the order of the events
+        3 errors in the configuration
+        "#);
     }
 
     #[test]

@@ -40,6 +40,12 @@ pub struct Metrics {
     database: Gauge,
 }
 
+/// The user's text as the value of a label: `prometheus-client` does not escape it.
+/// <https://prometheus.io/docs/instrumenting/exposition_formats/#comments-help-text-and-type-information>
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// The pipeline's status and the queues, as gauges.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct StatusMetrics {
@@ -195,12 +201,12 @@ impl Metrics {
 
     /// `hookmill_rows_total{rule}`.
     pub fn count_rows(&self, rule: &str, count: u64) {
-        self.rows.get_or_create(&[("rule", rule.to_owned())]).inc_by(count);
+        self.rows.get_or_create(&[("rule", escaped(rule))]).inc_by(count);
     }
 
     /// `hookmill_absent_values_total{rule, column}`.
     pub fn count_absent(&self, rule: &str, column: &str, count: u64) {
-        let labels = [("rule", rule.to_owned()), ("column", column.to_owned())];
+        let labels = [("rule", escaped(rule)), ("column", escaped(column))];
         self.absent_values.get_or_create(&labels).inc_by(count);
     }
 
