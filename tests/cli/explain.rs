@@ -216,7 +216,7 @@ name = "totals"
 on = ["shop:sold"]
 table = "totals"
 key = { id = "id" }
-add = { total = "total" }
+add = { n = "n" }
 
 [[tests]]
 given = [
@@ -230,11 +230,11 @@ expect = [{ table = "totals", row = { id = "a", total = "Inf" } }]
     write("hookmill.toml", config);
     write(
         "app/1000_totals.sql",
-        "CREATE TABLE totals (id TEXT PRIMARY KEY, total REAL, raw BLOB DEFAULT x'00ff') STRICT, WITHOUT ROWID;",
+        "CREATE TABLE totals (id TEXT PRIMARY KEY, n INTEGER, total REAL DEFAULT 9e999, raw BLOB DEFAULT x'00ff') STRICT, WITHOUT ROWID;",
     );
-    write("sold.json", r#"{ "type": "sold", "id": "a", "total": 1e308 }"#);
-    write("nul.json", r#"{ "type": "sold", "id": "a\u0000b", "total": 1 }"#);
-    write("beyond.json", r#"{ "type": "sold", "id": "a", "total": 1e999 }"#);
+    write("sold.json", r#"{ "type": "sold", "id": "a", "n": 1 }"#);
+    write("nul.json", r#"{ "type": "sold", "id": "a\u0000b", "n": 1 }"#);
+    write("beyond.json", r#"{ "type": "sold", "id": "a", "n": 1e999 }"#);
     let checked = shown(folder.path(), &["check"]);
     assert!(checked.starts_with("exit code 0"), "{checked}");
     let dev = Dev::start(folder.path());
@@ -249,16 +249,16 @@ expect = [{ table = "totals", row = { id = "a", total = "Inf" } }]
         let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
         json!([explained[0]["error"], explained[0]["rows"]])
     };
-    let row = json!({ "id": "a", "total": "Inf", "raw": "00FF" });
+    let row = |n: u32| json!({ "id": "a", "n": n, "total": "Inf", "raw": "00FF" });
     assert_eq!(
         explain("sold.json"),
-        json!([null, [{ "table": "totals", "before": row, "after": row }]])
+        json!([null, [{ "table": "totals", "before": row(2), "after": row(3) }]])
     );
     for (file, problem) in [
         ("nul.json", "`id` is not a valid key: it contains a NUL character"),
         (
             "beyond.json",
-            "`total` is not a valid 64-bit number; `{ text = … }` in the rule stores it exactly",
+            "`n` is not a valid 64-bit number; `{ text = … }` in the rule stores it exactly",
         ),
     ] {
         let error = format!("unreadable: rule `totals`: the value at {problem}");
