@@ -43,7 +43,7 @@ ON CONFLICT (day, rule) DO UPDATE SET rows = rows + excluded.rows, absent = (
     )
 )";
 
-/// `?1` the counts, `?2` the day, `?3` the maximum number of versions in a day, `?4` the version that counts the others.
+/// `?1` the counts, `?2` the day, `?3` the maximum number of versions in a day, `?4` the name for all others.
 const COUNT_VERSIONS: &str = "\
 -- count API versions
 INSERT INTO api_version_counts (day, source, version, expected, events, first_at, last_at)
@@ -284,8 +284,8 @@ impl State {
     }
 }
 
-/// The source and the API version of an event that counts, and when it was received. A duplicate was counted before, a retry
-/// will be, and so was an event that is reprocessed.
+/// The source and the API version of an event, and when it was received. `None` for a retry, which a later delivery counts,
+/// and for duplicates and reprocessed events, which an earlier one counted.
 fn version(settled: &Settled) -> Option<(&str, &str, Timestamp)> {
     let envelope = settled.envelope.as_ref().filter(|envelope| envelope.generation == 0)?;
     match settled.fate {
