@@ -1124,7 +1124,7 @@ FROM twilio_inbound_messages WHERE _deleted = 0;
 
 -- The calls, with their statuses.
 --
--- Calls that nobody answered:
+-- Calls without an answer:
 --
 --     SELECT sid, caller, recipient FROM live_twilio_calls WHERE status IN ('no-answer', 'busy')
 CREATE TABLE twilio_calls (

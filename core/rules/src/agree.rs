@@ -19,8 +19,8 @@ pub(crate) struct Agreed<'r> {
     pub(crate) is_final: bool,
 }
 
-/// What each rule says, or else the rules that mirror the same object. If the preset says more about the order of the types
-/// than the user's rule, and nothing else, the preset decides.
+/// The order of each rule: its own, or else that of a rule that mirrors the same object. A preset's list of types replaces the
+/// user's if it orders the same types alike and names more.
 pub(crate) fn agreed(rules: &[RuleDecl]) -> Vec<Agreed<'_>> {
     let is_final = |rule: &RuleDecl| newest(rule).and_then(|(_, newest)| newest.is_final);
     let states = |rule: &&RuleDecl| tie(rule).is_some() || is_final(rule).is_some();
@@ -108,8 +108,8 @@ fn newest(rule: &RuleDecl) -> Option<(&TableDecl, &Newest)> {
     }
 }
 
-/// Whether all deletions of a rule are deletions of another. A rule may delete more, such as the access of a customer who
-/// has not paid: those rows may return.
+/// Whether another rule has all deletions of a rule. The user may delete more rows for a while, such as the access of a
+/// customer who has not paid.
 fn deletes_within(rule: &RuleDecl, other: &RuleDecl) -> bool {
     let (Some((_, rule)), Some((_, other))) = (newest(rule), newest(other)) else { return false };
     rule.delete.iter().all(|delete| {

@@ -87,8 +87,8 @@ struct Writer {
     database: Connection,
 }
 
-/// More than the statements of all presets, a few kilobytes each. If a transaction had more than are kept, each would be
-/// compiled again whenever it runs.
+/// The number of compiled statements that a connection keeps: more than all presets have, a few kilobytes each. SQLite would
+/// compile the statements of a larger transaction again whenever it runs.
 const STATEMENTS: usize = 1024;
 
 /// Opens a database for durable writing: a commit is on disk when it returns. A new one is private, and gets this page size.
