@@ -285,3 +285,18 @@ impl Metrics {
         axum::serve(listener, Router::new().route("/metrics", get(text))).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let metrics = Metrics::default();
+        metrics.count_absent("a \"b\"\n\\", "c\"", 1);
+        let mut text = String::new();
+        encode(&mut text, &metrics.registry.lock().unwrap()).unwrap();
+        let line = r#"hookmill_absent_values_total{rule="a \"b\"\n\\",column="c\""} 1"#;
+        assert!(text.lines().any(|found| found == line), "{text}");
+    }
+}
