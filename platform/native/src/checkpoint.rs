@@ -16,8 +16,8 @@ use rusqlite::hooks::Wal;
 use crate::sqlite;
 
 /// The size of the log at which it is copied, in bytes. A page that is written often is copied once, so a longer log means
-/// fewer writes; recovery after a crash reads all of it.
-const LOG_BYTES: u32 = 16 * 1024 * 1024;
+/// fewer writes, above all in large tables; recovery after a crash reads all of it.
+const LOG_BYTES: u32 = 64 * 1024 * 1024;
 const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// The checkpoints of one database. They end when the value is dropped: its connection is closed when the drop returns.
