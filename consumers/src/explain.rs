@@ -51,6 +51,8 @@ pub struct About {
     pub table: String,
     /// Columns and their values.
     pub columns: Vec<(String, Value)>,
+    /// The version and the precedence of the event, if the table compares events.
+    pub order: Option<(i64, i64)>,
 }
 
 /// The result of every rule, in the order of hookmill.toml.
@@ -117,7 +119,7 @@ fn about(rule: &Rule, row: &Row) -> Option<About> {
     let keyed = |table: &str, first: usize, keys: Vec<&str>| {
         let columns = keys.into_iter().zip(columns.get(first..)?);
         let columns = columns.map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        Some(About { table: table.to_owned(), columns })
+        Some(About { table: table.to_owned(), columns, order: row.order() })
     };
     match &rule.effect {
         Effect::Row { table, columns, .. } | Effect::Rows { table, owner: columns, .. } => {

@@ -97,6 +97,9 @@ pub(crate) struct Writes {
     rows: Vec<(usize, Row)>,
     /// Its row in the ledger.
     ledger: Row,
+    /// The beginning of that row: source, id, generation, type, outcome and time of receipt. Most statements of Hookmill need no
+    /// more, and what the row wrote may be long.
+    event_row: Row,
     /// Its row in `event_messages`, if messages are kept.
     message: Option<Row>,
     /// The counts of the rows.
@@ -107,7 +110,7 @@ impl Writes {
     /// The size of its rows in bytes.
     fn bytes(&self) -> usize {
         let rows = self.rows.iter().map(|(_, row)| row);
-        rows.chain([&self.ledger]).chain(&self.message).map(Row::bytes).sum()
+        rows.chain([&self.ledger, &self.event_row]).chain(&self.message).map(Row::bytes).sum()
     }
 
     /// The first rule that writes this table.
@@ -276,6 +279,8 @@ fn writes(
     if !wrote.is_empty() {
         wrote.push(']');
     }
+    let mut event_row = identity.row(ROOM + envelope.kind.len());
+    event_row.values(&(&envelope.kind, fate.as_str(), envelope.received_at));
     let mut ledger = identity.row(ROOM + envelope.kind.len() + 2 * wrote.len());
     ledger.values(&(
         &envelope.kind,
@@ -291,8 +296,8 @@ fn writes(
         row.values(&(&delivery.text,));
         row.end()
     });
-    let ledger = ledger.end();
-    Ok(Writes { index, event: EventKey::of(envelope), fate, rows, ledger, message, counts })
+    let (ledger, event_row, event) = (ledger.end(), event_row.end(), EventKey::of(envelope));
+    Ok(Writes { index, event, fate, rows, ledger, event_row, message, counts })
 }
 
 /// Whether a matching rule runs. In a reprocessing, only the rules that it names run, or without names the repeatable ones.
@@ -861,8 +866,7 @@ pub(crate) fn fold(mut writes: Vec<Writes>) -> (Vec<Writes>, Vec<(usize, usize)>
 
 /// The transaction for these deliveries: the ledger, then a statement for each rule with rows.
 pub(crate) fn statements(program: &Program, writes: &[&Writes]) -> Vec<Statement> {
-    let ledger = writes.iter().map(|write| &write.ledger);
-    let mut statements = timed(LEDGER, ledger.clone());
+    let mut statements = timed(LEDGER, writes.iter().map(|write| &write.ledger));
     for (number, rule) in program.rules.iter().enumerate() {
         let rows = writes.iter().flat_map(|write| &write.rows).filter(|(rule, _)| *rule == number);
         for sql in &rule.sql {
@@ -871,10 +875,11 @@ pub(crate) fn statements(program: &Program, writes: &[&Writes]) -> Vec<Statement
     }
     statements.extend(own(MESSAGES, writes.iter().filter_map(|write| write.message.as_ref())));
     let reprocessed = writes.iter().filter(|write| write.event.generation > 0);
-    statements.extend(own(REPROCESSED, reprocessed.map(|write| &write.ledger)));
-    statements.extend(own(KINDS, ledger.clone()));
-    statements.extend(timed(ACTIVITY, ledger.clone()));
-    statements.extend(timed(LETTERS, ledger));
+    statements.extend(own(REPROCESSED, reprocessed.map(|write| &write.event_row)));
+    let events = writes.iter().map(|write| &write.event_row);
+    statements.extend(own(KINDS, events.clone()));
+    statements.extend(timed(ACTIVITY, events.clone()));
+    statements.extend(timed(LETTERS, events));
     statements
 }
 
@@ -895,7 +900,7 @@ fn timed<'r>(sql: &str, rows: impl Iterator<Item = &'r Row>) -> Vec<Statement> {
 /// Asks which of these deliveries repeat an event that is in the ledger, and settles those events' letters.
 pub(crate) fn repeated(writes: &[&Writes]) -> Vec<Statement> {
     let mut statements = seen(writes.iter().map(|write| &write.event));
-    statements.extend(timed(LETTERS, writes.iter().map(|write| &write.ledger)));
+    statements.extend(timed(LETTERS, writes.iter().map(|write| &write.event_row)));
     statements
 }
 

@@ -889,7 +889,7 @@ fn keys_are_exact_and_no_two_become_one() {
         "applied",
         "applied",
         "rule `things`: the value at `id` is not a valid key: a key is text or an integer; convert it with `{ text = … }` or `{ boolean = … }` in the rule",
-        "rule `things`: the value at `id` is not a valid key: a key is text or an integer; convert it with `{ text = … }` or `{ boolean = … }` in the rule",
+        "applied",
         "rule `things`: the value at `id` is not a valid key: a key is text or an integer; convert it with `{ text = … }` or `{ boolean = … }` in the rule",
         "rule `things`: the value at `id` is not a valid key: it contains a NUL character",
     ]

@@ -7,9 +7,25 @@ use std::collections::BTreeMap;
 pub struct Schema {
     /// By name.
     pub tables: BTreeMap<String, Table>,
+    /// The views that can be read, by name.
+    pub views: BTreeMap<String, Table>,
+    /// The other views, and SQLite's errors.
+    pub broken_views: BTreeMap<String, String>,
 }
 
-/// One table.
+impl Schema {
+    /// The table or view of this name.
+    pub fn relation(&self, name: &str) -> Option<&Table> {
+        self.tables.get(name).or_else(|| self.views.get(name))
+    }
+
+    /// The names of all tables and views.
+    pub fn relations(&self) -> impl Iterator<Item = &str> {
+        self.tables.keys().chain(self.views.keys()).map(String::as_str)
+    }
+}
+
+/// One table or view. A view has only columns.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Table {
     /// Its columns, in order.
@@ -33,6 +49,8 @@ pub struct TableColumn {
     pub default: bool,
     /// Whether it is part of the primary key.
     pub key: bool,
+    /// Whether different texts may be one key, as with `COLLATE NOCASE`. False for a column that is not part of the primary key.
+    pub folds: bool,
 }
 
 /// The table with the versions of removed rows, and of lists.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use hookmill_config::{Consumers, Source};
 use hookmill_consumers::{Fate, process_batch};
 use hookmill_core::delivery::Delivery;
@@ -91,9 +92,9 @@ impl<'l> Trial<'l> {
         read_json(answer(&rows, 0))
     }
 
-    /// The query for every row of a table as a JSON object.
+    /// The query for every row of a table or view as a JSON object.
     pub fn select(&self, table: &str) -> String {
-        let columns = self.schema.tables.get(table).into_iter().flat_map(|table| &table.columns);
+        let columns = self.schema.relation(table).into_iter().flat_map(|table| &table.columns);
         let columns = columns.map(|column| {
             let (name, value) = (literal(&column.name), quoted(&column.name));
             // JSON has neither bytes nor an infinity.
@@ -118,6 +119,28 @@ pub fn quoted(name: &str) -> String {
 /// A text in SQL.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Reads a header of the command line: 'Name: value'.
+///
+/// # Errors
+///
+/// If there is no colon.
+pub fn parse_header(line: &str) -> anyhow::Result<(String, String)> {
+    // Not quoted, since it may be a signature.
+    let (name, value) =
+        line.split_once(':').context("a header has no colon; expected 'Name: value'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// These headers, and those of the others that have other names.
+pub fn with_headers(
+    mut others: Vec<(String, String)>,
+    own: &[(String, String)],
+) -> Vec<(String, String)> {
+    others.retain(|(name, _)| !own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)));
+    others.extend_from_slice(own);
+    others
 }
 
 /// A request before its provider signs it.

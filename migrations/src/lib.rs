@@ -156,7 +156,7 @@ pub fn apply(
     Ok(applied)
 }
 
-/// Reads the tables of a database.
+/// Reads the tables and views of a database.
 ///
 /// # Errors
 ///
@@ -167,24 +167,32 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
         "SELECT name FROM pragma_table_list
          WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'd1_migrations'",
     )?;
+    let mut views = database
+        .prepare("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'view'")?;
     let mut columns =
-        database.prepare("SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0 FROM pragma_table_info(?1)")?;
+        database.prepare(
+        "SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0, EXISTS (
+            SELECT 1 FROM pragma_index_list(?1) AS list JOIN pragma_index_xinfo(list.name) AS part
+            WHERE list.origin = 'pk' AND part.key = 1 AND part.name = info.name AND part.coll <> 'BINARY'
+         ) FROM pragma_table_info(?1) AS info",
+    )?;
     let mut indexes = database.prepare(
         "SELECT (SELECT json_group_array(name) FROM (SELECT name FROM pragma_index_info(list.name) ORDER BY seqno)),
             list.\"unique\" = 1 AND origin <> 'pk'
          FROM pragma_index_list(?1) AS list WHERE partial = 0",
     )?;
+    let column = |row: &rusqlite::Row<'_>| {
+        Ok(TableColumn {
+            name: row.get(0)?,
+            kind: row.get(1)?,
+            not_null: row.get(2)?,
+            default: row.get(3)?,
+            key: row.get(4)?,
+            folds: row.get(5)?,
+        })
+    };
     for name in tables.query_map([], |row| row.get::<_, String>(0))? {
         let name = name?;
-        let column = |row: &rusqlite::Row<'_>| {
-            Ok(TableColumn {
-                name: row.get(0)?,
-                kind: row.get(1)?,
-                not_null: row.get(2)?,
-                default: row.get(3)?,
-                key: row.get(4)?,
-            })
-        };
         let columns = columns.query_map([&name], column)?.collect::<Result<_, _>>()?;
         let index =
             |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
@@ -199,6 +207,18 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
             all.push(columns);
         }
         schema.tables.insert(name, Table { columns, unique, indexes: all });
+    }
+    for name in views.query_map([], |row| row.get::<_, String>(0))? {
+        let name = name?;
+        let found = columns.query_map([&name], column).and_then(Iterator::collect);
+        match found {
+            Ok(columns) => {
+                schema.views.insert(name, Table { columns, ..Table::default() });
+            }
+            Err(error) => {
+                schema.broken_views.insert(name, error.to_string());
+            }
+        }
     }
     Ok(schema)
 }

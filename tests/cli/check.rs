@@ -228,7 +228,7 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
         first_name = "Ada"
         id = "user_1"
         updated_at = 1767225600000
-    error: hookmill.toml:308:5: test "who signs up is a user, and welcome".expect[3]: there is no table `usrs`
+    error: hookmill.toml:308:5: test "who signs up is a user, and welcome".expect[3]: there is no table or view `usrs`
       hint: did you mean `users`?
     error: hookmill.toml:309:5: test "who signs up is a user, and welcome".expect[4]: the event is applied, not recorded
     error: hookmill.toml:310:5: test "who signs up is a user, and welcome".expect[5]: no sms is sent
@@ -255,7 +255,7 @@ fn a_rule_with_an_unknown_handler_is_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:102:11: rule "revenue".handler: there is no handler `revenue-by-day`
+    error: hookmill.toml:103:11: rule "revenue".handler: there is no handler `revenue-by-day`
       hint: possible here: `stripe-revenue`
     1 error in the configuration
     "#);
@@ -937,6 +937,74 @@ set = { a = "id", b = "id", c = "id", d = "id", e = "id" }
     std::fs::write(&migration, &sql).unwrap();
     let denied = crate::printed(folder.path(), &["check", "--json", "--deny-warnings"]);
     assert_eq!(denied["valid"], true, "{denied}");
+}
+
+/// They pass a test with one object, and fail with two events in the wrong order.
+#[test]
+fn a_constraint_between_rows_is_a_warning() {
+    let folder = with_rules(
+        r#"
+[[rules]]
+name = "seats"
+on = "stripe:invoice.paid"
+table = "seats"
+key = { id = "data.object.id" }
+version = { unix_seconds = "created" }
+set = { customer = "data.object.customer", number = "data.object.number" }
+"#,
+    );
+    let guard = "_version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER";
+    let sql = format!(
+        "CREATE TABLE seats (id TEXT PRIMARY KEY, customer TEXT REFERENCES customers (id), number TEXT, {guard}) STRICT;\n\
+         CREATE UNIQUE INDEX seats_by_number ON seats (number);"
+    );
+    std::fs::write(folder.path().join("app/1001_seats.sql"), sql).unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:13:8: rule "seats": the sample of `invoice.paid` becomes a dead letter: refused: rule `seats`: the store refused: FOREIGN KEY constraint failed
+    warning: hookmill.toml:15:9: rule "seats".table: `seats` is UNIQUE in (number)
+      hint: if such a value moves from one object to another, the second event may arrive first and fails then; use an index that is not UNIQUE
+    warning: hookmill.toml:15:9: rule "seats".table: a foreign key of `seats` refers to `customers`
+      hint: an event that arrives before the row that it refers to fails until that is there; remove the foreign key
+    hookmill.toml: 2 sources and 32 rules, no errors, 3 warnings
+    "#);
+}
+
+#[test]
+fn conditions_and_types_that_no_event_meets_are_warnings() {
+    let folder = with_rules(
+        r#"
+[[rules]]
+name = "sessions"
+on = "clerk:session.*"
+when = { "data.status" = 1, "data.expire_at" = "0", "data.user_id" = { exists = true }, object = ["event"] }
+table = "paid"
+key = { id = "data.id" }
+version = { unix_milliseconds = "timestamp" }
+tie = { precedence = { type = ["*.created", "*.endd", "*"] } }
+delete = ["session.remved", "session.revoked"]
+set = { a = "type", b = "type", c = "type", d = "type", e = "type" }
+"#,
+    );
+    std::fs::write(
+        folder.path().join("app/1001_view.sql"),
+        "CREATE VIEW live_paid AS SELECT id, a FROM paid WHERE _deleted = 0;",
+    )
+    .unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:13:8: rule "sessions": the value at `data.expire_at` is a number in every sample, and `when` compares it with a text
+    warning: hookmill.toml:13:8: rule "sessions": the value at `data.status` is a text in every sample, and `when` compares it with a number
+    warning: hookmill.toml:19:22: rule "sessions".tie.precedence: `clerk` has no event of type `*.endd`
+      hint: did you mean `*.ended`?
+    warning: hookmill.toml:20:11: rule "sessions".delete[0]: `clerk` has no event of type `session.remved`
+      hint: did you mean `session.removed`?
+    hookmill.toml: 2 sources and 32 rules, no errors, 4 warnings
+    "#);
 }
 
 #[test]

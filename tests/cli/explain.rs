@@ -199,6 +199,87 @@ fn the_changes_to_rows_are_explained_and_nothing_is_written() {
     assert_eq!(counts(), written);
 }
 
+/// An event that changes nothing looks like a lost one.
+#[test]
+fn a_row_that_a_newer_event_has_written_is_explained() {
+    let folder = explained();
+    let dev = Dev::start(folder.path());
+    let why = |file: &str, sent: &[(&str, &str)]| {
+        for (id, body) in sent {
+            let send = ["send", "shop", "thing.updated", "--id", id, "--body", body];
+            let sent = hookmill(folder.path(), &send);
+            assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
+        }
+        let arguments = ["explain", "shop", "evt_0", "--file", file];
+        let text = shown(folder.path(), &arguments);
+        let mut lines = text.lines().filter(|line| line.contains("leaves a row as it is"));
+        (lines.next().unwrap_or_default().trim().to_owned(), text)
+    };
+    let (newer, text) = why("older.json", &[("evt_2", "newer.json")]);
+    assert_eq!(
+        newer,
+        "It leaves a row as it is. `things` (id = \"thing_1\"): event evt_2 is newer: its version is 3, and that of this event is 1"
+    );
+    assert!(text.contains("things: an unchanged row"), "{text}");
+    assert_eq!(
+        why("newer.json", &[]).0,
+        "It leaves a row as it is. `things` (id = \"thing_1\"): event evt_2 has the same version, and its id is the greater one"
+    );
+    assert_eq!(why("deleted.json", &[]).0, "");
+    // The removed row has left its guard.
+    assert_eq!(
+        why("newer.json", &[("evt_3", "deleted.json")]).0,
+        "It leaves a row as it is. `things` (id = \"thing_1\"): event evt_3 has the same version and deletes"
+    );
+    drop(dev);
+}
+
+/// A version in a header, which the body does not have.
+#[test]
+fn a_header_is_sent_and_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"
+[sources.shop]
+scheme = "svix"
+secrets = ["env:A"]
+keep_headers = ["X-Sent-At"]
+
+[database]
+migrations = "app"
+
+[[rules]]
+name = "things"
+on = ["shop:thing"]
+table = "things"
+key = { id = "id" }
+version = { rfc3339 = "header:X-Sent-At" }
+set = { sent = "header:X-Sent-At" }
+"#;
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    std::fs::create_dir(folder.path().join("app")).unwrap();
+    write("hookmill.toml", config);
+    write(
+        "app/1000_things.sql",
+        "CREATE TABLE things (id TEXT PRIMARY KEY, sent TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+         _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
+    );
+    write("thing.json", r#"{ "type": "thing", "id": "thing_1" }"#);
+    let dev = Dev::start(folder.path());
+    let header = ["--header", "X-Sent-At: 2026-01-31T10:00:00Z"];
+    let send = ["send", "shop", "thing", "--id", "evt_1", "--body", "thing.json"];
+    let sent = hookmill(folder.path(), &[&send[..], &header].concat());
+    assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
+    let without = hookmill(folder.path(), &["send", "shop", "thing", "--body", "thing.json"]);
+    assert_eq!(without.status.code(), Some(1), "an event without its version is a dead letter");
+    drop(dev);
+    let explain = ["explain", "shop", "evt_2", "--file", "thing.json", "--json"];
+    let output = hookmill(folder.path(), &[&explain[..], &header].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sent = |row: &str| explained[0]["rows"][0][row]["sent"].clone();
+    assert_eq!([sent("before"), sent("after")], ["2026-01-31T10:00:00Z"; 2]);
+}
+
 /// JSON has neither an infinity nor bytes, and databases have both.
 #[test]
 fn rows_with_values_that_json_lacks_are_explained_and_tested() {

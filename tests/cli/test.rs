@@ -115,6 +115,48 @@ fn tests_are_listed_and_selected() {
     "#);
 }
 
+/// Applications read views, so tests can too.
+#[test]
+fn a_test_can_expect_rows_of_a_view() {
+    let folder = with_tests(
+        r#"
+[[tests]]
+name = "a plan"
+before = { table = "accounts", row = { id = 1, customer = "cus_1" } }
+given = { source = "stripe", file = "subscribed.json" }
+expect = [{ table = "live_accounts", row = { customer = "cus_1", plan = "team" } }, { table = "live_accounts", rows = 1 }]
+
+[[tests]]
+name = "no such column"
+given = { source = "stripe", file = "subscribed.json" }
+expect = { table = "live_accounts", row = { vip = true } }
+"#,
+    );
+    let migration = folder.path().join("app/1001_views.sql");
+    let view =
+        "CREATE VIEW live_accounts AS SELECT customer, plan FROM accounts WHERE _deleted IS NOT 1;";
+    std::fs::write(&migration, view).unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["test"]), @r#"
+    exit code 1
+    --- stdout
+    passed: a plan
+    failed: no such column
+    --- stderr
+    error: hookmill.toml:146:10: test "no such column".expect: `live_accounts` has no column `vip`
+      hint: possible here: `customer`, `plan`
+    error: 1 of 2 tests failed
+    "#);
+    // SQLite creates a view without reading it.
+    std::fs::write(&migration, view.replace("plan", "paln")).unwrap();
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:119:14: database.migrations: the view `live_accounts` cannot be read: no such column: paln
+    1 error in the configuration
+    ");
+}
+
 #[test]
 fn a_failing_test_says_what_happened() {
     let failing = r#"

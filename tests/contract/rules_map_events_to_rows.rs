@@ -252,6 +252,8 @@ fn a_value_counts_and_not_its_spelling() {
                 r#"{"type":"spelled","id":"d","kind":"refund","number":1}"#,
                 Some("2026-01-05 15:00:01 +0000"),
             ),
+            // The clock skips this hour: it counts as 03:30.
+            (r#"{"type":"spelled","id":"e","kind":"refund","at":"2026-03-08 02:30:00"}"#, None),
         ],
     );
     assert_eq!(pipeline.sql("SELECT error FROM dead_letters"), Vec::<Vec<Value>>::new());
@@ -286,6 +288,7 @@ fn a_value_counts_and_not_its_spelling() {
                 "2026-01-05 10:00:02 -0500",
                 1_767_625_202_000_000_i64
             ])),
+            row(json!(["e", null, null, null, null, null, 1_772_955_000_000_000_i64])),
         ]
     );
     assert_eq!(
@@ -294,6 +297,38 @@ fn a_value_counts_and_not_its_spelling() {
             .len(),
         1
     );
+}
+
+/// A deletion that arrives first has another spelling of the key than the older event after it.
+#[test]
+fn the_spellings_of_a_number_are_one_key() {
+    let pipeline = Pipeline::start();
+    send_spelled(
+        &pipeline,
+        &[
+            (r#"{"type":"keyed","number":"007","code":1.0,"at":3,"gone":true}"#, None),
+            (r#"{"type":"keyed","number":7,"code":1,"at":2}"#, None),
+            (r#"{"type":"keyed","number":8e0,"code":"1","at":2,"large":9007199254740993.0}"#, None),
+            (r#"{"type":"keyed","number":"8","code":1e0,"at":1}"#, None),
+        ],
+    );
+    let rows = "SELECT number, code, ratio, large FROM keyed ORDER BY number";
+    assert_eq!(pipeline.sql(rows), [row(json!([8, "1", null, 9_007_199_254_740_993_i64]))]);
+    send_spelled(
+        &pipeline,
+        &[(
+            r#"{"type":"keyed","number":7.0,"code":"1","at":4,"ratio":0.12345678901234567891}"#,
+            None,
+        )],
+    );
+    assert_eq!(
+        pipeline.sql(rows),
+        [
+            row(json!([7, "1", "0.12345678901234567891", null])),
+            row(json!([8, "1", null, 9_007_199_254_740_993_i64])),
+        ]
+    );
+    assert_eq!(pipeline.sql("SELECT error FROM dead_letters"), Vec::<Vec<Value>>::new());
 }
 
 #[test]

@@ -81,6 +81,19 @@ CREATE TABLE dated (
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Keys in many spellings.
+CREATE TABLE keyed (
+    number INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    ratio TEXT,
+    large INTEGER,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL,
+    PRIMARY KEY (number, code)
+) STRICT, WITHOUT ROWID;
+
 -- Values in many spellings.
 CREATE TABLE spelled (
     id TEXT NOT NULL PRIMARY KEY,

@@ -74,7 +74,7 @@ keys! {
 keys! {
     /// An expected result.
     pub struct ExpectKeys {
-        /// The table.
+        /// The table or the view.
         table: Option<String> = text("the name of a table").optional().example("\"invoices\""),
         /// An expected row of `table`: columns and their values. Other columns do not matter. `true` is 1, a table or a list is JSON, and
         /// `{ exists = false }` is NULL.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::outbound::Provider;
-use hookmill_core::schema::{OWN_TABLES, Schema, Table};
+use hookmill_core::schema::{OWN_TABLES, Schema, Table, TableColumn};
 use hookmill_keys::{ConfigError, Located};
 
 use crate::agree::{self, Agreed};
@@ -292,13 +292,21 @@ fn compile_table(
         return Err(errors);
     }
 
-    let stores_text = |name: &str| {
-        table.column(name).is_some_and(|column| matches!(column.kind.as_str(), "TEXT" | "ANY"))
+    let stores = |name: &str, kinds: &[&str]| {
+        table.column(name).is_some_and(|column| kinds.contains(&&*column.kind))
     };
-    let mut column = |(name, text): &(Located<String>, Located<ValueDecl>), required| Column {
-        name: name.value.clone(),
-        value: value(&text.value, stores_text(&name.value), places),
-        required,
+    let mut column = |(name, text): &(Located<String>, Located<ValueDecl>), required| {
+        let stores_text = stores(&name.value, &["TEXT", "ANY"]);
+        let value = match value(&text.value, stores_text, places) {
+            // The column stores the text of a number as the number, so both are one key.
+            Value::Paths { paths, form: Form::AsIs }
+                if required && stores(&name.value, &["INTEGER", "INT"]) =>
+            {
+                Value::Paths { paths, form: Form::Decimal { scale: 0 } }
+            }
+            value => value,
+        };
+        Column { name: name.value.clone(), value, required }
     };
     // In rows of a list, the owner's columns come before the element's.
     let is_list = matches!(rule.write, TableWrite::List { .. });
@@ -498,18 +506,11 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
             );
         }
     }
-    // `row_guards` stores the key of these rows as text, so 7 and "7" must be one key in the table too.
+    // `row_guards` stores the key of these rows as text.
     if matches!(rule.write, TableWrite::List { .. } | TableWrite::Remove { .. }) {
-        for (name, _) in &rule.key {
-            let column = table.column(&name.value);
-            if column.is_some_and(|column| matches!(column.kind.as_str(), "ANY" | "BLOB" | "")) {
-                let error =
-                    name.error(format!("the key column `{}` has no fixed type", name.value));
-                errors.push(error.hint(
-                    "use TEXT or INTEGER; otherwise a number and its text would be two keys",
-                ));
-            }
-        }
+        let columns =
+            rule.key.iter().filter_map(|(name, _)| Some((name, table.column(&name.value)?)));
+        errors.extend(columns.filter_map(|(name, column)| ambiguous(name, column)));
     }
     let key = table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str());
     let key: BTreeSet<_> = key.collect();
@@ -616,6 +617,25 @@ fn fits(kind: &str, needed: &str) -> bool {
     }
 }
 
+/// An error if two texts may be one key of the table, or one text two keys. Guards and parents compare keys by their texts.
+fn ambiguous(name: &Located<String>, column: &TableColumn) -> Option<ConfigError> {
+    let (problem, hint) = if !["INTEGER", "TEXT"].iter().any(|kind| fits(&column.kind, kind)) {
+        let kind = if column.kind.is_empty() { "missing" } else { &*column.kind };
+        (
+            format!("the type of the key column `{}` is {kind}", column.name),
+            "use TEXT or INTEGER; otherwise a number and its text would be two keys",
+        )
+    } else if column.folds {
+        (
+            format!("the key column `{}` has a collating sequence", column.name),
+            "remove COLLATE; otherwise two objects could be one row",
+        )
+    } else {
+        return None;
+    };
+    Some(name.error(problem).hint(hint))
+}
+
 /// The rows of a list are written and removed together, and `row_guards` stores their order. If lists may be incomplete, each
 /// row has an order too.
 fn check_list(partial: bool, rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
@@ -706,6 +726,21 @@ fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
                 table.newest().is_some_and(|newest| !newest.delete.is_empty())
             };
             let missing = writers.iter().filter(deleting).find(|(_, agreed, _)| !agreed.is_final);
+            let key =
+                schema.tables.get(name).and_then(|table| table.columns.iter().find(|c| c.key));
+            if let Some(key) = key {
+                errors.extend(ambiguous(parent, key));
+                let own = schema.tables.get(child).and_then(|table| table.column(&column.value));
+                let is_other =
+                    |own: &&TableColumn| fits(&own.kind, "INTEGER") != fits(&key.kind, "INTEGER");
+                if let Some(own) = own.filter(is_other) {
+                    let problem = column.error(format!(
+                        "`{}` is {}, and the key of `{name}` is {}",
+                        column.value, own.kind, key.kind
+                    ));
+                    errors.push(problem.hint("use the same type for both"));
+                }
+            }
             if !schema.tables.contains_key(name) {
                 let problem = parent.error(format!("there is no table `{name}`"));
                 errors.push(problem.suggest(name, schema.tables.keys().map(String::as_str)));

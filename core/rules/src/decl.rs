@@ -181,7 +181,8 @@ keys! {
         column: Option<String> = text("a column of `set`").optional().example("\"status\""),
         /// Instead of `column`: a path of a text. It needs `order`.
         path: Option<Vec<ValuePath>> = form().optional().example("\"data.object.status\""),
-        /// The texts of that column or at that path, weakest first. Any other value is weaker than all of them.
+        /// The texts of that column or at that path, weakest first. Any other value is weaker than all of them. A number or a boolean
+        /// is in quotes here, too.
         order: Option<Vec<Located<String>>> =
             words().optional().example("[\"trialing\", \"active\", \"canceled\"]"),
         /// Instead of a value: event types without their sources, weakest first. `*` matches any text; `"*"` means every type that no
@@ -431,7 +432,8 @@ keys! {
             .optional(),
         /// The zone of times without an offset, and of a date: `UTC`, an offset such as `+02:00`, or a name of the IANA database such as
         /// `Europe/Berlin`. Of a time that a clock
-        /// shows twice, as at the end of daylight saving time, the first one counts.
+        /// shows twice, as at the end of daylight saving time, the first one counts; a time that it skips, as at the beginning, counts
+        /// with the offset before.
         zone: Option<Zone> = parsed(ZONE, |text: &str| text.parse::<Zone>().map_err(|()| "unknown zone"))
             .optional().defaults_to("`UTC`"),
         /// Stores the date of a time as text instead: `2026-01-31`, or its month, `2026-01`.

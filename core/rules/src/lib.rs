@@ -121,7 +121,7 @@ impl Each {
     /// providers send the URL of the next page.
     pub fn is_partial(&self, scope: Scope<'_>) -> bool {
         let more = self.more.as_ref().and_then(|more| more.json(scope));
-        more.is_some_and(|more| !["false", "0", "\"\""].contains(&&*more))
+        more.is_some_and(|more| !["false", "\"\""].contains(&&*more) && !number::same(&more, "0"))
     }
 }
 
@@ -353,7 +353,7 @@ pub enum TieStep {
     Value {
         /// The value.
         value: Value,
-        /// Texts, weakest first.
+        /// Texts, weakest first. Of a value that is not a text, its JSON.
         order: Vec<String>,
     },
     /// The event's type; a later one in `order` wins.
@@ -453,9 +453,12 @@ impl TieStep {
             Self::Value { value, order } => {
                 let value = value.json(scope)?;
                 value.and_then(|json| {
-                    let is_text =
-                        |text: &String| json.starts_with('"') && value::plain(&json) == *text;
-                    order.iter().position(is_text)
+                    let text = value::plain(&json);
+                    let is_number = !json.starts_with('"');
+                    let is_it = |known: &String| {
+                        *known == text || (is_number && number::same(known, &json))
+                    };
+                    order.iter().position(is_it)
                 })
             }
             Self::Type { order } => pattern::position(order, scope.event.kind),

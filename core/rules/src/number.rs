@@ -5,6 +5,7 @@
 #![warn(clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::value::plain;
 
@@ -56,6 +57,11 @@ impl<'t> Number<'t> {
         Some(Self { negative, digits, power })
     }
 
+    /// How many significant digits it has.
+    pub(crate) fn digits(&self) -> usize {
+        self.digits.len()
+    }
+
     /// The number in units of its `scale`th decimal place. Further digits are not allowed, unless `cut` drops them.
     pub(crate) fn units(&self, scale: u32, cut: bool) -> Option<i64> {
         let power = self.power.saturating_add(i64::from(scale));
@@ -79,6 +85,30 @@ impl<'t> Number<'t> {
             let (units, digit) = (units.checked_mul(10)?, i64::from(digit.saturating_sub(b'0')));
             if self.negative { units.checked_sub(digit) } else { units.checked_add(digit) }
         })
+    }
+}
+
+/// The one spelling of the number: without an exponent, unless that would be long.
+impl fmt::Display for Number<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The maximum number of zeros that are written.
+        const ZEROS: i64 = 30;
+        let (sign, digits) = (if self.negative { "-" } else { "" }, &*self.digits);
+        let length = i64::try_from(digits.len()).unwrap_or(i64::MAX);
+        let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or_default());
+        let point = length.saturating_add(self.power);
+        match self.power {
+            _ if digits.is_empty() => f.write_str("0"),
+            power @ 0..=ZEROS => write!(f, "{sign}{digits}{}", zeros(power)),
+            ..0 if point > 0 => {
+                let (whole, fraction) = digits.split_at(usize::try_from(point).unwrap_or_default());
+                write!(f, "{sign}{whole}.{fraction}")
+            }
+            ..0 if point > ZEROS.saturating_neg() => {
+                write!(f, "{sign}0.{}{digits}", zeros(point.saturating_neg()))
+            }
+            power => write!(f, "{sign}{digits}e{power}"),
+        }
     }
 }
 
@@ -176,7 +206,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_number_prints_in_one_way() {
+        for (text, expected) in [
+            ("-0.0", "0"),
+            ("0012.50", "12.5"),
+            ("-1.2e3", "-1200"),
+            ("0.05", "0.05"),
+            ("5e-2", "0.05"),
+            ("98765432109876543210", "98765432109876543210"),
+            ("1e400", "1e400"),
+            ("-12e-400", "-12e-400"),
+        ] {
+            assert_eq!(Number::parse(text).unwrap().to_string(), expected, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_printed_number_is_the_same(text in "-?[0-9]{1,40}(\\.[0-9]{1,40})?(e-?[0-9]{1,3})?") {
+            let number = Number::parse(&text).unwrap();
+            let printed = number.to_string();
+            prop_assert_eq!(Number::parse(&printed), Some(number.clone()), "{}", printed);
+        }
+
         #[test]
         fn a_moved_point_does_not_change_a_number(
             units in any::<i64>(), scale in 0_u32..9, point in 0_u32..25, zeros in 0_usize..4

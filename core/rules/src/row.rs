@@ -91,6 +91,14 @@ impl Row {
         (members.len() >= first).then(|| members.split_off(first))
     }
 
+    /// Its version and its precedence, if the table compares events.
+    pub fn order(&self) -> Option<(i64, i64)> {
+        self.extent?;
+        let members: Vec<&RawValue> = serde_json::from_str(&self.text).ok()?;
+        let member = |index: usize| members.get(index)?.get().parse().ok();
+        Some((member(VERSION)?, member(PRECEDENCE)?))
+    }
+
     /// The same row with a precedence above all events of its version, and without an object to fetch. None if the row has
     /// no version, or its rule fetches nothing. `ordered`: its elements have an order of their own.
     pub fn outranking(&self, at: Timestamp, ordered: bool) -> Option<Self> {

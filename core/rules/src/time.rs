@@ -6,7 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Utc};
+use chrono::{
+    DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _, Utc,
+};
 #[cfg(feature = "zones")]
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
@@ -70,8 +72,17 @@ impl Zone {
     pub const UTC: Self = Self::Offset(0);
 
     /// The time of a clock in this zone. If it shows that time twice, as when daylight saving time ends, the first one
-    /// counts. `None` if it never shows it.
+    /// counts. If it never shows it, since it is put forward then, the clock counts as if it had not been.
+    /// <https://www.rfc-editor.org/rfc/rfc5545#section-3.3.5>
     fn of_clock(self, clock: NaiveDateTime) -> Option<DateTime<Utc>> {
+        self.shown(clock).or_else(|| {
+            let day = TimeDelta::days(1);
+            self.shown(clock.checked_sub_signed(day)?)?.checked_add_signed(day)
+        })
+    }
+
+    /// The first time at which a clock in this zone shows this.
+    fn shown(self, clock: NaiveDateTime) -> Option<DateTime<Utc>> {
         match self {
             Self::Offset(seconds) => FixedOffset::east_opt(seconds)?
                 .from_local_datetime(&clock)
@@ -235,9 +246,11 @@ mod tests {
             ("2026-01-05 10:00:00 and more", "UTC", None),
             ("2026-01-05 25:00:00", "UTC", None),
             ("", "UTC", None),
-            // Twice, and never.
+            // Twice, and never: an hour, a midnight, and a day.
             ("2026-11-01 01:30:00", "America/New_York", Some(1_793_511_000_000_000)),
-            ("2026-03-08 02:30:00", "America/New_York", None),
+            ("2026-03-08 02:30:00", "America/New_York", Some(1_772_955_000_000_000)),
+            ("08/09/2024", "America/Santiago", Some(1_725_768_000_000_000)),
+            ("30/12/2011", "Pacific/Apia", Some(1_325_239_200_000_000)),
         ] {
             assert_eq!(form(&formats, zone).micros(text).ok(), expected, "{text} {zone}");
         }

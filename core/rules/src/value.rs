@@ -349,7 +349,15 @@ impl Value {
     /// [`ValueError`]: also for a value that is neither text nor an integer, and for a text with a NUL character.
     pub fn key<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, ValueError> {
         self.read(scope, |form, json| {
-            let stored = form.stored(json)?;
+            // A number has several spellings, and they are one key.
+            let stored = match (form, Number::parse(json)) {
+                (Form::Text, Some(number)) => quoted(&number.to_string()),
+                (Form::AsIs | Form::Exact, Some(number)) => match number.units(0, false) {
+                    Some(whole) => Cow::Owned(whole.to_string()),
+                    None => form.stored(json)?,
+                },
+                _ => form.stored(json)?,
+            };
             is_key(&stored)?;
             Ok(stored)
         })
@@ -384,7 +392,12 @@ impl Value {
                 let path = || amount.first().map(|path| path.text.clone()).unwrap_or_default();
                 let scale = places.ok_or_else(|| ValueError { path: path(), expected })?;
                 first(amount, scope, |json| {
-                    owned(json, |json| convert(&Form::Decimal { scale }, json))
+                    let is_number = Number::parse(&plain(&json)).is_some();
+                    let units = owned(json, |json| convert(&Form::Decimal { scale }, json));
+                    units.map_err(|_| match is_number {
+                        true => "amount: it has more decimal places than its currency",
+                        false => "amount: it is not a number",
+                    })
                 })
             }
         }
@@ -448,26 +461,48 @@ impl Form {
             {
                 Ok(Cow::Borrowed(json))
             }
-            Self::AsIs => exact(json).map(|()| Cow::Borrowed(json)),
-            Self::Exact => Ok(match exact(json) {
-                Ok(()) => Cow::Borrowed(json),
-                Err(_) => quoted(json),
-            }),
+            Self::AsIs => match exact(json) {
+                Ok(json) => Ok(json),
+                Err(Inexact::Rounded) => Ok(Cow::Borrowed(json)),
+                Err(Inexact::Integer) => {
+                    Err("64-bit integer; `{ text = … }` in the rule stores it exactly")
+                }
+                Err(Inexact::Infinite) => {
+                    Err("64-bit number; `{ text = … }` in the rule stores it exactly")
+                }
+            },
+            Self::Exact => Ok(exact(json).unwrap_or_else(|_| quoted(json))),
         }
     }
 }
 
-/// Whether a database stores a number as it is. It would round larger integers, and two ids would become one.
-fn exact(number: &str) -> Result<(), &'static str> {
-    let is_integer = !number.contains(['.', 'e', 'E']);
-    if is_integer && number.parse::<i64>().is_err() {
-        return Err("64-bit integer; `{ text = … }` in the rule stores it exactly");
+/// What a database does with a number that it cannot store exactly.
+enum Inexact {
+    /// It would round an integer, and two ids would become one.
+    Integer,
+    /// It would round a fraction.
+    Rounded,
+    /// It has no such number.
+    Infinite,
+}
+
+/// The number of significant digits that every number of 64 bits keeps: `f64::DIGITS`.
+const EXACT_DIGITS: usize = f64::DIGITS as usize;
+
+/// A number as a database stores it exactly.
+fn exact(number: &str) -> Result<Cow<'_, str>, Inexact> {
+    if !number.contains(['.', 'e', 'E']) {
+        return number.parse::<i64>().map(|_| Cow::Borrowed(number)).map_err(|_| Inexact::Integer);
     }
-    let is_finite = number.parse::<f64>().is_ok_and(f64::is_finite);
-    if is_finite {
-        Ok(())
-    } else {
-        Err("64-bit number; `{ text = … }` in the rule stores it exactly")
+    if !number.parse::<f64>().is_ok_and(f64::is_finite) {
+        return Err(Inexact::Infinite);
+    }
+    match Number::parse(number) {
+        Some(parsed) if parsed.digits() > EXACT_DIGITS => {
+            let whole = parsed.units(0, false);
+            whole.map(|whole| Cow::Owned(whole.to_string())).ok_or(Inexact::Rounded)
+        }
+        _ => Ok(Cow::Borrowed(number)),
     }
 }
 
@@ -554,6 +589,12 @@ mod tests {
             (Form::Exact, "9223372036854775808", Ok("\"9223372036854775808\"")),
             (Form::Exact, "-1e999", Ok("\"-1e999\"")),
             (Form::Exact, "[1]", Ok("[1]")),
+            (Form::Exact, "12.50", Ok("12.50")),
+            (Form::Exact, "0.1234567890123456789", Ok("\"0.1234567890123456789\"")),
+            (Form::AsIs, "0.1234567890123456789", Ok("0.1234567890123456789")),
+            (Form::Exact, "9007199254740993.0", Ok("9007199254740993")),
+            (Form::AsIs, "-9007199254740993.0", Ok("-9007199254740993")),
+            (Form::AsIs, "9.007199254740993e15", Ok("9007199254740993")),
             (Form::Text, "9223372036854775808", Ok("\"9223372036854775808\"")),
             (Form::AsIs, "1.5e300", Ok("1.5e300")),
             (
@@ -658,8 +699,9 @@ mod tests {
             (r#"{"total":"1.234","currency":"KWD"}"#, Ok(Some("1234"))),
             (
                 r#"{"total":"12.345","currency":"USD"}"#,
-                Err("number with at most `scale` decimal places"),
+                Err("amount: it has more decimal places than its currency"),
             ),
+            (r#"{"total":"12 USD","currency":"USD"}"#, Err("amount: it is not a number")),
             (r#"{"total":"12","currency":"XYZ"}"#, Err("currency of ISO 4217")),
             (r#"{"total":"12"}"#, Err("amount, since its currency is missing")),
             (r#"{"currency":"USD"}"#, Ok(None)),

@@ -17,7 +17,7 @@ use hookmill_core::store::Param;
 use hookmill_core::time::Timestamp;
 use hookmill_loader::Loaded;
 use hookmill_native::{DataFolder, FolderError, Reader, now};
-use hookmill_rules::row;
+use hookmill_rules::{DELETION, FINAL, row};
 use rusqlite::{Connection, params_from_iter, types};
 use serde::Serialize;
 use serde_json::Value;
@@ -26,7 +26,9 @@ use crate::client::{Client, Target, encoded};
 use crate::list::{json, note, plain, put};
 use crate::run::pipeline::load;
 use crate::samples;
-use crate::trial::{Row, Trial, Unsigned, admit, delivery, literal, quoted};
+use crate::trial::{
+    Row, Trial, Unsigned, admit, delivery, literal, parse_header, quoted, with_headers,
+};
 
 /// Explain the effects of an event: which rules run and why others do not, their SQL, and the changes to rows
 ///
@@ -45,6 +47,9 @@ pub struct Arguments {
     /// With --file: the event type, for providers that send it in a header.
     #[arg(long, value_name = "TYPE", requires = "file")]
     event: Option<String>,
+    /// With --file: a header that the provider would send: 'Name: value'.
+    #[arg(long, value_name = "HEADER", value_parser = parse_header, requires = "file")]
+    header: Vec<(String, String)>,
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
@@ -78,6 +83,8 @@ struct RuleOf {
     carried_out: bool,
     /// Why it did not run, or its error.
     why: Option<String>,
+    /// Why it leaves rows as they are: other events about them outrank this one.
+    outranked: Vec<String>,
     /// Its statements, which take `?1`, or `?1` and `?2`.
     sql: Vec<String>,
     /// Their parameters: an array with an array for each row; and for a list, one with an array for each element.
@@ -127,6 +134,7 @@ fn from_file(arguments: &Arguments, source: &Source, file: &Path) -> anyhow::Res
     let id = arguments.id.as_deref().unwrap_or("explained");
     let kind = arguments.event.as_deref().unwrap_or_default();
     let headers = samples::unsigned_headers(&source.scheme_name, now());
+    let headers = with_headers(headers, &arguments.header);
     admit(source, Unsigned { body: &body, id, kind, headers: &headers })
         .map_err(anyhow::Error::msg)
         .with_context(|| format!("{} is not an event of `{}`", file.display(), source.name))
@@ -174,6 +182,14 @@ async fn explained(
         None => Ok(()),
     })?;
     let before = rows(&trial, &about).await?;
+    let mut explained = Vec::new();
+    for rule in &rules {
+        let mut shown = RuleOf::new(rule, &message.envelope.source);
+        if let RuleResult::Rows { about, .. } = &rule.result {
+            shown.outranked = outranked(&trial, about, &message.envelope.id).await?;
+        }
+        explained.push(shown);
+    }
     let fate = trial.apply(std::slice::from_ref(delivery)).await.pop();
     let mut after = rows(&trial, &about).await?;
     let mut changes = Vec::new();
@@ -194,7 +210,7 @@ async fn explained(
     };
     let source = message.envelope.source;
     Ok(Explanation {
-        rules: rules.iter().map(|rule| RuleOf::new(rule, &source)).collect(),
+        rules: explained,
         source,
         id: message.envelope.id,
         r#type: message.envelope.kind,
@@ -214,13 +230,11 @@ fn copy(
     let schema = hookmill_migrations::schema(database)?;
     let found = live.data(|live| {
         let mut found = Vec::new();
-        for About { table, columns } in about {
+        for About { table, columns, .. } in about {
             let conditions: Vec<_> =
                 columns.iter().map(|(column, _)| format!("{} = ?", quoted(column))).collect();
             let values: Vec<_> = columns.iter().map(|(_, value)| bound(value)).collect();
-            let key: Vec<_> = columns.iter().map(|(_, value)| plain_text(value)).collect();
-            let key = serde_json::to_string(&key).unwrap_or_default();
-            let guard = [table.clone(), key].map(types::Value::Text).to_vec();
+            let guard = [table.clone(), guard_key(columns)].map(types::Value::Text).to_vec();
             found.push(Found::new(live, &schema, table, &conditions.join(" AND "), values)?);
             let condition = "table_name = ?1 AND key = ?2";
             found.push(Found::new(live, &schema, ROW_GUARDS, condition, guard)?);
@@ -282,6 +296,26 @@ fn bound(value: &Value) -> types::Value {
     }
 }
 
+/// The condition that columns have these values.
+fn conditions(columns: &[(String, Value)]) -> String {
+    let conditions = columns.iter().map(|(column, value)| {
+        let value = match bound(value) {
+            types::Value::Text(text) => literal(&text),
+            types::Value::Integer(number) => number.to_string(),
+            types::Value::Real(number) => number.to_string(),
+            _ => "NULL".to_owned(),
+        };
+        format!("{} = {value}", quoted(column))
+    });
+    conditions.collect::<Vec<_>>().join(" AND ")
+}
+
+/// A key as `row_guards` stores it.
+fn guard_key(columns: &[(String, Value)]) -> String {
+    let key: Vec<_> = columns.iter().map(|(_, value)| plain_text(value)).collect();
+    serde_json::to_string(&key).unwrap_or_default()
+}
+
 fn plain_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
@@ -292,17 +326,8 @@ async fn rows(
     about: &[About],
 ) -> anyhow::Result<BTreeMap<(String, String), Row>> {
     let mut found = BTreeMap::new();
-    for About { table, columns } in about {
-        let conditions = columns.iter().map(|(column, value)| {
-            let value = match bound(value) {
-                types::Value::Text(text) => literal(&text),
-                types::Value::Integer(number) => number.to_string(),
-                types::Value::Real(number) => number.to_string(),
-                _ => "NULL".to_owned(),
-            };
-            format!("{} = {value}", quoted(column))
-        });
-        let conditions = conditions.collect::<Vec<_>>().join(" AND ");
+    for About { table, columns, .. } in about {
+        let conditions = conditions(columns);
         let known = trial.schema.tables.get(table);
         let keys: Vec<_> = known.into_iter().flat_map(|table| &table.columns).collect();
         for row in trial.ask(&format!("{} WHERE {conditions}", trial.select(table))).await? {
@@ -312,6 +337,61 @@ async fn rows(
         }
     }
     Ok(found)
+}
+
+/// Why an event leaves rows as they are: the event that has written a row, or its guard, outranks it.
+async fn outranked(
+    trial: &Trial<'_>,
+    about: &[About],
+    event_id: &str,
+) -> anyhow::Result<Vec<String>> {
+    let mut reasons = Vec::new();
+    for About { table, columns, order } in about {
+        let Some((version, precedence)) = *order else { continue };
+        let known = trial.schema.tables.get(table);
+        let has_order = known.is_some_and(|known| known.column("_version").is_some());
+        let conditions = conditions(columns);
+        let of_row = format!(
+            "SELECT _version, _precedence, _event_id FROM {} WHERE {conditions}",
+            quoted(table)
+        );
+        let of_guard = format!(
+            "SELECT version, precedence, event_id FROM {ROW_GUARDS} WHERE table_name = {} AND key = {}",
+            literal(table),
+            literal(&guard_key(columns))
+        );
+        let both = [has_order.then_some(of_row), Some(of_guard)].into_iter().flatten();
+        let both = both.collect::<Vec<_>>().join(" UNION ALL ");
+        let newest = format!(
+            "WITH held (version, precedence, event_id) AS ({both})
+             SELECT json_object('version', version, 'precedence', precedence, 'event', event_id) FROM held
+             WHERE (version, precedence, event_id) > ({version}, {precedence}, {})
+             ORDER BY version DESC, precedence DESC, event_id DESC LIMIT 1",
+            literal(event_id)
+        );
+        for held in trial.ask(&newest).await? {
+            let number = |name: &str| held[name].as_i64().unwrap_or_default();
+            let event = held["event"].as_str().unwrap_or_default();
+            let why = if number("version") >= FINAL {
+                format!("the deletion by event {event} is final")
+            } else if number("version") > version {
+                let newer = number("version");
+                format!(
+                    "event {event} is newer: its version is {newer}, and that of this event is {version}"
+                )
+            } else if number("precedence") >= DELETION {
+                format!("event {event} has the same version and deletes")
+            } else if number("precedence") > precedence {
+                format!("event {event} has the same version and a higher precedence")
+            } else {
+                format!("event {event} has the same version, and its id is the greater one")
+            };
+            let row = columns.iter().map(|(name, value)| format!("{name} = {value}"));
+            let row = row.collect::<Vec<_>>().join(", ");
+            reasons.push(format!("`{table}` ({row}): {why}"));
+        }
+    }
+    Ok(reasons)
 }
 
 impl RuleOf {
@@ -349,7 +429,8 @@ impl RuleOf {
         };
         let carried_out = !parameters.is_empty();
         let of_source = rule.on.iter().any(|pattern| pattern.source == source);
-        Self { name: rule.name.clone(), of_source, carried_out, why, sql, parameters }
+        let (name, outranked) = (rule.name.clone(), Vec::new());
+        Self { name, of_source, carried_out, why, outranked, sql, parameters }
     }
 }
 
@@ -364,6 +445,9 @@ impl Explanation {
             }
             for (index, parameter) in rule.parameters.iter().enumerate() {
                 let _ = writeln!(text, "    ?{} = {}", index + 1, plain(&parameter.to_string()));
+            }
+            for why in &rule.outranked {
+                let _ = writeln!(text, "\n    It leaves a row as it is. {}", plain(why));
             }
         }
         text.push('\n');

@@ -20,6 +20,7 @@ use crate::list::{note, print_line, write};
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
 use crate::samples;
+use crate::trial::{parse_header, with_headers};
 
 /// Sign a realistic event and send it, like a provider
 ///
@@ -45,11 +46,14 @@ pub struct Arguments {
     /// event. With type=charge.refunded, the sample becomes an event of another type.
     #[arg(long, value_name = "PATH=VALUE", value_parser = parse_set)]
     set: Vec<(BodyPath, String)>,
+    /// A header to add: 'Name: value'. It is not signed.
+    #[arg(long, value_name = "HEADER", value_parser = parse_header)]
+    header: Vec<(String, String)>,
     /// Send this file as the body instead of a sample. If the provider puts its signature into the body, the command adds it.
     #[arg(long, value_name = "FILE", conflicts_with = "set")]
     body: Option<PathBuf>,
     /// Print the body, for a test of your rules or for `hookmill explain`, and send nothing.
-    #[arg(long, conflicts_with_all = ["body", "to", "secret_env", "secret_stdin", "count", "json"])]
+    #[arg(long, conflicts_with_all = ["body", "header", "to", "secret_env", "secret_stdin", "count", "json"])]
     print: bool,
     // If the configured secret is a public key, this is the private key.
     #[command(flatten)]
@@ -131,6 +135,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let duplicate = follow.is_some_and(|follow| follow.took_effect(&source.name, &id));
         let (status, answer) = {
             let extra = samples::unsigned_headers(&source.scheme_name, now());
+            let extra = with_headers(extra, &arguments.header);
             runtime.block_on(post(&client, &url, signed, extra))?
         };
         let outcome = match follow {

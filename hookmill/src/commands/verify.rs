@@ -24,6 +24,7 @@ use crate::commands::secret::GivenSecret;
 use crate::list::{plain, print_line};
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
+use crate::trial::parse_header;
 
 /// Verify a captured request, and explain why it is invalid
 ///
@@ -64,13 +65,6 @@ pub struct Arguments {
     /// Print {"valid":…,"reason":…,"event":{…}}, with all events of the request in "events".
     #[arg(long)]
     json: bool,
-}
-
-fn parse_header(line: &str) -> anyhow::Result<(String, String)> {
-    // Not quoted, since it may be a signature.
-    let (name, value) =
-        line.split_once(':').context("a header has no colon; expected 'Name: value'")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {

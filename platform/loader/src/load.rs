@@ -136,6 +136,9 @@ pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError>
             }
         }
         let after = schema(&database)?;
+        for (view, error) in &after.broken_views {
+            faults.push(folder.error(format!("the view `{view}` cannot be read: {error}")));
+        }
         for table in OWN_TABLES {
             // An index of the user's own does no harm.
             let shape = |schema: &Schema| {
@@ -240,8 +243,13 @@ mod tests {
         assert_eq!(faults(&rule("members")), "none");
         assert_eq!(faults(&rule("indexed")), "none");
         insta::assert_snapshot!(faults(&rule("untyped")), @r#"
-        hookmill.toml:11:24: rule "list".key.id: the key column `id` has no fixed type
+        hookmill.toml:11:24: rule "list".key.id: the type of the key column `id` is ANY
           hint: use TEXT or INTEGER; otherwise a number and its text would be two keys
+        1 error in the configuration
+        "#);
+        insta::assert_snapshot!(faults(&rule("folded")), @r#"
+        hookmill.toml:11:24: rule "list".key.id: the key column `id` has a collating sequence
+          hint: remove COLLATE; otherwise two objects could be one row
         1 error in the configuration
         "#);
         insta::assert_snapshot!(faults(&rule("backwards")), @r#"
@@ -280,6 +288,7 @@ mod tests {
              CREATE TABLE members (team TEXT, id TEXT, name TEXT, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE backwards (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
              CREATE TABLE untyped (team TEXT, id ANY, PRIMARY KEY (team, id)) STRICT;
+             CREATE TABLE folded (team TEXT, id TEXT COLLATE NOCASE, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE indexed (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
              CREATE INDEX indexed_team ON indexed (team);
              CREATE TABLE accounts (id TEXT PRIMARY KEY, customer TEXT UNIQUE, plan TEXT, {guard}) STRICT;"

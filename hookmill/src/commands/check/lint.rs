@@ -10,7 +10,7 @@ use hookmill_loader::Loaded;
 use hookmill_migrations::{apply, read_by_views, schema};
 use hookmill_native::now;
 use hookmill_providers::Event;
-use hookmill_rules::ast::{ConditionDecl, EffectDecl, RuleDecl, StepDecl, TableWrite};
+use hookmill_rules::ast::{ConditionDecl, DeleteDecl, EffectDecl, RuleDecl, StepDecl, TableWrite};
 use hookmill_rules::handler::Handler;
 use hookmill_rules::{GUARD_COLUMNS, Path, Pattern, Step, ValuePath};
 use rusqlite::Connection;
@@ -51,7 +51,7 @@ pub fn warnings(loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
     let known = known(loaded);
     let mut warnings = loaded.config.warnings.clone();
     warnings.extend(of_rules(loaded, &known, of_user));
-    warnings.extend(without_views(loaded, of_user)?);
+    warnings.extend(of_tables(loaded, of_user)?);
     warnings.extend(dead::warnings(loaded, &known)?);
     warnings.sort();
     warnings.dedup();
@@ -86,6 +86,8 @@ fn of_rules(
             });
             warnings.extend(types);
         }
+        let types = event_types(rule).into_iter().filter(|(place, _)| concerns(place));
+        warnings.extend(types.filter_map(|(place, glob)| no_type(&place, glob, rule, known)));
         let paths = paths(rule).into_iter().filter(|(place, _)| concerns(place));
         if let Some(handler) = &rule.handler {
             let found = hookmill_handlers::find(&handler.value);
@@ -96,19 +98,73 @@ fn of_rules(
         } else {
             let bodies = Bodies::new(rule, known);
             warnings.extend(paths.filter_map(|(place, path)| bodies.no_path(&place, path)));
+            if concerns(&name) {
+                let conditions = rule.conditions();
+                warnings.extend(conditions.filter_map(|when| bodies.never_equal(&name, when)));
+            }
         }
     }
     warnings
 }
 
-/// The warnings about tables that keep deleted rows, if no view has the others.
-fn without_views(
+/// The warnings about the tables that rules write.
+fn of_tables(
     loaded: &Loaded,
     concerns: impl Fn(&Located<()>) -> bool,
 ) -> anyhow::Result<Vec<ConfigError>> {
     let mut database = Connection::open_in_memory()?;
     apply(&mut database, &loaded.migrations)?;
-    let (schema, reads) = (schema(&database)?, read_by_views(&mut database)?);
+    let mut warnings = constraints(loaded, &database, &concerns)?;
+    warnings.extend(without_views(loaded, &mut database, concerns)?);
+    Ok(warnings)
+}
+
+/// The warnings about constraints that depend on other rows, and so on the order in which events arrive.
+fn constraints(
+    loaded: &Loaded,
+    database: &Connection,
+    concerns: impl Fn(&Located<()>) -> bool,
+) -> anyhow::Result<Vec<ConfigError>> {
+    let schema = schema(database)?;
+    let mut parents =
+        database.prepare("SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1)")?;
+    let mut warnings = BTreeMap::new();
+    for rule in &loaded.config.rules {
+        let EffectDecl::Table(decl) = &rule.effect else { continue };
+        let name = &decl.table.value;
+        if !concerns(&decl.table.place()) || warnings.contains_key(name) {
+            continue;
+        }
+        let mut found = Vec::new();
+        for parent in parents.query_map([name], |row| row.get::<_, String>(0))? {
+            let problem = format!("a foreign key of `{name}` refers to `{}`", parent?);
+            found.push(decl.table.error(problem).hint(
+                "an event that arrives before the row that it refers to fails until that is there; remove the foreign key",
+            ));
+        }
+        let is_key = |columns: &Vec<String>| {
+            let mut names = decl.key.iter().map(|(name, _)| &name.value);
+            columns.len() == decl.key.len() && names.all(|name| columns.contains(name))
+        };
+        let unique = schema.tables.get(name).into_iter().flat_map(|table| &table.unique);
+        found.extend(unique.filter(|columns| !is_key(columns)).map(|columns| {
+            let problem = format!("`{name}` is UNIQUE in ({})", columns.join(", "));
+            decl.table.error(problem).hint(
+                "if such a value moves from one object to another, the second event may arrive first and fails then; use an index that is not UNIQUE",
+            )
+        }));
+        warnings.insert(name, found);
+    }
+    Ok(warnings.into_values().flatten().collect())
+}
+
+/// The warnings about tables that keep deleted rows, if no view has the others.
+fn without_views(
+    loaded: &Loaded,
+    database: &mut Connection,
+    concerns: impl Fn(&Located<()>) -> bool,
+) -> anyhow::Result<Vec<ConfigError>> {
+    let (schema, reads) = (schema(database)?, read_by_views(database)?);
     // The view of the children also reads `_deleted` of their parent, and the key.
     let has_view = |name: &str, table: &Table| {
         let views = reads.iter().filter(|read| read.table == name && read.column == "_deleted");
@@ -159,6 +215,47 @@ fn without_views(
 /// Whether a column says which event wrote the row.
 fn is_guard(column: &str) -> bool {
     GUARD_COLUMNS.contains(&column)
+}
+
+/// The event types that a rule names besides those in `on`: in `delete`, and in its tie.
+fn event_types(rule: &RuleDecl) -> Vec<(Located<()>, &str)> {
+    let newest = match &rule.effect {
+        EffectDecl::Table(table) => table.newest(),
+        _ => None,
+    };
+    let Some(newest) = newest else { return Vec::new() };
+    let mut found = Vec::new();
+    found.extend(newest.delete.iter().filter_map(|delete| match delete {
+        DeleteDecl::Type(glob) => Some((glob.place(), glob.value.as_str())),
+        DeleteDecl::When(_) => None,
+    }));
+    if let Some(tie) = &newest.tie {
+        let orders = tie.value.iter().filter_map(|step| match step {
+            StepDecl::Type(order) => Some(order),
+            StepDecl::Value { .. } => None,
+        });
+        found.extend(orders.flatten().map(|glob| (tie.place(), glob.as_str())));
+    }
+    found
+}
+
+/// The warning about a type that no source of the rule has.
+fn no_type(
+    place: &Located<()>,
+    glob: &str,
+    rule: &RuleDecl,
+    known: &BTreeMap<&str, Known>,
+) -> Option<ConfigError> {
+    let meant = |source: &str| {
+        let on = Pattern { source: source.to_owned(), event_type: glob.to_owned() };
+        known.get(source)?.meant(&on)
+    };
+    let sources: BTreeSet<_> = rule.on.iter().map(|on| on.source.as_str()).collect();
+    let alike: Vec<_> = sources.iter().filter_map(|source| meant(source)).collect();
+    let near = alike.first().filter(|_| alike.len() == sources.len())?;
+    let sources: Vec<_> = sources.iter().map(|source| format!("`{source}`")).collect();
+    let problem = format!("{} has no event of type `{glob}`", sources.join(" or "));
+    Some(place.error(problem).hint(format!("did you mean `{near}`?")))
 }
 
 /// The warning about a field that a handler does not return.
@@ -340,6 +437,34 @@ impl<'k> Bodies<'k> {
         Self { types, all: bodies, own, elements }
     }
 
+    /// The warning about a condition whose values are of another type than those in all samples.
+    fn never_equal(&self, place: &Located<()>, when: &ConditionDecl) -> Option<ConfigError> {
+        let [path] = when.paths.as_slice() else { return None };
+        let (start, steps) = start(path)?;
+        let from = match start {
+            Start::Body => &self.all,
+            Start::Element => &self.elements,
+        };
+        let Found::Values(values) = look(from, &self.all, steps) else { return None };
+        let found: BTreeSet<_> = values.iter().filter_map(|value| type_of(value)).collect();
+        let expected = when
+            .any_of
+            .iter()
+            .map(|json| serde_json::from_str(json).ok().as_ref().and_then(type_of));
+        // `null` is no type: it compares with a missing value.
+        let expected: BTreeSet<_> = expected.collect::<Option<_>>()?;
+        if found.is_empty() || !found.is_disjoint(&expected) {
+            return None;
+        }
+        let words = |types: &BTreeSet<&str>| types.iter().copied().collect::<Vec<_>>().join(" or ");
+        let problem = format!(
+            "the value at `{path}` is {} in every sample, and `when` compares it with {}",
+            words(&found),
+            words(&expected)
+        );
+        Some(place.error(problem))
+    }
+
     /// The warning about a path that leads nowhere in every sample.
     fn no_path(&self, place: &Located<()>, path: &ValuePath) -> Option<ConfigError> {
         let (start, steps) = start(path)?;
@@ -373,6 +498,18 @@ impl<'k> Bodies<'k> {
             None => warning,
         })
     }
+}
+
+/// The type of a value; `None` for `null`.
+fn type_of(value: &Value) -> Option<&'static str> {
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    })
 }
 
 /// Whether the members of an object are the fields of a form: texts, or nothing.
@@ -467,7 +604,7 @@ mod tests {
 
     #[test]
     fn every_table_of_the_presets_has_a_view() {
-        assert_eq!(without_views(&presets(), |_| true).unwrap(), []);
+        assert_eq!(of_tables(&presets(), |_| true).unwrap(), []);
     }
 
     /// What a rule reads of fixtures: each body, and an element of its list, or the body again.

@@ -6,6 +6,7 @@ use std::path::Path;
 use hookmill_config::{Before, ConfigError, Expectation, Given, Located, RuleTest};
 use hookmill_consumers::Fate;
 use hookmill_core::delivery::Delivery;
+use hookmill_core::schema::Table;
 use hookmill_core::store::StoreError;
 use hookmill_loader::Loaded;
 use hookmill_native::now;
@@ -13,7 +14,7 @@ use hookmill_rules::GUARD_COLUMNS;
 use serde_json::Value;
 
 use crate::samples;
-use crate::trial::{Row, Trial, Unsigned, admit, literal, quoted};
+use crate::trial::{Row, Trial, Unsigned, admit, literal, quoted, with_headers};
 
 /// The maximum number of rows in a message if none matches.
 const SHOWN: usize = 3;
@@ -129,9 +130,7 @@ impl Trial<'_> {
         let kind = given.event.as_deref().unwrap_or_default();
         let own = given.headers.iter().flatten().map(|(name, value)| (&name.value, value));
         let own: Vec<_> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let mut headers = samples::unsigned_headers(&source.scheme_name, now());
-        headers.retain(|(name, _)| !own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)));
-        headers.extend(own);
+        let headers = with_headers(samples::unsigned_headers(&source.scheme_name, now()), &own);
         let request = Unsigned { body: &body, id: &id, kind, headers: &headers };
         admit(source, request).map_err(|problem| given.file.error(problem))
     }
@@ -153,12 +152,12 @@ impl Trial<'_> {
         Ok(())
     }
 
-    fn known(&self, expected: &Located<Expectation>, table: &str) -> Result<(), Wrong> {
-        if self.schema.tables.contains_key(table) {
-            return Ok(());
+    fn known(&self, expected: &Located<Expectation>, table: &str) -> Result<&Table, Wrong> {
+        if let Some(found) = self.schema.relation(table) {
+            return Ok(found);
         }
-        let fault = expected.error(format!("there is no table `{table}`"));
-        Err(Wrong::Meant(fault.suggest(table, self.schema.tables.keys().map(String::as_str))))
+        let fault = expected.error(format!("there is no table or view `{table}`"));
+        Err(Wrong::Meant(fault.suggest(table, self.schema.relations())))
     }
 
     async fn row(
@@ -167,12 +166,11 @@ impl Trial<'_> {
         table: &str,
         row: &Row,
     ) -> Result<(), Wrong> {
-        self.known(expected, table)?;
-        let columns = &self.schema.tables[table].columns;
+        let columns = &self.known(expected, table)?.columns;
         if let Some(name) =
             row.keys().find(|name| columns.iter().all(|column| column.name != **name))
         {
-            let fault = expected.error(format!("table `{table}` has no column `{name}`"));
+            let fault = expected.error(format!("`{table}` has no column `{name}`"));
             let names = columns.iter().map(|column| column.name.as_str());
             return Err(Wrong::Meant(fault.suggest(name, names)));
         }
