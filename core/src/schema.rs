@@ -34,6 +34,8 @@ pub struct Table {
     pub unique: Vec<Vec<String>>,
     /// The columns of each index, the primary key's included, in its order.
     pub indexes: Vec<Vec<String>>,
+    /// The columns of the primary key in which different texts may be one key, as with `COLLATE NOCASE`.
+    pub folding: Vec<String>,
 }
 
 /// One column of a table.
@@ -49,8 +51,6 @@ pub struct TableColumn {
     pub default: bool,
     /// Whether it is part of the primary key.
     pub key: bool,
-    /// Whether different texts may be one key, as with `COLLATE NOCASE`. False for a column that is not part of the primary key.
-    pub folds: bool,
 }
 
 /// The table with the versions of removed rows, and of lists.

@@ -171,10 +171,7 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
         .prepare("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'view'")?;
     let mut columns =
         database.prepare(
-        "SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0, EXISTS (
-            SELECT 1 FROM pragma_index_list(?1) AS list JOIN pragma_index_xinfo(list.name) AS part
-            WHERE list.origin = 'pk' AND part.key = 1 AND part.name = info.name AND part.coll <> 'BINARY'
-         ) FROM pragma_table_info(?1) AS info",
+        "SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0 FROM pragma_table_info(?1)",
     )?;
     let mut indexes = database.prepare(
         "SELECT (SELECT json_group_array(name) FROM (SELECT name FROM pragma_index_info(list.name) ORDER BY seqno)),
@@ -188,9 +185,12 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
             not_null: row.get(2)?,
             default: row.get(3)?,
             key: row.get(4)?,
-            folds: row.get(5)?,
         })
     };
+    let mut folding = database.prepare(
+        "SELECT part.name FROM pragma_index_list(?1) AS list JOIN pragma_index_xinfo(list.name) AS part
+         WHERE list.origin = 'pk' AND part.key = 1 AND part.coll <> 'BINARY'",
+    )?;
     for name in tables.query_map([], |row| row.get::<_, String>(0))? {
         let name = name?;
         let columns = columns.query_map([&name], column)?.collect::<Result<_, _>>()?;
@@ -206,7 +206,8 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
             }
             all.push(columns);
         }
-        schema.tables.insert(name, Table { columns, unique, indexes: all });
+        let folding = folding.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        schema.tables.insert(name, Table { columns, unique, indexes: all, folding });
     }
     for name in views.query_map([], |row| row.get::<_, String>(0))? {
         let name = name?;

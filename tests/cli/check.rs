@@ -984,7 +984,7 @@ table = "paid"
 key = { id = "data.id" }
 version = { unix_milliseconds = "timestamp" }
 tie = { precedence = { type = ["*.created", "*.endd", "*"] } }
-delete = ["session.remved", "session.revoked"]
+delete = ["session.removd", "session.revoked"]
 set = { a = "type", b = "type", c = "type", d = "type", e = "type" }
 "#,
     );
@@ -1001,7 +1001,7 @@ set = { a = "type", b = "type", c = "type", d = "type", e = "type" }
     warning: hookmill.toml:13:8: rule "sessions": the value at `data.status` is a text in every sample, and `when` compares it with a number
     warning: hookmill.toml:19:22: rule "sessions".tie.precedence: `clerk` has no event of type `*.endd`
       hint: did you mean `*.ended`?
-    warning: hookmill.toml:20:11: rule "sessions".delete[0]: `clerk` has no event of type `session.remved`
+    warning: hookmill.toml:20:11: rule "sessions".delete[0]: `clerk` has no event of type `session.removd`
       hint: did you mean `session.removed`?
     hookmill.toml: 2 sources and 32 rules, no errors, 4 warnings
     "#);

@@ -103,7 +103,15 @@ fn tests_are_listed_and_selected() {
     --- stderr
     hookmill.toml: 2 tests passed
     ");
-    insta::assert_snapshot!(shown(folder.path(), &["test", "--only", "acount"]), @r#"
+    insta::assert_snapshot!(shown(folder.path(), &["test", "--only", "Without", "--only", "one email"]), @"
+    exit code 0
+    --- stdout
+    passed: without an account, nothing changes
+    passed: one email
+    --- stderr
+    hookmill.toml: 2 tests passed
+    ");
+    insta::assert_snapshot!(shown(folder.path(), &["test", "--only", "email", "--only", "acount"]), @r#"
     exit code 1
     --- stdout
     --- stderr
@@ -147,12 +155,12 @@ expect = { table = "live_accounts", row = { vip = true } }
     error: 1 of 2 tests failed
     "#);
     // SQLite creates a view without reading it.
-    std::fs::write(&migration, view.replace("plan", "paln")).unwrap();
+    std::fs::write(&migration, view.replace("plan", "plans")).unwrap();
     insta::assert_snapshot!(shown(folder.path(), &["check"]), @"
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:119:14: database.migrations: the view `live_accounts` cannot be read: no such column: paln
+    error: hookmill.toml:119:14: database.migrations: the view `live_accounts` cannot be read: no such column: plans
     1 error in the configuration
     ");
 }

@@ -312,8 +312,9 @@ fn the_spellings_of_a_number_are_one_key() {
             (r#"{"type":"keyed","number":"8","code":1e0,"at":1}"#, None),
         ],
     );
-    let rows = "SELECT number, code, ratio, large FROM keyed ORDER BY number";
-    assert_eq!(pipeline.sql(rows), [row(json!([8, "1", null, 9_007_199_254_740_993_i64]))]);
+    // JavaScript, through which D1 answers, would round the large number.
+    let rows = "SELECT number, code, ratio, CAST(large AS TEXT) FROM keyed ORDER BY number";
+    assert_eq!(pipeline.sql(rows), [row(json!([8, "1", null, "9007199254740993"]))]);
     send_spelled(
         &pipeline,
         &[(
@@ -325,7 +326,7 @@ fn the_spellings_of_a_number_are_one_key() {
         pipeline.sql(rows),
         [
             row(json!([7, "1", "0.12345678901234567891", null])),
-            row(json!([8, "1", null, 9_007_199_254_740_993_i64])),
+            row(json!([8, "1", null, "9007199254740993"])),
         ]
     );
     assert_eq!(pipeline.sql("SELECT error FROM dead_letters"), Vec::<Vec<Value>>::new());

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
@@ -70,21 +71,35 @@ const INGRESS_KIB: f64 = 140.0;
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let steps = if arguments.steps.is_empty() { Step::value_variants() } else { &arguments.steps };
     let (mut times, mut unchecked) = (Vec::new(), Vec::new());
-    for step in steps {
-        let start = Instant::now();
-        match step {
-            Step::Lint => lint()?,
-            Step::Deny => unchecked.extend(deny()?),
-            Step::Unit => unit()?,
-            Step::Native => native()?,
-            Step::Workers => unchecked.extend(workers(&Tools::install()?)?),
-            Step::Fuzz => fuzz()?,
-            Step::Sdk => unchecked.extend(sdk(&Tools::without_builder()?)?),
-            Step::Browser => browser(&Tools::without_builder()?)?,
-            Step::Deploy => deploy(&Tools::install()?)?,
+    thread::scope(|scope| {
+        let mut building = None;
+        for step in steps {
+            let start = Instant::now();
+            // Tests wait for servers, and linking a Worker takes one core. So both together are faster.
+            let has_tests = matches!(step, Step::Unit | Step::Native);
+            if has_tests && steps.contains(&Step::Workers) && building.is_none() {
+                building = Some(scope.spawn(workers_for_tests));
+            }
+            match step {
+                Step::Lint => lint()?,
+                Step::Deny => unchecked.extend(deny()?),
+                Step::Unit => unit()?,
+                Step::Native => native()?,
+                Step::Workers => {
+                    let built = building.take().map(thread::ScopedJoinHandle::join);
+                    let built = built.unwrap_or_else(|| Ok(workers_for_tests()));
+                    let tools = built.unwrap_or_else(|_| bail!("a thread panicked"))?;
+                    unchecked.extend(workers(&tools)?);
+                }
+                Step::Fuzz => fuzz()?,
+                Step::Sdk => unchecked.extend(sdk(&Tools::without_builder()?)?),
+                Step::Browser => browser(&Tools::without_builder()?)?,
+                Step::Deploy => deploy(&Tools::install()?)?,
+            }
+            times.push((step, start.elapsed()));
         }
-        times.push((step, start.elapsed()));
-    }
+        anyhow::Ok(())
+    })?;
     eprintln!();
     for (step, time) in times {
         eprintln!("{:>8} s  {step:?}", time.as_secs());
@@ -200,14 +215,20 @@ fn native() -> anyhow::Result<()> {
 const NO_PYTHON: &str = "NOT CHECKED: the providers' libraries for Python, and the admin API against its document. There is no python3 that can make environments (`python3 -m venv`).";
 
 /// Returns what was not checked, if anything.
-fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
+/// Builds the Workers with the configuration of the contract.
+fn workers_for_tests() -> anyhow::Result<Tools> {
+    let tools = Tools::install()?;
     // cargo compiles one at a time, while wasm-opt uses the other core for another.
     at_once(&Worker::ALL, |&worker| {
         let out = root().join("target/workers-test").join(worker.name());
         let config = root().join("tests/hookmill.toml");
         let run = |step: &mut Command| shell_output(step).map(drop);
-        build_with(tools, worker, Some(&out), Some(&config), &[FOR_TESTS], run)
+        build_with(&tools, worker, Some(&out), Some(&config), &[FOR_TESTS], run)
     })?;
+    Ok(tools)
+}
+
+fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
     let node = tools.node();
     let mut contract = contract(&["workers"])?;
     contract.env("HOOKMILL_TEST_NODE", node.get_program());

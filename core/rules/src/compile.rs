@@ -239,6 +239,17 @@ fn value(text: &ValueDecl, exact: bool, places: &mut Places<'_>) -> Value {
     }
 }
 
+/// The value of a column with this declared type.
+fn value_of_column(text: &ValueDecl, kind: &str, is_key: bool, places: &mut Places<'_>) -> Value {
+    match value(text, matches!(kind, "TEXT" | "ANY"), places) {
+        // The column stores the text of a number as the number, so both are one key.
+        Value::Paths { paths, form: Form::AsIs } if is_key && matches!(kind, "INTEGER" | "INT") => {
+            Value::Paths { paths, form: Form::Decimal { scale: 0 } }
+        }
+        value => value,
+    }
+}
+
 fn suppression(
     decl: &SuppressionDecl,
     places: &mut Places<'_>,
@@ -292,20 +303,9 @@ fn compile_table(
         return Err(errors);
     }
 
-    let stores = |name: &str, kinds: &[&str]| {
-        table.column(name).is_some_and(|column| kinds.contains(&&*column.kind))
-    };
     let mut column = |(name, text): &(Located<String>, Located<ValueDecl>), required| {
-        let stores_text = stores(&name.value, &["TEXT", "ANY"]);
-        let value = match value(&text.value, stores_text, places) {
-            // The column stores the text of a number as the number, so both are one key.
-            Value::Paths { paths, form: Form::AsIs }
-                if required && stores(&name.value, &["INTEGER", "INT"]) =>
-            {
-                Value::Paths { paths, form: Form::Decimal { scale: 0 } }
-            }
-            value => value,
-        };
+        let kind = table.column(&name.value).map_or("", |column| &column.kind);
+        let value = value_of_column(&text.value, kind, required, places);
         Column { name: name.value.clone(), value, required }
     };
     // In rows of a list, the owner's columns come before the element's.
@@ -510,7 +510,7 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
     if matches!(rule.write, TableWrite::List { .. } | TableWrite::Remove { .. }) {
         let columns =
             rule.key.iter().filter_map(|(name, _)| Some((name, table.column(&name.value)?)));
-        errors.extend(columns.filter_map(|(name, column)| ambiguous(name, column)));
+        errors.extend(columns.filter_map(|(name, column)| ambiguous(name, column, table)));
     }
     let key = table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str());
     let key: BTreeSet<_> = key.collect();
@@ -618,14 +618,14 @@ fn fits(kind: &str, needed: &str) -> bool {
 }
 
 /// An error if two texts may be one key of the table, or one text two keys. Guards and parents compare keys by their texts.
-fn ambiguous(name: &Located<String>, column: &TableColumn) -> Option<ConfigError> {
+fn ambiguous(name: &Located<String>, column: &TableColumn, table: &Table) -> Option<ConfigError> {
     let (problem, hint) = if !["INTEGER", "TEXT"].iter().any(|kind| fits(&column.kind, kind)) {
         let kind = if column.kind.is_empty() { "missing" } else { &*column.kind };
         (
             format!("the type of the key column `{}` is {kind}", column.name),
             "use TEXT or INTEGER; otherwise a number and its text would be two keys",
         )
-    } else if column.folds {
+    } else if table.folding.contains(&column.name) {
         (
             format!("the key column `{}` has a collating sequence", column.name),
             "remove COLLATE; otherwise two objects could be one row",
@@ -726,10 +726,10 @@ fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
                 table.newest().is_some_and(|newest| !newest.delete.is_empty())
             };
             let missing = writers.iter().filter(deleting).find(|(_, agreed, _)| !agreed.is_final);
-            let key =
-                schema.tables.get(name).and_then(|table| table.columns.iter().find(|c| c.key));
-            if let Some(key) = key {
-                errors.extend(ambiguous(parent, key));
+            let found = schema.tables.get(name);
+            let key = found.and_then(|table| Some((table, table.columns.iter().find(|c| c.key)?)));
+            if let Some((table, key)) = key {
+                errors.extend(ambiguous(parent, key, table));
                 let own = schema.tables.get(child).and_then(|table| table.column(&column.value));
                 let is_other =
                     |own: &&TableColumn| fits(&own.kind, "INTEGER") != fits(&key.kind, "INTEGER");

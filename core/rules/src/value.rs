@@ -394,9 +394,12 @@ impl Value {
                 first(amount, scope, |json| {
                     let is_number = Number::parse(&plain(&json)).is_some();
                     let units = owned(json, |json| convert(&Form::Decimal { scale }, json));
-                    units.map_err(|_| match is_number {
-                        true => "amount: it has more decimal places than its currency",
-                        false => "amount: it is not a number",
+                    units.map_err(|_| {
+                        if is_number {
+                            "amount: it has more decimal places than its currency"
+                        } else {
+                            "amount: it is not a number"
+                        }
                     })
                 })
             }

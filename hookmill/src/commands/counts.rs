@@ -6,6 +6,8 @@ use crate::client::{Client, Target};
 use crate::list::{json, note, put, table, text, time};
 
 /// Count rows by rule, values that events lacked, and events by API version
+///
+/// A running Hookmill writes its counts once a minute.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The number of days (UTC), with today as the last.

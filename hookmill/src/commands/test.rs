@@ -12,9 +12,9 @@ use crate::run::pipeline::load;
 /// Run the tests in a configuration, `[[tests]]`, and list them
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Run only the tests whose names contain this text.
+    /// Run only the tests whose names contain this text, in upper or lower case. With several, those with any of them.
     #[arg(long, value_name = "NAME")]
-    only: Option<String>,
+    only: Vec<String>,
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
@@ -28,12 +28,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let tests: Vec<_> = loaded.config.tests.iter().enumerate().collect();
     let names = || tests.iter().map(|test| named(*test)).collect::<Vec<_>>();
-    let only = arguments.only.as_deref().unwrap_or_default();
-    let selected: Vec<_> =
-        tests.iter().filter(|test| named(**test).contains(only)).copied().collect();
-    if selected.is_empty() && !tests.is_empty() {
+    let has = |test: (usize, &RuleTest), only: &String| {
+        named(test).to_lowercase().contains(&only.to_lowercase())
+    };
+    let unknown = arguments.only.iter().find(|only| !tests.iter().any(|test| has(*test, only)));
+    if let Some(only) = unknown {
         bail!("no test has {only:?} in its name; tests:\n  {}", names().join("\n  "));
     }
+    let is_selected = |test: &(usize, &RuleTest)| {
+        arguments.only.is_empty() || arguments.only.iter().any(|only| has(*test, only))
+    };
+    let selected: Vec<_> = tests.iter().copied().filter(is_selected).collect();
     let (count, mut failed) = (selected.len(), 0);
     for (number, test) in selected {
         let faults = rule_tests::run_one(&arguments.config, &loaded, test)?;
