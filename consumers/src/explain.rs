@@ -53,6 +53,10 @@ pub struct About {
     pub columns: Vec<(String, Value)>,
     /// The version and the precedence of the event, if the table compares events.
     pub order: Option<(i64, i64)>,
+    /// Whether the version is a time, in microseconds.
+    pub is_time: bool,
+    /// Whether these are the rows of a list. The columns are those of its owner.
+    pub is_list: bool,
 }
 
 /// The result of every rule, in the order of hookmill.toml.
@@ -119,7 +123,10 @@ fn about(rule: &Rule, row: &Row) -> Option<About> {
     let keyed = |table: &str, first: usize, keys: Vec<&str>| {
         let columns = keys.into_iter().zip(columns.get(first..)?);
         let columns = columns.map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        Some(About { table: table.to_owned(), columns, order: row.order() })
+        let guard = rule.effect.guard();
+        let is_time = guard.is_some_and(|guard| guard.version.is_time());
+        let is_list = matches!(rule.effect, Effect::Rows { .. });
+        Some(About { table: table.to_owned(), columns, order: row.order(), is_time, is_list })
     };
     match &rule.effect {
         Effect::Row { table, columns, .. } | Effect::Rows { table, owner: columns, .. } => {

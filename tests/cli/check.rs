@@ -997,8 +997,10 @@ set = { a = "type", b = "type", c = "type", d = "type", e = "type" }
     exit code 0
     --- stdout
     --- stderr
-    warning: hookmill.toml:13:8: rule "sessions": the value at `data.expire_at` is a number in every sample, and `when` compares it with a text
-    warning: hookmill.toml:13:8: rule "sessions": the value at `data.status` is a text in every sample, and `when` compares it with a number
+    warning: hookmill.toml:13:8: rule "sessions": the value at `data.expire_at` is a number in every sample, and a condition compares it with a text
+      hint: it never equals; write the value without quotes
+    warning: hookmill.toml:13:8: rule "sessions": the value at `data.status` is a text in every sample, and a condition compares it with a number
+      hint: it never equals; write the value in quotes
     warning: hookmill.toml:19:22: rule "sessions".tie.precedence: `clerk` has no event of type `*.endd`
       hint: did you mean `*.ended`?
     warning: hookmill.toml:20:11: rule "sessions".delete[0]: `clerk` has no event of type `session.removd`
@@ -1113,7 +1115,7 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
     error: hookmill.toml:14:85: rules[0].set.phnoe: rule `stripe-customers` is about no list
       hint: a path without `@` selects from the body
     error: hookmill.toml:14:92: rules[0].set.nothing: table `customers` has no column `nothing`
-      hint: possible here: `id`, `email`, `name`, `phone`, `currency`, `delinquent`, `balance`, `account`, `livemode`, `metadata`, `created`, `tax_exempt`
+      hint: add it in a migration: ALTER TABLE customers ADD COLUMN nothing …
     error: hookmill.toml:17:11: rule "a".extend[0]: no preset has a rule `stripe-subscription-item`
       hint: did you mean `stripe-subscription-items`?
     error: hookmill.toml:18:1: rule "a": unknown key `name`

@@ -94,6 +94,13 @@ CREATE TABLE keyed (
     PRIMARY KEY (number, code)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE keyed_items (
+    owner INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    ratio TEXT,
+    PRIMARY KEY (owner, id)
+) STRICT, WITHOUT ROWID;
+
 -- Values in many spellings.
 CREATE TABLE spelled (
     id TEXT NOT NULL PRIMARY KEY,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::outbound::Provider;
 use hookmill_core::schema::{OWN_TABLES, Schema, Table, TableColumn};
-use hookmill_keys::{ConfigError, Located};
+use hookmill_keys::{ConfigError, Located, nearest};
 
 use crate::agree::{self, Agreed};
 use crate::ast::{
@@ -239,12 +239,18 @@ fn value(text: &ValueDecl, exact: bool, places: &mut Places<'_>) -> Value {
     }
 }
 
-/// The value of a column with this declared type.
-fn value_of_column(text: &ValueDecl, kind: &str, is_key: bool, places: &mut Places<'_>) -> Value {
-    match value(text, matches!(kind, "TEXT" | "ANY"), places) {
+/// The value of a column with this declared type. `is_whole`: it is part of a key, or is added up.
+fn value_of_column(text: &ValueDecl, kind: &str, is_whole: bool, places: &mut Places<'_>) -> Value {
+    let stores_text = fits(kind, "TEXT") || kind == "ANY";
+    match value(text, stores_text, places) {
         // The column stores the text of a number as the number, so both are one key.
-        Value::Paths { paths, form: Form::AsIs } if is_key && matches!(kind, "INTEGER" | "INT") => {
+        Value::Paths { paths, form: Form::AsIs | Form::Text }
+            if is_whole && fits(kind, "INTEGER") =>
+        {
             Value::Paths { paths, form: Form::Decimal { scale: 0 } }
+        }
+        Value::Paths { paths, form: Form::AsIs } if fits(kind, "INTEGER") => {
+            Value::Paths { paths, form: Form::Integral }
         }
         value => value,
     }
@@ -305,7 +311,8 @@ fn compile_table(
 
     let mut column = |(name, text): &(Located<String>, Located<ValueDecl>), required| {
         let kind = table.column(&name.value).map_or("", |column| &column.kind);
-        let value = value_of_column(&text.value, kind, required, places);
+        let is_whole = required || matches!(rule.write, TableWrite::Count { .. });
+        let value = value_of_column(&text.value, kind, is_whole, places);
         Column { name: name.value.clone(), value, required }
     };
     // In rows of a list, the owner's columns come before the element's.
@@ -501,16 +508,35 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
             let error =
                 name.error(format!("table `{}` has no column `{}`", rule.table.value, name.value));
             let columns = table.columns.iter().map(|column| column.name.as_str());
-            errors.push(
-                error.suggest(&name.value, columns.filter(|name| !GUARD_COLUMNS.contains(name))),
-            );
+            let columns = columns.filter(|name| !GUARD_COLUMNS.contains(name));
+            errors.push(match nearest(&name.value, columns) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint(format!(
+                    "add it in a migration: ALTER TABLE {} ADD COLUMN {} …",
+                    rule.table.value, name.value
+                )),
+            });
         }
     }
-    // `row_guards` stores the key of these rows as text.
-    if matches!(rule.write, TableWrite::List { .. } | TableWrite::Remove { .. }) {
-        let columns =
-            rule.key.iter().filter_map(|(name, _)| Some((name, table.column(&name.value)?)));
-        errors.extend(columns.filter_map(|(name, column)| ambiguous(name, column, table)));
+    for (_, value) in &rule.key {
+        if matches!(value.value, ValueDecl::Paths { form: Form::Json, .. }) {
+            let problem = value.error("a key cannot be JSON: one value has many spellings");
+            errors.push(problem.hint("use a path, or { text = … }"));
+        }
+    }
+    let key = rule.key.iter().filter_map(|(name, _)| Some((name, table.column(&name.value)?)));
+    match rule.write {
+        // `row_guards` stores the key of these rows as text.
+        TableWrite::List { .. } | TableWrite::Remove { .. } => {
+            errors.extend(key.filter_map(|(name, column)| {
+                untyped(name, column).or_else(|| folding(name, table))
+            }))
+        }
+        TableWrite::Upsert { .. } | TableWrite::Count { .. } => {
+            errors.extend(key.filter_map(|(name, _)| folding(name, table)));
+        }
+        // The application decides which rows there are.
+        TableWrite::Update { .. } => {}
     }
     let key = table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str());
     let key: BTreeSet<_> = key.collect();
@@ -617,23 +643,22 @@ fn fits(kind: &str, needed: &str) -> bool {
     }
 }
 
-/// An error if two texts may be one key of the table, or one text two keys. Guards and parents compare keys by their texts.
-fn ambiguous(name: &Located<String>, column: &TableColumn, table: &Table) -> Option<ConfigError> {
-    let (problem, hint) = if !["INTEGER", "TEXT"].iter().any(|kind| fits(&column.kind, kind)) {
-        let kind = if column.kind.is_empty() { "missing" } else { &*column.kind };
-        (
-            format!("the type of the key column `{}` is {kind}", column.name),
-            "use TEXT or INTEGER; otherwise a number and its text would be two keys",
-        )
-    } else if table.folding.contains(&column.name) {
-        (
-            format!("the key column `{}` has a collating sequence", column.name),
-            "remove COLLATE; otherwise two objects could be one row",
-        )
-    } else {
+/// An error if a column of a key has no type that gives a text one spelling. Guards and parents compare keys by their texts.
+fn untyped(name: &Located<String>, column: &TableColumn) -> Option<ConfigError> {
+    if ["INTEGER", "TEXT"].iter().any(|kind| fits(&column.kind, kind)) {
         return None;
-    };
-    Some(name.error(problem).hint(hint))
+    }
+    let kind = if column.kind.is_empty() { "missing" } else { &*column.kind };
+    let problem = name.error(format!("the type of the column `{}` is {kind}", column.name));
+    Some(problem.hint("use TEXT or INTEGER; otherwise a number and its text would be two keys"))
+}
+
+/// An error if two texts are one key of the table.
+fn folding(name: &Located<String>, table: &Table) -> Option<ConfigError> {
+    table.folding.contains(&name.value).then(|| {
+        let problem = format!("the key column `{}` has a collating sequence", name.value);
+        name.error(problem).hint("remove COLLATE; otherwise two objects could be one row")
+    })
 }
 
 /// The rows of a list are written and removed together, and `row_guards` stores their order. If lists may be incomplete, each
@@ -727,12 +752,15 @@ fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
             };
             let missing = writers.iter().filter(deleting).find(|(_, agreed, _)| !agreed.is_final);
             let found = schema.tables.get(name);
-            let key = found.and_then(|table| Some((table, table.columns.iter().find(|c| c.key)?)));
-            if let Some((table, key)) = key {
-                errors.extend(ambiguous(parent, key, table));
+            let key = found.and_then(|table| table.columns.iter().find(|column| column.key));
+            if let Some(key) = key {
+                errors.extend(untyped(parent, key));
                 let own = schema.tables.get(child).and_then(|table| table.column(&column.value));
-                let is_other =
-                    |own: &&TableColumn| fits(&own.kind, "INTEGER") != fits(&key.kind, "INTEGER");
+                errors.extend(own.and_then(|own| untyped(column, own)));
+                let is_other = |own: &&TableColumn| {
+                    fits(&own.kind, "INTEGER") != fits(&key.kind, "INTEGER")
+                        && untyped(column, own).is_none()
+                };
                 if let Some(own) = own.filter(is_other) {
                     let problem = column.error(format!(
                         "`{}` is {}, and the key of `{name}` is {}",

@@ -62,6 +62,11 @@ impl<'t> Number<'t> {
         self.digits.len()
     }
 
+    /// Whether it has no fraction.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.power >= 0
+    }
+
     /// The number in units of its `scale`th decimal place. Further digits are not allowed, unless `cut` drops them.
     pub(crate) fn units(&self, scale: u32, cut: bool) -> Option<i64> {
         let power = self.power.saturating_add(i64::from(scale));

@@ -14,7 +14,7 @@ use iso_currency::Currency;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::number::Number;
+use super::number::{Number, same};
 use super::path::{Path, PathError};
 use super::read::{Read, Reads, Values};
 use super::time::TimeForm;
@@ -238,6 +238,8 @@ pub enum Form {
     AsIs,
     /// The same, but the text of a number that a database would round. The compiler chooses it where a text can be stored.
     Exact,
+    /// The same, but no number that a column of integers would round, also in quotes. The compiler chooses it for such columns.
+    Integral,
     /// A text, a number or a boolean, stored as text.
     Text,
     /// Any value, stored as its JSON text, a string in quotes.
@@ -287,6 +289,11 @@ impl Value {
     /// Whether it is read from an element of a list.
     pub fn is_of_element(&self) -> bool {
         self.paths().any(PathRead::is_of_element)
+    }
+
+    /// Whether it is a time of the body.
+    pub const fn is_time(&self) -> bool {
+        matches!(self, Self::Paths { form: Form::Time(_), .. })
     }
 
     /// The paths that it reads.
@@ -349,15 +356,7 @@ impl Value {
     /// [`ValueError`]: also for a value that is neither text nor an integer, and for a text with a NUL character.
     pub fn key<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, ValueError> {
         self.read(scope, |form, json| {
-            // A number has several spellings, and they are one key.
-            let stored = match (form, Number::parse(json)) {
-                (Form::Text, Some(number)) => quoted(&number.to_string()),
-                (Form::AsIs | Form::Exact, Some(number)) => match number.units(0, false) {
-                    Some(whole) => Cow::Owned(whole.to_string()),
-                    None => form.stored(json)?,
-                },
-                _ => form.stored(json)?,
-            };
+            let stored = form.stored(json)?;
             is_key(&stored)?;
             Ok(stored)
         })
@@ -442,12 +441,20 @@ impl Form {
         match self {
             Self::Text if is_text => Ok(Cow::Borrowed(json)),
             Self::Text if json.starts_with(['{', '[']) => Err("text"),
-            Self::Text | Self::Json => Ok(quoted(json)),
-            Self::Boolean => match plain(json).as_ref() {
-                "true" | "1" => Ok(Cow::Borrowed("1")),
-                "false" | "0" => Ok(Cow::Borrowed("0")),
-                _ => Err("boolean"),
-            },
+            Self::Text => Ok(match Number::parse(json) {
+                Some(number) => quoted(&number.to_string()),
+                None => quoted(json),
+            }),
+            Self::Json => Ok(quoted(json)),
+            Self::Boolean => {
+                let text = plain(json);
+                let is = |word: &str, number: &str| text == word || same(&text, number);
+                match (is("true", "1"), is("false", "0")) {
+                    (true, _) => Ok(Cow::Borrowed("1")),
+                    (_, true) => Ok(Cow::Borrowed("0")),
+                    _ => Err("boolean"),
+                }
+            }
             Self::Decimal { scale } => {
                 let expected = if *scale == 0 {
                     "whole number"
@@ -459,55 +466,48 @@ impl Form {
                 Ok(Cow::Owned(units.ok_or(expected)?.to_string()))
             }
             Self::Time(time) => time.stored(&plain(json)).map(Cow::Owned),
-            Self::AsIs | Self::Exact
-                if !json.starts_with(|c: char| c == '-' || c.is_ascii_digit()) =>
+            // Most numbers.
+            Self::AsIs | Self::Exact | Self::Integral
+                if json.parse::<i64>().is_ok() && json != "-0" =>
             {
                 Ok(Cow::Borrowed(json))
             }
-            Self::AsIs => match exact(json) {
-                Ok(json) => Ok(json),
-                Err(Inexact::Rounded) => Ok(Cow::Borrowed(json)),
-                Err(Inexact::Integer) => {
-                    Err("64-bit integer; `{ text = … }` in the rule stores it exactly")
-                }
-                Err(Inexact::Infinite) => {
-                    Err("64-bit number; `{ text = … }` in the rule stores it exactly")
-                }
-            },
-            Self::Exact => Ok(exact(json).unwrap_or_else(|_| quoted(json))),
+            Self::AsIs | Self::Exact | Self::Integral => {
+                let text = plain(json);
+                let number = Number::parse(&text).filter(|_| !is_text || *self == Self::Integral);
+                number.map_or(Ok(Cow::Borrowed(json)), |number| self.number(json, &number))
+            }
+        }
+    }
+
+    /// A number as this form stores it: in one spelling, and as it is.
+    fn number<'j>(&self, json: &'j str, number: &Number<'_>) -> Result<Cow<'j, str>, &'static str> {
+        if let Some(whole) = number.units(0, false) {
+            return Ok(Cow::Owned(whole.to_string()));
+        }
+        let text = number.to_string();
+        let float = text.parse().ok().filter(|float: &f64| float.is_finite());
+        let is_exact = number.digits() <= EXACT_DIGITS
+            && float
+                .is_some_and(|float| Number::parse(&format!("{float:e}")).as_ref() == Some(number));
+        match self {
+            Self::Exact if !is_exact || number.is_whole() => Ok(quoted(&text)),
+            _ if is_exact => Ok(Cow::Owned(text)),
+            _ if float.is_none() => {
+                Err("64-bit number; `{ text = … }` in the rule stores it exactly")
+            }
+            _ if number.is_whole() => {
+                Err("64-bit integer; `{ text = … }` in the rule stores it exactly")
+            }
+            Self::Integral => Err("whole number"),
+            // Other columns store what is next to it.
+            _ => Ok(Cow::Borrowed(json)),
         }
     }
 }
 
-/// What a database does with a number that it cannot store exactly.
-enum Inexact {
-    /// It would round an integer, and two ids would become one.
-    Integer,
-    /// It would round a fraction.
-    Rounded,
-    /// It has no such number.
-    Infinite,
-}
-
-/// The number of significant digits that every number of 64 bits keeps: `f64::DIGITS`.
+/// The number of significant digits that every number of 64 bits keeps.
 const EXACT_DIGITS: usize = f64::DIGITS as usize;
-
-/// A number as a database stores it exactly.
-fn exact(number: &str) -> Result<Cow<'_, str>, Inexact> {
-    if !number.contains(['.', 'e', 'E']) {
-        return number.parse::<i64>().map(|_| Cow::Borrowed(number)).map_err(|_| Inexact::Integer);
-    }
-    if !number.parse::<f64>().is_ok_and(f64::is_finite) {
-        return Err(Inexact::Infinite);
-    }
-    match Number::parse(number) {
-        Some(parsed) if parsed.digits() > EXACT_DIGITS => {
-            let whole = parsed.units(0, false);
-            whole.map(|whole| Cow::Owned(whole.to_string())).ok_or(Inexact::Rounded)
-        }
-        _ => Ok(Cow::Borrowed(number)),
-    }
-}
 
 /// Whether a value in its stored form may be a key. Values of other kinds have several spellings that the database does not
 /// distinguish, such as `true` and 1, and C programs do not see what follows a NUL character.
@@ -591,21 +591,36 @@ mod tests {
             (Form::Exact, "9223372036854775807", Ok("9223372036854775807")),
             (Form::Exact, "9223372036854775808", Ok("\"9223372036854775808\"")),
             (Form::Exact, "-1e999", Ok("\"-1e999\"")),
+            (Form::Exact, "1e30", Ok("\"1000000000000000000000000000000\"")),
+            (Form::Exact, "1e2", Ok("100")),
+            (Form::Exact, "-0.0", Ok("0")),
+            (Form::Exact, "3.0000000000000004e-1", Ok("\"0.30000000000000004\"")),
+            (Form::Exact, "2.5e-324", Ok("\"25e-325\"")),
+            (Form::AsIs, "10000000000000000000", Ok("10000000000000000000")),
+            (Form::AsIs, "1e19", Ok("10000000000000000000")),
+            (Form::AsIs, "18446744073709551616.0", Err(NOT_AN_INTEGER)),
+            (Form::Integral, "9007199254740993.5", Err("whole number")),
+            (Form::Integral, "1e-400", Err("whole number")),
+            (Form::Integral, "\"9007199254740993.0\"", Ok("9007199254740993")),
+            (Form::Integral, "\"007\"", Ok("7")),
+            (Form::Integral, "\"a\"", Ok("\"a\"")),
+            (Form::Integral, "1.5", Ok("1.5")),
             (Form::Exact, "[1]", Ok("[1]")),
-            (Form::Exact, "12.50", Ok("12.50")),
+            (Form::Exact, "12.50", Ok("12.5")),
             (Form::Exact, "0.1234567890123456789", Ok("\"0.1234567890123456789\"")),
             (Form::AsIs, "0.1234567890123456789", Ok("0.1234567890123456789")),
             (Form::Exact, "9007199254740993.0", Ok("9007199254740993")),
             (Form::AsIs, "-9007199254740993.0", Ok("-9007199254740993")),
             (Form::AsIs, "9.007199254740993e15", Ok("9007199254740993")),
             (Form::Text, "9223372036854775808", Ok("\"9223372036854775808\"")),
-            (Form::AsIs, "1.5e300", Ok("1.5e300")),
+            (Form::AsIs, "1.5e300", Ok("15e299")),
             (
                 Form::AsIs,
                 "-1e999",
                 Err("64-bit number; `{ text = … }` in the rule stores it exactly"),
             ),
-            (Form::Text, "12.50", Ok("\"12.50\"")),
+            (Form::Text, "12.50", Ok("\"12.5\"")),
+            (Form::Text, "7.0", Ok("\"7\"")),
             (Form::Text, "true", Ok("\"true\"")),
             (Form::Text, r#""a\"b""#, Ok(r#""a\"b""#)),
             (Form::Text, "{}", Err("text")),
@@ -614,6 +629,9 @@ mod tests {
             (Form::Boolean, "true", Ok("1")),
             (Form::Boolean, "\"false\"", Ok("0")),
             (Form::Boolean, "1", Ok("1")),
+            (Form::Boolean, "1.0", Ok("1")),
+            (Form::Boolean, "\"-0\"", Ok("0")),
+            (Form::Boolean, "2", Err("boolean")),
             (Form::Boolean, "\"yes\"", Err("boolean")),
             (whole(), "\"12\"", Ok("12")),
             (whole(), "12.0", Ok("12")),
@@ -742,7 +760,7 @@ mod tests {
         #[test]
         fn no_form_panics(json in any::<String>(), scale in 0_u32..19) {
             let formats = Spelling::Formats(vec!["%F %T".to_owned(), "%c".to_owned()]);
-            for form in [Form::AsIs, Form::Exact, time(formats), Form::Text, Form::Json, Form::Boolean, Form::Decimal { scale }, time(Spelling::UnixSeconds), time(Spelling::UnixMilliseconds), time(Spelling::Rfc3339)] {
+            for form in [Form::AsIs, Form::Exact, Form::Integral, time(formats), Form::Text, Form::Json, Form::Boolean, Form::Decimal { scale }, time(Spelling::UnixSeconds), time(Spelling::UnixMilliseconds), time(Spelling::Rfc3339)] {
                 let text = serde_json::Value::from(json.as_str()).to_string();
                 let _ = form.stored(&text);
             }

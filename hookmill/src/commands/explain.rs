@@ -339,6 +339,11 @@ async fn rows(
     Ok(found)
 }
 
+/// A version: a time in microseconds, or a number.
+fn shown_version(version: i64, is_time: bool) -> String {
+    if is_time { Timestamp::from_millis(version / 1000).to_string() } else { version.to_string() }
+}
+
 /// Why an event leaves rows as they are: the event that has written a row, or its guard, outranks it.
 async fn outranked(
     trial: &Trial<'_>,
@@ -346,10 +351,11 @@ async fn outranked(
     event_id: &str,
 ) -> anyhow::Result<Vec<String>> {
     let mut reasons = Vec::new();
-    for About { table, columns, order } in about {
+    for About { table, columns, order, is_time, is_list } in about {
         let Some((version, precedence)) = *order else { continue };
         let known = trial.schema.tables.get(table);
-        let has_order = known.is_some_and(|known| known.column("_version").is_some());
+        // The rows of a list have the order of their owner, or one each.
+        let has_order = !is_list && known.is_some_and(|known| known.column("_version").is_some());
         let conditions = conditions(columns);
         let of_row = format!(
             "SELECT _version, _precedence, _event_id FROM {} WHERE {conditions}",
@@ -365,19 +371,22 @@ async fn outranked(
         let newest = format!(
             "WITH held (version, precedence, event_id) AS ({both})
              SELECT json_object('version', version, 'precedence', precedence, 'event', event_id) FROM held
-             WHERE (version, precedence, event_id) > ({version}, {precedence}, {})
+             WHERE (version, precedence, event_id) >= ({version}, {precedence}, {})
              ORDER BY version DESC, precedence DESC, event_id DESC LIMIT 1",
             literal(event_id)
         );
         for held in trial.ask(&newest).await? {
             let number = |name: &str| held[name].as_i64().unwrap_or_default();
             let event = held["event"].as_str().unwrap_or_default();
-            let why = if number("version") >= FINAL {
+            let newer = number("version");
+            let why = if (newer, number("precedence"), event) == (version, precedence, event_id) {
+                "it shows this event already".to_owned()
+            } else if newer >= FINAL {
                 format!("the deletion by event {event} is final")
-            } else if number("version") > version {
-                let newer = number("version");
+            } else if newer > version {
+                let [newer, own] = [newer, version].map(|version| shown_version(version, *is_time));
                 format!(
-                    "event {event} is newer: its version is {newer}, and that of this event is {version}"
+                    "event {event} is newer: its version is {newer}, and that of this event is {own}"
                 )
             } else if number("precedence") >= DELETION {
                 format!("event {event} has the same version and deletes")

@@ -128,6 +128,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 if number == 1 && arguments.event.as_ref().is_some_and(|wanted| *wanted != kind) {
                     note!("the type of this event is in its body: {kind}");
                 }
+                // Some ids have a hash of the body at their end.
+                if number == 1 && arguments.id.as_ref().is_some_and(|own| !id.starts_with(own)) {
+                    note!("the id of this event is in its body: {id}");
+                }
                 id
             }
             None => id,

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(faults(&rule("members")), "none");
         assert_eq!(faults(&rule("indexed")), "none");
         insta::assert_snapshot!(faults(&rule("untyped")), @r#"
-        hookmill.toml:11:24: rule "list".key.id: the type of the key column `id` is ANY
+        hookmill.toml:11:24: rule "list".key.id: the type of the column `id` is ANY
           hint: use TEXT or INTEGER; otherwise a number and its text would be two keys
         1 error in the configuration
         "#);
@@ -255,6 +255,16 @@ mod tests {
         insta::assert_snapshot!(faults(&rule("backwards")), @r#"
         hookmill.toml:10:9: rule "list".table: no index of `backwards` begins with (team), so each event would read the whole table
           hint: begin the primary key with the columns of the list's owner, or add an index: CREATE INDEX … ON backwards (team)
+        1 error in the configuration
+        "#);
+    }
+
+    #[test]
+    fn a_key_that_could_be_two_objects_is_refused() {
+        let rule = "[[rules]]\nname = 'tally'\non = ['s:*']\ntable = 'tally'\nkey = { id = 'id' }\nadd = { n = 1 }\n";
+        insta::assert_snapshot!(faults(rule), @r#"
+        hookmill.toml:10:9: rule "tally".key.id: the key column `id` has a collating sequence
+          hint: remove COLLATE; otherwise two objects could be one row
         1 error in the configuration
         "#);
     }
@@ -288,6 +298,7 @@ mod tests {
              CREATE TABLE members (team TEXT, id TEXT, name TEXT, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE backwards (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
              CREATE TABLE untyped (team TEXT, id ANY, PRIMARY KEY (team, id)) STRICT;
+             CREATE TABLE tally (id TEXT COLLATE NOCASE PRIMARY KEY, n INTEGER) STRICT;
              CREATE TABLE folded (team TEXT, id TEXT COLLATE NOCASE, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE indexed (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
              CREATE INDEX indexed_team ON indexed (team);

@@ -127,7 +127,7 @@ fn constraints(
 ) -> anyhow::Result<Vec<ConfigError>> {
     let schema = schema(database)?;
     let mut parents =
-        database.prepare("SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1)")?;
+        database.prepare("SELECT \"table\", \"from\" FROM pragma_foreign_key_list(?1)")?;
     let mut warnings = BTreeMap::new();
     for rule in &loaded.config.rules {
         let EffectDecl::Table(decl) = &rule.effect else { continue };
@@ -136,18 +136,28 @@ fn constraints(
             continue;
         }
         let mut found = Vec::new();
-        for parent in parents.query_map([name], |row| row.get::<_, String>(0))? {
-            let problem = format!("a foreign key of `{name}` refers to `{}`", parent?);
+        let columns = decl.key.iter().chain(decl.columns()).map(|(name, _)| name.value.as_str());
+        let written: BTreeSet<_> = columns.collect();
+        let pair =
+            |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        for parent in parents.query_map([name], pair)? {
+            let (parent, column) = parent?;
+            // The application writes the others.
+            if !written.contains(column.as_str()) {
+                continue;
+            }
+            let problem = format!("a foreign key of `{name}` refers to `{parent}`");
             found.push(decl.table.error(problem).hint(
                 "an event that arrives before the row that it refers to fails until that is there; remove the foreign key",
             ));
         }
-        let is_key = |columns: &Vec<String>| {
-            let mut names = decl.key.iter().map(|(name, _)| &name.value);
-            columns.len() == decl.key.len() && names.all(|name| columns.contains(name))
+        let may_conflict = |columns: &&Vec<String>| {
+            let mut key = decl.key.iter().map(|(name, _)| &name.value);
+            !key.all(|name| columns.contains(name))
+                && columns.iter().any(|name| written.contains(name.as_str()))
         };
         let unique = schema.tables.get(name).into_iter().flat_map(|table| &table.unique);
-        found.extend(unique.filter(|columns| !is_key(columns)).map(|columns| {
+        found.extend(unique.filter(may_conflict).map(|columns| {
             let problem = format!("`{name}` is UNIQUE in ({})", columns.join(", "));
             decl.table.error(problem).hint(
                 "if such a value moves from one object to another, the second event may arrive first and fails then; use an index that is not UNIQUE",
@@ -458,11 +468,18 @@ impl<'k> Bodies<'k> {
         }
         let words = |types: &BTreeSet<&str>| types.iter().copied().collect::<Vec<_>>().join(" or ");
         let problem = format!(
-            "the value at `{path}` is {} in every sample, and `when` compares it with {}",
+            "the value at `{path}` is {} in every sample, and a condition compares it with {}",
             words(&found),
             words(&expected)
         );
-        Some(place.error(problem))
+        let hint = if expected.contains("a text") {
+            "it never equals; write the value without quotes"
+        } else if found.contains("a text") {
+            "it never equals; write the value in quotes"
+        } else {
+            "it never equals"
+        };
+        Some(place.error(problem).hint(hint))
     }
 
     /// The warning about a path that leads nowhere in every sample.
