@@ -530,7 +530,7 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
         TableWrite::List { .. } | TableWrite::Remove { .. } => {
             errors.extend(key.filter_map(|(name, column)| {
                 untyped(name, column).or_else(|| folding(name, table))
-            }))
+            }));
         }
         TableWrite::Upsert { .. } | TableWrite::Count { .. } => {
             errors.extend(key.filter_map(|(name, _)| folding(name, table)));
