@@ -45,7 +45,7 @@ fn a_migration_that_was_changed_after_it_was_applied_is_an_error_at_the_start() 
     --- stdout
     --- stderr
     error: the database is not what the migrations make; was one changed after it had been applied? Leave it as it was, and add another: hookmill.toml:126:9: rule "refunded-charges".set.cents: table `refunded_charges` has no column `cents`
-      hint: possible here: `id`, `amount`, `customer_id`
+      hint: add it in a migration: ALTER TABLE refunded_charges ADD COLUMN cents …
     1 error in the configuration
     "#);
 }
